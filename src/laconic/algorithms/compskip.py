@@ -1,0 +1,89 @@
+"""CompSkipDSGD: DropSign's signs, with workers and server free to skip a round.
+
+Paper 000 (CompSkipDSGD), Algorithm 1.
+Paper -> here: m -> me.memory["momentum"], e -> me.memory["debt"], e~ -> hub.memory["debt"], mu -> momentum,
+gamma -> decay, beta -> keep, beta~ -> server_keep, c -> c, c~ -> server_c, skip_{t,i} -> skip,
+serverSkip_t -> server_skip, S_t -> inbox, M -> inbox.n_workers.
+Differs: c' is not defined in the algorithm; Lemma 1 forces c' = c|S|/M, the default (cprime="scaled"), where "plain"
+is c' = c.
+Line 11 applies the server's Delta~. Nobody sending counts as zero. The paper gives no learning rate: `lr_factor` is
+DropSign's. The paper's accounting uses beta~ = 0.3, its set-up 0.5, which is the default here.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laconic.compressors import signs
+from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.knobs import knob
+from laconic.skipping import SKIP_POLICIES, Coins, SkipPolicy
+from laconic.wire import Signs
+
+
+@algorithm("compskip")
+@dataclass(frozen=True, kw_only=True)
+class CompSkip(Algorithm):
+    """(1 - p_w) beta d bits up, (1 - p_s) beta~ d bits down."""
+
+    source: ClassVar[str] = "CompSkipDSGD, Algorithm 1"
+    skips: ClassVar[bool] = True
+    tolerates_absence: ClassVar[bool] = True
+    toy: ClassVar[dict[str, float]] = {"c": 1.0, "server_c": 1.0}
+    toy_lr: ClassVar[float] = 0.02
+
+    momentum: float = knob(0.9, "mu of the Nesterov momentum", within="[0, 1)")
+    decay: float = knob(0.9, "gamma, share of a debt that is carried on", within="[0, 1]")
+    keep: float = knob(0.3, "share of signs that a worker sends", within="(0, 1]")
+    server_keep: float = knob(0.5, "share of signs that the server sends", within="(0, 1]")
+    c: float = knob(1e-2, "what one sent sign takes off a worker's debt", within="(0, inf)", unit="gradient units")
+    server_c: float = knob(
+        1e-2, "what one sent sign takes off the server's debt", within="(0, inf)", unit="gradient units"
+    )
+    skip: SkipPolicy = knob(Coins(probability=0.3), "when a worker skips", kinds=SKIP_POLICIES)
+    server_skip: SkipPolicy = knob(Coins(probability=0.1), "when the server skips", kinds=SKIP_POLICIES)
+    cprime: str = knob("scaled", "c' = c|S|/M (scaled) or c (plain)", choices=("scaled", "plain"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        into = self.keep * self.c * (1 - self.skip.probability)
+        out = self.server_keep * self.server_c * (1 - self.server_skip.probability)
+        if self.decay == 1 and out < into:
+            warnings.warn(
+                f"compskip: the server drains at most {out:g} an entry and round and may take in {into:g}, so its debt "
+                f"may grow; raise server_keep above {self.server_keep:g} or set decay below 1",
+                stacklevel=3,
+            )
+
+    @property
+    def separable(self) -> bool:
+        return self.server_skip.separable
+
+    @property
+    def lr_factor(self) -> float:
+        return self.c * (1 - self.momentum)
+
+    def work(self, me: Worker) -> Step:
+        momentum = self.momentum * me.memory["momentum"] + me.gradient  # line 5
+        wish = self.momentum * momentum + me.gradient + self.decay * me.memory["debt"]  # line 6
+        me.memory["momentum"] = momentum
+        sent = None
+        if not self.skip.skips(me, n_bytes=self.keep * me.count / 8):
+            sent = signs(wish, keep=self.keep, key=me.key("mask"))  # lines 7-8
+        reply = yield sent
+        paid = sent is not None and reply.heard
+        me.memory["debt"] = wish - self.c * sent.dense() if sent is not None and paid else wish  # line 11
+        return reply.dense()  # line 10
+
+    def serve(self, hub: Server, inbox: Inbox) -> Signs | None:
+        among = inbox.n_workers if self.cprime == "scaled" else max(1, len(inbox))
+        wish = self.decay * hub.memory["debt"] + self.c * (inbox.sum() / among)  # line 14
+        if self.server_skip.skips(hub, n_bytes=self.server_keep * hub.count / 8):
+            hub.memory["debt"] = wish  # lines 16-17
+            return None
+        sent = signs(wish, keep=self.server_keep, key=hub.key("mask"), first=hub.first)  # line 15
+        hub.memory["debt"] = wish - self.server_c * sent.dense()  # line 17
+        return sent
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        return (1 - self.skip.probability) * self.keep * d, (1 - self.server_skip.probability) * self.server_keep * d

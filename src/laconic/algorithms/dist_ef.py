@@ -1,0 +1,64 @@
+"""dist-EF-blockwise SGD with momentum: scaled signs by block, error feedback that follows a changing rate.
+
+Zheng, Huang, Kwok: Communication-Efficient Distributed Blockwise Momentum SGD with Error-Feedback,
+NeurIPS 2019, Algorithm 2.
+Paper -> here: m -> me.memory["momentum"], e -> me.memory["debt"], e~ -> hub.memory["debt"], mu -> momentum,
+eta_{t-1}/eta_t -> the ratio of the last round's lr to this round's.
+Differs: the debt is kept in gradient units, as in the authors' code, hence the ratio.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laconic.compressors import ScaledSign
+from laconic.contract import Algorithm, Inbox, Server, Side, Step, Worker, algorithm
+from laconic.knobs import knob
+from laconic.wire import ScaledSigns
+
+
+@algorithm("dist-ef")
+@dataclass(frozen=True, kw_only=True)
+class DistEFBlockwise(Algorithm):
+    """Nesterov momentum at the workers, one scale a block both ways."""
+
+    source: ClassVar[str] = "Zheng, Huang & Kwok, NeurIPS 2019, Algorithm 2"
+    tolerates_absence: ClassVar[bool] = True
+    reads_lr: ClassVar[bool] = True
+    toy_lr: ClassVar[float] = 0.01
+
+    momentum: float = knob(0.9, "mu of the Nesterov momentum", within="[0, 1)")
+    blocks: str = knob("layer", 'one scale a "vector", a "layer", or this many entries')
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ScaledSign(blocks=self.blocks)  # refuses a wrong block size
+
+    @property
+    def lr_factor(self) -> float:
+        return 1 - self.momentum
+
+    def work(self, me: Worker) -> Step:
+        momentum = self.momentum * me.memory["momentum"] + me.gradient
+        wish = self.momentum * momentum + me.gradient + _ratio(me) * me.memory["debt"]
+        sent = ScaledSign(blocks=self.blocks)(wish, layers=me.layers)
+        me.memory["momentum"] = momentum
+        me.memory.set_number("lr", me.lr)
+        reply = yield sent
+        me.memory["debt"] = wish - sent.dense() if reply.heard else wish
+        return reply.dense()
+
+    def serve(self, hub: Server, inbox: Inbox) -> ScaledSigns:
+        wish = inbox.mean() + _ratio(hub) * hub.memory["debt"]
+        sent = ScaledSign(blocks=self.blocks)(wish, layers=hub.layers)
+        hub.memory["debt"] = wish - sent.dense()
+        hub.memory.set_number("lr", hub.lr)
+        return sent
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        bits = ScaledSign(blocks=self.blocks).paper_bits(d, layers)
+        return bits, bits
+
+
+def _ratio(side: Side) -> float:
+    """eta_{t-1} / eta_t; before the first round there is no debt, and the factor is irrelevant."""
+    return side.memory.number("lr", side.lr) / side.lr

@@ -1,0 +1,74 @@
+"""DropSignSGD: signs of the entries that a keyed coin keeps, both ways, with error feedback.
+
+Paper 004 (DropSignSGD), Algorithm 1.
+Paper -> here: m -> me.memory["momentum"], e -> me.memory["debt"], e~ -> hub.memory["debt"], mu -> momentum,
+beta -> keep, beta~ -> server_keep, c -> c, c~ -> server_c, M -> inbox.n_workers.
+Differs: the paper gives no learning rate; Lemma 7 makes eta/c the effective rate, so `lr_factor` is c.
+Line 11 applies the server's Delta~ (the print drops the tilde); sgn(0) is +1, since a bit is sent.
+Stability: a debt drains by at most c * keep an entry and round. Where |g|/(1 - mu) stays above c * keep,
+it grows without bound: c is a knob to tune.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laconic.compressors import signs
+from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.knobs import knob
+from laconic.wire import Signs
+
+
+@algorithm("dropsign")
+@dataclass(frozen=True, kw_only=True)
+class DropSign(Algorithm):
+    """beta d bits up, beta~ d bits down."""
+
+    source: ClassVar[str] = "DropSignSGD, Algorithm 1"
+    tolerates_absence: ClassVar[bool] = True
+    toy: ClassVar[dict[str, float]] = {"c": 1.0, "server_c": 1.0}
+    toy_lr: ClassVar[float] = 0.02
+
+    momentum: float = knob(0.9, "mu of the Nesterov momentum", within="[0, 1)")
+    keep: float = knob(0.3, "share of signs that a worker sends", within="(0, 1]")
+    server_keep: float = knob(0.5, "share of signs that the server sends", within="(0, 1]")
+    c: float = knob(6e-3, "what one sent sign takes off a worker's debt", within="(0, inf)", unit="gradient units")
+    server_c: float = knob(
+        6e-3, "what one sent sign takes off the server's debt", within="(0, inf)", unit="gradient units"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.server_keep * self.server_c < self.keep * self.c:
+            warnings.warn(
+                f"dropsign: the server drains at most server_keep*server_c={self.server_keep * self.server_c:g} "
+                f"a round and may take in keep*c={self.keep * self.c:g}, so its debt may grow; "
+                f"raise server_keep above {self.keep:g}",
+                stacklevel=3,
+            )
+
+    @property
+    def separable(self) -> bool:
+        return True
+
+    @property
+    def lr_factor(self) -> float:
+        return self.c * (1 - self.momentum)
+
+    def work(self, me: Worker) -> Step:
+        momentum = self.momentum * me.memory["momentum"] + me.gradient  # line 5
+        wish = self.momentum * momentum + me.gradient + me.memory["debt"]  # line 6
+        me.memory["momentum"] = momentum
+        sent = signs(wish, keep=self.keep, key=me.key("mask"))  # line 7
+        reply = yield sent
+        me.memory["debt"] = wish - self.c * sent.dense() if reply.heard else wish  # line 10
+        return reply.dense()  # line 9
+
+    def serve(self, hub: Server, inbox: Inbox) -> Signs:
+        wish = self.c * (inbox.sum() / inbox.n_workers) + hub.memory["debt"]  # line 13
+        sent = signs(wish, keep=self.server_keep, key=hub.key("mask"), first=hub.first)  # line 14
+        hub.memory["debt"] = wish - self.server_c * sent.dense()  # line 15
+        return sent
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        return self.keep * d, self.server_keep * d

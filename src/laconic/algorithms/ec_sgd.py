@@ -1,0 +1,50 @@
+"""EC-SGD, also DoubleSqueeze: compress both ways and owe what the compressor left out.
+
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.4, equations (3.8)-(3.12);
+Tang et al.: DoubleSqueeze, ICML 2019, Algorithm 1.
+Paper -> here: delta^(n) -> me.memory["debt"], delta -> hub.memory["debt"], Q -> compressor / server_compressor.
+Differs: the mean over workers (the DoubleSqueeze code sums); a 1-bit scale of ||v||_1/d, since the section's
+||v|| without 1/sqrt(d) would expand instead of contract.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laconic.compressors import COMPRESSORS, Compressor, ScaledSign
+from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.knobs import knob
+from laconic.wire import Packet
+
+
+@algorithm("ec-sgd")
+@dataclass(frozen=True, kw_only=True)
+class ECSGD(Algorithm):
+    """Any compressor, on the way up and on the way down, each end with its own debt."""
+
+    source: ClassVar[str] = (
+        "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 3.4; DoubleSqueeze, Alg. 1"
+    )
+    tolerates_absence: ClassVar[bool] = True
+
+    compressor: Compressor = knob(ScaledSign(), "Q on the way up", kinds=COMPRESSORS)
+    server_compressor: Compressor = knob(ScaledSign(), "Q on the way down", kinds=COMPRESSORS)
+
+    @property
+    def separable(self) -> bool:
+        return self.compressor.separable and self.server_compressor.separable
+
+    def work(self, me: Worker) -> Step:
+        wish = me.gradient + me.memory["debt"]  # (3.8)
+        sent = self.compressor(wish, layers=me.layers, key=me.key("compress"), first=me.first)
+        reply = yield sent
+        me.memory["debt"] = wish - sent.dense() if reply.heard else wish  # (3.9)
+        return reply.dense()  # (3.12)
+
+    def serve(self, hub: Server, inbox: Inbox) -> Packet:
+        wish = inbox.mean() + hub.memory["debt"]  # (3.10)
+        sent = self.server_compressor(wish, layers=hub.layers, key=hub.key("compress"), first=hub.first)
+        hub.memory["debt"] = wish - sent.dense()  # (3.11)
+        return sent
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        return self.compressor.paper_bits(d, layers), self.server_compressor.paper_bits(d, layers)

@@ -1,0 +1,37 @@
+"""Mini-batch SGD, replicas average gradients.
+
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 2.1.2, gradient aggregation.
+Paper -> here: g^(n) -> me.gradient, N -> inbox.n_workers, gamma (rate) -> the inner optimizer's lr.
+Differs: the mean of the gradients, where the section prints their sum; the two differ by the rate's scale.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laconic.compressors import dense
+from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.wire import Dense
+
+
+@algorithm("sgd")
+@dataclass(frozen=True, kw_only=True)
+class SGD(Algorithm):
+    """Every worker sends its gradient, everybody applies the mean."""
+
+    source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 2.1.2"
+    adds: ClassVar[bool] = True
+    unbiased: ClassVar[bool] = True
+
+    @property
+    def separable(self) -> bool:
+        return True
+
+    def work(self, me: Worker) -> Step:
+        reply = yield dense(me.gradient)
+        return reply.dense()
+
+    def serve(self, hub: Server, inbox: Inbox) -> Dense:
+        return dense(inbox.mean(), first=hub.first)
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        return 32.0 * d, 32.0 * d

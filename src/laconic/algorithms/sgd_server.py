@@ -1,0 +1,35 @@
+"""Mini-batch SGD, the server holds the one model.
+
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 2.1.2, global replica.
+Paper -> here: the server's x -> hub.descend's model, g^(n) -> me.gradient.
+Differs: the server steps with a copy of the user's own optimizer, whichever it is; the section has plain SGD.
+The model stays with one server: a cut optimizer would only be right for optimizers that act on each entry alone.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from laconic.compressors import dense
+from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.wire import Dense
+
+
+@algorithm("sgd-server")
+@dataclass(frozen=True, kw_only=True)
+class GlobalReplica(Algorithm):
+    """Workers push gradients and pull the model."""
+
+    source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 2.1.2"
+    returns: ClassVar[Literal["direction", "change", "parameters"]] = "parameters"
+    server_steps: ClassVar[bool] = True
+    unbiased: ClassVar[bool] = True
+
+    def work(self, me: Worker) -> Step:
+        reply = yield dense(me.gradient)
+        return reply.dense()
+
+    def serve(self, hub: Server, inbox: Inbox) -> Dense:
+        return dense(hub.descend(inbox.mean()))
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        return 32.0 * d, 32.0 * d

@@ -1,0 +1,48 @@
+"""signSGD with majority vote; with momentum it is Signum.
+
+Bernstein, Wang, Azizzadenesheli, Anandkumar: signSGD, ICML 2018; Bernstein, Zhao, Azizzadenesheli, Anandkumar:
+signSGD with Majority Vote is Communication Efficient and Fault Tolerant, ICLR 2019, Algorithm 1.
+Paper -> here: beta -> momentum, v_m -> me.memory["momentum"], lambda -> the inner optimizer's weight_decay.
+Differs: nothing. The momentum carries the factor (1 - beta) as the papers' code has it; a tie votes +1.
+Weight decay is not voted on: the inner optimizer adds it after the vote.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laconic.compressors import signs
+from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.knobs import knob
+from laconic.wire import Signs
+
+
+@algorithm("signsgd-mv")
+@dataclass(frozen=True, kw_only=True)
+class SignSGDMajorityVote(Algorithm):
+    """One bit an entry up, one bit an entry down."""
+
+    source: ClassVar[str] = "Bernstein et al., ICML 2018 and ICLR 2019, Algorithm 1"
+    same_data: ClassVar[bool] = True
+    toy_lr: ClassVar[float] = 0.01
+
+    momentum: float = knob(0.9, "share of the old momentum that stays; 0 is signSGD", within="[0, 1)")
+
+    @property
+    def separable(self) -> bool:
+        return True
+
+    @property
+    def lr_factor(self) -> float:
+        return 1e-2  # a step moves every entry by lr, where plain SGD moves it by lr times a small gradient
+
+    def work(self, me: Worker) -> Step:
+        momentum = self.momentum * me.memory["momentum"] + (1 - self.momentum) * me.gradient
+        me.memory["momentum"] = momentum
+        reply = yield signs(momentum)
+        return reply.dense()
+
+    def serve(self, hub: Server, inbox: Inbox) -> Signs:
+        return signs(inbox.sum(), first=hub.first)
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        return float(d), float(d)

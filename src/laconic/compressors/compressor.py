@@ -1,0 +1,59 @@
+"""What every compressor is, and what it may claim."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from laconic.knobs import check_knobs
+from laconic.wire import Packet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compressor(ABC):
+    """Claims are data; `tests/test_compressors.py` checks each on random, heavy-tailed and degenerate input.
+
+    unbiased: the packet's dense form has the vector as its mean over keys.
+    separable: compressing a slice gives the slice of the compressed whole.
+    """
+
+    name: ClassVar[str]
+    unbiased: ClassVar[bool] = False
+    separable: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_knobs(self, self.name)
+
+    @abstractmethod
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> Packet:
+        """Compress `vector` (d,).
+
+        layers: the model's parameter sizes, adding up to d; empty for one layer. key: the draw's key, where a
+        draw is made. first: the number of the vector's first coordinate in the whole model.
+        """
+
+    @abstractmethod
+    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+        """The contraction this compressor promises on `vector`: ||C(v) - v||^2 <= (1 - delta) ||v||^2.
+
+        None when it promises none.
+        """
+
+    @abstractmethod
+    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
+        """What the papers' formula charges for d coordinates, in expectation."""
+
+
+def as_values(vector: Tensor) -> Tensor:
+    """The vector as the arithmetic wants it: contiguous float32 or float64; other float types become float32.
+
+    Raises TypeError for anything that is not a flat vector of floats.
+    """
+    if vector.ndim != 1 or not vector.is_floating_point():
+        raise TypeError(
+            f"a compressor takes a flat vector of floats, not {vector.dtype} of shape {tuple(vector.shape)}"
+        )
+    return vector.contiguous() if vector.dtype in (torch.float32, torch.float64) else vector.float()

@@ -1,0 +1,57 @@
+"""All values: as they are (`identity`), or rounded to a shorter type (`dense`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from laconic.compressors.compressor import Compressor, as_values
+from laconic.knobs import knob
+from laconic.wire import Dense
+
+_ROUNDED = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_RELATIVE_ERROR = {"float32": 2.0**-24, "bfloat16": 2.0**-8}  # of rounding to nearest, float64 to float32 included
+
+
+def dense(vector: Tensor, *, first: int = 0) -> Dense:
+    """Send every value of `vector` (d,) as it is: 32 bits each, 64 for float64."""
+    return Dense(values=as_values(vector), first=first)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity(Compressor):
+    """Q(v) = v, exactly."""
+
+    name: ClassVar[str] = "identity"
+    unbiased: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
+
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> Dense:
+        return dense(vector, first=first)
+
+    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+        return 1.0
+
+    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
+        return 32.0 * d
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseValues(Compressor):
+    """Every value, rounded to nearest in `value_type`."""
+
+    name: ClassVar[str] = "dense"
+    separable: ClassVar[bool] = True
+
+    value_type: str = knob("float32", "type on the wire", choices=("float32", "bfloat16"))
+
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> Dense:
+        return Dense(values=as_values(vector).to(_ROUNDED[self.value_type]), first=first)
+
+    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+        return 1.0 - _RELATIVE_ERROR[self.value_type] ** 2
+
+    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
+        return 32.0 * d

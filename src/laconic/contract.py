@@ -1,0 +1,225 @@
+"""What an algorithm is: a worker's generator and a server's function, neither of which touches a network.
+
+The worker's half yields packets and wakes with replies; the server's half turns an inbox into one packet.
+A driver owns everything else: processes, bytes, clock, faults, counting. Letters: d parameters, N workers.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from laconic.keys import Role, make_key, uniform
+from laconic.knobs import as_settings, check_knobs
+from laconic.memory import Memory
+from laconic.wire import Packet
+
+
+class ContractError(RuntimeError):
+    """An algorithm that broke the rules of a round."""
+
+
+@dataclass(kw_only=True)
+class Side:
+    """What a worker and a server have in common. `first` is the number of the side's first coordinate."""
+
+    role: ClassVar[Role]
+    rank: int
+    n_workers: int
+    count: int
+    seed: int
+    memory: Memory
+    layers: tuple[int, ...] = ()
+    first: int = 0
+    round: int = 0
+    lr: float = 0.0  # the inner optimizer's learning rate in this round
+    link_bytes_per_s: float | None = None  # measured on earlier rounds; None before the first measurement
+
+    @property
+    def _key_rank(self) -> int:
+        return self.rank
+
+    def key(self, stream: str) -> int:
+        """The key of this side's draw in this round, for one purpose. The other end of the link can work it out."""
+        return make_key(self.seed, self.role, self._key_rank, self.round, stream)
+
+    def coin(self, stream: str) -> float:
+        """One uniform number in [0, 1), the same whenever it is asked for within a round."""
+        return uniform(self.key(stream))
+
+
+@dataclass(kw_only=True)
+class Worker(Side):
+    """One worker's view of a round. Vectors are flat, (d,), float32 (float64 where the model is)."""
+
+    role: ClassVar[Role] = "worker"
+    gradient: Tensor = field(default_factory=lambda: torch.empty(0))  # of this worker's mini-batch
+    change: Tensor = field(default_factory=lambda: torch.empty(0))  # what the local steps did to the parameters
+    read_parameters: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
+    gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())
+
+    @property
+    def parameters(self) -> Tensor:
+        """The parameters at the start of the round, (d,)."""
+        return self.read_parameters()
+
+
+@dataclass(kw_only=True)
+class Server(Side):
+    """The server's view of a round, or of its slice of the vector where several ranks share the serving.
+
+    Keys do not depend on which rank serves, so that a separable method draws the same masks and coins
+    however the vector is cut.
+    """
+
+    role: ClassVar[Role] = "server"
+    exchange: int = 0  # counts the exchanges of one round
+    descend: Callable[[Tensor], Tensor] = field(default=lambda direction: _no_server_model())
+
+    @property
+    def _key_rank(self) -> int:
+        return 0
+
+
+def _no_second_gradient() -> Tensor:
+    raise ContractError("gradient_at needs `second_gradient = True` among the algorithm's claims")
+
+
+def _no_server_model() -> Tensor:
+    raise ContractError("hub.descend needs `server_steps = True` among the algorithm's claims")
+
+
+class Inbox(Mapping[int, Packet]):
+    """The packets that reached the server, by worker, in rank order whatever order they came in."""
+
+    def __init__(self, packets: Mapping[int, Packet], n_workers: int, zeros: Callable[[], Tensor]) -> None:
+        """`zeros` makes a fresh zero vector of the server's slice."""
+        self._packets = dict(sorted(packets.items()))
+        self.n_workers = n_workers
+        self._zeros = zeros
+
+    def __getitem__(self, rank: int) -> Packet:
+        return self._packets[rank]
+
+    def __iter__(self) -> Any:  # noqa: ANN401 - Mapping's own signature
+        return iter(self._packets)
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    def sum(self) -> Tensor:
+        """The sum of the dense forms, added in rank order: (d,). Zero when nobody sent."""
+        total = self._zeros()
+        for packet in self._packets.values():
+            packet.add_to(total)
+        return total
+
+    def mean(self) -> Tensor:
+        """The mean over those who sent: (d,). Zero when nobody did."""
+        return self.sum() / max(1, len(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What a worker wakes with. `heard` is False when its own packet was lost, late or refused."""
+
+    heard: bool
+    parts: tuple[Packet, ...]  # in order of coordinates; what is missing counts as zero
+    count: int
+    zeros: Callable[[], Tensor]
+
+    def dense(self) -> Tensor:
+        """The server's answer as a vector (d,); zeros where it sent nothing."""
+        whole = self.zeros()
+        if len(self.parts) == 1 and self.parts[0].count == self.count:
+            return self.parts[0].dense().to(whole.device)
+        for part in self.parts:
+            whole[part.first : part.first + part.count] = part.dense()
+        return whole
+
+
+Step = Generator[Packet | None, Reply, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm(ABC):
+    """Hyper-parameters and the two functions. All state is in the memories. Claims are data that common tests read."""
+
+    name: ClassVar[str] = ""  # given by @algorithm
+    source: ClassVar[str] = ""  # paper and equation
+
+    consumes: ClassVar[Literal["gradient", "change"]] = "gradient"
+    returns: ClassVar[Literal["direction", "change", "parameters"]] = "direction"
+    schedule: ClassVar[Literal["rounds"]] = "rounds"
+    exchanges: ClassVar[int] = 1  # how often `work` yields in a round
+    adds: ClassVar[bool] = False  # packets add up and the server is their mean: an engine's all-reduce can do it,
+    # in place, so what was yielded is given away
+    replicas_equal: ClassVar[bool] = True  # all workers hold the same parameters after each round
+    skips: ClassVar[bool] = False  # a worker or the server may send nothing, so every message carries one flag bit
+    tolerates_absence: ClassVar[bool] = False  # a packet that was not heard is owed, not lost
+    unbiased: ClassVar[bool] = False  # the direction's mean is the mean gradient
+    same_data: ClassVar[bool] = False  # the proof needs all workers to draw from one distribution
+    reads_lr: ClassVar[bool] = False
+    second_gradient: ClassVar[bool] = False  # needs me.gradient_at, hence a closure
+    server_steps: ClassVar[bool] = False  # the server holds the model and an optimizer
+    toy: ClassVar[Mapping[str, Any]] = {}  # settings for the common tests; the defaults stay the paper's
+    toy_lr: ClassVar[float] = 0.1
+
+    def __post_init__(self) -> None:
+        check_knobs(self, self.name)
+
+    @property
+    def separable(self) -> bool:
+        """Cutting the vector among several servers changes no bit of the result."""
+        return False
+
+    @property
+    def lr_factor(self) -> float:
+        """This method's learning rate as a multiple of plain SGD's: what `laconic run` uses without --lr."""
+        return 1.0
+
+    @property
+    def local_steps(self) -> int:
+        """How many inner-optimizer steps make one change."""
+        return 1
+
+    def settings(self) -> dict[str, str]:
+        """The hyper-parameters as the texts that `--set` takes."""
+        return as_settings(self)
+
+    @abstractmethod
+    def work(self, me: Worker) -> Step:
+        """One round of one worker: yields packets (None sends a skip notice), returns what `returns` says."""
+
+    @abstractmethod
+    def serve(self, hub: Server, inbox: Inbox) -> Packet | None:
+        """One exchange at the server: the answer to all workers, or None for a skip notice."""
+
+    @abstractmethod
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        """What the paper's formula charges per worker and round, (up, down), in expectation."""
+
+
+A = TypeVar("A", bound=type[Algorithm])
+ALGORITHMS: dict[str, type[Algorithm]] = {}
+
+
+def algorithm(name: str) -> Callable[[A], A]:
+    """Enter an algorithm under the name that users type. Refuses a name that another class has."""
+
+    def enter(cls: A) -> A:
+        taken = ALGORITHMS.get(name)
+        if taken is not None and _full_name(taken) != _full_name(cls):
+            raise ValueError(f"algorithm {name!r} is already {_full_name(taken)}; give {_full_name(cls)} another name")
+        cls.name = name
+        ALGORITHMS[name] = cls
+        return cls
+
+    return enter
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

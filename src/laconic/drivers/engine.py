@@ -1,0 +1,43 @@
+"""The engine's all-reduce as the simulator and the meters know it: its order of addition and its bytes."""
+
+from collections.abc import Sequence
+from math import ceil
+
+from torch import Tensor
+
+_MOST_SEGMENT_BYTES = 1 << 20
+
+
+def ring_slices(d: int, n: int, value_bytes: int) -> list[tuple[int, int]]:
+    """The slice of the vector that each rank of gloo's ring adds up: n pairs (first, stop), some may be empty.
+
+    gloo cuts the vector into equal segments of at most 1 MiB, at least two a rank, equally many for each rank.
+    """
+    total = d * value_bytes
+    segments_a_rank = ceil(max(ceil(total / _MOST_SEGMENT_BYTES), 2 * n) / n)
+    segment = ceil(total / (segments_a_rank * n * value_bytes))  # in values
+    bounds = [min(d, rank * segments_a_rank * segment) for rank in range(n + 1)]
+    return [(bounds[rank], bounds[rank + 1]) for rank in range(n)]
+
+
+def ring_sum(vectors: Sequence[Tensor]) -> Tensor:
+    """The sum of n vectors (d,) in the order of gloo's ring: bit-equal to its all-reduce.
+
+    Slice k travels down the ring: it starts at rank k-1 and ends at rank k. Other engines add in other orders;
+    with them the simulator agrees to rounding.
+    """
+    n = len(vectors)
+    total = vectors[0].clone()
+    if n == 1:
+        return total
+    for k, (first, stop) in enumerate(ring_slices(total.numel(), n, total.element_size())):
+        piece = vectors[(k - 1) % n][first:stop].clone()
+        for step in range(2, n + 1):
+            piece += vectors[(k - step) % n][first:stop]
+        total[first:stop] = piece
+    return total
+
+
+def ring_bytes(d: int, n: int, value_bytes: int) -> int:
+    """What each rank sends in one half of a ring all-reduce (and receives): (n-1)/n of the vector, on average."""
+    return round(d * value_bytes * (n - 1) / n)

@@ -1,0 +1,247 @@
+"""The two halves of a round, between algorithm and bytes. Both drivers run these; neither half knows how bytes travel.
+
+A round goes: begin -> (outgoing -> answer -> hear) as often as the algorithm yields -> commit, or drop when some
+rank called the round off because it met inf or NaN. Nothing enters a memory before the commit.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from laconic.contract import Algorithm, ContractError, Inbox, Reply, Server, Step, Worker
+from laconic.drivers.layout import Layout, Shard
+from laconic.memory import Memory
+from laconic.wire import Dense, Frame, Head, Meter, Packet, decode, encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every half of one training job shares. `layers` are the parameters' sizes; they add up to d."""
+
+    algorithm: Algorithm
+    seed: int
+    d: int
+    layers: tuple[int, ...]
+    dtype: torch.dtype
+    layout: Layout
+    device: torch.device = torch.device("cpu")  # of the workers' vectors; servers work on the CPU
+
+    def zeros(self) -> Tensor:
+        """A fresh zero vector (d,) where the workers are."""
+        return torch.zeros(self.d, dtype=self.dtype, device=self.device)
+
+
+@dataclass(kw_only=True)
+class Inputs:
+    """What one worker brings to a round; the vector that the method consumes, and where it stands."""
+
+    vector: Tensor  # gradient or change, (d,); the driver's, may be overwritten after the round
+    parameters: Callable[[], Tensor]  # (d,), at the start of the round
+    lr: float
+    gradient_at: Callable[[Tensor], Tensor] | None = None
+    call_off: bool = False  # this rank cannot take part: nobody shall
+
+
+def all_finite(vector: Tensor) -> bool:
+    """Whether no entry is inf or NaN. One pass without a temporary: a sum of magnitudes cannot cancel an inf."""
+    return bool(torch.isfinite(vector.norm(1))) or bool(torch.isfinite(vector).all())
+
+
+class WorkerHalf:
+    """One worker: its generator, its memory, its meter."""
+
+    def __init__(self, job: Job, rank: int) -> None:
+        self.job = job
+        self.rank = rank
+        self.node = job.layout.worker_nodes[rank]
+        self.meter = Meter()
+        self.me = Worker(
+            rank=rank, n_workers=job.layout.n_workers, count=job.d, seed=job.seed,
+            memory=Memory(job.d, job.dtype, job.device), layers=job.layers,
+        )  # fmt: skip
+        self.packet: Packet | None = None
+        self.void = False
+        self.result: Tensor | None = None
+        self.exchange = 0
+        self._step: Step | None = None
+
+    def begin(self, round_: int, inputs: Inputs) -> None:
+        """Start a round and run the generator to its first packet. Non-finite input calls the round off."""
+        me, algorithm = self.me, self.job.algorithm
+        me.round, me.lr, me.read_parameters = round_, inputs.lr, inputs.parameters
+        if algorithm.consumes == "gradient":
+            me.gradient = inputs.vector
+        else:
+            me.change = inputs.vector
+        if inputs.gradient_at is not None:
+            me.gradient_at = inputs.gradient_at
+        self.packet, self.result, self.exchange, self._step = None, None, 0, None
+        self.void = inputs.call_off or not all_finite(inputs.vector)
+        if not self.void:
+            self._step = algorithm.work(me)
+            self._advance(None)
+
+    def _advance(self, reply: Reply | None) -> None:
+        """Run the generator to its next packet, or to its result after the last exchange."""
+        assert self._step is not None
+        name, due = self.job.algorithm.name, self.job.algorithm.exchanges
+        try:
+            packet = next(self._step) if reply is None else self._step.send(reply)
+        except StopIteration as stop:
+            if self.exchange != due:
+                raise ContractError(
+                    f"{name}: worker {self.rank} ended the round after {self.exchange} of exchanges={due}; "
+                    "every worker must yield equally often (yield None to send nothing)"
+                ) from None
+            self._take_result(stop.value)
+            return
+        if self.exchange == due:
+            raise ContractError(f"{name}: worker {self.rank} yields more often than its claim exchanges={due}")
+        if packet is not None and packet.count != self.job.d:
+            raise ContractError(f"{name}: worker {self.rank} yielded {packet.count} coordinates of {self.job.d}")
+        self.packet = packet
+        self.void = packet is not None and not packet.finite
+
+    def _take_result(self, result: object) -> None:
+        if not isinstance(result, Tensor) or result.shape != (self.job.d,):
+            raise ContractError(
+                f"{self.job.algorithm.name}: work must return a vector of {self.job.d} entries; "
+                f"worker {self.rank} returned {result!r:.80}"
+            )
+        self.result, self._step = result, None
+
+    def outgoing(self) -> list[Tensor]:
+        """This exchange's frames, one for each shard, encoded and counted. A void worker sends notices of that."""
+        frames = []
+        for index, shard in enumerate(self.job.layout.shards):
+            head = Head(role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange)
+            packet = None if self.void else self._part_for(shard)
+            frame = Frame(head=head, packet=packet, void=self.void)
+            data = encode(frame)
+            self.meter.frame(
+                "up", frame, data.numel(),
+                local=shard.node == self.node, flag_bit=self.job.algorithm.skips, lead=index == 0,
+            )  # fmt: skip
+            frames.append(data)
+        return frames
+
+    def _part_for(self, shard: Shard) -> Packet | None:
+        whole = shard.count == self.job.d
+        return self.packet if whole or self.packet is None else self.packet.part(shard.first, shard.stop)
+
+    def hear(self, replies: list[Tensor], *, heard: bool = True) -> None:
+        """Take the servers' frames, one for each shard, and run on to the next packet or the result."""
+        parts = []
+        for index, (shard, data) in enumerate(zip(self.job.layout.shards, replies, strict=True)):
+            frame = read_frame(data, self.job, "server", index, self.me.round, self.exchange, shard)
+            self.meter.frame(
+                "down", frame, data.numel(),
+                local=shard.node == self.node, flag_bit=self.job.algorithm.skips, lead=index == 0,
+            )  # fmt: skip
+            self.void = self.void or frame.void
+            if frame.packet is not None:
+                parts.append(frame.packet)
+        self._resume(Reply(heard=heard, parts=tuple(parts), count=self.job.d, zeros=self.job.zeros))
+
+    def hear_sum(self, mean: Tensor, half_bytes: int, *, void: bool) -> None:
+        """Take the engine's all-reduce, of which each half (reduce-scatter, all-gather) sent `half_bytes`."""
+        packet = Dense(values=mean)
+        for direction in ("up", "down"):
+            self.meter.collective(direction, half_bytes, packet.payload_bits, packet.paper_bits)
+        self.void = self.void or void
+        self._resume(Reply(heard=True, parts=(packet,), count=self.job.d, zeros=self.job.zeros))
+
+    def _resume(self, reply: Reply) -> None:
+        """Run on with a reply. A void round goes no further."""
+        self.exchange += 1
+        if not self.void:
+            self._advance(reply)
+
+    def close(self) -> bool:
+        """End the round: commit the memory and return True, or drop what was staged and return False."""
+        if self._step is not None:
+            self._step.close()
+            self._step = None
+        self.packet = None
+        if self.void:
+            self.me.memory.drop()
+            return False
+        me = self.me
+        me.memory.commit(borrowed=me.gradient if self.job.algorithm.consumes == "gradient" else me.change)
+        return True
+
+
+class ServerHalf:
+    """The server, or one of several with a slice each."""
+
+    def __init__(self, job: Job, index: int, descend: Callable[[Tensor], Tensor] | None = None) -> None:
+        """`descend` steps the server's own model, for methods that claim `server_steps`."""
+        shard = job.layout.shards[index]
+        self.job = job
+        self.index = index
+        self.void = False
+        self.shard = shard
+        self.hub = Server(
+            rank=index, n_workers=job.layout.n_workers, count=shard.count, seed=job.seed,
+            memory=Memory(shard.count, job.dtype), first=shard.first,
+            layers=job.layers if shard.count == job.d else (),
+        )  # fmt: skip
+        if descend is not None:
+            self.hub.descend = descend
+
+    def answer(self, round_: int, exchange: int, lr: float, frames: Mapping[int, Tensor]) -> Tensor:
+        """Decode the workers' frames, serve, and encode the one answer that goes to all of them."""
+        hub = self.hub
+        hub.round, hub.exchange, hub.lr = round_, exchange, lr
+        head = Head(role="server", rank=self.index, round=round_, exchange=exchange)
+        packets: dict[int, Packet] = {}
+        void = False
+        for rank, data in frames.items():
+            frame = read_frame(data, self.job, "worker", rank, round_, exchange, self.shard)
+            void = void or frame.void
+            if frame.packet is not None:
+                packets[rank] = frame.packet
+        self.void = void
+        if void:
+            return encode(Frame(head=head, packet=None, void=True))
+        inbox = Inbox(packets, hub.n_workers, self._zeros)
+        packet = self.job.algorithm.serve(hub, inbox)
+        if packet is not None and packet.count != self.shard.count:
+            raise ContractError(
+                f"{self.job.algorithm.name}: the server answered {packet.count} coordinates of {self.shard.count}"
+            )
+        self.void = packet is not None and not packet.finite
+        return encode(Frame(head=head, packet=None if self.void else packet, void=self.void))
+
+    def _zeros(self) -> Tensor:
+        return torch.zeros(self.shard.count, dtype=self.job.dtype)
+
+    def close(self, happened: bool) -> None:
+        """End the round: commit the memory, or drop what was staged when the round was called off."""
+        if happened:
+            self.hub.memory.commit()
+        else:
+            self.hub.memory.drop()
+
+
+def read_frame(data: Tensor, job: Job, role: str, rank: int, round_: int, exchange: int, shard: Shard) -> Frame:
+    """Decode a frame and check that it is the one that is due here and now.
+
+    Raises WireError for a broken frame, ContractError for one of another sender, round or slice.
+    """
+    frame = decode(data, job.d)
+    head = frame.head
+    if (head.role, head.rank, head.round, head.exchange) != (role, rank, round_, exchange):
+        raise ContractError(
+            f"{role} {rank} was due with round {round_}, exchange {exchange}; there came {head.role} {head.rank} with "
+            f"round {head.round}, exchange {head.exchange}. Did every rank call step() equally often?"
+        )
+    packet = frame.packet
+    if packet is not None and (packet.first, packet.count) != (shard.first, shard.count):
+        raise ContractError(
+            f"{role} {rank} sent coordinates {packet.first} .. {packet.first + packet.count - 1}; "
+            f"due were {shard.first} .. {shard.stop - 1}. Do all ranks train the same model?"
+        )
+    return frame

@@ -1,0 +1,176 @@
+"""One process a worker, over torch.distributed. Every rank runs this same code, in step."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from laconic.contract import Algorithm
+from laconic.drivers.channel import Channel
+from laconic.drivers.engine import ring_bytes
+from laconic.drivers.halves import Inputs, Job, ServerHalf, WorkerHalf, all_finite
+from laconic.drivers.layout import choose_layout
+from laconic.wire import Dense
+
+
+class SetupError(ValueError):
+    """Ranks that were started with different settings."""
+
+
+@dataclass(kw_only=True)
+class Seconds:
+    """Where this rank's time went, in seconds since the start."""
+
+    compute: float = 0.0  # between rounds: the user's forward and backward
+    encode: float = 0.0
+    wait: float = 0.0  # sending, receiving, waiting for others
+    decode: float = 0.0
+    _since: float = field(default_factory=time.perf_counter, repr=False)
+
+    def lap(self, name: str) -> None:
+        """Add the time since the last lap to one of the sums."""
+        now = time.perf_counter()
+        setattr(self, name, getattr(self, name) + now - self._since)
+        self._since = now
+
+    def sums(self) -> dict[str, float]:
+        """The sums as plain data."""
+        return {"compute": self.compute, "encode": self.encode, "wait": self.wait, "decode": self.decode}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What a round gave this rank: a vector (d,) to apply, unless it was called off or this rank only serves."""
+
+    void: bool
+    result: Tensor | None
+
+
+class Processes:
+    """This rank's half of the job, or halves where it serves as well."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        *,
+        parameters: Tensor,
+        layers: Sequence[int],
+        group: dist.ProcessGroup | None = None,
+        server: str = "auto",
+        seed: int = 0,
+        timeout_s: float = 300.0,
+        descend: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """parameters (d,): overwritten by rank 0's. Collective: every rank of the group must construct it.
+
+        Raises ValueError for a layout that the method does not admit, SetupError when ranks differ in their settings,
+        PeerLostError when one does not come.
+        """
+        self.channel = Channel(group, timeout_s)
+        d = parameters.numel()
+        self.layout = choose_layout(server, algorithm, d, self.channel.size)
+        self.job = Job(
+            algorithm=algorithm, seed=seed, d=d, layers=tuple(layers), dtype=parameters.dtype,
+            layout=self.layout, device=parameters.device,
+        )  # fmt: skip
+        self._agree_on_settings()
+        self.channel.broadcast(parameters)
+        node = self.channel.rank
+        ranks = [rank for rank, place in enumerate(self.layout.worker_nodes) if place == node]
+        self.worker = WorkerHalf(self.job, ranks[0]) if ranks else None
+        self.servers = [
+            ServerHalf(self.job, index, descend) for index, shard in enumerate(self.layout.shards) if shard.node == node
+        ]
+        self.rounds = 0
+        self.void_rounds = 0
+        self.seconds = Seconds()
+        if self.worker is not None and node != 0:
+            bits = 8 * parameters.element_size() * d
+            self.worker.meter.collective("setup", bits // 8, bits, 32.0 * d)
+
+    def _agree_on_settings(self) -> None:
+        job = self.job
+        mine = {
+            "algorithm": job.algorithm.name, "settings": job.algorithm.settings(), "seed": job.seed,
+            "parameters": job.d, "layers": list(job.layers), "dtype": str(job.dtype), "server": self.layout.name,
+        }  # fmt: skip
+        everybody = self.channel.gather(mine, "its settings")
+        for rank, theirs in enumerate(everybody):
+            differs = [key for key in mine if theirs[key] != everybody[0][key]]
+            if differs:
+                pairs = ", ".join(f"{key}: {everybody[0][key]!r:.200} and {theirs[key]!r:.200}" for key in differs)
+                raise SetupError(f"rank 0 and rank {rank} were set up differently: {pairs}")
+
+    def round(self, inputs: Inputs | None, lr: float) -> Round:
+        """One round on every rank. A rank that only serves brings no inputs and gets no vector."""
+        self.seconds.lap("compute")
+        worker = self.worker
+        if worker is not None:
+            assert inputs is not None, "a working rank brings inputs"
+            worker.begin(self.rounds, inputs)
+        void = False
+        for exchange in range(self.job.algorithm.exchanges):
+            self.seconds.lap("encode")
+            void = self._star(exchange, lr) if self.layout.shards else self._allreduce()
+            if void:
+                break
+        result = None
+        if worker is not None:
+            result = worker.result
+            worker.close()
+        for half in self.servers:
+            half.close(not void)
+        self.rounds += 1
+        self.void_rounds += void
+        self.seconds.lap("decode")
+        return Round(void=void, result=result)
+
+    def _star(self, exchange: int, lr: float) -> bool:
+        """One exchange through the servers. Returns whether some rank called the round off."""
+        worker, me, layout = self.worker, self.channel.rank, self.layout
+        outgoing = worker.outgoing() if worker is not None else []
+        others = [node for node in layout.worker_nodes if node != me]
+        self.seconds.lap("encode")
+        up = {shard.node: outgoing[i] for i, shard in enumerate(layout.shards) if outgoing and shard.node != me}
+        arrived = self._swap(up, others if self.servers else [], "packet")
+        replies: dict[int, Tensor] = {}
+        for half in self.servers:
+            half.hub.link_bytes_per_s = self.channel.link_bytes_per_s
+            frames = {
+                rank: outgoing[half.index] if node == me else arrived[node]
+                for rank, node in enumerate(layout.worker_nodes)
+            }
+            replies[half.index] = half.answer(self.rounds, exchange, lr, frames)
+        self.seconds.lap("decode")
+        down = {node: reply for node in others for reply in replies.values()}
+        servers = [shard.node for shard in layout.shards if shard.node != me]
+        answers = self._swap(down, servers if worker is not None else [], "answer")
+        if worker is None:
+            return any(half.void for half in self.servers)
+        worker.me.link_bytes_per_s = self.channel.link_bytes_per_s
+        mine = {self.layout.shards[index].node: reply for index, reply in replies.items()}
+        worker.hear([(mine | answers)[shard.node] for shard in layout.shards])
+        return worker.void
+
+    def _swap(self, outgoing: dict[int, Tensor], expected: list[int], noun: str) -> dict[int, Tensor]:
+        frames = self.channel.swap(outgoing, expected, self.job.d, f"for its {noun} of round {self.rounds}")
+        self.seconds.lap("wait")
+        return frames
+
+    def _allreduce(self) -> bool:
+        """One exchange through the engine. Returns whether some rank called the round off."""
+        worker, d = self.worker, self.job.d
+        assert worker is not None, "with an all-reduce every rank works"
+        if worker.void or not isinstance(worker.packet, Dense):
+            total = torch.full((d,), torch.nan, dtype=self.job.dtype, device=self.job.device)
+        else:
+            total = worker.packet.values
+        self.channel.all_reduce(total, f"for the all-reduce of round {self.rounds}")
+        self.seconds.lap("wait")
+        total /= self.channel.size
+        half_bytes = ring_bytes(d, self.channel.size, total.element_size())
+        worker.hear_sum(total, half_bytes, void=not all_finite(total))
+        return worker.void

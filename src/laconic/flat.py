@@ -1,0 +1,111 @@
+"""The trainable parameters of an optimizer as one flat vector, in the order of its parameter groups."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class FlatParameters:
+    """Reads and writes gradients and values of all trainable parameters as vectors (d,).
+
+    The vectors are float64 for float64 parameters and float32 for all others.
+    """
+
+    def __init__(self, optimizer: Optimizer, model: torch.nn.Module | None = None) -> None:
+        """model: where the parameters' names come from; without it they are named by group and place.
+
+        Raises ValueError for no trainable parameter, mixed devices or mixed dtypes, or an uninitialised one.
+        """
+        given = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
+        self.parameters: list[Tensor] = []
+        self.names: list[str] = []
+        for number, group in enumerate(optimizer.param_groups):
+            in_group = group.get("param_names") or [f"group{number}.{place}" for place in range(len(group["params"]))]
+            for name, parameter in zip(in_group, group["params"], strict=True):
+                if parameter.requires_grad:
+                    self.parameters.append(parameter)
+                    self.names.append(given.get(id(parameter), name))
+        if not self.parameters:
+            raise ValueError("inner: no parameter of the optimizer requires a gradient, so there is nothing to train")
+        self._refuse_mixed("device", [str(p.device) for p in self.parameters], "model.to(device)")
+        self._refuse_mixed("dtype", [str(p.dtype) for p in self.parameters], "model.to(dtype)")
+        first = self.parameters[0]
+        if not first.is_floating_point():
+            raise ValueError(f"inner: parameter {self.names[0]!r} is {first.dtype}; only real floats can be trained")
+        self.sizes = tuple(p.numel() for p in self.parameters)
+        self.d = sum(self.sizes)
+        self.device = first.device
+        self.dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+
+    def _refuse_mixed(self, what: str, values: Sequence[str], way_out: str) -> None:
+        if len(set(values)) > 1:
+            other = next(place for place, value in enumerate(values) if value != values[0])
+            raise ValueError(
+                f"inner: parameters of mixed {what}s: {self.names[0]!r} is {values[0]}, {self.names[other]!r} is "
+                f"{values[other]}; all must share one, for instance by {way_out} before the optimizer is made"
+            )
+
+    def _flat(self, pieces: Iterable[Tensor], out: Tensor | None = None) -> Tensor:
+        return torch.cat([piece.detach().reshape(-1).to(self.dtype) for piece in pieces], out=out)
+
+    def values(self) -> Tensor:
+        """A copy of the parameters, (d,)."""
+        return self._flat(self.parameters)
+
+    def set_values(self, vector: Tensor) -> None:
+        """Overwrite the parameters by `vector` (d,), in place."""
+        with torch.no_grad():
+            for parameter, piece in zip(self.parameters, self.pieces(vector), strict=True):
+                parameter.copy_(piece.view_as(parameter))
+
+    def pieces(self, vector: Tensor) -> tuple[Tensor, ...]:
+        """`vector` (d,) cut by parameter."""
+        return torch.split(vector, list(self.sizes))
+
+    def has_gradient(self) -> list[bool]:
+        """Which parameters have a gradient now.
+
+        Raises TypeError for a sparse one.
+        """
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            if parameter.grad is not None and parameter.grad.layout != torch.strided:
+                raise TypeError(f"parameter {name!r} has a sparse gradient; make its layer with sparse=False")
+        return [parameter.grad is not None for parameter in self.parameters]
+
+    def gradients(self, out: Tensor | None = None) -> Tensor:
+        """The gradients, (d,); a parameter without one counts as zero."""
+        pieces = (p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters)
+        return self._flat(pieces, out)
+
+    def set_gradients(self, direction: Tensor, live: Sequence[bool]) -> None:
+        """Put `direction` (d,) where the optimizer will look; parameters that are not live get None and stay put."""
+        for parameter, piece, moves in zip(self.parameters, self.pieces(direction), live, strict=True):
+            parameter.grad = piece.view_as(parameter).to(parameter.dtype) if moves else None
+
+
+class ServerModel:
+    """The server's own parameters and its own copy of the user's optimizer."""
+
+    def __init__(self, inner: Optimizer, live: Callable[[], Sequence[bool]]) -> None:
+        """live: which parameters move, asked at each step."""
+        self._inner = inner
+        self._live = live
+        self.optimizer = copy.deepcopy(inner)
+        self.flat = FlatParameters(self.optimizer)
+
+    def descend(self, direction: Tensor) -> Tensor:
+        """One step of the optimizer along `direction` (d,); returns the parameters, (d,).
+
+        The options (learning rate and so on) are those that the user's optimizer has now. A direction with inf or NaN
+        makes no step and returns NaN, which calls the round off.
+        """
+        if not bool(torch.isfinite(direction).all()):
+            return torch.full_like(direction, torch.nan)
+        for theirs, ours in zip(self._inner.param_groups, self.optimizer.param_groups, strict=True):
+            ours.update({key: value for key, value in theirs.items() if key != "params"})
+        self.flat.set_gradients(direction.to(self.flat.device), self._live())
+        self.optimizer.step()
+        return self.flat.values().to(direction.device)

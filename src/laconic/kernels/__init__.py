@@ -1,0 +1,1 @@
+"""Arithmetic on flat vectors. `plain` is the truth: ordinary torch, any device."""

@@ -1,0 +1,141 @@
+"""Hyper-parameters as data: a dataclass field that carries its range, its unit and a sentence.
+
+`check_knobs` refuses a value outside its range at construction, `from_text` builds an object from what a user
+typed after `--set`, `as_settings` writes it back, and `laconic show` prints the same data.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """What is known of one hyper-parameter beside its default."""
+
+    about: str
+    within: str = ""  # an interval such as "(0, 1]"; "inf" is allowed as a bound
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    kinds: Mapping[str, type] = dataclasses.field(default_factory=dict)  # names of what may be plugged in here
+
+
+def knob(
+    default: Any,  # noqa: ANN401 - the field's own annotation is the type
+    about: str,
+    *,
+    within: str = "",
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    kinds: Mapping[str, type] | None = None,
+) -> Any:  # noqa: ANN401
+    """A dataclass field with its range and meaning attached."""
+    facts = Knob(about=about, within=within, unit=unit, choices=choices, kinds=kinds or {})
+    return dataclasses.field(default=default, metadata={"knob": facts})
+
+
+def knobs_of(cls: type) -> list[tuple[dataclasses.Field[Any], Knob]]:
+    """The fields of a dataclass that are knobs, in order."""
+    return [(f, f.metadata["knob"]) for f in dataclasses.fields(cls) if "knob" in f.metadata]
+
+
+def near_misses(word: str, known: list[str]) -> str:
+    """'; did you mean ...?' for a misspelt word, or nothing."""
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _inside(value: float, within: str) -> bool:
+    low, high = (float(end) for end in within[1:-1].split(","))
+    above = value >= low if within[0] == "[" else value > low
+    below = value <= high if within[-1] == "]" else value < high
+    return above and below and not math.isnan(value)
+
+
+def check_knobs(owner: Any, name: str) -> None:  # noqa: ANN401 - any dataclass
+    """Refuse a wrong type or a value outside its range, naming the knob, the value and the bound.
+
+    Raises TypeError or ValueError.
+    """
+    for field, facts in knobs_of(type(owner)):
+        value = getattr(owner, field.name)
+        where = f"{name}: {field.name}={value!r}"
+        if facts.kinds:
+            if not isinstance(value, tuple(facts.kinds.values())):
+                raise TypeError(f"{where} must be one of {', '.join(sorted(facts.kinds))}")
+        elif facts.choices:
+            if value not in facts.choices:
+                raise ValueError(f"{where} must be one of {', '.join(facts.choices)}")
+        elif facts.within:
+            whole = isinstance(field.default, int) and not isinstance(field.default, bool)
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                raise TypeError(f"{where} must be {'a whole number' if whole else 'a number'} in {facts.within}")
+            if not _inside(value, facts.within):
+                unit = f" ({facts.unit})" if facts.unit else ""
+                raise ValueError(f"{where} must be in {facts.within}{unit}; the default is {field.default!r}")
+
+
+def _from_word(default: Any, facts: Knob, text: str, where: str) -> Any:  # noqa: ANN401
+    if facts.kinds:
+        if text not in facts.kinds:
+            raise ValueError(
+                f"{where} must be one of {', '.join(sorted(facts.kinds))}{near_misses(text, list(facts.kinds))}"
+            )
+        return facts.kinds[text]()
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{where} must be true or false")
+        return text.lower() == "true"
+    if isinstance(default, (int, float)):
+        kind: type[int] | type[float] = int if isinstance(default, int) else float
+        try:
+            return kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{where} must be {what}{' in ' + facts.within if facts.within else ''}") from None
+    return text
+
+
+def from_text(cls: type[T], settings: Mapping[str, str], name: str) -> T:
+    """Build a dataclass from `key=value` texts; `skip.probability=0.2` reaches into what is plugged in at `skip`.
+
+    Raises ValueError for an unknown key (with near misses), and whatever `check_knobs` raises.
+    """
+    facts = {field.name: (field, known) for field, known in knobs_of(cls)}
+    chosen: dict[str, Any] = {}
+    inner: dict[str, dict[str, str]] = {}
+    for key, text in settings.items():
+        head, _, rest = key.partition(".")
+        if head not in facts or (rest and not facts[head][1].kinds):
+            known = list(facts)
+            raise ValueError(
+                f"{name}: unknown key {key!r}; known: {', '.join(known) or 'none'}{near_misses(key, known)}"
+            )
+        if rest:
+            inner.setdefault(head, {})[rest] = text
+        else:
+            field, known_facts = facts[head]
+            chosen[head] = _from_word(field.default, known_facts, text, f"{name}: {key}={text!r}")
+    for head, below in inner.items():
+        plugged = chosen.get(head, facts[head][0].default)
+        start = as_settings(plugged) | below
+        chosen[head] = from_text(type(plugged), start, f"{name}: {head}")
+    return cls(**chosen)
+
+
+def as_settings(owner: Any) -> dict[str, str]:  # noqa: ANN401 - any dataclass
+    """The texts that `from_text` needs to build this object again."""
+    settings: dict[str, str] = {}
+    for field, facts in knobs_of(type(owner)):
+        value = getattr(owner, field.name)
+        if facts.kinds:
+            word = next(word for word, kind in facts.kinds.items() if type(value) is kind)
+            settings[field.name] = word
+            settings |= {f"{field.name}.{key}": text for key, text in as_settings(value).items()}
+        else:
+            settings[field.name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return settings

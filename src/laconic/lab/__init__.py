@@ -1,0 +1,1 @@
+"""Experiments: data sets, models, partitions, and runs that leave records."""

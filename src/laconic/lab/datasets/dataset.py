@@ -1,0 +1,72 @@
+"""A classification data set in memory, and the error for a file that is not one.
+
+Shapes: n examples of one split, *shape the shape of one input.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+class DatasetError(ValueError):
+    """A data file is missing, truncated, of another type, or was not asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """Train and test examples with integer labels, on the CPU.
+
+    Compared by identity: elementwise comparison of tensors has no single answer.
+
+    Raises:
+        ValueError: a tensor has another dtype, shape or range than stated beside it below.
+    """
+
+    name: str
+    train_inputs: Tensor = field(repr=False)  # (n_train, *shape) float32, finite
+    train_labels: Tensor = field(repr=False)  # (n_train,) int64, 0 to n_classes - 1
+    test_inputs: Tensor = field(repr=False)  # (n_test, *shape) float32, finite
+    test_labels: Tensor = field(repr=False)  # (n_test,) int64, 0 to n_classes - 1
+    n_classes: int
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("Dataset: name='' must not be empty; give the name that DATASETS lists")
+        if self.n_classes < 2:
+            raise ValueError(f"Dataset {self.name}: n_classes={self.n_classes} must be at least 2")
+        self._check_split("train", self.train_inputs, self.train_labels)
+        self._check_split("test", self.test_inputs, self.test_labels)
+        if self.test_inputs.shape[1:] != self.train_inputs.shape[1:]:
+            raise ValueError(
+                f"Dataset {self.name}: test_inputs have shape {tuple(self.test_inputs.shape[1:])} each, "
+                f"must be {self.input_shape} as in train_inputs"
+            )
+
+    def _check_split(self, split: str, inputs: Tensor, labels: Tensor) -> None:
+        where = f"Dataset {self.name}: {split}"
+        if inputs.dtype != torch.float32 or inputs.dim() < 2 or math.prod(inputs.shape) == 0:
+            raise ValueError(
+                f"{where}_inputs={tuple(inputs.shape)} {inputs.dtype} must be float32 of shape (n, *shape), "
+                "with n and every size at least 1"
+            )
+        if labels.dtype != torch.int64 or labels.shape != inputs.shape[:1]:
+            raise ValueError(
+                f"{where}_labels={tuple(labels.shape)} {labels.dtype} must be int64 of shape "
+                f"({inputs.shape[0]},), one for each of {split}_inputs"
+            )
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.n_classes:
+            raise ValueError(
+                f"{where}_labels run from {low} to {high}, must be 0 to n_classes - 1 = {self.n_classes - 1}"
+            )
+        if not bool(torch.isfinite(inputs).all()):
+            raise ValueError(f"{where}_inputs hold NaN or infinity; every entry must be finite")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the leading n."""
+        return tuple(self.train_inputs.shape[1:])

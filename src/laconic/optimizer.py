@@ -1,0 +1,278 @@
+"""`DistributedOptimizer`: a user's optimizer, stepping with what all ranks together say.
+
+One call of `step()` is one round. The training loop stays as it was: zero_grad, backward, step.
+"""
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import LBFGS, Optimizer
+
+from laconic.contract import Algorithm
+from laconic.drivers.halves import Inputs, all_finite
+from laconic.drivers.processes import Processes
+from laconic.flat import FlatParameters, ServerModel
+from laconic.saving import restore, saved
+from laconic.traffic import Traffic
+from laconic.wire import Meter
+
+
+class ReplicaError(RuntimeError):
+    """Ranks whose parameters should be equal and are not."""
+
+
+class DistributedOptimizer(Optimizer):
+    """Wraps any `torch.optim` optimizer. Every rank of the process group must make one, and call `step` equally often.
+
+    After `step()` a parameter's `.grad` holds the direction that was applied. A round in which any rank met inf or
+    NaN changes nothing on any rank and is counted in `traffic.void_rounds`. Weight decay of the inner optimizer is
+    added after the exchange, so it is neither compressed nor voted on.
+    """
+
+    _step_supports_amp_scaling = True  # a GradScaler then leaves skipping to us, who skip on all ranks together
+
+    def __init__(
+        self,
+        inner: Optimizer,
+        algorithm: Algorithm,
+        *,
+        model: torch.nn.Module | None = None,
+        server: str = "auto",
+        seed: int = 0,
+        check_every: int = 100,
+        timeout_s: float = 300.0,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Broadcasts rank 0's parameters to all.
+
+        model: gives the parameters' names, for saved state. server: "auto", "allreduce", "rank0", "dedicated" or
+        "sharded". check_every: rounds between two comparisons of the replicas' hashes; 0 for never. timeout_s: how
+        long a rank is waited for. group: the ranks that train together; None for all.
+        Raises ValueError and TypeError for what cannot work, before anything is sent.
+        """
+        if not isinstance(inner, Optimizer):
+            raise TypeError(f"inner={inner!r:.80} must be a torch.optim.Optimizer")
+        if not isinstance(algorithm, Algorithm):
+            raise TypeError(f"algorithm={algorithm!r:.80} must be an algorithm such as laconic.CompSkip()")
+        if isinstance(inner, LBFGS):
+            raise ValueError(
+                "inner=LBFGS evaluates its closure several times a step, and a round exchanges one gradient"
+            )
+        if check_every < 0 or timeout_s <= 0:
+            raise ValueError(f"check_every={check_every} must be at least 0 and timeout_s={timeout_s} above 0")
+        if not dist.is_available() or not dist.is_initialized():
+            raise RuntimeError(
+                "no process group: call torch.distributed.init_process_group(...) first, or start the script with "
+                "torchrun; to run many workers in one process use laconic.Simulation"
+            )
+        self.flat = FlatParameters(inner, model)
+        super().__init__(inner.param_groups, inner.defaults)
+        self.inner = inner
+        self.param_groups = inner.param_groups
+        self.state = inner.state
+        self.algorithm = algorithm
+        self.check_every = check_every
+        self._first_lrs = [float(group["lr"]) for group in inner.param_groups] if algorithm.reads_lr else []
+        self._live: list[bool] = [False] * len(self.flat.parameters)
+        self._local_steps = 0  # since the last exchange, for methods that send changes
+        self._start: Tensor | None = None  # the parameters at the last exchange, for the same
+        self._buffer = torch.empty(self.flat.d, dtype=self.flat.dtype, device=self.flat.device)
+        self._spoiled = False  # a local step since the last exchange met inf or NaN
+        parameters = self.flat.values()
+        self.server_model = ServerModel(inner, lambda: self._live) if algorithm.server_steps else None
+        self.driver = Processes(
+            algorithm, parameters=parameters, layers=self.flat.sizes, group=group, server=server, seed=seed,
+            timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None,
+        )  # fmt: skip
+        self.flat.set_values(parameters)
+        if self.server_model is not None:
+            self.server_model.flat.set_values(parameters)
+
+    @property
+    def serves_only(self) -> bool:
+        """This rank is a dedicated server: it calls `step()` like all others, needs no gradients, trains no model."""
+        return self.driver.worker is None
+
+    @property
+    def traffic(self) -> Traffic:
+        """This rank's counters, as data. A dedicated server counts nothing: traffic is counted at the workers' ends."""
+        driver = self.driver
+        meter = Meter() if driver.worker is None else driver.worker.meter
+        return Traffic.of(meter, driver.rounds, driver.void_rounds, driver.seconds.sums())
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # noqa: ANN401
+        """Take part in one round and apply its outcome. Returns the closure's loss, if there is one.
+
+        Raises RuntimeError when there is no gradient at all, or a closure is needed and missing; PeerLostError when a
+        rank does not come; ReplicaError when a check finds that replicas have drifted apart.
+        """
+        if self.algorithm.second_gradient and closure is None and not self.serves_only:
+            raise RuntimeError(
+                f"{self.algorithm.name} evaluates the mini-batch at two points, so step() needs a closure: "
+                "def closure(): opt.zero_grad(); loss = loss_of(batch); loss.backward(); return loss"
+            )
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self.algorithm.consumes == "change":
+            self._step_with_change()
+        else:
+            self._step_with_gradient(closure)
+        if self.algorithm.replicas_equal and self.check_every and self.driver.rounds % self.check_every == 0:
+            self._compare_replicas()
+        return loss
+
+    def _step_with_gradient(self, closure: Callable[[], Any] | None) -> None:
+        has_gradient, inputs = self._bring_gradient(closure)
+        if not any(self._live):
+            self._agree_on_live(has_gradient)
+        while True:
+            if inputs is not None:
+                inputs.call_off = any(has and not live for has, live in zip(has_gradient, self._live, strict=True))
+            round_ = self.driver.round(inputs, self._lr())
+            if not round_.void or not self._agree_on_live(has_gradient):
+                break  # only a parameter's first gradient anywhere makes the round worth a second try
+        if round_.result is None:
+            return
+        if self.algorithm.returns == "parameters":
+            self.flat.set_values(round_.result)
+        else:
+            self.flat.set_gradients(round_.result, self._live)
+            self.inner.step()
+
+    def _bring_gradient(self, closure: Callable[[], Any] | None) -> tuple[list[bool], Inputs | None]:
+        """Which parameters have a gradient here, and the round's inputs; none on a rank that only serves."""
+        if self.serves_only:
+            return [False] * len(self._live), None
+        has_gradient = self.flat.has_gradient()
+        if not any(has_gradient):
+            raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before opt.step()")
+        vector = self.flat.gradients(out=self._buffer)
+        scale = getattr(self, "grad_scale", None)  # set by a GradScaler for the time of this call
+        if scale is not None:
+            vector /= scale
+        gradient_at = None
+        if closure is not None:
+            gradient_at = SecondGradient(self.flat, closure)
+        return has_gradient, Inputs(vector=vector, parameters=self.flat.values, lr=self._lr(), gradient_at=gradient_at)
+
+    def _agree_on_live(self, has_gradient: list[bool]) -> bool:
+        """Tell each other which parameters have ever had a gradient. Returns whether somebody's was news."""
+        places = [place for place, has in enumerate(has_gradient) if has]
+        everybody = self.driver.channel.gather(places, f"for its list of used parameters, round {self.driver.rounds}")
+        news = {place for theirs in everybody for place in theirs if not self._live[place]}
+        for place in news:
+            self._live[place] = True
+        return bool(news)
+
+    def _step_with_change(self) -> None:
+        """One local step of the inner optimizer; after `local_steps` of them, one round with the change they made."""
+        inputs = None
+        if not self.serves_only:
+            if self._start is None:
+                self._start = self.flat.values()
+            if not any(self.flat.has_gradient()):
+                raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() first")
+            self._spoiled = self._spoiled or not all_finite(self.flat.gradients(out=self._buffer))
+            if not self._spoiled:
+                self.inner.step()
+        self._local_steps += 1
+        if self._local_steps < self.algorithm.local_steps:
+            return
+        self._local_steps = 0
+        start, self._start = self._start, None
+        if start is not None:
+            change = self.flat.values() - start
+            inputs = Inputs(vector=change, parameters=lambda: start, lr=self._lr(), call_off=self._spoiled)
+            self._spoiled = False
+        round_ = self.driver.round(inputs, self._lr())
+        if start is None:
+            return
+        if round_.result is None:
+            self.flat.set_values(start)
+        elif self.algorithm.returns == "parameters":
+            self.flat.set_values(round_.result)
+        else:
+            self.flat.set_values(start + round_.result)
+
+    def _lr(self) -> float:
+        """The inner optimizer's learning rate; for methods that read it, all groups must follow one schedule."""
+        rates = [float(group.get("lr", 0.0)) for group in self.inner.param_groups]
+        if self.algorithm.reads_lr:
+            if min(rates) <= 0:
+                raise ValueError(f"{self.algorithm.name} divides by the learning rate: lr={min(rates)} must be above 0")
+            together = [rate * self._first_lrs[0] / first for rate, first in zip(rates, self._first_lrs, strict=True)]
+            if max(together) > min(together) * (1 + 1e-9):
+                raise ValueError(
+                    f"{self.algorithm.name} carries its debt along with the learning rate, so the parameter groups' "
+                    f"rates must keep their proportions; they were {self._first_lrs} and are {rates}"
+                )
+        return rates[0]
+
+    def _compare_replicas(self) -> None:
+        """Refuse to go on with replicas that differ in a single bit."""
+        if self._local_steps:
+            return
+        mine = "" if self.serves_only else hash_of(self.flat.values())
+        everybody = self.driver.channel.gather(mine, f"for its parameters' hash, round {self.driver.rounds}")
+        hashes = {rank: theirs for rank, theirs in enumerate(everybody) if theirs}
+        reference = min(hashes)
+        for rank, theirs in hashes.items():
+            if theirs != hashes[reference]:
+                raise ReplicaError(
+                    f"after round {self.driver.rounds} the parameters of rank {rank} differ from rank {reference}'s; "
+                    "were they changed outside of step(), or is the inner optimizer's state or rate not the same?"
+                )
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients, as the inner optimizer does it."""
+        self.inner.zero_grad(set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refused after construction: the flat vector is laid out."""
+        if hasattr(self, "driver"):
+            raise RuntimeError(
+                "add_param_group: the ranks have agreed on the parameters; make a new DistributedOptimizer"
+            )
+        super().add_param_group(param_group)
+
+    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+        """The inner optimizer's state, and under "laconic" this rank's share of the method's. Each rank saves its own."""
+        return self.inner.state_dict() | {"laconic": saved(self)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # type: ignore[override]
+        """Continue where `state_dict` was taken, bit for bit. The parameters themselves come with the model's state.
+
+        Raises ValueError, before anything changes, for the state of another algorithm, rank, number of workers,
+        layout or model.
+        """
+        restore(self, state_dict)
+
+
+class SecondGradient:
+    """The gradient of the same mini-batch at other parameters."""
+
+    def __init__(self, flat: FlatParameters, closure: Callable[[], Any]) -> None:
+        self._flat = flat
+        self._closure = closure
+
+    def __call__(self, parameters: Tensor) -> Tensor:
+        """Evaluate the closure at `parameters` (d,); returns the gradient (d,) and leaves the parameters as they were."""
+        here = self._flat.values()
+        self._flat.set_values(parameters)
+        with torch.enable_grad():
+            self._closure()
+        gradient = self._flat.gradients()
+        self._flat.set_values(here)
+        return gradient
+
+
+def hash_of(vector: Tensor) -> str:
+    """A hash of a vector's bits."""
+    return blake2b(vector.cpu().numpy().tobytes(), digest_size=16).hexdigest()

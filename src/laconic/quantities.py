@@ -1,0 +1,115 @@
+"""Quantities as people type and read them: "100Mbit", "10 ms", "1.23 MB".
+
+Decimal prefixes only: 1 KB is 1000 bytes. Case is free except in a lone b, where it is the only difference
+there is: b is a bit, B a byte, so that 100Mb/s and 100Mbps are an eighth of 100MB/s.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+
+# The lengths are bounded so that no text, however hostile, costs time or overflows a float.
+_NUMBER = r"(?P<number>[+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?)"
+_PER_SECOND = r"(?:/(?i:s|sec)|(?i:ps))?"
+# ASCII only, or "(?i:s)" would take the long s of old prints, which no table below knows.
+_BANDWIDTH = re.compile(_NUMBER + r"\s*(?P<prefix>[kKmMgGtT]?)(?P<unit>[bB]|(?i:bits?|bytes?))" + _PER_SECOND, re.ASCII)
+# The micro sign and the Greek mu look alike, and keyboards differ in which one they have.
+_DURATION = re.compile(_NUMBER + r"\s*(?P<unit>(?i:ns|us|\u00b5s|\u03bcs|ms|s|min|h))", re.ASCII)
+
+_PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_SECONDS = {
+    "ns": Fraction(1, 10**9),
+    "us": Fraction(1, 10**6),
+    "ms": Fraction(1, 10**3),
+    "s": Fraction(1),
+    "min": Fraction(60),
+    "h": Fraction(3600),
+}
+
+
+def bandwidth(text: str) -> float:
+    """Bytes per second in `text`, such as "100Mbit", "1 Gbit/s", "100Mbps" or "12.5 MB/s".
+
+    Raises ValueError if `text` is something else, or not above 0.
+    """
+    match = _BANDWIDTH.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            f"bandwidth {text!r} must be a number and a unit a second: bit, Kbit, Mbit, Gbit, B, KB, MB, GB "
+            '(examples: "100Mbit", "1Gbit/s", "12.5 MB/s")'
+        )
+    unit = match["unit"]
+    in_bits = unit == "b" or unit.lower().startswith("bit")
+    number = _above_zero("bandwidth", text, match["number"], 'such as "1Mbit"')
+    return float(number * _PREFIXES[match["prefix"].lower()] / (8 if in_bits else 1))
+
+
+def duration(text: str) -> float:
+    """Seconds in `text`, such as "10ms", "250 us", "1.5s" or "2min".
+
+    Raises ValueError if `text` is something else, or not above 0.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            f"duration {text!r} must be a number and a unit: ns, us, ms, s, min or h "
+            '(examples: "10ms", "250us", "1.5s", "2min")'
+        )
+    unit = match["unit"].lower().replace("\u00b5", "u").replace("\u03bc", "u")
+    number = _above_zero("duration", text, match["number"], "for none, leave the setting out")
+    return float(number * _SECONDS[unit])
+
+
+def bytes_text(n_bytes: float) -> str:
+    """`n_bytes` for reading, to three digits and with decimal prefixes: "999 B", "1.23 MB".
+
+    Takes means too, hence the float. Raises ValueError if `n_bytes` is negative or not finite.
+    """
+    _check_printable("bytes_text: n_bytes", n_bytes)
+    rounded = _three_digits(n_bytes)
+    if rounded < 1000:
+        return f"{rounded:g} B"
+    return _in_largest(n_bytes, (("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12), ("PB", 1e15)))
+
+
+def seconds_text(seconds: float) -> str:
+    """`seconds` for reading, to three digits: "250 us", "1.50 ms", "12.3 s", "2.00 min".
+
+    Raises ValueError if `seconds` is negative or not finite.
+    """
+    _check_printable("seconds_text: seconds", seconds)
+    if seconds == 0:
+        return "0 s"
+    units = (("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0))
+    return _in_largest(seconds, units)
+
+
+def _above_zero(what: str, text: str, number: str, way_out: str) -> Fraction:
+    # A fraction, not a float: 3 ms must be the float written 0.003, and not 3 * 0.001 with its last bit off.
+    value = Fraction(number)
+    if value <= 0:
+        raise ValueError(f"{what} {text!r} must be above 0 ({way_out})")
+    return value
+
+
+def _check_printable(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}={value} must be at least 0 and finite")
+
+
+def _three_digits(value: float) -> float:
+    return float(f"{value:.2e}")
+
+
+def _in_largest(value: float, units: tuple[tuple[str, float], ...]) -> str:
+    # Rounded before the unit is chosen: 999,999 bytes are 1.00 MB, not 1000 KB.
+    name, scale = units[0]
+    for next_name, next_scale in units[1:]:
+        if _three_digits(value / next_scale) < 1:
+            break
+        name, scale = next_name, next_scale
+    rounded = _three_digits(value / scale)
+    n_decimals = 2 if rounded < 10 else 1 if rounded < 100 else 0
+    return f"{rounded:.{n_decimals}f} {name}"

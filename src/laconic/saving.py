@@ -1,0 +1,101 @@
+"""What a `DistributedOptimizer` saves and how it comes back: every memory, by parameter name where it is a vector."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from laconic.memory import Memory
+
+if TYPE_CHECKING:
+    from laconic.flat import FlatParameters
+    from laconic.optimizer import DistributedOptimizer
+
+VERSION = 1
+
+
+def saved(opt: "DistributedOptimizer") -> dict[str, Any]:
+    """This rank's share of the method's state, as tensors and plain data."""
+    driver, worker = opt.driver, opt.driver.worker
+    return _identity(opt) | {
+        "settings": opt.algorithm.settings(),
+        "rounds": driver.rounds,
+        "void_rounds": driver.void_rounds,
+        "live": list(opt._live),
+        "local_steps": opt._local_steps,
+        "start": None if opt._start is None else opt._start.clone(),
+        "spoiled": opt._spoiled,
+        "first_lrs": list(opt._first_lrs),
+        "worker": None if worker is None else _by_name(worker.me.memory, opt.flat),
+        "meter": None if worker is None else worker.meter.saved(),
+        "servers": {str(half.index): half.hub.memory.saved() for half in driver.servers},
+        "server_model": None if opt.server_model is None else {
+            "values": opt.server_model.flat.values(), "optimizer": opt.server_model.optimizer.state_dict(),
+        },
+    }  # fmt: skip
+
+
+def restore(opt: "DistributedOptimizer", state_dict: Mapping[str, Any]) -> None:
+    """Check that the state is this rank's, then load all of it.
+
+    Raises ValueError; then nothing has changed.
+    """
+    if "laconic" not in state_dict:
+        raise ValueError(
+            "state_dict: no 'laconic' part: this is the state of a plain optimizer; load it into `inner` to start from it"
+        )
+    state = state_dict["laconic"]
+    mine = _identity(opt)
+    for key, value in mine.items():
+        if state.get(key) != value:
+            raise ValueError(
+                f"state_dict: {key} is {state.get(key)!r:.200} in the saved state and {value!r:.200} here; each rank "
+                "must load what the same rank of the same job saved"
+            )
+    driver, worker = opt.driver, opt.driver.worker
+    opt.inner.load_state_dict({key: value for key, value in state_dict.items() if key != "laconic"})
+    opt.param_groups, opt.state = opt.inner.param_groups, opt.inner.state
+    driver.rounds, driver.void_rounds = state["rounds"], state["void_rounds"]
+    opt._live, opt._local_steps, opt._spoiled = list(state["live"]), state["local_steps"], state["spoiled"]
+    opt._start = None if state["start"] is None else state["start"].clone()
+    opt._first_lrs = list(state["first_lrs"])
+    if worker is not None:
+        worker.me.memory.restore(_flat_again(state["worker"], opt.flat))
+        worker.meter.restore(state["meter"])
+    for half in driver.servers:
+        half.hub.memory.restore(state["servers"][str(half.index)])
+    if opt.server_model is not None:
+        opt.server_model.flat.set_values(state["server_model"]["values"])
+        opt.server_model.optimizer.load_state_dict(state["server_model"]["optimizer"])
+
+
+def _identity(opt: "DistributedOptimizer") -> dict[str, Any]:
+    """What must be the same when state is loaded again."""
+    layout = opt.driver.layout
+    return {
+        "version": VERSION,
+        "algorithm": opt.algorithm.name,
+        "n_workers": layout.n_workers,
+        "rank": opt.driver.channel.rank,
+        "server": layout.name,
+        "seed": opt.driver.job.seed,
+        "dtype": str(opt.flat.dtype),
+        "parameters": dict(zip(opt.flat.names, opt.flat.sizes, strict=True)),
+    }
+
+
+def _by_name(memory: Memory, flat: "FlatParameters") -> dict[str, dict[str, Tensor] | Tensor]:
+    """A worker's memories; vectors of the model's length are cut by parameter name."""
+    return {
+        name: dict(zip(flat.names, (piece.clone() for piece in flat.pieces(value)), strict=True))
+        if value.shape == (flat.d,) else value
+        for name, value in memory.saved().items()
+    }  # fmt: skip
+
+
+def _flat_again(memories: Mapping[str, Mapping[str, Tensor] | Tensor], flat: "FlatParameters") -> dict[str, Tensor]:
+    return {
+        name: value if isinstance(value, Tensor) else torch.cat([value[parameter] for parameter in flat.names])
+        for name, value in memories.items()
+    }

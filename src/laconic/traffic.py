@@ -1,0 +1,42 @@
+"""What `opt.traffic` returns: a snapshot of the counters, as data."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from laconic.wire import Count, Meter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """One worker's totals since the start, or several workers' added up.
+
+    up: from the worker to the server; down: to the worker; setup: the first parameters. rounds: rounds tried;
+    void_rounds: those that all ranks skipped because one met inf or NaN; seconds: compute, encode, wait, decode.
+    """
+
+    up: Count
+    down: Count
+    setup: Count
+    rounds: int
+    void_rounds: int
+    seconds: dict[str, float]
+
+    @classmethod
+    def of(cls, meter: Meter, rounds: int, void_rounds: int, seconds: dict[str, float]) -> "Traffic":
+        """A snapshot."""
+        return cls(**meter.counts, rounds=rounds, void_rounds=void_rounds, seconds=seconds)  # type: ignore[arg-type]
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        """Two workers of one job: counts add up, rounds are the same rounds, times are the longer ones."""
+        return Traffic(
+            up=self.up + other.up,
+            down=self.down + other.down,
+            setup=self.setup + other.setup,
+            rounds=max(self.rounds, other.rounds),
+            void_rounds=max(self.void_rounds, other.void_rounds),
+            seconds={name: max(value, other.seconds[name]) for name, value in self.seconds.items()},
+        )
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain dictionaries and numbers, for JSON."""
+        return asdict(self)

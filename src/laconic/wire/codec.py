@@ -1,0 +1,82 @@
+"""Packet <-> bytes. A reader trusts nobody: every wrong buffer is a WireError before anything large is allocated."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from laconic.wire.dense import Dense
+from laconic.wire.head import HEAD_BYTES, SKIP_KIND, VOID_KIND, Head, Opening, WireError, read_head, write_head
+from laconic.wire.packet import Packet, Piece
+from laconic.wire.scaled_signs import ScaledSigns
+from laconic.wire.signs import Signs
+
+KINDS: dict[int, type[Packet]] = {kind.kind: kind for kind in (Dense, Signs, ScaledSigns)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One message. `packet` is None for a skip notice; `void` calls the whole round off."""
+
+    head: Head
+    packet: Packet | None
+    void: bool = False
+
+    @property
+    def payload_bits(self) -> int:
+        """Information bits: a notice carries one, that it is a notice."""
+        return 1 if self.packet is None else self.packet.payload_bits
+
+
+def _byte_view(piece: Piece) -> Tensor:
+    if isinstance(piece, bytes):
+        return torch.frombuffer(bytearray(piece), dtype=torch.uint8)
+    return piece.cpu().view(torch.uint8)
+
+
+def most_body_bytes(most: int) -> int:
+    """No body about `most` coordinates is longer: float64 values, block lengths and scales with room for fields."""
+    return 16 * most + 64
+
+
+def encode(frame: Frame) -> Tensor:
+    """The frame's bytes: (n,) uint8 on the CPU. `len` of it is the only byte count there is."""
+    packet = frame.packet
+    pieces = [] if packet is None else [_byte_view(piece) for piece in packet.body() if len(piece)]
+    body_bytes = sum(piece.numel() for piece in pieces)
+    data = torch.empty(HEAD_BYTES + body_bytes, dtype=torch.uint8)
+    at = HEAD_BYTES
+    for piece in pieces:
+        data[at : at + piece.numel()] = piece
+        at += piece.numel()
+    if packet is None:
+        kind = VOID_KIND if frame.void else SKIP_KIND
+        opening = Opening(kind=kind, dtype=torch.float32, body_bytes=0, payload_bits=1)
+    else:
+        opening = Opening(
+            kind=packet.kind, dtype=packet.value_type, body_bytes=body_bytes, payload_bits=packet.payload_bits
+        )
+    view = memoryview(data.numpy())  # type: ignore[arg-type]
+    view[:HEAD_BYTES] = write_head(frame.head, opening, view[HEAD_BYTES:])
+    return data
+
+
+def decode(data: Tensor | bytes, most: int) -> Frame:
+    """Read one frame. `most` is the receiver's vector length; nothing longer is believed.
+
+    A decoded dense packet's values are a view of `data`. Raises WireError.
+    """
+    buffer = torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8) if isinstance(data, bytes) else data
+    if buffer.storage_offset() % 8:
+        buffer = buffer.clone()  # so that values can be viewed in place
+    head, opening = read_head(memoryview(buffer.numpy()))  # type: ignore[arg-type]
+    if opening.kind in (SKIP_KIND, VOID_KIND):
+        if opening.body_bytes or opening.payload_bits != 1 or opening.dtype != torch.float32:
+            raise WireError("a notice has no body, one payload bit and value type 0")
+        return Frame(head=head, packet=None, void=opening.kind == VOID_KIND)
+    if opening.kind not in KINDS:
+        raise WireError(f"unknown packet kind {opening.kind}; known: {', '.join(map(str, sorted(KINDS)))}")
+    packet = KINDS[opening.kind].read(buffer[HEAD_BYTES:], opening.dtype, most)
+    if packet.payload_bits != opening.payload_bits:
+        raise WireError(f"{opening.payload_bits} payload bits promised, {packet.payload_bits} are there")
+    return Frame(head=head, packet=packet)

@@ -1,0 +1,75 @@
+"""Three counts of the same traffic, kept side by side.
+
+`wire` is the length of what was encoded and crossed a link, `payload` its information bits, `paper` what the
+paper's formula charges. A rank that is worker and server at once hands itself its own packet: that crosses no
+link, so it counts in `payload` and `paper` (the papers charge every worker) and under `local` instead of `wire`.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from laconic.wire.codec import Frame
+
+Direction = Literal["up", "down", "setup"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """What went one way. Bytes and bits are totals since the start."""
+
+    messages: int = 0
+    skips: int = 0
+    wire_bytes: int = 0
+    local_bytes: int = 0
+    payload_bits: int = 0
+    paper_bits: float = 0.0
+
+    def __add__(self, other: "Count") -> "Count":
+        return Count(
+            messages=self.messages + other.messages,
+            skips=self.skips + other.skips,
+            wire_bytes=self.wire_bytes + other.wire_bytes,
+            local_bytes=self.local_bytes + other.local_bytes,
+            payload_bits=self.payload_bits + other.payload_bits,
+            paper_bits=self.paper_bits + other.paper_bits,
+        )
+
+
+class Meter:
+    """Counts one rank's traffic: up from the worker's end, down at the worker's end."""
+
+    def __init__(self) -> None:
+        self.counts: dict[Direction, Count] = {"up": Count(), "down": Count(), "setup": Count()}
+
+    def frame(
+        self, direction: Direction, frame: Frame, n_bytes: int, *, local: bool, flag_bit: bool, lead: bool
+    ) -> None:
+        """Count one encoded frame.
+
+        flag_bit: the method may skip, so "this is no skip" is a bit of information. lead: the first of the frames
+        that one packet was cut into; a skip is counted once.
+        """
+        packet = frame.packet
+        self.counts[direction] += Count(
+            messages=1,
+            skips=int(lead and packet is None and not frame.void),
+            wire_bytes=0 if local else n_bytes,
+            local_bytes=n_bytes if local else 0,
+            payload_bits=frame.payload_bits + (1 if flag_bit and packet is not None else 0),
+            paper_bits=0.0 if packet is None else packet.paper_bits,
+        )
+
+    def collective(self, direction: Direction, n_bytes: int, payload_bits: int, paper_bits: float) -> None:
+        """Count an engine's own collective, whose bytes are known by its algorithm and not by an encoder."""
+        self.counts[direction] += Count(
+            messages=1, wire_bytes=n_bytes, payload_bits=payload_bits, paper_bits=paper_bits
+        )
+
+    def saved(self) -> dict[str, dict[str, float]]:
+        """The counts as plain data."""
+        return {direction: dict(vars(count)) for direction, count in self.counts.items()}
+
+    def restore(self, saved: dict[str, dict[str, float]]) -> None:
+        """Continue counting from `saved`."""
+        for direction in self.counts:
+            self.counts[direction] = replace(Count(), **saved[direction])  # type: ignore[arg-type]

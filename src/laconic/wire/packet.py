@@ -1,0 +1,91 @@
+"""What an algorithm yields and a server answers: a compressed vector that knows its own dense form."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from laconic.wire.head import WireError
+
+Piece = bytes | Tensor  # of a body; tensors are contiguous
+
+
+class Packet(ABC):
+    """The coordinates first .. first+count-1 of a vector, in some compressed form.
+
+    One subclass a kind, in a file of its own that also holds the kind's bytes.
+    """
+
+    kind: ClassVar[int]
+    name: ClassVar[str]
+    first: int
+    count: int
+    dtype: torch.dtype  # of the dense form
+
+    @property
+    def value_type(self) -> torch.dtype:
+        """The type of the values on the wire."""
+        return self.dtype
+
+    @property
+    @abstractmethod
+    def payload_bits(self) -> int:
+        """Every information bit that the receiver needs and cannot derive; no framing, no padding."""
+
+    @property
+    @abstractmethod
+    def paper_bits(self) -> float:
+        """What the papers' formulas charge for this packet."""
+
+    @property
+    def named_overheads(self) -> dict[str, float]:
+        """Why `payload_bits` is not `paper_bits`: the differences by name; they add up exactly."""
+        return {}
+
+    @property
+    def finite(self) -> bool:
+        """Whether no value to be sent is inf or NaN; a decoder refuses those."""
+        return True
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """The vector that this packet stands for: (count,) of dtype."""
+
+    def add_to(self, total: Tensor) -> None:
+        """total (count,) += dense()."""
+        total.add_(self.dense())
+
+    @abstractmethod
+    def part(self, first: int, stop: int) -> Self:
+        """The packet of the coordinates first .. stop-1 alone (numbers of the whole vector)."""
+
+    @abstractmethod
+    def body(self) -> list[Piece]:
+        """The bytes after the head, in pieces."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+        """Read a body: (n,) uint8. No coordinate at or above `most` may appear.
+
+        Raises WireError, before allocating more than `most` coordinates need.
+        """
+
+
+def check_range(first: int, count: int, most: int) -> None:
+    """Refuse coordinates outside the receiver's vector."""
+    if count < 1 or first + count > most:
+        raise WireError(f"coordinates {first} .. {first + count - 1} are not within a vector of {most}")
+
+
+def check_length(body: Tensor, expected: int, what: str) -> None:
+    """Refuse a body that is not exactly as long as its own fields say."""
+    if body.numel() != expected:
+        raise WireError(f"{what}: a body of {body.numel()} bytes, its fields need {expected}")
+
+
+def check_padding(last_byte: int, bits: int) -> None:
+    """Refuse set bits behind the last one that means something."""
+    if bits % 8 and last_byte >> (bits % 8):
+        raise WireError(f"the padding after bit {bits} is not zero")

@@ -1,0 +1,95 @@
+"""Models: their sizes, their shapes, and that a seed is all their first parameters depend on."""
+
+import pytest
+import torch
+from torch import nn
+
+from laconic.lab.models import MODELS, build
+
+
+def n_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "count"),
+    [
+        ("linear", (1, 28, 28), 7_850),
+        ("linear", (123,), 1_240),
+        ("mlp", (1, 28, 28), 407_050),
+        ("mlp", (1, 8, 8), 38_410),
+        ("cnn", (1, 28, 28), 206_922),
+        ("cnn", (3, 32, 32), 268_650),
+        ("cnn", (1, 8, 8), 22_602),
+    ],
+)
+def test_a_model_has_the_published_number_of_parameters(name, shape, count):
+    assert n_parameters(build(name, shape, 10, seed=0)) == count
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (2, 1, 5)])
+def test_a_model_gives_one_score_per_class_and_a_gradient_to_every_parameter(name, shape):
+    model = build(name, shape, 7, seed=1)
+    scores = model(torch.linspace(-1, 1, 4 * shape[0] * shape[1] * shape[2]).reshape(4, *shape))
+    assert scores.shape == (4, 7)
+    assert scores.dtype == torch.float32
+    scores.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not list(model.buffers())
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_equal_seeds_give_equal_models_and_other_seeds_other_ones(name):
+    def flat(seed: int) -> torch.Tensor:
+        return nn.utils.parameters_to_vector(build(name, (1, 8, 8), 10, seed).parameters())
+
+    assert torch.equal(flat(3), flat(3))
+    assert not torch.equal(flat(3), flat(4))
+    assert not torch.equal(flat(3), flat(3 + 2**32))
+
+
+def test_building_leaves_the_global_generator_alone_and_does_not_heed_it():
+    before = torch.random.get_rng_state()
+    first = build("mlp", (4,), 2, seed=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(3)
+    second = build("mlp", (4,), 2, seed=0)
+    torch.random.set_rng_state(before)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_refused_model_leaves_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    with pytest.raises(ValueError, match="cnn"):
+        build("cnn", (123,), 2, seed=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_cnn_refuses_flat_features_and_names_the_models_that_take_them():
+    with pytest.raises(
+        ValueError, match=r"input_shape=\(123,\) must be \(channels, height, width\); take mlp or linear"
+    ):
+        build("cnn", (123,), 2, seed=0)
+
+
+def test_a_misspelt_model_is_answered_with_near_misses_and_all_names():
+    with pytest.raises(ValueError, match="did you mean linear") as caught:
+        build("liner", (4,), 2, seed=0)
+    assert all(name in str(caught.value) for name in MODELS)
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_classes", "seed", "words"),
+    [
+        ((), 2, 0, r"input_shape=\(\) must have at least one size"),
+        ((3, 0), 2, 0, r"input_shape=\(3, 0\)"),
+        ((3,), 1, 0, "n_classes=1 must be at least 2"),
+        ((3,), 2, -1, "seed=-1 must be 0 to"),
+        ((3,), 2, 2**63, "seed=9223372036854775808 must be 0 to"),
+    ],
+)
+def test_an_argument_outside_its_range_is_refused_by_name(shape, n_classes, seed, words):
+    with pytest.raises(ValueError, match=words):
+        build("linear", shape, n_classes, seed)
