@@ -105,7 +105,7 @@ class DistributedOptimizer(Optimizer):
         return Traffic.of(meter, driver.rounds, driver.void_rounds, driver.seconds.sums())
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # noqa: ANN401
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401
         """Take part in one round and apply its outcome. Returns the closure's loss, if there is one.
 
         Raises RuntimeError when there is no gradient at all, or a closure is needed and missing; PeerLostError when a
@@ -129,10 +129,10 @@ class DistributedOptimizer(Optimizer):
         return loss
 
     def _step_with_gradient(self, closure: Callable[[], Any] | None) -> None:
-        has_gradient, inputs = self._bring_gradient(closure)
         if not any(self._live):
-            self._agree_on_live(has_gradient)
+            self._agree_on_live(self._bring_gradient(closure)[0])
         while True:
+            has_gradient, inputs = self._bring_gradient(closure)  # anew: an engine's sum is made in place
             if inputs is not None:
                 inputs.call_off = any(has and not live for has, live in zip(has_gradient, self._live, strict=True))
             round_ = self.driver.round(inputs, self._lr())
@@ -242,11 +242,11 @@ class DistributedOptimizer(Optimizer):
             )
         super().add_param_group(param_group)
 
-    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
-        """The inner optimizer's state, and under "laconic" this rank's share of the method's. Each rank saves its own."""
+    def state_dict(self) -> dict[str, Any]:
+        """The inner optimizer's state and, under "laconic", this rank's share of the method's: each rank saves its own."""
         return self.inner.state_dict() | {"laconic": saved(self)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken, bit for bit. The parameters themselves come with the model's state.
 
         Raises ValueError, before anything changes, for the state of another algorithm, rank, number of workers,
@@ -263,7 +263,7 @@ class SecondGradient:
         self._closure = closure
 
     def __call__(self, parameters: Tensor) -> Tensor:
-        """Evaluate the closure at `parameters` (d,); returns the gradient (d,) and leaves the parameters as they were."""
+        """Evaluate the closure at `parameters` (d,); returns the gradient (d,), leaves the parameters as they were."""
         here = self._flat.values()
         self._flat.set_values(parameters)
         with torch.enable_grad():

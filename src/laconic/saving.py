@@ -43,7 +43,7 @@ def restore(opt: "DistributedOptimizer", state_dict: Mapping[str, Any]) -> None:
     """
     if "laconic" not in state_dict:
         raise ValueError(
-            "state_dict: no 'laconic' part: this is the state of a plain optimizer; load it into `inner` to start from it"
+            "state_dict: no 'laconic' part: this is a plain optimizer's state; load it into `inner` to start from it"
         )
     state = state_dict["laconic"]
     mine = _identity(opt)

@@ -24,7 +24,7 @@ class Traffic:
     @classmethod
     def of(cls, meter: Meter, rounds: int, void_rounds: int, seconds: dict[str, float]) -> "Traffic":
         """A snapshot."""
-        return cls(**meter.counts, rounds=rounds, void_rounds=void_rounds, seconds=seconds)  # type: ignore[arg-type]
+        return cls(**meter.counts, rounds=rounds, void_rounds=void_rounds, seconds=seconds)
 
     def __add__(self, other: "Traffic") -> "Traffic":
         """Two workers of one job: counts add up, rounds are the same rounds, times are the longer ones."""
