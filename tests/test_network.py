@@ -277,9 +277,7 @@ LINKS = st.builds(link_ns, st.sampled_from([0.5, 1, 3]), st.integers(0, 5))
 
 
 @given(REQUESTS, LINKS, st.dictionaries(NODES, LINKS))
-def test_a_message_starts_as_soon_as_it_is_requested_and_no_earlier_one_holds_its_ports(
-    requests, link, links
-):
+def test_a_message_starts_as_soon_as_it_is_requested_and_no_earlier_one_holds_its_ports(requests, link, links):
     requests.sort(key=lambda request: request[0])
     spans = deliver(Network(4, link, links=links), requests)
     free_ns = {}

@@ -35,9 +35,7 @@ def test_a_bandwidth_is_read_in_bytes_a_second(text, bytes_per_s):
     assert bandwidth(text) == bytes_per_s
 
 
-@pytest.mark.parametrize(
-    "text", ["100mbit", "100MBIT", "100Mbit/S", "100Mbps", "100mbps", "100Mb/s", "100mb"]
-)
+@pytest.mark.parametrize("text", ["100mbit", "100MBIT", "100Mbit/S", "100Mbps", "100mbps", "100Mb/s", "100mb"])
 def test_a_lone_small_b_is_a_bit_and_all_other_case_is_free(text):
     assert bandwidth(text) == 12.5e6
 
@@ -84,9 +82,7 @@ def test_what_is_no_bandwidth_is_refused_with_units_and_examples(text):
     "text", ["", "soon", "10", "10m", "1 day", "ms", "1..5s", "nan s", "1_0s", "1 m\u017f", "1s\n2"]
 )
 def test_what_is_no_duration_is_refused_with_units_and_examples(text):
-    with pytest.raises(
-        ValueError, match=r"duration '.*' must be .*ns, us, ms, s, min or h .*examples: .*10ms"
-    ):
+    with pytest.raises(ValueError, match=r"duration '.*' must be .*ns, us, ms, s, min or h .*examples: .*10ms"):
         duration(text)
 
 

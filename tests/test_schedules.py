@@ -208,9 +208,7 @@ def test_waiting_for_oneself_or_a_later_message_is_refused_before_anything_is_se
 
 def test_a_message_the_network_cannot_carry_is_refused_before_anything_is_sent():
     network = Network(2, Link(bytes_per_s=1e9))
-    with pytest.raises(
-        ValueError, match=r"message 2 has receiver=2, .* between 0 and 1 \(a single server is"
-    ):
+    with pytest.raises(ValueError, match=r"message 2 has receiver=2, .* between 0 and 1 \(a single server is"):
         makespan_ns([Message(0, 1, 10), Message(0, 1, 10), Message(0, 2, 10)], network)
     with pytest.raises(ValueError, match="message 1 has n_bytes=-1, which must be at least 0"):
         makespan_ns([Message(0, 1, 10), Message(0, 1, -1)], network)

@@ -1,3 +1,60 @@
 """laconic: train PyTorch models over slow, lossy and unreliable networks, with every byte counted."""
 
+from laconic import algorithms as _algorithms  # enters every algorithm of the folder
+from laconic.algorithms.compskip import CompSkip
+from laconic.algorithms.dist_ef import DistEFBlockwise
+from laconic.algorithms.dropsign import DropSign
+from laconic.algorithms.ec_sgd import ECSGD
+from laconic.algorithms.sgd import SGD
+from laconic.algorithms.sgd_model import ModelAveraging
+from laconic.algorithms.sgd_server import GlobalReplica
+from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
+from laconic.compressors import DenseValues, Identity, ScaledSign, Sign
+from laconic.contract import ALGORITHMS, Algorithm, ContractError, Inbox, Reply, Server, Step, Worker, algorithm
+from laconic.drivers.channel import PeerLostError
+from laconic.drivers.processes import SetupError
+from laconic.network import Link
+from laconic.optimizer import DistributedOptimizer, ReplicaError
+from laconic.simulation import Simulation
+from laconic.skipping import Coins, Never, SlowLink
+from laconic.traffic import Traffic
+from laconic.wire import Count, WireError
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "ALGORITHMS",
+    "ECSGD",
+    "SGD",
+    "Algorithm",
+    "Coins",
+    "CompSkip",
+    "ContractError",
+    "Count",
+    "DenseValues",
+    "DistEFBlockwise",
+    "DistributedOptimizer",
+    "DropSign",
+    "GlobalReplica",
+    "Identity",
+    "Inbox",
+    "Link",
+    "ModelAveraging",
+    "Never",
+    "PeerLostError",
+    "ReplicaError",
+    "Reply",
+    "ScaledSign",
+    "Server",
+    "SetupError",
+    "Sign",
+    "SignSGDMajorityVote",
+    "Simulation",
+    "SlowLink",
+    "Step",
+    "Traffic",
+    "WireError",
+    "Worker",
+    "algorithm",
+]
+del _algorithms

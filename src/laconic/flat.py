@@ -108,4 +108,5 @@ class ServerModel:
             ours.update({key: value for key, value in theirs.items() if key != "params"})
         self.flat.set_gradients(direction.to(self.flat.device), self._live())
         self.optimizer.step()
+        self._inner._opt_called = True  # type: ignore[attr-defined]  # it never steps itself; schedulers would warn
         return self.flat.values().to(direction.device)

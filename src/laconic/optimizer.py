@@ -16,6 +16,7 @@ from laconic.contract import Algorithm
 from laconic.drivers.halves import Inputs, all_finite
 from laconic.drivers.processes import Processes
 from laconic.flat import FlatParameters, ServerModel
+from laconic.rates import LearningRates
 from laconic.saving import restore, saved
 from laconic.traffic import Traffic
 from laconic.wire import Meter
@@ -76,7 +77,7 @@ class DistributedOptimizer(Optimizer):
         self.state = inner.state
         self.algorithm = algorithm
         self.check_every = check_every
-        self._first_lrs = [float(group["lr"]) for group in inner.param_groups] if algorithm.reads_lr else []
+        self.rates = LearningRates(inner, algorithm)
         self._live: list[bool] = [False] * len(self.flat.parameters)
         self._local_steps = 0  # since the last exchange, for methods that send changes
         self._start: Tensor | None = None  # the parameters at the last exchange, for the same
@@ -135,9 +136,10 @@ class DistributedOptimizer(Optimizer):
             has_gradient, inputs = self._bring_gradient(closure)  # anew: an engine's sum is made in place
             if inputs is not None:
                 inputs.call_off = any(has and not live for has, live in zip(has_gradient, self._live, strict=True))
-            round_ = self.driver.round(inputs, self._lr())
+            round_ = self.driver.round(inputs, self.rates.now())
             if not round_.void or not self._agree_on_live(has_gradient):
-                break  # only a parameter's first gradient anywhere makes the round worth a second try
+                break
+            self.driver.forget_void_round()  # called off for a parameter's first gradient, which all know of now
         if round_.result is None:
             return
         if self.algorithm.returns == "parameters":
@@ -160,7 +162,9 @@ class DistributedOptimizer(Optimizer):
         gradient_at = None
         if closure is not None:
             gradient_at = SecondGradient(self.flat, closure)
-        return has_gradient, Inputs(vector=vector, parameters=self.flat.values, lr=self._lr(), gradient_at=gradient_at)
+        return has_gradient, Inputs(
+            vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=gradient_at
+        )
 
     def _agree_on_live(self, has_gradient: list[bool]) -> bool:
         """Tell each other which parameters have ever had a gradient. Returns whether somebody's was news."""
@@ -189,9 +193,9 @@ class DistributedOptimizer(Optimizer):
         start, self._start = self._start, None
         if start is not None:
             change = self.flat.values() - start
-            inputs = Inputs(vector=change, parameters=lambda: start, lr=self._lr(), call_off=self._spoiled)
+            inputs = Inputs(vector=change, parameters=lambda: start, lr=self.rates.now(), call_off=self._spoiled)
             self._spoiled = False
-        round_ = self.driver.round(inputs, self._lr())
+        round_ = self.driver.round(inputs, self.rates.now())
         if start is None:
             return
         if round_.result is None:
@@ -200,20 +204,6 @@ class DistributedOptimizer(Optimizer):
             self.flat.set_values(round_.result)
         else:
             self.flat.set_values(start + round_.result)
-
-    def _lr(self) -> float:
-        """The inner optimizer's learning rate; for methods that read it, all groups must follow one schedule."""
-        rates = [float(group.get("lr", 0.0)) for group in self.inner.param_groups]
-        if self.algorithm.reads_lr:
-            if min(rates) <= 0:
-                raise ValueError(f"{self.algorithm.name} divides by the learning rate: lr={min(rates)} must be above 0")
-            together = [rate * self._first_lrs[0] / first for rate, first in zip(rates, self._first_lrs, strict=True)]
-            if max(together) > min(together) * (1 + 1e-9):
-                raise ValueError(
-                    f"{self.algorithm.name} carries its debt along with the learning rate, so the parameter groups' "
-                    f"rates must keep their proportions; they were {self._first_lrs} and are {rates}"
-                )
-        return rates[0]
 
     def _compare_replicas(self) -> None:
         """Refuse to go on with replicas that differ in a single bit."""
@@ -243,7 +233,7 @@ class DistributedOptimizer(Optimizer):
         super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
-        """The inner optimizer's state and, under "laconic", this rank's share of the method's: each rank saves its own."""
+        """The inner optimizer's state and, under "laconic", this rank's share of the method's (each rank its own)."""
         return self.inner.state_dict() | {"laconic": saved(self)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

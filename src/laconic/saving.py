@@ -26,7 +26,7 @@ def saved(opt: "DistributedOptimizer") -> dict[str, Any]:
         "local_steps": opt._local_steps,
         "start": None if opt._start is None else opt._start.clone(),
         "spoiled": opt._spoiled,
-        "first_lrs": list(opt._first_lrs),
+        "first_lrs": list(opt.rates.first),
         "worker": None if worker is None else _by_name(worker.me.memory, opt.flat),
         "meter": None if worker is None else worker.meter.saved(),
         "servers": {str(half.index): half.hub.memory.saved() for half in driver.servers},
@@ -59,7 +59,7 @@ def restore(opt: "DistributedOptimizer", state_dict: Mapping[str, Any]) -> None:
     driver.rounds, driver.void_rounds = state["rounds"], state["void_rounds"]
     opt._live, opt._local_steps, opt._spoiled = list(state["live"]), state["local_steps"], state["spoiled"]
     opt._start = None if state["start"] is None else state["start"].clone()
-    opt._first_lrs = list(state["first_lrs"])
+    opt.rates.first = list(state["first_lrs"])
     if worker is not None:
         worker.me.memory.restore(_flat_again(state["worker"], opt.flat))
         worker.meter.restore(state["meter"])

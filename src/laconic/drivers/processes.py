@@ -128,6 +128,11 @@ class Processes:
         self.seconds.lap("decode")
         return Round(void=void, result=result)
 
+    def forget_void_round(self) -> None:
+        """Do not count the last round, which was called off and will be tried again under the same number."""
+        self.rounds -= 1
+        self.void_rounds -= 1
+
     def _star(self, exchange: int, lr: float) -> bool:
         """One exchange through the servers. Returns whether some rank called the round off."""
         worker, me, layout = self.worker, self.channel.rank, self.layout

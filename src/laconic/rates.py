@@ -1,0 +1,36 @@
+"""The learning rate that an algorithm sees: the inner optimizer's, when that is one number."""
+
+from torch.optim import Optimizer
+
+from laconic.contract import Algorithm
+
+
+class LearningRates:
+    """Reads the rate each round, and watches what methods that divide by it need."""
+
+    def __init__(self, inner: Optimizer, algorithm: Algorithm) -> None:
+        self._inner = inner
+        self._algorithm = algorithm
+        self.first = self._all()
+
+    def _all(self) -> list[float]:
+        return [float(group.get("lr", 0.0)) for group in self._inner.param_groups]
+
+    def now(self) -> float:
+        """The first group's rate.
+
+        Raises ValueError where the method reads the rate and it is 0, or the groups' rates left their proportions.
+        """
+        rates = self._all()
+        if self._algorithm.reads_lr:
+            if min(rates) <= 0 or min(self.first) <= 0:
+                raise ValueError(
+                    f"{self._algorithm.name} divides by the learning rate: lr={min(rates)} must be above 0"
+                )
+            common = [rate / first for rate, first in zip(rates, self.first, strict=True)]
+            if max(common) > min(common) * (1 + 1e-9):
+                raise ValueError(
+                    f"{self._algorithm.name} carries its debt along with the learning rate, so the parameter groups' "
+                    f"rates must keep their proportions; they were {self.first} and are {rates}"
+                )
+        return rates[0]

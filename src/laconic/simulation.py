@@ -1,0 +1,168 @@
+"""`Simulation`: a user's model and optimizer, trained by many simulated workers in one process."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from laconic.contract import Algorithm
+from laconic.drivers.halves import Inputs, all_finite
+from laconic.drivers.simulated import Simulated
+from laconic.flat import FlatParameters, ServerModel
+from laconic.network import Link
+from laconic.rates import LearningRates
+from laconic.traffic import Traffic
+
+
+class Simulation:
+    """One model stands for all replicas; each worker has its own memories, buffers (batch norm) and local optimizer.
+
+    ```python
+    simulation = laconic.Simulation(model, torch.optim.SGD(model.parameters(), lr=0.1), laconic.SGD(), workers=8)
+    losses = simulation.step(lambda rank: cross_entropy(model(inputs[rank]), labels[rank]))
+    ```
+    Bit-equal to `DistributedOptimizer` over as many processes (CPU, one thread each, the same random state in a step).
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        inner: Optimizer,
+        algorithm: Algorithm,
+        *,
+        workers: int,
+        server: str = "auto",
+        seed: int = 0,
+        link: Link | None = None,
+        links: Mapping[int, Link] | None = None,
+        compute_s: float = 0.0,
+    ) -> None:
+        """workers: how many. link: every node's, links: exceptions by node. compute_s: virtual time of one gradient.
+
+        Raises ValueError for what cannot work.
+        """
+        self.model = model
+        self.inner = inner
+        self.algorithm = algorithm
+        self.flat = FlatParameters(inner, model)
+        self.rates = LearningRates(inner, algorithm)
+        self._live = [False] * len(self.flat.parameters)
+        self.server_model = ServerModel(inner, lambda: self._live) if algorithm.server_steps else None
+        self.driver = Simulated(
+            algorithm, d=self.flat.d, n_workers=workers, layers=self.flat.sizes, dtype=self.flat.dtype, server=server,
+            seed=seed, link=link, links=links, compute_s=compute_s,
+            descend=self.server_model.descend if self.server_model else None,
+        )  # fmt: skip
+        self._buffers = [[buffer.clone() for buffer in model.buffers()] for _ in range(workers)]
+        self._states: list[Any] = [defaultdict(dict) for _ in range(workers)]  # local optimizers, where steps are local
+        self._local_steps = 0
+        self._local: list[Tensor] = []  # the workers' parameters between two exchanges, where steps are local
+        self._spoiled = [False] * workers
+
+    @property
+    def n_workers(self) -> int:
+        return len(self.driver.workers)
+
+    def traffic_of(self, rank: int) -> Traffic:
+        """One worker's counters. Seconds are virtual: the clock at the end of the last round."""
+        driver = self.driver
+        seconds = {"virtual": driver.clock.now_ns / 1e9}
+        return Traffic.of(driver.workers[rank].meter, driver.rounds, driver.void_rounds, seconds)
+
+    @property
+    def traffic(self) -> Traffic:
+        """All workers' counters added up."""
+        total = self.traffic_of(0)
+        for rank in range(1, self.n_workers):
+            total = total + self.traffic_of(rank)
+        return total
+
+    def step(self, loss_of: Callable[[int], Tensor]) -> list[float]:
+        """One step of every worker: `loss_of(rank)` is worker `rank`'s loss on its mini-batch, at the model as it is.
+
+        Returns the workers' losses. After the step the model's floating buffers are the workers' mean.
+        """
+        losses = [0.0] * self.n_workers
+        if self.algorithm.consumes == "change":
+            self._step_with_change(loss_of, losses)
+        else:
+            self._step_with_gradient(loss_of, losses)
+        self._average_buffers()
+        return losses
+
+    def _backward(self, rank: int, loss_of: Callable[[int], Tensor]) -> float:
+        """Forward and backward of one worker, with its own buffers."""
+        for buffer, own in zip(self.model.buffers(), self._buffers[rank], strict=True):
+            buffer.copy_(own)
+        self.inner.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            loss = loss_of(rank)
+            loss.backward()  # type: ignore[no-untyped-call]
+        self._buffers[rank] = [buffer.clone() for buffer in self.model.buffers()]
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _step_with_gradient(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
+        lr = self.rates.now()
+
+        def inputs_of(rank: int) -> Inputs:
+            losses[rank] = self._backward(rank, loss_of)
+            self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
+            vector = self.flat.gradients()
+            return Inputs(
+                vector=vector, parameters=self.flat.values, lr=lr,
+                gradient_at=lambda parameters: self._gradient_at(rank, loss_of, parameters),
+            )  # fmt: skip
+
+        outcome = self.driver.round(inputs_of)
+        if outcome.void:
+            return
+        if self.algorithm.returns == "parameters":
+            self.flat.set_values(outcome.of(0))
+        else:
+            self.flat.set_gradients(outcome.of(0), self._live)
+            self.inner.step()
+
+    def _gradient_at(self, rank: int, loss_of: Callable[[int], Tensor], parameters: Tensor) -> Tensor:
+        here = self.flat.values()
+        self.flat.set_values(parameters)
+        self._backward(rank, loss_of)
+        self.flat.set_values(here)
+        return self.flat.gradients()
+
+    @torch.no_grad()
+    def _step_with_change(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
+        start = self.flat.values()
+        local = self._local or [start] * self.n_workers
+        self._local = []
+        for rank in range(self.n_workers):
+            self.flat.set_values(local[rank])
+            losses[rank] = self._backward(rank, loss_of)
+            self.inner.state = self._states[rank]
+            self._spoiled[rank] = self._spoiled[rank] or not all_finite(self.flat.gradients())
+            if not self._spoiled[rank]:
+                self.inner.step()
+            self._local.append(self.flat.values())
+        self.flat.set_values(start)
+        self._local_steps += 1
+        if self._local_steps < self.algorithm.local_steps:
+            return
+        lr = self.rates.now()
+        outcome = self.driver.round(
+            lambda rank: Inputs(
+                vector=self._local[rank] - start, parameters=lambda: start, lr=lr, call_off=self._spoiled[rank]
+            )
+        )
+        self._local_steps, self._local, self._spoiled = 0, [], [False] * self.n_workers
+        if not outcome.void:
+            parameters = self.algorithm.returns == "parameters"
+            self.flat.set_values(outcome.of(0) if parameters else start + outcome.of(0))
+
+    def _average_buffers(self) -> None:
+        """Leave the mean of the workers' floating buffers in the model, and worker 0's others."""
+        for place, buffer in enumerate(self.model.buffers()):
+            own = [buffers[place] for buffers in self._buffers]
+            buffer.copy_(torch.stack(own).mean(0) if buffer.is_floating_point() else own[0])

@@ -1,0 +1,85 @@
+"""One algorithm file, two drivers: every bit of the parameters and every byte of the traffic must be the same."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import laconic
+import small
+from crew import run_crew
+from laconic.drivers.layout import LAYOUTS
+
+N = 4
+ROUNDS = 50
+
+
+def admitted(n_processes: int) -> list[tuple[str, str]]:
+    """Every algorithm with every server layout that it admits."""
+    pairs = []
+    for name in sorted(laconic.ALGORITHMS):
+        algorithm = small.sample_of(name)
+        for layout in LAYOUTS[1:]:
+            if layout == "allreduce" and not algorithm.adds:
+                continue
+            if layout == "sharded" and not algorithm.separable:
+                continue
+            pairs.append((name, layout))
+    return pairs
+
+
+CASES = admitted(N)
+
+
+def train_in_process(rank: int, cases: list[tuple[str, str]]) -> list[tuple[torch.Tensor, dict]]:
+    results = []
+    for name, server in cases:
+        net = small.model()
+        algorithm = small.sample_of(name)
+        inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr, momentum=0.5)
+        opt = laconic.DistributedOptimizer(inner, algorithm, server=server, seed=5, check_every=10, timeout_s=60)
+        schedule = torch.optim.lr_scheduler.StepLR(opt, step_size=20, gamma=0.5)
+        for round_ in range(ROUNDS):
+            if not opt.serves_only:
+                opt.zero_grad()
+                small.loss(net, rank, round_).backward()
+            opt.step()
+            schedule.step()
+        results.append((small.values(net), opt.traffic.as_data()))
+    return results
+
+
+def train_in_simulator(name: str, server: str) -> tuple[torch.Tensor, laconic.Simulation]:
+    net = small.model()
+    algorithm = small.sample_of(name)
+    inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr, momentum=0.5)
+    workers = N - (server == "dedicated")
+    simulation = laconic.Simulation(net, inner, algorithm, workers=workers, server=server, seed=5)
+    schedule = torch.optim.lr_scheduler.StepLR(inner, step_size=20, gamma=0.5)
+    for round_ in range(ROUNDS):
+        simulation.step(lambda rank, round_=round_: small.loss(net, rank, round_))
+        schedule.step()
+    return small.values(net), simulation
+
+
+@pytest.fixture(scope="module")
+def from_processes(tmp_path_factory):
+    by_rank = run_crew(train_in_process, N, tmp_path_factory.mktemp("crew"), CASES)
+    return {case: [theirs[place] for theirs in by_rank] for place, case in enumerate(CASES)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_four_processes_and_the_simulator_end_with_the_same_bits_and_bytes(case, from_processes):
+    name, server = case
+    torch.set_num_threads(1)
+    expected, simulation = train_in_simulator(name, server)
+    assert torch.isfinite(expected).all()
+    assert not torch.equal(expected, small.values(small.model()))
+    for rank in range(simulation.n_workers):
+        parameters, traffic = from_processes[case][rank]
+        assert torch.equal(parameters, expected), f"rank {rank} differs"
+        mine = simulation.traffic_of(rank)
+        assert traffic["up"] == dataclasses.asdict(mine.up)
+        assert traffic["down"] == dataclasses.asdict(mine.down)
+        assert traffic["rounds"] == ROUNDS
