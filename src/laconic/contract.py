@@ -135,7 +135,7 @@ class Reply:
         """The server's answer as a vector (d,); zeros where it sent nothing."""
         whole = self.zeros()
         if len(self.parts) == 1 and self.parts[0].count == self.count:
-            return self.parts[0].dense().to(whole.device)
+            return self.parts[0].dense().to(whole)  # its device, and float64 for short values to a float64 model
         for part in self.parts:
             whole[part.first : part.first + part.count] = part.dense()
         return whole
@@ -189,6 +189,11 @@ class Algorithm(ABC):
     def settings(self) -> dict[str, str]:
         """The hyper-parameters as the texts that `--set` takes."""
         return as_settings(self)
+
+    @classmethod
+    def accounting(cls) -> list[tuple[str, str, str]]:
+        """The paper's own traffic figures: (what, by our formula, as printed); empty where it has none."""
+        return []
 
     @abstractmethod
     def work(self, me: Worker) -> Step:

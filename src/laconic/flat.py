@@ -22,12 +22,16 @@ class FlatParameters:
         given = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
         self.parameters: list[Tensor] = []
         self.names: list[str] = []
+        self._frozen: list[tuple[str, Tensor]] = []
         for number, group in enumerate(optimizer.param_groups):
             in_group = group.get("param_names") or [f"group{number}.{place}" for place in range(len(group["params"]))]
             for name, parameter in zip(in_group, group["params"], strict=True):
+                called = given.get(id(parameter), name)
                 if parameter.requires_grad:
                     self.parameters.append(parameter)
-                    self.names.append(given.get(id(parameter), name))
+                    self.names.append(called)
+                else:
+                    self._frozen.append((called, parameter))
         if not self.parameters:
             raise ValueError("inner: no parameter of the optimizer requires a gradient, so there is nothing to train")
         self._refuse_mixed("device", [str(p.device) for p in self.parameters], "model.to(device)")
@@ -68,12 +72,29 @@ class FlatParameters:
     def has_gradient(self) -> list[bool]:
         """Which parameters have a gradient now.
 
-        Raises TypeError for a sparse one.
+        Raises TypeError for a sparse one, RuntimeError where one was frozen and is so no longer.
         """
+        for name, parameter in self._frozen:
+            if parameter.grad is not None:
+                raise RuntimeError(
+                    f"parameter {name!r} was frozen when the ranks agreed on what to train, and now has a gradient "
+                    "that each would apply alone; make a new DistributedOptimizer after requires_grad_(True)"
+                )
         for name, parameter in zip(self.names, self.parameters, strict=True):
             if parameter.grad is not None and parameter.grad.layout != torch.strided:
                 raise TypeError(f"parameter {name!r} has a sparse gradient; make its layer with sparse=False")
         return [parameter.grad is not None for parameter in self.parameters]
+
+    def has_gradients_in(self, buffer: Tensor) -> bool:
+        """Whether some gradient is a view of `buffer`."""
+        place = buffer.untyped_storage().data_ptr()
+        return any(p.grad is not None and p.grad.untyped_storage().data_ptr() == place for p in self.parameters)
+
+    def divide_gradients(self, scale: Tensor) -> None:
+        """Divide every gradient by `scale`, in place."""
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad /= scale
 
     def gradients(self, out: Tensor | None = None) -> Tensor:
         """The gradients, (d,); a parameter without one counts as zero."""

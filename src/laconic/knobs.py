@@ -65,7 +65,7 @@ def check_knobs(owner: Any, name: str) -> None:  # noqa: ANN401 - any dataclass
         value = getattr(owner, field.name)
         where = f"{name}: {field.name}={value!r}"
         if facts.kinds:
-            if not isinstance(value, tuple(facts.kinds.values())):
+            if type(value) not in facts.kinds.values():  # a subclass has no word that a user could type
                 raise TypeError(f"{where} must be one of {', '.join(sorted(facts.kinds))}")
         elif facts.choices:
             if value not in facts.choices:
@@ -77,6 +77,9 @@ def check_knobs(owner: Any, name: str) -> None:  # noqa: ANN401 - any dataclass
             if not _inside(value, facts.within):
                 unit = f" ({facts.unit})" if facts.unit else ""
                 raise ValueError(f"{where} must be in {facts.within}{unit}; the default is {field.default!r}")
+        elif isinstance(field.default, (str, bool)) and not isinstance(value, type(field.default)):
+            what = "True or False" if isinstance(field.default, bool) else "a text"
+            raise TypeError(f"{where} must be {what}; the default is {field.default!r}")
 
 
 def _from_word(default: Any, facts: Knob, text: str, where: str) -> Any:  # noqa: ANN401
@@ -109,8 +112,8 @@ def from_text(cls: type[T], settings: Mapping[str, str], name: str) -> T:
     chosen: dict[str, Any] = {}
     inner: dict[str, dict[str, str]] = {}
     for key, text in settings.items():
-        head, _, rest = key.partition(".")
-        if head not in facts or (rest and not facts[head][1].kinds):
+        head, dot, rest = key.partition(".")
+        if head not in facts or (dot and not (rest and facts[head][1].kinds)):
             known = list(facts)
             raise ValueError(
                 f"{name}: unknown key {key!r}; known: {', '.join(known) or 'none'}{near_misses(key, known)}"

@@ -3,6 +3,7 @@
 One call of `step()` is one round. The training loop stays as it was: zero_grad, backward, step.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
@@ -30,8 +31,8 @@ class DistributedOptimizer(Optimizer):
     """Wraps any `torch.optim` optimizer. Every rank of the process group must make one, and call `step` equally often.
 
     After `step()` a parameter's `.grad` holds the direction that was applied. A round in which any rank met inf or
-    NaN changes nothing on any rank and is counted in `traffic.void_rounds`. Weight decay of the inner optimizer is
-    added after the exchange, so it is neither compressed nor voted on.
+    NaN changes no parameter and no memory on any rank, and is counted in `traffic.void_rounds`. Weight decay of the
+    inner optimizer is added after the exchange, so it is neither compressed nor voted on.
     """
 
     _step_supports_amp_scaling = True  # a GradScaler then leaves skipping to us, who skip on all ranks together
@@ -70,11 +71,13 @@ class DistributedOptimizer(Optimizer):
                 "no process group: call torch.distributed.init_process_group(...) first, or start the script with "
                 "torchrun; to run many workers in one process use laconic.Simulation"
             )
+        if group is not None and dist.get_rank(group) < 0:
+            raise ValueError(f"group: this process, global rank {dist.get_rank()}, is not one of its members")
         self.flat = FlatParameters(inner, model)
         super().__init__(inner.param_groups, inner.defaults)
         self.inner = inner
-        self.param_groups = inner.param_groups
-        self.state = inner.state
+        self._share_groups(inner)
+        inner.register_load_state_dict_post_hook(self._share_groups)  # loading replaces the lists of groups
         self.algorithm = algorithm
         self.check_every = check_every
         self.rates = LearningRates(inner, algorithm)
@@ -88,10 +91,16 @@ class DistributedOptimizer(Optimizer):
         self.driver = Processes(
             algorithm, parameters=parameters, layers=self.flat.sizes, group=group, server=server, seed=seed,
             timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None,
+            agreed={"check_every": check_every},
         )  # fmt: skip
         self.flat.set_values(parameters)
         if self.server_model is not None:
             self.server_model.flat.set_values(parameters)
+
+    def _share_groups(self, inner: Optimizer) -> None:
+        """One list of groups and one state, whether a scheduler holds this optimizer or the inner one."""
+        self.param_groups = inner.param_groups
+        self.state = inner.state
 
     @property
     def serves_only(self) -> bool:
@@ -104,6 +113,13 @@ class DistributedOptimizer(Optimizer):
         driver = self.driver
         meter = Meter() if driver.worker is None else driver.worker.meter
         return Traffic.of(meter, driver.rounds, driver.void_rounds, driver.seconds.sums())
+
+    def total_traffic(self) -> Traffic:
+        """All workers' counters added up, on every rank. Collective: every rank must call it."""
+        mine = None if self.serves_only else self.traffic.as_data()
+        everybody = self.driver.channel.gather(mine, f"for its traffic, round {self.driver.rounds}")
+        first, *others = [Traffic.from_data(theirs) for theirs in everybody if theirs is not None]
+        return sum(others, first)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401
@@ -155,16 +171,22 @@ class DistributedOptimizer(Optimizer):
         has_gradient = self.flat.has_gradient()
         if not any(has_gradient):
             raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before opt.step()")
+        if self.flat.has_gradients_in(self._buffer):  # zero_grad(set_to_none=False) keeps the last direction's memory
+            self._buffer = torch.empty_like(self._buffer)
         vector = self.flat.gradients(out=self._buffer)
-        scale = getattr(self, "grad_scale", None)  # set by a GradScaler for the time of this call
-        if scale is not None:
-            vector /= scale
+        if self._grad_scale is not None:
+            vector /= self._grad_scale
         gradient_at = None
         if closure is not None:
             gradient_at = SecondGradient(self.flat, closure)
         return has_gradient, Inputs(
             vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=gradient_at
         )
+
+    @property
+    def _grad_scale(self) -> Tensor | None:
+        """What a GradScaler has multiplied the loss by. It is set for the time of one `step()`."""
+        return getattr(self, "grad_scale", None)
 
     def _agree_on_live(self, has_gradient: list[bool]) -> bool:
         """Tell each other which parameters have ever had a gradient. Returns whether somebody's was news."""
@@ -179,12 +201,14 @@ class DistributedOptimizer(Optimizer):
         """One local step of the inner optimizer; after `local_steps` of them, one round with the change they made."""
         inputs = None
         if not self.serves_only:
-            if self._start is None:
-                self._start = self.flat.values()
             if not any(self.flat.has_gradient()):
                 raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() first")
+            if self._start is None:
+                self._start = self.flat.values()
             self._spoiled = self._spoiled or not all_finite(self.flat.gradients(out=self._buffer))
             if not self._spoiled:
+                if self._grad_scale is not None:
+                    self.flat.divide_gradients(self._grad_scale)
                 self.inner.step()
         self._local_steps += 1
         if self._local_steps < self.algorithm.local_steps:
@@ -212,13 +236,15 @@ class DistributedOptimizer(Optimizer):
         mine = "" if self.serves_only else hash_of(self.flat.values())
         everybody = self.driver.channel.gather(mine, f"for its parameters' hash, round {self.driver.rounds}")
         hashes = {rank: theirs for rank, theirs in enumerate(everybody) if theirs}
-        reference = min(hashes)
-        for rank, theirs in hashes.items():
-            if theirs != hashes[reference]:
-                raise ReplicaError(
-                    f"after round {self.driver.rounds} the parameters of rank {rank} differ from rank {reference}'s; "
-                    "were they changed outside of step(), or is the inner optimizer's state or rate not the same?"
-                )
+        counts = Counter(hashes.values())
+        right = max(hashes, key=lambda rank: (counts[hashes[rank]], -rank))  # what most have; of equals, the first
+        wrong = [rank for rank in hashes if hashes[rank] != hashes[right]]
+        if wrong:
+            raise ReplicaError(
+                f"after round {self.driver.rounds} the parameters of rank {' and rank '.join(map(str, wrong))} differ "
+                f"from rank {right}'s; were they changed outside of step(), or is the inner optimizer's state or rate "
+                "not the same?"
+            )
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, as the inner optimizer does it."""
@@ -254,12 +280,16 @@ class SecondGradient:
 
     def __call__(self, parameters: Tensor) -> Tensor:
         """Evaluate the closure at `parameters` (d,); returns the gradient (d,), leaves the parameters as they were."""
-        here = self._flat.values()
+        here, gradients = self._flat.values(), [parameter.grad for parameter in self._flat.parameters]
         self._flat.set_values(parameters)
+        for parameter in self._flat.parameters:
+            parameter.grad = None  # so that the closure neither adds to the first gradient nor overwrites it
         with torch.enable_grad():
             self._closure()
         gradient = self._flat.gradients()
         self._flat.set_values(here)
+        for parameter, first in zip(self._flat.parameters, gradients, strict=True):
+            parameter.grad = first
         return gradient
 
 

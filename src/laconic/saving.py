@@ -25,6 +25,7 @@ def saved(opt: "DistributedOptimizer") -> dict[str, Any]:
         "live": list(opt._live),
         "local_steps": opt._local_steps,
         "start": None if opt._start is None else opt._start.clone(),
+        "local": None if opt._start is None else opt.flat.values(),  # each rank's own, between two exchanges
         "spoiled": opt._spoiled,
         "first_lrs": list(opt.rates.first),
         "worker": None if worker is None else _by_name(worker.me.memory, opt.flat),
@@ -55,10 +56,11 @@ def restore(opt: "DistributedOptimizer", state_dict: Mapping[str, Any]) -> None:
             )
     driver, worker = opt.driver, opt.driver.worker
     opt.inner.load_state_dict({key: value for key, value in state_dict.items() if key != "laconic"})
-    opt.param_groups, opt.state = opt.inner.param_groups, opt.inner.state
     driver.rounds, driver.void_rounds = state["rounds"], state["void_rounds"]
     opt._live, opt._local_steps, opt._spoiled = list(state["live"]), state["local_steps"], state["spoiled"]
     opt._start = None if state["start"] is None else state["start"].clone()
+    if state["local"] is not None:
+        opt.flat.set_values(state["local"])
     opt.rates.first = list(state["first_lrs"])
     if worker is not None:
         worker.me.memory.restore(_flat_again(state["worker"], opt.flat))

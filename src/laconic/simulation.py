@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class Simulation:
             descend=self.server_model.descend if self.server_model else None,
         )  # fmt: skip
         self._buffers = [[buffer.clone() for buffer in model.buffers()] for _ in range(workers)]
-        self._states: list[Any] = [defaultdict(dict) for _ in range(workers)]  # local optimizers, where steps are local
+        self._states: list[Any] = [_copied(inner.state) for _ in range(workers)]  # of local optimizers
         self._local_steps = 0
         self._local: list[Tensor] = []  # the workers' parameters between two exchanges, where steps are local
         self._spoiled = [False] * workers
@@ -166,3 +167,8 @@ class Simulation:
         for place, buffer in enumerate(self.model.buffers()):
             own = [buffers[place] for buffers in self._buffers]
             buffer.copy_(torch.stack(own).mean(0) if buffer.is_floating_point() else own[0])
+
+
+def _copied(state: Mapping[Tensor, dict[str, Any]]) -> defaultdict[Tensor, dict[str, Any]]:
+    """An optimizer's state for a worker of its own; the parameters stay the model's."""
+    return defaultdict(dict, {parameter: deepcopy(theirs) for parameter, theirs in state.items()})

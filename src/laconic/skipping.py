@@ -1,4 +1,7 @@
-"""When to send nothing: policies for methods whose workers or server may skip a round (paper 000, section II)."""
+"""When to send nothing: policies for methods whose workers or server may skip a round.
+
+Phuong, Phong and Fukushima, IEEE Access 2023, section II: random coins, or what a node measures of its own link.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -37,6 +37,12 @@ class Traffic:
             seconds={name: max(value, other.seconds[name]) for name, value in self.seconds.items()},
         )
 
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> "Traffic":
+        """The inverse of `as_data`."""
+        counts = {name: Count(**data[name]) for name in ("up", "down", "setup")}
+        return cls(**(data | counts))
+
     def as_data(self) -> dict[str, Any]:
         """Plain dictionaries and numbers, for JSON."""
         return asdict(self)

@@ -19,7 +19,7 @@ from laconic.wire import ScaledSigns
 @algorithm("dist-ef")
 @dataclass(frozen=True, kw_only=True)
 class DistEFBlockwise(Algorithm):
-    """Nesterov momentum at the workers, one scale a block both ways."""
+    """Scaled signs by block both ways, Nesterov momentum at the workers."""
 
     source: ClassVar[str] = "Zheng, Huang & Kwok, NeurIPS 2019, Algorithm 2"
     tolerates_absence: ClassVar[bool] = True
@@ -48,7 +48,7 @@ class DistEFBlockwise(Algorithm):
         return reply.dense()
 
     def serve(self, hub: Server, inbox: Inbox) -> ScaledSigns:
-        wish = inbox.mean() + _ratio(hub) * hub.memory["debt"]
+        wish = inbox.sum() / inbox.n_workers + _ratio(hub) * hub.memory["debt"]  # the unheard owe their share
         sent = ScaledSign(blocks=self.blocks)(wish, layers=hub.layers)
         hub.memory["debt"] = wish - sent.dense()
         hub.memory.set_number("lr", hub.lr)

@@ -1,6 +1,6 @@
 """DropSignSGD: signs of the entries that a keyed coin keeps, both ways, with error feedback.
 
-Paper 004 (DropSignSGD), Algorithm 1.
+Phong, Phuong: Distributed SignSGD With Improved Accuracy and Network-Fault Tolerance, IEEE Access 2020, Algorithm 1.
 Paper -> here: m -> me.memory["momentum"], e -> me.memory["debt"], e~ -> hub.memory["debt"], mu -> momentum,
 beta -> keep, beta~ -> server_keep, c -> c, c~ -> server_c, M -> inbox.n_workers.
 Differs: the paper gives no learning rate; Lemma 7 makes eta/c the effective rate, so `lr_factor` is c.
@@ -22,12 +22,12 @@ from laconic.wire import Signs
 @algorithm("dropsign")
 @dataclass(frozen=True, kw_only=True)
 class DropSign(Algorithm):
-    """beta d bits up, beta~ d bits down."""
+    """Signs on keyed masks both ways, with error feedback."""
 
-    source: ClassVar[str] = "DropSignSGD, Algorithm 1"
+    source: ClassVar[str] = "Phong & Phuong, IEEE Access 2020, Algorithm 1"
     tolerates_absence: ClassVar[bool] = True
-    toy: ClassVar[dict[str, float]] = {"c": 1.0, "server_c": 1.0}
-    toy_lr: ClassVar[float] = 0.02
+    toy: ClassVar[dict[str, float]] = {"momentum": 0.5, "c": 4.0, "server_c": 4.0}
+    toy_lr: ClassVar[float] = 0.1
 
     momentum: float = knob(0.9, "mu of the Nesterov momentum", within="[0, 1)")
     keep: float = knob(0.3, "share of signs that a worker sends", within="(0, 1]")
@@ -53,7 +53,7 @@ class DropSign(Algorithm):
 
     @property
     def lr_factor(self) -> float:
-        return self.c * (1 - self.momentum)
+        return self.c
 
     def work(self, me: Worker) -> Step:
         momentum = self.momentum * me.memory["momentum"] + me.gradient  # line 5

@@ -19,7 +19,7 @@ from laconic.wire import Packet
 @algorithm("ec-sgd")
 @dataclass(frozen=True, kw_only=True)
 class ECSGD(Algorithm):
-    """Any compressor, on the way up and on the way down, each end with its own debt."""
+    """Any compressor both ways, each end with its own debt."""
 
     source: ClassVar[str] = (
         "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 3.4; DoubleSqueeze, Alg. 1"
@@ -41,7 +41,7 @@ class ECSGD(Algorithm):
         return reply.dense()  # (3.12)
 
     def serve(self, hub: Server, inbox: Inbox) -> Packet:
-        wish = inbox.mean() + hub.memory["debt"]  # (3.10)
+        wish = inbox.sum() / inbox.n_workers + hub.memory["debt"]  # (3.10); whoever was not heard owes its share
         sent = self.server_compressor(wish, layers=hub.layers, key=hub.key("compress"), first=hub.first)
         hub.memory["debt"] = wish - sent.dense()  # (3.11)
         return sent

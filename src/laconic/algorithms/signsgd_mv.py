@@ -19,7 +19,7 @@ from laconic.wire import Signs
 @algorithm("signsgd-mv")
 @dataclass(frozen=True, kw_only=True)
 class SignSGDMajorityVote(Algorithm):
-    """One bit an entry up, one bit an entry down."""
+    """One bit an entry each way; the server takes the majority."""
 
     source: ClassVar[str] = "Bernstein et al., ICML 2018 and ICLR 2019, Algorithm 1"
     same_data: ClassVar[bool] = True

@@ -13,27 +13,27 @@ from torch import Tensor
 from laconic.compressors.compressor import Compressor, as_values
 from laconic.knobs import knob
 from laconic.wire import ScaledSigns
-from laconic.wire.scaled_signs import uniform_lengths
+from laconic.wire.scaled_signs import uniform_lengths, uniform_size
 
 
 def block_lengths(blocks: str, d: int, layers: Sequence[int]) -> tuple[int, ...]:
     """The sizes of the blocks: "vector" is one block, "layer" one a parameter, a number that many entries each.
 
-    `layers` must add up to d, or be empty for one layer.
+    `layers` must add up to d, or be empty for one layer. A parameter without entries gets no block.
     """
     if blocks == "vector" or (blocks == "layer" and not layers):
         return (d,)
     if blocks == "layer":
         assert sum(layers) == d, (sum(layers), d)
-        return tuple(layers)
+        return tuple(length for length in layers if length)
     return uniform_lengths(int(blocks), d)
 
 
 def mean_magnitudes(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """||v_b||_1 / d_b for each block: (blocks,) of v's dtype, added up in float64."""
-    size = lengths[0]
-    whole = sum(1 for length in lengths if length == size)
-    if lengths == uniform_lengths(size, values.numel()):
+    size = uniform_size(lengths)
+    if size:
+        whole = values.numel() // size
         sums = values[: whole * size].abs().view(whole, size).sum(1, dtype=torch.float64)
         if whole < len(lengths):
             sums = torch.cat([sums, values[whole * size :].abs().sum(dtype=torch.float64)[None]])
@@ -68,12 +68,17 @@ class ScaledSign(Compressor):
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         """The worst block's ||v_b||_1^2 / (d_b ||v_b||_2^2), which is at least 1/d_b; 1 for an all-zero block."""
-        values = vector.double()
-        shares = [
-            float(block.abs().sum() ** 2 / (block.numel() * square)) if (square := block.square().sum()) > 0 else 1.0
-            for block in torch.split(values, list(block_lengths(self.blocks, vector.numel(), layers)))
-        ]
-        return min(shares)
+        lengths = block_lengths(self.blocks, vector.numel(), layers)
+        return min(_share_kept(block) for block in torch.split(vector.double().abs(), list(lengths)))
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         return float(d + 32 * len(block_lengths(self.blocks, d, layers)))
+
+
+def _share_kept(magnitudes: Tensor) -> float:
+    """||v||_1^2 / (d ||v||_2^2) of one block: (d,) float64, not negative."""
+    peak = magnitudes.max()
+    if peak == 0:
+        return 1.0
+    share = (magnitudes / peak).sum() ** 2 / (magnitudes.numel() * (magnitudes / peak).square().sum())
+    return min(1.0, float(share))  # rounding may leave a constant block a hair above 1

@@ -15,14 +15,19 @@ from laconic.wire import Signs
 
 
 def threshold_of(keep: float) -> int:
-    """The hash threshold that keeps a coordinate with probability `keep` in (0, 1]; at least one pattern is kept."""
+    """The hash threshold that keeps a coordinate with probability `keep` in (0, 1]; at least one pattern is kept.
+
+    Raises ValueError for any other `keep`.
+    """
+    if not 0 < keep <= 1:
+        raise ValueError(f"signs: keep={keep!r} must be in (0, 1]; 1 sends every sign")
     return max(1, round(keep * 2**32))
 
 
 def signs(vector: Tensor, *, keep: float = 1.0, key: int = 0, first: int = 0) -> Signs:
     """The signs of the entries of `vector` (d,) that the keyed coin keeps with probability `keep`.
 
-    Both ends derive the mask from `key`, so no positions are sent. SPEC of the papers: sign_beta of paper 000.
+    Both ends derive the mask from `key`, so no positions are sent. Phuong, Phong, Fukushima 2023: sign_beta.
     """
     values = as_values(vector)
     packet = Signs(

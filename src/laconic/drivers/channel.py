@@ -4,6 +4,7 @@ One scheduler (`swap`) posts every message of a phase in one order, and never fr
 messages, its head and its body, so that a receiver knows how much to expect before it allocates anything.
 """
 
+import contextlib
 import datetime
 import json
 import time
@@ -20,6 +21,9 @@ from laconic.wire.head import WireError, body_bytes_of
 
 _SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller sends end in a socket's buffer and say nothing about the link
 _PATIENCE = 0.75  # share of the timeout spent waiting; the rest is for finding out who is missing
+_GRACE_S = 5.0  # how long a rank whose connection closed may take to say that it gave up, and did not die
+_POLL_S = 0.02
+_PROBE_TAG = 1  # frames travel under tag 0
 
 
 class PeerLostError(RuntimeError):
@@ -30,21 +34,35 @@ class Channel:
     """This rank's way to the others: a gloo group of its own, so that a user's collectives never mix with ours."""
 
     def __init__(self, group: dist.ProcessGroup | None, timeout_s: float) -> None:
-        """group: the ranks that train together; None for all. Collective: every rank of the group must call it."""
+        """group: the ranks that train together; None for all. Collective: every rank of the group must call it.
+
+        Raises PeerLostError, naming the ranks that did not call it in time.
+        """
         ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
         self._global_ranks = ranks
         self.timeout_s = timeout_s
         self.rank = ranks.index(dist.get_rank())
         self.size = len(ranks)
         self.link_bytes_per_s: float | None = None
-        self._calls = 0
-        self.group = dist.new_group(ranks, backend="gloo", timeout=datetime.timedelta(seconds=timeout_s * _PATIENCE))
+        self._board = Board(ranks, self.rank)
+        try:
+            self.group = dist.new_group(
+                ranks,
+                backend="gloo",
+                timeout=datetime.timedelta(seconds=timeout_s * _PATIENCE),
+                use_local_synchronization=self.size < dist.get_world_size(),  # else all of the world would have to call
+            )
+        except RuntimeError as error:
+            raise PeerLostError(
+                f"{self._named(self._board.absent())} was waited for (to make its DistributedOptimizer), but did not "
+                f"come within timeout_s={timeout_s:g}; every rank of the group must make one"
+            ) from error
 
     def swap(self, outgoing: Mapping[int, Tensor], expected: Sequence[int], d: int, what: str) -> dict[int, Tensor]:
         """Send each peer its frame, and receive one frame from each of `expected`. Peers are ranks of the group.
 
         what: named in errors, such as "its packet of round 7". d: the vector's length, which bounds what is believed.
-        Raises PeerLostError, naming the rank that was waited for, and WireError.
+        Raises PeerLostError, naming the rank that is missing, and WireError.
         """
         deadline = time.monotonic() + self.timeout_s * _PATIENCE
         awaited = self.rank
@@ -68,17 +86,15 @@ class Channel:
                 if n_body:
                     bodies[peer] = dist.irecv(frames[peer][HEAD_BYTES:], self._global_ranks[peer], self.group)
             start = time.perf_counter()
-            for peer, piece, work in sends:
-                awaited = peer
+            for _, piece, work in sends:
                 _wait(work, deadline)
                 self._measure(piece.numel(), start)
-            for peer, work in bodies.items():
-                awaited = peer
+            for work in bodies.values():
                 _wait(work, deadline)
         except WireError as error:
             raise WireError(f"rank {awaited}, {what}: {error}") from None
         except RuntimeError as error:
-            raise self._lost(awaited, what, error) from error
+            raise self._lost(what, error) from error
         return frames
 
     def _measure(self, n_bytes: int, start: float) -> None:
@@ -93,7 +109,7 @@ class Channel:
         try:
             dist.all_reduce(vector, group=self.group)
         except RuntimeError as error:
-            raise self._lost(None, what, error) from error
+            raise self._lost(what, error) from error
 
     def broadcast(self, vector: Tensor) -> None:
         """Overwrite `vector` on every rank by rank 0's.
@@ -103,7 +119,7 @@ class Channel:
         try:
             dist.broadcast(vector, self._global_ranks[0], self.group)
         except RuntimeError as error:
-            raise self._lost(0, "the first parameters", error) from error
+            raise self._lost("for the first parameters", error) from error
 
     def gather(self, fact: Any, what: str) -> list[Any]:  # noqa: ANN401 - anything JSON holds
         """Everybody's `fact`, by rank. Facts travel as JSON, so that nothing received is ever executed.
@@ -120,41 +136,118 @@ class Channel:
             texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
             dist.all_gather(texts, padded, self.group)
         except RuntimeError as error:
-            raise self._lost(None, what, error) from error
+            raise self._lost(what, error) from error
         return [json.loads(bytes(text[: int(size)].numpy())) for text, size in zip(texts, sizes, strict=True)]
 
-    def _lost(self, suspect: int | None, what: str, error: RuntimeError) -> PeerLostError:
-        """Find out who is missing: every rank that gave up says so in the store; who says nothing is the one."""
-        closed = "timed out" not in str(error).lower()
-        silent = self._silent(suspect if closed else None)
-        if not silent:
-            silent = [suspect] if suspect is not None else []
-        names = " and ".join(f"rank {rank}" for rank in silent) or "a rank"
-        how = "its connection closed" if closed else f"nothing came within timeout_s={self.timeout_s:g}"
+    def _lost(self, what: str, error: RuntimeError) -> PeerLostError:
+        """Give up: find out who is missing, and let nobody wait for this rank."""
+        if "timed out" in str(error).lower():  # the engine has closed all our connections itself
+            self._board.give_up([])
+        else:
+            self._hang_up()
+        dead, silent = self._board.missing(self.timeout_s * (1 - _PATIENCE))
+        if self.rank in dead + silent:
+            return PeerLostError(
+                f"{self._named([self.rank])}, this one, came too late ({what}): the others gave up waiting after "
+                f"timeout_s={self.timeout_s:g}; a slow rank needs a larger one"
+            )
+        how = "its connection closed" if dead else f"nothing came within timeout_s={self.timeout_s:g}"
         return PeerLostError(
-            f"{names} was waited for ({what}), but {how}. Look at that rank's own output; "
+            f"{self._named(dead or silent)} was waited for ({what}), but {how}. Look at that rank's own output; "
             "a slow rank needs a larger timeout_s"
         )
 
-    def _silent(self, dead: int | None) -> list[int]:
-        """The ranks that have not given up as well; `dead` is known to be gone and is not waited for."""
-        deadline = time.monotonic() + self.timeout_s * (1 - _PATIENCE)
-        name = f"laconic/{'-'.join(map(str, self._global_ranks))}/gave-up"
-        silent = [] if dead is None else [dead]
-        try:
-            store = dist.distributed_c10d._get_default_store()
-            store.set(f"{name}/{self.rank}", "yes")
-            for rank in range(self.size):
-                if rank in (self.rank, dead):
-                    continue
-                left = max(0.001, deadline - time.monotonic())
+    def _hang_up(self) -> None:
+        """Say whose connections are closed, then close all others, so that who waits for us learns of it at once."""
+        closed, probes = [], []
+        for peer in range(self.size):
+            if peer != self.rank:
                 try:
-                    store.wait([f"{name}/{rank}"], datetime.timedelta(seconds=left))
-                except dist.DistStoreError:
-                    silent.append(rank)
-        except RuntimeError:  # the store went with its host, rank 0
-            return [0] if self.rank != 0 and dead is None else silent
-        return sorted(silent)
+                    probes.append(dist.irecv(torch.empty(1), self._global_ranks[peer], self.group, tag=_PROBE_TAG))
+                except RuntimeError:
+                    closed.append(peer)
+        self._board.give_up(closed)
+        if probes:
+            with contextlib.suppress(RuntimeError):  # it times out, upon which the engine closes every connection
+                _wait(probes[0], time.monotonic())
+
+    def _named(self, ranks: Sequence[int]) -> str:
+        names = []
+        for rank in ranks:
+            place = self._global_ranks[rank]
+            names.append(f"rank {rank}" if place == rank else f"rank {rank} of the group (global rank {place})")
+        return " and ".join(names) or "a rank that came too late"
+
+
+class Board:
+    """What ranks that give up tell each other, in the store where the process group met.
+
+    A rank that gives up says whose connections it found closed. Who is found closed and says nothing has died: a
+    rank that lives speaks before it hangs up. A store that is gone has died with its host, global rank 0.
+    """
+
+    def __init__(self, ranks: Sequence[int], me: int) -> None:
+        """ranks: global ones; they may make several channels, all in the same order."""
+        self._store = dist.distributed_c10d._get_default_store()
+        self._name = f"laconic/{'-'.join(map(str, ranks))}"
+        self._me = me
+        self._others = [rank for rank in range(len(ranks)) if rank != me]
+        self._hosts_store = ranks[me] == 0
+        self._host = [place for place, rank in enumerate(ranks) if rank == 0 and place != me]
+        self._number = self._store.add(f"{self._name}/channels-of-{me}", 1)
+
+    def absent(self) -> list[int]:
+        """The ranks that have not made this channel yet."""
+        try:
+            made = {rank: self._store.add(f"{self._name}/channels-of-{rank}", 0) for rank in self._others}
+        except RuntimeError:
+            return self._host
+        return [rank for rank in self._others if made[rank] < self._number]
+
+    def give_up(self, closed: Sequence[int]) -> None:
+        """Say that this rank gives up, and to whom it found its connection closed."""
+        with contextlib.suppress(RuntimeError):
+            self._write("gave-up", closed)
+
+    def missing(self, patience_s: float) -> tuple[list[int], list[int]]:
+        """Who has died, and who has neither given up nor died within `patience_s`.
+
+        Once somebody has died the others need not say anything. This rank itself is named when the others have
+        waited for it in vain.
+        """
+        start = time.monotonic()
+        dead: list[int] = []
+        while True:
+            waited_s = time.monotonic() - start
+            try:
+                notes = self._read("gave-up")
+            except RuntimeError:
+                return dead or self._host, []
+            closed = {rank for note in notes.values() for rank in note}
+            silent = [rank for rank in self._others if rank not in notes]
+            dead = [rank for rank in silent if rank in closed]
+            if not silent or waited_s >= (min(patience_s / 2, _GRACE_S) if dead else patience_s):
+                break
+            time.sleep(_POLL_S)
+        late: list[int] = []
+        with contextlib.suppress(RuntimeError):
+            late = [self._me] if any(self._me in named for named in self._read("named").values()) else []
+            self._write("named", dead or silent)
+            if self._hosts_store:  # which goes when this process ends, and the others still read
+                while len(self._read("named")) < len(notes) and time.monotonic() - start < patience_s:
+                    time.sleep(_POLL_S)
+        return dead, late or silent
+
+    def _write(self, topic: str, named: Sequence[int]) -> None:
+        self._store.set(self._key(topic, self._me), json.dumps(list(named)))
+
+    def _read(self, topic: str) -> dict[int, list[int]]:
+        """What each rank has written, of those that have."""
+        keys = {rank: self._key(topic, rank) for rank in sorted([self._me, *self._others])}
+        return {rank: json.loads(self._store.get(key)) for rank, key in keys.items() if self._store.check([key])}
+
+    def _key(self, topic: str, rank: int) -> str:
+        return f"{self._name}/{self._number}/{topic}-{rank}"
 
 
 def _wait(work: dist.Work | None, deadline: float) -> None:

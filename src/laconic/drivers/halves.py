@@ -67,6 +67,12 @@ class WorkerHalf:
         self.exchange = 0
         self._step: Step | None = None
 
+    def count_setup(self) -> None:
+        """Count the first parameters, which every worker but the one at node 0 is sent."""
+        if self.node != 0:
+            values = Dense(values=self.job.zeros())
+            self.meter.collective("setup", values.payload_bits // 8, values.payload_bits, values.paper_bits)
+
     def begin(self, round_: int, inputs: Inputs) -> None:
         """Start a round and run the generator to its first packet. Non-finite input calls the round off."""
         me, algorithm = self.me, self.job.algorithm

@@ -1,8 +1,9 @@
 """One process a worker, over torch.distributed. Every rank runs this same code, in step."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -63,20 +64,23 @@ class Processes:
         seed: int = 0,
         timeout_s: float = 300.0,
         descend: Callable[[Tensor], Tensor] | None = None,
+        agreed: Mapping[str, Any] | None = None,
     ) -> None:
         """parameters (d,): overwritten by rank 0's. Collective: every rank of the group must construct it.
+
+        agreed: what else must be the same on all ranks, as plain data.
 
         Raises ValueError for a layout that the method does not admit, SetupError when ranks differ in their settings,
         PeerLostError when one does not come.
         """
-        self.channel = Channel(group, timeout_s)
         d = parameters.numel()
-        self.layout = choose_layout(server, algorithm, d, self.channel.size)
+        self.layout = choose_layout(server, algorithm, d, dist.get_world_size(group))
+        self.channel = Channel(group, timeout_s)
         self.job = Job(
             algorithm=algorithm, seed=seed, d=d, layers=tuple(layers), dtype=parameters.dtype,
             layout=self.layout, device=parameters.device,
         )  # fmt: skip
-        self._agree_on_settings()
+        self._agree_on_settings(agreed or {})
         self.channel.broadcast(parameters)
         node = self.channel.rank
         ranks = [rank for rank, place in enumerate(self.layout.worker_nodes) if place == node]
@@ -87,21 +91,23 @@ class Processes:
         self.rounds = 0
         self.void_rounds = 0
         self.seconds = Seconds()
-        if self.worker is not None and node != 0:
-            bits = 8 * parameters.element_size() * d
-            self.worker.meter.collective("setup", bits // 8, bits, 32.0 * d)
+        if self.worker is not None:
+            self.worker.count_setup()
 
-    def _agree_on_settings(self) -> None:
+    def _agree_on_settings(self, agreed: Mapping[str, Any]) -> None:
         job = self.job
         mine = {
-            "algorithm": job.algorithm.name, "settings": job.algorithm.settings(), "seed": job.seed,
-            "parameters": job.d, "layers": list(job.layers), "dtype": str(job.dtype), "server": self.layout.name,
-        }  # fmt: skip
+            "algorithm": job.algorithm.name, "seed": job.seed, "parameters": job.d, "layers": list(job.layers),
+            "dtype": str(job.dtype), "server": self.layout.name, **agreed,
+        } | {f"{job.algorithm.name}.{key}": value for key, value in job.algorithm.settings().items()}  # fmt: skip
         everybody = self.channel.gather(mine, "its settings")
         for rank, theirs in enumerate(everybody):
-            differs = [key for key in mine if theirs[key] != everybody[0][key]]
+            first = everybody[0]
+            differs = [key for key in first | theirs if theirs.get(key) != first.get(key)]
+            if "algorithm" in differs:
+                differs = ["algorithm"]  # and all of its settings
             if differs:
-                pairs = ", ".join(f"{key}: {everybody[0][key]!r:.200} and {theirs[key]!r:.200}" for key in differs)
+                pairs = ", ".join(f"{key}: {first.get(key)!r:.200} and {theirs.get(key)!r:.200}" for key in differs)
                 raise SetupError(f"rank 0 and rank {rank} were set up differently: {pairs}")
 
     def round(self, inputs: Inputs | None, lr: float) -> Round:

@@ -69,6 +69,8 @@ class Simulated:
         )
         self.workers = [WorkerHalf(self.job, rank) for rank in range(n_workers)]
         self.servers = [ServerHalf(self.job, index, descend) for index in range(len(self.layout.shards))]
+        for worker in self.workers:
+            worker.count_setup()
         self.clock = Clock()
         self.network = Network(n_nodes, link or Link(), self.clock, links)
         self.rounds = 0

@@ -8,6 +8,7 @@ from torch import Tensor
 
 _LOW_HALF = 0xFFFF
 _ALL = 1 << 32
+_ALL_64 = (1 << 64) - 1
 _MAGIC = 0x0102040810204080  # gathers eight 0/1 bytes of one int64 into its top byte, first byte lowest
 
 
@@ -17,19 +18,31 @@ def _signed(word: int) -> int:
     return word - _ALL if word >= _ALL >> 1 else word
 
 
+def key_halves(key: int) -> tuple[int, int]:
+    """The low and the high 32 bits of the key, after a mix (SplitMix64's) that lets each bit of it change all of them.
+
+    The hash alone would give keys that differ in one half the same stream in another order, or shifted.
+    """
+    mixed = (key + 0x9E3779B97F4A7C15) & _ALL_64
+    mixed = ((mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9) & _ALL_64
+    mixed = ((mixed ^ mixed >> 27) * 0x94D049BB133111EB) & _ALL_64
+    mixed ^= mixed >> 31
+    return mixed & (_ALL - 1), mixed >> 32
+
+
 def hash32(first: int, count: int, key: int, device: torch.device | None = None) -> Tensor:
     """32 random bits for each of the coordinates first .. first+count-1: (count,) int32, all patterns equally likely.
 
-    Two rounds of xor-shift and multiply over the coordinate's number. The low half of the key enters before
-    the first multiplication and the high half between the two, so that two keys give unrelated streams and
-    not one stream in another order. Same bits on every device.
+    Two rounds of xor-shift and multiply over the coordinate's number. The low half of the mixed key enters before
+    the first multiplication and the high half between the two. Same bits on every device.
     """
+    low, high = key_halves(key)
     x = torch.arange(first, first + count, dtype=torch.int32, device=device)
-    x.bitwise_xor_(_signed(key))
+    x.bitwise_xor_(_signed(low))
     x.bitwise_xor_((x >> 16).bitwise_and_(_LOW_HALF))
     x.mul_(_signed(0x7FEB352D))
     x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF))
-    x.add_(_signed(key >> 32))
+    x.add_(_signed(high))
     x.mul_(_signed(0x846CA68B))
     return x.bitwise_xor_((x >> 16).bitwise_and_(_LOW_HALF))
 

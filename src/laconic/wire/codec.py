@@ -31,7 +31,10 @@ class Frame:
 def _byte_view(piece: Piece) -> Tensor:
     if isinstance(piece, bytes):
         return torch.frombuffer(bytearray(piece), dtype=torch.uint8)
-    return piece.cpu().view(torch.uint8)
+    piece = piece.cpu()
+    if piece.stride(0) != 1:  # a lone entry of a spread-out vector counts as contiguous
+        piece = piece.clone(memory_format=torch.contiguous_format)
+    return piece.view(torch.uint8)
 
 
 def most_body_bytes(most: int) -> int:
@@ -66,8 +69,10 @@ def decode(data: Tensor | bytes, most: int) -> Frame:
 
     A decoded dense packet's values are a view of `data`. Raises WireError.
     """
-    buffer = torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8) if isinstance(data, bytes) else data
-    if buffer.storage_offset() % 8:
+    if isinstance(data, bytes):
+        data = _byte_view(data) if data else torch.empty(0, dtype=torch.uint8)
+    buffer = data.contiguous()
+    if buffer.storage_offset() % 8 or buffer.data_ptr() % 8:
         buffer = buffer.clone()  # so that values can be viewed in place
     head, opening = read_head(memoryview(buffer.numpy()))  # type: ignore[arg-type]
     if opening.kind in (SKIP_KIND, VOID_KIND):

@@ -62,6 +62,8 @@ def write_head(head: Head, opening: Opening, body: memoryview) -> bytes:
 
 def body_bytes_of(head: bytes, most: int) -> int:
     """How many bytes follow this head; refuses more than `most` before anybody allocates them."""
+    if len(head) != HEAD_BYTES:
+        raise WireError(f"a head of {len(head)} bytes; it has {HEAD_BYTES}")
     _, opening, _ = _read_fields(head)
     if opening.body_bytes > most:
         raise WireError(f"a frame promises {opening.body_bytes} body bytes; at most {most} can belong to this vector")

@@ -57,14 +57,8 @@ class ScaledSigns(Packet):
     def part(self, first: int, stop: int) -> Self:
         raise AssertionError("scaled signs are cut only by methods that do not claim to be separable")
 
-    @property
-    def _uniform(self) -> int:
-        """The one length that all blocks but the last have, or 0."""
-        size = self.lengths[0]
-        return size if uniform_lengths(size, self.count) == self.lengths else 0
-
     def body(self) -> list[Piece]:
-        size = self._uniform
+        size = uniform_size(self.lengths)
         table = b"" if size else struct.pack(f"<{len(self.lengths)}I", *self.lengths)
         fields = _FIELDS.pack(self.first, self.count, size, len(self.lengths))
         return [fields, table, self.scales.contiguous(), plain.pack_bits(self.negative)]
@@ -77,7 +71,7 @@ class ScaledSigns(Packet):
         first, count, size, blocks = _FIELDS.unpack(raw)
         check_range(first, count, most)
         expected_blocks = blocks if size == 0 else -(-count // size)
-        if not 1 <= blocks <= count or blocks != expected_blocks:
+        if not 1 <= blocks <= count or blocks != expected_blocks or size > count:
             raise WireError(f"scaled signs: {blocks} blocks of {size} for {count} coordinates")
         table_bytes = 0 if size else 4 * blocks
         scale_bytes = blocks * (VALUE_BITS[dtype] // 8)
@@ -88,6 +82,8 @@ class ScaledSigns(Packet):
         )
         if sum(lengths) != count or min(lengths) < 1:
             raise WireError(f"scaled signs: block lengths do not add up to {count}")
+        if size == 0 and uniform_size(lengths):
+            raise WireError(f"scaled signs: a table of lengths where a block size of {lengths[0]} says the same")
         scales = rest[table_bytes : table_bytes + scale_bytes].clone().view(dtype)  # clone: the view must be aligned
         if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
             raise WireError("scaled signs: a scale is negative, inf or NaN")
@@ -100,3 +96,9 @@ def uniform_lengths(size: int, count: int) -> tuple[int, ...]:
     """Blocks of `size`, the last one shorter where it must be."""
     whole, rest = divmod(count, size)
     return (size,) * whole + ((rest,) if rest else ())
+
+
+def uniform_size(lengths: tuple[int, ...]) -> int:
+    """The length that all blocks share, save that the last one may be shorter; 0 where they do not."""
+    size = lengths[0]
+    return size if lengths[-1] <= size and all(length == size for length in lengths[:-1]) else 0

@@ -1,0 +1,33 @@
+# Two commands from nothing: `make run` and `make test`. Each makes the virtual environment it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+OUT ?= runs/digits
+
+run: $(INSTALLED)
+	@$(BIN)/laconic compare sgd signsgd-mv dropsign compskip \
+	  --driver processes --workers 4 --server rank0 --dataset digits --model mlp \
+	  --epochs 40 --batch-size 16 --schedule cosine \
+	  --lr-of sgd=0.3 --lr-of signsgd-mv=0.001 --lr-of dropsign=0.005 --lr-of compskip=0.005 \
+	  --set dropsign.c=0.1 --set dropsign.server_c=0.1 --set compskip.c=0.1 --set compskip.server_c=0.1 \
+	  --out $(OUT)
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+nightly: $(INSTALLED)
+	$(BIN)/pytest -m "nightly or not nightly"
+
+# torch first: with it in place, no other package asks for a newer one.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	@touch $(INSTALLED)
+
+clean:
+	rm -rf $(VENV) build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: run test nightly clean

@@ -1,0 +1,62 @@
+"""The commands' entry, and what a user sees when something is wrong: one line, no traceback."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+import laconic
+from laconic.cli.show import list_algorithms, show
+from laconic.cli.train import compare, run
+from laconic.contract import ContractError
+from laconic.drivers.channel import PeerLostError
+from laconic.lab.launch import LaunchError
+from laconic.optimizer import ReplicaError
+from laconic.plugins import load_plugins
+
+app = typer.Typer(
+    name="laconic",
+    help="Train PyTorch models over slow, lossy and unreliable networks, with every byte counted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(laconic.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    load: Annotated[
+        list[str] | None,
+        typer.Option("--load", metavar="FILE", help="A Python file with algorithms of your own. May be given often."),
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Options of all commands."""
+    load_plugins(load or [])
+    context.obj = tuple(load or [])
+
+
+app.command("list")(list_algorithms)
+app.command("show")(show)
+app.command("run")(run)
+app.command("compare")(compare)
+
+
+def main() -> None:
+    """Run the command line; the user's mistakes end with exit code 2 and one line that says what to do."""
+    try:
+        app()
+    except (ValueError, OSError, LaunchError, PeerLostError, ReplicaError, ContractError) as error:
+        text = Text.assemble(("error: ", "bold red"), str(error))
+        Console(stderr=True).print(text, soft_wrap=True)
+        sys.exit(2)

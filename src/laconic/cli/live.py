@@ -1,0 +1,64 @@
+"""Live progress on the terminal: epoch, loss, accuracy, bytes so far, rounds, time left."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from laconic.lab.run import Progress as Step
+from laconic.quantities import bytes_text
+
+
+class Live:
+    """A bar for each run. Hidden on ranks that do not speak; plain lines where there is no terminal."""
+
+    def __init__(self, *, shown: bool = True) -> None:
+        console = Console(stderr=True)
+        self._lines = shown and not console.is_terminal
+        self._console = console
+        self._bars = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("rounds  epoch {task.fields[epoch]}  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"
+                       "  up {task.fields[up]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not shown or self._lines,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def listen(self, step: Step) -> None:
+        """Show where a run is."""
+        name = step.settings.algorithm
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(
+                name, total=step.rounds, epoch=f"0/{step.settings.epochs}", loss="-", accuracy="-", up="0 B"
+            )
+        shown = {"completed": step.round, "loss": f"{step.loss:.3f}"}
+        if step.row is not None:
+            row = step.row
+            shown |= {
+                "epoch": f"{row.epoch}/{step.settings.epochs}",
+                "accuracy": f"{row.test_accuracy:.2%}",
+                "up": bytes_text(row.up_wire_bytes),
+            }
+            if self._lines and (
+                row.epoch == step.settings.epochs or row.epoch % max(1, step.settings.epochs // 10) == 0
+            ):
+                self._console.print(
+                    f"{name}: epoch {shown['epoch']}, round {row.round}, loss {row.train_loss:.3f}, "
+                    f"accuracy {shown['accuracy']}, up {shown['up']}",
+                    highlight=False,
+                )
+        self._bars.update(self._tasks[name], **shown)  # type: ignore[arg-type]

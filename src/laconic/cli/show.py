@@ -1,0 +1,142 @@
+"""`laconic list` and `laconic show`: what there is, and what each method claims."""
+
+import inspect
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from laconic.contract import ALGORITHMS, Algorithm
+from laconic.drivers.layout import LAYOUTS, choose_layout
+from laconic.knobs import knobs_of, near_misses
+
+_CLAIMS = (
+    ("consumes", "consumes a"),
+    ("returns", "returns a"),
+    ("schedule", "schedule"),
+    ("exchanges", "exchanges a round"),
+    ("unbiased", "direction unbiased"),
+    ("adds", "packets add (all-reduce)"),
+    ("separable", "separable (several servers, same bits)"),
+    ("replicas_equal", "replicas equal after each round"),
+    ("tolerates_absence", "an unheard packet is owed, not lost"),
+    ("skips", "may skip a round"),
+    ("same_data", "needs one data distribution"),
+    ("reads_lr", "reads the learning rate"),
+    ("second_gradient", "needs a closure"),
+    ("server_steps", "server holds the model and an optimizer"),
+)
+
+
+def list_algorithms() -> None:
+    """List the algorithms, with what they charge per worker and round and who may serve."""
+    table = Table(title="algorithms", title_justify="left", box=SIMPLE_HEAD)
+    for column in ("name", "what it does", "up", "down", "servers"):
+        table.add_column(column, justify="right" if column in ("up", "down") else "left", no_wrap=column == "name")
+    for name in sorted(ALGORITHMS):
+        algorithm = ALGORITHMS[name]()
+        up, down = algorithm.paper_bits(10**6, (10**6,))
+        table.add_row(name, _first_line(type(algorithm)), f"{up / 1e6:.4g}", f"{down / 1e6:.4g}", _layouts(algorithm))
+    console = Console()
+    console.print(table)
+    console.print(
+        "up, down: bits a parameter, worker and round, by the papers' formulas. More of one: laconic show NAME"
+    )
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="An algorithm of `laconic list`.")],
+    accounting: Annotated[bool, typer.Option("--accounting", help="Reproduce the paper's traffic figures.")] = False,
+) -> None:
+    """Show one algorithm: paper, symbols, hyper-parameters with ranges, claims, bits."""
+    if name not in ALGORITHMS:
+        known = sorted(ALGORITHMS)
+        raise ValueError(f"unknown algorithm {name!r}; known: {', '.join(known)}{near_misses(name, known)}")
+    cls = ALGORITHMS[name]
+    console = Console()
+    if accounting:
+        rows = cls.accounting()
+        if not rows:
+            raise ValueError(f"--accounting: {name} has no published traffic figures to reproduce")
+        _print_accounting(console, name, rows)
+        return
+    console.print(f"[bold]{name}[/bold]: {_first_line(cls)}")
+    console.print(f"source: {cls.source}\n", highlight=False)
+    console.print(inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""), markup=False, highlight=False)
+    console.print()
+    _print_knobs(console, cls)
+    _print_claims(console, cls())
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").split("\n")[0]
+
+
+def _layouts(algorithm: Algorithm) -> str:
+    admitted = []
+    for layout in LAYOUTS[1:]:
+        try:
+            choose_layout(layout, algorithm, d=8, n_nodes=4)
+        except ValueError:
+            continue
+        admitted.append(layout)
+    return ", ".join(admitted)
+
+
+def _print_knobs(console: Console, cls: type[Algorithm]) -> None:
+    table = Table(title="hyper-parameters (--set key=value)", title_justify="left", box=SIMPLE_HEAD)
+    for column in ("key", "default", "range", "unit", "meaning"):
+        table.add_column(column, no_wrap=column == "key")
+    for key, default, bounds, unit, about in _knob_rows(cls, ""):
+        table.add_row(key, default, bounds, unit, about)
+    console.print(table if table.row_count else "no hyper-parameters")
+
+
+def _knob_rows(cls: type, prefix: str) -> list[tuple[str, str, str, str, str]]:
+    rows = []
+    for field, facts in knobs_of(cls):
+        if facts.kinds:
+            word = next(word for word, kind in facts.kinds.items() if type(field.default) is kind)
+            rows.append((prefix + field.name, word, " | ".join(facts.kinds), facts.unit, facts.about))
+            for kind_word, kind in facts.kinds.items():
+                below = _knob_rows(kind, f"{prefix}{field.name}.")
+                chosen: Any = field.default if kind_word == word else None
+                rows += [
+                    (key, _default_of(chosen, key, default), bounds, unit, f"{kind_word}: {about}")
+                    for key, default, bounds, unit, about in below
+                ]
+        else:
+            bounds = " | ".join(facts.choices) or facts.within
+            rows.append((prefix + field.name, str(field.default), bounds, facts.unit, facts.about))
+    return rows
+
+
+def _default_of(plugged: object, key: str, default: str) -> str:
+    """What is plugged in by default may have other settings than its own defaults."""
+    return default if plugged is None else str(getattr(plugged, key.rsplit(".", 1)[-1]))
+
+
+def _print_claims(console: Console, algorithm: Algorithm) -> None:
+    table = Table(title="claims (tested)", title_justify="left", show_header=False, box=SIMPLE_HEAD)
+    for attribute, words in _CLAIMS:
+        value = getattr(algorithm, attribute)
+        table.add_row(
+            words, {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+        )
+    table.add_row("servers", _layouts(algorithm))
+    table.add_row("learning rate", f"{algorithm.lr_factor:g} x plain SGD's, unless given")
+    up, down = algorithm.paper_bits(10**6, (10**6,))
+    table.add_row("bits a worker and round", f"{up / 1e6:.4g} d up, {down / 1e6:.4g} d down (one layer)")
+    console.print(table)
+
+
+def _print_accounting(console: Console, name: str, rows: list[tuple[str, str, str]]) -> None:
+    table = Table(title=f"{name}: the paper's traffic figures", title_justify="left", box=SIMPLE_HEAD)
+    for column in ("what", "by formula", "printed"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,227 @@
+"""`laconic run` and `laconic compare`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch.distributed as dist
+import typer
+from rich.console import Console
+
+from laconic.cli.live import Live
+from laconic.knobs import near_misses
+from laconic.lab.launch import run_in_processes
+from laconic.lab.record import Record
+from laconic.lab.run import run_as_rank, run_simulated
+from laconic.lab.settings import RunSettings
+from laconic.lab.torchrun import is_under_torchrun, join_torchrun
+from laconic.report.curves import draw_curves
+from laconic.report.table import comparison
+
+INTERRUPTED = 130  # what shells report for Ctrl-C
+
+Algorithm = Annotated[str, typer.Option("--algorithm", "-a", help="A name of `laconic list`.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A hyper-parameter. May be given often.")
+]
+Workers = Annotated[int | None, typer.Option(help="How many. Under torchrun: as many as it started.", show_default="4")]
+Driver = Annotated[str | None, typer.Option(help="simulated or processes.", show_default="simulated")]
+ServerAt = Annotated[str, typer.Option("--server", help="auto, allreduce, rank0, dedicated or sharded.")]
+DatasetName = Annotated[str, typer.Option("--dataset", help="digits, mnist, fashion-mnist, csv or libsvm.")]
+Data = Annotated[str | None, typer.Option(metavar="PATH", help="The data set's folder or file; digits need none.")]
+Model = Annotated[str, typer.Option(help="linear, mlp or cnn.")]
+Epochs = Annotated[int, typer.Option(help="Passes over the data.")]
+BatchSize = Annotated[int, typer.Option(help="Examples per worker and round.")]
+Lr = Annotated[float | None, typer.Option(help="Learning rate of the inner SGD.", show_default="the method's own")]
+Schedule = Annotated[str, typer.Option(help="constant or cosine.")]
+WeightDecay = Annotated[float, typer.Option(help="Of the inner SGD, added after the exchange.")]
+Seed = Annotated[int, typer.Option(help="Of data order, first parameters, masks and coins.")]
+Partition = Annotated[str, typer.Option(help="resample (a fresh split each epoch) or fixed (one shard a worker).")]
+Bandwidth = Annotated[str | None, typer.Option(metavar="RATE", help="Of each simulated link, such as 100Mbit.")]
+Latency = Annotated[str | None, typer.Option(metavar="TIME", help="Of each simulated link, such as 10ms.")]
+Compute = Annotated[str | None, typer.Option(metavar="TIME", help="Simulated time of one gradient, such as 50ms.")]
+Threads = Annotated[int, typer.Option(help="Of each process.")]
+Timeout = Annotated[float, typer.Option("--timeout-s", help="How long a rank is waited for, in seconds.")]
+Port = Annotated[int, typer.Option(help="Where processes meet on this machine; 0 for any that is free.")]
+Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write config, metrics, summary and curves here.")]
+
+
+def run(
+    context: typer.Context,
+    algorithm: Algorithm,
+    set_: Set = None,
+    workers: Workers = None,
+    driver: Driver = None,
+    server: ServerAt = "auto",
+    dataset: DatasetName = "digits",
+    data: Data = None,
+    model: Model = "mlp",
+    epochs: Epochs = 10,
+    batch_size: BatchSize = 32,
+    lr: Lr = None,
+    schedule: Schedule = "constant",
+    weight_decay: WeightDecay = 0.0,
+    seed: Seed = 0,
+    partition: Partition = "resample",
+    bandwidth: Bandwidth = None,
+    latency: Latency = None,
+    compute: Compute = None,
+    threads: Threads = 1,
+    timeout_s: Timeout = 60.0,
+    port: Port = 0,
+    out: Out = None,
+) -> None:
+    """Train one model with one algorithm. Under torchrun it joins the processes that are there."""
+    options = {
+        "algorithm": algorithm, "set": pairs(set_), "workers": workers, "driver": driver, "server": server,
+        "dataset": dataset, "data": data, "model": model, "epochs": epochs, "batch_size": batch_size, "lr": lr,
+        "schedule": schedule, "weight_decay": weight_decay, "seed": seed, "partition": partition,
+        "bandwidth": bandwidth, "latency": latency, "compute": compute, "threads": threads, "timeout_s": timeout_s,
+    }  # fmt: skip
+    records = execute([options], port, context.obj or ())
+    if records:
+        report(records, out, batch_title=False)
+
+
+def compare(
+    context: typer.Context,
+    algorithms: Annotated[list[str], typer.Argument(help="Names of `laconic list`.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
+    ] = None,
+    lr_of: Annotated[
+        list[str] | None, typer.Option("--lr-of", metavar="NAME=RATE", help="One method's learning rate.")
+    ] = None,
+    workers: Workers = None,
+    driver: Driver = None,
+    server: ServerAt = "auto",
+    dataset: DatasetName = "digits",
+    data: Data = None,
+    model: Model = "mlp",
+    epochs: Epochs = 10,
+    batch_size: BatchSize = 32,
+    schedule: Schedule = "constant",
+    weight_decay: WeightDecay = 0.0,
+    seed: Seed = 0,
+    partition: Partition = "resample",
+    bandwidth: Bandwidth = None,
+    latency: Latency = None,
+    compute: Compute = None,
+    threads: Threads = 1,
+    timeout_s: Timeout = 60.0,
+    port: Port = 0,
+    out: Out = None,
+) -> None:
+    """Train the same model with several algorithms and print one table."""
+    settings, rates = by_algorithm(algorithms, pairs(set_), pairs(lr_of, "--lr-of"))
+    plans = [
+        {
+            "algorithm": name, "set": settings[name], "lr": rates[name], "workers": workers, "driver": driver,
+            "server": server, "dataset": dataset, "data": data, "model": model, "epochs": epochs,
+            "batch_size": batch_size, "schedule": schedule, "weight_decay": weight_decay, "seed": seed,
+            "partition": partition, "bandwidth": bandwidth, "latency": latency, "compute": compute,
+            "threads": threads, "timeout_s": timeout_s,
+        }
+        for name in algorithms
+    ]  # fmt: skip
+    records = execute(plans, port, context.obj or ())
+    if records:
+        report(records, out, batch_title=True)
+
+
+def execute(options: Sequence[dict[str, Any]], port: int, plugins: Sequence[str]) -> list[Record]:
+    """Check everything, then run the plans where they belong. Empty on ranks that have nothing to report."""
+    try:
+        if is_under_torchrun():
+            return _as_torchrun_rank(options)
+        plans = [RunSettings(**(asked | _given(asked, workers=4, driver="simulated"))) for asked in options]
+        with Live() as live:
+            if plans[0].driver == "processes":
+                return run_in_processes(plans, live.listen, port=port, plugins=plugins)
+            return [run_simulated(plan, live.listen) for plan in plans]
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _given(asked: dict[str, Any], **defaults: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {key: default if asked[key] is None else asked[key] for key, default in defaults.items()}
+
+
+def _as_torchrun_rank(options: Sequence[dict[str, Any]]) -> list[Record]:
+    for asked in options:
+        if asked["driver"] == "simulated":
+            raise ValueError("--driver simulated runs in one process; start it without torchrun")
+    n = join_torchrun(options[0]["timeout_s"])
+    try:
+        plans = []
+        for asked in options:
+            n_workers = n - (asked["server"] == "dedicated")
+            if asked["workers"] not in (None, n_workers):
+                raise ValueError(
+                    f"--workers {asked['workers']} does not fit the {n} processes that torchrun started with "
+                    f"--server {asked['server']}; leave it out or give {n_workers}"
+                )
+            plans.append(RunSettings(**(asked | {"workers": n_workers, "driver": "processes"})))
+        speaks = dist.get_rank() == 0
+        with Live(shown=speaks) as live:
+            records = [run_as_rank(plan, live.listen) for plan in plans]
+        return records if speaks else []
+    finally:
+        dist.destroy_process_group()
+
+
+def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
+    """`KEY=VALUE` texts as a dictionary. Raises ValueError for one without a "=" or given twice."""
+    found: dict[str, str] = {}
+    for text in texts or ():
+        key, sign, value = text.partition("=")
+        if not sign or not key or not value:
+            raise ValueError(f"{option} {text!r} must have the form KEY=VALUE, such as keep=0.3")
+        if key in found:
+            raise ValueError(f"{option} {key} is given twice: {found[key]!r} and {value!r}")
+        found[key] = value
+    return found
+
+
+def by_algorithm(
+    names: Sequence[str], settings: dict[str, str], rates: dict[str, str]
+) -> tuple[dict[str, dict[str, str]], dict[str, float | None]]:
+    """Sort `NAME.KEY=VALUE` and `NAME=RATE` by name. Raises ValueError for a name that is not compared."""
+    doubled = sorted({name for name in names if list(names).count(name) > 1})
+    if doubled:
+        raise ValueError(f"{doubled[0]} is named twice; each algorithm can be compared once")
+    for option, heads in (("--set", [key.partition(".")[0] for key in settings]), ("--lr-of", list(rates))):
+        for head in heads:
+            if head not in names:
+                known = list(names)
+                raise ValueError(
+                    f"{option} {head}: not among the algorithms compared ({', '.join(known)}); in a comparison "
+                    f"keys start with the name, such as {known[0]}.KEY=VALUE{near_misses(head, known)}"
+                )
+    sorted_settings: dict[str, dict[str, str]] = {name: {} for name in names}
+    for key, value in settings.items():
+        name, _, rest = key.partition(".")
+        sorted_settings[name][rest] = value
+    sorted_rates: dict[str, float | None] = dict.fromkeys(names)
+    for name, text in rates.items():
+        try:
+            sorted_rates[name] = float(text)
+        except ValueError:
+            raise ValueError(f"--lr-of {name}={text!r} must be a number above 0") from None
+    return sorted_settings, sorted_rates
+
+
+def report(records: Sequence[Record], out: Path | None, *, batch_title: bool) -> None:
+    """Print the table; write the files where that was asked for."""
+    console = Console()
+    console.print(comparison(records))
+    if out is None:
+        return
+    for record in records:
+        folder = out / record.settings.algorithm if batch_title else out
+        record.write(folder)
+        if batch_title:
+            draw_curves([record], folder / "curves.png")
+    draw_curves(records, out / "curves.png")
+    console.print(f"wrote {out}", highlight=False)

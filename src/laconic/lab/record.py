@@ -1,0 +1,102 @@
+"""What a run leaves behind: `config.toml`, `metrics.csv`, `summary.json`."""
+
+import csv
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+import laconic
+from laconic.lab.settings import RunSettings
+from laconic.traffic import Traffic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The state of a run after an epoch. Bytes and bits are totals over all workers since the start."""
+
+    epoch: int
+    round: int
+    train_loss: float  # mean over the epoch and the workers
+    test_accuracy: float
+    up_wire_bytes: int
+    down_wire_bytes: int
+    up_payload_bits: int
+    up_paper_bits: float
+    skips_up: int
+    skips_down: int
+    void_rounds: int
+    seconds: float  # since the start; virtual in the simulator
+
+    @classmethod
+    def of(cls, *, epoch: int, loss: float, accuracy: float, traffic: Traffic, seconds: float) -> "Row":
+        """A row from the counters."""
+        return cls(
+            epoch=epoch, round=traffic.rounds, train_loss=loss, test_accuracy=accuracy,
+            up_wire_bytes=traffic.up.wire_bytes, down_wire_bytes=traffic.down.wire_bytes,
+            up_payload_bits=traffic.up.payload_bits, up_paper_bits=traffic.up.paper_bits,
+            skips_up=traffic.up.skips, skips_down=traffic.down.skips, void_rounds=traffic.void_rounds, seconds=seconds,
+        )  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class Record:
+    """A finished run."""
+
+    settings: RunSettings
+    n_parameters: int
+    layers: tuple[int, ...]
+    layout: str  # who served
+    traffic: Traffic
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def last(self) -> Row:
+        return self.rows[-1]
+
+    def summary(self) -> dict[str, Any]:
+        """The run in numbers, with the versions and the size of the machine that made it."""
+        traffic, workers = self.traffic, self.settings.workers
+        worker_rounds = workers * traffic.rounds
+        paper_up, paper_down = self.settings.build().paper_bits(self.n_parameters, self.layers)
+        return {
+            "settings": self.settings.as_data(),
+            "parameters": self.n_parameters,
+            "server": self.layout,
+            "test_accuracy": self.last.test_accuracy,
+            "best_test_accuracy": max(row.test_accuracy for row in self.rows),
+            "train_loss": self.last.train_loss,
+            "traffic": traffic.as_data(),
+            "bits_per_worker_and_round": {
+                "expected_paper_up": paper_up,
+                "expected_paper_down": paper_down,
+                "paper_up": traffic.up.paper_bits / worker_rounds,
+                "payload_up": traffic.up.payload_bits / worker_rounds,
+                "wire_up": 8 * (traffic.up.wire_bytes + traffic.up.local_bytes) / worker_rounds,
+                "paper_down": traffic.down.paper_bits / worker_rounds,
+                "payload_down": traffic.down.payload_bits / worker_rounds,
+                "wire_down": 8 * (traffic.down.wire_bytes + traffic.down.local_bytes) / worker_rounds,
+            },
+            "seconds": self.last.seconds,
+            "versions": {
+                "laconic": laconic.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write the three files into `folder`, which is made if it is missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.toml").write_text(tomli_w.dumps(self.settings.as_data()))
+        (folder / "summary.json").write_text(json.dumps(self.summary(), indent=2) + "\n")
+        with (folder / "metrics.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, [column.name for column in fields(Row)])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in self.rows)

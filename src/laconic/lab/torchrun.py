@@ -1,0 +1,19 @@
+"""Joining the process group that torchrun prepared."""
+
+import os
+from datetime import timedelta
+
+import torch.distributed as dist
+
+
+def is_under_torchrun() -> bool:
+    """torchrun, and launchers that do as it does, tell each process its rank and where to meet."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+
+
+def join_torchrun(timeout_s: float) -> int:
+    """Join over gloo; returns the number of processes. Raises ValueError for a wrong timeout."""
+    if timeout_s <= 0:
+        raise ValueError(f"--timeout-s {timeout_s} must be above 0 seconds")
+    dist.init_process_group("gloo", timeout=timedelta(seconds=timeout_s))
+    return dist.get_world_size()

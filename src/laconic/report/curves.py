@@ -1,0 +1,48 @@
+"""Accuracy against bytes, rounds and time, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from laconic.lab.record import Record
+
+# Colors that stay apart for color-blind readers and in print (Okabe and Ito).
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLES = ("-", "--", "-.", ":")
+
+
+def draw_curves(records: Sequence[Record], path: Path) -> None:
+    """Write a PNG: training loss over rounds, test accuracy over rounds, and over bytes up (logarithmic)."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, accuracy, traffic = figure.subplots(1, 3)
+    for number, record in enumerate(records):
+        color = _COLORS[number % len(_COLORS)]
+        style = _STYLES[number % len(_STYLES)]
+        rounds = [row.round for row in record.rows]
+        percent = [100 * row.test_accuracy for row in record.rows]
+        marker = "o" if len(rounds) == 1 else None
+        line = {"color": color, "linestyle": style, "marker": marker, "label": record.settings.algorithm}
+        loss.plot(rounds, [row.train_loss for row in record.rows], **line)
+        accuracy.plot(rounds, percent, **line)
+        traffic.plot([row.up_wire_bytes for row in record.rows], percent, **line)
+    _label(loss, "round", "training loss")
+    _label(accuracy, "round", "test accuracy (%)")
+    _label(traffic, "bytes up, all workers (wire)", "test accuracy (%)")
+    if any(row.up_wire_bytes for record in records for row in record.rows):
+        traffic.set_xscale("log")
+    accuracy.legend(frameon=False)
+    first = records[0].settings
+    figure.suptitle(f"{first.dataset}, {first.model}, {first.workers} workers, {first.driver}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,44 @@
+"""One table of several runs."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from laconic.lab.record import Record
+from laconic.quantities import bytes_text
+
+
+def comparison(records: Sequence[Record]) -> Table:
+    """Test accuracy, bytes, rounds, skips and seconds of each run; bytes are the wire meter's, over all workers.
+
+    The ratio is the first run's bytes up over this one's. Skips are the workers' and, behind the stroke, the server's.
+    """
+    first = records[0].settings
+    table = Table(
+        title=f"{first.dataset}, {first.model} of {records[0].n_parameters:,} parameters, {first.workers} workers, "
+        f"{first.driver}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+    )
+    for column in ("algorithm", "server"):
+        table.add_column(column, no_wrap=True)
+    for column in ("accuracy", "bytes up", "ratio", "bytes down", "rounds", "skips", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    reference = records[0].traffic.up.wire_bytes
+    for record in records:
+        traffic = record.traffic
+        up = traffic.up.wire_bytes
+        table.add_row(
+            record.settings.algorithm,
+            record.layout,
+            f"{record.last.test_accuracy:.2%}",
+            bytes_text(up),
+            f"{reference / up:.1f}" if up else "-",
+            bytes_text(traffic.down.wire_bytes),
+            str(traffic.rounds),
+            f"{traffic.up.skips}/{traffic.down.skips // record.settings.workers}",
+            f"{record.last.seconds:.1f}",
+        )
+    return table

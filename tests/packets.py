@@ -1,0 +1,134 @@
+"""Packets of every kind, drawn by Hypothesis or fixed, and what tests do with their bytes."""
+
+import dataclasses
+import struct
+import zlib
+from itertools import pairwise
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from laconic.kernels import plain
+from laconic.wire import Dense, Frame, Head, Packet, ScaledSigns, Signs, encode
+
+VALUE_TYPES = (torch.float32, torch.float64, torch.bfloat16)
+KEY = 0x4806654E26238EC1
+HEAD = Head(role="worker", rank=3, round=7)
+
+
+def bytes_of(packet: Packet | None, head: Head = HEAD, *, void: bool = False) -> bytes:
+    """The encoded frame of a packet, or of a notice."""
+    return bytes(encode(Frame(head=head, packet=packet, void=void)).numpy())
+
+
+def resealed(data: bytes | bytearray) -> bytes:
+    """The same frame with a checksum that matches, written without the library's help."""
+    blank = bytes(data[:12]) + bytes(4) + bytes(data[16:])
+    return blank[:12] + struct.pack("<I", zlib.crc32(blank)) + blank[16:]
+
+
+def patched(data: bytes, at: int, kind: str, value: int) -> bytes:
+    """The frame with one little-endian field overwritten, its checksum matching."""
+    changed = bytearray(data)
+    struct.pack_into("<" + kind, changed, at, value)
+    return resealed(changed)
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    """The frame with one bit turned over; its checksum is left as it was."""
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def signs_of(
+    negative: Tensor, *, first: int = 0, key: int = KEY, threshold: int = 1 << 32, dtype=torch.float32
+) -> Signs:
+    """The signs packet of a whole vector's signs, with what the coin drops left out."""
+    kept = negative[plain.keep_mask(first, negative.numel(), key, threshold)]
+    return Signs(negative=kept, first=first, count=negative.numel(), key=key, threshold=threshold, dtype=dtype)
+
+
+def assert_same_packet(one: Packet, other: Packet) -> None:
+    """Equal in kind and in every field, to the bit."""
+    assert type(one) is type(other)
+    for field in dataclasses.fields(one):  # type: ignore[arg-type]
+        left, right = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(left, Tensor):
+            assert left.dtype == right.dtype, field.name
+            assert torch.equal(torch.cat([left]).view(torch.uint8), torch.cat([right]).view(torch.uint8)), field.name
+        else:
+            assert left == right, field.name
+
+
+def vectors(dtype: torch.dtype, largest: float = 2.0**100) -> st.SearchStrategy[Tensor]:
+    """Finite values, (1 .. 40,) of dtype."""
+    floats = st.floats(-largest, largest, width=64 if dtype == torch.float64 else 32)
+    return st.lists(floats, min_size=1, max_size=40).map(lambda values: torch.tensor(values, dtype=dtype))
+
+
+firsts = st.one_of(st.just(0), st.integers(0, 1000), st.integers(0, 2**32 - 41))
+value_types = st.sampled_from(VALUE_TYPES)
+thresholds = st.one_of(st.sampled_from((1, 1 << 31, (1 << 32) - 1, 1 << 32)), st.integers(1, 1 << 32))
+flags = st.lists(st.booleans(), min_size=1, max_size=40).map(torch.tensor)
+
+
+@st.composite
+def dense_packets(draw) -> Dense:
+    return Dense(values=draw(vectors(draw(value_types))), first=draw(firsts))
+
+
+@st.composite
+def sign_packets(draw) -> Signs:
+    return signs_of(
+        draw(flags),
+        first=draw(firsts),
+        key=draw(st.integers(0, 2**64 - 1)),
+        threshold=draw(thresholds),
+        dtype=draw(value_types),
+    )
+
+
+@st.composite
+def scaled_sign_packets(draw) -> ScaledSigns:
+    negative = draw(flags)
+    count = negative.numel()
+    cuts = draw(
+        st.one_of(st.sets(st.integers(1, count)), st.integers(1, count).map(lambda size: range(size, count, size)))
+    )
+    edges = sorted({0, count, *cuts})
+    lengths = tuple(stop - start for start, stop in pairwise(edges))
+    scales = draw(st.lists(st.floats(0, 2.0**100, width=32), min_size=len(lengths), max_size=len(lengths)))
+    dtype = draw(value_types)
+    return ScaledSigns(negative=negative, scales=torch.tensor(scales, dtype=dtype), lengths=lengths, first=draw(firsts))
+
+
+packets = st.one_of(dense_packets(), sign_packets(), scaled_sign_packets())
+heads = st.builds(
+    Head,
+    role=st.sampled_from(("worker", "server")),
+    rank=st.integers(0, 2**16 - 1),
+    round=st.integers(0, 2**32 - 1),
+    exchange=st.integers(0, 255),
+)
+
+
+def samples() -> dict[str, bytes]:
+    """One small frame of each kind and shape of body, all about vectors of at most 50 coordinates."""
+    negative = torch.tensor([True, False, False, True, True, False, True, True, False, True, True])
+    values = torch.tensor([1.5, -2.0, 0.0, 3.25, -0.0])
+    scales = torch.tensor([0.5, 2.0, 0.0])
+    return {
+        "skip": bytes_of(None),
+        "void": bytes_of(None, void=True),
+        "dense float32": bytes_of(Dense(values=values, first=4)),
+        "dense float64": bytes_of(Dense(values=values.double())),
+        "dense bfloat16": bytes_of(Dense(values=values.bfloat16(), first=1)),
+        "all signs": bytes_of(signs_of(negative, first=2)),
+        "kept signs": bytes_of(signs_of(negative, first=5, threshold=1 << 31)),
+        "no sign kept": bytes_of(signs_of(negative, threshold=1)),
+        "one block": bytes_of(ScaledSigns(negative=negative, scales=scales[:1], lengths=(11,), first=3)),
+        "blocks of 4": bytes_of(ScaledSigns(negative=negative, scales=scales, lengths=(4, 4, 3), first=0)),
+        "uneven blocks": bytes_of(ScaledSigns(negative=negative, scales=scales.double(), lengths=(2, 8, 1), first=9)),
+    }

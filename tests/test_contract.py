@@ -1,0 +1,174 @@
+"""What every entered algorithm must hold, read off its claims. Nothing to add here for a new one."""
+
+from dataclasses import fields, is_dataclass
+
+import pytest
+import small
+import torch
+
+import laconic
+from laconic.drivers.halves import Inputs
+from laconic.drivers.layout import LAYOUTS, choose_layout
+from laconic.drivers.simulated import Simulated
+from laconic.flat import ServerModel
+from laconic.knobs import from_text, knobs_of
+from laconic.wire import HEAD_BYTES
+
+NAMES = sorted(laconic.ALGORITHMS)
+N = 5
+ROUNDS = 400
+
+every = pytest.mark.parametrize("name", NAMES)
+
+
+def layouts_of(algorithm: laconic.Algorithm) -> list[str]:
+    admitted = []
+    for layout in LAYOUTS[1:]:
+        try:
+            choose_layout(layout, algorithm, d=small.D, n_nodes=N)
+        except ValueError:
+            continue
+        admitted.append(layout)
+    return admitted
+
+
+def trained(name: str, server: str = "auto", seed: int = 1, rounds: int = 30, **options) -> laconic.Simulation:
+    net = small.model()
+    algorithm = small.sample_of(name)
+    inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr, momentum=0.5)
+    simulation = laconic.Simulation(net, inner, algorithm, workers=N, server=server, seed=seed, **options)
+    for round_ in range(rounds):
+        simulation.step(lambda rank, round_=round_: small.loss(net, rank, round_))
+    return simulation
+
+
+@every
+def test_it_comes_near_the_best_point_of_a_quadratic(name):
+    algorithm = small.sample_of(name)
+    generator = torch.Generator().manual_seed(11)
+    best = torch.randn(23, generator=generator)
+    spread = 0.0 if algorithm.same_data else 0.3
+    targets = best + spread * torch.randn(N, 23, generator=generator)
+    goal = targets.mean(0)
+    x = torch.nn.Parameter(torch.zeros(23))
+    inner = torch.optim.SGD([x], lr=algorithm.toy_lr)
+    net = torch.nn.ParameterList([x])
+    simulation = laconic.Simulation(net, inner, algorithm, workers=N)
+    decay = torch.optim.lr_scheduler.LambdaLR(inner, lambda t: 1 - 0.95 * t / ROUNDS)
+    late = []
+    for round_ in range(ROUNDS):
+        simulation.step(lambda rank: 0.5 * (x - targets[rank]).square().sum())
+        decay.step()
+        if round_ >= ROUNDS - 50:
+            late.append(float((x.detach() - goal).norm()))
+    assert sum(late) / len(late) < 0.1 * float(goal.norm())
+
+
+@every
+def test_the_same_seed_gives_the_same_bits_and_bytes(name):
+    first, again = trained(name), trained(name)
+    assert torch.equal(first.flat.values(), again.flat.values())
+    assert first.traffic == again.traffic
+
+
+@every
+def test_the_order_of_delivery_changes_no_bit(name):
+    algorithm = small.sample_of(name)
+    ends = []
+    for delivery_seed in (None, 1, 2):
+        x = torch.zeros(19, dtype=torch.float64)
+        model = ServerModel(torch.optim.SGD([torch.nn.Parameter(x.clone())], lr=0.1), lambda: [True])
+        driver = Simulated(
+            algorithm, d=19, n_workers=N, server="rank0", dtype=torch.float64, delivery_seed=delivery_seed,
+            descend=model.descend,
+        )  # fmt: skip
+        targets = torch.randn(N, 19, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        for _ in range(20):
+            here = x.clone()
+            outcome = driver.round(
+                lambda rank, here=here: Inputs(vector=here - targets[rank], parameters=lambda: here, lr=0.1)
+            )
+            x = x - 0.1 * outcome.of(0)
+        ends.append(x)
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[0], ends[2])
+    assert not torch.equal(ends[0], torch.zeros(19, dtype=torch.float64))
+
+
+@every
+def test_every_layout_it_admits_gives_the_same_parameters(name):
+    expected = trained(name, "rank0").flat.values()
+    for layout in layouts_of(small.sample_of(name)):
+        if layout == "dedicated":
+            continue  # one node more, but the same workers: compared below
+        found = trained(name, layout).flat.values()
+        if layout == "allreduce":
+            assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5), "the engine's order of addition differs"
+        else:
+            assert torch.equal(found, expected), layout
+    assert torch.equal(trained(name, "dedicated").flat.values(), expected)
+
+
+@every
+def test_the_bytes_counted_are_the_bytes_of_the_messages(name):
+    simulation = trained(name, "rank0")
+    for rank in range(N):
+        counted = simulation.traffic_of(rank)
+        for way in (counted.up, counted.down):
+            framing = HEAD_BYTES * way.messages
+            assert (way.wire_bytes == 0) == (rank == 0), "worker 0 sits with the server"
+            assert 8 * (way.wire_bytes + way.local_bytes - framing) >= way.payload_bits - 2 * way.messages
+            assert way.messages == counted.rounds * simulation.algorithm.exchanges
+
+
+@every
+def test_the_papers_formula_is_the_mean_of_the_papers_meter(name):
+    simulation = trained(name, "rank0", rounds=60)
+    up, down = simulation.algorithm.paper_bits(simulation.flat.d, simulation.flat.sizes)
+    total = simulation.traffic
+    worker_rounds = N * total.rounds
+    share = 0.25 if simulation.algorithm.skips else 1e-6
+    assert total.up.paper_bits / worker_rounds == pytest.approx(up, rel=share)
+    assert total.down.paper_bits / worker_rounds == pytest.approx(down, rel=share)
+    assert (total.up.skips + total.down.skips > 0) == simulation.algorithm.skips
+
+
+@every
+def test_unequal_replicas_are_never_hidden_behind_the_claim(name):
+    simulation = trained(name, rounds=3)
+    assert simulation.algorithm.replicas_equal, "the simulator then compares every worker's result with worker 0's"
+
+
+@every
+def test_its_settings_survive_the_way_through_text(name):
+    algorithm = small.sample_of(name)
+    assert from_text(type(algorithm), algorithm.settings(), name) == algorithm
+
+
+@every
+def test_it_is_frozen_keyword_only_data_with_a_source_and_knobs(name):
+    cls = laconic.ALGORITHMS[name]
+    assert is_dataclass(cls)
+    assert cls.__dataclass_params__.frozen
+    assert cls.source
+    assert {field.name for field in fields(cls)} == {field.name for field, _ in knobs_of(cls)}
+    assert all(field.kw_only for field in fields(cls))
+
+
+@every
+def test_a_round_called_off_leaves_no_trace_in_any_memory(name):
+    simulation = trained(name, "rank0", rounds=3)
+    before = [half.me.memory.saved() for half in simulation.driver.workers]
+    served = simulation.driver.servers[0].hub.memory.saved()
+    here = simulation.flat.values()
+
+    def spoiled(rank: int) -> torch.Tensor:
+        return small.loss(simulation.model, rank, 3) * (float("inf") if rank == 2 else 1.0)
+
+    simulation.step(spoiled)
+    assert simulation.traffic.void_rounds == 1
+    assert torch.equal(simulation.flat.values(), here)
+    after = [half.me.memory.saved() for half in simulation.driver.workers]
+    for old, new in zip([*before, served], [*after, simulation.driver.servers[0].hub.memory.saved()], strict=True):
+        assert old.keys() == new.keys()
+        assert all(torch.equal(old[key], new[key]) for key in old)

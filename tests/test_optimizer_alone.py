@@ -1,0 +1,148 @@
+"""`DistributedOptimizer` in a group of one: the training loop stays what it was."""
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import laconic
+import scenes
+import small
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone(tmp_path_factory):
+    """A process group of this process alone."""
+    meeting = tmp_path_factory.mktemp("alone") / "meeting"
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+@pytest.mark.parametrize("inner", scenes.INNER)
+@pytest.mark.parametrize("server", ["allreduce", "rank0"])
+def test_one_rank_of_sgd_is_the_inner_optimizer_itself(server, inner, set_to_none):
+    net, twin = small.model(), small.model()
+    opt = scenes.wrapped(net, "sgd", server, scenes.INNER[inner](net.parameters()))
+    plain = scenes.INNER[inner](twin.parameters())
+    for round_ in range(6):
+        for optimizer, model in ((opt, net), (plain, twin)):
+            optimizer.zero_grad(set_to_none=set_to_none)
+            small.loss(model, 0, round_).backward()
+            optimizer.step()
+    assert torch.equal(small.values(net), small.values(twin))
+
+
+@pytest.mark.parametrize("name", sorted(laconic.ALGORITHMS))
+def test_two_backward_calls_before_a_step_are_one_on_the_joint_batch(name):
+    ends = []
+    for joint in (True, False):
+        net = small.model().double()
+        opt = scenes.wrapped(net, name, "auto")
+        for round_ in range(4):
+            opt.zero_grad()
+            losses = [small.loss(net, rank, round_) / 2 for rank in (0, 1)]
+            for loss in [sum(losses)] if joint else losses:
+                loss.backward()
+            opt.step()
+        ends.append(small.values(net))
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["compskip", "sgd-model", "sgd-server"])
+def test_a_step_with_a_closure_returns_its_loss_and_does_what_a_step_without_does(name):
+    net, twin = small.model(), small.model()
+    opt, other = scenes.wrapped(net, name, "auto"), scenes.wrapped(twin, name, "auto")
+    for round_ in range(4):
+
+        def closure(round_=round_):
+            opt.zero_grad()
+            loss = small.loss(net, 0, round_)
+            loss.backward()
+            return loss
+
+        expected = small.loss(net, 0, round_)
+        assert torch.equal(opt.step(closure), expected)
+        scenes.one_step(other, twin, 0, round_)
+    assert torch.equal(small.values(net), small.values(twin))
+
+
+def test_a_step_leaves_the_direction_in_the_gradients_and_zero_grad_clears_them():
+    net = small.model()
+    opt = scenes.wrapped(net, "signsgd-mv", "auto")
+    small.loss(net, 0, 0).backward()
+    signs = torch.cat([(p.grad >= 0).reshape(-1) for p in net.parameters()])
+    opt.step()
+    assert torch.equal(torch.cat([p.grad.reshape(-1) for p in net.parameters()]), torch.where(signs, 1.0, -1.0))
+    opt.zero_grad(set_to_none=False)
+    assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
+    opt.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("attached_to", ["wrapper", "inner"])
+@pytest.mark.parametrize("name", ["sgd", "sgd-server", "sgd-model", "dist-ef"])
+def test_a_scheduler_on_either_optimizer_sets_the_rate_of_both_without_a_warning(name, attached_to):
+    ends = []
+    for by_hand in (False, True):
+        net = small.model()
+        opt = scenes.wrapped(net, name, "auto", torch.optim.SGD(net.parameters(), lr=0.1))
+        schedule = torch.optim.lr_scheduler.StepLR(opt if attached_to == "wrapper" else opt.inner, step_size=2)
+        for round_ in range(5):
+            if by_hand:
+                opt.inner.param_groups[0]["lr"] = 0.1 * 0.1 ** (round_ // 2)
+            scenes.one_step(opt, net, 0, round_)
+            if not by_hand:
+                schedule.step()
+        ends.append(small.values(net))
+    torch.testing.assert_close(*ends)
+
+
+def test_a_state_loaded_into_the_inner_optimizer_leaves_it_and_the_wrapper_with_the_same_groups():
+    net = small.model()
+    before = torch.optim.SGD(net.parameters(), lr=0.3, momentum=0.9)
+    small.loss(net, 0, 0).backward()
+    before.step()
+    opt = scenes.wrapped(net, "sgd", "auto", torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9))
+    opt.inner.load_state_dict(before.state_dict())
+    assert opt.param_groups[0]["lr"] == 0.3
+    opt.param_groups[0]["lr"] = 0.0
+    start = small.values(net)
+    scenes.one_step(opt, net, 0, 1)
+    assert torch.equal(small.values(net), start)
+    assert len(opt.state) == len(list(net.parameters()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", sorted(laconic.ALGORITHMS))
+def test_models_of_other_types_keep_their_type_and_move(name, dtype):
+    net = small.model().to(dtype)
+    start = small.values(net)
+    opt = scenes.wrapped(net, name, "auto")
+    for round_ in range(5):
+        scenes.one_step(opt, net, 0, round_)
+    assert {p.dtype for p in net.parameters()} == {p.grad.dtype for p in net.parameters()} == {dtype}
+    assert torch.isfinite(small.values(net)).all()
+    assert not torch.equal(small.values(net), start)
+
+
+def test_names_come_from_the_model_and_without_one_from_groups_and_places():
+    net = small.model()
+    by_model = laconic.DistributedOptimizer(torch.optim.SGD(net.parameters()), laconic.SGD(), model=net)
+    assert list(by_model.state_dict()["laconic"]["parameters"]) == [name for name, _ in net.named_parameters()]
+    by_place = laconic.DistributedOptimizer(torch.optim.SGD(net.parameters()), laconic.SGD())
+    assert list(by_place.state_dict()["laconic"]["parameters"]) == ["group0.0", "group0.1", "group0.2", "group0.3"]
+
+
+def test_nan_in_one_local_step_calls_off_the_whole_cycle_and_the_next_one_goes_on():
+    net = small.model()
+    opt = laconic.DistributedOptimizer(torch.optim.SGD(net.parameters(), lr=0.1), laconic.ModelAveraging(steps=3))
+    start = small.values(net)
+    for step in range(3):
+        scenes.one_step(opt, net, 0, step, torch.nan if step == 1 else 1.0)
+    assert torch.equal(small.values(net), start)
+    assert (opt.traffic.rounds, opt.traffic.void_rounds) == (1, 1)
+    for step in range(3):
+        scenes.one_step(opt, net, 0, step)
+    assert not torch.equal(small.values(net), start)
+    assert (opt.traffic.rounds, opt.traffic.void_rounds) == (2, 1)

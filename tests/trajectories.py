@@ -1,0 +1,211 @@
+"""Toy problems in float64 with keyed noise, and one algorithm's run on them, round by round.
+
+Letters: d parameters, n workers, t the round. State with number t is what there is before round t.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laconic.contract import Algorithm
+from laconic.drivers.halves import Inputs
+from laconic.drivers.simulated import Simulated
+from laconic.keys import make_key
+
+torch.set_num_threads(1)
+
+
+def normal(*shape: int, key: int) -> Tensor:
+    """Standard normal numbers that depend on the key alone, float64."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(key >> 1), dtype=torch.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What n workers minimise together. `gradient(rank, t, x)` is worker `rank`'s stochastic gradient at x (d,)."""
+
+    start: Tensor
+    n_workers: int
+    gradient: Callable[[int, int, Tensor], Tensor]
+    gap: Callable[[Tensor], float]  # how far the loss at x is above its minimum
+
+    @property
+    def d(self) -> int:
+        return self.start.numel()
+
+    def dealt(self, order: Sequence[int]) -> "Problem":
+        """The same data in other hands: worker `rank` draws what worker `order[rank]` drew."""
+        return replace(self, gradient=lambda rank, t, x: self.gradient(order[rank], t, x))
+
+
+def quadratic(*, d: int = 37, n_workers: int = 4, noise: float = 0.3, seed: int = 0) -> Problem:
+    """f_n(x) = (x - b_n)' A (x - b_n) / 2 with a diagonal A in [0.5, 1.5] that all share and b_n of each worker."""
+    curvature = 0.5 + torch.rand(d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    targets = normal(n_workers, d, key=make_key(seed, "data", 0, 0, "targets"))
+
+    def gradient(rank: int, t: int, x: Tensor) -> Tensor:
+        error = noise * normal(d, key=make_key(seed, "data", rank, t, "noise"))
+        return curvature.to(x) * (x - targets[rank].to(x)) + error.to(x)
+
+    def gap(x: Tensor) -> float:
+        return float((curvature * (x - targets.mean(0)).square()).sum() / 2)
+
+    return Problem(start=torch.zeros(d, dtype=torch.float64), n_workers=n_workers, gradient=gradient, gap=gap)
+
+
+def linear(slope: Tensor, *, n_workers: int = 2) -> Problem:
+    """f(x) = slope' x: a constant gradient (d,), the same for all workers, and no minimum."""
+    return Problem(
+        start=torch.zeros_like(slope), n_workers=n_workers,
+        gradient=lambda rank, t, x: slope, gap=lambda x: float("inf"),
+    )  # fmt: skip
+
+
+def logistic(*, samples: int = 2000, d: int = 20, n_workers: int = 8, batch: int = 10, seed: int = 0) -> Problem:
+    """Mean log-loss of labels drawn from a true model; each worker draws its batches from all samples."""
+    points = normal(samples, d, key=make_key(seed, "data", 0, 0, "points"))
+    truth = 0.6 * normal(d, key=make_key(seed, "data", 0, 0, "truth"))
+    heads = torch.rand(samples, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    labels = (heads < torch.sigmoid(points @ truth)).double()
+    signed = points * (1 - 2 * labels)[:, None]  # the loss is the mean of log(1 + exp(signed @ x))
+
+    def gradient(rank: int, t: int, x: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(make_key(seed, "data", rank, t, "batch") >> 1)
+        drawn = signed[torch.randint(samples, (batch,), generator=generator)]
+        return torch.sigmoid(drawn @ x) @ drawn / batch
+
+    def loss(x: Tensor) -> float:
+        return float(torch.nn.functional.softplus(signed @ x).mean())
+
+    best = torch.zeros(d, dtype=torch.float64)
+    for _ in range(20):  # Newton's method
+        odds = torch.sigmoid(signed @ best)
+        hessian = signed.T @ (signed * (odds * (1 - odds))[:, None])
+        best -= torch.linalg.solve(hessian, signed.T @ odds)
+    lowest = loss(best)
+    start = torch.zeros(d, dtype=torch.float64)
+    return Problem(start=start, n_workers=n_workers, gradient=gradient, gap=lambda x: loss(x) - lowest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Everything before round t: where the model is, what each worker's gradient there is, and what is remembered."""
+
+    t: int
+    lr: float
+    x: Tensor  # (d,)
+    gradients: Tensor  # (n, d)
+    debts: Tensor  # (n, d), the workers'
+    momenta: Tensor  # (n, d)
+    server_debt: Tensor  # (d,)
+
+    @property
+    def owed(self) -> Tensor:
+        """Om_t of the papers: the server's debt and the mean of the workers'."""
+        return self.server_debt + self.debts.mean(0)
+
+
+class Run:
+    """An algorithm at work on a problem, in the simulator, with plain SGD as the inner optimizer."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        problem: Problem,
+        *,
+        lr: float | Callable[[int], float] = 0.1,
+        dtype: torch.dtype = torch.float64,
+        server: str = "rank0",
+        **setup: Any,
+    ) -> None:
+        """setup: what else `Simulated` takes: layers, seed, link, delivery_seed, ..."""
+        self.problem = problem
+        self.lr_at = lr if callable(lr) else lambda t: lr
+        self.x = problem.start.to(dtype)
+        self.t = 0
+        self.sim = Simulated(
+            algorithm, d=problem.d, n_workers=problem.n_workers, dtype=dtype, server=server,
+            descend=self._descended, **setup,
+        )  # fmt: skip
+
+    def _descended(self, direction: Tensor) -> Tensor:
+        return self.x - self.lr_at(self.t) * direction
+
+    def gradients(self) -> list[Tensor]:
+        """Each worker's gradient at this moment."""
+        return [self.problem.gradient(rank, self.t, self.x) for rank in range(self.problem.n_workers)]
+
+    def step(self) -> Tensor:
+        """One round; returns what the workers applied."""
+        algorithm, lr = self.sim.job.algorithm, self.lr_at(self.t)
+        gradients = self.gradients()
+
+        def inputs_of(rank: int) -> Inputs:
+            vector = gradients[rank] if algorithm.consumes == "gradient" else -lr * gradients[rank]
+            return Inputs(vector=vector, parameters=self.x.clone, lr=lr)
+
+        result = self.sim.round(inputs_of).of(0)
+        self.x = result.clone() if algorithm.returns == "parameters" else self.x - lr * result
+        self.t += 1
+        return result
+
+    def state(self) -> State:
+        """A snapshot of this moment."""
+        memories = [worker.me.memory for worker in self.sim.workers]
+        slices = [half.hub.memory["debt"] for half in self.sim.servers]
+        return State(
+            t=self.t, lr=self.lr_at(self.t), x=self.x, gradients=torch.stack(self.gradients()),
+            debts=torch.stack([memory["debt"] for memory in memories]),
+            momenta=torch.stack([memory["momentum"] for memory in memories]),
+            server_debt=torch.cat(slices) if slices else torch.zeros_like(self.x),
+        )  # fmt: skip
+
+    def states(self, rounds: int) -> Iterator[State]:
+        """The state before each of the next rounds, and the one after the last: rounds + 1 in all."""
+        for _ in range(rounds):
+            yield self.state()
+            self.step()
+        yield self.state()
+
+    def path(self, rounds: int) -> Tensor:
+        """Where the model is after each of the next rounds: (rounds, d)."""
+        points = []
+        for _ in range(rounds):
+            self.step()
+            points.append(self.x)
+        return torch.stack(points)
+
+
+class LossyRun(Run):
+    """The packets of the workers in `lost(t)` never reach the server, and those workers learn of it."""
+
+    def __init__(self, algorithm: Algorithm, problem: Problem, lost: Callable[[int], set[int]], **rest: Any) -> None:
+        super().__init__(algorithm, problem, **rest)
+        self.lost = lost
+
+    def step(self) -> Tensor:
+        lr, lost, workers, server = self.lr_at(self.t), self.lost(self.t), self.sim.workers, self.sim.servers[0]
+        for worker, gradient in zip(workers, self.gradients(), strict=True):
+            worker.begin(self.t, Inputs(vector=gradient, parameters=self.x.clone, lr=lr))
+        frames = {worker.rank: worker.outgoing()[0] for worker in workers}
+        arrived = {rank: frame for rank, frame in frames.items() if rank not in lost}
+        answer = server.answer(self.t, 0, lr, arrived)
+        for worker in workers:
+            worker.hear([answer], heard=worker.rank not in lost)
+            worker.close()
+        server.close(happened=True)
+        result = workers[0].result
+        assert result is not None
+        self.x = self.x - lr * result
+        self.t += 1
+        return result
+
+
+def assert_same(left: Tensor, right: Tensor, *terms: Tensor, to: float = 1e-12) -> None:
+    """left = right up to `to` times the largest entry of either, or of the terms they were added up from."""
+    size = max(float(term.abs().max()) for term in (left, right, *terms))
+    worst = float((left - right).abs().max())
+    assert worst <= to * size, f"{worst:.3g} apart, where rounding allows {to * size:.3g}"

@@ -1,0 +1,268 @@
+"""Packet -> bytes -> packet, and the bytes themselves as wire/FORMAT.md draws them."""
+
+import re
+import struct
+import zlib
+from importlib.resources import files
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laconic.compressors import signs
+from laconic.kernels import plain
+from laconic.keys import make_key
+from laconic.wire import HEAD_BYTES, Dense, Frame, Head, ScaledSigns, Signs, decode, encode
+from laconic.wire.codec import most_body_bytes
+from packets import (
+    HEAD,
+    KEY,
+    VALUE_TYPES,
+    assert_same_packet,
+    bytes_of,
+    dense_packets,
+    flags,
+    heads,
+    packets,
+    resealed,
+    samples,
+    scaled_sign_packets,
+    sign_packets,
+    signs_of,
+    vectors,
+)
+
+MOST = 1 << 32
+WIDTH = {torch.float32: 32, torch.float64: 64, torch.bfloat16: 16}
+
+
+def page() -> str:
+    return files("laconic.wire").joinpath("FORMAT.md").read_text(encoding="utf-8")
+
+
+def test_the_frame_drawn_in_the_page_is_what_the_encoder_makes():
+    dump = re.findall(r"^ {4}00[0-9a-f]0  ((?:[0-9a-f]{2} ?)+)$", page(), re.MULTILINE)
+    drawn = bytes.fromhex(" ".join(dump))
+    vector = torch.tensor([1.0, -2.0, 3.0, -4.0, -5.0, 0.0, -0.5, 8.0, 9.0, -1.0, -1.0, -7.0])
+    key = make_key(1, "worker", 3, 7, "mask")
+    assert key == KEY
+    assert bytes_of(signs(vector, keep=0.5, key=key, first=2)) == drawn
+    assert drawn == bytes.fromhex(
+        "01 04 00 00 03 00 00 00 07 00 00 00 15 bf 82 1f 16 00 00 00 00 00 00 00 09 00 00 00 00 00 00 00"
+        "02 00 00 00 0c 00 00 00 c1 8e 23 26 4e 65 06 48 ff ff ff 7f ad 01"
+    )
+    frame = decode(drawn, most=14)
+    assert frame.head == HEAD
+    assert frame.packet is not None
+    words = re.search(r"The dense form is ([-+01 ]+)\.", page())
+    assert words is not None
+    assert frame.packet.dense().tolist() == [float(word) for word in words[1].split()]
+
+
+def test_the_hashes_listed_in_the_page_are_the_ones_computed():
+    rows = re.findall(r"^\| ([0-9a-f]+) \| ((?:[0-9a-f]{8} ?){4}) \|$", page(), re.MULTILINE)
+    assert len(rows) == 2
+    for key, listed in rows:
+        hashes = plain.hash32(0, 4, int(key, 16)).tolist()
+        assert [f"{word % 2**32:08x}" for word in hashes] == listed.split()
+
+
+def test_the_head_is_laid_out_byte_by_byte():
+    head = Head(role="server", rank=0x0201, round=0x06050403, exchange=9)
+    data = bytes_of(Dense(values=torch.tensor([1.0], dtype=torch.float64)), head)
+    body = bytes.fromhex("00000000 01000000 000000000000f03f")
+    blank = bytes.fromhex("01 03 01 09 0102 01 00 03040506 00000000 1000000000000000 4000000000000000")
+    assert data == blank[:12] + struct.pack("<I", zlib.crc32(blank + body)) + blank[16:] + body
+    assert zlib.crc32(b"123456789") == 0xCBF43926  # the CRC-32 that the page names
+
+
+def test_a_notice_is_a_head_and_nothing_else():
+    blank = "03 00 00 00 07 00 00 00 00 00 00 00 0000000000000000 0100000000000000"
+    assert bytes_of(None) == resealed(bytes.fromhex("01 01 00 00" + blank))
+    assert bytes_of(None, void=True) == resealed(bytes.fromhex("01 02 00 00" + blank))
+
+
+@pytest.mark.parametrize(("dtype", "values"), [(torch.float32, "0000c03f 000000c0"), (torch.bfloat16, "c03f 00c0")])
+def test_dense_values_follow_their_range_little_endian(dtype, values):
+    data = bytes_of(Dense(values=torch.tensor([1.5, -2.0], dtype=dtype), first=258))
+    assert data[HEAD_BYTES:] == bytes.fromhex("02010000 02000000" + values)
+
+
+def test_signs_fill_bytes_from_the_lowest_bit_up():
+    negative = torch.tensor([True] + 7 * [False] + [False, True])
+    data = bytes_of(signs_of(negative, key=0x0807060504030201))
+    assert data[HEAD_BYTES:] == bytes.fromhex("00000000 0a000000 0102030405060708 ffffffff 01 02")
+
+
+def test_signs_of_which_none_is_kept_have_no_bits():
+    data = bytes_of(signs_of(torch.tensor([True, False, True]), key=0, threshold=1))
+    assert data[HEAD_BYTES:] == bytes.fromhex("00000000 03000000 0000000000000000 00000000")
+    assert torch.equal(decode(data, 3).packet.dense(), torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "fields"),
+    [
+        ((5,), "05000000 01000000"),
+        ((2, 2, 1), "02000000 03000000"),
+        ((1, 1, 1, 1, 1), "01000000 05000000"),
+        ((1, 4), "00000000 02000000 01000000 04000000"),
+        ((3, 1, 1), "00000000 03000000 03000000 01000000 01000000"),
+    ],
+)
+def test_a_table_of_block_lengths_is_sent_only_where_no_size_says_it(lengths, fields):
+    scales = torch.full((len(lengths),), 0.5)
+    negative = torch.tensor([False, True, False, False, True])
+    data = bytes_of(ScaledSigns(negative=negative, scales=scales, lengths=lengths, first=7))
+    assert data[HEAD_BYTES:] == bytes.fromhex("07000000 05000000" + fields + len(lengths) * "0000003f" + "12")
+    assert decode(data, 12).packet.lengths == lengths
+
+
+@settings(deadline=None, max_examples=300)
+@given(packets, heads)
+def test_what_is_read_is_what_was_written(packet, head):
+    data = encode(Frame(head=head, packet=packet))
+    frame = decode(data, MOST)
+    assert frame.head == head
+    assert not frame.void
+    assert_same_packet(packet, frame.packet)
+    assert torch.equal(packet.dense(), frame.packet.dense())
+    assert (frame.packet.count, frame.packet.dtype) == (packet.count, packet.dtype)
+    assert frame.packet.dense().dtype == packet.dtype
+    assert decode(bytes(data.numpy()), MOST).head == head
+
+
+@given(heads, st.booleans())
+def test_a_notice_is_read_as_it_was_written(head, void):
+    frame = decode(encode(Frame(head=head, packet=None, void=void)), most=1)
+    assert frame == Frame(head=head, packet=None, void=void)
+    assert frame.payload_bits == 1
+
+
+@settings(deadline=None)
+@given(st.one_of(dense_packets(), sign_packets()), st.data())
+def test_parts_add_up_to_the_whole_and_travel_alone(packet, data):
+    stop = packet.first + packet.count
+    cut = data.draw(st.integers(packet.first + 1, stop)) if packet.count > 1 else stop
+    parts = [packet.part(packet.first, cut)] + ([packet.part(cut, stop)] if cut < stop else [])
+    assert [(part.first, part.first + part.count) for part in parts] == [(packet.first, cut), (cut, stop)][: len(parts)]
+    heard = [decode(bytes_of(part), MOST).packet for part in parts]
+    assert torch.equal(torch.cat([part.dense() for part in heard]), packet.dense())
+    assert sum(part.payload_bits for part in heard) == packet.payload_bits
+    total = torch.zeros(packet.count, dtype=torch.float64)
+    for part in heard:
+        part.add_to(total[part.first - packet.first :][: part.count])
+    assert torch.equal(total, packet.dense().double())
+
+
+@settings(deadline=None)
+@given(sign_packets(), st.data())
+def test_a_part_of_a_part_is_the_part_of_the_whole(packet, data):
+    stop = packet.first + packet.count
+    bounds = sorted(data.draw(st.lists(st.integers(packet.first, stop), min_size=4, max_size=4, unique=False)))
+    outer_first, first, last, outer_stop = bounds
+    assert_same_packet(packet.part(outer_first, outer_stop).part(first, last), packet.part(first, last))
+
+
+def test_scaled_signs_refuse_to_be_cut():
+    packet = ScaledSigns(negative=torch.tensor([True, False]), scales=torch.ones(1), lengths=(2,), first=0)
+    with pytest.raises(AssertionError, match="separable"):
+        packet.part(0, 1)
+
+
+@settings(deadline=None)
+@given(vectors(torch.float64))
+def test_dense_payload_is_the_width_of_every_value(values):
+    for dtype in VALUE_TYPES:
+        packet = Dense(values=values.to(dtype))
+        data = encode(Frame(head=HEAD, packet=packet))
+        assert packet.payload_bits == WIDTH[dtype] * packet.count == 8 * (len(data) - HEAD_BYTES - 8)
+
+
+@settings(deadline=None)
+@given(sign_packets())
+def test_signs_payload_is_exactly_the_number_kept(packet):
+    kept = packet.count if packet.mask is None else int(packet.mask.sum())
+    data = encode(Frame(head=HEAD, packet=packet))
+    assert packet.payload_bits == kept
+    assert len(data) == HEAD_BYTES + 20 + -(-kept // 8)
+
+
+@settings(deadline=None)
+@given(scaled_sign_packets())
+def test_scaled_signs_payload_is_a_bit_each_and_a_width_for_every_block(packet):
+    assert packet.payload_bits == packet.count + WIDTH[packet.dtype] * len(packet.lengths)
+
+
+@settings(deadline=None)
+@given(packets)
+def test_no_body_is_longer_than_its_bound(packet):
+    longest = most_body_bytes(packet.count)
+    assert len(bytes_of(packet)) - HEAD_BYTES <= longest
+
+
+def test_the_longest_body_is_within_the_bound():
+    lengths = (1, *(999 * (2, 1)), 1)
+    count = sum(lengths)
+    packet = ScaledSigns(
+        negative=torch.zeros(count, dtype=torch.bool),
+        scales=torch.ones(len(lengths), dtype=torch.float64),
+        lengths=lengths,
+        first=0,
+    )
+    assert len(bytes_of(packet)) - HEAD_BYTES <= most_body_bytes(count)
+
+
+@settings(deadline=None)
+@given(flags)
+def test_a_scaled_sign_is_its_blocks_scale_with_its_sign(negative):
+    count = negative.numel()
+    packet = ScaledSigns(negative=negative, scales=torch.arange(1.0, count + 1), lengths=(1,) * count, first=0)
+    expected = [-(i + 1.0) if minus else i + 1.0 for i, minus in enumerate(negative.tolist())]
+    assert packet.dense().tolist() == expected
+
+
+@pytest.mark.parametrize("name", samples())
+@pytest.mark.parametrize("shift", range(1, 9))
+def test_a_slice_of_a_larger_buffer_is_read_wherever_it_starts(name, shift):
+    data = samples()[name]
+    buffer = torch.frombuffer(bytearray(bytes(shift) + data + bytes(3)), dtype=torch.uint8)
+    elsewhere = torch.frombuffer(bytearray(bytes(shift) + data), dtype=torch.uint8, offset=shift)
+    for piece in (buffer[shift : shift + len(data)], elsewhere):
+        frame = decode(piece, most=50)
+        assert bytes(encode(frame).numpy()) == data
+
+
+def test_a_buffer_with_gaps_is_read():
+    data = samples()["dense float64"]
+    spread = torch.zeros(2 * len(data), dtype=torch.uint8)
+    spread[::2] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    assert bytes(encode(decode(spread[::2], most=5)).numpy()) == data
+
+
+def test_dense_values_are_read_in_place():
+    data = encode(Frame(head=HEAD, packet=Dense(values=torch.tensor([1.0, 2.0]))))
+    frame = decode(data, most=2)
+    assert isinstance(frame.packet, Dense)
+    assert frame.packet.values.data_ptr() == data.data_ptr() + HEAD_BYTES + 8
+
+
+def test_a_strided_vector_is_sent_in_its_own_order():
+    column = torch.arange(12.0).view(4, 3)[:, 1]
+    assert decode(bytes_of(Dense(values=column)), 4).packet.dense().tolist() == [1.0, 4.0, 7.0, 10.0]
+    assert decode(bytes_of(Dense(values=column[2:3])), 1).packet.dense().tolist() == [7.0]
+
+
+def test_bfloat16_values_are_widened_and_other_types_kept():
+    for dtype, dense_dtype in zip(VALUE_TYPES, (torch.float32, torch.float64, torch.float32), strict=True):
+        packet = decode(bytes_of(Dense(values=torch.ones(3, dtype=dtype))), 3).packet
+        assert packet.dense().dtype == packet.dtype == dense_dtype
+        assert packet.value_type == dtype
+
+
+def test_the_mask_that_a_reader_works_out_is_the_writers():
+    packet = signs_of(torch.ones(1000, dtype=torch.bool), first=77, threshold=3 << 29)
+    heard = decode(bytes_of(packet), 1077).packet
+    assert isinstance(heard, Signs)
+    assert torch.equal(heard.mask, packet.mask)

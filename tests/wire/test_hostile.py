@@ -1,0 +1,314 @@
+"""A reader trusts nobody: whatever is wrong with a buffer is a WireError, and costs no memory."""
+
+import contextlib
+import resource
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laconic.wire import HEAD_BYTES, Dense, Frame, ScaledSigns, WireError, decode, encode
+from laconic.wire.codec import KINDS, most_body_bytes
+from laconic.wire.head import body_bytes_of
+from packets import bytes_of, flipped, packets, patched, resealed, samples, signs_of
+
+MOST = 50
+SAMPLES = samples()
+PACKETS = [name for name in SAMPLES if name not in ("skip", "void")]
+LIES = (0, 1, 2, 3, 7, 8, 9, 50, 51, 255, 256, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
+FIELDS = {"dense": 2, "signs": 5, "scaled signs": 4}  # how many u32 a body starts with; a key is two of them
+
+
+def believed(data: bytes, most: int = MOST) -> Frame | None:
+    """The frame, or None for a WireError. What is believed must hold together: one packet has one encoding."""
+    try:
+        frame = decode(data, most)
+    except WireError:
+        return None
+    if frame.packet is not None:
+        dense = frame.packet.dense()
+        assert dense.shape == (frame.packet.count,)
+        assert frame.packet.first + frame.packet.count <= most
+        assert bool(torch.isfinite(dense).all())
+    assert bytes(encode(frame).numpy()) == data
+    return frame
+
+
+def with_body(data: bytes, body: bytes) -> bytes:
+    """The frame with another body, whose length its head tells truly."""
+    return resealed(data[:16] + struct.pack("<Q", len(body)) + data[24:HEAD_BYTES] + body)
+
+
+@contextlib.contextmanager
+def little_memory(n_bytes: int = 64 << 20):
+    """Refuse this process more than `n_bytes` of new memory, so that a large allocation fails instead of passing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def test_the_samples_are_frames():
+    assert all(believed(data) is not None for data in SAMPLES.values())
+    assert {type(decode(data, MOST).packet) for data in SAMPLES.values()} == {type(None), *KINDS.values()}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_no_prefix_of_a_frame_is_a_frame(name):
+    data = SAMPLES[name]
+    for cut in range(len(data)):
+        with pytest.raises(WireError):
+            decode(data[:cut], MOST)
+        with pytest.raises(WireError):
+            decode(torch.frombuffer(bytearray(data + b"\0"), dtype=torch.uint8)[:cut], MOST)
+
+
+@settings(deadline=None, max_examples=50)
+@given(packets, st.data())
+def test_no_prefix_of_any_frame_is_a_frame(packet, data):
+    whole = bytes_of(packet)
+    with pytest.raises(WireError):
+        decode(whole[: data.draw(st.integers(0, len(whole) - 1))], 1 << 32)
+
+
+@pytest.mark.parametrize("name", PACKETS)
+def test_no_prefix_of_a_body_is_a_body(name):
+    data = SAMPLES[name]
+    for cut in range(len(data) - HEAD_BYTES):
+        with pytest.raises(WireError):
+            decode(with_body(data, data[HEAD_BYTES : HEAD_BYTES + cut]), MOST)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("tail", [b"\0", b"\xff", bytes(8), bytes(100)])
+def test_nothing_may_follow_a_frame(name, tail):
+    data = SAMPLES[name]
+    for longer in (data + tail, resealed(data + tail), with_body(data, data[HEAD_BYTES:] + tail)):
+        with pytest.raises(WireError):
+            decode(longer, MOST)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_no_flipped_bit_goes_unseen(name):
+    data = SAMPLES[name]
+    for bit in range(8 * len(data)):
+        with pytest.raises(WireError):
+            decode(flipped(data, bit), MOST)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_flipped_bit_under_a_matching_checksum_gives_an_error_or_a_packet(name):
+    data = SAMPLES[name]
+    outcomes = [believed(resealed(flipped(data, bit))) for bit in range(8 * len(data))]
+    in_version, in_reserved = outcomes[:8], outcomes[56:64]
+    in_lengths = outcomes[128:256]
+    assert not any(in_version + in_reserved + in_lengths)
+    assert all(outcomes[32:48] + outcomes[64:128])  # rank, round and checksum hold any number
+
+
+@pytest.mark.parametrize("name", PACKETS)
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lying_field_gives_an_error_or_a_packet(name, lie):
+    data = SAMPLES[name]
+    fields = FIELDS[decode(data, MOST).packet.name]
+    for field in range(fields):
+        lying = patched(data, HEAD_BYTES + 4 * field, "I", lie)
+        for most in (1, MOST, 1 << 20):
+            believed(lying, most)
+
+
+@pytest.mark.parametrize("name", PACKETS)
+@pytest.mark.parametrize("lie", [*LIES, 2**60, 2**63, 2**64 - 1])
+def test_a_lying_length_or_payload_is_an_error(name, lie):
+    data = SAMPLES[name]
+    for at, truth in ((16, len(data) - HEAD_BYTES), (24, decode(data, MOST).packet.payload_bits)):
+        if lie != truth:
+            with pytest.raises(WireError):
+                decode(patched(data, at, "Q", lie), MOST)
+
+
+@pytest.mark.parametrize(
+    ("size", "blocks"),
+    [(4, 2), (4, 4), (0, 3), (3, 3), (6, 3), (0, 0), (11, 0), (12, 1), (2**32 - 1, 1), (0, 2**32 - 1)],
+)
+def test_lying_block_counts_are_refused(size, blocks):
+    data = patched(SAMPLES["blocks of 4"], HEAD_BYTES + 8, "I", size)
+    with pytest.raises(WireError, match="scaled signs"):
+        decode(patched(data, HEAD_BYTES + 12, "I", blocks), MOST)
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ((2, 8, 2), "add up"),
+        ((0, 10, 1), "add up"),
+        ((2**32 - 1, 11, 1), "add up"),
+        ((2, 9, 0), "add up"),
+        ((4, 4, 3), "where a block size of 4 says the same"),
+    ],
+)
+def test_a_table_of_lengths_must_add_up_and_be_needed(table, reason):
+    data = bytearray(SAMPLES["uneven blocks"])
+    struct.pack_into("<3I", data, HEAD_BYTES + 16, *table)
+    with pytest.raises(WireError, match=reason):
+        decode(resealed(data), MOST)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "reason"),
+    [
+        (0, 0, "version 0 of the format; this is a reader of version 1"),
+        (0, 2, "version 2"),
+        (1, 0, "unknown packet kind 0; known: 3, 4, 5"),
+        (1, 6, "unknown packet kind 6"),
+        (1, 255, "unknown packet kind 255"),
+        (2, 2, "role 2"),
+        (6, 3, "value type 3"),
+        (7, 1, "reserved byte 1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["skip", "dense float32", "kept signs", "blocks of 4"])
+def test_what_the_version_does_not_know_is_refused_by_name(name, at, value, reason):
+    with pytest.raises(WireError, match=reason):
+        decode(patched(SAMPLES[name], at, "B", value), MOST)
+
+
+@pytest.mark.parametrize("name", ["skip", "void"])
+@pytest.mark.parametrize("change", [(6, "B", 1), (6, "B", 2), (24, "Q", 0), (24, "Q", 2)])
+def test_a_notice_carries_one_bit_and_no_type(name, change):
+    with pytest.raises(WireError, match="a notice has no body, one payload bit and value type 0"):
+        decode(patched(SAMPLES[name], *change), MOST)
+    with pytest.raises(WireError, match="a notice has no body"):
+        decode(with_body(SAMPLES[name], b"\0"), MOST)
+
+
+@pytest.mark.parametrize("name", PACKETS)
+def test_coordinates_outside_the_vector_are_refused(name):
+    packet = decode(SAMPLES[name], MOST).packet
+    stop = packet.first + packet.count
+    assert believed(SAMPLES[name], most=stop)
+    for most in (0, 1, stop - 1):
+        with pytest.raises(
+            WireError, match=f"coordinates {packet.first} .. {stop - 1} are not within a vector of {most}"
+        ):
+            decode(SAMPLES[name], most)
+    with pytest.raises(WireError, match="not within"):
+        decode(patched(SAMPLES[name], HEAD_BYTES, "I", 2**32 - 1), MOST)
+
+
+@pytest.mark.parametrize("name", ["all signs", "kept signs", "one block", "blocks of 4", "uneven blocks"])
+def test_padding_that_is_not_zero_is_refused(name):
+    data = SAMPLES[name]
+    packet = decode(data, MOST).packet
+    n_padding = -packet.negative.numel() % 8
+    assert n_padding > 0
+    for bit in range(8 - n_padding, 8):
+        with pytest.raises(WireError, match="padding"):
+            decode(resealed(flipped(data, 8 * (len(data) - 1) + bit)), MOST)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_values_and_scales_that_are_not_finite_are_refused(dtype, value):
+    values = torch.tensor([1.0, value, 2.0], dtype=dtype)
+    dense = Dense(values=values)
+    scaled = ScaledSigns(negative=torch.zeros(6, dtype=torch.bool), scales=values, lengths=(2, 2, 2), first=0)
+    assert not dense.finite
+    assert not scaled.finite
+    with pytest.raises(WireError, match="inf or NaN among the values"):
+        decode(bytes_of(dense), MOST)
+    with pytest.raises(WireError, match="a scale is negative, inf or NaN"):
+        decode(bytes_of(scaled), MOST)
+
+
+def test_a_negative_scale_is_refused():
+    negative = torch.zeros(2, dtype=torch.bool)
+    data = bytes_of(ScaledSigns(negative=negative, scales=torch.tensor([1.0, -1e-40]), lengths=(1, 1), first=0))
+    with pytest.raises(WireError, match="a scale is negative"):
+        decode(data, MOST)
+
+
+def test_an_empty_packet_is_refused():
+    for packet in (Dense(values=torch.empty(0)), signs_of(torch.empty(0, dtype=torch.bool))):
+        with pytest.raises(WireError, match="not within"):
+            decode(bytes_of(packet), MOST)
+
+
+def test_a_body_longer_than_any_honest_one_is_refused_from_its_head_alone():
+    head = SAMPLES["dense float32"][:HEAD_BYTES]
+    assert body_bytes_of(head, most=28) == 28
+    with pytest.raises(WireError, match="promises 28 body bytes; at most 27 can belong to this vector"):
+        body_bytes_of(head, most=27)
+    for lie in (2**37, 2**60, 2**64 - 1):
+        with pytest.raises(WireError, match=f"promises {lie} body bytes"):
+            body_bytes_of(head[:16] + struct.pack("<Q", lie) + head[24:], most_body_bytes(2**32))
+    for cut in (0, 31):
+        with pytest.raises(WireError, match=f"a head of {cut} bytes"):
+            body_bytes_of(head[:cut], most=28)
+    with pytest.raises(WireError, match="version 9"):
+        body_bytes_of(b"\x09" + head[1:], most=28)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for the size of this process")
+def test_a_promise_of_much_is_refused_without_room_for_it():
+    torch.ones(1 << 16).sum()  # whatever torch sets up once is set up
+    with little_memory():
+        with pytest.raises(RuntimeError, match="alloc"):
+            torch.ones(128 << 20, dtype=torch.uint8)  # the limit works
+        for name in PACKETS:
+            data = patched(SAMPLES[name], HEAD_BYTES, "I", 0)
+            for lie in (2**32 - 1, 2**31, 2**28):
+                assert believed(patched(data, HEAD_BYTES + 4, "I", lie), MOST) is None
+                if name != "kept signs" and name != "no sign kept":
+                    assert believed(patched(data, HEAD_BYTES + 4, "I", lie), 1 << 32) is None
+            for lie in (2**31, 2**60):
+                assert believed(patched(data, 16, "Q", lie), 1 << 32) is None
+        for size, blocks in ((1, 2**32 - 1), (0, 2**32 - 1), (2**32 - 1, 1), (0, 2**20), (1, 2**20)):
+            data = SAMPLES["blocks of 4"]
+            for at, value in ((4, 2**32 - 1), (0, 0), (8, size), (12, blocks)):
+                data = patched(data, HEAD_BYTES + at, "I", value)
+            assert believed(data, 1 << 32) is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for the size of this process")
+def test_a_mask_costs_no_more_than_the_readers_own_vector():
+    data = patched(SAMPLES["no sign kept"], HEAD_BYTES + 4, "I", 1 << 20)
+    with little_memory():
+        believed(data, most=1 << 20)
+
+
+def random_frame(rng: np.random.Generator) -> bytes:
+    """A frame that gets as far as a body's reader: head and checksum are right, the body is noise or a damaged body."""
+    n_noise = int(rng.integers(0, 169))
+    if rng.random() < 0.3:
+        kind, value_type = int(rng.integers(1, 6)), int(rng.integers(0, 3))
+        start = struct.pack("<BBBBHBBIIQQ", 1, kind, 0, 0, 0, value_type, 0, 0, 0, 0, int(rng.integers(0, 99)))
+        return with_body(start, rng.bytes(n_noise))
+    data = bytearray(SAMPLES[PACKETS[int(rng.integers(len(PACKETS)))]])
+    for at in rng.integers(HEAD_BYTES, len(data), size=int(rng.integers(0, 4))):
+        data[at] = int(rng.integers(256)) if rng.random() < 0.5 else data[at] ^ (1 << int(rng.integers(8)))
+    if rng.random() < 0.3:
+        data[6] = int(rng.integers(3))
+    if rng.random() < 0.2:
+        return with_body(bytes(data), bytes(data[HEAD_BYTES:])[:n_noise] + rng.bytes(n_noise % 5))
+    return resealed(data)
+
+
+def test_random_buffers_are_refused():
+    rng = np.random.default_rng(2024)
+    lengths = rng.integers(0, 201, size=85_000)
+    assert not any(believed(rng.bytes(int(length))) for length in lengths)
+
+
+def test_random_bodies_under_a_right_head_are_refused_or_hold_together():
+    rng = np.random.default_rng(2025)
+    kinds = [type(frame.packet) for _ in range(20_000) if (frame := believed(random_frame(rng))) is not None]
+    assert all(kinds.count(kind) > 200 for kind in KINDS.values())  # so the checks behind the last one were reached
+    assert len(kinds) < 10_000
