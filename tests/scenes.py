@@ -1,6 +1,7 @@
 """What one of several processes does in the tests of `DistributedOptimizer`; returns plain results for the parent."""
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -273,6 +274,19 @@ def in_two_groups(rank: int) -> Tensor:
     for round_ in range(10):
         one_step(opt, net, rank, round_)
     return small.values(net)
+
+
+def with_an_inner_scheduler(rank: int, server: str) -> tuple[float, list[str]]:
+    """The rate after 4 rounds, and the warnings, of a method whose model steps at the server alone."""
+    net = small.model()
+    opt = wrapped(net, "sgd-server", server)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(opt.inner, gamma=0.5)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for round_ in range(4):
+            one_step(opt, net, rank, round_)
+            schedule.step()
+    return opt.param_groups[0]["lr"], [str(warning.message) for warning in heard]
 
 
 def in_type(rank: int, name: str, dtype: torch.dtype) -> tuple[Tensor, str]:

@@ -332,3 +332,11 @@ def test_what_one_worker_owes_by_hand():
     assert run.step().tolist() == [2, 2]
     assert run.state().debts.tolist() == [[2, -2]]
     assert run.x.tolist() == [-4, 0]
+
+
+def test_signums_momentum_is_a_running_mean_by_hand():
+    """A constant slope of 8 and mu = 1/2: 4, 6, 7."""
+    run = Run(SignSGDMajorityVote(momentum=0.5), linear(torch.full((1,), 8.0, dtype=torch.float64)))
+    for expected in (4, 6, 7):
+        run.step()
+        assert run.state().momenta.tolist() == [[expected], [expected]]

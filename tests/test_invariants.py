@@ -347,11 +347,7 @@ def test_a_method_that_draws_nothing_does_not_depend_on_the_seed(name):
 
 
 def test_masks_differ_between_seeds_ranks_rounds_and_sides():
-    run = with_ledgers(Run(DropSign(c=1.0, server_c=1.0, keep=0.5), quadratic(n_workers=3), seed=3))
-    run.path(4)
-    up = [frame.packet.mask for worker in run.sim.workers for frame, _ in worker.meter.frames["up"]]
-    down = [frame.packet.mask for frame, _ in run.sim.workers[0].meter.frames["down"]]
-    other = with_ledgers(Run(DropSign(c=1.0, server_c=1.0, keep=0.5), quadratic(n_workers=3), seed=4))
-    other.path(4)
-    up += [frame.packet.mask for worker in other.sim.workers for frame, _ in worker.meter.frames["up"]]
-    assert len({tuple(mask.tolist()) for mask in up + down}) == 2 * 12 + 4
+    runs = [seeded("dropsign", seed) for seed in (3, 4)]
+    drawn = {tuple(f.packet.mask.tolist()) for r in runs for w in r.sim.workers for f, _ in w.meter.frames["up"]}
+    drawn |= {tuple(f.packet.mask.tolist()) for r in runs for f, _ in r.sim.workers[0].meter.frames["down"]}
+    assert len(drawn) == 2 * 6 * (3 + 1)

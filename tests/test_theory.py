@@ -174,39 +174,42 @@ def test_the_calibration_run_comes_as_near_as_it_did_in_numpy(name):
     assert mean_gap(Run(algorithm, logistic(), lr=lr), rounds=2000, last=200) < 5 * printed
 
 
+@pytest.mark.nightly
+def test_majority_vote_has_a_floor_that_error_compensation_has_not():
+    vote, compensated = (
+        mean_gap(Run(algorithm, logistic(), lr=lr), rounds=2000, last=200)
+        for algorithm, lr, _ in (CALIBRATION["signsgd-mv"], CALIBRATION["ec-sgd"])
+    )
+    assert vote > 10 * compensated
+
+
+SHORTENED = {name: CALIBRATION[name] for name in ("sgd", "ec-sgd", "signsgd-mv")} | {
+    "compskip": (CompSkip(c=2.0, server_c=2.0), 0.06, 0.0016),  # three times the rate, and the gap that SGD has
+    "dropsign": (DropSign(c=2.0, server_c=2.0), 0.06, 0.0016),
+}
+
+
 @pytest.fixture(scope="module")
 def shortened():
-    """A quarter of the rounds, with twice the rate where that is short: name -> (mean gap, largest debt)."""
+    """Three hundred rounds instead of two thousand: name -> (mean gap of the last fifty, largest debt)."""
     problem, outcome = logistic(), {}
-    for name, double in (("sgd", 1), ("ec-sgd", 1), ("signsgd-mv", 1), ("compskip", 2), ("dropsign", 2)):
-        algorithm, lr, _ = CALIBRATION[name]
-        run = Run(algorithm, problem, lr=double * lr)
+    for name, (algorithm, lr, _) in SHORTENED.items():
+        run = Run(algorithm, problem, lr=lr)
         gap, largest = 0.0, 0.0
-        for t in range(500):
+        for t in range(300):
             run.step()
-            gap += problem.gap(run.x) / 50 if t >= 450 else 0.0
+            gap += problem.gap(run.x) / 50 if t >= 250 else 0.0
             largest = max(largest, *(float(worker.me.memory["debt"].abs().max()) for worker in run.sim.workers))
         outcome[name] = (gap, largest)
     return outcome
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sgd", "ec-sgd", "signsgd-mv"])
-def test_a_quarter_of_the_calibration_run_is_within_its_margin(shortened, name):
-    assert shortened[name][0] < 5 * CALIBRATION[name][2]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["compskip", "dropsign"])
-def test_the_slow_starters_come_within_sgds_margin_in_a_quarter_of_the_run(shortened, name):
-    assert shortened[name][0] < 5 * CALIBRATION["sgd"][2]
-
-
-@pytest.mark.slow
-def test_majority_vote_has_a_floor_that_error_compensation_has_not(shortened):
-    assert shortened["signsgd-mv"][0] > 5 * shortened["ec-sgd"][0]
+@pytest.mark.parametrize("name", SHORTENED)
+def test_a_shortened_calibration_run_is_within_its_margin(shortened, name):
+    assert shortened[name][0] < 5 * SHORTENED[name][2]
 
 
 @pytest.mark.slow
 def test_decay_keeps_compskips_debts_well_below_dropsigns(shortened):
-    assert shortened["compskip"][1] < shortened["dropsign"][1] / 3
+    assert shortened["compskip"][1] < shortened["dropsign"][1] / 1.5

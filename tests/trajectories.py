@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from laconic.contract import Algorithm
-from laconic.drivers.halves import Inputs
+from laconic.drivers.halves import Answer, Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.keys import make_key
 
@@ -192,7 +192,7 @@ class LossyRun(Run):
             worker.begin(self.t, Inputs(vector=gradient, parameters=self.x.clone, lr=lr))
         frames = {worker.rank: worker.outgoing()[0] for worker in workers}
         arrived = {rank: frame for rank, frame in frames.items() if rank not in lost}
-        answer = server.answer(self.t, 0, lr, arrived)
+        answer = Answer.read(server.answer(self.t, 0, lr, arrived), self.sim.job, 0, self.t, 0)
         for worker in workers:
             worker.hear([answer], heard=worker.rank not in lost)
             worker.close()

@@ -141,6 +141,7 @@ class DistributedOptimizer(Optimizer):
             self._step_with_change()
         else:
             self._step_with_gradient(closure)
+        self.inner._opt_called = True  # type: ignore[attr-defined]  # nor does it step everywhere; schedulers would warn
         if self.algorithm.replicas_equal and self.check_every and self.driver.rounds % self.check_every == 0:
             self._compare_replicas()
         return loss

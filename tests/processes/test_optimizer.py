@@ -33,6 +33,7 @@ SCENES = {
     **{("bad", *case): (scenes.with_a_bad_round, *case, [torch.inf, torch.nan][i % 2]) for i, case in enumerate(BAD)},
     **{("scaler", *case): (scenes.with_a_scaler, *case) for case in SCALED},
     **{("counted", *case): (scenes.counted, *case) for case in COUNTED},
+    **{("schedule", server): (scenes.with_an_inner_scheduler, server) for server in ("rank0", "dedicated")},
     "two points": (scenes.at_two_points_and_late,),
     "halves": (scenes.in_two_groups,),
     **{("type", name): (scenes.in_type, name, torch.bfloat16) for name in SHORT},
@@ -249,6 +250,14 @@ def test_seconds_are_never_negative_and_grow(case, seen):
             assert all(later[name] >= earlier[name] for name in later)
             assert sum(later.values()) > sum(earlier.values())
         assert all(seconds[-1][name] > seconds[0][name] for name in seconds[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["rank0", "dedicated"])
+def test_a_scheduler_on_the_inner_optimizer_works_on_ranks_where_it_never_steps(server, seen):
+    for rate, warnings in seen["schedule", server]:
+        assert rate == laconic.GlobalReplica.toy_lr / 16
+        assert warnings == []
 
 
 @pytest.mark.slow

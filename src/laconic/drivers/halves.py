@@ -49,6 +49,20 @@ def all_finite(vector: Tensor) -> bool:
     return bool(torch.isfinite(vector.norm(1))) or bool(torch.isfinite(vector).all())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A server's decoded frame and how long it was."""
+
+    frame: Frame
+    n_bytes: int
+
+    @classmethod
+    def read(cls, data: Tensor, job: "Job", index: int, round_: int, exchange: int) -> "Answer":
+        """Decode what server `index` sent. One decoding serves any number of workers: packets are never changed."""
+        frame = read_frame(data, job, "server", index, round_, exchange, job.layout.shards[index])
+        return cls(frame=frame, n_bytes=data.numel())
+
+
 class WorkerHalf:
     """One worker: its generator, its memory, its meter."""
 
@@ -137,13 +151,13 @@ class WorkerHalf:
         whole = shard.count == self.job.d
         return self.packet if whole or self.packet is None else self.packet.part(shard.first, shard.stop)
 
-    def hear(self, replies: list[Tensor], *, heard: bool = True) -> None:
-        """Take the servers' frames, one for each shard, and run on to the next packet or the result."""
+    def hear(self, answers: list[Answer], *, heard: bool = True) -> None:
+        """Take the servers' answers, one for each shard, and run on to the next packet or the result."""
         parts = []
-        for index, (shard, data) in enumerate(zip(self.job.layout.shards, replies, strict=True)):
-            frame = read_frame(data, self.job, "server", index, self.me.round, self.exchange, shard)
+        for index, (shard, answer) in enumerate(zip(self.job.layout.shards, answers, strict=True)):
+            frame = answer.frame
             self.meter.frame(
-                "down", frame, data.numel(),
+                "down", frame, answer.n_bytes,
                 local=shard.node == self.node, flag_bit=self.job.algorithm.skips, lead=index == 0,
             )  # fmt: skip
             self.void = self.void or frame.void

@@ -12,7 +12,7 @@ from torch import Tensor
 from laconic.contract import Algorithm
 from laconic.drivers.channel import Channel
 from laconic.drivers.engine import ring_bytes
-from laconic.drivers.halves import Inputs, Job, ServerHalf, WorkerHalf, all_finite
+from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf, all_finite
 from laconic.drivers.layout import choose_layout
 from laconic.wire import Dense
 
@@ -163,7 +163,9 @@ class Processes:
             return any(half.void for half in self.servers)
         worker.me.link_bytes_per_s = self.channel.link_bytes_per_s
         mine = {self.layout.shards[index].node: reply for index, reply in replies.items()}
-        worker.hear([(mine | answers)[shard.node] for shard in layout.shards])
+        due = [(mine | answers)[shard.node] for shard in layout.shards]
+        heard = [Answer.read(data, self.job, index, self.rounds, exchange) for index, data in enumerate(due)]
+        worker.hear(heard)
         return worker.void
 
     def _swap(self, outgoing: dict[int, Tensor], expected: list[int], noun: str) -> dict[int, Tensor]:

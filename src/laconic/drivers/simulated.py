@@ -15,7 +15,7 @@ from torch import Tensor
 from laconic.clock import Clock
 from laconic.contract import Algorithm, ContractError, Side
 from laconic.drivers.engine import ring_bytes, ring_sum
-from laconic.drivers.halves import Inputs, Job, ServerHalf, WorkerHalf
+from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf
 from laconic.drivers.layout import choose_layout
 from laconic.network import Link, Network
 from laconic.schedules import Message, makespan_ns, ring
@@ -127,7 +127,8 @@ class Simulated:
             replies.append(server.answer(self.rounds, exchange, lr, {rank: outgoing[rank][index] for rank in ranks}))
         makespan_ns(self._messages(outgoing, replies), self.network)
         self._measure_links(outgoing, replies)
-        return lambda worker: worker.hear(replies)
+        answers = [Answer.read(reply, self.job, index, self.rounds, exchange) for index, reply in enumerate(replies)]
+        return lambda worker: worker.hear(answers)
 
     def _messages(self, outgoing: list[list[Tensor]], replies: list[Tensor]) -> list[Message]:
         """Who sends what to whom: in worker order to a single server, in slots between many (no port idles)."""
