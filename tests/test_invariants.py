@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-import laconic.algorithms  # enters them all
+from laconic import ALGORITHMS
 from laconic.algorithms.compskip import CompSkip
 from laconic.algorithms.dist_ef import DistEFBlockwise
 from laconic.algorithms.dropsign import DropSign
@@ -19,17 +19,15 @@ from laconic.algorithms.sgd_model import ModelAveraging
 from laconic.algorithms.sgd_server import GlobalReplica
 from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
 from laconic.compressors import DenseValues, Identity, ScaledSign, Sign, signs
-from laconic.contract import ALGORITHMS, ContractError, algorithm
+from laconic.contract import ContractError, algorithm
 from laconic.drivers.layout import LAYOUTS
 from laconic.kernels import plain
 from laconic.skipping import Never
 from laconic.wire import Dense, Meter, ScaledSigns, Signs, encode
 from trajectories import Run, assert_same, linear, normal, quadratic
 
-assert laconic.algorithms
-
 LAYERS = (20, 1, 16)  # of 37
-SAMPLES = {name: cls(**cls.toy) for name, cls in sorted(ALGORITHMS.items())} | {
+SAMPLES = {name: cls(**cls.toy) for name, cls in sorted(ALGORITHMS.items()) if not name.startswith("test-")} | {
     "ec-sgd, signs": ECSGD(compressor=Sign(keep=0.4), server_compressor=Sign()),
     "ec-sgd, bfloat16": ECSGD(
         compressor=DenseValues(value_type="bfloat16"), server_compressor=DenseValues(value_type="bfloat16")

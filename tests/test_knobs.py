@@ -27,6 +27,11 @@ class High(Checked):
     inner: object = knob(Low(depth=4), "what is below", kinds={"low": Low})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Higher(Checked):
+    above: object = knob(High(height=0.25, inner=Low(depth=9)), "what is above", kinds={"high": High})
+
+
 PLUGS = {"low": Low, "high": High}
 
 
@@ -158,6 +163,8 @@ def test_texts_become_values_of_the_knobs_types():
 def test_a_key_below_reaches_into_the_default_and_keeps_the_rest_of_it():
     assert from_text(Toy, {"plug.depth": "7"}, "toy").plug == Low(depth=7)
     assert from_text(High, {"height": "0.25"}, "toy").inner == Low(depth=4)
+    assert from_text(Higher, {"above.height": "0.75"}, "toy").above == High(height=0.75, inner=Low(depth=9))
+    assert from_text(Higher, {"above.inner.depth": "1"}, "toy").above == High(height=0.25, inner=Low(depth=1))
     assert from_text(High, {"inner.depth": "5", "height": "0.25"}, "toy") == High(height=0.25, inner=Low(depth=5))
 
 

@@ -20,7 +20,8 @@ def comparison(records: Sequence[Record]) -> Table:
         f"{first.driver}",
         title_justify="left",
         box=SIMPLE_HEAD,
-        padding=(0, 1),
+        padding=0,
+        show_edge=False,
     )
     for column in ("algorithm", "server"):
         table.add_column(column, no_wrap=True)

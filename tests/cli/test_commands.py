@@ -1,0 +1,150 @@
+"""The command line as a user meets it: what it prints, what it writes, and one line for every mistake."""
+
+import csv
+import json
+import tomllib
+
+import pytest
+from terminal import laconic
+
+import laconic as library
+
+QUICK = ("--epochs", "1", "--batch-size", "32")
+
+
+def test_list_names_every_algorithm():
+    ended = laconic("list")
+    assert ended.code == 0
+    assert all(name in ended.out for name in library.ALGORITHMS)
+
+
+@pytest.mark.parametrize("name", sorted(library.ALGORITHMS))
+def test_show_prints_source_symbols_knobs_with_ranges_and_claims(name):
+    ended = laconic("show", name)
+    cls = library.ALGORITHMS[name]
+    words = " ".join(ended.out.split())
+    assert ended.code == 0
+    assert cls.source.split(",")[0] in words
+    assert "Paper -> here" in words
+    assert "claims" in words
+    assert all(key in ended.out for key in cls().settings() if "." not in key)
+
+
+def test_the_accounting_of_compskip_reproduces_the_papers_figures():
+    ended = laconic("show", "compskip", "--accounting")
+    for figure in ("82.05 GB", "246.16 GB", "328.2 GB", "410.3 GB", "492.3 GB", "574.4 GB", "0.5"):
+        assert figure in ended.out
+
+
+def test_accounting_of_a_method_without_figures_says_so():
+    ended = laconic("show", "sgd", "--accounting")
+    assert ended.code == 2
+    assert "sgd has no published traffic figures" in ended.err
+
+
+@pytest.mark.slow
+def test_a_simulated_run_writes_config_metrics_summary_and_curves(tmp_path):
+    out = tmp_path / "run"
+    ended = laconic(
+        "run", "--algorithm", "compskip", "--set", "c=0.1", "--set", "skip.probability=0.4", "--workers", "3",
+        "--bandwidth", "10Mbit", "--latency", "5ms", "--epochs", "2", "--lr", "0.01", "--out", str(out),
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    config = tomllib.loads((out / "config.toml").read_text())
+    assert config["set"]["skip.probability"] == "0.4"
+    assert config["lr"] == 0.01
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert int(rows[1]["up_wire_bytes"]) > int(rows[0]["up_wire_bytes"]) > 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["parameters"] == 38410
+    assert summary["bits_per_worker_and_round"]["expected_paper_up"] == pytest.approx(0.6 * 0.3 * 38410)
+    assert float(rows[1]["seconds"]) > 2 * summary["traffic"]["rounds"] * 0.005
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_compare_prints_one_table_and_draws_one_picture(tmp_path):
+    ended = laconic(
+        "compare", "sgd", "signsgd-mv", "--set", "signsgd-mv.momentum=0.5", "--lr-of", "sgd=0.2", *QUICK,
+        "--out", str(tmp_path),
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert "sgd " in ended.out
+    assert "signsgd-mv" in ended.out
+    assert (tmp_path / "curves.png").exists()
+    config = tomllib.loads((tmp_path / "signsgd-mv" / "config.toml").read_text())
+    assert config["set"]["momentum"] == "0.5"
+    assert tomllib.loads((tmp_path / "sgd" / "config.toml").read_text())["lr"] == 0.2
+
+
+@pytest.mark.slow
+def test_a_run_repeated_with_one_seed_gives_the_same_numbers(tmp_path):
+    for place in ("a", "b"):
+        laconic("run", "-a", "dropsign", "--set", "c=0.1", "--set", "server_c=0.1", *QUICK, "--out", str(tmp_path / place))
+    assert (tmp_path / "a/metrics.csv").read_text() == (tmp_path / "b/metrics.csv").read_text()
+
+
+MISTAKES = {
+    "an unknown algorithm, with near misses": (
+        ("run", "-a", "compskp"), ("--algorithm 'compskp'", "did you mean compskip")),
+    "show of an unknown algorithm": (("show", "drop-sign"), ("'drop-sign'", "did you mean dropsign")),
+    "an unknown key, with near misses": (
+        ("run", "-a", "compskip", "--set", "keeep=0.2"), ("compskip: unknown key 'keeep'", "did you mean keep")),
+    "a key without a value": (("run", "-a", "compskip", "--set", "keep"), ("--set 'keep'", "KEY=VALUE")),
+    "a key given twice": (("run", "-a", "compskip", "--set", "c=1", "--set", "c=2"), ("--set c", "twice")),
+    "a probability out of range": (
+        ("run", "-a", "compskip", "--set", "skip.probability=1.5"), ("probability=1.5", "[0, 1)")),
+    "a share out of range": (("run", "-a", "dropsign", "--set", "keep=0"), ("keep=0", "(0, 1]")),
+    "a number that is none": (("run", "-a", "dropsign", "--set", "keep=much"), ("keep='much'", "must be a number")),
+    "no workers": (("run", "-a", "sgd", "--workers", "0"), ("--workers 0", "at least 1")),
+    "no epochs": (("run", "-a", "sgd", "--epochs", "0"), ("--epochs 0", "at least 1")),
+    "a batch larger than the data": (
+        ("run", "-a", "sgd", "--batch-size", "999999"), ("batch_size=999999", "359")),
+    "an unknown data set": (("run", "-a", "sgd", "--dataset", "mnits"), ("'mnits'", "did you mean mnist")),
+    "a data set without its files": (("run", "-a", "sgd", "--dataset", "mnist"), ("mnist", "--data")),
+    "a data folder that is not there": (
+        ("run", "-a", "sgd", "--dataset", "fashion-mnist", "--data", "/nowhere/at/all"),
+        ("train-images-idx3-ubyte", "sha256")),
+    "an unknown model": (("run", "-a", "sgd", "--model", "mpl"), ("'mpl'", "did you mean mlp")),
+    "an unknown server": (("run", "-a", "sgd", "--server", "rank1"), ("'rank1'", "did you mean rank0")),
+    "a server that the method does not admit": (
+        ("run", "-a", "ec-sgd", "--server", "sharded"), ("ec-sgd", "use rank0 or dedicated")),
+    "a rate without a unit": (("run", "-a", "sgd", "--bandwidth", "100"), ("100", "Mbit")),
+    "no bandwidth": (("run", "-a", "sgd", "--bandwidth", "0Mbit"), ("0Mbit", "above 0")),
+    "a bandwidth for real processes": (
+        ("run", "-a", "sgd", "--driver", "processes", "--bandwidth", "1Mbit"), ("--bandwidth", "simulated")),
+    "a learning rate of nothing": (("run", "-a", "sgd", "--lr", "0"), ("--lr 0", "above 0")),
+    "an unknown driver": (("run", "-a", "sgd", "--driver", "mpi"), ("'mpi'", "simulated, processes")),
+    "a port that is no port": (
+        ("run", "-a", "sgd", "--driver", "processes", "--port", "70000"), ("--port 70000", "65535")),
+    "a key of an algorithm that is not compared": (
+        ("compare", "sgd", "--set", "dropsign.c=1"), ("--set dropsign", "not among the algorithms compared")),
+    "an algorithm compared with itself": (("compare", "sgd", "sgd"), ("sgd is named twice",)),
+    "a file to load that is not there": (("--load", "nowhere.py", "list"), ("--load nowhere.py", "existing Python file")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_with_one_line_that_names_it_and_the_way_out(mistake):
+    arguments, expected = MISTAKES[mistake]
+    ended = laconic(*arguments)
+    assert ended.code == 2
+    assert "Traceback" not in ended.err
+    assert ended.err.startswith("error: ")
+    for words in expected:
+        assert words in ended.err, ended.err
+
+
+def test_a_truncated_data_file_is_refused_before_anything_starts(tmp_path):
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{name}-ubyte").write_bytes(b"\0\0\x08\x03" + bytes(10))
+    ended = laconic("run", "-a", "sgd", "--dataset", "mnist", "--data", str(tmp_path))
+    assert ended.code == 2
+    assert "train-images-idx3-ubyte" in ended.err
+
+
+def test_a_misspelt_option_is_refused():
+    ended = laconic("run", "-a", "sgd", "--epoch", "3")
+    assert ended.code == 2
+    assert "--epoch" in ended.err

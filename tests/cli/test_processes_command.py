@@ -1,0 +1,159 @@
+"""`laconic` with real processes: spawned, under torchrun, interrupted, with a rank that dies, with an algorithm of one's own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 150
+
+MINE = '''
+"""Halved gradients, for a test.
+
+Paper -> here: none.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laconic.compressors import dense
+from laconic import Algorithm, algorithm
+from laconic.knobs import knob
+
+
+@algorithm("halved")
+@dataclass(frozen=True, kw_only=True)
+class Halved(Algorithm):
+    """Everybody sends a share of its gradient."""
+
+    source: ClassVar[str] = "a test"
+    share: float = knob(0.5, "what is sent of each entry", within="(0, 1]")
+
+    def work(self, me):
+        reply = yield dense(self.share * me.gradient)
+        return reply.dense()
+
+    def serve(self, hub, inbox):
+        return dense(inbox.mean())
+
+    def paper_bits(self, d, layers=()):
+        return 32.0 * d, 32.0 * d
+'''
+
+DYING = MINE.replace("halved", "dying").replace(
+    "        reply = yield",
+    "        if me.rank == 2 and me.round == 5:\n            import os; os._exit(7)\n        reply = yield",
+)
+
+
+def command(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(BIN / "laconic"), *arguments], capture_output=True, text=True, timeout=LIMIT_S, check=False, **options
+    )
+
+
+def test_spawned_processes_and_the_simulator_report_the_same_accuracy_and_bytes(tmp_path):
+    found = {}
+    for driver in ("processes", "simulated"):
+        out = tmp_path / driver
+        ended = command(
+            "run", "-a", "compskip", "--driver", driver, "--workers", "3", "--epochs", "1", "--out", str(out)
+        )
+        assert ended.returncode == 0, ended.stderr
+        summary = json.loads((out / "summary.json").read_text())
+        found[driver] = (summary["test_accuracy"], summary["traffic"]["up"], summary["traffic"]["down"])
+    assert found["processes"] == found["simulated"]
+
+
+def test_an_algorithm_in_ones_own_file_runs_in_both_drivers_and_is_listed(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(MINE)
+    assert "halved" in command("--load", str(mine), "list").stdout
+    for driver in ("simulated", "processes"):
+        ended = command(
+            "--load", str(mine), "run", "-a", "halved", "--set", "share=0.25", "--driver", driver, "--workers", "2",
+            "--epochs", "1",
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        assert "halved" in ended.stdout
+    name_taken = tmp_path / "taken.py"
+    name_taken.write_text(MINE.replace('@algorithm("halved")', '@algorithm("sgd")'))
+    ended = command("--load", str(name_taken), "list")
+    assert ended.returncode == 2
+    assert "'sgd' is already laconic.algorithms.sgd.SGD" in ended.stderr
+
+
+def test_the_contract_tests_run_over_an_algorithm_in_ones_own_file(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(MINE)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_contract.py", "--load", str(mine),
+         "-k", "halved"],
+        capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout
+    assert " passed" in ended.stdout
+    assert "failed" not in ended.stdout
+
+
+def test_a_rank_that_dies_is_named_and_leaves_nobody_behind(tmp_path):
+    dying = tmp_path / "dying.py"
+    dying.write_text(DYING)
+    ended = command(
+        "--load", str(dying), "run", "-a", "dying", "--driver", "processes", "--workers", "4", "--timeout-s", "20"
+    )
+    assert ended.returncode == 2
+    assert "rank 2" in ended.stderr
+    assert "exit code 7" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_port_in_use_is_refused_by_name():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = command("run", "-a", "sgd", "--driver", "processes", "--port", str(port))
+    assert ended.returncode == 2
+    assert f"--port {port} is in use" in ended.stderr
+    assert "leave it out" in ended.stderr
+
+
+def test_ctrl_c_ends_a_run_without_a_traceback_and_without_orphans():
+    run = subprocess.Popen(
+        [str(BIN / "laconic"), "run", "-a", "sgd", "--driver", "processes", "--workers", "3", "--epochs", "5000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert run.stderr is not None
+        first = run.stderr.readline()
+        assert "epoch" in first, first
+        os.killpg(run.pid, signal.SIGINT)  # the group that this test made: what a terminal does
+        out, err = run.communicate(timeout=60)  # ends when every process that holds these pipes is gone
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+    assert "Traceback" not in out + err
+    assert "stopped" in err
+    assert run.returncode == 130
+
+
+def test_under_torchrun_the_command_joins_the_processes_that_are_there(tmp_path):
+    out = tmp_path / "out"
+    ended = subprocess.run(
+        [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "--no-python", str(BIN / "laconic"), "run",
+         "-a", "signsgd-mv", "--epochs", "1", "--out", str(out)],
+        capture_output=True, text=True, timeout=LIMIT_S, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("signsgd-mv") == 1, "rank 0 alone reports"
+    assert json.loads((out / "summary.json").read_text())["settings"]["workers"] == 2
