@@ -181,9 +181,10 @@ def test_only_a_forced_send_measures_anew_so_a_link_that_recovers_is_noticed():
     assert skips_by_round(run, 4)[1] == [False, True, True, True]
 
 
-def test_a_server_behind_a_slow_link_skips_too_and_nobody_moves_then():
+@pytest.mark.parametrize("slow", [0, 1, 2], ids=["first-worker", "last-worker", "server"])
+def test_a_server_skips_when_the_slowest_way_to_a_worker_is_too_slow(slow):
     algorithm = CompSkip(**ONE, skip=Never(), server_skip=SlowLink(deadline_s=0.02, most_in_a_row=2))
-    run = Run(algorithm, quadratic(d=800, n_workers=2), server="dedicated", link=FAST, links={2: SLOW})
+    run = Run(algorithm, quadratic(d=800, n_workers=2), server="dedicated", link=FAST, links={slow: SLOW})
     heard = skips_by_round(run, 6, direction="down")
     assert heard == [[False, True, True] * 2] * 2
     assert not any(map(any, skips_by_round(run, 3)))

@@ -3,10 +3,10 @@
 from dataclasses import fields, is_dataclass
 
 import pytest
-import small
 import torch
 
 import laconic
+import small
 from laconic.drivers.halves import Inputs
 from laconic.drivers.layout import LAYOUTS, choose_layout
 from laconic.drivers.simulated import Simulated
@@ -75,6 +75,7 @@ def test_the_same_seed_gives_the_same_bits_and_bytes(name):
 def test_the_order_of_delivery_changes_no_bit(name):
     algorithm = small.sample_of(name)
     ends = []
+    targets = torch.randn(N, 19, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     for delivery_seed in (None, 1, 2):
         x = torch.zeros(19, dtype=torch.float64)
         model = ServerModel(torch.optim.SGD([torch.nn.Parameter(x.clone())], lr=0.1), lambda: [True])
@@ -82,7 +83,6 @@ def test_the_order_of_delivery_changes_no_bit(name):
             algorithm, d=19, n_workers=N, server="rank0", dtype=torch.float64, delivery_seed=delivery_seed,
             descend=model.descend,
         )  # fmt: skip
-        targets = torch.randn(N, 19, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
         for _ in range(20):
             here = x.clone()
             outcome = driver.round(

@@ -4,7 +4,6 @@ Faults of sign and scale, meters, replicas, who gets which data, how many server
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import pytest
 import torch
@@ -208,8 +207,6 @@ def cheat():
     @algorithm("test-cheat")
     @dataclass(frozen=True, kw_only=True)
     class Cheat(SGD):
-        replicas_equal: ClassVar[bool] = True
-
         def work(self, me):
             reply = yield from super().work(me)
             return reply + 2**-40 if me.rank == 2 and me.round >= 3 else reply

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 import pytest
 
-import laconic.algorithms  # noqa: F401 - enters every algorithm
+import laconic
 from laconic.compressors import COMPRESSORS, ScaledSign
 from laconic.contract import ALGORITHMS
 from laconic.knobs import as_settings, check_knobs, from_text, knob, knobs_of, near_misses
@@ -123,7 +123,7 @@ def test_a_subclass_of_what_may_be_plugged_in_has_no_word_and_is_refused():
         ({"plug": "hihg"}, "toy: plug='hihg' must be one of high, low; did you mean high?"),
         ({"plug": "?"}, "toy: plug='?' must be one of high, low"),
         ({"plug.depth": "many"}, "toy: plug: depth='many' must be a whole number in [1, 9]"),
-        ({"plug.depth": "10"}, "toy: depth=10 must be in [1, 9]; the default is 2"),
+        ({"plug.depth": "10"}, "toy: plug: toy: depth=10 must be in [1, 9]; the default is 2"),
         ({"share": "half"}, "toy: share='half' must be a number in (0, 1]"),
         ({"share": ""}, "toy: share='' must be a number in (0, 1]"),
         ({"share": "nan"}, "toy: share=nan must be in (0, 1]; the default is 0.25"),
@@ -217,7 +217,8 @@ def test_whatever_can_be_plugged_into_an_algorithm_can_be_typed(name):
     cls = ALGORITHMS[name]
     for field, facts in knobs_of(cls):
         for word, kind in facts.kinds.items():
-            assert from_text(cls, {field.name: word}, name) == cls(**{field.name: kind()})
+            plugged = field.default if type(field.default) is kind else kind()
+            assert from_text(cls, {field.name: word}, name) == cls(**{field.name: plugged})
 
 
 @pytest.mark.parametrize("name", ENTERED)
@@ -236,3 +237,14 @@ def test_nested_settings_of_real_methods_read_as_they_are_typed():
         ValueError, match=r"^ec-sgd: compressor='scaled-sgn' must be one of .*; did you mean scaled-sign"
     ):
         from_text(ALGORITHMS["ec-sgd"], {"compressor": "scaled-sgn"}, "ec-sgd")
+
+
+def test_naming_the_kind_that_is_plugged_in_already_keeps_its_settings():
+    chosen = from_text(laconic.CompSkip, {"server_skip": "coins"}, "compskip")
+    assert chosen.server_skip.probability == 0.1
+    assert from_text(laconic.CompSkip, {"server_skip": "slow-link"}, "compskip").server_skip.name == "slow-link"
+
+
+def test_a_range_error_inside_names_the_whole_way():
+    with pytest.raises(ValueError, match=r"compskip: server_skip: coins: probability=2.0 must be in \[0, 1\)"):
+        from_text(laconic.CompSkip, {"server_skip.probability": "2"}, "compskip")

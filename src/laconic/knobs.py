@@ -88,17 +88,18 @@ def _from_word(default: Any, facts: Knob, text: str, where: str) -> Any:  # noqa
             raise ValueError(
                 f"{where} must be one of {', '.join(sorted(facts.kinds))}{near_misses(text, list(facts.kinds))}"
             )
-        return facts.kinds[text]()
+        kind = facts.kinds[text]
+        return default if type(default) is kind else kind()  # the owner's default may differ from the kind's own
     if isinstance(default, bool):
         if text.lower() not in ("true", "false"):
             raise ValueError(f"{where} must be true or false")
         return text.lower() == "true"
     if isinstance(default, (int, float)):
-        kind: type[int] | type[float] = int if isinstance(default, int) else float
+        number: type[int] | type[float] = int if isinstance(default, int) else float
         try:
-            return kind(text)
+            return number(text)
         except ValueError:
-            what = "a whole number" if kind is int else "a number"
+            what = "a whole number" if number is int else "a number"
             raise ValueError(f"{where} must be {what}{' in ' + facts.within if facts.within else ''}") from None
     return text
 
@@ -126,7 +127,11 @@ def from_text(cls: type[T], settings: Mapping[str, str], name: str) -> T:
     for head, below in inner.items():
         plugged = chosen.get(head, facts[head][0].default)
         start = as_settings(plugged) | below
-        chosen[head] = from_text(type(plugged), start, f"{name}: {head}")
+        try:
+            chosen[head] = from_text(type(plugged), start, f"{name}: {head}")
+        except ValueError as error:
+            where = f"{name}: {head}"
+            raise ValueError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
     return cls(**chosen)
 
 

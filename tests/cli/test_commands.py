@@ -5,9 +5,9 @@ import json
 import tomllib
 
 import pytest
-from terminal import laconic
 
 import laconic as library
+from terminal import laconic
 
 QUICK = ("--epochs", "1", "--batch-size", "32")
 
@@ -81,7 +81,9 @@ def test_compare_prints_one_table_and_draws_one_picture(tmp_path):
 @pytest.mark.slow
 def test_a_run_repeated_with_one_seed_gives_the_same_numbers(tmp_path):
     for place in ("a", "b"):
-        laconic("run", "-a", "dropsign", "--set", "c=0.1", "--set", "server_c=0.1", *QUICK, "--out", str(tmp_path / place))
+        laconic(
+            "run", "-a", "dropsign", "--set", "c=0.1", "--set", "server_c=0.1", *QUICK, "--out", str(tmp_path / place)
+        )
     assert (tmp_path / "a/metrics.csv").read_text() == (tmp_path / "b/metrics.csv").read_text()
 
 
@@ -121,7 +123,8 @@ MISTAKES = {
     "a key of an algorithm that is not compared": (
         ("compare", "sgd", "--set", "dropsign.c=1"), ("--set dropsign", "not among the algorithms compared")),
     "an algorithm compared with itself": (("compare", "sgd", "sgd"), ("sgd is named twice",)),
-    "a file to load that is not there": (("--load", "nowhere.py", "list"), ("--load nowhere.py", "existing Python file")),
+    "a file to load that is not there": (
+        ("--load", "nowhere.py", "list"), ("--load nowhere.py", "existing Python file")),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`laconic` with real processes: spawned, under torchrun, interrupted, with a rank that dies, with an algorithm of one's own."""
+"""`laconic` with real processes: spawned, under torchrun, interrupted, with a dying rank, with a file of one's own."""
 
 import json
 import os

@@ -156,18 +156,22 @@ class Simulated:
     def _measure_links(self, outgoing: list[list[Tensor]], replies: list[Tensor]) -> None:
         """What a side would measure: bytes over the time its own frames were under way, queues apart."""
         for worker in self.workers:
-            for server, data in zip(self.servers, outgoing[worker.rank], strict=True):
-                self._measured(worker.me, worker.node, server.shard.node, data.numel())
+            frames = zip(self.servers, outgoing[worker.rank], strict=True)
+            self._measured(worker.me, worker.node, [(server.shard.node, data.numel()) for server, data in frames])
         for server, reply in zip(self.servers, replies, strict=True):
-            for worker in self.workers:
-                self._measured(server.hub, server.shard.node, worker.node, reply.numel())
+            receivers = [(worker.node, reply.numel()) for worker in self.workers]
+            self._measured(server.hub, server.shard.node, receivers)
 
-    def _measured(self, side: Side, sender: int, receiver: int, n_bytes: int) -> None:
-        if sender == receiver or n_bytes <= HEAD_BYTES:
-            return  # a notice says nothing about the link's rate
-        duration_ns = self.network.link_between(sender, receiver).duration_ns(n_bytes)
-        if duration_ns:
-            side.link_bytes_per_s = n_bytes * 1e9 / duration_ns
+    def _measured(self, side: Side, sender: int, frames: list[tuple[int, int]]) -> None:
+        """frames: (receiver, bytes) of what one side sent in this exchange. The slowest counts: all wait for it."""
+        rates = []
+        for receiver, n_bytes in frames:
+            if sender != receiver and n_bytes > HEAD_BYTES:  # a notice says nothing about the link's rate
+                duration_ns = self.network.link_between(sender, receiver).duration_ns(n_bytes)
+                if duration_ns:
+                    rates.append(n_bytes * 1e9 / duration_ns)
+        if rates:
+            side.link_bytes_per_s = min(rates)
 
     def _allreduce(self) -> Callable[[WorkerHalf], None]:
         """What the engine's ring does: the same order of addition, the same bytes, the same messages."""
