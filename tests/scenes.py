@@ -184,14 +184,20 @@ def at_two_points_and_late(rank: int) -> Tensor:
 
 
 def first_parameters(rank: int, server: str) -> tuple[Tensor, Tensor]:
-    """What a rank starts with, and what it has once it has made its optimizer."""
+    """What a rank starts with, and what it has once it has made its optimizer; with a frozen parameter and a buffer."""
     net = small.model()
+    net.register_buffer("offset", torch.zeros(()))
+    net[0].bias.requires_grad_(False)
     with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(rank)
-    mine = small.values(net)
-    wrapped(net, "sgd", server)
-    return mine, small.values(net)
+        for tensor in [*net.parameters(), *net.buffers()]:
+            tensor.add_(rank)
+
+    def everything() -> Tensor:
+        return torch.cat([small.values(net), net.offset[None]])
+
+    mine = everything()
+    wrapped(net, "sgd", server, model=net)
+    return mine, everything()
 
 
 def changed_outside(rank: int, culprit: int) -> tuple[int, str]:

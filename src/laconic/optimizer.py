@@ -49,11 +49,11 @@ class DistributedOptimizer(Optimizer):
         timeout_s: float = 300.0,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        """Broadcasts rank 0's parameters to all.
+        """Broadcasts rank 0's parameters to all, the frozen ones too, and the model's buffers where it is given.
 
-        model: gives the parameters' names, for saved state. server: "auto", "allreduce", "rank0", "dedicated" or
-        "sharded". check_every: rounds between two comparisons of the replicas' hashes; 0 for never. timeout_s: how
-        long a rank is waited for. group: the ranks that train together; None for all.
+        model: gives the parameters' names, for saved state, and its buffers. server: "auto", "allreduce", "rank0",
+        "dedicated" or "sharded". check_every: rounds between two comparisons of the replicas' hashes; 0 for never.
+        timeout_s: how long a rank is waited for. group: the ranks that train together; None for all.
         Raises ValueError and TypeError for what cannot work, before anything is sent.
         """
         if not isinstance(inner, Optimizer):
@@ -91,9 +91,11 @@ class DistributedOptimizer(Optimizer):
         self.driver = Processes(
             algorithm, parameters=parameters, layers=self.flat.sizes, group=group, server=server, seed=seed,
             timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None,
-            agreed={"check_every": check_every},
+            agreed={"check_every": check_every, "not trained": [list(t.shape) for t in fixed_tensors(inner, model)]},
         )  # fmt: skip
         self.flat.set_values(parameters)
+        for tensor in fixed_tensors(inner, model):
+            self.driver.channel.share(tensor)
         if self.server_model is not None:
             self.server_model.flat.set_values(parameters)
 
@@ -112,7 +114,8 @@ class DistributedOptimizer(Optimizer):
         """This rank's counters, as data. A dedicated server counts nothing: traffic is counted at the workers' ends."""
         driver = self.driver
         meter = Meter() if driver.worker is None else driver.worker.meter
-        return Traffic.of(meter, driver.rounds, driver.void_rounds, driver.seconds.sums())
+        control_bytes = driver.channel.control_bytes
+        return Traffic.of(meter, driver.rounds, driver.void_rounds, driver.seconds.sums(), control_bytes)
 
     def total_traffic(self) -> Traffic:
         """All workers' counters added up, on every rank. Collective: every rank must call it."""
@@ -292,6 +295,16 @@ class SecondGradient:
         for parameter, first in zip(self._flat.parameters, gradients, strict=True):
             parameter.grad = first
         return gradient
+
+
+def fixed_tensors(inner: Optimizer, model: torch.nn.Module | None) -> list[Tensor]:
+    """What no step changes and all ranks must share at the start: frozen parameters, and the model's buffers."""
+    known = [parameter for group in inner.param_groups for parameter in group["params"]]
+    if model is not None:
+        listed = {id(parameter) for parameter in known}
+        known += [parameter for parameter in model.parameters() if id(parameter) not in listed]
+        known += list(model.buffers())
+    return [tensor for tensor in known if not tensor.requires_grad]
 
 
 def hash_of(vector: Tensor) -> str:

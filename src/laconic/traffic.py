@@ -11,7 +11,8 @@ class Traffic:
     """One worker's totals since the start, or several workers' added up.
 
     up: from the worker to the server; down: to the worker; setup: the first parameters. rounds: rounds tried;
-    void_rounds: those that all ranks skipped because one met inf or NaN; seconds: compute, encode, wait, decode.
+    void_rounds: those that all ranks skipped because one met inf or NaN; seconds: compute, encode, wait, decode;
+    control_bytes: what agreements took (settings, hash checks, these totals themselves), in none of the counts.
     """
 
     up: Count
@@ -20,11 +21,14 @@ class Traffic:
     rounds: int
     void_rounds: int
     seconds: dict[str, float]
+    control_bytes: int = 0
 
     @classmethod
-    def of(cls, meter: Meter, rounds: int, void_rounds: int, seconds: dict[str, float]) -> "Traffic":
+    def of(
+        cls, meter: Meter, rounds: int, void_rounds: int, seconds: dict[str, float], control_bytes: int = 0
+    ) -> "Traffic":
         """A snapshot."""
-        return cls(**meter.counts, rounds=rounds, void_rounds=void_rounds, seconds=seconds)
+        return cls(**meter.counts, rounds=rounds, void_rounds=void_rounds, seconds=seconds, control_bytes=control_bytes)
 
     def __add__(self, other: "Traffic") -> "Traffic":
         """Two workers of one job: counts add up, rounds are the same rounds, times are the longer ones."""
@@ -34,6 +38,7 @@ class Traffic:
             setup=self.setup + other.setup,
             rounds=max(self.rounds, other.rounds),
             void_rounds=max(self.void_rounds, other.void_rounds),
+            control_bytes=self.control_bytes + other.control_bytes,
             seconds={name: max(value, other.seconds[name]) for name, value in self.seconds.items()},
         )
 

@@ -155,7 +155,7 @@ def test_a_round_done_again_for_a_late_layer_takes_the_first_of_two_gradients_as
 
 @pytest.mark.slow
 @pytest.mark.parametrize("server", ["allreduce", "dedicated"])
-def test_ranks_that_start_apart_all_take_rank_0s_parameters(server, seen):
+def test_ranks_that_start_apart_all_take_rank_0s_parameters_frozen_ones_and_buffers_too(server, seen):
     own = [mine for mine, _ in seen["start", server]]
     assert not any(torch.equal(own[0], mine) for mine in own[1:])
     for _, then in seen["start", server]:

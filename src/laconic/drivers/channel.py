@@ -43,7 +43,8 @@ class Channel:
         self.timeout_s = timeout_s
         self.rank = ranks.index(dist.get_rank())
         self.size = len(ranks)
-        self.link_bytes_per_s: float | None = None
+        self.link_bytes_per_s: float | None = None  # of the slowest large message in the last phase that had one
+        self.control_bytes = 0  # sent for agreements: settings, hashes, lists; every rank's share of the gathers
         self._board = Board(ranks, self.rank)
         try:
             self.group = dist.new_group(
@@ -86,9 +87,12 @@ class Channel:
                 if n_body:
                     bodies[peer] = dist.irecv(frames[peer][HEAD_BYTES:], self._global_ranks[peer], self.group)
             start = time.perf_counter()
+            rates = []
             for _, piece, work in sends:
                 _wait(work, deadline)
-                self._measure(piece.numel(), start)
+                if piece.numel() >= _SMALLEST_SAMPLE_BYTES:
+                    rates.append(piece.numel() / max(time.perf_counter() - start, 1e-9))
+            self.link_bytes_per_s = min(rates, default=self.link_bytes_per_s)
             for work in bodies.values():
                 _wait(work, deadline)
         except WireError as error:
@@ -96,10 +100,6 @@ class Channel:
         except RuntimeError as error:
             raise self._lost(what, error) from error
         return frames
-
-    def _measure(self, n_bytes: int, start: float) -> None:
-        if n_bytes >= _SMALLEST_SAMPLE_BYTES:
-            self.link_bytes_per_s = n_bytes / max(time.perf_counter() - start, 1e-9)
 
     def all_reduce(self, vector: Tensor, what: str) -> None:
         """Sum `vector` over all ranks, in place, by the engine.
@@ -112,7 +112,7 @@ class Channel:
             raise self._lost(what, error) from error
 
     def broadcast(self, vector: Tensor) -> None:
-        """Overwrite `vector` on every rank by rank 0's.
+        """Overwrite `vector` (any shape, contiguous) on every rank by rank 0's.
 
         Raises PeerLostError.
         """
@@ -120,6 +120,17 @@ class Channel:
             dist.broadcast(vector, self._global_ranks[0], self.group)
         except RuntimeError as error:
             raise self._lost("for the first parameters", error) from error
+
+    def share(self, tensor: Tensor) -> None:
+        """Overwrite any tensor, of any device and shape, by rank 0's.
+
+        Raises PeerLostError.
+        """
+        travelling = tensor.detach().cpu().contiguous()
+        self.broadcast(travelling)
+        self.control_bytes += travelling.numel() * travelling.element_size() if self.rank == 0 else 0
+        with torch.no_grad():
+            tensor.copy_(travelling)
 
     def gather(self, fact: Any, what: str) -> list[Any]:  # noqa: ANN401 - anything JSON holds
         """Everybody's `fact`, by rank. Facts travel as JSON, so that nothing received is ever executed.
@@ -135,6 +146,7 @@ class Channel:
             padded[: data.numel()] = data
             texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
             dist.all_gather(texts, padded, self.group)
+            self.control_bytes += (self.size - 1) * (longest + 8)
         except RuntimeError as error:
             raise self._lost(what, error) from error
         return [json.loads(bytes(text[: int(size)].numpy())) for text, size in zip(texts, sizes, strict=True)]

@@ -132,26 +132,32 @@ class Simulated:
 
     def _messages(self, outgoing: list[list[Tensor]], replies: list[Tensor]) -> list[Message]:
         """Who sends what to whom: in worker order to a single server, in slots between many (no port idles)."""
-        n = len(self.workers)
-        slots = range(1) if len(self.servers) == 1 else range(1, n)
-        up: list[Message] = []
-        down: list[Message] = []
+        pairs = self._pairs()
+        up = [Message(worker.node, server.shard.node, outgoing[worker.rank][i].numel()) for worker, i, server in pairs]
         needs: list[list[int]] = [[] for _ in self.servers]
-        for slot in slots:
-            for worker in self.workers:
-                for index, server in enumerate(self.servers):
-                    turn = len(self.servers) == 1 or server.shard.node == (worker.node + slot) % n
-                    if turn and server.shard.node != worker.node:
-                        needs[index].append(len(up))
-                        up.append(Message(worker.node, server.shard.node, outgoing[worker.rank][index].numel()))
-        for slot in slots:
-            for index, server in enumerate(self.servers):
-                for worker in self.workers:
-                    turn = len(self.servers) == 1 or worker.node == (server.shard.node + slot) % n
-                    if turn and server.shard.node != worker.node:
-                        after = tuple(needs[index])
-                        down.append(Message(server.shard.node, worker.node, replies[index].numel(), after))
+        for place, (_, index, _) in enumerate(pairs):
+            needs[index].append(place)
+        after = [tuple(places) for places in needs]
+        back = pairs if len(self.servers) == 1 else sorted(pairs, key=self._slot_of_answer)
+        down = [Message(server.shard.node, worker.node, replies[i].numel(), after[i]) for worker, i, server in back]
         return up + down
+
+    def _pairs(self) -> list[tuple[WorkerHalf, int, ServerHalf]]:
+        """Every worker with every server that is another node; in slot s, node i sends to node i + s."""
+        pairs = [
+            (worker, index, server)
+            for worker in self.workers
+            for index, server in enumerate(self.servers)
+            if server.shard.node != worker.node
+        ]
+        if len(self.servers) == 1:
+            return pairs
+        n = self.layout.n_nodes
+        return sorted(pairs, key=lambda pair: ((pair[2].shard.node - pair[0].node) % n, pair[0].node))
+
+    def _slot_of_answer(self, pair: tuple[WorkerHalf, int, ServerHalf]) -> tuple[int, int]:
+        worker, _, server = pair
+        return (worker.node - server.shard.node) % self.layout.n_nodes, server.shard.node
 
     def _measure_links(self, outgoing: list[list[Tensor]], replies: list[Tensor]) -> None:
         """What a side would measure: bytes over the time its own frames were under way, queues apart."""
