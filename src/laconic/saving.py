@@ -22,6 +22,7 @@ def saved(opt: "DistributedOptimizer") -> dict[str, Any]:
         "settings": opt.algorithm.settings(),
         "rounds": driver.rounds,
         "void_rounds": driver.void_rounds,
+        "control_bytes": driver.channel.control_bytes,
         "live": list(opt._live),
         "local_steps": opt._local_steps,
         "start": None if opt._start is None else opt._start.clone(),
@@ -57,6 +58,7 @@ def restore(opt: "DistributedOptimizer", state_dict: Mapping[str, Any]) -> None:
     driver, worker = opt.driver, opt.driver.worker
     opt.inner.load_state_dict({key: value for key, value in state_dict.items() if key != "laconic"})
     driver.rounds, driver.void_rounds = state["rounds"], state["void_rounds"]
+    driver.channel.control_bytes += state["control_bytes"]  # coming back took agreements too
     opt._live, opt._local_steps, opt._spoiled = list(state["live"]), state["local_steps"], state["spoiled"]
     opt._start = None if state["start"] is None else state["start"].clone()
     if state["local"] is not None:

@@ -53,12 +53,15 @@ class Live:
                 "accuracy": f"{row.test_accuracy:.2%}",
                 "up": bytes_text(row.up_wire_bytes),
             }
-            if self._lines and (
-                row.epoch == step.settings.epochs or row.epoch % max(1, step.settings.epochs // 10) == 0
-            ):
+            if self._lines and row.epoch in self._told(step.settings.epochs):
                 self._console.print(
                     f"{name}: epoch {shown['epoch']}, round {row.round}, loss {row.train_loss:.3f}, "
                     f"accuracy {shown['accuracy']}, up {shown['up']}",
                     highlight=False,
                 )
         self._bars.update(self._tasks[name], **shown)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _told(epochs: int) -> set[int]:
+        """The epochs that get a line where there is no terminal: the first, every tenth part, the last."""
+        return {1, *range(max(1, epochs // 10), epochs + 1, max(1, epochs // 10)), epochs}
