@@ -1,4 +1,4 @@
-"""Exact identities between methods, and between a method and plain SGD, round by round (SPEC 7: I1, I2, I4, I5, I9).
+"""Exact identities between methods, and between a method and plain SGD, round by round.
 
 Float64, to 1e-12 of the terms' size; "bit for bit" where both sides do the same arithmetic.
 """

@@ -1,4 +1,4 @@
-"""What must not change anything, and what must be counted exactly (SPEC 7: I10 to I13), for every algorithm.
+"""What must not change anything, and what must be counted exactly, for every algorithm.
 
 Faults of sign and scale, meters, replicas, who gets which data, how many servers, order of delivery, seeds.
 """
@@ -46,7 +46,7 @@ CASES = [(name, server) for name, sample in SAMPLES.items() for server in layout
 each_case = pytest.mark.parametrize(("name", "server"), CASES)
 
 
-# I10: signs carry no scale, and a minority of liars changes no unanimous vote.
+# Signs carry no scale, and a minority of liars changes no unanimous vote.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def test_sign_inverters_turn_a_unanimous_vote_only_when_they_are_the_majority(li
         assert torch.equal(run.step(), honest.step() if liars < 3.5 else -honest.step())
 
 
-# I11: payload bits are the paper's bits and the named overheads, message by message.
+# Payload bits are the paper's bits and the named overheads, message by message.
 
 
 class Ledger(Meter):
@@ -197,7 +197,7 @@ def test_compskip_is_charged_the_papers_bits_for_each_round_that_was_not_skipped
             assert 0 < count.skips < 20
 
 
-# I12: replicas.
+# Replicas.
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_after_each_round_every_worker_has_the_same_result(name, server):
         assert all(torch.equal(worker.result, applied) for worker in run.sim.workers)
 
 
-# I13: who gets which data.
+# Who gets which data.
 
 SYMMETRIC = [
     SGD(),

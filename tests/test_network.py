@@ -1,4 +1,4 @@
-"""Links and ports, against SPEC 4: Example 1.3.1, the asynchronous server, and what holds for any traffic."""
+"""Links and ports, against Liu and Zhang, section 1.3: its example, the asynchronous server, any traffic."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_example_1_3_1_as_its_table_prints_it_would_take_13_and_8_units():
     assert example_1_3_1(MB // 2, third_receiver=1)[-1] == (9 * S, 13 * S)
 
 
-# The asynchronous parameter server of SPEC 4: pull, compute, push, for ever. The server is the last node.
+# The asynchronous parameter server of section 4.1: pull, compute, push, for ever. The server is the last node.
 
 
 def asynchronous(latency_s, transfer_s, compute_s, n_updates):

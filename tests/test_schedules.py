@@ -1,4 +1,4 @@
-"""The golden schedules: SPEC 4's printed numbers, its closed forms, and what each schedule must carry."""
+"""The golden schedules: Liu and Zhang's numbers (section 1.3), closed forms, what each schedule must carry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def network_for(n_workers, link):
     return Network(n_workers + 1, link)  # room for a server; the others leave it idle
 
 
-# SPEC 4, as printed: n -> single server / ring / ring unpartitioned / sharded / gossip, in time units.
+# Makespans: n -> single server / ring / ring unpartitioned / sharded / gossip, in time units.
 PRINTED = {
     (1.5, 5): {
         2: (26, 8, 13, 8, None),

@@ -1,4 +1,4 @@
-"""What the papers' analyses predict, measured in the simulator (SPEC 6: T1, T2, T6, T12 and the calibration run)."""
+"""What the papers' analyses predict, measured in the simulator."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from laconic.keys import make_key
 from laconic.skipping import Coins
 from trajectories import Problem, Run, linear, logistic, normal, quadratic
 
-# T1: descent.
+# Descent.
 
 
 def test_gradient_descent_at_rate_one_over_l_goes_down_by_at_least_what_the_gradient_promises():
@@ -30,7 +30,7 @@ def test_gradient_descent_at_rate_one_over_l_goes_down_by_at_least_what_the_grad
         assert sum(squares[:rounds]) / rounds <= 2 * smoothness * gaps[0] / rounds
 
 
-# T2: linear speed-up.
+# Linear speed-up.
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ def test_the_stationary_variance_is_exactly_one_nth_of_one_workers(n_workers, pr
     assert float(squares.mean()) == pytest.approx(exact, abs=4 * standard_error)
 
 
-# T6: error compensation.
+# Error compensation.
 
 STEP = 0.5
 
@@ -111,7 +111,7 @@ def test_what_is_owed_stays_below_twice_one_compressors_error():
     assert max(owed) > error_square / 10
 
 
-# T12: memory on a constant gradient.
+# Memory on a constant gradient.
 
 
 def worker_debts(algorithm, slope, *, rounds, n_workers, d):
