@@ -15,7 +15,6 @@ from laconic.lab.record import Record
 from laconic.lab.run import run_as_rank, run_simulated
 from laconic.lab.settings import RunSettings
 from laconic.lab.torchrun import is_under_torchrun, join_torchrun
-from laconic.report.curves import draw_curves
 from laconic.report.table import comparison
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
@@ -218,6 +217,8 @@ def report(records: Sequence[Record], out: Path | None, *, batch_title: bool) ->
     console.print(comparison(records))
     if out is None:
         return
+    from laconic.report.curves import draw_curves  # here, since matplotlib takes a second and a half to load
+
     for record in records:
         folder = out / record.settings.algorithm if batch_title else out
         record.write(folder)
