@@ -15,6 +15,7 @@ from typing import Any
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
+from laconic.lab.experiment import Experiment
 from laconic.lab.record import Record
 from laconic.lab.run import Listener, Progress, run_as_rank
 from laconic.lab.settings import RunSettings
@@ -37,13 +38,14 @@ class _Failed:
 def run_in_processes(
     plans: Sequence[RunSettings], listen: Listener, *, port: int = 0, plugins: Sequence[str] = ()
 ) -> list[Record]:
-    """Run the plans one after the other in the same processes, one a rank. All plans have as many workers.
+    """Run the plans one after the other in the same processes, one a rank. Plans share data and workers.
 
     port: where the ranks meet on this machine; 0 for any that is free. plugins: files to load in each process.
     Raises ValueError for a port in use, LaunchError when a rank fails or dies.
     """
     n = plans[0].n_processes
     assert all(plan.n_processes == n for plan in plans)
+    Experiment(plans[0])  # refuses wrong data and sizes here, before any process starts
     store = _meeting_place(port, plans[0].timeout_s)
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe(duplex=False) for _ in range(n)]
