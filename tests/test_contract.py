@@ -7,7 +7,7 @@ import torch
 
 import laconic
 import small
-from laconic.drivers.halves import Inputs
+from laconic.drivers.halves import Answer, Inputs
 from laconic.drivers.layout import LAYOUTS, choose_layout
 from laconic.drivers.simulated import Simulated
 from laconic.flat import ServerModel
@@ -172,3 +172,42 @@ def test_a_round_called_off_leaves_no_trace_in_any_memory(name):
     for old, new in zip([*before, served], [*after, simulation.driver.servers[0].hub.memory.saved()], strict=True):
         assert old.keys() == new.keys()
         assert all(torch.equal(old[key], new[key]) for key in old)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if laconic.ALGORITHMS[name].unbiased])
+def test_where_it_claims_to_be_unbiased_the_mean_step_follows_the_mean_gradient(name):
+    slopes = torch.randn(N, 29, generator=torch.Generator().manual_seed(4))
+    steps = []
+    for seed in range(40):
+        x = torch.nn.Parameter(torch.zeros(29))
+        simulation = laconic.Simulation(
+            torch.nn.ParameterList([x]), torch.optim.SGD([x], lr=0.5), small.sample_of(name), workers=N, seed=seed
+        )
+        simulation.step(lambda rank, x=x: slopes[rank] @ x)
+        steps.append(x.detach() / -0.5)
+    seen = torch.stack(steps)
+    error = seen.std(0) / len(steps) ** 0.5
+    assert ((seen.mean(0) - slopes.mean(0)).abs() <= 5 * error + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if laconic.ALGORITHMS[name].tolerates_absence])
+def test_where_it_claims_to_tolerate_absence_an_unheard_gradient_is_sent_later(name):
+    driver = Simulated(small.sample_of(name), d=31, n_workers=2, server="rank0", seed=3)
+    worker, server = driver.workers[1], driver.servers[0]
+    for round_ in range(20):
+        gradient = torch.full((31,), -1.0) if round_ == 0 else torch.zeros(31)
+        for each in driver.workers:
+            each.begin(round_, Inputs(vector=gradient, parameters=lambda: torch.zeros(31), lr=0.1))
+        packet = worker.packet
+        if round_ > 0 and packet is not None:
+            sent = packet.dense()
+            assert (sent < 0).any()
+            assert not (sent > 0).any(), "what was owed is negative everywhere; without it these signs would be +1"
+            return
+        arrived = {0: driver.workers[0].outgoing()[0]}
+        answer = Answer.read(server.answer(round_, 0, 0.1, arrived), driver.job, 0, round_, 0)
+        for each in driver.workers:
+            each.hear([answer], heard=each is not worker)
+            each.close()
+        server.close(happened=True)
+    raise AssertionError("it never sent")

@@ -104,7 +104,8 @@ MISTAKES = {
     "a batch larger than the data": (
         ("run", "-a", "sgd", "--batch-size", "999999"), ("batch_size=999999", "359")),
     "a batch larger than the data, for real processes": (
-        ("run", "-a", "sgd", "--driver", "processes", "--batch-size", "999999"), ("error: Partition: batch_size=999999", "359")),
+        ("run", "-a", "sgd", "--driver", "processes", "--batch-size", "999999"),
+        ("error: Partition: batch_size=999999", "359")),
     "an unknown data set": (("run", "-a", "sgd", "--dataset", "mnits"), ("'mnits'", "did you mean mnist")),
     "a data set without its files": (("run", "-a", "sgd", "--dataset", "mnist"), ("mnist", "--data")),
     "a data folder that is not there": (
