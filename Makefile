@@ -7,6 +7,9 @@ INSTALLED := $(VENV)/installed
 TESTABLE := $(VENV)/testable
 OUT ?= runs/digits
 
+# Every process imports torch; compiled once and kept, that takes half as long.
+unexport PYTHONDONTWRITEBYTECODE
+
 run: $(INSTALLED)
 	@$(BIN)/laconic compare sgd signsgd-mv dropsign compskip \
 	  --driver processes --workers 4 --server rank0 --dataset digits --model mlp \
