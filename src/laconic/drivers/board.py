@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.distributed as dist
 
 _GRACE_S = 5.0  # how long a rank whose connection closed may take to say that it gave up, and did not die
-_POLL_S = 0.02
+_POLL_S = 0.02  # the store can be waited on for all of some keys, not for the first of them
 
 
 class Board:
