@@ -53,9 +53,18 @@ def wrapped(net: nn.Module, name: str, server: str, inner: torch.optim.Optimizer
 
 def one_step(opt: Any, net: nn.Module, rank: int, round_: int, factor: float = 1.0) -> None:
     """zero_grad, backward, step; the loss is multiplied by `factor`."""
-    if not opt.serves_only:
+
+    def closure() -> Tensor:
         opt.zero_grad()
-        (small.loss(net, rank, round_) * factor).backward()
+        loss = small.loss(net, rank, round_) * factor
+        loss.backward()
+        return loss
+
+    if opt.algorithm.second_gradient and not opt.serves_only:
+        opt.step(closure)
+        return
+    if not opt.serves_only:
+        closure()
     opt.step()
 
 

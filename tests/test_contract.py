@@ -85,10 +85,16 @@ def test_the_order_of_delivery_changes_no_bit(name):
         )  # fmt: skip
         for _ in range(20):
             here = x.clone()
-            outcome = driver.round(
-                lambda rank, here=here: Inputs(vector=here - targets[rank], parameters=lambda: here, lr=0.1)
-            )
-            x = x - 0.1 * outcome.of(0)
+
+            def inputs_of(rank, here=here):
+                def gradient_at(point):
+                    return point - targets[rank]
+
+                vector = gradient_at(here) * (1.0 if algorithm.consumes == "gradient" else -0.1)
+                return Inputs(vector=vector, parameters=lambda: here, lr=0.1, gradient_at=gradient_at)
+
+            result = driver.round(inputs_of).of(0)
+            x = x - 0.1 * result if algorithm.consumes == "gradient" else x + result
         ends.append(x)
     assert torch.equal(ends[0], ends[1])
     assert torch.equal(ends[0], ends[2])
@@ -118,7 +124,7 @@ def test_the_bytes_counted_are_the_bytes_of_the_messages(name):
             framing = HEAD_BYTES * way.messages
             assert (way.wire_bytes == 0) == (rank == 0), "worker 0 sits with the server"
             assert 8 * (way.wire_bytes + way.local_bytes - framing) >= way.payload_bits - 2 * way.messages
-            assert way.messages == counted.rounds * simulation.algorithm.exchanges
+            assert way.messages == counted.rounds * len(simulation.algorithm.exchanges(simulation.flat.d))
 
 
 @every
@@ -127,6 +133,10 @@ def test_the_papers_formula_is_the_mean_of_the_papers_meter(name):
     up, down = simulation.algorithm.paper_bits(simulation.flat.d, simulation.flat.sizes)
     total = simulation.traffic
     worker_rounds = N * total.rounds
+    if simulation.algorithm.adaptive:
+        assert 0 < total.up.paper_bits / worker_rounds <= 1.1 * up
+        assert total.down.paper_bits / worker_rounds <= 1.1 * down
+        return
     share = 0.25 if simulation.algorithm.skips else 1e-6
     assert total.up.paper_bits / worker_rounds == pytest.approx(up, rel=share)
     assert total.down.paper_bits / worker_rounds == pytest.approx(down, rel=share)
@@ -192,22 +202,38 @@ def test_where_it_claims_to_be_unbiased_the_mean_step_follows_the_mean_gradient(
 
 @pytest.mark.parametrize("name", [name for name in NAMES if laconic.ALGORITHMS[name].tolerates_absence])
 def test_where_it_claims_to_tolerate_absence_an_unheard_gradient_is_sent_later(name):
-    driver = Simulated(small.sample_of(name), d=31, n_workers=2, server="rank0", seed=3)
-    worker, server = driver.workers[1], driver.servers[0]
-    for round_ in range(20):
-        gradient = torch.full((31,), -1.0) if round_ == 0 else torch.zeros(31)
+    """Against a twin that had nothing to send: what arrives later goes where the unheard gradient pointed."""
+    assert moved_after_a_loss(small.sample_of(name), push=1.0) > moved_after_a_loss(small.sample_of(name), push=0.0)
+
+
+def moved_after_a_loss(algorithm, push: float) -> float:
+    """How far up the model goes, all entries together, in 40 rounds after worker 1's gradient of -push was not heard.
+
+    All other gradients are zero.
+    """
+    driver = Simulated(algorithm, d=31, n_workers=2, server="rank0", seed=3)
+    lost, server = driver.workers[1], driver.servers[0]
+    moved = 0.0
+    for round_ in range(41):
         for each in driver.workers:
-            each.begin(round_, Inputs(vector=gradient, parameters=lambda: torch.zeros(31), lr=0.1))
-        packet = worker.packet
-        if round_ > 0 and packet is not None:
-            sent = packet.dense()
-            assert (sent < 0).any()
-            assert not (sent > 0).any(), "what was owed is negative everywhere; without it these signs would be +1"
-            return
-        arrived = {0: driver.workers[0].outgoing()[0]}
-        answer = Answer.read(server.answer(round_, 0, 0.1, arrived), driver.job, 0, round_, 0)
+            gradient = torch.full((31,), -push if round_ == 0 and each is lost else 0.0)
+            vector = gradient if algorithm.consumes == "gradient" else -0.1 * gradient
+            inputs = Inputs(
+                vector=vector, parameters=lambda: torch.zeros(31), lr=0.1,
+                gradient_at=lambda parameters: torch.zeros(31),
+            )  # fmt: skip
+            each.begin(round_, inputs)
+        for exchange in range(len(algorithm.exchanges(31))):
+            frames = {each.rank: each.outgoing()[0] for each in driver.workers}
+            if round_ == 0:
+                del frames[lost.rank]
+            answer = Answer.read(server.answer(round_, exchange, 0.1, frames), driver.job, 0, round_, exchange)
+            for each in driver.workers:
+                each.hear([answer], heard=round_ > 0 or each is not lost)
+        result = lost.result
         for each in driver.workers:
-            each.hear([answer], heard=each is not worker)
             each.close()
         server.close(happened=True)
-    raise AssertionError("it never sent")
+        if round_ > 0:
+            moved += float(result.sum() if algorithm.consumes == "change" else -result.sum())
+    return moved

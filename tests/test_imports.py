@@ -11,9 +11,11 @@ ROOT = Path(laconic.__file__).parent
 
 LOW = {"kernels", "clock", "quantities", "keys", "knobs"}
 WIRE = LOW | {"wire", "network", "schedules"}
-CONTRACT = WIRE | {"compressors", "memory", "contract", "skipping"}
+CONTRACT = WIRE | {"compressors", "memory", "contract", "skipping", "laziness"}
 DRIVERS = CONTRACT | {"drivers"}
-USER = DRIVERS | {"algorithms", "flat", "rates", "traffic", "saving", "optimizer", "simulation"}
+USER = DRIVERS | {"algorithms", "flat", "rates", "traffic", "saving", "optimizer", "simulation"} | {
+    "evaluation", "local_steps",
+}  # fmt: skip
 LAB = USER | {"lab", "plugins", ""}
 
 MAY_IMPORT = {
@@ -29,11 +31,14 @@ MAY_IMPORT = {
     "compressors": {"wire", "kernels", "knobs"},
     "contract": {"wire", "memory", "keys", "knobs"},
     "skipping": {"contract", "knobs"},
-    "algorithms": {"contract", "compressors", "memory", "wire", "knobs", "skipping"},
+    "laziness": {"contract", "knobs"},
+    "algorithms": {"contract", "compressors", "memory", "wire", "knobs", "kernels", "skipping", "laziness"},
     "drivers": CONTRACT,
     "flat": set(),
     "rates": {"contract"},
     "traffic": {"wire"},
+    "evaluation": set(),
+    "local_steps": {"contract", "flat", "rates"},
     "saving": {"memory", "flat", "optimizer"},  # optimizer: for its type alone
     "optimizer": USER,
     "simulation": USER,
@@ -45,7 +50,7 @@ MAY_IMPORT = {
 }
 
 # An algorithm knows nothing of drivers, clocks, networks or processes; nor does anything that it is made of.
-NO_IO = ("algorithms", "contract", "compressors", "memory", "skipping", "knobs", "keys", "kernels")
+NO_IO = ("algorithms", "contract", "compressors", "memory", "skipping", "laziness", "knobs", "keys", "kernels")
 IO = ("torch.distributed", "socket", "time", "multiprocessing", "subprocess", "random", "os")
 
 

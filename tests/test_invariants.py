@@ -38,7 +38,8 @@ each_sample = pytest.mark.parametrize("name", SAMPLES)
 
 def layouts_of(sample):
     """The layouts that a method admits, as `choose_layout` refuses the others."""
-    admitted = ["rank0", "dedicated"] + ["sharded"] * sample.separable + ["allreduce"] * sample.adds
+    adds = any(exchange.adds for exchange in sample.exchanges(100))
+    admitted = ["rank0", "dedicated"] + ["sharded"] * sample.separable + ["allreduce"] * adds
     return [server for server in LAYOUTS if server in admitted]
 
 
@@ -106,9 +107,9 @@ class Ledger(Meter):
         super().__init__()
         self.frames = {"up": [], "down": []}
 
-    def frame(self, direction, frame, n_bytes, *, local, flag_bit, lead):
+    def frame(self, direction, frame, n_bytes, *, flag_bit, **facts):
         self.frames[direction].append((frame, flag_bit))
-        super().frame(direction, frame, n_bytes, local=local, flag_bit=flag_bit, lead=lead)
+        super().frame(direction, frame, n_bytes, flag_bit=flag_bit, **facts)
 
 
 def with_ledgers(run):

@@ -136,7 +136,7 @@ def test_names_come_from_the_model_and_without_one_from_groups_and_places():
 
 def test_nan_in_one_local_step_calls_off_the_whole_cycle_and_the_next_one_goes_on():
     net = small.model()
-    opt = laconic.DistributedOptimizer(torch.optim.SGD(net.parameters(), lr=0.1), laconic.ModelAveraging(steps=3))
+    opt = laconic.DistributedOptimizer(torch.optim.SGD(net.parameters(), lr=0.1), laconic.ModelAveraging(), local_steps=3)
     start = small.values(net)
     for step in range(3):
         scenes.one_step(opt, net, 0, step, torch.nan if step == 1 else 1.0)

@@ -119,7 +119,7 @@ def test_a_group_that_this_process_is_not_in():
 
 
 @in_group
-@pytest.mark.parametrize("algorithm", [laconic.SGD(), laconic.ModelAveraging(steps=2)], ids=lambda a: a.name)
+@pytest.mark.parametrize("algorithm", [laconic.SGD(), laconic.ModelAveraging()], ids=lambda a: a.name)
 def test_a_step_without_gradients(algorithm):
     net = small.model()
     opt = wrapped(net, algorithm)

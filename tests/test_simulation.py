@@ -116,7 +116,7 @@ def test_each_worker_has_its_own_batch_norm_statistics_and_the_model_shows_their
 
 def test_local_steps_are_a_hand_written_loop_with_an_optimizer_for_each_worker():
     net = small.model().double()
-    simulation = simulated(net, laconic.ModelAveraging(steps=3), 4, scenes.INNER["adam"](net.parameters()))
+    simulation = simulated(net, laconic.ModelAveraging(), 4, scenes.INNER["adam"](net.parameters()), local_steps=3)
     replicas = [small.model().double() for _ in range(4)]
     inners = [scenes.INNER["adam"](replica.parameters()) for replica in replicas]
     for step in range(9):
@@ -137,7 +137,7 @@ def test_local_steps_are_a_hand_written_loop_with_an_optimizer_for_each_worker()
 
 def test_between_two_averages_the_model_stays_at_the_last_one():
     net = small.model()
-    simulation = simulated(net, laconic.ModelAveraging(steps=2), 3)
+    simulation = simulated(net, laconic.ModelAveraging(), 3, local_steps=2)
     one_step(simulation, 0)
     assert torch.equal(small.values(net), small.values(small.model()))
     one_step(simulation, 1)

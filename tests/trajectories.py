@@ -5,6 +5,7 @@ Letters: d parameters, n workers, t the round. State with number t is what there
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -145,12 +146,24 @@ class Run:
 
         def inputs_of(rank: int) -> Inputs:
             vector = gradients[rank] if algorithm.consumes == "gradient" else -lr * gradients[rank]
-            return Inputs(vector=vector, parameters=self.x.clone, lr=lr)
+            return Inputs(
+                vector=vector, parameters=self.x.clone, lr=lr,
+                gradient_at=lambda point: self.problem.gradient(rank, self.t, point),
+            )  # fmt: skip
 
         result = self.sim.round(inputs_of).of(0)
-        self.x = result.clone() if algorithm.returns == "parameters" else self.x - lr * result
-        self.t += 1
+        self._apply(result, lr)
         return result
+
+    def _apply(self, result: Tensor, lr: float) -> None:
+        algorithm = self.sim.job.algorithm
+        if algorithm.returns == "parameters":
+            self.x = result.clone()
+        elif algorithm.consumes == "change":
+            self.x = self.x + result
+        else:
+            self.x = self.x - lr * result
+        self.t += 1
 
     def state(self) -> State:
         """A snapshot of this moment."""
@@ -188,19 +201,23 @@ class LossyRun(Run):
 
     def step(self) -> Tensor:
         lr, lost, workers, server = self.lr_at(self.t), self.lost(self.t), self.sim.workers, self.sim.servers[0]
+        job = self.sim.job
         for worker, gradient in zip(workers, self.gradients(), strict=True):
-            worker.begin(self.t, Inputs(vector=gradient, parameters=self.x.clone, lr=lr))
-        frames = {worker.rank: worker.outgoing()[0] for worker in workers}
-        arrived = {rank: frame for rank, frame in frames.items() if rank not in lost}
-        answer = Answer.read(server.answer(self.t, 0, lr, arrived), self.sim.job, 0, self.t, 0)
+            vector = gradient if job.algorithm.consumes == "gradient" else -lr * gradient
+            at = partial(self.problem.gradient, worker.rank, self.t)
+            worker.begin(self.t, Inputs(vector=vector, parameters=self.x.clone, lr=lr, gradient_at=at))
+        for exchange in range(len(job.algorithm.exchanges_in(self.t, job.d))):
+            frames = {worker.rank: worker.outgoing()[0] for worker in workers}
+            arrived = {rank: frame for rank, frame in frames.items() if rank not in lost}
+            answer = Answer.read(server.answer(self.t, exchange, lr, arrived), job, 0, self.t, exchange)
+            for worker in workers:
+                worker.hear([answer], heard=worker.rank not in lost)
         for worker in workers:
-            worker.hear([answer], heard=worker.rank not in lost)
             worker.close()
         server.close(happened=True)
         result = workers[0].result
         assert result is not None
-        self.x = self.x - lr * result
-        self.t += 1
+        self._apply(result, lr)
         return result
 
 

@@ -85,7 +85,7 @@ class Server(Side):
 
 
 def _no_second_gradient() -> Tensor:
-    raise ContractError("gradient_at needs `second_gradient = True` among the algorithm's claims")
+    raise ContractError("gradient_at needs a closure and `second_gradient` among the algorithm's claims")
 
 
 def _no_server_model() -> Tensor:
@@ -95,10 +95,20 @@ def _no_server_model() -> Tensor:
 class Inbox(Mapping[int, Packet]):
     """The packets that reached the server, by worker, in rank order whatever order they came in."""
 
-    def __init__(self, packets: Mapping[int, Packet], n_workers: int, zeros: Callable[[], Tensor]) -> None:
-        """`zeros` makes a fresh zero vector of the server's slice."""
+    def __init__(
+        self,
+        packets: Mapping[int, Packet],
+        n_workers: int,
+        zeros: Callable[[], Tensor],
+        skipped: frozenset[int] = frozenset(),
+    ) -> None:
+        """`zeros` makes a fresh zero vector of the server's slice. `skipped`: the workers that sent a skip notice.
+
+        Who is in neither was not heard at all.
+        """
         self._packets = dict(sorted(packets.items()))
         self.n_workers = n_workers
+        self.skipped = skipped
         self._zeros = zeros
 
     def __getitem__(self, rank: int) -> Packet:
@@ -131,6 +141,12 @@ class Reply:
     count: int
     zeros: Callable[[], Tensor]
 
+    @property
+    def packet(self) -> Packet:
+        """The answer of a single server, as it was sent."""
+        (packet,) = self.parts
+        return packet
+
     def dense(self) -> Tensor:
         """The server's answer as a vector (d,); zeros where it sent nothing."""
         whole = self.zeros()
@@ -145,6 +161,16 @@ Step = Generator[Packet | None, Reply, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One message up and one down. A round has one of them or more, and each is counted by its name."""
+
+    count: int  # how many coordinates its packets are about: d, or fewer that both ends know of
+    name: str = "update"
+    adds: bool = False  # packets are dense and the answer is their mean: an engine's all-reduce can do it,
+    # in place, so what was yielded is given away
+
+
+@dataclass(frozen=True, kw_only=True)
 class Algorithm(ABC):
     """Hyper-parameters and the two functions. All state is in the memories. Claims are data that common tests read."""
 
@@ -154,16 +180,14 @@ class Algorithm(ABC):
     consumes: ClassVar[Literal["gradient", "change"]] = "gradient"
     returns: ClassVar[Literal["direction", "change", "parameters"]] = "direction"
     schedule: ClassVar[Literal["rounds"]] = "rounds"
-    exchanges: ClassVar[int] = 1  # how often `work` yields in a round
-    adds: ClassVar[bool] = False  # packets add up and the server is their mean: an engine's all-reduce can do it,
-    # in place, so what was yielded is given away
     replicas_equal: ClassVar[bool] = True  # all workers hold the same parameters after each round
     skips: ClassVar[bool] = False  # a worker or the server may send nothing, so every message carries one flag bit
+    adaptive: ClassVar[bool] = False  # how much it sends depends on the data; `paper_bits` is the most
     tolerates_absence: ClassVar[bool] = False  # a packet that was not heard is owed, not lost
     unbiased: ClassVar[bool] = False  # the direction's mean is the mean gradient
     same_data: ClassVar[bool] = False  # the proof needs all workers to draw from one distribution
     reads_lr: ClassVar[bool] = False
-    second_gradient: ClassVar[bool] = False  # needs me.gradient_at, hence a closure
+    takes_changes: ClassVar[bool] = True  # what several local steps changed will do in place of a gradient
     server_steps: ClassVar[bool] = False  # the server holds the model and an optimizer
     toy: ClassVar[Mapping[str, Any]] = {}  # settings for the common tests; the defaults stay the paper's
     toy_lr: ClassVar[float] = 0.1
@@ -182,9 +206,24 @@ class Algorithm(ABC):
         return 1.0
 
     @property
-    def local_steps(self) -> int:
-        """How many inner-optimizer steps make one change."""
-        return 1
+    def second_gradient(self) -> bool:
+        """Whether it needs me.gradient_at, hence a closure."""
+        return False
+
+    def check_size(self, d: int, layers: tuple[int, ...]) -> None:  # noqa: B027 - most have nothing to check
+        """Refuse a model for which the hyper-parameters make no sense. Raises ValueError, before anything is sent."""
+
+    def dense_in(self, round_: int) -> bool:
+        """Whether this round belongs to a dense warm-up: one exchange of the whole vector, one local step."""
+        return False
+
+    def exchanges(self, d: int) -> tuple[Exchange, ...]:
+        """What one round sends: as often does `work` yield."""
+        return (Exchange(count=d),)
+
+    def exchanges_in(self, round_: int, d: int) -> tuple[Exchange, ...]:
+        """The same for one round, which may be of a dense warm-up."""
+        return (Exchange(count=d, name="dense", adds=True),) if self.dense_in(round_) else self.exchanges(d)
 
     def settings(self) -> dict[str, str]:
         """The hyper-parameters as the texts that `--set` takes."""
@@ -203,9 +242,13 @@ class Algorithm(ABC):
     def serve(self, hub: Server, inbox: Inbox) -> Packet | None:
         """One exchange at the server: the answer to all workers, or None for a skip notice."""
 
+    def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
+        """What the paper's formula charges for one packet: bits."""
+        return packet.paper_bits
+
     @abstractmethod
     def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
-        """What the paper's formula charges per worker and round, (up, down), in expectation."""
+        """What the paper's formula charges per worker and round, (up, down), in expectation; the most if adaptive."""
 
 
 A = TypeVar("A", bound=type[Algorithm])

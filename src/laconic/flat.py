@@ -22,6 +22,7 @@ class FlatParameters:
         given = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
         self.parameters: list[Tensor] = []
         self.names: list[str] = []
+        self.groups: list[int] = []  # the number of each parameter's group
         self._frozen: list[tuple[str, Tensor]] = []
         for number, group in enumerate(optimizer.param_groups):
             in_group = group.get("param_names") or [f"group{number}.{place}" for place in range(len(group["params"]))]
@@ -30,6 +31,7 @@ class FlatParameters:
                 if parameter.requires_grad:
                     self.parameters.append(parameter)
                     self.names.append(called)
+                    self.groups.append(number)
                 else:
                     self._frozen.append((called, parameter))
         if not self.parameters:
@@ -68,6 +70,14 @@ class FlatParameters:
     def pieces(self, vector: Tensor) -> tuple[Tensor, ...]:
         """`vector` (d,) cut by parameter."""
         return torch.split(vector, list(self.sizes))
+
+    def set_live_values(self, vector: Tensor, start: Tensor, live: Sequence[bool]) -> None:
+        """Overwrite the parameters by `vector` (d,), those that are not live by `start` (d,)."""
+        if all(live):
+            self.set_values(vector)
+            return
+        pieces = zip(self.pieces(vector), self.pieces(start), live, strict=True)
+        self.set_values(torch.cat([new if moves else old for new, old, moves in pieces]))
 
     def has_gradient(self) -> list[bool]:
         """Which parameters have a gradient now.

@@ -15,8 +15,10 @@ from torch.optim import LBFGS, Optimizer
 
 from laconic.contract import Algorithm
 from laconic.drivers.halves import Inputs, all_finite
-from laconic.drivers.processes import Processes
+from laconic.drivers.processes import Processes, Round
+from laconic.evaluation import Surroundings
 from laconic.flat import FlatParameters, ServerModel
+from laconic.local_steps import LocalSteps
 from laconic.rates import LearningRates
 from laconic.saving import restore, saved
 from laconic.traffic import Traffic
@@ -44,6 +46,7 @@ class DistributedOptimizer(Optimizer):
         *,
         model: torch.nn.Module | None = None,
         server: str = "auto",
+        local_steps: int = 1,
         seed: int = 0,
         check_every: int = 100,
         timeout_s: float = 300.0,
@@ -52,7 +55,8 @@ class DistributedOptimizer(Optimizer):
         """Broadcasts rank 0's parameters to all, the frozen ones too, and the model's buffers where it is given.
 
         model: gives the parameters' names, for saved state, and its buffers. server: "auto", "allreduce", "rank0",
-        "dedicated" or "sharded". check_every: rounds between two comparisons of the replicas' hashes; 0 for never.
+        "dedicated" or "sharded". local_steps: calls of `step()` to one exchange. check_every: rounds between two
+        comparisons of the replicas' hashes; 0 for never.
         timeout_s: how long a rank is waited for. group: the ranks that train together; None for all.
         Raises ValueError and TypeError for what cannot work, before anything is sent.
         """
@@ -71,6 +75,11 @@ class DistributedOptimizer(Optimizer):
                 "no process group: call torch.distributed.init_process_group(...) first, or start the script with "
                 "torchrun; to run many workers in one process use laconic.Simulation"
             )
+        if algorithm.second_gradient and model is None:
+            raise ValueError(
+                f"model: {algorithm.name} evaluates each mini-batch at two points and puts the model's buffers back; "
+                "pass model=model"
+            )
         if group is not None and dist.get_rank(group) < 0:
             raise ValueError(f"group: this process, global rank {dist.get_rank()}, is not one of its members")
         self.flat = FlatParameters(inner, model)
@@ -82,8 +91,11 @@ class DistributedOptimizer(Optimizer):
         self.check_every = check_every
         self.rates = LearningRates(inner, algorithm)
         self._live: list[bool] = [False] * len(self.flat.parameters)
-        self._local_steps = 0  # since the last exchange, for methods that send changes
+        self.local = LocalSteps(algorithm, local_steps, self.flat, self.rates)
+        self._steps_taken = 0  # since the last exchange, where steps are local
         self._start: Tensor | None = None  # the parameters at the last exchange, for the same
+        self._used = [False] * len(self.flat.parameters)  # which had a gradient since then
+        self._model = model
         self._buffer = torch.empty(self.flat.d, dtype=self.flat.dtype, device=self.flat.device)
         self._spoiled = False  # a local step since the last exchange met inf or NaN
         parameters = self.flat.values()
@@ -91,7 +103,10 @@ class DistributedOptimizer(Optimizer):
         self.driver = Processes(
             algorithm, parameters=parameters, layers=self.flat.sizes, group=group, server=server, seed=seed,
             timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None,
-            agreed={"check_every": check_every, "not trained": [list(t.shape) for t in fixed_tensors(inner, model)]},
+            agreed={
+                "check_every": check_every, "local_steps": local_steps,
+                "not trained": [list(t.shape) for t in fixed_tensors(inner, model)],
+            },
         )  # fmt: skip
         self.flat.set_values(parameters)
         for tensor in fixed_tensors(inner, model):
@@ -137,29 +152,41 @@ class DistributedOptimizer(Optimizer):
                 "def closure(): opt.zero_grad(); loss = loss_of(batch); loss.backward(); return loss"
             )
         loss = None
+        second = None
         if closure is not None:
+            if self.algorithm.second_gradient and self._model is not None:
+                second = SecondGradient(self.flat, closure, self._model)
             with torch.enable_grad():
                 loss = closure()
-        if self.algorithm.consumes == "change":
-            self._step_with_change()
+        if self.local.are_taken:
+            self._step_locally()
         else:
-            self._step_with_gradient(closure)
+            self._step_with_gradient(second)
         self.inner._opt_called = True  # type: ignore[attr-defined]  # nor does it step everywhere; schedulers would warn
         if self.algorithm.replicas_equal and self.check_every and self.driver.rounds % self.check_every == 0:
             self._compare_replicas()
         return loss
 
-    def _step_with_gradient(self, closure: Callable[[], Any] | None) -> None:
+    def _exchange(self, bring: Callable[[], tuple[list[bool], Inputs | None]]) -> Round:
+        """One round, tried again where it was called off for a parameter's first gradient.
+
+        bring: which parameters were used here, and the round's inputs; called for each try, since an engine's sum is
+        made in place.
+        """
         if not any(self._live):
-            self._agree_on_live(self._bring_gradient(closure)[0])
+            self._agree_on_live(bring()[0])
         while True:
-            has_gradient, inputs = self._bring_gradient(closure)  # anew: an engine's sum is made in place
+            used, inputs = bring()
             if inputs is not None:
-                inputs.call_off = any(has and not live for has, live in zip(has_gradient, self._live, strict=True))
+                news = any(has and not live for has, live in zip(used, self._live, strict=True))
+                inputs.call_off = inputs.call_off or news
             round_ = self.driver.round(inputs, self.rates.now())
-            if not round_.void or not self._agree_on_live(has_gradient):
-                break
-            self.driver.forget_void_round()  # called off for a parameter's first gradient, which all know of now
+            if not round_.void or not self._agree_on_live(used):
+                return round_
+            self.driver.forget_void_round()
+
+    def _step_with_gradient(self, second: "SecondGradient | None") -> None:
+        round_ = self._exchange(lambda: self._bring_gradient(second))
         if round_.result is None:
             return
         if self.algorithm.returns == "parameters":
@@ -168,7 +195,7 @@ class DistributedOptimizer(Optimizer):
             self.flat.set_gradients(round_.result, self._live)
             self.inner.step()
 
-    def _bring_gradient(self, closure: Callable[[], Any] | None) -> tuple[list[bool], Inputs | None]:
+    def _bring_gradient(self, second: "SecondGradient | None") -> tuple[list[bool], Inputs | None]:
         """Which parameters have a gradient here, and the round's inputs; none on a rank that only serves."""
         if self.serves_only:
             return [False] * len(self._live), None
@@ -180,12 +207,7 @@ class DistributedOptimizer(Optimizer):
         vector = self.flat.gradients(out=self._buffer)
         if self._grad_scale is not None:
             vector /= self._grad_scale
-        gradient_at = None
-        if closure is not None:
-            gradient_at = SecondGradient(self.flat, closure)
-        return has_gradient, Inputs(
-            vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=gradient_at
-        )
+        return has_gradient, Inputs(vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=second)
 
     @property
     def _grad_scale(self) -> Tensor | None:
@@ -201,41 +223,48 @@ class DistributedOptimizer(Optimizer):
             self._live[place] = True
         return bool(news)
 
-    def _step_with_change(self) -> None:
-        """One local step of the inner optimizer; after `local_steps` of them, one round with the change they made."""
-        inputs = None
+    def _step_locally(self) -> None:
+        """One step of the inner optimizer; when enough were taken, one round with the change they made."""
         if not self.serves_only:
-            if not any(self.flat.has_gradient()):
-                raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() first")
-            if self._start is None:
-                self._start = self.flat.values()
-            self._spoiled = self._spoiled or not all_finite(self.flat.gradients(out=self._buffer))
-            if not self._spoiled:
-                if self._grad_scale is not None:
-                    self.flat.divide_gradients(self._grad_scale)
-                self.inner.step()
-        self._local_steps += 1
-        if self._local_steps < self.algorithm.local_steps:
+            self._take_local_step()
+        self._steps_taken += 1
+        if self._steps_taken < self.local.due_in(self.driver.rounds):
             return
-        self._local_steps = 0
-        start, self._start = self._start, None
-        if start is not None:
-            change = self.flat.values() - start
-            inputs = Inputs(vector=change, parameters=lambda: start, lr=self.rates.now(), call_off=self._spoiled)
-            self._spoiled = False
-        round_ = self.driver.round(inputs, self.rates.now())
+        start = self._start
+        round_ = self._exchange(lambda: self._bring_change(start))
+        self._steps_taken, self._start, self._spoiled = 0, None, False
+        self._used = [False] * len(self._used)
         if start is None:
             return
         if round_.result is None:
             self.flat.set_values(start)
-        elif self.algorithm.returns == "parameters":
-            self.flat.set_values(round_.result)
         else:
-            self.flat.set_values(start + round_.result)
+            self.flat.set_live_values(self.local.after(start, round_.result), start, self._live)
+
+    def _take_local_step(self) -> None:
+        has_gradient = self.flat.has_gradient()
+        if not any(has_gradient):
+            raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before opt.step()")
+        if self._start is None:
+            self._start = self.flat.values()
+        self._used = [used or has for used, has in zip(self._used, has_gradient, strict=True)]
+        self._spoiled = self._spoiled or not all_finite(self.flat.gradients(out=self._buffer))
+        if not self._spoiled:
+            if self._grad_scale is not None:
+                self.flat.divide_gradients(self._grad_scale)
+            self.inner.step()
+
+    def _bring_change(self, start: Tensor | None) -> tuple[list[bool], Inputs | None]:
+        """The same for the change since `start`, (d,)."""
+        if start is None:
+            return self._used, None
+        vector = self.local.vector(self.flat.values() - start)
+        inputs = Inputs(vector=vector, parameters=lambda: start, lr=self.rates.now(), call_off=self._spoiled)
+        return self._used, inputs
 
     def _compare_replicas(self) -> None:
         """Refuse to go on with replicas that differ in a single bit."""
-        if self._local_steps:
+        if self._steps_taken:
             return
         mine = "" if self.serves_only else hash_of(self.flat.values())
         everybody = self.driver.channel.gather(mine, f"for its parameters' hash, round {self.driver.rounds}")
@@ -276,14 +305,21 @@ class DistributedOptimizer(Optimizer):
 
 
 class SecondGradient:
-    """The gradient of the same mini-batch at other parameters."""
+    """The gradient of the same mini-batch at other parameters. Make it before the closure's first call."""
 
-    def __init__(self, flat: FlatParameters, closure: Callable[[], Any]) -> None:
+    def __init__(self, flat: FlatParameters, closure: Callable[[], Any], model: torch.nn.Module) -> None:
         self._flat = flat
         self._closure = closure
+        self._model = model
+        self._before = Surroundings.of(model)
 
     def __call__(self, parameters: Tensor) -> Tensor:
-        """Evaluate the closure at `parameters` (d,); returns the gradient (d,), leaves the parameters as they were."""
+        """Evaluate the closure at `parameters` (d,); returns the gradient (d,).
+
+        Draws what the first evaluation drew, and leaves parameters, gradients, buffers and streams as that left them.
+        """
+        after = Surroundings.of(self._model)
+        self._before.put_back(self._model)
         here, gradients = self._flat.values(), [parameter.grad for parameter in self._flat.parameters]
         self._flat.set_values(parameters)
         for parameter in self._flat.parameters:
@@ -291,6 +327,7 @@ class SecondGradient:
         with torch.enable_grad():
             self._closure()
         gradient = self._flat.gradients()
+        after.put_back(self._model)
         self._flat.set_values(here)
         for parameter, first in zip(self._flat.parameters, gradients, strict=True):
             parameter.grad = first

@@ -11,9 +11,10 @@ class LearningRates:
     def __init__(self, inner: Optimizer, algorithm: Algorithm) -> None:
         self._inner = inner
         self._algorithm = algorithm
-        self.first = self._all()
+        self.first = self.by_group()
 
-    def _all(self) -> list[float]:
+    def by_group(self) -> list[float]:
+        """Every parameter group's rate now."""
         return [float(group.get("lr", 0.0)) for group in self._inner.param_groups]
 
     def now(self) -> float:
@@ -21,7 +22,7 @@ class LearningRates:
 
         Raises ValueError where the method reads the rate and it is 0, or the groups' rates left their proportions.
         """
-        rates = self._all()
+        rates = self.by_group()
         if self._algorithm.reads_lr:
             if min(rates) <= 0 or min(self.first) <= 0:
                 raise ValueError(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from laconic.flat import FlatParameters
     from laconic.optimizer import DistributedOptimizer
 
-VERSION = 1
+VERSION = 2
 
 
 def saved(opt: "DistributedOptimizer") -> dict[str, Any]:
@@ -24,7 +24,8 @@ def saved(opt: "DistributedOptimizer") -> dict[str, Any]:
         "void_rounds": driver.void_rounds,
         "control_bytes": driver.channel.control_bytes,
         "live": list(opt._live),
-        "local_steps": opt._local_steps,
+        "steps_taken": opt._steps_taken,
+        "used": list(opt._used),
         "start": None if opt._start is None else opt._start.clone(),
         "local": None if opt._start is None else opt.flat.values(),  # each rank's own, between two exchanges
         "spoiled": opt._spoiled,
@@ -59,7 +60,8 @@ def restore(opt: "DistributedOptimizer", state_dict: Mapping[str, Any]) -> None:
     opt.inner.load_state_dict({key: value for key, value in state_dict.items() if key != "laconic"})
     driver.rounds, driver.void_rounds = state["rounds"], state["void_rounds"]
     driver.channel.control_bytes += state["control_bytes"]  # coming back took agreements too
-    opt._live, opt._local_steps, opt._spoiled = list(state["live"]), state["local_steps"], state["spoiled"]
+    opt._live, opt._used = list(state["live"]), list(state["used"])
+    opt._steps_taken, opt._spoiled = state["steps_taken"], state["spoiled"]
     opt._start = None if state["start"] is None else state["start"].clone()
     if state["local"] is not None:
         opt.flat.set_values(state["local"])
@@ -83,6 +85,7 @@ def _identity(opt: "DistributedOptimizer") -> dict[str, Any]:
         "n_workers": layout.n_workers,
         "rank": opt.driver.channel.rank,
         "server": layout.name,
+        "local_steps": opt.local.many,
         "seed": opt.driver.job.seed,
         "dtype": str(opt.flat.dtype),
         "parameters": dict(zip(opt.flat.names, opt.flat.sizes, strict=True)),

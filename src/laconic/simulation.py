@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 from laconic.contract import Algorithm
 from laconic.drivers.halves import Inputs, all_finite
 from laconic.drivers.simulated import Simulated
+from laconic.evaluation import Surroundings
 from laconic.flat import FlatParameters, ServerModel
+from laconic.local_steps import LocalSteps
 from laconic.network import Link
 from laconic.rates import LearningRates
 from laconic.traffic import Traffic
@@ -36,13 +38,15 @@ class Simulation:
         *,
         workers: int,
         server: str = "auto",
+        local_steps: int = 1,
         seed: int = 0,
         link: Link | None = None,
         links: Mapping[int, Link] | None = None,
         compute_s: float = 0.0,
     ) -> None:
-        """workers: how many. link: every node's, links: exceptions by node. compute_s: virtual time of one gradient.
+        """workers: how many. local_steps: steps to one exchange. link: every node's, links: exceptions by node.
 
+        compute_s: virtual time of one gradient.
         Raises ValueError for what cannot work.
         """
         self.model = model
@@ -50,6 +54,7 @@ class Simulation:
         self.algorithm = algorithm
         self.flat = FlatParameters(inner, model)
         self.rates = LearningRates(inner, algorithm)
+        self.local = LocalSteps(algorithm, local_steps, self.flat, self.rates)
         self._live = [False] * len(self.flat.parameters)
         self.server_model = ServerModel(inner, lambda: self._live) if algorithm.server_steps else None
         self.driver = Simulated(
@@ -59,7 +64,7 @@ class Simulation:
         )  # fmt: skip
         self._buffers = [[buffer.clone() for buffer in model.buffers()] for _ in range(workers)]
         self._states: list[Any] = [_copied(inner.state) for _ in range(workers)]  # of local optimizers
-        self._local_steps = 0
+        self._steps_taken = 0
         self._local: list[Tensor] = []  # the workers' parameters between two exchanges, where steps are local
         self._spoiled = [False] * workers
 
@@ -87,8 +92,8 @@ class Simulation:
         Returns the workers' losses. After the step the model's floating buffers are the workers' mean.
         """
         losses = [0.0] * self.n_workers
-        if self.algorithm.consumes == "change":
-            self._step_with_change(loss_of, losses)
+        if self.local.are_taken:
+            self._step_locally(loss_of, losses)
         else:
             self._step_with_gradient(loss_of, losses)
         self._average_buffers()
@@ -96,8 +101,7 @@ class Simulation:
 
     def _backward(self, rank: int, loss_of: Callable[[int], Tensor]) -> float:
         """Forward and backward of one worker, with its own buffers."""
-        for buffer, own in zip(self.model.buffers(), self._buffers[rank], strict=True):
-            buffer.copy_(own)
+        self._load_buffers(rank)
         self.inner.zero_grad(set_to_none=True)
         with torch.enable_grad():
             loss = loss_of(rank)
@@ -105,18 +109,23 @@ class Simulation:
         self._buffers[rank] = [buffer.clone() for buffer in self.model.buffers()]
         return float(loss.detach())
 
+    def _load_buffers(self, rank: int) -> None:
+        for buffer, own in zip(self.model.buffers(), self._buffers[rank], strict=True):
+            buffer.copy_(own)
+
     @torch.no_grad()
     def _step_with_gradient(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
         lr = self.rates.now()
 
         def inputs_of(rank: int) -> Inputs:
+            before = self._surroundings(rank) if self.algorithm.second_gradient else None
             losses[rank] = self._backward(rank, loss_of)
             self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
             vector = self.flat.gradients()
-            return Inputs(
-                vector=vector, parameters=self.flat.values, lr=lr,
-                gradient_at=lambda parameters: self._gradient_at(rank, loss_of, parameters),
-            )  # fmt: skip
+            inputs = Inputs(vector=vector, parameters=self.flat.values, lr=lr)
+            if before is not None:
+                inputs.gradient_at = lambda parameters: self._gradient_at(rank, loss_of, parameters, before)
+            return inputs
 
         outcome = self.driver.round(inputs_of)
         if outcome.void:
@@ -127,40 +136,53 @@ class Simulation:
             self.flat.set_gradients(outcome.of(0), self._live)
             self.inner.step()
 
-    def _gradient_at(self, rank: int, loss_of: Callable[[int], Tensor], parameters: Tensor) -> Tensor:
-        here = self.flat.values()
+    def _surroundings(self, rank: int) -> Surroundings:
+        """The random streams as they are, and worker `rank`'s buffers."""
+        self._load_buffers(rank)
+        return Surroundings.of(self.model)
+
+    def _gradient_at(
+        self, rank: int, loss_of: Callable[[int], Tensor], parameters: Tensor, before: Surroundings
+    ) -> Tensor:
+        """The gradient (d,) of the same mini-batch at `parameters` (d,), with the same draws; leaves no trace."""
+        here, after = self.flat.values(), self._surroundings(rank)
+        self._buffers[rank] = before.buffers
+        before.put_back(self.model)
         self.flat.set_values(parameters)
         self._backward(rank, loss_of)
         self.flat.set_values(here)
+        after.put_back(self.model)
+        self._buffers[rank] = after.buffers
         return self.flat.gradients()
 
     @torch.no_grad()
-    def _step_with_change(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
+    def _step_locally(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
         start = self.flat.values()
         local = self._local or [start] * self.n_workers
         self._local = []
         for rank in range(self.n_workers):
             self.flat.set_values(local[rank])
             losses[rank] = self._backward(rank, loss_of)
+            self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
             self.inner.state = self._states[rank]
             self._spoiled[rank] = self._spoiled[rank] or not all_finite(self.flat.gradients())
             if not self._spoiled[rank]:
                 self.inner.step()
             self._local.append(self.flat.values())
         self.flat.set_values(start)
-        self._local_steps += 1
-        if self._local_steps < self.algorithm.local_steps:
+        self._steps_taken += 1
+        if self._steps_taken < self.local.due_in(self.driver.rounds):
             return
         lr = self.rates.now()
-        outcome = self.driver.round(
-            lambda rank: Inputs(
-                vector=self._local[rank] - start, parameters=lambda: start, lr=lr, call_off=self._spoiled[rank]
-            )
-        )
-        self._local_steps, self._local, self._spoiled = 0, [], [False] * self.n_workers
+
+        def inputs_of(rank: int) -> Inputs:
+            vector = self.local.vector(self._local[rank] - start)
+            return Inputs(vector=vector, parameters=lambda: start, lr=lr, call_off=self._spoiled[rank])
+
+        outcome = self.driver.round(inputs_of)
+        self._steps_taken, self._local, self._spoiled = 0, [], [False] * self.n_workers
         if not outcome.void:
-            parameters = self.algorithm.returns == "parameters"
-            self.flat.set_values(outcome.of(0) if parameters else start + outcome.of(0))
+            self.flat.set_live_values(self.local.after(start, outcome.of(0)), start, self._live)
 
     def _average_buffers(self) -> None:
         """Leave the mean of the workers' floating buffers in the model, and worker 0's others."""

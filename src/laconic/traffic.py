@@ -1,6 +1,7 @@
 """What `opt.traffic` returns: a snapshot of the counters, as data."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from laconic.wire import Count, Meter
@@ -10,7 +11,8 @@ from laconic.wire import Count, Meter
 class Traffic:
     """One worker's totals since the start, or several workers' added up.
 
-    up: from the worker to the server; down: to the worker; setup: the first parameters. rounds: rounds tried;
+    up: from the worker to the server; down: to the worker; setup: the first parameters. up_by_exchange,
+    down_by_exchange: the same by the names of a round's exchanges (positions, values). rounds: rounds tried;
     void_rounds: those that all ranks skipped because one met inf or NaN; seconds: compute, encode, wait, decode;
     control_bytes: what agreements took (settings, hash checks, these totals themselves), in none of the counts.
     """
@@ -22,13 +24,18 @@ class Traffic:
     void_rounds: int
     seconds: dict[str, float]
     control_bytes: int = 0
+    up_by_exchange: Mapping[str, Count] = field(default_factory=dict)
+    down_by_exchange: Mapping[str, Count] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, meter: Meter, rounds: int, void_rounds: int, seconds: dict[str, float], control_bytes: int = 0
     ) -> "Traffic":
         """A snapshot."""
-        return cls(**meter.counts, rounds=rounds, void_rounds=void_rounds, seconds=seconds, control_bytes=control_bytes)
+        return cls(
+            **meter.counts, rounds=rounds, void_rounds=void_rounds, seconds=seconds, control_bytes=control_bytes,
+            up_by_exchange=dict(meter.by_exchange["up"]), down_by_exchange=dict(meter.by_exchange["down"]),
+        )  # fmt: skip
 
     def __add__(self, other: "Traffic") -> "Traffic":
         """Two workers of one job: counts add up, rounds are the same rounds, times are the longer ones."""
@@ -40,14 +47,25 @@ class Traffic:
             void_rounds=max(self.void_rounds, other.void_rounds),
             control_bytes=self.control_bytes + other.control_bytes,
             seconds={name: max(value, other.seconds[name]) for name, value in self.seconds.items()},
+            up_by_exchange=_added(self.up_by_exchange, other.up_by_exchange),
+            down_by_exchange=_added(self.down_by_exchange, other.down_by_exchange),
         )
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Traffic":
         """The inverse of `as_data`."""
         counts = {name: Count(**data[name]) for name in ("up", "down", "setup")}
-        return cls(**(data | counts))
+        by_exchange = {
+            name: {exchange: Count(**count) for exchange, count in data[name].items()}
+            for name in ("up_by_exchange", "down_by_exchange")
+        }
+        return cls(**(data | counts | by_exchange))
 
     def as_data(self) -> dict[str, Any]:
         """Plain dictionaries and numbers, for JSON."""
         return asdict(self)
+
+
+def _added(one: Mapping[str, Count], other: Mapping[str, Count]) -> dict[str, Count]:
+    names = dict.fromkeys([*one, *other])
+    return {name: one.get(name, Count()) + other.get(name, Count()) for name in names}

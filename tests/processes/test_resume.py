@@ -22,7 +22,7 @@ def admitted() -> list[tuple[str, str]]:
         (name, server)
         for name in sorted(laconic.ALGORITHMS)
         for server in LAYOUTS[1:]
-        if (server != "allreduce" or small.sample_of(name).adds)
+        if (server != "allreduce" or any(exchange.adds for exchange in small.sample_of(name).exchanges(small.D)))
         and (server != "sharded" or small.sample_of(name).separable)
     ]
 
@@ -40,8 +40,10 @@ REFUSED = ("algorithm", "rank", "server", "seed", "parameters", "names", "n_work
 
 
 def made(net, name, server, inner, **settings):
-    """The optimizer of a case; "local steps" is Adam with three steps between two averages."""
-    algorithm = small.sample_of(name) if inner != "local steps" else laconic.ModelAveraging(steps=3)
+    """The optimizer of a case; "local steps" is Adam with three steps to an exchange."""
+    algorithm = small.sample_of(name)
+    if inner == "local steps":
+        settings |= {"local_steps": 3}
     inside = scenes.INNER["sgd" if inner == "sgd" else "adam"](net.parameters())
     settings = {"seed": 5, "timeout_s": 60, "model": net} | settings
     return laconic.DistributedOptimizer(inside, algorithm, server=server, **settings)

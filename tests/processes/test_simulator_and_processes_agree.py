@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import laconic
+import scenes
 import small
 from crew import run_crew
 from laconic.drivers.layout import LAYOUTS
@@ -20,7 +21,7 @@ def admitted(n_processes: int) -> list[tuple[str, str]]:
     for name in sorted(laconic.ALGORITHMS):
         algorithm = small.sample_of(name)
         for layout in LAYOUTS[1:]:
-            if layout == "allreduce" and not algorithm.adds:
+            if layout == "allreduce" and not any(exchange.adds for exchange in algorithm.exchanges(small.D)):
                 continue
             if layout == "sharded" and not algorithm.separable:
                 continue
@@ -37,13 +38,12 @@ def train_in_process(rank: int, cases: list[tuple[str, str]]) -> list[tuple[torc
         net = small.model()
         algorithm = small.sample_of(name)
         inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr, momentum=0.5)
-        opt = laconic.DistributedOptimizer(inner, algorithm, server=server, seed=5, check_every=10, timeout_s=60)
+        opt = laconic.DistributedOptimizer(
+            inner, algorithm, model=net, server=server, seed=5, check_every=10, timeout_s=60
+        )
         schedule = torch.optim.lr_scheduler.StepLR(opt, step_size=20, gamma=0.5)
         for round_ in range(ROUNDS):
-            if not opt.serves_only:
-                opt.zero_grad()
-                small.loss(net, rank, round_).backward()
-            opt.step()
+            scenes.one_step(opt, net, rank, round_)
             schedule.step()
         results.append((small.values(net), opt.traffic.as_data()))
     return results
@@ -82,4 +82,7 @@ def test_four_processes_and_the_simulator_end_with_the_same_bits_and_bytes(case,
         mine = simulation.traffic_of(rank)
         assert traffic["up"] == dataclasses.asdict(mine.up)
         assert traffic["down"] == dataclasses.asdict(mine.down)
+        assert traffic["up_by_exchange"] == {
+            name: dataclasses.asdict(count) for name, count in mine.up_by_exchange.items()
+        }
         assert traffic["rounds"] == ROUNDS

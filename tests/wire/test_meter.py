@@ -19,7 +19,11 @@ DENSE = Frame(head=HEAD, packet=Dense(values=torch.ones(10)))
 def counted(frame, direction="up", *, local=False, flag_bit=False, lead=True) -> Count:
     """What a fresh meter says after one frame of which every byte was sent."""
     meter = Meter()
-    meter.frame(direction, frame, encode(frame).numel(), local=local, flag_bit=flag_bit, lead=lead)
+    paper_bits = 0.0 if frame.packet is None else frame.packet.paper_bits
+    meter.frame(
+        direction, frame, encode(frame).numel(),
+        paper_bits=paper_bits, exchange="update", local=local, flag_bit=flag_bit, lead=lead,
+    )  # fmt: skip
     others = [count for other, count in meter.counts.items() if other != direction]
     assert others == [Count(), Count()]
     return meter.counts[direction]
@@ -44,7 +48,10 @@ def test_a_skip_counts_one_head_and_one_bit_and_costs_the_paper_nothing():
 def test_a_skip_that_was_cut_among_servers_is_one_skip():
     meter = Meter()
     for index in range(3):
-        meter.frame("up", SKIP, HEAD_BYTES, local=index == 1, flag_bit=True, lead=index == 0)
+        meter.frame(
+            "up", SKIP, HEAD_BYTES,
+            paper_bits=0.0, exchange="update", local=index == 1, flag_bit=True, lead=index == 0,
+        )  # fmt: skip
     expected = Count(messages=3, skips=1, wire_bytes=2 * HEAD_BYTES, local_bytes=HEAD_BYTES, payload_bits=3)
     assert meter.counts["up"] == expected
 
@@ -76,8 +83,9 @@ def test_counts_add_up_field_by_field(rows):
 
 def test_a_meter_goes_on_from_what_was_saved_as_json():
     meter = Meter()
-    meter.frame("up", DENSE, 80, local=False, flag_bit=True, lead=True)
-    meter.frame("down", SKIP, 32, local=True, flag_bit=True, lead=True)
+    common = {"exchange": "values", "flag_bit": True, "lead": True}
+    meter.frame("up", DENSE, 80, paper_bits=320.0, local=False, **common)
+    meter.frame("down", SKIP, 32, paper_bits=0.0, local=True, **common)
     other = Meter()
     other.restore(json.loads(json.dumps(meter.saved())))
     assert other.counts == meter.counts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import dense
-from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Exchange, Inbox, Server, Step, Worker, algorithm
 from laconic.wire import Dense
 
 
@@ -19,12 +19,14 @@ class SGD(Algorithm):
     """Every worker sends its gradient, everybody applies the mean."""
 
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 2.1.2"
-    adds: ClassVar[bool] = True
     unbiased: ClassVar[bool] = True
 
     @property
     def separable(self) -> bool:
         return True
+
+    def exchanges(self, d: int) -> tuple[Exchange, ...]:
+        return (Exchange(count=d, adds=True),)
 
     def work(self, me: Worker) -> Step:
         reply = yield dense(me.gradient)

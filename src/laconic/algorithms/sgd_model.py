@@ -1,7 +1,7 @@
 """Mini-batch SGD, replicas average models.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 2.1.2, model aggregation.
-Paper -> here: x^(n)_{1/2} -> me.parameters + me.change, H local steps -> local_steps.
+Paper -> here: x^(n)_{1/2} -> me.parameters + me.change.
 Differs: nothing; with plain SGD inside it gives the trajectory of gradient aggregation.
 """
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from laconic.compressors import dense
-from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
-from laconic.knobs import knob
+from laconic.contract import Algorithm, Exchange, Inbox, Server, Step, Worker, algorithm
 from laconic.wire import Dense
 
 
@@ -22,17 +21,13 @@ class ModelAveraging(Algorithm):
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 2.1.2"
     consumes: ClassVar[Literal["gradient", "change"]] = "change"
     returns: ClassVar[Literal["direction", "change", "parameters"]] = "parameters"
-    adds: ClassVar[bool] = True
-
-    steps: int = knob(1, "inner-optimizer steps between two averages", within="[1, inf)", unit="steps")
 
     @property
     def separable(self) -> bool:
         return True
 
-    @property
-    def local_steps(self) -> int:
-        return self.steps
+    def exchanges(self, d: int) -> tuple[Exchange, ...]:
+        return (Exchange(count=d, adds=True),)
 
     def work(self, me: Worker) -> Step:
         reply = yield dense(me.parameters + me.change)

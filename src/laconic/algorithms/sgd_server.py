@@ -22,6 +22,7 @@ class GlobalReplica(Algorithm):
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 2.1.2"
     returns: ClassVar[Literal["direction", "change", "parameters"]] = "parameters"
     server_steps: ClassVar[bool] = True
+    takes_changes: ClassVar[bool] = False
     unbiased: ClassVar[bool] = True
 
     def work(self, me: Worker) -> Step:

@@ -13,17 +13,19 @@ from laconic.contract import ALGORITHMS, Algorithm
 from laconic.drivers.layout import LAYOUTS, choose_layout
 from laconic.knobs import knobs_of, near_misses
 
+_SHOWN_D = 10**6  # parameters of the model that bits are shown for
+
 _CLAIMS = (
     ("consumes", "consumes a"),
     ("returns", "returns a"),
     ("schedule", "schedule"),
-    ("exchanges", "exchanges a round"),
     ("unbiased", "direction unbiased"),
-    ("adds", "packets add (all-reduce)"),
     ("separable", "separable (several servers, same bits)"),
     ("replicas_equal", "replicas equal after each round"),
     ("tolerates_absence", "an unheard packet is owed, not lost"),
     ("skips", "may skip a round"),
+    ("adaptive", "sends less where the data allow it"),
+    ("takes_changes", "takes changes of several local steps"),
     ("same_data", "needs one data distribution"),
     ("reads_lr", "reads the learning rate"),
     ("second_gradient", "needs a closure"),
@@ -38,7 +40,7 @@ def list_algorithms() -> None:
         table.add_column(column, justify="right" if column in ("up", "down") else "left", no_wrap=column == "name")
     for name in sorted(ALGORITHMS):
         algorithm = ALGORITHMS[name]()
-        up, down = algorithm.paper_bits(10**6, (10**6,))
+        up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,))
         table.add_row(name, _first_line(type(algorithm)), f"{up / 1e6:.4g}", f"{down / 1e6:.4g}", _layouts(algorithm))
     console = Console()
     console.print(table)
@@ -79,7 +81,7 @@ def _layouts(algorithm: Algorithm) -> str:
     admitted = []
     for layout in LAYOUTS[1:]:
         try:
-            choose_layout(layout, algorithm, d=8, n_nodes=4)
+            choose_layout(layout, algorithm, d=_SHOWN_D, n_nodes=4)
         except ValueError:
             continue
         admitted.append(layout)
@@ -126,9 +128,12 @@ def _print_claims(console: Console, algorithm: Algorithm) -> None:
         table.add_row(
             words, {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
         )
+    exchanges = algorithm.exchanges(_SHOWN_D)
+    names = ", ".join(exchange.name + (" (adds: all-reduce)" if exchange.adds else "") for exchange in exchanges)
+    table.add_row("exchanges a round", names)
     table.add_row("servers", _layouts(algorithm))
     table.add_row("learning rate", f"{algorithm.lr_factor:g} x plain SGD's, unless given")
-    up, down = algorithm.paper_bits(10**6, (10**6,))
+    up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,))
     table.add_row("bits a worker and round", f"{up / 1e6:.4g} d up, {down / 1e6:.4g} d down (one layer)")
     console.print(table)
 

@@ -6,11 +6,12 @@ rank called the round off because it met inf or NaN. Nothing enters a memory bef
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm, ContractError, Inbox, Reply, Server, Step, Worker
+from laconic.contract import Algorithm, ContractError, Exchange, Inbox, Reply, Server, Step, Worker
 from laconic.drivers.layout import Layout, Shard
 from laconic.memory import Memory
 from laconic.wire import Dense, Frame, Head, Meter, Packet, decode, encode
@@ -28,9 +29,17 @@ class Job:
     layout: Layout
     device: torch.device = torch.device("cpu")  # of the workers' vectors; servers work on the CPU
 
-    def zeros(self) -> Tensor:
-        """A fresh zero vector (d,) where the workers are."""
-        return torch.zeros(self.d, dtype=self.dtype, device=self.device)
+    def zeros(self, count: int) -> Tensor:
+        """A fresh zero vector (count,) where the workers are."""
+        return torch.zeros(count, dtype=self.dtype, device=self.device)
+
+    def shards(self, exchange: Exchange) -> tuple[Shard, ...]:
+        """Who serves which of the exchange's coordinates."""
+        shards = self.layout.shards
+        if exchange.count == self.d or not shards:
+            return shards
+        (only,) = shards
+        return (Shard(only.node, 0, exchange.count),)
 
 
 @dataclass(kw_only=True)
@@ -59,7 +68,9 @@ class Answer:
     @classmethod
     def read(cls, data: Tensor, job: "Job", index: int, round_: int, exchange: int) -> "Answer":
         """Decode what server `index` sent. One decoding serves any number of workers: packets are never changed."""
-        frame = read_frame(data, job, "server", index, round_, exchange, job.layout.shards[index])
+        due = job.algorithm.exchanges_in(round_, job.d)[exchange]
+        shards = job.shards(due) or (Shard(0, 0, due.count),)
+        frame = read_frame(data, job, "server", index, round_, exchange, shards[index])
         return cls(frame=frame, n_bytes=data.numel())
 
 
@@ -79,12 +90,13 @@ class WorkerHalf:
         self.void = False
         self.result: Tensor | None = None
         self.exchange = 0
+        self._exchanges: tuple[Exchange, ...] = ()  # of this round
         self._step: Step | None = None
 
     def count_setup(self) -> None:
         """Count the first parameters, which every worker but the one at node 0 is sent."""
         if self.node != 0:
-            values = Dense(values=self.job.zeros())
+            values = Dense(values=self.job.zeros(self.job.d))
             self.meter.collective("setup", values.payload_bits // 8, values.payload_bits, values.paper_bits)
 
     def begin(self, round_: int, inputs: Inputs) -> None:
@@ -98,6 +110,7 @@ class WorkerHalf:
         if inputs.gradient_at is not None:
             me.gradient_at = inputs.gradient_at
         self.packet, self.result, self.exchange, self._step = None, None, 0, None
+        self._exchanges = algorithm.exchanges_in(round_, self.job.d)
         self.void = inputs.call_off or not all_finite(inputs.vector)
         if not self.void:
             self._step = algorithm.work(me)
@@ -106,21 +119,22 @@ class WorkerHalf:
     def _advance(self, reply: Reply | None) -> None:
         """Run the generator to its next packet, or to its result after the last exchange."""
         assert self._step is not None
-        name, due = self.job.algorithm.name, self.job.algorithm.exchanges
+        name, due = self.job.algorithm.name, len(self._exchanges)
         try:
             packet = next(self._step) if reply is None else self._step.send(reply)
         except StopIteration as stop:
             if self.exchange != due:
                 raise ContractError(
-                    f"{name}: worker {self.rank} ended the round after {self.exchange} of exchanges={due}; "
+                    f"{name}: worker {self.rank} ended the round after {self.exchange} of {due} exchanges; "
                     "every worker must yield equally often (yield None to send nothing)"
                 ) from None
             self._take_result(stop.value)
             return
         if self.exchange == due:
-            raise ContractError(f"{name}: worker {self.rank} yields more often than its claim exchanges={due}")
-        if packet is not None and packet.count != self.job.d:
-            raise ContractError(f"{name}: worker {self.rank} yielded {packet.count} coordinates of {self.job.d}")
+            raise ContractError(f"{name}: worker {self.rank} yields more often than its {due} exchanges")
+        count = self._exchanges[self.exchange].count
+        if packet is not None and packet.count != count:
+            raise ContractError(f"{name}: worker {self.rank} yielded {packet.count} coordinates of {count}")
         self.packet = packet
         self.void = packet is not None and not packet.finite
 
@@ -135,49 +149,76 @@ class WorkerHalf:
     def outgoing(self) -> list[Tensor]:
         """This exchange's frames, one for each shard, encoded and counted. A void worker sends notices of that."""
         frames = []
-        for index, shard in enumerate(self.job.layout.shards):
-            head = Head(role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange)
-            packet = None if self.void else self._part_for(shard)
-            frame = Frame(head=head, packet=packet, void=self.void)
+        for index, shard in enumerate(self.job.shards(self._exchange)):
+            frame = self._frame(self._part_for(shard))
             data = encode(frame)
-            self.meter.frame(
-                "up", frame, data.numel(),
-                local=shard.node == self.node, flag_bit=self.job.algorithm.skips, lead=index == 0,
-            )  # fmt: skip
+            self._count("up", frame, data.numel(), shard, index)
             frames.append(data)
         return frames
 
+    def outgoing_to_all(self) -> Tensor:
+        """This exchange's one frame, which goes to every other worker where there is no server; counted so often."""
+        frame = self._frame(self.packet)
+        data = encode(frame)
+        n_bytes = data.numel() * (self.job.layout.n_workers - 1)
+        self.meter.collective("up", n_bytes, frame.payload_bits, self._charge("up", frame), self._exchange.name)
+        return data
+
+    @property
+    def _exchange(self) -> Exchange:
+        return self._exchanges[self.exchange]
+
+    def _frame(self, packet: Packet | None) -> Frame:
+        head = Head(role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange)
+        return Frame(head=head, packet=None if self.void else packet, void=self.void)
+
     def _part_for(self, shard: Shard) -> Packet | None:
-        whole = shard.count == self.job.d
+        whole = self.packet is None or shard.count == self.packet.count
         return self.packet if whole or self.packet is None else self.packet.part(shard.first, shard.stop)
+
+    def _charge(self, way: Literal["up", "down"], frame: Frame) -> float:
+        return 0.0 if frame.packet is None else self.job.algorithm.charge(way, frame.packet)
+
+    def _count(self, way: Literal["up", "down"], frame: Frame, n_bytes: int, shard: Shard, index: int) -> None:
+        self.meter.frame(
+            way, frame, n_bytes, paper_bits=self._charge(way, frame), exchange=self._exchange.name,
+            local=shard.node == self.node, flag_bit=self.job.algorithm.skips, lead=index == 0,
+        )  # fmt: skip
 
     def hear(self, answers: list[Answer], *, heard: bool = True) -> None:
         """Take the servers' answers, one for each shard, and run on to the next packet or the result."""
         parts = []
-        for index, (shard, answer) in enumerate(zip(self.job.layout.shards, answers, strict=True)):
+        for index, (shard, answer) in enumerate(zip(self.job.shards(self._exchange), answers, strict=True)):
             frame = answer.frame
-            self.meter.frame(
-                "down", frame, answer.n_bytes,
-                local=shard.node == self.node, flag_bit=self.job.algorithm.skips, lead=index == 0,
-            )  # fmt: skip
+            self._count("down", frame, answer.n_bytes, shard, index)
             self.void = self.void or frame.void
             if frame.packet is not None:
                 parts.append(frame.packet)
-        self._resume(Reply(heard=heard, parts=tuple(parts), count=self.job.d, zeros=self.job.zeros))
+        self._resume(tuple(parts), heard=heard)
+
+    def hear_all(self, answer: Answer, n_bytes: int) -> None:
+        """Take what this rank worked out itself from everybody's frames, of which `n_bytes` came from others."""
+        frame = answer.frame
+        self.meter.collective("down", n_bytes, frame.payload_bits, self._charge("down", frame), self._exchange.name)
+        self.void = self.void or frame.void
+        self._resume(() if frame.packet is None else (frame.packet,))
 
     def hear_sum(self, mean: Tensor, half_bytes: int, *, void: bool) -> None:
         """Take the engine's all-reduce, of which each half (reduce-scatter, all-gather) sent `half_bytes`."""
         packet = Dense(values=mean)
-        for direction in ("up", "down"):
-            self.meter.collective(direction, half_bytes, packet.payload_bits, packet.paper_bits)
+        ways: tuple[Literal["up", "down"], ...] = ("up", "down")
+        for way in ways:
+            paper_bits = self.job.algorithm.charge(way, packet)
+            self.meter.collective(way, half_bytes, packet.payload_bits, paper_bits, self._exchange.name)
         self.void = self.void or void
-        self._resume(Reply(heard=True, parts=(packet,), count=self.job.d, zeros=self.job.zeros))
+        self._resume((packet,))
 
-    def _resume(self, reply: Reply) -> None:
-        """Run on with a reply. A void round goes no further."""
+    def _resume(self, parts: tuple[Packet, ...], *, heard: bool = True) -> None:
+        """Run on with the answer. A void round goes no further."""
+        count = self._exchange.count
         self.exchange += 1
         if not self.void:
-            self._advance(reply)
+            self._advance(Reply(heard=heard, parts=parts, count=count, zeros=lambda: self.job.zeros(count)))
 
     def close(self) -> bool:
         """End the round: commit the memory and return True, or drop what was staged and return False."""
@@ -197,8 +238,11 @@ class ServerHalf:
     """The server, or one of several with a slice each."""
 
     def __init__(self, job: Job, index: int, descend: Callable[[Tensor], Tensor] | None = None) -> None:
-        """`descend` steps the server's own model, for methods that claim `server_steps`."""
-        shard = job.layout.shards[index]
+        """`descend` steps the server's own model, for methods that claim `server_steps`.
+
+        In a layout without servers, index 0 is the part of the server that every worker plays for itself.
+        """
+        shard = job.layout.shards[index] if job.layout.shards else Shard(0, 0, job.d)
         self.job = job
         self.index = index
         self.void = False
@@ -216,27 +260,31 @@ class ServerHalf:
         hub = self.hub
         hub.round, hub.exchange, hub.lr = round_, exchange, lr
         head = Head(role="server", rank=self.index, round=round_, exchange=exchange)
+        due = self.job.algorithm.exchanges_in(round_, self.job.d)[exchange]
+        shard = self.shard if due.count == self.job.d else Shard(self.shard.node, 0, due.count)
         packets: dict[int, Packet] = {}
+        skipped: set[int] = set()
         void = False
         for rank, data in frames.items():
-            frame = read_frame(data, self.job, "worker", rank, round_, exchange, self.shard)
+            frame = read_frame(data, self.job, "worker", rank, round_, exchange, shard)
             void = void or frame.void
             if frame.packet is not None:
                 packets[rank] = frame.packet
+            else:
+                skipped.add(rank)
         self.void = void
         if void:
             return encode(Frame(head=head, packet=None, void=True))
-        inbox = Inbox(packets, hub.n_workers, self._zeros)
+        inbox = Inbox(
+            packets, hub.n_workers, lambda: torch.zeros(shard.count, dtype=self.job.dtype), frozenset(skipped)
+        )
         packet = self.job.algorithm.serve(hub, inbox)
-        if packet is not None and packet.count != self.shard.count:
+        if packet is not None and packet.count != shard.count:
             raise ContractError(
-                f"{self.job.algorithm.name}: the server answered {packet.count} coordinates of {self.shard.count}"
+                f"{self.job.algorithm.name}: the server answered {packet.count} coordinates of {shard.count}"
             )
         self.void = packet is not None and not packet.finite
         return encode(Frame(head=head, packet=None if self.void else packet, void=self.void))
-
-    def _zeros(self) -> Tensor:
-        return torch.zeros(self.shard.count, dtype=self.job.dtype)
 
     def close(self, happened: bool) -> None:
         """End the round: commit the memory, or drop what was staged when the round was called off."""

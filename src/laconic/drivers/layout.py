@@ -5,7 +5,10 @@
 | rank0 | N | node 0, which also works |
 | dedicated | N + 1 | the last node, which only serves |
 | sharded | N | every node, one slice of the vector each (the papers' multi-server parameter server) |
-| allreduce | N | the engine's own all-reduce, for methods whose packets add |
+| allreduce | N | nobody: packets that add go through the engine's own all-reduce |
+
+Where a round of an allreduce layout has an exchange whose packets do not add (positions), every worker sends its packet
+to all others and plays the server for itself.
 """
 
 from dataclasses import dataclass
@@ -51,8 +54,9 @@ def choose_layout(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> Layo
     if name not in LAYOUTS:
         raise ValueError(f"server={name!r} must be one of {', '.join(LAYOUTS)}{near_misses(name, list(LAYOUTS))}")
     if name == "auto":
-        name = "allreduce" if algorithm.adds else "sharded" if algorithm.separable else "rank0"
-    refused = _why_not(name, algorithm, n_nodes)
+        adds = all(exchange.adds for exchange in algorithm.exchanges(d))
+        name = "allreduce" if adds else "sharded" if algorithm.separable else "rank0"
+    refused = _why_not(name, algorithm, d, n_nodes)
     if refused:
         raise ValueError(f"server={name!r} does not go with {algorithm.name}: {refused}")
     everybody = tuple(range(n_nodes))
@@ -64,8 +68,8 @@ def choose_layout(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> Layo
     return Layout(name=name, n_nodes=n_nodes, worker_nodes=everybody, shards=shards)
 
 
-def _why_not(name: str, algorithm: Algorithm, n_nodes: int) -> str:
-    if name == "allreduce" and not algorithm.adds:
+def _why_not(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> str:
+    if name == "allreduce" and not any(exchange.adds for exchange in algorithm.exchanges(d)):
         return "its packets do not add up to the answer; use rank0, dedicated" + (
             " or sharded" if algorithm.separable else ""
         )

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.contract import Algorithm
+from laconic.contract import Algorithm, Exchange
 from laconic.drivers.channel import Channel
 from laconic.drivers.engine import ring_bytes
 from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf, all_finite
@@ -74,6 +74,7 @@ class Processes:
         PeerLostError when one does not come.
         """
         d = parameters.numel()
+        algorithm.check_size(d, tuple(layers))
         self.layout = choose_layout(server, algorithm, d, dist.get_world_size(group))
         self.channel = Channel(group, timeout_s)
         self.job = Job(
@@ -85,9 +86,10 @@ class Processes:
         node = self.channel.rank
         ranks = [rank for rank, place in enumerate(self.layout.worker_nodes) if place == node]
         self.worker = WorkerHalf(self.job, ranks[0]) if ranks else None
-        self.servers = [
-            ServerHalf(self.job, index, descend) for index, shard in enumerate(self.layout.shards) if shard.node == node
-        ]
+        served = [index for index, shard in enumerate(self.layout.shards) if shard.node == node]
+        if not self.layout.shards:
+            served = [0]  # every worker plays the server for itself
+        self.servers = [ServerHalf(self.job, index, descend) for index in served]
         self.rounds = 0
         self.void_rounds = 0
         self.seconds = Seconds()
@@ -118,9 +120,12 @@ class Processes:
             assert inputs is not None, "a working rank brings inputs"
             worker.begin(self.rounds, inputs)
         void = False
-        for exchange in range(self.job.algorithm.exchanges):
+        for number, exchange in enumerate(self.job.algorithm.exchanges_in(self.rounds, self.job.d)):
             self.seconds.lap("encode")
-            void = self._star(exchange, lr) if self.layout.shards else self._allreduce()
+            if self.layout.shards:
+                void = self._star(number, lr)
+            else:
+                void = self._allreduce(exchange) if exchange.adds else self._all_to_all(number, lr)
             if void:
                 break
         result = None
@@ -173,9 +178,22 @@ class Processes:
         self.seconds.lap("wait")
         return frames
 
-    def _allreduce(self) -> bool:
+    def _all_to_all(self, exchange: int, lr: float) -> bool:
+        """One exchange without a server: everybody's frame to everybody. Returns whether the round was called off."""
+        worker, me = self.worker, self.channel.rank
+        assert worker is not None, "without a server every rank works"
+        own = worker.outgoing_to_all()
+        others = [node for node in self.layout.worker_nodes if node != me]
+        self.seconds.lap("encode")
+        frames = self._swap(dict.fromkeys(others, own), others, "packet")
+        n_bytes = sum(data.numel() for data in frames.values())
+        reply = self.servers[0].answer(self.rounds, exchange, lr, frames | {me: own})
+        worker.hear_all(Answer.read(reply, self.job, 0, self.rounds, exchange), n_bytes)
+        return worker.void
+
+    def _allreduce(self, exchange: Exchange) -> bool:
         """One exchange through the engine. Returns whether some rank called the round off."""
-        worker, d = self.worker, self.job.d
+        worker, d = self.worker, exchange.count
         assert worker is not None, "with an all-reduce every rank works"
         if worker.void or not isinstance(worker.packet, Dense):
             total = torch.full((d,), torch.nan, dtype=self.job.dtype, device=self.job.device)

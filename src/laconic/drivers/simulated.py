@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from laconic.clock import Clock
-from laconic.contract import Algorithm, ContractError, Side
+from laconic.contract import Algorithm, ContractError, Exchange, Side
 from laconic.drivers.engine import ring_bytes, ring_sum
 from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf
 from laconic.drivers.layout import choose_layout
@@ -63,12 +63,14 @@ class Simulated:
         if not 0 <= compute_s < float("inf"):
             raise ValueError(f"compute_s={compute_s} must be at least 0 and finite (200 ms is 0.2)")
         n_nodes = n_workers + (server == "dedicated")
+        algorithm.check_size(d, tuple(layers) or (d,))
         self.layout = choose_layout(server, algorithm, d, n_nodes)
         self.job = Job(
             algorithm=algorithm, seed=seed, d=d, layers=tuple(layers) or (d,), dtype=dtype, layout=self.layout
         )
         self.workers = [WorkerHalf(self.job, rank) for rank in range(n_workers)]
-        self.servers = [ServerHalf(self.job, index, descend) for index in range(len(self.layout.shards))]
+        n_servers = len(self.layout.shards) or 1  # without one, a single half stands for what each worker works out
+        self.servers = [ServerHalf(self.job, index, descend) for index in range(n_servers)]
         for worker in self.workers:
             worker.count_setup()
         self.clock = Clock()
@@ -87,8 +89,11 @@ class Simulated:
             worker.begin(self.rounds, inputs)
         self.clock.run(self.clock.now_ns + self._compute_ns)
         results: list[Tensor] = []
-        for exchange in range(self.job.algorithm.exchanges):
-            hear = self._star(exchange, lr) if self.servers else self._allreduce()
+        for number, exchange in enumerate(self.job.algorithm.exchanges_in(self.rounds, self.job.d)):
+            if self.layout.shards:
+                hear = self._star(number, lr)
+            else:
+                hear = self._allreduce(exchange) if exchange.adds else self._all_to_all(number, lr)
             for worker in self.workers:
                 hear(worker)
                 if worker.void or worker.result is not None:
@@ -179,15 +184,26 @@ class Simulated:
         if rates:
             side.link_bytes_per_s = min(rates)
 
-    def _allreduce(self) -> Callable[[WorkerHalf], None]:
+    def _all_to_all(self, exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
+        """Every worker's frame to every other, in slots. What each works out from them is the same: once is enough."""
+        n = len(self.workers)
+        frames = {worker.rank: worker.outgoing_to_all() for worker in self.workers}
+        reply = self.servers[0].answer(self.rounds, exchange, lr, frames)
+        slots = [(rank, (rank + slot) % n) for slot in range(1, n) for rank in range(n)]
+        makespan_ns([Message(sender, to, frames[sender].numel()) for sender, to in slots], self.network)
+        answer = Answer.read(reply, self.job, 0, self.rounds, exchange)
+        total = sum(data.numel() for data in frames.values())
+        return lambda worker: worker.hear_all(answer, total - frames[worker.rank].numel())
+
+    def _allreduce(self, exchange: Exchange) -> Callable[[WorkerHalf], None]:
         """What the engine's ring does: the same order of addition, the same bytes, the same messages."""
-        n, d = len(self.workers), self.job.d
+        n, d = len(self.workers), exchange.count
         packets = [worker.packet for worker in self.workers if isinstance(worker.packet, Dense)]
         if len(packets) == n and not any(worker.void for worker in self.workers):
             mean = ring_sum([packet.values for packet in packets]) / n
             void = not bool(torch.isfinite(mean).all())
         else:
-            mean, void = self.job.zeros(), True
+            mean, void = self.job.zeros(d), True
         half = ring_bytes(d, n, mean.element_size())
         makespan_ns(ring(n, d * mean.element_size()), self.network)
 

@@ -3,10 +3,12 @@
 `wire` is the length of what was encoded and crossed a link, `payload` its information bits, `paper` what the
 paper's formula charges. A rank that is worker and server at once hands itself its own packet: that crosses no
 link, so it counts in `payload` and `paper` (the papers charge every worker) and under `local` instead of `wire`.
+A round with several exchanges (positions, then values) is also counted by exchange.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from laconic.wire.codec import Frame
 
@@ -40,36 +42,61 @@ class Meter:
 
     def __init__(self) -> None:
         self.counts: dict[Direction, Count] = {"up": Count(), "down": Count(), "setup": Count()}
+        self.by_exchange: dict[Direction, dict[str, Count]] = {"up": {}, "down": {}, "setup": {}}
+
+    def _add(self, direction: Direction, exchange: str, count: Count) -> None:
+        self.counts[direction] += count
+        by_name = self.by_exchange[direction]
+        by_name[exchange] = by_name.get(exchange, Count()) + count
 
     def frame(
-        self, direction: Direction, frame: Frame, n_bytes: int, *, local: bool, flag_bit: bool, lead: bool
+        self,
+        direction: Direction,
+        frame: Frame,
+        n_bytes: int,
+        *,
+        paper_bits: float,
+        exchange: str,
+        local: bool,
+        flag_bit: bool,
+        lead: bool,
     ) -> None:
-        """Count one encoded frame.
+        """Count one encoded frame of the exchange of that name; `paper_bits` is what the paper charges for it.
 
         flag_bit: the method may skip, so "this is no skip" is a bit of information. lead: the first of the frames
         that one packet was cut into; a skip is counted once.
         """
         packet = frame.packet
-        self.counts[direction] += Count(
+        count = Count(
             messages=1,
             skips=int(lead and packet is None and not frame.void),
             wire_bytes=0 if local else n_bytes,
             local_bytes=n_bytes if local else 0,
             payload_bits=frame.payload_bits + (1 if flag_bit and packet is not None else 0),
-            paper_bits=0.0 if packet is None else packet.paper_bits,
+            paper_bits=paper_bits,
         )
+        self._add(direction, exchange, count)
 
-    def collective(self, direction: Direction, n_bytes: int, payload_bits: int, paper_bits: float) -> None:
-        """Count an engine's own collective, whose bytes are known by its algorithm and not by an encoder."""
-        self.counts[direction] += Count(
-            messages=1, wire_bytes=n_bytes, payload_bits=payload_bits, paper_bits=paper_bits
-        )
+    def collective(
+        self, direction: Direction, n_bytes: int, payload_bits: int, paper_bits: float, exchange: str = "update"
+    ) -> None:
+        """Count a collective: an engine's own, whose bytes are known by its algorithm, or one frame for many peers."""
+        count = Count(messages=1, wire_bytes=n_bytes, payload_bits=payload_bits, paper_bits=paper_bits)
+        self._add(direction, exchange, count)
 
-    def saved(self) -> dict[str, dict[str, float]]:
+    def saved(self) -> dict[str, Any]:
         """The counts as plain data."""
-        return {direction: dict(vars(count)) for direction, count in self.counts.items()}
+        return {
+            "counts": {direction: asdict(count) for direction, count in self.counts.items()},
+            "by_exchange": {
+                direction: {name: asdict(count) for name, count in by_name.items()}
+                for direction, by_name in self.by_exchange.items()
+            },
+        }
 
-    def restore(self, saved: dict[str, dict[str, float]]) -> None:
+    def restore(self, saved: Mapping[str, Any]) -> None:
         """Continue counting from `saved`."""
         for direction in self.counts:
-            self.counts[direction] = replace(Count(), **saved[direction])  # type: ignore[arg-type]
+            self.counts[direction] = Count(**saved["counts"][direction])
+            counts = saved["by_exchange"][direction]
+            self.by_exchange[direction] = {name: Count(**count) for name, count in counts.items()}

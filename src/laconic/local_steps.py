@@ -1,0 +1,73 @@
+"""Several steps of the inner optimizer between two exchanges, for every method that can take what they changed.
+
+A method that consumes a gradient is handed -(change) / lr in its place, and what it returns is applied as plain SGD
+would: x - lr * direction. With one step of plain SGD inside, that is the gradient itself.
+"""
+
+import torch
+from torch import Tensor
+
+from laconic.contract import Algorithm
+from laconic.flat import FlatParameters
+from laconic.rates import LearningRates
+
+
+def check_local_steps(algorithm: Algorithm, local_steps: int) -> None:
+    """Raises TypeError or ValueError for a number of steps that is wrong, or that the method cannot take."""
+    if isinstance(local_steps, bool) or not isinstance(local_steps, int):
+        raise TypeError(f"local_steps={local_steps!r} must be a whole number, at least 1")
+    if local_steps < 1:
+        raise ValueError(f"local_steps={local_steps} must be at least 1; 1 exchanges after every step")
+    if local_steps > 1 and not algorithm.takes_changes:
+        raise ValueError(
+            f"local_steps={local_steps}: {algorithm.name} needs the gradient itself, not what several steps changed; "
+            "leave local_steps at 1"
+        )
+
+
+class LocalSteps:
+    """Whether steps are local, how many make a round, and the arithmetic between changes and gradients."""
+
+    def __init__(self, algorithm: Algorithm, local_steps: int, flat: FlatParameters, rates: LearningRates) -> None:
+        """Raises TypeError or ValueError as `check_local_steps` does."""
+        check_local_steps(algorithm, local_steps)
+        self.many = local_steps
+        self._algorithm = algorithm
+        self._flat = flat
+        self._rates = rates
+
+    @property
+    def are_taken(self) -> bool:
+        """Whether the inner optimizer steps before the exchange."""
+        return self._algorithm.consumes == "change" or self.many > 1
+
+    def due_in(self, round_: int) -> int:
+        """How many steps come before this round's exchange; a dense warm-up has one."""
+        return 1 if self._algorithm.dense_in(round_) else self.many
+
+    def vector(self, change: Tensor) -> Tensor:
+        """What the method consumes, (d,), from what the steps changed, (d,)."""
+        return change if self._algorithm.consumes == "change" else change / -self._rate()
+
+    def after(self, start: Tensor, result: Tensor) -> Tensor:
+        """The new parameters, (d,), from those before the steps and what the method returned."""
+        if self._algorithm.returns == "parameters":
+            return result
+        if self._algorithm.consumes == "change":
+            return start + result
+        return start - self._rate() * result
+
+    def _rate(self) -> Tensor:
+        """The learning rate of every coordinate: one number where all groups share it, else (d,)."""
+        rates = self._rates.by_group()
+        if min(rates) <= 0:
+            raise ValueError(
+                f"local_steps={self.many}: {self._algorithm.name} is handed the change divided by the learning rate, "
+                f"so lr={min(rates)} must be above 0"
+            )
+        if len(set(rates)) == 1:
+            rates = rates[:1]
+        of_group = torch.tensor(rates, dtype=self._flat.dtype, device=self._flat.device)
+        if len(rates) == 1:
+            return of_group[0]
+        return of_group[self._flat.groups].repeat_interleave(torch.tensor(self._flat.sizes, device=self._flat.device))
