@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from laconic.kernels import plain
-from laconic.wire import Dense, Frame, Head, Packet, ScaledSigns, Signs, encode
+from laconic.wire import (
+    POSITION_CODES,
+    Dense,
+    Fractional,
+    Frame,
+    Head,
+    Packet,
+    Positions,
+    ScaledSigns,
+    Signs,
+    Sparse,
+    VoteChange,
+    encode,
+)
 
 VALUE_TYPES = (torch.float32, torch.float64, torch.bfloat16)
 KEY = 0x4806654E26238EC1
@@ -58,6 +71,8 @@ def assert_same_packet(one: Packet, other: Packet) -> None:
         if isinstance(left, Tensor):
             assert left.dtype == right.dtype, field.name
             assert torch.equal(torch.cat([left]).view(torch.uint8), torch.cat([right]).view(torch.uint8)), field.name
+        elif isinstance(left, Packet):
+            assert_same_packet(left, right)
         else:
             assert left == right, field.name
 
@@ -104,7 +119,65 @@ def scaled_sign_packets(draw) -> ScaledSigns:
     return ScaledSigns(negative=negative, scales=torch.tensor(scales, dtype=dtype), lengths=lengths, first=draw(firsts))
 
 
-packets = st.one_of(dense_packets(), sign_packets(), scaled_sign_packets())
+@st.composite
+def index_lists(draw, count: int, k: int | None = None) -> Tensor:
+    """Ascending positions below `count`, (k,) int64; any number of them where k is None."""
+    size = {} if k is None else {"min_size": k, "max_size": k}
+    return torch.tensor(sorted(draw(st.sets(st.integers(0, count - 1), **size))), dtype=torch.int64)
+
+
+counts = st.integers(1, 40)
+codes = st.sampled_from(POSITION_CODES)
+
+
+@st.composite
+def position_packets(draw) -> Positions:
+    count = draw(counts)
+    return Positions(indices=draw(index_lists(count)), count=count, first=draw(firsts), code=draw(codes))
+
+
+@st.composite
+def sparse_packets(draw) -> Sparse:
+    """With dense values, which can be cut."""
+    values = draw(st.one_of(st.just(torch.empty(0)), vectors(draw(value_types))))
+    k = values.numel()
+    count = draw(st.integers(max(k, 1), 40))
+    indices = draw(index_lists(count, k))
+    return Sparse(indices=indices, values=Dense(values=values), count=count, first=draw(firsts), code=draw(codes))
+
+
+@st.composite
+def vote_changes(draw) -> VoteChange:
+    count = draw(counts)
+    listed = draw(st.integers(1, count))
+    dropped = draw(index_lists(listed))
+    added = draw(index_lists(count, dropped.numel()))
+    return VoteChange(added=added, dropped=dropped, count=count, listed=listed, first=draw(firsts), code=draw(codes))
+
+
+@st.composite
+def fractional_packets(draw) -> Fractional:
+    bits = draw(st.integers(1, 16))
+    n_levels = 1 << (bits - 1)
+    negative = draw(flags)
+    count = negative.numel()
+    levels = draw(st.lists(st.integers(0, n_levels - 1), min_size=count, max_size=count))
+    means = torch.linspace(draw(st.floats(0, 2.0**100)), 0, n_levels, dtype=torch.float64).to(draw(value_types))
+    levels_type = torch.uint8 if bits <= 9 else torch.int16
+    return Fractional(
+        negative=negative, levels=torch.tensor(levels, dtype=levels_type), means=means, bits=bits, first=draw(firsts)
+    )
+
+
+packets = st.one_of(
+    dense_packets(),
+    sign_packets(),
+    scaled_sign_packets(),
+    position_packets(),
+    sparse_packets(),
+    vote_changes(),
+    fractional_packets(),
+)
 heads = st.builds(
     Head,
     role=st.sampled_from(("worker", "server")),
@@ -119,6 +192,9 @@ def samples() -> dict[str, bytes]:
     negative = torch.tensor([True, False, False, True, True, False, True, True, False, True, True])
     values = torch.tensor([1.5, -2.0, 0.0, 3.25, -0.0])
     scales = torch.tensor([0.5, 2.0, 0.0])
+    levels = torch.tensor([0, 1, 3, 2, 3], dtype=torch.uint8)
+    fractions = Fractional(negative=values < 0, levels=levels, means=torch.tensor([7, 3.5, 0, 0.7]), bits=3)
+    indices, places = torch.tensor([1, 4, 5, 9, 12]), torch.tensor([0, 2, 3, 4, 7])
     return {
         "skip": bytes_of(None),
         "void": bytes_of(None, void=True),
@@ -131,4 +207,23 @@ def samples() -> dict[str, bytes]:
         "one block": bytes_of(ScaledSigns(negative=negative, scales=scales[:1], lengths=(11,), first=3)),
         "blocks of 4": bytes_of(ScaledSigns(negative=negative, scales=scales, lengths=(4, 4, 3), first=0)),
         "uneven blocks": bytes_of(ScaledSigns(negative=negative, scales=scales.double(), lengths=(2, 8, 1), first=9)),
+        **{
+            f"positions as {code}": bytes_of(Positions(indices=indices, count=14, first=6, code=code))
+            for code in POSITION_CODES
+        },
+        "sparse float32": bytes_of(Sparse(indices=indices, values=Dense(values=values), count=13, first=2)),
+        "sparse float64": bytes_of(
+            Sparse(indices=indices, values=Dense(values=values.double()), count=20, code="list")
+        ),
+        "sparse bfloat16": bytes_of(
+            Sparse(indices=indices, values=Dense(values=values.bfloat16()), count=17, first=1, code="entropy")
+        ),
+        "sparse fractions": bytes_of(Sparse(indices=indices, values=fractions, count=14, first=3)),
+        "fractional": bytes_of(dataclasses.replace(fractions, first=2)),
+        "fractional float64": bytes_of(dataclasses.replace(fractions, means=fractions.means.double())),
+        "one bit each": bytes_of(
+            Fractional(negative=negative, levels=torch.zeros(11, dtype=torch.uint8), means=scales[:1], bits=1, first=5)
+        ),
+        "vote change": bytes_of(VoteChange(added=indices, dropped=places, count=30, listed=9, first=4)),
+        "vote change by gaps": bytes_of(VoteChange(added=indices, dropped=places, count=15, listed=8, code="rice")),
     }

@@ -48,7 +48,8 @@ def wrapped(net: nn.Module, name: str, server: str, inner: torch.optim.Optimizer
     """A DistributedOptimizer of the named method with its toy settings, around plain SGD unless told otherwise."""
     algorithm = small.sample_of(name)
     inner = inner or torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr)
-    return laconic.DistributedOptimizer(inner, algorithm, server=server, seed=5, timeout_s=60, **settings)
+    settings = {"model": net, "seed": 5, "timeout_s": 60} | settings
+    return laconic.DistributedOptimizer(inner, algorithm, server=server, **settings)
 
 
 def one_step(opt: Any, net: nn.Module, rank: int, round_: int, factor: float = 1.0) -> None:

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "compressors": {"wire", "kernels", "knobs"},
     "contract": {"wire", "memory", "keys", "knobs"},
     "skipping": {"contract", "knobs"},
-    "laziness": {"contract", "knobs"},
+    "laziness": {"contract", "kernels", "knobs"},
     "algorithms": {"contract", "compressors", "memory", "wire", "knobs", "kernels", "skipping", "laziness"},
     "drivers": CONTRACT,
     "flat": set(),
@@ -44,8 +44,9 @@ MAY_IMPORT = {
     "simulation": USER,
     "plugins": set(),
     "lab": LAB,
+    "benches": {"kernels", "wire", "compressors"},
     "report": LAB | {"report"},
-    "cli": LAB | {"report", "cli"},
+    "cli": LAB | {"report", "benches", "cli"},
     "": USER,
 }
 

@@ -40,11 +40,19 @@ def test_two_backward_calls_before_a_step_are_one_on_the_joint_batch(name):
         net = small.model().double()
         opt = scenes.wrapped(net, name, "auto")
         for round_ in range(4):
-            opt.zero_grad()
-            losses = [small.loss(net, rank, round_) / 2 for rank in (0, 1)]
-            for loss in [sum(losses)] if joint else losses:
-                loss.backward()
-            opt.step()
+
+            def closure(net=net, opt=opt, joint=joint, round_=round_):
+                opt.zero_grad()
+                losses = [small.loss(net, rank, round_) / 2 for rank in (0, 1)]
+                for loss in [sum(losses)] if joint else losses:
+                    loss.backward()
+                return sum(losses).detach()
+
+            if opt.algorithm.second_gradient:
+                opt.step(closure)
+            else:
+                closure()
+                opt.step()
         ends.append(small.values(net))
     torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
 
@@ -136,7 +144,8 @@ def test_names_come_from_the_model_and_without_one_from_groups_and_places():
 
 def test_nan_in_one_local_step_calls_off_the_whole_cycle_and_the_next_one_goes_on():
     net = small.model()
-    opt = laconic.DistributedOptimizer(torch.optim.SGD(net.parameters(), lr=0.1), laconic.ModelAveraging(), local_steps=3)
+    inner = torch.optim.SGD(net.parameters(), lr=0.1)
+    opt = laconic.DistributedOptimizer(inner, laconic.ModelAveraging(), local_steps=3)
     start = small.values(net)
     for step in range(3):
         scenes.one_step(opt, net, 0, step, torch.nan if step == 1 else 1.0)

@@ -194,7 +194,7 @@ def two_points():
 @in_group
 def test_a_method_with_two_points_says_what_closure_it_needs(two_points):
     net = small.model()
-    opt = wrapped(net, two_points)
+    opt = wrapped(net, two_points, model=net)
     small.loss(net, 0, 0).backward()
     with pytest.raises(RuntimeError, match=r"two-points evaluates.*needs a closure: def closure\(\): opt\.zero_grad"):
         opt.step()
@@ -207,7 +207,7 @@ def test_the_second_gradient_is_that_of_the_same_batch_and_the_parameters_come_b
         for parameter in other.parameters():
             parameter.add_(1)
     small.loss(other, 0, 0).backward()
-    opt = wrapped(net, two_points)
+    opt = wrapped(net, two_points, model=net)
 
     def closure():
         opt.zero_grad()

@@ -235,7 +235,9 @@ def test_skips_are_the_rounds_in_which_the_keyed_coin_said_so(seen):
 def test_traffic_is_data_that_json_takes(case, seen):
     for result in seen[("counted", *case)]:
         traffic = result["traffic"]
-        assert set(traffic) == {"up", "down", "setup", "rounds", "void_rounds", "seconds", "control_bytes"}
+        by_exchange = {"up_by_exchange", "down_by_exchange"}
+        totals = {"up", "down", "setup", "rounds", "void_rounds", "seconds", "control_bytes"}
+        assert set(traffic) == totals | by_exchange
         assert traffic["control_bytes"] > 0
         assert (traffic["rounds"], traffic["void_rounds"]) == (20, 0)
 

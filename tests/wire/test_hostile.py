@@ -20,7 +20,8 @@ MOST = 50
 SAMPLES = samples()
 PACKETS = [name for name in SAMPLES if name not in ("skip", "void")]
 LIES = (0, 1, 2, 3, 7, 8, 9, 50, 51, 255, 256, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
-FIELDS = {"dense": 2, "signs": 5, "scaled signs": 4}  # how many u32 a body starts with; a key is two of them
+# how many u32 a body starts with; what takes eight bytes is two of them
+FIELDS = {"dense": 2, "signs": 5, "scaled signs": 4, "positions": 6, "sparse": 6, "vote change": 9, "fractional": 3}
 
 
 def believed(data: bytes, most: int = MOST) -> Frame | None:
@@ -166,8 +167,8 @@ def test_a_table_of_lengths_must_add_up_and_be_needed(table, reason):
     [
         (0, 0, "version 0 of the format; this is a reader of version 1"),
         (0, 2, "version 2"),
-        (1, 0, "unknown packet kind 0; known: 3, 4, 5"),
-        (1, 6, "unknown packet kind 6"),
+        (1, 0, "unknown packet kind 0; known: 3, 4, 5, 6, 7, 8, 9"),
+        (1, 10, "unknown packet kind 10"),
         (1, 255, "unknown packet kind 255"),
         (2, 2, "role 2"),
         (6, 3, "value type 3"),
@@ -288,7 +289,7 @@ def random_frame(rng: np.random.Generator) -> bytes:
     """A frame that gets as far as a body's reader: head and checksum are right, the body is noise or a damaged body."""
     n_noise = int(rng.integers(0, 169))
     if rng.random() < 0.3:
-        kind, value_type = int(rng.integers(1, 6)), int(rng.integers(0, 3))
+        kind, value_type = int(rng.integers(1, 11)), int(rng.integers(0, 3))
         start = struct.pack("<BBBBHBBIIQQ", 1, kind, 0, 0, 0, value_type, 0, 0, 0, 0, int(rng.integers(0, 99)))
         return with_body(start, rng.bytes(n_noise))
     data = bytearray(SAMPLES[PACKETS[int(rng.integers(len(PACKETS)))]])

@@ -3,6 +3,8 @@
 Shapes: d coordinates, k kept, b packed bytes.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,8 +38,17 @@ def hash32(first: int, count: int, key: int, device: torch.device | None = None)
     Two rounds of xor-shift and multiply over the coordinate's number. The low half of the mixed key enters before
     the first multiplication and the high half between the two. Same bits on every device.
     """
+    return _hashed(torch.arange(first, first + count, dtype=torch.int32, device=device), key)
+
+
+def hash_at(positions: Tensor, key: int) -> Tensor:
+    """The same bits for the coordinates in `positions` (n,) int64: (n,) int32."""
+    return _hashed(positions.to(torch.int32, copy=True), key)
+
+
+def _hashed(x: Tensor, key: int) -> Tensor:
+    """The hash of coordinates (n,) int32, in place."""
     low, high = key_halves(key)
-    x = torch.arange(first, first + count, dtype=torch.int32, device=device)
     x.bitwise_xor_(_signed(low))
     x.bitwise_xor_((x >> 16).bitwise_and_(_LOW_HALF))
     x.mul_(_signed(0x7FEB352D))
@@ -79,3 +90,21 @@ def scatter_signs(negative: Tensor, mask: Tensor | None, dtype: torch.dtype) -> 
     if mask is None:
         return signs
     return torch.zeros(mask.numel(), dtype=dtype, device=mask.device).masked_scatter_(mask, signs)
+
+
+def all_finite(vector: Tensor) -> bool:
+    """Whether no entry of a vector (d,) is inf or NaN.
+
+    A sum of squares cannot cancel them; where it overflows of itself, every entry is looked at.
+    """
+    if vector.dtype in (torch.float32, torch.float64) and bool(torch.isfinite(torch.dot(vector, vector))):
+        return True
+    return bool(torch.isfinite(vector).all())
+
+
+_CHUNK = 1 << 16
+
+
+def squared_norm(vector: Tensor) -> float:
+    """||v||^2 of a vector (d,), its chunks added up in float64."""
+    return math.fsum(float(torch.dot(chunk, chunk)) for chunk in torch.split(vector, _CHUNK))

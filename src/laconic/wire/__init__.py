@@ -2,23 +2,34 @@
 
 from laconic.wire.codec import Frame, decode, encode
 from laconic.wire.dense import Dense
+from laconic.wire.fractional import Fractional
 from laconic.wire.head import HEAD_BYTES, Head, WireError
 from laconic.wire.meter import Count, Meter
 from laconic.wire.packet import Packet
+from laconic.wire.position_codes import POSITION_CODES, paper_position_bits
+from laconic.wire.positions import Positions
 from laconic.wire.scaled_signs import ScaledSigns
 from laconic.wire.signs import Signs
+from laconic.wire.sparse import Sparse
+from laconic.wire.vote_change import VoteChange
 
 __all__ = [
     "HEAD_BYTES",
+    "POSITION_CODES",
     "Count",
     "Dense",
+    "Fractional",
     "Frame",
     "Head",
     "Meter",
     "Packet",
+    "Positions",
     "ScaledSigns",
     "Signs",
+    "Sparse",
+    "VoteChange",
     "WireError",
     "decode",
     "encode",
+    "paper_position_bits",
 ]

@@ -6,12 +6,18 @@ import torch
 from torch import Tensor
 
 from laconic.wire.dense import Dense
+from laconic.wire.fractional import MOST_LEVELS, Fractional
 from laconic.wire.head import HEAD_BYTES, SKIP_KIND, VOID_KIND, Head, Opening, WireError, read_head, write_head
 from laconic.wire.packet import Packet, Piece
+from laconic.wire.positions import Positions
 from laconic.wire.scaled_signs import ScaledSigns
 from laconic.wire.signs import Signs
+from laconic.wire.sparse import Sparse
+from laconic.wire.vote_change import VoteChange
 
-KINDS: dict[int, type[Packet]] = {kind.kind: kind for kind in (Dense, Signs, ScaledSigns)}
+KINDS: dict[int, type[Packet]] = {
+    kind.kind: kind for kind in (Dense, Signs, ScaledSigns, Positions, Sparse, VoteChange, Fractional)
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +44,9 @@ def _byte_view(piece: Piece) -> Tensor:
 
 
 def most_body_bytes(most: int) -> int:
-    """No body about `most` coordinates is longer: float64 values, block lengths and scales with room for fields."""
-    return 16 * most + 64
+    """No body about `most` coordinates is longer: float64 values, block lengths and scales, and the longest table of
+    level means, with room for fields."""
+    return 16 * most + 8 * MOST_LEVELS + 64
 
 
 def encode(frame: Frame) -> Tensor:

@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from laconic.kernels.plain import all_finite
 from laconic.wire.head import VALUE_BITS, WireError
 from laconic.wire.packet import Packet, Piece, check_length, check_range
 
@@ -48,7 +49,7 @@ class Dense(Packet):
 
     @property
     def finite(self) -> bool:
-        return bool(torch.isfinite(self.values).all())
+        return all_finite(self.values)
 
     def dense(self) -> Tensor:
         return self.values.to(self.dtype)

@@ -1,0 +1,61 @@
+"""Whether machine code can be made here, and how: numba, one thread, no GIL, kept on disk.
+
+Numba is imported on first use only: it costs a second.
+"""
+
+import functools
+import importlib
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@functools.cache
+def available() -> bool:
+    """Whether numba can be imported. Warns once with RuntimeWarning where it cannot."""
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:
+        warnings.warn(
+            f"numba cannot be imported ({error}): kernels run in plain torch, many times slower; "
+            "the way out is `pip install numba`",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return False
+    _say_when_compiling()
+    return True
+
+
+def kernel(function: F) -> F:
+    """Compile `function` at its first call; later processes read the machine code from disk.
+
+    Division by zero gives inf or NaN as in numpy, the GIL is released, and nothing is ever run in parallel.
+    Indices are not checked: a kernel must stay within its arrays by itself.
+    """
+    numba = importlib.import_module("numba")
+    made: F = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    return made
+
+
+@functools.cache
+def _say_when_compiling() -> None:
+    """One line at the first kernel that is not on disk yet: the wait of some seconds has a reason."""
+    event = importlib.import_module("numba.core.event")
+
+    class Compiling(event.Listener):  # type: ignore[misc, name-defined]
+        said = False
+
+        def on_start(self, event: Any) -> None:  # noqa: ANN401 - numba has no types
+            ours = event.data["dispatcher"].py_func.__module__.startswith("laconic.")
+            if ours and not self.said:
+                self.said = True
+                logging.getLogger("laconic").warning("compiling kernels, once; they are kept on disk")
+
+        def on_end(self, event: Any) -> None:  # noqa: ANN401
+            pass
+
+    event.register("numba:compile", Compiling())

@@ -1,0 +1,169 @@
+"""Exact top-K in machine code, one thread: little more than one reading of the vector.
+
+A sample gives a threshold that a little more than k magnitudes reach. One pass, eight bytes of comparisons at a time,
+collects those; counting by leading bits finds the k-th among them. Where the sample misled (too few or too many
+candidates: constant vectors, mostly zeros, few distinct values), the counting runs over the whole vector instead.
+Nothing is ever sorted, so no input is worse than a fixed number of passes.
+
+`keys` are a float vector's bits as signed integers and `mask` is all ones but the sign: keys & mask are the magnitudes
+in their order, NaN above infinity.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import uint64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.compiled import kernel
+
+Keys = NDArray[Any]  # int32 for float32, int64 for float64
+Positions = NDArray[np.int64]
+
+_SAMPLE = 1 << 15
+_TILE = 1024  # entries compared at a time; a multiple of 64
+_BIN_BITS = 11
+
+_GATHER = 0x0102040810204080  # gathers eight 0/1 bytes of one word into its top byte, first byte lowest
+_DE_BRUIJN = 0x03F79D71B4CB0A89
+_LOWEST = np.zeros(64, np.uint8)  # the number of a word's lowest set bit, by the top six bits of a product
+for _bit in range(64):
+    _LOWEST[(_DE_BRUIJN << _bit) % 2**64 >> 58] = _bit
+
+
+def top_k(vector: Tensor, k: int) -> Tensor:
+    """The positions of the k largest magnitudes, ties by the lower position: (d,) -> (k,) int64, ascending."""
+    d = vector.numel()
+    assert 1 <= k <= d, (k, d)
+    integer = np.int32 if vector.dtype == torch.float32 else np.int64
+    keys = vector.detach().contiguous().numpy().view(integer)
+    positions = torch.empty(k, dtype=torch.int64)
+    _top_k(keys, integer(np.iinfo(integer).max), positions.numpy())
+    return positions
+
+
+@kernel
+def _top_k(keys: Keys, mask: Any, positions: Positions) -> None:  # noqa: ANN401 - a scalar of keys' type
+    d, k = keys.size, positions.size
+    if d >= 4 * _SAMPLE and k <= d // 8:
+        threshold = _sampled_threshold(keys, mask, k)
+        candidates = np.empty(3 * k + 32 * (d // _SAMPLE), np.int64)
+        found = np.empty(candidates.size, keys.dtype)
+        n = _collect(keys, mask, threshold, candidates, found)
+        if n >= k:
+            _take(found[:n], mask, candidates, positions)
+            return
+    threshold, n_ties = _kth_largest(keys, mask, k)
+    _take_all(keys, mask, threshold, n_ties, positions)
+
+
+@kernel
+def _sampled_threshold(keys: Keys, mask: Any, k: int) -> Any:  # noqa: ANN401
+    """A magnitude that, but for one sample in 30,000, at least k of all reach, and not many more."""
+    stride = keys.size // _SAMPLE
+    sample = np.empty(_SAMPLE, keys.dtype)
+    for j in range(_SAMPLE):
+        place = uint64(j) * uint64(0x9E3779B97F4A7C15) >> uint64(32)  # an even spread over 0 .. 2**32 - 1
+        sample[j] = keys[j * stride + np.int64(place * uint64(stride) >> uint64(32))]
+    expected = k / keys.size * _SAMPLE
+    rank = min(_SAMPLE, int(expected + 4 * np.sqrt(expected) + 4))
+    return _kth_largest(sample, mask, rank)[0]
+
+
+@kernel
+def _kth_largest(keys: Keys, mask: Any, k: int) -> tuple[Any, int]:  # noqa: ANN401
+    """The k-th largest magnitude, and how many of those equal to it belong to the k largest.
+
+    Each round counts the magnitudes between low and high in 2**11 bins and keeps one bin: at most 3 rounds for
+    float32, 6 for float64.
+    """
+    low = high = keys[0] & mask
+    for i in range(keys.size):
+        low = min(low, keys[i] & mask)
+        high = max(high, keys[i] & mask)
+    wanted = k
+    counts = np.empty(1 << _BIN_BITS, np.int64)
+    while low < high:
+        shift = 0
+        while (high - low) >> shift >= counts.size:
+            shift += 1
+        counts[:] = 0
+        for i in range(keys.size):
+            key = keys[i] & mask
+            if low <= key <= high:
+                counts[(key - low) >> shift] += 1
+        bin_ = (high - low) >> shift
+        while counts[bin_] < wanted:
+            wanted -= int(counts[bin_])
+            bin_ -= 1
+        low += bin_ << shift
+        high = min(high, low + (1 << shift) - 1)
+    return low, wanted
+
+
+@kernel
+def _word(flags: NDArray[np.uint64], at: int) -> Any:  # noqa: ANN401
+    """64 flags (0/1 bytes) from word `at` on as the 64 bits of a word, the first one lowest; most often 0."""
+    any_ = uint64(0)
+    for j in range(8):
+        any_ |= flags[at + j]
+    if any_ == 0:
+        return any_
+    bits = uint64(0)
+    for j in range(8):
+        bits |= (flags[at + j] * uint64(_GATHER) >> uint64(56)) << uint64(8 * j)
+    return bits
+
+
+@kernel
+def _collect(keys: Keys, mask: Any, threshold: Any, positions: Positions, found: Keys) -> int:  # noqa: ANN401
+    """Where magnitudes reach the threshold, and the keys there. Returns how many; -1 where there is no room."""
+    flags = np.zeros(_TILE, np.uint8)
+    words = flags.view(np.uint64)
+    n = 0
+    for start in range(0, keys.size, _TILE):
+        tile = keys[start : start + _TILE]
+        for i in range(tile.size):
+            flags[i] = (tile[i] & mask) >= threshold
+        flags[tile.size :] = 0
+        for block in range(0, _TILE, 64):
+            bits = _word(words, block // 8)
+            if bits == 0:
+                continue
+            if n + 64 > positions.size:
+                return -1
+            while bits:
+                lowest = bits & (~bits + uint64(1))
+                at = block + np.int64(_LOWEST[lowest * uint64(_DE_BRUIJN) >> uint64(58)])
+                positions[n] = start + at
+                found[n] = tile[at]
+                n += 1
+                bits ^= lowest
+    return n
+
+
+@kernel
+def _take(keys: Keys, mask: Any, candidates: Positions, positions: Positions) -> None:  # noqa: ANN401
+    """The largest of the candidates, whose keys are given, into `positions`."""
+    threshold, n_ties = _kth_largest(keys, mask, positions.size)
+    n = 0
+    for i in range(keys.size):
+        key = keys[i] & mask
+        if key > threshold or (key == threshold and n_ties > 0):
+            n_ties -= key == threshold
+            positions[n] = candidates[i]
+            n += 1
+
+
+@kernel
+def _take_all(keys: Keys, mask: Any, threshold: Any, n_ties: int, positions: Positions) -> None:  # noqa: ANN401
+    """The positions above the threshold, and the first n_ties at it, into `positions`."""
+    n = 0
+    for i in range(keys.size):
+        key = keys[i] & mask
+        if key > threshold or (key == threshold and n_ties > 0):
+            n_ties -= key == threshold
+            positions[n] = i
+            n += 1

@@ -1,0 +1,75 @@
+"""The fractional quantizer in ordinary torch: magnitudes in levels of equal ratio, each level's mean.
+
+Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, section 4.3.2. With L = 2**(bits-1) levels,
+vmax and vmin the largest and the smallest magnitude that is not zero, and alpha = (vmax / vmin)**(1/L), a magnitude m
+is in level floor(log(vmax / m) / log(alpha)), at most L - 1.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+LANES = 8  # entry i is added up in sequence i mod 8: eight short chains of additions instead of one long one
+
+
+def level_dtype(bits: int) -> torch.dtype:
+    """The type of level numbers: uint8 while it holds 2**(bits-1) of them, int16 above."""
+    return torch.uint8 if bits <= 9 else torch.int16
+
+
+def level_bounds(largest: float, smallest: float, bits: int, dtype: torch.dtype) -> Tensor:
+    """Where the levels end: (2**(bits-1) - 1,) of dtype, descending; m is in level l if l of the bounds are >= m.
+
+    largest, smallest: magnitudes that are not zero; both 0 for a vector of zeros. Bound i is vmax / alpha**i, worked
+    out from logarithms, since vmax / vmin may be more than a float holds, and rounded down, so that comparing it with
+    a value of dtype is exact. Where all magnitudes are equal the bounds are 0, and only zeros are below level 0.
+    """
+    n_levels = 1 << (bits - 1)
+    if not smallest < largest:  # NaN too
+        return torch.zeros(n_levels - 1, dtype=dtype)
+    top = math.log2(largest)
+    span = top - math.log2(smallest)
+    exact = torch.tensor(
+        [min(math.exp2(top - i * span / n_levels), largest) for i in range(1, n_levels)], dtype=torch.float64
+    )
+    bounds = exact.to(dtype)
+    return torch.where(bounds > exact, torch.nextafter(bounds, torch.zeros_like(bounds)), bounds)
+
+
+def fractional_levels(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """(K,) -> levels (K,) uint8, or int16 above 9 bits, and means (2**(bits-1),) of values' type; see `level_bounds`.
+
+    Level 0 has the largest magnitudes; zeros are in the last one. A level's mean is its magnitudes', added up in
+    float64 in `LANES` interleaved sequences (on a GPU in any order); 0 for an empty level.
+    """
+    magnitudes = values.abs()
+    n_levels = 1 << (bits - 1)
+    nonzero = magnitudes[magnitudes != 0]
+    largest, smallest = (float(nonzero.max()), float(nonzero.min())) if len(nonzero) else (0.0, 0.0)
+    bounds = level_bounds(largest, smallest, bits, values.dtype).to(values.device)
+    levels = n_levels - 1 - torch.searchsorted(bounds.flip(0), magnitudes)
+    sums = torch.zeros(n_levels, dtype=torch.float64, device=values.device)
+    for lane in range(LANES):
+        sums += torch.bincount(levels[lane::LANES], magnitudes[lane::LANES].double(), n_levels)
+    counts = torch.bincount(levels, minlength=n_levels)
+    return levels.to(level_dtype(bits)), (sums / counts.clamp(min=1)).to(values.dtype)
+
+
+def pack_codes(codes: Tensor, bits: int) -> Tensor:
+    """(K,) int32 below 2**bits -> (ceil(bits K / 8),) uint8: `bits` bits each, lowest first, from the lowest up."""
+    places = torch.arange(bits, dtype=torch.int32, device=codes.device)
+    flags = (codes[:, None] >> places).bitwise_and_(1).flatten()
+    n_bytes = (len(flags) + 7) // 8
+    padded = torch.zeros(8 * n_bytes, dtype=torch.int32, device=codes.device)
+    padded[: len(flags)] = flags
+    weights = 1 << torch.arange(8, dtype=torch.int32, device=codes.device)
+    return (padded.view(n_bytes, 8) * weights).sum(1).to(torch.uint8)
+
+
+def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
+    """The inverse of `pack_codes`: (ceil(bits k / 8),) uint8 -> (k,) int32."""
+    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    flags = ((packed[:, None] >> places) & 1).flatten()[: bits * k].to(torch.int32)
+    weights = 1 << torch.arange(bits, dtype=torch.int32, device=packed.device)
+    return (flags.view(k, bits) * weights).sum(1, dtype=torch.int32)

@@ -1,0 +1,226 @@
+"""Which k of `count` coordinates are meant: four codes of an ascending list of positions. FORMAT.md, section 6.
+
+All four say the same; they differ in length. log2 C(count, k) bits are the least that a code of all sets can do with.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laconic.kernels import pop_gaps, push_gaps, put_numbers, put_runs, take_numbers, take_runs
+from laconic.kernels.plain_positions import SHARE_BITS, Bytes, Numbers
+from laconic.wire.head import WireError
+
+_ONE = 1 << 64  # of the fixed-point numbers that shares are worked out in
+_CLASSES = 128
+
+
+def encode_positions(positions: Tensor, count: int, code: str) -> tuple[Tensor, int]:
+    """Positions (k,) int64, ascending, each once, in 0 .. count-1, as (n,) uint8 on the CPU and its length in bits.
+
+    Unused bits of the last byte are 0. Raises ValueError for positions that are not so, or an unknown code.
+    """
+    encoder, _ = _codec(code)
+    where = positions.detach().cpu().numpy()
+    if where.dtype != np.int64 or where.ndim != 1:
+        raise ValueError(f"positions are (k,) int64, not {positions.dtype} of shape {tuple(positions.shape)}")
+    if not where.size:
+        return torch.empty(0, dtype=torch.uint8), 0
+    if where[0] < 0 or where[-1] >= count or not bool((where[1:] > where[:-1]).all()):
+        raise ValueError(
+            f"positions must ascend, each once, within 0 .. {count - 1}; found {where.min()} .. {where.max()}; "
+            "sort them, and check what they are counted from"
+        )
+    data, n_bits = encoder(where, count)
+    return torch.from_numpy(data), n_bits
+
+
+def decode_positions(data: Tensor, n_bits: int, k: int, count: int, code: str) -> Tensor:
+    """The positions (k,) int64 that `encode_positions` made `data` (n,) uint8 and `n_bits` from.
+
+    Raises WireError for every other stream: a set of positions has one stream in each code.
+    """
+    _, decoder = _codec(code)
+    if not 0 <= k <= count:
+        raise WireError(f"{k} positions among {count} coordinates")
+    if data.numel() != (n_bits + 7) // 8:
+        raise WireError(f"a stream of {n_bits} bits in {data.numel()} bytes")
+    if k == 0:
+        if n_bits:
+            raise WireError(f"{n_bits} bits of positions where there are none")
+        return torch.empty(0, dtype=torch.int64)
+    return torch.from_numpy(decoder(data.numpy(), n_bits, k, count))
+
+
+def entropy_bound_bits(count: int, k: int) -> float:
+    """log2 C(count, k): no code of all k-subsets has a shorter mean over them."""
+    nats = math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+    return max(0.0, nats / math.log(2))
+
+
+def block_bits(count: int, k: int) -> int:
+    """The length of a stream of the code "block", whichever k positions it tells: k (1 + w) + blocks (002, 4.3.1)."""
+    return _block_bits(count, k, block_length(count, k)) if k else 0
+
+
+def paper_position_bits(count: int, k: int) -> float:
+    """What paper 002 charges for k positions: k (ceil(log2 B) + 2), with blocks of B = round(count / k)."""
+    return float(k * (_width(block_length(count, k)) + 2)) if k else 0.0
+
+
+def block_length(count: int, k: int) -> int:
+    """count / k rounded to the nearest whole number, a half upward."""
+    return (2 * count + k) // (2 * k)
+
+
+def rice_bits(count: int, k: int) -> int:
+    """How many low bits of a gap the code "rice" sends as they are: the largest b with 2**b <= 0.9625 (count/k - 1/2).
+
+    That is the best b for gaps of a geometric law (Kiely, IPN Progress Report 42-159, 2004), in whole numbers.
+    """
+    return max(1, 77 * (2 * count - k) // (160 * k)).bit_length() - 1
+
+
+@functools.lru_cache(maxsize=16)
+def class_starts(count: int, k: int) -> Numbers:
+    """Where each class of gaps begins among the 2**14 shares: (129,) int64, in whole numbers, so the same everywhere.
+
+    Gaps are taken to follow a geometric law: one of at least g has probability (1 - k/count)**g. Classes above that
+    of the longest possible gap have no share; every other one has at least one.
+    """
+    longest = count - k + 4
+    extra = longest.bit_length() - 3
+    n_classes = 4 * extra + (longest >> extra) - 3
+    none_here = (count - k) * _ONE // count  # the probability that a coordinate is not marked
+    to_four = _times(_times(none_here, none_here), _times(none_here, none_here))
+    starts = np.full(_CLASSES + 1, 1 << SHARE_BITS, dtype=np.int64)
+    at_least, stride, lowest = _ONE, none_here, _ONE  # of gaps from 4 * 2**e - 4 on; of 2**e coordinates unmarked
+    for first in range(0, n_classes, 4):
+        tail = at_least
+        for kind in range(first, min(first + 4, n_classes)):
+            lowest = min(lowest, tail)  # truncation must not turn two classes around
+            starts[kind] = kind + _times((1 << SHARE_BITS) - n_classes, _ONE - lowest)
+            tail = _times(tail, stride)
+        at_least = _times(_times(at_least, at_least), to_four)
+        stride = _times(stride, stride)
+    starts.flags.writeable = False
+    return starts
+
+
+def _times(one: int, other: int) -> int:
+    """The product of two fixed-point numbers, or of one and a whole number, truncated."""
+    return one * other >> 64
+
+
+def _width(n: int) -> int:
+    """ceil(log2 n): the bits of a number below n."""
+    return (n - 1).bit_length()
+
+
+def _encode_list(where: Numbers, count: int) -> tuple[Bytes, int]:
+    width = _width(count)
+    n_bits = where.size * width
+    if not n_bits:
+        return np.empty(0, dtype=np.uint8), 0
+    return put_numbers(where, width), n_bits
+
+
+def _decode_list(data: Bytes, n_bits: int, k: int, count: int) -> Numbers:
+    width = _width(count)
+    if n_bits != k * width:
+        raise WireError(f"a list of {k} positions among {count} in {n_bits} bits")
+    where = take_numbers(data, k, width) if width else np.zeros(k, dtype=np.int64)
+    if where[-1] >= count or not bool((where[1:] > where[:-1]).all()):
+        raise WireError(f"listed positions do not ascend within 0 .. {count - 1}")
+    _check_zeros(data, n_bits)
+    return where
+
+
+def block_stream(where: Numbers, count: int, length: int) -> tuple[Bytes, int]:
+    """The stream of the code "block" for blocks of any length: bytes, and the length in bits."""
+    n_bits = _block_bits(count, where.size, length)
+    data, _ = put_runs(where, _width(length), length, False, n_bits)
+    return data, n_bits
+
+
+def _block_bits(count: int, k: int, length: int) -> int:
+    return k * (1 + _width(length)) + -(-count // length)
+
+
+def _encode_block(where: Numbers, count: int) -> tuple[Bytes, int]:
+    return block_stream(where, count, block_length(count, where.size))
+
+
+def _decode_block(data: Bytes, n_bits: int, k: int, count: int) -> Numbers:
+    if n_bits != block_bits(count, k):
+        raise WireError(f"{k} positions among {count} in {n_bits} bits of blocks")
+    length = block_length(count, k)
+    return _runs(data, n_bits, k, _width(length), length, count, from_last=False)
+
+
+def _encode_rice(where: Numbers, count: int) -> tuple[Bytes, int]:
+    k, low = where.size, rice_bits(count, where.size)
+    data, n_bits = put_runs(where, low, 1 << low, True, k * (1 + low) + (count - k >> low))
+    return data[: (n_bits + 7) // 8], n_bits
+
+
+def _decode_rice(data: Bytes, n_bits: int, k: int, count: int) -> Numbers:
+    low = rice_bits(count, k)
+    if not 0 <= n_bits - k * (1 + low) <= (count - k) >> low:
+        raise WireError(f"{k} positions among {count} in {n_bits} bits of gaps")
+    return _runs(data, n_bits, k, low, 1 << low, count, from_last=True)
+
+
+def _encode_entropy(where: Numbers, count: int) -> tuple[Bytes, int]:
+    words, top = push_gaps(where, class_starts(count, where.size))
+    top_bits = top.bit_length() - 1  # the leading one goes without saying
+    padded = (top - (1 << top_bits)) << -top_bits % 8
+    tail = np.frombuffer(padded.to_bytes((top_bits + 7) // 8, "big"), dtype=np.uint8)
+    return np.concatenate([words.astype("<u4").view(np.uint8), tail]), 32 * words.size + top_bits
+
+
+def _decode_entropy(data: Bytes, n_bits: int, k: int, count: int) -> Numbers:
+    n_words, top_bits = (0, n_bits) if n_bits < 64 else (n_bits // 32 - 1, 32 + n_bits % 32)
+    words = data[: 4 * n_words].copy().view("<u4").astype(np.uint32, copy=False)
+    padded = int.from_bytes(data[4 * n_words :].tobytes(), "big")
+    _check_zeros(data, n_bits)
+    where, whole = pop_gaps(words, (1 << top_bits) + (padded >> -top_bits % 8), k, class_starts(count, k), count)
+    if not whole:
+        raise WireError(f"a stream of {n_bits} bits does not tell {k} positions among {count}")
+    return where
+
+
+def _runs(data: Bytes, n_bits: int, k: int, width: int, step: int, count: int, *, from_last: bool) -> Numbers:
+    where, used = take_runs(data, n_bits, k, width, step, count, from_last)
+    if used < 0 or (from_last and used != n_bits):
+        raise WireError(f"a stream of {n_bits} bits does not tell {k} ascending positions among {count}")
+    _check_zeros(data, used)
+    return where
+
+
+def _check_zeros(data: Bytes, used: int) -> None:
+    """Refuse set bits from bit `used` on."""
+    whole, bits = divmod(used, 8)
+    if data[whole + bool(bits) :].any() or (bits and data[whole] << bits & 0xFF):
+        raise WireError(f"the padding after bit {used} is not zero")
+
+
+_Encoder = Callable[[Numbers, int], tuple[Bytes, int]]
+_Decoder = Callable[[Bytes, int, int, int], Numbers]
+_CODES: dict[str, tuple[_Encoder, _Decoder]] = {
+    "list": (_encode_list, _decode_list),
+    "block": (_encode_block, _decode_block),
+    "rice": (_encode_rice, _decode_rice),
+    "entropy": (_encode_entropy, _decode_entropy),
+}
+POSITION_CODES = tuple(_CODES)
+
+
+def _codec(code: str) -> tuple[_Encoder, _Decoder]:
+    if code not in _CODES:
+        raise ValueError(f"unknown position code {code!r}; known: {', '.join(_CODES)}")
+    return _CODES[code]
