@@ -32,6 +32,11 @@ class Higher(Checked):
     above: object = knob(High(height=0.25, inner=Low(depth=9)), "what is above", kinds={"high": High})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Capped(Checked):
+    cap: int | None = knob(None, "at most so many", within="[1, 9]")
+
+
 PLUGS = {"low": Low, "high": High}
 
 
@@ -166,6 +171,25 @@ def test_a_key_below_reaches_into_the_default_and_keeps_the_rest_of_it():
     assert from_text(Higher, {"above.height": "0.75"}, "toy").above == High(height=0.75, inner=Low(depth=9))
     assert from_text(Higher, {"above.inner.depth": "1"}, "toy").above == High(height=0.25, inner=Low(depth=1))
     assert from_text(High, {"inner.depth": "5", "height": "0.25"}, "toy") == High(height=0.25, inner=Low(depth=5))
+
+
+def test_a_knob_without_a_default_takes_a_whole_number_in_its_range_or_none():
+    assert Capped().cap is None
+    assert as_settings(Capped()) == {"cap": "none"}
+    assert as_settings(Capped(cap=3)) == {"cap": "3"}
+    for text, cap in (("none", None), ("None", None), ("9", 9)):
+        made = from_text(Capped, {"cap": text}, "toy")
+        assert made == Capped(cap=cap)
+        assert from_text(Capped, as_settings(made), "toy") == made
+    for cap in (0, 10):
+        with pytest.raises(ValueError, match=rf"^toy: cap={cap} must be in \[1, 9\]; the default is None$"):
+            Capped(cap=cap)
+    for cap in (2.0, True, "3"):
+        with pytest.raises(TypeError, match=r"^toy: cap=.* must be a whole number in \[1, 9\], or None$"):
+            Capped(cap=cap)
+    for text in ("2.0", "", "nan", "no"):
+        with pytest.raises(ValueError, match=rf"^toy: cap='{text}' must be a whole number in \[1, 9\], or none$"):
+            from_text(Capped, {"cap": text}, "toy")
 
 
 def test_the_order_in_which_texts_are_given_does_not_matter():

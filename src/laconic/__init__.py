@@ -5,11 +5,19 @@ from laconic.algorithms.compskip import CompSkip
 from laconic.algorithms.dist_ef import DistEFBlockwise
 from laconic.algorithms.dropsign import DropSign
 from laconic.algorithms.ec_sgd import ECSGD
+from laconic.algorithms.lag import LAG
+from laconic.algorithms.lasg import LASG
+from laconic.algorithms.sasg import SASG
 from laconic.algorithms.sgd import SGD
 from laconic.algorithms.sgd_model import ModelAveraging
 from laconic.algorithms.sgd_server import GlobalReplica
 from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
-from laconic.compressors import DenseValues, Identity, ScaledSign, Sign
+from laconic.algorithms.sparse import SparseSGD
+from laconic.algorithms.ssgd_mv import SSGDMV
+from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
+from laconic.algorithms.ssgd_mv_rs import SSGDMVRS
+from laconic.algorithms.ssgd_topk import SSGDTopK
+from laconic.compressors import DenseValues, Fractional, Identity, ScaledSign, Sign, TopK
 from laconic.contract import ALGORITHMS, Algorithm, ContractError, Inbox, Reply, Server, Step, Worker, algorithm
 from laconic.drivers.channel import PeerLostError
 from laconic.drivers.processes import SetupError
@@ -25,7 +33,13 @@ __version__ = "0.1.0"
 __all__ = [
     "ALGORITHMS",
     "ECSGD",
+    "LAG",
+    "LASG",
+    "SASG",
     "SGD",
+    "SSGDMV",
+    "SSGDMVAD",
+    "SSGDMVRS",
     "Algorithm",
     "Coins",
     "CompSkip",
@@ -35,6 +49,7 @@ __all__ = [
     "DistEFBlockwise",
     "DistributedOptimizer",
     "DropSign",
+    "Fractional",
     "GlobalReplica",
     "Identity",
     "Inbox",
@@ -44,6 +59,7 @@ __all__ = [
     "PeerLostError",
     "ReplicaError",
     "Reply",
+    "SSGDTopK",
     "ScaledSign",
     "Server",
     "SetupError",
@@ -51,7 +67,9 @@ __all__ = [
     "SignSGDMajorityVote",
     "Simulation",
     "SlowLink",
+    "SparseSGD",
     "Step",
+    "TopK",
     "Traffic",
     "WireError",
     "Worker",

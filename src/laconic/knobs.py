@@ -33,7 +33,10 @@ def knob(
     choices: tuple[str, ...] = (),
     kinds: Mapping[str, type] | None = None,
 ) -> Any:  # noqa: ANN401
-    """A dataclass field with its range and meaning attached."""
+    """A dataclass field with its range and meaning attached.
+
+    With default None it is a whole number within the range, or None for not given, which is typed "none".
+    """
     facts = Knob(about=about, within=within, unit=unit, choices=choices, kinds=kinds or {})
     return dataclasses.field(default=default, metadata={"knob": facts})
 
@@ -71,9 +74,12 @@ def check_knobs(owner: Any, name: str) -> None:  # noqa: ANN401 - any dataclass
             if value not in facts.choices:
                 raise ValueError(f"{where} must be one of {', '.join(facts.choices)}")
         elif facts.within:
-            whole = isinstance(field.default, int) and not isinstance(field.default, bool)
+            whole = field.default is None or (isinstance(field.default, int) and not isinstance(field.default, bool))
+            if value is None and field.default is None:
+                continue  # not given
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                raise TypeError(f"{where} must be {'a whole number' if whole else 'a number'} in {facts.within}")
+                what = f"{'a whole number' if whole else 'a number'} in {facts.within}"
+                raise TypeError(f"{where} must be {what}{', or None' if field.default is None else ''}")
             if not _inside(value, facts.within):
                 unit = f" ({facts.unit})" if facts.unit else ""
                 raise ValueError(f"{where} must be in {facts.within}{unit}; the default is {field.default!r}")
@@ -94,13 +100,16 @@ def _from_word(default: Any, facts: Knob, text: str, where: str) -> Any:  # noqa
         if text.lower() not in ("true", "false"):
             raise ValueError(f"{where} must be true or false")
         return text.lower() == "true"
-    if isinstance(default, (int, float)):
-        number: type[int] | type[float] = int if isinstance(default, int) else float
+    if default is None and text.lower() == "none":
+        return None
+    if default is None or isinstance(default, (int, float)):
+        number: type[int] | type[float] = float if isinstance(default, float) else int
         try:
             return number(text)
         except ValueError:
             what = "a whole number" if number is int else "a number"
-            raise ValueError(f"{where} must be {what}{' in ' + facts.within if facts.within else ''}") from None
+            bound = f" in {facts.within}" if facts.within else ""
+            raise ValueError(f"{where} must be {what}{bound}{', or none' if default is None else ''}") from None
     return text
 
 
@@ -145,5 +154,5 @@ def as_settings(owner: Any) -> dict[str, str]:  # noqa: ANN401 - any dataclass
             settings[field.name] = word
             settings |= {f"{field.name}.{key}": text for key, text in as_settings(value).items()}
         else:
-            settings[field.name] = str(value).lower() if isinstance(value, bool) else str(value)
+            settings[field.name] = str(value).lower() if isinstance(value, bool) or value is None else str(value)
     return settings

@@ -1,0 +1,54 @@
+"""LAG-WK: workers whose gradient has hardly changed let the server use the old one again.
+
+Chen, Giannakis, Sun, Yin: LAG: Lazily Aggregated Gradient for Communication-Efficient Distributed Learning,
+NeurIPS 2018; rule (5) of Deng et al. (SASG) without its second evaluation.
+Paper -> here: grad_n(x^{t-tau}) -> me.memory["uploaded"], stored gradient h_n -> hub.memory["stored.n"],
+xi or alpha_j -> alpha, D -> window and max_delay (two things that the papers give one letter).
+Differs: compares with the gradient that was uploaded, so it is meant for full local gradients; with mini-batches their
+noise keeps everybody sending, and LASG is the method. Skips only where the threshold is above 0.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from laconic.compressors import dense
+from laconic.contract import Inbox, Server, Step, Worker, algorithm
+from laconic.laziness import Lazy, small_against
+from laconic.wire import Dense
+
+
+@algorithm("lag")
+@dataclass(frozen=True, kw_only=True)
+class LAG(Lazy):
+    """Full local gradients, uploaded only when they changed."""
+
+    source: ClassVar[str] = "Chen, Giannakis, Sun & Yin, NeurIPS 2018, LAG-WK"
+
+    def work(self, me: Worker) -> Step:
+        threshold = self.watch(me)
+        skip = not self.must_send(me) and small_against(me.gradient - me.memory["uploaded"], threshold)
+        sent = None if skip else dense(me.gradient)
+        reply = yield sent
+        uploaded = sent is not None and reply.heard
+        self.note(me, uploaded=uploaded)
+        if uploaded:
+            me.memory["uploaded"] = me.gradient
+        return reply.dense()
+
+    def serve(self, hub: Server, inbox: Inbox) -> Dense:
+        return dense(self.combined(stored_sum(hub, inbox), inbox.n_workers), first=hub.first)
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        return 32.0 * d, 32.0 * d
+
+
+def stored_sum(hub: Server, inbox: Inbox) -> Tensor:
+    """Store what came; the sum over all workers of their last uploads, (d,), in rank order."""
+    for rank, packet in inbox.items():
+        hub.memory[f"stored.{rank}"] = packet.dense()
+    total = hub.memory["stored.0"].clone()
+    for rank in range(1, inbox.n_workers):
+        total += hub.memory[f"stored.{rank}"]
+    return total

@@ -1,0 +1,86 @@
+"""LASG: lazy aggregation for stochastic gradients, which compares gradients of one and the same mini-batch.
+
+Chen, Sun, Yin: LASG: Lazily Aggregated Stochastic Gradients for Communication-Efficient Distributed Learning, 2020;
+the baseline of Deng et al. (SASG), equation (5).
+Paper -> here: theta^{k-tau_m} -> me.memory["there"], theta~ -> me.memory["snapshot"], stored gradient ->
+hub.memory["stored.n"], c_d or alpha_d -> alpha, D -> window and max_delay, L_m -> smoothness.
+Differs: WK1's snapshot is renewed every max_delay rounds. PS and PSE decide at the server in print; here the worker
+evaluates the same rule, which spares the server's request and changes no decision. Skips only where the threshold is
+above 0, so that alpha = 0 is plain SGD.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from laconic.algorithms.lag import stored_sum
+from laconic.compressors import dense
+from laconic.contract import Inbox, Server, Step, Worker, algorithm
+from laconic.kernels.plain import squared_norm
+from laconic.knobs import knob
+from laconic.laziness import Lazy, small_against
+from laconic.wire import Dense
+
+
+@algorithm("lasg")
+@dataclass(frozen=True, kw_only=True)
+class LASG(Lazy):
+    """Mini-batch gradients, uploaded only when they changed."""
+
+    source: ClassVar[str] = "Chen, Sun & Yin, LASG, arXiv 2002.11360; Deng et al., SASG, (5)"
+    toy: ClassVar[dict[str, float]] = {"alpha": 0.05}
+
+    rule: str = knob(
+        "wk2", "what is compared: the batch's gradient here and at the last upload (wk2), the same less a snapshot's "
+        "(wk1), or the distance moved times a smoothness that is given (ps) or estimated (pse)",
+        choices=("wk2", "wk1", "ps", "pse"),
+    )  # fmt: skip
+    smoothness: float = knob(1.0, "L_n of the rule ps", within="(0, inf)")
+
+    @property
+    def second_gradient(self) -> bool:
+        return self.rule != "ps"
+
+    def work(self, me: Worker) -> Step:
+        threshold = self.watch(me)
+        news = self._news(me) if self.rule == "wk1" else None
+        if self.must_send(me):
+            skip = False
+        elif news is not None:
+            skip = small_against(news - me.memory["told"], threshold)
+        elif self.rule == "wk2":
+            skip = small_against(me.gradient - me.gradient_at(me.memory["there"]), threshold)
+        else:
+            skip = self._has_stayed(me, threshold)
+        sent = None if skip else dense(me.gradient)
+        reply = yield sent
+        uploaded = sent is not None and reply.heard
+        self.note(me, uploaded=uploaded)
+        if uploaded and news is not None:
+            me.memory["told"] = news
+        return reply.dense()
+
+    def _news(self, me: Worker) -> Tensor:
+        """WK1: the batch's gradient here less the one at the snapshot, (d,)."""
+        if me.round % self.max_delay == 0 or "snapshot" not in me.memory:
+            me.memory["snapshot"] = me.memory["before"]
+        return me.gradient - me.gradient_at(me.memory["snapshot"])
+
+    def _has_stayed(self, me: Worker, threshold: float) -> bool:
+        """PS and PSE: whether L^2 ||x - x at the last upload||^2 is small. PSE measures L whenever it sends."""
+        moved = squared_norm(me.memory["before"] - me.memory["there"])
+        measured = self.rule == "pse"
+        smoothness = me.memory.number("smoothness", 0) if measured else self.smoothness
+        if smoothness > 0 and threshold > 0 and smoothness**2 * moved <= threshold:
+            return True
+        if measured and moved > 0:
+            gap = squared_norm(me.gradient - me.gradient_at(me.memory["there"]))
+            me.memory.set_number("smoothness", max(smoothness, (gap / moved) ** 0.5))
+        return False
+
+    def serve(self, hub: Server, inbox: Inbox) -> Dense:
+        return dense(self.combined(stored_sum(hub, inbox), inbox.n_workers), first=hub.first)
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        return 32.0 * d, 32.0 * d

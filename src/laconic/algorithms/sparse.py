@@ -1,0 +1,52 @@
+"""Sparse SGD: every worker sends the largest entries of its step and owes the rest.
+
+Deng, Guo, Wang, Wang, Sun: Communication-Efficient Distributed Learning with Sparsification and Adaptive Aggregation
+(SASG), the baseline "Sparse"; Stich, Cordonnier, Jaggi: Sparsified SGD with Memory, NeurIPS 2018.
+Paper -> here: e -> me.memory["debt"], gamma -> me.lr, T_k -> take, k -> k or density.
+Differs: the rate is inside the debt, as there, so the direction is divided by it and the inner optimizer multiplies
+again. The mean over workers (their code sums). The paper counts the values up alone; `wire` and `payload` have the
+positions and the dense way down too.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from laconic.compressors import Selection, dense
+from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.wire import Dense, Packet
+
+
+@algorithm("sparse")
+@dataclass(frozen=True, kw_only=True)
+class SparseSGD(Selection, Algorithm):
+    """The largest entries of each worker's step, with error feedback."""
+
+    source: ClassVar[str] = "Stich, Cordonnier & Jaggi, NeurIPS 2018; Deng et al., SASG, baseline"
+    tolerates_absence: ClassVar[bool] = True
+    reads_lr: ClassVar[bool] = True
+    toy: ClassVar[dict[str, float]] = {"density": 0.25}
+
+    @property
+    def separable(self) -> bool:
+        return True
+
+    def check_size(self, d: int, layers: tuple[int, ...]) -> None:
+        self.entries(d, layers)
+
+    def work(self, me: Worker) -> Step:
+        wish = me.lr * me.gradient + me.memory["debt"]
+        sent = self.take(wish, me.layers)
+        reply = yield sent
+        if reply.heard:
+            wish[sent.indices] = 0
+        me.memory["debt"] = wish
+        return reply.dense() / me.lr
+
+    def serve(self, hub: Server, inbox: Inbox) -> Dense:
+        return dense(inbox.sum() / inbox.n_workers, first=hub.first)  # whoever was not heard owes its share
+
+    def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
+        return packet.paper_bits if way == "up" else 0.0
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        return 32.0 * self.entries(d, layers), 0.0

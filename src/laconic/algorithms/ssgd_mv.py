@@ -1,0 +1,105 @@
+"""SSGD-MV: all workers send the same coordinates, the most voted for.
+
+Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, Algorithm 1.
+Paper -> here: b -> the votes, m -> the mask, e -> me.memory["debt"]; the rest as in `ssgd_topk.py`.
+Differs: equal votes are ordered by a keyed hash, or by index. A worker that was not heard in one of the two exchanges
+owes its step. Values that are not quantized add up, so without a server they go through the engine's all-reduce.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from laconic.algorithms.ssgd_topk import SSGDTopK
+from laconic.compressors import dense
+from laconic.contract import ContractError, Exchange, Inbox, Reply, Server, Step, Worker, algorithm
+from laconic.kernels import plain, top_k
+from laconic.knobs import knob
+from laconic.wire import Packet, Positions, paper_position_bits
+
+
+@algorithm("ssgd-mv")
+@dataclass(frozen=True, kw_only=True)
+class SSGDMV(SSGDTopK):
+    """Vote for coordinates, then send the values of the winners."""
+
+    source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, Algorithm 1"
+    adaptive: ClassVar[bool] = False
+
+    ties: str = knob("random", "which of equally voted coordinates win", choices=("random", "index"))
+
+    def exchanges(self, d: int) -> tuple[Exchange, ...]:
+        return (
+            Exchange(count=d, name="positions"),
+            Exchange(count=self.entries(d), name="values", adds=self.bits == 32),
+        )
+
+    def work(self, me: Worker) -> Step:
+        if self.dense_in(me.round):
+            return (yield dense(me.change)).dense()
+        wish = me.change + me.memory["debt"]  # line 9
+        reply = yield self.positions(self.votes(me, wish), me.count)
+        return (yield from self.send_values(me, wish, reply))
+
+    def votes(self, me: Worker, wish: Tensor) -> Tensor:
+        """The worker's K coordinates: (K,) int64, ascending."""
+        return top_k(wish, self.entries(me.count))
+
+    def positions(self, indices: Tensor, d: int) -> Positions:
+        """A packet of them."""
+        return Positions(indices=indices, count=d, code=self.code)
+
+    def send_values(self, me: Worker, wish: Tensor, reply: Reply) -> Generator[Packet | None, Reply, Tensor]:
+        """The second exchange: `wish` (d,) on the mask that came; returns the change (d,)."""
+        mask = indices_of(reply.packet, "the server", self.entries(me.count))
+        sent = self.quantized(wish[mask])
+        reply = yield sent
+        me.memory["debt"] = self.unsent(wish, mask, sent) if reply.heard else wish  # lines 20-22
+        change = torch.zeros_like(wish)
+        change[mask] = reply.dense()
+        return change
+
+    def serve(self, hub: Server, inbox: Inbox) -> Packet:
+        if hub.exchange == 0 and not self.dense_in(hub.round):
+            return self.positions(self.mask(hub, self.counts(hub, inbox)), hub.count)  # lines 14-15
+        return dense(inbox.sum() / inbox.n_workers)  # line 26; whoever was not heard owes its share
+
+    def counts(self, hub: Server, inbox: Inbox) -> Tensor:
+        """How many workers vote for each coordinate: (d,)."""
+        for rank, packet in inbox.items():
+            indices_of(packet, f"worker {rank}", self.entries(hub.count))
+        return inbox.sum()
+
+    def mask(self, hub: Server, counts: Tensor) -> Tensor:
+        """The K most voted coordinates: (K,) int64, ascending."""
+        entries = self.entries(hub.count)
+        voted = counts.nonzero().flatten()
+        if voted.numel() < entries:  # votes got lost
+            voted = torch.arange(hub.count)
+        votes = counts[voted]
+        least = votes.topk(entries).values[-1]
+        sure, tied = voted[votes > least], voted[votes == least]
+        if self.ties == "random":
+            tied = tied[plain.hash_at(tied, hub.key("ties")).argsort(stable=True)]
+        return torch.cat([sure, tied[: entries - sure.numel()]]).sort().values
+
+    def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
+        return packet.paper_bits
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        entries = self.entries(d)
+        where = paper_position_bits(d, entries)
+        return where + self.bits * entries, where + 32 * entries
+
+
+def indices_of(packet: Packet, who: str, entries: int) -> Tensor:
+    """The coordinates in a packet of positions. Raises ContractError for another packet or number of them."""
+    if not isinstance(packet, Positions) or packet.indices.numel() != entries:
+        found = f"{packet.indices.numel()} positions" if isinstance(packet, Positions) else f"a packet of {packet.name}"
+        raise ContractError(
+            f"{who} sent {found}; due was a vote list of {entries}. Do all ranks have the same density and model?"
+        )
+    return packet.indices

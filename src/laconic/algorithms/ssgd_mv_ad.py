@@ -1,0 +1,102 @@
+"""SSGD-MV-AD: votes are lists that change little, so that only what came and went is sent.
+
+Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, Algorithm 2, add-drop.
+Paper -> here: b_n -> me.memory["votes"], K_ad -> swaps, phi_ad -> swap_density, the count of votes ->
+hub.memory["counts"]; the rest as in `ssgd_mv.py`.
+Differs: what enters are the largest |wish| that are not in the list (printed lines 11-12), what leaves the smallest
+in the list that are not among the K largest (13-14); the print has their names the other way round. The first list is
+sent whole. What leaves is named by its place in the list, which the server keeps too.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from laconic.algorithms.ssgd_mv import SSGDMV, indices_of
+from laconic.compressors import dense, entries_of
+from laconic.contract import ContractError, Inbox, Server, Step, Worker, algorithm
+from laconic.kernels import top_k
+from laconic.knobs import knob
+from laconic.wire import Packet, Positions, VoteChange, paper_position_bits
+
+
+@algorithm("ssgd-mv-ad")
+@dataclass(frozen=True, kw_only=True)
+class SSGDMVAD(SSGDMV):
+    """Vote by adding to a list and dropping from it, then send the values of the winners."""
+
+    source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, Algorithm 2"
+    adaptive: ClassVar[bool] = True
+    toy: ClassVar[dict[str, float]] = {"density": 0.25, "swap_density": 0.1}
+
+    swap_density: float = knob(1e-3, "phi_ad, share of the coordinates that may enter a list", within="[0, 1]")
+
+    def swaps(self, d: int) -> int:
+        """K_ad of d."""
+        return min(entries_of(self.swap_density, d), self.entries(d))
+
+    def work(self, me: Worker) -> Step:
+        if self.dense_in(me.round):
+            return (yield dense(me.change)).dense()
+        wish = me.change + me.memory["debt"]
+        if "votes" in me.memory:
+            listed, change = self._revised(me, wish)
+            reply = yield change
+        else:
+            listed = self.votes(me, wish)
+            reply = yield self.positions(listed, me.count)
+        if reply.heard:
+            me.memory["votes"] = listed
+        return (yield from self.send_values(me, wish, reply))
+
+    def _revised(self, me: Worker, wish: Tensor) -> tuple[Tensor, VoteChange]:
+        """The new list, (K,) int64 ascending, and how it differs from the last one (lines 10-15)."""
+        old, best = me.memory["votes"], self.votes(me, wish)
+        entering = best[~torch.isin(best, old, assume_unique=True)]
+        leaving = (~torch.isin(old, best, assume_unique=True)).nonzero().flatten()  # places in the list
+        swaps = min(self.swaps(me.count), entering.numel())
+        added = dropped = torch.empty(0, dtype=torch.int64)
+        if swaps:
+            added = entering[top_k(wish[entering], swaps)]
+            dropped = leaving[wish[old[leaving]].abs().argsort(stable=True)[:swaps]].sort().values
+        change = VoteChange(added=added, dropped=dropped, count=me.count, listed=old.numel(), code=self.code)
+        return _applied(old, change), change
+
+    def counts(self, hub: Server, inbox: Inbox) -> Tensor:
+        counts = hub.memory["counts"].clone()
+        for rank, packet in inbox.items():
+            name = f"votes.{rank}"
+            old = hub.memory[name] if name in hub.memory else torch.empty(0, dtype=torch.int64)
+            new = self._list_after(packet, old, rank, hub.count)
+            counts[old] -= 1
+            counts[new] += 1
+            hub.memory[name] = new
+        hub.memory["counts"] = counts
+        return counts
+
+    def _list_after(self, packet: Packet, old: Tensor, rank: int, d: int) -> Tensor:
+        """Worker `rank`'s list after its packet. Raises ContractError for a change that does not fit the last one."""
+        if isinstance(packet, Positions):
+            return indices_of(packet, f"worker {rank}", self.entries(d))
+        if not isinstance(packet, VoteChange) or packet.listed != old.numel():
+            found = f"a change of a list of {packet.listed}" if isinstance(packet, VoteChange) else packet.name
+            raise ContractError(
+                f"worker {rank} sent {found}; its list here has {old.numel()}. Was its state saved in another round?"
+            )
+        new = _applied(old, packet)
+        if bool((new.diff() == 0).any()):
+            raise ContractError(f"worker {rank} adds coordinates that are in its list already")
+        return new
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        up = 2 * paper_position_bits(d, self.swaps(d)) + self.bits * self.entries(d)
+        return up, super().paper_bits(d, layers)[1]
+
+
+def _applied(old: Tensor, change: VoteChange) -> Tensor:
+    """The list (K,) after a change."""
+    stays = torch.ones(old.numel(), dtype=torch.bool)
+    stays[change.dropped] = False
+    return torch.cat([old[stays], change.added]).sort().values

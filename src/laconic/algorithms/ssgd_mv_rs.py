@@ -1,0 +1,40 @@
+"""SSGD-MV-RS: the mask is drawn at random, in proportion to the votes.
+
+Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, section 3.3, random selection.
+Paper -> here: as in `ssgd_mv.py`.
+Differs: K coordinates without replacement, one after another in proportion to their counts, drawn by the race of
+exponential clocks: the K smallest of E_i / c_i. The clocks are keyed, so a run repeats.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from laconic.algorithms.ssgd_mv import SSGDMV
+from laconic.contract import Server, algorithm
+from laconic.kernels import plain
+
+
+@algorithm("ssgd-mv-rs")
+@dataclass(frozen=True, kw_only=True)
+class SSGDMVRS(SSGDMV):
+    """Vote for coordinates, draw winners by their votes, then send their values."""
+
+    source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, 3.3"
+
+    def mask(self, hub: Server, counts: Tensor) -> Tensor:
+        entries = self.entries(hub.count)
+        voted = counts.nonzero().flatten()
+        if voted.numel() < entries:  # votes got lost: those without one come last
+            voted = torch.arange(hub.count)
+        clocks = exponentials(voted, hub.key("clocks")) / counts[voted].double()
+        return voted[clocks.argsort(stable=True)[:entries]].sort().values
+
+
+def exponentials(positions: Tensor, key: int) -> Tensor:
+    """A keyed exponential variable for each of the positions (n,): (n,) float64, above 0."""
+    words = [plain.hash_at(positions, key ^ half).long() & 0xFFFFFFFF for half in (0, 1)]
+    uniform = ((words[0] << 21 | words[1] >> 11).double() + 0.5) / 2**53
+    return -uniform.log()

@@ -1,0 +1,54 @@
+"""A sign and a level for every value: levels of equal ratio, each decoded as the mean magnitude within it.
+
+Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, section 4.3.2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from laconic.compressors.compressor import Compressor, as_values
+from laconic.kernels import fractional_levels
+from laconic.knobs import knob
+from laconic.wire import Fractional as FractionalPacket
+
+_UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}  # of a mean, when it becomes a value
+
+
+def fractional(vector: Tensor, *, bits: int, first: int = 0) -> FractionalPacket:
+    """Quantize `vector` (d,) to `bits` bits a value, 1 .. 16, its sign among them."""
+    values = as_values(vector)
+    levels, means = fractional_levels(values, bits)
+    return FractionalPacket(negative=values < 0, levels=levels, means=means, bits=bits, first=first)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fractional(Compressor):
+    """2**(bits-1) levels of magnitude. With one bit it is the scaled sign of the whole vector."""
+
+    name: ClassVar[str] = "fractional"
+
+    bits: int = knob(4, "q, bits of a value, its sign among them", within="[1, 16]", unit="bits")
+
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> FractionalPacket:
+        return fractional(vector, bits=self.bits, first=first)
+
+    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+        """sum over levels of n_l mu_l^2, divided by ||v||^2: level means are a projection of the magnitudes."""
+        values = as_values(vector)
+        magnitudes = values.double().abs()
+        peak = magnitudes.max()
+        if peak == 0:
+            return 1.0
+        levels = fractional_levels(values, self.bits)[0].long()
+        sums = torch.zeros(1 << (self.bits - 1), dtype=torch.float64, device=values.device)
+        sums.index_add_(0, levels, magnitudes / peak)
+        counts = levels.bincount(minlength=len(sums))
+        share = (sums.square() / counts.clamp(min=1)).sum() / (magnitudes / peak).square().sum()
+        return min(1.0, float(share)) * (1 - _UNIT_ROUNDOFF[values.dtype] ** 2)
+
+    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
+        return float(self.bits * d)

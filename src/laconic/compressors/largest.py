@@ -1,0 +1,57 @@
+"""Which entries are largest, and how many of them: floor(density d), the density read as the decimal it prints as."""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from laconic.compressors.scaled_sign import block_lengths
+from laconic.kernels import top_k
+
+
+def entries_of(density: float, d: int) -> int:
+    """floor(density * d), exactly: 0.29 of 100 is 29, although the float 0.29 is a little below."""
+    return math.floor(Fraction(str(density)) * d)
+
+
+def vector_entries(d: int, *, density: float, k: int | None = None) -> int:
+    """How many of d entries to take: `k` where it is given, else floor(density d).
+
+    Raises ValueError for none or for more than d, naming k or density, d and the way out.
+    """
+    if k is not None and not 1 <= k <= d:
+        raise ValueError(f"top-k: k={k} must be in 1 .. d={d}, the vector's length; or leave k out and give density")
+    entries = entries_of(density, d) if k is None else k
+    if entries == 0:
+        raise ValueError(f"top-k: density={density} of d={d} is no entry; make it at least 1/{d}, or give k=1")
+    return entries
+
+
+def block_entries(
+    d: int, *, density: float, k: int | None = None, blocks: str = "vector", layers: Sequence[int] = ()
+) -> list[tuple[int, int]]:
+    """(length, entries to take) of every block. `k` is taken in place of `density` where it is given.
+
+    blocks: "vector", see `vector_entries`, or "layer": at least one entry of each parameter, no more than it has.
+    """
+    if blocks == "vector":
+        return [(d, vector_entries(d, density=density, k=k))]
+    lengths = block_lengths(blocks, d, layers)
+    return [(n, max(1, entries_of(density, n)) if k is None else min(k, n)) for n in lengths]
+
+
+def chosen(
+    vector: Tensor, *, density: float, k: int | None = None, blocks: str = "vector", layers: Sequence[int] = ()
+) -> Tensor:
+    """The positions of the largest magnitudes of `vector` (d,) in each of its blocks: int64, ascending.
+
+    Ties go to the lower position. Raises ValueError as `vector_entries` does.
+    """
+    found = []
+    start = 0
+    for length, entries in block_entries(vector.numel(), density=density, k=k, blocks=blocks, layers=layers):
+        found.append(top_k(vector[start : start + length], entries) + start)
+        start += length
+    return torch.cat(found) if len(found) > 1 else found[0]
