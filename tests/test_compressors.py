@@ -13,18 +13,25 @@ from laconic.compressors import (
     DenseValues,
     ScaledSign,
     Sign,
+    TopK,
     block_lengths,
     scaled_signs,
     signs,
     threshold_of,
 )
-from laconic.wire import decode
+from laconic.wire import POSITION_CODES, decode
 from packets import KEY, VALUE_TYPES, assert_same_packet, bytes_of
 
 SETTINGS = {
     "dense": [{"value_type": "bfloat16"}],
     "sign": [{"keep": 0.3}, {"keep": 1e-12}],
     "scaled-sign": [{"blocks": "vector"}, {"blocks": "1"}, {"blocks": "3"}, {"blocks": "64"}, {"blocks": "1000"}],
+    "fractional": [{"bits": 1}, {"bits": 2}, {"bits": 8}, {"bits": 16}],
+    "top-k": [
+        {"k": 1, "blocks": "vector", "code": "list"},
+        {"density": 0.3, "code": "rice"},
+        {"density": 1.0, "blocks": "vector", "code": "entropy"},
+    ],
 }
 EVERY = [cls(**chosen) for name, cls in COMPRESSORS.items() for chosen in ({}, *SETTINGS.get(name, ()))]
 
@@ -303,6 +310,32 @@ def test_the_contraction_of_scaled_signs_is_at_least_one_over_the_block(name, dt
 def test_rounding_promises_a_nearly_constant_vector_no_more_than_everything(seed):
     vector = 1 - 1e-11 * random(26, seed=seed).abs()
     assert 1 - 1e-15 <= ScaledSign().delta(vector) <= 1
+
+
+# The largest entries
+
+
+@pytest.mark.parametrize("code", POSITION_CODES)
+def test_the_largest_entries_are_sent_as_they_are_and_nothing_else(code):
+    vector = torch.tensor([1.0, -5.0, 4.0, 3.0, 9.0, -9.0, 0.5])
+    packet = TopK(k=3, blocks="vector", code=code)(vector, first=4)
+    assert packet.dense().tolist() == [0.0, -5.0, 0.0, 0.0, 9.0, -9.0, 0.0]
+    assert (packet.first, packet.code, packet.paper_bits) == (4, code, 96)
+    assert TopK(density=0.5)(vector, layers=(3, 4)).indices.tolist() == [1, 4, 5]
+
+
+def test_the_largest_entries_promise_the_share_of_the_poorest_block():
+    vector = VECTORS["normal"]
+    assert TopK(density=0.1, blocks="vector").delta(vector) == 25 / 257
+    assert TopK(density=0.1).delta(vector, (200, 57)) == 5 / 57
+    assert TopK(k=10).delta(vector, (200, 50, 7)) == 10 / 200
+    assert TopK(density=0.01).paper_bits(407050, (401408, 512, 5120, 10)) == 32 * 4071
+
+
+def test_a_density_that_leaves_no_entry_of_the_whole_vector_is_refused():
+    with pytest.raises(ValueError, match=r"^top-k: density=0\.01 of d=20 is no entry; make it at least 1/20"):
+        TopK(blocks="vector")(VECTORS["constant"])
+    assert TopK()(VECTORS["constant"], layers=(18, 2)).indices.tolist() == [0, 18]
 
 
 # Knobs

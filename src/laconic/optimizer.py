@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from laconic.contract import Algorithm
-from laconic.drivers.halves import Inputs, all_finite
+from laconic.drivers.halves import Inputs
 from laconic.drivers.processes import Processes, Round
 from laconic.evaluation import Surroundings
 from laconic.flat import FlatParameters, ServerModel
+from laconic.kernels.plain import all_finite
 from laconic.local_steps import LocalSteps
 from laconic.rates import LearningRates
 from laconic.saving import restore, saved

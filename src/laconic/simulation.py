@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.contract import Algorithm
-from laconic.drivers.halves import Inputs, all_finite
+from laconic.drivers.halves import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.evaluation import Surroundings
 from laconic.flat import FlatParameters, ServerModel
+from laconic.kernels.plain import all_finite
 from laconic.local_steps import LocalSteps
 from laconic.network import Link
 from laconic.rates import LearningRates

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from laconic.contract import Algorithm, ContractError, Exchange, Inbox, Reply, Server, Step, Worker
 from laconic.drivers.layout import Layout, Shard
+from laconic.kernels.plain import all_finite
 from laconic.memory import Memory
 from laconic.wire import Dense, Frame, Head, Meter, Packet, decode, encode
 
@@ -51,11 +52,6 @@ class Inputs:
     lr: float
     gradient_at: Callable[[Tensor], Tensor] | None = None
     call_off: bool = False  # this rank cannot take part: nobody shall
-
-
-def all_finite(vector: Tensor) -> bool:
-    """Whether no entry is inf or NaN. One pass without a temporary: a sum of magnitudes cannot cancel an inf."""
-    return bool(torch.isfinite(vector.norm(1))) or bool(torch.isfinite(vector).all())
 
 
 @dataclass(frozen=True, kw_only=True)

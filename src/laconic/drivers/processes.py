@@ -12,8 +12,9 @@ from torch import Tensor
 from laconic.contract import Algorithm, Exchange
 from laconic.drivers.channel import Channel
 from laconic.drivers.engine import ring_bytes
-from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf, all_finite
+from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf
 from laconic.drivers.layout import choose_layout
+from laconic.kernels.plain import all_finite
 from laconic.wire import Dense
 
 

@@ -1,0 +1,137 @@
+"""The fractional quantizer: the paper's rule, its invariants, and the compiled version against the plain one."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laconic import kernels
+from laconic.compressors import Fractional, fractional, scaled_signs
+from laconic.kernels import cpu_fractional, plain_fractional
+
+VERSIONS = [plain_fractional, cpu_fractional, kernels]
+GOLDEN = torch.tensor([-8, 4, 2, -1, 0.5, 6, 3, -0.6])
+
+
+def vector_of(kind: str, d: int, dtype: torch.dtype) -> torch.Tensor:
+    drawn = torch.randn(d, generator=torch.Generator().manual_seed(d), dtype=torch.float64)
+    made = {
+        "normal": drawn,
+        "wide": torch.exp2(25 * drawn).clamp(max=1e38) * drawn.sign(),
+        "half zero": drawn.clamp(min=0),
+        "constant": torch.full_like(drawn, -0.3),
+        "zero": torch.zeros_like(drawn),
+        "denormal": drawn * (1e-42 if dtype == torch.float32 else 1e-320),
+    }
+    return made[kind].to(dtype)
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda module: module.__name__)
+def test_the_worked_example_comes_out(version):
+    levels, means = version.fractional_levels(GOLDEN, 3)
+    assert levels.tolist() == [0, 1, 2, 3, 3, 0, 1, 3]
+    assert means.tolist() == pytest.approx([7, 3.5, 2, 0.7], rel=1e-7)
+    packet = fractional(GOLDEN, bits=3)
+    assert packet.dense().tolist() == pytest.approx([-7, 3.5, 2, -0.7, 0.7, 7, 3.5, -0.7], rel=1e-7)
+    assert float(packet.dense().abs().sum()) == pytest.approx(25.1, rel=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["normal", "wide", "half zero", "constant", "zero", "denormal"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_both_versions_give_the_same_bits(kind, dtype):
+    for d in (1, 7, 8, 1023, 1025, 3001):
+        vector = vector_of(kind, d, dtype)
+        for bits in (1, 2, 3, 4, 5, 8, 9, 10, 16):
+            (levels, means), (expected_levels, expected_means) = (
+                version.fractional_levels(vector, bits) for version in (cpu_fractional, plain_fractional)
+            )
+            assert levels.dtype == expected_levels.dtype == (torch.uint8 if bits <= 9 else torch.int16)
+            assert torch.equal(levels, expected_levels)
+            assert means.dtype == expected_means.dtype == dtype
+            assert torch.equal(means, expected_means)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.floats(-(2.0**127), 2.0**127, width=32), min_size=1, max_size=60), st.integers(1, 16))
+def test_levels_fall_with_magnitude_and_keep_its_sum(numbers, bits):
+    vector = torch.tensor(numbers, dtype=torch.float64)
+    packet = fractional(vector, bits=bits)
+    assert packet.finite
+    levels, magnitudes = packet.levels.long(), vector.abs()
+    order = magnitudes.argsort(descending=True)
+    assert bool((levels[order].diff() >= 0).all())
+    assert int(levels.max()) < 1 << (bits - 1)
+    for level in levels.unique().tolist():
+        there = levels == level
+        kept, given_ = float(packet.dense().abs()[there].sum()), float(magnitudes[there].sum())
+        assert kept == pytest.approx(given_, rel=1e-12)
+    sent = torch.zeros(len(packet.means), dtype=torch.bool)
+    sent[levels.unique()] = True
+    assert not packet.means[~sent].any()
+    if magnitudes.any():
+        assert levels[magnitudes == magnitudes.max()].tolist() == [0] * int((magnitudes == magnitudes.max()).sum())
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_magnitude_is_in_the_level_of_the_papers_formula(bits):
+    vector = vector_of("normal", 2000, torch.float64)
+    magnitudes = vector.abs()
+    n_levels = 1 << (bits - 1)
+    ratio = (magnitudes.max() / magnitudes.min()) ** (1 / n_levels)
+    on_paper = torch.log(magnitudes.max() / magnitudes) / torch.log(ratio)
+    near_an_end = (on_paper - on_paper.round()).abs() < 1e-9  # where rounding of the logarithm decides
+    assert int(near_an_end.sum()) <= n_levels
+    expected = on_paper.floor().clamp(0, n_levels - 1)
+    assert torch.equal(fractional(vector, bits=bits).levels.double()[~near_an_end], expected[~near_an_end])
+
+
+def test_one_bit_is_the_scaled_sign_of_the_whole_vector():
+    vector = vector_of("normal", 500, torch.float32)
+    assert torch.equal(fractional(vector, bits=1).dense(), scaled_signs(vector, lengths=(500,)).dense())
+
+
+def test_zeros_are_in_the_last_level_and_equal_magnitudes_in_the_first():
+    packet = fractional(torch.tensor([0.0, -0.0, 2.0, -2.0]), bits=3)
+    assert packet.levels.tolist() == [3, 3, 0, 0]
+    assert packet.means.tolist() == [2.0, 0.0, 0.0, 0.0]
+    assert packet.dense().tolist() == [0.0, 0.0, 2.0, -2.0]
+    assert not packet.negative[1]
+    assert fractional(torch.zeros(3), bits=2).means.tolist() == [0.0, 0.0]
+
+
+def test_a_ratio_that_no_float_holds_still_has_its_levels():
+    vector = torch.tensor([1.7e308, 1.0, -5e-324], dtype=torch.float64)
+    packet = fractional(vector, bits=4)
+    assert packet.levels.tolist() == [0, 3, 7]
+    assert packet.dense().tolist() == vector.tolist()
+    packet = fractional(torch.tensor([3.4e38, 1e-45]), bits=16)
+    assert packet.levels.tolist() == [0, 32767]
+
+
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda module: module.__name__)
+def test_what_is_not_finite_shows_in_the_means(version, wrong):
+    for bits in (1, 4, 6):
+        means = version.fractional_levels(torch.tensor([1.0, wrong, 2.0, 0.0]), bits)[1]
+        assert not torch.isfinite(means).all()
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_codes_are_packed_without_gaps_from_the_lowest_bit_up(bits):
+    for k in (1, 5, 8, 67):
+        codes = torch.randint(0, 1 << bits, (k,), generator=torch.Generator().manual_seed(k), dtype=torch.int32)
+        whole = sum(code << (bits * i) for i, code in enumerate(codes.tolist()))
+        expected = list(whole.to_bytes((bits * k + 7) // 8, "little"))
+        for version in VERSIONS:
+            packed = version.pack_codes(codes, bits)
+            assert packed.tolist() == expected
+            assert torch.equal(version.unpack_codes(packed, k, bits), codes)
+
+
+def test_the_contraction_is_the_share_of_the_level_means():
+    assert Fractional(bits=3).delta(GOLDEN) == pytest.approx(
+        (2 * 7**2 + 2 * 3.5**2 + 2**2 + 3 * 0.7**2) / float(GOLDEN.square().sum()), rel=1e-6
+    )
+    assert Fractional(bits=4).delta(torch.zeros(4)) == 1.0

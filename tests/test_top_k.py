@@ -1,0 +1,197 @@
+"""Exact top-K: the compiled and the plain version against sorting, on kind and on unkind vectors."""
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laconic import kernels
+from laconic.compressors import block_entries, chosen, entries_of, vector_entries
+from laconic.kernels import compiled, cpu_top_k, plain_top_k
+
+VERSIONS = [plain_top_k.top_k, cpu_top_k.top_k, kernels.top_k]
+D = 150_000  # long enough for the compiled version's sample
+
+
+def by_sorting(vector: torch.Tensor, k: int) -> list[int]:
+    magnitudes = vector.abs().numpy()
+    return sorted(np.lexsort((np.arange(len(magnitudes)), -magnitudes))[:k].tolist())
+
+
+def normal(d: int, seed: int = 5) -> torch.Tensor:
+    return torch.randn(d, generator=torch.Generator().manual_seed(seed))
+
+
+def long_vectors() -> dict[str, torch.Tensor]:
+    ramp = torch.arange(D, dtype=torch.float32)
+    few = torch.randint(0, 3, (D,), generator=torch.Generator().manual_seed(6)).float() - 1
+    lone = torch.zeros(D)
+    lone[[3, 64, 77_777, D - 1]] = torch.tensor([-1e-45, 2.0, -2.0, 1e-40])
+    hidden = torch.zeros(D)
+    hidden[torch.arange(0, D, 97)] = normal(len(range(0, D, 97)))
+    return {
+        "normal": normal(D),
+        "heavy-tailed": normal(D) / normal(D, 7),
+        "constant": torch.full((D,), -2.5),
+        "all zero": torch.zeros(D),
+        "few values": few,
+        "ascending": ramp,
+        "descending": -ramp.flip(0),
+        "saw": (ramp % 4) * torch.where(ramp % 2 == 0, 1, -1),
+        "nearly all zero": lone,
+        "mostly zero": hidden,
+        "denormal": normal(D) * 1e-42,
+        "widest range": torch.exp2(40 * normal(D)).clamp(max=3e38),
+    }
+
+
+LONG = long_vectors()
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_largest_of_a_long_vector_are_those_that_sorting_finds(name, dtype):
+    vector = LONG[name].to(dtype)
+    for k in (1, 2, 150, 1500, 20_000, D - 1, D):
+        expected = by_sorting(vector, k)
+        for version in VERSIONS:
+            assert version(vector, k).tolist() == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=70), st.data())
+def test_every_version_finds_what_sorting_finds(numbers, data):
+    k = data.draw(st.integers(1, len(numbers)))
+    for dtype in (torch.float32, torch.float64):
+        vector = torch.tensor(numbers, dtype=dtype)
+        for version in VERSIONS:
+            assert version(vector, k).tolist() == by_sorting(vector, k)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_ties_go_to_the_lower_position_and_the_sign_of_zero_does_not_count(version):
+    assert version(torch.tensor([1.0, -2.0, 2.0, -1.0, 2.0]), 2).tolist() == [1, 2]
+    assert version(torch.tensor([1.0, -2.0, 2.0, -1.0, 2.0]), 4).tolist() == [0, 1, 2, 4]
+    assert version(torch.tensor([-0.0, 0.0, 1e-45, 0.0]), 2).tolist() == [0, 2]
+    assert version(torch.tensor([0.0, -0.0, -0.0]), 2).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("d", [6, D])
+def test_nan_counts_as_larger_than_infinity(version, dtype, d):
+    vector = torch.zeros(d, dtype=dtype)
+    vector[1], vector[3], vector[4] = -math.inf, math.nan, 1.0
+    assert [version(vector, k).tolist() for k in (1, 2, 3)] == [[3], [1, 3], [1, 3, 4]]
+    assert version(torch.full((d,), math.nan, dtype=dtype), 2).tolist() == [0, 1]
+
+
+def test_positions_are_whole_numbers_and_the_vector_stays_as_it_is():
+    for vector in (normal(300), normal(900)[::3], normal(300).requires_grad_()):
+        before = vector.detach().clone()
+        found = kernels.top_k(vector, 7)
+        assert found.dtype == torch.int64
+        assert found.tolist() == by_sorting(vector.detach(), 7)
+        assert torch.equal(vector.detach(), before)
+
+
+def test_a_slice_in_the_middle_of_a_vector_is_taken_by_itself():
+    vector = normal(2 * D)
+    assert kernels.top_k(vector[D + 1 :], 200).tolist() == by_sorting(vector[D + 1 :], 200)
+
+
+@pytest.mark.parametrize("k", [-1, 0, 4])
+def test_a_number_of_entries_that_there_are_not_is_refused(k):
+    with pytest.raises(ValueError, match=rf"^top_k: k={k} must be in 1 \.\. d=3; "):
+        kernels.top_k(torch.ones(3), k)
+
+
+@pytest.mark.parametrize("vector", [torch.ones(2, 2), torch.ones(3, dtype=torch.float16), torch.ones(3).long()])
+def test_what_is_no_flat_vector_of_floats_is_refused(vector):
+    with pytest.raises(TypeError, match=r"top_k takes \(d,\) float32 or float64, not torch\.\w+ of shape"):
+        kernels.top_k(vector, 1)
+
+
+# How many
+
+
+@pytest.mark.parametrize(
+    ("density", "d", "entries"),
+    [
+        (0.29, 100, 29),  # the float is below 0.29
+        (0.01, 401408, 4014),
+        (0.01, 11173962, 111739),
+        (0.001, 11173962, 11173),
+        (1.0, 7, 7),
+        (1e-05, 100_000, 1),
+        (1e-05, 99_999, 0),
+        (0.07, 100, 7),
+    ],
+)
+def test_a_density_is_read_as_the_decimal_that_it_prints_as(density, d, entries):
+    assert entries_of(density, d) == entries
+
+
+def test_every_layer_gives_its_share_and_at_least_one_entry():
+    layers = (401408, 512, 5120, 10)
+    blocks = block_entries(sum(layers), density=0.01, blocks="layer", layers=layers)
+    assert blocks == [(401408, 4014), (512, 5), (5120, 51), (10, 1)]
+    assert sum(entries for _, entries in blocks) == 4071
+    assert block_entries(12, density=0.01, k=3, blocks="layer", layers=(8, 0, 2, 2)) == [(8, 3), (2, 2), (2, 2)]
+    assert block_entries(12, density=0.5, blocks="layer") == [(12, 6)]
+
+
+def test_the_chosen_are_the_largest_of_each_layer():
+    vector = torch.tensor([1.0, -5.0, 4.0, 3.0, 9.0, -9.0, 0.5])
+    assert chosen(vector, density=0.5).tolist() == [1, 4, 5]
+    assert chosen(vector, density=0.5, blocks="layer", layers=(3, 2, 0, 2)).tolist() == [1, 4, 5]
+    assert chosen(vector, density=0.5, k=2, blocks="layer", layers=(3, 2, 2)).tolist() == [1, 2, 3, 4, 5, 6]
+    assert chosen(vector, density=0.5, k=1).tolist() == [4]
+
+
+def test_no_entry_and_too_many_are_refused_with_the_way_out():
+    with pytest.raises(ValueError, match=r"^top-k: density=0\.01 of d=99 is no entry; make it at least 1/99, or give"):
+        vector_entries(99, density=0.01)
+    for k in (0, 6):
+        with pytest.raises(ValueError, match=rf"^top-k: k={k} must be in 1 \.\. d=5, the vector's length; or leave k"):
+            chosen(torch.ones(5), density=0.5, k=k)
+
+
+# With and without numba
+
+
+@pytest.mark.slow
+def test_importing_the_package_does_not_import_numba():
+    program = "import sys, laconic, laconic.cli; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_without_numba_plain_torch_serves_and_one_warning_names_the_way_out(monkeypatch):
+    compiled.available.cache_clear()
+    monkeypatch.setitem(sys.modules, "numba", None)
+    try:
+        with pytest.warns(RuntimeWarning, match="pip install numba"):
+            assert kernels.top_k(normal(50), 5).tolist() == by_sorting(normal(50), 5)
+        assert kernels.top_k(normal(50), 6).tolist() == by_sorting(normal(50), 6)  # a second warning would be an error
+    finally:
+        compiled.available.cache_clear()
+
+
+@pytest.mark.slow
+def test_a_first_compilation_is_said_once_and_a_later_one_is_read_from_disk(tmp_path):
+    program = (
+        "import torch; from laconic import kernels\n"
+        "kernels.unpack_codes(kernels.pack_codes(torch.arange(5, dtype=torch.int32), 3), 5, 3)"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert [ended.stderr for ended in said] == ["compiling kernels, once; they are kept on disk\n", ""]
