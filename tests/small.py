@@ -1,9 +1,12 @@
 """A small model and its data, the same in every process."""
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor, nn
 
 import laconic
+from laconic.drivers.layout import LAYOUTS, choose_layout
 from laconic.keys import make_key
 
 D = 6 * 11 + 11 + 11 * 3 + 3
@@ -37,3 +40,13 @@ def sample_of(name: str) -> laconic.Algorithm:
     """An algorithm with its settings for the common tests."""
     cls = laconic.ALGORITHMS[name]
     return cls(**cls.toy)
+
+
+def layouts_of(algorithm: laconic.Algorithm, n_nodes: int) -> list[str]:
+    """The layouts that a method admits."""
+    admitted = []
+    for layout in LAYOUTS[1:]:
+        with suppress(ValueError):
+            choose_layout(layout, algorithm, d=D, n_nodes=n_nodes)
+            admitted.append(layout)
+    return admitted

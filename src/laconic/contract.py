@@ -140,6 +140,7 @@ class Reply:
     parts: tuple[Packet, ...]  # in order of coordinates; what is missing counts as zero
     count: int
     zeros: Callable[[], Tensor]
+    packets: Mapping[int, Packet] = field(default_factory=dict)  # without a server: the neighbours', in rank order
 
     @property
     def packet(self) -> Packet:
@@ -179,7 +180,7 @@ class Algorithm(ABC):
 
     consumes: ClassVar[Literal["gradient", "change"]] = "gradient"
     returns: ClassVar[Literal["direction", "change", "parameters"]] = "direction"
-    schedule: ClassVar[Literal["rounds"]] = "rounds"
+    schedule: ClassVar[Literal["rounds", "neighbours"]] = "rounds"  # a star, or a graph without a server
     replicas_equal: ClassVar[bool] = True  # all workers hold the same parameters after each round
     skips: ClassVar[bool] = False  # a worker or the server may send nothing, so every message carries one flag bit
     adaptive: ClassVar[bool] = False  # how much it sends depends on the data; `paper_bits` is the most
@@ -210,20 +211,26 @@ class Algorithm(ABC):
         """Whether it needs me.gradient_at, hence a closure."""
         return False
 
-    def check_size(self, d: int, layers: tuple[int, ...]) -> None:  # noqa: B027 - most have nothing to check
+    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:  # noqa: B027 - most have nothing to check
         """Refuse a model for which the hyper-parameters make no sense. Raises ValueError, before anything is sent."""
 
     def dense_in(self, round_: int) -> bool:
         """Whether this round belongs to a dense warm-up: one exchange of the whole vector, one local step."""
         return False
 
-    def exchanges(self, d: int) -> tuple[Exchange, ...]:
+    def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
         """What one round sends: as often does `work` yield."""
         return (Exchange(count=d),)
 
-    def exchanges_in(self, round_: int, d: int) -> tuple[Exchange, ...]:
+    def exchanges_in(self, round_: int, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
         """The same for one round, which may be of a dense warm-up."""
-        return (Exchange(count=d, name="dense", adds=True),) if self.dense_in(round_) else self.exchanges(d)
+        if self.dense_in(round_):
+            return (Exchange(count=d, name="dense", adds=True),)
+        return self.exchanges(d, n_workers)
+
+    def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
+        """Whom this worker's packet goes to, in a schedule of neighbours. Their packets may be about slices."""
+        raise ContractError(f"{self.name} has no graph: its schedule is {self.schedule!r}")
 
     def settings(self) -> dict[str, str]:
         """The hyper-parameters as the texts that `--set` takes."""
@@ -238,16 +245,16 @@ class Algorithm(ABC):
     def work(self, me: Worker) -> Step:
         """One round of one worker: yields packets (None sends a skip notice), returns what `returns` says."""
 
-    @abstractmethod
     def serve(self, hub: Server, inbox: Inbox) -> Packet | None:
         """One exchange at the server: the answer to all workers, or None for a skip notice."""
+        raise ContractError(f"{self.name} has no server: its schedule is {self.schedule!r}")
 
     def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
         """What the paper's formula charges for one packet: bits."""
         return packet.paper_bits
 
     @abstractmethod
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         """What the paper's formula charges per worker and round, (up, down), in expectation; the most if adaptive."""
 
 

@@ -65,6 +65,7 @@ class Simulation:
         )  # fmt: skip
         self._buffers = [[buffer.clone() for buffer in model.buffers()] for _ in range(workers)]
         self._states: list[Any] = [_copied(inner.state) for _ in range(workers)]  # of local optimizers
+        self._replicas = [self.flat.values() for _ in range(workers)] if not algorithm.replicas_equal else []
         self._steps_taken = 0
         self._local: list[Tensor] = []  # the workers' parameters between two exchanges, where steps are local
         self._spoiled = [False] * workers
@@ -90,7 +91,8 @@ class Simulation:
     def step(self, loss_of: Callable[[int], Tensor]) -> list[float]:
         """One step of every worker: `loss_of(rank)` is worker `rank`'s loss on its mini-batch, at the model as it is.
 
-        Returns the workers' losses. After the step the model's floating buffers are the workers' mean.
+        Returns the workers' losses. After the step the model's floating buffers are the workers' mean, and so are its
+        parameters where the method lets the workers' models differ.
         """
         losses = [0.0] * self.n_workers
         if self.local.are_taken:
@@ -158,8 +160,9 @@ class Simulation:
 
     @torch.no_grad()
     def _step_locally(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
-        start = self.flat.values()
-        local = self._local or [start] * self.n_workers
+        shown = self.flat.values()
+        starts = self._replicas or [shown] * self.n_workers
+        local = self._local or starts
         self._local = []
         for rank in range(self.n_workers):
             self.flat.set_values(local[rank])
@@ -170,20 +173,30 @@ class Simulation:
             if not self._spoiled[rank]:
                 self.inner.step()
             self._local.append(self.flat.values())
-        self.flat.set_values(start)
+        self.flat.set_values(shown)
         self._steps_taken += 1
         if self._steps_taken < self.local.due_in(self.driver.rounds):
             return
         lr = self.rates.now()
 
         def inputs_of(rank: int) -> Inputs:
-            vector = self.local.vector(self._local[rank] - start)
-            return Inputs(vector=vector, parameters=lambda: start, lr=lr, call_off=self._spoiled[rank])
+            vector = self.local.vector(self._local[rank] - starts[rank])
+            return Inputs(vector=vector, parameters=lambda: starts[rank], lr=lr, call_off=self._spoiled[rank])
 
         outcome = self.driver.round(inputs_of)
         self._steps_taken, self._local, self._spoiled = 0, [], [False] * self.n_workers
-        if not outcome.void:
-            self.flat.set_live_values(self.local.after(start, outcome.of(0)), start, self._live)
+        if outcome.void:
+            return
+        for rank in range(len(self._replicas) or 1):
+            self.flat.set_live_values(self.local.after(starts[rank], outcome.of(rank)), starts[rank], self._live)
+            if self._replicas:
+                self._replicas[rank] = self.flat.values()
+        if self._replicas:
+            self.flat.set_values(torch.stack(self._replicas).mean(0))
+
+    def parameters_of(self, rank: int) -> Tensor:
+        """A copy of worker `rank`'s parameters after the last exchange, (d,)."""
+        return self._replicas[rank].clone() if self._replicas else self.flat.values()
 
     def _average_buffers(self) -> None:
         """Leave the mean of the workers' floating buffers in the model, and worker 0's others."""

@@ -10,7 +10,6 @@ import laconic
 import scenes
 import small
 from crew import run_crew
-from laconic.drivers.layout import LAYOUTS
 
 N = 3
 HALF = 10
@@ -18,13 +17,8 @@ HALF = 10
 
 def admitted() -> list[tuple[str, str]]:
     """Every algorithm with every server layout that it admits."""
-    return [
-        (name, server)
-        for name in sorted(laconic.ALGORITHMS)
-        for server in LAYOUTS[1:]
-        if (server != "allreduce" or any(exchange.adds for exchange in small.sample_of(name).exchanges(small.D)))
-        and (server != "sharded" or small.sample_of(name).separable)
-    ]
+    names = sorted(laconic.ALGORITHMS)
+    return [(name, server) for name in names for server in small.layouts_of(small.sample_of(name), N)]
 
 
 PLAIN = admitted()

@@ -9,7 +9,6 @@ import laconic
 import scenes
 import small
 from crew import run_crew
-from laconic.drivers.layout import LAYOUTS
 
 N = 4
 ROUNDS = 50
@@ -17,16 +16,8 @@ ROUNDS = 50
 
 def admitted(n_processes: int) -> list[tuple[str, str]]:
     """Every algorithm with every server layout that it admits."""
-    pairs = []
-    for name in sorted(laconic.ALGORITHMS):
-        algorithm = small.sample_of(name)
-        for layout in LAYOUTS[1:]:
-            if layout == "allreduce" and not any(exchange.adds for exchange in algorithm.exchanges(small.D)):
-                continue
-            if layout == "sharded" and not algorithm.separable:
-                continue
-            pairs.append((name, layout))
-    return pairs
+    names = sorted(laconic.ALGORITHMS)
+    return [(name, layout) for name in names for layout in small.layouts_of(small.sample_of(name), n_processes)]
 
 
 CASES = admitted(N)

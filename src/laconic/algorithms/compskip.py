@@ -86,7 +86,7 @@ class CompSkip(Algorithm):
         hub.memory["debt"] = wish - self.server_c * sent.dense()  # line 17
         return sent
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return (1 - self.skip.probability) * self.keep * d, (1 - self.server_skip.probability) * self.server_keep * d
 
     @classmethod

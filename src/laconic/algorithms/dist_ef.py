@@ -54,7 +54,7 @@ class DistEFBlockwise(Algorithm):
         hub.memory.set_number("lr", hub.lr)
         return sent
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         bits = ScaledSign(blocks=self.blocks).paper_bits(d, layers)
         return bits, bits
 

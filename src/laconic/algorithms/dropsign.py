@@ -70,5 +70,5 @@ class DropSign(Algorithm):
         hub.memory["debt"] = wish - self.server_c * sent.dense()  # line 15
         return sent
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return self.keep * d, self.server_keep * d

@@ -46,5 +46,5 @@ class ECSGD(Algorithm):
         hub.memory["debt"] = wish - sent.dense()  # (3.11)
         return sent
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return self.compressor.paper_bits(d, layers), self.server_compressor.paper_bits(d, layers)

@@ -40,7 +40,7 @@ class LAG(Lazy):
     def serve(self, hub: Server, inbox: Inbox) -> Dense:
         return dense(self.combined(stored_sum(hub, inbox), inbox.n_workers), first=hub.first)
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * d, 32.0 * d
 
 

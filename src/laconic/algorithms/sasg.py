@@ -8,8 +8,8 @@ hub.memory["positions.n"] and ["values.n"].
 Differs: uploads are stored sparse, with the rate of their round inside. Equation (16) is false as printed when k < d
 and somebody skips: what holds is nu' = nu - (1/M)(sum over uploaders of gamma g + sum over skippers of what is
 stored); skip_error="corrected" lets skippers owe the difference, which makes (16) true. An upload that gets lost on
-the way counts as owed, and that worker's stored one is not used again. The paper has the mean over workers, its code
-the sum: lr_convention. Bits as for `sparse`.
+the way counts as owed, and in that round that worker's stored one is not used either. The paper has the mean over
+workers, its code the sum: lr_convention. Bits as for `sparse`.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class SASG(Selection, Lazy):
     def second_gradient(self) -> bool:
         return True
 
-    def check_size(self, d: int, layers: tuple[int, ...]) -> None:
+    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
         self.entries(d, layers)
 
     def work(self, me: Worker) -> Step:
@@ -54,7 +54,7 @@ class SASG(Selection, Lazy):
         if skip:
             reply = yield None
             self.note(me, uploaded=False)
-            if self.skip_error == "corrected":
+            if self.skip_error == "corrected" and reply.heard:  # else nothing was used
                 me.memory["debt"] = me.memory["debt"] + me.memory["left out"]
             return reply.dense() / me.lr
         wish = me.lr * me.gradient + me.memory["debt"]
@@ -84,7 +84,7 @@ class SASG(Selection, Lazy):
     def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
         return packet.paper_bits if way == "up" else 0.0
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * self.entries(d, layers), 0.0
 
 

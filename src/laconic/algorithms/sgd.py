@@ -25,7 +25,7 @@ class SGD(Algorithm):
     def separable(self) -> bool:
         return True
 
-    def exchanges(self, d: int) -> tuple[Exchange, ...]:
+    def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
         return (Exchange(count=d, adds=True),)
 
     def work(self, me: Worker) -> Step:
@@ -35,5 +35,5 @@ class SGD(Algorithm):
     def serve(self, hub: Server, inbox: Inbox) -> Dense:
         return dense(inbox.mean(), first=hub.first)
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * d, 32.0 * d

@@ -32,5 +32,5 @@ class GlobalReplica(Algorithm):
     def serve(self, hub: Server, inbox: Inbox) -> Dense:
         return dense(hub.descend(inbox.mean()))
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * d, 32.0 * d

@@ -44,5 +44,5 @@ class SignSGDMajorityVote(Algorithm):
     def serve(self, hub: Server, inbox: Inbox) -> Signs:
         return signs(inbox.sum(), first=hub.first)
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return float(d), float(d)

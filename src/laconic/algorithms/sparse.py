@@ -30,7 +30,7 @@ class SparseSGD(Selection, Algorithm):
     def separable(self) -> bool:
         return True
 
-    def check_size(self, d: int, layers: tuple[int, ...]) -> None:
+    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
         self.entries(d, layers)
 
     def work(self, me: Worker) -> Step:
@@ -48,5 +48,5 @@ class SparseSGD(Selection, Algorithm):
     def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
         return packet.paper_bits if way == "up" else 0.0
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * self.entries(d, layers), 0.0

@@ -31,7 +31,7 @@ class SSGDMV(SSGDTopK):
 
     ties: str = knob("random", "which of equally voted coordinates win", choices=("random", "index"))
 
-    def exchanges(self, d: int) -> tuple[Exchange, ...]:
+    def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
         return (
             Exchange(count=d, name="positions"),
             Exchange(count=self.entries(d), name="values", adds=self.bits == 32),
@@ -89,7 +89,7 @@ class SSGDMV(SSGDTopK):
     def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
         return packet.paper_bits
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         entries = self.entries(d)
         where = paper_position_bits(d, entries)
         return where + self.bits * entries, where + 32 * entries

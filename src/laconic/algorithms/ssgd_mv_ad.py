@@ -57,7 +57,7 @@ class SSGDMVAD(SSGDMV):
         entering = best[~torch.isin(best, old, assume_unique=True)]
         leaving = (~torch.isin(old, best, assume_unique=True)).nonzero().flatten()  # places in the list
         swaps = min(self.swaps(me.count), entering.numel())
-        added = dropped = torch.empty(0, dtype=torch.int64)
+        added = dropped = old[:0]
         if swaps:
             added = entering[top_k(wish[entering], swaps)]
             dropped = leaving[wish[old[leaving]].abs().argsort(stable=True)[:swaps]].sort().values
@@ -90,13 +90,13 @@ class SSGDMVAD(SSGDMV):
             raise ContractError(f"worker {rank} adds coordinates that are in its list already")
         return new
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         up = 2 * paper_position_bits(d, self.swaps(d)) + self.bits * self.entries(d)
         return up, super().paper_bits(d, layers)[1]
 
 
 def _applied(old: Tensor, change: VoteChange) -> Tensor:
     """The list (K,) after a change."""
-    stays = torch.ones(old.numel(), dtype=torch.bool)
+    stays = torch.ones(old.numel(), dtype=torch.bool, device=old.device)
     stays[change.dropped] = False
     return torch.cat([old[stays], change.added]).sort().values

@@ -5,8 +5,8 @@ Paper -> here: theta_{t,H} - theta_t -> me.change, e -> me.memory["debt"], phi -
 Q -> bits (fractional quantizer, 4.3.2), H -> local_steps of the driver.
 Differs: the residual of round t enters round t+1, quantization error included (the print mixes indices). The mean
 over workers, where Algorithm 1, line 26 prints a sum. The paper charges the way down for a union without overlap;
-measured is the union that there was, and `paper_bits` gives the paper's figure for its 10 workers. Dense rounds (5
-epochs in the paper) come first where asked for: plain averaging, one local step, no debt.
+measured is the union that there was. Dense rounds (5 epochs in the paper) come first where asked for: plain averaging,
+one local step, no debt.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,6 @@ from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
 from laconic.kernels import top_k
 from laconic.knobs import knob
 from laconic.wire import POSITION_CODES, Dense, Fractional, Packet, Sparse, paper_position_bits
-
-_PAPERS_WORKERS = 10
-
 
 @algorithm("ssgd-topk")
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +43,7 @@ class SSGDTopK(Algorithm):
         if 16 < self.bits < 32:
             raise ValueError(f"{self.name}: bits={self.bits} must be in 1 .. 16, or 32 to send values as they are")
 
-    def check_size(self, d: int, layers: tuple[int, ...]) -> None:
+    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
         self.entries(d)
 
     def entries(self, d: int) -> int:
@@ -87,8 +84,8 @@ class SSGDTopK(Algorithm):
             return packet.paper_bits
         return packet.paper_bits + paper_position_bits(packet.count, packet.indices.numel())
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         entries = self.entries(d)
-        union = min(d, _PAPERS_WORKERS * entries)
+        union = min(d, n_workers * entries)
         up = self.bits * entries + paper_position_bits(d, entries)
         return up, 32 * union + paper_position_bits(d, union)

@@ -14,6 +14,7 @@ from laconic.drivers.layout import LAYOUTS, choose_layout
 from laconic.knobs import knobs_of, near_misses
 
 _SHOWN_D = 10**6  # parameters of the model that bits are shown for
+_SHOWN_WORKERS = 10
 
 _CLAIMS = (
     ("consumes", "consumes a"),
@@ -40,7 +41,7 @@ def list_algorithms() -> None:
         table.add_column(column, justify="right" if column in ("up", "down") else "left", no_wrap=column == "name")
     for name in sorted(ALGORITHMS):
         algorithm = ALGORITHMS[name]()
-        up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,))
+        up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,), _SHOWN_WORKERS)
         table.add_row(name, _first_line(type(algorithm)), f"{up / 1e6:.4g}", f"{down / 1e6:.4g}", _layouts(algorithm))
     console = Console()
     console.print(table)
@@ -112,13 +113,18 @@ def _knob_rows(cls: type, prefix: str) -> list[tuple[str, str, str, str, str]]:
                 ]
         else:
             bounds = " | ".join(facts.choices) or facts.within
-            rows.append((prefix + field.name, str(field.default), bounds, facts.unit, facts.about))
+            rows.append((prefix + field.name, _text_of(field.default), bounds, facts.unit, facts.about))
     return rows
+
+
+def _text_of(default: object) -> str:
+    """A default as it would be typed."""
+    return "none" if default is None else str(default)
 
 
 def _default_of(plugged: object, key: str, default: str) -> str:
     """What is plugged in by default may have other settings than its own defaults."""
-    return default if plugged is None else str(getattr(plugged, key.rsplit(".", 1)[-1]))
+    return default if plugged is None else _text_of(getattr(plugged, key.rsplit(".", 1)[-1]))
 
 
 def _print_claims(console: Console, algorithm: Algorithm) -> None:
@@ -128,12 +134,12 @@ def _print_claims(console: Console, algorithm: Algorithm) -> None:
         table.add_row(
             words, {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
         )
-    exchanges = algorithm.exchanges(_SHOWN_D)
+    exchanges = algorithm.exchanges(_SHOWN_D, 4)
     names = ", ".join(exchange.name + (" (adds: all-reduce)" if exchange.adds else "") for exchange in exchanges)
     table.add_row("exchanges a round", names)
     table.add_row("servers", _layouts(algorithm))
     table.add_row("learning rate", f"{algorithm.lr_factor:g} x plain SGD's, unless given")
-    up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,))
+    up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,), _SHOWN_WORKERS)
     table.add_row("bits a worker and round", f"{up / 1e6:.4g} d up, {down / 1e6:.4g} d down (one layer)")
     console.print(table)
 

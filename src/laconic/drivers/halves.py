@@ -34,6 +34,10 @@ class Job:
         """A fresh zero vector (count,) where the workers are."""
         return torch.zeros(count, dtype=self.dtype, device=self.device)
 
+    def exchanges_in(self, round_: int) -> tuple[Exchange, ...]:
+        """What this round sends."""
+        return self.algorithm.exchanges_in(round_, self.d, self.layout.n_workers)
+
     def shards(self, exchange: Exchange) -> tuple[Shard, ...]:
         """Who serves which of the exchange's coordinates."""
         shards = self.layout.shards
@@ -64,9 +68,15 @@ class Answer:
     @classmethod
     def read(cls, data: Tensor, job: "Job", index: int, round_: int, exchange: int) -> "Answer":
         """Decode what server `index` sent. One decoding serves any number of workers: packets are never changed."""
-        due = job.algorithm.exchanges_in(round_, job.d)[exchange]
+        due = job.exchanges_in(round_)[exchange]
         shards = job.shards(due) or (Shard(0, 0, due.count),)
         frame = read_frame(data, job, "server", index, round_, exchange, shards[index])
+        return cls(frame=frame, n_bytes=data.numel())
+
+    @classmethod
+    def read_from_peer(cls, data: Tensor, job: "Job", rank: int, round_: int, exchange: int) -> "Answer":
+        """Decode what worker `rank` sent to its neighbours."""
+        frame = read_frame(data, job, "worker", rank, round_, exchange, None)
         return cls(frame=frame, n_bytes=data.numel())
 
 
@@ -106,7 +116,7 @@ class WorkerHalf:
         if inputs.gradient_at is not None:
             me.gradient_at = inputs.gradient_at
         self.packet, self.result, self.exchange, self._step = None, None, 0, None
-        self._exchanges = algorithm.exchanges_in(round_, self.job.d)
+        self._exchanges = self.job.exchanges_in(round_)
         self.void = inputs.call_off or not all_finite(inputs.vector)
         if not self.void:
             self._step = algorithm.work(me)
@@ -129,7 +139,8 @@ class WorkerHalf:
         if self.exchange == due:
             raise ContractError(f"{name}: worker {self.rank} yields more often than its {due} exchanges")
         count = self._exchanges[self.exchange].count
-        if packet is not None and packet.count != count:
+        in_star = self.job.algorithm.schedule == "rounds"
+        if in_star and packet is not None and packet.count != count:
             raise ContractError(f"{name}: worker {self.rank} yielded {packet.count} coordinates of {count}")
         self.packet = packet
         self.void = packet is not None and not packet.finite
@@ -159,6 +170,35 @@ class WorkerHalf:
         n_bytes = data.numel() * (self.job.layout.n_workers - 1)
         self.meter.collective("up", n_bytes, frame.payload_bits, self._charge("up", frame), self._exchange.name)
         return data
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """Whom this exchange's packet goes to, where there is no server but neighbours."""
+        return self.job.algorithm.peers(self.rank, self.job.layout.n_workers, self.me.round, self.exchange)
+
+    def outgoing_to_peers(self) -> Tensor:
+        """This exchange's one frame for the neighbours, counted for each of them."""
+        frame = self._frame(self.packet)
+        data = encode(frame)
+        for number, _ in enumerate(self.peers):
+            self._count_peer("up", frame, data.numel(), lead=number == 0)
+        return data
+
+    def hear_peers(self, answers: Mapping[int, Answer]) -> None:
+        """Take what the neighbours sent, by rank, and run on. One that calls the round off is told of at its end."""
+        packets = {}
+        for rank, answer in sorted(answers.items()):
+            self._count_peer("down", answer.frame, answer.n_bytes, lead=True)
+            self.void = self.void or answer.frame.void
+            if answer.frame.packet is not None:
+                packets[rank] = answer.frame.packet
+        self._resume((), packets=packets)
+
+    def _count_peer(self, way: Literal["up", "down"], frame: Frame, n_bytes: int, *, lead: bool) -> None:
+        self.meter.frame(
+            way, frame, n_bytes, paper_bits=self._charge(way, frame), exchange=self._exchange.name,
+            local=False, flag_bit=self.job.algorithm.skips, lead=lead,
+        )  # fmt: skip
 
     @property
     def _exchange(self) -> Exchange:
@@ -209,12 +249,15 @@ class WorkerHalf:
         self.void = self.void or void
         self._resume((packet,))
 
-    def _resume(self, parts: tuple[Packet, ...], *, heard: bool = True) -> None:
+    def _resume(
+        self, parts: tuple[Packet, ...], *, heard: bool = True, packets: Mapping[int, Packet] | None = None
+    ) -> None:
         """Run on with the answer. A void round goes no further."""
         count = self._exchange.count
         self.exchange += 1
         if not self.void:
-            self._advance(Reply(heard=heard, parts=parts, count=count, zeros=lambda: self.job.zeros(count)))
+            zeros = lambda: self.job.zeros(count)  # noqa: E731
+            self._advance(Reply(heard=heard, parts=parts, count=count, zeros=zeros, packets=packets or {}))
 
     def close(self) -> bool:
         """End the round: commit the memory and return True, or drop what was staged and return False."""
@@ -256,7 +299,7 @@ class ServerHalf:
         hub = self.hub
         hub.round, hub.exchange, hub.lr = round_, exchange, lr
         head = Head(role="server", rank=self.index, round=round_, exchange=exchange)
-        due = self.job.algorithm.exchanges_in(round_, self.job.d)[exchange]
+        due = self.job.exchanges_in(round_)[exchange]
         shard = self.shard if due.count == self.job.d else Shard(self.shard.node, 0, due.count)
         packets: dict[int, Packet] = {}
         skipped: set[int] = set()
@@ -290,8 +333,8 @@ class ServerHalf:
             self.hub.memory.drop()
 
 
-def read_frame(data: Tensor, job: Job, role: str, rank: int, round_: int, exchange: int, shard: Shard) -> Frame:
-    """Decode a frame and check that it is the one that is due here and now.
+def read_frame(data: Tensor, job: Job, role: str, rank: int, round_: int, exchange: int, shard: Shard | None) -> Frame:
+    """Decode a frame and check that it is the one that is due here and now; of any slice without a `shard`.
 
     Raises WireError for a broken frame, ContractError for one of another sender, round or slice.
     """
@@ -303,7 +346,7 @@ def read_frame(data: Tensor, job: Job, role: str, rank: int, round_: int, exchan
             f"round {head.round}, exchange {head.exchange}. Did every rank call step() equally often?"
         )
     packet = frame.packet
-    if packet is not None and (packet.first, packet.count) != (shard.first, shard.count):
+    if shard is not None and packet is not None and (packet.first, packet.count) != (shard.first, shard.count):
         raise ContractError(
             f"{role} {rank} sent coordinates {packet.first} .. {packet.first + packet.count - 1}; "
             f"due were {shard.first} .. {shard.stop - 1}. Do all ranks train the same model?"

@@ -6,6 +6,7 @@
 | dedicated | N + 1 | the last node, which only serves |
 | sharded | N | every node, one slice of the vector each (the papers' multi-server parameter server) |
 | allreduce | N | nobody: packets that add go through the engine's own all-reduce |
+| neighbours | N | nobody: packets go along the edges of the method's graph |
 
 Where a round of an allreduce layout has an exchange whose packets do not add (positions), every worker sends its packet
 to all others and plays the server for itself.
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from laconic.contract import Algorithm
 from laconic.knobs import near_misses
 
-LAYOUTS = ("auto", "allreduce", "rank0", "dedicated", "sharded")
+LAYOUTS = ("auto", "allreduce", "rank0", "dedicated", "sharded", "neighbours")
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ def choose_layout(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> Layo
     if name not in LAYOUTS:
         raise ValueError(f"server={name!r} must be one of {', '.join(LAYOUTS)}{near_misses(name, list(LAYOUTS))}")
     if name == "auto":
-        adds = all(exchange.adds for exchange in algorithm.exchanges(d))
+        adds = all(exchange.adds for exchange in algorithm.exchanges(d, n_nodes))
         name = "allreduce" if adds else "sharded" if algorithm.separable else "rank0"
+        name = "neighbours" if algorithm.schedule == "neighbours" else name
     refused = _why_not(name, algorithm, d, n_nodes)
     if refused:
         raise ValueError(f"server={name!r} does not go with {algorithm.name}: {refused}")
@@ -64,12 +66,16 @@ def choose_layout(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> Layo
         return Layout(name=name, n_nodes=n_nodes, worker_nodes=everybody[:-1], shards=(Shard(n_nodes - 1, 0, d),))
     if name == "sharded":
         return Layout(name=name, n_nodes=n_nodes, worker_nodes=everybody, shards=_slices(d, n_nodes))
-    shards = () if name == "allreduce" else (Shard(0, 0, d),)
+    shards = (Shard(0, 0, d),) if name == "rank0" else ()
     return Layout(name=name, n_nodes=n_nodes, worker_nodes=everybody, shards=shards)
 
 
 def _why_not(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> str:
-    if name == "allreduce" and not any(exchange.adds for exchange in algorithm.exchanges(d)):
+    if name != "neighbours" and algorithm.schedule == "neighbours":
+        return "it has no server but a graph; use neighbours"
+    if name == "neighbours" and algorithm.schedule != "neighbours":
+        return "it has no graph; use rank0, dedicated" + (" or sharded" if algorithm.separable else "")
+    if name == "allreduce" and not any(exchange.adds for exchange in algorithm.exchanges(d, n_nodes)):
         return "its packets do not add up to the answer; use rank0, dedicated" + (
             " or sharded" if algorithm.separable else ""
         )

@@ -75,8 +75,8 @@ class Processes:
         PeerLostError when one does not come.
         """
         d = parameters.numel()
-        algorithm.check_size(d, tuple(layers))
         self.layout = choose_layout(server, algorithm, d, dist.get_world_size(group))
+        algorithm.check_size(d, tuple(layers), self.layout.n_workers)
         self.channel = Channel(group, timeout_s)
         self.job = Job(
             algorithm=algorithm, seed=seed, d=d, layers=tuple(layers), dtype=parameters.dtype,
@@ -121,14 +121,18 @@ class Processes:
             assert inputs is not None, "a working rank brings inputs"
             worker.begin(self.rounds, inputs)
         void = False
-        for number, exchange in enumerate(self.job.algorithm.exchanges_in(self.rounds, self.job.d)):
+        for number, exchange in enumerate(self.job.exchanges_in(self.rounds)):
             self.seconds.lap("encode")
-            if self.layout.shards:
+            if self.layout.name == "neighbours":
+                self._neighbours(number)
+            elif self.layout.shards:
                 void = self._star(number, lr)
             else:
                 void = self._allreduce(exchange) if exchange.adds else self._all_to_all(number, lr)
             if void:
                 break
+        if self.layout.name == "neighbours":
+            void = self._agree_on_void()
         result = None
         if worker is not None:
             result = worker.result
@@ -178,6 +182,31 @@ class Processes:
         frames = self.channel.swap(outgoing, expected, self.job.d, f"for its {noun} of round {self.rounds}")
         self.seconds.lap("wait")
         return frames
+
+    def _neighbours(self, exchange: int) -> None:
+        """One exchange with the neighbours."""
+        worker, me, n = self.worker, self.channel.rank, self.layout.n_workers
+        assert worker is not None, "without a server every rank works"
+        peers = worker.peers
+        data = worker.outgoing_to_peers() if peers else torch.empty(0, dtype=torch.uint8)
+        algorithm = self.job.algorithm
+        expected = [rank for rank in range(n) if me in algorithm.peers(rank, n, self.rounds, exchange)]
+        self.seconds.lap("encode")
+        frames = self._swap(dict.fromkeys(peers, data), expected, "packet")
+        answers = {
+            rank: Answer.read_from_peer(theirs, self.job, rank, self.rounds, exchange)
+            for rank, theirs in frames.items()
+        }
+        worker.hear_peers(answers)
+
+    def _agree_on_void(self) -> bool:
+        """Whether any rank called this round off: notices reach neighbours only."""
+        assert self.worker is not None
+        flag = torch.tensor([float(self.worker.void)])
+        self.channel.all_reduce(flag, f"to end round {self.rounds}")
+        self.channel.control_bytes += 2 * flag.element_size()
+        self.worker.void = bool(flag > 0)
+        return self.worker.void
 
     def _all_to_all(self, exchange: int, lr: float) -> bool:
         """One exchange without a server: everybody's frame to everybody. Returns whether the round was called off."""

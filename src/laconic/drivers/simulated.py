@@ -64,7 +64,7 @@ class Simulated:
         if not 0 <= compute_s < float("inf"):
             raise ValueError(f"compute_s={compute_s} must be at least 0 and finite (200 ms is 0.2)")
         n_nodes = n_workers + (server == "dedicated")
-        algorithm.check_size(d, tuple(layers) or (d,))
+        algorithm.check_size(d, tuple(layers) or (d,), n_workers)
         self.layout = choose_layout(server, algorithm, d, n_nodes)
         self.job = Job(
             algorithm=algorithm, seed=seed, d=d, layers=tuple(layers) or (d,), dtype=dtype, layout=self.layout
@@ -90,8 +90,11 @@ class Simulated:
             worker.begin(self.rounds, inputs)
         self.clock.run(self.clock.now_ns + self._compute_ns)
         results: list[Tensor] = []
-        for number, exchange in enumerate(self.job.algorithm.exchanges_in(self.rounds, self.job.d)):
-            if self.layout.shards:
+        exchanges = self.job.exchanges_in(self.rounds)
+        for number, exchange in enumerate(exchanges):
+            if self.layout.name == "neighbours":
+                hear = self._neighbours(number)
+            elif self.layout.shards:
                 hear = self._star(number, lr)
             else:
                 hear = self._allreduce(exchange) if exchange.adds else self._all_to_all(number, lr)
@@ -101,6 +104,9 @@ class Simulated:
                     self._close(worker, results)
             if self.workers[0].void:
                 break
+        if not exchanges:  # a single worker on a ring has nobody to send to
+            for worker in self.workers:
+                self._close(worker, results)
         happened = not self.workers[0].void
         for server in self.servers:
             server.close(happened)
@@ -184,6 +190,26 @@ class Simulated:
                     rates.append(n_bytes * 1e9 / duration_ns)
         if rates:
             side.link_bytes_per_s = min(rates)
+
+    def _neighbours(self, exchange: int) -> Callable[[WorkerHalf], None]:
+        """Every worker's frame to its neighbours. If one calls the round off, all do: they agree on it at its end."""
+        peers = {worker.rank: worker.peers for worker in self.workers}
+        frames = {worker.rank: worker.outgoing_to_peers() for worker in self.workers if peers[worker.rank]}
+        pairs = [(rank, to) for rank, targets in peers.items() for to in targets]
+        makespan_ns([Message(rank, to, frames[rank].numel()) for rank, to in pairs], self.network)
+        void = any(worker.void for worker in self.workers)
+        answers = {
+            rank: Answer.read_from_peer(data, self.job, rank, self.rounds, exchange) for rank, data in frames.items()
+        }
+        arriving: dict[int, dict[int, Answer]] = {worker.rank: {} for worker in self.workers}
+        for rank, to in pairs:
+            arriving[to][rank] = answers[rank]
+
+        def hear(worker: WorkerHalf) -> None:
+            worker.void = worker.void or void
+            worker.hear_peers(arriving[worker.rank])
+
+        return hear
 
     def _all_to_all(self, exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
         """Every worker's frame to every other, in slots. What each works out from them is the same: once is enough."""

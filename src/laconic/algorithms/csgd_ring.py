@@ -1,0 +1,70 @@
+"""CSGD on a ring: all-reduce from neighbour to neighbour, compressed at every hop.
+
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.1.2, (3.3), on the ring of section 1.3.
+Paper -> here: Q -> compressor, partition p -> the slice that worker p compresses first.
+Differs: the print sums; here the sum is divided by N. Each slice is compressed N times: by its first worker, then by
+each that adds its own; the last value goes round as it is, so that all apply the same bits. Whole in place of sliced
+(partitioned=false), one worker sends at a time.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from laconic.compressors import COMPRESSORS, Compressor, Identity
+from laconic.contract import Algorithm, Exchange, Step, Worker, algorithm
+from laconic.knobs import knob
+from laconic.wire import Packet
+
+
+@algorithm("csgd-ring")
+@dataclass(frozen=True, kw_only=True)
+class CSGDRing(Algorithm):
+    """A ring all-reduce of gradients that compresses at every hop."""
+
+    source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, (3.3)"
+    schedule: ClassVar[Literal["rounds", "neighbours"]] = "neighbours"
+
+    compressor: Compressor = knob(Identity(), "Q, applied at every hop", kinds=COMPRESSORS)
+    partitioned: bool = knob(True, "N slices at once, or the whole vector in one piece")
+
+    def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
+        half = n_workers - 1
+        return (Exchange(count=d, name="reduce"),) * half + (Exchange(count=d, name="spread"),) * half
+
+    def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
+        sends = self.partitioned or rank == exchange % n_workers
+        return ((rank + 1) % n_workers,) if sends else ()
+
+    def work(self, me: Worker) -> Step:
+        """Slice k leaves worker k+s in slot s; from slot N-1 on it is complete."""
+        n = me.n_workers
+        slices = _slices(me.count, n) if self.partitioned else [(0, me.count)] + [(0, 0)] * (n - 1)
+        total = me.gradient.clone()
+        came: Packet | None = None  # in the last slot
+        for slot in range(2 * n - 2):
+            first, stop = slices[(me.rank - slot) % n]
+            sent = None
+            if stop > first:
+                sent = came if slot >= n else self._compressed(me, first, stop, came)
+            reply = yield sent
+            came = reply.packets.get((me.rank - 1) % n)
+            for packet in (sent, came):
+                if packet is not None and slot >= n - 1:
+                    total[packet.first : packet.first + packet.count] = packet.dense()
+        return total / n
+
+    def _compressed(self, me: Worker, first: int, stop: int, came: Packet | None) -> Packet:
+        """What came and this worker's own slice of the gradient, added and compressed."""
+        own = me.gradient[first:stop]
+        return self.compressor(own if came is None else came.dense() + own, key=me.key("compress"), first=first)
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
+        bits = 2 * (n_workers - 1) / n_workers * self.compressor.paper_bits(d, ())
+        return bits, bits  # unpartitioned: as a mean over workers
+
+
+def _slices(d: int, n: int) -> list[tuple[int, int]]:
+    """n slices of d coordinates, the first ones longer by one where n does not divide d."""
+    short, longer = divmod(d, n)
+    bounds = [k * short + min(k, longer) for k in range(n + 1)]
+    return [(bounds[k], bounds[k + 1]) for k in range(n)]

@@ -1,0 +1,113 @@
+"""DSGD: no server; every worker steps on its own, then mixes its model with its neighbours'.
+
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, sections 5.1 and 5.2: X_{t+1} = (X_t - gamma G_t) W.
+mixing="difference": the low-precision form, Tang et al.: Communication Compression for Decentralized Training, 2018,
+and Bagua; mixing="choco": Koloskova, Stich, Jaggi: Decentralized Stochastic Optimization and Gossip Algorithms with
+Compressed Communication, ICML 2019.
+Paper -> here: W -> graph, x^(n) -> me.parameters, x^(n)_{t+1/2} -> half, the published copies x^_j -> me.memory["copy.j"],
+Q -> compressor, Choco's gamma -> consensus_rate.
+Differs: the local step is the inner optimizer's, and may be several. Published copies start at the first parameters,
+which all workers share, and not at zero.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from laconic.compressors import COMPRESSORS, Compressor, Identity, dense
+from laconic.contract import Algorithm, Step, Worker, algorithm
+from laconic.knobs import knob
+from laconic.topology import Mixing
+
+
+@algorithm("dsgd")
+@dataclass(frozen=True, kw_only=True)
+class DSGD(Algorithm):
+    """Local steps and gossip on a graph."""
+
+    source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 5.1"
+    consumes: ClassVar[Literal["gradient", "change"]] = "change"
+    returns: ClassVar[Literal["direction", "change", "parameters"]] = "parameters"
+    schedule: ClassVar[Literal["rounds", "neighbours"]] = "neighbours"
+    replicas_equal: ClassVar[bool] = False
+
+    graph: str = knob("ring", 'ring, full, torus, exponential, star, shift-one, or edges such as "0-1 1-2 2-0"')
+    mixing: str = knob(
+        "models", "what is sent: the model, a compressed difference, or Choco-SGD's",
+        choices=("models", "difference", "choco"),
+    )  # fmt: skip
+    compressor: Compressor = knob(Identity(), "Q of the compressed forms", kinds=COMPRESSORS)
+    consensus_rate: float = knob(1.0, "Choco's gamma; smaller for coarser compressors", within="(0, 1]")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mixing == "models" and type(self.compressor) is not Identity:
+            raise ValueError(
+                f"{self.name}: compressor={self.compressor.name} goes with mixing=difference or mixing=choco; errors of "
+                "compressed models would add up"
+            )
+        if self.mixing != "models" and self.graph == "shift-one":
+            raise ValueError(
+                f"{self.name}: graph=shift-one meets another worker each round, and mixing={self.mixing} needs copies "
+                "of the same neighbours; use mixing=models or another graph"
+            )
+
+    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
+        Mixing.over_cycle(self.graph, n_workers)
+
+    def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
+        return Mixing.from_text(self.graph, n_workers, round_).neighbours(rank)
+
+    def work(self, me: Worker) -> Step:
+        half = me.parameters + me.change
+        if self.mixing == "choco":
+            return (yield from self._choco(me, half))
+        if self.mixing == "difference":
+            return (yield from self._difference(me, half))
+        reply = yield dense(half)
+        return self._mixed(me, {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: half})
+
+    def _mixed(self, me: Worker, models: dict[int, Tensor]) -> Tensor:
+        """The models (d,) times their weights, added in rank order."""
+        mixing = Mixing.from_text(self.graph, me.n_workers, me.round)
+        total = torch.zeros_like(models[me.rank])
+        for rank, model in sorted(models.items()):
+            total.add_(model, alpha=mixing.weight(me.rank, rank))
+        return total
+
+    def _copies(self, me: Worker) -> dict[int, Tensor]:
+        """What this worker and its neighbours have published, each (d,)."""
+        ranks = (me.rank, *self.peers(me.rank, me.n_workers, me.round, 0))
+        names = {rank: f"copy.{rank}" for rank in ranks}
+        return {rank: me.memory[name] if name in me.memory else me.parameters for rank, name in names.items()}
+
+    def _publish(self, me: Worker, copies: dict[int, Tensor], changes: dict[int, Tensor]) -> None:
+        for rank, copy in copies.items():
+            copies[rank] = me.memory[f"copy.{rank}"] = copy + changes[rank]
+
+    def _difference(self, me: Worker, half: Tensor) -> Step:
+        """Send Q of the way from the published model, which is one's own, to the mixed one."""
+        copies = self._copies(me)
+        wish = half - copies[me.rank] + self._mixed(me, copies) - copies[me.rank]
+        sent = self.compressor(wish, layers=me.layers, key=me.key("compress"))
+        reply = yield sent
+        changes = {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: sent.dense()}
+        self._publish(me, copies, changes)
+        return copies[me.rank]
+
+    def _choco(self, me: Worker, half: Tensor) -> Step:
+        """Send Q of the way from the published model to one's own, then move towards what the others published."""
+        copies = self._copies(me)
+        sent = self.compressor(half - copies[me.rank], layers=me.layers, key=me.key("compress"))
+        reply = yield sent
+        changes = {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: sent.dense()}
+        self._publish(me, copies, changes)
+        return half + self.consensus_rate * (self._mixed(me, copies) - copies[me.rank])
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
+        mixing = Mixing.from_text(self.graph, n_workers)
+        neighbours = sum(len(mixing.neighbours(rank)) for rank in range(n_workers)) / n_workers
+        bits = neighbours * self.compressor.paper_bits(d, layers)
+        return bits, bits
