@@ -1,4 +1,4 @@
-"""The command line: `laconic list`, `show`, `run`, `compare`."""
+"""The command line: `laconic list`, `show`, `run`, `compare`, `bench`, `reproduce`."""
 
 from laconic.cli.app import main
 

@@ -8,11 +8,14 @@ from rich.console import Console
 from rich.text import Text
 
 import laconic
+from laconic.cli.bench import bench
+from laconic.cli.reproduce import reproduce
 from laconic.cli.show import list_algorithms, show
+from laconic.cli.timeline import timeline
 from laconic.cli.train import compare, run
 from laconic.contract import ContractError
 from laconic.drivers.channel import PeerLostError
-from laconic.lab.launch import LaunchError
+from laconic.lab.children import LaunchError
 from laconic.optimizer import ReplicaError
 from laconic.plugins import load_plugins
 
@@ -50,6 +53,9 @@ app.command("list")(list_algorithms)
 app.command("show")(show)
 app.command("run")(run)
 app.command("compare")(compare)
+app.command("reproduce")(reproduce)
+app.command("timeline")(timeline)
+app.add_typer(bench)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from laconic.lab.reproduce.jobs import Progress as JobStep
 from laconic.lab.run import Progress as Step
 from laconic.quantities import bytes_text
 
@@ -21,7 +22,7 @@ class Live:
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("rounds  epoch {task.fields[epoch]}  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"
+            TextColumn("steps  epoch {task.fields[epoch]}  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"
                        "  up {task.fields[up]}"),
             TimeRemainingColumn(),
             console=console,
@@ -43,9 +44,9 @@ class Live:
         name = step.settings.algorithm
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(
-                name, total=step.rounds, epoch=f"0/{step.settings.epochs}", loss="-", accuracy="-", up="0 B"
+                name, total=step.steps, epoch=f"0/{step.settings.epochs}", loss="-", accuracy="-", up="0 B"
             )
-        shown = {"completed": step.round, "loss": f"{step.loss:.3f}"}
+        shown = {"completed": step.step, "loss": f"{step.loss:.3f}"}
         if step.row is not None:
             row = step.row
             shown |= {
@@ -65,3 +66,42 @@ class Live:
     def _told(epochs: int) -> set[int]:
         """The epochs that get a line where there is no terminal: the first, every tenth part, the last."""
         return {1, *range(max(1, epochs // 10), epochs + 1, max(1, epochs // 10)), epochs}
+
+
+class JobsLive:
+    """A bar for each job of a published table; a line at every tenth part where there is no terminal."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._lines = not self._console.is_terminal
+        self._bars = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=self._lines,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._told: dict[str, int] = {}  # tenth parts, by job
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def listen(self, step: JobStep) -> None:
+        """Show where a job is."""
+        if step.label not in self._tasks:
+            self._tasks[step.label] = self._bars.add_task(step.label, total=step.total, note="")
+        self._bars.update(self._tasks[step.label], completed=step.done, note=step.note)
+        tenth = 10 * step.done // step.total
+        if self._lines and tenth > self._told.get(step.label, -1):
+            self._told[step.label] = tenth
+            note = f", {step.note}" if step.note else ""
+            self._console.print(f"{step.label}: {step.done} of {step.total}{note}", highlight=False)

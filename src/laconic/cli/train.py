@@ -9,11 +9,12 @@ import typer
 from rich.console import Console
 
 from laconic.cli.live import Live
+from laconic.contract import ALGORITHMS
 from laconic.knobs import near_misses
 from laconic.lab.launch import run_in_processes
 from laconic.lab.record import Record
 from laconic.lab.run import run_as_rank, run_simulated
-from laconic.lab.settings import RunSettings
+from laconic.lab.settings import DECAY_AT, RAMP_FROM, RunSettings, has_dense_rounds
 from laconic.lab.torchrun import is_under_torchrun, join_torchrun
 from laconic.report.table import comparison
 
@@ -30,9 +31,20 @@ DatasetName = Annotated[str, typer.Option("--dataset", help="digits, mnist, fash
 Data = Annotated[str | None, typer.Option(metavar="PATH", help="The data set's folder or file; digits need none.")]
 Model = Annotated[str, typer.Option(help="linear, mlp or cnn.")]
 Epochs = Annotated[int, typer.Option(help="Passes over the data.")]
-BatchSize = Annotated[int, typer.Option(help="Examples per worker and round.")]
+BatchSize = Annotated[int, typer.Option(help="Examples per worker and step.")]
+LocalSteps = Annotated[int, typer.Option(metavar="H", help="Steps of the inner SGD to one exchange.")]
+DenseEpochs = Annotated[
+    float | None, typer.Option(metavar="E", help="First epochs without sparsifying, with one step to an exchange.")
+]
 Lr = Annotated[float | None, typer.Option(help="Learning rate of the inner SGD.", show_default="the method's own")]
-Schedule = Annotated[str, typer.Option(help="constant or cosine.")]
+Schedule = Annotated[str, typer.Option(help="constant, cosine or step.")]
+DecayAt = Annotated[
+    str | None, typer.Option(metavar="SHARES", help="Where `step` divides the rate by 10.", show_default=DECAY_AT)
+]
+RampEpochs = Annotated[float | None, typer.Option(metavar="E", help="First epochs, over which the rate rises.")]
+RampFrom = Annotated[
+    float | None, typer.Option(metavar="SHARE", help="Of the rate, where the rise starts.", show_default=f"{RAMP_FROM}")
+]
 WeightDecay = Annotated[float, typer.Option(help="Of the inner SGD, added after the exchange.")]
 Seed = Annotated[int, typer.Option(help="Of data order, first parameters, masks and coins.")]
 Partition = Annotated[str, typer.Option(help="resample (a fresh split each epoch) or fixed (one shard a worker).")]
@@ -57,8 +69,13 @@ def run(
     model: Model = "mlp",
     epochs: Epochs = 10,
     batch_size: BatchSize = 32,
+    local_steps: LocalSteps = 1,
+    dense_epochs: DenseEpochs = None,
     lr: Lr = None,
     schedule: Schedule = "constant",
+    decay_at: DecayAt = None,
+    ramp_epochs: RampEpochs = None,
+    ramp_from: RampFrom = None,
     weight_decay: WeightDecay = 0.0,
     seed: Seed = 0,
     partition: Partition = "resample",
@@ -73,8 +90,10 @@ def run(
     """Train one model with one algorithm. Under torchrun it joins the processes that are there."""
     options = {
         "algorithm": algorithm, "set": pairs(set_), "workers": workers, "driver": driver, "server": server,
-        "dataset": dataset, "data": data, "model": model, "epochs": epochs, "batch_size": batch_size, "lr": lr,
-        "schedule": schedule, "weight_decay": weight_decay, "seed": seed, "partition": partition,
+        "dataset": dataset, "data": data, "model": model, "epochs": epochs, "batch_size": batch_size,
+        "local_steps": local_steps, "dense_epochs": dense_epochs, "lr": lr, "schedule": schedule, "decay_at": decay_at,
+        "ramp_epochs": ramp_epochs, "ramp_from": ramp_from,
+        "weight_decay": weight_decay, "seed": seed, "partition": partition,
         "bandwidth": bandwidth, "latency": latency, "compute": compute, "threads": threads, "timeout_s": timeout_s,
     }  # fmt: skip
     records = execute([options], port, context.obj or ())
@@ -99,7 +118,12 @@ def compare(
     model: Model = "mlp",
     epochs: Epochs = 10,
     batch_size: BatchSize = 32,
+    local_steps: LocalSteps = 1,
+    dense_epochs: DenseEpochs = None,
     schedule: Schedule = "constant",
+    decay_at: DecayAt = None,
+    ramp_epochs: RampEpochs = None,
+    ramp_from: RampFrom = None,
     weight_decay: WeightDecay = 0.0,
     seed: Seed = 0,
     partition: Partition = "resample",
@@ -113,12 +137,17 @@ def compare(
 ) -> None:
     """Train the same model with several algorithms and print one table."""
     settings, rates = by_algorithm(algorithms, pairs(set_), pairs(lr_of, "--lr-of"))
+    # Where some methods begin with dense rounds, the others go without; where none can, all are told so.
+    dense = {name for name in algorithms if name in ALGORITHMS and has_dense_rounds(name)} or set(algorithms)
     plans = [
         {
             "algorithm": name, "set": settings[name], "lr": rates[name], "workers": workers, "driver": driver,
             "server": server, "dataset": dataset, "data": data, "model": model, "epochs": epochs,
-            "batch_size": batch_size, "schedule": schedule, "weight_decay": weight_decay, "seed": seed,
-            "partition": partition, "bandwidth": bandwidth, "latency": latency, "compute": compute,
+            "batch_size": batch_size, "local_steps": local_steps,
+            "dense_epochs": dense_epochs if name in dense else None, "schedule": schedule, "decay_at": decay_at,
+            "ramp_epochs": ramp_epochs, "ramp_from": ramp_from,
+            "weight_decay": weight_decay, "seed": seed, "partition": partition,
+            "bandwidth": bandwidth, "latency": latency, "compute": compute,
             "threads": threads, "timeout_s": timeout_s,
         }
         for name in algorithms

@@ -1,6 +1,8 @@
 """What every rank of a run computes: losses on its mini-batches, and the model's accuracy on the test examples."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,24 +30,41 @@ class Experiment:
             n_examples=len(self.dataset.train_labels), n_workers=settings.workers, batch_size=settings.batch_size,
             seed=settings.seed, mode="fixed" if settings.partition == "fixed" else "resample",
         )  # fmt: skip
-        self.rounds_per_epoch = self.partition.rounds_per_epoch
-        self.rounds = self.rounds_per_epoch * settings.epochs
+        self.steps_per_epoch = self.partition.rounds_per_epoch
+        self.steps = self.steps_per_epoch * settings.epochs
+        self.algorithm = settings.build()
+        if settings.dense_epochs is not None:
+            rounds: dict[str, Any] = {"dense_rounds": self.steps_in(settings.dense_epochs)}  # of one step each
+            self.algorithm = replace(self.algorithm, **rounds)
         self.inner = SGD(self.model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
         self.d = sum(p.numel() for p in self.model.parameters())
 
+    def steps_in(self, epochs: float) -> int:
+        """How many steps these epochs have."""
+        return round(epochs * self.steps_per_epoch)
+
     def scheduler(self) -> LambdaLR:
-        """The learning-rate schedule, stepped once a round. It belongs to the inner optimizer on every driver."""
-        cosine = self.settings.schedule == "cosine"
+        """The learning-rate schedule, stepped once a step. It belongs to the inner optimizer on every driver."""
+        return LambdaLR(self.inner, self._factor)
 
-        def factor(round_: int) -> float:
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, round_ / self.rounds))) if cosine else 1.0
+    def _factor(self, step: int) -> float:
+        """The learning rate in this step as a share of the one that was asked for: ramp times schedule."""
+        factor = 1.0
+        if self.settings.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+        elif self.settings.schedule == "step":
+            factor = 0.1 ** sum(step >= round(share * self.steps) for share in self.settings.decay_shares())
+        ramp = self.steps_in(self.settings.ramp_epochs or 0)
+        if step < ramp:
+            start = self.settings.ramp_start
+            factor *= start + (1 - start) * step / ramp
+        return factor
 
-        return LambdaLR(self.inner, factor)
-
-    def loss(self, rank: int, round_: int) -> Tensor:
-        """Worker `rank`'s loss on its mini-batch; random layers draw from a stream of this worker and round."""
-        torch.manual_seed(make_key(self.settings.seed, "model", rank, round_, "layers") >> 1)
-        batch = self.partition.batch(rank, round_)
+    def loss(self, rank: int, step: int) -> Tensor:
+        """Worker `rank`'s loss on its mini-batch; random layers draw from a stream of this worker and step."""
+        # The CPU's generator alone: torch.manual_seed also queues the seed for every GPU, stack trace and all.
+        torch.default_generator.manual_seed(make_key(self.settings.seed, "model", rank, step, "layers") >> 1)
+        batch = self.partition.batch(rank, step)
         outputs = self.model(self.dataset.train_inputs[batch])
         return nn.functional.cross_entropy(outputs, self.dataset.train_labels[batch])
 

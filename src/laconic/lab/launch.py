@@ -1,11 +1,8 @@
 """Starts one process a rank on this machine, and sees every one of them to its end."""
 
 import multiprocessing
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
@@ -15,6 +12,7 @@ from typing import Any
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
+from laconic.lab.children import LaunchError, end_all, interrupts_ignored
 from laconic.lab.experiment import Experiment
 from laconic.lab.record import Record
 from laconic.lab.run import Listener, Progress, run_as_rank
@@ -23,10 +21,6 @@ from laconic.plugins import load_plugins
 
 _HOST = "127.0.0.1"
 _SAY_EVERY_S = 0.1
-
-
-class LaunchError(RuntimeError):
-    """A rank that failed or died; says which and how."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ def run_in_processes(
     pipes = [context.Pipe(duplex=False) for _ in range(n)]
     crew: list[BaseProcess] = []
     try:
-        with _interrupts_ignored():
+        with interrupts_ignored():
             for rank in range(n):
                 process = context.Process(
                     target=_member, args=(pipes[rank][1], rank, n, store.port, list(plans), list(plugins)), daemon=True
@@ -62,13 +56,7 @@ def run_in_processes(
             theirs.close()
         return _listen([ours for ours, _ in pipes], crew, listen, len(plans))
     finally:
-        for member in crew:
-            member.terminate()
-        for member in crew:
-            member.join(5)
-            if member.is_alive():
-                member.kill()
-                member.join()
+        end_all(crew)
 
 
 def _meeting_place(port: int, timeout_s: float) -> TCPStore:
@@ -81,19 +69,6 @@ def _meeting_place(port: int, timeout_s: float) -> TCPStore:
         raise ValueError(
             f"--port {port} is in use on {_HOST} (or not allowed); give another, or leave it out for a free one"
         ) from error
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Children started here inherit it: Ctrl-C is for the parent, which ends them by their own ids."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _listen(pipes: list[Connection], crew: list[BaseProcess], listen: Listener, n_plans: int) -> list[Record]:
@@ -151,7 +126,7 @@ def _member(pipe: Connection, rank: int, n: int, port: int, plans: list[RunSetti
 
 
 def _at_most_often(send: Callable[[Progress], None]) -> Listener:
-    """Rounds can be faster than anybody reads; rows always pass."""
+    """Steps can be faster than anybody reads; rows always pass."""
     last = 0.0
 
     def say(progress: Progress) -> None:

@@ -2,16 +2,13 @@
 
 import csv
 import json
-import os
-import platform
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-import torch
 
-import laconic
+from laconic.lab.provenance import machine, versions
 from laconic.lab.settings import RunSettings
 from laconic.traffic import Traffic
 
@@ -54,6 +51,7 @@ class Record:
     layout: str  # who served
     traffic: Traffic
     rows: list[Row] = field(default_factory=list)
+    dense_rounds: int = 0  # of all rounds, those of a dense warm-up
 
     @property
     def last(self) -> Row:
@@ -63,7 +61,7 @@ class Record:
         """The run in numbers, with the versions and the size of the machine that made it."""
         traffic, workers = self.traffic, self.settings.workers
         worker_rounds = workers * traffic.rounds
-        paper_up, paper_down = self.settings.build().paper_bits(self.n_parameters, self.layers)
+        paper_up, paper_down = self._expected_bits()
         return {
             "settings": self.settings.as_data(),
             "parameters": self.n_parameters,
@@ -71,6 +69,7 @@ class Record:
             "test_accuracy": self.last.test_accuracy,
             "best_test_accuracy": max(row.test_accuracy for row in self.rows),
             "train_loss": self.last.train_loss,
+            "dense_rounds": self.dense_rounds,
             "traffic": traffic.as_data(),
             "bits_per_worker_and_round": {
                 "expected_paper_up": paper_up,
@@ -83,13 +82,16 @@ class Record:
                 "wire_down": 8 * (traffic.down.wire_bytes + traffic.down.local_bytes) / worker_rounds,
             },
             "seconds": self.last.seconds,
-            "versions": {
-                "laconic": laconic.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "versions": versions(),
+            "machine": machine(),
         }
+
+    def _expected_bits(self) -> tuple[float, float]:
+        """What the paper's formula charges per worker and round, (up, down), dense rounds among them."""
+        sparse = self.settings.build().paper_bits(self.n_parameters, self.layers)
+        share = self.dense_rounds / self.traffic.rounds
+        up, down = (share * 32 * self.n_parameters + (1 - share) * bits for bits in sparse)
+        return up, down
 
     def write(self, folder: Path) -> None:
         """Write the three files into `folder`, which is made if it is missing."""

@@ -6,21 +6,23 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from laconic.lab.experiment import Experiment
 from laconic.lab.record import Record, Row
 from laconic.lab.settings import RunSettings
 from laconic.optimizer import DistributedOptimizer
 from laconic.simulation import Simulation
+from laconic.traffic import Traffic
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is; sent after every round, with a row after every epoch."""
+    """Where a run is; sent after every step, with a row after every epoch."""
 
     settings: RunSettings
-    round: int
-    rounds: int
+    step: int
+    steps: int
     loss: float
     row: Row | None = None
 
@@ -33,32 +35,28 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
     torch.set_num_threads(settings.threads)
     experiment = Experiment(settings)
     simulation = Simulation(
-        experiment.model, experiment.inner, settings.build(), workers=settings.workers, server=settings.server,
-        seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
+        experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, server=settings.server,
+        local_steps=settings.local_steps, seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
     )  # fmt: skip
     schedule = experiment.scheduler()
     rows: list[Row] = []
     total = 0.0
-    for round_ in range(experiment.rounds):
-        losses = simulation.step(lambda rank, round_=round_: experiment.loss(rank, round_))  # type: ignore[misc]
+    for step in range(experiment.steps):
+        losses = simulation.step(lambda rank, step=step: experiment.loss(rank, step))  # type: ignore[misc]
         schedule.step()
         loss = sum(losses) / len(losses)
         total += loss
         row = None
-        if (round_ + 1) % experiment.rounds_per_epoch == 0:
+        if (step + 1) % experiment.steps_per_epoch == 0:
             row = Row.of(
-                epoch=len(rows) + 1, loss=total / experiment.rounds_per_epoch, accuracy=experiment.accuracy(),
+                epoch=len(rows) + 1, loss=total / experiment.steps_per_epoch, accuracy=experiment.accuracy(),
                 traffic=simulation.traffic, seconds=simulation.driver.clock.now_ns / 1e9,
             )  # fmt: skip
             rows.append(row)
             total = 0.0
-        listen(Progress(settings, round_ + 1, experiment.rounds, loss, row))
-    return Record(
-        settings=settings,
-        n_parameters=experiment.d,
-        layers=simulation.flat.sizes, rows=rows,
-        layout=simulation.driver.layout.name, traffic=simulation.traffic,
-    )  # fmt: skip
+        listen(Progress(settings, step + 1, experiment.steps, loss, row))
+    layout = simulation.driver.layout.name
+    return _record(experiment, simulation.flat.sizes, rows, layout, simulation.traffic)
 
 
 def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
@@ -66,36 +64,64 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
     torch.set_num_threads(settings.threads)
     experiment = Experiment(settings)
     opt = DistributedOptimizer(
-        experiment.inner, settings.build(), model=experiment.model, server=settings.server, seed=settings.seed,
-        timeout_s=settings.timeout_s,
+        experiment.inner, experiment.algorithm, model=experiment.model, server=settings.server,
+        local_steps=settings.local_steps, seed=settings.seed, timeout_s=settings.timeout_s,
     )  # fmt: skip
     schedule = experiment.scheduler()
     rank = dist.get_rank()
     rows: list[Row] = []
     total = 0.0
+    exchanged = opt.flat.values()
     start = time.perf_counter()
-    for round_ in range(experiment.rounds):
-        loss = 0.0
-        if not opt.serves_only:
-            opt.zero_grad()
-            batch_loss = experiment.loss(rank, round_)
-            batch_loss.backward()  # type: ignore[no-untyped-call]
-            loss = float(batch_loss.detach())
-        opt.step()
+    for step in range(experiment.steps):
+        rounds = opt.driver.rounds
+        loss = _take_step(opt, experiment, rank, step)
         schedule.step()
+        if opt.driver.rounds > rounds and settings.local_steps > 1:
+            exchanged = opt.flat.values()
         total += loss
         row = None
-        if (round_ + 1) % experiment.rounds_per_epoch == 0:
+        if (step + 1) % experiment.steps_per_epoch == 0:
             everybody = opt.driver.channel.gather(total, "for its loss")
             row = Row.of(
-                epoch=len(rows) + 1, loss=sum(everybody) / settings.workers / experiment.rounds_per_epoch,
-                accuracy=experiment.accuracy() if rank == 0 else 0.0,
+                epoch=len(rows) + 1, loss=sum(everybody) / settings.workers / experiment.steps_per_epoch,
+                accuracy=_accuracy(opt, experiment, exchanged) if rank == 0 else 0.0,
                 traffic=opt.total_traffic(), seconds=time.perf_counter() - start,
             )  # fmt: skip
             rows.append(row)
             total = 0.0
-        listen(Progress(settings, round_ + 1, experiment.rounds, loss, row))
+        listen(Progress(settings, step + 1, experiment.steps, loss, row))
+    return _record(experiment, opt.flat.sizes, rows, opt.driver.layout.name, opt.total_traffic())
+
+
+def _take_step(opt: DistributedOptimizer, experiment: Experiment, rank: int, step: int) -> float:
+    """One step of this rank; its loss, 0 on a rank that only serves."""
+    if opt.serves_only:
+        opt.step()
+        return 0.0
+
+    def closure() -> Tensor:
+        opt.zero_grad()
+        loss = experiment.loss(rank, step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    return float(opt.step(closure).detach())
+
+
+def _accuracy(opt: DistributedOptimizer, experiment: Experiment, exchanged: Tensor) -> float:
+    """The accuracy at the parameters (d,) of the last exchange, since local steps lead each rank elsewhere."""
+    if experiment.settings.local_steps == 1:
+        return experiment.accuracy()
+    here = opt.flat.values()
+    opt.flat.set_values(exchanged)
+    accuracy = experiment.accuracy()
+    opt.flat.set_values(here)
+    return accuracy
+
+
+def _record(experiment: Experiment, layers: tuple[int, ...], rows: list[Row], layout: str, traffic: Traffic) -> Record:
     return Record(
-        settings=settings, n_parameters=experiment.d, layers=opt.flat.sizes, rows=rows,
-        layout=opt.driver.layout.name, traffic=opt.total_traffic(),
+        settings=experiment.settings, n_parameters=experiment.d, layers=layers, rows=rows, layout=layout,
+        traffic=traffic, dense_rounds=sum(map(experiment.algorithm.dense_in, range(traffic.rounds))),
     )  # fmt: skip

@@ -7,15 +7,18 @@ from typing import Any
 
 from laconic.contract import ALGORITHMS, Algorithm
 from laconic.drivers.layout import choose_layout
-from laconic.knobs import from_text, near_misses
+from laconic.knobs import from_text, knobs_of, near_misses
 from laconic.lab.datasets import DATASETS
 from laconic.lab.models import MODELS
+from laconic.local_steps import check_local_steps
 from laconic.network import Link
 from laconic.quantities import bandwidth, duration
 
 DRIVERS = ("simulated", "processes")
 PARTITIONS = ("resample", "fixed")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "step")
+DECAY_AT = "0.5,0.75"  # shares of the run; Ozfatura et al.: after 150 and 225 of 300 epochs
+RAMP_FROM = 0.2  # share of the learning rate; Ozfatura et al.: from 0.1 to 0.5
 BASE_LR = 0.1  # plain SGD's; a method's own default is this times its lr_factor
 
 
@@ -32,9 +35,14 @@ class RunSettings:
     data: str | None = None
     model: str = "mlp"
     epochs: int = 10
-    batch_size: int = 32  # per worker
+    batch_size: int = 32  # per worker and step
+    local_steps: int = 1  # to one exchange
+    dense_epochs: float | None = None  # at the start, one step to an exchange
     lr: float | None = None
     schedule: str = "constant"
+    decay_at: str | None = None  # shares of the run, for the schedule "step"
+    ramp_epochs: float | None = None
+    ramp_from: float | None = None  # share of the learning rate that the ramp starts at
     weight_decay: float = 0.0
     seed: int = 0
     partition: str = "resample"
@@ -66,9 +74,12 @@ class RunSettings:
                     raise ValueError(
                         f"--{name} {getattr(self, name)} is for --driver simulated; processes use real links"
                     )
+        self._check_rates()
+        self._check_dense_epochs()
+        check_local_steps(self.build(), self.local_steps)
         self.link()
         self.compute_s()
-        choose_layout(self.server, self.build(), d=self.workers, n_nodes=self.n_processes)
+        choose_layout(self.server, self.build(), d=10**6, n_nodes=self.n_processes)  # the data are not read yet
 
     def _one_of(self, name: str, known: Any) -> None:  # noqa: ANN401 - any sequence of names
         value = getattr(self, name)
@@ -79,6 +90,56 @@ class RunSettings:
         value = getattr(self, name)
         if not value >= bound:
             raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {bound}")
+
+    def _at_most(self, name: str, bound: float) -> None:
+        value = getattr(self, name)
+        if value is not None and not 0 < value <= bound:
+            raise ValueError(f"--{name.replace('_', '-')} {value:g} must be above 0 and at most {bound}")
+
+    def _check_rates(self) -> None:
+        """Refuse a ramp or decays that do not fit together."""
+        self._at_most("ramp_epochs", self.epochs)
+        self._at_most("ramp_from", 1)
+        if self.ramp_from is not None and self.ramp_epochs is None:
+            raise ValueError(f"--ramp-from {self.ramp_from} needs --ramp-epochs, over which the learning rate rises")
+        if self.decay_at is not None and self.schedule != "step":
+            raise ValueError(f"--decay-at {self.decay_at} is for --schedule step, not {self.schedule}")
+        self.decay_shares()
+
+    def _check_dense_epochs(self) -> None:
+        """Refuse dense epochs for a method that has no dense rounds, or for which they are given otherwise."""
+        if self.dense_epochs is None:
+            return
+        self._at_most("dense_epochs", self.epochs)
+        if not has_dense_rounds(self.algorithm):
+            able = ", ".join(name for name in sorted(ALGORITHMS) if has_dense_rounds(name))
+            raise ValueError(
+                f"--dense-epochs {self.dense_epochs:g}: {self.algorithm} has no dense rounds; leave it out, or take "
+                f"one of {able}"
+            )
+        if "dense_rounds" in self.set:
+            raise ValueError(
+                f"--dense-epochs {self.dense_epochs:g} and --set dense_rounds={self.set['dense_rounds']} say the same "
+                "in epochs and in rounds; give one of them"
+            )
+
+    @property
+    def ramp_start(self) -> float:
+        """The share of the learning rate that a ramp starts at."""
+        return RAMP_FROM if self.ramp_from is None else self.ramp_from
+
+    def decay_shares(self) -> tuple[float, ...]:
+        """After which shares of the run the schedule "step" divides the learning rate by 10. Raises ValueError."""
+        text = DECAY_AT if self.decay_at is None else self.decay_at
+        try:
+            shares = tuple(float(word) for word in text.split(","))
+        except ValueError:
+            shares = ()
+        if not shares or list(shares) != sorted(set(shares)) or not (shares[0] > 0 and shares[-1] < 1):
+            raise ValueError(
+                f"--decay-at {text!r} must be rising shares of the run between 0 and 1, such as {DECAY_AT}"
+            )
+        return shares
 
     @property
     def n_processes(self) -> int:
@@ -106,7 +167,19 @@ class RunSettings:
 
     def as_data(self) -> dict[str, Any]:
         """What a config file holds: every option that is set, the learning rate and hyper-parameters in full."""
-        data = dataclasses.asdict(self) | {"lr": self.rate, "set": self.build().settings()}
+        knobs = self.build().settings()
+        if self.dense_epochs is not None:
+            del knobs["dense_rounds"]  # follows from the epochs and the data
+        data = dataclasses.asdict(self) | {"lr": self.rate, "set": knobs}
+        if self.schedule == "step":
+            data["decay_at"] = self.decay_at or DECAY_AT
+        if self.ramp_epochs is not None:
+            data["ramp_from"] = self.ramp_start
         if self.data is not None:
             data["data"] = str(Path(self.data))
         return {key: value for key, value in data.items() if value is not None}
+
+
+def has_dense_rounds(name: str) -> bool:
+    """Whether the algorithm of this name can begin with dense rounds."""
+    return any(knob.name == "dense_rounds" for knob, _ in knobs_of(ALGORITHMS[name]))

@@ -1,0 +1,73 @@
+"""`laconic reproduce`: a paper's table, run here and laid beside the printed one."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from laconic.cli.live import JobsLive
+from laconic.cli.train import INTERRUPTED, Data
+from laconic.lab.reproduce import TABLES, table_of
+from laconic.lab.reproduce.jobs import run_jobs
+from laconic.lab.reproduce.table import Request
+from laconic.report.published import side_by_side, write_result
+
+
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="A table; without one, all are listed.")] = None,
+    data: Data = None,
+    seeds: Annotated[str | None, typer.Option(metavar="1,19,31", help="Seeds, for a table that trains.")] = None,
+    methods: Annotated[str | None, typer.Option(metavar="A,B", help="Some of its rows.", show_default="all")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes at once, of one thread each.", show_default="cores")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every figure here, as JSON.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the tables.")] = False,
+) -> None:
+    """Run a published table and print it beside the printed figures."""
+    if list_ or name is None:
+        _list()
+        return
+    table = table_of(name)
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs {jobs} must be at least 1")
+    if out is not None and out.is_dir():
+        raise ValueError(f"--out {out} is a folder; give the file to write, such as {out / (name + '.json')}")
+    request = table.plan(Request(data=data, seeds=_numbers(seeds), methods=_words(methods)))
+    try:
+        parts = table.jobs(request)
+        with JobsLive() as live:
+            found = run_jobs(parts, jobs or os.cpu_count() or 1, live.listen)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped")
+        raise typer.Exit(INTERRUPTED) from None
+    comparison = table.compare(found)
+    console = Console()
+    console.print(side_by_side(table, comparison), highlight=False)
+    if out is not None:
+        write_result(out, table, request, found, comparison)
+        console.print(f"wrote {out}", highlight=False)
+
+
+def _list() -> None:
+    listing = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    listing.add_column("table", no_wrap=True)
+    listing.add_column("what it gives, and where it is printed")
+    for name, table in TABLES.items():
+        listing.add_row(name, f"{table.title}\n[dim]{table.source}[/dim]")
+    Console().print(listing)
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(word.strip() for word in text.split(","))
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in _words(text))
+    except ValueError:
+        raise ValueError(f"--seeds {text!r} must be whole numbers with commas between them, such as 1,19,31") from None

@@ -1,0 +1,55 @@
+"""A published table and ours, on the terminal and as a file."""
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from laconic.lab.provenance import machine, versions
+from laconic.lab.reproduce.jobs import Figures
+from laconic.lab.reproduce.table import Comparison, PublishedTable, Request, Sheet
+
+
+def side_by_side(table: PublishedTable, comparison: Comparison) -> Group:
+    """The sheets of a comparison and its notes; no line is longer than 80 columns."""
+    parts: list[RenderableType] = [Text(table.source, style="bold"), Text()]
+    for sheet in comparison.sheets:
+        parts += [_drawn(sheet), Text()]
+    parts += [Text(note) for note in comparison.notes]
+    return Group(*parts)
+
+
+def _drawn(sheet: Sheet) -> Table:
+    drawn = Table(title=sheet.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for place, column in enumerate(sheet.columns):
+        drawn.add_column(column, justify="right" if place else "left", no_wrap=place == 0, vertical="bottom")
+    for row in sheet.rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+def write_result(
+    path: Path, table: PublishedTable, request: Request, found: Sequence[Figures], comparison: Comparison
+) -> None:
+    """One JSON file: what was run, when, with what and on what; every figure found; the printed figures."""
+    data = {
+        "table": table.name,
+        "source": table.source,
+        "command": ["laconic", *sys.argv[1:]],
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machine": machine(),
+        "settings": {"seeds": request.seeds, "methods": request.methods, **table.settings()},
+        "printed": table.printed,
+        "found": found,
+        "tables": [{"title": sheet.title, "columns": sheet.columns, "rows": sheet.rows} for sheet in comparison.sheets],
+        "notes": comparison.notes,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1) + "\n")
