@@ -9,16 +9,20 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from laconic.kernels import plain
+from laconic.kernels import plain, plain_quantized
 from laconic.wire import (
     POSITION_CODES,
     Dense,
     Fractional,
     Frame,
     Head,
+    KeptValues,
+    Levels,
     Packet,
     Positions,
+    Quantized,
     ScaledSigns,
+    ShortFloats,
     Signs,
     Sparse,
     VoteChange,
@@ -106,14 +110,19 @@ def sign_packets(draw) -> Signs:
 
 
 @st.composite
-def scaled_sign_packets(draw) -> ScaledSigns:
-    negative = draw(flags)
-    count = negative.numel()
+def block_lengths(draw, count: int) -> tuple[int, ...]:
+    """Lengths that add up to count, of one size or not."""
     cuts = draw(
         st.one_of(st.sets(st.integers(1, count)), st.integers(1, count).map(lambda size: range(size, count, size)))
     )
     edges = sorted({0, count, *cuts})
-    lengths = tuple(stop - start for start, stop in pairwise(edges))
+    return tuple(stop - start for start, stop in pairwise(edges))
+
+
+@st.composite
+def scaled_sign_packets(draw) -> ScaledSigns:
+    negative = draw(flags)
+    lengths = draw(block_lengths(negative.numel()))
     scales = draw(st.lists(st.floats(0, 2.0**100, width=32), min_size=len(lengths), max_size=len(lengths)))
     dtype = draw(value_types)
     return ScaledSigns(negative=negative, scales=torch.tensor(scales, dtype=dtype), lengths=lengths, first=draw(firsts))
@@ -169,6 +178,49 @@ def fractional_packets(draw) -> Fractional:
     )
 
 
+@st.composite
+def quantized_packets(draw) -> Quantized:
+    bits = draw(st.integers(1, 8))
+    codes = draw(st.lists(st.integers(0, (1 << bits) - 1), min_size=1, max_size=40))
+    lengths = draw(block_lengths(len(codes)))
+    n, dtype = len(lengths), draw(value_types)
+    ends = draw(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=2 * n, max_size=2 * n))
+    lows, highs = torch.tensor(ends, dtype=dtype).view(2, n).sort(0).values
+    return Quantized(
+        codes=torch.tensor(codes, dtype=torch.uint8), lows=lows, highs=highs, lengths=lengths, bits=bits,
+        entropy=draw(st.booleans()), first=draw(firsts),
+    )  # fmt: skip
+
+
+@st.composite
+def level_packets(draw) -> Levels:
+    steps = draw(st.one_of(st.sampled_from((1, 2, 3, 255)), st.integers(1, 255)))
+    drawn = draw(st.lists(st.integers(-steps, steps), min_size=1, max_size=40))
+    lengths = draw(block_lengths(len(drawn)))
+    scales = draw(st.lists(st.floats(0, 2.0**100, width=32), min_size=len(lengths), max_size=len(lengths)))
+    return Levels(
+        levels=torch.tensor(drawn, dtype=torch.int16), scales=torch.tensor(scales, dtype=draw(value_types)),
+        lengths=lengths, steps=steps, entropy=draw(st.booleans()), first=draw(firsts),
+    )  # fmt: skip
+
+
+@st.composite
+def short_float_packets(draw) -> ShortFloats:
+    values = draw(vectors(draw(st.sampled_from(VALUE_TYPES[:2]))))
+    mantissa_bits = draw(st.integers(0, 22))
+    return ShortFloats(
+        values=plain_quantized.shortened(values, mantissa_bits), mantissa_bits=mantissa_bits, first=draw(firsts)
+    )
+
+
+@st.composite
+def kept_value_packets(draw) -> KeptValues:
+    whole, first = draw(vectors(draw(value_types))), draw(firsts)
+    key, threshold = draw(st.integers(0, 2**64 - 1)), draw(thresholds)
+    kept = whole[plain.keep_mask(first, whole.numel(), key, threshold)]
+    return KeptValues(values=kept, count=whole.numel(), key=key, threshold=threshold, first=first)
+
+
 packets = st.one_of(
     dense_packets(),
     sign_packets(),
@@ -177,6 +229,10 @@ packets = st.one_of(
     sparse_packets(),
     vote_changes(),
     fractional_packets(),
+    quantized_packets(),
+    level_packets(),
+    short_float_packets(),
+    kept_value_packets(),
 )
 heads = st.builds(
     Head,
@@ -185,6 +241,16 @@ heads = st.builds(
     round=st.integers(0, 2**32 - 1),
     exchange=st.integers(0, 255),
 )
+
+
+QUANTIZED = Quantized(
+    codes=torch.tensor([0, 5, 7, 1, 2, 7, 3], dtype=torch.uint8), lows=torch.tensor([-1.0, 0.0, -3.0]),
+    highs=torch.tensor([2.5, 0.0, 4.0]), lengths=(3, 3, 1), bits=3, first=4,
+)  # fmt: skip
+LEVELS = Levels(
+    levels=torch.tensor([0, -1, 2, 1, 0, -2, 0], dtype=torch.int16), scales=torch.tensor([0.5, 2.0, 0.0]),
+    lengths=(3, 3, 1), steps=3, first=6,
+)  # fmt: skip
 
 
 def samples() -> dict[str, bytes]:
@@ -224,6 +290,22 @@ def samples() -> dict[str, bytes]:
         "one bit each": bytes_of(
             Fractional(negative=negative, levels=torch.zeros(11, dtype=torch.uint8), means=scales[:1], bits=1, first=5)
         ),
+        "quantized": bytes_of(QUANTIZED),
+        "quantized by count": bytes_of(dataclasses.replace(QUANTIZED, entropy=True)),
+        "quantized uneven": bytes_of(
+            dataclasses.replace(
+                QUANTIZED, lows=QUANTIZED.lows.double(), highs=QUANTIZED.highs.double(), lengths=(2, 4, 1)
+            )
+        ),
+        "levels": bytes_of(LEVELS),
+        "levels by count": bytes_of(dataclasses.replace(LEVELS, entropy=True)),
+        "levels uneven": bytes_of(dataclasses.replace(LEVELS, scales=scales.bfloat16(), lengths=(2, 4, 1), steps=2)),
+        "powers of two": bytes_of(ShortFloats(values=torch.tensor([1.0, -0.5, 0.0]), mantissa_bits=0, first=7)),
+        "short floats": bytes_of(ShortFloats(values=values, mantissa_bits=3)),
+        "short float64": bytes_of(ShortFloats(values=values.double(), mantissa_bits=22, first=1)),
+        "kept values": bytes_of(KeptValues(values=values[:4], count=5, key=KEY, threshold=1 << 31, first=2)),
+        "kept float64": bytes_of(KeptValues(values=values.double(), count=5, key=1, threshold=1 << 32)),
+        "no value kept": bytes_of(KeptValues(values=values[:0], count=5, key=KEY, threshold=1)),
         "vote change": bytes_of(VoteChange(added=indices, dropped=places, count=30, listed=9, first=4)),
         "vote change by gaps": bytes_of(VoteChange(added=indices, dropped=places, count=15, listed=8, code="rice")),
     }

@@ -111,7 +111,7 @@ def two_points() -> Iterator[laconic.Algorithm]:
         def serve(self, hub: laconic.Server, inbox: laconic.Inbox) -> Packet:
             return dense(inbox.mean())
 
-        def paper_bits(self, d: int, layers: tuple[int, ...] = ()) -> tuple[float, float]:
+        def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
             return 32.0 * d, 32.0 * d
 
     try:

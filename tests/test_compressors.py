@@ -32,6 +32,11 @@ SETTINGS = {
         {"density": 0.3, "code": "rice"},
         {"density": 1.0, "blocks": "vector", "code": "entropy"},
     ],
+    "quantized": [{"bits": 1, "blocks": "layer", "entropy": True}, {"bits": 3, "scaling": "l2", "blocks": "7"}],
+    "qsgd": [{"levels": 255, "blocks": "layer", "entropy": True}],
+    "ternary": [{"blocks": "1", "entropy": True}],
+    "clipped": [{"mantissa_bits": 0}, {"mantissa_bits": 22}],
+    "sparsified": [{"keep": 0.3}, {"keep": 1.0}],
 }
 EVERY = [cls(**chosen) for name, cls in COMPRESSORS.items() for chosen in ({}, *SETTINGS.get(name, ()))]
 
@@ -133,13 +138,25 @@ def test_a_compressed_slice_is_the_slice_of_the_compressed_whole(compressor, nam
 
 @pytest.mark.parametrize("compressor", [c for c in EVERY if c.unbiased], ids=str)
 @every_vector
-@every_dtype
-def test_the_mean_over_keys_is_the_vector(compressor, name, dtype):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_over_keys_the_mean_is_the_vector_and_the_variance_the_one_on_paper(compressor, name, dtype):
     vector = vector_of(name, dtype)
-    n_keys = 400
-    drawn = torch.stack([compressor(vector, key=key).dense().double() for key in range(n_keys)])
-    allowed = 6 * drawn.std(0) / n_keys**0.5 + 1e-15 * vector.double().abs()
-    assert bool(((drawn.mean(0) - vector.double()).abs() <= allowed).all())
+    layers = layers_of(len(vector))
+    n_keys = 100
+    drawn = torch.stack([compressor(vector, layers=layers, key=key).dense().double() for key in range(n_keys)])
+    errors = drawn - vector.double()
+    variances = compressor.variances(vector, layers)
+    rounding = 2e-7 * vector.double().abs()
+    seldom = 10 * float(errors.abs().max()) / n_keys  # what was drawn in none of the keys, or in one by chance
+    assert bool((errors.mean(0).abs() <= 6 * (variances / n_keys).sqrt() + seldom + rounding).all())
+    totals = errors.square().sum(1)
+    allowed = 6 * float(totals.std()) / n_keys**0.5 + squared(rounding)
+    assert float(totals.mean()) == pytest.approx(float(variances.sum()), abs=allowed)
+
+
+@pytest.mark.parametrize("compressor", [c for c in EVERY if not c.unbiased], ids=str)
+def test_no_variance_is_promised_where_the_mean_is_not_the_vector(compressor):
+    assert compressor.variances(VECTORS["normal"]) is None
 
 
 @every

@@ -19,17 +19,9 @@ from laconic.algorithms.sgd_server import GlobalReplica
 from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
 from laconic.compressors import DenseValues, Identity, ScaledSign, Sign
 from laconic.skipping import Coins, Never
-from trajectories import LossyRun, Problem, Run, assert_same, linear, normal, quadratic
+from trajectories import LossyRun, Problem, Run, assert_same, linear, normal, quadratic, steady, wavy
 
 LAYERS = (20, 1, 16)
-
-
-def steady(t):
-    return 0.05
-
-
-def wavy(t):
-    return 0.05 * (1 + 0.8 * math.sin(2.3 * t))
 
 
 def mean(vectors):

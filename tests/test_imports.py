@@ -10,8 +10,8 @@ import laconic
 ROOT = Path(laconic.__file__).parent
 
 LOW = {"kernels", "clock", "quantities", "keys", "knobs"}
-WIRE = LOW | {"wire", "network", "schedules"}
-CONTRACT = WIRE | {"compressors", "memory", "contract", "skipping", "laziness"}
+WIRE = LOW | {"wire", "network", "schedules", "async_timing", "compute_times", "staleness"}
+CONTRACT = WIRE | {"compressors", "memory", "topology", "contract", "skipping", "laziness", "faults"}
 DRIVERS = CONTRACT | {"drivers"}
 USER = DRIVERS | {"algorithms", "flat", "rates", "traffic", "saving", "optimizer", "simulation"} | {
     "evaluation", "local_steps",
@@ -24,15 +24,22 @@ MAY_IMPORT = {
     "quantities": set(),
     "keys": set(),
     "knobs": set(),
-    "network": {"clock"},
-    "schedules": {"network"},
+    "topology": {"knobs"},
+    "network": {"clock", "keys"},
+    "compute_times": {"keys"},
+    "schedules": {"network", "kernels"},
+    "staleness": set(),
+    "async_timing": {"network", "schedules", "staleness"},
     "wire": {"kernels"},
     "memory": {"wire"},
     "compressors": {"wire", "kernels", "knobs"},
-    "contract": {"wire", "memory", "keys", "knobs"},
+    "contract": {"wire", "memory", "topology", "staleness", "keys", "knobs"},
     "skipping": {"contract", "knobs"},
     "laziness": {"contract", "kernels", "knobs"},
-    "algorithms": {"contract", "compressors", "memory", "wire", "knobs", "kernels", "skipping", "laziness"},
+    "algorithms": {
+        "contract", "compressors", "memory", "topology", "staleness", "wire", "knobs", "kernels", "skipping", "laziness",
+    },
+    "faults": {"contract", "keys", "knobs"},
     "drivers": CONTRACT,
     "flat": set(),
     "rates": {"contract"},
@@ -51,7 +58,10 @@ MAY_IMPORT = {
 }
 
 # An algorithm knows nothing of drivers, clocks, networks or processes; nor does anything that it is made of.
-NO_IO = ("algorithms", "contract", "compressors", "memory", "skipping", "laziness", "knobs", "keys", "kernels")
+NO_IO = (
+    "algorithms", "contract", "compressors", "memory", "topology", "staleness", "skipping", "laziness", "knobs", "keys",
+    "kernels",
+)  # fmt: skip
 IO = ("torch.distributed", "socket", "time", "multiprocessing", "subprocess", "random", "os")
 
 

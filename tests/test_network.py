@@ -1,16 +1,17 @@
-"""Links and ports, against Liu and Zhang, section 1.3: its example, the asynchronous server, any traffic."""
+"""Links and ports, against Liu and Zhang, section 1.3: its example, jitter and losses, any traffic."""
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from laconic.clock import Clock
-from laconic.network import Link, Network
+from laconic.network import LONGEST_NS, Link, Network
 
 S = 1_000_000_000  # nanoseconds in a time unit of the paper, here 1 s
 MB = 1_000_000
@@ -62,59 +63,6 @@ def test_example_1_3_1_as_its_table_prints_it_would_take_13_and_8_units():
     assert example_1_3_1(MB // 2, third_receiver=1)[-1] == (9 * S, 13 * S)
 
 
-# The asynchronous parameter server of section 4.1: pull, compute, push, for ever. The server is the last node.
-
-
-def asynchronous(latency_s, transfer_s, compute_s, n_updates):
-    """(time in s, worker, staleness) of each update; one worker for each entry of `compute_s`."""
-    n_workers = server = len(compute_s)
-    network = Network(n_workers + 1, Link(bytes_per_s=MB / transfer_s, latency_s=latency_s))
-    clock, updates, base = network.clock, [], {}
-
-    def pull(worker):
-        def snapshot():
-            base[worker] = len(updates)
-
-        start_ns = max(clock.now_ns, network.free_at(server).send_ns, network.free_at(worker).receive_ns)
-        clock.at(start_ns, snapshot)
-        network.send(server, worker, MB, lambda: clock.after(compute_s[worker] * S, lambda: push(worker)))
-
-    def push(worker):
-        network.send(worker, server, MB, lambda: update(worker))
-
-    def update(worker):
-        if len(updates) < n_updates:
-            updates.append((clock.now_ns / S, worker, len(updates) - base[worker]))
-            pull(worker)
-
-    for worker in range(n_workers):
-        pull(worker)
-    clock.run()
-    return updates
-
-
-def test_one_asynchronous_worker_is_never_stale():
-    assert asynchronous(1.0, 2, [4], 4) == [(10, 0, 0), (20, 0, 0), (30, 0, 0), (40, 0, 0)]
-
-
-def test_three_equal_asynchronous_workers_settle_at_staleness_two():
-    updates = asynchronous(1.0, 2, [4, 4, 4], 12)
-    assert [time for time, _, _ in updates] == [10, 13, 16, 20, 23, 26, 30, 33, 36, 40, 43, 46]
-    assert [staleness for _, _, staleness in updates] == [0, 1] + [2] * 10
-
-
-def test_a_slow_worker_of_three_is_five_updates_stale():
-    expected = [(10, 0, 0), (13, 1, 1), (20, 0, 1), (23, 1, 1), (30, 0, 1), (33, 2, 5)]
-    expected += [(36, 1, 2), (40, 0, 2), (46, 1, 1), (50, 0, 1), (56, 1, 1), (59, 2, 5)]
-    assert asynchronous(1.0, 2, [4, 4, 20], 12) == expected
-
-
-def test_four_asynchronous_workers_saturate_the_server():
-    updates = asynchronous(1.5, 5, [10] * 4, 12)
-    assert [time for time, _, _ in updates] == [23 + 6.5 * place for place in range(12)]
-    assert [staleness for _, _, staleness in updates] == [0, 1, 2] + [3] * 9
-
-
 # Links.
 
 
@@ -157,10 +105,17 @@ def test_a_rate_that_is_not_above_zero_is_refused(bytes_per_s):
         Link(bytes_per_s=bytes_per_s)
 
 
-@pytest.mark.parametrize("latency_s", [-0.1, math.inf, math.nan])
-def test_a_latency_that_is_negative_or_not_finite_is_refused(latency_s):
-    with pytest.raises(ValueError, match=rf"Link: latency_s={latency_s} must be at least 0 and finite"):
-        Link(latency_s=latency_s)
+@pytest.mark.parametrize("name", ["latency_s", "jitter_s", "retransmit_s"])
+@pytest.mark.parametrize("seconds", [-0.1, math.inf, math.nan])
+def test_a_time_that_is_negative_or_not_finite_is_refused(name, seconds):
+    with pytest.raises(ValueError, match=rf"Link: {name}={seconds} must be at least 0 and finite"):
+        Link(**{name: seconds})
+
+
+@pytest.mark.parametrize("loss", [-0.1, 1.0, math.nan])
+def test_a_loss_outside_its_range_is_refused(loss):
+    with pytest.raises(ValueError, match=rf"Link: loss={loss} must be in \[0, 1\)"):
+        Link(loss=loss)
 
 
 def test_a_misspelt_link_setting_is_refused():
@@ -203,7 +158,7 @@ def test_a_message_that_waits_holds_back_later_ones_of_its_sender():
 def test_a_message_to_oneself_takes_no_time_and_no_port():
     network = Network(2, Link(bytes_per_s=1e9, latency_s=1.0))
     assert deliver(network, [(5, 0, 0, 10)]) == [(5, 5)]
-    assert network.free_at(0) == (0, 0)
+    assert network.free_at(0) == (0, 0, 0)
 
 
 def test_even_a_message_to_oneself_arrives_only_after_send_has_returned():
@@ -217,7 +172,7 @@ def test_even_a_message_to_oneself_arrives_only_after_send_has_returned():
 def test_free_at_tells_when_each_port_is_done():
     network = Network(2, BYTE_A_NS)
     network.send(0, 1, 10, lambda: None)
-    assert network.free_at(0) == (10, 0)
+    assert network.free_at(0) == (10, 0, 0)
     assert network.free_at(1).receive_ns == 10
     assert network.free_at(1).send_ns == 0
 
@@ -259,12 +214,101 @@ def test_a_refused_message_occupies_nothing():
     with pytest.raises(ValueError, match="n_bytes=-1 must be at least 0"):
         network.send(0, 1, -1, lambda: seen.append("arrived"))
     network.clock.run()
-    assert network.free_at(0) == network.free_at(1) == (0, 0)
+    assert network.free_at(0) == network.free_at(1) == (0, 0, 0)
     assert seen == []
+
+
+# Computations.
+
+
+def test_a_node_computes_one_thing_at_a_time_while_it_sends():
+    network, seen = Network(2, BYTE_A_NS), []
+    network.compute(0, 10, lambda: seen.append(("first", network.clock.now_ns)))
+    network.compute(0, 5, lambda: seen.append(("second", network.clock.now_ns)))
+    network.compute(1, 7, lambda: seen.append(("other", network.clock.now_ns)))
+    network.send(0, 1, 3, lambda: seen.append(("message", network.clock.now_ns)))
+    assert network.free_at(0) == (3, 0, 15)
+    network.clock.run()
+    assert seen == [("message", 3), ("other", 7), ("first", 10), ("second", 15)]
+
+
+def test_a_negative_computation_or_one_of_nobody_is_refused():
+    network = Network(2)
+    with pytest.raises(ValueError, match="duration_ns=-1 must be at least 0"):
+        network.compute(0, -1, lambda: None)
+    with pytest.raises(ValueError, match="node=2 must be between 0 and 1"):
+        network.compute(2, 1, lambda: None)
+
+
+# Jitter and losses.
+
+
+def durations(link, n_messages, seed=0, sender=0, receiver=1, others=()):
+    """How long each of some messages from one node to another takes, with others' traffic in between."""
+    network, taken = Network(4, link, seed=seed), []
+    for _ in range(n_messages):
+        for pair in others:
+            network.send(*pair, 50, lambda: None)
+        start_ns = network.next_start_ns(sender, receiver)
+        network.send(sender, receiver, 100, lambda: None)
+        taken.append(network.free_at(sender).send_ns - start_ns)
+    return taken
+
+
+JITTERY = Link(bytes_per_s=1e9, latency_s=1e-6, jitter_s=1e-5)
+LOSSY = Link(bytes_per_s=1e9, latency_s=1e-6, loss=0.5, retransmit_s=3e-6)
+
+
+def test_the_draws_of_one_seed_never_change():
+    assert durations(JITTERY, 4) == [2823, 6834, 6920, 6136]
+    assert durations(LOSSY, 8) == [1100, 1100, 1100, 5200, 5200, 1100, 5200, 1100]
+
+
+def test_jitter_adds_less_than_its_bound_and_half_of_it_on_average():
+    added = [taken - 1100 for taken in durations(JITTERY, 2000)]
+    assert 0 <= min(added) < 100
+    assert 9_900 < max(added) < 10_000
+    assert abs(sum(added) / 2000 - 5_000) < 5 * 10_000 / math.sqrt(12 * 2000)
+
+
+def test_a_lost_message_costs_the_time_until_that_is_noticed_and_another_message():
+    once_ns, again_ns = 1_100, 1_100 + 3_000
+    n_lost = [divmod(taken - once_ns, again_ns) for taken in durations(LOSSY, 2000)]
+    assert all(rest == 0 for _, rest in n_lost)
+    counts = [number for number, _ in n_lost]
+    for number in range(4):  # geometric: half of the messages are lost, half of those again, ...
+        share = sum(count >= number for count in counts) / 2000
+        assert abs(share - 0.5**number) < 5 * math.sqrt(0.25 / 2000)
+
+
+def test_without_a_time_of_its_own_a_loss_is_noticed_after_two_latencies_and_a_millisecond_at_least():
+    for latency_s, noticed_ns in ((0.1, 200_000_000), (1e-6, 1_000_000)):
+        link = Link(latency_s=latency_s, loss=0.5)
+        once_ns = link.duration_ns(100)
+        longer = {taken for taken in durations(link, 50) if taken > once_ns}
+        assert min(longer) == 2 * once_ns + noticed_ns
+
+
+@pytest.mark.parametrize("link", [JITTERY, LOSSY])
+def test_a_draw_depends_on_seed_sender_receiver_and_number_alone(link):
+    plain = durations(link, 30)
+    assert durations(link, 30) == plain
+    assert durations(link, 30, others=((2, 3), (1, 2), (3, 0), (0, 3))) == plain
+    assert all(durations(link, 30, **other) != plain for other in ({"seed": 1}, {"sender": 2}, {"receiver": 2}))
+
+
+def test_no_loss_and_no_jitter_is_the_plain_link():
+    assert durations(Link(bytes_per_s=1e9, latency_s=1e-6, retransmit_s=1.0), 3, seed=9) == [1_100] * 3
+
+
+def test_between_two_links_the_larger_jitter_and_loss_count():
+    network = Network(2, Link(jitter_s=0.1, loss=0.2), links={1: Link(jitter_s=0.2, loss=0.1, retransmit_s=0.5)})
+    assert network.link_between(0, 1) == Link(jitter_s=0.2, loss=0.2, retransmit_s=0.5)
 
 
 # Any traffic.
 
+NONE = np.array([], dtype=np.int64)
 NODES = st.integers(0, 3)
 REQUESTS = st.lists(st.tuples(st.integers(0, 50), NODES, NODES, st.integers(0, 20)), max_size=25)
 
@@ -294,3 +338,24 @@ def test_scheduling_the_requests_in_another_order_changes_nothing_but_ties(reque
     shuffled = random.sample(requests, len(requests))
     spans = dict(zip(requests, deliver(Network(4, link), requests), strict=True))
     assert dict(zip(shuffled, deliver(Network(4, link), shuffled), strict=True)) == spans
+
+
+@given(
+    st.lists(st.tuples(NODES, NODES, st.integers(0, 10**13)), max_size=20),
+    st.lists(
+        st.builds(
+            Link,
+            bytes_per_s=st.sampled_from([math.inf, 1e9, 125e6, 0.3, 1e6 / 3]) | st.floats(1e-3, 1e12),
+            latency_s=st.sampled_from([0.0, 0.1, 1e-9]) | st.floats(0, 10),
+        ),
+        min_size=4,
+        max_size=4,
+    ),
+)
+def test_many_durations_at_once_are_those_of_each_link_between(messages, links):
+    network = Network(4, links=dict(enumerate(links)))
+    columns = (np.array(column, dtype=np.int64) for column in zip(*messages, strict=True)) if messages else [NONE] * 3
+    found = network.durations_ns(*columns).tolist()
+    for (sender, receiver, n_bytes), duration_ns in zip(messages, found, strict=True):
+        alone_ns = 0 if sender == receiver else network.link_between(sender, receiver).duration_ns(n_bytes)
+        assert duration_ns == min(alone_ns, LONGEST_NS)

@@ -3,6 +3,7 @@
 Letters: d parameters, n workers, t the round. State with number t is what there is before round t.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +23,16 @@ torch.set_num_threads(1)
 def normal(*shape: int, key: int) -> Tensor:
     """Standard normal numbers that depend on the key alone, float64."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(key >> 1), dtype=torch.float64)
+
+
+def steady(t: int) -> float:
+    """A learning rate."""
+    return 0.05
+
+
+def wavy(t: int) -> float:
+    """A learning rate that changes all the time."""
+    return 0.05 * (1 + 0.8 * math.sin(2.3 * t))
 
 
 @dataclass(frozen=True, kw_only=True)

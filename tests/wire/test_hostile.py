@@ -21,7 +21,9 @@ SAMPLES = samples()
 PACKETS = [name for name in SAMPLES if name not in ("skip", "void")]
 LIES = (0, 1, 2, 3, 7, 8, 9, 50, 51, 255, 256, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
 # how many u32 a body starts with; what takes eight bytes is two of them
-FIELDS = {"dense": 2, "signs": 5, "scaled signs": 4, "positions": 6, "sparse": 6, "vote change": 9, "fractional": 3}
+FIELDS = {"dense": 2, "signs": 5, "scaled signs": 4, "positions": 6, "sparse": 6, "vote change": 9, "fractional": 3} | {
+    "quantized": 5, "levels": 5, "short floats": 3, "kept values": 5,
+}  # fmt: skip
 
 
 def believed(data: bytes, most: int = MOST) -> Frame | None:
@@ -167,8 +169,8 @@ def test_a_table_of_lengths_must_add_up_and_be_needed(table, reason):
     [
         (0, 0, "version 0 of the format; this is a reader of version 1"),
         (0, 2, "version 2"),
-        (1, 0, "unknown packet kind 0; known: 3, 4, 5, 6, 7, 8, 9"),
-        (1, 10, "unknown packet kind 10"),
+        (1, 0, "unknown packet kind 0; known: 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"),
+        (1, 14, "unknown packet kind 14"),
         (1, 255, "unknown packet kind 255"),
         (2, 2, "role 2"),
         (6, 3, "value type 3"),
@@ -267,7 +269,7 @@ def test_a_promise_of_much_is_refused_without_room_for_it():
             data = patched(SAMPLES[name], HEAD_BYTES, "I", 0)
             for lie in (2**32 - 1, 2**31, 2**28):
                 assert believed(patched(data, HEAD_BYTES + 4, "I", lie), MOST) is None
-                if name != "kept signs" and name != "no sign kept":
+                if name not in ("kept signs", "no sign kept", "kept values", "no value kept"):
                     assert believed(patched(data, HEAD_BYTES + 4, "I", lie), 1 << 32) is None
             for lie in (2**31, 2**60):
                 assert believed(patched(data, 16, "Q", lie), 1 << 32) is None
@@ -289,7 +291,7 @@ def random_frame(rng: np.random.Generator) -> bytes:
     """A frame that gets as far as a body's reader: head and checksum are right, the body is noise or a damaged body."""
     n_noise = int(rng.integers(0, 169))
     if rng.random() < 0.3:
-        kind, value_type = int(rng.integers(1, 11)), int(rng.integers(0, 3))
+        kind, value_type = int(rng.integers(1, 15)), int(rng.integers(0, 3))
         start = struct.pack("<BBBBHBBIIQQ", 1, kind, 0, 0, 0, value_type, 0, 0, 0, 0, int(rng.integers(0, 99)))
         return with_body(start, rng.bytes(n_noise))
     data = bytearray(SAMPLES[PACKETS[int(rng.integers(len(PACKETS)))]])
@@ -311,5 +313,5 @@ def test_random_buffers_are_refused():
 def test_random_bodies_under_a_right_head_are_refused_or_hold_together():
     rng = np.random.default_rng(2025)
     kinds = [type(frame.packet) for _ in range(20_000) if (frame := believed(random_frame(rng))) is not None]
-    assert all(kinds.count(kind) > 200 for kind in KINDS.values())  # so the checks behind the last one were reached
+    assert all(kinds.count(kind) > 50 for kind in KINDS.values())  # so the checks behind the last one were reached
     assert len(kinds) < 10_000

@@ -4,8 +4,8 @@ Liu, Zhang: Distributed Learning Systems with First-Order Methods, sections 5.1 
 mixing="difference": the low-precision form, Tang et al.: Communication Compression for Decentralized Training, 2018,
 and Bagua; mixing="choco": Koloskova, Stich, Jaggi: Decentralized Stochastic Optimization and Gossip Algorithms with
 Compressed Communication, ICML 2019.
-Paper -> here: W -> graph, x^(n) -> me.parameters, x^(n)_{t+1/2} -> half, the published copies x^_j -> me.memory["copy.j"],
-Q -> compressor, Choco's gamma -> consensus_rate.
+Paper -> here: W -> graph, x^(n) -> me.parameters, x^(n)_{t+1/2} -> half, the published copies x^_j ->
+me.memory["copy.j"], Q -> compressor, Choco's gamma -> consensus_rate.
 Differs: the local step is the inner optimizer's, and may be several. Published copies start at the first parameters,
 which all workers share, and not at zero.
 """
@@ -45,8 +45,8 @@ class DSGD(Algorithm):
         super().__post_init__()
         if self.mixing == "models" and type(self.compressor) is not Identity:
             raise ValueError(
-                f"{self.name}: compressor={self.compressor.name} goes with mixing=difference or mixing=choco; errors of "
-                "compressed models would add up"
+                f"{self.name}: compressor={self.compressor.name} goes with mixing=difference or mixing=choco; errors "
+                "of compressed models would add up"
             )
         if self.mixing != "models" and self.graph == "shift-one":
             raise ValueError(
@@ -80,8 +80,9 @@ class DSGD(Algorithm):
     def _copies(self, me: Worker) -> dict[int, Tensor]:
         """What this worker and its neighbours have published, each (d,)."""
         ranks = (me.rank, *self.peers(me.rank, me.n_workers, me.round, 0))
-        names = {rank: f"copy.{rank}" for rank in ranks}
-        return {rank: me.memory[name] if name in me.memory else me.parameters for rank, name in names.items()}
+        if f"copy.{me.rank}" not in me.memory:
+            return dict.fromkeys(ranks, me.parameters)
+        return {rank: me.memory[f"copy.{rank}"] for rank in ranks}
 
     def _publish(self, me: Worker, copies: dict[int, Tensor], changes: dict[int, Tensor]) -> None:
         for rank, copy in copies.items():

@@ -45,7 +45,7 @@ class LASG(Lazy):
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)
         news = self._news(me) if self.rule == "wk1" else None
-        if self.must_send(me):
+        if threshold == 0 or self.must_send(me):
             skip = False
         elif news is not None:
             skip = small_against(news - me.memory["told"], threshold)

@@ -48,9 +48,9 @@ class SASG(Selection, Lazy):
 
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)
-        skip = not self.must_send(me) and small_against(
-            me.gradient - me.gradient_at(me.memory["there"]), threshold
-        )  # (5)
+        skip = False
+        if threshold > 0 and not self.must_send(me):
+            skip = small_against(me.gradient - me.gradient_at(me.memory["there"]), threshold)  # (5)
         if skip:
             reply = yield None
             self.note(me, uploaded=False)

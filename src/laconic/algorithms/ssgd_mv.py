@@ -17,6 +17,7 @@ from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import dense
 from laconic.contract import ContractError, Exchange, Inbox, Reply, Server, Step, Worker, algorithm
 from laconic.kernels import plain, top_k
+from laconic.kernels.plain import all_finite
 from laconic.knobs import knob
 from laconic.wire import Packet, Positions, paper_position_bits
 
@@ -41,7 +42,10 @@ class SSGDMV(SSGDTopK):
         if self.dense_in(me.round):
             return (yield dense(me.change)).dense()
         wish = me.change + me.memory["debt"]  # line 9
-        reply = yield self.positions(self.votes(me, wish), me.count)
+        votes = self.votes(me, wish)
+        if not all_finite(wish[votes]):
+            yield dense(wish)  # the sum overflowed: calls the round off, where a list of positions would not
+        reply = yield self.positions(votes, me.count)
         return (yield from self.send_values(me, wish, reply))
 
     def votes(self, me: Worker, wish: Tensor) -> Tensor:

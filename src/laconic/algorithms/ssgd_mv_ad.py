@@ -18,6 +18,7 @@ from laconic.algorithms.ssgd_mv import SSGDMV, indices_of
 from laconic.compressors import dense, entries_of
 from laconic.contract import ContractError, Inbox, Server, Step, Worker, algorithm
 from laconic.kernels import top_k
+from laconic.kernels.plain import all_finite
 from laconic.knobs import knob
 from laconic.wire import Packet, Positions, VoteChange, paper_position_bits
 
@@ -41,19 +42,22 @@ class SSGDMVAD(SSGDMV):
         if self.dense_in(me.round):
             return (yield dense(me.change)).dense()
         wish = me.change + me.memory["debt"]
+        best = self.votes(me, wish)
+        if not all_finite(wish[best]):
+            yield dense(wish)  # as in SSGD-MV
         if "votes" in me.memory:
-            listed, change = self._revised(me, wish)
+            listed, change = self._revised(me, wish, best)
             reply = yield change
         else:
-            listed = self.votes(me, wish)
+            listed = best
             reply = yield self.positions(listed, me.count)
         if reply.heard:
             me.memory["votes"] = listed
         return (yield from self.send_values(me, wish, reply))
 
-    def _revised(self, me: Worker, wish: Tensor) -> tuple[Tensor, VoteChange]:
+    def _revised(self, me: Worker, wish: Tensor, best: Tensor) -> tuple[Tensor, VoteChange]:
         """The new list, (K,) int64 ascending, and how it differs from the last one (lines 10-15)."""
-        old, best = me.memory["votes"], self.votes(me, wish)
+        old = me.memory["votes"]
         entering = best[~torch.isin(best, old, assume_unique=True)]
         leaving = (~torch.isin(old, best, assume_unique=True)).nonzero().flatten()  # places in the list
         swaps = min(self.swaps(me.count), entering.numel())

@@ -20,6 +20,7 @@ from laconic.kernels import top_k
 from laconic.knobs import knob
 from laconic.wire import POSITION_CODES, Dense, Fractional, Packet, Sparse, paper_position_bits
 
+
 @algorithm("ssgd-topk")
 @dataclass(frozen=True, kw_only=True)
 class SSGDTopK(Algorithm):

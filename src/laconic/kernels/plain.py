@@ -97,7 +97,7 @@ def all_finite(vector: Tensor) -> bool:
 
     A sum of squares cannot cancel them; where it overflows of itself, every entry is looked at.
     """
-    if vector.dtype in (torch.float32, torch.float64) and bool(torch.isfinite(torch.dot(vector, vector))):
+    if vector.dtype in (torch.float32, torch.float64) and math.isfinite(float(torch.dot(vector, vector))):
         return True
     return bool(torch.isfinite(vector).all())
 

@@ -1,0 +1,22 @@
+"""A meter that keeps what it counts."""
+
+from laconic.wire import Meter
+
+
+class Ledger(Meter):
+    """Every frame, with what the paper charges for it and whether a flag bit came on top."""
+
+    def __init__(self):
+        super().__init__()
+        self.frames = {"up": [], "down": []}
+
+    def frame(self, direction, frame, n_bytes, *, paper_bits, flag_bit, **facts):
+        self.frames[direction].append((frame, paper_bits, flag_bit))
+        super().frame(direction, frame, n_bytes, paper_bits=paper_bits, flag_bit=flag_bit, **facts)
+
+
+def with_ledgers(run):
+    """The run, with a ledger at every worker."""
+    for worker in run.sim.workers:
+        worker.meter = Ledger()
+    return run

@@ -1,0 +1,142 @@
+"""The rules of quantized values, levels, short floats and kept values; what all kinds share is in test_frames.py."""
+
+import dataclasses
+import struct
+
+import pytest
+import torch
+
+from laconic.wire import HEAD_BYTES, KeptValues, Quantized, ShortFloats, WireError, decode
+from laconic.wire.codec import most_body_bytes
+from packets import KEY, LEVELS, QUANTIZED, bytes_of, flipped, patched, resealed
+
+POWERS = ShortFloats(values=torch.tensor([1.0, -0.5, 0.0]), mantissa_bits=0, first=7)
+SHORT = ShortFloats(values=torch.tensor([1.5, -2.75]), mantissa_bits=2)
+KEPT = KeptValues(values=torch.tensor([1.5, -2.0, 3.0, 0.25]), count=5, key=KEY, threshold=1 << 31, first=2)
+
+
+def test_quantized_codes_follow_the_ends_of_their_blocks():
+    codes = sum(code << 3 * i for i, code in enumerate([0, 5, 7, 1, 2, 7, 3]))
+    fields = bytes.fromhex("04000000 07000000 03 00 0000 03000000 03000000")
+    ends = struct.pack("<6f", -1, 0, -3, 2.5, 0, 4)
+    assert bytes_of(QUANTIZED)[HEAD_BYTES:] == fields + ends + codes.to_bytes(3, "little")
+    assert decode(bytes_of(QUANTIZED), 11).packet.dense().tolist() == [-1, 1.5, 2.5, 0, 0, 0, 0]
+
+
+def test_levels_follow_the_scales_with_the_sign_on_top():
+    codes = sum(code << 3 * i for i, code in enumerate([0, 0b101, 0b010, 0b001, 0, 0b110, 0]))
+    fields = bytes.fromhex("06000000 07000000 0300 00 00 03000000 03000000")
+    assert bytes_of(LEVELS)[HEAD_BYTES:] == fields + struct.pack("<3f", 0.5, 2, 0) + codes.to_bytes(3, "little")
+    dense = decode(bytes_of(LEVELS), 13).packet.dense()
+    assert dense.tolist() == pytest.approx([0, -0.5 / 3, 1 / 3, 2 / 3, 0, -4 / 3, 0], rel=1e-7)
+
+
+def test_short_floats_are_exponents_with_their_sign_and_then_mantissas():
+    codes = 127 | (256 + 126) << 9
+    assert bytes_of(POWERS)[HEAD_BYTES:] == bytes.fromhex("07000000 03000000 00000000") + codes.to_bytes(4, "little")
+    codes, mantissas = 127 | (256 + 128) << 9, 0b10 | 0b01 << 2
+    assert bytes_of(SHORT)[HEAD_BYTES + 12 :] == codes.to_bytes(3, "little") + bytes([mantissas])
+    assert decode(bytes_of(SHORT), 2).packet.dense().tolist() == [1.5, -2.5]
+
+
+def test_kept_values_go_where_the_coin_keeps():
+    body = struct.pack("<IIQI", 2, 5, KEY, (1 << 31) - 1) + struct.pack("<4f", 1.5, -2, 3, 0.25)
+    assert bytes_of(KEPT)[HEAD_BYTES:] == body
+    assert decode(bytes_of(KEPT), 7).packet.dense().tolist() == [0, 1.5, -2, 3, 0.25]
+    assert KEPT.part(3, 5).dense().tolist() == [1.5, -2]
+
+
+@pytest.mark.parametrize(
+    ("packet", "paper", "payload", "overheads"),
+    [
+        (QUANTIZED, 21, 21 + 192, {"ends of ranges": 192}),
+        (LEVELS, 21 + 96, 21 + 96, {}),
+        (POWERS, 27, 27, {}),
+        (SHORT, 22, 22, {}),
+        (KEPT, 80, 128, {"mask drawn, not expected": 48}),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_the_payload_is_the_papers_bits_and_the_named_overheads(packet, paper, payload, overheads):
+    assert (packet.paper_bits, packet.payload_bits, packet.named_overheads) == (paper, payload, overheads)
+
+
+def test_float64_is_named_where_it_costs():
+    wide = {"scales": LEVELS.scales.double()}
+    assert dataclasses.replace(LEVELS, **wide).named_overheads == {"value type": 96}
+    ends = {"lows": QUANTIZED.lows.double(), "highs": QUANTIZED.highs.double()}
+    assert dataclasses.replace(QUANTIZED, **ends).named_overheads == {"ends of ranges": 384}
+    assert ShortFloats(values=SHORT.values.double(), mantissa_bits=2).named_overheads == {"value type": 6}
+    kept = dataclasses.replace(KEPT, values=KEPT.values.double())
+    assert kept.named_overheads == {"mask drawn, not expected": 48, "value type": 128}
+
+
+@pytest.mark.parametrize("packet", [QUANTIZED, LEVELS], ids=lambda packet: packet.name)
+def test_what_the_entropy_code_saves_is_named_and_exact(packet):
+    coded = dataclasses.replace(packet, entropy=True)
+    saved = coded.named_overheads["entropy code"]
+    assert coded.paper_bits == packet.paper_bits
+    assert coded.payload_bits == coded.paper_bits + sum(coded.named_overheads.values()) == packet.payload_bits + saved
+    assert torch.equal(coded.dense(), packet.dense())
+    with pytest.raises(AssertionError, match="separable"):
+        coded.part(packet.first, packet.first + 1)
+
+
+@pytest.mark.parametrize(
+    ("packet", "at", "kind", "value", "reason"),
+    [
+        (QUANTIZED, 8, "B", 0, "quantized: 0 bits a value"),
+        (QUANTIZED, 8, "B", 9, "quantized: 9 bits a value"),
+        (QUANTIZED, 9, "B", 2, "code 2"),
+        (QUANTIZED, 10, "H", 1, "reserved bytes 1"),
+        (QUANTIZED, 20, "I", 0x7FC00000, "an end of a range is inf or NaN"),
+        (QUANTIZED, 32, "I", 0x7F800000, "an end of a range is inf or NaN"),
+        (QUANTIZED, 36, "I", 0xBF800000, "a low end above its high end"),
+        (QUANTIZED, 16, "I", 2, "2 blocks of 3 for 7 coordinates"),
+        (LEVELS, 8, "H", 0, "levels: 0 levels"),
+        (LEVELS, 8, "H", 256, "levels: 256 levels"),
+        (LEVELS, 10, "B", 2, "code 2"),
+        (LEVELS, 11, "B", 1, "reserved byte 1"),
+        (LEVELS, 20, "I", 0xBF800000, "a scale is negative"),
+        (LEVELS, 32, "B", 0x2C, "a level above 3, or a zero with a minus sign"),
+        (POWERS, 8, "I", 23, "23 bits of mantissa"),
+        (POWERS, 12, "H", 0x00FF, "inf or NaN"),
+        (KEPT, 20, "I", 0x7FC00000, "inf or NaN among the values"),
+        (KEPT, 16, "I", (1 << 32) - 1, "its fields need 40"),
+    ],
+)
+def test_what_a_kind_does_not_allow_is_refused_by_name(packet, at, kind, value, reason):
+    with pytest.raises(WireError, match=reason):
+        decode(patched(bytes_of(packet), HEAD_BYTES + at, kind, value), 50)
+
+
+@pytest.mark.parametrize("packet", [QUANTIZED, LEVELS, POWERS, SHORT], ids=lambda packet: packet.name)
+def test_padding_that_is_not_zero_is_refused(packet):
+    data = bytes_of(packet)
+    with pytest.raises(WireError, match="padding"):
+        decode(resealed(flipped(data, 8 * len(data) - 1)), 50)
+
+
+def test_short_floats_have_no_type_of_sixteen_bits():
+    with pytest.raises(WireError, match=r"short floats: 0 bits of mantissa of torch\.bfloat16"):
+        decode(patched(bytes_of(POWERS), 6, "B", 2), 50)
+
+
+def test_knobs_are_finite_and_between_their_ends_whatever_these_are():
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        largest = torch.finfo(dtype).max
+        lows, highs = torch.tensor([[-largest, largest, -largest], [largest] * 3], dtype=dtype)
+        codes = torch.arange(256).repeat(3).to(torch.uint8)
+        dense = Quantized(codes=codes, lows=lows, highs=highs, lengths=(256,) * 3, bits=8).dense()
+        assert bool(torch.isfinite(dense).all())
+        assert dense[[0, 255]].tolist() == [-largest, largest]
+        assert bool((dense[:256].diff() > 0).all())
+        assert bool((dense[256:512] == largest).all())
+
+
+def test_a_block_for_every_coordinate_is_within_the_bound():
+    n = 100_000
+    ends = torch.zeros(n, dtype=torch.float64)
+    codes = torch.zeros(n, dtype=torch.uint8)
+    packet = Quantized(codes=codes, lows=ends, highs=ends, lengths=(1,) * n, bits=8)
+    assert 17 * n < len(bytes_of(packet)) - HEAD_BYTES <= most_body_bytes(n)
