@@ -46,14 +46,15 @@ MAY_IMPORT = {
     "traffic": {"wire"},
     "evaluation": set(),
     "local_steps": {"contract", "flat", "rates"},
-    "saving": {"memory", "flat", "optimizer"},  # optimizer: for its type alone
+    "saving": {"drivers", "memory", "flat", "optimizer"},  # optimizer: for its type alone
     "optimizer": USER,
     "simulation": USER,
     "plugins": set(),
     "lab": LAB,
     "benches": {"kernels", "wire", "compressors"},
-    "report": LAB | {"report"},
-    "cli": LAB | {"report", "benches", "cli"},
+    "planning": LAB | {"planning"},
+    "report": LAB | {"planning", "report"},
+    "cli": LAB | {"planning", "report", "benches", "cli"},
     "": USER,
 }
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.quantities import bandwidth, bytes_text, duration, seconds_text
+from laconic.quantities import bandwidth, bytes_text, duration, seconds_text, size
 
 
 @pytest.mark.parametrize(
@@ -179,3 +180,17 @@ def test_what_cannot_be_printed_is_refused_by_name(value):
         bytes_text(value)
     with pytest.raises(ValueError, match=rf"seconds_text: seconds={value} must be at least 0 and finite"):
         seconds_text(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("45MB", 45_000_000), (" 1.5 kB ", 1500), ("100 bytes", 100), ("1 byte", 1), ("0.001KB", 1), ("2GB", 2 * 10**9)],
+)
+def test_a_size_means_what_it_says(text, n_bytes):
+    assert size(text) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "45", "MB", "45MiB", "1Mbit", "1Mb", "1MB/s", "-1MB", "0B", "0.5 B", "nanB"])
+def test_what_is_no_size_is_refused_with_the_text(text):
+    with pytest.raises(ValueError, match=f"^size {re.escape(repr(text))} must be "):
+        size(text)

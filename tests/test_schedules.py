@@ -169,7 +169,7 @@ def test_a_ring_sums_every_partition_over_all_workers_and_hands_the_sum_to_all(n
 
 @given(st.integers(1, 20), st.integers(0, 1000))
 def test_every_sharded_worker_sends_all_but_its_own_partition_up_and_its_own_down(n, n_bytes):
-    messages, sizes = sharded(n, n_bytes), partition_bytes(n_bytes, n)
+    messages, sizes = list(sharded(n, n_bytes)), partition_bytes(n_bytes, n)
     for worker in range(n):
         sent = sum(message.n_bytes for message in messages if message.sender == worker)
         assert sent == (n_bytes - sizes[worker]) + (n - 1) * sizes[worker]

@@ -29,6 +29,11 @@ class Clock:
         """The current virtual time, in nanoseconds."""
         return self._now_ns
 
+    @property
+    def next_ns(self) -> int | None:
+        """When the next callback is due; None where nothing is."""
+        return self._due[0][0] if self._due else None
+
     def at(self, time_ns: int, callback: Callable[[], None]) -> None:
         """Run `callback` when the clock reads `time_ns`; callbacks due at one time run in order of creation.
 
@@ -72,13 +77,22 @@ class Clock:
                     "(the clock never goes back; use a new Clock to start again)"
                 )
         while self._due and (until_ns is None or self._due[0][0] <= until_ns):
-            time_ns, _, callback = heapq.heappop(self._due)
-            # The clock moves first: a callback due at 5 that reads the clock, or schedules by it, must see 5.
-            self._now_ns = time_ns
-            callback()
+            self.run_next()
         if until_ns is not None:
             # A callback may have run the clock further itself; time still never goes back.
             self._now_ns = max(self._now_ns, until_ns)
+
+    def run_next(self) -> None:
+        """Run the one callback that is due first.
+
+        Raises ValueError where nothing is due.
+        """
+        if not self._due:
+            raise ValueError("Clock.run_next: nothing is due (next_ns is None)")
+        time_ns, _, callback = heapq.heappop(self._due)
+        # The clock moves first: a callback due at 5 that reads the clock, or schedules by it, must see 5.
+        self._now_ns = time_ns
+        callback()
 
 
 def _whole_ns(name: str, value: int) -> int:

@@ -4,6 +4,7 @@ A method that evaluates twice must leave both as one evaluation would.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,21 +24,21 @@ class Surroundings:
     buffers: list[Tensor]
 
     @classmethod
-    def of(cls, model: torch.nn.Module) -> Self:
+    def of(cls, buffers: Sequence[Tensor]) -> Self:
         """A copy of them as they are."""
         gpus_in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         return cls(
             python=random.getstate(), numpy=np.random.get_state(), cpu=torch.get_rng_state(),
             gpus=torch.cuda.get_rng_state_all() if gpus_in_use else [],
-            buffers=[buffer.clone() for buffer in model.buffers()],
+            buffers=[buffer.clone() for buffer in buffers],
         )  # fmt: skip
 
-    def put_back(self, model: torch.nn.Module) -> None:
+    def put_back(self, buffers: Sequence[Tensor]) -> None:
         """Make everything as it was."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
         torch.set_rng_state(self.cpu)
         if self.gpus:
             torch.cuda.set_rng_state_all(self.gpus)
-        for buffer, kept in zip(model.buffers(), self.buffers, strict=True):
+        for buffer, kept in zip(buffers, self.buffers, strict=True):
             buffer.copy_(kept)

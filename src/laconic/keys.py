@@ -9,7 +9,7 @@ import struct
 from hashlib import blake2b
 from typing import Literal
 
-Role = Literal["worker", "server", "model", "data"]
+Role = Literal["worker", "server", "model", "data", "link"]
 
 KEY_BITS = 64
 

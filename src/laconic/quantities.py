@@ -16,6 +16,7 @@ _PER_SECOND = r"(?:/(?i:s|sec)|(?i:ps))?"
 # ASCII only, or "(?i:s)" would take the long s of old prints, which no table below knows.
 _BANDWIDTH = re.compile(_NUMBER + r"\s*(?P<prefix>[kKmMgGtT]?)(?P<unit>[bB]|(?i:bits?|bytes?))" + _PER_SECOND, re.ASCII)
 # The micro sign and the Greek mu look alike, and keyboards differ in which one they have.
+_SIZE = re.compile(_NUMBER + r"\s*(?P<prefix>[kKmMgGtT]?)(?:B|(?i:bytes?))", re.ASCII)
 _DURATION = re.compile(_NUMBER + r"\s*(?P<unit>(?i:ns|us|\u00b5s|\u03bcs|ms|s|min|h))", re.ASCII)
 
 _PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -60,6 +61,20 @@ def duration(text: str) -> float:
     unit = match["unit"].lower().replace("\u00b5", "u").replace("\u03bc", "u")
     number = _above_zero("duration", text, match["number"], "for none, leave the setting out")
     return float(number * _SECONDS[unit])
+
+
+def size(text: str) -> int:
+    """Whole bytes in `text`, such as "4MB", "1.5 kB" or "100 bytes".
+
+    Raises ValueError if `text` is something else, not above 0, or not a whole number of bytes.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f'size {text!r} must be a number and a unit: B, KB, MB, GB or TB (examples: "4MB", "100 B")')
+    n_bytes = _above_zero("size", text, match["number"], 'such as "1MB"') * _PREFIXES[match["prefix"].lower()]
+    if n_bytes.denominator != 1:
+        raise ValueError(f"size {text!r} must be a whole number of bytes")
+    return int(n_bytes)
 
 
 def bytes_text(n_bytes: float) -> str:

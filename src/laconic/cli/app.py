@@ -9,6 +9,7 @@ from rich.text import Text
 
 import laconic
 from laconic.cli.bench import bench
+from laconic.cli.plan import plan
 from laconic.cli.reproduce import reproduce
 from laconic.cli.show import list_algorithms, show
 from laconic.cli.timeline import timeline
@@ -54,6 +55,7 @@ app.command("show")(show)
 app.command("run")(run)
 app.command("compare")(compare)
 app.command("reproduce")(reproduce)
+app.command("plan")(plan)
 app.command("timeline")(timeline)
 app.add_typer(bench)
 

@@ -1,0 +1,164 @@
+"""`laconic timeline`: who sends, receives and computes when, drawn."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from laconic.knobs import near_misses
+from laconic.network import Link
+from laconic.quantities import bandwidth, duration, size
+from laconic.report.timeline import Timeline, in_letters
+from laconic.report.timeline_names import NAMED, Settings, draw_named, draw_schedule
+from laconic.schedules.files import read_schedule
+
+_ENDINGS = (".png", ".svg", ".html")
+T = TypeVar("T")
+
+
+def timeline(
+    name: Annotated[str | None, typer.Argument(help="A timeline of --list; without one, all are listed.")] = None,
+    workers: Annotated[int | None, typer.Option(help="How many, the server apart.")] = None,
+    latency: Annotated[str | None, typer.Option(metavar="TIME", help="Of each message; 0 for none.")] = None,
+    transfer: Annotated[str | None, typer.Option(metavar="TIME", help="Of the whole vector, latency apart.")] = None,
+    size_: Annotated[str | None, typer.Option("--size", metavar="BYTES", help="Of the vector, such as 45MB.")] = None,
+    bandwidth_: Annotated[
+        str | None, typer.Option("--bandwidth", metavar="RATE", help="Of each link, such as 100Mbit.")
+    ] = None,
+    compute: Annotated[
+        str | None, typer.Option(metavar="TIMES", help="Of a gradient, such as 50ms; or one for each, 4s,4s,20s.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Of training, where there is computing.")] = None,
+    schedule: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the messages of a JSON list in place of a named one.")
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Write it here: .png, .svg or .html. May be given often."),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the timelines.")] = False,
+) -> None:
+    """Draw who sends, receives and computes when, on the links that you describe."""
+    if list_ or (name is None and schedule is None):
+        _list()
+        return
+    _check_files(out or ())
+    asked = {
+        "--workers": workers, "--latency": latency, "--transfer": transfer, "--size": size_,
+        "--bandwidth": bandwidth_, "--compute": compute, "--rounds": rounds,
+    }  # fmt: skip
+    if schedule is None:
+        assert name is not None
+        drawn = draw_named(name, _settings(name, {key: value for key, value in asked.items() if value is not None}))
+    else:
+        if name is not None:
+            raise ValueError(f"give a name ({name}) or --schedule {schedule}, not both")
+        drawn = _of_file(schedule, {key: value for key, value in asked.items() if value is not None})
+    for path in out or ():
+        _write(drawn, path)
+        Console().print(f"wrote {path}", highlight=False, soft_wrap=True)
+    if not out:
+        console = Console()
+        console.print(in_letters(drawn, console.width), highlight=False)
+
+
+def _list() -> None:
+    listing = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("timeline", "what it shows", "source"):
+        listing.add_column(column, no_wrap=column == "timeline")
+    for name, named in NAMED.items():
+        listing.add_row(name, named.about, named.source)
+    console = Console()
+    console.print(listing)
+    console.print("Sources are sections and figures of Liu and Zhang, 2020. --schedule FILE draws any other.")
+
+
+def _settings(name: str, asked: dict[str, str | int]) -> Settings:
+    if name not in NAMED:
+        raise ValueError(f"timeline {name!r} is not known{near_misses(name, list(NAMED))}; --list names them all")
+    named = NAMED[name]
+    settings = named.settings
+    if named.fixed:
+        for option in ("--workers", "--compute", "--rounds"):
+            if option in asked:
+                raise ValueError(f"{option}: {name} is one example with {settings.workers} machines; leave it out")
+    if "--transfer" in asked and "--bandwidth" in asked:
+        raise ValueError("--transfer and --bandwidth say the same thing twice; give one of them")
+    workers = int(asked.get("--workers", settings.workers))
+    n_rounds = int(asked.get("--rounds", settings.rounds))
+    for option, number in (("--workers", workers), ("--rounds", n_rounds)):
+        if number < 1:
+            raise ValueError(f"{option} {number} must be at least 1")
+    n_bytes = _read("--size", asked, size, settings.n_bytes)
+    rate = _read("--bandwidth", asked, bandwidth, settings.bytes_per_s)
+    if "--transfer" in asked:
+        rate = n_bytes / _read("--transfer", asked, duration, 1.0)
+    elif "--bandwidth" not in asked and "--size" in asked:
+        raise ValueError("--size needs --bandwidth RATE or --transfer TIME beside it")
+    return replace(
+        settings,
+        workers=workers,
+        rounds=n_rounds,
+        n_bytes=n_bytes,
+        bytes_per_s=rate,
+        latency_s=_read("--latency", asked, _time, settings.latency_s),
+        compute_s=_compute(asked, settings, workers),
+    )
+
+
+def _compute(asked: dict[str, str | int], settings: Settings, workers: int) -> tuple[float, ...]:
+    times = _read("--compute", asked, lambda text: tuple(_time(one) for one in text.split(",")), settings.compute_s)
+    if len(times) > 1 and len(times) != workers:
+        if "--compute" not in asked:
+            raise ValueError(
+                f"--workers {workers}: this timeline's {len(times)} workers have times of their own; give --compute too"
+            )
+        raise ValueError(f"--compute has {len(times)} times; give one for all {workers} workers, or one for each")
+    return times
+
+
+def _of_file(path: Path, asked: dict[str, str | int]) -> Timeline:
+    for option in asked:
+        if option not in ("--latency", "--bandwidth"):
+            raise ValueError(f"{option}: a schedule of your own says that itself; leave it out")
+    if "--bandwidth" not in asked:
+        raise ValueError("--schedule needs --bandwidth RATE, such as 1Gbit")
+    rate, latency_s = _read("--bandwidth", asked, bandwidth, 1.0), _read("--latency", asked, _time, 0.0)
+    return draw_schedule(str(path), read_schedule(path), Link(bytes_per_s=rate, latency_s=latency_s))
+
+
+def _read(option: str, asked: dict[str, str | int], read: Callable[[str], T], default: T) -> T:
+    if option not in asked:
+        return default
+    try:
+        return read(str(asked[option]))
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+def _time(text: str) -> float:
+    return 0.0 if text.strip() in ("0", "0s", "0ms") else duration(text)
+
+
+def _check_files(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if path.suffix not in _ENDINGS:
+            raise ValueError(f"--out {path}: the ending says what is written, and must be one of {', '.join(_ENDINGS)}")
+        if not path.parent.is_dir():
+            raise ValueError(f"--out {path}: there is no folder {path.parent}; make it, or write elsewhere")
+
+
+def _write(drawn: Timeline, path: Path) -> None:
+    if path.suffix == ".html":
+        from laconic.report.timeline_page import timeline_page
+
+        path.write_text(timeline_page(drawn), encoding="utf-8")
+        return
+    from laconic.report.timeline_picture import draw_timeline  # here, since matplotlib takes a second and a half
+
+    draw_timeline(drawn, path)

@@ -1,0 +1,56 @@
+"""Step time over bandwidth, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from laconic.planning import Plan
+from laconic.quantities import seconds_text
+from laconic.report.plan import rate_text
+
+# Colors that stay apart for color-blind readers and in print (Okabe and Ito); black is plain all-reduce's.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLES = ("-", "--", "-.", ":")
+
+
+def draw_plan(plan: Plan, rates: Sequence[float], path: Path) -> None:
+    """Write a PNG: each method on its best topology at every bandwidth of `rates`, bytes per second, ascending."""
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    bits = [8 * rate for rate in rates]
+    methods = list(dict.fromkeys(choice.method for choice in plan.choices))
+    plain = [plan.plain.at(rate) for rate in rates]
+    axes.plot(bits, plain, color="black", linewidth=3, alpha=0.8, label="plain all-reduce", zorder=1)
+    for number, method in enumerate(methods):
+        choices = [choice for choice in plan.choices if choice.method == method]
+        best = [min(choice.at(rate) for choice in choices) for rate in rates]
+        style = _STYLES[number // len(_COLORS) % len(_STYLES)]
+        axes.plot(bits, best, color=_COLORS[number % len(_COLORS)], linestyle=style, linewidth=1.6, label=method)
+    here = 8 * plan.question.link.bytes_per_s
+    if bits[0] <= here <= bits[-1]:
+        axes.axvline(here, color="#888888", linewidth=1, linestyle=(0, (1, 2)))
+        label = f" {rate_text(plan.question.link.bytes_per_s)}"
+        axes.annotate(label, (here, 1), xycoords=("data", "axes fraction"), va="top", color="#555555", fontsize=9)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: rate_text(value / 8)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: seconds_text(value)))
+    axes.tick_params(labelsize=9)
+    axes.set_xlabel("bandwidth of each link")
+    axes.set_ylabel("time of one step")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlim(bits[0], bits[-1])
+    question = plan.question
+    axes.set_title(
+        f"{question.n_parameters:,} parameters, {question.n_workers} workers, latency "
+        f"{seconds_text(question.link.latency_s)}, gradient {seconds_text(question.compute_s)}; "
+        "each method on its best topology",
+        fontsize=10,
+    )
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,121 @@
+"""`laconic timeline`: the list, the letters, the files, and what it refuses."""
+
+import json
+
+import pytest
+
+from laconic.report.timeline_names import NAMED
+from terminal import laconic
+
+
+def test_the_list_names_every_timeline():
+    for ended in (laconic("timeline", "--list"), laconic("timeline")):
+        assert ended.code == 0
+        for name in NAMED:
+            assert name in ended.out
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_timeline_is_shown_in_letters(name):
+    ended = laconic("timeline", name)
+    assert ended.code == 0
+    assert "M1 send" in ended.out
+    assert "░" in ended.out
+
+
+def test_settings_of_one_s_own_reach_the_picture():
+    ended = laconic("timeline", "ring", "--workers", "8", "--size", "45MB", "--bandwidth", "1Gbit", "--latency", "1ms")
+    assert ended.code == 0
+    assert "8 workers, 45.0 MB, latency 1.00 ms, transfer 360 ms" in ended.out
+    assert "one exchange by the closed form: 644 ms" in ended.out
+    assert "M8 receive" in ended.out
+    free = laconic("timeline", "sync-server", "--latency", "0", "--transfer", "3s", "--compute", "4s", "--rounds", "1")
+    assert "one round by the closed form: 22 s, 3 gradients" in free.out
+    assert "░" not in free.out
+
+
+def test_files_are_written_by_their_endings(tmp_path):
+    files = [tmp_path / f"gossip{ending}" for ending in (".png", ".svg", ".html")]
+    ended = laconic("timeline", "gossip-ring", *(word for file in files for word in ("--out", str(file))))
+    assert ended.code == 0
+    assert [file.read_bytes()[:5] for file in files] == [b"\x89PNG\r", b"<?xml", b"<!DOC"]
+    assert "M1 send" not in ended.out
+
+
+def test_a_schedule_of_one_s_own_is_drawn(tmp_path):
+    file = tmp_path / "mine.json"
+    steps = [
+        {"node": 0, "compute_s": 1},
+        {"sender": 0, "receiver": 1, "n_bytes": 125_000_000, "after": [0]},
+        {"sender": 1, "receiver": 0, "n_bytes": 0, "at_s": 4.5},
+    ]
+    file.write_text(json.dumps(steps))
+    ended = laconic("timeline", "--schedule", str(file), "--bandwidth", "1Gbit", "--latency", "500ms")
+    assert ended.code == 0
+    assert "M1 compute" in ended.out
+    assert "5 s from the first request to the end" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rings",), "timeline 'rings' is not known; did you mean ring"),
+        (("ring", "--workers", "0"), "--workers 0 must be at least 1"),
+        (("ring", "--rounds", "0"), "--rounds 0 must be at least 1"),
+        (("ring", "--workers", "200"), "200 machines are more than can be read"),
+        (("ring", "--latency", "-1s"), "--latency: duration '-1s' must be above 0"),
+        (("ring", "--transfer", "fast"), "--transfer: duration 'fast' must be a number and a unit"),
+        (("ring", "--size", "1Mbit", "--bandwidth", "1Mbit"), "--size: size '1Mbit' must be a number and a unit"),
+        (("ring", "--size", "1MB"), "--size needs --bandwidth RATE or --transfer TIME"),
+        (("ring", "--transfer", "1s", "--bandwidth", "1Mbit"), "--transfer and --bandwidth say the same thing twice"),
+        (("ring", "--compute", "1s,2s"), "--compute has 2 times; give one for all 4 workers, or one for each"),
+        (("sync-server", "--workers", "4"), "this timeline's 3 workers have times of their own; give --compute too"),
+        (("example-1.3.1", "--workers", "4"), "--workers: example-1.3.1 is one example with 3 machines"),
+        (("ring", "--out", "ring.pdf"), "--out ring.pdf: the ending says what is written, and must be one of .png"),
+        (("ring", "--out", "/no/such/x.png"), "--out /no/such/x.png: there is no folder /no/such"),
+        (("ring", "--schedule", "x.json"), "give a name (ring) or --schedule x.json, not both"),
+        (("--schedule", "x.json"), "--schedule needs --bandwidth RATE"),
+        (("--schedule", "x.json", "--workers", "2"), "--workers: a schedule of your own says that itself"),
+        (("--schedule", "/no/such.json", "--bandwidth", "1Gbit"), "No such file"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_its_way_out(arguments, message):
+    ended = laconic("timeline", *arguments)
+    assert ended.code == 2
+    assert message in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("1" * 10_000, "is not JSON"),
+        ("\udcff", "is not text in UTF-8"),
+        ("[]", "a schedule is a JSON list with an entry or more"),
+        ('{"sender": 0}', "a schedule is a JSON list with an entry or more"),
+        ("[3]", "entry 0: has no fields; a message has sender, receiver and n_bytes"),
+        ('[{"sender": 0, "receiver": 1}]', "entry 0: has receiver, sender; a message has"),
+        ('[{"sender": 0, "receiver": 1, "n_bytes": 1, "size": 2}]', "entry 0: has n_bytes, receiver, sender, size"),
+        ('[{"sender": 0, "receiver": 1, "n_bytes": -1}]', "entry 0: n_bytes=-1 must be a whole number of at least 0"),
+        ('[{"sender": 0, "receiver": true, "n_bytes": 1}]', "entry 0: receiver=true must be a whole number"),
+        ('[{"sender": 0, "receiver": 1, "n_bytes": 1.5}]', "entry 0: n_bytes=1.5 must be a whole number"),
+        ('[{"sender": 0, "receiver": 1, "n_bytes": 1, "after": 0}]', "entry 0: after=0 must be a list of places"),
+        ('[{"sender": 0, "receiver": 1, "n_bytes": 1, "at_s": NaN}]', "entry 0: at_s=NaN must be seconds"),
+        ('[{"node": 0, "compute_s": "1s"}]', 'entry 0: compute_s="1s" must be seconds'),
+        ('[{"sender": 0, "receiver": 1, "n_bytes": 1, "after": [0]}]', "step 0 waits for itself"),
+        (
+            '[{"node": 0, "compute_s": 1, "after": [1]}, {"node": 0, "compute_s": 1, "after": [0]}]',
+            "2 steps wait for each other in a circle: 0 waits for 1 waits for 0",
+        ),
+        ('[{"sender": 0, "receiver": 1000000000000, "n_bytes": 1}]', "machines are more than can be read"),
+    ],
+)
+def test_a_bad_file_is_named_with_the_entry_at_fault(tmp_path, text, message):
+    file = tmp_path / "bad.json"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    ended = laconic("timeline", "--schedule", str(file), "--bandwidth", "1Gbit")
+    assert ended.code == 2
+    assert message in ended.err
+    assert "Traceback" not in ended.err
