@@ -1,7 +1,9 @@
 """laconic: train PyTorch models over slow, lossy and unreliable networks, with every byte counted."""
 
 from laconic import algorithms as _algorithms  # enters every algorithm of the folder
+from laconic.algorithms.asgd import ASGD
 from laconic.algorithms.compskip import CompSkip
+from laconic.algorithms.csgd import CSGD
 from laconic.algorithms.dist_ef import DistEFBlockwise
 from laconic.algorithms.dropsign import DropSign
 from laconic.algorithms.ec_sgd import ECSGD
@@ -17,10 +19,24 @@ from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
 from laconic.algorithms.ssgd_mv_rs import SSGDMVRS
 from laconic.algorithms.ssgd_topk import SSGDTopK
-from laconic.compressors import DenseValues, Fractional, Identity, ScaledSign, Sign, TopK
+from laconic.compressors import (
+    QSGD,
+    Clipped,
+    DenseValues,
+    Fractional,
+    Identity,
+    Natural,
+    Quantized,
+    ScaledSign,
+    Sign,
+    Sparsified,
+    Ternary,
+    TopK,
+)
 from laconic.contract import ALGORITHMS, Algorithm, ContractError, Inbox, Reply, Server, Step, Worker, algorithm
 from laconic.drivers.channel import PeerLostError
 from laconic.drivers.processes import SetupError
+from laconic.faults import FaultPlan
 from laconic.network import Link
 from laconic.optimizer import DistributedOptimizer, ReplicaError
 from laconic.simulation import Simulation
@@ -32,15 +48,19 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ALGORITHMS",
+    "ASGD",
+    "CSGD",
     "ECSGD",
     "LAG",
     "LASG",
+    "QSGD",
     "SASG",
     "SGD",
     "SSGDMV",
     "SSGDMVAD",
     "SSGDMVRS",
     "Algorithm",
+    "Clipped",
     "Coins",
     "CompSkip",
     "ContractError",
@@ -49,14 +69,17 @@ __all__ = [
     "DistEFBlockwise",
     "DistributedOptimizer",
     "DropSign",
+    "FaultPlan",
     "Fractional",
     "GlobalReplica",
     "Identity",
     "Inbox",
     "Link",
     "ModelAveraging",
+    "Natural",
     "Never",
     "PeerLostError",
+    "Quantized",
     "ReplicaError",
     "Reply",
     "SSGDTopK",
@@ -68,7 +91,9 @@ __all__ = [
     "Simulation",
     "SlowLink",
     "SparseSGD",
+    "Sparsified",
     "Step",
+    "Ternary",
     "TopK",
     "Traffic",
     "WireError",

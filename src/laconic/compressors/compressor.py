@@ -42,6 +42,13 @@ class Compressor(ABC):
         None when it promises none.
         """
 
+    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor | None:
+        """E (C(v)_i - v_i)^2 over keys for every entry of `vector` (d,), exactly: (d,) float64.
+
+        None where no formula is known; a compressor that is unbiased has one.
+        """
+        return None
+
     @abstractmethod
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         """What the papers' formula charges for d coordinates, in expectation."""

@@ -34,6 +34,9 @@ class Identity(Compressor):
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         return 1.0
 
+    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
+        return torch.zeros_like(vector, dtype=torch.float64)
+
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         return 32.0 * d
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from laconic.compressors.scaled_sign import block_lengths
+from laconic.compressors.blocks import block_lengths
 from laconic.kernels import top_k
 
 

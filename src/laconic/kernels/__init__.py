@@ -6,9 +6,9 @@ The functions here take the compiled one for a tensor on the CPU where numba can
 import torch
 from torch import Tensor
 
-from laconic.kernels import compiled, plain_fractional, plain_positions, plain_top_k
+from laconic.kernels import compiled, plain_fractional, plain_positions, plain_quantized, plain_symbols, plain_top_k
 from laconic.kernels.plain_fractional import level_dtype as level_dtype
-from laconic.kernels.plain_positions import Bytes, Numbers, Words
+from laconic.kernels.plain_positions import Bytes, Codes, Numbers, Words
 
 
 def _compiled_takes(vector: Tensor) -> bool:
@@ -89,6 +89,24 @@ def pop_gaps(words: Words, top: int, k: int, starts: Numbers, count: int) -> tup
     return plain_positions.pop_gaps(words, top, k, starts, count)
 
 
+def push_symbols(symbols: Codes, starts: Numbers) -> tuple[Words, int]:
+    """Symbols onto such a stack; see plain_symbols, as for the next."""
+    if compiled.available():
+        from laconic.kernels import cpu_symbols
+
+        return cpu_symbols.push_symbols(symbols, starts)
+    return plain_symbols.push_symbols(symbols, starts)
+
+
+def pop_symbols(words: Words, top: int, k: int, starts: Numbers) -> tuple[Codes, bool]:
+    """Symbols off such a stack, and whether it held them and nothing else."""
+    if compiled.available():
+        from laconic.kernels import cpu_symbols
+
+        return cpu_symbols.pop_symbols(words, top, k, starts)
+    return plain_symbols.pop_symbols(words, top, k, starts)
+
+
 def fractional_levels(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Levels of equal ratio for the magnitudes of `values`, 2**(bits-1) of them, and each level's mean magnitude.
 
@@ -123,3 +141,46 @@ def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
 
         return cpu_fractional.unpack_codes(packed, k, bits)
     return plain_fractional.unpack_codes(packed, k, bits)
+
+
+def quantize(
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, first: int, key: int
+) -> Tensor:
+    """Codes of values between the ends of their blocks, drawn at random; see plain_quantized, as for the three below.
+
+    The compiled and the plain version give the same bits.
+    """
+    if _compiled_takes(values):
+        from laconic.kernels import cpu_quantized
+
+        return cpu_quantized.quantize(values, lows, highs, lengths, bits, first, key)
+    return plain_quantized.quantize(values, lows, highs, lengths, bits, first, key)
+
+
+def dequantize(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
+    """The knobs that codes stand for."""
+    if _compiled_takes(codes) and lows.dtype != torch.bfloat16:
+        from laconic.kernels import cpu_quantized
+
+        return cpu_quantized.dequantize(codes, lows, highs, lengths, bits)
+    return plain_quantized.dequantize(codes, lows, highs, lengths, bits)
+
+
+def quantize_levels(
+    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
+) -> Tensor:
+    """Signed levels of values, drawn at random."""
+    if _compiled_takes(values):
+        from laconic.kernels import cpu_quantized
+
+        return cpu_quantized.quantize_levels(values, scales, lengths, steps, first, key)
+    return plain_quantized.quantize_levels(values, scales, lengths, steps, first, key)
+
+
+def levels_dense(levels: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
+    """The parts of a scale that levels stand for."""
+    if _compiled_takes(levels) and scales.dtype != torch.bfloat16:
+        from laconic.kernels import cpu_quantized
+
+        return cpu_quantized.levels_dense(levels, scales, lengths, steps)
+    return plain_quantized.levels_dense(levels, scales, lengths, steps)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
 Words = NDArray[np.uint32]
+Codes = NDArray[np.int32]
 
 SHARE_BITS = 14  # the shares of all gap classes add up to 2**14
 _SHARES = 1 << SHARE_BITS

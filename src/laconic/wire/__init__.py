@@ -4,11 +4,15 @@ from laconic.wire.codec import Frame, decode, encode
 from laconic.wire.dense import Dense
 from laconic.wire.fractional import Fractional
 from laconic.wire.head import HEAD_BYTES, Head, WireError
+from laconic.wire.kept_values import KeptValues
+from laconic.wire.levels import Levels
 from laconic.wire.meter import Count, Meter
 from laconic.wire.packet import Packet
 from laconic.wire.position_codes import POSITION_CODES, paper_position_bits
 from laconic.wire.positions import Positions
+from laconic.wire.quantized import Quantized
 from laconic.wire.scaled_signs import ScaledSigns
+from laconic.wire.short_floats import ShortFloats
 from laconic.wire.signs import Signs
 from laconic.wire.sparse import Sparse
 from laconic.wire.vote_change import VoteChange
@@ -21,10 +25,14 @@ __all__ = [
     "Fractional",
     "Frame",
     "Head",
+    "KeptValues",
+    "Levels",
     "Meter",
     "Packet",
     "Positions",
+    "Quantized",
     "ScaledSigns",
+    "ShortFloats",
     "Signs",
     "Sparse",
     "VoteChange",

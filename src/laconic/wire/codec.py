@@ -8,16 +8,24 @@ from torch import Tensor
 from laconic.wire.dense import Dense
 from laconic.wire.fractional import MOST_LEVELS, Fractional
 from laconic.wire.head import HEAD_BYTES, SKIP_KIND, VOID_KIND, Head, Opening, WireError, read_head, write_head
+from laconic.wire.kept_values import KeptValues
+from laconic.wire.levels import Levels
 from laconic.wire.packet import Packet, Piece
 from laconic.wire.positions import Positions
+from laconic.wire.quantized import Quantized
 from laconic.wire.scaled_signs import ScaledSigns
+from laconic.wire.short_floats import ShortFloats
 from laconic.wire.signs import Signs
 from laconic.wire.sparse import Sparse
 from laconic.wire.vote_change import VoteChange
 
 KINDS: dict[int, type[Packet]] = {
-    kind.kind: kind for kind in (Dense, Signs, ScaledSigns, Positions, Sparse, VoteChange, Fractional)
-}
+    kind.kind: kind
+    for kind in (
+        Dense, Signs, ScaledSigns, Positions, Sparse, VoteChange, Fractional,
+        Quantized, Levels, ShortFloats, KeptValues,
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +52,9 @@ def _byte_view(piece: Piece) -> Tensor:
 
 
 def most_body_bytes(most: int) -> int:
-    """No body about `most` coordinates is longer: float64 values, block lengths and scales, and the longest table of
-    level means, with room for fields."""
-    return 16 * most + 8 * MOST_LEVELS + 64
+    """No body about `most` coordinates is longer: codes of 9 bits and two float64 ends for each of them, and the
+    longest table of level means, with room for fields."""
+    return 18 * most + 8 * MOST_LEVELS + 64
 
 
 def encode(frame: Frame) -> Tensor:

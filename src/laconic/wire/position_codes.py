@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from laconic.kernels import pop_gaps, push_gaps, put_numbers, put_runs, take_numbers, take_runs
-from laconic.kernels.plain_positions import SHARE_BITS, Bytes, Numbers
+from laconic.kernels.plain_positions import SHARE_BITS, Bytes, Numbers, Words
 from laconic.wire.head import WireError
 
 _ONE = 1 << 64  # of the fixed-point numbers that shares are worked out in
@@ -176,22 +176,32 @@ def _decode_rice(data: Bytes, n_bits: int, k: int, count: int) -> Numbers:
 
 
 def _encode_entropy(where: Numbers, count: int) -> tuple[Bytes, int]:
-    words, top = push_gaps(where, class_starts(count, where.size))
-    top_bits = top.bit_length() - 1  # the leading one goes without saying
+    return stack_bytes(*push_gaps(where, class_starts(count, where.size)))
+
+
+def _decode_entropy(data: Bytes, n_bits: int, k: int, count: int) -> Numbers:
+    words, top = read_stack(data, n_bits)
+    where, whole = pop_gaps(words, top, k, class_starts(count, k), count)
+    if not whole:
+        raise WireError(f"a stream of {n_bits} bits does not tell {k} positions among {count}")
+    return where
+
+
+def stack_bytes(words: Words, top: int) -> tuple[Bytes, int]:
+    """The stream of a stack: its words, then its top, whose leading one goes without saying; and its length in bits."""
+    top_bits = top.bit_length() - 1
     padded = (top - (1 << top_bits)) << -top_bits % 8
     tail = np.frombuffer(padded.to_bytes((top_bits + 7) // 8, "big"), dtype=np.uint8)
     return np.concatenate([words.astype("<u4").view(np.uint8), tail]), 32 * words.size + top_bits
 
 
-def _decode_entropy(data: Bytes, n_bits: int, k: int, count: int) -> Numbers:
+def read_stack(data: Bytes, n_bits: int) -> tuple[Words, int]:
+    """The inverse of `stack_bytes`; data: (ceil(n_bits / 8),). Raises WireError for padding that is not zero."""
     n_words, top_bits = (0, n_bits) if n_bits < 64 else (n_bits // 32 - 1, 32 + n_bits % 32)
     words = data[: 4 * n_words].copy().view("<u4").astype(np.uint32, copy=False)
     padded = int.from_bytes(data[4 * n_words :].tobytes(), "big")
     _check_zeros(data, n_bits)
-    where, whole = pop_gaps(words, (1 << top_bits) + (padded >> -top_bits % 8), k, class_starts(count, k), count)
-    if not whole:
-        raise WireError(f"a stream of {n_bits} bits does not tell {k} positions among {count}")
-    return where
+    return words, (1 << top_bits) + (padded >> -top_bits % 8)
 
 
 def _runs(data: Bytes, n_bits: int, k: int, width: int, step: int, count: int, *, from_last: bool) -> Numbers:

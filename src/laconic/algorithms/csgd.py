@@ -1,0 +1,43 @@
+"""CSGD: compress both ways with an unbiased compressor, and remember nothing.
+
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.1.2, (3.2), with a parameter server.
+Paper -> here: Q -> compressor / server_compressor, g^(n) -> me.gradient, N -> inbox.n_workers, gamma (rate) -> the
+inner optimizer's lr.
+Differs: the mean over workers, where the section prints a sum; over those who were heard, since nobody owes anything.
+What the direction varies by is at most sigma^2 / N + (1 + 1/N) sigma'^2, the second term being Q's; a biased Q leaves
+an error that never goes away, and EC-SGD is the method for it.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laconic.compressors import COMPRESSORS, Compressor, Quantized
+from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.knobs import knob
+from laconic.wire import Packet
+
+
+@algorithm("csgd")
+@dataclass(frozen=True, kw_only=True)
+class CSGD(Algorithm):
+    """Q of the mean of Q(gradient), without any debt."""
+
+    source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 3.1.2"
+    unbiased: ClassVar[bool] = True  # with unbiased compressors, as the defaults are
+
+    compressor: Compressor = knob(Quantized(), "Q on the way up", kinds=COMPRESSORS)
+    server_compressor: Compressor = knob(Quantized(), "Q on the way down", kinds=COMPRESSORS)
+
+    @property
+    def separable(self) -> bool:
+        return self.compressor.separable and self.server_compressor.separable
+
+    def work(self, me: Worker) -> Step:
+        reply = yield self.compressor(me.gradient, layers=me.layers, key=me.key("compress"), first=me.first)
+        return reply.dense()
+
+    def serve(self, hub: Server, inbox: Inbox) -> Packet:
+        return self.server_compressor(inbox.mean(), layers=hub.layers, key=hub.key("compress"), first=hub.first)
+
+    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
+        return self.compressor.paper_bits(d, layers), self.server_compressor.paper_bits(d, layers)

@@ -1,0 +1,54 @@
+"""Compressors that treat a vector in blocks: the whole of it, its layers, or so many neighbours at a time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from laconic.compressors.compressor import Compressor
+from laconic.knobs import knob
+from laconic.wire.blocks import uniform_lengths, uniform_size
+
+
+def block_lengths(blocks: str, d: int, layers: Sequence[int]) -> tuple[int, ...]:
+    """The sizes of the blocks: "vector" is one block, "layer" one a parameter, a number that many entries each.
+
+    `layers` must add up to d, or be empty for one layer. A parameter without entries gets no block.
+    """
+    if blocks == "vector" or (blocks == "layer" and not layers):
+        return (d,)
+    if blocks == "layer":
+        assert sum(layers) == d, (sum(layers), d)
+        return tuple(length for length in layers if length)
+    return uniform_lengths(int(blocks), d)
+
+
+def per_block(values: Tensor, lengths: tuple[int, ...], measure: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `measure` makes of every block of values (d,): (blocks,). It takes (rows, size) and returns (rows,)."""
+    size = uniform_size(lengths)
+    if not size:
+        return torch.cat([measure(block[None]) for block in torch.split(values, list(lengths))])
+    whole = values.numel() // size
+    parts = [values[: whole * size].view(whole, size)] if whole else []
+    if whole < len(lengths):
+        parts.append(values[whole * size :][None])
+    return torch.cat([measure(part) for part in parts])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockCompressor(Compressor):
+    """What depends on a block, such as its scale, is worked out for each block alone."""
+
+    blocks: str = knob("layer", 'one scale a "vector", a "layer", or this many entries')
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.blocks not in ("vector", "layer") and not (self.blocks.isdecimal() and int(self.blocks) >= 1):
+            raise ValueError(
+                f'{self.name}: blocks={self.blocks!r} must be "vector", "layer" or a whole number of entries above 0'
+            )
+
+    def lengths(self, d: int, layers: Sequence[int] = ()) -> tuple[int, ...]:
+        """The sizes of the blocks of d entries."""
+        return block_lengths(self.blocks, d, layers)

@@ -1,0 +1,48 @@
+"""Levels of a block's L2 norm, rounded at random so that the mean is the value.
+
+Alistarh, Grubic, Li, Tomioka, Vojnovic: QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding,
+NeurIPS 2017, section 3.1. Paper -> here: s -> levels, bucket size -> blocks. Differs: the entropy code is by how
+often each level is there, in place of Elias's code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from laconic.compressors.blocks import BlockCompressor
+from laconic.compressors.compressor import as_values
+from laconic.compressors.levels import level_variances, levels, norms
+from laconic.knobs import knob
+from laconic.wire import Levels
+from laconic.wire.levels import level_bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class QSGD(BlockCompressor):
+    """sign(v) ||v||_2 l / s with l the level below or above s |v| / ||v||_2."""
+
+    name: ClassVar[str] = "qsgd"
+    unbiased: ClassVar[bool] = True
+
+    levels: int = knob(7, "s, levels of magnitude above zero", within="[1, 255]", unit="levels")
+    blocks: str = knob("512", 'one norm a "vector", a "layer", or this many entries')
+    entropy: bool = knob(False, "code what is frequent in fewer bits")
+
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> Levels:
+        values = as_values(vector)
+        lengths = self.lengths(values.numel(), layers)
+        return levels(values, norms(values, lengths), lengths, self.levels, entropy=self.entropy, first=first, key=key)
+
+    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+        return None
+
+    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
+        """(||v|| / s)^2 f (1 - f). Over a block at most min(d / s^2, sqrt(d) / s) ||v||^2."""
+        values = as_values(vector)
+        lengths = self.lengths(values.numel(), layers)
+        return level_variances(values, norms(values, lengths), lengths, self.levels)
+
+    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
+        return float(level_bits(self.levels) * d + 32 * len(self.lengths(d, layers)))

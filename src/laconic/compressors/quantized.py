@@ -1,0 +1,83 @@
+"""b bits a value, rounded at random to one of the two nearest knobs, so that the mean is the value.
+
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.1.1. With scaling "min-max" the knobs of a
+block are min + i (max - min) / (2**b - 1). With "l2" they are the levels of QSGD: one bit is the sign, the others say
+how many parts of the block's norm, of 2**(b-1) - 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from laconic.compressors.blocks import BlockCompressor, per_block
+from laconic.compressors.compressor import as_values
+from laconic.compressors.levels import level_variances, levels, norms
+from laconic.kernels import quantize
+from laconic.kernels.plain_quantized import range_places, spread
+from laconic.knobs import knob
+from laconic.wire import Levels
+from laconic.wire import Quantized as QuantizedPacket
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized(BlockCompressor):
+    """Randomized quantization to b bits. Coarse settings add more than a debt can take: see `variances`."""
+
+    name: ClassVar[str] = "quantized"
+    unbiased: ClassVar[bool] = True
+
+    bits: int = knob(8, "b, bits of a value", within="[1, 8]", unit="bits")
+    blocks: str = knob("vector", 'one range a "vector", a "layer", or this many entries')
+    scaling: str = knob("min-max", "knobs between least and largest, or parts of the norm", choices=("min-max", "l2"))
+    entropy: bool = knob(False, "code what is frequent in fewer bits")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scaling == "l2" and self.bits == 1:
+            raise ValueError(
+                f"{self.name}: bits=1 with scaling='l2' has room for a sign alone; it must be in 2 .. 8, "
+                "or take the compressor scaled-sign"
+            )
+
+    @property
+    def _steps(self) -> int:
+        return (1 << (self.bits - 1)) - 1
+
+    def __call__(
+        self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0
+    ) -> QuantizedPacket | Levels:
+        values = as_values(vector)
+        lengths = self.lengths(values.numel(), layers)
+        if self.scaling == "l2":
+            scales = norms(values, lengths)
+            return levels(values, scales, lengths, self._steps, entropy=self.entropy, first=first, key=key)
+        lows, highs = ranges(values, lengths)
+        return QuantizedPacket(
+            codes=quantize(values, lows, highs, lengths, self.bits, first, key), lows=lows, highs=highs,
+            lengths=lengths, bits=self.bits, entropy=self.entropy, first=first,
+        )  # fmt: skip
+
+    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+        return None
+
+    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
+        """D^2 f (1 - f): D from knob to knob, f how far the value is on the way. At most D^2 / 4."""
+        values = as_values(vector)
+        lengths = self.lengths(values.numel(), layers)
+        if self.scaling == "l2":
+            return level_variances(values, norms(values, lengths), lengths, self._steps)
+        lows, highs = ranges(values, lengths)
+        fractions = range_places(values, lows, highs, lengths, self.bits).frac()
+        step = (spread(highs, lengths) - spread(lows, lengths)) / ((1 << self.bits) - 1)
+        return step.square() * fractions * (1 - fractions)
+
+    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
+        norms_bits = 32 * len(self.lengths(d, layers)) if self.scaling == "l2" else 0  # the section does not count ends
+        return float(self.bits * d + norms_bits)
+
+
+def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The least and the largest value of each block: two of (blocks,)."""
+    return per_block(values, lengths, lambda rows: rows.amin(1)), per_block(values, lengths, lambda rows: rows.amax(1))

@@ -1,0 +1,70 @@
+"""Values without the end of their mantissa: rounded to a power of two at random, or with their low bits cleared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from laconic.compressors.compressor import Compressor, as_values
+from laconic.kernels.plain_quantized import power_places, round_to_powers, shortened
+from laconic.knobs import knob
+from laconic.wire import ShortFloats
+from laconic.wire.short_floats import short_bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Natural(Compressor):
+    """A neighbouring power of two, drawn so that the mean is the value: a sign and an exponent.
+
+    Horvath, Ho, Horvath, Sahu, Canini, Richtarik: Natural Compression for Distributed Deep Learning, 2019. Magnitudes
+    from 2**127 on (float64: 2**1023) are rounded down, since nothing larger can be sent.
+    """
+
+    name: ClassVar[str] = "natural"
+    unbiased: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
+
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> ShortFloats:
+        return ShortFloats(values=round_to_powers(as_values(vector), first, key), mantissa_bits=0, first=first)
+
+    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+        return None
+
+    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
+        """(|v| - a) (b - |v|) with a and b = 2a the powers below and above: at most |v|^2 / 8."""
+        values = as_values(vector)
+        below, fractions = power_places(values)
+        rise = values.double().abs() - below  # also where the power below is zero, and the one above the smallest
+        return torch.where(fractions > 0, rise.square() * (1 - fractions) / fractions, rise.square())
+
+    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
+        return float(short_bits(0) * d)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clipped(Compressor):
+    """Low bits of the mantissa cleared: rounded toward zero, so biased.
+
+    Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.2, clipping.
+    """
+
+    name: ClassVar[str] = "clipped"
+    separable: ClassVar[bool] = True
+
+    mantissa_bits: int = knob(7, "bits of the mantissa that are sent", within="[0, 22]", unit="bits")
+
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> ShortFloats:
+        values = shortened(as_values(vector), self.mantissa_bits)
+        return ShortFloats(values=values, mantissa_bits=self.mantissa_bits, first=first)
+
+    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+        """1 - 1/(2^m + 1)^2: of 1.f at most 2^-m is lost. None with a magnitude that has no leading one any more."""
+        magnitudes = as_values(vector).abs()
+        if bool(((magnitudes > 0) & (magnitudes < torch.finfo(magnitudes.dtype).tiny)).any()):
+            return None
+        return 1 - 1 / float(2**self.mantissa_bits + 1) ** 2
+
+    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
+        return float(short_bits(self.mantissa_bits) * d)

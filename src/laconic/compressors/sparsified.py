@@ -1,0 +1,56 @@
+"""Values on the entries that a keyed coin keeps, made larger so that the mean is the value.
+
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.2, randomized sparsification: z/p with
+probability p, zero with 1 - p (the print says p twice).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from laconic.compressors.compressor import Compressor, as_values
+from laconic.compressors.sign import threshold_of
+from laconic.kernels.plain import keep_mask
+from laconic.knobs import knob
+from laconic.wire import KeptValues
+from laconic.wire.signs import ALL_KEPT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsified(Compressor):
+    """z/p where the coin keeps, else 0. Both ends derive the mask from the key, so no positions are sent.
+
+    A debt grows under it unless keep is above 1/2, since (1/p - 1) ||z||^2 is what it adds.
+    """
+
+    name: ClassVar[str] = "sparsified"
+    unbiased: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
+
+    keep: float = knob(0.75, "p, share of entries that is sent", within="(0, 1]")
+
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> KeptValues:
+        values = as_values(vector)
+        threshold = threshold_of(self.keep)
+        mask = keep_mask(first, values.numel(), key, threshold, values.device)
+        packet = KeptValues(
+            values=values[mask] / (threshold / ALL_KEPT),
+            count=values.numel(),
+            key=key,
+            threshold=threshold,
+            first=first,
+        )
+        packet.__dict__["mask"] = mask  # the cached property: worked out once
+        return packet
+
+    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+        return None
+
+    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
+        """(1/p - 1) z^2."""
+        return (ALL_KEPT / threshold_of(self.keep) - 1) * as_values(vector).double().square()
+
+    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
+        return 32 * self.keep * d

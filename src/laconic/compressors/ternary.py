@@ -1,0 +1,44 @@
+"""-1, 0 or +1 times a block's largest magnitude, drawn so that the mean is the value.
+
+Wen, Xu, Yan, Wu, Wang, Chen, Li: TernGrad: Ternary Gradients to Reduce Communication in Distributed Deep Learning,
+NeurIPS 2017, equation (1): s = max |v|, and an entry is sent as s sign(v) with probability |v| / s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from laconic.compressors.blocks import BlockCompressor
+from laconic.compressors.compressor import as_values
+from laconic.compressors.levels import level_variances, levels, peaks
+from laconic.knobs import knob
+from laconic.wire import Levels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ternary(BlockCompressor):
+    """Two bits an entry; with `entropy` fewer, since most are zero."""
+
+    name: ClassVar[str] = "ternary"
+    unbiased: ClassVar[bool] = True
+
+    entropy: bool = knob(False, "code what is frequent in fewer bits")
+
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> Levels:
+        values = as_values(vector)
+        lengths = self.lengths(values.numel(), layers)
+        return levels(values, peaks(values, lengths), lengths, 1, entropy=self.entropy, first=first, key=key)
+
+    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+        return None
+
+    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
+        """|v| (s - |v|)."""
+        values = as_values(vector)
+        lengths = self.lengths(values.numel(), layers)
+        return level_variances(values, peaks(values, lengths), lengths, 1)
+
+    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
+        return float(2 * d + 32 * len(self.lengths(d, layers)))

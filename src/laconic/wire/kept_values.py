@@ -1,0 +1,93 @@
+"""The values of the coordinates that a keyed coin keeps; no positions are sent. FORMAT.md, section 3.11."""
+
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from laconic.kernels import plain
+from laconic.wire.head import VALUE_BITS, WireError
+from laconic.wire.packet import Packet, Piece, check_length, check_range
+from laconic.wire.signs import ALL_KEPT
+
+_FIELDS = struct.Struct("<IIQI")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptValues(Packet):
+    """values: (kept,), the kept coordinates' values in ascending order; zero is meant elsewhere.
+
+    Coordinate i is kept iff hash32(i, key) < threshold; threshold is in 1 .. 2**32.
+    """
+
+    kind: ClassVar[int] = 13
+    name: ClassVar[str] = "kept values"
+    values: Tensor
+    count: int
+    key: int
+    threshold: int
+    first: int = 0
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(count,) bool of what is kept."""
+        return plain.keep_mask(self.first, self.count, self.key, self.threshold, self.values.device)
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return self.values.dtype
+
+    @property
+    def payload_bits(self) -> int:
+        return VALUE_BITS[self.dtype] * self.values.numel()
+
+    @property
+    def paper_bits(self) -> float:
+        return 32 * self.count * (self.threshold / ALL_KEPT)
+
+    @property
+    def named_overheads(self) -> dict[str, float]:
+        kept = self.values.numel()
+        wide = float((VALUE_BITS[self.dtype] - 32) * kept)
+        drawn = 32 * kept - self.paper_bits
+        return ({"mask drawn, not expected": drawn} if drawn else {}) | ({"value type": wide} if wide else {})
+
+    @property
+    def finite(self) -> bool:
+        return plain.all_finite(self.values)
+
+    def dense(self) -> Tensor:
+        whole = torch.zeros(self.count, dtype=self.dtype, device=self.values.device)
+        return whole.masked_scatter_(self.mask, self.values)
+
+    def part(self, first: int, stop: int) -> Self:
+        low, high = (int(self.mask[: at - self.first].sum()) for at in (first, stop))
+        return type(self)(
+            values=self.values[low:high], count=stop - first, key=self.key, threshold=self.threshold, first=first
+        )
+
+    def body(self) -> list[Piece]:
+        return [_FIELDS.pack(self.first, self.count, self.key, self.threshold - 1), self.values.contiguous()]
+
+    @classmethod
+    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+        if body.numel() < _FIELDS.size:
+            raise WireError(f"kept values: a body of {body.numel()} bytes has no room for its fields")
+        first, count, key, below = _FIELDS.unpack(bytes(body[: _FIELDS.size].numpy()))
+        check_range(first, count, most)
+        width = VALUE_BITS[dtype] // 8
+        if body.numel() - _FIELDS.size > width * count:
+            raise WireError(f"kept values: {body.numel() - _FIELDS.size} bytes of values for {count} coordinates")
+        if below + 1 == ALL_KEPT:  # before a mask is made
+            check_length(body, _FIELDS.size + width * count, "kept values")
+        mask = plain.keep_mask(first, count, key, below + 1)
+        check_length(body, _FIELDS.size + width * int(mask.sum()), "kept values")
+        values = body[_FIELDS.size :].clone().view(dtype)  # clone: the view must be aligned
+        packet = cls(values=values, count=count, key=key, threshold=below + 1, first=first)
+        packet.__dict__["mask"] = mask  # the cached property: the mask is worked out already
+        if not packet.finite:
+            raise WireError("kept values: inf or NaN among the values")
+        return packet
