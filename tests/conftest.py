@@ -1,4 +1,7 @@
-"""`--load FILE`: enter algorithms from a file, so that the contract tests run over them too."""
+"""`--load FILE`: enter algorithms from a file, so that the contract tests run over them too.
+
+`--fault-seed SEED`: try that fault plan alone.
+"""
 
 import torch
 
@@ -7,6 +10,7 @@ from laconic.plugins import load_plugins
 
 def pytest_addoption(parser):
     parser.addoption("--load", action="append", default=[], help="a Python file with algorithms of one's own")
+    parser.addoption("--fault-seed", type=int, help="the one fault plan to try in tests/test_faults.py")
 
 
 def pytest_configure(config):

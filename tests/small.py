@@ -9,6 +9,8 @@ import laconic
 from laconic.drivers.layout import LAYOUTS, choose_layout
 from laconic.keys import make_key
 
+# The methods whose workers step together, in one process or more.
+IN_STEP = sorted(name for name, cls in laconic.ALGORITHMS.items() if cls.schedule != "arrivals")
 D = 6 * 11 + 11 + 11 * 3 + 3
 
 

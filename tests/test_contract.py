@@ -18,6 +18,7 @@ N = 5
 ROUNDS = 400
 
 every = pytest.mark.parametrize("name", NAMES)
+every_in_step = pytest.mark.parametrize("name", small.IN_STEP)
 every_star = pytest.mark.parametrize("name", [name for name in NAMES if laconic.ALGORITHMS[name].schedule == "rounds"])
 
 
@@ -142,7 +143,7 @@ def test_the_papers_formula_is_the_mean_of_the_papers_meter(name):
 @every
 def test_unequal_replicas_are_never_hidden_behind_the_claim(name):
     """Where they are claimed to be equal, the simulator itself compares every worker's result with worker 0's."""
-    simulation = trained(name, rounds=3)
+    simulation = trained(name, rounds=3, link=laconic.Link(latency_s=0.001))
     same = all(torch.equal(simulation.parameters_of(0), simulation.parameters_of(rank)) for rank in range(N))
     assert same == simulation.algorithm.replicas_equal
 
@@ -163,7 +164,7 @@ def test_it_is_frozen_keyword_only_data_with_a_source_and_knobs(name):
     assert all(field.kw_only for field in fields(cls))
 
 
-@every
+@every_in_step
 def test_a_round_called_off_leaves_no_trace_in_any_memory(name):
     simulation = trained(name, home(name), rounds=3)
     before = [half.me.memory.saved() for half in simulation.driver.workers]

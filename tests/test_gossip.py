@@ -222,9 +222,9 @@ def test_a_wrong_graph_is_named_before_anything_is_sent(settings, said):
 
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(ValueError, match="mixing=difference or mixing=choco"):
-        DSGD(compressor=Sign())
+        Simulated(DSGD(compressor=Sign()), d=5, n_workers=4)
     with pytest.raises(ValueError, match="shift-one meets another worker each round"):
-        DSGD(graph="shift-one", mixing="choco")
+        Simulated(DSGD(graph="shift-one", mixing="choco"), d=5, n_workers=4)
     with pytest.raises(ValueError, match="server='rank0' does not go with dsgd: it has no server"):
         Simulated(DSGD(), d=5, n_workers=4, server="rank0")
     with pytest.raises(ValueError, match="server='neighbours' does not go with sgd: it has no graph"):

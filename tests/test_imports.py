@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "skipping": {"contract", "knobs"},
     "laziness": {"contract", "kernels", "knobs"},
     "algorithms": {
-        "contract", "compressors", "memory", "topology", "staleness", "wire", "knobs", "kernels", "skipping", "laziness",
+        "contract", "compressors", "memory", "topology", "staleness", "wire", "knobs", "kernels", "skipping",
+        "laziness",
     },
     "faults": {"contract", "keys", "knobs"},
     "drivers": CONTRACT,

@@ -33,7 +33,7 @@ def test_one_rank_of_sgd_is_the_inner_optimizer_itself(server, inner, set_to_non
     assert torch.equal(small.values(net), small.values(twin))
 
 
-@pytest.mark.parametrize("name", sorted(laconic.ALGORITHMS))
+@pytest.mark.parametrize("name", small.IN_STEP)
 def test_two_backward_calls_before_a_step_are_one_on_the_joint_batch(name):
     ends = []
     for joint in (True, False):
@@ -122,7 +122,7 @@ def test_a_state_loaded_into_the_inner_optimizer_leaves_it_and_the_wrapper_with_
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("name", sorted(laconic.ALGORITHMS))
+@pytest.mark.parametrize("name", small.IN_STEP)
 def test_models_of_other_types_keep_their_type_and_move(name, dtype):
     net = small.model().to(dtype)
     start = small.values(net)

@@ -68,7 +68,7 @@ def test_many_workers_of_sgd_step_with_their_mean_gradient(inner):
 
 
 @pytest.mark.parametrize("bad", [torch.inf, torch.nan])
-@pytest.mark.parametrize("name", sorted(laconic.ALGORITHMS))
+@pytest.mark.parametrize("name", small.IN_STEP)
 def test_one_workers_inf_or_nan_changes_no_parameter_and_no_memory(name, bad):
     net = small.model()
     simulation = simulated(net, name, 3)

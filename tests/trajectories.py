@@ -151,7 +151,7 @@ class Run:
         return [self.problem.gradient(rank, self.t, self.x) for rank in range(self.problem.n_workers)]
 
     def step(self) -> Tensor:
-        """One round; returns what the workers applied."""
+        """One round; returns what the workers applied, zeros where there was nothing."""
         algorithm, lr = self.sim.job.algorithm, self.lr_at(self.t)
         gradients = self.gradients()
 
@@ -162,7 +162,11 @@ class Run:
                 gradient_at=lambda point: self.problem.gradient(rank, self.t, point),
             )  # fmt: skip
 
-        result = self.sim.round(inputs_of).of(0)
+        outcome = self.sim.round(inputs_of)
+        if outcome.void:
+            self.t += 1
+            return torch.zeros_like(self.x)
+        result = outcome.of(0)
         self._apply(result, lr)
         return result
 

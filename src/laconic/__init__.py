@@ -4,8 +4,10 @@ from laconic import algorithms as _algorithms  # enters every algorithm of the f
 from laconic.algorithms.asgd import ASGD
 from laconic.algorithms.compskip import CompSkip
 from laconic.algorithms.csgd import CSGD
+from laconic.algorithms.csgd_ring import CSGDRing
 from laconic.algorithms.dist_ef import DistEFBlockwise
 from laconic.algorithms.dropsign import DropSign
+from laconic.algorithms.dsgd import DSGD
 from laconic.algorithms.ec_sgd import ECSGD
 from laconic.algorithms.lag import LAG
 from laconic.algorithms.lasg import LASG
@@ -41,6 +43,7 @@ from laconic.network import Link
 from laconic.optimizer import DistributedOptimizer, ReplicaError
 from laconic.simulation import Simulation
 from laconic.skipping import Coins, Never, SlowLink
+from laconic.topology import Mixing
 from laconic.traffic import Traffic
 from laconic.wire import Count, WireError
 
@@ -50,6 +53,7 @@ __all__ = [
     "ALGORITHMS",
     "ASGD",
     "CSGD",
+    "DSGD",
     "ECSGD",
     "LAG",
     "LASG",
@@ -60,6 +64,7 @@ __all__ = [
     "SSGDMVAD",
     "SSGDMVRS",
     "Algorithm",
+    "CSGDRing",
     "Clipped",
     "Coins",
     "CompSkip",
@@ -75,6 +80,7 @@ __all__ = [
     "Identity",
     "Inbox",
     "Link",
+    "Mixing",
     "ModelAveraging",
     "Natural",
     "Never",

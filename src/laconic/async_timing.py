@@ -1,9 +1,10 @@
 """When an asynchronous parameter server's updates happen, and how stale they are: times alone, no tensors.
 
 Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020, section 4.1.
-A worker pulls the model, computes, pushes its gradient, and pulls again when that has arrived; the server applies
-each gradient at its arrival, unless a bound on the staleness lets it or its worker wait (`staleness.py`). The model is the one at the instant when the server begins to send it. Staleness is the
-number of updates between that instant and the worker's own.
+A worker pulls the model, computes, pushes its gradient, and pulls again when that has been applied. The server applies
+each gradient at its arrival, unless a bound on the staleness lets it, or a worker's pull, wait (`staleness.py`). The
+model is the one at the instant when the server begins to send it. Staleness is the number of updates between that
+instant and the worker's own.
 
 With u = latency + transfer, c the time to compute and N equal workers, a worker's period is max(c + 2 u, N u).
 First pulls are asked for in the order of workers; what happens at one instant happens in the order of its creation.

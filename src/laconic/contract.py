@@ -15,6 +15,7 @@ from torch import Tensor
 from laconic.keys import Role, make_key, uniform
 from laconic.knobs import as_settings, check_knobs
 from laconic.memory import Memory
+from laconic.staleness import StalenessBound
 from laconic.wire import Packet
 
 
@@ -77,6 +78,7 @@ class Server(Side):
 
     role: ClassVar[Role] = "server"
     exchange: int = 0  # counts the exchanges of one round
+    staleness: int = 0  # in a schedule of arrivals: updates since the sender's model was taken
     descend: Callable[[Tensor], Tensor] = field(default=lambda direction: _no_server_model())
 
     @property
@@ -180,7 +182,8 @@ class Algorithm(ABC):
 
     consumes: ClassVar[Literal["gradient", "change"]] = "gradient"
     returns: ClassVar[Literal["direction", "change", "parameters"]] = "direction"
-    schedule: ClassVar[Literal["rounds", "neighbours"]] = "rounds"  # a star, or a graph without a server
+    # A star whose server waits for all, a graph without a server, or a star whose server takes gradients as they come
+    schedule: ClassVar[Literal["rounds", "neighbours", "arrivals"]] = "rounds"
     replicas_equal: ClassVar[bool] = True  # all workers hold the same parameters after each round
     skips: ClassVar[bool] = False  # a worker or the server may send nothing, so every message carries one flag bit
     adaptive: ClassVar[bool] = False  # how much it sends depends on the data; `paper_bits` is the most
@@ -232,6 +235,10 @@ class Algorithm(ABC):
         """Whom this worker's packet goes to, in a schedule of neighbours. Their packets may be about slices."""
         raise ContractError(f"{self.name} has no graph: its schedule is {self.schedule!r}")
 
+    def staleness_bound(self) -> StalenessBound:
+        """In a schedule of arrivals: who may take the model and what may be applied, for one job."""
+        return StalenessBound()
+
     def settings(self) -> dict[str, str]:
         """The hyper-parameters as the texts that `--set` takes."""
         return as_settings(self)
@@ -246,7 +253,11 @@ class Algorithm(ABC):
         """One round of one worker: yields packets (None sends a skip notice), returns what `returns` says."""
 
     def serve(self, hub: Server, inbox: Inbox) -> Packet | None:
-        """One exchange at the server: the answer to all workers, or None for a skip notice."""
+        """One exchange at the server: the answer to all workers, or None for a skip notice.
+
+        In a schedule of arrivals: one worker's gradient. The answer must hold for every worker, since whoever takes the
+        model next gets the newest one.
+        """
         raise ContractError(f"{self.name} has no server: its schedule is {self.schedule!r}")
 
     def charge(self, way: Literal["up", "down"], packet: Packet) -> float:

@@ -4,7 +4,8 @@ One call of `step()` is one round. The training loop stays as it was: zero_grad,
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.optim import LBFGS, Optimizer
 
 from laconic.contract import Algorithm
 from laconic.drivers.halves import Inputs
+from laconic.drivers.process_arrivals import ProcessArrivals
 from laconic.drivers.processes import Processes, Round
 from laconic.evaluation import Surroundings
 from laconic.flat import FlatParameters, ServerModel
@@ -101,14 +103,19 @@ class DistributedOptimizer(Optimizer):
         self._spoiled = False  # a local step since the last exchange met inf or NaN
         parameters = self.flat.values()
         self.server_model = ServerModel(inner, lambda: self._live) if algorithm.server_steps else None
-        self.driver = Processes(
-            algorithm, parameters=parameters, layers=self.flat.sizes, group=group, server=server, seed=seed,
-            timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None,
-            agreed={
+        options: dict[str, Any] = {
+            "parameters": parameters, "layers": self.flat.sizes, "group": group, "server": server, "seed": seed,
+            "timeout_s": timeout_s, "descend": self.server_model.descend if self.server_model else None,
+            "agreed": {
                 "check_every": check_every, "local_steps": local_steps,
                 "not trained": [list(t.shape) for t in fixed_tensors(inner, model)],
             },
-        )  # fmt: skip
+        }  # fmt: skip
+        self.driver: Processes
+        if algorithm.schedule == "arrivals":
+            self.driver = ProcessArrivals(algorithm, use=self._mark_live, **options)
+        else:
+            self.driver = Processes(algorithm, **options)
         self.flat.set_values(parameters)
         for tensor in fixed_tensors(inner, model):
             self.driver.channel.share(tensor)
@@ -131,11 +138,16 @@ class DistributedOptimizer(Optimizer):
         driver = self.driver
         meter = Meter() if driver.worker is None else driver.worker.meter
         control_bytes = driver.channel.control_bytes
-        return Traffic.of(meter, driver.rounds, driver.void_rounds, driver.seconds.sums(), control_bytes)
+        traffic = Traffic.of(meter, driver.rounds, driver.void_rounds, driver.seconds.sums(), control_bytes)
+        if isinstance(driver, ProcessArrivals) and driver.arrivals is not None:
+            total = driver.arrivals.total
+            return replace(traffic, staleness=total.staleness, updates=total.updates)
+        return traffic
 
     def total_traffic(self) -> Traffic:
         """All workers' counters added up, on every rank. Collective: every rank must call it."""
-        mine = None if self.serves_only else self.traffic.as_data()
+        counts_nothing = self.serves_only and self.algorithm.schedule != "arrivals"
+        mine = None if counts_nothing else self.traffic.as_data()
         everybody = self.driver.channel.gather(mine, f"for its traffic, round {self.driver.rounds}")
         first, *others = [Traffic.from_data(theirs) for theirs in everybody if theirs is not None]
         return sum(others, first)
@@ -154,12 +166,15 @@ class DistributedOptimizer(Optimizer):
             )
         loss = None
         second = None
+        self._wait_for_leave(closure)
         if closure is not None:
             if self.algorithm.second_gradient and self._model is not None:
                 second = SecondGradient(self.flat, closure, self._model)
             with torch.enable_grad():
                 loss = closure()
-        if self.local.are_taken:
+        if isinstance(self.driver, ProcessArrivals):
+            self._step_by_arrival(self.driver)
+        elif self.local.are_taken:
             self._step_locally()
         else:
             self._step_with_gradient(second)
@@ -167,6 +182,34 @@ class DistributedOptimizer(Optimizer):
         if self.algorithm.replicas_equal and self.check_every and self.driver.rounds % self.check_every == 0:
             self._compare_replicas()
         return loss
+
+    def _wait_for_leave(self, closure: Callable[[], Any] | None) -> None:
+        """Where a bound on the staleness lets workers wait, wait before the gradient is computed, not after it."""
+        if self.serves_only or not isinstance(self.driver, ProcessArrivals) or not self.driver.may_wait:
+            return
+        if closure is None:
+            raise RuntimeError(
+                f"{self.algorithm.name} with max_staleness may let this worker wait before it computes, so step() "
+                "needs a closure: def closure(): opt.zero_grad(); loss = loss_of(batch); loss.backward(); return loss"
+            )
+        parameters = self.driver.ask_leave()
+        if parameters is not None:
+            self.flat.set_values(parameters)
+
+    def _step_by_arrival(self, driver: ProcessArrivals) -> None:
+        """A worker's gradient to the server, and the newest parameters back; at the server, until all have stepped."""
+        used, inputs = self._bring_gradient(None)
+        news = [has and not live for has, live in zip(used, self._live, strict=True)]
+        if any(news):
+            driver.tell_used(news)
+            self._mark_live([place for place, has in enumerate(news) if has])
+        result = driver.round(inputs, self.rates.now()).result
+        if result is not None:
+            self.flat.set_values(result)
+
+    def _mark_live(self, places: Sequence[int]) -> None:
+        for place in places:
+            self._live[place] = True
 
     def _exchange(self, bring: Callable[[], tuple[list[bool], Inputs | None]]) -> Round:
         """One round, tried again where it was called off for a parameter's first gradient.
@@ -311,16 +354,16 @@ class SecondGradient:
     def __init__(self, flat: FlatParameters, closure: Callable[[], Any], model: torch.nn.Module) -> None:
         self._flat = flat
         self._closure = closure
-        self._model = model
-        self._before = Surroundings.of(model)
+        self._buffers = list(model.buffers())
+        self._before = Surroundings.of(self._buffers)
 
     def __call__(self, parameters: Tensor) -> Tensor:
         """Evaluate the closure at `parameters` (d,); returns the gradient (d,).
 
         Draws what the first evaluation drew, and leaves parameters, gradients, buffers and streams as that left them.
         """
-        after = Surroundings.of(self._model)
-        self._before.put_back(self._model)
+        after = Surroundings.of(self._buffers)
+        self._before.put_back(self._buffers)
         here, gradients = self._flat.values(), [parameter.grad for parameter in self._flat.parameters]
         self._flat.set_values(parameters)
         for parameter in self._flat.parameters:
@@ -328,7 +371,7 @@ class SecondGradient:
         with torch.enable_grad():
             self._closure()
         gradient = self._flat.gradients()
-        after.put_back(self._model)
+        after.put_back(self._buffers)
         self._flat.set_values(here)
         for parameter, first in zip(self._flat.parameters, gradients, strict=True):
             parameter.grad = first

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from laconic.drivers.process_arrivals import ProcessArrivals
 from laconic.memory import Memory
 
 if TYPE_CHECKING:
@@ -27,12 +28,13 @@ def saved(opt: "DistributedOptimizer") -> dict[str, Any]:
         "steps_taken": opt._steps_taken,
         "used": list(opt._used),
         "start": None if opt._start is None else opt._start.clone(),
-        "local": None if opt._start is None else opt.flat.values(),  # each rank's own, between two exchanges
+        "local": None if opt._start is None and opt.algorithm.replicas_equal else opt.flat.values(),  # each rank's own
         "spoiled": opt._spoiled,
         "first_lrs": list(opt.rates.first),
         "worker": None if worker is None else _by_name(worker.me.memory, opt.flat),
         "meter": None if worker is None else worker.meter.saved(),
         "servers": {str(half.index): half.hub.memory.saved() for half in driver.servers},
+        "arrivals": _arrivals(opt),
         "server_model": None if opt.server_model is None else {
             "values": opt.server_model.flat.values(), "optimizer": opt.server_model.optimizer.state_dict(),
         },
@@ -74,6 +76,17 @@ def restore(opt: "DistributedOptimizer", state_dict: Mapping[str, Any]) -> None:
     if opt.server_model is not None:
         opt.server_model.flat.set_values(state["server_model"]["values"])
         opt.server_model.optimizer.load_state_dict(state["server_model"]["optimizer"])
+        if isinstance(driver, ProcessArrivals) and driver.arrivals is not None:
+            driver.restore(state["arrivals"], opt.server_model.flat.values())
+
+
+def _arrivals(opt: "DistributedOptimizer") -> dict[str, Any] | None:
+    """What the server of a schedule of arrivals knows of its workers; none elsewhere.
+
+    Raises RuntimeError where workers are on their way.
+    """
+    driver = opt.driver
+    return driver.saved() if isinstance(driver, ProcessArrivals) and driver.arrivals is not None else None
 
 
 def _identity(opt: "DistributedOptimizer") -> dict[str, Any]:

@@ -1,18 +1,23 @@
 """`Simulation`: a user's model and optimizer, trained by many simulated workers in one process."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from laconic.compute_times import ComputeTime
 from laconic.contract import Algorithm
 from laconic.drivers.halves import Inputs
 from laconic.drivers.simulated import Simulated
+from laconic.drivers.simulated_arrivals import SimulatedArrivals
 from laconic.evaluation import Surroundings
+from laconic.faults import FaultPlan
 from laconic.flat import FlatParameters, ServerModel
 from laconic.kernels.plain import all_finite
 from laconic.local_steps import LocalSteps
@@ -43,11 +48,12 @@ class Simulation:
         seed: int = 0,
         link: Link | None = None,
         links: Mapping[int, Link] | None = None,
-        compute_s: float = 0.0,
+        compute_s: float | Mapping[int, float] | ComputeTime = 0.0,
+        faults: FaultPlan | None = None,
     ) -> None:
         """workers: how many. local_steps: steps to one exchange. link: every node's, links: exceptions by node.
 
-        compute_s: virtual time of one gradient.
+        compute_s: virtual time of one gradient, of all workers or by worker. faults: what goes wrong.
         Raises ValueError for what cannot work.
         """
         self.model = model
@@ -58,27 +64,44 @@ class Simulation:
         self.local = LocalSteps(algorithm, local_steps, self.flat, self.rates)
         self._live = [False] * len(self.flat.parameters)
         self.server_model = ServerModel(inner, lambda: self._live) if algorithm.server_steps else None
-        self.driver = Simulated(
-            algorithm, d=self.flat.d, n_workers=workers, layers=self.flat.sizes, dtype=self.flat.dtype, server=server,
-            seed=seed, link=link, links=links, compute_s=compute_s,
-            descend=self.server_model.descend if self.server_model else None,
-        )  # fmt: skip
-        self._buffers = [[buffer.clone() for buffer in model.buffers()] for _ in range(workers)]
+        options: dict[str, Any] = {
+            "d": self.flat.d, "n_workers": workers, "layers": self.flat.sizes, "dtype": self.flat.dtype,
+            "server": server, "seed": seed, "link": link, "links": links, "compute_s": compute_s, "faults": faults,
+            "descend": self.server_model.descend if self.server_model else None,
+        }  # fmt: skip
+        self.driver: Simulated
+        if algorithm.schedule == "arrivals":
+            self.driver = SimulatedArrivals(algorithm, parameters=self.flat.values(), **options)
+        else:
+            self.driver = Simulated(algorithm, **options)
+        self._shown_buffers = list(model.buffers())  # the model's own; walking the modules takes time
+        self._buffers = [[buffer.clone() for buffer in self._shown_buffers] for _ in range(workers)]
         self._states: list[Any] = [_copied(inner.state) for _ in range(workers)]  # of local optimizers
         self._replicas = [self.flat.values() for _ in range(workers)] if not algorithm.replicas_equal else []
         self._steps_taken = 0
         self._local: list[Tensor] = []  # the workers' parameters between two exchanges, where steps are local
         self._spoiled = [False] * workers
+        self._losses = [math.nan] * workers  # the latest, where workers are not in step
 
     @property
     def n_workers(self) -> int:
         return len(self.driver.workers)
 
+    @property
+    def down(self) -> frozenset[int]:
+        """The workers that take no part in the next step, because a fault plan crashed them."""
+        return self.driver.mishaps.down_in(self.driver.rounds)
+
     def traffic_of(self, rank: int) -> Traffic:
         """One worker's counters. Seconds are virtual: the clock at the end of the last round."""
         driver = self.driver
         seconds = {"virtual": driver.clock.now_ns / 1e9}
-        return Traffic.of(driver.workers[rank].meter, driver.rounds, driver.void_rounds, seconds)
+        faults = driver.mishaps.counts[rank]
+        traffic = Traffic.of(driver.workers[rank].meter, driver.rounds, driver.void_rounds, seconds, faults=faults)
+        if isinstance(driver, SimulatedArrivals):
+            tally = driver.arrivals.tallies[rank]
+            return replace(traffic, staleness=dict(tally.staleness), updates=tally.updates)
+        return traffic
 
     @property
     def traffic(self) -> Traffic:
@@ -91,11 +114,17 @@ class Simulation:
     def step(self, loss_of: Callable[[int], Tensor]) -> list[float]:
         """One step of every worker: `loss_of(rank)` is worker `rank`'s loss on its mini-batch, at the model as it is.
 
-        Returns the workers' losses. After the step the model's floating buffers are the workers' mean, and so are its
-        parameters where the method lets the workers' models differ.
+        Returns the workers' losses, NaN for one that is down. After the step the model's floating buffers are the
+        workers' mean, and so are its parameters where the method lets the workers' models differ.
+
+        Where the server waits for nobody, a step ends when it is through with one more gradient of every worker. By
+        then a fast worker may be ahead: `loss_of(rank)` is called for it several times in this step, and not at all in
+        a later one, in which its loss is its latest. The model is then the server's.
         """
-        losses = [0.0] * self.n_workers
-        if self.local.are_taken:
+        losses = [math.nan] * self.n_workers
+        if isinstance(self.driver, SimulatedArrivals):
+            losses = self._step_by_arrivals(self.driver, loss_of)
+        elif self.local.are_taken:
             self._step_locally(loss_of, losses)
         else:
             self._step_with_gradient(loss_of, losses)
@@ -109,11 +138,11 @@ class Simulation:
         with torch.enable_grad():
             loss = loss_of(rank)
             loss.backward()  # type: ignore[no-untyped-call]
-        self._buffers[rank] = [buffer.clone() for buffer in self.model.buffers()]
+        self._buffers[rank] = [buffer.clone() for buffer in self._shown_buffers]
         return float(loss.detach())
 
     def _load_buffers(self, rank: int) -> None:
-        for buffer, own in zip(self.model.buffers(), self._buffers[rank], strict=True):
+        for buffer, own in zip(self._shown_buffers, self._buffers[rank], strict=True):
             buffer.copy_(own)
 
     @torch.no_grad()
@@ -139,10 +168,25 @@ class Simulation:
             self.flat.set_gradients(outcome.of(0), self._live)
             self.inner.step()
 
+    @torch.no_grad()
+    def _step_by_arrivals(self, driver: SimulatedArrivals, loss_of: Callable[[int], Tensor]) -> list[float]:
+        assert self.server_model is not None, "a schedule of arrivals keeps its model at the server"
+        lr = self.rates.now()
+
+        def inputs_of(rank: int) -> Inputs:
+            self.flat.set_values(driver.pulled[rank])
+            self._losses[rank] = self._backward(rank, loss_of)
+            self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
+            return Inputs(vector=self.flat.gradients(), parameters=lambda: driver.pulled[rank], lr=lr)
+
+        self._replicas = list(driver.round(inputs_of).results)
+        self.flat.set_values(self.server_model.flat.values())
+        return list(self._losses)
+
     def _surroundings(self, rank: int) -> Surroundings:
         """The random streams as they are, and worker `rank`'s buffers."""
         self._load_buffers(rank)
-        return Surroundings.of(self.model)
+        return Surroundings.of(self._shown_buffers)
 
     def _gradient_at(
         self, rank: int, loss_of: Callable[[int], Tensor], parameters: Tensor, before: Surroundings
@@ -150,11 +194,11 @@ class Simulation:
         """The gradient (d,) of the same mini-batch at `parameters` (d,), with the same draws; leaves no trace."""
         here, after = self.flat.values(), self._surroundings(rank)
         self._buffers[rank] = before.buffers
-        before.put_back(self.model)
+        before.put_back(self._shown_buffers)
         self.flat.set_values(parameters)
         self._backward(rank, loss_of)
         self.flat.set_values(here)
-        after.put_back(self.model)
+        after.put_back(self._shown_buffers)
         self._buffers[rank] = after.buffers
         return self.flat.gradients()
 
@@ -165,6 +209,9 @@ class Simulation:
         local = self._local or starts
         self._local = []
         for rank in range(self.n_workers):
+            if rank in self.down:
+                self._local.append(local[rank])
+                continue
             self.flat.set_values(local[rank])
             losses[rank] = self._backward(rank, loss_of)
             self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
@@ -200,7 +247,7 @@ class Simulation:
 
     def _average_buffers(self) -> None:
         """Leave the mean of the workers' floating buffers in the model, and worker 0's others."""
-        for place, buffer in enumerate(self.model.buffers()):
+        for place, buffer in enumerate(self._shown_buffers):
             own = [buffers[place] for buffers in self._buffers]
             buffer.copy_(torch.stack(own).mean(0) if buffer.is_floating_point() else own[0])
 

@@ -16,9 +16,8 @@ HALF = 10
 
 
 def admitted() -> list[tuple[str, str]]:
-    """Every algorithm with every server layout that it admits."""
-    names = sorted(laconic.ALGORITHMS)
-    return [(name, server) for name in names for server in small.layouts_of(small.sample_of(name), N)]
+    """Every algorithm whose workers step together, with every server layout that it admits."""
+    return [(name, server) for name in small.IN_STEP for server in small.layouts_of(small.sample_of(name), N)]
 
 
 PLAIN = admitted()

@@ -15,9 +15,8 @@ ROUNDS = 50
 
 
 def admitted(n_processes: int) -> list[tuple[str, str]]:
-    """Every algorithm with every server layout that it admits."""
-    names = sorted(laconic.ALGORITHMS)
-    return [(name, layout) for name in names for layout in small.layouts_of(small.sample_of(name), n_processes)]
+    """Every algorithm whose workers step together, with every server layout that it admits."""
+    return [(name, layout) for name in small.IN_STEP for layout in small.layouts_of(small.sample_of(name), n_processes)]
 
 
 CASES = admitted(N)

@@ -41,8 +41,7 @@ class DSGD(Algorithm):
     compressor: Compressor = knob(Identity(), "Q of the compressed forms", kinds=COMPRESSORS)
     consensus_rate: float = knob(1.0, "Choco's gamma; smaller for coarser compressors", within="(0, 1]")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
         if self.mixing == "models" and type(self.compressor) is not Identity:
             raise ValueError(
                 f"{self.name}: compressor={self.compressor.name} goes with mixing=difference or mixing=choco; errors "
@@ -53,8 +52,6 @@ class DSGD(Algorithm):
                 f"{self.name}: graph=shift-one meets another worker each round, and mixing={self.mixing} needs copies "
                 "of the same neighbours; use mixing=models or another graph"
             )
-
-    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
         Mixing.over_cycle(self.graph, n_workers)
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:

@@ -51,6 +51,7 @@ Partition = Annotated[str, typer.Option(help="resample (a fresh split each epoch
 Bandwidth = Annotated[str | None, typer.Option(metavar="RATE", help="Of each simulated link, such as 100Mbit.")]
 Latency = Annotated[str | None, typer.Option(metavar="TIME", help="Of each simulated link, such as 10ms.")]
 Compute = Annotated[str | None, typer.Option(metavar="TIME", help="Simulated time of one gradient, such as 50ms.")]
+Faults = Annotated[str | None, typer.Option(metavar="FILE", help="What goes wrong in the simulator: a fault plan.")]
 Threads = Annotated[int, typer.Option(help="Of each process.")]
 Timeout = Annotated[float, typer.Option("--timeout-s", help="How long a rank is waited for, in seconds.")]
 Port = Annotated[int, typer.Option(help="Where processes meet on this machine; 0 for any that is free.")]
@@ -82,6 +83,7 @@ def run(
     bandwidth: Bandwidth = None,
     latency: Latency = None,
     compute: Compute = None,
+    faults: Faults = None,
     threads: Threads = 1,
     timeout_s: Timeout = 60.0,
     port: Port = 0,
@@ -94,7 +96,8 @@ def run(
         "local_steps": local_steps, "dense_epochs": dense_epochs, "lr": lr, "schedule": schedule, "decay_at": decay_at,
         "ramp_epochs": ramp_epochs, "ramp_from": ramp_from,
         "weight_decay": weight_decay, "seed": seed, "partition": partition,
-        "bandwidth": bandwidth, "latency": latency, "compute": compute, "threads": threads, "timeout_s": timeout_s,
+        "bandwidth": bandwidth, "latency": latency, "compute": compute, "faults": faults,
+        "threads": threads, "timeout_s": timeout_s,
     }  # fmt: skip
     records = execute([options], port, context.obj or ())
     if records:
@@ -244,6 +247,10 @@ def report(records: Sequence[Record], out: Path | None, *, batch_title: bool) ->
     """Print the table; write the files where that was asked for."""
     console = Console()
     console.print(comparison(records))
+    for record in records:
+        if record.traffic.faults:
+            counted = ", ".join(f"{count} {kind}" for kind, count in sorted(record.traffic.faults.items()))
+            console.print(f"{record.settings.algorithm}: faults: {counted}", highlight=False)
     if out is None:
         return
     from laconic.report.curves import draw_curves  # here, since matplotlib takes a second and a half to load

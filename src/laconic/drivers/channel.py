@@ -23,6 +23,7 @@ from laconic.wire.head import WireError, body_bytes_of
 _SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller sends end in a socket's buffer and say nothing about the link
 _PATIENCE = 0.75  # share of the timeout spent waiting; the rest is for finding out who is missing
 _PROBE_TAG = 1  # frames travel under tag 0
+_PROBE_EVERY_S = 1.0  # who waits for anybody's frame does not hear that a connection has closed
 
 
 class PeerLostError(RuntimeError):
@@ -45,6 +46,7 @@ class Channel:
         self.link_bytes_per_s: float | None = None  # of the slowest large message in the last phase that had one
         self.control_bytes = 0  # sent for agreements: settings, hashes, lists; every rank's share of the gathers
         self._board = Board(ranks, self.rank)
+        self._probed_s = time.monotonic()
         try:
             self.group = dist.new_group(
                 ranks,
@@ -100,6 +102,39 @@ class Channel:
             raise self._lost(what, error) from error
         return frames
 
+    def receive(self, senders: Sequence[int], awaited: Sequence[int], d: int, what: str) -> tuple[int, Tensor]:
+        """One frame from whichever of `senders` sends first, and who that was. No other rank may send meanwhile.
+
+        awaited: whom to blame when nothing comes. what, d: as for `swap`. Raises PeerLostError and WireError.
+        """
+        deadline = time.monotonic() + self.timeout_s * _PATIENCE
+        head = torch.empty(HEAD_BYTES, dtype=torch.uint8)
+        sender = self.rank
+        try:
+            if time.monotonic() - self._probed_s > _PROBE_EVERY_S:
+                self._probed_s = time.monotonic()
+                for peer in senders:
+                    self._probe(peer)
+            only = self._global_ranks[senders[0]] if len(senders) == 1 else None
+            arriving = dist.irecv(head, only, self.group)
+            _wait(arriving, deadline)
+            assert arriving is not None
+            sender = senders[0] if only is not None else arriving._source_rank()
+            n_body = body_bytes_of(bytes(head.numpy()), most_body_bytes(d))
+            frame = torch.empty(HEAD_BYTES + n_body, dtype=torch.uint8)
+            frame[:HEAD_BYTES] = head
+            if n_body:
+                _wait(dist.irecv(frame[HEAD_BYTES:], self._global_ranks[sender], self.group), deadline)
+        except WireError as error:
+            raise WireError(f"rank {sender}, {what}: {error}") from None
+        except RuntimeError as error:
+            raise self._lost(what, error, awaited) from error
+        return sender, frame
+
+    def _probe(self, peer: int) -> dist.Work | None:
+        """Expect what never comes. Raises RuntimeError where the connection has closed."""
+        return dist.irecv(torch.empty(1), self._global_ranks[peer], self.group, tag=_PROBE_TAG)
+
     def all_reduce(self, vector: Tensor, what: str) -> None:
         """Sum `vector` over all ranks, in place, by the engine.
 
@@ -150,13 +185,17 @@ class Channel:
             raise self._lost(what, error) from error
         return [json.loads(bytes(text[: int(size)].numpy())) for text, size in zip(texts, sizes, strict=True)]
 
-    def _lost(self, what: str, error: RuntimeError) -> PeerLostError:
-        """Give up: find out who is missing, and let nobody wait for this rank."""
+    def _lost(self, what: str, error: RuntimeError, awaited: Sequence[int] = ()) -> PeerLostError:
+        """Give up: find out who is missing, and let nobody wait for this rank.
+
+        awaited: who is to blame of those that say nothing, where not everybody is.
+        """
         if "timed out" in str(error).lower():  # the engine has closed all our connections itself
             self._board.give_up([])
         else:
             self._hang_up()
         dead, silent = self._board.missing(self.timeout_s * (1 - _PATIENCE))
+        silent = [rank for rank in silent if rank in awaited] or silent
         if self.rank in dead + silent:
             return PeerLostError(
                 f"{self._named([self.rank])}, this one, came too late ({what}): the others gave up waiting after "
@@ -174,7 +213,7 @@ class Channel:
         for peer in range(self.size):
             if peer != self.rank:
                 try:
-                    probes.append(dist.irecv(torch.empty(1), self._global_ranks[peer], self.group, tag=_PROBE_TAG))
+                    probes.append(self._probe(peer))
                 except RuntimeError:
                     closed.append(peer)
         self._board.give_up(closed)

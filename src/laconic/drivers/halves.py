@@ -15,7 +15,7 @@ from laconic.contract import Algorithm, ContractError, Exchange, Inbox, Reply, S
 from laconic.drivers.layout import Layout, Shard
 from laconic.kernels.plain import all_finite
 from laconic.memory import Memory
-from laconic.wire import Dense, Frame, Head, Meter, Packet, decode, encode
+from laconic.wire import Dense, Frame, Head, Meter, Packet, WireError, decode, encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +102,12 @@ class WorkerHalf:
     def count_setup(self) -> None:
         """Count the first parameters, which every worker but the one at node 0 is sent."""
         if self.node != 0:
-            values = Dense(values=self.job.zeros(self.job.d))
-            self.meter.collective("setup", values.payload_bits // 8, values.payload_bits, values.paper_bits)
+            self.count_parameters()
+
+    def count_parameters(self) -> None:
+        """Count one vector of parameters that this worker is sent."""
+        values = Dense(values=self.job.zeros(self.job.d))
+        self.meter.collective("setup", values.payload_bits // 8, values.payload_bits, values.paper_bits)
 
     def begin(self, round_: int, inputs: Inputs) -> None:
         """Start a round and run the generator to its first packet. Non-finite input calls the round off."""
@@ -139,7 +143,7 @@ class WorkerHalf:
         if self.exchange == due:
             raise ContractError(f"{name}: worker {self.rank} yields more often than its {due} exchanges")
         count = self._exchanges[self.exchange].count
-        in_star = self.job.algorithm.schedule == "rounds"
+        in_star = self.job.algorithm.schedule != "neighbours"
         if in_star and packet is not None and packet.count != count:
             raise ContractError(f"{name}: worker {self.rank} yielded {packet.count} coordinates of {count}")
         self.packet = packet
@@ -162,6 +166,12 @@ class WorkerHalf:
             self._count("up", frame, data.numel(), shard, index)
             frames.append(data)
         return frames
+
+    def count_copies(self, frames: list[Tensor]) -> None:
+        """Count what crosses a link a second time: bytes alone, since it says nothing new. Call before `hear`."""
+        for shard, data in zip(self.job.shards(self._exchange), frames, strict=True):
+            if shard.node != self.node:
+                self.meter.collective("up", data.numel(), 0, 0.0, self._exchange.name)
 
     def outgoing_to_all(self) -> Tensor:
         """This exchange's one frame, which goes to every other worker where there is no server; counted so often."""
@@ -285,6 +295,7 @@ class ServerHalf:
         self.job = job
         self.index = index
         self.void = False
+        self.unread: frozenset[int] = frozenset()  # whose frames of the last exchange were damaged
         self.shard = shard
         self.hub = Server(
             rank=index, n_workers=job.layout.n_workers, count=shard.count, seed=job.seed,
@@ -294,18 +305,41 @@ class ServerHalf:
         if descend is not None:
             self.hub.descend = descend
 
-    def answer(self, round_: int, exchange: int, lr: float, frames: Mapping[int, Tensor]) -> Tensor:
-        """Decode the workers' frames, serve, and encode the one answer that goes to all of them."""
-        hub = self.hub
-        hub.round, hub.exchange, hub.lr = round_, exchange, lr
+    def answer(
+        self, round_: int, exchange: int, lr: float, frames: Mapping[int, Tensor], *, damage_expected: bool = False
+    ) -> Tensor:
+        """Decode the workers' frames, serve, and encode the one answer that goes to all of them.
+
+        damage_expected: a frame that cannot be read counts as not heard, and its sender is in `unread` afterwards.
+        Raises WireError for it otherwise.
+        """
+        shard = self._shard_in(round_, exchange)
+        read: dict[int, Frame] = {}
+        unread: set[int] = set()
+        for rank, data in frames.items():
+            try:
+                read[rank] = read_frame(data, self.job, "worker", rank, round_, exchange, shard)
+            except WireError:
+                if not damage_expected:
+                    raise
+                unread.add(rank)
+        self.unread = frozenset(unread)
+        packet = self.serve(round_, exchange, lr, read)
         head = Head(role="server", rank=self.index, round=round_, exchange=exchange)
+        return encode(Frame(head=head, packet=packet, void=self.void))
+
+    def _shard_in(self, round_: int, exchange: int) -> Shard:
         due = self.job.exchanges_in(round_)[exchange]
-        shard = self.shard if due.count == self.job.d else Shard(self.shard.node, 0, due.count)
+        return self.shard if due.count == self.job.d else Shard(self.shard.node, 0, due.count)
+
+    def serve(self, round_: int, exchange: int, lr: float, frames: Mapping[int, Frame]) -> Packet | None:
+        """The answer to the workers' frames; none, and `void`, where one of them or the answer itself is spoiled."""
+        hub, shard = self.hub, self._shard_in(round_, exchange)
+        hub.round, hub.exchange, hub.lr = round_, exchange, lr
         packets: dict[int, Packet] = {}
         skipped: set[int] = set()
         void = False
-        for rank, data in frames.items():
-            frame = read_frame(data, self.job, "worker", rank, round_, exchange, shard)
+        for rank, frame in frames.items():
             void = void or frame.void
             if frame.packet is not None:
                 packets[rank] = frame.packet
@@ -313,7 +347,7 @@ class ServerHalf:
                 skipped.add(rank)
         self.void = void
         if void:
-            return encode(Frame(head=head, packet=None, void=True))
+            return None
         inbox = Inbox(
             packets, hub.n_workers, lambda: torch.zeros(shard.count, dtype=self.job.dtype), frozenset(skipped)
         )
@@ -323,7 +357,7 @@ class ServerHalf:
                 f"{self.job.algorithm.name}: the server answered {packet.count} coordinates of {shard.count}"
             )
         self.void = packet is not None and not packet.finite
-        return encode(Frame(head=head, packet=None if self.void else packet, void=self.void))
+        return None if self.void else packet
 
     def close(self, happened: bool) -> None:
         """End the round: commit the memory, or drop what was staged when the round was called off."""
@@ -339,6 +373,12 @@ def read_frame(data: Tensor, job: Job, role: str, rank: int, round_: int, exchan
     Raises WireError for a broken frame, ContractError for one of another sender, round or slice.
     """
     frame = decode(data, job.d)
+    check_frame(frame, role, rank, round_, exchange, shard)
+    return frame
+
+
+def check_frame(frame: Frame, role: str, rank: int, round_: int, exchange: int, shard: Shard | None) -> None:
+    """Raises ContractError for a frame of another sender, round, exchange or slice than the due one."""
     head = frame.head
     if (head.role, head.rank, head.round, head.exchange) != (role, rank, round_, exchange):
         raise ContractError(
@@ -351,4 +391,3 @@ def read_frame(data: Tensor, job: Job, role: str, rank: int, round_: int, exchan
             f"{role} {rank} sent coordinates {packet.first} .. {packet.first + packet.count - 1}; "
             f"due were {shard.first} .. {shard.stop - 1}. Do all ranks train the same model?"
         )
-    return frame

@@ -57,7 +57,7 @@ def choose_layout(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> Layo
     if name == "auto":
         adds = all(exchange.adds for exchange in algorithm.exchanges(d, n_nodes))
         name = "allreduce" if adds else "sharded" if algorithm.separable else "rank0"
-        name = "neighbours" if algorithm.schedule == "neighbours" else name
+        name = {"neighbours": "neighbours", "arrivals": "dedicated"}.get(algorithm.schedule, name)
     refused = _why_not(name, algorithm, d, n_nodes)
     if refused:
         raise ValueError(f"server={name!r} does not go with {algorithm.name}: {refused}")
@@ -73,6 +73,8 @@ def choose_layout(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> Layo
 def _why_not(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> str:
     if name != "neighbours" and algorithm.schedule == "neighbours":
         return "it has no server but a graph; use neighbours"
+    if name != "dedicated" and algorithm.schedule == "arrivals":
+        return "its server takes gradients whenever they come, so it can be nothing else besides; use dedicated"
     if name == "neighbours" and algorithm.schedule != "neighbours":
         return "it has no graph; use rank0, dedicated" + (" or sharded" if algorithm.separable else "")
     if name == "allreduce" and not any(exchange.adds for exchange in algorithm.exchanges(d, n_nodes)):
@@ -82,8 +84,15 @@ def _why_not(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> str:
     if name == "sharded" and not algorithm.separable:
         return "cutting its vector among servers would change the result; use rank0 or dedicated"
     if name == "dedicated" and n_nodes < 2:
-        return f"{n_nodes} process leaves no worker beside the server; start at least 2, or use rank0"
+        or_else = "" if algorithm.schedule == "arrivals" else ", or use rank0"
+        return f"{n_nodes} process leaves no worker beside the server; start at least 2{or_else}"
     return ""
+
+
+def n_nodes_for(name: str, algorithm: Algorithm, n_workers: int) -> int:
+    """How many nodes so many workers need: one more where the server is dedicated."""
+    alone = name == "dedicated" or (name == "auto" and algorithm.schedule == "arrivals")
+    return n_workers + alone
 
 
 def _slices(d: int, n: int) -> tuple[Shard, ...]:

@@ -3,6 +3,10 @@
 Each round starts on every worker at the same virtual time, when the last worker has its answer (the papers' barrier).
 A worker computes for `compute_s`, then its frames queue for its send port and for the servers' receive ports
 (`network.py`). Encoding and decoding cost no virtual time.
+
+With a fault plan, a server knows at once which packets will not come, and answers when the others are there: deadlines
+are not part of the time. Lost packets keep ports busy like others. A late one sets off when the answers are there, and
+delays what comes next. Parameters for a worker that comes back are counted and take no time, as the first ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,22 +17,25 @@ import torch
 from torch import Tensor
 
 from laconic.clock import Clock
+from laconic.compute_times import ComputeTime
 from laconic.contract import Algorithm, ContractError, Exchange, Side
 from laconic.drivers.engine import ring_bytes, ring_sum
 from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf
-from laconic.drivers.layout import choose_layout
+from laconic.drivers.layout import choose_layout, n_nodes_for
+from laconic.drivers.mishaps import Mishaps, slowed
+from laconic.faults import FaultPlan
 from laconic.kernels.plain import all_finite
 from laconic.network import Link, Network
-from laconic.schedules import Message, makespan_ns, ring
+from laconic.schedules import Message, makespan_ns, one_at_a_time, ring
 from laconic.wire import HEAD_BYTES, Dense
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a round gave: nothing when it was called off, else one vector for all workers or one for each."""
+    """What a round gave: nothing (void) where it was called off or nobody was up, else one vector or one for each."""
 
     void: bool
-    results: tuple[Tensor, ...]  # one entry when replicas stay equal
+    results: tuple[Tensor, ...]  # one entry, for all, when replicas stay equal
 
     def of(self, rank: int) -> Tensor:
         """The vector (d,) that worker `rank` applies."""
@@ -50,22 +57,31 @@ class Simulated:
         seed: int = 0,
         link: Link | None = None,
         links: Mapping[int, Link] | None = None,
-        compute_s: float = 0.0,
+        compute_s: float | Mapping[int, float] | ComputeTime = 0.0,
         descend: Callable[[Tensor], Tensor] | None = None,
         delivery_seed: int | None = None,
+        faults: FaultPlan | None = None,
     ) -> None:
         """d: parameters. link: every node's; links: exceptions by node. descend: the server's own model's step.
 
+        compute_s: of one gradient, for all workers, by worker, or as a law with chance in it.
         delivery_seed: hand frames to the server in a random order; no bit may depend on it.
-        Raises ValueError for a wrong number of workers, layout, or compute time.
+        Raises ValueError for a wrong number of workers, layout, compute time, or faults that the method cannot take.
         """
         if n_workers < 1:
             raise ValueError(f"workers={n_workers} must be at least 1")
-        if not 0 <= compute_s < float("inf"):
+        if isinstance(compute_s, (int, float)) and not 0 <= compute_s < float("inf"):
             raise ValueError(f"compute_s={compute_s} must be at least 0 and finite (200 ms is 0.2)")
-        n_nodes = n_workers + (server == "dedicated")
+        self.compute_time = compute_s if isinstance(compute_s, ComputeTime) else ComputeTime(seconds=compute_s)
+        self.compute_time.check(n_workers)
+        n_nodes = n_nodes_for(server, algorithm, n_workers)
         algorithm.check_size(d, tuple(layers) or (d,), n_workers)
         self.layout = choose_layout(server, algorithm, d, n_nodes)
+        if faults is not None:
+            faults.check(algorithm, self.layout.name, n_workers)
+            links = slowed(faults, link or Link(), links, self.layout.worker_nodes)
+            if faults.is_slowing and not compute_s:
+                raise ValueError("faults: stragglers need a time of computing; give compute_s, --compute 50ms")
         self.job = Job(
             algorithm=algorithm, seed=seed, d=d, layers=tuple(layers) or (d,), dtype=dtype, layout=self.layout
         )
@@ -78,41 +94,53 @@ class Simulated:
         self.network = Network(n_nodes, link or Link(), self.clock, links)
         self.rounds = 0
         self.void_rounds = 0
-        self._compute_ns = round(compute_s * 1e9)
+        self.mishaps = Mishaps(faults, n_workers)
+        self._ready_ns: dict[int, int] = {}  # by worker, how much longer than the fastest it computes in this round
         self._delivery = None if delivery_seed is None else Random(delivery_seed)
 
     def round(self, inputs_of: Callable[[int], Inputs]) -> Outcome:
-        """One round. `inputs_of(rank)` is asked once for each worker, in rank order."""
+        """One round. `inputs_of(rank)` is asked once for each worker that is up, in rank order."""
+        present = self.mishaps.taking_part(self.workers, self.rounds)
         lr = 0.0
-        for worker in self.workers:
+        for worker in present:
             inputs = inputs_of(worker.rank)
             lr = inputs.lr
             worker.begin(self.rounds, inputs)
-        self.clock.run(self.clock.now_ns + self._compute_ns)
+        self._compute(present)
         results: list[Tensor] = []
-        exchanges = self.job.exchanges_in(self.rounds)
+        exchanges = self.job.exchanges_in(self.rounds) if present else ()
         for number, exchange in enumerate(exchanges):
             if self.layout.name == "neighbours":
                 hear = self._neighbours(number)
             elif self.layout.shards:
-                hear = self._star(number, lr)
+                hear = self._star(present, number, lr)
             else:
                 hear = self._allreduce(exchange) if exchange.adds else self._all_to_all(number, lr)
-            for worker in self.workers:
+            for worker in present:
                 hear(worker)
                 if worker.void or worker.result is not None:
                     self._close(worker, results)
-            if self.workers[0].void:
+            if present[0].void:
                 break
         if not exchanges:  # a single worker on a ring has nobody to send to
-            for worker in self.workers:
+            for worker in present:
                 self._close(worker, results)
-        happened = not self.workers[0].void
+        void = bool(present) and present[0].void
         for server in self.servers:
-            server.close(happened)
+            server.close(not void)
         self.rounds += 1
-        self.void_rounds += not happened
-        return Outcome(void=not happened, results=tuple(results))
+        self.void_rounds += void
+        return Outcome(void=void or not present, results=tuple(results))
+
+    def _compute(self, present: list[WorkerHalf]) -> None:
+        """Let the time pass until the first worker has its gradient, and note how much later the others have theirs."""
+        ranks = [worker.rank for worker in present]
+        usual_ns = {rank: self.compute_time.ns(rank, self.rounds, seed=self.job.seed) for rank in ranks}
+        factors = {rank: self.mishaps.plan.compute_factor(rank, self.rounds) for rank in ranks}
+        times_ns = {rank: round(usual_ns[rank] * factor) for rank, factor in factors.items()}
+        first_ns = min(times_ns.values(), default=self.compute_time.ns(0, self.rounds, seed=self.job.seed))
+        self._ready_ns = {rank: time_ns - first_ns for rank, time_ns in times_ns.items()}
+        self.clock.run(self.clock.now_ns + first_ns)
 
     def _close(self, worker: WorkerHalf, results: list[Tensor]) -> None:
         """End the round for one worker at once, so that N workers' temporaries never exist together."""
@@ -128,37 +156,67 @@ class Simulated:
                 f"than worker 0 in round {self.rounds}"
             )
 
-    def _star(self, exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
+    def _star(self, present: list[WorkerHalf], exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
         """Up, serve, down, and the virtual time of it. Returns how a worker hears the answers."""
-        outgoing = [worker.outgoing() for worker in self.workers]
+        mishaps, round_ = self.mishaps, self.rounds
+        outgoing = {worker.rank: mishaps.send(worker, round_, exchange) for worker in present}
         replies = []
+        heard = set(outgoing)
         for index, server in enumerate(self.servers):
-            ranks = list(range(len(self.workers)))
+            arriving = mishaps.arriving(outgoing, index, round_, exchange)
+            ranks = list(arriving)
             if self._delivery is not None:
                 self._delivery.shuffle(ranks)
-            replies.append(server.answer(self.rounds, exchange, lr, {rank: outgoing[rank][index] for rank in ranks}))
-        makespan_ns(self._messages(outgoing, replies), self.network)
-        self._measure_links(outgoing, replies)
-        answers = [Answer.read(reply, self.job, index, self.rounds, exchange) for index, reply in enumerate(replies)]
-        return lambda worker: worker.hear(answers)
+            frames = {rank: arriving[rank] for rank in ranks}
+            replies.append(server.answer(round_, exchange, lr, frames, damage_expected=mishaps.expected))
+            heard &= arriving.keys() - server.unread
+        self._pass_time(present, outgoing, replies)
+        self._measure_links(present, outgoing, replies)
+        answers = [Answer.read(reply, self.job, index, round_, exchange) for index, reply in enumerate(replies)]
+        return lambda worker: worker.hear(answers, heard=worker.rank in heard)
 
-    def _messages(self, outgoing: list[list[Tensor]], replies: list[Tensor]) -> list[Message]:
+    def _pass_time(self, present: list[WorkerHalf], outgoing: dict[int, list[Tensor]], replies: list[Tensor]) -> None:
+        """Run the clock until everybody has the answers; then the late packets set off."""
+        done_ns = self.clock.now_ns + max(self._ready_ns.values())
+        makespan_ns(one_at_a_time(self._messages(present, outgoing, replies)), self.network)
+        self.clock.run(max(done_ns, self.clock.now_ns))
+        self._ready_ns = dict.fromkeys(self._ready_ns, 0)  # the next exchange starts everywhere at once
+        for worker, index, server in self._pairs(present):
+            if self.mishaps.is_late(worker.rank):
+                n_bytes = outgoing[worker.rank][index].numel()
+                self.network.send(worker.node, server.shard.node, n_bytes, lambda: None)
+
+    def _messages(
+        self, present: list[WorkerHalf], outgoing: dict[int, list[Tensor]], replies: list[Tensor]
+    ) -> list[Message]:
         """Who sends what to whom: in worker order to a single server, in slots between many (no port idles)."""
-        pairs = self._pairs()
-        up = [Message(worker.node, server.shard.node, outgoing[worker.rank][i].numel()) for worker, i, server in pairs]
+        pairs = self._pairs(present)
+        ready_ns = self._ready_ns
+        up: list[Message] = []
         needs: list[list[int]] = [[] for _ in self.servers]
-        for place, (_, index, _) in enumerate(pairs):
-            needs[index].append(place)
+        for worker, index, server in pairs:
+            if self.mishaps.is_late(worker.rank):
+                continue
+            n_bytes = outgoing[worker.rank][index].numel()
+            message = Message(worker.node, server.shard.node, n_bytes, at_ns=ready_ns[worker.rank])
+            if self.mishaps.is_awaited(worker.rank):
+                needs[index].append(len(up))
+            up += [message] * self.mishaps.n_copies(worker.rank)
         after = [tuple(places) for places in needs]
+        awaited = [worker for worker in present if self.mishaps.is_awaited(worker.rank)]
+        own_ns = {worker.node: ready_ns[worker.rank] for worker in awaited}  # a node's own packet is no message
         back = pairs if len(self.servers) == 1 else sorted(pairs, key=self._slot_of_answer)
-        down = [Message(server.shard.node, worker.node, replies[i].numel(), after[i]) for worker, i, server in back]
+        down = [
+            Message(server.shard.node, worker.node, replies[i].numel(), after[i], own_ns.get(server.shard.node, 0))
+            for worker, i, server in back
+        ]
         return up + down
 
-    def _pairs(self) -> list[tuple[WorkerHalf, int, ServerHalf]]:
+    def _pairs(self, present: list[WorkerHalf]) -> list[tuple[WorkerHalf, int, ServerHalf]]:
         """Every worker with every server that is another node; in slot s, node i sends to node i + s."""
         pairs = [
             (worker, index, server)
-            for worker in self.workers
+            for worker in present
             for index, server in enumerate(self.servers)
             if server.shard.node != worker.node
         ]
@@ -171,13 +229,15 @@ class Simulated:
         worker, _, server = pair
         return (worker.node - server.shard.node) % self.layout.n_nodes, server.shard.node
 
-    def _measure_links(self, outgoing: list[list[Tensor]], replies: list[Tensor]) -> None:
+    def _measure_links(
+        self, present: list[WorkerHalf], outgoing: dict[int, list[Tensor]], replies: list[Tensor]
+    ) -> None:
         """What a side would measure: bytes over the time its own frames were under way, queues apart."""
-        for worker in self.workers:
+        for worker in present:
             frames = zip(self.servers, outgoing[worker.rank], strict=True)
             self._measured(worker.me, worker.node, [(server.shard.node, data.numel()) for server, data in frames])
         for server, reply in zip(self.servers, replies, strict=True):
-            receivers = [(worker.node, reply.numel()) for worker in self.workers]
+            receivers = [(worker.node, reply.numel()) for worker in present]
             self._measured(server.hub, server.shard.node, receivers)
 
     def _measured(self, side: Side, sender: int, frames: list[tuple[int, int]]) -> None:
@@ -196,7 +256,7 @@ class Simulated:
         peers = {worker.rank: worker.peers for worker in self.workers}
         frames = {worker.rank: worker.outgoing_to_peers() for worker in self.workers if peers[worker.rank]}
         pairs = [(rank, to) for rank, targets in peers.items() for to in targets]
-        makespan_ns([Message(rank, to, frames[rank].numel()) for rank, to in pairs], self.network)
+        makespan_ns(one_at_a_time([Message(rank, to, frames[rank].numel()) for rank, to in pairs]), self.network)
         void = any(worker.void for worker in self.workers)
         answers = {
             rank: Answer.read_from_peer(data, self.job, rank, self.rounds, exchange) for rank, data in frames.items()
@@ -217,7 +277,7 @@ class Simulated:
         frames = {worker.rank: worker.outgoing_to_all() for worker in self.workers}
         reply = self.servers[0].answer(self.rounds, exchange, lr, frames)
         slots = [(rank, (rank + slot) % n) for slot in range(1, n) for rank in range(n)]
-        makespan_ns([Message(sender, to, frames[sender].numel()) for sender, to in slots], self.network)
+        makespan_ns(one_at_a_time([Message(sender, to, frames[sender].numel()) for sender, to in slots]), self.network)
         answer = Answer.read(reply, self.job, 0, self.rounds, exchange)
         total = sum(data.numel() for data in frames.values())
         return lambda worker: worker.hear_all(answer, total - frames[worker.rank].numel())

@@ -1,4 +1,4 @@
-"""What a run leaves behind: `config.toml`, `metrics.csv`, `summary.json`."""
+"""What a run leaves behind: `config.toml`, `metrics.csv`, `summary.json`, and `faults.toml` where there were any."""
 
 import csv
 import json
@@ -94,9 +94,11 @@ class Record:
         return up, down
 
     def write(self, folder: Path) -> None:
-        """Write the three files into `folder`, which is made if it is missing."""
+        """Write the files into `folder`, which is made if it is missing."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.toml").write_text(tomli_w.dumps(self.settings.as_data()))
+        if self.settings.fault_plan is not None:
+            (folder / "faults.toml").write_text(self.settings.fault_plan.to_toml())
         (folder / "summary.json").write_text(json.dumps(self.summary(), indent=2) + "\n")
         with (folder / "metrics.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, [column.name for column in fields(Row)])

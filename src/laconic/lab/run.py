@@ -37,14 +37,17 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
     simulation = Simulation(
         experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, server=settings.server,
         local_steps=settings.local_steps, seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
+        faults=settings.fault_plan,
     )  # fmt: skip
     schedule = experiment.scheduler()
     rows: list[Row] = []
-    total = 0.0
+    total = loss = 0.0
     for step in range(experiment.steps):
+        down = simulation.down
         losses = simulation.step(lambda rank, step=step: experiment.loss(rank, step))  # type: ignore[misc]
         schedule.step()
-        loss = sum(losses) / len(losses)
+        known = [loss for rank, loss in enumerate(losses) if rank not in down]
+        loss = sum(known) / len(known) if known else loss  # where nobody was up, the last one counts again
         total += loss
         row = None
         if (step + 1) % experiment.steps_per_epoch == 0:

@@ -2,11 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from laconic.contract import ALGORITHMS, Algorithm
-from laconic.drivers.layout import choose_layout
+from laconic.drivers.layout import choose_layout, n_nodes_for
+from laconic.faults import FaultPlan
 from laconic.knobs import from_text, knobs_of, near_misses
 from laconic.lab.datasets import DATASETS
 from laconic.lab.models import MODELS
@@ -49,6 +51,7 @@ class RunSettings:
     bandwidth: str | None = None
     latency: str | None = None
     compute: str | None = None
+    faults: str | None = None  # a file
     threads: int = 1  # of each process
     timeout_s: float = 60.0
 
@@ -69,7 +72,7 @@ class RunSettings:
         if self.timeout_s <= 0:
             raise ValueError(f"--timeout-s {self.timeout_s} must be above 0 seconds")
         if self.driver == "processes":
-            for name in ("bandwidth", "latency", "compute"):
+            for name in ("bandwidth", "latency", "compute", "faults"):
                 if getattr(self, name) is not None:
                     raise ValueError(
                         f"--{name} {getattr(self, name)} is for --driver simulated; processes use real links"
@@ -79,7 +82,9 @@ class RunSettings:
         check_local_steps(self.build(), self.local_steps)
         self.link()
         self.compute_s()
-        choose_layout(self.server, self.build(), d=10**6, n_nodes=self.n_processes)  # the data are not read yet
+        layout = choose_layout(self.server, self.build(), d=10**6, n_nodes=self.n_processes)  # data are not read yet
+        if self.fault_plan is not None:
+            self.fault_plan.check(self.build(), layout.name, self.workers)
 
     def _one_of(self, name: str, known: Any) -> None:  # noqa: ANN401 - any sequence of names
         value = getattr(self, name)
@@ -144,7 +149,7 @@ class RunSettings:
     @property
     def n_processes(self) -> int:
         """Workers, and a dedicated server."""
-        return self.workers + (self.server == "dedicated")
+        return n_nodes_for(self.server, self.build(), self.workers)
 
     @property
     def rate(self) -> float:
@@ -160,6 +165,16 @@ class RunSettings:
         rate = {} if self.bandwidth is None else {"bytes_per_s": bandwidth(self.bandwidth)}
         delay = {} if self.latency is None else {"latency_s": duration(self.latency)}
         return Link(**rate, **delay)
+
+    @cached_property
+    def fault_plan(self) -> FaultPlan | None:
+        """The faults, read once. Raises ValueError for what is wrong in the file, OSError if it cannot be read."""
+        if self.faults is None:
+            return None
+        try:
+            return FaultPlan.from_toml(Path(self.faults).read_text(encoding="utf-8"))
+        except ValueError as error:  # also what is no UTF-8
+            raise ValueError(f"--faults {self.faults}: {error}") from None
 
     def compute_s(self) -> float:
         """The simulated time of one gradient."""

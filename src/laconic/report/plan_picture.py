@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from laconic.planning import Plan
 from laconic.quantities import seconds_text
@@ -14,6 +14,7 @@ from laconic.report.plan import rate_text
 # Colors that stay apart for color-blind readers and in print (Okabe and Ito); black is plain all-reduce's.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES = ("-", "--", "-.", ":")
+_TICKS_S = (*(10.0**power for power in range(-6, 2)), 60, 600, 3600, 36_000, 360_000, 3_600_000)
 
 
 def draw_plan(plan: Plan, rates: Sequence[float], path: Path) -> None:
@@ -38,7 +39,9 @@ def draw_plan(plan: Plan, rates: Sequence[float], path: Path) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: rate_text(value / 8)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: seconds_text(value)))
+    axes.yaxis.set_major_locator(FixedLocator(_TICKS_S))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: _short(value)))
     axes.tick_params(labelsize=9)
     axes.set_xlabel("bandwidth of each link")
     axes.set_ylabel("time of one step")
@@ -54,3 +57,9 @@ def draw_plan(plan: Plan, rates: Sequence[float], path: Path) -> None:
     )
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)
+
+
+def _short(seconds: float) -> str:
+    """A tick's time without digits that say nothing: "10 s"."""
+    number, unit = seconds_text(seconds).split()
+    return f"{float(number):g} {unit}"

@@ -1,0 +1,110 @@
+"""Machines that are none: network namespaces around a bridge, each behind a link of a given rate, both ways.
+
+Needs root and iproute2. Everything made is undone by `close`, whatever happened in between.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from types import TracebackType
+from typing import Self
+
+INTERFACE = "eth0"
+_SUBNET = "10.83.0"
+# Above the 64 KB that the kernel hands down in one piece; smaller bursts lose packets and miss the rate.
+_BURST = "128kb"
+_QUANTUM_BYTES = 60_000  # served in one turn; without it the kernel warns that it has guessed
+
+
+class BedError(RuntimeError):
+    """A command that the kernel refused."""
+
+
+def why_not() -> str:
+    """Why no bed can be made here; empty where it can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root; run it as root (sudo)"
+    for tool in ("ip", "tc"):
+        if shutil.which(tool) is None:
+            return f"{tool} is missing; install iproute2"
+    try:
+        with Bed(1):
+            return ""
+    except BedError as error:
+        return f"this kernel does not let us: {error}"
+
+
+class Bed:
+    """`n` namespaces with one interface each, at the addresses 10.83.0.1 and up. A context manager."""
+
+    def __init__(self, n: int) -> None:
+        """Raises BedError, after undoing what was done, where something cannot be made."""
+        self.names = [f"laconic-{os.getpid()}-{number}" for number in range(n)]
+        self._bridge = f"lc{os.getpid()}"
+        try:
+            _run("ip", "link", "add", self._bridge, "type", "bridge")
+            _run("ip", "link", "set", self._bridge, "up")
+            for number, name in enumerate(self.names):
+                _run("ip", "netns", "add", name)
+                outer = self._port(number)
+                _run("ip", "link", "add", outer, "type", "veth", "peer", "name", INTERFACE, "netns", name)
+                _run("ip", "link", "set", outer, "master", self._bridge, "up")
+                _run("ip", "-n", name, "addr", "add", f"{self.address(number)}/24", "dev", INTERFACE)
+                _run("ip", "-n", name, "link", "set", INTERFACE, "up")
+                _run("ip", "-n", name, "link", "set", "lo", "up")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def address(self, number: int) -> str:
+        """Of one namespace."""
+        return f"{_SUBNET}.{number + 1}"
+
+    def shape(self, bits_per_s: float | None) -> None:
+        """Give every link this rate, up and down; None for as fast as the machine is."""
+        for number, name in enumerate(self.names):
+            inside = ("-n", name)
+            for where, device in ((inside, INTERFACE), ((), self._port(number))):
+                if bits_per_s is None:
+                    _run("tc", *where, "qdisc", "del", "dev", device, "root", check=False)
+                    continue
+                rate = f"{bits_per_s:.0f}bit"
+                _run("tc", *where, "qdisc", "replace", "dev", device, "root", "handle", "1:", "htb", "default", "1")
+                _run(
+                    "tc", *where, "class", "replace", "dev", device, "parent", "1:", "classid", "1:1", "htb",
+                    "rate", rate, "ceil", rate, "burst", _BURST, "cburst", _BURST, "quantum", str(_QUANTUM_BYTES),
+                )  # fmt: skip
+
+    def sent_bytes(self) -> list[int]:
+        """What each interface has sent since it was made, headers of all layers included."""
+        counted = []
+        for name in self.names:
+            (facts,) = json.loads(_run("ip", "-n", name, "-s", "-j", "link", "show", "dev", INTERFACE))
+            counted.append(int(facts["stats64"]["tx"]["bytes"]))
+        return counted
+
+    def close(self) -> None:
+        """Remove all of it; what is not there is left out."""
+        for name in self.names:
+            _run("ip", "netns", "del", name, check=False)  # its interface and the port at the bridge go with it
+        _run("ip", "link", "del", self._bridge, check=False)
+
+    def _port(self, number: int) -> str:
+        return f"{self._bridge}p{number}"
+
+
+def _run(*command: str, check: bool = True) -> str:
+    """One command's output. Deaf to Ctrl-C, so that undoing is never cut off."""
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
+    if check and ended.returncode != 0:
+        raise BedError(f"`{' '.join(command)}`: {ended.stderr.strip()}")
+    return ended.stdout

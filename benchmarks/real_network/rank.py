@@ -1,0 +1,158 @@
+"""One rank of the bench, in a namespace of its own: takes commands as lines of JSON, and answers each with one line."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from laconic.contract import ALGORITHMS
+from laconic.drivers.channel import Channel
+from laconic.knobs import from_text
+from laconic.optimizer import DistributedOptimizer
+
+_TIMEOUT_S = 300.0
+_N_VECTORS = 3  # gradients, used in turns
+
+
+class Phases:
+    """Seconds of each phase of a round on the links, from when every rank is ready for it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.rounds: list[dict[str, float]] = []
+        self.waits_s = 0.0  # for the others to be ready: their computing
+        channel.swap = self._timed(channel.swap)  # type: ignore[method-assign]
+        channel.all_reduce = self._timed(channel.all_reduce)  # type: ignore[method-assign]
+
+    def begin(self) -> None:
+        self.rounds.append({})
+
+    def _timed(self, exchange: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*given: Any) -> Any:  # noqa: ANN401
+            start = time.perf_counter()
+            dist.barrier()
+            ready = time.perf_counter()
+            result = exchange(*given)
+            if self.rounds:
+                name = "down" if " answer " in given[-1] else "up"  # an all-reduce is both: it stands under up
+                self.rounds[-1][name] = self.rounds[-1].get(name, 0.0) + time.perf_counter() - ready
+                self.waits_s += ready - start
+            return result
+
+        return timed
+
+
+class Given(nn.Module):
+    """Parameters without a model; their gradients are handed in."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(d))
+
+
+class Member:
+    """This rank, through all cases."""
+
+    def __init__(self) -> None:
+        self.opt: DistributedOptimizer | None = None
+        self.phases: Phases | None = None
+        self.gradients: list[Tensor] = []
+        self.n_evaluated = 0
+
+    def set_up(self, method: str, settings: dict[str, str], d: int, server: str) -> dict[str, Any]:
+        model = Given(d)
+        inner = torch.optim.SGD(model.parameters(), lr=0.01)
+        algorithm = from_text(ALGORITHMS[method], settings, method)
+        self.opt = DistributedOptimizer(
+            inner, algorithm, model=model, server=server, check_every=0, timeout_s=_TIMEOUT_S
+        )
+        self.phases = Phases(self.opt.driver.channel)
+        random = torch.Generator().manual_seed(dist.get_rank())
+        self.gradients = [torch.randn(d, generator=random) for _ in range(_N_VECTORS)]
+        self.model = model
+        self._step()  # in which some methods send more than ever after
+        return {}
+
+    def _step(self) -> None:
+        assert self.opt is not None
+
+        def closure() -> float:
+            # Another one at every evaluation: to lazy methods, gradients that have always changed.
+            self.model.values.grad = self.gradients[self.n_evaluated % _N_VECTORS].clone()
+            self.n_evaluated += 1
+            return 0.0
+
+        if self.opt.algorithm.second_gradient:
+            self.opt.step(closure)
+        else:
+            closure()
+            self.opt.step()
+
+    def rounds(self, n: int) -> dict[str, Any]:
+        assert self.opt is not None
+        assert self.phases is not None
+        before = self.opt.traffic
+        start, used_s = time.perf_counter(), time.process_time()
+        for _ in range(n):
+            self.phases.begin()
+            self._step()
+        wall_s, used_s = time.perf_counter() - start, time.process_time() - used_s
+        after = self.opt.traffic
+        return {
+            "phases": self.phases.rounds,
+            "ready_s": self.phases.waits_s,
+            "wall_s": wall_s,
+            "process_s": used_s,
+            "seconds": {name: after.seconds[name] - before.seconds[name] for name in after.seconds},
+            "wire_bytes": {
+                "up": after.up.wire_bytes - before.up.wire_bytes,
+                "down": after.down.wire_bytes - before.down.wire_bytes,
+            },
+        }
+
+    def barriers(self, n: int) -> dict[str, Any]:
+        """So that their bytes can be told apart."""
+        for _ in range(n):
+            dist.barrier()
+        return {}
+
+    def small(self, n: int) -> dict[str, Any]:
+        """Seconds of one small message there and back, between ranks 0 and 1, each time."""
+        took, word = [], torch.zeros(1)
+        for _ in range(n):
+            start = time.perf_counter()
+            if dist.get_rank() == 0:
+                dist.send(word, 1)
+                dist.recv(word, 1)
+            elif dist.get_rank() == 1:
+                dist.recv(word, 0)
+                dist.send(word, 0)
+            took.append(time.perf_counter() - start)
+        return {"there_and_back_s": took}
+
+
+def main() -> None:
+    """Arguments: rank, number of ranks, address and port of rank 0."""
+    rank, n, address, port = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    torch.set_num_threads(1)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else is printed is no answer
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://{address}:{port}", rank=rank, world_size=n, timeout=timedelta(seconds=_TIMEOUT_S)
+    )
+    member = Member()
+    for line in sys.stdin:
+        command = json.loads(line)
+        answers.write(json.dumps(getattr(member, command.pop("do"))(**command)) + "\n")
+        answers.flush()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""`laconic plan` beside real processes on shaped links, interface counters beside the wire meter.
+
+    python benchmarks/real_network/run.py --json real_network.json
+
+Linux, root and iproute2 only; elsewhere it says so and ends. README.md says what is measured and how to read it.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from bed import Bed, why_not
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from crew import Crew
+from laconic.contract import ALGORITHMS
+from laconic.knobs import from_text
+from laconic.lab.provenance import machine, versions
+from laconic.network import Link
+from laconic.planning import Candidate, Question, candidates_of
+from laconic.quantities import bandwidth, bytes_text, seconds_text
+
+RESNET18 = 11_173_962
+SMALL = 1_000_000  # what a round of dense gradients takes some seconds for at 100 Mbit/s
+_TCP_SHARE = 1448 / 1514  # of what a link carries in full packets, what is left after Ethernet, IP and TCP headers
+_N_BARRIERS = 20
+_N_SMALL = 30
+
+# Seconds that 100 rounds of ten workers spent on communication: Deng et al., SASG, Table III, the full-size ResNet-18.
+PRINTED_S = {"sgd": 327.45, "sparse": 15.94, "sasg": 13.09}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method on a topology, and how many rounds are timed. is_dense: both ways or one carry whole vectors."""
+
+    method: str
+    server: str
+    rounds: int
+    is_dense: bool = True
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def d(self, bits_per_s: float) -> int:
+        """How many parameters: fewer where whole vectors would take a slow link minutes."""
+        return SMALL if self.is_dense and bits_per_s < 1e9 else RESNET18
+
+
+CASES = (
+    Case("sgd", "rank0", 3),
+    Case("sgd", "sharded", 5),
+    Case("sgd", "allreduce", 5),
+    Case("compskip", "rank0", 16, is_dense=False),  # as many as the plan draws coins for, with the same keys
+    Case("sparse", "rank0", 5),
+    Case("ssgd-mv-ad", "rank0", 7, is_dense=False),
+)
+LAZY = Case("sasg", "rank0", 5)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run all of it; the exit code is 0 also where it cannot run here."""
+    asked = _parsed(arguments)
+    console = Console()
+    refused = why_not()
+    if refused:
+        console.print(f"skipped: {refused}", highlight=False, markup=False, soft_wrap=True)
+        return 0
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that all is undone
+    try:
+        for n in asked.workers:
+            with Bed(n) as bed, Crew(bed) as crew:
+                for row in _of_crew(bed, crew, n, asked.rates, asked.rounds_factor):
+                    rows.append(row)
+                    console.print(_line(row), highlight=False)
+    except KeyboardInterrupt:
+        console.print("stopped; namespaces and processes are gone")
+        return 130
+    communication = _communication(rows)
+    console.print(_prediction_table(rows))
+    console.print(_communication_table(communication))
+    facts = {
+        "cores": os.cpu_count(), "versions": versions(), "machine": machine(),
+        "rows": rows, "communication_of_100_rounds": communication,
+    }  # fmt: skip
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(facts, indent=2) + "\n")
+        console.print(f"wrote {asked.json}", highlight=False)
+    return 0
+
+
+def _of_crew(bed: Bed, crew: Crew, n: int, rates: Sequence[str], factor: int) -> Iterator[dict[str, Any]]:
+    barrier_bytes, small_s = _barrier_bytes(bed, crew), _small_s(crew)
+    for rate in rates:
+        bits_per_s = 8 * bandwidth(rate)
+        cases = [*CASES, LAZY] if n == 10 and LAZY.d(bits_per_s) == RESNET18 else CASES
+        for case in cases:
+            d = case.d(bits_per_s)
+            bed.shape(None)
+            crew.do("set_up", method=case.method, settings=case.settings, d=d, server=case.server)
+            bed.shape(bits_per_s)
+            before = bed.sent_bytes()
+            answers = crew.do("rounds", n=case.rounds * factor)
+            counted = sum(after - first for first, after in zip(before, bed.sent_bytes(), strict=True))
+            yield _row(case, n, rate, d, answers, counted, barrier_bytes, small_s)
+    bed.shape(None)
+
+
+def _row(
+    case: Case,
+    n: int,
+    rate: str,
+    d: int,
+    answers: list[dict[str, Any]],
+    counted: int,
+    barrier_bytes: float,
+    small_s: float,
+) -> dict[str, Any]:
+    n_rounds = len(answers[0]["phases"])
+    by_round = [
+        {way: max(answer["phases"][place].get(way, 0.0) for answer in answers) for way in ("up", "down")}
+        for place in range(n_rounds)
+    ]
+    links_s = [sum(phases.values()) for phases in by_round]
+    # Coins make rounds differ: their mean is what is planned. Else the median, which a busy machine disturbs less.
+    middle = statistics.fmean if ALGORITHMS[case.method]().skips else statistics.median
+    n_phases = _n_phases(case, d, n)
+    metered = sum(sum(answer["wire_bytes"].values()) for answer in answers)
+    crossed = counted - barrier_bytes * n_phases * n_rounds
+    planned = _planned(case, n, rate, d)
+    link = Link(bytes_per_s=bandwidth(rate) * _TCP_SHARE, latency_s=small_s)
+    predicted_s = planned.step_s(link)
+    measured_s = middle(links_s)
+    return {
+        "workers": n, "rate": rate, "method": case.method, "topology": case.server, "d": d, "rounds": n_rounds,
+        "small_message_s": small_s, "predicted_s": predicted_s, "measured_s": measured_s,
+        "off": measured_s / predicted_s - 1,
+        "links_s": links_s, "up_s": [phases["up"] for phases in by_round],
+        "down_s": [phases["down"] for phases in by_round],
+        "wall_s": max(answer["wall_s"] for answer in answers) / n_rounds,
+        "processor_s": sum(answer["process_s"] for answer in answers) / n_rounds,
+        "seconds": [answer["seconds"] for answer in answers],
+        "metered_bytes": metered, "counted_bytes": crossed, "counted_over_metered": crossed / metered,
+        "barrier_bytes": barrier_bytes * n_phases * n_rounds,
+    }  # fmt: skip
+
+
+def _planned(case: Case, n: int, rate: str, d: int) -> Candidate:
+    """What `laconic plan` makes of the case, computing apart."""
+    question = Question(n_parameters=d, n_workers=n, link=Link(bytes_per_s=bandwidth(rate)))
+    algorithm = from_text(ALGORITHMS[case.method], case.settings, case.method)
+    found = candidates_of({case.method: algorithm}, question, measure=False, only=case.server)
+    (candidate,) = found
+    return candidate
+
+
+def _n_phases(case: Case, d: int, n: int) -> int:
+    """How often a round waits for everybody: before each way of each exchange; an all-reduce is one way."""
+    exchanges = ALGORITHMS[case.method]().exchanges(d, n)
+    return len(exchanges) * (1 if case.server == "allreduce" else 2)
+
+
+def _barrier_bytes(bed: Bed, crew: Crew) -> float:
+    """What everybody together sends for one barrier."""
+    crew.do("barriers", n=1)
+    before = sum(bed.sent_bytes())
+    crew.do("barriers", n=_N_BARRIERS)
+    return (sum(bed.sent_bytes()) - before) / _N_BARRIERS
+
+
+def _small_s(crew: Crew) -> float:
+    """Median seconds of a small message one way."""
+    times = crew.do("small", n=_N_SMALL)[0]["there_and_back_s"]
+    return float(statistics.median(times)) / 2
+
+
+def _communication(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ten workers at 1 Gbit/s with rank 0 serving: seconds on the links, as of 100 rounds."""
+    found = []
+    for row in rows:
+        if row["workers"] == 10 and row["d"] == RESNET18 and row["topology"] == "rank0":
+            up_s, down_s = (100 * statistics.median(row[way]) for way in ("up_s", "down_s"))
+            found.append(
+                {
+                    "method": row["method"], "rounds": row["rounds"], "up_s": up_s, "down_s": down_s,
+                    "both_s": up_s + down_s, "computing_s": 100 * row["wall_s"] - up_s - down_s,
+                    "printed_s": PRINTED_S.get(row["method"]),
+                }
+            )  # fmt: skip
+    dense = next((row["up_s"] for row in found if row["method"] == "sgd"), None)
+    return [row | {"times_shorter_up": dense / row["up_s"] if dense else None} for row in found]
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['workers']} workers, {row['rate']}, {row['method']} on {row['topology']}: "
+        f"{seconds_text(row['measured_s'])}, planned {seconds_text(row['predicted_s'])}"
+    )
+
+
+def _prediction_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(
+        title="a round on the links: planned and measured; bytes on the interfaces over the wire meter's",
+        caption="whole: of a round, computing included. cpu: processor seconds of all ranks in a round",
+        title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False,
+    )  # fmt: skip
+    for column in ("n", "rate", "method", "topology"):
+        table.add_column(column, no_wrap=True)
+    for column in ("d", "planned", "measured", "off", "whole", "cpu", "metered", "counted"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            str(row["workers"]), row["rate"], row["method"], row["topology"], f"{row['d'] / 1e6:.3g}M",
+            seconds_text(row["predicted_s"]), seconds_text(row["measured_s"]), f"{row['off']:+.1%}",
+            seconds_text(row["wall_s"]), seconds_text(row["processor_s"]), bytes_text(row["metered_bytes"]),
+            f"x {row['counted_over_metered']:.4f}",
+        )  # fmt: skip
+    return table
+
+
+def _communication_table(found: list[dict[str, Any]]) -> Table:
+    table = Table(
+        title="100 rounds of ten workers at 1 Gbit/s, 11.17 million parameters, rank 0 serves",
+        caption="on the links alone; computing apart. printed: Deng et al., Table III, uploads",
+        title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False,
+    )  # fmt: skip
+    table.add_column("method", no_wrap=True)
+    for column in ("timed rounds", "up", "x shorter", "down", "computing", "printed"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in found:
+        table.add_row(
+            row["method"], str(row["rounds"]), f"{row['up_s']:.2f} s", f"{row['times_shorter_up'] or 0:.1f}",
+            f"{row['down_s']:.2f} s", f"{row['computing_s']:.0f} s",
+            "" if row["printed_s"] is None else f"{row['printed_s']} s",
+        )  # fmt: skip
+    return table
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="laconic plan beside real processes on shaped links")
+    parser.add_argument("--workers", type=_crew_size, nargs="+", default=[4, 10], help="crews, 2 to 32 each")
+    parser.add_argument("--rates", type=_rate, nargs="+", default=["100Mbit", "1Gbit"], help="of every link")
+    parser.add_argument("--rounds-factor", type=_factor, default=1, help="times the rounds that are timed")
+    parser.add_argument("--json", type=_file, default=None, metavar="FILE", help="write all figures here")
+    return parser.parse_args(arguments)
+
+
+def _crew_size(text: str) -> int:
+    if not text.isdigit() or not 2 <= int(text) <= 32:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number in 2 .. 32")
+    return int(text)
+
+
+def _factor(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number, at least 1")
+    return int(text)
+
+
+def _rate(text: str) -> str:
+    try:
+        bandwidth(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}; make it, or write elsewhere")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

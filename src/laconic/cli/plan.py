@@ -1,0 +1,202 @@
+"""`laconic plan`: which method and topology a network favors, and when plain all-reduce is best."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from laconic.cli.train import pairs
+from laconic.contract import ALGORITHMS, Algorithm
+from laconic.knobs import from_text, near_misses
+from laconic.lab.models import build
+from laconic.network import Link
+from laconic.planning import Plan, Question, candidates_of, judge, ladder, read_recorded
+from laconic.quantities import bandwidth, duration
+from laconic.report.plan import plan_notes, plan_table, plan_title
+
+_COUNT = re.compile(r"(\d{1,15}(?:\.\d{0,15})?)\s*([kKmMgGbB]?)", re.ASCII)
+_THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+_ONE_RUN = ("--params", "--model", "--input-shape", "--workers", "--set", "--local-steps")  # which a run says itself
+
+
+def plan(
+    methods: Annotated[
+        list[str] | None, typer.Argument(help="Names of `laconic list`.", show_default="all of them")
+    ] = None,
+    params: Annotated[str | None, typer.Option(metavar="COUNT", help="Of the model, such as 25.6M.")] = None,
+    model: Annotated[str | None, typer.Option(help="linear, mlp or cnn, in place of --params.")] = None,
+    input_shape: Annotated[
+        str | None, typer.Option(metavar="SHAPE", help="Of one input of --model, such as 1x28x28.")
+    ] = None,
+    classes: Annotated[int, typer.Option(help="Of --model.")] = 10,
+    workers: Annotated[int | None, typer.Option(help="How many, a dedicated server apart.")] = None,
+    bandwidth_: Annotated[
+        str | None, typer.Option("--bandwidth", metavar="RATE", help="Of each link, such as 1Gbit.")
+    ] = None,
+    latency: Annotated[str | None, typer.Option(metavar="TIME", help="Of each message, such as 20ms.")] = None,
+    compute: Annotated[str | None, typer.Option(metavar="TIME", help="Of one gradient, such as 0.2s.")] = None,
+    local_steps: Annotated[
+        int | None,
+        typer.Option(metavar="H", help="Steps to one exchange, where a method takes changes.", show_default="1"),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
+    ] = None,
+    no_measure: Annotated[bool, typer.Option("--no-measure", help="Count encoding and decoding as no time.")] = False,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Time a run of `laconic run --out FOLDER` again instead.")
+    ] = None,
+    json_: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures; - prints them.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw step times over bandwidth: .png.")] = None,
+) -> None:
+    """Predict step times on a network: which method and topology is fastest, and when plain all-reduce is."""
+    _check_files(json_, plot)
+    if bandwidth_ is None:
+        raise ValueError("--bandwidth is missing: what each node's link carries, such as 1Gbit")
+    link = Link(bytes_per_s=_read("--bandwidth", bandwidth, bandwidth_), latency_s=_time("--latency", latency))
+    asked = dict(zip(_ONE_RUN, (params, model, input_shape, workers, set_ or None, local_steps), strict=True))
+    torch.set_num_threads(1)
+    console = Console(stderr=True)
+    with console.status("rehearsing") as status:
+        if trace is not None:
+            answer = _of_runs(trace, link, compute, asked, methods or (), measure=not no_measure)
+        else:
+            algorithms = _algorithms(methods or (), pairs(set_))
+            question = _question(asked, classes, link, compute, 1 if local_steps is None else local_steps)
+            listen = lambda what: status.update(f"rehearsing {what}")  # noqa: E731
+            measured = not no_measure
+            candidates = list(candidates_of(algorithms, question, measure=measured, listen=listen))
+            status.update("timing")
+            answer = judge(candidates, question, measured=measured)
+    _show(answer, json_, plot)
+
+
+def _question(asked: dict[str, Any], classes: int, link: Link, compute: str | None, local_steps: int) -> Question:
+    params, model, shape, workers = (asked[option] for option in _ONE_RUN[:4])
+    if (params is None) == (model is None):
+        raise ValueError("give --params COUNT, such as 25.6M, or --model NAME with --input-shape, and not both")
+    if workers is None:
+        raise ValueError("--workers is missing: how many train together")
+    layers: tuple[int, ...] = ()
+    if model is not None:
+        layers = tuple(p.numel() for p in build(model, _shape(shape), classes, 0).parameters())
+    elif shape is not None:
+        raise ValueError("--input-shape goes with --model; --params says the size itself")
+    return Question(
+        n_parameters=sum(layers) or _count(params), n_workers=workers, link=link, layers=layers,
+        compute_s=_time("--compute", compute), local_steps=local_steps,
+    )  # fmt: skip
+
+
+def _of_runs(
+    folder: Path, link: Link, compute: str | None, asked: dict[str, Any], methods: Sequence[str], *, measure: bool
+) -> Plan:
+    for option, value in asked.items():
+        if value is not None:
+            raise ValueError(f"{option}: the run in --trace {folder} says that itself; leave it out")
+    if methods:
+        raise ValueError(f"{methods[0]}: the run in --trace {folder} says its method itself; leave it out")
+    runs = read_recorded(folder)
+    compute_s = None if compute is None else _time("--compute", compute)
+    questions = [run.question(link, compute_s) for run in runs]
+    for run, question in zip(runs, questions, strict=True):
+        if question != questions[0]:
+            raise ValueError(
+                f"--trace {folder}: {runs[0].settings.algorithm} and {run.settings.algorithm} ran with another model, "
+                "crew or compute time; give the folder of one of them"
+            )
+    candidates = [run.candidate(question, measure=measure) for run, question in zip(runs, questions, strict=True)]
+    return judge(candidates, questions[0], measured=measure)
+
+
+def _algorithms(names: Sequence[str], settings: dict[str, str]) -> dict[str, Algorithm]:
+    """The methods with their settings; all of them where none is named."""
+    known = sorted(ALGORITHMS)
+    chosen = list(dict.fromkeys(names)) or known
+    for name in chosen:
+        if name not in known:
+            raise ValueError(f"unknown algorithm {name!r}; known: {', '.join(known)}{near_misses(name, known)}")
+    by_name: dict[str, dict[str, str]] = {name: {} for name in chosen}
+    for key, value in settings.items():
+        name, _, rest = key.partition(".")
+        if name not in by_name:
+            raise ValueError(
+                f"--set {name}: not among the methods planned; keys start with the name, such as "
+                f"{chosen[0]}.KEY=VALUE{near_misses(name, chosen)}"
+            )
+        by_name[name][rest] = value
+    return {name: from_text(ALGORITHMS[name], theirs, name) for name, theirs in by_name.items()}
+
+
+def _show(answer: Plan, file: Path | None, plot: Path | None) -> None:
+    if plot is not None:
+        from laconic.report.plan_picture import draw_plan  # here, since matplotlib takes a second and a half to load
+
+        here = answer.question.link.bytes_per_s
+        draw_plan(answer, [rate for rate in ladder() if here / 1000 <= rate <= 1000 * here], plot)
+    console = Console()
+    text = json.dumps(answer.as_data(), indent=2)
+    if file == Path("-"):
+        typer.echo(text)
+        return
+    console.print(plan_title(answer), style="italic", highlight=False)
+    console.print(plan_table(answer), highlight=False)
+    for note in plan_notes(answer):
+        console.print(note, highlight=False, markup=False)
+    if file is not None:
+        file.write_text(text + "\n")
+    for path in (file, plot):
+        if path is not None:
+            console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _check_files(file: Path | None, plot: Path | None) -> None:
+    if plot is not None and plot.suffix != ".png":
+        raise ValueError(f"--plot {plot}: the file must end in .png")
+    for option, path in (("--json", file), ("--plot", plot)):
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"{option} {path}: there is no folder {path.parent}; make it, or write elsewhere")
+
+
+def _read(option: str, read: Any, text: str) -> Any:  # noqa: ANN401
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+def _time(option: str, text: str | None) -> float:
+    """Seconds; none where nothing or 0 is given."""
+    if text is None or text.strip() in ("0", "0s", "0ms"):
+        return 0.0
+    return float(_read(option, duration, text))
+
+
+def _count(text: str) -> int:
+    """A number of parameters: 25600000, 25.6M, 7B."""
+    match = _COUNT.fullmatch(text.strip())
+    count = Fraction(match[1]) * _THOUSANDS[match[2].lower()] if match else Fraction(0)
+    if count < 1 or count.denominator != 1:
+        raise ValueError(f"--params {text!r} must be a whole number above 0, such as 25.6M or 25557032")
+    return int(count)
+
+
+def _shape(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        raise ValueError("--model needs --input-shape SHAPE, such as 1x28x28 or 784")
+    try:
+        shape = tuple(int(word) for word in re.split("[x,]", text))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1 or math.prod(shape) > 2**32:
+        raise ValueError(f"--input-shape {text!r} must be sizes above 0 with x between them, such as 1x28x28")
+    return shape

@@ -1,0 +1,62 @@
+"""What a lying link makes of a packet: all that it stands for, multiplied by one number."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from laconic.kernels.plain_quantized import shortened
+from laconic.wire import (
+    Dense,
+    Fractional,
+    KeptValues,
+    Levels,
+    Packet,
+    Positions,
+    Quantized,
+    ScaledSigns,
+    ShortFloats,
+    Signs,
+    Sparse,
+    VoteChange,
+)
+
+
+def multiplied(packet: Packet, factor: float) -> Packet:
+    """The packet whose dense form is `factor` times as large, rounded; what would overflow stays at the largest value.
+
+    Signs alone have no size, so that they only turn over. Votes and positions have no sign either: they stay as
+    they are. Raises ValueError for a kind of packet that it does not know.
+    """
+    turned, size = factor < 0, abs(factor)
+    match packet:
+        case Positions() | VoteChange():
+            return packet
+        case Signs():
+            return replace(packet, negative=packet.negative ^ turned)
+        case ScaledSigns():
+            return replace(packet, negative=packet.negative ^ turned, scales=_times(packet.scales, size))
+        case Fractional():
+            return replace(packet, negative=packet.negative ^ turned, means=_times(packet.means, size))
+        case Levels():
+            levels = -packet.levels if turned else packet.levels
+            return replace(packet, levels=levels, scales=_times(packet.scales, size))
+        case Quantized():
+            lows, highs = _times(packet.lows, factor), _times(packet.highs, factor)
+            if not turned:
+                return replace(packet, lows=lows, highs=highs)
+            return replace(packet, codes=2**packet.bits - 1 - packet.codes, lows=highs, highs=lows)
+        case ShortFloats():
+            return replace(packet, values=shortened(_times(packet.values, factor), packet.mantissa_bits))
+        case Dense() | KeptValues():
+            return replace(packet, values=_times(packet.values, factor))
+        case Sparse():
+            return replace(packet, values=multiplied(packet.values, factor))
+    raise ValueError(
+        f"faults: no link knows how to lie about packets of kind {packet.name!r}; take rescale and inverted_links out"
+    )
+
+
+def _times(values: Tensor, factor: float) -> Tensor:
+    largest = torch.finfo(values.dtype).max
+    return (values.double() * factor).clamp_(-largest, largest).to(values.dtype)  # a float32 factor might be inf

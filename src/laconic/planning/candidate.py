@@ -1,0 +1,197 @@
+"""One method on one topology: what its rounds send, what its code takes, and so how long a step takes on a link.
+
+The rules are the simulator's: all workers begin an exchange at once, when the last one has its answer, and ports carry
+one message at a time (`network.py`). Encoding, serving and decoding are computations of the node that does them.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from laconic.async_timing import AsyncServer
+from laconic.contract import Algorithm
+from laconic.drivers.engine import ring_bytes
+from laconic.drivers.layout import Layout
+from laconic.kernels import compiled
+from laconic.network import Link, Network
+from laconic.schedules import Computation, Message, Schedule, Step, one_at_a_time, ring, rounds
+from laconic.schedules.simulate import by_callbacks, by_machine_code
+
+Kind = Literal["star", "everybody", "ring", "neighbours", "arrivals"]
+_SETTLED_UPDATES = 20  # a worker; by then an asynchronous server has found its rhythm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What one exchange sends, in bytes.
+
+    up[w][s]: worker w's frame for server s; a single entry where there is no server. down[s]: what server s answers to
+    each worker. peers[w]: whom worker w sends its frame to. vector: what the engine's all-reduce is about.
+    """
+
+    kind: Kind
+    up: tuple[tuple[int, ...], ...] = ()
+    down: tuple[int, ...] = ()
+    peers: tuple[tuple[int, ...], ...] = ()
+    vector: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecSeconds:
+    """What one exchange computes beside the gradient: on each worker before sending, on a server, on each worker after.
+
+    Where there is no server but packets do not add, every worker does the serving.
+    """
+
+    encode: float = 0.0
+    serve: float = 0.0
+    decode: float = 0.0
+
+    @property
+    def path(self) -> float:
+        """What lies on the way of one exchange, one after the other."""
+        return self.encode + self.serve + self.decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A method on a topology. `rounds` are samples of what it sends; a step takes their mean."""
+
+    algorithm: Algorithm
+    layout: Layout
+    rounds: tuple[tuple[Sent, ...], ...]
+    codec: tuple[CodecSeconds, ...]  # by exchange
+    compute_s: float = 0.0  # of one gradient
+    local_steps: int = 1
+
+    @property
+    def gradient_s(self) -> float:
+        """The time of what one step evaluates: methods that look at two points need two gradients."""
+        return self.compute_s * (2 if self.algorithm.second_gradient else 1)
+
+    @property
+    def codec_s(self) -> float:
+        """Encoding, serving and decoding, by step."""
+        return sum(part.path for part in self.codec) / self.local_steps
+
+    @property
+    def up_bytes(self) -> float:
+        """Bytes that cross a link on the way up, by worker and step."""
+        return self._mean_bytes(up=True)
+
+    @property
+    def down_bytes(self) -> float:
+        """The same on the way down."""
+        return self._mean_bytes(up=False)
+
+    def step_s(self, link: Link) -> float:
+        """Seconds of one step, where every node has this link; the mean over the sampled rounds."""
+        if self.rounds and self.rounds[0] and self.rounds[0][0].kind == "arrivals":
+            return self._arrivals_s(link)
+        # Thousands of small schedules are timed: even so few steps are worth the machine code.
+        run = by_machine_code if compiled.available() else by_callbacks
+        total_ns = sum(
+            n_rounds * int(run(steps, Network(self.layout.n_nodes, link)).end_ns.max(initial=0))
+            for n_rounds, schedules in self._schedules
+            for steps in schedules
+        )
+        decode_s = sum(part.decode for part in self.codec)  # the same everywhere, after the last answer
+        exchange_s = total_ns / len(self.rounds) / 1e9 + decode_s
+        return self.gradient_s + exchange_s / self.local_steps
+
+    @cached_property
+    def _schedules(self) -> list[tuple[int, list[Schedule]]]:
+        """How often a round occurs, and the schedules of its exchanges."""
+        return [
+            (n_rounds, [self._schedule(*pair) for pair in zip(sent, self.codec, strict=True)])
+            for sent, n_rounds in Counter(self.rounds).items()
+        ]
+
+    def _schedule(self, sent: Sent, codec: CodecSeconds) -> Schedule:
+        """One exchange from its encoding to its last answer."""
+        encode_ns, serve_ns = round(codec.encode * 1e9), round(codec.serve * 1e9)
+        n = self.layout.n_workers
+        if sent.kind == "star":
+            return Schedule.of(self._star(sent, encode_ns, serve_ns))
+        if sent.kind == "ring":
+            return rounds(ring(n, sent.vector), [encode_ns] * n)
+        if sent.kind == "everybody":
+            slots = [(rank, (rank + slot) % n) for slot in range(1, n) for rank in range(n)]
+            pattern = [Message(sender, to, sent.up[sender][0]) for sender, to in slots]
+            encode_ns += serve_ns  # after the frames have come, and the same everywhere: only the sum matters
+        else:  # in slots too: on a ring everybody sends to the next one, then to the one before
+            edges = [(rank, to) for rank, peers in enumerate(sent.peers) for to in peers]
+            edges.sort(key=lambda edge: ((edge[1] - edge[0]) % n, edge[0]))
+            pattern = [Message(rank, to, sent.up[rank][0]) for rank, to in edges]
+        return rounds(one_at_a_time(pattern), [encode_ns] * n)
+
+    def _star(self, sent: Sent, encode_ns: int, serve_ns: int) -> list[Step]:
+        """Up, serve, down: in worker order to a single server, in slots between many, so that no port idles.
+
+        As in the simulator, each sender asks for its next message when its last one is over.
+        """
+        workers, n_nodes = self.layout.worker_nodes, self.layout.n_nodes
+        servers = [self.layout.shards[index].node for index in range(len(sent.down))]
+        steps: list[Step] = [Computation(node, encode_ns) for node in workers]
+        needs = [[rank for rank, node in enumerate(workers) if node == server] for server in servers]
+        last: dict[int, int] = {}
+
+        def say(sender: int, receiver: int, n_bytes: int, after: int) -> None:
+            earlier = (last[sender],) if sender in last else ()
+            last[sender] = len(steps)
+            steps.append(Message(sender, receiver, n_bytes, (after, *earlier)))
+
+        pairs = self._crossing_pairs(sent)
+        if len(servers) > 1:
+            pairs.sort(key=lambda pair: ((servers[pair[1]] - workers[pair[0]]) % n_nodes, workers[pair[0]]))
+        for worker, index in pairs:
+            needs[index].append(len(steps))
+            say(workers[worker], servers[index], sent.up[worker][index], worker)
+        served = len(steps)
+        steps += [Computation(server, serve_ns, tuple(needs[index])) for index, server in enumerate(servers)]
+        if len(servers) > 1:
+            pairs.sort(key=lambda pair: ((workers[pair[0]] - servers[pair[1]]) % n_nodes, servers[pair[1]]))
+        for worker, index in pairs:
+            say(servers[index], workers[worker], sent.down[index], served + index)
+        return steps
+
+    def _crossing_pairs(self, sent: Sent) -> list[tuple[int, int]]:
+        """Every worker with every server that sits on another node."""
+        shards = self.layout.shards[: len(sent.down)]
+        return [
+            (worker, index)
+            for worker, node in enumerate(self.layout.worker_nodes)
+            for index, shard in enumerate(shards)
+            if shard.node != node
+        ]
+
+    def _arrivals_s(self, link: Link) -> float:
+        """Seconds in which every worker has one gradient applied, by a server that takes each as it comes."""
+        n, (sent, *_), (codec, *_) = self.layout.n_workers, self.rounds[0], self.codec
+        compute_ns = round((self.gradient_s * self.local_steps + codec.path) * 1e9)
+        server = AsyncServer(
+            Network(n + 1, link), n,
+            compute_ns=lambda worker, step: compute_ns, bound=self.algorithm.staleness_bound(),
+            sized_pull=lambda worker: sent.down[0], sized_push=lambda worker: sent.up[worker][0],
+        )  # fmt: skip
+        half, whole = _SETTLED_UPDATES * n, 2 * _SETTLED_UPDATES * n
+        updates = server.run(whole)
+        period_s = (updates[-1].time_ns - updates[half - 1].time_ns) / 1e9 / _SETTLED_UPDATES
+        return max(period_s, n * codec.serve) / self.local_steps
+
+    def _mean_bytes(self, *, up: bool) -> float:
+        total = sum(self._crossing(sent, up=up) for exchanges in self.rounds for sent in exchanges)
+        return total / len(self.rounds) / self.layout.n_workers / self.local_steps
+
+    def _crossing(self, sent: Sent, *, up: bool) -> int:
+        """Bytes of one exchange that cross a link, one way, of all workers together."""
+        n = self.layout.n_workers
+        if sent.kind == "ring":
+            return n * ring_bytes(sent.vector, n, 1)
+        if sent.kind == "everybody":
+            return (n - 1) * sum(frames[0] for frames in sent.up)
+        if sent.kind == "neighbours":
+            return sum(frames[0] * len(peers) for frames, peers in zip(sent.up, sent.peers, strict=True))
+        pairs = self._crossing_pairs(sent)
+        return sum(sent.up[worker][index] if up else sent.down[index] for worker, index in pairs)

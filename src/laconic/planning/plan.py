@@ -1,0 +1,205 @@
+"""The question that a plan answers, and the answer: step times, bytes, break-even bandwidths, a recommendation."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from laconic.algorithms.sgd import SGD
+from laconic.contract import Algorithm
+from laconic.drivers.layout import LAYOUTS
+from laconic.network import Link
+from laconic.planning.break_even import Interval, break_even, where_faster
+from laconic.planning.candidate import Candidate, CodecSeconds
+from laconic.planning.rehearsal import Scene, codec_seconds, sent_in_rounds
+
+WORTH_WHILE = 1.05  # less of a speed-up is within what a model of a network can tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A model, a crew, and the link of every node. compute_s: the time of one gradient.
+
+    Raises ValueError for sizes, times and rates out of range, naming the option.
+    """
+
+    n_parameters: int
+    n_workers: int
+    link: Link
+    compute_s: float = 0.0
+    local_steps: int = 1  # of the methods that take them
+    layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_parameters <= 2**32:
+            raise ValueError(f"--params {self.n_parameters} must be in 1 .. {2**32}, what one frame can be about")
+        if not 2 <= self.n_workers <= 512:
+            raise ValueError(f"--workers {self.n_workers} must be in 2 .. 512")
+        if self.local_steps < 1:
+            raise ValueError(f"--local-steps {self.local_steps} must be at least 1; 1 exchanges after every step")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The parameters' sizes: one vector where they are not known."""
+        return self.layers or (self.n_parameters,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One method on one topology, judged. Bytes are per worker and step and cross a link."""
+
+    candidate: Candidate
+    step_s: float
+    speed_up: float  # over plain all-reduce
+    faster_within: tuple[Interval, ...]  # bandwidths, bytes per second, at which it beats plain all-reduce
+    at: Callable[[float], float] = field(repr=False, compare=False)  # the step's seconds at another bandwidth
+
+    @property
+    def method(self) -> str:
+        return self.candidate.algorithm.name
+
+    @property
+    def topology(self) -> str:
+        return self.candidate.layout.name
+
+    @property
+    def at_most(self) -> bool:
+        """The method sends less where the data allow it."""
+        return self.candidate.algorithm.adaptive
+
+    @property
+    def break_even_bytes_per_s(self) -> float | None:
+        """The bandwidth above which plain all-reduce wins; None where there is none."""
+        return break_even(self.faster_within)
+
+    def as_data(self) -> dict[str, Any]:
+        """For JSON. Bandwidths are bytes per second; the ends of the range that was looked at are null."""
+        candidate = self.candidate
+        return {
+            "method": self.method,
+            "topology": self.topology,
+            "settings": candidate.algorithm.settings(),
+            "local_steps": candidate.local_steps,
+            "step_s": self.step_s,
+            "up_bytes": candidate.up_bytes,
+            "down_bytes": candidate.down_bytes,
+            "codec_s": candidate.codec_s,
+            "bytes_are_the_most": self.at_most,
+            "speed_up": self.speed_up,
+            "faster_within_bytes_per_s": [list(interval) for interval in self.faster_within],
+            "break_even_bytes_per_s": self.break_even_bytes_per_s,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The choices, fastest first, beside plain all-reduce with one step to an exchange."""
+
+    question: Question
+    plain: Choice
+    choices: tuple[Choice, ...]
+    measured: bool
+
+    @property
+    def recommended(self) -> Choice:
+        """The fastest; plain all-reduce where nothing is worth while."""
+        fastest = min(self.choices, key=lambda choice: choice.step_s, default=self.plain)
+        return fastest if fastest.speed_up >= WORTH_WHILE else self.plain
+
+    def as_data(self) -> dict[str, Any]:
+        """For JSON."""
+        question = self.question
+        return {
+            "parameters": question.n_parameters,
+            "workers": question.n_workers,
+            "bytes_per_s": question.link.bytes_per_s,
+            "latency_s": question.link.latency_s,
+            "compute_s": question.compute_s,
+            "local_steps": question.local_steps,
+            "codec_measured": self.measured,
+            "plain_all_reduce": self.plain.as_data(),
+            "choices": [choice.as_data() for choice in self.choices],
+            "recommended": {"method": self.recommended.method, "topology": self.recommended.topology},
+            "plain_all_reduce_wins": self.recommended is self.plain,
+        }
+
+
+def topologies_of(algorithm: Algorithm, question: Question) -> list[str]:
+    """The topologies that a method admits. Raises ValueError for a model or crew that it cannot work with."""
+    algorithm.check_size(question.n_parameters, question.sizes, question.n_workers)
+    admitted = []
+    for topology in LAYOUTS[1:]:
+        try:
+            _ = _scene(algorithm, topology, question).layout
+        except ValueError:
+            continue
+        admitted.append(topology)
+    return admitted
+
+
+def candidates_of(
+    algorithms: Mapping[str, Algorithm],
+    question: Question,
+    *,
+    measure: bool,
+    only: str | None = None,
+    listen: Callable[[str], None] = lambda what: None,
+) -> Iterator[Candidate]:
+    """Every method on every topology that it admits, or on the one named. `listen` is told what is being rehearsed.
+
+    Raises ValueError for a model or crew that a method cannot work with.
+    """
+    for algorithm in algorithms.values():
+        sent, codec = {}, {}
+        for topology in topologies_of(algorithm, question):
+            if only not in (None, topology):
+                continue
+            listen(f"{algorithm.name}, {topology}")
+            # A dedicated server gets and answers the same frames as one that also works.
+            rehearsed = "rank0" if topology == "dedicated" and "rank0" in sent else topology
+            scene = _scene(algorithm, topology, question)
+            if rehearsed not in sent:
+                sent[rehearsed] = sent_in_rounds(scene)
+                silent = tuple(CodecSeconds() for _ in sent[rehearsed][0])
+                codec[rehearsed] = codec_seconds(scene) if measure else silent
+            yield Candidate(
+                algorithm=algorithm, layout=scene.layout, rounds=sent[rehearsed], codec=codec[rehearsed],
+                compute_s=question.compute_s, local_steps=question.local_steps if algorithm.takes_changes else 1,
+            )  # fmt: skip
+
+
+def judge(candidates: Iterable[Candidate], question: Question, *, measured: bool) -> Plan:
+    """Time the candidates on the question's link, find where each beats plain all-reduce, and order them."""
+    (reference,) = candidates_of({"sgd": SGD()}, replace(question, local_steps=1), measure=measured, only="allreduce")
+    plain_s = _remembered(reference, question.link)
+    at_link_s = plain_s(question.link.bytes_per_s)
+    plain = Choice(candidate=reference, step_s=at_link_s, speed_up=1.0, faster_within=(), at=plain_s)
+    choices = []
+    for candidate in candidates:
+        if (candidate.algorithm.name, candidate.layout.name, candidate.local_steps) == ("sgd", "allreduce", 1):
+            continue
+        step_s = _remembered(candidate, question.link)
+        here_s = step_s(question.link.bytes_per_s)
+        speed_up = at_link_s / here_s if here_s else 1.0
+        within = where_faster(step_s, plain_s)
+        choices.append(Choice(candidate=candidate, step_s=here_s, speed_up=speed_up, faster_within=within, at=step_s))
+    choices.sort(key=lambda choice: choice.step_s)
+    return Plan(question=question, plain=plain, choices=tuple(choices), measured=measured)
+
+
+def _remembered(candidate: Candidate, link: Link) -> Callable[[float], float]:
+    """Step time by bandwidth; all else is the link's."""
+    known: dict[float, float] = {}
+
+    def step_s(bytes_per_s: float) -> float:
+        if bytes_per_s not in known:
+            known[bytes_per_s] = candidate.step_s(replace(link, bytes_per_s=bytes_per_s))
+        return known[bytes_per_s]
+
+    return step_s
+
+
+def _scene(algorithm: Algorithm, topology: str, question: Question) -> Scene:
+    return Scene(
+        algorithm=algorithm, topology=topology, d=question.n_parameters, layers=question.sizes,
+        n_workers=question.n_workers, bytes_per_s=question.link.bytes_per_s,
+    )  # fmt: skip

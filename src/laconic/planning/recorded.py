@@ -1,0 +1,117 @@
+"""Runs that `laconic run --out` recorded, timed again on another network by the bytes that they measured."""
+
+import json
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from laconic.contract import Exchange
+from laconic.lab.settings import RunSettings
+from laconic.network import Link
+from laconic.planning.candidate import Candidate, CodecSeconds, Kind, Sent
+from laconic.planning.plan import Question
+from laconic.planning.rehearsal import Scene, codec_seconds
+from laconic.traffic import Traffic
+
+_FILES = ("config.toml", "summary.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """One run's settings and what it sent."""
+
+    settings: RunSettings
+    n_parameters: int
+    topology: str
+    traffic: Traffic
+    dense_rounds: int
+
+    def question(self, link: Link, compute_s: float | None) -> Question:
+        """The run's own model and crew on another link; its own compute time unless one is given."""
+        return Question(
+            n_parameters=self.n_parameters, n_workers=self.settings.workers, link=link,
+            compute_s=self.settings.compute_s() if compute_s is None else compute_s,
+            local_steps=self.settings.local_steps,
+        )  # fmt: skip
+
+    def candidate(self, question: Question, *, measure: bool) -> Candidate:
+        """Its method on its topology. Each message is as long as the run's were on average; skips make that less."""
+        scene = Scene(
+            algorithm=self.settings.build(), topology=self.topology, d=self.n_parameters,
+            layers=question.sizes, n_workers=question.n_workers,
+        )  # fmt: skip
+        exchanges = scene.algorithm.exchanges(scene.d, scene.n_workers)
+        bare = Candidate(
+            algorithm=scene.algorithm, layout=scene.layout, rounds=(), codec=tuple(CodecSeconds() for _ in exchanges),
+            compute_s=question.compute_s, local_steps=question.local_steps,
+        )  # fmt: skip
+        sent = tuple(self._sent(bare, exchange, number) for number, exchange in enumerate(exchanges))
+        codec = codec_seconds(scene) if measure else bare.codec
+        return replace(bare, rounds=(sent,), codec=codec)
+
+    def _sent(self, bare: Candidate, exchange: Exchange, number: int) -> Sent:
+        """One exchange: the mean over the rounds that were not dense."""
+        algorithm, layout = bare.algorithm, bare.layout
+        n, n_rounds = layout.n_workers, self.traffic.rounds - self.dense_rounds
+        exchanges = algorithm.exchanges(self.n_parameters, n)
+        kind: Kind = "star" if layout.shards else "ring" if exchange.adds else "everybody"
+        peers: tuple[tuple[int, ...], ...] = ()
+        if layout.name == "neighbours":
+            kind = "neighbours"
+            peers = tuple(algorithm.peers(rank, n, 0, number) for rank in range(n))
+        elif algorithm.schedule == "arrivals":
+            kind = "arrivals"
+        same_name = [place for place, other in enumerate(exchanges) if other.name == exchange.name]
+        up = self.traffic.up_by_exchange[exchange.name].wire_bytes / n_rounds
+        down = self.traffic.down_by_exchange[exchange.name].wire_bytes / n_rounds
+        if kind == "ring":
+            return Sent(kind=kind, vector=round(up / (n - 1)))  # each worker sends (n-1)/n of the vector one way
+        if kind == "everybody":
+            return Sent(kind=kind, up=((round(up / n / (n - 1)),),) * n)
+        if kind == "neighbours":
+            edges = [len(algorithm.peers(rank, n, 0, place)) for place in same_name for rank in range(n)]
+            return Sent(kind=kind, up=((round(up / max(1, sum(edges))),),) * n, peers=peers)
+        n_links = sum(node != shard.node for node in layout.worker_nodes for shard in layout.shards)
+        up_frame, down_frame = (round(total / len(same_name) / n_links) for total in (up, down))
+        n_shards = len(layout.shards)
+        return Sent(kind=kind, up=((up_frame,) * n_shards,) * n, down=(down_frame,) * n_shards)
+
+
+def read_recorded(folder: Path) -> list[Recorded]:
+    """The run in `folder`, or the runs in its folders, as `laconic compare --out` leaves them.
+
+    Raises ValueError for a folder without runs, or files that are none of ours.
+    """
+    folders = (
+        [folder] if (folder / _FILES[0]).is_file() else sorted(path.parent for path in folder.glob(f"*/{_FILES[0]}"))
+    )
+    if not folders:
+        raise ValueError(
+            f"--trace {folder}: there is no {_FILES[0]} in it; give a folder that `laconic run --out FOLDER` wrote"
+        )
+    return [_read(one) for one in folders]
+
+
+def _read(folder: Path) -> Recorded:
+    config, summary = (folder / name for name in _FILES)
+    if not summary.is_file():
+        raise ValueError(f"--trace {folder}: {_FILES[1]} is missing; the run has not come to its end")
+    try:
+        facts: dict[str, Any] = json.loads(summary.read_text())
+        recorded = Recorded(
+            settings=RunSettings(**tomllib.loads(config.read_text())),
+            n_parameters=int(facts["parameters"]),
+            topology=str(facts["server"]),
+            traffic=Traffic.from_data(facts["traffic"]),
+            dense_rounds=int(facts.get("dense_rounds", 0)),
+        )
+    except (KeyError, TypeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(
+            f"--trace {folder}: {_FILES[0]} and {_FILES[1]} are not what `laconic run` writes ({error!r})"
+        ) from None
+    if recorded.traffic.rounds <= recorded.dense_rounds:
+        raise ValueError(
+            f"--trace {folder}: all {recorded.dense_rounds} rounds of the run were dense; there is nothing to time"
+        )
+    return recorded

@@ -1,0 +1,122 @@
+"""`laconic plan`: table, sentence, files and refusals."""
+
+import json
+
+import pytest
+
+import laconic as library
+from terminal import laconic
+
+LINK = ("--workers", "4", "--bandwidth", "10Mbit", "--latency", "1ms", "--no-measure")
+SMALL = ("--params", "10K", *LINK)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    files = ("--json", str(folder / "plan.json"), "--plot", str(folder / "plan.png"))
+    return laconic("plan", *SMALL, "--compute", "5ms", *files), folder
+
+
+def test_every_method_has_its_rows_and_fits_eighty_columns(everything):
+    ended, _ = everything
+    assert ended.code == 0, ended.err
+    assert all(f"\n{name} " in ended.out for name in library.ALGORITHMS)
+    table = ended.out.split("beats plain:")[0].splitlines()
+    assert max(len(line) for line in table if "wrote" not in line) <= 80
+    assert "plain" in ended.out
+
+
+def test_the_file_has_a_row_for_each_choice_and_the_recommendation(everything):
+    _, folder = everything
+    facts = json.loads((folder / "plan.json").read_text())
+    assert {row["method"] for row in facts["choices"]} == set(library.ALGORITHMS)
+    assert {row["topology"] for row in facts["choices"] if row["method"] == "sgd"} == {"rank0", "dedicated", "sharded"}
+    assert (facts["parameters"], facts["bytes_per_s"], facts["latency_s"]) == (10_000, 1.25e6, 1e-3)
+    best = facts["choices"][0]
+    assert facts["recommended"] == {"method": best["method"], "topology": best["topology"]}
+    assert (folder / "plan.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_sentence_says_plainly_that_plain_all_reduce_wins():
+    fast = ("--params", "1M", "--workers", "4", "--bandwidth", "100Gbit", "--latency", "10ms", "--no-measure")
+    ended = laconic("plan", "ssgd-mv", "csgd", *fast)
+    assert ended.code == 0, ended.err
+    assert "Plain all-reduce wins" in ended.out
+    slow = laconic("plan", "ssgd-mv", "csgd", *fast[:5], "10Mbit", *fast[6:])
+    assert "Take ssgd-mv on allreduce" in " ".join(slow.out.split())
+    assert "plain all-reduce wins over it" in " ".join(slow.out.split())
+
+
+def test_figures_alone_can_be_printed():
+    ended = laconic("plan", "sgd", *SMALL, "--json", "-")
+    facts = json.loads(ended.out)
+    assert facts["plain_all_reduce"]["topology"] == "allreduce"
+
+
+def test_settings_and_local_steps_reach_the_methods():
+    ended = laconic("plan", "sparse", *SMALL, "--set", "sparse.density=0.1", "--local-steps", "2", "--json", "-")
+    facts = json.loads(ended.out)
+    assert facts["choices"][0]["settings"]["density"] == "0.1"
+    assert facts["choices"][0]["local_steps"] == 2
+    assert facts["plain_all_reduce"]["local_steps"] == 1
+
+
+def test_a_model_by_name_gives_its_own_layers():
+    ended = laconic("plan", "sparse", "--model", "mlp", "--input-shape", "64", *LINK, "--json", "-")
+    assert json.loads(ended.out)["parameters"] == 38_410
+
+
+def test_a_measured_plan_says_so():
+    ended = laconic("plan", "sgd", *SMALL[:-1])
+    assert ended.code == 0, ended.err
+    assert "a sample on one thread here" in ended.out
+
+
+def test_a_recorded_run_is_timed_again(tmp_path):
+    quick = ("--epochs", "1", "--batch-size", "90", "--model", "linear")
+    assert laconic("compare", "sgd", "signsgd-mv", *quick, "--out", str(tmp_path)).code == 0
+    ended = laconic("plan", "--trace", str(tmp_path), "--bandwidth", "1Mbit", "--no-measure", "--json", "-")
+    assert ended.code == 0, ended.err
+    facts = json.loads(ended.out)
+    assert facts["parameters"] == 650
+    assert {(row["method"], row["topology"]) for row in facts["choices"]} == {("signsgd-mv", "sharded")}
+    wrong = laconic("plan", "--trace", str(tmp_path), "--bandwidth", "1Mbit", "--workers", "3")
+    assert wrong.code == 2
+    assert "--workers: the run" in wrong.err
+
+
+MISTAKES = {
+    "no bandwidth": (("sgd", "--params", "1M", "--workers", "4"), ("--bandwidth is missing", "1Gbit")),
+    "a bandwidth of nothing": ((*SMALL, "--bandwidth", "0Mbit"), ("--bandwidth", "0Mbit", "above 0")),
+    "a bandwidth without a unit": ((*SMALL, "--bandwidth", "10"), ("--bandwidth", "'10'", "100Mbit")),
+    "a negative latency": ((*SMALL, "--latency", "-1ms"), ("--latency", "-1ms", "above 0")),
+    "a negative compute time": ((*SMALL, "--compute", "-1s"), ("--compute", "-1s", "above 0")),
+    "no size": (LINK, ("--params COUNT", "--model NAME")),
+    "two sizes": ((*SMALL, "--model", "mlp"), ("--params COUNT", "not both")),
+    "a size that is none": ((*LINK, "--params", "many"), ("--params 'many'", "25.6M")),
+    "half a parameter": ((*LINK, "--params", "1.5"), ("--params '1.5'", "whole number")),
+    "a model without a shape": ((*LINK, "--model", "mlp"), ("--input-shape", "1x28x28")),
+    "a shape that is none": ((*LINK, "--model", "mlp", "--input-shape", "1xx"), ("--input-shape '1xx'",)),
+    "a shape without a model": ((*SMALL, "--input-shape", "8"), ("--input-shape goes with --model",)),
+    "an unknown model": ((*LINK, "--model", "mpl", "--input-shape", "8"), ("'mpl'", "did you mean mlp")),
+    "no workers": (("--params", "1M", "--bandwidth", "1Mbit"), ("--workers is missing",)),
+    "one worker": ((*SMALL, "--workers", "1"), ("--workers 1", "2 .. 512")),
+    "an unknown method": (("compskp", *SMALL), ("unknown algorithm 'compskp'", "did you mean compskip")),
+    "a key of a method that is not planned": (("sgd", *SMALL, "--set", "csgd.c=1"), ("--set csgd", "sgd.KEY=VALUE")),
+    "an unknown key": (("compskip", *SMALL, "--set", "compskip.keeep=1"), ("compskip: unknown key 'keeep'",)),
+    "no local steps": ((*SMALL, "--local-steps", "0"), ("--local-steps 0", "at least 1")),
+    "a folder without a run": (("--trace", "nowhere", "--bandwidth", "1Mbit"), ("--trace nowhere", "config.toml")),
+    "a plot that is no PNG": ((*SMALL, "--plot", "plan.pdf"), ("--plot plan.pdf", ".png")),
+    "a file in a folder that is not there": ((*SMALL, "--json", "/no/such/x.json"), ("--json /no/such/x.json",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_with_one_line_that_names_it_and_the_way_out(mistake):
+    arguments, expected = MISTAKES[mistake]
+    ended = laconic("plan", *arguments)
+    assert ended.code == 2
+    assert "Traceback" not in ended.err
+    for words in expected:
+        assert words in " ".join(ended.err.split()), ended.err
