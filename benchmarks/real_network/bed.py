@@ -74,13 +74,13 @@ class Bed:
         for number, name in enumerate(self.names):
             inside = ("-n", name)
             for where, device in ((inside, INTERFACE), ((), self._port(number))):
+                _run("tc", *where, "qdisc", "del", "dev", device, "root", check=False)
                 if bits_per_s is None:
-                    _run("tc", *where, "qdisc", "del", "dev", device, "root", check=False)
                     continue
                 rate = f"{bits_per_s:.0f}bit"
-                _run("tc", *where, "qdisc", "replace", "dev", device, "root", "handle", "1:", "htb", "default", "1")
+                _run("tc", *where, "qdisc", "add", "dev", device, "root", "handle", "1:", "htb", "default", "1")
                 _run(
-                    "tc", *where, "class", "replace", "dev", device, "parent", "1:", "classid", "1:1", "htb",
+                    "tc", *where, "class", "add", "dev", device, "parent", "1:", "classid", "1:1", "htb",
                     "rate", rate, "ceil", rate, "burst", _BURST, "cburst", _BURST, "quantum", str(_QUANTUM_BYTES),
                 )  # fmt: skip
 
@@ -94,8 +94,10 @@ class Bed:
 
     def close(self) -> None:
         """Remove all of it; what is not there is left out."""
-        for name in self.names:
-            _run("ip", "netns", "del", name, check=False)  # its interface and the port at the bridge go with it
+        for number, name in enumerate(self.names):
+            # The interface inside goes with it. A namespace itself outlives its name while the kernel ends connections.
+            _run("ip", "link", "del", self._port(number), check=False)
+            _run("ip", "netns", "del", name, check=False)
         _run("ip", "link", "del", self._bridge, check=False)
 
     def _port(self, number: int) -> str:

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 from bed import Bed, why_not
+from ranks import Crew
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from crew import Crew
 from laconic.contract import ALGORITHMS
 from laconic.knobs import from_text
 from laconic.lab.provenance import machine, versions
@@ -35,6 +35,7 @@ SMALL = 1_000_000  # what a round of dense gradients takes some seconds for at 1
 _TCP_SHARE = 1448 / 1514  # of what a link carries in full packets, what is left after Ethernet, IP and TCP headers
 _N_BARRIERS = 20
 _N_SMALL = 30
+_WIDTH = 104  # of the widest table
 
 # Seconds that 100 rounds of ten workers spent on communication: Deng et al., SASG, Table III, the full-size ResNet-18.
 PRINTED_S = {"sgd": 327.45, "sparse": 15.94, "sasg": 13.09}
@@ -69,7 +70,7 @@ LAZY = Case("sasg", "rank0", 5)
 def main(arguments: Sequence[str]) -> int:
     """Run all of it; the exit code is 0 also where it cannot run here."""
     asked = _parsed(arguments)
-    console = Console()
+    console = Console(width=max(Console().width, _WIDTH))
     refused = why_not()
     if refused:
         console.print(f"skipped: {refused}", highlight=False, markup=False, soft_wrap=True)
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for n in asked.workers:
             with Bed(n) as bed, Crew(bed) as crew:
-                for row in _of_crew(bed, crew, n, asked.rates, asked.rounds_factor):
+                for row in _of_crew(bed, crew, n, asked.rates, asked.methods, asked.rounds_factor):
                     rows.append(row)
                     console.print(_line(row), highlight=False)
     except KeyboardInterrupt:
@@ -99,12 +100,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _of_crew(bed: Bed, crew: Crew, n: int, rates: Sequence[str], factor: int) -> Iterator[dict[str, Any]]:
+def _of_crew(
+    bed: Bed, crew: Crew, n: int, rates: Sequence[str], methods: Sequence[str], factor: int
+) -> Iterator[dict[str, Any]]:
     barrier_bytes, small_s = _barrier_bytes(bed, crew), _small_s(crew)
     for rate in rates:
         bits_per_s = 8 * bandwidth(rate)
-        cases = [*CASES, LAZY] if n == 10 and LAZY.d(bits_per_s) == RESNET18 else CASES
+        cases = [*CASES, LAZY] if n == 10 and _is_gigabit(rate) else CASES
         for case in cases:
+            if methods and case.method not in methods:
+                continue
             d = case.d(bits_per_s)
             bed.shape(None)
             crew.do("set_up", method=case.method, settings=case.settings, d=d, server=case.server)
@@ -145,7 +150,7 @@ def _row(
         "workers": n, "rate": rate, "method": case.method, "topology": case.server, "d": d, "rounds": n_rounds,
         "small_message_s": small_s, "predicted_s": predicted_s, "measured_s": measured_s,
         "off": measured_s / predicted_s - 1,
-        "links_s": links_s, "up_s": [phases["up"] for phases in by_round],
+        "fastest_s": min(links_s), "links_s": links_s, "up_s": [phases["up"] for phases in by_round],
         "down_s": [phases["down"] for phases in by_round],
         "wall_s": max(answer["wall_s"] for answer in answers) / n_rounds,
         "processor_s": sum(answer["process_s"] for answer in answers) / n_rounds,
@@ -188,7 +193,7 @@ def _communication(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Ten workers at 1 Gbit/s with rank 0 serving: seconds on the links, as of 100 rounds."""
     found = []
     for row in rows:
-        if row["workers"] == 10 and row["d"] == RESNET18 and row["topology"] == "rank0":
+        if row["workers"] == 10 and row["d"] == RESNET18 and row["topology"] == "rank0" and _is_gigabit(row["rate"]):
             up_s, down_s = (100 * statistics.median(row[way]) for way in ("up_s", "down_s"))
             found.append(
                 {
@@ -199,6 +204,10 @@ def _communication(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             )  # fmt: skip
     dense = next((row["up_s"] for row in found if row["method"] == "sgd"), None)
     return [row | {"times_shorter_up": dense / row["up_s"] if dense else None} for row in found]
+
+
+def _is_gigabit(rate: str) -> bool:
+    return 8 * bandwidth(rate) == 1e9
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -250,6 +259,8 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="laconic plan beside real processes on shaped links")
     parser.add_argument("--workers", type=_crew_size, nargs="+", default=[4, 10], help="crews, 2 to 32 each")
     parser.add_argument("--rates", type=_rate, nargs="+", default=["100Mbit", "1Gbit"], help="of every link")
+    known = sorted({case.method for case in (*CASES, LAZY)})
+    parser.add_argument("--methods", choices=known, nargs="+", default=[], help="some of them; else all")
     parser.add_argument("--rounds-factor", type=_factor, default=1, help="times the rounds that are timed")
     parser.add_argument("--json", type=_file, default=None, metavar="FILE", help="write all figures here")
     return parser.parse_args(arguments)

@@ -45,7 +45,7 @@ class Halved(Algorithm):
     def serve(self, hub, inbox):
         return dense(inbox.mean())
 
-    def paper_bits(self, d, layers=()):
+    def paper_bits(self, d, layers=(), n_workers=10):
         return 32.0 * d, 32.0 * d
 '''
 

@@ -237,6 +237,7 @@ def test_traffic_is_data_that_json_takes(case, seen):
         traffic = result["traffic"]
         by_exchange = {"up_by_exchange", "down_by_exchange"}
         totals = {"up", "down", "setup", "rounds", "void_rounds", "seconds", "control_bytes"}
+        totals |= {"staleness", "updates", "faults"}
         assert set(traffic) == totals | by_exchange
         assert traffic["control_bytes"] > 0
         assert (traffic["rounds"], traffic["void_rounds"]) == (20, 0)

@@ -255,7 +255,9 @@ class Simulated:
         """Every worker's frame to its neighbours. If one calls the round off, all do: they agree on it at its end."""
         peers = {worker.rank: worker.peers for worker in self.workers}
         frames = {worker.rank: worker.outgoing_to_peers() for worker in self.workers if peers[worker.rank]}
+        n = len(self.workers)
         pairs = [(rank, to) for rank, targets in peers.items() for to in targets]
+        pairs.sort(key=lambda pair: ((pair[1] - pair[0]) % n, pair[0]))  # in slots, so that no port idles
         makespan_ns(one_at_a_time([Message(rank, to, frames[rank].numel()) for rank, to in pairs]), self.network)
         void = any(worker.void for worker in self.workers)
         answers = {
