@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.async_timing import AsyncServer, async_period_s, async_server, sync_iteration_s
+from laconic.async_timing import AsyncServer, async_period_s, sync_iteration_s
 from laconic.network import Link, Network
 from laconic.schedules import Computation, Message, makespan_ns, rounds, single_server
 
@@ -14,6 +14,15 @@ MB = 1_000_000
 
 def network_of(n_workers, latency_s, transfer_s):
     return Network(n_workers + 1, Link(bytes_per_s=MB / transfer_s, latency_s=latency_s))
+
+
+def async_server(network, n_workers, n_updates, *, n_bytes, compute_ns, n_bytes_up=None):
+    """The first `n_updates` where models have `n_bytes` and gradients `n_bytes_up`, by default as many."""
+    up = n_bytes if n_bytes_up is None else n_bytes_up
+    server = AsyncServer(
+        network, n_workers, compute_ns=compute_ns, sized_pull=lambda worker: n_bytes, sized_push=lambda worker: up
+    )
+    return server.run(n_updates)
 
 
 def trace(latency_s, transfer_s, compute_s, n_updates):

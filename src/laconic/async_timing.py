@@ -133,23 +133,6 @@ class AsyncServer:
         self._timed(TimedStep(message, network.clock.now_ns, start_ns, network.free_at(sender).send_ns))
 
 
-def async_server(
-    network: Network,
-    n_workers: int,
-    n_updates: int,
-    *,
-    n_bytes: int,
-    compute_ns: Callable[[int, int], int],
-    n_bytes_up: int | None = None,
-) -> list[Update]:
-    """The first `n_updates` where models have `n_bytes` and gradients `n_bytes_up`, by default as many."""
-    up = n_bytes if n_bytes_up is None else n_bytes_up
-    server = AsyncServer(
-        network, n_workers, compute_ns=compute_ns, sized_pull=lambda worker: n_bytes, sized_push=lambda worker: up
-    )
-    return server.run(n_updates)
-
-
 def async_period_s(n_workers: int, latency_s: float, transfer_s: float, compute_s: float) -> float:
     """Seconds between two updates of one worker, where all workers are equal: N updates in each period."""
     one_way_s = latency_s + transfer_s

@@ -11,7 +11,22 @@ from laconic.lab.run import Progress as Step
 from laconic.quantities import bytes_text
 
 
-class Live:
+class _Shown:
+    """Bars that are there within a `with`."""
+
+    _bars: Progress
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+
+class Live(_Shown):
     """A bar for each run. Hidden on ranks that do not speak; plain lines where there is no terminal."""
 
     def __init__(self, *, shown: bool = True) -> None:
@@ -29,15 +44,6 @@ class Live:
             disable=not shown or self._lines,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
 
     def listen(self, step: Step) -> None:
         """Show where a run is."""
@@ -68,7 +74,7 @@ class Live:
         return {1, *range(max(1, epochs // 10), epochs + 1, max(1, epochs // 10)), epochs}
 
 
-class JobsLive:
+class JobsLive(_Shown):
     """A bar for each job of a published table; a line at every tenth part where there is no terminal."""
 
     def __init__(self) -> None:
@@ -85,15 +91,6 @@ class JobsLive:
         )
         self._tasks: dict[str, TaskID] = {}
         self._told: dict[str, int] = {}  # tenth parts, by job
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
 
     def listen(self, step: JobStep) -> None:
         """Show where a job is."""

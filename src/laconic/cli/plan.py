@@ -72,7 +72,10 @@ def plan(
         else:
             algorithms = _algorithms(methods or (), pairs(set_))
             question = _question(asked, classes, link, compute, 1 if local_steps is None else local_steps)
-            listen = lambda what: status.update(f"rehearsing {what}")  # noqa: E731
+
+            def listen(what: str) -> None:
+                status.update(f"rehearsing {what}")
+
             measured = not no_measure
             candidates = list(candidates_of(algorithms, question, measure=measured, listen=listen))
             status.update("timing")

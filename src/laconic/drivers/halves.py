@@ -6,6 +6,7 @@ rank called the round off because it met inf or NaN. Nothing enters a memory bef
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -163,7 +164,7 @@ class WorkerHalf:
         for index, shard in enumerate(self.job.shards(self._exchange)):
             frame = self._frame(self._part_for(shard))
             data = encode(frame)
-            self._count("up", frame, data.numel(), shard, index)
+            self._count("up", frame, data.numel(), local=shard.node == self.node, lead=index == 0)
             frames.append(data)
         return frames
 
@@ -191,24 +192,18 @@ class WorkerHalf:
         frame = self._frame(self.packet)
         data = encode(frame)
         for number, _ in enumerate(self.peers):
-            self._count_peer("up", frame, data.numel(), lead=number == 0)
+            self._count("up", frame, data.numel(), lead=number == 0)
         return data
 
     def hear_peers(self, answers: Mapping[int, Answer]) -> None:
         """Take what the neighbours sent, by rank, and run on. One that calls the round off is told of at its end."""
         packets = {}
         for rank, answer in sorted(answers.items()):
-            self._count_peer("down", answer.frame, answer.n_bytes, lead=True)
+            self._count("down", answer.frame, answer.n_bytes)
             self.void = self.void or answer.frame.void
             if answer.frame.packet is not None:
                 packets[rank] = answer.frame.packet
         self._resume((), packets=packets)
-
-    def _count_peer(self, way: Literal["up", "down"], frame: Frame, n_bytes: int, *, lead: bool) -> None:
-        self.meter.frame(
-            way, frame, n_bytes, paper_bits=self._charge(way, frame), exchange=self._exchange.name,
-            local=False, flag_bit=self.job.algorithm.skips, lead=lead,
-        )  # fmt: skip
 
     @property
     def _exchange(self) -> Exchange:
@@ -219,16 +214,19 @@ class WorkerHalf:
         return Frame(head=head, packet=None if self.void else packet, void=self.void)
 
     def _part_for(self, shard: Shard) -> Packet | None:
-        whole = self.packet is None or shard.count == self.packet.count
-        return self.packet if whole or self.packet is None else self.packet.part(shard.first, shard.stop)
+        if self.packet is None or self.packet.count == shard.count:
+            return self.packet
+        return self.packet.part(shard.first, shard.stop)
 
     def _charge(self, way: Literal["up", "down"], frame: Frame) -> float:
         return 0.0 if frame.packet is None else self.job.algorithm.charge(way, frame.packet)
 
-    def _count(self, way: Literal["up", "down"], frame: Frame, n_bytes: int, shard: Shard, index: int) -> None:
+    def _count(
+        self, way: Literal["up", "down"], frame: Frame, n_bytes: int, *, local: bool = False, lead: bool = True
+    ) -> None:
         self.meter.frame(
             way, frame, n_bytes, paper_bits=self._charge(way, frame), exchange=self._exchange.name,
-            local=shard.node == self.node, flag_bit=self.job.algorithm.skips, lead=index == 0,
+            local=local, flag_bit=self.job.algorithm.skips, lead=lead,
         )  # fmt: skip
 
     def hear(self, answers: list[Answer], *, heard: bool = True) -> None:
@@ -236,7 +234,7 @@ class WorkerHalf:
         parts = []
         for index, (shard, answer) in enumerate(zip(self.job.shards(self._exchange), answers, strict=True)):
             frame = answer.frame
-            self._count("down", frame, answer.n_bytes, shard, index)
+            self._count("down", frame, answer.n_bytes, local=shard.node == self.node, lead=index == 0)
             self.void = self.void or frame.void
             if frame.packet is not None:
                 parts.append(frame.packet)
@@ -266,7 +264,7 @@ class WorkerHalf:
         count = self._exchange.count
         self.exchange += 1
         if not self.void:
-            zeros = lambda: self.job.zeros(count)  # noqa: E731
+            zeros = partial(self.job.zeros, count)
             self._advance(Reply(heard=heard, parts=parts, count=count, zeros=zeros, packets=packets or {}))
 
     def close(self) -> bool:

@@ -11,7 +11,7 @@ from enum import Enum
 from rich.text import Text
 
 from laconic.network import Network
-from laconic.quantities import bytes_text, seconds_text
+from laconic.quantities import seconds_text
 from laconic.schedules import Computation, Message, TimedStep
 
 MAX_STEPS = 20_000  # what a picture is still drawn of
@@ -70,14 +70,6 @@ class Timeline:
         if not isinstance(step, Message) or bar.kind not in (Kind.SEND, Kind.RECEIVE):
             return ""
         return f"to {self.nodes[step.receiver]}" if bar.kind is Kind.SEND else f"from {self.nodes[step.sender]}"
-
-    def describe(self, number: int) -> str:
-        """One step in words, with its times."""
-        timed = self.steps[number]
-        step, span = timed.step, f"{seconds_text(timed.start_ns / 1e9)} to {seconds_text(timed.end_ns / 1e9)}"
-        if isinstance(step, Computation):
-            return f"{self.nodes[step.node]} computes, {span}"
-        return f"{self.nodes[step.sender]} to {self.nodes[step.receiver]}, {bytes_text(step.n_bytes)}, {span}"
 
 
 def timeline_of(
