@@ -1,18 +1,26 @@
-"""Arithmetic on flat vectors. `plain*` is the truth: ordinary torch, any device. `cpu*` is the same in machine code.
+"""Arithmetic on flat vectors. `plain_*` is the truth: ordinary torch, any device. `cpu_*` is the same in machine code.
 
-The functions here take the compiled one for a tensor on the CPU where numba can be imported, else the plain one.
+The files of one family hold functions of the same names and signatures. The functions here take the compiled one for
+a tensor on the CPU where numba can be imported, else the plain one.
 """
+
+from importlib import import_module
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from laconic.kernels import compiled, plain_fractional, plain_positions, plain_quantized, plain_symbols, plain_top_k
+from laconic.kernels import compiled
 from laconic.kernels.plain_fractional import level_dtype as level_dtype
 from laconic.kernels.plain_positions import Bytes, Codes, Numbers, Words
 
+_CPU = torch.device("cpu")
 
-def _compiled_takes(vector: Tensor) -> bool:
-    return vector.device.type == "cpu" and compiled.available()
+
+def _fastest(family: str, device: torch.device = _CPU) -> ModuleType:
+    """The fastest file of a family there is for `device`. Loaded when first needed: numba takes a second."""
+    kind = "cpu" if device.type == "cpu" and compiled.available() else "plain"
+    return import_module(f"laconic.kernels.{kind}_{family}")
 
 
 def top_k(vector: Tensor, k: int) -> Tensor:
@@ -26,85 +34,58 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     d = vector.numel()
     if not 1 <= k <= d:
         raise ValueError(f"top_k: k={k} must be in 1 .. d={d}; take fewer entries, or at least one")
-    if _compiled_takes(vector):
-        from laconic.kernels import cpu_top_k  # not before it is needed: numba takes a second
-
-        return cpu_top_k.top_k(vector, k)
-    return plain_top_k.top_k(vector, k)
+    made: Tensor = _fastest("top_k", vector.device).top_k(vector, k)
+    return made
 
 
 def put_numbers(numbers: Numbers, width: int) -> Bytes:
     """Numbers of one width into a bit stream; see plain_positions, as for the five below."""
-    if compiled.available():
-        from laconic.kernels import cpu_positions
-
-        return cpu_positions.put_numbers(numbers, width)
-    return plain_positions.put_numbers(numbers, width)
+    made: Bytes = _fastest("positions").put_numbers(numbers, width)
+    return made
 
 
 def take_numbers(data: Bytes, k: int, width: int) -> Numbers:
     """Numbers of one width out of a bit stream."""
-    if compiled.available():
-        from laconic.kernels import cpu_positions
-
-        return cpu_positions.take_numbers(data, k, width)
-    return plain_positions.take_numbers(data, k, width)
+    made: Numbers = _fastest("positions").take_numbers(data, k, width)
+    return made
 
 
 def put_runs(positions: Numbers, width: int, step: int, from_last: bool, n_bits: int) -> tuple[Bytes, int]:
     """Positions into a bit stream of runs and numbers, and the bits used."""
-    if compiled.available():
-        from laconic.kernels import cpu_positions
-
-        return cpu_positions.put_runs(positions, width, step, from_last, n_bits)
-    return plain_positions.put_runs(positions, width, step, from_last, n_bits)
+    made: tuple[Bytes, int] = _fastest("positions").put_runs(positions, width, step, from_last, n_bits)
+    return made
 
 
 def take_runs(
     data: Bytes, n_bits: int, k: int, width: int, step: int, count: int, from_last: bool
 ) -> tuple[Numbers, int]:
     """Positions out of a bit stream of runs and numbers, and the bits used or -1."""
-    if compiled.available():
-        from laconic.kernels import cpu_positions
-
-        return cpu_positions.take_runs(data, n_bits, k, width, step, count, from_last)
-    return plain_positions.take_runs(data, n_bits, k, width, step, count, from_last)
+    made: tuple[Numbers, int] = _fastest("positions").take_runs(data, n_bits, k, width, step, count, from_last)
+    return made
 
 
 def push_gaps(positions: Numbers, starts: Numbers) -> tuple[Words, int]:
     """Positions onto a stack of an asymmetric numeral system."""
-    if compiled.available():
-        from laconic.kernels import cpu_positions
-
-        return cpu_positions.push_gaps(positions, starts)
-    return plain_positions.push_gaps(positions, starts)
+    made: tuple[Words, int] = _fastest("positions").push_gaps(positions, starts)
+    return made
 
 
 def pop_gaps(words: Words, top: int, k: int, starts: Numbers, count: int) -> tuple[Numbers, bool]:
     """Positions off such a stack, and whether it held them and nothing else."""
-    if compiled.available():
-        from laconic.kernels import cpu_positions
-
-        return cpu_positions.pop_gaps(words, top, k, starts, count)
-    return plain_positions.pop_gaps(words, top, k, starts, count)
+    made: tuple[Numbers, bool] = _fastest("positions").pop_gaps(words, top, k, starts, count)
+    return made
 
 
 def push_symbols(symbols: Codes, starts: Numbers) -> tuple[Words, int]:
     """Symbols onto such a stack; see plain_symbols, as for the next."""
-    if compiled.available():
-        from laconic.kernels import cpu_symbols
-
-        return cpu_symbols.push_symbols(symbols, starts)
-    return plain_symbols.push_symbols(symbols, starts)
+    made: tuple[Words, int] = _fastest("symbols").push_symbols(symbols, starts)
+    return made
 
 
 def pop_symbols(words: Words, top: int, k: int, starts: Numbers) -> tuple[Codes, bool]:
     """Symbols off such a stack, and whether it held them and nothing else."""
-    if compiled.available():
-        from laconic.kernels import cpu_symbols
-
-        return cpu_symbols.pop_symbols(words, top, k, starts)
-    return plain_symbols.pop_symbols(words, top, k, starts)
+    made: tuple[Codes, bool] = _fastest("symbols").pop_symbols(words, top, k, starts)
+    return made
 
 
 def fractional_levels(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -115,11 +96,8 @@ def fractional_levels(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """
     assert 1 <= bits <= 16, bits
     assert values.numel() >= 1
-    if _compiled_takes(values):
-        from laconic.kernels import cpu_fractional
-
-        return cpu_fractional.fractional_levels(values, bits)
-    return plain_fractional.fractional_levels(values, bits)
+    made: tuple[Tensor, Tensor] = _fastest("fractional", values.device).fractional_levels(values, bits)
+    return made
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
@@ -127,20 +105,14 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
 
     Unused bits of the last byte are 0.
     """
-    if _compiled_takes(codes):
-        from laconic.kernels import cpu_fractional
-
-        return cpu_fractional.pack_codes(codes, bits)
-    return plain_fractional.pack_codes(codes, bits)
+    made: Tensor = _fastest("fractional", codes.device).pack_codes(codes, bits)
+    return made
 
 
 def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
     """The inverse of `pack_codes`: (ceil(bits k / 8),) uint8 -> (k,) int32."""
-    if _compiled_takes(packed):
-        from laconic.kernels import cpu_fractional
-
-        return cpu_fractional.unpack_codes(packed, k, bits)
-    return plain_fractional.unpack_codes(packed, k, bits)
+    made: Tensor = _fastest("fractional", packed.device).unpack_codes(packed, k, bits)
+    return made
 
 
 def quantize(
@@ -150,37 +122,25 @@ def quantize(
 
     The compiled and the plain version give the same bits.
     """
-    if _compiled_takes(values):
-        from laconic.kernels import cpu_quantized
-
-        return cpu_quantized.quantize(values, lows, highs, lengths, bits, first, key)
-    return plain_quantized.quantize(values, lows, highs, lengths, bits, first, key)
+    made: Tensor = _fastest("quantized", values.device).quantize(values, lows, highs, lengths, bits, first, key)
+    return made
 
 
 def dequantize(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
     """The knobs that codes stand for."""
-    if _compiled_takes(codes) and lows.dtype != torch.bfloat16:
-        from laconic.kernels import cpu_quantized
-
-        return cpu_quantized.dequantize(codes, lows, highs, lengths, bits)
-    return plain_quantized.dequantize(codes, lows, highs, lengths, bits)
+    made: Tensor = _fastest("quantized", codes.device).dequantize(codes, lows, highs, lengths, bits)
+    return made
 
 
 def quantize_levels(
     values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
 ) -> Tensor:
     """Signed levels of values, drawn at random."""
-    if _compiled_takes(values):
-        from laconic.kernels import cpu_quantized
-
-        return cpu_quantized.quantize_levels(values, scales, lengths, steps, first, key)
-    return plain_quantized.quantize_levels(values, scales, lengths, steps, first, key)
+    made: Tensor = _fastest("quantized", values.device).quantize_levels(values, scales, lengths, steps, first, key)
+    return made
 
 
 def levels_dense(levels: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
     """The parts of a scale that levels stand for."""
-    if _compiled_takes(levels) and scales.dtype != torch.bfloat16:
-        from laconic.kernels import cpu_quantized
-
-        return cpu_quantized.levels_dense(levels, scales, lengths, steps)
-    return plain_quantized.levels_dense(levels, scales, lengths, steps)
+    made: Tensor = _fastest("quantized", levels.device).levels_dense(levels, scales, lengths, steps)
+    return made

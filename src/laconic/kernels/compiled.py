@@ -23,7 +23,7 @@ def available() -> bool:
             f"numba cannot be imported ({error}): kernels run in plain torch, many times slower; "
             "the way out is `pip install numba`",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return False
     _say_when_compiling()

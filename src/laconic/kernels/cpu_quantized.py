@@ -8,6 +8,7 @@ from numba import float64, uint32
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.kernels import plain_quantized
 from laconic.kernels.compiled import kernel
 from laconic.kernels.plain import key_halves
 
@@ -29,6 +30,8 @@ def quantize(
 
 def dequantize(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
     """See plain_quantized."""
+    if lows.dtype == torch.bfloat16:  # which numpy has not
+        return plain_quantized.dequantize(codes, lows, highs, lengths, bits)
     dense = torch.empty(len(codes), dtype=lows.dtype)
     _dequantize(
         codes.contiguous().numpy(), _doubles(lows), _doubles(highs), _edges(lengths), float((1 << bits) - 1),
@@ -52,6 +55,8 @@ def quantize_levels(
 
 def levels_dense(levels: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
     """See plain_quantized."""
+    if scales.dtype == torch.bfloat16:  # which numpy has not
+        return plain_quantized.levels_dense(levels, scales, lengths, steps)
     dense = torch.empty(len(levels), dtype=scales.dtype)
     _levels_dense(levels.contiguous().numpy(), _doubles(scales), _edges(lengths), float(steps), dense.numpy())
     return dense
