@@ -1,4 +1,4 @@
-"""`plain.hash32` and `plain.keep_mask` inside of kernels for a GPU."""
+"""`plain.hash32` inside of kernels for a GPU."""
 
 import triton
 import triton.language as tl
@@ -12,9 +12,3 @@ def hashed(coordinates: tl.tensor, low_key: tl.tensor, high_key: tl.tensor) -> t
     x = (x ^ (x >> 15)) + high_key.to(tl.uint32)
     x = x * 0x846CA68B
     return x ^ (x >> 16)
-
-
-@triton.jit
-def uniform(coordinates: tl.tensor, low_key: tl.tensor, high_key: tl.tensor) -> tl.tensor:
-    """Numbers in [0, 1): (n,) float64, as `plain_quantized.uniforms`."""
-    return hashed(coordinates, low_key, high_key).to(tl.float64) * 2.0**-32
