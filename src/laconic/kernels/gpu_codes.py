@@ -40,13 +40,19 @@ def store_codes(codes: tl.tensor, packed: tl.tensor, count: tl.tensor, BITS: tl.
     lanes = tl.arange(0, 8)[None, :]
     row = tl.program_id(0).to(tl.int64) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
     n_bytes = (BITS * count + 7) // 8
-    for byte in tl.static_range(BITS):
-        up = BITS * lanes - 8 * byte  # how far a code's lowest bit is above this byte's
-        high = rows << tl.where((up >= 0) & (up < 8), up, 0)
-        low = rows >> tl.where((up < 0) & (up > -BITS), -up, 0)
-        part = tl.where((up >= 0) & (up < 8), high, tl.where((up < 0) & (up > -BITS), low, 0)) & 255
-        at = row * BITS + byte
-        tl.store(packed + at, tl.sum(part, 1).to(tl.uint8), mask=at < n_bytes)
+    if BITS <= 8:  # eight of them fit one word
+        words = tl.sum(rows.to(tl.int64) << (BITS * lanes), 1)
+        for byte in tl.static_range(BITS):
+            at = row * BITS + byte
+            tl.store(packed + at, ((words >> (8 * byte)) & 255).to(tl.uint8), mask=at < n_bytes)
+    else:
+        for byte in tl.static_range(BITS):
+            up = BITS * lanes - 8 * byte  # how far a code's lowest bit is above this byte's
+            high = rows << tl.where((up >= 0) & (up < 8), up, 0)
+            low = rows >> tl.where((up < 0) & (up > -BITS), -up, 0)
+            part = tl.where((up >= 0) & (up < 8), high, tl.where((up < 0) & (up > -BITS), low, 0)) & 255
+            at = row * BITS + byte
+            tl.store(packed + at, tl.sum(part, 1).to(tl.uint8), mask=at < n_bytes)
 
 
 @triton.jit

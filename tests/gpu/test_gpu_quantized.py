@@ -1,0 +1,80 @@
+"""Randomized rounding to packed codes, and what depends on a block."""
+
+import pytest
+import torch
+
+KEY = 0x4806654E26238EC1
+FIRST = 2**32 - 1100
+LENGTHS = {"one block": (1030,), "one size": (500, 500, 30), "different sizes": (1, 700, 2, 327)}
+
+
+@pytest.fixture(params=LENGTHS.values(), ids=LENGTHS)
+def lengths(request):
+    return request.param
+
+
+def test_ends_and_largest_and_norms_of_blocks_are_alike(twins, vector_of, kind, dtype, lengths):
+    family = twins("quantized")
+    vector = vector_of(kind, 1030, dtype)
+    family.alike("ranges", vector, lengths)
+    family.alike("peaks", vector, lengths)
+    (expected, _), (found, _) = family.both("norms", vector, lengths)
+    torch.testing.assert_close(found, expected, rtol=2.0**-22 if dtype == torch.float32 else 2.0**-40, atol=0)
+
+
+def test_a_block_of_many_parts_is_measured_alike(twins, vector_of):
+    vector = vector_of("normal", 5003, torch.float32)
+    for name in ("ranges", "peaks"):
+        twins("quantized").alike(name, vector, (2, 5001))
+
+
+def test_codes_and_knobs_of_all_kinds_of_vectors_are_alike(twins, vector_of, kind, dtype, lengths):
+    family = twins("quantized")
+    vector = vector_of(kind, 1030, dtype)
+    lows, highs = family.plain.ranges(vector, lengths)
+    packed = family.alike("quantize", vector, lows, highs, lengths, 3, FIRST, KEY)
+    family.alike("dequantize", packed, lows, highs, lengths, 3)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_codes_and_knobs_of_every_width_are_alike(twins, vector_of, bits):
+    family = twins("quantized")
+    for d in (1, 13):
+        vector = vector_of("normal", d, torch.float32)
+        lows, highs = family.plain.ranges(vector, (d,))
+        packed = family.alike("quantize", vector, lows, highs, (d,), bits, FIRST, KEY)
+        family.alike("add_dequantized", packed, lows, highs, (d,), bits, vector)
+
+
+def test_levels_of_all_kinds_of_vectors_are_alike(twins, vector_of, kind, dtype, lengths):
+    family = twins("quantized")
+    vector = vector_of(kind, 1030, dtype)
+    scales = family.plain.peaks(vector, lengths)
+    packed = family.alike("quantize_levels", vector, scales, lengths, 7, FIRST, KEY)
+    family.alike("levels_dense", packed, scales, lengths, 7)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 100, 255, 300])
+def test_any_number_of_levels_is_alike(twins, vector_of, steps):
+    family = twins("quantized")
+    vector = vector_of("normal", 77, torch.float32)
+    scales = 1.5 * family.plain.peaks(vector, (77,))
+    packed = family.alike("quantize_levels", vector, scales, (77,), steps, 0, KEY)
+    family.alike("add_levels", packed, scales, (77,), steps, vector)
+
+
+@pytest.mark.parametrize("ends", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("totals", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_ends_and_sums_may_be_of_different_types(twins, vector_of, ends, totals):
+    family = twins("quantized")
+    vector = vector_of("normal", 50, torch.float32)
+    lows, highs = (end.to(ends) for end in family.plain.ranges(vector, (50,)))
+    packed = family.plain.quantize(vector, lows.float(), highs.float(), (50,), 4, 0, KEY)
+    family.alike("dequantize", packed, lows, highs, (50,), 4)
+    family.alike("add_dequantized", packed, lows, highs, (50,), 4, vector.to(totals))
+
+
+def test_what_is_not_a_number_is_rounded_alike(twins):
+    wrong = torch.tensor([1.0, float("nan"), float("inf"), -float("inf"), 0.0])
+    for low, high in ((0.0, 1.0), (float("nan"), 1.0), (-float("inf"), float("inf")), (-3e38, 3e38), (1e-45, 3e-45)):
+        twins("quantized").alike("quantize", wrong, torch.tensor([low]), torch.tensor([high]), (5,), 3, 0, 1)

@@ -1,0 +1,25 @@
+"""Exact top-K."""
+
+import pytest
+import torch
+
+
+def test_the_largest_of_all_kinds_of_vectors_are_found(twins, vector_of, kind, dtype):
+    for d, k in ((1, 1), (1025, 10), (2100, 1500)):
+        twins("top_k").alike("top_k", vector_of(kind, d, dtype), k)
+
+
+@pytest.mark.parametrize("k", [1, 700, 1024, 2049])
+def test_of_equal_magnitudes_the_first_are_taken(twins, k):
+    draw = torch.randint(-1, 2, (2049,), generator=torch.Generator().manual_seed(1))
+    twins("top_k").alike("top_k", draw.float(), k)
+
+
+def test_nan_is_larger_than_infinity(twins, dtype):
+    vector = torch.tensor([1.0, float("inf"), float("nan"), -float("inf"), 3.0], dtype=dtype)
+    for k in range(1, 6):
+        twins("top_k").alike("top_k", vector, k)
+
+
+def test_a_vector_with_gaps_between_its_entries_will_do(twins):
+    assert twins("top_k").gpu.top_k(torch.arange(20.0, device=twins("top_k").device)[::2], 2).tolist() == [8, 9]
