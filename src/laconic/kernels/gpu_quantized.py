@@ -17,7 +17,8 @@ from laconic.kernels.gpu_blocks import ranges as ranges
 from laconic.kernels.gpu_codes import BLOCK, load_codes, packed_like, store_codes
 from laconic.kernels.gpu_hash import hashed
 from laconic.kernels.plain import key_halves
-from laconic.kernels.plain_quantized import TINY_BITS, fraction_bits, level_bits
+from laconic.kernels.plain_quantized import FRACTION_BITS, TINY_BITS, level_bits
+from laconic.kernels.plain_quantized import levels_allowed as levels_allowed  # asked by readers of frames, on the CPU
 
 
 def quantize(
@@ -67,7 +68,7 @@ def _factors(lows: Tensor, highs: Tensor, most: int, *, dense: bool) -> Tensor:
     launch(
         _prepare, blocks_of(len(lows), BLOCK), lows.contiguous(), highs.contiguous(), len(lows), made,
         TINY=tiny, LEAST=1 / tiny, MORE=1 + torch.finfo(lows.dtype).eps, MOST=most,
-        TOP=most << fraction_bits(most), DENSE=dense, BLOCK=BLOCK,
+        TOP=most << FRACTION_BITS, DENSE=dense, BLOCK=BLOCK,
     )  # fmt: skip
     return made
 
@@ -82,7 +83,7 @@ def _quantized(
     table = blocks(lengths, values.device)
     launch(
         _quantize, blocks_of(count, BLOCK), values.contiguous(), count, factors, *table.arguments, first,
-        *key_halves(key), packed, FRACTION=fraction_bits(most), TOP=most << fraction_bits(most), SIGNED=signed,
+        *key_halves(key), packed, FRACTION=FRACTION_BITS, TOP=most << FRACTION_BITS, SIGNED=signed,
         BITS=bits, STEPS=table.steps, BLOCK=BLOCK,
     )  # fmt: skip
     return packed
