@@ -81,7 +81,7 @@ def same_bits(one, other) -> bool:
             return bool((both_nan | (one.view(pattern) == other.view(pattern))).all())
         return torch.equal(one, other)
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same_bits, one, other, strict=True))
+        return len(one) == len(other) and all(same_bits(*pair) for pair in zip(one, other, strict=True))
     return one == other
 
 
