@@ -7,7 +7,7 @@ KEY = 0x4806654E26238EC1
 FIRST = 2**32 - 3000
 ALL = 1 << 32
 THRESHOLDS = [0, 1, 3 * 2**29, ALL]
-LENGTHS = (0, 1, 1023, 2049)
+LENGTHS = (0, 1, 1025)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_stream_of_bits_is_cut_anywhere(signs, low, high):
 
 @pytest.mark.parametrize("n_voters", [1, 2, 3, 8])
 def test_the_majority_wins_and_a_tie_is_plus(signs, vector_of, n_voters):
-    for count in (1, 1023, 2049):
+    for count in (1, 1023, 1025):
         votes = torch.randn(n_voters, count, generator=torch.Generator().manual_seed(n_voters))
         signs.alike("majority", [signs.plain.pack_signs(vote, 0, 0, ALL)[0] for vote in votes], count)
 

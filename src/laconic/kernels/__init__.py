@@ -1,7 +1,8 @@
-"""Arithmetic on flat vectors. `plain_*` is the truth: ordinary torch, any device. `cpu_*` is the same in machine code.
+"""Arithmetic on flat vectors. `plain_*` is the truth: ordinary torch, any device. `cpu_*` is the same in machine code,
+`gpu_*` in Triton.
 
 The files of one family hold functions of the same names and signatures. The functions here take the compiled one for
-a tensor on the CPU where numba can be imported, else the plain one.
+a tensor on the CPU where numba can be imported, Triton's for one on a GPU where that can be, else the plain one.
 """
 
 from importlib import import_module
@@ -10,7 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from laconic.kernels import compiled
+from laconic.kernels import compiled, gpu
 from laconic.kernels.plain_fractional import level_dtype as level_dtype
 from laconic.kernels.plain_positions import Bytes, Codes, Numbers, Words
 
@@ -18,8 +19,11 @@ _CPU = torch.device("cpu")
 
 
 def _fastest(family: str, device: torch.device = _CPU) -> ModuleType:
-    """The fastest file of a family there is for `device`. Loaded when first needed: numba takes a second."""
-    kind = "cpu" if device.type == "cpu" and compiled.available() else "plain"
+    """The fastest file of a family there is for `device`. Loaded when first needed: numba and Triton take a second."""
+    if device.type == "cuda":
+        kind = "gpu" if gpu.available() else "plain"
+    else:
+        kind = "cpu" if device.type == "cpu" and compiled.available() else "plain"
     return import_module(f"laconic.kernels.{kind}_{family}")
 
 
