@@ -167,6 +167,12 @@ def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: 
     _fastest("quantized", packed.device).add_levels(packed, scales, lengths, steps, total)
 
 
+def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
+    """Whether packed levels are within their range, and no zero has a minus sign."""
+    made: bool = _fastest("quantized", packed.device).levels_allowed(packed, count, steps)
+    return made
+
+
 def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The least and the largest value of each block."""
     made: tuple[Tensor, Tensor] = _fastest("quantized", values.device).ranges(values, lengths)

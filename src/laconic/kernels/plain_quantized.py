@@ -17,17 +17,13 @@ from laconic.kernels.plain_fractional import pack_codes, unpack_codes
 
 _MANTISSA_BITS = {torch.float32: 23, torch.float64: 52}
 _INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+FRACTION_BITS = 23  # of a place between two codes: with a code of 8 bits it fits a signed 32-bit word
 TINY_BITS = {torch.float32: 60, torch.float64: 500}  # a range below 2**-this is enlarged by 2**this
 
 
 def level_bits(steps: int) -> int:
     """The bits of one coordinate's code: a sign, and a level of 0 .. steps."""
     return 1 + steps.bit_length()
-
-
-def fraction_bits(most: int) -> int:
-    """How finely a place among the codes 0 .. most is known: in units of 2**-this, it fits a signed 32-bit word."""
-    return 31 - most.bit_length()
 
 
 def spread(of_blocks: Tensor, lengths: tuple[int, ...]) -> Tensor:
@@ -50,26 +46,25 @@ def range_factors(lows: Tensor, highs: Tensor) -> Tensor:
 
 def places(values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int) -> Tensor:
     """Where values (d,) are from their block's low end, 0, to its high end, `most`: (d,) int32, in units of
-    2**-fraction_bits(most), rounded down. lows, highs: (blocks,) of values' type, float32 or float64.
+    2**-FRACTION_BITS, rounded down. lows, highs: (blocks,) of values' type, float32 or float64.
 
     The high end itself is at `most` whatever the rounding. 0 in a block that is constant, and for NaN.
     """
     factors = range_factors(lows, highs)
     bottoms = lows * factors
     spans = highs * factors - bottoms
-    top = most << fraction_bits(most)
-    steps = top / spans
+    top = most << FRACTION_BITS
+    steps = torch.full_like(spans, top) / spans  # not of a number: torch would multiply by a rounded reciprocal
     short = spans * steps < top  # rounded down: one unit in the last place is enough
     steps = torch.where(short, steps * (1 + torch.finfo(steps.dtype).eps), steps)
     found = (values * spread(factors, lengths) - spread(bottoms, lengths)) * spread(steps, lengths)
     return torch.where(found > 0, found, 0.0).clamp_(max=top).to(torch.int32)
 
 
-def draw(found: Tensor, most: int, first: int, key: int) -> Tensor:
+def draw(found: Tensor, first: int, key: int) -> Tensor:
     """places (d,) int32 -> codes (d,) int32: the whole number above with the fraction as probability."""
-    fraction = fraction_bits(most)
     hashes = hash32(first, found.numel(), key, found.device)
-    return ((hashes >> (32 - fraction)).bitwise_and_((1 << fraction) - 1) + found) >> fraction
+    return ((hashes >> (32 - FRACTION_BITS)).bitwise_and_((1 << FRACTION_BITS) - 1) + found) >> FRACTION_BITS
 
 
 def knobs(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int) -> Tensor:
@@ -78,7 +73,7 @@ def knobs(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], 
     lows_, highs_ = lows.to(dtype), highs.to(dtype)
     factors = range_factors(lows_, highs_)
     bottoms = lows_ * factors
-    steps = (highs_ * factors - bottoms) / most
+    steps = (highs_ * factors - bottoms) / torch.full_like(factors, most)
     found = codes.to(dtype) * spread(steps, lengths) + spread(bottoms, lengths)
     found = found * spread(1 / factors, lengths)
     high = spread(highs_, lengths)
@@ -94,7 +89,7 @@ def quantize(
     float64) and 2**-23 of a step.
     """
     most = (1 << bits) - 1
-    return pack_codes(draw(places(values, lows, highs, lengths, most), most, first, key), bits)
+    return pack_codes(draw(places(values, lows, highs, lengths, most), first, key), bits)
 
 
 def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
@@ -121,7 +116,7 @@ def quantize_levels(
     scales: (blocks,), none below a magnitude of its block. The mean is as exact as that of `quantize`.
     """
     found = places(values.abs(), torch.zeros_like(scales), scales, lengths, steps)
-    levels = draw(found, steps, first, key)
+    levels = draw(found, first, key)
     negative = (values < 0) & (levels > 0)
     bits = level_bits(steps)
     return pack_codes(levels | negative.int() << (bits - 1), bits)
@@ -138,6 +133,14 @@ def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps
 def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
     """total (d,), of any float type, += `levels_dense`."""
     total.add_(levels_dense(packed, scales, lengths, steps))
+
+
+def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
+    """Whether no packed code of a level is above `steps`, or a zero with a minus sign."""
+    bits = level_bits(steps)
+    codes = unpack_codes(packed, count, bits)
+    top = 1 << (bits - 1)
+    return not bool((((codes & (top - 1)) > steps) | (codes == top)).any())
 
 
 def per_block(values: Tensor, lengths: tuple[int, ...], measure: Callable[[Tensor], Tensor]) -> Tensor:
