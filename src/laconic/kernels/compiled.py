@@ -31,13 +31,17 @@ def available() -> bool:
 
 
 def kernel(function: F) -> F:
-    """Compile `function` at its first call; later processes read the machine code from disk.
+    """Compile `function` at its first call; later processes read the machine code from disk, where there is a place.
 
     Division by zero gives inf or NaN as in numpy, the GIL is released, and nothing is ever run in parallel.
     Indices are not checked: a kernel must stay within its arrays by itself.
     """
     numba = importlib.import_module("numba")
-    made: F = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        made: F = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # neither this package's folder nor the user's cache can be written: compiled in each process
+        made = numba.njit(**options)(function)
     return made
 
 

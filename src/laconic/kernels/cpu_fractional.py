@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.compiled import kernel
-from laconic.kernels.cpu_codes import TILE, pack_tile, unpack_tile
+from laconic.kernels.cpu_codes import TILE, code_room, pack_tile, unpack_tile
 from laconic.kernels.plain_fractional import level_bounds
 from laconic.kernels.threads import CHUNK, in_chunks
 
@@ -42,7 +42,7 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         sums, counts = chunk_sums.sum(0)[:n_levels], chunk_counts.sum(0)[:n_levels]
     else:
         sums, counts = np.zeros(n_levels), np.zeros(n_levels, np.int64)
-        codes = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
+        codes = code_room(bits)
         _search(floats, bounds, bits, codes, out, sums, counts)
     return packed, torch.from_numpy(sums / np.maximum(counts, 1)).to(values.dtype)
 
@@ -69,7 +69,7 @@ def _write(packed: Tensor, means: Tensor, bits: int, total: Tensor, *, add: bool
     table = torch.cat([means, -means]).numpy()  # a code's highest bit is its sign
 
     def run(start: int, stop: int) -> None:
-        codes = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
+        codes = code_room(bits)
         _look_up(data, table, bits, codes, out, start, stop, add)
 
     in_chunks(total.numel(), run)
@@ -159,9 +159,7 @@ def _tally(part: Array, levels: Array, lanes: Array, tallies: Array) -> None:
 
 
 @kernel
-def _search(
-    values: Array, bounds: Array, bits: int, codes: Array, packed: Array, sums: Array, counts: Array
-) -> None:
+def _search(values: Array, bounds: Array, bits: int, codes: Array, packed: Array, sums: Array, counts: Array) -> None:
     """Codes by halving, a whole tile at each step: there is one bound less than a power of two."""
     levels = np.empty(TILE, np.uint32)
     minus = uint32(1 << (bits - 1))
@@ -184,7 +182,14 @@ def _search(
 
 @kernel
 def _look_up(
-    packed: Array, table: Array, bits: int, codes: Array, total: Array, start: int, stop: int, add: bool  # noqa: FBT001
+    packed: Array,
+    table: Array,
+    bits: int,
+    codes: Array,
+    total: Array,
+    start: int,
+    stop: int,
+    add: bool,
 ) -> None:
     for tile in range(start, stop, TILE):
         end = min(tile + TILE, stop)
@@ -201,7 +206,7 @@ def _look_up(
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
     """See plain_fractional."""
     packed = torch.empty((bits * len(codes) + 7) // 8, dtype=torch.uint8)
-    room = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
+    room = code_room(bits)
     _pack(codes.contiguous().numpy(), bits, room, packed.numpy())
     return packed
 
@@ -210,7 +215,7 @@ def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
     """See plain_fractional."""
     assert len(packed) == (bits * k + 7) // 8, (len(packed), k, bits)
     codes = torch.empty(k, dtype=torch.int32)
-    room = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
+    room = code_room(bits)
     _unpack(packed.contiguous().numpy(), bits, room, codes.numpy())
     return codes
 
