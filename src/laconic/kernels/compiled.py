@@ -36,8 +36,20 @@ def kernel(function: F) -> F:
     Division by zero gives inf or NaN as in numpy, the GIL is released, and nothing is ever run in parallel.
     Indices are not checked: a kernel must stay within its arrays by itself.
     """
+    return _compiled(function)
+
+
+def sum_kernel(function: F) -> F:
+    """The same for a function whose sums of floats may be added up in any order, so that they become vector sums.
+
+    The order is the machine's, always the same on it: last bits may differ from those of another kind of processor.
+    """
+    return _compiled(function, fastmath={"reassoc"})
+
+
+def _compiled(function: F, **options: object) -> F:
     numba = importlib.import_module("numba")
-    options = {"nogil": True, "error_model": "numpy"}
+    options |= {"nogil": True, "error_model": "numpy"}
     try:
         made: F = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither this package's folder nor the user's cache can be written: compiled in each process
