@@ -151,7 +151,7 @@ def _level_sum(magnitudes: Array, levels: Array, level: Any) -> tuple[float, int
         here = levels[i] == level
         total += magnitudes[i] if here else magnitudes.dtype.type(0)
         count = int32(count + int32(here))
-    return float64(total), int64(count)
+    return float(total), int(count)
 
 
 @kernel

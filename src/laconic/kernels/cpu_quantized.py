@@ -4,6 +4,7 @@ Entries go through in tiles: codes of a tile, one byte each, and then their bits
 over slices of one type from 0 on, which become vector instructions.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -129,8 +130,9 @@ def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
     return bool(_allowed(packed.contiguous().numpy(), count, bits, uint32(steps), codes))
 
 
+@functools.cache
 def _constants(dtype: torch.dtype, most: int) -> Array:
-    """What kernels need in the values' own type, so that no operation becomes one of float64."""
+    """What kernels need, and never write, in the values' own type, so that no operation becomes one of float64."""
     floats: Any = FLOATS[dtype]
     tiny = 2.0 ** TINY_BITS[dtype]
     return np.array([most, 0.0, 1.0, 0.5, 1 / tiny, tiny, 1 + np.finfo(floats).eps, 2.0], floats)

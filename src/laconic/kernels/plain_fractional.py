@@ -7,6 +7,7 @@ is in level floor(log(vmax / m) / log(alpha)), at most L - 1.
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +24,9 @@ def level_bounds(largest: float, smallest: float, bits: int, dtype: torch.dtype)
         return torch.zeros(n_levels - 1, dtype=dtype)
     top = math.log2(largest)
     span = top - math.log2(smallest)
-    exact = torch.tensor(
-        [min(math.exp2(top - i * span / n_levels), largest) for i in range(1, n_levels)], dtype=torch.float64
-    )
-    bounds = exact.to(dtype)
-    return torch.where(bounds > exact, torch.nextafter(bounds, torch.zeros_like(bounds)), bounds)
+    exact = np.array([min(math.exp2(top - i * span / n_levels), largest) for i in range(1, n_levels)])
+    bounds = exact.astype(np.float32 if dtype == torch.float32 else np.float64)
+    return torch.from_numpy(np.where(bounds > exact, np.nextafter(bounds, 0, dtype=bounds.dtype), bounds))
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
