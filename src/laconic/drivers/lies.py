@@ -33,9 +33,9 @@ def multiplied(packet: Packet, factor: float) -> Packet:
         case Positions() | VoteChange():
             return packet
         case Signs():
-            return replace(packet, negative=packet.negative ^ turned)
+            return packet.negated() if turned else packet
         case ScaledSigns():
-            return replace(packet, negative=packet.negative ^ turned, scales=_times(packet.scales, size))
+            return replace(packet.negated() if turned else packet, scales=_times(packet.scales, size))
         case Fractional():
             return replace(packet, negative=packet.negative ^ turned, means=_times(packet.means, size))
         case Levels():
