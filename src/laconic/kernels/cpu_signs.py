@@ -197,7 +197,8 @@ def _count(count: int, coin: Coin) -> int:
     whole = count // 64 * 64
     for place in range(0, whole, 64):
         n += population(_mask(coin, place))
-    return n + population(_mask(coin, whole) & _head(count - whole))
+    n += population(_mask(coin, whole) & _head(count - whole))
+    return n
 
 
 @kernel
