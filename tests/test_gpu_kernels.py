@@ -34,9 +34,26 @@ def without_triton(monkeypatch):
 @pytest.mark.slow
 def test_interpreted_kernels_give_what_the_plain_ones_give():
     pytest.importorskip("triton")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-p", "no:xdist", str(HERE / "gpu")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "gpu",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        str(HERE / "gpu"),
+    ]
     ran = subprocess.run(
-        command, cwd=HERE.parent, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=900
+        command,
+        cwd=HERE.parent,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]
     assert re.search(r"\b\d+ passed", ran.stdout)
@@ -104,7 +121,8 @@ def compiled_for_a_gpu(monkeypatch, tmp_path):
 
 def start_every_kernel():
     top_k, signs, quantized, fractional = (
-        importlib.import_module(f"laconic.kernels.gpu_{family}") for family in ("top_k", "signs", "quantized", "fractional")
+        importlib.import_module(f"laconic.kernels.gpu_{family}")
+        for family in ("top_k", "signs", "quantized", "fractional")
     )
     vector = torch.zeros(100)
     bits = torch.zeros(13, dtype=torch.uint8)

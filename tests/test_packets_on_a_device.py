@@ -33,7 +33,12 @@ class Elsewhere(Tensor):
     @staticmethod
     def __new__(cls, held: Tensor):
         made = Tensor._make_wrapper_subclass(
-            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype, device="meta"
+            cls,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device="meta",
         )
         made.held = held
         return made

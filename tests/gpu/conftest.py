@@ -20,7 +20,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.gpu)
-            item.add_marker(pytest.mark.filterwarnings("ignore:.* encountered in .*:RuntimeWarning"))  # the interpreter's
+            item.add_marker(
+                pytest.mark.filterwarnings("ignore:.* encountered in .*:RuntimeWarning")
+            )  # the interpreter's
 
 
 @pytest.fixture(scope="session")

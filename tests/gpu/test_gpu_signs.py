@@ -50,7 +50,9 @@ def test_votes_in_one_byte_wrap(signs):
     signs.alike("add_signs", packed, 0, KEY, ALL, torch.tensor([127, -128, 0], dtype=torch.int8))
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 0), (5, 5), (0, 9001), (3, 9001), (8, 16), (9, 17), (4095, 9000), (9000, 9001)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 0), (5, 5), (0, 9001), (3, 9001), (8, 16), (9, 17), (4095, 9000), (9000, 9001)]
+)
 def test_a_stream_of_bits_is_cut_anywhere(signs, low, high):
     packed = torch.randint(0, 256, (1126,), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
     signs.alike("cut_bits", packed, low, high)
@@ -86,7 +88,15 @@ def test_a_workers_step_is_alike_for_all_kinds_of_gradients(signs, vector_of, ki
 def test_a_servers_step_is_alike(signs, vector_of, dtype, threshold):
     for count in LENGTHS:
         debt, total = vector_of("heavy-tailed", count, dtype), 9 * vector_of("normal", count, dtype)
-        scalars = {"among": 7, "scale": 0.3, "decay": 0.97, "c": 0.1, "first": FIRST, "key": KEY, "threshold": threshold}
+        scalars = {
+            "among": 7,
+            "scale": 0.3,
+            "decay": 0.97,
+            "c": 0.1,
+            "first": FIRST,
+            "key": KEY,
+            "threshold": threshold,
+        }
         signs.alike("owe_total", total, debt, torch.zeros_like(debt), **scalars)
         signs.alike("owe_total", total.to(torch.int8), debt, torch.zeros_like(debt), **scalars)
 

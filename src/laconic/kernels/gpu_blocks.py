@@ -6,11 +6,10 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from laconic.kernels.gpu import blocks_of, launch
+from laconic.kernels.gpu import blocks_of, kernel, launch
 
 _CHUNK = 2048  # entries that one program measures
 
@@ -90,8 +89,8 @@ def _measured(values: Tensor, lengths: tuple[int, ...], *, magnitudes: bool) -> 
     return lows.view(values.dtype), highs.view(values.dtype)
 
 
-@triton.jit
-def block_of(at: tl.tensor, edges: tl.tensor, n_blocks: tl.tensor, size: tl.tensor, STEPS: tl.constexpr) -> tl.tensor:  # noqa: N803
+@kernel
+def block_of(at: tl.tensor, edges: tl.tensor, n_blocks: tl.tensor, size: tl.tensor, STEPS: tl.constexpr) -> tl.tensor:
     """The blocks that entries `at` (n,) int64 are in: (n,) int64. STEPS halvings, or none and a division by `size`."""
     if STEPS == 0:
         return at // size
@@ -103,8 +102,8 @@ def block_of(at: tl.tensor, edges: tl.tensor, n_blocks: tl.tensor, size: tl.tens
     return block
 
 
-@triton.jit
-def _chunk(edges: tl.tensor, chunks: tl.tensor, owners: tl.tensor, CHUNK: tl.constexpr) -> tl.tensor:  # noqa: N803
+@kernel
+def _chunk(edges: tl.tensor, chunks: tl.tensor, owners: tl.tensor, CHUNK: tl.constexpr) -> tl.tensor:
     """This program's block, its entries (CHUNK,), and where the block ends."""
     chunk = tl.program_id(0)
     block = tl.load(owners + chunk)
@@ -112,10 +111,10 @@ def _chunk(edges: tl.tensor, chunks: tl.tensor, owners: tl.tensor, CHUNK: tl.con
     return block, start + tl.arange(0, CHUNK), tl.load(edges + block + 1)
 
 
-@triton.jit
+@kernel
 def _measure(
     keys: tl.tensor, edges: tl.tensor, chunks: tl.tensor, owners: tl.tensor, lows: tl.tensor, highs: tl.tensor,
-    MAGNITUDES: tl.constexpr, MASK: tl.constexpr, CHUNK: tl.constexpr,  # noqa: N803
+    MAGNITUDES: tl.constexpr, MASK: tl.constexpr, CHUNK: tl.constexpr,
 ) -> None:  # fmt: skip
     block, at, stop = _chunk(edges, chunks, owners, CHUNK)
     key = tl.load(keys + at, mask=at < stop, other=0)
@@ -127,10 +126,10 @@ def _measure(
     tl.atomic_max(highs + block, tl.max(tl.where(at < stop, key, -MASK - 1), 0))
 
 
-@triton.jit
+@kernel
 def _sum_squares(
     values: tl.tensor, edges: tl.tensor, chunks: tl.tensor, owners: tl.tensor, largest: tl.tensor, sums: tl.tensor,
-    CHUNK: tl.constexpr,  # noqa: N803
+    CHUNK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Of each chunk, divided by its block's largest magnitude."""
     block, at, stop = _chunk(edges, chunks, owners, CHUNK)
@@ -139,8 +138,8 @@ def _sum_squares(
     tl.store(sums + tl.program_id(0), tl.sum(share * share, 0))
 
 
-@triton.jit
-def _norm(sums: tl.tensor, chunks: tl.tensor, largest: tl.tensor, norms: tl.tensor, CHUNK: tl.constexpr) -> None:  # noqa: N803
+@kernel
+def _norm(sums: tl.tensor, chunks: tl.tensor, largest: tl.tensor, norms: tl.tensor, CHUNK: tl.constexpr) -> None:
     block = tl.program_id(0)
     stop = tl.load(chunks + block + 1)
     total = tl.zeros([CHUNK], tl.float64)

@@ -4,11 +4,10 @@ Eight codes of b bits fill b bytes, so a block of entries has its bytes for itse
 """
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from laconic.kernels.gpu import blocks_of, launch
+from laconic.kernels.gpu import blocks_of, kernel, launch
 
 BLOCK = 1024  # entries; a multiple of 8
 
@@ -33,8 +32,8 @@ def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
     return codes
 
 
-@triton.jit
-def store_codes(codes: tl.tensor, packed: tl.tensor, count: tl.tensor, BITS: tl.constexpr, BLOCK: tl.constexpr) -> None:  # noqa: N803
+@kernel
+def store_codes(codes: tl.tensor, packed: tl.tensor, count: tl.tensor, BITS: tl.constexpr, BLOCK: tl.constexpr) -> None:
     """Write this block's codes (BLOCK,) int32, of which those behind the last of `count` are 0."""
     rows = tl.reshape(codes, [BLOCK // 8, 8])
     lanes = tl.arange(0, 8)[None, :]
@@ -55,8 +54,8 @@ def store_codes(codes: tl.tensor, packed: tl.tensor, count: tl.tensor, BITS: tl.
             tl.store(packed + at, tl.sum(part, 1).to(tl.uint8), mask=at < n_bytes)
 
 
-@triton.jit
-def load_codes(packed: tl.tensor, at: tl.tensor, count: tl.tensor, BITS: tl.constexpr) -> tl.tensor:  # noqa: N803
+@kernel
+def load_codes(packed: tl.tensor, at: tl.tensor, count: tl.tensor, BITS: tl.constexpr) -> tl.tensor:
     """The codes of the entries `at` (n,) int64: (n,) int32, 0 behind the last one."""
     bit = at * BITS
     shift = (bit & 7).to(tl.int64)
@@ -68,17 +67,17 @@ def load_codes(packed: tl.tensor, at: tl.tensor, count: tl.tensor, BITS: tl.cons
     return ((codes >> shift) & ((1 << BITS) - 1)).to(tl.int32)
 
 
-@triton.jit
+@kernel
 def _pack(
-    codes: tl.tensor, count: tl.int64, packed: tl.tensor, BITS: tl.constexpr, BLOCK: tl.constexpr  # noqa: N803
+    codes: tl.tensor, count: tl.int64, packed: tl.tensor, BITS: tl.constexpr, BLOCK: tl.constexpr
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     store_codes(tl.load(codes + at, mask=at < count, other=0), packed, count, BITS, BLOCK)
 
 
-@triton.jit
+@kernel
 def _unpack(
-    packed: tl.tensor, count: tl.int64, codes: tl.tensor, BITS: tl.constexpr, BLOCK: tl.constexpr  # noqa: N803
+    packed: tl.tensor, count: tl.int64, codes: tl.tensor, BITS: tl.constexpr, BLOCK: tl.constexpr
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     tl.store(codes + at, load_codes(packed, at, count, BITS), mask=at < count)

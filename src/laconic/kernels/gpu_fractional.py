@@ -1,15 +1,14 @@
-"""The fractional quantizer on a GPU: one reading for the range, one for codes and sums. Codes are as plain_fractional's.
+"""The fractional quantizer on a GPU: one reading for the range, one for codes and sums.
 
-Means are added up in float64: up to 16 levels in an order that is always the same, above in any order.
-The range is the one thing that the host waits for.
+Codes are those of `plain_fractional`, bit for bit. Means are added up in float64: up to 16 levels in an order that is
+always the same, above in any order. The range is the one thing that the host waits for.
 """
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from laconic.kernels.gpu import blocks_of, launch
+from laconic.kernels.gpu import blocks_of, kernel, launch
 from laconic.kernels.gpu_codes import BLOCK, load_codes, packed_like, store_codes
 from laconic.kernels.gpu_codes import pack_codes as pack_codes
 from laconic.kernels.gpu_codes import unpack_codes as unpack_codes
@@ -72,8 +71,8 @@ def _range(values: Tensor) -> tuple[float, float]:
     return float(floats[0]), float(floats[1])
 
 
-@triton.jit
-def _key_range(keys: tl.tensor, count: tl.int64, ends: tl.tensor, MASK: tl.constexpr, BLOCK: tl.constexpr) -> None:  # noqa: N803
+@kernel
+def _key_range(keys: tl.tensor, count: tl.int64, ends: tl.tensor, MASK: tl.constexpr, BLOCK: tl.constexpr) -> None:
     """ends: the largest magnitude as an integer, and by how much the smallest one above 0, less 1, is below MASK."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     key = tl.load(keys + at, mask=at < count, other=0) & MASK
@@ -81,10 +80,10 @@ def _key_range(keys: tl.tensor, count: tl.int64, ends: tl.tensor, MASK: tl.const
     tl.atomic_max(ends + 1, tl.max(tl.where(key > 0, MASK - (key - 1), 0), 0))
 
 
-@triton.jit
+@kernel
 def _codes(
     values: tl.tensor, count: tl.int64, bounds: tl.tensor, packed: tl.tensor, sums: tl.tensor, counts: tl.tensor,
-    LEVELS: tl.constexpr, FEW: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    LEVELS: tl.constexpr, FEW: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     block = tl.program_id(0).to(tl.int64)
     at = block * BLOCK + tl.arange(0, BLOCK)
@@ -107,10 +106,10 @@ def _codes(
         tl.atomic_add(counts + level, inside.to(tl.int64), mask=inside)
 
 
-@triton.jit
+@kernel
 def _dense(
     out: tl.tensor, packed: tl.tensor, means: tl.tensor, count: tl.int64,
-    ADD: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    ADD: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     codes = load_codes(packed, at, count, BITS)

@@ -1,10 +1,11 @@
 """`plain.hash32` inside of kernels for a GPU."""
 
-import triton
 import triton.language as tl
 
+from laconic.kernels.gpu import kernel
 
-@triton.jit
+
+@kernel
 def hashed(coordinates: tl.tensor, low_key: tl.tensor, high_key: tl.tensor) -> tl.tensor:
     """32 random bits for each of the coordinates (n,) of any integer type: (n,) uint32, as `plain.hash32`."""
     x = coordinates.to(tl.uint32) ^ low_key.to(tl.uint32)

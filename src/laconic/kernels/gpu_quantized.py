@@ -5,11 +5,10 @@ torch's on a GPU multiplies by a number's inverse.
 """
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from laconic.kernels.gpu import blocks_of, launch
+from laconic.kernels.gpu import blocks_of, kernel, launch
 from laconic.kernels.gpu_blocks import block_of, blocks
 from laconic.kernels.gpu_blocks import norms as norms
 from laconic.kernels.gpu_blocks import peaks as peaks
@@ -59,7 +58,7 @@ def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: 
 
 
 def _factors(lows: Tensor, highs: Tensor, most: int, *, dense: bool) -> Tensor:
-    """Of each block: the power of two that its range is multiplied by, the low end and a step so multiplied: (3, blocks).
+    """(3, blocks): the power of two that each range is multiplied by, the low end and a step so multiplied.
 
     A step is that from one code to the next where what codes stand for is asked, else that from value to place.
     """
@@ -121,17 +120,17 @@ def _put(
     )  # fmt: skip
 
 
-@triton.jit
+@kernel
 def _divided(one: tl.tensor, other: tl.tensor) -> tl.tensor:
     """one / other as IEEE has it, both (n,) of one type."""
     return tl.div_rn(one, other) if one.dtype == tl.float32 else one / other
 
 
-@triton.jit
+@kernel
 def _prepare(
     lows: tl.tensor, highs: tl.tensor, n_blocks: tl.int64, factors: tl.tensor, TINY: tl.constexpr,
-    LEAST: tl.constexpr, MORE: tl.constexpr, MOST: tl.constexpr, TOP: tl.constexpr, DENSE: tl.constexpr,  # noqa: N803
-    BLOCK: tl.constexpr,  # noqa: N803
+    LEAST: tl.constexpr, MORE: tl.constexpr, MOST: tl.constexpr, TOP: tl.constexpr, DENSE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     low = tl.load(lows + at, mask=at < n_blocks, other=0)
@@ -153,12 +152,12 @@ def _prepare(
     tl.store(factors + 2 * n_blocks + at, step, mask=at < n_blocks)
 
 
-@triton.jit
+@kernel
 def _quantize(
     values: tl.tensor, count: tl.int64, factors: tl.tensor, edges: tl.tensor, n_blocks: tl.int64, size: tl.int64,
     first: tl.int64, low_key: tl.int64, high_key: tl.int64, packed: tl.tensor,
-    FRACTION: tl.constexpr, TOP: tl.constexpr, SIGNED: tl.constexpr, BITS: tl.constexpr, STEPS: tl.constexpr,  # noqa: N803
-    BLOCK: tl.constexpr,  # noqa: N803
+    FRACTION: tl.constexpr, TOP: tl.constexpr, SIGNED: tl.constexpr, BITS: tl.constexpr, STEPS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
@@ -179,11 +178,11 @@ def _quantize(
     store_codes(codes, packed, count, BITS, BLOCK)
 
 
-@triton.jit
+@kernel
 def _dequantize(
     out: tl.tensor, packed: tl.tensor, count: tl.int64, factors: tl.tensor, highs: tl.tensor,
-    edges: tl.tensor, n_blocks: tl.int64, size: tl.int64, MOST: tl.constexpr, SIGNED: tl.constexpr,  # noqa: N803
-    ADD: tl.constexpr, BITS: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    edges: tl.tensor, n_blocks: tl.int64, size: tl.int64, MOST: tl.constexpr, SIGNED: tl.constexpr,
+    ADD: tl.constexpr, BITS: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count

@@ -8,11 +8,10 @@ How many are kept is the one number that the host waits for, and only where pack
 from collections.abc import Sequence
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from laconic.kernels.gpu import blocks_of, launch
+from laconic.kernels.gpu import blocks_of, kernel, launch
 from laconic.kernels.gpu_hash import hashed
 from laconic.kernels.plain import key_halves
 from laconic.kernels.plain_signs import ALL_KEPT
@@ -138,10 +137,10 @@ def _unpack_into(packed: Tensor, first: int, key: int, threshold: int, total: Te
     )  # fmt: skip
 
 
-@triton.jit
+@kernel
 def _kept_at(
     at: tl.tensor, count: tl.tensor, first: tl.tensor, low_key: tl.tensor, high_key: tl.tensor, threshold: tl.tensor,
-    MASKED: tl.constexpr,  # noqa: N803
+    MASKED: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
     """Which entries `at` (n,) are kept; none behind the last one."""
     kept = at < count
@@ -150,10 +149,10 @@ def _kept_at(
     return kept
 
 
-@triton.jit
+@kernel
 def _write_signs(
     negative: tl.tensor, kept: tl.tensor, before: tl.tensor, packed: tl.tensor, count: tl.tensor,
-    MASKED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    MASKED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """The kept entries' bits of this block."""
     block = tl.program_id(0).to(tl.int64)
@@ -165,19 +164,19 @@ def _write_signs(
         _write_bytes(kept & negative, packed, count, BLOCK)
 
 
-@triton.jit
-def _write_bytes(negative: tl.tensor, packed: tl.tensor, count: tl.tensor, BLOCK: tl.constexpr) -> None:  # noqa: N803
+@kernel
+def _write_bytes(negative: tl.tensor, packed: tl.tensor, count: tl.tensor, BLOCK: tl.constexpr) -> None:
     """One bit for every entry of this block."""
     bits = tl.reshape(negative.to(tl.int32), [BLOCK // 8, 8]) << tl.arange(0, 8)[None, :]
     at = tl.program_id(0).to(tl.int64) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
     tl.store(packed + at, tl.sum(bits, 1).to(tl.uint8), mask=8 * at < count)
 
 
-@triton.jit
+@kernel
 def _owe(
     wish: tl.tensor, new_debt: tl.tensor, c: tl.tensor, at: tl.tensor, count: tl.tensor,
     first: tl.tensor, low_key: tl.tensor, high_key: tl.tensor, threshold: tl.tensor,
-    before: tl.tensor, packed: tl.tensor, MASKED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    before: tl.tensor, packed: tl.tensor, MASKED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Send the kept entries' signs, and owe the rest of the wish."""
     kept = _kept_at(at, count, first, low_key, high_key, threshold, MASKED)
@@ -188,20 +187,20 @@ def _owe(
     _write_signs(negative, kept, before, packed, count, MASKED, BLOCK)
 
 
-@triton.jit
+@kernel
 def _count(
     per_block: tl.tensor, count: tl.int64, first: tl.int64, low_key: tl.int64, high_key: tl.int64,
-    threshold: tl.int64, BLOCK: tl.constexpr,  # noqa: N803
+    threshold: tl.int64, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     block = tl.program_id(0).to(tl.int64)
     kept = _kept_at(block * BLOCK + tl.arange(0, BLOCK), count, first, low_key, high_key, threshold, True)
     tl.store(per_block + block, tl.sum(kept.to(tl.int64), 0))
 
 
-@triton.jit
+@kernel
 def _pack(
     values: tl.tensor, count: tl.int64, first: tl.int64, low_key: tl.int64, high_key: tl.int64, threshold: tl.int64,
-    before: tl.tensor, packed: tl.tensor, MASKED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    before: tl.tensor, packed: tl.tensor, MASKED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     value = tl.load(values + at, mask=at < count, other=0)
@@ -211,10 +210,10 @@ def _pack(
     _write_signs(value < 0, kept, before, packed, count, MASKED, BLOCK)
 
 
-@triton.jit
+@kernel
 def _unpack(
     total: tl.tensor, packed: tl.tensor, count: tl.int64, first: tl.int64, low_key: tl.int64, high_key: tl.int64,
-    threshold: tl.int64, before: tl.tensor, MASKED: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    threshold: tl.int64, before: tl.tensor, MASKED: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     block = tl.program_id(0).to(tl.int64)
     at = block * BLOCK + tl.arange(0, BLOCK)
@@ -229,9 +228,9 @@ def _unpack(
     tl.store(total + at, sign, mask=at < count)
 
 
-@triton.jit
+@kernel
 def _cut(
-    packed: tl.tensor, low: tl.int64, n_bits: tl.int64, cut: tl.tensor, n_bytes: tl.int64, BLOCK: tl.constexpr  # noqa: N803
+    packed: tl.tensor, low: tl.int64, n_bits: tl.int64, cut: tl.tensor, n_bytes: tl.int64, BLOCK: tl.constexpr
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     source = (low >> 3) + at
@@ -244,9 +243,9 @@ def _cut(
     tl.store(cut + at, bits.to(tl.uint8), mask=inside)
 
 
-@triton.jit
+@kernel
 def _majority(
-    voters: tl.tensor, n_voters: tl.int64, stride: tl.int64, count: tl.int64, winners: tl.tensor, BLOCK: tl.constexpr  # noqa: N803
+    voters: tl.tensor, n_voters: tl.int64, stride: tl.int64, count: tl.int64, winners: tl.tensor, BLOCK: tl.constexpr
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     negatives = tl.zeros([BLOCK], tl.int32)
@@ -256,10 +255,10 @@ def _majority(
     _write_bytes((at < count) & (2 * negatives > n_voters), winners, count, BLOCK)
 
 
-@triton.jit
+@kernel
 def _momentum(
     gradient: tl.tensor, momentum: tl.tensor, count: tl.int64, mu: tl.float64, rest: tl.float64, packed: tl.tensor,
-    BLOCK: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     old = tl.load(momentum + at, mask=at < count, other=0)
@@ -269,12 +268,12 @@ def _momentum(
     _write_bytes(new < 0, packed, count, BLOCK)
 
 
-@triton.jit
+@kernel
 def _owe_step(
     gradient: tl.tensor, momentum: tl.tensor, debt: tl.tensor, new_debt: tl.tensor,
     mu: tl.float64, decay: tl.float64, c: tl.float64, count: tl.int64,
     first: tl.int64, low_key: tl.int64, high_key: tl.int64, threshold: tl.int64,
-    before: tl.tensor, packed: tl.tensor, MASKED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    before: tl.tensor, packed: tl.tensor, MASKED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
@@ -287,12 +286,12 @@ def _owe_step(
     _owe(wish, new_debt, c, at, count, first, low_key, high_key, threshold, before, packed, MASKED, BLOCK)
 
 
-@triton.jit
+@kernel
 def _owe_total(
     total: tl.tensor, debt: tl.tensor, new_debt: tl.tensor,
     among: tl.int64, scale: tl.float64, decay: tl.float64, c: tl.float64, count: tl.int64,
     first: tl.int64, low_key: tl.int64, high_key: tl.int64, threshold: tl.int64,
-    before: tl.tensor, packed: tl.tensor, MASKED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    before: tl.tensor, packed: tl.tensor, MASKED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count

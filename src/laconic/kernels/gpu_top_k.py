@@ -7,11 +7,10 @@ float32, 8 for float64. One more reading counts what each block keeps, and a las
 """
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from laconic.kernels.gpu import blocks_of, launch
+from laconic.kernels.gpu import blocks_of, kernel, launch
 
 _BLOCK = 1024
 _DIGIT_BITS = 8  # Triton's histogram takes time in proportion to its bins
@@ -44,10 +43,10 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     return positions
 
 
-@triton.jit
+@kernel
 def _count_digits(
     keys: tl.tensor, d: tl.int64, shift: tl.int32, found: tl.tensor, counts: tl.tensor,
-    MASK: tl.constexpr, BITS: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    MASK: tl.constexpr, BITS: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """counts[digit] += how many magnitudes have the digits found so far and then this one."""
     prefix = tl.load(found)
@@ -60,8 +59,8 @@ def _count_digits(
     tl.atomic_add(counts + tl.arange(0, BINS), own.to(tl.int64), mask=own > 0)
 
 
-@triton.jit
-def _choose_digit(counts: tl.tensor, k: tl.int64, found: tl.tensor, BITS: tl.constexpr, BINS: tl.constexpr) -> None:  # noqa: N803
+@kernel
+def _choose_digit(counts: tl.tensor, k: tl.int64, found: tl.tensor, BITS: tl.constexpr, BINS: tl.constexpr) -> None:
     """Append to the digits found the one of the k-th largest, and clear the counts."""
     places = tl.arange(0, BINS)
     here = tl.load(counts + places)
@@ -74,8 +73,10 @@ def _choose_digit(counts: tl.tensor, k: tl.int64, found: tl.tensor, BITS: tl.con
     tl.store(found + 1, larger + tl.sum(tl.where(places > digit, here, 0), 0))
 
 
-@triton.jit
-def _count_blocks(keys: tl.tensor, d: tl.int64, found: tl.tensor, per_block: tl.tensor, MASK: tl.constexpr, BLOCK: tl.constexpr) -> None:  # noqa: N803
+@kernel
+def _count_blocks(
+    keys: tl.tensor, d: tl.int64, found: tl.tensor, per_block: tl.tensor, MASK: tl.constexpr, BLOCK: tl.constexpr
+) -> None:
     """per_block (2, blocks): how many magnitudes of a block are above the k-th largest, and how many are equal."""
     block = tl.program_id(0).to(tl.int64)
     at = block * BLOCK + tl.arange(0, BLOCK)
@@ -85,10 +86,10 @@ def _count_blocks(keys: tl.tensor, d: tl.int64, found: tl.tensor, per_block: tl.
     tl.store(per_block + tl.num_programs(0) + block, tl.sum(((at < d) & (key == threshold)).to(tl.int64), 0))
 
 
-@triton.jit
+@kernel
 def _write(
     keys: tl.tensor, d: tl.int64, k: tl.int64, found: tl.tensor, before: tl.tensor, positions: tl.tensor,
-    MASK: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    MASK: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """The positions above the k-th largest, and of those at it the first ones."""
     block = tl.program_id(0).to(tl.int64)

@@ -46,9 +46,9 @@ class Levels(Packet):
 
     @property
     def levels(self) -> Tensor:
-        """(count,) int32 in -steps .. steps."""
+        """(count,) int32 in -steps .. steps, on the CPU."""
         bits = level_bits(self.steps)
-        codes = unpack_codes(self.packed, self.count, bits)
+        codes = unpack_codes(self.packed.cpu(), self.count, bits)
         top = 1 << (bits - 1)
         return torch.where(codes >= top, top - codes, codes)
 

@@ -45,8 +45,8 @@ class Quantized(Packet):
 
     @property
     def codes(self) -> Tensor:
-        """(count,) int32 below 2**bits."""
-        return unpack_codes(self.packed, self.count, self.bits)
+        """(count,) int32 below 2**bits, on the CPU."""
+        return unpack_codes(self.packed.cpu(), self.count, self.bits)
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
