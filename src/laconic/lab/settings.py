@@ -54,6 +54,7 @@ class RunSettings:
     faults: str | None = None  # a file
     threads: int = 1  # of each process
     timeout_s: float = 60.0
+    record_times: bool = False  # when each rank computed, waited, ...
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the option, its value, its bound and the way out."""
@@ -77,6 +78,11 @@ class RunSettings:
                     raise ValueError(
                         f"--{name} {getattr(self, name)} is for --driver simulated; processes use real links"
                     )
+        elif self.record_times:
+            raise ValueError(
+                "--record-times is for --driver processes; a simulated run's times follow from its links: see "
+                "`laconic timeline`"
+            )
         self._check_rates()
         self._check_dense_epochs()
         check_local_steps(self.build(), self.local_steps)

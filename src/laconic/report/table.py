@@ -43,3 +43,13 @@ def comparison(records: Sequence[Record]) -> Table:
             f"{record.last.seconds:.1f}",
         )
     return table
+
+
+def own_models(record: Record) -> str:
+    """One line on the workers' own models, where they differ: accuracies at the end, and how far they are apart."""
+    last = record.last
+    return (
+        f"{record.settings.algorithm}: accuracy is of the mean model; workers' own: {last.own_accuracy_lowest:.2%} to "
+        f"{last.own_accuracy_highest:.2%}, mean {last.own_accuracy_mean:.2%}; consensus distance "
+        f"{last.consensus_distance:.3g}"
+    )
