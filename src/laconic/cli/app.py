@@ -1,6 +1,7 @@
 """The commands' entry, and what a user sees when something is wrong: one line, no traceback."""
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ from laconic.cli.timeline import timeline
 from laconic.cli.train import compare, run
 from laconic.contract import ContractError
 from laconic.drivers.channel import PeerLostError
-from laconic.lab.children import LaunchError
+from laconic.lab.children import LaunchError, warn_in_one_line
 from laconic.optimizer import ReplicaError
 from laconic.plugins import load_plugins
 
@@ -63,7 +64,9 @@ app.add_typer(bench)
 def main() -> None:
     """Run the command line; the user's mistakes end with exit code 2 and one line that says what to do."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warn_in_one_line()
+            app()
     except (ValueError, OSError, LaunchError, PeerLostError, ReplicaError, ContractError) as error:
         text = Text.assemble(("error: ", "bold red"), str(error))
         Console(stderr=True).print(text, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +13,7 @@ from typing import Any
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
-from laconic.lab.children import LaunchError, end_all, interrupts_ignored
+from laconic.lab.children import LaunchError, end_all, interrupts_ignored, warn_in_one_line
 from laconic.lab.experiment import Experiment
 from laconic.lab.record import Record
 from laconic.lab.run import Listener, Progress, run_as_rank
@@ -104,6 +105,9 @@ def _listen(pipes: list[Connection], crew: list[BaseProcess], listen: Listener, 
 def _member(pipe: Connection, rank: int, n: int, port: int, plans: list[RunSettings], plugins: list[str]) -> None:
     """A child process: one rank, through all plans."""
     code = 0
+    warn_in_one_line()
+    if rank > 0:
+        warnings.simplefilter("ignore")  # all ranks would say the same
     try:
         load_plugins(plugins)
         timeout = timedelta(seconds=plans[0].timeout_s)

@@ -62,6 +62,9 @@ def _notes(laps: list[Lap], summary: dict[str, Any]) -> list[str]:
     for lap in laps:
         sums[lap.what] += lap.end_s - lap.start_s
     whole = sum(sums.values()) or 1.0
-    shares = ", ".join(f"{_KINDS[what].words.split(',')[0]} {part / whole:.0%}" for what, part in sums.items() if part)
+    shares = ", ".join(f"{what} {part / whole:.0%}" for what, part in sums.items() if part)
     apart = seconds_text(float(summary["clocks_apart_s"]))
-    return [f"of the ranks' time: {shares}", f"two ranks' clocks are at most {apart} apart at the start of the run"]
+    return [
+        f"shares of the ranks' time: {shares}",
+        f"two ranks' clocks are at most {apart} apart at the start of the run",
+    ]
