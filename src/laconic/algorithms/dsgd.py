@@ -52,7 +52,10 @@ class DSGD(Algorithm):
                 f"{self.name}: graph=shift-one meets another worker each round, and mixing={self.mixing} needs copies "
                 "of the same neighbours; use mixing=models or another graph"
             )
-        Mixing.over_cycle(self.graph, n_workers)
+        try:
+            Mixing.over_cycle(self.graph, n_workers)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: graph={self.graph!r:.80} of {n_workers} workers: {error}") from None
         if self.mixing == "choco":  # what a published copy lacks is a debt
             warn_of_growing_debt(self.name, "compressor", self.compressor, d, layers)
 

@@ -17,7 +17,7 @@ from laconic.cli.timeline import timeline
 from laconic.cli.train import compare, run
 from laconic.contract import ContractError
 from laconic.drivers.channel import PeerLostError
-from laconic.lab.children import LaunchError, warn_in_one_line
+from laconic.lab.children import LaunchError
 from laconic.optimizer import ReplicaError
 from laconic.plugins import load_plugins
 
@@ -61,11 +61,24 @@ app.command("timeline")(timeline)
 app.add_typer(bench)
 
 
+def _warn_in_one_line() -> None:
+    """Show a warning as errors are shown, and once: what is wrong and the way out, without a place in our code."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *place: object, **more: object) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            text = Text.assemble(("warning: ", "bold yellow"), str(message))
+            Console(stderr=True).print(text, soft_wrap=True)
+
+    warnings.showwarning = show
+
+
 def main() -> None:
     """Run the command line; the user's mistakes end with exit code 2 and one line that says what to do."""
     try:
         with warnings.catch_warnings():
-            warn_in_one_line()
+            _warn_in_one_line()
             app()
     except (ValueError, OSError, LaunchError, PeerLostError, ReplicaError, ContractError) as error:
         text = Text.assemble(("error: ", "bold red"), str(error))

@@ -1,5 +1,6 @@
 """`laconic run` and `laconic compare`."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -202,6 +203,8 @@ def _as_torchrun_rank(options: Sequence[dict[str, Any]]) -> list[Record]:
                 )
             plans.append(RunSettings(**(asked | {"workers": n_workers, "driver": "processes"})))
         speaks = dist.get_rank() == 0
+        if not speaks:
+            warnings.simplefilter("ignore", UserWarning)  # rank 0 says the same
         with Live(shown=speaks) as live:
             records = [run_as_rank(plan, live.listen) for plan in plans]
         return records if speaks else []

@@ -54,7 +54,8 @@ def over_processes(opt: DistributedOptimizer, experiment: Experiment, exchanged:
         of_mean = _accuracy_at(mean, opt.flat, experiment) if channel.rank == 0 else 0.0
         return _summary(of_mean, [accuracy for accuracy, _ in everybody], [square for _, square in everybody])
     if experiment.algorithm.schedule == "arrivals":
-        theirs = channel.gather(experiment.accuracy() if opt.serves_only else None, what)
+        model = None if opt.server_model is None or not opt.serves_only else opt.server_model.flat.values()
+        theirs = channel.gather(None if model is None else _accuracy_at(model, opt.flat, experiment), what)
         return Accuracy(test=next(accuracy for accuracy in theirs if accuracy is not None))
     return Accuracy(test=_accuracy_at(exchanged, opt.flat, experiment) if channel.rank == 0 else 0.0)
 

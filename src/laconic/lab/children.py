@@ -1,9 +1,7 @@
 """Child processes of a command: deaf to Ctrl-C, which is for their parent, and ended by their own ids."""
 
 import signal
-import sys
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -26,11 +24,6 @@ def interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def warn_in_one_line() -> None:
-    """Show warnings as the commands show errors: what is wrong and the way out, without a place in our code."""
-    warnings.showwarning = lambda message, *place: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
 
 
 def end_all(children: Sequence[BaseProcess]) -> None:

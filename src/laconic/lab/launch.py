@@ -13,7 +13,7 @@ from typing import Any
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
-from laconic.lab.children import LaunchError, end_all, interrupts_ignored, warn_in_one_line
+from laconic.lab.children import LaunchError, end_all, interrupts_ignored
 from laconic.lab.experiment import Experiment
 from laconic.lab.record import Record
 from laconic.lab.run import Listener, Progress, run_as_rank
@@ -40,7 +40,8 @@ def run_in_processes(
     """
     n = plans[0].n_processes
     assert all(plan.n_processes == n for plan in plans)
-    Experiment(plans[0])  # refuses wrong data and sizes here, before any process starts
+    for plan in plans:
+        Experiment(plan)  # refuses wrong data and sizes here, and warns, before any process starts
     store = _meeting_place(port, plans[0].timeout_s)
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe(duplex=False) for _ in range(n)]
@@ -105,9 +106,7 @@ def _listen(pipes: list[Connection], crew: list[BaseProcess], listen: Listener, 
 def _member(pipe: Connection, rank: int, n: int, port: int, plans: list[RunSettings], plugins: list[str]) -> None:
     """A child process: one rank, through all plans."""
     code = 0
-    warn_in_one_line()
-    if rank > 0:
-        warnings.simplefilter("ignore")  # all ranks would say the same
+    warnings.simplefilter("ignore", UserWarning)  # the parent has said them all
     try:
         load_plugins(plugins)
         timeout = timedelta(seconds=plans[0].timeout_s)
