@@ -171,7 +171,9 @@ def test_a_recorded_run_has_no_gaps_is_drawn_and_is_planned_from(tmp_path, algor
     assert {lap.round for lap in laps} == set(range(record.traffic.rounds))
     for rank in range(2):
         mine = [lap for lap in laps if lap.rank == rank]
-        assert all(one.end_s == pytest.approx(other.start_s, abs=2e-6) for one, other in itertools.pairwise(mine))
+        *before_last, _ = gaps = [other.start_s - one.end_s for one, other in itertools.pairwise(mine)]
+        assert max(map(abs, before_last)) < 2e-6
+        assert gaps[-1] > -2e-6, "the last evaluation begins after the last round"
         assert [lap.round for lap in mine] == sorted(lap.round for lap in mine)
         assert {lap.what for lap in mine} == {"compute", "encode", "wait", "decode", "evaluate"}
     assert draw_run(tmp_path).lanes == ("rank 0", "rank 1")

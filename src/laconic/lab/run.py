@@ -106,7 +106,7 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
             rows.append(row)
             total = 0.0
             if stopwatch is not None:
-                stopwatch.evaluated(rounds, ended)
+                stopwatch.evaluated(ended)
         listen(Progress(settings, step + 1, experiment.steps, loss, row))
     times = None if stopwatch is None else stopwatch.everybodys()
     return _record(experiment, opt.flat.sizes, rows, opt.driver.layout.name, opt.total_traffic(), times)

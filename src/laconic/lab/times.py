@@ -83,20 +83,26 @@ class Stopwatch:
         self._channel, self._seconds = opt.driver.channel, opt.driver.seconds
         self._zero_s, self._accuracy_s = aligned_zero(self._channel)
         self._seconds.laps = []
-        self._resumed_s = self._zero_s  # since when the next computation may have run
+        self._evaluations: list[
+            tuple[float, float]
+        ] = []  # since the last round; a computation seems to go on meanwhile
         self._rows: list[tuple[int, str, float, float]] = []
 
     def took_step(self, round_: int) -> None:
         """Note what happened since the last call, if it was a round."""
         laps, self._seconds.laps = self._seconds.laps or [], []
         for what, start_s, end_s in laps:
-            if end_s > self._resumed_s:
-                self._note(round_, what, max(start_s, self._resumed_s), end_s)
+            at_s = max(start_s, self._zero_s)
+            while self._evaluations and self._evaluations[0][1] <= end_s:
+                began_s, ended_s = self._evaluations.pop(0)
+                self._note(round_, what, at_s, began_s)
+                self._note(round_, "evaluate", began_s, ended_s)
+                at_s = ended_s
+            self._note(round_, what, at_s, end_s)
 
-    def evaluated(self, round_: int, start_s: float) -> None:
-        """Note that all since `start_s` was evaluation, and no computing of the next round."""
-        self._resumed_s = time.perf_counter()
-        self._note(round_, "evaluate", start_s, self._resumed_s)
+    def evaluated(self, start_s: float) -> None:
+        """Note that all since `start_s` was evaluation."""
+        self._evaluations.append((start_s, time.perf_counter()))
 
     def _note(self, round_: int, what: str, start_s: float, end_s: float) -> None:
         start_s, end_s = round(start_s - self._zero_s, 6), round(end_s - self._zero_s, 6)
@@ -107,6 +113,8 @@ class Stopwatch:
 
     def everybodys(self) -> Times:
         """All ranks' laps, on every rank. Collective."""
+        for start_s, end_s in self._evaluations:  # after the last round
+            self._note(self._rows[-1][0] if self._rows else 0, "evaluate", start_s, end_s)
         everybody: list[Any] = self._channel.gather([self._rows, self._accuracy_s], "for its times")
         laps = [Lap(rank, *row) for rank, (rows, _) in enumerate(everybody) for row in rows]
         return Times(laps=tuple(laps), accuracy_s=max(accuracy_s for _, accuracy_s in everybody))
