@@ -31,6 +31,12 @@ def test_show_prints_source_symbols_knobs_with_ranges_and_claims(name):
     assert all(key in ended.out for key in cls().settings() if "." not in key)
 
 
+def test_gossip_shows_the_spectral_gap_of_each_graph_and_of_the_one_it_ran_on():
+    assert "ring 0.127" in " ".join(laconic("show", "dsgd").out.split())
+    ended = laconic("run", "-a", "dsgd", "--model", "linear", *QUICK)
+    assert "spectral gap 0.667" in " ".join(ended.out.split())
+
+
 def test_the_accounting_of_compskip_reproduces_the_papers_figures():
     ended = laconic("show", "compskip", "--accounting")
     for figure in ("82.05 GB", "246.16 GB", "328.2 GB", "410.3 GB", "492.3 GB", "574.4 GB", "0.5"):
