@@ -41,6 +41,7 @@ from laconic.drivers.processes import SetupError
 from laconic.faults import FaultPlan
 from laconic.network import Link
 from laconic.optimizer import DistributedOptimizer, ReplicaError
+from laconic.replicas import mean_parameters
 from laconic.simulation import Simulation
 from laconic.skipping import Coins, Never, SlowLink
 from laconic.topology import Mixing
@@ -105,5 +106,6 @@ __all__ = [
     "WireError",
     "Worker",
     "algorithm",
+    "mean_parameters",
 ]
 del _algorithms

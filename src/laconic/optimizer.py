@@ -272,7 +272,13 @@ class DistributedOptimizer(Optimizer):
         if not self.serves_only:
             self._take_local_step()
         self._steps_taken += 1
-        if self._steps_taken < self.local.due_in(self.driver.rounds):
+        if self._steps_taken >= self.local.due_in(self.driver.rounds):
+            self.exchange_steps()
+
+    @torch.no_grad()
+    def exchange_steps(self) -> None:
+        """Exchange what local steps have changed since the last round, if any: at a run's end. Collective."""
+        if not self._steps_taken:
             return
         start = self._start
         round_ = self._exchange(lambda: self._bring_change(start))

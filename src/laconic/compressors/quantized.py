@@ -13,17 +13,19 @@ from torch import Tensor
 
 from laconic.compressors.blocks import BlockCompressor, per_block
 from laconic.compressors.compressor import as_values
-from laconic.compressors.levels import level_variances, levels, norms
+from laconic.compressors.levels import level_variances, levels, levels_outgrow_debt, norms
 from laconic.kernels import quantize
 from laconic.kernels.plain_quantized import range_places, spread
 from laconic.knobs import knob
 from laconic.wire import Levels
 from laconic.wire import Quantized as QuantizedPacket
 
+_ONE_BIT_BLOCK = 16  # from here on, (max - v)(v - min) adds up to more than v^2, also where v is the debt
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized(BlockCompressor):
-    """Randomized quantization to b bits. Coarse settings add more than a debt can take: see `variances`."""
+    """Randomized quantization to b bits. Coarse settings add more than a debt can take: see `outgrows_debt`."""
 
     name: ClassVar[str] = "quantized"
     unbiased: ClassVar[bool] = True
@@ -72,6 +74,12 @@ class Quantized(BlockCompressor):
         fractions = range_places(values, lows, highs, lengths, self.bits).frac()
         step = (spread(highs, lengths) - spread(lows, lengths)) / ((1 << self.bits) - 1)
         return step.square() * fractions * (1 - fractions)
+
+    def outgrows_debt(self, d: int, layers: Sequence[int] = ()) -> bool:
+        lengths = self.lengths(d, layers)
+        if self.scaling == "l2":
+            return levels_outgrow_debt(lengths, self._steps)
+        return self.bits == 1 and max(lengths, default=0) >= _ONE_BIT_BLOCK
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         norms_bits = 32 * len(self.lengths(d, layers)) if self.scaling == "l2" else 0  # the section does not count ends
