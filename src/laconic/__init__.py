@@ -39,6 +39,7 @@ from laconic.contract import ALGORITHMS, Algorithm, ContractError, Inbox, Reply,
 from laconic.drivers.channel import PeerLostError
 from laconic.drivers.processes import SetupError
 from laconic.faults import FaultPlan
+from laconic.kernels.threads import kernel_threads, set_kernel_threads
 from laconic.network import Link
 from laconic.optimizer import DistributedOptimizer, ReplicaError
 from laconic.replicas import mean_parameters
@@ -106,6 +107,8 @@ __all__ = [
     "WireError",
     "Worker",
     "algorithm",
+    "kernel_threads",
     "mean_parameters",
+    "set_kernel_threads",
 ]
 del _algorithms

@@ -59,7 +59,7 @@ def measure_kernels(d: int, densities: tuple[float, ...], repeats: int) -> Itera
             yield from _position_codes(vector, density, k, repeats)
         yield Bench(
             kernel=f"fractional, {QUANTIZER_BITS} bits", by="laconic",
-            measured=measure(lambda: kernels.fractional_levels(vector, QUANTIZER_BITS), vector, repeats),
+            measured=measure(lambda: kernels.fractional_codes(vector, QUANTIZER_BITS), vector, repeats),
         )  # fmt: skip
     finally:
         torch.set_num_threads(before)

@@ -11,18 +11,17 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.kernels import fractional_levels
+from laconic.kernels import fractional_codes
+from laconic.kernels.plain_fractional import MEAN_TOLERANCE
 from laconic.knobs import knob
 from laconic.wire import Fractional as FractionalPacket
-
-_UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}  # of a mean, when it becomes a value
 
 
 def fractional(vector: Tensor, *, bits: int, first: int = 0) -> FractionalPacket:
     """Quantize `vector` (d,) to `bits` bits a value, 1 .. 16, its sign among them."""
     values = as_values(vector)
-    levels, means = fractional_levels(values, bits)
-    return FractionalPacket(negative=values < 0, levels=levels, means=means, bits=bits, first=first)
+    packed, means = fractional_codes(values, bits)
+    return FractionalPacket(packed=packed, count=values.numel(), means=means, bits=bits, first=first)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +36,21 @@ class Fractional(Compressor):
         return fractional(vector, bits=self.bits, first=first)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
-        """sum over levels of n_l mu_l^2, divided by ||v||^2: level means are a projection of the magnitudes."""
+        """sum over levels of n_l mu_l^2, divided by ||v||^2: level means are a projection of the magnitudes.
+
+        Less what means may be off by.
+        """
         values = as_values(vector)
         magnitudes = values.double().abs()
         peak = magnitudes.max()
         if peak == 0:
             return 1.0
-        levels = fractional_levels(values, self.bits)[0].long()
+        levels = fractional(values, bits=self.bits).levels.long()
         sums = torch.zeros(1 << (self.bits - 1), dtype=torch.float64, device=values.device)
         sums.index_add_(0, levels, magnitudes / peak)
         counts = levels.bincount(minlength=len(sums))
         share = (sums.square() / counts.clamp(min=1)).sum() / (magnitudes / peak).square().sum()
-        return min(1.0, float(share)) * (1 - _UNIT_ROUNDOFF[values.dtype] ** 2)
+        return min(1.0, float(share)) * (1 - MEAN_TOLERANCE[values.dtype] ** 2)
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         return float(self.bits * d)

@@ -1,149 +1,304 @@
-"""`plain_quantized` in machine code, one thread: bit for bit the same, the same operations in the same order."""
+"""`plain_quantized` in machine code: bit for bit the same but for `norms`, the same operations in the same order.
 
+Entries go through in tiles: codes of a tile, one byte each, and then their bits (or the other way round). Loops are
+over slices of one type from 0 on, which become vector instructions.
+"""
+
+import functools
 from typing import Any
 
 import numpy as np
 import torch
-from numba import float64, uint32
+from numba import int32, uint32
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.kernels import plain_quantized
 from laconic.kernels.compiled import kernel
+from laconic.kernels.cpu_codes import TILE, code_room, pack_tile, unpack_tile
+from laconic.kernels.cpu_measures import FLOATS, block_edges
+from laconic.kernels.cpu_measures import norms as norms
+from laconic.kernels.cpu_measures import peaks as peaks
+from laconic.kernels.cpu_measures import ranges as ranges
 from laconic.kernels.plain import key_halves
+from laconic.kernels.plain_quantized import FRACTION_BITS, TINY_BITS, level_bits
+from laconic.kernels.threads import in_chunks
 
 Array = NDArray[Any]
+
+_NUMBERS = np.arange(TILE, dtype=np.uint32)
 
 
 def quantize(
     values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, first: int, key: int
 ) -> Tensor:
     """See plain_quantized."""
-    codes = torch.empty(len(values), dtype=torch.uint8)
-    low, high = key_halves(key)
-    _quantize(
-        _floats(values), _doubles(lows), _doubles(highs), _edges(lengths), float((1 << bits) - 1), first,
-        np.uint32(low), np.uint32(high), codes.numpy(),
-    )  # fmt: skip
-    return codes
-
-
-def dequantize(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
-    """See plain_quantized."""
-    if lows.dtype == torch.bfloat16:  # which numpy has not
-        return plain_quantized.dequantize(codes, lows, highs, lengths, bits)
-    dense = torch.empty(len(codes), dtype=lows.dtype)
-    _dequantize(
-        codes.contiguous().numpy(), _doubles(lows), _doubles(highs), _edges(lengths), float((1 << bits) - 1),
-        dense.numpy(),
-    )  # fmt: skip
-    return dense
+    most = (1 << bits) - 1
+    return _quantized(values, lows.to(values.dtype).numpy(), highs, lengths, bits, most, 0, first, key)
 
 
 def quantize_levels(
     values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
 ) -> Tensor:
     """See plain_quantized."""
-    levels = torch.empty(len(values), dtype=torch.int16)
-    low, high = key_halves(key)
-    _quantize_levels(
-        _floats(values), _doubles(scales), _edges(lengths), float(steps), first, np.uint32(low), np.uint32(high),
-        levels.numpy(),
-    )  # fmt: skip
-    return levels
+    bits = level_bits(steps)
+    lows = np.zeros(len(lengths), FLOATS[values.dtype])
+    return _quantized(values, lows, scales, lengths, bits, steps, 1 << (bits - 1), first, key)
 
 
-def levels_dense(levels: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
+def _quantized(
+    values: Tensor, lows: Array, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int, first: int,
+    key: int,
+) -> Tensor:  # fmt: skip
+    packed = torch.empty((bits * len(values) + 7) // 8, dtype=torch.uint8)
+    floats, out = values.detach().contiguous().numpy(), packed.numpy()
+    highs_, edges = highs.to(values.dtype).numpy(), block_edges(lengths)
+    numbers = _constants(values.dtype, most << FRACTION_BITS)
+    low_key, high_key = map(np.uint32, key_halves(key))
+
+    def run(start: int, stop: int) -> None:
+        codes = code_room(bits)
+        _quantize(
+            floats, lows, highs_, edges, numbers, bits, np.uint32(minus), first, low_key, high_key, _NUMBERS,
+            codes, out, start, stop,
+        )  # fmt: skip
+
+    in_chunks(len(values), run)
+    return packed
+
+
+def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
     """See plain_quantized."""
-    if scales.dtype == torch.bfloat16:  # which numpy has not
-        return plain_quantized.levels_dense(levels, scales, lengths, steps)
-    dense = torch.empty(len(levels), dtype=scales.dtype)
-    _levels_dense(levels.contiguous().numpy(), _doubles(scales), _edges(lengths), float(steps), dense.numpy())
-    return dense
+    return _dense(packed, lows, highs, lengths, bits, (1 << bits) - 1, 0)
 
 
-def _floats(values: Tensor) -> Array:
-    return values.detach().contiguous().numpy()
+def add_dequantized(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, total: Tensor
+) -> None:
+    """See plain_quantized."""
+    _add(packed, lows, highs, lengths, bits, (1 << bits) - 1, 0, total)
 
 
-def _doubles(of_blocks: Tensor) -> Array:
-    return of_blocks.detach().double().contiguous().numpy()
+def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
+    """See plain_quantized."""
+    bits = level_bits(steps)
+    return _dense(packed, torch.zeros_like(scales), scales, lengths, bits, steps, 1 << (bits - 1))
 
 
-def _edges(lengths: tuple[int, ...]) -> Array:
-    """Where each block begins, and where the last one ends: (blocks + 1,) int64."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(lengths, np.int64))])
+def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
+    """See plain_quantized."""
+    bits = level_bits(steps)
+    _add(packed, torch.zeros_like(scales), scales, lengths, bits, steps, 1 << (bits - 1), total)
+
+
+def _dense(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int
+) -> Tensor:
+    dtype = torch.promote_types(lows.dtype, torch.float32)  # numpy has no bfloat16
+    dense = torch.empty(sum(lengths), dtype=dtype)
+    _write(packed, lows.to(dtype), highs.to(dtype), lengths, bits, most, minus, dense, add=False)
+    return dense.to(lows.dtype)
+
+
+def _add(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int,
+    total: Tensor,
+) -> None:  # fmt: skip
+    if lows.dtype in FLOATS and total.dtype in FLOATS and total.is_contiguous():
+        _write(packed, lows, highs, lengths, bits, most, minus, total, add=True)
+    else:
+        total.add_(_dense(packed, lows, highs, lengths, bits, most, minus))
+
+
+def _write(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int,
+    total: Tensor, *, add: bool,
+) -> None:  # fmt: skip
+    data, out, edges = packed.contiguous().numpy(), total.numpy(), block_edges(lengths)
+    lows_, highs_, numbers = lows.contiguous().numpy(), highs.contiguous().numpy(), _constants(lows.dtype, most)
+
+    def run(start: int, stop: int) -> None:
+        codes = code_room(bits)
+        _dequantize(data, lows_, highs_, edges, numbers, bits, int32(most), int32(minus), codes, out, start, stop, add)
+
+    in_chunks(total.numel(), run)
+
+
+def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
+    """See plain_quantized."""
+    bits = level_bits(steps)
+    codes = code_room(bits)
+    return bool(_allowed(packed.contiguous().numpy(), count, bits, uint32(steps), codes))
+
+
+@functools.cache
+def _constants(dtype: torch.dtype, most: int) -> Array:
+    """What kernels need, and never write, in the values' own type, so that no operation becomes one of float64."""
+    floats: Any = FLOATS[dtype]
+    tiny = 2.0 ** TINY_BITS[dtype]
+    return np.array([most, 0.0, 1.0, 0.5, 1 / tiny, tiny, 1 + np.finfo(floats).eps, 2.0], floats)
 
 
 @kernel
-def _uniform(coordinate: Any, low: Any, high: Any) -> Any:  # noqa: ANN401 - numba's own scalars
-    """plain.hash32 of one coordinate, times 2**-32."""
-    x = uint32(coordinate ^ low)
-    x = uint32(uint32(x ^ uint32(x >> uint32(16))) * uint32(0x7FEB352D))
-    x = uint32(x ^ uint32(x >> uint32(15)))
-    x = uint32(uint32(x + high) * uint32(0x846CA68B))
-    x = uint32(x ^ uint32(x >> uint32(16)))
-    return float64(x) * 2.0**-32
+def _factor(low: Any, high: Any, numbers: Array) -> Any:  # noqa: ANN401 - numba's own scalars
+    """plain_quantized.range_factors of one block."""
+    span = high - low
+    if not np.isfinite(span):
+        return numbers[3]
+    return numbers[5] if numbers[1] < span < numbers[4] else numbers[2]
+
+
+@kernel
+def _block_at(edges: Array, entry: int) -> int:
+    """The block that an entry is in."""
+    low, high = 0, edges.size - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if edges[middle] <= entry:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 @kernel
 def _quantize(
-    values: Array, lows: Array, highs: Array, edges: Array, most: float, first: int, low_key: Any, high_key: Any,  # noqa: ANN401
-    codes: Array,
+    values: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, minus: Any, first: int,  # noqa: ANN401
+    low_key: Any, high_key: Any, within: Array, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
 ) -> None:  # fmt: skip
-    for block in range(lows.size):
-        start = edges[block]
-        part = values[start : edges[block + 1]]
-        out = codes[start : edges[block + 1]]
-        half = 1.0 if np.isfinite(highs[block] - lows[block]) else 0.5
-        low = half * lows[block]
-        span = half * highs[block] - low
-        for i in range(part.size):
-            place = (half * float64(part[i]) - low) / span * most
-            place = place if place > 0.0 else 0.0  # NaN too
-            place = place if place < most else most
-            below = np.floor(place)
-            up = _uniform(uint32(first + start + i), low_key, high_key) < place - below
-            out[i] = np.uint8(np.int32(below) + np.int32(up))
+    """minus: the bit of a code that says below zero; 0 where values are not measured from zero. start: of a tile."""
+    room = np.empty(codes.size, values.dtype)
+    top = numbers[0]
+    block = _block_at(edges, start)
+    for tile in range(start, stop, codes.size):
+        end = min(tile + codes.size, stop)
+        at = tile
+        while at < end:
+            until = min(end, edges[block + 1])
+            low, high = lows[block], highs[block]
+            factor = _factor(low, high, numbers)
+            bottom = low * factor
+            span = high * factor - bottom
+            step = top / span
+            if span * step < top:
+                step = step * numbers[6]
+            part = values[at:until]
+            if factor != numbers[2]:
+                for i in range(part.size):
+                    room[i] = part[i] * factor
+                part = room[: part.size]
+            base = uint32(first + at)
+            if minus:
+                _draw_levels(part, step, top, numbers[1], minus, base, low_key, high_key, within, codes[at - tile :])
+            else:
+                _draw(part, bottom, step, top, numbers[1], base, low_key, high_key, within, codes[at - tile :])
+            at = until
+            if until == edges[block + 1]:
+                block += 1
+        codes[end - tile :] = 0
+        pack_tile(codes, bits, packed[tile * bits // 8 : (end * bits + 7) // 8])
 
 
 @kernel
-def _dequantize(codes: Array, lows: Array, highs: Array, edges: Array, most: float, dense: Array) -> None:
-    for block in range(lows.size):
-        part = codes[edges[block] : edges[block + 1]]
-        out = dense[edges[block] : edges[block + 1]]
-        low, high = lows[block], highs[block]
-        for i in range(part.size):
-            weight = float64(part[i]) / most
-            knob = low * (1.0 - weight) + high * weight
-            knob = knob if knob > low else low
-            out[i] = (knob if knob < high else high) + 0.0
+def _hash(x: Any, low_key: Any, high_key: Any) -> Any:  # noqa: ANN401
+    """plain.hash32 of one coordinate."""
+    x = uint32(x ^ low_key)
+    x = uint32(uint32(x ^ uint32(x >> uint32(16))) * uint32(0x7FEB352D))
+    x = uint32(x ^ uint32(x >> uint32(15)))
+    x = uint32(uint32(x + high_key) * uint32(0x846CA68B))
+    return uint32(x ^ uint32(x >> uint32(16)))
 
 
 @kernel
-def _quantize_levels(
-    values: Array, scales: Array, edges: Array, steps: float, first: int, low_key: Any, high_key: Any, levels: Array  # noqa: ANN401
+def _draw(
+    part: Array, bottom: Any, step: Any, top: Any, zero: Any, base: Any, low_key: Any, high_key: Any,  # noqa: ANN401
+    within: Array, codes: Array,
 ) -> None:  # fmt: skip
-    for block in range(scales.size):
-        start = edges[block]
-        part = values[start : edges[block + 1]]
-        out = levels[start : edges[block + 1]]
-        scale = scales[block]
-        for i in range(part.size):
-            place = abs(float64(part[i])) / scale * steps
-            place = place if place > 0.0 else 0.0  # NaN too
-            place = place if place < steps else steps
-            below = np.floor(place)
-            up = _uniform(uint32(first + start + i), low_key, high_key) < place - below
-            level = np.int32(below) + np.int32(up)
-            out[i] = np.int16(-level if part[i] < 0 else level)
+    """Codes of entries of one block and tile. `within` is 0, 1, 2 .. : reading it is cheaper than counting."""
+    for i in range(part.size):
+        place = (part[i] - bottom) * step
+        place = place if place > zero else zero  # NaN too
+        place = place if place < top else top
+        drawn = uint32(_hash(uint32(base + within[i]), low_key, high_key) >> uint32(32 - FRACTION_BITS))
+        codes[i] = uint32(uint32(uint32(int32(place)) + drawn) >> uint32(FRACTION_BITS))
 
 
 @kernel
-def _levels_dense(levels: Array, scales: Array, edges: Array, steps: float, dense: Array) -> None:
-    for block in range(scales.size):
-        part = levels[edges[block] : edges[block + 1]]
-        out = dense[edges[block] : edges[block + 1]]
-        scale = scales[block]
-        for i in range(part.size):
-            out[i] = scale * (float64(part[i]) / steps)
+def _draw_levels(
+    part: Array, step: Any, top: Any, zero: Any, minus: Any, base: Any, low_key: Any, high_key: Any,  # noqa: ANN401
+    within: Array, codes: Array,
+) -> None:  # fmt: skip
+    for i in range(part.size):
+        place = abs(part[i]) * step
+        place = place if place > zero else zero  # NaN too
+        place = place if place < top else top
+        drawn = uint32(_hash(uint32(base + within[i]), low_key, high_key) >> uint32(32 - FRACTION_BITS))
+        level = uint32(uint32(uint32(int32(place)) + drawn) >> uint32(FRACTION_BITS))
+        sign = minus if part[i] < zero else uint32(0)
+        codes[i] = uint32(level | (sign if level > uint32(0) else uint32(0)))
+
+
+@kernel
+def _dequantize(
+    packed: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, most: Any, minus: Any,  # noqa: ANN401
+    codes: Array, total: Array, start: int, stop: int, add: bool,
+) -> None:  # fmt: skip
+    block = _block_at(edges, start)
+    for tile in range(start, stop, codes.size):
+        end = min(tile + codes.size, stop)
+        unpack_tile(packed[tile * bits // 8 : (end * bits + 7) // 8], bits, codes)
+        at = tile
+        while at < end:
+            until = min(end, edges[block + 1])
+            low, high = lows[block], highs[block]
+            factor = _factor(low, high, numbers)
+            bottom = low * factor
+            step = (high * factor - bottom) / numbers[0]
+            unfactor = numbers[2] / factor
+            _knobs(codes[at - tile : until - tile], bottom, step, unfactor, high, most, minus, total[at:until], add)
+            at = until
+            if until == edges[block + 1]:
+                block += 1
+
+
+@kernel
+def _knobs(
+    codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any, minus: Any, total: Array, add: bool,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """What codes of one block stand for, into `total` or added to it; see plain_quantized.knobs."""
+    if minus and add:
+        for i in range(codes.size):
+            total[i] += _level(int32(codes[i]), bottom, step, unfactor, high, most, minus)
+    elif minus:
+        for i in range(codes.size):
+            total[i] = _level(int32(codes[i]), bottom, step, unfactor, high, most, minus)
+    elif add:
+        for i in range(codes.size):
+            total[i] += _knob(int32(codes[i]), bottom, step, unfactor, high, most)
+    else:
+        for i in range(codes.size):
+            total[i] = _knob(int32(codes[i]), bottom, step, unfactor, high, most)
+
+
+@kernel
+def _knob(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any) -> Any:  # noqa: ANN401
+    found = (type(high)(code) * step + bottom) * unfactor
+    return (found if (found < high) & (code != most) else high) + type(high)(0)  # a zero has no minus sign
+
+
+@kernel
+def _level(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any, minus: Any) -> Any:  # noqa: ANN401
+    found = _knob(int32(code & int32(minus - int32(1))), bottom, step, unfactor, high, most)
+    return -found if code >= minus else found
+
+
+@kernel
+def _allowed(packed: Array, count: int, bits: int, steps: Any, codes: Array) -> bool:  # noqa: ANN401
+    top = uint32(1 << (bits - 1))
+    wrong = uint32(0)
+    for tile in range(0, count, codes.size):
+        end = min(tile + codes.size, count)
+        unpack_tile(packed[tile * bits // 8 : (end * bits + 7) // 8], bits, codes)
+        for i in range(end - tile):
+            code = uint32(codes[i])
+            wrong |= uint32(uint32(code & uint32(top - uint32(1))) > steps) | uint32(code == top)
+    return bool(wrong == uint32(0))
