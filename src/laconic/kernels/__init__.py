@@ -148,11 +148,17 @@ def levels_dense(levels: Tensor, scales: Tensor, lengths: tuple[int, ...], steps
 
 
 def count_kept(first: int, count: int, key: int, threshold: int, device: torch.device = _CPU) -> int:
-    """How many of the coordinates first .. first+count-1 a keyed coin keeps; see plain_signs, as for the seven below.
+    """How many of the coordinates first .. first+count-1 a keyed coin keeps; see plain_signs, as for the eight below.
 
     The compiled and the plain version give the same bits.
     """
     made: int = _fastest("signs", device).count_kept(first, count, key, threshold, device)
+    return made
+
+
+def kept_bits(first: int, count: int, key: int, threshold: int, device: torch.device = _CPU) -> tuple[Tensor, int]:
+    """Which of them, as bits, and how many."""
+    made: tuple[Tensor, int] = _fastest("signs", device).kept_bits(first, count, key, threshold, device)
     return made
 
 
@@ -162,14 +168,14 @@ def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Te
     return made
 
 
-def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor) -> None:
+def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
     """-1, +1, or 0 where not kept, into `out`."""
-    _fastest("signs", out.device).put_signs(packed, first, key, threshold, out)
+    _fastest("signs", out.device).put_signs(packed, first, key, threshold, out, drawn)
 
 
-def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor) -> None:
+def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
     """The same, added to `total`, which may be int8 votes."""
-    _fastest("signs", total.device).add_signs(packed, first, key, threshold, total)
+    _fastest("signs", total.device).add_signs(packed, first, key, threshold, total, drawn)
 
 
 def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
