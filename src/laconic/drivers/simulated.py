@@ -24,7 +24,8 @@ from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf
 from laconic.drivers.layout import choose_layout, n_nodes_for
 from laconic.drivers.mishaps import Mishaps, slowed
 from laconic.faults import FaultPlan
-from laconic.kernels.plain import all_finite
+from laconic.kernels import divide
+from laconic.memory import Pool
 from laconic.network import Link, Network
 from laconic.schedules import Message, makespan_ns, one_at_a_time, ring
 from laconic.wire import HEAD_BYTES, Dense
@@ -85,7 +86,8 @@ class Simulated:
         self.job = Job(
             algorithm=algorithm, seed=seed, d=d, layers=tuple(layers) or (d,), dtype=dtype, layout=self.layout
         )
-        self.workers = [WorkerHalf(self.job, rank) for rank in range(n_workers)]
+        pool = Pool(d, dtype)
+        self.workers = [WorkerHalf(self.job, rank, pool) for rank in range(n_workers)]
         n_servers = len(self.layout.shards) or 1  # without one, a single half stands for what each worker works out
         self.servers = [ServerHalf(self.job, index, descend) for index in range(n_servers)]
         for worker in self.workers:
@@ -155,6 +157,8 @@ class Simulated:
                 f"{self.job.algorithm.name} claims equal replicas, but worker {worker.rank} returned other values "
                 f"than worker 0 in round {self.rounds}"
             )
+        else:
+            worker.me.memory.take_back(lambda vector: vector.data_ptr() == results[0].data_ptr())
 
     def _star(self, present: list[WorkerHalf], exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
         """Up, serve, down, and the virtual time of it. Returns how a worker hears the answers."""
@@ -289,8 +293,8 @@ class Simulated:
         n, d = len(self.workers), exchange.count
         packets = [worker.packet for worker in self.workers if isinstance(worker.packet, Dense)]
         if len(packets) == n and not any(worker.void for worker in self.workers):
-            mean = ring_sum([packet.values for packet in packets]) / n
-            void = not all_finite(mean)
+            mean = ring_sum([packet.values for packet in packets])
+            void = not divide(mean, n)
         else:
             mean, void = self.job.zeros(d), True
         half = ring_bytes(d, n, mean.element_size())

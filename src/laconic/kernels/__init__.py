@@ -4,13 +4,14 @@ The files of one family hold functions of the same names and signatures. The fun
 a tensor on the CPU where numba can be imported, else the plain one.
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from laconic.kernels import compiled
+from laconic.kernels import compiled, plain_sums
 from laconic.kernels.plain_positions import Bytes, Codes, Numbers, Words
 
 _CPU = torch.device("cpu")
@@ -188,4 +189,85 @@ def peaks(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
 def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """The L2 norm of each block."""
     made: Tensor = _fastest("quantized", values.device).norms(values, lengths)
+    return made
+
+
+def count_kept(first: int, count: int, key: int, threshold: int, device: torch.device = _CPU) -> int:
+    """How many of the coordinates first .. first+count-1 a keyed coin keeps; see plain_signs, as for the eight below.
+
+    The compiled and the plain version give the same bits.
+    """
+    made: int = _fastest("signs", device).count_kept(first, count, key, threshold, device)
+    return made
+
+
+def kept_bits(first: int, count: int, key: int, threshold: int, device: torch.device = _CPU) -> tuple[Tensor, int]:
+    """Which of them, as bits, and how many."""
+    made: tuple[Tensor, int] = _fastest("signs", device).kept_bits(first, count, key, threshold, device)
+    return made
+
+
+def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Tensor, int]:
+    """The signs of the kept entries, packed, and how many were kept."""
+    made: tuple[Tensor, int] = _fastest("signs", values.device).pack_signs(values, first, key, threshold)
+    return made
+
+
+def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
+    """-1, +1, or 0 where not kept, into `out`."""
+    _fastest("signs", out.device).put_signs(packed, first, key, threshold, out, *(() if drawn is None else (drawn,)))
+
+
+def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
+    """The same, added to `total`, which may be int8 votes."""
+    _fastest("signs", total.device).add_signs(
+        packed, first, key, threshold, total, *(() if drawn is None else (drawn,))
+    )
+
+
+def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
+    """The bits low .. high-1 of a packed stream as a stream of their own."""
+    made: Tensor = _fastest("signs", packed.device).cut_bits(packed, low, high)
+    return made
+
+
+def majority(packed: Sequence[Tensor], count: int) -> Tensor:
+    """The majority of several voters' packed signs, ties +1."""
+    made: Tensor = _fastest("signs", packed[0].device).majority(packed, count)
+    return made
+
+
+def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
+    """The averaged momentum, written over `gradient`, and its packed signs."""
+    made: Tensor = _fastest("signs", gradient.device).momentum_signs(gradient, momentum, mu=mu)
+    return made
+
+
+def owe_step(
+    gradient: Tensor, momentum: Tensor, debt: Tensor, new_debt: Tensor,
+    *, mu: float, decay: float, c: float, first: int, key: int, threshold: int,
+) -> tuple[Tensor, int]:  # fmt: skip
+    """Momentum, error feedback, signs on a keyed mask and what is owed afterwards, in one pass: a worker's step."""
+    made: tuple[Tensor, int] = _fastest("signs", gradient.device).owe_step(
+        gradient, momentum, debt, new_debt, mu=mu, decay=decay, c=c, first=first, key=key, threshold=threshold
+    )
+    return made
+
+
+def owe_total(
+    total: Tensor, debt: Tensor, new_debt: Tensor,
+    *, among: int, scale: float, decay: float, c: float, first: int, key: int, threshold: int,
+) -> tuple[Tensor, int]:  # fmt: skip
+    """The server's step of the same methods."""
+    made: tuple[Tensor, int] = _fastest("signs", total.device).owe_total(
+        total, debt, new_debt, among=among, scale=scale, decay=decay, c=c, first=first, key=key, threshold=threshold
+    )
+    return made
+
+
+def divide(total: Tensor, n: int) -> bool:
+    """total (d,) /= n, in place. Returns whether no entry is inf or NaN; see plain_sums."""
+    if total.dtype not in (torch.float32, torch.float64):
+        return bool(plain_sums.divide(total, n))
+    made: bool = _fastest("sums", total.device).divide(total, n)
     return made
