@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "flat": {"kernels"},
     "rates": {"contract"},
     "traffic": {"wire"},
-    "evaluation": set(),
+    "evaluation": {"flat"},
     "local_steps": {"contract", "flat", "rates"},
     "saving": {"drivers", "memory", "flat", "optimizer"},  # optimizer: for its type alone
     "optimizer": USER,
