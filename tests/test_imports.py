@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "simulation": USER,
     "plugins": set(),
     "lab": LAB,
-    "benches": {"kernels", "wire", "compressors"},
+    "benches": LAB,
     "planning": LAB | {"planning"},
     "report": LAB | {"planning", "report"},
     "cli": LAB | {"planning", "report", "benches", "cli"},
