@@ -4,6 +4,7 @@ import typer
 
 from laconic.cli.bench_compare import bench_compare
 from laconic.cli.bench_kernels import bench_kernels
+from laconic.cli.bench_step import bench_step
 
 bench = typer.Typer(name="bench", help="Measure what things cost on this machine.", no_args_is_help=True)
 
@@ -14,4 +15,5 @@ def options() -> None:
 
 
 bench.command("kernels")(bench_kernels)
+bench.command("step")(bench_step)
 bench.command("compare")(bench_compare)
