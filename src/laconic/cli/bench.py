@@ -5,6 +5,7 @@ import typer
 from laconic.cli.bench_compare import bench_compare
 from laconic.cli.bench_kernels import bench_kernels
 from laconic.cli.bench_step import bench_step
+from laconic.cli.bench_wire import bench_wire
 
 bench = typer.Typer(name="bench", help="Measure what things cost on this machine.", no_args_is_help=True)
 
@@ -16,4 +17,5 @@ def options() -> None:
 
 bench.command("kernels")(bench_kernels)
 bench.command("step")(bench_step)
+bench.command("wire")(bench_wire)
 bench.command("compare")(bench_compare)
