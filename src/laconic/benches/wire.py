@@ -57,9 +57,7 @@ def shipments(density: float) -> list[Shipment]:
         "ternary, entropy": Ternary(entropy=True), "fractional, 4 bits": Fractional(bits=4), "natural": Natural(),
         "clipped": Clipped(), "sparsified": Sparsified(),
     }  # fmt: skip
-    compressors |= {
-        f"top-k, {code}": TopK(density=density, blocks="vector", code=code) for code in POSITION_CODES
-    }
+    compressors |= {f"top-k, {code}": TopK(density=density, blocks="vector", code=code) for code in POSITION_CODES}
     made = [Shipment(name=name, pack=_packing(compressor)) for name, compressor in compressors.items()]
     return made + [Shipment(name=f"positions, {code}", pack=_positions(density, code)) for code in POSITION_CODES]
 

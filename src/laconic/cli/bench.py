@@ -4,6 +4,8 @@ import typer
 
 from laconic.cli.bench_compare import bench_compare
 from laconic.cli.bench_kernels import bench_kernels
+from laconic.cli.bench_scale import bench_scale
+from laconic.cli.bench_simulate import bench_simulate
 from laconic.cli.bench_step import bench_step
 from laconic.cli.bench_wire import bench_wire
 
@@ -18,4 +20,6 @@ def options() -> None:
 bench.command("kernels")(bench_kernels)
 bench.command("step")(bench_step)
 bench.command("wire")(bench_wire)
+bench.command("simulate")(bench_simulate)
+bench.command("scale")(bench_scale)
 bench.command("compare")(bench_compare)
