@@ -169,7 +169,7 @@ def _rows_of(
             samples=tuple(taken),
         )  # fmt: skip
     for what, slope in (("exponent of N", 0), ("exponent of d", 1)):
-        found = [_slopes({cell: taken[turn] for cell, taken in seconds.items()})[slope] for turn in range(repeats)]
+        found = [slopes({cell: taken[turn] for cell, taken in seconds.items()})[slope] for turn in range(repeats)]
         known = tuple(value for value in found if not math.isnan(value))
         if known:
             yield Row(
@@ -188,7 +188,7 @@ def _expected_s(seconds: Mapping[Cell, Sequence[float]], cell: Cell) -> float:
     return statistics.median(seconds[nearest]) * cell.workers * cell.d / (nearest.workers * nearest.d)
 
 
-def _slopes(seconds: Mapping[Cell, float]) -> tuple[float, float]:
+def slopes(seconds: Mapping[Cell, float]) -> tuple[float, float]:
     """Least squares of log seconds on log workers and log parameters together: both slopes, NaN for one unknown."""
     workers = np.log([cell.workers for cell in seconds])
     sizes = np.log([cell.d for cell in seconds])

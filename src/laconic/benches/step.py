@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from laconic.benches.crew import Crew
 from laconic.benches.measure import Row, over
@@ -13,6 +14,13 @@ _BARS = {"compskip": 1.0, "dropsign": 1.0, "ssgd-mv": 1.0, "sgd": 1.05}  # at 11
 _BARS_D = 11_173_962
 
 Seconds = dict[str, list[float]]  # by contender, the slowest rank's, turn by turn
+
+
+class Ranks(Protocol):
+    """Processes that do what they are told, all the same: one answer of each."""
+
+    def do(self, command: str, **given: Any) -> list[Any]:  # noqa: ANN401
+        """Have all ranks call one of `Member`'s methods."""
 
 
 def measure_steps(
@@ -41,13 +49,15 @@ def measure_steps(
                     yield _row_of(crew, place, method, settings.get(method, {}), repeats)
 
 
-def in_turns(crew: Crew, names: Sequence[str], repeats: int) -> tuple[Seconds, list[dict[str, dict[str, float]]]]:
+def in_turns(
+    crew: Ranks, names: Sequence[str], repeats: int, *, limit_s: float = LIMIT_S
+) -> tuple[Seconds, list[dict[str, dict[str, float]]]]:
     """Seconds of each contender, and each rank's sums of phases over all turns.
 
-    Fewer turns than `repeats`, but three at least, where they would take longer than `LIMIT_S`.
+    Fewer turns than `repeats`, but three at least, where they would take longer than `limit_s`.
     """
     took_s = max(crew.do("warm_up", names=list(names)))
-    turns = min(repeats, max(_LEAST_REPEATS, int(LIMIT_S / took_s)))
+    turns = min(repeats, max(_LEAST_REPEATS, int(limit_s / took_s)))
     answers = crew.do("measure", repeats=turns, names=list(names))
     seconds = {
         name: [max(times) for times in zip(*(answer["seconds"][name] for answer in answers), strict=True)]
@@ -56,7 +66,12 @@ def in_turns(crew: Crew, names: Sequence[str], repeats: int) -> tuple[Seconds, l
     return seconds, [answer["phases"] for answer in answers]
 
 
-def _dense_rows(crew: Crew, place: Mapping[str, str | int | float], repeats: int) -> Iterator[Row]:
+def without_computing(seconds: Seconds, hook: str) -> list[float]:
+    """DDP's exchange and update: in one turn both computed the same forward and backward."""
+    return [whole - alone for whole, alone in zip(seconds[hook], seconds[f"{hook} no_sync"], strict=True)]
+
+
+def _dense_rows(crew: Ranks, place: Mapping[str, str | int | float], repeats: int) -> Iterator[Row]:
     hooks = ("ddp", "ddp-fp16")
     for hook in hooks:
         crew.do("add", name=hook)
@@ -65,16 +80,14 @@ def _dense_rows(crew: Crew, place: Mapping[str, str | int | float], repeats: int
         crew.do("remove", name=hook)
     base_s = statistics.median(seconds[BASE])
     for hook in hooks:
-        # In one turn both computed the same: what is left is the exchange and the update.
-        pairs = zip(seconds[hook], seconds[f"{hook} no_sync"], strict=True)
-        seconds[f"{hook} - no_sync"] = [whole - alone for whole, alone in pairs]
+        seconds[f"{hook} - no_sync"] = without_computing(seconds, hook)
     for name, taken in seconds.items():
         facts = {"seconds": taken, "base_s": base_s, "layout": "allreduce", "bar": None, "phases": None}
         yield Row(name={**place, "step": name}, unit="times", samples=over(taken, base_s), facts=facts)
 
 
 def _row_of(
-    crew: Crew, place: Mapping[str, str | int | float], method: str, settings: Mapping[str, str], repeats: int
+    crew: Ranks, place: Mapping[str, str | int | float], method: str, settings: Mapping[str, str], repeats: int
 ) -> Row:
     layout = crew.do("add", name=method, settings=dict(settings))[0]
     seconds, phases = in_turns(crew, [BASE, method], repeats)
