@@ -163,7 +163,17 @@ def test_every_contender_stands_in_the_table(step):
     ended, _ = step
     words = words_of(ended)
     assert "2 processes, 5,000 parameters, median of 3" in words
-    for name in ("all-reduce", "ddp", "ddp no_sync", "ddp - no_sync", "ddp-fp16 - no_sync", "sgd", "compskip", "asgd"):
+    for name in (
+        "all-reduce",
+        "gathered",
+        "ddp",
+        "ddp no_sync",
+        "ddp - no_sync",
+        "ddp-fp16 - no_sync",
+        "sgd",
+        "compskip",
+        "asgd",
+    ):
         assert name in words
 
 

@@ -71,16 +71,19 @@ class Member:
 
     def __init__(self) -> None:
         self._shapes: list[tuple[int, ...]] = []
-        self._gradients: list[Tensor] = []
+        self._gradients: list[list[Tensor]] = []
         self._contenders: dict[str, Contender] = {}
 
     def set_up(self, d: int) -> None:
-        """New vectors, (d,), and the contender that all others are measured against."""
+        """New gradients, and the contender that all others are measured against."""
         self.clear()
-        self._shapes = resnet_shapes(d)
+        self._shapes = shapes = resnet_shapes(d)
         random = torch.Generator().manual_seed(dist.get_rank())
-        self._gradients = [torch.randn(d, generator=random) for _ in range(_N_GRADIENTS)]
-        self._contenders = {"all-reduce": AllReduce(self._shapes, self._gradients)}
+        self._gradients = [[torch.randn(shape, generator=random) for shape in shapes] for _ in range(_N_GRADIENTS)]
+        self._contenders = {
+            "all-reduce": AllReduce(shapes, self._gradients[0]),
+            "gathered": Gathered(shapes, self._gradients[0]),
+        }
 
     def add(self, name: str, settings: Mapping[str, str] | None = None) -> str:
         """Another contender: "ddp", "ddp-fp16", or a method of ours. Returns its layout."""
@@ -147,10 +150,13 @@ class Contender:
 
 
 class AllReduce(Contender):
-    """One flat `dist.all_reduce` of the float32 gradient, and the optimizer's step. Nothing is divided by N."""
+    """One flat `dist.all_reduce` of the float32 gradient, and the optimizer's step.
 
-    def __init__(self, shapes: list[tuple[int, ...]], gradients: list[Tensor]) -> None:
-        self._given = gradients[0]
+    The gradient is flat from the start, and nothing is divided by N: no other loop over all-reduce does less.
+    """
+
+    def __init__(self, shapes: list[tuple[int, ...]], gradient: list[Tensor]) -> None:
+        self._given = torch.cat([piece.flatten() for piece in gradient])
         self._flat = self._given.clone()
         model = Model(shapes)
         pieces = torch.split(self._flat, [prod(shape) for shape in shapes])
@@ -166,21 +172,40 @@ class AllReduce(Contender):
         self._inner.step()
 
 
+class Gathered(Contender):
+    """The same loop from gradients as a backward leaves them: one tensor a parameter; with their mean."""
+
+    def __init__(self, shapes: list[tuple[int, ...]], gradient: list[Tensor]) -> None:
+        self._gradient = gradient
+        self._values = list(Model(shapes).values)
+        self._sizes = [value.numel() for value in self._values]
+        self._flat = torch.empty(sum(self._sizes))
+        self._inner = torch.optim.SGD(self._values, lr=_LR)
+
+    def step(self) -> None:
+        torch.cat([piece.view(-1) for piece in self._gradient], out=self._flat)
+        dist.all_reduce(self._flat)
+        self._flat /= dist.get_world_size()
+        for value, piece in zip(self._values, torch.split(self._flat, self._sizes), strict=True):
+            value.grad = piece.view_as(value)
+        self._inner.step()
+
+
 class Ours(Contender):
-    """A method: the whole `DistributedOptimizer.step()`."""
+    """A method: the whole `DistributedOptimizer.step()`, gradients given as a backward leaves them."""
 
     def __init__(
-        self, name: str, settings: Mapping[str, str], shapes: list[tuple[int, ...]], gradients: list[Tensor]
+        self,
+        name: str,
+        settings: Mapping[str, str],
+        shapes: list[tuple[int, ...]],
+        gradients: list[list[Tensor]],
     ) -> None:
         self._model = Model(shapes)
         inner = torch.optim.SGD(self._model.parameters(), lr=_LR)
         algorithm = from_text(ALGORITHMS[name], settings, name)
         self.opt = DistributedOptimizer(inner, algorithm, model=self._model, check_every=0)
-        sizes = [prod(shape) for shape in shapes]
-        self._gradients = [
-            [piece.view(shape) for piece, shape in zip(torch.split(gradient, sizes), shapes, strict=True)]
-            for gradient in gradients
-        ]
+        self._gradients = gradients
         self._n_given = 0
         needs_closure = algorithm.second_gradient or algorithm.schedule == "arrivals"
         self._closure: Callable[[], float] | None = self._give if needs_closure else None

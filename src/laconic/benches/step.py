@@ -75,7 +75,9 @@ def _dense_rows(crew: Ranks, place: Mapping[str, str | int | float], repeats: in
     hooks = ("ddp", "ddp-fp16")
     for hook in hooks:
         crew.do("add", name=hook)
-    seconds, _ = in_turns(crew, [BASE, *(name for hook in hooks for name in (hook, f"{hook} no_sync"))], repeats)
+    seconds, _ = in_turns(
+        crew, [BASE, "gathered", *(name for hook in hooks for name in (hook, f"{hook} no_sync"))], repeats
+    )
     for hook in hooks:
         crew.do("remove", name=hook)
     base_s = statistics.median(seconds[BASE])

@@ -86,9 +86,10 @@ def _table(rows: Sequence[Row], n: int, d: int, repeats: int) -> Table:
     base_s = next(row for row in rows if row.name["step"] == "all-reduce").facts["base_s"]
     table = bench_table(
         f"step: {n} processes, {d:,} parameters, median of {repeats}; base {seconds_text(base_s)}",
-        "base: one flat all-reduce of float32 and the optimizer's step. times: over the base, in turns with it. "
-        "Gradients are given; ddp has a forward and a backward in it, no_sync is these alone, and their difference is "
-        "exchange and update. *: more than the bar. encode, wait, decode: ms of one step, mean over ranks",
+        "base: all-reduce of a gradient that is flat already, and the optimizer's step. times: over it, in turns with "
+        "it. gathered: the same from one tensor a parameter, as the methods have it, and with the mean. ddp has a "
+        "forward and a backward in it, no_sync is these alone, and their difference is exchange and update. "
+        "*: more than the bar. encode, wait, decode: ms of one step, mean over ranks",
         ["step"], ["takes", "times", "quartiles", "bar", "encode", "wait", "decode"],
     )  # fmt: skip
     for row in rows:
