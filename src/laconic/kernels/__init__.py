@@ -4,6 +4,7 @@ The files of one family hold functions of the same names and signatures. The fun
 a tensor on the CPU where numba can be imported, else the plain one.
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
@@ -143,4 +144,69 @@ def quantize_levels(
 def levels_dense(levels: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
     """The parts of a scale that levels stand for."""
     made: Tensor = _fastest("quantized", levels.device).levels_dense(levels, scales, lengths, steps)
+    return made
+
+
+def count_kept(first: int, count: int, key: int, threshold: int, device: torch.device = _CPU) -> int:
+    """How many of the coordinates first .. first+count-1 a keyed coin keeps; see plain_signs, as for the seven below.
+
+    The compiled and the plain version give the same bits.
+    """
+    made: int = _fastest("signs", device).count_kept(first, count, key, threshold, device)
+    return made
+
+
+def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Tensor, int]:
+    """The signs of the kept entries, packed, and how many were kept."""
+    made: tuple[Tensor, int] = _fastest("signs", values.device).pack_signs(values, first, key, threshold)
+    return made
+
+
+def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor) -> None:
+    """-1, +1, or 0 where not kept, into `out`."""
+    _fastest("signs", out.device).put_signs(packed, first, key, threshold, out)
+
+
+def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor) -> None:
+    """The same, added to `total`, which may be int8 votes."""
+    _fastest("signs", total.device).add_signs(packed, first, key, threshold, total)
+
+
+def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
+    """The bits low .. high-1 of a packed stream as a stream of their own."""
+    made: Tensor = _fastest("signs", packed.device).cut_bits(packed, low, high)
+    return made
+
+
+def majority(packed: Sequence[Tensor], count: int) -> Tensor:
+    """The majority of several voters' packed signs, ties +1."""
+    made: Tensor = _fastest("signs", packed[0].device).majority(packed, count)
+    return made
+
+
+def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
+    """The averaged momentum, written over `gradient`, and its packed signs."""
+    made: Tensor = _fastest("signs", gradient.device).momentum_signs(gradient, momentum, mu=mu)
+    return made
+
+
+def owe_step(
+    gradient: Tensor, momentum: Tensor, debt: Tensor, new_debt: Tensor,
+    *, mu: float, decay: float, c: float, first: int, key: int, threshold: int,
+) -> tuple[Tensor, int]:  # fmt: skip
+    """Momentum, error feedback, signs on a keyed mask and what is owed afterwards, in one pass: a worker's step."""
+    made: tuple[Tensor, int] = _fastest("signs", gradient.device).owe_step(
+        gradient, momentum, debt, new_debt, mu=mu, decay=decay, c=c, first=first, key=key, threshold=threshold
+    )
+    return made
+
+
+def owe_total(
+    total: Tensor, debt: Tensor, new_debt: Tensor,
+    *, among: int, scale: float, decay: float, c: float, first: int, key: int, threshold: int,
+) -> tuple[Tensor, int]:  # fmt: skip
+    """The server's step of the same methods."""
+    made: tuple[Tensor, int] = _fastest("signs", total.device).owe_total(
+        total, debt, new_debt, among=among, scale=scale, decay=decay, c=c, first=first, key=key, threshold=threshold
+    )
     return made

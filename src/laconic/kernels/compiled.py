@@ -41,6 +41,16 @@ def kernel(function: F) -> F:
     return made
 
 
+def inlined(function: F) -> F:
+    """A piece of a kernel, put in place where it is used: passing an array to a function would count references.
+
+    Not for work that is done once a call.
+    """
+    numba = importlib.import_module("numba")
+    made: F = numba.njit(inline="always", error_model="numpy")(function)
+    return made
+
+
 @functools.cache
 def _say_when_compiling() -> None:
     """One line at the first kernel that is not on disk yet: the wait of some seconds has a reason."""

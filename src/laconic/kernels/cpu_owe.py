@@ -1,0 +1,130 @@
+"""A step with error feedback on sixty-four entries at once: what to send of them, and what is owed afterwards.
+
+Sixteen entries at a time go from memory through all of the arithmetic and back, so that memory and arithmetic keep
+each other waiting as little as can be. No operation is fused or reordered: see plain_signs.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from laconic.kernels.cpu_words import LANES, U32, WORD, Codegen, hash_within, same, splat, vector_at
+
+_PIECE = 16
+
+
+class _Block:
+    """Reads and writes pieces of arrays, `place` and `piece` entries from their beginnings."""
+
+    def __init__(self, context: Any, builder: Any, array_types: Any, place: Any) -> None:  # noqa: ANN401
+        self._context = context
+        self.builder = builder
+        self._types = array_types
+        self._place = place
+        self.piece = 0
+
+    def _at(self, array: Any, number: int) -> tuple[Any, int]:  # noqa: ANN401
+        place = self.builder.add(self._place, ir.Constant(self._place.type, self.piece))
+        return vector_at(self._context, self.builder, self._types[number], array, place, _PIECE)
+
+    def read(self, array: Any, number: int) -> Any:  # noqa: ANN401
+        pointer, size = self._at(array, number)
+        return self.builder.load(pointer, align=size)
+
+    def write(self, value: Any, array: Any, number: int, *, past_caches: bool = False) -> None:  # noqa: ANN401
+        """past_caches: the array must begin at a multiple of 64 bytes. A plain store fetches what it overwrites."""
+        pointer, size = self._at(array, number)
+        store = self.builder.store(value, pointer, align=min(64, _PIECE * size) if past_caches else size)
+        if past_caches:
+            store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(U32, 1)]))
+
+
+def _owing(context: Any, block: _Block, wish_of: Callable[[], Any], out: Any, c: Any, coin: Any, past: bool) -> Any:  # noqa: ANN401
+    """wish - c sign(wish) where kept into `out`, array 2; returns the words of what is negative and what is kept."""
+    builder = block.builder
+    first, low, high, limit = (splat(builder, scalar, _PIECE) for scalar in coin)
+    plus, minus = splat(builder, c, _PIECE), splat(builder, builder.fneg(c), _PIECE)
+    words = [ir.Constant(WORD, 0), ir.Constant(WORD, 0)]
+    for piece in range(0, LANES, _PIECE):
+        block.piece = piece
+        wish = wish_of()
+        zeros = same(wish.type, 0.0)
+        coordinates = builder.add(first, ir.Constant(first.type, list(range(piece, piece + _PIECE))))
+        kept = hash_within(builder, coordinates, low, high, limit)
+        negative = builder.fcmp_ordered("<", wish, zeros)
+        sent = builder.select(kept, builder.select(negative, minus, plus), zeros)
+        block.write(builder.fsub(wish, sent), out, 2, past_caches=past)
+        for i, bits in enumerate((negative, kept)):
+            word = builder.zext(builder.bitcast(bits, ir.IntType(_PIECE)), WORD)
+            words[i] = builder.or_(words[i], builder.shl(word, ir.Constant(WORD, piece)))
+    return context.make_tuple(builder, types.UniTuple(types.uint64, 2), words)
+
+
+_COIN = (types.uint32, types.uint32, types.uint32, types.uint32)
+
+
+def _step(past: bool) -> Any:  # noqa: ANN401
+    @intrinsic  # type: ignore[untyped-decorator]
+    def owe_step(
+        typing: Any, debt: Any, momentum: Any, new_debt: Any, gradient: Any, place: Any, mu: Any, decay: Any, c: Any,  # noqa: ANN401
+        first: Any, low: Any, high: Any, limit: Any,  # noqa: ANN401
+    ) -> Codegen:  # fmt: skip
+        """plain_signs.owe_step on the entries from `place` on; returns the words of what is negative and kept."""
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+            debt, momentum, new_debt, gradient, place, mu, decay, c, *coin = args
+            block = _Block(context, builder, signature.args, place)
+            rate, share = splat(builder, mu, _PIECE), splat(builder, decay, _PIECE)
+
+            def wish() -> Any:  # noqa: ANN401
+                g = block.read(gradient, 3)
+                new = builder.fadd(builder.fmul(rate, block.read(momentum, 1)), g)
+                before = block.read(debt, 0)
+                block.write(new, gradient, 3)
+                return builder.fadd(builder.fadd(builder.fmul(rate, new), g), builder.fmul(share, before))
+
+            return _owing(context, block, wish, new_debt, c, coin, past)
+
+        kind = debt.dtype
+        return types.UniTuple(types.uint64, 2)(
+            debt, momentum, new_debt, gradient, types.intp, kind, kind, kind, *_COIN
+        ), codegen
+
+    return owe_step
+
+
+def _total(past: bool) -> Any:  # noqa: ANN401
+    @intrinsic  # type: ignore[untyped-decorator]
+    def owe_total(
+        typing: Any, debt: Any, total: Any, new_debt: Any, place: Any, among: Any, scale: Any, decay: Any, c: Any,  # noqa: ANN401
+        first: Any, low: Any, high: Any, limit: Any,  # noqa: ANN401
+    ) -> Codegen:  # fmt: skip
+        """plain_signs.owe_total on the entries from `place` on; returns the words of what is negative and kept."""
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+            debt, total, new_debt, place, among, scale, decay, c, *coin = args
+            block = _Block(context, builder, signature.args, place)
+            n, factor, share = (splat(builder, scalar, _PIECE) for scalar in (among, scale, decay))
+
+            def wish() -> Any:  # noqa: ANN401
+                votes, before = block.read(total, 1), block.read(debt, 0)
+                if votes.type != before.type:
+                    votes = builder.sitofp(votes, before.type)
+                mean = builder.fdiv(votes, n)
+                return builder.fadd(builder.fmul(share, before), builder.fmul(factor, mean))
+
+            return _owing(context, block, wish, new_debt, c, coin, past)
+
+        kind = debt.dtype
+        return types.UniTuple(types.uint64, 2)(
+            debt, total, new_debt, types.intp, kind, kind, kind, kind, *_COIN
+        ), codegen
+
+    return owe_total
+
+
+owe_step_at, owe_step_past_caches = _step(False), _step(True)
+owe_total_at, owe_total_past_caches = _total(False), _total(True)

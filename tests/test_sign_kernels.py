@@ -1,0 +1,172 @@
+"""Packed signs in machine code and in plain torch: the same bits, whatever the values, lengths, masks and types."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laconic.kernels import compiled, plain, plain_signs
+
+if not compiled.available():
+    pytest.skip("no numba here: only the plain kernels exist", allow_module_level=True)
+
+from laconic.kernels import cpu_signs, cpu_words
+
+WORD = 1 << 32
+THRESHOLDS = (0, 1, round(0.3 * WORD), WORD - 1, WORD)
+LENGTHS = (0, 1, 7, 8, 63, 64, 65, 1000)
+DTYPES = (torch.float32, torch.float64)
+FIRST, KEY = 2**32 - 1100, 0x4806654E26238EC1
+
+
+def values(count: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    """Ordinary, heavy-tailed, denormal and extreme entries, and zeros of both signs."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randn(count, generator=generator, dtype=torch.float64)
+    heavy = torch.sinh(6 * torch.randn(count, generator=generator, dtype=torch.float64))
+    tiny, huge = torch.finfo(dtype).smallest_normal, torch.finfo(dtype).max
+    kinds = torch.stack([draws, heavy, draws * tiny / 8, draws.sign() * huge / 16, 0.0 * draws])
+    return kinds[torch.randint(5, (count,), generator=generator), torch.arange(count)].to(dtype)
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> None:
+    assert one.dtype == other.dtype
+    assert one.numpy().tobytes() == other.numpy().tobytes()
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("count", LENGTHS)
+def test_both_pack_the_same_bits(count, dtype):
+    vector = values(count, torch.float32 if dtype == torch.int8 else dtype).sign() if dtype == torch.int8 else None
+    vector = values(count, dtype) if vector is None else vector.to(dtype)
+    for threshold in THRESHOLDS:
+        packed, kept = plain_signs.pack_signs(vector, FIRST, KEY, threshold)
+        again, kept_again = cpu_signs.pack_signs(vector, FIRST, KEY, threshold)
+        same(packed, again)
+        counts = {cpu.count_kept(FIRST, count, KEY, threshold) for cpu in (plain_signs, cpu_signs)}
+        assert counts == {kept} == {kept_again}
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.int8])
+@pytest.mark.parametrize("count", LENGTHS)
+def test_both_unpack_the_same_signs(count, dtype):
+    for threshold in THRESHOLDS:
+        packed, _ = plain_signs.pack_signs(values(count, torch.float32), FIRST, KEY, threshold)
+        totals = [torch.arange(count).remainder(9).sub(4).to(dtype) for _ in range(2)]
+        plain_signs.add_signs(packed, FIRST, KEY, threshold, totals[0])
+        cpu_signs.add_signs(packed, FIRST, KEY, threshold, totals[1])
+        same(*totals)
+        if dtype != torch.int8:
+            plain_signs.put_signs(packed, FIRST, KEY, threshold, totals[0])
+            cpu_signs.put_signs(packed, FIRST, KEY, threshold, totals[1])
+            same(*totals)
+
+
+@pytest.mark.parametrize("kernels", [plain_signs, cpu_signs])
+def test_what_is_unpacked_is_the_sign_of_what_was_packed(kernels):
+    vector = values(300, torch.float32)
+    mask = plain.keep_mask(5, 300, KEY, round(0.3 * WORD))
+    packed, kept = kernels.pack_signs(vector, 5, KEY, round(0.3 * WORD))
+    dense = torch.empty(300)
+    kernels.put_signs(packed, 5, KEY, round(0.3 * WORD), dense)
+    assert kept == int(mask.sum())
+    assert torch.equal(dense, torch.where(mask, torch.where(vector < 0, -1.0, 1.0), 0.0))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_both_cut_a_stream_alike(data):
+    bits = data.draw(st.integers(0, 300))
+    packed, _ = plain_signs.pack_signs(values(bits, torch.float32, seed=bits), 0, 0, WORD)
+    low = data.draw(st.integers(0, bits))
+    high = data.draw(st.integers(low, bits))
+    part = cpu_signs.cut_bits(packed, low, high)
+    same(plain_signs.cut_bits(packed, low, high), part)
+    assert torch.equal(plain.unpack_bits(part, high - low), plain.unpack_bits(packed, bits)[low:high])
+
+
+@pytest.mark.parametrize("n_voters", [1, 2, 3, 4, 7, 8, 9, 200])
+def test_both_take_the_majority_alike_and_a_tie_is_plus(n_voters):
+    for count in (0, 1, 64, 1000):
+        generator = torch.Generator().manual_seed(n_voters)
+        votes = torch.rand(n_voters, count, generator=generator) - 0.5
+        packed = [plain_signs.pack_signs(voter, 0, 0, WORD)[0] for voter in votes]
+        majority = cpu_signs.majority(packed, count)
+        same(plain_signs.majority(packed, count), majority)
+        negatives = (votes < 0).sum(0)
+        assert torch.equal(plain.unpack_bits(majority, count), negatives > n_voters - negatives)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", LENGTHS)
+def test_both_make_a_workers_step_alike(count, dtype):
+    for threshold in THRESHOLDS:
+        made = []
+        for kernels in (plain_signs, cpu_signs):
+            gradient, momentum, debt = (values(count, dtype, seed) for seed in range(3))
+            owed = torch.empty_like(debt)
+            packed, kept = kernels.owe_step(
+                gradient, momentum, debt, owed, mu=0.9, decay=0.8, c=0.3, first=FIRST, key=KEY, threshold=threshold
+            )
+            in_place = kernels.owe_step(
+                values(count, dtype), momentum, debt, debt, mu=0.9, decay=0.8, c=0.3, first=FIRST, key=KEY,
+                threshold=threshold,
+            )  # fmt: skip
+            same(packed, in_place[0])
+            same(owed, debt)
+            made.append((gradient, owed, packed, torch.tensor(kept)))
+        for one, other in zip(*made, strict=True):
+            same(one, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("votes", [False, True])
+def test_both_make_a_servers_step_alike(votes, dtype):
+    for count in LENGTHS:
+        for threshold in THRESHOLDS:
+            made = []
+            for kernels in (plain_signs, cpu_signs):
+                total = torch.arange(count).remainder(9).sub(4).to(torch.int8) if votes else values(count, dtype)
+                debt = values(count + 1, dtype, 1)[1:]  # not at a multiple of 64 bytes
+                owed = torch.empty(count + 1, dtype=dtype)[1:]
+                packed, kept = kernels.owe_total(
+                    total, debt, owed, among=7, scale=0.3, decay=0.8, c=0.3, first=FIRST, key=KEY, threshold=threshold
+                )
+                made.append((owed, packed, torch.tensor(kept)))
+            for one, other in zip(*made, strict=True):
+                same(one, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_both_average_a_momentum_alike(dtype):
+    for count in LENGTHS:
+        made = []
+        for kernels in (plain_signs, cpu_signs):
+            gradient = values(count, dtype)
+            made.append((kernels.momentum_signs(gradient, values(count, dtype, 1), mu=0.9), gradient))
+        for one, other in zip(*made, strict=True):
+            same(one, other)
+
+
+@compiled.kernel
+def _moved(words, masks, moved):
+    for i in range(words.size):
+        moved[0, i] = cpu_words.compress(words[i], masks[i])
+        moved[1, i] = cpu_words.expand(words[i], masks[i])
+
+
+def test_bits_are_gathered_alike_with_and_without_the_processors_instruction():
+    draws = np.random.default_rng(3)
+    words = draws.integers(0, 2**64, 400, np.uint64)
+    masks = draws.integers(0, 2**64, 400, np.uint64)
+    masks[:4] = [0, 2**64 - 1, 1, 2**63]
+    moved = np.empty((2, 400), np.uint64)
+    _moved(words, masks, moved)
+    for i in range(400):
+        word, mask = int(words[i]), int(masks[i])
+        places = [k for k in range(64) if mask >> k & 1]
+        assert int(moved[0, i]) == sum((word >> k & 1) << n for n, k in enumerate(places))
+        assert int(moved[1, i]) == sum((word >> n & 1) << k for n, k in enumerate(places))
+        assert int(cpu_words.compress_by_loop(np.uint64(word), np.uint64(mask))) == int(moved[0, i])
+        assert int(cpu_words.expand_by_loop(np.uint64(word), np.uint64(mask))) == int(moved[1, i])
