@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from laconic.kernels import plain, plain_quantized
+from laconic.kernels import pack_codes, plain, plain_quantized
 from laconic.wire import (
     POSITION_CODES,
     Dense,
@@ -28,6 +28,7 @@ from laconic.wire import (
     VoteChange,
     encode,
 )
+from laconic.wire.levels import pack_levels
 
 VALUE_TYPES = (torch.float32, torch.float64, torch.bfloat16)
 KEY = 0x4806654E26238EC1
@@ -172,10 +173,26 @@ def fractional_packets(draw) -> Fractional:
     count = negative.numel()
     levels = draw(st.lists(st.integers(0, n_levels - 1), min_size=count, max_size=count))
     means = torch.linspace(draw(st.floats(0, 2.0**100)), 0, n_levels, dtype=torch.float64).to(draw(value_types))
-    levels_type = torch.uint8 if bits <= 9 else torch.int16
-    return Fractional(
-        negative=negative, levels=torch.tensor(levels, dtype=levels_type), means=means, bits=bits, first=draw(firsts)
-    )
+    return fractional_of(negative, levels, means=means, bits=bits, first=draw(firsts))
+
+
+def fractional_of(negative: Tensor, levels: list[int], **fields) -> Fractional:
+    """The packet of signs and levels."""
+    bits = fields["bits"]
+    packed = pack_codes(torch.tensor(levels, dtype=torch.int32) | negative.int() << (bits - 1), bits)
+    return Fractional(packed=packed, count=len(levels), **fields)
+
+
+def quantized_of(codes: list[int], **fields) -> Quantized:
+    """The packet of codes."""
+    packed = pack_codes(torch.tensor(codes, dtype=torch.int32), fields["bits"])
+    return Quantized(packed=packed, count=len(codes), **fields)
+
+
+def levels_of(levels: list[int], **fields) -> Levels:
+    """The packet of signed levels."""
+    packed = pack_levels(torch.tensor(levels, dtype=torch.int32), fields["steps"])
+    return Levels(packed=packed, count=len(levels), **fields)
 
 
 @st.composite
@@ -186,10 +203,9 @@ def quantized_packets(draw) -> Quantized:
     n, dtype = len(lengths), draw(value_types)
     ends = draw(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=2 * n, max_size=2 * n))
     lows, highs = torch.tensor(ends, dtype=dtype).view(2, n).sort(0).values
-    return Quantized(
-        codes=torch.tensor(codes, dtype=torch.uint8), lows=lows, highs=highs, lengths=lengths, bits=bits,
-        entropy=draw(st.booleans()), first=draw(firsts),
-    )  # fmt: skip
+    return quantized_of(
+        codes, lows=lows, highs=highs, lengths=lengths, bits=bits, entropy=draw(st.booleans()), first=draw(firsts)
+    )
 
 
 @st.composite
@@ -198,9 +214,9 @@ def level_packets(draw) -> Levels:
     drawn = draw(st.lists(st.integers(-steps, steps), min_size=1, max_size=40))
     lengths = draw(block_lengths(len(drawn)))
     scales = draw(st.lists(st.floats(0, 2.0**100, width=32), min_size=len(lengths), max_size=len(lengths)))
-    return Levels(
-        levels=torch.tensor(drawn, dtype=torch.int16), scales=torch.tensor(scales, dtype=draw(value_types)),
-        lengths=lengths, steps=steps, entropy=draw(st.booleans()), first=draw(firsts),
+    return levels_of(
+        drawn, scales=torch.tensor(scales, dtype=draw(value_types)), lengths=lengths, steps=steps,
+        entropy=draw(st.booleans()), first=draw(firsts),
     )  # fmt: skip
 
 
@@ -243,14 +259,13 @@ heads = st.builds(
 )
 
 
-QUANTIZED = Quantized(
-    codes=torch.tensor([0, 5, 7, 1, 2, 7, 3], dtype=torch.uint8), lows=torch.tensor([-1.0, 0.0, -3.0]),
+QUANTIZED = quantized_of(
+    [0, 5, 7, 1, 2, 7, 3], lows=torch.tensor([-1.0, 0.0, -3.0]),
     highs=torch.tensor([2.5, 0.0, 4.0]), lengths=(3, 3, 1), bits=3, first=4,
 )  # fmt: skip
-LEVELS = Levels(
-    levels=torch.tensor([0, -1, 2, 1, 0, -2, 0], dtype=torch.int16), scales=torch.tensor([0.5, 2.0, 0.0]),
-    lengths=(3, 3, 1), steps=3, first=6,
-)  # fmt: skip
+LEVELS = levels_of(
+    [0, -1, 2, 1, 0, -2, 0], scales=torch.tensor([0.5, 2.0, 0.0]), lengths=(3, 3, 1), steps=3, first=6
+)
 
 
 def samples() -> dict[str, bytes]:
@@ -258,8 +273,7 @@ def samples() -> dict[str, bytes]:
     negative = torch.tensor([True, False, False, True, True, False, True, True, False, True, True])
     values = torch.tensor([1.5, -2.0, 0.0, 3.25, -0.0])
     scales = torch.tensor([0.5, 2.0, 0.0])
-    levels = torch.tensor([0, 1, 3, 2, 3], dtype=torch.uint8)
-    fractions = Fractional(negative=values < 0, levels=levels, means=torch.tensor([7, 3.5, 0, 0.7]), bits=3)
+    fractions = fractional_of(values < 0, [0, 1, 3, 2, 3], means=torch.tensor([7, 3.5, 0, 0.7]), bits=3)
     indices, places = torch.tensor([1, 4, 5, 9, 12]), torch.tensor([0, 2, 3, 4, 7])
     return {
         "skip": bytes_of(None),
@@ -287,9 +301,7 @@ def samples() -> dict[str, bytes]:
         "sparse fractions": bytes_of(Sparse(indices=indices, values=fractions, count=14, first=3)),
         "fractional": bytes_of(dataclasses.replace(fractions, first=2)),
         "fractional float64": bytes_of(dataclasses.replace(fractions, means=fractions.means.double())),
-        "one bit each": bytes_of(
-            Fractional(negative=negative, levels=torch.zeros(11, dtype=torch.uint8), means=scales[:1], bits=1, first=5)
-        ),
+        "one bit each": bytes_of(fractional_of(negative, [0] * 11, means=scales[:1], bits=1, first=5)),
         "quantized": bytes_of(QUANTIZED),
         "quantized by count": bytes_of(dataclasses.replace(QUANTIZED, entropy=True)),
         "quantized uneven": bytes_of(

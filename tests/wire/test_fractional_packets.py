@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from laconic.wire import HEAD_BYTES, Fractional, WireError, decode
+from laconic.wire import HEAD_BYTES, WireError, decode
 from laconic.wire.codec import most_body_bytes
-from packets import bytes_of, flipped, patched, resealed
+from packets import bytes_of, flipped, fractional_of, patched, resealed
 
 NEGATIVE = torch.tensor([True, False, False, True, False])
-LEVELS = torch.tensor([0, 1, 3, 2, 3], dtype=torch.uint8)
-PACKET = Fractional(negative=NEGATIVE, levels=LEVELS, means=torch.tensor([8, 4, 0, 0.5]), bits=3, first=258)
+LEVELS = [0, 1, 3, 2, 3]
+PACKET = fractional_of(NEGATIVE, LEVELS, means=torch.tensor([8, 4, 0, 0.5]), bits=3, first=258)
 
 
 def test_means_and_then_codes_with_the_sign_on_top_follow_the_fields():
@@ -22,7 +22,7 @@ def test_means_and_then_codes_with_the_sign_on_top_follow_the_fields():
 
 def test_a_fractional_packet_counts_its_bits_and_names_its_means():
     for dtype, width in ((torch.float32, 32), (torch.float64, 64)):
-        packet = Fractional(negative=NEGATIVE, levels=LEVELS, means=PACKET.means.to(dtype), bits=3)
+        packet = fractional_of(NEGATIVE, LEVELS, means=PACKET.means.to(dtype), bits=3)
         assert packet.paper_bits == 15
         assert packet.named_overheads == {"level means": 4 * width}
         assert packet.payload_bits == 15 + 4 * width
@@ -38,10 +38,7 @@ def test_a_fractional_packet_adds_its_dense_form_and_refuses_to_be_cut():
 
 
 def test_the_longest_table_of_means_about_one_coordinate_is_within_the_bound():
-    packet = Fractional(
-        negative=NEGATIVE[:1], levels=torch.tensor([32767], dtype=torch.int16),
-        means=torch.ones(1 << 15, dtype=torch.float64), bits=16,
-    )  # fmt: skip
+    packet = fractional_of(NEGATIVE[:1], [32767], means=torch.ones(1 << 15, dtype=torch.float64), bits=16)
     data = bytes_of(packet)
     assert len(data) - HEAD_BYTES == 12 + 8 * (1 << 15) + 2 <= most_body_bytes(1)
     assert torch.equal(decode(data, 1).packet.levels, packet.levels)
@@ -56,7 +53,7 @@ def test_a_width_outside_one_to_sixteen_is_refused(bits):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("wrong", [float("inf"), float("nan"), -float("inf"), -1e-30])
 def test_a_mean_that_is_negative_or_not_finite_is_refused(dtype, wrong):
-    packet = Fractional(negative=NEGATIVE, levels=LEVELS, means=torch.tensor([8, 4, wrong, 0.5]).to(dtype), bits=3)
+    packet = fractional_of(NEGATIVE, LEVELS, means=torch.tensor([8, 4, wrong, 0.5]).to(dtype), bits=3)
     assert packet.finite == (wrong == -1e-30)
     with pytest.raises(WireError, match="a mean is negative, inf or NaN"):
         decode(bytes_of(packet), 300)

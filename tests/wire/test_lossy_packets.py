@@ -6,9 +6,9 @@ import struct
 import pytest
 import torch
 
-from laconic.wire import HEAD_BYTES, KeptValues, Quantized, ShortFloats, WireError, decode
+from laconic.wire import HEAD_BYTES, KeptValues, ShortFloats, WireError, decode
 from laconic.wire.codec import most_body_bytes
-from packets import KEY, LEVELS, QUANTIZED, bytes_of, flipped, patched, resealed
+from packets import KEY, LEVELS, QUANTIZED, bytes_of, flipped, patched, quantized_of, resealed
 
 POWERS = ShortFloats(values=torch.tensor([1.0, -0.5, 0.0]), mantissa_bits=0, first=7)
 SHORT = ShortFloats(values=torch.tensor([1.5, -2.75]), mantissa_bits=2)
@@ -126,8 +126,7 @@ def test_knobs_are_finite_and_between_their_ends_whatever_these_are():
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         largest = torch.finfo(dtype).max
         lows, highs = torch.tensor([[-largest, largest, -largest], [largest] * 3], dtype=dtype)
-        codes = torch.arange(256).repeat(3).to(torch.uint8)
-        dense = Quantized(codes=codes, lows=lows, highs=highs, lengths=(256,) * 3, bits=8).dense()
+        dense = quantized_of([*range(256)] * 3, lows=lows, highs=highs, lengths=(256,) * 3, bits=8).dense()
         assert bool(torch.isfinite(dense).all())
         assert dense[[0, 255]].tolist() == [-largest, largest]
         assert bool((dense[:256].diff() > 0).all())
@@ -137,6 +136,5 @@ def test_knobs_are_finite_and_between_their_ends_whatever_these_are():
 def test_a_block_for_every_coordinate_is_within_the_bound():
     n = 100_000
     ends = torch.zeros(n, dtype=torch.float64)
-    codes = torch.zeros(n, dtype=torch.uint8)
-    packet = Quantized(codes=codes, lows=ends, highs=ends, lengths=(1,) * n, bits=8)
+    packet = quantized_of([0] * n, lows=ends, highs=ends, lengths=(1,) * n, bits=8)
     assert 17 * n < len(bytes_of(packet)) - HEAD_BYTES <= most_body_bytes(n)

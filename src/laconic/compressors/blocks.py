@@ -1,14 +1,12 @@
 """Compressors that treat a vector in blocks: the whole of it, its layers, or so many neighbours at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from laconic.compressors.compressor import Compressor
+from laconic.kernels.plain_quantized import per_block as per_block
 from laconic.knobs import knob
-from laconic.wire.blocks import uniform_lengths, uniform_size
+from laconic.wire.blocks import uniform_lengths
 
 
 def block_lengths(blocks: str, d: int, layers: Sequence[int]) -> tuple[int, ...]:
@@ -22,18 +20,6 @@ def block_lengths(blocks: str, d: int, layers: Sequence[int]) -> tuple[int, ...]
         assert sum(layers) == d, (sum(layers), d)
         return tuple(length for length in layers if length)
     return uniform_lengths(int(blocks), d)
-
-
-def per_block(values: Tensor, lengths: tuple[int, ...], measure: Callable[[Tensor], Tensor]) -> Tensor:
-    """What `measure` makes of every block of values (d,): (blocks,). It takes (rows, size) and returns (rows,)."""
-    size = uniform_size(lengths)
-    if not size:
-        return torch.cat([measure(block[None]) for block in torch.split(values, list(lengths))])
-    whole = values.numel() // size
-    parts = [values[: whole * size].view(whole, size)] if whole else []
-    if whole < len(lengths):
-        parts.append(values[whole * size :][None])
-    return torch.cat([measure(part) for part in parts])
 
 
 @dataclass(frozen=True, kw_only=True)

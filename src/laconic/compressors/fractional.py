@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.kernels import fractional_levels
+from laconic.kernels import fractional_codes
 from laconic.knobs import knob
 from laconic.wire import Fractional as FractionalPacket
 
@@ -21,8 +21,8 @@ _UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}  # of a mean
 def fractional(vector: Tensor, *, bits: int, first: int = 0) -> FractionalPacket:
     """Quantize `vector` (d,) to `bits` bits a value, 1 .. 16, its sign among them."""
     values = as_values(vector)
-    levels, means = fractional_levels(values, bits)
-    return FractionalPacket(negative=values < 0, levels=levels, means=means, bits=bits, first=first)
+    packed, means = fractional_codes(values, bits)
+    return FractionalPacket(packed=packed, count=values.numel(), means=means, bits=bits, first=first)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Fractional(Compressor):
         peak = magnitudes.max()
         if peak == 0:
             return 1.0
-        levels = fractional_levels(values, self.bits)[0].long()
+        levels = fractional(values, bits=self.bits).levels.long()
         sums = torch.zeros(1 << (self.bits - 1), dtype=torch.float64, device=values.device)
         sums.index_add_(0, levels, magnitudes / peak)
         counts = levels.bincount(minlength=len(sums))

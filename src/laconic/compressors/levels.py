@@ -3,40 +3,29 @@
 import torch
 from torch import Tensor
 
-from laconic.compressors.blocks import per_block
 from laconic.compressors.compressor import as_values
 from laconic.kernels import quantize_levels
-from laconic.kernels.plain_quantized import level_places, spread
+from laconic.kernels.plain_quantized import FRACTION_BITS, places, spread
 from laconic.wire import Levels
-
-
-def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """||v_b||_2 of each block, no smaller than its largest magnitude: (blocks,) of v's dtype, worked out in float64."""
-    return per_block(values, lengths, _row_norms)
-
-
-def peaks(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """max |v_b| of each block: (blocks,) of v's dtype."""
-    return per_block(values, lengths, lambda rows: rows.abs().amax(1))
 
 
 def levels(
     values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, *, entropy: bool, first: int, key: int
 ) -> Levels:
     """Values (d,) as multiples of scale / steps; scales: (blocks,)."""
-    drawn = quantize_levels(values, scales, lengths, steps, first, key)
-    return Levels(levels=drawn, scales=scales, lengths=lengths, steps=steps, entropy=entropy, first=first)
+    packed = quantize_levels(values, scales, lengths, steps, first, key)
+    return Levels(
+        packed=packed, count=values.numel(), scales=scales, lengths=lengths, steps=steps, entropy=entropy, first=first
+    )
 
 
 def level_variances(values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
     """(scale / steps)^2 f (1 - f) with f the fraction of |v| / (scale / steps): (d,) float64."""
-    fractions = level_places(as_values(values), scales, lengths, steps).frac()
-    return (spread(scales, lengths) / steps).square() * fractions * (1 - fractions)
+    return place_variances(as_values(values).abs(), torch.zeros_like(scales), scales, lengths, steps)
 
 
-def _row_norms(rows: Tensor) -> Tensor:
-    """(rows, size) -> (rows,); divided by the largest first, so that no square overflows or vanishes."""
-    largest = rows.double().abs().amax(1)
-    divisor = torch.where(largest > 0, largest, 1.0)
-    exact = largest * (rows.double() / divisor[:, None]).square().sum(1).sqrt()
-    return torch.maximum(exact, largest).to(rows.dtype).maximum(rows.abs().amax(1))
+def place_variances(values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int) -> Tensor:
+    """D^2 f (1 - f) with D from one code's value to the next and f how far an entry is on the way: (d,) float64."""
+    found = places(values, lows, highs, lengths, most).double() * 2.0**-FRACTION_BITS
+    step = (spread(highs, lengths).double() - spread(lows, lengths).double()) / most
+    return step.square() * found.frac() * (1 - found.frac())

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
-from laconic.compressors.levels import level_variances, levels, norms
+from laconic.compressors.levels import level_variances, levels
+from laconic.kernels import norms
+from laconic.kernels.plain_quantized import level_bits
 from laconic.knobs import knob
 from laconic.wire import Levels
-from laconic.wire.levels import level_bits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from laconic.compressors.blocks import BlockCompressor, per_block
+from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
-from laconic.compressors.levels import level_variances, levels, norms
-from laconic.kernels import quantize
-from laconic.kernels.plain_quantized import range_places, spread
+from laconic.compressors.levels import level_variances, levels, place_variances
+from laconic.kernels import norms, quantize, ranges
 from laconic.knobs import knob
 from laconic.wire import Levels
 from laconic.wire import Quantized as QuantizedPacket
@@ -55,8 +54,8 @@ class Quantized(BlockCompressor):
             return levels(values, scales, lengths, self._steps, entropy=self.entropy, first=first, key=key)
         lows, highs = ranges(values, lengths)
         return QuantizedPacket(
-            codes=quantize(values, lows, highs, lengths, self.bits, first, key), lows=lows, highs=highs,
-            lengths=lengths, bits=self.bits, entropy=self.entropy, first=first,
+            packed=quantize(values, lows, highs, lengths, self.bits, first, key), count=values.numel(), lows=lows,
+            highs=highs, lengths=lengths, bits=self.bits, entropy=self.entropy, first=first,
         )  # fmt: skip
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
@@ -68,16 +67,8 @@ class Quantized(BlockCompressor):
         lengths = self.lengths(values.numel(), layers)
         if self.scaling == "l2":
             return level_variances(values, norms(values, lengths), lengths, self._steps)
-        lows, highs = ranges(values, lengths)
-        fractions = range_places(values, lows, highs, lengths, self.bits).frac()
-        step = (spread(highs, lengths) - spread(lows, lengths)) / ((1 << self.bits) - 1)
-        return step.square() * fractions * (1 - fractions)
+        return place_variances(values, *ranges(values, lengths), lengths, (1 << self.bits) - 1)
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         norms_bits = 32 * len(self.lengths(d, layers)) if self.scaling == "l2" else 0  # the section does not count ends
         return float(self.bits * d + norms_bits)
-
-
-def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The least and the largest value of each block: two of (blocks,)."""
-    return per_block(values, lengths, lambda rows: rows.amin(1)), per_block(values, lengths, lambda rows: rows.amax(1))

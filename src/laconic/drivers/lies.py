@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from laconic.kernels import pack_codes, unpack_codes
 from laconic.kernels.plain_quantized import shortened
 from laconic.wire import (
     Dense,
@@ -20,6 +21,7 @@ from laconic.wire import (
     Sparse,
     VoteChange,
 )
+from laconic.wire.levels import pack_levels
 
 
 def multiplied(packet: Packet, factor: float) -> Packet:
@@ -37,15 +39,15 @@ def multiplied(packet: Packet, factor: float) -> Packet:
         case ScaledSigns():
             return replace(packet, negative=packet.negative ^ turned, scales=_times(packet.scales, size))
         case Fractional():
-            return replace(packet, negative=packet.negative ^ turned, means=_times(packet.means, size))
+            packed = _turned_over(packet.packed, packet.count, packet.bits, 1 << (packet.bits - 1), turned)
+            return replace(packet, packed=packed, means=_times(packet.means, size))
         case Levels():
-            levels = -packet.levels if turned else packet.levels
-            return replace(packet, levels=levels, scales=_times(packet.scales, size))
+            packed = pack_levels(-packet.levels, packet.steps) if turned else packet.packed
+            return replace(packet, packed=packed, scales=_times(packet.scales, size))
         case Quantized():
             lows, highs = _times(packet.lows, factor), _times(packet.highs, factor)
-            if not turned:
-                return replace(packet, lows=lows, highs=highs)
-            return replace(packet, codes=2**packet.bits - 1 - packet.codes, lows=highs, highs=lows)
+            packed = _turned_over(packet.packed, packet.count, packet.bits, (1 << packet.bits) - 1, turned)
+            return replace(packet, packed=packed, lows=highs if turned else lows, highs=lows if turned else highs)
         case ShortFloats():
             return replace(packet, values=shortened(_times(packet.values, factor), packet.mantissa_bits))
         case Dense() | KeptValues():
@@ -55,6 +57,11 @@ def multiplied(packet: Packet, factor: float) -> Packet:
     raise ValueError(
         f"faults: no link knows how to lie about packets of kind {packet.name!r}; take rescale and inverted_links out"
     )
+
+
+def _turned_over(packed: Tensor, count: int, bits: int, which: int, turned: bool) -> Tensor:  # noqa: FBT001
+    """Packed codes with the bits of `which` turned over in each of them, if they are to be."""
+    return pack_codes(unpack_codes(packed, count, bits) ^ which, bits) if turned else packed
 
 
 def _times(values: Tensor, factor: float) -> Tensor:

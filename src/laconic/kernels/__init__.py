@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from laconic.kernels import compiled
-from laconic.kernels.plain_fractional import level_dtype as level_dtype
 from laconic.kernels.plain_positions import Bytes, Codes, Numbers, Words
 
 _CPU = torch.device("cpu")
@@ -89,16 +88,26 @@ def pop_symbols(words: Words, top: int, k: int, starts: Numbers) -> tuple[Codes,
     return made
 
 
-def fractional_levels(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Levels of equal ratio for the magnitudes of `values`, 2**(bits-1) of them, and each level's mean magnitude.
+def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Packed codes of levels of equal ratio, and each level's mean magnitude; see plain_fractional, as for the two below.
 
-    values: (K,) float32 or float64, K >= 1; bits: 1 .. 16. Returns levels (K,), uint8 up to 9 bits and int16 above,
-    and means (2**(bits-1),) of values' type. The compiled and the plain version give the same bits.
+    values: (K,) float32 or float64, K >= 1; bits: 1 .. 16.
     """
     assert 1 <= bits <= 16, bits
     assert values.numel() >= 1
-    made: tuple[Tensor, Tensor] = _fastest("fractional", values.device).fractional_levels(values, bits)
+    made: tuple[Tensor, Tensor] = _fastest("fractional", values.device).fractional_codes(values, bits)
     return made
+
+
+def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Tensor:
+    """What packed codes stand for."""
+    made: Tensor = _fastest("fractional", packed.device).fractional_dense(packed, means, count, bits)
+    return made
+
+
+def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: Tensor) -> None:
+    """The same, added to `total`."""
+    _fastest("fractional", packed.device).add_fractional(packed, means, count, bits, total)
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
@@ -119,31 +128,67 @@ def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
 def quantize(
     values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, first: int, key: int
 ) -> Tensor:
-    """Codes of values between the ends of their blocks, drawn at random; see plain_quantized, as for the three below.
+    """Packed codes of values between the ends of their blocks, drawn at random; see plain_quantized, as for all below.
 
-    The compiled and the plain version give the same bits.
+    The compiled and the plain versions give the same bits, but for `norms`.
     """
     made: Tensor = _fastest("quantized", values.device).quantize(values, lows, highs, lengths, bits, first, key)
     return made
 
 
-def dequantize(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
-    """The knobs that codes stand for."""
-    made: Tensor = _fastest("quantized", codes.device).dequantize(codes, lows, highs, lengths, bits)
+def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
+    """The knobs that packed codes stand for."""
+    made: Tensor = _fastest("quantized", packed.device).dequantize(packed, lows, highs, lengths, bits)
     return made
+
+
+def add_dequantized(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, total: Tensor
+) -> None:
+    """The same, added to `total`."""
+    _fastest("quantized", packed.device).add_dequantized(packed, lows, highs, lengths, bits, total)
 
 
 def quantize_levels(
     values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
 ) -> Tensor:
-    """Signed levels of values, drawn at random."""
+    """Packed signed levels of values, drawn at random."""
     made: Tensor = _fastest("quantized", values.device).quantize_levels(values, scales, lengths, steps, first, key)
     return made
 
 
-def levels_dense(levels: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
-    """The parts of a scale that levels stand for."""
-    made: Tensor = _fastest("quantized", levels.device).levels_dense(levels, scales, lengths, steps)
+def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
+    """The parts of a scale that packed levels stand for."""
+    made: Tensor = _fastest("quantized", packed.device).levels_dense(packed, scales, lengths, steps)
+    return made
+
+
+def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
+    """The same, added to `total`."""
+    _fastest("quantized", packed.device).add_levels(packed, scales, lengths, steps, total)
+
+
+def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
+    """Whether packed levels are within their range, and no zero has a minus sign."""
+    made: bool = _fastest("quantized", packed.device).levels_allowed(packed, count, steps)
+    return made
+
+
+def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The least and the largest value of each block."""
+    made: tuple[Tensor, Tensor] = _fastest("quantized", values.device).ranges(values, lengths)
+    return made
+
+
+def peaks(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """The largest magnitude of each block."""
+    made: Tensor = _fastest("quantized", values.device).peaks(values, lengths)
+    return made
+
+
+def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """The L2 norm of each block."""
+    made: Tensor = _fastest("quantized", values.device).norms(values, lengths)
     return made
 
 

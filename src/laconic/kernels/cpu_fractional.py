@@ -1,177 +1,234 @@
-"""The fractional quantizer in machine code, one thread: one reading for the range, one for levels and means.
+"""The fractional quantizer in machine code: one reading for the range, one for levels, means and packed codes.
 
-Bit for bit what `plain_fractional` gives: the same bounds, the same order of additions.
+The codes are those of `plain_fractional` to the bit. Means are added up in the values' own type within a tile, in
+`_LANES` chains, and in float64 from tile to tile.
 """
 
 from typing import Any
 
 import numpy as np
 import torch
-from numba import float64, uint8, uint32, uint64
+from numba import float64, int64, uint8, uint16, uint32
 from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.compiled import kernel
-from laconic.kernels.plain_fractional import LANES, level_bounds, level_dtype
+from laconic.kernels.cpu_codes import TILE, pack_tile, unpack_tile
+from laconic.kernels.plain_fractional import level_bounds
+from laconic.kernels.threads import CHUNK, in_chunks
 
 Array = NDArray[Any]
 
-_TILE = 1024  # entries at a time, so that what is read twice is near; a multiple of LANES
 _FEW = 8  # up to so many levels a magnitude is compared with every bound, above there is a search
-_COUNTABLE = 128  # entries whose levels' counts fit the eight bytes of a word
+_LANES = 32
 
 
-def fractional_levels(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """(K,) -> levels (K,) uint8, or int16 above 9 bits, and means (2**(bits-1),) of values' type."""
+def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """See plain_fractional."""
     n_levels = 1 << (bits - 1)
     floats = values.detach().contiguous().numpy()
-    largest, smallest = _range(floats)
-    bounds = level_bounds(largest, smallest, bits, values.dtype).numpy()
-    levels = torch.empty(len(values), dtype=level_dtype(bits))
-    sums = np.zeros((n_levels, LANES))
-    counts = np.zeros(n_levels, np.int64)
+    bounds = level_bounds(*_range(floats), bits, values.dtype).numpy()
+    packed = torch.empty((bits * floats.size + 7) // 8, dtype=torch.uint8)
+    out = packed.numpy()
     if n_levels <= _FEW:
         filled = np.full(_FEW, -1, bounds.dtype)  # nothing is below -1
         filled[: len(bounds)] = bounds
-        _compare(floats, filled, levels.numpy(), sums, counts)
+        n_chunks = -(-floats.size // CHUNK)  # each adds up on its own, whoever does it
+        chunk_sums, chunk_counts = np.zeros((n_chunks, _FEW)), np.zeros((n_chunks, _FEW), np.int64)
+        in_chunks(
+            floats.size,
+            lambda start, stop: _compare(floats, filled, bits, out, chunk_sums, chunk_counts, start, stop),
+        )
+        sums, counts = chunk_sums.sum(0)[:n_levels], chunk_counts.sum(0)[:n_levels]
     else:
-        _search(floats, bounds, levels.numpy(), sums, counts)
-    total = np.zeros(n_levels)
-    for lane in range(LANES):
-        total += sums[:, lane]
-    return levels, torch.from_numpy(total / np.maximum(counts, 1)).to(values.dtype)
+        sums, counts = np.zeros(n_levels), np.zeros(n_levels, np.int64)
+        codes = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
+        _search(floats, bounds, bits, codes, out, sums, counts)
+    return packed, torch.from_numpy(sums / np.maximum(counts, 1)).to(values.dtype)
+
+
+def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Tensor:
+    """See plain_fractional."""
+    dtype = torch.promote_types(means.dtype, torch.float32)  # numpy has no bfloat16
+    dense = torch.empty(count, dtype=dtype)
+    _write(packed, means.to(dtype), bits, dense, add=False)
+    return dense.to(means.dtype)
+
+
+def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: Tensor) -> None:
+    """See plain_fractional."""
+    floats = (torch.float32, torch.float64)
+    if means.dtype in floats and total.dtype in floats and total.is_contiguous():
+        _write(packed, means, bits, total, add=True)
+    else:
+        total.add_(fractional_dense(packed, means, count, bits))
+
+
+def _write(packed: Tensor, means: Tensor, bits: int, total: Tensor, *, add: bool) -> None:
+    data, out = packed.contiguous().numpy(), total.numpy()
+    table = torch.cat([means, -means]).numpy()  # a code's highest bit is its sign
+
+    def run(start: int, stop: int) -> None:
+        codes = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
+        _look_up(data, table, bits, codes, out, start, stop, add)
+
+    in_chunks(total.numel(), run)
 
 
 def _range(floats: Array) -> tuple[float, float]:
     """The largest and the smallest magnitude that is not zero; 0 and 0 where all are. NaN counts as the largest."""
     integer = np.int32 if floats.dtype == np.float32 else np.int64
-    largest, less_one = _key_range(floats.view(integer), integer(np.iinfo(integer).max))
+    keys, mask = floats.view(integer), integer(np.iinfo(integer).max)
+    ends = np.empty((-(-floats.size // CHUNK), 2), integer)
+    in_chunks(floats.size, lambda start, stop: _key_ranges(keys, mask, ends, start, stop))
+    largest, less_one = ends[:, 0].max(), ends[:, 1].min()
     if largest == 0:
         return 0.0, 0.0
-    ends = np.array([largest, less_one + 1], integer).view(floats.dtype)
-    return float(ends[0]), float(ends[1])
+    found = np.array([largest, less_one + 1], integer).view(floats.dtype)
+    return float(found[0]), float(found[1])
 
 
 @kernel
-def _key_range(keys: Array, mask: Any) -> tuple[int, int]:  # noqa: ANN401 - a scalar of keys' type
-    """The largest magnitude as an integer, and the smallest one above 0, less 1 (which makes 0 the largest)."""
-    largest = keys[0] & mask
-    smallest = mask
-    for i in range(keys.size):
-        key = keys[i] & mask
-        largest = max(largest, key)
-        smallest = min(smallest, (key - 1) & mask)
-    return largest, smallest
+def _key_ranges(keys: Array, mask: Any, ends: Array, start: int, stop: int) -> None:  # noqa: ANN401 - numba's scalars
+    """Of each chunk the largest magnitude as an integer, and the smallest above 0, less 1 (0 becomes the largest)."""
+    for chunk in range(start, stop, CHUNK):
+        part = keys[chunk : min(chunk + CHUNK, stop)]
+        largest, smallest = mask - mask, mask
+        for i in range(part.size):
+            key = part[i] & mask
+            largest = max(largest, key)
+            smallest = min(smallest, (key - 1) & mask)
+        ends[chunk // CHUNK, 0] = largest
+        ends[chunk // CHUNK, 1] = smallest
 
 
 @kernel
-def _add(tile: Array, levels: Array, sums: Array) -> None:
-    """Each level's magnitudes, entry i in lane i mod LANES."""
-    flat = sums.ravel()
-    whole = tile.size // LANES * LANES
-    for i in range(0, whole, LANES):
-        here = tile[i : i + LANES]
-        at = levels[i : i + LANES]
-        for lane in range(LANES):
-            flat[uint64(at[lane]) * uint64(LANES) + uint64(lane)] += float64(abs(here[lane]))
-    for i in range(whole, tile.size):
-        sums[levels[i], i - whole] += abs(tile[i])
+def _compare(
+    values: Array, bounds: Array, bits: int, packed: Array, sums: Array, counts: Array, start: int, stop: int
+) -> None:
+    """Codes, and each chunk's sums and counts (chunks, 8), by comparing with all eight bounds."""
+    levels = np.zeros(TILE, np.uint32)
+    codes = np.zeros(TILE, np.uint8)
+    lanes = np.zeros((_FEW, _LANES), values.dtype)
+    tallies = np.zeros((_FEW, _LANES), np.uint8)
+    for tile in range(start, stop, TILE):
+        end = min(tile + TILE, stop)
+        part = values[tile:end]
+        _levels(part, bounds, uint32(1 << (bits - 1)), levels, codes)
+        codes[part.size :] = 0
+        levels[part.size :] = _FEW
+        _tally(part, levels, lanes, tallies)
+        chunk = tile // CHUNK
+        for level in range(_FEW):
+            total, count = 0.0, 0
+            for lane in range(_LANES):
+                total += float64(lanes[level, lane])
+                count += int64(tallies[level, lane])
+            sums[chunk, level] += total
+            counts[chunk, level] += count
+        pack_tile(codes, bits, packed[tile * bits // 8 : (end * bits + 7) // 8])
 
 
 @kernel
-def _compare(values: Array, bounds: Array, levels: Array, sums: Array, counts: Array) -> None:
-    """Levels by comparing with all eight bounds. Loops over one type each, which become vector instructions."""
+def _levels(part: Array, bounds: Array, minus: Any, levels: Array, codes: Array) -> None:  # noqa: ANN401
     b0, b1, b2, b3, b4, b5, b6, b7 = bounds
-    room = np.empty(_TILE, np.uint32)
-    for start in range(0, values.size, _TILE):
-        tile = values[start : start + _TILE]
-        here = levels[start : start + _TILE]
-        wide = room[: tile.size]
-        for i in range(tile.size):
-            m = abs(tile[i])
-            low = uint32(m <= b0) + uint32(m <= b1) + uint32(m <= b2) + uint32(m <= b3)
-            wide[i] = low + uint32(m <= b4) + uint32(m <= b5) + uint32(m <= b6) + uint32(m <= b7)
-        for i in range(tile.size):
-            here[i] = uint8(wide[i])
-        _add(tile, wide, sums)
-        for part in range(0, tile.size, _COUNTABLE):
-            _count(wide[part : part + _COUNTABLE], counts)
+    for i in range(part.size):
+        m = abs(part[i])
+        low = uint32(m <= b0) + uint32(m <= b1) + uint32(m <= b2) + uint32(m <= b3)
+        level = uint32(low + uint32(m <= b4) + uint32(m <= b5) + uint32(m <= b6) + uint32(m <= b7))
+        levels[i] = level
+        codes[i] = uint8(level | (minus if part[i] < -b7 * 0 else uint32(0)))
 
 
 @kernel
-def _count(levels: Array, counts: Array) -> None:
-    """How often each of up to eight levels is there: level l is counted in byte l of a word."""
-    word = uint64(0)
-    for i in range(levels.size):
-        word += uint64(1) << (uint64(levels[i]) * uint64(8))
-    for level in range(counts.size):
-        counts[level] += np.int64(word >> uint64(8 * level) & uint64(255))
+def _tally(part: Array, levels: Array, lanes: Array, tallies: Array) -> None:
+    """A tile's sums and counts of each level, entry i in lane i mod _LANES."""
+    lanes[:] = 0
+    tallies[:] = 0
+    whole = part.size // _LANES * _LANES
+    flat, counted = lanes.ravel(), tallies.ravel()
+    for at in range(0, whole, _LANES):
+        here, level = part[at : at + _LANES], levels[at : at + _LANES]
+        for lane in range(_LANES):
+            place = level[lane] * uint32(_LANES) + uint32(lane)
+            flat[place] += abs(here[lane])
+            counted[place] += uint8(1)
+    for i in range(whole, part.size):
+        lanes[levels[i], i - whole] += abs(part[i])
+        tallies[levels[i], i - whole] += uint8(1)
 
 
 @kernel
-def _search(values: Array, bounds: Array, levels: Array, sums: Array, counts: Array) -> None:
-    """Levels by halving, a whole tile at each step: there is one bound less than a power of two."""
-    room = np.empty(_TILE, np.uint32)
-    for start in range(0, values.size, _TILE):
-        tile = values[start : start + _TILE]
-        here = levels[start : start + _TILE]
-        wide = room[: tile.size]
-        wide[:] = 0
+def _search(
+    values: Array, bounds: Array, bits: int, codes: Array, packed: Array, sums: Array, counts: Array
+) -> None:
+    """Codes by halving, a whole tile at each step: there is one bound less than a power of two."""
+    levels = np.empty(TILE, np.uint32)
+    minus = uint32(1 << (bits - 1))
+    for start in range(0, values.size, TILE):
+        tile = values[start : start + TILE]
+        levels[:] = 0
         step = uint32((bounds.size + 1) // 2)
         while step > uint32(0):
             for i in range(tile.size):
-                further = uint32(wide[i] + step)
-                wide[i] = further if bounds[further - uint32(1)] >= abs(tile[i]) else wide[i]
+                further = uint32(levels[i] + step)
+                levels[i] = further if bounds[further - uint32(1)] >= abs(tile[i]) else levels[i]
             step = uint32(step >> uint32(1))
         for i in range(tile.size):
-            here[i] = wide[i]
-            counts[wide[i]] += 1
-        _add(tile, wide, sums)
+            codes[i] = uint16(levels[i] | (minus if tile[i] < 0 else uint32(0)))
+            counts[levels[i]] += 1
+            sums[levels[i]] += float64(abs(tile[i]))
+        codes[tile.size :] = 0
+        pack_tile(codes, bits, packed[start * bits // 8 : ((start + tile.size) * bits + 7) // 8])
+
+
+@kernel
+def _look_up(
+    packed: Array, table: Array, bits: int, codes: Array, total: Array, start: int, stop: int, add: bool  # noqa: FBT001
+) -> None:
+    for tile in range(start, stop, TILE):
+        end = min(tile + TILE, stop)
+        unpack_tile(packed[tile * bits // 8 : (end * bits + 7) // 8], bits, codes)
+        out = total[tile:end]
+        if add:
+            for i in range(out.size):
+                out[i] += table[codes[i]]
+        else:
+            for i in range(out.size):
+                out[i] = table[codes[i]]
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
-    """(K,) int32 below 2**bits -> (ceil(bits K / 8),) uint8: `bits` bits each, lowest first, from the lowest up."""
+    """See plain_fractional."""
     packed = torch.empty((bits * len(codes) + 7) // 8, dtype=torch.uint8)
-    _pack(codes.contiguous().numpy(), bits, packed.numpy())
+    room = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
+    _pack(codes.contiguous().numpy(), bits, room, packed.numpy())
     return packed
 
 
 def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
-    """The inverse of `pack_codes`: (ceil(bits k / 8),) uint8 -> (k,) int32."""
+    """See plain_fractional."""
     assert len(packed) == (bits * k + 7) // 8, (len(packed), k, bits)
     codes = torch.empty(k, dtype=torch.int32)
-    _unpack(packed.contiguous().numpy(), bits, codes.numpy())
+    room = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
+    _unpack(packed.contiguous().numpy(), bits, room, codes.numpy())
     return codes
 
 
 @kernel
-def _pack(codes: NDArray[np.int32], bits: int, packed: NDArray[np.uint8]) -> None:
-    pending = uint64(0)
-    n_pending = uint64(0)
-    at = 0
-    for i in range(codes.size):
-        pending |= uint64(codes[i]) << n_pending
-        n_pending += uint64(bits)
-        while n_pending >= uint64(8):
-            packed[at] = uint8(pending)
-            at += 1
-            pending >>= uint64(8)
-            n_pending -= uint64(8)
-    if n_pending > uint64(0):
-        packed[at] = uint8(pending)
+def _pack(codes: Array, bits: int, room: Array, packed: Array) -> None:
+    for tile in range(0, codes.size, TILE):
+        part = codes[tile : tile + TILE]
+        for i in range(part.size):
+            room[i] = part[i]
+        room[part.size :] = 0
+        pack_tile(room, bits, packed[tile * bits // 8 : ((tile + part.size) * bits + 7) // 8])
 
 
 @kernel
-def _unpack(packed: NDArray[np.uint8], bits: int, codes: NDArray[np.int32]) -> None:
-    pending = uint64(0)
-    n_pending = uint64(0)
-    at = 0
-    below = (uint64(1) << uint64(bits)) - uint64(1)
-    for i in range(codes.size):
-        while n_pending < uint64(bits):
-            pending |= uint64(packed[at]) << n_pending
-            at += 1
-            n_pending += uint64(8)
-        codes[i] = np.int32(pending & below)
-        pending >>= uint64(bits)
-        n_pending -= uint64(bits)
+def _unpack(packed: Array, bits: int, room: Array, codes: Array) -> None:
+    for tile in range(0, codes.size, TILE):
+        part = codes[tile : tile + TILE]
+        unpack_tile(packed[tile * bits // 8 : ((tile + part.size) * bits + 7) // 8], bits, room)
+        for i in range(part.size):
+            part[i] = room[i]

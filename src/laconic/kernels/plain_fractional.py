@@ -10,14 +10,6 @@ import math
 import torch
 from torch import Tensor
 
-LANES = 8  # entry i is added up in sequence i mod 8: eight short chains of additions instead of one long one
-
-
-def level_dtype(bits: int) -> torch.dtype:
-    """The type of level numbers: uint8 while it holds 2**(bits-1) of them, int16 above."""
-    return torch.uint8 if bits <= 9 else torch.int16
-
-
 def level_bounds(largest: float, smallest: float, bits: int, dtype: torch.dtype) -> Tensor:
     """Where the levels end: (2**(bits-1) - 1,) of dtype, descending; m is in level l if l of the bounds are >= m.
 
@@ -37,11 +29,12 @@ def level_bounds(largest: float, smallest: float, bits: int, dtype: torch.dtype)
     return torch.where(bounds > exact, torch.nextafter(bounds, torch.zeros_like(bounds)), bounds)
 
 
-def fractional_levels(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """(K,) -> levels (K,) uint8, or int16 above 9 bits, and means (2**(bits-1),) of values' type; see `level_bounds`.
+def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """(K,) -> packed codes (ceil(bits K / 8),) uint8 and means (2**(bits-1),) of values' type; see `level_bounds`.
 
-    Level 0 has the largest magnitudes; zeros are in the last one. A level's mean is its magnitudes', added up in
-    float64 in `LANES` interleaved sequences (on a GPU in any order); 0 for an empty level.
+    A code's lowest bits are the level, its highest one is set for a value below zero. Level 0 has the largest
+    magnitudes; zeros are in the last one. A level's mean is its magnitudes', added up in float64 here, and 0 for an
+    empty level. Other versions add in another order: means agree to 2**-20 (float64: 2**-40), and codes to the bit.
     """
     magnitudes = values.abs()
     n_levels = 1 << (bits - 1)
@@ -49,11 +42,22 @@ def fractional_levels(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     largest, smallest = (float(nonzero.max()), float(nonzero.min())) if len(nonzero) else (0.0, 0.0)
     bounds = level_bounds(largest, smallest, bits, values.dtype).to(values.device)
     levels = n_levels - 1 - torch.searchsorted(bounds.flip(0), magnitudes)
-    sums = torch.zeros(n_levels, dtype=torch.float64, device=values.device)
-    for lane in range(LANES):
-        sums += torch.bincount(levels[lane::LANES], magnitudes[lane::LANES].double(), n_levels)
+    sums = torch.bincount(levels, magnitudes.double(), n_levels)
     counts = torch.bincount(levels, minlength=n_levels)
-    return levels.to(level_dtype(bits)), (sums / counts.clamp(min=1)).to(values.dtype)
+    codes = levels.int() | (values < 0).int() << (bits - 1)
+    return pack_codes(codes, bits), (sums / counts.clamp(min=1)).to(values.dtype)
+
+
+def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Tensor:
+    """Packed codes -> plus or minus the means of their levels: (count,) of means' type."""
+    codes = unpack_codes(packed, count, bits)
+    magnitudes = means.index_select(0, codes & ((1 << (bits - 1)) - 1))
+    return torch.where(codes >> (bits - 1) > 0, -magnitudes, magnitudes)
+
+
+def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: Tensor) -> None:
+    """total (count,), of any float type, += `fractional_dense`."""
+    total.add_(fractional_dense(packed, means, count, bits))
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:

@@ -82,7 +82,7 @@ def encode(frame: Frame) -> Tensor:
 def decode(data: Tensor | bytes, most: int) -> Frame:
     """Read one frame. `most` is the receiver's vector length; nothing longer is believed.
 
-    A decoded dense packet's values are a view of `data`. Raises WireError.
+    A decoded packet's dense values and packed codes are views of `data`. Raises WireError.
     """
     if isinstance(data, bytes):
         data = _byte_view(data) if data else torch.empty(0, dtype=torch.uint8)

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from laconic.kernels import level_dtype, pack_codes, unpack_codes
+from laconic.kernels import add_fractional, fractional_dense, unpack_codes
 from laconic.wire.head import VALUE_BITS, WireError
 from laconic.wire.packet import Packet, Piece, check_length, check_padding, check_range
 
@@ -18,19 +18,25 @@ MOST_LEVELS = 1 << (MOST_BITS - 1)
 
 @dataclass(frozen=True, kw_only=True)
 class Fractional(Packet):
-    """negative: (count,) bool; levels: (count,) uint8 up to 9 bits, int16 above; means: (2**(bits-1),) >= 0."""
+    """packed: `bits` bits a code, its level lowest and its sign highest; means: (2**(bits-1),) >= 0, of the levels."""
 
     kind: ClassVar[int] = 9
     name: ClassVar[str] = "fractional"
-    negative: Tensor
-    levels: Tensor
+    packed: Tensor  # (ceil(bits count / 8),) uint8
+    count: int
     means: Tensor
     bits: int  # of one value, its sign among them
     first: int = 0
 
     @property
-    def count(self) -> int:  # type: ignore[override]
-        return self.levels.numel()
+    def negative(self) -> Tensor:
+        """(count,) bool: what is below zero."""
+        return unpack_codes(self.packed, self.count, self.bits) >= 1 << (self.bits - 1)
+
+    @property
+    def levels(self) -> Tensor:
+        """(count,) int32 below 2**(bits-1); 0 has the largest magnitudes."""
+        return unpack_codes(self.packed, self.count, self.bits) & ((1 << (self.bits - 1)) - 1)
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
@@ -53,16 +59,16 @@ class Fractional(Packet):
         return bool(torch.isfinite(self.means).all())
 
     def dense(self) -> Tensor:
-        magnitudes = self.means.index_select(0, self.levels.int())
-        return torch.where(self.negative, -magnitudes, magnitudes)
+        return fractional_dense(self.packed, self.means, self.count, self.bits)
+
+    def add_to(self, total: Tensor) -> None:
+        add_fractional(self.packed, self.means, self.count, self.bits, total)
 
     def part(self, first: int, stop: int) -> Self:
         raise AssertionError("a fractional packet is cut only by methods that do not claim to be separable")
 
     def body(self) -> list[Piece]:
-        codes = self.levels.int() + (self.negative.int() << (self.bits - 1))
-        fields = _FIELDS.pack(self.first, self.count, self.bits)
-        return [fields, self.means.contiguous(), pack_codes(codes, self.bits)]
+        return [_FIELDS.pack(self.first, self.count, self.bits), self.means.contiguous(), self.packed]
 
     @classmethod
     def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
@@ -80,6 +86,4 @@ class Fractional(Packet):
         if not bool((torch.isfinite(means) & (means >= 0)).all()):
             raise WireError("fractional: a mean is negative, inf or NaN")
         check_padding(int(body[-1]), bits * count)
-        codes = unpack_codes(rest[mean_bytes:], count, bits)
-        levels = (codes & (n_levels - 1)).to(level_dtype(bits))
-        return cls(negative=codes >= n_levels, levels=levels, means=means, bits=bits, first=first)
+        return cls(packed=rest[mean_bytes:], count=count, means=means, bits=bits, first=first)

@@ -8,31 +8,29 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from laconic.kernels import levels_dense
+from laconic.kernels import add_levels, levels_allowed, levels_dense, pack_codes, unpack_codes
+from laconic.kernels.plain_quantized import level_bits
 from laconic.wire.blocks import FIELDS_BYTES, read_block_fields, read_lengths, write_blocks
 from laconic.wire.head import VALUE_BITS, WireError
 from laconic.wire.packet import Packet, Piece, check_range
-from laconic.wire.symbol_codes import SYMBOL_CODES, decode_symbols, encode_symbols, pack_symbols, unpack_symbols
+from laconic.wire.symbol_codes import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols
 
 _FIELDS = struct.Struct("<IIHBB")
 MOST_STEPS = 255
 
 
-def level_bits(steps: int) -> int:
-    """The bits of one coordinate in the code "packed": a sign, and a level of 0 .. steps."""
-    return 1 + steps.bit_length()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Levels(Packet):
-    """levels: (count,) int16 in -steps .. steps; scales: (blocks,) >= 0; lengths: block sizes, adding up to count.
+    """packed: level_bits(steps) bits a level -steps .. steps; scales: (blocks,) >= 0; lengths: block sizes.
 
-    Level i stands for scale * i / steps. entropy: levels take bits by how often each is there.
+    Lengths add up to count. A level's lowest bits are its magnitude, and its highest one is set below zero. Level i
+    stands for scale * i / steps. entropy: levels take bits by how often each is there.
     """
 
     kind: ClassVar[int] = 11
     name: ClassVar[str] = "levels"
-    levels: Tensor
+    packed: Tensor  # (ceil(level_bits count / 8),) uint8
+    count: int
     scales: Tensor
     lengths: tuple[int, ...]
     steps: int
@@ -43,14 +41,16 @@ class Levels(Packet):
     def stream(self) -> tuple[Tensor, int]:
         """The levels' bytes (n,) uint8 and their payload bits."""
         if self.entropy:
-            return encode_symbols(self.levels.int() + self.steps, 2 * self.steps + 1)
-        bits = level_bits(self.steps)
-        codes = self.levels.int().abs() + ((self.levels < 0).int() << (bits - 1))
-        return pack_symbols(codes, bits), bits * self.count
+            return encode_symbols(self.levels + self.steps, 2 * self.steps + 1)
+        return self.packed, self._packed_bits
 
     @property
-    def count(self) -> int:  # type: ignore[override]
-        return self.levels.numel()
+    def levels(self) -> Tensor:
+        """(count,) int32 in -steps .. steps."""
+        bits = level_bits(self.steps)
+        codes = unpack_codes(self.packed, self.count, bits)
+        top = 1 << (bits - 1)
+        return torch.where(codes >= top, top - codes, codes)
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
@@ -80,7 +80,10 @@ class Levels(Packet):
         return bool(torch.isfinite(self.scales).all())
 
     def dense(self) -> Tensor:
-        return levels_dense(self.levels, self.scales, self.lengths, self.steps)
+        return levels_dense(self.packed, self.scales, self.lengths, self.steps)
+
+    def add_to(self, total: Tensor) -> None:
+        add_levels(self.packed, self.scales, self.lengths, self.steps, total)
 
     def part(self, first: int, stop: int) -> Self:
         raise AssertionError("a packet of levels is cut only by methods that do not claim to be separable")
@@ -111,20 +114,21 @@ class Levels(Packet):
         data = rest[table_bytes + scale_bytes :]
         if code:
             symbols, n_bits = decode_symbols(data, count, 2 * steps + 1, cls.name)
-            levels = (symbols - steps).to(torch.int16)
+            packed = pack_levels(symbols - steps, steps)
         else:
-            levels, n_bits = _unpacked(data, count, steps), level_bits(steps) * count
-        packet = cls(levels=levels, scales=scales, lengths=lengths, steps=steps, entropy=bool(code), first=first)
+            n_bits = level_bits(steps) * count
+            check_packed(data, count, level_bits(steps), cls.name)
+            if not levels_allowed(data, count, steps):
+                raise WireError(f"levels: a level above {steps}, or a zero with a minus sign")
+            packed = data
+        packet = cls(
+            packed=packed, count=count, scales=scales, lengths=lengths, steps=steps, entropy=bool(code), first=first
+        )
         packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
         return packet
 
 
-def _unpacked(data: Tensor, count: int, steps: int) -> Tensor:
-    """Signed levels (count,) int16 from codes with the sign on top. Raises WireError."""
+def pack_levels(levels: Tensor, steps: int) -> Tensor:
+    """Signed levels (count,) int32 in -steps .. steps, packed as `Levels` wants them."""
     bits = level_bits(steps)
-    codes = unpack_symbols(data, count, bits, Levels.name)
-    top = 1 << (bits - 1)
-    magnitudes = codes & (top - 1)
-    if bool(((magnitudes > steps) | (codes == top)).any()):
-        raise WireError(f"levels: a level above {steps}, or a zero with a minus sign")
-    return torch.where(codes >= top, -magnitudes, magnitudes).to(torch.int16)
+    return pack_codes(levels.abs() + ((levels < 0).int() << (bits - 1)), bits)

@@ -8,11 +8,11 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from laconic.kernels import dequantize
+from laconic.kernels import add_dequantized, dequantize, pack_codes, unpack_codes
 from laconic.wire.blocks import FIELDS_BYTES, read_block_fields, read_lengths, write_blocks
 from laconic.wire.head import VALUE_BITS, WireError
 from laconic.wire.packet import Packet, Piece, check_range
-from laconic.wire.symbol_codes import SYMBOL_CODES, decode_symbols, encode_symbols, pack_symbols, unpack_symbols
+from laconic.wire.symbol_codes import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols
 
 _FIELDS = struct.Struct("<IIBBH")
 MOST_BITS = 8
@@ -20,14 +20,15 @@ MOST_BITS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized(Packet):
-    """codes: (count,) uint8 below 2**bits; lows <= highs: (blocks,); lengths: block sizes, adding up to count.
+    """packed: `bits` bits a code, without gaps; lows <= highs: (blocks,); lengths: block sizes, adding up to count.
 
     Code i stands for low + i * (high - low) / (2**bits - 1). entropy: codes take bits by how often each is there.
     """
 
     kind: ClassVar[int] = 10
     name: ClassVar[str] = "quantized"
-    codes: Tensor
+    packed: Tensor  # (ceil(bits count / 8),) uint8
+    count: int
     lows: Tensor
     highs: Tensor
     lengths: tuple[int, ...]
@@ -39,12 +40,13 @@ class Quantized(Packet):
     def stream(self) -> tuple[Tensor, int]:
         """The codes' bytes (n,) uint8 and their payload bits."""
         if self.entropy:
-            return encode_symbols(self.codes.int(), 1 << self.bits)
-        return pack_symbols(self.codes, self.bits), self.bits * self.count
+            return encode_symbols(self.codes, 1 << self.bits)
+        return self.packed, self.bits * self.count
 
     @property
-    def count(self) -> int:  # type: ignore[override]
-        return self.codes.numel()
+    def codes(self) -> Tensor:
+        """(count,) int32 below 2**bits."""
+        return unpack_codes(self.packed, self.count, self.bits)
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
@@ -73,7 +75,10 @@ class Quantized(Packet):
         return bool(torch.isfinite(self.lows).all() and torch.isfinite(self.highs).all())
 
     def dense(self) -> Tensor:
-        return dequantize(self.codes, self.lows, self.highs, self.lengths, self.bits)
+        return dequantize(self.packed, self.lows, self.highs, self.lengths, self.bits)
+
+    def add_to(self, total: Tensor) -> None:
+        add_dequantized(self.packed, self.lows, self.highs, self.lengths, self.bits, total)
 
     def part(self, first: int, stop: int) -> Self:
         raise AssertionError("a quantized packet is cut only by methods that do not claim to be separable")
@@ -105,10 +110,12 @@ class Quantized(Packet):
         data = rest[table_bytes + ends_bytes :]
         if code:
             codes, n_bits = decode_symbols(data, count, 1 << bits, cls.name)
+            packed = pack_codes(codes, bits)
         else:
-            codes, n_bits = unpack_symbols(data, count, bits, cls.name), bits * count
+            check_packed(data, count, bits, cls.name)
+            packed, n_bits = data, bits * count
         packet = cls(
-            codes=codes.to(torch.uint8), lows=lows, highs=highs, lengths=lengths, bits=bits, entropy=bool(code),
+            packed=packed, count=count, lows=lows, highs=highs, lengths=lengths, bits=bits, entropy=bool(code),
             first=first,
         )  # fmt: skip
         packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels import pack_codes, pop_symbols, push_symbols, unpack_codes
+from laconic.kernels import pop_symbols, push_symbols
 from laconic.kernels.plain_positions import SHARE_BITS, Numbers
 from laconic.wire.head import WireError
 from laconic.wire.packet import check_length, check_padding
@@ -59,13 +59,7 @@ def symbol_starts(counts: Numbers) -> Numbers:
     return starts
 
 
-def pack_symbols(symbols: Tensor, bits: int) -> Tensor:
-    """Symbols (k,) as `bits` bits each: (ceil(bits k / 8),) uint8."""
-    return symbols.to(torch.uint8) if bits == 8 else pack_codes(symbols.int(), bits)
-
-
-def unpack_symbols(data: Tensor, k: int, bits: int, what: str) -> Tensor:
-    """The inverse of `pack_symbols`: (k,) int32. Raises WireError for another length, or padding that is not zero."""
+def check_packed(data: Tensor, k: int, bits: int, what: str) -> None:
+    """Refuse bytes that are not k symbols of `bits` bits each: another length, or padding that is not zero."""
     check_length(data, (bits * k + 7) // 8, what)
     check_padding(int(data[-1]), bits * k)
-    return data.int() if bits == 8 else unpack_codes(data, k, bits)

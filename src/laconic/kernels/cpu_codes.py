@@ -1,0 +1,131 @@
+"""Codes of 1 .. 16 bits into a bit string and out of it, a tile at a time, for the kernels that make and use them."""
+
+from typing import Any
+
+import numpy as np
+from numba import uint8, uint16, uint32, uint64
+from numpy.typing import NDArray
+
+from laconic.kernels.compiled import kernel
+
+Array = NDArray[Any]
+
+TILE = 1024  # codes; any number of bits of so many are whole bytes
+
+
+@kernel
+def pack_tile(codes: Array, bits: int, packed: Array) -> None:
+    """Codes (TILE,) uint8, or uint16 above 8 bits, into packed (n,) uint8; 0 behind the last code that is packed."""
+    if bits == 8:
+        for i in range(packed.size):
+            packed[i] = codes[i]
+    elif bits == 4:
+        pairs = codes.view(np.uint16)[: packed.size]
+        for i in range(packed.size):
+            packed[i] = uint8(pairs[i] | uint16(pairs[i] >> uint16(4)))
+    elif bits == 2:
+        fours = codes.view(np.uint32)[: packed.size]
+        for i in range(packed.size):
+            four = fours[i]
+            four = uint32(four | uint32(four >> uint32(6)))
+            packed[i] = uint8(four | uint32(four >> uint32(12)))
+    elif bits == 1:
+        eights = codes.view(np.uint64)[: packed.size]
+        for i in range(packed.size):
+            packed[i] = uint8((eights[i] * uint64(0x0102040810204080)) >> uint64(56))
+    elif bits < 8:
+        _pack_eights(codes, bits, packed)
+    else:
+        _pack_any(codes, bits, packed)
+
+
+@kernel
+def _pack_eights(codes: Array, bits: int, packed: Array) -> None:
+    """Eight codes are `bits` bytes."""
+    at = 0
+    for i in range(0, codes.size, 8):
+        if at >= packed.size:
+            break
+        word = uint64(0)
+        for j in range(8):
+            word |= uint64(codes[i + j]) << uint64(bits * j)
+        for _ in range(min(bits, packed.size - at)):
+            packed[at] = uint8(word)
+            word >>= uint64(8)
+            at += 1
+
+
+@kernel
+def _pack_any(codes: Array, bits: int, packed: Array) -> None:
+    pending = uint64(0)
+    n_pending = 0
+    at = 0
+    for i in range(codes.size):
+        pending |= uint64(codes[i]) << uint64(n_pending)
+        n_pending += bits
+        while n_pending >= 8 and at < packed.size:
+            packed[at] = uint8(pending)
+            at += 1
+            pending >>= uint64(8)
+            n_pending -= 8
+        if at == packed.size:
+            break
+
+
+@kernel
+def unpack_tile(packed: Array, bits: int, codes: Array) -> None:
+    """The inverse of `pack_tile`, as many codes as there is room for or whole ones in packed (n,)."""
+    if bits == 8:
+        for i in range(packed.size):
+            codes[i] = packed[i]
+    elif bits == 4:
+        pairs = codes.view(np.uint16)[: packed.size]
+        for i in range(packed.size):
+            pair = uint16(packed[i])
+            pairs[i] = uint16(uint16(pair | uint16(pair << uint16(4))) & uint16(0x0F0F))
+    elif bits == 2:
+        fours = codes.view(np.uint32)[: packed.size]
+        for i in range(packed.size):
+            four = uint32(packed[i])
+            four = uint32(four | uint32(four << uint32(12)))
+            fours[i] = uint32(four | uint32(four << uint32(6))) & uint32(0x03030303)
+    elif bits == 1:
+        eights = codes.view(np.uint64)[: packed.size]
+        for i in range(packed.size):
+            seven = uint64(packed[i] & uint8(127)) * uint64(0x0002040810204081)
+            eights[i] = (seven | uint64(packed[i] >> uint8(7)) << uint64(56)) & uint64(0x0101010101010101)
+    elif bits < 8:
+        _unpack_eights(packed, bits, codes)
+    else:
+        _unpack_any(packed, bits, codes)
+
+
+@kernel
+def _unpack_eights(packed: Array, bits: int, codes: Array) -> None:
+    below = (uint64(1) << uint64(bits)) - uint64(1)
+    out = 0
+    for at in range(0, packed.size, bits):
+        word = uint64(0)
+        for j in range(min(bits, packed.size - at)):
+            word |= uint64(packed[at + j]) << uint64(8 * j)
+        for j in range(8):
+            codes[out + j] = (word >> uint64(bits * j)) & below
+        out += 8
+
+
+@kernel
+def _unpack_any(packed: Array, bits: int, codes: Array) -> None:
+    pending = uint64(0)
+    n_pending = 0
+    at = 0
+    below = (uint64(1) << uint64(bits)) - uint64(1)
+    for i in range(codes.size):
+        while n_pending < bits and at < packed.size:
+            pending |= uint64(packed[at]) << uint64(n_pending)
+            at += 1
+            n_pending += 8
+        if n_pending < bits:
+            break
+        codes[i] = pending & below
+        pending >>= uint64(bits)
+        n_pending -= bits
