@@ -5,20 +5,24 @@ Adding a kernel is adding one `Case` to one of the lists below.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from laconic import kernels
-from laconic.compressors import signs, vector_entries
-from laconic.kernels import plain, plain_fractional, plain_quantized
+from laconic.compressors import block_lengths, vector_entries
+from laconic.kernels import plain, plain_fractional, plain_quantized, plain_signs
 from laconic.wire import POSITION_CODES
 from laconic.wire.position_codes import decode_positions, encode_positions
 
-KEEP = 0.3  # share of entries whose sign is sent
 VOTERS = 8
+ALL_KEPT = 1 << 32
+_KEPT = int(0.3 * ALL_KEPT)  # of a coin that keeps three signs of ten
 _KEY = 12345
+_LEVELS = 7
 
 Calls = Mapping[str, Callable[[], object]]
 
@@ -46,67 +50,66 @@ def cases(densities: Sequence[float]) -> dict[str, Case]:
 # Signs
 
 
-def _sign_step(vector: Tensor) -> Calls:
-    """CompSkip's worker: momentum, debt, the signs on a keyed mask, packed, and the new debt."""
-    momentum, debt = vector.flip(0), 0.1 * vector.roll(1)
-
-    def torch_step() -> object:
-        new = 0.9 * momentum + vector
-        wish = 0.9 * new + vector + 0.9 * debt
-        mask = plain.keep_mask(0, vector.numel(), _KEY, int(KEEP * 2**32))
-        negative = wish[mask] < 0
-        packed = plain.pack_bits(negative)
-        wish -= 0.01 * plain.scatter_signs(negative, mask, wish.dtype)
-        return new, wish, packed
-
-    def step() -> object:
-        new = 0.9 * momentum + vector
-        wish = 0.9 * new + vector + 0.9 * debt
-        sent = signs(wish, keep=KEEP, key=_KEY)
-        return new, wish - 0.01 * sent.dense(), sent.body()
-
-    return {"laconic": step, "torch": torch_step}
+def _by_both(plainly: ModuleType, call: Callable[[Any], object]) -> Calls:
+    """The same call on the kernels and on a file of plain torch: same names, same signatures."""
+    return {"laconic": lambda: call(kernels), "torch": lambda: call(plainly)}
 
 
-def _sign_pack(vector: Tensor) -> Calls:
-    return {
-        "laconic": lambda: signs(vector).body(),
-        "torch": lambda: plain.pack_bits(vector < 0),
-        "numpy": lambda: np.packbits(np.signbit(vector.numpy()), bitorder="little"),
-    }
+def _owe_step(vector: Tensor) -> Calls:
+    """The worker's step of DropSign and CompSkip: momentum, debt, the signs on a keyed mask, packed, the new debt."""
+    gradient, momentum, debt, new_debt = vector.clone(), vector.flip(0), 0.1 * vector.roll(1), torch.empty_like(vector)
+    knobs: dict[str, Any] = {"mu": 0.9, "decay": 0.9, "c": 0.01, "first": 0, "key": _KEY, "threshold": _KEPT}
+    return _by_both(plain_signs, lambda by: by.owe_step(gradient, momentum, debt, new_debt, **knobs))
 
 
-def _unpack_add(dtype: torch.dtype) -> Callable[[Tensor], Calls]:
+def _owe_total(vector: Tensor) -> Calls:
+    """The server's step of the same methods, from votes."""
+    votes, debt = vector.sign().to(torch.int8), 0.1 * vector.roll(1)
+    new_debt = torch.empty_like(vector)
+    knobs: dict[str, Any] = {
+        "among": VOTERS, "scale": 0.01, "decay": 0.9, "c": 0.01, "first": 0, "key": _KEY, "threshold": _KEPT,
+    }  # fmt: skip
+    return _by_both(plain_signs, lambda by: by.owe_total(votes, debt, new_debt, **knobs))
+
+
+def _momentum_signs(vector: Tensor) -> Calls:
+    gradient, momentum = vector.clone(), vector.flip(0)
+    return _by_both(plain_signs, lambda by: by.momentum_signs(gradient, momentum, mu=0.9))
+
+
+def _sign_pack(threshold: int) -> Callable[[Tensor], Calls]:
     def prepare(vector: Tensor) -> Calls:
-        d = vector.numel()
-        packed, total = plain.pack_bits(vector < 0), torch.zeros(d, dtype=dtype)
+        calls = dict(_by_both(plain_signs, lambda by: by.pack_signs(vector, 0, _KEY, threshold)))
+        if threshold == ALL_KEPT:
+            calls["numpy"] = lambda: np.packbits(np.signbit(vector.numpy()), bitorder="little")
+        return calls
 
-        def add() -> object:
-            return total.add_(plain.scatter_signs(plain.unpack_bits(packed, d), None, dtype))
+    return prepare
 
-        return {"laconic": add, "torch": add}
+
+def _add_signs(dtype: torch.dtype, threshold: int = ALL_KEPT) -> Callable[[Tensor], Calls]:
+    def prepare(vector: Tensor) -> Calls:
+        packed, _ = kernels.pack_signs(vector, 0, _KEY, threshold)
+        total = torch.zeros(vector.numel(), dtype=dtype)
+        return _by_both(plain_signs, lambda by: by.add_signs(packed, 0, _KEY, threshold, total))
 
     return prepare
 
 
 def _majority(vector: Tensor) -> Calls:
-    d = vector.numel()
-    votes = [plain.pack_bits(vector.roll(worker) < 0) for worker in range(VOTERS)]
-
-    def majority() -> object:
-        total = torch.zeros(d, dtype=torch.int8)
-        for packed in votes:
-            total += plain.scatter_signs(plain.unpack_bits(packed, d), None, torch.int8)
-        return plain.pack_bits(total < 0)
-
-    return {"laconic": majority, "torch": majority}
+    votes = [kernels.pack_signs(vector.roll(worker), 0, 0, ALL_KEPT)[0] for worker in range(VOTERS)]
+    return _by_both(plain_signs, lambda by: by.majority(votes, vector.numel()))
 
 
 _SIGNS = [
-    Case(name="sign step: mask, debt", prepare=_sign_step, bar=2.0),
-    Case(name="sign + pack", prepare=_sign_pack, bar=1.2, beats_torch=False),
-    Case(name="unpack + add float32", prepare=_unpack_add(torch.float32), bar=1.0),
-    Case(name="unpack + add int8", prepare=_unpack_add(torch.int8), bar=0.4),
+    Case(name="sign step: mask, debt", prepare=_owe_step, bar=2.0),
+    Case(name="server's step: mask, debt", prepare=_owe_total),
+    Case(name="momentum, sign + pack", prepare=_momentum_signs),
+    Case(name="sign + pack", prepare=_sign_pack(ALL_KEPT), bar=1.2, beats_torch=False),
+    Case(name="sign + pack, masked", prepare=_sign_pack(_KEPT)),
+    Case(name="unpack + add float32", prepare=_add_signs(torch.float32), bar=1.0),
+    Case(name="unpack + add int8", prepare=_add_signs(torch.int8), bar=0.4),
+    Case(name="unpack + add int8, masked", prepare=_add_signs(torch.int8, _KEPT)),
     Case(name=f"majority of {VOTERS}", prepare=_majority),
 ]
 
@@ -116,55 +119,57 @@ _SIGNS = [
 
 def _quantize(bits: int) -> Callable[[Tensor], Calls]:
     def prepare(vector: Tensor) -> Calls:
-        lengths, (low, high) = (vector.numel(),), vector.aminmax()
-        lows, highs = low.reshape(1), high.reshape(1)
-
-        def ours() -> object:
-            codes = kernels.quantize(vector, lows, highs, lengths, bits, 0, _KEY)
-            return codes if bits == 8 else kernels.pack_codes(codes.int(), bits)
-
-        def by_torch() -> object:
-            codes = plain_quantized.quantize(vector, lows, highs, lengths, bits, 0, _KEY)
-            return codes if bits == 8 else plain_fractional.pack_codes(codes.int(), bits)
-
-        return {"laconic": ours, "torch": by_torch}
+        lengths = (vector.numel(),)
+        lows, highs = kernels.ranges(vector, lengths)
+        return _by_both(plain_quantized, lambda by: by.quantize(vector, lows, highs, lengths, bits, 0, _KEY))
 
     return prepare
 
 
-def _dequantize_add(bits: int) -> Callable[[Tensor], Calls]:
+def _add_dequantized(bits: int) -> Callable[[Tensor], Calls]:
     def prepare(vector: Tensor) -> Calls:
-        d = vector.numel()
-        lows, highs, lengths = vector.min().reshape(1), vector.max().reshape(1), (d,)
-        codes = plain_quantized.quantize(vector, lows, highs, lengths, bits, 0, _KEY)
-        packed = codes if bits == 8 else kernels.pack_codes(codes.int(), bits)
-        total = torch.zeros(d)
-
-        def ours() -> object:
-            codes = packed if bits == 8 else kernels.unpack_codes(packed, d, bits)
-            return total.add_(kernels.dequantize(codes, lows, highs, lengths, bits))
-
-        def by_torch() -> object:
-            codes = packed if bits == 8 else plain_fractional.unpack_codes(packed, d, bits)
-            return total.add_(plain_quantized.dequantize(codes, lows, highs, lengths, bits))
-
-        return {"laconic": ours, "torch": by_torch}
+        lengths, total = (vector.numel(),), torch.zeros_like(vector)
+        lows, highs = kernels.ranges(vector, lengths)
+        packed = kernels.quantize(vector, lows, highs, lengths, bits, 0, _KEY)
+        return _by_both(plain_quantized, lambda by: by.add_dequantized(packed, lows, highs, lengths, bits, total))
 
     return prepare
+
+
+def _quantize_levels(vector: Tensor) -> Calls:
+    lengths = block_lengths("512", vector.numel(), ())
+    scales = kernels.norms(vector, lengths)
+    return _by_both(plain_quantized, lambda by: by.quantize_levels(vector, scales, lengths, _LEVELS, 0, _KEY))
+
+
+def _add_levels(vector: Tensor) -> Calls:
+    lengths, total = block_lengths("512", vector.numel(), ()), torch.zeros_like(vector)
+    scales = kernels.norms(vector, lengths)
+    packed = kernels.quantize_levels(vector, scales, lengths, _LEVELS, 0, _KEY)
+    return _by_both(plain_quantized, lambda by: by.add_levels(packed, scales, lengths, _LEVELS, total))
 
 
 def _fractional(vector: Tensor) -> Calls:
-    return {
-        "laconic": lambda: kernels.fractional_levels(vector, 4),
-        "torch": lambda: plain_fractional.fractional_levels(vector, 4),
-    }
+    return _by_both(plain_fractional, lambda by: by.fractional_codes(vector, 4))
+
+
+def _add_fractional(vector: Tensor) -> Calls:
+    packed, means = kernels.fractional_codes(vector, 4)
+    total = torch.zeros_like(vector)
+    return _by_both(plain_fractional, lambda by: by.add_fractional(packed, means, vector.numel(), 4, total))
 
 
 def _quantizers() -> list[Case]:
     bars = {2: 1.0, 4: 1.0, 8: 2.0}
     quantize = [Case(name=f"quantize + pack, {bits} bits", prepare=_quantize(bits), bar=bars[bits]) for bits in bars]
-    add = [Case(name=f"dequantize + add, {bits} bits", prepare=_dequantize_add(bits), bar=1.0) for bits in bars]
-    return [*quantize, *add, Case(name="fractional, 4 bits", prepare=_fractional, bar=2.0)]
+    add = [Case(name=f"dequantize + add, {bits} bits", prepare=_add_dequantized(bits), bar=1.0) for bits in bars]
+    return [
+        *quantize, *add,
+        Case(name="levels of blocks of 512", prepare=_quantize_levels),
+        Case(name="levels of blocks, add", prepare=_add_levels),
+        Case(name="fractional, 4 bits", prepare=_fractional, bar=2.0),
+        Case(name="fractional + add, 4 bits", prepare=_add_fractional),
+    ]  # fmt: skip
 
 
 # Positions
@@ -214,8 +219,16 @@ def _torch_list(code: str, positions: Tensor, d: int) -> Calls:
 # Norms
 
 
+def _range(vector: Tensor) -> Calls:
+    return {"laconic": lambda: kernels.ranges(vector, (vector.numel(),)), "torch": lambda: vector.aminmax()}
+
+
+def _peak(vector: Tensor) -> Calls:
+    return {"laconic": lambda: kernels.peaks(vector, (vector.numel(),)), "torch": lambda: vector.abs().max()}
+
+
 def _norm(vector: Tensor) -> Calls:
-    return {"laconic": lambda: plain.squared_norm(vector), "torch": lambda: vector.norm()}
+    return {"laconic": lambda: kernels.norms(vector, (vector.numel(),)), "torch": lambda: vector.norm()}
 
 
 def _finite(vector: Tensor) -> Calls:
@@ -223,6 +236,8 @@ def _finite(vector: Tensor) -> Calls:
 
 
 _NORMS = [
-    Case(name="squared norm", prepare=_norm, beats_torch=False),
+    Case(name="least and largest", prepare=_range, beats_torch=False),
+    Case(name="largest magnitude", prepare=_peak, beats_torch=False),
+    Case(name="norm", prepare=_norm, beats_torch=False),
     Case(name="all finite", prepare=_finite, beats_torch=False),
 ]

@@ -9,7 +9,8 @@ from typing import Any
 from laconic.lab.provenance import machine, versions
 
 _LEAST_CALLS = 3
-SMALL_CALLS = 50  # to one measurement of something that takes microseconds
+_SMALL_CALLS = 10  # to one measurement of something that takes microseconds: few, or a busy machine is in all of them
+_SMALL_REPEATS = 5  # times the repeats of what takes milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +85,13 @@ def seconds_of(function: Callable[[], object]) -> float:
 
 
 def small_seconds(function: Callable[[], object], repeats: int) -> tuple[float, ...]:
-    """Of one call that takes microseconds: means over some calls, `repeats` times."""
+    """Of one call that takes microseconds: means over a few calls, some times `repeats` of them."""
 
     def calls() -> None:
-        for _ in range(SMALL_CALLS):
+        for _ in range(_SMALL_CALLS):
             function()
 
-    return tuple(taken / SMALL_CALLS for taken in in_turns({"": calls}, repeats)[""])
+    return tuple(taken / _SMALL_CALLS for taken in in_turns({"": calls}, _SMALL_REPEATS * repeats)[""])
 
 
 def over(samples: Iterable[float], divisor: float) -> tuple[float, ...]:

@@ -25,28 +25,27 @@ class Ranks(Protocol):
 
 def measure_steps(
     sizes: Sequence[int],
-    crews: Sequence[int],
+    n: int,
     methods: Sequence[str],
     repeats: int,
     *,
     settings: Mapping[str, Mapping[str, str]],
     listen: Callable[[str], None] = lambda what: None,
 ) -> Iterator[Row]:
-    """Rows of each crew and size: the baseline, DistributedDataParallel's, and each method's.
+    """Rows of each size, on `n` processes: the baseline, DistributedDataParallel's, and each method's.
 
-    sizes: parameters. crews: numbers of processes. settings: hyper-parameters by method. Raises LaunchError where a
-    process fails, and ValueError for what a method refuses.
+    sizes: parameters. settings: hyper-parameters by method. Raises LaunchError where a process fails, and ValueError
+    for what a method refuses.
     """
-    for n in crews:
-        with Crew(n) as crew:
-            for d in sizes:
-                crew.do("set_up", d=d)
-                place: dict[str, str | int | float] = {"workers": n, "parameters": d}
-                listen(f"{n} processes, {d:,} parameters: DistributedDataParallel")
-                yield from _dense_rows(crew, place, repeats)
-                for method in methods:
-                    listen(f"{n} processes, {d:,} parameters: {method}")
-                    yield _row_of(crew, place, method, settings.get(method, {}), repeats)
+    with Crew(n) as crew:
+        for d in sizes:
+            crew.do("set_up", d=d)
+            place: dict[str, str | int | float] = {"workers": n, "parameters": d}
+            listen(f"{n} processes, {d:,} parameters: DistributedDataParallel")
+            yield from _dense_rows(crew, place, repeats)
+            for method in methods:
+                listen(f"{n} processes, {d:,} parameters: {method}")
+                yield _row_of(crew, place, method, settings.get(method, {}), repeats)
 
 
 def in_turns(

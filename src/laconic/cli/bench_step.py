@@ -61,10 +61,12 @@ def bench_step(
         raise ValueError("; ".join(refused))
     methods = tuple(name for name in methods if not any(text.startswith(f"{name}: ") for text in refused))
     console = Console()
-    rows = measured(
-        console, lambda listen: measure_steps(sizes, crews, methods, repeats, settings=settings, listen=listen)
-    )
-    for n in crews:
+    rows: list[Row] = []
+    for n in crews:  # each crew's tables as soon as they are there: all together take a long time
+        rows += measured(
+            console,
+            lambda listen, n=n: measure_steps(sizes, n, methods, repeats, settings=settings, listen=listen),  # type: ignore[misc]
+        )
         for d in sizes:
             chosen = [row for row in rows if (row.name["workers"], row.name["parameters"]) == (n, d)]
             console.print(_table(chosen, n, d, repeats))
