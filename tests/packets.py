@@ -65,7 +65,10 @@ def signs_of(
 ) -> Signs:
     """The signs packet of a whole vector's signs, with what the coin drops left out."""
     kept = negative[plain.keep_mask(first, negative.numel(), key, threshold)]
-    return Signs(negative=kept, first=first, count=negative.numel(), key=key, threshold=threshold, dtype=dtype)
+    return Signs(
+        packed=plain.pack_bits(kept), kept=kept.numel(), first=first, count=negative.numel(), key=key,
+        threshold=threshold, dtype=dtype,
+    )  # fmt: skip
 
 
 def assert_same_packet(one: Packet, other: Packet) -> None:
@@ -126,7 +129,9 @@ def scaled_sign_packets(draw) -> ScaledSigns:
     lengths = draw(block_lengths(negative.numel()))
     scales = draw(st.lists(st.floats(0, 2.0**100, width=32), min_size=len(lengths), max_size=len(lengths)))
     dtype = draw(value_types)
-    return ScaledSigns(negative=negative, scales=torch.tensor(scales, dtype=dtype), lengths=lengths, first=draw(firsts))
+    return ScaledSigns(
+        packed=plain.pack_bits(negative), scales=torch.tensor(scales, dtype=dtype), lengths=lengths, first=draw(firsts)
+    )
 
 
 @st.composite
@@ -284,9 +289,13 @@ def samples() -> dict[str, bytes]:
         "all signs": bytes_of(signs_of(negative, first=2)),
         "kept signs": bytes_of(signs_of(negative, first=5, threshold=1 << 31)),
         "no sign kept": bytes_of(signs_of(negative, threshold=1)),
-        "one block": bytes_of(ScaledSigns(negative=negative, scales=scales[:1], lengths=(11,), first=3)),
-        "blocks of 4": bytes_of(ScaledSigns(negative=negative, scales=scales, lengths=(4, 4, 3), first=0)),
-        "uneven blocks": bytes_of(ScaledSigns(negative=negative, scales=scales.double(), lengths=(2, 8, 1), first=9)),
+        "one block": bytes_of(ScaledSigns(packed=plain.pack_bits(negative), scales=scales[:1], lengths=(11,), first=3)),
+        "blocks of 4": bytes_of(
+            ScaledSigns(packed=plain.pack_bits(negative), scales=scales, lengths=(4, 4, 3), first=0)
+        ),
+        "uneven blocks": bytes_of(
+            ScaledSigns(packed=plain.pack_bits(negative), scales=scales.double(), lengths=(2, 8, 1), first=9)
+        ),
         **{
             f"positions as {code}": bytes_of(Positions(indices=indices, count=14, first=6, code=code))
             for code in POSITION_CODES

@@ -50,7 +50,7 @@ MAY_IMPORT = {
     },
     "faults": {"contract", "keys", "knobs"},
     "drivers": CONTRACT,
-    "flat": set(),
+    "flat": {"kernels"},
     "rates": {"contract"},
     "traffic": {"wire"},
     "evaluation": set(),

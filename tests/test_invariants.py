@@ -3,7 +3,7 @@
 Faults of sign and scale, replicas, who gets which data, how many servers, order of delivery, seeds.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ class SignInverters(SignSGDMajorityVote):
         step = super().work(me)
         packet = next(step)
         if (me.rank - 2 * me.round) % me.n_workers < self.liars:
-            packet = replace(packet, negative=~packet.negative)
+            packet = packet.negated()
         reply = yield packet
         try:
             step.send(reply)

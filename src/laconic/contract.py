@@ -16,7 +16,7 @@ from laconic.keys import Role, make_key, uniform
 from laconic.knobs import as_settings, check_knobs
 from laconic.memory import Memory
 from laconic.staleness import StalenessBound
-from laconic.wire import Packet
+from laconic.wire import Dense, Packet, Signs
 
 
 class ContractError(RuntimeError):
@@ -103,8 +103,11 @@ class Inbox(Mapping[int, Packet]):
         n_workers: int,
         zeros: Callable[[], Tensor],
         skipped: frozenset[int] = frozenset(),
+        no_votes: Callable[[], Tensor] | None = None,
     ) -> None:
-        """`zeros` makes a fresh zero vector of the server's slice. `skipped`: the workers that sent a skip notice.
+        """`zeros` makes a fresh zero vector of the server's slice, `no_votes` one of int8 that lives for this round.
+
+        `skipped`: the workers that sent a skip notice.
 
         Who is in neither was not heard at all.
         """
@@ -112,6 +115,7 @@ class Inbox(Mapping[int, Packet]):
         self.n_workers = n_workers
         self.skipped = skipped
         self._zeros = zeros
+        self._no_votes = no_votes
 
     def __getitem__(self, rank: int) -> Packet:
         return self._packets[rank]
@@ -129,6 +133,19 @@ class Inbox(Mapping[int, Packet]):
             packet.add_to(total)
         return total
 
+    def votes(self) -> Tensor:
+        """The same numbers as `sum`, as int8 (d,) where packets of signs are so few that it holds their sums.
+
+        It lives until the end of the round: no memory may keep it.
+        """
+        few_signs = len(self) <= torch.iinfo(torch.int8).max and all(isinstance(p, Signs) for p in self.values())
+        if self._no_votes is None or not few_signs:
+            return self.sum()
+        total = self._no_votes()
+        for packet in self._packets.values():
+            packet.add_to(total)
+        return total
+
     def mean(self) -> Tensor:
         """The mean over those who sent: (d,). Zero when nobody did."""
         return self.sum() / max(1, len(self))
@@ -141,7 +158,7 @@ class Reply:
     heard: bool
     parts: tuple[Packet, ...]  # in order of coordinates; what is missing counts as zero
     count: int
-    zeros: Callable[[], Tensor]
+    empty: Callable[[], Tensor]  # a vector (count,) with anything in it
     packets: Mapping[int, Packet] = field(default_factory=dict)  # without a server: the neighbours', in rank order
 
     @property
@@ -152,11 +169,17 @@ class Reply:
 
     def dense(self) -> Tensor:
         """The server's answer as a vector (d,); zeros where it sent nothing."""
-        whole = self.zeros()
+        whole = self.empty()
         if len(self.parts) == 1 and self.parts[0].count == self.count:
-            return self.parts[0].dense().to(whole)  # its device, and float64 for short values to a float64 model
+            (part,) = self.parts
+            if isinstance(part, Dense):  # it has its vector at hand
+                return part.dense().to(whole)  # its device, and float64 for short values to a float64 model
+            part.put_into(whole)
+            return whole
+        if sum(part.count for part in self.parts) < self.count:
+            whole.zero_()
         for part in self.parts:
-            whole[part.first : part.first + part.count] = part.dense()
+            part.put_into(whole[part.first : part.first + part.count])
         return whole
 
 

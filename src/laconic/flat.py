@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from laconic.kernels.plain import all_finite
+
 
 class FlatParameters:
     """Reads and writes gradients and values of all trainable parameters as vectors (d,).
@@ -105,6 +107,10 @@ class FlatParameters:
         for parameter in self.parameters:
             if parameter.grad is not None:
                 parameter.grad /= scale
+
+    def gradients_are_finite(self) -> bool:
+        """Whether no gradient has an entry that is inf or NaN."""
+        return all(p.grad is None or all_finite(p.grad.detach().reshape(-1)) for p in self.parameters)
 
     def gradients(self, out: Tensor | None = None) -> Tensor:
         """The gradients, (d,); a parameter without one counts as zero."""

@@ -4,23 +4,54 @@ A round either happens on every rank or on none. So what a step writes is staged
 when the round is through, or drops it when some rank had to call the round off.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 
+class Pool:
+    """Vectors (count,) for use again. A large one that is new costs a page fault for every 4 KiB of it."""
+
+    def __init__(self, count: int, dtype: torch.dtype, device: torch.device | None = None) -> None:
+        self.count = count
+        self.dtype = dtype
+        self.device = device
+        self._free: dict[torch.dtype, list[Tensor]] = {}
+
+    def take(self, dtype: torch.dtype | None = None) -> Tensor:
+        """A vector with anything in it, of the pool's type or of another."""
+        free = self._free.get(dtype or self.dtype)
+        return free.pop() if free else torch.empty(self.count, dtype=dtype or self.dtype, device=self.device)
+
+    def give(self, vector: Tensor) -> None:
+        """Take back what nobody uses any more."""
+        self._free.setdefault(vector.dtype, []).append(vector)
+
+
 class Memory:
     """Named tensors. A name that was never written reads as a zero vector of the worker's or server's length.
 
-    Reading sees what the current step has written. Values are replaced, never changed in place.
+    Reading sees what the current step has written. Values are replaced, never changed in place. Vectors that a step
+    takes with `spare` come back at its end, except for those that a name holds or that were handed out as its result.
     """
 
-    def __init__(self, count: int, dtype: torch.dtype, device: torch.device | None = None) -> None:
-        """`count`: length of the vectors that unwritten names read as."""
+    def __init__(
+        self, count: int, dtype: torch.dtype, device: torch.device | None = None, pool: Pool | None = None
+    ) -> None:
+        """`count`: length of the vectors that unwritten names read as. pool: shared with others of the same length."""
         self._zero = torch.zeros((), dtype=dtype, device=device).expand(count)
+        self._pool = pool or Pool(count, dtype, device)
         self._kept: dict[str, Tensor] = {}
         self._staged: dict[str, Tensor] = {}
+        self._lent: dict[int, Tensor] = {}  # in this step, by storage
+        self._held: dict[int, Tensor] = {}  # of the pool's, in which kept values are
+        self._handed: list[tuple[int, Tensor]] = []  # of the pool's, the latest results, oldest first
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the vectors that unwritten names read as."""
+        return self._zero.dtype
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self._staged:
@@ -44,18 +75,42 @@ class Memory:
         """Remember one number, in float64."""
         self[name] = torch.tensor(value, dtype=torch.float64)
 
-    def commit(self, borrowed: Tensor | None = None) -> None:
-        """Keep what this step wrote. Values in `borrowed`'s storage are copied: its owner will overwrite it."""
-        for name, value in self._staged.items():
-            shared = (
-                borrowed is not None and value.untyped_storage().data_ptr() == borrowed.untyped_storage().data_ptr()
-            )
-            self._kept[name] = value.clone() if shared else value
+    def spare(self, dtype: torch.dtype | None = None) -> Tensor:
+        """A vector (count,) to write into, with anything in it; of the memory's own type or of another."""
+        vector = self._pool.take(dtype)
+        self._lent[_storage(vector)] = vector
+        return vector
+
+    def commit(self, result: Tensor | None = None) -> None:
+        """Keep what this step wrote. `result`: what the step hands out, which stays out until `take_back`."""
+        self._kept |= self._staged
         self._staged = {}
+        ours = self._held | self._lent
+        used = {_storage(value) for value in self._kept.values()}
+        self._held = {place: vector for place, vector in ours.items() if place in used}
+        handed = None if result is None else _storage(result)
+        for place, vector in ours.items():
+            if place == handed and place not in used:
+                self._handed = [*self._handed[-1:], (place, vector)]  # of those before it, one may be in use still
+            elif place not in used:
+                self._pool.give(vector)
+        self._lent = {}
+
+    def take_back(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
+        """Use the results that were handed out again, except for those of which `is_used` says that they are in use."""
+        handed, self._handed = self._handed, []
+        for place, vector in handed:
+            if is_used(vector):
+                self._handed.append((place, vector))
+            else:
+                self._pool.give(vector)
 
     def drop(self) -> None:
         """Forget what this step wrote."""
         self._staged = {}
+        for vector in self._lent.values():
+            self._pool.give(vector)
+        self._lent = {}
 
     def saved(self) -> dict[str, Tensor]:
         """A copy of everything kept; nothing may be staged."""
@@ -64,5 +119,10 @@ class Memory:
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
         """Replace everything by a copy of `saved`."""
-        self._staged = {}
+        self.drop()
+        self._held = {}
         self._kept = {name: value.clone() for name, value in saved.items()}
+
+
+def _storage(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr()

@@ -20,7 +20,6 @@ from laconic.drivers.process_arrivals import ProcessArrivals
 from laconic.drivers.processes import Processes, Round
 from laconic.evaluation import Surroundings
 from laconic.flat import FlatParameters, ServerModel
-from laconic.kernels.plain import all_finite
 from laconic.local_steps import LocalSteps
 from laconic.rates import LearningRates
 from laconic.saving import restore, saved
@@ -99,7 +98,6 @@ class DistributedOptimizer(Optimizer):
         self._start: Tensor | None = None  # the parameters at the last exchange, for the same
         self._used = [False] * len(self.flat.parameters)  # which had a gradient since then
         self._model = model
-        self._buffer = torch.empty(self.flat.d, dtype=self.flat.dtype, device=self.flat.device)
         self._spoiled = False  # a local step since the last exchange met inf or NaN
         parameters = self.flat.values()
         self.server_model = ServerModel(inner, lambda: self._live) if algorithm.server_steps else None
@@ -198,7 +196,8 @@ class DistributedOptimizer(Optimizer):
 
     def _step_by_arrival(self, driver: ProcessArrivals) -> None:
         """A worker's gradient to the server, and the newest parameters back; at the server, until all have stepped."""
-        used, inputs = self._bring_gradient(None)
+        used = self._used_now()
+        inputs = self._bring_gradient(None)
         news = [has and not live for has, live in zip(used, self._live, strict=True)]
         if any(news):
             driver.tell_used(news)
@@ -211,16 +210,16 @@ class DistributedOptimizer(Optimizer):
         for place in places:
             self._live[place] = True
 
-    def _exchange(self, bring: Callable[[], tuple[list[bool], Inputs | None]]) -> Round:
+    def _exchange(self, used: list[bool], bring: Callable[[], Inputs | None]) -> Round:
         """One round, tried again where it was called off for a parameter's first gradient.
 
-        bring: which parameters were used here, and the round's inputs; called for each try, since an engine's sum is
-        made in place.
+        used: which parameters were used here. bring: the round's inputs; called for each try, since their vector is
+        given away.
         """
         if not any(self._live):
-            self._agree_on_live(bring()[0])
+            self._agree_on_live(used)
         while True:
-            used, inputs = bring()
+            inputs = bring()
             if inputs is not None:
                 news = any(has and not live for has, live in zip(used, self._live, strict=True))
                 inputs.call_off = inputs.call_off or news
@@ -230,28 +229,37 @@ class DistributedOptimizer(Optimizer):
             self.driver.forget_void_round()
 
     def _step_with_gradient(self, second: "SecondGradient | None") -> None:
-        round_ = self._exchange(lambda: self._bring_gradient(second))
+        round_ = self._exchange(self._used_now(), lambda: self._bring_gradient(second))
         if round_.result is None:
             return
         if self.algorithm.returns == "parameters":
             self.flat.set_values(round_.result)
         else:
             self.flat.set_gradients(round_.result, self._live)
+            if self.driver.worker is not None:
+                self.driver.worker.me.memory.take_back(self.flat.has_gradients_in)  # the last one, if it still was
             self.inner.step()
 
-    def _bring_gradient(self, second: "SecondGradient | None") -> tuple[list[bool], Inputs | None]:
-        """Which parameters have a gradient here, and the round's inputs; none on a rank that only serves."""
+    def _used_now(self) -> list[bool]:
+        """Which parameters have a gradient here."""
         if self.serves_only:
-            return [False] * len(self._live), None
+            return [False] * len(self._live)
         has_gradient = self.flat.has_gradient()
         if not any(has_gradient):
             raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before opt.step()")
-        if self.flat.has_gradients_in(self._buffer):  # zero_grad(set_to_none=False) keeps the last direction's memory
-            self._buffer = torch.empty_like(self._buffer)
-        vector = self.flat.gradients(out=self._buffer)
+        return has_gradient
+
+    def _bring_gradient(self, second: "SecondGradient | None") -> Inputs | None:
+        """The round's inputs; none on a rank that only serves."""
+        worker = self.driver.worker
+        if worker is None:
+            return None
+        memory = worker.me.memory
+        memory.take_back(self.flat.has_gradients_in)  # zero_grad(set_to_none=False) keeps the last direction in use
+        vector = self.flat.gradients(out=memory.spare())
         if self._grad_scale is not None:
             vector /= self._grad_scale
-        return has_gradient, Inputs(vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=second)
+        return Inputs(vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=second)
 
     @property
     def _grad_scale(self) -> Tensor | None:
@@ -275,7 +283,7 @@ class DistributedOptimizer(Optimizer):
         if self._steps_taken < self.local.due_in(self.driver.rounds):
             return
         start = self._start
-        round_ = self._exchange(lambda: self._bring_change(start))
+        round_ = self._exchange(self._used, lambda: self._bring_change(start))
         self._steps_taken, self._start, self._spoiled = 0, None, False
         self._used = [False] * len(self._used)
         if start is None:
@@ -292,19 +300,18 @@ class DistributedOptimizer(Optimizer):
         if self._start is None:
             self._start = self.flat.values()
         self._used = [used or has for used, has in zip(self._used, has_gradient, strict=True)]
-        self._spoiled = self._spoiled or not all_finite(self.flat.gradients(out=self._buffer))
+        self._spoiled = self._spoiled or not self.flat.gradients_are_finite()
         if not self._spoiled:
             if self._grad_scale is not None:
                 self.flat.divide_gradients(self._grad_scale)
             self.inner.step()
 
-    def _bring_change(self, start: Tensor | None) -> tuple[list[bool], Inputs | None]:
-        """The same for the change since `start`, (d,)."""
+    def _bring_change(self, start: Tensor | None) -> Inputs | None:
+        """The same with the change since `start`, (d,)."""
         if start is None:
-            return self._used, None
+            return None
         vector = self.local.vector(self.flat.values() - start)
-        inputs = Inputs(vector=vector, parameters=lambda: start, lr=self.rates.now(), call_off=self._spoiled)
-        return self._used, inputs
+        return Inputs(vector=vector, parameters=lambda: start, lr=self.rates.now(), call_off=self._spoiled)
 
     def _compare_replicas(self) -> None:
         """Refuse to go on with replicas that differ in a single bit."""

@@ -19,7 +19,6 @@ from laconic.drivers.simulated_arrivals import SimulatedArrivals
 from laconic.evaluation import Surroundings
 from laconic.faults import FaultPlan
 from laconic.flat import FlatParameters, ServerModel
-from laconic.kernels.plain import all_finite
 from laconic.local_steps import LocalSteps
 from laconic.network import Link
 from laconic.rates import LearningRates
@@ -153,7 +152,9 @@ class Simulation:
             before = self._surroundings(rank) if self.algorithm.second_gradient else None
             losses[rank] = self._backward(rank, loss_of)
             self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
-            vector = self.flat.gradients()
+            memory = self.driver.workers[rank].me.memory
+            memory.take_back(self.flat.has_gradients_in)
+            vector = self.flat.gradients(out=memory.spare())
             inputs = Inputs(vector=vector, parameters=self.flat.values, lr=lr)
             if before is not None:
                 inputs.gradient_at = lambda parameters: self._gradient_at(rank, loss_of, parameters, before)
@@ -216,7 +217,7 @@ class Simulation:
             losses[rank] = self._backward(rank, loss_of)
             self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
             self.inner.state = self._states[rank]
-            self._spoiled[rank] = self._spoiled[rank] or not all_finite(self.flat.gradients())
+            self._spoiled[rank] = self._spoiled[rank] or not self.flat.gradients_are_finite()
             if not self._spoiled[rank]:
                 self.inner.step()
             self._local.append(self.flat.values())

@@ -114,7 +114,7 @@ def test_signs_of_which_none_is_kept_have_no_bits():
 def test_a_table_of_block_lengths_is_sent_only_where_no_size_says_it(lengths, fields):
     scales = torch.full((len(lengths),), 0.5)
     negative = torch.tensor([False, True, False, False, True])
-    data = bytes_of(ScaledSigns(negative=negative, scales=scales, lengths=lengths, first=7))
+    data = bytes_of(ScaledSigns(packed=plain.pack_bits(negative), scales=scales, lengths=lengths, first=7))
     assert data[HEAD_BYTES:] == bytes.fromhex("07000000 05000000" + fields + len(lengths) * "0000003f" + "12")
     assert decode(data, 12).packet.lengths == lengths
 
@@ -166,7 +166,9 @@ def test_a_part_of_a_part_is_the_part_of_the_whole(packet, data):
 
 
 def test_scaled_signs_refuse_to_be_cut():
-    packet = ScaledSigns(negative=torch.tensor([True, False]), scales=torch.ones(1), lengths=(2,), first=0)
+    packet = ScaledSigns(
+        packed=plain.pack_bits(torch.tensor([True, False])), scales=torch.ones(1), lengths=(2,), first=0
+    )
     with pytest.raises(AssertionError, match="separable"):
         packet.part(0, 1)
 
@@ -206,7 +208,7 @@ def test_the_longest_body_is_within_the_bound():
     lengths = (1, *(999 * (2, 1)), 1)
     count = sum(lengths)
     packet = ScaledSigns(
-        negative=torch.zeros(count, dtype=torch.bool),
+        packed=plain.pack_bits(torch.zeros(count, dtype=torch.bool)),
         scales=torch.ones(len(lengths), dtype=torch.float64),
         lengths=lengths,
         first=0,
@@ -218,7 +220,9 @@ def test_the_longest_body_is_within_the_bound():
 @given(flags)
 def test_a_scaled_sign_is_its_blocks_scale_with_its_sign(negative):
     count = negative.numel()
-    packet = ScaledSigns(negative=negative, scales=torch.arange(1.0, count + 1), lengths=(1,) * count, first=0)
+    packet = ScaledSigns(
+        packed=plain.pack_bits(negative), scales=torch.arange(1.0, count + 1), lengths=(1,) * count, first=0
+    )
     expected = [-(i + 1.0) if minus else i + 1.0 for i, minus in enumerate(negative.tolist())]
     assert packet.dense().tolist() == expected
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.compressors import COMPRESSORS
+from laconic.kernels import plain
 from laconic.wire import HEAD_BYTES, Count, Dense, Frame, Meter, ScaledSigns, encode
 from packets import HEAD, dense_packets, packets, sign_packets, signs_of
 
@@ -120,7 +121,7 @@ def test_other_value_types_than_the_papers_float32_are_an_overhead_by_name():
     ones = torch.ones(10)
     assert Dense(values=ones.double()).named_overheads == {"value type": 320.0}
     assert Dense(values=ones.bfloat16()).named_overheads == {"value type": -160.0}
-    scaled = ScaledSigns(negative=ones < 0, scales=ones[:2].double(), lengths=(5, 5), first=0)
+    scaled = ScaledSigns(packed=plain.pack_bits(ones < 0), scales=ones[:2].double(), lengths=(5, 5), first=0)
     assert scaled.named_overheads == {"value type": 64.0}
     assert scaled.paper_bits == 10 + 2 * 32
 

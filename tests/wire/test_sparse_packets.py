@@ -202,7 +202,13 @@ def test_values_that_are_not_those_of_the_indices_are_the_callers_mistake():
     with pytest.raises(ValueError, match=r"not 4 \.\. 6"):
         Sparse(indices=INDICES, values=Dense(values=torch.ones(3), first=4), count=16)
     signs = Signs(
-        negative=torch.ones(3, dtype=torch.bool), first=0, count=3, key=1, threshold=1 << 32, dtype=torch.float32
+        packed=torch.tensor([7], dtype=torch.uint8),
+        kept=3,
+        first=0,
+        count=3,
+        key=1,
+        threshold=1 << 32,
+        dtype=torch.float32,
     )
     with pytest.raises(ValueError, match="values of 3 entries cannot be 'signs'; give dense or fractional"):
         Sparse(indices=INDICES, values=signs, count=16)

@@ -7,7 +7,8 @@ gamma -> decay, beta -> keep, beta~ -> server_keep, c -> c, c~ -> server_c, skip
 serverSkip_t -> server_skip, S_t -> inbox, M -> inbox.n_workers.
 Differs: c' is not defined in the algorithm; Lemma 1 forces c' = c|S|/M, the default (cprime="scaled"), where "plain"
 is c' = c.
-Line 11 applies the server's Delta~. Nobody sending counts as zero. The paper gives no learning rate: `lr_factor` is
+Line 11 applies the server's Delta~. What was sent and not heard is put back on the debt, which differs by rounding from
+leaving it there. Nobody sending counts as zero. The paper gives no learning rate: `lr_factor` is
 DropSign's. The paper's accounting uses beta~ = 0.3, its set-up 0.5, which is the default here.
 """
 
@@ -15,7 +16,7 @@ import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laconic.compressors import signs
+from laconic.compressors import owing_step, owing_total
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
 from laconic.knobs import knob
 from laconic.skipping import SKIP_POLICIES, Coins, SkipPolicy
@@ -65,26 +66,28 @@ class CompSkip(Algorithm):
         return self.c
 
     def work(self, me: Worker) -> Step:
-        momentum = self.momentum * me.memory["momentum"] + me.gradient  # line 5
-        wish = self.momentum * momentum + me.gradient + self.decay * me.memory["debt"]  # line 6
-        me.memory["momentum"] = momentum
-        sent = None
-        if not self.skip.skips(me, n_bytes=self.keep * me.count / 8):
-            sent = signs(wish, keep=self.keep, key=me.key("mask"))  # lines 7-8
-        reply = yield sent
-        paid = sent is not None and reply.heard
-        me.memory["debt"] = wish - self.c * sent.dense() if sent is not None and paid else wish  # line 11
+        debt = me.memory.spare()
+        skips = self.skip.skips(me, n_bytes=self.keep * me.count / 8)
+        sent = owing_step(  # lines 5-8 and 11 in one pass; the gradient's vector becomes the momentum's
+            me.gradient, me.memory["momentum"], me.memory["debt"], debt,
+            mu=self.momentum, decay=self.decay, c=self.c, keep=0.0 if skips else self.keep, key=me.key("mask"),
+        )  # fmt: skip
+        me.memory["momentum"], me.memory["debt"] = me.gradient, debt
+        reply = yield None if skips else sent
+        if not skips and not reply.heard:
+            me.memory["debt"] = debt.add_(sent.dense(), alpha=self.c)
         return reply.dense()  # line 10
 
     def serve(self, hub: Server, inbox: Inbox) -> Signs | None:
         among = inbox.n_workers if self.cprime == "scaled" else max(1, len(inbox))
-        wish = self.decay * hub.memory["debt"] + self.c * (inbox.sum() / among)  # line 14
-        if self.server_skip.skips(hub, n_bytes=self.server_keep * hub.count / 8):
-            hub.memory["debt"] = wish  # lines 16-17
-            return None
-        sent = signs(wish, keep=self.server_keep, key=hub.key("mask"), first=hub.first)  # line 15
-        hub.memory["debt"] = wish - self.server_c * sent.dense()  # line 17
-        return sent
+        skips = self.server_skip.skips(hub, n_bytes=self.server_keep * hub.count / 8)
+        debt = hub.memory.spare()
+        sent = owing_total(  # lines 14-17 in one pass
+            inbox.votes(), hub.memory["debt"], debt, among=among, scale=self.c, decay=self.decay, c=self.server_c,
+            keep=0.0 if skips else self.server_keep, key=hub.key("mask"), first=hub.first,
+        )  # fmt: skip
+        hub.memory["debt"] = debt
+        return None if skips else sent
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return (1 - self.skip.probability) * self.keep * d, (1 - self.server_skip.probability) * self.server_keep * d

@@ -4,7 +4,8 @@ Phong, Phuong: Distributed SignSGD With Improved Accuracy and Network-Fault Tole
 Paper -> here: m -> me.memory["momentum"], e -> me.memory["debt"], e~ -> hub.memory["debt"], mu -> momentum,
 beta -> keep, beta~ -> server_keep, c -> c, c~ -> server_c, M -> inbox.n_workers.
 Differs: the paper gives no learning rate; Lemma 7 makes eta/c the effective rate, so `lr_factor` is c.
-Line 11 applies the server's Delta~ (the print drops the tilde); sgn(0) is +1, since a bit is sent.
+Line 11 applies the server's Delta~ (the print drops the tilde); sgn(0) is +1, since a bit is sent. What was sent and
+not heard is put back on the debt, where it was taken off before: the two differ from leaving it there by rounding.
 Stability: a debt drains by at most c * keep an entry and round. Where |g|/(1 - mu) stays above c * keep,
 it grows without bound: c is a knob to tune.
 """
@@ -13,7 +14,7 @@ import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laconic.compressors import signs
+from laconic.compressors import owing_step, owing_total
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
 from laconic.knobs import knob
 from laconic.wire import Signs
@@ -56,18 +57,24 @@ class DropSign(Algorithm):
         return self.c
 
     def work(self, me: Worker) -> Step:
-        momentum = self.momentum * me.memory["momentum"] + me.gradient  # line 5
-        wish = self.momentum * momentum + me.gradient + me.memory["debt"]  # line 6
-        me.memory["momentum"] = momentum
-        sent = signs(wish, keep=self.keep, key=me.key("mask"))  # line 7
+        debt = me.memory.spare()
+        sent = owing_step(  # lines 5-7 and 10 in one pass; the gradient's vector becomes the momentum's
+            me.gradient, me.memory["momentum"], me.memory["debt"], debt,
+            mu=self.momentum, decay=1.0, c=self.c, keep=self.keep, key=me.key("mask"),
+        )  # fmt: skip
+        me.memory["momentum"], me.memory["debt"] = me.gradient, debt
         reply = yield sent
-        me.memory["debt"] = wish - self.c * sent.dense() if reply.heard else wish  # line 10
+        if not reply.heard:
+            me.memory["debt"] = debt.add_(sent.dense(), alpha=self.c)
         return reply.dense()  # line 9
 
     def serve(self, hub: Server, inbox: Inbox) -> Signs:
-        wish = self.c * (inbox.sum() / inbox.n_workers) + hub.memory["debt"]  # line 13
-        sent = signs(wish, keep=self.server_keep, key=hub.key("mask"), first=hub.first)  # line 14
-        hub.memory["debt"] = wish - self.server_c * sent.dense()  # line 15
+        debt = hub.memory.spare()
+        sent = owing_total(  # lines 13-15 in one pass
+            inbox.votes(), hub.memory["debt"], debt, among=inbox.n_workers, scale=self.c, decay=1.0, c=self.server_c,
+            keep=self.server_keep, key=hub.key("mask"), first=hub.first,
+        )  # fmt: skip
+        hub.memory["debt"] = debt
         return sent
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:

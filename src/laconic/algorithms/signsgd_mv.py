@@ -10,7 +10,7 @@ Weight decay is not voted on: the inner optimizer adds it after the vote.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laconic.compressors import signs
+from laconic.compressors import majority, momentum_signs
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
 from laconic.knobs import knob
 from laconic.wire import Signs
@@ -36,13 +36,13 @@ class SignSGDMajorityVote(Algorithm):
         return 1e-2  # a step moves every entry by lr, where plain SGD moves it by lr times a small gradient
 
     def work(self, me: Worker) -> Step:
-        momentum = self.momentum * me.memory["momentum"] + (1 - self.momentum) * me.gradient
-        me.memory["momentum"] = momentum
-        reply = yield signs(momentum)
+        sent = momentum_signs(me.gradient, me.memory["momentum"], mu=self.momentum)  # the gradient's vector becomes
+        me.memory["momentum"] = me.gradient  # the momentum's
+        reply = yield sent
         return reply.dense()
 
     def serve(self, hub: Server, inbox: Inbox) -> Signs:
-        return signs(inbox.sum(), first=hub.first)
+        return majority(list(inbox.values()), first=hub.first, count=hub.count, dtype=hub.memory.dtype)
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return float(d), float(d)

@@ -10,7 +10,7 @@ from laconic.compressors.quantized import Quantized
 from laconic.compressors.scaled_sign import ScaledSign, scaled_signs
 from laconic.compressors.selection import Selection
 from laconic.compressors.short_floats import Clipped, Natural
-from laconic.compressors.sign import Sign, signs, threshold_of
+from laconic.compressors.sign import Sign, majority, momentum_signs, owing_step, owing_total, signs, threshold_of
 from laconic.compressors.sparsified import Sparsified
 from laconic.compressors.ternary import Ternary
 from laconic.compressors.top_k import TopK
@@ -52,6 +52,10 @@ __all__ = [
     "dense",
     "entries_of",
     "fractional",
+    "majority",
+    "momentum_signs",
+    "owing_step",
+    "owing_total",
     "scaled_signs",
     "signs",
     "threshold_of",

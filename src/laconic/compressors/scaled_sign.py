@@ -12,6 +12,8 @@ from torch import Tensor
 
 from laconic.compressors.blocks import BlockCompressor, per_block
 from laconic.compressors.compressor import as_values
+from laconic.kernels import pack_signs
+from laconic.kernels.plain_signs import ALL_KEPT
 from laconic.wire import ScaledSigns
 
 
@@ -25,7 +27,8 @@ def mean_magnitudes(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
 def scaled_signs(vector: Tensor, *, lengths: tuple[int, ...], first: int = 0) -> ScaledSigns:
     """Compress `vector` (d,) in blocks of the given lengths, which add up to d."""
     values = as_values(vector)
-    return ScaledSigns(negative=values < 0, scales=mean_magnitudes(values, lengths), lengths=lengths, first=first)
+    packed, _ = pack_signs(values, first, 0, ALL_KEPT)
+    return ScaledSigns(packed=packed, scales=mean_magnitudes(values, lengths), lengths=lengths, first=first)
 
 
 @dataclass(frozen=True, kw_only=True)

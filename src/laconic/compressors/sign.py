@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
+from laconic.kernels import majority as packed_majority
+from laconic.kernels import momentum_signs as packed_momentum_signs
+from laconic.kernels import owe_step, owe_total, pack_signs
+from laconic.kernels.plain_signs import ALL_KEPT
 from laconic.knobs import knob
-from laconic.wire import Signs
+from laconic.wire import Packet, Signs
 
 
 def threshold_of(keep: float) -> int:
@@ -30,18 +35,68 @@ def signs(vector: Tensor, *, keep: float = 1.0, key: int = 0, first: int = 0) ->
     Both ends derive the mask from `key`, so no positions are sent. Phuong, Phong, Fukushima 2023: sign_beta.
     """
     values = as_values(vector)
-    packet = Signs(
-        negative=values < 0, first=first, count=values.numel(),
-        key=key, threshold=threshold_of(keep), dtype=values.dtype,
+    threshold = threshold_of(keep)
+    packed, kept = pack_signs(values, first, key, threshold)
+    return Signs(
+        packed=packed, kept=kept, first=first, count=values.numel(), key=key, threshold=threshold, dtype=values.dtype
+    )
+
+
+def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Signs:
+    """The signs of new = mu momentum + (1 - mu) gradient, which is written over `gradient` (d,)."""
+    packed = packed_momentum_signs(gradient, momentum, mu=mu)
+    d = gradient.numel()
+    return Signs(packed=packed, kept=d, first=0, count=d, key=0, threshold=ALL_KEPT, dtype=gradient.dtype)
+
+
+def majority(packets: Sequence[Packet], *, first: int, count: int, dtype: torch.dtype) -> Signs:
+    """The sign that most packets give to each of the coordinates first .. first+count-1; +1 for ties and no packets.
+
+    Raises TypeError for packets that are not of the signs of all entries.
+    """
+    packed = []
+    for packet in packets:
+        if not isinstance(packet, Signs) or packet.threshold != ALL_KEPT:
+            raise TypeError(f"a majority is taken of the signs of all entries, not of a packet of {packet.name}")
+        packed.append(packet.packed)
+    made = packed_majority(packed, count) if packed else torch.zeros((count + 7) // 8, dtype=torch.uint8)
+    return Signs(packed=made, kept=count, first=first, count=count, key=0, threshold=ALL_KEPT, dtype=dtype)
+
+
+def owing_step(
+    gradient: Tensor, momentum: Tensor, debt: Tensor, new_debt: Tensor,
+    *, mu: float, decay: float, c: float, keep: float, key: int,
+) -> Signs:  # fmt: skip
+    """Momentum, error feedback and signs in one pass over the vectors (d,). `keep` may be 0, which sends nothing.
+
+    new = mu momentum + gradient, written over `gradient`; wish = (mu new + gradient) + decay debt;
+    new_debt = wish - c sign(wish) where kept, wish elsewhere. Returns the signs of `wish`.
+    """
+    threshold = threshold_of(keep) if keep else 0
+    packed, kept = owe_step(
+        gradient, momentum, debt, new_debt, mu=mu, decay=decay, c=c, first=0, key=key, threshold=threshold
+    )
+    return Signs(
+        packed=packed, kept=kept, first=0, count=gradient.numel(), key=key, threshold=threshold, dtype=gradient.dtype
+    )
+
+
+def owing_total(
+    total: Tensor, debt: Tensor, new_debt: Tensor,
+    *, among: int, scale: float, decay: float, c: float, keep: float, key: int, first: int,
+) -> Signs:  # fmt: skip
+    """The server's step of the same methods: wish = decay debt + scale (total / among), and so on.
+
+    total: (count,), which may be int8 votes; `first` is the number of its first coordinate in the whole model.
+    """
+    threshold = threshold_of(keep) if keep else 0
+    packed, kept = owe_total(
+        total, debt, new_debt,
+        among=among, scale=scale, decay=decay, c=c, first=first, key=key, threshold=threshold,
     )  # fmt: skip
-    if packet.mask is None:
-        return packet
-    kept = Signs(
-        negative=packet.negative[packet.mask], first=first, count=packet.count,
-        key=key, threshold=packet.threshold, dtype=packet.dtype,
-    )  # fmt: skip
-    kept.__dict__["mask"] = packet.mask  # the cached property: worked out once
-    return kept
+    return Signs(
+        packed=packed, kept=kept, first=first, count=debt.numel(), key=key, threshold=threshold, dtype=debt.dtype
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

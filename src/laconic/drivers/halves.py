@@ -15,7 +15,7 @@ from torch import Tensor
 from laconic.contract import Algorithm, ContractError, Exchange, Inbox, Reply, Server, Step, Worker
 from laconic.drivers.layout import Layout, Shard
 from laconic.kernels.plain import all_finite
-from laconic.memory import Memory
+from laconic.memory import Memory, Pool
 from laconic.wire import Dense, Frame, Head, Meter, Packet, WireError, decode, encode
 
 
@@ -52,7 +52,7 @@ class Job:
 class Inputs:
     """What one worker brings to a round; the vector that the method consumes, and where it stands."""
 
-    vector: Tensor  # gradient or change, (d,); the driver's, may be overwritten after the round
+    vector: Tensor  # gradient or change, (d,); given away: the method may overwrite or keep it
     parameters: Callable[[], Tensor]  # (d,), at the start of the round
     lr: float
     gradient_at: Callable[[Tensor], Tensor] | None = None
@@ -84,14 +84,15 @@ class Answer:
 class WorkerHalf:
     """One worker: its generator, its memory, its meter."""
 
-    def __init__(self, job: Job, rank: int) -> None:
+    def __init__(self, job: Job, rank: int, pool: Pool | None = None) -> None:
+        """pool: shared with other workers in this process."""
         self.job = job
         self.rank = rank
         self.node = job.layout.worker_nodes[rank]
         self.meter = Meter()
         self.me = Worker(
             rank=rank, n_workers=job.layout.n_workers, count=job.d, seed=job.seed,
-            memory=Memory(job.d, job.dtype, job.device), layers=job.layers,
+            memory=Memory(job.d, job.dtype, job.device, pool), layers=job.layers,
         )  # fmt: skip
         self.packet: Packet | None = None
         self.void = False
@@ -264,8 +265,8 @@ class WorkerHalf:
         count = self._exchange.count
         self.exchange += 1
         if not self.void:
-            zeros = partial(self.job.zeros, count)
-            self._advance(Reply(heard=heard, parts=parts, count=count, zeros=zeros, packets=packets or {}))
+            empty = self.me.memory.spare if count == self.job.d else partial(self.job.zeros, count)
+            self._advance(Reply(heard=heard, parts=parts, count=count, empty=empty, packets=packets or {}))
 
     def close(self) -> bool:
         """End the round: commit the memory and return True, or drop what was staged and return False."""
@@ -276,8 +277,7 @@ class WorkerHalf:
         if self.void:
             self.me.memory.drop()
             return False
-        me = self.me
-        me.memory.commit(borrowed=me.gradient if self.job.algorithm.consumes == "gradient" else me.change)
+        self.me.memory.commit(self.result)
         return True
 
 
@@ -347,8 +347,9 @@ class ServerHalf:
         if void:
             return None
         inbox = Inbox(
-            packets, hub.n_workers, lambda: torch.zeros(shard.count, dtype=self.job.dtype), frozenset(skipped)
-        )
+            packets, hub.n_workers, lambda: torch.zeros(shard.count, dtype=self.job.dtype), frozenset(skipped),
+            no_votes=(lambda: hub.memory.spare(torch.int8).zero_()) if shard.count == hub.count else None,
+        )  # fmt: skip
         packet = self.job.algorithm.serve(hub, inbox)
         if packet is not None and packet.count != shard.count:
             raise ContractError(

@@ -35,9 +35,9 @@ def multiplied(packet: Packet, factor: float) -> Packet:
         case Positions() | VoteChange():
             return packet
         case Signs():
-            return replace(packet, negative=packet.negative ^ turned)
+            return packet.negated() if turned else packet
         case ScaledSigns():
-            return replace(packet, negative=packet.negative ^ turned, scales=_times(packet.scales, size))
+            return replace(packet.negated() if turned else packet, scales=_times(packet.scales, size))
         case Fractional():
             packed = _turned_over(packet.packed, packet.count, packet.bits, 1 << (packet.bits - 1), turned)
             return replace(packet, packed=packed, means=_times(packet.means, size))

@@ -25,6 +25,7 @@ from laconic.drivers.layout import choose_layout, n_nodes_for
 from laconic.drivers.mishaps import Mishaps, slowed
 from laconic.faults import FaultPlan
 from laconic.kernels.plain import all_finite
+from laconic.memory import Pool
 from laconic.network import Link, Network
 from laconic.schedules import Message, makespan_ns, one_at_a_time, ring
 from laconic.wire import HEAD_BYTES, Dense
@@ -85,7 +86,8 @@ class Simulated:
         self.job = Job(
             algorithm=algorithm, seed=seed, d=d, layers=tuple(layers) or (d,), dtype=dtype, layout=self.layout
         )
-        self.workers = [WorkerHalf(self.job, rank) for rank in range(n_workers)]
+        pool = Pool(d, dtype)
+        self.workers = [WorkerHalf(self.job, rank, pool) for rank in range(n_workers)]
         n_servers = len(self.layout.shards) or 1  # without one, a single half stands for what each worker works out
         self.servers = [ServerHalf(self.job, index, descend) for index in range(n_servers)]
         for worker in self.workers:
@@ -155,6 +157,8 @@ class Simulated:
                 f"{self.job.algorithm.name} claims equal replicas, but worker {worker.rank} returned other values "
                 f"than worker 0 in round {self.rounds}"
             )
+        else:
+            worker.me.memory.take_back(lambda vector: vector.data_ptr() == results[0].data_ptr())
 
     def _star(self, present: list[WorkerHalf], exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
         """Up, serve, down, and the virtual time of it. Returns how a worker hears the answers."""

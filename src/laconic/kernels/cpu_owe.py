@@ -8,10 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from laconic.kernels.cpu_words import LANES, U32, WORD, Codegen, hash_within, same, splat, vector_at
+from laconic.kernels.cpu_words import LANES, U32, WORD, Codegen, hash_within, intrinsic, same, splat, types, vector_at
 
 _PIECE = 16
 

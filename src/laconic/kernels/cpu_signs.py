@@ -9,6 +9,7 @@ from numba import uint32, uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.kernels import plain_signs
 from laconic.kernels.compiled import inlined, kernel
 from laconic.kernels.cpu_owe import owe_step_at, owe_step_past_caches, owe_total_at, owe_total_past_caches
 from laconic.kernels.cpu_words import (
@@ -47,11 +48,17 @@ def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Te
 
 def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor) -> None:
     """See plain_signs."""
+    if out.dtype == torch.bfloat16:  # which numpy has not
+        plain_signs.put_signs(packed, first, key, threshold, out)
+        return
     _put(_padded(packed, out.numel()), _coin(first, key, threshold), _own(out))
 
 
 def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor) -> None:
     """See plain_signs."""
+    if total.dtype == torch.bfloat16:  # which numpy has not
+        plain_signs.add_signs(packed, first, key, threshold, total)
+        return
     _add(_padded(packed, total.numel()), _coin(first, key, threshold), _own(total))
 
 

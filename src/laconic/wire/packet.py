@@ -52,6 +52,10 @@ class Packet(ABC):
     def dense(self) -> Tensor:
         """The vector that this packet stands for: (count,) of dtype."""
 
+    def put_into(self, out: Tensor) -> None:
+        """out (count,) = dense(), in out's type."""
+        out.copy_(self.dense())
+
     def add_to(self, total: Tensor) -> None:
         """total (count,) += dense()."""
         total.add_(self.dense())

@@ -1,34 +1,40 @@
 """One bit for every coordinate and one scale for every block. FORMAT.md, section 3.3."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from laconic.kernels import plain
+from laconic.kernels import put_signs
+from laconic.kernels.plain_signs import ALL_KEPT
 from laconic.wire.blocks import FIELDS_BYTES, read_block_fields, read_lengths, write_blocks
 from laconic.wire.head import VALUE_BITS, WireError
 from laconic.wire.packet import Packet, Piece, check_length, check_padding, check_range
+from laconic.wire.signs import flipped
 
 _FIELDS = struct.Struct("<II")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledSigns(Packet):
-    """negative: (count,) bool; scales: (blocks,) of dtype, not negative; lengths: block sizes, adding up to count."""
+    """packed: (ceil(count/8),) uint8, a set bit for -1; scales: (blocks,) of dtype, not negative.
+
+    lengths: block sizes, adding up to count.
+    """
 
     kind: ClassVar[int] = 5
     name: ClassVar[str] = "scaled signs"
-    negative: Tensor
+    packed: Tensor
     scales: Tensor
     lengths: tuple[int, ...]
     first: int
 
-    @property
+    @cached_property
     def count(self) -> int:  # type: ignore[override]
-        return self.negative.numel()
+        return sum(self.lengths)
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
@@ -51,16 +57,21 @@ class ScaledSigns(Packet):
         return bool(torch.isfinite(self.scales).all())
 
     def dense(self) -> Tensor:
-        signs = plain.scatter_signs(self.negative, None, self.dtype)
+        signs = torch.empty(self.count, dtype=self.dtype, device=self.packed.device)
+        put_signs(self.packed, self.first, 0, ALL_KEPT, signs)
         lengths = torch.tensor(self.lengths, device=signs.device)
         return signs.mul_(self.scales.repeat_interleave(lengths, output_size=self.count))
+
+    def negated(self) -> Self:
+        """The packet of the opposite signs."""
+        return replace(self, packed=flipped(self.packed, self.count))
 
     def part(self, first: int, stop: int) -> Self:
         raise AssertionError("scaled signs are cut only by methods that do not claim to be separable")
 
     def body(self) -> list[Piece]:
         fields = _FIELDS.pack(self.first, self.count) + write_blocks(self.lengths)
-        return [fields, self.scales.contiguous(), plain.pack_bits(self.negative)]
+        return [fields, self.scales.contiguous(), self.packed]
 
     @classmethod
     def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
@@ -79,5 +90,4 @@ class ScaledSigns(Packet):
         if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
             raise WireError("scaled signs: a scale is negative, inf or NaN")
         check_padding(int(body[-1]), count)
-        negative = plain.unpack_bits(rest[table_bytes + scale_bytes :], count)
-        return cls(negative=negative, scales=scales, lengths=lengths, first=first)
+        return cls(packed=rest[table_bytes + scale_bytes :], scales=scales, lengths=lengths, first=first)
