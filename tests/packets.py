@@ -268,9 +268,7 @@ QUANTIZED = quantized_of(
     [0, 5, 7, 1, 2, 7, 3], lows=torch.tensor([-1.0, 0.0, -3.0]),
     highs=torch.tensor([2.5, 0.0, 4.0]), lengths=(3, 3, 1), bits=3, first=4,
 )  # fmt: skip
-LEVELS = levels_of(
-    [0, -1, 2, 1, 0, -2, 0], scales=torch.tensor([0.5, 2.0, 0.0]), lengths=(3, 3, 1), steps=3, first=6
-)
+LEVELS = levels_of([0, -1, 2, 1, 0, -2, 0], scales=torch.tensor([0.5, 2.0, 0.0]), lengths=(3, 3, 1), steps=3, first=6)
 
 
 def samples() -> dict[str, bytes]:

@@ -53,7 +53,8 @@ def test_both_versions_give_the_same_codes_and_nearly_the_same_means(kind, dtype
             torch.testing.assert_close(means, expected_means, rtol=tolerance, atol=smallest)
             for of_means in (means, means.double(), means.bfloat16()):
                 dense, expected_dense = (
-                    version.fractional_dense(packed, of_means, d, bits) for version in (cpu_fractional, plain_fractional)
+                    version.fractional_dense(packed, of_means, d, bits)
+                    for version in (cpu_fractional, plain_fractional)
                 )
                 assert dense.dtype == of_means.dtype
                 assert torch.equal(dense, expected_dense)

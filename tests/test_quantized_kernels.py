@@ -178,7 +178,7 @@ def test_what_is_not_a_number_is_rounded_alike():
     for scale in (1.0, 0.0, float("nan")):
         assert_alike("quantize_levels", wrong, torch.tensor([scale]), (5,), 7, 0, 1)
     for at in range(1, 4):
-        low, high = cpu_quantized.ranges(wrong[:at + 1], (at + 1,))
+        low, high = cpu_quantized.ranges(wrong[: at + 1], (at + 1,))
         assert not bool(torch.isfinite(low) & torch.isfinite(high))
         assert not bool(torch.isfinite(cpu_quantized.norms(wrong[: at + 1], (at + 1,))))
 

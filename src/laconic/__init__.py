@@ -39,6 +39,7 @@ from laconic.contract import ALGORITHMS, Algorithm, ContractError, Inbox, Reply,
 from laconic.drivers.channel import PeerLostError
 from laconic.drivers.processes import SetupError
 from laconic.faults import FaultPlan
+from laconic.kernels.threads import kernel_threads, set_kernel_threads
 from laconic.network import Link
 from laconic.optimizer import DistributedOptimizer, ReplicaError
 from laconic.simulation import Simulation
@@ -105,5 +106,7 @@ __all__ = [
     "WireError",
     "Worker",
     "algorithm",
+    "kernel_threads",
+    "set_kernel_threads",
 ]
 del _algorithms

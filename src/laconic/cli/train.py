@@ -53,6 +53,7 @@ Latency = Annotated[str | None, typer.Option(metavar="TIME", help="Of each simul
 Compute = Annotated[str | None, typer.Option(metavar="TIME", help="Simulated time of one gradient, such as 50ms.")]
 Faults = Annotated[str | None, typer.Option(metavar="FILE", help="What goes wrong in the simulator: a fault plan.")]
 Threads = Annotated[int, typer.Option(help="Of each process.")]
+KernelThreads = Annotated[int, typer.Option("--kernel-threads", help="Of each process, within a compiled kernel.")]
 Timeout = Annotated[float, typer.Option("--timeout-s", help="How long a rank is waited for, in seconds.")]
 Port = Annotated[int, typer.Option(help="Where processes meet on this machine; 0 for any that is free.")]
 Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write config, metrics, summary and curves here.")]
@@ -85,6 +86,7 @@ def run(
     compute: Compute = None,
     faults: Faults = None,
     threads: Threads = 1,
+    kernel_threads: KernelThreads = 1,
     timeout_s: Timeout = 60.0,
     port: Port = 0,
     out: Out = None,
@@ -97,7 +99,7 @@ def run(
         "ramp_epochs": ramp_epochs, "ramp_from": ramp_from,
         "weight_decay": weight_decay, "seed": seed, "partition": partition,
         "bandwidth": bandwidth, "latency": latency, "compute": compute, "faults": faults,
-        "threads": threads, "timeout_s": timeout_s,
+        "threads": threads, "kernel_threads": kernel_threads, "timeout_s": timeout_s,
     }  # fmt: skip
     records = execute([options], port, context.obj or ())
     if records:
@@ -134,6 +136,7 @@ def compare(
     latency: Latency = None,
     compute: Compute = None,
     threads: Threads = 1,
+    kernel_threads: KernelThreads = 1,
     timeout_s: Timeout = 60.0,
     port: Port = 0,
     out: Out = None,
@@ -151,7 +154,7 @@ def compare(
             "ramp_epochs": ramp_epochs, "ramp_from": ramp_from,
             "weight_decay": weight_decay, "seed": seed, "partition": partition,
             "bandwidth": bandwidth, "latency": latency, "compute": compute,
-            "threads": threads, "timeout_s": timeout_s,
+            "threads": threads, "kernel_threads": kernel_threads, "timeout_s": timeout_s,
         }
         for name in algorithms
     ]  # fmt: skip

@@ -59,7 +59,7 @@ def multiplied(packet: Packet, factor: float) -> Packet:
     )
 
 
-def _turned_over(packed: Tensor, count: int, bits: int, which: int, turned: bool) -> Tensor:  # noqa: FBT001
+def _turned_over(packed: Tensor, count: int, bits: int, which: int, turned: bool) -> Tensor:
     """Packed codes with the bits of `which` turned over in each of them, if they are to be."""
     return pack_codes(unpack_codes(packed, count, bits) ^ which, bits) if turned else packed
 

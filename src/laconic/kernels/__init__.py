@@ -89,7 +89,7 @@ def pop_symbols(words: Words, top: int, k: int, starts: Numbers) -> tuple[Codes,
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Packed codes of levels of equal ratio, and each level's mean magnitude; see plain_fractional, as for the two below.
+    """Packed codes of levels of equal ratio, and the levels' mean magnitudes; see plain_fractional, as for two more.
 
     values: (K,) float32 or float64, K >= 1; bits: 1 .. 16.
     """

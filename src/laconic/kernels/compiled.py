@@ -31,13 +31,29 @@ def available() -> bool:
 
 
 def kernel(function: F) -> F:
-    """Compile `function` at its first call; later processes read the machine code from disk.
+    """Compile `function` at its first call; later processes read the machine code from disk, where there is a place.
 
     Division by zero gives inf or NaN as in numpy, the GIL is released, and nothing is ever run in parallel.
     Indices are not checked: a kernel must stay within its arrays by itself.
     """
+    return _compiled(function)
+
+
+def sum_kernel(function: F) -> F:
+    """The same for a function whose sums of floats may be added up in any order, so that they become vector sums.
+
+    The order is the machine's, always the same on it: last bits may differ from those of another kind of processor.
+    """
+    return _compiled(function, fastmath={"reassoc"})
+
+
+def _compiled(function: F, **options: object) -> F:
     numba = importlib.import_module("numba")
-    made: F = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    options |= {"nogil": True, "error_model": "numpy"}
+    try:
+        made: F = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # neither this package's folder nor the user's cache can be written: compiled in each process
+        made = numba.njit(**options)(function)
     return made
 
 

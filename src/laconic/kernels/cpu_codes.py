@@ -1,4 +1,4 @@
-"""Codes of 1 .. 16 bits into a bit string and out of it, a tile at a time, for the kernels that make and use them."""
+"""Codes of 1 .. 32 bits into a bit string and out of it, a tile at a time, for the kernels that make and use them."""
 
 from typing import Any
 
@@ -13,9 +13,14 @@ Array = NDArray[Any]
 TILE = 1024  # codes; any number of bits of so many are whole bytes
 
 
+def code_room(bits: int) -> Array:
+    """Where a tile's codes go: (TILE,) of zeros, no wider than codes of so many bits need."""
+    return np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
+
+
 @kernel
 def pack_tile(codes: Array, bits: int, packed: Array) -> None:
-    """Codes (TILE,) uint8, or uint16 above 8 bits, into packed (n,) uint8; 0 behind the last code that is packed."""
+    """Codes, a `code_room` with 0 behind the last of them, into packed (n,) uint8."""
     if bits == 8:
         for i in range(packed.size):
             packed[i] = codes[i]

@@ -1,26 +1,26 @@
 """The fractional quantizer in machine code: one reading for the range, one for levels, means and packed codes.
 
 The codes are those of `plain_fractional` to the bit. Means are added up in the values' own type within a tile, in
-`_LANES` chains, and in float64 from tile to tile.
+several chains, and in float64 from tile to tile.
 """
 
 from typing import Any
 
 import numpy as np
 import torch
-from numba import float64, int64, uint8, uint16, uint32
+from numba import float64, int32, int64, uint8, uint16, uint32
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.kernels.compiled import kernel
-from laconic.kernels.cpu_codes import TILE, pack_tile, unpack_tile
+from laconic.kernels.compiled import kernel, sum_kernel
+from laconic.kernels.cpu_codes import TILE, code_room, pack_tile, unpack_tile
 from laconic.kernels.plain_fractional import level_bounds
 from laconic.kernels.threads import CHUNK, in_chunks
 
 Array = NDArray[Any]
 
-_FEW = 8  # up to so many levels a magnitude is compared with every bound, above there is a search
-_LANES = 32
+_LANES = 8  # of a search: neighbours of one level are added to different numbers, so none waits for the other
+_FEW = 8  # up to so many levels a magnitude is compared with each bound, above there is a search
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -31,7 +31,7 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     packed = torch.empty((bits * floats.size + 7) // 8, dtype=torch.uint8)
     out = packed.numpy()
     if n_levels <= _FEW:
-        filled = np.full(_FEW, -1, bounds.dtype)  # nothing is below -1
+        filled = np.full(_FEW - 1, -1, bounds.dtype)  # nothing is below -1
         filled[: len(bounds)] = bounds
         n_chunks = -(-floats.size // CHUNK)  # each adds up on its own, whoever does it
         chunk_sums, chunk_counts = np.zeros((n_chunks, _FEW)), np.zeros((n_chunks, _FEW), np.int64)
@@ -41,9 +41,10 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         )
         sums, counts = chunk_sums.sum(0)[:n_levels], chunk_counts.sum(0)[:n_levels]
     else:
-        sums, counts = np.zeros(n_levels), np.zeros(n_levels, np.int64)
-        codes = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
-        _search(floats, bounds, bits, codes, out, sums, counts)
+        lane_sums, lane_counts = np.zeros(n_levels * _LANES), np.zeros(n_levels * _LANES, np.int64)
+        codes = code_room(bits)
+        _search(floats, bounds, bits, codes, out, lane_sums, lane_counts)
+        sums, counts = lane_sums.reshape(-1, _LANES).sum(1), lane_counts.reshape(-1, _LANES).sum(1)
     return packed, torch.from_numpy(sums / np.maximum(counts, 1)).to(values.dtype)
 
 
@@ -69,7 +70,7 @@ def _write(packed: Tensor, means: Tensor, bits: int, total: Tensor, *, add: bool
     table = torch.cat([means, -means]).numpy()  # a code's highest bit is its sign
 
     def run(start: int, stop: int) -> None:
-        codes = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
+        codes = code_room(bits)
         _look_up(data, table, bits, codes, out, start, stop, add)
 
     in_chunks(total.numel(), run)
@@ -106,65 +107,58 @@ def _key_ranges(keys: Array, mask: Any, ends: Array, start: int, stop: int) -> N
 def _compare(
     values: Array, bounds: Array, bits: int, packed: Array, sums: Array, counts: Array, start: int, stop: int
 ) -> None:
-    """Codes, and each chunk's sums and counts (chunks, 8), by comparing with all eight bounds."""
+    """Codes, and each chunk's sums and counts (chunks, 8), by comparing with each of seven bounds."""
     levels = np.zeros(TILE, np.uint32)
+    magnitudes = np.zeros(TILE, values.dtype)
     codes = np.zeros(TILE, np.uint8)
-    lanes = np.zeros((_FEW, _LANES), values.dtype)
-    tallies = np.zeros((_FEW, _LANES), np.uint8)
+    minus = uint32(1 << (bits - 1))
     for tile in range(start, stop, TILE):
         end = min(tile + TILE, stop)
         part = values[tile:end]
-        _levels(part, bounds, uint32(1 << (bits - 1)), levels, codes)
-        codes[part.size :] = 0
-        levels[part.size :] = _FEW
-        _tally(part, levels, lanes, tallies)
+        first, last = _levels(part, bounds, minus, levels, magnitudes, codes)
         chunk = tile // CHUNK
-        for level in range(_FEW):
-            total, count = 0.0, 0
-            for lane in range(_LANES):
-                total += float64(lanes[level, lane])
-                count += int64(tallies[level, lane])
+        for level in range(int64(first), int64(last) + 1):
+            total, count = _level_sum(magnitudes[: part.size], levels[: part.size], uint32(level))
             sums[chunk, level] += total
             counts[chunk, level] += count
+        codes[part.size :] = 0
         pack_tile(codes, bits, packed[tile * bits // 8 : (end * bits + 7) // 8])
 
 
 @kernel
-def _levels(part: Array, bounds: Array, minus: Any, levels: Array, codes: Array) -> None:  # noqa: ANN401
-    b0, b1, b2, b3, b4, b5, b6, b7 = bounds
+def _levels(
+    part: Array, bounds: Array, minus: Any, levels: Array, magnitudes: Array, codes: Array  # noqa: ANN401
+) -> tuple[Any, Any]:  # fmt: skip
+    """Each entry's level, magnitude and code; the first and the last level that is there."""
+    b0, b1, b2, b3, b4, b5, b6 = bounds
+    first, last = uint32(_FEW - 1), uint32(0)
+    zero = part.dtype.type(0)  # of the same type: else the comparison is one of float64
     for i in range(part.size):
         m = abs(part[i])
-        low = uint32(m <= b0) + uint32(m <= b1) + uint32(m <= b2) + uint32(m <= b3)
-        level = uint32(low + uint32(m <= b4) + uint32(m <= b5) + uint32(m <= b6) + uint32(m <= b7))
+        low = uint32(uint32(m <= b0) + uint32(m <= b1) + uint32(m <= b2) + uint32(m <= b3))
+        level = uint32(low + uint32(m <= b4) + uint32(m <= b5) + uint32(m <= b6))
         levels[i] = level
-        codes[i] = uint8(level | (minus if part[i] < -b7 * 0 else uint32(0)))
+        magnitudes[i] = m
+        first, last = min(first, level), max(last, level)
+        codes[i] = uint8(level | (minus if part[i] < zero else uint32(0)))
+    return first, last
+
+
+@sum_kernel
+def _level_sum(magnitudes: Array, levels: Array, level: Any) -> tuple[float, int]:  # noqa: ANN401
+    total, count = magnitudes.dtype.type(0), int32(0)
+    for i in range(magnitudes.size):
+        here = levels[i] == level
+        total += magnitudes[i] if here else magnitudes.dtype.type(0)
+        count = int32(count + int32(here))
+    return float64(total), int64(count)
 
 
 @kernel
-def _tally(part: Array, levels: Array, lanes: Array, tallies: Array) -> None:
-    """A tile's sums and counts of each level, entry i in lane i mod _LANES."""
-    lanes[:] = 0
-    tallies[:] = 0
-    whole = part.size // _LANES * _LANES
-    flat, counted = lanes.ravel(), tallies.ravel()
-    for at in range(0, whole, _LANES):
-        here, level = part[at : at + _LANES], levels[at : at + _LANES]
-        for lane in range(_LANES):
-            place = level[lane] * uint32(_LANES) + uint32(lane)
-            flat[place] += abs(here[lane])
-            counted[place] += uint8(1)
-    for i in range(whole, part.size):
-        lanes[levels[i], i - whole] += abs(part[i])
-        tallies[levels[i], i - whole] += uint8(1)
-
-
-@kernel
-def _search(
-    values: Array, bounds: Array, bits: int, codes: Array, packed: Array, sums: Array, counts: Array
-) -> None:
+def _search(values: Array, bounds: Array, bits: int, codes: Array, packed: Array, sums: Array, counts: Array) -> None:
     """Codes by halving, a whole tile at each step: there is one bound less than a power of two."""
     levels = np.empty(TILE, np.uint32)
-    minus = uint32(1 << (bits - 1))
+    minus, zero = uint32(1 << (bits - 1)), values.dtype.type(0)
     for start in range(0, values.size, TILE):
         tile = values[start : start + TILE]
         levels[:] = 0
@@ -175,16 +169,25 @@ def _search(
                 levels[i] = further if bounds[further - uint32(1)] >= abs(tile[i]) else levels[i]
             step = uint32(step >> uint32(1))
         for i in range(tile.size):
-            codes[i] = uint16(levels[i] | (minus if tile[i] < 0 else uint32(0)))
-            counts[levels[i]] += 1
-            sums[levels[i]] += float64(abs(tile[i]))
+            codes[i] = uint16(levels[i] | (minus if tile[i] < zero else uint32(0)))
+        for i in range(tile.size):
+            place = uint32(uint32(levels[i] * uint32(_LANES)) + uint32(uint32(i) & uint32(_LANES - 1)))
+            sums[place] += float64(abs(tile[i]))
+            counts[place] += 1
         codes[tile.size :] = 0
         pack_tile(codes, bits, packed[start * bits // 8 : ((start + tile.size) * bits + 7) // 8])
 
 
 @kernel
 def _look_up(
-    packed: Array, table: Array, bits: int, codes: Array, total: Array, start: int, stop: int, add: bool  # noqa: FBT001
+    packed: Array,
+    table: Array,
+    bits: int,
+    codes: Array,
+    total: Array,
+    start: int,
+    stop: int,
+    add: bool,
 ) -> None:
     for tile in range(start, stop, TILE):
         end = min(tile + TILE, stop)
@@ -201,7 +204,7 @@ def _look_up(
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
     """See plain_fractional."""
     packed = torch.empty((bits * len(codes) + 7) // 8, dtype=torch.uint8)
-    room = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
+    room = code_room(bits)
     _pack(codes.contiguous().numpy(), bits, room, packed.numpy())
     return packed
 
@@ -210,7 +213,7 @@ def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
     """See plain_fractional."""
     assert len(packed) == (bits * k + 7) // 8, (len(packed), k, bits)
     codes = torch.empty(k, dtype=torch.int32)
-    room = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
+    room = code_room(bits)
     _unpack(packed.contiguous().numpy(), bits, room, codes.numpy())
     return codes
 

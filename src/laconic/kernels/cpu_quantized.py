@@ -12,9 +12,12 @@ from numba import int32, uint32
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.kernels import plain_quantized
 from laconic.kernels.compiled import kernel
-from laconic.kernels.cpu_codes import TILE, pack_tile, unpack_tile
+from laconic.kernels.cpu_codes import TILE, code_room, pack_tile, unpack_tile
+from laconic.kernels.cpu_measures import FLOATS, block_edges
+from laconic.kernels.cpu_measures import norms as norms
+from laconic.kernels.cpu_measures import peaks as peaks
+from laconic.kernels.cpu_measures import ranges as ranges
 from laconic.kernels.plain import key_halves
 from laconic.kernels.plain_quantized import FRACTION_BITS, TINY_BITS, level_bits
 from laconic.kernels.threads import in_chunks
@@ -22,7 +25,6 @@ from laconic.kernels.threads import in_chunks
 Array = NDArray[Any]
 
 _NUMBERS = np.arange(TILE, dtype=np.uint32)
-_FLOATS = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 def quantize(
@@ -38,7 +40,7 @@ def quantize_levels(
 ) -> Tensor:
     """See plain_quantized."""
     bits = level_bits(steps)
-    lows = np.zeros(len(lengths), _FLOATS[values.dtype])
+    lows = np.zeros(len(lengths), FLOATS[values.dtype])
     return _quantized(values, lows, scales, lengths, bits, steps, 1 << (bits - 1), first, key)
 
 
@@ -48,16 +50,15 @@ def _quantized(
 ) -> Tensor:  # fmt: skip
     packed = torch.empty((bits * len(values) + 7) // 8, dtype=torch.uint8)
     floats, out = values.detach().contiguous().numpy(), packed.numpy()
-    highs_, edges = highs.to(values.dtype).numpy(), _edges(lengths)
+    highs_, edges = highs.to(values.dtype).numpy(), block_edges(lengths)
     numbers = _constants(values.dtype, most << FRACTION_BITS)
-    keys = tuple(map(np.uint32, key_halves(key)))
-    code_type = np.uint8 if bits <= 8 else np.uint16
+    low_key, high_key = map(np.uint32, key_halves(key))
 
     def run(start: int, stop: int) -> None:
-        codes = np.zeros(TILE, code_type)
+        codes = code_room(bits)
         _quantize(
-            floats, lows, highs_, edges, numbers, bits, np.uint32(minus), first, *keys, _NUMBERS, codes, out,
-            start, stop,
+            floats, lows, highs_, edges, numbers, bits, np.uint32(minus), first, low_key, high_key, _NUMBERS,
+            codes, out, start, stop,
         )  # fmt: skip
 
     in_chunks(len(values), run)
@@ -101,7 +102,7 @@ def _add(
     packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int,
     total: Tensor,
 ) -> None:  # fmt: skip
-    if lows.dtype in _FLOATS and total.dtype in _FLOATS and total.is_contiguous():
+    if lows.dtype in FLOATS and total.dtype in FLOATS and total.is_contiguous():
         _write(packed, lows, highs, lengths, bits, most, minus, total, add=True)
     else:
         total.add_(_dense(packed, lows, highs, lengths, bits, most, minus))
@@ -111,15 +112,12 @@ def _write(
     packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int,
     total: Tensor, *, add: bool,
 ) -> None:  # fmt: skip
-    data, out, edges = packed.contiguous().numpy(), total.numpy(), _edges(lengths)
+    data, out, edges = packed.contiguous().numpy(), total.numpy(), block_edges(lengths)
     lows_, highs_, numbers = lows.contiguous().numpy(), highs.contiguous().numpy(), _constants(lows.dtype, most)
-    code_type = np.uint8 if bits <= 8 else np.uint16
 
     def run(start: int, stop: int) -> None:
-        codes = np.zeros(TILE, code_type)
-        _dequantize(
-            data, lows_, highs_, edges, numbers, bits, int32(most), int32(minus), codes, out, start, stop, add
-        )
+        codes = code_room(bits)
+        _dequantize(data, lows_, highs_, edges, numbers, bits, int32(most), int32(minus), codes, out, start, stop, add)
 
     in_chunks(total.numel(), run)
 
@@ -127,85 +125,13 @@ def _write(
 def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
     """See plain_quantized."""
     bits = level_bits(steps)
-    codes = np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16)
+    codes = code_room(bits)
     return bool(_allowed(packed.contiguous().numpy(), count, bits, uint32(steps), codes))
-
-
-def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """See plain_quantized."""
-    keys, pieces, owners = _measured(values, lengths)
-    lows = np.full(len(lengths), np.iinfo(keys.dtype).max, keys.dtype)
-    highs = np.full(len(lengths), np.iinfo(keys.dtype).min, keys.dtype)
-    low_parts, high_parts = np.empty(len(pieces) - 1, keys.dtype), np.empty(len(pieces) - 1, keys.dtype)
-    mask = keys.dtype.type(np.iinfo(keys.dtype).max)
-    in_chunks(
-        len(pieces) - 1, lambda start, stop: _ranges(keys, pieces, mask, low_parts, high_parts, start, stop), keys.size
-    )
-    np.minimum.at(lows, owners, low_parts)
-    np.maximum.at(highs, owners, high_parts)
-    made = (np.where(each < 0, each ^ mask, each).view(_FLOATS[values.dtype]) for each in (lows, highs))
-    low, high = (torch.from_numpy(each) for each in made)
-    return low, high
-
-
-def peaks(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """See plain_quantized."""
-    keys, pieces, owners = _measured(values, lengths)
-    mask = keys.dtype.type(np.iinfo(keys.dtype).max)
-    parts = np.empty(len(pieces) - 1, keys.dtype)
-    in_chunks(len(pieces) - 1, lambda start, stop: _peaks(keys, pieces, mask, parts, start, stop), keys.size)
-    found = np.zeros(len(lengths), keys.dtype)
-    np.maximum.at(found, owners, parts)
-    return torch.from_numpy(found.view(_FLOATS[values.dtype]))
-
-
-def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """See plain_quantized."""
-    largest = peaks(values, lengths)
-    keys, pieces, owners = _measured(values, lengths)
-    exponents = np.zeros(len(lengths), np.int64)
-    if values.dtype == torch.float64:  # whose squares might overflow or vanish; those of float32 are float64 here
-        exponents = np.clip(np.frexp(np.nan_to_num(largest.numpy()))[1].astype(np.int64), -1000, 1000)
-    parts = np.empty(len(pieces) - 1)
-    floats = keys.view(_FLOATS[values.dtype])
-    factors = np.ldexp(1.0, -exponents)
-    in_chunks(
-        len(pieces) - 1,
-        lambda start, stop: _squares(floats, pieces, factors, owners, np.zeros(_LANES), parts, start, stop), keys.size,
-    )  # fmt: skip
-    sums = np.zeros(len(lengths))
-    np.add.at(sums, owners, parts)
-    with np.errstate(over="ignore"):  # a norm may be more than a float64 holds: it is inf then
-        found = np.ldexp(np.sqrt(sums), exponents)
-    return torch.from_numpy(found).to(values.dtype).maximum(largest)
-
-
-_LANES = 32  # chains of additions at a time
-_PIECE = 1 << 14  # entries added up or compared at a time, whatever the number of threads
-
-
-def _measured(values: Tensor, lengths: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """The values' bits, the edges of pieces of blocks (n + 1,), and the blocks that the pieces are of (n,)."""
-    keys = values.detach().contiguous().numpy().view(np.int32 if values.dtype == torch.float32 else np.int64)
-    edges = _edges(lengths)
-    if max(lengths) <= _PIECE:
-        return keys, edges, np.arange(len(lengths))
-    n_pieces = -(-np.diff(edges) // _PIECE)
-    owners = np.repeat(np.arange(len(lengths)), n_pieces)
-    within = np.arange(len(owners)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)
-    return keys, np.append(edges[owners] + within * _PIECE, edges[-1]), owners
-
-
-def _edges(lengths: tuple[int, ...]) -> Array:
-    """Where each block begins, and where the last one ends: (blocks + 1,) int64."""
-    edges = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=edges[1:])
-    return edges
 
 
 def _constants(dtype: torch.dtype, most: int) -> Array:
     """What kernels need in the values' own type, so that no operation becomes one of float64."""
-    floats = _FLOATS[dtype]
+    floats: Any = FLOATS[dtype]
     tiny = 2.0 ** TINY_BITS[dtype]
     return np.array([most, 0.0, 1.0, 0.5, 1 / tiny, tiny, 1 + np.finfo(floats).eps, 2.0], floats)
 
@@ -370,51 +296,4 @@ def _allowed(packed: Array, count: int, bits: int, steps: Any, codes: Array) -> 
         for i in range(end - tile):
             code = uint32(codes[i])
             wrong |= uint32(uint32(code & uint32(top - uint32(1))) > steps) | uint32(code == top)
-    return wrong == uint32(0)
-
-
-@kernel
-def _ranges(keys: Array, pieces: Array, mask: Any, lows: Array, highs: Array, start: int, stop: int) -> None:  # noqa: ANN401
-    """Bits in the order of the floats: those below zero have all but their sign turned over."""
-    zero = mask - mask
-    for piece in range(start, stop):
-        part = keys[pieces[piece] : pieces[piece + 1]]
-        low, high = mask, ~mask
-        for i in range(part.size):
-            key = part[i] ^ (mask if part[i] < zero else zero)
-            low = min(low, key)
-            high = max(high, key)
-        lows[piece], highs[piece] = low, high
-
-
-@kernel
-def _peaks(keys: Array, pieces: Array, mask: Any, found: Array, start: int, stop: int) -> None:  # noqa: ANN401
-    for piece in range(start, stop):
-        part = keys[pieces[piece] : pieces[piece + 1]]
-        largest = mask - mask
-        for i in range(part.size):
-            largest = max(largest, part[i] & mask)
-        found[piece] = largest
-
-
-@kernel
-def _squares(
-    values: Array, pieces: Array, factors: Array, owners: Array, lanes: Array, found: Array, start: int, stop: int
-) -> None:
-    for piece in range(start, stop):
-        part = values[pieces[piece] : pieces[piece + 1]]
-        factor = factors[owners[piece]]
-        lanes[:] = 0.0
-        whole = part.size // lanes.size * lanes.size
-        for at in range(0, whole, lanes.size):
-            here = part[at : at + lanes.size]
-            for lane in range(lanes.size):
-                value = np.float64(here[lane]) * factor
-                lanes[lane] += value * value
-        for i in range(whole, part.size):
-            value = np.float64(part[i]) * factor
-            lanes[i - whole] += value * value
-        total = 0.0
-        for lane in range(lanes.size):
-            total += lanes[lane]
-        found[piece] = total
+    return bool(wrong == uint32(0))

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+
 def level_bounds(largest: float, smallest: float, bits: int, dtype: torch.dtype) -> Tensor:
     """Where the levels end: (2**(bits-1) - 1,) of dtype, descending; m is in level l if l of the bounds are >= m.
 

@@ -161,7 +161,10 @@ def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     In the order of their bits: -0 is below 0, and a NaN is beyond infinity on the side of its sign.
     """
     keys = _ordered(values.view(_INTEGERS[values.dtype]))
-    lows, highs = per_block(keys, lengths, lambda rows: rows.amin(1)), per_block(keys, lengths, lambda rows: rows.amax(1))
+    lows, highs = (
+        per_block(keys, lengths, lambda rows: rows.amin(1)),
+        per_block(keys, lengths, lambda rows: rows.amax(1)),
+    )
     return _ordered(lows).view(values.dtype), _ordered(highs).view(values.dtype)
 
 

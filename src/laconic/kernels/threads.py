@@ -3,15 +3,20 @@
 Kernels release the interpreter's lock, so ordinary Python threads run them side by side. A kernel that takes part is a
 function of a range of entries: what it writes for one entry, or adds up for one stretch of `CHUNK` entries, does not
 depend on where a range begins. Ranges begin at multiples of `CHUNK`, so no two threads write the same byte of packed
-codes. Torch's own threads are another pool and are left alone: with n kernel threads a process keeps n cores busy
-within a kernel, and with torch.set_num_threads(n) as many outside of one, never both at once.
+codes. Only the thread that calls `in_chunks` waits, and no range calls it again.
+
+Torch's own threads are another pool and are left alone: with n kernel threads a process keeps n cores busy within a
+kernel, and with torch.set_num_threads(n) as many outside of one, never both at once.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import torch.multiprocessing
+
 CHUNK = 1 << 16  # entries; below this a second thread costs more than it saves. A multiple of 64
+
+MOST_KERNEL_THREADS = torch.multiprocessing.cpu_count()
 
 _threads = 1
 _pool: ThreadPoolExecutor | None = None  # of one thread less: the caller's own works too
@@ -23,12 +28,11 @@ def set_kernel_threads(n: int) -> None:
     Holds for this process alone; workers in other processes are told by `--kernel-threads`, or call this themselves.
     Raises TypeError or ValueError unless n is a whole number in 1 .. the number of cores.
     """
-    global _threads, _pool  # noqa: PLW0603 - one setting a process, as torch.set_num_threads
-    most = os.cpu_count() or 1
+    global _threads, _pool
     if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"set_kernel_threads: n={n!r} must be a whole number in 1 .. {most}")
-    if not 1 <= n <= most:
-        raise ValueError(f"set_kernel_threads: n={n} must be in 1 .. {most}, the cores of this machine")
+        raise TypeError(f"set_kernel_threads: n={n!r} must be a whole number in 1 .. {MOST_KERNEL_THREADS}")
+    if not 1 <= n <= MOST_KERNEL_THREADS:
+        raise ValueError(f"set_kernel_threads: n={n} must be in 1 .. {MOST_KERNEL_THREADS}, the cores of this machine")
     if n == _threads:
         return
     if _pool is not None:

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic.kernels.threads import set_kernel_threads
 from laconic.lab.experiment import Experiment
 from laconic.lab.record import Record, Row
 from laconic.lab.settings import RunSettings
@@ -33,6 +34,7 @@ Listener = Callable[[Progress], None]
 def run_simulated(settings: RunSettings, listen: Listener) -> Record:
     """All workers in this process."""
     torch.set_num_threads(settings.threads)
+    set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
     simulation = Simulation(
         experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, server=settings.server,
@@ -65,6 +67,7 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
 def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
     """This process's part in a run of the default process group; every rank calls it. Rank 0 should listen."""
     torch.set_num_threads(settings.threads)
+    set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
     opt = DistributedOptimizer(
         experiment.inner, experiment.algorithm, model=experiment.model, server=settings.server,

@@ -9,6 +9,7 @@ from typing import Any
 from laconic.contract import ALGORITHMS, Algorithm
 from laconic.drivers.layout import choose_layout, n_nodes_for
 from laconic.faults import FaultPlan
+from laconic.kernels.threads import MOST_KERNEL_THREADS
 from laconic.knobs import from_text, knobs_of, near_misses
 from laconic.lab.datasets import DATASETS
 from laconic.lab.models import MODELS
@@ -53,6 +54,7 @@ class RunSettings:
     compute: str | None = None
     faults: str | None = None  # a file
     threads: int = 1  # of each process
+    kernel_threads: int = 1  # of each process, within a compiled kernel
     timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -63,8 +65,12 @@ class RunSettings:
         self._one_of("model", sorted(MODELS))
         self._one_of("partition", PARTITIONS)
         self._one_of("schedule", SCHEDULES)
-        for name in ("workers", "epochs", "batch_size", "threads"):
+        for name in ("workers", "epochs", "batch_size", "threads", "kernel_threads"):
             self._at_least(name, 1)
+        if self.kernel_threads > MOST_KERNEL_THREADS:
+            raise ValueError(
+                f"--kernel-threads {self.kernel_threads} must be at most {MOST_KERNEL_THREADS}, this machine's cores"
+            )
         self._at_least("seed", 0)
         self._at_least("weight_decay", 0)
         if self.lr is not None and not 0 < self.lr < float("inf"):

@@ -1,0 +1,108 @@
+"""More threads within a compiled kernel: the same bits, and no more threads than asked for."""
+
+import threading
+from itertools import pairwise
+
+import pytest
+import torch
+
+import laconic
+from laconic import kernels
+from laconic.kernels import compiled, threads
+
+D = 3 * threads.CHUNK + 1001
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    monkeypatch.setattr(threads, "MOST_KERNEL_THREADS", 8)  # whatever this machine has
+    yield laconic.set_kernel_threads
+    laconic.set_kernel_threads(1)
+
+
+def made_by_every_kernel():
+    vector = torch.randn(D, generator=torch.Generator().manual_seed(1))
+    made = []
+    for lengths in ((D,), (70_000, D - 70_000), (512,) * (D // 512) + (D % 512,)):
+        ends = kernels.ranges(vector, lengths)
+        scales = kernels.norms(vector, lengths)
+        made += [*ends, scales, kernels.peaks(vector, lengths)]
+        for bits in (1, 3, 4, 8):
+            codes = kernels.quantize(vector, *ends, lengths, bits, 5, 9)
+            levels = kernels.quantize_levels(vector, scales, lengths, 2**bits - 1, 5, 9)
+            total = torch.ones(D)
+            kernels.add_dequantized(codes, *ends, lengths, bits, total)
+            kernels.add_levels(levels, scales, lengths, 2**bits - 1, total)
+            made += [codes, levels, total, kernels.dequantize(codes, *ends, lengths, bits)]
+    for bits in (1, 4, 6):
+        packed, means = kernels.fractional_codes(vector, bits)
+        made += [packed, means, kernels.fractional_dense(packed, means, D, bits)]
+    return made
+
+
+@pytest.mark.skipif(not compiled.available(), reason="needs numba")
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_the_number_of_threads_changes_no_bit(two_threads, n):
+    one = made_by_every_kernel()
+    two_threads(n)
+    assert laconic.kernel_threads() == n
+    for many, alone in zip(made_by_every_kernel(), one, strict=True):
+        assert torch.equal(many, alone)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [0, 1, 65_535, 131_071, 131_072, 131_073, 1_000_000])
+def test_ranges_cover_everything_once_begin_at_chunks_and_are_no_more_than_threads(two_threads, n, count):
+    two_threads(n)
+    seen = []
+    threads.in_chunks(count, lambda start, stop: seen.append((start, stop)))
+    seen.sort()
+    assert len(seen) == max(1, min(len(seen), n))
+    assert seen[0][0] == 0
+    assert seen[-1][1] == count
+    for (_, stop), (start, _) in pairwise(seen):
+        assert stop == start
+        assert start % threads.CHUNK == 0
+    if len(seen) > 1:
+        assert min(stop - start for start, stop in seen[:-1]) >= threads.CHUNK
+
+
+def test_ranges_of_blocks_cover_every_block_once(two_threads):
+    two_threads(3)
+    seen = []
+    threads.in_chunks(10, lambda start, stop: seen.append((start, stop)), 10 * threads.CHUNK)
+    assert sorted(seen) == [(0, 4), (4, 8), (8, 10)]
+    threads.in_chunks(2, lambda start, stop: seen.append((start, stop)), 10 * threads.CHUNK)
+    assert sorted(seen[3:]) == [(0, 1), (1, 2)]
+
+
+def test_one_thread_is_the_callers_own_and_others_are_its_company(two_threads):
+    names = []
+    threads.in_chunks(10 * threads.CHUNK, lambda start, stop: names.append(threading.current_thread().name))
+    assert names == [threading.current_thread().name]
+    two_threads(2)
+    meeting = threading.Barrier(2, timeout=60)
+    threads.in_chunks(10 * threads.CHUNK, lambda start, stop: meeting.wait())  # both are there at once
+
+
+def test_what_goes_wrong_in_a_thread_is_raised(two_threads):
+    two_threads(2)
+
+    def fail(start, stop):
+        if start:
+            raise RuntimeError("this range")
+
+    with pytest.raises(RuntimeError, match="this range"):
+        threads.in_chunks(10 * threads.CHUNK, fail)
+
+
+@pytest.mark.parametrize("n", [0, -1, 10**6])
+def test_a_number_of_threads_outside_the_cores_is_named(n):
+    with pytest.raises(ValueError, match=rf"set_kernel_threads: n={n} must be in 1 \.\. \d+, the cores"):
+        laconic.set_kernel_threads(n)
+
+
+@pytest.mark.parametrize("n", [True, 2.0, "2"])
+def test_a_number_of_threads_of_the_wrong_kind_is_named(n):
+    with pytest.raises(TypeError, match=r"set_kernel_threads: n=.* must be a whole number"):
+        laconic.set_kernel_threads(n)
