@@ -203,7 +203,7 @@ def test_the_sign_of_zero_is_plus_one(dtype):
     vector = torch.tensor([0.0, -0.0, -1e-7, 1e-7], dtype=dtype)
     assert signs(vector).dense().tolist() == [1.0, 1.0, -1.0, 1.0]
     packet = scaled_signs(vector, lengths=(4,))
-    assert packet.negative.tolist() == [False, False, True, False]
+    assert packet.packed.tolist() == [0b0100]
     assert packet.dense().signbit().tolist() == [False, False, True, False]
     assert scaled_signs(-torch.zeros(3), lengths=(3,)).dense().signbit().tolist() == [False] * 3
 

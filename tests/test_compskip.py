@@ -31,7 +31,7 @@ def history(request):
     rounds = [(run.x, counts_of(run), None, None)]
     for _ in range(ROUNDS):
         applied = run.step()
-        rounds.append((run.x, counts_of(run), applied, [worker.result for worker in run.sim.workers]))
+        rounds.append((run.x, counts_of(run), applied, [worker.result.clone() for worker in run.sim.workers]))
     return run, rounds
 
 

@@ -1,9 +1,11 @@
 """What a worker remembers: zero at first, staged within a step, kept or dropped at its end."""
 
+import weakref
+
 import pytest
 import torch
 
-from laconic.memory import Memory
+from laconic.memory import Memory, Pool
 
 
 def memory(count: int = 3, dtype: torch.dtype = torch.float64) -> Memory:
@@ -57,37 +59,115 @@ def test_a_dropped_step_leaves_no_trace():
     assert mine["debt"].tolist() == [1.0] * 3
 
 
-def test_values_in_borrowed_storage_are_copied_and_others_are_not():
-    mine = memory()
-    gradient = torch.arange(6.0)
-    own = torch.ones(3)
-    mine["whole"] = gradient
-    mine["slice"] = gradient[2:5]
-    mine["view"] = gradient.view(2, 3)[1]
-    mine["own"] = own
-    mine.commit(borrowed=gradient)
-    gradient.fill_(-1)
-    assert mine["whole"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
-    assert mine["slice"].tolist() == [2.0, 3.0, 4.0]
-    assert mine["view"].tolist() == [3.0, 4.0, 5.0]
-    assert mine["own"] is own
-
-
-def test_a_slice_of_what_is_borrowed_protects_its_whole_storage():
-    mine = memory()
-    storage = torch.arange(6.0)
-    mine["debt"] = storage[:3]
-    mine.commit(borrowed=storage[3:])
-    storage.fill_(-1)
-    assert mine["debt"].tolist() == [0.0, 1.0, 2.0]
-
-
-def test_without_a_lender_values_are_kept_as_they_are():
+def test_values_are_kept_as_they_are():
     mine = memory()
     value = torch.ones(3)
     mine["debt"] = value
     mine.commit()
     assert mine["debt"] is value
+
+
+def places(vectors: list[torch.Tensor]) -> set[int]:
+    return {vector.data_ptr() for vector in vectors}
+
+
+def test_what_is_replaced_is_used_again_and_what_is_kept_is_not():
+    mine = memory()
+    seen = set()
+    for value in range(6):
+        spare = mine.spare()
+        if value:
+            assert spare.data_ptr() != mine["debt"].data_ptr()
+            assert mine["debt"].tolist() == [value - 1.0] * 3
+        mine["debt"] = spare.fill_(value)
+        seen.add(spare.data_ptr())
+        mine.commit()
+    assert len(seen) == 2
+
+
+def test_a_kept_slice_keeps_its_whole_vector_out():
+    mine = memory()
+    whole = mine.spare().fill_(7)
+    mine["part"] = whole[1:]
+    mine.commit()
+    assert mine.spare().data_ptr() != whole.data_ptr()
+    mine["part"] = torch.zeros(2)
+    mine.commit()
+    again = [mine.spare(), mine.spare()]
+    assert whole.data_ptr() in places(again)
+    assert all(vector.numel() == 3 for vector in again)
+
+
+def test_a_stranger_that_was_kept_is_never_lent():
+    mine = memory()
+    stranger = torch.ones(3, dtype=torch.float64)
+    mine["debt"] = stranger
+    mine.commit()
+    mine["debt"] = mine.spare().zero_()
+    mine.commit()
+    assert stranger.data_ptr() not in places([mine.spare() for _ in range(4)])
+
+
+def test_a_dropped_step_gives_its_vectors_back_and_keeps_the_old_value():
+    mine = memory()
+    mine["debt"] = mine.spare().fill_(1)
+    mine.commit()
+    taken = mine.spare().fill_(9)
+    mine["debt"] = taken
+    mine.drop()
+    assert mine["debt"].tolist() == [1.0] * 3
+    assert mine.spare().data_ptr() == taken.data_ptr()
+
+
+def test_a_result_stays_out_until_nobody_uses_it():
+    mine = memory()
+    result = mine.spare()
+    mine.commit(result)
+    used = True
+    mine.take_back(lambda vector: used)
+    assert mine.spare().data_ptr() != result.data_ptr()
+    mine.commit()
+    used = False
+    mine.take_back(lambda vector: used)
+    assert result.data_ptr() in places([mine.spare(), mine.spare()])
+
+
+def test_a_result_that_a_name_holds_too_stays_with_the_name():
+    mine = memory()
+    mine["average"] = result = mine.spare().fill_(2)
+    mine.commit(result.view(3))
+    mine.take_back()
+    assert mine.spare().data_ptr() != result.data_ptr()
+    assert mine["average"].tolist() == [2.0] * 3
+
+
+def test_results_that_are_never_taken_back_do_not_pile_up():
+    mine = memory()
+    results = []
+    for _ in range(5):
+        result = mine.spare()
+        results.append(weakref.ref(result))
+        mine.commit(result)
+    del result
+    assert sum(vector() is not None for vector in results) <= 2
+
+
+def test_vectors_of_another_type_are_lent_too():
+    mine = memory()
+    votes = mine.spare(torch.int8)
+    assert votes.dtype == torch.int8
+    mine.commit()
+    assert mine.spare().dtype == torch.float64
+    assert mine.spare(torch.int8).data_ptr() == votes.data_ptr()
+
+
+def test_workers_of_one_process_share_a_pool():
+    pool = Pool(3, torch.float64)
+    one, other = (Memory(3, torch.float64, pool=pool) for _ in range(2))
+    vector = one.spare()
+    assert other.spare().data_ptr() != vector.data_ptr()
+    one.commit()
+    assert other.spare().data_ptr() == vector.data_ptr()
 
 
 def test_numbers_are_kept_in_float64_and_have_a_default():

@@ -156,7 +156,7 @@ class Run:
         gradients = self.gradients()
 
         def inputs_of(rank: int) -> Inputs:
-            vector = gradients[rank] if algorithm.consumes == "gradient" else -lr * gradients[rank]
+            vector = gradients[rank].clone() if algorithm.consumes == "gradient" else -lr * gradients[rank]
             return Inputs(
                 vector=vector, parameters=self.x.clone, lr=lr,
                 gradient_at=lambda point: self.problem.gradient(rank, self.t, point),
@@ -218,7 +218,7 @@ class LossyRun(Run):
         lr, lost, workers, server = self.lr_at(self.t), self.lost(self.t), self.sim.workers, self.sim.servers[0]
         job = self.sim.job
         for worker, gradient in zip(workers, self.gradients(), strict=True):
-            vector = gradient if job.algorithm.consumes == "gradient" else -lr * gradient
+            vector = gradient.clone() if job.algorithm.consumes == "gradient" else -lr * gradient
             at = partial(self.problem.gradient, worker.rank, self.t)
             worker.begin(self.t, Inputs(vector=vector, parameters=self.x.clone, lr=lr, gradient_at=at))
         for exchange in range(len(job.algorithm.exchanges_in(self.t, job.d))):

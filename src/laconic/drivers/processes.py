@@ -14,7 +14,7 @@ from laconic.drivers.channel import Channel
 from laconic.drivers.engine import ring_bytes
 from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf
 from laconic.drivers.layout import choose_layout
-from laconic.kernels.plain import all_finite
+from laconic.kernels import divide
 from laconic.wire import Dense
 
 
@@ -231,7 +231,7 @@ class Processes:
             total = worker.packet.values
         self.channel.all_reduce(total, f"for the all-reduce of round {self.rounds}")
         self.seconds.lap("wait")
-        total /= self.channel.size
+        finite = divide(total, self.channel.size)
         half_bytes = ring_bytes(d, self.channel.size, total.element_size())
-        worker.hear_sum(total, half_bytes, void=not all_finite(total))
+        worker.hear_sum(total, half_bytes, void=not finite)
         return worker.void

@@ -11,13 +11,14 @@ import numpy as np
 from llvmlite import ir
 from numba import extending, uint64
 from numba import types as numba_types
-from numba.core import cgutils
+from numba.core import cgutils as numba_cgutils
 from numpy.typing import NDArray
 
 from laconic.kernels.compiled import inlined
 
 intrinsic: Any = extending.intrinsic  # numba's own types say that a caller gives its first argument too
 types: Any = numba_types
+cgutils: Any = numba_cgutils
 
 Words = NDArray[np.uint64]
 Codegen = tuple[Any, Callable[..., Any]]
