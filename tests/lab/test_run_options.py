@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+import laconic
+from laconic.kernels import threads
 from laconic.lab.experiment import Experiment
 from laconic.lab.launch import run_in_processes
 from laconic.lab.run import run_simulated
@@ -67,6 +69,8 @@ REFUSED = {
     "decays that are no shares": ({"schedule": "step", "decay_at": "30,60"}, "--decay-at '30,60' must be rising"),
     "decays that fall": ({"schedule": "step", "decay_at": "0.7,0.5"}, "--decay-at '0.7,0.5' must be rising"),
     "decays that are no numbers": ({"schedule": "step", "decay_at": "half"}, "--decay-at 'half' must be rising"),
+    "no kernel thread": ({"kernel_threads": 0}, "--kernel-threads 0 must be at least 1"),
+    "more kernel threads than cores": ({"kernel_threads": 10**6}, "--kernel-threads 1000000 must be at most"),
     "an unknown schedule": ({"schedule": "stpe"}, "did you mean step"),
 }  # fmt: skip
 
@@ -77,6 +81,15 @@ def test_options_that_cannot_be_are_refused_by_name(mistake):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the words are looked at below
         replace(SMALL, **options)
     assert words in str(caught.value)
+
+
+def test_a_run_sets_the_kernel_threads_of_its_process(monkeypatch):
+    monkeypatch.setattr("laconic.lab.settings.MOST_KERNEL_THREADS", 3)
+    monkeypatch.setattr(threads, "MOST_KERNEL_THREADS", 3)
+    run_simulated(replace(SMALL, epochs=1, kernel_threads=3), heard_nothing)
+    assert laconic.kernel_threads() == 3
+    run_simulated(replace(SMALL, epochs=1), heard_nothing)
+    assert laconic.kernel_threads() == 1
 
 
 def test_a_round_has_the_local_steps_and_a_dense_round_has_one():
@@ -116,7 +129,15 @@ def test_config_and_summary_hold_what_was_asked_for_and_traffic_by_exchange(tmp_
 def test_processes_report_what_the_simulator_does_with_local_steps_and_with_two_gradients():
     """The epoch's end is in the middle of a round: both look at the parameters of the last exchange."""
     plans = [
-        replace(SMALL, driver="processes", epochs=2, server="rank0", lr=0.3, **options)
+        replace(
+            SMALL,
+            driver="processes",
+            epochs=2,
+            server="rank0",
+            lr=0.3,
+            kernel_threads=min(2, threads.MOST_KERNEL_THREADS),
+            **options,
+        )
         for options in (
             {"algorithm": "ssgd-mv", "local_steps": 3, "dense_epochs": 0.4},
             {"algorithm": "lasg", "set": {"always_first": "1"}},

@@ -39,13 +39,14 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
             floats.size,
             lambda start, stop: _compare(floats, filled, bits, out, chunk_sums, chunk_counts, start, stop),
         )
-        sums, counts = chunk_sums.sum(0)[:n_levels], chunk_counts.sum(0)[:n_levels]
+        sums, counts = (each[0] if n_chunks == 1 else each.sum(0) for each in (chunk_sums, chunk_counts))
     else:
         lane_sums, lane_counts = np.zeros(n_levels * _LANES), np.zeros(n_levels * _LANES, np.int64)
         codes = code_room(bits)
         _search(floats, bounds, bits, codes, out, lane_sums, lane_counts)
         sums, counts = lane_sums.reshape(-1, _LANES).sum(1), lane_counts.reshape(-1, _LANES).sum(1)
-    return packed, torch.from_numpy(sums / np.maximum(counts, 1)).to(values.dtype)
+    means = (sums[:n_levels] / np.maximum(counts[:n_levels], 1)).astype(floats.dtype)
+    return packed, torch.from_numpy(means)
 
 
 def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Tensor:
@@ -82,7 +83,7 @@ def _range(floats: Array) -> tuple[float, float]:
     keys, mask = floats.view(integer), integer(np.iinfo(integer).max)
     ends = np.empty((-(-floats.size // CHUNK), 2), integer)
     in_chunks(floats.size, lambda start, stop: _key_ranges(keys, mask, ends, start, stop))
-    largest, less_one = ends[:, 0].max(), ends[:, 1].min()
+    largest, less_one = ends[0] if len(ends) == 1 else (ends[:, 0].max(), ends[:, 1].min())
     if largest == 0:
         return 0.0, 0.0
     found = np.array([largest, less_one + 1], integer).view(floats.dtype)
@@ -151,7 +152,7 @@ def _level_sum(magnitudes: Array, levels: Array, level: Any) -> tuple[float, int
         here = levels[i] == level
         total += magnitudes[i] if here else magnitudes.dtype.type(0)
         count = int32(count + int32(here))
-    return float64(total), int64(count)
+    return float(total), int(count)
 
 
 @kernel

@@ -3,6 +3,7 @@
 Blocks are cut into pieces, each of which is measured on its own, so that the number of threads changes nothing.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -22,67 +23,62 @@ _PIECE = 1 << 14  # entries
 
 def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """See plain_quantized."""
-    keys, pieces, owners = _measured(values, lengths)
-    lows = np.full(len(lengths), np.iinfo(keys.dtype).max, keys.dtype)
-    highs = np.full(len(lengths), np.iinfo(keys.dtype).min, keys.dtype)
-    low_parts, high_parts = np.empty(len(pieces) - 1, keys.dtype), np.empty(len(pieces) - 1, keys.dtype)
-    mask = keys.dtype.type(np.iinfo(keys.dtype).max)
-    in_chunks(
-        len(pieces) - 1, lambda start, stop: _ranges(keys, pieces, mask, low_parts, high_parts, start, stop), keys.size
-    )
-    np.minimum.at(lows, owners, low_parts)
-    np.maximum.at(highs, owners, high_parts)
-    made = (np.where(each < 0, each ^ mask, each).view(FLOATS[values.dtype]) for each in (lows, highs))
-    low, high = (torch.from_numpy(each) for each in made)
-    return low, high
+    keys, mask, pieces, firsts = _measured(values, lengths)
+    lows, highs = np.empty((2, len(pieces) - 1), keys.dtype)
+    in_chunks(len(pieces) - 1, lambda start, stop: _ranges(keys, pieces, mask, lows, highs, start, stop), keys.size)
+    if len(firsts) < len(lows):
+        lows, highs = np.minimum.reduceat(lows, firsts), np.maximum.reduceat(highs, firsts)
+    low, high = (np.where(ends < 0, ends ^ mask, ends).view(FLOATS[values.dtype]) for ends in (lows, highs))
+    return torch.from_numpy(low), torch.from_numpy(high)
 
 
 def peaks(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """See plain_quantized."""
-    keys, pieces, owners = _measured(values, lengths)
-    mask = keys.dtype.type(np.iinfo(keys.dtype).max)
-    parts = np.empty(len(pieces) - 1, keys.dtype)
-    in_chunks(len(pieces) - 1, lambda start, stop: _peaks(keys, pieces, mask, parts, start, stop), keys.size)
-    found = np.zeros(len(lengths), keys.dtype)
-    np.maximum.at(found, owners, parts)
-    return torch.from_numpy(found.view(FLOATS[values.dtype]))
+    return torch.from_numpy(_peaks(*_measured(values, lengths)).view(FLOATS[values.dtype]))
 
 
 def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """See plain_quantized."""
-    largest = peaks(values, lengths)
-    keys, pieces, owners = _measured(values, lengths)
-    exponents = np.zeros(len(lengths), np.int64)
+    measured = _measured(values, lengths)
+    keys, _, pieces, firsts = measured
+    largest = _peaks(*measured).view(FLOATS[values.dtype])
+    factors = np.ones(len(lengths))
     if values.dtype == torch.float64:  # whose squares might overflow or vanish; those of float32 are float64 here
-        exponents = np.clip(np.frexp(np.nan_to_num(largest.numpy()))[1].astype(np.int64), -1000, 1000)
-    parts = np.empty(len(pieces) - 1)
+        factors = np.ldexp(1.0, -np.clip(np.frexp(np.nan_to_num(largest))[1], -1000, 1000))
+    sums = np.empty(len(pieces) - 1)
     floats = keys.view(FLOATS[values.dtype])
-    factors = np.ldexp(1.0, -exponents)
     in_chunks(
-        len(pieces) - 1,
-        lambda start, stop: _squares(floats, pieces, factors, owners, np.zeros(_LANES), parts, start, stop), keys.size,
-    )  # fmt: skip
-    sums = np.zeros(len(lengths))
-    np.add.at(sums, owners, parts)
-    with np.errstate(over="ignore"):  # a norm may be more than a float64 holds: it is inf then
-        found = np.ldexp(np.sqrt(sums), exponents)
-    return torch.from_numpy(found).to(values.dtype).maximum(largest)
+        len(sums), lambda start, stop: _squares(floats, pieces, firsts, factors, _LANES, sums, start, stop), keys.size
+    )
+    if len(firsts) < len(sums):
+        sums = np.add.reduceat(sums, firsts)
+    with np.errstate(over="ignore"):  # a norm may be more than a float holds: it is inf then
+        found = (np.sqrt(sums) / factors).astype(largest.dtype)
+    return torch.from_numpy(np.maximum(found, largest))
 
 
-def _measured(values: Tensor, lengths: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """The values' bits, the edges of pieces of blocks (n + 1,), and the blocks that the pieces are of (n,)."""
-    keys = values.detach().contiguous().numpy().view(np.int32 if values.dtype == torch.float32 else np.int64)
+def _peaks(keys: Array, mask: Any, pieces: Array, firsts: Array) -> Array:  # noqa: ANN401 - a scalar of keys' type
+    found = np.empty(len(pieces) - 1, keys.dtype)
+    in_chunks(len(found), lambda start, stop: _piece_peaks(keys, pieces, mask, found, start, stop), keys.size)
+    return np.maximum.reduceat(found, firsts) if len(firsts) < len(found) else found
+
+
+def _measured(values: Tensor, lengths: tuple[int, ...]) -> tuple[Array, Any, Array, Array]:
+    """The values' bits, all bits but the sign, the edges of pieces of blocks (n + 1,), and each block's first piece."""
+    integer = np.int32 if values.dtype == torch.float32 else np.int64
+    keys, mask = values.detach().contiguous().numpy().view(integer), integer(np.iinfo(integer).max)
     edges = block_edges(lengths)
-    if max(lengths) <= _PIECE:
-        return keys, edges, np.arange(len(lengths))
+    if max(lengths, default=0) <= _PIECE:
+        return keys, mask, edges, np.arange(len(lengths))
     n_pieces = -(-np.diff(edges) // _PIECE)
-    owners = np.repeat(np.arange(len(lengths)), n_pieces)
-    within = np.arange(len(owners)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)
-    return keys, np.append(edges[owners] + within * _PIECE, edges[-1]), owners
+    firsts = np.cumsum(n_pieces) - n_pieces
+    within = np.arange(n_pieces.sum()) - np.repeat(firsts, n_pieces)
+    return keys, mask, np.append(np.repeat(edges[:-1], n_pieces) + within * _PIECE, edges[-1]), firsts
 
 
+@functools.lru_cache(maxsize=16)
 def block_edges(lengths: tuple[int, ...]) -> Array:
-    """Where each block begins, and where the last one ends: (blocks + 1,) int64."""
+    """Where each block begins, and where the last one ends: (blocks + 1,) int64, never written to."""
     edges = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=edges[1:])
     return edges
@@ -103,7 +99,7 @@ def _ranges(keys: Array, pieces: Array, mask: Any, lows: Array, highs: Array, st
 
 
 @kernel
-def _peaks(keys: Array, pieces: Array, mask: Any, found: Array, start: int, stop: int) -> None:  # noqa: ANN401
+def _piece_peaks(keys: Array, pieces: Array, mask: Any, found: Array, start: int, stop: int) -> None:  # noqa: ANN401
     for piece in range(start, stop):
         part = keys[pieces[piece] : pieces[piece + 1]]
         largest = mask - mask
@@ -114,11 +110,16 @@ def _peaks(keys: Array, pieces: Array, mask: Any, found: Array, start: int, stop
 
 @kernel
 def _squares(
-    values: Array, pieces: Array, factors: Array, owners: Array, lanes: Array, found: Array, start: int, stop: int
+    values: Array, pieces: Array, firsts: Array, factors: Array, n_lanes: int, found: Array, start: int, stop: int
 ) -> None:
+    """Of each piece the sum of (value * its block's factor)**2, entry i in lane i mod n_lanes."""
+    lanes = np.empty(n_lanes)
+    block = np.searchsorted(firsts, start, side="right") - 1
     for piece in range(start, stop):
+        if block + 1 < firsts.size and firsts[block + 1] == piece:
+            block += 1
         part = values[pieces[piece] : pieces[piece + 1]]
-        factor = factors[owners[piece]]
+        factor = factors[block]
         lanes[:] = 0.0
         whole = part.size // lanes.size * lanes.size
         for at in range(0, whole, lanes.size):

@@ -7,8 +7,11 @@ is in level floor(log(vmax / m) / log(alpha)), at most L - 1.
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
+
+MEAN_TOLERANCE = {torch.float32: 2.0**-20, torch.float64: 2.0**-40}  # of a level's mean, whoever adds it up
 
 
 def level_bounds(largest: float, smallest: float, bits: int, dtype: torch.dtype) -> Tensor:
@@ -23,11 +26,9 @@ def level_bounds(largest: float, smallest: float, bits: int, dtype: torch.dtype)
         return torch.zeros(n_levels - 1, dtype=dtype)
     top = math.log2(largest)
     span = top - math.log2(smallest)
-    exact = torch.tensor(
-        [min(math.exp2(top - i * span / n_levels), largest) for i in range(1, n_levels)], dtype=torch.float64
-    )
-    bounds = exact.to(dtype)
-    return torch.where(bounds > exact, torch.nextafter(bounds, torch.zeros_like(bounds)), bounds)
+    exact = np.array([min(math.exp2(top - i * span / n_levels), largest) for i in range(1, n_levels)])
+    bounds = exact.astype(np.float32 if dtype == torch.float32 else np.float64)
+    return torch.from_numpy(np.where(bounds > exact, np.nextafter(bounds, 0, dtype=bounds.dtype), bounds))
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -35,7 +36,7 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
     A code's lowest bits are the level, its highest one is set for a value below zero. Level 0 has the largest
     magnitudes; zeros are in the last one. A level's mean is its magnitudes', added up in float64 here, and 0 for an
-    empty level. Other versions add in another order: means agree to 2**-20 (float64: 2**-40), and codes to the bit.
+    empty level. Other versions add in another order: means agree to MEAN_TOLERANCE, and codes to the bit.
     """
     magnitudes = values.abs()
     n_levels = 1 << (bits - 1)

@@ -30,7 +30,7 @@ def spread(of_blocks: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """(blocks,) -> (d,): every entry its own block's; (1,) where there is one block."""
     if len(lengths) == 1:
         return of_blocks
-    repeats = torch.tensor(lengths, device=of_blocks.device)
+    repeats = torch.tensor(lengths, dtype=torch.int64, device=of_blocks.device)
     return of_blocks.repeat_interleave(repeats, output_size=sum(lengths))
 
 
@@ -145,6 +145,8 @@ def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
 
 def per_block(values: Tensor, lengths: tuple[int, ...], measure: Callable[[Tensor], Tensor]) -> Tensor:
     """What `measure` makes of every block of values (d,): (blocks,). It takes (rows, size) and returns (rows,)."""
+    if not lengths:  # of an empty vector
+        return values[:0]
     size = lengths[0]
     if lengths[-1] > size or any(length != size for length in lengths[:-1]):
         return torch.cat([measure(block[None]) for block in torch.split(values, list(lengths))])
