@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "replicas": {"drivers", "optimizer"},
     "plugins": set(),
     "lab": LAB,
-    "benches": {"kernels", "wire", "compressors"},
+    "benches": LAB,
     "planning": LAB | {"planning"},
     "report": LAB | {"planning", "report"},
     "cli": LAB | {"planning", "report", "benches", "cli"},
