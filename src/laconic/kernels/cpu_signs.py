@@ -207,7 +207,7 @@ def _head(n: int) -> Any:  # noqa: ANN401
 
 @kernel
 def _count(count: int, coin: Coin) -> int:
-    n = 0
+    n: int = 0
     whole = count // 64 * 64
     for place in range(0, whole, 64):
         n += population(_mask(coin, place))
@@ -217,7 +217,7 @@ def _count(count: int, coin: Coin) -> int:
 
 @kernel
 def _draw(count: int, coin: Coin, words: Words) -> int:
-    n = 0
+    n: int = 0
     whole = count // 64 * 64
     for place in range(0, whole, 64):
         mask = _mask(coin, place)
