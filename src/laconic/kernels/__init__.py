@@ -4,6 +4,7 @@ The files of one family hold functions of the same names and signatures. The fun
 a tensor on the CPU where numba can be imported, else the plain one.
 """
 
+import functools
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
@@ -20,7 +21,12 @@ _CPU = torch.device("cpu")
 def _fastest(family: str, device: torch.device = _CPU) -> ModuleType:
     """The fastest file of a family there is for `device`. Loaded when first needed: numba takes a second."""
     kind = "cpu" if device.type == "cpu" and compiled.available() else "plain"
-    return import_module(f"laconic.kernels.{kind}_{family}")
+    return _file(f"{kind}_{family}")
+
+
+@functools.cache
+def _file(name: str) -> ModuleType:
+    return import_module(f"laconic.kernels.{name}")
 
 
 def top_k(vector: Tensor, k: int) -> Tensor:
