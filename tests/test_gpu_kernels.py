@@ -68,7 +68,7 @@ def test_a_tensor_on_a_gpu_gets_plain_torch_and_one_warning_where_triton_is_miss
 
 def test_a_tensor_on_a_gpu_gets_tritons_kernels():
     pytest.importorskip("triton")
-    for family in ("top_k", "signs", "quantized", "fractional"):
+    for family in ("top_k", "signs", "sums", "quantized", "fractional"):
         assert kernels._fastest(family, torch.device("cuda")).__name__ == f"laconic.kernels.gpu_{family}"
 
 
@@ -137,6 +137,8 @@ def start_every_kernel():
     signs.owe_total(vector.to(torch.int8), vector.double(), vector.double(), among=3, scale=0.5, **scalars)
     signs.owe_total(vector, vector, vector, among=3, scale=0.5, **scalars)
     signs.momentum_signs(vector, vector, mu=0.9)
+    signs.kept_bits(0, 100, KEY, threshold)
+    importlib.import_module("laconic.kernels.gpu_sums").divide(vector, 3)
     signs.cut_bits(bits, 3, 77)
     signs.majority([bits, bits], 100)
     quantized.quantize(vector, *ends, (50, 50), 3, 0, KEY)

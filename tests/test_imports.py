@@ -14,7 +14,7 @@ WIRE = LOW | {"wire", "network", "schedules", "async_timing", "compute_times", "
 CONTRACT = WIRE | {"compressors", "memory", "topology", "contract", "skipping", "laziness", "faults"}
 DRIVERS = CONTRACT | {"drivers"}
 USER = DRIVERS | {"algorithms", "flat", "rates", "traffic", "saving", "optimizer", "simulation"} | {
-    "evaluation", "local_steps",
+    "evaluation", "local_steps", "replicas",
 }  # fmt: skip
 LAB = USER | {"lab", "plugins", ""}
 
@@ -53,14 +53,15 @@ MAY_IMPORT = {
     "flat": {"kernels"},
     "rates": {"contract"},
     "traffic": {"wire"},
-    "evaluation": set(),
+    "evaluation": {"flat"},
     "local_steps": {"contract", "flat", "rates"},
     "saving": {"drivers", "memory", "flat", "optimizer"},  # optimizer: for its type alone
     "optimizer": USER,
     "simulation": USER,
+    "replicas": {"drivers", "optimizer"},
     "plugins": set(),
     "lab": LAB,
-    "benches": {"kernels", "wire", "compressors"},
+    "benches": LAB,
     "planning": LAB | {"planning"},
     "report": LAB | {"planning", "report"},
     "cli": LAB | {"planning", "report", "benches", "cli"},

@@ -193,3 +193,16 @@ def test_a_level_above_the_last_and_a_negative_zero_are_found():
                 packed = pack_codes(codes, bits)
                 for version in (plain_quantized, cpu_quantized):
                     assert not version.levels_allowed(packed, count, steps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_of_nothing_there_is_nothing(dtype):
+    none = torch.empty(0, dtype=dtype)
+    for name in ("peaks", "norms"):
+        assert assert_alike(name, none, ()).numel() == 0
+    for version in (plain_quantized, cpu_quantized):
+        assert [ends.numel() for ends in version.ranges(none, ())] == [0, 0]
+    packed = assert_alike("quantize", none, none, none, (), 4, 0, 1)
+    assert assert_alike("dequantize", packed, none, none, (), 4).numel() == 0
+    packed = assert_alike("quantize_levels", none, none, (), 7, 0, 1)
+    assert assert_alike("levels_dense", packed, none, (), 7).numel() == 0

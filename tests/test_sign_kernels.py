@@ -57,6 +57,13 @@ def test_both_unpack_the_same_signs(count, dtype):
         plain_signs.add_signs(packed, FIRST, KEY, threshold, totals[0])
         cpu_signs.add_signs(packed, FIRST, KEY, threshold, totals[1])
         same(*totals)
+        drawn, kept = plain_signs.kept_bits(FIRST, count, KEY, threshold)
+        again, kept_again = cpu_signs.kept_bits(FIRST, count, KEY, threshold)
+        same(drawn, again)
+        assert kept == kept_again == plain_signs.count_kept(FIRST, count, KEY, threshold)
+        plain_signs.add_signs(packed, FIRST, KEY, threshold, totals[0])
+        cpu_signs.add_signs(packed, FIRST, KEY, threshold, totals[1], drawn)
+        same(*totals)
         if dtype != torch.int8:
             plain_signs.put_signs(packed, FIRST, KEY, threshold, totals[0])
             cpu_signs.put_signs(packed, FIRST, KEY, threshold, totals[1])

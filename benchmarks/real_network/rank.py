@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -138,15 +139,16 @@ class Member:
 
 
 def main() -> None:
-    """Arguments: rank, number of ranks, address and port of rank 0."""
+    """Arguments: rank, number of ranks, address and port of rank 0, module and class of the member."""
     rank, n, address, port = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    module, _, name = sys.argv[5].partition(":")
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed is no answer
     dist.init_process_group(
         "gloo", init_method=f"tcp://{address}:{port}", rank=rank, world_size=n, timeout=timedelta(seconds=_TIMEOUT_S)
     )
-    member = Member()
+    member = getattr(import_module(module), name)()
     for line in sys.stdin:
         command = json.loads(line)
         answers.write(json.dumps(getattr(member, command.pop("do"))(**command)) + "\n")

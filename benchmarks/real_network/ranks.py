@@ -24,7 +24,8 @@ class CrewError(RuntimeError):
 class Crew:
     """The ranks. A context manager: at its end all are gone, by their own ids."""
 
-    def __init__(self, bed: Bed) -> None:
+    def __init__(self, bed: Bed, member: str = "rank:Member") -> None:
+        """member: the module and the class whose methods the ranks are told to call."""
         self._processes: list[subprocess.Popen[str]] = []
         self._words: list[IO[str]] = []  # what each says when it fails
         environment = os.environ | {"GLOO_SOCKET_IFNAME": INTERFACE, "OMP_NUM_THREADS": "1"}
@@ -32,7 +33,7 @@ class Crew:
         try:
             for rank, name in enumerate(bed.names):
                 self._words.append(tempfile.TemporaryFile("w+"))  # noqa: SIM115 - closed in `close`
-                told = [str(rank), str(len(bed.names)), bed.address(0), str(_PORT)]
+                told = [str(rank), str(len(bed.names)), bed.address(0), str(_PORT), member]
                 self._processes.append(
                     subprocess.Popen(
                         ["ip", "netns", "exec", name, sys.executable, script, *told],

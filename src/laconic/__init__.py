@@ -42,6 +42,7 @@ from laconic.faults import FaultPlan
 from laconic.kernels.threads import kernel_threads, set_kernel_threads
 from laconic.network import Link
 from laconic.optimizer import DistributedOptimizer, ReplicaError
+from laconic.replicas import mean_parameters
 from laconic.simulation import Simulation
 from laconic.skipping import Coins, Never, SlowLink
 from laconic.topology import Mixing
@@ -107,6 +108,7 @@ __all__ = [
     "Worker",
     "algorithm",
     "kernel_threads",
+    "mean_parameters",
     "set_kernel_threads",
 ]
 del _algorithms

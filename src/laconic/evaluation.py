@@ -1,16 +1,18 @@
-"""What an evaluation of a mini-batch leaves behind beside the gradient: random streams and buffers.
+"""A second evaluation of a mini-batch, and what an evaluation leaves behind beside the gradient: streams and buffers.
 
 A method that evaluates twice must leave both as one evaluation would.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from laconic.flat import FlatParameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +44,33 @@ class Surroundings:
             torch.cuda.set_rng_state_all(self.gpus)
         for buffer, kept in zip(buffers, self.buffers, strict=True):
             buffer.copy_(kept)
+
+
+class SecondGradient:
+    """The gradient of the same mini-batch at other parameters. Make it before the closure's first call."""
+
+    def __init__(self, flat: FlatParameters, closure: Callable[[], Any], model: torch.nn.Module) -> None:
+        self._flat = flat
+        self._closure = closure
+        self._buffers = list(model.buffers())
+        self._before = Surroundings.of(self._buffers)
+
+    def __call__(self, parameters: Tensor) -> Tensor:
+        """Evaluate the closure at `parameters` (d,); returns the gradient (d,).
+
+        Draws what the first evaluation drew, and leaves parameters, gradients, buffers and streams as that left them.
+        """
+        after = Surroundings.of(self._buffers)
+        self._before.put_back(self._buffers)
+        here, gradients = self._flat.values(), [parameter.grad for parameter in self._flat.parameters]
+        self._flat.set_values(parameters)
+        for parameter in self._flat.parameters:
+            parameter.grad = None  # so that the closure neither adds to the first gradient nor overwrites it
+        with torch.enable_grad():
+            self._closure()
+        gradient = self._flat.gradients()
+        after.put_back(self._buffers)
+        self._flat.set_values(here)
+        for parameter, first in zip(self._flat.parameters, gradients, strict=True):
+            parameter.grad = first
+        return gradient

@@ -18,7 +18,7 @@ from laconic.contract import Algorithm
 from laconic.drivers.halves import Inputs
 from laconic.drivers.process_arrivals import ProcessArrivals
 from laconic.drivers.processes import Processes, Round
-from laconic.evaluation import Surroundings
+from laconic.evaluation import SecondGradient
 from laconic.flat import FlatParameters, ServerModel
 from laconic.local_steps import LocalSteps
 from laconic.rates import LearningRates
@@ -228,7 +228,7 @@ class DistributedOptimizer(Optimizer):
                 return round_
             self.driver.forget_void_round()
 
-    def _step_with_gradient(self, second: "SecondGradient | None") -> None:
+    def _step_with_gradient(self, second: SecondGradient | None) -> None:
         round_ = self._exchange(self._used_now(), lambda: self._bring_gradient(second))
         if round_.result is None:
             return
@@ -249,7 +249,7 @@ class DistributedOptimizer(Optimizer):
             raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before opt.step()")
         return has_gradient
 
-    def _bring_gradient(self, second: "SecondGradient | None") -> Inputs | None:
+    def _bring_gradient(self, second: SecondGradient | None) -> Inputs | None:
         """The round's inputs; none on a rank that only serves."""
         worker = self.driver.worker
         if worker is None:
@@ -280,7 +280,13 @@ class DistributedOptimizer(Optimizer):
         if not self.serves_only:
             self._take_local_step()
         self._steps_taken += 1
-        if self._steps_taken < self.local.due_in(self.driver.rounds):
+        if self._steps_taken >= self.local.due_in(self.driver.rounds):
+            self.exchange_steps()
+
+    @torch.no_grad()
+    def exchange_steps(self) -> None:
+        """Exchange what local steps have changed since the last round, if any: at a run's end. Collective."""
+        if not self._steps_taken:
             return
         start = self._start
         round_ = self._exchange(self._used, lambda: self._bring_change(start))
@@ -353,36 +359,6 @@ class DistributedOptimizer(Optimizer):
         layout or model.
         """
         restore(self, state_dict)
-
-
-class SecondGradient:
-    """The gradient of the same mini-batch at other parameters. Make it before the closure's first call."""
-
-    def __init__(self, flat: FlatParameters, closure: Callable[[], Any], model: torch.nn.Module) -> None:
-        self._flat = flat
-        self._closure = closure
-        self._buffers = list(model.buffers())
-        self._before = Surroundings.of(self._buffers)
-
-    def __call__(self, parameters: Tensor) -> Tensor:
-        """Evaluate the closure at `parameters` (d,); returns the gradient (d,).
-
-        Draws what the first evaluation drew, and leaves parameters, gradients, buffers and streams as that left them.
-        """
-        after = Surroundings.of(self._buffers)
-        self._before.put_back(self._buffers)
-        here, gradients = self._flat.values(), [parameter.grad for parameter in self._flat.parameters]
-        self._flat.set_values(parameters)
-        for parameter in self._flat.parameters:
-            parameter.grad = None  # so that the closure neither adds to the first gradient nor overwrites it
-        with torch.enable_grad():
-            self._closure()
-        gradient = self._flat.gradients()
-        after.put_back(self._buffers)
-        self._flat.set_values(here)
-        for parameter, first in zip(self._flat.parameters, gradients, strict=True):
-            parameter.grad = first
-        return gradient
 
 
 def fixed_tensors(inner: Optimizer, model: torch.nn.Module | None) -> list[Tensor]:

@@ -223,8 +223,15 @@ class Simulation:
             self._local.append(self.flat.values())
         self.flat.set_values(shown)
         self._steps_taken += 1
-        if self._steps_taken < self.local.due_in(self.driver.rounds):
+        if self._steps_taken >= self.local.due_in(self.driver.rounds):
+            self.exchange_steps()
+
+    @torch.no_grad()
+    def exchange_steps(self) -> None:
+        """Exchange what local steps have changed since the last round, if there are any: at a run's end."""
+        if not self._steps_taken:
             return
+        starts = self._replicas or [self.flat.values()] * self.n_workers
         lr = self.rates.now()
 
         def inputs_of(rank: int) -> Inputs:

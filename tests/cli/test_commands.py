@@ -3,6 +3,7 @@
 import csv
 import json
 import tomllib
+import warnings
 
 import pytest
 
@@ -28,6 +29,12 @@ def test_show_prints_source_symbols_knobs_with_ranges_and_claims(name):
     assert "Paper -> here" in words
     assert "claims" in words
     assert all(key in ended.out for key in cls().settings() if "." not in key)
+
+
+def test_gossip_shows_the_spectral_gap_of_each_graph_and_of_the_one_it_ran_on():
+    assert "ring 0.127" in " ".join(laconic("show", "dsgd").out.split())
+    ended = laconic("run", "-a", "dsgd", "--model", "linear", *QUICK)
+    assert "spectral gap 0.667" in " ".join(ended.out.split())
 
 
 def test_the_accounting_of_compskip_reproduces_the_papers_figures():
@@ -119,6 +126,28 @@ MISTAKES = {
     "no bandwidth": (("run", "-a", "sgd", "--bandwidth", "0Mbit"), ("0Mbit", "above 0")),
     "a bandwidth for real processes": (
         ("run", "-a", "sgd", "--driver", "processes", "--bandwidth", "1Mbit"), ("--bandwidth", "simulated")),
+    "no bandwidth at all": (("run", "-a", "sgd", "--bandwidth", "0"), ("--bandwidth: bandwidth '0'", "100Mbit")),
+    "a latency below nothing": (
+        ("run", "-a", "sgd", "--latency", "-1ms"), ("--latency: duration '-1ms'", "above 0", "leave the setting out")),
+    "a compute time below nothing": (
+        ("run", "-a", "sgd", "--compute", "-1ms"), ("--compute: duration '-1ms'", "above 0")),
+    "a staleness below nothing": (
+        ("run", "-a", "asgd", "--set", "max_staleness=-1"), ("asgd: max_staleness=-1", "[0, inf)")),
+    "a graph in two parts": (
+        ("run", "-a", "dsgd", "--set", "graph=0-1 2-3"),
+        ("dsgd: graph='0-1 2-3' of 4 workers", "workers 0, 1 never hear of 2, 3", "add an edge between")),
+    "a graph in two parts, over processes": (
+        ("run", "-a", "dsgd", "--driver", "processes", "--set", "graph=0-1 2-3"),
+        ("never hear of 2, 3", "add an edge")),
+    "weights that are not doubly stochastic": (
+        ("run", "-a", "dsgd", "--workers", "3", "--set", "graph=0-1:0.9 1-2:0.9"),
+        ("the edges of worker 1 sum to 1.8", "must sum to at most 1")),
+    "a plan without bandwidth": (
+        ("plan", "--params", "1M", "--workers", "4", "--bandwidth", "0Mbit"),
+        ("--bandwidth: bandwidth '0Mbit'", "above 0")),
+    "a plan with a latency below nothing": (
+        ("plan", "--params", "1M", "--workers", "4", "--bandwidth", "1Gbit", "--latency", "-1ms"),
+        ("--latency: duration '-1ms'", "above 0")),
     "a learning rate of nothing": (("run", "-a", "sgd", "--lr", "0"), ("--lr 0", "above 0")),
     "an unknown driver": (("run", "-a", "sgd", "--driver", "mpi"), ("'mpi'", "simulated, processes")),
     "a port that is no port": (
@@ -140,6 +169,18 @@ def test_a_mistake_ends_with_one_line_that_names_it_and_the_way_out(mistake):
     assert ended.err.startswith("error: ")
     for words in expected:
         assert words in ended.err, ended.err
+
+
+def test_a_debt_that_would_grow_is_warned_of_once_and_in_one_line():
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        ended = laconic(
+            "run", "-a", "ec-sgd", "--set", "compressor=sparsified", "--set", "compressor.keep=0.3", "--workers", "2",
+            "--model", "linear", *QUICK,
+        )  # fmt: skip
+    assert ended.code == 0
+    assert ended.err.count("warning: ec-sgd: what compressor=sparsified leaves out is larger than the vector") == 1
+    assert "experiment.py" not in ended.err
 
 
 def test_a_truncated_data_file_is_refused_before_anything_starts(tmp_path):

@@ -20,6 +20,9 @@ def test_kept_entries_are_counted(signs, threshold):
     for first, count in ((0, 0), (7, 1), (FIRST, 2500)):
         expected = signs.plain.count_kept(first, count, KEY, threshold)
         assert signs.gpu.count_kept(first, count, KEY, threshold, signs.device) == expected
+        drawn, kept = signs.gpu.kept_bits(first, count, KEY, threshold, signs.device)
+        assert kept == expected
+        assert torch.equal(drawn.cpu(), signs.plain.kept_bits(first, count, KEY, threshold)[0])
 
 
 @pytest.mark.parametrize("threshold", THRESHOLDS)

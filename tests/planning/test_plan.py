@@ -129,6 +129,14 @@ def test_frames_of_large_models_are_carried_on_from_small_ones():
     assert fixed.up_bytes == pytest.approx(0.75 * frame, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["sparse", "sgd"])
+def test_a_slice_of_many_servers_is_carried_on_as_the_whole_is(name):
+    """Heads outweigh the few entries of a short slice, which must not pass for frames that do not grow."""
+    candidates = planned(question(32, 25_600_000), name)
+    whole, sliced = on("rank0", candidates), on("sharded", candidates)
+    assert sliced.up_bytes == pytest.approx(whole.up_bytes, rel=0.1)
+
+
 def test_computing_and_codec_time_lie_on_the_path():
     asked = question(3, compute_s=2.0)
     bare = on("rank0", planned(replace(asked, compute_s=0.0), "sgd"))

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from laconic.compressors import COMPRESSORS, Compressor, Identity, dense
+from laconic.compressors import COMPRESSORS, Compressor, Identity, dense, warn_of_growing_debt
 from laconic.contract import Algorithm, Step, Worker, algorithm
 from laconic.knobs import knob
 from laconic.topology import Mixing
@@ -52,7 +52,12 @@ class DSGD(Algorithm):
                 f"{self.name}: graph=shift-one meets another worker each round, and mixing={self.mixing} needs copies "
                 "of the same neighbours; use mixing=models or another graph"
             )
-        Mixing.over_cycle(self.graph, n_workers)
+        try:
+            Mixing.over_cycle(self.graph, n_workers)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: graph={self.graph!r:.80} of {n_workers} workers: {error}") from None
+        if self.mixing == "choco":  # what a published copy lacks is a debt
+            warn_of_growing_debt(self.name, "compressor", self.compressor, d, layers)
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
         return Mixing.from_text(self.graph, n_workers, round_).neighbours(rank)

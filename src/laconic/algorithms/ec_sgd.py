@@ -10,7 +10,7 @@ Differs: the mean over workers (the DoubleSqueeze code sums); a 1-bit scale of |
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laconic.compressors import COMPRESSORS, Compressor, ScaledSign
+from laconic.compressors import COMPRESSORS, Compressor, ScaledSign, warn_of_growing_debt
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
 from laconic.knobs import knob
 from laconic.wire import Packet
@@ -28,6 +28,11 @@ class ECSGD(Algorithm):
 
     compressor: Compressor = knob(ScaledSign(), "Q on the way up", kinds=COMPRESSORS)
     server_compressor: Compressor = knob(ScaledSign(), "Q on the way down", kinds=COMPRESSORS)
+
+    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
+        """Warns where a debt would grow without bound."""
+        warn_of_growing_debt(self.name, "compressor", self.compressor, d, layers)
+        warn_of_growing_debt(self.name, "server_compressor", self.server_compressor, d, layers)
 
     @property
     def separable(self) -> bool:

@@ -1,98 +1,88 @@
-"""The kernels one by one, on a vector of normal numbers, one thread."""
+"""The kernels one by one, on a vector of normal numbers, one thread, as multiples of one copy of it."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import contextlib
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor
 
-from laconic import kernels
-from laconic.benches.measure import Measured, measure
-from laconic.compressors import vector_entries
-from laconic.wire import POSITION_CODES
-from laconic.wire.position_codes import decode_positions, encode_positions, entropy_bound_bits
+from laconic.benches.cases import Calls, Case, cases
+from laconic.benches.heap import RetainedHeap
+from laconic.benches.measure import Row, in_turns, over, quartiles, small_seconds
 
-QUANTIZER_BITS = 4
+SMALL_D = 1_000
+LIMIT_S = 4.0  # of calling one function: plain torch takes a second for what takes a kernel milliseconds
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """One kernel's cost. `density` and what follows are None where they do not apply."""
+def measure_kernels(
+    d: int,
+    densities: Sequence[float],
+    repeats: int,
+    *,
+    retained: bool = True,
+    only: str = "",
+    listen: Callable[[str], None] = lambda name: None,
+) -> Iterator[Row]:
+    """Every kernel on the same float32 vector (d,), one after another: a row for each and for each peer.
 
-    kernel: str
-    by: str  # whose: "laconic", or "torch" for what ordinary torch offers
-    measured: Measured
-    density: float | None = None
-    bits_per_position: float | None = None
-    least_bits_per_position: float | None = None  # log2 C(d, k) / k
-
-    def figures(self) -> dict[str, object]:
-        """All of it, for JSON."""
-        lower, upper = self.measured.quartiles
-        return {
-            "kernel": self.kernel,
-            "by": self.by,
-            "density": self.density,
-            "median_s": self.measured.median_s,
-            "copies": self.measured.copies,
-            "copies_quartiles": [lower, upper],
-            "seconds": list(self.measured.seconds),
-            "copy_seconds": list(self.measured.copy_seconds),
-            "bits_per_position": self.bits_per_position,
-            "least_bits_per_position": self.least_bits_per_position,
-        }
-
-
-def measure_kernels(d: int, densities: tuple[float, ...], repeats: int) -> Iterator[Bench]:
-    """Every kernel on the same float32 vector (d,), one after another, on one thread.
-
-    Raises ValueError for a density that leaves no entry of d.
+    retained: measure plain torch in a process that keeps its temporaries, too. only: part of the kernels' names.
+    listen: told what comes. Raises ValueError for a density that leaves no entry of d.
     """
-    entries = {density: vector_entries(d, density=density) for density in densities}
-    vector = torch.randn(d, generator=torch.Generator().manual_seed(0))
+    chosen = [case for name, case in cases(densities).items() if only in name]
+    if not chosen:
+        raise ValueError(f"--only {only!r} is in no kernel's name: {', '.join(cases(densities))}")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for density, k in entries.items():
-            yield from _top_k(vector, density, k, repeats)
-        for density, k in entries.items():
-            yield from _position_codes(vector, density, k, repeats)
-        yield Bench(
-            kernel=f"fractional, {QUANTIZER_BITS} bits", by="laconic",
-            measured=measure(lambda: kernels.fractional_codes(vector, QUANTIZER_BITS), vector, repeats),
-        )  # fmt: skip
+        with RetainedHeap(d, densities) if retained else contextlib.nullcontext() as heap:
+            vector = vector_of(d)
+            for case in chosen:
+                listen(case.name)
+                yield from _rows_of(case, case.prepare(vector), vector, repeats, heap)
     finally:
         torch.set_num_threads(before)
 
 
-def _top_k(vector: Tensor, density: float, k: int, repeats: int) -> Iterator[Bench]:
-    found: dict[str, Callable[[], Tensor]] = {
-        "laconic": lambda: kernels.top_k(vector, k),
-        "torch": lambda: vector.abs().topk(k).indices,
-    }
-    for by, function in found.items():
-        yield Bench(kernel="top-k", by=by, density=density, measured=measure(function, vector, repeats))
+def vector_of(d: int) -> torch.Tensor:
+    """The numbers that all kernels are given, (d,)."""
+    return torch.randn(d, generator=torch.Generator().manual_seed(0))
 
 
-def _position_codes(vector: Tensor, density: float, k: int, repeats: int) -> Iterator[Bench]:
-    d = vector.numel()
-    positions = kernels.top_k(vector, k)
-    for code in POSITION_CODES:
-        data, n_bits = encode_positions(positions, d, code)
+def in_copies(calls: Calls, vector: torch.Tensor, repeats: int) -> tuple[dict[str, tuple[float, ...]], float]:
+    """Calls in turns with a copy of `vector`: multiples of the copy's median by name, and that median in seconds."""
+    target = torch.empty_like(vector)
+    seconds = in_turns({"copy": lambda: target.copy_(vector)} | dict(calls), repeats, limit_s=LIMIT_S)
+    copy_s = statistics.median(seconds.pop("copy"))
+    return {by: over(taken, copy_s) for by, taken in seconds.items()}, copy_s
 
-        def encoded(code: str = code) -> tuple[Tensor, int]:
-            return encode_positions(positions, d, code)
 
-        def decoded(code: str = code, data: Tensor = data, n_bits: int = n_bits) -> Tensor:
-            return decode_positions(data, n_bits, k, d, code)
+def _rows_of(case: Case, calls: Calls, vector: torch.Tensor, repeats: int, heap: RetainedHeap | None) -> Iterator[Row]:
+    copies, copy_s = in_copies(calls, vector, repeats)
+    if heap is not None and "torch" in calls:
+        copies["torch, retained"] = heap.in_copies(case.name, repeats)
+    torches = {by: statistics.median(taken) for by, taken in copies.items() if by.startswith("torch")}
+    ours = statistics.median(copies["laconic"])
+    small = small_seconds(case.prepare(vector[:SMALL_D])["laconic"], repeats) if _has_small(case, vector) else None
+    for by, taken in copies.items():
+        facts: dict[str, object] = {"copy_s": copy_s}
+        if by == "laconic":
+            better = min(torches, key=lambda by: torches[by], default=None)
+            times = None if better is None else torches[better] / ours
+            facts |= {
+                "bar_copies": case.bar, "better_torch": better, "times_faster": times,
+                "times_bar": 5 if case.beats_torch and better is not None else None,
+                "small_call_s": None if small is None else statistics.median(small),
+                "small_call_quartiles_s": None if small is None else quartiles(small),
+            }  # fmt: skip
+        yield Row(name={"kernel": case.name, "by": by}, unit="copies", samples=taken, facts=facts)
 
-        def both(code: str = code) -> Tensor:
-            data, n_bits = encode_positions(positions, d, code)
-            return decode_positions(data, n_bits, k, d, code)
 
-        for what, function in (("encode", encoded), ("decode", decoded), ("both", both)):
-            yield Bench(
-                kernel=f"{code} code, {what}", by="laconic", density=density,
-                measured=measure(function, vector, repeats),
-                bits_per_position=n_bits / k, least_bits_per_position=entropy_bound_bits(d, k) / k,
-            )  # fmt: skip
+def _has_small(case: Case, vector: torch.Tensor) -> bool:
+    """Whether there is a small vector for it: a density may leave nothing of one."""
+    if vector.numel() < SMALL_D:
+        return False
+    try:
+        case.prepare(vector[:SMALL_D])
+    except ValueError:
+        return False
+    return True

@@ -1,6 +1,7 @@
 """The commands' entry, and what a user sees when something is wrong: one line, no traceback."""
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -60,10 +61,25 @@ app.command("timeline")(timeline)
 app.add_typer(bench)
 
 
+def _warn_in_one_line() -> None:
+    """Show a warning as errors are shown, and once: what is wrong and the way out, without a place in our code."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *place: object, **more: object) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            text = Text.assemble(("warning: ", "bold yellow"), str(message))
+            Console(stderr=True).print(text, soft_wrap=True)
+
+    warnings.showwarning = show
+
+
 def main() -> None:
     """Run the command line; the user's mistakes end with exit code 2 and one line that says what to do."""
     try:
-        app()
+        with warnings.catch_warnings():
+            _warn_in_one_line()
+            app()
     except (ValueError, OSError, LaunchError, PeerLostError, ReplicaError, ContractError) as error:
         text = Text.assemble(("error: ", "bold red"), str(error))
         Console(stderr=True).print(text, soft_wrap=True)

@@ -12,6 +12,7 @@ from rich.table import Table
 from laconic.contract import ALGORITHMS, Algorithm
 from laconic.drivers.layout import LAYOUTS, choose_layout
 from laconic.knobs import knobs_of, near_misses
+from laconic.topology import TOPOLOGIES, Mixing
 
 _SHOWN_D = 10**6  # parameters of the model that bits are shown for
 _SHOWN_WORKERS = 10
@@ -141,6 +142,9 @@ def _print_claims(console: Console, algorithm: Algorithm) -> None:
     table.add_row("learning rate", f"{algorithm.lr_factor:g} x plain SGD's, unless given")
     up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,), _SHOWN_WORKERS)
     table.add_row("bits a worker and round", f"{up / 1e6:.4g} d up, {down / 1e6:.4g} d down (one layer)")
+    if hasattr(algorithm, "graph"):
+        gaps = [f"{name} {Mixing.over_cycle(name, _SHOWN_WORKERS).spectral_gap:.3g}" for name in TOPOLOGIES]
+        table.add_row(f"spectral gaps, {_SHOWN_WORKERS} workers", ", ".join(gaps))
     console.print(table)
 
 

@@ -15,6 +15,7 @@ from laconic.network import Link
 from laconic.quantities import bandwidth, duration, size
 from laconic.report.timeline import Timeline, in_letters
 from laconic.report.timeline_names import NAMED, Settings, draw_named, draw_schedule
+from laconic.report.timeline_run import ROUNDS_SHOWN, draw_run
 from laconic.schedules.files import read_schedule
 
 _ENDINGS = (".png", ".svg", ".html")
@@ -22,7 +23,13 @@ T = TypeVar("T")
 
 
 def timeline(
-    name: Annotated[str | None, typer.Argument(help="A timeline of --list; without one, all are listed.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FOLDER]",
+            help="A timeline of --list, or the folder of a run with --record-times; without one, all are listed.",
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="How many, the server apart.")] = None,
     latency: Annotated[str | None, typer.Option(metavar="TIME", help="Of each message; 0 for none.")] = None,
     transfer: Annotated[str | None, typer.Option(metavar="TIME", help="Of the whole vector, latency apart.")] = None,
@@ -33,7 +40,12 @@ def timeline(
     compute: Annotated[
         str | None, typer.Option(metavar="TIMES", help="Of a gradient, such as 50ms; or one for each, 4s,4s,20s.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Of training, where there is computing.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Of training, where there is computing; of a run, how many are drawn.")
+    ] = None,
+    from_round: Annotated[
+        int | None, typer.Option(help="Of a run, the first that is drawn.", show_default="in its middle")
+    ] = None,
     schedule: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the messages of a JSON list in place of a named one.")
     ] = None,
@@ -43,28 +55,45 @@ def timeline(
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the timelines.")] = False,
 ) -> None:
-    """Draw who sends, receives and computes when, on the links that you describe."""
+    """Draw who sends, receives and computes when: on the links that you describe, or in a run that was recorded."""
     if list_ or (name is None and schedule is None):
         _list()
         return
     _check_files(out or ())
     asked = {
         "--workers": workers, "--latency": latency, "--transfer": transfer, "--size": size_,
-        "--bandwidth": bandwidth_, "--compute": compute, "--rounds": rounds,
+        "--bandwidth": bandwidth_, "--compute": compute, "--rounds": rounds, "--from-round": from_round,
     }  # fmt: skip
-    if schedule is None:
-        assert name is not None
-        drawn = draw_named(name, _settings(name, {key: value for key, value in asked.items() if value is not None}))
-    else:
-        if name is not None:
-            raise ValueError(f"give a name ({name}) or --schedule {schedule}, not both")
-        drawn = _of_file(schedule, {key: value for key, value in asked.items() if value is not None})
+    drawn = _drawn(name, schedule, {key: value for key, value in asked.items() if value is not None})
     for path in out or ():
         _write(drawn, path)
         Console().print(f"wrote {path}", highlight=False, soft_wrap=True)
     if not out:
         console = Console()
         console.print(in_letters(drawn, console.width), highlight=False)
+
+
+def _drawn(name: str | None, schedule: Path | None, asked: dict[str, str | int]) -> Timeline:
+    if schedule is not None:
+        if name is not None:
+            raise ValueError(f"give a name ({name}) or --schedule {schedule}, not both")
+        return _of_file(schedule, asked)
+    assert name is not None
+    if name not in NAMED and Path(name).is_dir():
+        return _of_run(Path(name), asked)
+    if "--from-round" in asked:
+        raise ValueError(f"--from-round {asked['--from-round']} is for the folder of a recorded run; leave it out")
+    return draw_named(name, _settings(name, asked))
+
+
+def _of_run(folder: Path, asked: dict[str, str | int]) -> Timeline:
+    for option in asked:
+        if option not in ("--rounds", "--from-round"):
+            raise ValueError(f"{option}: the run in {folder} says that itself; leave it out")
+    n_rounds, first = int(asked.get("--rounds", ROUNDS_SHOWN)), asked.get("--from-round")
+    if n_rounds < 1:
+        raise ValueError(f"--rounds {n_rounds} must be at least 1")
+    return draw_run(folder, first_round=None if first is None else int(first), n_rounds=n_rounds)
 
 
 def _list() -> None:
@@ -80,7 +109,10 @@ def _list() -> None:
 
 def _settings(name: str, asked: dict[str, str | int]) -> Settings:
     if name not in NAMED:
-        raise ValueError(f"timeline {name!r} is not known{near_misses(name, list(NAMED))}; --list names them all")
+        raise ValueError(
+            f"timeline {name!r} is not known{near_misses(name, list(NAMED))}; --list names them all (nor is there a "
+            "folder of that name, with a recorded run)"
+        )
     named = NAMED[name]
     settings = named.settings
     if named.fixed:

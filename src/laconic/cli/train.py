@@ -1,5 +1,6 @@
 """`laconic run` and `laconic compare`."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from laconic.lab.record import Record
 from laconic.lab.run import run_as_rank, run_simulated
 from laconic.lab.settings import DECAY_AT, RAMP_FROM, RunSettings, has_dense_rounds
 from laconic.lab.torchrun import is_under_torchrun, join_torchrun
-from laconic.report.table import comparison
+from laconic.report.table import comparison, own_models
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
@@ -56,6 +57,10 @@ Threads = Annotated[int, typer.Option(help="Of each process.")]
 KernelThreads = Annotated[int, typer.Option("--kernel-threads", help="Of each process, within a compiled kernel.")]
 Timeout = Annotated[float, typer.Option("--timeout-s", help="How long a rank is waited for, in seconds.")]
 Port = Annotated[int, typer.Option(help="Where processes meet on this machine; 0 for any that is free.")]
+RecordTimes = Annotated[
+    bool,
+    typer.Option("--record-times", help="Note when each rank computes, encodes, waits and decodes, in times.csv."),
+]
 Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write config, metrics, summary and curves here.")]
 
 
@@ -89,9 +94,12 @@ def run(
     kernel_threads: KernelThreads = 1,
     timeout_s: Timeout = 60.0,
     port: Port = 0,
+    record_times: RecordTimes = False,
     out: Out = None,
 ) -> None:
     """Train one model with one algorithm. Under torchrun it joins the processes that are there."""
+    if record_times and out is None:
+        raise ValueError("--record-times writes times.csv, so it needs --out FOLDER")
     options = {
         "algorithm": algorithm, "set": pairs(set_), "workers": workers, "driver": driver, "server": server,
         "dataset": dataset, "data": data, "model": model, "epochs": epochs, "batch_size": batch_size,
@@ -99,7 +107,7 @@ def run(
         "ramp_epochs": ramp_epochs, "ramp_from": ramp_from,
         "weight_decay": weight_decay, "seed": seed, "partition": partition,
         "bandwidth": bandwidth, "latency": latency, "compute": compute, "faults": faults,
-        "threads": threads, "kernel_threads": kernel_threads, "timeout_s": timeout_s,
+        "threads": threads, "kernel_threads": kernel_threads, "timeout_s": timeout_s, "record_times": record_times,
     }  # fmt: skip
     records = execute([options], port, context.obj or ())
     if records:
@@ -198,6 +206,8 @@ def _as_torchrun_rank(options: Sequence[dict[str, Any]]) -> list[Record]:
                 )
             plans.append(RunSettings(**(asked | {"workers": n_workers, "driver": "processes"})))
         speaks = dist.get_rank() == 0
+        if not speaks:
+            warnings.simplefilter("ignore", UserWarning)  # rank 0 says the same
         with Live(shown=speaks) as live:
             records = [run_as_rank(plan, live.listen) for plan in plans]
         return records if speaks else []
@@ -251,6 +261,8 @@ def report(records: Sequence[Record], out: Path | None, *, batch_title: bool) ->
     console = Console()
     console.print(comparison(records))
     for record in records:
+        if record.last.consensus_distance is not None:
+            console.print(own_models(record), highlight=False)
         if record.traffic.faults:
             counted = ", ".join(f"{count} {kind}" for kind, count in sorted(record.traffic.faults.items()))
             console.print(f"{record.settings.algorithm}: faults: {counted}", highlight=False)

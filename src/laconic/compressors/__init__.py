@@ -1,7 +1,7 @@
 """Vector -> Packet, without state between calls. One file a compressor, or a family of them."""
 
 from laconic.compressors.blocks import block_lengths
-from laconic.compressors.compressor import Compressor
+from laconic.compressors.compressor import Compressor, warn_of_growing_debt
 from laconic.compressors.dense import DenseValues, Identity, dense
 from laconic.compressors.fractional import Fractional, fractional
 from laconic.compressors.largest import block_entries, chosen, entries_of, vector_entries
@@ -60,4 +60,5 @@ __all__ = [
     "signs",
     "threshold_of",
     "vector_entries",
+    "warn_of_growing_debt",
 ]

@@ -1,5 +1,6 @@
 """What every compressor is, and what it may claim."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,9 +50,30 @@ class Compressor(ABC):
         """
         return None
 
+    def outgrows_debt(self, d: int, layers: Sequence[int] = ()) -> bool:
+        """Whether a debt under it is known to grow without bound: what it leaves out outweighs what it is given.
+
+        False where that is not known. d, layers: as for a call.
+        """
+        return False
+
     @abstractmethod
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         """What the papers' formula charges for d coordinates, in expectation."""
+
+
+def warn_of_growing_debt(method: str, key: str, compressor: Compressor, d: int, layers: Sequence[int]) -> None:
+    """Warn where a method with error feedback is given a compressor that its debt cannot bear.
+
+    method: its name; key: that of the setting.
+    """
+    if compressor.outgrows_debt(d, layers):
+        warnings.warn(
+            f"{method}: what {key}={compressor.name} leaves out is larger than the vector itself, so the debt grows "
+            f"from round to round and training diverges; take finer settings (`laconic show {method}`), a compressor "
+            "that contracts, such as scaled-sign or top-k, or csgd, which owes nothing",
+            stacklevel=5,  # who made the simulation or the optimizer
+        )
 
 
 def as_values(vector: Tensor) -> Tensor:

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
 from laconic.kernels import fractional_codes
+from laconic.kernels.plain_fractional import MEAN_TOLERANCE
 from laconic.knobs import knob
 from laconic.wire import Fractional as FractionalPacket
-
-_UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}  # of a mean, when it becomes a value
 
 
 def fractional(vector: Tensor, *, bits: int, first: int = 0) -> FractionalPacket:
@@ -37,7 +36,10 @@ class Fractional(Compressor):
         return fractional(vector, bits=self.bits, first=first)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
-        """sum over levels of n_l mu_l^2, divided by ||v||^2: level means are a projection of the magnitudes."""
+        """sum over levels of n_l mu_l^2, divided by ||v||^2: level means are a projection of the magnitudes.
+
+        Less what means may be off by.
+        """
         values = as_values(vector)
         magnitudes = values.double().abs()
         peak = magnitudes.max()
@@ -48,7 +50,7 @@ class Fractional(Compressor):
         sums.index_add_(0, levels, magnitudes / peak)
         counts = levels.bincount(minlength=len(sums))
         share = (sums.square() / counts.clamp(min=1)).sum() / (magnitudes / peak).square().sum()
-        return min(1.0, float(share)) * (1 - _UNIT_ROUNDOFF[values.dtype] ** 2)
+        return min(1.0, float(share)) * (1 - MEAN_TOLERANCE[values.dtype] ** 2)
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         return float(self.bits * d)

@@ -19,6 +19,16 @@ def levels(
     )
 
 
+def levels_outgrow_debt(lengths: tuple[int, ...], steps: int) -> bool:
+    """Whether levels of the L2 norm leave out more than there is: from blocks of 9 steps^2 entries on.
+
+    An entry of B below norm / steps has the variance |v| (norm / steps - |v|), and ||v||_1 is about 0.8 sqrt(B) norm
+    for normal values: together more than the square of the norm where 0.8 sqrt(B) > 2 steps. The debt itself is
+    heavier in its tails; 9 steps^2 is what it was tried with (tests/test_growing_debts.py).
+    """
+    return max(lengths, default=0) >= 9 * steps * steps
+
+
 def level_variances(values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
     """(scale / steps)^2 f (1 - f) with f the fraction of |v| / (scale / steps): (d,) float64."""
     return place_variances(as_values(values).abs(), torch.zeros_like(scales), scales, lengths, steps)

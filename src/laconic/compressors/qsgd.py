@@ -13,7 +13,7 @@ from torch import Tensor
 
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
-from laconic.compressors.levels import level_variances, levels
+from laconic.compressors.levels import level_variances, levels, levels_outgrow_debt
 from laconic.kernels import norms
 from laconic.kernels.plain_quantized import level_bits
 from laconic.knobs import knob
@@ -44,6 +44,9 @@ class QSGD(BlockCompressor):
         values = as_values(vector)
         lengths = self.lengths(values.numel(), layers)
         return level_variances(values, norms(values, lengths), lengths, self.levels)
+
+    def outgrows_debt(self, d: int, layers: Sequence[int] = ()) -> bool:
+        return levels_outgrow_debt(self.lengths(d, layers), self.levels)
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         return float(level_bits(self.levels) * d + 32 * len(self.lengths(d, layers)))

@@ -13,16 +13,18 @@ from torch import Tensor
 
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
-from laconic.compressors.levels import level_variances, levels, place_variances
+from laconic.compressors.levels import level_variances, levels, levels_outgrow_debt, place_variances
 from laconic.kernels import norms, quantize, ranges
 from laconic.knobs import knob
 from laconic.wire import Levels
 from laconic.wire import Quantized as QuantizedPacket
 
+_ONE_BIT_BLOCK = 16  # from here on, (max - v)(v - min) adds up to more than v^2, also where v is the debt
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized(BlockCompressor):
-    """Randomized quantization to b bits. Coarse settings add more than a debt can take: see `variances`."""
+    """Randomized quantization to b bits. Coarse settings add more than a debt can take: see `outgrows_debt`."""
 
     name: ClassVar[str] = "quantized"
     unbiased: ClassVar[bool] = True
@@ -68,6 +70,12 @@ class Quantized(BlockCompressor):
         if self.scaling == "l2":
             return level_variances(values, norms(values, lengths), lengths, self._steps)
         return place_variances(values, *ranges(values, lengths), lengths, (1 << self.bits) - 1)
+
+    def outgrows_debt(self, d: int, layers: Sequence[int] = ()) -> bool:
+        lengths = self.lengths(d, layers)
+        if self.scaling == "l2":
+            return levels_outgrow_debt(lengths, self._steps)
+        return self.bits == 1 and max(lengths, default=0) >= _ONE_BIT_BLOCK
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         norms_bits = 32 * len(self.lengths(d, layers)) if self.scaling == "l2" else 0  # the section does not count ends

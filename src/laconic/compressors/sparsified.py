@@ -52,5 +52,8 @@ class Sparsified(Compressor):
         """(1/p - 1) z^2."""
         return (ALL_KEPT / threshold_of(self.keep) - 1) * as_values(vector).double().square()
 
+    def outgrows_debt(self, d: int, layers: Sequence[int] = ()) -> bool:
+        return threshold_of(self.keep) <= ALL_KEPT // 2  # then (1/p - 1) z^2 is at least z^2
+
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         return 32 * self.keep * d

@@ -73,11 +73,7 @@ class Channel:
             arriving = {}
             for peer in expected:
                 arriving[peer] = dist.irecv(heads[peer], self._global_ranks[peer], self.group)
-            sends = []
-            for peer, data in outgoing.items():
-                for piece in (data[:HEAD_BYTES], data[HEAD_BYTES:]):
-                    if len(piece):
-                        sends.append((peer, piece, dist.isend(piece, self._global_ranks[peer], self.group)))
+            sends = [self._send(peer, data[:HEAD_BYTES]) for peer, data in outgoing.items()]
             frames, bodies = {}, {}
             for peer in expected:
                 awaited = peer
@@ -87,9 +83,14 @@ class Channel:
                 frames[peer][:HEAD_BYTES] = heads[peer]
                 if n_body:
                     bodies[peer] = dist.irecv(frames[peer][HEAD_BYTES:], self._global_ranks[peer], self.group)
+            # Not before: the engine's word that a receive is posted queues behind what the connection already sends.
+            # Each rank begins with the next one, so that not all of them send to the same.
             start = time.perf_counter()
+            for peer in sorted(outgoing, key=lambda peer: (peer - self.rank) % self.size):
+                if len(outgoing[peer]) > HEAD_BYTES:
+                    sends.append(self._send(peer, outgoing[peer][HEAD_BYTES:]))
             rates = []
-            for _, piece, work in sends:
+            for piece, work in sends:
                 _wait(work, deadline)
                 if piece.numel() >= _SMALLEST_SAMPLE_BYTES:
                     rates.append(piece.numel() / max(time.perf_counter() - start, 1e-9))
@@ -101,6 +102,10 @@ class Channel:
         except RuntimeError as error:
             raise self._lost(what, error) from error
         return frames
+
+    def _send(self, peer: int, piece: Tensor) -> tuple[Tensor, dist.Work | None]:
+        """Begin to send; the piece must live until the work is done."""
+        return piece, dist.isend(piece, self._global_ranks[peer], self.group)
 
     def receive(self, senders: Sequence[int], awaited: Sequence[int], d: int, what: str) -> tuple[int, Tensor]:
         """One frame from whichever of `senders` sends first, and who that was. No other rank may send meanwhile.

@@ -123,7 +123,7 @@ class WorkerHalf:
             me.gradient_at = inputs.gradient_at
         self.packet, self.result, self.exchange, self._step = None, None, 0, None
         self._exchanges = self.job.exchanges_in(round_)
-        self.void = inputs.call_off or not all_finite(inputs.vector)
+        self.void = inputs.call_off or not (self._sum_tells or all_finite(inputs.vector))
         if not self.void:
             self._step = algorithm.work(me)
             self._advance(None)
@@ -149,7 +149,12 @@ class WorkerHalf:
         if in_star and packet is not None and packet.count != count:
             raise ContractError(f"{name}: worker {self.rank} yielded {packet.count} coordinates of {count}")
         self.packet = packet
-        self.void = packet is not None and not packet.finite
+        self.void = packet is not None and not (self._sum_tells or packet.finite)
+
+    @property
+    def _sum_tells(self) -> bool:
+        """Whether this exchange is the engine's all-reduce: inf and NaN spoil its sum, and all ranks look at that."""
+        return not self.job.layout.shards and any(due.adds for due in self._exchanges[self.exchange :][:1])
 
     def _take_result(self, result: object) -> None:
         if not isinstance(result, Tensor) or result.shape != (self.job.d,):

@@ -14,7 +14,7 @@ from laconic.drivers.channel import Channel
 from laconic.drivers.engine import ring_bytes
 from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf
 from laconic.drivers.layout import choose_layout
-from laconic.kernels.plain import all_finite
+from laconic.kernels import divide
 from laconic.wire import Dense
 
 
@@ -30,12 +30,15 @@ class Seconds:
     encode: float = 0.0
     wait: float = 0.0  # sending, receiving, waiting for others
     decode: float = 0.0
+    laps: list[tuple[str, float, float]] | None = field(default=None, repr=False)  # name, start, end, where wanted
     _since: float = field(default_factory=time.perf_counter, repr=False)
 
     def lap(self, name: str) -> None:
         """Add the time since the last lap to one of the sums."""
         now = time.perf_counter()
         setattr(self, name, getattr(self, name) + now - self._since)
+        if self.laps is not None:
+            self.laps.append((name, self._since, now))
         self._since = now
 
     def sums(self) -> dict[str, float]:
@@ -203,7 +206,9 @@ class Processes:
         """Whether any rank called this round off: notices reach neighbours only."""
         assert self.worker is not None
         flag = torch.tensor([float(self.worker.void)])
+        self.seconds.lap("decode")
         self.channel.all_reduce(flag, f"to end round {self.rounds}")
+        self.seconds.lap("wait")
         self.channel.control_bytes += 2 * flag.element_size()
         self.worker.void = bool(flag > 0)
         return self.worker.void
@@ -231,7 +236,7 @@ class Processes:
             total = worker.packet.values
         self.channel.all_reduce(total, f"for the all-reduce of round {self.rounds}")
         self.seconds.lap("wait")
-        total /= self.channel.size
+        finite = divide(total, self.channel.size)
         half_bytes = ring_bytes(d, self.channel.size, total.element_size())
-        worker.hear_sum(total, half_bytes, void=not all_finite(total))
+        worker.hear_sum(total, half_bytes, void=not finite)
         return worker.void

@@ -24,7 +24,7 @@ from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf
 from laconic.drivers.layout import choose_layout, n_nodes_for
 from laconic.drivers.mishaps import Mishaps, slowed
 from laconic.faults import FaultPlan
-from laconic.kernels.plain import all_finite
+from laconic.kernels import divide
 from laconic.memory import Pool
 from laconic.network import Link, Network
 from laconic.schedules import Message, makespan_ns, one_at_a_time, ring
@@ -293,8 +293,8 @@ class Simulated:
         n, d = len(self.workers), exchange.count
         packets = [worker.packet for worker in self.workers if isinstance(worker.packet, Dense)]
         if len(packets) == n and not any(worker.void for worker in self.workers):
-            mean = ring_sum([packet.values for packet in packets]) / n
-            void = not all_finite(mean)
+            mean = ring_sum([packet.values for packet in packets])
+            void = not divide(mean, n)
         else:
             mean, void = self.job.zeros(d), True
         half = ring_bytes(d, n, mean.element_size())

@@ -5,6 +5,7 @@ The files of one family hold functions of the same names and signatures. The fun
 a tensor on the CPU where numba can be imported, Triton's for one on a GPU where that can be, else the plain one.
 """
 
+import functools
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
@@ -12,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from laconic.kernels import compiled, gpu
+from laconic.kernels import compiled, gpu, plain_sums
 from laconic.kernels.plain_positions import Bytes, Codes, Numbers, Words
 
 _CPU = torch.device("cpu")
@@ -24,7 +25,12 @@ def _fastest(family: str, device: torch.device = _CPU) -> ModuleType:
         kind = "gpu" if gpu.available() else "plain"
     else:
         kind = "cpu" if device.type == "cpu" and compiled.available() else "plain"
-    return import_module(f"laconic.kernels.{kind}_{family}")
+    return _file(f"{kind}_{family}")
+
+
+@functools.cache
+def _file(name: str) -> ModuleType:
+    return import_module(f"laconic.kernels.{name}")
 
 
 def top_k(vector: Tensor, k: int) -> Tensor:
@@ -197,11 +203,17 @@ def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
 
 
 def count_kept(first: int, count: int, key: int, threshold: int, device: torch.device = _CPU) -> int:
-    """How many of the coordinates first .. first+count-1 a keyed coin keeps; see plain_signs, as for the seven below.
+    """How many of the coordinates first .. first+count-1 a keyed coin keeps; see plain_signs, as for the eight below.
 
     The compiled and the plain version give the same bits.
     """
     made: int = _fastest("signs", device).count_kept(first, count, key, threshold, device)
+    return made
+
+
+def kept_bits(first: int, count: int, key: int, threshold: int, device: torch.device = _CPU) -> tuple[Tensor, int]:
+    """Which of them, as bits, and how many."""
+    made: tuple[Tensor, int] = _fastest("signs", device).kept_bits(first, count, key, threshold, device)
     return made
 
 
@@ -211,14 +223,16 @@ def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Te
     return made
 
 
-def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor) -> None:
+def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
     """-1, +1, or 0 where not kept, into `out`."""
-    _fastest("signs", out.device).put_signs(packed, first, key, threshold, out)
+    _fastest("signs", out.device).put_signs(packed, first, key, threshold, out, *(() if drawn is None else (drawn,)))
 
 
-def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor) -> None:
+def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
     """The same, added to `total`, which may be int8 votes."""
-    _fastest("signs", total.device).add_signs(packed, first, key, threshold, total)
+    _fastest("signs", total.device).add_signs(
+        packed, first, key, threshold, total, *(() if drawn is None else (drawn,))
+    )
 
 
 def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
@@ -258,4 +272,12 @@ def owe_total(
     made: tuple[Tensor, int] = _fastest("signs", total.device).owe_total(
         total, debt, new_debt, among=among, scale=scale, decay=decay, c=c, first=first, key=key, threshold=threshold
     )
+    return made
+
+
+def divide(total: Tensor, n: int) -> bool:
+    """total (d,) /= n, in place. Returns whether no entry is inf or NaN; see plain_sums."""
+    if total.dtype not in (torch.float32, torch.float64):
+        return bool(plain_sums.divide(total, n))
+    made: bool = _fastest("sums", total.device).divide(total, n)
     return made

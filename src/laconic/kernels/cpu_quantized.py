@@ -243,7 +243,6 @@ def _dequantize(
     codes: Array, total: Array, start: int, stop: int, add: bool,
 ) -> None:  # fmt: skip
     block = _block_at(edges, start)
-    room = np.empty(codes.size, lows.dtype)
     for tile in range(start, stop, codes.size):
         end = min(tile + codes.size, stop)
         unpack_tile(packed[tile * bits // 8 : (end * bits + 7) // 8], bits, codes)
@@ -254,15 +253,8 @@ def _dequantize(
             factor = _factor(low, high, numbers)
             bottom = low * factor
             step = (high * factor - bottom) / numbers[0]
-            here, part = room[: until - at], codes[at - tile : until - tile]
-            _knobs(part, bottom, step, numbers[2] / factor, high, most, minus, numbers[1], here)
-            out = total[at:until]
-            if add:
-                for i in range(out.size):
-                    out[i] += here[i]
-            else:
-                for i in range(out.size):
-                    out[i] = here[i]
+            unfactor = numbers[2] / factor
+            _knobs(codes[at - tile : until - tile], bottom, step, unfactor, high, most, minus, total[at:until], add)
             at = until
             if until == edges[block + 1]:
                 block += 1
@@ -270,22 +262,33 @@ def _dequantize(
 
 @kernel
 def _knobs(
-    codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any, minus: Any, zero: Any, knobs: Array  # noqa: ANN401
+    codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any, minus: Any, total: Array, add: bool,  # noqa: ANN401
 ) -> None:  # fmt: skip
-    """What codes of one block stand for, into `knobs`; see plain_quantized.knobs."""
-    if minus:
+    """What codes of one block stand for, into `total` or added to it; see plain_quantized.knobs."""
+    if minus and add:
         for i in range(codes.size):
-            level = int32(int32(codes[i]) & int32(minus - int32(1)))
-            knob = (knobs.dtype.type(level) * step + bottom) * unfactor
-            knob = (knob if knob < high else high) if level != most else high
-            knob = knob + zero
-            knobs[i] = -knob if int32(codes[i]) >= minus else knob
+            total[i] += _level(int32(codes[i]), bottom, step, unfactor, high, most, minus)
+    elif minus:
+        for i in range(codes.size):
+            total[i] = _level(int32(codes[i]), bottom, step, unfactor, high, most, minus)
+    elif add:
+        for i in range(codes.size):
+            total[i] += _knob(int32(codes[i]), bottom, step, unfactor, high, most)
     else:
         for i in range(codes.size):
-            code = int32(codes[i])
-            knob = (knobs.dtype.type(code) * step + bottom) * unfactor
-            knob = (knob if knob < high else high) if code != most else high
-            knobs[i] = knob + zero
+            total[i] = _knob(int32(codes[i]), bottom, step, unfactor, high, most)
+
+
+@kernel
+def _knob(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any) -> Any:  # noqa: ANN401
+    found = (type(high)(code) * step + bottom) * unfactor
+    return (found if (found < high) & (code != most) else high) + type(high)(0)  # a zero has no minus sign
+
+
+@kernel
+def _level(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any, minus: Any) -> Any:  # noqa: ANN401
+    found = _knob(int32(code & int32(minus - int32(1))), bottom, step, unfactor, high, most)
+    return -found if code >= minus else found
 
 
 @kernel

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import uint32, uint64
+from numba import int64, uint32, uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -37,6 +37,15 @@ def count_kept(first: int, count: int, key: int, threshold: int, device: torch.d
     return int(_count(count, _coin(first, key, threshold)))
 
 
+def kept_bits(
+    first: int, count: int, key: int, threshold: int, device: torch.device | None = None
+) -> tuple[Tensor, int]:
+    """See plain_signs."""
+    stream = _stream(count)
+    n = int(_draw(count, _coin(first, key, threshold), _words(stream)))
+    return _cut(stream, count), n
+
+
 def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Tensor, int]:
     """See plain_signs."""
     if values.dtype not in (torch.float32, torch.float64, torch.int8):
@@ -46,20 +55,20 @@ def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Te
     return _cut(stream, n), n
 
 
-def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor) -> None:
+def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
     """See plain_signs."""
     if out.dtype == torch.bfloat16:  # which numpy has not
-        plain_signs.put_signs(packed, first, key, threshold, out)
+        plain_signs.put_signs(packed, first, key, threshold, out, drawn)
         return
-    _put(_padded(packed, out.numel()), _coin(first, key, threshold), _own(out))
+    _put(_padded(packed, out.numel()), _coin(first, key, threshold), _drawn(drawn, out), _own(out))
 
 
-def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor) -> None:
+def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
     """See plain_signs."""
     if total.dtype == torch.bfloat16:  # which numpy has not
-        plain_signs.add_signs(packed, first, key, threshold, total)
+        plain_signs.add_signs(packed, first, key, threshold, total, drawn)
         return
-    _add(_padded(packed, total.numel()), _coin(first, key, threshold), _own(total))
+    _add(_padded(packed, total.numel()), _coin(first, key, threshold), _drawn(drawn, total), _own(total))
 
 
 def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
@@ -174,6 +183,11 @@ def _padded(packed: Tensor, most_bits: int) -> Words:
     return words
 
 
+def _drawn(drawn: Tensor | None, like: Tensor) -> Words:
+    """The coins as words; none where they are still to be drawn."""
+    return np.empty(0, np.uint64) if drawn is None else _padded(drawn, like.numel())
+
+
 @inlined
 def _mask(coin: Any, place: int) -> Any:  # noqa: ANN401 - numba's own scalars
     """Which of the 64 entries from `place` on are kept."""
@@ -193,11 +207,25 @@ def _head(n: int) -> Any:  # noqa: ANN401
 
 @kernel
 def _count(count: int, coin: Coin) -> int:
-    n = 0
+    n: int = 0
     whole = count // 64 * 64
     for place in range(0, whole, 64):
         n += population(_mask(coin, place))
-    n += population(_mask(coin, whole) & _head(count - whole))
+    n += int64(population(_mask(coin, whole) & _head(count - whole)))
+    return n
+
+
+@kernel
+def _draw(count: int, coin: Coin, words: Words) -> int:
+    n: int = 0
+    whole = count // 64 * 64
+    for place in range(0, whole, 64):
+        mask = _mask(coin, place)
+        words[place >> 6] = mask
+        n += population(mask)
+    mask = _mask(coin, whole) & _head(count - whole)
+    words[whole >> 6] = mask
+    n += population(mask)
     return n
 
 
@@ -219,36 +247,36 @@ def _pack(values: Array, coin: Coin, words: Words) -> int:
 
 
 @kernel
-def _put(words: Words, coin: Coin, out: Array) -> None:
+def _put(words: Words, coin: Coin, drawn: Words, out: Array) -> None:
     n = 0
     whole = out.size // 64 * 64
     one = out.dtype.type(1)
     for place in range(0, whole, 64):
-        mask = _mask(coin, place)
+        mask = drawn[place >> 6] if drawn.size else _mask(coin, place)
         put_signs_at(out, place, expand(peek(words, n), mask), mask, one)
         n += population(mask)
     rest = out.size - whole
     if rest:
         last = np.empty(64, out.dtype)
-        mask = _mask(coin, whole)
+        mask = drawn[whole >> 6] if drawn.size else _mask(coin, whole)
         put_signs_at(last, 0, expand(peek(words, n), mask), mask, one)
         out[whole:] = last[:rest]
 
 
 @kernel
-def _add(words: Words, coin: Coin, total: Array) -> None:
+def _add(words: Words, coin: Coin, drawn: Words, total: Array) -> None:
     n = 0
     whole = total.size // 64 * 64
     one = total.dtype.type(1)
     for place in range(0, whole, 64):
-        mask = _mask(coin, place)
+        mask = drawn[place >> 6] if drawn.size else _mask(coin, place)
         add_signs_at(total, place, expand(peek(words, n), mask), mask, one)
         n += population(mask)
     rest = total.size - whole
     if rest:
         last = np.zeros(64, total.dtype)
         last[:rest] = total[whole:]
-        mask = _mask(coin, whole)
+        mask = drawn[whole >> 6] if drawn.size else _mask(coin, whole)
         add_signs_at(last, 0, expand(peek(words, n), mask), mask, one)
         total[whole:] = last[:rest]
 

@@ -27,6 +27,18 @@ def count_kept(first: int, count: int, key: int, threshold: int, device: torch.d
     return int(_kept_per_block(first, count, key, threshold, device).sum())
 
 
+def kept_bits(
+    first: int, count: int, key: int, threshold: int, device: torch.device | None = None
+) -> tuple[Tensor, int]:
+    """See plain_signs."""
+    drawn = torch.empty(blocks_of(count, 8), dtype=torch.uint8, device=device)
+    launch(
+        _draw, blocks_of(count, _BLOCK), drawn, count, first, *key_halves(key), threshold % ALL_KEPT,
+        MASKED=threshold != ALL_KEPT, BLOCK=_BLOCK,
+    )  # fmt: skip
+    return drawn, count_kept(first, count, key, threshold, device)
+
+
 def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Tensor, int]:
     """See plain_signs."""
     count = values.numel()
@@ -35,13 +47,13 @@ def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Te
     return room.packed, room.kept
 
 
-def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor) -> None:
-    """See plain_signs. `packed` may be in the host's memory."""
+def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
+    """See plain_signs. `packed` may be in the host's memory; coins are drawn again, which takes less than reading."""
     _unpack_into(packed, first, key, threshold, out, add=False)
 
 
-def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor) -> None:
-    """See plain_signs. `packed` may be in the host's memory."""
+def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
+    """See plain_signs, and `put_signs`."""
     _unpack_into(packed, first, key, threshold, total, add=True)
 
 
@@ -195,6 +207,15 @@ def _count(
     block = tl.program_id(0).to(tl.int64)
     kept = _kept_at(block * BLOCK + tl.arange(0, BLOCK), count, first, low_key, high_key, threshold, True)
     tl.store(per_block + block, tl.sum(kept.to(tl.int64), 0))
+
+
+@kernel
+def _draw(
+    drawn: tl.tensor, count: tl.int64, first: tl.int64, low_key: tl.int64, high_key: tl.int64, threshold: tl.int64,
+    MASKED: tl.constexpr, BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    _write_bytes(_kept_at(at, count, first, low_key, high_key, threshold, MASKED), drawn, count, BLOCK)
 
 
 @kernel

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MEAN_TOLERANCE = {torch.float32: 2.0**-20, torch.float64: 2.0**-40}  # of a level's mean, whoever adds it up
+
 
 def level_bounds(largest: float, smallest: float, bits: int, dtype: torch.dtype) -> Tensor:
     """Where the levels end: (2**(bits-1) - 1,) of dtype, descending; m is in level l if l of the bounds are >= m.
@@ -34,7 +36,7 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
     A code's lowest bits are the level, its highest one is set for a value below zero. Level 0 has the largest
     magnitudes; zeros are in the last one. A level's mean is its magnitudes', added up in float64 here, and 0 for an
-    empty level. Other versions add in another order: means agree to 2**-20 (float64: 2**-40), and codes to the bit.
+    empty level. Other versions add in another order: means agree to MEAN_TOLERANCE, and codes to the bit.
     """
     magnitudes = values.abs()
     n_levels = 1 << (bits - 1)

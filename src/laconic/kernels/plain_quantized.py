@@ -30,7 +30,7 @@ def spread(of_blocks: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """(blocks,) -> (d,): every entry its own block's; (1,) where there is one block."""
     if len(lengths) == 1:
         return of_blocks
-    repeats = torch.tensor(lengths, device=of_blocks.device)
+    repeats = torch.tensor(lengths, dtype=torch.int64, device=of_blocks.device)
     return of_blocks.repeat_interleave(repeats, output_size=sum(lengths))
 
 

@@ -23,6 +23,18 @@ def count_kept(first: int, count: int, key: int, threshold: int, device: torch.d
     return int(plain.keep_mask(first, count, key, threshold, device).sum())
 
 
+def kept_bits(
+    first: int, count: int, key: int, threshold: int, device: torch.device | None = None
+) -> tuple[Tensor, int]:
+    """Which of those coordinates are kept, (ceil(count/8),) uint8, lowest bit first, and how many.
+
+    For `put_signs` and `add_signs`, which would draw the coins again.
+    """
+    mask = _mask(first, torch.empty(count, dtype=torch.bool, device=device), key, threshold)
+    mask = torch.ones(count, dtype=torch.bool, device=device) if mask is None else mask
+    return plain.pack_bits(mask), int(mask.sum())
+
+
 def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Tensor, int]:
     """The signs of the kept entries of `values` (count,), any float type or int8: packed, and how many were kept."""
     negative = values < 0
@@ -31,20 +43,22 @@ def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Te
     return plain.pack_bits(kept), kept.numel()
 
 
-def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor) -> None:
-    """out (count,) = -1 or +1 where kept, 0 elsewhere. out: float32 or float64, contiguous."""
-    mask = _mask(first, out, key, threshold)
+def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
+    """out (count,) = -1 or +1 where kept, 0 elsewhere. out: float32 or float64, contiguous. drawn: from `kept_bits`."""
+    mask = _mask(first, out, key, threshold) if drawn is None else plain.unpack_bits(drawn, out.numel())
     kept = out.numel() if mask is None else int(mask.sum())
     out.copy_(plain.scatter_signs(plain.unpack_bits(packed, kept), mask, out.dtype))
 
 
-def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor) -> None:
+def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
     """total (count,) += -1 or +1 where kept, += 0 elsewhere. total: float32, float64 or int8, contiguous.
+
+    drawn: from `kept_bits`.
 
     An int8 total wraps beyond 127 packets.
     """
     signs = torch.empty_like(total)
-    put_signs(packed, first, key, threshold, signs)
+    put_signs(packed, first, key, threshold, signs, drawn)
     total.add_(signs)
 
 

@@ -22,7 +22,7 @@ class Experiment:
     """Data, model and optimizer of one run, the same on every rank."""
 
     def __init__(self, settings: RunSettings) -> None:
-        """Loads the data. Raises DatasetError or ValueError for files or sizes that cannot work."""
+        """Loads the data. Raises DatasetError or ValueError for files, sizes or settings that cannot work."""
         self.settings = settings
         self.dataset = load(settings.dataset, settings.data)
         self.model = build(settings.model, self.dataset.input_shape, self.dataset.n_classes, settings.seed)
@@ -37,7 +37,9 @@ class Experiment:
             rounds: dict[str, Any] = {"dense_rounds": self.steps_in(settings.dense_epochs)}  # of one step each
             self.algorithm = replace(self.algorithm, **rounds)
         self.inner = SGD(self.model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
-        self.d = sum(p.numel() for p in self.model.parameters())
+        sizes = tuple(p.numel() for p in self.model.parameters())
+        self.d = sum(sizes)
+        self.algorithm.check_size(self.d, sizes, settings.workers)
 
     def steps_in(self, epochs: float) -> int:
         """How many steps these epochs have."""

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,7 +40,8 @@ def run_in_processes(
     """
     n = plans[0].n_processes
     assert all(plan.n_processes == n for plan in plans)
-    Experiment(plans[0])  # refuses wrong data and sizes here, before any process starts
+    for plan in plans:
+        Experiment(plan)  # refuses wrong data and sizes here, and warns, before any process starts
     store = _meeting_place(port, plans[0].timeout_s)
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe(duplex=False) for _ in range(n)]
@@ -104,6 +106,7 @@ def _listen(pipes: list[Connection], crew: list[BaseProcess], listen: Listener, 
 def _member(pipe: Connection, rank: int, n: int, port: int, plans: list[RunSettings], plugins: list[str]) -> None:
     """A child process: one rank, through all plans."""
     code = 0
+    warnings.simplefilter("ignore", UserWarning)  # the parent has said them all
     try:
         load_plugins(plugins)
         timeout = timedelta(seconds=plans[0].timeout_s)

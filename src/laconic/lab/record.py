@@ -1,4 +1,4 @@
-"""What a run leaves behind: `config.toml`, `metrics.csv`, `summary.json`, and `faults.toml` where there were any."""
+"""What a run leaves behind: `config.toml`, `metrics.csv`, `summary.json`; `faults.toml` and `times.csv` if asked."""
 
 import csv
 import json
@@ -8,8 +8,10 @@ from typing import Any
 
 import tomli_w
 
+from laconic.lab.accuracy import Accuracy
 from laconic.lab.provenance import machine, versions
 from laconic.lab.settings import RunSettings
+from laconic.lab.times import Times
 from laconic.traffic import Traffic
 
 
@@ -20,7 +22,11 @@ class Row:
     epoch: int
     round: int
     train_loss: float  # mean over the epoch and the workers
-    test_accuracy: float
+    test_accuracy: float  # where each worker has a model of its own: of their mean
+    own_accuracy_lowest: float | None  # over the workers' own models, where they differ
+    own_accuracy_mean: float | None
+    own_accuracy_highest: float | None
+    consensus_distance: float | None  # sqrt(1/N sum_n ||x_n - xbar||^2)
     up_wire_bytes: int
     down_wire_bytes: int
     up_payload_bits: int
@@ -31,10 +37,13 @@ class Row:
     seconds: float  # since the start; virtual in the simulator
 
     @classmethod
-    def of(cls, *, epoch: int, loss: float, accuracy: float, traffic: Traffic, seconds: float) -> "Row":
+    def of(cls, *, epoch: int, loss: float, accuracy: Accuracy, traffic: Traffic, seconds: float) -> "Row":
         """A row from the counters."""
+        own = accuracy.own
         return cls(
-            epoch=epoch, round=traffic.rounds, train_loss=loss, test_accuracy=accuracy,
+            epoch=epoch, round=traffic.rounds, train_loss=loss, test_accuracy=accuracy.test,
+            own_accuracy_lowest=min(own, default=None), own_accuracy_mean=sum(own) / len(own) if own else None,
+            own_accuracy_highest=max(own, default=None), consensus_distance=accuracy.consensus_distance,
             up_wire_bytes=traffic.up.wire_bytes, down_wire_bytes=traffic.down.wire_bytes,
             up_payload_bits=traffic.up.payload_bits, up_paper_bits=traffic.up.paper_bits,
             skips_up=traffic.up.skips, skips_down=traffic.down.skips, void_rounds=traffic.void_rounds, seconds=seconds,
@@ -52,6 +61,7 @@ class Record:
     traffic: Traffic
     rows: list[Row] = field(default_factory=list)
     dense_rounds: int = 0  # of all rounds, those of a dense warm-up
+    times: Times | None = None  # of a run over processes that recorded them
 
     @property
     def last(self) -> Row:
@@ -67,6 +77,7 @@ class Record:
             "parameters": self.n_parameters,
             "server": self.layout,
             "test_accuracy": self.last.test_accuracy,
+            **self._own_models(),
             "best_test_accuracy": max(row.test_accuracy for row in self.rows),
             "train_loss": self.last.train_loss,
             "dense_rounds": self.dense_rounds,
@@ -82,9 +93,15 @@ class Record:
                 "wire_down": 8 * (traffic.down.wire_bytes + traffic.down.local_bytes) / worker_rounds,
             },
             "seconds": self.last.seconds,
+            **({} if self.times is None else {"clocks_apart_s": self.times.accuracy_s}),
             "versions": versions(),
             "machine": machine(),
         }
+
+    def _own_models(self) -> dict[str, float]:
+        """The last row's figures of the workers' own models; nothing where they are equal."""
+        names = ("own_accuracy_lowest", "own_accuracy_mean", "own_accuracy_highest", "consensus_distance")
+        return {name: getattr(self.last, name) for name in names if getattr(self.last, name) is not None}
 
     def _expected_bits(self) -> tuple[float, float]:
         """What the paper's formula charges per worker and round, (up, down), dense rounds among them."""
@@ -100,6 +117,8 @@ class Record:
         if self.settings.fault_plan is not None:
             (folder / "faults.toml").write_text(self.settings.fault_plan.to_toml())
         (folder / "summary.json").write_text(json.dumps(self.summary(), indent=2) + "\n")
+        if self.times is not None:
+            self.times.write(folder)
         with (folder / "metrics.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, [column.name for column in fields(Row)])
             writer.writeheader()

@@ -9,9 +9,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.kernels.threads import set_kernel_threads
+from laconic.lab.accuracy import in_simulation, over_processes
 from laconic.lab.experiment import Experiment
 from laconic.lab.record import Record, Row
 from laconic.lab.settings import RunSettings
+from laconic.lab.times import Stopwatch, Times
 from laconic.optimizer import DistributedOptimizer
 from laconic.simulation import Simulation
 from laconic.traffic import Traffic
@@ -47,6 +49,8 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
     for step in range(experiment.steps):
         down = simulation.down
         losses = simulation.step(lambda rank, step=step: experiment.loss(rank, step))  # type: ignore[misc]
+        if step + 1 == experiment.steps:
+            simulation.exchange_steps()  # fewer than local_steps may be left
         schedule.step()
         known = [loss for rank, loss in enumerate(losses) if rank not in down]
         loss = sum(known) / len(known) if known else loss  # where nobody was up, the last one counts again
@@ -54,7 +58,8 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
         row = None
         if (step + 1) % experiment.steps_per_epoch == 0:
             row = Row.of(
-                epoch=len(rows) + 1, loss=total / experiment.steps_per_epoch, accuracy=experiment.accuracy(),
+                epoch=len(rows) + 1, loss=total / experiment.steps_per_epoch,
+                accuracy=in_simulation(simulation, experiment),
                 traffic=simulation.traffic, seconds=simulation.driver.clock.now_ns / 1e9,
             )  # fmt: skip
             rows.append(row)
@@ -78,26 +83,36 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
     rows: list[Row] = []
     total = 0.0
     exchanged = opt.flat.values()
+    stopwatch = Stopwatch(opt) if settings.record_times else None
     start = time.perf_counter()
     for step in range(experiment.steps):
         rounds = opt.driver.rounds
         loss = _take_step(opt, experiment, rank, step)
+        if step + 1 == experiment.steps:
+            opt.exchange_steps()  # fewer than local_steps may be left
         schedule.step()
+        if stopwatch is not None:
+            stopwatch.took_step(rounds)
         if opt.driver.rounds > rounds and settings.local_steps > 1:
             exchanged = opt.flat.values()
         total += loss
         row = None
         if (step + 1) % experiment.steps_per_epoch == 0:
+            ended = time.perf_counter()
             everybody = opt.driver.channel.gather(total, "for its loss")
+            here = exchanged if settings.local_steps > 1 else opt.flat.values()  # local steps lead each elsewhere
             row = Row.of(
                 epoch=len(rows) + 1, loss=sum(everybody) / settings.workers / experiment.steps_per_epoch,
-                accuracy=_accuracy(opt, experiment, exchanged) if rank == 0 else 0.0,
+                accuracy=over_processes(opt, experiment, here),
                 traffic=opt.total_traffic(), seconds=time.perf_counter() - start,
             )  # fmt: skip
             rows.append(row)
             total = 0.0
+            if stopwatch is not None:
+                stopwatch.evaluated(ended)
         listen(Progress(settings, step + 1, experiment.steps, loss, row))
-    return _record(experiment, opt.flat.sizes, rows, opt.driver.layout.name, opt.total_traffic())
+    times = None if stopwatch is None else stopwatch.everybodys()
+    return _record(experiment, opt.flat.sizes, rows, opt.driver.layout.name, opt.total_traffic(), times)
 
 
 def _take_step(opt: DistributedOptimizer, experiment: Experiment, rank: int, step: int) -> float:
@@ -115,19 +130,15 @@ def _take_step(opt: DistributedOptimizer, experiment: Experiment, rank: int, ste
     return float(opt.step(closure).detach())
 
 
-def _accuracy(opt: DistributedOptimizer, experiment: Experiment, exchanged: Tensor) -> float:
-    """The accuracy at the parameters (d,) of the last exchange, since local steps lead each rank elsewhere."""
-    if experiment.settings.local_steps == 1:
-        return experiment.accuracy()
-    here = opt.flat.values()
-    opt.flat.set_values(exchanged)
-    accuracy = experiment.accuracy()
-    opt.flat.set_values(here)
-    return accuracy
-
-
-def _record(experiment: Experiment, layers: tuple[int, ...], rows: list[Row], layout: str, traffic: Traffic) -> Record:
+def _record(
+    experiment: Experiment,
+    layers: tuple[int, ...],
+    rows: list[Row],
+    layout: str,
+    traffic: Traffic,
+    times: Times | None = None,
+) -> Record:
     return Record(
         settings=experiment.settings, n_parameters=experiment.d, layers=layers, rows=rows, layout=layout,
-        traffic=traffic, dense_rounds=sum(map(experiment.algorithm.dense_in, range(traffic.rounds))),
+        traffic=traffic, times=times, dense_rounds=sum(map(experiment.algorithm.dense_in, range(traffic.rounds))),
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """One run's settings, checked before anything starts."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +57,7 @@ class RunSettings:
     threads: int = 1  # of each process
     kernel_threads: int = 1  # of each process, within a compiled kernel
     timeout_s: float = 60.0
+    record_times: bool = False  # when each rank computed, waited, ...
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the option, its value, its bound and the way out."""
@@ -83,6 +85,11 @@ class RunSettings:
                     raise ValueError(
                         f"--{name} {getattr(self, name)} is for --driver simulated; processes use real links"
                     )
+        elif self.record_times:
+            raise ValueError(
+                "--record-times is for --driver processes; a simulated run's times follow from its links: see "
+                "`laconic timeline`"
+            )
         self._check_rates()
         self._check_dense_epochs()
         check_local_steps(self.build(), self.local_steps)
@@ -168,8 +175,8 @@ class RunSettings:
 
     def link(self) -> Link:
         """The simulated link of every node."""
-        rate = {} if self.bandwidth is None else {"bytes_per_s": bandwidth(self.bandwidth)}
-        delay = {} if self.latency is None else {"latency_s": duration(self.latency)}
+        rate = {} if self.bandwidth is None else {"bytes_per_s": _read("--bandwidth", bandwidth, self.bandwidth)}
+        delay = {} if self.latency is None else {"latency_s": _read("--latency", duration, self.latency)}
         return Link(**rate, **delay)
 
     @cached_property
@@ -184,7 +191,7 @@ class RunSettings:
 
     def compute_s(self) -> float:
         """The simulated time of one gradient."""
-        return 0.0 if self.compute is None else duration(self.compute)
+        return 0.0 if self.compute is None else _read("--compute", duration, self.compute)
 
     def as_data(self) -> dict[str, Any]:
         """What a config file holds: every option that is set, the learning rate and hyper-parameters in full."""
@@ -199,6 +206,13 @@ class RunSettings:
         if self.data is not None:
             data["data"] = str(Path(self.data))
         return {key: value for key, value in data.items() if value is not None}
+
+
+def _read(option: str, read: Callable[[str], float], text: str) -> float:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
 
 
 def has_dense_rounds(name: str) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 
 from laconic.contract import Exchange
 from laconic.lab.settings import RunSettings
+from laconic.lab.times import FILE as TIMES
+from laconic.lab.times import compute_s_of, read_laps
 from laconic.network import Link
 from laconic.planning.candidate import Candidate, CodecSeconds, Kind, Sent
 from laconic.planning.plan import Question
@@ -26,12 +28,17 @@ class Recorded:
     topology: str
     traffic: Traffic
     dense_rounds: int
+    computed_s: float = 0.0  # measured, of one step; 0 where the run did not record its times
 
     def question(self, link: Link, compute_s: float | None) -> Question:
-        """The run's own model and crew on another link; its own compute time unless one is given."""
+        """The run's own model and crew on another link; its own compute time unless one is given.
+
+        That of a simulated run is what was asked for; of a real run the median of what was recorded.
+        """
+        own_s = self.computed_s or self.settings.compute_s()
         return Question(
             n_parameters=self.n_parameters, n_workers=self.settings.workers, link=link,
-            compute_s=self.settings.compute_s() if compute_s is None else compute_s,
+            compute_s=own_s if compute_s is None else compute_s,
             local_steps=self.settings.local_steps,
         )  # fmt: skip
 
@@ -99,8 +106,10 @@ def _read(folder: Path) -> Recorded:
         raise ValueError(f"--trace {folder}: {_FILES[1]} is missing; the run has not come to its end")
     try:
         facts: dict[str, Any] = json.loads(summary.read_text())
+        settings = RunSettings(**tomllib.loads(config.read_text()))
         recorded = Recorded(
-            settings=RunSettings(**tomllib.loads(config.read_text())),
+            settings=settings,
+            computed_s=compute_s_of(read_laps(folder)) / settings.local_steps if (folder / TIMES).is_file() else 0.0,
             n_parameters=int(facts["parameters"]),
             topology=str(facts["server"]),
             traffic=Traffic.from_data(facts["traffic"]),

@@ -22,6 +22,8 @@ from laconic.planning.candidate import CodecSeconds, Kind, Sent
 from laconic.wire import HEAD_BYTES, Dense
 
 _LENGTH_D = 1 << 14  # coordinates of the vectors whose frames are looked at
+_SLICE_D = 1 << 12  # of a server's slice: in shorter ones heads outweigh what grows
+_MOST_LENGTH_D = 1 << 19
 _SPEED_ENTRIES = 1 << 20  # coordinates times workers of those whose encoding is timed
 _SPEED_WORKERS = 16
 _SPEED_D = 1 << 20
@@ -83,7 +85,7 @@ def sent_in_rounds(scene: Scene) -> tuple[tuple[Sent, ...], ...]:
     """
     by_coins = scene.algorithm.skips and not scene.algorithm.adaptive
     n_rounds = _COIN_ROUNDS if by_coins else 2
-    sample = scene.shrunk(_LENGTH_D)
+    sample = scene.shrunk(max(_LENGTH_D, min(_SLICE_D * len(scene.layout.shards), _MOST_LENGTH_D)))
     rounds = _Rehearsal(sample).run(n_rounds)
     if sample.d == scene.d:
         return tuple(rounds)

@@ -28,6 +28,7 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
         line = {"color": color, "linestyle": style, "marker": marker, "label": record.settings.algorithm}
         loss.plot(rounds, [row.train_loss for row in record.rows], **line)
         accuracy.plot(rounds, percent, **line)
+        _draw_own_models(accuracy, record, color)
         traffic.plot([row.up_wire_bytes for row in record.rows], percent, **line)
     _label(loss, "round", "training loss")
     _label(accuracy, "round", "test accuracy (%)")
@@ -39,6 +40,19 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
     figure.suptitle(f"{first.dataset}, {first.model}, {first.workers} workers, {first.driver}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def _draw_own_models(axes: Axes, record: Record, color: str) -> None:
+    """A band from the worst to the best of the workers' own models, where they differ."""
+    rows = [row for row in record.rows if row.own_accuracy_lowest is not None and row.own_accuracy_highest is not None]
+    if not rows:
+        return
+    low, high = ([100 * float(getattr(row, f"own_accuracy_{end}")) for row in rows] for end in ("lowest", "highest"))
+    label = f"{record.settings.algorithm}: workers' own models"
+    rounds = [row.round for row in rows]
+    axes.fill_between(rounds, low, high, color=color, alpha=0.25, linewidth=0, label=label)
+    if len(rows) == 1:  # a band needs two ends
+        axes.vlines(rounds, low, high, color=color, alpha=0.5, linewidth=4)
 
 
 def _label(axes: Axes, x: str, y: str) -> None:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from laconic.lab.record import Record
 from laconic.quantities import bytes_text
+from laconic.topology import Mixing
 
 
 def comparison(records: Sequence[Record]) -> Table:
@@ -43,3 +44,15 @@ def comparison(records: Sequence[Record]) -> Table:
             f"{record.last.seconds:.1f}",
         )
     return table
+
+
+def own_models(record: Record) -> str:
+    """One line on the workers' own models, where they differ: accuracies at the end, and how far they are apart."""
+    last, algorithm = record.last, record.settings.build()
+    graph = getattr(algorithm, "graph", None)
+    gap = f", spectral gap {Mixing.over_cycle(graph, record.settings.workers).spectral_gap:.3g}" if graph else ""
+    return (
+        f"{record.settings.algorithm}: accuracy is of the mean model; workers' own: {last.own_accuracy_lowest:.2%} to "
+        f"{last.own_accuracy_highest:.2%}, mean {last.own_accuracy_mean:.2%}; consensus distance "
+        f"{last.consensus_distance:.3g}{gap}"
+    )

@@ -26,6 +26,10 @@ class Kind(Enum):
     LATENCY = "latency", "#F0E442"
     WAIT = "waiting for the receiver", "#B3D4E8"
     COMPUTE = "computing", "#009E73"
+    ENCODE = "encoding", "#CC79A7"
+    EXCHANGE = "sending, receiving, waiting for others", "#B3D4E8"
+    DECODE = "decoding, serving", "#E69F00"
+    EVALUATE = "evaluating", "#999999"
 
     def __init__(self, words: str, color: str) -> None:
         self.words = words
@@ -44,6 +48,22 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """What a machine was seen doing in a round of a real run."""
+
+    node: int
+    kind: Kind
+    round: int
+    start_ns: int
+    end_ns: int
+
+    @property
+    def requested_ns(self) -> int:
+        """The same as its start: nobody knows what was wanted earlier."""
+        return self.start_ns
+
+
+@dataclass(frozen=True)
 class Timeline:
     """Lanes of bars, and the steps that they come from."""
 
@@ -51,7 +71,7 @@ class Timeline:
     notes: tuple[str, ...]
     nodes: tuple[str, ...]
     lanes: tuple[str, ...]
-    steps: tuple[TimedStep, ...]
+    steps: tuple[TimedStep, ...] | tuple[Stretch, ...]
     bars: tuple[Bar, ...]
 
     @property
@@ -65,8 +85,11 @@ class Timeline:
         return max((step.end_ns for step in self.steps), default=0)
 
     def label(self, bar: Bar) -> str:
-        """What stands on a bar: the other end of the message."""
-        step = self.steps[bar.step].step
+        """What stands on a bar: the other end of the message, or the round of a real run's computing."""
+        timed = self.steps[bar.step]
+        if isinstance(timed, Stretch):
+            return f"round {timed.round}" if timed.kind is Kind.COMPUTE else ""
+        step = timed.step
         if not isinstance(step, Message) or bar.kind not in (Kind.SEND, Kind.RECEIVE):
             return ""
         return f"to {self.nodes[step.receiver]}" if bar.kind is Kind.SEND else f"from {self.nodes[step.sender]}"
@@ -79,11 +102,7 @@ def timeline_of(
 
     nodes: the names, one for each node of the network. Raises ValueError for more than can be drawn.
     """
-    if len(steps) > MAX_STEPS or len(nodes) > MAX_NODES:
-        raise ValueError(
-            f"a picture of {len(steps)} steps on {len(nodes)} machines cannot be read; the most that is drawn are "
-            f"{MAX_STEPS} steps and {MAX_NODES} machines, so take fewer workers or rounds"
-        )
+    _check_drawable(len(steps), len(nodes))
     computing = {timed.step.node for timed in steps if isinstance(timed.step, Computation)}
     lanes = [
         (node, port)
@@ -115,7 +134,31 @@ def timeline_of(
     return Timeline(title, tuple(notes), tuple(nodes), names, tuple(steps), shown)
 
 
-_LETTERS = {Kind.SEND: "█", Kind.RECEIVE: "█", Kind.LATENCY: "░", Kind.WAIT: "·", Kind.COMPUTE: "▒"}
+def timeline_of_stretches(
+    title: str, stretches: Sequence[Stretch], *, nodes: Sequence[str], notes: Sequence[str] = ()
+) -> Timeline:
+    """One lane a machine, in which each stretch is a bar. Raises ValueError for more than can be drawn."""
+    _check_drawable(len(stretches), len(nodes))
+    bars = [
+        Bar(stretch.node, stretch.kind, stretch.start_ns, stretch.end_ns, number)
+        for number, stretch in enumerate(stretches)
+        if stretch.end_ns > stretch.start_ns
+    ]
+    return Timeline(title, tuple(notes), tuple(nodes), tuple(nodes), tuple(stretches), tuple(bars))
+
+
+def _check_drawable(n_steps: int, n_nodes: int) -> None:
+    if n_steps > MAX_STEPS or n_nodes > MAX_NODES:
+        raise ValueError(
+            f"a picture of {n_steps} steps on {n_nodes} machines cannot be read; the most that is drawn are "
+            f"{MAX_STEPS} steps and {MAX_NODES} machines, so take fewer workers or rounds"
+        )
+
+
+_LETTERS = {
+    Kind.SEND: "█", Kind.RECEIVE: "█", Kind.LATENCY: "░", Kind.WAIT: "·", Kind.COMPUTE: "▒",
+    Kind.ENCODE: "█", Kind.EXCHANGE: "·", Kind.DECODE: "▓", Kind.EVALUATE: "░",
+}  # fmt: skip
 
 
 def in_letters(timeline: Timeline, width: int) -> Text:

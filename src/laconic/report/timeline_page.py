@@ -3,8 +3,8 @@
 import html
 import json
 
-from laconic.report.timeline import Kind, Timeline
-from laconic.schedules import Message
+from laconic.report.timeline import Kind, Stretch, Timeline
+from laconic.schedules import Message, TimedStep
 
 
 def timeline_page(timeline: Timeline) -> str:
@@ -20,20 +20,7 @@ def timeline_page(timeline: Timeline) -> str:
             for bar in timeline.bars
         ],
         "steps": [
-            {
-                "start": timed.start_ns,
-                "end": timed.end_ns,
-                "requested": timed.requested_ns,
-                **(
-                    {
-                        "sender": timeline.nodes[timed.step.sender],
-                        "receiver": timeline.nodes[timed.step.receiver],
-                        "bytes": timed.step.n_bytes,
-                    }
-                    if isinstance(timed.step, Message)
-                    else {"node": timeline.nodes[timed.step.node]}
-                ),
-            }
+            {"start": timed.start_ns, "end": timed.end_ns, "requested": timed.requested_ns, **_facts(timeline, timed)}
             for timed in timeline.steps
         ],
     }
@@ -52,6 +39,17 @@ def timeline_page(timeline: Timeline) -> str:
     ):  # fmt: skip
         page = page.replace(mark, value, 1 if mark == "@DATA@" else -1)
     return page
+
+
+def _facts(timeline: Timeline, timed: TimedStep | Stretch) -> dict[str, str | int]:
+    """What the page says of a step beside its times."""
+    if isinstance(timed, Stretch):
+        return {"node": timeline.nodes[timed.node], "doing": timed.kind.words, "round": timed.round}
+    step = timed.step
+    if isinstance(step, Message):
+        sender, receiver = timeline.nodes[step.sender], timeline.nodes[step.receiver]
+        return {"sender": sender, "receiver": receiver, "bytes": step.n_bytes}
+    return {"node": timeline.nodes[step.node], "doing": Kind.COMPUTE.words}
 
 
 _PAGE = """<!DOCTYPE html>
@@ -141,8 +139,9 @@ function move(by) {
   draw();
 }
 function facts(step) {
-  const lines = step.sender === undefined ? [`${step.node} computes`] :
+  const lines = step.sender === undefined ? [`${step.node}: ${step.doing}`] :
     [`sender    ${step.sender}`, `receiver  ${step.receiver}`, `bytes     ${step.bytes.toLocaleString("en")}`];
+  if (step.round !== undefined) lines.push(`round     ${step.round}`);
   if (step.requested < step.start) lines.push(`requested ${timeText(step.requested)}`);
   lines.push(`start     ${timeText(step.start)}`, `end       ${timeText(step.end)}`);
   return lines.join("\\n");

@@ -1,13 +1,14 @@
 """One bit for every coordinate that a keyed coin keeps; no positions are sent. FORMAT.md, section 3.2."""
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from laconic.kernels import add_signs, count_kept, cut_bits, plain, put_signs
+from laconic.kernels import add_signs, count_kept, cut_bits, kept_bits, plain, put_signs
 from laconic.kernels.plain_signs import ALL_KEPT as ALL_KEPT
 from laconic.wire.head import WireError
 from laconic.wire.packet import Packet, Piece, check_length, check_padding, check_range
@@ -31,6 +32,8 @@ class Signs(Packet):
     key: int
     threshold: int
     dtype: torch.dtype
+    drawn: Tensor | None = field(default=None, compare=False, repr=False)  # what is kept, where a reader has worked
+    # it out: (ceil(count/8),) uint8
 
     @property
     def mask(self) -> Tensor | None:
@@ -57,25 +60,38 @@ class Signs(Packet):
         return out
 
     def put_into(self, out: Tensor) -> None:
-        put_signs(self.packed.to(out.device), self.first, self.key, self.threshold, out)
+        put_signs(self.packed.to(out.device), self.first, self.key, self.threshold, out, self._drawn_on(out.device))
 
     def add_to(self, total: Tensor) -> None:
-        add_signs(self.packed.to(total.device), self.first, self.key, self.threshold, total)
+        device = total.device
+        add_signs(self.packed.to(device), self.first, self.key, self.threshold, total, self._drawn_on(device))
+
+    def _drawn_on(self, device: torch.device) -> Tensor | None:
+        return None if self.drawn is None or device.type != "cpu" else self.drawn
 
     def negated(self) -> Self:
         """The packet of the opposite signs."""
         return replace(self, packed=flipped(self.packed, self.kept))
 
     def part(self, first: int, stop: int) -> Self:
-        low = self._kept_before(first)
-        high = low + count_kept(first, stop - first, self.key, self.threshold, self.packed.device)
+        low, high = self._kept_before(first), self._kept_before(stop)
         return type(self)(
             packed=cut_bits(self.packed, low, high), kept=high - low, first=first, count=stop - first,
             key=self.key, threshold=self.threshold, dtype=self.dtype,
         )  # fmt: skip
 
     def _kept_before(self, coordinate: int) -> int:
-        return count_kept(self.first, coordinate - self.first, self.key, self.threshold, self.packed.device)
+        """How many are kept before a coordinate. The cuts are remembered: they mostly come in order."""
+        at = max(cut for cut in self._cuts if cut <= coordinate)
+        if at < coordinate:
+            more = count_kept(at, coordinate - at, self.key, self.threshold, self.packed.device)
+            self._cuts[coordinate] = self._cuts[at] + more
+        return self._cuts[coordinate]
+
+    @cached_property
+    def _cuts(self) -> dict[int, int]:
+        """How many are kept before some coordinates."""
+        return {self.first: 0, self.first + self.count: self.kept}
 
     def body(self) -> list[Piece]:
         fields = _FIELDS.pack(self.first, self.count, self.key, self.threshold - 1)
@@ -89,12 +105,14 @@ class Signs(Packet):
         check_range(first, count, most)
         if body.numel() - _FIELDS.size > (count + 7) // 8:
             raise WireError(f"signs: {body.numel() - _FIELDS.size} bytes of bits for {count} coordinates")
-        kept = count_kept(first, count, key, below + 1)
+        drawn, kept = (None, count) if below + 1 == ALL_KEPT else kept_bits(first, count, key, below + 1)
         check_length(body, _FIELDS.size + (kept + 7) // 8, "signs")
         if kept:
             check_padding(int(body[-1]), kept)
         packed = body[_FIELDS.size :]
-        return cls(packed=packed, kept=kept, first=first, count=count, key=key, threshold=below + 1, dtype=dtype)
+        return cls(
+            packed=packed, kept=kept, first=first, count=count, key=key, threshold=below + 1, dtype=dtype, drawn=drawn
+        )
 
 
 def flipped(packed: Tensor, n_bits: int) -> Tensor:

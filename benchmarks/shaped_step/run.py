@@ -1,0 +1,176 @@
+"""Sign methods and SSGD-MV beside DistributedDataParallel on shaped links, gradients given.
+
+    python benchmarks/shaped_step/run.py --json shaped_step.json
+
+Linux, root and iproute2 only; elsewhere it says so and ends. README.md says what is measured and how to read it.
+"""
+
+import argparse
+import json
+import signal
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "real_network"))
+
+from bed import Bed, why_not
+from ranks import Crew
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from laconic.benches.measure import Row, quartiles, result_of
+from laconic.benches.step import in_turns, without_computing
+from laconic.contract import ALGORITHMS
+from laconic.knobs import near_misses
+from laconic.quantities import bandwidth, bytes_text
+
+RESNET18 = 11_173_962
+METHODS = ("signsgd-mv", "dropsign", "compskip", "ssgd-mv")
+SIGN_METHODS = METHODS[:3]
+HOOKS = ("ddp", "ddp-fp16")
+# How many times faster a sign method must be than plain DDP and than its fp16 hook, by the links' bits a second.
+BARS = {1e9: {"ddp": 5.0, "ddp-fp16": 3.0}, 1e8: {"ddp": 25.0, "ddp-fp16": 14.0}}
+
+_WIDTH = 88  # of the tables
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run all of it; the exit code is 0 also where it cannot run here."""
+    asked = _parsed(arguments)
+    console = Console(width=max(Console().width, _WIDTH))
+    refused = why_not()
+    if refused:
+        console.print(f"skipped: {refused}", highlight=False, markup=False, soft_wrap=True)
+        return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that all is undone
+    rows: list[Row] = []
+    try:
+        with Bed(asked.workers) as bed, Crew(bed, "laconic.benches.member:Member") as crew:
+            crew.do("set_up", d=asked.parameters)
+            for name in (*HOOKS, *asked.methods):
+                crew.do("add", name=name)
+            for rate in asked.rates:
+                console.print(f"{asked.workers} processes at {rate}", highlight=False)
+                bed.shape(8 * bandwidth(rate))
+                rows += _rows_at(crew, rate, asked)
+            bed.shape(None)
+    except KeyboardInterrupt:
+        console.print("stopped; namespaces and processes are gone")
+        return 130
+    for rate in asked.rates:
+        console.print(_table([row for row in rows if row.name["rate"] == rate], rate, asked))
+        console.print(_verdict([row for row in rows if row.name["rate"] == rate], rate), highlight=False)
+    settings = {
+        "workers": asked.workers, "parameters": asked.parameters, "rates": asked.rates, "repeats": asked.repeats,
+        "methods": list(asked.methods),
+    }  # fmt: skip
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(result_of("shaped step", settings, rows), indent=2) + "\n")
+        console.print(f"wrote {asked.json}", highlight=False)
+    return 0
+
+
+def _rows_at(crew: Crew, rate: str, asked: argparse.Namespace) -> Iterator[Row]:
+    """A row for each contender at one rate, all in turns with each other."""
+    names = ["all-reduce", *(name for hook in HOOKS for name in (hook, f"{hook} no_sync")), *asked.methods]
+    seconds, phases = in_turns(crew, names, asked.repeats, limit_s=asked.seconds)
+    alone = {hook: without_computing(seconds, hook) for hook in HOOKS}
+    shown = seconds | {f"{hook} - no_sync": taken for hook, taken in alone.items()}
+    for name, taken in shown.items():
+        facts: dict[str, Any] = {}
+        if name in asked.methods:
+            for hook in HOOKS:
+                times = [theirs / ours for theirs, ours in zip(alone[hook], taken, strict=True)]
+                facts[f"times_faster_than_{hook}"] = statistics.median(times)
+                facts[f"times_faster_than_{hook}_quartiles"] = quartiles(times)
+            sums = [rank[name] for rank in phases]
+            facts["phases"] = {key: statistics.fmean(rank[key] for rank in sums) / len(taken) for key in sums[0]}
+        yield Row(name={"rate": rate, "step": name}, unit="s", samples=tuple(taken), facts=facts)
+
+
+def _table(rows: Sequence[Row], rate: str, asked: argparse.Namespace) -> Table:
+    table = Table(
+        title=f"exchange and update, {asked.workers} processes at {rate}, {asked.parameters:,} parameters",
+        caption="x ddp, x fp16: how many times faster than these less their computing (- no_sync), turn by turn. "
+        "wire: bytes of a step both ways. encode, wait, decode: of a step. Means over ranks; times are in ms",
+        title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False,
+    )  # fmt: skip
+    table.add_column("step", no_wrap=True)
+    for column in ("takes", "quartiles", "x ddp", "x fp16", "wire", "encode", "wait", "decode"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        low, high = row.quartiles
+        cells = [f"{1e3 * row.median:.4g}", f"{1e3 * low:.4g} .. {1e3 * high:.4g}"]
+        if "phases" in row.facts:
+            phases = row.facts["phases"]
+            cells += [f"{row.facts[f'times_faster_than_{hook}']:.2f}" for hook in HOOKS]
+            cells += [bytes_text(phases["bytes_up"] + phases["bytes_down"])]
+            cells += [f"{1e3 * phases[phase]:.3g}" for phase in ("encode", "wait", "decode")]
+        table.add_row(str(row.name["step"]), *cells)
+    return table
+
+
+def _verdict(rows: Sequence[Row], rate: str) -> str:
+    """What the best sign method reaches of what is demanded."""
+    bars = BARS.get(8 * bandwidth(rate), {})
+    ours = [row for row in rows if row.name["step"] in SIGN_METHODS]
+    if not ours:
+        return ""
+    best = min(ours, key=lambda row: row.median)
+    reached = {hook: best.facts[f"times_faster_than_{hook}"] for hook in HOOKS}
+    texts = [
+        f"{reached[hook]:.2f} times faster than {hook}"
+        + (f" (at least {bars[hook]:g}: {'reached' if reached[hook] >= bars[hook] else 'missed'})" if bars else "")
+        for hook in HOOKS
+    ]
+    return f"{rate}: {best.name['step']} is {' and '.join(texts)}"
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="steps on shaped links beside DistributedDataParallel")
+    parser.add_argument("--workers", type=_whole("workers", 2, 32), default=4, help="processes, 2 to 32")
+    parser.add_argument("--parameters", type=_whole("parameters", 1000, 10**9), default=RESNET18, help="of the model")
+    parser.add_argument("--rates", type=_rate, nargs="+", default=["1Gbit", "100Mbit"], help="of every link")
+    parser.add_argument("--methods", type=_method, nargs="+", default=list(METHODS), help="names of `laconic list`")
+    parser.add_argument("--repeats", type=_whole("repeats", 1, 1000), default=9, help="turns; three at least")
+    parser.add_argument("--seconds", type=_whole("seconds", 1, 10**6), default=120, help="turns of one rate may take")
+    parser.add_argument("--json", type=_file, default=None, metavar="FILE", help="write all figures here")
+    return parser.parse_args(arguments)
+
+
+def _whole(what: str, least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isdigit() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{what}: {text} must be a whole number in {least} .. {most}")
+        return int(text)
+
+    return read
+
+
+def _method(text: str) -> str:
+    if text not in ALGORITHMS:
+        raise argparse.ArgumentTypeError(f"unknown method {text!r}{near_misses(text, sorted(ALGORITHMS))}")
+    return text
+
+
+def _rate(text: str) -> str:
+    try:
+        bandwidth(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}; make it, or write elsewhere")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,86 @@
+"""Two files of one bench, row by row."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_TIMES = ("s", "copies", "times")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One row of both files. ratio: of the second median over the first; None where the first is 0."""
+
+    name: tuple[str, ...]
+    unit: str
+    first: float
+    second: float
+    verdict: str  # empty where the quartile ranges overlap
+
+    @property
+    def ratio(self) -> float | None:
+        return self.second / self.first if self.first else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All rows that both files have, and how many each has alone. differences: of machine, versions, settings."""
+
+    bench: str
+    changes: tuple[Change, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    differences: tuple[str, ...]
+
+
+def compare_files(first: Path, second: Path) -> Comparison:
+    """Raises ValueError for a file that no bench wrote, or two of different benches."""
+    one, other = _read(first), _read(second)
+    if one["bench"] != other["bench"]:
+        raise ValueError(
+            f"{first} is of `bench {one['bench']}` and {second} of `bench {other['bench']}`; "
+            "only two runs of one bench compare"
+        )
+    names = list(dict.fromkeys([*one["names"], *other["names"]]))
+    ours, theirs = _by_name(one["rows"], names), _by_name(other["rows"], names)
+    return Comparison(
+        bench=one["bench"],
+        changes=tuple(_change(name, row, theirs[name]) for name, row in ours.items() if name in theirs),
+        only_first=tuple(" ".join(name) for name in ours if name not in theirs),
+        only_second=tuple(" ".join(name) for name in theirs if name not in ours),
+        differences=tuple(_differences(one, other)),
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); give a file that `laconic bench ... --json` wrote") from None
+    if not isinstance(data, dict) or not {"bench", "names", "rows", "settings", "versions", "machine"} <= set(data):
+        raise ValueError(f"{path} is not a bench's result; give a file that `laconic bench ... --json` wrote")
+    return data
+
+
+def _by_name(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[tuple[str, ...], Mapping[str, Any]]:
+    return {tuple(f"{row[key]:g}" if isinstance(row[key], float) else str(row[key])
+                  for key in names if row.get(key) not in (None, "")): row for row in rows}  # fmt: skip
+
+
+def _change(name: tuple[str, ...], first: Mapping[str, Any], second: Mapping[str, Any]) -> Change:
+    (low, high), (low_then, high_then) = first["quartiles"], second["quartiles"]
+    less, more = ("faster", "slower") if first["unit"] in _TIMES else ("less", "more")
+    verdict = less if high_then < low else more if low_then > high else ""
+    return Change(name=name, unit=first["unit"], first=first["median"], second=second["median"], verdict=verdict)
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What else is not the same: the reader must know it before believing a ratio."""
+    return [
+        f"{kind} {key}: {one[kind].get(key)} and {other[kind].get(key)}"
+        for kind in ("settings", "machine", "versions")
+        for key in one[kind] | other[kind]
+        if one[kind].get(key) != other[kind].get(key)
+    ]

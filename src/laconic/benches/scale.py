@@ -1,0 +1,200 @@
+"""How the cost of a simulated round grows with workers and with parameters: gradients are given, the exchange alone."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laconic.benches.measure import Row
+from laconic.contract import ALGORITHMS, Algorithm
+from laconic.drivers.halves import Inputs
+from laconic.drivers.simulated import Simulated
+from laconic.drivers.simulated_arrivals import SimulatedArrivals
+from laconic.knobs import from_text
+
+WORKERS = (2, 4, 8, 16, 32, 64)
+SIZES = (100_000, 400_000, 1_600_000, 6_400_000, 25_000_000)
+_N_GRADIENTS = 3
+_LR = 0.01
+_SAMPLE_D = 1 << 15  # of the job whose memory is looked at
+# Vectors that a round makes and drops beside what is remembered: wish, signs, decoded packets, sums.
+_PASSING_VECTORS = 8
+
+
+class Left(list[str]):
+    """What was not measured, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One number of workers and one of parameters."""
+
+    workers: int
+    d: int
+
+    def __str__(self) -> str:
+        return f"{self.workers} workers, {self.d:,} parameters"
+
+
+def measure_scale(
+    methods: Sequence[str],
+    workers: Sequence[int],
+    sizes: Sequence[int],
+    repeats: int,
+    *,
+    memory_bytes: int,
+    limit_s: float,
+    settings: Mapping[str, Mapping[str, str]],
+    left: Left,
+    listen: Callable[[str], None] = lambda what: None,
+) -> Iterator[Row]:
+    """Per method: a row of seconds for each cell, and two of exponents, over workers and over parameters.
+
+    All cells' first rounds give one exponent, the slope of log seconds by least squares; so do their second ones, and
+    so on.
+    memory_bytes: what the vectors of one cell may take. limit_s: what one method may. What is beyond is put in `left`.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for method in methods:
+            algorithm = from_text(ALGORITHMS[method], settings.get(method, {}), method)
+            cells = _affordable(method, algorithm, workers, sizes, memory_bytes, left)
+            yield from _rows_of(method, algorithm, cells, repeats, limit_s, left, listen)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _affordable(
+    method: str, algorithm: Algorithm, workers: Sequence[int], sizes: Sequence[int], memory_bytes: int, left: Left
+) -> list[Cell]:
+    cells = []
+    for n in workers:
+        per_entry = _bytes_per_entry(algorithm, n)
+        for d in sizes:
+            cell = Cell(workers=n, d=d)
+            try:
+                algorithm.check_size(d, (d,), n)
+            except ValueError as error:
+                left.append(f"{method}, {cell}: {error}")
+                continue
+            needed = per_entry * d
+            if needed > memory_bytes:
+                left.append(f"{method}, {cell}: about {needed / 1e9:.3g} GB of vectors")
+            else:
+                cells.append(cell)
+    return cells
+
+
+def _bytes_per_entry(algorithm: Algorithm, n: int) -> float:
+    """What a job of `n` remembers for one parameter, and what passes: bytes."""
+    try:
+        job = _Job(algorithm, Cell(workers=n, d=_SAMPLE_D))
+    except ValueError:
+        return 0.0  # refused for its size; `check_size` says so
+    for _ in range(2):
+        job.round()
+    return job.remembered_bytes() / _SAMPLE_D + 4.0 * (_PASSING_VECTORS + _N_GRADIENTS + n)
+
+
+class _Job:
+    """A simulated job that is given its gradients."""
+
+    def __init__(self, algorithm: Algorithm, cell: Cell) -> None:
+        d = cell.d
+        random = torch.Generator().manual_seed(0)
+        self._gradients = [torch.randn(d, generator=random) for _ in range(_N_GRADIENTS)]
+        self._parameters = torch.zeros(d)
+        self._n_given = 0
+        given: dict[str, Any] = {"d": d, "n_workers": cell.workers, "descend": lambda direction: -_LR * direction}
+        self._driver: Simulated
+        if algorithm.schedule == "arrivals":
+            self._driver = SimulatedArrivals(algorithm, parameters=torch.zeros(d), **given)
+        else:
+            self._driver = Simulated(algorithm, **given)
+
+    def round(self) -> float:
+        """Seconds of one."""
+        start = time.perf_counter()
+        self._driver.round(self._inputs)
+        return time.perf_counter() - start
+
+    def _inputs(self, rank: int) -> Inputs:
+        self._n_given += 1
+        vector = self._gradients[self._n_given % _N_GRADIENTS]
+        other = self._gradients[(self._n_given + 1) % _N_GRADIENTS]
+
+        def gradient_at(parameters: Tensor) -> Tensor:
+            return other
+
+        return Inputs(vector=vector, parameters=lambda: self._parameters, lr=_LR, gradient_at=gradient_at)
+
+    def remembered_bytes(self) -> int:
+        """Of all memories; what two of them share counts twice."""
+        halves = [*(worker.me.memory for worker in self._driver.workers), *(s.hub.memory for s in self._driver.servers)]
+        return sum(value.numel() * value.element_size() for memory in halves for value in memory.saved().values())
+
+
+def _rows_of(
+    method: str,
+    algorithm: Algorithm,
+    cells: Sequence[Cell],
+    repeats: int,
+    limit_s: float,
+    left: Left,
+    listen: Callable[[str], None],
+) -> Iterator[Row]:
+    seconds: dict[Cell, list[float]] = {}
+    spent_s = 0.0
+    for cell in sorted(cells, key=lambda cell: cell.workers * cell.d):
+        listen(f"{method}, {cell}")
+        started = time.perf_counter()
+        expected_s = _expected_s(seconds, cell) * (repeats + 3)  # making it takes about as long as two rounds
+        if seconds and spent_s + expected_s > limit_s:
+            left.append(f"{method}, {cell}: about {expected_s:.3g} s more than --seconds allows")
+            continue
+        job = _Job(algorithm, cell)
+        job.round()  # in which some methods send more than ever after
+        seconds[cell] = [job.round() for _ in range(repeats)]
+        spent_s += time.perf_counter() - started
+    for cell, taken in seconds.items():
+        yield Row(
+            name={"method": method, "what": "round", "workers": cell.workers, "parameters": cell.d}, unit="s",
+            samples=tuple(taken),
+        )  # fmt: skip
+    for what, slope in (("exponent of N", 0), ("exponent of d", 1)):
+        found = [slopes({cell: taken[turn] for cell, taken in seconds.items()})[slope] for turn in range(repeats)]
+        known = tuple(value for value in found if not math.isnan(value))
+        if known:
+            yield Row(
+                name={"method": method, "what": what, "workers": "", "parameters": ""}, unit="exponent", samples=known,
+                facts={"cells": len(seconds), "bar": [0.95, 1.05]},
+            )  # fmt: skip
+        else:
+            left.append(f"{method}, {what}: fewer than two sizes were measured")
+
+
+def _expected_s(seconds: Mapping[Cell, Sequence[float]], cell: Cell) -> float:
+    """In proportion to the largest that was measured."""
+    if not seconds:
+        return 0.0
+    nearest = max(seconds, key=lambda known: known.workers * known.d)
+    return statistics.median(seconds[nearest]) * cell.workers * cell.d / (nearest.workers * nearest.d)
+
+
+def slopes(seconds: Mapping[Cell, float]) -> tuple[float, float]:
+    """Least squares of log seconds on log workers and log parameters together: both slopes, NaN for one unknown."""
+    workers = np.log([cell.workers for cell in seconds])
+    sizes = np.log([cell.d for cell in seconds])
+    columns = [np.ones(len(seconds)), workers, sizes]
+    known = [True, len(set(workers)) > 1, len(set(sizes)) > 1]
+    design = np.stack([column for column, used in zip(columns, known, strict=True) if used], axis=1)
+    found = iter(np.linalg.lstsq(design, np.log(list(seconds.values())), rcond=None)[0].tolist())
+    _, by_workers, by_sizes = (next(found) if used else math.nan for used in known)
+    return by_workers, by_sizes

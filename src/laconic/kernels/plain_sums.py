@@ -1,0 +1,11 @@
+"""What is done to a sum of vectors, in ordinary torch."""
+
+from torch import Tensor
+
+from laconic.kernels.plain import all_finite
+
+
+def divide(total: Tensor, n: int) -> bool:
+    """total (d,) /= n, in place. Returns whether no entry is inf or NaN."""
+    total /= n
+    return all_finite(total)

@@ -1,0 +1,69 @@
+"""The parts of the benches that have a right answer."""
+
+import math
+
+import pytest
+import torch
+
+from laconic.benches.cases import cases
+from laconic.benches.kernels import vector_of
+from laconic.benches.measure import in_turns, quartiles
+from laconic.benches.member import resnet_shapes
+from laconic.benches.scale import Cell, slopes
+from laconic.benches.wire import entropy_bits, least_bits_of, shipments
+
+
+@pytest.mark.parametrize("d", [1, 100, 5_000, 407_050, 11_173_962, 25_557_032])
+def test_the_synthetic_model_has_as_many_parameters_as_asked(d):
+    assert sum(math.prod(shape) for shape in resnet_shapes(d)) == d
+
+
+def test_eleven_million_parameters_are_a_resnet18s_exactly():
+    shapes = resnet_shapes(11_173_962)
+    assert shapes[0] == (64, 3, 3, 3)
+    assert shapes[-2:] == [(10, 512), (10,)]
+    assert len(shapes) == 62
+
+
+def test_functions_take_turns_and_a_slow_one_has_fewer():
+    order = []
+    seconds = in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 5, limit_s=0.0)
+    assert order == ["a", "b"] * 4  # one that is not counted, and the three that everybody gets
+    assert [len(taken) for taken in seconds.values()] == [3, 3]
+
+
+def test_quartiles_of_one_sample_are_itself():
+    assert quartiles([3.0]) == (3.0, 3.0)
+    assert quartiles([1.0, 2.0, 3.0]) == (1.5, 2.5)
+
+
+def testslopes_of_exact_powers_are_their_exponents():
+    seconds = {Cell(workers=n, d=d): 3 * n**1.5 * d**0.5 for n in (2, 4, 8) for d in (10, 100, 1000)}
+    assert slopes(seconds) == pytest.approx((1.5, 0.5))
+
+
+def test_one_size_alone_has_no_slope():
+    by_workers, by_sizes = slopes({Cell(workers=2, d=10): 1.0, Cell(workers=4, d=10): 2.0})
+    assert by_workers == pytest.approx(1)
+    assert math.isnan(by_sizes)
+
+
+def test_entropy_of_equal_symbols_is_none_and_of_four_as_frequent_two_bits_each():
+    assert entropy_bits(torch.zeros(100, dtype=torch.int32)) == 0
+    assert entropy_bits(torch.arange(400) % 4) == pytest.approx(800)
+
+
+@pytest.mark.parametrize("shipment", shipments(0.05), ids=lambda shipment: shipment.name)
+def test_no_packet_says_more_in_fewer_bits_than_its_bound(shipment):
+    packet = shipment.pack(vector_of(3000))
+    least = least_bits_of(packet)
+    assert least is None or least <= packet.payload_bits * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", list(cases([0.05])))
+def test_every_kernel_runs_for_everybody_it_names(name):
+    calls = cases([0.05])[name].prepare(vector_of(1001))
+    assert "laconic" in calls
+    for call in calls.values():
+        call()
+        call()

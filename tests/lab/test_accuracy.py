@@ -1,0 +1,124 @@
+"""Test accuracy where each worker has a model of its own: of their mean, of each, and how far apart they are."""
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import laconic
+from laconic.lab.accuracy import in_simulation, models_differ
+from laconic.lab.experiment import Experiment
+from laconic.lab.launch import run_in_processes
+from laconic.lab.run import run_simulated
+from laconic.lab.settings import RunSettings
+from laconic.replicas import consensus_distance, squared_distance
+from laconic.report.curves import draw_curves
+from laconic.report.table import own_models
+from laconic.simulation import Simulation
+
+# 1437 digits: 3 steps an epoch
+SMALL = RunSettings(algorithm="dsgd", model="linear", workers=4, batch_size=100, epochs=3, lr=0.5)
+
+
+def heard_nothing(progress):
+    pass
+
+
+def own_figures(row):
+    return (
+        row.test_accuracy,
+        row.own_accuracy_lowest,
+        row.own_accuracy_mean,
+        row.own_accuracy_highest,
+        (row.consensus_distance),
+    )
+
+
+def test_the_figures_are_those_of_the_models_one_by_one():
+    experiment = Experiment(SMALL)
+    simulation = Simulation(experiment.model, experiment.inner, experiment.algorithm, workers=4)
+    for step in range(5):
+        simulation.step(lambda rank, step=step: experiment.loss(rank, step))
+    shown = simulation.flat.values()
+    found = in_simulation(simulation, experiment)
+    assert torch.equal(simulation.flat.values(), shown), "the model is as it was"
+    models = [simulation.parameters_of(rank) for rank in range(4)]
+    alone = []
+    for model in models:
+        simulation.flat.set_values(model)
+        alone.append(experiment.accuracy())
+    assert found.own == tuple(alone)
+    assert len(set(alone)) > 1
+    table = torch.stack(models).double()
+    apart = (table - table.mean(0)).square().sum(1).mean().sqrt()
+    assert found.consensus_distance == pytest.approx(float(apart), rel=1e-5)
+    simulation.flat.set_values(torch.stack(models).mean(0))
+    assert found.test == experiment.accuracy()
+
+
+def test_the_consensus_distance_of_two_models_is_half_their_distance():
+    one, other = torch.tensor([0.0, 3.0]), torch.tensor([8.0, -3.0])
+    mean = (one + other) / 2
+    assert consensus_distance([squared_distance(one, mean), squared_distance(other, mean)]) == 5.0
+
+
+def test_only_gossip_leaves_each_worker_a_model_to_end_with():
+    assert [name for name, kind in laconic.ALGORITHMS.items() if models_differ(kind())] == ["dsgd"]
+
+
+def test_full_averaging_leaves_no_distance_and_another_method_has_no_such_figures(tmp_path):
+    full = run_simulated(replace(SMALL, set={"graph": "full"}), heard_nothing)
+    assert full.last.consensus_distance == pytest.approx(0, abs=1e-6)
+    assert full.last.own_accuracy_lowest == full.last.own_accuracy_highest == full.last.test_accuracy
+    plain = run_simulated(replace(SMALL, algorithm="sgd"), heard_nothing)
+    assert own_figures(plain.last)[1:] == (None,) * 4
+    assert "consensus_distance" not in plain.summary()
+
+
+def test_files_line_and_picture_show_the_workers_own_models(tmp_path):
+    record = run_simulated(replace(SMALL, set={"graph": "star"}), heard_nothing)
+    record.write(tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    for name in ("own_accuracy_lowest", "own_accuracy_mean", "own_accuracy_highest", "consensus_distance"):
+        assert float(last[name]) == summary[name] == getattr(record.last, name)
+    assert f"workers' own: {record.last.own_accuracy_lowest:.2%} to" in own_models(record)
+    draw_curves([record], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_steps_left_over_at_the_end_are_exchanged():
+    record = run_simulated(replace(SMALL, algorithm="sgd", local_steps=4), heard_nothing)
+    assert record.traffic.rounds == 3, "4, 4 and 1 of 9 steps"
+    one = run_simulated(replace(SMALL, algorithm="sgd", local_steps=4, epochs=1), heard_nothing)
+    assert one.traffic.rounds == 1
+    assert one.last.test_accuracy > 0.2, "all three steps of the run are in the one round"
+
+
+@pytest.mark.slow
+def test_processes_record_the_same_figures_as_the_simulator():
+    """With three local steps an epoch's end is in the middle of a round, and the run's end is too."""
+    plans = [
+        replace(SMALL, driver="processes", **options)
+        for options in (
+            {"local_steps": 2},
+            {"set": {"mixing": "choco", "compressor": "top-k", "consensus_rate": "0.4"}},
+        )
+    ]
+    for plan, theirs in zip(plans, run_in_processes(plans, heard_nothing), strict=True):
+        ours = run_simulated(replace(plan, driver="simulated"), heard_nothing)
+        assert [own_figures(row) for row in theirs.rows] == [own_figures(row) for row in ours.rows]
+        assert (theirs.traffic.up, theirs.traffic.down) == (ours.traffic.up, ours.traffic.down)
+        d, n = theirs.n_parameters, plan.workers
+        assert theirs.traffic.control_bytes > plan.epochs * 2 * 4 * d * (n - 1), "the mean models are counted there"
+
+
+@pytest.mark.slow
+def test_over_processes_an_asynchronous_run_is_judged_by_the_servers_model():
+    plan = replace(SMALL, algorithm="asgd", driver="processes", workers=2, lr=0.1)
+    (theirs,) = run_in_processes([plan], heard_nothing)
+    assert theirs.last.test_accuracy > 0.3
+    assert theirs.last.consensus_distance is None

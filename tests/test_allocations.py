@@ -1,0 +1,110 @@
+"""Vectors as long as the model: how many a method keeps, and that no step takes a new one after the second."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import laconic
+
+SIZES = (300, 200, 500)
+D = sum(SIZES)
+
+
+class Allocations(TorchDispatchMode):
+    """Counts the results of operations that are as long as the model and lie in memory of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []  # kept, so that no place in memory is taken twice
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        given = {place(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        for tensor in tree_leaves(made):
+            if not isinstance(tensor, torch.Tensor) or place(tensor) in given:
+                continue
+            if tensor.untyped_storage().nbytes() >= D * tensor.element_size():
+                self.seen.append(tensor)
+        return made
+
+
+def place(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+class Simulated:
+    """Three workers whose gradients are the parameters and some noise."""
+
+    def __init__(self, algorithm: laconic.Algorithm, *, workers: int = 3) -> None:
+        torch.manual_seed(1)
+        self.model = torch.nn.ParameterList(torch.nn.Parameter(torch.randn(size)) for size in SIZES)
+        inner = torch.optim.SGD(self.model.parameters(), lr=0.01)
+        self.simulation = laconic.Simulation(self.model, inner, algorithm, workers=workers)
+
+    def step(self) -> None:
+        self.simulation.step(lambda rank: sum((p * (p + rank)).sum() for p in self.model))
+
+
+METHODS = [laconic.DropSign(), laconic.CompSkip(), laconic.SignSGDMajorityVote()]
+
+
+@pytest.mark.parametrize("algorithm", METHODS, ids=lambda algorithm: algorithm.name)
+def test_a_simulated_step_takes_no_long_vector_after_the_second(algorithm):
+    run = Simulated(algorithm)
+    run.step()
+    run.step()
+    with Allocations() as allocations:
+        for _ in range(6):
+            run.step()
+    assert [tuple(tensor.shape) for tensor in allocations.seen] == []
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "at_the_worker", "at_the_server", "once"),
+    [
+        # two of momentum and two of debt, old and new (the gradient lies where the new momentum will), a direction;
+        # two of debt, and the votes; the zeros that unwritten names read as
+        (laconic.DropSign(), 5, 3, 3),
+        (laconic.CompSkip(), 5, 3, 3),
+        # old and new momentum, a direction; nothing but packed votes; zeros
+        (laconic.SignSGDMajorityVote(), 3, 0, 1),
+    ],
+    ids=lambda given: getattr(given, "name", given),
+)
+def test_how_many_long_vectors_a_method_keeps(algorithm, at_the_worker, at_the_server, once):
+    run = Simulated(algorithm, workers=1)
+    with Allocations() as allocations:
+        for _ in range(5):
+            run.step()
+    assert len([t for t in allocations.seen if t.dtype == torch.int8]) == bool(at_the_server)
+    assert len(allocations.seen) == at_the_worker + at_the_server + once
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A process group of this process alone."""
+    meeting = tmp_path_factory.mktemp("alone") / "meeting"
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+@pytest.mark.parametrize("algorithm", METHODS, ids=lambda algorithm: algorithm.name)
+def test_a_step_of_the_optimizer_takes_no_long_vector_after_the_second(alone, algorithm, set_to_none):
+    parameters = [torch.nn.Parameter(torch.randn(size)) for size in SIZES]
+    opt = laconic.DistributedOptimizer(torch.optim.SGD(parameters, lr=0.01), algorithm, check_every=0)
+
+    def step() -> None:
+        opt.zero_grad(set_to_none)
+        sum((p * p).sum() for p in parameters).backward()
+        opt.step()
+
+    step()
+    step()
+    with Allocations() as allocations:
+        for _ in range(6):
+            step()
+    assert [tuple(tensor.shape) for tensor in allocations.seen] == []
