@@ -157,7 +157,7 @@ def _rows_of(
         started = time.perf_counter()
         expected_s = _expected_s(seconds, cell) * (repeats + 3)  # making it takes about as long as two rounds
         if seconds and spent_s + expected_s > limit_s:
-            left.append(f"{method}, {cell}: about {expected_s:.3g} s more than --seconds allows")
+            left.append(f"{method}, {cell}: about {expected_s:.3g} s, more than is left of --seconds")
             continue
         job = _Job(algorithm, cell)
         job.round()  # in which some methods send more than ever after
