@@ -62,10 +62,15 @@ class ProcessArrivals(Processes):
         self.seconds.lap("compute")
         ask = Frame(head=Head(role="worker", rank=self.worker.rank, round=self.rounds, exchange=_LEAVE), packet=None)
         data = encode(ask)
-        reply = self._swap({self.server: data}, [self.server], "leave to compute")[self.server]
+        reply = self._ask(data, "leave to compute")
         leave = read_frame(reply, self.job, "server", 0, self.rounds, _LEAVE, self.layout.shards[0])
         self._count(self.worker, ask, data.numel(), leave, reply.numel())
         return None if leave.packet is None else leave.packet.dense()
+
+    def _ask(self, data: Tensor, noun: str) -> Tensor:
+        """Send the server a frame; then its reply."""
+        self._swap({self.server: data}, [], noun)
+        return self._swap({}, [self.server], noun)[self.server]
 
     def _count(self, worker: WorkerHalf, ask: Frame, n_up: int, leave: Frame, n_down: int) -> None:
         bits = 0.0 if leave.packet is None else self.job.algorithm.charge("down", leave.packet)
@@ -95,7 +100,7 @@ class ProcessArrivals(Processes):
         worker.begin(round_, inputs)
         (data,) = worker.outgoing()
         self.seconds.lap("encode")
-        reply = self._swap({self.server: data}, [self.server], "answer")[self.server]
+        reply = self._ask(data, "answer")
         answer = Answer.read(reply, self.job, 0, round_, 0)
         worker.me.link_bytes_per_s = self.channel.link_bytes_per_s
         worker.hear([answer])
