@@ -82,6 +82,9 @@ def test_how_many_long_vectors_a_method_keeps(algorithm, at_the_worker, at_the_s
     assert len(allocations.seen) == at_the_worker + at_the_server + once
 
 
+SPARSE = [laconic.SSGDMV(), laconic.SSGDTopK(), laconic.SSGDMVAD(), laconic.SSGDMVRS()]
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """A process group of this process alone."""
@@ -91,20 +94,36 @@ def alone(tmp_path_factory):
     dist.destroy_process_group()
 
 
+class Alone:
+    """A `DistributedOptimizer` over one process."""
+
+    def __init__(self, algorithm: laconic.Algorithm) -> None:
+        self.parameters = [torch.nn.Parameter(torch.randn(size)) for size in SIZES]
+        inner = torch.optim.SGD(self.parameters, lr=0.01)
+        self.opt = laconic.DistributedOptimizer(inner, algorithm, check_every=0)
+
+    def step(self, set_to_none: bool = True) -> None:
+        self.opt.zero_grad(set_to_none)
+        sum((p * p).sum() for p in self.parameters).backward()
+        self.opt.step()
+
+
 @pytest.mark.parametrize("set_to_none", [True, False])
-@pytest.mark.parametrize("algorithm", METHODS, ids=lambda algorithm: algorithm.name)
+@pytest.mark.parametrize("algorithm", METHODS + SPARSE, ids=lambda algorithm: algorithm.name)
 def test_a_step_of_the_optimizer_takes_no_long_vector_after_the_second(alone, algorithm, set_to_none):
-    parameters = [torch.nn.Parameter(torch.randn(size)) for size in SIZES]
-    opt = laconic.DistributedOptimizer(torch.optim.SGD(parameters, lr=0.01), algorithm, check_every=0)
-
-    def step() -> None:
-        opt.zero_grad(set_to_none)
-        sum((p * p).sum() for p in parameters).backward()
-        opt.step()
-
-    step()
-    step()
+    run = Alone(algorithm)
+    run.step(set_to_none)
+    run.step(set_to_none)
     with Allocations() as allocations:
         for _ in range(6):
-            step()
+            run.step(set_to_none)
     assert [tuple(tensor.shape) for tensor in allocations.seen] == []
+
+
+@pytest.mark.parametrize("algorithm", SPARSE, ids=lambda algorithm: algorithm.name)
+def test_a_sparse_method_keeps_two_long_vectors_and_the_parameters_before_the_step(alone, algorithm):
+    run = Alone(algorithm)
+    with Allocations() as allocations:
+        for _ in range(5):
+            run.step()
+    assert len(allocations.seen) == 3  # the debt, old and new (the change lies where the new one will); the start

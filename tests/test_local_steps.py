@@ -12,6 +12,7 @@ import small
 from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
 from laconic.algorithms.ssgd_topk import SSGDTopK
+from laconic.flat import FlatParameters
 from trajectories import assert_same, quadratic
 
 STARS = [name for name, cls in sorted(laconic.ALGORITHMS.items()) if cls.schedule == "rounds"]
@@ -294,3 +295,23 @@ def test_a_rate_of_zero_is_refused_where_the_change_is_divided_by_it():
     simulation.step(lambda rank: x.sum())
     with pytest.raises(ValueError, match=r"local_steps=2: sgd is handed the change .* lr=0.0 must be above 0"):
         simulation.step(lambda rank: x.sum())
+
+
+@pytest.mark.parametrize("live", [[True, True, True], [True, False, True], [False, True, False]])
+def test_a_change_of_few_coordinates_does_what_the_whole_vector_would(live):
+    sizes = (4, 3, 5)
+    start, few = torch.randn(2, 12, generator=torch.Generator().manual_seed(3))
+    positions = torch.tensor([0, 3, 4, 6, 7, 11])
+    change = torch.zeros(12).index_copy_(0, positions, few[:6])
+    ends = []
+    for sparse in (True, False):
+        parameters = [torch.nn.Parameter(torch.ones(size)) for size in sizes]
+        flat = FlatParameters(torch.optim.SGD(parameters, lr=0.1))
+        if sparse:
+            flat.set_sparse_sum(start.clone(), positions, few[:6], live)
+        else:
+            flat.set_sum(start.clone(), change, live)
+        ends.append(flat.values())
+    moves = torch.tensor(live).repeat_interleave(torch.tensor(sizes))
+    assert torch.equal(ends[0], torch.where(moves, start + change, start))
+    assert torch.equal(ends[1], ends[0])

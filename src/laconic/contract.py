@@ -16,7 +16,7 @@ from laconic.keys import Role, make_key, uniform
 from laconic.knobs import as_settings, check_knobs
 from laconic.memory import Memory
 from laconic.staleness import StalenessBound
-from laconic.wire import Dense, Packet, Signs
+from laconic.wire import Dense, Packet, Signs, Sparse
 
 
 class ContractError(RuntimeError):
@@ -183,7 +183,8 @@ class Reply:
         return whole
 
 
-Step = Generator[Packet | None, Reply, Tensor]
+Result = Tensor | Sparse  # a vector (d,), or what stands for one
+Step = Generator[Packet | None, Reply, Result]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +274,10 @@ class Algorithm(ABC):
 
     @abstractmethod
     def work(self, me: Worker) -> Step:
-        """One round of one worker: yields packets (None sends a skip notice), returns what `returns` says."""
+        """One round of one worker: yields packets (None sends a skip notice), returns what `returns` says.
+
+        A method that consumes changes may return a sparse packet for the vector that it stands for.
+        """
 
     def serve(self, hub: Server, inbox: Inbox) -> Packet | None:
         """One exchange at the server: the answer to all workers, or None for a skip notice.

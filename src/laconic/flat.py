@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from laconic.kernels import subtract
 from laconic.kernels.plain import all_finite
 
 
@@ -59,9 +60,16 @@ class FlatParameters:
     def _flat(self, pieces: Iterable[Tensor], out: Tensor | None = None) -> Tensor:
         return torch.cat([piece.detach().reshape(-1).to(self.dtype) for piece in pieces], out=out)
 
-    def values(self) -> Tensor:
-        """A copy of the parameters, (d,)."""
-        return self._flat(self.parameters)
+    def values(self, out: Tensor | None = None) -> Tensor:
+        """A copy of the parameters, (d,), into `out` where it is given."""
+        return self._flat(self.parameters, out)
+
+    def change_since(self, start: Tensor, out: Tensor) -> bool:
+        """The parameters less `start` (d,), into `out` (d,). Returns whether no entry is inf or NaN."""
+        finite = True
+        for parameter, before, piece in zip(self.parameters, self.pieces(start), self.pieces(out), strict=True):
+            finite &= subtract(parameter.detach().reshape(-1).to(self.dtype), before, piece)
+        return finite
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""
@@ -73,13 +81,31 @@ class FlatParameters:
         """`vector` (d,) cut by parameter."""
         return torch.split(vector, list(self.sizes))
 
-    def set_live_values(self, vector: Tensor, start: Tensor, live: Sequence[bool]) -> None:
-        """Overwrite the parameters by `vector` (d,), those that are not live by `start` (d,)."""
-        if all(live):
-            self.set_values(vector)
-            return
-        pieces = zip(self.pieces(vector), self.pieces(start), live, strict=True)
-        self.set_values(torch.cat([new if moves else old for new, old, moves in pieces]))
+    def set_live_values(self, pieces: Iterable[Tensor], start: Tensor, live: Sequence[bool]) -> None:
+        """Overwrite the parameters by `pieces`, one for each, those that are not live by `start` (d,)."""
+        with torch.no_grad():
+            for parameter, new, old, moves in zip(self.parameters, pieces, self.pieces(start), live, strict=True):
+                parameter.copy_((new if moves else old).view_as(parameter))
+
+    def set_sum(self, start: Tensor, change: Tensor, live: Sequence[bool]) -> None:
+        """Overwrite the parameters by `start + change`, (d,) both, those that are not live by `start`."""
+        with torch.no_grad():
+            both = zip(self.pieces(start), self.pieces(change), strict=True)
+            for parameter, (old, by), moves in zip(self.parameters, both, live, strict=True):
+                if not moves:
+                    parameter.copy_(old.view_as(parameter))
+                elif parameter.dtype == self.dtype:
+                    torch.add(old.view_as(parameter), by.view_as(parameter), out=parameter)
+                else:
+                    parameter.copy_((old + by).view_as(parameter))
+
+    def set_sparse_sum(self, start: Tensor, positions: Tensor, values: Tensor, live: Sequence[bool]) -> None:
+        """The same where only the coordinates `positions` (k,) change, by `values` (k,); overwrites `start`."""
+        if not all(live):
+            ends = torch.tensor(self.sizes, device=positions.device).cumsum(0)
+            moves = torch.tensor(live, device=positions.device)[torch.bucketize(positions, ends, right=True)]
+            positions, values = positions[moves], values[moves]
+        self.set_values(start.index_add_(0, positions, values.to(start)))
 
     def has_gradient(self) -> list[bool]:
         """Which parameters have a gradient now.

@@ -4,10 +4,12 @@ A method that consumes a gradient is handed -(change) / lr in its place, and wha
 would: x - lr * direction. With one step of plain SGD inside, that is the gradient itself.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm
+from laconic.contract import Algorithm, Result
 from laconic.flat import FlatParameters
 from laconic.rates import LearningRates
 
@@ -46,16 +48,25 @@ class LocalSteps:
         return 1 if self._algorithm.dense_in(round_) else self.many
 
     def vector(self, change: Tensor) -> Tensor:
-        """What the method consumes, (d,), from what the steps changed, (d,)."""
-        return change if self._algorithm.consumes == "change" else change / -self._rate()
+        """What the method consumes, (d,), from what the steps changed, (d,), which it overwrites."""
+        return change if self._algorithm.consumes == "change" else change.div_(-self._rate())
 
-    def after(self, start: Tensor, result: Tensor) -> Tensor:
-        """The new parameters, (d,), from those before the steps and what the method returned."""
-        if self._algorithm.returns == "parameters":
-            return result
-        if self._algorithm.consumes == "change":
-            return start + result
-        return start - self._rate() * result
+    def apply(self, start: Tensor, result: Result, live: Sequence[bool]) -> None:
+        """Set the parameters, from those before the steps, (d,), which it may overwrite, and what the method returned.
+
+        Those of `flat` that are not live get the ones before the steps back.
+        """
+        flat = self._flat
+        if not isinstance(result, Tensor):
+            flat.set_sparse_sum(start, result.indices, result.values.dense(), live)
+        elif self._algorithm.returns == "parameters":
+            flat.set_live_values(flat.pieces(result), start, live)
+        elif self._algorithm.consumes == "change":
+            flat.set_sum(start, result, live)
+        else:
+            rates = flat.pieces(self._rate().expand(flat.d))
+            pieces = zip(flat.pieces(start), rates, flat.pieces(result), strict=True)
+            flat.set_live_values((old - rate * by for old, rate, by in pieces), start, live)
 
     def _rate(self) -> Tensor:
         """The learning rate of every coordinate: one number where all groups share it, else (d,)."""

@@ -96,6 +96,7 @@ class DistributedOptimizer(Optimizer):
         self.local = LocalSteps(algorithm, local_steps, self.flat, self.rates)
         self._steps_taken = 0  # since the last exchange, where steps are local
         self._start: Tensor | None = None  # the parameters at the last exchange, for the same
+        self._spare_start: Tensor | None = None  # its vector, while there is none
         self._used = [False] * len(self.flat.parameters)  # which had a gradient since then
         self._model = model
         self._spoiled = False  # a local step since the last exchange met inf or NaN
@@ -291,20 +292,22 @@ class DistributedOptimizer(Optimizer):
         start = self._start
         round_ = self._exchange(self._used, lambda: self._bring_change(start))
         self._steps_taken, self._start, self._spoiled = 0, None, False
+        self._spare_start = start
         self._used = [False] * len(self._used)
         if start is None:
             return
-        if round_.result is None:
+        result = round_.result if round_.sparse_result is None else round_.sparse_result
+        if result is None:
             self.flat.set_values(start)
         else:
-            self.flat.set_live_values(self.local.after(start, round_.result), start, self._live)
+            self.local.apply(start, result, self._live)
 
     def _take_local_step(self) -> None:
         has_gradient = self.flat.has_gradient()
         if not any(has_gradient):
             raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before opt.step()")
         if self._start is None:
-            self._start = self.flat.values()
+            self._start = self.flat.values(out=self._spare_start)
         self._used = [used or has for used, has in zip(self._used, has_gradient, strict=True)]
         self._spoiled = self._spoiled or not self.flat.gradients_are_finite()
         if not self._spoiled:
@@ -314,10 +317,17 @@ class DistributedOptimizer(Optimizer):
 
     def _bring_change(self, start: Tensor | None) -> Inputs | None:
         """The same with the change since `start`, (d,)."""
-        if start is None:
+        worker = self.driver.worker
+        if start is None or worker is None:
             return None
-        vector = self.local.vector(self.flat.values() - start)
-        return Inputs(vector=vector, parameters=lambda: start, lr=self.rates.now(), call_off=self._spoiled)
+        memory = worker.me.memory
+        memory.take_back()  # the last result has been applied
+        change = memory.spare()
+        finite = self.flat.change_since(start, out=change)
+        return Inputs(
+            vector=self.local.vector(change), parameters=start.clone, lr=self.rates.now(), call_off=self._spoiled,
+            known_finite=finite and self.algorithm.consumes == "change",
+        )  # fmt: skip
 
     def _compare_replicas(self) -> None:
         """Refuse to go on with replicas that differ in a single bit."""

@@ -243,7 +243,7 @@ class Simulation:
         if outcome.void:
             return
         for rank in range(len(self._replicas) or 1):
-            self.flat.set_live_values(self.local.after(starts[rank], outcome.of(rank)), starts[rank], self._live)
+            self.local.apply(starts[rank], outcome.of(rank), self._live)
             if self._replicas:
                 self._replicas[rank] = self.flat.values()
         if self._replicas:

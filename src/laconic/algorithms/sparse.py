@@ -11,6 +11,8 @@ positions and the dense way down too.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
+
 from laconic.compressors import Selection, dense
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
 from laconic.wire import Dense, Packet
@@ -34,16 +36,16 @@ class SparseSGD(Selection, Algorithm):
         self.entries(d, layers)
 
     def work(self, me: Worker) -> Step:
-        wish = me.lr * me.gradient + me.memory["debt"]
+        wish = me.gradient.mul_(me.lr).add_(me.memory["debt"])  # in the gradient's place
         sent = self.take(wish, me.layers)
         reply = yield sent
         if reply.heard:
-            wish[sent.indices] = 0
+            wish.index_fill_(0, sent.indices, 0)
         me.memory["debt"] = wish
-        return reply.dense() / me.lr
+        return torch.div(reply.dense(), me.lr, out=me.memory.spare())
 
     def serve(self, hub: Server, inbox: Inbox) -> Dense:
-        return dense(inbox.sum() / inbox.n_workers, first=hub.first)  # whoever was not heard owes its share
+        return dense(inbox.sum().div_(inbox.n_workers), first=hub.first)  # whoever was not heard owes its share
 
     def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
         return packet.paper_bits if way == "up" else 0.0

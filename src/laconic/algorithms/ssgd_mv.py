@@ -6,7 +6,6 @@ Differs: equal votes are ordered by a keyed hash, or by index. A worker that was
 owes its step. Values that are not quantized add up, so without a server they go through the engine's all-reduce.
 """
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,10 +15,10 @@ from torch import Tensor
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import dense
 from laconic.contract import ContractError, Exchange, Inbox, Reply, Server, Step, Worker, algorithm
-from laconic.kernels import plain, top_k
+from laconic.kernels import most_voted, plain, tally, top_k
 from laconic.kernels.plain import all_finite
 from laconic.knobs import knob
-from laconic.wire import Packet, Positions, paper_position_bits
+from laconic.wire import Packet, Positions, Sparse, paper_position_bits
 
 
 @algorithm("ssgd-mv")
@@ -41,9 +40,9 @@ class SSGDMV(SSGDTopK):
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change)).dense()
-        wish = me.change + me.memory["debt"]  # line 9
+        wish = me.change.add_(me.memory["debt"])  # line 9, in the change's place
         votes = self.votes(me, wish)
-        if not all_finite(wish[votes]):
+        if not all_finite(wish.index_select(0, votes)):
             yield dense(wish)  # the sum overflowed: calls the round off, where a list of positions would not
         reply = yield self.positions(votes, me.count)
         return (yield from self.send_values(me, wish, reply))
@@ -56,39 +55,35 @@ class SSGDMV(SSGDTopK):
         """A packet of them."""
         return Positions(indices=indices, count=d, code=self.code)
 
-    def send_values(self, me: Worker, wish: Tensor, reply: Reply) -> Generator[Packet | None, Reply, Tensor]:
+    def send_values(self, me: Worker, wish: Tensor, reply: Reply) -> Step:
         """The second exchange: `wish` (d,) on the mask that came; returns the change (d,)."""
         mask = indices_of(reply.packet, "the server", self.entries(me.count))
-        sent = self.quantized(wish[mask])
+        sent = self.quantized(wish.index_select(0, mask))
         reply = yield sent
         me.memory["debt"] = self.unsent(wish, mask, sent) if reply.heard else wish  # lines 20-22
-        change = torch.zeros_like(wish)
-        change[mask] = reply.dense()
-        return change
+        return Sparse(indices=mask, values=dense(reply.dense()), count=me.count)
 
     def serve(self, hub: Server, inbox: Inbox) -> Packet:
         if hub.exchange == 0 and not self.dense_in(hub.round):
-            return self.positions(self.mask(hub, self.counts(hub, inbox)), hub.count)  # lines 14-15
+            return self.positions(self.mask(hub, *self.votes_for(hub, self.lists(hub, inbox))), hub.count)  # 14-15
         return dense(inbox.sum() / inbox.n_workers)  # line 26; whoever was not heard owes its share
 
-    def counts(self, hub: Server, inbox: Inbox) -> Tensor:
-        """How many workers vote for each coordinate: (d,)."""
-        for rank, packet in inbox.items():
-            indices_of(packet, f"worker {rank}", self.entries(hub.count))
-        return inbox.sum()
+    def lists(self, hub: Server, inbox: Inbox) -> list[Tensor]:
+        """The coordinates that each worker votes for: (K,) int64, ascending."""
+        return [indices_of(packet, f"worker {rank}", self.entries(hub.count)) for rank, packet in inbox.items()]
 
-    def mask(self, hub: Server, counts: Tensor) -> Tensor:
-        """The K most voted coordinates: (K,) int64, ascending."""
-        entries = self.entries(hub.count)
-        voted = counts.nonzero().flatten()
-        if voted.numel() < entries:  # votes got lost
-            voted = torch.arange(hub.count)
-        votes = counts[voted]
-        least = votes.topk(entries).values[-1]
-        sure, tied = voted[votes > least], voted[votes == least]
-        if self.ties == "random":
-            tied = tied[plain.hash_at(tied, hub.key("ties")).argsort(stable=True)]
-        return torch.cat([sure, tied[: entries - sure.numel()]]).sort().values
+    def votes_for(self, hub: Server, lists: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """At least K coordinates, ascending, and the votes for each: (n,) int64 both. All that have one are there."""
+        voted, votes = tally(lists)
+        if voted.numel() >= self.entries(hub.count):
+            return voted, votes
+        return torch.arange(hub.count), votes.new_zeros(hub.count).index_copy_(0, voted, votes)  # some got lost
+
+    def mask(self, hub: Server, voted: Tensor, votes: Tensor) -> Tensor:
+        """K of the coordinates `voted` (n,), which have so many `votes` (n,), the most: (K,) int64, ascending."""
+        random = self.ties == "random"
+        order = plain.hash_at(voted, hub.key("ties")) if random else voted.int()  # no two coordinates share a hash
+        return voted[most_voted(votes, order, self.entries(hub.count))]
 
     def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
         return packet.paper_bits

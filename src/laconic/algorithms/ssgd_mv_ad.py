@@ -2,7 +2,7 @@
 
 Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, Algorithm 2, add-drop.
 Paper -> here: b_n -> me.memory["votes"], K_ad -> swaps, phi_ad -> swap_density, the count of votes ->
-hub.memory["counts"]; the rest as in `ssgd_mv.py`.
+made anew from the workers' lists, hub.memory["votes.<rank>"]; the rest as in `ssgd_mv.py`.
 Differs: what enters are the largest |wish| that are not in the list (printed lines 11-12), what leaves the smallest
 in the list that are not among the K largest (13-14); the print has their names the other way round. The first list is
 sent whole. What leaves is named by its place in the list, which the server keeps too.
@@ -41,9 +41,9 @@ class SSGDMVAD(SSGDMV):
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change)).dense()
-        wish = me.change + me.memory["debt"]
+        wish = me.change.add_(me.memory["debt"])
         best = self.votes(me, wish)
-        if not all_finite(wish[best]):
+        if not all_finite(wish.index_select(0, best)):
             yield dense(wish)  # as in SSGD-MV
         if "votes" in me.memory:
             listed, change = self._revised(me, wish, best)
@@ -68,17 +68,10 @@ class SSGDMVAD(SSGDMV):
         change = VoteChange(added=added, dropped=dropped, count=me.count, listed=old.numel(), code=self.code)
         return _applied(old, change), change
 
-    def counts(self, hub: Server, inbox: Inbox) -> Tensor:
-        counts = hub.memory["counts"].clone()
+    def lists(self, hub: Server, inbox: Inbox) -> list[Tensor]:
         for rank, packet in inbox.items():
-            name = f"votes.{rank}"
-            old = hub.memory[name] if name in hub.memory else torch.empty(0, dtype=torch.int64)
-            new = self._list_after(packet, old, rank, hub.count)
-            counts[old] -= 1
-            counts[new] += 1
-            hub.memory[name] = new
-        hub.memory["counts"] = counts
-        return counts
+            hub.memory[f"votes.{rank}"] = self._list_after(packet, _list_of(hub, rank), rank, hub.count)
+        return [_list_of(hub, rank) for rank in range(inbox.n_workers)]  # who was not heard votes as before
 
     def _list_after(self, packet: Packet, old: Tensor, rank: int, d: int) -> Tensor:
         """Worker `rank`'s list after its packet. Raises ContractError for a change that does not fit the last one."""
@@ -97,6 +90,12 @@ class SSGDMVAD(SSGDMV):
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         up = 2 * paper_position_bits(d, self.swaps(d)) + self.bits * self.entries(d)
         return up, super().paper_bits(d, layers)[1]
+
+
+def _list_of(hub: Server, rank: int) -> Tensor:
+    """Worker `rank`'s list as the server knows it: (K,) int64, ascending, or none yet."""
+    name = f"votes.{rank}"
+    return hub.memory[name] if name in hub.memory else torch.empty(0, dtype=torch.int64)
 
 
 def _applied(old: Tensor, change: VoteChange) -> Tensor:

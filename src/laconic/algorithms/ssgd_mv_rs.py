@@ -9,7 +9,6 @@ exponential clocks: the K smallest of E_i / c_i. The clocks are keyed, so a run 
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from laconic.algorithms.ssgd_mv import SSGDMV
@@ -24,13 +23,9 @@ class SSGDMVRS(SSGDMV):
 
     source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, 3.3"
 
-    def mask(self, hub: Server, counts: Tensor) -> Tensor:
-        entries = self.entries(hub.count)
-        voted = counts.nonzero().flatten()
-        if voted.numel() < entries:  # votes got lost: those without one come last
-            voted = torch.arange(hub.count)
-        clocks = exponentials(voted, hub.key("clocks")) / counts[voted].double()
-        return voted[clocks.argsort(stable=True)[:entries]].sort().values
+    def mask(self, hub: Server, voted: Tensor, votes: Tensor) -> Tensor:
+        clocks = exponentials(voted, hub.key("clocks")) / votes.double()  # those without a vote come last
+        return voted[clocks.argsort(stable=True)[: self.entries(hub.count)]].sort().values
 
 
 def exponentials(positions: Tensor, key: int) -> Tensor:

@@ -12,11 +12,12 @@ one local step, no debt.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from laconic.compressors import dense, fractional, vector_entries
-from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
-from laconic.kernels import top_k
+from laconic.contract import Algorithm, ContractError, Inbox, Server, Step, Worker, algorithm
+from laconic.kernels import tally, top_k
 from laconic.knobs import knob
 from laconic.wire import POSITION_CODES, Dense, Fractional, Packet, Sparse, paper_position_bits
 
@@ -60,25 +61,31 @@ class SSGDTopK(Algorithm):
 
     def unsent(self, wish: Tensor, positions: Tensor, sent: Packet) -> Tensor:
         """`wish` (d,) less what was sent of it at the positions (K,); overwrites `wish`."""
-        wish[positions] = 0 if self.bits == 32 else wish[positions] - sent.dense()
-        return wish
+        if self.bits == 32:
+            return wish.index_fill_(0, positions, 0)
+        return wish.index_add_(0, positions, sent.dense(), alpha=-1)
 
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change)).dense()
-        wish = me.change + me.memory["debt"]
+        wish = me.change.add_(me.memory["debt"])  # in the change's place
         positions = top_k(wish, self.entries(me.count))
-        values = self.quantized(wish[positions])
+        values = self.quantized(wish.index_select(0, positions))
         reply = yield Sparse(indices=positions, values=values, count=me.count, code=self.code)
         me.memory["debt"] = self.unsent(wish, positions, values) if reply.heard else wish
-        return reply.dense()
+        return sparse(reply.packet)
 
     def serve(self, hub: Server, inbox: Inbox) -> Packet:
-        mean = inbox.sum() / inbox.n_workers  # whoever was not heard owes its share
         if self.dense_in(hub.round):
-            return dense(mean)
-        union = mean.nonzero().flatten()
-        return Sparse(indices=union, values=dense(mean[union]), count=hub.count, code=self.code)
+            return dense(inbox.sum() / inbox.n_workers)
+        packets = [sparse(packet) for packet in inbox.values()]
+        union, _ = tally([packet.indices for packet in packets])
+        total = torch.zeros(union.numel(), dtype=hub.memory.dtype)
+        for packet in packets:
+            total.index_add_(0, torch.searchsorted(union, packet.indices), packet.values.dense().to(total))
+        mean = total.div_(inbox.n_workers)  # whoever was not heard owes its share
+        left = mean != 0
+        return Sparse(indices=union[left], values=dense(mean[left]), count=hub.count, code=self.code)
 
     def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
         if not isinstance(packet, Sparse):
@@ -90,3 +97,10 @@ class SSGDTopK(Algorithm):
         union = min(d, n_workers * entries)
         up = self.bits * entries + paper_position_bits(d, entries)
         return up, 32 * union + paper_position_bits(d, union)
+
+
+def sparse(packet: Packet) -> Sparse:
+    """The packet as the sparse one that it is. Raises ContractError for another."""
+    if not isinstance(packet, Sparse):
+        raise ContractError(f"a packet of {packet.name} came where a sparse one was due; do all ranks do the same?")
+    return packet

@@ -29,6 +29,5 @@ class Selection:
         """The largest entries of `vector` (d,), ties by the lower position."""
         values = as_values(vector)
         indices = chosen(values, density=self.density, k=self.k, blocks=self.blocks, layers=layers)
-        return Sparse(
-            indices=indices, values=Dense(values=values[indices]), count=values.numel(), first=first, code=self.code
-        )
+        largest = Dense(values=values.index_select(0, indices))
+        return Sparse(indices=indices, values=largest, count=values.numel(), first=first, code=self.code)

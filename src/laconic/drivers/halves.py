@@ -16,7 +16,7 @@ from laconic.contract import Algorithm, ContractError, Exchange, Inbox, Reply, S
 from laconic.drivers.layout import Layout, Shard
 from laconic.kernels.plain import all_finite
 from laconic.memory import Memory, Pool
-from laconic.wire import Dense, Frame, Head, Meter, Packet, WireError, decode, encode
+from laconic.wire import Dense, Frame, Head, Meter, Packet, Sparse, WireError, decode, encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ class Inputs:
     lr: float
     gradient_at: Callable[[Tensor], Tensor] | None = None
     call_off: bool = False  # this rank cannot take part: nobody shall
+    known_finite: bool = False  # nothing in `vector` is inf or NaN: it need not be looked through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +85,8 @@ class Answer:
 class WorkerHalf:
     """One worker: its generator, its memory, its meter."""
 
-    def __init__(self, job: Job, rank: int, pool: Pool | None = None) -> None:
-        """pool: shared with other workers in this process."""
+    def __init__(self, job: Job, rank: int, pool: Pool | None = None, *, sparse_results: bool = False) -> None:
+        """pool: shared with other workers in this process. sparse_results: a sparse result stays sparse."""
         self.job = job
         self.rank = rank
         self.node = job.layout.worker_nodes[rank]
@@ -97,9 +98,11 @@ class WorkerHalf:
         self.packet: Packet | None = None
         self.void = False
         self.result: Tensor | None = None
+        self.sparse_result: Sparse | None = None  # in place of `result`, where that is wanted
         self.exchange = 0
         self._exchanges: tuple[Exchange, ...] = ()  # of this round
         self._step: Step | None = None
+        self._sparse_results = sparse_results
 
     def count_setup(self) -> None:
         """Count the first parameters, which every worker but the one at node 0 is sent."""
@@ -121,9 +124,9 @@ class WorkerHalf:
             me.change = inputs.vector
         if inputs.gradient_at is not None:
             me.gradient_at = inputs.gradient_at
-        self.packet, self.result, self.exchange, self._step = None, None, 0, None
+        self.packet, self.result, self.sparse_result, self.exchange, self._step = None, None, None, 0, None
         self._exchanges = self.job.exchanges_in(round_)
-        self.void = inputs.call_off or not (self._sum_tells or all_finite(inputs.vector))
+        self.void = inputs.call_off or not (self._sum_tells or inputs.known_finite or all_finite(inputs.vector))
         if not self.void:
             self._step = algorithm.work(me)
             self._advance(None)
@@ -157,6 +160,14 @@ class WorkerHalf:
         return not self.job.layout.shards and any(due.adds for due in self._exchanges[self.exchange :][:1])
 
     def _take_result(self, result: object) -> None:
+        if isinstance(result, Sparse) and result.count == self.job.d and self.job.algorithm.consumes == "change":
+            self._step = None
+            if self._sparse_results:
+                self.sparse_result = result
+            else:
+                self.result = self.me.memory.spare()
+                result.put_into(self.result)
+            return
         if not isinstance(result, Tensor) or result.shape != (self.job.d,):
             raise ContractError(
                 f"{self.job.algorithm.name}: work must return a vector of {self.job.d} entries; "

@@ -15,7 +15,7 @@ from laconic.drivers.engine import ring_bytes
 from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf
 from laconic.drivers.layout import choose_layout
 from laconic.kernels import divide
-from laconic.wire import Dense
+from laconic.wire import Dense, Sparse
 
 
 class SetupError(ValueError):
@@ -48,10 +48,14 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What a round gave this rank: a vector (d,) to apply, unless it was called off or this rank only serves."""
+    """What a round gave this rank: a vector (d,) to apply, or a packet that stands for one.
+
+    Neither where it was called off or this rank only serves.
+    """
 
     void: bool
     result: Tensor | None
+    sparse_result: Sparse | None = None
 
 
 class Processes:
@@ -89,7 +93,7 @@ class Processes:
         self.channel.broadcast(parameters)
         node = self.channel.rank
         ranks = [rank for rank, place in enumerate(self.layout.worker_nodes) if place == node]
-        self.worker = WorkerHalf(self.job, ranks[0]) if ranks else None
+        self.worker = WorkerHalf(self.job, ranks[0], sparse_results=True) if ranks else None
         served = [index for index, shard in enumerate(self.layout.shards) if shard.node == node]
         if not self.layout.shards:
             served = [0]  # every worker plays the server for itself
@@ -136,16 +140,16 @@ class Processes:
                 break
         if self.layout.name == "neighbours":
             void = self._agree_on_void()
-        result = None
+        result, sparse_result = None, None
         if worker is not None:
-            result = worker.result
+            result, sparse_result = worker.result, worker.sparse_result
             worker.close()
         for half in self.servers:
             half.close(not void)
         self.rounds += 1
         self.void_rounds += void
         self.seconds.lap("decode")
-        return Round(void=void, result=result)
+        return Round(void=void, result=result, sparse_result=sparse_result)
 
     def forget_void_round(self) -> None:
         """Do not count the last round, which was called off and will be tried again under the same number."""

@@ -98,6 +98,21 @@ def pop_symbols(words: Words, top: int, k: int, starts: Numbers) -> tuple[Codes,
     return made
 
 
+def most_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
+    """The places of the k most votes, the lowest in `order` of equal ones; see plain_votes. k: 1 .. n."""
+    assert 1 <= k <= votes.numel(), (k, votes.numel())
+    made: Tensor = _fastest("votes", votes.device).most_voted(votes, order, k)
+    return made
+
+
+def tally(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The positions in any of several lists, none in one twice, and in how many of them; see plain_votes."""
+    if not lists:
+        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    made: tuple[Tensor, Tensor] = _fastest("votes", lists[0].device).tally(lists)
+    return made
+
+
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Packed codes of levels of equal ratio, and the levels' mean magnitudes; see plain_fractional, as for two more.
 
@@ -280,4 +295,10 @@ def divide(total: Tensor, n: int) -> bool:
     if total.dtype not in (torch.float32, torch.float64):
         return bool(plain_sums.divide(total, n))
     made: bool = _fastest("sums", total.device).divide(total, n)
+    return made
+
+
+def subtract(one: Tensor, other: Tensor, out: Tensor) -> bool:
+    """out = one - other, (d,) all of one type. Returns whether no entry is inf or NaN; see plain_sums."""
+    made: bool = _fastest("sums", out.device).subtract(one, other, out)
     return made

@@ -28,3 +28,23 @@ def _divide(total: NDArray[Any], n: float) -> bool:
             wrong |= np.uint32(part[i] - part[i] != none)  # inf and NaN alone
         spoiled |= wrong != 0
     return not spoiled
+
+
+def subtract(one: Tensor, other: Tensor, out: Tensor) -> bool:
+    """See plain_sums."""
+    assert one.numel() == other.numel() == out.numel()
+    return bool(_subtract(one.detach().numpy(), other.numpy(), out.numpy()))
+
+
+@kernel
+def _subtract(one: NDArray[Any], other: NDArray[Any], out: NDArray[Any]) -> bool:
+    none = out.dtype.type(0)
+    spoiled = False
+    for start in range(0, out.size, 1024):
+        minuend, subtrahend, part = one[start : start + 1024], other[start : start + 1024], out[start : start + 1024]
+        wrong = np.uint32(0)
+        for i in range(part.size):
+            part[i] = minuend[i] - subtrahend[i]
+            wrong |= np.uint32(part[i] - part[i] != none)  # inf and NaN alone
+        spoiled |= wrong != 0
+    return not spoiled

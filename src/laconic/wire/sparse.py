@@ -78,6 +78,9 @@ class Sparse(Packet):
         whole[self.indices] = self.values.dense()
         return whole
 
+    def put_into(self, out: Tensor) -> None:
+        out.zero_().index_copy_(0, self.indices.to(out.device), self.values.dense().to(out))
+
     def add_to(self, total: Tensor) -> None:
         total.index_add_(0, self.indices.to(total.device), self.values.dense().to(total))
 

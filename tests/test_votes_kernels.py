@@ -1,0 +1,45 @@
+"""Votes: the compiled kernels against plain torch, and both against counting one by one."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from laconic.kernels import cpu_votes, most_voted, plain, plain_votes, tally
+
+both = pytest.mark.parametrize("kernels", [plain_votes, cpu_votes], ids=["plain", "cpu"])
+
+
+def drawn_lists(n_lists: int, k: int, among: int, seed: int = 0) -> list[torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    return [torch.randperm(among, generator=random)[:k].sort().values for _ in range(n_lists)]
+
+
+@both
+@pytest.mark.parametrize(("n_lists", "k", "among"), [(1, 5, 9), (2, 7, 7), (3, 40, 100), (64, 11, 1000)])
+def test_a_tally_counts_in_how_many_lists_each_position_is(kernels, n_lists, k, among):
+    lists = drawn_lists(n_lists, k, among)
+    before = [positions.clone() for positions in lists]
+    voted, votes = kernels.tally(lists)
+    counted = Counter(position for positions in lists for position in positions.tolist())
+    assert voted.tolist() == sorted(counted)
+    assert votes.tolist() == [counted[position] for position in sorted(counted)]
+    assert voted.dtype == votes.dtype == torch.int64
+    assert all(torch.equal(*pair) for pair in zip(before, lists, strict=True))
+
+
+def test_a_tally_of_no_lists_or_empty_ones_is_empty():
+    none = torch.empty(0, dtype=torch.int64)
+    for voted, votes in (tally([]), cpu_votes.tally([none, none]), plain_votes.tally([none, none])):
+        assert voted.tolist() == votes.tolist() == []
+
+
+@both
+@pytest.mark.parametrize("highest", [1, 2, 5])
+@pytest.mark.parametrize("k", [1, 7, 199, 200])
+def test_the_most_votes_win_and_of_equal_ones_the_lowest_in_order(kernels, highest, k):
+    votes = torch.randint(0, highest + 1, (200,), generator=torch.Generator().manual_seed(k))
+    order = plain.hash_at(torch.arange(200), key=k)
+    best = sorted(range(200), key=lambda place: (-int(votes[place]), int(order[place])))[:k]
+    assert kernels.most_voted(votes, order, k).tolist() == sorted(best)
+    assert most_voted(votes, order, k).dtype == torch.int64
