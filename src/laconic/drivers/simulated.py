@@ -20,9 +20,10 @@ from laconic.clock import Clock
 from laconic.compute_times import ComputeTime
 from laconic.contract import Algorithm, ContractError, Exchange, Side
 from laconic.drivers.engine import ring_bytes, ring_sum
-from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf
+from laconic.drivers.halves import Answer, Inputs, Job, WorkerHalf
 from laconic.drivers.layout import choose_layout, n_nodes_for
 from laconic.drivers.mishaps import Mishaps, slowed
+from laconic.drivers.server_half import ServerHalf
 from laconic.faults import FaultPlan
 from laconic.kernels import divide
 from laconic.memory import Pool
