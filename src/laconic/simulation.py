@@ -153,6 +153,7 @@ class Simulation:
             losses[rank] = self._backward(rank, loss_of)
             self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
             memory = self.driver.workers[rank].me.memory
+            self.driver.take_back(self.flat.has_gradients_in)
             memory.take_back(self.flat.has_gradients_in)
             vector = self.flat.gradients(out=memory.spare())
             inputs = Inputs(vector=vector, parameters=self.flat.values, lr=lr)

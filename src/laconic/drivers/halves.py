@@ -6,9 +6,9 @@ A round goes: begin -> (outgoing -> answer -> hear) as often as the algorithm yi
 rank called the round off because it met inf or NaN. Nothing enters a memory before the commit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from laconic.contract import Algorithm, ContractError, Exchange, Reply, Step, Worker
 from laconic.drivers.layout import Layout, Shard
+from laconic.drivers.uncut import Shared, SharedReply, as_received, frame_sizes
 from laconic.kernels.plain import all_finite
 from laconic.memory import Memory, Pool
-from laconic.wire import Dense, Frame, Head, Meter, Packet, decode, encode
+from laconic.wire import Dense, Frame, FrameSize, Head, Meter, Packet, decode, encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +177,32 @@ class WorkerHalf:
             frames.append(data)
         return frames
 
+    def outgoing_uncut(self) -> tuple[Frame, list[FrameSize]]:
+        """The same in one frame, as the server gets it, and what the frames of `outgoing` count for, one by one."""
+        frame, shards = as_received(self._frame(self.packet), self.job.d), self.job.shards(self._exchange)
+        sizes = frame_sizes(frame.packet, shards, self.job.algorithm, "up")
+        self._count_frames("up", sizes, shards, skips=int(frame.packet is None and not frame.void))
+        return frame, sizes
+
+    def hear_uncut(self, frame: Frame, sizes: Sequence[FrameSize], shared: Shared) -> None:
+        """Take the answer in one frame, whose parts count for `sizes`, and run on."""
+        shards = self.job.shards(self._exchange)
+        self._count_frames("down", sizes, shards, skips=int(frame.packet is None and not frame.void))
+        self.void = self.void or frame.void
+        self._resume(() if frame.packet is None else (frame.packet,), shared=shared)
+
+    def _count_frames(
+        self, way: Literal["up", "down"], sizes: Sequence[FrameSize], shards: Sequence[Shard], *, skips: int
+    ) -> None:
+        local = self._own_shard if self._own_shard is not None and self._own_shard < len(shards) else None
+        self.meter.frames(way, sizes, exchange=self._exchange.name, local=local, skips=skips)
+
+    @cached_property
+    def _own_shard(self) -> int | None:
+        """Which shard this worker's own node serves."""
+        nodes = [shard.node for shard in self.job.layout.shards]
+        return nodes.index(self.node) if self.node in nodes else None
+
     def count_copies(self, frames: list[Tensor]) -> None:
         """Count what crosses a link a second time: bytes alone, since it says nothing new. Call before `hear`."""
         for shard, data in zip(self.job.shards(self._exchange), frames, strict=True):
@@ -266,14 +293,23 @@ class WorkerHalf:
         self._resume((packet,))
 
     def _resume(
-        self, parts: tuple[Packet, ...], *, heard: bool = True, packets: Mapping[int, Packet] | None = None
+        self,
+        parts: tuple[Packet, ...],
+        *,
+        heard: bool = True,
+        packets: Mapping[int, Packet] | None = None,
+        shared: Shared | None = None,
     ) -> None:
         """Run on with the answer. A void round goes no further."""
         count = self._exchange.count
         self.exchange += 1
-        if not self.void:
-            empty = self.me.memory.spare if count == self.job.d else partial(self.job.zeros, count)
-            self._advance(Reply(heard=heard, parts=parts, count=count, empty=empty, packets=packets or {}))
+        if self.void:
+            return
+        if shared is not None:
+            self._advance(SharedReply(heard=heard, parts=parts, count=count, empty=shared.empty, shared=shared))
+            return
+        empty = self.me.memory.spare if count == self.job.d else partial(self.job.zeros, count)
+        self._advance(Reply(heard=heard, parts=parts, count=count, empty=empty, packets=packets or {}))
 
     def close(self) -> bool:
         """End the round: commit the memory and return True, or drop what was staged and return False."""

@@ -15,21 +15,24 @@ from laconic.wire import Frame, Head, Packet, WireError, encode
 class ServerHalf:
     """The server, or one of several with a slice each."""
 
-    def __init__(self, job: Job, index: int, descend: Callable[[Tensor], Tensor] | None = None) -> None:
-        """`descend` steps the server's own model, for methods that claim `server_steps`.
+    def __init__(
+        self, job: Job, index: int, descend: Callable[[Tensor], Tensor] | None = None, *, uncut: bool = False
+    ) -> None:
+        """`descend` steps the server's own model, for methods that claim `server_steps`. uncut: serve all slices.
 
         In a layout without servers, index 0 is the part of the server that every worker plays for itself.
         """
-        shard = job.layout.shards[index] if job.layout.shards else Shard(0, 0, job.d)
+        shard = job.layout.shards[index] if job.layout.shards and not uncut else Shard(0, 0, job.d)
         self.job = job
         self.index = index
         self.void = False
         self.unread: frozenset[int] = frozenset()  # whose frames of the last exchange were damaged
+        self.refused: Packet | None = None  # the last answer, where inf or NaN in it called the round off
         self.shard = shard
         self.hub = Server(
             rank=index, n_workers=job.layout.n_workers, count=shard.count, seed=job.seed,
             memory=Memory(shard.count, job.dtype), first=shard.first,
-            layers=job.layers if shard.count == job.d else (),
+            layers=job.layers if len(job.layout.shards) <= 1 else (),
         )  # fmt: skip
         if descend is not None:
             self.hub.descend = descend
@@ -87,6 +90,7 @@ class ServerHalf:
                 f"{self.job.algorithm.name}: the server answered {packet.count} coordinates of {shard.count}"
             )
         self.void = packet is not None and not packet.finite
+        self.refused = packet if self.void else None
         return None if self.void else packet
 
     def close(self, happened: bool) -> None:

@@ -6,9 +6,9 @@ link, so it counts in `payload` and `paper` (the papers charge every worker) and
 A round with several exchanges (positions, then values) is also counted by exchange.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 from laconic.wire.codec import Frame
 
@@ -35,6 +35,14 @@ class Count:
             payload_bits=self.payload_bits + other.payload_bits,
             paper_bits=self.paper_bits + other.paper_bits,
         )
+
+
+class FrameSize(NamedTuple):
+    """What one encoded frame counts for."""
+
+    n_bytes: int
+    payload_bits: int  # with the flag bit that it is no skip
+    paper_bits: float
 
 
 class Meter:
@@ -77,6 +85,25 @@ class Meter:
         )
         self._add(direction, exchange, count)
 
+    def frames(
+        self, direction: Direction, sizes: Sequence[FrameSize], *, exchange: str, local: int | None, skips: int
+    ) -> None:
+        """Count the frames that one packet was cut into, the same as by `frame` one after the other.
+
+        local: which of them crosses no link.
+        """
+        n_bytes = sum([size.n_bytes for size in sizes])
+        local_bytes = 0 if local is None else sizes[local].n_bytes
+        payload_bits = sum([size.payload_bits for size in sizes])
+        count = Count(
+            messages=len(sizes), skips=skips, wire_bytes=n_bytes - local_bytes, local_bytes=local_bytes,
+            payload_bits=payload_bits,
+        )  # fmt: skip
+        paper_bits = [size.paper_bits for size in sizes]
+        by_name = self.by_exchange[direction]
+        self.counts[direction] = _more(self.counts[direction], count, paper_bits)
+        by_name[exchange] = _more(by_name.get(exchange, Count()), count, paper_bits)
+
     def collective(
         self, direction: Direction, n_bytes: int, payload_bits: int, paper_bits: float, exchange: str = "update"
     ) -> None:
@@ -100,3 +127,11 @@ class Meter:
             self.counts[direction] = Count(**saved["counts"][direction])
             counts = saved["by_exchange"][direction]
             self.by_exchange[direction] = {name: Count(**count) for name, count in counts.items()}
+
+
+def _more(before: Count, count: Count, paper_bits: Sequence[float]) -> Count:
+    """Both together, and the papers' bits one after the other: sums of floats depend on the order."""
+    total = before.paper_bits
+    for bits in paper_bits:
+        total += bits
+    return replace(before + count, paper_bits=total)
