@@ -85,10 +85,11 @@ def test_the_sizes_of_parts_are_those_of_their_bytes(data):
     cuts = [packet.first + cut for cut in sorted({0, packet.count, *(cut for cut in inner if cut < packet.count)})]
     for seen in (packet, packet.as_read() or packet):
         sizes = seen.sizes(cuts)
-        for size, (first, stop) in zip(sizes, pairwise(cuts), strict=True):
-            part = packet.part(first, stop)
-            assert HEAD_BYTES + size.body_bytes == encode(Frame(head=HEAD, packet=part)).numel()
-            assert (size.payload_bits, size.paper_bits) == (part.payload_bits, part.paper_bits)
+        parts = [packet.part(first, stop) for first, stop in pairwise(cuts)]
+        n_bytes = [encode(Frame(head=HEAD, packet=part)).numel() for part in parts]
+        assert [HEAD_BYTES + body_bytes for body_bytes in sizes.body_bytes] == n_bytes
+        assert sizes.payload_bits == [part.payload_bits for part in parts]
+        assert sizes.paper_bits == [part.paper_bits for part in parts]
 
 
 @given(sign_packets())

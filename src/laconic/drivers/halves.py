@@ -6,7 +6,7 @@ A round goes: begin -> (outgoing -> answer -> hear) as often as the algorithm yi
 rank called the round off because it met inf or NaN. Nothing enters a memory before the commit.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal
@@ -19,7 +19,7 @@ from laconic.drivers.layout import Layout, Shard
 from laconic.drivers.uncut import Shared, SharedReply, as_received, frame_sizes
 from laconic.kernels.plain import all_finite
 from laconic.memory import Memory, Pool
-from laconic.wire import Dense, Frame, FrameSize, Head, Meter, Packet, decode, encode
+from laconic.wire import Dense, Frame, FrameSizes, Head, Meter, Packet, decode, encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,25 +177,18 @@ class WorkerHalf:
             frames.append(data)
         return frames
 
-    def outgoing_uncut(self) -> tuple[Frame, list[FrameSize]]:
-        """The same in one frame, as the server gets it, and what the frames of `outgoing` count for, one by one."""
+    def outgoing_uncut(self) -> tuple[Frame, FrameSizes]:
+        """The same in one frame, as the server gets it, and what the frames of `outgoing` count for."""
         frame, shards = as_received(self._frame(self.packet), self.job.d), self.job.shards(self._exchange)
-        sizes = frame_sizes(frame.packet, shards, self.job.algorithm, "up")
-        self._count_frames("up", sizes, shards, skips=int(frame.packet is None and not frame.void))
+        sizes = frame_sizes(frame, shards, self.job.algorithm, "up")
+        self.meter.frames("up", sizes, exchange=self._exchange.name, local=self._own_shard)
         return frame, sizes
 
-    def hear_uncut(self, frame: Frame, sizes: Sequence[FrameSize], shared: Shared) -> None:
+    def hear_uncut(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
         """Take the answer in one frame, whose parts count for `sizes`, and run on."""
-        shards = self.job.shards(self._exchange)
-        self._count_frames("down", sizes, shards, skips=int(frame.packet is None and not frame.void))
+        self.meter.frames("down", sizes, exchange=self._exchange.name, local=self._own_shard)
         self.void = self.void or frame.void
         self._resume(() if frame.packet is None else (frame.packet,), shared=shared)
-
-    def _count_frames(
-        self, way: Literal["up", "down"], sizes: Sequence[FrameSize], shards: Sequence[Shard], *, skips: int
-    ) -> None:
-        local = self._own_shard if self._own_shard is not None and self._own_shard < len(shards) else None
-        self.meter.frames(way, sizes, exchange=self._exchange.name, local=local, skips=skips)
 
     @cached_property
     def _own_shard(self) -> int | None:

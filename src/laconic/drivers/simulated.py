@@ -26,7 +26,7 @@ from laconic.drivers.halves import Answer, Inputs, Job, WorkerHalf
 from laconic.drivers.layout import Shard, choose_layout, n_nodes_for
 from laconic.drivers.mishaps import Mishaps, slowed
 from laconic.drivers.server_half import ServerHalf
-from laconic.drivers.uncut import Shared, SharedVectors, as_received, frame_sizes, sizes_where_finite
+from laconic.drivers.uncut import Shared, SharedVectors, as_received, frame_sizes, sizes_where_spoiled
 from laconic.faults import FaultPlan
 from laconic.kernels import divide
 from laconic.memory import Memory, Pool
@@ -202,13 +202,12 @@ class Simulated:
         frame = as_received(Frame(head=head, packet=packet, void=server.void), self.job.d)
         shards, algorithm = self.job.shards(self.job.exchanges_in(round_)[exchange]), self.job.algorithm
         if server.refused is not None:
-            sizes = sizes_where_finite(server.refused, shards, algorithm, "down")
+            sizes = sizes_where_spoiled(server.refused, shards, algorithm)
         else:
-            sizes = frame_sizes(frame.packet, shards, algorithm, "down")
-        up = {rank: [size.n_bytes for size in of_rank] for rank, (_, of_rank) in sent.items()}
-        down = [size.n_bytes for size in sizes]
-        self._pass_time(present, up, down)
-        self._measure_links(present, up, down)
+            sizes = frame_sizes(frame, shards, algorithm, "down")
+        up = {rank: of_rank.n_bytes for rank, (_, of_rank) in sent.items()}
+        self._pass_time(present, up, sizes.n_bytes)
+        self._measure_links(present, up, sizes.n_bytes)
         shared = Shared(self._vectors.spare if count == self.job.d else partial(self.job.zeros, count))
         return lambda worker: worker.hear_uncut(frame, sizes, shared)
 

@@ -14,9 +14,7 @@ from torch import Tensor
 from laconic.contract import Algorithm, Reply
 from laconic.drivers.layout import Shard
 from laconic.memory import Memory
-from laconic.wire import HEAD_BYTES, Dense, Frame, FrameSize, Packet, Size, decode, encode
-
-_NOTICE = FrameSize(HEAD_BYTES, 1, 0.0)
+from laconic.wire import HEAD_BYTES, Dense, Frame, FrameSizes, Packet, Size, Sizes, decode, encode
 
 
 def as_received(frame: Frame, d: int) -> Frame:
@@ -27,35 +25,39 @@ def as_received(frame: Frame, d: int) -> Frame:
     return Frame(head=frame.head, packet=packet, void=frame.void)
 
 
-def frame_sizes(
-    packet: Packet | None, shards: Sequence[Shard], algorithm: Algorithm, way: Literal["up", "down"]
-) -> list[FrameSize]:
-    """What the frames count for that a packet is cut into, one for each shard; notices where there is none."""
+def frame_sizes(frame: Frame, shards: Sequence[Shard], algorithm: Algorithm, way: Literal["up", "down"]) -> FrameSizes:
+    """What the frames count for that this one would be cut into, one for each shard."""
+    n, packet = len(shards), frame.packet
     if packet is None:
-        return [_NOTICE] * len(shards)
-    flag = int(algorithm.skips)
-
-    def of(size: Size, paper_bits: float) -> FrameSize:
-        return FrameSize(HEAD_BYTES + size.body_bytes, size.payload_bits + flag, paper_bits)
-
-    if len(shards) == 1:
-        return [of(packet.size, algorithm.charge(way, packet))]
+        skips = int(not frame.void)
+        return FrameSizes([HEAD_BYTES] * n, n * HEAD_BYTES, n, [0.0] * n, skips)
     cuts = [shards[0].first, *(shard.stop for shard in shards)]
-    if type(algorithm).charge is Algorithm.charge:
-        return [of(size, size.paper_bits) for size in packet.sizes(cuts)]
-    parts = [packet.part(first, stop) for first, stop in pairwise(cuts)]
-    return [of(part.size, algorithm.charge(way, part)) for part in parts]
+    if n > 1 and type(algorithm).charge is Algorithm.charge:
+        return _framed(packet.sizes(cuts), algorithm)
+    parts = [packet] if n == 1 else [packet.part(first, stop) for first, stop in pairwise(cuts)]
+    return _framed(Sizes.of([part.size._replace(paper_bits=algorithm.charge(way, part)) for part in parts]), algorithm)
 
 
-def sizes_where_finite(
-    packet: Packet, shards: Sequence[Shard], algorithm: Algorithm, way: Literal["up", "down"]
-) -> list[FrameSize]:
-    """The same for a packet with inf or NaN in it: a notice stands for each part that has one."""
-    parts = [packet.part(shard.first, shard.stop) if packet.count != shard.count else packet for shard in shards]
-    return [
-        frame_sizes(part if part.finite else None, [shard], algorithm, way)[0]
-        for part, shard in zip(parts, shards, strict=True)
-    ]
+def _framed(sizes: Sizes, algorithm: Algorithm) -> FrameSizes:
+    n_bytes = [HEAD_BYTES + body_bytes for body_bytes in sizes.body_bytes]
+    flags = len(n_bytes) if algorithm.skips else 0
+    return FrameSizes(n_bytes, sum(n_bytes), sum(sizes.payload_bits) + flags, sizes.paper_bits, 0)
+
+
+def sizes_where_spoiled(packet: Packet, shards: Sequence[Shard], algorithm: Algorithm) -> FrameSizes:
+    """The same for an answer with inf or NaN in it: a notice stands for each part that has one."""
+    flag = int(algorithm.skips)
+    counted = []
+    for shard in shards:
+        part = packet if len(shards) == 1 else packet.part(shard.first, shard.stop)
+        if part.finite:
+            size = part.size
+            counted.append(Size(size.body_bytes, size.payload_bits + flag, algorithm.charge("down", part)))
+        else:
+            counted.append(Size(0, 1, 0.0))
+    n_bytes = [HEAD_BYTES + size.body_bytes for size in counted]
+    payload_bits, paper_bits = (sum(s.payload_bits for s in counted), [s.paper_bits for s in counted])
+    return FrameSizes(n_bytes, sum(n_bytes), payload_bits, paper_bits, 0)
 
 
 class Shared:

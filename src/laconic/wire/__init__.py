@@ -6,8 +6,8 @@ from laconic.wire.fractional import Fractional
 from laconic.wire.head import HEAD_BYTES, Head, WireError
 from laconic.wire.kept_values import KeptValues
 from laconic.wire.levels import Levels
-from laconic.wire.meter import Count, FrameSize, Meter
-from laconic.wire.packet import Packet, Size
+from laconic.wire.meter import Count, FrameSizes, Meter
+from laconic.wire.packet import Packet, Size, Sizes
 from laconic.wire.position_codes import POSITION_CODES, paper_position_bits
 from laconic.wire.positions import Positions
 from laconic.wire.quantized import Quantized
@@ -24,7 +24,7 @@ __all__ = [
     "Dense",
     "Fractional",
     "Frame",
-    "FrameSize",
+    "FrameSizes",
     "Head",
     "KeptValues",
     "Levels",
@@ -36,6 +36,7 @@ __all__ = [
     "ShortFloats",
     "Signs",
     "Size",
+    "Sizes",
     "Sparse",
     "VoteChange",
     "WireError",

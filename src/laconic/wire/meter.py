@@ -6,8 +6,8 @@ link, so it counts in `payload` and `paper` (the papers charge every worker) and
 A round with several exchanges (positions, then values) is also counted by exchange.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 from laconic.wire.codec import Frame
@@ -37,12 +37,14 @@ class Count:
         )
 
 
-class FrameSize(NamedTuple):
-    """What one encoded frame counts for."""
+class FrameSizes(NamedTuple):
+    """What the encoded frames count for that one packet was cut into."""
 
-    n_bytes: int
-    payload_bits: int  # with the flag bit that it is no skip
-    paper_bits: float
+    n_bytes: list[int]  # of each
+    total_bytes: int
+    payload_bits: int  # of all, with the flag bits that they are no skips
+    paper_bits: list[float]  # of each
+    skips: int  # 1 where they are skip notices
 
 
 class Meter:
@@ -85,24 +87,15 @@ class Meter:
         )
         self._add(direction, exchange, count)
 
-    def frames(
-        self, direction: Direction, sizes: Sequence[FrameSize], *, exchange: str, local: int | None, skips: int
-    ) -> None:
+    def frames(self, direction: Direction, sizes: FrameSizes, *, exchange: str, local: int | None) -> None:
         """Count the frames that one packet was cut into, the same as by `frame` one after the other.
 
         local: which of them crosses no link.
         """
-        n_bytes = sum([size.n_bytes for size in sizes])
-        local_bytes = 0 if local is None else sizes[local].n_bytes
-        payload_bits = sum([size.payload_bits for size in sizes])
-        count = Count(
-            messages=len(sizes), skips=skips, wire_bytes=n_bytes - local_bytes, local_bytes=local_bytes,
-            payload_bits=payload_bits,
-        )  # fmt: skip
-        paper_bits = [size.paper_bits for size in sizes]
+        local_bytes = 0 if local is None else sizes.n_bytes[local]
         by_name = self.by_exchange[direction]
-        self.counts[direction] = _more(self.counts[direction], count, paper_bits)
-        by_name[exchange] = _more(by_name.get(exchange, Count()), count, paper_bits)
+        self.counts[direction] = _more(self.counts[direction], sizes, local_bytes)
+        by_name[exchange] = _more(by_name.get(exchange, _NOTHING), sizes, local_bytes)
 
     def collective(
         self, direction: Direction, n_bytes: int, payload_bits: int, paper_bits: float, exchange: str = "update"
@@ -129,9 +122,18 @@ class Meter:
             self.by_exchange[direction] = {name: Count(**count) for name, count in counts.items()}
 
 
-def _more(before: Count, count: Count, paper_bits: Sequence[float]) -> Count:
-    """Both together, and the papers' bits one after the other: sums of floats depend on the order."""
-    total = before.paper_bits
-    for bits in paper_bits:
-        total += bits
-    return replace(before + count, paper_bits=total)
+_NOTHING = Count()
+
+
+def _more(before: Count, sizes: FrameSizes, local_bytes: int) -> Count:
+    paper_bits = before.paper_bits
+    for bits in sizes.paper_bits:  # not summed up first: sums of floats depend on the order
+        paper_bits += bits
+    return Count(
+        messages=before.messages + len(sizes.n_bytes),
+        skips=before.skips + sizes.skips,
+        wire_bytes=before.wire_bytes + sizes.total_bytes - local_bytes,
+        local_bytes=before.local_bytes + local_bytes,
+        payload_bits=before.payload_bits + sizes.payload_bits,
+        paper_bits=paper_bits,
+    )

@@ -21,6 +21,19 @@ class Size(NamedTuple):
     paper_bits: float
 
 
+class Sizes(NamedTuple):
+    """Those of several packets, one entry for each."""
+
+    body_bytes: list[int]
+    payload_bits: list[int]
+    paper_bits: list[float]
+
+    @classmethod
+    def of(cls, sizes: Sequence[Size]) -> Self:
+        """In columns."""
+        return cls(*([size[place] for size in sizes] for place in range(3)))  # type: ignore[arg-type]
+
+
 class Packet(ABC):
     """The coordinates first .. first+count-1 of a vector, in some compressed form.
 
@@ -80,9 +93,9 @@ class Packet(ABC):
         lengths = (len(p) if isinstance(p, bytes) else p.numel() * p.element_size() for p in self.body())
         return Size(sum(lengths), self.payload_bits, self.paper_bits)
 
-    def sizes(self, cuts: Sequence[int]) -> list[Size]:
+    def sizes(self, cuts: Sequence[int]) -> Sizes:
         """Those of the parts from each coordinate in `cuts` to the next one, ascending."""
-        return [self.part(first, stop).size for first, stop in pairwise(cuts)]
+        return Sizes.of([self.part(first, stop).size for first, stop in pairwise(cuts)])
 
     def as_read(self) -> Self | None:
         """What a reader makes of this packet's bytes, where that is known without them; else None."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from laconic.kernels import add_signs, count_kept, count_ones, cut_bits, kept_bits, plain, put_signs
 from laconic.kernels.plain_signs import ALL_KEPT as ALL_KEPT
 from laconic.wire.head import WireError
-from laconic.wire.packet import Packet, Piece, Size, check_length, check_padding, check_range
+from laconic.wire.packet import Packet, Piece, Sizes, check_length, check_padding, check_range
 
 _FIELDS = struct.Struct("<IIQI")
 
@@ -95,19 +95,23 @@ class Signs(Packet):
         """How many are kept before some coordinates."""
         return {self.first: 0, self.first + self.count: self.kept}
 
-    def sizes(self, cuts: Sequence[int]) -> list[Size]:
+    def sizes(self, cuts: Sequence[int]) -> Sizes:
         counts = [stop - first for first, stop in pairwise(cuts)]
         kept = counts if self.drawn is None else count_ones(self.drawn, [cut - self.first for cut in cuts])
         if self.drawn is None and self.threshold < ALL_KEPT:
             return super().sizes(cuts)
         share = self.threshold / ALL_KEPT
-        return [Size(_FIELDS.size + (k + 7) // 8, k, count * share) for k, count in zip(kept, counts, strict=True)]
+        fixed = _FIELDS.size
+        return Sizes([fixed + (k + 7) // 8 for k in kept], kept, [count * share for count in counts])
 
     def as_read(self) -> Self | None:
         if self.packed.device.type != "cpu":
             return None
         drawn = None if self.threshold == ALL_KEPT else kept_bits(self.first, self.count, self.key, self.threshold)[0]
-        return replace(self, drawn=drawn)
+        return type(self)(
+            packed=self.packed, kept=self.kept, first=self.first, count=self.count, key=self.key,
+            threshold=self.threshold, dtype=self.dtype, drawn=drawn,
+        )  # fmt: skip
 
     def body(self) -> list[Piece]:
         fields = _FIELDS.pack(self.first, self.count, self.key, self.threshold - 1)
