@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import laconic
@@ -18,7 +18,7 @@ from laconic.kernels import cpu_counts, plain_counts
 from laconic.network import Link
 from laconic.wire import HEAD_BYTES, decode, encode
 from laconic.wire.codec import Frame
-from packets import HEAD, dense_packets, sign_packets
+from packets import HEAD, dense_packets, position_packets, sign_packets
 from samples import SAMPLES
 from trajectories import Run, quadratic
 
@@ -78,6 +78,7 @@ def test_an_answer_with_one_spoiled_slice_counts_as_when_it_is_cut():
     assert traffic_of(whole) == traffic_of(cut)
 
 
+@settings(deadline=None)  # the first call may compile
 @given(st.data())
 def test_the_sizes_of_parts_are_those_of_their_bytes(data):
     packet = data.draw(st.one_of(sign_packets(), dense_packets()))
@@ -92,6 +93,7 @@ def test_the_sizes_of_parts_are_those_of_their_bytes(data):
         assert sizes.paper_bits == [part.paper_bits for part in parts]
 
 
+@settings(deadline=None)  # the first call may compile
 @given(sign_packets())
 def test_a_packet_that_is_handed_over_is_what_its_bytes_say(packet):
     read = decode(encode(Frame(head=HEAD, packet=packet)), packet.first + packet.count).packet
@@ -105,6 +107,18 @@ def test_a_packet_that_is_handed_over_is_what_its_bytes_say(packet):
     assert facts[0] == facts[1]
 
 
+@settings(deadline=None)  # the first call may compile
+@given(position_packets())
+def test_positions_that_are_handed_over_are_what_their_bytes_say(packet):
+    read = decode(encode(Frame(head=HEAD, packet=packet)), packet.first + packet.count).packet
+    handed = packet.as_read()
+    assert torch.equal(handed.indices, read.indices)
+    assert handed.indices.dtype == read.indices.dtype
+    assert (handed.first, handed.count, handed.code) == (read.first, read.count, read.code)
+    assert (handed.size, handed.payload_bits) == (read.size, read.payload_bits)
+
+
+@settings(deadline=None)  # the first call may compile
 @given(st.binary(max_size=70), st.data())
 def test_set_bits_are_counted_between_cuts(data, draw):
     packed = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)

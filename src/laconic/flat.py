@@ -59,9 +59,9 @@ class FlatParameters:
     def _flat(self, pieces: Iterable[Tensor], out: Tensor | None = None) -> Tensor:
         return torch.cat([piece.detach().reshape(-1).to(self.dtype) for piece in pieces], out=out)
 
-    def values(self) -> Tensor:
-        """A copy of the parameters, (d,)."""
-        return self._flat(self.parameters)
+    def values(self, out: Tensor | None = None) -> Tensor:
+        """A copy of the parameters, (d,), into `out` where it is given."""
+        return self._flat(self.parameters, out)
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""

@@ -141,7 +141,7 @@ class Simulated:
         self.void_rounds += void
         return Outcome(void=void or not present, results=tuple(results))
 
-    def take_back(self, is_used: Callable[[Tensor], bool]) -> None:
+    def take_back(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
         """Use the vectors of earlier results again, except for those of which `is_used` says that they are in use."""
         self._vectors.take_back(is_used)
 
