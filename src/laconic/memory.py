@@ -81,6 +81,20 @@ class Memory:
         self._lent[_storage(vector)] = vector
         return vector
 
+    @property
+    def lent(self) -> tuple[Tensor, ...]:
+        """The vectors that this step has taken with `spare`."""
+        return tuple(self._lent.values())
+
+    def let_go(self, vector: Tensor) -> None:
+        """Never give out this vector of this step again: somebody else keeps it."""
+        self._lent.pop(_storage(vector), None)
+
+    def holds(self, vector: Tensor) -> bool:
+        """Whether something that is kept lies where `vector` does."""
+        place = _storage(vector)
+        return any(_storage(value) == place for value in self._kept.values())
+
     def commit(self, result: Tensor | None = None) -> None:
         """Keep what this step wrote. `result`: what the step hands out, which stays out until `take_back`."""
         self._kept |= self._staged

@@ -162,6 +162,11 @@ class Network:
         """Whether some link has jitter or losses."""
         return any(link.is_random for link in self._links)
 
+    @cached_property
+    def is_instant(self) -> bool:
+        """Whether no message takes any time."""
+        return not self.is_random and all(not link.latency_s and link.bytes_per_s == math.inf for link in self._links)
+
     def link_between(self, sender: int, receiver: int) -> Link:
         """The link a message from `sender` to `receiver` sees: the slower rate, the larger of all else."""
         ours, theirs = (

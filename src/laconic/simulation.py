@@ -78,7 +78,7 @@ class Simulation:
         self._states: list[Any] = [_copied(inner.state) for _ in range(workers)]  # of local optimizers
         self._replicas = [self.flat.values() for _ in range(workers)] if not algorithm.replicas_equal else []
         self._steps_taken = 0
-        self._local: list[Tensor] = []  # the workers' parameters between two exchanges, where steps are local
+        self._local: dict[int, Tensor] = {}  # by worker, its parameters between two exchanges, where steps are local
         self._spoiled = [False] * workers
         self._losses = [math.nan] * workers  # the latest, where workers are not in step
 
@@ -153,6 +153,7 @@ class Simulation:
             losses[rank] = self._backward(rank, loss_of)
             self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
             memory = self.driver.workers[rank].me.memory
+            self.driver.take_back(self.flat.has_gradients_in)
             memory.take_back(self.flat.has_gradients_in)
             vector = self.flat.gradients(out=memory.spare())
             inputs = Inputs(vector=vector, parameters=self.flat.values, lr=lr)
@@ -206,25 +207,32 @@ class Simulation:
     @torch.no_grad()
     def _step_locally(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
         shown = self.flat.values()
-        starts = self._replicas or [shown] * self.n_workers
-        local = self._local or starts
-        self._local = []
+        down = self.down
         for rank in range(self.n_workers):
-            if rank in self.down:
-                self._local.append(local[rank])
+            if rank in down:
                 continue
-            self.flat.set_values(local[rank])
+            start = self._replicas[rank] if self._replicas else shown
+            self.flat.set_values(self._local.get(rank, start))
             losses[rank] = self._backward(rank, loss_of)
             self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
             self.inner.state = self._states[rank]
             self._spoiled[rank] = self._spoiled[rank] or not self.flat.gradients_are_finite()
             if not self._spoiled[rank]:
                 self.inner.step()
-            self._local.append(self.flat.values())
+            if rank not in self._local:
+                self._local[rank] = self._room_for(rank)
+            self.flat.values(out=self._local[rank])
         self.flat.set_values(shown)
         self._steps_taken += 1
         if self._steps_taken >= self.local.due_in(self.driver.rounds):
             self.exchange_steps()
+
+    def _room_for(self, rank: int) -> Tensor:
+        """A vector (d,) for worker `rank` to write into until the end of the round."""
+        memory = self.driver.workers[rank].me.memory
+        for results in (self.driver, memory):
+            results.take_back()  # they were applied
+        return memory.spare()
 
     @torch.no_grad()
     def exchange_steps(self) -> None:
@@ -235,11 +243,11 @@ class Simulation:
         lr = self.rates.now()
 
         def inputs_of(rank: int) -> Inputs:
-            vector = self.local.vector(self._local[rank] - starts[rank])
+            vector = self.local.vector(self._local[rank].sub_(starts[rank]))
             return Inputs(vector=vector, parameters=lambda: starts[rank], lr=lr, call_off=self._spoiled[rank])
 
         outcome = self.driver.round(inputs_of)
-        self._steps_taken, self._local, self._spoiled = 0, [], [False] * self.n_workers
+        self._steps_taken, self._local, self._spoiled = 0, {}, [False] * self.n_workers
         if outcome.void:
             return
         for rank in range(len(self._replicas) or 1):

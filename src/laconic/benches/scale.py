@@ -127,7 +127,9 @@ class _Job:
 
     def _inputs(self, rank: int) -> Inputs:
         self._n_given += 1
-        vector = self._gradients[self._n_given % _N_GRADIENTS]
+        gradient = self._gradients[self._n_given % _N_GRADIENTS]
+        # A copy, for the method may write over it: with one and the same the momentum would soon overflow.
+        vector = self._driver.workers[rank].me.memory.spare().copy_(gradient)
         other = self._gradients[(self._n_given + 1) % _N_GRADIENTS]
 
         def gradient_at(parameters: Tensor) -> Tensor:

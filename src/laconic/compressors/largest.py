@@ -1,5 +1,6 @@
 """Which entries are largest, and how many of them: floor(density d), the density read as the decimal it prints as."""
 
+import functools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -11,6 +12,7 @@ from laconic.compressors.blocks import block_lengths
 from laconic.kernels import top_k
 
 
+@functools.lru_cache(maxsize=1024)  # fractions are slow, and methods ask several times a round
 def entries_of(density: float, d: int) -> int:
     """floor(density * d), exactly: 0.29 of 100 is 29, although the float 0.29 is a little below."""
     return math.floor(Fraction(str(density)) * d)

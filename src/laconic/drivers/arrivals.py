@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from laconic.compressors import dense
-from laconic.drivers.halves import ServerHalf, check_frame
+from laconic.drivers.halves import check_frame
+from laconic.drivers.server_half import ServerHalf
 from laconic.staleness import Settled
 from laconic.wire import Frame, Head, Packet, encode
 

@@ -63,8 +63,8 @@ class Channel:
     def swap(self, outgoing: Mapping[int, Tensor], expected: Sequence[int], d: int, what: str) -> dict[int, Tensor]:
         """Send each peer its frame, and receive one frame from each of `expected`. Peers are ranks of the group.
 
-        Nobody's frame may depend on one of the same swap: bodies go out when the heads are there. An answer is a swap of
-        its own.
+        Nobody's frame may depend on one of the same swap: bodies go out when the heads are there. An answer is a swap
+        of its own.
 
         what: named in errors, such as "its packet of round 7". d: the vector's length, which bounds what is believed.
         Raises PeerLostError, naming the rank that is missing, and WireError.

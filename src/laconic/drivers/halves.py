@@ -1,4 +1,6 @@
-"""The two halves of a round, between algorithm and bytes. Both drivers run these; neither half knows how bytes travel.
+"""The worker's half of a round, between algorithm and bytes; the server's is in `server_half.py`.
+
+Both drivers run these; neither half knows how bytes travel.
 
 A round goes: begin -> (outgoing -> answer -> hear) as often as the algorithm yields -> commit, or drop when some
 rank called the round off because it met inf or NaN. Nothing enters a memory before the commit.
@@ -6,17 +8,18 @@ rank called the round off because it met inf or NaN. Nothing enters a memory bef
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm, ContractError, Exchange, Inbox, Reply, Server, Step, Worker
+from laconic.contract import Algorithm, ContractError, Exchange, Reply, Step, Worker
 from laconic.drivers.layout import Layout, Shard
+from laconic.drivers.uncut import Shared, SharedReply, as_received, frame_sizes
 from laconic.kernels.plain import all_finite
 from laconic.memory import Memory, Pool
-from laconic.wire import Dense, Frame, Head, Meter, Packet, Sparse, WireError, decode, encode
+from laconic.wire import Dense, Frame, FrameSizes, Head, Meter, Packet, Sparse, decode, encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +188,25 @@ class WorkerHalf:
             frames.append(data)
         return frames
 
+    def outgoing_uncut(self) -> tuple[Frame, FrameSizes]:
+        """The same in one frame, as the server gets it, and what the frames of `outgoing` count for."""
+        frame, shards = as_received(self._frame(self.packet), self.job.d), self.job.shards(self._exchange)
+        sizes = frame_sizes(frame, shards, self.job.algorithm, "up")
+        self.meter.frames("up", sizes, exchange=self._exchange.name, local=self._own_shard)
+        return frame, sizes
+
+    def hear_uncut(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
+        """Take the answer in one frame, whose parts count for `sizes`, and run on."""
+        self.meter.frames("down", sizes, exchange=self._exchange.name, local=self._own_shard)
+        self.void = self.void or frame.void
+        self._resume(() if frame.packet is None else (frame.packet,), shared=shared)
+
+    @cached_property
+    def _own_shard(self) -> int | None:
+        """Which shard this worker's own node serves."""
+        nodes = [shard.node for shard in self.job.layout.shards]
+        return nodes.index(self.node) if self.node in nodes else None
+
     def count_copies(self, frames: list[Tensor]) -> None:
         """Count what crosses a link a second time: bytes alone, since it says nothing new. Call before `hear`."""
         for shard, data in zip(self.job.shards(self._exchange), frames, strict=True):
@@ -275,14 +297,23 @@ class WorkerHalf:
         self._resume((packet,))
 
     def _resume(
-        self, parts: tuple[Packet, ...], *, heard: bool = True, packets: Mapping[int, Packet] | None = None
+        self,
+        parts: tuple[Packet, ...],
+        *,
+        heard: bool = True,
+        packets: Mapping[int, Packet] | None = None,
+        shared: Shared | None = None,
     ) -> None:
         """Run on with the answer. A void round goes no further."""
         count = self._exchange.count
         self.exchange += 1
-        if not self.void:
-            empty = self.me.memory.spare if count == self.job.d else partial(self.job.zeros, count)
-            self._advance(Reply(heard=heard, parts=parts, count=count, empty=empty, packets=packets or {}))
+        if self.void:
+            return
+        if shared is not None:
+            self._advance(SharedReply(heard=heard, parts=parts, count=count, empty=shared.empty, shared=shared))
+            return
+        empty = self.me.memory.spare if count == self.job.d else partial(self.job.zeros, count)
+        self._advance(Reply(heard=heard, parts=parts, count=count, empty=empty, packets=packets or {}))
 
     def close(self) -> bool:
         """End the round: commit the memory and return True, or drop what was staged and return False."""
@@ -295,91 +326,6 @@ class WorkerHalf:
             return False
         self.me.memory.commit(self.result)
         return True
-
-
-class ServerHalf:
-    """The server, or one of several with a slice each."""
-
-    def __init__(self, job: Job, index: int, descend: Callable[[Tensor], Tensor] | None = None) -> None:
-        """`descend` steps the server's own model, for methods that claim `server_steps`.
-
-        In a layout without servers, index 0 is the part of the server that every worker plays for itself.
-        """
-        shard = job.layout.shards[index] if job.layout.shards else Shard(0, 0, job.d)
-        self.job = job
-        self.index = index
-        self.void = False
-        self.unread: frozenset[int] = frozenset()  # whose frames of the last exchange were damaged
-        self.shard = shard
-        self.hub = Server(
-            rank=index, n_workers=job.layout.n_workers, count=shard.count, seed=job.seed,
-            memory=Memory(shard.count, job.dtype), first=shard.first,
-            layers=job.layers if shard.count == job.d else (),
-        )  # fmt: skip
-        if descend is not None:
-            self.hub.descend = descend
-
-    def answer(
-        self, round_: int, exchange: int, lr: float, frames: Mapping[int, Tensor], *, damage_expected: bool = False
-    ) -> Tensor:
-        """Decode the workers' frames, serve, and encode the one answer that goes to all of them.
-
-        damage_expected: a frame that cannot be read counts as not heard, and its sender is in `unread` afterwards.
-        Raises WireError for it otherwise.
-        """
-        shard = self._shard_in(round_, exchange)
-        read: dict[int, Frame] = {}
-        unread: set[int] = set()
-        for rank, data in frames.items():
-            try:
-                read[rank] = read_frame(data, self.job, "worker", rank, round_, exchange, shard)
-            except WireError:
-                if not damage_expected:
-                    raise
-                unread.add(rank)
-        self.unread = frozenset(unread)
-        packet = self.serve(round_, exchange, lr, read)
-        head = Head(role="server", rank=self.index, round=round_, exchange=exchange)
-        return encode(Frame(head=head, packet=packet, void=self.void))
-
-    def _shard_in(self, round_: int, exchange: int) -> Shard:
-        due = self.job.exchanges_in(round_)[exchange]
-        return self.shard if due.count == self.job.d else Shard(self.shard.node, 0, due.count)
-
-    def serve(self, round_: int, exchange: int, lr: float, frames: Mapping[int, Frame]) -> Packet | None:
-        """The answer to the workers' frames; none, and `void`, where one of them or the answer itself is spoiled."""
-        hub, shard = self.hub, self._shard_in(round_, exchange)
-        hub.round, hub.exchange, hub.lr = round_, exchange, lr
-        packets: dict[int, Packet] = {}
-        skipped: set[int] = set()
-        void = False
-        for rank, frame in frames.items():
-            void = void or frame.void
-            if frame.packet is not None:
-                packets[rank] = frame.packet
-            else:
-                skipped.add(rank)
-        self.void = void
-        if void:
-            return None
-        inbox = Inbox(
-            packets, hub.n_workers, lambda: torch.zeros(shard.count, dtype=self.job.dtype), frozenset(skipped),
-            no_votes=(lambda: hub.memory.spare(torch.int8).zero_()) if shard.count == hub.count else None,
-        )  # fmt: skip
-        packet = self.job.algorithm.serve(hub, inbox)
-        if packet is not None and packet.count != shard.count:
-            raise ContractError(
-                f"{self.job.algorithm.name}: the server answered {packet.count} coordinates of {shard.count}"
-            )
-        self.void = packet is not None and not packet.finite
-        return None if self.void else packet
-
-    def close(self, happened: bool) -> None:
-        """End the round: commit the memory, or drop what was staged when the round was called off."""
-        if happened:
-            self.hub.memory.commit()
-        else:
-            self.hub.memory.drop()
 
 
 def read_frame(data: Tensor, job: Job, role: str, rank: int, round_: int, exchange: int, shard: Shard | None) -> Frame:

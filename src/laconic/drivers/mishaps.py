@@ -20,7 +20,7 @@ class Mishaps:
         self.plan = plan or FaultPlan()
         self.expected = plan is not None
         self.counts: list[Counter[str]] = [Counter() for _ in range(n_workers)]
-        self._fates: dict[int, Fate] = {}  # of this exchange's packets
+        self._fates: dict[int, Fate] = {}  # of this exchange's packets; none where all are delivered
 
     def down_in(self, round_: int) -> frozenset[int]:
         """The workers that miss this round."""
@@ -70,15 +70,15 @@ class Mishaps:
 
     def is_awaited(self, rank: int) -> bool:
         """Whether the server does not answer before this worker's packet is there."""
-        return self._fates[rank] not in ("lost", "late")
+        return self._fates.get(rank) not in ("lost", "late")
 
     def is_late(self, rank: int) -> bool:
         """Whether this worker's packet sets off when the answers are there."""
-        return self._fates[rank] == "late"
+        return self._fates.get(rank) == "late"
 
     def n_copies(self, rank: int) -> int:
         """How often this worker's packet is sent."""
-        return 2 if self._fates[rank] == "duplicated" else 1
+        return 2 if self._fates.get(rank) == "duplicated" else 1
 
 
 def slowed(

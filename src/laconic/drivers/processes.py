@@ -12,8 +12,9 @@ from torch import Tensor
 from laconic.contract import Algorithm, Exchange
 from laconic.drivers.channel import Channel
 from laconic.drivers.engine import ring_bytes
-from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf
+from laconic.drivers.halves import Answer, Inputs, Job, WorkerHalf
 from laconic.drivers.layout import choose_layout
+from laconic.drivers.server_half import ServerHalf
 from laconic.kernels import divide
 from laconic.wire import Dense, Sparse
 

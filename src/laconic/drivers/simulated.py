@@ -11,8 +11,10 @@ delays what comes next. Parameters for a worker that comes back are counted and 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,15 +22,17 @@ from laconic.clock import Clock
 from laconic.compute_times import ComputeTime
 from laconic.contract import Algorithm, ContractError, Exchange, Side
 from laconic.drivers.engine import ring_bytes, ring_sum
-from laconic.drivers.halves import Answer, Inputs, Job, ServerHalf, WorkerHalf
-from laconic.drivers.layout import choose_layout, n_nodes_for
+from laconic.drivers.halves import Answer, Inputs, Job, WorkerHalf
+from laconic.drivers.layout import Shard, choose_layout, n_nodes_for
 from laconic.drivers.mishaps import Mishaps, slowed
+from laconic.drivers.server_half import ServerHalf
+from laconic.drivers.uncut import Shared, SharedVectors, as_received, frame_sizes, sizes_where_spoiled
 from laconic.faults import FaultPlan
 from laconic.kernels import divide
-from laconic.memory import Pool
+from laconic.memory import Memory, Pool
 from laconic.network import Link, Network
 from laconic.schedules import Message, makespan_ns, one_at_a_time, ring
-from laconic.wire import HEAD_BYTES, Dense
+from laconic.wire import HEAD_BYTES, Dense, Frame, Head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +92,10 @@ class Simulated:
         )
         pool = Pool(d, dtype)
         self.workers = [WorkerHalf(self.job, rank, pool) for rank in range(n_workers)]
-        n_servers = len(self.layout.shards) or 1  # without one, a single half stands for what each worker works out
-        self.servers = [ServerHalf(self.job, index, descend) for index in range(n_servers)]
+        self.is_uncut = faults is None and delivery_seed is None  # then one server stands for those with a slice each
+        n_servers = 1 if self.is_uncut else len(self.layout.shards) or 1  # or for what each worker works out itself
+        self.servers = [ServerHalf(self.job, index, descend, uncut=n_servers == 1) for index in range(n_servers)]
+        self._vectors = SharedVectors(Memory(d, dtype, pool=pool))
         for worker in self.workers:
             worker.count_setup()
         self.clock = Clock()
@@ -115,7 +121,7 @@ class Simulated:
             if self.layout.name == "neighbours":
                 hear = self._neighbours(number)
             elif self.layout.shards:
-                hear = self._star(present, number, lr)
+                hear = (self._star_uncut if self.is_uncut else self._star)(present, number, lr)
             else:
                 hear = self._allreduce(exchange) if exchange.adds else self._all_to_all(number, lr)
             for worker in present:
@@ -130,9 +136,14 @@ class Simulated:
         void = bool(present) and present[0].void
         for server in self.servers:
             server.close(not void)
+        self._vectors.end_round(results, [worker.me.memory for worker in self.workers])
         self.rounds += 1
         self.void_rounds += void
         return Outcome(void=void or not present, results=tuple(results))
+
+    def take_back(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
+        """Use the vectors of earlier results again, except for those of which `is_used` says that they are in use."""
+        self._vectors.take_back(is_used)
 
     def _compute(self, present: list[WorkerHalf]) -> None:
         """Let the time pass until the first worker has its gradient, and note how much later the others have theirs."""
@@ -152,7 +163,7 @@ class Simulated:
         assert result is not None
         if not results or not self.job.algorithm.replicas_equal:
             results.append(result)
-        elif not torch.equal(results[0], result):
+        elif result is not results[0] and not np.array_equal(results[0].numpy(), result.numpy()):
             raise ContractError(
                 f"{self.job.algorithm.name} claims equal replicas, but worker {worker.rank} returned other values "
                 f"than worker 0 in round {self.rounds}"
@@ -174,75 +185,101 @@ class Simulated:
             frames = {rank: arriving[rank] for rank in ranks}
             replies.append(server.answer(round_, exchange, lr, frames, damage_expected=mishaps.expected))
             heard &= arriving.keys() - server.unread
-        self._pass_time(present, outgoing, replies)
-        self._measure_links(present, outgoing, replies)
+        up = {rank: [data.numel() for data in parts] for rank, parts in outgoing.items()}
+        down = [data.numel() for data in replies]
+        self._pass_time(present, up, down)
+        self._measure_links(present, up, down)
         answers = [Answer.read(reply, self.job, index, round_, exchange) for index, reply in enumerate(replies)]
         return lambda worker: worker.hear(answers, heard=worker.rank in heard)
 
-    def _pass_time(self, present: list[WorkerHalf], outgoing: dict[int, list[Tensor]], replies: list[Tensor]) -> None:
-        """Run the clock until everybody has the answers; then the late packets set off."""
+    def _star_uncut(self, present: list[WorkerHalf], exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
+        """The same where nothing can go wrong: every packet in one piece, its slices by their number of bytes alone."""
+        (server,), round_ = self.servers, self.rounds
+        count = self.job.exchanges_in(round_)[exchange].count
+        sent = {worker.rank: worker.outgoing_uncut() for worker in present}
+        packet = server.serve(round_, exchange, lr, {rank: frame for rank, (frame, _) in sent.items()})
+        head = Head(role="server", rank=0, round=round_, exchange=exchange)
+        frame = as_received(Frame(head=head, packet=packet, void=server.void), self.job.d)
+        shards, algorithm = self.job.shards(self.job.exchanges_in(round_)[exchange]), self.job.algorithm
+        if server.refused is not None:
+            sizes = sizes_where_spoiled(server.refused, shards, algorithm)
+        else:
+            sizes = frame_sizes(frame, shards, algorithm, "down")
+        up = {rank: of_rank.n_bytes for rank, (_, of_rank) in sent.items()}
+        self._pass_time(present, up, sizes.n_bytes)
+        self._measure_links(present, up, sizes.n_bytes)
+        shared = Shared(self._vectors.spare if count == self.job.d else partial(self.job.zeros, count))
+        return lambda worker: worker.hear_uncut(frame, sizes, shared)
+
+    def _pass_time(self, present: list[WorkerHalf], up: dict[int, list[int]], down: list[int]) -> None:
+        """Run the clock until everybody has the answers; then the late packets set off.
+
+        up: bytes by worker and server, down: by server.
+        """
         done_ns = self.clock.now_ns + max(self._ready_ns.values())
-        makespan_ns(one_at_a_time(self._messages(present, outgoing, replies)), self.network)
+        if not self.network.is_instant:
+            makespan_ns(one_at_a_time(self._messages(present, up, down)), self.network)
         self.clock.run(max(done_ns, self.clock.now_ns))
         self._ready_ns = dict.fromkeys(self._ready_ns, 0)  # the next exchange starts everywhere at once
-        for worker, index, server in self._pairs(present):
-            if self.mishaps.is_late(worker.rank):
-                n_bytes = outgoing[worker.rank][index].numel()
-                self.network.send(worker.node, server.shard.node, n_bytes, lambda: None)
+        late = [worker for worker in present if self.mishaps.is_late(worker.rank)]
+        for worker, index, shard in self._pairs(late):
+            self.network.send(worker.node, shard.node, up[worker.rank][index], lambda: None)
 
-    def _messages(
-        self, present: list[WorkerHalf], outgoing: dict[int, list[Tensor]], replies: list[Tensor]
-    ) -> list[Message]:
+    def _messages(self, present: list[WorkerHalf], up: dict[int, list[int]], down: list[int]) -> list[Message]:
         """Who sends what to whom: in worker order to a single server, in slots between many (no port idles)."""
         pairs = self._pairs(present)
         ready_ns = self._ready_ns
-        up: list[Message] = []
-        needs: list[list[int]] = [[] for _ in self.servers]
-        for worker, index, server in pairs:
+        requests: list[Message] = []
+        needs: list[list[int]] = [[] for _ in self.layout.shards]
+        for worker, index, shard in pairs:
             if self.mishaps.is_late(worker.rank):
                 continue
-            n_bytes = outgoing[worker.rank][index].numel()
-            message = Message(worker.node, server.shard.node, n_bytes, at_ns=ready_ns[worker.rank])
+            message = Message(worker.node, shard.node, up[worker.rank][index], at_ns=ready_ns[worker.rank])
             if self.mishaps.is_awaited(worker.rank):
-                needs[index].append(len(up))
-            up += [message] * self.mishaps.n_copies(worker.rank)
+                needs[index].append(len(requests))
+            requests += [message] * self.mishaps.n_copies(worker.rank)
         after = [tuple(places) for places in needs]
         awaited = [worker for worker in present if self.mishaps.is_awaited(worker.rank)]
         own_ns = {worker.node: ready_ns[worker.rank] for worker in awaited}  # a node's own packet is no message
-        back = pairs if len(self.servers) == 1 else sorted(pairs, key=self._slot_of_answer)
-        down = [
-            Message(server.shard.node, worker.node, replies[i].numel(), after[i], own_ns.get(server.shard.node, 0))
-            for worker, i, server in back
+        back = pairs if len(self.layout.shards) == 1 else sorted(pairs, key=self._slot_of_answer)
+        answers = [
+            Message(shard.node, worker.node, down[i], after[i], own_ns.get(shard.node, 0)) for worker, i, shard in back
         ]
-        return up + down
+        return requests + answers
 
-    def _pairs(self, present: list[WorkerHalf]) -> list[tuple[WorkerHalf, int, ServerHalf]]:
+    def _pairs(self, present: list[WorkerHalf]) -> list[tuple[WorkerHalf, int, Shard]]:
         """Every worker with every server that is another node; in slot s, node i sends to node i + s."""
+        shards = self.layout.shards
         pairs = [
-            (worker, index, server)
+            (worker, index, shard)
             for worker in present
-            for index, server in enumerate(self.servers)
-            if server.shard.node != worker.node
+            for index, shard in enumerate(shards)
+            if shard.node != worker.node
         ]
-        if len(self.servers) == 1:
+        if len(shards) == 1:
             return pairs
         n = self.layout.n_nodes
-        return sorted(pairs, key=lambda pair: ((pair[2].shard.node - pair[0].node) % n, pair[0].node))
+        return sorted(pairs, key=lambda pair: ((pair[2].node - pair[0].node) % n, pair[0].node))
 
-    def _slot_of_answer(self, pair: tuple[WorkerHalf, int, ServerHalf]) -> tuple[int, int]:
-        worker, _, server = pair
-        return (worker.node - server.shard.node) % self.layout.n_nodes, server.shard.node
+    def _slot_of_answer(self, pair: tuple[WorkerHalf, int, Shard]) -> tuple[int, int]:
+        worker, _, shard = pair
+        return (worker.node - shard.node) % self.layout.n_nodes, shard.node
 
-    def _measure_links(
-        self, present: list[WorkerHalf], outgoing: dict[int, list[Tensor]], replies: list[Tensor]
-    ) -> None:
-        """What a side would measure: bytes over the time its own frames were under way, queues apart."""
+    def _measure_links(self, present: list[WorkerHalf], up: dict[int, list[int]], down: list[int]) -> None:
+        """What a side would measure: bytes over the time its own frames were under way, queues apart.
+
+        One server that stands for several measures nothing: a separable method does not look at their links.
+        """
+        if self.network.is_instant:
+            return
+        shards = self.layout.shards
         for worker in present:
-            frames = zip(self.servers, outgoing[worker.rank], strict=True)
-            self._measured(worker.me, worker.node, [(server.shard.node, data.numel()) for server, data in frames])
-        for server, reply in zip(self.servers, replies, strict=True):
-            receivers = [(worker.node, reply.numel()) for worker in present]
-            self._measured(server.hub, server.shard.node, receivers)
+            frames = zip(shards, up[worker.rank], strict=True)
+            self._measured(worker.me, worker.node, [(shard.node, n_bytes) for shard, n_bytes in frames])
+        if len(self.servers) != len(shards):
+            return
+        for server, shard, n_bytes in zip(self.servers, shards, down, strict=True):
+            self._measured(server.hub, shard.node, [(worker.node, n_bytes) for worker in present])
 
     def _measured(self, side: Side, sender: int, frames: list[tuple[int, int]]) -> None:
         """frames: (receiver, bytes) of what one side sent in this exchange. The slowest counts: all wait for it."""

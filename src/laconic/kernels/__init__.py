@@ -232,6 +232,12 @@ def kept_bits(first: int, count: int, key: int, threshold: int, device: torch.de
     return made
 
 
+def count_ones(packed: Tensor, cuts: Sequence[int]) -> list[int]:
+    """How many bits of a packed stream on the CPU are set between each cut and the next one; see plain_counts."""
+    made: list[int] = _fastest("counts").count_ones(packed, cuts)
+    return made
+
+
 def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Tensor, int]:
     """The signs of the kept entries, packed, and how many were kept."""
     made: tuple[Tensor, int] = _fastest("signs", values.device).pack_signs(values, first, key, threshold)

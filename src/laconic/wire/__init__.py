@@ -6,8 +6,8 @@ from laconic.wire.fractional import Fractional
 from laconic.wire.head import HEAD_BYTES, Head, WireError
 from laconic.wire.kept_values import KeptValues
 from laconic.wire.levels import Levels
-from laconic.wire.meter import Count, Meter
-from laconic.wire.packet import Packet
+from laconic.wire.meter import Count, FrameSizes, Meter
+from laconic.wire.packet import Packet, Size, Sizes
 from laconic.wire.position_codes import POSITION_CODES, paper_position_bits
 from laconic.wire.positions import Positions
 from laconic.wire.quantized import Quantized
@@ -24,6 +24,7 @@ __all__ = [
     "Dense",
     "Fractional",
     "Frame",
+    "FrameSizes",
     "Head",
     "KeptValues",
     "Levels",
@@ -34,6 +35,8 @@ __all__ = [
     "ScaledSigns",
     "ShortFloats",
     "Signs",
+    "Size",
+    "Sizes",
     "Sparse",
     "VoteChange",
     "WireError",

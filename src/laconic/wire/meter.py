@@ -8,7 +8,7 @@ A round with several exchanges (positions, then values) is also counted by excha
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from laconic.wire.codec import Frame
 
@@ -35,6 +35,16 @@ class Count:
             payload_bits=self.payload_bits + other.payload_bits,
             paper_bits=self.paper_bits + other.paper_bits,
         )
+
+
+class FrameSizes(NamedTuple):
+    """What the encoded frames count for that one packet was cut into."""
+
+    n_bytes: list[int]  # of each
+    total_bytes: int
+    payload_bits: int  # of all, with the flag bits that they are no skips
+    paper_bits: list[float]  # of each
+    skips: int  # 1 where they are skip notices
 
 
 class Meter:
@@ -77,6 +87,16 @@ class Meter:
         )
         self._add(direction, exchange, count)
 
+    def frames(self, direction: Direction, sizes: FrameSizes, *, exchange: str, local: int | None) -> None:
+        """Count the frames that one packet was cut into, the same as by `frame` one after the other.
+
+        local: which of them crosses no link.
+        """
+        local_bytes = 0 if local is None else sizes.n_bytes[local]
+        by_name = self.by_exchange[direction]
+        self.counts[direction] = _more(self.counts[direction], sizes, local_bytes)
+        by_name[exchange] = _more(by_name.get(exchange, _NOTHING), sizes, local_bytes)
+
     def collective(
         self, direction: Direction, n_bytes: int, payload_bits: int, paper_bits: float, exchange: str = "update"
     ) -> None:
@@ -100,3 +120,20 @@ class Meter:
             self.counts[direction] = Count(**saved["counts"][direction])
             counts = saved["by_exchange"][direction]
             self.by_exchange[direction] = {name: Count(**count) for name, count in counts.items()}
+
+
+_NOTHING = Count()
+
+
+def _more(before: Count, sizes: FrameSizes, local_bytes: int) -> Count:
+    paper_bits = before.paper_bits
+    for bits in sizes.paper_bits:  # not summed up first: sums of floats depend on the order
+        paper_bits += bits
+    return Count(
+        messages=before.messages + len(sizes.n_bytes),
+        skips=before.skips + sizes.skips,
+        wire_bytes=before.wire_bytes + sizes.total_bytes - local_bytes,
+        local_bytes=before.local_bytes + local_bytes,
+        payload_bits=before.payload_bits + sizes.payload_bits,
+        paper_bits=paper_bits,
+    )

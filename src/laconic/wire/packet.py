@@ -1,7 +1,9 @@
 """What an algorithm yields and a server answers: a compressed vector that knows its own dense form."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -9,6 +11,27 @@ from torch import Tensor
 from laconic.wire.head import WireError
 
 Piece = bytes | Tensor  # of a body; tensors are contiguous
+
+
+class Size(NamedTuple):
+    """How long the body of a packet is, and what it says."""
+
+    body_bytes: int
+    payload_bits: int
+    paper_bits: float
+
+
+class Sizes(NamedTuple):
+    """Those of several packets, one entry for each."""
+
+    body_bytes: list[int]
+    payload_bits: list[int]
+    paper_bits: list[float]
+
+    @classmethod
+    def of(cls, sizes: Sequence[Size]) -> Self:
+        """In columns."""
+        return cls(*([size[place] for size in sizes] for place in range(3)))  # type: ignore[arg-type]
 
 
 class Packet(ABC):
@@ -63,6 +86,20 @@ class Packet(ABC):
     @abstractmethod
     def part(self, first: int, stop: int) -> Self:
         """The packet of the coordinates first .. stop-1 alone (numbers of the whole vector)."""
+
+    @property
+    def size(self) -> Size:
+        """Its own; nothing is put together for it."""
+        lengths = (len(p) if isinstance(p, bytes) else p.numel() * p.element_size() for p in self.body())
+        return Size(sum(lengths), self.payload_bits, self.paper_bits)
+
+    def sizes(self, cuts: Sequence[int]) -> Sizes:
+        """Those of the parts from each coordinate in `cuts` to the next one, ascending."""
+        return Sizes.of([self.part(first, stop).size for first, stop in pairwise(cuts)])
+
+    def as_read(self) -> Self | None:
+        """What a reader makes of this packet's bytes, where that is known without them; else None."""
+        return None
 
     @abstractmethod
     def body(self) -> list[Piece]:

@@ -62,6 +62,9 @@ class Positions(Packet):
         indices = self.indices[low:high] - (first - self.first)
         return type(self)(indices=indices, count=stop - first, first=first, code=self.code)
 
+    def as_read(self) -> Self | None:
+        return self if self.indices.device.type == "cpu" else None
+
     def body(self) -> list[Piece]:
         data, n_bits = self.stream
         return [write_fields(self.first, self.count, self.indices.numel(), self.code, 0, n_bits), data]

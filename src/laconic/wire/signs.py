@@ -1,17 +1,19 @@
 """One bit for every coordinate that a keyed coin keeps; no positions are sent. FORMAT.md, section 3.2."""
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from laconic.kernels import add_signs, count_kept, cut_bits, kept_bits, plain, put_signs
+from laconic.kernels import add_signs, count_kept, count_ones, cut_bits, kept_bits, plain, put_signs
 from laconic.kernels.plain_signs import ALL_KEPT as ALL_KEPT
 from laconic.wire.head import WireError
-from laconic.wire.packet import Packet, Piece, check_length, check_padding, check_range
+from laconic.wire.packet import Packet, Piece, Sizes, check_length, check_padding, check_range
 
 _FIELDS = struct.Struct("<IIQI")
 
@@ -92,6 +94,24 @@ class Signs(Packet):
     def _cuts(self) -> dict[int, int]:
         """How many are kept before some coordinates."""
         return {self.first: 0, self.first + self.count: self.kept}
+
+    def sizes(self, cuts: Sequence[int]) -> Sizes:
+        counts = [stop - first for first, stop in pairwise(cuts)]
+        kept = counts if self.drawn is None else count_ones(self.drawn, [cut - self.first for cut in cuts])
+        if self.drawn is None and self.threshold < ALL_KEPT:
+            return super().sizes(cuts)
+        share = self.threshold / ALL_KEPT
+        fixed = _FIELDS.size
+        return Sizes([fixed + (k + 7) // 8 for k in kept], kept, [count * share for count in counts])
+
+    def as_read(self) -> Self | None:
+        if self.packed.device.type != "cpu":
+            return None
+        drawn = None if self.threshold == ALL_KEPT else kept_bits(self.first, self.count, self.key, self.threshold)[0]
+        return type(self)(
+            packed=self.packed, kept=self.kept, first=self.first, count=self.count, key=self.key,
+            threshold=self.threshold, dtype=self.dtype, drawn=drawn,
+        )  # fmt: skip
 
     def body(self) -> list[Piece]:
         fields = _FIELDS.pack(self.first, self.count, self.key, self.threshold - 1)

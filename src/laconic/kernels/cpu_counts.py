@@ -1,0 +1,42 @@
+"""`plain_counts` in machine code, one thread."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import int64, uint64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.compiled import kernel
+from laconic.kernels.cpu_words import population
+
+Numbers = NDArray[np.int64]
+
+
+def count_ones(packed: Tensor, cuts: Sequence[int]) -> list[int]:
+    """See plain_counts."""
+    data = packed.numpy()
+    words = data[: data.size // 8 * 8].view(np.uint64)
+    below = np.empty(len(cuts), np.int64)
+    _count_below(words, data[words.size * 8 :], np.asarray(cuts, np.int64), below)
+    counts: list[int] = np.diff(below).tolist()
+    return counts
+
+
+@kernel
+def _count_below(words: NDArray[np.uint64], rest: NDArray[np.uint8], cuts: Numbers, below: Numbers) -> None:
+    """below[i] = how many of the first cuts[i] bits are set; `rest` is what fills no word."""
+    last: Any = uint64(0)
+    for place in range(rest.size):
+        last |= uint64(rest[place]) << uint64(8 * place)
+    n: int = 0
+    at = 0
+    for i in range(cuts.size):
+        whole = cuts[i] // 64
+        for place in range(at, whole):
+            n += population(words[place])
+        at = whole
+        word = words[whole] if whole < words.size else last
+        head = (uint64(1) << uint64(cuts[i] - whole * 64)) - uint64(1)
+        below[i] = n + int64(population(word & head))
