@@ -18,12 +18,14 @@ run: $(INSTALLED)
 	  --set dropsign.c=0.3 --set dropsign.server_c=0.3 --set compskip.c=0.1 --set compskip.server_c=0.1 \
 	  --out $(OUT)
 
-# Two at a time: the files of tests are independent of each other.
+# Two at a time: the files of tests are independent of each other. In their own order the long ones do not come last.
+AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(TESTABLE)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest $(AT_ONCE)
 
 nightly: $(TESTABLE)
-	$(BIN)/pytest -n 2 --dist loadfile -m "nightly or not nightly"
+	$(BIN)/pytest $(AT_ONCE) -m "nightly or not nightly"
 
 # torch first: with it in place, no other package asks for a newer one. Not compiling every file of every package
 # ahead halves the time; what is imported is compiled then.

@@ -8,15 +8,16 @@ class Ledger(Meter):
 
     def __init__(self):
         super().__init__()
-        self.frames = {"up": [], "down": []}
+        self.seen = {"up": [], "down": []}
 
     def frame(self, direction, frame, n_bytes, *, paper_bits, flag_bit, **facts):
-        self.frames[direction].append((frame, paper_bits, flag_bit))
+        self.seen[direction].append((frame, paper_bits, flag_bit))
         super().frame(direction, frame, n_bytes, paper_bits=paper_bits, flag_bit=flag_bit, **facts)
 
 
 def with_ledgers(run):
-    """The run, with a ledger at every worker."""
+    """The run, with a ledger at every worker. It must be one of real frames, as with a fault plan, be it empty."""
+    assert not run.sim.is_uncut
     for worker in run.sim.workers:
         worker.meter = Ledger()
     return run

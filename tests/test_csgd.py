@@ -23,6 +23,7 @@ from laconic.compressors import (
     Sparsified,
     Ternary,
 )
+from laconic.faults import FaultPlan
 from ledger import with_ledgers
 from trajectories import Run, assert_same, logistic, normal, quadratic, wavy
 
@@ -78,7 +79,9 @@ def test_whatever_its_defaults_compress_with_is_unbiased_as_it_claims():
 
 
 def test_csgd_is_charged_b_bits_a_coordinate_each_way():
-    run = with_ledgers(Run(both(CSGD, Quantized(bits=4)), quadratic(n_workers=3), dtype=torch.float32))
+    run = with_ledgers(
+        Run(both(CSGD, Quantized(bits=4)), quadratic(n_workers=3), dtype=torch.float32, faults=FaultPlan())
+    )
     run.path(5)
     assert both(CSGD, Quantized(bits=4)).paper_bits(37) == (148, 148)
     for worker in run.sim.workers:
@@ -111,10 +114,10 @@ def test_csgds_direction_varies_by_no_more_than_the_monograph_says(compressor):
     """sigma^2 / N + (1 + 1/N) sigma'^2, with sigma' the largest that any vector compressed on the way had."""
     noise, n, rounds = 0.3, 4, 150
     problem = quadratic(noise=noise, n_workers=n)
-    run = with_ledgers(Run(both(CSGD, compressor), problem, lr=0.0))
+    run = with_ledgers(Run(both(CSGD, compressor), problem, lr=0.0, faults=FaultPlan()))
     directions = torch.stack([run.step() for _ in range(rounds)])
     given = [problem.gradient(rank, t, problem.start) for t in range(rounds) for rank in range(n)]
-    sent = [[frame.packet.dense() for frame, *_ in worker.meter.frames["up"]] for worker in run.sim.workers]
+    sent = [[frame.packet.dense() for frame, *_ in worker.meter.seen["up"]] for worker in run.sim.workers]
     up = [float(compressor.variances(gradient).sum()) for gradient in given]
     down = [float(compressor.variances(sum(packets) / n).sum()) for packets in zip(*sent, strict=True)]
     variance = float((directions - directions.mean(0)).square().sum() / (rounds - 1))

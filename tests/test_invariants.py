@@ -206,14 +206,15 @@ def test_delivering_in_a_random_order_changes_no_bit(name, server):
 
 
 def seeded(name, seed):
-    run = with_ledgers(Run(SAMPLES[name], quadratic(n_workers=3), lr=0.02, layers=LAYERS, seed=seed))
+    problem = quadratic(n_workers=3)
+    run = with_ledgers(Run(SAMPLES[name], problem, lr=0.02, layers=LAYERS, seed=seed, faults=FaultPlan()))
     run.path(6)
     return run
 
 
 def bytes_of(run):
     """Every frame that every worker sent and got."""
-    frames = [frames for worker in run.sim.workers for frames in worker.meter.frames.values()]
+    frames = [frames for worker in run.sim.workers for frames in worker.meter.seen.values()]
     return [bytes(encode(frame).numpy()) for exchanged in frames for frame, *_ in exchanged]
 
 
@@ -241,6 +242,6 @@ def test_a_method_that_draws_nothing_does_not_depend_on_the_seed(name):
 
 def test_masks_differ_between_seeds_ranks_rounds_and_sides():
     runs = [seeded("dropsign", seed) for seed in (3, 4)]
-    drawn = {tuple(f.packet.mask.tolist()) for r in runs for w in r.sim.workers for f, *_ in w.meter.frames["up"]}
-    drawn |= {tuple(f.packet.mask.tolist()) for r in runs for f, *_ in r.sim.workers[0].meter.frames["down"]}
+    drawn = {tuple(f.packet.mask.tolist()) for r in runs for w in r.sim.workers for f, *_ in w.meter.seen["up"]}
+    drawn |= {tuple(f.packet.mask.tolist()) for r in runs for f, *_ in r.sim.workers[0].meter.seen["down"]}
     assert len(drawn) == 2 * 6 * (3 + 1)

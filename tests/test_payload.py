@@ -13,6 +13,7 @@ from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
 from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import Identity, ScaledSign, Sign
+from laconic.faults import FaultPlan
 from laconic.kernels import plain
 from laconic.wire import (
     Count,
@@ -102,12 +103,13 @@ def charged_beside(name, way, packet):
 @pytest.mark.parametrize(("name", "server"), [(name, server) for name, server in CASES if server != "allreduce"])
 def test_payload_is_the_papers_charge_and_the_named_overheads_message_by_message(name, server, dtype):
     sample = SAMPLES[name]
-    run = with_ledgers(Run(sample, quadratic(n_workers=3), lr=0.02, dtype=dtype, server=server, layers=LAYERS))
+    problem, real_frames = quadratic(n_workers=3), FaultPlan()
+    run = with_ledgers(Run(sample, problem, lr=0.02, dtype=dtype, server=server, layers=LAYERS, faults=real_frames))
     run.path(ROUNDS)
     for worker in run.sim.workers:
         for way in ("up", "down"):
             total = 0
-            for frame, paper_bits, flag_bit in worker.meter.frames[way]:
+            for frame, paper_bits, flag_bit in worker.meter.seen[way]:
                 assert flag_bit == sample.skips
                 total += sample.skips  # "this is no skip", or that it is one
                 if frame.packet is None:
@@ -177,9 +179,10 @@ def test_positions_and_values_of_a_vote_are_counted_apart_to_the_bit():
 
 
 def test_the_union_that_comes_back_is_charged_as_it_was_and_not_as_the_worst():
-    run = with_ledgers(Run(SSGDTopK(density=0.1), quadratic(n_workers=3), lr=0.02, dtype=torch.float32))
+    problem = quadratic(n_workers=3)
+    run = with_ledgers(Run(SSGDTopK(density=0.1), problem, lr=0.02, dtype=torch.float32, faults=FaultPlan()))
     run.path(ROUNDS)
-    unions = [frame.packet.indices.numel() for frame, *_ in run.sim.workers[0].meter.frames["down"]]
+    unions = [frame.packet.indices.numel() for frame, *_ in run.sim.workers[0].meter.seen["down"]]
     assert min(unions) < max(unions) <= 3 * 3
     charged = sum(32 * k + printed_position_bits(37, k) for k in unions)
     assert run.sim.workers[0].meter.counts["down"].paper_bits == charged

@@ -173,7 +173,7 @@ class _Rehearsal:
         worker.me.link_bytes_per_s = self.scene.bytes_per_s
         second = self.vectors[place - 1]
         inputs = Inputs(
-            vector=self.vectors[place], parameters=lambda: self.vectors[-1], lr=_LR,
+            vector=self.vectors[place].clone(), parameters=lambda: self.vectors[-1], lr=_LR,
             gradient_at=lambda parameters: second,
         )  # fmt: skip
         worker.begin(self.round, inputs)
