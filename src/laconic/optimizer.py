@@ -34,9 +34,10 @@ class ReplicaError(RuntimeError):
 class DistributedOptimizer(Optimizer):
     """Wraps any `torch.optim` optimizer. Every rank of the process group must make one, and call `step` equally often.
 
-    After `step()` a parameter's `.grad` holds the direction that was applied. A round in which any rank met inf or
-    NaN changes no parameter and no memory on any rank, and is counted in `traffic.void_rounds`. Weight decay of the
-    inner optimizer is added after the exchange, so it is neither compressed nor voted on.
+    After `step()` a parameter's `.grad` holds the direction applied; its memory is used again when no parameter
+    holds it, so clone what you keep. A round in which any rank met inf or NaN changes no parameter and no memory on
+    any rank, and is counted in `traffic.void_rounds`. Weight decay of the inner optimizer is added after the exchange,
+    so it is neither compressed nor voted on.
     """
 
     _step_supports_amp_scaling = True  # a GradScaler then leaves skipping to us, who skip on all ranks together
