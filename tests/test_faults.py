@@ -84,9 +84,10 @@ class Round:
         skips = [worker.meter.counts["up"].skips for worker in workers]
         self.up = [rank for rank in range(n) if not plan.is_down(rank, run.t)]
         self.heard = [rank for rank in self.up if plan.fate(rank, run.t, 0) in ("delivered", "duplicated")]
-        run.step()  # which refuses results that are not all the same
+        applied = run.step()
         self.then = run.state()
         self.skipped = [rank for rank in range(n) if workers[rank].meter.counts["up"].skips > skips[rank]]
+        assert all(torch.equal(workers[rank].result, applied) for rank in self.up)
 
     def mean(self, vectors):
         """The vectors (n, d) of the workers that were up, over the number of all workers."""

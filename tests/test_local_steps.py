@@ -301,6 +301,7 @@ def test_a_rate_of_zero_is_refused_where_the_change_is_divided_by_it():
 def test_a_change_of_few_coordinates_does_what_the_whole_vector_would(live):
     sizes = (4, 3, 5)
     start, few = torch.randn(2, 12, generator=torch.Generator().manual_seed(3))
+    start[[1, 5, 8]] = -0.0  # to the bit
     positions = torch.tensor([0, 3, 4, 6, 7, 11])
     change = torch.zeros(12).index_copy_(0, positions, few[:6])
     ends = []
@@ -314,4 +315,4 @@ def test_a_change_of_few_coordinates_does_what_the_whole_vector_would(live):
         ends.append(flat.values())
     moves = torch.tensor(live).repeat_interleave(torch.tensor(sizes))
     assert torch.equal(ends[0], torch.where(moves, start + change, start))
-    assert torch.equal(ends[1], ends[0])
+    assert torch.equal(ends[1].view(torch.int32), ends[0].view(torch.int32))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-OURS = ("bed", "ranks", "shaped_step_run")
+OURS = ("arguments", "bed", "ranks", "shaped_step_run")
 
 
 @pytest.fixture(scope="module")

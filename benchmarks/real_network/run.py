@@ -13,10 +13,10 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
+from arguments import a_file, a_rate
 from bed import Bed, why_not
 from ranks import Crew
 from rich.box import SIMPLE_HEAD
@@ -258,11 +258,11 @@ def _communication_table(found: list[dict[str, Any]]) -> Table:
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="laconic plan beside real processes on shaped links")
     parser.add_argument("--workers", type=_crew_size, nargs="+", default=[4, 10], help="crews, 2 to 32 each")
-    parser.add_argument("--rates", type=_rate, nargs="+", default=["100Mbit", "1Gbit"], help="of every link")
+    parser.add_argument("--rates", type=a_rate, nargs="+", default=["100Mbit", "1Gbit"], help="of every link")
     known = sorted({case.method for case in (*CASES, LAZY)})
     parser.add_argument("--methods", choices=known, nargs="+", default=[], help="some of them; else all")
     parser.add_argument("--rounds-factor", type=_factor, default=1, help="times the rounds that are timed")
-    parser.add_argument("--json", type=_file, default=None, metavar="FILE", help="write all figures here")
+    parser.add_argument("--json", type=a_file, default=None, metavar="FILE", help="write all figures here")
     return parser.parse_args(arguments)
 
 
@@ -276,21 +276,6 @@ def _factor(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} must be a whole number, at least 1")
     return int(text)
-
-
-def _rate(text: str) -> str:
-    try:
-        bandwidth(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}; make it, or write elsewhere")
-    return path
 
 
 if __name__ == "__main__":

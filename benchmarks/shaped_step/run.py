@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "real_network"))
 
+from arguments import a_file, a_rate
 from bed import Bed, why_not
 from ranks import Crew
 from rich.box import SIMPLE_HEAD
@@ -134,11 +135,11 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="steps on shaped links beside DistributedDataParallel")
     parser.add_argument("--workers", type=_whole("workers", 2, 32), default=4, help="processes, 2 to 32")
     parser.add_argument("--parameters", type=_whole("parameters", 1000, 10**9), default=RESNET18, help="of the model")
-    parser.add_argument("--rates", type=_rate, nargs="+", default=["1Gbit", "100Mbit"], help="of every link")
+    parser.add_argument("--rates", type=a_rate, nargs="+", default=["1Gbit", "100Mbit"], help="of every link")
     parser.add_argument("--methods", type=_method, nargs="+", default=list(METHODS), help="names of `laconic list`")
     parser.add_argument("--repeats", type=_whole("repeats", 1, 1000), default=9, help="turns; three at least")
     parser.add_argument("--seconds", type=_whole("seconds", 1, 10**6), default=120, help="turns of one rate may take")
-    parser.add_argument("--json", type=_file, default=None, metavar="FILE", help="write all figures here")
+    parser.add_argument("--json", type=a_file, default=None, metavar="FILE", help="write all figures here")
     return parser.parse_args(arguments)
 
 
@@ -155,21 +156,6 @@ def _method(text: str) -> str:
     if text not in ALGORITHMS:
         raise argparse.ArgumentTypeError(f"unknown method {text!r}{near_misses(text, sorted(ALGORITHMS))}")
     return text
-
-
-def _rate(text: str) -> str:
-    try:
-        bandwidth(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}; make it, or write elsewhere")
-    return path
 
 
 if __name__ == "__main__":

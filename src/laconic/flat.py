@@ -105,7 +105,13 @@ class FlatParameters:
             ends = torch.tensor(self.sizes, device=positions.device).cumsum(0)
             moves = torch.tensor(live, device=positions.device)[torch.bucketize(positions, ends, right=True)]
             positions, values = positions[moves], values[moves]
-        self.set_values(start.index_add_(0, positions, values.to(start)))
+        start.index_add_(0, positions, values.to(start))
+        with torch.no_grad():
+            for parameter, old, is_live in zip(self.parameters, self.pieces(start), live, strict=True):
+                if is_live and parameter.dtype == old.dtype:  # as adding nothing to others does it: -0.0 becomes 0.0
+                    torch.add(old.view_as(parameter), 0.0, out=parameter)
+                else:
+                    parameter.copy_((old + 0.0 if is_live else old).view_as(parameter))
 
     def has_gradient(self) -> list[bool]:
         """Which parameters have a gradient now.

@@ -6,6 +6,7 @@ measured beside it.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from math import prod
@@ -131,21 +132,21 @@ class Member:
         return {"seconds": seconds, "phases": phases}
 
 
-class Contender:
+class Contender(ABC):
     """A step that is timed, and what is made ready before it and not timed."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to make ready
         """What is not timed."""
 
+    @abstractmethod
     def step(self) -> None:
         """What is."""
-        raise NotImplementedError
 
     def phases(self) -> dict[str, float]:
         """Sums of seconds and bytes since the start."""
         return {}
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - or to end
         """End what would live on."""
 
 

@@ -1,4 +1,7 @@
-"""All workers in this process, on a virtual clock, with real encoded bytes.
+"""All workers in this process, on a virtual clock, with every byte counted that real processes would send.
+
+Frames are encoded and decoded where something may befall them, or decoding may change a value; `uncut.py` says where
+their number of bytes is enough.
 
 Each round starts on every worker at the same virtual time, when the last worker has its answer (the papers' barrier).
 A worker computes for `compute_s`, then its frames queue for its send port and for the servers' receive ports
@@ -169,6 +172,7 @@ class Simulated:
                 f"than worker 0 in round {self.rounds}"
             )
         else:
+            worker.result = results[0]  # its own is used again
             worker.me.memory.take_back(lambda vector: vector.data_ptr() == results[0].data_ptr())
 
     def _star(self, present: list[WorkerHalf], exchange: int, lr: float) -> Callable[[WorkerHalf], None]:

@@ -246,14 +246,12 @@ def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Te
 
 def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
     """-1, +1, or 0 where not kept, into `out`."""
-    _fastest("signs", out.device).put_signs(packed, first, key, threshold, out, *(() if drawn is None else (drawn,)))
+    _fastest("signs", out.device).put_signs(packed, first, key, threshold, out, drawn)
 
 
 def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
     """The same, added to `total`, which may be int8 votes."""
-    _fastest("signs", total.device).add_signs(
-        packed, first, key, threshold, total, *(() if drawn is None else (drawn,))
-    )
+    _fastest("signs", total.device).add_signs(packed, first, key, threshold, total, drawn)
 
 
 def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
