@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.kernels import subtract
-from laconic.kernels.plain import all_finite
+from laconic.kernels import all_finite, gather, gather_change, scatter
 
 
 class FlatParameters:
@@ -57,25 +56,27 @@ class FlatParameters:
                 f"{values[other]}; all must share one, for instance by {way_out} before the optimizer is made"
             )
 
-    def _flat(self, pieces: Iterable[Tensor], out: Tensor | None = None) -> Tensor:
-        return torch.cat([piece.detach().reshape(-1).to(self.dtype) for piece in pieces], out=out)
-
     def values(self, out: Tensor | None = None) -> Tensor:
         """A copy of the parameters, (d,), into `out` where it is given."""
-        return self._flat(self.parameters, out)
+        vector = self._room() if out is None else out
+        gather(self._data, vector)
+        return vector
 
     def change_since(self, start: Tensor, out: Tensor) -> bool:
         """The parameters less `start` (d,), into `out` (d,). Returns whether no entry is inf or NaN."""
-        finite = True
-        for parameter, before, piece in zip(self.parameters, self.pieces(start), self.pieces(out), strict=True):
-            finite &= subtract(parameter.detach().reshape(-1).to(self.dtype), before, piece)
-        return finite
+        return gather_change(self._data, start, out)
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""
-        with torch.no_grad():
-            for parameter, piece in zip(self.parameters, self.pieces(vector), strict=True):
-                parameter.copy_(piece.view_as(parameter))
+        scatter(vector, self._data)
+
+    @property
+    def _data(self) -> list[Tensor]:
+        """The parameters without a tape; whoever writes to them is seen by one all the same."""
+        return [parameter.detach() for parameter in self.parameters]
+
+    def _room(self) -> Tensor:
+        return torch.empty(self.d, dtype=self.dtype, device=self.device)
 
     def pieces(self, vector: Tensor) -> tuple[Tensor, ...]:
         """`vector` (d,) cut by parameter."""
@@ -106,12 +107,10 @@ class FlatParameters:
             moves = torch.tensor(live, device=positions.device)[torch.bucketize(positions, ends, right=True)]
             positions, values = positions[moves], values[moves]
         start.index_add_(0, positions, values.to(start))
-        with torch.no_grad():
-            for parameter, old, is_live in zip(self.parameters, self.pieces(start), live, strict=True):
-                if is_live and parameter.dtype == old.dtype:  # as adding nothing to others does it: -0.0 becomes 0.0
-                    torch.add(old.view_as(parameter), 0.0, out=parameter)
-                else:
-                    parameter.copy_((old + 0.0 if is_live else old).view_as(parameter))
+        if all(live):
+            scatter(start, self._data, as_sum=True)
+        else:
+            self.set_live_values((piece + 0.0 for piece in self.pieces(start)), start, live)
 
     def has_gradient(self) -> list[bool]:
         """Which parameters have a gradient now.
@@ -144,10 +143,16 @@ class FlatParameters:
         """Whether no gradient has an entry that is inf or NaN."""
         return all(p.grad is None or all_finite(p.grad.detach().reshape(-1)) for p in self.parameters)
 
-    def gradients(self, out: Tensor | None = None) -> Tensor:
+    def gradients(self) -> Tensor:
         """The gradients, (d,); a parameter without one counts as zero."""
-        pieces = (p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters)
-        return self._flat(pieces, out)
+        vector = self._room()
+        self.gather_gradients(vector)
+        return vector
+
+    def gather_gradients(self, out: Tensor) -> bool:
+        """The same into `out` (d,). Returns whether no entry is inf or NaN."""
+        pieces = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        return gather([piece.detach() for piece in pieces], out)
 
     def set_gradients(self, direction: Tensor, live: Sequence[bool]) -> None:
         """Put `direction` (d,) where the optimizer will look; parameters that are not live get None and stay put."""

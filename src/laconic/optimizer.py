@@ -258,10 +258,14 @@ class DistributedOptimizer(Optimizer):
             return None
         memory = worker.me.memory
         memory.take_back(self.flat.has_gradients_in)  # zero_grad(set_to_none=False) keeps the last direction in use
-        vector = self.flat.gradients(out=memory.spare())
+        vector = memory.spare()
+        finite = self.flat.gather_gradients(vector)
         if self._grad_scale is not None:
             vector /= self._grad_scale
-        return Inputs(vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=second)
+        return Inputs(
+            vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=second,
+            known_finite=finite and self._grad_scale is None,
+        )  # fmt: skip
 
     @property
     def _grad_scale(self) -> Tensor | None:

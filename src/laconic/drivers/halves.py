@@ -17,7 +17,7 @@ from torch import Tensor
 from laconic.contract import Algorithm, ContractError, Exchange, Reply, Step, Worker
 from laconic.drivers.layout import Layout, Shard
 from laconic.drivers.uncut import Shared, SharedReply, as_received, frame_sizes
-from laconic.kernels.plain import all_finite
+from laconic.kernels import all_finite
 from laconic.memory import Memory, Pool
 from laconic.wire import Dense, Frame, FrameSizes, Head, Meter, Packet, Sparse, decode, encode
 

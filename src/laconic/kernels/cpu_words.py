@@ -49,6 +49,34 @@ def vector_at(context: Any, builder: Any, array_type: Any, array: Any, at: Any, 
     return builder.bitcast(entry, ir.VectorType(element, n).as_pointer()), size
 
 
+class Block:
+    """Reads and writes pieces of arrays, `place` and `piece` entries from their beginnings."""
+
+    LANES = 16
+
+    def __init__(self, context: Any, builder: Any, array_types: Any, place: Any) -> None:  # noqa: ANN401
+        self._context = context
+        self.builder = builder
+        self._types = array_types
+        self._place = place
+        self.piece = 0
+
+    def _at(self, array: Any, number: int) -> tuple[Any, int]:  # noqa: ANN401
+        place = self.builder.add(self._place, ir.Constant(self._place.type, self.piece))
+        return vector_at(self._context, self.builder, self._types[number], array, place, self.LANES)
+
+    def read(self, array: Any, number: int) -> Any:  # noqa: ANN401
+        pointer, size = self._at(array, number)
+        return self.builder.load(pointer, align=size)
+
+    def write(self, value: Any, array: Any, number: int, *, past_caches: bool = False) -> None:  # noqa: ANN401
+        """past_caches: the array must begin at a multiple of 64 bytes. A plain store fetches what it overwrites."""
+        pointer, size = self._at(array, number)
+        store = self.builder.store(value, pointer, align=min(64, self.LANES * size) if past_caches else size)
+        if past_caches:
+            store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(U32, 1)]))
+
+
 def hash_within(builder: Any, coordinates: Any, low: Any, high: Any, limit: Any) -> Any:  # noqa: ANN401
     """Which of a vector of coordinates have plain.hash32 <= limit: a vector of bits. All are vectors of 32 bits."""
     lanes = coordinates.type
