@@ -239,9 +239,11 @@ class Processes:
             total = torch.full((d,), torch.nan, dtype=self.job.dtype, device=self.job.device)
         else:
             total = worker.packet.values
-        self.channel.all_reduce(total, f"for the all-reduce of round {self.rounds}")
-        self.seconds.lap("wait")
-        finite = divide(total, self.channel.size)
+        finite = True
+        for part in self.channel.sum_parts(total, f"for the all-reduce of round {self.rounds}"):
+            self.seconds.lap("wait")
+            finite &= divide(part, self.channel.size)
+            self.seconds.lap("decode")
         half_bytes = ring_bytes(d, self.channel.size, total.element_size())
         worker.hear_sum(total, half_bytes, void=not finite)
         return worker.void
