@@ -78,6 +78,7 @@ class Simulation:
         self._states: list[Any] = [_copied(inner.state) for _ in range(workers)]  # of local optimizers
         self._replicas = [self.flat.values() for _ in range(workers)] if not algorithm.replicas_equal else []
         self._steps_taken = 0
+        self._shown: Tensor | None = None  # room for the parameters between two exchanges, where steps are local
         self._local: dict[int, Tensor] = {}  # by worker, its parameters between two exchanges, where steps are local
         self._spoiled = [False] * workers
         self._losses = [math.nan] * workers  # the latest, where workers are not in step
@@ -157,7 +158,8 @@ class Simulation:
             memory.take_back(self.flat.has_gradients_in)
             vector = memory.spare()
             finite = self.flat.gather_gradients(vector)
-            inputs = Inputs(vector=vector, parameters=self.flat.values, lr=lr, known_finite=finite)
+            parameters = lambda: self.flat.values(out=memory.spare())  # noqa: E731
+            inputs = Inputs(vector=vector, parameters=parameters, lr=lr, known_finite=finite)
             if before is not None:
                 inputs.gradient_at = lambda parameters: self._gradient_at(rank, loss_of, parameters, before)
             return inputs
@@ -195,7 +197,8 @@ class Simulation:
         self, rank: int, loss_of: Callable[[int], Tensor], parameters: Tensor, before: Surroundings
     ) -> Tensor:
         """The gradient (d,) of the same mini-batch at `parameters` (d,), with the same draws; leaves no trace."""
-        here, after = self.flat.values(), self._surroundings(rank)
+        memory = self.driver.workers[rank].me.memory
+        here, after = self.flat.values(out=memory.spare()), self._surroundings(rank)
         self._buffers[rank] = before.buffers
         before.put_back(self._shown_buffers)
         self.flat.set_values(parameters)
@@ -203,11 +206,11 @@ class Simulation:
         self.flat.set_values(here)
         after.put_back(self._shown_buffers)
         self._buffers[rank] = after.buffers
-        return self.flat.gradients()
+        return self.flat.gradients(out=memory.spare())
 
     @torch.no_grad()
     def _step_locally(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
-        shown = self.flat.values()
+        shown = self._shown = self.flat.values(out=self._shown)
         down = self.down
         for rank in range(self.n_workers):
             if rank in down:
@@ -240,12 +243,17 @@ class Simulation:
         """Exchange what local steps have changed since the last round, if there are any: at a run's end."""
         if not self._steps_taken:
             return
-        starts = self._replicas or [self.flat.values()] * self.n_workers
+        starts = self._replicas
+        if not starts:
+            self._shown = self.flat.values(out=self._shown)
+            starts = [self._shown] * self.n_workers
         lr = self.rates.now()
 
         def inputs_of(rank: int) -> Inputs:
             vector = self.local.vector(self._local[rank].sub_(starts[rank]))
-            return Inputs(vector=vector, parameters=lambda: starts[rank], lr=lr, call_off=self._spoiled[rank])
+            spare = self.driver.workers[rank].me.memory.spare
+            shown = (lambda: starts[rank]) if self._replicas else (lambda: spare().copy_(starts[rank]))
+            return Inputs(vector=vector, parameters=shown, lr=lr, call_off=self._spoiled[rank])
 
         outcome = self.driver.round(inputs_of)
         self._steps_taken, self._local, self._spoiled = 0, {}, [False] * self.n_workers

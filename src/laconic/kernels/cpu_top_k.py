@@ -1,9 +1,10 @@
-"""Exact top-K in machine code, one thread: little more than one reading of the vector.
+"""Exact top-K in machine code: little more than one reading of the vector.
 
 A sample gives a threshold that a little more than k magnitudes reach. One pass, eight bytes of comparisons at a time,
 collects those; counting by leading bits finds the k-th among them. Where the sample misled (too few or too many
 candidates: constant vectors, mostly zeros, few distinct values), the counting runs over the whole vector instead.
-Nothing is ever sorted, so no input is worse than a fixed number of passes.
+Nothing is ever sorted, so no input is worse than a fixed number of passes. Several threads collect from a range each;
+the rest, and counting over the whole vector, is one thread's.
 
 `keys` are a float vector's bits as signed integers and `mask` is all ones but the sign: keys & mask are the magnitudes
 in their order, NaN above infinity.
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.compiled import kernel
+from laconic.kernels.threads import in_chunks
 
 Keys = NDArray[Any]  # int32 for float32, int64 for float64
 Positions = NDArray[np.int64]
@@ -39,23 +41,40 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     assert 1 <= k <= d, (k, d)
     integer = np.int32 if vector.dtype == torch.float32 else np.int64
     keys = vector.detach().contiguous().numpy().view(integer)
+    mask = integer(np.iinfo(integer).max)
     positions = torch.empty(k, dtype=torch.int64)
-    _top_k(keys, integer(np.iinfo(integer).max), positions.numpy())
+    if d < 4 * _SAMPLE or k > d // 8 or not _by_sample(keys, mask, positions.numpy()):
+        _by_counting(keys, mask, positions.numpy())
     return positions
 
 
+def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: ANN401 - a scalar of keys' type
+    """Into `positions`, unless the sample misled."""
+    threshold = keys.dtype.type(_sampled_threshold(keys, mask, positions.size))
+    most = 3 * positions.size + 32 * (keys.size // _SAMPLE)
+    parts: dict[int, tuple[Keys, Positions, bool]] = {}  # by their beginnings; whether there was room
+
+    def collect(start: int, stop: int) -> None:
+        room = min(most, stop - start + 64)
+        places, found = np.empty(room, np.int64), np.empty(room, keys.dtype)
+        n = _collect(keys[start:stop], start, mask, threshold, places, found)
+        parts[start] = found[: max(n, 0)], places[: max(n, 0)], n >= 0
+
+    in_chunks(keys.size, collect)
+    collected = [parts[start] for start in sorted(parts)]
+    has_room = all(fits for _, _, fits in collected)
+    if not has_room or sum(len(found) for found, _, _ in collected) < positions.size:
+        return False
+    found, places, _ = collected[0]
+    if len(collected) > 1:
+        found, places = (np.concatenate([part[kind] for part in collected]) for kind in (0, 1))
+    _take(found, mask, places, positions)
+    return True
+
+
 @kernel
-def _top_k(keys: Keys, mask: Any, positions: Positions) -> None:  # noqa: ANN401 - a scalar of keys' type
-    d, k = keys.size, positions.size
-    if d >= 4 * _SAMPLE and k <= d // 8:
-        threshold = _sampled_threshold(keys, mask, k)
-        candidates = np.empty(3 * k + 32 * (d // _SAMPLE), np.int64)
-        found = np.empty(candidates.size, keys.dtype)
-        n = _collect(keys, mask, threshold, candidates, found)
-        if n >= k:
-            _take(found[:n], mask, candidates, positions)
-            return
-    threshold, n_ties = _kth_largest(keys, mask, k)
+def _by_counting(keys: Keys, mask: Any, positions: Positions) -> None:  # noqa: ANN401
+    threshold, n_ties = _kth_largest(keys, mask, positions.size)
     _take_all(keys, mask, threshold, n_ties, positions)
 
 
@@ -118,8 +137,11 @@ def _word(flags: NDArray[np.uint64], at: int) -> Any:  # noqa: ANN401
 
 
 @kernel
-def _collect(keys: Keys, mask: Any, threshold: Any, positions: Positions, found: Keys) -> int:  # noqa: ANN401
-    """Where magnitudes reach the threshold, and the keys there. Returns how many; -1 where there is no room."""
+def _collect(keys: Keys, first: int, mask: Any, threshold: Any, positions: Positions, found: Keys) -> int:  # noqa: ANN401
+    """Where magnitudes reach the threshold, and the keys there. Returns how many; -1 where there is no room.
+
+    first: the position of the first key.
+    """
     flags = np.zeros(_TILE, np.uint8)
     words = flags.view(np.uint64)
     n = 0
@@ -137,7 +159,7 @@ def _collect(keys: Keys, mask: Any, threshold: Any, positions: Positions, found:
             while bits:
                 lowest = bits & (~bits + uint64(1))
                 at = block + np.int64(_LOWEST[lowest * uint64(_DE_BRUIJN) >> uint64(58)])
-                positions[n] = start + at
+                positions[n] = first + start + at
                 found[n] = tile[at]
                 n += 1
                 bits ^= lowest

@@ -26,6 +26,7 @@ Codegen = tuple[Any, Callable[..., Any]]
 LANES = 64
 WORD = ir.IntType(64)
 U32 = ir.IntType(32)
+ALL, NONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0)
 
 
 def splat(builder: Any, scalar: Any, n: int = LANES) -> Any:  # noqa: ANN401 - llvmlite has no types
@@ -217,6 +218,12 @@ def expand_by_loop(word: Any, mask: Any) -> Any:  # noqa: ANN401
 
 compress = _bits_by("pext", compress_by_loop)
 expand = _bits_by("pdep", expand_by_loop)
+
+
+@inlined
+def head(n: int) -> Any:  # noqa: ANN401
+    """A word whose n lowest bits are set, 0 <= n < 64."""
+    return (uint64(1) << uint64(n)) - uint64(1)
 
 
 @inlined
