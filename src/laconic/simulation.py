@@ -155,8 +155,8 @@ class Simulation:
             memory = self.driver.workers[rank].me.memory
             self.driver.take_back(self.flat.has_gradients_in)
             memory.take_back(self.flat.has_gradients_in)
-            vector = self.flat.gradients(out=memory.spare())
-            inputs = Inputs(vector=vector, parameters=self.flat.values, lr=lr)
+            vector = memory.spare()
+            inputs = Inputs(vector=vector, parameters=self.flat.values, lr=lr, fill=self.flat.take_gradients(vector))
             if before is not None:
                 inputs.gradient_at = lambda parameters: self._gradient_at(rank, loss_of, parameters, before)
             return inputs
