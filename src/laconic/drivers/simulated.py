@@ -23,7 +23,7 @@ from torch import Tensor
 
 from laconic.clock import Clock
 from laconic.compute_times import ComputeTime
-from laconic.contract import Algorithm, ContractError, Exchange, Side
+from laconic.contract import Algorithm, ContractError, Exchange, Result, Side
 from laconic.drivers.beside import Beside
 from laconic.drivers.engine import ring_bytes, ring_sum
 from laconic.drivers.halves import Answer, Inputs, Job, WorkerHalf
@@ -36,7 +36,7 @@ from laconic.kernels import divide
 from laconic.memory import Memory, Pool
 from laconic.network import Link, Network
 from laconic.schedules import Message, makespan_ns, one_at_a_time, ring
-from laconic.wire import HEAD_BYTES, Dense, Frame, Head
+from laconic.wire import HEAD_BYTES, Dense, Frame, Head, Sparse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +44,10 @@ class Outcome:
     """What a round gave: nothing (void) where it was called off or nobody was up, else one vector or one for each."""
 
     void: bool
-    results: tuple[Tensor, ...]  # one entry, for all, when replicas stay equal
+    results: tuple[Result, ...]  # one entry, for all, when replicas stay equal
 
-    def of(self, rank: int) -> Tensor:
-        """The vector (d,) that worker `rank` applies."""
+    def of(self, rank: int) -> Result:
+        """The vector (d,) that worker `rank` applies, or what stands for it where that was wanted."""
         return self.results[rank if len(self.results) > 1 else 0]
 
 
@@ -70,8 +70,11 @@ class Simulated:
         descend: Callable[[Tensor], Tensor] | None = None,
         delivery_seed: int | None = None,
         faults: FaultPlan | None = None,
+        sparse_results: bool = False,
     ) -> None:
         """d: parameters. link: every node's; links: exceptions by node. descend: the server's own model's step.
+
+        sparse_results: what a method returns as a sparse packet stays one.
 
         compute_s: of one gradient, for all workers, by worker, or as a law with chance in it.
         delivery_seed: hand frames to the server in a random order; no bit may depend on it.
@@ -95,7 +98,7 @@ class Simulated:
             algorithm=algorithm, seed=seed, d=d, layers=tuple(layers) or (d,), dtype=dtype, layout=self.layout
         )
         pool = Pool(d, dtype)
-        self.workers = [WorkerHalf(self.job, rank, pool) for rank in range(n_workers)]
+        self.workers = [WorkerHalf(self.job, rank, pool, sparse_results=sparse_results) for rank in range(n_workers)]
         self.is_uncut = faults is None and delivery_seed is None  # then one server stands for those with a slice each
         n_servers = 1 if self.is_uncut else len(self.layout.shards) or 1  # or for what each worker works out itself
         self.servers = [ServerHalf(self.job, index, descend, uncut=n_servers == 1) for index in range(n_servers)]
@@ -116,7 +119,7 @@ class Simulated:
         exchanges = self.job.exchanges_in(self.rounds) if present else ()
         lr = self._begin(present, inputs_of)
         self._compute(present)
-        results: list[Tensor] = []
+        results: list[Result] = []
         for number, exchange in enumerate(exchanges):
             if self.layout.name == "neighbours":
                 hear = self._neighbours(number)
@@ -126,7 +129,7 @@ class Simulated:
                 hear = self._allreduce(exchange) if exchange.adds else self._all_to_all(number, lr)
             for worker in present:
                 hear(worker)
-                if worker.void or worker.result is not None:
+                if worker.void or worker.result is not None or worker.sparse_result is not None:
                     self._close(worker, results)
             if present[0].void:
                 break
@@ -136,7 +139,8 @@ class Simulated:
         void = bool(present) and present[0].void
         for server in self.servers:
             server.close(not void)
-        self._vectors.end_round(results, [worker.me.memory for worker in self.workers])
+        vectors = [result for result in results if isinstance(result, Tensor)]
+        self._vectors.end_round(vectors, [worker.me.memory for worker in self.workers])
         self.rounds += 1
         self.void_rounds += void
         return Outcome(void=void or not present, results=tuple(results))
@@ -176,22 +180,22 @@ class Simulated:
         self._ready_ns = {rank: time_ns - first_ns for rank, time_ns in times_ns.items()}
         self.clock.run(self.clock.now_ns + first_ns)
 
-    def _close(self, worker: WorkerHalf, results: list[Tensor]) -> None:
+    def _close(self, worker: WorkerHalf, results: list[Result]) -> None:
         """End the round for one worker at once, so that N workers' temporaries never exist together."""
-        result = worker.result
+        result: Result | None = worker.result if worker.sparse_result is None else worker.sparse_result
         if not worker.close():
             return
         assert result is not None
         if not results or not self.job.algorithm.replicas_equal:
             results.append(result)
-        elif result is not results[0] and not np.array_equal(results[0].numpy(), result.numpy()):
+        elif not _same(result, results[0]):
             raise ContractError(
                 f"{self.job.algorithm.name} claims equal replicas, but worker {worker.rank} returned other values "
                 f"than worker 0 in round {self.rounds}"
             )
-        else:
-            worker.result = results[0]  # its own is used again
-            worker.me.memory.take_back(lambda vector: vector.data_ptr() == results[0].data_ptr())
+        elif isinstance(results[0], Tensor):
+            first = worker.result = results[0]  # its own is used again
+            worker.me.memory.take_back(lambda vector: vector.data_ptr() == first.data_ptr())
 
     def _star(self, present: list[WorkerHalf], exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
         """Up, serve, down, and the virtual time of it. Returns how a worker hears the answers."""
@@ -363,3 +367,14 @@ class Simulated:
             worker.hear_sum(mean, half, void=void)
 
         return hear
+
+
+def _same(one: Result, other: Result) -> bool:
+    """Whether two workers' results have the same values. Most often they are one tensor."""
+    if isinstance(one, Sparse) and isinstance(other, Sparse):
+        return _equal(one.indices, other.indices) and _equal(one.values.dense(), other.values.dense())
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and _equal(one, other)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one is other or np.array_equal(one.numpy(), other.numpy())
