@@ -152,9 +152,13 @@ class FlatParameters:
     def take_gradients(self, out: Tensor) -> Callable[[], Tensor]:
         """Take the gradients away from the parameters. Returns what writes them into `out` (d,), later."""
         pieces = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        self.drop_gradients()
+        return lambda: self._flat(pieces, out)
+
+    def drop_gradients(self) -> None:
+        """Leave no parameter a gradient."""
         for parameter in self.parameters:
             parameter.grad = None
-        return lambda: self._flat(pieces, out)
 
     def set_gradients(self, direction: Tensor, live: Sequence[bool]) -> None:
         """Put `direction` (d,) where the optimizer will look; parameters that are not live get None and stay put."""

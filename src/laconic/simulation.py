@@ -134,7 +134,7 @@ class Simulation:
     def _backward(self, rank: int, loss_of: Callable[[int], Tensor]) -> float:
         """Forward and backward of one worker, with its own buffers."""
         self._load_buffers(rank)
-        self.inner.zero_grad(set_to_none=True)
+        self.flat.drop_gradients()
         with torch.enable_grad():
             loss = loss_of(rank)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ A round goes: begin -> (outgoing -> answer -> hear) as often as the algorithm yi
 rank called the round off because it met inf or NaN. Nothing enters a memory before the commit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal
@@ -49,6 +49,14 @@ class Job:
             return shards
         (only,) = shards
         return (Shard(only.node, 0, exchange.count),)
+
+    def cuts(self, exchange: Exchange) -> Sequence[int]:
+        """Where the servers' slices of the exchange's coordinates begin and end."""
+        return self._cuts if exchange.count == self.d else (0, exchange.count)
+
+    @cached_property
+    def _cuts(self) -> tuple[int, ...]:
+        return (0, *(shard.stop for shard in self.layout.shards))
 
 
 @dataclass(kw_only=True)
@@ -205,8 +213,8 @@ class WorkerHalf:
 
     def make_uncut(self) -> None:
         """Do the work of `outgoing_uncut` beforehand; nothing is counted yet."""
-        frame, shards = as_received(self._frame(self.packet), self.job.d), self.job.shards(self._exchange)
-        self._uncut = (frame, frame_sizes(frame, shards, self.job.algorithm, "up"))
+        frame = as_received(self._frame(self.packet), self.job.d)
+        self._uncut = (frame, frame_sizes(frame, self.job.cuts(self._exchange), self.job.algorithm, "up"))
 
     def hear_uncut(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
         """Take the answer in one frame, whose parts count for `sizes`, and run on."""

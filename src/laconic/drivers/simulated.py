@@ -221,20 +221,19 @@ class Simulated:
     def _star_uncut(self, present: list[WorkerHalf], exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
         """The same where nothing can go wrong: every packet in one piece, its slices by their number of bytes alone."""
         (server,), round_ = self.servers, self.rounds
-        count = self.job.exchanges_in(round_)[exchange].count
+        due = self.job.exchanges_in(round_)[exchange]
         sent = {worker.rank: worker.outgoing_uncut() for worker in present}
         packet = server.serve(round_, exchange, lr, {rank: frame for rank, (frame, _) in sent.items()})
         head = Head(role="server", rank=0, round=round_, exchange=exchange)
         frame = as_received(Frame(head=head, packet=packet, void=server.void), self.job.d)
-        shards, algorithm = self.job.shards(self.job.exchanges_in(round_)[exchange]), self.job.algorithm
         if server.refused is not None:
-            sizes = sizes_where_spoiled(server.refused, shards, algorithm)
+            sizes = sizes_where_spoiled(server.refused, self.job.shards(due), self.job.algorithm)
         else:
-            sizes = frame_sizes(frame, shards, algorithm, "down")
+            sizes = frame_sizes(frame, self.job.cuts(due), self.job.algorithm, "down")
         up = {rank: of_rank.n_bytes for rank, (_, of_rank) in sent.items()}
         self._pass_time(present, up, sizes.n_bytes)
         self._measure_links(present, up, sizes.n_bytes)
-        shared = Shared(self._vectors.spare if count == self.job.d else partial(self.job.zeros, count))
+        shared = Shared(self._vectors.spare if due.count == self.job.d else partial(self.job.zeros, due.count))
         return lambda worker: worker.hear_uncut(frame, sizes, shared)
 
     def _pass_time(self, present: list[WorkerHalf], up: dict[int, list[int]], down: list[int]) -> None:
