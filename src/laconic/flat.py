@@ -143,16 +143,29 @@ class FlatParameters:
         """Whether no gradient has an entry that is inf or NaN."""
         return all(p.grad is None or all_finite(p.grad.detach().reshape(-1)) for p in self.parameters)
 
-    def gradients(self) -> Tensor:
+    def gradients(self, out: Tensor | None = None) -> Tensor:
         """The gradients, (d,); a parameter without one counts as zero."""
-        vector = self._room()
-        self.gather_gradients(vector)
+        vector = self._room() if out is None else out
+        gather(self._gradients(), vector)
         return vector
 
     def gather_gradients(self, out: Tensor) -> bool:
         """The same into `out` (d,). Returns whether no entry is inf or NaN."""
-        pieces = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
-        return gather([piece.detach() for piece in pieces], out)
+        return gather(self._gradients(), out)
+
+    def take_gradients(self, out: Tensor) -> Callable[[], bool]:
+        """Take the gradients away from the parameters. Returns what does the same later."""
+        pieces = self._gradients()
+        self.drop_gradients()
+        return lambda: gather(pieces, out)
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+
+    def drop_gradients(self) -> None:
+        """Leave no parameter a gradient."""
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def set_gradients(self, direction: Tensor, live: Sequence[bool]) -> None:
         """Put `direction` (d,) where the optimizer will look; parameters that are not live get None and stay put."""

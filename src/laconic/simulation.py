@@ -72,7 +72,7 @@ class Simulation:
         if algorithm.schedule == "arrivals":
             self.driver = SimulatedArrivals(algorithm, parameters=self.flat.values(), **options)
         else:
-            self.driver = Simulated(algorithm, **options)
+            self.driver = Simulated(algorithm, sparse_results=True, **options)
         self._shown_buffers = list(model.buffers())  # the model's own; walking the modules takes time
         self._buffers = [[buffer.clone() for buffer in self._shown_buffers] for _ in range(workers)]
         self._states: list[Any] = [_copied(inner.state) for _ in range(workers)]  # of local optimizers
@@ -134,7 +134,7 @@ class Simulation:
     def _backward(self, rank: int, loss_of: Callable[[int], Tensor]) -> float:
         """Forward and backward of one worker, with its own buffers."""
         self._load_buffers(rank)
-        self.inner.zero_grad(set_to_none=True)
+        self.flat.drop_gradients()
         with torch.enable_grad():
             loss = loss_of(rank)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -157,9 +157,10 @@ class Simulation:
             self.driver.take_back(self.flat.has_gradients_in)
             memory.take_back(self.flat.has_gradients_in)
             vector = memory.spare()
-            finite = self.flat.gather_gradients(vector)
-            parameters = lambda: self.flat.values(out=memory.spare())  # noqa: E731
-            inputs = Inputs(vector=vector, parameters=parameters, lr=lr, known_finite=finite)
+            inputs = Inputs(
+                vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=lr,
+                fill=self.flat.take_gradients(vector),
+            )  # fmt: skip
             if before is not None:
                 inputs.gradient_at = lambda parameters: self._gradient_at(rank, loss_of, parameters, before)
             return inputs
@@ -167,10 +168,12 @@ class Simulation:
         outcome = self.driver.round(inputs_of)
         if outcome.void:
             return
+        result = outcome.of(0)
+        assert isinstance(result, Tensor), "only methods that consume changes may return a sparse one"
         if self.algorithm.returns == "parameters":
-            self.flat.set_values(outcome.of(0))
+            self.flat.set_values(result)
         else:
-            self.flat.set_gradients(outcome.of(0), self._live)
+            self.flat.set_gradients(result, self._live)
             self.inner.step()
 
     @torch.no_grad()
@@ -184,7 +187,8 @@ class Simulation:
             self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
             return Inputs(vector=self.flat.gradients(), parameters=lambda: driver.pulled[rank], lr=lr)
 
-        self._replicas = list(driver.round(inputs_of).results)
+        driver.round(inputs_of)
+        self._replicas = list(driver.pulled)
         self.flat.set_values(self.server_model.flat.values())
         return list(self._losses)
 
@@ -211,25 +215,30 @@ class Simulation:
     @torch.no_grad()
     def _step_locally(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
         shown = self._shown = self.flat.values(out=self._shown)
+        if self._steps_taken + 1 >= self.local.due_in(self.driver.rounds):
+            self._exchange(shown, lambda rank: self._step_of(rank, shown, loss_of, losses))
+            return
         down = self.down
         for rank in range(self.n_workers):
             if rank in down:
                 continue
-            start = self._replicas[rank] if self._replicas else shown
-            self.flat.set_values(self._local.get(rank, start))
-            losses[rank] = self._backward(rank, loss_of)
-            self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
-            self.inner.state = self._states[rank]
-            self._spoiled[rank] = self._spoiled[rank] or not self.flat.gradients_are_finite()
-            if not self._spoiled[rank]:
-                self.inner.step()
+            self._step_of(rank, shown, loss_of, losses)
             if rank not in self._local:
                 self._local[rank] = self._room_for(rank)
             self.flat.values(out=self._local[rank])
         self.flat.set_values(shown)
         self._steps_taken += 1
-        if self._steps_taken >= self.local.due_in(self.driver.rounds):
-            self.exchange_steps()
+
+    def _step_of(self, rank: int, shown: Tensor, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
+        """One worker's local step. The model is left with its parameters."""
+        start = self._replicas[rank] if self._replicas else shown
+        self.flat.set_values(self._local.get(rank, start))
+        losses[rank] = self._backward(rank, loss_of)
+        self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
+        self.inner.state = self._states[rank]
+        self._spoiled[rank] = self._spoiled[rank] or not self.flat.gradients_are_finite()
+        if not self._spoiled[rank]:
+            self.inner.step()
 
     def _room_for(self, rank: int) -> Tensor:
         """A vector (d,) for worker `rank` to write into until the end of the round."""
@@ -241,23 +250,35 @@ class Simulation:
     @torch.no_grad()
     def exchange_steps(self) -> None:
         """Exchange what local steps have changed since the last round, if there are any: at a run's end."""
-        if not self._steps_taken:
-            return
-        starts = self._replicas
-        if not starts:
+        if self._steps_taken:
             self._shown = self.flat.values(out=self._shown)
-            starts = [self._shown] * self.n_workers
-        lr = self.rates.now()
+            self._exchange(self._shown, lambda rank: self.flat.set_values(self._local[rank]))
+
+    def _exchange(self, shown: Tensor, load: Callable[[int], None]) -> None:
+        """One round with what local steps have changed. `load(rank)` gives the model that worker's parameters.
+
+        shown (d,): the model's before; they are overwritten.
+        """
+        starts = self._replicas or [shown] * self.n_workers
+        is_change = self.algorithm.consumes == "change"
 
         def inputs_of(rank: int) -> Inputs:
-            vector = self.local.vector(self._local[rank].sub_(starts[rank]))
+            load(rank)
+            vector = self._local.pop(rank, None)
+            if vector is None:
+                vector = self._room_for(rank)
+            finite = self.flat.change_since(starts[rank], out=vector)
             spare = self.driver.workers[rank].me.memory.spare
-            shown = (lambda: starts[rank]) if self._replicas else (lambda: spare().copy_(starts[rank]))
-            return Inputs(vector=vector, parameters=shown, lr=lr, call_off=self._spoiled[rank])
+            parameters = (lambda: starts[rank]) if self._replicas else (lambda: spare().copy_(starts[rank]))
+            return Inputs(
+                vector=self.local.vector(vector), parameters=parameters, lr=self.rates.now(),
+                call_off=self._spoiled[rank], known_finite=finite and is_change,
+            )  # fmt: skip
 
         outcome = self.driver.round(inputs_of)
         self._steps_taken, self._local, self._spoiled = 0, {}, [False] * self.n_workers
         if outcome.void:
+            self.flat.set_values(shown)
             return
         for rank in range(len(self._replicas) or 1):
             self.local.apply(starts[rank], outcome.of(rank), self._live)

@@ -6,7 +6,7 @@ A round goes: begin -> (outgoing -> answer -> hear) as often as the algorithm yi
 rank called the round off because it met inf or NaN. Nothing enters a memory before the commit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal
@@ -50,6 +50,14 @@ class Job:
         (only,) = shards
         return (Shard(only.node, 0, exchange.count),)
 
+    def cuts(self, exchange: Exchange) -> Sequence[int]:
+        """Where the servers' slices of the exchange's coordinates begin and end."""
+        return self._cuts if exchange.count == self.d else (0, exchange.count)
+
+    @cached_property
+    def _cuts(self) -> tuple[int, ...]:
+        return (0, *(shard.stop for shard in self.layout.shards))
+
 
 @dataclass(kw_only=True)
 class Inputs:
@@ -61,6 +69,7 @@ class Inputs:
     gradient_at: Callable[[Tensor], Tensor] | None = None
     call_off: bool = False  # this rank cannot take part: nobody shall
     known_finite: bool = False  # nothing in `vector` is inf or NaN: it need not be looked through
+    fill: Callable[[], bool] | None = None  # writes `vector`, which holds anything until then, and tells `known_finite`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +114,7 @@ class WorkerHalf:
         self.exchange = 0
         self._exchanges: tuple[Exchange, ...] = ()  # of this round
         self._step: Step | None = None
+        self._uncut: tuple[Frame, FrameSizes] | None = None  # this exchange's frame, where it is at hand
         self._sparse_results = sparse_results
 
     def count_setup(self) -> None:
@@ -120,6 +130,8 @@ class WorkerHalf:
     def begin(self, round_: int, inputs: Inputs) -> None:
         """Start a round and run the generator to its first packet. Non-finite input calls the round off."""
         me, algorithm = self.me, self.job.algorithm
+        if inputs.fill is not None:
+            inputs.known_finite, inputs.fill = inputs.fill(), None  # what it was made of may go
         me.round, me.lr, me.read_parameters = round_, inputs.lr, inputs.parameters
         if algorithm.consumes == "gradient":
             me.gradient = inputs.vector
@@ -128,6 +140,7 @@ class WorkerHalf:
         if inputs.gradient_at is not None:
             me.gradient_at = inputs.gradient_at
         self.packet, self.result, self.sparse_result, self.exchange, self._step = None, None, None, 0, None
+        self._uncut = None
         self._exchanges = self.job.exchanges_in(round_)
         self.void = inputs.call_off or not (self._sum_tells or inputs.known_finite or all_finite(inputs.vector))
         if not self.void:
@@ -190,10 +203,17 @@ class WorkerHalf:
 
     def outgoing_uncut(self) -> tuple[Frame, FrameSizes]:
         """The same in one frame, as the server gets it, and what the frames of `outgoing` count for."""
-        frame, shards = as_received(self._frame(self.packet), self.job.d), self.job.shards(self._exchange)
-        sizes = frame_sizes(frame, shards, self.job.algorithm, "up")
-        self.meter.frames("up", sizes, exchange=self._exchange.name, local=self._own_shard)
-        return frame, sizes
+        if self._uncut is None:
+            self.make_uncut()
+        assert self._uncut is not None
+        made, self._uncut = self._uncut, None
+        self.meter.frames("up", made[1], exchange=self._exchange.name, local=self._own_shard)
+        return made
+
+    def make_uncut(self) -> None:
+        """Do the work of `outgoing_uncut` beforehand; nothing is counted yet."""
+        frame = as_received(self._frame(self.packet), self.job.d)
+        self._uncut = (frame, frame_sizes(frame, self.job.cuts(self._exchange), self.job.algorithm, "up"))
 
     def hear_uncut(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
         """Take the answer in one frame, whose parts count for `sizes`, and run on."""

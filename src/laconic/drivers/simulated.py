@@ -23,7 +23,8 @@ from torch import Tensor
 
 from laconic.clock import Clock
 from laconic.compute_times import ComputeTime
-from laconic.contract import Algorithm, ContractError, Exchange, Side
+from laconic.contract import Algorithm, ContractError, Exchange, Result, Side
+from laconic.drivers.beside import Beside
 from laconic.drivers.engine import ring_bytes, ring_sum
 from laconic.drivers.halves import Answer, Inputs, Job, WorkerHalf
 from laconic.drivers.layout import Shard, choose_layout, n_nodes_for
@@ -35,7 +36,7 @@ from laconic.kernels import divide
 from laconic.memory import Memory, Pool
 from laconic.network import Link, Network
 from laconic.schedules import Message, makespan_ns, one_at_a_time, ring
-from laconic.wire import HEAD_BYTES, Dense, Frame, Head
+from laconic.wire import HEAD_BYTES, Dense, Frame, Head, Sparse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,10 @@ class Outcome:
     """What a round gave: nothing (void) where it was called off or nobody was up, else one vector or one for each."""
 
     void: bool
-    results: tuple[Tensor, ...]  # one entry, for all, when replicas stay equal
+    results: tuple[Result, ...]  # one entry, for all, when replicas stay equal
 
-    def of(self, rank: int) -> Tensor:
-        """The vector (d,) that worker `rank` applies."""
+    def of(self, rank: int) -> Result:
+        """The vector (d,) that worker `rank` applies, or what stands for it where that was wanted."""
         return self.results[rank if len(self.results) > 1 else 0]
 
 
@@ -69,8 +70,11 @@ class Simulated:
         descend: Callable[[Tensor], Tensor] | None = None,
         delivery_seed: int | None = None,
         faults: FaultPlan | None = None,
+        sparse_results: bool = False,
     ) -> None:
         """d: parameters. link: every node's; links: exceptions by node. descend: the server's own model's step.
+
+        sparse_results: what a method returns as a sparse packet stays one.
 
         compute_s: of one gradient, for all workers, by worker, or as a law with chance in it.
         delivery_seed: hand frames to the server in a random order; no bit may depend on it.
@@ -94,7 +98,7 @@ class Simulated:
             algorithm=algorithm, seed=seed, d=d, layers=tuple(layers) or (d,), dtype=dtype, layout=self.layout
         )
         pool = Pool(d, dtype)
-        self.workers = [WorkerHalf(self.job, rank, pool) for rank in range(n_workers)]
+        self.workers = [WorkerHalf(self.job, rank, pool, sparse_results=sparse_results) for rank in range(n_workers)]
         self.is_uncut = faults is None and delivery_seed is None  # then one server stands for those with a slice each
         n_servers = 1 if self.is_uncut else len(self.layout.shards) or 1  # or for what each worker works out itself
         self.servers = [ServerHalf(self.job, index, descend, uncut=n_servers == 1) for index in range(n_servers)]
@@ -112,14 +116,10 @@ class Simulated:
     def round(self, inputs_of: Callable[[int], Inputs]) -> Outcome:
         """One round. `inputs_of(rank)` is asked once for each worker that is up, in rank order."""
         present = self.mishaps.taking_part(self.workers, self.rounds)
-        lr = 0.0
-        for worker in present:
-            inputs = inputs_of(worker.rank)
-            lr = inputs.lr
-            worker.begin(self.rounds, inputs)
-        self._compute(present)
-        results: list[Tensor] = []
         exchanges = self.job.exchanges_in(self.rounds) if present else ()
+        lr = self._begin(present, inputs_of)
+        self._compute(present)
+        results: list[Result] = []
         for number, exchange in enumerate(exchanges):
             if self.layout.name == "neighbours":
                 hear = self._neighbours(number)
@@ -129,7 +129,7 @@ class Simulated:
                 hear = self._allreduce(exchange) if exchange.adds else self._all_to_all(number, lr)
             for worker in present:
                 hear(worker)
-                if worker.void or worker.result is not None:
+                if worker.void or worker.result is not None or worker.sparse_result is not None:
                     self._close(worker, results)
             if present[0].void:
                 break
@@ -139,10 +139,32 @@ class Simulated:
         void = bool(present) and present[0].void
         for server in self.servers:
             server.close(not void)
-        self._vectors.end_round(results, [worker.me.memory for worker in self.workers])
+        vectors = [result for result in results if isinstance(result, Tensor)]
+        self._vectors.end_round(vectors, [worker.me.memory for worker in self.workers])
         self.rounds += 1
         self.void_rounds += void
         return Outcome(void=void or not present, results=tuple(results))
+
+    def _begin(self, present: list[WorkerHalf], inputs_of: Callable[[int], Inputs]) -> float:
+        """Every worker's half up to its first packet, beside the next worker's inputs. Returns the learning rate."""
+        lr = 0.0
+        is_cut = self.layout.name == "neighbours" or not (self.layout.shards and self.is_uncut)
+        with Beside(self.job.d) as beside:
+            for worker in present:
+                inputs = inputs_of(worker.rank)
+                lr = inputs.lr
+                begin = partial(self._begin_one, worker, inputs, is_cut=is_cut)
+                if inputs.gradient_at is None:
+                    beside.run(begin)
+                else:  # computes one with the caller's model
+                    beside.wait()
+                    begin()
+        return lr
+
+    def _begin_one(self, worker: WorkerHalf, inputs: Inputs, *, is_cut: bool) -> None:
+        worker.begin(self.rounds, inputs)
+        if not is_cut:
+            worker.make_uncut()
 
     def take_back(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
         """Use the vectors of earlier results again, except for those of which `is_used` says that they are in use."""
@@ -158,22 +180,22 @@ class Simulated:
         self._ready_ns = {rank: time_ns - first_ns for rank, time_ns in times_ns.items()}
         self.clock.run(self.clock.now_ns + first_ns)
 
-    def _close(self, worker: WorkerHalf, results: list[Tensor]) -> None:
+    def _close(self, worker: WorkerHalf, results: list[Result]) -> None:
         """End the round for one worker at once, so that N workers' temporaries never exist together."""
-        result = worker.result
+        result: Result | None = worker.result if worker.sparse_result is None else worker.sparse_result
         if not worker.close():
             return
         assert result is not None
         if not results or not self.job.algorithm.replicas_equal:
             results.append(result)
-        elif result is not results[0] and not np.array_equal(results[0].numpy(), result.numpy()):
+        elif not _same(result, results[0]):
             raise ContractError(
                 f"{self.job.algorithm.name} claims equal replicas, but worker {worker.rank} returned other values "
                 f"than worker 0 in round {self.rounds}"
             )
-        else:
-            worker.result = results[0]  # its own is used again
-            worker.me.memory.take_back(lambda vector: vector.data_ptr() == results[0].data_ptr())
+        elif isinstance(results[0], Tensor):
+            first = worker.result = results[0]  # its own is used again
+            worker.me.memory.take_back(lambda vector: vector.data_ptr() == first.data_ptr())
 
     def _star(self, present: list[WorkerHalf], exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
         """Up, serve, down, and the virtual time of it. Returns how a worker hears the answers."""
@@ -199,20 +221,19 @@ class Simulated:
     def _star_uncut(self, present: list[WorkerHalf], exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
         """The same where nothing can go wrong: every packet in one piece, its slices by their number of bytes alone."""
         (server,), round_ = self.servers, self.rounds
-        count = self.job.exchanges_in(round_)[exchange].count
+        due = self.job.exchanges_in(round_)[exchange]
         sent = {worker.rank: worker.outgoing_uncut() for worker in present}
         packet = server.serve(round_, exchange, lr, {rank: frame for rank, (frame, _) in sent.items()})
         head = Head(role="server", rank=0, round=round_, exchange=exchange)
         frame = as_received(Frame(head=head, packet=packet, void=server.void), self.job.d)
-        shards, algorithm = self.job.shards(self.job.exchanges_in(round_)[exchange]), self.job.algorithm
         if server.refused is not None:
-            sizes = sizes_where_spoiled(server.refused, shards, algorithm)
+            sizes = sizes_where_spoiled(server.refused, self.job.shards(due), self.job.algorithm)
         else:
-            sizes = frame_sizes(frame, shards, algorithm, "down")
+            sizes = frame_sizes(frame, self.job.cuts(due), self.job.algorithm, "down")
         up = {rank: of_rank.n_bytes for rank, (_, of_rank) in sent.items()}
         self._pass_time(present, up, sizes.n_bytes)
         self._measure_links(present, up, sizes.n_bytes)
-        shared = Shared(self._vectors.spare if count == self.job.d else partial(self.job.zeros, count))
+        shared = Shared(self._vectors.spare if due.count == self.job.d else partial(self.job.zeros, due.count))
         return lambda worker: worker.hear_uncut(frame, sizes, shared)
 
     def _pass_time(self, present: list[WorkerHalf], up: dict[int, list[int]], down: list[int]) -> None:
@@ -345,3 +366,14 @@ class Simulated:
             worker.hear_sum(mean, half, void=void)
 
         return hear
+
+
+def _same(one: Result, other: Result) -> bool:
+    """Whether two workers' results have the same values. Most often they are one tensor."""
+    if isinstance(one, Sparse) and isinstance(other, Sparse):
+        return _equal(one.indices, other.indices) and _equal(one.values.dense(), other.values.dense())
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and _equal(one, other)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one is other or np.array_equal(one.numpy(), other.numpy())

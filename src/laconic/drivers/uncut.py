@@ -19,19 +19,20 @@ from laconic.wire import HEAD_BYTES, Dense, Frame, FrameSizes, Packet, Size, Siz
 
 def as_received(frame: Frame, d: int) -> Frame:
     """What decoding the frame's bytes gives, by way of them only where it must be. Raises WireError."""
-    packet = None if frame.packet is None else frame.packet.as_read()
+    if frame.packet is None:
+        return frame
+    packet = frame.packet.as_read()
     if packet is None:
         return decode(encode(frame), d)
     return Frame(head=frame.head, packet=packet, void=frame.void)
 
 
-def frame_sizes(frame: Frame, shards: Sequence[Shard], algorithm: Algorithm, way: Literal["up", "down"]) -> FrameSizes:
-    """What the frames count for that this one would be cut into, one for each shard."""
-    n, packet = len(shards), frame.packet
+def frame_sizes(frame: Frame, cuts: Sequence[int], algorithm: Algorithm, way: Literal["up", "down"]) -> FrameSizes:
+    """What the frames count for that this one would be cut into, from each coordinate in `cuts` to the next one."""
+    n, packet = len(cuts) - 1, frame.packet
     if packet is None:
         skips = int(not frame.void)
         return FrameSizes([HEAD_BYTES] * n, n * HEAD_BYTES, n, [0.0] * n, skips)
-    cuts = [shards[0].first, *(shard.stop for shard in shards)]
     if n > 1 and type(algorithm).charge is Algorithm.charge:
         return _framed(packet.sizes(cuts), algorithm)
     parts = [packet] if n == 1 else [packet.part(first, stop) for first, stop in pairwise(cuts)]

@@ -57,6 +57,11 @@ class Dense(Packet):
     def part(self, first: int, stop: int) -> Self:
         return type(self)(values=self.values[first - self.first : stop - self.first], first=first)
 
+    def as_read(self) -> Self | None:
+        if self.values.device.type != "cpu":
+            return None
+        return type(self)(values=self.values.clone(), first=self.first)  # its own: a sender may write over the values
+
     def body(self) -> list[Piece]:
         return [_FIELDS.pack(self.first, self.count), self.values.contiguous()]
 

@@ -7,12 +7,15 @@ A round with several exchanges (positions, then values) is also counted by excha
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, dataclass, fields
+from functools import reduce
+from operator import add
+from typing import Any, Literal, NamedTuple, get_args
 
 from laconic.wire.codec import Frame
 
 Direction = Literal["up", "down", "setup"]
+_DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +50,56 @@ class FrameSizes(NamedTuple):
     skips: int  # 1 where they are skip notices
 
 
+class _Tally:
+    """A count in the making: the same fields."""
+
+    __slots__ = tuple(field.name for field in fields(Count))
+
+    def __init__(self, count: Count) -> None:
+        self.messages = count.messages
+        self.skips = count.skips
+        self.wire_bytes = count.wire_bytes
+        self.local_bytes = count.local_bytes
+        self.payload_bits = count.payload_bits
+        self.paper_bits = count.paper_bits
+
+    def add(self, sizes: FrameSizes, local_bytes: int) -> None:
+        self.messages += len(sizes.n_bytes)
+        self.skips += sizes.skips
+        self.wire_bytes += sizes.total_bytes - local_bytes
+        self.local_bytes += local_bytes
+        self.payload_bits += sizes.payload_bits
+        self.paper_bits = reduce(add, sizes.paper_bits, self.paper_bits)  # one by one: sums depend on the order
+
+    def read(self) -> Count:
+        return Count(**{name: getattr(self, name) for name in self.__slots__})
+
+
 class Meter:
     """Counts one rank's traffic: up from the worker's end, down at the worker's end."""
 
     def __init__(self) -> None:
-        self.counts: dict[Direction, Count] = {"up": Count(), "down": Count(), "setup": Count()}
-        self.by_exchange: dict[Direction, dict[str, Count]] = {"up": {}, "down": {}, "setup": {}}
+        self._counts: dict[Direction, _Tally] = {way: _Tally(Count()) for way in _DIRECTIONS}
+        self._by_exchange: dict[Direction, dict[str, _Tally]] = {way: {} for way in _DIRECTIONS}
 
-    def _add(self, direction: Direction, exchange: str, count: Count) -> None:
-        self.counts[direction] += count
-        by_name = self.by_exchange[direction]
-        by_name[exchange] = by_name.get(exchange, Count()) + count
+    @property
+    def counts(self) -> dict[Direction, Count]:
+        """What went each way."""
+        return {way: tally.read() for way, tally in self._counts.items()}
+
+    @property
+    def by_exchange(self) -> dict[Direction, dict[str, Count]]:
+        """The same by the names of a round's exchanges."""
+        return {
+            way: {name: tally.read() for name, tally in by_name.items()} for way, by_name in self._by_exchange.items()
+        }
+
+    def _add(self, direction: Direction, exchange: str, sizes: FrameSizes, local_bytes: int) -> None:
+        by_name = self._by_exchange[direction]
+        if exchange not in by_name:
+            by_name[exchange] = _Tally(Count())
+        self._counts[direction].add(sizes, local_bytes)
+        by_name[exchange].add(sizes, local_bytes)
 
     def frame(
         self,
@@ -77,32 +119,23 @@ class Meter:
         that one packet was cut into; a skip is counted once.
         """
         packet = frame.packet
-        count = Count(
-            messages=1,
-            skips=int(lead and packet is None and not frame.void),
-            wire_bytes=0 if local else n_bytes,
-            local_bytes=n_bytes if local else 0,
-            payload_bits=frame.payload_bits + (1 if flag_bit and packet is not None else 0),
-            paper_bits=paper_bits,
-        )
-        self._add(direction, exchange, count)
+        payload_bits = frame.payload_bits + (1 if flag_bit and packet is not None else 0)
+        skips = int(lead and packet is None and not frame.void)
+        sizes = FrameSizes([n_bytes], n_bytes, payload_bits, [paper_bits], skips)
+        self._add(direction, exchange, sizes, n_bytes if local else 0)
 
     def frames(self, direction: Direction, sizes: FrameSizes, *, exchange: str, local: int | None) -> None:
         """Count the frames that one packet was cut into, the same as by `frame` one after the other.
 
         local: which of them crosses no link.
         """
-        local_bytes = 0 if local is None else sizes.n_bytes[local]
-        by_name = self.by_exchange[direction]
-        self.counts[direction] = _more(self.counts[direction], sizes, local_bytes)
-        by_name[exchange] = _more(by_name.get(exchange, _NOTHING), sizes, local_bytes)
+        self._add(direction, exchange, sizes, 0 if local is None else sizes.n_bytes[local])
 
     def collective(
         self, direction: Direction, n_bytes: int, payload_bits: int, paper_bits: float, exchange: str = "update"
     ) -> None:
         """Count a collective: an engine's own, whose bytes are known by its algorithm, or one frame for many peers."""
-        count = Count(messages=1, wire_bytes=n_bytes, payload_bits=payload_bits, paper_bits=paper_bits)
-        self._add(direction, exchange, count)
+        self._add(direction, exchange, FrameSizes([n_bytes], n_bytes, payload_bits, [paper_bits], 0), 0)
 
     def saved(self) -> dict[str, Any]:
         """The counts as plain data."""
@@ -116,24 +149,7 @@ class Meter:
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Continue counting from `saved`."""
-        for direction in self.counts:
-            self.counts[direction] = Count(**saved["counts"][direction])
-            counts = saved["by_exchange"][direction]
-            self.by_exchange[direction] = {name: Count(**count) for name, count in counts.items()}
-
-
-_NOTHING = Count()
-
-
-def _more(before: Count, sizes: FrameSizes, local_bytes: int) -> Count:
-    paper_bits = before.paper_bits
-    for bits in sizes.paper_bits:  # not summed up first: sums of floats depend on the order
-        paper_bits += bits
-    return Count(
-        messages=before.messages + len(sizes.n_bytes),
-        skips=before.skips + sizes.skips,
-        wire_bytes=before.wire_bytes + sizes.total_bytes - local_bytes,
-        local_bytes=before.local_bytes + local_bytes,
-        payload_bits=before.payload_bits + sizes.payload_bits,
-        paper_bits=paper_bits,
-    )
+        for way in _DIRECTIONS:
+            self._counts[way] = _Tally(Count(**saved["counts"][way]))
+            by_name = saved["by_exchange"][way]
+            self._by_exchange[way] = {name: _Tally(Count(**count)) for name, count in by_name.items()}
