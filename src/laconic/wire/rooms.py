@@ -38,3 +38,6 @@ class Rooms:
                 return room
         self._free[:] = [(lent, room) for lent, room in self._free if self._n_lent - lent < _PATIENCE]
         return torch.empty(n_bytes + n_bytes // 8, dtype=torch.uint8)  # the next one may be a little longer
+
+
+ROOMS = Rooms()  # of this process
