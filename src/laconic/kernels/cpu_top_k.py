@@ -1,6 +1,6 @@
 """Exact top-K in machine code: little more than one reading of the vector.
 
-A sample gives a threshold that a little more than k magnitudes reach. One pass, eight bytes of comparisons at a time,
+A sample gives a threshold that a little more than k magnitudes reach. One pass, 64 comparisons at a time,
 collects those; counting by leading bits finds the k-th among them. Where the sample misled (too few or too many
 candidates: constant vectors, mostly zeros, few distinct values), the counting runs over the whole vector instead.
 Nothing is ever sorted, so no input is worse than a fixed number of passes. Several threads collect from a range each;
@@ -14,25 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from llvmlite import ir
 from numba import uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.compiled import kernel
+from laconic.kernels.cpu_words import LANES, WORD, Block, Codegen, intrinsic, splat, types
 from laconic.kernels.threads import in_chunks
 
 Keys = NDArray[Any]  # int32 for float32, int64 for float64
 Positions = NDArray[np.int64]
 
 _SAMPLE = 1 << 15
-_TILE = 1024  # entries compared at a time; a multiple of 64
 _BIN_BITS = 11
-
-_GATHER = 0x0102040810204080  # gathers eight 0/1 bytes of one word into its top byte, first byte lowest
-_DE_BRUIJN = 0x03F79D71B4CB0A89
-_LOWEST = np.zeros(64, np.uint8)  # the number of a word's lowest set bit, by the top six bits of a product
-for _bit in range(64):
-    _LOWEST[(_DE_BRUIJN << _bit) % 2**64 >> 58] = _bit
 
 
 def top_k(vector: Tensor, k: int) -> Tensor:
@@ -122,18 +117,33 @@ def _kth_largest(keys: Keys, mask: Any, k: int) -> tuple[Any, int]:  # noqa: ANN
     return low, wanted
 
 
-@kernel
-def _word(flags: NDArray[np.uint64], at: int) -> Any:  # noqa: ANN401
-    """64 flags (0/1 bytes) from word `at` on as the 64 bits of a word, the first one lowest; most often 0."""
-    any_ = uint64(0)
-    for j in range(8):
-        any_ |= flags[at + j]
-    if any_ == 0:
-        return any_
-    bits = uint64(0)
-    for j in range(8):
-        bits |= (flags[at + j] * uint64(_GATHER) >> uint64(56)) << uint64(8 * j)
-    return bits
+@intrinsic  # type: ignore[untyped-decorator]
+def _reaching(typing: Any, keys: Any, at: Any, mask: Any, threshold: Any) -> Codegen:  # noqa: ANN401
+    """uint64: bit k is (keys[at + k] & mask) >= threshold, of 64 entries."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        keys, at, *scalars = args
+        block = Block(context, builder, signature.args, at)
+        mask, threshold = (splat(builder, scalar, block.LANES) for scalar in scalars)
+        word = ir.Constant(WORD, 0)
+        for piece in range(0, LANES, block.LANES):
+            block.piece = piece
+            reached = builder.icmp_signed(">=", builder.and_(block.read(keys, 0), mask), threshold)
+            bits = builder.zext(builder.bitcast(reached, ir.IntType(block.LANES)), WORD)
+            word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, piece)))
+        return word
+
+    return types.uint64(keys, types.intp, keys.dtype, keys.dtype), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _lowest(typing: Any, word: Any) -> Codegen:  # noqa: ANN401
+    """The number of a uint64's lowest set bit; of any value where none is."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
 
 
 @kernel
@@ -142,27 +152,25 @@ def _collect(keys: Keys, first: int, mask: Any, threshold: Any, positions: Posit
 
     first: the position of the first key.
     """
-    flags = np.zeros(_TILE, np.uint8)
-    words = flags.view(np.uint64)
     n = 0
-    for start in range(0, keys.size, _TILE):
-        tile = keys[start : start + _TILE]
-        for i in range(tile.size):
-            flags[i] = (tile[i] & mask) >= threshold
-        flags[tile.size :] = 0
-        for block in range(0, _TILE, 64):
-            bits = _word(words, block // 8)
-            if bits == 0:
-                continue
-            if n + 64 > positions.size:
-                return -1
-            while bits:
-                lowest = bits & (~bits + uint64(1))
-                at = block + np.int64(_LOWEST[lowest * uint64(_DE_BRUIJN) >> uint64(58)])
-                positions[n] = first + start + at
-                found[n] = tile[at]
-                n += 1
-                bits ^= lowest
+    whole = keys.size // 64 * 64
+    for start in range(0, whole, 64):
+        bits = _reaching(keys, start, mask, threshold)
+        if bits and n + 64 > positions.size:
+            return -1
+        while bits:
+            at = start + _lowest(bits)
+            positions[n] = first + at
+            found[n] = keys[at]
+            n += 1
+            bits &= bits - uint64(1)
+    if n + 64 > positions.size:
+        return -1
+    for at in range(whole, keys.size):
+        if (keys[at] & mask) >= threshold:
+            positions[n] = first + at
+            found[n] = keys[at]
+            n += 1
     return n
 
 
