@@ -60,7 +60,7 @@ class Worker(Side):
     gradient: Tensor = field(default_factory=lambda: torch.empty(0))  # of this worker's mini-batch
     change: Tensor = field(default_factory=lambda: torch.empty(0))  # what the local steps did to the parameters
     read_parameters: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
-    gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())
+    gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())  # for this round
 
     @property
     def parameters(self) -> Tensor:
@@ -198,6 +198,7 @@ class Exchange:
     name: str = "update"
     adds: bool = False  # packets are dense and the answer is their mean: an engine's all-reduce can do it,
     # in place, so what was yielded is given away
+    as_given: bool = False  # the packet is the gradient, unread: an engine may begin before all of it is gathered
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -149,15 +149,13 @@ class FlatParameters:
         gather(self._gradients(), vector)
         return vector
 
-    def gather_gradients(self, out: Tensor) -> bool:
-        """The same into `out` (d,). Returns whether no entry is inf or NaN."""
-        return gather(self._gradients(), out)
+    def fill_by_gradients(self, out: Tensor) -> Callable[[int, int], bool]:
+        """What writes the gradients that are there now to `out` (d,), between two places.
 
-    def take_gradients(self, out: Tensor) -> Callable[[], bool]:
-        """Take the gradients away from the parameters. Returns what does the same later."""
+        It tells whether no entry written is inf or NaN.
+        """
         pieces = self._gradients()
-        self.drop_gradients()
-        return lambda: gather(pieces, out)
+        return lambda first, stop: gather(_cut(pieces, first, stop), out[first:stop])
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
@@ -171,6 +169,17 @@ class FlatParameters:
         """Put `direction` (d,) where the optimizer will look; parameters that are not live get None and stay put."""
         for parameter, piece, moves in zip(self.parameters, self.pieces(direction), live, strict=True):
             parameter.grad = piece.view_as(parameter).to(parameter.dtype) if moves else None
+
+
+def _cut(pieces: Sequence[Tensor], first: int, stop: int) -> list[Tensor]:
+    """What lies between two places where pieces lie one behind the other."""
+    cut = []
+    for piece in pieces:
+        low, high = max(0, first), min(stop, piece.numel())
+        if low < high:
+            cut.append(piece if high - low == piece.numel() else piece.reshape(-1)[low:high])
+        first, stop = first - piece.numel(), stop - piece.numel()
+    return cut
 
 
 class ServerModel:

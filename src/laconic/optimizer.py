@@ -259,13 +259,12 @@ class DistributedOptimizer(Optimizer):
         memory = worker.me.memory
         memory.take_back(self.flat.has_gradients_in)  # zero_grad(set_to_none=False) keeps the last direction in use
         vector = memory.spare()
-        finite = self.flat.gather_gradients(vector)
-        if self._grad_scale is not None:
-            vector /= self._grad_scale
-        return Inputs(
-            vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=second,
-            known_finite=finite and self._grad_scale is None,
-        )  # fmt: skip
+        inputs = Inputs(vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=second)
+        if self._grad_scale is None:
+            inputs.fill = self.flat.fill_by_gradients(vector)
+        else:
+            torch.div(self.flat.gradients(out=vector), self._grad_scale, out=vector)
+        return inputs
 
     @property
     def _grad_scale(self) -> Tensor | None:

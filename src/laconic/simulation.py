@@ -159,8 +159,9 @@ class Simulation:
             vector = memory.spare()
             inputs = Inputs(
                 vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=lr,
-                fill=self.flat.take_gradients(vector),
+                fill=self.flat.fill_by_gradients(vector),
             )  # fmt: skip
+            self.flat.drop_gradients()
             if before is not None:
                 inputs.gradient_at = lambda parameters: self._gradient_at(rank, loss_of, parameters, before)
             return inputs

@@ -8,7 +8,7 @@ import contextlib
 import datetime
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -152,14 +152,21 @@ class Channel:
         for _ in self.sum_parts(vector, what):
             pass
 
-    def sum_parts(self, vector: Tensor, what: str) -> Iterator[Tensor]:
+    def sum_parts(
+        self, vector: Tensor, what: str, fill: Callable[[int, int], object] | None = None
+    ) -> Iterator[Tensor]:
         """The same, and yields each part of `vector` when its sum is there. Take all of them.
 
+        fill: writes the vector between two places, where that is still to be done.
         Raises PeerLostError.
         """
-        parts = [vector[first:stop] for first, stop in ring_parts(vector.numel(), vector.element_size())]
+        parts, works = [], []
         try:
-            works = [dist.all_reduce(part, group=self.group, async_op=True) for part in parts]
+            for first, stop in ring_parts(vector.numel(), vector.element_size()):
+                if fill is not None:
+                    fill(first, stop)
+                parts.append(vector[first:stop])
+                works.append(dist.all_reduce(parts[-1], group=self.group, async_op=True))
             for part, work in zip(parts, works, strict=True):
                 work.wait()
                 yield part
