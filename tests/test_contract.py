@@ -7,7 +7,8 @@ import torch
 
 import laconic
 import small
-from laconic.drivers.halves import Answer, Inputs
+from laconic.drivers.halves import Answer
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.flat import ServerModel
 from laconic.knobs import from_text, knobs_of

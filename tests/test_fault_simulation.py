@@ -14,7 +14,7 @@ import small
 from laconic.algorithms.ec_sgd import ECSGD
 from laconic.cli.train import report
 from laconic.compressors import Identity
-from laconic.drivers.halves import Inputs
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.lies import multiplied
 from laconic.drivers.simulated import Simulated
 from laconic.faults import Event, FaultPlan

@@ -9,7 +9,7 @@ import small
 from laconic.algorithms.csgd_ring import CSGDRing
 from laconic.algorithms.dsgd import DSGD
 from laconic.compressors import DenseValues, Identity, ScaledSign, Sign, TopK
-from laconic.drivers.halves import Inputs
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.topology import Mixing
 from trajectories import Run, assert_same, normal, quadratic, wavy

@@ -47,9 +47,10 @@ def test_both_gather_a_change_alike(shapes, dtype):
     start = torch.randn(d, dtype=dtype, generator=torch.Generator().manual_seed(1))
     start[2::5] = 0.0
     made, expected = torch.empty(2, d, dtype=dtype)
-    assert gather_change(pieces, start, made)
-    assert plain_pieces.gather_change(pieces, start, expected)
-    assert torch.equal(_bits([made]), _bits([expected]))
+    for plus in (None, start * 0.3):
+        assert gather_change(pieces, start, made, plus)
+        assert plain_pieces.gather_change(pieces, start, expected, plus)
+        assert torch.equal(_bits([made]), _bits([expected]))
 
 
 @pytest.mark.parametrize("as_sum", [False, True])

@@ -20,7 +20,7 @@ from laconic.algorithms.ssgd_mv_rs import SSGDMVRS
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import block_entries
 from laconic.contract import ContractError
-from laconic.drivers.halves import Inputs
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from trajectories import LossyRun, Problem, Run, assert_same, linear, normal, quadratic, steady, wavy
 

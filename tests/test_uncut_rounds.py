@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import laconic
 from laconic.compressors import dense
 from laconic.contract import Algorithm
-from laconic.drivers.halves import Inputs
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.faults import FaultPlan
 from laconic.kernels import cpu_counts, plain_counts

@@ -13,7 +13,7 @@ from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
 from laconic.algorithms.ssgd_mv_rs import SSGDMVRS, exponentials
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.contract import ContractError, Server
-from laconic.drivers.halves import Inputs
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.memory import Memory
 from laconic.wire import Positions, VoteChange

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from laconic.contract import Algorithm
-from laconic.drivers.halves import Answer, Inputs
+from laconic.drivers.halves import Answer
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.keys import make_key
 

@@ -58,7 +58,7 @@ class Worker(Side):
 
     role: ClassVar[Role] = "worker"
     gradient: Tensor = field(default_factory=lambda: torch.empty(0))  # of this worker's mini-batch
-    change: Tensor = field(default_factory=lambda: torch.empty(0))  # what the local steps did to the parameters
+    read_change: Callable[[Tensor | None], Tensor] = field(default=lambda plus: torch.empty(0))
     read_parameters: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
     gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())  # for this round
 
@@ -66,6 +66,15 @@ class Worker(Side):
     def parameters(self) -> Tensor:
         """The parameters at the start of the round, (d,)."""
         return self.read_parameters()
+
+    @property
+    def change(self) -> Tensor:
+        """What the local steps did to the parameters, (d,); once a round."""
+        return self.read_change(None)
+
+    def change_plus(self, other: Tensor) -> Tensor:
+        """The same plus another vector (d,), in one pass where that can be; once a round."""
+        return self.read_change(other)
 
 
 @dataclass(kw_only=True)

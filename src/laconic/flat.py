@@ -62,9 +62,12 @@ class FlatParameters:
         gather(self._data, vector)
         return vector
 
-    def change_since(self, start: Tensor, out: Tensor) -> bool:
-        """The parameters less `start` (d,), into `out` (d,). Returns whether no entry is inf or NaN."""
-        return gather_change(self._data, start, out)
+    def change_since(self, start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
+        """The parameters less `start` (d,), and plus `plus` (d,), into `out` (d,).
+
+        Returns whether no entry is inf or NaN.
+        """
+        return gather_change(self._data, start, out, plus)
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""

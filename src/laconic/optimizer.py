@@ -6,6 +6,7 @@ One call of `step()` is one round. The training loop stays as it was: zero_grad,
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from laconic.contract import Algorithm
-from laconic.drivers.halves import Inputs
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.process_arrivals import ProcessArrivals
 from laconic.drivers.processes import Processes, Round
 from laconic.evaluation import SecondGradient
@@ -327,11 +328,13 @@ class DistributedOptimizer(Optimizer):
         memory = worker.me.memory
         memory.take_back()  # the last result has been applied
         change = memory.spare()
-        finite = self.flat.change_since(start, out=change)
-        return Inputs(
-            vector=self.local.vector(change), parameters=start.clone, lr=self.rates.now(), call_off=self._spoiled,
-            known_finite=finite and self.algorithm.consumes == "change",
-        )  # fmt: skip
+        inputs = Inputs(vector=change, parameters=start.clone, lr=self.rates.now(), call_off=self._spoiled)
+        if self.algorithm.consumes == "change":
+            inputs.write_change = partial(self.flat.change_since, start, change)
+        else:
+            self.flat.change_since(start, change)
+            inputs.vector = self.local.vector(change)
+        return inputs
 
     def _compare_replicas(self) -> None:
         """Refuse to go on with replicas that differ in a single bit."""

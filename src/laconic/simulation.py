@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from laconic.compute_times import ComputeTime
 from laconic.contract import Algorithm
-from laconic.drivers.halves import Inputs
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.drivers.simulated_arrivals import SimulatedArrivals
 from laconic.evaluation import Surroundings

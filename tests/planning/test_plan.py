@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from laconic import ALGORITHMS
-from laconic.drivers.halves import Inputs
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.network import Link
 from laconic.planning import Candidate, CodecSeconds, Question, candidates_of, judge, topologies_of

@@ -63,7 +63,7 @@ class DSGD(Algorithm):
         return Mixing.from_text(self.graph, n_workers, round_).neighbours(rank)
 
     def work(self, me: Worker) -> Step:
-        half = me.change.add_(me.parameters)
+        half = me.change_plus(me.parameters)
         if self.mixing == "choco":
             return (yield from self._choco(me, half))
         if self.mixing == "difference":

@@ -30,7 +30,7 @@ class ModelAveraging(Algorithm):
         return (Exchange(count=d, adds=True),)
 
     def work(self, me: Worker) -> Step:
-        reply = yield dense(me.change.add_(me.parameters))
+        reply = yield dense(me.change_plus(me.parameters))
         return reply.dense()
 
     def serve(self, hub: Server, inbox: Inbox) -> Dense:

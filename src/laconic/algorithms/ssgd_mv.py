@@ -39,7 +39,7 @@ class SSGDMV(SSGDTopK):
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change)).dense()
-        wish = me.change.add_(me.memory["debt"])  # line 9, in the change's place
+        wish = me.change_plus(me.memory["debt"])  # line 9
         votes = self.votes(me, wish)
         if not all_finite(wish.index_select(0, votes)):
             yield dense(wish)  # the sum overflowed: calls the round off, where a list of positions would not

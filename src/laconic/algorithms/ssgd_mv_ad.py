@@ -40,7 +40,7 @@ class SSGDMVAD(SSGDMV):
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change)).dense()
-        wish = me.change.add_(me.memory["debt"])
+        wish = me.change_plus(me.memory["debt"])
         best = self.votes(me, wish)
         if not all_finite(wish.index_select(0, best)):
             yield dense(wish)  # as in SSGD-MV

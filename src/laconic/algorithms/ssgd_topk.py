@@ -68,7 +68,7 @@ class SSGDTopK(Algorithm):
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change)).dense()
-        wish = me.change.add_(me.memory["debt"])  # in the change's place
+        wish = me.change_plus(me.memory["debt"])
         positions = top_k(wish, self.entries(me.count))
         values = self.quantized(wish.index_select(0, positions))
         reply = yield Sparse(indices=positions, values=values, count=me.count, code=self.code)

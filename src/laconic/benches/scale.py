@@ -13,7 +13,7 @@ from torch import Tensor
 
 from laconic.benches.measure import Row
 from laconic.contract import ALGORITHMS, Algorithm
-from laconic.drivers.halves import Inputs
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.drivers.simulated_arrivals import SimulatedArrivals
 from laconic.knobs import from_text

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from laconic.contract import Algorithm, ContractError, Exchange, Reply, Step, Worker
+from laconic.drivers.inputs import Inputs as Inputs
+from laconic.drivers.inputs import SpoiledError
 from laconic.drivers.layout import Layout, Shard
 from laconic.drivers.uncut import Shared, SharedReply, as_received, frame_sizes
 from laconic.kernels import all_finite
@@ -57,20 +59,6 @@ class Job:
     @cached_property
     def _cuts(self) -> tuple[int, ...]:
         return (0, *(shard.stop for shard in self.layout.shards))
-
-
-@dataclass(kw_only=True)
-class Inputs:
-    """What one worker brings to a round; the vector that the method consumes, and where it stands."""
-
-    vector: Tensor  # gradient or change, (d,); given away: the method may overwrite or keep it
-    parameters: Callable[[], Tensor]  # (d,), at the start of the round
-    lr: float
-    gradient_at: Callable[[Tensor], Tensor] | None = None
-    call_off: bool = False  # this rank cannot take part: nobody shall
-    known_finite: bool = False  # nothing in `vector` is inf or NaN: it need not be looked through
-    fill: Callable[[int, int], bool] | None = None  # writes `vector` between two places, which holds anything until
-    # then, and tells whether that is finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,19 +124,21 @@ class WorkerHalf:
         """
         me, algorithm = self.me, self.job.algorithm
         self._exchanges, self.exchange = self.job.exchanges_in(round_), 0
-        self.fill, inputs.fill = inputs.fill, None
-        if self.fill is not None and not (fills_late and self._sum_tells and self._exchange.as_given):
-            inputs.known_finite = self.fill(0, self.job.d)
-            self.fill = None  # what it was made of may go
         me.round, me.lr, me.read_parameters = round_, inputs.lr, inputs.parameters
+        is_seen = inputs.known_finite or self._sum_tells
         if algorithm.consumes == "gradient":
+            self.fill, inputs.fill = inputs.fill, None
+            if self.fill is not None and not (fills_late and self._sum_tells and self._exchange.as_given):
+                is_seen |= self.fill(0, self.job.d)
+                self.fill = None  # what it was made of may go
             me.gradient = inputs.vector
         else:
-            me.change = inputs.vector
+            is_seen |= inputs.write_change is not None
+            me.read_change = inputs.change
         if inputs.gradient_at is not None:
             me.gradient_at = inputs.gradient_at
         self.packet, self.result, self.sparse_result, self._step, self._uncut = None, None, None, None, None
-        self.void = inputs.call_off or not (self._sum_tells or inputs.known_finite or all_finite(inputs.vector))
+        self.void = inputs.call_off or not (is_seen or all_finite(inputs.vector))
         if not self.void:
             self._step = algorithm.work(me)
             self._advance(None)
@@ -166,6 +156,9 @@ class WorkerHalf:
                     "every worker must yield equally often (yield None to send nothing)"
                 ) from None
             self._take_result(stop.value)
+            return
+        except SpoiledError:
+            self.void = True
             return
         if self.exchange == due:
             raise ContractError(f"{name}: worker {self.rank} yields more often than its {due} exchanges")

@@ -16,7 +16,8 @@ from torch import Tensor
 from laconic.compressors import dense
 from laconic.contract import Algorithm
 from laconic.drivers.arrivals import ArrivalServer, Tally
-from laconic.drivers.halves import Answer, Inputs, WorkerHalf, check_frame, read_frame
+from laconic.drivers.halves import Answer, WorkerHalf, check_frame, read_frame
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.processes import Processes, Round
 from laconic.staleness import Settled
 from laconic.wire import Frame, Head, decode, encode

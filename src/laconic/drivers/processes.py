@@ -12,7 +12,8 @@ from torch import Tensor
 from laconic.contract import Algorithm, Exchange
 from laconic.drivers.channel import Channel
 from laconic.drivers.engine import ring_bytes
-from laconic.drivers.halves import Answer, Inputs, Job, WorkerHalf
+from laconic.drivers.halves import Answer, Job, WorkerHalf
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.layout import choose_layout
 from laconic.drivers.server_half import ServerHalf
 from laconic.kernels import divide

@@ -26,7 +26,8 @@ from laconic.compute_times import ComputeTime
 from laconic.contract import Algorithm, ContractError, Exchange, Result, Side
 from laconic.drivers.beside import Beside
 from laconic.drivers.engine import ring_bytes, ring_sum
-from laconic.drivers.halves import Answer, Inputs, Job, WorkerHalf
+from laconic.drivers.halves import Answer, Job, WorkerHalf
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.layout import Shard, choose_layout, n_nodes_for
 from laconic.drivers.mishaps import Mishaps, slowed
 from laconic.drivers.server_half import ServerHalf

@@ -13,7 +13,8 @@ from torch import Tensor
 from laconic.async_timing import AsyncServer
 from laconic.contract import Algorithm
 from laconic.drivers.arrivals import ArrivalServer
-from laconic.drivers.halves import Answer, Inputs
+from laconic.drivers.halves import Answer
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Outcome, Simulated
 from laconic.staleness import Settled
 from laconic.wire import HEAD_BYTES, decode

@@ -317,9 +317,9 @@ def gather(pieces: Sequence[Tensor], out: Tensor) -> bool:
     return made
 
 
-def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor) -> bool:
-    """out (d,) = the same less `start` (d,). Returns whether no entry is inf or NaN; see plain_pieces."""
-    made: bool = _pieces(out.device).gather_change(pieces, start, out)
+def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
+    """out (d,) = the same less `start` (d,), and then `plus` (d,). Returns whether no entry is inf or NaN."""
+    made: bool = _pieces(out.device).gather_change(pieces, start, out, plus)
     return made
 
 

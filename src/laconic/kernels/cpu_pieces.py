@@ -30,11 +30,13 @@ def gather(pieces: Sequence[Tensor], out: Tensor) -> bool:
     return bool(_gather(*_places(pieces), out.numpy(), _past_caches(out)))
 
 
-def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor) -> bool:
+def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
     """See plain_pieces."""
-    if not _are_plain([*pieces, start], out):
-        return plain_pieces.gather_change(pieces, start, out)
-    return bool(_gather_change(*_places(pieces), start.numpy(), out.numpy(), _past_caches(out)))
+    others = [start] if plus is None else [start, plus]
+    if not _are_plain([*pieces, *others], out):
+        return plain_pieces.gather_change(pieces, start, out, plus)
+    arrays = start.numpy(), others[-1].numpy(), out.numpy()
+    return bool(_gather_change(*_places(pieces), *arrays, plus is not None, _past_caches(out)))
 
 
 def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
@@ -71,37 +73,41 @@ def _pointer(typing: Any, address: Any) -> Codegen:  # noqa: ANN401
 
 
 def _passing(kind: str, past: bool) -> Any:  # noqa: ANN401
-    """A function of (one, other, out, place): sixty-four entries of `one` to `out`, as they are or changed.
+    """A function of (one, other, more, out, place): sixty-four entries of `one` to `out`, as they are or changed.
 
-    kind: "same", "change" (less `other`), "sum" (plus 0.0). Returns a word that is 0 where none is inf or NaN.
+    kind: "same", "change" (less `other`), "wish" (less `other`, plus `more`), "sum" (plus 0.0).
+    Returns a word that is 0 where none is inf or NaN.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def passing(typing: Any, one: Any, other: Any, out: Any, place: Any) -> Codegen:  # noqa: ANN401
+    def passing(typing: Any, one: Any, other: Any, more: Any, out: Any, place: Any) -> Codegen:  # noqa: ANN401
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-            one, other, out, place = args
+            one, other, more, out, place = args
             block = Block(context, builder, signature.args, place)
             wrong = ir.Constant(ir.IntType(block.LANES), 0)
             for piece in range(0, LANES, block.LANES):
                 block.piece = piece
                 value = block.read(one, 0)
                 zeros = same(value.type, 0.0)
-                if kind == "change":
+                if kind in ("change", "wish"):
                     value = builder.fsub(value, block.read(other, 1))
+                if kind == "wish":
+                    value = builder.fadd(value, block.read(more, 2))
                 elif kind == "sum":
                     value = builder.fadd(value, zeros)
-                block.write(value, out, 2, past_caches=past)
+                block.write(value, out, 3, past_caches=past)
                 spoiled = builder.fcmp_unordered("!=", builder.fsub(value, value), zeros)
                 wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
             return builder.zext(wrong, WORD)
 
-        return types.uint64(one, other, out, types.intp), codegen
+        return types.uint64(one, other, more, out, types.intp), codegen
 
     return passing
 
 
 _copy, _copy_past_caches = _passing("same", False), _passing("same", True)
 _less, _less_past_caches = _passing("change", False), _passing("change", True)
+_wish, _wish_past_caches = _passing("wish", False), _passing("wish", True)
 _sum, _sum_past_caches = _passing("sum", False), _passing("sum", True)
 
 
@@ -124,9 +130,9 @@ def _gather(addresses: Array, sizes: Array, out: Array, past_caches: bool) -> bo
         first, last = _whole(part, past_caches)
         for place in range(first, last, 64):
             if past_caches:
-                wrong |= _copy_past_caches(one, one, part, place)
+                wrong |= _copy_past_caches(one, one, one, part, place)
             else:
-                wrong |= _copy(one, one, part, place)
+                wrong |= _copy(one, one, one, part, place)
         for k in range(part.size - last + first):
             place = k if k < first else k + last - first
             part[place] = one[place]
@@ -136,23 +142,31 @@ def _gather(addresses: Array, sizes: Array, out: Array, past_caches: bool) -> bo
 
 
 @kernel
-def _gather_change(addresses: Array, sizes: Array, start: Array, out: Array, past_caches: bool) -> bool:
+def _gather_change(
+    addresses: Array, sizes: Array, start: Array, plus: Array, out: Array, adds: bool, past_caches: bool
+) -> bool:
     wrong, none = uint64(0), out.dtype.type(0)
     at = 0
     for i in range(sizes.size):
-        part, before = out[at : at + sizes[i]], start[at : at + sizes[i]]
+        end = at + sizes[i]
+        part, before, more = out[at:end], start[at:end], plus[at:end]
         one = carray(_pointer(addresses[i]), part.shape, out.dtype)
         first, last = _whole(part, past_caches)
         for place in range(first, last, 64):
-            if past_caches:
-                wrong |= _less_past_caches(one, before, part, place)
+            if adds and past_caches:
+                wrong |= _wish_past_caches(one, before, more, part, place)
+            elif adds:
+                wrong |= _wish(one, before, more, part, place)
+            elif past_caches:
+                wrong |= _less_past_caches(one, before, more, part, place)
             else:
-                wrong |= _less(one, before, part, place)
+                wrong |= _less(one, before, more, part, place)
         for k in range(part.size - last + first):
             place = k if k < first else k + last - first
-            part[place] = one[place] - before[place]
+            change = one[place] - before[place]
+            part[place] = change + more[place] if adds else change
             wrong |= uint64(part[place] - part[place] != none)
-        at += sizes[i]
+        at = end
     return bool(wrong == uint64(0))
 
 
@@ -166,13 +180,13 @@ def _scatter(addresses: Array, sizes: Array, vector: Array, as_sum: bool, past_c
         first, last = _whole(out, past_caches)
         for place in range(first, last, 64):
             if as_sum and past_caches:
-                _sum_past_caches(part, part, out, place)
+                _sum_past_caches(part, part, part, out, place)
             elif as_sum:
-                _sum(part, part, out, place)
+                _sum(part, part, part, out, place)
             elif past_caches:
-                _copy_past_caches(part, part, out, place)
+                _copy_past_caches(part, part, part, out, place)
             else:
-                _copy(part, part, out, place)
+                _copy(part, part, part, out, place)
         for k in range(part.size - last + first):
             place = k if k < first else k + last - first
             out[place] = part[place] + none if as_sum else part[place]

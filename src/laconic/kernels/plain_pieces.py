@@ -16,10 +16,12 @@ def gather(pieces: Sequence[Tensor], out: Tensor) -> bool:
     return all_finite(out)
 
 
-def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor) -> bool:
-    """out (d,) = the same less `start` (d,). Returns whether no entry is inf or NaN."""
+def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
+    """out (d,) = the same less `start` (d,), and then `plus` (d,). Returns whether no entry is inf or NaN."""
     gather(pieces, out)
     out -= start
+    if plus is not None:
+        out += plus
     return all_finite(out)
 
 

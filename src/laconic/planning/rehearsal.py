@@ -16,7 +16,8 @@ from torch import Tensor
 
 from laconic.contract import Algorithm, Exchange
 from laconic.drivers.engine import ring_sum
-from laconic.drivers.halves import Answer, Inputs, Job, WorkerHalf
+from laconic.drivers.halves import Answer, Job, WorkerHalf
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.layout import Layout, choose_layout
 from laconic.drivers.server_half import ServerHalf
 from laconic.planning.candidate import CodecSeconds, Kind, Sent

@@ -14,7 +14,7 @@ import torch
 from laconic.algorithms.lasg import LASG
 from laconic.algorithms.sasg import SASG
 from laconic.contract import Algorithm
-from laconic.drivers.halves import Inputs
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.keys import make_key
 from laconic.lab.reproduce.jobs import Figures, Job, Tell

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from laconic.contract import ALGORITHMS
-from laconic.drivers.halves import Inputs
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.keys import make_key
 from laconic.knobs import from_text

@@ -1,0 +1,37 @@
+"""What one worker brings to a round."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+class SpoiledError(Exception):
+    """A change that is inf or NaN somewhere, seen when an algorithm wanted to read it."""
+
+
+@dataclass(kw_only=True)
+class Inputs:
+    """The vector that the method consumes, and where the worker stands.
+
+    `fill` and `write_change` put off the writing of `vector`, which holds anything until then. Both tell whether no
+    entry written is inf or NaN.
+    """
+
+    vector: Tensor  # gradient or change, (d,); given away: the method may overwrite or keep it
+    parameters: Callable[[], Tensor]  # (d,), at the start of the round
+    lr: float
+    gradient_at: Callable[[Tensor], Tensor] | None = None
+    call_off: bool = False  # this rank cannot take part: nobody shall
+    known_finite: bool = False  # nothing in `vector` is inf or NaN: it need not be looked through
+    fill: Callable[[int, int], bool] | None = None  # a gradient between two places
+    write_change: Callable[[Tensor | None], bool] | None = None  # a change, plus another vector where there is one
+
+    def change(self, plus: Tensor | None) -> Tensor:
+        """The change, plus another vector (d,) where there is one; once a round. Raises SpoiledError."""
+        if self.write_change is None:
+            return self.vector if plus is None else self.vector.add_(plus)
+        write, self.write_change = self.write_change, None
+        if not write(plus):
+            raise SpoiledError
+        return self.vector
