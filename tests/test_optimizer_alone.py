@@ -155,3 +155,24 @@ def test_nan_in_one_local_step_calls_off_the_whole_cycle_and_the_next_one_goes_o
         scenes.one_step(opt, net, 0, step)
     assert not torch.equal(small.values(net), start)
     assert (opt.traffic.rounds, opt.traffic.void_rounds) == (2, 1)
+
+
+CHANGES = [laconic.SSGDMV(), laconic.SSGDTopK(), laconic.SSGDMVAD(), laconic.ModelAveraging(), laconic.SGD()]
+
+
+@pytest.mark.parametrize("algorithm", CHANGES, ids=lambda algorithm: algorithm.name)
+def test_local_steps_whose_change_overflows_call_the_round_off(algorithm):
+    """Each gradient is finite, and so are the parameters before: what lies between is not."""
+    most = torch.finfo(torch.float32).max
+    weight = torch.nn.Parameter(torch.full((200,), -0.75 * most))
+    opt = laconic.DistributedOptimizer(torch.optim.SGD([weight], lr=0.75), algorithm, local_steps=2)
+    for _ in range(2):
+        weight.grad = torch.full((200,), -most)
+        opt.step()
+    assert opt.traffic.void_rounds == 1
+    assert (weight == -0.75 * most).all()
+    for _ in range(2):
+        weight.grad = torch.full((200,), most / 8)
+        opt.step()
+    assert (opt.traffic.rounds, opt.traffic.void_rounds) == (2, 1)
+    assert (weight < -0.75 * most).any()
