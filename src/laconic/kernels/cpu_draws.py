@@ -1,0 +1,191 @@
+"""Randomized rounding on thirty-two entries at once: from floats to packed codes without leaving the registers."""
+
+from typing import Any
+
+from llvmlite import ir
+
+from laconic.kernels.cpu_words import U32, Codegen, cgutils, hashes, intrinsic, same, splat, types
+from laconic.kernels.plain_quantized import FRACTION_BITS
+
+GROUP = 32  # entries; codes of so many are whole bytes
+_PIECE = 8  # entries of a vector: one register, so that a comparison and a choice become one instruction
+_WIDTHS = (1, 2, 4, 8, 16)  # of codes as they are written
+_FIRST, _SECOND = 0x7FEB352D, 0x846CA68B  # factors of plain.hash32
+
+
+def _places(builder: Any, values: Any, scale: tuple[Any, ...], words: Any) -> Any:  # noqa: ANN401
+    """plain_quantized.places; scale: bottom, step and top, lanes."""
+    bottom, step, top = scale
+    place = builder.fmul(builder.fsub(values, bottom), step)
+    place = _called(builder, "maxnum", place, same(values.type, 0.0))  # 0 for NaN
+    return builder.fptosi(_called(builder, "minnum", place, top, "nnan"), words)
+
+
+def _called(builder: Any, name: str, one: Any, other: Any, *flags: str) -> Any:  # noqa: ANN401
+    """maxnum or minnum of lanes: one instruction, where a comparison and a choice might stay two."""
+    lanes = one.type
+    name = f"llvm.{name}.v{lanes.count}f{32 if isinstance(lanes.element, ir.FloatType) else 64}"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(lanes, [lanes, lanes]), name)
+    return builder.call(function, [one, other], fastmath=flags)
+
+
+def _packed(builder: Any, codes: Any, width: int) -> Any:  # noqa: ANN401
+    """Codes (32 bytes) of `width` bits as one value of 4 * width bytes."""
+    if width >= 8:
+        return codes
+    if width == 1:
+        return builder.bitcast(builder.icmp_unsigned("!=", codes, same(codes.type, 0)), U32)
+    n = 8 // width
+    words = builder.bitcast(codes, ir.VectorType(ir.IntType(8 * n), GROUP // n))
+    shift = 8 - width
+    while n > 1:
+        words = builder.or_(words, builder.lshr(words, same(words.type, shift)))
+        shift, n = 2 * shift, n // 2
+    return builder.trunc(words, ir.VectorType(ir.IntType(8), words.type.count))
+
+
+class _Hashes:
+    """plain.hash32 of coordinates, thirty-two from a multiple of thirty-two on.
+
+    With s the scalar (coordinate ^ low) ^ (coordinate ^ low) >> 16, the hash's first product for entry i of a group is
+    (s ^ i) * factor, which is (s & ~31) * factor, a scalar, and ((s & 31) ^ i) * factor, out of a table.
+    """
+
+    def __init__(self, builder: Any, low: Any, high: Any) -> None:  # noqa: ANN401
+        self._builder, self._low = builder, low
+        self._high = splat(builder, high, _PIECE)
+        rows = ir.VectorType(U32, GROUP)
+        table = [ir.Constant(rows, [(s ^ i) * _FIRST & 0xFFFFFFFF for i in range(GROUP)]) for s in range(GROUP)]
+        self._table = cgutils.global_constant(
+            builder.module, "laconic.hashes", ir.Constant(ir.ArrayType(rows, GROUP), table)
+        )
+
+    def group(self, coordinate: Any) -> list[Any]:  # noqa: ANN401
+        """Lanes of the hashes of the 32 coordinates from `coordinate` on, a multiple of 32."""
+        builder = self._builder
+        start = builder.xor(coordinate, self._low)
+        start = builder.xor(start, builder.lshr(start, ir.Constant(U32, 16)))
+        row = builder.and_(start, ir.Constant(U32, GROUP - 1))
+        product = builder.mul(builder.xor(start, row), ir.Constant(U32, _FIRST))
+        product = splat(builder, product, _PIECE)
+        lanes = product.type
+        rest = builder.bitcast(builder.gep(self._table, [ir.Constant(U32, 0), row]), lanes.as_pointer())
+        found = []
+        for piece in range(GROUP // _PIECE):
+            x = builder.load(builder.gep(rest, [ir.Constant(U32, piece)]), align=4)
+            x = builder.add(product, x)
+            x = builder.add(builder.xor(x, builder.lshr(x, same(lanes, 15))), self._high)
+            x = builder.mul(x, same(lanes, _SECOND))
+            found.append(builder.xor(x, builder.lshr(x, same(lanes, 16))))
+        return found
+
+    def anywhere(self, coordinate: Any) -> list[Any]:  # noqa: ANN401
+        """The same from any coordinate on."""
+        builder = self._builder
+        first, low = splat(builder, coordinate, _PIECE), splat(builder, self._low, _PIECE)
+        pieces = [list(range(piece, piece + _PIECE)) for piece in range(0, GROUP, _PIECE)]
+        return [
+            hashes(builder, builder.add(first, ir.Constant(first.type, piece)), low, self._high) for piece in pieces
+        ]
+
+
+class _Groups:
+    """Loops over groups of entries at an address, one for each width of codes and for signed and unsigned ones."""
+
+    def __init__(self, context: Any, builder: Any, real: Any, args: Any) -> None:  # noqa: ANN401
+        self._builder = builder
+        self._entries, self._n, self._coordinate, low, high, *scale, self._minus, self._width, self._codes = args
+        self._hashes = _Hashes(builder, low, high)
+        self._scale = tuple(splat(builder, scalar, _PIECE) for scalar in scale)
+        self._real = context.get_data_type(real)
+
+    def write(self) -> None:
+        builder, number = self._builder, self._width.type
+        rest = builder.and_(self._coordinate, ir.Constant(U32, GROUP - 1))
+        aligned = builder.icmp_unsigned("==", rest, ir.Constant(U32, 0))
+        end = builder.append_basic_block("end")
+        switch = builder.switch(self._width, end)
+        for width in _WIDTHS:
+            block = builder.append_basic_block("width")
+            switch.add_case(ir.Constant(number, width), block)
+            builder.position_at_end(block)
+            if width < 8:
+                self._by_sign(width, self._hashes.group)
+            else:
+                with builder.if_else(aligned) as (by_table, by_hash):
+                    with by_table:
+                        self._by_sign(width, self._hashes.group)
+                    with by_hash:
+                        self._by_sign(width, self._hashes.anywhere)
+            builder.branch(end)
+        builder.position_at_end(end)
+
+    def _by_sign(self, width: int, hashed: Any) -> None:  # noqa: ANN401
+        builder = self._builder
+        signed = builder.icmp_unsigned("!=", self._minus, ir.Constant(U32, 0))
+        with builder.if_else(signed) as (minus, no_minus):
+            with minus:
+                self._loop(width, hashed, splat(builder, self._minus, _PIECE))
+            with no_minus:
+                self._loop(width, hashed, None)
+
+    def _loop(self, width: int, hashed: Any, minus: Any) -> None:  # noqa: ANN401
+        builder = self._builder
+        kind = self._n.type
+        with cgutils.for_range(builder, self._n) as loop:
+            start = builder.mul(loop.index, ir.Constant(kind, GROUP))
+            words = hashed(builder.add(self._coordinate, builder.trunc(start, U32)))
+            pieces = [
+                self._codes_of(builder.add(start, ir.Constant(kind, _PIECE * i)), words[i], minus)
+                for i in range(len(words))
+            ]
+            made = self._narrowed(pieces, width)
+            to = builder.add(self._codes, builder.mul(loop.index, ir.Constant(kind, GROUP * width // 8)))
+            made = _packed(builder, made, width)
+            builder.store(made, builder.inttoptr(to, made.type.as_pointer()), align=1)
+
+    def _codes_of(self, at: Any, hashed: Any, minus: Any) -> Any:  # noqa: ANN401
+        """Codes of the entries from `at` on, lanes of 32 bits."""
+        builder, words = self._builder, hashed.type
+        size = 4 if isinstance(self._real, ir.FloatType) else 8
+        lanes = ir.VectorType(self._real, _PIECE)
+        address = builder.add(self._entries, builder.mul(at, ir.Constant(at.type, size)))
+        values = builder.load(builder.inttoptr(address, lanes.as_pointer()), align=size)
+        negative = builder.fcmp_ordered("<", values, same(lanes, 0.0))
+        sizes = values if minus is None else builder.select(negative, builder.fneg(values), values)
+        place = _places(builder, sizes, self._scale, words)
+        drawn = builder.lshr(hashed, same(words, 32 - FRACTION_BITS))
+        levels = builder.lshr(builder.add(place, drawn), same(words, FRACTION_BITS))
+        if minus is None:
+            return levels
+        signed = builder.and_(negative, builder.icmp_unsigned("!=", levels, same(words, 0)))
+        return builder.or_(levels, builder.select(signed, minus, same(words, 0)))
+
+    def _narrowed(self, pieces: list[Any], width: int) -> Any:  # noqa: ANN401
+        """All codes of a group as one vector, of bytes or, for codes of 16 bits, pairs of them."""
+        builder = self._builder
+        while len(pieces) > 1:
+            n = 2 * pieces[0].type.count
+            both = ir.Constant(ir.VectorType(U32, n), list(range(n)))
+            pieces = [builder.shuffle_vector(*pieces[i : i + 2], both) for i in range(0, len(pieces), 2)]
+        return builder.trunc(pieces[0], ir.VectorType(ir.IntType(max(8, width)), GROUP))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def draw_groups(
+    typing: Any, entries: Any, n: Any, coordinate: Any, low: Any, high: Any, bottom: Any, step: Any, top: Any,  # noqa: ANN401
+    minus: Any, width: Any, codes: Any,  # noqa: ANN401
+) -> Codegen:  # fmt: skip
+    """Codes of n groups of entries, the first of which has the coordinate, at the address `codes`.
+
+    entries: the address of floats of the type of bottom, step and top; see plain_quantized.places. low, high: the
+    key's halves. minus: the bit of a code that says below zero; 0 where entries are not measured from zero. width:
+    bits of a code there, 1, 2, 4, 8 or 16; the coordinate is a multiple of GROUP for widths below 8.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        _Groups(context, builder, bottom, args).write()
+        return context.get_dummy_value()
+
+    place, u32 = types.intp, types.uint32
+    return types.none(place, place, u32, u32, u32, bottom, bottom, bottom, u32, place, place), codegen
