@@ -1,5 +1,6 @@
 """Randomized rounding on thirty-two entries at once: from floats to packed codes without leaving the registers."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -9,7 +10,6 @@ from laconic.kernels.plain_quantized import FRACTION_BITS
 
 GROUP = 32  # entries; codes of so many are whole bytes
 _PIECE = 8  # entries of a vector: one register, so that a comparison and a choice become one instruction
-_WIDTHS = (1, 2, 4, 8, 16)  # of codes as they are written
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B  # factors of plain.hash32
 
 
@@ -29,9 +29,38 @@ def _called(builder: Any, name: str, one: Any, other: Any, *flags: str) -> Any: 
     return builder.call(function, [one, other], fastmath=flags)
 
 
+def joined(builder: Any, pieces: Sequence[Any]) -> Any:  # noqa: ANN401
+    """Vectors of one type, a power of two of them, one behind the other as one vector."""
+    while len(pieces) > 1:
+        n = 2 * pieces[0].type.count
+        both = ir.Constant(ir.VectorType(U32, n), list(range(n)))
+        pieces = [builder.shuffle_vector(*pieces[i : i + 2], both) for i in range(0, len(pieces), 2)]
+    return pieces[0]
+
+
+def packed_group(builder: Any, codes: Any, width: Any, address: Any, number: Any) -> None:  # noqa: ANN401
+    """Write a group's codes, a byte each, in `width` bits, 1, 2, 4 or 8, to an address, behind `number` groups."""
+    end = builder.append_basic_block("packed")
+    switch = builder.switch(width, end)
+    for known in (1, 2, 4, 8):
+        block = builder.append_basic_block("width")
+        switch.add_case(ir.Constant(width.type, known), block)
+        builder.position_at_end(block)
+        _write(builder, _packed(builder, codes, known), address, number)
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
+def _write(builder: Any, made: Any, address: Any, number: Any) -> None:  # noqa: ANN401
+    kind = made.type
+    size = kind.width // 8 if isinstance(kind, ir.IntType) else kind.count * kind.element.width // 8
+    place = builder.add(address, builder.mul(number, ir.Constant(number.type, size)))
+    builder.store(made, builder.inttoptr(place, kind.as_pointer()), align=1)
+
+
 def _packed(builder: Any, codes: Any, width: int) -> Any:  # noqa: ANN401
     """Codes (32 bytes) of `width` bits as one value of 4 * width bytes."""
-    if width >= 8:
+    if width == 8:
         return codes
     if width == 1:
         return builder.bitcast(builder.icmp_unsigned("!=", codes, same(codes.type, 0)), U32)
@@ -90,7 +119,7 @@ class _Hashes:
 
 
 class _Groups:
-    """Loops over groups of entries at an address, one for each width of codes and for signed and unsigned ones."""
+    """Loops over groups of entries at an address: one for signed codes and one for others."""
 
     def __init__(self, context: Any, builder: Any, real: Any, args: Any) -> None:  # noqa: ANN401
         self._builder = builder
@@ -100,36 +129,19 @@ class _Groups:
         self._real = context.get_data_type(real)
 
     def write(self) -> None:
-        builder, number = self._builder, self._width.type
+        builder = self._builder
         rest = builder.and_(self._coordinate, ir.Constant(U32, GROUP - 1))
         aligned = builder.icmp_unsigned("==", rest, ir.Constant(U32, 0))
-        end = builder.append_basic_block("end")
-        switch = builder.switch(self._width, end)
-        for width in _WIDTHS:
-            block = builder.append_basic_block("width")
-            switch.add_case(ir.Constant(number, width), block)
-            builder.position_at_end(block)
-            if width < 8:
-                self._by_sign(width, self._hashes.group)
-            else:
-                with builder.if_else(aligned) as (by_table, by_hash):
-                    with by_table:
-                        self._by_sign(width, self._hashes.group)
-                    with by_hash:
-                        self._by_sign(width, self._hashes.anywhere)
-            builder.branch(end)
-        builder.position_at_end(end)
-
-    def _by_sign(self, width: int, hashed: Any) -> None:  # noqa: ANN401
-        builder = self._builder
         signed = builder.icmp_unsigned("!=", self._minus, ir.Constant(U32, 0))
-        with builder.if_else(signed) as (minus, no_minus):
-            with minus:
-                self._loop(width, hashed, splat(builder, self._minus, _PIECE))
-            with no_minus:
-                self._loop(width, hashed, None)
+        with builder.if_else(aligned) as (by_table, by_hash):
+            for entered, hashed in ((by_table, self._hashes.group), (by_hash, self._hashes.anywhere)):
+                with entered, builder.if_else(signed) as (minus, no_minus):
+                    with minus:
+                        self._loop(hashed, splat(builder, self._minus, _PIECE))
+                    with no_minus:
+                        self._loop(hashed, None)
 
-    def _loop(self, width: int, hashed: Any, minus: Any) -> None:  # noqa: ANN401
+    def _loop(self, hashed: Callable[[Any], list[Any]], minus: Any) -> None:  # noqa: ANN401
         builder = self._builder
         kind = self._n.type
         with cgutils.for_range(builder, self._n) as loop:
@@ -139,10 +151,15 @@ class _Groups:
                 self._codes_of(builder.add(start, ir.Constant(kind, _PIECE * i)), words[i], minus)
                 for i in range(len(words))
             ]
-            made = self._narrowed(pieces, width)
-            to = builder.add(self._codes, builder.mul(loop.index, ir.Constant(kind, GROUP * width // 8)))
-            made = _packed(builder, made, width)
-            builder.store(made, builder.inttoptr(to, made.type.as_pointer()), align=1)
+            codes = joined(builder, pieces)
+            wide = builder.icmp_signed("==", self._width, ir.Constant(kind, 16))
+            with builder.if_else(wide) as (two_bytes, one_byte):
+                with two_bytes:
+                    made = builder.trunc(codes, ir.VectorType(ir.IntType(16), GROUP))
+                    _write(builder, made, self._codes, loop.index)
+                with one_byte:
+                    made = builder.trunc(codes, ir.VectorType(ir.IntType(8), GROUP))
+                    packed_group(builder, made, self._width, self._codes, loop.index)
 
     def _codes_of(self, at: Any, hashed: Any, minus: Any) -> Any:  # noqa: ANN401
         """Codes of the entries from `at` on, lanes of 32 bits."""
@@ -161,15 +178,6 @@ class _Groups:
         signed = builder.and_(negative, builder.icmp_unsigned("!=", levels, same(words, 0)))
         return builder.or_(levels, builder.select(signed, minus, same(words, 0)))
 
-    def _narrowed(self, pieces: list[Any], width: int) -> Any:  # noqa: ANN401
-        """All codes of a group as one vector, of bytes or, for codes of 16 bits, pairs of them."""
-        builder = self._builder
-        while len(pieces) > 1:
-            n = 2 * pieces[0].type.count
-            both = ir.Constant(ir.VectorType(U32, n), list(range(n)))
-            pieces = [builder.shuffle_vector(*pieces[i : i + 2], both) for i in range(0, len(pieces), 2)]
-        return builder.trunc(pieces[0], ir.VectorType(ir.IntType(max(8, width)), GROUP))
-
 
 @intrinsic  # type: ignore[untyped-decorator]
 def draw_groups(
@@ -180,7 +188,7 @@ def draw_groups(
 
     entries: the address of floats of the type of bottom, step and top; see plain_quantized.places. low, high: the
     key's halves. minus: the bit of a code that says below zero; 0 where entries are not measured from zero. width:
-    bits of a code there, 1, 2, 4, 8 or 16; the coordinate is a multiple of GROUP for widths below 8.
+    bits of a code there, 1, 2, 4, 8 or 16.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401

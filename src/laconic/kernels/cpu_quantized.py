@@ -166,7 +166,7 @@ def _quantize(
 ) -> None:  # fmt: skip
     """minus: the bit of a code that says below zero; 0 where values are not measured from zero."""
     room, drawn = np.zeros(GROUP, values.dtype), np.empty(GROUP, codes.dtype)
-    direct = (bits == 1 or bits == 2 or bits == 4 or bits == 8) and first % GROUP == 0
+    direct = bits == 1 or bits == 2 or bits == 4 or bits == 8
     wide, most = 8 * codes.itemsize, codes.size // GROUP
     top = numbers[0]
     block = _block_at(edges, start)
