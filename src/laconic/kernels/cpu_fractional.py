@@ -15,8 +15,10 @@ from torch import Tensor
 
 from laconic.kernels.compiled import kernel
 from laconic.kernels.cpu_codes import TILE, code_room, pack_tile, unpack_tile
-from laconic.kernels.cpu_level_sums import LANES, ROWS, SPAN, level_spans, magnitude_spans
-from laconic.kernels.plain_fractional import level_bounds
+from laconic.kernels.cpu_extremes import LANES
+from laconic.kernels.cpu_level_sums import ROWS, SPAN, level_spans, magnitude_spans
+from laconic.kernels.cpu_measures import FLOATS, bits_of
+from laconic.kernels.plain_fractional import bounds_array
 from laconic.kernels.threads import CHUNK, in_chunks
 
 Array = NDArray[Any]
@@ -29,14 +31,16 @@ _MOST = {torch.float32: 2.0**123, torch.float64: math.inf}  # of which sixteen a
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """See plain_fractional."""
     n_levels = 1 << (bits - 1)
-    floats = values.detach().contiguous().numpy()
-    lows, highs, largest, smallest = _magnitudes(floats)
-    bounds = level_bounds(largest, smallest, bits, values.dtype).numpy()
+    keys, mask = bits_of(values)
+    floats = keys.view(FLOATS[values.dtype])
+    lows, highs, largest, smallest = _magnitudes(keys, mask, floats.dtype)
+    bounds = bounds_array(largest, smallest, bits, double=floats.itemsize == 8)
     packed = torch.empty((bits * floats.size + 7) // 8, dtype=torch.uint8)
     out = packed.numpy()
     if n_levels <= _FEW and not largest > _MOST[values.dtype]:
-        filled = np.full(ROWS, -1, bounds.dtype)  # nothing is below -1
-        filled[: len(bounds)] = bounds
+        filled = np.empty(ROWS, floats.dtype)
+        filled.fill(-1)  # nothing is below -1
+        filled[: bounds.size] = bounds
         n_chunks = -(-floats.size // CHUNK)  # each adds up on its own, whoever does it
         sums, counts = np.zeros((n_chunks, ROWS)), np.zeros((n_chunks, ROWS), np.int64)
         minus = np.uint32(n_levels)
@@ -44,14 +48,24 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
             floats.size,
             lambda start, stop: _level_chunks(floats, filled, lows, highs, minus, bits, out, sums, counts, start, stop),
         )
-        total, count = (each[0] if n_chunks == 1 else each.sum(0) for each in (sums, counts))
     else:
-        lane_sums, lane_counts = np.zeros(n_levels * _LANES), np.zeros(n_levels * _LANES, np.int64)
+        sums, counts = np.zeros((_LANES, n_levels)), np.zeros((_LANES, n_levels), np.int64)
         codes = code_room(bits)
-        _search(floats, bounds, bits, codes, out, lane_sums, lane_counts)
-        total, count = lane_sums.reshape(-1, _LANES).sum(1), lane_counts.reshape(-1, _LANES).sum(1)
-    means = (total[:n_levels] / np.maximum(count[:n_levels], 1)).astype(floats.dtype)
+        _search(floats, bounds, bits, codes, out, sums, counts)
+    means = np.empty(n_levels, floats.dtype)
+    _average(sums, counts, means)
     return packed, torch.from_numpy(means)
+
+
+@kernel
+def _average(sums: Array, counts: Array, means: Array) -> None:
+    """The means of levels from rows of sums and counts; 0 where there is nothing."""
+    for level in range(means.size):
+        total, count = 0.0, 0
+        for row in range(sums.shape[0]):
+            total += sums[row, level]
+            count += counts[row, level]
+        means[level] = total / max(count, 1)
 
 
 def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Tensor:
@@ -82,20 +96,20 @@ def _write(packed: Tensor, means: Tensor, bits: int, total: Tensor, *, add: bool
     in_chunks(total.numel(), run)
 
 
-def _magnitudes(floats: Array) -> tuple[Array, Array, float, float]:
+def _magnitudes(keys: Array, mask: Any, floats: Any) -> tuple[Array, Array, float, float]:  # noqa: ANN401
     """The smallest and the largest magnitude of each whole SPAN; of all the largest and the smallest that is not 0.
 
-    Both of these are 0 where all are. NaN counts as the largest.
+    Both of these are 0 where all are. NaN counts as the largest. keys: bits of floats of type `floats`.
     """
-    integer = np.int32 if floats.dtype == np.float32 else np.int64
-    keys, mask = floats.view(integer), integer(np.iinfo(integer).max)
-    lows, highs = np.empty((2, floats.size // SPAN), integer)
-    ends = np.empty((-(-floats.size // CHUNK), 2), integer)
-    in_chunks(floats.size, lambda start, stop: _spans(keys, mask, lows, highs, ends, start, stop))
-    largest, less_one = ends[0] if len(ends) == 1 else (ends[:, 0].max(), ends[:, 1].min())
-    if largest == 0:
+    lows, highs = np.empty((2, keys.size // SPAN), keys.dtype)
+    ends = np.empty((-(-keys.size // CHUNK), 2), keys.dtype)
+    in_chunks(keys.size, lambda start, stop: _spans(keys, mask, lows, highs, ends, start, stop))
+    if len(ends) > 1:
+        ends[0] = ends[:, 0].max(), ends[:, 1].min()
+    if ends[0, 0] == 0:
         return lows, highs, 0.0, 0.0
-    largest, smallest = np.array([largest, less_one + 1], integer).view(floats.dtype).tolist()
+    ends[0, 1] += 1
+    largest, smallest = ends[0].view(floats).tolist()
     return lows, highs, largest, smallest
 
 
@@ -176,9 +190,9 @@ def _search(values: Array, bounds: Array, bits: int, codes: Array, packed: Array
         for i in range(tile.size):
             codes[i] = uint16(levels[i] | (minus if tile[i] < zero else uint32(0)))
         for i in range(tile.size):
-            place = uint32(uint32(levels[i] * uint32(_LANES)) + uint32(uint32(i) & uint32(_LANES - 1)))
-            sums[place] += float64(abs(tile[i]))
-            counts[place] += 1
+            lane = uint32(i) & uint32(_LANES - 1)
+            sums[lane, levels[i]] += float64(abs(tile[i]))
+            counts[lane, levels[i]] += 1
         codes[tile.size :] = 0
         pack_tile(codes, bits, packed[start * bits // 8 : ((start + tile.size) * bits + 7) // 8])
 

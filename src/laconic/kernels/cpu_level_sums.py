@@ -10,27 +10,13 @@ from typing import Any
 from llvmlite import ir
 
 from laconic.kernels.cpu_draws import GROUP, joined, packed_group
+from laconic.kernels.cpu_extremes import LANES, largest, least, pointer_at, reduced
 from laconic.kernels.cpu_words import U32, WORD, Codegen, cgutils, intrinsic, same, splat, types
 
 SPAN = 128  # entries of a group. Of each lane 16 are added up in the values' type: 15 roundings of half a unit
 ROWS = 16  # room for bounds, sums and counts: those of levels from 7 + 3 on are never there
-LANES = 8
 _FEW, _ALL = 3, 7  # bounds
 _BYTE = ir.IntType(8)
-
-
-def _reduced(builder: Any, name: str, lanes: Any) -> Any:  # noqa: ANN401
-    """llvm.vector.reduce of lanes of integers."""
-    kind = lanes.type
-    name = f"llvm.vector.reduce.{name}.v{kind.count}i{kind.element.width}"
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind.element, [kind]), name)
-    return builder.call(function, [lanes])
-
-
-def _at(builder: Any, address: Any, index: Any, size: int, kind: Any) -> Any:  # noqa: ANN401
-    """A pointer to a value of type `kind` that is `index` times `size` bytes behind an address."""
-    place = builder.add(address, builder.mul(index, ir.Constant(address.type, size)))
-    return builder.inttoptr(place, kind.as_pointer())
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -47,25 +33,21 @@ def magnitude_spans(typing: Any, entries: Any, n: Any, mask: Any, lows: Any, hig
         lanes, size = ir.VectorType(word, LANES), word.width // 8
         every = splat(builder, mask, LANES)
 
-        def lesser(order: str, one: Any, other: Any) -> Any:  # noqa: ANN401
-            made = builder.icmp_unsigned("<", one, other) if order == "u" else builder.icmp_signed("<", one, other)
-            return builder.select(made, one, other)
-
         positive = cgutils.alloca_once(builder, lanes)
         builder.store(same(lanes, -1), positive)
         with cgutils.for_range(builder, n) as loop:
             start = builder.mul(loop.index, ir.Constant(place, SPAN))
-            low, high, least = every, same(lanes, 0), builder.load(positive)
+            low, high, smallest = every, same(lanes, 0), builder.load(positive)
             for piece in range(0, SPAN, LANES):
                 at = builder.add(start, ir.Constant(place, piece))
-                keys = builder.and_(builder.load(_at(builder, entries, at, size, lanes), align=size), every)
-                low = lesser("s", keys, low)
-                high = builder.select(builder.icmp_signed(">", keys, high), keys, high)
-                least = lesser("u", builder.sub(keys, same(lanes, 1)), least)
-            builder.store(least, positive)
-            builder.store(_reduced(builder, "smin", low), _at(builder, lows, loop.index, size, word))
-            builder.store(_reduced(builder, "smax", high), _at(builder, highs, loop.index, size, word))
-        return _reduced(builder, "umin", builder.load(positive))
+                keys = builder.and_(builder.load(pointer_at(builder, entries, at, size, lanes), align=size), every)
+                low = least(builder, keys, low)
+                high = largest(builder, keys, high)
+                smallest = least(builder, builder.sub(keys, same(lanes, 1)), smallest, signed=False)
+            builder.store(smallest, positive)
+            builder.store(reduced(builder, "smin", low), pointer_at(builder, lows, loop.index, size, word))
+            builder.store(reduced(builder, "smax", high), pointer_at(builder, highs, loop.index, size, word))
+        return reduced(builder, "umin", builder.load(positive))
 
     place = types.intp
     return mask(place, place, mask, place, place), codegen
@@ -81,14 +63,14 @@ class _Spans:
 
     def write(self) -> None:
         builder = self._builder
-        entries, n, bounds, lows, highs, minus, width, sums, counts, codes = self._args
+        _, n, bounds, lows, highs, minus, *_ = self._args
         self._minus = splat(builder, minus, LANES)
         self._below = splat(builder, builder.trunc(builder.sub(minus, ir.Constant(U32, 1)), _BYTE), GROUP)
         self._room = cgutils.alloca_once(builder, ir.ArrayType(ir.VectorType(_BYTE, GROUP), 2 * SPAN // GROUP))
-        row = builder.load(_at(builder, bounds, ir.Constant(n.type, 0), 1, self._lanes), align=self._size)
+        row = builder.load(pointer_at(builder, bounds, ir.Constant(n.type, 0), 1, self._lanes), align=self._size)
         with cgutils.for_range(builder, n) as loop:
             first, last = (
-                self._level(builder.load(_at(builder, ends, loop.index, self._size, self._real)), row)
+                self._level(builder.load(pointer_at(builder, ends, loop.index, self._size, self._real)), row)
                 for ends in (highs, lows)
             )
             few = builder.icmp_signed("<=", builder.sub(last, first), ir.Constant(n.type, _FEW))
@@ -107,11 +89,9 @@ class _Spans:
     def _span(self, number: Any, first: Any, n_bounds: int) -> None:  # noqa: ANN401
         """A group whose levels are first .. first + n_bounds."""
         builder = self._builder
-        entries, n, bounds, _, _, _, width, sums, counts, codes = self._args
-        ends = [
-            builder.load(_at(builder, bounds, builder.add(first, ir.Constant(n.type, i)), self._size, self._real))
-            for i in range(n_bounds)
-        ]
+        _, n, bounds, _, _, _, width, _, _, codes = self._args
+        places = [builder.add(first, ir.Constant(n.type, i)) for i in range(n_bounds)]
+        ends = [builder.load(pointer_at(builder, bounds, place, self._size, self._real)) for place in places]
         ends = [splat(builder, end, LANES) for end in ends]
         totals = [cgutils.alloca_once(builder, self._lanes) for _ in range(n_bounds + 1)]
         for total in totals:
@@ -126,11 +106,11 @@ class _Spans:
             at = builder.mul(builder.add(halves, loop.index), ir.Constant(n.type, 2 * LANES))
             pieces = [self._piece(builder.add(at, ir.Constant(n.type, i)), ends, totals) for i in (0, LANES)]
             codes_ = builder.trunc(joined(builder, pieces), pair)
-            builder.store(codes_, _at(builder, room, loop.index, 4 * LANES, pair), align=32)
+            builder.store(codes_, pointer_at(builder, room, loop.index, 4 * LANES, pair), align=32)
         tallies = [same(bytes_, 0)] * n_bounds
         for i in range(SPAN // GROUP):
             both = [
-                builder.load(_at(builder, room, ir.Constant(n.type, 2 * i + j), 4 * LANES, pair), align=32)
+                builder.load(pointer_at(builder, room, ir.Constant(n.type, 2 * i + j), 4 * LANES, pair), align=32)
                 for j in (0, 1)
             ]
             made = builder.trunc(joined(builder, both), bytes_)
@@ -144,7 +124,7 @@ class _Spans:
     def _piece(self, at: Any, ends: list[Any], totals: list[Any]) -> Any:  # noqa: ANN401
         """Levels from the first bound on, and signs, of some entries of a group of 32; adds their magnitudes up."""
         builder = self._builder
-        values = builder.load(_at(builder, self._args[0], at, self._size, self._lanes), align=self._size)
+        values = builder.load(pointer_at(builder, self._args[0], at, self._size, self._lanes), align=self._size)
         zeros = same(values.type, 0.0)
         bits = ir.VectorType(ir.IntType(8 * self._size), LANES)
         mask = same(bits, (1 << (8 * self._size - 1)) - 1)
@@ -169,14 +149,14 @@ class _Spans:
         doubles = ir.VectorType(ir.DoubleType(), LANES)
         for i, total in enumerate(totals):
             level = builder.add(first, ir.Constant(first.type, i))
-            place = _at(builder, sums, level, 8 * LANES, doubles)
+            place = pointer_at(builder, sums, level, 8 * LANES, doubles)
             here = builder.load(total)
             here = here if here.type == doubles else builder.fpext(here, doubles)
             builder.store(builder.fadd(builder.load(place, align=8), here), place, align=8)
         left = ir.Constant(WORD, SPAN)
         for i in range(len(totals)):
-            count = left if i == len(tallies) else builder.zext(_reduced(builder, "add", tallies[i]), WORD)
-            place = _at(builder, counts, builder.add(first, ir.Constant(first.type, i)), 8, WORD)
+            count = left if i == len(tallies) else builder.zext(reduced(builder, "add", tallies[i]), WORD)
+            place = pointer_at(builder, counts, builder.add(first, ir.Constant(first.type, i)), 8, WORD)
             builder.store(builder.add(builder.load(place, align=8), count), place, align=8)
             left = builder.sub(left, count)
 

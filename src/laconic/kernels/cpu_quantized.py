@@ -32,7 +32,7 @@ def quantize(
 ) -> Tensor:
     """See plain_quantized."""
     most = (1 << bits) - 1
-    return _quantized(values, lows.to(values.dtype).numpy(), highs, lengths, bits, most, 0, first, key)
+    return _quantized(values, _array(lows, values.dtype), highs, lengths, bits, most, 0, first, key)
 
 
 def quantize_levels(
@@ -48,9 +48,9 @@ def _quantized(
     values: Tensor, lows: Array, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int, first: int,
     key: int,
 ) -> Tensor:  # fmt: skip
-    packed = torch.empty((bits * len(values) + 7) // 8, dtype=torch.uint8)
+    packed = torch.empty((bits * values.numel() + 7) // 8, dtype=torch.uint8)
     floats, out = values.detach().contiguous().numpy(), packed.numpy()
-    highs_, edges = highs.to(values.dtype).numpy(), block_edges(lengths)
+    highs_, edges = _array(highs, values.dtype), block_edges(lengths)
     numbers = _constants(values.dtype, most << FRACTION_BITS)
     low_key, high_key = map(np.uint32, key_halves(key))
 
@@ -61,8 +61,13 @@ def _quantized(
             out, start, stop,
         )  # fmt: skip
 
-    in_chunks(len(values), run)
+    in_chunks(floats.size, run)
     return packed
+
+
+def _array(ends: Tensor, dtype: torch.dtype) -> Array:
+    made: Array = (ends if ends.dtype == dtype else ends.to(dtype)).numpy()
+    return made
 
 
 def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
@@ -195,9 +200,7 @@ def _quantize(
             until = min(until, at - within + GROUP)
             for i in range(until - at):
                 room[within + i] = values[at + i] * factor
-        draw_groups(
-            entries, n, uint32(first + at - within), low_key, high_key, bottom, step, top, minus, width, to
-        )
+        draw_groups(entries, n, uint32(first + at - within), low_key, high_key, bottom, step, top, minus, width, to)
         if whole:
             until = at + n * GROUP
             if not direct:
