@@ -17,6 +17,7 @@ SPAN = 128  # entries of a group. Of each lane 16 are added up in the values' ty
 ROWS = 16  # room for bounds, sums and counts: those of levels from 7 + 3 on are never there
 _FEW, _ALL = 3, 7  # bounds
 _BYTE = ir.IntType(8)
+_IN_ORDER = [16 * half + start + i for half in (0, 1) for start in (0, 8, 4, 12) for i in range(4)]  # of packed masks
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -64,7 +65,7 @@ class _Spans:
     def write(self) -> None:
         builder = self._builder
         _, n, bounds, lows, highs, minus, *_ = self._args
-        self._minus = splat(builder, minus, LANES)
+        self._minus = splat(builder, builder.trunc(minus, ir.IntType(16)), 2 * LANES)
         self._below = splat(builder, builder.trunc(builder.sub(minus, ir.Constant(U32, 1)), _BYTE), GROUP)
         self._room = cgutils.alloca_once(builder, ir.ArrayType(ir.VectorType(_BYTE, GROUP), 2 * SPAN // GROUP))
         row = builder.load(pointer_at(builder, bounds, ir.Constant(n.type, 0), 1, self._lanes), align=self._size)
@@ -105,7 +106,10 @@ class _Spans:
         with cgutils.for_range(builder, ir.Constant(n.type, SPAN // (2 * LANES))) as loop:
             at = builder.mul(builder.add(halves, loop.index), ir.Constant(n.type, 2 * LANES))
             pieces = [self._piece(builder.add(at, ir.Constant(n.type, i)), ends, totals) for i in (0, LANES)]
-            codes_ = builder.trunc(joined(builder, pieces), pair)
+            *below, negative = (self._packed(*masks) for masks in zip(*pieces, strict=True))
+            codes_ = builder.and_(negative, self._minus)
+            for mask in below:
+                codes_ = builder.sub(codes_, mask)
             builder.store(codes_, pointer_at(builder, room, loop.index, 4 * LANES, pair), align=32)
         tallies = [same(bytes_, 0)] * n_bounds
         for i in range(SPAN // GROUP):
@@ -114,6 +118,7 @@ class _Spans:
                 for j in (0, 1)
             ]
             made = builder.trunc(joined(builder, both), bytes_)
+            made = builder.shuffle_vector(made, made, ir.Constant(ir.VectorType(U32, GROUP), _IN_ORDER))
             levels = builder.and_(made, self._below)
             for level in range(n_bounds):
                 here = builder.sext(builder.icmp_unsigned("==", levels, same(bytes_, level)), bytes_)
@@ -121,26 +126,34 @@ class _Spans:
             packed_group(builder, builder.add(made, offset), width, codes, builder.add(start, ir.Constant(n.type, i)))
         self._flush(first, totals, tallies)
 
-    def _piece(self, at: Any, ends: list[Any], totals: list[Any]) -> Any:  # noqa: ANN401
-        """Levels from the first bound on, and signs, of some entries of a group of 32; adds their magnitudes up."""
+    def _piece(self, at: Any, ends: list[Any], totals: list[Any]) -> list[Any]:  # noqa: ANN401
+        """Which of some entries are not above each of the bounds, and which are below zero: masks of 32 bits.
+
+        Adds the magnitudes up by level.
+        """
         builder = self._builder
         values = builder.load(pointer_at(builder, self._args[0], at, self._size, self._lanes), align=self._size)
-        zeros = same(values.type, 0.0)
         bits = ir.VectorType(ir.IntType(8 * self._size), LANES)
-        mask = same(bits, (1 << (8 * self._size - 1)) - 1)
-        rest = builder.and_(builder.bitcast(values, bits), mask)
+        rest = builder.and_(builder.bitcast(values, bits), same(bits, (1 << (8 * self._size - 1)) - 1))
         magnitudes = builder.bitcast(rest, values.type)
-        levels = same(self._words, 0)
+        masks = []
         for end, total in zip(ends, totals, strict=False):
-            below = builder.fcmp_ordered("<=", magnitudes, end)
-            further = builder.and_(rest, builder.sext(below, bits))
+            masks.append(builder.fcmp_ordered("<=", magnitudes, end))
+            further = builder.and_(rest, builder.sext(masks[-1], bits))
             here = builder.bitcast(builder.xor(rest, further), values.type)
             builder.store(builder.fadd(builder.load(total), here), total)
-            levels = builder.sub(levels, builder.sext(below, self._words))
             rest = further
         builder.store(builder.fadd(builder.load(totals[-1]), builder.bitcast(rest, values.type)), totals[-1])
-        negative = builder.fcmp_ordered("<", values, zeros)
-        return builder.or_(levels, builder.select(negative, self._minus, same(self._words, 0)))
+        masks.append(builder.fcmp_ordered("<", values, same(values.type, 0.0)))
+        return [builder.sext(mask, self._words) for mask in masks]
+
+    def _packed(self, one: Any, other: Any) -> Any:  # noqa: ANN401
+        """Two masks as one of 16 bits, in the order in which registers of 256 bits are packed: four of each in turn."""
+        builder = self._builder
+        halves = ir.VectorType(ir.IntType(16), 2 * LANES)
+        lows = [2 * lane + 2 * LANES * mask for first in (0, 4) for mask in (0, 1) for lane in range(first, first + 4)]
+        lows = ir.Constant(ir.VectorType(U32, 2 * LANES), lows)
+        return builder.shuffle_vector(builder.bitcast(one, halves), builder.bitcast(other, halves), lows)
 
     def _flush(self, first: Any, totals: list[Any], tallies: list[Any]) -> None:  # noqa: ANN401
         """Sums of a group, in float64, and its counts to those of the chunk."""
