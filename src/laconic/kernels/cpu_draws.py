@@ -1,14 +1,14 @@
 """Randomized rounding on thirty-two entries at once: from floats to packed codes without leaving the registers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 
+from laconic.kernels.cpu_packing import GROUP, PAIRS_IN_ORDER, narrowed, write_group, write_packed
 from laconic.kernels.cpu_words import U32, Codegen, cgutils, hashes, intrinsic, same, splat, types
 from laconic.kernels.plain_quantized import FRACTION_BITS
 
-GROUP = 32  # entries; codes of so many are whole bytes
 _PIECE = 8  # entries of a vector: one register, so that a comparison and a choice become one instruction
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B  # factors of plain.hash32
 
@@ -27,50 +27,6 @@ def _called(builder: Any, name: str, one: Any, other: Any, *flags: str) -> Any: 
     name = f"llvm.{name}.v{lanes.count}f{32 if isinstance(lanes.element, ir.FloatType) else 64}"
     function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(lanes, [lanes, lanes]), name)
     return builder.call(function, [one, other], fastmath=flags)
-
-
-def joined(builder: Any, pieces: Sequence[Any]) -> Any:  # noqa: ANN401
-    """Vectors of one type, a power of two of them, one behind the other as one vector."""
-    while len(pieces) > 1:
-        n = 2 * pieces[0].type.count
-        both = ir.Constant(ir.VectorType(U32, n), list(range(n)))
-        pieces = [builder.shuffle_vector(*pieces[i : i + 2], both) for i in range(0, len(pieces), 2)]
-    return pieces[0]
-
-
-def packed_group(builder: Any, codes: Any, width: Any, address: Any, number: Any) -> None:  # noqa: ANN401
-    """Write a group's codes, a byte each, in `width` bits, 1, 2, 4 or 8, to an address, behind `number` groups."""
-    end = builder.append_basic_block("packed")
-    switch = builder.switch(width, end)
-    for known in (1, 2, 4, 8):
-        block = builder.append_basic_block("width")
-        switch.add_case(ir.Constant(width.type, known), block)
-        builder.position_at_end(block)
-        _write(builder, _packed(builder, codes, known), address, number)
-        builder.branch(end)
-    builder.position_at_end(end)
-
-
-def _write(builder: Any, made: Any, address: Any, number: Any) -> None:  # noqa: ANN401
-    kind = made.type
-    size = kind.width // 8 if isinstance(kind, ir.IntType) else kind.count * kind.element.width // 8
-    place = builder.add(address, builder.mul(number, ir.Constant(number.type, size)))
-    builder.store(made, builder.inttoptr(place, kind.as_pointer()), align=1)
-
-
-def _packed(builder: Any, codes: Any, width: int) -> Any:  # noqa: ANN401
-    """Codes (32 bytes) of `width` bits as one value of 4 * width bytes."""
-    if width == 8:
-        return codes
-    if width == 1:
-        return builder.bitcast(builder.icmp_unsigned("!=", codes, same(codes.type, 0)), U32)
-    n = 8 // width
-    words = builder.bitcast(codes, ir.VectorType(ir.IntType(8 * n), GROUP // n))
-    shift = 8 - width
-    while n > 1:
-        words = builder.or_(words, builder.lshr(words, same(words.type, shift)))
-        shift, n = 2 * shift, n // 2
-    return builder.trunc(words, ir.VectorType(ir.IntType(8), words.type.count))
 
 
 class _Hashes:
@@ -151,15 +107,16 @@ class _Groups:
                 self._codes_of(builder.add(start, ir.Constant(kind, _PIECE * i)), words[i], minus)
                 for i in range(len(words))
             ]
-            codes = joined(builder, pieces)
+            pairs = [narrowed(builder, *pieces[i : i + 2]) for i in (0, 2)]
             wide = builder.icmp_signed("==", self._width, ir.Constant(kind, 16))
             with builder.if_else(wide) as (two_bytes, one_byte):
                 with two_bytes:
-                    made = builder.trunc(codes, ir.VectorType(ir.IntType(16), GROUP))
-                    _write(builder, made, self._codes, loop.index)
+                    order = ir.Constant(ir.VectorType(U32, GROUP), PAIRS_IN_ORDER)
+                    write_group(builder, builder.shuffle_vector(*pairs, order), self._codes, loop.index)
                 with one_byte:
-                    made = builder.trunc(codes, ir.VectorType(ir.IntType(8), GROUP))
-                    packed_group(builder, made, self._width, self._codes, loop.index)
+                    low = same(pairs[0].type, 255)
+                    codes = narrowed(builder, *(builder.and_(pair, low) for pair in pairs))
+                    write_packed(builder, codes, self._width, self._codes, loop.index)
 
     def _codes_of(self, at: Any, hashed: Any, minus: Any) -> Any:  # noqa: ANN401
         """Codes of the entries from `at` on, lanes of 32 bits."""

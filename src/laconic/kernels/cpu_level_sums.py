@@ -9,15 +9,14 @@ from typing import Any
 
 from llvmlite import ir
 
-from laconic.kernels.cpu_draws import GROUP, joined, packed_group
 from laconic.kernels.cpu_extremes import LANES, largest, least, pointer_at, reduced
+from laconic.kernels.cpu_packing import GROUP, narrowed, write_packed
 from laconic.kernels.cpu_words import U32, WORD, Codegen, cgutils, intrinsic, same, splat, types
 
 SPAN = 128  # entries of a group. Of each lane 16 are added up in the values' type: 15 roundings of half a unit
 ROWS = 16  # room for bounds, sums and counts: those of levels from 7 + 3 on are never there
 _FEW, _ALL = 3, 7  # bounds
 _BYTE = ir.IntType(8)
-_IN_ORDER = [16 * half + start + i for half in (0, 1) for start in (0, 8, 4, 12) for i in range(4)]  # of packed masks
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -106,7 +105,7 @@ class _Spans:
         with cgutils.for_range(builder, ir.Constant(n.type, SPAN // (2 * LANES))) as loop:
             at = builder.mul(builder.add(halves, loop.index), ir.Constant(n.type, 2 * LANES))
             pieces = [self._piece(builder.add(at, ir.Constant(n.type, i)), ends, totals) for i in (0, LANES)]
-            *below, negative = (self._packed(*masks) for masks in zip(*pieces, strict=True))
+            *below, negative = (narrowed(builder, *masks) for masks in zip(*pieces, strict=True))
             codes_ = builder.and_(negative, self._minus)
             for mask in below:
                 codes_ = builder.sub(codes_, mask)
@@ -117,13 +116,12 @@ class _Spans:
                 builder.load(pointer_at(builder, room, ir.Constant(n.type, 2 * i + j), 4 * LANES, pair), align=32)
                 for j in (0, 1)
             ]
-            made = builder.trunc(joined(builder, both), bytes_)
-            made = builder.shuffle_vector(made, made, ir.Constant(ir.VectorType(U32, GROUP), _IN_ORDER))
+            made = narrowed(builder, *(builder.and_(each, same(pair, 255)) for each in both))
             levels = builder.and_(made, self._below)
             for level in range(n_bounds):
                 here = builder.sext(builder.icmp_unsigned("==", levels, same(bytes_, level)), bytes_)
                 tallies[level] = builder.sub(tallies[level], here)
-            packed_group(builder, builder.add(made, offset), width, codes, builder.add(start, ir.Constant(n.type, i)))
+            write_packed(builder, builder.add(made, offset), width, codes, builder.add(start, ir.Constant(n.type, i)))
         self._flush(first, totals, tallies)
 
     def _piece(self, at: Any, ends: list[Any], totals: list[Any]) -> list[Any]:  # noqa: ANN401
@@ -146,14 +144,6 @@ class _Spans:
         builder.store(builder.fadd(builder.load(totals[-1]), builder.bitcast(rest, values.type)), totals[-1])
         masks.append(builder.fcmp_ordered("<", values, same(values.type, 0.0)))
         return [builder.sext(mask, self._words) for mask in masks]
-
-    def _packed(self, one: Any, other: Any) -> Any:  # noqa: ANN401
-        """Two masks as one of 16 bits, in the order in which registers of 256 bits are packed: four of each in turn."""
-        builder = self._builder
-        halves = ir.VectorType(ir.IntType(16), 2 * LANES)
-        lows = [2 * lane + 2 * LANES * mask for first in (0, 4) for mask in (0, 1) for lane in range(first, first + 4)]
-        lows = ir.Constant(ir.VectorType(U32, 2 * LANES), lows)
-        return builder.shuffle_vector(builder.bitcast(one, halves), builder.bitcast(other, halves), lows)
 
     def _flush(self, first: Any, totals: list[Any], tallies: list[Any]) -> None:  # noqa: ANN401
         """Sums of a group, in float64, and its counts to those of the chunk."""

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from laconic.kernels.compiled import kernel
 from laconic.kernels.cpu_codes import code_room, pack_tile, unpack_tile
-from laconic.kernels.cpu_draws import GROUP, draw_groups
+from laconic.kernels.cpu_draws import draw_groups
 from laconic.kernels.cpu_measures import FLOATS, block_edges
 from laconic.kernels.cpu_measures import norms as norms
 from laconic.kernels.cpu_measures import peaks as peaks
 from laconic.kernels.cpu_measures import ranges as ranges
+from laconic.kernels.cpu_packing import GROUP
 from laconic.kernels.plain import key_halves
 from laconic.kernels.plain_quantized import FRACTION_BITS, TINY_BITS, level_bits
 from laconic.kernels.threads import in_chunks
