@@ -10,13 +10,14 @@ from laconic.kernels.cpu_words import U32, Codegen, cgutils, hashes, intrinsic, 
 from laconic.kernels.plain_quantized import FRACTION_BITS
 
 _PIECE = 8  # entries of a vector: one register, so that a comparison and a choice become one instruction
+SEGMENT = 1 << 16  # coordinates that differ in the lower half of their bits alone
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B  # factors of plain.hash32
 
 
 def _places(builder: Any, values: Any, scale: tuple[Any, ...], words: Any) -> Any:  # noqa: ANN401
-    """plain_quantized.places; scale: bottom, step and top, lanes."""
-    bottom, step, top = scale
-    place = builder.fmul(builder.fsub(values, bottom), step)
+    """plain_quantized.places; scale: 0 - bottom, so that adding it reads memory at once, step and top, lanes."""
+    raised, step, top = scale
+    place = builder.fmul(builder.fadd(values, raised), step)
     place = _called(builder, "maxnum", place, same(values.type, 0.0))  # 0 for NaN
     return builder.fptosi(_called(builder, "minnum", place, top, "nnan"), words)
 
@@ -32,32 +33,31 @@ def _called(builder: Any, name: str, one: Any, other: Any, *flags: str) -> Any: 
 class _Hashes:
     """plain.hash32 of coordinates, thirty-two from a multiple of thirty-two on.
 
-    With s the scalar (coordinate ^ low) ^ (coordinate ^ low) >> 16, the hash's first product for entry i of a group is
-    (s ^ i) * factor, which is (s & ~31) * factor, a scalar, and ((s & 31) ^ i) * factor, out of a table.
+    Of a coordinate c + i, i < 32, the hash's first product is (k ^ c ^ i) * factor, with k = low ^ (c ^ low) >> 16 the
+    same for 2**16 neighbours. That is the sum of ((k ^ c) & ~31) * factor, the same for all 32, and of
+    ((k & 31) ^ i) * factor, out of a table.
     """
 
-    def __init__(self, builder: Any, low: Any, high: Any) -> None:  # noqa: ANN401
+    def __init__(self, builder: Any, coordinate: Any, low: Any, high: Any) -> None:  # noqa: ANN401
         self._builder, self._low = builder, low
         self._high = splat(builder, high, _PIECE)
         rows = ir.VectorType(U32, GROUP)
-        table = [ir.Constant(rows, [(s ^ i) * _FIRST & 0xFFFFFFFF for i in range(GROUP)]) for s in range(GROUP)]
-        self._table = cgutils.global_constant(
-            builder.module, "laconic.hashes", ir.Constant(ir.ArrayType(rows, GROUP), table)
-        )
+        table = [ir.Constant(rows, [(k ^ i) * _FIRST & 0xFFFFFFFF for i in range(GROUP)]) for k in range(GROUP)]
+        table = cgutils.global_constant(builder.module, "laconic.hashes", ir.Constant(ir.ArrayType(rows, GROUP), table))
+        mixed = builder.xor(low, builder.lshr(builder.xor(coordinate, low), ir.Constant(U32, 16)))
+        row = builder.and_(mixed, ir.Constant(U32, GROUP - 1))
+        self._mixed = builder.xor(mixed, row)
+        self._row = builder.bitcast(builder.gep(table, [ir.Constant(U32, 0), row]), self._high.type.as_pointer())
 
     def group(self, coordinate: Any) -> list[Any]:  # noqa: ANN401
         """Lanes of the hashes of the 32 coordinates from `coordinate` on, a multiple of 32."""
         builder = self._builder
-        start = builder.xor(coordinate, self._low)
-        start = builder.xor(start, builder.lshr(start, ir.Constant(U32, 16)))
-        row = builder.and_(start, ir.Constant(U32, GROUP - 1))
-        product = builder.mul(builder.xor(start, row), ir.Constant(U32, _FIRST))
+        product = builder.mul(builder.xor(coordinate, self._mixed), ir.Constant(U32, _FIRST))
         product = splat(builder, product, _PIECE)
         lanes = product.type
-        rest = builder.bitcast(builder.gep(self._table, [ir.Constant(U32, 0), row]), lanes.as_pointer())
         found = []
         for piece in range(GROUP // _PIECE):
-            x = builder.load(builder.gep(rest, [ir.Constant(U32, piece)]), align=4)
+            x = builder.load(builder.gep(self._row, [ir.Constant(U32, piece)]), align=4)
             x = builder.add(product, x)
             x = builder.add(builder.xor(x, builder.lshr(x, same(lanes, 15))), self._high)
             x = builder.mul(x, same(lanes, _SECOND))
@@ -80,7 +80,7 @@ class _Groups:
     def __init__(self, context: Any, builder: Any, real: Any, args: Any) -> None:  # noqa: ANN401
         self._builder = builder
         self._entries, self._n, self._coordinate, low, high, *scale, self._minus, self._width, self._codes = args
-        self._hashes = _Hashes(builder, low, high)
+        self._hashes = _Hashes(builder, self._coordinate, low, high)
         self._scale = tuple(splat(builder, scalar, _PIECE) for scalar in scale)
         self._real = context.get_data_type(real)
 
@@ -138,19 +138,21 @@ class _Groups:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def draw_groups(
-    typing: Any, entries: Any, n: Any, coordinate: Any, low: Any, high: Any, bottom: Any, step: Any, top: Any,  # noqa: ANN401
+    typing: Any, entries: Any, n: Any, coordinate: Any, low: Any, high: Any, raised: Any, step: Any, top: Any,  # noqa: ANN401
     minus: Any, width: Any, codes: Any,  # noqa: ANN401
 ) -> Codegen:  # fmt: skip
     """Codes of n groups of entries, the first of which has the coordinate, at the address `codes`.
 
-    entries: the address of floats of the type of bottom, step and top; see plain_quantized.places. low, high: the
+    entries: the address of floats of the type of raised, step and top; see plain_quantized.places, where
+    raised is 0 - bottom. low, high: the
     key's halves. minus: the bit of a code that says below zero; 0 where entries are not measured from zero. width:
-    bits of a code there, 1, 2, 4, 8 or 16.
+    bits of a code there, 1, 2, 4, 8 or 16. From a coordinate that is a multiple of GROUP on, none of the groups may be
+    beyond the next multiple of SEGMENT.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        _Groups(context, builder, bottom, args).write()
+        _Groups(context, builder, raised, args).write()
         return context.get_dummy_value()
 
     place, u32 = types.intp, types.uint32
-    return types.none(place, place, u32, u32, u32, bottom, bottom, bottom, u32, place, place), codegen
+    return types.none(place, place, u32, u32, u32, raised, raised, raised, u32, place, place), codegen

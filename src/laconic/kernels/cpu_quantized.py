@@ -15,7 +15,7 @@ from torch import Tensor
 
 from laconic.kernels.compiled import kernel
 from laconic.kernels.cpu_codes import code_room, pack_tile, unpack_tile
-from laconic.kernels.cpu_draws import draw_groups
+from laconic.kernels.cpu_draws import SEGMENT, draw_groups
 from laconic.kernels.cpu_measures import FLOATS, block_edges
 from laconic.kernels.cpu_measures import norms as norms
 from laconic.kernels.cpu_measures import peaks as peaks
@@ -183,12 +183,14 @@ def _quantize(
         low, high = lows[block], highs[block]
         factor = _factor(low, high, numbers)
         bottom = low * factor
+        raised = numbers[1] - bottom
         span = high * factor - bottom
         step = top / span
         if span * step < top:
             step = step * numbers[6]
         until = min(stop, edges[block + 1])
         n, within = (until - at) // GROUP, at % GROUP
+        n = min(n, max(SEGMENT - (first + at) % SEGMENT, GROUP) // GROUP)
         whole = n > 0 and within == 0 and factor == numbers[2]
         if whole and direct:
             entries, to, width = values[at:].ctypes.data, packed[at * bits // 8 :].ctypes.data, bits
@@ -201,7 +203,7 @@ def _quantize(
             until = min(until, at - within + GROUP)
             for i in range(until - at):
                 room[within + i] = values[at + i] * factor
-        draw_groups(entries, n, uint32(first + at - within), low_key, high_key, bottom, step, top, minus, width, to)
+        draw_groups(entries, n, uint32(first + at - within), low_key, high_key, raised, step, top, minus, width, to)
         if whole:
             until = at + n * GROUP
             if not direct:
