@@ -34,7 +34,7 @@ def made_by_every_kernel():
             kernels.add_dequantized(codes, *ends, lengths, bits, total)
             kernels.add_levels(levels, scales, lengths, 2**bits - 1, total)
             made += [codes, levels, total, kernels.dequantize(codes, *ends, lengths, bits)]
-    for bits in (1, 4, 6):
+    for bits in (1, 3, 4, 6):
         packed, means = kernels.fractional_codes(vector, bits)
         made += [packed, means, kernels.fractional_dense(packed, means, D, bits)]
     return made

@@ -35,8 +35,7 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     floats = keys.view(FLOATS[values.dtype])
     lows, highs, largest, smallest = _magnitudes(keys, mask, floats.dtype)
     bounds = bounds_array(largest, smallest, bits, double=floats.itemsize == 8)
-    packed = torch.empty((bits * floats.size + 7) // 8, dtype=torch.uint8)
-    out = packed.numpy()
+    out = np.empty((bits * floats.size + 7) // 8, np.uint8)
     if n_levels <= _FEW and not largest > _MOST[values.dtype]:
         filled = np.empty(ROWS, floats.dtype)
         filled.fill(-1)  # nothing is below -1
@@ -54,7 +53,7 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         _search(floats, bounds, bits, codes, out, sums, counts)
     means = np.empty(n_levels, floats.dtype)
     _average(sums, counts, means)
-    return packed, torch.from_numpy(means)
+    return torch.from_numpy(out), torch.from_numpy(means)
 
 
 @kernel

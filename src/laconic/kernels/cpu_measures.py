@@ -74,7 +74,8 @@ def _peaks(keys: Array, mask: Any, pieces: Array, firsts: Array) -> Array:  # no
 def bits_of(values: Tensor) -> tuple[Array, Any]:
     """The values' bits, and all bits but the sign."""
     mask = _MASKS[values.dtype]
-    return values.detach().contiguous().numpy().view(mask.dtype), mask
+    values = values.detach() if values.requires_grad else values
+    return values.contiguous().numpy().view(mask.dtype), mask
 
 
 @functools.lru_cache(maxsize=16)

@@ -16,7 +16,7 @@ from torch import Tensor
 from laconic.kernels.compiled import kernel
 from laconic.kernels.cpu_codes import code_room, pack_tile, unpack_tile
 from laconic.kernels.cpu_draws import SEGMENT, draw_groups
-from laconic.kernels.cpu_measures import FLOATS, block_edges
+from laconic.kernels.cpu_measures import FLOATS, bits_of, block_edges
 from laconic.kernels.cpu_measures import norms as norms
 from laconic.kernels.cpu_measures import peaks as peaks
 from laconic.kernels.cpu_measures import ranges as ranges
@@ -49,8 +49,8 @@ def _quantized(
     values: Tensor, lows: Array, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int, first: int,
     key: int,
 ) -> Tensor:  # fmt: skip
-    packed = torch.empty((bits * values.numel() + 7) // 8, dtype=torch.uint8)
-    floats, out = values.detach().contiguous().numpy(), packed.numpy()
+    floats = bits_of(values)[0].view(FLOATS[values.dtype])
+    out = np.empty((bits * floats.size + 7) // 8, np.uint8)
     highs_, edges = _array(highs, values.dtype), block_edges(lengths)
     numbers = _constants(values.dtype, most << FRACTION_BITS)
     low_key, high_key = map(np.uint32, key_halves(key))
@@ -63,7 +63,7 @@ def _quantized(
         )  # fmt: skip
 
     in_chunks(floats.size, run)
-    return packed
+    return torch.from_numpy(out)
 
 
 def _array(ends: Tensor, dtype: torch.dtype) -> Array:
