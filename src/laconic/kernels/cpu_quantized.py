@@ -1,7 +1,8 @@
 """`plain_quantized` in machine code: bit for bit the same but for `norms`, the same operations in the same order.
 
-Entries go through in tiles: codes of a tile, one byte each, and then their bits (or the other way round). Loops are
-over slices of one type from 0 on, which become vector instructions.
+Codes are made of thirty-two entries at once, see cpu_draws; where a block begins or ends among these, one by one next
+to each other first. Entries come back a tile at a time: codes of a tile, one byte each, and then what they stand for.
+Loops are over slices of one type from 0 on, which become vector instructions.
 """
 
 import functools
