@@ -23,6 +23,8 @@ def vector_of(kind: str, d: int, dtype: torch.dtype) -> torch.Tensor:
         "half zero": drawn.clamp(min=0),
         "constant": torch.full_like(drawn, -0.3),
         "zero": torch.zeros_like(drawn),
+        "in order": torch.exp2(25 * drawn).clamp(max=1e38).sort().values * drawn.sign(),  # few levels among neighbours
+        "extreme": drawn.clamp(-1, 1) * torch.finfo(dtype).max * (1 if dtype == torch.float32 else 2.0**-20),
         "denormal": drawn * (1e-42 if dtype == torch.float32 else 1e-320),
     }
     return made[kind].to(dtype)
@@ -38,7 +40,7 @@ def test_the_worked_example_comes_out(version):
     assert float(packet.dense().abs().sum()) == pytest.approx(25.1, rel=2e-7)
 
 
-@pytest.mark.parametrize("kind", ["normal", "wide", "half zero", "constant", "zero", "denormal"])
+@pytest.mark.parametrize("kind", ["normal", "wide", "half zero", "constant", "zero", "in order", "extreme", "denormal"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_both_versions_give_the_same_codes_and_nearly_the_same_means(kind, dtype):
     tolerance = plain_fractional.MEAN_TOLERANCE[dtype]

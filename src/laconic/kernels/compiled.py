@@ -39,14 +39,6 @@ def kernel(function: F) -> F:
     return _compiled(function)
 
 
-def sum_kernel(function: F) -> F:
-    """The same for a function whose sums of floats may be added up in any order, so that they become vector sums.
-
-    The order is the machine's, always the same on it: last bits may differ from those of another kind of processor.
-    """
-    return _compiled(function, fastmath={"reassoc"})
-
-
 def _compiled(function: F, **options: object) -> F:
     numba = importlib.import_module("numba")
     options |= {"nogil": True, "error_model": "numpy"}

@@ -1,52 +1,71 @@
 """The fractional quantizer in machine code: one reading for the range, one for levels, means and packed codes.
 
-The codes are those of `plain_fractional` to the bit. Means are added up in the values' own type within a tile, in
-several chains, and in float64 from tile to tile.
+The codes are those of `plain_fractional` to the bit. Means are added up in the values' own type within 128 entries, in
+eight chains, and in float64 from there on; codes of more than four bits, and magnitudes near the largest float, in
+float64 throughout.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
-from numba import float64, int32, int64, uint8, uint16, uint32
+from numba import float64, uint8, uint16, uint32
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.kernels.compiled import kernel, sum_kernel
+from laconic.kernels.compiled import kernel
 from laconic.kernels.cpu_codes import TILE, code_room, pack_tile, unpack_tile
-from laconic.kernels.plain_fractional import level_bounds
+from laconic.kernels.cpu_extremes import LANES
+from laconic.kernels.cpu_level_sums import ROWS, SPAN, level_spans, magnitude_spans
+from laconic.kernels.cpu_measures import FLOATS, bits_of
+from laconic.kernels.plain_fractional import bounds_array
 from laconic.kernels.threads import CHUNK, in_chunks
 
 Array = NDArray[Any]
 
 _LANES = 8  # of a search: neighbours of one level are added to different numbers, so none waits for the other
 _FEW = 8  # up to so many levels a magnitude is compared with each bound, above there is a search
+_MOST = {torch.float32: 2.0**123, torch.float64: math.inf}  # of which sixteen add up to no infinity
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """See plain_fractional."""
     n_levels = 1 << (bits - 1)
-    floats = values.detach().contiguous().numpy()
-    bounds = level_bounds(*_range(floats), bits, values.dtype).numpy()
-    packed = torch.empty((bits * floats.size + 7) // 8, dtype=torch.uint8)
-    out = packed.numpy()
-    if n_levels <= _FEW:
-        filled = np.full(_FEW - 1, -1, bounds.dtype)  # nothing is below -1
-        filled[: len(bounds)] = bounds
+    keys, mask = bits_of(values)
+    floats = keys.view(FLOATS[values.dtype])
+    lows, highs, largest, smallest = _magnitudes(keys, mask, floats.dtype)
+    bounds = bounds_array(largest, smallest, bits, double=floats.itemsize == 8)
+    out = np.empty((bits * floats.size + 7) // 8, np.uint8)
+    if n_levels <= _FEW and not largest > _MOST[values.dtype]:
+        filled = np.empty(ROWS, floats.dtype)
+        filled.fill(-1)  # nothing is below -1
+        filled[: bounds.size] = bounds
         n_chunks = -(-floats.size // CHUNK)  # each adds up on its own, whoever does it
-        chunk_sums, chunk_counts = np.zeros((n_chunks, _FEW)), np.zeros((n_chunks, _FEW), np.int64)
+        sums, counts = np.zeros((n_chunks, ROWS)), np.zeros((n_chunks, ROWS), np.int64)
+        minus = np.uint32(n_levels)
         in_chunks(
             floats.size,
-            lambda start, stop: _compare(floats, filled, bits, out, chunk_sums, chunk_counts, start, stop),
+            lambda start, stop: _level_chunks(floats, filled, lows, highs, minus, bits, out, sums, counts, start, stop),
         )
-        sums, counts = (each[0] if n_chunks == 1 else each.sum(0) for each in (chunk_sums, chunk_counts))
     else:
-        lane_sums, lane_counts = np.zeros(n_levels * _LANES), np.zeros(n_levels * _LANES, np.int64)
+        sums, counts = np.zeros((_LANES, n_levels)), np.zeros((_LANES, n_levels), np.int64)
         codes = code_room(bits)
-        _search(floats, bounds, bits, codes, out, lane_sums, lane_counts)
-        sums, counts = lane_sums.reshape(-1, _LANES).sum(1), lane_counts.reshape(-1, _LANES).sum(1)
-    means = (sums[:n_levels] / np.maximum(counts[:n_levels], 1)).astype(floats.dtype)
-    return packed, torch.from_numpy(means)
+        _search(floats, bounds, bits, codes, out, sums, counts)
+    means = np.empty(n_levels, floats.dtype)
+    _average(sums, counts, means)
+    return torch.from_numpy(out), torch.from_numpy(means)
+
+
+@kernel
+def _average(sums: Array, counts: Array, means: Array) -> None:
+    """The means of levels from rows of sums and counts; 0 where there is nothing."""
+    for level in range(means.size):
+        total, count = 0.0, 0
+        for row in range(sums.shape[0]):
+            total += sums[row, level]
+            count += counts[row, level]
+        means[level] = total / max(count, 1)
 
 
 def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Tensor:
@@ -77,82 +96,81 @@ def _write(packed: Tensor, means: Tensor, bits: int, total: Tensor, *, add: bool
     in_chunks(total.numel(), run)
 
 
-def _range(floats: Array) -> tuple[float, float]:
-    """The largest and the smallest magnitude that is not zero; 0 and 0 where all are. NaN counts as the largest."""
-    integer = np.int32 if floats.dtype == np.float32 else np.int64
-    keys, mask = floats.view(integer), integer(np.iinfo(integer).max)
-    ends = np.empty((-(-floats.size // CHUNK), 2), integer)
-    in_chunks(floats.size, lambda start, stop: _key_ranges(keys, mask, ends, start, stop))
-    largest, less_one = ends[0] if len(ends) == 1 else (ends[:, 0].max(), ends[:, 1].min())
-    if largest == 0:
-        return 0.0, 0.0
-    found = np.array([largest, less_one + 1], integer).view(floats.dtype)
-    return float(found[0]), float(found[1])
+def _magnitudes(keys: Array, mask: Any, floats: Any) -> tuple[Array, Array, float, float]:  # noqa: ANN401
+    """The smallest and the largest magnitude of each whole SPAN; of all the largest and the smallest that is not 0.
+
+    Both of these are 0 where all are. NaN counts as the largest. keys: bits of floats of type `floats`.
+    """
+    lows, highs = np.empty((2, keys.size // SPAN), keys.dtype)
+    ends = np.empty((-(-keys.size // CHUNK), 2), keys.dtype)
+    in_chunks(keys.size, lambda start, stop: _spans(keys, mask, lows, highs, ends, start, stop))
+    if len(ends) > 1:
+        ends[0] = ends[:, 0].max(), ends[:, 1].min()
+    if ends[0, 0] == 0:
+        return lows, highs, 0.0, 0.0
+    ends[0, 1] += 1
+    largest, smallest = ends[0].view(floats).tolist()
+    return lows, highs, largest, smallest
 
 
 @kernel
-def _key_ranges(keys: Array, mask: Any, ends: Array, start: int, stop: int) -> None:  # noqa: ANN401 - numba's scalars
-    """Of each chunk the largest magnitude as an integer, and the smallest above 0, less 1 (0 becomes the largest)."""
+def _spans(keys: Array, mask: Any, lows: Array, highs: Array, ends: Array, start: int, stop: int) -> None:  # noqa: ANN401
+    """Ends of each whole SPAN as integers; of each chunk the largest, and the smallest above 0, less 1."""
     for chunk in range(start, stop, CHUNK):
         part = keys[chunk : min(chunk + CHUNK, stop)]
-        largest, smallest = mask - mask, mask
-        for i in range(part.size):
-            key = part[i] & mask
+        n, first = part.size // SPAN, chunk // SPAN
+        low, high = lows[first : first + n], highs[first : first + n]
+        smallest = magnitude_spans(part.ctypes.data, n, mask, low.ctypes.data, high.ctypes.data) & mask
+        largest = mask - mask
+        for i in range(n):
+            largest = max(largest, high[i])
+        rest = part[n * SPAN :]
+        for i in range(rest.size):
+            key = rest[i] & mask
             largest = max(largest, key)
-            smallest = min(smallest, (key - 1) & mask)
+            smallest = min(smallest, (key - 1) & mask)  # 0 becomes the largest number
         ends[chunk // CHUNK, 0] = largest
         ends[chunk // CHUNK, 1] = smallest
 
 
 @kernel
-def _compare(
-    values: Array, bounds: Array, bits: int, packed: Array, sums: Array, counts: Array, start: int, stop: int
-) -> None:
-    """Codes, and each chunk's sums and counts (chunks, 8), by comparing with each of seven bounds."""
-    levels = np.zeros(TILE, np.uint32)
-    magnitudes = np.zeros(TILE, values.dtype)
-    codes = np.zeros(TILE, np.uint8)
-    minus = uint32(1 << (bits - 1))
-    for tile in range(start, stop, TILE):
-        end = min(tile + TILE, stop)
-        part = values[tile:end]
-        first, last = _levels(part, bounds, minus, levels, magnitudes, codes)
-        chunk = tile // CHUNK
-        for level in range(int64(first), int64(last) + 1):
-            total, count = _level_sum(magnitudes[: part.size], levels[: part.size], uint32(level))
-            sums[chunk, level] += total
-            counts[chunk, level] += count
-        codes[part.size :] = 0
-        pack_tile(codes, bits, packed[tile * bits // 8 : (end * bits + 7) // 8])
-
-
-@kernel
-def _levels(
-    part: Array, bounds: Array, minus: Any, levels: Array, magnitudes: Array, codes: Array  # noqa: ANN401
-) -> tuple[Any, Any]:  # fmt: skip
-    """Each entry's level, magnitude and code; the first and the last level that is there."""
-    b0, b1, b2, b3, b4, b5, b6 = bounds
-    first, last = uint32(_FEW - 1), uint32(0)
-    zero = part.dtype.type(0)  # of the same type: else the comparison is one of float64
-    for i in range(part.size):
-        m = abs(part[i])
-        low = uint32(uint32(m <= b0) + uint32(m <= b1) + uint32(m <= b2) + uint32(m <= b3))
-        level = uint32(low + uint32(m <= b4) + uint32(m <= b5) + uint32(m <= b6))
-        levels[i] = level
-        magnitudes[i] = m
-        first, last = min(first, level), max(last, level)
-        codes[i] = uint8(level | (minus if part[i] < zero else uint32(0)))
-    return first, last
-
-
-@sum_kernel
-def _level_sum(magnitudes: Array, levels: Array, level: Any) -> tuple[float, int]:  # noqa: ANN401
-    total, count = magnitudes.dtype.type(0), int32(0)
-    for i in range(magnitudes.size):
-        here = levels[i] == level
-        total += magnitudes[i] if here else magnitudes.dtype.type(0)
-        count = int32(count + int32(here))
-    return float(total), int(count)
+def _level_chunks(
+    values: Array, bounds: Array, lows: Array, highs: Array, minus: Any, bits: int, packed: Array, sums: Array,  # noqa: ANN401
+    counts: Array, start: int, stop: int,
+) -> None:  # fmt: skip
+    """Codes, and each chunk's sums and counts (chunks, ROWS), by comparing with up to seven bounds."""
+    codes, lane_sums = np.zeros(TILE, np.uint8), np.empty(ROWS * LANES)
+    direct = bits == 1 or bits == 2 or bits == 4
+    zero = values.dtype.type(0)  # of the same type: else the comparison is one of float64
+    for chunk in range(start, stop, CHUNK):
+        end, number = min(chunk + CHUNK, stop), chunk // CHUNK
+        lane_sums[:] = 0.0
+        at = chunk
+        while end - at >= SPAN:
+            n = (end - at) // SPAN if direct else min((end - at) // SPAN, TILE // SPAN)
+            until = at + n * SPAN
+            level_spans(
+                zero, values[at:].ctypes.data, n, bounds.ctypes.data, lows[at // SPAN :].ctypes.data,
+                highs[at // SPAN :].ctypes.data, minus, bits if direct else 8, lane_sums.ctypes.data,
+                counts[number].ctypes.data, packed[at * bits // 8 :].ctypes.data if direct else codes.ctypes.data,
+            )  # fmt: skip
+            if not direct:
+                pack_tile(codes[: n * SPAN], bits, packed[at * bits // 8 : until * bits // 8])
+            at = until
+        for level in range(ROWS):
+            for lane in range(LANES):
+                sums[number, level] += lane_sums[level * LANES + lane]
+        if at < end:
+            codes[:SPAN] = 0
+            for i in range(end - at):
+                magnitude = abs(values[at + i])
+                level = 0
+                for j in range(_FEW - 1):
+                    level += magnitude <= bounds[j]
+                sums[number, level] += magnitude
+                counts[number, level] += 1
+                codes[i] = uint8(uint32(level) | (minus if values[at + i] < zero else uint32(0)))
+            pack_tile(codes[:SPAN], bits, packed[at * bits // 8 : (end * bits + 7) // 8])
 
 
 @kernel
@@ -172,9 +190,9 @@ def _search(values: Array, bounds: Array, bits: int, codes: Array, packed: Array
         for i in range(tile.size):
             codes[i] = uint16(levels[i] | (minus if tile[i] < zero else uint32(0)))
         for i in range(tile.size):
-            place = uint32(uint32(levels[i] * uint32(_LANES)) + uint32(uint32(i) & uint32(_LANES - 1)))
-            sums[place] += float64(abs(tile[i]))
-            counts[place] += 1
+            lane = uint32(i) & uint32(_LANES - 1)
+            sums[lane, levels[i]] += float64(abs(tile[i]))
+            counts[lane, levels[i]] += 1
         codes[tile.size :] = 0
         pack_tile(codes, bits, packed[start * bits // 8 : ((start + tile.size) * bits + 7) // 8])
 

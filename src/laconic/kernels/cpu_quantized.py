@@ -1,7 +1,8 @@
 """`plain_quantized` in machine code: bit for bit the same but for `norms`, the same operations in the same order.
 
-Entries go through in tiles: codes of a tile, one byte each, and then their bits (or the other way round). Loops are
-over slices of one type from 0 on, which become vector instructions.
+Codes are made of thirty-two entries at once, see cpu_draws; where a block begins or ends among these, one by one next
+to each other first. Entries come back a tile at a time: codes of a tile, one byte each, and then what they stand for.
+Loops are over slices of one type from 0 on, which become vector instructions.
 """
 
 import functools
@@ -14,18 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.compiled import kernel
-from laconic.kernels.cpu_codes import TILE, code_room, pack_tile, unpack_tile
-from laconic.kernels.cpu_measures import FLOATS, block_edges
+from laconic.kernels.cpu_codes import code_room, pack_tile, unpack_tile
+from laconic.kernels.cpu_draws import SEGMENT, draw_groups
+from laconic.kernels.cpu_measures import FLOATS, bits_of, block_edges
 from laconic.kernels.cpu_measures import norms as norms
 from laconic.kernels.cpu_measures import peaks as peaks
 from laconic.kernels.cpu_measures import ranges as ranges
+from laconic.kernels.cpu_packing import GROUP
 from laconic.kernels.plain import key_halves
 from laconic.kernels.plain_quantized import FRACTION_BITS, TINY_BITS, level_bits
 from laconic.kernels.threads import in_chunks
 
 Array = NDArray[Any]
-
-_NUMBERS = np.arange(TILE, dtype=np.uint32)
 
 
 def quantize(
@@ -33,7 +34,7 @@ def quantize(
 ) -> Tensor:
     """See plain_quantized."""
     most = (1 << bits) - 1
-    return _quantized(values, lows.to(values.dtype).numpy(), highs, lengths, bits, most, 0, first, key)
+    return _quantized(values, _array(lows, values.dtype), highs, lengths, bits, most, 0, first, key)
 
 
 def quantize_levels(
@@ -49,21 +50,26 @@ def _quantized(
     values: Tensor, lows: Array, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int, first: int,
     key: int,
 ) -> Tensor:  # fmt: skip
-    packed = torch.empty((bits * len(values) + 7) // 8, dtype=torch.uint8)
-    floats, out = values.detach().contiguous().numpy(), packed.numpy()
-    highs_, edges = highs.to(values.dtype).numpy(), block_edges(lengths)
+    floats = bits_of(values)[0].view(FLOATS[values.dtype])
+    out = np.empty((bits * floats.size + 7) // 8, np.uint8)
+    highs_, edges = _array(highs, values.dtype), block_edges(lengths)
     numbers = _constants(values.dtype, most << FRACTION_BITS)
     low_key, high_key = map(np.uint32, key_halves(key))
 
     def run(start: int, stop: int) -> None:
         codes = code_room(bits)
         _quantize(
-            floats, lows, highs_, edges, numbers, bits, np.uint32(minus), first, low_key, high_key, _NUMBERS,
-            codes, out, start, stop,
+            floats, lows, highs_, edges, numbers, bits, np.uint32(minus), first, low_key, high_key, codes,
+            out, start, stop,
         )  # fmt: skip
 
-    in_chunks(len(values), run)
-    return packed
+    in_chunks(floats.size, run)
+    return torch.from_numpy(out)
+
+
+def _array(ends: Tensor, dtype: torch.dtype) -> Array:
+    made: Array = (ends if ends.dtype == dtype else ends.to(dtype)).numpy()
+    return made
 
 
 def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
@@ -163,78 +169,53 @@ def _block_at(edges: Array, entry: int) -> int:
 @kernel
 def _quantize(
     values: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, minus: Any, first: int,  # noqa: ANN401
-    low_key: Any, high_key: Any, within: Array, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
+    low_key: Any, high_key: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
 ) -> None:  # fmt: skip
-    """minus: the bit of a code that says below zero; 0 where values are not measured from zero. start: of a tile."""
-    room = np.empty(codes.size, values.dtype)
+    """minus: the bit of a code that says below zero; 0 where values are not measured from zero."""
+    room, drawn = np.zeros(GROUP, values.dtype), np.empty(GROUP, codes.dtype)
+    direct = bits == 1 or bits == 2 or bits == 4 or bits == 8
+    wide, most = 8 * codes.itemsize, codes.size // GROUP
     top = numbers[0]
     block = _block_at(edges, start)
-    for tile in range(start, stop, codes.size):
-        end = min(tile + codes.size, stop)
-        at = tile
-        while at < end:
-            until = min(end, edges[block + 1])
-            low, high = lows[block], highs[block]
-            factor = _factor(low, high, numbers)
-            bottom = low * factor
-            span = high * factor - bottom
-            step = top / span
-            if span * step < top:
-                step = step * numbers[6]
-            part = values[at:until]
-            if factor != numbers[2]:
-                for i in range(part.size):
-                    room[i] = part[i] * factor
-                part = room[: part.size]
-            base = uint32(first + at)
-            if minus:
-                _draw_levels(part, step, top, numbers[1], minus, base, low_key, high_key, within, codes[at - tile :])
-            else:
-                _draw(part, bottom, step, top, numbers[1], base, low_key, high_key, within, codes[at - tile :])
-            at = until
-            if until == edges[block + 1]:
-                block += 1
-        codes[end - tile :] = 0
-        pack_tile(codes, bits, packed[tile * bits // 8 : (end * bits + 7) // 8])
-
-
-@kernel
-def _hash(x: Any, low_key: Any, high_key: Any) -> Any:  # noqa: ANN401
-    """plain.hash32 of one coordinate."""
-    x = uint32(x ^ low_key)
-    x = uint32(uint32(x ^ uint32(x >> uint32(16))) * uint32(0x7FEB352D))
-    x = uint32(x ^ uint32(x >> uint32(15)))
-    x = uint32(uint32(x + high_key) * uint32(0x846CA68B))
-    return uint32(x ^ uint32(x >> uint32(16)))
-
-
-@kernel
-def _draw(
-    part: Array, bottom: Any, step: Any, top: Any, zero: Any, base: Any, low_key: Any, high_key: Any,  # noqa: ANN401
-    within: Array, codes: Array,
-) -> None:  # fmt: skip
-    """Codes of entries of one block and tile. `within` is 0, 1, 2 .. : reading it is cheaper than counting."""
-    for i in range(part.size):
-        place = (part[i] - bottom) * step
-        place = place if place > zero else zero  # NaN too
-        place = place if place < top else top
-        drawn = uint32(_hash(uint32(base + within[i]), low_key, high_key) >> uint32(32 - FRACTION_BITS))
-        codes[i] = uint32(uint32(uint32(int32(place)) + drawn) >> uint32(FRACTION_BITS))
-
-
-@kernel
-def _draw_levels(
-    part: Array, step: Any, top: Any, zero: Any, minus: Any, base: Any, low_key: Any, high_key: Any,  # noqa: ANN401
-    within: Array, codes: Array,
-) -> None:  # fmt: skip
-    for i in range(part.size):
-        place = abs(part[i]) * step
-        place = place if place > zero else zero  # NaN too
-        place = place if place < top else top
-        drawn = uint32(_hash(uint32(base + within[i]), low_key, high_key) >> uint32(32 - FRACTION_BITS))
-        level = uint32(uint32(uint32(int32(place)) + drawn) >> uint32(FRACTION_BITS))
-        sign = minus if part[i] < zero else uint32(0)
-        codes[i] = uint32(level | (sign if level > uint32(0) else uint32(0)))
+    at = start
+    while at < stop:
+        while edges[block + 1] <= at:
+            block += 1
+        low, high = lows[block], highs[block]
+        factor = _factor(low, high, numbers)
+        bottom = low * factor
+        raised = numbers[1] - bottom
+        span = high * factor - bottom
+        step = top / span
+        if span * step < top:
+            step = step * numbers[6]
+        until = min(stop, edges[block + 1])
+        n, within = (until - at) // GROUP, at % GROUP
+        n = min(n, max(SEGMENT - (first + at) % SEGMENT, GROUP) // GROUP)
+        whole = n > 0 and within == 0 and factor == numbers[2]
+        if whole and direct:
+            entries, to, width = values[at:].ctypes.data, packed[at * bits // 8 :].ctypes.data, bits
+        elif whole:
+            n = min(n, most)
+            entries, to, width = values[at:].ctypes.data, codes.ctypes.data, wide
+        else:
+            n = 1
+            entries, to, width = room.ctypes.data, drawn.ctypes.data, wide
+            until = min(until, at - within + GROUP)
+            for i in range(until - at):
+                room[within + i] = values[at + i] * factor
+        draw_groups(entries, n, uint32(first + at - within), low_key, high_key, raised, step, top, minus, width, to)
+        if whole:
+            until = at + n * GROUP
+            if not direct:
+                pack_tile(codes[: n * GROUP], bits, packed[at * bits // 8 : until * bits // 8])
+        else:
+            for i in range(within, within + until - at):
+                codes[i] = drawn[i]
+            if until == stop or until % GROUP == 0:
+                codes[within + until - at : GROUP] = 0
+                pack_tile(codes[:GROUP], bits, packed[(at - within) * bits // 8 : (until * bits + 7) // 8])
+        at = until
 
 
 @kernel

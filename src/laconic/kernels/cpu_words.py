@@ -78,8 +78,8 @@ class Block:
             store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(U32, 1)]))
 
 
-def hash_within(builder: Any, coordinates: Any, low: Any, high: Any, limit: Any) -> Any:  # noqa: ANN401
-    """Which of a vector of coordinates have plain.hash32 <= limit: a vector of bits. All are vectors of 32 bits."""
+def hashes(builder: Any, coordinates: Any, low: Any, high: Any) -> Any:  # noqa: ANN401
+    """plain.hash32 of a vector of coordinates; low, high: the key's halves. All are vectors of 32 bits."""
     lanes = coordinates.type
 
     def folded(x: Any, bits: int) -> Any:  # noqa: ANN401
@@ -88,8 +88,12 @@ def hash_within(builder: Any, coordinates: Any, low: Any, high: Any, limit: Any)
     x = folded(builder.xor(coordinates, low), 16)
     x = folded(builder.mul(x, same(lanes, 0x7FEB352D)), 15)
     x = builder.add(x, high)
-    x = folded(builder.mul(x, same(lanes, 0x846CA68B)), 16)
-    return builder.icmp_unsigned("<=", x, limit)
+    return folded(builder.mul(x, same(lanes, 0x846CA68B)), 16)
+
+
+def hash_within(builder: Any, coordinates: Any, low: Any, high: Any, limit: Any) -> Any:  # noqa: ANN401
+    """Which of a vector of coordinates have plain.hash32 <= limit: a vector of bits. All are vectors of 32 bits."""
+    return builder.icmp_unsigned("<=", hashes(builder, coordinates, low, high), limit)
 
 
 def _signs(builder: Any, lanes: Any, negative: Any, mask: Any, size: Any) -> Any:  # noqa: ANN401

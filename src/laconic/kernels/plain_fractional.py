@@ -6,9 +6,11 @@ is in level floor(log(vmax / m) / log(alpha)), at most L - 1.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 MEAN_TOLERANCE = {torch.float32: 2.0**-20, torch.float64: 2.0**-40}  # of a level's mean, whoever adds it up
@@ -21,14 +23,22 @@ def level_bounds(largest: float, smallest: float, bits: int, dtype: torch.dtype)
     out from logarithms, since vmax / vmin may be more than a float holds, and rounded down, so that comparing it with
     a value of dtype is exact. Where all magnitudes are equal the bounds are 0, and only zeros are below level 0.
     """
+    return torch.from_numpy(bounds_array(largest, smallest, bits, double=dtype != torch.float32))
+
+
+def bounds_array(largest: float, smallest: float, bits: int, *, double: bool) -> NDArray[Any]:
+    """`level_bounds` as an array of float64 or float32."""
     n_levels = 1 << (bits - 1)
     if not smallest < largest:  # NaN too
-        return torch.zeros(n_levels - 1, dtype=dtype)
+        return np.zeros(n_levels - 1, np.float64 if double else np.float32)
     top = math.log2(largest)
     span = top - math.log2(smallest)
-    exact = np.array([min(math.exp2(top - i * span / n_levels), largest) for i in range(1, n_levels)])
-    bounds = exact.astype(np.float32 if dtype == torch.float32 else np.float64)
-    return torch.from_numpy(np.where(bounds > exact, np.nextafter(bounds, 0, dtype=bounds.dtype), bounds))
+    exact = np.array([min(math.exp2(top - i * span / n_levels), largest) for i in range(1, n_levels)], np.float64)
+    if double:
+        return exact
+    bounds = exact.astype(np.float32)
+    bounds.view(np.int32)[:] -= bounds > exact  # the next float towards 0 has the next smaller pattern
+    return bounds
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,158 @@
+"""Randomized rounding on thirty-two entries at once: from floats to packed codes without leaving the registers."""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from laconic.kernels.cpu_packing import GROUP, PAIRS_IN_ORDER, narrowed, write_group, write_packed
+from laconic.kernels.cpu_words import U32, Codegen, cgutils, hashes, intrinsic, same, splat, types
+from laconic.kernels.plain_quantized import FRACTION_BITS
+
+_PIECE = 8  # entries of a vector: one register, so that a comparison and a choice become one instruction
+SEGMENT = 1 << 16  # coordinates that differ in the lower half of their bits alone
+_FIRST, _SECOND = 0x7FEB352D, 0x846CA68B  # factors of plain.hash32
+
+
+def _places(builder: Any, values: Any, scale: tuple[Any, ...], words: Any) -> Any:  # noqa: ANN401
+    """plain_quantized.places; scale: 0 - bottom, so that adding it reads memory at once, step and top, lanes."""
+    raised, step, top = scale
+    place = builder.fmul(builder.fadd(values, raised), step)
+    place = _called(builder, "maxnum", place, same(values.type, 0.0))  # 0 for NaN
+    return builder.fptosi(_called(builder, "minnum", place, top, "nnan"), words)
+
+
+def _called(builder: Any, name: str, one: Any, other: Any, *flags: str) -> Any:  # noqa: ANN401
+    """maxnum or minnum of lanes: one instruction, where a comparison and a choice might stay two."""
+    lanes = one.type
+    name = f"llvm.{name}.v{lanes.count}f{32 if isinstance(lanes.element, ir.FloatType) else 64}"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(lanes, [lanes, lanes]), name)
+    return builder.call(function, [one, other], fastmath=flags)
+
+
+class _Hashes:
+    """plain.hash32 of coordinates, thirty-two from a multiple of thirty-two on.
+
+    Of a coordinate c + i, i < 32, the hash's first product is (k ^ c ^ i) * factor, with k = low ^ (c ^ low) >> 16 the
+    same for 2**16 neighbours. That is the sum of ((k ^ c) & ~31) * factor, the same for all 32, and of
+    ((k & 31) ^ i) * factor, out of a table.
+    """
+
+    def __init__(self, builder: Any, coordinate: Any, low: Any, high: Any) -> None:  # noqa: ANN401
+        self._builder, self._low = builder, low
+        self._high = splat(builder, high, _PIECE)
+        rows = ir.VectorType(U32, GROUP)
+        table = [ir.Constant(rows, [(k ^ i) * _FIRST & 0xFFFFFFFF for i in range(GROUP)]) for k in range(GROUP)]
+        table = cgutils.global_constant(builder.module, "laconic.hashes", ir.Constant(ir.ArrayType(rows, GROUP), table))
+        mixed = builder.xor(low, builder.lshr(builder.xor(coordinate, low), ir.Constant(U32, 16)))
+        row = builder.and_(mixed, ir.Constant(U32, GROUP - 1))
+        self._mixed = builder.xor(mixed, row)
+        self._row = builder.bitcast(builder.gep(table, [ir.Constant(U32, 0), row]), self._high.type.as_pointer())
+
+    def group(self, coordinate: Any) -> list[Any]:  # noqa: ANN401
+        """Lanes of the hashes of the 32 coordinates from `coordinate` on, a multiple of 32."""
+        builder = self._builder
+        product = builder.mul(builder.xor(coordinate, self._mixed), ir.Constant(U32, _FIRST))
+        product = splat(builder, product, _PIECE)
+        lanes = product.type
+        found = []
+        for piece in range(GROUP // _PIECE):
+            x = builder.load(builder.gep(self._row, [ir.Constant(U32, piece)]), align=4)
+            x = builder.add(product, x)
+            x = builder.add(builder.xor(x, builder.lshr(x, same(lanes, 15))), self._high)
+            x = builder.mul(x, same(lanes, _SECOND))
+            found.append(builder.xor(x, builder.lshr(x, same(lanes, 16))))
+        return found
+
+    def anywhere(self, coordinate: Any) -> list[Any]:  # noqa: ANN401
+        """The same from any coordinate on."""
+        builder = self._builder
+        first, low = splat(builder, coordinate, _PIECE), splat(builder, self._low, _PIECE)
+        pieces = [list(range(piece, piece + _PIECE)) for piece in range(0, GROUP, _PIECE)]
+        return [
+            hashes(builder, builder.add(first, ir.Constant(first.type, piece)), low, self._high) for piece in pieces
+        ]
+
+
+class _Groups:
+    """Loops over groups of entries at an address: one for signed codes and one for others."""
+
+    def __init__(self, context: Any, builder: Any, real: Any, args: Any) -> None:  # noqa: ANN401
+        self._builder = builder
+        self._entries, self._n, self._coordinate, low, high, *scale, self._minus, self._width, self._codes = args
+        self._hashes = _Hashes(builder, self._coordinate, low, high)
+        self._scale = tuple(splat(builder, scalar, _PIECE) for scalar in scale)
+        self._real = context.get_data_type(real)
+
+    def write(self) -> None:
+        builder = self._builder
+        rest = builder.and_(self._coordinate, ir.Constant(U32, GROUP - 1))
+        aligned = builder.icmp_unsigned("==", rest, ir.Constant(U32, 0))
+        signed = builder.icmp_unsigned("!=", self._minus, ir.Constant(U32, 0))
+        with builder.if_else(aligned) as (by_table, by_hash):
+            for entered, hashed in ((by_table, self._hashes.group), (by_hash, self._hashes.anywhere)):
+                with entered, builder.if_else(signed) as (minus, no_minus):
+                    with minus:
+                        self._loop(hashed, splat(builder, self._minus, _PIECE))
+                    with no_minus:
+                        self._loop(hashed, None)
+
+    def _loop(self, hashed: Callable[[Any], list[Any]], minus: Any) -> None:  # noqa: ANN401
+        builder = self._builder
+        kind = self._n.type
+        with cgutils.for_range(builder, self._n) as loop:
+            start = builder.mul(loop.index, ir.Constant(kind, GROUP))
+            words = hashed(builder.add(self._coordinate, builder.trunc(start, U32)))
+            pieces = [
+                self._codes_of(builder.add(start, ir.Constant(kind, _PIECE * i)), words[i], minus)
+                for i in range(len(words))
+            ]
+            pairs = [narrowed(builder, *pieces[i : i + 2]) for i in (0, 2)]
+            wide = builder.icmp_signed("==", self._width, ir.Constant(kind, 16))
+            with builder.if_else(wide) as (two_bytes, one_byte):
+                with two_bytes:
+                    order = ir.Constant(ir.VectorType(U32, GROUP), PAIRS_IN_ORDER)
+                    write_group(builder, builder.shuffle_vector(*pairs, order), self._codes, loop.index)
+                with one_byte:
+                    low = same(pairs[0].type, 255)
+                    codes = narrowed(builder, *(builder.and_(pair, low) for pair in pairs))
+                    write_packed(builder, codes, self._width, self._codes, loop.index)
+
+    def _codes_of(self, at: Any, hashed: Any, minus: Any) -> Any:  # noqa: ANN401
+        """Codes of the entries from `at` on, lanes of 32 bits."""
+        builder, words = self._builder, hashed.type
+        size = 4 if isinstance(self._real, ir.FloatType) else 8
+        lanes = ir.VectorType(self._real, _PIECE)
+        address = builder.add(self._entries, builder.mul(at, ir.Constant(at.type, size)))
+        values = builder.load(builder.inttoptr(address, lanes.as_pointer()), align=size)
+        negative = builder.fcmp_ordered("<", values, same(lanes, 0.0))
+        sizes = values if minus is None else builder.select(negative, builder.fneg(values), values)
+        place = _places(builder, sizes, self._scale, words)
+        drawn = builder.lshr(hashed, same(words, 32 - FRACTION_BITS))
+        levels = builder.lshr(builder.add(place, drawn), same(words, FRACTION_BITS))
+        if minus is None:
+            return levels
+        signed = builder.and_(negative, builder.icmp_unsigned("!=", levels, same(words, 0)))
+        return builder.or_(levels, builder.select(signed, minus, same(words, 0)))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def draw_groups(
+    typing: Any, entries: Any, n: Any, coordinate: Any, low: Any, high: Any, raised: Any, step: Any, top: Any,  # noqa: ANN401
+    minus: Any, width: Any, codes: Any,  # noqa: ANN401
+) -> Codegen:  # fmt: skip
+    """Codes of n groups of entries, the first of which has the coordinate, at the address `codes`.
+
+    entries: the address of floats of the type of raised, step and top; see plain_quantized.places, where
+    raised is 0 - bottom. low, high: the
+    key's halves. minus: the bit of a code that says below zero; 0 where entries are not measured from zero. width:
+    bits of a code there, 1, 2, 4, 8 or 16. From a coordinate that is a multiple of GROUP on, none of the groups may be
+    beyond the next multiple of SEGMENT.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        _Groups(context, builder, raised, args).write()
+        return context.get_dummy_value()
+
+    place, u32 = types.intp, types.uint32
+    return types.none(place, place, u32, u32, u32, raised, raised, raised, u32, place, place), codegen

@@ -1,0 +1,137 @@
+"""The least, the largest and the sum of squares of a run of entries, in several chains of lanes that do not wait for
+each other."""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from laconic.kernels.cpu_words import Codegen, cgutils, intrinsic, same, splat, types
+
+LANES = 8
+_CHAINS = 4
+RUN = _CHAINS * LANES  # entries read at a time
+
+Fold = Callable[[Any, Any], Any]
+
+
+def pointer_at(builder: Any, address: Any, index: Any, size: int, kind: Any) -> Any:  # noqa: ANN401
+    """A pointer to a value of type `kind` that is `index` times `size` bytes behind an address."""
+    place = builder.add(address, builder.mul(index, ir.Constant(address.type, size)))
+    return builder.inttoptr(place, kind.as_pointer())
+
+
+def reduced(builder: Any, name: str, lanes: Any, *start: Any) -> Any:  # noqa: ANN401
+    """llvm.vector.reduce of lanes; that of floats adds to `start` one lane after another."""
+    kind = lanes.type
+    letter = "i" if isinstance(kind.element, ir.IntType) else "f"
+    width = kind.element.width if letter == "i" else 64
+    name = f"llvm.vector.reduce.{name}.v{kind.count}{letter}{width}"
+    types_ = [*(each.type for each in start), kind]
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind.element, types_), name)
+    return builder.call(function, [*start, lanes])
+
+
+def least(builder: Any, one: Any, other: Any, *, signed: bool = True) -> Any:  # noqa: ANN401
+    """The smaller of two, each of a vector's lanes on its own."""
+    compare = builder.icmp_signed if signed else builder.icmp_unsigned
+    return builder.select(compare("<", one, other), one, other)
+
+
+def largest(builder: Any, one: Any, other: Any) -> Any:  # noqa: ANN401
+    """The larger of two."""
+    return builder.select(builder.icmp_signed(">", one, other), one, other)
+
+
+class _Run:
+    """A loop over n * RUN entries at an address, that carries some values in each chain."""
+
+    def __init__(self, builder: Any, entries: Any, n: Any, kind: Any) -> None:  # noqa: ANN401
+        self._builder, self._entries, self._n = builder, entries, n
+        self._lanes = ir.VectorType(kind, LANES)
+        self._size = {"float": 4, "double": 8}.get(str(kind)) or kind.width // 8
+
+    def fold(self, starts: list[Any], step: Callable[[Any, list[Any]], list[Any]]) -> list[list[Any]]:
+        """What is carried at the end, of each start (lanes) one of every chain. step: entries, carried -> carried."""
+        builder = self._builder
+        carried = [[cgutils.alloca_once(builder, start.type) for _ in range(_CHAINS)] for start in starts]
+        for start, chains in zip(starts, carried, strict=True):
+            for chain in chains:
+                builder.store(start, chain)
+        with cgutils.for_range(builder, self._n) as loop:
+            for chain in range(_CHAINS):
+                at = builder.add(
+                    builder.mul(loop.index, ir.Constant(self._n.type, RUN)), ir.Constant(self._n.type, chain * LANES)
+                )
+                entries = builder.load(
+                    pointer_at(builder, self._entries, at, self._size, self._lanes), align=self._size
+                )
+                mine = [chains[chain] for chains in carried]
+                for room, value in zip(mine, step(entries, [builder.load(room) for room in mine]), strict=True):
+                    builder.store(value, room)
+        return [[builder.load(chain) for chain in chains] for chains in carried]
+
+    def joined(self, chains: list[Any], fold: Fold) -> Any:  # noqa: ANN401
+        """The chains of one carried value as lanes."""
+        while len(chains) > 1:
+            chains = [fold(chains[i], chains[i + 1]) for i in range(0, len(chains), 2)]
+        return chains[0]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def run_ends(typing: Any, entries: Any, n: Any, mask: Any) -> Codegen:  # noqa: ANN401
+    """The least and the largest of n * RUN entries at an address, as bits in the floats' order; see cpu_measures.
+
+    Both have the type of mask, all bits but the sign; with n = 0 they are mask and ~mask.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        entries, n, mask = args
+        run, every = _Run(builder, entries, n, mask.type), splat(builder, mask, LANES)
+        shift = same(every.type, mask.type.width - 1)
+
+        def step(values: Any, carried: list[Any]) -> list[Any]:  # noqa: ANN401
+            keys = builder.xor(values, builder.and_(builder.ashr(values, shift), every))
+            return [least(builder, keys, carried[0]), largest(builder, keys, carried[1])]
+
+        lows, highs = run.fold([every, builder.not_(every)], step)
+        low = reduced(builder, "smin", run.joined(lows, lambda one, other: least(builder, one, other)))
+        high = reduced(builder, "smax", run.joined(highs, lambda one, other: largest(builder, one, other)))
+        return context.make_tuple(builder, types.UniTuple(signature.args[-1], 2), [low, high])
+
+    return types.UniTuple(mask, 2)(types.intp, types.intp, mask), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def run_peak(typing: Any, entries: Any, n: Any, mask: Any) -> Codegen:  # noqa: ANN401
+    """The largest magnitude of n * RUN entries at an address, as bits of mask's type; 0 with n = 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        entries, n, mask = args
+        run, every = _Run(builder, entries, n, mask.type), splat(builder, mask, LANES)
+        (peaks,) = run.fold(
+            [same(every.type, 0)], lambda values, carried: [largest(builder, builder.and_(values, every), carried[0])]
+        )
+        return reduced(builder, "smax", run.joined(peaks, lambda one, other: largest(builder, one, other)))
+
+    return mask(types.intp, types.intp, mask), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def run_squares(typing: Any, entries: Any, n: Any, factor: Any) -> Codegen:  # noqa: ANN401
+    """The sum of (value * factor)**2 of n * RUN entries at an address, of factor's type, added up in float64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        entries, n, factor = args
+        run, factors = _Run(builder, entries, n, factor.type), splat(builder, factor, LANES)
+        doubles = ir.VectorType(ir.DoubleType(), LANES)
+
+        def step(values: Any, carried: list[Any]) -> list[Any]:  # noqa: ANN401
+            values = builder.fmul(values, factors)
+            exact = values if values.type == doubles else builder.fpext(values, doubles)
+            return [builder.fadd(carried[0], builder.fmul(exact, exact))]
+
+        (sums,) = run.fold([same(doubles, 0.0)], step)
+        return reduced(builder, "fadd", run.joined(sums, builder.fadd), ir.Constant(ir.DoubleType(), 0.0))
+
+    return types.float64(types.intp, types.intp, factor), codegen
