@@ -149,12 +149,6 @@ class FlatParameters:
         pieces = (p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters)
         return self._flat(pieces, out)
 
-    def take_gradients(self, out: Tensor) -> Callable[[], Tensor]:
-        """Take the gradients away from the parameters. Returns what writes them into `out` (d,), later."""
-        pieces = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
-        self.drop_gradients()
-        return lambda: self._flat(pieces, out)
-
     def drop_gradients(self) -> None:
         """Leave no parameter a gradient."""
         for parameter in self.parameters:

@@ -156,8 +156,8 @@ class Simulation:
             memory = self.driver.workers[rank].me.memory
             self.driver.take_back(self.flat.has_gradients_in)
             memory.take_back(self.flat.has_gradients_in)
-            vector = memory.spare()
-            inputs = Inputs(vector=vector, parameters=self.flat.values, lr=lr, fill=self.flat.take_gradients(vector))
+            vector = self.flat.gradients(out=memory.spare())
+            inputs = Inputs(vector=vector, parameters=self.flat.values, lr=lr)
             if before is not None:
                 inputs.gradient_at = lambda parameters: self._gradient_at(rank, loss_of, parameters, before)
             return inputs

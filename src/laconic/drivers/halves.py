@@ -69,7 +69,6 @@ class Inputs:
     gradient_at: Callable[[Tensor], Tensor] | None = None
     call_off: bool = False  # this rank cannot take part: nobody shall
     known_finite: bool = False  # nothing in `vector` is inf or NaN: it need not be looked through
-    fill: Callable[[], object] | None = None  # writes `vector`, which holds anything until then; called once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,6 @@ class WorkerHalf:
         self.exchange = 0
         self._exchanges: tuple[Exchange, ...] = ()  # of this round
         self._step: Step | None = None
-        self._uncut: tuple[Frame, FrameSizes] | None = None  # this exchange's frame, where it is at hand
         self._sparse_results = sparse_results
 
     def count_setup(self) -> None:
@@ -130,9 +128,6 @@ class WorkerHalf:
     def begin(self, round_: int, inputs: Inputs) -> None:
         """Start a round and run the generator to its first packet. Non-finite input calls the round off."""
         me, algorithm = self.me, self.job.algorithm
-        if inputs.fill is not None:
-            inputs.fill()
-            inputs.fill = None  # what it was made of may go
         me.round, me.lr, me.read_parameters = round_, inputs.lr, inputs.parameters
         if algorithm.consumes == "gradient":
             me.gradient = inputs.vector
@@ -141,7 +136,6 @@ class WorkerHalf:
         if inputs.gradient_at is not None:
             me.gradient_at = inputs.gradient_at
         self.packet, self.result, self.sparse_result, self.exchange, self._step = None, None, None, 0, None
-        self._uncut = None
         self._exchanges = self.job.exchanges_in(round_)
         self.void = inputs.call_off or not (self._sum_tells or inputs.known_finite or all_finite(inputs.vector))
         if not self.void:
@@ -204,17 +198,10 @@ class WorkerHalf:
 
     def outgoing_uncut(self) -> tuple[Frame, FrameSizes]:
         """The same in one frame, as the server gets it, and what the frames of `outgoing` count for."""
-        if self._uncut is None:
-            self.make_uncut()
-        assert self._uncut is not None
-        made, self._uncut = self._uncut, None
-        self.meter.frames("up", made[1], exchange=self._exchange.name, local=self._own_shard)
-        return made
-
-    def make_uncut(self) -> None:
-        """Do the work of `outgoing_uncut` beforehand; nothing is counted yet."""
         frame = as_received(self._frame(self.packet), self.job.d)
-        self._uncut = (frame, frame_sizes(frame, self.job.cuts(self._exchange), self.job.algorithm, "up"))
+        sizes = frame_sizes(frame, self.job.cuts(self._exchange), self.job.algorithm, "up")
+        self.meter.frames("up", sizes, exchange=self._exchange.name, local=self._own_shard)
+        return frame, sizes
 
     def hear_uncut(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
         """Take the answer in one frame, whose parts count for `sizes`, and run on."""

@@ -24,7 +24,6 @@ from torch import Tensor
 from laconic.clock import Clock
 from laconic.compute_times import ComputeTime
 from laconic.contract import Algorithm, ContractError, Exchange, Result, Side
-from laconic.drivers.beside import Beside
 from laconic.drivers.engine import ring_bytes, ring_sum
 from laconic.drivers.halves import Answer, Inputs, Job, WorkerHalf
 from laconic.drivers.layout import Shard, choose_layout, n_nodes_for
@@ -116,10 +115,14 @@ class Simulated:
     def round(self, inputs_of: Callable[[int], Inputs]) -> Outcome:
         """One round. `inputs_of(rank)` is asked once for each worker that is up, in rank order."""
         present = self.mishaps.taking_part(self.workers, self.rounds)
-        exchanges = self.job.exchanges_in(self.rounds) if present else ()
-        lr = self._begin(present, inputs_of)
+        lr = 0.0
+        for worker in present:
+            inputs = inputs_of(worker.rank)
+            lr = inputs.lr
+            worker.begin(self.rounds, inputs)
         self._compute(present)
         results: list[Result] = []
+        exchanges = self.job.exchanges_in(self.rounds) if present else ()
         for number, exchange in enumerate(exchanges):
             if self.layout.name == "neighbours":
                 hear = self._neighbours(number)
@@ -144,27 +147,6 @@ class Simulated:
         self.rounds += 1
         self.void_rounds += void
         return Outcome(void=void or not present, results=tuple(results))
-
-    def _begin(self, present: list[WorkerHalf], inputs_of: Callable[[int], Inputs]) -> float:
-        """Every worker's half up to its first packet, beside the next worker's inputs. Returns the learning rate."""
-        lr = 0.0
-        is_cut = self.layout.name == "neighbours" or not (self.layout.shards and self.is_uncut)
-        with Beside(self.job.d) as beside:
-            for worker in present:
-                inputs = inputs_of(worker.rank)
-                lr = inputs.lr
-                begin = partial(self._begin_one, worker, inputs, is_cut=is_cut)
-                if inputs.gradient_at is None:
-                    beside.run(begin)
-                else:  # computes one with the caller's model
-                    beside.wait()
-                    begin()
-        return lr
-
-    def _begin_one(self, worker: WorkerHalf, inputs: Inputs, *, is_cut: bool) -> None:
-        worker.begin(self.rounds, inputs)
-        if not is_cut:
-            worker.make_uncut()
 
     def take_back(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
         """Use the vectors of earlier results again, except for those of which `is_used` says that they are in use."""
