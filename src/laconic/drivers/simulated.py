@@ -34,7 +34,7 @@ from laconic.faults import FaultPlan
 from laconic.kernels import divide
 from laconic.memory import Memory, Pool
 from laconic.network import Link, Network
-from laconic.schedules import Message, makespan_ns, one_at_a_time, ring
+from laconic.schedules import Message, Step, makespan_ns, one_at_a_time, ring
 from laconic.wire import HEAD_BYTES, Dense, Frame, Head, Sparse
 
 
@@ -232,6 +232,13 @@ class Simulated:
         for worker, index, shard in self._pairs(late):
             self.network.send(worker.node, shard.node, up[worker.rank][index], lambda: None)
 
+    def _pass_time_of_all(self, messages: Callable[[], Sequence[Step]]) -> None:
+        """The same without a server, where nobody sends before all have computed."""
+        self.clock.run(self.clock.now_ns + max(self._ready_ns.values(), default=0))
+        self._ready_ns = dict.fromkeys(self._ready_ns, 0)
+        if not self.network.is_instant:
+            makespan_ns(messages(), self.network)
+
     def _messages(self, present: list[WorkerHalf], up: dict[int, list[int]], down: list[int]) -> list[Message]:
         """Who sends what to whom: in worker order to a single server, in slots between many (no port idles)."""
         pairs = self._pairs(present)
@@ -306,7 +313,7 @@ class Simulated:
         n = len(self.workers)
         pairs = [(rank, to) for rank, targets in peers.items() for to in targets]
         pairs.sort(key=lambda pair: ((pair[1] - pair[0]) % n, pair[0]))  # in slots, so that no port idles
-        makespan_ns(one_at_a_time([Message(rank, to, frames[rank].numel()) for rank, to in pairs]), self.network)
+        self._pass_time_of_all(lambda: one_at_a_time([Message(i, to, frames[i].numel()) for i, to in pairs]))
         void = any(worker.void for worker in self.workers)
         answers = {
             rank: Answer.read_from_peer(data, self.job, rank, self.rounds, exchange) for rank, data in frames.items()
@@ -327,7 +334,7 @@ class Simulated:
         frames = {worker.rank: worker.outgoing_to_all() for worker in self.workers}
         reply = self.servers[0].answer(self.rounds, exchange, lr, frames)
         slots = [(rank, (rank + slot) % n) for slot in range(1, n) for rank in range(n)]
-        makespan_ns(one_at_a_time([Message(sender, to, frames[sender].numel()) for sender, to in slots]), self.network)
+        self._pass_time_of_all(lambda: one_at_a_time([Message(i, to, frames[i].numel()) for i, to in slots]))
         answer = Answer.read(reply, self.job, 0, self.rounds, exchange)
         total = sum(data.numel() for data in frames.values())
         return lambda worker: worker.hear_all(answer, total - frames[worker.rank].numel())
@@ -342,7 +349,7 @@ class Simulated:
         else:
             mean, void = self.job.zeros(d), True
         half = ring_bytes(d, n, mean.element_size())
-        makespan_ns(ring(n, d * mean.element_size()), self.network)
+        self._pass_time_of_all(lambda: ring(n, d * mean.element_size()))
 
         def hear(worker: WorkerHalf) -> None:
             worker.hear_sum(mean, half, void=void)
