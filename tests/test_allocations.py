@@ -48,9 +48,10 @@ class Simulated:
 
 
 METHODS = [laconic.DropSign(), laconic.CompSkip(), laconic.SignSGDMajorityVote()]
+SPARSE = [laconic.SSGDMV(), laconic.SSGDTopK(), laconic.SSGDMVAD(), laconic.SSGDMVRS()]
 
 
-@pytest.mark.parametrize("algorithm", METHODS, ids=lambda algorithm: algorithm.name)
+@pytest.mark.parametrize("algorithm", METHODS + SPARSE, ids=lambda algorithm: algorithm.name)
 def test_a_simulated_step_takes_no_long_vector_after_the_second(algorithm):
     run = Simulated(algorithm)
     run.step()
@@ -80,9 +81,6 @@ def test_how_many_long_vectors_a_method_keeps(algorithm, at_the_worker, at_the_s
             run.step()
     assert len([t for t in allocations.seen if t.dtype == torch.int8]) == bool(at_the_server)
     assert len(allocations.seen) == at_the_worker + at_the_server + once
-
-
-SPARSE = [laconic.SSGDMV(), laconic.SSGDTopK(), laconic.SSGDMVAD(), laconic.SSGDMVRS()]
 
 
 @pytest.fixture(scope="module")
