@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from math import ceil
 
+import numpy as np
+import torch
 from torch import Tensor
 
 _MOST_SEGMENT_BYTES = 1 << 20
@@ -27,15 +29,16 @@ def ring_sum(vectors: Sequence[Tensor]) -> Tensor:
     with them the simulator agrees to rounding.
     """
     n = len(vectors)
-    total = vectors[0].clone()
     if n == 1:
-        return total
-    for k, (first, stop) in enumerate(ring_slices(total.numel(), n, total.element_size())):
-        piece = vectors[(k - 1) % n][first:stop].clone()
+        return vectors[0].clone()
+    whole = [vector.detach().numpy() for vector in vectors]  # n * n slices: torch's take five times as long to make
+    total = np.empty_like(whole[0])
+    for k, (first, stop) in enumerate(ring_slices(total.size, n, total.itemsize)):
+        piece = total[first:stop]
+        piece[:] = whole[(k - 1) % n][first:stop]
         for step in range(2, n + 1):
-            piece += vectors[(k - step) % n][first:stop]
-        total[first:stop] = piece
-    return total
+            piece += whole[(k - step) % n][first:stop]
+    return torch.from_numpy(total)
 
 
 def ring_bytes(d: int, n: int, value_bytes: int) -> int:
