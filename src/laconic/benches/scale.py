@@ -102,7 +102,9 @@ def _bytes_per_entry(algorithm: Algorithm, n: int) -> float:
         return 0.0  # refused for its size; `check_size` says so
     for _ in range(2):
         job.round()
-    return job.remembered_bytes() / _SAMPLE_D + 4.0 * (_PASSING_VECTORS + _N_GRADIENTS + n)
+    remembered = job.remembered_bytes() / _SAMPLE_D
+    # What is remembered stays until the round is over, beside what will be, which often lies in the given gradients.
+    return max(2 * remembered, remembered + 4.0 * n) + 4.0 * (_PASSING_VECTORS + _N_GRADIENTS)
 
 
 class _Job:
