@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import laconic
+from laconic.compressors import TopK
 
 SIZES = (300, 200, 500)
 D = sum(SIZES)
@@ -48,10 +49,12 @@ class Simulated:
 
 
 METHODS = [laconic.DropSign(), laconic.CompSkip(), laconic.SignSGDMajorityVote()]
+TOP_K = TopK(density=0.05)
+GRADIENTS = [laconic.SparseSGD(density=0.05), laconic.ECSGD(compressor=TOP_K, server_compressor=TOP_K)]
 SPARSE = [laconic.SSGDMV(), laconic.SSGDTopK(), laconic.SSGDMVAD(), laconic.SSGDMVRS()]
 
 
-@pytest.mark.parametrize("algorithm", METHODS + SPARSE, ids=lambda algorithm: algorithm.name)
+@pytest.mark.parametrize("algorithm", METHODS + GRADIENTS + SPARSE, ids=lambda algorithm: algorithm.name)
 def test_a_simulated_step_takes_no_long_vector_after_the_second(algorithm):
     run = Simulated(algorithm)
     run.step()
@@ -59,6 +62,27 @@ def test_a_simulated_step_takes_no_long_vector_after_the_second(algorithm):
     with Allocations() as allocations:
         for _ in range(6):
             run.step()
+    assert [tuple(tensor.shape) for tensor in allocations.seen] == []
+
+
+LAZY = [
+    laconic.LAG(always_first=1),
+    *(laconic.LASG(always_first=1, rule=rule) for rule in ("wk1", "wk2", "ps", "pse")),
+    laconic.SASG(always_first=1, density=0.05),
+    laconic.SASG(always_first=1, density=0.05, alpha=5.0, skip_error="corrected"),
+]
+
+
+@pytest.mark.parametrize("algorithm", LAZY, ids=str)
+def test_a_lazy_method_takes_no_long_vector_once_each_worker_has_skipped_and_sent(algorithm):
+    run = Simulated(algorithm)
+    for _ in range(algorithm.max_delay + 2):
+        run.step()
+    skips = run.simulation.traffic.up.skips
+    with Allocations() as allocations:
+        for _ in range(algorithm.max_delay):
+            run.step()
+    assert run.simulation.traffic.up.skips > skips
     assert [tuple(tensor.shape) for tensor in allocations.seen] == []
 
 
@@ -107,7 +131,7 @@ class Alone:
 
 
 @pytest.mark.parametrize("set_to_none", [True, False])
-@pytest.mark.parametrize("algorithm", METHODS + SPARSE, ids=lambda algorithm: algorithm.name)
+@pytest.mark.parametrize("algorithm", METHODS + GRADIENTS + SPARSE, ids=lambda algorithm: algorithm.name)
 def test_a_step_of_the_optimizer_takes_no_long_vector_after_the_second(alone, algorithm, set_to_none):
     run = Alone(algorithm)
     run.step(set_to_none)

@@ -34,10 +34,39 @@ def made_by_every_kernel():
             kernels.add_dequantized(codes, *ends, lengths, bits, total)
             kernels.add_levels(levels, scales, lengths, 2**bits - 1, total)
             made += [codes, levels, total, kernels.dequantize(codes, *ends, lengths, bits)]
+    made += made_by_sign_kernels(vector)
+    few = torch.ones(D).index_fill_(0, torch.arange(50), 2.0)
+    for values in (vector, vector.double(), torch.sinh(3 * vector), vector.sign(), few, vector * torch.arange(D)):
+        made += [kernels.top_k(values, k) for k in (1, D // 1000, D // 100, D // 10, D // 2)]
     for bits in (1, 4, 6):
         packed, means = kernels.fractional_codes(vector, bits)
         made += [packed, means, kernels.fractional_dense(packed, means, D, bits)]
     return made
+
+
+def made_by_sign_kernels(vector):
+    made = []
+    momentum, debt = vector.flip(0), vector.roll(1)
+    rates = {"mu": 0.9, "decay": 0.8, "c": 0.5}
+    for threshold in (0, 1, round(0.3 * 2**32), 2**32 - 1, 2**32):
+        coin = 5, 9, threshold
+        named = {"first": 5, "key": 9, "threshold": threshold}
+        packed, kept = kernels.pack_signs(vector, *coin)
+        drawn, n_drawn = kernels.kept_bits(5, D, 9, threshold)
+        made += [packed, drawn, torch.tensor([kept, n_drawn, kernels.count_kept(5, D, 9, threshold)])]
+        for coins in (None, drawn):
+            put, votes = torch.empty(D), torch.ones(D, dtype=torch.int8)
+            kernels.put_signs(packed, *coin, put, coins)
+            kernels.add_signs(packed, *coin, votes, coins)
+            made += [put, votes]
+        gradient, new_debt = vector.clone(), torch.empty(D)
+        made += [kernels.owe_step(gradient, momentum, debt, new_debt, **rates, **named)[0], gradient, new_debt]
+        sums = {"among": 3, "scale": 0.5, "decay": 0.8, "c": 0.5}
+        made += [kernels.owe_total(votes, debt, new_debt, **sums, **named)[0], new_debt.clone()]
+    gradient = vector.clone()
+    made += [kernels.momentum_signs(gradient, momentum, mu=0.9), gradient]
+    voters = [kernels.pack_signs(vector.roll(n), 0, 0, 2**32)[0] for n in range(3)]
+    return [*made, kernels.majority(voters, D)]
 
 
 @pytest.mark.skipif(not compiled.available(), reason="needs numba")

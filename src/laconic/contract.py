@@ -60,7 +60,7 @@ class Worker(Side):
     gradient: Tensor = field(default_factory=lambda: torch.empty(0))  # of this worker's mini-batch
     change: Tensor = field(default_factory=lambda: torch.empty(0))  # what the local steps did to the parameters
     read_parameters: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
-    gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())
+    gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())  # for this round
 
     @property
     def parameters(self) -> Tensor:
@@ -105,7 +105,7 @@ class Inbox(Mapping[int, Packet]):
         skipped: frozenset[int] = frozenset(),
         no_votes: Callable[[], Tensor] | None = None,
     ) -> None:
-        """`zeros` makes a fresh zero vector of the server's slice, `no_votes` one of int8 that lives for this round.
+        """`zeros` makes a zero vector of the server's slice that lives for this round, `no_votes` one of int8.
 
         `skipped`: the workers that sent a skip notice.
 
@@ -127,7 +127,10 @@ class Inbox(Mapping[int, Packet]):
         return len(self._packets)
 
     def sum(self) -> Tensor:
-        """The sum of the dense forms, added in rank order: (d,). Zero when nobody sent."""
+        """The sum of the dense forms, added in rank order: (d,). Zero when nobody sent.
+
+        A vector of its own, which may be overwritten. It lives until the end of the round, or while a memory holds it.
+        """
         total = self._zeros()
         for packet in self._packets.values():
             packet.add_to(total)
@@ -147,8 +150,8 @@ class Inbox(Mapping[int, Packet]):
         return total
 
     def mean(self) -> Tensor:
-        """The mean over those who sent: (d,). Zero when nobody did."""
-        return self.sum() / max(1, len(self))
+        """The mean over those who sent: (d,), as `sum`. Zero when nobody did."""
+        return self.sum().div_(max(1, len(self)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +198,7 @@ class Exchange:
     name: str = "update"
     adds: bool = False  # packets are dense and the answer is their mean: an engine's all-reduce can do it,
     # in place, so what was yielded is given away
+    as_given: bool = False  # the packet is the gradient, unread: an engine may begin before all of it is gathered
 
 
 @dataclass(frozen=True, kw_only=True)

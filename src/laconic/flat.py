@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.kernels import subtract
-from laconic.kernels.plain import all_finite
+from laconic.kernels import all_finite, gather, gather_change, scatter
 
 
 class FlatParameters:
@@ -57,25 +56,27 @@ class FlatParameters:
                 f"{values[other]}; all must share one, for instance by {way_out} before the optimizer is made"
             )
 
-    def _flat(self, pieces: Iterable[Tensor], out: Tensor | None = None) -> Tensor:
-        return torch.cat([piece.detach().reshape(-1).to(self.dtype) for piece in pieces], out=out)
-
     def values(self, out: Tensor | None = None) -> Tensor:
         """A copy of the parameters, (d,), into `out` where it is given."""
-        return self._flat(self.parameters, out)
+        vector = self._room() if out is None else out
+        gather(self._data, vector)
+        return vector
 
     def change_since(self, start: Tensor, out: Tensor) -> bool:
         """The parameters less `start` (d,), into `out` (d,). Returns whether no entry is inf or NaN."""
-        finite = True
-        for parameter, before, piece in zip(self.parameters, self.pieces(start), self.pieces(out), strict=True):
-            finite &= subtract(parameter.detach().reshape(-1).to(self.dtype), before, piece)
-        return finite
+        return gather_change(self._data, start, out)
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""
-        with torch.no_grad():
-            for parameter, piece in zip(self.parameters, self.pieces(vector), strict=True):
-                parameter.copy_(piece.view_as(parameter))
+        scatter(vector, self._data)
+
+    @property
+    def _data(self) -> list[Tensor]:
+        """The parameters without a tape; whoever writes to them is seen by one all the same."""
+        return [parameter.detach() for parameter in self.parameters]
+
+    def _room(self) -> Tensor:
+        return torch.empty(self.d, dtype=self.dtype, device=self.device)
 
     def pieces(self, vector: Tensor) -> tuple[Tensor, ...]:
         """`vector` (d,) cut by parameter."""
@@ -106,12 +107,10 @@ class FlatParameters:
             moves = torch.tensor(live, device=positions.device)[torch.bucketize(positions, ends, right=True)]
             positions, values = positions[moves], values[moves]
         start.index_add_(0, positions, values.to(start))
-        with torch.no_grad():
-            for parameter, old, is_live in zip(self.parameters, self.pieces(start), live, strict=True):
-                if is_live and parameter.dtype == old.dtype:  # as adding nothing to others does it: -0.0 becomes 0.0
-                    torch.add(old.view_as(parameter), 0.0, out=parameter)
-                else:
-                    parameter.copy_((old + 0.0 if is_live else old).view_as(parameter))
+        if all(live):
+            scatter(start, self._data, as_sum=True)
+        else:
+            self.set_live_values((piece + 0.0 for piece in self.pieces(start)), start, live)
 
     def has_gradient(self) -> list[bool]:
         """Which parameters have a gradient now.
@@ -146,8 +145,20 @@ class FlatParameters:
 
     def gradients(self, out: Tensor | None = None) -> Tensor:
         """The gradients, (d,); a parameter without one counts as zero."""
-        pieces = (p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters)
-        return self._flat(pieces, out)
+        vector = self._room() if out is None else out
+        gather(self._gradients(), vector)
+        return vector
+
+    def fill_by_gradients(self, out: Tensor) -> Callable[[int, int], bool]:
+        """What writes the gradients that are there now to `out` (d,), between two places.
+
+        It tells whether no entry written is inf or NaN.
+        """
+        pieces = self._gradients()
+        return lambda first, stop: gather(_cut(pieces, first, stop), out[first:stop])
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
 
     def drop_gradients(self) -> None:
         """Leave no parameter a gradient."""
@@ -158,6 +169,17 @@ class FlatParameters:
         """Put `direction` (d,) where the optimizer will look; parameters that are not live get None and stay put."""
         for parameter, piece, moves in zip(self.parameters, self.pieces(direction), live, strict=True):
             parameter.grad = piece.view_as(parameter).to(parameter.dtype) if moves else None
+
+
+def _cut(pieces: Sequence[Tensor], first: int, stop: int) -> list[Tensor]:
+    """What lies between two places where pieces lie one behind the other."""
+    cut = []
+    for piece in pieces:
+        low, high = max(0, first), min(stop, piece.numel())
+        if low < high:
+            cut.append(piece if high - low == piece.numel() else piece.reshape(-1)[low:high])
+        first, stop = first - piece.numel(), stop - piece.numel()
+    return cut
 
 
 class ServerModel:

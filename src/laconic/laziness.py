@@ -48,7 +48,7 @@ class Lazy(Algorithm):
         here = me.parameters
         moves = me.memory["moves"] if "moves" in me.memory else torch.zeros(0, dtype=torch.float64)
         if "before" in me.memory:
-            step = squared_norm(here - me.memory["before"])
+            step = squared_norm(torch.sub(here, me.memory["before"], out=me.memory.spare()))
             moves = torch.cat([torch.tensor([step], dtype=torch.float64), moves])[: self.window]
         me.memory["before"] = here
         me.memory["moves"] = moves
@@ -69,8 +69,13 @@ class Lazy(Algorithm):
             me.memory.set_number("delay", me.memory.number("delay", 1) + 1)
 
     def combined(self, total: Tensor, n_workers: int) -> Tensor:
-        """The workers' sum (d,) as the convention wants it."""
-        return total / n_workers if self.lr_convention == "mean" else total
+        """The workers' sum (d,) as the convention wants it; overwrites `total`."""
+        return total.div_(n_workers) if self.lr_convention == "mean" else total
+
+
+def gap_to_second(me: Worker, parameters: Tensor) -> Tensor:
+    """The mini-batch's gradient here less the one at `parameters` (d,): (d,), which lives as a spare vector does."""
+    return torch.sub(me.gradient, me.gradient_at(parameters), out=me.memory.spare())
 
 
 def small_against(gap: Tensor, threshold: float) -> bool:

@@ -258,10 +258,13 @@ class DistributedOptimizer(Optimizer):
             return None
         memory = worker.me.memory
         memory.take_back(self.flat.has_gradients_in)  # zero_grad(set_to_none=False) keeps the last direction in use
-        vector = self.flat.gradients(out=memory.spare())
-        if self._grad_scale is not None:
-            vector /= self._grad_scale
-        return Inputs(vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=second)
+        vector = memory.spare()
+        inputs = Inputs(vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=second)
+        if self._grad_scale is None:
+            inputs.fill = self.flat.fill_by_gradients(vector)
+        else:
+            torch.div(self.flat.gradients(out=vector), self._grad_scale, out=vector)
+        return inputs
 
     @property
     def _grad_scale(self) -> Tensor | None:

@@ -78,7 +78,7 @@ class Simulation:
         self._states: list[Any] = [_copied(inner.state) for _ in range(workers)]  # of local optimizers
         self._replicas = [self.flat.values() for _ in range(workers)] if not algorithm.replicas_equal else []
         self._steps_taken = 0
-        self._shown: Tensor | None = None  # the model's parameters before local steps, once there were any
+        self._shown: Tensor | None = None  # room for the parameters between two exchanges, where steps are local
         self._local: dict[int, Tensor] = {}  # by worker, its parameters between two exchanges, where steps are local
         self._spoiled = [False] * workers
         self._losses = [math.nan] * workers  # the latest, where workers are not in step
@@ -156,8 +156,11 @@ class Simulation:
             memory = self.driver.workers[rank].me.memory
             self.driver.take_back(self.flat.has_gradients_in)
             memory.take_back(self.flat.has_gradients_in)
-            vector = self.flat.gradients(out=memory.spare())
-            inputs = Inputs(vector=vector, parameters=self.flat.values, lr=lr)
+            vector = memory.spare()
+            inputs = Inputs(
+                vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=lr,
+                fill=self.flat.fill_by_gradients(vector),
+            )  # fmt: skip
             if before is not None:
                 inputs.gradient_at = lambda parameters: self._gradient_at(rank, loss_of, parameters, before)
             return inputs
@@ -198,7 +201,8 @@ class Simulation:
         self, rank: int, loss_of: Callable[[int], Tensor], parameters: Tensor, before: Surroundings
     ) -> Tensor:
         """The gradient (d,) of the same mini-batch at `parameters` (d,), with the same draws; leaves no trace."""
-        here, after = self.flat.values(), self._surroundings(rank)
+        memory = self.driver.workers[rank].me.memory
+        here, after = self.flat.values(out=memory.spare()), self._surroundings(rank)
         self._buffers[rank] = before.buffers
         before.put_back(self._shown_buffers)
         self.flat.set_values(parameters)
@@ -206,7 +210,7 @@ class Simulation:
         self.flat.set_values(here)
         after.put_back(self._shown_buffers)
         self._buffers[rank] = after.buffers
-        return self.flat.gradients()
+        return self.flat.gradients(out=memory.spare())
 
     @torch.no_grad()
     def _step_locally(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
@@ -247,7 +251,8 @@ class Simulation:
     def exchange_steps(self) -> None:
         """Exchange what local steps have changed since the last round, if there are any: at a run's end."""
         if self._steps_taken:
-            self._exchange(self.flat.values(), lambda rank: self.flat.set_values(self._local[rank]))
+            self._shown = self.flat.values(out=self._shown)
+            self._exchange(self._shown, lambda rank: self.flat.set_values(self._local[rank]))
 
     def _exchange(self, shown: Tensor, load: Callable[[int], None]) -> None:
         """One round with what local steps have changed. `load(rank)` gives the model that worker's parameters.
@@ -263,8 +268,10 @@ class Simulation:
             if vector is None:
                 vector = self._room_for(rank)
             finite = self.flat.change_since(starts[rank], out=vector)
+            spare = self.driver.workers[rank].me.memory.spare
+            parameters = (lambda: starts[rank]) if self._replicas else (lambda: spare().copy_(starts[rank]))
             return Inputs(
-                vector=self.local.vector(vector), parameters=lambda: starts[rank], lr=self.rates.now(),
+                vector=self.local.vector(vector), parameters=parameters, lr=self.rates.now(),
                 call_off=self._spoiled[rank], known_finite=finite and is_change,
             )  # fmt: skip
 

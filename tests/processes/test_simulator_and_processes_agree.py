@@ -9,6 +9,8 @@ import laconic
 import scenes
 import small
 from crew import run_crew
+from laconic.drivers.engine import ring_parts
+from laconic.optimizer import hash_of
 
 N = 4
 ROUNDS = 50
@@ -76,3 +78,30 @@ def test_four_processes_and_the_simulator_end_with_the_same_bits_and_bytes(case,
             name: dataclasses.asdict(count) for name, count in mine.up_by_exchange.items()
         }
         assert traffic["rounds"] == ROUNDS
+
+
+LARGE = 1_100_003  # float32: the engine adds it up in two parts
+
+
+def large_gradient(rank: int) -> torch.Tensor:
+    return torch.randn(LARGE, generator=torch.Generator().manual_seed(rank))
+
+
+def step_a_large_model(rank: int) -> str:
+    weight = torch.nn.Parameter(torch.zeros(LARGE))
+    opt = laconic.DistributedOptimizer(torch.optim.SGD([weight], lr=1.0), laconic.SGD(), timeout_s=60)
+    weight.grad = large_gradient(rank)
+    opt.step()
+    return hash_of(weight.detach())
+
+
+@pytest.mark.slow
+def test_a_sum_in_two_parts_has_the_same_bits_as_the_simulator_s(tmp_path):
+    n = 3
+    weight = torch.nn.Parameter(torch.zeros(LARGE))
+    simulation = laconic.Simulation(
+        torch.nn.ParameterList([weight]), torch.optim.SGD([weight], lr=1.0), laconic.SGD(), workers=n
+    )
+    simulation.step(lambda rank: weight @ large_gradient(rank))
+    assert len(ring_parts(LARGE, 4)) == 2
+    assert run_crew(step_a_large_model, n, tmp_path) == [hash_of(weight.detach())] * n

@@ -39,16 +39,17 @@ class ECSGD(Algorithm):
         return self.compressor.separable and self.server_compressor.separable
 
     def work(self, me: Worker) -> Step:
-        wish = me.gradient + me.memory["debt"]  # (3.8)
+        wish = me.gradient.add_(me.memory["debt"])  # (3.8), in the gradient's place
         sent = self.compressor(wish, layers=me.layers, key=me.key("compress"), first=me.first)
         reply = yield sent
-        me.memory["debt"] = wish - sent.dense() if reply.heard else wish  # (3.9)
+        me.memory["debt"] = sent.unsent_of(wish, out=me.memory.spare()) if reply.heard else wish  # (3.9)
         return reply.dense()  # (3.12)
 
     def serve(self, hub: Server, inbox: Inbox) -> Packet:
-        wish = inbox.sum() / inbox.n_workers + hub.memory["debt"]  # (3.10); whoever was not heard owes its share
+        mean = inbox.sum().div_(inbox.n_workers)  # whoever was not heard owes its share
+        wish = mean.add_(hub.memory["debt"])  # (3.10)
         sent = self.server_compressor(wish, layers=hub.layers, key=hub.key("compress"), first=hub.first)
-        hub.memory["debt"] = wish - sent.dense()  # (3.11)
+        hub.memory["debt"] = sent.unsent_of(wish, out=hub.memory.spare())  # (3.11)
         return sent
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:

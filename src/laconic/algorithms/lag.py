@@ -11,6 +11,7 @@ noise keeps everybody sending, and LASG is the method. Skips only where the thre
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from laconic.compressors import dense
@@ -28,7 +29,7 @@ class LAG(Lazy):
 
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)
-        skip = not self.must_send(me) and small_against(me.gradient - me.memory["uploaded"], threshold)
+        skip = not self.must_send(me) and self._hardly_changed(me, threshold)
         sent = None if skip else dense(me.gradient)
         reply = yield sent
         uploaded = sent is not None and reply.heard
@@ -36,6 +37,10 @@ class LAG(Lazy):
         if uploaded:
             me.memory["uploaded"] = me.gradient
         return reply.dense()
+
+    def _hardly_changed(self, me: Worker, threshold: float) -> bool:
+        gap = torch.sub(me.gradient, me.memory["uploaded"], out=me.memory.spare())
+        return small_against(gap, threshold)
 
     def serve(self, hub: Server, inbox: Inbox) -> Dense:
         return dense(self.combined(stored_sum(hub, inbox), inbox.n_workers), first=hub.first)
@@ -48,7 +53,7 @@ def stored_sum(hub: Server, inbox: Inbox) -> Tensor:
     """Store what came; the sum over all workers of their last uploads, (d,), in rank order."""
     for rank, packet in inbox.items():
         hub.memory[f"stored.{rank}"] = packet.dense()
-    total = hub.memory["stored.0"].clone()
+    total = hub.memory.spare().copy_(hub.memory["stored.0"])
     for rank in range(1, inbox.n_workers):
         total += hub.memory[f"stored.{rank}"]
     return total

@@ -12,6 +12,7 @@ above 0, so that alpha = 0 is plain SGD.
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from laconic.algorithms.lag import stored_sum
@@ -19,7 +20,7 @@ from laconic.compressors import dense
 from laconic.contract import Inbox, Server, Step, Worker, algorithm
 from laconic.kernels.plain import squared_norm
 from laconic.knobs import knob
-from laconic.laziness import Lazy, small_against
+from laconic.laziness import Lazy, gap_to_second, small_against
 from laconic.wire import Dense
 
 
@@ -48,9 +49,9 @@ class LASG(Lazy):
         if threshold == 0 or self.must_send(me):
             skip = False
         elif news is not None:
-            skip = small_against(news - me.memory["told"], threshold)
+            skip = small_against(torch.sub(news, me.memory["told"], out=me.memory.spare()), threshold)
         elif self.rule == "wk2":
-            skip = small_against(me.gradient - me.gradient_at(me.memory["there"]), threshold)
+            skip = small_against(gap_to_second(me, me.memory["there"]), threshold)
         else:
             skip = self._has_stayed(me, threshold)
         sent = None if skip else dense(me.gradient)
@@ -65,17 +66,17 @@ class LASG(Lazy):
         """WK1: the batch's gradient here less the one at the snapshot, (d,)."""
         if me.round % self.max_delay == 0 or "snapshot" not in me.memory:
             me.memory["snapshot"] = me.memory["before"]
-        return me.gradient - me.gradient_at(me.memory["snapshot"])
+        return gap_to_second(me, me.memory["snapshot"])
 
     def _has_stayed(self, me: Worker, threshold: float) -> bool:
         """PS and PSE: whether L^2 ||x - x at the last upload||^2 is small. PSE measures L whenever it sends."""
-        moved = squared_norm(me.memory["before"] - me.memory["there"])
+        moved = squared_norm(torch.sub(me.memory["before"], me.memory["there"], out=me.memory.spare()))
         measured = self.rule == "pse"
         smoothness = me.memory.number("smoothness", 0) if measured else self.smoothness
         if smoothness > 0 and threshold > 0 and smoothness**2 * moved <= threshold:
             return True
         if measured and moved > 0:
-            gap = squared_norm(me.gradient - me.gradient_at(me.memory["there"]))
+            gap = squared_norm(gap_to_second(me, me.memory["there"]))
             me.memory.set_number("smoothness", max(smoothness, (gap / moved) ** 0.5))
         return False
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from laconic.compressors import Selection, dense
 from laconic.contract import Inbox, Server, Step, Worker, algorithm
 from laconic.knobs import knob
-from laconic.laziness import Lazy, small_against
+from laconic.laziness import Lazy, gap_to_second, small_against
 from laconic.wire import Dense, Packet, Sparse
 
 
@@ -50,26 +50,26 @@ class SASG(Selection, Lazy):
         threshold = self.watch(me)
         skip = False
         if threshold > 0 and not self.must_send(me):
-            skip = small_against(me.gradient - me.gradient_at(me.memory["there"]), threshold)  # (5)
+            skip = small_against(gap_to_second(me, me.memory["there"]), threshold)  # (5)
         if skip:
             reply = yield None
             self.note(me, uploaded=False)
             if self.skip_error == "corrected" and reply.heard:  # else nothing was used
-                me.memory["debt"] = me.memory["debt"] + me.memory["left out"]
-            return reply.dense() / me.lr
-        wish = me.lr * me.gradient + me.memory["debt"]
+                me.memory["debt"] = torch.add(me.memory["debt"], me.memory["left out"], out=me.memory.spare())
+            return torch.div(reply.dense(), me.lr, out=me.memory.spare())
+        wish = me.gradient.mul_(me.lr).add_(me.memory["debt"])  # in the gradient's place
         sent = self.take(wish, me.layers)
         reply = yield sent
         if reply.heard:
-            wish[sent.indices] = 0
+            wish.index_fill_(0, sent.indices, 0)
             if self.skip_error == "corrected":
-                me.memory["left out"] = wish - me.memory["debt"]
+                me.memory["left out"] = torch.sub(wish, me.memory["debt"], out=me.memory.spare())
         me.memory["debt"] = wish
         self.note(me, uploaded=reply.heard)
-        return reply.dense() / me.lr
+        return torch.div(reply.dense(), me.lr, out=me.memory.spare())
 
     def serve(self, hub: Server, inbox: Inbox) -> Dense:
-        total = torch.zeros_like(hub.memory["nothing"])
+        total = hub.memory.spare().zero_()
         for rank in range(inbox.n_workers):
             if rank in inbox:
                 positions, values = _parts_of(inbox[rank])

@@ -26,7 +26,7 @@ class SGD(Algorithm):
         return True
 
     def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
-        return (Exchange(count=d, adds=True),)
+        return (Exchange(count=d, adds=True, as_given=True),)
 
     def work(self, me: Worker) -> Step:
         reply = yield dense(me.gradient)

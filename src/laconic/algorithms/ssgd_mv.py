@@ -15,8 +15,7 @@ from torch import Tensor
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import dense
 from laconic.contract import ContractError, Exchange, Inbox, Reply, Server, Step, Worker, algorithm
-from laconic.kernels import most_voted, plain, tally, top_k
-from laconic.kernels.plain import all_finite
+from laconic.kernels import all_finite, most_voted, plain, tally, top_k
 from laconic.knobs import knob
 from laconic.wire import Packet, Positions, Sparse, paper_position_bits
 

@@ -17,8 +17,7 @@ from torch import Tensor
 from laconic.algorithms.ssgd_mv import SSGDMV, indices_of
 from laconic.compressors import dense, entries_of
 from laconic.contract import ContractError, Inbox, Server, Step, Worker, algorithm
-from laconic.kernels import top_k
-from laconic.kernels.plain import all_finite
+from laconic.kernels import all_finite, top_k
 from laconic.knobs import knob
 from laconic.wire import Packet, Positions, VoteChange, paper_position_bits
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from laconic import kernels
 from laconic.compressors import block_lengths, vector_entries
-from laconic.kernels import plain, plain_fractional, plain_quantized, plain_signs
+from laconic.kernels import plain_fractional, plain_quantized, plain_signs
 from laconic.wire import POSITION_CODES
 from laconic.wire.position_codes import decode_positions, encode_positions
 
@@ -232,7 +232,7 @@ def _norm(vector: Tensor) -> Calls:
 
 
 def _finite(vector: Tensor) -> Calls:
-    return {"laconic": lambda: plain.all_finite(vector), "torch": lambda: vector.isfinite().all()}
+    return {"laconic": lambda: kernels.all_finite(vector), "torch": lambda: vector.isfinite().all()}
 
 
 _NORMS = [

@@ -8,7 +8,7 @@ import contextlib
 import datetime
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.drivers.board import Board
+from laconic.drivers.engine import ring_parts
 from laconic.wire import HEAD_BYTES
 from laconic.wire.codec import most_body_bytes
 from laconic.wire.head import WireError, body_bytes_of
@@ -144,12 +145,31 @@ class Channel:
         return dist.irecv(torch.empty(1), self._global_ranks[peer], self.group, tag=_PROBE_TAG)
 
     def all_reduce(self, vector: Tensor, what: str) -> None:
-        """Sum `vector` over all ranks, in place, by the engine.
+        """Sum `vector` (d,) over all ranks, in place, by the engine.
 
         Raises PeerLostError.
         """
+        for _ in self.sum_parts(vector, what):
+            pass
+
+    def sum_parts(
+        self, vector: Tensor, what: str, fill: Callable[[int, int], object] | None = None
+    ) -> Iterator[Tensor]:
+        """The same, and yields each part of `vector` when its sum is there. Take all of them.
+
+        fill: writes the vector between two places, where that is still to be done.
+        Raises PeerLostError.
+        """
+        parts, works = [], []
         try:
-            dist.all_reduce(vector, group=self.group)
+            for first, stop in ring_parts(vector.numel(), vector.element_size()):
+                if fill is not None:
+                    fill(first, stop)
+                parts.append(vector[first:stop])
+                works.append(dist.all_reduce(parts[-1], group=self.group, async_op=True))
+            for part, work in zip(parts, works, strict=True):
+                work.wait()
+                yield part
         except RuntimeError as error:
             raise self._lost(what, error) from error
 

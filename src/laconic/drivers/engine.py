@@ -2,12 +2,22 @@
 
 from collections.abc import Sequence
 from math import ceil
+from typing import Any
 
-import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _MOST_SEGMENT_BYTES = 1 << 20
+_LEAST_BYTES_OF_TWO = 1 << 22
+
+
+def ring_parts(d: int, value_bytes: int) -> list[tuple[int, int]]:
+    """The parts of a vector, (first, stop), that are summed side by side, each by a ring of its own.
+
+    Two of a large one: while one part is under way, the other is added up or divided.
+    """
+    half = d // 2
+    return [(0, half), (half, d)] if d * value_bytes >= _LEAST_BYTES_OF_TWO else [(0, d)]
 
 
 def ring_slices(d: int, n: int, value_bytes: int) -> list[tuple[int, int]]:
@@ -23,22 +33,28 @@ def ring_slices(d: int, n: int, value_bytes: int) -> list[tuple[int, int]]:
 
 
 def ring_sum(vectors: Sequence[Tensor]) -> Tensor:
-    """The sum of n vectors (d,) in the order of gloo's ring: bit-equal to its all-reduce.
+    """The sum of n vectors (d,) in the order of gloo's rings: bit-equal to `Channel.all_reduce`.
 
     Slice k travels down the ring: it starts at rank k-1 and ends at rank k. Other engines add in other orders;
     with them the simulator agrees to rounding.
     """
+    total = vectors[0].clone()
+    whole = [vector.detach().numpy() for vector in vectors]  # n * n slices: torch's take five times as long to make
+    for first, stop in ring_parts(total.numel(), total.element_size()):
+        _add_up([vector[first:stop] for vector in whole], total.numpy()[first:stop])
+    return total
+
+
+def _add_up(vectors: Sequence[NDArray[Any]], total: NDArray[Any]) -> None:
+    """One ring's sum of n vectors into `total`, which is a copy of the first."""
     n = len(vectors)
     if n == 1:
-        return vectors[0].clone()
-    whole = [vector.detach().numpy() for vector in vectors]  # n * n slices: torch's take five times as long to make
-    total = np.empty_like(whole[0])
+        return
     for k, (first, stop) in enumerate(ring_slices(total.size, n, total.itemsize)):
         piece = total[first:stop]
-        piece[:] = whole[(k - 1) % n][first:stop]
+        piece[:] = vectors[(k - 1) % n][first:stop]
         for step in range(2, n + 1):
-            piece += whole[(k - step) % n][first:stop]
-    return torch.from_numpy(total)
+            piece += vectors[(k - step) % n][first:stop]
 
 
 def ring_bytes(d: int, n: int, value_bytes: int) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from laconic.contract import Algorithm, ContractError, Exchange, Reply, Step, Worker
 from laconic.drivers.layout import Layout, Shard
 from laconic.drivers.uncut import Shared, SharedReply, as_received, frame_sizes
-from laconic.kernels.plain import all_finite
+from laconic.kernels import all_finite
 from laconic.memory import Memory, Pool
 from laconic.wire import Dense, Frame, FrameSizes, Head, Meter, Packet, Sparse, decode, encode
 
@@ -69,6 +69,8 @@ class Inputs:
     gradient_at: Callable[[Tensor], Tensor] | None = None
     call_off: bool = False  # this rank cannot take part: nobody shall
     known_finite: bool = False  # nothing in `vector` is inf or NaN: it need not be looked through
+    fill: Callable[[int, int], bool] | None = None  # writes `vector` between two places, which holds anything until
+    # then, and tells whether that is finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +116,7 @@ class WorkerHalf:
         self._exchanges: tuple[Exchange, ...] = ()  # of this round
         self._step: Step | None = None
         self._sparse_results = sparse_results
+        self.fill: Callable[[int, int], bool] | None = None  # of this round's vector, where it is still to be written
 
     def count_setup(self) -> None:
         """Count the first parameters, which every worker but the one at node 0 is sent."""
@@ -125,9 +128,17 @@ class WorkerHalf:
         values = Dense(values=self.job.zeros(self.job.d))
         self.meter.collective("setup", values.payload_bits // 8, values.payload_bits, values.paper_bits)
 
-    def begin(self, round_: int, inputs: Inputs) -> None:
-        """Start a round and run the generator to its first packet. Non-finite input calls the round off."""
+    def begin(self, round_: int, inputs: Inputs, *, fills_late: bool = False) -> None:
+        """Start a round and run the generator to its first packet. Non-finite input calls the round off.
+
+        fills_late: the caller sees to it that `fill` is called, where it stays.
+        """
         me, algorithm = self.me, self.job.algorithm
+        self._exchanges, self.exchange = self.job.exchanges_in(round_), 0
+        self.fill, inputs.fill = inputs.fill, None
+        if self.fill is not None and not (fills_late and self._sum_tells and self._exchange.as_given):
+            inputs.known_finite = self.fill(0, self.job.d)
+            self.fill = None  # what it was made of may go
         me.round, me.lr, me.read_parameters = round_, inputs.lr, inputs.parameters
         if algorithm.consumes == "gradient":
             me.gradient = inputs.vector
@@ -135,8 +146,7 @@ class WorkerHalf:
             me.change = inputs.vector
         if inputs.gradient_at is not None:
             me.gradient_at = inputs.gradient_at
-        self.packet, self.result, self.sparse_result, self.exchange, self._step = None, None, None, 0, None
-        self._exchanges = self.job.exchanges_in(round_)
+        self.packet, self.result, self.sparse_result, self._step = None, None, None, None
         self.void = inputs.call_off or not (self._sum_tells or inputs.known_finite or all_finite(inputs.vector))
         if not self.void:
             self._step = algorithm.work(me)

@@ -127,7 +127,7 @@ class Processes:
         worker = self.worker
         if worker is not None:
             assert inputs is not None, "a working rank brings inputs"
-            worker.begin(self.rounds, inputs)
+            worker.begin(self.rounds, inputs, fills_late=True)
         void = False
         for number, exchange in enumerate(self.job.exchanges_in(self.rounds)):
             self.seconds.lap("encode")
@@ -237,11 +237,14 @@ class Processes:
         assert worker is not None, "with an all-reduce every rank works"
         if worker.void or not isinstance(worker.packet, Dense):
             total = torch.full((d,), torch.nan, dtype=self.job.dtype, device=self.job.device)
+            fill = None
         else:
-            total = worker.packet.values
-        self.channel.all_reduce(total, f"for the all-reduce of round {self.rounds}")
-        self.seconds.lap("wait")
-        finite = divide(total, self.channel.size)
+            total, fill = worker.packet.values, worker.fill
+        finite = True
+        for part in self.channel.sum_parts(total, f"for the all-reduce of round {self.rounds}", fill):
+            self.seconds.lap("wait")
+            finite &= divide(part, self.channel.size)
+            self.seconds.lap("decode")
         half_bytes = ring_bytes(d, self.channel.size, total.element_size())
         worker.hear_sum(total, half_bytes, void=not finite)
         return worker.void

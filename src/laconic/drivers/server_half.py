@@ -1,6 +1,7 @@
 """The server's half of a round, between algorithm and bytes; the worker's is in `halves.py`."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -81,7 +82,7 @@ class ServerHalf:
         if void:
             return None
         inbox = Inbox(
-            packets, hub.n_workers, lambda: torch.zeros(shard.count, dtype=self.job.dtype), frozenset(skipped),
+            packets, hub.n_workers, partial(self._zeros, shard.count), frozenset(skipped),
             no_votes=(lambda: hub.memory.spare(torch.int8).zero_()) if shard.count == hub.count else None,
         )  # fmt: skip
         packet = self.job.algorithm.serve(hub, inbox)
@@ -92,6 +93,13 @@ class ServerHalf:
         self.void = packet is not None and not packet.finite
         self.refused = packet if self.void else None
         return None if self.void else packet
+
+    def _zeros(self, count: int) -> Tensor:
+        """Zeros (count,) that live for this round, or for as long as the server's memory holds them."""
+        lives_on = self.job.algorithm.schedule == "arrivals"  # there an answer is sent in later rounds, too
+        if count != self.hub.count or lives_on:
+            return torch.zeros(count, dtype=self.job.dtype)
+        return self.hub.memory.spare().zero_()
 
     def close(self, happened: bool) -> None:
         """End the round: commit the memory, or drop what was staged when the round was called off."""

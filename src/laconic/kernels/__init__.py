@@ -12,8 +12,9 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
-from laconic.kernels import compiled, gpu, plain_sums
+from laconic.kernels import compiled, gpu, plain_pieces, plain_sums
 from laconic.kernels.plain_positions import Bytes, Codes, Numbers, Words
 
 _CPU = torch.device("cpu")
@@ -302,7 +303,32 @@ def divide(total: Tensor, n: int) -> bool:
     return made
 
 
-def subtract(one: Tensor, other: Tensor, out: Tensor) -> bool:
-    """out = one - other, (d,) all of one type. Returns whether no entry is inf or NaN; see plain_sums."""
-    made: bool = _fastest("sums", out.device).subtract(one, other, out)
+def all_finite(vector: Tensor) -> bool:
+    """Whether no entry of a vector (d,) is inf or NaN; see plain_sums."""
+    if vector.device.type != "cpu" or vector.dtype not in (torch.float32, torch.float64) or not vector.is_contiguous():
+        return plain_sums.all_finite(vector)
+    made: bool = _fastest("sums").all_finite(vector)
     return made
+
+
+def gather(pieces: Sequence[Tensor], out: Tensor) -> bool:
+    """out (d,) = the pieces, one behind the other. Returns whether no entry is inf or NaN; see plain_pieces."""
+    made: bool = _pieces(out.device).gather(pieces, out)
+    return made
+
+
+def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor) -> bool:
+    """out (d,) = the same less `start` (d,). Returns whether no entry is inf or NaN; see plain_pieces."""
+    made: bool = _pieces(out.device).gather_change(pieces, start, out)
+    return made
+
+
+def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
+    """vector (d,) into the pieces; as_sum: -0.0 becomes 0.0, as by adding nothing. See plain_pieces."""
+    _pieces(vector.device).scatter(vector, pieces, as_sum=as_sum)
+    for piece in pieces:
+        increment_version(piece)
+
+
+def _pieces(device: torch.device) -> ModuleType:
+    return _fastest("pieces") if device.type == "cpu" else plain_pieces  # a GPU copies as fast by itself

@@ -9,38 +9,12 @@ from typing import Any
 
 from llvmlite import ir
 
-from laconic.kernels.cpu_words import LANES, U32, WORD, Codegen, hash_within, intrinsic, same, splat, types, vector_at
+from laconic.kernels.cpu_words import LANES, WORD, Block, Codegen, hash_within, intrinsic, same, splat, types
 
-_PIECE = 16
-
-
-class _Block:
-    """Reads and writes pieces of arrays, `place` and `piece` entries from their beginnings."""
-
-    def __init__(self, context: Any, builder: Any, array_types: Any, place: Any) -> None:  # noqa: ANN401
-        self._context = context
-        self.builder = builder
-        self._types = array_types
-        self._place = place
-        self.piece = 0
-
-    def _at(self, array: Any, number: int) -> tuple[Any, int]:  # noqa: ANN401
-        place = self.builder.add(self._place, ir.Constant(self._place.type, self.piece))
-        return vector_at(self._context, self.builder, self._types[number], array, place, _PIECE)
-
-    def read(self, array: Any, number: int) -> Any:  # noqa: ANN401
-        pointer, size = self._at(array, number)
-        return self.builder.load(pointer, align=size)
-
-    def write(self, value: Any, array: Any, number: int, *, past_caches: bool = False) -> None:  # noqa: ANN401
-        """past_caches: the array must begin at a multiple of 64 bytes. A plain store fetches what it overwrites."""
-        pointer, size = self._at(array, number)
-        store = self.builder.store(value, pointer, align=min(64, _PIECE * size) if past_caches else size)
-        if past_caches:
-            store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(U32, 1)]))
+_PIECE = Block.LANES
 
 
-def _owing(context: Any, block: _Block, wish_of: Callable[[], Any], out: Any, c: Any, coin: Any, past: bool) -> Any:  # noqa: ANN401
+def _owing(context: Any, block: Block, wish_of: Callable[[], Any], out: Any, c: Any, coin: Any, past: bool) -> Any:  # noqa: ANN401
     """wish - c sign(wish) where kept into `out`, array 2; returns the words of what is negative and what is kept."""
     builder = block.builder
     first, low, high, limit = (splat(builder, scalar, _PIECE) for scalar in coin)
@@ -74,7 +48,7 @@ def _step(past: bool) -> Any:  # noqa: ANN401
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
             debt, momentum, new_debt, gradient, place, mu, decay, c, *coin = args
-            block = _Block(context, builder, signature.args, place)
+            block = Block(context, builder, signature.args, place)
             rate, share = splat(builder, mu, _PIECE), splat(builder, decay, _PIECE)
 
             def wish() -> Any:  # noqa: ANN401
@@ -104,7 +78,7 @@ def _total(past: bool) -> Any:  # noqa: ANN401
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
             debt, total, new_debt, place, among, scale, decay, c, *coin = args
-            block = _Block(context, builder, signature.args, place)
+            block = Block(context, builder, signature.args, place)
             n, factor, share = (splat(builder, scalar, _PIECE) for scalar in (among, scale, decay))
 
             def wish() -> Any:  # noqa: ANN401

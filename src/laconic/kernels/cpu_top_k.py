@@ -1,9 +1,10 @@
-"""Exact top-K in machine code, one thread: little more than one reading of the vector.
+"""Exact top-K in machine code: little more than one reading of the vector.
 
-A sample gives a threshold that a little more than k magnitudes reach. One pass, eight bytes of comparisons at a time,
+A sample gives a threshold that a little more than k magnitudes reach. One pass, 64 comparisons at a time,
 collects those; counting by leading bits finds the k-th among them. Where the sample misled (too few or too many
 candidates: constant vectors, mostly zeros, few distinct values), the counting runs over the whole vector instead.
-Nothing is ever sorted, so no input is worse than a fixed number of passes.
+Nothing is ever sorted, so no input is worse than a fixed number of passes. Several threads collect from a range each;
+the rest, and counting over the whole vector, is one thread's.
 
 `keys` are a float vector's bits as signed integers and `mask` is all ones but the sign: keys & mask are the magnitudes
 in their order, NaN above infinity.
@@ -13,24 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from llvmlite import ir
 from numba import uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.compiled import kernel
+from laconic.kernels.cpu_words import LANES, WORD, Block, Codegen, intrinsic, splat, types
+from laconic.kernels.threads import in_chunks
 
 Keys = NDArray[Any]  # int32 for float32, int64 for float64
 Positions = NDArray[np.int64]
 
 _SAMPLE = 1 << 15
-_TILE = 1024  # entries compared at a time; a multiple of 64
 _BIN_BITS = 11
-
-_GATHER = 0x0102040810204080  # gathers eight 0/1 bytes of one word into its top byte, first byte lowest
-_DE_BRUIJN = 0x03F79D71B4CB0A89
-_LOWEST = np.zeros(64, np.uint8)  # the number of a word's lowest set bit, by the top six bits of a product
-for _bit in range(64):
-    _LOWEST[(_DE_BRUIJN << _bit) % 2**64 >> 58] = _bit
 
 
 def top_k(vector: Tensor, k: int) -> Tensor:
@@ -39,23 +36,40 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     assert 1 <= k <= d, (k, d)
     integer = np.int32 if vector.dtype == torch.float32 else np.int64
     keys = vector.detach().contiguous().numpy().view(integer)
+    mask = integer(np.iinfo(integer).max)
     positions = torch.empty(k, dtype=torch.int64)
-    _top_k(keys, integer(np.iinfo(integer).max), positions.numpy())
+    if d < 4 * _SAMPLE or k > d // 8 or not _by_sample(keys, mask, positions.numpy()):
+        _by_counting(keys, mask, positions.numpy())
     return positions
 
 
+def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: ANN401 - a scalar of keys' type
+    """Into `positions`, unless the sample misled."""
+    threshold = keys.dtype.type(_sampled_threshold(keys, mask, positions.size))
+    most = 3 * positions.size + 32 * (keys.size // _SAMPLE)
+    parts: dict[int, tuple[Keys, Positions, bool]] = {}  # by their beginnings; whether there was room
+
+    def collect(start: int, stop: int) -> None:
+        room = min(most, stop - start + 64)
+        places, found = np.empty(room, np.int64), np.empty(room, keys.dtype)
+        n = _collect(keys[start:stop], start, mask, threshold, places, found)
+        parts[start] = found[: max(n, 0)], places[: max(n, 0)], n >= 0
+
+    in_chunks(keys.size, collect)
+    collected = [parts[start] for start in sorted(parts)]
+    has_room = all(fits for _, _, fits in collected)
+    if not has_room or sum(len(found) for found, _, _ in collected) < positions.size:
+        return False
+    found, places, _ = collected[0]
+    if len(collected) > 1:
+        found, places = (np.concatenate([part[kind] for part in collected]) for kind in (0, 1))
+    _take(found, mask, places, positions)
+    return True
+
+
 @kernel
-def _top_k(keys: Keys, mask: Any, positions: Positions) -> None:  # noqa: ANN401 - a scalar of keys' type
-    d, k = keys.size, positions.size
-    if d >= 4 * _SAMPLE and k <= d // 8:
-        threshold = _sampled_threshold(keys, mask, k)
-        candidates = np.empty(3 * k + 32 * (d // _SAMPLE), np.int64)
-        found = np.empty(candidates.size, keys.dtype)
-        n = _collect(keys, mask, threshold, candidates, found)
-        if n >= k:
-            _take(found[:n], mask, candidates, positions)
-            return
-    threshold, n_ties = _kth_largest(keys, mask, k)
+def _by_counting(keys: Keys, mask: Any, positions: Positions) -> None:  # noqa: ANN401
+    threshold, n_ties = _kth_largest(keys, mask, positions.size)
     _take_all(keys, mask, threshold, n_ties, positions)
 
 
@@ -103,44 +117,60 @@ def _kth_largest(keys: Keys, mask: Any, k: int) -> tuple[Any, int]:  # noqa: ANN
     return low, wanted
 
 
-@kernel
-def _word(flags: NDArray[np.uint64], at: int) -> Any:  # noqa: ANN401
-    """64 flags (0/1 bytes) from word `at` on as the 64 bits of a word, the first one lowest; most often 0."""
-    any_ = uint64(0)
-    for j in range(8):
-        any_ |= flags[at + j]
-    if any_ == 0:
-        return any_
-    bits = uint64(0)
-    for j in range(8):
-        bits |= (flags[at + j] * uint64(_GATHER) >> uint64(56)) << uint64(8 * j)
-    return bits
+@intrinsic  # type: ignore[untyped-decorator]
+def _reaching(typing: Any, keys: Any, at: Any, mask: Any, threshold: Any) -> Codegen:  # noqa: ANN401
+    """uint64: bit k is (keys[at + k] & mask) >= threshold, of 64 entries."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        keys, at, *scalars = args
+        block = Block(context, builder, signature.args, at)
+        mask, threshold = (splat(builder, scalar, block.LANES) for scalar in scalars)
+        word = ir.Constant(WORD, 0)
+        for piece in range(0, LANES, block.LANES):
+            block.piece = piece
+            reached = builder.icmp_signed(">=", builder.and_(block.read(keys, 0), mask), threshold)
+            bits = builder.zext(builder.bitcast(reached, ir.IntType(block.LANES)), WORD)
+            word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, piece)))
+        return word
+
+    return types.uint64(keys, types.intp, keys.dtype, keys.dtype), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _lowest(typing: Any, word: Any) -> Codegen:  # noqa: ANN401
+    """The number of a uint64's lowest set bit; of any value where none is."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
 
 
 @kernel
-def _collect(keys: Keys, mask: Any, threshold: Any, positions: Positions, found: Keys) -> int:  # noqa: ANN401
-    """Where magnitudes reach the threshold, and the keys there. Returns how many; -1 where there is no room."""
-    flags = np.zeros(_TILE, np.uint8)
-    words = flags.view(np.uint64)
+def _collect(keys: Keys, first: int, mask: Any, threshold: Any, positions: Positions, found: Keys) -> int:  # noqa: ANN401
+    """Where magnitudes reach the threshold, and the keys there. Returns how many; -1 where there is no room.
+
+    first: the position of the first key.
+    """
     n = 0
-    for start in range(0, keys.size, _TILE):
-        tile = keys[start : start + _TILE]
-        for i in range(tile.size):
-            flags[i] = (tile[i] & mask) >= threshold
-        flags[tile.size :] = 0
-        for block in range(0, _TILE, 64):
-            bits = _word(words, block // 8)
-            if bits == 0:
-                continue
-            if n + 64 > positions.size:
-                return -1
-            while bits:
-                lowest = bits & (~bits + uint64(1))
-                at = block + np.int64(_LOWEST[lowest * uint64(_DE_BRUIJN) >> uint64(58)])
-                positions[n] = start + at
-                found[n] = tile[at]
-                n += 1
-                bits ^= lowest
+    whole = keys.size // 64 * 64
+    for start in range(0, whole, 64):
+        bits = _reaching(keys, start, mask, threshold)
+        if bits and n + 64 > positions.size:
+            return -1
+        while bits:
+            at = start + _lowest(bits)
+            positions[n] = first + at
+            found[n] = keys[at]
+            n += 1
+            bits &= bits - uint64(1)
+    if n + 64 > positions.size:
+        return -1
+    for at in range(whole, keys.size):
+        if (keys[at] & mask) >= threshold:
+            positions[n] = first + at
+            found[n] = keys[at]
+            n += 1
     return n
 
 

@@ -26,6 +26,7 @@ Codegen = tuple[Any, Callable[..., Any]]
 LANES = 64
 WORD = ir.IntType(64)
 U32 = ir.IntType(32)
+ALL, NONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0)
 
 
 def splat(builder: Any, scalar: Any, n: int = LANES) -> Any:  # noqa: ANN401 - llvmlite has no types
@@ -47,6 +48,34 @@ def vector_at(context: Any, builder: Any, array_type: Any, array: Any, at: Any, 
     data = context.make_array(array_type)(context, builder, array).data
     entry = cgutils.pointer_add(builder, data, builder.mul(at, ir.Constant(at.type, size)))
     return builder.bitcast(entry, ir.VectorType(element, n).as_pointer()), size
+
+
+class Block:
+    """Reads and writes pieces of arrays, `place` and `piece` entries from their beginnings."""
+
+    LANES = 16
+
+    def __init__(self, context: Any, builder: Any, array_types: Any, place: Any) -> None:  # noqa: ANN401
+        self._context = context
+        self.builder = builder
+        self._types = array_types
+        self._place = place
+        self.piece = 0
+
+    def _at(self, array: Any, number: int) -> tuple[Any, int]:  # noqa: ANN401
+        place = self.builder.add(self._place, ir.Constant(self._place.type, self.piece))
+        return vector_at(self._context, self.builder, self._types[number], array, place, self.LANES)
+
+    def read(self, array: Any, number: int) -> Any:  # noqa: ANN401
+        pointer, size = self._at(array, number)
+        return self.builder.load(pointer, align=size)
+
+    def write(self, value: Any, array: Any, number: int, *, past_caches: bool = False) -> None:  # noqa: ANN401
+        """past_caches: the array must begin at a multiple of 64 bytes. A plain store fetches what it overwrites."""
+        pointer, size = self._at(array, number)
+        store = self.builder.store(value, pointer, align=min(64, self.LANES * size) if past_caches else size)
+        if past_caches:
+            store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(U32, 1)]))
 
 
 def hash_within(builder: Any, coordinates: Any, low: Any, high: Any, limit: Any) -> Any:  # noqa: ANN401
@@ -189,6 +218,12 @@ def expand_by_loop(word: Any, mask: Any) -> Any:  # noqa: ANN401
 
 compress = _bits_by("pext", compress_by_loop)
 expand = _bits_by("pdep", expand_by_loop)
+
+
+@inlined
+def head(n: int) -> Any:  # noqa: ANN401
+    """A word whose n lowest bits are set, 0 <= n < 64."""
+    return (uint64(1) << uint64(n)) - uint64(1)
 
 
 @inlined

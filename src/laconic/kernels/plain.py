@@ -92,16 +92,6 @@ def scatter_signs(negative: Tensor, mask: Tensor | None, dtype: torch.dtype) -> 
     return torch.zeros(mask.numel(), dtype=dtype, device=mask.device).masked_scatter_(mask, signs)
 
 
-def all_finite(vector: Tensor) -> bool:
-    """Whether no entry of a vector (d,) is inf or NaN.
-
-    A sum of squares cannot cancel them; where it overflows of itself, every entry is looked at.
-    """
-    if vector.dtype in (torch.float32, torch.float64) and math.isfinite(float(torch.dot(vector, vector))):
-        return True
-    return bool(torch.isfinite(vector).all())
-
-
 _CHUNK = 1 << 16
 
 

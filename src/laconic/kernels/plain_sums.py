@@ -1,9 +1,9 @@
 """What is done to a sum of vectors, in ordinary torch."""
 
+import math
+
 import torch
 from torch import Tensor
-
-from laconic.kernels.plain import all_finite
 
 
 def divide(total: Tensor, n: int) -> bool:
@@ -12,7 +12,11 @@ def divide(total: Tensor, n: int) -> bool:
     return all_finite(total)
 
 
-def subtract(one: Tensor, other: Tensor, out: Tensor) -> bool:
-    """out = one - other, (d,) all. Returns whether no entry is inf or NaN."""
-    torch.sub(one, other, out=out)
-    return all_finite(out)
+def all_finite(vector: Tensor) -> bool:
+    """Whether no entry of a vector (d,) is inf or NaN.
+
+    A sum of squares cannot cancel them; where it overflows of itself, every entry is looked at.
+    """
+    if vector.dtype in (torch.float32, torch.float64) and math.isfinite(float(torch.dot(vector, vector))):
+        return True
+    return bool(torch.isfinite(vector).all())

@@ -46,6 +46,11 @@ def kernel_threads() -> int:
     return _threads
 
 
+def is_split(count: int) -> bool:
+    """Whether `in_chunks` cuts so many entries into several ranges."""
+    return min(_threads, count // CHUNK) > 1
+
+
 def in_chunks(count: int, run: Callable[[int, int], object], entries: int | None = None) -> None:
     """Call run(start, stop) for ranges that cover 0 .. count, side by side where there are threads and work enough.
 

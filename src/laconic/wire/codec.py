@@ -13,6 +13,7 @@ from laconic.wire.levels import Levels
 from laconic.wire.packet import Packet, Piece
 from laconic.wire.positions import Positions
 from laconic.wire.quantized import Quantized
+from laconic.wire.rooms import ROOMS
 from laconic.wire.scaled_signs import ScaledSigns
 from laconic.wire.short_floats import ShortFloats
 from laconic.wire.signs import Signs
@@ -58,11 +59,14 @@ def most_body_bytes(most: int) -> int:
 
 
 def encode(frame: Frame) -> Tensor:
-    """The frame's bytes: (n,) uint8 on the CPU. `len` of it is the only byte count there is."""
+    """The frame's bytes: (n,) uint8 on the CPU. `len` of it is the only byte count there is.
+
+    Their memory is used again when no tensor lies in it any more.
+    """
     packet = frame.packet
     pieces = [] if packet is None else [_byte_view(piece) for piece in packet.body() if len(piece)]
     body_bytes = sum(piece.numel() for piece in pieces)
-    data = torch.empty(HEAD_BYTES + body_bytes, dtype=torch.uint8)
+    data = ROOMS.lend(HEAD_BYTES + body_bytes)
     at = HEAD_BYTES
     for piece in pieces:
         data[at : at + piece.numel()] = piece

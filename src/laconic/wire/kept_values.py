@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from laconic.kernels import plain
+from laconic.kernels import all_finite, plain
 from laconic.wire.head import VALUE_BITS, WireError
 from laconic.wire.packet import Packet, Piece, check_length, check_range
 from laconic.wire.signs import ALL_KEPT
@@ -57,7 +57,7 @@ class KeptValues(Packet):
 
     @property
     def finite(self) -> bool:
-        return plain.all_finite(self.values)
+        return all_finite(self.values)
 
     def dense(self) -> Tensor:
         whole = torch.zeros(self.count, dtype=self.dtype, device=self.values.device)

@@ -83,6 +83,11 @@ class Packet(ABC):
         """total (count,) += dense()."""
         total.add_(self.dense())
 
+    def unsent_of(self, vector: Tensor, out: Tensor) -> Tensor:
+        """out = vector - dense(), (count,) all: what is still owed of `vector` when this packet was made of it."""
+        self.put_into(out)
+        return torch.sub(vector, out, out=out)
+
     @abstractmethod
     def part(self, first: int, stop: int) -> Self:
         """The packet of the coordinates first .. stop-1 alone (numbers of the whole vector)."""

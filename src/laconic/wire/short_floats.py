@@ -7,8 +7,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from laconic.kernels import pack_codes, unpack_codes
-from laconic.kernels.plain import all_finite
+from laconic.kernels import all_finite, pack_codes, unpack_codes
 from laconic.wire.head import WireError
 from laconic.wire.packet import Packet, Piece, check_length, check_padding, check_range
 

@@ -94,6 +94,9 @@ class Sparse(Packet):
     def add_to(self, total: Tensor) -> None:
         total.index_add_(0, self.indices.to(total.device), self.values.dense().to(total))
 
+    def unsent_of(self, vector: Tensor, out: Tensor) -> Tensor:
+        return out.copy_(vector).index_add_(0, self.indices.to(out.device), self.values.dense().to(out), alpha=-1)
+
     def part(self, first: int, stop: int) -> Self:
         assert isinstance(self.values, Dense), "only dense values can be cut"
         low, high = cut(self.indices, self.first, first, stop)

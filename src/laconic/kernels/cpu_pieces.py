@@ -1,0 +1,179 @@
+"""`plain_pieces` in machine code, one thread, one pass, whatever the number of pieces: bit for bit the same.
+
+A vector that no cache holds is written past the caches: a plain store fetches what it overwrites.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import uint64
+from numba.np.numpy_support import carray
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels import plain_pieces
+from laconic.kernels.compiled import kernel
+from laconic.kernels.cpu_words import LANES, WORD, Block, Codegen, intrinsic, same, types
+
+Array = NDArray[Any]
+
+PAST_CACHES_BYTES = 1 << 24  # of a vector whose parts leave the caches before they are read again
+
+
+def gather(pieces: Sequence[Tensor], out: Tensor) -> bool:
+    """See plain_pieces."""
+    if not _are_plain(pieces, out):
+        return plain_pieces.gather(pieces, out)
+    return bool(_gather(*_places(pieces), out.numpy(), _past_caches(out)))
+
+
+def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor) -> bool:
+    """See plain_pieces."""
+    if not _are_plain([*pieces, start], out):
+        return plain_pieces.gather_change(pieces, start, out)
+    return bool(_gather_change(*_places(pieces), start.numpy(), out.numpy(), _past_caches(out)))
+
+
+def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
+    """See plain_pieces."""
+    if not _are_plain(pieces, vector):
+        plain_pieces.scatter(vector, pieces, as_sum=as_sum)
+        return
+    _scatter(*_places(pieces), vector.numpy(), as_sum, _past_caches(vector))
+
+
+def _are_plain(pieces: Sequence[Tensor], vector: Tensor) -> bool:
+    """Whether everything is floats of one type that lie one behind the other."""
+    dtype = vector.dtype
+    return dtype in (torch.float32, torch.float64) and all(
+        piece.dtype == dtype and piece.is_contiguous() for piece in (*pieces, vector)
+    )
+
+
+def _places(pieces: Sequence[Tensor]) -> tuple[Array, Array]:
+    addresses = np.array([piece.data_ptr() for piece in pieces], np.uint64)
+    return addresses, np.array([piece.numel() for piece in pieces], np.int64)
+
+
+def _past_caches(vector: Tensor) -> bool:
+    return vector.numel() * vector.element_size() >= PAST_CACHES_BYTES
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(typing: Any, address: Any) -> Codegen:  # noqa: ANN401
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.uint64), codegen
+
+
+def _passing(kind: str, past: bool) -> Any:  # noqa: ANN401
+    """A function of (one, other, out, place): sixty-four entries of `one` to `out`, as they are or changed.
+
+    kind: "same", "change" (less `other`), "sum" (plus 0.0). Returns a word that is 0 where none is inf or NaN.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def passing(typing: Any, one: Any, other: Any, out: Any, place: Any) -> Codegen:  # noqa: ANN401
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+            one, other, out, place = args
+            block = Block(context, builder, signature.args, place)
+            wrong = ir.Constant(ir.IntType(block.LANES), 0)
+            for piece in range(0, LANES, block.LANES):
+                block.piece = piece
+                value = block.read(one, 0)
+                zeros = same(value.type, 0.0)
+                if kind == "change":
+                    value = builder.fsub(value, block.read(other, 1))
+                elif kind == "sum":
+                    value = builder.fadd(value, zeros)
+                block.write(value, out, 2, past_caches=past)
+                spoiled = builder.fcmp_unordered("!=", builder.fsub(value, value), zeros)
+                wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
+            return builder.zext(wrong, WORD)
+
+        return types.uint64(one, other, out, types.intp), codegen
+
+    return passing
+
+
+_copy, _copy_past_caches = _passing("same", False), _passing("same", True)
+_less, _less_past_caches = _passing("change", False), _passing("change", True)
+_sum, _sum_past_caches = _passing("sum", False), _passing("sum", True)
+
+
+@kernel
+def _whole(part: Array, past_caches: bool) -> tuple[int, int]:
+    """Between which places of `part` there are whole sixty-fours, from a multiple of 64 bytes on where it matters."""
+    first = 0
+    if past_caches:
+        first = min(part.size, (64 - part.ctypes.data % 64) % 64 // part.itemsize)
+    return first, first + (part.size - first) // 64 * 64
+
+
+@kernel
+def _gather(addresses: Array, sizes: Array, out: Array, past_caches: bool) -> bool:
+    wrong, none = uint64(0), out.dtype.type(0)
+    at = 0
+    for i in range(sizes.size):
+        part = out[at : at + sizes[i]]
+        one = carray(_pointer(addresses[i]), part.shape, out.dtype)
+        first, last = _whole(part, past_caches)
+        for place in range(first, last, 64):
+            if past_caches:
+                wrong |= _copy_past_caches(one, one, part, place)
+            else:
+                wrong |= _copy(one, one, part, place)
+        for k in range(part.size - last + first):
+            place = k if k < first else k + last - first
+            part[place] = one[place]
+            wrong |= uint64(part[place] - part[place] != none)
+        at += sizes[i]
+    return bool(wrong == uint64(0))
+
+
+@kernel
+def _gather_change(addresses: Array, sizes: Array, start: Array, out: Array, past_caches: bool) -> bool:
+    wrong, none = uint64(0), out.dtype.type(0)
+    at = 0
+    for i in range(sizes.size):
+        part, before = out[at : at + sizes[i]], start[at : at + sizes[i]]
+        one = carray(_pointer(addresses[i]), part.shape, out.dtype)
+        first, last = _whole(part, past_caches)
+        for place in range(first, last, 64):
+            if past_caches:
+                wrong |= _less_past_caches(one, before, part, place)
+            else:
+                wrong |= _less(one, before, part, place)
+        for k in range(part.size - last + first):
+            place = k if k < first else k + last - first
+            part[place] = one[place] - before[place]
+            wrong |= uint64(part[place] - part[place] != none)
+        at += sizes[i]
+    return bool(wrong == uint64(0))
+
+
+@kernel
+def _scatter(addresses: Array, sizes: Array, vector: Array, as_sum: bool, past_caches: bool) -> None:
+    none = vector.dtype.type(0)
+    at = 0
+    for i in range(sizes.size):
+        part = vector[at : at + sizes[i]]
+        out = carray(_pointer(addresses[i]), part.shape, vector.dtype)
+        first, last = _whole(out, past_caches)
+        for place in range(first, last, 64):
+            if as_sum and past_caches:
+                _sum_past_caches(part, part, out, place)
+            elif as_sum:
+                _sum(part, part, out, place)
+            elif past_caches:
+                _copy_past_caches(part, part, out, place)
+            else:
+                _copy(part, part, out, place)
+        for k in range(part.size - last + first):
+            place = k if k < first else k + last - first
+            out[place] = part[place] + none if as_sum else part[place]
+        at += sizes[i]

@@ -1,0 +1,261 @@
+"""Streams of bits about the entries that a keyed coin keeps, in machine code: one range of a vector at a time.
+
+Every range of entries begins at a multiple of 64. The streams that ranges make on their own are joined in order; where
+in a stream a range's bits begin is known when the coins before it are counted.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numba import int64, uint32, uint64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.compiled import inlined, kernel
+from laconic.kernels.cpu_words import (
+    ALL,
+    NONE,
+    Words,
+    add_signs_at,
+    append,
+    compress,
+    expand,
+    head,
+    kept,
+    negatives,
+    peek,
+    population,
+    put_signs_at,
+)
+from laconic.kernels.plain_signs import ALL_KEPT
+from laconic.kernels.threads import in_chunks, is_split
+
+Array = NDArray[Any]
+Coin = tuple[int, int, int, int]  # first, the key's halves, the threshold
+
+
+def coin_from(coin: Coin, start: int) -> Coin:
+    """The coin of the entries from `start` on."""
+    first, low, high, threshold = coin
+    return first + start, low, high, threshold
+
+
+def room_for(n_bits: int) -> Tensor:
+    """Room for a stream of so many bits, and for the word that `append` writes behind it."""
+    return torch.empty((n_bits + 63) // 64 * 8 + 16, dtype=torch.uint8)
+
+
+def words_of(stream: Tensor) -> Words:
+    """Its words, of 64 bits."""
+    words: Words = stream.numpy().view(np.uint64)
+    return words
+
+
+def cut_to(stream: Tensor, n_bits: int) -> Tensor:
+    """Without the room behind them."""
+    return stream[: (n_bits + 7) // 8]
+
+
+def padded(packed: Tensor, most_bits: int) -> Words:
+    """A packed stream as words, with zeros for whatever of `most_bits` it does not hold, and one word to spare."""
+    words = np.zeros(most_bits // 64 + 2, np.uint64)
+    words.view(np.uint8)[: packed.numel()] = packed.numpy()
+    return words
+
+
+def joined(count: int, write: Callable[[int, int, Words], int]) -> tuple[Tensor, int]:
+    """The stream that `write(start, stop, words)` makes of the ranges of `count` entries, and its length in bits.
+
+    `write` returns how many bits it wrote, at most one for each entry.
+    """
+    stream = room_for(count)
+    parts: dict[int, tuple[Words, int]] = {}
+
+    def make(start: int, stop: int) -> None:
+        words = words_of(stream if start == 0 else room_for(stop - start))
+        parts[start] = words, int(write(start, stop, words))
+
+    in_chunks(count, make)
+    words, n = parts.pop(0)
+    for start in sorted(parts):
+        part, n_bits = parts[start]
+        n = int(copy_bits(part, 0, n_bits, words, n))
+    return cut_to(stream, n), n
+
+
+def drawn_by(count: int, coin: Coin, words: Words) -> dict[int, int]:
+    """Draw the coins of `count` entries into words; how many were kept, by the beginnings of ranges."""
+    counts: dict[int, int] = {}
+
+    def draw(start: int, stop: int) -> None:
+        counts[start] = int(draw_coins(stop - start, coin_from(coin, start), words[start // 64 :]))
+
+    in_chunks(count, draw)
+    return counts
+
+
+def placed(count: int, coin: Coin, drawn: Words, use: Callable[[int, int, int, Words], object]) -> None:
+    """Call use(start, stop, n, drawn) for the ranges of `count` entries: n bits of the stream are about those before.
+
+    drawn: the coins of all entries, or none. `use` gets those from `start` on, or none where it must draw them.
+    """
+    counts: dict[int, int] = {}
+    if is_split(count) and coin[3] not in (0, ALL_KEPT):
+        if drawn.size:
+            in_chunks(count, lambda start, stop: counts.update({start: int(ones(drawn, start // 64, stop // 64))}))
+        else:
+            drawn = np.empty(count // 64 + 1, np.uint64)
+            counts = drawn_by(count, coin, drawn)
+
+    def run(start: int, stop: int) -> None:
+        before = start if coin[3] == ALL_KEPT else sum(n for place, n in counts.items() if place < start)
+        use(start, stop, before, drawn[start // 64 :])
+
+    in_chunks(count, run)
+
+
+@inlined
+def mask_at(coin: Any, place: int) -> Any:  # noqa: ANN401 - numba's own scalars
+    """Which of the 64 entries from `place` on are kept."""
+    first, low, high, threshold = coin
+    if threshold > 0xFFFFFFFF:
+        return ALL
+    if threshold == 0:
+        return NONE
+    return kept(uint32(first + place), uint32(low), uint32(high), uint32(threshold - 1))
+
+
+@kernel
+def count_coins(count: int, coin: Coin) -> int:
+    n: int = 0
+    whole = count // 64 * 64
+    for place in range(0, whole, 64):
+        n += population(mask_at(coin, place))
+    n += int64(population(mask_at(coin, whole) & head(count - whole)))
+    return n
+
+
+@kernel
+def draw_coins(count: int, coin: Coin, words: Words) -> int:
+    n: int = 0
+    whole = count // 64 * 64
+    for place in range(0, whole, 64):
+        mask = mask_at(coin, place)
+        words[place >> 6] = mask
+        n += population(mask)
+    if count > whole:  # else the next word is another range's
+        mask = mask_at(coin, whole) & head(count - whole)
+        words[whole >> 6] = mask
+        n += population(mask)
+    return n
+
+
+@kernel
+def pack(values: Array, coin: Coin, words: Words) -> int:
+    words[0] = 0
+    n = 0
+    whole = values.size // 64 * 64
+    for place in range(0, whole, 64):
+        mask = mask_at(coin, place)
+        n = append(words, n, compress(negatives(values, place), mask), population(mask))
+    rest = values.size - whole
+    if rest:
+        last = np.zeros(64, values.dtype)
+        last[:rest] = values[whole:]
+        mask = mask_at(coin, whole) & head(rest)
+        n = append(words, n, compress(negatives(last, 0), mask), population(mask))
+    return n
+
+
+@kernel
+def put(words: Words, n: int, coin: Coin, drawn: Words, out: Array) -> None:
+    """n: how many bits of the stream are others'. drawn: the coins, or none where they are to be drawn here."""
+    whole = out.size // 64 * 64
+    one = out.dtype.type(1)
+    for place in range(0, whole, 64):
+        mask = drawn[place >> 6] if drawn.size else mask_at(coin, place)
+        put_signs_at(out, place, expand(peek(words, n), mask), mask, one)
+        n += population(mask)
+    rest = out.size - whole
+    if rest:
+        last = np.empty(64, out.dtype)
+        mask = drawn[whole >> 6] if drawn.size else mask_at(coin, whole)
+        put_signs_at(last, 0, expand(peek(words, n), mask), mask, one)
+        out[whole:] = last[:rest]
+
+
+@kernel
+def add(words: Words, n: int, coin: Coin, drawn: Words, total: Array) -> None:
+    whole = total.size // 64 * 64
+    one = total.dtype.type(1)
+    for place in range(0, whole, 64):
+        mask = drawn[place >> 6] if drawn.size else mask_at(coin, place)
+        add_signs_at(total, place, expand(peek(words, n), mask), mask, one)
+        n += population(mask)
+    rest = total.size - whole
+    if rest:
+        last = np.zeros(64, total.dtype)
+        last[:rest] = total[whole:]
+        mask = drawn[whole >> 6] if drawn.size else mask_at(coin, whole)
+        add_signs_at(last, 0, expand(peek(words, n), mask), mask, one)
+        total[whole:] = last[:rest]
+
+
+@kernel
+def copy_bits(words: Words, start: int, count: int, out: Words, at: int) -> int:
+    """Put `count` bits behind the first `at` of a stream; returns its new length."""
+    n = 0
+    while count - n >= 64:
+        append(out, at + n, peek(words, start + n), 64)
+        n += 64
+    return append(out, at + n, peek(words, start + n) & head(count - n), count - n)
+
+
+@kernel
+def vote(voters: Array, start: int, stop: int, out: Words) -> None:
+    """The words start .. stop-1 of the majority.
+
+    Counters of 64 entries side by side: plane p holds bit p of each entry's number of negative votes.
+    """
+    planes = np.zeros(32, np.uint64)
+    n_voters = voters.shape[0]
+    n_planes = 1
+    while n_voters >> n_planes:
+        n_planes += 1
+    half = n_voters // 2
+    for word in range(start, stop):
+        planes[:n_planes] = 0
+        for voter in range(n_voters):
+            carry = voters[voter, word]
+            for p in range(n_planes):
+                both = planes[p] & carry
+                planes[p] ^= carry
+                carry = both
+        more, equal = uint64(0), uint64(0xFFFFFFFFFFFFFFFF)
+        for p in range(n_planes - 1, -1, -1):
+            if (half >> p) & 1:
+                equal &= planes[p]
+            else:
+                more |= equal & planes[p]
+                equal &= ~planes[p]
+        out[word] = more
+
+
+@kernel
+def momentum_pack(gradient: Array, momentum: Array, mu: float, rest_of_one: float, words: Words) -> int:
+    number = gradient.dtype.type
+    mu, rest_of_one = number(mu), number(rest_of_one)
+    for i in range(gradient.size):
+        gradient[i] = mu * momentum[i] + rest_of_one * gradient[i]
+    return pack(gradient, (0, 0, 0, ALL_KEPT), words)
+
+
+@kernel
+def ones(words: Words, start: int, stop: int) -> int:
+    """How many bits of the words start .. stop-1 are set."""
+    n: int = 0
+    for word in range(start, stop):
+        n += population(words[word])
+    return n

@@ -1,0 +1,96 @@
+"""Tensors gathered into one vector, and a vector scattered into them, in one pass over memory."""
+
+import pytest
+import torch
+
+from laconic.kernels import compiled, gather, gather_change, plain_pieces, scatter
+
+SHAPES = [(3, 5), (64,), (), (0,), (100, 7), (129,), (1,)]
+LARGE = [*SHAPES, (4_200_000,), (31,)]  # past the caches
+KINDS = [
+    (SHAPES, torch.float32),
+    (SHAPES, torch.float64),
+    (LARGE, torch.float32),
+    (LARGE, torch.float64),
+]
+
+
+def _pieces(shapes, dtype, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    pieces = [torch.randn(shape, generator=random, dtype=dtype) for shape in shapes]
+    for piece in pieces:
+        flat = piece.view(-1)
+        flat[::5] *= torch.finfo(dtype).max / 16
+        flat[1::5] *= torch.finfo(dtype).smallest_normal
+        flat[2::5] = -0.0
+    return pieces, sum(piece.numel() for piece in pieces)
+
+
+def _bits(tensors):
+    return torch.cat([tensor.reshape(-1) for tensor in tensors]).view(torch.uint8)
+
+
+@pytest.mark.parametrize(("shapes", "dtype"), KINDS)
+def test_both_gather_alike(shapes, dtype):
+    assert compiled.available()
+    pieces, d = _pieces(shapes, dtype)
+    made, expected = torch.empty(2, d, dtype=dtype)
+    assert gather(pieces, made)
+    assert plain_pieces.gather(pieces, expected)
+    assert torch.equal(_bits([made]), _bits([expected]))
+    assert torch.equal(_bits([made]), _bits(pieces))
+
+
+@pytest.mark.parametrize(("shapes", "dtype"), KINDS)
+def test_both_gather_a_change_alike(shapes, dtype):
+    pieces, d = _pieces(shapes, dtype)
+    start = torch.randn(d, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    start[2::5] = 0.0
+    made, expected = torch.empty(2, d, dtype=dtype)
+    assert gather_change(pieces, start, made)
+    assert plain_pieces.gather_change(pieces, start, expected)
+    assert torch.equal(_bits([made]), _bits([expected]))
+
+
+@pytest.mark.parametrize("as_sum", [False, True])
+@pytest.mark.parametrize(("shapes", "dtype"), KINDS)
+def test_both_scatter_alike(shapes, dtype, as_sum):
+    pieces, d = _pieces(shapes, dtype)
+    vector = torch.empty(d, dtype=dtype)
+    gather(pieces, vector)
+    made, expected = ([torch.zeros(shape, dtype=dtype) for shape in shapes] for _ in range(2))
+    scatter(vector, made, as_sum=as_sum)
+    plain_pieces.scatter(vector, expected, as_sum=as_sum)
+    assert torch.equal(_bits(made), _bits(expected))
+    assert torch.equal(_bits(made), _bits([vector + 0.0 if as_sum else vector]))
+
+
+@pytest.mark.parametrize("wrong", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("place", [(0, 0), (1, 63), (4, 70), (5, 128), (6, 0), (7, 0), (7, 4_199_999), (8, 30)])
+def test_a_piece_with_one_wrong_entry_is_seen(place, wrong):
+    pieces, d = _pieces(LARGE, torch.float32)
+    number, entry = place
+    pieces[number].view(-1)[entry] = wrong
+    for kernels in (plain_pieces, None):
+        take, less = (gather, gather_change) if kernels is None else (kernels.gather, kernels.gather_change)
+        assert not take(pieces, torch.empty(d))
+        assert not less(pieces, torch.ones(d), torch.empty(d))
+
+
+def test_pieces_of_another_type_or_order_come_as_torch_copies_them():
+    pieces = [torch.arange(6.0).view(2, 3).t(), torch.tensor([1.5, torch.pi], dtype=torch.bfloat16)]
+    vector = torch.empty(8)
+    assert gather(pieces, vector)
+    assert vector.tolist() == [0, 3, 1, 4, 2, 5, 1.5, 3.140625]
+    assert gather_change(pieces, torch.ones(8), vector)
+    assert vector.tolist() == [-1, 2, 0, 3, 1, 4, 0.5, 2.140625]
+    scatter(torch.arange(8.0), pieces)
+    assert [piece.tolist() for piece in pieces] == [[[0, 1], [2, 3], [4, 5]], [6, 7]]
+
+
+def test_a_tape_sees_that_a_tensor_was_overwritten():
+    weight = torch.ones(3, requires_grad=True)
+    loss = weight.square().sum()
+    scatter(torch.zeros(3), [weight.detach()])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

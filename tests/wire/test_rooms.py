@@ -1,0 +1,66 @@
+"""Frames lie in memory that is used again, never while somebody looks at it."""
+
+import gc
+
+import torch
+
+from laconic.wire import Dense, Frame, Head, decode, encode
+from laconic.wire.rooms import Rooms
+
+
+def frame_of(values):
+    return encode(Frame(head=Head(role="server", rank=0, round=0), packet=Dense(values=values)))
+
+
+def test_a_piece_comes_back_when_the_last_tensor_in_it_is_gone():
+    rooms = Rooms()
+    lent = rooms.lend(1000)
+    place = lent.data_ptr()
+    part = lent[8:24].view(torch.float32)
+    part.fill_(2.0)
+    del lent
+    other = rooms.lend(1000)
+    assert other.data_ptr() != place
+    assert part.tolist() == [2.0] * 4
+    del part
+    assert rooms.lend(1000).data_ptr() == place
+
+
+def test_a_tensor_that_only_numpy_looks_at_is_not_given_out():
+    rooms = Rooms()
+    seen = rooms.lend(64).fill_(7).numpy()
+    gc.collect()
+    rooms.lend(64).fill_(1)
+    assert seen.tolist() == [7] * 64
+
+
+def test_a_piece_serves_a_little_longer_and_a_shorter_frame_but_not_a_much_shorter_one():
+    rooms = Rooms()
+    place = rooms.lend(1000).data_ptr()
+    assert rooms.lend(1100).data_ptr() == place
+    assert rooms.lend(600).data_ptr() == place
+    short = rooms.lend(500)
+    assert short.data_ptr() != place
+    assert short.numel() == 500
+
+
+def test_what_nobody_asks_for_any_more_goes_when_a_new_piece_is_made():
+    rooms = Rooms()
+    rooms.lend(1 << 20)
+    for _ in range(300):
+        rooms.lend(100)
+    kept = rooms.lend(100)
+    another = rooms.lend(100)
+    assert kept.data_ptr() != another.data_ptr()
+    assert [room.numel() for _, room in rooms._free] == []
+
+
+def test_frames_of_one_length_take_turns_in_the_same_memory_and_what_was_read_of_one_stays():
+    d = 50_000
+    frames = [frame_of(torch.full((d,), float(number))) for number in range(2)]
+    read = decode(frames[0], d).packet.dense()
+    places = {frame.data_ptr() for frame in frames}
+    frames.clear()
+    later = [frame_of(torch.full((d,), 9.0)) for _ in range(2)]
+    assert len(places & {frame.data_ptr() for frame in later}) == 1
+    assert torch.equal(read, torch.zeros(d))
