@@ -175,6 +175,20 @@ def test_a_round_with_a_dedicated_server_takes_2n_messages_and_the_time_to_compu
         assert simulation.traffic.seconds == {"virtual": expected_ns / 1e9}
 
 
+@pytest.mark.parametrize(
+    ("name", "server", "n_steps"), [("sgd", "allreduce", 4), ("dsgd", "neighbours", 2), ("compskip", "sharded", 4)]
+)
+def test_a_round_waits_for_the_slowest_also_where_no_single_server_does(name, server, n_steps):
+    latency_s = 0.001
+    algorithm = laconic.DSGD(graph="ring") if name == "dsgd" else name
+    simulation = simulated(
+        small.model(), algorithm, 3, server=server, link=laconic.Link(latency_s=latency_s),
+        compute_s={0: 1.0, 1: 5.0, 2: 2.0},
+    )  # fmt: skip
+    one_step(simulation, 0)
+    assert simulation.driver.clock.now_ns == pytest.approx((5 + n_steps * latency_s) * 1e9, abs=10)
+
+
 def test_rank_0_serving_itself_saves_its_own_two_messages():
     link = laconic.Link(bytes_per_s=1e6, latency_s=0.01)
     simulation = simulated(small.model(), "sgd", 4, server="rank0", link=link)

@@ -1,6 +1,6 @@
 """The simulator serves the whole vector at once and hands packets over: no bit, byte or nanosecond may show it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 import laconic
 from laconic.compressors import dense
-from laconic.contract import Algorithm
+from laconic.contract import Algorithm, ContractError
 from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.faults import FaultPlan
 from laconic.kernels import cpu_counts, plain_counts
 from laconic.network import Link
-from laconic.wire import HEAD_BYTES, decode, encode
+from laconic.wire import HEAD_BYTES, Sparse, decode, encode
 from laconic.wire.codec import Frame
 from packets import HEAD, dense_packets, position_packets, sign_packets
 from samples import SAMPLES
@@ -116,6 +116,44 @@ def test_positions_that_are_handed_over_are_what_their_bytes_say(packet):
     assert handed.indices.dtype == read.indices.dtype
     assert (handed.first, handed.count, handed.code) == (read.first, read.count, read.code)
     assert (handed.size, handed.payload_bits) == (read.size, read.payload_bits)
+
+
+@given(dense_packets())
+def test_dense_values_that_are_handed_over_are_what_their_bytes_say_and_the_senders_no_more(packet):
+    read = decode(encode(Frame(head=HEAD, packet=packet)), packet.first + packet.count).packet
+    handed = packet.as_read()
+    packet.values.zero_()
+    assert torch.equal(handed.values.view(torch.uint8), read.values.view(torch.uint8))  # -0.0 is not 0.0
+    assert (handed.values.dtype, handed.first, handed.size) == (read.values.dtype, read.first, read.size)
+
+
+@pytest.mark.parametrize("name", ["ssgd-mv", "ssgd-mv-ad", "ssgd-topk"])
+def test_sparse_results_are_the_ones_that_are_written_out(name):
+    problem = quadratic(d=40, n_workers=3)
+    sparse, written = (
+        Simulated(SAMPLES[name], d=40, n_workers=3, server="rank0", sparse_results=wanted) for wanted in (True, False)
+    )
+    for round_ in range(6):
+        changes = [problem.gradient(rank, round_, torch.zeros(40)).float() for rank in range(3)]
+
+        def inputs_of(rank, changes=changes):
+            return Inputs(vector=changes[rank].clone(), parameters=lambda: torch.zeros(40), lr=0.1)
+
+        result, expected = sparse.round(inputs_of).of(0), written.round(inputs_of).of(0)
+        assert isinstance(result, Sparse)
+        assert torch.equal(result.dense(), expected)
+    assert traffic_of(sparse) == traffic_of(written)
+
+
+def test_sparse_results_that_differ_between_workers_are_refused():
+    class Cheat(laconic.SSGDMV):
+        def work(self, me):
+            result = yield from super().work(me)
+            return replace(result, values=dense(result.values.dense() + 1)) if me.rank == 2 else result
+
+    run = Simulated(Cheat(k=2), d=8, n_workers=3, server="rank0", sparse_results=True)
+    with pytest.raises(ContractError, match="worker 2 returned other values than worker 0 in round 0"):
+        run.round(lambda rank: Inputs(vector=torch.ones(8), parameters=lambda: torch.zeros(8), lr=0.1))
 
 
 @settings(deadline=None)  # the first call may compile

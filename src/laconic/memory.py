@@ -11,10 +11,7 @@ from torch import Tensor
 
 
 class Pool:
-    """Vectors (count,) for use again. A large one that is new costs a page fault for every 4 KiB of it.
-
-    Two threads may take and give at once.
-    """
+    """Vectors (count,) for use again. A large one that is new costs a page fault for every 4 KiB of it."""
 
     def __init__(self, count: int, dtype: torch.dtype, device: torch.device | None = None) -> None:
         self.count = count
@@ -24,11 +21,8 @@ class Pool:
 
     def take(self, dtype: torch.dtype | None = None) -> Tensor:
         """A vector with anything in it, of the pool's type or of another."""
-        dtype = dtype or self.dtype
-        try:
-            return self._free[dtype].pop()
-        except LookupError:  # none of this type, or none left: not asked before, since another thread may be first
-            return torch.empty(self.count, dtype=dtype, device=self.device)
+        free = self._free.get(dtype or self.dtype)
+        return free.pop() if free else torch.empty(self.count, dtype=dtype or self.dtype, device=self.device)
 
     def give(self, vector: Tensor) -> None:
         """Take back what nobody uses any more."""

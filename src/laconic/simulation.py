@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -161,7 +162,6 @@ class Simulation:
                 vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=lr,
                 fill=self.flat.fill_by_gradients(vector),
             )  # fmt: skip
-            self.flat.drop_gradients()
             if before is not None:
                 inputs.gradient_at = lambda parameters: self._gradient_at(rank, loss_of, parameters, before)
             return inputs
@@ -261,20 +261,21 @@ class Simulation:
         shown (d,): the model's before; they are overwritten.
         """
         starts = self._replicas or [shown] * self.n_workers
-        is_change = self.algorithm.consumes == "change"
 
         def inputs_of(rank: int) -> Inputs:
             load(rank)
             vector = self._local.pop(rank, None)
             if vector is None:
                 vector = self._room_for(rank)
-            finite = self.flat.change_since(starts[rank], out=vector)
             spare = self.driver.workers[rank].me.memory.spare
             parameters = (lambda: starts[rank]) if self._replicas else (lambda: spare().copy_(starts[rank]))
-            return Inputs(
-                vector=self.local.vector(vector), parameters=parameters, lr=self.rates.now(),
-                call_off=self._spoiled[rank], known_finite=finite and is_change,
-            )  # fmt: skip
+            inputs = Inputs(vector=vector, parameters=parameters, lr=self.rates.now(), call_off=self._spoiled[rank])
+            if self.algorithm.consumes == "change":
+                inputs.write_change = partial(self.flat.change_since, starts[rank], vector)
+            else:
+                self.flat.change_since(starts[rank], vector)
+                inputs.vector = self.local.vector(vector)
+            return inputs
 
         outcome = self.driver.round(inputs_of)
         self._steps_taken, self._local, self._spoiled = 0, {}, [False] * self.n_workers

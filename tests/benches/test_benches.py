@@ -37,9 +37,20 @@ def test_quartiles_of_one_sample_are_itself():
     assert quartiles([1.0, 2.0, 3.0]) == (1.5, 2.5)
 
 
-def testslopes_of_exact_powers_are_their_exponents():
+def test_slopes_of_exact_powers_are_their_exponents():
     seconds = {Cell(workers=n, d=d): 3 * n**1.5 * d**0.5 for n in (2, 4, 8) for d in (10, 100, 1000)}
     assert slopes(seconds) == pytest.approx((1.5, 0.5))
+
+
+def test_cells_left_out_at_one_end_turn_no_slope():
+    def taken(n: int, d: int) -> float:
+        return n * (d + 500.0)  # linear in N; in d only for large ones
+
+    whole = {Cell(workers=n, d=d): taken(n, d) for n in (2, 4, 8) for d in (10, 100, 1000)}
+    cut = {cell: taken(cell.workers, cell.d) for cell in whole if cell.workers * cell.d <= 2000}
+    assert len(cut) < len(whole)
+    assert slopes(cut)[0] == pytest.approx(slopes(whole)[0])
+    assert slopes(whole)[0] == pytest.approx(1)
 
 
 def test_one_size_alone_has_no_slope():

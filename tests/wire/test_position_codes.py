@@ -22,6 +22,7 @@ from laconic.wire.position_codes import (
     encode_positions,
     entropy_bound_bits,
     paper_position_bits,
+    position_bits,
     rice_bits,
 )
 from supports import random_support, supports
@@ -99,6 +100,13 @@ def test_what_is_decoded_is_what_was_encoded(support, code):
     found = decode_positions(data, n_bits, where.numel(), count, code)
     assert found.dtype == torch.int64
     assert torch.equal(found, where)
+
+
+@settings(deadline=None, max_examples=300)
+@given(supports(), st.sampled_from(POSITION_CODES))
+def test_the_length_is_known_as_the_stream_has_it(support, code):
+    positions, count = support
+    assert position_bits(positions, count, code) == encode_positions(positions, count, code)[1]
 
 
 @settings(deadline=None)

@@ -25,6 +25,8 @@ _LR = 0.01
 _SAMPLE_D = 1 << 15  # of the job whose memory is looked at
 # Vectors that a round makes and drops beside what is remembered: wish, signs, decoded packets, sums.
 _PASSING_VECTORS = 8
+_WARM_UP_ROUNDS = 3  # in the first two vectors are made, and some methods send more than ever after
+_LEAST_S = 0.05  # of one sample: short rounds are repeated
 
 
 class Left(list[str]):
@@ -56,8 +58,8 @@ def measure_scale(
 ) -> Iterator[Row]:
     """Per method: a row of seconds for each cell, and two of exponents, over workers and over parameters.
 
-    All cells' first rounds give one exponent, the slope of log seconds by least squares; so do their second ones, and
-    so on.
+    All cells' first samples give one exponent, the slope of log seconds by least squares; so do their second ones,
+    and so on.
     memory_bytes: what the vectors of one cell may take. limit_s: what one method may. What is beyond is put in `left`.
     """
     before = torch.get_num_threads()
@@ -100,7 +102,9 @@ def _bytes_per_entry(algorithm: Algorithm, n: int) -> float:
         return 0.0  # refused for its size; `check_size` says so
     for _ in range(2):
         job.round()
-    return job.remembered_bytes() / _SAMPLE_D + 4.0 * (_PASSING_VECTORS + _N_GRADIENTS + n)
+    remembered = job.remembered_bytes() / _SAMPLE_D
+    # What is remembered stays until the round is over, beside what will be, which often lies in the given gradients.
+    return max(2 * remembered, remembered + 4.0 * n) + 4.0 * (_PASSING_VECTORS + _N_GRADIENTS)
 
 
 class _Job:
@@ -117,19 +121,29 @@ class _Job:
         if algorithm.schedule == "arrivals":
             self._driver = SimulatedArrivals(algorithm, parameters=torch.zeros(d), **given)
         else:
-            self._driver = Simulated(algorithm, **given)
+            self._driver = Simulated(algorithm, sparse_results=True, **given)
 
-    def round(self) -> float:
-        """Seconds of one."""
-        start = time.perf_counter()
+    def round(self) -> None:
+        """One, after which its results may be written over."""
         self._driver.round(self._inputs)
-        return time.perf_counter() - start
+        self._driver.take_back()
+
+    def seconds(self) -> float:
+        """The mean of one round or, where those are short, of several."""
+        start = time.perf_counter()
+        n = 0
+        while n == 0 or time.perf_counter() - start < _LEAST_S:
+            self.round()
+            n += 1
+        return (time.perf_counter() - start) / n
 
     def _inputs(self, rank: int) -> Inputs:
         self._n_given += 1
         gradient = self._gradients[self._n_given % _N_GRADIENTS]
         # A copy, for the method may write over it: with one and the same the momentum would soon overflow.
-        vector = self._driver.workers[rank].me.memory.spare().copy_(gradient)
+        memory = self._driver.workers[rank].me.memory
+        memory.take_back()
+        vector = memory.spare().copy_(gradient)
         other = self._gradients[(self._n_given + 1) % _N_GRADIENTS]
 
         def gradient_at(parameters: Tensor) -> Tensor:
@@ -157,13 +171,15 @@ def _rows_of(
     for cell in sorted(cells, key=lambda cell: cell.workers * cell.d):
         listen(f"{method}, {cell}")
         started = time.perf_counter()
-        expected_s = _expected_s(seconds, cell) * (repeats + 3)  # making it takes about as long as two rounds
+        # Making it takes about as long as two rounds.
+        expected_s = max(_expected_s(seconds, cell), _LEAST_S) * repeats + _expected_s(seconds, cell) * 5
         if seconds and spent_s + expected_s > limit_s:
             left.append(f"{method}, {cell}: about {expected_s:.3g} s, more than is left of --seconds")
             continue
         job = _Job(algorithm, cell)
-        job.round()  # in which some methods send more than ever after
-        seconds[cell] = [job.round() for _ in range(repeats)]
+        for _ in range(_WARM_UP_ROUNDS):
+            job.round()
+        seconds[cell] = [job.seconds() for _ in range(repeats)]
         spent_s += time.perf_counter() - started
     for cell, taken in seconds.items():
         yield Row(
@@ -191,12 +207,23 @@ def _expected_s(seconds: Mapping[Cell, Sequence[float]], cell: Cell) -> float:
 
 
 def slopes(seconds: Mapping[Cell, float]) -> tuple[float, float]:
-    """Least squares of log seconds on log workers and log parameters together: both slopes, NaN for one unknown."""
-    workers = np.log([cell.workers for cell in seconds])
-    sizes = np.log([cell.d for cell in seconds])
-    columns = [np.ones(len(seconds)), workers, sizes]
-    known = [True, len(set(workers)) > 1, len(set(sizes)) > 1]
-    design = np.stack([column for column, used in zip(columns, known, strict=True) if used], axis=1)
-    found = iter(np.linalg.lstsq(design, np.log(list(seconds.values())), rcond=None)[0].tolist())
-    _, by_workers, by_sizes = (next(found) if used else math.nan for used in known)
+    """By how much log seconds grow with log workers at equal parameters, and the reverse; NaN where nothing tells.
+
+    Least squares with an intercept of its own for each number of parameters (of workers): cells that were left out at
+    one end of the grid turn no slope.
+    """
+    by_workers = _slope([(cell.d, cell.workers, taken) for cell, taken in seconds.items()])
+    by_sizes = _slope([(cell.workers, cell.d, taken) for cell, taken in seconds.items()])
     return by_workers, by_sizes
+
+
+def _slope(points: Sequence[tuple[int, int, float]]) -> float:
+    """points: (group, x, y). The slope of log y on log x within groups."""
+    groups = np.array([group for group, _, _ in points])
+    x, y = (np.log([point[place] for point in points]) for place in (1, 2))
+    for group in set(groups.tolist()):
+        of = groups == group
+        x[of] -= x[of].mean()
+        y[of] -= y[of].mean()
+    spread = float(x @ x)
+    return float(x @ y) / spread if spread > 1e-12 else math.nan  # rounding leaves no exact zero

@@ -103,7 +103,6 @@ class WorkerHalf:
         self.exchange = 0
         self._exchanges: tuple[Exchange, ...] = ()  # of this round
         self._step: Step | None = None
-        self._uncut: tuple[Frame, FrameSizes] | None = None  # this exchange's frame, where it is at hand
         self._sparse_results = sparse_results
         self.fill: Callable[[int, int], bool] | None = None  # of this round's vector, where it is still to be written
 
@@ -137,7 +136,7 @@ class WorkerHalf:
             me.read_change = inputs.change
         if inputs.gradient_at is not None:
             me.gradient_at = inputs.gradient_at
-        self.packet, self.result, self.sparse_result, self._step, self._uncut = None, None, None, None, None
+        self.packet, self.result, self.sparse_result, self._step = None, None, None, None
         self.void = inputs.call_off or not (is_seen or all_finite(inputs.vector))
         if not self.void:
             self._step = algorithm.work(me)
@@ -202,17 +201,10 @@ class WorkerHalf:
 
     def outgoing_uncut(self) -> tuple[Frame, FrameSizes]:
         """The same in one frame, as the server gets it, and what the frames of `outgoing` count for."""
-        if self._uncut is None:
-            self.make_uncut()
-        assert self._uncut is not None
-        made, self._uncut = self._uncut, None
-        self.meter.frames("up", made[1], exchange=self._exchange.name, local=self._own_shard)
-        return made
-
-    def make_uncut(self) -> None:
-        """Do the work of `outgoing_uncut` beforehand; nothing is counted yet."""
         frame = as_received(self._frame(self.packet), self.job.d)
-        self._uncut = (frame, frame_sizes(frame, self.job.cuts(self._exchange), self.job.algorithm, "up"))
+        sizes = frame_sizes(frame, self.job.cuts(self._exchange), self.job.algorithm, "up")
+        self.meter.frames("up", sizes, exchange=self._exchange.name, local=self._own_shard)
+        return frame, sizes
 
     def hear_uncut(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
         """Take the answer in one frame, whose parts count for `sizes`, and run on."""

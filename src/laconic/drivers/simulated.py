@@ -24,7 +24,6 @@ from torch import Tensor
 from laconic.clock import Clock
 from laconic.compute_times import ComputeTime
 from laconic.contract import Algorithm, ContractError, Exchange, Result, Side
-from laconic.drivers.beside import Beside
 from laconic.drivers.engine import ring_bytes, ring_sum
 from laconic.drivers.halves import Answer, Job, WorkerHalf
 from laconic.drivers.inputs import Inputs
@@ -36,7 +35,7 @@ from laconic.faults import FaultPlan
 from laconic.kernels import divide
 from laconic.memory import Memory, Pool
 from laconic.network import Link, Network
-from laconic.schedules import Message, makespan_ns, one_at_a_time, ring
+from laconic.schedules import Message, Step, makespan_ns, one_at_a_time, ring
 from laconic.wire import HEAD_BYTES, Dense, Frame, Head, Sparse
 
 
@@ -117,10 +116,14 @@ class Simulated:
     def round(self, inputs_of: Callable[[int], Inputs]) -> Outcome:
         """One round. `inputs_of(rank)` is asked once for each worker that is up, in rank order."""
         present = self.mishaps.taking_part(self.workers, self.rounds)
-        exchanges = self.job.exchanges_in(self.rounds) if present else ()
-        lr = self._begin(present, inputs_of)
+        lr = 0.0
+        for worker in present:
+            inputs = inputs_of(worker.rank)
+            lr = inputs.lr
+            worker.begin(self.rounds, inputs)
         self._compute(present)
         results: list[Result] = []
+        exchanges = self.job.exchanges_in(self.rounds) if present else ()
         for number, exchange in enumerate(exchanges):
             if self.layout.name == "neighbours":
                 hear = self._neighbours(number)
@@ -145,27 +148,6 @@ class Simulated:
         self.rounds += 1
         self.void_rounds += void
         return Outcome(void=void or not present, results=tuple(results))
-
-    def _begin(self, present: list[WorkerHalf], inputs_of: Callable[[int], Inputs]) -> float:
-        """Every worker's half up to its first packet, beside the next worker's inputs. Returns the learning rate."""
-        lr = 0.0
-        is_cut = self.layout.name == "neighbours" or not (self.layout.shards and self.is_uncut)
-        with Beside(self.job.d) as beside:
-            for worker in present:
-                inputs = inputs_of(worker.rank)
-                lr = inputs.lr
-                begin = partial(self._begin_one, worker, inputs, is_cut=is_cut)
-                if inputs.gradient_at is None:
-                    beside.run(begin)
-                else:  # computes one with the caller's model
-                    beside.wait()
-                    begin()
-        return lr
-
-    def _begin_one(self, worker: WorkerHalf, inputs: Inputs, *, is_cut: bool) -> None:
-        worker.begin(self.rounds, inputs)
-        if not is_cut:
-            worker.make_uncut()
 
     def take_back(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
         """Use the vectors of earlier results again, except for those of which `is_used` says that they are in use."""
@@ -251,6 +233,13 @@ class Simulated:
         for worker, index, shard in self._pairs(late):
             self.network.send(worker.node, shard.node, up[worker.rank][index], lambda: None)
 
+    def _pass_time_of_all(self, messages: Callable[[], Sequence[Step]]) -> None:
+        """The same without a server, where nobody sends before all have computed."""
+        self.clock.run(self.clock.now_ns + max(self._ready_ns.values(), default=0))
+        self._ready_ns = dict.fromkeys(self._ready_ns, 0)
+        if not self.network.is_instant:
+            makespan_ns(messages(), self.network)
+
     def _messages(self, present: list[WorkerHalf], up: dict[int, list[int]], down: list[int]) -> list[Message]:
         """Who sends what to whom: in worker order to a single server, in slots between many (no port idles)."""
         pairs = self._pairs(present)
@@ -325,7 +314,7 @@ class Simulated:
         n = len(self.workers)
         pairs = [(rank, to) for rank, targets in peers.items() for to in targets]
         pairs.sort(key=lambda pair: ((pair[1] - pair[0]) % n, pair[0]))  # in slots, so that no port idles
-        makespan_ns(one_at_a_time([Message(rank, to, frames[rank].numel()) for rank, to in pairs]), self.network)
+        self._pass_time_of_all(lambda: one_at_a_time([Message(i, to, frames[i].numel()) for i, to in pairs]))
         void = any(worker.void for worker in self.workers)
         answers = {
             rank: Answer.read_from_peer(data, self.job, rank, self.rounds, exchange) for rank, data in frames.items()
@@ -346,7 +335,7 @@ class Simulated:
         frames = {worker.rank: worker.outgoing_to_all() for worker in self.workers}
         reply = self.servers[0].answer(self.rounds, exchange, lr, frames)
         slots = [(rank, (rank + slot) % n) for slot in range(1, n) for rank in range(n)]
-        makespan_ns(one_at_a_time([Message(sender, to, frames[sender].numel()) for sender, to in slots]), self.network)
+        self._pass_time_of_all(lambda: one_at_a_time([Message(i, to, frames[i].numel()) for i, to in slots]))
         answer = Answer.read(reply, self.job, 0, self.rounds, exchange)
         total = sum(data.numel() for data in frames.values())
         return lambda worker: worker.hear_all(answer, total - frames[worker.rank].numel())
@@ -361,7 +350,7 @@ class Simulated:
         else:
             mean, void = self.job.zeros(d), True
         half = ring_bytes(d, n, mean.element_size())
-        makespan_ns(ring(n, d * mean.element_size()), self.network)
+        self._pass_time_of_all(lambda: ring(n, d * mean.element_size()))
 
         def hear(worker: WorkerHalf) -> None:
             worker.hear_sum(mean, half, void=void)

@@ -25,18 +25,33 @@ def encode_positions(positions: Tensor, count: int, code: str) -> tuple[Tensor, 
     Unused bits of the last byte are 0. Raises ValueError for positions that are not so, or an unknown code.
     """
     encoder, _ = _codec(code)
-    where = positions.detach().cpu().numpy()
-    if where.dtype != np.int64 or where.ndim != 1:
-        raise ValueError(f"positions are (k,) int64, not {positions.dtype} of shape {tuple(positions.shape)}")
+    where = _checked(positions, count)
     if not where.size:
         return torch.empty(0, dtype=torch.uint8), 0
-    if where[0] < 0 or where[-1] >= count or not bool((where[1:] > where[:-1]).all()):
+    data, n_bits = encoder(where, count)
+    return torch.from_numpy(data), n_bits
+
+
+def position_bits(positions: Tensor, count: int, code: str) -> int:
+    """The length in bits that `encode_positions` gives; a block code's is known without the stream.
+
+    Raises ValueError as that does.
+    """
+    if code == "block":
+        return block_bits(count, _checked(positions, count).size)
+    return encode_positions(positions, count, code)[1]
+
+
+def _checked(positions: Tensor, count: int) -> Numbers:
+    where: Numbers = positions.detach().cpu().numpy()
+    if where.dtype != np.int64 or where.ndim != 1:
+        raise ValueError(f"positions are (k,) int64, not {positions.dtype} of shape {tuple(positions.shape)}")
+    if where.size and (where[0] < 0 or where[-1] >= count or not bool((where[1:] > where[:-1]).all())):
         raise ValueError(
             f"positions must ascend, each once, within 0 .. {count - 1}; found {where.min()} .. {where.max()}; "
             "sort them, and check what they are counted from"
         )
-    data, n_bits = encoder(where, count)
-    return torch.from_numpy(data), n_bits
+    return where
 
 
 def decode_positions(data: Tensor, n_bits: int, k: int, count: int, code: str) -> Tensor:

@@ -3,14 +3,20 @@
 import struct
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from laconic.wire.head import WireError
-from laconic.wire.packet import Packet, Piece, check_length, check_range
-from laconic.wire.position_codes import POSITION_CODES, decode_positions, encode_positions, paper_position_bits
+from laconic.wire.packet import Packet, Piece, Size, check_length, check_range
+from laconic.wire.position_codes import (
+    POSITION_CODES,
+    decode_positions,
+    encode_positions,
+    paper_position_bits,
+    position_bits,
+)
 
 _FIELDS = struct.Struct("<IIIBBHQ")
 FIELDS_BYTES = _FIELDS.size
@@ -39,9 +45,13 @@ class Positions(Packet):
     def dtype(self) -> torch.dtype:  # type: ignore[override]
         return torch.float32
 
-    @property
+    @cached_property
     def payload_bits(self) -> int:
-        return self.stream[1]
+        return stream_bits(self)
+
+    @property
+    def size(self) -> Size:
+        return Size(FIELDS_BYTES + (self.payload_bits + 7) // 8, self.payload_bits, self.paper_bits)
 
     @property
     def paper_bits(self) -> float:
@@ -79,6 +89,26 @@ class Positions(Packet):
         packet = cls(indices=decode_positions(data, n_bits, k, count, code), count=count, first=first, code=code)
         packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
         return packet
+
+
+class _Coded(Protocol):
+    """A packet with positions."""
+
+    @property
+    def indices(self) -> Tensor: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def stream(self) -> tuple[Tensor, int]: ...
+
+
+def stream_bits(packet: _Coded) -> int:
+    """How long a packet's coded positions are, in bits; they are coded for it only where they must be."""
+    if "stream" in packet.__dict__:
+        return packet.stream[1]
+    return position_bits(packet.indices, packet.count, packet.code)
 
 
 def write_fields(first: int, count: int, k: int, code: str, nested: int, n_bits: int) -> bytes:

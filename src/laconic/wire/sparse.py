@@ -10,9 +10,9 @@ from torch import Tensor
 from laconic.wire.dense import Dense
 from laconic.wire.fractional import Fractional
 from laconic.wire.head import WireError
-from laconic.wire.packet import Packet, Piece
+from laconic.wire.packet import Packet, Piece, Size
 from laconic.wire.position_codes import decode_positions, encode_positions
-from laconic.wire.positions import FIELDS_BYTES, cut, read_fields, write_fields
+from laconic.wire.positions import FIELDS_BYTES, cut, read_fields, stream_bits, write_fields
 
 NESTED: dict[int, type[Packet]] = {kind.kind: kind for kind in (Dense, Fractional)}  # what the values may be
 
@@ -57,9 +57,19 @@ class Sparse(Packet):
     def value_type(self) -> torch.dtype:
         return self.values.value_type
 
+    @cached_property
+    def position_bits(self) -> int:
+        """The length of the coded positions."""
+        return stream_bits(self)
+
     @property
     def payload_bits(self) -> int:
-        return self.stream[1] + self.values.payload_bits
+        return self.position_bits + self.values.payload_bits
+
+    @property
+    def size(self) -> Size:
+        values = self.values.size.body_bytes if self.indices.numel() else 0
+        return Size(FIELDS_BYTES + values + (self.position_bits + 7) // 8, self.payload_bits, self.paper_bits)
 
     @property
     def paper_bits(self) -> float:
@@ -67,7 +77,7 @@ class Sparse(Packet):
 
     @property
     def named_overheads(self) -> dict[str, float]:
-        return {"positions": float(self.stream[1]), **self.values.named_overheads}
+        return {"positions": float(self.position_bits), **self.values.named_overheads}
 
     @property
     def finite(self) -> bool:
