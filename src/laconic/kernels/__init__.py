@@ -17,12 +17,13 @@ from laconic.kernels import compiled, gpu, plain_sums
 from laconic.kernels.plain_positions import Bytes, Codes, Numbers, Words
 
 _CPU = torch.device("cpu")
+_PLAIN_ON_GPUS = ("short_floats", "kept")  # families without kernels in Triton
 
 
 def _fastest(family: str, device: torch.device = _CPU) -> ModuleType:
     """The fastest file of a family there is for `device`. Loaded when first needed: numba and Triton take a second."""
     if device.type == "cuda":
-        kind = "gpu" if gpu.available() else "plain"
+        kind = "gpu" if gpu.available() and family not in _PLAIN_ON_GPUS else "plain"
     else:
         kind = "cpu" if device.type == "cpu" and compiled.available() else "plain"
     return _file(f"{kind}_{family}")
@@ -306,3 +307,41 @@ def subtract(one: Tensor, other: Tensor, out: Tensor) -> bool:
     """out = one - other, (d,) all of one type. Returns whether no entry is inf or NaN; see plain_sums."""
     made: bool = _fastest("sums", out.device).subtract(one, other, out)
     return made
+
+
+def power_codes(values: Tensor, first: int, key: int) -> tuple[Tensor, bool]:
+    """Packed codes of values rounded to powers of two, and whether all are finite; see plain_short_floats, as below."""
+    made: tuple[Tensor, bool] = _fastest("short_floats", values.device).power_codes(values, first, key)
+    return made
+
+
+def put_powers(packed: Tensor, out: Tensor) -> None:
+    """What such codes stand for, into `out`."""
+    _fastest("short_floats", out.device).put_powers(packed, out)
+
+
+def add_powers(packed: Tensor, total: Tensor) -> None:
+    """The same, added to `total`, of the values' type."""
+    _fastest("short_floats", total.device).add_powers(packed, total)
+
+
+def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:
+    """Whether none of such codes stands for inf or NaN."""
+    made: bool = _fastest("short_floats", packed.device).powers_finite(packed, count, dtype)
+    return made
+
+
+def take_kept(values: Tensor, share: float, first: int, key: int, threshold: int) -> Tensor:
+    """The entries that a keyed coin keeps, divided by `share`; see plain_kept, as for the next two."""
+    made: Tensor = _fastest("kept", values.device).take_kept(values, share, first, key, threshold)
+    return made
+
+
+def put_kept(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
+    """Such entries where they were, and 0 elsewhere, into `out`."""
+    _fastest("kept", out.device).put_kept(kept, first, key, threshold, out, drawn)
+
+
+def add_kept(kept: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
+    """The same, added to `total`."""
+    _fastest("kept", total.device).add_kept(kept, first, key, threshold, total, drawn)
