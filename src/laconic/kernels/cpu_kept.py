@@ -70,10 +70,10 @@ def _write(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, draw
 
 
 @kernel
-def _take(values: Array, share: Any, coin: Coin, drawn: Words, out: Array) -> int:  # noqa: ANN401
+def _take(values: Array, share: Any, coin: Coin, drawn: Words, out: Array) -> Any:  # noqa: ANN401
     """Into `out`, which may be longer than needed. Returns how many."""
     room = np.empty(64, values.dtype)
-    n = 0
+    n, one, most = uint64(0), uint64(1), uint64(out.size)  # unsigned, so that no index is looked at for its sign
     for place in range(0, values.size, 64):
         part = values[place : place + 64]
         mask = drawn[place >> 6] if drawn.size else mask_at(coin, place)
@@ -81,39 +81,43 @@ def _take(values: Array, share: Any, coin: Coin, drawn: Words, out: Array) -> in
             mask &= head(part.size)
         for i in range(part.size):
             room[i] = part[i] / share
-        if n + 64 <= out.size:  # an entry that is not kept is overwritten by the next one that is
+        if n + uint64(64) <= most:  # an entry that is not kept is overwritten by the next one that is
             for i in range(part.size):
                 out[n] = room[i]
-                n += int64((mask >> uint64(i)) & uint64(1))
+                n += mask & one
+                mask >>= one
         else:
             for i in range(part.size):
-                if (mask >> uint64(i)) & uint64(1):
+                if mask & one:
                     out[n] = room[i]
-                    n += 1
-    return n
+                    n += one
+                mask >>= one
+    return int64(n)
 
 
 @kernel
-def _spread(kept: Array, n: int, coin: Coin, drawn: Words, out: Array, add: bool) -> None:
-    """The values from number n on, where the coin keeps."""
-    room = np.empty(64, out.dtype)
-    none = out.dtype.type(0)
+def _spread(kept: Array, start: int, coin: Coin, drawn: Words, out: Array, add: bool) -> None:
+    """The values from number `start` on, where the coin keeps."""
+    room, choice = np.empty(64, out.dtype), np.zeros(2, out.dtype)  # a choice by index costs less than a jump
+    n, one, most = uint64(start), uint64(1), uint64(kept.size)
     for place in range(0, out.size, 64):
         part = out[place : place + 64]
         mask = drawn[place >> 6] if drawn.size else mask_at(coin, place)
         if part.size < 64:
             mask &= head(part.size)
-        if n + 64 < kept.size:
+        if n + uint64(64) < most:
             for i in range(part.size):
-                bit = (mask >> uint64(i)) & uint64(1)
-                room[i] = kept[n] if bit else none
-                n += int64(bit)
+                choice[1] = kept[n]
+                room[i] = choice[mask & one]
+                n += mask & one
+                mask >>= one
         else:
             for i in range(part.size):
-                room[i] = none
-                if (mask >> uint64(i)) & uint64(1) and n < kept.size:
+                room[i] = choice[0]
+                if mask & one and n < most:
                     room[i] = kept[n]
-                    n += 1
+                    n += one
+                mask >>= one
         if add:
             for i in range(part.size):
                 part[i] += room[i]
