@@ -12,6 +12,7 @@ from laconic.kernels.compiled import kernel
 from laconic.kernels.cpu_streams import Array, Coin, coin_from, mask_at, ones, padded, placed
 from laconic.kernels.cpu_words import Words, head
 from laconic.kernels.plain import key_halves
+from laconic.kernels.rooms import ROOMS
 from laconic.kernels.threads import is_split
 
 _FLOATS = (torch.float32, torch.float64)
@@ -23,7 +24,9 @@ def take_kept(values: Tensor, share: float, first: int, key: int, threshold: int
     if values.dtype not in _FLOATS:
         return plain_kept.take_kept(values, share, first, key, threshold)
     given, coin = values.detach().contiguous().numpy(), (first, *key_halves(key), threshold)
-    kept = torch.empty(len(given), dtype=values.dtype)  # what nothing is written to takes no memory
+    kept = ROOMS.lend(given.itemsize * max(1, len(given))).view(
+        values.dtype
+    )  # what nothing is written to takes no memory
     out, divisor = kept.numpy(), given.dtype.type(share)
     ends: list[int] = []
 

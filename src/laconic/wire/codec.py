@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from laconic.kernels.rooms import ROOMS
 from laconic.wire.dense import Dense
 from laconic.wire.fractional import MOST_LEVELS, Fractional
 from laconic.wire.head import HEAD_BYTES, SKIP_KIND, VOID_KIND, Head, Opening, WireError, read_head, write_head
@@ -13,7 +14,6 @@ from laconic.wire.levels import Levels
 from laconic.wire.packet import Packet, Piece
 from laconic.wire.positions import Positions
 from laconic.wire.quantized import Quantized
-from laconic.wire.rooms import Rooms
 from laconic.wire.scaled_signs import ScaledSigns
 from laconic.wire.short_floats import ShortFloats
 from laconic.wire.signs import Signs
@@ -27,8 +27,6 @@ KINDS: dict[int, type[Packet]] = {
         Quantized, Levels, ShortFloats, KeptValues,
     )
 }  # fmt: skip
-
-_ROOMS = Rooms()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,7 @@ def encode(frame: Frame) -> Tensor:
     packet = frame.packet
     pieces = [] if packet is None else [_byte_view(piece) for piece in packet.body() if len(piece)]
     body_bytes = sum(piece.numel() for piece in pieces)
-    data = _ROOMS.lend(HEAD_BYTES + body_bytes)
+    data = ROOMS.lend(HEAD_BYTES + body_bytes)
     at = HEAD_BYTES
     for piece in pieces:
         data[at : at + piece.numel()] = piece
