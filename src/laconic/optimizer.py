@@ -168,8 +168,9 @@ class DistributedOptimizer(Optimizer):
         second = None
         self._wait_for_leave(closure)
         if closure is not None:
-            if self.algorithm.second_gradient and self._model is not None:
-                second = SecondGradient(self.flat, closure, self._model)
+            worker = self.driver.worker
+            if self.algorithm.second_gradient and self._model is not None and worker is not None:
+                second = SecondGradient(self.flat, closure, self._model, worker.me.memory.spare)
             with torch.enable_grad():
                 loss = closure()
         if isinstance(self.driver, ProcessArrivals):
@@ -261,7 +262,10 @@ class DistributedOptimizer(Optimizer):
         vector = self.flat.gradients(out=memory.spare())
         if self._grad_scale is not None:
             vector /= self._grad_scale
-        return Inputs(vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=second)
+        return Inputs(
+            vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=self.rates.now(),
+            gradient_at=second,
+        )  # fmt: skip
 
     @property
     def _grad_scale(self) -> Tensor | None:
