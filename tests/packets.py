@@ -231,9 +231,7 @@ def level_packets(draw) -> Levels:
 def short_float_packets(draw) -> ShortFloats:
     values = draw(vectors(draw(st.sampled_from(VALUE_TYPES[:2]))))
     mantissa_bits = draw(st.integers(0, 22))
-    return ShortFloats(
-        values=plain_quantized.shortened(values, mantissa_bits), mantissa_bits=mantissa_bits, first=draw(firsts)
-    )
+    return ShortFloats.of(plain_quantized.shortened(values, mantissa_bits), mantissa_bits, draw(firsts))
 
 
 @st.composite
@@ -321,9 +319,9 @@ def samples() -> dict[str, bytes]:
         "levels": bytes_of(LEVELS),
         "levels by count": bytes_of(dataclasses.replace(LEVELS, entropy=True)),
         "levels uneven": bytes_of(dataclasses.replace(LEVELS, scales=scales.bfloat16(), lengths=(2, 4, 1), steps=2)),
-        "powers of two": bytes_of(ShortFloats(values=torch.tensor([1.0, -0.5, 0.0]), mantissa_bits=0, first=7)),
-        "short floats": bytes_of(ShortFloats(values=values, mantissa_bits=3)),
-        "short float64": bytes_of(ShortFloats(values=values.double(), mantissa_bits=22, first=1)),
+        "powers of two": bytes_of(ShortFloats.of(torch.tensor([1.0, -0.5, 0.0]), 0, 7)),
+        "short floats": bytes_of(ShortFloats.of(values, 3)),
+        "short float64": bytes_of(ShortFloats.of(values.double(), 22, 1)),
         "kept values": bytes_of(KeptValues(values=values[:4], count=5, key=KEY, threshold=1 << 31, first=2)),
         "kept float64": bytes_of(KeptValues(values=values.double(), count=5, key=1, threshold=1 << 32)),
         "no value kept": bytes_of(KeptValues(values=values[:0], count=5, key=KEY, threshold=1)),

@@ -122,12 +122,28 @@ class Alone:
     def __init__(self, algorithm: laconic.Algorithm) -> None:
         self.parameters = [torch.nn.Parameter(torch.randn(size)) for size in SIZES]
         inner = torch.optim.SGD(self.parameters, lr=0.01)
-        self.opt = laconic.DistributedOptimizer(inner, algorithm, check_every=0)
+        model = torch.nn.ParameterList(self.parameters)
+        self.opt = laconic.DistributedOptimizer(inner, algorithm, model=model, check_every=0)
 
     def step(self, set_to_none: bool = True) -> None:
-        self.opt.zero_grad(set_to_none)
-        sum((p * p).sum() for p in self.parameters).backward()
-        self.opt.step()
+        def closure() -> torch.Tensor:
+            self.opt.zero_grad(set_to_none)
+            loss = sum((p * p).sum() for p in self.parameters)
+            loss.backward()
+            return loss
+
+        self.opt.step(closure)
+
+
+@pytest.mark.parametrize("algorithm", LAZY, ids=str)
+def test_a_lazy_step_of_the_optimizer_takes_no_long_vector_once_it_has_skipped_and_sent(alone, algorithm):
+    run = Alone(algorithm)
+    for _ in range(algorithm.max_delay + 2):
+        run.step()
+    with Allocations() as allocations:
+        for _ in range(algorithm.max_delay):
+            run.step()
+    assert [tuple(tensor.shape) for tensor in allocations.seen] == []
 
 
 @pytest.mark.parametrize("set_to_none", [True, False])

@@ -35,6 +35,17 @@ def made_by_every_kernel():
             kernels.add_levels(levels, scales, lengths, 2**bits - 1, total)
             made += [codes, levels, total, kernels.dequantize(codes, *ends, lengths, bits)]
     made += made_by_sign_kernels(vector)
+    for values in (vector, vector.double()):
+        powers, _ = kernels.power_codes(values, 5, 9)
+        total = torch.ones_like(values)
+        kernels.add_powers(powers, total)
+        made += [powers, total]
+        for threshold in (1, 3 << 30, 2**32):
+            kept = kernels.take_kept(values, threshold / 2**32, 5, 9, threshold)
+            for coins in (None, kernels.kept_bits(5, D, 9, threshold)[0]):
+                put = torch.empty_like(values)
+                kernels.put_kept(kept, 5, 9, threshold, put, coins)
+                made += [kept, put]
     few = torch.ones(D).index_fill_(0, torch.arange(50), 2.0)
     for values in (vector, vector.double(), torch.sinh(3 * vector), vector.sign(), few, vector * torch.arange(D)):
         made += [kernels.top_k(values, k) for k in (1, D // 1000, D // 100, D // 10, D // 2)]

@@ -162,8 +162,8 @@ def test_the_second_gradient_is_of_the_same_batch_at_the_other_parameters():
 
     class Watched(LASG):
         def work(self, me):
-            there = [me.gradient_at(at).clone() for at in (me.parameters, me.parameters + 1)]
-            seen.append((me.gradient.clone(), *there))
+            gradients = me.gradient, me.gradient_at(me.parameters), me.gradient_at(me.parameters + 1)
+            seen.append([gradient.clone() for gradient in gradients])  # they live for the round
             return super().work(me)
 
     net, log = model(), []

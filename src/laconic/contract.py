@@ -54,7 +54,10 @@ class Side:
 
 @dataclass(kw_only=True)
 class Worker(Side):
-    """One worker's view of a round. Vectors are flat, (d,), float32 (float64 where the model is)."""
+    """One worker's view of a round. Vectors are flat, (d,), float32 (float64 where the model is).
+
+    They live until the end of the round, or while the memory holds them: so do gradients of `gradient_at`.
+    """
 
     role: ClassVar[Role] = "worker"
     gradient: Tensor = field(default_factory=lambda: torch.empty(0))  # of this worker's mini-batch

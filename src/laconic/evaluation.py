@@ -49,8 +49,12 @@ class Surroundings:
 class SecondGradient:
     """The gradient of the same mini-batch at other parameters. Make it before the closure's first call."""
 
-    def __init__(self, flat: FlatParameters, closure: Callable[[], Any], model: torch.nn.Module) -> None:
+    def __init__(
+        self, flat: FlatParameters, closure: Callable[[], Any], model: torch.nn.Module, room: Callable[[], Tensor]
+    ) -> None:
+        """room: a vector (d,) to write into, new at each call; what is returned lies in one."""
         self._flat = flat
+        self._room = room
         self._closure = closure
         self._buffers = list(model.buffers())
         self._before = Surroundings.of(self._buffers)
@@ -62,13 +66,13 @@ class SecondGradient:
         """
         after = Surroundings.of(self._buffers)
         self._before.put_back(self._buffers)
-        here, gradients = self._flat.values(), [parameter.grad for parameter in self._flat.parameters]
+        here, gradients = self._flat.values(out=self._room()), [parameter.grad for parameter in self._flat.parameters]
         self._flat.set_values(parameters)
         for parameter in self._flat.parameters:
             parameter.grad = None  # so that the closure neither adds to the first gradient nor overwrites it
         with torch.enable_grad():
             self._closure()
-        gradient = self._flat.gradients()
+        gradient = self._flat.gradients(out=self._room())
         after.put_back(self._buffers)
         self._flat.set_values(here)
         for parameter, first in zip(self._flat.parameters, gradients, strict=True):

@@ -169,8 +169,9 @@ class DistributedOptimizer(Optimizer):
         second = None
         self._wait_for_leave(closure)
         if closure is not None:
-            if self.algorithm.second_gradient and self._model is not None:
-                second = SecondGradient(self.flat, closure, self._model)
+            worker = self.driver.worker
+            if self.algorithm.second_gradient and self._model is not None and worker is not None:
+                second = SecondGradient(self.flat, closure, self._model, worker.me.memory.spare)
             with torch.enable_grad():
                 loss = closure()
         if isinstance(self.driver, ProcessArrivals):
@@ -260,7 +261,10 @@ class DistributedOptimizer(Optimizer):
         memory = worker.me.memory
         memory.take_back(self.flat.has_gradients_in)  # zero_grad(set_to_none=False) keeps the last direction in use
         vector = memory.spare()
-        inputs = Inputs(vector=vector, parameters=self.flat.values, lr=self.rates.now(), gradient_at=second)
+        inputs = Inputs(
+            vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=self.rates.now(),
+            gradient_at=second,
+        )  # fmt: skip
         if self._grad_scale is None:
             inputs.fill = self.flat.fill_by_gradients(vector)
         else:

@@ -10,8 +10,8 @@ from laconic.wire import HEAD_BYTES, KeptValues, ShortFloats, WireError, decode
 from laconic.wire.codec import most_body_bytes
 from packets import KEY, LEVELS, QUANTIZED, bytes_of, flipped, patched, quantized_of, resealed
 
-POWERS = ShortFloats(values=torch.tensor([1.0, -0.5, 0.0]), mantissa_bits=0, first=7)
-SHORT = ShortFloats(values=torch.tensor([1.5, -2.75]), mantissa_bits=2)
+POWERS = ShortFloats.of(torch.tensor([1.0, -0.5, 0.0]), 0, 7)
+SHORT = ShortFloats.of(torch.tensor([1.5, -2.75]), 2)
 KEPT = KeptValues(values=torch.tensor([1.5, -2.0, 3.0, 0.25]), count=5, key=KEY, threshold=1 << 31, first=2)
 
 
@@ -66,7 +66,7 @@ def test_float64_is_named_where_it_costs():
     assert dataclasses.replace(LEVELS, **wide).named_overheads == {"value type": 96}
     ends = {"lows": QUANTIZED.lows.double(), "highs": QUANTIZED.highs.double()}
     assert dataclasses.replace(QUANTIZED, **ends).named_overheads == {"ends of ranges": 384}
-    assert ShortFloats(values=SHORT.values.double(), mantissa_bits=2).named_overheads == {"value type": 6}
+    assert ShortFloats.of(SHORT.values.double(), 2).named_overheads == {"value type": 6}
     kept = dataclasses.replace(KEPT, values=KEPT.values.double())
     assert kept.named_overheads == {"mask drawn, not expected": 48, "value type": 128}
 

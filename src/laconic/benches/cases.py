@@ -14,13 +14,14 @@ from torch import Tensor
 
 from laconic import kernels
 from laconic.compressors import block_lengths, vector_entries
-from laconic.kernels import plain_fractional, plain_quantized, plain_signs
+from laconic.kernels import plain_fractional, plain_kept, plain_quantized, plain_short_floats, plain_signs
 from laconic.wire import POSITION_CODES
 from laconic.wire.position_codes import decode_positions, encode_positions
 
 VOTERS = 8
 ALL_KEPT = 1 << 32
 _KEPT = int(0.3 * ALL_KEPT)  # of a coin that keeps three signs of ten
+_MOST_KEPT = int(0.75 * ALL_KEPT)  # and seven and a half values of ten
 _KEY = 12345
 _LEVELS = 7
 
@@ -159,6 +160,24 @@ def _add_fractional(vector: Tensor) -> Calls:
     return _by_both(plain_fractional, lambda by: by.add_fractional(packed, means, vector.numel(), 4, total))
 
 
+def _powers(vector: Tensor) -> Calls:
+    return _by_both(plain_short_floats, lambda by: by.power_codes(vector, 0, _KEY))
+
+
+def _add_powers(vector: Tensor) -> Calls:
+    packed, total = kernels.power_codes(vector, 0, _KEY)[0], torch.zeros_like(vector)
+    return _by_both(plain_short_floats, lambda by: by.add_powers(packed, total))
+
+
+def _take_kept(vector: Tensor) -> Calls:
+    return _by_both(plain_kept, lambda by: by.take_kept(vector, 0.75, 0, _KEY, _MOST_KEPT))
+
+
+def _add_kept(vector: Tensor) -> Calls:
+    kept, total = kernels.take_kept(vector, 0.75, 0, _KEY, _MOST_KEPT), torch.zeros_like(vector)
+    return _by_both(plain_kept, lambda by: by.add_kept(kept, 0, _KEY, _MOST_KEPT, total))
+
+
 def _quantizers() -> list[Case]:
     bars = {2: 1.0, 4: 1.0, 8: 2.0}
     quantize = [Case(name=f"quantize + pack, {bits} bits", prepare=_quantize(bits), bar=bars[bits]) for bits in bars]
@@ -169,6 +188,10 @@ def _quantizers() -> list[Case]:
         Case(name="levels of blocks, add", prepare=_add_levels),
         Case(name="fractional, 4 bits", prepare=_fractional, bar=2.0),
         Case(name="fractional + add, 4 bits", prepare=_add_fractional),
+        Case(name="powers of two", prepare=_powers, bar=3.0),
+        Case(name="powers of two, add", prepare=_add_powers, bar=1.5),
+        Case(name="kept values", prepare=_take_kept, bar=2.0),
+        Case(name="kept values, add", prepare=_add_kept),
     ]  # fmt: skip
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.kernels.plain_quantized import power_places, round_to_powers, shortened
+from laconic.kernels import power_codes
+from laconic.kernels.plain_quantized import power_places, shortened
 from laconic.knobs import knob
 from laconic.wire import ShortFloats
 from laconic.wire.short_floats import short_bits
@@ -27,7 +28,13 @@ class Natural(Compressor):
     separable: ClassVar[bool] = True
 
     def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> ShortFloats:
-        return ShortFloats(values=round_to_powers(as_values(vector), first, key), mantissa_bits=0, first=first)
+        values = as_values(vector)
+        heads, finite = power_codes(values, first, key)
+        packet = ShortFloats(
+            heads=heads, tails=heads[:0], mantissa_bits=0, count=values.numel(), dtype=values.dtype, first=first
+        )
+        packet.__dict__["finite"] = finite  # the cached property: it is at hand
+        return packet
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         return None
@@ -57,7 +64,7 @@ class Clipped(Compressor):
 
     def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> ShortFloats:
         values = shortened(as_values(vector), self.mantissa_bits)
-        return ShortFloats(values=values, mantissa_bits=self.mantissa_bits, first=first)
+        return ShortFloats.of(values, self.mantissa_bits, first)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         """1 - 1/(2^m + 1)^2: of 1.f at most 2^-m is lost. None with a magnitude that has no leading one any more."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
 from laconic.compressors.sign import threshold_of
-from laconic.kernels.plain import keep_mask
+from laconic.kernels import take_kept
 from laconic.knobs import knob
 from laconic.wire import KeptValues
 from laconic.wire.signs import ALL_KEPT
@@ -34,16 +34,8 @@ class Sparsified(Compressor):
     def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> KeptValues:
         values = as_values(vector)
         threshold = threshold_of(self.keep)
-        mask = keep_mask(first, values.numel(), key, threshold, values.device)
-        packet = KeptValues(
-            values=values[mask] / (threshold / ALL_KEPT),
-            count=values.numel(),
-            key=key,
-            threshold=threshold,
-            first=first,
-        )
-        packet.__dict__["mask"] = mask  # the cached property: worked out once
-        return packet
+        kept = take_kept(values, threshold / ALL_KEPT, first, key, threshold)
+        return KeptValues(values=kept, count=values.numel(), key=key, threshold=threshold, first=first)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         return None

@@ -49,7 +49,8 @@ def multiplied(packet: Packet, factor: float) -> Packet:
             packed = _turned_over(packet.packed, packet.count, packet.bits, (1 << packet.bits) - 1, turned)
             return replace(packet, packed=packed, lows=highs if turned else lows, highs=lows if turned else highs)
         case ShortFloats():
-            return replace(packet, values=shortened(_times(packet.values, factor), packet.mantissa_bits))
+            values = shortened(_times(packet.values, factor), packet.mantissa_bits)
+            return ShortFloats.of(values, packet.mantissa_bits, packet.first)
         case Dense() | KeptValues():
             return replace(packet, values=_times(packet.values, factor))
         case Sparse():

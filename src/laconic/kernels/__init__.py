@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from laconic.kernels import compiled, gpu, plain_pieces, plain_sums
+from laconic.kernels import compiled, gpu, plain_sums
 from laconic.kernels.plain_positions import Bytes, Codes, Numbers, Words
 
 _CPU = torch.device("cpu")
+_PLAIN_ON_GPUS = ("short_floats", "kept", "pieces")  # families without kernels in Triton
 
 
 def _fastest(family: str, device: torch.device = _CPU) -> ModuleType:
     """The fastest file of a family there is for `device`. Loaded when first needed: numba and Triton take a second."""
     if device.type == "cuda":
-        kind = "gpu" if gpu.available() else "plain"
+        kind = "gpu" if gpu.available() and family not in _PLAIN_ON_GPUS else "plain"
     else:
         kind = "cpu" if device.type == "cpu" and compiled.available() else "plain"
     return _file(f"{kind}_{family}")
@@ -313,22 +314,56 @@ def all_finite(vector: Tensor) -> bool:
 
 def gather(pieces: Sequence[Tensor], out: Tensor) -> bool:
     """out (d,) = the pieces, one behind the other. Returns whether no entry is inf or NaN; see plain_pieces."""
-    made: bool = _pieces(out.device).gather(pieces, out)
+    made: bool = _fastest("pieces", out.device).gather(pieces, out)
     return made
 
 
 def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
     """out (d,) = the same less `start` (d,), and then `plus` (d,). Returns whether no entry is inf or NaN."""
-    made: bool = _pieces(out.device).gather_change(pieces, start, out, plus)
+    made: bool = _fastest("pieces", out.device).gather_change(pieces, start, out, plus)
     return made
 
 
 def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
     """vector (d,) into the pieces; as_sum: -0.0 becomes 0.0, as by adding nothing. See plain_pieces."""
-    _pieces(vector.device).scatter(vector, pieces, as_sum=as_sum)
+    _fastest("pieces", vector.device).scatter(vector, pieces, as_sum=as_sum)
     for piece in pieces:
         increment_version(piece)
 
 
-def _pieces(device: torch.device) -> ModuleType:
-    return _fastest("pieces") if device.type == "cpu" else plain_pieces  # a GPU copies as fast by itself
+def power_codes(values: Tensor, first: int, key: int) -> tuple[Tensor, bool]:
+    """Packed codes of values rounded to powers of two, and whether all are finite; see plain_short_floats, as below."""
+    made: tuple[Tensor, bool] = _fastest("short_floats", values.device).power_codes(values, first, key)
+    return made
+
+
+def put_powers(packed: Tensor, out: Tensor) -> None:
+    """What such codes stand for, into `out`."""
+    _fastest("short_floats", out.device).put_powers(packed, out)
+
+
+def add_powers(packed: Tensor, total: Tensor) -> None:
+    """The same, added to `total`, of the values' type."""
+    _fastest("short_floats", total.device).add_powers(packed, total)
+
+
+def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:
+    """Whether none of such codes stands for inf or NaN."""
+    made: bool = _fastest("short_floats", packed.device).powers_finite(packed, count, dtype)
+    return made
+
+
+def take_kept(values: Tensor, share: float, first: int, key: int, threshold: int) -> Tensor:
+    """The entries that a keyed coin keeps, divided by `share`; see plain_kept, as for the next two."""
+    made: Tensor = _fastest("kept", values.device).take_kept(values, share, first, key, threshold)
+    return made
+
+
+def put_kept(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
+    """Such entries where they were, and 0 elsewhere, into `out`."""
+    _fastest("kept", out.device).put_kept(kept, first, key, threshold, out, drawn)
+
+
+def add_kept(kept: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
+    """The same, added to `total`."""
+    _fastest("kept", total.device).add_kept(kept, first, key, threshold, total, drawn)

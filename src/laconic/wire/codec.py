@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from laconic.kernels.rooms import ROOMS
 from laconic.wire.dense import Dense
 from laconic.wire.fractional import MOST_LEVELS, Fractional
 from laconic.wire.head import HEAD_BYTES, SKIP_KIND, VOID_KIND, Head, Opening, WireError, read_head, write_head
@@ -13,7 +14,6 @@ from laconic.wire.levels import Levels
 from laconic.wire.packet import Packet, Piece
 from laconic.wire.positions import Positions
 from laconic.wire.quantized import Quantized
-from laconic.wire.rooms import ROOMS
 from laconic.wire.scaled_signs import ScaledSigns
 from laconic.wire.short_floats import ShortFloats
 from laconic.wire.signs import Signs

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from laconic.kernels import all_finite
+from laconic.kernels.rooms import ROOMS
 from laconic.wire.head import VALUE_BITS, WireError
 from laconic.wire.packet import Packet, Piece, check_length, check_range
-from laconic.wire.rooms import ROOMS
 
 _FIELDS = struct.Struct("<II")
 

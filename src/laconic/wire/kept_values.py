@@ -1,14 +1,14 @@
 """The values of the coordinates that a keyed coin keeps; no positions are sent. FORMAT.md, section 3.11."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from laconic.kernels import all_finite, plain
+from laconic.kernels import add_kept, all_finite, count_kept, kept_bits, plain, put_kept
 from laconic.wire.head import VALUE_BITS, WireError
 from laconic.wire.packet import Packet, Piece, check_length, check_range
 from laconic.wire.signs import ALL_KEPT
@@ -30,8 +30,10 @@ class KeptValues(Packet):
     key: int
     threshold: int
     first: int = 0
+    drawn: Tensor | None = field(default=None, compare=False, repr=False)  # what is kept, where a reader has worked
+    # it out: (ceil(count/8),) uint8
 
-    @cached_property
+    @property
     def mask(self) -> Tensor:
         """(count,) bool of what is kept."""
         return plain.keep_mask(self.first, self.count, self.key, self.threshold, self.values.device)
@@ -60,14 +62,39 @@ class KeptValues(Packet):
         return all_finite(self.values)
 
     def dense(self) -> Tensor:
-        whole = torch.zeros(self.count, dtype=self.dtype, device=self.values.device)
-        return whole.masked_scatter_(self.mask, self.values)
+        whole = torch.empty(self.count, dtype=self.dtype, device=self.values.device)
+        self.put_into(whole)
+        return whole
+
+    def put_into(self, out: Tensor) -> None:
+        device = out.device
+        put_kept(self.values.to(device), self.first, self.key, self.threshold, out, self._drawn_on(device))
+
+    def add_to(self, total: Tensor) -> None:
+        device = total.device
+        add_kept(self.values.to(device), self.first, self.key, self.threshold, total, self._drawn_on(device))
+
+    def _drawn_on(self, device: torch.device) -> Tensor | None:
+        return None if self.drawn is None or device.type != "cpu" else self.drawn
 
     def part(self, first: int, stop: int) -> Self:
-        low, high = (int(self.mask[: at - self.first].sum()) for at in (first, stop))
+        low, high = (self._kept_before(at) for at in (first, stop))
         return type(self)(
             values=self.values[low:high], count=stop - first, key=self.key, threshold=self.threshold, first=first
         )
+
+    def _kept_before(self, coordinate: int) -> int:
+        """How many are kept before a coordinate. The cuts are remembered: they mostly come in order."""
+        at = max(cut for cut in self._cuts if cut <= coordinate)
+        if at < coordinate:
+            more = count_kept(at, coordinate - at, self.key, self.threshold, self.values.device)
+            self._cuts[coordinate] = self._cuts[at] + more
+        return self._cuts[coordinate]
+
+    @cached_property
+    def _cuts(self) -> dict[int, int]:
+        """How many are kept before some coordinates."""
+        return {self.first: 0, self.first + self.count: self.values.numel()}
 
     def body(self) -> list[Piece]:
         return [_FIELDS.pack(self.first, self.count, self.key, self.threshold - 1), self.values.contiguous()]
@@ -83,11 +110,11 @@ class KeptValues(Packet):
             raise WireError(f"kept values: {body.numel() - _FIELDS.size} bytes of values for {count} coordinates")
         if below + 1 == ALL_KEPT:  # before a mask is made
             check_length(body, _FIELDS.size + width * count, "kept values")
-        mask = plain.keep_mask(first, count, key, below + 1)
-        check_length(body, _FIELDS.size + width * int(mask.sum()), "kept values")
-        values = body[_FIELDS.size :].clone().view(dtype)  # clone: the view must be aligned
-        packet = cls(values=values, count=count, key=key, threshold=below + 1, first=first)
-        packet.__dict__["mask"] = mask  # the cached property: the mask is worked out already
+        drawn, kept = (None, count) if below + 1 == ALL_KEPT else kept_bits(first, count, key, below + 1)
+        check_length(body, _FIELDS.size + width * kept, "kept values")
+        data = body[_FIELDS.size :]
+        values = (data.clone() if data.storage_offset() % width else data).view(dtype)  # the view must be aligned
+        packet = cls(values=values, count=count, key=key, threshold=below + 1, first=first, drawn=drawn)
         if not packet.finite:
             raise WireError("kept values: inf or NaN among the values")
         return packet

@@ -2,42 +2,53 @@
 
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from laconic.kernels import all_finite, pack_codes, unpack_codes
+from laconic.kernels import add_powers, cut_bits, pack_codes, powers_finite, put_powers, unpack_codes
+from laconic.kernels.plain_short_floats import HEAD_BITS, INTEGERS, MANTISSA_BITS, head_codes
 from laconic.wire.head import WireError
 from laconic.wire.packet import Packet, Piece, check_length, check_padding, check_range
 
 _FIELDS = struct.Struct("<III")
 MOST_MANTISSA_BITS = 22
-_LAYOUTS = {torch.float32: (torch.int32, 8, 23), torch.float64: (torch.int64, 11, 52)}  # integer, exponent, mantissa
 
 
 def short_bits(mantissa_bits: int, dtype: torch.dtype = torch.float32) -> int:
     """The bits of one value: its sign, its exponent and `mantissa_bits`."""
-    return 1 + _LAYOUTS[dtype][1] + mantissa_bits
+    return HEAD_BITS[dtype] + mantissa_bits
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShortFloats(Packet):
-    """values: (count,) float32 or float64, whose mantissas are zero behind the first `mantissa_bits`, 0 .. 22."""
+    """heads: packed codes of sign and exponent, 9 bits each (float64: 12); tails: of the first `mantissa_bits` bits of
+    the mantissas, 0 .. 22, empty for 0. dtype: float32 or float64, of the values.
+    """
 
     kind: ClassVar[int] = 12
     name: ClassVar[str] = "short floats"
-    values: Tensor
+    heads: Tensor  # (ceil(9 count / 8),) uint8
+    tails: Tensor  # (ceil(mantissa_bits count / 8),) uint8
     mantissa_bits: int
+    count: int
+    dtype: torch.dtype
     first: int = 0
 
-    @property
-    def count(self) -> int:  # type: ignore[override]
-        return self.values.numel()
+    @classmethod
+    def of(cls, values: Tensor, mantissa_bits: int, first: int = 0) -> Self:
+        """values: (count,) float32 or float64, whose mantissas are zero behind the first `mantissa_bits`."""
+        return cls(
+            heads=pack_codes(head_codes(values), HEAD_BITS[values.dtype]), tails=_tails_of(values, mantissa_bits),
+            mantissa_bits=mantissa_bits, count=values.numel(), dtype=values.dtype, first=first,
+        )  # fmt: skip
 
     @property
-    def dtype(self) -> torch.dtype:  # type: ignore[override]
-        return self.values.dtype
+    def values(self) -> Tensor:
+        """(count,) of dtype, a new tensor."""
+        return self.dense()
 
     @property
     def payload_bits(self) -> int:
@@ -51,27 +62,44 @@ class ShortFloats(Packet):
     def named_overheads(self) -> dict[str, float]:
         return {"value type": self.payload_bits - self.paper_bits} if self.dtype != torch.float32 else {}
 
-    @property
+    @cached_property
     def finite(self) -> bool:
-        return all_finite(self.values)
+        return powers_finite(self.heads, self.count, self.dtype)
 
     def dense(self) -> Tensor:
-        return self.values
+        out = torch.empty(self.count, dtype=self.dtype, device=self.heads.device)
+        put_powers(self.heads, out)
+        if self.mantissa_bits:
+            patterns = out.view(INTEGERS[self.dtype])
+            tails = unpack_codes(self.tails, self.count, self.mantissa_bits).to(patterns.dtype)
+            patterns |= tails << (MANTISSA_BITS[self.dtype] - self.mantissa_bits)
+        return out
+
+    def _are_powers_for(self, vector: Tensor) -> bool:
+        return not self.mantissa_bits and vector.dtype == self.dtype and vector.device == self.heads.device
+
+    def put_into(self, out: Tensor) -> None:
+        if self._are_powers_for(out):
+            put_powers(self.heads, out)
+        else:
+            super().put_into(out)
+
+    def add_to(self, total: Tensor) -> None:
+        if self._are_powers_for(total):
+            add_powers(self.heads, total)
+        else:
+            super().add_to(total)
 
     def part(self, first: int, stop: int) -> Self:
-        values = self.values[first - self.first : stop - self.first]
-        return type(self)(values=values, mantissa_bits=self.mantissa_bits, first=first)
+        low, high = first - self.first, stop - self.first
+        head, tail = HEAD_BITS[self.dtype], self.mantissa_bits
+        return type(self)(
+            heads=cut_bits(self.heads, head * low, head * high), tails=cut_bits(self.tails, tail * low, tail * high),
+            mantissa_bits=tail, count=stop - first, dtype=self.dtype, first=first,
+        )  # fmt: skip
 
     def body(self) -> list[Piece]:
-        integer, exponent_bits, width = _LAYOUTS[self.dtype]
-        patterns = self.values.contiguous().view(integer)
-        fields = _FIELDS.pack(self.first, self.count, self.mantissa_bits)
-        heads = ((patterns >> width) & ((1 << (1 + exponent_bits)) - 1)).int()
-        pieces: list[Piece] = [fields, pack_codes(heads, 1 + exponent_bits)]
-        if self.mantissa_bits:
-            tails = (patterns >> (width - self.mantissa_bits)) & ((1 << self.mantissa_bits) - 1)
-            pieces.append(pack_codes(tails.int(), self.mantissa_bits))
-        return pieces
+        return [_FIELDS.pack(self.first, self.count, self.mantissa_bits), self.heads, self.tails]
 
     @classmethod
     def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
@@ -79,18 +107,23 @@ class ShortFloats(Packet):
             raise WireError(f"short floats: a body of {body.numel()} bytes has no room for its fields")
         first, count, mantissa_bits = _FIELDS.unpack(bytes(body[: _FIELDS.size].numpy()))
         check_range(first, count, most)
-        if dtype not in _LAYOUTS or mantissa_bits > MOST_MANTISSA_BITS:
+        if dtype not in HEAD_BITS or mantissa_bits > MOST_MANTISSA_BITS:
             raise WireError(f"short floats: {mantissa_bits} bits of mantissa of {dtype}: not of this version")
-        integer, exponent_bits, width = _LAYOUTS[dtype]
-        head_bytes = ((1 + exponent_bits) * count + 7) // 8
+        head_bytes = (HEAD_BITS[dtype] * count + 7) // 8
         check_length(body, _FIELDS.size + head_bytes + (mantissa_bits * count + 7) // 8, "short floats")
-        heads_at, tails_at = body[_FIELDS.size :][:head_bytes], body[_FIELDS.size + head_bytes :]
-        check_padding(int(heads_at[-1]), (1 + exponent_bits) * count)
-        patterns = unpack_codes(heads_at, count, 1 + exponent_bits).to(integer) << width
+        heads, tails = body[_FIELDS.size :][:head_bytes], body[_FIELDS.size + head_bytes :]
+        check_padding(int(heads[-1]), HEAD_BITS[dtype] * count)
         if mantissa_bits:
-            check_padding(int(tails_at[-1]), mantissa_bits * count)
-            patterns |= unpack_codes(tails_at, count, mantissa_bits).to(integer) << (width - mantissa_bits)
-        packet = cls(values=patterns.view(dtype), mantissa_bits=mantissa_bits, first=first)
+            check_padding(int(tails[-1]), mantissa_bits * count)
+        packet = cls(heads=heads, tails=tails, mantissa_bits=mantissa_bits, count=count, dtype=dtype, first=first)
         if not packet.finite:
             raise WireError("short floats: inf or NaN among the values")
         return packet
+
+
+def _tails_of(values: Tensor, mantissa_bits: int) -> Tensor:
+    if not mantissa_bits:
+        return torch.empty(0, dtype=torch.uint8, device=values.device)
+    patterns = values.contiguous().view(INTEGERS[values.dtype])
+    tails = (patterns >> (MANTISSA_BITS[values.dtype] - mantissa_bits)) & ((1 << mantissa_bits) - 1)
+    return pack_codes(tails.int(), mantissa_bits)

@@ -1,7 +1,7 @@
-"""Memory for frames, used again when nobody looks at it any more.
+"""Memory for frames and packets, used again when nobody looks at it any more.
 
 A new piece of many megabytes costs a page fault for every 4 KiB of it. How long a frame is looked at, nobody knows
-beforehand: a decoded packet's values are views of it, and a method may keep those. So each frame is lent as a tensor
+beforehand: a decoded packet's values are views of it, and a method may keep those. So each piece is lent as a tensor
 of its own, and comes back when the last tensor that lies in it is gone.
 """
 

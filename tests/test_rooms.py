@@ -4,8 +4,8 @@ import gc
 
 import torch
 
+from laconic.kernels.rooms import Rooms
 from laconic.wire import Dense, Frame, Head, decode, encode
-from laconic.wire.rooms import Rooms
 
 
 def frame_of(values):

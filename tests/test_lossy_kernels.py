@@ -1,0 +1,78 @@
+"""Powers of two and kept values in machine code and in plain torch: the same bits, whatever the values and types."""
+
+import pytest
+import torch
+
+from laconic.kernels import compiled, plain_kept, plain_short_floats, plain_signs
+
+if not compiled.available():
+    pytest.skip("no numba here: only the plain kernels exist", allow_module_level=True)
+
+from laconic.kernels import cpu_kept, cpu_short_floats
+
+DTYPES = (torch.float32, torch.float64)
+LENGTHS = (0, 1, 2, 7, 8, 63, 64, 65, 127, 1000, 1023, 1024, 1025, 3000)
+FIRST, KEY, WORD = 2**32 - 4000, 0x4806654E26238EC1, 1 << 32
+
+
+def values(count: int, dtype: torch.dtype) -> torch.Tensor:
+    """Ordinary, heavy-tailed, denormal and extreme entries, and zeros of both signs; all finite."""
+    generator = torch.Generator().manual_seed(count)
+    draws = torch.randn(count, generator=generator, dtype=torch.float64)
+    heavy = torch.sinh(6 * torch.randn(count, generator=generator, dtype=torch.float64))
+    tiny, huge = torch.finfo(dtype).smallest_normal, torch.finfo(dtype).max
+    kinds = torch.stack([draws, heavy, draws * tiny / 8, draws.sign() * huge, 0.0 * draws])
+    return kinds[torch.randint(5, (count,), generator=generator), torch.arange(count)].to(dtype)
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> None:
+    assert one.dtype == other.dtype
+    assert one.numpy().tobytes() == other.numpy().tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", LENGTHS)
+def test_both_round_to_the_same_powers_and_read_them_alike(count, dtype):
+    vector = values(count, dtype)
+    packed, finite = plain_short_floats.power_codes(vector, FIRST, KEY)
+    again, finite_again = cpu_short_floats.power_codes(vector, FIRST, KEY)
+    same(packed, again)
+    assert finite is finite_again is True
+    outs, totals = [torch.empty(count, dtype=dtype) for _ in range(2)], [values(count, dtype) for _ in range(2)]
+    for by, out, total in zip((plain_short_floats, cpu_short_floats), outs, totals, strict=True):
+        by.put_powers(packed, out)
+        by.add_powers(packed, total)
+        assert by.powers_finite(packed, count, dtype)
+    same(*outs)
+    same(*totals)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("place", [0, 7, 8, 1023, 1024, 2998])
+def test_both_see_what_is_not_finite_wherever_it_is(place, bad, dtype):
+    vector = torch.ones(2999, dtype=dtype)
+    vector[place] = bad
+    for by in (plain_short_floats, cpu_short_floats):
+        packed, finite = by.power_codes(vector, 0, KEY)
+        assert not finite
+        assert not by.powers_finite(packed, 2999, dtype)
+
+
+@pytest.mark.parametrize("threshold", [1, 1 << 28, round(0.75 * WORD), WORD - 1, WORD])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.bfloat16])
+@pytest.mark.parametrize("count", LENGTHS)
+def test_both_take_the_same_entries_and_put_them_back(count, dtype, threshold):
+    vector = values(count, dtype)
+    coin = FIRST, KEY, threshold
+    kept = plain_kept.take_kept(vector, threshold / WORD, *coin)
+    again = cpu_kept.take_kept(vector, threshold / WORD, *coin)
+    assert torch.equal(kept.isnan(), again.isnan())
+    assert torch.equal(kept.view(torch.uint8), again.view(torch.uint8))
+    drawn, _ = plain_signs.kept_bits(FIRST, count, KEY, threshold)
+    for bits in (None, drawn):
+        for call in ("put_kept", "add_kept"):
+            outs = [values(count, torch.float32 if dtype == torch.bfloat16 else dtype) for _ in range(2)]
+            getattr(plain_kept, call)(kept, *coin, outs[0], bits)
+            getattr(cpu_kept, call)(kept, *coin, outs[1], bits)
+            same(*outs)
