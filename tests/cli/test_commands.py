@@ -37,6 +37,20 @@ def test_gossip_shows_the_spectral_gap_of_each_graph_and_of_the_one_it_ran_on():
     assert "spectral gap 0.667" in " ".join(ended.out.split())
 
 
+@pytest.mark.parametrize(
+    ("name", "at_a_worker", "at_the_server"),
+    [
+        ("compskip", "debt 1 d, momentum 1 d", "debt 1 d"),
+        ("ssgd-mv-ad", "debt 1 d, votes 0.0195 d", "votes 0.195 d"),
+        ("lag", "before 1 d, there 1 d, uploaded 1 d", "stored 10 d"),
+        ("sgd", "nothing of d's length", "nothing of d's length"),
+    ],
+)
+def test_what_a_method_remembers_is_shown(name, at_a_worker, at_the_server):
+    shown = " ".join(laconic("show", name).out.split())
+    assert f"a worker remembers {at_a_worker} the server of 10 remembers {at_the_server} beside" in shown
+
+
 def test_the_accounting_of_compskip_reproduces_the_papers_figures():
     ended = laconic("show", "compskip", "--accounting")
     for figure in ("82.05 GB", "246.16 GB", "328.2 GB", "410.3 GB", "492.3 GB", "574.4 GB", "0.5"):

@@ -5,23 +5,17 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from laconic.benches.given import N_GRADIENTS, GivenJob
 from laconic.benches.measure import Row
 from laconic.contract import ALGORITHMS, Algorithm
-from laconic.drivers.inputs import Inputs
-from laconic.drivers.simulated import Simulated
-from laconic.drivers.simulated_arrivals import SimulatedArrivals
 from laconic.knobs import from_text
 
 WORKERS = (2, 4, 8, 16, 32, 64)
 SIZES = (100_000, 400_000, 1_600_000, 6_400_000, 25_000_000)
-_N_GRADIENTS = 3
-_LR = 0.01
 _SAMPLE_D = 1 << 15  # of the job whose memory is looked at
 # Vectors that a round makes and drops beside what is remembered: wish, signs, decoded packets, sums.
 _PASSING_VECTORS = 8
@@ -97,64 +91,24 @@ def _affordable(
 def _bytes_per_entry(algorithm: Algorithm, n: int) -> float:
     """What a job of `n` remembers for one parameter, and what passes: bytes."""
     try:
-        job = _Job(algorithm, Cell(workers=n, d=_SAMPLE_D))
+        job = GivenJob(algorithm, workers=n, d=_SAMPLE_D)
     except ValueError:
         return 0.0  # refused for its size; `check_size` says so
     for _ in range(2):
         job.round()
-    remembered = job.remembered_bytes() / _SAMPLE_D
+    remembered = sum(value.numel() * value.element_size() for value in job.remembered().values()) / _SAMPLE_D
     # What is remembered stays until the round is over, beside what will be, which often lies in the given gradients.
-    return max(2 * remembered, remembered + 4.0 * n) + 4.0 * (_PASSING_VECTORS + _N_GRADIENTS)
+    return max(2 * remembered, remembered + 4.0 * n) + 4.0 * (_PASSING_VECTORS + N_GRADIENTS)
 
 
-class _Job:
-    """A simulated job that is given its gradients."""
-
-    def __init__(self, algorithm: Algorithm, cell: Cell) -> None:
-        d = cell.d
-        random = torch.Generator().manual_seed(0)
-        self._gradients = [torch.randn(d, generator=random) for _ in range(_N_GRADIENTS)]
-        self._parameters = torch.zeros(d)
-        self._n_given = 0
-        given: dict[str, Any] = {"d": d, "n_workers": cell.workers, "descend": lambda direction: -_LR * direction}
-        self._driver: Simulated
-        if algorithm.schedule == "arrivals":
-            self._driver = SimulatedArrivals(algorithm, parameters=torch.zeros(d), **given)
-        else:
-            self._driver = Simulated(algorithm, sparse_results=True, **given)
-
-    def round(self) -> None:
-        """One, after which its results may be written over."""
-        self._driver.round(self._inputs)
-        self._driver.take_back()
-
-    def seconds(self) -> float:
-        """The mean of one round or, where those are short, of several."""
-        start = time.perf_counter()
-        n = 0
-        while n == 0 or time.perf_counter() - start < _LEAST_S:
-            self.round()
-            n += 1
-        return (time.perf_counter() - start) / n
-
-    def _inputs(self, rank: int) -> Inputs:
-        self._n_given += 1
-        gradient = self._gradients[self._n_given % _N_GRADIENTS]
-        # A copy, for the method may write over it: with one and the same the momentum would soon overflow.
-        memory = self._driver.workers[rank].me.memory
-        memory.take_back()
-        vector = memory.spare().copy_(gradient)
-        other = self._gradients[(self._n_given + 1) % _N_GRADIENTS]
-
-        def gradient_at(parameters: Tensor) -> Tensor:
-            return other
-
-        return Inputs(vector=vector, parameters=lambda: self._parameters, lr=_LR, gradient_at=gradient_at)
-
-    def remembered_bytes(self) -> int:
-        """Of all memories; what two of them share counts twice."""
-        halves = [*(worker.me.memory for worker in self._driver.workers), *(s.hub.memory for s in self._driver.servers)]
-        return sum(value.numel() * value.element_size() for memory in halves for value in memory.saved().values())
+def _seconds(job: GivenJob) -> float:
+    """The mean of one round or, where those are short, of several."""
+    start = time.perf_counter()
+    n = 0
+    while n == 0 or time.perf_counter() - start < _LEAST_S:
+        job.round()
+        n += 1
+    return (time.perf_counter() - start) / n
 
 
 def _rows_of(
@@ -176,10 +130,10 @@ def _rows_of(
         if seconds and spent_s + expected_s > limit_s:
             left.append(f"{method}, {cell}: about {expected_s:.3g} s, more than is left of --seconds")
             continue
-        job = _Job(algorithm, cell)
+        job = GivenJob(algorithm, workers=cell.workers, d=cell.d)
         for _ in range(_WARM_UP_ROUNDS):
             job.round()
-        seconds[cell] = [job.seconds() for _ in range(repeats)]
+        seconds[cell] = [_seconds(job) for _ in range(repeats)]
         spent_s += time.perf_counter() - started
     for cell, taken in seconds.items():
         yield Row(

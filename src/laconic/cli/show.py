@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from laconic.benches.given import GivenJob
 from laconic.contract import ALGORITHMS, Algorithm
 from laconic.drivers.layout import LAYOUTS, choose_layout
 from laconic.knobs import knobs_of, near_misses
@@ -16,6 +17,9 @@ from laconic.topology import TOPOLOGIES, Mixing
 
 _SHOWN_D = 10**6  # parameters of the model that bits are shown for
 _SHOWN_WORKERS = 10
+_SAMPLE_D = 1 << 12  # of the job whose memory is looked at
+_SAMPLE_ROUNDS = 6
+_LEAST_SHOWN = 0.004  # of d: less are numbers
 
 _CLAIMS = (
     ("consumes", "consumes a"),
@@ -140,12 +144,33 @@ def _print_claims(console: Console, algorithm: Algorithm) -> None:
     table.add_row("exchanges a round", names)
     table.add_row("servers", _layouts(algorithm))
     table.add_row("learning rate", f"{algorithm.lr_factor:g} x plain SGD's, unless given")
+    for side, remembered in _remembered(algorithm).items():
+        table.add_row(f"{side} remembers", remembered)
+    table.add_row("beside these in a round", "what they become, until it is through, and a flat vector of d")
     up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,), _SHOWN_WORKERS)
     table.add_row("bits a worker and round", f"{up / 1e6:.4g} d up, {down / 1e6:.4g} d down (one layer)")
     if hasattr(algorithm, "graph"):
         gaps = [f"{name} {Mixing.over_cycle(name, _SHOWN_WORKERS).spectral_gap:.3g}" for name in TOPOLOGIES]
         table.add_row(f"spectral gaps, {_SHOWN_WORKERS} workers", ", ".join(gaps))
     console.print(table)
+
+
+def _remembered(algorithm: Algorithm) -> dict[str, str]:
+    """What a worker and the server keep from round to round, in vectors of d floats: looked up in a small job."""
+    job = GivenJob(algorithm, workers=_SHOWN_WORKERS, d=_SAMPLE_D)
+    for _ in range(_SAMPLE_ROUNDS):
+        job.round()
+    sizes: dict[str, dict[str, float]] = {"a worker": {}, f"the server of {_SHOWN_WORKERS}": {}}
+    for (side, number, name), value in job.remembered().items():
+        if number == 0:
+            of_side = sizes["a worker" if side == "worker" else f"the server of {_SHOWN_WORKERS}"]
+            kind = name.split(".")[0]  # one for each worker has its number behind the dot
+            of_side[kind] = of_side.get(kind, 0.0) + value.numel() * value.element_size() / (4 * _SAMPLE_D)
+    return {
+        side: ", ".join(f"{name} {size:.3g} d" for name, size in sorted(kinds.items()) if size >= _LEAST_SHOWN)
+        or "nothing of d's length"
+        for side, kinds in sizes.items()
+    }
 
 
 def _print_accounting(console: Console, name: str, rows: list[tuple[str, str, str]]) -> None:
