@@ -1,5 +1,6 @@
 """Runs one function in several real processes and collects what each returned. No port: ranks meet in a file."""
 
+import contextlib
 import multiprocessing
 import os
 import time
@@ -34,7 +35,7 @@ def run_crew(task: Callable[..., Any], n: int, meeting: Path, *args: Any) -> lis
 def crew_endings(task: Callable[..., Any], n: int, meeting: Path, *args: Any) -> list[Ended]:
     """The same, but a rank may fail: how each ended, by rank."""
     context = multiprocessing.get_context("spawn")
-    pipes = [context.Pipe(duplex=False) for _ in range(n)]
+    pipes = [context.Pipe() for _ in range(n)]
     crew = [
         context.Process(target=_member, args=(pipes[rank][1], rank, n, str(meeting / "meeting"), task, args))
         for rank in range(n)
@@ -45,6 +46,8 @@ def crew_endings(task: Callable[..., Any], n: int, meeting: Path, *args: Any) ->
         theirs.close()
     deadline = time.monotonic() + _LIMIT_S
     endings = [_ending(ours, deadline) for ours, _ in pipes]
+    for ours, _ in pipes:
+        ours.close()  # all is read
     for process in crew:
         process.join(max(0.1, deadline - time.monotonic()))
         if process.is_alive():
@@ -64,6 +67,10 @@ def _member(pipe: Any, rank: int, n: int, meeting: str, task: Callable[..., Any]
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=n)
     try:
         pipe.send(Ended(result=task(rank, *args)))
+        with contextlib.suppress(
+            EOFError, OSError
+        ):  # tensors lie in this process's memory until the other one has read them
+            pipe.recv()
     except Exception:
         pipe.send(Ended(error=traceback.format_exc()))
         pipe.close()

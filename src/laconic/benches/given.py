@@ -54,10 +54,11 @@ class GivenJob:
 
         What two memories share is in both.
         """
-        sides = {"worker": [w.me for w in self._driver.workers], "server": [s.hub for s in self._driver.servers]}
+        workers = [half.me.memory for half in self._driver.workers]
+        servers = [half.hub.memory for half in self._driver.servers]
         return {
             (side, number, name): value
-            for side, members in sides.items()
-            for number, member in enumerate(members)
-            for name, value in member.memory.saved().items()
+            for side, memories in (("worker", workers), ("server", servers))
+            for number, memory in enumerate(memories)
+            for name, value in memory.saved().items()
         }

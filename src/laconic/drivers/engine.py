@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -40,8 +41,9 @@ def ring_sum(vectors: Sequence[Tensor]) -> Tensor:
     """
     total = vectors[0].clone()
     whole = [vector.detach().numpy() for vector in vectors]  # n * n slices: torch's take five times as long to make
-    for first, stop in ring_parts(total.numel(), total.element_size()):
-        _add_up([vector[first:stop] for vector in whole], total.numpy()[first:stop])
+    with np.errstate(over="ignore", invalid="ignore"):  # inf and NaN are looked for in the sum
+        for first, stop in ring_parts(total.numel(), total.element_size()):
+            _add_up([vector[first:stop] for vector in whole], total.numpy()[first:stop])
     return total
 
 
