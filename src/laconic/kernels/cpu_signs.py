@@ -96,7 +96,9 @@ def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
 
 def majority(packed: Sequence[Tensor], count: int) -> Tensor:
     """See plain_signs."""
-    voters = np.stack([padded(voter, count) for voter in packed])
+    voters = np.zeros((len(packed), count // 64 + 2), np.uint64)
+    for row, voter in zip(voters.view(np.uint8), packed, strict=True):
+        row[: voter.numel()] = voter.numpy()
     stream = room_for(count)
     words = words_of(stream)
     in_chunks(count, lambda start, stop: vote(voters, start // 64, (stop + 63) // 64, words))
