@@ -24,9 +24,8 @@ def take_kept(values: Tensor, share: float, first: int, key: int, threshold: int
     if values.dtype not in _FLOATS:
         return plain_kept.take_kept(values, share, first, key, threshold)
     given, coin = values.detach().contiguous().numpy(), (first, *key_halves(key), threshold)
-    kept = ROOMS.lend(given.itemsize * max(1, len(given))).view(
-        values.dtype
-    )  # what nothing is written to takes no memory
+    room = ROOMS.lend(given.itemsize * max(1, len(given)))  # what nothing is written to takes no memory
+    kept = room.view(values.dtype)
     out, divisor = kept.numpy(), given.dtype.type(share)
     ends: list[int] = []
 
