@@ -5,6 +5,7 @@
 
 import torch
 
+import small
 from laconic.plugins import load_plugins
 
 
@@ -16,3 +17,9 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     torch.set_num_threads(1)
     load_plugins(config.getoption("--load"))
+
+
+def pytest_sessionstart(session):
+    """Compile the kernels before the tests' processes start, each of which would compile all that it uses."""
+    if session.config.getoption("numprocesses", None):  # not in one of the processes that it gives the tests to
+        small.use_every_method()

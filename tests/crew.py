@@ -1,4 +1,4 @@
-"""Runs one function in several real processes and collects what each returned. No port: ranks meet in a file."""
+"""Runs one function in several real processes and collects what each returned. Ranks meet in a store of this one."""
 
 import contextlib
 import multiprocessing
@@ -35,10 +35,10 @@ def run_crew(task: Callable[..., Any], n: int, meeting: Path, *args: Any) -> lis
 def crew_endings(task: Callable[..., Any], n: int, meeting: Path, *args: Any) -> list[Ended]:
     """The same, but a rank may fail: how each ended, by rank."""
     context = multiprocessing.get_context("spawn")
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # any free port
     pipes = [context.Pipe() for _ in range(n)]
     crew = [
-        context.Process(target=_member, args=(pipes[rank][1], rank, n, str(meeting / "meeting"), task, args))
-        for rank in range(n)
+        context.Process(target=_member, args=(pipes[rank][1], rank, n, store.port, task, args)) for rank in range(n)
     ]
     for process in crew:
         process.start()
@@ -62,9 +62,10 @@ def _ending(pipe: Any, deadline: float) -> Ended:
         return Ended()
 
 
-def _member(pipe: Any, rank: int, n: int, meeting: str, task: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _member(pipe: Any, rank: int, n: int, port: int, task: Callable[..., Any], args: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=n)
+    store = dist.TCPStore("127.0.0.1", port, is_master=False)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=n)
     try:
         pipe.send(Ended(result=task(rank, *args)))
         with contextlib.suppress(

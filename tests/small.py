@@ -44,6 +44,17 @@ def sample_of(name: str) -> laconic.Algorithm:
     return cls(**cls.toy)
 
 
+def use_every_method() -> None:
+    """A few rounds of each, with frames as processes send them."""
+    for name in IN_STEP:
+        net, algorithm = model(), sample_of(name)
+        inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr)
+        by_frames = {"server": "rank0", "faults": laconic.FaultPlan()} if algorithm.schedule == "rounds" else {}
+        simulation = laconic.Simulation(net, inner, algorithm, workers=2, **by_frames)
+        for round_ in range(3):
+            simulation.step(lambda rank, net=net, round_=round_: loss(net, rank, round_))
+
+
 def layouts_of(algorithm: laconic.Algorithm, n_nodes: int) -> list[str]:
     """The layouts that a method admits."""
     admitted = []
