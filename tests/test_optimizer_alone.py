@@ -1,5 +1,7 @@
 """`DistributedOptimizer` in a group of one: the training loop stays what it was."""
 
+import weakref
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -176,3 +178,18 @@ def test_local_steps_whose_change_overflows_call_the_round_off(algorithm):
         opt.step()
     assert (opt.traffic.rounds, opt.traffic.void_rounds) == (2, 1)
     assert (weight < -0.75 * most).any()
+
+
+@pytest.mark.parametrize("factor", [1.0, torch.nan])
+def test_nothing_of_a_step_holds_its_gradients_afterwards(factor):
+    """They would take as much memory as the model during the next forward and backward."""
+    net = small.model()
+    opt = scenes.wrapped(net, "sgd", "allreduce")
+    (small.loss(net, 0, 0) * factor).backward()
+    gradient = next(net.parameters()).grad.numpy()
+    storage = weakref.ref(gradient)
+    next(net.parameters()).grad = torch.from_numpy(gradient)
+    del gradient
+    opt.step()
+    opt.zero_grad()
+    assert storage() is None

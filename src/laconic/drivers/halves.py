@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from laconic.contract import Algorithm, ContractError, Exchange, Reply, Step, Worker
-from laconic.drivers.inputs import Inputs as Inputs
-from laconic.drivers.inputs import SpoiledError
+from laconic.drivers.inputs import Inputs, SpoiledError
 from laconic.drivers.layout import Layout, Shard
 from laconic.drivers.uncut import Shared, SharedReply, as_received, frame_sizes
 from laconic.kernels import all_finite
@@ -331,7 +330,7 @@ class WorkerHalf:
         if self._step is not None:
             self._step.close()
             self._step = None
-        self.packet = None
+        self.packet, self.fill = None, None  # which holds the gradients that it is made of
         if self.void:
             self.me.memory.drop()
             return False
