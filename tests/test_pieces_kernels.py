@@ -41,6 +41,18 @@ def test_both_gather_alike(shapes, dtype):
     assert torch.equal(_bits([made]), _bits(pieces))
 
 
+@pytest.mark.parametrize("among", [2, 7])
+@pytest.mark.parametrize(("shapes", "dtype"), KINDS)
+def test_both_gather_shares_alike(shapes, dtype, among):
+    pieces, d = _pieces(shapes, dtype)
+    made, expected = torch.empty(2, d, dtype=dtype)
+    assert gather(pieces, made, among=among)
+    assert plain_pieces.gather(pieces, expected, among=among)
+    assert torch.equal(_bits([made]), _bits([expected]))
+    gather(pieces, expected)
+    assert torch.equal(_bits([made]), _bits([expected / among]))
+
+
 @pytest.mark.parametrize(("shapes", "dtype"), KINDS)
 def test_both_gather_a_change_alike(shapes, dtype):
     pieces, d = _pieces(shapes, dtype)
@@ -75,7 +87,19 @@ def test_a_piece_with_one_wrong_entry_is_seen(place, wrong):
     for kernels in (plain_pieces, None):
         take, less = (gather, gather_change) if kernels is None else (kernels.gather, kernels.gather_change)
         assert not take(pieces, torch.empty(d))
+        assert not take(pieces, torch.empty(d), among=3)
         assert not less(pieces, torch.ones(d), torch.empty(d))
+
+
+@pytest.mark.parametrize("place", [(0, 0), (1, 63), (4, 70), (7, 4_199_999), (8, 30)])
+def test_a_share_too_large_to_be_added_up_is_seen(place):
+    pieces, d = _pieces(LARGE, torch.float32)
+    number, entry = place
+    for sign in (1, -1):
+        pieces[number].view(-1)[entry] = sign * torch.finfo(torch.float32).max
+        for take in (gather, plain_pieces.gather):
+            assert take(pieces, torch.empty(d))
+            assert not take(pieces, torch.empty(d), among=3)
 
 
 def test_pieces_of_another_type_or_order_come_as_torch_copies_them():

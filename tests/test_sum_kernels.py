@@ -1,4 +1,4 @@
-"""Dividing a sum, and seeing whether a vector is spoiled."""
+"""Dividing by the number of those who add, and seeing whether a vector is spoiled."""
 
 import pytest
 import torch
@@ -26,6 +26,20 @@ def test_one_wrong_entry_is_seen(at, wrong):
     total[at] = wrong
     assert not plain_sums.divide(total.clone(), 2)
     assert not divide(total, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [2, 7, 11, 1000])
+def test_shares_that_are_fine_never_add_up_to_infinity(n, dtype):
+    largest = torch.finfo(dtype).max
+    for magnitude, fine in ((largest * (1 - 2.0**-9), True), (largest, False), (-largest, False)):
+        for kernel in (divide, plain_sums.divide):
+            share = torch.full((70,), magnitude, dtype=dtype)
+            assert kernel(share, n) is fine
+        total = torch.zeros_like(share)
+        for _ in range(n):
+            total += share
+        assert not fine or bool(torch.isfinite(total).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -219,12 +219,12 @@ def test_lists_at_both_ends_stay_equal_when_packets_get_lost(lost):
 @pytest.mark.parametrize("server", ["rank0", "allreduce"])
 @pytest.mark.parametrize("cls", [SSGDMV, SSGDMVAD, SSGDMVRS], ids=lambda cls: cls.name)
 def test_inf_that_appears_only_in_the_values_leaves_no_trace_of_the_votes(cls, server):
-    """Both workers send -1e308, which is finite, and the sum of the two is not."""
+    """Both workers send the least float, which is finite; the sum of two is not, nor is an n-th of it safe to add."""
     base = quadratic()
 
     def gradient(rank, t, x):
         if t == 1:
-            return torch.full((D,), 1e308, dtype=torch.float64)
+            return torch.full((D,), torch.finfo(torch.float64).max, dtype=torch.float64)
         return base.gradient(rank, t, x)
 
     run = Run(cls(density=0.25), replace(base, gradient=gradient, n_workers=2), lr=1.0, server=server)

@@ -152,13 +152,13 @@ class FlatParameters:
         gather(self._gradients(), vector)
         return vector
 
-    def fill_by_gradients(self, out: Tensor) -> Callable[[int, int], bool]:
-        """What writes the gradients that are there now to `out` (d,), between two places.
+    def fill_by_gradients(self, out: Tensor) -> Callable[[int, int, int], bool]:
+        """What writes the gradients that are there now to `out` (d,), between two places, divided by a number.
 
-        It tells whether no entry written is inf or NaN.
+        It tells what `kernels.gather` tells.
         """
         pieces = self._gradients()
-        return lambda first, stop: gather(_cut(pieces, first, stop), out[first:stop])
+        return lambda first, stop, among: gather(_cut(pieces, first, stop), out[first:stop], among=among)
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in self.parameters]

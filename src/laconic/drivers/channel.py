@@ -8,7 +8,7 @@ import contextlib
 import datetime
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -144,32 +144,20 @@ class Channel:
         """Expect what never comes. Raises RuntimeError where the connection has closed."""
         return dist.irecv(torch.empty(1), self._global_ranks[peer], self.group, tag=_PROBE_TAG)
 
-    def all_reduce(self, vector: Tensor, what: str) -> None:
+    def all_reduce(self, vector: Tensor, what: str, write: Callable[[int, int], object] | None = None) -> None:
         """Sum `vector` (d,) over all ranks, in place, by the engine.
 
+        write: called for each part, (first, stop), before it goes out, where there is still something to do to it.
         Raises PeerLostError.
         """
-        for _ in self.sum_parts(vector, what):
-            pass
-
-    def sum_parts(
-        self, vector: Tensor, what: str, fill: Callable[[int, int], object] | None = None
-    ) -> Iterator[Tensor]:
-        """The same, and yields each part of `vector` when its sum is there. Take all of them.
-
-        fill: writes the vector between two places, where that is still to be done.
-        Raises PeerLostError.
-        """
-        parts, works = [], []
+        works = []
         try:
             for first, stop in ring_parts(vector.numel(), vector.element_size()):
-                if fill is not None:
-                    fill(first, stop)
-                parts.append(vector[first:stop])
-                works.append(dist.all_reduce(parts[-1], group=self.group, async_op=True))
-            for part, work in zip(parts, works, strict=True):
+                if write is not None:
+                    write(first, stop)
+                works.append(dist.all_reduce(vector[first:stop], group=self.group, async_op=True))
+            for work in works:
                 work.wait()
-                yield part
         except RuntimeError as error:
             raise self._lost(what, error) from error
 

@@ -15,7 +15,7 @@ _LEAST_BYTES_OF_TWO = 1 << 22
 def ring_parts(d: int, value_bytes: int) -> list[tuple[int, int]]:
     """The parts of a vector, (first, stop), that are summed side by side, each by a ring of its own.
 
-    Two of a large one: while one part is under way, the other is added up or divided.
+    Two of a large one: while one part is under way, the other is gathered.
     """
     half = d // 2
     return [(0, half), (half, d)] if d * value_bytes >= _LEAST_BYTES_OF_TWO else [(0, d)]

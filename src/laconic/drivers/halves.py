@@ -18,7 +18,7 @@ from laconic.contract import Algorithm, ContractError, Exchange, Reply, Step, Wo
 from laconic.drivers.inputs import Inputs, SpoiledError
 from laconic.drivers.layout import Layout, Shard
 from laconic.drivers.uncut import Shared, SharedReply, as_received, frame_sizes
-from laconic.kernels import all_finite
+from laconic.kernels import all_finite, divide
 from laconic.memory import Memory, Pool
 from laconic.wire import Dense, Frame, FrameSizes, Head, Meter, Packet, Sparse, decode, encode
 
@@ -103,7 +103,8 @@ class WorkerHalf:
         self._exchanges: tuple[Exchange, ...] = ()  # of this round
         self._step: Step | None = None
         self._sparse_results = sparse_results
-        self.fill: Callable[[int, int], bool] | None = None  # of this round's vector, where it is still to be written
+        self._fill: Callable[[int, int, int], bool] | None = None  # of the vector, where it is still to be written
+        self._share_is_fine: bool | None = None  # what `write_share` told, where the whole share is written
 
     def count_setup(self) -> None:
         """Count the first parameters, which every worker but the one at node 0 is sent."""
@@ -118,17 +119,22 @@ class WorkerHalf:
     def begin(self, round_: int, inputs: Inputs, *, fills_late: bool = False) -> None:
         """Start a round and run the generator to its first packet. Non-finite input calls the round off.
 
-        fills_late: the caller sees to it that `fill` is called, where it stays.
+        fills_late: the caller calls `write_share` before what it was made of is gone.
         """
         me, algorithm = self.me, self.job.algorithm
         self._exchanges, self.exchange = self.job.exchanges_in(round_), 0
         me.round, me.lr, me.read_parameters = round_, inputs.lr, inputs.parameters
-        is_seen = inputs.known_finite or self._sum_tells
+        is_seen = self._sum_tells
+        self._share_is_fine = None
         if algorithm.consumes == "gradient":
-            self.fill, inputs.fill = inputs.fill, None
-            if self.fill is not None and not (fills_late and self._sum_tells and self._exchange.as_given):
-                is_seen |= self.fill(0, self.job.d)
-                self.fill = None  # what it was made of may go
+            self._fill, inputs.fill = inputs.fill, None
+            if self._fill is not None:
+                if not (self._sum_tells and self._exchange.as_given):
+                    is_seen |= self._fill(0, self.job.d, 1)
+                    self._fill = None  # what it was made of may go
+                elif not fills_late:
+                    self._share_is_fine = self._fill(0, self.job.d, self.job.layout.n_workers)
+                    self._fill = None
             me.gradient = inputs.vector
         else:
             is_seen |= inputs.write_change is not None
@@ -140,6 +146,18 @@ class WorkerHalf:
         if not self.void:
             self._step = algorithm.work(me)
             self._advance(None)
+
+    def write_share(self, first: int, stop: int) -> bool:
+        """Make the values to be summed, between two places, this worker's share of the mean: one n-th, once each.
+
+        Returns whether the sum will be finite as far as this worker can tell; see `kernels.divide`.
+        """
+        assert isinstance(self.packet, Dense)
+        if self._share_is_fine is not None:
+            return self._share_is_fine
+        if self._fill is not None:
+            return self._fill(first, stop, self.job.layout.n_workers)
+        return divide(self.packet.values[first:stop], self.job.layout.n_workers)
 
     def _advance(self, reply: Reply | None) -> None:
         """Run the generator to its next packet, or to its result after the last exchange."""
@@ -330,7 +348,7 @@ class WorkerHalf:
         if self._step is not None:
             self._step.close()
             self._step = None
-        self.packet, self.fill = None, None  # which holds the gradients that it is made of
+        self.packet, self._fill = None, None  # which holds the gradients that it is made of
         if self.void:
             self.me.memory.drop()
             return False

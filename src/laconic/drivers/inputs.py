@@ -15,7 +15,7 @@ class Inputs:
     """The vector that the method consumes, and where the worker stands.
 
     `fill` and `write_change` put off the writing of `vector`, which holds anything until then. Both tell whether no
-    entry written is inf or NaN.
+    entry written is inf or NaN; `fill`, where it divides, what `kernels.gather` tells.
     """
 
     vector: Tensor  # gradient or change, (d,); given away: the method may overwrite or keep it
@@ -23,8 +23,7 @@ class Inputs:
     lr: float
     gradient_at: Callable[[Tensor], Tensor] | None = None
     call_off: bool = False  # this rank cannot take part: nobody shall
-    known_finite: bool = False  # nothing in `vector` is inf or NaN: it need not be looked through
-    fill: Callable[[int, int], bool] | None = None  # a gradient between two places
+    fill: Callable[[int, int, int], bool] | None = None  # a gradient between two places, divided by a number
     write_change: Callable[[Tensor | None], bool] | None = None  # a change, plus another vector where there is one
 
     def change(self, plus: Tensor | None) -> Tensor:

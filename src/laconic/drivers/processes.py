@@ -16,7 +16,6 @@ from laconic.drivers.halves import Answer, Job, WorkerHalf
 from laconic.drivers.inputs import Inputs
 from laconic.drivers.layout import choose_layout
 from laconic.drivers.server_half import ServerHalf
-from laconic.kernels import divide
 from laconic.wire import Dense, Sparse
 
 
@@ -238,14 +237,29 @@ class Processes:
         assert worker is not None, "with an all-reduce every rank works"
         if worker.void or not isinstance(worker.packet, Dense):
             total = torch.full((d,), torch.nan, dtype=self.job.dtype, device=self.job.device)
-            fill = None
+            write = None
         else:
-            total, fill = worker.packet.values, worker.fill
-        finite = True
-        for part in self.channel.sum_parts(total, f"for the all-reduce of round {self.rounds}", fill):
-            self.seconds.lap("wait")
-            finite &= divide(part, self.channel.size)
-            self.seconds.lap("decode")
+            total, write = worker.packet.values, self._sharing(worker, worker.packet.values)
+        self.channel.all_reduce(total, f"for the all-reduce of round {self.rounds}", write)
+        self.seconds.lap("wait")
         half_bytes = ring_bytes(d, self.channel.size, total.element_size())
-        worker.hear_sum(total, half_bytes, void=not finite)
+        worker.hear_sum(total, half_bytes, void=not bool(torch.isfinite(total[-1])))
         return worker.void
+
+    def _sharing(self, worker: WorkerHalf, values: Tensor) -> Callable[[int, int], None]:
+        """What writes a worker's share into parts of `values`, (d,), in order.
+
+        Where the sum may not be finite, the last entry becomes NaN: it then tells all ranks, who need not look at any
+        other.
+        """
+        is_fine = True
+
+        def write(first: int, stop: int) -> None:
+            nonlocal is_fine
+            self.seconds.lap("wait")
+            is_fine &= worker.write_share(first, stop)
+            if stop == values.numel() and not is_fine:
+                values[-1] = torch.nan
+            self.seconds.lap("encode")
+
+        return write

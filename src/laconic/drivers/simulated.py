@@ -32,7 +32,6 @@ from laconic.drivers.mishaps import Mishaps, slowed
 from laconic.drivers.server_half import ServerHalf
 from laconic.drivers.uncut import Shared, SharedVectors, as_received, frame_sizes, sizes_where_spoiled
 from laconic.faults import FaultPlan
-from laconic.kernels import divide
 from laconic.memory import Memory, Pool
 from laconic.network import Link, Network
 from laconic.schedules import Message, Step, makespan_ns, one_at_a_time, ring
@@ -344,11 +343,10 @@ class Simulated:
         """What the engine's ring does: the same order of addition, the same bytes, the same messages."""
         n, d = len(self.workers), exchange.count
         packets = [worker.packet for worker in self.workers if isinstance(worker.packet, Dense)]
-        if len(packets) == n and not any(worker.void for worker in self.workers):
-            mean = ring_sum([packet.values for packet in packets])
-            void = not divide(mean, n)
-        else:
-            mean, void = self.job.zeros(d), True
+        void = len(packets) < n or any(worker.void for worker in self.workers)
+        if not void:
+            void = not all(worker.write_share(0, d) for worker in self.workers)
+        mean = self.job.zeros(d) if void else ring_sum([packet.values for packet in packets])
         half = ring_bytes(d, n, mean.element_size())
         self._pass_time_of_all(lambda: ring(n, d * mean.element_size()))
 

@@ -296,11 +296,11 @@ def owe_total(
     return made
 
 
-def divide(total: Tensor, n: int) -> bool:
-    """total (d,) /= n, in place. Returns whether no entry is inf or NaN; see plain_sums."""
-    if total.dtype not in (torch.float32, torch.float64):
-        return bool(plain_sums.divide(total, n))
-    made: bool = _fastest("sums", total.device).divide(total, n)
+def divide(vector: Tensor, n: int) -> bool:
+    """vector (d,) /= n, in place. Returns whether n such vectors have a finite sum; see plain_sums."""
+    if vector.dtype not in (torch.float32, torch.float64):
+        return plain_sums.divide(vector, n)
+    made: bool = _fastest("sums", vector.device).divide(vector, n)
     return made
 
 
@@ -312,9 +312,9 @@ def all_finite(vector: Tensor) -> bool:
     return made
 
 
-def gather(pieces: Sequence[Tensor], out: Tensor) -> bool:
-    """out (d,) = the pieces, one behind the other. Returns whether no entry is inf or NaN; see plain_pieces."""
-    made: bool = _fastest("pieces", out.device).gather(pieces, out)
+def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
+    """out (d,) = the pieces, one behind the other, divided by `among`. Returns if all is fine; see plain_pieces."""
+    made: bool = _fastest("pieces", out.device).gather(pieces, out, among=among)
     return made
 
 

@@ -16,18 +16,22 @@ from torch import Tensor
 
 from laconic.kernels import plain_pieces
 from laconic.kernels.compiled import kernel
-from laconic.kernels.cpu_words import LANES, WORD, Block, Codegen, intrinsic, same, types
+from laconic.kernels.cpu_words import LANES, WORD, Block, Codegen, intrinsic, same, splat, types
+from laconic.kernels.plain_sums import most_of_share
 
 Array = NDArray[Any]
 
 PAST_CACHES_BYTES = 1 << 24  # of a vector whose parts leave the caches before they are read again
 
 
-def gather(pieces: Sequence[Tensor], out: Tensor) -> bool:
+def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
     """See plain_pieces."""
     if not _are_plain(pieces, out):
-        return plain_pieces.gather(pieces, out)
-    return bool(_gather(*_places(pieces), out.numpy(), _past_caches(out)))
+        return plain_pieces.gather(pieces, out, among=among)
+    if among == 1:
+        return bool(_gather(*_places(pieces), out.numpy(), _past_caches(out)))
+    most = most_of_share(out.dtype, among)
+    return bool(_gather_shares(*_places(pieces), out.numpy(), float(among), most, _past_caches(out)))
 
 
 def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
@@ -111,6 +115,36 @@ _wish, _wish_past_caches = _passing("wish", False), _passing("wish", True)
 _sum, _sum_past_caches = _passing("sum", False), _passing("sum", True)
 
 
+def _dividing(past: bool) -> Any:  # noqa: ANN401
+    """A function of (one, out, place, by, most): sixty-four entries of `one`, divided, to `out`.
+
+    Returns a word that is 0 where no quotient is beyond `most` or NaN.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def dividing(typing: Any, one: Any, out: Any, place: Any, by: Any, most: Any) -> Codegen:  # noqa: ANN401
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+            one, out, place, by, most = args
+            block = Block(context, builder, signature.args, place)
+            wrong = ir.Constant(ir.IntType(block.LANES), 0)
+            divisor, limit = splat(builder, by, block.LANES), splat(builder, most, block.LANES)
+            least = builder.fneg(limit)
+            for piece in range(0, LANES, block.LANES):
+                block.piece = piece
+                value = builder.fdiv(block.read(one, 0), divisor)
+                block.write(value, out, 1, past_caches=past)
+                for spoiled in (builder.fcmp_unordered(">", value, limit), builder.fcmp_unordered("<", value, least)):
+                    wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
+            return builder.zext(wrong, WORD)
+
+        return types.uint64(one, out, types.intp, one.dtype, one.dtype), codegen
+
+    return dividing
+
+
+_share, _share_past_caches = _dividing(False), _dividing(True)
+
+
 @kernel
 def _whole(part: Array, past_caches: bool) -> tuple[int, int]:
     """Between which places of `part` there are whole sixty-fours, from a multiple of 64 bytes on where it matters."""
@@ -137,6 +171,31 @@ def _gather(addresses: Array, sizes: Array, out: Array, past_caches: bool) -> bo
             place = k if k < first else k + last - first
             part[place] = one[place]
             wrong |= uint64(part[place] - part[place] != none)
+        at += sizes[i]
+    return bool(wrong == uint64(0))
+
+
+@kernel
+def _gather_shares(
+    addresses: Array, sizes: Array, out: Array, among: float, most: float, past_caches: bool
+) -> bool:  # fmt: skip
+    number = out.dtype.type
+    by, limit = number(among), number(most)
+    wrong = uint64(0)
+    at = 0
+    for i in range(sizes.size):
+        part = out[at : at + sizes[i]]
+        one = carray(_pointer(addresses[i]), part.shape, out.dtype)
+        first, last = _whole(part, past_caches)
+        for place in range(first, last, 64):
+            if past_caches:
+                wrong |= _share_past_caches(one, part, place, by, limit)
+            else:
+                wrong |= _share(one, part, place, by, limit)
+        for k in range(part.size - last + first):
+            place = k if k < first else k + last - first
+            part[place] = one[place] / by
+            wrong |= uint64(not (abs(part[place]) <= limit))
         at += sizes[i]
     return bool(wrong == uint64(0))
 

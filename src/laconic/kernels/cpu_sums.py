@@ -7,25 +7,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.compiled import kernel
+from laconic.kernels.plain_sums import most_of_share
 
 
-def divide(total: Tensor, n: int) -> bool:
+def divide(vector: Tensor, n: int) -> bool:
     """See plain_sums."""
-    assert total.is_contiguous()
-    return bool(_divide(total.detach().numpy(), float(n)))
+    assert vector.is_contiguous()
+    return bool(_divide(vector.detach().numpy(), float(n), most_of_share(vector.dtype, n)))
 
 
 @kernel
-def _divide(total: NDArray[Any], n: float) -> bool:
-    number = total.dtype.type
-    by, none = number(n), number(0)
+def _divide(vector: NDArray[Any], n: float, most: float) -> bool:
+    number = vector.dtype.type
+    by, limit = number(n), number(most)
     spoiled = False
-    for start in range(0, total.size, 1024):
-        part = total[start : start + 1024]
+    for start in range(0, vector.size, 1024):
+        part = vector[start : start + 1024]
         wrong = np.uint32(0)
         for i in range(part.size):
             part[i] /= by
-            wrong |= np.uint32(part[i] - part[i] != none)  # inf and NaN alone
+            wrong |= np.uint32(not (abs(part[i]) <= limit))  # NaN is not
         spoiled |= wrong != 0
     return not spoiled
 

@@ -10,20 +10,24 @@ from laconic.kernels.gpu import blocks_of, kernel, launch
 _BLOCK = 1024
 
 
-def divide(total: Tensor, n: int) -> bool:
+def divide(vector: Tensor, n: int) -> bool:
     """See plain_sums."""
-    if total.dtype not in (torch.float32, torch.float64) or not total.is_contiguous():
-        return plain_sums.divide(total, n)
-    spoiled = torch.zeros(1, dtype=torch.int32, device=total.device)
-    launch(_divide, blocks_of(len(total), _BLOCK), total, len(total), n, spoiled, BLOCK=_BLOCK)
+    if vector.dtype not in (torch.float32, torch.float64) or not vector.is_contiguous():
+        return plain_sums.divide(vector, n)
+    spoiled = torch.zeros(1, dtype=torch.int32, device=vector.device)
+    most = plain_sums.most_of_share(vector.dtype, n)
+    launch(_divide, blocks_of(len(vector), _BLOCK), vector, len(vector), n, most, spoiled, BLOCK=_BLOCK)
     return not bool(spoiled.item())
 
 
 @kernel
-def _divide(total: tl.tensor, count: tl.int64, n: tl.int64, spoiled: tl.tensor, BLOCK: tl.constexpr) -> None:
+def _divide(
+    vector: tl.tensor, count: tl.int64, n: tl.int64, most: tl.float64, spoiled: tl.tensor, BLOCK: tl.constexpr
+) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    value = tl.load(total + at, mask=at < count, other=0)
+    value = tl.load(vector + at, mask=at < count, other=0)
     divisor = tl.full([BLOCK], n, value.dtype)
     value = tl.div_rn(value, divisor) if value.dtype == tl.float32 else value / divisor
-    tl.store(total + at, value, mask=at < count)
-    tl.atomic_max(spoiled, tl.max((value - value != 0).to(tl.int32), 0))  # inf - inf is NaN
+    tl.store(vector + at, value, mask=at < count)
+    fine = tl.abs(value) <= tl.full([BLOCK], most, value.dtype)  # NaN is not
+    tl.atomic_max(spoiled, 1 - tl.min(fine.to(tl.int32), 0))

@@ -4,16 +4,20 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from laconic.kernels.plain_sums import all_finite
+from laconic.kernels.plain_sums import all_finite, divide
 
 
-def gather(pieces: Sequence[Tensor], out: Tensor) -> bool:
-    """out (d,) = the entries of all pieces, one behind the other. Returns whether no entry is inf or NaN."""
+def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
+    """out (d,) = the entries of all pieces, one behind the other, divided by `among`.
+
+    Returns whether no entry is inf or NaN; where it divides, whether so many such vectors have a finite sum: see
+    `plain_sums.divide`.
+    """
     place = 0
     for piece in pieces:
         out[place : place + piece.numel()].view(piece.shape).copy_(piece)
         place += piece.numel()
-    return all_finite(out)
+    return all_finite(out) if among == 1 else divide(out, among)
 
 
 def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:

@@ -211,10 +211,13 @@ class _Rehearsal:
 
     def _ring(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
         """The engine adds as it sends: that is not timed."""
-        packets = self._encoded(number, began_s, lambda worker: worker.packet)
-        values = [packet.values for packet in packets if isinstance(packet, Dense)]
-        assert len(values) == len(self.workers), "packets that add are dense"
-        mean = ring_sum(values) / len(values)
+
+        def share_of(worker: WorkerHalf) -> Tensor:
+            assert isinstance(worker.packet, Dense), "packets that add are dense"
+            worker.write_share(0, exchange.count)
+            return worker.packet.values
+
+        mean = ring_sum(self._encoded(number, began_s, share_of))
         for worker in self.workers:
             self._timed(number, "decode", self._hear_sum, worker, mean)
         return Sent(kind="ring", vector=exchange.count * mean.element_size())
