@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from laconic.kernels import cpu_votes, most_voted, plain, plain_votes, tally
+from laconic.kernels import cpu_votes, hash_at, most_voted, plain, plain_votes, tally
 
 both = pytest.mark.parametrize("kernels", [plain_votes, cpu_votes], ids=["plain", "cpu"])
 
@@ -16,7 +16,10 @@ def drawn_lists(n_lists: int, k: int, among: int, seed: int = 0) -> list[torch.T
 
 
 @both
-@pytest.mark.parametrize(("n_lists", "k", "among"), [(1, 5, 9), (2, 7, 7), (3, 40, 100), (64, 11, 1000)])
+@pytest.mark.parametrize(
+    ("n_lists", "k", "among"),
+    [(1, 5, 9), (2, 7, 7), (3, 40, 100), (64, 11, 1000), (3, 900, 60_000), (300, 2, 3), (4, 5, 10**7)],
+)
 def test_a_tally_counts_in_how_many_lists_each_position_is(kernels, n_lists, k, among):
     lists = drawn_lists(n_lists, k, among)
     before = [positions.clone() for positions in lists]
@@ -26,6 +29,13 @@ def test_a_tally_counts_in_how_many_lists_each_position_is(kernels, n_lists, k, 
     assert votes.tolist() == [counted[position] for position in sorted(counted)]
     assert voted.dtype == votes.dtype == torch.int64
     assert all(torch.equal(*pair) for pair in zip(before, lists, strict=True))
+
+
+@pytest.mark.parametrize("key", [0, 0x4806654E26238EC1])
+def test_both_hash_positions_alike(key):
+    positions = torch.cat([torch.arange(1000), 2**31 - 1 - torch.arange(9), torch.tensor([2**32 - 1])])
+    assert torch.equal(hash_at(positions, key), plain.hash_at(positions, key))
+    assert torch.equal(hash_at(positions[:1000], key), plain.hash32(0, 1000, key))
 
 
 def test_a_tally_of_no_lists_or_empty_ones_is_empty():

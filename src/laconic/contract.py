@@ -76,7 +76,10 @@ class Worker(Side):
         return self.read_change(None)
 
     def change_plus(self, other: Tensor) -> Tensor:
-        """The same plus another vector (d,), in one pass where that can be; once a round."""
+        """The same plus another vector (d,), in one pass where that can be; once a round.
+
+        A sum that is not finite calls the round off.
+        """
         return self.read_change(other)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.kernels import all_finite, gather, gather_change, scatter
+from laconic.kernels import add_at, all_finite, gather, gather_change, scatter
 
 
 class FlatParameters:
@@ -109,7 +109,7 @@ class FlatParameters:
             ends = torch.tensor(self.sizes, device=positions.device).cumsum(0)
             moves = torch.tensor(live, device=positions.device)[torch.bucketize(positions, ends, right=True)]
             positions, values = positions[moves], values[moves]
-        start.index_add_(0, positions, values.to(start))
+        add_at(start, positions, values.to(start))
         if all(live):
             scatter(start, self._data, as_sum=True)
         else:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from laconic.compressors import Selection, dense
 from laconic.contract import Inbox, Server, Step, Worker, algorithm
+from laconic.kernels import add_at, clear_at
 from laconic.knobs import knob
 from laconic.laziness import Lazy, gap_to_second, small_against
 from laconic.wire import Dense, Packet, Sparse
@@ -61,7 +62,7 @@ class SASG(Selection, Lazy):
         sent = self.take(wish, me.layers)
         reply = yield sent
         if reply.heard:
-            wish.index_fill_(0, sent.indices, 0)
+            clear_at(wish, sent.indices)
             if self.skip_error == "corrected":
                 me.memory["left out"] = torch.sub(wish, me.memory["debt"], out=me.memory.spare())
         me.memory["debt"] = wish
@@ -78,7 +79,7 @@ class SASG(Selection, Lazy):
                 positions, values = hub.memory[f"positions.{rank}"], hub.memory[f"values.{rank}"]
             else:
                 continue  # not heard at all: it owes what it sent
-            total.index_add_(0, positions.long(), values)
+            add_at(total, positions.long(), values)
         return dense(self.combined(total, inbox.n_workers), first=hub.first)  # (8)
 
     def charge(self, way: Literal["up", "down"], packet: Packet) -> float:

@@ -15,6 +15,7 @@ import torch
 
 from laconic.compressors import Selection, dense
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.kernels import clear_at
 from laconic.wire import Dense, Packet
 
 
@@ -40,7 +41,7 @@ class SparseSGD(Selection, Algorithm):
         sent = self.take(wish, me.layers)
         reply = yield sent
         if reply.heard:
-            wish.index_fill_(0, sent.indices, 0)
+            clear_at(wish, sent.indices)
         me.memory["debt"] = wish
         return torch.div(reply.dense(), me.lr, out=me.memory.spare())
 

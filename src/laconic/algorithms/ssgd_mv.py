@@ -15,7 +15,7 @@ from torch import Tensor
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import dense
 from laconic.contract import ContractError, Exchange, Inbox, Reply, Server, Step, Worker, algorithm
-from laconic.kernels import all_finite, most_voted, plain, tally, top_k
+from laconic.kernels import hash_at, most_voted, take_at, tally, top_k
 from laconic.knobs import knob
 from laconic.wire import Packet, Positions, Sparse, paper_position_bits
 
@@ -41,8 +41,6 @@ class SSGDMV(SSGDTopK):
             return (yield dense(me.change)).dense()
         wish = me.change_plus(me.memory["debt"])  # line 9
         votes = self.votes(me, wish)
-        if not all_finite(wish.index_select(0, votes)):
-            yield dense(wish)  # the sum overflowed: calls the round off, where a list of positions would not
         reply = yield self.positions(votes, me.count)
         return (yield from self.send_values(me, wish, reply))
 
@@ -57,7 +55,7 @@ class SSGDMV(SSGDTopK):
     def send_values(self, me: Worker, wish: Tensor, reply: Reply) -> Step:
         """The second exchange: `wish` (d,) on the mask that came; returns the change (d,)."""
         mask = indices_of(reply.packet, "the server", self.entries(me.count))
-        sent = self.quantized(wish.index_select(0, mask))
+        sent = self.quantized(take_at(wish, mask))
         reply = yield sent
         me.memory["debt"] = self.unsent(wish, mask, sent) if reply.heard else wish  # lines 20-22
         return Sparse(indices=mask, values=dense(reply.dense()), count=me.count)
@@ -81,7 +79,7 @@ class SSGDMV(SSGDTopK):
     def mask(self, hub: Server, voted: Tensor, votes: Tensor) -> Tensor:
         """K of the coordinates `voted` (n,), which have so many `votes` (n,), the most: (K,) int64, ascending."""
         random = self.ties == "random"
-        order = plain.hash_at(voted, hub.key("ties")) if random else voted.int()  # no two coordinates share a hash
+        order = hash_at(voted, hub.key("ties")) if random else voted.int()  # no two coordinates share a hash
         return voted[most_voted(votes, order, self.entries(hub.count))]
 
     def charge(self, way: Literal["up", "down"], packet: Packet) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 from laconic.algorithms.ssgd_mv import SSGDMV, indices_of
 from laconic.compressors import dense, entries_of
 from laconic.contract import ContractError, Inbox, Server, Step, Worker, algorithm
-from laconic.kernels import all_finite, top_k
+from laconic.kernels import top_k
 from laconic.knobs import knob
 from laconic.wire import Packet, Positions, VoteChange, paper_position_bits
 
@@ -42,8 +42,6 @@ class SSGDMVAD(SSGDMV):
             return (yield dense(me.change)).dense()
         wish = me.change_plus(me.memory["debt"])
         best = self.votes(me, wish)
-        if not all_finite(wish.index_select(0, best)):
-            yield dense(wish)  # as in SSGD-MV
         if "votes" in me.memory:
             listed, change = self._revised(me, wish, best)
             reply = yield change

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.contract import Server, algorithm
-from laconic.kernels import plain
+from laconic.kernels import hash_at
 
 
 @algorithm("ssgd-mv-rs")
@@ -30,6 +30,6 @@ class SSGDMVRS(SSGDMV):
 
 def exponentials(positions: Tensor, key: int) -> Tensor:
     """A keyed exponential variable for each of the positions (n,): (n,) float64, above 0."""
-    words = [plain.hash_at(positions, key ^ half).long() & 0xFFFFFFFF for half in (0, 1)]
+    words = [hash_at(positions, key ^ half).long() & 0xFFFFFFFF for half in (0, 1)]
     uniform = ((words[0] << 21 | words[1] >> 11).double() + 0.5) / 2**53
     return -uniform.log()

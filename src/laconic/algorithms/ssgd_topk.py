@@ -17,7 +17,7 @@ from torch import Tensor
 
 from laconic.compressors import dense, fractional, vector_entries
 from laconic.contract import Algorithm, ContractError, Inbox, Server, Step, Worker, algorithm
-from laconic.kernels import tally, top_k
+from laconic.kernels import add_at, clear_at, take_at, tally, top_k
 from laconic.knobs import knob
 from laconic.wire import POSITION_CODES, Dense, Fractional, Packet, Sparse, paper_position_bits
 
@@ -62,15 +62,17 @@ class SSGDTopK(Algorithm):
     def unsent(self, wish: Tensor, positions: Tensor, sent: Packet) -> Tensor:
         """`wish` (d,) less what was sent of it at the positions (K,); overwrites `wish`."""
         if self.bits == 32:
-            return wish.index_fill_(0, positions, 0)
-        return wish.index_add_(0, positions, sent.dense(), alpha=-1)
+            clear_at(wish, positions)
+        else:
+            add_at(wish, positions, sent.dense().neg_())
+        return wish
 
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change)).dense()
         wish = me.change_plus(me.memory["debt"])
         positions = top_k(wish, self.entries(me.count))
-        values = self.quantized(wish.index_select(0, positions))
+        values = self.quantized(take_at(wish, positions))
         reply = yield Sparse(indices=positions, values=values, count=me.count, code=self.code)
         me.memory["debt"] = self.unsent(wish, positions, values) if reply.heard else wish
         return sparse(reply.packet)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from laconic.compressors.compressor import as_values
 from laconic.compressors.largest import block_entries, chosen
+from laconic.kernels import take_at
 from laconic.knobs import knob
 from laconic.wire import POSITION_CODES, Dense, Sparse
 
@@ -29,5 +30,5 @@ class Selection:
         """The largest entries of `vector` (d,), ties by the lower position."""
         values = as_values(vector)
         indices = chosen(values, density=self.density, k=self.k, blocks=self.blocks, layers=layers)
-        largest = Dense(values=values.index_select(0, indices))
+        largest = Dense(values=take_at(values, indices))
         return Sparse(indices=indices, values=largest, count=values.numel(), first=first, code=self.code)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from laconic.kernels import all_finite
+
 
 class SpoiledError(Exception):
     """A change that is inf or NaN somewhere, seen when an algorithm wanted to read it."""
@@ -28,9 +30,12 @@ class Inputs:
 
     def change(self, plus: Tensor | None) -> Tensor:
         """The change, plus another vector (d,) where there is one; once a round. Raises SpoiledError."""
-        if self.write_change is None:
-            return self.vector if plus is None else self.vector.add_(plus)
         write, self.write_change = self.write_change, None
+        if write is None:
+            write = self._add
         if not write(plus):
             raise SpoiledError
         return self.vector
+
+    def _add(self, plus: Tensor | None) -> bool:
+        return plus is None or all_finite(self.vector.add_(plus))

@@ -18,7 +18,7 @@ from laconic.kernels import compiled, gpu, plain_sums
 from laconic.kernels.plain_positions import Bytes, Codes, Numbers, Words
 
 _CPU = torch.device("cpu")
-_PLAIN_ON_GPUS = ("short_floats", "kept", "pieces")  # families without kernels in Triton
+_PLAIN_ON_GPUS = ("short_floats", "kept", "pieces", "places", "votes")  # families without kernels in Triton
 
 
 def _fastest(family: str, device: torch.device = _CPU) -> ModuleType:
@@ -113,6 +113,28 @@ def tally(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
     made: tuple[Tensor, Tensor] = _fastest("votes", lists[0].device).tally(lists)
     return made
+
+
+def hash_at(positions: Tensor, key: int) -> Tensor:
+    """32 random bits for each of the positions (n,) int64: (n,) int32; see plain."""
+    made: Tensor = _fastest("votes", positions.device).hash_at(positions, key)
+    return made
+
+
+def take_at(vector: Tensor, places: Tensor) -> Tensor:
+    """The entries at some places, (k,) int64, ascending, each once, within the vector; see plain_places."""
+    made: Tensor = _fastest("places", vector.device).take_at(vector, places)
+    return made
+
+
+def add_at(vector: Tensor, places: Tensor, values: Tensor) -> None:
+    """vector (d,) += values (k,) there, of its type."""
+    _fastest("places", vector.device).add_at(vector, places, values)
+
+
+def clear_at(vector: Tensor, places: Tensor) -> None:
+    """vector (d,) = 0 there."""
+    _fastest("places", vector.device).clear_at(vector, places)
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.compiled import kernel
-from laconic.kernels.cpu_words import LANES, WORD, Block, Codegen, intrinsic, splat, types
+from laconic.kernels.cpu_words import LANES, WORD, Block, Codegen, intrinsic, lowest, splat, types
 from laconic.kernels.threads import in_chunks
 
 Keys = NDArray[Any]  # int32 for float32, int64 for float64
@@ -136,16 +136,6 @@ def _reaching(typing: Any, keys: Any, at: Any, mask: Any, threshold: Any) -> Cod
     return types.uint64(keys, types.intp, keys.dtype, keys.dtype), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _lowest(typing: Any, word: Any) -> Codegen:  # noqa: ANN401
-    """The number of a uint64's lowest set bit; of any value where none is."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), codegen
-
-
 @kernel
 def _collect(keys: Keys, first: int, mask: Any, threshold: Any, positions: Positions, found: Keys) -> int:  # noqa: ANN401
     """Where magnitudes reach the threshold, and the keys there. Returns how many; -1 where there is no room.
@@ -159,7 +149,7 @@ def _collect(keys: Keys, first: int, mask: Any, threshold: Any, positions: Posit
         if bits and n + 64 > positions.size:
             return -1
         while bits:
-            at = start + _lowest(bits)
+            at = start + lowest(bits)
             positions[n] = first + at
             found[n] = keys[at]
             n += 1

@@ -1,70 +1,142 @@
-"""`plain_votes` in machine code, one thread. The lists ascend, so that sorting them is little more than merging."""
+"""`plain_votes` in machine code, one thread: nothing is ever sorted."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numba import int64, uint32, uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.kernels.compiled import kernel
+from laconic.kernels.compiled import inlined, kernel
+from laconic.kernels.cpu_words import lowest
+from laconic.kernels.plain import key_halves
 
 Numbers = NDArray[np.int64]
+Ranks = NDArray[np.int32]
+
+_BLOCK = 1 << 13  # coordinates that are counted at a time, in the nearest cache
+_BIN_BITS = 11
+_BINS = 1 << _BIN_BITS
 
 
 def tally(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """See plain_votes."""
     positions = np.concatenate([positions.numpy() for positions in lists])
-    positions.sort(kind="stable")
-    votes = np.empty_like(positions)
-    n = _count_runs(positions, votes)
-    return torch.from_numpy(positions[:n]), torch.from_numpy(votes[:n])
+    stops = np.array([positions.numel() for positions in lists]).cumsum()
+    voted, votes = np.empty((2, positions.size + 1), np.int64)
+    n = int(_tally(positions, stops, voted, votes))
+    return torch.from_numpy(voted[:n]), torch.from_numpy(votes[:n])
+
+
+def hash_at(positions: Tensor, key: int) -> Tensor:
+    """See plain_votes."""
+    hashes = torch.empty(positions.numel(), dtype=torch.int32)
+    low, high = key_halves(key)
+    _hash_at(positions.contiguous().numpy(), low, high, hashes.numpy())
+    return hashes
 
 
 def most_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
     """See plain_votes."""
-    how_many = np.bincount(votes.numpy())
-    at_least = how_many[::-1].cumsum()
-    rank = int(np.searchsorted(at_least, k))
-    least = how_many.size - 1 - rank
-    n_tied = k - (int(at_least[rank - 1]) if rank else 0)
-    tied = np.empty(how_many[least], dtype=np.int32)
-    _gather_tied(votes.numpy(), order.numpy(), least, tied)
-    last = np.partition(tied, n_tied - 1)[n_tied - 1]
-    places = torch.empty(k, dtype=torch.int64)
-    _place_winners(votes.numpy(), order.numpy(), least, last, places.numpy())
-    return places
+    places = torch.empty(k + 1, dtype=torch.int64)  # one to spare: every place is written, and kept where it wins
+    _most_voted(votes.numpy(), order.numpy(), places.numpy())
+    return places[:k]
 
 
 @kernel
-def _count_runs(positions: Numbers, votes: Numbers) -> int:
-    """How often each position stands in a row; overwrites `positions` by one of each. Returns how many there are."""
-    n = 0
+def _tally(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numbers) -> Any:  # noqa: ANN401 - int64
+    """The positions in any list, ascending, and in how many. `stops`: where each list ends. Returns how many."""
+    counts, marks = np.zeros(_BLOCK, np.uint32), np.zeros(_BLOCK // 64, np.uint64)
+    at, ends = np.zeros(stops.size, np.uint64), stops.astype(np.uint64)
+    at[1:] = ends[:-1]
+    n, none = uint64(0), np.iinfo(np.int64).max
+    while True:
+        first = none
+        for i in range(at.size):
+            if at[i] < ends[i]:
+                first = min(first, positions[at[i]])
+        if first == none:
+            return int64(n)
+        base = first // _BLOCK * _BLOCK
+        for i in range(at.size):
+            j, end = at[i], ends[i]
+            while j < end and positions[j] - base < _BLOCK:
+                place = uint64(positions[j] - base)
+                counts[place] += uint32(1)
+                marks[place >> uint64(6)] |= uint64(1) << (place & uint64(63))
+                j += uint64(1)
+            at[i] = j
+        for word in range(marks.size):
+            bits = marks[word]
+            marks[word] = uint64(0)
+            for _ in range(2):  # most often enough, and there is nothing to guess: one too many is written over
+                n = _emit(bits, uint64(64 * word), base, counts, n, voted, votes)
+                bits &= bits - uint64(1)
+            while bits:
+                n = _emit(bits, uint64(64 * word), base, counts, n, voted, votes)
+                bits &= bits - uint64(1)
+
+
+@inlined
+def _emit(bits: Any, word: Any, base: int, counts: Any, n: Any, voted: Numbers, votes: Numbers) -> Any:  # noqa: ANN401
+    """The lowest marked coordinate, and its votes. Returns how many there are then: no more where none is marked."""
+    place = word + (uint64(lowest(bits)) & uint64(63))
+    voted[n] = base + int64(place)
+    votes[n] = counts[place]
+    counts[place] = uint32(0)
+    return n + uint64(bits != uint64(0))
+
+
+@kernel
+def _hash_at(positions: Numbers, low: int, high: int, hashes: Ranks) -> None:
+    below, above = uint32(low), uint32(high)
     for i in range(positions.size):
-        if n and positions[n - 1] == positions[i]:
-            votes[n - 1] += 1
-        else:
-            positions[n] = positions[i]
-            votes[n] = 1
-            n += 1
-    return n
+        x = uint32(positions[i]) ^ below
+        x ^= x >> uint32(16)
+        x = uint32(x * uint32(0x7FEB352D))
+        x ^= x >> uint32(15)
+        x = uint32(x + above)
+        x = uint32(x * uint32(0x846CA68B))
+        hashes[i] = np.int32(x ^ (x >> uint32(16)))
 
 
 @kernel
-def _gather_tied(votes: Numbers, order: NDArray[np.int32], least: int, tied: NDArray[np.int32]) -> None:
-    """The order of those with `least` votes."""
-    n = 0
+def _most_voted(votes: Numbers, order: Ranks, places: Numbers) -> None:
+    """Into all of `places` but the last one. What is written next is always written, and kept where it is due."""
+    most = int64(0)
     for i in range(votes.size):
-        if votes[i] == least:
-            tied[n] = order[i]
-            n += 1
+        most = max(most, votes[i])
+    how_many = np.zeros(4 * (most + 1), np.int64)  # in turns, so that none waits for the one before it
+    for i in range(votes.size):
+        how_many[uint64(4) * uint64(votes[i]) + uint64(i & 3)] += 1
+    least, left = most, places.size - 1
+    while how_many[4 * least : 4 * least + 4].sum() < left:
+        left -= how_many[4 * least : 4 * least + 4].sum()
+        least -= 1
+    tied, n = np.empty(votes.size + 1, np.int32), uint64(0)
+    for i in range(votes.size):
+        tied[n] = order[i]
+        n += uint64(votes[i] == least)
+    last, n = _smallest(tied[: int64(n)], left), uint64(0)
+    for i in range(votes.size):
+        places[n] = i
+        n += uint64(votes[i] > least) | (uint64(votes[i] == least) & uint64(order[i] <= last))
 
 
 @kernel
-def _place_winners(votes: Numbers, order: NDArray[np.int32], least: int, last: np.int32, places: Numbers) -> None:
-    """Where there are more than `least` votes, or as many and the order is at most `last`."""
-    n = 0
-    for i in range(votes.size):
-        if votes[i] > least or (votes[i] == least and order[i] <= last):
-            places[n] = i
-            n += 1
+def _smallest(ranks: Ranks, k: int) -> Any:  # noqa: ANN401 - int32
+    """The k-th smallest: counted by the highest 11 bits, then looked for among those that share them."""
+    counts, half = np.zeros(_BINS, np.int64), uint32(1 << 31)
+    for i in range(ranks.size):
+        counts[(uint32(ranks[i]) ^ half) >> uint32(32 - _BIN_BITS)] += 1
+    bin_ = uint32(0)
+    while counts[bin_] < k:
+        k -= counts[bin_]
+        bin_ += uint32(1)
+    there, n = np.empty(counts[bin_] + 1, np.int32), uint64(0)
+    for i in range(ranks.size):
+        there[n] = ranks[i]
+        n += uint64((uint32(ranks[i]) ^ half) >> uint32(32 - _BIN_BITS) == bin_)
+    return np.partition(there[:-1], k - 1)[k - 1]

@@ -173,6 +173,16 @@ def population(typing: Any, word: Any) -> Codegen:  # noqa: ANN401
     return types.int64(types.uint64), codegen
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def lowest(typing: Any, word: Any) -> Codegen:  # noqa: ANN401
+    """The number of a uint64's lowest set bit: int64; 64 where none is."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), codegen
+
+
 def _bits_by(instruction: str, loop: Callable[[Any, Any], Any]) -> Any:  # noqa: ANN401
     """One of BMI2's bit gatherers as a function of (word, mask), or `loop` on a processor without them.
 

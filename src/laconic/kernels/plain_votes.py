@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from laconic.kernels.plain import hash_at as hash_at
+
 
 def tally(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The positions in any of the lists, (k,) int64 each, and in how many: (n,) int64 both, positions ascending.

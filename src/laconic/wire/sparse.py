@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from laconic.kernels import add_at
 from laconic.wire.dense import Dense
 from laconic.wire.fractional import Fractional
 from laconic.wire.head import WireError
@@ -92,10 +93,11 @@ class Sparse(Packet):
         out.zero_().index_copy_(0, self.indices.to(out.device), self.values.dense().to(out))
 
     def add_to(self, total: Tensor) -> None:
-        total.index_add_(0, self.indices.to(total.device), self.values.dense().to(total))
+        add_at(total, self.indices.to(total.device), self.values.dense().to(total))
 
     def unsent_of(self, vector: Tensor, out: Tensor) -> Tensor:
-        return out.copy_(vector).index_add_(0, self.indices.to(out.device), self.values.dense().to(out), alpha=-1)
+        add_at(out.copy_(vector), self.indices.to(out.device), -self.values.dense().to(out))
+        return out
 
     def part(self, first: int, stop: int) -> Self:
         assert isinstance(self.values, Dense), "only dense values can be cut"

@@ -1,0 +1,62 @@
+"""`plain_places` in machine code, one thread: the processor waits for many cache lines at a time."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels import plain_places
+from laconic.kernels.compiled import kernel
+
+Array = NDArray[Any]
+Numbers = NDArray[np.int64]
+
+
+def take_at(vector: Tensor, places: Tensor) -> Tensor:
+    """See plain_places."""
+    if not _is_plain(vector):
+        return plain_places.take_at(vector, places)
+    taken = torch.empty(places.numel(), dtype=vector.dtype)
+    _take(vector.detach().numpy(), places.contiguous().numpy(), taken.numpy())
+    return taken
+
+
+def add_at(vector: Tensor, places: Tensor, values: Tensor) -> None:
+    """See plain_places."""
+    if not _is_plain(vector) or values.dtype != vector.dtype:
+        plain_places.add_at(vector, places, values)
+        return
+    _add(vector.detach().numpy(), places.contiguous().numpy(), values.detach().contiguous().numpy())
+
+
+def clear_at(vector: Tensor, places: Tensor) -> None:
+    """See plain_places."""
+    if not _is_plain(vector):
+        plain_places.clear_at(vector, places)
+        return
+    _clear(vector.detach().numpy(), places.contiguous().numpy())
+
+
+def _is_plain(vector: Tensor) -> bool:
+    return vector.dtype in (torch.float32, torch.float64) and vector.is_contiguous()
+
+
+@kernel
+def _take(vector: Array, places: Numbers, taken: Array) -> None:
+    for i in range(places.size):
+        taken[i] = vector[np.uint64(places[i])]  # without a look for a place counted from the end
+
+
+@kernel
+def _add(vector: Array, places: Numbers, values: Array) -> None:
+    for i in range(places.size):
+        vector[np.uint64(places[i])] += values[i]
+
+
+@kernel
+def _clear(vector: Array, places: Numbers) -> None:
+    none = vector.dtype.type(0)
+    for i in range(places.size):
+        vector[np.uint64(places[i])] = none

@@ -1,0 +1,43 @@
+"""Entries of a vector at some places: the compiled kernels against plain torch."""
+
+import pytest
+import torch
+
+from laconic.kernels import add_at, clear_at, compiled, plain_places, take_at
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+
+
+def _drawn(d, k, dtype):
+    random = torch.Generator().manual_seed(d + k)
+    vector = torch.randn(d, generator=random).to(dtype)
+    vector[::3] *= torch.finfo(dtype).max / 16
+    vector[1::3] = -0.0
+    places = torch.randperm(d, generator=random)[:k].sort().values
+    return vector, places, torch.randn(k, generator=random).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("d", "k"), [(1, 0), (1, 1), (7, 7), (5000, 499)])
+def test_both_take_add_and_clear_alike(d, k, dtype):
+    assert compiled.available()
+    vector, places, values = _drawn(d, k, dtype)
+    found, expected = take_at(vector, places), plain_places.take_at(vector, places)
+    assert torch.equal(found.view(torch.uint8), expected.view(torch.uint8))
+    for mine, theirs, given in ((add_at, plain_places.add_at, (values,)), (clear_at, plain_places.clear_at, ())):
+        made, right = vector.clone(), vector.clone()
+        mine(made, places, *given)
+        theirs(right, places, *given)
+        assert torch.equal(made.view(torch.uint8), right.view(torch.uint8))
+        others = torch.ones(d, dtype=torch.bool)
+        others[places] = False
+        assert torch.equal(made[others], vector[others])
+
+
+def test_a_vector_that_lies_spread_out_is_changed_all_the_same():
+    spread = torch.zeros(12)[::2]
+    add_at(spread, torch.tensor([1, 5]), torch.tensor([2.0, 3.0]))
+    assert spread.tolist() == [0, 2, 0, 0, 0, 3]
+    assert take_at(spread, torch.tensor([1, 5])).tolist() == [2, 3]
+    clear_at(spread, torch.tensor([5]))
+    assert spread.tolist() == [0, 2, 0, 0, 0, 0]
