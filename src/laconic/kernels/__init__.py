@@ -18,7 +18,7 @@ from laconic.kernels import compiled, gpu, plain_sums
 from laconic.kernels.plain_gaps import Codes, Numbers, Words
 
 _CPU = torch.device("cpu")
-_PLAIN_ON_GPUS = ("short_floats", "kept", "pieces", "positions")  # families without kernels in Triton
+_PLAIN_ON_GPUS = ("short_floats", "kept", "pieces")  # families without kernels in Triton
 
 
 def _fastest(family: str, device: torch.device = _CPU) -> ModuleType:
