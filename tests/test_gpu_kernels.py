@@ -68,7 +68,7 @@ def test_a_tensor_on_a_gpu_gets_plain_torch_and_one_warning_where_triton_is_miss
 
 def test_a_tensor_on_a_gpu_gets_tritons_kernels():
     pytest.importorskip("triton")
-    for family in ("top_k", "signs", "sums", "quantized", "fractional"):
+    for family in ("top_k", "signs", "sums", "quantized", "fractional", "positions"):
         assert kernels._fastest(family, torch.device("cuda")).__name__ == f"laconic.kernels.gpu_{family}"
 
 
@@ -120,9 +120,9 @@ def compiled_for_a_gpu(monkeypatch, tmp_path):
 
 
 def start_every_kernel():
-    top_k, signs, quantized, fractional = (
+    top_k, signs, quantized, fractional, positions = (
         importlib.import_module(f"laconic.kernels.gpu_{family}")
-        for family in ("top_k", "signs", "quantized", "fractional")
+        for family in ("top_k", "signs", "quantized", "fractional", "positions")
     )
     vector = torch.zeros(100)
     bits = torch.zeros(13, dtype=torch.uint8)
@@ -153,6 +153,10 @@ def start_every_kernel():
     fractional.fractional_dense(codes, torch.zeros(4), 100, 3)
     fractional.pack_codes(torch.zeros(100, dtype=torch.int32), 9)
     fractional.unpack_codes(codes, 100, 3)
+    positions.put_numbers(torch.arange(100), 7)
+    positions.take_numbers(codes, 40, 7)
+    for from_last in (False, True):
+        positions.put_runs(torch.arange(100), 3, 7, from_last, 500)
 
 
 @pytest.mark.slow

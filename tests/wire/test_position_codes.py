@@ -53,7 +53,7 @@ def believed(data: torch.Tensor, n_bits: int, k: int, count: int, code: str) -> 
 
 
 def test_blocks_of_4_among_16_give_the_papers_stream():
-    data, n_bits = block_stream(np.array([1, 2, 9]), 16, 4)
+    data, n_bits = block_stream(torch.tensor([1, 2, 9]), 16, 4)
     assert bits_of(data, n_bits) == "1011100010100"
     assert data.tolist() == [0b10111000, 0b10100000]
 
@@ -63,7 +63,7 @@ def test_blocks_of_4_among_16_give_the_papers_stream():
                                          (100_000, 1000, 100, 1200)]
 )  # fmt: skip
 def test_a_block_stream_has_its_one_length_whatever_it_tells(count, length, k, n_bits):
-    for where in (np.arange(k), np.arange(count - k, count), random_support(count, k).numpy()):
+    for where in (torch.arange(k), torch.arange(count - k, count), random_support(count, k)):
         assert block_stream(where, count, length)[1] == n_bits
 
 

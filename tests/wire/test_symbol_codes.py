@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.kernels import cpu_symbols, pack_codes, plain_positions, plain_symbols
+from laconic.kernels import cpu_symbols, pack_codes, plain_gaps, plain_symbols
 from laconic.wire import WireError
 from laconic.wire.symbol_codes import check_packed, decode_symbols, encode_symbols, symbol_starts
 
@@ -73,7 +73,7 @@ def test_a_stack_of_noise_is_read_alike(words, counts, k, data):
 @given(st.lists(st.integers(0, 2**32 // 511), min_size=1, max_size=511).filter(any))
 def test_every_symbol_that_is_there_has_a_share_and_no_other_has_one(counts):
     starts = symbol_starts(np.array(counts))
-    assert (starts[0], starts[-1]) == (0, 1 << plain_positions.SHARE_BITS)
+    assert (starts[0], starts[-1]) == (0, 1 << plain_gaps.SHARE_BITS)
     assert ((np.diff(starts) > 0) == (np.array(counts) > 0)).all()
 
 

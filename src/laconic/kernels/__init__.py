@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from laconic.kernels import compiled, gpu, plain_sums
-from laconic.kernels.plain_positions import Bytes, Codes, Numbers, Words
+from laconic.kernels.plain_gaps import Codes, Numbers, Words
 
 _CPU = torch.device("cpu")
 _PLAIN_ON_GPUS = ("short_floats", "kept", "pieces", "places", "votes")  # families without kernels in Triton
@@ -50,41 +50,49 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     return made
 
 
-def put_numbers(numbers: Numbers, width: int) -> Bytes:
-    """Numbers of one width into a bit stream; see plain_positions, as for the five below."""
-    made: Bytes = _fastest("positions").put_numbers(numbers, width)
+def ascending(positions: Tensor, count: int) -> bool:
+    """Whether positions ascend, each once, within 0 .. count - 1; see plain_positions, as for the four below."""
+    made: bool = _fastest("positions", positions.device).ascending(positions, count)
     return made
 
 
-def take_numbers(data: Bytes, k: int, width: int) -> Numbers:
+def put_numbers(numbers: Tensor, width: int) -> Tensor:
+    """Numbers of one width into a bit stream."""
+    made: Tensor = _fastest("positions", numbers.device).put_numbers(numbers, width)
+    return made
+
+
+def take_numbers(data: Tensor, k: int, width: int) -> Tensor:
     """Numbers of one width out of a bit stream."""
-    made: Numbers = _fastest("positions").take_numbers(data, k, width)
+    made: Tensor = _fastest("positions", data.device).take_numbers(data, k, width)
     return made
 
 
-def put_runs(positions: Numbers, width: int, step: int, from_last: bool, n_bits: int) -> tuple[Bytes, int]:
+def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: int) -> tuple[Tensor, int]:
     """Positions into a bit stream of runs and numbers, and the bits used."""
-    made: tuple[Bytes, int] = _fastest("positions").put_runs(positions, width, step, from_last, n_bits)
+    family = _fastest("positions", positions.device)
+    made: tuple[Tensor, int] = family.put_runs(positions, width, step, from_last, n_bits)
     return made
 
 
 def take_runs(
-    data: Bytes, n_bits: int, k: int, width: int, step: int, count: int, from_last: bool
-) -> tuple[Numbers, int]:
+    data: Tensor, n_bits: int, k: int, width: int, step: int, count: int, from_last: bool
+) -> tuple[Tensor, int]:
     """Positions out of a bit stream of runs and numbers, and the bits used or -1."""
-    made: tuple[Numbers, int] = _fastest("positions").take_runs(data, n_bits, k, width, step, count, from_last)
+    family = _fastest("positions", data.device)
+    made: tuple[Tensor, int] = family.take_runs(data, n_bits, k, width, step, count, from_last)
     return made
 
 
 def push_gaps(positions: Numbers, starts: Numbers) -> tuple[Words, int]:
-    """Positions onto a stack of an asymmetric numeral system."""
-    made: tuple[Words, int] = _fastest("positions").push_gaps(positions, starts)
+    """Positions in the host's memory onto a stack of an asymmetric numeral system; see plain_gaps, as for the next."""
+    made: tuple[Words, int] = _fastest("gaps").push_gaps(positions, starts)
     return made
 
 
 def pop_gaps(words: Words, top: int, k: int, starts: Numbers, count: int) -> tuple[Numbers, bool]:
     """Positions off such a stack, and whether it held them and nothing else."""
-    made: tuple[Numbers, bool] = _fastest("positions").pop_gaps(words, top, k, starts, count)
+    made: tuple[Numbers, bool] = _fastest("gaps").pop_gaps(words, top, k, starts, count)
     return made
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.kernels.compiled import kernel
-from laconic.kernels.plain_positions import SHARE_BITS, Codes, Numbers, Words
+from laconic.kernels.plain_gaps import SHARE_BITS, Codes, Numbers, Words
 
 _U64: Any = np.uint64
 _LOW_SHARE = (1 << SHARE_BITS) - 1

@@ -1,11 +1,11 @@
 """Symbols of a small alphabet on a stack of bits, one by one in ordinary Python: the reference.
 
-Asymmetric numeral systems (Duda, arXiv:1311.2540), with the 2**14 shares and the words of `plain_positions`.
+Asymmetric numeral systems (Duda, arXiv:1311.2540), with the 2**14 shares and the words of `plain_gaps`.
 """
 
 import numpy as np
 
-from laconic.kernels.plain_positions import SHARE_BITS, Codes, Numbers, Words
+from laconic.kernels.plain_gaps import SHARE_BITS, Codes, Numbers, Words
 
 _WORD = 1 << 32
 _SHARES = 1 << SHARE_BITS

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels import pop_gaps, push_gaps, put_numbers, put_runs, take_numbers, take_runs
-from laconic.kernels.plain_positions import SHARE_BITS, Bytes, Numbers, Words
+from laconic.kernels import ascending, pop_gaps, push_gaps, put_numbers, put_runs, take_numbers, take_runs
+from laconic.kernels.plain_gaps import SHARE_BITS, Bytes, Numbers, Words
 from laconic.wire.head import WireError
 
 _ONE = 1 << 64  # of the fixed-point numbers that shares are worked out in
@@ -20,16 +20,16 @@ _CLASSES = 128
 
 
 def encode_positions(positions: Tensor, count: int, code: str) -> tuple[Tensor, int]:
-    """Positions (k,) int64, ascending, each once, in 0 .. count-1, as (n,) uint8 on the CPU and its length in bits.
+    """Positions (k,) int64, ascending, each once, in 0 .. count-1, as (n,) uint8 and its length in bits.
 
-    Unused bits of the last byte are 0. Raises ValueError for positions that are not so, or an unknown code.
+    The bytes are made where the positions are; those of the code "entropy", which is one thread's work, on the CPU.
+    Unused bits of the last one are 0. Raises ValueError for positions that are not so, or an unknown code.
     """
     encoder, _ = _codec(code)
-    where = _checked(positions, count)
-    if not where.size:
-        return torch.empty(0, dtype=torch.uint8), 0
-    data, n_bits = encoder(where, count)
-    return torch.from_numpy(data), n_bits
+    _check(positions, count)
+    if not positions.numel():
+        return torch.empty(0, dtype=torch.uint8, device=positions.device), 0
+    return encoder(positions, count)
 
 
 def position_bits(positions: Tensor, count: int, code: str) -> int:
@@ -38,24 +38,23 @@ def position_bits(positions: Tensor, count: int, code: str) -> int:
     Raises ValueError as that does.
     """
     if code == "block":
-        return block_bits(count, _checked(positions, count).size)
+        _check(positions, count)
+        return block_bits(count, positions.numel())
     return encode_positions(positions, count, code)[1]
 
 
-def _checked(positions: Tensor, count: int) -> Numbers:
-    where: Numbers = positions.detach().cpu().numpy()
-    if where.dtype != np.int64 or where.ndim != 1:
+def _check(positions: Tensor, count: int) -> None:
+    if positions.dtype != torch.int64 or positions.ndim != 1:
         raise ValueError(f"positions are (k,) int64, not {positions.dtype} of shape {tuple(positions.shape)}")
-    if where.size and (where[0] < 0 or where[-1] >= count or not bool((where[1:] > where[:-1]).all())):
+    if not ascending(positions, count):
         raise ValueError(
-            f"positions must ascend, each once, within 0 .. {count - 1}; found {where.min()} .. {where.max()}; "
-            "sort them, and check what they are counted from"
+            f"positions must ascend, each once, within 0 .. {count - 1}; "
+            f"found {int(positions.min())} .. {int(positions.max())}; sort them, and check what they are counted from"
         )
-    return where
 
 
 def decode_positions(data: Tensor, n_bits: int, k: int, count: int, code: str) -> Tensor:
-    """The positions (k,) int64 that `encode_positions` made `data` (n,) uint8 and `n_bits` from.
+    """The positions (k,) int64 that `encode_positions` made `data` (n,) uint8 and `n_bits` from, where `data` is.
 
     Raises WireError for every other stream: a set of positions has one stream in each code.
     """
@@ -67,8 +66,8 @@ def decode_positions(data: Tensor, n_bits: int, k: int, count: int, code: str) -
     if k == 0:
         if n_bits:
             raise WireError(f"{n_bits} bits of positions where there are none")
-        return torch.empty(0, dtype=torch.int64)
-    return torch.from_numpy(decoder(data.numpy(), n_bits, k, count))
+        return torch.empty(0, dtype=torch.int64, device=data.device)
+    return decoder(data, n_bits, k, count)
 
 
 def entropy_bound_bits(count: int, k: int) -> float:
@@ -136,29 +135,31 @@ def _width(n: int) -> int:
     return (n - 1).bit_length()
 
 
-def _encode_list(where: Numbers, count: int) -> tuple[Bytes, int]:
+def _encode_list(positions: Tensor, count: int) -> tuple[Tensor, int]:
     width = _width(count)
-    n_bits = where.size * width
+    n_bits = positions.numel() * width
     if not n_bits:
-        return np.empty(0, dtype=np.uint8), 0
-    return put_numbers(where, width), n_bits
+        return torch.empty(0, dtype=torch.uint8, device=positions.device), 0
+    return put_numbers(positions, width), n_bits
 
 
-def _decode_list(data: Bytes, n_bits: int, k: int, count: int) -> Numbers:
+def _decode_list(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
     width = _width(count)
     if n_bits != k * width:
         raise WireError(f"a list of {k} positions among {count} in {n_bits} bits")
-    where = take_numbers(data, k, width) if width else np.zeros(k, dtype=np.int64)
-    if where[-1] >= count or not bool((where[1:] > where[:-1]).all()):
+    if not n_bits:  # one among one
+        return torch.zeros(k, dtype=torch.int64, device=data.device)
+    positions = take_numbers(data, k, width)
+    if not ascending(positions, count):
         raise WireError(f"listed positions do not ascend within 0 .. {count - 1}")
-    _check_zeros(data, n_bits)
-    return where
+    _check_padding(int(data[-1]), n_bits)
+    return positions
 
 
-def block_stream(where: Numbers, count: int, length: int) -> tuple[Bytes, int]:
+def block_stream(positions: Tensor, count: int, length: int) -> tuple[Tensor, int]:
     """The stream of the code "block" for blocks of any length: bytes, and the length in bits."""
-    n_bits = _block_bits(count, where.size, length)
-    data, _ = put_runs(where, _width(length), length, False, n_bits)
+    n_bits = _block_bits(count, positions.numel(), length)
+    data, _ = put_runs(positions, _width(length), length, False, n_bits)
     return data, n_bits
 
 
@@ -166,40 +167,49 @@ def _block_bits(count: int, k: int, length: int) -> int:
     return k * (1 + _width(length)) + -(-count // length)
 
 
-def _encode_block(where: Numbers, count: int) -> tuple[Bytes, int]:
-    return block_stream(where, count, block_length(count, where.size))
+def _encode_block(positions: Tensor, count: int) -> tuple[Tensor, int]:
+    return block_stream(positions, count, block_length(count, positions.numel()))
 
 
-def _decode_block(data: Bytes, n_bits: int, k: int, count: int) -> Numbers:
+def _decode_block(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
     if n_bits != block_bits(count, k):
         raise WireError(f"{k} positions among {count} in {n_bits} bits of blocks")
     length = block_length(count, k)
     return _runs(data, n_bits, k, _width(length), length, count, from_last=False)
 
 
-def _encode_rice(where: Numbers, count: int) -> tuple[Bytes, int]:
-    k, low = where.size, rice_bits(count, where.size)
-    data, n_bits = put_runs(where, low, 1 << low, True, k * (1 + low) + (count - k >> low))
+def _encode_rice(positions: Tensor, count: int) -> tuple[Tensor, int]:
+    k = positions.numel()
+    low = rice_bits(count, k)
+    data, n_bits = put_runs(positions, low, 1 << low, True, k * (1 + low) + (count - k >> low))
     return data[: (n_bits + 7) // 8], n_bits
 
 
-def _decode_rice(data: Bytes, n_bits: int, k: int, count: int) -> Numbers:
+def _decode_rice(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
     low = rice_bits(count, k)
     if not 0 <= n_bits - k * (1 + low) <= (count - k) >> low:
         raise WireError(f"{k} positions among {count} in {n_bits} bits of gaps")
     return _runs(data, n_bits, k, low, 1 << low, count, from_last=True)
 
 
-def _encode_entropy(where: Numbers, count: int) -> tuple[Bytes, int]:
-    return stack_bytes(*push_gaps(where, class_starts(count, where.size)))
+def _runs(data: Tensor, n_bits: int, k: int, width: int, step: int, count: int, *, from_last: bool) -> Tensor:
+    positions, used = take_runs(data, n_bits, k, width, step, count, from_last)
+    if used < 0 or (from_last and used != n_bits):
+        raise WireError(f"a stream of {n_bits} bits does not tell {k} ascending positions among {count}")
+    return positions
 
 
-def _decode_entropy(data: Bytes, n_bits: int, k: int, count: int) -> Numbers:
-    words, top = read_stack(data, n_bits)
-    where, whole = pop_gaps(words, top, k, class_starts(count, k), count)
+def _encode_entropy(positions: Tensor, count: int) -> tuple[Tensor, int]:
+    data, n_bits = stack_bytes(*push_gaps(positions.cpu().numpy(), class_starts(count, positions.numel())))
+    return torch.from_numpy(data), n_bits
+
+
+def _decode_entropy(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
+    words, top = read_stack(data.cpu().numpy(), n_bits)
+    positions, whole = pop_gaps(words, top, k, class_starts(count, k), count)
     if not whole:
         raise WireError(f"a stream of {n_bits} bits does not tell {k} positions among {count}")
-    return where
+    return torch.from_numpy(positions).to(data.device)
 
 
 def stack_bytes(words: Words, top: int) -> tuple[Bytes, int]:
@@ -215,27 +225,18 @@ def read_stack(data: Bytes, n_bits: int) -> tuple[Words, int]:
     n_words, top_bits = (0, n_bits) if n_bits < 64 else (n_bits // 32 - 1, 32 + n_bits % 32)
     words = data[: 4 * n_words].copy().view("<u4").astype(np.uint32, copy=False)
     padded = int.from_bytes(data[4 * n_words :].tobytes(), "big")
-    _check_zeros(data, n_bits)
+    _check_padding(padded & 0xFF, n_bits)
     return words, (1 << top_bits) + (padded >> -top_bits % 8)
 
 
-def _runs(data: Bytes, n_bits: int, k: int, width: int, step: int, count: int, *, from_last: bool) -> Numbers:
-    where, used = take_runs(data, n_bits, k, width, step, count, from_last)
-    if used < 0 or (from_last and used != n_bits):
-        raise WireError(f"a stream of {n_bits} bits does not tell {k} ascending positions among {count}")
-    _check_zeros(data, used)
-    return where
+def _check_padding(last_byte: int, n_bits: int) -> None:
+    """Refuse set bits behind the last one that means something."""
+    if n_bits % 8 and last_byte << n_bits % 8 & 0xFF:
+        raise WireError(f"the padding after bit {n_bits} is not zero")
 
 
-def _check_zeros(data: Bytes, used: int) -> None:
-    """Refuse set bits from bit `used` on."""
-    whole, bits = divmod(used, 8)
-    if data[whole + bool(bits) :].any() or (bits and data[whole] << bits & 0xFF):
-        raise WireError(f"the padding after bit {used} is not zero")
-
-
-_Encoder = Callable[[Numbers, int], tuple[Bytes, int]]
-_Decoder = Callable[[Bytes, int, int, int], Numbers]
+_Encoder = Callable[[Tensor, int], tuple[Tensor, int]]
+_Decoder = Callable[[Tensor, int, int, int], Tensor]
 _CODES: dict[str, tuple[_Encoder, _Decoder]] = {
     "list": (_encode_list, _decode_list),
     "block": (_encode_block, _decode_block),

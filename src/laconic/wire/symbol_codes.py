@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from laconic.kernels import pop_symbols, push_symbols
-from laconic.kernels.plain_positions import SHARE_BITS, Numbers
+from laconic.kernels.plain_gaps import SHARE_BITS, Numbers
 from laconic.wire.head import WireError
 from laconic.wire.packet import check_length, check_padding
 from laconic.wire.position_codes import read_stack, stack_bytes
