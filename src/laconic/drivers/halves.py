@@ -6,58 +6,21 @@ A round goes: begin -> (outgoing -> answer -> hear) as often as the algorithm yi
 rank called the round off because it met inf or NaN. Nothing enters a memory before the commit.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm, ContractError, Exchange, Reply, Step, Worker
+from laconic.contract import ContractError, Exchange, Reply, Step, Worker
 from laconic.drivers.inputs import Inputs, SpoiledError
-from laconic.drivers.layout import Layout, Shard
+from laconic.drivers.job import Job
+from laconic.drivers.layout import Shard
 from laconic.drivers.uncut import Shared, SharedReply, as_received, frame_sizes
 from laconic.kernels import all_finite, divide
 from laconic.memory import Memory, Pool
 from laconic.wire import Dense, Frame, FrameSizes, Head, Meter, Packet, Sparse, decode, encode
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What every half of one training job shares. `layers` are the parameters' sizes; they add up to d."""
-
-    algorithm: Algorithm
-    seed: int
-    d: int
-    layers: tuple[int, ...]
-    dtype: torch.dtype
-    layout: Layout
-    device: torch.device = torch.device("cpu")  # of the workers' vectors; servers work on the CPU
-
-    def zeros(self, count: int) -> Tensor:
-        """A fresh zero vector (count,) where the workers are."""
-        return torch.zeros(count, dtype=self.dtype, device=self.device)
-
-    def exchanges_in(self, round_: int) -> tuple[Exchange, ...]:
-        """What this round sends."""
-        return self.algorithm.exchanges_in(round_, self.d, self.layout.n_workers)
-
-    def shards(self, exchange: Exchange) -> tuple[Shard, ...]:
-        """Who serves which of the exchange's coordinates."""
-        shards = self.layout.shards
-        if exchange.count == self.d or not shards:
-            return shards
-        (only,) = shards
-        return (Shard(only.node, 0, exchange.count),)
-
-    def cuts(self, exchange: Exchange) -> Sequence[int]:
-        """Where the servers' slices of the exchange's coordinates begin and end."""
-        return self._cuts if exchange.count == self.d else (0, exchange.count)
-
-    @cached_property
-    def _cuts(self) -> tuple[int, ...]:
-        return (0, *(shard.stop for shard in self.layout.shards))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +37,11 @@ class Answer:
         shards = job.shards(due) or (Shard(0, 0, due.count),)
         frame = read_frame(data, job, "server", index, round_, exchange, shards[index])
         return cls(frame=frame, n_bytes=data.numel())
+
+    @classmethod
+    def own(cls, frame: Frame, job: "Job") -> "Answer":
+        """What the server on the worker's own node said: no bytes of it cross a link."""
+        return cls(frame=as_received(frame, job.d), n_bytes=frame.n_bytes)
 
     @classmethod
     def read_from_peer(cls, data: Tensor, job: "Job", rank: int, round_: int, exchange: int) -> "Answer":
@@ -209,12 +177,29 @@ class WorkerHalf:
     def outgoing(self) -> list[Tensor]:
         """This exchange's frames, one for each shard, encoded and counted. A void worker sends notices of that."""
         frames = []
-        for index, shard in enumerate(self.job.shards(self._exchange)):
-            frame = self._frame(self._part_for(shard))
+        for index, frame in enumerate(self._frames()):
             data = encode(frame)
-            self._count("up", frame, data.numel(), local=shard.node == self.node, lead=index == 0)
+            self._count_up(index, frame, data.numel())
             frames.append(data)
         return frames
+
+    def outgoing_from_node(self) -> tuple[dict[int, Tensor], dict[int, Frame]]:
+        """The same by server, in bytes for other nodes; for the server on this worker's own, as it would read it."""
+        away, here = {}, {}
+        for index, frame in enumerate(self._frames()):
+            if index == self._own_shard:
+                here[index] = as_received(frame, self.job.d)
+                self._count_up(index, frame, frame.n_bytes)
+            else:
+                away[index] = encode(frame)
+                self._count_up(index, frame, away[index].numel())
+        return away, here
+
+    def _frames(self) -> list[Frame]:
+        return [self._frame(self._part_for(shard)) for shard in self.job.shards(self._exchange)]
+
+    def _count_up(self, index: int, frame: Frame, n_bytes: int) -> None:
+        self._count("up", frame, n_bytes, local=index == self._own_shard, lead=index == 0)
 
     def outgoing_uncut(self) -> tuple[Frame, FrameSizes]:
         """The same in one frame, as the server gets it, and what the frames of `outgoing` count for."""

@@ -12,11 +12,12 @@ from torch import Tensor
 from laconic.contract import Algorithm, Exchange
 from laconic.drivers.channel import Channel
 from laconic.drivers.engine import ring_bytes
-from laconic.drivers.halves import Answer, Job, WorkerHalf
+from laconic.drivers.halves import Answer, WorkerHalf
 from laconic.drivers.inputs import Inputs
+from laconic.drivers.job import Job
 from laconic.drivers.layout import choose_layout
 from laconic.drivers.server_half import ServerHalf
-from laconic.wire import Dense, Sparse
+from laconic.wire import Dense, Frame, Sparse, encode
 
 
 class SetupError(ValueError):
@@ -160,29 +161,31 @@ class Processes:
     def _star(self, exchange: int, lr: float) -> bool:
         """One exchange through the servers. Returns whether some rank called the round off."""
         worker, me, layout = self.worker, self.channel.rank, self.layout
-        outgoing = worker.outgoing() if worker is not None else []
+        away, here = worker.outgoing_from_node() if worker is not None else ({}, {})
         others = [node for node in layout.worker_nodes if node != me]
         self.seconds.lap("encode")
-        up = {shard.node: outgoing[i] for i, shard in enumerate(layout.shards) if outgoing and shard.node != me}
+        up = {layout.shards[index].node: data for index, data in away.items()}
         arrived = self._swap(up, others if self.servers else [], "packet")
-        replies: dict[int, Tensor] = {}
+        replies: dict[int, Frame] = {}
         for half in self.servers:
             half.hub.link_bytes_per_s = self.channel.link_bytes_per_s
             frames = {
-                rank: outgoing[half.index] if node == me else arrived[node]
-                for rank, node in enumerate(layout.worker_nodes)
+                rank: here[half.index] if node == me else arrived[node] for rank, node in enumerate(layout.worker_nodes)
             }
-            replies[half.index] = half.answer(self.rounds, exchange, lr, frames)
+            replies[half.index] = half.answer_frame(self.rounds, exchange, lr, frames)
+        down = {node: data for data in map(encode, replies.values()) for node in others} if others else {}
         self.seconds.lap("decode")
-        down = {node: reply for node in others for reply in replies.values()}
         servers = [shard.node for shard in layout.shards if shard.node != me]
         answers = self._swap(down, servers if worker is not None else [], "answer")
         if worker is None:
             return any(half.void for half in self.servers)
         worker.me.link_bytes_per_s = self.channel.link_bytes_per_s
-        mine = {self.layout.shards[index].node: reply for index, reply in replies.items()}
-        due = [(mine | answers)[shard.node] for shard in layout.shards]
-        heard = [Answer.read(data, self.job, index, self.rounds, exchange) for index, data in enumerate(due)]
+        heard = [
+            Answer.own(replies[index], self.job)
+            if shard.node == me
+            else Answer.read(answers[shard.node], self.job, index, self.rounds, exchange)
+            for index, shard in enumerate(layout.shards)
+        ]
         worker.hear(heard)
         return worker.void
 

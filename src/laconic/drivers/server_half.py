@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from laconic.contract import ContractError, Inbox, Server
-from laconic.drivers.halves import Job, read_frame
+from laconic.drivers.halves import check_frame, read_frame
+from laconic.drivers.job import Job
 from laconic.drivers.layout import Shard
 from laconic.memory import Memory
 from laconic.wire import Frame, Head, Packet, WireError, encode
@@ -46,10 +47,26 @@ class ServerHalf:
         damage_expected: a frame that cannot be read counts as not heard, and its sender is in `unread` afterwards.
         Raises WireError for it otherwise.
         """
+        return encode(self.answer_frame(round_, exchange, lr, frames, damage_expected=damage_expected))
+
+    def answer_frame(
+        self,
+        round_: int,
+        exchange: int,
+        lr: float,
+        frames: Mapping[int, Tensor | Frame],
+        *,
+        damage_expected: bool = False,
+    ) -> Frame:
+        """The same before it is encoded. A worker on the server's own node hands its frame over as it is."""
         shard = self._shard_in(round_, exchange)
         read: dict[int, Frame] = {}
         unread: set[int] = set()
         for rank, data in frames.items():
+            if isinstance(data, Frame):
+                check_frame(data, "worker", rank, round_, exchange, shard)
+                read[rank] = data
+                continue
             try:
                 read[rank] = read_frame(data, self.job, "worker", rank, round_, exchange, shard)
             except WireError:
@@ -59,7 +76,7 @@ class ServerHalf:
         self.unread = frozenset(unread)
         packet = self.serve(round_, exchange, lr, read)
         head = Head(role="server", rank=self.index, round=round_, exchange=exchange)
-        return encode(Frame(head=head, packet=packet, void=self.void))
+        return Frame(head=head, packet=packet, void=self.void)
 
     def _shard_in(self, round_: int, exchange: int) -> Shard:
         due = self.job.exchanges_in(round_)[exchange]

@@ -25,8 +25,9 @@ from laconic.clock import Clock
 from laconic.compute_times import ComputeTime
 from laconic.contract import Algorithm, ContractError, Exchange, Result, Side
 from laconic.drivers.engine import ring_bytes, ring_sum
-from laconic.drivers.halves import Answer, Job, WorkerHalf
+from laconic.drivers.halves import Answer, WorkerHalf
 from laconic.drivers.inputs import Inputs
+from laconic.drivers.job import Job
 from laconic.drivers.layout import Shard, choose_layout, n_nodes_for
 from laconic.drivers.mishaps import Mishaps, slowed
 from laconic.drivers.server_half import ServerHalf

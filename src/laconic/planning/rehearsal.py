@@ -16,8 +16,9 @@ from torch import Tensor
 
 from laconic.contract import Algorithm, Exchange
 from laconic.drivers.engine import ring_sum
-from laconic.drivers.halves import Answer, Job, WorkerHalf
+from laconic.drivers.halves import Answer, WorkerHalf
 from laconic.drivers.inputs import Inputs
+from laconic.drivers.job import Job
 from laconic.drivers.layout import Layout, choose_layout
 from laconic.drivers.server_half import ServerHalf
 from laconic.planning.candidate import CodecSeconds, Kind, Sent

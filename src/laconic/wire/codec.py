@@ -42,6 +42,11 @@ class Frame:
         """Information bits: a notice carries one, that it is a notice."""
         return 1 if self.packet is None else self.packet.payload_bits
 
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes `encode` makes of it."""
+        return HEAD_BYTES + (0 if self.packet is None else self.packet.size.body_bytes)
+
 
 def _byte_view(piece: Piece) -> Tensor:
     if isinstance(piece, bytes):
