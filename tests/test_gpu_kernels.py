@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from laconic import kernels
-from laconic.kernels import gpu, plain_top_k
+from laconic.kernels import families, gpu, plain_top_k
 
 HERE = Path(__file__).parent
 KEY = 0x4806654E26238EC1
@@ -62,20 +61,20 @@ def test_interpreted_kernels_give_what_the_plain_ones_give():
 
 def test_a_tensor_on_a_gpu_gets_plain_torch_and_one_warning_where_triton_is_missing(without_triton):
     with pytest.warns(RuntimeWarning, match=r"triton cannot be imported .* `pip install triton`"):
-        assert kernels._fastest("top_k", torch.device("cuda")) is plain_top_k
-    assert kernels._fastest("top_k", torch.device("cuda", 1)) is plain_top_k
+        assert families.fastest("top_k", torch.device("cuda")) is plain_top_k
+    assert families.fastest("top_k", torch.device("cuda", 1)) is plain_top_k
 
 
 def test_a_tensor_on_a_gpu_gets_tritons_kernels():
     pytest.importorskip("triton")
     for family in ("top_k", "signs", "sums", "quantized", "fractional", "positions"):
-        assert kernels._fastest(family, torch.device("cuda")).__name__ == f"laconic.kernels.gpu_{family}"
+        assert families.fastest(family, torch.device("cuda")).__name__ == f"laconic.kernels.gpu_{family}"
 
 
 @pytest.mark.slow
 def test_without_a_tensor_on_a_gpu_triton_is_not_imported():
     script = (
-        "import sys; from laconic import kernels; kernels._fastest('top_k'); kernels._fastest('signs');"
+        "import sys; from laconic.kernels import families; families.fastest('top_k'); families.fastest('signs');"
         "sys.exit('triton' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=HERE.parent, timeout=120).returncode == 0
@@ -162,7 +161,7 @@ def start_every_kernel():
 @pytest.mark.slow
 def test_every_kernel_compiles_for_a_gpu_and_rounds_each_operation_by_itself(compiled_for_a_gpu):
     start_every_kernel()
-    files = Path(kernels.__file__).parent.glob("gpu_*.py")
+    files = Path(families.__file__).parent.glob("gpu_*.py")
     started = {f"laconic.kernels.{file.stem}.{name}" for file in files for name in LAUNCHED.findall(file.read_text())}
     assert set(compiled_for_a_gpu) == started
     for name, versions in compiled_for_a_gpu.items():

@@ -14,7 +14,7 @@ WIRE = LOW | {"wire", "network", "schedules", "async_timing", "compute_times", "
 CONTRACT = WIRE | {"compressors", "memory", "topology", "contract", "skipping", "laziness", "faults"}
 DRIVERS = CONTRACT | {"drivers"}
 USER = DRIVERS | {"algorithms", "flat", "rates", "traffic", "saving", "optimizer", "simulation"} | {
-    "evaluation", "local_steps", "replicas",
+    "evaluation", "local_steps", "replicas", "agreement",
 }  # fmt: skip
 LAB = USER | {"lab", "plugins", ""}
 
@@ -58,6 +58,7 @@ MAY_IMPORT = {
     "saving": {"drivers", "memory", "flat", "optimizer"},  # optimizer: for its type alone
     "optimizer": USER,
     "simulation": USER,
+    "agreement": {"drivers"},
     "replicas": {"drivers", "optimizer"},
     "plugins": set(),
     "lab": LAB,

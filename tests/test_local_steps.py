@@ -143,6 +143,78 @@ def test_one_local_step_is_what_there_is_without_the_option_bit_for_bit(name):
     assert torch.equal(*ends)
 
 
+# One step of plain SGD, which need not be taken.
+
+
+class TakenSGD(torch.optim.SGD):
+    """Plain SGD that nobody knows to be that."""
+
+
+@pytest.mark.parametrize("name", ["sgd-model", "ssgd-topk", "ssgd-mv", "ssgd-mv-ad", "ssgd-mv-rs"])
+def test_a_step_that_is_not_taken_changes_what_it_would_have_changed(name):
+    ends, inners = [], []
+    for sgd in (torch.optim.SGD, TakenSGD):
+        net = small.model().double()
+        net[0].bias.requires_grad_(False)
+        groups = [{"params": net[0].parameters()}, {"params": net[2].parameters(), "lr": 0.05}]
+        inner = sgd(groups, lr=0.1)
+        simulation = simulated(small.sample_of(name), net, inner)
+        assert simulation.local.is_known_in(0) == (sgd is torch.optim.SGD)
+        ends.append(torch.stack([take(simulation, [step]) for step in range(6)]))
+        inners.append(inner)
+    assert_same(*ends)
+    assert not torch.equal(ends[0][0], ends[0][-1])
+
+
+def test_a_round_with_inf_in_a_gradient_leaves_the_parameters_as_they_were():
+    simulation = simulated(small.sample_of("ssgd-mv"))
+    take(simulation, [0])
+    before = small.values(simulation.model)
+    simulation.step(lambda rank: small.loss(simulation.model, rank, 1) * (torch.inf if rank == 1 else 1))
+    assert simulation.traffic.void_rounds == 1
+    assert torch.equal(small.values(simulation.model), before)
+    assert not torch.equal(take(simulation, [2]), before)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda ps: torch.optim.SGD(ps, lr=0.1, momentum=0.9),
+        lambda ps: torch.optim.SGD(ps, lr=0.1, weight_decay=0.1),
+        lambda ps: torch.optim.SGD(ps, lr=0.1, maximize=True),
+        lambda ps: torch.optim.Adam(ps, lr=0.1),
+        lambda ps: TakenSGD(ps, lr=0.1),
+    ],
+)
+def test_a_step_that_may_be_more_than_plain_sgd_is_taken(inner):
+    net = small.model().double()
+    assert not simulated(small.sample_of("ssgd-mv"), net, inner(net.parameters())).local.is_known_in(0)
+
+
+def test_a_step_that_somebody_watches_or_has_changed_is_taken():
+    net = small.model().double()
+    inner = torch.optim.SGD(net.parameters(), lr=0.1)
+    simulation = simulated(small.sample_of("ssgd-mv"), net, inner)
+    torch.optim.lr_scheduler.StepLR(inner, 10)  # which puts a wrapper around the step
+    assert simulation.local.is_known_in(0)
+    calls = []
+    hook = inner.register_step_pre_hook(lambda *_: calls.append("hook"))
+    take(simulation, [0])
+    assert calls == ["hook"] * 3
+    hook.remove()
+    step = inner.step
+    inner.step = lambda: (calls.append("own"), step())
+    take(simulation, [1])
+    assert calls[3:] == ["own"] * 3
+
+
+def test_bfloat16_parameters_and_methods_whose_replicas_differ_take_their_steps():
+    net = small.model().bfloat16()
+    assert not simulated(small.sample_of("ssgd-mv"), net).local.is_known_in(0)
+    assert not simulated(small.sample_of("dsgd")).local.is_known_in(0)
+    assert not simulated(small.sample_of("ssgd-mv"), local_steps=2).local.is_known_in(0)
+
+
 def test_one_local_step_of_a_gradient_method_steps_after_the_exchange():
     """The inner momentum takes up the direction, not each worker's own gradient."""
     net = small.model().double()

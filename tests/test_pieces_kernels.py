@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from laconic.kernels import compiled, gather, gather_change, plain_pieces, scatter
+from laconic.kernels import add_into, compiled, gather, gather_change, gather_scaled, plain_pieces, scatter
 
 SHAPES = [(3, 5), (64,), (), (0,), (100, 7), (129,), (1,)]
 LARGE = [*SHAPES, (4_200_000,), (31,)]  # past the caches
@@ -65,6 +65,37 @@ def test_both_gather_a_change_alike(shapes, dtype):
         assert torch.equal(_bits([made]), _bits([expected]))
 
 
+@pytest.mark.parametrize(("shapes", "dtype"), KINDS)
+def test_both_gather_scaled_pieces_alike(shapes, dtype):
+    pieces, d = _pieces(shapes, dtype)
+    factors = [-0.3 * number for number in range(len(shapes))]
+    plus = torch.randn(d, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    made, expected = torch.empty(2, d, dtype=dtype)
+    for more in (None, plus):
+        assert gather_scaled(pieces, factors, made, more)
+        assert plain_pieces.gather_scaled(pieces, factors, expected, more)
+        assert torch.equal(_bits([made]), _bits([expected]))
+        by_hand = torch.cat([piece.view(-1) * by for piece, by in zip(pieces, factors, strict=True)])
+        assert torch.equal(_bits([made]), _bits([by_hand + (0.0 if more is None else more)]))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dtype"), [(SHAPES, torch.float32), (LARGE, torch.float32), (SHAPES, torch.float64)]
+)
+def test_both_add_into_pieces_alike(shapes, dtype):
+    pieces, d = _pieces(shapes, dtype)
+    inner = torch.randperm(d - 2, generator=torch.Generator().manual_seed(1))[: d // 3] + 1
+    places = torch.cat([torch.tensor([0, d - 1]), inner]).sort().values
+    values = torch.randn(len(places), dtype=dtype, generator=torch.Generator().manual_seed(2))
+    by_hand = torch.cat([piece.view(-1) for piece in pieces]).index_add_(0, places, values)
+    for add in (add_into, plain_pieces.add_into):
+        made = [piece.clone() for piece in pieces]
+        add(made, places, values)
+        assert torch.equal(_bits(made), _bits([by_hand]))
+        add(made, places[:0], values[:0])
+        assert torch.equal(_bits(made), _bits([by_hand]))
+
+
 @pytest.mark.parametrize("as_sum", [False, True])
 @pytest.mark.parametrize(("shapes", "dtype"), KINDS)
 def test_both_scatter_alike(shapes, dtype, as_sum):
@@ -88,6 +119,9 @@ def test_a_piece_with_one_wrong_entry_is_seen(place, wrong):
         take, less = (gather, gather_change) if kernels is None else (kernels.gather, kernels.gather_change)
         assert not take(pieces, torch.empty(d))
         assert not take(pieces, torch.empty(d), among=3)
+        scaled = gather_scaled if kernels is None else kernels.gather_scaled
+        assert not scaled(pieces, [0.1] * len(pieces), torch.empty(d))
+        assert not scaled(pieces, [0.1] * len(pieces), torch.empty(d), torch.ones(d))
         assert not less(pieces, torch.ones(d), torch.empty(d))
 
 
@@ -109,6 +143,11 @@ def test_pieces_of_another_type_or_order_come_as_torch_copies_them():
     assert vector.tolist() == [0, 3, 1, 4, 2, 5, 1.5, 3.140625]
     assert gather_change(pieces, torch.ones(8), vector)
     assert vector.tolist() == [-1, 2, 0, 3, 1, 4, 0.5, 2.140625]
+    assert gather_scaled(pieces, [2.0, -1.0], vector)
+    assert vector.tolist() == [0, 6, 2, 8, 4, 10, -1.5, -3.140625]
+    add_into(pieces, torch.tensor([1, 6]), torch.tensor([0.5, 1.0]))
+    assert pieces[0].tolist() == [[0, 3.5], [1, 4], [2, 5]]
+    assert pieces[1].tolist() == [2.5, 3.140625]
     scatter(torch.arange(8.0), pieces)
     assert [piece.tolist() for piece in pieces] == [[[0, 1], [2, 3], [4, 5]], [6, 7]]
 

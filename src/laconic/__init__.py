@@ -1,6 +1,7 @@
 """laconic: train PyTorch models over slow, lossy and unreliable networks, with every byte counted."""
 
 from laconic import algorithms as _algorithms  # enters every algorithm of the folder
+from laconic.agreement import ReplicaError
 from laconic.algorithms.asgd import ASGD
 from laconic.algorithms.compskip import CompSkip
 from laconic.algorithms.csgd import CSGD
@@ -41,7 +42,7 @@ from laconic.drivers.processes import SetupError
 from laconic.faults import FaultPlan
 from laconic.kernels.threads import kernel_threads, set_kernel_threads
 from laconic.network import Link
-from laconic.optimizer import DistributedOptimizer, ReplicaError
+from laconic.optimizer import DistributedOptimizer
 from laconic.replicas import mean_parameters
 from laconic.simulation import Simulation
 from laconic.skipping import Coins, Never, SlowLink

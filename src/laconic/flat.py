@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.kernels import add_at, all_finite, gather, gather_change, scatter
+from laconic.kernels import add_at, add_into, all_finite, gather, gather_change, gather_scaled, scatter
 
 
 class FlatParameters:
@@ -56,6 +56,11 @@ class FlatParameters:
                 f"{values[other]}; all must share one, for instance by {way_out} before the optimizer is made"
             )
 
+    @property
+    def has_own_dtype(self) -> bool:
+        """Whether the parameters are of the vectors' type."""
+        return self.parameters[0].dtype == self.dtype
+
     def values(self, out: Tensor | None = None) -> Tensor:
         """A copy of the parameters, (d,), into `out` where it is given."""
         vector = self._room() if out is None else out
@@ -68,6 +73,13 @@ class FlatParameters:
         Returns whether no entry is inf or NaN.
         """
         return gather_change(self._data, start, out, plus)
+
+    def change_of_step(self, rates: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
+        """What a step of plain SGD would do to the parameters, -rate times the gradient, and plus `plus`, into `out`.
+
+        rates: by parameter group. All vectors are (d,). Returns whether no entry is inf or NaN.
+        """
+        return gather_scaled(self._gradients(), [-rates[group] for group in self.groups], out, plus)
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""
@@ -85,31 +97,41 @@ class FlatParameters:
         """`vector` (d,) cut by parameter."""
         return torch.split(vector, list(self.sizes))
 
-    def set_live_values(self, pieces: Iterable[Tensor], start: Tensor, live: Sequence[bool]) -> None:
-        """Overwrite the parameters by `pieces`, one for each, those that are not live by `start` (d,)."""
+    def set_live_values(self, pieces: Iterable[Tensor], start: Tensor | None, live: Sequence[bool]) -> None:
+        """Overwrite the parameters by `pieces`, one for each, those that are not live by `start` (d,).
+
+        Without a start, here and in the next two, the parameters themselves are it.
+        """
         with torch.no_grad():
-            for parameter, new, old, moves in zip(self.parameters, pieces, self.pieces(start), live, strict=True):
+            for parameter, new, old, moves in zip(self.parameters, pieces, self._start(start), live, strict=True):
                 parameter.copy_((new if moves else old).view_as(parameter))
 
-    def set_sum(self, start: Tensor, change: Tensor, live: Sequence[bool]) -> None:
+    def set_sum(self, start: Tensor | None, change: Tensor, live: Sequence[bool]) -> None:
         """Overwrite the parameters by `start + change`, (d,) both, those that are not live by `start`."""
         with torch.no_grad():
-            both = zip(self.pieces(start), self.pieces(change), strict=True)
+            both = zip(self._start(start), self.pieces(change), strict=True)
             for parameter, (old, by), moves in zip(self.parameters, both, live, strict=True):
                 if not moves:
                     parameter.copy_(old.view_as(parameter))
                 elif parameter.dtype == self.dtype:
                     torch.add(old.view_as(parameter), by.view_as(parameter), out=parameter)
                 else:
-                    parameter.copy_((old + by).view_as(parameter))
+                    parameter.copy_(old.view_as(parameter) + by.view_as(parameter))
 
-    def set_sparse_sum(self, start: Tensor, positions: Tensor, values: Tensor, live: Sequence[bool]) -> None:
+    def _start(self, start: Tensor | None) -> Sequence[Tensor]:
+        return self._data if start is None else self.pieces(start)
+
+    def set_sparse_sum(self, start: Tensor | None, positions: Tensor, values: Tensor, live: Sequence[bool]) -> None:
         """The same where only the coordinates `positions` (k,) change, by `values` (k,); overwrites `start`."""
         if not all(live):
             ends = torch.tensor(self.sizes, device=positions.device).cumsum(0)
             moves = torch.tensor(live, device=positions.device)[torch.bucketize(positions, ends, right=True)]
             positions, values = positions[moves], values[moves]
-        add_at(start, positions, values.to(start))
+        if start is None:
+            device = self.parameters[0].device
+            add_into(self._data, positions.to(device), values.to(device, self.dtype))
+            return
+        add_at(start, positions.to(start.device), values.to(start))
         if all(live):
             scatter(start, self._data, as_sum=True)
         else:

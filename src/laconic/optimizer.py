@@ -3,11 +3,9 @@
 One call of `step()` is one round. The training loop stays as it was: zero_grad, backward, step.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
+from laconic.agreement import compare_replicas
 from laconic.contract import Algorithm
 from laconic.drivers.inputs import Inputs
 from laconic.drivers.process_arrivals import ProcessArrivals
@@ -26,10 +25,6 @@ from laconic.rates import LearningRates
 from laconic.saving import restore, saved
 from laconic.traffic import Traffic
 from laconic.wire import Meter
-
-
-class ReplicaError(RuntimeError):
-    """Ranks whose parameters should be equal and are not."""
 
 
 class DistributedOptimizer(Optimizer):
@@ -95,7 +90,7 @@ class DistributedOptimizer(Optimizer):
         self.check_every = check_every
         self.rates = LearningRates(inner, algorithm)
         self._live: list[bool] = [False] * len(self.flat.parameters)
-        self.local = LocalSteps(algorithm, local_steps, self.flat, self.rates)
+        self.local = LocalSteps(algorithm, local_steps, self.flat, self.rates, inner)
         self._steps_taken = 0  # since the last exchange, where steps are local
         self._start: Tensor | None = None  # the parameters at the last exchange, for the same
         self._spare_start: Tensor | None = None  # its vector, while there is none
@@ -181,8 +176,9 @@ class DistributedOptimizer(Optimizer):
         else:
             self._step_with_gradient(second)
         self.inner._opt_called = True  # type: ignore[attr-defined]  # nor does it step everywhere; schedulers would warn
-        if self.algorithm.replicas_equal and self.check_every and self.driver.rounds % self.check_every == 0:
-            self._compare_replicas()
+        due = self.check_every and self.driver.rounds % self.check_every == 0 and not self._steps_taken
+        if due and self.algorithm.replicas_equal:
+            compare_replicas(self.driver.channel, None if self.serves_only else self.flat.values(), self.driver.rounds)
         return loss
 
     def _wait_for_leave(self, closure: Callable[[], Any] | None) -> None:
@@ -287,6 +283,9 @@ class DistributedOptimizer(Optimizer):
 
     def _step_locally(self) -> None:
         """One step of the inner optimizer; when enough were taken, one round with the change they made."""
+        if not self._steps_taken and self.local.is_known_in(self.driver.rounds):
+            self._apply(None, self._exchange(self._used_now(), self._bring_change_of_step))
+            return
         if not self.serves_only:
             self._take_local_step()
         self._steps_taken += 1
@@ -303,13 +302,16 @@ class DistributedOptimizer(Optimizer):
         self._steps_taken, self._start, self._spoiled = 0, None, False
         self._spare_start = start
         self._used = [False] * len(self._used)
-        if start is None:
-            return
+        if start is not None:
+            self._apply(start, round_)
+
+    def _apply(self, start: Tensor | None, round_: Round) -> None:
+        """Set the parameters by a round's result, from those before the steps, (d,), where any were taken."""
         result = round_.result if round_.sparse_result is None else round_.sparse_result
-        if result is None:
-            self.flat.set_values(start)
-        else:
+        if result is not None:
             self.local.apply(start, result, self._live)
+        elif start is not None:
+            self.flat.set_values(start)
 
     def _take_local_step(self) -> None:
         has_gradient = self.flat.has_gradient()
@@ -340,22 +342,20 @@ class DistributedOptimizer(Optimizer):
             inputs.vector = self.local.vector(change)
         return inputs
 
-    def _compare_replicas(self) -> None:
-        """Refuse to go on with replicas that differ in a single bit."""
-        if self._steps_taken:
-            return
-        mine = "" if self.serves_only else hash_of(self.flat.values())
-        everybody = self.driver.channel.gather(mine, f"for its parameters' hash, round {self.driver.rounds}")
-        hashes = {rank: theirs for rank, theirs in enumerate(everybody) if theirs}
-        counts = Counter(hashes.values())
-        right = max(hashes, key=lambda rank: (counts[hashes[rank]], -rank))  # what most have; of equals, the first
-        wrong = [rank for rank in hashes if hashes[rank] != hashes[right]]
-        if wrong:
-            raise ReplicaError(
-                f"after round {self.driver.rounds} the parameters of rank {' and rank '.join(map(str, wrong))} differ "
-                f"from rank {right}'s; were they changed outside of step(), or is the inner optimizer's state or rate "
-                "not the same?"
-            )
+    def _bring_change_of_step(self) -> Inputs | None:
+        """The same with the change of one step that is not taken."""
+        worker = self.driver.worker
+        if worker is None:
+            return None
+        memory = worker.me.memory
+        memory.take_back()  # the last result has been applied
+        change = memory.spare()
+        scale = 1.0 if self._grad_scale is None else float(self._grad_scale)
+        rates = [rate / scale for rate in self.rates.by_group()]
+        return Inputs(
+            vector=change, parameters=lambda: self.flat.values(out=memory.spare()), lr=self.rates.now(),
+            write_change=partial(self.flat.change_of_step, rates, change),
+        )  # fmt: skip
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, as the inner optimizer does it."""
@@ -390,8 +390,3 @@ def fixed_tensors(inner: Optimizer, model: torch.nn.Module | None) -> list[Tenso
         known += [parameter for parameter in model.parameters() if id(parameter) not in listed]
         known += list(model.buffers())
     return [tensor for tensor in known if not tensor.requires_grad]
-
-
-def hash_of(vector: Tensor) -> str:
-    """A hash of a vector's bits."""
-    return blake2b(vector.cpu().numpy().tobytes(), digest_size=16).hexdigest()

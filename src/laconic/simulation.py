@@ -61,7 +61,7 @@ class Simulation:
         self.algorithm = algorithm
         self.flat = FlatParameters(inner, model)
         self.rates = LearningRates(inner, algorithm)
-        self.local = LocalSteps(algorithm, local_steps, self.flat, self.rates)
+        self.local = LocalSteps(algorithm, local_steps, self.flat, self.rates, inner)
         self._live = [False] * len(self.flat.parameters)
         self.server_model = ServerModel(inner, lambda: self._live) if algorithm.server_steps else None
         options: dict[str, Any] = {
@@ -215,6 +215,9 @@ class Simulation:
 
     @torch.no_grad()
     def _step_locally(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
+        if not self._steps_taken and self.local.is_known_in(self.driver.rounds):
+            self._exchange_gradients(loss_of, losses)
+            return
         shown = self._shown = self.flat.values(out=self._shown)
         if self._steps_taken + 1 >= self.local.due_in(self.driver.rounds):
             self._exchange(shown, lambda rank: self._step_of(rank, shown, loss_of, losses))
@@ -229,6 +232,24 @@ class Simulation:
             self.flat.values(out=self._local[rank])
         self.flat.set_values(shown)
         self._steps_taken += 1
+
+    def _exchange_gradients(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
+        """One round with the changes of steps that are not taken."""
+        rates = self.rates.by_group()
+
+        def inputs_of(rank: int) -> Inputs:
+            losses[rank] = self._backward(rank, loss_of)
+            self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
+            vector, memory = self._room_for(rank), self.driver.workers[rank].me.memory
+            return Inputs(
+                vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=self.rates.now(),
+                write_change=partial(self.flat.change_of_step, rates, vector),
+            )  # fmt: skip
+
+        outcome = self.driver.round(inputs_of)
+        self.inner._opt_called = True  # type: ignore[attr-defined]  # it does not step; schedulers would warn
+        if not outcome.void:
+            self.local.apply(None, outcome.of(0), self._live)
 
     def _step_of(self, rank: int, shown: Tensor, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
         """One worker's local step. The model is left with its parameters."""

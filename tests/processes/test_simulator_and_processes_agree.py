@@ -9,8 +9,8 @@ import laconic
 import scenes
 import small
 from crew import run_crew
+from laconic.agreement import hash_of
 from laconic.drivers.engine import ring_parts
-from laconic.optimizer import hash_of
 
 N = 4
 ROUNDS = 50

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 import laconic
+from laconic.agreement import ReplicaError
 from laconic.cli.bench import bench
 from laconic.cli.plan import plan
 from laconic.cli.reproduce import reproduce
@@ -18,7 +19,6 @@ from laconic.cli.train import compare, run
 from laconic.contract import ContractError
 from laconic.drivers.channel import PeerLostError
 from laconic.lab.children import LaunchError
-from laconic.optimizer import ReplicaError
 from laconic.plugins import load_plugins
 
 app = typer.Typer(

@@ -43,6 +43,22 @@ def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Te
     return bool(_gather_change(*_places(pieces), *arrays, plus is not None, _past_caches(out)))
 
 
+def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
+    """See plain_pieces."""
+    if not _are_plain([*pieces, out if plus is None else plus], out):
+        return plain_pieces.gather_scaled(pieces, factors, out, plus)
+    more = np.zeros(0, out.numpy().dtype) if plus is None else plus.numpy()
+    return bool(_gather_scaled(*_places(pieces), np.array(factors), more, out.numpy(), _past_caches(out)))
+
+
+def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
+    """See plain_pieces."""
+    if not _are_plain(pieces, values):
+        plain_pieces.add_into(pieces, places, values)
+        return
+    _add_into(*_places(pieces), places.contiguous().numpy(), values.numpy())
+
+
 def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
     """See plain_pieces."""
     if not _are_plain(pieces, vector):
@@ -145,6 +161,38 @@ def _dividing(past: bool) -> Any:  # noqa: ANN401
 _share, _share_past_caches = _dividing(False), _dividing(True)
 
 
+def _scaling(past: bool, adds: bool) -> Any:  # noqa: ANN401
+    """A function of (one, more, out, place, factor): sixty-four entries of `one` times `factor` to `out`.
+
+    adds: and plus `more`; else plus 0.0. Returns a word that is 0 where none is inf or NaN.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def scaling(typing: Any, one: Any, more: Any, out: Any, place: Any, factor: Any) -> Codegen:  # noqa: ANN401
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+            one, more, out, place, factor = args
+            block = Block(context, builder, signature.args, place)
+            wrong = ir.Constant(ir.IntType(block.LANES), 0)
+            by = splat(builder, factor, block.LANES)
+            for piece in range(0, LANES, block.LANES):
+                block.piece = piece
+                value = builder.fmul(block.read(one, 0), by)
+                zeros = same(value.type, 0.0)
+                value = builder.fadd(value, block.read(more, 1) if adds else zeros)
+                block.write(value, out, 2, past_caches=past)
+                spoiled = builder.fcmp_unordered("!=", builder.fsub(value, value), zeros)
+                wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
+            return builder.zext(wrong, WORD)
+
+        return types.uint64(one, more, out, types.intp, one.dtype), codegen
+
+    return scaling
+
+
+_scale, _scale_past_caches = _scaling(False, False), _scaling(True, False)
+_scale_plus, _scale_plus_past_caches = _scaling(False, True), _scaling(True, True)
+
+
 @kernel
 def _whole(part: Array, past_caches: bool) -> tuple[int, int]:
     """Between which places of `part` there are whole sixty-fours, from a multiple of 64 bytes on where it matters."""
@@ -227,6 +275,48 @@ def _gather_change(
             wrong |= uint64(part[place] - part[place] != none)
         at = end
     return bool(wrong == uint64(0))
+
+
+@kernel
+def _gather_scaled(
+    addresses: Array, sizes: Array, factors: Array, plus: Array, out: Array, past_caches: bool
+) -> bool:  # fmt: skip
+    wrong, none = uint64(0), out.dtype.type(0)
+    at = 0
+    for i in range(sizes.size):
+        end = at + sizes[i]
+        part, more = out[at:end], plus[at:end] if plus.size else plus
+        one = carray(_pointer(addresses[i]), part.shape, out.dtype)
+        by = out.dtype.type(factors[i])
+        first, last = _whole(part, past_caches)
+        for place in range(first, last, 64):
+            if plus.size and past_caches:
+                wrong |= _scale_plus_past_caches(one, more, part, place, by)
+            elif plus.size:
+                wrong |= _scale_plus(one, more, part, place, by)
+            elif past_caches:
+                wrong |= _scale_past_caches(one, more, part, place, by)
+            else:
+                wrong |= _scale(one, more, part, place, by)
+        for k in range(part.size - last + first):
+            place = k if k < first else k + last - first
+            scaled = one[place] * by
+            part[place] = scaled + (more[place] if plus.size else none)
+            wrong |= uint64(part[place] - part[place] != none)
+        at = end
+    return bool(wrong == uint64(0))
+
+
+@kernel
+def _add_into(addresses: Array, sizes: Array, places: Array, values: Array) -> None:
+    number, start, stop = 0, 0, sizes[0]
+    piece = carray(_pointer(addresses[0]), (sizes[0],), values.dtype)
+    for i in range(places.size):
+        while places[i] >= stop:
+            number += 1
+            start, stop = stop, stop + sizes[number]
+            piece = carray(_pointer(addresses[number]), (sizes[number],), values.dtype)
+        piece[uint64(places[i] - start)] += values[i]
 
 
 @kernel

@@ -1,7 +1,9 @@
 """A vector in one piece and the tensors it is made of, in ordinary torch."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from laconic.kernels.plain_sums import all_finite, divide
@@ -27,6 +29,32 @@ def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Te
     if plus is not None:
         out += plus
     return all_finite(out)
+
+
+def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
+    """out (d,) = each piece times its factor, and then `plus` (d,). Returns whether no entry is inf or NaN.
+
+    Without `plus` nothing is added: -0.0 becomes 0.0.
+    """
+    place = 0
+    for piece, factor in zip(pieces, factors, strict=True):
+        part = out[place : place + piece.numel()].view(piece.shape)
+        part.copy_(piece)
+        part *= factor
+        place += piece.numel()
+    out += 0.0 if plus is None else plus
+    return all_finite(out)
+
+
+def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
+    """The pieces, one behind the other, += values (k,) at places (k,) int64, ascending, each once."""
+    stops = torch.tensor([piece.numel() for piece in pieces]).cumsum(0).to(places.device)
+    cuts = [0, *torch.searchsorted(places, stops).tolist()]
+    for piece, stop, (low, high) in zip(pieces, stops.tolist(), pairwise(cuts), strict=True):
+        if low < high:
+            at, by = places[low:high] - (stop - piece.numel()), values[low:high]
+            rows = torch.unravel_index(at, piece.shape)
+            piece[rows] = (piece[rows].to(by.dtype) + by).to(piece.dtype)
 
 
 def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
