@@ -19,7 +19,7 @@ from laconic.drivers.board import Board
 from laconic.drivers.engine import ring_parts
 from laconic.wire import HEAD_BYTES
 from laconic.wire.codec import most_body_bytes
-from laconic.wire.head import WireError, body_bytes_of
+from laconic.wire.head import WireError, read_opening
 
 _SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller sends end in a socket's buffer and say nothing about the link
 _PATIENCE = 0.75  # share of the timeout spent waiting; the rest is for finding out who is missing
@@ -82,7 +82,7 @@ class Channel:
             for peer in expected:
                 awaited = peer
                 _wait(arriving[peer], deadline)
-                n_body = body_bytes_of(bytes(heads[peer].numpy()), most_body_bytes(d))
+                n_body = read_opening(bytes(heads[peer].numpy()), most_body_bytes(d)).body_bytes
                 frames[peer] = torch.empty(HEAD_BYTES + n_body, dtype=torch.uint8)
                 frames[peer][:HEAD_BYTES] = heads[peer]
                 if n_body:
@@ -129,7 +129,7 @@ class Channel:
             _wait(arriving, deadline)
             assert arriving is not None
             sender = senders[0] if only is not None else arriving._source_rank()
-            n_body = body_bytes_of(bytes(head.numpy()), most_body_bytes(d))
+            n_body = read_opening(bytes(head.numpy()), most_body_bytes(d)).body_bytes
             frame = torch.empty(HEAD_BYTES + n_body, dtype=torch.uint8)
             frame[:HEAD_BYTES] = head
             if n_body:
