@@ -10,7 +10,7 @@ from laconic.contract import ContractError, Inbox, Server
 from laconic.drivers.halves import Job, read_frame
 from laconic.drivers.layout import Shard
 from laconic.memory import Memory
-from laconic.wire import Frame, Head, Packet, WireError, encode
+from laconic.wire import Encoded, Frame, Head, Packet, WireError, encode
 
 
 class ServerHalf:
@@ -39,7 +39,7 @@ class ServerHalf:
             self.hub.descend = descend
 
     def answer(
-        self, round_: int, exchange: int, lr: float, frames: Mapping[int, Tensor], *, damage_expected: bool = False
+        self, round_: int, exchange: int, lr: float, frames: Mapping[int, Encoded], *, damage_expected: bool = False
     ) -> Tensor:
         """Decode the workers' frames, serve, and encode the one answer that goes to all of them.
 
