@@ -27,8 +27,8 @@ def model() -> nn.Sequential:
 def loss(net: nn.Module, rank: int, round_: int) -> Tensor:
     """Worker `rank`'s loss on its mini-batch of this round."""
     generator = torch.Generator().manual_seed(make_key(3, "data", rank, round_, "batch") >> 1)
-    dtype = next(net.parameters()).dtype
-    inputs = torch.randn(8, 6, generator=generator).to(dtype)
+    like = next(net.parameters())
+    inputs = torch.randn(8, 6, generator=generator).to(like)
     labels = (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0.3).long()
     return nn.functional.cross_entropy(net(inputs), labels)
 

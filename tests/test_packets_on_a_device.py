@@ -1,4 +1,5 @@
-"""Packets of vectors that are not in the host's memory: what is copied to the host is what is sent, and no more.
+"""Packets of vectors that are not in the host's memory: what is copied to the host is what is sent, and no more; and
+nothing at all where it is sent from there.
 
 There is no GPU here. A vector with the stand-in's device is a tensor that no numpy can read; every operation on it is
 done on the CPU and hands back another such tensor, but for copies to the host and single numbers, which are noted.
@@ -11,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from laconic.compressors import COMPRESSORS, QSGD, Fractional, Quantized, ScaledSign, Sign, Ternary, TopK
-from laconic.wire import Frame, Head, encode
+from laconic.wire import HEAD_BYTES, Frame, Head, encode, encode_split
 
 D = 6000
 LAYERS = (4000, 1990, 10)
@@ -91,6 +92,13 @@ def stand_in(monkeypatch):
     monkeypatch.setattr(torch, "tensor", tensor)
 
 
+def work_on_the_host(compressor, packet) -> int:
+    """How many bytes come to the host to be coded there: positions and symbols, in the code "entropy"."""
+    positions = 8 * len(packet.indices) if getattr(compressor, "code", None) == "entropy" else 0
+    symbols = len(packet.packed) if getattr(compressor, "entropy", False) else 0
+    return positions + symbols
+
+
 @pytest.mark.parametrize("compressor", ALL, ids=repr)
 def test_what_comes_to_the_host_is_what_is_sent(stand_in, compressor):
     vector = torch.randn(D, generator=torch.Generator().manual_seed(3))
@@ -100,9 +108,19 @@ def test_what_comes_to_the_host_is_what_is_sent(stand_in, compressor):
         assert packet.finite
         there = encode(Frame(head=HEAD, packet=packet))
     assert there.numel() == here.numel()
-    most = there.numel()
-    if getattr(compressor, "code", None) == "entropy":
-        most += 8 * len(packet.indices)  # such a code of positions is made on the host
-    if getattr(compressor, "entropy", False):
-        most += len(packet.packed)  # so are symbols
-    assert sum(noted.bytes_copied) <= most
+    assert sum(noted.bytes_copied) <= there.numel() + work_on_the_host(compressor, packet)
+
+
+@pytest.mark.parametrize("compressor", ALL, ids=repr)
+def test_of_a_split_frame_nothing_comes_to_the_host_but_single_numbers(stand_in, compressor):
+    vector = torch.randn(D, generator=torch.Generator().manual_seed(3))
+    here = encode(Frame(head=HEAD, packet=compressor(vector, layers=LAYERS, key=KEY)))
+    with Noted() as noted:
+        packet = compressor(Elsewhere(vector), layers=LAYERS, key=KEY)
+        assert packet.finite
+        there = encode_split(Frame(head=HEAD, packet=packet), torch.device("meta"))
+    assert isinstance(there.body, Elsewhere)
+    assert torch.equal(there.body.held, here[HEAD_BYTES:])
+    more_than_a_number = [n_bytes for n_bytes in noted.bytes_copied if n_bytes > 8]
+    assert sum(more_than_a_number) <= work_on_the_host(compressor, packet)
+    assert len(noted.bytes_copied) < D // 100

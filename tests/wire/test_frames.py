@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from laconic.compressors import signs
 from laconic.kernels import plain
 from laconic.keys import make_key
-from laconic.wire import HEAD_BYTES, Dense, Frame, Head, ScaledSigns, Signs, decode, encode
+from laconic.wire import HEAD_BYTES, Dense, Frame, Head, ScaledSigns, Signs, decode, encode, encode_split
 from laconic.wire.codec import most_body_bytes
 from packets import (
     HEAD,
@@ -41,9 +41,13 @@ def page() -> str:
     return files("laconic.wire").joinpath("FORMAT.md").read_text(encoding="utf-8")
 
 
-def test_the_frame_drawn_in_the_page_is_what_the_encoder_makes():
+def drawn_frame() -> bytes:
     dump = re.findall(r"^ {4}00[0-9a-f]0  ((?:[0-9a-f]{2} ?)+)$", page(), re.MULTILINE)
-    drawn = bytes.fromhex(" ".join(dump))
+    return bytes.fromhex(" ".join(dump))
+
+
+def test_the_frame_drawn_in_the_page_is_what_the_encoder_makes():
+    drawn = drawn_frame()
     vector = torch.tensor([1.0, -2.0, 3.0, -4.0, -5.0, 0.0, -0.5, 8.0, 9.0, -1.0, -1.0, -7.0])
     key = make_key(1, "worker", 3, 7, "mask")
     assert key == KEY
@@ -58,6 +62,13 @@ def test_the_frame_drawn_in_the_page_is_what_the_encoder_makes():
     words = re.search(r"The dense form is ([-+01 ]+)\.", page())
     assert words is not None
     assert frame.packet.dense().tolist() == [float(word) for word in words[1].split()]
+
+
+def test_the_split_head_in_the_page_is_what_the_encoder_makes_of_the_same_frame():
+    (head,) = re.findall(r"^`((?:[0-9a-f]{2} ){31}[0-9a-f]{2})`", page(), re.MULTILINE)
+    split = encode_split(decode(drawn_frame(), most=14), torch.device("cpu"))
+    assert bytes(split.head.numpy()) == bytes.fromhex(head)
+    assert bytes(split.body.numpy()) == drawn_frame()[HEAD_BYTES:]
 
 
 def test_the_hashes_listed_in_the_page_are_the_ones_computed():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from laconic.kernels import plain
 from laconic.wire import HEAD_BYTES, Dense, Frame, ScaledSigns, Signs, WireError, decode, encode
 from laconic.wire.codec import KINDS, most_body_bytes
-from laconic.wire.head import body_bytes_of
+from laconic.wire.head import read_opening
 from packets import bytes_of, flipped, packets, patched, resealed, samples, signs_of
 
 MOST = 50
@@ -251,17 +251,17 @@ def test_an_empty_packet_is_refused():
 
 def test_a_body_longer_than_any_honest_one_is_refused_from_its_head_alone():
     head = SAMPLES["dense float32"][:HEAD_BYTES]
-    assert body_bytes_of(head, most=28) == 28
+    assert read_opening(head, most=28).body_bytes == 28
     with pytest.raises(WireError, match="promises 28 body bytes; at most 27 can belong to this vector"):
-        body_bytes_of(head, most=27)
+        read_opening(head, most=27)
     for lie in (2**37, 2**60, 2**64 - 1):
         with pytest.raises(WireError, match=f"promises {lie} body bytes"):
-            body_bytes_of(head[:16] + struct.pack("<Q", lie) + head[24:], most_body_bytes(2**32))
+            read_opening(head[:16] + struct.pack("<Q", lie) + head[24:], most_body_bytes(2**32))
     for cut in (0, 31):
         with pytest.raises(WireError, match=f"a head of {cut} bytes"):
-            body_bytes_of(head[:cut], most=28)
+            read_opening(head[:cut], most=28)
     with pytest.raises(WireError, match="version 9"):
-        body_bytes_of(b"\x09" + head[1:], most=28)
+        read_opening(b"\x09" + head[1:], most=28)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for the size of this process")

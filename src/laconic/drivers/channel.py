@@ -1,14 +1,15 @@
 """Frames between real processes, over torch.distributed's point-to-point calls.
 
 One scheduler (`swap`) posts every message of a phase in one order, and never from a callback. A frame goes as two
-messages, its head and its body, so that a receiver knows how much to expect before it allocates anything.
+messages, its head and its body, so that a receiver knows how much to expect before it allocates anything. A split
+frame's body goes by the group of `device_bodies.py`.
 """
 
 import contextlib
 import datetime
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,14 +17,17 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.drivers.board import Board
+from laconic.drivers.device_bodies import BodiesLostError, DeviceBodies, wait_until
 from laconic.drivers.engine import ring_parts
-from laconic.wire import HEAD_BYTES
+from laconic.wire import HEAD_BYTES, Encoded, SplitFrame, WireError
 from laconic.wire.codec import most_body_bytes
-from laconic.wire.head import WireError, body_bytes_of
+from laconic.wire.head import read_opening
 
 _SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller sends end in a socket's buffer and say nothing about the link
 _PATIENCE = 0.75  # share of the timeout spent waiting; the rest is for finding out who is missing
 _PROBE_TAG = 1  # frames travel under tag 0
+_CLOSING_S = 0.5  # between the ends of a dead rank's connections in two groups
+_CLOSING_POLL_S = 0.02
 _PROBE_EVERY_S = 1.0  # who waits for anybody's frame does not hear that a connection has closed
 
 
@@ -46,6 +50,7 @@ class Channel:
         self.size = len(ranks)
         self.link_bytes_per_s: float | None = None  # of the slowest large message in the last phase that had one
         self.control_bytes = 0  # sent for agreements: settings, hashes, lists; every rank's share of the gathers
+        self.bodies: DeviceBodies | None = None  # the way for what lies on a device, where there is one
         self._board = Board(ranks, self.rank)
         self._probed_s = time.monotonic()
         try:
@@ -61,7 +66,20 @@ class Channel:
                 f"come within timeout_s={timeout_s:g}; every rank of the group must make one"
             ) from error
 
-    def swap(self, outgoing: Mapping[int, Tensor], expected: Sequence[int], d: int, what: str) -> dict[int, Tensor]:
+    def open_bodies(self, device: torch.device, engine: str) -> None:
+        """From now on split frames' bodies and vectors on `device` go by a second group, of that engine. Collective.
+
+        Raises PeerLostError.
+        """
+        try:
+            self.bodies = DeviceBodies(self._global_ranks, device, engine, self.timeout_s * _PATIENCE)
+            deadline = time.monotonic() + self.timeout_s * _PATIENCE
+            self.bodies.connect(deadline, lambda: self._look(self._others()))
+        except RuntimeError as error:
+            what = f"to make a group over {engine}, which said: {error!s:.200}"
+            raise self._lost(what, BodiesLostError(str(error))) from error
+
+    def swap(self, outgoing: Mapping[int, Encoded], expected: Sequence[int], d: int, what: str) -> dict[int, Encoded]:
         """Send each peer its frame, and receive one frame from each of `expected`. Peers are ranks of the group.
 
         Nobody's frame may depend on one of the same swap: bodies go out when the heads are there. An answer is a swap
@@ -77,30 +95,29 @@ class Channel:
             arriving = {}
             for peer in expected:
                 arriving[peer] = dist.irecv(heads[peer], self._global_ranks[peer], self.group)
-            sends = [self._send(peer, data[:HEAD_BYTES]) for peer, data in outgoing.items()]
+            sends = [self._send(peer, _on_host(data)[:HEAD_BYTES]) for peer, data in outgoing.items()]
             frames, bodies = {}, {}
             for peer in expected:
                 awaited = peer
-                _wait(arriving[peer], deadline)
-                n_body = body_bytes_of(bytes(heads[peer].numpy()), most_body_bytes(d))
-                frames[peer] = torch.empty(HEAD_BYTES + n_body, dtype=torch.uint8)
-                frames[peer][:HEAD_BYTES] = heads[peer]
-                if n_body:
-                    bodies[peer] = dist.irecv(frames[peer][HEAD_BYTES:], self._global_ranks[peer], self.group)
+                wait_until(arriving[peer], deadline)
+                frames[peer] = self._room(heads[peer], d)
+                if len(_on_host(frames[peer])) > HEAD_BYTES:
+                    body = _on_host(frames[peer])[HEAD_BYTES:]
+                    bodies[peer] = dist.irecv(body, self._global_ranks[peer], self.group)
+            rates = [] if self.bodies is None else self._swap_split(self.bodies, outgoing, frames, deadline)
             # Not before: the engine's word that a receive is posted queues behind what the connection already sends.
             # Each rank begins with the next one, so that not all of them send to the same.
             start = time.perf_counter()
             for peer in sorted(outgoing, key=lambda peer: (peer - self.rank) % self.size):
-                if len(outgoing[peer]) > HEAD_BYTES:
-                    sends.append(self._send(peer, outgoing[peer][HEAD_BYTES:]))
-            rates = []
+                if len(_on_host(outgoing[peer])) > HEAD_BYTES:
+                    sends.append(self._send(peer, _on_host(outgoing[peer])[HEAD_BYTES:]))
             for piece, work in sends:
-                _wait(work, deadline)
+                wait_until(work, deadline)
                 if piece.numel() >= _SMALLEST_SAMPLE_BYTES:
                     rates.append(piece.numel() / max(time.perf_counter() - start, 1e-9))
             self.link_bytes_per_s = min(rates, default=self.link_bytes_per_s)
             for work in bodies.values():
-                _wait(work, deadline)
+                wait_until(work, deadline)
         except WireError as error:
             raise WireError(f"rank {awaited}, {what}: {error}") from None
         except RuntimeError as error:
@@ -111,7 +128,32 @@ class Channel:
         """Begin to send; the piece must live until the work is done."""
         return piece, dist.isend(piece, self._global_ranks[peer], self.group)
 
-    def receive(self, senders: Sequence[int], awaited: Sequence[int], d: int, what: str) -> tuple[int, Tensor]:
+    def _room(self, head: Tensor, d: int) -> Encoded:
+        """Room for the frame that a head announces, the head in it. Raises WireError."""
+        opening = read_opening(bytes(head.numpy()), most_body_bytes(d), may_be_split=self.bodies is not None)
+        if self.bodies is not None and opening.is_split:
+            return SplitFrame(head, torch.empty(opening.body_bytes, dtype=torch.uint8, device=self.bodies.device))
+        frame = torch.empty(HEAD_BYTES + opening.body_bytes, dtype=torch.uint8)
+        frame[:HEAD_BYTES] = head
+        return frame
+
+    def _swap_split(
+        self, bodies: DeviceBodies, outgoing: Mapping[int, Encoded], frames: Mapping[int, Encoded], deadline: float
+    ) -> list[float]:
+        """Swap the bodies of the split frames. Returns the bytes per second of the large ones that went out."""
+        sent = {peer: data.body for peer, data in outgoing.items() if isinstance(data, SplitFrame)}
+        due = {peer: data.body for peer, data in frames.items() if isinstance(data, SplitFrame)}
+        start = time.perf_counter()
+        bodies.swap(sent, due, deadline, lambda: self._look({*sent, *due}))
+        seconds = max(time.perf_counter() - start, 1e-9)
+        return [body.numel() / seconds for body in sent.values() if body.numel() >= _SMALLEST_SAMPLE_BYTES]
+
+    def _look(self, peers: Iterable[int]) -> None:
+        """Raises RuntimeError where the connection to one of them has closed."""
+        for peer in peers:
+            self._probe(peer)
+
+    def receive(self, senders: Sequence[int], awaited: Sequence[int], d: int, what: str) -> tuple[int, Encoded]:
         """One frame from whichever of `senders` sends first, and who that was. No other rank may send meanwhile.
 
         awaited: whom to blame when nothing comes. what, d: as for `swap`. Raises PeerLostError and WireError.
@@ -122,18 +164,17 @@ class Channel:
         try:
             if time.monotonic() - self._probed_s > _PROBE_EVERY_S:
                 self._probed_s = time.monotonic()
-                for peer in senders:
-                    self._probe(peer)
+                self._look(senders)
             only = self._global_ranks[senders[0]] if len(senders) == 1 else None
             arriving = dist.irecv(head, only, self.group)
-            _wait(arriving, deadline)
+            wait_until(arriving, deadline)
             assert arriving is not None
             sender = senders[0] if only is not None else arriving._source_rank()
-            n_body = body_bytes_of(bytes(head.numpy()), most_body_bytes(d))
-            frame = torch.empty(HEAD_BYTES + n_body, dtype=torch.uint8)
-            frame[:HEAD_BYTES] = head
-            if n_body:
-                _wait(dist.irecv(frame[HEAD_BYTES:], self._global_ranks[sender], self.group), deadline)
+            frame = self._room(head, d)
+            if len(_on_host(frame)) > HEAD_BYTES:
+                wait_until(dist.irecv(_on_host(frame)[HEAD_BYTES:], self._global_ranks[sender], self.group), deadline)
+            elif self.bodies is not None:
+                self._swap_split(self.bodies, {}, {sender: frame}, deadline)
         except WireError as error:
             raise WireError(f"rank {sender}, {what}: {error}") from None
         except RuntimeError as error:
@@ -150,14 +191,20 @@ class Channel:
         write: called for each part, (first, stop), before it goes out, where there is still something to do to it.
         Raises PeerLostError.
         """
+        there = self.bodies if self.bodies is not None and self.bodies.device == vector.device else None
         works = []
         try:
             for first, stop in ring_parts(vector.numel(), vector.element_size()):
                 if write is not None:
                     write(first, stop)
-                works.append(dist.all_reduce(vector[first:stop], group=self.group, async_op=True))
+                group = self.group if there is None else there.group
+                works.append(dist.all_reduce(vector[first:stop], group=group, async_op=True))
             for work in works:
-                work.wait()
+                if there is None:
+                    work.wait()
+                else:
+                    deadline = time.monotonic() + self.timeout_s * _PATIENCE
+                    there.end_sum(work, deadline, lambda: self._look(self._others()))
         except RuntimeError as error:
             raise self._lost(what, error) from error
 
@@ -206,10 +253,14 @@ class Channel:
 
         awaited: who is to blame of those that say nothing, where not everybody is.
         """
-        if "timed out" in str(error).lower():  # the engine has closed all our connections itself
+        if isinstance(error, BodiesLostError):
+            self._hang_up(_CLOSING_S)
+        elif "timed out" in str(error).lower():  # the engine has closed all our connections itself
             self._board.give_up([])
         else:
             self._hang_up()
+        if self.bodies is not None:
+            self.bodies.leave()
         dead, silent = self._board.missing(self.timeout_s * (1 - _PATIENCE))
         silent = [rank for rank in silent if rank in awaited] or silent
         if self.rank in dead + silent:
@@ -223,19 +274,33 @@ class Channel:
             "a slow rank needs a larger timeout_s"
         )
 
-    def _hang_up(self) -> None:
-        """Say whose connections are closed, then close all others, so that who waits for us learns of it at once."""
-        closed, probes = [], []
-        for peer in range(self.size):
-            if peer != self.rank:
-                try:
-                    probes.append(self._probe(peer))
-                except RuntimeError:
-                    closed.append(peer)
+    def _hang_up(self, patience_s: float = 0.0) -> None:
+        """Say whose connections are closed, then close all others, so that who waits for us learns of it at once.
+
+        patience_s: how long to wait until one is closed, where that is to be expected.
+        """
+        closed, probes = self._probe_all()
+        expected_until = time.monotonic() + patience_s
+        while not closed and time.monotonic() < expected_until:
+            time.sleep(_CLOSING_POLL_S)
+            closed, probes = self._probe_all()
         self._board.give_up(closed)
         if probes:
             with contextlib.suppress(RuntimeError):  # it times out, upon which the engine closes every connection
-                _wait(probes[0], time.monotonic())
+                wait_until(probes[0], time.monotonic())
+
+    def _probe_all(self) -> tuple[list[int], list[dist.Work | None]]:
+        """Whose connections have closed, and what is expected from the others."""
+        closed, probes = [], []
+        for peer in self._others():
+            try:
+                probes.append(self._probe(peer))
+            except RuntimeError:
+                closed.append(peer)
+        return closed, probes
+
+    def _others(self) -> list[int]:
+        return [peer for peer in range(self.size) if peer != self.rank]
 
     def _named(self, ranks: Sequence[int]) -> str:
         names = []
@@ -245,6 +310,6 @@ class Channel:
         return " and ".join(names) or "a rank that came too late"
 
 
-def _wait(work: dist.Work | None, deadline: float) -> None:
-    assert work is not None
-    work.wait(datetime.timedelta(seconds=max(0.001, deadline - time.monotonic())))
+def _on_host(data: Encoded) -> Tensor:
+    """What of a frame goes by the channel's own group, the head first."""
+    return data.head if isinstance(data, SplitFrame) else data

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from laconic.contract import ContractError, Exchange, Reply, Step, Worker
@@ -20,7 +21,7 @@ from laconic.drivers.layout import Shard
 from laconic.drivers.uncut import Shared, SharedReply, as_received, frame_sizes
 from laconic.kernels import all_finite, divide
 from laconic.memory import Memory, Pool
-from laconic.wire import Dense, Frame, FrameSizes, Head, Meter, Packet, Sparse, decode, encode
+from laconic.wire import Dense, Encoded, Frame, FrameSizes, Head, Meter, Packet, Sparse, decode, encode, encode_split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Answer:
     n_bytes: int
 
     @classmethod
-    def read(cls, data: Tensor, job: "Job", index: int, round_: int, exchange: int) -> "Answer":
+    def read(cls, data: Encoded, job: "Job", index: int, round_: int, exchange: int) -> "Answer":
         """Decode what server `index` sent. One decoding serves any number of workers: packets are never changed."""
         due = job.exchanges_in(round_)[exchange]
         shards = job.shards(due) or (Shard(0, 0, due.count),)
@@ -39,12 +40,12 @@ class Answer:
         return cls(frame=frame, n_bytes=data.numel())
 
     @classmethod
-    def own(cls, frame: Frame, job: "Job") -> "Answer":
+    def own(cls, frame: Frame, job: Job) -> "Answer":
         """What the server on the worker's own node said: no bytes of it cross a link."""
         return cls(frame=as_received(frame, job.d), n_bytes=frame.n_bytes)
 
     @classmethod
-    def read_from_peer(cls, data: Tensor, job: "Job", rank: int, round_: int, exchange: int) -> "Answer":
+    def read_from_peer(cls, data: Encoded, job: Job, rank: int, round_: int, exchange: int) -> "Answer":
         """Decode what worker `rank` sent to its neighbours."""
         frame = read_frame(data, job, "worker", rank, round_, exchange, None)
         return cls(frame=frame, n_bytes=data.numel())
@@ -64,6 +65,7 @@ class WorkerHalf:
             memory=Memory(job.d, job.dtype, job.device, pool), layers=job.layers,
         )  # fmt: skip
         self.packet: Packet | None = None
+        self.bodies_on: torch.device | None = None  # where frames' bodies are sent from, if not from the host
         self.void = False
         self.result: Tensor | None = None
         self.sparse_result: Sparse | None = None  # in place of `result`, where that is wanted
@@ -174,24 +176,25 @@ class WorkerHalf:
             )
         self.result, self._step = result, None
 
-    def outgoing(self) -> list[Tensor]:
+    def outgoing(self) -> list[Encoded]:
         """This exchange's frames, one for each shard, encoded and counted. A void worker sends notices of that."""
         frames = []
         for index, frame in enumerate(self._frames()):
-            data = encode(frame)
+            data = self._encoded(frame)
             self._count_up(index, frame, data.numel())
             frames.append(data)
         return frames
 
-    def outgoing_from_node(self) -> tuple[dict[int, Tensor], dict[int, Frame]]:
+    def outgoing_from_node(self) -> tuple[dict[int, Encoded], dict[int, Frame]]:
         """The same by server, in bytes for other nodes; for the server on this worker's own, as it would read it."""
-        away, here = {}, {}
+        away: dict[int, Encoded] = {}
+        here: dict[int, Frame] = {}
         for index, frame in enumerate(self._frames()):
             if index == self._own_shard:
                 here[index] = as_received(frame, self.job.d)
                 self._count_up(index, frame, frame.n_bytes)
             else:
-                away[index] = encode(frame)
+                away[index] = self._encoded(frame)
                 self._count_up(index, frame, away[index].numel())
         return away, here
 
@@ -220,16 +223,16 @@ class WorkerHalf:
         nodes = [shard.node for shard in self.job.layout.shards]
         return nodes.index(self.node) if self.node in nodes else None
 
-    def count_copies(self, frames: list[Tensor]) -> None:
+    def count_copies(self, frames: list[Encoded]) -> None:
         """Count what crosses a link a second time: bytes alone, since it says nothing new. Call before `hear`."""
         for shard, data in zip(self.job.shards(self._exchange), frames, strict=True):
             if shard.node != self.node:
                 self.meter.collective("up", data.numel(), 0, 0.0, self._exchange.name)
 
-    def outgoing_to_all(self) -> Tensor:
+    def outgoing_to_all(self) -> Encoded:
         """This exchange's one frame, which goes to every other worker where there is no server; counted so often."""
         frame = self._frame(self.packet)
-        data = encode(frame)
+        data = self._encoded(frame)
         n_bytes = data.numel() * (self.job.layout.n_workers - 1)
         self.meter.collective("up", n_bytes, frame.payload_bits, self._charge("up", frame), self._exchange.name)
         return data
@@ -239,10 +242,10 @@ class WorkerHalf:
         """Whom this exchange's packet goes to, where there is no server but neighbours."""
         return self.job.algorithm.peers(self.rank, self.job.layout.n_workers, self.me.round, self.exchange)
 
-    def outgoing_to_peers(self) -> Tensor:
+    def outgoing_to_peers(self) -> Encoded:
         """This exchange's one frame for the neighbours, counted for each of them."""
         frame = self._frame(self.packet)
-        data = encode(frame)
+        data = self._encoded(frame)
         for number, _ in enumerate(self.peers):
             self._count("up", frame, data.numel(), lead=number == 0)
         return data
@@ -264,6 +267,9 @@ class WorkerHalf:
     def _frame(self, packet: Packet | None) -> Frame:
         head = Head(role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange)
         return Frame(head=head, packet=None if self.void else packet, void=self.void)
+
+    def _encoded(self, frame: Frame) -> Encoded:
+        return encode(frame) if self.bodies_on is None else encode_split(frame, self.bodies_on)
 
     def _part_for(self, shard: Shard) -> Packet | None:
         if self.packet is None or self.packet.count == shard.count:
@@ -341,7 +347,7 @@ class WorkerHalf:
         return True
 
 
-def read_frame(data: Tensor, job: Job, role: str, rank: int, round_: int, exchange: int, shard: Shard | None) -> Frame:
+def read_frame(data: Encoded, job: Job, role: str, rank: int, round_: int, exchange: int, shard: Shard | None) -> Frame:
     """Decode a frame and check that it is the one that is due here and now; of any slice without a `shard`.
 
     Raises WireError for a broken frame, ContractError for one of another sender, round or slice.

@@ -10,6 +10,7 @@ from laconic.drivers.halves import WorkerHalf
 from laconic.drivers.lies import multiplied
 from laconic.faults import Fate, FaultPlan
 from laconic.network import Link
+from laconic.wire import Encoded
 
 
 class Mishaps:
@@ -36,7 +37,7 @@ class Mishaps:
                 worker.count_parameters()
         return [worker for worker in workers if worker.rank not in down]
 
-    def send(self, worker: WorkerHalf, round_: int, exchange: int) -> list[Tensor]:
+    def send(self, worker: WorkerHalf, round_: int, exchange: int) -> list[Encoded]:
         """This exchange's frames of one worker, one for each server, counted, after lies and before damage."""
         packet = worker.packet
         if worker.void:
@@ -54,18 +55,20 @@ class Mishaps:
         return frames
 
     def arriving(
-        self, outgoing: Mapping[int, list[Tensor]], index: int, round_: int, exchange: int
-    ) -> dict[int, Tensor]:
+        self, outgoing: Mapping[int, list[Encoded]], index: int, round_: int, exchange: int
+    ) -> dict[int, Encoded]:
         """By worker, the frames that server `index` gets before it answers."""
-        frames = {}
+        frames: dict[int, Encoded] = {}
         for rank, parts in outgoing.items():
             if self._fates[rank] in ("lost", "late"):
                 continue
             frames[rank] = parts[index]
             if self._fates[rank] == "corrupted":
                 bit = self.plan.damaged_bit(rank, round_, exchange, 8 * parts[index].numel())
-                frames[rank] = parts[index].clone()
-                frames[rank][bit // 8] ^= 1 << bit % 8
+                whole = parts[index]
+                assert isinstance(whole, Tensor), "within one process no frame is split"
+                damaged = frames[rank] = whole.clone()
+                damaged[bit // 8] ^= 1 << bit % 8
         return frames
 
     def is_awaited(self, rank: int) -> bool:

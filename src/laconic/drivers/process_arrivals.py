@@ -20,7 +20,7 @@ from laconic.drivers.halves import Answer, WorkerHalf, check_frame, read_frame
 from laconic.drivers.inputs import Inputs
 from laconic.drivers.processes import Processes, Round
 from laconic.staleness import Settled
-from laconic.wire import Frame, Head, decode, encode
+from laconic.wire import Encoded, Frame, Head, decode, encode
 
 _GRADIENT, _LEAVE, _USED = 0, 1, 2
 
@@ -68,7 +68,7 @@ class ProcessArrivals(Processes):
         self._count(self.worker, ask, data.numel(), leave, reply.numel())
         return None if leave.packet is None else leave.packet.dense()
 
-    def _ask(self, data: Tensor, noun: str) -> Tensor:
+    def _ask(self, data: Encoded, noun: str) -> Encoded:
         """Send the server a frame; then its reply."""
         self._swap({self.server: data}, [], noun)
         return self._swap({}, [self.server], noun)[self.server]

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from laconic.contract import Algorithm, Exchange
 from laconic.drivers.channel import Channel
+from laconic.drivers.device_bodies import are_distinct, card_of
 from laconic.drivers.engine import ring_bytes
 from laconic.drivers.halves import Answer, WorkerHalf
 from laconic.drivers.inputs import Inputs
 from laconic.drivers.job import Job
 from laconic.drivers.layout import choose_layout
 from laconic.drivers.server_half import ServerHalf
-from laconic.wire import Dense, Frame, Sparse, encode
+from laconic.wire import Dense, Encoded, Frame, Sparse, encode
 
 
 class SetupError(ValueError):
@@ -91,7 +92,7 @@ class Processes:
             algorithm=algorithm, seed=seed, d=d, layers=tuple(layers), dtype=parameters.dtype,
             layout=self.layout, device=parameters.device,
         )  # fmt: skip
-        self._agree_on_settings(agreed or {})
+        cards = self._agree_on_settings(agreed or {}, group)
         self.channel.broadcast(parameters)
         node = self.channel.rank
         ranks = [rank for rank, place in enumerate(self.layout.worker_nodes) if place == node]
@@ -105,14 +106,28 @@ class Processes:
         self.seconds = Seconds()
         if self.worker is not None:
             self.worker.count_setup()
+        if are_distinct(cards):
+            self.send_from(self.job.device, "nccl")
 
-    def _agree_on_settings(self, agreed: Mapping[str, Any]) -> None:
+    def send_from(self, device: torch.device, engine: str) -> None:
+        """From now on frames' bodies and summed vectors go out of the memory of `device`. Collective.
+
+        engine: what moves them, by its name in torch.distributed. Raises PeerLostError.
+        """
+        self.channel.open_bodies(device, engine)
+        if self.worker is not None:
+            self.worker.bodies_on = device
+
+    def _agree_on_settings(self, agreed: Mapping[str, Any], group: dist.ProcessGroup | None) -> list[str | None]:
+        """Returns each rank's card; None for a rank that sends from its host's memory, as then all do."""
         job = self.job
         mine = {
             "algorithm": job.algorithm.name, "seed": job.seed, "parameters": job.d, "layers": list(job.layers),
             "dtype": str(job.dtype), "server": self.layout.name, **agreed,
         } | {f"{job.algorithm.name}.{key}": value for key, value in job.algorithm.settings().items()}  # fmt: skip
-        everybody = self.channel.gather(mine, "its settings")
+        card = card_of(job.device, group)
+        everybody = self.channel.gather(mine | ({} if card is None else {"card": card}), "its settings")
+        cards = [theirs.pop("card", None) for theirs in everybody]
         for rank, theirs in enumerate(everybody):
             first = everybody[0]
             differs = [key for key in first | theirs if theirs.get(key) != first.get(key)]
@@ -121,6 +136,7 @@ class Processes:
             if differs:
                 pairs = ", ".join(f"{key}: {first.get(key)!r:.200} and {theirs.get(key)!r:.200}" for key in differs)
                 raise SetupError(f"rank 0 and rank {rank} were set up differently: {pairs}")
+        return cards
 
     def round(self, inputs: Inputs | None, lr: float) -> Round:
         """One round on every rank. A rank that only serves brings no inputs and gets no vector."""
@@ -189,7 +205,7 @@ class Processes:
         worker.hear(heard)
         return worker.void
 
-    def _swap(self, outgoing: dict[int, Tensor], expected: list[int], noun: str) -> dict[int, Tensor]:
+    def _swap(self, outgoing: Mapping[int, Encoded], expected: list[int], noun: str) -> dict[int, Encoded]:
         frames = self.channel.swap(outgoing, expected, self.job.d, f"for its {noun} of round {self.rounds}")
         self.seconds.lap("wait")
         return frames

@@ -11,7 +11,7 @@ from laconic.drivers.halves import check_frame, read_frame
 from laconic.drivers.job import Job
 from laconic.drivers.layout import Shard
 from laconic.memory import Memory
-from laconic.wire import Frame, Head, Packet, WireError, encode
+from laconic.wire import Encoded, Frame, Head, Packet, WireError, encode
 
 
 class ServerHalf:
@@ -40,7 +40,7 @@ class ServerHalf:
             self.hub.descend = descend
 
     def answer(
-        self, round_: int, exchange: int, lr: float, frames: Mapping[int, Tensor], *, damage_expected: bool = False
+        self, round_: int, exchange: int, lr: float, frames: Mapping[int, Encoded], *, damage_expected: bool = False
     ) -> Tensor:
         """Decode the workers' frames, serve, and encode the one answer that goes to all of them.
 
@@ -54,7 +54,7 @@ class ServerHalf:
         round_: int,
         exchange: int,
         lr: float,
-        frames: Mapping[int, Tensor | Frame],
+        frames: Mapping[int, Encoded | Frame],
         *,
         damage_expected: bool = False,
     ) -> Frame:

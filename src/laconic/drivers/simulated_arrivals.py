@@ -17,7 +17,7 @@ from laconic.drivers.halves import Answer
 from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Outcome, Simulated
 from laconic.staleness import Settled
-from laconic.wire import HEAD_BYTES, decode
+from laconic.wire import HEAD_BYTES, Encoded, decode
 
 
 class SimulatedArrivals(Simulated):
@@ -40,7 +40,7 @@ class SimulatedArrivals(Simulated):
         self._inputs_of: Callable[[int], Inputs] | None = None
         self._lr = 0.0
         self._answers: dict[int, Tensor] = {}  # under way, or asked for, by worker
-        self._sent: dict[int, Tensor] = {}  # gradients under way
+        self._sent: dict[int, Encoded] = {}  # gradients under way
         self._asked_at: dict[int, int] = {}  # how many updates there were, by worker
         self._check_times(parameters)
 

@@ -22,7 +22,7 @@ from laconic.drivers.job import Job
 from laconic.drivers.layout import Layout, choose_layout
 from laconic.drivers.server_half import ServerHalf
 from laconic.planning.candidate import CodecSeconds, Kind, Sent
-from laconic.wire import HEAD_BYTES, Dense
+from laconic.wire import HEAD_BYTES, Dense, Encoded
 
 _LENGTH_D = 1 << 14  # coordinates of the vectors whose frames are looked at
 _SLICE_D = 1 << 12  # of a server's slice: in shorter ones heads outweigh what grows
@@ -232,7 +232,7 @@ class _Rehearsal:
         up = tuple((0 if frame is None else frame.numel(),) for frame in frames)
         return Sent(kind="neighbours", up=up, peers=peers)
 
-    def _answer(self, server: ServerHalf, number: int, frames: dict[int, Tensor]) -> Tensor:
+    def _answer(self, server: ServerHalf, number: int, frames: dict[int, Encoded]) -> Tensor:
         server.hub.link_bytes_per_s = self.scene.bytes_per_s
         return self._timed(number, "serve", server.answer, self.round, number, _LR, frames)
 
@@ -242,7 +242,7 @@ class _Rehearsal:
     def _hear_sum(self, worker: WorkerHalf, mean: Tensor) -> None:
         worker.hear_sum(mean, 0, void=False)
 
-    def _hear_peers(self, worker: WorkerHalf, frames: dict[int, Tensor], number: int) -> None:
+    def _hear_peers(self, worker: WorkerHalf, frames: dict[int, Encoded], number: int) -> None:
         worker.hear_peers(
             {rank: Answer.read_from_peer(data, self.job, rank, self.round, number) for rank, data in frames.items()}
         )

@@ -1,6 +1,6 @@
 """Packets and their bytes. The format is in FORMAT.md; bytes are counted here and nowhere else."""
 
-from laconic.wire.codec import Frame, decode, encode
+from laconic.wire.codec import Encoded, Frame, SplitFrame, decode, encode, encode_split
 from laconic.wire.dense import Dense
 from laconic.wire.fractional import Fractional
 from laconic.wire.head import HEAD_BYTES, Head, WireError
@@ -22,6 +22,7 @@ __all__ = [
     "POSITION_CODES",
     "Count",
     "Dense",
+    "Encoded",
     "Fractional",
     "Frame",
     "FrameSizes",
@@ -38,9 +39,11 @@ __all__ = [
     "Size",
     "Sizes",
     "Sparse",
+    "SplitFrame",
     "VoteChange",
     "WireError",
     "decode",
     "encode",
+    "encode_split",
     "paper_position_bits",
 ]

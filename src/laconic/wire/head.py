@@ -42,6 +42,7 @@ class Opening:
     dtype: torch.dtype
     body_bytes: int
     payload_bits: int
+    is_split: bool = False  # the body travels another way, and the checksum is of the head alone
 
 
 def checksum(head: bytes, body: memoryview | bytes) -> int:
@@ -50,24 +51,43 @@ def checksum(head: bytes, body: memoryview | bytes) -> int:
     return zlib.crc32(body, start)
 
 
-def write_head(head: Head, opening: Opening, body: memoryview) -> bytes:
-    """The head's bytes, with the checksum over `body` filled in."""
+def write_head(head: Head, opening: Opening, body: memoryview | bytes) -> bytes:
+    """The head's bytes, with the checksum over `body` filled in. A split frame's body is not there: give none."""
     fields = [
         VERSION, opening.kind, ROLES.index(head.role), head.exchange, head.rank,
-        VALUE_TYPES.index(opening.dtype), 0, head.round, 0, opening.body_bytes, opening.payload_bits,
+        VALUE_TYPES.index(opening.dtype), int(opening.is_split), head.round, 0, opening.body_bytes,
+        opening.payload_bits,
     ]  # fmt: skip
     fields[8] = checksum(_HEAD.pack(*fields), body)
     return _HEAD.pack(*fields)
 
 
-def body_bytes_of(head: bytes, most: int) -> int:
-    """How many bytes follow this head; refuses more than `most` before anybody allocates them."""
-    if len(head) != HEAD_BYTES:
-        raise WireError(f"a head of {len(head)} bytes; it has {HEAD_BYTES}")
-    _, opening, _ = _read_fields(head)
+def read_opening(raw: bytes, most: int, *, may_be_split: bool = False) -> Opening:
+    """What a head says about its body, before anybody allocates that; refuses more than `most` bytes of it.
+
+    may_be_split: whether sender and reader have agreed on another way for bodies.
+    Raises WireError.
+    """
+    _, opening, _ = _read_fields(raw)
+    if opening.is_split:
+        if not may_be_split:
+            raise WireError("reserved byte 1: a frame whose body travels another way, and none was agreed on")
+        read_split_head(raw)
     if opening.body_bytes > most:
         raise WireError(f"a frame promises {opening.body_bytes} body bytes; at most {most} can belong to this vector")
-    return opening.body_bytes
+    return opening
+
+
+def read_split_head(raw: bytes) -> tuple[Head, Opening]:
+    """Read and check the head of a split frame: all that its checksum is of.
+
+    Raises WireError.
+    """
+    head, opening, promised = _read_fields(raw)
+    if not opening.is_split or not opening.body_bytes:
+        raise WireError(f"reserved byte {int(opening.is_split)}, {opening.body_bytes} body bytes: not of a split frame")
+    _compare(checksum(raw, b""), promised)
+    return head, opening
 
 
 def read_head(data: memoryview) -> tuple[Head, Opening]:
@@ -79,19 +99,29 @@ def read_head(data: memoryview) -> tuple[Head, Opening]:
         raise WireError(f"a frame of {len(data)} bytes is shorter than its head of {HEAD_BYTES}")
     raw = bytes(data[:HEAD_BYTES])
     head, opening, promised = _read_fields(raw)
+    if opening.is_split:
+        raise WireError("reserved byte 1: a frame whose body travels another way has none in this buffer")
     if opening.body_bytes != len(data) - HEAD_BYTES:
         raise WireError(f"the head promises {opening.body_bytes} body bytes, {len(data) - HEAD_BYTES} are there")
-    found = checksum(raw, data[HEAD_BYTES:])
-    if found != promised:
-        raise WireError(f"checksum {found:#010x} of the frame is not the {promised:#010x} its head promises")
+    _compare(checksum(raw, data[HEAD_BYTES:]), promised)
     return head, opening
 
 
+def _compare(found: int, promised: int) -> None:
+    if found != promised:
+        raise WireError(f"checksum {found:#010x} of the frame is not the {promised:#010x} its head promises")
+
+
 def _read_fields(raw: bytes) -> tuple[Head, Opening, int]:
-    version, kind, role, exchange, rank, dtype, zero, round_, crc, body_bytes, bits = _HEAD.unpack(raw)
+    if len(raw) != HEAD_BYTES:
+        raise WireError(f"a head of {len(raw)} bytes; it has {HEAD_BYTES}")
+    version, kind, role, exchange, rank, dtype, split, round_, crc, body_bytes, bits = _HEAD.unpack(raw)
     if version != VERSION:
         raise WireError(f"version {version} of the format; this is a reader of version {VERSION}")
-    if role >= len(ROLES) or dtype >= len(VALUE_TYPES) or zero != 0:
-        raise WireError(f"role {role}, value type {dtype}, reserved byte {zero}: not of this version")
+    if role >= len(ROLES) or dtype >= len(VALUE_TYPES) or split > 1:
+        raise WireError(f"role {role}, value type {dtype}, reserved byte {split}: not of this version")
     head = Head(role=ROLES[role], rank=rank, round=round_, exchange=exchange)
-    return head, Opening(kind=kind, dtype=VALUE_TYPES[dtype], body_bytes=body_bytes, payload_bits=bits), crc
+    opening = Opening(
+        kind=kind, dtype=VALUE_TYPES[dtype], body_bytes=body_bytes, payload_bits=bits, is_split=bool(split)
+    )
+    return head, opening, crc
