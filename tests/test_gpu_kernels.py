@@ -132,7 +132,7 @@ def start_every_kernel():
         scalars = {"decay": 1.0, "c": 0.1, "first": 0, "key": KEY, "threshold": threshold}
         signs.pack_signs(vector.bfloat16(), 0, KEY, threshold)
         signs.add_signs(bits, 0, KEY, threshold, vector)
-        signs.owe_step(vector, vector, vector, vector, mu=0.9, **scalars)
+        signs.owe_step([vector], vector, vector, vector, vector, mu=0.9, **scalars)
     signs.owe_total(vector.to(torch.int8), vector.double(), vector.double(), among=3, scale=0.5, **scalars)
     signs.owe_total(vector, vector, vector, among=3, scale=0.5, **scalars)
     signs.momentum_signs(vector, vector, mu=0.9)

@@ -70,10 +70,14 @@ def made_by_sign_kernels(vector):
             kernels.put_signs(packed, *coin, put, coins)
             kernels.add_signs(packed, *coin, votes, coins)
             made += [put, votes]
-        gradient, new_debt = vector.clone(), torch.empty(D)
-        made += [kernels.owe_step(gradient, momentum, debt, new_debt, **rates, **named)[0], gradient, new_debt]
+        new_momentum, new_debt = torch.empty(D), torch.empty(D)
+        pieces = vector[: D // 3], vector[D // 3 :]
+        signs, n_sent, kept_ones, is_finite = kernels.owe_step(
+            pieces, momentum, debt, new_momentum, new_debt, **rates, **named
+        )
+        made += [signs, kept_ones, torch.tensor([n_sent, is_finite]), new_momentum, new_debt.clone()]
         sums = {"among": 3, "scale": 0.5, "decay": 0.8, "c": 0.5}
-        made += [kernels.owe_total(votes, debt, new_debt, **sums, **named)[0], new_debt.clone()]
+        made += [*kernels.owe_total(votes, debt, new_debt, **sums, **named)[::2], new_debt]
     gradient = vector.clone()
     made += [kernels.momentum_signs(gradient, momentum, mu=0.9), gradient]
     voters = [kernels.pack_signs(vector.roll(n), 0, 0, 2**32)[0] for n in range(3)]

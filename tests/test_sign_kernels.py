@@ -1,5 +1,7 @@
 """Packed signs in machine code and in plain torch: the same bits, whatever the values, lengths, masks and types."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -105,26 +107,58 @@ def test_both_take_the_majority_alike_and_a_tie_is_plus(n_voters):
         assert torch.equal(plain.unpack_bits(majority, count), negatives > n_voters - negatives)
 
 
+def pieces_of(vector: torch.Tensor, cuts: tuple[int, ...]) -> list[torch.Tensor]:
+    """Copies of what lies between the cuts; some may be empty."""
+    ends = [min(cut, len(vector)) for cut in cuts]
+    return [vector[low:high].clone() for low, high in itertools.pairwise([0, *ends, len(vector)])]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("count", LENGTHS)
 def test_both_make_a_workers_step_alike(count, dtype):
-    for threshold in THRESHOLDS:
+    for threshold, cuts in itertools.product(THRESHOLDS, [(), (3, 3, 70, 200), (64, 640)]):
         made = []
         for kernels in (plain_signs, cpu_signs):
             gradient, momentum, debt = (values(count, dtype, seed) for seed in range(3))
-            owed = torch.empty_like(debt)
-            packed, kept = kernels.owe_step(
-                gradient, momentum, debt, owed, mu=0.9, decay=0.8, c=0.3, first=FIRST, key=KEY, threshold=threshold
-            )
-            in_place = kernels.owe_step(
-                values(count, dtype), momentum, debt, debt, mu=0.9, decay=0.8, c=0.3, first=FIRST, key=KEY,
-                threshold=threshold,
-            )  # fmt: skip
+            rates = {"mu": 0.9, "decay": 0.8, "c": 0.3, "first": FIRST, "key": KEY, "threshold": threshold}
+            moved, owed = torch.empty(2, count, dtype=dtype)
+            pieces = pieces_of(gradient, cuts)
+            packed, kept, drawn, fine = kernels.owe_step(pieces, momentum, debt, moved, owed, **rates)
+            assert torch.equal(torch.cat(pieces), gradient)
+            if drawn is not None:
+                same(drawn, plain_signs.kept_bits(FIRST, count, KEY, threshold)[0])
+            in_place = kernels.owe_step([gradient], momentum, debt, momentum, debt, **rates)
             same(packed, in_place[0])
             same(owed, debt)
-            made.append((gradient, owed, packed, torch.tensor(kept)))
+            same(moved, momentum)
+            made.append((moved, owed, packed, torch.tensor([kept, fine])))
+            assert fine
         for one, other in zip(*made, strict=True):
             same(one, other)
+
+
+@pytest.mark.parametrize("wrong", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("place", [0, 5, 63, 64, 69, 500, 999])
+def test_a_workers_step_tells_of_one_entry_that_is_no_number(place, wrong):
+    gradient = torch.ones(1000)
+    gradient[place] = wrong
+    for kernels, cuts in itertools.product((plain_signs, cpu_signs), [(), (5, 70)]):
+        others = torch.zeros(4, 1000)
+        rates = {"mu": 0.9, "decay": 0.8, "c": 0.3, "first": 0, "key": KEY, "threshold": WORD // 2}
+        assert kernels.owe_step(pieces_of(gradient, cuts), *others, **rates)[3] is False
+
+
+@pytest.mark.parametrize("kernels", [plain_signs, cpu_signs])
+def test_a_workers_step_takes_gradients_of_another_type_or_order(kernels):
+    gradient = torch.arange(-6.0, 6.0).view(3, 4)
+    rates = {"mu": 0.9, "decay": 0.8, "c": 0.3, "first": 0, "key": KEY, "threshold": WORD}
+    made = []
+    for pieces in ([gradient.t().contiguous().t(), gradient.bfloat16()], [gradient, gradient]):
+        moved, owed = torch.empty(2, 24)
+        packed, *_ = kernels.owe_step(pieces, torch.zeros(24), torch.zeros(24), moved, owed, **rates)
+        made.append((packed, moved, owed))
+    for one, other in zip(*made, strict=True):
+        same(one, other)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -137,9 +171,11 @@ def test_both_make_a_servers_step_alike(votes, dtype):
                 total = torch.arange(count).remainder(9).sub(4).to(torch.int8) if votes else values(count, dtype)
                 debt = values(count + 1, dtype, 1)[1:]  # not at a multiple of 64 bytes
                 owed = torch.empty(count + 1, dtype=dtype)[1:]
-                packed, kept = kernels.owe_total(
+                packed, kept, drawn = kernels.owe_total(
                     total, debt, owed, among=7, scale=0.3, decay=0.8, c=0.3, first=FIRST, key=KEY, threshold=threshold
                 )
+                if drawn is not None:
+                    same(drawn, plain_signs.kept_bits(FIRST, count, KEY, threshold)[0])
                 made.append((owed, packed, torch.tensor(kept)))
             for one, other in zip(*made, strict=True):
                 same(one, other)

@@ -5,7 +5,7 @@ A driver owns everything else: processes, bytes, clock, faults, counting. Letter
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -21,6 +21,10 @@ from laconic.wire import Dense, Packet, Signs, Sparse
 
 class ContractError(RuntimeError):
     """An algorithm that broke the rules of a round."""
+
+
+class SpoiledError(Exception):
+    """Inf or NaN in what a worker brings, seen when an algorithm wanted to read it. Calls the round off."""
 
 
 @dataclass(kw_only=True)
@@ -61,6 +65,7 @@ class Worker(Side):
 
     role: ClassVar[Role] = "worker"
     gradient: Tensor = field(default_factory=lambda: torch.empty(0))  # of this worker's mini-batch
+    pieces: Sequence[Tensor] = ()  # the gradient in the tensors that it came in, where the algorithm `takes_pieces`
     read_change: Callable[[Tensor | None], Tensor] = field(default=lambda plus: torch.empty(0))
     read_parameters: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
     gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())  # for this round
@@ -81,6 +86,11 @@ class Worker(Side):
         A sum that is not finite calls the round off.
         """
         return self.read_change(other)
+
+    def require(self, is_finite: bool) -> None:
+        """Call the round off unless what was made of `pieces` is finite: nobody has looked through them before."""
+        if not is_finite:
+            raise SpoiledError
 
 
 @dataclass(kw_only=True)
@@ -234,6 +244,7 @@ class Algorithm(ABC):
     unbiased: ClassVar[bool] = False  # the direction's mean is the mean gradient
     same_data: ClassVar[bool] = False  # the proof needs all workers to draw from one distribution
     reads_lr: ClassVar[bool] = False
+    takes_pieces: ClassVar[bool] = False  # of the gradient, before the first yield, in one pass of its own
     takes_changes: ClassVar[bool] = True  # what several local steps changed will do in place of a gradient
     server_steps: ClassVar[bool] = False  # the server holds the model and an optimizer
     toy: ClassVar[Mapping[str, Any]] = {}  # settings for the common tests; the defaults stay the paper's

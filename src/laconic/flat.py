@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.kernels import add_at, add_into, all_finite, gather, gather_change, gather_scaled, scatter
+from laconic.kernels.plain_pieces import cut_pieces
 
 
 class FlatParameters:
@@ -79,7 +80,7 @@ class FlatParameters:
 
         rates: by parameter group. All vectors are (d,). Returns whether no entry is inf or NaN.
         """
-        return gather_scaled(self._gradients(), [-rates[group] for group in self.groups], out, plus)
+        return gather_scaled(self.gradient_pieces(), [-rates[group] for group in self.groups], out, plus)
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""
@@ -171,7 +172,7 @@ class FlatParameters:
     def gradients(self, out: Tensor | None = None) -> Tensor:
         """The gradients, (d,); a parameter without one counts as zero."""
         vector = self._room() if out is None else out
-        gather(self._gradients(), vector)
+        gather(self.gradient_pieces(), vector)
         return vector
 
     def fill_by_gradients(self, out: Tensor) -> Callable[[int, int, int], bool]:
@@ -179,10 +180,11 @@ class FlatParameters:
 
         It tells what `kernels.gather` tells.
         """
-        pieces = self._gradients()
-        return lambda first, stop, among: gather(_cut(pieces, first, stop), out[first:stop], among=among)
+        pieces = self.gradient_pieces()
+        return lambda first, stop, among: gather(cut_pieces(pieces, first, stop), out[first:stop], among=among)
 
-    def _gradients(self) -> list[Tensor]:
+    def gradient_pieces(self) -> list[Tensor]:
+        """The gradients as they are, one for each parameter; a parameter without one counts as zero."""
         return [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
 
     def drop_gradients(self) -> None:
@@ -194,17 +196,6 @@ class FlatParameters:
         """Put `direction` (d,) where the optimizer will look; parameters that are not live get None and stay put."""
         for parameter, piece, moves in zip(self.parameters, self.pieces(direction), live, strict=True):
             parameter.grad = piece.view_as(parameter).to(parameter.dtype) if moves else None
-
-
-def _cut(pieces: Sequence[Tensor], first: int, stop: int) -> list[Tensor]:
-    """What lies between two places where pieces lie one behind the other."""
-    cut = []
-    for piece in pieces:
-        low, high = max(0, first), min(stop, piece.numel())
-        if low < high:
-            cut.append(piece if high - low == piece.numel() else piece.reshape(-1)[low:high])
-        first, stop = first - piece.numel(), stop - piece.numel()
-    return cut
 
 
 class ServerModel:

@@ -256,12 +256,15 @@ class DistributedOptimizer(Optimizer):
             return None
         memory = worker.me.memory
         memory.take_back(self.flat.has_gradients_in)  # zero_grad(set_to_none=False) keeps the last direction in use
-        vector = memory.spare()
+        stays = self.algorithm.takes_pieces and self._grad_scale is None
+        vector = torch.empty(0) if stays else memory.spare()
         inputs = Inputs(
             vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=self.rates.now(),
             gradient_at=second,
         )  # fmt: skip
-        if self._grad_scale is None:
+        if stays:
+            inputs.pieces = self.flat.gradient_pieces()
+        elif self._grad_scale is None:
             inputs.fill = self.flat.fill_by_gradients(vector)
         else:
             torch.div(self.flat.gradients(out=vector), self._grad_scale, out=vector)

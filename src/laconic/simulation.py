@@ -157,11 +157,13 @@ class Simulation:
             memory = self.driver.workers[rank].me.memory
             self.driver.take_back(self.flat.has_gradients_in)
             memory.take_back(self.flat.has_gradients_in)
-            vector = memory.spare()
-            inputs = Inputs(
-                vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=lr,
-                fill=self.flat.fill_by_gradients(vector),
-            )  # fmt: skip
+            stays = self.algorithm.takes_pieces
+            vector = torch.empty(0) if stays else memory.spare()
+            inputs = Inputs(vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=lr)
+            if stays:
+                inputs.pieces = self.flat.gradient_pieces()
+            else:
+                inputs.fill = self.flat.fill_by_gradients(vector)
             if before is not None:
                 inputs.gradient_at = lambda parameters: self._gradient_at(rank, loss_of, parameters, before)
             return inputs

@@ -78,13 +78,23 @@ def test_a_workers_step_is_alike(signs, vector_of, dtype, threshold):
     for d in LENGTHS:
         gradient, momentum, debt = (vector_of(kind, d, dtype) for kind in ("normal", "heavy-tailed", "normal"))
         scalars = {"mu": 0.9, "decay": 0.97, "c": 0.3, "first": FIRST, "key": KEY, "threshold": threshold}
-        signs.alike("owe_step", gradient, momentum, 3 * debt, torch.zeros_like(debt), **scalars)
+        pieces = [gradient[: d // 3], gradient[d // 3 :]]
+        signs.alike("owe_step", pieces, momentum, 3 * debt, *torch.zeros(2, d, dtype=dtype), **scalars)
 
 
 def test_a_workers_step_is_alike_for_all_kinds_of_gradients(signs, vector_of, kind, dtype):
     gradient = vector_of(kind, 1025, dtype)
     scalars = {"mu": 0.3, "decay": 1.0, "c": 6e-3, "first": 0, "key": KEY, "threshold": 2**31}
-    signs.alike("owe_step", gradient, gradient, gradient, gradient, **scalars)
+    signs.alike("owe_step", [gradient], gradient, gradient, *torch.zeros(2, 1025, dtype=dtype), **scalars)
+
+
+@pytest.mark.parametrize("spoilt", [float("inf"), -float("inf"), float("nan")])
+def test_a_workers_step_tells_of_what_is_no_number(signs, spoilt):
+    gradient, others = torch.ones(1030), torch.zeros(4, 1030)
+    gradient[1027] = spoilt
+    scalars = {"mu": 0.3, "decay": 1.0, "c": 6e-3, "first": 0, "key": KEY, "threshold": 2**31}
+    *_, is_finite = signs.gpu.owe_step([gradient.to(signs.device)], *others.to(signs.device), **scalars)
+    assert not is_finite
 
 
 @pytest.mark.parametrize("threshold", THRESHOLDS)
@@ -107,7 +117,8 @@ def test_a_servers_step_is_alike(signs, vector_of, dtype, threshold):
 def test_what_is_owed_may_be_written_over_the_old_debt(signs, vector_of, dtype):
     gradient, momentum, debt = vector_of("normal", 3 * 2049, dtype).view(3, -1).to(signs.device)
     scalars = {"mu": 0.9, "decay": 0.97, "c": 0.3, "first": 0, "key": KEY, "threshold": 2**31}
-    apart = torch.empty_like(debt)
-    signs.gpu.owe_step(gradient.clone(), momentum, debt, apart, **scalars)
-    signs.gpu.owe_step(gradient.clone(), momentum, debt, debt, **scalars)
-    assert torch.equal(debt, apart)
+    apart = torch.empty(2, len(debt), dtype=dtype, device=signs.device)
+    signs.gpu.owe_step([gradient], momentum, debt, *apart, **scalars)
+    signs.gpu.owe_step([gradient], momentum, debt, momentum, debt, **scalars)
+    assert torch.equal(momentum, apart[0])
+    assert torch.equal(debt, apart[1])

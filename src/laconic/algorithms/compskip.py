@@ -31,6 +31,7 @@ class CompSkip(Algorithm):
     source: ClassVar[str] = "Phuong, Phong & Fukushima, IEEE Access 2023, Algorithm 1"
     skips: ClassVar[bool] = True
     tolerates_absence: ClassVar[bool] = True
+    takes_pieces: ClassVar[bool] = True
     toy: ClassVar[dict[str, float]] = {"momentum": 0.5, "c": 4.0, "server_c": 4.0}
     toy_lr: ClassVar[float] = 0.1
 
@@ -66,13 +67,14 @@ class CompSkip(Algorithm):
         return self.c
 
     def work(self, me: Worker) -> Step:
-        debt = me.memory.spare()
+        momentum, debt = me.memory.spare(), me.memory.spare()
         skips = self.skip.skips(me, n_bytes=self.keep * me.count / 8)
-        sent = owing_step(  # lines 5-8 and 11 in one pass; the gradient's vector becomes the momentum's
-            me.gradient, me.memory["momentum"], me.memory["debt"], debt,
+        sent, is_finite = owing_step(  # lines 5-8 and 11 in one pass
+            me.pieces, me.memory["momentum"], me.memory["debt"], momentum, debt,
             mu=self.momentum, decay=self.decay, c=self.c, keep=0.0 if skips else self.keep, key=me.key("mask"),
         )  # fmt: skip
-        me.memory["momentum"], me.memory["debt"] = me.gradient, debt
+        me.require(is_finite)
+        me.memory["momentum"], me.memory["debt"] = momentum, debt
         reply = yield None if skips else sent
         if not skips and not reply.heard:
             me.memory["debt"] = debt.add_(sent.dense(), alpha=self.c)

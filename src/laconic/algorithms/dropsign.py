@@ -27,6 +27,7 @@ class DropSign(Algorithm):
 
     source: ClassVar[str] = "Phong & Phuong, IEEE Access 2020, Algorithm 1"
     tolerates_absence: ClassVar[bool] = True
+    takes_pieces: ClassVar[bool] = True
     toy: ClassVar[dict[str, float]] = {"momentum": 0.5, "c": 4.0, "server_c": 4.0}
     toy_lr: ClassVar[float] = 0.1
 
@@ -57,12 +58,13 @@ class DropSign(Algorithm):
         return self.c
 
     def work(self, me: Worker) -> Step:
-        debt = me.memory.spare()
-        sent = owing_step(  # lines 5-7 and 10 in one pass; the gradient's vector becomes the momentum's
-            me.gradient, me.memory["momentum"], me.memory["debt"], debt,
+        momentum, debt = me.memory.spare(), me.memory.spare()
+        sent, is_finite = owing_step(  # lines 5-7 and 10 in one pass
+            me.pieces, me.memory["momentum"], me.memory["debt"], momentum, debt,
             mu=self.momentum, decay=1.0, c=self.c, keep=self.keep, key=me.key("mask"),
         )  # fmt: skip
-        me.memory["momentum"], me.memory["debt"] = me.gradient, debt
+        me.require(is_finite)
+        me.memory["momentum"], me.memory["debt"] = momentum, debt
         reply = yield sent
         if not reply.heard:
             me.memory["debt"] = debt.add_(sent.dense(), alpha=self.c)

@@ -58,9 +58,10 @@ def _by_both(plainly: ModuleType, call: Callable[[Any], object]) -> Calls:
 
 def _owe_step(vector: Tensor) -> Calls:
     """The worker's step of DropSign and CompSkip: momentum, debt, the signs on a keyed mask, packed, the new debt."""
-    gradient, momentum, debt, new_debt = vector.clone(), vector.flip(0), 0.1 * vector.roll(1), torch.empty_like(vector)
+    momentum, debt = vector.flip(0), 0.1 * vector.roll(1)
+    new = torch.empty_like(vector), torch.empty_like(vector)
     knobs: dict[str, Any] = {"mu": 0.9, "decay": 0.9, "c": 0.01, "first": 0, "key": _KEY, "threshold": _KEPT}
-    return _by_both(plain_signs, lambda by: by.owe_step(gradient, momentum, debt, new_debt, **knobs))
+    return _by_both(plain_signs, lambda by: by.owe_step([vector], momentum, debt, *new, **knobs))
 
 
 def _owe_total(vector: Tensor) -> Calls:

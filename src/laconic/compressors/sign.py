@@ -64,21 +64,25 @@ def majority(packets: Sequence[Packet], *, first: int, count: int, dtype: torch.
 
 
 def owing_step(
-    gradient: Tensor, momentum: Tensor, debt: Tensor, new_debt: Tensor,
+    gradient: Sequence[Tensor], momentum: Tensor, debt: Tensor, new_momentum: Tensor, new_debt: Tensor,
     *, mu: float, decay: float, c: float, keep: float, key: int,
-) -> Signs:  # fmt: skip
+) -> tuple[Signs, bool]:  # fmt: skip
     """Momentum, error feedback and signs in one pass over the vectors (d,). `keep` may be 0, which sends nothing.
 
-    new = mu momentum + gradient, written over `gradient`; wish = (mu new + gradient) + decay debt;
-    new_debt = wish - c sign(wish) where kept, wish elsewhere. Returns the signs of `wish`.
+    new_momentum = mu momentum + gradient; wish = (mu new_momentum + gradient) + decay debt;
+    new_debt = wish - c sign(wish) where kept, wish elsewhere. gradient: in pieces, one behind the other.
+    Returns the signs of `wish`, and whether all of it is finite.
     """
     threshold = threshold_of(keep) if keep else 0
-    packed, kept = owe_step(
-        gradient, momentum, debt, new_debt, mu=mu, decay=decay, c=c, first=0, key=key, threshold=threshold
-    )
-    return Signs(
-        packed=packed, kept=kept, first=0, count=gradient.numel(), key=key, threshold=threshold, dtype=gradient.dtype
-    )
+    packed, kept, drawn, is_finite = owe_step(
+        gradient, momentum, debt, new_momentum, new_debt,
+        mu=mu, decay=decay, c=c, first=0, key=key, threshold=threshold,
+    )  # fmt: skip
+    sent = Signs(
+        packed=packed, kept=kept, first=0, count=debt.numel(), key=key, threshold=threshold, dtype=debt.dtype,
+        drawn=drawn,
+    )  # fmt: skip
+    return sent, is_finite
 
 
 def owing_total(
@@ -90,13 +94,14 @@ def owing_total(
     total: (count,), which may be int8 votes; `first` is the number of its first coordinate in the whole model.
     """
     threshold = threshold_of(keep) if keep else 0
-    packed, kept = owe_total(
+    packed, kept, drawn = owe_total(
         total, debt, new_debt,
         among=among, scale=scale, decay=decay, c=c, first=first, key=key, threshold=threshold,
     )  # fmt: skip
     return Signs(
-        packed=packed, kept=kept, first=first, count=debt.numel(), key=key, threshold=threshold, dtype=debt.dtype
-    )
+        packed=packed, kept=kept, first=first, count=debt.numel(), key=key, threshold=threshold, dtype=debt.dtype,
+        drawn=drawn,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from laconic.contract import ContractError, Exchange, Reply, Step, Worker
-from laconic.drivers.inputs import Inputs, SpoiledError
+from laconic.contract import ContractError, Exchange, Reply, SpoiledError, Step, Worker
+from laconic.drivers.inputs import Inputs
 from laconic.drivers.job import Job
 from laconic.drivers.layout import Shard
 from laconic.drivers.uncut import Shared, SharedReply, as_received, frame_sizes
@@ -106,6 +106,9 @@ class WorkerHalf:
                     self._share_is_fine = self._fill(0, self.job.d, self.job.layout.n_workers)
                     self._fill = None
             me.gradient = inputs.vector
+            if algorithm.takes_pieces:
+                is_seen = True  # by the method itself
+                me.pieces = inputs.pieces or [inputs.vector]
         else:
             is_seen |= inputs.write_change is not None
             me.read_change = inputs.change
@@ -116,6 +119,7 @@ class WorkerHalf:
         if not self.void:
             self._step = algorithm.work(me)
             self._advance(None)
+        me.pieces = ()  # they may go
 
     def write_share(self, first: int, stop: int) -> bool:
         """Make the values to be summed, between two places, this worker's share of the mean: one n-th, once each.

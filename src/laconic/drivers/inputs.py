@@ -1,15 +1,12 @@
 """What one worker brings to a round."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from laconic.contract import SpoiledError
 from laconic.kernels import all_finite
-
-
-class SpoiledError(Exception):
-    """A change that is inf or NaN somewhere, seen when an algorithm wanted to read it."""
 
 
 @dataclass(kw_only=True)
@@ -20,7 +17,8 @@ class Inputs:
     entry written is inf or NaN; `fill`, where it divides, what `kernels.gather` tells.
     """
 
-    vector: Tensor  # gradient or change, (d,); given away: the method may overwrite or keep it
+    vector: Tensor  # gradient or change, (d,); given away: the method may overwrite or keep it. Empty with `pieces`
+    pieces: Sequence[Tensor] = ()  # the gradient as it lies, one behind the other, for a method that takes it so
     parameters: Callable[[], Tensor]  # (d,), at the start of the round
     lr: float
     gradient_at: Callable[[Tensor], Tensor] | None = None

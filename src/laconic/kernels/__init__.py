@@ -278,22 +278,23 @@ def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
 
 
 def owe_step(
-    gradient: Tensor, momentum: Tensor, debt: Tensor, new_debt: Tensor,
+    pieces: Sequence[Tensor], momentum: Tensor, debt: Tensor, new_momentum: Tensor, new_debt: Tensor,
     *, mu: float, decay: float, c: float, first: int, key: int, threshold: int,
-) -> tuple[Tensor, int]:  # fmt: skip
+) -> tuple[Tensor, int, Tensor | None, bool]:  # fmt: skip
     """Momentum, error feedback, signs on a keyed mask and what is owed afterwards, in one pass: a worker's step."""
-    made: tuple[Tensor, int] = fastest("signs", gradient.device).owe_step(
-        gradient, momentum, debt, new_debt, mu=mu, decay=decay, c=c, first=first, key=key, threshold=threshold
-    )
+    made: tuple[Tensor, int, Tensor | None, bool] = fastest("signs", new_debt.device).owe_step(
+        pieces, momentum, debt, new_momentum, new_debt,
+        mu=mu, decay=decay, c=c, first=first, key=key, threshold=threshold,
+    )  # fmt: skip
     return made
 
 
 def owe_total(
     total: Tensor, debt: Tensor, new_debt: Tensor,
     *, among: int, scale: float, decay: float, c: float, first: int, key: int, threshold: int,
-) -> tuple[Tensor, int]:  # fmt: skip
+) -> tuple[Tensor, int, Tensor | None]:  # fmt: skip
     """The server's step of the same methods."""
-    made: tuple[Tensor, int] = fastest("signs", total.device).owe_total(
+    made: tuple[Tensor, int, Tensor | None] = fastest("signs", total.device).owe_total(
         total, debt, new_debt, among=among, scale=scale, decay=decay, c=c, first=first, key=key, threshold=threshold
     )
     return made

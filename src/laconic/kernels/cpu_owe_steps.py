@@ -1,13 +1,18 @@
-"""Steps with error feedback over a range of a vector: see `plain_signs.owe_step` and `owe_total`."""
+"""Steps with error feedback over a range of a vector: see `plain_signs.owe_step` and `owe_total`.
+
+Both write two streams: the signs of what is kept, and which entries are kept.
+"""
 
 from typing import Any
 
 import numpy as np
-from numba import uint32
+from numba import uint32, uint64
+from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
 from laconic.kernels.compiled import kernel
 from laconic.kernels.cpu_owe import owe_step_at, owe_step_past_caches, owe_total_at, owe_total_past_caches
+from laconic.kernels.cpu_pieces import pointer_to, whole_blocks
 from laconic.kernels.cpu_words import ALL, NONE, Words, append, compress, head, population
 
 Array = NDArray[Any]
@@ -16,44 +21,58 @@ Coin = tuple[int, int, int, int]  # first, the key's halves, the threshold
 
 @kernel
 def owe_step(
-    gradient: Array, momentum: Array, debt: Array, new_debt: Array, mu: float, decay: float, c: float,
-    coin: Coin, past_caches: bool, words: Words,
-) -> int:  # fmt: skip
-    number = gradient.dtype.type
+    addresses: Array, sizes: Array, momentum: Array, debt: Array, new_momentum: Array, new_debt: Array,
+    mu: float, decay: float, c: float, coin: Coin, past_caches: bool, words: Words, drawn: Words,
+) -> tuple[int, bool]:  # fmt: skip
+    """addresses, sizes: of the gradient's pieces. Returns how many entries are kept, and whether all are finite."""
+    number = debt.dtype.type
     first, low, high = uint32(coin[0]), uint32(coin[1]), uint32(coin[2])
     limit, allowed = uint32(coin[3] - 1), ALL if coin[3] else NONE
     rates = number(mu), number(decay), number(c if coin[3] else 0.0)
-    words[0] = 0
-    n = 0
-    whole = gradient.size // 64 * 64
-    for place in range(0, whole, 64):
-        at = uint32(first + place)
-        if past_caches:
-            negative, mask = owe_step_past_caches(
-                debt, momentum, new_debt, gradient, place, *rates, at, low, high, limit
-            )
-        else:
-            negative, mask = owe_step_at(debt, momentum, new_debt, gradient, place, *rates, at, low, high, limit)
-        mask &= allowed
-        n = append(words, n, compress(negative, mask), population(mask))
-    rest = gradient.size - whole
-    if rest:
-        last = np.zeros((4, 64), gradient.dtype)
-        g, m, e, out = last[0], last[1], last[2], last[3]
-        g[:rest], m[:rest], e[:rest] = gradient[whole:], momentum[whole:], debt[whole:]
-        at = uint32(first + whole)
-        negative, mask = owe_step_at(e, m, out, g, 0, *rates, at, low, high, limit)
-        mask &= allowed & head(rest)
-        n = append(words, n, compress(negative, mask), population(mask))
-        gradient[whole:], new_debt[whole:] = g[:rest], out[:rest]
-    return n
+    words[0] = drawn[0] = 0
+    n, at, wrong = 0, 0, uint64(0)
+    few = np.zeros((5, 64), debt.dtype)
+    for i in range(sizes.size):
+        end = at + sizes[i]
+        piece = carray(pointer_to(addresses[i]), (sizes[i],), debt.dtype)
+        owed, moved, old_debt, old = new_debt[at:end], new_momentum[at:end], debt[at:end], momentum[at:end]
+        start, stop = whole_blocks(owed, past_caches)
+        place = 0
+        while place < sizes[i]:
+            here = uint32(first + at + place)
+            length = 64
+            if start <= place < stop and past_caches:
+                negative, mask, spoiled = owe_step_past_caches(
+                    owed, moved, old_debt, old, piece, place, *rates, here, low, high, limit
+                )
+            elif start <= place < stop:
+                negative, mask, spoiled = owe_step_at(
+                    owed, moved, old_debt, old, piece, place, *rates, here, low, high, limit
+                )
+            else:
+                length = min((start if place < start else sizes[i]) - place, 64)
+                to = place + length
+                few[2, :length], few[3, :length], few[4, :length] = old_debt[place:to], old[place:to], piece[place:to]
+                negative, mask, spoiled = owe_step_at(
+                    few[0], few[1], few[2], few[3], few[4], 0, *rates, here, low, high, limit
+                )
+                owed[place:to], moved[place:to] = few[0, :length], few[1, :length]
+                mask, spoiled = mask & head(length), spoiled & head(length)
+            mask &= allowed
+            wrong |= spoiled
+            append(drawn, at + place, mask, length)
+            n = append(words, n, compress(negative, mask), population(mask))
+            place += length
+        at = end
+    return n, wrong == uint64(0)
 
 
 @kernel
 def owe_total(
     total: Array, debt: Array, new_debt: Array, among: float, scale: float, decay: float, c: float,
-    coin: Coin, past_caches: bool, words: Words,
+    coin: Coin, past_caches: bool, words: Words, drawn: Words,
 ) -> int:  # fmt: skip
+    """Returns how many entries are kept."""
     number = debt.dtype.type
     first, low, high = uint32(coin[0]), uint32(coin[1]), uint32(coin[2])
     limit, allowed = uint32(coin[3] - 1), ALL if coin[3] else NONE
@@ -64,10 +83,11 @@ def owe_total(
     for place in range(0, whole, 64):
         at = uint32(first + place)
         if past_caches:
-            negative, mask = owe_total_past_caches(debt, total, new_debt, place, *rates, at, low, high, limit)
+            negative, mask, _ = owe_total_past_caches(new_debt, debt, total, place, *rates, at, low, high, limit)
         else:
-            negative, mask = owe_total_at(debt, total, new_debt, place, *rates, at, low, high, limit)
+            negative, mask, _ = owe_total_at(new_debt, debt, total, place, *rates, at, low, high, limit)
         mask &= allowed
+        drawn[place >> 6] = mask
         n = append(words, n, compress(negative, mask), population(mask))
     rest = debt.size - whole
     if rest:
@@ -75,8 +95,9 @@ def owe_total(
         e, out = last[0], last[1]
         t[:rest], e[:rest] = total[whole:], debt[whole:]
         at = uint32(first + whole)
-        negative, mask = owe_total_at(e, t, out, 0, *rates, at, low, high, limit)
+        negative, mask, _ = owe_total_at(out, e, t, 0, *rates, at, low, high, limit)
         mask &= allowed & head(rest)
+        drawn[whole >> 6] = mask
         n = append(words, n, compress(negative, mask), population(mask))
         new_debt[whole:] = out[:rest]
     return n

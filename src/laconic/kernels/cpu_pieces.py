@@ -26,48 +26,48 @@ PAST_CACHES_BYTES = 1 << 24  # of a vector whose parts leave the caches before t
 
 def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
     """See plain_pieces."""
-    if not _are_plain(pieces, out):
+    if not are_plain(pieces, out):
         return plain_pieces.gather(pieces, out, among=among)
     if among == 1:
-        return bool(_gather(*_places(pieces), out.numpy(), _past_caches(out)))
+        return bool(_gather(*places_of(pieces), out.numpy(), _past_caches(out)))
     most = most_of_share(out.dtype, among)
-    return bool(_gather_shares(*_places(pieces), out.numpy(), float(among), most, _past_caches(out)))
+    return bool(_gather_shares(*places_of(pieces), out.numpy(), float(among), most, _past_caches(out)))
 
 
 def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
     """See plain_pieces."""
     others = [start] if plus is None else [start, plus]
-    if not _are_plain([*pieces, *others], out):
+    if not are_plain([*pieces, *others], out):
         return plain_pieces.gather_change(pieces, start, out, plus)
     arrays = start.numpy(), others[-1].numpy(), out.numpy()
-    return bool(_gather_change(*_places(pieces), *arrays, plus is not None, _past_caches(out)))
+    return bool(_gather_change(*places_of(pieces), *arrays, plus is not None, _past_caches(out)))
 
 
 def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
     """See plain_pieces."""
-    if not _are_plain([*pieces, out if plus is None else plus], out):
+    if not are_plain([*pieces, out if plus is None else plus], out):
         return plain_pieces.gather_scaled(pieces, factors, out, plus)
     more = np.zeros(0, out.numpy().dtype) if plus is None else plus.numpy()
-    return bool(_gather_scaled(*_places(pieces), np.array(factors), more, out.numpy(), _past_caches(out)))
+    return bool(_gather_scaled(*places_of(pieces), np.array(factors), more, out.numpy(), _past_caches(out)))
 
 
 def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
     """See plain_pieces."""
-    if not _are_plain(pieces, values):
+    if not are_plain(pieces, values):
         plain_pieces.add_into(pieces, places, values)
         return
-    _add_into(*_places(pieces), places.contiguous().numpy(), values.numpy())
+    _add_into(*places_of(pieces), places.contiguous().numpy(), values.numpy())
 
 
 def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
     """See plain_pieces."""
-    if not _are_plain(pieces, vector):
+    if not are_plain(pieces, vector):
         plain_pieces.scatter(vector, pieces, as_sum=as_sum)
         return
-    _scatter(*_places(pieces), vector.numpy(), as_sum, _past_caches(vector))
+    _scatter(*places_of(pieces), vector.numpy(), as_sum, _past_caches(vector))
 
 
-def _are_plain(pieces: Sequence[Tensor], vector: Tensor) -> bool:
+def are_plain(pieces: Sequence[Tensor], vector: Tensor) -> bool:
     """Whether everything is floats of one type that lie one behind the other."""
     dtype = vector.dtype
     return dtype in (torch.float32, torch.float64) and all(
@@ -75,7 +75,7 @@ def _are_plain(pieces: Sequence[Tensor], vector: Tensor) -> bool:
     )
 
 
-def _places(pieces: Sequence[Tensor]) -> tuple[Array, Array]:
+def places_of(pieces: Sequence[Tensor]) -> tuple[Array, Array]:
     addresses = np.array([piece.data_ptr() for piece in pieces], np.uint64)
     return addresses, np.array([piece.numel() for piece in pieces], np.int64)
 
@@ -85,7 +85,7 @@ def _past_caches(vector: Tensor) -> bool:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _pointer(typing: Any, address: Any) -> Codegen:  # noqa: ANN401
+def pointer_to(typing: Any, address: Any) -> Codegen:  # noqa: ANN401
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
 
@@ -194,7 +194,7 @@ _scale_plus, _scale_plus_past_caches = _scaling(False, True), _scaling(True, Tru
 
 
 @kernel
-def _whole(part: Array, past_caches: bool) -> tuple[int, int]:
+def whole_blocks(part: Array, past_caches: bool) -> tuple[int, int]:
     """Between which places of `part` there are whole sixty-fours, from a multiple of 64 bytes on where it matters."""
     first = 0
     if past_caches:
@@ -208,8 +208,8 @@ def _gather(addresses: Array, sizes: Array, out: Array, past_caches: bool) -> bo
     at = 0
     for i in range(sizes.size):
         part = out[at : at + sizes[i]]
-        one = carray(_pointer(addresses[i]), part.shape, out.dtype)
-        first, last = _whole(part, past_caches)
+        one = carray(pointer_to(addresses[i]), part.shape, out.dtype)
+        first, last = whole_blocks(part, past_caches)
         for place in range(first, last, 64):
             if past_caches:
                 wrong |= _copy_past_caches(one, one, one, part, place)
@@ -233,8 +233,8 @@ def _gather_shares(
     at = 0
     for i in range(sizes.size):
         part = out[at : at + sizes[i]]
-        one = carray(_pointer(addresses[i]), part.shape, out.dtype)
-        first, last = _whole(part, past_caches)
+        one = carray(pointer_to(addresses[i]), part.shape, out.dtype)
+        first, last = whole_blocks(part, past_caches)
         for place in range(first, last, 64):
             if past_caches:
                 wrong |= _share_past_caches(one, part, place, by, limit)
@@ -257,8 +257,8 @@ def _gather_change(
     for i in range(sizes.size):
         end = at + sizes[i]
         part, before, more = out[at:end], start[at:end], plus[at:end]
-        one = carray(_pointer(addresses[i]), part.shape, out.dtype)
-        first, last = _whole(part, past_caches)
+        one = carray(pointer_to(addresses[i]), part.shape, out.dtype)
+        first, last = whole_blocks(part, past_caches)
         for place in range(first, last, 64):
             if adds and past_caches:
                 wrong |= _wish_past_caches(one, before, more, part, place)
@@ -286,9 +286,9 @@ def _gather_scaled(
     for i in range(sizes.size):
         end = at + sizes[i]
         part, more = out[at:end], plus[at:end] if plus.size else plus
-        one = carray(_pointer(addresses[i]), part.shape, out.dtype)
+        one = carray(pointer_to(addresses[i]), part.shape, out.dtype)
         by = out.dtype.type(factors[i])
-        first, last = _whole(part, past_caches)
+        first, last = whole_blocks(part, past_caches)
         for place in range(first, last, 64):
             if plus.size and past_caches:
                 wrong |= _scale_plus_past_caches(one, more, part, place, by)
@@ -310,12 +310,12 @@ def _gather_scaled(
 @kernel
 def _add_into(addresses: Array, sizes: Array, places: Array, values: Array) -> None:
     number, start, stop = 0, 0, sizes[0]
-    piece = carray(_pointer(addresses[0]), (sizes[0],), values.dtype)
+    piece = carray(pointer_to(addresses[0]), (sizes[0],), values.dtype)
     for i in range(places.size):
         while places[i] >= stop:
             number += 1
             start, stop = stop, stop + sizes[number]
-            piece = carray(_pointer(addresses[number]), (sizes[number],), values.dtype)
+            piece = carray(pointer_to(addresses[number]), (sizes[number],), values.dtype)
         piece[uint64(places[i] - start)] += values[i]
 
 
@@ -325,8 +325,8 @@ def _scatter(addresses: Array, sizes: Array, vector: Array, as_sum: bool, past_c
     at = 0
     for i in range(sizes.size):
         part = vector[at : at + sizes[i]]
-        out = carray(_pointer(addresses[i]), part.shape, vector.dtype)
-        first, last = _whole(out, past_caches)
+        out = carray(pointer_to(addresses[i]), part.shape, vector.dtype)
+        first, last = whole_blocks(out, past_caches)
         for place in range(first, last, 64):
             if as_sum and past_caches:
                 _sum_past_caches(part, part, part, out, place)

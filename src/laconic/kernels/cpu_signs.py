@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels import cpu_owe_steps, plain_signs
+from laconic.kernels import cpu_owe_steps, plain_pieces, plain_signs
+from laconic.kernels.cpu_pieces import are_plain, places_of
 from laconic.kernels.cpu_streams import (
     Array,
     Coin,
@@ -28,6 +29,7 @@ from laconic.kernels.cpu_streams import (
 )
 from laconic.kernels.cpu_words import Words
 from laconic.kernels.plain import key_halves
+from laconic.kernels.plain_pieces import cut_pieces
 from laconic.kernels.threads import in_chunks
 
 
@@ -116,9 +118,10 @@ def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
 
 
 def owe_step(
-    gradient: Tensor,
+    pieces: Sequence[Tensor],
     momentum: Tensor,
     debt: Tensor,
+    new_momentum: Tensor,
     new_debt: Tensor,
     *,
     mu: float,
@@ -127,18 +130,29 @@ def owe_step(
     first: int,
     key: int,
     threshold: int,
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, int, Tensor | None, bool]:
     """See plain_signs."""
-    new, old, before, after = _own(gradient), _array(momentum), _array(debt), _own(new_debt)
-    coin, past_caches = _coin(first, key, threshold), _is_aligned(new_debt)
+    if not are_plain(pieces, new_debt):
+        gathered = torch.empty_like(new_debt)
+        plain_pieces.gather(pieces, gathered)
+        pieces = [gathered]
+    old, before, moved, after = _array(momentum), _array(debt), _own(new_momentum), _own(new_debt)
+    coin, past_caches = _coin(first, key, threshold), _is_aligned(new_momentum) and _is_aligned(new_debt)
+    drawn, fine = _Drawn(len(after)), []
 
     def write(start: int, stop: int, words: Words) -> int:
-        return cpu_owe_steps.owe_step(
-            new[start:stop], old[start:stop], before[start:stop], after[start:stop], mu, decay, c,
-            coin_from(coin, start), past_caches, words,
+        within = pieces if stop - start == len(after) else cut_pieces(pieces, start, stop)
+        coins = drawn.room(start, stop)
+        n, is_finite = cpu_owe_steps.owe_step(
+            *places_of(within), old[start:stop], before[start:stop], moved[start:stop], after[start:stop], mu, decay, c,
+            coin_from(coin, start), past_caches, words, coins,
         )  # fmt: skip
+        drawn.put(start, stop, coins)
+        fine.append(is_finite)
+        return n
 
-    return joined(len(new), write)
+    packed, kept = joined(len(after), write)
+    return packed, kept, drawn.stream, all(fine)
 
 
 def owe_total(
@@ -153,18 +167,39 @@ def owe_total(
     first: int,
     key: int,
     threshold: int,
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, int, Tensor | None]:
     """See plain_signs."""
     votes, before, after = _array(total), _array(debt), _own(new_debt)
     coin, past_caches = _coin(first, key, threshold), _is_aligned(new_debt)
+    drawn = _Drawn(len(after))
 
     def write(start: int, stop: int, words: Words) -> int:
         return cpu_owe_steps.owe_total(
             votes[start:stop], before[start:stop], after[start:stop], float(among), scale, decay, c,
-            coin_from(coin, start), past_caches, words,
+            coin_from(coin, start), past_caches, words, drawn.words[start // 64 :],
         )  # fmt: skip
 
-    return joined(len(votes), write)
+    packed, kept = joined(len(votes), write)
+    return packed, kept, drawn.stream
+
+
+class _Drawn:
+    """Which entries are kept, as ranges of them are drawn."""
+
+    def __init__(self, count: int) -> None:
+        room = room_for(count)
+        self.words = words_of(room)
+        self.stream = cut_to(room, count)
+        self._count = count
+
+    def room(self, start: int, stop: int) -> Words:
+        """Where `append` may write a range's bits, which may overwrite the word behind them."""
+        return self.words if stop - start == self._count else words_of(room_for(stop - start))
+
+    def put(self, start: int, stop: int, words: Words) -> None:
+        """The bits of a range to where they belong. It begins at a multiple of 64."""
+        if words is not self.words:
+            self.words[start // 64 : (stop + 63) // 64] = words[: (stop - start + 63) // 64]
 
 
 def _coin(first: int, key: int, threshold: int) -> Coin:

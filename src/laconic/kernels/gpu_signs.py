@@ -82,31 +82,33 @@ def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
 
 
 def owe_step(
-    gradient: Tensor, momentum: Tensor, debt: Tensor, new_debt: Tensor,
+    pieces: Sequence[Tensor], momentum: Tensor, debt: Tensor, new_momentum: Tensor, new_debt: Tensor,
     *, mu: float, decay: float, c: float, first: int, key: int, threshold: int,
-) -> tuple[Tensor, int]:  # fmt: skip
+) -> tuple[Tensor, int, Tensor | None, bool]:  # fmt: skip
     """See plain_signs."""
+    gradient = torch.cat([piece.reshape(-1) for piece in pieces]).to(new_debt.dtype)
     count = gradient.numel()
     room = _Room(first, count, key, threshold, gradient.device)
+    spoiled = torch.zeros(1, dtype=torch.int32, device=gradient.device)
     launch(
-        _owe_step, room.n_blocks, gradient, momentum, debt, new_debt, mu, decay, c, count, *room.arguments,
-        MASKED=room.masked, BLOCK=_BLOCK,
+        _owe_step, room.n_blocks, gradient, momentum.contiguous(), debt.contiguous(), new_momentum, new_debt, spoiled,
+        mu, decay, c, count, *room.arguments, MASKED=room.masked, BLOCK=_BLOCK,
     )  # fmt: skip
-    return room.packed, room.kept
+    return room.packed, room.kept, None, not bool(spoiled.item())
 
 
 def owe_total(
     total: Tensor, debt: Tensor, new_debt: Tensor,
     *, among: int, scale: float, decay: float, c: float, first: int, key: int, threshold: int,
-) -> tuple[Tensor, int]:  # fmt: skip
+) -> tuple[Tensor, int, Tensor | None]:  # fmt: skip
     """See plain_signs."""
     count = total.numel()
     room = _Room(first, count, key, threshold, total.device)
     launch(
-        _owe_total, room.n_blocks, total, debt, new_debt, among, scale, decay, c, count, *room.arguments,
+        _owe_total, room.n_blocks, total, debt.contiguous(), new_debt, among, scale, decay, c, count, *room.arguments,
         MASKED=room.masked, BLOCK=_BLOCK,
     )  # fmt: skip
-    return room.packed, room.kept
+    return room.packed, room.kept, None
 
 
 class _Room:
@@ -291,8 +293,8 @@ def _momentum(
 
 @kernel
 def _owe_step(
-    gradient: tl.tensor, momentum: tl.tensor, debt: tl.tensor, new_debt: tl.tensor,
-    mu: tl.float64, decay: tl.float64, c: tl.float64, count: tl.int64,
+    gradient: tl.tensor, momentum: tl.tensor, debt: tl.tensor, new_momentum: tl.tensor, new_debt: tl.tensor,
+    spoiled: tl.tensor, mu: tl.float64, decay: tl.float64, c: tl.float64, count: tl.int64,
     first: tl.int64, low_key: tl.int64, high_key: tl.int64, threshold: tl.int64,
     before: tl.tensor, packed: tl.tensor, MASKED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -302,8 +304,9 @@ def _owe_step(
     factor = tl.full([1], mu, here.dtype)
     new = factor * tl.load(momentum + at, mask=inside, other=0) + here
     owed = tl.full([1], decay, here.dtype) * tl.load(debt + at, mask=inside, other=0)
-    tl.store(gradient + at, new, mask=inside)
+    tl.store(new_momentum + at, new, mask=inside)
     wish = factor * new + here + owed
+    tl.atomic_max(spoiled, tl.max((inside & (wish - wish != 0)).to(tl.int32), 0))  # inf - inf is NaN
     _owe(wish, new_debt, c, at, count, first, low_key, high_key, threshold, before, packed, MASKED, BLOCK)
 
 

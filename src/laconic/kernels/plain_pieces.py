@@ -9,6 +9,17 @@ from torch import Tensor
 from laconic.kernels.plain_sums import all_finite, divide
 
 
+def cut_pieces(pieces: Sequence[Tensor], first: int, stop: int) -> list[Tensor]:
+    """What lies between two places where pieces lie one behind the other."""
+    cut = []
+    for piece in pieces:
+        low, high = max(0, first), min(stop, piece.numel())
+        if low < high:
+            cut.append(piece if high - low == piece.numel() else piece.reshape(-1)[low:high])
+        first, stop = first - piece.numel(), stop - piece.numel()
+    return cut
+
+
 def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
     """out (d,) = the entries of all pieces, one behind the other, divided by `among`.
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from laconic.kernels import plain
+from laconic.kernels.plain_pieces import gather
+from laconic.kernels.plain_sums import all_finite
 
 ALL_KEPT = 1 << 32
 
@@ -89,9 +91,10 @@ def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
 
 
 def owe_step(
-    gradient: Tensor,
+    pieces: Sequence[Tensor],
     momentum: Tensor,
     debt: Tensor,
+    new_momentum: Tensor,
     new_debt: Tensor,
     *,
     mu: float,
@@ -100,20 +103,25 @@ def owe_step(
     first: int,
     key: int,
     threshold: int,
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, int, Tensor | None, bool]:
     """A worker's step with Nesterov momentum and error feedback, signs sent on a keyed mask, in one pass:
 
-        new = mu momentum + gradient               written over `gradient`
-        wish = (mu new + gradient) + decay debt
+        new_momentum = mu momentum + gradient
+        wish = (mu new_momentum + gradient) + decay debt
         new_debt = wish - c sign(wish) where kept, wish elsewhere
 
-    Returns the packed signs of the kept entries of `wish`, and how many were kept. All vectors are (d,) of one type,
-    float32 or float64, contiguous; `new_debt` may be `debt`. Nothing is sent with threshold 0.
+    gradient: in pieces, one behind the other, of any float type. All vectors are (d,) of one type, float32 or float64,
+    the new ones contiguous; each may be the old one. Nothing is sent with threshold 0.
+    Returns the packed signs of the kept entries of `wish`, how many were kept, which (as `kept_bits`; None where that
+    was not written down), and whether no entry of `wish` is inf or NaN.
     """  # fmt: skip
+    gradient = torch.empty_like(new_momentum)
+    gather(pieces, gradient)
     new = mu * momentum + gradient
     wish = mu * new + gradient + decay * debt
-    gradient.copy_(new)
-    return _owe(wish, new_debt, c, first, key, threshold)
+    new_momentum.copy_(new)
+    packed, kept = _owe(wish, new_debt, c, first, key, threshold)
+    return packed, kept, None, all_finite(wish)
 
 
 def owe_total(
@@ -128,16 +136,17 @@ def owe_total(
     first: int,
     key: int,
     threshold: int,
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, int, Tensor | None]:
     """The server's step of the same methods, in one pass:
 
         wish = decay debt + scale (total / among)
         new_debt = wish - c sign(wish) where kept, wish elsewhere
 
-    total: (count,) of debt's type, or int8 votes. Returns, and the other vectors, as for `owe_step`.
+    total: (count,) of debt's type, or int8 votes; the other vectors as for `owe_step`. Returns the packed signs, how
+    many were kept, and which or None.
     """  # fmt: skip
     wish = decay * debt + scale * (total.to(debt.dtype) / among)
-    return _owe(wish, new_debt, c, first, key, threshold)
+    return *_owe(wish, new_debt, c, first, key, threshold), None
 
 
 def _owe(wish: Tensor, new_debt: Tensor, c: float, first: int, key: int, threshold: int) -> tuple[Tensor, int]:

@@ -34,8 +34,8 @@ class Signs(Packet):
     key: int
     threshold: int
     dtype: torch.dtype
-    drawn: Tensor | None = field(default=None, compare=False, repr=False)  # what is kept, where a reader has worked
-    # it out: (ceil(count/8),) uint8
+    drawn: Tensor | None = field(default=None, compare=False, repr=False)  # what is kept, where a maker or a reader
+    # has worked it out: (ceil(count/8),) uint8 on the CPU
 
     @property
     def mask(self) -> Tensor | None:
@@ -80,12 +80,16 @@ class Signs(Packet):
         return type(self)(
             packed=cut_bits(self.packed, low, high), kept=high - low, first=first, count=stop - first,
             key=self.key, threshold=self.threshold, dtype=self.dtype,
+            drawn=None if self.drawn is None else cut_bits(self.drawn, first - self.first, stop - self.first),
         )  # fmt: skip
 
     def _kept_before(self, coordinate: int) -> int:
         """How many are kept before a coordinate. The cuts are remembered: they mostly come in order."""
         at = max(cut for cut in self._cuts if cut <= coordinate)
-        if at < coordinate:
+        if at < coordinate and self.drawn is not None:
+            more = count_ones(self.drawn, [at - self.first, coordinate - self.first])[0]
+            self._cuts[coordinate] = self._cuts[at] + more
+        elif at < coordinate:
             more = count_kept(at, coordinate - at, self.key, self.threshold, self.packed.device)
             self._cuts[coordinate] = self._cuts[at] + more
         return self._cuts[coordinate]
@@ -107,11 +111,9 @@ class Signs(Packet):
     def as_read(self) -> Self | None:
         if self.packed.device.type != "cpu":
             return None
-        drawn = None if self.threshold == ALL_KEPT else kept_bits(self.first, self.count, self.key, self.threshold)[0]
-        return type(self)(
-            packed=self.packed, kept=self.kept, first=self.first, count=self.count, key=self.key,
-            threshold=self.threshold, dtype=self.dtype, drawn=drawn,
-        )  # fmt: skip
+        if self.drawn is not None or self.threshold == ALL_KEPT:
+            return self
+        return replace(self, drawn=kept_bits(self.first, self.count, self.key, self.threshold)[0])
 
     def body(self) -> list[Piece]:
         fields = _FIELDS.pack(self.first, self.count, self.key, self.threshold - 1)
