@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from laconic.kernels.compiled import kernel
 from laconic.kernels.cpu_owe import owe_step_at, owe_step_past_caches, owe_total_at, owe_total_past_caches
-from laconic.kernels.cpu_pieces import pointer_to, whole_blocks
-from laconic.kernels.cpu_words import ALL, NONE, Words, append, compress, head, population
+from laconic.kernels.cpu_pieces import pointer_to
+from laconic.kernels.cpu_words import ALL, NONE, Words, append, compress, head, population, whole_blocks
 
 Array = NDArray[Any]
 Coin = tuple[int, int, int, int]  # first, the key's halves, the threshold
@@ -31,40 +31,55 @@ def owe_step(
     rates = number(mu), number(decay), number(c if coin[3] else 0.0)
     words[0] = drawn[0] = 0
     n, at, wrong = 0, 0, uint64(0)
-    few = np.zeros((5, 64), debt.dtype)
     for i in range(sizes.size):
         end = at + sizes[i]
         piece = carray(pointer_to(addresses[i]), (sizes[i],), debt.dtype)
         owed, moved, old_debt, old = new_debt[at:end], new_momentum[at:end], debt[at:end], momentum[at:end]
         start, stop = whole_blocks(owed, past_caches)
-        place = 0
-        while place < sizes[i]:
-            here = uint32(first + at + place)
-            length = 64
-            if start <= place < stop and past_caches:
-                negative, mask, spoiled = owe_step_past_caches(
-                    owed, moved, old_debt, old, piece, place, *rates, here, low, high, limit
-                )
-            elif start <= place < stop:
-                negative, mask, spoiled = owe_step_at(
-                    owed, moved, old_debt, old, piece, place, *rates, here, low, high, limit
-                )
-            else:
-                length = min((start if place < start else sizes[i]) - place, 64)
-                to = place + length
-                few[2, :length], few[3, :length], few[4, :length] = old_debt[place:to], old[place:to], piece[place:to]
-                negative, mask, spoiled = owe_step_at(
-                    few[0], few[1], few[2], few[3], few[4], 0, *rates, here, low, high, limit
-                )
-                owed[place:to], moved[place:to] = few[0, :length], few[1, :length]
-                mask, spoiled = mask & head(length), spoiled & head(length)
-            mask &= allowed
-            wrong |= spoiled
-            append(drawn, at + place, mask, length)
-            n = append(words, n, compress(negative, mask), population(mask))
-            place += length
+        for few in range(2):  # those before the whole blocks, and, when they are through, those behind
+            if few:
+                for place in range(start, stop, 64):
+                    here = uint32(first + at + place)
+                    if past_caches:
+                        negative, mask, spoiled = owe_step_past_caches(
+                            owed, moved, old_debt, old, piece, place, *rates, here, low, high, limit
+                        )
+                    else:
+                        negative, mask, spoiled = owe_step_at(
+                            owed, moved, old_debt, old, piece, place, *rates, here, low, high, limit
+                        )
+                    mask &= allowed
+                    wrong |= spoiled
+                    append(drawn, at + place, mask, 64)
+                    n = append(words, n, compress(negative, mask), population(mask))
+            place, to = (stop, sizes[i]) if few else (0, start)
+            if place < to:
+                negative, mask, spoiled = _owe_few(
+                    owed[place:to], moved[place:to], old_debt[place:to], old[place:to], piece[place:to],
+                    rates, uint32(first + at + place), low, high, limit,
+                )  # fmt: skip
+                mask &= allowed
+                wrong |= spoiled
+                append(drawn, at + place, mask, to - place)
+                n = append(words, n, compress(negative, mask), population(mask))
         at = end
     return n, wrong == uint64(0)
+
+
+@kernel
+def _owe_few(
+    owed: Array, moved: Array, debt: Array, momentum: Array, gradient: Array, rates: Any, first: Any,  # noqa: ANN401
+    low: Any, high: Any, limit: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401  # fmt: skip
+    """`owe_step_at` for fewer than 64 entries."""
+    n = owed.size
+    room = np.zeros((5, 64), owed.dtype)
+    room[2, :n], room[3, :n], room[4, :n] = debt, momentum, gradient
+    negative, mask, spoiled = owe_step_at(
+        room[0], room[1], room[2], room[3], room[4], 0, *rates, first, low, high, limit
+    )
+    owed[:], moved[:] = room[0, :n], room[1, :n]
+    return negative, mask & head(n), spoiled & head(n)
 
 
 @kernel

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from laconic.kernels import plain_pieces
 from laconic.kernels.compiled import kernel
-from laconic.kernels.cpu_words import LANES, WORD, Block, Codegen, intrinsic, same, splat, types
+from laconic.kernels.cpu_words import LANES, WORD, Block, Codegen, intrinsic, same, splat, types, whole_blocks
 from laconic.kernels.plain_sums import most_of_share
 
 Array = NDArray[Any]
@@ -29,9 +29,9 @@ def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
     if not are_plain(pieces, out):
         return plain_pieces.gather(pieces, out, among=among)
     if among == 1:
-        return bool(_gather(*places_of(pieces), out.numpy(), _past_caches(out)))
+        return bool(_gather(*places_of(pieces), out.numpy(), is_long(out)))
     most = most_of_share(out.dtype, among)
-    return bool(_gather_shares(*places_of(pieces), out.numpy(), float(among), most, _past_caches(out)))
+    return bool(_gather_shares(*places_of(pieces), out.numpy(), float(among), most, is_long(out)))
 
 
 def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
@@ -40,7 +40,7 @@ def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Te
     if not are_plain([*pieces, *others], out):
         return plain_pieces.gather_change(pieces, start, out, plus)
     arrays = start.numpy(), others[-1].numpy(), out.numpy()
-    return bool(_gather_change(*places_of(pieces), *arrays, plus is not None, _past_caches(out)))
+    return bool(_gather_change(*places_of(pieces), *arrays, plus is not None, is_long(out)))
 
 
 def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
@@ -48,7 +48,7 @@ def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tenso
     if not are_plain([*pieces, out if plus is None else plus], out):
         return plain_pieces.gather_scaled(pieces, factors, out, plus)
     more = np.zeros(0, out.numpy().dtype) if plus is None else plus.numpy()
-    return bool(_gather_scaled(*places_of(pieces), np.array(factors), more, out.numpy(), _past_caches(out)))
+    return bool(_gather_scaled(*places_of(pieces), np.array(factors), more, out.numpy(), is_long(out)))
 
 
 def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
@@ -64,7 +64,7 @@ def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -
     if not are_plain(pieces, vector):
         plain_pieces.scatter(vector, pieces, as_sum=as_sum)
         return
-    _scatter(*places_of(pieces), vector.numpy(), as_sum, _past_caches(vector))
+    _scatter(*places_of(pieces), vector.numpy(), as_sum, is_long(vector))
 
 
 def are_plain(pieces: Sequence[Tensor], vector: Tensor) -> bool:
@@ -80,7 +80,8 @@ def places_of(pieces: Sequence[Tensor]) -> tuple[Array, Array]:
     return addresses, np.array([piece.numel() for piece in pieces], np.int64)
 
 
-def _past_caches(vector: Tensor) -> bool:
+def is_long(vector: Tensor) -> bool:
+    """Whether it is written past the caches."""
     return vector.numel() * vector.element_size() >= PAST_CACHES_BYTES
 
 
@@ -191,15 +192,6 @@ def _scaling(past: bool, adds: bool) -> Any:  # noqa: ANN401
 
 _scale, _scale_past_caches = _scaling(False, False), _scaling(True, False)
 _scale_plus, _scale_plus_past_caches = _scaling(False, True), _scaling(True, True)
-
-
-@kernel
-def whole_blocks(part: Array, past_caches: bool) -> tuple[int, int]:
-    """Between which places of `part` there are whole sixty-fours, from a multiple of 64 bytes on where it matters."""
-    first = 0
-    if past_caches:
-        first = min(part.size, (64 - part.ctypes.data % 64) % 64 // part.itemsize)
-    return first, first + (part.size - first) // 64 * 64
 
 
 @kernel

@@ -248,15 +248,24 @@ def append(words: Words, position: int, bits: Any, n: int) -> int:  # noqa: ANN4
     """
     word, shift = position >> 6, uint64(position & 63)
     words[word] |= bits << shift
-    words[word + 1] = bits >> (uint64(64) - shift) if shift else uint64(0)
+    words[word + 1] = (bits >> uint64(1)) >> (uint64(63) - shift)
     return position + n
 
 
 @inlined
 def peek(words: Words, position: int) -> Any:  # noqa: ANN401
-    """The 64 bits of a stream behind the first `position`; one word to spare is read."""
+    """The 64 bits of a stream behind the first `position`; one word to spare is read.
+
+    Without a branch, here and in `append`: behind one, numba would count references to the array.
+    """
     word, shift = position >> 6, uint64(position & 63)
-    bits = words[word] >> shift
-    if shift:
-        bits |= words[word + 1] << (uint64(64) - shift)
-    return bits
+    return (words[word] >> shift) | ((words[word + 1] << uint64(1)) << (uint64(63) - shift))
+
+
+@inlined
+def whole_blocks(part: NDArray[Any], past_caches: bool) -> tuple[int, int]:
+    """Between which places of `part` there are whole sixty-fours, from a multiple of 64 bytes on where it matters."""
+    first = 0
+    if past_caches:
+        first = min(part.size, (64 - part.ctypes.data % 64) % 64 // part.itemsize)
+    return first, first + (part.size - first) // 64 * 64
