@@ -71,6 +71,9 @@ def joined(count: int, write: Callable[[int, int, Words], int]) -> tuple[Tensor,
     `write` returns how many bits it wrote, at most one for each entry.
     """
     stream = room_for(count)
+    if not is_split(count):
+        n = int(write(0, count, words_of(stream)))
+        return cut_to(stream, n), n
     parts: dict[int, tuple[Words, int]] = {}
 
     def make(start: int, stop: int) -> None:

@@ -26,7 +26,7 @@ from laconic.kernels.threads import in_chunks
 Keys = NDArray[Any]  # int32 for float32, int64 for float64
 Positions = NDArray[np.int64]
 
-_SAMPLE = 1 << 15
+_LEAST_SAMPLE, _MOST_SAMPLE = 1 << 11, 1 << 15
 _BIN_BITS = 11
 
 
@@ -38,15 +38,16 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     keys = vector.detach().contiguous().numpy().view(integer)
     mask = integer(np.iinfo(integer).max)
     positions = torch.empty(k, dtype=torch.int64)
-    if d < 4 * _SAMPLE or k > d // 8 or not _by_sample(keys, mask, positions.numpy()):
+    if d < 4 * _LEAST_SAMPLE or k > d // 8 or not _by_sample(keys, mask, positions.numpy()):
         _by_counting(keys, mask, positions.numpy())
     return positions
 
 
 def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: ANN401 - a scalar of keys' type
     """Into `positions`, unless the sample misled."""
-    threshold = keys.dtype.type(_sampled_threshold(keys, mask, positions.size))
-    most = 3 * positions.size + 32 * (keys.size // _SAMPLE)
+    sample = np.empty(min(max(keys.size // 64, _LEAST_SAMPLE), _MOST_SAMPLE), keys.dtype)
+    threshold = keys.dtype.type(_sampled_threshold(keys, mask, positions.size, sample))
+    most = 3 * positions.size + 32 * (keys.size // sample.size)
     parts: dict[int, tuple[Keys, Positions, bool]] = {}  # by their beginnings; whether there was room
 
     def collect(start: int, stop: int) -> None:
@@ -74,15 +75,14 @@ def _by_counting(keys: Keys, mask: Any, positions: Positions) -> None:  # noqa: 
 
 
 @kernel
-def _sampled_threshold(keys: Keys, mask: Any, k: int) -> Any:  # noqa: ANN401
-    """A magnitude that, but for one sample in 30,000, at least k of all reach, and not many more."""
-    stride = keys.size // _SAMPLE
-    sample = np.empty(_SAMPLE, keys.dtype)
-    for j in range(_SAMPLE):
+def _sampled_threshold(keys: Keys, mask: Any, k: int, sample: Keys) -> Any:  # noqa: ANN401
+    """A magnitude that, but for one sample in 30,000, at least k of all reach, and not many more. Fills `sample`."""
+    stride = keys.size // sample.size
+    for j in range(sample.size):
         place = uint64(j) * uint64(0x9E3779B97F4A7C15) >> uint64(32)  # an even spread over 0 .. 2**32 - 1
         sample[j] = keys[j * stride + np.int64(place * uint64(stride) >> uint64(32))]
-    expected = k / keys.size * _SAMPLE
-    rank = min(_SAMPLE, int(expected + 4 * np.sqrt(expected) + 4))
+    expected = k / keys.size * sample.size
+    rank = min(sample.size, int(expected + 4 * np.sqrt(expected) + 4))
     return _kth_largest(sample, mask, rank)[0]
 
 
