@@ -37,17 +37,18 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     integer = np.int32 if vector.dtype == torch.float32 else np.int64
     keys = vector.detach().contiguous().numpy().view(integer)
     mask = integer(np.iinfo(integer).max)
-    positions = torch.empty(k, dtype=torch.int64)
+    positions = torch.empty(k + 1, dtype=torch.int64)  # one to spare: each place is written, and kept where it is due
     if d < 4 * _LEAST_SAMPLE or k > d // 8 or not _by_sample(keys, mask, positions.numpy()):
         _by_counting(keys, mask, positions.numpy())
-    return positions
+    return positions[:k]
 
 
 def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: ANN401 - a scalar of keys' type
-    """Into `positions`, unless the sample misled."""
+    """Into all of `positions` but the last one, unless the sample misled."""
+    k = positions.size - 1
     sample = np.empty(min(max(keys.size // 64, _LEAST_SAMPLE), _MOST_SAMPLE), keys.dtype)
-    threshold = keys.dtype.type(_sampled_threshold(keys, mask, positions.size, sample))
-    most = 3 * positions.size + 32 * (keys.size // sample.size)
+    threshold = keys.dtype.type(_sampled_threshold(keys, mask, k, sample))
+    most = 3 * k + 32 * (keys.size // sample.size)
     parts: dict[int, tuple[Keys, Positions, bool]] = {}  # by their beginnings; whether there was room
 
     def collect(start: int, stop: int) -> None:
@@ -59,7 +60,7 @@ def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: AN
     in_chunks(keys.size, collect)
     collected = [parts[start] for start in sorted(parts)]
     has_room = all(fits for _, _, fits in collected)
-    if not has_room or sum(len(found) for found, _, _ in collected) < positions.size:
+    if not has_room or sum(len(found) for found, _, _ in collected) < k:
         return False
     found, places, _ = collected[0]
     if len(collected) > 1:
@@ -70,7 +71,7 @@ def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: AN
 
 @kernel
 def _by_counting(keys: Keys, mask: Any, positions: Positions) -> None:  # noqa: ANN401
-    threshold, n_ties = _kth_largest(keys, mask, positions.size)
+    threshold, n_ties = _kth_largest(keys, mask, positions.size - 1)
     _take_all(keys, mask, threshold, n_ties, positions)
 
 
@@ -90,8 +91,8 @@ def _sampled_threshold(keys: Keys, mask: Any, k: int, sample: Keys) -> Any:  # n
 def _kth_largest(keys: Keys, mask: Any, k: int) -> tuple[Any, int]:  # noqa: ANN401
     """The k-th largest magnitude, and how many of those equal to it belong to the k largest.
 
-    Each round counts the magnitudes between low and high in 2**11 bins and keeps one bin: at most 3 rounds for
-    float32, 6 for float64.
+    Each round counts the magnitudes that are left in 2**11 bins and keeps one bin: at most 3 rounds for float32, 6 for
+    float64. What is kept is written without a branch, for nobody could guess it.
     """
     low = high = keys[0] & mask
     for i in range(keys.size):
@@ -105,15 +106,19 @@ def _kth_largest(keys: Keys, mask: Any, k: int) -> tuple[Any, int]:  # noqa: ANN
             shift += 1
         counts[:] = 0
         for i in range(keys.size):
-            key = keys[i] & mask
-            if low <= key <= high:
-                counts[(key - low) >> shift] += 1
+            counts[uint64(((keys[i] & mask) - low) >> shift)] += 1
         bin_ = (high - low) >> shift
         while counts[bin_] < wanted:
             wanted -= int(counts[bin_])
             bin_ -= 1
         low += bin_ << shift
         high = min(high, low + (1 << shift) - 1)
+        left, n = np.empty(counts[bin_] + 1, keys.dtype), uint64(0)
+        for i in range(keys.size):
+            key = keys[i] & mask
+            left[n] = key
+            n += uint64(key >= low) & uint64(key <= high)
+        keys = left[:-1]
     return low, wanted
 
 
@@ -166,24 +171,22 @@ def _collect(keys: Keys, first: int, mask: Any, threshold: Any, positions: Posit
 
 @kernel
 def _take(keys: Keys, mask: Any, candidates: Positions, positions: Positions) -> None:  # noqa: ANN401
-    """The largest of the candidates, whose keys are given, into `positions`."""
-    threshold, n_ties = _kth_largest(keys, mask, positions.size)
-    n = 0
+    """The largest of the candidates, whose keys are given, into all of `positions` but the last one."""
+    threshold, n_ties = _kth_largest(keys, mask, positions.size - 1)
+    n = uint64(0)
     for i in range(keys.size):
         key = keys[i] & mask
-        if key > threshold or (key == threshold and n_ties > 0):
-            n_ties -= key == threshold
-            positions[n] = candidates[i]
-            n += 1
+        positions[n] = candidates[i]
+        n += uint64(key > threshold) | (uint64(key == threshold) & uint64(n_ties > 0))
+        n_ties -= key == threshold
 
 
 @kernel
 def _take_all(keys: Keys, mask: Any, threshold: Any, n_ties: int, positions: Positions) -> None:  # noqa: ANN401
-    """The positions above the threshold, and the first n_ties at it, into `positions`."""
-    n = 0
+    """The positions above the threshold, and the first n_ties at it, into all of `positions` but the last one."""
+    n = uint64(0)
     for i in range(keys.size):
         key = keys[i] & mask
-        if key > threshold or (key == threshold and n_ties > 0):
-            n_ties -= key == threshold
-            positions[n] = i
-            n += 1
+        positions[n] = i
+        n += uint64(key > threshold) | (uint64(key == threshold) & uint64(n_ties > 0))
+        n_ties -= key == threshold
