@@ -105,9 +105,9 @@ def test_packets_are_shown_beside_what_entropy_allows(tmp_path_factory):
 def test_rounds_stand_beside_the_bare_loop_and_messages_beside_seconds(tmp_path_factory):
     arguments = ("--algorithms", "sgd,compskip", "--workers", "2", "--batch-size", "1", "--ring", "8", "--repeats", "3")
     ended, figures = ran(tmp_path_factory, "simulate", *arguments)
-    assert_is_whole(figures, "simulate", ["simulation", "workers"])
+    assert_is_whole(figures, "simulate", ["simulation", "workers", "batch"])
     words = words_of(ended)
-    assert "2 workers, 407,050 parameters, batches of 1" in words
+    assert "2 workers, 407,050 parameters, one thread" in words
     assert "ring, first call" in words
     rows = {row["simulation"]: row for row in figures["rows"]}
     assert set(rows) == {"sgd", "compskip", "ring, first call", "ring, warm"}

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from laconic.schedules import ring, simulate
 from laconic.simulation import Simulation
 
 WORKERS = 10
-BATCH = 10
+BATCHES = (10, 32, 128)
 METHODS = ("compskip", "ssgd-mv", "dropsign", "signsgd-mv", "sgd")
 LIMIT_S = 60.0  # of one method's rounds
 _INPUT_SHAPE, _CLASSES = (1, 28, 28), 10  # MNIST's; with them the mlp has 407,050 parameters
@@ -29,7 +30,7 @@ _RING_BYTES = 44_695_848  # ResNet-18's gradient
 def measure_simulation(
     methods: Sequence[str],
     workers: int,
-    batch: int,
+    batches: Sequence[int],
     repeats: int,
     *,
     settings: Mapping[str, Mapping[str, str]],
@@ -37,13 +38,14 @@ def measure_simulation(
 ) -> Iterator[Row]:
     """Rounds of each method over the bare loop's, in turns, one thread, on pictures of MNIST's shape at random.
 
+    batches: sizes of each worker's. What a round costs beyond its gradients does not depend on them.
     Raises ValueError for what a method refuses.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for method in methods:
-            listen(method)
+        for method, batch in product(methods, batches):
+            listen(f"{method}, batches of {batch}")
             yield _row_of(method, dict(settings.get(method, {})), workers, batch, repeats)
     finally:
         torch.set_num_threads(before)
@@ -69,7 +71,8 @@ def _row_of(method: str, settings: Mapping[str, str], workers: int, batch: int, 
     seconds = in_turns(calls, repeats, limit_s=LIMIT_S)
     bare_s = statistics.median(seconds["bare"])
     return Row(
-        name={"simulation": method, "workers": workers}, unit="times", samples=over(seconds["simulation"], bare_s),
+        name={"simulation": method, "workers": workers, "batch": batch}, unit="times",
+        samples=over(seconds["simulation"], bare_s),
         facts={
             "bare_s": bare_s, "seconds": list(seconds["simulation"]), "bare_seconds": list(seconds["bare"]),
             "rounds_per_s": 1 / statistics.median(seconds["simulation"]), "bare_rounds_per_s": 1 / bare_s,
@@ -92,6 +95,6 @@ def measure_events(workers: int, repeats: int, *, listen: Callable[[str], None] 
     first = (seconds_of(run),)
     for name, taken in (("ring, first call", first), ("ring, warm", in_turns({"": run}, repeats)[""])):
         yield Row(
-            name={"simulation": name, "workers": workers}, unit="s", samples=taken,
+            name={"simulation": name, "workers": workers, "batch": 0}, unit="s", samples=taken,
             facts={"messages": len(schedule), "events_per_s": len(schedule) / statistics.median(taken)},
         )  # fmt: skip

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from laconic.benches.measure import Row
-from laconic.benches.simulate import BATCH, METHODS, WORKERS, measure_events, measure_simulation
+from laconic.benches.simulate import BATCHES, METHODS, WORKERS, measure_events, measure_simulation
 from laconic.cli.bench_writing import (
     Algorithms,
     JsonFile,
@@ -31,7 +31,7 @@ _METHODS = ",".join(METHODS)
 def bench_simulate(
     algorithms: Algorithms = _METHODS,
     workers: Annotated[int, typer.Option("--workers", help="Simulated.")] = WORKERS,
-    batch: Annotated[int, typer.Option("--batch-size", help="Of each worker.")] = BATCH,
+    batches: Annotated[list[int] | None, typer.Option("--batch-size", help="Of each worker; may be repeated.")] = None,
     ring: Annotated[int, typer.Option("--ring", help="Workers of the ring whose messages are timed.")] = 1024,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
@@ -43,7 +43,9 @@ def bench_simulate(
     methods = algorithms_in(algorithms)
     settings, _ = by_algorithm(methods, pairs(set_), {})
     check(repeats, file)
-    bounds = (("--workers", workers, 2, 4096), ("--batch-size", batch, 1, 10**6), ("--ring", ring, 2, 2048))
+    sizes = batches or list(BATCHES)
+    bounds = [("--workers", workers, 2, 4096), ("--ring", ring, 2, 2048)]
+    bounds += [("--batch-size", size, 1, 10**6) for size in sizes]
     for option, value, least, most in bounds:
         if not least <= value <= most:
             raise ValueError(f"{option} {value} must be in {least} .. {most}")
@@ -51,28 +53,31 @@ def bench_simulate(
     rows = measured(
         console,
         lambda listen: chain(
-            measure_simulation(methods, workers, batch, repeats, settings=settings, listen=listen),
+            measure_simulation(methods, workers, sizes, repeats, settings=settings, listen=listen),
             measure_events(ring, repeats, listen=listen),
         ),
     )
     rounds = [row for row in rows if row.unit == "times"]
-    console.print(_rounds(rounds, workers, batch, repeats))
+    console.print(_rounds(rounds, workers, repeats))
     console.print(_events([row for row in rows if row.unit == "s"], ring))
-    shown = {"workers": workers, "batch_size": batch, "ring": ring, "repeats": repeats, "set": settings, "threads": 1}
+    shown = {"workers": workers, "batch_sizes": sizes, "ring": ring, "repeats": repeats, "set": settings, "threads": 1}
     finish(console, "simulate", shown, rows, file)
 
 
-def _rounds(rows: Sequence[Row], workers: int, batch: int, repeats: int) -> Table:
+def _rounds(rows: Sequence[Row], workers: int, repeats: int) -> Table:
     d = rows[0].facts["parameters"] if rows else 0
     table = bench_table(
-        f"simulate: {workers} workers, {d:,} parameters, batches of {batch}, one thread, median of {repeats}",
-        "times: a round over the bare loop that computes the same gradients, in turns with it. *: more than the bar",
-        ["method"], ["round", "bare", "rounds/s", "times", "quartiles", "bar"],
+        f"simulate: {workers} workers, {d:,} parameters, one thread, median of {repeats}",
+        "times: a round over the bare loop that computes the same gradients, in turns with it. *: more than the bar. "
+        "extra: what a worker's round takes beyond its gradient",
+        ["method"], ["batch", "round", "bare", "extra", "rounds/s", "times", "quartiles", "bar"],
     )  # fmt: skip
     for row in rows:
         facts = row.facts
+        bare_s = facts["bare_s"]
         table.add_row(
-            str(row.name["simulation"]), seconds_text(row.median * facts["bare_s"]), seconds_text(facts["bare_s"]),
+            str(row.name["simulation"]), str(row.name["batch"]), seconds_text(row.median * bare_s),
+            seconds_text(bare_s), seconds_text((row.median - 1) * bare_s / workers),
             f"{facts['rounds_per_s']:.3g}", f"{row.median:.3g}", spread_text(row), bar_text(row.median, facts["bar"]),
         )  # fmt: skip
     return table
