@@ -271,6 +271,7 @@ def test_files_that_do_not_compare_are_refused(tmp_path, second, message):
         (("kernels", "--only", "nothing"), "--only 'nothing' is in no kernel's name: sign step"),
         (("kernels", "--json", "/no/such/folder/x.json"), "--json /no/such/folder/x.json: there is no folder"),
         (("step", "--workers", "1"), "--workers 1 must be in 2 .. 64"),
+        (("step", "--momentum", "1"), "--momentum 1.0 must be in [0, 1)"),
         (("step", "--parameters", "1"), "--parameters 1 must be in 2 .. 4294967296"),
         (("step", "--algorithms", "compskp"), "--algorithms: unknown 'compskp'"),
         (("step", "--algorithms", "sgd", "--set", "dropsign.c=1"), "--set dropsign: not among the algorithms"),

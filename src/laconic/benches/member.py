@@ -74,25 +74,27 @@ class Member:
         self._shapes: list[tuple[int, ...]] = []
         self._gradients: list[list[Tensor]] = []
         self._contenders: dict[str, Contender] = {}
+        self._momentum = 0.0
 
-    def set_up(self, d: int) -> None:
-        """New gradients, and the contender that all others are measured against."""
+    def set_up(self, d: int, momentum: float = 0.0) -> None:
+        """New gradients, and the contender that all others are measured against. momentum: of everybody's SGD."""
         self.clear()
+        self._momentum = momentum
         self._shapes = shapes = resnet_shapes(d)
         random = torch.Generator().manual_seed(dist.get_rank())
         self._gradients = [[torch.randn(shape, generator=random) for shape in shapes] for _ in range(_N_GRADIENTS)]
         self._contenders = {
-            "all-reduce": AllReduce(shapes, self._gradients[0]),
-            "gathered": Gathered(shapes, self._gradients[0]),
+            "all-reduce": AllReduce(shapes, self._gradients[0], momentum),
+            "gathered": Gathered(shapes, self._gradients[0], momentum),
         }
 
     def add(self, name: str, settings: Mapping[str, str] | None = None) -> str:
         """Another contender: "ddp", "ddp-fp16", or a method of ours. Returns its layout."""
         if name in ("ddp", "ddp-fp16"):
-            model = DDP(self._shapes, fp16=name == "ddp-fp16")
+            model = DDP(self._shapes, self._momentum, fp16=name == "ddp-fp16")
             self._contenders |= {name: model, f"{name} no_sync": DDPAlone(model)}
             return "allreduce"
-        ours = Ours(name, settings or {}, self._shapes, self._gradients)
+        ours = Ours(name, settings or {}, self._shapes, self._gradients, self._momentum)
         self._contenders[name] = ours
         return ours.opt.driver.layout.name
 
@@ -156,14 +158,14 @@ class AllReduce(Contender):
     The gradient is flat from the start, and nothing is divided by N: no other loop over all-reduce does less.
     """
 
-    def __init__(self, shapes: list[tuple[int, ...]], gradient: list[Tensor]) -> None:
+    def __init__(self, shapes: list[tuple[int, ...]], gradient: list[Tensor], momentum: float) -> None:
         self._given = torch.cat([piece.flatten() for piece in gradient])
         self._flat = self._given.clone()
         model = Model(shapes)
         pieces = torch.split(self._flat, [prod(shape) for shape in shapes])
         for value, piece in zip(model.values, pieces, strict=True):
             value.grad = piece.view_as(value)
-        self._inner = torch.optim.SGD(model.parameters(), lr=_LR)
+        self._inner = torch.optim.SGD(model.parameters(), lr=_LR, momentum=momentum)
 
     def prepare(self) -> None:
         self._flat.copy_(self._given)
@@ -176,12 +178,12 @@ class AllReduce(Contender):
 class Gathered(Contender):
     """The same loop from gradients as a backward leaves them: one tensor a parameter; with their mean."""
 
-    def __init__(self, shapes: list[tuple[int, ...]], gradient: list[Tensor]) -> None:
+    def __init__(self, shapes: list[tuple[int, ...]], gradient: list[Tensor], momentum: float) -> None:
         self._gradient = gradient
         self._values = list(Model(shapes).values)
         self._sizes = [value.numel() for value in self._values]
         self._flat = torch.empty(sum(self._sizes))
-        self._inner = torch.optim.SGD(self._values, lr=_LR)
+        self._inner = torch.optim.SGD(self._values, lr=_LR, momentum=momentum)
 
     def step(self) -> None:
         torch.cat([piece.view(-1) for piece in self._gradient], out=self._flat)
@@ -201,9 +203,10 @@ class Ours(Contender):
         settings: Mapping[str, str],
         shapes: list[tuple[int, ...]],
         gradients: list[list[Tensor]],
+        momentum: float,
     ) -> None:
         self._model = Model(shapes)
-        inner = torch.optim.SGD(self._model.parameters(), lr=_LR)
+        inner = torch.optim.SGD(self._model.parameters(), lr=_LR, momentum=momentum)
         algorithm = from_text(ALGORITHMS[name], settings, name)
         self.opt = DistributedOptimizer(inner, algorithm, model=self._model, check_every=0)
         self._gradients = gradients
@@ -236,11 +239,11 @@ class Ours(Contender):
 class DDP(Contender):
     """Forward, backward with the reduction, and the optimizer's step."""
 
-    def __init__(self, shapes: list[tuple[int, ...]], *, fp16: bool) -> None:
+    def __init__(self, shapes: list[tuple[int, ...]], momentum: float, *, fp16: bool) -> None:
         self.model = DistributedDataParallel(Model(shapes))
         if fp16:
             self.model.register_comm_hook(None, fp16_compress_hook)
-        self.inner = torch.optim.SGD(self.model.parameters(), lr=_LR)
+        self.inner = torch.optim.SGD(self.model.parameters(), lr=_LR, momentum=momentum)
 
     def prepare(self) -> None:
         self.inner.zero_grad()

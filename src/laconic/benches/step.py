@@ -30,16 +30,17 @@ def measure_steps(
     repeats: int,
     *,
     settings: Mapping[str, Mapping[str, str]],
+    momentum: float = 0.0,
     listen: Callable[[str], None] = lambda what: None,
 ) -> Iterator[Row]:
     """Rows of each size, on `n` processes: the baseline, DistributedDataParallel's, and each method's.
 
-    sizes: parameters. settings: hyper-parameters by method. Raises LaunchError where a process fails, and ValueError
-    for what a method refuses.
+    sizes: parameters. settings: hyper-parameters by method. momentum: of the SGD inside all of them.
+    Raises LaunchError where a process fails, and ValueError for what a method refuses.
     """
     with Crew(n) as crew:
         for d in sizes:
-            crew.do("set_up", d=d)
+            crew.do("set_up", d=d, momentum=momentum)
             place: dict[str, str | int | float] = {"workers": n, "parameters": d}
             listen(f"{n} processes, {d:,} parameters: DistributedDataParallel")
             yield from _dense_rows(crew, place, repeats)

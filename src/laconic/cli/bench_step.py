@@ -40,6 +40,7 @@ def bench_step(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
     ] = None,
+    momentum: Annotated[float, typer.Option("--momentum", help="Of the SGD inside, everybody's.")] = 0.0,
     repeats: Repeats = 9,
     file: JsonFile = None,
 ) -> None:
@@ -53,6 +54,8 @@ def bench_step(
     for n in crews:
         if not 2 <= n <= _MOST_WORKERS:
             raise ValueError(f"--workers {n} must be in 2 .. {_MOST_WORKERS}: a step exchanges something")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"--momentum {momentum} must be in [0, 1)")
     refused = [
         f"{method}: {why}" for method in methods for d in sizes for n in crews
         if (why := _refusal(method, settings.get(method, {}), d, n))
@@ -65,12 +68,17 @@ def bench_step(
     for n in crews:  # each crew's tables as soon as they are there: all together take a long time
         rows += measured(
             console,
-            lambda listen, n=n: measure_steps(sizes, n, methods, repeats, settings=settings, listen=listen),  # type: ignore[misc]
+            lambda listen, n=n: measure_steps(  # type: ignore[misc]
+                sizes, n, methods, repeats, settings=settings, momentum=momentum, listen=listen
+            ),
         )
         for d in sizes:
             chosen = [row for row in rows if (row.name["workers"], row.name["parameters"]) == (n, d)]
             console.print(_table(chosen, n, d, repeats))
-    shown = {"workers": list(crews), "parameters": list(sizes), "repeats": repeats, "set": settings, "threads": 1}
+    shown = {
+        "workers": list(crews), "parameters": list(sizes), "repeats": repeats, "set": settings, "momentum": momentum,
+        "threads": 1,
+    }  # fmt: skip
     finish(console, "step", shown, rows, file, refused)
 
 
