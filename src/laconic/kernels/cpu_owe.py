@@ -102,5 +102,27 @@ def _total(past: bool) -> Any:  # noqa: ANN401
     return owe_total
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def momentum_at(typing: Any, gradient: Any, momentum: Any, place: Any, mu: Any, rest: Any) -> Codegen:  # noqa: ANN401
+    """mu momentum + rest gradient over `gradient`, on the entries from `place` on; returns which are negative."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        gradient, momentum, place, mu, rest = args
+        block = Block(context, builder, signature.args, place)
+        old, fresh = splat(builder, mu, _PIECE), splat(builder, rest, _PIECE)
+        word = ir.Constant(WORD, 0)
+        for piece in range(0, LANES, _PIECE):
+            block.piece = piece
+            new = builder.fadd(builder.fmul(old, block.read(momentum, 1)), builder.fmul(fresh, block.read(gradient, 0)))
+            block.write(new, gradient, 0)
+            negative = builder.fcmp_ordered("<", new, same(new.type, 0.0))
+            bits = builder.zext(builder.bitcast(negative, ir.IntType(_PIECE)), WORD)
+            word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, piece)))
+        return word
+
+    kind = gradient.dtype
+    return types.uint64(gradient, momentum, types.intp, kind, kind), codegen
+
+
 owe_step_at, owe_step_past_caches = _step(False), _step(True)
 owe_total_at, owe_total_past_caches = _total(False), _total(True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.compiled import inlined, kernel
+from laconic.kernels.cpu_owe import momentum_at
 from laconic.kernels.cpu_words import (
     ALL,
     NONE,
@@ -249,10 +250,20 @@ def vote(voters: Array, start: int, stop: int, out: Words) -> None:
 @kernel
 def momentum_pack(gradient: Array, momentum: Array, mu: float, rest_of_one: float, words: Words) -> int:
     number = gradient.dtype.type
-    mu, rest_of_one = number(mu), number(rest_of_one)
-    for i in range(gradient.size):
-        gradient[i] = mu * momentum[i] + rest_of_one * gradient[i]
-    return pack(gradient, (0, 0, 0, ALL_KEPT), words)
+    rates = number(mu), number(rest_of_one)
+    words[0] = 0
+    n = 0
+    whole = gradient.size // 64 * 64
+    for place in range(0, whole, 64):
+        n = append(words, n, momentum_at(gradient, momentum, place, *rates), 64)
+    rest = gradient.size - whole
+    if rest:
+        last = np.zeros((2, 64), gradient.dtype)
+        g, m = last[0], last[1]
+        g[:rest], m[:rest] = gradient[whole:], momentum[whole:]
+        n = append(words, n, momentum_at(g, m, 0, *rates) & head(rest), rest)
+        gradient[whole:] = g[:rest]
+    return n
 
 
 @kernel
