@@ -16,6 +16,7 @@ from laconic.kernels.cpu_words import U32, WORD, Codegen, cgutils, intrinsic, sa
 SPAN = 128  # entries of a group. Of each lane 16 are added up in the values' type: 15 roundings of half a unit
 ROWS = 16  # room for bounds, sums and counts: those of levels from 7 + 3 on are never there
 _FEW, _ALL = 3, 7  # bounds
+_LINE = 64  # bytes
 _BYTE = ir.IntType(8)
 
 
@@ -30,15 +31,16 @@ def magnitude_spans(typing: Any, entries: Any, n: Any, mask: Any, lows: Any, hig
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         entries, n, mask, lows, highs = args
         word, place = mask.type, n.type
-        lanes, size = ir.VectorType(word, LANES), word.width // 8
-        every = splat(builder, mask, LANES)
+        size = word.width // 8
+        n_lanes = _LINE // size  # of half lines LLVM mixes up the loads, and then processors do not read ahead
+        lanes, every = ir.VectorType(word, n_lanes), splat(builder, mask, n_lanes)
 
         positive = cgutils.alloca_once(builder, lanes)
         builder.store(same(lanes, -1), positive)
         with cgutils.for_range(builder, n) as loop:
             start = builder.mul(loop.index, ir.Constant(place, SPAN))
             low, high, smallest = every, same(lanes, 0), builder.load(positive)
-            for piece in range(0, SPAN, LANES):
+            for piece in range(0, SPAN, n_lanes):
                 at = builder.add(start, ir.Constant(place, piece))
                 keys = builder.and_(builder.load(pointer_at(builder, entries, at, size, lanes), align=size), every)
                 low = least(builder, keys, low)
