@@ -2,6 +2,8 @@
 
 import math
 
+import numba
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from laconic import kernels
 from laconic.compressors import Fractional, fractional, scaled_signs
-from laconic.kernels import cpu_fractional, plain_fractional
+from laconic.kernels import cpu_fractional, cpu_level_sums, plain_fractional
 
 VERSIONS = [plain_fractional, cpu_fractional, kernels]
 GOLDEN = torch.tensor([-8, 4, 2, -1, 0.5, 6, 3, -0.6])
@@ -66,6 +68,42 @@ def test_both_versions_give_the_same_codes_and_nearly_the_same_means(kind, dtype
                     cpu_fractional.add_fractional(packed, of_means, d, bits, total)
                     plain_fractional.add_fractional(packed, of_means, d, bits, expected_total)
                     assert torch.equal(total, expected_total)
+
+
+@pytest.mark.parametrize("kind", [cpu_level_sums.MasksInVectors, cpu_level_sums.MasksInRegisters])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_groups_have_their_codes_counts_and_sums_on_processors_of_both_kinds(kind, dtype):
+    spans = cpu_level_sums.spans_by(lambda context: kind)
+
+    @numba.njit  # type: ignore[untyped-decorator]
+    def run(values, bounds, lows, highs, minus, width, sums, counts, codes):
+        spans(
+            values[0], values.ctypes.data, lows.size, bounds.ctypes.data, lows.ctypes.data, highs.ctypes.data, minus,
+            width, sums.ctypes.data, counts.ctypes.data, codes.ctypes.data,
+        )  # fmt: skip
+
+    n_groups, rows, tolerance = 24, cpu_level_sums.ROWS, plain_fractional.MEAN_TOLERANCE[dtype]
+    for name in ("normal", "wide", "half zero", "in order", "zero"):  # a group has from one to eight levels
+        vector = vector_of(name, n_groups * cpu_level_sums.SPAN, dtype)
+        values, magnitudes = vector.numpy(), vector.abs().numpy()
+        groups = magnitudes.reshape(n_groups, -1)
+        smallest = float(magnitudes[magnitudes > 0].min(initial=np.inf))
+        for bits in (1, 2, 4):
+            bounds = np.full(rows, -1, values.dtype)
+            found = plain_fractional.bounds_array(
+                float(magnitudes.max()), smallest, bits, double=dtype == torch.float64
+            )
+            bounds[: found.size] = found
+            levels = (magnitudes[:, None] <= bounds).sum(1)
+            expected = torch.from_numpy(levels | (values < 0) << (bits - 1)).int()
+            for width in (bits, 8):
+                sums, counts = np.zeros((rows, cpu_level_sums.LANES)), np.zeros(rows, np.int64)
+                codes = torch.empty(width * values.size // 8, dtype=torch.uint8)
+                run(values, bounds, groups.min(1), groups.max(1), np.uint32(1 << (bits - 1)), width, sums, counts,
+                    codes.numpy())  # fmt: skip
+                assert torch.equal(codes, plain_fractional.pack_codes(expected, width))
+                assert counts.tolist() == np.bincount(levels, minlength=rows).tolist()
+                assert sums.sum(1) == pytest.approx(np.bincount(levels, magnitudes, rows), rel=tolerance, abs=0)
 
 
 @settings(deadline=None, max_examples=150)

@@ -1,8 +1,8 @@
 """The fractional quantizer in machine code: one reading for the range, one for levels, means and packed codes.
 
 The codes are those of `plain_fractional` to the bit. Means are added up in the values' own type within 128 entries, in
-eight chains, and in float64 from there on; codes of more than four bits, and magnitudes near the largest float, in
-float64 throughout.
+eight or sixteen chains, and in float64 from there on; codes of more than four bits, and magnitudes near the largest
+float, in float64 throughout.
 """
 
 import math

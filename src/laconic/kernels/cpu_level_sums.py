@@ -2,20 +2,38 @@
 
 Most groups of 128 neighbours lie in few levels, and the work grows with the number of bounds between them. So the
 smallest and the largest magnitude of each group come first, with the range of the whole vector, and then a group is
-compared with three bounds, or with all seven where its own range spans more.
+compared with three, five or all seven bounds, as its own range demands.
 """
 
+import functools
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
 
 from laconic.kernels.cpu_extremes import LANES, largest, least, pointer_at, reduced
 from laconic.kernels.cpu_packing import GROUP, narrowed, write_packed
-from laconic.kernels.cpu_words import U32, WORD, Codegen, cgutils, intrinsic, same, splat, types
+from laconic.kernels.cpu_words import (
+    U32,
+    WORD,
+    Codegen,
+    cgutils,
+    concatenated,
+    has_feature,
+    intrinsic,
+    part,
+    same,
+    splat,
+    types,
+)
 
-SPAN = 128  # entries of a group. Of each lane 16 are added up in the values' type: 15 roundings of half a unit
-ROWS = 16  # room for bounds, sums and counts: those of levels from 7 + 3 on are never there
-_FEW, _ALL = 3, 7  # bounds
+SPAN = 128  # entries of a group. At most 16 are added up in one chain in the values' type: 15 roundings of half a unit
+ROWS = 16  # room for bounds, sums and counts: those of levels from 7 + 7 on are never there
+_FEWEST = (3, 5, 7)  # bounds that a group is compared with, the first number that is enough
+_LINE = 64  # bytes
+_COUNTED = 3  # bytes of a word of 32 bits above its code
 _BYTE = ir.IntType(8)
 
 
@@ -30,15 +48,16 @@ def magnitude_spans(typing: Any, entries: Any, n: Any, mask: Any, lows: Any, hig
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         entries, n, mask, lows, highs = args
         word, place = mask.type, n.type
-        lanes, size = ir.VectorType(word, LANES), word.width // 8
-        every = splat(builder, mask, LANES)
+        size = word.width // 8
+        n_lanes = _LINE // size  # of half lines LLVM mixes up the loads, and then processors do not read ahead
+        lanes, every = ir.VectorType(word, n_lanes), splat(builder, mask, n_lanes)
 
         positive = cgutils.alloca_once(builder, lanes)
         builder.store(same(lanes, -1), positive)
         with cgutils.for_range(builder, n) as loop:
             start = builder.mul(loop.index, ir.Constant(place, SPAN))
             low, high, smallest = every, same(lanes, 0), builder.load(positive)
-            for piece in range(0, SPAN, LANES):
+            for piece in range(0, SPAN, n_lanes):
                 at = builder.add(start, ir.Constant(place, piece))
                 keys = builder.and_(builder.load(pointer_at(builder, entries, at, size, lanes), align=size), every)
                 low = least(builder, keys, low)
@@ -53,32 +72,42 @@ def magnitude_spans(typing: Any, entries: Any, n: Any, mask: Any, lows: Any, hig
     return mask(place, place, mask, place, place), codegen
 
 
-class _Spans:
+class _Spans(ABC):
+    """The loop over groups. How it holds masks, and so how codes and counts come from them, is up to its kinds."""
+
+    ordered: bool  # whether codes come in the entries' order, else in cpu_packing's
+
     def __init__(self, context: Any, builder: Any, real: Any, args: Any) -> None:  # noqa: ANN401
         self._builder, self._args = builder, args
         self._real = context.get_data_type(real)
         self._size = 4 if isinstance(self._real, ir.FloatType) else 8
-        self._lanes = ir.VectorType(self._real, LANES)
-        self._words = ir.VectorType(U32, LANES)
+        self._lanes = ir.VectorType(self._real, self._n_lanes())
+        self._bits = ir.VectorType(ir.IntType(8 * self._size), self._lanes.count)
+        self._prepare(args[5])
+
+    @abstractmethod
+    def _n_lanes(self) -> int:
+        """Of a vector of entries."""
+
+    @abstractmethod
+    def _prepare(self, minus: Any) -> None:  # noqa: ANN401
+        """Make what all groups use."""
+
+    @abstractmethod
+    def _entries(self, number: Any, first: Any, ends: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:  # noqa: ANN401
+        """Each level's sums, LANES lanes; each level's count, without the last one; codes as vectors of bytes."""
 
     def write(self) -> None:
         builder = self._builder
-        _, n, bounds, lows, highs, minus, *_ = self._args
-        self._minus = splat(builder, builder.trunc(minus, ir.IntType(16)), 2 * LANES)
-        self._below = splat(builder, builder.trunc(builder.sub(minus, ir.Constant(U32, 1)), _BYTE), GROUP)
-        self._room = cgutils.alloca_once(builder, ir.ArrayType(ir.VectorType(_BYTE, GROUP), 2 * SPAN // GROUP))
-        row = builder.load(pointer_at(builder, bounds, ir.Constant(n.type, 0), 1, self._lanes), align=self._size)
+        _, n, bounds, lows, highs, *_ = self._args
+        lanes = ir.VectorType(self._real, LANES)
+        row = builder.load(pointer_at(builder, bounds, ir.Constant(WORD, 0), 1, lanes), align=self._size)
         with cgutils.for_range(builder, n) as loop:
             first, last = (
                 self._level(builder.load(pointer_at(builder, ends, loop.index, self._size, self._real)), row)
                 for ends in (highs, lows)
             )
-            few = builder.icmp_signed("<=", builder.sub(last, first), ir.Constant(n.type, _FEW))
-            with builder.if_else(few) as (narrow, wide):
-                with narrow:
-                    self._span(loop.index, first, _FEW)
-                with wide:
-                    self._span(loop.index, ir.Constant(n.type, 0), _ALL)
+            self._with_fewest(loop.index, first, builder.sub(last, first), _FEWEST)
 
     def _level(self, magnitude: Any, row: Any) -> Any:  # noqa: ANN401
         """How many of a row of bounds are not below a magnitude."""
@@ -86,43 +115,101 @@ class _Spans:
         there = builder.fcmp_ordered("<=", splat(builder, magnitude, LANES), row)
         return builder.zext(builder.ctpop(builder.bitcast(there, ir.IntType(LANES))), WORD)
 
+    def _with_fewest(self, number: Any, first: Any, spanned: Any, fewest: Sequence[int]) -> None:  # noqa: ANN401
+        """A group whose levels are first .. first + spanned, with the first number of bounds that is enough."""
+        builder = self._builder
+        if len(fewest) == 1:
+            self._span(number, first, fewest[0])
+            return
+        enough = builder.icmp_signed("<=", spanned, ir.Constant(WORD, fewest[0]))
+        with builder.if_else(enough) as (narrow, wide):
+            with narrow:
+                self._span(number, first, fewest[0])
+            with wide:
+                self._with_fewest(number, first, spanned, fewest[1:])
+
     def _span(self, number: Any, first: Any, n_bounds: int) -> None:  # noqa: ANN401
         """A group whose levels are first .. first + n_bounds."""
         builder = self._builder
-        _, n, bounds, _, _, _, width, _, _, codes = self._args
-        places = [builder.add(first, ir.Constant(n.type, i)) for i in range(n_bounds)]
+        _, _, bounds, *_, width, _, _, codes = self._args
+        places = [builder.add(first, ir.Constant(WORD, i)) for i in range(n_bounds)]
         ends = [builder.load(pointer_at(builder, bounds, place, self._size, self._real)) for place in places]
-        ends = [splat(builder, end, LANES) for end in ends]
-        totals = [cgutils.alloca_once(builder, self._lanes) for _ in range(n_bounds + 1)]
+        totals, counts, made = self._entries(number, first, [splat(builder, end, self._lanes.count) for end in ends])
+        self._flush(first, totals, counts)
+        start = builder.mul(number, ir.Constant(WORD, len(made)))
+        for i, each in enumerate(made):  # last, for there LLVM branches, and it moves behind a branch what it can
+            write_packed(builder, each, width, codes, builder.add(start, ir.Constant(WORD, i)), ordered=self.ordered)
+
+    def _read(self, at: Any) -> tuple[Any, Any]:  # noqa: ANN401
+        """A vector of entries, and their magnitudes."""
+        builder = self._builder
+        values = builder.load(pointer_at(builder, self._args[0], at, self._size, self._lanes), align=self._size)
+        rest = builder.and_(builder.bitcast(values, self._bits), same(self._bits, (1 << (8 * self._size - 1)) - 1))
+        return values, builder.bitcast(rest, self._lanes)
+
+    def _flush(self, first: Any, totals: list[Any], counts: list[Any]) -> None:  # noqa: ANN401
+        """Sums of a group, in float64, and its counts to those of the chunk."""
+        builder = self._builder
+        *_, all_sums, all_counts, _ = self._args
+        doubles = ir.VectorType(ir.DoubleType(), LANES)
+        left = ir.Constant(WORD, SPAN)
+        for i, total in enumerate(totals):
+            level = builder.add(first, ir.Constant(WORD, i))
+            place = pointer_at(builder, all_sums, level, 8 * LANES, doubles)
+            here = total if total.type == doubles else builder.fpext(total, doubles)
+            builder.store(builder.fadd(builder.load(place, align=8), here), place, align=8)
+            count = left if i == len(counts) else counts[i]
+            place = pointer_at(builder, all_counts, level, 8, WORD)
+            builder.store(builder.add(builder.load(place, align=8), count), place, align=8)
+            left = builder.sub(left, count)
+
+
+class MasksInVectors(_Spans):
+    """For every processor: masks are integers in vectors of eight, and codes are narrowed as they are."""
+
+    ordered = False
+
+    def _n_lanes(self) -> int:
+        return LANES
+
+    def _prepare(self, minus: Any) -> None:  # noqa: ANN401
+        builder = self._builder
+        self._minus = splat(builder, builder.trunc(minus, ir.IntType(16)), 2 * LANES)
+        self._below = splat(builder, builder.trunc(builder.sub(minus, ir.Constant(U32, 1)), _BYTE), GROUP)
+        self._room = cgutils.alloca_once(builder, ir.ArrayType(ir.VectorType(_BYTE, GROUP), 2 * SPAN // GROUP))
+
+    def _entries(self, number: Any, first: Any, ends: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:  # noqa: ANN401
+        builder = self._builder
+        totals = [cgutils.alloca_once(builder, self._lanes) for _ in range(len(ends) + 1)]
         for total in totals:
             builder.store(same(self._lanes, 0.0), total)
-        bytes_ = ir.VectorType(_BYTE, GROUP)
-        room = builder.ptrtoint(self._room, n.type)
-        offset = splat(builder, builder.trunc(first, _BYTE), GROUP)
-        start = builder.mul(number, ir.Constant(n.type, SPAN // GROUP))
+        room = builder.ptrtoint(self._room, WORD)
         pair = ir.VectorType(ir.IntType(16), 2 * LANES)
-        halves = builder.mul(number, ir.Constant(n.type, SPAN // (2 * LANES)))
-        with cgutils.for_range(builder, ir.Constant(n.type, SPAN // (2 * LANES))) as loop:
-            at = builder.mul(builder.add(halves, loop.index), ir.Constant(n.type, 2 * LANES))
-            pieces = [self._piece(builder.add(at, ir.Constant(n.type, i)), ends, totals) for i in (0, LANES)]
+        halves = builder.mul(number, ir.Constant(WORD, SPAN // (2 * LANES)))
+        with cgutils.for_range(builder, ir.Constant(WORD, SPAN // (2 * LANES))) as loop:
+            at = builder.mul(builder.add(halves, loop.index), ir.Constant(WORD, 2 * LANES))
+            pieces = [self._piece(builder.add(at, ir.Constant(WORD, i)), ends, totals) for i in (0, LANES)]
             *below, negative = (narrowed(builder, *masks) for masks in zip(*pieces, strict=True))
-            codes_ = builder.and_(negative, self._minus)
+            codes = builder.and_(negative, self._minus)
             for mask in below:
-                codes_ = builder.sub(codes_, mask)
-            builder.store(codes_, pointer_at(builder, room, loop.index, 4 * LANES, pair), align=32)
-        tallies = [same(bytes_, 0)] * n_bounds
+                codes = builder.sub(codes, mask)
+            builder.store(codes, pointer_at(builder, room, loop.index, 4 * LANES, pair), align=32)
+        bytes_ = ir.VectorType(_BYTE, GROUP)
+        offset = splat(builder, builder.trunc(first, _BYTE), GROUP)
+        tallies, made = [same(bytes_, 0)] * len(ends), []
         for i in range(SPAN // GROUP):
             both = [
-                builder.load(pointer_at(builder, room, ir.Constant(n.type, 2 * i + j), 4 * LANES, pair), align=32)
+                builder.load(pointer_at(builder, room, ir.Constant(WORD, 2 * i + j), 4 * LANES, pair), align=32)
                 for j in (0, 1)
             ]
-            made = narrowed(builder, *(builder.and_(each, same(pair, 255)) for each in both))
-            levels = builder.and_(made, self._below)
-            for level in range(n_bounds):
+            codes = narrowed(builder, *(builder.and_(each, same(pair, 255)) for each in both))
+            levels = builder.and_(codes, self._below)
+            for level in range(len(ends)):
                 here = builder.sext(builder.icmp_unsigned("==", levels, same(bytes_, level)), bytes_)
                 tallies[level] = builder.sub(tallies[level], here)
-            write_packed(builder, builder.add(made, offset), width, codes, builder.add(start, ir.Constant(n.type, i)))
-        self._flush(first, totals, tallies)
+            made.append(builder.add(codes, offset))
+        counts = [builder.zext(reduced(builder, "add", tally), WORD) for tally in tallies]
+        return [builder.load(total) for total in totals], counts, made
 
     def _piece(self, at: Any, ends: list[Any], totals: list[Any]) -> list[Any]:  # noqa: ANN401
         """Which of some entries are not above each of the bounds, and which are below zero: masks of 32 bits.
@@ -130,55 +217,137 @@ class _Spans:
         Adds the magnitudes up by level.
         """
         builder = self._builder
-        values = builder.load(pointer_at(builder, self._args[0], at, self._size, self._lanes), align=self._size)
-        bits = ir.VectorType(ir.IntType(8 * self._size), LANES)
-        rest = builder.and_(builder.bitcast(values, bits), same(bits, (1 << (8 * self._size - 1)) - 1))
-        magnitudes = builder.bitcast(rest, values.type)
-        masks = []
+        values, magnitudes = self._read(at)
+        rest, masks = builder.bitcast(magnitudes, self._bits), []
         for end, total in zip(ends, totals, strict=False):
             masks.append(builder.fcmp_ordered("<=", magnitudes, end))
-            further = builder.and_(rest, builder.sext(masks[-1], bits))
+            further = builder.and_(rest, builder.sext(masks[-1], self._bits))
             here = builder.bitcast(builder.xor(rest, further), values.type)
             builder.store(builder.fadd(builder.load(total), here), total)
             rest = further
         builder.store(builder.fadd(builder.load(totals[-1]), builder.bitcast(rest, values.type)), totals[-1])
         masks.append(builder.fcmp_ordered("<", values, same(values.type, 0.0)))
-        return [builder.sext(mask, self._words) for mask in masks]
+        return [builder.sext(mask, ir.VectorType(U32, LANES)) for mask in masks]
 
-    def _flush(self, first: Any, totals: list[Any], tallies: list[Any]) -> None:  # noqa: ANN401
-        """Sums of a group, in float64, and its counts to those of the chunk."""
+
+class MasksInRegisters(_Spans):
+    """For AVX-512: masks have registers of their own, and adding under one is one instruction.
+
+    An entry has a word as wide as it is. The lowest byte becomes the code, and there is a byte for each of three
+    bounds above it, 1 if the entry is not above that bound. So one addition counts for three; the bytes hold a whole
+    group's counts. Where there are more bounds, an entry has more words, whose lowest bytes add up to the code.
+    """
+
+    ordered = True
+
+    def _n_lanes(self) -> int:
+        return _LINE // self._size
+
+    def _prepare(self, minus: Any) -> None:  # noqa: ANN401
+        self._minus = self._words_of(minus)
+
+    def _words_of(self, number: Any) -> Any:  # noqa: ANN401
+        """An integer in every word."""
+        word = self._bits.element
+        if word.width > number.type.width:
+            number = self._builder.zext(number, word)
+        elif word.width < number.type.width:
+            number = self._builder.trunc(number, word)
+        return splat(self._builder, number, self._bits.count)
+
+    def _entries(self, number: Any, first: Any, ends: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:  # noqa: ANN401
         builder = self._builder
-        *_, sums, counts, _ = self._args
-        doubles = ir.VectorType(ir.DoubleType(), LANES)
-        for i, total in enumerate(totals):
-            level = builder.add(first, ir.Constant(first.type, i))
-            place = pointer_at(builder, sums, level, 8 * LANES, doubles)
-            here = builder.load(total)
-            here = here if here.type == doubles else builder.fpext(here, doubles)
-            builder.store(builder.fadd(builder.load(place, align=8), here), place, align=8)
-        left = ir.Constant(WORD, SPAN)
-        for i in range(len(totals)):
-            count = left if i == len(tallies) else builder.zext(reduced(builder, "add", tallies[i]), WORD)
-            place = pointer_at(builder, counts, builder.add(first, ir.Constant(first.type, i)), 8, WORD)
-            builder.store(builder.add(builder.load(place, align=8), count), place, align=8)
-            left = builder.sub(left, count)
+        start, nothing = builder.mul(number, ir.Constant(WORD, SPAN)), same(self._bits, 0)
+        offsets = [self._words_of(first), *([nothing] * ((len(ends) - 1) // _COUNTED))]
+        tallies = [nothing] * len(offsets)
+        totals, made = [same(self._lanes, 0.0)] * (len(ends) + 1), []
+        for piece in range(0, SPAN, self._lanes.count):
+            values, magnitudes = self._read(builder.add(start, ir.Constant(WORD, piece)))
+            masks = [builder.fcmp_ordered("<=", magnitudes, end) for end in ends]
+            totals = self._summed(totals, magnitudes, masks, ends[0])
+            words = [
+                self._stepped_by(offset, masks[_COUNTED * i : _COUNTED * (i + 1)]) for i, offset in enumerate(offsets)
+            ]
+            tallies = [builder.add(tally, each) for tally, each in zip(tallies, words, strict=True)]
+            negative = builder.fcmp_ordered("<", values, same(values.type, 0.0))
+            made.append(self._stepped(functools.reduce(builder.add, words), negative, self._minus))
+        return [self._folded(total) for total in totals], self._counts(tallies, len(ends)), self._codes(made)
+
+    def _summed(self, totals: list[Any], magnitudes: Any, masks: list[Any], end: Any) -> list[Any]:  # noqa: ANN401
+        """Totals with magnitudes added up by level; end: the first bound."""
+        builder, nothing = self._builder, same(self._lanes, 0.0)
+        here = [  # LLVM would turn comparisons round to save an inversion: adding under a mask would become two steps
+            builder.fcmp_ordered(">", magnitudes, end),
+            *(builder.xor(mask, further) for mask, further in itertools.pairwise(masks)),
+            masks[-1],
+        ]
+        return [
+            builder.fadd(total, builder.select(mask, magnitudes, nothing), flags=["nsz"])  # 0 changes nothing then
+            for total, mask in zip(totals, here, strict=True)
+        ]
+
+    def _stepped_by(self, words: Any, masks: list[Any]) -> Any:  # noqa: ANN401
+        """Words with up to three bounds' masks counted in them, by level and each on its own."""
+        for byte, mask in enumerate(masks, 1):
+            words = self._stepped(words, mask, same(self._bits, 1 + (1 << 8 * byte)))
+        return words
+
+    def _stepped(self, words: Any, mask: Any, step: Any) -> Any:  # noqa: ANN401
+        """Words, a step further under a mask."""
+        return self._builder.add(words, self._builder.select(mask, step, same(self._bits, 0)))
+
+    def _folded(self, total: Any) -> Any:  # noqa: ANN401
+        """A line's lanes as LANES."""
+        if total.type.count == LANES:
+            return total
+        return self._builder.fadd(*(part(self._builder, total, start, LANES) for start in (0, LANES)))
+
+    def _counts(self, tallies: list[Any], n_bounds: int) -> list[Any]:
+        """Of each level but the last, from words."""
+        builder = self._builder
+        counts, left = [], ir.Constant(WORD, SPAN)
+        whole = [reduced(builder, "add", builder.lshr(tally, same(self._bits, 8))) for tally in tallies]  # of no codes
+        for i in range(n_bounds):
+            which, byte = divmod(i, _COUNTED)
+            word = self._bits.element
+            below = builder.and_(builder.lshr(whole[which], ir.Constant(word, 8 * byte)), ir.Constant(word, 255))
+            below = below if word == WORD else builder.zext(below, WORD)
+            counts.append(builder.sub(left, below))
+            left = below
+        return counts
+
+    def _codes(self, words: list[Any]) -> list[Any]:
+        """The lowest bytes of words, 64 to a vector."""
+        builder = self._builder
+        while words[0].type.count < _LINE:
+            words = [concatenated(builder, *words[i : i + 2]) for i in range(0, len(words), 2)]
+        return [builder.trunc(each, ir.VectorType(_BYTE, _LINE)) for each in words]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def level_spans(
-    typing: Any, one: Any, entries: Any, n: Any, bounds: Any, lows: Any, highs: Any, minus: Any, width: Any,  # noqa: ANN401
-    sums: Any, counts: Any, codes: Any,  # noqa: ANN401
-) -> Codegen:  # fmt: skip
-    """Codes of n groups of SPAN entries at the address `codes`; adds to the sums and counts of their levels.
+def spans_by(kind: Callable[[Any], type[_Spans]]) -> Any:  # noqa: ANN401
+    """level_spans(one, entries, n, bounds, lows, highs, minus, width, sums, counts, codes) for kernels.
+
+    It writes codes of n groups of SPAN entries to the address `codes`, and adds to the sums and counts of their
+    levels. kind: how to hold masks, by numba's context.
 
     All but `one`, of the entries' type, `minus` and `width` are addresses. bounds: ROWS floats, descending, -1 behind
     the last one. lows, highs: each group's smallest and largest magnitude. minus: the bit of a code that says below
     zero. width: of a code there, 1, 2, 4 or 8. sums: (ROWS, LANES) float64; counts: (ROWS,) int64.
     """
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        _Spans(context, builder, one, args[1:]).write()
-        return context.get_dummy_value()
+    @intrinsic  # type: ignore[untyped-decorator]
+    def spans(
+        typing: Any, one: Any, entries: Any, n: Any, bounds: Any, lows: Any, highs: Any, minus: Any, width: Any,  # noqa: ANN401
+        sums: Any, counts: Any, codes: Any,  # noqa: ANN401
+    ) -> Codegen:  # fmt: skip
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+            kind(context)(context, builder, one, args[1:]).write()
+            return context.get_dummy_value()
 
-    place = types.intp
-    return types.none(one, place, place, place, place, place, types.uint32, place, place, place, place), codegen
+        place = types.intp
+        return types.none(one, place, place, place, place, place, types.uint32, place, place, place, place), codegen
+
+    return spans
+
+
+level_spans = spans_by(lambda context: MasksInRegisters if has_feature(context, "avx512bw") else MasksInVectors)

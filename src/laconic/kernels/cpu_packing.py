@@ -1,7 +1,8 @@
 """Thirty-two codes from lanes of 32 bits to packed bytes, in the order in which registers of 256 bits are packed.
 
 There four codes of each of four vectors take turns, so that narrowing is one instruction; the order is put right last,
-when least is left to move. Processors of other widths get the same result.
+when least is left to move. Processors of other widths get the same result. Codes that are narrowed in another way, and
+in order from the start, are packed here too.
 """
 
 from typing import Any
@@ -32,15 +33,18 @@ def in_order(builder: Any, codes: Any, unit: int = 4) -> Any:  # noqa: ANN401
     return builder.shuffle_vector(codes, ir.Constant(codes.type, ir.Undefined), order)
 
 
-def write_packed(builder: Any, codes: Any, width: Any, address: Any, number: Any) -> None:  # noqa: ANN401
-    """Write a group's codes, bytes in packed order, in 1, 2, 4 or 8 bits each, `number` groups behind an address."""
+def write_packed(builder: Any, codes: Any, width: Any, address: Any, number: Any, *, ordered: bool = False) -> None:  # noqa: ANN401
+    """Write a group's codes, bytes in packed order, in 1, 2, 4 or 8 bits each, `number` groups behind an address.
+
+    ordered: they are in the order of the entries, and a group is as many as there are.
+    """
     end = builder.append_basic_block("packed")
     switch = builder.switch(width, end)
     for known in (1, 2, 4, 8):
         block = builder.append_basic_block("width")
         switch.add_case(ir.Constant(width.type, known), block)
         builder.position_at_end(block)
-        write_group(builder, _packed(builder, codes, known), address, number)
+        write_group(builder, _packed(builder, codes, known, ordered=ordered), address, number)
         builder.branch(end)
     builder.position_at_end(end)
 
@@ -53,17 +57,22 @@ def write_group(builder: Any, made: Any, address: Any, number: Any) -> None:  # 
     builder.store(made, builder.inttoptr(place, kind.as_pointer()), align=1)
 
 
-def _packed(builder: Any, codes: Any, width: int) -> Any:  # noqa: ANN401
-    """Codes of `width` bits as one value of 4 * width bytes."""
+def _packed(builder: Any, codes: Any, width: int, *, ordered: bool) -> Any:  # noqa: ANN401
+    """Codes of `width` bits as one value."""
+
+    def put_right(codes: Any, unit: int = 4) -> Any:  # noqa: ANN401
+        return codes if ordered else in_order(builder, codes, unit)
+
+    n_codes = codes.type.count
     if width == 8:
-        return in_order(builder, codes)
+        return put_right(codes)
     if width == 1:
-        codes = in_order(builder, codes)
-        return builder.bitcast(builder.icmp_unsigned("!=", codes, same(codes.type, 0)), U32)
+        codes = put_right(codes)
+        return builder.bitcast(builder.icmp_unsigned("!=", codes, same(codes.type, 0)), ir.IntType(n_codes))
     n = 8 // width
-    words = builder.bitcast(codes, ir.VectorType(ir.IntType(8 * n), GROUP // n))
+    words = builder.bitcast(codes, ir.VectorType(ir.IntType(8 * n), n_codes // n))
     shift, left = 8 - width, n
     while left > 1:
         words = builder.or_(words, builder.lshr(words, same(words.type, shift)))
         shift, left = 2 * shift, left // 2
-    return in_order(builder, builder.trunc(words, ir.VectorType(_BYTE, words.type.count)), 4 // n)
+    return put_right(builder.trunc(words, ir.VectorType(_BYTE, n_codes // n)), 4 // n)

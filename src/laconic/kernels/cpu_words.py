@@ -50,6 +50,28 @@ def vector_at(context: Any, builder: Any, array_type: Any, array: Any, at: Any, 
     return builder.bitcast(entry, ir.VectorType(element, n).as_pointer()), size
 
 
+def part(builder: Any, lanes: Any, start: int, n: int) -> Any:  # noqa: ANN401
+    """n lanes of a vector from lane `start` on."""
+    order = ir.Constant(ir.VectorType(U32, n), list(range(start, start + n)))
+    return builder.shuffle_vector(lanes, ir.Constant(lanes.type, ir.Undefined), order)
+
+
+def concatenated(builder: Any, one: Any, other: Any) -> Any:  # noqa: ANN401
+    """Two vectors of one type as one."""
+    n = 2 * one.type.count
+    return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(U32, n), list(range(n))))
+
+
+def has_feature(context: Any, name: str) -> bool:  # noqa: ANN401
+    """Whether the processors that numba compiles for have a feature, by LLVM's name of it.
+
+    The features are also part of the key under which numba keeps machine code on disk. So code with an instruction is
+    never loaded where the processor has it not, and a run with NUMBA_CPU_FEATURES set gets code of its own.
+    """
+    _, _, features = context.codegen().magic_tuple()
+    return f"+{name}" in features.split(",")
+
+
 class Block:
     """Reads and writes pieces of arrays, `place` and `piece` entries from their beginnings."""
 
@@ -184,18 +206,12 @@ def lowest(typing: Any, word: Any) -> Codegen:  # noqa: ANN401
 
 
 def _bits_by(instruction: str, loop: Callable[[Any, Any], Any]) -> Any:  # noqa: ANN401
-    """One of BMI2's bit gatherers as a function of (word, mask), or `loop` on a processor without them.
-
-    The choice is made by the features that numba compiles for, which are also part of the key under which it keeps
-    machine code on disk. So code with the instruction is never loaded where the processor has it not, and a run
-    with NUMBA_CPU_FEATURES set gets code of its own.
-    """
+    """One of BMI2's bit gatherers as a function of (word, mask), or `loop` on a processor without them."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def gather(typing: Any, word: Any, mask: Any) -> Codegen:  # noqa: ANN401
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-            _, _, features = context.codegen().magic_tuple()
-            if "+bmi2" not in features.split(","):
+            if not has_feature(context, "bmi2"):
                 return context.compile_internal(builder, loop, signature, args)
             kind = ir.FunctionType(WORD, [WORD, WORD])
             name = f"llvm.x86.bmi.{instruction}.64"
