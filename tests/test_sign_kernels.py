@@ -66,10 +66,11 @@ def test_both_unpack_the_same_signs(count, dtype):
         plain_signs.add_signs(packed, FIRST, KEY, threshold, totals[0])
         cpu_signs.add_signs(packed, FIRST, KEY, threshold, totals[1], drawn)
         same(*totals)
-        if dtype != torch.int8:
-            plain_signs.put_signs(packed, FIRST, KEY, threshold, totals[0])
-            cpu_signs.put_signs(packed, FIRST, KEY, threshold, totals[1])
-            same(*totals)
+        plain_signs.put_signs(packed, FIRST, KEY, threshold, totals[0])
+        cpu_signs.put_signs(packed, FIRST, KEY, threshold, totals[1])
+        same(*totals)
+        cpu_signs.put_signs(packed, FIRST, KEY, threshold, totals[1].fill_(5), drawn)
+        same(*totals)
 
 
 @pytest.mark.parametrize("kernels", [plain_signs, cpu_signs])

@@ -128,9 +128,10 @@ class Inbox(Mapping[int, Packet]):
         n_workers: int,
         zeros: Callable[[], Tensor],
         skipped: frozenset[int] = frozenset(),
-        no_votes: Callable[[], Tensor] | None = None,
+        room_for_votes: Callable[[], Tensor] | None = None,
     ) -> None:
-        """`zeros` makes a zero vector of the server's slice that lives for this round, `no_votes` one of int8.
+        """`zeros` makes a zero vector of the server's slice that lives for this round, `room_for_votes` one of int8, not
+        written yet.
 
         `skipped`: the workers that sent a skip notice.
 
@@ -140,7 +141,7 @@ class Inbox(Mapping[int, Packet]):
         self.n_workers = n_workers
         self.skipped = skipped
         self._zeros = zeros
-        self._no_votes = no_votes
+        self._room_for_votes = room_for_votes
 
     def __getitem__(self, rank: int) -> Packet:
         return self._packets[rank]
@@ -167,10 +168,14 @@ class Inbox(Mapping[int, Packet]):
         It lives until the end of the round: no memory may keep it.
         """
         few_signs = len(self) <= torch.iinfo(torch.int8).max and all(isinstance(p, Signs) for p in self.values())
-        if self._no_votes is None or not few_signs:
+        if self._room_for_votes is None or not few_signs:
             return self.sum()
-        total = self._no_votes()
-        for packet in self._packets.values():
+        total = self._room_for_votes()
+        packets = list(self._packets.values())
+        if not packets:
+            return total.zero_()
+        packets[0].put_into(total)
+        for packet in packets[1:]:
             packet.add_to(total)
         return total
 

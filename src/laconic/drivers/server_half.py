@@ -100,7 +100,7 @@ class ServerHalf:
             return None
         inbox = Inbox(
             packets, hub.n_workers, partial(self._zeros, shard.count), frozenset(skipped),
-            no_votes=(lambda: hub.memory.spare(torch.int8).zero_()) if shard.count == hub.count else None,
+            room_for_votes=(lambda: hub.memory.spare(torch.int8)) if shard.count == hub.count else None,
         )  # fmt: skip
         packet = self.job.algorithm.serve(hub, inbox)
         if packet is not None and packet.count != shard.count:
