@@ -130,8 +130,8 @@ class Inbox(Mapping[int, Packet]):
         skipped: frozenset[int] = frozenset(),
         room_for_votes: Callable[[], Tensor] | None = None,
     ) -> None:
-        """`zeros` makes a zero vector of the server's slice that lives for this round, `room_for_votes` one of int8, not
-        written yet.
+        """`zeros` makes a zero vector of the server's slice that lives for this round, `room_for_votes` one of int8
+        that is still to be written.
 
         `skipped`: the workers that sent a skip notice.
 
