@@ -87,16 +87,28 @@ def large_gradient(rank: int) -> torch.Tensor:
     return torch.randn(LARGE, generator=torch.Generator().manual_seed(rank))
 
 
-def step_a_large_model(rank: int) -> str:
+BAD_ENTRIES = (0, LARGE // 2 - 1, LARGE // 2, LARGE - 1)  # at the ends of both parts
+
+
+def step_a_large_model(rank: int) -> tuple[str, list[int]]:
+    """The hash after a step, and how many rounds are void after each of those in which rank 1 has one bad entry."""
     weight = torch.nn.Parameter(torch.zeros(LARGE))
     opt = laconic.DistributedOptimizer(torch.optim.SGD([weight], lr=1.0), laconic.SGD(), timeout_s=60)
     weight.grad = large_gradient(rank)
     opt.step()
-    return hash_of(weight.detach())
+    after, voids = hash_of(weight.detach()), []
+    for entry in BAD_ENTRIES:
+        weight.grad = large_gradient(rank)
+        if rank == 1:
+            weight.grad[entry] = torch.inf
+        opt.step()
+        voids.append(opt.traffic.void_rounds)
+        assert hash_of(weight.detach()) == after
+    return after, voids
 
 
 @pytest.mark.slow
-def test_a_sum_in_two_parts_has_the_same_bits_as_the_simulator_s(tmp_path):
+def test_a_sum_in_two_parts_has_the_same_bits_as_the_simulator_s_and_one_bad_entry_calls_it_off(tmp_path):
     n = 3
     weight = torch.nn.Parameter(torch.zeros(LARGE))
     simulation = laconic.Simulation(
@@ -104,4 +116,6 @@ def test_a_sum_in_two_parts_has_the_same_bits_as_the_simulator_s(tmp_path):
     )
     simulation.step(lambda rank: weight @ large_gradient(rank))
     assert len(ring_parts(LARGE, 4)) == 2
-    assert run_crew(step_a_large_model, n, tmp_path) == [hash_of(weight.detach())] * n
+    ended = run_crew(step_a_large_model, n, tmp_path)
+    assert [after for after, _ in ended] == [hash_of(weight.detach())] * n
+    assert [voids for _, voids in ended] == [[1, 2, 3, 4]] * n  # one bad entry, wherever it is, is told to all
