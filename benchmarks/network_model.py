@@ -3,8 +3,8 @@
     python benchmarks/network_model.py
 
 Prints Markdown. Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020: sections 1.3, 4.1, 5.2. All
-times are in the monograph's units. Every printed number is a test as well: tests/test_schedules.py, test_network.py,
-test_async_timing.py and test_topology.py.
+times are in the monograph's units. Every printed number is a test as well, in tests/network, tests/gossip and
+tests/protocol/test_async_timing.py.
 """
 
 import math

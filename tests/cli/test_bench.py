@@ -5,7 +5,7 @@ import json
 import pytest
 
 from laconic.wire import POSITION_CODES
-from terminal import laconic
+from support.command_line import laconic
 
 
 def ran(tmp_path_factory, *arguments):

@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 import laconic as library
-from terminal import laconic
+from support.command_line import laconic
 
 QUICK = ("--epochs", "1", "--batch-size", "32")
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import laconic as library
-from terminal import laconic
+from support.command_line import laconic
 
 LINK = ("--workers", "4", "--bandwidth", "10Mbit", "--latency", "1ms", "--no-measure")
 SMALL = ("--params", "10K", *LINK)

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from support.deadlines import DEADLINE_S, PATIENCE_S
+
 pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 150
+PATIENCE = ("--timeout-s", str(PATIENCE_S))
 
 MINE = '''
 """Halved gradients, for a test.
@@ -57,7 +59,7 @@ DYING = MINE.replace("halved", "dying").replace(
 
 def command(*arguments: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [str(BIN / "laconic"), *arguments], capture_output=True, text=True, timeout=LIMIT_S, check=False, **options
+        [str(BIN / "laconic"), *arguments], capture_output=True, text=True, timeout=DEADLINE_S, check=False, **options
     )
 
 
@@ -66,7 +68,7 @@ def test_spawned_processes_and_the_simulator_report_the_same_accuracy_and_bytes(
     for driver in ("processes", "simulated"):
         out = tmp_path / driver
         ended = command(
-            "run", "-a", "compskip", "--driver", driver, "--workers", "3", "--epochs", "1", "--out", str(out)
+            "run", "-a", "compskip", "--driver", driver, "--workers", "3", "--epochs", "1", "--out", str(out), *PATIENCE
         )
         assert ended.returncode == 0, ended.stderr
         summary = json.loads((out / "summary.json").read_text())
@@ -81,7 +83,7 @@ def test_an_algorithm_in_ones_own_file_runs_in_both_drivers_and_is_listed(tmp_pa
     for driver in ("simulated", "processes"):
         ended = command(
             "--load", str(mine), "run", "-a", "halved", "--set", "share=0.25", "--driver", driver, "--workers", "2",
-            "--epochs", "1",
+            "--epochs", "1", *PATIENCE,
         )  # fmt: skip
         assert ended.returncode == 0, ended.stderr
         assert "halved" in ended.stdout
@@ -96,9 +98,9 @@ def test_the_contract_tests_run_over_an_algorithm_in_ones_own_file(tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(MINE)
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_contract.py", "--load", str(mine),
-         "-k", "halved"],
-        capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=ROOT,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract/test_contract.py",
+         "--load", str(mine), "-k", "halved"],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False, cwd=ROOT,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout
     assert " passed" in ended.stdout
@@ -108,9 +110,7 @@ def test_the_contract_tests_run_over_an_algorithm_in_ones_own_file(tmp_path):
 def test_a_rank_that_dies_is_named_and_leaves_nobody_behind(tmp_path):
     dying = tmp_path / "dying.py"
     dying.write_text(DYING)
-    ended = command(
-        "--load", str(dying), "run", "-a", "dying", "--driver", "processes", "--workers", "4", "--timeout-s", "20"
-    )
+    ended = command("--load", str(dying), "run", "-a", "dying", "--driver", "processes", "--workers", "4", *PATIENCE)
     assert ended.returncode == 2
     assert "rank 2" in ended.stderr
     assert "exit code 7" in ended.stderr
@@ -130,7 +130,8 @@ def test_a_port_in_use_is_refused_by_name():
 
 def test_ctrl_c_ends_a_run_without_a_traceback_and_without_orphans():
     run = subprocess.Popen(
-        [str(BIN / "laconic"), "run", "-a", "sgd", "--driver", "processes", "--workers", "3", "--epochs", "5000"],
+        [str(BIN / "laconic"), "run", "-a", "sgd", "--driver", "processes", "--workers", "3", "--epochs", "5000",
+         *PATIENCE],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
@@ -138,7 +139,7 @@ def test_ctrl_c_ends_a_run_without_a_traceback_and_without_orphans():
         first = run.stderr.readline()
         assert "epoch" in first, first
         os.killpg(run.pid, signal.SIGINT)  # the group that this test made: what a terminal does
-        out, err = run.communicate(timeout=60)  # ends when every process that holds these pipes is gone
+        out, err = run.communicate(timeout=DEADLINE_S)  # ends when every process that holds these pipes is gone
     finally:
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)
@@ -151,8 +152,8 @@ def test_under_torchrun_the_command_joins_the_processes_that_are_there(tmp_path)
     out = tmp_path / "out"
     ended = subprocess.run(
         [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "--no-python", str(BIN / "laconic"), "run",
-         "-a", "signsgd-mv", "--epochs", "1", "--out", str(out)],
-        capture_output=True, text=True, timeout=LIMIT_S, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+         "-a", "signsgd-mv", "--epochs", "1", "--out", str(out), *PATIENCE],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("signsgd-mv") == 1, "rank 0 alone reports"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from laconic.lab.reproduce import TABLES
-from terminal import laconic
+from support.command_line import laconic
+from support.deadlines import DEADLINE_S
 
 BIN = Path(sys.executable).parent
 SIDE = 28
@@ -65,7 +66,7 @@ def test_a_table_is_printed_within_80_columns_and_written_with_every_figure(tmp_
     ended = subprocess.run(
         [str(BIN / "laconic"), "reproduce", "sasg-table2-mnist", "--data", str(data), "--methods", "sgd,sasg",
          "--seeds", "3", "--out", str(out)],
-        capture_output=True, text=True, timeout=150, check=False,
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "sgd: 0 of 20" in ended.stderr
@@ -97,7 +98,7 @@ def test_ctrl_c_says_stopped_and_leaves_nobody_behind(tmp_path):
         first = run.stderr.readline()
         assert ": 0 of 2000" in first, first
         os.killpg(run.pid, signal.SIGINT)  # the group that this test made: what a terminal does
-        out, err = run.communicate(timeout=60)  # ends when every process that holds these pipes is gone
+        out, err = run.communicate(timeout=DEADLINE_S)  # ends when every process that holds these pipes is gone
     finally:
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)

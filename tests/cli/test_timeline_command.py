@@ -5,7 +5,7 @@ import json
 import pytest
 
 from laconic.report.timeline_names import NAMED
-from terminal import laconic
+from support.command_line import laconic
 
 
 def test_the_list_names_every_timeline():

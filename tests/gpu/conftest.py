@@ -1,7 +1,7 @@
 """Kernels for a GPU beside the plain ones: on a GPU, or through Triton's interpreter where TRITON_INTERPRET=1 is set.
 
 All tests here are marked `gpu`. `pytest -m gpu` runs them on the machine's own GPU and skips them where there is none;
-tests/test_gpu_kernels.py runs them interpreted.
+tests/kernels/test_gpu_kernels.py runs them interpreted.
 """
 
 import os

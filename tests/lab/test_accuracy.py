@@ -17,6 +17,7 @@ from laconic.replicas import consensus_distance, squared_distance
 from laconic.report.curves import draw_curves
 from laconic.report.table import own_models
 from laconic.simulation import Simulation
+from support.deadlines import PATIENCE_S
 
 # 1437 digits: 3 steps an epoch
 SMALL = RunSettings(algorithm="dsgd", model="linear", workers=4, batch_size=100, epochs=3, lr=0.5)
@@ -102,7 +103,7 @@ def test_steps_left_over_at_the_end_are_exchanged():
 def test_processes_record_the_same_figures_as_the_simulator():
     """With three local steps an epoch's end is in the middle of a round, and the run's end is too."""
     plans = [
-        replace(SMALL, driver="processes", **options)
+        replace(SMALL, driver="processes", timeout_s=PATIENCE_S, **options)
         for options in (
             {"local_steps": 2},
             {"set": {"mixing": "choco", "compressor": "top-k", "consensus_rate": "0.4"}},
@@ -118,7 +119,7 @@ def test_processes_record_the_same_figures_as_the_simulator():
 
 @pytest.mark.slow
 def test_over_processes_an_asynchronous_run_is_judged_by_the_servers_model():
-    plan = replace(SMALL, algorithm="asgd", driver="processes", workers=2, lr=0.1)
+    plan = replace(SMALL, algorithm="asgd", driver="processes", workers=2, lr=0.1, timeout_s=PATIENCE_S)
     (theirs,) = run_in_processes([plan], heard_nothing)
     assert theirs.last.test_accuracy > 0.3
     assert theirs.last.consensus_distance is None

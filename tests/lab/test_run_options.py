@@ -11,6 +11,7 @@ from laconic.lab.experiment import Experiment
 from laconic.lab.launch import run_in_processes
 from laconic.lab.run import run_simulated
 from laconic.lab.settings import RunSettings
+from support.deadlines import PATIENCE_S
 
 # 1437 digits: 5 steps an epoch
 SMALL = RunSettings(algorithm="sgd", model="linear", workers=2, batch_size=140, epochs=4, lr=1.0)
@@ -132,6 +133,7 @@ def test_processes_report_what_the_simulator_does_with_local_steps_and_with_two_
         replace(
             SMALL,
             driver="processes",
+            timeout_s=PATIENCE_S,
             epochs=2,
             server="rank0",
             lr=0.3,

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from crew import run_crew
 from laconic.drivers.channel import Channel
 from laconic.lab.launch import run_in_processes
 from laconic.lab.settings import RunSettings
@@ -17,11 +16,14 @@ from laconic.report.timeline import MAX_STEPS, Kind, in_letters
 from laconic.report.timeline_page import timeline_page
 from laconic.report.timeline_picture import draw_timeline
 from laconic.report.timeline_run import draw_run
-from terminal import laconic
+from support.command_line import laconic
+from support.deadlines import PATIENCE_S
+from support.ranks import run_ranks
 
 SMALL = RunSettings(
-    algorithm="sgd", model="linear", workers=2, batch_size=100, epochs=2, driver="processes", record_times=True
-)
+    algorithm="sgd", model="linear", workers=2, batch_size=100, epochs=2, driver="processes", record_times=True,
+    timeout_s=PATIENCE_S,
+)  # fmt: skip
 
 # Two ranks, two rounds; rank 1's first computation is twice as long.
 LAPS = (
@@ -148,13 +150,13 @@ def test_times_are_recorded_only_over_processes_and_into_a_folder():
 
 
 def clocks(rank):
-    return [aligned_zero(Channel(None, 60)) for _ in range(3)]
+    return [aligned_zero(Channel(None, PATIENCE_S)) for _ in range(3)]
 
 
 @pytest.mark.slow
-def test_processes_of_one_machine_find_that_they_have_one_clock(tmp_path):
+def test_processes_of_one_machine_find_that_they_have_one_clock():
     """All processes of a machine read one clock, so the zeros must agree within the bounds that were found."""
-    by_rank = run_crew(clocks, 3, tmp_path)
+    by_rank = run_ranks(clocks, 3)
     for (zero_s, accuracy_s), *others in zip(*by_rank, strict=True):
         assert accuracy_s == 0.0
         for other_s, within_s in others:

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from laconic.network import Link
 from laconic.planning import Candidate, CodecSeconds, Question, candidates_of, judge, topologies_of
 from laconic.planning.break_even import ladder, where_faster
 from laconic.wire import HEAD_BYTES, Frame, Head, encode
+from support.inputs import failing_at
 
 DENSE_FIELDS = 8  # first and count, beside the values
 
@@ -34,23 +36,23 @@ def on(topology, candidates):
     return found
 
 
-@pytest.mark.parametrize(("latency_s", "transfer_s"), [(1.5, 5), (1, 0.1), (0.1, 8)])
-@pytest.mark.parametrize("n", [2, 4, 8, 16])
-def test_plain_sgd_takes_the_closed_forms_of_the_book_on_every_topology(n, latency_s, transfer_s):
-    d = 48_000
-    asked = question(n, d, latency_s, 4 * d / transfer_s)
-    frame_s = transfer_s * (1 + (HEAD_BYTES + DENSE_FIELDS) / (4 * d))
-    head_s = frame_s - transfer_s
-    candidates = planned(asked, "sgd")
-    expected = {
-        "allreduce": 2 * (n - 1) * (latency_s + transfer_s / n),
-        "rank0": 2 * (n - 1) * (latency_s + frame_s),  # the server's own packet crosses no link
-        "dedicated": 2 * n * (latency_s + frame_s),
-        "sharded": 2 * (n - 1) * (latency_s + transfer_s / n + head_s),
-    }
-    assert {candidate.layout.name for candidate in candidates} == set(expected)
-    for topology, seconds in expected.items():
-        assert on(topology, candidates).step_s(asked.link) == pytest.approx(seconds, rel=1e-4), topology
+def test_plain_sgd_takes_the_closed_forms_of_the_book_on_every_topology():
+    for n, (latency_s, transfer_s) in product((2, 4, 8, 16), ((1.5, 5), (1, 0.1), (0.1, 8))):
+        with failing_at(n=n, latency_s=latency_s, transfer_s=transfer_s):
+            d = 48_000
+            asked = question(n, d, latency_s, 4 * d / transfer_s)
+            frame_s = transfer_s * (1 + (HEAD_BYTES + DENSE_FIELDS) / (4 * d))
+            head_s = frame_s - transfer_s
+            candidates = planned(asked, "sgd")
+            expected = {
+                "allreduce": 2 * (n - 1) * (latency_s + transfer_s / n),
+                "rank0": 2 * (n - 1) * (latency_s + frame_s),  # the server's own packet crosses no link
+                "dedicated": 2 * n * (latency_s + frame_s),
+                "sharded": 2 * (n - 1) * (latency_s + transfer_s / n + head_s),
+            }
+            assert {candidate.layout.name for candidate in candidates} == set(expected)
+            for topology, seconds in expected.items():
+                assert on(topology, candidates).step_s(asked.link) == pytest.approx(seconds, rel=1e-4), topology
 
 
 def test_gossip_on_a_ring_takes_two_messages_whatever_the_number_of_workers():

@@ -1,1 +1,1 @@
-"""What several test files share."""
+"""What tests of several files share. No test is in here."""

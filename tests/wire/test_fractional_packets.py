@@ -5,7 +5,7 @@ import torch
 
 from laconic.wire import HEAD_BYTES, WireError, decode
 from laconic.wire.codec import most_body_bytes
-from packets import bytes_of, flipped, fractional_of, patched, resealed
+from support.sample_packets import bytes_of, flipped, fractional_of, patched, resealed
 
 NEGATIVE = torch.tensor([True, False, False, True, False])
 LEVELS = [0, 1, 3, 2, 3]

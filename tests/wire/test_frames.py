@@ -15,7 +15,7 @@ from laconic.kernels import plain
 from laconic.keys import make_key
 from laconic.wire import HEAD_BYTES, Dense, Frame, Head, ScaledSigns, Signs, decode, encode, encode_split
 from laconic.wire.codec import most_body_bytes
-from packets import (
+from support.sample_packets import (
     HEAD,
     KEY,
     VALUE_TYPES,

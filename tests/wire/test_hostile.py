@@ -15,7 +15,7 @@ from laconic.kernels import plain
 from laconic.wire import HEAD_BYTES, Dense, Frame, ScaledSigns, Signs, WireError, decode, encode
 from laconic.wire.codec import KINDS, most_body_bytes
 from laconic.wire.head import read_opening
-from packets import bytes_of, flipped, packets, patched, resealed, samples, signs_of
+from support.sample_packets import bytes_of, flipped, packets, patched, resealed, samples, signs_of
 
 MOST = 50
 SAMPLES = samples()

@@ -8,7 +8,7 @@ import torch
 
 from laconic.wire import HEAD_BYTES, KeptValues, ShortFloats, WireError, decode
 from laconic.wire.codec import most_body_bytes
-from packets import KEY, LEVELS, QUANTIZED, bytes_of, flipped, patched, quantized_of, resealed
+from support.sample_packets import KEY, LEVELS, QUANTIZED, bytes_of, flipped, patched, quantized_of, resealed
 
 POWERS = ShortFloats.of(torch.tensor([1.0, -0.5, 0.0]), 0, 7)
 SHORT = ShortFloats.of(torch.tensor([1.5, -2.75]), 2)

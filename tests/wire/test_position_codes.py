@@ -25,7 +25,7 @@ from laconic.wire.position_codes import (
     position_bits,
     rice_bits,
 )
-from supports import random_support, supports
+from support.position_sets import random_support, supports
 
 RESNET_18 = 11_173_962
 

@@ -23,7 +23,8 @@ from laconic.wire import (
 )
 from laconic.wire.codec import most_body_bytes
 from laconic.wire.position_codes import block_bits, encode_positions, paper_position_bits
-from packets import (
+from support.position_sets import random_support
+from support.sample_packets import (
     HEAD,
     assert_same_packet,
     bytes_of,
@@ -33,7 +34,6 @@ from packets import (
     sparse_packets,
     vote_changes,
 )
-from supports import random_support
 
 INDICES = torch.tensor([1, 2, 9])
 NONE = torch.empty(0, dtype=torch.int64)

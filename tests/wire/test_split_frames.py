@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from laconic.wire import HEAD_BYTES, Frame, SplitFrame, WireError, decode, encode, encode_split
 from laconic.wire.head import read_opening
-from packets import HEAD, assert_same_packet, flipped, packets, resealed, samples
+from support.sample_packets import HEAD, assert_same_packet, flipped, packets, resealed, samples
 
 MOST = 50
 SAMPLES = samples()

@@ -15,7 +15,7 @@ from laconic.wire import Packet
 
 @dataclass(frozen=True, kw_only=True)
 class Compressor(ABC):
-    """Claims are data; `tests/test_compressors.py` checks each on random, heavy-tailed and degenerate input.
+    """Claims are data; `tests/compressors` checks each on random, heavy-tailed and degenerate input.
 
     unbiased: the packet's dense form has the vector as its mean over keys.
     separable: compressing a slice gives the slice of the compressed whole.

@@ -24,7 +24,7 @@ def levels_outgrow_debt(lengths: tuple[int, ...], steps: int) -> bool:
 
     An entry of B below norm / steps has the variance |v| (norm / steps - |v|), and ||v||_1 is about 0.8 sqrt(B) norm
     for normal values: together more than the square of the norm where 0.8 sqrt(B) > 2 steps. The debt itself is
-    heavier in its tails; 9 steps^2 is what it was tried with (tests/test_growing_debts.py).
+    heavier in its tails; 9 steps^2 is what it was tried with (tests/compressors/test_growing_residuals.py).
     """
     return max(lengths, default=0) >= 9 * steps * steps
 

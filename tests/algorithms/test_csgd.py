@@ -1,0 +1,207 @@
+"""CSGD, and what error compensation and randomized compressors make of each other."""
+
+from dataclasses import replace
+from itertools import combinations
+from math import comb
+
+import pytest
+import torch
+
+import laconic
+from laconic.algorithms.csgd import CSGD
+from laconic.algorithms.ec_sgd import ECSGD
+from laconic.algorithms.sgd import SGD
+from laconic.compressors import (
+    COMPRESSORS,
+    QSGD,
+    Clipped,
+    DenseValues,
+    Identity,
+    Natural,
+    Quantized,
+    ScaledSign,
+    Sparsified,
+    Ternary,
+)
+from laconic.faults import FaultPlan
+from support.recording_meter import with_recording_meters
+from support.simulated_run import Run, assert_same, logistic, normal, quadratic, wavy
+
+LAYERS = (20, 1, 16)  # of 37
+
+
+def both(method, compressor):
+    """The method with one compressor both ways."""
+    return method(compressor=compressor, server_compressor=compressor)
+
+
+def mean_gap(run, *, rounds, last):
+    """The gap's mean over the last of `rounds` rounds: one iterate says little."""
+    return sum(run.problem.gap(x) for x in run.path(rounds)[-last:]) / last
+
+
+# What it is.
+
+
+def test_csgd_with_a_lossless_compressor_is_sgd_bit_for_bit():
+    problem = quadratic()
+    for server in ("rank0", "dedicated", "sharded"):
+        run = Run(both(CSGD, Identity()), problem, lr=wavy, server=server)
+        assert torch.equal(run.path(20), Run(SGD(), problem, lr=wavy, server=server).path(20))
+
+
+def test_csgd_is_q_of_the_mean_of_q_with_draws_of_each_sides_own():
+    problem = quadratic(n_workers=3)
+    algorithm = CSGD(compressor=Quantized(bits=2), server_compressor=Natural())
+    run = Run(algorithm, problem, lr=wavy, seed=4)
+    keys = [laconic.keys.make_key(4, "worker", rank, 0, "compress") for rank in range(3)]
+    sent = [Quantized(bits=2)(g, key=key).dense() for g, key in zip(run.gradients(), keys, strict=True)]
+    server_key = laconic.keys.make_key(4, "server", 0, 0, "compress")
+    assert len({*keys, server_key}) == 4
+    expected = Natural()(sum(sent) / 3, key=server_key).dense()
+    assert torch.equal(run.step(), expected)
+
+
+def test_csgd_claims_to_be_separable_where_both_compressors_are():
+    assert CSGD(compressor=Natural(), server_compressor=Sparsified()).separable
+    assert not CSGD(compressor=Natural()).separable
+    assert not CSGD().separable
+    problem = quadratic(n_workers=3)
+    runs = [
+        Run(both(CSGD, Sparsified(keep=0.5)), problem, lr=wavy, server=server, seed=2)
+        for server in ("rank0", "sharded")
+    ]
+    assert torch.equal(runs[0].path(10), runs[1].path(10))
+
+
+def test_whatever_its_defaults_compress_with_is_unbiased_as_it_claims():
+    assert CSGD.unbiased == (CSGD().compressor.unbiased and CSGD().server_compressor.unbiased)
+
+
+def test_csgd_is_charged_b_bits_a_coordinate_each_way():
+    run = with_recording_meters(
+        Run(both(CSGD, Quantized(bits=4)), quadratic(n_workers=3), dtype=torch.float32, faults=FaultPlan())
+    )
+    run.path(5)
+    assert both(CSGD, Quantized(bits=4)).paper_bits(37) == (148, 148)
+    for worker in run.sim.workers:
+        for way in ("up", "down"):
+            count = worker.meter.counts[way]
+            assert (count.paper_bits, count.payload_bits) == (5 * 148, 5 * (148 + 64))
+
+
+# Variance.
+
+
+def test_batches_without_replacement_vary_less_by_the_factor_of_the_finite_population():
+    """Var = (M - B) / (M - 1) Var_1 / B, over all batches of B of the M samples of a least-squares problem."""
+    m, d = 8, 3
+    samples, x = normal(m, d + 1, key=77), normal(d, key=78)
+    points, values = samples[:, :d], samples[:, d]
+    gradients = points * (points @ x - values)[:, None]
+    of_one = gradients - gradients.mean(0)
+    for size in (1, 3, 5, 8):
+        batches = torch.tensor(list(combinations(range(m), size)))
+        assert len(batches) == comb(m, size)
+        steps = torch.stack([points[b].T @ (points[b] @ x - values[b]) / size for b in batches])
+        variance = (steps - steps.mean(0)).square().sum(1).mean()
+        assert_same(steps.mean(0), gradients.mean(0))
+        assert_same(variance, (m - size) / (m - 1) * of_one.square().sum(1).mean() / size, gradients)
+
+
+@pytest.mark.parametrize("compressor", [Quantized(bits=2), Ternary(), Sparsified(keep=0.5)], ids=lambda c: c.name)
+def test_csgds_direction_varies_by_no_more_than_the_monograph_says(compressor):
+    """sigma^2 / N + (1 + 1/N) sigma'^2, with sigma' the largest that any vector compressed on the way had."""
+    noise, n, rounds = 0.3, 4, 150
+    problem = quadratic(noise=noise, n_workers=n)
+    run = with_recording_meters(Run(both(CSGD, compressor), problem, lr=0.0, faults=FaultPlan()))
+    directions = torch.stack([run.step() for _ in range(rounds)])
+    given = [problem.gradient(rank, t, problem.start) for t in range(rounds) for rank in range(n)]
+    sent = [[frame.packet.dense() for frame, *_ in worker.meter.seen["up"]] for worker in run.sim.workers]
+    up = [float(compressor.variances(gradient).sum()) for gradient in given]
+    down = [float(compressor.variances(sum(packets) / n).sum()) for packets in zip(*sent, strict=True)]
+    variance = float((directions - directions.mean(0)).square().sum() / (rounds - 1))
+    sigma_square = noise**2 * problem.d
+    assert variance <= sigma_square / n + (1 + 1 / n) * max(up + down)
+    exact = sigma_square / n + sum(up) / len(up) / n + sum(down) / len(down)
+    assert variance == pytest.approx(exact, rel=0.15)
+
+
+# Error compensation.
+
+
+@pytest.mark.slow
+def test_where_the_compressor_is_coarse_error_compensation_beats_csgd():
+    """From a point that SGD came to, all three walk about the best one; two of them further out than SGD does."""
+    problem = logistic()
+    problem = replace(problem, start=Run(SGD(), problem, lr=0.5).path(150)[-1])
+    coarse = Ternary(blocks="5")
+    plain, compensated, forgetful = (
+        mean_gap(Run(algorithm, problem, lr=0.5), rounds=100, last=70)
+        for algorithm in (SGD(), both(ECSGD, coarse), both(CSGD, coarse))
+    )
+    assert plain < compensated
+    assert compensated - plain < (forgetful - plain) / 2
+
+
+def test_a_debt_grows_without_bound_under_a_compressor_that_adds_more_than_it_is_given():
+    """(1/p - 1) ||z||^2 with p = 0.3 is more than ||z||^2; without a debt the same compressor does no such harm."""
+    problem = quadratic(noise=0.05, n_workers=3)
+    keeps_few = Sparsified(keep=0.3)
+    start = problem.gap(problem.start)
+    with pytest.warns(UserWarning, match="training diverges"):
+        owing = Run(both(ECSGD, keeps_few), problem, lr=0.05)
+    assert mean_gap(owing, rounds=60, last=10) > 100 * start
+    assert mean_gap(Run(both(CSGD, keeps_few), problem, lr=0.05), rounds=60, last=10) < start
+
+
+COMPENSATED = {
+    "identity": Identity(),
+    "dense": DenseValues(value_type="bfloat16"),
+    "sign": None,  # signs have no scale, so their debt has no bound
+    "scaled-sign": ScaledSign(),
+    "fractional": COMPRESSORS["fractional"](),
+    "top-k": COMPRESSORS["top-k"](density=0.2),
+    "quantized": Quantized(bits=4),
+    "qsgd": QSGD(levels=7, blocks="16"),
+    "ternary": Ternary(blocks="4"),
+    "natural": Natural(),
+    "clipped": Clipped(mantissa_bits=0),
+    "sparsified": Sparsified(keep=0.8),
+}
+
+
+@pytest.mark.parametrize("name", [name for name, compressor in COMPENSATED.items() if compressor])
+def test_every_compressor_with_a_bound_converges_with_a_debt(name):
+    problem = quadratic(noise=0.05, n_workers=3)
+    run = Run(both(ECSGD, COMPENSATED[name]), problem, lr=0.05, layers=LAYERS)
+    assert mean_gap(run, rounds=100, last=20) < problem.gap(problem.start) / 100
+
+
+def test_every_compressor_is_tried_with_a_debt():
+    assert COMPENSATED.keys() == {name for name in COMPRESSORS if not name.startswith("test-")}
+
+
+@pytest.mark.parametrize("name", [name for name, cls in COMPRESSORS.items() if cls.unbiased])
+def test_every_unbiased_compressor_converges_without_a_debt(name):
+    problem = quadratic(noise=0.05, n_workers=3)
+    run = Run(both(CSGD, COMPENSATED[name]), problem, lr=0.05, layers=LAYERS)
+    assert mean_gap(run, rounds=100, last=20) < problem.gap(problem.start) / 20
+
+
+def test_a_biased_compressor_without_a_debt_stays_away_from_the_best_point():
+    problem = quadratic(noise=0.0, n_workers=3)
+    blunt = Clipped(mantissa_bits=0)
+    with_debt, without = (mean_gap(Run(both(m, blunt), problem, lr=0.1), rounds=100, last=10) for m in (ECSGD, CSGD))
+    assert with_debt < without / 100
+
+
+@pytest.mark.parametrize("algorithm", [both(CSGD, Quantized()), both(ECSGD, Quantized(bits=4)), both(ECSGD, Clipped())])
+def test_local_steps_go_with_randomized_compressors(algorithm):
+    x = torch.nn.Parameter(torch.zeros(23))
+    targets = torch.randn(4, 23, generator=torch.Generator().manual_seed(3))
+    inner = torch.optim.SGD([x], lr=0.1)
+    simulation = laconic.Simulation(torch.nn.ParameterList([x]), inner, algorithm, workers=4, local_steps=3)
+    for _ in range(80):
+        simulation.step(lambda rank: 0.5 * (x - targets[rank]).square().sum())
+    assert float((x.detach() - targets.mean(0)).norm()) < 0.1 * float(targets.mean(0).norm())

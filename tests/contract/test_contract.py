@@ -1,0 +1,253 @@
+"""What every entered algorithm must hold, read off its claims. Nothing to add here for a new one."""
+
+from dataclasses import fields, is_dataclass
+
+import pytest
+import torch
+
+import laconic
+from laconic.drivers.halves import Answer
+from laconic.drivers.inputs import Inputs
+from laconic.drivers.simulated import Simulated
+from laconic.flat import ServerModel
+from laconic.knobs import from_text, knobs_of
+from laconic.wire import HEAD_BYTES
+from support import small_model
+from support.methods import IN_STEP, layouts_of, with_test_settings
+
+NAMES = sorted(laconic.ALGORITHMS)
+N = 5
+ROUNDS = 400
+
+every = pytest.mark.parametrize("name", NAMES)
+every_in_step = pytest.mark.parametrize("name", IN_STEP)
+every_star = pytest.mark.parametrize("name", [name for name in NAMES if laconic.ALGORITHMS[name].schedule == "rounds"])
+
+
+def home(name: str) -> str:
+    """A layout in which whole packets travel: one server, or the graph of a method that has one."""
+    return "rank0" if laconic.ALGORITHMS[name].schedule == "rounds" else "auto"
+
+
+def trained(name: str, server: str = "auto", seed: int = 1, rounds: int = 30, **options) -> laconic.Simulation:
+    net = small_model.net()
+    algorithm = with_test_settings(name)
+    inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr, momentum=0.5)
+    simulation = laconic.Simulation(net, inner, algorithm, workers=N, server=server, seed=seed, **options)
+    for round_ in range(rounds):
+        simulation.step(lambda rank, round_=round_: small_model.loss(net, rank, round_))
+    return simulation
+
+
+@every
+def test_it_comes_near_the_best_point_of_a_quadratic(name):
+    algorithm = with_test_settings(name)
+    generator = torch.Generator().manual_seed(11)
+    best = torch.randn(23, generator=generator)
+    spread = 0.0 if algorithm.same_data else 0.3
+    targets = best + spread * torch.randn(N, 23, generator=generator)
+    goal = targets.mean(0)
+    x = torch.nn.Parameter(torch.zeros(23))
+    inner = torch.optim.SGD([x], lr=algorithm.toy_lr)
+    net = torch.nn.ParameterList([x])
+    simulation = laconic.Simulation(net, inner, algorithm, workers=N)
+    decay = torch.optim.lr_scheduler.LambdaLR(inner, lambda t: 1 - 0.95 * t / ROUNDS)
+    late = []
+    for round_ in range(ROUNDS):
+        simulation.step(lambda rank: 0.5 * (x - targets[rank]).square().sum())
+        decay.step()
+        if round_ >= ROUNDS - 50:
+            late.append(float((x.detach() - goal).norm()))
+    assert sum(late) / len(late) < 0.1 * float(goal.norm())
+
+
+@every
+def test_the_same_seed_gives_the_same_bits_and_bytes(name):
+    first, again = trained(name), trained(name)
+    assert torch.equal(first.flat.values(), again.flat.values())
+    assert first.traffic == again.traffic
+
+
+@every_star
+def test_the_order_of_delivery_changes_no_bit(name):
+    algorithm = with_test_settings(name)
+    ends = []
+    targets = torch.randn(N, 19, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for delivery_seed in (None, 1, 2):
+        x = torch.zeros(19, dtype=torch.float64)
+        model = ServerModel(torch.optim.SGD([torch.nn.Parameter(x.clone())], lr=0.1), lambda: [True])
+        driver = Simulated(
+            algorithm, d=19, n_workers=N, server="rank0", dtype=torch.float64, delivery_seed=delivery_seed,
+            descend=model.descend,
+        )  # fmt: skip
+        for _ in range(20):
+            here = x.clone()
+
+            def inputs_of(rank, here=here):
+                def gradient_at(point):
+                    return point - targets[rank]
+
+                vector = gradient_at(here) * (1.0 if algorithm.consumes == "gradient" else -0.1)
+                return Inputs(vector=vector, parameters=lambda: here, lr=0.1, gradient_at=gradient_at)
+
+            result = driver.round(inputs_of).of(0)
+            x = x - 0.1 * result if algorithm.consumes == "gradient" else x + result
+        ends.append(x)
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[0], ends[2])
+    assert not torch.equal(ends[0], torch.zeros(19, dtype=torch.float64))
+
+
+@every_star
+def test_every_layout_it_admits_gives_the_same_parameters(name):
+    expected = trained(name, "rank0").flat.values()
+    for layout in layouts_of(with_test_settings(name), N):
+        if layout == "dedicated":
+            continue  # one node more, but the same workers: compared below
+        found = trained(name, layout).flat.values()
+        if layout == "allreduce":
+            assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5), "the engine's order of addition differs"
+        else:
+            assert torch.equal(found, expected), layout
+    assert torch.equal(trained(name, "dedicated").flat.values(), expected)
+
+
+@every
+def test_the_bytes_counted_are_the_bytes_of_the_messages(name):
+    simulation = trained(name, home(name))
+    for rank in range(N):
+        counted = simulation.traffic_of(rank)
+        for way in (counted.up, counted.down):
+            framing = HEAD_BYTES * way.messages
+            if home(name) == "rank0":
+                assert (way.wire_bytes == 0) == (rank == 0), "worker 0 sits with the server"
+            assert 8 * (way.wire_bytes + way.local_bytes - framing) >= way.payload_bits - 2 * way.messages
+            assert way.messages == counted.rounds * messages_a_round(simulation.algorithm, simulation.flat.d, rank)
+
+
+def messages_a_round(algorithm: laconic.Algorithm, d: int, rank: int) -> int:
+    """As often as it yields; on a graph, once for each neighbour."""
+    exchanges = len(algorithm.exchanges(d, N))
+    if algorithm.schedule != "neighbours":
+        return exchanges
+    return sum(len(algorithm.peers(rank, N, 0, exchange)) for exchange in range(exchanges))
+
+
+@every
+def test_the_papers_formula_is_the_mean_of_the_papers_meter(name):
+    simulation = trained(name, home(name), rounds=60)
+    up, down = simulation.algorithm.paper_bits(simulation.flat.d, simulation.flat.sizes, N)
+    total = simulation.traffic
+    worker_rounds = N * total.rounds
+    if simulation.algorithm.adaptive:
+        assert 0 < total.up.paper_bits / worker_rounds <= 1.1 * up
+        assert total.down.paper_bits / worker_rounds <= 1.1 * down
+        return
+    share = 0.25 if simulation.algorithm.skips else 1e-6
+    assert total.up.paper_bits / worker_rounds == pytest.approx(up, rel=share)
+    assert total.down.paper_bits / worker_rounds == pytest.approx(down, rel=share)
+    assert (total.up.skips + total.down.skips > 0) == simulation.algorithm.skips
+
+
+@every
+def test_unequal_replicas_are_never_hidden_behind_the_claim(name):
+    """Where they are claimed to be equal, the simulator itself compares every worker's result with worker 0's."""
+    simulation = trained(name, rounds=3, link=laconic.Link(latency_s=0.001))
+    same = all(torch.equal(simulation.parameters_of(0), simulation.parameters_of(rank)) for rank in range(N))
+    assert same == simulation.algorithm.replicas_equal
+
+
+@every
+def test_its_settings_survive_the_way_through_text(name):
+    algorithm = with_test_settings(name)
+    assert from_text(type(algorithm), algorithm.settings(), name) == algorithm
+
+
+@every
+def test_it_is_frozen_keyword_only_data_with_a_source_and_knobs(name):
+    cls = laconic.ALGORITHMS[name]
+    assert is_dataclass(cls)
+    assert cls.__dataclass_params__.frozen
+    assert cls.source
+    assert {field.name for field in fields(cls)} == {field.name for field, _ in knobs_of(cls)}
+    assert all(field.kw_only for field in fields(cls))
+
+
+@every_in_step
+def test_a_round_called_off_leaves_no_trace_in_any_memory(name):
+    simulation = trained(name, home(name), rounds=3)
+    before = [half.me.memory.saved() for half in simulation.driver.workers]
+    served = simulation.driver.servers[0].hub.memory.saved()
+    here = simulation.flat.values()
+
+    def spoiled(rank: int) -> torch.Tensor:
+        return small_model.loss(simulation.model, rank, 3) * (float("inf") if rank == 2 else 1.0)
+
+    simulation.step(spoiled)
+    assert simulation.traffic.void_rounds == 1
+    assert torch.equal(simulation.flat.values(), here)
+    after = [half.me.memory.saved() for half in simulation.driver.workers]
+    for old, new in zip([*before, served], [*after, simulation.driver.servers[0].hub.memory.saved()], strict=True):
+        assert old.keys() == new.keys()
+        assert all(torch.equal(old[key], new[key]) for key in old)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if laconic.ALGORITHMS[name].unbiased])
+def test_where_it_claims_to_be_unbiased_the_mean_step_follows_the_mean_gradient(name):
+    slopes = torch.randn(N, 29, generator=torch.Generator().manual_seed(4))
+    steps = []
+    for seed in range(40):
+        x = torch.nn.Parameter(torch.zeros(29))
+        simulation = laconic.Simulation(
+            torch.nn.ParameterList([x]),
+            torch.optim.SGD([x], lr=0.5),
+            with_test_settings(name),
+            workers=N,
+            seed=seed,
+        )
+        simulation.step(lambda rank, x=x: slopes[rank] @ x)
+        steps.append(x.detach() / -0.5)
+    seen = torch.stack(steps)
+    error = seen.std(0) / len(steps) ** 0.5
+    assert ((seen.mean(0) - slopes.mean(0)).abs() <= 5 * error + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if laconic.ALGORITHMS[name].tolerates_absence])
+def test_where_it_claims_to_tolerate_absence_an_unheard_gradient_is_sent_later(name):
+    """Against a twin that had nothing to send: what arrives later goes where the unheard gradient pointed."""
+    assert moved_after_a_loss(with_test_settings(name), push=1.0) > moved_after_a_loss(
+        with_test_settings(name), push=0.0
+    )
+
+
+def moved_after_a_loss(algorithm, push: float) -> float:
+    """How far up the model goes, all entries together, in 40 rounds after worker 1's gradient of -push was not heard.
+
+    All other gradients are zero.
+    """
+    driver = Simulated(algorithm, d=31, n_workers=2, server="rank0", seed=3)
+    lost, server = driver.workers[1], driver.servers[0]
+    moved = 0.0
+    for round_ in range(41):
+        for each in driver.workers:
+            gradient = torch.full((31,), -push if round_ == 0 and each is lost else 0.0)
+            vector = gradient if algorithm.consumes == "gradient" else -0.1 * gradient
+            inputs = Inputs(
+                vector=vector, parameters=lambda: torch.zeros(31), lr=0.1,
+                gradient_at=lambda parameters: torch.zeros(31),
+            )  # fmt: skip
+            each.begin(round_, inputs)
+        for exchange in range(len(algorithm.exchanges(31))):
+            frames = {each.rank: each.outgoing()[0] for each in driver.workers}
+            if round_ == 0:
+                del frames[lost.rank]
+            answer = Answer.read(server.answer(round_, exchange, 0.1, frames), driver.job, 0, round_, exchange)
+            for each in driver.workers:
+                each.hear([answer], heard=round_ > 0 or each is not lost)
+        result = lost.result
+        for each in driver.workers:
+            each.close()
+        server.close(happened=True)
+        if round_ > 0:
+            moved += float(result.sum() if algorithm.consumes == "change" else -result.sum())
+    return moved

@@ -1,0 +1,300 @@
+"""Frames whose bodies travel apart from their heads, and sums by a second group, as on GPUs with NCCL.
+
+Here the device is the CPU and the second group's engine is gloo; all else is as it is on GPUs. The last test is for a
+machine that has some.
+"""
+
+import contextlib
+import os
+import struct
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import laconic
+from laconic.drivers.channel import Channel
+from laconic.drivers.device_bodies import are_distinct, card_of
+from laconic.wire import HEAD_BYTES, Dense, Frame, Head, WireError, decode, encode, encode_split
+from support import optimizers, small_model
+from support.deadlines import DEATH_TIMEOUT_S, HANG_TIMEOUT_S, PATIENCE_S
+from support.ranks import announce, ends_of_ranks, run_ranks, wait_for
+from support.sample_packets import HEAD, resealed
+
+N = 3
+ROUNDS = 8
+CPU = torch.device("cpu")
+CASES = [("sgd", "allreduce"), ("dropsign", "rank0"), ("compskip", "sharded"), ("compskip", "rank0"),
+         ("ec-sgd", "dedicated"), ("ssgd-mv", "allreduce"), ("dsgd", "neighbours"),
+         ("csgd-ring", "neighbours")]  # fmt: skip
+
+
+@contextlib.contextmanager
+def bodies_sent():
+    """Counts the bytes that this process hands to torch.distributed in batches."""
+    count = {"bytes": 0}
+    batch = dist.batch_isend_irecv
+
+    def counting(messages):
+        count["bytes"] += sum(message.tensor.numel() for message in messages if message.op is dist.isend)
+        return batch(messages)
+
+    dist.batch_isend_irecv = counting
+    try:
+        yield count
+    finally:
+        dist.batch_isend_irecv = batch
+
+
+def trained(rank, name, server, *, split, bad_round=None, group=None):
+    """Some rounds; in a bad one the loss of rank 1 is inf. What this rank has in the end, counted, and sent split."""
+    net = small_model.net()
+    opt = optimizers.wrapped(net, name, server, group=group)
+    if split:
+        opt.driver.send_from(CPU, "gloo")
+    with bodies_sent() as count:
+        for round_ in range(ROUNDS):
+            optimizers.one_step(opt, net, rank, round_, torch.inf if (rank, round_) == (1, bad_round) else 1.0)
+    traffic = opt.traffic.as_data()
+    del traffic["seconds"]
+    return {"values": small_model.values(net), "traffic": traffic, "split_bytes": count["bytes"]}
+
+
+def both_ways(rank, *case, **settings):
+    return trained(rank, *case, split=False, **settings), trained(rank, *case, split=True, **settings)
+
+
+def alone_with_a_server(rank):
+    """A worker and a server that takes what comes; the third rank looks on."""
+    group = dist.new_group([0, 1])
+    return both_ways(rank, "asgd", "auto", group=group) if rank < 2 else None
+
+
+def frame_of(values):
+    return encode_split(Frame(head=HEAD, packet=Dense(values=values)), CPU)
+
+
+def hostile_heads():
+    """What no split frame begins with."""
+    head = bytes(frame_of(torch.ones(5)).head.numpy())
+    return {
+        "promises 1099511627776 body bytes": resealed(head[:16] + struct.pack("<Q", 1 << 40) + head[24:]),
+        "reserved byte 1, 0 body bytes": resealed(head[:16] + bytes(8) + head[24:]),
+        "reserved byte 2": resealed(head[:7] + b"\2" + head[8:]),
+        "reserved byte 255": resealed(head[:7] + b"\xff" + head[8:]),
+        "checksum": head[:20] + b"\1" + head[21:],
+    }
+
+
+def told_of_hostile_heads(rank):
+    """Rank 1 sends heads by hand, then an honest frame: what rank 0 says to each, and what it reads at last."""
+    channel = Channel(None, PATIENCE_S)
+    honest = frame_of(torch.arange(5.0))
+
+    def said_of(head):
+        if rank == 1:
+            dist.isend(torch.frombuffer(bytearray(head), dtype=torch.uint8), 0, channel.group).wait()
+        if rank == 0:
+            with pytest.raises(WireError) as refused:
+                channel.swap({}, [1], 5, "its packet")
+            return str(refused.value)
+        return None
+
+    before = said_of(bytes(honest.head.numpy()))
+    channel.open_bodies(CPU, "gloo")
+    told = {reason: said_of(head) for reason, head in hostile_heads().items()}
+    frames = channel.swap({0: honest} if rank == 1 else {}, [1] if rank == 0 else [], 5, "its packet")
+    return (before, told, decode(frames[1], 5).packet.dense()) if rank == 0 else None
+
+
+def act(rank):
+    seen = {case: both_ways(rank, *case) for case in CASES}
+    seen["bad"] = both_ways(rank, "ec-sgd", "rank0", bad_round=3)
+    seen["arrivals"] = alone_with_a_server(rank)
+    seen["hostile"] = told_of_hostile_heads(rank)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """What each rank saw: seen[rank][case]."""
+    return run_ranks(act, N)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*CASES, "bad"], ids=str)
+def test_split_frames_change_no_bit_and_no_count(case, seen):
+    for rank in range(N):
+        whole, split = seen[rank][case]
+        assert torch.equal(whole["values"], split["values"]), f"rank {rank}"
+        assert whole["traffic"] == split["traffic"], f"rank {rank}"
+        assert whole["split_bytes"] == 0
+    sent = [seen[rank][case][1]["split_bytes"] for rank in range(N)]
+    assert any(sent) == (case != ("sgd", "allreduce")), sent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [("dropsign", "rank0"), ("compskip", "rank0"), "bad"], ids=str)
+def test_what_is_counted_is_what_was_sent_in_heads_and_bodies(case, seen):
+    for rank in (1, 2):
+        split = seen[rank][case][1]
+        assert split["traffic"]["up"]["wire_bytes"] == ROUNDS * HEAD_BYTES + split["split_bytes"]
+
+
+@pytest.mark.slow
+def test_notices_have_no_body_to_split_off(seen):
+    for rank in (1, 2):
+        assert seen[rank]["compskip", "rank0"][1]["traffic"]["up"]["skips"] > 0
+        assert seen[rank]["bad"][1]["traffic"]["void_rounds"] == 1
+
+
+@pytest.mark.slow
+def test_a_server_that_takes_what_comes_takes_split_frames(seen):
+    whole, split = seen[0]["arrivals"]
+    assert torch.equal(whole["values"], split["values"])
+    assert whole["traffic"] == split["traffic"]
+    assert split["split_bytes"] > 0
+
+
+@pytest.mark.slow
+def test_a_split_frame_is_refused_where_no_way_for_its_body_was_agreed_on(seen):
+    before, _, _ = seen[0]["hostile"]
+    assert before.startswith("rank 1, its packet: reserved byte 1: a frame whose body travels another way")
+
+
+@pytest.mark.slow
+def test_hostile_heads_are_refused_before_there_is_room_for_a_body_and_the_next_frame_is_read(seen):
+    _, told, values = seen[0]["hostile"]
+    for reason, message in told.items():
+        assert message.startswith("rank 1, its packet: "), message
+        assert reason in message
+    assert torch.equal(values, torch.arange(5.0))
+
+
+def test_gpus_send_by_themselves_only_where_each_rank_has_its_own():
+    assert card_of(CPU, None) is None
+    assert are_distinct(["a", "b", "c"])
+    assert not are_distinct(["a", "b", "a"])
+    assert not are_distinct(["a", None])
+    assert not are_distinct([None])
+
+
+# Ranks that hang or die. Each death leaves one rank fewer, and those that are left go on to the next story.
+
+N_DOOMED = 4
+
+
+def live_through(rank, folder):
+    for story, ranks, timeout_s in (
+        (hang_in_a_sum, range(4), HANG_TIMEOUT_S),
+        (die_with_its_body, range(4), DEATH_TIMEOUT_S),
+        (die_in_a_sum, range(3), DEATH_TIMEOUT_S),
+    ):
+        group = dist.new_group(list(ranks), use_local_synchronization=True)
+        channel = Channel(group, timeout_s)
+        channel.open_bodies(CPU, "gloo")
+        try:
+            story(rank, channel)
+            told = "nothing"
+        except laconic.PeerLostError as error:
+            told = str(error)
+        (folder / f"{story.__name__} {rank}").write_text(told)
+        announce(f"{rank} gave up")
+    os._exit(0)  # two of the ranks are gone, so nothing can be taken down in order
+
+
+def hang_in_a_sum(rank, channel):
+    """Rank 1 comes when the others have given up."""
+    if rank == 1:
+        wait_for("0 gave up", "2 gave up", "3 gave up")
+    channel.all_reduce(torch.ones(1000), "for a sum")
+    channel.gather(rank, "for what comes next")  # gloo's sum may have come to its end without those that gave up
+
+
+def die_with_its_body(rank, channel):
+    """Rank 0 has the head of rank 3's frame, and waits for the body. The others wait for rank 0's answer."""
+    frame = frame_of(torch.ones(1000))
+    if rank == 3:
+        dist.isend(frame.head, 0, channel.group).wait()
+        os._exit(1)
+    channel.swap({0: frame} if rank else {}, [] if rank else [1, 2, 3], 1000, "its packet")
+    answer = encode(Frame(head=Head(role="server", rank=0, round=0), packet=None))
+    channel.swap({} if rank else {1: answer, 2: answer}, [0] if rank else [], 1000, "its answer")
+
+
+def die_in_a_sum(rank, channel):
+    if rank == 2:
+        os._exit(1)
+    channel.all_reduce(torch.ones(1000), "for a sum")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What each rank was told in each story."""
+    folder = tmp_path_factory.mktemp("told")
+    endings = ends_of_ranks(live_through, N_DOOMED, folder)
+    errors = [end.error for end in endings if end.error]
+    assert not errors, "\n".join(errors)
+    return lambda story, rank: (folder / f"{story.__name__} {rank}").read_text()
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_in_a_sum_of_the_second_group_is_named_and_told_so(told):
+    for rank in (0, 2, 3):
+        message = told(hang_in_a_sum, rank)
+        assert message.startswith("rank 1 was waited for (for a sum), but nothing came within"), message
+    message = told(hang_in_a_sum, 1)
+    assert message.startswith("rank 1, this one, came too late"), message
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_between_its_head_and_its_body_is_named_by_all(told):
+    for rank in (0, 1, 2):
+        message = told(die_with_its_body, rank)
+        assert message.startswith("rank 3 was waited for"), message
+        assert "its connection closed" in message
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_in_a_sum_of_the_second_group_is_named_by_all(told):
+    for rank in (0, 1):
+        message = told(die_in_a_sum, rank)
+        assert message.startswith("rank 2 was waited for (for a sum), but its connection closed"), message
+
+
+# On GPUs.
+
+
+def on_a_gpu(rank, name, server, *, nccl):
+    """Some rounds on this rank's GPU. Without NCCL all goes through the host, as where it is not built in."""
+    torch.cuda.set_device(rank)
+    net = small_model.net().cuda()
+    is_available = dist.is_nccl_available
+    dist.is_nccl_available = lambda: nccl
+    try:
+        opt = optimizers.wrapped(net, name, server)
+    finally:
+        dist.is_nccl_available = is_available
+    assert (opt.driver.channel.bodies is not None) == nccl
+    for round_ in range(ROUNDS):
+        optimizers.one_step(opt, net, rank, round_)
+    traffic = opt.traffic.as_data()
+    del traffic["seconds"], traffic["control_bytes"]
+    return small_model.values(net).cpu(), traffic
+
+
+def both_ways_on_a_gpu(rank, cases):
+    return [[on_a_gpu(rank, *case, nccl=nccl) for nccl in (False, True)] for case in cases]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not (torch.cuda.is_available() and dist.is_nccl_available()), reason="needs a GPU and NCCL")
+def test_frames_and_sums_over_nccl_give_what_they_give_through_the_host():
+    cases = [("dropsign", "rank0"), ("ec-sgd", "rank0"), ("dsgd", "neighbours"), ("sgd", "allreduce")]
+    for by_case in run_ranks(both_ways_on_a_gpu, torch.cuda.device_count(), cases):
+        for (name, server), ((whole, counted), (split, counted_split)) in zip(cases, by_case, strict=True):
+            assert counted == counted_split
+            if server == "allreduce":  # which adds in another order
+                torch.testing.assert_close(split, whole)
+            else:
+                assert torch.equal(split, whole), name

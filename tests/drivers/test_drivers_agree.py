@@ -1,0 +1,116 @@
+"""One algorithm file, two drivers: every bit of the parameters and every byte of the traffic must be the same."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import laconic
+from laconic.agreement import hash_of
+from laconic.drivers.engine import ring_parts
+from support import methods, optimizers, small_model
+from support.deadlines import PATIENCE_S
+from support.ranks import run_ranks
+
+N = 4
+ROUNDS = 50
+
+
+CASES = methods.in_step_with_layouts(N)
+
+
+def train_in_process(rank: int, cases: list[tuple[str, str]]) -> list[tuple[torch.Tensor, dict]]:
+    results = []
+    for name, server in cases:
+        net = small_model.net()
+        algorithm = methods.with_test_settings(name)
+        inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr, momentum=0.5)
+        opt = laconic.DistributedOptimizer(
+            inner, algorithm, model=net, server=server, seed=5, check_every=10, timeout_s=PATIENCE_S
+        )
+        schedule = torch.optim.lr_scheduler.StepLR(opt, step_size=20, gamma=0.5)
+        for round_ in range(ROUNDS):
+            optimizers.one_step(opt, net, rank, round_)
+            schedule.step()
+        results.append((small_model.values(net), opt.traffic.as_data()))
+    return results
+
+
+def train_in_simulator(name: str, server: str) -> tuple[torch.Tensor, laconic.Simulation]:
+    net = small_model.net()
+    algorithm = methods.with_test_settings(name)
+    inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr, momentum=0.5)
+    workers = N - (server == "dedicated")
+    simulation = laconic.Simulation(net, inner, algorithm, workers=workers, server=server, seed=5)
+    schedule = torch.optim.lr_scheduler.StepLR(inner, step_size=20, gamma=0.5)
+    for round_ in range(ROUNDS):
+        simulation.step(lambda rank, round_=round_: small_model.loss(net, rank, round_))
+        schedule.step()
+    return small_model.values(net), simulation
+
+
+@pytest.fixture(scope="module")
+def from_processes():
+    by_rank = run_ranks(train_in_process, N, CASES)
+    return {case: [theirs[place] for theirs in by_rank] for place, case in enumerate(CASES)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_four_processes_and_the_simulator_end_with_the_same_bits_and_bytes(case, from_processes):
+    name, server = case
+    torch.set_num_threads(1)
+    expected, simulation = train_in_simulator(name, server)
+    assert torch.isfinite(expected).all()
+    assert not torch.equal(expected, small_model.values(small_model.net()))
+    for rank in range(simulation.n_workers):
+        parameters, traffic = from_processes[case][rank]
+        assert torch.equal(parameters, simulation.parameters_of(rank)), f"rank {rank} differs"
+        mine = simulation.traffic_of(rank)
+        assert traffic["up"] == dataclasses.asdict(mine.up)
+        assert traffic["down"] == dataclasses.asdict(mine.down)
+        assert traffic["up_by_exchange"] == {
+            name: dataclasses.asdict(count) for name, count in mine.up_by_exchange.items()
+        }
+        assert traffic["rounds"] == ROUNDS
+
+
+LARGE = 1_100_003  # float32: the engine adds it up in two parts
+
+
+def large_gradient(rank: int) -> torch.Tensor:
+    return torch.randn(LARGE, generator=torch.Generator().manual_seed(rank))
+
+
+BAD_ENTRIES = (0, LARGE // 2 - 1, LARGE // 2, LARGE - 1)  # at the ends of both parts
+
+
+def step_a_large_model(rank: int) -> tuple[str, list[int]]:
+    """The hash after a step, and how many rounds are void after each of those in which rank 1 has one bad entry."""
+    weight = torch.nn.Parameter(torch.zeros(LARGE))
+    opt = laconic.DistributedOptimizer(torch.optim.SGD([weight], lr=1.0), laconic.SGD(), timeout_s=PATIENCE_S)
+    weight.grad = large_gradient(rank)
+    opt.step()
+    after, voids = hash_of(weight.detach()), []
+    for entry in BAD_ENTRIES:
+        weight.grad = large_gradient(rank)
+        if rank == 1:
+            weight.grad[entry] = torch.inf
+        opt.step()
+        voids.append(opt.traffic.void_rounds)
+        assert hash_of(weight.detach()) == after
+    return after, voids
+
+
+@pytest.mark.slow
+def test_a_sum_in_two_parts_has_the_same_bits_as_the_simulator_s_and_one_bad_entry_calls_it_off():
+    n = 3
+    weight = torch.nn.Parameter(torch.zeros(LARGE))
+    simulation = laconic.Simulation(
+        torch.nn.ParameterList([weight]), torch.optim.SGD([weight], lr=1.0), laconic.SGD(), workers=n
+    )
+    simulation.step(lambda rank: weight @ large_gradient(rank))
+    assert len(ring_parts(LARGE, 4)) == 2
+    ended = run_ranks(step_a_large_model, n)
+    assert [after for after, _ in ended] == [hash_of(weight.detach())] * n
+    assert [voids for _, voids in ended] == [[1, 2, 3, 4]] * n  # one bad entry, wherever it is, is told to all

@@ -1,0 +1,116 @@
+"""The compiled position kernels give what the plain ones give, bit for bit, and read nothing outside their arrays."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laconic.kernels import compiled, plain_gaps, plain_positions
+from laconic.wire.position_codes import class_starts
+from support.position_sets import supports
+
+pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
+if compiled.available():
+    from laconic.kernels import cpu_gaps, cpu_positions
+
+widths = st.integers(0, 32)
+
+
+def assert_equal(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, tuple):
+        for left, right in zip(one, other, strict=True):
+            assert_equal(left, right)
+    elif isinstance(one, np.ndarray | torch.Tensor):
+        assert one.dtype == other.dtype
+        assert one.tolist() == other.tolist()
+    else:
+        assert one == other
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-1, 9), max_size=20), st.booleans(), st.integers(1, 10))
+def test_positions_ascend_alike(numbers, in_order, count):
+    numbers = sorted(set(numbers)) if in_order else numbers
+    expected = numbers == sorted(set(numbers)) and all(0 <= number < count for number in numbers)
+    for kernels in (plain_positions, cpu_positions):
+        assert kernels.ascending(torch.tensor(numbers, dtype=torch.int64), count) == expected
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 32))
+def test_numbers_of_any_width_are_written_and_read_alike(data, width):
+    numbers = torch.tensor(data.draw(st.lists(st.integers(0, 2**width - 1), min_size=1, max_size=50)))
+    stream = plain_positions.put_numbers(numbers, width)
+    assert_equal(cpu_positions.put_numbers(numbers, width), stream)
+    assert_equal(plain_positions.take_numbers(stream, len(numbers), width), numbers)
+    assert_equal(cpu_positions.take_numbers(stream, len(numbers), width), numbers)
+
+
+@settings(deadline=None)
+@given(supports(most=2000), st.integers(0, 11), st.booleans(), st.integers(0, 70))
+def test_runs_are_written_and_read_alike(support, width, from_last, n_more):
+    where, count = support
+    step = 1 << width if from_last else max(1, (1 << width) - 1)
+    n_bits = len(where) * (1 + width) + count // step + n_more
+    stream, used = plain_positions.put_runs(where, width, step, from_last, n_bits)
+    assert_equal(cpu_positions.put_runs(where, width, step, from_last, n_bits), (stream, used))
+    for kernels in (plain_positions, cpu_positions):
+        for enough in (n_bits, used):
+            taken = kernels.take_runs(stream, enough, len(where), width, step, count, from_last)
+            assert_equal(taken, (where, used))
+        if len(where):
+            assert kernels.take_runs(stream, used - 1, len(where), width, step, count, from_last)[1] == -1
+            assert kernels.take_runs(stream, used, len(where), width, step, int(where[-1]), from_last)[1] == -1
+        if used < 8 * len(stream):
+            soiled = stream.clone()
+            soiled[-1] |= 1
+            assert kernels.take_runs(soiled, n_bits, len(where), width, step, count, from_last)[1] == -1
+
+
+@settings(deadline=None)
+@given(supports())
+def test_gaps_are_pushed_and_popped_alike(support):
+    where, count = support[0].numpy(), support[1]
+    starts = class_starts(count, max(1, where.size))
+    words, top = plain_gaps.push_gaps(where, starts)
+    assert_equal(cpu_gaps.push_gaps(where, starts), (words, top))
+    for kernels in (plain_gaps, cpu_gaps):
+        assert_equal(kernels.pop_gaps(words, top, where.size, starts, count), (where, True))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=60), widths, st.integers(1, 2**32), st.integers(0, 30), st.booleans(), st.data())
+def test_noise_is_read_alike(noise, width, count, k, from_last, data):
+    stream = torch.tensor(list(noise), dtype=torch.uint8)
+    n_bits = data.draw(st.integers(max(0, 8 * len(noise) - 7), 8 * len(noise)))
+    step = data.draw(st.integers((1 << width) // 2 + 1, 1 << width))
+    plain = plain_positions.take_runs(stream, n_bits, k, width, step, count, from_last)
+    made = cpu_positions.take_runs(stream, n_bits, k, width, step, count, from_last)
+    assert made[1] == plain[1]
+    assert plain[1] < 0 or made[0].tolist() == plain[0].tolist()
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=12), st.integers(1, 2**32), st.integers(1, 30), st.data())
+def test_a_stack_of_noise_is_read_alike(words, count, k, data):
+    starts = class_starts(count, min(k, count))
+    top = data.draw(st.integers(2**32 if words else 1, 2**64 - 1))
+    stack = np.array(words, dtype=np.uint32)
+    plain = plain_gaps.pop_gaps(stack, top, k, starts, count)
+    made = cpu_gaps.pop_gaps(stack, top, k, starts, count)
+    assert made[1] == plain[1]
+    assert made[0].tolist() == plain[0].tolist()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2**32), st.data())
+def test_every_class_in_use_has_a_share_and_all_shares_are_given_out(count, data):
+    k = data.draw(st.one_of(st.integers(1, count), st.just(count), st.just(1)))
+    starts = class_starts(count, k)
+    longest = count - k + 4
+    n_classes = 4 * (longest.bit_length() - 3) + (longest >> longest.bit_length() - 3) - 3
+    assert starts[0] == 0
+    assert (np.diff(starts[: n_classes + 1]) >= 1).all()
+    assert (starts[n_classes:] == 1 << plain_gaps.SHARE_BITS).all()

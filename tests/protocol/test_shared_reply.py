@@ -1,0 +1,197 @@
+"""The simulator serves the whole vector at once and hands packets over: no bit, byte or nanosecond may show it."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import laconic
+from laconic.compressors import dense
+from laconic.contract import Algorithm, ContractError
+from laconic.drivers.inputs import Inputs
+from laconic.drivers.simulated import Simulated
+from laconic.faults import FaultPlan
+from laconic.kernels import cpu_counts, plain_counts
+from laconic.network import Link
+from laconic.wire import HEAD_BYTES, Sparse, decode, encode
+from laconic.wire.codec import Frame
+from support.inputs import failing_at
+from support.methods import SAMPLES
+from support.sample_packets import HEAD, dense_packets, position_packets, sign_packets
+from support.simulated_run import Run, quadratic
+
+SEPARABLE = [name for name, sample in SAMPLES.items() if sample.separable]
+CUT = FaultPlan()  # goes wrong nowhere, and has every frame made, cut and read
+
+
+def traffic_of(sim):
+    return [worker.meter.saved() for worker in sim.workers]
+
+
+@pytest.mark.parametrize("name", SEPARABLE)
+def test_a_sharded_round_is_the_same_whether_its_packets_are_cut_or_not(name):
+    for dtype, (d, n_workers) in product((torch.float32, torch.float64), ((23, 4), (3, 5), (300, 3))):
+        with failing_at(dtype=dtype, d=d, n_workers=n_workers):
+            problem = quadratic(d=d, n_workers=n_workers)
+            whole, cut = (
+                Run(
+                    SAMPLES[name], problem, lr=0.02, dtype=dtype, server="sharded", faults=faults,
+                    link=Link(bytes_per_s=1e5, latency_s=1e-4), links={1: Link(bytes_per_s=3e4)},
+                )
+                for faults in (None, CUT)
+            )  # fmt: skip
+            assert (len(whole.sim.servers), len(cut.sim.servers)) == (1, min(d, n_workers))
+            assert torch.equal(whole.path(8), cut.path(8))
+            assert traffic_of(whole.sim) == traffic_of(cut.sim)
+            assert whole.sim.clock.now_ns == cut.sim.clock.now_ns
+            assert torch.equal(whole.state().server_debt, cut.state().server_debt)
+            for one, other in zip(whole.sim.workers, cut.sim.workers, strict=True):
+                assert one.me.link_bytes_per_s == other.me.link_bytes_per_s
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_round_with_one_server_is_the_same_whether_its_frames_are_made_or_not(name):
+    problem = quadratic(d=23, n_workers=3)
+    link = Link(bytes_per_s=1e5, latency_s=1e-4)
+    handed, made = (
+        Run(SAMPLES[name], problem, lr=0.02, server="dedicated", faults=faults, link=link) for faults in (None, CUT)
+    )
+    assert torch.equal(handed.path(8), made.path(8))
+    assert traffic_of(handed.sim) == traffic_of(made.sim)
+    assert handed.sim.clock.now_ns == made.sim.clock.now_ns
+    assert handed.sim.servers[0].hub.link_bytes_per_s == made.sim.servers[0].hub.link_bytes_per_s
+
+
+def test_an_answer_with_one_spoiled_slice_counts_as_when_it_is_cut():
+    def given_of(rank):
+        vector = torch.ones(10)
+        vector[7] = 3e38  # two of them add up to infinity
+        return Inputs(vector=vector, parameters=lambda: torch.zeros(10), lr=0.1)
+
+    whole, cut = (
+        Simulated(laconic.SGD(), d=10, n_workers=4, server="sharded", faults=faults) for faults in (None, CUT)
+    )
+    assert whole.round(given_of).void
+    assert cut.round(given_of).void
+    assert traffic_of(whole) == traffic_of(cut)
+
+
+@settings(deadline=None)  # the first call may compile
+@given(st.data())
+def test_the_sizes_of_parts_are_those_of_their_bytes(data):
+    packet = data.draw(st.one_of(sign_packets(), dense_packets()))
+    inner = data.draw(st.lists(st.integers(1, max(1, packet.count - 1)), unique=True, max_size=5))
+    cuts = [packet.first + cut for cut in sorted({0, packet.count, *(cut for cut in inner if cut < packet.count)})]
+    for seen in (packet, packet.as_read() or packet):
+        sizes = seen.sizes(cuts)
+        parts = [packet.part(first, stop) for first, stop in pairwise(cuts)]
+        n_bytes = [encode(Frame(head=HEAD, packet=part)).numel() for part in parts]
+        assert [HEAD_BYTES + body_bytes for body_bytes in sizes.body_bytes] == n_bytes
+        assert sizes.payload_bits == [part.payload_bits for part in parts]
+        assert sizes.paper_bits == [part.paper_bits for part in parts]
+
+
+@settings(deadline=None)  # the first call may compile
+@given(sign_packets())
+def test_a_packet_that_is_handed_over_is_what_its_bytes_say(packet):
+    read = decode(encode(Frame(head=HEAD, packet=packet)), packet.first + packet.count).packet
+    handed = packet.as_read()
+    assert torch.equal(handed.dense(), read.dense())
+    assert torch.equal(handed.packed, read.packed)
+    assert (handed.drawn is None) == (read.drawn is None)
+    if read.drawn is not None:
+        assert torch.equal(handed.drawn, read.drawn)
+    facts = [(p.kept, p.first, p.count, p.key, p.threshold, p.dtype) for p in (handed, read)]
+    assert facts[0] == facts[1]
+
+
+@settings(deadline=None)  # the first call may compile
+@given(position_packets())
+def test_positions_that_are_handed_over_are_what_their_bytes_say(packet):
+    read = decode(encode(Frame(head=HEAD, packet=packet)), packet.first + packet.count).packet
+    handed = packet.as_read()
+    assert torch.equal(handed.indices, read.indices)
+    assert handed.indices.dtype == read.indices.dtype
+    assert (handed.first, handed.count, handed.code) == (read.first, read.count, read.code)
+    assert (handed.size, handed.payload_bits) == (read.size, read.payload_bits)
+
+
+@given(dense_packets())
+def test_dense_values_that_are_handed_over_are_what_their_bytes_say_and_the_senders_no_more(packet):
+    read = decode(encode(Frame(head=HEAD, packet=packet)), packet.first + packet.count).packet
+    handed = packet.as_read()
+    packet.values.zero_()
+    assert torch.equal(handed.values.view(torch.uint8), read.values.view(torch.uint8))  # -0.0 is not 0.0
+    assert (handed.values.dtype, handed.first, handed.size) == (read.values.dtype, read.first, read.size)
+
+
+@pytest.mark.parametrize("name", ["ssgd-mv", "ssgd-mv-ad", "ssgd-topk"])
+def test_sparse_results_are_the_ones_that_are_written_out(name):
+    problem = quadratic(d=40, n_workers=3)
+    sparse, written = (
+        Simulated(SAMPLES[name], d=40, n_workers=3, server="rank0", sparse_results=wanted) for wanted in (True, False)
+    )
+    for round_ in range(6):
+        changes = [problem.gradient(rank, round_, torch.zeros(40)).float() for rank in range(3)]
+
+        def inputs_of(rank, changes=changes):
+            return Inputs(vector=changes[rank].clone(), parameters=lambda: torch.zeros(40), lr=0.1)
+
+        result, expected = sparse.round(inputs_of).of(0), written.round(inputs_of).of(0)
+        assert isinstance(result, Sparse)
+        assert torch.equal(result.dense(), expected)
+    assert traffic_of(sparse) == traffic_of(written)
+
+
+def test_sparse_results_that_differ_between_workers_are_refused():
+    class Cheat(laconic.SSGDMV):
+        def work(self, me):
+            result = yield from super().work(me)
+            return replace(result, values=dense(result.values.dense() + 1)) if me.rank == 2 else result
+
+    run = Simulated(Cheat(k=2), d=8, n_workers=3, server="rank0", sparse_results=True)
+    with pytest.raises(ContractError, match="worker 2 returned other values than worker 0 in round 0"):
+        run.round(lambda rank: Inputs(vector=torch.ones(8), parameters=lambda: torch.zeros(8), lr=0.1))
+
+
+@settings(deadline=None)  # the first call may compile
+@given(st.binary(max_size=70), st.data())
+def test_set_bits_are_counted_between_cuts(data, draw):
+    packed = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+    cuts = sorted(draw.draw(st.lists(st.integers(0, 8 * len(data)), min_size=1, max_size=6)))
+    assert cpu_counts.count_ones(packed, cuts) == plain_counts.count_ones(packed, cuts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greedy(Algorithm):
+    """Keeps one answer and spoils the next in place, which it may."""
+
+    def work(self, me):
+        reply = yield dense(me.gradient)
+        answer = reply.dense()
+        assert torch.equal(answer, torch.full_like(answer, 1.0 + me.round)), "somebody else's change"
+        if me.round % 2:
+            assert torch.equal(me.memory["kept"], torch.full_like(answer, float(me.round)))
+        else:
+            me.memory["kept"] = answer
+        return answer.mul_(1.0) if me.round % 2 == 0 else answer.add_(1.0)
+
+    def serve(self, hub, inbox):
+        return dense(inbox.sum() / inbox.n_workers)
+
+    def paper_bits(self, d, layers=(), n_workers=10):
+        return 32.0 * d, 32.0 * d
+
+
+def test_an_answer_that_one_worker_keeps_or_changes_is_no_others():
+    run = Simulated(Greedy(), d=6, n_workers=3, server="rank0")
+    for round_ in range(6):
+        outcome = run.round(
+            lambda rank, value=1.0 + round_: Inputs(
+                vector=torch.full((6,), value), parameters=lambda: torch.zeros(6), lr=0.1
+            )
+        )
+        assert torch.equal(outcome.of(0), torch.full((6,), 1.0 + round_ + round_ % 2))

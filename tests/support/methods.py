@@ -1,0 +1,77 @@
+"""The methods, with settings for the common tests and with others, and the layouts that they admit."""
+
+from contextlib import suppress
+
+import pytest
+import torch
+
+import laconic
+from laconic import ALGORITHMS
+from laconic.algorithms.compskip import CompSkip
+from laconic.algorithms.csgd import CSGD
+from laconic.algorithms.ec_sgd import ECSGD
+from laconic.algorithms.sasg import SASG
+from laconic.algorithms.sparse import SparseSGD
+from laconic.algorithms.ssgd_mv import SSGDMV
+from laconic.algorithms.ssgd_topk import SSGDTopK
+from laconic.compressors import QSGD, Clipped, DenseValues, Natural, Sign, Sparsified, Ternary
+from laconic.drivers.layout import LAYOUTS, choose_layout
+from support import small_model
+
+# The methods whose workers step together, in one process or more.
+IN_STEP = sorted(name for name, cls in ALGORITHMS.items() if cls.schedule != "arrivals")
+
+
+def with_test_settings(name: str) -> laconic.Algorithm:
+    """A method with its settings for the common tests."""
+    cls = ALGORITHMS[name]
+    return cls(**cls.toy)
+
+
+def layouts_of(algorithm: laconic.Algorithm, n_nodes: int) -> list[str]:
+    """The layouts that a method admits."""
+    admitted = []
+    for layout in LAYOUTS[1:]:
+        with suppress(ValueError):
+            choose_layout(layout, algorithm, d=small_model.N_PARAMETERS, n_nodes=n_nodes)
+            admitted.append(layout)
+    return admitted
+
+
+def in_step_with_layouts(n_nodes: int) -> list[tuple[str, str]]:
+    """Every method of IN_STEP with every layout that it admits."""
+    return [(name, layout) for name in IN_STEP for layout in layouts_of(with_test_settings(name), n_nodes)]
+
+
+def use_every_method() -> None:
+    """A few rounds of each, with frames as processes send them."""
+    for name in IN_STEP:
+        net, algorithm = small_model.net(), with_test_settings(name)
+        inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr)
+        by_frames = {"server": "rank0", "faults": laconic.FaultPlan()} if algorithm.schedule == "rounds" else {}
+        simulation = laconic.Simulation(net, inner, algorithm, workers=2, **by_frames)
+        for round_ in range(3):
+            simulation.step(lambda rank, net=net, round_=round_: small_model.loss(net, rank, round_))
+
+
+# With other settings too, for the methods that have a server.
+LAYERS = (20, 1, 16)  # of 37
+SAMPLES = {
+    **{name: with_test_settings(name) for name, cls in sorted(ALGORITHMS.items()) if cls.schedule == "rounds"},
+    "ec-sgd, signs": ECSGD(compressor=Sign(keep=0.4), server_compressor=Sign()),
+    "ec-sgd, bfloat16": ECSGD(
+        compressor=DenseValues(value_type="bfloat16"), server_compressor=DenseValues(value_type="bfloat16")
+    ),
+    "ec-sgd, clipped": ECSGD(compressor=Clipped(mantissa_bits=2), server_compressor=Clipped()),
+    "csgd, separable": CSGD(compressor=Natural(), server_compressor=Sparsified()),
+    "csgd, levels": CSGD(compressor=Ternary(), server_compressor=QSGD(blocks="8")),
+    "compskip, all kept": CompSkip(c=1.0, server_c=1.0, keep=1.0, server_keep=1.0, decay=0.8),
+    "sparse, list": SparseSGD(density=0.5, blocks="vector", code="list"),
+    "sasg, skipping": SASG(density=0.25, alpha=0.2, always_first=1, max_delay=4),
+    "ssgd-topk, 3 bits": SSGDTopK(density=0.25, bits=3),
+    "ssgd-mv, 4 bits": SSGDMV(density=0.25, bits=4, dense_rounds=2),
+}
+
+CASES = [(name, server) for name, sample in SAMPLES.items() for server in layouts_of(sample, 4)]
+each_sample = pytest.mark.parametrize("name", SAMPLES)
+each_case = pytest.mark.parametrize(("name", "server"), CASES)

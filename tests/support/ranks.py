@@ -1,0 +1,98 @@
+"""Runs one function in several real processes and collects what each returned. Ranks meet in a store of this one."""
+
+import contextlib
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from support.deadlines import DEADLINE_S, PATIENCE_S
+
+_HOST = "127.0.0.1"
+_PATIENCE = timedelta(seconds=PATIENCE_S)
+_events: dist.Store | None = None  # of this process, where it is a rank
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one rank ended: its result, or the text of its error; neither when it was killed."""
+
+    result: Any = None
+    error: str = ""
+
+
+def run_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[Any]:
+    """`task(rank, *args)` in n gloo processes; returns the results by rank, and fails if any rank failed."""
+    ended = ends_of_ranks(task, n, *args)
+    errors = [f"rank {rank}:\n{end.error}" for rank, end in enumerate(ended) if end.error]
+    assert not errors, "\n".join(errors)
+    return [end.result for end in ended]
+
+
+def ends_of_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[Ended]:
+    """The same, but a rank may fail: how each ended, by rank."""
+    context = multiprocessing.get_context("spawn")
+    store = dist.TCPStore(_HOST, 0, is_master=True, wait_for_workers=False, timeout=_PATIENCE)  # any free port
+    pipes = [context.Pipe() for _ in range(n)]
+    processes = [
+        context.Process(target=_run, args=(pipes[rank][1], rank, n, store.port, task, args)) for rank in range(n)
+    ]
+    for process in processes:
+        process.start()
+    for _, far_end in pipes:
+        far_end.close()
+    deadline = time.monotonic() + DEADLINE_S
+    ended = [_end_of(pipe, deadline) for pipe, _ in pipes]
+    for pipe, _ in pipes:
+        pipe.close()  # all is read
+    for process in processes:
+        process.join(max(0.1, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+    return ended
+
+
+def announce(event: str) -> None:
+    """Called by a rank: the ranks that wait for this event may go on."""
+    assert _events is not None
+    _events.set(event, "")
+
+
+def wait_for(*events: str) -> None:
+    """Called by a rank: return once all these events were announced."""
+    assert _events is not None
+    _events.wait(list(events))
+
+
+def _end_of(pipe: Any, deadline: float) -> Ended:
+    try:
+        return pipe.recv() if pipe.poll(max(0.0, deadline - time.monotonic())) else Ended(error="no answer in time")
+    except EOFError:
+        return Ended()
+
+
+def _run(pipe: Any, rank: int, n: int, port: int, task: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    global _events
+    torch.set_num_threads(1)
+    # The group's connection to the store is not for us to wait on.
+    store, _events = (dist.TCPStore(_HOST, port, is_master=False, timeout=_PATIENCE) for _ in range(2))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=n, timeout=_PATIENCE)
+    try:
+        pipe.send(Ended(result=task(rank, *args)))
+        with contextlib.suppress(
+            EOFError, OSError
+        ):  # tensors lie in this process's memory until the other one has read them
+            pipe.recv()
+    except Exception:
+        pipe.send(Ended(error=traceback.format_exc()))
+        pipe.close()
+        os._exit(1)  # a process group with a lost rank cannot be taken down in order
+    dist.barrier()
+    dist.destroy_process_group()

@@ -1,0 +1,32 @@
+"""A small model and its data, the same in every process."""
+
+import torch
+from torch import Tensor, nn
+
+from laconic.keys import make_key
+
+N_PARAMETERS = 6 * 11 + 11 + 11 * 3 + 3
+
+
+def net() -> nn.Sequential:
+    """A two-layer net of N_PARAMETERS."""
+    generator = torch.Generator().manual_seed(7)
+    made = nn.Sequential(nn.Linear(6, 11), nn.Tanh(), nn.Linear(11, 3))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
+    return made
+
+
+def loss(net: nn.Module, rank: int, round_: int) -> Tensor:
+    """Worker `rank`'s loss on its mini-batch of this round."""
+    generator = torch.Generator().manual_seed(make_key(3, "data", rank, round_, "batch") >> 1)
+    like = next(net.parameters())
+    inputs = torch.randn(8, 6, generator=generator).to(like)
+    labels = (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0.3).long()
+    return nn.functional.cross_entropy(net(inputs), labels)
+
+
+def values(net: nn.Module) -> Tensor:
+    """All parameters as one vector."""
+    return torch.cat([p.detach().reshape(-1) for p in net.parameters()])

@@ -1,0 +1,250 @@
+"""What is counted, message by message: payload bits are the paper's charge and the named overheads."""
+
+import pytest
+import torch
+
+from laconic.algorithms.dist_ef import DistEFBlockwise
+from laconic.algorithms.dropsign import DropSign
+from laconic.algorithms.ec_sgd import ECSGD
+from laconic.algorithms.sgd import SGD
+from laconic.algorithms.sgd_model import ModelAveraging
+from laconic.algorithms.sgd_server import GlobalReplica
+from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
+from laconic.algorithms.ssgd_mv import SSGDMV
+from laconic.algorithms.ssgd_topk import SSGDTopK
+from laconic.compressors import Identity, ScaledSign, Sign
+from laconic.faults import FaultPlan
+from laconic.kernels import plain
+from laconic.wire import (
+    Count,
+    Dense,
+    Fractional,
+    KeptValues,
+    Levels,
+    Positions,
+    Quantized,
+    ScaledSigns,
+    ShortFloats,
+    Signs,
+    Sparse,
+    VoteChange,
+)
+from support.methods import CASES, LAYERS, SAMPLES, each_case, layouts_of
+from support.recording_meter import with_recording_meters as with_ledgers
+from support.simulated_run import Run, quadratic
+
+ROUNDS = 8
+
+
+def block_width(count, k):
+    """(length of a block, bits of a place in one), by SPEC and FORMAT.md: blocks of count / k, rounded."""
+    length = int(count / k + 0.5)
+    return length, (length - 1).bit_length()
+
+
+def position_bits(count, k, code):
+    """The exact length of k positions' stream."""
+    if k == 0:
+        return 0
+    if code == "list":
+        return k * (count - 1).bit_length()
+    assert code == "block"
+    length, width = block_width(count, k)
+    return k * (1 + width) + -(-count // length)
+
+
+def printed_position_bits(count, k):
+    """What paper 002 charges: K (ceil(log2 of 1/phi) + 2)."""
+    return k * (block_width(count, k)[1] + 2) if k else 0
+
+
+def overheads_by_hand(packet, dtype):
+    """What the formula of the packet's kind leaves out, from the packet's own numbers."""
+    wide = 32 if dtype == torch.float64 else 0
+    if isinstance(packet, Dense):
+        return {"value type": (-16 if packet.value_type == torch.bfloat16 else wide) * packet.count}
+    if isinstance(packet, (ScaledSigns, Levels)):
+        return {"value type": wide * len(packet.lengths)}
+    if isinstance(packet, ShortFloats):
+        return {"value type": 3 * packet.count if wide else 0}
+    if isinstance(packet, Fractional):
+        return {"level means": (32 + wide) * 2 ** (packet.bits - 1)}
+    if isinstance(packet, Quantized):
+        return {"ends of ranges": 2 * (32 + wide) * len(packet.lengths)}
+    if isinstance(packet, Sparse):
+        bits = position_bits(packet.count, packet.indices.numel(), packet.code)
+        return {"positions": bits, **overheads_by_hand(packet.values, dtype)}
+    if isinstance(packet, Positions):
+        k = packet.indices.numel()
+        return {"position code": position_bits(packet.count, k, packet.code) - printed_position_bits(packet.count, k)}
+    if isinstance(packet, VoteChange):
+        k = packet.added.numel()
+        streams = position_bits(packet.count, k, packet.code) + position_bits(packet.listed, k, packet.code)
+        return {"position code": streams - 2 * printed_position_bits(packet.count, k)}
+    assert isinstance(packet, (Signs, KeptValues))
+    kept = int(plain.keep_mask(packet.first, packet.count, packet.key, packet.threshold).sum())
+    missed = kept - packet.count * packet.threshold / 2**32
+    if isinstance(packet, Signs):
+        return {"mask drawn, not expected": missed}
+    return {"mask drawn, not expected": 32 * missed, "value type": wide * kept}
+
+
+def charged_beside(name, way, packet):
+    """What the method's paper charges beside the formula of the packet's kind."""
+    if name.startswith(("sparse", "sasg")) and way == "down":
+        return -32 * packet.count  # paper 001 does not count the way down
+    if name.startswith("ssgd-topk") and isinstance(packet, Sparse):
+        return printed_position_bits(packet.count, packet.indices.numel())  # paper 002 counts positions, 001 does not
+    return 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("name", "server"), [(name, server) for name, server in CASES if server != "allreduce"])
+def test_payload_is_the_papers_charge_and_the_named_overheads_message_by_message(name, server, dtype):
+    sample = SAMPLES[name]
+    problem, real_frames = quadratic(n_workers=3), FaultPlan()
+    run = with_ledgers(Run(sample, problem, lr=0.02, dtype=dtype, server=server, layers=LAYERS, faults=real_frames))
+    run.path(ROUNDS)
+    for worker in run.sim.workers:
+        for way in ("up", "down"):
+            total = 0
+            for frame, paper_bits, flag_bit in worker.meter.seen[way]:
+                assert flag_bit == sample.skips
+                total += sample.skips  # "this is no skip", or that it is one
+                if frame.packet is None:
+                    assert paper_bits == 0
+                    assert frame.payload_bits == 1
+                    continue
+                by_hand = overheads_by_hand(frame.packet, dtype)
+                named = frame.packet.named_overheads.items()
+                assert {key: bits for key, bits in named if bits} == {k: bits for k, bits in by_hand.items() if bits}
+                overheads = sum(by_hand.values()) - charged_beside(name, way, frame.packet)
+                assert frame.payload_bits - paper_bits == pytest.approx(overheads, abs=1e-9)
+                total += frame.payload_bits
+            assert worker.meter.counts[way].payload_bits == total > 0
+
+
+ALLREDUCE = [name for name, server in CASES if server == "allreduce"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ALLREDUCE)
+def test_without_a_server_the_same_bits_are_counted_as_with_one(name, dtype):
+    counts = []
+    for server in ("rank0", "allreduce"):
+        run = Run(SAMPLES[name], quadratic(n_workers=3), lr=0.02, dtype=dtype, server=server, layers=LAYERS)
+        run.path(ROUNDS)
+        counts.append(
+            {
+                (worker.rank, way, exchange): (count.messages, count.payload_bits, count.paper_bits)
+                for worker in run.sim.workers
+                for way, by_exchange in worker.meter.by_exchange.items()
+                for exchange, count in by_exchange.items()
+            }
+        )
+    assert counts[0] == counts[1]
+
+
+@each_case
+def test_the_counts_by_exchange_add_up_to_the_counts(name, server):
+    sample = SAMPLES[name]
+    run = Run(sample, quadratic(n_workers=3), lr=0.02, server=server, layers=LAYERS)
+    run.path(ROUNDS)
+    names = {exchange.name for t in range(ROUNDS) for exchange in sample.exchanges_in(t, 37)}
+    for worker in run.sim.workers:
+        for way in ("up", "down"):
+            by_exchange = worker.meter.by_exchange[way]
+            assert set(by_exchange) == names
+            assert sum(by_exchange.values(), Count()) == worker.meter.counts[way]
+            assert all(count.messages > 0 for count in by_exchange.values())
+
+
+def test_positions_and_values_of_a_vote_are_counted_apart_to_the_bit():
+    """37 coordinates, K = 9, ten blocks of 4: a list takes 9 (1 + 2) + 10 bits, the paper says 9 (2 + 2)."""
+    run = Run(SSGDMV(density=0.25, bits=4), quadratic(n_workers=3), lr=0.02, dtype=torch.float32)
+    run.path(ROUNDS)
+    for worker in run.sim.workers:
+        found = {
+            (way, name): (count.payload_bits / ROUNDS, count.paper_bits / ROUNDS)
+            for way in ("up", "down")
+            for name, count in worker.meter.by_exchange[way].items()
+        }
+        assert found == {
+            ("up", "positions"): (37, 36),
+            ("up", "values"): (9 * 4 + 32 * 8, 36),
+            ("down", "positions"): (37, 36),
+            ("down", "values"): (9 * 32, 9 * 32),
+        }
+
+
+def test_the_union_that_comes_back_is_charged_as_it_was_and_not_as_the_worst():
+    problem = quadratic(n_workers=3)
+    run = with_ledgers(Run(SSGDTopK(density=0.1), problem, lr=0.02, dtype=torch.float32, faults=FaultPlan()))
+    run.path(ROUNDS)
+    unions = [frame.packet.indices.numel() for frame, *_ in run.sim.workers[0].meter.seen["down"]]
+    assert min(unions) < max(unions) <= 3 * 3
+    charged = sum(32 * k + printed_position_bits(37, k) for k in unions)
+    assert run.sim.workers[0].meter.counts["down"].paper_bits == charged
+
+
+@pytest.mark.parametrize("server", ["allreduce", "rank0", "dedicated", "sharded"])
+@pytest.mark.parametrize(
+    "sample",
+    [
+        SGD(),
+        ModelAveraging(),
+        GlobalReplica(),
+        ECSGD(),
+        ECSGD(compressor=ScaledSign(blocks="5"), server_compressor=ScaledSign(blocks="vector")),
+        ECSGD(compressor=Sign(), server_compressor=Identity()),
+        SignSGDMajorityVote(),
+        DistEFBlockwise(),
+        DropSign(c=1.0, server_c=1.0, keep=1.0, server_keep=1.0),
+    ],
+    ids=repr,
+)
+def test_where_the_size_is_fixed_a_float32_run_pays_the_papers_formula_to_the_bit(sample, server):
+    if server not in layouts_of(sample, 4):
+        with pytest.raises(ValueError, match=f"server='{server}' does not go with {sample.name}"):
+            Run(sample, quadratic(), server=server)
+        return
+    run = Run(sample, quadratic(n_workers=3), lr=0.02, dtype=torch.float32, server=server, layers=LAYERS)
+    run.path(7)
+    formula = sample.paper_bits(37, LAYERS)
+    for worker in run.sim.workers:
+        for direction, bits in zip(("up", "down"), formula, strict=True):
+            count = worker.meter.counts[direction]
+            assert (count.payload_bits, count.paper_bits) == (7 * bits, 7 * bits)
+
+
+@pytest.mark.parametrize("name", ["sparse", "sparse, list", "ssgd-mv"])
+def test_where_the_size_is_fixed_every_round_is_charged_the_papers_formula(name):
+    sample = SAMPLES[name]
+    run = Run(sample, quadratic(n_workers=3), lr=0.02, layers=LAYERS)
+    run.path(7)
+    for worker in run.sim.workers:
+        charged = tuple(worker.meter.counts[way].paper_bits / 7 for way in ("up", "down"))
+        assert charged == sample.paper_bits(37, LAYERS)
+
+
+@pytest.mark.parametrize("server", ["rank0", "sharded"])
+def test_compskip_is_charged_the_papers_bits_for_each_round_that_was_not_skipped(server):
+    run = Run(SAMPLES["compskip"], quadratic(n_workers=3), lr=0.02, server=server)
+    run.path(20)
+    for worker in run.sim.workers:
+        for direction, keep in (("up", 0.3), ("down", 0.5)):
+            count = worker.meter.counts[direction]
+            assert count.paper_bits == pytest.approx((20 - count.skips) * keep * 37)
+            assert 0 < count.skips < 20
+
+
+@pytest.mark.parametrize("server", ["rank0", "sharded"])
+def test_sasg_is_charged_its_values_for_each_upload_and_nothing_for_a_skip(server):
+    sample = SAMPLES["sasg, skipping"]
+    run = Run(sample, quadratic(n_workers=3), lr=0.02, server=server, layers=LAYERS)
+    run.path(30)
+    for worker in run.sim.workers:
+        up = worker.meter.counts["up"]
+        assert up.paper_bits == (30 - up.skips) * 32 * (5 + 1 + 4)
+        assert 5 < up.skips < 30
+        assert worker.meter.counts["down"].paper_bits == 0

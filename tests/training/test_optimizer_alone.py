@@ -1,0 +1,191 @@
+"""`DistributedOptimizer` in a group of one: the training loop stays what it was."""
+
+import weakref
+
+import pytest
+import torch
+
+import laconic
+from support import methods, optimizers, small_model
+from support.inputs import failing_at
+
+pytestmark = pytest.mark.usefixtures("group_of_one")
+
+
+@pytest.mark.parametrize("inner", optimizers.INNER)
+@pytest.mark.parametrize("server", ["allreduce", "rank0"])
+def test_one_rank_of_sgd_is_the_inner_optimizer_itself(server, inner):
+    for set_to_none in (True, False):
+        with failing_at(set_to_none=set_to_none):
+            net, twin = small_model.net(), small_model.net()
+            opt = optimizers.wrapped(net, "sgd", server, optimizers.INNER[inner](net.parameters()))
+            plain = optimizers.INNER[inner](twin.parameters())
+            for round_ in range(6):
+                for optimizer, model in ((opt, net), (plain, twin)):
+                    optimizer.zero_grad(set_to_none=set_to_none)
+                    small_model.loss(model, 0, round_).backward()
+                    optimizer.step()
+            assert torch.equal(small_model.values(net), small_model.values(twin))
+
+
+@pytest.mark.parametrize("name", methods.IN_STEP)
+def test_two_backward_calls_before_a_step_are_one_on_the_joint_batch(name):
+    ends = []
+    for joint in (True, False):
+        net = small_model.net().double()
+        opt = optimizers.wrapped(net, name, "auto")
+        for round_ in range(4):
+
+            def closure(net=net, opt=opt, joint=joint, round_=round_):
+                opt.zero_grad()
+                losses = [small_model.loss(net, rank, round_) / 2 for rank in (0, 1)]
+                for loss in [sum(losses)] if joint else losses:
+                    loss.backward()
+                return sum(losses).detach()
+
+            if opt.algorithm.second_gradient:
+                opt.step(closure)
+            else:
+                closure()
+                opt.step()
+        ends.append(small_model.values(net))
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["compskip", "sgd-model", "sgd-server"])
+def test_a_step_with_a_closure_returns_its_loss_and_does_what_a_step_without_does(name):
+    net, twin = small_model.net(), small_model.net()
+    opt, other = optimizers.wrapped(net, name, "auto"), optimizers.wrapped(twin, name, "auto")
+    for round_ in range(4):
+
+        def closure(round_=round_):
+            opt.zero_grad()
+            loss = small_model.loss(net, 0, round_)
+            loss.backward()
+            return loss
+
+        expected = small_model.loss(net, 0, round_)
+        assert torch.equal(opt.step(closure), expected)
+        optimizers.one_step(other, twin, 0, round_)
+    assert torch.equal(small_model.values(net), small_model.values(twin))
+
+
+def test_a_step_leaves_the_direction_in_the_gradients_and_zero_grad_clears_them():
+    net = small_model.net()
+    opt = optimizers.wrapped(net, "signsgd-mv", "auto")
+    small_model.loss(net, 0, 0).backward()
+    signs = torch.cat([(p.grad >= 0).reshape(-1) for p in net.parameters()])
+    opt.step()
+    assert torch.equal(torch.cat([p.grad.reshape(-1) for p in net.parameters()]), torch.where(signs, 1.0, -1.0))
+    opt.zero_grad(set_to_none=False)
+    assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
+    opt.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", ["sgd", "sgd-server", "sgd-model", "dist-ef"])
+def test_a_scheduler_on_either_optimizer_sets_the_rate_of_both_without_a_warning(name):
+    for attached_to in ("wrapper", "inner"):
+        with failing_at(attached_to=attached_to):
+            ends = []
+            for by_hand in (False, True):
+                net = small_model.net()
+                opt = optimizers.wrapped(net, name, "auto", torch.optim.SGD(net.parameters(), lr=0.1))
+                schedule = torch.optim.lr_scheduler.StepLR(opt if attached_to == "wrapper" else opt.inner, step_size=2)
+                for round_ in range(5):
+                    if by_hand:
+                        opt.inner.param_groups[0]["lr"] = 0.1 * 0.1 ** (round_ // 2)
+                    optimizers.one_step(opt, net, 0, round_)
+                    if not by_hand:
+                        schedule.step()
+                ends.append(small_model.values(net))
+            torch.testing.assert_close(*ends)
+
+
+def test_a_state_loaded_into_the_inner_optimizer_leaves_it_and_the_wrapper_with_the_same_groups():
+    net = small_model.net()
+    before = torch.optim.SGD(net.parameters(), lr=0.3, momentum=0.9)
+    small_model.loss(net, 0, 0).backward()
+    before.step()
+    opt = optimizers.wrapped(net, "sgd", "auto", torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9))
+    opt.inner.load_state_dict(before.state_dict())
+    assert opt.param_groups[0]["lr"] == 0.3
+    opt.param_groups[0]["lr"] = 0.0
+    start = small_model.values(net)
+    optimizers.one_step(opt, net, 0, 1)
+    assert torch.equal(small_model.values(net), start)
+    assert len(opt.state) == len(list(net.parameters()))
+
+
+@pytest.mark.parametrize("name", methods.IN_STEP)
+def test_models_of_other_types_keep_their_type_and_move(name):
+    for dtype in (torch.float64, torch.bfloat16):
+        with failing_at(dtype=dtype):
+            net = small_model.net().to(dtype)
+            start = small_model.values(net)
+            opt = optimizers.wrapped(net, name, "auto")
+            for round_ in range(5):
+                optimizers.one_step(opt, net, 0, round_)
+            assert {p.dtype for p in net.parameters()} == {p.grad.dtype for p in net.parameters()} == {dtype}
+            assert torch.isfinite(small_model.values(net)).all()
+            assert not torch.equal(small_model.values(net), start)
+
+
+def test_names_come_from_the_model_and_without_one_from_groups_and_places():
+    net = small_model.net()
+    by_model = laconic.DistributedOptimizer(torch.optim.SGD(net.parameters()), laconic.SGD(), model=net)
+    assert list(by_model.state_dict()["laconic"]["parameters"]) == [name for name, _ in net.named_parameters()]
+    by_place = laconic.DistributedOptimizer(torch.optim.SGD(net.parameters()), laconic.SGD())
+    assert list(by_place.state_dict()["laconic"]["parameters"]) == ["group0.0", "group0.1", "group0.2", "group0.3"]
+
+
+def test_nan_in_one_local_step_calls_off_the_whole_cycle_and_the_next_one_goes_on():
+    net = small_model.net()
+    inner = torch.optim.SGD(net.parameters(), lr=0.1)
+    opt = laconic.DistributedOptimizer(inner, laconic.ModelAveraging(), local_steps=3)
+    start = small_model.values(net)
+    for step in range(3):
+        optimizers.one_step(opt, net, 0, step, torch.nan if step == 1 else 1.0)
+    assert torch.equal(small_model.values(net), start)
+    assert (opt.traffic.rounds, opt.traffic.void_rounds) == (1, 1)
+    for step in range(3):
+        optimizers.one_step(opt, net, 0, step)
+    assert not torch.equal(small_model.values(net), start)
+    assert (opt.traffic.rounds, opt.traffic.void_rounds) == (2, 1)
+
+
+CHANGES = [laconic.SSGDMV(), laconic.SSGDTopK(), laconic.SSGDMVAD(), laconic.ModelAveraging(), laconic.SGD()]
+
+
+@pytest.mark.parametrize("algorithm", CHANGES, ids=lambda algorithm: algorithm.name)
+def test_local_steps_whose_change_overflows_call_the_round_off(algorithm):
+    """Each gradient is finite, and so are the parameters before: what lies between is not."""
+    most = torch.finfo(torch.float32).max
+    weight = torch.nn.Parameter(torch.full((200,), -0.75 * most))
+    opt = laconic.DistributedOptimizer(torch.optim.SGD([weight], lr=0.75), algorithm, local_steps=2)
+    for _ in range(2):
+        weight.grad = torch.full((200,), -most)
+        opt.step()
+    assert opt.traffic.void_rounds == 1
+    assert (weight == -0.75 * most).all()
+    for _ in range(2):
+        weight.grad = torch.full((200,), most / 8)
+        opt.step()
+    assert (opt.traffic.rounds, opt.traffic.void_rounds) == (2, 1)
+    assert (weight < -0.75 * most).any()
+
+
+def test_nothing_of_a_step_holds_its_gradients_afterwards():
+    """They would take as much memory as the model during the next forward and backward."""
+    for factor in (1.0, torch.nan):
+        with failing_at(factor=factor):
+            net = small_model.net()
+            opt = optimizers.wrapped(net, "sgd", "allreduce")
+            (small_model.loss(net, 0, 0) * factor).backward()
+            gradient = next(net.parameters()).grad.numpy()
+            storage = weakref.ref(gradient)
+            next(net.parameters()).grad = torch.from_numpy(gradient)
+            del gradient
+            opt.step()
+            opt.zero_grad()
+            assert storage() is None

@@ -1,0 +1,213 @@
+"""What `DistributedOptimizer` refuses: at once, in words that name the way out, and before anything has changed."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import laconic
+from support import optimizer_tasks, small_model
+from support.deadlines import PATIENCE_S
+
+
+def plain(net):
+    return torch.optim.SGD(net.parameters(), lr=0.1)
+
+
+def wrapped(net, algorithm=None, **settings):
+    return laconic.DistributedOptimizer(plain(net), algorithm or laconic.SGD(), timeout_s=PATIENCE_S, **settings)
+
+
+in_group = pytest.mark.usefixtures("alone")
+
+
+def test_without_a_process_group_it_says_how_to_get_one():
+    if dist.is_initialized():
+        pytest.skip("another test of this module has made one")
+    with pytest.raises(RuntimeError, match=r"init_process_group.*torchrun.*laconic\.Simulation"):
+        wrapped(small_model.net())
+
+
+@in_group
+def test_mixed_dtypes_are_named_with_their_parameters():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())
+    with pytest.raises(ValueError, match=r"mixed dtypes: '0.weight' is torch.float32, '1.weight' is torch.float64"):
+        wrapped(net, model=net)
+
+
+@in_group
+def test_mixed_devices_are_named_with_their_parameters():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, device="meta"))
+    with pytest.raises(ValueError, match=r"mixed devices: '0.weight' is cpu, '1.weight' is meta.*model\.to\(device\)"):
+        wrapped(net, model=net)
+
+
+@in_group
+def test_a_model_with_nothing_to_train():
+    net = small_model.net().requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing to train"):
+        wrapped(net)
+
+
+@in_group
+def test_lbfgs_which_evaluates_several_times_a_step():
+    with pytest.raises(ValueError, match="LBFGS evaluates its closure several times"):
+        laconic.DistributedOptimizer(torch.optim.LBFGS(small_model.net().parameters()), laconic.SGD())
+
+
+@in_group
+def test_something_that_is_no_optimizer():
+    with pytest.raises(TypeError, match=r"inner=.* must be a torch\.optim\.Optimizer"):
+        laconic.DistributedOptimizer(small_model.net().parameters(), laconic.SGD())
+
+
+@in_group
+@pytest.mark.parametrize("wrong", ["sgd", laconic.SGD, torch.optim.SGD], ids=["name", "class", "torch's class"])
+def test_something_that_is_no_algorithm(wrong):
+    with pytest.raises(TypeError, match=r"algorithm=.* must be an algorithm such as laconic\.CompSkip\(\)"):
+        wrapped(small_model.net(), wrong)
+
+
+@in_group
+def test_a_misspelt_server_gets_the_near_miss():
+    with pytest.raises(ValueError, match=r"server='shraded' must be one of.*mean.*sharded"):
+        wrapped(small_model.net(), server="shraded")
+
+
+@in_group
+@pytest.mark.parametrize(
+    ("algorithm", "server", "way_out"),
+    [
+        (laconic.CompSkip(), "allreduce", "use rank0, dedicated or sharded"),
+        (laconic.DistEFBlockwise(), "allreduce", "use rank0, dedicated$"),
+        (laconic.DistEFBlockwise(), "sharded", "use rank0 or dedicated"),
+        (laconic.GlobalReplica(), "sharded", "use rank0 or dedicated"),
+        (laconic.SGD(), "dedicated", "start at least 2, or use rank0"),
+    ],
+)
+def test_a_layout_that_the_method_does_not_admit(algorithm, server, way_out):
+    with pytest.raises(ValueError, match=f"server='{server}' does not go with {algorithm.name}: .*{way_out}"):
+        wrapped(small_model.net(), algorithm, server=server)
+
+
+@in_group
+def test_a_negative_check_every():
+    with pytest.raises(ValueError, match="check_every=-1 must be at least 0"):
+        wrapped(small_model.net(), check_every=-1)
+
+
+@in_group
+@pytest.mark.parametrize("seconds", [0, -1.0])
+def test_a_timeout_that_leaves_no_time(seconds):
+    with pytest.raises(ValueError, match=f"timeout_s={seconds} above 0"):
+        laconic.DistributedOptimizer(plain(small_model.net()), laconic.SGD(), timeout_s=seconds)
+
+
+@in_group
+def test_a_group_that_this_process_is_not_in():
+    with pytest.raises(ValueError, match="global rank 0, is not one of its members"):
+        wrapped(small_model.net(), group=dist.GroupMember.NON_GROUP_MEMBER)
+
+
+@in_group
+@pytest.mark.parametrize("algorithm", [laconic.SGD(), laconic.ModelAveraging()], ids=lambda a: a.name)
+def test_a_step_without_gradients(algorithm):
+    net = small_model.net()
+    opt = wrapped(net, algorithm)
+    with pytest.raises(RuntimeError, match=r"step\(\) without gradients.*loss\.backward\(\)"):
+        opt.step()
+    assert torch.equal(small_model.values(net), small_model.values(small_model.net()))
+    assert opt.traffic.rounds == 0
+
+
+@in_group
+def test_sparse_gradients():
+    net = nn.Embedding(5, 3, sparse=True)
+    opt = wrapped(net, model=net)
+    net(torch.tensor([1])).sum().backward()
+    with pytest.raises(TypeError, match="'weight' has a sparse gradient; make its layer with sparse=False"):
+        opt.step()
+
+
+@in_group
+def test_more_parameters():
+    opt = wrapped(small_model.net())
+    with pytest.raises(RuntimeError, match=r"add_param_group.*make a new DistributedOptimizer"):
+        opt.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
+    assert len(opt.param_groups) == 1
+
+
+@in_group
+def test_a_parameter_that_was_frozen_and_is_so_no_longer():
+    """Each rank would apply its own gradient, and the replicas would part without a word."""
+    net = small_model.net()
+    net[0].bias.requires_grad_(False)
+    opt = wrapped(net, model=net)
+    net[0].bias.requires_grad_(True)
+    small_model.loss(net, 0, 0).backward()
+    with pytest.raises(RuntimeError, match=r"'0.bias' was frozen.*make a new DistributedOptimizer"):
+        opt.step()
+    assert torch.equal(small_model.values(net), small_model.values(small_model.net()))
+
+
+@in_group
+def test_dist_ef_divides_by_a_rate_of_zero():
+    net = small_model.net()
+    opt = wrapped(net, laconic.DistEFBlockwise())
+    opt.param_groups[0]["lr"] = 0.0
+    small_model.loss(net, 0, 0).backward()
+    with pytest.raises(ValueError, match=r"dist-ef divides by the learning rate: lr=0.0 must be above 0"):
+        opt.step()
+    assert opt.traffic.rounds == 0
+
+
+@in_group
+def test_dist_ef_with_groups_whose_rates_part():
+    net = small_model.net()
+    groups = [{"params": net[0].parameters(), "lr": 0.1}, {"params": net[2].parameters(), "lr": 0.2}]
+    opt = laconic.DistributedOptimizer(torch.optim.SGD(groups), laconic.DistEFBlockwise())
+    for group in opt.param_groups:
+        group["lr"] /= 2
+    small_model.loss(net, 0, 0).backward()
+    opt.step()
+    opt.param_groups[0]["lr"] /= 2
+    with pytest.raises(ValueError, match=r"keep their proportions; they were \[0.1, 0.2\] and are \[0.025, 0.1\]"):
+        opt.step()
+    assert opt.traffic.rounds == 1
+
+
+@pytest.fixture
+def two_points():
+    with optimizer_tasks.two_points() as algorithm:
+        yield algorithm
+
+
+@in_group
+def test_a_method_with_two_points_says_what_closure_it_needs(two_points):
+    net = small_model.net()
+    opt = wrapped(net, two_points, model=net)
+    small_model.loss(net, 0, 0).backward()
+    with pytest.raises(RuntimeError, match=r"two-points evaluates.*needs a closure: def closure\(\): opt\.zero_grad"):
+        opt.step()
+
+
+@in_group
+def test_the_second_gradient_is_that_of_the_same_batch_and_the_parameters_come_back(two_points):
+    net, other = small_model.net(), small_model.net()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    small_model.loss(other, 0, 0).backward()
+    opt = wrapped(net, two_points, model=net)
+
+    def closure():
+        opt.zero_grad()
+        loss = small_model.loss(net, 0, 0)
+        loss.backward()
+        return loss
+
+    here = closure().detach()
+    expected = [p.detach() - 0.1 * (p.grad - q.grad) for p, q in zip(net.parameters(), other.parameters(), strict=True)]
+    assert torch.equal(opt.step(closure).detach(), here)
+    for parameter, value in zip(net.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.detach(), value)
