@@ -1,6 +1,6 @@
-"""Whether machine code can be made here, and how: numba, one thread, no GIL, kept on disk.
+"""Compiling kernels for the CPU with numba: one thread, without the GIL, machine code kept on disk.
 
-Numba is imported on first use only: it costs a second.
+numba is imported on first use: it takes a second.
 """
 
 import functools
@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @functools.cache
 def available() -> bool:
-    """Whether numba can be imported. Warns once with RuntimeWarning where it cannot."""
+    """Return whether numba can be imported. Warns once with RuntimeWarning where it cannot."""
     try:
         importlib.import_module("numba")
     except ImportError as error:
@@ -31,10 +31,13 @@ def available() -> bool:
 
 
 def kernel(function: F) -> F:
-    """Compile `function` at its first call; later processes read the machine code from disk, where there is a place.
+    """Compile a function at its first call; later processes read the machine code from disk, where it can be kept.
 
-    Division by zero gives inf or NaN as in numpy, the GIL is released, and nothing is ever run in parallel.
-    Indices are not checked: a kernel must stay within its arrays by itself.
+    Division by zero gives inf or NaN as in numpy, the GIL is released, and nothing runs in parallel. Indices are not
+    checked: a kernel must stay within its arrays.
+
+    Args:
+        function: Takes arrays, numbers and tuples; numba compiles it once for each combination of their types.
     """
     return _compiled(function)
 
@@ -44,15 +47,18 @@ def _compiled(function: F, **options: object) -> F:
     options |= {"nogil": True, "error_model": "numpy"}
     try:
         made: F = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither this package's folder nor the user's cache can be written: compiled in each process
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written: compiled in each process
         made = numba.njit(**options)(function)
     return made
 
 
 def inlined(function: F) -> F:
-    """A piece of a kernel, put in place where it is used: passing an array to a function would count references.
+    """Make a part of a kernel that is put in place where it is called.
 
-    Not for work that is done once a call.
+    A call with an array would count references to it. Not for work that is done once a call of the kernel.
+
+    Args:
+        function: As for `kernel`.
     """
     numba = importlib.import_module("numba")
     made: F = numba.njit(inline="always", error_model="numpy")(function)
@@ -61,7 +67,7 @@ def inlined(function: F) -> F:
 
 @functools.cache
 def _say_when_compiling() -> None:
-    """One line at the first kernel that is not on disk yet: the wait of some seconds has a reason."""
+    """Log one line at the first kernel that is not on disk yet, so that the wait of some seconds has a reason."""
     event = importlib.import_module("numba.core.event")
 
     class Compiling(event.Listener):  # type: ignore[misc, name-defined]

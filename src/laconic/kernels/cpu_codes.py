@@ -1,4 +1,7 @@
-"""Codes of 1 .. 32 bits into a bit string and out of it, a tile at a time, for the kernels that make and use them."""
+"""Packing codes of 1 .. 32 bits into a bit string, and unpacking them, one tile of 1,024 codes at a time.
+
+For all kernels that make or read codes. Reference: `reference.fractional.pack_codes` and `unpack_codes`.
+"""
 
 from typing import Any
 
@@ -10,17 +13,23 @@ from laconic.kernels.compiled import kernel
 
 Array = NDArray[Any]
 
-TILE = 1024  # codes; any number of bits of so many are whole bytes
+TILE = 1024  # codes; so many fill full bytes, whatever their bits
 
 
 def code_room(bits: int) -> Array:
-    """Where a tile's codes go: (TILE,) of zeros, no wider than codes of so many bits need."""
+    """Return a buffer for a tile's codes: (TILE,) zeros of the narrowest type that holds codes of so many bits."""
     return np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
 
 
 @kernel
 def pack_tile(codes: Array, bits: int, packed: Array) -> None:
-    """Codes, a `code_room` with 0 behind the last of them, into packed (n,) uint8."""
+    """Pack codes, lowest bits first.
+
+    Args:
+        codes: A code_buffer, or the beginning of one, with 0 behind the last code.
+        bits: Bits of a code.
+        packed: (n,) uint8, overwritten.
+    """
     if bits == 8:
         for i in range(packed.size):
             packed[i] = codes[i]
@@ -46,7 +55,7 @@ def pack_tile(codes: Array, bits: int, packed: Array) -> None:
 
 @kernel
 def _pack_eights(codes: Array, bits: int, packed: Array) -> None:
-    """Eight codes are `bits` bytes."""
+    """Pack codes of 3, 5, 6 or 7 bits: eight codes fill `bits` bytes."""
     at = 0
     for i in range(0, codes.size, 8):
         if at >= packed.size:
@@ -62,6 +71,7 @@ def _pack_eights(codes: Array, bits: int, packed: Array) -> None:
 
 @kernel
 def _pack_any(codes: Array, bits: int, packed: Array) -> None:
+    """Pack codes of more than 8 bits, through a word that holds the bits of no full byte yet."""
     pending = uint64(0)
     n_pending = 0
     at = 0
@@ -79,7 +89,13 @@ def _pack_any(codes: Array, bits: int, packed: Array) -> None:
 
 @kernel
 def unpack_tile(packed: Array, bits: int, codes: Array) -> None:
-    """The inverse of `pack_tile`, as many codes as there is room for or whole ones in packed (n,)."""
+    """Invert `pack_tile`.
+
+    Args:
+        packed: (n,) uint8.
+        bits: Bits of a code.
+        codes: A code_buffer, overwritten with as many codes as fit into it and are complete in `packed`.
+    """
     if bits == 8:
         for i in range(packed.size):
             codes[i] = packed[i]
@@ -107,6 +123,7 @@ def unpack_tile(packed: Array, bits: int, codes: Array) -> None:
 
 @kernel
 def _unpack_eights(packed: Array, bits: int, codes: Array) -> None:
+    """Unpack codes of 3, 5, 6 or 7 bits: `bits` bytes hold eight codes."""
     below = (uint64(1) << uint64(bits)) - uint64(1)
     out = 0
     for at in range(0, packed.size, bits):
@@ -120,6 +137,7 @@ def _unpack_eights(packed: Array, bits: int, codes: Array) -> None:
 
 @kernel
 def _unpack_any(packed: Array, bits: int, codes: Array) -> None:
+    """Unpack codes of more than 8 bits."""
     pending = uint64(0)
     n_pending = 0
     at = 0

@@ -1,4 +1,4 @@
-"""`plain_counts` in machine code, one thread."""
+"""Counting set bits, compiled, on one thread. Reference: `reference/popcount.py`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ Numbers = NDArray[np.int64]
 
 
 def count_ones(packed: Tensor, cuts: Sequence[int]) -> list[int]:
-    """See plain_counts."""
+    """See `reference.popcount.count_ones`."""
     data = packed.numpy()
     words = data[: data.size // 8 * 8].view(np.uint64)
     below = np.empty(len(cuts), np.int64)
@@ -26,7 +26,14 @@ def count_ones(packed: Tensor, cuts: Sequence[int]) -> list[int]:
 
 @kernel
 def _count_below(words: NDArray[np.uint64], rest: NDArray[np.uint8], cuts: Numbers, below: Numbers) -> None:
-    """below[i] = how many of the first cuts[i] bits are set; `rest` is what fills no word."""
+    """Count the set bits below each bound.
+
+    Args:
+        words: Full words of the stream.
+        rest: The bytes behind them, fewer than 8.
+        bounds: Bit numbers, ascending.
+        below: Overwritten; below[i] is the number of set bits among the first bounds[i].
+    """
     last: Any = uint64(0)
     for place in range(rest.size):
         last |= uint64(rest[place]) << uint64(8 * place)

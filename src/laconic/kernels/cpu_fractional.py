@@ -1,8 +1,8 @@
-"""The fractional quantizer in machine code: one reading for the range, one for levels, means and packed codes.
+"""The fractional quantizer, compiled: one pass for the range, one for levels, means and packed codes.
 
-The codes are those of `plain_fractional` to the bit. Means are added up in the values' own type within 128 entries, in
-eight or sixteen chains, and in float64 from there on; codes of more than four bits, and magnitudes near the largest
-float, in float64 throughout.
+Reference: `reference/fractional.py`. Codes are the same bits. Means are added in the values' own type within 128
+elements, in eight or sixteen chains, and in float64 beyond; for codes of more than four bits, and magnitudes near the
+largest float, in float64 throughout.
 """
 
 import math
@@ -24,13 +24,13 @@ from laconic.kernels.threads import CHUNK, in_chunks
 
 Array = NDArray[Any]
 
-_LANES = 8  # of a search: neighbours of one level are added to different numbers, so none waits for the other
-_FEW = 8  # up to so many levels a magnitude is compared with each bound, above there is a search
-_MOST = {torch.float32: 2.0**123, torch.float64: math.inf}  # of which sixteen add up to no infinity
+_LANES = 8  # of a search: neighbors of one level are added to different sums, so that none waits for another
+_FEW = 8  # up to so many levels a magnitude is compared with each bound; above, a binary search is used
+_MOST = {torch.float32: 2.0**123, torch.float64: math.inf}  # sixteen such magnitudes add up to no infinity
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """See plain_fractional."""
+    """See `reference.fractional.fractional_codes`."""
     n_levels = 1 << (bits - 1)
     keys, mask = bits_of(values)
     floats = keys.view(FLOATS[values.dtype])
@@ -41,7 +41,7 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         filled = np.empty(ROWS, floats.dtype)
         filled.fill(-1)  # nothing is below -1
         filled[: bounds.size] = bounds
-        n_chunks = -(-floats.size // CHUNK)  # each adds up on its own, whoever does it
+        n_chunks = -(-floats.size // CHUNK)  # each has its own sums, whichever thread adds them
         sums, counts = np.zeros((n_chunks, ROWS)), np.zeros((n_chunks, ROWS), np.int64)
         minus = np.uint32(n_levels)
         in_chunks(
@@ -59,7 +59,7 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 @kernel
 def _average(sums: Array, counts: Array, means: Array) -> None:
-    """The means of levels from rows of sums and counts; 0 where there is nothing."""
+    """Write the means of levels from rows of sums and counts; 0 for an empty level."""
     for level in range(means.size):
         total, count = 0.0, 0
         for row in range(sums.shape[0]):
@@ -69,7 +69,7 @@ def _average(sums: Array, counts: Array, means: Array) -> None:
 
 
 def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Tensor:
-    """See plain_fractional."""
+    """See `reference.fractional.fractional_dense`."""
     dtype = torch.promote_types(means.dtype, torch.float32)  # numpy has no bfloat16
     dense = torch.empty(count, dtype=dtype)
     _write(packed, means.to(dtype), bits, dense, add=False)
@@ -77,7 +77,7 @@ def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Te
 
 
 def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: Tensor) -> None:
-    """See plain_fractional."""
+    """See `reference.fractional.add_fractional`."""
     floats = (torch.float32, torch.float64)
     if means.dtype in floats and total.dtype in floats and total.is_contiguous():
         _write(packed, means, bits, total, add=True)
@@ -87,7 +87,7 @@ def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: 
 
 def _write(packed: Tensor, means: Tensor, bits: int, total: Tensor, *, add: bool) -> None:
     data, out = packed.contiguous().numpy(), total.numpy()
-    table = torch.cat([means, -means]).numpy()  # a code's highest bit is its sign
+    table = torch.cat([means, -means]).numpy()  # the highest bit of a code is its sign
 
     def run(start: int, stop: int) -> None:
         codes = code_room(bits)
@@ -97,9 +97,16 @@ def _write(packed: Tensor, means: Tensor, bits: int, total: Tensor, *, add: bool
 
 
 def _magnitudes(keys: Array, mask: Any, floats: Any) -> tuple[Array, Array, float, float]:  # noqa: ANN401
-    """The smallest and the largest magnitude of each whole SPAN; of all the largest and the smallest that is not 0.
+    """Return the minimum and maximum magnitude of each full SPAN, and the range of all magnitudes.
 
-    Both of these are 0 where all are. NaN counts as the largest. keys: bits of floats of type `floats`.
+    Args:
+        keys: (K,) integers, bits of floats.
+        mask: All bits but the sign, of the keys' type.
+        floats: numpy's type of the floats.
+
+    Returns:
+        Minimums and maximums (K // SPAN,), as integers; the largest magnitude; the smallest that is not 0. The last two
+        are 0 where all are. NaN counts as the largest.
     """
     lows, highs = np.empty((2, keys.size // SPAN), keys.dtype)
     ends = np.empty((-(-keys.size // CHUNK), 2), keys.dtype)
@@ -115,7 +122,17 @@ def _magnitudes(keys: Array, mask: Any, floats: Any) -> tuple[Array, Array, floa
 
 @kernel
 def _spans(keys: Array, mask: Any, lows: Array, highs: Array, ends: Array, start: int, stop: int) -> None:  # noqa: ANN401
-    """Ends of each whole SPAN as integers; of each chunk the largest, and the smallest above 0, less 1."""
+    """Write the range of each full SPAN and of each chunk, as integers.
+
+    Args:
+        keys: (K,) integers, bits of floats.
+        mask: All bits but the sign.
+        lows: (K // SPAN,), the minimum magnitude of each SPAN, overwritten.
+        highs: (K // SPAN,), the maximum magnitudes, overwritten.
+        ends: (chunks, 2), overwritten: the largest magnitude of each chunk, and the smallest above 0, less 1.
+        start: First element, a multiple of CHUNK.
+        stop: Index behind the last element.
+    """
     for chunk in range(start, stop, CHUNK):
         part = keys[chunk : min(chunk + CHUNK, stop)]
         n, first = part.size // SPAN, chunk // SPAN
@@ -128,7 +145,7 @@ def _spans(keys: Array, mask: Any, lows: Array, highs: Array, ends: Array, start
         for i in range(rest.size):
             key = rest[i] & mask
             largest = max(largest, key)
-            smallest = min(smallest, (key - 1) & mask)  # 0 becomes the largest number
+            smallest = min(smallest, (key - 1) & mask)  # 0 becomes the largest integer
         ends[chunk // CHUNK, 0] = largest
         ends[chunk // CHUNK, 1] = smallest
 
@@ -138,10 +155,24 @@ def _level_chunks(
     values: Array, bounds: Array, lows: Array, highs: Array, minus: Any, bits: int, packed: Array, sums: Array,  # noqa: ANN401
     counts: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Codes, and each chunk's sums and counts (chunks, ROWS), by comparing with up to seven bounds."""
+    """Write codes, and each chunk's sums and counts, by comparing with up to seven bounds.
+
+    Args:
+        values: (K,) floats.
+        bounds: (ROWS,) descending, -1 behind the last one.
+        lows: Minimum magnitude of each SPAN.
+        highs: Maximum magnitude of each SPAN.
+        minus: uint32, the bit of a code for values below zero.
+        bits: Bits of a code, 1 .. 4.
+        packed: uint8, overwritten.
+        sums: (chunks, ROWS) float64, added to.
+        counts: (chunks, ROWS) int64, added to.
+        start: First element, a multiple of CHUNK.
+        stop: Index behind the last element.
+    """
     codes, lane_sums = np.zeros(TILE, np.uint8), np.empty(ROWS * LANES)
     direct = bits == 1 or bits == 2 or bits == 4
-    zero = values.dtype.type(0)  # of the same type: else the comparison is one of float64
+    zero = values.dtype.type(0)  # of the values' type: otherwise the comparison is one of float64
     for chunk in range(start, stop, CHUNK):
         end, number = min(chunk + CHUNK, stop), chunk // CHUNK
         lane_sums[:] = 0.0
@@ -175,7 +206,17 @@ def _level_chunks(
 
 @kernel
 def _search(values: Array, bounds: Array, bits: int, codes: Array, packed: Array, sums: Array, counts: Array) -> None:
-    """Codes by halving, a whole tile at each step: there is one bound less than a power of two."""
+    """Write codes, sums and counts by binary search, one step for a full tile at a time.
+
+    Args:
+        values: (K,) floats.
+        bounds: One fewer than a power of two, descending.
+        bits: Bits of a code.
+        codes: A code_buffer.
+        packed: uint8, overwritten.
+        sums: (lanes, levels) float64, added to.
+        counts: (lanes, levels) int64, added to.
+    """
     levels = np.empty(TILE, np.uint32)
     minus, zero = uint32(1 << (bits - 1)), values.dtype.type(0)
     for start in range(0, values.size, TILE):
@@ -208,6 +249,7 @@ def _look_up(
     stop: int,
     add: bool,
 ) -> None:
+    """Write, or add, the table's value of each code of the elements start .. stop - 1."""
     for tile in range(start, stop, TILE):
         end = min(tile + TILE, stop)
         unpack_tile(packed[tile * bits // 8 : (end * bits + 7) // 8], bits, codes)
@@ -221,7 +263,7 @@ def _look_up(
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
-    """See plain_fractional."""
+    """See `reference.fractional.pack_codes`."""
     packed = torch.empty((bits * len(codes) + 7) // 8, dtype=torch.uint8)
     room = code_room(bits)
     _pack(codes.contiguous().numpy(), bits, room, packed.numpy())
@@ -229,7 +271,7 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
-    """See plain_fractional."""
+    """See `reference.fractional.unpack_codes`."""
     assert len(packed) == (bits * k + 7) // 8, (len(packed), k, bits)
     codes = torch.empty(k, dtype=torch.int32)
     room = code_room(bits)
@@ -239,6 +281,7 @@ def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
 
 @kernel
 def _pack(codes: Array, bits: int, room: Array, packed: Array) -> None:
+    """Pack int32 codes, tile by tile."""
     for tile in range(0, codes.size, TILE):
         part = codes[tile : tile + TILE]
         for i in range(part.size):
@@ -249,6 +292,7 @@ def _pack(codes: Array, bits: int, room: Array, packed: Array) -> None:
 
 @kernel
 def _unpack(packed: Array, bits: int, room: Array, codes: Array) -> None:
+    """Unpack to int32 codes, tile by tile."""
     for tile in range(0, codes.size, TILE):
         part = codes[tile : tile + TILE]
         unpack_tile(packed[tile * bits // 8 : ((tile + part.size) * bits + 7) // 8], bits, room)

@@ -1,6 +1,8 @@
-"""Least, largest and norm of every block of a vector in machine code; see `plain_quantized`.
+"""Minimum, maximum, absolute maximum and L2 norm of every block, compiled.
 
-Blocks are cut into pieces, each of which is measured on its own, so that the number of threads changes nothing.
+Reference: `reference/stochastic_rounding.py`.
+
+Blocks are split into segments of 16,384 elements, each measured on its own: the number of threads changes no bit.
 """
 
 import functools
@@ -22,11 +24,11 @@ _MASKS: dict[torch.dtype, Any] = {
     torch.float32: np.int32(2**31 - 1),
     torch.float64: np.int64(2**63 - 1),
 }  # all bits but the sign
-_PIECE = 1 << 14  # entries
+_PIECE = 1 << 14  # elements of a segment
 
 
 def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.ranges`."""
     keys, mask = bits_of(values)
     pieces, firsts = _pieces(lengths)
     lows, highs = np.empty((2, len(pieces) - 1), keys.dtype)
@@ -39,17 +41,17 @@ def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def peaks(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.absolute_maxima`."""
     return torch.from_numpy(_peaks(*bits_of(values), *_pieces(lengths))).view(values.dtype)
 
 
 def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.norms`."""
     keys, mask = bits_of(values)
     pieces, firsts = _pieces(lengths)
     floats = keys.view(FLOATS[values.dtype])
     factors = np.ones(len(lengths), floats.dtype)
-    if values.dtype == torch.float64:  # whose squares might overflow or vanish; those of float32 are float64 here
+    if values.dtype == torch.float64:  # whose squares might overflow or underflow; float32 is squared in float64
         largest = _peaks(keys, mask, pieces, firsts).view(floats.dtype)
         factors = np.ldexp(1.0, -np.clip(np.frexp(np.nan_to_num(largest))[1], -1000, 1000))
     sums, found = np.empty(len(pieces) - 1), np.empty(len(pieces) - 1, keys.dtype)
@@ -60,19 +62,20 @@ def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     )
     if len(firsts) < len(sums):
         sums, found = np.add.reduceat(sums, firsts), np.maximum.reduceat(found, firsts)
-    with np.errstate(over="ignore"):  # a norm may be more than a float holds: it is inf then
+    with np.errstate(over="ignore"):  # a norm may be more than a float holds, and is inf then
         roots = (np.sqrt(sums) / factors).astype(floats.dtype)
     return torch.from_numpy(np.maximum(roots, found.view(floats.dtype)))
 
 
 def _peaks(keys: Array, mask: Any, pieces: Array, firsts: Array) -> Array:  # noqa: ANN401 - a scalar of keys' type
+    """Return the absolute maximum of each block, as bits."""
     found = np.empty(len(pieces) - 1, keys.dtype)
     in_chunks(len(found), lambda start, stop: _piece_peaks(keys, pieces, mask, found, start, stop), keys.size)
     return np.maximum.reduceat(found, firsts) if len(firsts) < len(found) else found
 
 
 def bits_of(values: Tensor) -> tuple[Array, Any]:
-    """The values' bits, and all bits but the sign."""
+    """Return the values' bits as integers, and the mask of all bits but the sign."""
     mask = _MASKS[values.dtype]
     values = values.detach() if values.requires_grad else values
     return values.contiguous().numpy().view(mask.dtype), mask
@@ -80,7 +83,7 @@ def bits_of(values: Tensor) -> tuple[Array, Any]:
 
 @functools.lru_cache(maxsize=16)
 def _pieces(lengths: tuple[int, ...]) -> tuple[Array, Array]:
-    """The edges of pieces of blocks (n + 1,), and each block's first piece; neither is written to."""
+    """Return the edges of segments (n + 1,), and each block's first segment (blocks,); both are read-only."""
     edges = block_edges(lengths)
     if max(lengths, default=0) <= _PIECE:
         return edges, np.arange(len(lengths))
@@ -92,7 +95,7 @@ def _pieces(lengths: tuple[int, ...]) -> tuple[Array, Array]:
 
 @functools.lru_cache(maxsize=16)
 def block_edges(lengths: tuple[int, ...]) -> Array:
-    """Where each block begins, and where the last one ends: (blocks + 1,) int64, never written to."""
+    """Return where each block begins, and where the last one ends: (blocks + 1,) int64, read-only."""
     edges = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=edges[1:])
     return edges
@@ -100,7 +103,19 @@ def block_edges(lengths: tuple[int, ...]) -> Array:
 
 @kernel
 def _ranges(keys: Array, pieces: Array, mask: Any, lows: Array, highs: Array, start: int, stop: int) -> None:  # noqa: ANN401
-    """Bits in the order of the floats: those below zero have all but their sign turned over."""
+    """Write the minimum and the maximum of segments start .. stop - 1.
+
+    Bits are compared as integers in the order of the floats: below zero, all bits but the sign are flipped.
+
+    Args:
+        keys: (d,) integers, bits of floats.
+        segments: (segments + 1,), edges of the segments.
+        mask: All bits but the sign.
+        lows: (segments,), overwritten.
+        highs: (segments,), overwritten.
+        start: First segment.
+        stop: Index behind the last segment.
+    """
     zero = mask - mask
     for piece in range(start, stop):
         part = keys[pieces[piece] : pieces[piece + 1]]
@@ -115,6 +130,7 @@ def _ranges(keys: Array, pieces: Array, mask: Any, lows: Array, highs: Array, st
 
 @kernel
 def _piece_peaks(keys: Array, pieces: Array, mask: Any, found: Array, start: int, stop: int) -> None:  # noqa: ANN401
+    """Write the absolute maximum of segments start .. stop - 1, as bits."""
     for piece in range(start, stop):
         part = keys[pieces[piece] : pieces[piece + 1]]
         n = part.size // RUN
@@ -129,7 +145,20 @@ def _squares(
     values: Array, keys: Array, mask: Any, pieces: Array, firsts: Array, factors: Array, sums: Array, peaks: Array,  # noqa: ANN401
     start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Of each piece the sum of (value * its block's factor)**2, and the largest magnitude while it is at hand."""
+    """Write the sum of (value * factor)**2 and the absolute maximum of segments start .. stop - 1.
+
+    Args:
+        values: (d,) floats.
+        keys: The same as bits.
+        mask: All bits but the sign.
+        segments: (segments + 1,), edges of the segments.
+        firsts: (blocks,), each block's first segment.
+        factors: (blocks,), powers of two.
+        sums: (segments,) float64, overwritten.
+        absolute_maxima: (segments,), bits, overwritten.
+        start: First segment.
+        stop: Index behind the last segment.
+    """
     block = np.searchsorted(firsts, start, side="right") - 1
     for piece in range(start, stop):
         if block + 1 < firsts.size and firsts[block + 1] == piece:

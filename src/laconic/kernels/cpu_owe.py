@@ -1,7 +1,11 @@
-"""A step with error feedback on sixty-four entries at once: what to send of them, and what is owed afterwards.
+"""Error feedback on 64 elements at a time: what is sent of them, and the new residual.
 
-Sixteen entries at a time go from memory through all of the arithmetic and back, so that memory and arithmetic keep
-each other waiting as little as can be. No operation is fused or reordered: see plain_signs.
+For the momentum and error feedback steps of sign methods (`cpu/error_feedback.py`, `cpu/mask_streams.py`). Their
+reference are the functions of the same names in `reference/signs.py`. The bits are the same: no operation is fused or
+reordered.
+
+Sixteen elements at a time go from memory through all of the arithmetic and back, so that loads, stores and arithmetic
+overlap. Results about the 64 elements are words of 64 bits, lowest bit first.
 """
 
 from collections.abc import Callable
@@ -15,11 +19,21 @@ _PIECE = Block.LANES
 
 
 def _owing(context: Any, block: Block, wish_of: Callable[[], Any], out: Any, c: Any, coin: Any, past: bool) -> Any:  # noqa: ANN401
-    """wish - c sign(wish) where kept into `out`, array 0.
+    """Write the new residual of 64 elements: corrected - c sign(corrected) where selected, corrected elsewhere.
 
-    Returns the words of what is negative, of what is kept, and of what is inf or NaN.
+    Args:
+        block: Reads and writes the arrays; array 0 is `out`.
+        corrected_of: Returns the corrected gradient of the block's current 16 elements, as lanes.
+        out: The new residual.
+        c: Scalar, the magnitude that a sent sign stands for.
+        bernoulli: Scalars: the first coordinate, the two halves of the mixed key, the threshold less 1.
+        past: Store past the caches.
+
+    Returns:
+        Three uint64: which elements are negative, which are selected, and which are inf or NaN.
     """
     builder = block.builder
+    # scalars -> lanes, once for all four groups of 16
     first, low, high, limit = (splat(builder, scalar, _PIECE) for scalar in coin)
     plus, minus = splat(builder, c, _PIECE), splat(builder, builder.fneg(c), _PIECE)
     words = [ir.Constant(WORD, 0)] * 3
@@ -27,12 +41,16 @@ def _owing(context: Any, block: Block, wish_of: Callable[[], Any], out: Any, c: 
         block.piece = piece
         wish = wish_of()
         zeros = same(wish.type, 0.0)
+        # lanes: hash32 of the coordinates <= limit -> which are selected
         coordinates = builder.add(first, ir.Constant(first.type, list(range(piece, piece + _PIECE))))
         kept = hash_within(builder, coordinates, low, high, limit)
+        # lanes: corrected - (-c, +c where selected, else 0) -> the new residual
         negative = builder.fcmp_ordered("<", wish, zeros)
         sent = builder.select(kept, builder.select(negative, minus, plus), zeros)
         block.write(builder.fsub(wish, sent), out, 0, past_caches=past)
+        # lanes: x - x is 0 for finite x, NaN otherwise -> which are inf or NaN
         spoiled = builder.fcmp_unordered("!=", builder.fsub(wish, wish), zeros)
+        # 16 bits of each result into its word, from bit `lane` on
         for i, bits in enumerate((negative, kept, spoiled)):
             word = builder.zext(builder.bitcast(bits, ir.IntType(_PIECE)), WORD)
             words[i] = builder.or_(words[i], builder.shl(word, ir.Constant(WORD, piece)))
@@ -43,12 +61,33 @@ _COIN = (types.uint32, types.uint32, types.uint32, types.uint32)
 
 
 def _step(past: bool) -> Any:  # noqa: ANN401
+    """Return the intrinsic of a worker's step; past: its stores go past the caches."""
+
     @intrinsic  # type: ignore[untyped-decorator]
     def owe_step(
         typing: Any, new_debt: Any, new_momentum: Any, debt: Any, momentum: Any, gradient: Any, place: Any, mu: Any,  # noqa: ANN401
         decay: Any, c: Any, first: Any, low: Any, high: Any, limit: Any,  # noqa: ANN401
     ) -> Codegen:  # fmt: skip
-        """plain_signs.owe_step on the entries from `place` on; returns what `_owing` does."""
+        """Take `reference.signs.error_feedback_step` on the 64 elements from `place` on.
+
+        Args:
+            new_residual: Contiguous float32 or float64, overwritten; all arrays and scalars are of its type.
+            new_momentum: Overwritten.
+            residual: Residual before the step.
+            momentum: Momentum before the step.
+            gradient: The gradient.
+            place: Index of the first element.
+            mu: The momentum factor.
+            decay: Factor of the old residual.
+            c: Magnitude that a sent sign stands for.
+            offset: uint32, number of the first coordinate.
+            low: uint32, the low half of the mixed key.
+            high: uint32, the high half of the mixed key.
+            limit: uint32, the threshold less 1.
+
+        Returns:
+            The words of `_error_feedback`.
+        """
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
             new_debt, new_momentum, debt, momentum, gradient, place, mu, decay, c, *coin = args
@@ -56,6 +95,8 @@ def _step(past: bool) -> Any:  # noqa: ANN401
             rate, share = splat(builder, mu, _PIECE), splat(builder, decay, _PIECE)
 
             def wish() -> Any:  # noqa: ANN401
+                """Return the corrected gradient of 16 elements, and write their new momentum."""
+                # lanes: new = mu * momentum + g -> memory; then (mu * new + g) + decay * residual
                 g = block.read(gradient, 4)
                 new = builder.fadd(builder.fmul(rate, block.read(momentum, 3)), g)
                 before = block.read(debt, 2)
@@ -73,12 +114,32 @@ def _step(past: bool) -> Any:  # noqa: ANN401
 
 
 def _total(past: bool) -> Any:  # noqa: ANN401
+    """Return the intrinsic of the server's step; past: its stores go past the caches."""
+
     @intrinsic  # type: ignore[untyped-decorator]
     def owe_total(
         typing: Any, new_debt: Any, debt: Any, total: Any, place: Any, among: Any, scale: Any, decay: Any, c: Any,  # noqa: ANN401
         first: Any, low: Any, high: Any, limit: Any,  # noqa: ANN401
     ) -> Codegen:  # fmt: skip
-        """plain_signs.owe_total on the entries from `place` on; returns what `_owing` does."""
+        """Take `reference.signs.error_feedback_total` on the 64 elements from `place` on.
+
+        Args:
+            new_residual: Contiguous float32 or float64, overwritten; the residual and scalars are of its type.
+            residual: Residual before the step.
+            total: Of the residual's type, or int8.
+            place: Index of the first element.
+            divisor: The divisor of the total.
+            scale: Factor of the mean.
+            decay: Factor of the old residual.
+            c: Magnitude that a sent sign stands for.
+            offset: uint32, number of the first coordinate.
+            low: uint32, the low half of the mixed key.
+            high: uint32, the high half of the mixed key.
+            limit: uint32, the threshold less 1.
+
+        Returns:
+            The words of `_error_feedback`.
+        """
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
             new_debt, debt, total, place, among, scale, decay, c, *coin = args
@@ -86,6 +147,8 @@ def _total(past: bool) -> Any:  # noqa: ANN401
             n, factor, share = (splat(builder, scalar, _PIECE) for scalar in (among, scale, decay))
 
             def wish() -> Any:  # noqa: ANN401
+                """Return the corrected mean of 16 elements."""
+                # lanes: total / divisor, int8 sums as floats first; then decay * residual + scale * mean
                 votes, before = block.read(total, 2), block.read(debt, 1)
                 if votes.type != before.type:
                     votes = builder.sitofp(votes, before.type)
@@ -104,7 +167,7 @@ def _total(past: bool) -> Any:  # noqa: ANN401
 
 @intrinsic  # type: ignore[untyped-decorator]
 def momentum_at(typing: Any, gradient: Any, momentum: Any, place: Any, mu: Any, rest: Any) -> Codegen:  # noqa: ANN401
-    """mu momentum + rest gradient over `gradient`, on the entries from `place` on; returns which are negative."""
+    """Write mu momentum + rest gradient over 64 elements of the gradient. Returns the word of those below zero."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         gradient, momentum, place, mu, rest = args
@@ -113,6 +176,7 @@ def momentum_at(typing: Any, gradient: Any, momentum: Any, place: Any, mu: Any, 
         word = ir.Constant(WORD, 0)
         for piece in range(0, LANES, _PIECE):
             block.piece = piece
+            # lanes: mu * momentum + rest * gradient -> over the gradient; its signs as 16 bits of the word
             new = builder.fadd(builder.fmul(old, block.read(momentum, 1)), builder.fmul(fresh, block.read(gradient, 0)))
             block.write(new, gradient, 0)
             negative = builder.fcmp_ordered("<", new, same(new.type, 0.0))

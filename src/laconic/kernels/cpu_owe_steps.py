@@ -1,6 +1,9 @@
-"""Steps with error feedback over a range of a vector: see `plain_signs.owe_step` and `owe_total`.
+"""Momentum and error feedback steps over a range of a vector, compiled.
 
-Both write two streams: the signs of what is kept, and which entries are kept.
+Reference: `reference.signs.error_feedback_step` and `error_feedback_total`.
+
+Both write two bit streams: the signs of the selected elements, and which elements are selected. The arithmetic on 64
+elements is in `llvm/error_feedback.py`.
 """
 
 from typing import Any
@@ -16,7 +19,7 @@ from laconic.kernels.cpu_pieces import pointer_to
 from laconic.kernels.cpu_words import ALL, NONE, Words, append, compress, head, population, whole_blocks
 
 Array = NDArray[Any]
-Coin = tuple[int, int, int, int]  # first, the key's halves, the threshold
+Coin = tuple[int, int, int, int]  # first coordinate, the halves of the mixed key, threshold
 
 
 @kernel
@@ -24,7 +27,26 @@ def owe_step(
     addresses: Array, sizes: Array, momentum: Array, debt: Array, new_momentum: Array, new_debt: Array,
     mu: float, decay: float, c: float, coin: Coin, past_caches: bool, words: Words, drawn: Words,
 ) -> tuple[int, bool]:  # fmt: skip
-    """addresses, sizes: of the gradient's pieces. Returns how many entries are kept, and whether all are finite."""
+    """Take a worker's step.
+
+    Args:
+        addresses: (tensors,) uint64, where the gradient tensors begin.
+        sizes: (tensors,) int64, their elements; `count` in all.
+        momentum: (count,) of one float type, as all vectors.
+        residual: (count,), residual before the step.
+        new_momentum: (count,), overwritten.
+        new_residual: (count,), overwritten.
+        mu: The momentum factor.
+        decay: Factor of the old residual.
+        c: Magnitude that a sent sign stands for.
+        bernoulli: The mask's first coordinate, the two halves of its key, its threshold.
+        past_caches: Store past the caches; both new vectors must begin at a multiple of 64 bytes.
+        words: The stream of signs, overwritten.
+        sampled: The mask as bits, overwritten.
+
+    Returns:
+        How many elements are selected, and whether all are finite.
+    """
     number = debt.dtype.type
     first, low, high = uint32(coin[0]), uint32(coin[1]), uint32(coin[2])
     limit, allowed = uint32(coin[3] - 1), ALL if coin[3] else NONE
@@ -36,7 +58,7 @@ def owe_step(
         piece = carray(pointer_to(addresses[i]), (sizes[i],), debt.dtype)
         owed, moved, old_debt, old = new_debt[at:end], new_momentum[at:end], debt[at:end], momentum[at:end]
         start, stop = whole_blocks(owed, past_caches)
-        for few in range(2):  # those before the whole blocks, and, when they are through, those behind
+        for few in range(2):  # elements before the full blocks first, then the blocks and the elements behind
             if few:
                 for place in range(start, stop, 64):
                     here = uint32(first + at + place)
@@ -71,7 +93,7 @@ def _owe_few(
     owed: Array, moved: Array, debt: Array, momentum: Array, gradient: Array, rates: Any, first: Any,  # noqa: ANN401
     low: Any, high: Any, limit: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401  # fmt: skip
-    """`owe_step_at` for fewer than 64 entries."""
+    """Take the step on fewer than 64 elements, through a buffer of 64. Returns the same words as for 64."""
     n = owed.size
     room = np.zeros((5, 64), owed.dtype)
     room[2, :n], room[3, :n], room[4, :n] = debt, momentum, gradient
@@ -87,7 +109,24 @@ def owe_total(
     total: Array, debt: Array, new_debt: Array, among: float, scale: float, decay: float, c: float,
     coin: Coin, past_caches: bool, words: Words, drawn: Words,
 ) -> int:  # fmt: skip
-    """Returns how many entries are kept."""
+    """Take the server's step.
+
+    Args:
+        total: (count,) of the residual's type, or int8.
+        residual: (count,), residual before the step.
+        new_residual: (count,), overwritten.
+        divisor: The divisor of the total.
+        scale: Factor of the mean.
+        decay: Factor of the old residual.
+        c: Magnitude that a sent sign stands for.
+        bernoulli: The mask's first coordinate, the two halves of its key, its threshold.
+        past_caches: Store past the caches; the new residual must begin at a multiple of 64 bytes.
+        words: The stream of signs, overwritten.
+        sampled: The mask as words, overwritten.
+
+    Returns:
+        How many elements are selected.
+    """
     number = debt.dtype.type
     first, low, high = uint32(coin[0]), uint32(coin[1]), uint32(coin[2])
     limit, allowed = uint32(coin[3] - 1), ALL if coin[3] else NONE

@@ -1,6 +1,7 @@
-"""`plain_pieces` in machine code, one thread, one pass, whatever the number of pieces: bit for bit the same.
+"""A flat vector and the tensors that it is made of, compiled: one thread, one pass, the same bits.
 
-A vector that no cache holds is written past the caches: a plain store fetches what it overwrites.
+Reference: `reference/flatten.py`. A vector that no cache holds is stored past the caches: an ordinary store first reads
+the line that it overwrites. Loops over 64 elements are LLVM lanes (`docs/kernels.md`), the elements around them plain.
 """
 
 from collections.abc import Sequence
@@ -21,11 +22,11 @@ from laconic.kernels.plain_sums import most_of_share
 
 Array = NDArray[Any]
 
-PAST_CACHES_BYTES = 1 << 24  # of a vector whose parts leave the caches before they are read again
+PAST_CACHES_BYTES = 1 << 24  # from so many on, a vector leaves the caches before it is read again
 
 
 def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
-    """See plain_pieces."""
+    """See `reference.flatten.gather`."""
     if not are_plain(pieces, out):
         return plain_pieces.gather(pieces, out, among=among)
     if among == 1:
@@ -35,7 +36,7 @@ def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
 
 
 def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
-    """See plain_pieces."""
+    """See `reference.flatten.gather_change`."""
     others = [start] if plus is None else [start, plus]
     if not are_plain([*pieces, *others], out):
         return plain_pieces.gather_change(pieces, start, out, plus)
@@ -44,7 +45,7 @@ def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Te
 
 
 def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
-    """See plain_pieces."""
+    """See `reference.flatten.gather_scaled`."""
     if not are_plain([*pieces, out if plus is None else plus], out):
         return plain_pieces.gather_scaled(pieces, factors, out, plus)
     more = np.zeros(0, out.numpy().dtype) if plus is None else plus.numpy()
@@ -52,7 +53,7 @@ def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tenso
 
 
 def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
-    """See plain_pieces."""
+    """See `reference.flatten.add_into`."""
     if not are_plain(pieces, values):
         plain_pieces.add_into(pieces, places, values)
         return
@@ -60,7 +61,7 @@ def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
 
 
 def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
-    """See plain_pieces."""
+    """See `reference.flatten.scatter`."""
     if not are_plain(pieces, vector):
         plain_pieces.scatter(vector, pieces, as_sum=as_sum)
         return
@@ -68,7 +69,7 @@ def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -
 
 
 def are_plain(pieces: Sequence[Tensor], vector: Tensor) -> bool:
-    """Whether everything is floats of one type that lie one behind the other."""
+    """Return whether all are contiguous float32, or all contiguous float64."""
     dtype = vector.dtype
     return dtype in (torch.float32, torch.float64) and all(
         piece.dtype == dtype and piece.is_contiguous() for piece in (*pieces, vector)
@@ -76,28 +77,35 @@ def are_plain(pieces: Sequence[Tensor], vector: Tensor) -> bool:
 
 
 def places_of(pieces: Sequence[Tensor]) -> tuple[Array, Array]:
+    """Return the addresses (n,) uint64 and the numbers of elements (n,) int64 of n tensors."""
     addresses = np.array([piece.data_ptr() for piece in pieces], np.uint64)
     return addresses, np.array([piece.numel() for piece in pieces], np.int64)
 
 
 def is_long(vector: Tensor) -> bool:
-    """Whether it is written past the caches."""
+    """Return whether a vector is stored past the caches."""
     return vector.numel() * vector.element_size() >= PAST_CACHES_BYTES
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def pointer_to(typing: Any, address: Any) -> Codegen:  # noqa: ANN401
+    """Return an address, uint64, as a pointer that `carray` takes."""
+
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        # integer -> pointer
         return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
 
     return types.voidptr(types.uint64), codegen
 
 
 def _passing(kind: str, past: bool) -> Any:  # noqa: ANN401
-    """A function of (one, other, more, out, place): sixty-four entries of `one` to `out`, as they are or changed.
+    """Return an intrinsic of (one, other, more, out, place) that copies 64 elements of `one` to `out`, or changes them.
 
-    kind: "same", "change" (less `other`), "wish" (less `other`, plus `more`), "sum" (plus 0.0).
-    Returns a word that is 0 where none is inf or NaN.
+    It returns a uint64 that is 0 where no result is inf or NaN.
+
+    Args:
+        kind: "same" copies, "change" subtracts `other`, "wish" subtracts `other` and adds `more`, "sum" adds 0.0.
+        past: Store past the caches.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
@@ -108,6 +116,7 @@ def _passing(kind: str, past: bool) -> Any:  # noqa: ANN401
             wrong = ir.Constant(ir.IntType(block.LANES), 0)
             for piece in range(0, LANES, block.LANES):
                 block.piece = piece
+                # lanes: one, less `other`, plus `more`, or plus 0.0 -> out
                 value = block.read(one, 0)
                 zeros = same(value.type, 0.0)
                 if kind in ("change", "wish"):
@@ -117,6 +126,7 @@ def _passing(kind: str, past: bool) -> Any:  # noqa: ANN401
                 elif kind == "sum":
                     value = builder.fadd(value, zeros)
                 block.write(value, out, 3, past_caches=past)
+                # lanes: x - x is 0 for finite x, NaN otherwise -> 16 bits, collected by or
                 spoiled = builder.fcmp_unordered("!=", builder.fsub(value, value), zeros)
                 wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
             return builder.zext(wrong, WORD)
@@ -133,9 +143,12 @@ _sum, _sum_past_caches = _passing("sum", False), _passing("sum", True)
 
 
 def _dividing(past: bool) -> Any:  # noqa: ANN401
-    """A function of (one, out, place, by, most): sixty-four entries of `one`, divided, to `out`.
+    """Return an intrinsic of (one, out, place, by, limit_) that writes 64 elements of `one`, divided, to `out`.
 
-    Returns a word that is 0 where no quotient is beyond `most` or NaN.
+    It returns a uint64 that is 0 where no quotient is NaN or has a magnitude above limit_.
+
+    Args:
+        past: Store past the caches.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
@@ -148,8 +161,10 @@ def _dividing(past: bool) -> Any:  # noqa: ANN401
             least = builder.fneg(limit)
             for piece in range(0, LANES, block.LANES):
                 block.piece = piece
+                # lanes: one / by -> out
                 value = builder.fdiv(block.read(one, 0), divisor)
                 block.write(value, out, 1, past_caches=past)
+                # lanes: beyond the limit on either side, or NaN -> 16 bits, collected by or
                 for spoiled in (builder.fcmp_unordered(">", value, limit), builder.fcmp_unordered("<", value, least)):
                     wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
             return builder.zext(wrong, WORD)
@@ -163,9 +178,13 @@ _share, _share_past_caches = _dividing(False), _dividing(True)
 
 
 def _scaling(past: bool, adds: bool) -> Any:  # noqa: ANN401
-    """A function of (one, more, out, place, factor): sixty-four entries of `one` times `factor` to `out`.
+    """Return an intrinsic of (one, more, out, place, factor) that writes 64 elements of `one` times factor to `out`.
 
-    adds: and plus `more`; else plus 0.0. Returns a word that is 0 where none is inf or NaN.
+    It returns a uint64 that is 0 where no result is inf or NaN.
+
+    Args:
+        past: Store past the caches.
+        adds: Add `more` to the product, otherwise 0.0.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
@@ -177,10 +196,12 @@ def _scaling(past: bool, adds: bool) -> Any:  # noqa: ANN401
             by = splat(builder, factor, block.LANES)
             for piece in range(0, LANES, block.LANES):
                 block.piece = piece
+                # lanes: one * factor, plus `more` or 0.0 -> out
                 value = builder.fmul(block.read(one, 0), by)
                 zeros = same(value.type, 0.0)
                 value = builder.fadd(value, block.read(more, 1) if adds else zeros)
                 block.write(value, out, 2, past_caches=past)
+                # lanes: x - x is 0 for finite x, NaN otherwise -> 16 bits, collected by or
                 spoiled = builder.fcmp_unordered("!=", builder.fsub(value, value), zeros)
                 wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
             return builder.zext(wrong, WORD)
@@ -196,6 +217,7 @@ _scale_plus, _scale_plus_past_caches = _scaling(False, True), _scaling(True, Tru
 
 @kernel
 def _gather(addresses: Array, sizes: Array, out: Array, past_caches: bool) -> bool:
+    """Copy tensors into `out`. Returns whether no element is inf or NaN."""
     wrong, none = uint64(0), out.dtype.type(0)
     at = 0
     for i in range(sizes.size):
@@ -207,6 +229,7 @@ def _gather(addresses: Array, sizes: Array, out: Array, past_caches: bool) -> bo
                 wrong |= _copy_past_caches(one, one, one, part, place)
             else:
                 wrong |= _copy(one, one, one, part, place)
+        # the elements before and behind the full blocks, one by one; below too
         for k in range(part.size - last + first):
             place = k if k < first else k + last - first
             part[place] = one[place]
@@ -219,6 +242,7 @@ def _gather(addresses: Array, sizes: Array, out: Array, past_caches: bool) -> bo
 def _gather_shares(
     addresses: Array, sizes: Array, out: Array, among: float, most: float, past_caches: bool
 ) -> bool:  # fmt: skip
+    """Copy tensors into `out`, divided. Returns whether no quotient is NaN or beyond the limit."""
     number = out.dtype.type
     by, limit = number(among), number(most)
     wrong = uint64(0)
@@ -244,6 +268,7 @@ def _gather_shares(
 def _gather_change(
     addresses: Array, sizes: Array, start: Array, plus: Array, out: Array, adds: bool, past_caches: bool
 ) -> bool:
+    """Write tensors less `start`, plus `plus` where `adds`. Returns whether no element is inf or NaN."""
     wrong, none = uint64(0), out.dtype.type(0)
     at = 0
     for i in range(sizes.size):
@@ -273,6 +298,7 @@ def _gather_change(
 def _gather_scaled(
     addresses: Array, sizes: Array, factors: Array, plus: Array, out: Array, past_caches: bool
 ) -> bool:  # fmt: skip
+    """Write each tensor times its factor, plus `plus` if it is not empty. Returns whether no element is inf or NaN."""
     wrong, none = uint64(0), out.dtype.type(0)
     at = 0
     for i in range(sizes.size):
@@ -301,6 +327,7 @@ def _gather_scaled(
 
 @kernel
 def _add_into(addresses: Array, sizes: Array, places: Array, values: Array) -> None:
+    """Add values to tensors at ascending indices of the vector that they make."""
     number, start, stop = 0, 0, sizes[0]
     piece = carray(pointer_to(addresses[0]), (sizes[0],), values.dtype)
     for i in range(places.size):
@@ -313,6 +340,7 @@ def _add_into(addresses: Array, sizes: Array, places: Array, values: Array) -> N
 
 @kernel
 def _scatter(addresses: Array, sizes: Array, vector: Array, as_sum: bool, past_caches: bool) -> None:
+    """Copy `vector` into tensors; as_sum adds 0.0."""
     none = vector.dtype.type(0)
     at = 0
     for i in range(sizes.size):

@@ -1,4 +1,7 @@
-"""`plain_places` in machine code, one thread: the processor waits for many cache lines at a time."""
+"""Elements at some indices, compiled, on one thread: many cache lines are fetched at a time.
+
+Reference: `reference/indexing.py`.
+"""
 
 from typing import Any
 
@@ -15,7 +18,7 @@ Numbers = NDArray[np.int64]
 
 
 def take_at(vector: Tensor, places: Tensor) -> Tensor:
-    """See plain_places."""
+    """See `reference.indexing.take_at`."""
     if not _is_plain(vector):
         return plain_places.take_at(vector, places)
     taken = torch.empty(places.numel(), dtype=vector.dtype)
@@ -24,7 +27,7 @@ def take_at(vector: Tensor, places: Tensor) -> Tensor:
 
 
 def add_at(vector: Tensor, places: Tensor, values: Tensor) -> None:
-    """See plain_places."""
+    """See `reference.indexing.add_at`."""
     if not _is_plain(vector) or values.dtype != vector.dtype:
         plain_places.add_at(vector, places, values)
         return
@@ -32,7 +35,7 @@ def add_at(vector: Tensor, places: Tensor, values: Tensor) -> None:
 
 
 def clear_at(vector: Tensor, places: Tensor) -> None:
-    """See plain_places."""
+    """See `reference.indexing.clear_at`."""
     if not _is_plain(vector):
         plain_places.clear_at(vector, places)
         return
@@ -40,13 +43,14 @@ def clear_at(vector: Tensor, places: Tensor) -> None:
 
 
 def _is_plain(vector: Tensor) -> bool:
+    """Return whether a vector is contiguous float32 or float64."""
     return vector.dtype in (torch.float32, torch.float64) and vector.is_contiguous()
 
 
 @kernel
 def _take(vector: Array, places: Numbers, taken: Array) -> None:
     for i in range(places.size):
-        taken[i] = vector[np.uint64(places[i])]  # without a look for a place counted from the end
+        taken[i] = vector[np.uint64(places[i])]  # unsigned: no check for an index counted from the end
 
 
 @kernel

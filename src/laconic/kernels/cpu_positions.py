@@ -1,4 +1,7 @@
-"""`plain_positions` in machine code. Every read is within its array, whatever the stream says."""
+"""Bit streams of positions, compiled. Every read is within its array, whatever the stream holds.
+
+Reference: `reference/position_streams.py`.
+"""
 
 from typing import Any
 
@@ -11,18 +14,18 @@ from laconic.kernels.compiled import kernel
 from laconic.kernels.plain_gaps import Numbers
 
 _U64 = np.uint64
-_I64: Any = np.int64  # mixing signed and unsigned numbers would give floats
+_I64: Any = np.int64  # numba makes floats of signed and unsigned integers together
 _Long = NDArray[np.uint64]
-_LEADING = np.array([8 - byte.bit_length() for byte in range(256)], dtype=np.uint64)  # zeros before a byte's first one
+_LEADING = np.array([8 - byte.bit_length() for byte in range(256)], dtype=np.uint64)  # zeros before its first one
 
 
 def ascending(positions: Tensor, count: int) -> bool:
-    """See plain_positions."""
+    """See `reference.position_streams.ascending`."""
     return bool(_ascending(positions.numpy(), count))
 
 
 def put_numbers(numbers: Tensor, width: int) -> Tensor:
-    """See plain_positions."""
+    """See `reference.position_streams.put_numbers`."""
     n_bits = numbers.numel() * width
     words = np.zeros(n_bits // 64 + 1, dtype=np.uint64)
     _put(numbers.numpy(), width, words)
@@ -30,12 +33,12 @@ def put_numbers(numbers: Tensor, width: int) -> Tensor:
 
 
 def take_numbers(data: Tensor, k: int, width: int) -> Tensor:
-    """See plain_positions."""
+    """See `reference.position_streams.take_numbers`."""
     return torch.from_numpy(_take(_long_words(data), k, width))
 
 
 def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: int) -> tuple[Tensor, int]:
-    """See plain_positions."""
+    """See `reference.position_streams.put_runs`."""
     words = np.zeros(n_bits // 64 + 1, dtype=np.uint64)
     used = int(_put_runs(positions.numpy(), width, step, from_last, words))
     return _bytes(words, n_bits), used
@@ -44,21 +47,21 @@ def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: 
 def take_runs(
     data: Tensor, n_bits: int, k: int, width: int, step: int, count: int, from_last: bool
 ) -> tuple[Tensor, int]:
-    """See plain_positions."""
+    """See `reference.position_streams.take_runs`."""
     positions = np.zeros(k, dtype=np.int64)
     used = int(_take_runs(_long_words(data), n_bits, width, step, count, from_last, _LEADING, positions))
     return torch.from_numpy(positions), used
 
 
 def _long_words(data: Tensor) -> _Long:
-    """The stream as numbers of 64 bits, with at least one of zeros behind it: a window may start at any bit."""
+    """Return the stream as integers of 64 bits, with at least one 0 behind: a window may start at any bit."""
     padded = np.zeros(8 * (data.numel() // 8 + 2), dtype=np.uint8)
     padded[: data.numel()] = data.numpy()
     return padded.view(">u8").astype(np.uint64)
 
 
 def _bytes(words: _Long, n_bits: int) -> Tensor:
-    """The first `n_bits` of the stream, in whole bytes."""
+    """Return the first `n_bits` of the stream, in full bytes."""
     return torch.from_numpy(words.astype(">u8").view(np.uint8)[: (n_bits + 7) // 8])
 
 
@@ -68,15 +71,15 @@ def _ascending(positions: Numbers, count: int) -> bool:
         return True
     within: bool = positions[0] >= 0 and positions[-1] < count
     later = positions[1:]
-    for i in range(later.size):  # to the end in any case: several at a time
+    for i in range(later.size):  # no early end, so that several are compared at a time
         within &= later[i] > positions[i]
     return within
 
 
 @kernel
 def _write(words: _Long, number: np.uint64, at: int, width: int) -> None:
-    """A number of `width` bits, 1 .. 33, from bit `at` on."""
-    room = 64 - (at & 63)  # in the word where it begins
+    """Write a number of `width` bits, 1 .. 33, from bit `at` on."""
+    room = 64 - (at & 63)  # bits left in the word where it begins
     if width <= room:
         words[at >> 6] |= number << _U64(room - width)
     else:
@@ -105,7 +108,7 @@ def _put_runs(positions: Numbers, width: int, step: int, from_last: bool, words:
 
 @kernel
 def _window(words: _Long, at: int) -> np.uint64:
-    """The 64 bits from bit `at` on."""
+    """Return the 64 bits from bit `at` on."""
     offset = _U64(at & 63)
     high: np.uint64 = words[at >> 6] << offset | words[(at >> 6) + 1] >> _U64(1) >> (_U64(63) - offset)
     return high
@@ -121,7 +124,7 @@ def _take(words: _Long, k: int, width: int) -> Numbers:
 
 @kernel
 def _clear(words: _Long, at: int) -> bool:
-    """Whether no bit from `at` on is set."""
+    """Return whether no bit from `at` on is set."""
     rest_of_word: np.uint64 = words[at >> 6] << _U64(at & 63)
     return rest_of_word == _U64(0) and not words[(at >> 6) + 1 :].any()
 

@@ -1,8 +1,9 @@
-"""`plain_quantized` in machine code: bit for bit the same but for `norms`, the same operations in the same order.
+"""Stochastic rounding, compiled: the same bits except for `norms`, by the same operations in the same order.
 
-Codes are made of thirty-two entries at once, see cpu_draws; where a block begins or ends among these, one by one next
-to each other first. Entries come back a tile at a time: codes of a tile, one byte each, and then what they stand for.
-Loops are over slices of one type from 0 on, which become vector instructions.
+Reference: `reference/stochastic_rounding.py`. Codes are made 32 at a time (`llvm/stochastic_rounding.py`). Where a
+block begins or ends among these, its elements are first copied next to each other. Codes are turned back into values
+tile by tile: the codes of a tile, then what they stand for. Loops run over slices of one type from 0 on, which numba
+turns into vector instructions.
 """
 
 import functools
@@ -32,7 +33,7 @@ Array = NDArray[Any]
 def quantize(
     values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, first: int, key: int
 ) -> Tensor:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.quantize`."""
     most = (1 << bits) - 1
     return _quantized(values, _array(lows, values.dtype), highs, lengths, bits, most, 0, first, key)
 
@@ -40,7 +41,7 @@ def quantize(
 def quantize_levels(
     values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
 ) -> Tensor:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.quantize_levels`."""
     bits = level_bits(steps)
     lows = np.zeros(len(lengths), FLOATS[values.dtype])
     return _quantized(values, lows, scales, lengths, bits, steps, 1 << (bits - 1), first, key)
@@ -50,6 +51,19 @@ def _quantized(
     values: Tensor, lows: Array, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int, first: int,
     key: int,
 ) -> Tensor:  # fmt: skip
+    """Return packed codes of values.
+
+    Args:
+        values: (d,) float32 or float64.
+        lows: (blocks,), the low end of each block.
+        highs: (blocks,), the high ends.
+        lengths: Elements of each block.
+        bits: Bits of a code.
+        max_code: The last code, without the sign bit.
+        minus: The bit of a code for values below zero; 0 for codes without a sign.
+        offset: Number of the first coordinate.
+        key: 0 .. 2**64 - 1.
+    """
     floats = bits_of(values)[0].view(FLOATS[values.dtype])
     out = np.empty((bits * floats.size + 7) // 8, np.uint8)
     highs_, edges = _array(highs, values.dtype), block_edges(lengths)
@@ -68,30 +82,31 @@ def _quantized(
 
 
 def _array(ends: Tensor, dtype: torch.dtype) -> Array:
+    """Return the ends of blocks as an array of the given type."""
     made: Array = (ends if ends.dtype == dtype else ends.to(dtype)).numpy()
     return made
 
 
 def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.dequantize`."""
     return _dense(packed, lows, highs, lengths, bits, (1 << bits) - 1, 0)
 
 
 def add_dequantized(
     packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, total: Tensor
 ) -> None:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.add_dequantized`."""
     _add(packed, lows, highs, lengths, bits, (1 << bits) - 1, 0, total)
 
 
 def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.levels_dense`."""
     bits = level_bits(steps)
     return _dense(packed, torch.zeros_like(scales), scales, lengths, bits, steps, 1 << (bits - 1))
 
 
 def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.add_levels`."""
     bits = level_bits(steps)
     _add(packed, torch.zeros_like(scales), scales, lengths, bits, steps, 1 << (bits - 1), total)
 
@@ -130,7 +145,7 @@ def _write(
 
 
 def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.levels_allowed`."""
     bits = level_bits(steps)
     codes = code_room(bits)
     return bool(_allowed(packed.contiguous().numpy(), count, bits, uint32(steps), codes))
@@ -138,7 +153,7 @@ def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
 
 @functools.cache
 def _constants(dtype: torch.dtype, most: int) -> Array:
-    """What kernels need, and never write, in the values' own type, so that no operation becomes one of float64."""
+    """Return the numbers that kernels need, in the values' own type, so that no operation becomes one of float64."""
     floats: Any = FLOATS[dtype]
     tiny = 2.0 ** TINY_BITS[dtype]
     return np.array([most, 0.0, 1.0, 0.5, 1 / tiny, tiny, 1 + np.finfo(floats).eps, 2.0], floats)
@@ -146,7 +161,7 @@ def _constants(dtype: torch.dtype, most: int) -> Array:
 
 @kernel
 def _factor(low: Any, high: Any, numbers: Array) -> Any:  # noqa: ANN401 - numba's own scalars
-    """plain_quantized.range_factors of one block."""
+    """Return `reference.stochastic_rounding.range_factors` of one block."""
     span = high - low
     if not np.isfinite(span):
         return numbers[3]
@@ -155,7 +170,7 @@ def _factor(low: Any, high: Any, numbers: Array) -> Any:  # noqa: ANN401 - numba
 
 @kernel
 def _block_at(edges: Array, entry: int) -> int:
-    """The block that an entry is in."""
+    """Return the number of the block that an element is in, by binary search."""
     low, high = 0, edges.size - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -171,7 +186,24 @@ def _quantize(
     values: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, minus: Any, first: int,  # noqa: ANN401
     low_key: Any, high_key: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
 ) -> None:  # fmt: skip
-    """minus: the bit of a code that says below zero; 0 where values are not measured from zero."""
+    """Write the packed codes of elements start .. stop - 1.
+
+    Args:
+        values: (d,) floats.
+        lows: (blocks,), the low end of each block.
+        highs: (blocks,), the high ends.
+        edges: (blocks + 1,), where blocks begin and end.
+        numbers: From `_constants`.
+        bits: Bits of a code.
+        minus: uint32, the bit of a code for values below zero; 0 for codes without a sign.
+        offset: Number of the vector's first coordinate.
+        low_key: uint32, the low half of the mixed key.
+        high_key: uint32, the high half of the mixed key.
+        codes: A code_buffer.
+        packed: uint8, overwritten.
+        start: First element, a multiple of CHUNK.
+        stop: Index behind the last element.
+    """
     room, drawn = np.zeros(GROUP, values.dtype), np.empty(GROUP, codes.dtype)
     direct = bits == 1 or bits == 2 or bits == 4 or bits == 8
     wide, most = 8 * codes.itemsize, codes.size // GROUP
@@ -223,6 +255,7 @@ def _dequantize(
     packed: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, most: Any, minus: Any,  # noqa: ANN401
     codes: Array, total: Array, start: int, stop: int, add: bool,
 ) -> None:  # fmt: skip
+    """Write or add the values of the codes of elements start .. stop - 1. Arguments as for `_quantize`."""
     block = _block_at(edges, start)
     for tile in range(start, stop, codes.size):
         end = min(tile + codes.size, stop)
@@ -245,7 +278,7 @@ def _dequantize(
 def _knobs(
     codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any, minus: Any, total: Array, add: bool,  # noqa: ANN401
 ) -> None:  # fmt: skip
-    """What codes of one block stand for, into `total` or added to it; see plain_quantized.knobs."""
+    """Write or add the values of codes of one block; see `reference.stochastic_rounding.values_of_codes`."""
     if minus and add:
         for i in range(codes.size):
             total[i] += _level(int32(codes[i]), bottom, step, unfactor, high, most, minus)
@@ -262,18 +295,21 @@ def _knobs(
 
 @kernel
 def _knob(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any) -> Any:  # noqa: ANN401
+    """Return the grid point of a code without a sign."""
     found = (type(high)(code) * step + bottom) * unfactor
-    return (found if (found < high) & (code != most) else high) + type(high)(0)  # a zero has no minus sign
+    return (found if (found < high) & (code != most) else high) + type(high)(0)  # -0.0 becomes 0.0
 
 
 @kernel
 def _level(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any, minus: Any) -> Any:  # noqa: ANN401
+    """Return the grid point of a code with a sign."""
     found = _knob(int32(code & int32(minus - int32(1))), bottom, step, unfactor, high, most)
     return -found if code >= minus else found
 
 
 @kernel
 def _allowed(packed: Array, count: int, bits: int, steps: Any, codes: Array) -> bool:  # noqa: ANN401
+    """Return whether no code has a level above `steps`, or is a zero with a minus sign."""
     top = uint32(1 << (bits - 1))
     wrong = uint32(0)
     for tile in range(0, count, codes.size):

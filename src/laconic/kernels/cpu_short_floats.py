@@ -1,7 +1,9 @@
-"""`plain_short_floats` in machine code: bit for bit the same, a tile at a time.
+"""Powers of two as codes of sign and exponent, compiled, tile by tile: the same bits.
 
-Codes of 9 bits are brought together four at a time, for a whole tile; then 64 of them make nine words. Codes of 12 bits
-go through `cpu_codes`.
+Reference: `reference/powers_of_two.py`.
+
+Codes of 9 bits (float32) are brought together four to a word, then 64 of them make nine words. Codes of 12 bits
+(float64) go through `cpu/code_tiles.py`.
 """
 
 from typing import Any
@@ -25,7 +27,7 @@ _PATTERNS = {torch.float32: np.uint32, torch.float64: np.uint64}
 
 
 def power_codes(values: Tensor, first: int, key: int) -> tuple[Tensor, bool]:
-    """See plain_short_floats."""
+    """See `reference.powers_of_two.power_codes`."""
     bits, d = HEAD_BITS[values.dtype], values.numel()
     patterns = values.detach().contiguous().numpy().view(_PATTERNS[values.dtype])
     packed = torch.empty(-(-d // TILE) * TILE * bits // 8, dtype=torch.uint8)
@@ -46,12 +48,12 @@ def power_codes(values: Tensor, first: int, key: int) -> tuple[Tensor, bool]:
 
 
 def put_powers(packed: Tensor, out: Tensor) -> None:
-    """See plain_short_floats."""
+    """See `reference.powers_of_two.put_powers`."""
     _write(packed, out, add=False)
 
 
 def add_powers(packed: Tensor, total: Tensor) -> None:
-    """See plain_short_floats."""
+    """See `reference.powers_of_two.add_powers`."""
     _write(packed, total, add=True)
 
 
@@ -72,7 +74,7 @@ def _write(packed: Tensor, total: Tensor, *, add: bool) -> None:
 
 
 def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:
-    """See plain_short_floats."""
+    """See `reference.powers_of_two.powers_finite`."""
     bits, data = HEAD_BITS[dtype], packed.contiguous().numpy()
     spoiled: list[bool] = []
 
@@ -88,7 +90,22 @@ def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:
 def _powers_32(
     patterns: Array, first: int, low: Any, high: Any, within: Array, codes: Array, words: Array, start: int, stop: int,  # noqa: ANN401
 ) -> bool:  # fmt: skip
-    """within: 0, 1, 2 .. : reading it is cheaper than counting. start: of a tile. Returns whether one is inf or NaN."""
+    """Write codes of float32 elements start .. stop - 1, 9 bits each.
+
+    Args:
+        patterns: (d,) uint32, bits of the values.
+        offset: Number of the vector's first coordinate.
+        low: uint32, the low half of the mixed key.
+        high: uint32, the high half of the mixed key.
+        within: 0, 1, 2 .. TILE - 1; reading them is cheaper than counting.
+        codes: (TILE,) uint32, a buffer.
+        words: uint64, overwritten.
+        start: First element, the beginning of a tile.
+        stop: Index behind the last element.
+
+    Returns:
+        Whether an element is inf or NaN.
+    """
     spoiled = False
     fours = np.empty(TILE // 4, np.uint64)
     for tile in range(start, stop, TILE):
@@ -102,6 +119,7 @@ def _powers_32(
 
 @kernel
 def _draw_32(part: Array, base: Any, low: Any, high: Any, within: Array, codes: Array) -> None:  # noqa: ANN401
+    """Write codes of sign and exponent, the exponent raised by 1 with the mantissa as probability."""
     for i in range(part.size):
         x = uint32(uint32(base + within[i]) ^ low)
         x = uint32(uint32(x ^ uint32(x >> uint32(16))) * uint32(0x7FEB352D))
@@ -116,7 +134,7 @@ def _draw_32(part: Array, base: Any, low: Any, high: Any, within: Array, codes: 
 
 @kernel
 def _pack_nines(twos: Array, fours: Array, words: Array) -> None:
-    """A tile's codes, two in a word, into nine words for 64 of them; by way of four in a word."""
+    """Pack a tile's codes, two to a word, by way of four to a word, into nine words for 64 of them."""
     for i in range(fours.size):
         low, high = twos[2 * i], twos[2 * i + 1]
         low = (low | (low >> uint64(23))) & uint64(0x3FFFF)
@@ -135,7 +153,7 @@ def _pack_nines(twos: Array, fours: Array, words: Array) -> None:
 
 @kernel
 def _unpack_nines(words: Array, fours: Array) -> None:
-    """Nine words for 64 codes into the lowest 36 bits of a word for four of them."""
+    """Unpack nine words for 64 codes into the lowest 36 bits of a word for four of them."""
     for group in range(words.size // 9):
         pairs, given = fours[16 * group : 16 * group + 16], words[9 * group : 9 * group + 9]
         for j in range(8):
@@ -147,7 +165,7 @@ def _unpack_nines(words: Array, fours: Array) -> None:
 
 @kernel
 def _nines_as_patterns(fours: Array, twos: Array) -> None:
-    """Four codes to a word into patterns of float32, two to a word."""
+    """Turn four codes to a word into bits of float32, two to a word."""
     for i in range(fours.size):
         low, high = fours[i], fours[i] >> uint64(18)
         twos[2 * i] = ((low & uint64(0x1FF)) << uint64(23)) | ((low & uint64(0x3FE00)) << uint64(46))
@@ -156,7 +174,7 @@ def _nines_as_patterns(fours: Array, twos: Array) -> None:
 
 @kernel
 def _nines_spoiled(fours: Array) -> bool:
-    """Whether an exponent has all of its bits set: one more carries into the sign's place."""
+    """Return whether an exponent has all bits set: adding 1 to it carries into the sign's bit."""
     carried = uint64(0)
     for i in range(fours.size):
         carried |= (fours[i] & uint64(0x7FBFDFEFF)) + uint64(0x8040201)
@@ -167,6 +185,7 @@ def _nines_spoiled(fours: Array) -> bool:
 def _powers_64(
     patterns: Array, first: int, low: Any, high: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
 ) -> bool:  # fmt: skip
+    """Write codes of float64 elements start .. stop - 1, 12 bits each. Returns whether an element is inf or NaN."""
     spoiled = False
     for tile in range(start, stop, TILE):
         part = patterns[tile : min(tile + TILE, stop)]
@@ -187,7 +206,7 @@ def _powers_64(
 
 @kernel
 def _words_of(data: Array, words: Array) -> None:
-    """The bytes of a tile, or of what is left, as words, with zeros behind them."""
+    """Copy the bytes of a tile, or of what is left, into words, with zeros behind them."""
     room = words.view(np.uint8)
     for i in range(data.size):
         room[i] = data[i]
@@ -196,7 +215,7 @@ def _words_of(data: Array, words: Array) -> None:
 
 @kernel
 def _write_32(packed: Array, patterns: Array, powers: Array, total: Array, add: bool, start: int, stop: int) -> None:
-    """patterns, powers: the same room for a tile, as words and as floats."""
+    """Write or add float32 values of codes. `patterns` and `powers` are one buffer, as words and as floats."""
     words, fours = np.empty(TILE * 9 // 64, np.uint64), np.empty(TILE // 4, np.uint64)
     for tile in range(start, stop, TILE):
         _words_of(packed[tile * 9 // 8 : (tile + TILE) * 9 // 8], words)
@@ -209,6 +228,7 @@ def _write_32(packed: Array, patterns: Array, powers: Array, total: Array, add: 
 def _write_64(
     packed: Array, codes: Array, patterns: Array, powers: Array, total: Array, add: bool, start: int, stop: int
 ) -> None:
+    """Write or add float64 values of codes. `patterns` and `powers` are one buffer, as words and as floats."""
     for tile in range(start, stop, TILE):
         unpack_tile(packed[tile * 12 // 8 : (tile + TILE) * 12 // 8], 12, codes)
         for i in range(TILE):
@@ -218,6 +238,7 @@ def _write_64(
 
 @kernel
 def _put_or_add(powers: Array, out: Array, add: bool) -> None:
+    """Copy `powers` to `out`, or add them."""
     if add:
         for i in range(out.size):
             out[i] += powers[i]
@@ -228,6 +249,7 @@ def _put_or_add(powers: Array, out: Array, add: bool) -> None:
 
 @kernel
 def _spoiled_32(packed: Array, start: int, stop: int) -> bool:
+    """Return whether a code of 9 bits stands for inf or NaN."""
     words, fours = np.empty(TILE * 9 // 64, np.uint64), np.empty(TILE // 4, np.uint64)
     spoiled = False
     for tile in range(start, stop, TILE):
@@ -239,6 +261,7 @@ def _spoiled_32(packed: Array, start: int, stop: int) -> bool:
 
 @kernel
 def _spoiled_64(packed: Array, codes: Array, start: int, stop: int) -> bool:
+    """Return whether a code of 12 bits stands for inf or NaN."""
     spoiled = False
     for tile in range(start, stop, TILE):
         unpack_tile(packed[tile * 12 // 8 : (tile + TILE) * 12 // 8], 12, codes)

@@ -1,4 +1,7 @@
-"""`plain_signs` in machine code: bit for bit the same, the same operations in the same order."""
+"""Signs on a keyed mask, compiled: the same bits, by the same operations in the same order.
+
+Reference: `reference/signs.py`.
+"""
 
 from collections.abc import Sequence
 
@@ -34,7 +37,7 @@ from laconic.kernels.threads import in_chunks
 
 
 def count_kept(first: int, count: int, key: int, threshold: int, device: torch.device | None = None) -> int:
-    """See plain_signs."""
+    """See `reference.signs.count_selected`."""
     coin = _coin(first, key, threshold)
     counts: list[int] = []
     in_chunks(count, lambda start, stop: counts.append(int(count_coins(stop - start, coin_from(coin, start)))))
@@ -44,14 +47,14 @@ def count_kept(first: int, count: int, key: int, threshold: int, device: torch.d
 def kept_bits(
     first: int, count: int, key: int, threshold: int, device: torch.device | None = None
 ) -> tuple[Tensor, int]:
-    """See plain_signs."""
+    """See `reference.signs.selected_bits`."""
     stream = room_for(count)
     counts = drawn_by(count, _coin(first, key, threshold), words_of(stream))
     return cut_to(stream, count), sum(counts.values())
 
 
 def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Tensor, int]:
-    """See plain_signs."""
+    """See `reference.signs.pack_signs`."""
     if values.dtype not in (torch.float32, torch.float64, torch.int8):
         values = values.float()
     entries, coin = _array(values), _coin(first, key, threshold)
@@ -59,7 +62,7 @@ def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Te
 
 
 def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
-    """See plain_signs."""
+    """See `reference.signs.put_signs`."""
     if out.dtype == torch.bfloat16:  # which numpy has not
         plain_signs.put_signs(packed, first, key, threshold, out, drawn)
         return
@@ -72,7 +75,7 @@ def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor,
 
 
 def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
-    """See plain_signs."""
+    """See `reference.signs.add_signs`."""
     if total.dtype == torch.bfloat16:  # which numpy has not
         plain_signs.add_signs(packed, first, key, threshold, total, drawn)
         return
@@ -85,7 +88,7 @@ def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tenso
 
 
 def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
-    """See plain_signs."""
+    """See `reference.signs.slice_bits`."""
     start = low // 8
     part = packed[start : (high + 7) // 8]
     n = max(0, high - low)
@@ -97,7 +100,7 @@ def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
 
 
 def majority(packed: Sequence[Tensor], count: int) -> Tensor:
-    """See plain_signs."""
+    """See `reference.signs.majority`."""
     voters = np.zeros((len(packed), count // 64 + 2), np.uint64)
     for row, voter in zip(voters.view(np.uint8), packed, strict=True):
         row[: voter.numel()] = voter.numpy()
@@ -108,7 +111,7 @@ def majority(packed: Sequence[Tensor], count: int) -> Tensor:
 
 
 def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
-    """See plain_signs."""
+    """See `reference.signs.momentum_signs`."""
     new, old = _own(gradient), _array(momentum)
 
     def write(start: int, stop: int, words: Words) -> int:
@@ -131,7 +134,7 @@ def owe_step(
     key: int,
     threshold: int,
 ) -> tuple[Tensor, int, Tensor | None, bool]:
-    """See plain_signs."""
+    """See `reference.signs.error_feedback_step`."""
     if not are_plain(pieces, new_debt):
         gathered = torch.empty_like(new_debt)
         plain_pieces.gather(pieces, gathered)
@@ -168,7 +171,7 @@ def owe_total(
     key: int,
     threshold: int,
 ) -> tuple[Tensor, int, Tensor | None]:
-    """See plain_signs."""
+    """See `reference.signs.error_feedback_total`."""
     votes, before, after = _array(total), _array(debt), _own(new_debt)
     coin, past_caches = _coin(first, key, threshold), _is_aligned(new_debt)
     drawn = _Drawn(len(after))
@@ -184,7 +187,7 @@ def owe_total(
 
 
 class _Drawn:
-    """Which entries are kept, as ranges of them are drawn."""
+    """The mask as bits, written range by range."""
 
     def __init__(self, count: int) -> None:
         room = room_for(count)
@@ -193,36 +196,37 @@ class _Drawn:
         self._count = count
 
     def room(self, start: int, stop: int) -> Words:
-        """Where `append` may write a range's bits, which may overwrite the word behind them."""
+        """Return a buffer to which `append` may write a range's bits, and the word behind them."""
         return self.words if stop - start == self._count else words_of(room_for(stop - start))
 
     def put(self, start: int, stop: int, words: Words) -> None:
-        """The bits of a range to where they belong. It begins at a multiple of 64."""
+        """Copy a range's bits to where they belong. `start` is a multiple of 64."""
         if words is not self.words:
             self.words[start // 64 : (stop + 63) // 64] = words[: (stop - start + 63) // 64]
 
 
 def _coin(first: int, key: int, threshold: int) -> Coin:
+    """Return the first coordinate, the two halves of the mixed key, and the threshold."""
     low, high = key_halves(key)
     return first, low, high, threshold
 
 
 def _array(values: Tensor) -> Array:
-    """To read from."""
+    """Return an array to read from."""
     return values.detach().contiguous().numpy()
 
 
 def _own(values: Tensor) -> Array:
-    """To write to."""
+    """Return an array to write to."""
     assert values.is_contiguous()
     return values.detach().numpy()
 
 
 def _is_aligned(values: Tensor) -> bool:
-    """Whether it may be written past the caches."""
+    """Return whether a vector may be stored past the caches."""
     return values.data_ptr() % 64 == 0
 
 
 def _drawn(drawn: Tensor | None, like: Tensor) -> Words:
-    """The coins as words; none where they are still to be drawn."""
+    """Return the mask as words; none where it is still to be sampled."""
     return np.empty(0, np.uint64) if drawn is None else padded(drawn, like.numel())

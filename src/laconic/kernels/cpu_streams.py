@@ -1,7 +1,8 @@
-"""Streams of bits about the entries that a keyed coin keeps, in machine code: one range of a vector at a time.
+"""Bit streams about the elements that a keyed mask selects, compiled: one range of a vector at a time.
 
-Every range of entries begins at a multiple of 64. The streams that ranges make on their own are joined in order; where
-in a stream a range's bits begin is known when the coins before it are counted.
+For `cpu/signs.py` and `cpu/selected_values.py`. Reference: `reference/signs.py`. Every range of elements begins at a
+multiple of 64. Streams that ranges make on their own are joined in order. Where a range's bits begin in a given stream
+is known once the selected elements before it are counted.
 """
 
 from collections.abc import Callable
@@ -34,42 +35,44 @@ from laconic.kernels.plain_signs import ALL_KEPT
 from laconic.kernels.threads import in_chunks, is_split
 
 Array = NDArray[Any]
-Coin = tuple[int, int, int, int]  # first, the key's halves, the threshold
+Coin = tuple[int, int, int, int]  # first coordinate, the halves of the mixed key, threshold
 
 
 def coin_from(coin: Coin, start: int) -> Coin:
-    """The coin of the entries from `start` on."""
+    """Return the mask's settings for the elements from `start` on."""
     first, low, high, threshold = coin
     return first + start, low, high, threshold
 
 
 def room_for(n_bits: int) -> Tensor:
-    """Room for a stream of so many bits, and for the word that `append` writes behind it."""
+    """Return a buffer for a stream of so many bits, and for the word that `append` writes behind it."""
     return torch.empty((n_bits + 63) // 64 * 8 + 16, dtype=torch.uint8)
 
 
 def words_of(stream: Tensor) -> Words:
-    """Its words, of 64 bits."""
+    """Return a stream's words of 64 bits."""
     words: Words = stream.numpy().view(np.uint64)
     return words
 
 
 def cut_to(stream: Tensor, n_bits: int) -> Tensor:
-    """Without the room behind them."""
+    """Return a stream without the buffer behind its bits."""
     return stream[: (n_bits + 7) // 8]
 
 
 def padded(packed: Tensor, most_bits: int) -> Words:
-    """A packed stream as words, with zeros for whatever of `most_bits` it does not hold, and one word to spare."""
+    """Return a packed stream as words: 0 for whatever of `max_bits` it does not hold, and one word more."""
     words = np.zeros(most_bits // 64 + 2, np.uint64)
     words.view(np.uint8)[: packed.numel()] = packed.numpy()
     return words
 
 
 def joined(count: int, write: Callable[[int, int, Words], int]) -> tuple[Tensor, int]:
-    """The stream that `write(start, stop, words)` makes of the ranges of `count` entries, and its length in bits.
+    """Return the stream that `write` makes of the ranges of `count` elements, and its length in bits.
 
-    `write` returns how many bits it wrote, at most one for each entry.
+    Args:
+        count: Number of elements.
+        write: Takes (start, stop, words), writes at most one bit for each element, and returns how many it wrote.
     """
     stream = room_for(count)
     if not is_split(count):
@@ -90,7 +93,7 @@ def joined(count: int, write: Callable[[int, int, Words], int]) -> tuple[Tensor,
 
 
 def drawn_by(count: int, coin: Coin, words: Words) -> dict[int, int]:
-    """Draw the coins of `count` entries into words; how many were kept, by the beginnings of ranges."""
+    """Sample the mask of `count` elements into words. Returns how many each range selects, by its beginning."""
     counts: dict[int, int] = {}
 
     def draw(start: int, stop: int) -> None:
@@ -101,9 +104,14 @@ def drawn_by(count: int, coin: Coin, words: Words) -> dict[int, int]:
 
 
 def placed(count: int, coin: Coin, drawn: Words, use: Callable[[int, int, int, Words], object]) -> None:
-    """Call use(start, stop, n, drawn) for the ranges of `count` entries: n bits of the stream are about those before.
+    """Call `use` for each range of `count` elements, with the number of stream bits about the elements before it.
 
-    drawn: the coins of all entries, or none. `use` gets those from `start` on, or none where it must draw them.
+    Args:
+        count: Number of elements.
+        bernoulli: First coordinate, the halves of the mixed key, threshold.
+        sampled: The mask of all elements, or empty.
+        use: Takes (start, stop, n, sampled): n bits of the stream are about elements before `start`; the mask is that
+            from `start` on, or empty where `use` must sample it.
     """
     counts: dict[int, int] = {}
     if is_split(count) and coin[3] not in (0, ALL_KEPT):
@@ -122,7 +130,7 @@ def placed(count: int, coin: Coin, drawn: Words, use: Callable[[int, int, int, W
 
 @inlined
 def mask_at(coin: Any, place: int) -> Any:  # noqa: ANN401 - numba's own scalars
-    """Which of the 64 entries from `place` on are kept."""
+    """Return the mask of the 64 elements from `place` on."""
     first, low, high, threshold = coin
     if threshold > 0xFFFFFFFF:
         return ALL
@@ -133,6 +141,7 @@ def mask_at(coin: Any, place: int) -> Any:  # noqa: ANN401 - numba's own scalars
 
 @kernel
 def count_coins(count: int, coin: Coin) -> int:
+    """Return how many of `count` elements the mask selects."""
     n: int = 0
     whole = count // 64 * 64
     for place in range(0, whole, 64):
@@ -143,13 +152,14 @@ def count_coins(count: int, coin: Coin) -> int:
 
 @kernel
 def draw_coins(count: int, coin: Coin, words: Words) -> int:
+    """Write the mask of `count` elements to words. Returns how many it selects."""
     n: int = 0
     whole = count // 64 * 64
     for place in range(0, whole, 64):
         mask = mask_at(coin, place)
         words[place >> 6] = mask
         n += population(mask)
-    if count > whole:  # else the next word is another range's
+    if count > whole:  # otherwise the next word belongs to another range
         mask = mask_at(coin, whole) & head(count - whole)
         words[whole >> 6] = mask
         n += population(mask)
@@ -158,6 +168,7 @@ def draw_coins(count: int, coin: Coin, words: Words) -> int:
 
 @kernel
 def pack(values: Array, coin: Coin, words: Words) -> int:
+    """Write the signs of the selected elements to words. Returns how many there are."""
     words[0] = 0
     n = 0
     whole = values.size // 64 * 64
@@ -175,7 +186,15 @@ def pack(values: Array, coin: Coin, words: Words) -> int:
 
 @kernel
 def put(words: Words, n: int, coin: Coin, drawn: Words, out: Array) -> None:
-    """n: how many bits of the stream are others'. drawn: the coins, or none where they are to be drawn here."""
+    """Write -1 or +1 at the selected elements, and 0 elsewhere.
+
+    Args:
+        words: The stream of signs.
+        n: Bits of the stream that belong to elements before `out`.
+        bernoulli: The mask's settings.
+        sampled: The mask as words, or empty to sample it here.
+        out: Overwritten.
+    """
     whole = out.size // 64 * 64
     one = out.dtype.type(1)
     for place in range(0, whole, 64):
@@ -192,6 +211,7 @@ def put(words: Words, n: int, coin: Coin, drawn: Words, out: Array) -> None:
 
 @kernel
 def add(words: Words, n: int, coin: Coin, drawn: Words, total: Array) -> None:
+    """Add -1 or +1 at the selected elements. Arguments as for `put`."""
     whole = total.size // 64 * 64
     one = total.dtype.type(1)
     for place in range(0, whole, 64):
@@ -209,7 +229,7 @@ def add(words: Words, n: int, coin: Coin, drawn: Words, total: Array) -> None:
 
 @kernel
 def copy_bits(words: Words, start: int, count: int, out: Words, at: int) -> int:
-    """Put `count` bits behind the first `at` of a stream; returns its new length."""
+    """Copy `count` bits of a stream, from bit `start` on, behind the first `at` of another. Returns its new length."""
     n = 0
     while count - n >= 64:
         append(out, at + n, peek(words, start + n), 64)
@@ -219,9 +239,9 @@ def copy_bits(words: Words, start: int, count: int, out: Words, at: int) -> int:
 
 @kernel
 def vote(voters: Array, start: int, stop: int, out: Words) -> None:
-    """The words start .. stop-1 of the majority.
+    """Write the words start .. stop - 1 of the majority.
 
-    Counters of 64 entries side by side: plane p holds bit p of each entry's number of negative votes.
+    64 counters side by side: word p of the counter holds bit p of each element's number of negative votes.
     """
     planes = np.zeros(32, np.uint64)
     n_voters = voters.shape[0]
@@ -249,6 +269,7 @@ def vote(voters: Array, start: int, stop: int, out: Words) -> None:
 
 @kernel
 def momentum_pack(gradient: Array, momentum: Array, mu: float, rest_of_one: float, words: Words) -> int:
+    """Average a momentum with the gradient, over the gradient, and write all signs. Returns how many."""
     number = gradient.dtype.type
     rates = number(mu), number(rest_of_one)
     words[0] = 0
@@ -268,7 +289,7 @@ def momentum_pack(gradient: Array, momentum: Array, mu: float, rest_of_one: floa
 
 @kernel
 def ones(words: Words, start: int, stop: int) -> int:
-    """How many bits of the words start .. stop-1 are set."""
+    """Return how many bits of the words start .. stop - 1 are set."""
     n: int = 0
     for word in range(start, stop):
         n += population(words[word])

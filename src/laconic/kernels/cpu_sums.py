@@ -1,4 +1,7 @@
-"""`plain_sums` in machine code, one thread, one pass: bit for bit the same."""
+"""Division and the check for inf and NaN, compiled: one thread, one pass, the same bits.
+
+Reference: `reference/finite.py`.
+"""
 
 from typing import Any
 
@@ -11,7 +14,7 @@ from laconic.kernels.plain_sums import most_of_share
 
 
 def divide(vector: Tensor, n: int) -> bool:
-    """See plain_sums."""
+    """See `reference.finite.divide`."""
     assert vector.is_contiguous()
     return bool(_divide(vector.detach().numpy(), float(n), most_of_share(vector.dtype, n)))
 
@@ -26,17 +29,17 @@ def _divide(vector: NDArray[Any], n: float, most: float) -> bool:
         wrong = np.uint32(0)
         for i in range(part.size):
             part[i] /= by
-            wrong |= np.uint32(not (abs(part[i]) <= limit))  # NaN is not
+            wrong |= np.uint32(not (abs(part[i]) <= limit))  # False for NaN
         spoiled |= wrong != 0
     return not spoiled
 
 
 def all_finite(vector: Tensor) -> bool:
-    """See plain_sums."""
+    """See `reference.finite.all_finite`."""
     return bool(_all_finite(vector.detach().numpy()))
 
 
-_STREAMS, _STEP = 4, 1024  # read side by side: a processor fetches ahead in each of them
+_STREAMS, _STEP = 4, 1024  # read side by side: a processor prefetches each of them
 
 
 @kernel

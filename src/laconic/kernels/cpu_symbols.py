@@ -1,4 +1,7 @@
-"""`plain_symbols` in machine code. Every read is within its array, whatever the stream says."""
+"""ANS-coded symbols, compiled. Every read is within its array, whatever the stream holds.
+
+Reference: `reference/ans_symbols.py`.
+"""
 
 from typing import Any
 
@@ -14,14 +17,14 @@ _WORD_MASK = 0xFFFFFFFF
 
 
 def push_symbols(symbols: Codes, starts: Numbers) -> tuple[Words, int]:
-    """See plain_symbols."""
-    words = np.empty(symbols.size // 2 + 2, dtype=np.uint32)  # a symbol takes 14 bits at most
+    """See `reference.ans_symbols.ans_encode_symbols`."""
+    words = np.empty(symbols.size // 2 + 2, dtype=np.uint32)  # a symbol takes at most 14 bits
     n_words, top = _push(symbols, starts.astype(np.uint64), words)
     return words[:n_words].copy(), int(top)
 
 
 def pop_symbols(words: Words, top: int, k: int, starts: Numbers) -> tuple[Codes, bool]:
-    """See plain_symbols."""
+    """See `reference.ans_symbols.ans_decode_symbols`."""
     symbol_of = np.repeat(np.arange(starts.size - 1, dtype=np.int32), np.diff(starts))
     symbols = np.zeros(k, dtype=np.int32)
     return symbols, bool(_pop(words, _U64(top), starts.astype(np.uint64), symbol_of, symbols))
@@ -29,6 +32,7 @@ def pop_symbols(words: Words, top: int, k: int, starts: Numbers) -> tuple[Codes,
 
 @kernel
 def _push(symbols: Codes, starts: NDArray[np.uint64], words: Words) -> tuple[int, np.uint64]:
+    """Encode symbols. Returns the number of words written, and the final state."""
     top = _U64(1)
     n = 0
     for i in range(symbols.size - 1, -1, -1):
@@ -45,6 +49,7 @@ def _push(symbols: Codes, starts: NDArray[np.uint64], words: Words) -> tuple[int
 
 @kernel
 def _pop(words: Words, top: np.uint64, starts: NDArray[np.uint64], symbol_of: Codes, symbols: Codes) -> bool:
+    """Decode symbols, with the symbol of each share from a table. Returns whether the stream is valid."""
     n = words.size
     for i in range(symbols.size):
         share_at = top & _U64(_LOW_SHARE)

@@ -1,13 +1,13 @@
-"""Exact top-K in machine code: little more than one reading of the vector.
+"""Exact top-K, compiled: little more than one pass over the vector. Reference: `reference/top_k.py`.
 
-A sample gives a threshold that a little more than k magnitudes reach. One pass, 64 comparisons at a time,
-collects those; counting by leading bits finds the k-th among them. Where the sample misled (too few or too many
-candidates: constant vectors, mostly zeros, few distinct values), the counting runs over the whole vector instead.
-Nothing is ever sorted, so no input is worse than a fixed number of passes. Several threads collect from a range each;
-the rest, and counting over the whole vector, is one thread's.
+A sample gives a threshold that slightly more than k magnitudes reach. One pass, 64 comparisons at a time, collects
+these candidates; counting by leading bits finds the k-th largest among them. Where the sample misled (too few or too
+many candidates: constant vectors, mostly zeros, few distinct values), the counting runs over the full vector instead.
+Nothing is sorted, so no input takes more than a fixed number of passes. Several threads collect from a range each; the
+rest, and counting over the full vector, is done by one thread.
 
-`keys` are a float vector's bits as signed integers and `mask` is all ones but the sign: keys & mask are the magnitudes
-in their order, NaN above infinity.
+`keys` are the bits of floats as signed integers, and `mask` is all ones but the sign: keys & mask are the magnitudes in
+their order, NaN above infinity.
 """
 
 from typing import Any
@@ -31,25 +31,25 @@ _BIN_BITS = 11
 
 
 def top_k(vector: Tensor, k: int) -> Tensor:
-    """The positions of the k largest magnitudes, ties by the lower position: (d,) -> (k,) int64, ascending."""
+    """See `reference.top_k.top_k`."""
     d = vector.numel()
     assert 1 <= k <= d, (k, d)
     integer = np.int32 if vector.dtype == torch.float32 else np.int64
     keys = vector.detach().contiguous().numpy().view(integer)
     mask = integer(np.iinfo(integer).max)
-    positions = torch.empty(k + 1, dtype=torch.int64)  # one to spare: each place is written, and kept where it is due
+    positions = torch.empty(k + 1, dtype=torch.int64)  # one more: every index is written, and stays if selected
     if d < 4 * _LEAST_SAMPLE or k > d // 8 or not _by_sample(keys, mask, positions.numpy()):
         _by_counting(keys, mask, positions.numpy())
     return positions[:k]
 
 
 def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: ANN401 - a scalar of keys' type
-    """Into all of `positions` but the last one, unless the sample misled."""
+    """Write indices to all of `positions` but the last element. Returns False if the sample misled."""
     k = positions.size - 1
     sample = np.empty(min(max(keys.size // 64, _LEAST_SAMPLE), _MOST_SAMPLE), keys.dtype)
     threshold = keys.dtype.type(_sampled_threshold(keys, mask, k, sample))
     most = 3 * k + 32 * (keys.size // sample.size)
-    parts: dict[int, tuple[Keys, Positions, bool]] = {}  # by their beginnings; whether there was room
+    parts: dict[int, tuple[Keys, Positions, bool]] = {}  # by first element; whether the buffers were long enough
 
     def collect(start: int, stop: int) -> None:
         room = min(most, stop - start + 64)
@@ -71,16 +71,24 @@ def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: AN
 
 @kernel
 def _by_counting(keys: Keys, mask: Any, positions: Positions) -> None:  # noqa: ANN401
+    """Write indices to all of `positions` but the last element, by counting over the full vector."""
     threshold, n_ties = _kth_largest(keys, mask, positions.size - 1)
     _take_all(keys, mask, threshold, n_ties, positions)
 
 
 @kernel
 def _sampled_threshold(keys: Keys, mask: Any, k: int, sample: Keys) -> Any:  # noqa: ANN401
-    """A magnitude that, but for one sample in 30,000, at least k of all reach, and not many more. Fills `sample`."""
+    """Return a magnitude that at least k elements reach, and not many more; it fails for one sample in 30,000.
+
+    Args:
+        keys: (d,) integers.
+        mask: All bits but the sign.
+        k: 1 .. d.
+        sample: A buffer, overwritten with the sampled keys.
+    """
     stride = keys.size // sample.size
     for j in range(sample.size):
-        place = uint64(j) * uint64(0x9E3779B97F4A7C15) >> uint64(32)  # an even spread over 0 .. 2**32 - 1
+        place = uint64(j) * uint64(0x9E3779B97F4A7C15) >> uint64(32)  # evenly spread over 0 .. 2**32 - 1
         sample[j] = keys[j * stride + np.int64(place * uint64(stride) >> uint64(32))]
     expected = k / keys.size * sample.size
     rank = min(sample.size, int(expected + 4 * np.sqrt(expected) + 4))
@@ -89,10 +97,15 @@ def _sampled_threshold(keys: Keys, mask: Any, k: int, sample: Keys) -> Any:  # n
 
 @kernel
 def _kth_largest(keys: Keys, mask: Any, k: int) -> tuple[Any, int]:  # noqa: ANN401
-    """The k-th largest magnitude, and how many of those equal to it belong to the k largest.
+    """Return the k-th largest magnitude, and how many of those equal to it belong to the k largest.
 
-    Each round counts the magnitudes that are left in 2**11 bins and keeps one bin: at most 3 rounds for float32, 6 for
-    float64. What is kept is written without a branch, for nobody could guess it.
+    Each round counts the remaining magnitudes in 2**11 bins and keeps one bin: at most 3 rounds for float32, 6 for
+    float64. Copying the bin is written without a branch, since no processor could predict it.
+
+    Args:
+        keys: (n,) integers.
+        mask: All bits but the sign.
+        k: 1 .. n.
     """
     low = high = keys[0] & mask
     for i in range(keys.size):
@@ -124,7 +137,7 @@ def _kth_largest(keys: Keys, mask: Any, k: int) -> tuple[Any, int]:  # noqa: ANN
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _reaching(typing: Any, keys: Any, at: Any, mask: Any, threshold: Any) -> Codegen:  # noqa: ANN401
-    """uint64: bit k is (keys[at + k] & mask) >= threshold, of 64 entries."""
+    """Return a uint64 whose bit k is (keys[at + k] & mask) >= threshold, for 64 elements."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         keys, at, *scalars = args
@@ -133,6 +146,7 @@ def _reaching(typing: Any, keys: Any, at: Any, mask: Any, threshold: Any) -> Cod
         word = ir.Constant(WORD, 0)
         for piece in range(0, LANES, block.LANES):
             block.piece = piece
+            # lanes: 16 magnitudes >= threshold -> 16 bits of the word
             reached = builder.icmp_signed(">=", builder.and_(block.read(keys, 0), mask), threshold)
             bits = builder.zext(builder.bitcast(reached, ir.IntType(block.LANES)), WORD)
             word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, piece)))
@@ -143,9 +157,18 @@ def _reaching(typing: Any, keys: Any, at: Any, mask: Any, threshold: Any) -> Cod
 
 @kernel
 def _collect(keys: Keys, first: int, mask: Any, threshold: Any, positions: Positions, found: Keys) -> int:  # noqa: ANN401
-    """Where magnitudes reach the threshold, and the keys there. Returns how many; -1 where there is no room.
+    """Write where magnitudes reach the threshold, and the keys there.
 
-    first: the position of the first key.
+    Args:
+        keys: (n,) integers.
+        offset: Index of the first key in the vector.
+        mask: All bits but the sign.
+        threshold: A magnitude.
+        positions: Overwritten with indices.
+        found: Overwritten with keys.
+
+    Returns:
+        How many; -1 where the buffers are too short.
     """
     n = 0
     whole = keys.size // 64 * 64
@@ -171,7 +194,7 @@ def _collect(keys: Keys, first: int, mask: Any, threshold: Any, positions: Posit
 
 @kernel
 def _take(keys: Keys, mask: Any, candidates: Positions, positions: Positions) -> None:  # noqa: ANN401
-    """The largest of the candidates, whose keys are given, into all of `positions` but the last one."""
+    """Write the indices of the k largest candidates to all of `positions` but the last element."""
     threshold, n_ties = _kth_largest(keys, mask, positions.size - 1)
     n = uint64(0)
     for i in range(keys.size):
@@ -183,7 +206,7 @@ def _take(keys: Keys, mask: Any, candidates: Positions, positions: Positions) ->
 
 @kernel
 def _take_all(keys: Keys, mask: Any, threshold: Any, n_ties: int, positions: Positions) -> None:  # noqa: ANN401
-    """The positions above the threshold, and the first n_ties at it, into all of `positions` but the last one."""
+    """Write indices above the threshold, and the first n_ties at it, to all of `positions` but the last element."""
     n = uint64(0)
     for i in range(keys.size):
         key = keys[i] & mask

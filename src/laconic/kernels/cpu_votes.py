@@ -1,4 +1,4 @@
-"""`plain_votes` in machine code, one thread: nothing is ever sorted."""
+"""Votes for coordinates, compiled, on one thread; nothing is sorted. Reference: `reference/votes.py`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +16,13 @@ from laconic.kernels.plain import key_halves
 Numbers = NDArray[np.int64]
 Ranks = NDArray[np.int32]
 
-_BLOCK = 1 << 13  # coordinates that are counted at a time, in the nearest cache
+_BLOCK = 1 << 13  # coordinates that are counted at a time, in the first-level cache
 _BIN_BITS = 11
 _BINS = 1 << _BIN_BITS
 
 
 def tally(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """See plain_votes."""
+    """See `reference.votes.vote_counts`."""
     positions = np.concatenate([positions.numpy() for positions in lists])
     stops = np.array([positions.numel() for positions in lists]).cumsum()
     voted, votes = np.empty((2, positions.size + 1), np.int64)
@@ -31,7 +31,7 @@ def tally(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def hash_at(positions: Tensor, key: int) -> Tensor:
-    """See plain_votes."""
+    """See `reference.hashing.hash_at`."""
     hashes = torch.empty(positions.numel(), dtype=torch.int32)
     low, high = key_halves(key)
     _hash_at(positions.contiguous().numpy(), low, high, hashes.numpy())
@@ -39,15 +39,25 @@ def hash_at(positions: Tensor, key: int) -> Tensor:
 
 
 def most_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
-    """See plain_votes."""
-    places = torch.empty(k + 1, dtype=torch.int64)  # one to spare: every place is written, and kept where it wins
+    """See `reference.votes.top_voted`."""
+    places = torch.empty(k + 1, dtype=torch.int64)  # one more: every index is written, and stays if selected
     _most_voted(votes.numpy(), order.numpy(), places.numpy())
     return places[:k]
 
 
 @kernel
 def _tally(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numbers) -> Any:  # noqa: ANN401 - int64
-    """The positions in any list, ascending, and in how many. `stops`: where each list ends. Returns how many."""
+    """Write the positions in any list, ascending, and in how many lists each is.
+
+    Args:
+        positions: All lists, one behind the other.
+        stops: (lists,), where each list ends.
+        voted: Overwritten; one element longer than needed.
+        votes: Overwritten; one element longer than needed.
+
+    Returns:
+        How many positions there are.
+    """
     counts, marks = np.zeros(_BLOCK, np.uint32), np.zeros(_BLOCK // 64, np.uint64)
     at, ends = np.zeros(stops.size, np.uint64), stops.astype(np.uint64)
     at[1:] = ends[:-1]
@@ -71,7 +81,7 @@ def _tally(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numbers) -
         for word in range(marks.size):
             bits = marks[word]
             marks[word] = uint64(0)
-            for _ in range(2):  # most often enough, and there is nothing to guess: one too many is written over
+            for _ in range(2):  # mostly enough, and no branch to predict: one too many is overwritten
                 n = _emit(bits, uint64(64 * word), base, counts, n, voted, votes)
                 bits &= bits - uint64(1)
             while bits:
@@ -81,7 +91,10 @@ def _tally(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numbers) -
 
 @inlined
 def _emit(bits: Any, word: Any, base: int, counts: Any, n: Any, voted: Numbers, votes: Numbers) -> Any:  # noqa: ANN401
-    """The lowest marked coordinate, and its votes. Returns how many there are then: no more where none is marked."""
+    """Write the lowest marked coordinate of a word, and its vote count. Returns how many are written so far.
+
+    Where no bit is set, the count stays and what was written is overwritten by the next one.
+    """
     place = word + (uint64(lowest(bits)) & uint64(63))
     voted[n] = base + int64(place)
     votes[n] = counts[place]
@@ -104,11 +117,11 @@ def _hash_at(positions: Numbers, low: int, high: int, hashes: Ranks) -> None:
 
 @kernel
 def _most_voted(votes: Numbers, order: Ranks, places: Numbers) -> None:
-    """Into all of `places` but the last one. What is written next is always written, and kept where it is due."""
+    """Write indices to all of `indices` but the last element. Every index is written, and stays if selected."""
     most = int64(0)
     for i in range(votes.size):
         most = max(most, votes[i])
-    how_many = np.zeros(4 * (most + 1), np.int64)  # in turns, so that none waits for the one before it
+    how_many = np.zeros(4 * (most + 1), np.int64)  # four counters in turn, so that none waits for the one before
     for i in range(votes.size):
         how_many[uint64(4) * uint64(votes[i]) + uint64(i & 3)] += 1
     least, left = most, places.size - 1
@@ -127,7 +140,7 @@ def _most_voted(votes: Numbers, order: Ranks, places: Numbers) -> None:
 
 @kernel
 def _smallest(ranks: Ranks, k: int) -> Any:  # noqa: ANN401 - int32
-    """The k-th smallest: counted by the highest 11 bits, then looked for among those that share them."""
+    """Return the k-th smallest number: counted by its highest 11 bits, then partitioned among those that share them."""
     counts, half = np.zeros(_BINS, np.int64), uint32(1 << 31)
     for i in range(ranks.size):
         counts[(uint32(ranks[i]) ^ half) >> uint32(32 - _BIN_BITS)] += 1

@@ -1,7 +1,13 @@
-"""Sixty-four entries at once: the few operations on whole words of bits that numba's own loops do not reach.
+"""Vectors of 64 elements, and words of 64 bits about them: the building blocks of all other LLVM kernels.
 
-They are written as LLVM vectors, which every processor gets in the width of its own registers. `at` is the place of
-the first entry; the caller sees to it that 64 entries are there.
+For the kernels of `kernels/cpu` that work on signs and masks. A word holds one bit for each of 64 neighboring elements,
+the lowest bit for the first one. Reference: `reference/hashing.py` for the hash, the mask and packed bits,
+`reference/signs.py` for signs. All operations here are exact or rounded one by one, so the bits are the reference's.
+
+These loops are written as LLVM vectors because numba's own loops do not turn 64 comparisons into one word. LLVM splits
+a vector into registers of the processor's width, so the same file serves every processor. `docs/kernels.md` says how to
+read it, and what `context` and `builder` are. `at` is the index of the first element; the caller makes sure that 64
+elements are there.
 """
 
 from collections.abc import Callable
@@ -30,20 +36,32 @@ ALL, NONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0)
 
 
 def splat(builder: Any, scalar: Any, n: int = LANES) -> Any:  # noqa: ANN401 - llvmlite has no types
-    """A vector of n times `scalar`."""
+    """Return a vector of n lanes, each equal to `scalar`."""
+    # scalar into lane 0, then lane 0 into every lane: one broadcast instruction
     lanes = ir.VectorType(scalar.type, n)
     one = builder.insert_element(ir.Constant(lanes, ir.Undefined), scalar, ir.Constant(U32, 0))
     return builder.shuffle_vector(one, ir.Constant(lanes, ir.Undefined), ir.Constant(ir.VectorType(U32, n), [0] * n))
 
 
 def same(lanes: Any, value: float) -> Any:  # noqa: ANN401
-    """A constant vector."""
+    """Return a constant vector of type `lanes`, each lane equal to `value`."""
     return ir.Constant(lanes, [value] * lanes.count)
 
 
 def vector_at(context: Any, builder: Any, array_type: Any, array: Any, at: Any, n: int = LANES) -> tuple[Any, int]:  # noqa: ANN401
-    """A pointer to n entries of a contiguous array from place `at`, as one vector, and an entry's bytes."""
+    """Return a pointer to n consecutive elements of an array as one vector.
+
+    Args:
+        array_type: numba's type of the array, contiguous.
+        array: The array, as numba passes it.
+        at: Index of the first element.
+        n: Number of elements.
+
+    Returns:
+        The pointer, and the bytes of one element: the alignment that an array promises.
+    """
     size = array_type.dtype.bitwidth // 8
+    # the array's data + at * size bytes, as a pointer to a vector
     element = context.get_data_type(array_type.dtype)
     data = context.make_array(array_type)(context, builder, array).data
     entry = cgutils.pointer_add(builder, data, builder.mul(at, ir.Constant(at.type, size)))
@@ -51,29 +69,34 @@ def vector_at(context: Any, builder: Any, array_type: Any, array: Any, at: Any, 
 
 
 def part(builder: Any, lanes: Any, start: int, n: int) -> Any:  # noqa: ANN401
-    """n lanes of a vector from lane `start` on."""
+    """Return n lanes of a vector from lane `start` on."""
+    # lanes start .. start + n - 1 of one vector
     order = ir.Constant(ir.VectorType(U32, n), list(range(start, start + n)))
     return builder.shuffle_vector(lanes, ir.Constant(lanes.type, ir.Undefined), order)
 
 
 def concatenated(builder: Any, one: Any, other: Any) -> Any:  # noqa: ANN401
-    """Two vectors of one type as one."""
+    """Return two vectors of one type as one of twice the length."""
+    # the lanes of `one`, then the lanes of `other`
     n = 2 * one.type.count
     return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(U32, n), list(range(n))))
 
 
 def has_feature(context: Any, name: str) -> bool:  # noqa: ANN401
-    """Whether the processors that numba compiles for have a feature, by LLVM's name of it.
+    """Return whether the processor that numba compiles for has a feature.
 
     The features are also part of the key under which numba keeps machine code on disk. So code with an instruction is
-    never loaded where the processor has it not, and a run with NUMBA_CPU_FEATURES set gets code of its own.
+    never loaded on a processor without it, and a process with NUMBA_CPU_FEATURES set gets code of its own.
+
+    Args:
+        name: LLVM's name of the feature, such as "avx512bw".
     """
     _, _, features = context.codegen().magic_tuple()
     return f"+{name}" in features.split(",")
 
 
 class Block:
-    """Reads and writes pieces of arrays, `place` and `piece` entries from their beginnings."""
+    """Reads and writes 16 elements of arrays at a time, from index `place` + `lane` on."""
 
     LANES = 16
 
@@ -85,15 +108,27 @@ class Block:
         self.piece = 0
 
     def _at(self, array: Any, number: int) -> tuple[Any, int]:  # noqa: ANN401
+        # address of element `place` + `lane` of array `number`
         place = self.builder.add(self._place, ir.Constant(self._place.type, self.piece))
         return vector_at(self._context, self.builder, self._types[number], array, place, self.LANES)
 
     def read(self, array: Any, number: int) -> Any:  # noqa: ANN401
+        """Load 16 elements as a vector. `number` is the array's number among the intrinsic's arguments."""
+        # memory -> 16 lanes, aligned as one element is
         pointer, size = self._at(array, number)
         return self.builder.load(pointer, align=size)
 
     def write(self, value: Any, array: Any, number: int, *, past_caches: bool = False) -> None:  # noqa: ANN401
-        """past_caches: the array must begin at a multiple of 64 bytes. A plain store fetches what it overwrites."""
+        """Store a vector of 16 elements to an array.
+
+        Args:
+            value: 16 lanes of the array's type.
+            array: The array, as numba passes it.
+            number: The array's number among the intrinsic's arguments.
+            past_caches: Store past the caches; the address must be a multiple of 64 bytes. An ordinary store first
+                reads the line that it overwrites into the cache.
+        """
+        # 16 lanes -> memory; past the caches the full line of 64 bytes must be aligned
         pointer, size = self._at(array, number)
         store = self.builder.store(value, pointer, align=min(64, self.LANES * size) if past_caches else size)
         if past_caches:
@@ -101,12 +136,23 @@ class Block:
 
 
 def hashes(builder: Any, coordinates: Any, low: Any, high: Any) -> Any:  # noqa: ANN401
-    """plain.hash32 of a vector of coordinates; low, high: the key's halves. All are vectors of 32 bits."""
+    """Return `reference.hashing.hash32` of a vector of coordinates, lane by lane.
+
+    Args:
+        coordinates: Lanes of 32 bits.
+        low: The low half of the mixed key in every lane.
+        high: The high half of the mixed key in every lane.
+
+    Returns:
+        Lanes of 32 bits.
+    """
     lanes = coordinates.type
 
     def folded(x: Any, bits: int) -> Any:  # noqa: ANN401
+        """Return x ^ (x >> bits)."""
         return builder.xor(x, builder.lshr(x, same(lanes, bits)))
 
+    # lanes: the two rounds of hash32 over coordinates, modulo 2**32
     x = folded(builder.xor(coordinates, low), 16)
     x = folded(builder.mul(x, same(lanes, 0x7FEB352D)), 15)
     x = builder.add(x, high)
@@ -114,12 +160,20 @@ def hashes(builder: Any, coordinates: Any, low: Any, high: Any) -> Any:  # noqa:
 
 
 def hash_within(builder: Any, coordinates: Any, low: Any, high: Any, limit: Any) -> Any:  # noqa: ANN401
-    """Which of a vector of coordinates have plain.hash32 <= limit: a vector of bits. All are vectors of 32 bits."""
+    """Return lanes of 1 bit: hash32 of the coordinates <= limit. Arguments as for `hashes`."""
     return builder.icmp_unsigned("<=", hashes(builder, coordinates, low, high), limit)
 
 
 def _signs(builder: Any, lanes: Any, negative: Any, mask: Any, size: Any) -> Any:  # noqa: ANN401
-    """64 lanes of -size, +size or, where the mask is not set, 0."""
+    """Return 64 lanes of -size or +size, and 0 where the mask is not set.
+
+    Args:
+        lanes: Type of the result: 64 floats or int8.
+        negative: Word of 64 bits; a set bit means -size.
+        mask: Word of 64 bits.
+        size: Scalar of the lanes' type.
+    """
+    # lanes: bit of `negative` -> -size or +size, then bit of `mask` -> that or 0
     is_float = not isinstance(lanes.element, ir.IntType)
     minus = builder.fneg(size) if is_float else builder.neg(size)
     bits = ir.VectorType(ir.IntType(1), LANES)
@@ -129,9 +183,10 @@ def _signs(builder: Any, lanes: Any, negative: Any, mask: Any, size: Any) -> Any
 
 @intrinsic  # type: ignore[untyped-decorator]
 def negatives(typing: Any, values: Any, at: Any) -> Codegen:  # noqa: ANN401
-    """uint64: bit k is values[at + k] < 0. values: contiguous float32, float64 or int8."""
+    """Return a uint64 whose bit k is values[at + k] < 0. values: contiguous float32, float64 or int8."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        # lanes: 64 comparisons value < 0 -> a word of 64 bits
         pointer, align = vector_at(context, builder, signature.args[0], *args)
         lanes = builder.load(pointer, align=align)
         if isinstance(values.dtype, types.Float):
@@ -145,9 +200,20 @@ def negatives(typing: Any, values: Any, at: Any) -> Codegen:  # noqa: ANN401
 
 @intrinsic  # type: ignore[untyped-decorator]
 def kept(typing: Any, coordinate: Any, low: Any, high: Any, limit: Any) -> Codegen:  # noqa: ANN401
-    """uint64: bit k is plain.hash32 of `coordinate + k` <= limit. All uint32; low, high: the key's halves."""
+    """Return the mask of 64 coordinates: bit k is hash32(coordinate + k) <= limit.
+
+    Args:
+        coordinate: uint32, number of the first coordinate.
+        low: uint32, the low half of the mixed key.
+        high: uint32, the high half of the mixed key.
+        limit: uint32, the threshold less 1.
+
+    Returns:
+        uint64.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        # lanes: coordinate + 0 .. 63 -> hash32 -> hash <= limit -> a word of 64 bits
         first, low, high, limit = (splat(builder, scalar) for scalar in args)
         coordinates = builder.add(first, ir.Constant(first.type, list(range(LANES))))
         return builder.bitcast(hash_within(builder, coordinates, low, high, limit), WORD)
@@ -157,10 +223,19 @@ def kept(typing: Any, coordinate: Any, low: Any, high: Any, limit: Any) -> Codeg
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add_signs_at(typing: Any, total: Any, at: Any, negative: Any, mask: Any, size: Any) -> Codegen:  # noqa: ANN401
-    """total[at + k] += -size, +size or 0 by the bits k of `negative` and `mask`; size has total's type."""
+    """Add -size, +size or 0 to total[at + k], by bit k of two words, for 64 elements.
+
+    Args:
+        total: Contiguous float32, float64 or int8, changed in place.
+        at: Index of the first element.
+        negative: uint64; a set bit means -size.
+        mask: uint64; a bit that is not set means 0.
+        size: Scalar of the total's type.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         array, at, negative, mask, size = args
+        # lanes: total[at .. at + 63] + the signs of two words -> total
         pointer, align = vector_at(context, builder, signature.args[0], array, at)
         before = builder.load(pointer, align=align)
         signs = _signs(builder, before.type, negative, mask, size)
@@ -173,10 +248,11 @@ def add_signs_at(typing: Any, total: Any, at: Any, negative: Any, mask: Any, siz
 
 @intrinsic  # type: ignore[untyped-decorator]
 def put_signs_at(typing: Any, out: Any, at: Any, negative: Any, mask: Any, size: Any) -> Codegen:  # noqa: ANN401
-    """out[at + k] = -size, +size or 0 by the bits k of `negative` and `mask`; size has out's type."""
+    """Write -size, +size or 0 to out[at + k], by bit k of two words. Arguments as for `add_signs_at`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         array, at, negative, mask, size = args
+        # lanes: the signs of two words -> out[at .. at + 63]
         pointer, align = vector_at(context, builder, signature.args[0], array, at)
         lanes = ir.VectorType(context.get_data_type(out.dtype), LANES)
         builder.store(_signs(builder, lanes, negative, mask, size), pointer, align=align)
@@ -187,9 +263,10 @@ def put_signs_at(typing: Any, out: Any, at: Any, negative: Any, mask: Any, size:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def population(typing: Any, word: Any) -> Codegen:  # noqa: ANN401
-    """How many bits of a uint64 are set: int64."""
+    """Return the number of set bits of a uint64, as int64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        # word -> its number of set bits, one instruction (popcnt)
         return builder.ctpop(args[0])
 
     return types.int64(types.uint64), codegen
@@ -197,20 +274,27 @@ def population(typing: Any, word: Any) -> Codegen:  # noqa: ANN401
 
 @intrinsic  # type: ignore[untyped-decorator]
 def lowest(typing: Any, word: Any) -> Codegen:  # noqa: ANN401
-    """The number of a uint64's lowest set bit: int64; 64 where none is."""
+    """Return the number of the lowest set bit of a uint64, as int64; 64 where none is set."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        # word -> the number of zeros below its lowest set bit; flag 0: defined for word 0 too
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.uint64), codegen
 
 
 def _bits_by(instruction: str, loop: Callable[[Any, Any], Any]) -> Any:  # noqa: ANN401
-    """One of BMI2's bit gatherers as a function of (word, mask), or `loop` on a processor without them."""
+    """Return a function of (word, mask) that is one of BMI2's two instructions.
+
+    Args:
+        instruction: "pext" or "pdep".
+        loop: What to compile instead on a processor without BMI2.
+    """
 
     @intrinsic  # type: ignore[untyped-decorator]
     def gather(typing: Any, word: Any, mask: Any) -> Codegen:  # noqa: ANN401
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+            # word, mask -> pext or pdep, one instruction; without BMI2 a call of the compiled loop
             if not has_feature(context, "bmi2"):
                 return context.compile_internal(builder, loop, signature, args)
             kind = ir.FunctionType(WORD, [WORD, WORD])
@@ -223,7 +307,7 @@ def _bits_by(instruction: str, loop: Callable[[Any, Any], Any]) -> Any:  # noqa:
 
 
 def compress_by_loop(word: Any, mask: Any) -> Any:  # noqa: ANN401 - numba's own scalars
-    """The bits of `word` where `mask` is set, moved together at the low end: uint64."""
+    """Return the bits of `word` where `mask` is set, moved together at the low end: uint64."""
     gathered, place = uint64(0), uint64(1)
     while mask:
         lowest = mask & (~mask + uint64(1))
@@ -235,7 +319,7 @@ def compress_by_loop(word: Any, mask: Any) -> Any:  # noqa: ANN401 - numba's own
 
 
 def expand_by_loop(word: Any, mask: Any) -> Any:  # noqa: ANN401
-    """The inverse: the low bits of `word`, in order, to where `mask` is set: uint64."""
+    """Return the low bits of `word`, in order, moved to where `mask` is set: uint64. The inverse."""
     spread, place = uint64(0), uint64(1)
     while mask:
         lowest = mask & (~mask + uint64(1))
@@ -252,15 +336,25 @@ expand = _bits_by("pdep", expand_by_loop)
 
 @inlined
 def head(n: int) -> Any:  # noqa: ANN401
-    """A word whose n lowest bits are set, 0 <= n < 64."""
+    """Return a uint64 whose n lowest bits are set, 0 <= n < 64."""
     return (uint64(1) << uint64(n)) - uint64(1)
 
 
 @inlined
 def append(words: Words, position: int, bits: Any, n: int) -> int:  # noqa: ANN401
-    """Put n <= 64 bits behind the first `position` of a stream; returns its new length.
+    """Write bits behind the end of a stream.
 
-    Overwrites the next word too, so that a stream needs no more than its first word set to 0, and one word to spare.
+    The word behind the written bits is overwritten too. So only the stream's first word has to be 0 at the start, and
+    the array needs one word more than the stream.
+
+    Args:
+        words: The stream, changed in place.
+        position: Length of the stream in bits.
+        bits: uint64; bits from n on must be 0.
+        n: Number of bits, at most 64.
+
+    Returns:
+        The new length in bits.
     """
     word, shift = position >> 6, uint64(position & 63)
     words[word] |= bits << shift
@@ -270,9 +364,9 @@ def append(words: Words, position: int, bits: Any, n: int) -> int:  # noqa: ANN4
 
 @inlined
 def peek(words: Words, position: int) -> Any:  # noqa: ANN401
-    """The 64 bits of a stream behind the first `position`; one word to spare is read.
+    """Return 64 bits of a stream from bit `position` on. Reads one word behind them too.
 
-    Without a branch, here and in `append`: behind one, numba would count references to the array.
+    There is no branch, here and in `append`: with one, numba would count references to the array.
     """
     word, shift = position >> 6, uint64(position & 63)
     return (words[word] >> shift) | ((words[word + 1] << uint64(1)) << (uint64(63) - shift))
@@ -280,7 +374,15 @@ def peek(words: Words, position: int) -> Any:  # noqa: ANN401
 
 @inlined
 def whole_blocks(part: NDArray[Any], past_caches: bool) -> tuple[int, int]:
-    """Between which places of `part` there are whole sixty-fours, from a multiple of 64 bytes on where it matters."""
+    """Return the range of an array that full blocks of 64 elements cover.
+
+    Args:
+        part: Contiguous array.
+        past_caches: Begin at an address that is a multiple of 64 bytes, as stores past the caches need.
+
+    Returns:
+        Index of the first element of the first block, and index behind the last block.
+    """
     first = 0
     if past_caches:
         first = min(part.size, (64 - part.ctypes.data % 64) % 64 // part.itemsize)

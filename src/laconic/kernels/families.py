@@ -1,6 +1,4 @@
-"""Which file of a family of kernels is taken: the compiled one for a tensor on the CPU where numba can be imported,
-Triton's for one on a GPU where that can be, else the plain one.
-"""
+"""Which backend runs a function: numba for a tensor on the CPU, Triton on a GPU, else the reference in torch."""
 
 import functools
 from importlib import import_module
@@ -11,11 +9,18 @@ import torch
 from laconic.kernels import compiled, gpu
 
 CPU = torch.device("cpu")
-_PLAIN_ON_GPUS = ("short_floats", "kept", "pieces", "places", "votes")  # families without kernels in Triton
+_PLAIN_ON_GPUS = ("short_floats", "kept", "pieces", "places", "votes")  # files without kernels in Triton
 
 
 def fastest(family: str, device: torch.device = CPU) -> ModuleType:
-    """The fastest file of a family there is for `device`. Loaded when first needed: numba and Triton take a second."""
+    """Return the module of the fastest backend that has a file of functions.
+
+    Modules are imported when they are first needed: numba and Triton take a second.
+
+    Args:
+        family: Name of the file, the same in every backend that has it, such as "signs".
+        device: Where the tensors are.
+    """
     if device.type == "cuda":
         kind = "gpu" if gpu.available() and family not in _PLAIN_ON_GPUS else "plain"
     else:

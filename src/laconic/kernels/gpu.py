@@ -1,6 +1,6 @@
-"""Whether kernels for a GPU can be made here, and how they are started: Triton.
+"""Compiling and launching kernels on a GPU with Triton.
 
-Imported on first use only, which is when a tensor is on a GPU: it costs a second, and most machines have none.
+Triton is imported on first use, when a tensor is on a GPU: it takes a second, and most machines have no GPU.
 """
 
 import functools
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @functools.cache
 def available() -> bool:
-    """Whether Triton can be imported. Warns once with RuntimeWarning where it cannot."""
+    """Return whether Triton can be imported. Warns once with RuntimeWarning where it cannot."""
     try:
         importlib.import_module("triton")
     except ImportError as error:
@@ -32,18 +32,26 @@ def available() -> bool:
 
 
 def kernel(function: F) -> F:
-    """Compile `function` when it is first launched; later processes read the machine code from disk.
+    """Compile a function when it is first launched; later processes read the machine code from disk.
 
-    Arguments that are addresses or vectors are `tl.tensor`s; upper-case ones are known when it is compiled.
+    Args:
+        function: Its arguments are addresses or vectors, `tl.tensor`; upper-case ones are constants at compile time.
     """
     made: F = importlib.import_module("triton").jit(function)
     return made
 
 
 def launch(made: Any, n_programs: int, first: Tensor, *arguments: Any, **constants: Any) -> None:  # noqa: ANN401
-    """Run `n_programs` programs of a kernel `made` on the device of its first argument; none for an empty vector.
+    """Run programs of a kernel on the device of its first argument.
 
-    A multiplication and an addition are never contracted into one rounding, so that all devices give the same bits.
+    A multiplication and an addition are never fused into one rounding, so that all devices give the same bits.
+
+    Args:
+        made: A compiled kernel.
+        n_programs: Number of programs; with 0, for an empty vector, nothing is launched.
+        tensor: The kernel's first argument.
+        *arguments: Its other arguments.
+        **constants: Its constants at compile time.
     """
     if n_programs:
         with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
@@ -51,5 +59,5 @@ def launch(made: Any, n_programs: int, first: Tensor, *arguments: Any, **constan
 
 
 def blocks_of(count: int, size: int) -> int:
-    """How many blocks of `size` entries hold `count` of them."""
+    """Return how many blocks of `size` elements hold `count` of them."""
     return -(-count // size)

@@ -1,4 +1,7 @@
-"""Blocks of neighbouring entries on a GPU: which block an entry is in, and what is largest or smallest in each."""
+"""Blocks of neighboring elements on a GPU: which block an element is in, and minimum, maximum and norm of each.
+
+Reference: `reference/stochastic_rounding.py`.
+"""
 
 import functools
 from dataclasses import dataclass
@@ -11,32 +14,32 @@ from torch import Tensor
 
 from laconic.kernels.gpu import blocks_of, kernel, launch
 
-_CHUNK = 2048  # entries that one program measures
+_CHUNK = 2048  # elements that one program measures
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
     """Where blocks begin and end. Chunks are parts of one block each, in order."""
 
-    size: int  # that all blocks but the last have; 0 where they differ
+    size: int  # of all blocks but the last; 0 where they differ
     edges: Tensor  # (blocks + 1,) int64
     chunks: Tensor  # (blocks + 1,) int64, the number of each block's first chunk
     owners: Tensor  # (chunks,) int64, the block of each chunk
 
     @property
     def arguments(self) -> tuple[Tensor, int, int]:
-        """What `block_of` is given."""
+        """The arguments of `block_of`."""
         return self.edges, len(self.edges) - 1, self.size
 
     @property
     def steps(self) -> int:
-        """How often `block_of` halves the blocks; not once where they have one size."""
+        """How many halvings `block_of` takes; 0 where all blocks have one size."""
         return 0 if self.size else (len(self.edges) - 1).bit_length()
 
 
 @functools.lru_cache(maxsize=16)
 def blocks(lengths: tuple[int, ...], device: torch.device) -> Blocks:
-    """The table of blocks of the given lengths, kept on the device."""
+    """Return the table of blocks of the given lengths, on the device. It is cached."""
     size = lengths[0]
     if lengths[-1] > size or any(length != size for length in lengths[:-1]):
         size = 0
@@ -49,18 +52,18 @@ def blocks(lengths: tuple[int, ...], device: torch.device) -> Blocks:
 
 
 def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.ranges`."""
     lows, highs = _measured(values, lengths, magnitudes=False)
     return lows, highs
 
 
 def peaks(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.absolute_maxima`."""
     return _measured(values, lengths, magnitudes=True)[1]
 
 
 def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """See plain_quantized. The order of additions is always the same."""
+    """See `reference.stochastic_rounding.norms`. The order of additions is always the same."""
     table = blocks(lengths, values.device)
     largest = peaks(values, lengths)
     sums = torch.empty(len(table.owners), dtype=torch.float64, device=values.device)
@@ -74,7 +77,7 @@ def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
 
 
 def _measured(values: Tensor, lengths: tuple[int, ...], *, magnitudes: bool) -> tuple[Tensor, Tensor]:
-    """The least and the largest of each block, in the order of their bits: two of (blocks,) of values' type."""
+    """Return the minimum and maximum of each block, in the order of their bits: two of (blocks,) of values' type."""
     integer = torch.int32 if values.dtype == torch.float32 else torch.int64
     limits: Any = torch.iinfo(integer)
     table = blocks(lengths, values.device)
@@ -91,7 +94,18 @@ def _measured(values: Tensor, lengths: tuple[int, ...], *, magnitudes: bool) -> 
 
 @kernel
 def block_of(at: tl.tensor, edges: tl.tensor, n_blocks: tl.tensor, size: tl.tensor, STEPS: tl.constexpr) -> tl.tensor:
-    """The blocks that entries `at` (n,) int64 are in: (n,) int64. STEPS halvings, or none and a division by `size`."""
+    """Return the blocks that elements are in.
+
+    Args:
+        at: (n,) int64, indices of elements.
+        edges: (blocks + 1,) int64.
+        n_blocks: Number of blocks.
+        size: The size of all blocks, where STEPS is 0.
+        STEPS: Halvings of a binary search; 0 to divide by `size` instead.
+
+    Returns:
+        (n,) int64.
+    """
     if STEPS == 0:
         return at // size
     block = at * 0
@@ -104,7 +118,7 @@ def block_of(at: tl.tensor, edges: tl.tensor, n_blocks: tl.tensor, size: tl.tens
 
 @kernel
 def _chunk(edges: tl.tensor, chunks: tl.tensor, owners: tl.tensor, CHUNK: tl.constexpr) -> tl.tensor:
-    """This program's block, its entries (CHUNK,), and where the block ends."""
+    """Return this program's block, the indices of its elements (CHUNK,), and where the block ends."""
     chunk = tl.program_id(0)
     block = tl.load(owners + chunk)
     start = tl.load(edges + block) + (chunk - tl.load(chunks + block)) * CHUNK
@@ -131,7 +145,7 @@ def _sum_squares(
     values: tl.tensor, edges: tl.tensor, chunks: tl.tensor, owners: tl.tensor, largest: tl.tensor, sums: tl.tensor,
     CHUNK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Of each chunk, divided by its block's largest magnitude."""
+    """Write the sum of squares of each chunk, divided by its block's absolute maximum."""
     block, at, stop = _chunk(edges, chunks, owners, CHUNK)
     divisor = tl.load(largest + block).to(tl.float64)
     share = tl.load(values + at, mask=at < stop, other=0).to(tl.float64) / tl.where(divisor == 0, 1.0, divisor)

@@ -1,6 +1,7 @@
-"""Bit strings of codes on a GPU, and how kernels that make or use codes write and read them.
+"""Packed codes on a GPU, and how other kernels write and read them.
 
-Eight codes of b bits fill b bytes, so a block of entries has its bytes for itself.
+Reference: `reference.fractional.pack_codes` and `unpack_codes`. Eight codes of b bits fill b bytes, so no two blocks
+of elements share a byte.
 """
 
 import torch
@@ -9,23 +10,23 @@ from torch import Tensor
 
 from laconic.kernels.gpu import blocks_of, kernel, launch
 
-BLOCK = 1024  # entries; a multiple of 8
+BLOCK = 1024  # elements; a multiple of 8
 
 
 def packed_like(values: Tensor, count: int, bits: int) -> Tensor:
-    """Room for `count` codes where `values` are: (ceil(bits count / 8),) uint8."""
+    """Return a buffer for `count` codes on the device of `values`: (ceil(bits count / 8),) uint8."""
     return torch.empty(blocks_of(bits * count, 8), dtype=torch.uint8, device=values.device)
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
-    """See plain_fractional."""
+    """See `reference.fractional.pack_codes`."""
     packed = packed_like(codes, len(codes), bits)
     launch(_pack, blocks_of(len(codes), BLOCK), codes.contiguous(), len(codes), packed, BITS=bits, BLOCK=BLOCK)
     return packed
 
 
 def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
-    """See plain_fractional."""
+    """See `reference.fractional.unpack_codes`."""
     assert len(packed) == blocks_of(bits * k, 8), (len(packed), k, bits)
     codes = torch.empty(k, dtype=torch.int32, device=packed.device)
     launch(_unpack, blocks_of(k, BLOCK), packed.contiguous(), k, codes, BITS=bits, BLOCK=BLOCK)
@@ -34,12 +35,12 @@ def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
 
 @kernel
 def store_codes(codes: tl.tensor, packed: tl.tensor, count: tl.tensor, BITS: tl.constexpr, BLOCK: tl.constexpr) -> None:
-    """Write this block's codes (BLOCK,) int32, of which those behind the last of `count` are 0."""
+    """Write this block's codes (BLOCK,) int32; those behind the last of `count` must be 0."""
     rows = tl.reshape(codes, [BLOCK // 8, 8])
     lanes = tl.arange(0, 8)[None, :]
     row = tl.program_id(0).to(tl.int64) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
     n_bytes = (BITS * count + 7) // 8
-    if BITS <= 8:  # eight of them fit one word
+    if BITS <= 8:  # eight codes fit one word
         words = tl.sum(rows.to(tl.int64) << (BITS * lanes), 1)
         for byte in tl.static_range(BITS):
             at = row * BITS + byte
@@ -56,7 +57,7 @@ def store_codes(codes: tl.tensor, packed: tl.tensor, count: tl.tensor, BITS: tl.
 
 @kernel
 def load_codes(packed: tl.tensor, at: tl.tensor, count: tl.tensor, BITS: tl.constexpr) -> tl.tensor:
-    """The codes of the entries `at` (n,) int64: (n,) int32, 0 behind the last one."""
+    """Return the codes of the elements `at` (n,) int64: (n,) int32, 0 behind the last one."""
     bit = at * BITS
     shift = (bit & 7).to(tl.int64)
     n_bytes = (BITS * count + 7) // 8

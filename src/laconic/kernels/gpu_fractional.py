@@ -1,7 +1,7 @@
-"""The fractional quantizer on a GPU: one reading for the range, one for codes and sums.
+"""The fractional quantizer on a GPU: one pass for the range, one for codes and sums.
 
-Codes are those of `plain_fractional`, bit for bit. Means are added up in float64: up to 16 levels in an order that is
-always the same, above in any order. The range is the one thing that the host waits for.
+Reference: `reference/fractional.py`. Codes are the same bits. Means are added in float64: up to 16 levels in an order
+that is always the same, above in any order. The host waits for the range and for nothing else.
 """
 
 import torch
@@ -14,11 +14,11 @@ from laconic.kernels.gpu_codes import pack_codes as pack_codes
 from laconic.kernels.gpu_codes import unpack_codes as unpack_codes
 from laconic.kernels.plain_fractional import level_bounds
 
-_FEW = 16  # so many levels are added up block by block
+_FEW = 16  # up to so many levels are added block by block
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """See plain_fractional."""
+    """See `reference.fractional.fractional_codes`."""
     values = values.contiguous()
     count, n_levels, device = len(values), 1 << (bits - 1), values.device
     n_blocks = blocks_of(count, BLOCK)
@@ -36,14 +36,14 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Tensor:
-    """See plain_fractional."""
+    """See `reference.fractional.fractional_dense`."""
     made = torch.empty(count, dtype=means.dtype, device=packed.device)
     _put(packed, means, bits, made, add=False)
     return made
 
 
 def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: Tensor) -> None:
-    """See plain_fractional. What is added may be in the host's memory."""
+    """See `reference.fractional.add_fractional`. The packed codes may be in the host's memory."""
     packed, means = packed.to(total.device), means.to(total.device)
     if total.dtype == means.dtype:
         _put(packed, means, bits, total, add=True)
@@ -59,7 +59,7 @@ def _put(packed: Tensor, means: Tensor, bits: int, out: Tensor, *, add: bool) ->
 
 
 def _range(values: Tensor) -> tuple[float, float]:
-    """The largest and the smallest magnitude that is not zero; 0 and 0 where all are. NaN counts as the largest."""
+    """Return the largest magnitude, and the smallest that is not 0; both 0 where all are. NaN counts as largest."""
     keys = values.view(torch.int32 if values.dtype == torch.float32 else torch.int64)
     mask = torch.iinfo(keys.dtype).max
     ends = torch.zeros(2, dtype=keys.dtype, device=keys.device)
@@ -73,7 +73,7 @@ def _range(values: Tensor) -> tuple[float, float]:
 
 @kernel
 def _key_range(keys: tl.tensor, count: tl.int64, ends: tl.tensor, MASK: tl.constexpr, BLOCK: tl.constexpr) -> None:
-    """ends: the largest magnitude as an integer, and by how much the smallest one above 0, less 1, is below MASK."""
+    """Write the largest magnitude as an integer, and by how much the smallest above 0, less 1, is below MASK."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     key = tl.load(keys + at, mask=at < count, other=0) & MASK
     tl.atomic_max(ends, tl.max(key, 0))
@@ -91,7 +91,7 @@ def _codes(
     value = tl.load(values + at, mask=inside, other=0)
     magnitude = tl.abs(value)
     level = tl.zeros([BLOCK], tl.int32)
-    for step in tl.static_range(BITS - 1):  # there is one bound less than a power of two
+    for step in tl.static_range(BITS - 1):  # there is one bound fewer than a power of two
         further = level + (1 << (BITS - 2 - step))
         level = tl.where(tl.load(bounds + further - 1) >= magnitude, further, level)
     codes = level | ((value < 0).to(tl.int32) << (BITS - 1))

@@ -1,7 +1,7 @@
-"""`plain_positions` on a GPU, bit for bit the same.
+"""Bit streams of positions on a GPU, the same bits. Reference: `reference/position_streams.py`.
 
-Where each number begins follows from how many come before it and, of runs, from how many zeros do: all are written at
-once, into words that neighbours share, by atomic ors. Runs are read in plain torch: its hops run on a GPU as they are.
+Where a number begins follows from how many come before it and, for runs, from how many zeros do. So all are written at
+once, by atomic ors into words that neighbors may share. Runs are read by the reference: its links work on a GPU.
 """
 
 import torch
@@ -16,7 +16,7 @@ _BLOCK = 1024
 
 
 def put_numbers(numbers: Tensor, width: int) -> Tensor:
-    """See plain_positions."""
+    """See `reference.position_streams.put_numbers`."""
     k = len(numbers)
     words = _words(k * width, numbers)
     launch(_put_numbers, blocks_of(k, _BLOCK), numbers.contiguous(), k, width, words, BLOCK=_BLOCK)
@@ -24,14 +24,14 @@ def put_numbers(numbers: Tensor, width: int) -> Tensor:
 
 
 def take_numbers(data: Tensor, k: int, width: int) -> Tensor:
-    """See plain_positions."""
+    """See `reference.position_streams.take_numbers`."""
     numbers = torch.empty(k, dtype=torch.int64, device=data.device)
     launch(_take_numbers, blocks_of(k, _BLOCK), data.contiguous(), len(data), k, width, numbers, BLOCK=_BLOCK)
     return numbers
 
 
 def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: int) -> tuple[Tensor, int]:
-    """See plain_positions. How many bits are used is a number that the host waits for."""
+    """See `reference.position_streams.put_runs`. The host waits for the number of bits used."""
     k = len(positions)
     positions = positions.contiguous()
     words = _words(n_bits, positions)
@@ -46,18 +46,18 @@ def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: 
 
 
 def _words(n_bits: int, like: Tensor) -> Tensor:
-    """Cleared words of 32 bits for a stream."""
+    """Return words of 32 bits, all 0, for a stream."""
     return torch.zeros(blocks_of(n_bits, 32), dtype=torch.int32, device=like.device)
 
 
 def _bytes(words: Tensor, n_bits: int) -> Tensor:
-    """The first `n_bits` of the stream, in whole bytes."""
+    """Return the first `n_bits` of the stream, in full bytes."""
     return words.view(torch.uint8)[: blocks_of(n_bits, 8)]
 
 
 @kernel
 def _swapped(word: tl.tensor) -> tl.tensor:
-    """The low 32 bits of numbers (n,) int64, first byte last: (n,) int32. A stream's first byte is its highest."""
+    """Return the low 32 bits of numbers (n,) int64, bytes reversed, as int32: a stream's first byte is its highest."""
     word = word.to(tl.uint32)
     ends = (word << 24) | (word >> 24)
     return (ends | ((word & 0xFF00) << 8) | ((word >> 8) & 0xFF00)).to(tl.int32, bitcast=True)
@@ -65,7 +65,7 @@ def _swapped(word: tl.tensor) -> tl.tensor:
 
 @kernel
 def _write(words: tl.tensor, number: tl.tensor, start: tl.tensor, n_bits: tl.tensor, inside: tl.tensor) -> None:
-    """Numbers (n,) int64 of `n_bits` bits, 1 .. 33, from the bits `start` (n,) int64 on: in two words at most."""
+    """Write numbers (n,) int64 of `n_bits` bits, 1 .. 33, from the bits `start` (n,) int64 on: to at most two words."""
     placed = number << (64 - n_bits - (start & 31))
     word = words + (start >> 5)
     second = _swapped(placed)
@@ -98,7 +98,7 @@ def _take_numbers(
 
 @kernel
 def _ahead(positions: tl.tensor, at: tl.tensor, k: tl.tensor, FROM_LAST: tl.constexpr) -> tl.tensor:
-    """How many coordinates are before a position, or between it and the last one."""
+    """Return how many coordinates are before a position, or between it and the last one."""
     ahead = tl.load(positions + at, mask=at < k, other=0)
     if FROM_LAST:
         ahead -= tl.load(positions + at - 1, mask=(at > 0) & (at < k), other=-1) + 1
@@ -109,7 +109,7 @@ def _ahead(positions: tl.tensor, at: tl.tensor, k: tl.tensor, FROM_LAST: tl.cons
 def _count_zeros(
     positions: tl.tensor, k: tl.int64, step: tl.int64, zeros: tl.tensor, FROM_LAST: tl.constexpr, BLOCK: tl.constexpr
 ) -> None:
-    """Of each position's run, or of all runs up to it where none starts behind the last position."""
+    """Write the zeros of each position's run, or of all runs up to it unless FROM_LAST."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     tl.store(zeros + at, _ahead(positions, at, k, FROM_LAST) // step, mask=at < k)
 

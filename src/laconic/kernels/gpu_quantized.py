@@ -1,7 +1,7 @@
-"""The packed quantizers of `plain_quantized` on a GPU, bit for bit the same: one reading, one writing.
+"""Stochastic rounding on a GPU, the same bits: one read and one write. Reference: `reference/stochastic_rounding.py`.
 
-A first, small kernel works out each block's factors. Divisions are IEEE's: Triton's own for float32 is not, and
-torch's on a GPU multiplies by a number's inverse.
+A first, small kernel computes each block's factors. Divisions are those of IEEE 754: Triton's own for float32 is not,
+and torch's on a GPU multiplies by a reciprocal.
 """
 
 import torch
@@ -17,50 +17,57 @@ from laconic.kernels.gpu_codes import BLOCK, load_codes, packed_like, store_code
 from laconic.kernels.gpu_hash import hashed
 from laconic.kernels.plain import key_halves
 from laconic.kernels.plain_quantized import FRACTION_BITS, TINY_BITS, level_bits
-from laconic.kernels.plain_quantized import levels_allowed as levels_allowed  # asked by readers of frames, on the CPU
+from laconic.kernels.plain_quantized import levels_allowed as levels_allowed  # for decoders of frames, on the CPU
 
 
 def quantize(
     values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, first: int, key: int
 ) -> Tensor:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.quantize`."""
     return _quantized(values, lows, highs, lengths, (1 << bits) - 1, bits, first, key, signed=False)
 
 
 def quantize_levels(
     values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
 ) -> Tensor:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.quantize_levels`."""
     lows = torch.zeros_like(scales)
     return _quantized(values, lows, scales, lengths, steps, level_bits(steps), first, key, signed=True)
 
 
 def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.dequantize`."""
     return _dense(packed, lows, highs, lengths, (1 << bits) - 1, bits, signed=False)
 
 
 def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
-    """See plain_quantized."""
+    """See `reference.stochastic_rounding.levels_dense`."""
     return _dense(packed, torch.zeros_like(scales), scales, lengths, steps, level_bits(steps), signed=True)
 
 
 def add_dequantized(
     packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, total: Tensor
 ) -> None:
-    """See plain_quantized. What is added may be in the host's memory."""
+    """See `reference.stochastic_rounding.add_dequantized`. The packed codes may be in the host's memory."""
     _add(packed, lows, highs, lengths, (1 << bits) - 1, bits, total, signed=False)
 
 
 def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
-    """See plain_quantized. What is added may be in the host's memory."""
+    """See `reference.stochastic_rounding.add_levels`. The packed codes may be in the host's memory."""
     _add(packed, torch.zeros_like(scales), scales, lengths, steps, level_bits(steps), total, signed=True)
 
 
 def _factors(lows: Tensor, highs: Tensor, most: int, *, dense: bool) -> Tensor:
-    """(3, blocks): the power of two that each range is multiplied by, the low end and a step so multiplied.
+    """Return each block's factors.
 
-    A step is that from one code to the next where what codes stand for is asked, else that from value to place.
+    Args:
+        lows: (blocks,), the low end of each block.
+        highs: (blocks,), the high ends.
+        max_code: The last code.
+        dense: Steps from one code to the next, to turn codes into values; otherwise codes per unit, for quantizing.
+
+    Returns:
+        (3, blocks): the power of two that each range is multiplied by, then the low end and the step, so multiplied.
     """
     made = torch.empty(3, len(lows), dtype=lows.dtype, device=lows.device)
     tiny = 2.0 ** TINY_BITS[lows.dtype]
@@ -122,7 +129,7 @@ def _put(
 
 @kernel
 def _divided(one: tl.tensor, other: tl.tensor) -> tl.tensor:
-    """one / other as IEEE has it, both (n,) of one type."""
+    """Return one / other rounded as IEEE 754 has it, both (n,) of one type."""
     return tl.div_rn(one, other) if one.dtype == tl.float32 else one / other
 
 
@@ -169,7 +176,7 @@ def _quantize(
     magnitude = tl.abs(value) if SIGNED else value
     place = (magnitude * factor - bottom) * step
     top = tl.full([BLOCK], TOP, value.dtype)
-    place = tl.where(place > 0, place, 0.0)  # NaN too
+    place = tl.where(place > 0, place, 0.0)  # also for NaN
     place = tl.where(place < top, place, top).to(tl.int32)
     drawn = (hashed(first + at, low_key, high_key) >> (32 - FRACTION)).to(tl.int32)
     codes = tl.where(inside, (drawn + place) >> FRACTION, 0)

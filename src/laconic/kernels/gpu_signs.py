@@ -1,8 +1,8 @@
-"""`plain_signs` on a GPU, bit for bit the same.
+"""Signs on a keyed mask, on a GPU, the same bits. Reference: `reference/signs.py`.
 
-Where a coin keeps entries, a first kernel counts what each block keeps, the counts are added up, and the next kernel
-knows where its block's bits begin. A word at a block's edge has bits of two blocks, so bits are set by atomic ors.
-How many are kept is the one number that the host waits for, and only where packed signs are made.
+Where a mask selects elements, a first kernel counts how many each block selects; their cumulative sum tells the next
+kernel where its block's bits begin. A word at the edge of a block has bits of two blocks, so bits are set by atomic
+ors. The host waits for the number of selected elements, and only where signs are packed.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from laconic.kernels.plain import key_halves
 from laconic.kernels.plain_signs import ALL_KEPT
 
 _BLOCK = 1024
-_BYTES = 1024  # of a block of kernels that have one output byte an entry
+_BYTES = 1024  # of a block, in kernels that write one byte an element
 
 
 def count_kept(first: int, count: int, key: int, threshold: int, device: torch.device | None = None) -> int:
-    """See plain_signs."""
+    """See `reference.signs.count_selected`."""
     if threshold in (0, ALL_KEPT):
         return count if threshold else 0
     return int(_kept_per_block(first, count, key, threshold, device).sum())
@@ -30,7 +30,7 @@ def count_kept(first: int, count: int, key: int, threshold: int, device: torch.d
 def kept_bits(
     first: int, count: int, key: int, threshold: int, device: torch.device | None = None
 ) -> tuple[Tensor, int]:
-    """See plain_signs."""
+    """See `reference.signs.selected_bits`."""
     drawn = torch.empty(blocks_of(count, 8), dtype=torch.uint8, device=device)
     launch(
         _draw, blocks_of(count, _BLOCK), drawn, count, first, *key_halves(key), threshold % ALL_KEPT,
@@ -40,7 +40,7 @@ def kept_bits(
 
 
 def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Tensor, int]:
-    """See plain_signs."""
+    """See `reference.signs.pack_signs`."""
     count = values.numel()
     room = _Room(first, count, key, threshold, values.device)
     launch(_pack, room.n_blocks, values.contiguous(), count, *room.arguments, MASKED=room.masked, BLOCK=_BLOCK)
@@ -48,17 +48,20 @@ def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Te
 
 
 def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
-    """See plain_signs. `packed` may be in the host's memory; coins are drawn again, which takes less than reading."""
+    """See `reference.signs.put_signs`.
+
+    `packed` may be in the host's memory. The mask is sampled again, which takes less time than reading it.
+    """
     _unpack_into(packed, first, key, threshold, out, add=False)
 
 
 def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
-    """See plain_signs, and `put_signs`."""
+    """See `reference.signs.add_signs`, and `put_signs`."""
     _unpack_into(packed, first, key, threshold, total, add=True)
 
 
 def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
-    """See plain_signs."""
+    """See `reference.signs.slice_bits`."""
     n_bits = max(0, high - low)
     cut = torch.empty(blocks_of(n_bits, 8), dtype=torch.uint8, device=packed.device)
     launch(_cut, blocks_of(len(cut), _BYTES), packed.contiguous(), low, n_bits, cut, len(packed), BLOCK=_BYTES)
@@ -66,7 +69,7 @@ def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
 
 
 def majority(packed: Sequence[Tensor], count: int) -> Tensor:
-    """See plain_signs."""
+    """See `reference.signs.majority`."""
     voters = torch.stack(list(packed))
     winners = torch.empty(blocks_of(count, 8), dtype=torch.uint8, device=voters.device)
     launch(_majority, blocks_of(count, _BLOCK), voters, len(voters), voters.shape[1], count, winners, BLOCK=_BLOCK)
@@ -74,7 +77,7 @@ def majority(packed: Sequence[Tensor], count: int) -> Tensor:
 
 
 def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
-    """See plain_signs."""
+    """See `reference.signs.momentum_signs`."""
     count = gradient.numel()
     packed = torch.empty(blocks_of(count, 8), dtype=torch.uint8, device=gradient.device)
     launch(_momentum, blocks_of(count, _BLOCK), gradient, momentum, count, mu, 1 - mu, packed, BLOCK=_BLOCK)
@@ -85,7 +88,7 @@ def owe_step(
     pieces: Sequence[Tensor], momentum: Tensor, debt: Tensor, new_momentum: Tensor, new_debt: Tensor,
     *, mu: float, decay: float, c: float, first: int, key: int, threshold: int,
 ) -> tuple[Tensor, int, Tensor | None, bool]:  # fmt: skip
-    """See plain_signs."""
+    """See `reference.signs.error_feedback_step`."""
     gradient = torch.cat([piece.reshape(-1) for piece in pieces]).to(new_debt.dtype)
     count = gradient.numel()
     room = _Room(first, count, key, threshold, gradient.device)
@@ -101,7 +104,7 @@ def owe_total(
     total: Tensor, debt: Tensor, new_debt: Tensor,
     *, among: int, scale: float, decay: float, c: float, first: int, key: int, threshold: int,
 ) -> tuple[Tensor, int, Tensor | None]:  # fmt: skip
-    """See plain_signs."""
+    """See `reference.signs.error_feedback_total`."""
     count = total.numel()
     room = _Room(first, count, key, threshold, total.device)
     launch(
@@ -112,7 +115,7 @@ def owe_total(
 
 
 class _Room:
-    """Where the signs of kept entries go: cleared words, and how many entries are kept before each block."""
+    """Buffers for the signs of selected elements: words of 0, and how many elements are selected before each block."""
 
     def __init__(self, first: int, count: int, key: int, threshold: int, device: torch.device) -> None:
         self.n_blocks = blocks_of(count, _BLOCK)
@@ -126,12 +129,12 @@ class _Room:
             self.kept = count
         words = torch.zeros(blocks_of(self.kept, 32), dtype=torch.int32, device=device)
         self.packed = words.view(torch.uint8)[: blocks_of(self.kept, 8)]
-        target = words if self.masked else self.packed  # bits are set in words, or whole bytes are written
+        target = words if self.masked else self.packed  # bits are set in words, or full bytes are written
         self.arguments = (first, *key_halves(key), threshold % ALL_KEPT, before, target)
 
 
 def _kept_per_block(first: int, count: int, key: int, threshold: int, device: torch.device | None) -> Tensor:
-    """How many entries of each block are kept: (blocks,) int64."""
+    """Return how many elements of each block are selected: (blocks,) int64."""
     n_blocks = blocks_of(count, _BLOCK)
     per_block = torch.empty(n_blocks, dtype=torch.int64, device=device)
     launch(_count, n_blocks, per_block, count, first, *key_halves(key), threshold, BLOCK=_BLOCK)
@@ -139,6 +142,7 @@ def _kept_per_block(first: int, count: int, key: int, threshold: int, device: to
 
 
 def _unpack_into(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, *, add: bool) -> None:
+    """Write or add the signs at the selected elements of `total`."""
     count = total.numel()
     masked = threshold != ALL_KEPT
     before = packed
@@ -156,7 +160,7 @@ def _kept_at(
     at: tl.tensor, count: tl.tensor, first: tl.tensor, low_key: tl.tensor, high_key: tl.tensor, threshold: tl.tensor,
     MASKED: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """Which entries `at` (n,) are kept; none behind the last one."""
+    """Return which elements `at` (n,) are selected; none behind the last one."""
     kept = at < count
     if MASKED:
         kept = kept & (hashed(first + at, low_key, high_key).to(tl.int64) < threshold)
@@ -168,7 +172,7 @@ def _write_signs(
     negative: tl.tensor, kept: tl.tensor, before: tl.tensor, packed: tl.tensor, count: tl.tensor,
     MASKED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """The kept entries' bits of this block."""
+    """Write the bits of this block's selected elements."""
     block = tl.program_id(0).to(tl.int64)
     if MASKED:
         rank = tl.load(before + block) + tl.cumsum(kept.to(tl.int32), 0) - 1
@@ -180,7 +184,7 @@ def _write_signs(
 
 @kernel
 def _write_bytes(negative: tl.tensor, packed: tl.tensor, count: tl.tensor, BLOCK: tl.constexpr) -> None:
-    """One bit for every entry of this block."""
+    """Write one bit for each element of this block."""
     bits = tl.reshape(negative.to(tl.int32), [BLOCK // 8, 8]) << tl.arange(0, 8)[None, :]
     at = tl.program_id(0).to(tl.int64) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
     tl.store(packed + at, tl.sum(bits, 1).to(tl.uint8), mask=8 * at < count)
@@ -192,7 +196,7 @@ def _owe(
     first: tl.tensor, low_key: tl.tensor, high_key: tl.tensor, threshold: tl.tensor,
     before: tl.tensor, packed: tl.tensor, MASKED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Send the kept entries' signs, and owe the rest of the wish."""
+    """Write the signs of the selected elements, and what they leave of the corrected values as the new residual."""
     kept = _kept_at(at, count, first, low_key, high_key, threshold, MASKED)
     negative = wish < 0
     sent = tl.full([1], c, wish.dtype)
@@ -322,6 +326,6 @@ def _owe_total(
     owed = tl.load(debt + at, mask=inside, other=0)
     sum_ = tl.load(total + at, mask=inside, other=0).to(owed.dtype)
     n = tl.full([BLOCK], among, owed.dtype)
-    mean = tl.div_rn(sum_, n) if owed.dtype == tl.float32 else sum_ / n  # float64's is IEEE's in any case
+    mean = tl.div_rn(sum_, n) if owed.dtype == tl.float32 else sum_ / n  # of float64 it is IEEE 754's anyway
     wish = tl.full([1], decay, owed.dtype) * owed + tl.full([1], scale, owed.dtype) * mean
     _owe(wish, new_debt, c, at, count, first, low_key, high_key, threshold, before, packed, MASKED, BLOCK)

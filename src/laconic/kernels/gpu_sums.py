@@ -1,4 +1,7 @@
-"""`plain_sums` on a GPU, by a division that is IEEE's: torch's own multiplies by the inverse there."""
+"""Division on a GPU as IEEE 754 has it; torch's own multiplies by the reciprocal there.
+
+Reference: `reference/finite.py`.
+"""
 
 import torch
 import triton.language as tl
@@ -11,7 +14,7 @@ _BLOCK = 1024
 
 
 def divide(vector: Tensor, n: int) -> bool:
-    """See plain_sums."""
+    """See `reference.finite.divide`."""
     if vector.dtype not in (torch.float32, torch.float64) or not vector.is_contiguous():
         return plain_sums.divide(vector, n)
     spoiled = torch.zeros(1, dtype=torch.int32, device=vector.device)
@@ -29,5 +32,5 @@ def _divide(
     divisor = tl.full([BLOCK], n, value.dtype)
     value = tl.div_rn(value, divisor) if value.dtype == tl.float32 else value / divisor
     tl.store(vector + at, value, mask=at < count)
-    fine = tl.abs(value) <= tl.full([BLOCK], most, value.dtype)  # NaN is not
+    fine = tl.abs(value) <= tl.full([BLOCK], most, value.dtype)  # False for NaN
     tl.atomic_max(spoiled, 1 - tl.min(fine.to(tl.int32), 0))

@@ -1,9 +1,9 @@
-"""Exact top-K on a GPU: nothing is sorted, and nothing waits for the GPU.
+"""Exact top-K on a GPU: nothing is sorted, and the host waits for nothing. Reference: `reference/top_k.py`.
 
-The k-th largest magnitude is found digit by digit, 8 bits a round, from how often each digit is there: 4 rounds for
-float32, 8 for float64. One more reading counts what each block keeps, and a last one writes the positions.
+The k-th largest magnitude is found digit by digit, 8 bits a round, by counting how often each digit occurs: 4 rounds
+for float32, 8 for float64. One more pass counts what each block selects, and a last one writes the indices.
 
-`keys` are a float vector's bits as signed integers; without the sign they are the magnitudes in their order.
+`keys` are the bits of floats as signed integers; without the sign they are the magnitudes in their order.
 """
 
 import torch
@@ -14,17 +14,17 @@ from laconic.kernels.gpu import blocks_of, kernel, launch
 
 _BLOCK = 1024
 _DIGIT_BITS = 8  # Triton's histogram takes time in proportion to its bins
-_MOST_PROGRAMS = 1024  # that count digits; each adds its own counts up before it adds them to everybody's
+_MOST_PROGRAMS = 1024  # that count digits; each adds its counts to the common ones once, at its end
 
 
 def top_k(vector: Tensor, k: int) -> Tensor:
-    """The positions of the k largest magnitudes, ties by the lower position: (d,) -> (k,) int64, ascending."""
+    """See `reference.top_k.top_k`."""
     d = vector.numel()
     assert 1 <= k <= d, (k, d)
     keys = vector.detach().contiguous().view(torch.int32 if vector.dtype == torch.float32 else torch.int64)
     mask = torch.iinfo(keys.dtype).max
     n_blocks = blocks_of(d, _BLOCK)
-    found = torch.zeros(2, dtype=torch.int64, device=keys.device)  # the leading digits, and how many are larger
+    found = torch.zeros(2, dtype=torch.int64, device=keys.device)  # the leading digits, and how many keys are larger
     counts = torch.zeros(1 << _DIGIT_BITS, dtype=torch.int64, device=keys.device)
     known = mask.bit_length()
     while known:
@@ -48,7 +48,7 @@ def _count_digits(
     keys: tl.tensor, d: tl.int64, shift: tl.int32, found: tl.tensor, counts: tl.tensor,
     MASK: tl.constexpr, BITS: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """counts[digit] += how many magnitudes have the digits found so far and then this one."""
+    """Add to counts[digit] how many magnitudes have the digits found so far, followed by this one."""
     prefix = tl.load(found)
     own = tl.zeros([BINS], tl.int32)
     for start in range(tl.program_id(0).to(tl.int64) * BLOCK, d, tl.num_programs(0).to(tl.int64) * BLOCK):
@@ -61,7 +61,7 @@ def _count_digits(
 
 @kernel
 def _choose_digit(counts: tl.tensor, k: tl.int64, found: tl.tensor, BITS: tl.constexpr, BINS: tl.constexpr) -> None:
-    """Append to the digits found the one of the k-th largest, and clear the counts."""
+    """Append the digit of the k-th largest to the digits found, and clear the counts."""
     places = tl.arange(0, BINS)
     here = tl.load(counts + places)
     tl.store(counts + places, tl.zeros([BINS], tl.int64))
@@ -77,7 +77,7 @@ def _choose_digit(counts: tl.tensor, k: tl.int64, found: tl.tensor, BITS: tl.con
 def _count_blocks(
     keys: tl.tensor, d: tl.int64, found: tl.tensor, per_block: tl.tensor, MASK: tl.constexpr, BLOCK: tl.constexpr
 ) -> None:
-    """per_block (2, blocks): how many magnitudes of a block are above the k-th largest, and how many are equal."""
+    """Write per_block (2, blocks): how many magnitudes of a block are above the k-th largest, and how many equal."""
     block = tl.program_id(0).to(tl.int64)
     at = block * BLOCK + tl.arange(0, BLOCK)
     key = (tl.load(keys + at, mask=at < d, other=0) & MASK).to(tl.int64)
@@ -91,7 +91,7 @@ def _write(
     keys: tl.tensor, d: tl.int64, k: tl.int64, found: tl.tensor, before: tl.tensor, positions: tl.tensor,
     MASK: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """The positions above the k-th largest, and of those at it the first ones."""
+    """Write the indices above the k-th largest, and of those equal to it the first ones."""
     block = tl.program_id(0).to(tl.int64)
     at = block * BLOCK + tl.arange(0, BLOCK)
     key = (tl.load(keys + at, mask=at < d, other=0) & MASK).to(tl.int64)

@@ -1,6 +1,6 @@
-"""The reference arithmetic, in ordinary torch.
+"""Hashed random bits, masks sampled from them, and packed bits: the reference, in torch, for any device.
 
-Shapes: d coordinates, k kept, b packed bytes.
+Shapes: d parameters, k selected, b packed bytes. `wire/FORMAT.md`, section 3.2, defines the hash.
 """
 
 import math
@@ -11,19 +11,26 @@ from torch import Tensor
 _LOW_HALF = 0xFFFF
 _ALL = 1 << 32
 _ALL_64 = (1 << 64) - 1
-_MAGIC = 0x0102040810204080  # gathers eight 0/1 bytes of one int64 into its top byte, first byte lowest
+_MAGIC = 0x0102040810204080  # as a factor: gathers eight 0/1 bytes of an int64 in its top byte, first byte lowest
 
 
 def _signed(word: int) -> int:
-    """A 32-bit pattern as the int32 that torch stores (its int32 arithmetic wraps)."""
+    """Return a 32-bit pattern as the int32 that torch stores; torch's int32 arithmetic wraps."""
     word &= _ALL - 1
     return word - _ALL if word >= _ALL >> 1 else word
 
 
 def key_halves(key: int) -> tuple[int, int]:
-    """The low and the high 32 bits of the key, after a mix (SplitMix64's) that lets each bit of it change all of them.
+    """Mix a key and split it into two words.
 
-    The hash alone would give keys that differ in one half the same stream in another order, or shifted.
+    The mix is SplitMix64's, in which every bit of the key can change every bit of the result. Without it, keys that
+    differ in one half only would give the same stream of hashes in another order, or shifted.
+
+    Args:
+        key: 0 .. 2**64 - 1.
+
+    Returns:
+        The low and the high 32 bits of the mixed key.
     """
     mixed = (key + 0x9E3779B97F4A7C15) & _ALL_64
     mixed = ((mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9) & _ALL_64
@@ -33,21 +40,30 @@ def key_halves(key: int) -> tuple[int, int]:
 
 
 def hash32(first: int, count: int, key: int, device: torch.device | None = None) -> Tensor:
-    """32 random bits for each of the coordinates first .. first+count-1: (count,) int32, all patterns equally likely.
+    """Return 32 random bits for each of the coordinates offset .. offset + count - 1.
 
-    Two rounds of xor-shift and multiply over the coordinate's number. The low half of the mixed key enters before
-    the first multiplication and the high half between the two. Same bits on every device.
+    Two rounds of xor-shift and multiplication over the coordinate's number. The low half of the mixed key enters before
+    the first multiplication, the high half between the two. The bits are the same on every device.
+
+    Args:
+        offset: Number of the first coordinate.
+        count: Number of coordinates; the last one is at most 2**32 - 1.
+        key: 0 .. 2**64 - 1.
+        device: Where the result is made; None for torch's default.
+
+    Returns:
+        (count,) int32. All patterns are equally likely.
     """
     return _hashed(torch.arange(first, first + count, dtype=torch.int32, device=device), key)
 
 
 def hash_at(positions: Tensor, key: int) -> Tensor:
-    """The same bits for the coordinates in `positions` (n,) int64: (n,) int32."""
+    """Return the same bits for the coordinates in `positions` (n,) int64: (n,) int32."""
     return _hashed(positions.to(torch.int32, copy=True), key)
 
 
 def _hashed(x: Tensor, key: int) -> Tensor:
-    """The hash of coordinates (n,) int32, in place."""
+    """Hash coordinates (n,) int32 in place, and return them."""
     low, high = key_halves(key)
     x.bitwise_xor_(_signed(low))
     x.bitwise_xor_((x >> 16).bitwise_and_(_LOW_HALF))
@@ -59,19 +75,27 @@ def _hashed(x: Tensor, key: int) -> Tensor:
 
 
 def keep_mask(first: int, count: int, key: int, threshold: int, device: torch.device | None = None) -> Tensor:
-    """Which coordinates a keyed coin keeps: (count,) bool, true iff the coordinate's hash < threshold.
+    """Return which coordinates a keyed Bernoulli draw selects: those whose hash is below the threshold.
 
-    `threshold` is in 1 .. 2**32; the share kept is threshold / 2**32.
+    Args:
+        offset: Number of the first coordinate.
+        count: Number of coordinates.
+        key: 0 .. 2**64 - 1.
+        threshold: 1 .. 2**32; a coordinate is selected with probability threshold / 2**32.
+        device: Where the result is made; None for torch's default.
+
+    Returns:
+        (count,) bool.
     """
     assert 1 <= threshold <= _ALL, threshold
     if threshold == _ALL:
         return torch.ones(count, dtype=torch.bool, device=device)
-    flipped = hash32(first, count, key, device).bitwise_xor_(_signed(1 << 31))  # unsigned order as signed order
+    flipped = hash32(first, count, key, device).bitwise_xor_(_signed(1 << 31))  # unsigned order in signed order
     return flipped < _signed(threshold ^ (1 << 31))
 
 
 def pack_bits(bits: Tensor) -> Tensor:
-    """(k,) bool -> (ceil(k/8),) uint8; bit j of byte i is entry 8i+j; unused bits of the last byte are 0."""
+    """Pack (k,) bool into (ceil(k/8),) uint8; bit j of byte i is element 8i+j; unused bits of the last byte are 0."""
     k = bits.numel()
     padded = torch.zeros((k + 7) // 8 * 8, dtype=torch.uint8, device=bits.device)
     padded[:k] = bits
@@ -79,13 +103,22 @@ def pack_bits(bits: Tensor) -> Tensor:
 
 
 def unpack_bits(packed: Tensor, k: int) -> Tensor:
-    """The inverse of `pack_bits`: (ceil(k/8),) uint8 -> (k,) bool."""
+    """Invert `pack_bits`: (ceil(k/8),) uint8 -> (k,) bool."""
     places = torch.arange(8, dtype=torch.uint8, device=packed.device)
     return ((packed[:, None] >> places) & 1).reshape(-1)[:k].to(torch.bool)
 
 
 def scatter_signs(negative: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """(k,) bool and a (d,) bool mask with k true entries -> (d,) of -1, +1, and 0 where the mask is false."""
+    """Return -1 or +1 where a mask is set, and 0 elsewhere.
+
+    Args:
+        negative: (k,) bool, one for each element that the mask selects, in order; True stands for -1.
+        mask: (d,) bool with k elements set, or None where all elements are selected.
+        dtype: Type of the result.
+
+    Returns:
+        (d,) of `dtype`.
+    """
     signs = negative.to(dtype).mul_(-2).add_(1)
     if mask is None:
         return signs
@@ -96,5 +129,5 @@ _CHUNK = 1 << 16
 
 
 def squared_norm(vector: Tensor) -> float:
-    """||v||^2 of a vector (d,), its chunks added up in float64."""
+    """Return ||v||^2 of a vector (d,). The squared norms of chunks of 65,536 elements are added in float64."""
     return math.fsum(float(torch.dot(chunk, chunk)) for chunk in torch.split(vector, _CHUNK))

@@ -1,4 +1,4 @@
-"""Counting bits in a packed stream, lowest bit of each byte first."""
+"""Counting the set bits of a packed stream, lowest bit of each byte first: the reference."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,9 +8,14 @@ from torch import Tensor
 
 
 def count_ones(packed: Tensor, cuts: Sequence[int]) -> list[int]:
-    """How many bits are set between each cut and the next one.
+    """Count the bits that are set between each bound and the next one.
 
-    packed: (n,) uint8 on the CPU. cuts: numbers of bits, ascending, within 0 .. 8n.
+    Args:
+        packed: (n,) uint8 on the CPU.
+        bounds: Bit numbers, ascending, within 0 .. 8n.
+
+    Returns:
+        One count for each pair of neighboring bounds.
     """
     bits = np.unpackbits(packed.numpy(), bitorder="little")
     return [int(bits[low:high].sum()) for low, high in pairwise(cuts)]

@@ -1,4 +1,4 @@
-"""The fractional quantizer in ordinary torch: magnitudes in levels of equal ratio, each level's mean.
+"""The fractional quantizer: magnitudes in levels of equal ratio, and each level's mean. The reference, in torch.
 
 Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, section 4.3.2. With L = 2**(bits-1) levels,
 vmax and vmin the largest and the smallest magnitude that is not zero, and alpha = (vmax / vmin)**(1/L), a magnitude m
@@ -13,21 +13,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-MEAN_TOLERANCE = {torch.float32: 2.0**-20, torch.float64: 2.0**-40}  # of a level's mean, whoever adds it up
+MEAN_TOLERANCE = {torch.float32: 2.0**-20, torch.float64: 2.0**-40}  # relative; means are added in any order
 
 
 def level_bounds(largest: float, smallest: float, bits: int, dtype: torch.dtype) -> Tensor:
-    """Where the levels end: (2**(bits-1) - 1,) of dtype, descending; m is in level l if l of the bounds are >= m.
+    """Return where the levels end: m is in level l if exactly l of the bounds are at least m.
 
-    largest, smallest: magnitudes that are not zero; both 0 for a vector of zeros. Bound i is vmax / alpha**i, worked
-    out from logarithms, since vmax / vmin may be more than a float holds, and rounded down, so that comparing it with
-    a value of dtype is exact. Where all magnitudes are equal the bounds are 0, and only zeros are below level 0.
+    Bound i is vmax / alpha**i. It is computed from logarithms, since vmax / vmin may be more than a float holds, and
+    rounded down, so that comparing it with a value of `dtype` is exact. Where all magnitudes are equal, the bounds are
+    0, so that only zeros are below level 0.
+
+    Args:
+        largest: The largest magnitude; 0 for a vector of zeros.
+        smallest: The smallest magnitude that is not zero; 0 for a vector of zeros.
+        bits: Bits of a code, 1 .. 16.
+        dtype: Type of the values, float32 or float64.
+
+    Returns:
+        (2**(bits-1) - 1,) of `dtype`, descending.
     """
     return torch.from_numpy(bounds_array(largest, smallest, bits, double=dtype != torch.float32))
 
 
 def bounds_array(largest: float, smallest: float, bits: int, *, double: bool) -> NDArray[Any]:
-    """`level_bounds` as an array of float64 or float32."""
+    """Return `level_bounds` as an array of float64 or float32."""
     n_levels = 1 << (bits - 1)
     if not smallest < largest:  # NaN too
         return np.zeros(n_levels - 1, np.float64 if double else np.float32)
@@ -37,16 +46,23 @@ def bounds_array(largest: float, smallest: float, bits: int, *, double: bool) ->
     if double:
         return exact
     bounds = exact.astype(np.float32)
-    bounds.view(np.int32)[:] -= bounds > exact  # the next float towards 0 has the next smaller pattern
+    bounds.view(np.int32)[:] -= bounds > exact  # the next float toward 0 has the next smaller pattern
     return bounds
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """(K,) -> packed codes (ceil(bits K / 8),) uint8 and means (2**(bits-1),) of values' type; see `level_bounds`.
+    """Quantize values to packed codes and the mean magnitude of each level; see `level_bounds`.
 
-    A code's lowest bits are the level, its highest one is set for a value below zero. Level 0 has the largest
-    magnitudes; zeros are in the last one. A level's mean is its magnitudes', added up in float64 here, and 0 for an
-    empty level. Other versions add in another order: means agree to MEAN_TOLERANCE, and codes to the bit.
+    The lowest bits of a code are the level; its highest bit is set for a value below zero. Level 0 has the largest
+    magnitudes, the last level has the zeros. A level's mean is that of its magnitudes, added in float64 here, and 0 for
+    an empty level. Compiled versions add in another order: their codes are equal, their means agree to MEAN_TOLERANCE.
+
+    Args:
+        values: (K,) float32 or float64, K >= 1.
+        bits: Bits of a code, 1 .. 16.
+
+    Returns:
+        Packed codes (ceil(bits K / 8),) uint8, and means (2**(bits-1),) of the values' type.
     """
     magnitudes = values.abs()
     n_levels = 1 << (bits - 1)
@@ -61,19 +77,29 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Tensor:
-    """Packed codes -> plus or minus the means of their levels: (count,) of means' type."""
+    """Return plus or minus the mean of each code's level.
+
+    Args:
+        packed: (ceil(bits count / 8),) uint8, as `fractional_codes` returns them.
+        means: (2**(bits-1),).
+        count: Number of codes.
+        bits: Bits of a code.
+
+    Returns:
+        (count,) of the means' type.
+    """
     codes = unpack_codes(packed, count, bits)
     magnitudes = means.index_select(0, codes & ((1 << (bits - 1)) - 1))
     return torch.where(codes >> (bits - 1) > 0, -magnitudes, magnitudes)
 
 
 def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: Tensor) -> None:
-    """total (count,), of any float type, += `fractional_dense`."""
+    """Add `fractional_dense` to `total` (count,), of any float type, in place."""
     total.add_(fractional_dense(packed, means, count, bits))
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
-    """(K,) int32 below 2**bits -> (ceil(bits K / 8),) uint8: `bits` bits each, lowest first, from the lowest up."""
+    """Pack (K,) int32 below 2**bits into (ceil(bits K / 8),) uint8: `bits` bits a code, lowest bits first."""
     places = torch.arange(bits, dtype=torch.int32, device=codes.device)
     flags = (codes[:, None] >> places).bitwise_and_(1).flatten()
     n_bytes = (len(flags) + 7) // 8
@@ -84,7 +110,7 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
-    """The inverse of `pack_codes`: (ceil(bits k / 8),) uint8 -> (k,) int32."""
+    """Invert `pack_codes`: (ceil(bits k / 8),) uint8 -> (k,) int32."""
     places = torch.arange(8, dtype=torch.uint8, device=packed.device)
     flags = ((packed[:, None] >> places) & 1).flatten()[: bits * k].to(torch.int32)
     weights = 1 << torch.arange(bits, dtype=torch.int32, device=packed.device)

@@ -1,6 +1,7 @@
-"""Gaps between positions on a stack of bits, one by one in ordinary Python: the reference.
+"""ANS-coded gaps between positions, one by one in Python integers: the reference.
 
-Each gap's place depends on all that were pushed before it, so this is work for one thread of the host.
+Asymmetric numeral systems (Duda, arXiv:1311.2540) keep the message so far in one number, the state. Each gap changes
+the state that the next one starts from, so this is work for one thread of the host.
 """
 
 import numpy as np
@@ -11,23 +12,30 @@ Numbers = NDArray[np.int64]
 Words = NDArray[np.uint32]
 Codes = NDArray[np.int32]
 
-SHARE_BITS = 14  # the shares of all gap classes add up to 2**14
+SHARE_BITS = 14  # the shares of all classes of gaps add up to 2**14
 _SHARES = 1 << SHARE_BITS
 _WORD = 1 << 32
 
 
 def push_gaps(positions: Numbers, starts: Numbers) -> tuple[Words, int]:
-    """The gaps before positions (k,) onto a stack, last one first: words (n,) uint32, lowest first, and the top.
+    """Encode the gaps before positions, the last one first.
 
-    The top is in 1 .. 2**64 - 1. A gap plus 4 is (4 + m) * 2**e + rest with m < 4 and rest < 2**e: e bits of rest,
-    then class 4e + m. starts: (129,) where each class begins among the 2**14 shares; the last entries are 2**14. A
-    class in use has at least one share.
+    A gap plus 4 is written as (4 + m) * 2**e + rest, with m < 4 and rest < 2**e. The e bits of rest are encoded first,
+    then the class 4e + m. The state is in 1 .. 2**64 - 1; its lowest 32 bits move to the words where it would overflow.
+
+    Args:
+        positions: (k,) int64, ascending, each once.
+        starts: (129,) int64, where each class begins in 0 .. 2**14; those behind the last class are 2**14. A class that
+            occurs has a share of at least 1.
+
+    Returns:
+        The words (n,) uint32, in the order in which they left the state, and the final state.
     """
     words: list[int] = []
     top = 1
 
     def push(number: int, start: int, share: int, bits: int) -> int:
-        """Asymmetric numeral systems (Duda, arXiv:1311.2540): `share` of 2**bits, the number's place within it."""
+        """Encode a number below `share` of 2**bits. May move the state's lowest word to `words` first."""
         nonlocal top
         if top >= share << (64 - bits):
             words.append(top % _WORD)
@@ -35,7 +43,7 @@ def push_gaps(positions: Numbers, starts: Numbers) -> tuple[Words, int]:
         return (top // share << bits) + start + top % share + number
 
     for gap in reversed(np.diff(positions, prepend=-1).tolist()):
-        raised = gap + 3  # of two neighbours' difference one is no gap
+        raised = gap + 3  # the difference of two neighbors is the gap plus 1
         extra = raised.bit_length() - 3
         top = push(raised % (1 << extra), 0, 1, extra)
         kind = 4 * extra + (raised >> extra) - 4
@@ -45,9 +53,18 @@ def push_gaps(positions: Numbers, starts: Numbers) -> tuple[Words, int]:
 
 
 def pop_gaps(words: Words, top: int, k: int, starts: Numbers, count: int) -> tuple[Numbers, bool]:
-    """The positions (k,) int64 whose gaps `push_gaps` put there, and whether the stack was just theirs.
+    """Decode the gaps that `ans_encode_gaps` encoded.
 
-    False, and the positions worth nothing, if a position reaches `count` or anything is left over.
+    Args:
+        words: (n,) uint32.
+        top: The final state of the encoder.
+        k: Number of positions.
+        starts: (129,) int64, as for `ans_encode_gaps`.
+        count: Number of coordinates.
+
+    Returns:
+        The positions (k,) int64, and whether the stream is valid. It is not if a position reaches `count`, or if
+        anything is left over; the positions mean nothing then.
     """
     left = words.tolist()
     positions = np.zeros(k, dtype=np.int64)

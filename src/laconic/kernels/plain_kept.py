@@ -1,4 +1,4 @@
-"""The values of the entries that a keyed coin keeps, in ordinary torch. Coins as in `plain_signs`."""
+"""The values of the elements that a keyed mask selects, as in `reference/signs.py`: the reference, in torch."""
 
 import torch
 from torch import Tensor
@@ -8,12 +8,32 @@ from laconic.kernels.plain_signs import ALL_KEPT
 
 
 def take_kept(values: Tensor, share: float, first: int, key: int, threshold: int) -> Tensor:
-    """values (count,) / share where kept: (kept,), in ascending order. threshold: 1 .. 2**32, as everywhere here."""
+    """Return the selected values, divided by their probability of being selected.
+
+    Args:
+        values: (count,).
+        share: The divisor, threshold / 2**32 where the mean over keys shall be the values.
+        offset: Number of the first coordinate.
+        key: 0 .. 2**64 - 1.
+        threshold: 1 .. 2**32, here and below.
+
+    Returns:
+        (k,) of the values' type, in ascending order of coordinates.
+    """
     return values[plain.keep_mask(first, values.numel(), key, threshold, values.device)] / share
 
 
 def put_kept(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
-    """out (count,) = the next one of `kept` (k,) where kept, 0 elsewhere. drawn: from `plain_signs.kept_bits`."""
+    """Write values at the selected elements of a vector, and 0 elsewhere.
+
+    Args:
+        selected: (k,), in ascending order of coordinates.
+        offset: Number of the first coordinate.
+        key: 0 .. 2**64 - 1.
+        threshold: 1 .. 2**32.
+        out: (count,), overwritten.
+        sampled: The mask as bits, from `selected_bits`; None to sample it again.
+    """
     if threshold == ALL_KEPT:
         out.copy_(kept)
         return
@@ -26,7 +46,7 @@ def put_kept(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, dr
 
 
 def add_kept(kept: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
-    """The same, added to `total` (count,), in its type."""
+    """Add what `put_selected` would write to `total` (count,), in its type."""
     values = torch.empty_like(total)
     put_kept(kept, first, key, threshold, values, drawn)
     total.add_(values)

@@ -1,4 +1,4 @@
-"""A vector in one piece and the tensors it is made of, in ordinary torch."""
+"""A flat vector and the tensors that it is made of, such as a model's gradient tensors: the reference, in torch."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,7 +10,16 @@ from laconic.kernels.plain_sums import all_finite, divide
 
 
 def cut_pieces(pieces: Sequence[Tensor], first: int, stop: int) -> list[Tensor]:
-    """What lies between two places where pieces lie one behind the other."""
+    """Return the parts of flat tensors, one behind the other, between two indices of the vector they make.
+
+    Args:
+        tensors: Tensors of any shapes.
+        start: First index.
+        stop: Index behind the last one.
+
+    Returns:
+        Tensors that share memory where torch allows it; those that lie within the range are returned as they are.
+    """
     cut = []
     for piece in pieces:
         low, high = max(0, first), min(stop, piece.numel())
@@ -21,10 +30,16 @@ def cut_pieces(pieces: Sequence[Tensor], first: int, stop: int) -> list[Tensor]:
 
 
 def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
-    """out (d,) = the entries of all pieces, one behind the other, divided by `among`.
+    """Copy tensors, one behind the other, into a vector, divided by a number.
 
-    Returns whether no entry is inf or NaN; where it divides, whether so many such vectors have a finite sum: see
-    `plain_sums.divide`.
+    Args:
+        tensors: Tensors of any shapes and float types, d elements in all.
+        out: (d,), overwritten.
+        divisor: The divisor.
+
+    Returns:
+        Whether no element is inf or NaN; where it divides, whether that many such vectors have a finite sum: see
+        `reference.finite.divide`.
     """
     place = 0
     for piece in pieces:
@@ -34,7 +49,17 @@ def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
 
 
 def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
-    """out (d,) = the same less `start` (d,), and then `plus` (d,). Returns whether no entry is inf or NaN."""
+    """Write the elements of tensors less a vector, plus another one.
+
+    Args:
+        tensors: Tensors of any shapes, d elements in all.
+        start: (d,), subtracted.
+        out: (d,), overwritten.
+        plus: (d,), added after the subtraction; None to add nothing.
+
+    Returns:
+        Whether no element of `out` is inf or NaN.
+    """
     gather(pieces, out)
     out -= start
     if plus is not None:
@@ -43,9 +68,16 @@ def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Te
 
 
 def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
-    """out (d,) = each piece times its factor, and then `plus` (d,). Returns whether no entry is inf or NaN.
+    """Write the elements of tensors, each tensor times its own factor, plus a vector.
 
-    Without `plus` nothing is added: -0.0 becomes 0.0.
+    Args:
+        tensors: Tensors of any shapes, d elements in all.
+        factors: One for each tensor.
+        out: (d,), overwritten.
+        plus: (d,), added after the multiplication; None to add 0.0, which makes -0.0 to 0.0.
+
+    Returns:
+        Whether no element of `out` is inf or NaN.
     """
     place = 0
     for piece, factor in zip(pieces, factors, strict=True):
@@ -58,7 +90,13 @@ def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tenso
 
 
 def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
-    """The pieces, one behind the other, += values (k,) at places (k,) int64, ascending, each once."""
+    """Add values to some elements of tensors, in place.
+
+    Args:
+        tensors: Tensors of any shapes, changed in place.
+        indices: (k,) int64, indices of the vector that the tensors make, ascending, each once.
+        values: (k,).
+    """
     stops = torch.tensor([piece.numel() for piece in pieces]).cumsum(0).to(places.device)
     cuts = [0, *torch.searchsorted(places, stops).tolist()]
     for piece, stop, (low, high) in zip(pieces, stops.tolist(), pairwise(cuts), strict=True):
@@ -69,7 +107,13 @@ def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
 
 
 def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
-    """The inverse of `gather`: vector (d,) into the pieces. as_sum: -0.0 becomes 0.0, as by adding nothing."""
+    """Copy a vector into tensors: the inverse of `gather`.
+
+    Args:
+        vector: (d,).
+        tensors: Tensors of any shapes, d elements in all, overwritten.
+        as_sum: Add 0.0 to each element, which makes -0.0 to 0.0.
+    """
     place = 0
     for piece in pieces:
         part = vector[place : place + piece.numel()].view(piece.shape)

@@ -1,6 +1,6 @@
-"""Bits of position streams in ordinary torch: the reference. wire/position_codes.py says what for.
+"""Bit streams of positions: the reference, in torch. `wire/coding/positions.py` says what they are for.
 
-A stream's bits fill bytes from the highest bit down, and a number's highest bit comes first.
+A stream fills bytes from the highest bit down, and a number's highest bit comes first.
 """
 
 import torch
@@ -8,29 +8,54 @@ from torch import Tensor
 
 
 def ascending(positions: Tensor, count: int) -> bool:
-    """Whether positions (k,) int64 ascend, each once, within 0 .. count - 1."""
+    """Return whether positions (k,) int64 ascend, each once, within 0 .. count - 1."""
     within = (positions[:1] >= 0).all() & (positions[-1:] < count).all()
     return bool(within & (positions[1:] > positions[:-1]).all())
 
 
 def put_numbers(numbers: Tensor, width: int) -> Tensor:
-    """Numbers (k,) int64 below 2**width, one behind the other: (ceil(k * width / 8),) uint8. width: 1 .. 32."""
+    """Write numbers of one width into a bit stream, one behind the other.
+
+    Args:
+        numbers: (k,) int64, below 2**width.
+        width: Bits of a number, 1 .. 32.
+
+    Returns:
+        (ceil(k width / 8),) uint8.
+    """
     return _pack(_digits(numbers, width).flatten())
 
 
 def take_numbers(data: Tensor, k: int, width: int) -> Tensor:
-    """`k` numbers of `width` bits (1 .. 32) from the first bit on: (k,) int64. `data` has k * width bits or more."""
+    """Read numbers of one width from the beginning of a bit stream.
+
+    Args:
+        data: (n,) uint8, k * width bits or more.
+        k: Number of numbers.
+        width: Bits of a number, 1 .. 32.
+
+    Returns:
+        (k,) int64.
+    """
     return _numbers(_unpack(data)[: k * width].view(k, width))
 
 
 def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: int) -> tuple[Tensor, int]:
-    """What `take_runs` takes, (ceil(n_bits / 8),) uint8, zero behind the bits used, and how many these are.
+    """Write positions as runs of zeros and numbers: the stream that `take_runs` reads.
 
-    positions: (k,) int64, ascending, each once; step: at most 2**width; n_bits: enough for all of them.
+    Args:
+        positions: (k,) int64, ascending, each once.
+        width: Bits of the number behind each run, 0 .. 32.
+        step: Coordinates that one zero of a run stands for, at most 2**width.
+        from_last: Count a run from behind the last position, otherwise from where the last run ended.
+        n_bits: Length of the result in bits, enough for all positions.
+
+    Returns:
+        (ceil(n_bits / 8),) uint8, zero behind the bits used, and the number of bits used.
     """
     if from_last:
         ahead = torch.diff(positions, prepend=positions.new_full((1,), -1)) - 1
-        zeros = (ahead // step).cumsum(0)  # up to each position
+        zeros = (ahead // step).cumsum(0)  # in all runs up to each position
     else:
         ahead = positions
         zeros = ahead // step
@@ -44,20 +69,29 @@ def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: 
 def take_runs(
     data: Tensor, n_bits: int, k: int, width: int, step: int, count: int, from_last: bool
 ) -> tuple[Tensor, int]:
-    """k times a run of zeros, a one and a number of `width` bits (0 .. 32): positions (k,) int64, and the bits used.
+    """Read k positions, each a run of zeros, a one, and a number.
 
-    A run of r goes r * step onward, and the number, which is below `step`, is added to that. from_last: a run starts
-    behind the last position, and else where the last run led. data: (ceil(n_bits / 8),) uint8. The bits used are -1,
-    and the positions worth nothing, if the stream ends early, a number is not below `step`, positions do not ascend or
-    reach `count`, or any bit behind those used is set.
+    A run of r zeros moves r * step coordinates onward, and the number, which is below `step`, is added to that. Whether
+    a one ends a run or is part of a number depends on everything before it. So for each one it is computed which one
+    would end the next run if this one ended a run; then these links are followed from the first one on.
 
-    Whether a one ends a run or is part of a number depends on all before it. So each is asked which would end the next
-    run if it ended one itself, and then these hops are followed.
+    Args:
+        data: (ceil(n_bits / 8),) uint8.
+        n_bits: Length of the stream in bits.
+        k: Number of positions.
+        width: Bits of the number behind each run, 0 .. 32.
+        step: Coordinates that one zero of a run stands for.
+        count: Number of coordinates.
+        from_last: Count a run from behind the last position, otherwise from where the last run ended.
+
+    Returns:
+        The positions (k,) int64, and the bits used. These are -1, and the positions mean nothing, if the stream ends
+        early, a number is not below `step`, positions do not ascend or reach `count`, or any bit behind is set.
     """
     bits = _unpack(data)
-    beyond = torch.full((1,), len(bits), device=data.device)  # where the next one is if there is none
+    beyond = torch.full((1,), len(bits), device=data.device)  # the index of the next one bit where there is none
     ones = torch.cat([bits.nonzero().flatten(), beyond])
-    stops = ones + 1 + width  # of numbers behind them
+    stops = ones + 1 + width  # behind the numbers that follow them
     ends = _followed(torch.searchsorted(ones, stops).clamp(max=len(ones) - 1), k)
     edges = torch.cat([torch.zeros_like(beyond), stops[ends]])
     used = int(edges[-1])
@@ -71,9 +105,16 @@ def take_runs(
 
 
 def _followed(hops: Tensor, k: int) -> Tensor:
-    """The first k places that hops (n,) int64, from each place to another one, lead to from place 0 on: (k,) int64.
+    """Follow links from index 0: the first k indices that they lead through.
 
-    Two hops make one that is twice as long: it takes log2 k rounds.
+    Two links make one that is twice as long, so this takes log2 k rounds.
+
+    Args:
+        hops: (n,) int64, from each index to another one.
+        k: Number of indices.
+
+    Returns:
+        (k,) int64, the first of them 0.
     """
     places = torch.zeros(1, dtype=torch.int64, device=hops.device)
     while len(places) < k:
@@ -83,23 +124,23 @@ def _followed(hops: Tensor, k: int) -> Tensor:
 
 
 def _digits(numbers: Tensor, width: int) -> Tensor:
-    """The bits of numbers (k,), the highest first: (k, width) uint8."""
+    """Return the bits of numbers (k,), the highest first: (k, width) uint8."""
     places = torch.arange(width - 1, -1, -1, dtype=numbers.dtype, device=numbers.device)
     return (numbers[:, None] >> places & 1).to(torch.uint8)
 
 
 def _numbers(digits: Tensor) -> Tensor:
-    """The inverse of `_digits`: (k, width) uint8 -> (k,) int64."""
+    """Invert `_digits`: (k, width) uint8 -> (k,) int64."""
     return (digits.long() << torch.arange(digits.shape[1] - 1, -1, -1, device=digits.device)).sum(1)
 
 
 def _pack(bits: Tensor) -> Tensor:
-    """Bits (n,) uint8 as bytes (ceil(n / 8),) uint8."""
+    """Pack bits (n,) uint8 into bytes (ceil(n / 8),) uint8."""
     padded = torch.zeros(-(-len(bits) // 8), 8, dtype=torch.uint8, device=bits.device)
     padded.view(-1)[: len(bits)] = bits
     return _numbers(padded).to(torch.uint8)
 
 
 def _unpack(data: Tensor) -> Tensor:
-    """Bytes (n,) uint8 as bits (8 n,) uint8."""
+    """Unpack bytes (n,) uint8 into bits (8 n,) uint8."""
     return _digits(data, 8).flatten()

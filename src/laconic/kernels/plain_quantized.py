@@ -1,10 +1,11 @@
-"""Randomized rounding in ordinary torch: to knobs between two ends, to levels of a scale, to powers of two.
+"""Stochastic rounding to grid points between two ends, levels of a scale, or powers of two: the reference, in torch.
 
-Letters: d entries in blocks of the given lengths, which add up to d. Codes are `bits` bits each, packed as
-`plain_fractional.pack_codes` packs them. The arithmetic is that of the values' type: float32 stays float32, so that
-eight entries fit one instruction, and every operation is written down here, since the compiled versions give the same
-bits. Every draw is a hash of the entry's coordinate and a key, so it is the same on every device and however a vector
-is cut.
+Shapes: d elements in blocks of the given lengths, which add up to d. Codes have `bits` bits each, packed as
+`reference.fractional.pack_codes` packs them.
+
+The arithmetic is in the values' own type: float32 stays float32, so that eight elements fit one register. Compiled
+versions give the same bits, so every operation and its order is part of the meaning. Every random number is a hash of
+the element's coordinate and a key: the same on every device, and however a vector is split.
 """
 
 from collections.abc import Callable
@@ -17,17 +18,17 @@ from laconic.kernels.plain_fractional import pack_codes, unpack_codes
 
 _MANTISSA_BITS = {torch.float32: 23, torch.float64: 52}
 _INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
-FRACTION_BITS = 23  # of a place between two codes: with a code of 8 bits it fits a signed 32-bit word
-TINY_BITS = {torch.float32: 60, torch.float64: 500}  # a range below 2**-this is enlarged by 2**this
+FRACTION_BITS = 23  # of a fixed-point number of codes: with a code of 8 bits it fits int32
+TINY_BITS = {torch.float32: 60, torch.float64: 500}  # a range below 2**-this is multiplied by 2**this
 
 
 def level_bits(steps: int) -> int:
-    """The bits of one coordinate's code: a sign, and a level of 0 .. steps."""
+    """Return the bits of one element's code: a sign, and a level of 0 .. steps."""
     return 1 + steps.bit_length()
 
 
 def spread(of_blocks: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """(blocks,) -> (d,): every entry its own block's; (1,) where there is one block."""
+    """Repeat one value a block, (blocks,), for each of its elements: (d,), or (1,) where there is one block."""
     if len(lengths) == 1:
         return of_blocks
     repeats = torch.tensor(lengths, dtype=torch.int64, device=of_blocks.device)
@@ -35,7 +36,15 @@ def spread(of_blocks: Tensor, lengths: tuple[int, ...]) -> Tensor:
 
 
 def range_factors(lows: Tensor, highs: Tensor) -> Tensor:
-    """(blocks,): powers of two that make a block's range neither overflow nor vanish; 1 but for extreme ranges."""
+    """Return powers of two that keep the ranges of blocks from overflow and underflow.
+
+    Args:
+        lows: (blocks,) float32 or float64, the low end of each block.
+        highs: (blocks,), the high ends.
+
+    Returns:
+        (blocks,) of the same type; 1 except for extreme ranges.
+    """
     spans = highs - lows
     tiny = 2.0 ** TINY_BITS[lows.dtype]
     factors = torch.ones_like(spans)
@@ -45,30 +54,60 @@ def range_factors(lows: Tensor, highs: Tensor) -> Tensor:
 
 
 def places(values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int) -> Tensor:
-    """Where values (d,) are from their block's low end, 0, to its high end, `most`: (d,) int32, in units of
-    2**-FRACTION_BITS, rounded down. lows, highs: (blocks,) of values' type, float32 or float64.
+    """Return where values are between the ends of their blocks, as fixed-point numbers.
 
-    The high end itself is at `most` whatever the rounding. 0 in a block that is constant, and for NaN.
+    The low end is at 0 and the high end at the last code, whatever the rounding in between. The result is 0 in a
+    constant block, and for NaN.
+
+    Args:
+        values: (d,) float32 or float64.
+        lows: (blocks,) of the values' type, the low end of each block.
+        highs: (blocks,), the high ends.
+        lengths: Elements of each block.
+        max_code: The last code, that of the high end.
+
+    Returns:
+        (d,) int32, in units of 2**-FRACTION_BITS of a code, rounded down.
     """
     factors = range_factors(lows, highs)
     bottoms = lows * factors
     spans = highs * factors - bottoms
     top = most << FRACTION_BITS
     steps = torch.full_like(spans, top) / spans  # not of a number: torch would multiply by a rounded reciprocal
-    short = spans * steps < top  # rounded down: one unit in the last place is enough
+    short = spans * steps < top  # the division rounded down: one unit in the last place is enough
     steps = torch.where(short, steps * (1 + torch.finfo(steps.dtype).eps), steps)
     found = (values * spread(factors, lengths) - spread(bottoms, lengths)) * spread(steps, lengths)
     return torch.where(found > 0, found, 0.0).clamp_(max=top).to(torch.int32)
 
 
 def draw(found: Tensor, first: int, key: int) -> Tensor:
-    """places (d,) int32 -> codes (d,) int32: the whole number above with the fraction as probability."""
+    """Round fixed-point numbers to codes at random: up with the fraction as probability.
+
+    Args:
+        found: (d,) int32, in units of 2**-FRACTION_BITS.
+        offset: Number of the first coordinate.
+        key: 0 .. 2**64 - 1.
+
+    Returns:
+        (d,) int32.
+    """
     hashes = hash32(first, found.numel(), key, found.device)
     return ((hashes >> (32 - FRACTION_BITS)).bitwise_and_((1 << FRACTION_BITS) - 1) + found) >> FRACTION_BITS
 
 
 def knobs(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int) -> Tensor:
-    """What codes (d,) in 0 .. most stand for: (d,) of the ends' type; worked out in float32 for bfloat16."""
+    """Return the grid points that codes stand for.
+
+    Args:
+        codes: (d,) integers in 0 .. max_code.
+        lows: (blocks,), the low end of each block: float32, float64, or bfloat16, which is computed in float32.
+        highs: (blocks,), the high ends.
+        lengths: Elements of each block.
+        max_code: The last code.
+
+    Returns:
+        (d,) of the ends' type. The first and the last grid point are the ends themselves, and no zero is -0.0.
+    """
     dtype = torch.promote_types(lows.dtype, torch.float32)
     lows_, highs_ = lows.to(dtype), highs.to(dtype)
     factors = range_factors(lows_, highs_)
@@ -83,19 +122,40 @@ def knobs(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], 
 def quantize(
     values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, first: int, key: int
 ) -> Tensor:
-    """(d,) -> packed codes (ceil(bits d / 8),) uint8, drawn so that the mean of `dequantize` over keys is the values.
+    """Quantize values to packed codes at random, so that the mean of `dequantize` over keys is the values.
 
-    lows, highs: (blocks,), the ends of each block; bits: 1 .. 8. The mean is exact but for the rounding of float32 (or
-    float64) and 2**-23 of a step.
+    The mean is exact except for rounding in the values' type and 2**-23 of a step.
+
+    Args:
+        values: (d,) float32 or float64.
+        lows: (blocks,), the low end of each block.
+        highs: (blocks,), the high ends.
+        lengths: Elements of each block.
+        bits: Bits of a code, 1 .. 8.
+        offset: Number of the first coordinate.
+        key: 0 .. 2**64 - 1.
+
+    Returns:
+        (ceil(bits d / 8),) uint8.
     """
     most = (1 << bits) - 1
     return pack_codes(draw(places(values, lows, highs, lengths, most), first, key), bits)
 
 
 def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
-    """Packed codes -> the knobs low + code (high - low) / (2**bits - 1): (d,) of the ends' type.
+    """Return the grid points low + code (high - low) / (2**bits - 1) that packed codes stand for.
 
-    The first and the last knob are the ends themselves, and none is beyond them. A zero has no minus sign.
+    The first and the last grid point are the ends themselves, and none is beyond them. No zero is -0.0.
+
+    Args:
+        packed: (ceil(bits d / 8),) uint8.
+        lows: (blocks,), the low end of each block.
+        highs: (blocks,), the high ends.
+        lengths: Elements of each block.
+        bits: Bits of a code, 1 .. 8.
+
+    Returns:
+        (d,) of the ends' type.
     """
     return knobs(unpack_codes(packed, sum(lengths), bits), lows, highs, lengths, (1 << bits) - 1)
 
@@ -103,17 +163,28 @@ def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, 
 def add_dequantized(
     packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, total: Tensor
 ) -> None:
-    """total (d,), of any float type, += `dequantize`."""
+    """Add `dequantize` to `total` (d,), of any float type, in place."""
     total.add_(dequantize(packed, lows, highs, lengths, bits))
 
 
 def quantize_levels(
     values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
 ) -> Tensor:
-    """(d,) -> packed codes of level_bits(steps) bits, drawn so that the mean of `levels_dense` is the values.
+    """Quantize values to packed signed levels at random, so that the mean of `levels_dense` is the values.
 
-    A code's lowest bits are a level of 0 .. steps, its highest one is set for a level below zero, never for level 0.
-    scales: (blocks,), none below a magnitude of its block. The mean is as exact as that of `quantize`.
+    The lowest bits of a code are a level of 0 .. steps. Its highest bit is set for a level below zero, never for level
+    0. The mean is as exact as that of `quantize`.
+
+    Args:
+        values: (d,) float32 or float64.
+        scales: (blocks,), none below a magnitude of its block.
+        lengths: Elements of each block.
+        steps: The last level.
+        offset: Number of the first coordinate.
+        key: 0 .. 2**64 - 1.
+
+    Returns:
+        Codes of level_bits(steps) bits: (ceil(bits d / 8),) uint8.
     """
     found = places(values.abs(), torch.zeros_like(scales), scales, lengths, steps)
     levels = draw(found, first, key)
@@ -123,7 +194,17 @@ def quantize_levels(
 
 
 def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
-    """Packed codes -> plus or minus level scale / steps: (d,) of the scales' type. The last level is the scale."""
+    """Return plus or minus level * scale / steps. The last level is the scale itself.
+
+    Args:
+        packed: (ceil(bits d / 8),) uint8, codes of level_bits(steps) bits.
+        scales: (blocks,).
+        lengths: Elements of each block.
+        steps: The last level.
+
+    Returns:
+        (d,) of the scales' type.
+    """
     bits = level_bits(steps)
     codes = unpack_codes(packed, sum(lengths), bits)
     magnitudes = knobs(codes & ((1 << (bits - 1)) - 1), torch.zeros_like(scales), scales, lengths, steps)
@@ -131,12 +212,12 @@ def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps
 
 
 def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
-    """total (d,), of any float type, += `levels_dense`."""
+    """Add `levels_dense` to `total` (d,), of any float type, in place."""
     total.add_(levels_dense(packed, scales, lengths, steps))
 
 
 def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
-    """Whether no packed code of a level is above `steps`, or a zero with a minus sign."""
+    """Return whether no packed code has a level above `steps`, or is a zero with a minus sign."""
     bits = level_bits(steps)
     codes = unpack_codes(packed, count, bits)
     top = 1 << (bits - 1)
@@ -144,8 +225,17 @@ def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
 
 
 def per_block(values: Tensor, lengths: tuple[int, ...], measure: Callable[[Tensor], Tensor]) -> Tensor:
-    """What `measure` makes of every block of values (d,): (blocks,). It takes (rows, size) and returns (rows,)."""
-    if not lengths:  # of an empty vector
+    """Apply a function to every block of a vector.
+
+    Args:
+        values: (d,).
+        lengths: Elements of each block.
+        measure: Takes (rows, size) and returns (rows,).
+
+    Returns:
+        (blocks,).
+    """
+    if not lengths:  # an empty vector
         return values[:0]
     size = lengths[0]
     if lengths[-1] > size or any(length != size for length in lengths[:-1]):
@@ -158,9 +248,16 @@ def per_block(values: Tensor, lengths: tuple[int, ...], measure: Callable[[Tenso
 
 
 def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The least and the largest value of each block of values (d,) float32 or float64: two of (blocks,).
+    """Return the minimum and the maximum of each block.
 
-    In the order of their bits: -0 is below 0, and a NaN is beyond infinity on the side of its sign.
+    Values are ordered by their bits: -0.0 is below 0.0, and a NaN is beyond infinity on the side of its sign.
+
+    Args:
+        values: (d,) float32 or float64.
+        lengths: Elements of each block.
+
+    Returns:
+        Two of (blocks,) of the values' type.
     """
     keys = _ordered(values.view(_INTEGERS[values.dtype]))
     lows, highs = (
@@ -171,22 +268,28 @@ def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def peaks(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """The largest magnitude of each block of values (d,) float32 or float64: (blocks,). NaN where there is one."""
+    """Return the absolute maximum of each block of values (d,) float32 or float64: (blocks,). NaN counts as largest."""
     keys = values.view(_INTEGERS[values.dtype]) & torch.iinfo(_INTEGERS[values.dtype]).max
     return per_block(keys, lengths, lambda rows: rows.amax(1)).view(values.dtype)
 
 
 def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """||v_b||_2 of each block of values (d,) float32 or float64, added up in float64: (blocks,) of values' type.
+    """Return the L2 norm of each block, added in float64, and never below a magnitude of the block.
 
-    Never below a magnitude of its block. The compiled version adds in another order: the two agree to 2**-22
-    (float64: 2**-40) of the norm.
+    Compiled versions add in another order: they agree to 2**-22 (float64: 2**-40) of the norm.
+
+    Args:
+        values: (d,) float32 or float64.
+        lengths: Elements of each block.
+
+    Returns:
+        (blocks,) of the values' type.
     """
     return per_block(values, lengths, _row_norms)
 
 
 def _row_norms(rows: Tensor) -> Tensor:
-    """(rows, size) -> (rows,); divided by the largest first, so that no square overflows or vanishes."""
+    """(rows, size) -> (rows,). Divides by the absolute maximum first, so that no square overflows or underflows."""
     largest = rows.double().abs().amax(1)
     divisor = torch.where(largest > 0, largest, 1.0)
     exact = largest * (rows.double() / divisor[:, None]).square().sum(1).sqrt()
@@ -194,21 +297,25 @@ def _row_norms(rows: Tensor) -> Tensor:
 
 
 def _ordered(patterns: Tensor) -> Tensor:
-    """Bits of floats as whole numbers in the floats' order, and back."""
+    """Turn bits of floats into integers in the order of the floats, or back."""
     return torch.where(patterns < 0, patterns ^ torch.iinfo(patterns.dtype).max, patterns)
 
 
 def shortened(values: Tensor, mantissa_bits: int) -> Tensor:
-    """values (d,) float32 or float64, rounded toward zero to so many bits of mantissa: the lower ones are cleared."""
+    """Round values (d,) toward zero to so many bits of mantissa: the bits below them are cleared."""
     cleared = _MANTISSA_BITS[values.dtype] - mantissa_bits
     patterns = values.view(_INTEGERS[values.dtype])
     return (patterns >> cleared << cleared).view(values.dtype)
 
 
 def power_places(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The power of two (or zero) below each magnitude, and how far on its way to the one above it is, in [0, 1).
+    """Return the power of two (or zero) below each magnitude, and the fraction of the way to the next one.
 
-    values: (d,) float32 or float64. Both are (d,), float64. There is no way up from the largest power.
+    Args:
+        values: (d,) float32 or float64.
+
+    Returns:
+        Two of (d,) float64. Fractions are in [0, 1); that of the largest power is 0.
     """
     width = _MANTISSA_BITS[values.dtype]
     patterns = values.view(_INTEGERS[values.dtype])
@@ -219,14 +326,22 @@ def power_places(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def uniforms(first: int, count: int, key: int, device: torch.device | None = None) -> Tensor:
-    """One number in [0, 1) for each of the coordinates first .. first+count-1: (count,) float64, hash32 * 2**-32."""
+    """Return one number in [0, 1) for each coordinate offset .. offset+count-1: (count,) float64, hash32 * 2**-32."""
     return hash32(first, count, key, device).long().bitwise_and_((1 << 32) - 1).double().mul_(2.0**-32)
 
 
 def round_to_powers(values: Tensor, first: int, key: int) -> Tensor:
-    """values (d,) float32 or float64 -> each a neighbouring power of two or zero, drawn so that the mean is the value.
+    """Round values to a neighboring power of two or zero at random, so that the mean is the value.
 
-    Magnitudes above the largest power come down to it; inf and NaN stay inf or NaN.
+    Magnitudes above the largest power are rounded down to it; inf and NaN stay inf or NaN.
+
+    Args:
+        values: (d,) float32 or float64.
+        offset: Number of the first coordinate.
+        key: 0 .. 2**64 - 1.
+
+    Returns:
+        (d,) of the values' type.
     """
     _, fractions = power_places(values)
     up = uniforms(first, values.numel(), key, values.device) < fractions

@@ -1,31 +1,37 @@
-"""What is done to vectors that are added up, in ordinary torch."""
+"""Division of vectors that are added afterwards, and the check for inf and NaN: the reference, in torch."""
 
 import math
 
 import torch
 from torch import Tensor
 
-_EDGE = 1 - 2.0**-10  # of the largest float; beyond it, roundings may add up to infinity
+_EDGE = 1 - 2.0**-10  # share of the largest float; beyond it, rounding may carry a sum to infinity
 
 
 def most_of_share(dtype: torch.dtype, n: int) -> float:
-    """The largest magnitude of an n-th, of which any n add up to no infinity, however the sum is rounded."""
+    """Return the largest magnitude that n addends may have so that no sum of them, however rounded, is infinite."""
     return torch.finfo(dtype).max * _EDGE / n
 
 
 def divide(vector: Tensor, n: int) -> bool:
-    """vector (d,) /= n, in place. Returns whether n such vectors have a finite sum.
+    """Divide a vector by n, in place.
 
-    That is: no entry is inf or NaN, or was within a thousandth of the largest float.
+    Args:
+        vector: (d,).
+        n: The divisor, and the number of such vectors that are added afterwards.
+
+    Returns:
+        Whether n such vectors have a finite sum: no element is inf or NaN, or was within a thousandth of the largest
+        float.
     """
     vector /= n
     return bool((vector.abs() <= most_of_share(vector.dtype, n)).all())
 
 
 def all_finite(vector: Tensor) -> bool:
-    """Whether no entry of a vector (d,) is inf or NaN.
+    """Return whether no element of a vector (d,) is inf or NaN.
 
-    A sum of squares cannot cancel them; where it overflows of itself, every entry is looked at.
+    A sum of squares is finite only if all elements are. Where it overflows by itself, every element is checked.
     """
     if vector.dtype in (torch.float32, torch.float64) and math.isfinite(float(torch.dot(vector, vector))):
         return True

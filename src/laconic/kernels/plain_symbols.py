@@ -1,6 +1,6 @@
-"""Symbols of a small alphabet on a stack of bits, one by one in ordinary Python: the reference.
+"""ANS-coded symbols of a small alphabet, one by one in Python integers: the reference.
 
-Asymmetric numeral systems (Duda, arXiv:1311.2540), with the 2**14 shares and the words of `plain_gaps`.
+Asymmetric numeral systems (Duda, arXiv:1311.2540), with the 2**14 shares and the words of `reference/ans_gaps.py`.
 """
 
 import numpy as np
@@ -12,9 +12,15 @@ _SHARES = 1 << SHARE_BITS
 
 
 def push_symbols(symbols: Codes, starts: Numbers) -> tuple[Words, int]:
-    """Symbols (k,) int32 onto a stack, last one first: words (n,) uint32, lowest first, and the top.
+    """Encode symbols, the last one first.
 
-    starts: (S + 1,) where each of S symbols begins among the shares. One that is there has a share at least.
+    Args:
+        symbols: (k,) int32, below S.
+        starts: (S + 1,) int64, where each of S symbols begins in 0 .. 2**14. A symbol that occurs has a share of at
+            least 1.
+
+    Returns:
+        The words (n,) uint32, in the order in which they left the state, and the final state.
     """
     words: list[int] = []
     top = 1
@@ -30,7 +36,17 @@ def push_symbols(symbols: Codes, starts: Numbers) -> tuple[Words, int]:
 
 
 def pop_symbols(words: Words, top: int, k: int, starts: Numbers) -> tuple[Codes, bool]:
-    """The symbols (k,) int32 that `push_symbols` put there, and whether the stack was just theirs."""
+    """Decode the symbols that `ans_encode_symbols` encoded.
+
+    Args:
+        words: (n,) uint32.
+        top: The final state of the encoder.
+        k: Number of symbols.
+        starts: (S + 1,) int64, as for `ans_encode_symbols`.
+
+    Returns:
+        The symbols (k,) int32, and whether the stream is valid: nothing is left over.
+    """
     left = words.tolist()
     bounds = starts.tolist()
     symbols = np.zeros(k, dtype=np.int32)

@@ -1,14 +1,21 @@
-"""Exact top-K in ordinary torch."""
+"""Exact top-K: the reference, in torch."""
 
 import torch
 from torch import Tensor
 
 
 def top_k(vector: Tensor, k: int) -> Tensor:
-    """The positions of the k largest magnitudes, ties by the lower position: (d,) -> (k,) int64, ascending.
+    """Return the indices of the k largest magnitudes; of equal ones, the lower index comes first.
 
-    Magnitudes are compared by their bits without the sign, as integers: the same order as the numbers', with
-    NaN above infinity.
+    Magnitudes are compared as integers, by their bits without the sign: the order of the numbers, with NaN above
+    infinity.
+
+    Args:
+        vector: (d,) float32 or float64.
+        k: 1 .. d.
+
+    Returns:
+        (k,) int64, ascending.
     """
     d = vector.numel()
     assert 1 <= k <= d, (k, d)

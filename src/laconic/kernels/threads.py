@@ -1,12 +1,12 @@
-"""Threads for compiled kernels: one by default, more where asked for, the same bits whatever their number.
+"""Threads for compiled kernels: one by default, more on request, and the same bits for any number.
 
-Kernels release the interpreter's lock, so ordinary Python threads run them side by side. A kernel that takes part is a
-function of a range of entries: what it writes for one entry, or adds up for one stretch of `CHUNK` entries, does not
-depend on where a range begins. Ranges begin at multiples of `CHUNK`, so no two threads write the same byte of packed
-codes. Only the thread that calls `in_chunks` waits, and no range calls it again.
+Kernels release the GIL, so ordinary Python threads run them in parallel. A kernel that takes part is a function of a
+range of elements. What it writes for one element, or adds for one chunk of `CHUNK` elements, does not depend on where
+the range begins. Ranges begin at multiples of `CHUNK`, so no two threads write the same byte of packed codes. Only the
+thread that calls `in_chunks` waits, and no range may call it again.
 
-Torch's own threads are another pool and are left alone: with n kernel threads a process keeps n cores busy within a
-kernel, and with torch.set_num_threads(n) as many outside of one, never both at once.
+torch has a pool of its own, which is left alone. With n kernel threads a process uses n cores inside a kernel, and with
+torch.set_num_threads(n) as many outside, never both at once.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch.multiprocessing
 
-CHUNK = 1 << 16  # entries; below this a second thread costs more than it saves. A multiple of 64
+CHUNK = 1 << 16  # elements; below this a second thread costs more than it saves. A multiple of 64
 
 MOST_KERNEL_THREADS = torch.multiprocessing.cpu_count()
 
 _threads = 1
-_pool: ThreadPoolExecutor | None = None  # of one thread less: the caller's own works too
+_pool: ThreadPoolExecutor | None = None  # one thread fewer than asked for: the caller works too
 
 
 def set_kernel_threads(n: int) -> None:
-    """Let each compiled kernel use `n` threads of this process; the default is 1. Results do not depend on it.
+    """Let each compiled kernel use several threads of this process. Results do not depend on the number.
 
-    Holds for this process alone; workers in other processes are told by `--kernel-threads`, or call this themselves.
-    Raises TypeError or ValueError unless n is a whole number in 1 .. the number of cores.
+    It holds for this process only. Other worker processes take `--kernel-threads`, or call this function themselves.
+
+    Args:
+        n: 1 .. the number of cores; the default is 1.
+
+    Raises:
+        TypeError: n is not an int.
+        ValueError: n is below 1 or above the number of cores.
     """
     global _threads, _pool
     if isinstance(n, bool) or not isinstance(n, int):
@@ -42,20 +48,23 @@ def set_kernel_threads(n: int) -> None:
 
 
 def kernel_threads() -> int:
-    """How many threads a compiled kernel uses."""
+    """Return how many threads a compiled kernel uses."""
     return _threads
 
 
 def is_split(count: int) -> bool:
-    """Whether `in_chunks` cuts so many entries into several ranges."""
+    """Return whether `in_chunks` splits so many elements into several ranges."""
     return min(_threads, count // CHUNK) > 1
 
 
 def in_chunks(count: int, run: Callable[[int, int], object], entries: int | None = None) -> None:
-    """Call run(start, stop) for ranges that cover 0 .. count, side by side where there are threads and work enough.
+    """Call run(start, stop) for ranges that cover 0 .. count, in parallel where there are threads and enough work.
 
-    entries: how many entries the whole has, where `count` counts something longer, such as blocks; ranges then begin
-    anywhere, else at multiples of `CHUNK`.
+    Args:
+        count: Number of elements, or of something longer, such as blocks.
+        run: Takes the first index of a range, and the index behind its last one.
+        elements: Number of elements where `count` counts something longer. Ranges then begin anywhere, otherwise at
+            multiples of `CHUNK`.
     """
     n_ranges = min(_threads, (count if entries is None else entries) // CHUNK, count)
     if n_ranges < 2 or _pool is None:

@@ -1,4 +1,4 @@
-"""Arithmetic on whole vectors, the tensors that they are made of, and entries at some of their places."""
+"""Arithmetic on vectors, on the tensors that they are made of, and at indices: a part of the kernels' face."""
 
 from collections.abc import Sequence
 
@@ -11,23 +11,23 @@ from laconic.kernels.families import fastest
 
 
 def take_at(vector: Tensor, places: Tensor) -> Tensor:
-    """The entries at some places, (k,) int64, ascending, each once, within the vector; see plain_places."""
+    """Return the elements of `vector` at indices (k,) int64, ascending, each once; see `reference/indexing.py`."""
     made: Tensor = fastest("places", vector.device).take_at(vector, places)
     return made
 
 
 def add_at(vector: Tensor, places: Tensor, values: Tensor) -> None:
-    """vector (d,) += values (k,) there, of its type."""
+    """Add `values` (k,), of the vector's type, to `vector` (d,) at the indices, in place."""
     fastest("places", vector.device).add_at(vector, places, values)
 
 
 def clear_at(vector: Tensor, places: Tensor) -> None:
-    """vector (d,) = 0 there."""
+    """Set `vector` (d,) to 0 at the indices."""
     fastest("places", vector.device).clear_at(vector, places)
 
 
 def divide(vector: Tensor, n: int) -> bool:
-    """vector (d,) /= n, in place. Returns whether n such vectors have a finite sum; see plain_sums."""
+    """Divide `vector` (d,) by n in place; return whether n such have a finite sum. See `reference/finite.py`."""
     if vector.dtype not in (torch.float32, torch.float64):
         return plain_sums.divide(vector, n)
     made: bool = fastest("sums", vector.device).divide(vector, n)
@@ -35,7 +35,7 @@ def divide(vector: Tensor, n: int) -> bool:
 
 
 def all_finite(vector: Tensor) -> bool:
-    """Whether no entry of a vector (d,) is inf or NaN; see plain_sums."""
+    """Return whether no element of `vector` (d,) is inf or NaN; see `reference/finite.py`."""
     if vector.device.type != "cpu" or vector.dtype not in (torch.float32, torch.float64) or not vector.is_contiguous():
         return plain_sums.all_finite(vector)
     made: bool = fastest("sums").all_finite(vector)
@@ -43,32 +43,32 @@ def all_finite(vector: Tensor) -> bool:
 
 
 def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
-    """out (d,) = the pieces, one behind the other, divided by `among`. Returns if all is fine; see plain_pieces."""
+    """Copy tensors into `out` (d,), divided; return whether all is finite. See `reference/flatten.py`, also below."""
     made: bool = fastest("pieces", out.device).gather(pieces, out, among=among)
     return made
 
 
 def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
-    """out (d,) = the same less `start` (d,), and then `plus` (d,). Returns whether no entry is inf or NaN."""
+    """Write tensors less `start` (d,), plus `plus` (d,), to `out`; return whether all elements are finite."""
     made: bool = fastest("pieces", out.device).gather_change(pieces, start, out, plus)
     return made
 
 
 def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
-    """out (d,) = each piece times its factor, and then `plus` (d,). Returns whether no entry is inf or NaN."""
+    """Write each tensor times its factor, plus `plus` (d,), to `out`; return whether all elements are finite."""
     made: bool = fastest("pieces", out.device).gather_scaled(pieces, factors, out, plus)
     return made
 
 
 def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
-    """The pieces, one behind the other, += values (k,) at some places; see plain_pieces."""
+    """Add `values` (k,) to tensors at indices (k,) int64 of the vector that they make."""
     fastest("pieces", values.device).add_into(pieces, places, values)
     for piece in pieces:
         increment_version(piece)
 
 
 def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
-    """vector (d,) into the pieces; as_sum: -0.0 becomes 0.0, as by adding nothing. See plain_pieces."""
+    """Copy `vector` (d,) into tensors; as_sum makes -0.0 to 0.0, as adding 0.0 does."""
     fastest("pieces", vector.device).scatter(vector, pieces, as_sum=as_sum)
     for piece in pieces:
         increment_version(piece)
