@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 INTERFACE = "eth0"
+UNDO_S = 60.0  # what undoing may take, after a signal
 _SUBNET = "10.83.0"
 # Above the 64 KB that the kernel hands down in one piece; smaller bursts lose packets and miss the rate.
 _BURST = "128kb"

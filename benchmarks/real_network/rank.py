@@ -1,16 +1,12 @@
-"""One rank of the bench, in a namespace of its own: takes commands as lines of JSON, and answers each with one line."""
+"""One rank of the bench, in a namespace of its own."""
 
-import json
-import os
-import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
-from importlib import import_module
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from ranks import TIMEOUT_S
 from torch import Tensor, nn
 
 from laconic.contract import ALGORITHMS
@@ -18,7 +14,6 @@ from laconic.drivers.channel import Channel
 from laconic.knobs import from_text
 from laconic.optimizer import DistributedOptimizer
 
-_TIMEOUT_S = 300.0
 _N_VECTORS = 3  # gradients, used in turns
 
 
@@ -71,7 +66,7 @@ class Member:
         inner = torch.optim.SGD(model.parameters(), lr=0.01)
         algorithm = from_text(ALGORITHMS[method], settings, method)
         self.opt = DistributedOptimizer(
-            inner, algorithm, model=model, server=server, check_every=0, timeout_s=_TIMEOUT_S
+            inner, algorithm, model=model, server=server, check_every=0, timeout_s=TIMEOUT_S
         )
         self.phases = Phases(self.opt.driver.channel)
         random = torch.Generator().manual_seed(dist.get_rank())
@@ -136,25 +131,3 @@ class Member:
                 dist.send(word, 0)
             took.append(time.perf_counter() - start)
         return {"there_and_back_s": took}
-
-
-def main() -> None:
-    """Arguments: rank, number of ranks, address and port of rank 0, module and class of the member."""
-    rank, n, address, port = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-    module, _, name = sys.argv[5].partition(":")
-    torch.set_num_threads(1)
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else is printed is no answer
-    dist.init_process_group(
-        "gloo", init_method=f"tcp://{address}:{port}", rank=rank, world_size=n, timeout=timedelta(seconds=_TIMEOUT_S)
-    )
-    member = getattr(import_module(module), name)()
-    for line in sys.stdin:
-        command = json.loads(line)
-        answers.write(json.dumps(getattr(member, command.pop("do"))(**command)) + "\n")
-        answers.flush()
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,6 @@ Linux, root and iproute2 only; elsewhere it says so and ends. README.md says wha
 import argparse
 import json
 import os
-import signal
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,18 +16,22 @@ from typing import Any
 
 import torch
 from arguments import a_file, a_rate
-from bed import Bed, why_not
-from ranks import Crew
+from bed import UNDO_S, Bed, why_not
+from rank import Member
+from ranks import ranks_in
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from laconic.contract import ALGORITHMS
 from laconic.knobs import from_text
+from laconic.lab.processes.ranks import Ranks
+from laconic.lab.processes.supervise import Stopped, stopped_by_signals
 from laconic.lab.provenance import machine, versions
 from laconic.network import Link
 from laconic.planning import Candidate, Question, candidates_of
 from laconic.quantities import bandwidth, bytes_text, seconds_text
+from laconic_start import end_at_once, exit_code, stopped_line
 
 RESNET18 = 11_173_962
 SMALL = 1_000_000  # what a round of dense gradients takes some seconds for at 100 Mbit/s
@@ -77,16 +80,16 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that all is undone
     try:
-        for n in asked.workers:
-            with Bed(n) as bed, Crew(bed) as crew:
-                for row in _of_crew(bed, crew, n, asked.rates, asked.methods, asked.rounds_factor):
-                    rows.append(row)
-                    console.print(_line(row), highlight=False)
-    except KeyboardInterrupt:
-        console.print("stopped; namespaces and processes are gone")
-        return 130
+        with stopped_by_signals(end_at_once, unwind_s=UNDO_S):
+            for n in asked.workers:
+                with Bed(n) as bed, ranks_in(bed, Member) as ranks:
+                    for row in _of_ranks(bed, ranks, n, asked.rates, asked.methods, asked.rounds_factor):
+                        rows.append(row)
+                        console.print(_line(row), highlight=False)
+    except Stopped as stopped:
+        console.print(f"{stopped_line(stopped.number)}; namespaces and processes are gone")
+        return exit_code(stopped.number)
     communication = _communication(rows)
     console.print(_prediction_table(rows))
     console.print(_communication_table(communication))
@@ -100,10 +103,10 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _of_crew(
-    bed: Bed, crew: Crew, n: int, rates: Sequence[str], methods: Sequence[str], factor: int
+def _of_ranks(
+    bed: Bed, ranks: Ranks, n: int, rates: Sequence[str], methods: Sequence[str], factor: int
 ) -> Iterator[dict[str, Any]]:
-    barrier_bytes, small_s = _barrier_bytes(bed, crew), _small_s(crew)
+    barrier_bytes, small_s = _barrier_bytes(bed, ranks), _small_s(ranks)
     for rate in rates:
         bits_per_s = 8 * bandwidth(rate)
         cases = [*CASES, LAZY] if n == 10 and _is_gigabit(rate) else CASES
@@ -112,10 +115,10 @@ def _of_crew(
                 continue
             d = case.d(bits_per_s)
             bed.shape(None)
-            crew.do("set_up", method=case.method, settings=case.settings, d=d, server=case.server)
+            ranks.call("set_up", method=case.method, settings=case.settings, d=d, server=case.server)
             bed.shape(bits_per_s)
             before = bed.sent_bytes()
-            answers = crew.do("rounds", n=case.rounds * factor)
+            answers = ranks.call("rounds", n=case.rounds * factor)
             counted = sum(after - first for first, after in zip(before, bed.sent_bytes(), strict=True))
             yield _row(case, n, rate, d, answers, counted, barrier_bytes, small_s)
     bed.shape(None)
@@ -175,17 +178,17 @@ def _n_phases(case: Case, d: int, n: int) -> int:
     return len(exchanges) * (1 if case.server == "allreduce" else 2)
 
 
-def _barrier_bytes(bed: Bed, crew: Crew) -> float:
+def _barrier_bytes(bed: Bed, ranks: Ranks) -> float:
     """What everybody together sends for one barrier."""
-    crew.do("barriers", n=1)
+    ranks.call("barriers", n=1)
     before = sum(bed.sent_bytes())
-    crew.do("barriers", n=_N_BARRIERS)
+    ranks.call("barriers", n=_N_BARRIERS)
     return (sum(bed.sent_bytes()) - before) / _N_BARRIERS
 
 
-def _small_s(crew: Crew) -> float:
+def _small_s(ranks: Ranks) -> float:
     """Median seconds of a small message one way."""
-    times = crew.do("small", n=_N_SMALL)[0]["there_and_back_s"]
+    times = ranks.call("small", n=_N_SMALL)[0]["there_and_back_s"]
     return float(statistics.median(times)) / 2
 
 

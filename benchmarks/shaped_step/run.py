@@ -7,7 +7,6 @@ Linux, root and iproute2 only; elsewhere it says so and ends. README.md says wha
 
 import argparse
 import json
-import signal
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,17 +16,21 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "real_network"))
 
 from arguments import a_file, a_rate
-from bed import Bed, why_not
-from ranks import Crew
+from bed import UNDO_S, Bed, why_not
+from ranks import ranks_in
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from laconic.benches.measure import Row, quartiles, result_of
+from laconic.benches.member import Member
 from laconic.benches.step import in_turns, without_computing
 from laconic.contract import ALGORITHMS
 from laconic.knobs import near_misses
+from laconic.lab.processes.ranks import Ranks
+from laconic.lab.processes.supervise import Stopped, stopped_by_signals
 from laconic.quantities import bandwidth, bytes_text
+from laconic_start import end_at_once, exit_code, stopped_line
 
 RESNET18 = 11_173_962
 METHODS = ("signsgd-mv", "dropsign", "compskip", "ssgd-mv")
@@ -47,21 +50,24 @@ def main(arguments: Sequence[str]) -> int:
     if refused:
         console.print(f"skipped: {refused}", highlight=False, markup=False, soft_wrap=True)
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that all is undone
     rows: list[Row] = []
     try:
-        with Bed(asked.workers) as bed, Crew(bed, "laconic.benches.member:Member") as crew:
-            crew.do("set_up", d=asked.parameters)
+        with (
+            stopped_by_signals(end_at_once, unwind_s=UNDO_S),
+            Bed(asked.workers) as bed,
+            ranks_in(bed, Member) as ranks,
+        ):
+            ranks.call("set_up", d=asked.parameters)
             for name in (*HOOKS, *asked.methods):
-                crew.do("add", name=name)
+                ranks.call("add", name=name)
             for rate in asked.rates:
                 console.print(f"{asked.workers} processes at {rate}", highlight=False)
                 bed.shape(8 * bandwidth(rate))
-                rows += _rows_at(crew, rate, asked)
+                rows += _rows_at(ranks, rate, asked)
             bed.shape(None)
-    except KeyboardInterrupt:
-        console.print("stopped; namespaces and processes are gone")
-        return 130
+    except Stopped as stopped:
+        console.print(f"{stopped_line(stopped.number)}; namespaces and processes are gone")
+        return exit_code(stopped.number)
     for rate in asked.rates:
         console.print(_table([row for row in rows if row.name["rate"] == rate], rate, asked))
         console.print(_verdict([row for row in rows if row.name["rate"] == rate], rate), highlight=False)
@@ -75,10 +81,10 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _rows_at(crew: Crew, rate: str, asked: argparse.Namespace) -> Iterator[Row]:
+def _rows_at(ranks: Ranks, rate: str, asked: argparse.Namespace) -> Iterator[Row]:
     """A row for each contender at one rate, all in turns with each other."""
     names = ["all-reduce", *(name for hook in HOOKS for name in (hook, f"{hook} no_sync")), *asked.methods]
-    seconds, phases = in_turns(crew, names, asked.repeats, limit_s=asked.seconds)
+    seconds, phases = in_turns(ranks, names, asked.repeats, limit_s=asked.seconds)
     alone = {hook: without_computing(seconds, hook) for hook in HOOKS}
     shown = seconds | {f"{hook} - no_sync": taken for hook, taken in alone.items()}
     for name, taken in shown.items():

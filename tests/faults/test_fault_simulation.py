@@ -268,6 +268,7 @@ def test_a_run_with_faults_writes_its_plan_and_counts_and_says_them_in_one_line(
     record = run_simulated(RunSettings(**SETTINGS, faults=str(path)), lambda progress: None)
     assert set(record.traffic.faults) == {"lost", "corrupted", "duplicated", "crashed"}
     assert all(0 < row.train_loss < 5 for row in record.rows)
+    record.write(tmp_path / "out")
     report([record], tmp_path / "out", batch_title=False)
     told = ", ".join(f"{count} {kind}" for kind, count in sorted(record.traffic.faults.items()))
     assert f"ec-sgd: faults: {told}\n" in capsys.readouterr().out
@@ -277,6 +278,7 @@ def test_a_run_with_faults_writes_its_plan_and_counts_and_says_them_in_one_line(
 
 def test_a_run_without_faults_says_nothing_of_them(tmp_path, capsys):
     record = run_simulated(RunSettings(**SETTINGS), lambda progress: None)
+    record.write(tmp_path)
     report([record], tmp_path, batch_title=False)
     assert record.traffic.faults == {}
     assert "faults:" not in capsys.readouterr().out

@@ -7,9 +7,9 @@ from fractions import Fraction
 import pytest
 
 from laconic.compressors import entries_of
-from laconic.lab.children import LaunchError
+from laconic.lab.processes.pool import Job, run_jobs
+from laconic.lab.processes.supervise import LaunchError
 from laconic.lab.reproduce import TABLES, table_of
-from laconic.lab.reproduce.jobs import Job, run_jobs
 from laconic.lab.reproduce.resnet18 import layer_sizes
 from laconic.lab.reproduce.sasg_memory import SasgMemory
 from laconic.lab.reproduce.sasg_mnist import SasgMnist

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from laconic.lab.reproduce.jobs import run_jobs
+from laconic.lab.processes.pool import run_jobs
 from laconic.lab.reproduce.sasg_memory import SasgMemory
 from laconic.lab.reproduce.sasg_mnist import SasgMnist
 from laconic.lab.reproduce.ssgdmv_bits import SsgdMvBits

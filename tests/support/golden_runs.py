@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from terminal import laconic as command
 
 import laconic
 from laconic.compressors import COMPRESSORS
 from support.golden_jobs import LAYOUTS, LR, Job
-from terminal import laconic as command
 
 SHORT = 25  # rounds of what is beside the 50 on each layout
 _USUAL = ("server at rank 0", "dedicated server", "graph")  # the layout of a condition, the first that is admitted

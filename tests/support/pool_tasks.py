@@ -2,7 +2,7 @@
 
 import os
 
-from laconic.lab.reproduce.jobs import Figures, Tell
+from laconic.lab.processes.pool import Figures, Tell
 
 
 def doubled(tell: Tell, number: int) -> Figures:

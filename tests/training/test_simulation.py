@@ -1,7 +1,6 @@
 """`Simulation`: many workers in one process, each with what is its own, on a clock that can be worked out by hand."""
 
 import math
-import multiprocessing
 import resource
 from itertools import product
 
@@ -10,9 +9,9 @@ import torch
 from torch import nn
 
 import laconic
+from laconic.lab.processes.pool import Job, run_jobs
 from laconic.wire import HEAD_BYTES
 from support import methods, optimizers, small_model
-from support.deadlines import DEADLINE_S
 from support.inputs import failing_at
 
 
@@ -236,30 +235,18 @@ def test_settings_that_cannot_work_are_refused(settings, said):
         simulated(small_model.net(), "compskip", **settings)
 
 
-def peak_of_100_workers(pipe):
-    torch.set_num_threads(1)
+def peak_of_100_workers(tell):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 10))
     inputs, labels = torch.randn(100, 8, 784), torch.randint(10, (100, 8))
     simulation = simulated(net, "compskip", 100, server="rank0")
     for _ in range(3):
         losses = simulation.step(lambda rank: nn.functional.cross_entropy(net(inputs[rank]), labels[rank]))
-    pipe.send((sum(losses), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    return {"loss": sum(losses), "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
 @pytest.mark.slow
 def test_100_workers_with_400_thousand_parameters_fit_into_2_gib():
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=peak_of_100_workers, args=(theirs,))
-    child.start()
-    theirs.close()
-    try:
-        assert ours.poll(DEADLINE_S), "no answer in time"
-        loss, peak_bytes = ours.recv()
-    finally:
-        child.join(10)
-        if child.is_alive():
-            child.kill()
-    assert math.isfinite(loss)
-    assert peak_bytes < 2 * 2**30
+    (peak,) = run_jobs([Job(label="100 workers", work=peak_of_100_workers)], 1, print)
+    assert math.isfinite(peak["loss"])
+    assert peak["bytes"] < 2 * 2**30

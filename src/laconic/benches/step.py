@@ -2,25 +2,19 @@
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
 
-from laconic.benches.crew import Crew
 from laconic.benches.measure import Row, over
+from laconic.benches.member import Member
+from laconic.lab.processes.ranks import Ranks
 
 BASE = "all-reduce"
 LIMIT_S = 20.0  # of one contender's turns
+_CALL_LIMIT_S = 300.0  # of all that ranks are asked to do at once
 _LEAST_REPEATS = 3
 _BARS = {"compskip": 1.0, "dropsign": 1.0, "ssgd-mv": 1.0, "sgd": 1.05}  # at 11.17 million parameters
 _BARS_D = 11_173_962
 
 Seconds = dict[str, list[float]]  # by contender, the slowest rank's, turn by turn
-
-
-class Ranks(Protocol):
-    """Processes that do what they are told, all the same: one answer of each."""
-
-    def do(self, command: str, **given: Any) -> list[Any]:  # noqa: ANN401
-        """Have all ranks call one of `Member`'s methods."""
 
 
 def measure_steps(
@@ -38,27 +32,27 @@ def measure_steps(
     sizes: parameters. settings: hyper-parameters by method. momentum: of the SGD inside all of them.
     Raises LaunchError where a process fails, and ValueError for what a method refuses.
     """
-    with Crew(n) as crew:
+    with Ranks(n, Member, limit_s=_CALL_LIMIT_S) as ranks:
         for d in sizes:
-            crew.do("set_up", d=d, momentum=momentum)
+            ranks.call("set_up", d=d, momentum=momentum)
             place: dict[str, str | int | float] = {"workers": n, "parameters": d}
             listen(f"{n} processes, {d:,} parameters: DistributedDataParallel")
-            yield from _dense_rows(crew, place, repeats)
+            yield from _dense_rows(ranks, place, repeats)
             for method in methods:
                 listen(f"{n} processes, {d:,} parameters: {method}")
-                yield _row_of(crew, place, method, settings.get(method, {}), repeats)
+                yield _row_of(ranks, place, method, settings.get(method, {}), repeats)
 
 
 def in_turns(
-    crew: Ranks, names: Sequence[str], repeats: int, *, limit_s: float = LIMIT_S
+    ranks: Ranks, names: Sequence[str], repeats: int, *, limit_s: float = LIMIT_S
 ) -> tuple[Seconds, list[dict[str, dict[str, float]]]]:
     """Seconds of each contender, and each rank's sums of phases over all turns.
 
     Fewer turns than `repeats`, but three at least, where they would take longer than `limit_s`.
     """
-    took_s = max(crew.do("warm_up", names=list(names)))
+    took_s = max(ranks.call("warm_up", names=list(names)))
     turns = min(repeats, max(_LEAST_REPEATS, int(limit_s / took_s)))
-    answers = crew.do("measure", repeats=turns, names=list(names))
+    answers = ranks.call("measure", repeats=turns, names=list(names))
     seconds = {
         name: [max(times) for times in zip(*(answer["seconds"][name] for answer in answers), strict=True)]
         for name in names
@@ -71,15 +65,15 @@ def without_computing(seconds: Seconds, hook: str) -> list[float]:
     return [whole - alone for whole, alone in zip(seconds[hook], seconds[f"{hook} no_sync"], strict=True)]
 
 
-def _dense_rows(crew: Ranks, place: Mapping[str, str | int | float], repeats: int) -> Iterator[Row]:
+def _dense_rows(ranks: Ranks, place: Mapping[str, str | int | float], repeats: int) -> Iterator[Row]:
     hooks = ("ddp", "ddp-fp16")
     for hook in hooks:
-        crew.do("add", name=hook)
+        ranks.call("add", name=hook)
     seconds, _ = in_turns(
-        crew, [BASE, "gathered", *(name for hook in hooks for name in (hook, f"{hook} no_sync"))], repeats
+        ranks, [BASE, "gathered", *(name for hook in hooks for name in (hook, f"{hook} no_sync"))], repeats
     )
     for hook in hooks:
-        crew.do("remove", name=hook)
+        ranks.call("remove", name=hook)
     base_s = statistics.median(seconds[BASE])
     for hook in hooks:
         seconds[f"{hook} - no_sync"] = without_computing(seconds, hook)
@@ -89,11 +83,11 @@ def _dense_rows(crew: Ranks, place: Mapping[str, str | int | float], repeats: in
 
 
 def _row_of(
-    crew: Ranks, place: Mapping[str, str | int | float], method: str, settings: Mapping[str, str], repeats: int
+    ranks: Ranks, place: Mapping[str, str | int | float], method: str, settings: Mapping[str, str], repeats: int
 ) -> Row:
-    layout = crew.do("add", name=method, settings=dict(settings))[0]
-    seconds, phases = in_turns(crew, [BASE, method], repeats)
-    crew.do("remove", name=method)
+    layout = ranks.call("add", name=method, settings=dict(settings))[0]
+    seconds, phases = in_turns(ranks, [BASE, method], repeats)
+    ranks.call("remove", name=method)
     base_s, turns = statistics.median(seconds[BASE]), len(seconds[method])
     sums = [rank[method] for rank in phases]
     facts = {

@@ -18,8 +18,9 @@ from laconic.cli.timeline import timeline
 from laconic.cli.train import compare, run
 from laconic.contract import ContractError
 from laconic.drivers.channel import PeerLostError
-from laconic.lab.children import LaunchError
+from laconic.lab.processes.supervise import LaunchError, Stopped, stopped_by_signals
 from laconic.plugins import load_plugins
+from laconic_start import end_at_once, exit_code, stopped_line
 
 app = typer.Typer(
     name="laconic",
@@ -75,11 +76,18 @@ def _warn_in_one_line() -> None:
 
 
 def main() -> None:
-    """Run the command line; the user's mistakes end with exit code 2 and one line that says what to do."""
+    """Run the command line; the user's mistakes end with exit code 2 and one line that says what to do.
+
+    SIGTERM and Ctrl-C end it with one line, too, that says what is finished and on disk; exit codes 143 and 130.
+    """
     try:
-        with warnings.catch_warnings():
+        with stopped_by_signals(end_at_once), warnings.catch_warnings():
             _warn_in_one_line()
             app()
+    except Stopped as stopped:
+        line = "; ".join([stopped_line(stopped.number), *getattr(stopped, "__notes__", [])])
+        Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+        sys.exit(exit_code(stopped.number))
     except (ValueError, OSError, LaunchError, PeerLostError, ReplicaError, ContractError) as error:
         text = Text.assemble(("error: ", "bold red"), str(error))
         Console(stderr=True).print(text, soft_wrap=True)

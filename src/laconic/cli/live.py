@@ -6,7 +6,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from laconic.lab.reproduce.jobs import Progress as JobStep
+from laconic.lab.processes.pool import Progress as JobStep
 from laconic.lab.run import Progress as Step
 from laconic.quantities import bytes_text
 

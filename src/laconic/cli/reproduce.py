@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from laconic.cli.live import JobsLive
-from laconic.cli.train import INTERRUPTED, Data
+from laconic.cli.train import Data
+from laconic.lab.processes.pool import Figures, Job, run_jobs
+from laconic.lab.processes.supervise import Stopped
 from laconic.lab.reproduce import TABLES, table_of
-from laconic.lab.reproduce.jobs import run_jobs
 from laconic.lab.reproduce.table import Request
-from laconic.report.published import side_by_side, write_result
+from laconic.report.published import partial_path, side_by_side, write_partial_result, write_result
 
 
 def reproduce(
@@ -38,13 +39,22 @@ def reproduce(
     if out is not None and out.is_dir():
         raise ValueError(f"--out {out} is a folder; give the file to write, such as {out / (name + '.json')}")
     request = table.plan(Request(data=data, seeds=_numbers(seeds), methods=_words(methods)))
+    parts = table.jobs(request)
+    finished: dict[str, Figures] = {}
+
+    def keep(job: Job, figures: Figures) -> None:
+        finished[job.label] = figures
+        if out is not None:
+            write_partial_result(out, table, request, finished)
+
     try:
-        parts = table.jobs(request)
         with JobsLive() as live:
-            found = run_jobs(parts, jobs or os.cpu_count() or 1, live.listen)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped")
-        raise typer.Exit(INTERRUPTED) from None
+            found = run_jobs(parts, jobs or os.cpu_count() or 1, live.listen, keep)
+    except Stopped as stopped:
+        if out is not None and finished:
+            write_partial_result(out, table, request, finished)  # the signal may have come while it was written
+            stopped.add_note(f"finished, in {partial_path(out)}: {', '.join(finished)}")
+        raise
     comparison = table.compare(found)
     console = Console()
     console.print(side_by_side(table, comparison), highlight=False)

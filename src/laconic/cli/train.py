@@ -1,7 +1,7 @@
 """`laconic run` and `laconic compare`."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +13,12 @@ from laconic.cli.live import Live
 from laconic.contract import ALGORITHMS
 from laconic.knobs import near_misses
 from laconic.lab.launch import run_in_processes
+from laconic.lab.processes.supervise import Stopped
 from laconic.lab.record import Record
 from laconic.lab.run import run_as_rank, run_simulated
 from laconic.lab.settings import DECAY_AT, RAMP_FROM, RunSettings, has_dense_rounds
 from laconic.lab.torchrun import is_under_torchrun, join_torchrun
 from laconic.report.table import comparison, own_models
-
-INTERRUPTED = 130  # what shells report for Ctrl-C
 
 Algorithm = Annotated[str, typer.Option("--algorithm", "-a", help="A name of `laconic list`.")]
 Set = Annotated[
@@ -109,7 +108,7 @@ def run(
         "bandwidth": bandwidth, "latency": latency, "compute": compute, "faults": faults,
         "threads": threads, "kernel_threads": kernel_threads, "timeout_s": timeout_s, "record_times": record_times,
     }  # fmt: skip
-    records = execute([options], port, context.obj or ())
+    records = execute([options], port, context.obj or (), lambda record: out)
     if records:
         report(records, out, batch_title=False)
 
@@ -166,31 +165,58 @@ def compare(
         }
         for name in algorithms
     ]  # fmt: skip
-    records = execute(plans, port, context.obj or ())
+    records = execute(plans, port, context.obj or (), lambda record: out and out / record.settings.algorithm)
     if records:
         report(records, out, batch_title=True)
 
 
-def execute(options: Sequence[dict[str, Any]], port: int, plugins: Sequence[str]) -> list[Record]:
-    """Check everything, then run the plans where they belong. Empty on ranks that have nothing to report."""
+def execute(
+    options: Sequence[dict[str, Any]],
+    port: int,
+    plugins: Sequence[str],
+    folder_of: Callable[[Record], Path | None] = lambda record: None,
+) -> list[Record]:
+    """Check everything, then run the plans where they belong. Empty on ranks that have nothing to report.
+
+    folder_of: where a record is written as soon as its run is finished, so that it stays when the command is stopped.
+    """
+    records: list[Record] = []
+    written: dict[str, Path] = {}
+
+    def write(record: Record) -> None:
+        if (folder := folder_of(record)) is not None:
+            record.write(folder)
+            written[record.settings.algorithm] = folder
+
+    def finish(record: Record) -> None:
+        records.append(record)
+        write(record)
+
     try:
         if is_under_torchrun():
-            return _as_torchrun_rank(options)
+            _as_torchrun_rank(options, finish)
+            return records
         plans = [RunSettings(**(asked | _given(asked, workers=4, driver="simulated"))) for asked in options]
         with Live() as live:
             if plans[0].driver == "processes":
-                return run_in_processes(plans, live.listen, port=port, plugins=plugins)
-            return [run_simulated(plan, live.listen) for plan in plans]
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped")
-        raise typer.Exit(INTERRUPTED) from None
+                return run_in_processes(plans, live.listen, port=port, plugins=plugins, finished=finish)
+            for plan in plans:
+                finish(run_simulated(plan, live.listen))
+            return records
+    except Stopped as stopped:
+        for record in records[len(written) :]:  # the signal came while it was written
+            write(record)
+        if written:
+            stopped.add_note(f"finished: {', '.join(f'{name} in {folder}' for name, folder in written.items())}")
+        raise
 
 
 def _given(asked: dict[str, Any], **defaults: Any) -> dict[str, Any]:  # noqa: ANN401
     return {key: default if asked[key] is None else asked[key] for key, default in defaults.items()}
 
 
-def _as_torchrun_rank(options: Sequence[dict[str, Any]]) -> list[Record]:
+def _as_torchrun_rank(options: Sequence[dict[str, Any]], finish: Callable[[Record], None]) -> None:
+    """This process's part. Rank 0 alone speaks, and has finished records."""
     for asked in options:
         if asked["driver"] == "simulated":
             raise ValueError("--driver simulated runs in one process; start it without torchrun")
@@ -209,8 +235,10 @@ def _as_torchrun_rank(options: Sequence[dict[str, Any]]) -> list[Record]:
         if not speaks:
             warnings.simplefilter("ignore", UserWarning)  # rank 0 says the same
         with Live(shown=speaks) as live:
-            records = [run_as_rank(plan, live.listen) for plan in plans]
-        return records if speaks else []
+            for plan in plans:
+                record = run_as_rank(plan, live.listen)
+                if speaks:
+                    finish(record)
     finally:
         dist.destroy_process_group()
 
@@ -257,7 +285,7 @@ def by_algorithm(
 
 
 def report(records: Sequence[Record], out: Path | None, *, batch_title: bool) -> None:
-    """Print the table; write the files where that was asked for."""
+    """Print the table; draw the curves beside the records' files where these were asked for."""
     console = Console()
     console.print(comparison(records))
     for record in records:
@@ -270,10 +298,8 @@ def report(records: Sequence[Record], out: Path | None, *, batch_title: bool) ->
         return
     from laconic.report.curves import draw_curves  # here, since matplotlib takes a second and a half to load
 
-    for record in records:
-        folder = out / record.settings.algorithm if batch_title else out
-        record.write(folder)
-        if batch_title:
-            draw_curves([record], folder / "curves.png")
+    if batch_title:
+        for record in records:
+            draw_curves([record], out / record.settings.algorithm / "curves.png")
     draw_curves(records, out / "curves.png")
     console.print(f"wrote {out}", highlight=False)

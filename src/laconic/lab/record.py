@@ -1,6 +1,7 @@
 """What a run leaves behind: `config.toml`, `metrics.csv`, `summary.json`; `faults.toml` and `times.csv` if asked."""
 
 import csv
+import io
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import tomli_w
 
 from laconic.lab.accuracy import Accuracy
+from laconic.lab.atomic import write_text
 from laconic.lab.provenance import machine, versions
 from laconic.lab.settings import RunSettings
 from laconic.lab.times import Times
@@ -111,15 +113,16 @@ class Record:
         return up, down
 
     def write(self, folder: Path) -> None:
-        """Write the files into `folder`, which is made if it is missing."""
+        """Write the files into `folder`, which is made if it is missing. `summary.json` is the last: all is there."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.toml").write_text(tomli_w.dumps(self.settings.as_data()))
+        write_text(folder / "config.toml", tomli_w.dumps(self.settings.as_data()))
         if self.settings.fault_plan is not None:
-            (folder / "faults.toml").write_text(self.settings.fault_plan.to_toml())
-        (folder / "summary.json").write_text(json.dumps(self.summary(), indent=2) + "\n")
+            write_text(folder / "faults.toml", self.settings.fault_plan.to_toml())
         if self.times is not None:
             self.times.write(folder)
-        with (folder / "metrics.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, [column.name for column in fields(Row)])
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in self.rows)
+        metrics = io.StringIO(newline="")
+        writer = csv.DictWriter(metrics, [column.name for column in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in self.rows)
+        write_text(folder / "metrics.csv", metrics.getvalue())
+        write_text(folder / "summary.json", json.dumps(self.summary(), indent=2) + "\n")

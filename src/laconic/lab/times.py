@@ -8,6 +8,7 @@ apart afterwards, which is not made up for.
 """
 
 import csv
+import io
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from laconic.drivers.channel import Channel
+from laconic.lab.atomic import write_text
 from laconic.optimizer import DistributedOptimizer
 
 FILE = "times.csv"
@@ -44,12 +46,11 @@ class Times:
 
     def write(self, folder: Path) -> None:
         """One row a lap."""
-        with (folder / FILE).open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(column.name for column in fields(Lap))
-            writer.writerows(
-                (lap.rank, lap.round, lap.what, f"{lap.start_s:.6f}", f"{lap.end_s:.6f}") for lap in self.laps
-            )
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(column.name for column in fields(Lap))
+        writer.writerows((lap.rank, lap.round, lap.what, f"{lap.start_s:.6f}", f"{lap.end_s:.6f}") for lap in self.laps)
+        write_text(folder / FILE, text.getvalue())
 
 
 def read_laps(folder: Path) -> list[Lap]:

@@ -2,17 +2,19 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from laconic.lab.atomic import write_text
+from laconic.lab.processes.pool import Figures
 from laconic.lab.provenance import machine, versions
-from laconic.lab.reproduce.jobs import Figures
 from laconic.lab.reproduce.table import Comparison, PublishedTable, Request, Sheet
 
 
@@ -39,6 +41,26 @@ def write_result(
 ) -> None:
     """One JSON file: what was run, when, with what and on what; every figure found; the printed figures."""
     data = {
+        **_of_run(table, request, found),
+        "tables": [{"title": sheet.title, "columns": sheet.columns, "rows": sheet.rows} for sheet in comparison.sheets],
+        "notes": comparison.notes,
+    }
+    _write(path, data)
+    partial_path(path).unlink(missing_ok=True)
+
+
+def write_partial_result(path: Path, table: PublishedTable, request: Request, found: Mapping[str, Figures]) -> None:
+    """The same file without tables, beside `path`: figures of the jobs that are finished, by label in `finished`."""
+    _write(partial_path(path), {**_of_run(table, request, list(found.values())), "finished": list(found)})
+
+
+def partial_path(path: Path) -> Path:
+    """Where figures are until all are there: `result.partial.json` for `result.json`."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def _of_run(table: PublishedTable, request: Request, found: Sequence[Figures]) -> dict[str, Any]:
+    return {
         "table": table.name,
         "source": table.source,
         "command": ["laconic", *sys.argv[1:]],
@@ -48,8 +70,9 @@ def write_result(
         "settings": {"seeds": request.seeds, "methods": request.methods, **table.settings()},
         "printed": table.printed,
         "found": found,
-        "tables": [{"title": sheet.title, "columns": sheet.columns, "rows": sheet.rows} for sheet in comparison.sheets],
-        "notes": comparison.notes,
     }
+
+
+def _write(path: Path, data: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=1) + "\n")
+    write_text(path, json.dumps(data, indent=1) + "\n")

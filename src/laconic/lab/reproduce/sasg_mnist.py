@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any, ClassVar
 
 from laconic.lab.experiment import Experiment
-from laconic.lab.reproduce.jobs import Figures, Job, Tell
+from laconic.lab.processes.pool import Figures, Job, Tell
 from laconic.lab.reproduce.table import Comparison, PublishedTable, Request, Sheet
 from laconic.lab.settings import RunSettings
 from laconic.simulation import Simulation

@@ -19,7 +19,7 @@ from laconic.drivers.inputs import Inputs
 from laconic.drivers.simulated import Simulated
 from laconic.keys import make_key
 from laconic.knobs import from_text
-from laconic.lab.reproduce.jobs import Figures, Job, Tell
+from laconic.lab.processes.pool import Figures, Job, Tell
 from laconic.lab.reproduce.resnet18 import layer_sizes
 from laconic.lab.reproduce.table import Comparison, PublishedTable, Request, Sheet
 

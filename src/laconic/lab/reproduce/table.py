@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from laconic.knobs import near_misses
-from laconic.lab.reproduce.jobs import Figures, Job
+from laconic.lab.processes.pool import Figures, Job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Processes of this machine: a pool of tasks, ranks that exchange, and what starts, watches and ends them."""

@@ -1,0 +1,160 @@
+"""Processes of this machine in one gloo group, each with an object whose methods are called from here."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from multiprocessing.connection import wait
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
+
+from laconic.lab.processes.supervise import Answer, Child, LaunchError, Report, end_all
+
+_HOST = "127.0.0.1"
+_AFTERMATH_S = 1.0  # in which others may fail as well, after the one that broke
+_AFTERMATH = ("waited for", "onnection closed by peer", "onnection reset by peer")  # what those say: ours, and gloo's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """Where a rank runs. Fields as the arguments of `Child`."""
+
+    prefix: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Ranks:
+    """`n` processes that find each other in a store. A context manager: at its end all are gone."""
+
+    def __init__(
+        self,
+        n: int,
+        make: Callable[..., Any],
+        *arguments: object,
+        timeout_s: float = 300.0,
+        limit_s: float = math.inf,
+        port: int = 0,
+        hosts: Sequence[Host] | None = None,
+        address: str | None = None,
+    ) -> None:
+        """make, arguments: of each rank's object, made once it is in the group.
+
+        timeout_s: how long a rank waits for another. limit_s: how long one call may take. port: where they meet; 0 is
+        any that is free. hosts: where ranks run, if not simply here. address: rank 0's, if these processes cannot reach
+        a store of this one; it then opens the store, at `port`.
+        Raises ValueError for a port in use, LaunchError where a process cannot be started.
+        """
+        self._timeout_s, self._limit_s = timeout_s, limit_s
+        # A store of this process outlives any rank.
+        self._store = _open_store(port, timeout_s) if address is None else None
+        meeting = (address or _HOST, port if self._store is None else self._store.port)
+        self._children: list[Child] = []
+        try:
+            for rank, host in enumerate(hosts or [Host()] * n):
+                opens = self._store is None and rank == 0
+                self._children.append(
+                    Child(
+                        f"rank {rank}", _join, meeting, opens, rank, n, timeout_s, make, arguments,
+                        prefix=host.prefix, environment=host.environment,
+                    )
+                )  # fmt: skip
+        except BaseException:
+            end_all(self._children)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        end_all(self._children)
+
+    def call(self, method: str, /, *, listen: Callable[[Any], None] | None = None, **arguments: Any) -> list[Any]:  # noqa: ANN401
+        """Have all ranks call the same method; what each returned, by rank.
+
+        listen: gets what the method hands to its argument `report`, as it comes.
+        Raises LaunchError where a rank fails, ends, or takes longer than `limit_s`. It names the rank that broke, not
+        those that then waited for it.
+        """
+        answers = self._answers(method, arguments, listen, all_of_them=False)
+        failures = {rank: answer for rank, answer in sorted(answers.items()) if answer.failure}
+        if failures:
+            causes = {rank: answer for rank, answer in failures.items() if _is_cause(answer)} or failures
+            raise LaunchError("\n".join(f"rank {rank}: {answer.failure}" for rank, answer in causes.items()))
+        return [answers[rank].result for rank in range(len(self._children))]
+
+    def answers(self, method: str, /, **arguments: Any) -> list[Answer]:  # noqa: ANN401
+        """The same where ranks are expected to fail or end: how each did, by rank."""
+        answers = self._answers(method, arguments, None, all_of_them=True)
+        return [answers[rank] for rank in range(len(self._children))]
+
+    def _answers(
+        self, method: str, arguments: Mapping[str, Any], listen: Callable[[Any], None] | None, *, all_of_them: bool
+    ) -> dict[int, Answer]:
+        """By rank. all_of_them: also wait for the others after a failure."""
+        for child in self._children:
+            child.ask(method, arguments, reports=listen is not None)
+        deadline = limit = time.monotonic() + self._limit_s
+        awaited: dict[Any, int] = {child.connection: rank for rank, child in enumerate(self._children)}
+        answers: dict[int, Answer] = {}
+        while awaited:
+            left_s = max(0.0, deadline - time.monotonic())
+            ready = wait(list(awaited), None if left_s == math.inf else left_s)
+            if not ready:
+                break
+            for connection in ready:
+                rank = awaited[connection]
+                message = self._children[rank].receive()
+                if isinstance(message, Report):
+                    assert listen is not None
+                    listen(message.content)
+                    continue
+                answers[rank] = message
+                del awaited[connection]
+                if message.failure and not all_of_them:
+                    # Those that waited for a rank have done so for timeout_s, and others then soon give up, too.
+                    patience_s = _AFTERMATH_S + (0.0 if _is_cause(message) else self._timeout_s)
+                    deadline = min(deadline, time.monotonic() + patience_s)
+        if deadline == limit:
+            late = Answer(failure=f"did not answer within {self._limit_s:g} s ({method})")
+            answers |= dict.fromkeys(awaited.values(), late)
+        return answers
+
+
+def _is_cause(answer: Answer) -> bool:
+    """A rank that broke says why; the others only say for whom they waited."""
+    return not any(words in answer.failure for words in _AFTERMATH)
+
+
+def _open_store(port: int, timeout_s: float) -> TCPStore:
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port {port} must be between 0 and 65535 (0: any free one)")
+    try:
+        return TCPStore(_HOST, port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout_s))
+    except RuntimeError as error:
+        raise ValueError(
+            f"--port {port} is in use on {_HOST} (or not allowed); give another, or leave it out for a free one"
+        ) from error
+
+
+def _join(
+    meeting: tuple[str, int],
+    opens: bool,
+    rank: int,
+    n: int,
+    timeout_s: float,
+    make: Callable[..., Any],
+    arguments: Sequence[object],
+) -> object:
+    """In a rank: become part of the group, then make the object."""
+    torch.set_num_threads(1)
+    timeout = timedelta(seconds=timeout_s)
+    store = TCPStore(*meeting, is_master=opens, wait_for_workers=False, timeout=timeout)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=n, timeout=timeout)
+    return make(*arguments)

@@ -1,0 +1,221 @@
+"""Child processes of this machine: how they are started, that they end with their parent, and how a command is stopped.
+
+Nothing here imports torch. What a child does in its first lines is in `child.py`.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_SCRIPT = Path(__file__).with_name("child.py")
+_END_S = 1.0  # between asking children to end and killing them
+_UNWIND_S = 2.0  # between a signal and the end of this process, whatever its main thread does
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class LaunchError(RuntimeError):
+    """A child process that failed or died; says which and how."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a method that is still running has handed to its argument `report`."""
+
+    content: Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method returned, or why it did not."""
+
+    result: Any = None
+    failure: str = ""
+    """Empty where there is a result."""
+    trace: str = ""
+    """Of the exception behind a failure, where there is one."""
+    ended: bool = False
+    """Whether the process ended before it answered."""
+
+
+class Child:
+    """A process with one object in it, whose methods are called from here. It ends when this process does.
+
+    The object is made there, by `make(*arguments)`; `make` is found by its name, so it stands in a module. Use it from
+    the thread that made it, or make it in the main thread (see `child.py`).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[..., Any],
+        *arguments: object,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """name: for messages. prefix: a command that runs another in its own place, such as `ip netns exec`.
+
+        environment: variables besides those of this process. Raises LaunchError where the process cannot be started.
+        """
+        self.name = name
+        payload = pickle.dumps((make, arguments), pickle.HIGHEST_PROTOCOL)
+        self.connection, theirs = multiprocessing.Pipe()
+        by_kernel = threading.current_thread() is threading.main_thread()
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        command = [
+            *prefix, sys.executable, *flags, "-P", str(_SCRIPT),
+            str(os.getpid()), str(theirs.fileno()), str(int(by_kernel)),
+        ]  # fmt: skip
+        try:
+            with _interrupts_blocked():
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], env=os.environ | (environment or {})
+                )
+        except OSError as error:
+            self.connection.close()
+            raise LaunchError(f"{name}: its process could not be started: {error}") from error
+        finally:
+            theirs.close()
+        self._send(pickle.dumps(sys.path))
+        self._send(payload)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def ask(self, method: str, arguments: Mapping[str, Any], *, reports: bool = False) -> None:
+        """Have the object's method called; `receive` gets what comes of it. reports: give it `report=`, a function."""
+        self._send(pickle.dumps((method, dict(arguments), reports), pickle.HIGHEST_PROTOCOL))
+
+    def _send(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # it has ended: `receive` says how
+            self.connection.send_bytes(data)
+
+    def receive(self) -> Report | Answer:
+        """Wait for the next message. Where the process has ended, an answer that says how."""
+        try:
+            kind, content = pickle.loads(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            return Answer(failure=self._ending(), ended=True)
+        if kind == "report":
+            return Report(content)
+        if kind == "result":
+            return Answer(content)
+        failure, trace = content
+        return Answer(failure=failure, trace=trace)
+
+    def call(self, method: str, /, **arguments: Any) -> Any:  # noqa: ANN401
+        """Call a method and wait for what it returns. Raises LaunchError where it fails or the process has ended."""
+        self.ask(method, arguments)
+        answer = self.receive()
+        assert isinstance(answer, Answer)
+        if answer.failure:
+            raise self.error(answer)
+        return answer.result
+
+    def error(self, answer: Answer) -> LaunchError:
+        """What to raise for a failure."""
+        return LaunchError(f"{self.name}: {'its process ' if answer.ended else ''}{answer.failure}")
+
+    def _ending(self) -> str:
+        """How the process ended; it has closed its connection, so it is made to end where it does not."""
+        code = self._wait(time.monotonic() + _END_S)
+        if code >= 0:
+            return f"ended with exit code {code}"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"was ended by {names.get(-code, f'signal {-code}')}"
+
+    def _wait(self, deadline: float) -> int:
+        try:
+            return self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+
+def end_all(children: Sequence[Child]) -> None:
+    """End every child: ask it, wait for it, and kill it if it does not end."""
+    for child in children:
+        child._process.terminate()
+    deadline = time.monotonic() + _END_S
+    for child in children:
+        child._wait(deadline)
+        child.connection.close()
+        assert child._process.stdin is not None
+        child._process.stdin.close()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes started within begin with SIGINT blocked; here it is only delayed."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Stopped(BaseException):
+    """SIGTERM or Ctrl-C came. No `Exception`: nothing on its way up takes it for a failure of its own.
+
+    Notes (`add_note`) say what is finished.
+    """
+
+    def __init__(self, number: int) -> None:
+        """number: the signal's."""
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def stopped_by_signals(give_up: Callable[[int], object], *, unwind_s: float = _UNWIND_S) -> Iterator[None]:
+    """Within, the first SIGTERM or Ctrl-C raises `Stopped` in the main thread; later ones change nothing.
+
+    A main thread that waits in C code cannot raise anything. Then, `unwind_s` after the signal, another thread calls
+    `give_up` with the signal's number, which shall end the process. Only in the main thread; elsewhere it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers, wakeup = os.pipe()  # Python writes a signal's number there as soon as it comes
+    os.set_blocking(wakeup, False)
+    came = False
+    unwound = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal came
+        if not came:
+            came = True
+            raise Stopped(number)
+
+    def watch() -> None:
+        while number := os.read(numbers, 1):
+            if number[0] in _SIGNALS and not unwound.wait(unwind_s):
+                give_up(number[0])
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    wakeup_before = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    handlers = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        came = True
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.set_wakeup_fd(wakeup_before)
+        unwound.set()
+        os.close(wakeup)
+        watcher.join()
+        os.close(numbers)
