@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from terminal import laconic as command
 
 import laconic
 from laconic.compressors import COMPRESSORS
+from support.command_line import laconic as command
 from support.golden_jobs import LAYOUTS, LR, Job
 
 SHORT = 25  # rounds of what is beside the 50 on each layout
