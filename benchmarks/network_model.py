@@ -14,11 +14,11 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
-from laconic.async_timing import AsyncServer, async_period_s, sync_iteration_s
-from laconic.network import Link, Network
-from laconic.report.timeline_names import example_1_3_1
-from laconic.schedules import PATTERNS, closed_form_s, makespan_ns
-from laconic.topology import TOPOLOGIES, Mixing
+from laconic.gossip.graphs import TOPOLOGIES
+from laconic.gossip.mixing import Mixing
+from laconic.network import PATTERNS, Link, Network, closed_form_s, makespan_ns
+from laconic.protocol.async_timing import AsyncServer, async_period_s, sync_iteration_s
+from laconic.report.timeline.named import example_1_3_1
 
 MB = 10**6
 UNIT_NS = 10**9

@@ -8,7 +8,7 @@ def main() -> None:
     """Load the command line, then run it. Stopped meanwhile, it ends at once: nothing is begun that has to be ended."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end_at_once)
-    from laconic.cli import main as run
+    from laconic.cli.app import main as run
 
     run()
 

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from hypothesis import HealthCheck, settings
 
-from laconic.plugins import load_plugins
+from laconic.contract import load_plugins
 
 pytest.register_assert_rewrite("support")
 

@@ -4,7 +4,7 @@ import gc
 
 import torch
 
-from laconic.kernels.rooms import Rooms
+from laconic.buffer_pool import Rooms
 from laconic.wire import Dense, Frame, Head, decode, encode
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from laconic.drivers.layout import LAYOUTS
+from laconic.protocol.layout import LAYOUTS
 from support import golden_jobs, golden_runs
 
 GOLDEN = Path(__file__).parent / "golden"

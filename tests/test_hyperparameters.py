@@ -7,8 +7,8 @@ import pytest
 import laconic
 from laconic.compressors import COMPRESSORS, ScaledSign
 from laconic.contract import ALGORITHMS
-from laconic.knobs import as_settings, check_knobs, from_text, knob, knobs_of, near_misses
-from laconic.skipping import SKIP_POLICIES, Coins, Never
+from laconic.hyperparameters import as_settings, check_knobs, from_text, knob, knobs_of, near_misses
+from laconic.policies.skip_policies import SKIP_POLICIES, Coins, Never
 
 
 class Checked:

@@ -1,125 +1,149 @@
-"""Imports point one way. A room may import the rooms that its row names, and itself; nothing else of ours."""
+"""Imports point one way: a package imports those that its row names, and itself. Nothing else of ours."""
 
 import ast
+from collections import defaultdict
 from pathlib import Path
 
 import laconic
 
 ROOT = Path(laconic.__file__).parent
 
-LOW = {"kernels", "clock", "quantities", "keys", "knobs"}
-WIRE = LOW | {"wire", "network", "schedules", "async_timing", "compute_times", "staleness"}
-CONTRACT = WIRE | {"compressors", "memory", "topology", "contract", "skipping", "laziness", "faults"}
-DRIVERS = CONTRACT | {"drivers"}
-USER = DRIVERS | {"algorithms", "flat", "rates", "traffic", "saving", "optimizer", "simulation"} | {
-    "evaluation", "local_steps", "replicas", "agreement",
-}  # fmt: skip
-LAB = USER | {"lab", "plugins", ""}
-
+# From the bottom up. The ground, which every package may import, imports nothing of ours.
+GROUND = {"errors", "units", "hyperparameters", "random_keys", "buffer_pool"}
 MAY_IMPORT = {
+    "gossip": set(),
     "kernels": set(),
-    "clock": set(),
-    "quantities": set(),
-    "keys": set(),
-    "knobs": set(),
-    "topology": {"knobs"},
-    "network": {"clock", "keys"},
-    "compute_times": {"keys"},
-    "schedules": {"network", "kernels"},
-    "staleness": set(),
-    "async_timing": {"network", "schedules", "staleness"},
+    "network": {"kernels"},
     "wire": {"kernels"},
-    "memory": {"wire"},
-    "compressors": {"wire", "kernels", "knobs"},
-    "contract": {"wire", "memory", "topology", "staleness", "keys", "knobs"},
-    "skipping": {"contract", "knobs"},
-    "laziness": {"contract", "kernels", "knobs"},
-    "algorithms": {
-        "contract",
-        "compressors",
-        "memory",
-        "topology",
-        "staleness",
-        "wire",
-        "knobs",
-        "kernels",
-        "skipping",
-        "laziness",
-    },
-    "faults": {"contract", "keys", "knobs"},
-    "drivers": CONTRACT,
-    "flat": {"kernels"},
-    "rates": {"contract"},
-    "traffic": {"wire"},
-    "evaluation": {"flat"},
-    "local_steps": {"contract", "flat", "rates"},
-    "saving": {"drivers", "memory", "flat", "optimizer"},  # optimizer: for its type alone
-    "optimizer": USER,
-    "simulation": USER,
-    "agreement": {"drivers"},
-    "replicas": {"drivers", "optimizer"},
-    "plugins": set(),
-    "lab": LAB,
-    "benches": LAB,
-    "planning": LAB | {"planning"},
-    "report": LAB | {"planning", "report"},
-    "cli": LAB | {"planning", "report", "benches", "cli"},
-    "": USER,
+    "telemetry": {"wire"},
+    "compressors": {"wire", "kernels"},
+    "contract": {"wire"},
+    "policies": {"contract", "kernels"},
+    "algorithms": {"contract", "compressors", "policies", "gossip", "wire", "kernels"},
+    "protocol": {"contract", "compressors", "telemetry", "wire", "network", "kernels"},
+    "faults": {"protocol", "contract", "network", "wire", "kernels"},
+    "drivers": {"faults", "protocol", "contract", "compressors", "telemetry", "network", "wire"},
+    "training": {"drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
+    "": {"training", "faults", "algorithms", "policies", "contract", "compressors", "telemetry", "network", "gossip", "kernels"},
+    "lab": {"", "training", "drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
+    "reproduce": {"lab", "training", "drivers", "protocol", "algorithms", "contract"},
+    "planning": {"lab", "protocol", "algorithms", "contract", "telemetry", "network", "wire", "kernels"},
+    "bench": {"lab", "training", "contract", "compressors", "network", "wire", "kernels"},
+    "report": {"planning", "reproduce", "lab", "protocol", "network", "gossip"},
+    "cli": {"report", "bench", "planning", "reproduce", "lab", "protocol", "contract", "network", "gossip", ""},
+}  # fmt: skip
+# Outside of these packages, what they offer is imported from the package itself (of the kernels: from `api`).
+FACES = {
+    "contract": "contract",
+    "compressors": "compressors",
+    "wire": "wire",
+    "network": "network",
+    "kernels": "kernels.api",
 }
-
-# An algorithm knows nothing of drivers, clocks, networks or processes; nor does anything that it is made of.
-NO_IO = (
-    "algorithms", "contract", "compressors", "memory", "topology", "staleness", "skipping", "laziness", "knobs", "keys",
-    "kernels",
-)  # fmt: skip
+# An algorithm knows nothing of drivers, clocks or processes; nor does anything that it is made of.
+NO_IO = {"algorithms", "contract", "compressors", "policies", "gossip", "kernels", "hyperparameters", "random_keys"}
 IO = ("torch.distributed", "socket", "time", "multiprocessing", "subprocess", "random", "os")
 
 
-def room_of(path: Path) -> str:
-    inside = path.relative_to(ROOT)
-    return inside.parts[0] if len(inside.parts) > 1 else inside.stem.replace("__init__", "")
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(path: Path) -> set[str]:
+FILES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def package_of(module: str) -> str:
+    return f"{module}.".split(".")[1]
+
+
+def offered_by(path: Path) -> set[str]:
+    """The names that a package imports, to offer them itself."""
+    froms = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {name.asname or name.name for node in froms for name in node.names}
+
+
+OFFERED = {module: offered_by(path) for module, path in FILES.items() if path.name == "__init__.py"}
+
+
+def imports_of(module: str) -> set[str]:
+    """Every import, those within functions and for type checking too; a name that is a module counts as that."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            found |= (
-                {f"{node.module}.{name.name}" for name in node.names} if node.module == "laconic" else {node.module}
-            )
+            assert node.level == 0, f"{module}: imports are absolute"
+            for name in node.names:
+                if name.name in OFFERED.get(node.module, ()):  # a package's own, though a module of it has the name too
+                    found.add(node.module)
+                    continue
+                full = f"{node.module}.{name.name}"
+                found.add(full if full in FILES else node.module)
     return found
 
 
-FILES = sorted(ROOT.rglob("*.py"))
+IMPORTS = {module: imports_of(module) for module in FILES}
+OURS = {module: {name for name in names if name in FILES} for module, names in IMPORTS.items()}
 
 
-def test_a_room_imports_only_the_rooms_below_it():
-    for path in FILES:
-        room = room_of(path)
-        ours = {name for name in imports_of(path) if name == "laconic" or name.startswith("laconic.")}
-        rooms = {f"{name}.".split(".")[1] for name in ours}
-        rooms = {name if name in MAY_IMPORT else "" for name in rooms}
-        assert rooms <= MAY_IMPORT[room] | {room}, f"{path} imports {sorted(rooms - MAY_IMPORT[room])}"
+def test_a_package_imports_only_those_that_its_row_names():
+    wrong = [
+        f"{module} imports {name}"
+        for module, names in OURS.items()
+        for name in names
+        if (package := package_of(module)) != (other := package_of(name))
+        and other not in GROUND | MAY_IMPORT.get(package, set())
+        or (package in GROUND and other != package)
+    ]  # fmt: skip
+    assert not wrong
+    assert {package_of(module) for module in FILES} == MAY_IMPORT.keys() | GROUND
+
+
+def test_no_row_names_what_its_package_does_not_import():
+    used = defaultdict(set)
+    for module, names in OURS.items():
+        used[package_of(module)] |= {package_of(name) for name in names} - GROUND - {package_of(module)}
+    assert {package: names - used[package] for package, names in MAY_IMPORT.items() if names - used[package]} == {}
+
+
+def test_no_circle_of_files_or_packages():
+    packages = defaultdict(set)
+    for module, names in OURS.items():
+        packages[package_of(module)] |= {package_of(name) for name in names} - {package_of(module)}
+    for graph in (OURS, packages):
+        left = {node: set(to) - {node} for node, to in graph.items()}
+        while free := [node for node, to in left.items() if not to]:
+            left = {node: to.difference(free) for node, to in left.items() if node not in free}
+        assert not left, f"in or behind a circle: {sorted(left)}"
+
+
+def test_the_five_faces_are_not_passed():
+    passed = [
+        f"{module} imports {name}"
+        for module, names in OURS.items()
+        for name in names
+        if (other := package_of(name)) in FACES
+        and package_of(module) not in (other, "")
+        and name != f"laconic.{FACES[other]}"
+    ]
+    assert not passed
+
+
+def test_at_most_31_modules_and_packages_stand_at_the_top():
+    assert len({package_of(module) for module in FILES} - {""}) <= 31
 
 
 def test_no_algorithm_and_nothing_it_is_made_of_does_input_or_output():
-    for path in FILES:
-        if room_of(path) in NO_IO:
-            assert not {name for name in imports_of(path) for io in IO if name == io or name.startswith(f"{io}.")}, path
+    doing = [
+        f"{module} imports {name}"
+        for module, names in IMPORTS.items()
+        for name in names
+        if package_of(module) in NO_IO and any(name == io or name.startswith(f"{io}.") for io in IO)
+    ]
+    assert not doing
 
 
 def test_no_file_is_longer_than_400_lines():
-    for path in FILES:
-        assert len(path.read_text().splitlines()) <= 400, path
-
-
-def test_all_names_what_the_package_offers_in_order():
-    public = {name for name in vars(laconic) if not name.startswith("_")}
-    modules = {name for name in public if isinstance(getattr(laconic, name), type(laconic)) and name != "algorithm"}
-    assert set(laconic.__all__) == public - modules
-    assert laconic.__all__ == sorted(
-        laconic.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)
-    )
+    long = {str(path): n for path in FILES.values() if (n := len(path.read_text().splitlines())) > 400}
+    assert not long

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.keys import KEY_BITS, make_key, uniform
+from laconic.random_keys import KEY_BITS, make_key, uniform
 
 ROLES = ("worker", "server", "model", "data")
 int64s = st.integers(-(2**63), 2**63 - 1)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.quantities import bandwidth, bytes_text, duration, seconds_text, size
+from laconic.units import bandwidth, bytes_text, duration, seconds_text, size
 
 
 def test_a_bandwidth_is_read_in_bytes_a_second():

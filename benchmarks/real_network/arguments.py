@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from laconic.quantities import bandwidth
+from laconic.units import bandwidth
 
 
 def a_rate(text: str) -> str:

@@ -10,9 +10,9 @@ from ranks import TIMEOUT_S
 from torch import Tensor, nn
 
 from laconic.contract import ALGORITHMS
-from laconic.drivers.channel import Channel
-from laconic.knobs import from_text
-from laconic.optimizer import DistributedOptimizer
+from laconic.drivers.distributed.channel import Channel
+from laconic.hyperparameters import from_text
+from laconic.training.distributed_optimizer import DistributedOptimizer
 
 _N_VECTORS = 3  # gradients, used in turns
 

@@ -24,13 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from laconic.contract import ALGORITHMS
-from laconic.knobs import from_text
+from laconic.hyperparameters import from_text
 from laconic.lab.processes.ranks import Ranks
 from laconic.lab.processes.supervise import Stopped, stopped_by_signals
 from laconic.lab.provenance import machine, versions
 from laconic.network import Link
-from laconic.planning import Candidate, Question, candidates_of
-from laconic.quantities import bandwidth, bytes_text, seconds_text
+from laconic.planning.candidate import Candidate
+from laconic.planning.plan import Question, candidates_of
+from laconic.units import bandwidth, bytes_text, seconds_text
 from laconic_start import end_at_once, exit_code, stopped_line
 
 RESNET18 = 11_173_962

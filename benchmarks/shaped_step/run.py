@@ -22,14 +22,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.benches.measure import Row, quartiles, result_of
-from laconic.benches.member import Member
-from laconic.benches.step import in_turns, without_computing
+from laconic.bench.contender import Member
+from laconic.bench.measure import Row, quartiles, result_of
+from laconic.bench.step import in_turns, without_computing
 from laconic.contract import ALGORITHMS
-from laconic.knobs import near_misses
+from laconic.hyperparameters import near_misses
 from laconic.lab.processes.ranks import Ranks
 from laconic.lab.processes.supervise import Stopped, stopped_by_signals
-from laconic.quantities import bandwidth, bytes_text
+from laconic.units import bandwidth, bytes_text
 from laconic_start import end_at_once, exit_code, stopped_line
 
 RESNET18 = 11_173_962

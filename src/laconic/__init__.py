@@ -1,7 +1,6 @@
 """laconic: train PyTorch models over slow, lossy and unreliable networks, with every byte counted."""
 
 from laconic import algorithms as _algorithms  # enters every algorithm of the folder
-from laconic.agreement import ReplicaError
 from laconic.algorithms.asgd import ASGD
 from laconic.algorithms.compskip import CompSkip
 from laconic.algorithms.csgd import CSGD
@@ -36,19 +35,18 @@ from laconic.compressors import (
     Ternary,
     TopK,
 )
-from laconic.contract import ALGORITHMS, Algorithm, ContractError, Inbox, Reply, Server, Step, Worker, algorithm
-from laconic.drivers.channel import PeerLostError
-from laconic.drivers.processes import SetupError
-from laconic.faults import FaultPlan
-from laconic.kernels.threads import kernel_threads, set_kernel_threads
+from laconic.contract import ALGORITHMS, Algorithm, Inbox, Reply, Server, Step, Worker, algorithm
+from laconic.errors import ContractError, PeerLostError, ReplicaError, SetupError, WireError
+from laconic.faults.plan import FaultPlan
+from laconic.gossip.mixing import Mixing
+from laconic.kernels.api import kernel_threads, set_kernel_threads
 from laconic.network import Link
-from laconic.optimizer import DistributedOptimizer
-from laconic.replicas import mean_parameters
-from laconic.simulation import Simulation
-from laconic.skipping import Coins, Never, SlowLink
-from laconic.topology import Mixing
-from laconic.traffic import Traffic
-from laconic.wire import Count, WireError
+from laconic.policies.skip_policies import Coins, Never, SlowLink
+from laconic.telemetry.meter import Count
+from laconic.telemetry.traffic import Traffic
+from laconic.training.consensus import mean_parameters
+from laconic.training.distributed_optimizer import DistributedOptimizer
+from laconic.training.simulation import Simulation
 
 __version__ = "0.1.0"
 

@@ -11,7 +11,7 @@ from laconic.algorithms.dropsign import DropSign
 from laconic.algorithms.ec_sgd import ECSGD
 from laconic.contract import Inbox
 from laconic.network import Link, Network
-from laconic.skipping import Coins, Never, SlowLink
+from laconic.policies.skip_policies import Coins, Never, SlowLink
 from laconic.wire import HEAD_BYTES
 from support.simulated_run import LossyRun, Run, assert_same, quadratic
 

@@ -23,7 +23,7 @@ from laconic.compressors import (
     Sparsified,
     Ternary,
 )
-from laconic.faults import FaultPlan
+from laconic.faults.plan import FaultPlan
 from support.recording_meter import with_recording_meters
 from support.simulated_run import Run, assert_same, logistic, normal, quadratic, wavy
 
@@ -54,9 +54,9 @@ def test_csgd_is_q_of_the_mean_of_q_with_draws_of_each_sides_own():
     problem = quadratic(n_workers=3)
     algorithm = CSGD(compressor=Quantized(bits=2), server_compressor=Natural())
     run = Run(algorithm, problem, lr=wavy, seed=4)
-    keys = [laconic.keys.make_key(4, "worker", rank, 0, "compress") for rank in range(3)]
+    keys = [laconic.random_keys.make_key(4, "worker", rank, 0, "compress") for rank in range(3)]
     sent = [Quantized(bits=2)(g, key=key).dense() for g, key in zip(run.gradients(), keys, strict=True)]
-    server_key = laconic.keys.make_key(4, "server", 0, 0, "compress")
+    server_key = laconic.random_keys.make_key(4, "server", 0, 0, "compress")
     assert len({*keys, server_key}) == 4
     expected = Natural()(sum(sent) / 3, key=server_key).dense()
     assert torch.equal(run.step(), expected)

@@ -8,9 +8,9 @@ import laconic
 from laconic.algorithms.csgd_ring import CSGDRing
 from laconic.algorithms.dsgd import DSGD
 from laconic.compressors import DenseValues, Identity, ScaledSign, Sign, TopK
-from laconic.drivers.inputs import Inputs
-from laconic.drivers.simulated import Simulated
-from laconic.topology import Mixing
+from laconic.drivers.simulated.rounds import Simulated
+from laconic.gossip.mixing import Mixing
+from laconic.protocol.round_inputs import Inputs
 from support import small_model
 from support.inputs import failing_at
 from support.simulated_run import Run, assert_same, normal, quadratic, wavy

@@ -18,7 +18,7 @@ from laconic.algorithms.sgd_model import ModelAveraging
 from laconic.algorithms.sgd_server import GlobalReplica
 from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
 from laconic.compressors import DenseValues, Identity, ScaledSign, Sign
-from laconic.skipping import Coins, Never
+from laconic.policies.skip_policies import Coins, Never
 from support.inputs import failing_at
 from support.simulated_run import LossyRun, Problem, Run, assert_same, linear, normal, quadratic, steady, wavy
 

@@ -27,9 +27,10 @@ from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
 from laconic.algorithms.ssgd_mv_rs import SSGDMVRS
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import signs
-from laconic.contract import ContractError, algorithm
-from laconic.faults import FaultPlan
-from laconic.skipping import Never
+from laconic.contract import algorithm
+from laconic.errors import ContractError
+from laconic.faults.plan import FaultPlan
+from laconic.policies.skip_policies import Never
 from laconic.wire import encode
 from support.inputs import failing_at
 from support.methods import LAYERS, SAMPLES, each_case, each_sample

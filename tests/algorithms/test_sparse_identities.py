@@ -19,9 +19,9 @@ from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
 from laconic.algorithms.ssgd_mv_rs import SSGDMVRS
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import block_entries
-from laconic.contract import ContractError
-from laconic.drivers.inputs import Inputs
-from laconic.drivers.simulated import Simulated
+from laconic.drivers.simulated.rounds import Simulated
+from laconic.errors import ContractError
+from laconic.protocol.round_inputs import Inputs
 from support.inputs import failing_at
 from support.simulated_run import LossyRun, Problem, Run, assert_same, linear, normal, quadratic, steady, wavy
 

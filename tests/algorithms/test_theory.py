@@ -11,8 +11,8 @@ from laconic.algorithms.ec_sgd import ECSGD
 from laconic.algorithms.sgd import SGD
 from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
 from laconic.compressors import COMPRESSORS, Identity, ScaledSign, dense
-from laconic.keys import make_key
-from laconic.skipping import Coins
+from laconic.policies.skip_policies import Coins
+from laconic.random_keys import make_key
 from support.simulated_run import Problem, Run, linear, logistic, normal, quadratic
 
 # Descent.

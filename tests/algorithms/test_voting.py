@@ -12,10 +12,10 @@ from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
 from laconic.algorithms.ssgd_mv_rs import SSGDMVRS, exponentials
 from laconic.algorithms.ssgd_topk import SSGDTopK
-from laconic.contract import ContractError, Server
-from laconic.drivers.inputs import Inputs
-from laconic.drivers.simulated import Simulated
-from laconic.memory import Memory
+from laconic.contract import Memory, Server
+from laconic.drivers.simulated.rounds import Simulated
+from laconic.errors import ContractError
+from laconic.protocol.round_inputs import Inputs
 from laconic.wire import Positions, VoteChange
 from support.inputs import failing_at
 from support.simulated_run import LossyRun, Problem, Run, linear, normal, quadratic, wavy

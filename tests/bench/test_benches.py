@@ -5,12 +5,11 @@ import math
 import pytest
 import torch
 
-from laconic.benches.cases import cases
-from laconic.benches.kernels import vector_of
-from laconic.benches.measure import in_turns, quartiles
-from laconic.benches.member import resnet_shapes
-from laconic.benches.scale import Cell, slopes
-from laconic.benches.wire import entropy_bits, least_bits_of, shipments
+from laconic.bench.cases import cases
+from laconic.bench.contender import resnet_shapes
+from laconic.bench.measure import in_turns, quartiles, vector_of
+from laconic.bench.scale import Cell, slopes
+from laconic.bench.wire import entropy_bits, least_bits_of, shipments
 
 
 @pytest.mark.parametrize("d", [1, 100, 5_000, 407_050, 11_173_962, 25_557_032])

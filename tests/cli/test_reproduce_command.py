@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from laconic.lab.reproduce import TABLES
+from laconic.reproduce import TABLES
 from support.command_line import laconic
 from support.deadlines import DEADLINE_S
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from laconic.report.timeline_names import NAMED
+from laconic.report.timeline.named import NAMED
 from support.command_line import laconic
 
 

@@ -9,9 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic import kernels
 from laconic.compressors import Fractional, fractional, scaled_signs
-from laconic.kernels import cpu_fractional, cpu_level_sums, plain_fractional
+from laconic.kernels import api as kernels
+from laconic.kernels.cpu import fractional as cpu_fractional
+from laconic.kernels.cpu.llvm import level_sums as cpu_level_sums
+from laconic.kernels.reference import fractional as plain_fractional
 
 VERSIONS = [plain_fractional, cpu_fractional, kernels]
 GOLDEN = torch.tensor([-8, 4, 2, -1, 0.5, 6, 3, -0.6])

@@ -9,8 +9,8 @@ import laconic
 from laconic.algorithms.dsgd import DSGD
 from laconic.algorithms.ec_sgd import ECSGD
 from laconic.compressors import COMPRESSORS, QSGD, Quantized, ScaledSign, Sparsified, TopK
-from laconic.drivers.simulated import Simulated
-from laconic.keys import make_key
+from laconic.drivers.simulated.rounds import Simulated
+from laconic.random_keys import make_key
 from support import small_model
 
 GRADIENTS = ["normal", "heavy-tailed", "nine in ten zero", "always the same"]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from laconic.compressors import QSGD, Clipped, Natural, Quantized, Sparsified, Ternary
-from laconic.kernels import plain, plain_quantized
+from laconic.kernels.reference import hashing as plain
+from laconic.kernels.reference import stochastic_rounding as plain_quantized
 from laconic.wire import Levels
 from support.sample_packets import KEY
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from laconic.staleness import Settled, StalenessBound
+from laconic.contract import Settled, StalenessBound
 from support.inputs import failing_at
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import laconic
-from laconic.drivers.halves import Answer
-from laconic.drivers.inputs import Inputs
-from laconic.drivers.simulated import Simulated
-from laconic.flat import ServerModel
-from laconic.knobs import from_text, knobs_of
+from laconic.drivers.simulated.rounds import Simulated
+from laconic.hyperparameters import from_text, knobs_of
+from laconic.protocol.frames import Answer
+from laconic.protocol.round_inputs import Inputs
+from laconic.training.server_model import ServerModel
 from laconic.wire import HEAD_BYTES
 from support import small_model
 from support.methods import IN_STEP, layouts_of, with_test_settings

@@ -5,7 +5,8 @@ import weakref
 import pytest
 import torch
 
-from laconic.memory import Memory, Pool
+from laconic.buffer_pool import Pool
+from laconic.contract import Memory
 
 
 def memory(count: int = 3, dtype: torch.dtype = torch.float64) -> Memory:

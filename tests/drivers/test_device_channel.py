@@ -13,9 +13,10 @@ import torch
 import torch.distributed as dist
 
 import laconic
-from laconic.drivers.channel import Channel
-from laconic.drivers.device_bodies import are_distinct, card_of
-from laconic.wire import HEAD_BYTES, Dense, Frame, Head, WireError, decode, encode, encode_split
+from laconic.drivers.distributed.channel import Channel
+from laconic.drivers.distributed.device_channel import are_distinct, card_of
+from laconic.errors import WireError
+from laconic.wire import HEAD_BYTES, Dense, Frame, Head, decode, encode, encode_split
 from support import optimizers, small_model
 from support.deadlines import DEATH_TIMEOUT_S, HANG_TIMEOUT_S, PATIENCE_S
 from support.ranks import announce, ends_of_ranks, run_ranks, wait_for

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import laconic
-from laconic.agreement import hash_of
-from laconic.drivers.engine import ring_parts
+from laconic.protocol.ring_allreduce import ring_parts
+from laconic.training.replica_check import hash_of
 from support import methods, optimizers, small_model
 from support.deadlines import PATIENCE_S
 from support.ranks import run_ranks

@@ -9,7 +9,7 @@ import laconic
 from laconic.algorithms.csgd_ring import CSGDRing
 from laconic.algorithms.dsgd import DSGD
 from laconic.compressors import DenseValues, ScaledSign, TopK
-from laconic.topology import TOPOLOGIES
+from laconic.gossip.graphs import TOPOLOGIES
 from support import optimizers, small_model
 from support.deadlines import PATIENCE_S
 from support.ranks import run_ranks

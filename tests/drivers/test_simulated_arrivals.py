@@ -7,7 +7,7 @@ import torch
 
 import laconic
 from laconic import ASGD, Link, Simulation
-from laconic.compute_times import ComputeTime
+from laconic.network import ComputeTime
 from support import small_model
 
 PULLED_OVER = 3.0  # seconds of a message of the golden traces: latency 1, transfer 2

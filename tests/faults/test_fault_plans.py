@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import laconic
-from laconic.drivers.simulated import Simulated
-from laconic.faults import KINDS, Event, FaultPlan
+from laconic.drivers.simulated.rounds import Simulated
+from laconic.faults.plan import KINDS, Event, FaultPlan
 from support import methods
 
 chances = st.floats(0, 1, exclude_max=True)

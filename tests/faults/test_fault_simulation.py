@@ -13,13 +13,13 @@ import laconic
 from laconic.algorithms.ec_sgd import ECSGD
 from laconic.cli.train import report
 from laconic.compressors import Identity
-from laconic.drivers.inputs import Inputs
-from laconic.drivers.lies import multiplied
-from laconic.drivers.simulated import Simulated
-from laconic.faults import Event, FaultPlan
-from laconic.lab.run import run_simulated
-from laconic.lab.settings import RunSettings
+from laconic.drivers.simulated.rounds import Simulated
+from laconic.faults.plan import Event, FaultPlan
+from laconic.faults.tampering import multiplied
+from laconic.lab.runs.run import run_simulated
+from laconic.lab.runs.settings import RunSettings
 from laconic.network import Link
+from laconic.protocol.round_inputs import Inputs
 from laconic.wire import HEAD_BYTES, Frame, Positions, ShortFloats, VoteChange, decode, encode
 from support import methods, small_model
 from support.command_line import laconic as command

@@ -15,9 +15,9 @@ from laconic.algorithms.ec_sgd import ECSGD
 from laconic.algorithms.sasg import SASG
 from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
 from laconic.algorithms.sparse import SparseSGD
-from laconic.faults import Event, FaultPlan
-from laconic.keys import make_key, uniform
+from laconic.faults.plan import Event, FaultPlan
 from laconic.network import Link
+from laconic.random_keys import make_key, uniform
 from support.inputs import failing_at
 from support.methods import SAMPLES, layouts_of
 from support.simulated_run import Problem, Run, assert_same, linear, normal, quadratic, steady, wavy

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.topology import SHIFT_ONE, TOPOLOGIES, Mixing, cycle_length
+from laconic.gossip.graphs import SHIFT_ONE, TOPOLOGIES, cycle_length
+from laconic.gossip.mixing import Mixing
 from support.inputs import failing_at
 
 COUNTS = {

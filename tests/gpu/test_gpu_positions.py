@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from laconic.wire.position_codes import decode_positions, encode_positions
+from laconic.wire import decode_positions, encode_positions
 
 MOST = 1 << 32
 LONGEST = 20_000  # bits of zeros, in a test

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import laconic
-from laconic.kernels import compiled
+from laconic.kernels.cpu import compile as compiled
 
-pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
+pytestmark = pytest.mark.skipif(not compiled.numba_available(), reason="needs numba")
 
 QUANTIZE = """
 import torch

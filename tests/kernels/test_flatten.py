@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from laconic.kernels import add_into, compiled, gather, gather_change, gather_scaled, plain_pieces, scatter
+from laconic.kernels.api import add_into, gather, gather_change, gather_scaled, scatter
+from laconic.kernels.cpu import compile as compiled
+from laconic.kernels.reference import flatten as plain_pieces
 
 SHAPES = [(3, 5), (64,), (), (0,), (100, 7), (129,), (1,)]
 LARGE = [*SHAPES, (4_200_000,), (31,)]  # past the caches
@@ -32,7 +34,7 @@ def _bits(tensors):
 
 @pytest.mark.parametrize(("shapes", "dtype"), KINDS)
 def test_both_gather_alike(shapes, dtype):
-    assert compiled.available()
+    assert compiled.numba_available()
     pieces, d = _pieces(shapes, dtype)
     made, expected = torch.empty(2, d, dtype=dtype)
     assert gather(pieces, made)

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from laconic.kernels import families, gpu, plain_top_k
+from laconic.kernels import dispatch as families
+from laconic.kernels.gpu import compile as gpu
+from laconic.kernels.reference import top_k as plain_top_k
 
 HERE = Path(__file__).parents[1]
 KEY = 0x4806654E26238EC1
@@ -25,9 +27,9 @@ ROUNDED_ONCE = re.compile(r"\bfma\.|\bmad\.f|\bdiv\.(full|approx)|\.ftz\b")
 @pytest.fixture
 def without_triton(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    gpu.available.cache_clear()
+    gpu.triton_available.cache_clear()
     yield
-    gpu.available.cache_clear()
+    gpu.triton_available.cache_clear()
 
 
 @pytest.mark.slow
@@ -137,7 +139,7 @@ def start_every_kernel():
     signs.owe_total(vector, vector, vector, among=3, scale=0.5, **scalars)
     signs.momentum_signs(vector, vector, mu=0.9)
     signs.kept_bits(0, 100, KEY, threshold)
-    importlib.import_module("laconic.kernels.gpu_sums").divide(vector, 3)
+    importlib.import_module("laconic.kernels.gpu.finite").divide(vector, 3)
     signs.cut_bits(bits, 3, 77)
     signs.majority([bits, bits], 100)
     quantized.quantize(vector, *ends, (50, 50), 3, 0, KEY)

@@ -6,13 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.kernels import compiled, plain_gaps, plain_positions
-from laconic.wire.position_codes import class_starts
+from laconic.kernels.cpu import compile as compiled
+from laconic.kernels.reference import ans_gaps as plain_gaps
+from laconic.kernels.reference import position_streams as plain_positions
+from laconic.wire.coding.positions import class_starts
 from support.position_sets import supports
 
-pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
-if compiled.available():
-    from laconic.kernels import cpu_gaps, cpu_positions
+pytestmark = pytest.mark.skipif(not compiled.numba_available(), reason="needs numba")
+if compiled.numba_available():
+    from laconic.kernels.cpu import ans_gaps as cpu_gaps
+    from laconic.kernels.cpu import position_streams as cpu_positions
 
 widths = st.integers(0, 32)
 

@@ -3,12 +3,16 @@
 import pytest
 import torch
 
-from laconic.kernels import compiled, plain_kept, plain_short_floats, plain_signs
+from laconic.kernels.cpu import compile as compiled
+from laconic.kernels.reference import powers_of_two as plain_short_floats
+from laconic.kernels.reference import selected_values as plain_kept
+from laconic.kernels.reference import signs as plain_signs
 
-if not compiled.available():
+if not compiled.numba_available():
     pytest.skip("no numba here: only the plain kernels exist", allow_module_level=True)
 
-from laconic.kernels import cpu_kept, cpu_short_floats
+from laconic.kernels.cpu import powers_of_two as cpu_short_floats
+from laconic.kernels.cpu import selected_values as cpu_kept
 
 DTYPES = (torch.float32, torch.float64)
 LENGTHS = (0, 1, 2, 7, 8, 63, 64, 65, 127, 1000, 1023, 1024, 1025, 3000)

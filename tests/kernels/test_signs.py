@@ -8,12 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.kernels import compiled, plain, plain_signs
+from laconic.kernels.cpu import compile as compiled
+from laconic.kernels.reference import hashing as plain
+from laconic.kernels.reference import signs as plain_signs
 
-if not compiled.available():
+if not compiled.numba_available():
     pytest.skip("no numba here: only the plain kernels exist", allow_module_level=True)
 
-from laconic.kernels import cpu_signs, cpu_words
+from laconic.kernels.cpu import signs as cpu_signs
+from laconic.kernels.cpu.llvm import vectors as cpu_words
 
 WORD = 1 << 32
 THRESHOLDS = (0, 1, round(0.3 * WORD), WORD - 1, WORD)

@@ -5,13 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.kernels import compiled, pack_codes, plain_quantized
-from laconic.wire.blocks import uniform_lengths
+from laconic.kernels.api import pack_codes
+from laconic.kernels.cpu import compile as compiled
+from laconic.kernels.reference import stochastic_rounding as plain_quantized
+from laconic.wire import uniform_lengths
 from support.sample_packets import VALUE_TYPES, block_lengths, vectors
 
-pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
-if compiled.available():
-    from laconic.kernels import cpu_quantized
+pytestmark = pytest.mark.skipif(not compiled.numba_available(), reason="needs numba")
+if compiled.numba_available():
+    from laconic.kernels.cpu import stochastic_rounding as cpu_quantized
 
 keys = st.integers(0, 2**64 - 1)
 firsts = st.integers(0, 2**32 - 41)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import laconic
-from laconic import kernels
-from laconic.kernels import compiled, threads
+from laconic.kernels import api as kernels
+from laconic.kernels.cpu import compile as compiled
+from laconic.kernels.cpu import threads
 
 D = 3 * threads.CHUNK + 1001
 
@@ -84,7 +85,7 @@ def made_by_sign_kernels(vector):
     return [*made, kernels.majority(voters, D)]
 
 
-@pytest.mark.skipif(not compiled.available(), reason="needs numba")
+@pytest.mark.skipif(not compiled.numba_available(), reason="needs numba")
 @pytest.mark.parametrize("n", [2, 3, 8])
 def test_the_number_of_threads_changes_no_bit(two_threads, n):
     one = made_by_every_kernel()

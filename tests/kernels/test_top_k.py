@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic import kernels
 from laconic.compressors import block_entries, chosen, entries_of, vector_entries
-from laconic.kernels import compiled, cpu_top_k, plain_top_k
+from laconic.kernels import api as kernels
+from laconic.kernels.cpu import compile as compiled
+from laconic.kernels.cpu import top_k as cpu_top_k
+from laconic.kernels.reference import top_k as plain_top_k
 
 VERSIONS = [plain_top_k.top_k, cpu_top_k.top_k, kernels.top_k]
 D = 150_000  # long enough for the compiled version's sample
@@ -173,14 +175,14 @@ def test_importing_the_package_does_not_import_numba():
 
 
 def test_without_numba_plain_torch_serves_and_one_warning_names_the_way_out(monkeypatch):
-    compiled.available.cache_clear()
+    compiled.numba_available.cache_clear()
     monkeypatch.setitem(sys.modules, "numba", None)
     try:
         with pytest.warns(RuntimeWarning, match="pip install numba"):
             assert kernels.top_k(normal(50), 5).tolist() == by_sorting(normal(50), 5)
         assert kernels.top_k(normal(50), 6).tolist() == by_sorting(normal(50), 6)  # a second warning would be an error
     finally:
-        compiled.available.cache_clear()
+        compiled.numba_available.cache_clear()
 
 
 @pytest.mark.slow

@@ -5,7 +5,10 @@ from collections import Counter
 import pytest
 import torch
 
-from laconic.kernels import cpu_votes, hash_at, most_voted, plain, plain_votes, tally
+from laconic.kernels.api import hash_at, most_voted, tally
+from laconic.kernels.cpu import votes as cpu_votes
+from laconic.kernels.reference import hashing as plain
+from laconic.kernels.reference import votes as plain_votes
 
 both = pytest.mark.parametrize("kernels", [plain_votes, cpu_votes], ids=["plain", "cpu"])
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 import laconic
-from laconic.lab.accuracy import in_simulation, models_differ
-from laconic.lab.experiment import Experiment
-from laconic.lab.launch import run_in_processes
-from laconic.lab.run import run_simulated
-from laconic.lab.settings import RunSettings
-from laconic.replicas import consensus_distance, squared_distance
+from laconic.lab.runs.accuracy import in_simulation, models_differ
+from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.launch import run_in_processes
+from laconic.lab.runs.run import run_simulated
+from laconic.lab.runs.settings import RunSettings
 from laconic.report.curves import draw_curves
 from laconic.report.table import own_models
-from laconic.simulation import Simulation
+from laconic.training.consensus import consensus_distance, squared_distance
+from laconic.training.simulation import Simulation
 from support.deadlines import PATIENCE_S
 
 # 1437 digits: 3 steps an epoch

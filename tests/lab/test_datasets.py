@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from laconic.lab.datasets import DATASETS, Dataset, DatasetError, load
+from laconic.errors import DatasetError
+from laconic.lab.datasets import DATASETS, load
+from laconic.lab.datasets.dataset import Dataset
 from laconic.lab.datasets.idx import IMAGE_SHAPE, IMAGES_MAGIC, LABELS_MAGIC, MNIST, read_idx
 from laconic.lab.datasets.split import stratified_split
 

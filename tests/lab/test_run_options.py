@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 import laconic
-from laconic.kernels import threads
-from laconic.lab.experiment import Experiment
-from laconic.lab.launch import run_in_processes
-from laconic.lab.run import run_simulated
-from laconic.lab.settings import RunSettings
+from laconic.kernels.cpu import threads
+from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.launch import run_in_processes
+from laconic.lab.runs.run import run_simulated
+from laconic.lab.runs.settings import RunSettings
 from support.deadlines import PATIENCE_S
 
 # 1437 digits: 5 steps an epoch
@@ -85,7 +85,7 @@ def test_options_that_cannot_be_are_refused_by_name(mistake):
 
 
 def test_a_run_sets_the_kernel_threads_of_its_process(monkeypatch):
-    monkeypatch.setattr("laconic.lab.settings.MOST_KERNEL_THREADS", 3)
+    monkeypatch.setattr("laconic.lab.runs.settings.MOST_KERNEL_THREADS", 3)
     monkeypatch.setattr(threads, "MOST_KERNEL_THREADS", 3)
     run_simulated(replace(SMALL, epochs=1, kernel_threads=3), heard_nothing)
     assert laconic.kernel_threads() == 3

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from laconic.lab.datasets import DatasetError, load
+from laconic.errors import DatasetError
+from laconic.lab.datasets import load
 
 
 def write(folder: Path, name: str, text: str) -> Path:

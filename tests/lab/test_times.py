@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from laconic.drivers.channel import Channel
-from laconic.lab.launch import run_in_processes
-from laconic.lab.settings import RunSettings
-from laconic.lab.times import FILE, Lap, Times, aligned_zero, bounds_of, compute_s_of, read_laps
+from laconic.drivers.distributed.channel import Channel
+from laconic.lab.runs.launch import run_in_processes
+from laconic.lab.runs.settings import RunSettings
+from laconic.lab.runs.times import FILE, Lap, Times, aligned_zero, bounds_of, compute_s_of, read_laps
 from laconic.network import Link
-from laconic.planning import read_recorded
-from laconic.report.timeline import MAX_STEPS, Kind, in_letters
-from laconic.report.timeline_page import timeline_page
-from laconic.report.timeline_picture import draw_timeline
-from laconic.report.timeline_run import draw_run
+from laconic.planning.recorded import read_recorded
+from laconic.report.timeline.bars import MAX_STEPS, Kind, in_letters
+from laconic.report.timeline.page import timeline_page
+from laconic.report.timeline.picture import draw_timeline
+from laconic.report.timeline.recorded import draw_run
 from support.command_line import laconic
 from support.deadlines import PATIENCE_S
 from support.ranks import run_ranks

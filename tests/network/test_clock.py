@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.clock import Clock
+from laconic.network import Clock
 
 
 def test_a_new_clock_reads_zero():

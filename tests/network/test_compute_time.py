@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from laconic.compute_times import ComputeTime
+from laconic.network import ComputeTime
 
 
 def test_equal_nodes_take_the_same_time_in_every_step():

@@ -5,9 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.network import Link, Network
-from laconic.schedules import Computation, Message, Schedule, makespan_ns, ring, rounds, sharded, simulate
-from laconic.schedules.simulate import COMPILED_FROM, by_callbacks, by_machine_code
+from laconic.network import (
+    Computation,
+    Link,
+    Message,
+    Network,
+    Schedule,
+    by_callbacks,
+    by_machine_code,
+    makespan_ns,
+    ring,
+    rounds,
+    sharded,
+    simulate,
+)
+from laconic.network.simulate import COMPILED_FROM
 
 NODES = st.integers(0, 3)
 # Few different times and sizes, so that many things happen at one instant.

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.network import Link, Network
-from laconic.schedules import (
+from laconic.network import (
     PATTERNS,
     Computation,
+    Link,
     Message,
+    Network,
     Schedule,
     closed_form_s,
     gossip_ring,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.clock import Clock
-from laconic.network import LONGEST_NS, Link, Network
+from laconic.network import Clock, Link, Network
+from laconic.network.network import LONGEST_NS
 
 S = 1_000_000_000  # nanoseconds in a time unit of the paper, here 1 s
 MB = 1_000_000

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from laconic import ALGORITHMS
-from laconic.drivers.inputs import Inputs
-from laconic.drivers.simulated import Simulated
+from laconic.drivers.simulated.rounds import Simulated
 from laconic.network import Link
-from laconic.planning import Candidate, CodecSeconds, Question, candidates_of, judge, topologies_of
 from laconic.planning.break_even import ladder, where_faster
+from laconic.planning.candidate import Candidate, CodecSeconds
+from laconic.planning.plan import Question, candidates_of, judge, topologies_of
+from laconic.protocol.round_inputs import Inputs
 from laconic.wire import HEAD_BYTES, Frame, Head, encode
 from support.inputs import failing_at
 
@@ -263,5 +264,5 @@ def test_a_candidate_is_timed_alike_with_and_without_machine_code(monkeypatch):
     asked = question(4, 1000, latency_s=1e-3)
     candidates: list[Candidate] = planned(asked, "ssgd-mv", "csgd-ring")
     compiled = [candidate.step_s(asked.link) for candidate in candidates]
-    monkeypatch.setattr("laconic.kernels.compiled.available", lambda: False)
+    monkeypatch.setattr("laconic.kernels.cpu.compile.numba_available", lambda: False)
     assert [candidate.step_s(asked.link) for candidate in candidates] == compiled

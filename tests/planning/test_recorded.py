@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from laconic.lab.run import run_simulated
-from laconic.lab.settings import RunSettings
+from laconic.lab.runs.run import run_simulated
+from laconic.lab.runs.settings import RunSettings
 from laconic.network import Link
-from laconic.planning import read_recorded
+from laconic.planning.recorded import read_recorded
 
 
 def recorded(folder, algorithm, **options):

@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.async_timing import AsyncServer, async_period_s, sync_iteration_s
-from laconic.network import Link, Network
-from laconic.schedules import Computation, Message, makespan_ns, rounds, single_server
+from laconic.network import Computation, Link, Message, Network, makespan_ns, rounds, single_server
+from laconic.protocol.async_timing import AsyncServer, async_period_s, sync_iteration_s
 
 S = 1_000_000_000  # nanoseconds in a time unit of the paper, here 1 s
 MB = 1_000_000

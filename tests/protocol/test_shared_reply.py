@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 import laconic
 from laconic.compressors import dense
-from laconic.contract import Algorithm, ContractError
-from laconic.drivers.inputs import Inputs
-from laconic.drivers.simulated import Simulated
-from laconic.faults import FaultPlan
-from laconic.kernels import cpu_counts, plain_counts
+from laconic.contract import Algorithm
+from laconic.drivers.simulated.rounds import Simulated
+from laconic.errors import ContractError
+from laconic.faults.plan import FaultPlan
+from laconic.kernels.cpu import popcount as cpu_counts
+from laconic.kernels.reference import popcount as plain_counts
 from laconic.network import Link
-from laconic.wire import HEAD_BYTES, Sparse, decode, encode
-from laconic.wire.codec import Frame
+from laconic.protocol.round_inputs import Inputs
+from laconic.wire import HEAD_BYTES, Frame, Sparse, decode, encode
 from support.inputs import failing_at
 from support.methods import SAMPLES
 from support.sample_packets import HEAD, dense_packets, position_packets, sign_packets

@@ -6,12 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from laconic.network import Link, Network
-from laconic.report.timeline import MAX_NODES, MAX_STEPS, Kind, in_letters, timeline_of
-from laconic.report.timeline_names import NAMED, draw_named, draw_schedule, example_1_3_1, example_1_3_4
-from laconic.report.timeline_page import timeline_page
-from laconic.report.timeline_picture import draw_timeline
-from laconic.schedules import Computation, Message, Schedule, makespan_ns, simulate
+from laconic.network import Computation, Link, Message, Network, Schedule, makespan_ns, simulate
+from laconic.report.timeline.bars import MAX_NODES, MAX_STEPS, Kind, in_letters, timeline_of
+from laconic.report.timeline.named import NAMED, draw_named, draw_schedule, example_1_3_1, example_1_3_4
+from laconic.report.timeline.page import timeline_page
+from laconic.report.timeline.picture import draw_timeline
 
 S = 1_000_000_000
 SLOW = Link(bytes_per_s=200_000.0, latency_s=1.5)

@@ -7,15 +7,15 @@ from fractions import Fraction
 import pytest
 
 from laconic.compressors import entries_of
+from laconic.errors import LaunchError
 from laconic.lab.processes.pool import Job, run_jobs
-from laconic.lab.processes.supervise import LaunchError
-from laconic.lab.reproduce import TABLES, table_of
-from laconic.lab.reproduce.resnet18 import layer_sizes
-from laconic.lab.reproduce.sasg_memory import SasgMemory
-from laconic.lab.reproduce.sasg_mnist import SasgMnist
-from laconic.lab.reproduce.ssgdmv_bits import SsgdMvBits
-from laconic.lab.reproduce.table import Request
 from laconic.report.published import write_result
+from laconic.reproduce import TABLES, table_of
+from laconic.reproduce.resnet18 import layer_sizes
+from laconic.reproduce.sasg_memory import SasgMemory
+from laconic.reproduce.sasg_mnist import SasgMnist
+from laconic.reproduce.ssgdmv_bits import SsgdMvBits
+from laconic.reproduce.table import Request
 from support import pool_tasks
 
 

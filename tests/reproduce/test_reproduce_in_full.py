@@ -5,10 +5,10 @@ import os
 import pytest
 
 from laconic.lab.processes.pool import run_jobs
-from laconic.lab.reproduce.sasg_memory import SasgMemory
-from laconic.lab.reproduce.sasg_mnist import SasgMnist
-from laconic.lab.reproduce.ssgdmv_bits import SsgdMvBits
-from laconic.lab.reproduce.table import Request
+from laconic.reproduce.sasg_memory import SasgMemory
+from laconic.reproduce.sasg_mnist import SasgMnist
+from laconic.reproduce.ssgdmv_bits import SsgdMvBits
+from laconic.reproduce.table import Request
 
 pytestmark = pytest.mark.nightly
 

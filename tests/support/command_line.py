@@ -5,7 +5,7 @@ import io
 import sys
 from dataclasses import dataclass
 
-from laconic.cli import main
+from laconic.cli.app import main
 
 
 @dataclass(frozen=True)

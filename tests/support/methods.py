@@ -15,7 +15,7 @@ from laconic.algorithms.sparse import SparseSGD
 from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import QSGD, Clipped, DenseValues, Natural, Sign, Sparsified, Ternary
-from laconic.drivers.layout import LAYOUTS, choose_layout
+from laconic.protocol.layout import LAYOUTS, choose_layout
 from support import small_model
 
 # The methods whose workers step together, in one process or more.

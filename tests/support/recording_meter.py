@@ -1,6 +1,6 @@
 """A meter that keeps what it counts."""
 
-from laconic.wire import Meter
+from laconic.telemetry.meter import Meter
 
 
 class RecordingMeter(Meter):

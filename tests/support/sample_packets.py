@@ -9,7 +9,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from laconic.kernels import pack_codes, plain, plain_quantized
+from laconic.kernels.api import pack_codes
+from laconic.kernels.reference import hashing as plain
+from laconic.kernels.reference import stochastic_rounding as plain_quantized
 from laconic.wire import (
     POSITION_CODES,
     Dense,
@@ -27,8 +29,8 @@ from laconic.wire import (
     Sparse,
     VoteChange,
     encode,
+    pack_levels,
 )
-from laconic.wire.levels import pack_levels
 
 VALUE_TYPES = (torch.float32, torch.float64, torch.bfloat16)
 KEY = 0x4806654E26238EC1

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from laconic.contract import Algorithm
-from laconic.drivers.halves import Answer
-from laconic.drivers.inputs import Inputs
-from laconic.drivers.simulated import Simulated
-from laconic.keys import make_key
+from laconic.drivers.simulated.rounds import Simulated
+from laconic.protocol.frames import Answer
+from laconic.protocol.round_inputs import Inputs
+from laconic.random_keys import make_key
 
 torch.set_num_threads(1)
 

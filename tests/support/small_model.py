@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from laconic.keys import make_key
+from laconic.random_keys import make_key
 
 N_PARAMETERS = 6 * 11 + 11 + 11 * 3 + 3
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.compressors import COMPRESSORS
-from laconic.kernels import plain
-from laconic.wire import HEAD_BYTES, Count, Dense, Frame, Meter, ScaledSigns, encode
+from laconic.kernels.reference import hashing as plain
+from laconic.telemetry.meter import Count, Meter
+from laconic.wire import HEAD_BYTES, Dense, Frame, ScaledSigns, encode
 from support.sample_packets import HEAD, dense_packets, packets, sign_packets, signs_of
 
 SKIP = Frame(head=HEAD, packet=None)

@@ -13,10 +13,10 @@ from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
 from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import Identity, ScaledSign, Sign
-from laconic.faults import FaultPlan
-from laconic.kernels import plain
+from laconic.faults.plan import FaultPlan
+from laconic.kernels.reference import hashing as plain
+from laconic.telemetry.meter import Count
 from laconic.wire import (
-    Count,
     Dense,
     Fractional,
     KeptValues,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import laconic
-from laconic.keys import make_key, uniform
+from laconic.random_keys import make_key, uniform
 from support import optimizer_tasks as tasks
 from support import optimizers, small_model
 from support.ranks import run_ranks

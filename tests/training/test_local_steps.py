@@ -9,7 +9,7 @@ import laconic
 from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
 from laconic.algorithms.ssgd_topk import SSGDTopK
-from laconic.flat import FlatParameters
+from laconic.training.flat_parameters import FlatParameters
 from support import methods, optimizers, small_model
 from support.simulated_run import assert_same, quadratic
 

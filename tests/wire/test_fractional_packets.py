@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from laconic.wire import HEAD_BYTES, WireError, decode
-from laconic.wire.codec import most_body_bytes
+from laconic.errors import WireError
+from laconic.wire import HEAD_BYTES, decode, most_body_bytes
 from support.sample_packets import bytes_of, flipped, fractional_of, patched, resealed
 
 NEGATIVE = torch.tensor([True, False, False, True, False])

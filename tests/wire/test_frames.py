@@ -11,10 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.compressors import signs
-from laconic.kernels import plain
-from laconic.keys import make_key
-from laconic.wire import HEAD_BYTES, Dense, Frame, Head, ScaledSigns, Signs, decode, encode, encode_split
-from laconic.wire.codec import most_body_bytes
+from laconic.kernels.reference import hashing as plain
+from laconic.random_keys import make_key
+from laconic.wire import (
+    HEAD_BYTES,
+    Dense,
+    Frame,
+    Head,
+    ScaledSigns,
+    Signs,
+    decode,
+    encode,
+    encode_split,
+    most_body_bytes,
+)
 from support.sample_packets import (
     HEAD,
     KEY,

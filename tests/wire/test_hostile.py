@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.kernels import plain
-from laconic.wire import HEAD_BYTES, Dense, Frame, ScaledSigns, Signs, WireError, decode, encode
-from laconic.wire.codec import KINDS, most_body_bytes
-from laconic.wire.head import read_opening
+from laconic.errors import WireError
+from laconic.kernels.reference import hashing as plain
+from laconic.wire import HEAD_BYTES, Dense, Frame, ScaledSigns, Signs, decode, encode, most_body_bytes, read_opening
+from laconic.wire.codec import KINDS
 from support.sample_packets import bytes_of, flipped, packets, patched, resealed, samples, signs_of
 
 MOST = 50

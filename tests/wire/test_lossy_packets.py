@@ -6,8 +6,8 @@ import struct
 import pytest
 import torch
 
-from laconic.wire import HEAD_BYTES, KeptValues, ShortFloats, WireError, decode
-from laconic.wire.codec import most_body_bytes
+from laconic.errors import WireError
+from laconic.wire import HEAD_BYTES, KeptValues, ShortFloats, decode, most_body_bytes
 from support.sample_packets import KEY, LEVELS, QUANTIZED, bytes_of, flipped, patched, quantized_of, resealed
 
 POWERS = ShortFloats.of(torch.tensor([1.0, -0.5, 0.0]), 0, 7)

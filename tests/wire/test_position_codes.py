@@ -12,19 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.kernels import compiled
-from laconic.wire import POSITION_CODES, WireError
-from laconic.wire.position_codes import (
-    block_bits,
-    block_length,
-    block_stream,
-    decode_positions,
-    encode_positions,
-    entropy_bound_bits,
-    paper_position_bits,
-    position_bits,
-    rice_bits,
-)
+from laconic.errors import WireError
+from laconic.kernels.cpu import compile as compiled
+from laconic.wire import POSITION_CODES, decode_positions, encode_positions, entropy_bound_bits, paper_position_bits
+from laconic.wire.coding.positions import block_bits, block_length, block_stream, position_bits, rice_bits
 from support.position_sets import random_support, supports
 
 RESNET_18 = 11_173_962
@@ -274,11 +265,11 @@ def test_noise_is_refused_or_is_a_set(code):
 def no_numba(monkeypatch):
     """numba cannot be imported while the test runs."""
     monkeypatch.setitem(sys.modules, "numba", None)
-    compiled.available.cache_clear()
+    compiled.numba_available.cache_clear()
     with pytest.warns(RuntimeWarning, match="numba cannot be imported"):
-        assert not compiled.available()
+        assert not compiled.numba_available()
     yield
-    compiled.available.cache_clear()
+    compiled.numba_available.cache_clear()
 
 
 RANDOM_300 = random_support(5000, 300)

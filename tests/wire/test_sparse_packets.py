@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from laconic.errors import WireError
 from laconic.wire import (
     HEAD_BYTES,
     POSITION_CODES,
@@ -17,12 +18,13 @@ from laconic.wire import (
     Signs,
     Sparse,
     VoteChange,
-    WireError,
     decode,
     encode,
+    encode_positions,
+    most_body_bytes,
+    paper_position_bits,
 )
-from laconic.wire.codec import most_body_bytes
-from laconic.wire.position_codes import block_bits, encode_positions, paper_position_bits
+from laconic.wire.coding.positions import block_bits
 from support.position_sets import random_support
 from support.sample_packets import (
     HEAD,

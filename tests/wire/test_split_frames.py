@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from laconic.wire import HEAD_BYTES, Frame, SplitFrame, WireError, decode, encode, encode_split
-from laconic.wire.head import read_opening
+from laconic.errors import WireError
+from laconic.wire import HEAD_BYTES, Frame, SplitFrame, decode, encode, encode_split, read_opening
 from support.sample_packets import HEAD, assert_same_packet, flipped, packets, resealed, samples
 
 MOST = 50

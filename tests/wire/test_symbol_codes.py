@@ -11,9 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.kernels import cpu_symbols, pack_codes, plain_gaps, plain_symbols
-from laconic.wire import WireError
-from laconic.wire.symbol_codes import check_packed, decode_symbols, encode_symbols, symbol_starts
+from laconic.errors import WireError
+from laconic.kernels.api import pack_codes
+from laconic.kernels.cpu import ans_symbols as cpu_symbols
+from laconic.kernels.reference import ans_gaps as plain_gaps
+from laconic.kernels.reference import ans_symbols as plain_symbols
+from laconic.wire.coding.symbols import check_packed, decode_symbols, encode_symbols, symbol_starts
 
 VERSIONS = [plain_symbols, cpu_symbols]
 

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity, dense
-from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
-from laconic.knobs import knob
-from laconic.staleness import Late, StalenessBound
+from laconic.contract import Algorithm, Inbox, Late, Server, StalenessBound, Step, Worker, algorithm
+from laconic.hyperparameters import knob
 from laconic.wire import Dense
 
 

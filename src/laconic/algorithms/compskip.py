@@ -18,8 +18,8 @@ from typing import ClassVar
 
 from laconic.compressors import owing_step, owing_total
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
-from laconic.knobs import knob
-from laconic.skipping import SKIP_POLICIES, Coins, SkipPolicy
+from laconic.hyperparameters import knob
+from laconic.policies.skip_policies import SKIP_POLICIES, Coins, SkipPolicy
 from laconic.wire import Signs
 
 

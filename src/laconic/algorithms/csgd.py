@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from laconic.compressors import COMPRESSORS, Compressor, Quantized
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
 from laconic.wire import Packet
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity
 from laconic.contract import Algorithm, Exchange, Step, Worker, algorithm
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
 from laconic.wire import Packet
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from laconic.compressors import ScaledSign
 from laconic.contract import Algorithm, Inbox, Server, Side, Step, Worker, algorithm
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
 from laconic.wire import ScaledSigns
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from laconic.compressors import owing_step, owing_total
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
 from laconic.wire import Signs
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity, dense, warn_of_growing_debt
 from laconic.contract import Algorithm, Step, Worker, algorithm
-from laconic.knobs import knob
-from laconic.topology import Mixing
+from laconic.gossip.mixing import Mixing
+from laconic.hyperparameters import knob
 
 
 @algorithm("dsgd")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from laconic.compressors import dense
 from laconic.contract import Inbox, Server, Step, Worker, algorithm
-from laconic.laziness import Lazy, small_against
+from laconic.policies.lazy_aggregation import Lazy, small_against
 from laconic.wire import Dense
 
 

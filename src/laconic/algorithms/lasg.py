@@ -18,9 +18,9 @@ from torch import Tensor
 from laconic.algorithms.lag import stored_sum
 from laconic.compressors import dense
 from laconic.contract import Inbox, Server, Step, Worker, algorithm
-from laconic.kernels.plain import squared_norm
-from laconic.knobs import knob
-from laconic.laziness import Lazy, gap_to_second, small_against
+from laconic.hyperparameters import knob
+from laconic.kernels.api import squared_norm
+from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
 from laconic.wire import Dense
 
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from laconic.compressors import Selection, dense
 from laconic.contract import Inbox, Server, Step, Worker, algorithm
-from laconic.kernels import add_at, clear_at
-from laconic.knobs import knob
-from laconic.laziness import Lazy, gap_to_second, small_against
+from laconic.hyperparameters import knob
+from laconic.kernels.api import add_at, clear_at
+from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
 from laconic.wire import Dense, Packet, Sparse
 
 

@@ -15,7 +15,7 @@ import torch
 
 from laconic.compressors import Selection, dense
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
-from laconic.kernels import clear_at
+from laconic.kernels.api import clear_at
 from laconic.wire import Dense, Packet
 
 

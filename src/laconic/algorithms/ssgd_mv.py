@@ -14,9 +14,10 @@ from torch import Tensor
 
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import dense
-from laconic.contract import ContractError, Exchange, Inbox, Reply, Server, Step, Worker, algorithm
-from laconic.kernels import hash_at, most_voted, take_at, tally, top_k
-from laconic.knobs import knob
+from laconic.contract import Exchange, Inbox, Reply, Server, Step, Worker, algorithm
+from laconic.errors import ContractError
+from laconic.hyperparameters import knob
+from laconic.kernels.api import hash_at, most_voted, take_at, tally, top_k
 from laconic.wire import Packet, Positions, Sparse, paper_position_bits
 
 

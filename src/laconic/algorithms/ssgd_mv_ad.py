@@ -16,9 +16,10 @@ from torch import Tensor
 
 from laconic.algorithms.ssgd_mv import SSGDMV, indices_of
 from laconic.compressors import dense, entries_of
-from laconic.contract import ContractError, Inbox, Server, Step, Worker, algorithm
-from laconic.kernels import top_k
-from laconic.knobs import knob
+from laconic.contract import Inbox, Server, Step, Worker, algorithm
+from laconic.errors import ContractError
+from laconic.hyperparameters import knob
+from laconic.kernels.api import top_k
 from laconic.wire import Packet, Positions, VoteChange, paper_position_bits
 
 

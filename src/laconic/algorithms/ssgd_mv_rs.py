@@ -13,7 +13,7 @@ from torch import Tensor
 
 from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.contract import Server, algorithm
-from laconic.kernels import hash_at
+from laconic.kernels.api import hash_at
 
 
 @algorithm("ssgd-mv-rs")

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import dense, fractional, vector_entries
-from laconic.contract import Algorithm, ContractError, Inbox, Server, Step, Worker, algorithm
-from laconic.kernels import add_at, clear_at, take_at, tally, top_k
-from laconic.knobs import knob
+from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.errors import ContractError
+from laconic.hyperparameters import knob
+from laconic.kernels.api import add_at, clear_at, take_at, tally, top_k
 from laconic.wire import POSITION_CODES, Dense, Fractional, Packet, Sparse, paper_position_bits
 
 

@@ -9,17 +9,15 @@ from rich.console import Console
 from rich.text import Text
 
 import laconic
-from laconic.agreement import ReplicaError
-from laconic.cli.bench import bench
+from laconic.cli.bench.app import bench
 from laconic.cli.plan import plan
 from laconic.cli.reproduce import reproduce
 from laconic.cli.show import list_algorithms, show
 from laconic.cli.timeline import timeline
 from laconic.cli.train import compare, run
-from laconic.contract import ContractError
-from laconic.drivers.channel import PeerLostError
-from laconic.lab.processes.supervise import LaunchError, Stopped, stopped_by_signals
-from laconic.plugins import load_plugins
+from laconic.contract import load_plugins
+from laconic.errors import ContractError, LaunchError, PeerLostError, ReplicaError
+from laconic.lab.processes.supervise import Stopped, stopped_by_signals
 from laconic_start import end_at_once, exit_code, stopped_line
 
 app = typer.Typer(

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from laconic.lab.processes.pool import Progress as JobStep
-from laconic.lab.run import Progress as Step
-from laconic.quantities import bytes_text
+from laconic.lab.runs.run import Progress as Step
+from laconic.units import bytes_text
 
 
 class _Shown:

@@ -14,12 +14,14 @@ from rich.console import Console
 
 from laconic.cli.train import pairs
 from laconic.contract import ALGORITHMS, Algorithm
-from laconic.knobs import from_text, near_misses
+from laconic.hyperparameters import from_text, near_misses
 from laconic.lab.models import build
 from laconic.network import Link
-from laconic.planning import Plan, Question, candidates_of, judge, ladder, read_recorded
-from laconic.quantities import bandwidth, duration
+from laconic.planning.break_even import ladder
+from laconic.planning.plan import Plan, Question, candidates_of, judge
+from laconic.planning.recorded import read_recorded
 from laconic.report.plan import plan_notes, plan_table, plan_title
+from laconic.units import bandwidth, duration
 
 _COUNT = re.compile(r"(\d{1,15}(?:\.\d{0,15})?)\s*([kKmMgGbB]?)", re.ASCII)
 _THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}

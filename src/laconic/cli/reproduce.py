@@ -13,9 +13,9 @@ from laconic.cli.live import JobsLive
 from laconic.cli.train import Data
 from laconic.lab.processes.pool import Figures, Job, run_jobs
 from laconic.lab.processes.supervise import Stopped
-from laconic.lab.reproduce import TABLES, table_of
-from laconic.lab.reproduce.table import Request
 from laconic.report.published import partial_path, side_by_side, write_partial_result, write_result
+from laconic.reproduce import TABLES, table_of
+from laconic.reproduce.table import Request
 
 
 def reproduce(

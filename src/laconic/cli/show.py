@@ -9,11 +9,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.benches.given import GivenJob
 from laconic.contract import ALGORITHMS, Algorithm
-from laconic.drivers.layout import LAYOUTS, choose_layout
-from laconic.knobs import knobs_of, near_misses
-from laconic.topology import TOPOLOGIES, Mixing
+from laconic.gossip.graphs import TOPOLOGIES
+from laconic.gossip.mixing import Mixing
+from laconic.hyperparameters import knobs_of, near_misses
+from laconic.lab.synthetic_job import GivenJob
+from laconic.protocol.layout import LAYOUTS, choose_layout
 
 _SHOWN_D = 10**6  # parameters of the model that bits are shown for
 _SHOWN_WORKERS = 10

@@ -10,13 +10,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.knobs import near_misses
-from laconic.network import Link
-from laconic.quantities import bandwidth, duration, size
-from laconic.report.timeline import Timeline, in_letters
-from laconic.report.timeline_names import NAMED, Settings, draw_named, draw_schedule
-from laconic.report.timeline_run import ROUNDS_SHOWN, draw_run
-from laconic.schedules.files import read_schedule
+from laconic.hyperparameters import near_misses
+from laconic.network import Link, read_schedule
+from laconic.report.timeline.bars import Timeline, in_letters
+from laconic.report.timeline.named import NAMED, Settings, draw_named, draw_schedule
+from laconic.report.timeline.recorded import ROUNDS_SHOWN, draw_run
+from laconic.units import bandwidth, duration, size
 
 _ENDINGS = (".png", ".svg", ".html")
 T = TypeVar("T")
@@ -187,10 +186,10 @@ def _check_files(paths: Sequence[Path]) -> None:
 
 def _write(drawn: Timeline, path: Path) -> None:
     if path.suffix == ".html":
-        from laconic.report.timeline_page import timeline_page
+        from laconic.report.timeline.page import timeline_page
 
         path.write_text(timeline_page(drawn), encoding="utf-8")
         return
-    from laconic.report.timeline_picture import draw_timeline  # here, since matplotlib takes a second and a half
+    from laconic.report.timeline.picture import draw_timeline  # here, since matplotlib takes a second and a half
 
     draw_timeline(drawn, path)

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from laconic.cli.live import Live
 from laconic.contract import ALGORITHMS
-from laconic.knobs import near_misses
-from laconic.lab.launch import run_in_processes
+from laconic.hyperparameters import near_misses
 from laconic.lab.processes.supervise import Stopped
-from laconic.lab.record import Record
-from laconic.lab.run import run_as_rank, run_simulated
-from laconic.lab.settings import DECAY_AT, RAMP_FROM, RunSettings, has_dense_rounds
-from laconic.lab.torchrun import is_under_torchrun, join_torchrun
+from laconic.lab.runs.launch import run_in_processes
+from laconic.lab.runs.record import Record
+from laconic.lab.runs.run import run_as_rank, run_simulated
+from laconic.lab.runs.settings import DECAY_AT, RAMP_FROM, RunSettings, has_dense_rounds
+from laconic.lab.runs.torchrun import is_under_torchrun, join_torchrun
 from laconic.report.table import comparison, own_models
 
 Algorithm = Annotated[str, typer.Option("--algorithm", "-a", help="A name of `laconic list`.")]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from laconic.compressors.compressor import Compressor
-from laconic.kernels.plain_quantized import per_block as per_block
-from laconic.knobs import knob
-from laconic.wire.blocks import uniform_lengths
+from laconic.hyperparameters import knob
+from laconic.kernels.api import per_block as per_block
+from laconic.wire import uniform_lengths
 
 
 def block_lengths(blocks: str, d: int, layers: Sequence[int]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from laconic.knobs import check_knobs
+from laconic.hyperparameters import check_knobs
 from laconic.wire import Packet
 
 

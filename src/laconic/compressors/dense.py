@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
 from laconic.wire import Dense
 
 _ROUNDED = {"float32": torch.float32, "bfloat16": torch.bfloat16}

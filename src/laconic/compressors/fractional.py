@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.kernels import fractional_codes
-from laconic.kernels.plain_fractional import MEAN_TOLERANCE
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
+from laconic.kernels.api import MEAN_TOLERANCE, fractional_codes
 from laconic.wire import Fractional as FractionalPacket
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.blocks import block_lengths
-from laconic.kernels import top_k
+from laconic.kernels.api import top_k
 
 
 @functools.lru_cache(maxsize=1024)  # fractions are slow, and methods ask several times a round

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import as_values
-from laconic.kernels import quantize_levels
-from laconic.kernels.plain_quantized import FRACTION_BITS, places, spread
+from laconic.kernels.api import FRACTION_BITS, places, quantize_levels, spread
 from laconic.wire import Levels
 
 

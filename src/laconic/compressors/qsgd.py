@@ -14,9 +14,8 @@ from torch import Tensor
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
 from laconic.compressors.levels import level_variances, levels, levels_outgrow_debt
-from laconic.kernels import norms
-from laconic.kernels.plain_quantized import level_bits
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
+from laconic.kernels.api import level_bits, norms
 from laconic.wire import Levels
 
 

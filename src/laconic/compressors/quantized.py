@@ -14,8 +14,8 @@ from torch import Tensor
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
 from laconic.compressors.levels import level_variances, levels, levels_outgrow_debt, place_variances
-from laconic.kernels import norms, quantize, ranges
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
+from laconic.kernels.api import norms, quantize, ranges
 from laconic.wire import Levels
 from laconic.wire import Quantized as QuantizedPacket
 

@@ -10,10 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from laconic.compressors.blocks import BlockCompressor, per_block
+from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
-from laconic.kernels import pack_signs
-from laconic.kernels.plain_signs import ALL_KEPT
+from laconic.kernels.api import ALL_KEPT, pack_signs, per_block
 from laconic.wire import ScaledSigns
 
 

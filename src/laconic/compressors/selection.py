@@ -7,8 +7,8 @@ from torch import Tensor
 
 from laconic.compressors.compressor import as_values
 from laconic.compressors.largest import block_entries, chosen
-from laconic.kernels import take_at
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
+from laconic.kernels.api import take_at
 from laconic.wire import POSITION_CODES, Dense, Sparse
 
 

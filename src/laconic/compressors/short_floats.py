@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.kernels import power_codes
-from laconic.kernels.plain_quantized import power_places, shortened
-from laconic.knobs import knob
-from laconic.wire import ShortFloats
-from laconic.wire.short_floats import short_bits
+from laconic.hyperparameters import knob
+from laconic.kernels.api import power_codes, power_places, shortened
+from laconic.wire import ShortFloats, short_bits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.kernels import majority as packed_majority
-from laconic.kernels import momentum_signs as packed_momentum_signs
-from laconic.kernels import owe_step, owe_total, pack_signs
-from laconic.kernels.plain_signs import ALL_KEPT
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
+from laconic.kernels.api import ALL_KEPT, owe_step, owe_total, pack_signs
+from laconic.kernels.api import majority as packed_majority
+from laconic.kernels.api import momentum_signs as packed_momentum_signs
 from laconic.wire import Packet, Signs
 
 

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
 from laconic.compressors.sign import threshold_of
-from laconic.kernels import take_kept
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
+from laconic.kernels.api import ALL_KEPT, take_kept
 from laconic.wire import KeptValues
-from laconic.wire.signs import ALL_KEPT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from torch import Tensor
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
 from laconic.compressors.levels import level_variances, levels
-from laconic.kernels import peaks
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
+from laconic.kernels.api import peaks
 from laconic.wire import Levels
 
 

@@ -6,31 +6,31 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from laconic.kernels import plain_sums
-from laconic.kernels.families import fastest
+from laconic.kernels.dispatch import fastest
+from laconic.kernels.reference import finite as plain_sums
 
 
 def take_at(vector: Tensor, places: Tensor) -> Tensor:
     """Return the elements of `vector` at indices (k,) int64, ascending, each once; see `reference/indexing.py`."""
-    made: Tensor = fastest("places", vector.device).take_at(vector, places)
+    made: Tensor = fastest("indexing", vector.device).take_at(vector, places)
     return made
 
 
 def add_at(vector: Tensor, places: Tensor, values: Tensor) -> None:
     """Add `values` (k,), of the vector's type, to `vector` (d,) at the indices, in place."""
-    fastest("places", vector.device).add_at(vector, places, values)
+    fastest("indexing", vector.device).add_at(vector, places, values)
 
 
 def clear_at(vector: Tensor, places: Tensor) -> None:
     """Set `vector` (d,) to 0 at the indices."""
-    fastest("places", vector.device).clear_at(vector, places)
+    fastest("indexing", vector.device).clear_at(vector, places)
 
 
 def divide(vector: Tensor, n: int) -> bool:
     """Divide `vector` (d,) by n in place; return whether n such have a finite sum. See `reference/finite.py`."""
     if vector.dtype not in (torch.float32, torch.float64):
         return plain_sums.divide(vector, n)
-    made: bool = fastest("sums", vector.device).divide(vector, n)
+    made: bool = fastest("finite", vector.device).divide(vector, n)
     return made
 
 
@@ -38,37 +38,37 @@ def all_finite(vector: Tensor) -> bool:
     """Return whether no element of `vector` (d,) is inf or NaN; see `reference/finite.py`."""
     if vector.device.type != "cpu" or vector.dtype not in (torch.float32, torch.float64) or not vector.is_contiguous():
         return plain_sums.all_finite(vector)
-    made: bool = fastest("sums").all_finite(vector)
+    made: bool = fastest("finite").all_finite(vector)
     return made
 
 
 def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
     """Copy tensors into `out` (d,), divided; return whether all is finite. See `reference/flatten.py`, also below."""
-    made: bool = fastest("pieces", out.device).gather(pieces, out, among=among)
+    made: bool = fastest("flatten", out.device).gather(pieces, out, among=among)
     return made
 
 
 def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
     """Write tensors less `start` (d,), plus `plus` (d,), to `out`; return whether all elements are finite."""
-    made: bool = fastest("pieces", out.device).gather_change(pieces, start, out, plus)
+    made: bool = fastest("flatten", out.device).gather_change(pieces, start, out, plus)
     return made
 
 
 def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
     """Write each tensor times its factor, plus `plus` (d,), to `out`; return whether all elements are finite."""
-    made: bool = fastest("pieces", out.device).gather_scaled(pieces, factors, out, plus)
+    made: bool = fastest("flatten", out.device).gather_scaled(pieces, factors, out, plus)
     return made
 
 
 def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
     """Add `values` (k,) to tensors at indices (k,) int64 of the vector that they make."""
-    fastest("pieces", values.device).add_into(pieces, places, values)
+    fastest("flatten", values.device).add_into(pieces, places, values)
     for piece in pieces:
         increment_version(piece)
 
 
 def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
     """Copy `vector` (d,) into tensors; as_sum makes -0.0 to 0.0, as adding 0.0 does."""
-    fastest("pieces", vector.device).scatter(vector, pieces, as_sum=as_sum)
+    fastest("flatten", vector.device).scatter(vector, pieces, as_sum=as_sum)
     for piece in pieces:
         increment_version(piece)

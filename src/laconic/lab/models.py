@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from laconic.keys import make_key
-from laconic.knobs import near_misses
+from laconic.hyperparameters import near_misses
+from laconic.random_keys import make_key
 
 HIDDEN = 512  # units of the mlp's one hidden layer
 CONV_CHANNELS = (16, 32)

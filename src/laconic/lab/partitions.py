@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from laconic.keys import make_key
+from laconic.random_keys import make_key
 
 Mode = Literal["resample", "fixed"]
 SEED_BOUND = 1 << 63

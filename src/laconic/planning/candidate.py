@@ -9,14 +9,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from laconic.async_timing import AsyncServer
 from laconic.contract import Algorithm
-from laconic.drivers.engine import ring_bytes
-from laconic.drivers.layout import Layout
-from laconic.kernels import compiled
-from laconic.network import Link, Network
-from laconic.schedules import Computation, Message, Schedule, Step, one_at_a_time, ring, rounds
-from laconic.schedules.simulate import by_callbacks, by_machine_code
+from laconic.kernels.api import numba_available
+from laconic.network import (
+    Computation,
+    Link,
+    Message,
+    Network,
+    Schedule,
+    Step,
+    by_callbacks,
+    by_machine_code,
+    one_at_a_time,
+    ring,
+    rounds,
+)
+from laconic.protocol.async_timing import AsyncServer
+from laconic.protocol.layout import Layout
+from laconic.protocol.ring_allreduce import ring_bytes
 
 Kind = Literal["star", "everybody", "ring", "neighbours", "arrivals"]
 _SETTLED_UPDATES = 20  # a worker; by then an asynchronous server has found its rhythm
@@ -90,7 +100,7 @@ class Candidate:
         if self.rounds and self.rounds[0] and self.rounds[0][0].kind == "arrivals":
             return self._arrivals_s(link)
         # Thousands of small schedules are timed: even so few steps are worth the machine code.
-        run = by_machine_code if compiled.available() else by_callbacks
+        run = by_machine_code if numba_available() else by_callbacks
         total_ns = sum(
             n_rounds * int(run(steps, Network(self.layout.n_nodes, link)).end_ns.max(initial=0))
             for n_rounds, schedules in self._schedules

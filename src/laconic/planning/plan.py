@@ -6,11 +6,11 @@ from typing import Any
 
 from laconic.algorithms.sgd import SGD
 from laconic.contract import Algorithm
-from laconic.drivers.layout import LAYOUTS
 from laconic.network import Link
 from laconic.planning.break_even import Interval, break_even, where_faster
 from laconic.planning.candidate import Candidate, CodecSeconds
-from laconic.planning.rehearsal import Scene, codec_seconds, sent_in_rounds
+from laconic.planning.dry_run import Scene, codec_seconds, sent_in_rounds
+from laconic.protocol.layout import LAYOUTS
 
 WORTH_WHILE = 1.05  # less of a speed-up is within what a model of a network can tell
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from laconic.contract import Exchange
-from laconic.lab.settings import RunSettings
-from laconic.lab.times import FILE as TIMES
-from laconic.lab.times import compute_s_of, read_laps
+from laconic.lab.runs.settings import RunSettings
+from laconic.lab.runs.times import FILE as TIMES
+from laconic.lab.runs.times import compute_s_of, read_laps
 from laconic.network import Link
 from laconic.planning.candidate import Candidate, CodecSeconds, Kind, Sent
+from laconic.planning.dry_run import Scene, codec_seconds
 from laconic.planning.plan import Question
-from laconic.planning.rehearsal import Scene, codec_seconds
-from laconic.traffic import Traffic
+from laconic.telemetry.traffic import Traffic
 
 _FILES = ("config.toml", "summary.json")
 

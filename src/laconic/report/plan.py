@@ -3,8 +3,8 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from laconic.planning import Choice, Plan
-from laconic.quantities import bytes_text, seconds_text
+from laconic.planning.plan import Choice, Plan
+from laconic.units import bytes_text, seconds_text
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 

@@ -7,9 +7,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from laconic.planning import Plan
-from laconic.quantities import seconds_text
+from laconic.planning.plan import Plan
 from laconic.report.plan import rate_text
+from laconic.units import seconds_text
 
 # Colors that stay apart for color-blind readers and in print (Okabe and Ito); black is plain all-reduce's.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -15,7 +15,7 @@ from rich.text import Text
 from laconic.lab.atomic import write_text
 from laconic.lab.processes.pool import Figures
 from laconic.lab.provenance import machine, versions
-from laconic.lab.reproduce.table import Comparison, PublishedTable, Request, Sheet
+from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
 
 
 def side_by_side(table: PublishedTable, comparison: Comparison) -> Group:

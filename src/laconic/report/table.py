@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from laconic.lab.record import Record
-from laconic.quantities import bytes_text
-from laconic.topology import Mixing
+from laconic.gossip.mixing import Mixing
+from laconic.lab.runs.record import Record
+from laconic.units import bytes_text
 
 
 def comparison(records: Sequence[Record]) -> Table:

@@ -1,35 +1,40 @@
-"""Packets and their bytes. The format is in FORMAT.md; bytes are counted here and nowhere else."""
+"""Packets and their bytes. The format is in FORMAT.md."""
 
-from laconic.wire.codec import Encoded, Frame, SplitFrame, decode, encode, encode_split
-from laconic.wire.dense import Dense
-from laconic.wire.fractional import Fractional
-from laconic.wire.head import HEAD_BYTES, Head, WireError
-from laconic.wire.kept_values import KeptValues
-from laconic.wire.levels import Levels
-from laconic.wire.meter import Count, FrameSizes, Meter
-from laconic.wire.packet import Packet, Size, Sizes
-from laconic.wire.position_codes import POSITION_CODES, paper_position_bits
-from laconic.wire.positions import Positions
-from laconic.wire.quantized import Quantized
-from laconic.wire.scaled_signs import ScaledSigns
-from laconic.wire.short_floats import ShortFloats
-from laconic.wire.signs import Signs
-from laconic.wire.sparse import Sparse
-from laconic.wire.vote_change import VoteChange
+from laconic.errors import WireError
+from laconic.wire.codec import Encoded, Frame, SplitFrame, decode, encode, encode_split, most_body_bytes
+from laconic.wire.coding.positions import (
+    POSITION_CODES,
+    decode_positions,
+    encode_positions,
+    entropy_bound_bits,
+    paper_position_bits,
+)
+from laconic.wire.head import HEAD_BYTES, VALUE_BITS, Head, read_opening
+from laconic.wire.packets.blocks import uniform_lengths
+from laconic.wire.packets.dense import Dense
+from laconic.wire.packets.fractional import Fractional
+from laconic.wire.packets.levels import Levels, pack_levels
+from laconic.wire.packets.packet import Packet, Size, Sizes
+from laconic.wire.packets.positions import Positions
+from laconic.wire.packets.quantized import Quantized
+from laconic.wire.packets.scaled_signs import ScaledSigns
+from laconic.wire.packets.selected_values import KeptValues
+from laconic.wire.packets.short_floats import ShortFloats, short_bits
+from laconic.wire.packets.signs import Signs
+from laconic.wire.packets.sparse import Sparse
+from laconic.wire.packets.vote_change import VoteChange
 
 __all__ = [
     "HEAD_BYTES",
     "POSITION_CODES",
-    "Count",
+    "VALUE_BITS",
     "Dense",
     "Encoded",
     "Fractional",
     "Frame",
-    "FrameSizes",
     "Head",
     "KeptValues",
     "Levels",
-    "Meter",
     "Packet",
     "Positions",
     "Quantized",
@@ -43,7 +48,15 @@ __all__ = [
     "VoteChange",
     "WireError",
     "decode",
+    "decode_positions",
     "encode",
+    "encode_positions",
     "encode_split",
+    "entropy_bound_bits",
+    "most_body_bytes",
+    "pack_levels",
     "paper_position_bits",
+    "read_opening",
+    "short_bits",
+    "uniform_lengths",
 ]

@@ -5,30 +5,21 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from laconic.kernels.rooms import ROOMS
-from laconic.wire.dense import Dense
-from laconic.wire.fractional import MOST_LEVELS, Fractional
-from laconic.wire.head import (
-    HEAD_BYTES,
-    SKIP_KIND,
-    VOID_KIND,
-    Head,
-    Opening,
-    WireError,
-    read_head,
-    read_split_head,
-    write_head,
-)
-from laconic.wire.kept_values import KeptValues
-from laconic.wire.levels import Levels
-from laconic.wire.packet import Packet, Piece
-from laconic.wire.positions import Positions
-from laconic.wire.quantized import Quantized
-from laconic.wire.scaled_signs import ScaledSigns
-from laconic.wire.short_floats import ShortFloats
-from laconic.wire.signs import Signs
-from laconic.wire.sparse import Sparse
-from laconic.wire.vote_change import VoteChange
+from laconic.buffer_pool import ROOMS
+from laconic.errors import WireError
+from laconic.wire.head import HEAD_BYTES, SKIP_KIND, VOID_KIND, Head, Opening, read_head, read_split_head, write_head
+from laconic.wire.packets.dense import Dense
+from laconic.wire.packets.fractional import MOST_LEVELS, Fractional
+from laconic.wire.packets.levels import Levels
+from laconic.wire.packets.packet import Packet, Piece
+from laconic.wire.packets.positions import Positions
+from laconic.wire.packets.quantized import Quantized
+from laconic.wire.packets.scaled_signs import ScaledSigns
+from laconic.wire.packets.selected_values import KeptValues
+from laconic.wire.packets.short_floats import ShortFloats
+from laconic.wire.packets.signs import Signs
+from laconic.wire.packets.sparse import Sparse
+from laconic.wire.packets.vote_change import VoteChange
 
 KINDS: dict[int, type[Packet]] = {
     kind.kind: kind

@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from laconic.errors import WireError
+
 VERSION = 1
 HEAD_BYTES = 32
 _HEAD = struct.Struct("<BBBBHBBIIQQ")
@@ -18,10 +20,6 @@ VALUE_BITS = {torch.float32: 32, torch.float64: 64, torch.bfloat16: 16}
 
 SKIP_KIND = 1  # "I send nothing this round", on purpose
 VOID_KIND = 2  # "this round must not happen", some rank met inf or NaN
-
-
-class WireError(ValueError):
-    """A buffer that is not a frame of this format. Nothing of it may be used."""
 
 
 @dataclass(frozen=True, kw_only=True)

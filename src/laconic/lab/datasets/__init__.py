@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from laconic.knobs import near_misses
-from laconic.lab.datasets.dataset import Dataset, DatasetError
+from laconic.errors import DatasetError
+from laconic.hyperparameters import near_misses
+from laconic.lab.datasets.dataset import Dataset
 from laconic.lab.datasets.digits import digits
 from laconic.lab.datasets.idx import fashion_mnist, mnist
 from laconic.lab.datasets.table import csv_table, libsvm_table

@@ -12,10 +12,6 @@ import torch
 from torch import Tensor
 
 
-class DatasetError(ValueError):
-    """A data file is missing, truncated, of another type, or was not asked for."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
     """Train and test examples with integer labels, on the CPU.

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from laconic.lab.datasets.dataset import Dataset, DatasetError
+from laconic.errors import DatasetError
+from laconic.lab.datasets.dataset import Dataset
 from laconic.lab.datasets.split import stratified_split
 
 HIGHEST_PIXEL = 16.0

@@ -24,7 +24,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from laconic.lab.datasets.dataset import Dataset, DatasetError
+from laconic.errors import DatasetError
+from laconic.lab.datasets.dataset import Dataset
 
 IMAGES_MAGIC = 2051  # unsigned bytes, three dimensions
 LABELS_MAGIC = 2049  # unsigned bytes, one dimension

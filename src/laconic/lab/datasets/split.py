@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from laconic.lab.datasets.dataset import DatasetError
+from laconic.errors import DatasetError
 
 # Fixed, so that runs with different seeds are scored on the same test examples.
 SPLIT_SEED = 20_240_229

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.lab.datasets.dataset import Dataset, DatasetError
+from laconic.errors import DatasetError
+from laconic.lab.datasets.dataset import Dataset
 from laconic.lab.datasets.split import stratified_split
 
 FLOAT32_MAX = float(torch.finfo(torch.float32).max)

@@ -18,14 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from laconic.errors import LaunchError
+
 _SCRIPT = Path(__file__).with_name("child.py")
 _END_S = 1.0  # between asking children to end and killing them
 _UNWIND_S = 2.0  # between a signal and the end of this process, whatever its main thread does
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class LaunchError(RuntimeError):
-    """A child process that failed or died; says which and how."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,272 @@
+"""The kernels, as data: what each is given, what laconic runs for it, and what plain torch does for the same.
+
+Adding a kernel is adding one `Case` to one of the lists below.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laconic.compressors import block_lengths, vector_entries
+from laconic.kernels import api as kernels
+from laconic.kernels.api import reference
+from laconic.wire import POSITION_CODES, decode_positions, encode_positions
+
+VOTERS = 8
+ALL_KEPT = 1 << 32
+_KEPT = int(0.3 * ALL_KEPT)  # of a coin that keeps three signs of ten
+_MOST_KEPT = int(0.75 * ALL_KEPT)  # and seven and a half values of ten
+_KEY = 12345
+_LEVELS = 7
+
+Calls = Mapping[str, Callable[[], object]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One kernel. prepare: from a vector (d,) to what is called, by whom: "laconic", "torch", and peers.
+
+    bar: copies that it may take at most; None where no figure is demanded. beats_torch: whether it must be five times
+    faster than plain torch.
+    """
+
+    name: str
+    prepare: Callable[[Tensor], Calls]
+    bar: float | None = None
+    beats_torch: bool = True
+
+
+def cases(densities: Sequence[float]) -> dict[str, Case]:
+    """All kernels by name; those of sparse methods once for each density."""
+    sparse = [case for make in (_top_k, _encoders, _decoders) for density in densities for case in make(density)]
+    return {case.name: case for case in [*_SIGNS, *_quantizers(), *sparse, *_NORMS]}
+
+
+# Signs
+
+
+def _by_both(plainly: ModuleType, call: Callable[[Any], object]) -> Calls:
+    """The same call on the kernels and on a file of plain torch: same names, same signatures."""
+    return {"laconic": lambda: call(kernels), "torch": lambda: call(plainly)}
+
+
+def _owe_step(vector: Tensor) -> Calls:
+    """The worker's step of DropSign and CompSkip: momentum, debt, the signs on a keyed mask, packed, the new debt."""
+    momentum, debt = vector.flip(0), 0.1 * vector.roll(1)
+    new = torch.empty_like(vector), torch.empty_like(vector)
+    knobs: dict[str, Any] = {"mu": 0.9, "decay": 0.9, "c": 0.01, "first": 0, "key": _KEY, "threshold": _KEPT}
+    return _by_both(reference("signs"), lambda by: by.owe_step([vector], momentum, debt, *new, **knobs))
+
+
+def _owe_total(vector: Tensor) -> Calls:
+    """The server's step of the same methods, from votes."""
+    votes, debt = vector.sign().to(torch.int8), 0.1 * vector.roll(1)
+    new_debt = torch.empty_like(vector)
+    knobs: dict[str, Any] = {
+        "among": VOTERS, "scale": 0.01, "decay": 0.9, "c": 0.01, "first": 0, "key": _KEY, "threshold": _KEPT,
+    }  # fmt: skip
+    return _by_both(reference("signs"), lambda by: by.owe_total(votes, debt, new_debt, **knobs))
+
+
+def _momentum_signs(vector: Tensor) -> Calls:
+    gradient, momentum = vector.clone(), vector.flip(0)
+    return _by_both(reference("signs"), lambda by: by.momentum_signs(gradient, momentum, mu=0.9))
+
+
+def _sign_pack(threshold: int) -> Callable[[Tensor], Calls]:
+    def prepare(vector: Tensor) -> Calls:
+        calls = dict(_by_both(reference("signs"), lambda by: by.pack_signs(vector, 0, _KEY, threshold)))
+        if threshold == ALL_KEPT:
+            calls["numpy"] = lambda: np.packbits(np.signbit(vector.numpy()), bitorder="little")
+        return calls
+
+    return prepare
+
+
+def _add_signs(dtype: torch.dtype, threshold: int = ALL_KEPT) -> Callable[[Tensor], Calls]:
+    def prepare(vector: Tensor) -> Calls:
+        packed, _ = kernels.pack_signs(vector, 0, _KEY, threshold)
+        total = torch.zeros(vector.numel(), dtype=dtype)
+        return _by_both(reference("signs"), lambda by: by.add_signs(packed, 0, _KEY, threshold, total))
+
+    return prepare
+
+
+def _majority(vector: Tensor) -> Calls:
+    votes = [kernels.pack_signs(vector.roll(worker), 0, 0, ALL_KEPT)[0] for worker in range(VOTERS)]
+    return _by_both(reference("signs"), lambda by: by.majority(votes, vector.numel()))
+
+
+_SIGNS = [
+    Case(name="sign step: mask, debt", prepare=_owe_step, bar=2.0),
+    Case(name="server's step: mask, debt", prepare=_owe_total),
+    Case(name="momentum, sign + pack", prepare=_momentum_signs),
+    Case(name="sign + pack", prepare=_sign_pack(ALL_KEPT), bar=1.2, beats_torch=False),
+    Case(name="sign + pack, masked", prepare=_sign_pack(_KEPT)),
+    Case(name="unpack + add float32", prepare=_add_signs(torch.float32), bar=1.0),
+    Case(name="unpack + add int8", prepare=_add_signs(torch.int8), bar=0.4),
+    Case(name="unpack + add int8, masked", prepare=_add_signs(torch.int8, _KEPT)),
+    Case(name=f"majority of {VOTERS}", prepare=_majority),
+]
+
+
+# Quantizers
+
+
+def _quantize(bits: int) -> Callable[[Tensor], Calls]:
+    def prepare(vector: Tensor) -> Calls:
+        lengths = (vector.numel(),)
+        lows, highs = kernels.ranges(vector, lengths)
+        return _by_both(
+            reference("stochastic_rounding"), lambda by: by.quantize(vector, lows, highs, lengths, bits, 0, _KEY)
+        )
+
+    return prepare
+
+
+def _add_dequantized(bits: int) -> Callable[[Tensor], Calls]:
+    def prepare(vector: Tensor) -> Calls:
+        lengths, total = (vector.numel(),), torch.zeros_like(vector)
+        lows, highs = kernels.ranges(vector, lengths)
+        packed = kernels.quantize(vector, lows, highs, lengths, bits, 0, _KEY)
+        return _by_both(
+            reference("stochastic_rounding"), lambda by: by.add_dequantized(packed, lows, highs, lengths, bits, total)
+        )
+
+    return prepare
+
+
+def _quantize_levels(vector: Tensor) -> Calls:
+    lengths = block_lengths("512", vector.numel(), ())
+    scales = kernels.norms(vector, lengths)
+    return _by_both(
+        reference("stochastic_rounding"), lambda by: by.quantize_levels(vector, scales, lengths, _LEVELS, 0, _KEY)
+    )
+
+
+def _add_levels(vector: Tensor) -> Calls:
+    lengths, total = block_lengths("512", vector.numel(), ()), torch.zeros_like(vector)
+    scales = kernels.norms(vector, lengths)
+    packed = kernels.quantize_levels(vector, scales, lengths, _LEVELS, 0, _KEY)
+    return _by_both(reference("stochastic_rounding"), lambda by: by.add_levels(packed, scales, lengths, _LEVELS, total))
+
+
+def _fractional(vector: Tensor) -> Calls:
+    return _by_both(reference("fractional"), lambda by: by.fractional_codes(vector, 4))
+
+
+def _add_fractional(vector: Tensor) -> Calls:
+    packed, means = kernels.fractional_codes(vector, 4)
+    total = torch.zeros_like(vector)
+    return _by_both(reference("fractional"), lambda by: by.add_fractional(packed, means, vector.numel(), 4, total))
+
+
+def _powers(vector: Tensor) -> Calls:
+    return _by_both(reference("powers_of_two"), lambda by: by.power_codes(vector, 0, _KEY))
+
+
+def _add_powers(vector: Tensor) -> Calls:
+    packed, total = kernels.power_codes(vector, 0, _KEY)[0], torch.zeros_like(vector)
+    return _by_both(reference("powers_of_two"), lambda by: by.add_powers(packed, total))
+
+
+def _take_kept(vector: Tensor) -> Calls:
+    return _by_both(reference("selected_values"), lambda by: by.take_kept(vector, 0.75, 0, _KEY, _MOST_KEPT))
+
+
+def _add_kept(vector: Tensor) -> Calls:
+    kept, total = kernels.take_kept(vector, 0.75, 0, _KEY, _MOST_KEPT), torch.zeros_like(vector)
+    return _by_both(reference("selected_values"), lambda by: by.add_kept(kept, 0, _KEY, _MOST_KEPT, total))
+
+
+def _quantizers() -> list[Case]:
+    bars = {2: 1.0, 4: 1.0, 8: 2.0}
+    quantize = [Case(name=f"quantize + pack, {bits} bits", prepare=_quantize(bits), bar=bars[bits]) for bits in bars]
+    add = [Case(name=f"dequantize + add, {bits} bits", prepare=_add_dequantized(bits), bar=1.0) for bits in bars]
+    return [
+        *quantize, *add,
+        Case(name="levels of blocks of 512", prepare=_quantize_levels),
+        Case(name="levels of blocks, add", prepare=_add_levels),
+        Case(name="fractional, 4 bits", prepare=_fractional, bar=2.0),
+        Case(name="fractional + add, 4 bits", prepare=_add_fractional),
+        Case(name="powers of two", prepare=_powers, bar=3.0),
+        Case(name="powers of two, add", prepare=_add_powers, bar=1.5),
+        Case(name="kept values", prepare=_take_kept, bar=2.0),
+        Case(name="kept values, add", prepare=_add_kept),
+    ]  # fmt: skip
+
+
+# Positions
+
+
+def _top_k(density: float) -> list[Case]:
+    def prepare(vector: Tensor) -> Calls:
+        k = vector_entries(vector.numel(), density=density)
+        return {"laconic": lambda: kernels.top_k(vector, k), "torch": lambda: vector.abs().topk(k).indices}
+
+    return [Case(name=f"top-k, {density:.4g}", prepare=prepare, bar={0.01: 4.3, 0.001: 1.6}.get(density))]
+
+
+def _encoders(density: float) -> list[Case]:
+    def encoder(code: str) -> Callable[[Tensor], Calls]:
+        def prepare(vector: Tensor) -> Calls:
+            d = vector.numel()
+            positions = kernels.top_k(vector, vector_entries(d, density=density))
+            return {"laconic": lambda: encode_positions(positions, d, code), **_torch_list(code, positions, d)}
+
+        return prepare
+
+    return [Case(name=f"{code} code, encode {density:.4g}", prepare=encoder(code), bar=0.5) for code in POSITION_CODES]
+
+
+def _decoders(density: float) -> list[Case]:
+    def decoder(code: str) -> Callable[[Tensor], Calls]:
+        def prepare(vector: Tensor) -> Calls:
+            d = vector.numel()
+            k = vector_entries(d, density=density)
+            data, n_bits = encode_positions(kernels.top_k(vector, k), d, code)
+            return {"laconic": lambda: decode_positions(data, n_bits, k, d, code)}
+
+        return prepare
+
+    return [Case(name=f"{code} code, decode {density:.4g}", prepare=decoder(code), bar=0.5) for code in POSITION_CODES]
+
+
+def _torch_list(code: str, positions: Tensor, d: int) -> Calls:
+    """Numbers of one width are all that plain torch can make of positions in few calls."""
+    if code != "list":
+        return {}
+    width = max(1, (d - 1).bit_length())
+    return {"torch": lambda: reference("fractional").pack_codes(positions.int(), width)}
+
+
+# Norms
+
+
+def _range(vector: Tensor) -> Calls:
+    return {"laconic": lambda: kernels.ranges(vector, (vector.numel(),)), "torch": lambda: vector.aminmax()}
+
+
+def _peak(vector: Tensor) -> Calls:
+    return {"laconic": lambda: kernels.peaks(vector, (vector.numel(),)), "torch": lambda: vector.abs().max()}
+
+
+def _norm(vector: Tensor) -> Calls:
+    return {"laconic": lambda: kernels.norms(vector, (vector.numel(),)), "torch": lambda: vector.norm()}
+
+
+def _finite(vector: Tensor) -> Calls:
+    return {"laconic": lambda: kernels.all_finite(vector), "torch": lambda: vector.isfinite().all()}
+
+
+_NORMS = [
+    Case(name="least and largest", prepare=_range, beats_torch=False),
+    Case(name="largest magnitude", prepare=_peak, beats_torch=False),
+    Case(name="norm", prepare=_norm, beats_torch=False),
+    Case(name="all finite", prepare=_finite, beats_torch=False),
+]

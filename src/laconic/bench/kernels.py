@@ -1,0 +1,74 @@
+"""The kernels one by one, on a vector of normal numbers, one thread, as multiples of one copy of it."""
+
+import contextlib
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from laconic.bench.cases import Calls, Case, cases
+from laconic.bench.heap import RetainedHeap
+from laconic.bench.measure import Row, in_copies, quartiles, small_seconds, vector_of
+
+SMALL_D = 1_000
+
+
+def measure_kernels(
+    d: int,
+    densities: Sequence[float],
+    repeats: int,
+    *,
+    retained: bool = True,
+    only: str = "",
+    listen: Callable[[str], None] = lambda name: None,
+) -> Iterator[Row]:
+    """Every kernel on the same float32 vector (d,), one after another: a row for each and for each peer.
+
+    retained: measure plain torch in a process that keeps its temporaries, too. only: part of the kernels' names.
+    listen: told what comes. Raises ValueError for a density that leaves no entry of d.
+    """
+    chosen = [case for name, case in cases(densities).items() if only in name]
+    if not chosen:
+        raise ValueError(f"--only {only!r} is in no kernel's name: {', '.join(cases(densities))}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with RetainedHeap(d, densities) if retained else contextlib.nullcontext() as heap:
+            vector = vector_of(d)
+            for case in chosen:
+                listen(case.name)
+                yield from _rows_of(case, case.prepare(vector), vector, repeats, heap)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rows_of(case: Case, calls: Calls, vector: torch.Tensor, repeats: int, heap: RetainedHeap | None) -> Iterator[Row]:
+    copies, copy_s = in_copies(calls, vector, repeats)
+    if heap is not None and "torch" in calls:
+        copies["torch, retained"] = heap.in_copies(case.name, repeats)
+    torches = {by: statistics.median(taken) for by, taken in copies.items() if by.startswith("torch")}
+    ours = statistics.median(copies["laconic"])
+    small = small_seconds(case.prepare(vector[:SMALL_D])["laconic"], repeats) if _has_small(case, vector) else None
+    for by, taken in copies.items():
+        facts: dict[str, object] = {"copy_s": copy_s}
+        if by == "laconic":
+            better = min(torches, key=lambda by: torches[by], default=None)
+            times = None if better is None else torches[better] / ours
+            facts |= {
+                "bar_copies": case.bar, "better_torch": better, "times_faster": times,
+                "times_bar": 5 if case.beats_torch and better is not None else None,
+                "small_call_s": None if small is None else statistics.median(small),
+                "small_call_quartiles_s": None if small is None else quartiles(small),
+            }  # fmt: skip
+        yield Row(name={"kernel": case.name, "by": by}, unit="copies", samples=taken, facts=facts)
+
+
+def _has_small(case: Case, vector: torch.Tensor) -> bool:
+    """Whether there is a small vector for it: a density may leave nothing of one."""
+    if vector.numel() < SMALL_D:
+        return False
+    try:
+        case.prepare(vector[:SMALL_D])
+    except ValueError:
+        return False
+    return True

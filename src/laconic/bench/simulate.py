@@ -1,0 +1,98 @@
+"""The simulator against the bare loop that computes the same gradients, and how fast schedules run."""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from laconic.bench.measure import Row, in_turns, over, seconds_of
+from laconic.contract import ALGORITHMS
+from laconic.hyperparameters import from_text
+from laconic.lab.models import build
+from laconic.network import Clock, Link, Network, ring, simulate
+from laconic.training.simulation import Simulation
+
+WORKERS = 10
+BATCHES = (10, 32, 128)
+METHODS = ("compskip", "ssgd-mv", "dropsign", "signsgd-mv", "sgd")
+LIMIT_S = 60.0  # of one method's rounds
+_INPUT_SHAPE, _CLASSES = (1, 28, 28), 10  # MNIST's; with them the mlp has 407,050 parameters
+_LR = 0.01
+_BARS = {"compskip": 1.25, "ssgd-mv": 1.25}
+_RING_BYTES = 44_695_848  # ResNet-18's gradient
+
+
+def measure_simulation(
+    methods: Sequence[str],
+    workers: int,
+    batches: Sequence[int],
+    repeats: int,
+    *,
+    settings: Mapping[str, Mapping[str, str]],
+    listen: Callable[[str], None] = lambda what: None,
+) -> Iterator[Row]:
+    """Rounds of each method over the bare loop's, in turns, one thread, on pictures of MNIST's shape at random.
+
+    batches: sizes of each worker's. What a round costs beyond its gradients does not depend on them.
+    Raises ValueError for what a method refuses.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for method, batch in product(methods, batches):
+            listen(f"{method}, batches of {batch}")
+            yield _row_of(method, dict(settings.get(method, {})), workers, batch, repeats)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _row_of(method: str, settings: Mapping[str, str], workers: int, batch: int, repeats: int) -> Row:
+    random = torch.Generator().manual_seed(0)
+    inputs = torch.randn(workers, batch, *_INPUT_SHAPE, generator=random)
+    labels = torch.randint(_CLASSES, (workers, batch), generator=random)
+    bare, model = (build("mlp", _INPUT_SHAPE, _CLASSES, seed=0) for _ in range(2))
+    inner = torch.optim.SGD(model.parameters(), lr=_LR)
+    simulation = Simulation(model, inner, from_text(ALGORITHMS[method], dict(settings), method), workers=workers)
+
+    def loss_of(model: torch.nn.Module, rank: int) -> Tensor:
+        return cross_entropy(model(inputs[rank]), labels[rank])
+
+    def gradients() -> None:
+        for rank in range(workers):
+            bare.zero_grad()
+            loss_of(bare, rank).backward()  # type: ignore[no-untyped-call]
+
+    calls = {"bare": gradients, "simulation": lambda: simulation.step(lambda rank: loss_of(model, rank))}
+    seconds = in_turns(calls, repeats, limit_s=LIMIT_S)
+    bare_s = statistics.median(seconds["bare"])
+    return Row(
+        name={"simulation": method, "workers": workers, "batch": batch}, unit="times",
+        samples=over(seconds["simulation"], bare_s),
+        facts={
+            "bare_s": bare_s, "seconds": list(seconds["simulation"]), "bare_seconds": list(seconds["bare"]),
+            "rounds_per_s": 1 / statistics.median(seconds["simulation"]), "bare_rounds_per_s": 1 / bare_s,
+            "parameters": simulation.flat.d, "bar": _BARS.get(method),
+        },
+    )  # fmt: skip
+
+
+def measure_events(workers: int, repeats: int, *, listen: Callable[[str], None] = lambda what: None) -> Iterator[Row]:
+    """A ring all-reduce's messages through the schedule engine: seconds of the first call, and of later ones.
+
+    The first one also loads the machine code, or makes it on a fresh machine.
+    """
+    listen(f"a ring of {workers:,}")
+    schedule = ring(workers, _RING_BYTES)
+
+    def run() -> None:
+        simulate(schedule, Network(workers, Link(bytes_per_s=125e6, latency_s=1e-4), Clock()))
+
+    first = (seconds_of(run),)
+    for name, taken in (("ring, first call", first), ("ring, warm", in_turns({"": run}, repeats)[""])):
+        yield Row(
+            name={"simulation": name, "workers": workers, "batch": 0}, unit="s", samples=taken,
+            facts={"messages": len(schedule), "events_per_s": len(schedule) / statistics.median(taken)},
+        )  # fmt: skip

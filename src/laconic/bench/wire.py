@@ -1,0 +1,177 @@
+"""Packets of every compressor: time to make, encode, decode and add them, and bytes against what entropy allows."""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from laconic.bench.measure import Row, in_copies, vector_of
+from laconic.compressors import (
+    QSGD,
+    Clipped,
+    Compressor,
+    DenseValues,
+    Fractional,
+    Identity,
+    Natural,
+    Quantized,
+    ScaledSign,
+    Sign,
+    Sparsified,
+    Ternary,
+    TopK,
+    vector_entries,
+)
+from laconic.kernels.api import top_k
+from laconic.wire import (
+    POSITION_CODES,
+    VALUE_BITS,
+    Frame,
+    Head,
+    Packet,
+    Positions,
+    ScaledSigns,
+    Signs,
+    Sparse,
+    decode,
+    encode,
+    entropy_bound_bits,
+)
+from laconic.wire import Fractional as FractionalPacket
+from laconic.wire import Levels as LevelsPacket
+from laconic.wire import Quantized as QuantizedPacket
+
+_KEY = 12345
+_HEAD = Head(role="worker", rank=0, round=0, exchange=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipment:
+    """What is sent: by name, and how a vector (d,) becomes its packet."""
+
+    name: str
+    pack: Callable[[Tensor], Packet]
+
+
+def shipments(density: float) -> list[Shipment]:
+    """Every kind of packet that is about many coordinates. Adding one is one entry."""
+    compressors: dict[str, Compressor] = {
+        "identity": Identity(), "dense": DenseValues(), "sign": Sign(), "sign, keep 0.3": Sign(keep=0.3),
+        "scaled sign": ScaledSign(), "quantized, 2 bits": Quantized(bits=2), "quantized, 4 bits": Quantized(bits=4),
+        "quantized, 8 bits": Quantized(bits=8), "quantized, 4, entropy": Quantized(bits=4, entropy=True),
+        "qsgd": QSGD(), "qsgd, entropy": QSGD(entropy=True), "ternary": Ternary(),
+        "ternary, entropy": Ternary(entropy=True), "fractional, 4 bits": Fractional(bits=4), "natural": Natural(),
+        "clipped": Clipped(), "sparsified": Sparsified(),
+    }  # fmt: skip
+    compressors |= {f"top-k, {code}": TopK(density=density, blocks="vector", code=code) for code in POSITION_CODES}
+    made = [Shipment(name=name, pack=_packing(compressor)) for name, compressor in compressors.items()]
+    return made + [Shipment(name=f"positions, {code}", pack=_positions(density, code)) for code in POSITION_CODES]
+
+
+def _packing(compressor: Compressor) -> Callable[[Tensor], Packet]:
+    return lambda vector: compressor(vector, key=_KEY)
+
+
+def _positions(density: float, code: str) -> Callable[[Tensor], Packet]:
+    def pack(vector: Tensor) -> Packet:
+        d = vector.numel()
+        return Positions(indices=top_k(vector, vector_entries(d, density=density)), count=d, code=code)
+
+    return pack
+
+
+def measure_wire(
+    d: int, density: float, repeats: int, *, listen: Callable[[str], None] = lambda name: None
+) -> Iterator[Row]:
+    """Four rows a packet, on normal numbers (d,), one thread: making it, its bytes, reading them, adding it up.
+
+    Raises ValueError for a density that leaves no entry of d.
+    """
+    vector_entries(d, density=density)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        vector = vector_of(d)
+        for shipment in shipments(density):
+            listen(shipment.name)
+            yield from _rows_of(shipment, vector, repeats)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rows_of(shipment: Shipment, vector: Tensor, repeats: int) -> Iterator[Row]:
+    d = vector.numel()
+    packet = shipment.pack(vector)
+    data = encode(Frame(head=_HEAD, packet=packet))
+    total = torch.zeros(d)
+
+    def encoded() -> Tensor:
+        # From a packet whose cached streams and masks are not there yet.
+        return encode(Frame(head=_HEAD, packet=_forgetful(packet)))
+
+    def added() -> None:
+        read = decode(data, d).packet
+        assert read is not None
+        read.add_to(total)
+
+    calls: Mapping[str, Callable[[], object]] = {
+        "compress": lambda: shipment.pack(vector), "encode": encoded, "decode": lambda: decode(data, d),
+        "decode, add": added,
+    }  # fmt: skip
+    copies, copy_s = in_copies(calls, vector, repeats)
+    least_bits = least_bits_of(packet)
+    facts = {
+        "copy_s": copy_s, "bytes": data.numel(), "bits_per_entry": 8 * data.numel() / d,
+        "least_bits_per_entry": None if least_bits is None else least_bits / d,
+        "over_least": None if not least_bits else 8 * data.numel() / least_bits,
+    }  # fmt: skip
+    for what, taken in copies.items():
+        median_s = statistics.median(taken) * copy_s
+        yield Row(
+            name={"packet": shipment.name, "what": what}, unit="copies", samples=taken,
+            facts={**facts, "seconds": median_s},
+        )  # fmt: skip
+
+
+def _forgetful(packet: Packet) -> Packet:
+    """The same packet without what it has worked out for later."""
+    fresh = copy(packet)
+    for name in vars(packet):
+        if isinstance(getattr(type(packet), name, None), cached_property) and name != "mask":
+            del vars(fresh)[name]  # but a sender has the mask: the signs were taken through it
+    return fresh
+
+
+def least_bits_of(packet: Packet) -> float | None:
+    """What no code of these symbols, taken one by one, can do without; None where values are sent as they are.
+
+    Positions: log2 C(d, k). Signs: one bit. Levels: their entropy by how often each is there. Scales and values kept at
+    full width count with that.
+    """
+    if isinstance(packet, Positions):
+        return entropy_bound_bits(packet.count, packet.indices.numel())
+    if isinstance(packet, Sparse):
+        k = packet.indices.numel()
+        return entropy_bound_bits(packet.count, k) + 32.0 * k
+    if isinstance(packet, (Signs, ScaledSigns)):
+        return float(packet.payload_bits)
+    if isinstance(packet, QuantizedPacket):
+        return entropy_bits(packet.codes) + 2.0 * VALUE_BITS[packet.dtype] * len(packet.lengths)
+    if isinstance(packet, LevelsPacket):
+        return entropy_bits(packet.levels) + float(VALUE_BITS[packet.dtype] * len(packet.lengths))
+    if isinstance(packet, FractionalPacket):
+        symbols = packet.levels.int() * 2 + packet.negative.int()
+        return entropy_bits(symbols) + float(VALUE_BITS[packet.means.dtype] * packet.means.numel())
+    return None
+
+
+def entropy_bits(symbols: Tensor) -> float:
+    """The entropy of symbols (k,), whole numbers, by how often each is there, k times: bits."""
+    if not symbols.numel():
+        return 0.0
+    counts = torch.unique(symbols, return_counts=True)[1].double()
+    return float(-(counts * (counts / counts.sum()).log2()).sum())

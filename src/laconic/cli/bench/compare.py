@@ -1,0 +1,42 @@
+"""`laconic bench compare`: two files of one bench."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from laconic.bench.compare import Change, compare_files
+from laconic.cli.bench.table import bench_table
+from laconic.units import seconds_text
+
+
+def bench_compare(
+    first: Annotated[Path, typer.Argument(metavar="A.json", help="What `laconic bench ... --json` wrote.")],
+    second: Annotated[Path, typer.Argument(metavar="B.json", help="The same bench, at another time or place.")],
+) -> None:
+    """Compare two files of one bench: the ratio of medians, and a verdict where the quartile ranges do not overlap."""
+    found = compare_files(first, second)
+    console = Console()
+    table = bench_table(
+        f"bench {found.bench}: {second.name} over {first.name}",
+        "ratio: of the medians, B over A. A verdict stands only where the quartile ranges do not overlap",
+        ["what"], ["A", "B", "ratio"],
+    )  # fmt: skip
+    table.add_column("verdict", no_wrap=True)
+    for change in found.changes:
+        ratio = change.ratio
+        table.add_row(
+            ", ".join(change.name), _text(change, change.first), _text(change, change.second),
+            "" if ratio is None else f"{ratio:.2f}", change.verdict,
+        )  # fmt: skip
+    console.print(table)
+    for which, alone in ((first, found.only_first), (second, found.only_second)):
+        if alone:
+            console.print(f"only in {which}: {', '.join(alone)}", highlight=False, soft_wrap=True)
+    if found.differences:
+        console.print(f"not the same: {'; '.join(found.differences)}", highlight=False, soft_wrap=True)
+
+
+def _text(change: Change, value: float) -> str:
+    return seconds_text(value) if change.unit == "s" else f"{value:.3g}"

@@ -1,0 +1,90 @@
+"""`laconic bench kernels`: each kernel as a multiple of one memory copy."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from laconic.bench.kernels import SMALL_D, measure_kernels
+from laconic.bench.measure import Row
+from laconic.cli.bench.table import (
+    JsonFile,
+    Repeats,
+    bar_text,
+    bench_table,
+    check,
+    check_size,
+    finish,
+    measured,
+    spread_text,
+)
+from laconic.units import seconds_text
+
+_SMALL_BAR_US = 50
+
+
+def bench_kernels(
+    d: Annotated[int, typer.Option("--d", help="Entries of the vector; the default is ResNet-18's.")] = 11_173_962,
+    density: Annotated[
+        list[float] | None, typer.Option("--density", help="Share of entries sent. May be given often.")
+    ] = None,
+    repeats: Repeats = 15,
+    only: Annotated[str, typer.Option("--only", metavar="TEXT", help="Kernels with this in their names.")] = "",
+    no_retained: Annotated[
+        bool, typer.Option("--no-retained", help="Leave out plain torch with temporaries that are kept.")
+    ] = False,
+    file: JsonFile = None,
+) -> None:
+    """Time every kernel as multiples of one memory copy, beside plain torch and peers; one thread."""
+    densities = tuple(dict.fromkeys(density or (0.01, 0.001)))
+    check_size("--d", d)
+    check(repeats, file)
+    for share in densities:
+        if not 0 < share <= 1:
+            raise ValueError(f"--density {share} must be in (0, 1]; the papers use 0.01 and 0.001")
+    console = Console()
+    rows = measured(
+        console,
+        lambda listen: measure_kernels(d, densities, repeats, retained=not no_retained, only=only, listen=listen),
+    )
+    console.print(_table(rows, d, repeats))
+    settings = {"d": d, "densities": list(densities), "repeats": repeats, "threads": 1}
+    finish(console, "kernels", settings, rows, file)
+
+
+def _table(rows: Sequence[Row], d: int, repeats: int) -> Table:
+    copy_s = statistics.median(row.facts["copy_s"] for row in rows)
+    table = bench_table(
+        f"kernels: {d:,} float32, one thread, median of {repeats}; one copy takes {seconds_text(copy_s)}",
+        "copies: time over that of one copy in the same minute. torch: plain torch's; kept: with temporaries that the "
+        "C library keeps. faster: than the better of these. *: more than the bar, fewer than 5 times. "
+        f"us: microseconds of a call at d = {SMALL_D:,}",
+        ["kernel"], ["copies", "quartiles", "bar", "torch", "kept", "faster", "us"],
+    )  # fmt: skip
+    by_name = {(row.name["kernel"], row.name["by"]): row for row in rows}
+    for row in rows:
+        kernel, by = row.name["kernel"], str(row.name["by"])
+        if by == "laconic":
+            torches = [by_name.get((kernel, torch)) for torch in ("torch", "torch, retained")]
+            table.add_row(
+                str(kernel), f"{row.median:.3g}", spread_text(row), bar_text(row.median, row.facts["bar_copies"]),
+                *("" if theirs is None else f"{theirs.median:.3g}" for theirs in torches), _faster(row.facts),
+                _small(row.facts["small_call_s"]),
+            )  # fmt: skip
+        elif not by.startswith("torch"):
+            table.add_row(f"  by {by}", f"{row.median:.3g}", spread_text(row))
+    return table
+
+
+def _faster(facts: Mapping[str, float | None]) -> str:
+    times, bar = facts["times_faster"], facts["times_bar"]
+    if times is None:
+        return ""
+    return f"{times:.1f}{'*' if bar is not None and times < bar else ' '}"
+
+
+def _small(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1e6 * seconds:.0f}{'*' if 1e6 * seconds > _SMALL_BAR_US else ' '}"

@@ -1,0 +1,95 @@
+"""`laconic bench scale`: exponents of cost over workers and parameters."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from laconic.bench.measure import Row
+from laconic.bench.scale import SIZES, WORKERS, Left, measure_scale
+from laconic.cli.bench.table import (
+    Algorithms,
+    JsonFile,
+    Repeats,
+    algorithms_in,
+    bench_table,
+    check,
+    check_size,
+    finish,
+    measured,
+)
+from laconic.cli.train import by_algorithm, pairs
+from laconic.units import seconds_text, size
+
+_MOST_WORKERS = 4096
+
+
+def bench_scale(
+    algorithms: Algorithms = "",
+    workers: Annotated[list[int] | None, typer.Option("--workers", help="Simulated; 2, 4, .. 64 unless given.")] = None,
+    parameters: Annotated[
+        list[int] | None, typer.Option("--parameters", help="Of the vectors; 0.1 to 25 million unless given.")
+    ] = None,
+    memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="Of all vectors of one combination.")] = "4GB",
+    seconds: Annotated[float, typer.Option("--seconds", help="What one method may take.")] = 120.0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
+    ] = None,
+    repeats: Repeats = 3,
+    file: JsonFile = None,
+) -> None:
+    """Fit exponents of a simulated round's cost, gradients given, over workers and over parameters."""
+    methods = algorithms_in(algorithms)
+    settings, _ = by_algorithm(methods, pairs(set_), {})
+    crews, sizes = tuple(dict.fromkeys(workers or WORKERS)), tuple(dict.fromkeys(parameters or SIZES))
+    check(repeats, file)
+    for d in sizes:
+        check_size("--parameters", d)
+    for n in crews:
+        if not 1 <= n <= _MOST_WORKERS:
+            raise ValueError(f"--workers {n} must be in 1 .. {_MOST_WORKERS}")
+    if not seconds > 0:
+        raise ValueError(f"--seconds {seconds} must be above 0")
+    memory_bytes = size(memory)
+    console = Console()
+    left = Left()
+    rows = measured(
+        console,
+        lambda listen: measure_scale(
+            methods, crews, sizes, repeats, memory_bytes=memory_bytes, limit_s=seconds, settings=settings, left=left,
+            listen=listen,
+        ),
+    )  # fmt: skip
+    console.print(_table(rows, crews, sizes, repeats))
+    shown = {
+        "workers": list(crews), "parameters": list(sizes), "repeats": repeats, "memory_bytes": memory_bytes,
+        "seconds": seconds, "set": settings, "threads": 1,
+    }  # fmt: skip
+    finish(console, "scale", shown, rows, file, left)
+
+
+def _table(rows: Sequence[Row], crews: Sequence[int], sizes: Sequence[int], repeats: int) -> Table:
+    table = bench_table(
+        f"scale: {min(crews)} .. {max(crews)} workers, {min(sizes):,} .. {max(sizes):,} parameters, {repeats} turns",
+        "exponents: least squares of log seconds on log N and log d together, median and quartiles over the turns; "
+        "*: outside 0.95 .. 1.05. largest: of the combinations measured, by their product",
+        ["method"], ["N to the", "quartiles", "d to the", "quartiles", "largest", "takes"],
+    )  # fmt: skip
+    for method in dict.fromkeys(row.name["method"] for row in rows):
+        mine = [row for row in rows if row.name["method"] == method]
+        cells = [row for row in mine if row.name["what"] == "round"]
+        largest = max(cells, key=lambda row: int(row.name["workers"]) * int(row.name["parameters"]))
+        texts = []
+        for what in ("exponent of N", "exponent of d"):
+            row = next((row for row in mine if row.name["what"] == what), None)
+            texts += ["", ""] if row is None else [_exponent(row), "{:.2f} .. {:.2f}".format(*row.quartiles)]
+        where = f"{largest.name['workers']} x {int(largest.name['parameters']) / 1e6:.3g}M"
+        table.add_row(str(method), *texts, where, seconds_text(largest.median))
+    return table
+
+
+def _exponent(row: Row) -> str:
+    low, high = row.facts["bar"]
+    return f"{row.median:.2f}{' ' if low <= row.median <= high else '*'}"

@@ -1,0 +1,97 @@
+"""`laconic bench simulate`: the simulator against a bare loop, and events of the schedule engine."""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from laconic.bench.measure import Row
+from laconic.bench.simulate import BATCHES, METHODS, WORKERS, measure_events, measure_simulation
+from laconic.cli.bench.table import (
+    Algorithms,
+    JsonFile,
+    Repeats,
+    algorithms_in,
+    bar_text,
+    bench_table,
+    check,
+    finish,
+    measured,
+    spread_text,
+)
+from laconic.cli.train import by_algorithm, pairs
+from laconic.units import seconds_text
+
+_METHODS = ",".join(METHODS)
+
+
+def bench_simulate(
+    algorithms: Algorithms = _METHODS,
+    workers: Annotated[int, typer.Option("--workers", help="Simulated.")] = WORKERS,
+    batches: Annotated[list[int] | None, typer.Option("--batch-size", help="Of each worker; may be repeated.")] = None,
+    ring: Annotated[int, typer.Option("--ring", help="Workers of the ring whose messages are timed.")] = 1024,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
+    ] = None,
+    repeats: Repeats = 15,
+    file: JsonFile = None,
+) -> None:
+    """Time simulated rounds against a bare loop over the same gradients, and messages of a large schedule."""
+    methods = algorithms_in(algorithms)
+    settings, _ = by_algorithm(methods, pairs(set_), {})
+    check(repeats, file)
+    sizes = batches or list(BATCHES)
+    bounds = [("--workers", workers, 2, 4096), ("--ring", ring, 2, 2048)]
+    bounds += [("--batch-size", size, 1, 10**6) for size in sizes]
+    for option, value, least, most in bounds:
+        if not least <= value <= most:
+            raise ValueError(f"{option} {value} must be in {least} .. {most}")
+    console = Console()
+    rows = measured(
+        console,
+        lambda listen: chain(
+            measure_simulation(methods, workers, sizes, repeats, settings=settings, listen=listen),
+            measure_events(ring, repeats, listen=listen),
+        ),
+    )
+    rounds = [row for row in rows if row.unit == "times"]
+    console.print(_rounds(rounds, workers, repeats))
+    console.print(_events([row for row in rows if row.unit == "s"], ring))
+    shown = {"workers": workers, "batch_sizes": sizes, "ring": ring, "repeats": repeats, "set": settings, "threads": 1}
+    finish(console, "simulate", shown, rows, file)
+
+
+def _rounds(rows: Sequence[Row], workers: int, repeats: int) -> Table:
+    d = rows[0].facts["parameters"] if rows else 0
+    table = bench_table(
+        f"simulate: {workers} workers, {d:,} parameters, one thread, median of {repeats}",
+        "times: a round over the bare loop that computes the same gradients, in turns with it. *: more than the bar. "
+        "extra: what a worker's round takes beyond its gradient",
+        ["method"], ["batch", "round", "bare", "extra", "rounds/s", "times", "quartiles", "bar"],
+    )  # fmt: skip
+    for row in rows:
+        facts = row.facts
+        bare_s = facts["bare_s"]
+        table.add_row(
+            str(row.name["simulation"]), str(row.name["batch"]), seconds_text(row.median * bare_s),
+            seconds_text(bare_s), seconds_text((row.median - 1) * bare_s / workers),
+            f"{facts['rounds_per_s']:.3g}", f"{row.median:.3g}", spread_text(row), bar_text(row.median, facts["bar"]),
+        )  # fmt: skip
+    return table
+
+
+def _events(rows: Sequence[Row], ring: int) -> Table:
+    table = bench_table(
+        f"schedule engine: a ring all-reduce of {ring:,} workers", "the first call loads the machine code as well",
+        ["call"], ["messages", "takes", "quartiles", "messages/s"],
+    )  # fmt: skip
+    for row in rows:
+        low, high = row.quartiles
+        table.add_row(
+            str(row.name["simulation"]), f"{row.facts['messages']:,}", seconds_text(row.median),
+            f"{seconds_text(low)} .. {seconds_text(high)}", f"{row.facts['events_per_s']:,.0f}",
+        )  # fmt: skip
+    return table

@@ -1,0 +1,112 @@
+"""`laconic bench step`: whole steps of methods against plain all-reduce."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from laconic.bench.measure import Row
+from laconic.bench.step import measure_steps
+from laconic.cli.bench.table import (
+    Algorithms,
+    JsonFile,
+    Repeats,
+    algorithms_in,
+    bar_text,
+    bench_table,
+    check,
+    check_size,
+    finish,
+    measured,
+    spread_text,
+)
+from laconic.cli.train import by_algorithm, pairs
+from laconic.contract import ALGORITHMS
+from laconic.hyperparameters import from_text
+from laconic.units import seconds_text
+
+_SIZES = (407_050, 11_173_962, 25_557_032)
+_MOST_WORKERS = 64
+
+
+def bench_step(
+    workers: Annotated[list[int] | None, typer.Option("--workers", help="Processes; 2 and 4 unless given.")] = None,
+    parameters: Annotated[
+        list[int] | None, typer.Option("--parameters", help="Of the model; 0.4, 11.17 and 25.56 million unless given.")
+    ] = None,
+    algorithms: Algorithms = "",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
+    ] = None,
+    momentum: Annotated[float, typer.Option("--momentum", help="Of the SGD inside, everybody's.")] = 0.0,
+    repeats: Repeats = 9,
+    file: JsonFile = None,
+) -> None:
+    """Time whole steps, gradients given, against one all-reduce and DistributedDataParallel; processes on loopback."""
+    methods = algorithms_in(algorithms)
+    sizes, crews = tuple(dict.fromkeys(parameters or _SIZES)), tuple(dict.fromkeys(workers or (2, 4)))
+    settings, _ = by_algorithm(methods, pairs(set_), {})
+    check(repeats, file)
+    for d in sizes:
+        check_size("--parameters", d)
+    for n in crews:
+        if not 2 <= n <= _MOST_WORKERS:
+            raise ValueError(f"--workers {n} must be in 2 .. {_MOST_WORKERS}: a step exchanges something")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"--momentum {momentum} must be in [0, 1)")
+    refused = [
+        f"{method}: {why}" for method in methods for d in sizes for n in crews
+        if (why := _refusal(method, settings.get(method, {}), d, n))
+    ]  # fmt: skip
+    if refused and algorithms:
+        raise ValueError("; ".join(refused))
+    methods = tuple(name for name in methods if not any(text.startswith(f"{name}: ") for text in refused))
+    console = Console()
+    rows: list[Row] = []
+    for n in crews:  # each crew's tables as soon as they are there: all together take a long time
+        rows += measured(
+            console,
+            lambda listen, n=n: measure_steps(  # type: ignore[misc]
+                sizes, n, methods, repeats, settings=settings, momentum=momentum, listen=listen
+            ),
+        )
+        for d in sizes:
+            chosen = [row for row in rows if (row.name["workers"], row.name["parameters"]) == (n, d)]
+            console.print(_table(chosen, n, d, repeats))
+    shown = {
+        "workers": list(crews), "parameters": list(sizes), "repeats": repeats, "set": settings, "momentum": momentum,
+        "threads": 1,
+    }  # fmt: skip
+    finish(console, "step", shown, rows, file, refused)
+
+
+def _refusal(method: str, settings: dict[str, str], d: int, n: int) -> str:
+    """Why this method cannot step so many parameters on so many processes; empty where it can."""
+    algorithm = from_text(ALGORITHMS[method], settings, method)
+    try:
+        algorithm.check_size(d, (d,), n)
+    except ValueError as error:
+        return f"{d:,} parameters, {n} processes: {error}"
+    return ""
+
+
+def _table(rows: Sequence[Row], n: int, d: int, repeats: int) -> Table:
+    base_s = next(row for row in rows if row.name["step"] == "all-reduce").facts["base_s"]
+    table = bench_table(
+        f"step: {n} processes, {d:,} parameters, median of {repeats}; base {seconds_text(base_s)}",
+        "base: all-reduce of a gradient that is flat already, and the optimizer's step. times: over it, in turns with "
+        "it. gathered: the same from one tensor a parameter, as the methods have it, and with the mean. ddp has a "
+        "forward and a backward in it, no_sync is these alone, and their difference is exchange and update. "
+        "*: more than the bar. encode, wait, decode: ms of one step, mean over ranks",
+        ["step"], ["takes", "times", "quartiles", "bar", "encode", "wait", "decode"],
+    )  # fmt: skip
+    for row in rows:
+        phases = row.facts["phases"]
+        spent = ["", "", ""] if phases is None else [f"{1e3 * phases[key]:.3g}" for key in ("encode", "wait", "decode")]
+        table.add_row(
+            str(row.name["step"]), seconds_text(max(0.0, row.median * row.facts["base_s"])), f"{row.median:.3g}",
+            spread_text(row), bar_text(row.median, row.facts["bar"]), *spent,
+        )  # fmt: skip
+    return table

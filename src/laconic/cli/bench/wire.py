@@ -1,0 +1,51 @@
+"""`laconic bench wire`: what packets take to make, send and read."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from laconic.bench.measure import Row
+from laconic.bench.wire import measure_wire
+from laconic.cli.bench.table import JsonFile, Repeats, bench_table, check, check_size, finish, measured
+from laconic.units import bytes_text, seconds_text
+
+
+def bench_wire(
+    d: Annotated[int, typer.Option("--d", help="Entries of the vector; the default is ResNet-18's.")] = 11_173_962,
+    density: Annotated[float, typer.Option("--density", help="Share of entries that sparse packets send.")] = 0.01,
+    repeats: Repeats = 7,
+    file: JsonFile = None,
+) -> None:
+    """Time making, encoding and decoding each kind of packet, and show its bytes beside what entropy allows."""
+    check_size("--d", d)
+    check(repeats, file)
+    if not 0 < density <= 1:
+        raise ValueError(f"--density {density} must be in (0, 1]; the papers use 0.01 and 0.001")
+    console = Console()
+    rows = measured(console, lambda listen: measure_wire(d, density, repeats, listen=listen))
+    console.print(_table(rows, d, repeats))
+    finish(console, "wire", {"d": d, "density": density, "repeats": repeats, "threads": 1}, rows, file)
+
+
+def _table(rows: Sequence[Row], d: int, repeats: int) -> Table:
+    table = bench_table(
+        f"wire: {d:,} float32, one thread, median of {repeats}; one copy takes {seconds_text(rows[0].facts['copy_s'])}",
+        "compress, encode, decode, + add: copies; quartiles are in the file. bytes: of the whole frame. bits: of an "
+        "entry; least: positions log2 C(d, k), one bit a sign, levels by how often each is there; values as they are",
+        ["packet"], ["compress", "encode", "decode", "+ add", "bytes", "bits", "least", "over"],
+    )  # fmt: skip
+    packets = dict.fromkeys(row.name["packet"] for row in rows)
+    by_name = {(row.name["packet"], row.name["what"]): row for row in rows}
+    for packet in packets:
+        times = [by_name[packet, what].median for what in ("compress", "encode", "decode", "decode, add")]
+        facts = by_name[packet, "encode"].facts
+        least, over = facts["least_bits_per_entry"], facts["over_least"]
+        table.add_row(
+            str(packet), *(f"{time:.3g}" for time in times), bytes_text(facts["bytes"]),
+            f"{facts['bits_per_entry']:.3g}", "" if least is None else f"{least:.3g}",
+            "" if over is None else f"{over - 1:.1%}",
+        )  # fmt: skip
+    return table

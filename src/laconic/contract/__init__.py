@@ -1,0 +1,27 @@
+"""What an author of a method touches: the algorithm, the views of a round, messages, memories."""
+
+from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, Step, algorithm
+from laconic.contract.bounded_staleness import Late, Settled, StalenessBound
+from laconic.contract.memory import Memory
+from laconic.contract.messages import Inbox, Reply
+from laconic.contract.plugins import load_plugins
+from laconic.contract.views import Server, Side, Worker
+
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Exchange",
+    "Inbox",
+    "Late",
+    "Memory",
+    "Reply",
+    "Result",
+    "Server",
+    "Settled",
+    "Side",
+    "StalenessBound",
+    "Step",
+    "Worker",
+    "algorithm",
+    "load_plugins",
+]

@@ -1,0 +1,1 @@
+"""One process a worker, over torch.distributed."""

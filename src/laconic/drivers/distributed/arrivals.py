@@ -1,0 +1,204 @@
+"""Workers that wait for nobody but a dedicated server, over torch.distributed: the last rank takes what comes.
+
+A worker's message is one of three, told apart by the head's exchange. A gradient is answered with the newest model.
+Where a bound on the staleness may let workers wait, a worker asks for leave before it computes; the answer is a skip
+notice when the model that it has is still the newest, else the newest. So nobody holds others up between two steps,
+where a worker may meet them in a barrier. A list of parameters that this worker used for the first time goes before the
+gradient, and has no answer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laconic.compressors import dense
+from laconic.contract import Algorithm, Settled
+from laconic.drivers.distributed.rounds import Processes, Round
+from laconic.protocol.async_server import ArrivalServer, Tally
+from laconic.protocol.frames import Answer, check_frame, read_frame
+from laconic.protocol.round_inputs import Inputs
+from laconic.protocol.worker import WorkerHalf
+from laconic.wire import Encoded, Frame, Head, decode, encode
+
+_GRADIENT, _LEAVE, _USED = 0, 1, 2
+
+
+class ProcessArrivals(Processes):
+    """This rank's half of the job: a worker, or the server."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        *,
+        parameters: Tensor,
+        use: Callable[[Sequence[int]], None],
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        """use: called at the server with the places of parameters that a worker used for the first time.
+
+        All else as for `Processes`.
+        """
+        super().__init__(algorithm, parameters=parameters, **options)
+        self.bound = algorithm.staleness_bound()
+        self.server = self.layout.shards[0].node
+        self.arrivals = ArrivalServer(self.servers[0], parameters) if self.servers else None
+        self._use = use
+        self._seen = [0] * self.layout.n_workers  # the version of each worker's model
+        if not self.bound.may_wait:
+            for rank in range(self.layout.n_workers):
+                self._let_go(rank)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a worker has to ask for leave before it computes."""
+        return self.bound.may_wait
+
+    # The worker.
+
+    def ask_leave(self) -> Tensor | None:
+        """Wait until this worker may compute. Returns the parameters (d,) to compute with where they have changed."""
+        assert self.worker is not None
+        self.seconds.lap("compute")
+        ask = Frame(head=Head(role="worker", rank=self.worker.rank, round=self.rounds, exchange=_LEAVE), packet=None)
+        data = encode(ask)
+        reply = self._ask(data, "leave to compute")
+        leave = read_frame(reply, self.job, "server", 0, self.rounds, _LEAVE, self.layout.shards[0])
+        self._count(self.worker, ask, data.numel(), leave, reply.numel())
+        return None if leave.packet is None else leave.packet.dense()
+
+    def _ask(self, data: Encoded, noun: str) -> Encoded:
+        """Send the server a frame; then its reply."""
+        self._swap({self.server: data}, [], noun)
+        return self._swap({}, [self.server], noun)[self.server]
+
+    def _count(self, worker: WorkerHalf, ask: Frame, n_up: int, leave: Frame, n_down: int) -> None:
+        bits = 0.0 if leave.packet is None else self.job.algorithm.charge("down", leave.packet)
+        common = {"exchange": "leave", "local": False, "flag_bit": False, "lead": False}
+        worker.meter.frame("up", ask, n_up, paper_bits=0.0, **common)  # type: ignore[arg-type]
+        worker.meter.frame("down", leave, n_down, paper_bits=bits, **common)  # type: ignore[arg-type]
+
+    def tell_used(self, news: Sequence[bool]) -> None:
+        """Tell the server which of the parameters this worker's next gradient is the first one for."""
+        assert self.worker is not None
+        packet = dense(torch.tensor(news, dtype=torch.float32))
+        head = Head(role="worker", rank=self.worker.rank, round=self.rounds, exchange=_USED)
+        data = encode(Frame(head=head, packet=packet))
+        self.channel.control_bytes += data.numel()
+        self._swap({self.server: data}, [], "list of used parameters")
+
+    def round(self, inputs: Inputs | None, lr: float) -> Round:
+        """A worker's gradient and its answer; at the server, whatever comes, until every worker's was settled.
+
+        A worker whose gradient has inf or NaN gets the newest parameters all the same.
+        """
+        if self.worker is None:
+            return self._serve(lr)
+        assert inputs is not None, "a working rank brings inputs"
+        worker, round_ = self.worker, self.rounds
+        self.seconds.lap("compute")
+        worker.begin(round_, inputs)
+        (data,) = worker.outgoing()
+        self.seconds.lap("encode")
+        reply = self._ask(data, "answer")
+        answer = Answer.read(reply, self.job, 0, round_, 0)
+        worker.me.link_bytes_per_s = self.channel.link_bytes_per_s
+        worker.hear([answer])
+        packet = answer.frame.packet
+        assert packet is not None
+        result = packet.dense() if worker.result is None else worker.result
+        void = not worker.close()
+        self.rounds += 1
+        self.void_rounds += void
+        self.seconds.lap("decode")
+        return Round(void=void, result=result)
+
+    # The server.
+
+    def saved(self) -> dict[str, Any]:
+        """What the server knows of its workers, as plain data.
+
+        Raises RuntimeError where a worker is ahead or waits: its message would be lost.
+        """
+        assert self.arrivals is not None
+        for rank, tally in enumerate(self.arrivals.tallies):
+            if tally.n_settled != self.rounds or rank in (*self.bound.asking, *self.bound.held):
+                raise RuntimeError(
+                    f"state_dict: worker {rank} has begun step {tally.n_settled + 1}, and the server has ended step "
+                    f"{self.rounds}; let all ranks meet in a torch.distributed.barrier() after the step, then save"
+                )
+        return {
+            "version": self.bound.version, "bases": {str(rank): base for rank, base in self.bound.bases.items()},
+            "seen": list(self._seen), "updates": self.arrivals.n_updates,
+            "tallies": [tally.saved() for tally in self.arrivals.tallies],
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any], parameters: Tensor) -> None:
+        """Go on from what `saved` gave; parameters (d,): of the server's model."""
+        assert self.arrivals is not None
+        self.bound.restore(state["version"], {int(rank): base for rank, base in state["bases"].items()})
+        self._seen = list(state["seen"])
+        self.arrivals.n_updates = state["updates"]
+        self.arrivals.tallies = [Tally.from_data(tally) for tally in state["tallies"]]
+        self.arrivals.latest = dense(parameters)
+
+    def _serve(self, lr: float) -> Round:
+        assert self.arrivals is not None
+        self.seconds.lap("compute")
+        while behind := [rank for rank, tally in enumerate(self.arrivals.tallies) if tally.n_settled <= self.rounds]:
+            self._take_one(self.arrivals, behind, lr)
+        self.rounds += 1
+        self.void_rounds = sum(tally.void for tally in self.arrivals.tallies)
+        return Round(void=False, result=None)
+
+    def _take_one(self, arrivals: ArrivalServer, behind: list[int], lr: float) -> None:
+        """Wait for one message, and answer whom that lets go on. `behind`: the workers that this step waits for."""
+        waiting = {*self.bound.asking, *self.bound.held}
+        rank, data = self.channel.receive(
+            [rank for rank in range(self.layout.n_workers) if rank not in waiting], behind, self.job.d,
+            f"for its packet of round {self.rounds}",
+        )  # fmt: skip
+        self.seconds.lap("wait")
+        frame, step = decode(data, self.job.d), arrivals.tallies[rank].n_settled
+        if frame.head.exchange == _USED:
+            check_frame(frame, "worker", rank, step, _USED, None)
+            assert frame.packet is not None
+            self._use(frame.packet.dense().nonzero().flatten().tolist())
+            return
+        if frame.head.exchange == _LEAVE:
+            check_frame(frame, "worker", rank, step, _LEAVE, None)
+            self.bound.ask(rank)
+        else:
+            fit = arrivals.receive(rank, step, frame)
+            self._settle(arrivals, self.bound.arrive(rank, void=not fit), lr)
+        self.seconds.lap("decode")
+        if self.may_wait:
+            for admitted in self.bound.admit():
+                self._give_leave(arrivals, admitted)
+
+    def _settle(self, arrivals: ArrivalServer, settled: list[Settled], lr: float) -> None:
+        for each in settled:
+            arrivals.settle(each, lr)
+        for each in settled:
+            rank = each.worker
+            self._send(rank, arrivals.answer(arrivals.tallies[rank].n_settled - 1))
+            self._seen[rank] = self.bound.version
+            if not self.may_wait:
+                self._let_go(rank)
+
+    def _let_go(self, rank: int) -> None:
+        """The model that the worker has just got is the one that it computes with."""
+        self.bound.ask(rank)
+        for admitted in self.bound.admit():
+            self.bound.take(admitted)
+
+    def _give_leave(self, arrivals: ArrivalServer, rank: int) -> None:
+        self.bound.take(rank)
+        packet = None if self._seen[rank] == self.bound.version else arrivals.latest
+        head = Head(role="server", rank=0, round=arrivals.tallies[rank].n_settled, exchange=_LEAVE)
+        self._send(rank, encode(Frame(head=head, packet=packet)))
+        self._seen[rank] = self.bound.version
+
+    def _send(self, rank: int, data: Tensor) -> None:
+        self._swap({rank: data}, [], "answer")

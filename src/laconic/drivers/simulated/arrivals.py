@@ -1,0 +1,123 @@
+"""Workers and a dedicated server that wait for nobody, in this process, on a virtual clock.
+
+When things happen is `async_timing.AsyncServer`'s; here are the packets. A worker's gradient is worked out when its
+virtual computation ends, at the parameters that the server began to send it; its answer is the model that it computes
+with next. Encoding and decoding cost no virtual time.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from laconic.contract import Algorithm, Settled
+from laconic.drivers.simulated.rounds import Outcome, Simulated
+from laconic.protocol.async_server import ArrivalServer
+from laconic.protocol.async_timing import AsyncServer
+from laconic.protocol.frames import Answer
+from laconic.protocol.round_inputs import Inputs
+from laconic.wire import HEAD_BYTES, Encoded, decode
+
+
+class SimulatedArrivals(Simulated):
+    """The same for a schedule of arrivals; a round lasts until the server is through with one more gradient of each."""
+
+    def __init__(self, algorithm: Algorithm, *, parameters: Tensor, **options: Any) -> None:  # noqa: ANN401
+        """parameters: the first ones, (d,). All else as for `Simulated`.
+
+        Raises ValueError as that does, and for workers that take no time beside others that take some.
+        """
+        super().__init__(algorithm, **options)
+        n = len(self.workers)
+        self.arrivals = ArrivalServer(self.servers[0], parameters)
+        self.pulled = [parameters.clone() for _ in range(n)]  # what each worker computes with
+        self.engine = AsyncServer(
+            self.network, n, compute_ns=self._compute_time_ns, bound=self.job.algorithm.staleness_bound(),
+            sized_pull=self._ask, pulled=self._take, got_model=self._hear,
+            sized_push=self._push, arrived=self._receive, settled=self._settle,
+        )  # fmt: skip
+        self._inputs_of: Callable[[int], Inputs] | None = None
+        self._lr = 0.0
+        self._answers: dict[int, Tensor] = {}  # under way, or asked for, by worker
+        self._sent: dict[int, Encoded] = {}  # gradients under way
+        self._asked_at: dict[int, int] = {}  # how many updates there were, by worker
+        self._check_times(parameters)
+
+    def _check_times(self, parameters: Tensor) -> None:
+        """Refuse a worker for which time stands still while others' passes: it would never be others' turn."""
+        n_bytes = HEAD_BYTES + parameters.numel() * parameters.element_size()
+        server = self.engine.server
+        took = [
+            self._compute_time_ns(worker, 0) + self.network.link_between(server, worker).duration_ns(n_bytes)
+            for worker in range(server)
+        ]
+        if not min(took) and max(took):
+            raise ValueError(
+                f"compute_s: worker {took.index(0)} takes no virtual time and worker {took.index(max(took))} does, so "
+                "that the one would go on for ever before the other is done; give each a time, or a link that has one"
+            )
+
+    def _compute_time_ns(self, worker: int, step: int) -> int:
+        return self.compute_time.ns(worker, step, seed=self.job.seed)
+
+    def round(self, inputs_of: Callable[[int], Inputs]) -> Outcome:
+        """Go on until the server is through with one more gradient of every worker, and has sent the models it may.
+
+        `inputs_of(rank)` is asked for each gradient, to be evaluated at `pulled[rank]`; several times for a fast
+        worker, never for one that is ahead. Each worker's result is what it pulled last.
+        """
+        self._inputs_of = inputs_of
+        while not all(self._is_done(worker.rank) for worker in self.workers):
+            self.engine.run_next()
+        self._inputs_of = None
+        self.rounds += 1
+        self.void_rounds = sum(tally.void for tally in self.arrivals.tallies)
+        return Outcome(void=False, results=tuple(self.pulled))
+
+    def _is_done(self, rank: int) -> bool:
+        n_settled = self.arrivals.tallies[rank].n_settled
+        return n_settled > self.rounds + 1 or (n_settled == self.rounds + 1 and rank not in self._answers)
+
+    def _step_of(self, rank: int) -> int:
+        """The number of the worker's last gradient; 0 before there is one."""
+        return max(0, self.arrivals.tallies[rank].n_settled - 1)
+
+    def _ask(self, rank: int) -> int:
+        self._answers[rank] = self.arrivals.answer(self._step_of(rank))
+        self._asked_at[rank] = self.arrivals.n_updates
+        return self._answers[rank].numel()
+
+    def _take(self, rank: int) -> None:
+        """Others' updates may have come while the answer waited for the port."""
+        if self._asked_at[rank] != self.arrivals.n_updates:
+            n_bytes = self._answers[rank].numel()
+            self._answers[rank] = self.arrivals.answer(self._step_of(rank))
+            assert self._answers[rank].numel() == n_bytes, "a model's packet keeps its length"
+
+    def _hear(self, rank: int) -> None:
+        worker, data = self.workers[rank], self._answers.pop(rank)
+        answer = Answer.read(data, self.job, 0, self._step_of(rank), 0)
+        if self.arrivals.tallies[rank].n_settled:  # the first parameters are no answer
+            worker.hear([answer])
+        packet = answer.frame.packet
+        assert packet is not None
+        self.pulled[rank] = packet.dense() if worker.result is None else worker.result
+        worker.close()
+
+    def _push(self, rank: int) -> int:
+        worker = self.workers[rank]
+        assert self._inputs_of is not None
+        inputs = self._inputs_of(rank)
+        self._lr = inputs.lr
+        worker.begin(self.arrivals.tallies[rank].n_settled, inputs)
+        (self._sent[rank],) = worker.outgoing()
+        n_bytes = self._sent[rank].numel()
+        self._measured(worker.me, worker.node, [(self.engine.server, n_bytes)])
+        return n_bytes
+
+    def _receive(self, rank: int) -> bool:
+        step = self.arrivals.tallies[rank].n_settled
+        return self.arrivals.receive(rank, step, decode(self._sent.pop(rank), self.job.d))
+
+    def _settle(self, settled: Settled) -> None:
+        self.arrivals.settle(settled, self._lr)

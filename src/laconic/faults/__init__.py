@@ -1,0 +1,1 @@
+"""Seeded faults: what goes wrong in which round, and doing it to packets."""

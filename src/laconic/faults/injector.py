@@ -1,0 +1,104 @@
+"""A fault plan at work in the simulator: who is down, and what becomes of each packet, with the count of it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from laconic.faults.plan import Fate, FaultPlan
+from laconic.faults.tampering import multiplied
+from laconic.network import Link
+from laconic.protocol.worker import WorkerHalf
+from laconic.wire import Encoded
+
+
+class Mishaps:
+    """One job's faults, round by round. Without a plan there are none."""
+
+    def __init__(self, plan: FaultPlan | None, n_workers: int) -> None:
+        """The plan must have been checked for the job."""
+        self.plan = plan or FaultPlan()
+        self.expected = plan is not None
+        self.counts: list[Counter[str]] = [Counter() for _ in range(n_workers)]
+        self._fates: dict[int, Fate] = {}  # of this exchange's packets; none where all are delivered
+
+    def down_in(self, round_: int) -> frozenset[int]:
+        """The workers that miss this round."""
+        return frozenset(rank for rank in range(len(self.counts)) if self.plan.is_down(rank, round_))
+
+    def taking_part(self, workers: list[WorkerHalf], round_: int) -> list[WorkerHalf]:
+        """Those of the workers that are up. Who comes back is sent the parameters."""
+        down, before = self.down_in(round_), self.down_in(round_ - 1) if round_ else frozenset()
+        for worker in workers:
+            if worker.rank in down:
+                self.counts[worker.rank]["crashed"] += 1
+            elif worker.rank in before:
+                worker.count_parameters()
+        return [worker for worker in workers if worker.rank not in down]
+
+    def send(self, worker: WorkerHalf, round_: int, exchange: int) -> list[Encoded]:
+        """This exchange's frames of one worker, one for each server, counted, after lies and before damage."""
+        packet = worker.packet
+        if worker.void:
+            self._fates[worker.rank] = "delivered"
+            return worker.outgoing()
+        factor = self.plan.lie(worker.rank, len(self.counts), round_, exchange)
+        if packet is not None and factor != 1:
+            worker.packet = multiplied(packet, factor)
+        fate = self._fates[worker.rank] = self.plan.fate(worker.rank, round_, exchange)
+        frames = worker.outgoing()
+        if fate != "delivered":
+            self.counts[worker.rank][fate] += 1
+        if fate == "duplicated":
+            worker.count_copies(frames)
+        return frames
+
+    def arriving(
+        self, outgoing: Mapping[int, list[Encoded]], index: int, round_: int, exchange: int
+    ) -> dict[int, Encoded]:
+        """By worker, the frames that server `index` gets before it answers."""
+        frames: dict[int, Encoded] = {}
+        for rank, parts in outgoing.items():
+            if self._fates[rank] in ("lost", "late"):
+                continue
+            frames[rank] = parts[index]
+            if self._fates[rank] == "corrupted":
+                bit = self.plan.damaged_bit(rank, round_, exchange, 8 * parts[index].numel())
+                whole = parts[index]
+                assert isinstance(whole, Tensor), "within one process no frame is split"
+                damaged = frames[rank] = whole.clone()
+                damaged[bit // 8] ^= 1 << bit % 8
+        return frames
+
+    def is_awaited(self, rank: int) -> bool:
+        """Whether the server does not answer before this worker's packet is there."""
+        return self._fates.get(rank) not in ("lost", "late")
+
+    def is_late(self, rank: int) -> bool:
+        """Whether this worker's packet sets off when the answers are there."""
+        return self._fates.get(rank) == "late"
+
+    def n_copies(self, rank: int) -> int:
+        """How often this worker's packet is sent."""
+        return 2 if self._fates.get(rank) == "duplicated" else 1
+
+
+def slowed(
+    plan: FaultPlan, link: Link, links: Mapping[int, Link] | None, worker_nodes: tuple[int, ...]
+) -> dict[int, Link]:
+    """The exceptions among the nodes' links, with the bandwidths of the plan's slow ones.
+
+    Raises ValueError for a slow link whose bandwidth is unlimited.
+    """
+    own = dict(links or {})
+    for worker, factor in plan.slow_links.items():
+        node = worker_nodes[worker]
+        usual = own.get(node, link)
+        if usual.bytes_per_s == float("inf"):
+            raise ValueError(
+                f"faults: slow_links names worker {worker}, whose link has an unlimited bandwidth; give links a "
+                "bandwidth (link=Link(bytes_per_s=...), --bandwidth 100Mbit)"
+            )
+        own[node] = replace(usual, bytes_per_s=usual.bytes_per_s * factor)
+    return own

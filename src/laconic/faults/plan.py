@@ -1,0 +1,306 @@
+"""What goes wrong in a simulated run, as data: one plan and one seed give the same faults again.
+
+Packets on the way up are lost, come late, come twice or come damaged; workers crash and return; computing and links
+are slow; links tell lies. The lies are those of Phong and Phuong, IEEE Access 2020: a message multiplied by a
+positive factor, and the signs of f links, others each round, turned over.
+A plan never touches the server's answers, nor a notice that calls a round off: what carries those sends them again
+until they arrive. So replicas stay equal, and a round happens on every worker that is up or on none.
+Nothing depends on the layout: the packet that rank 0 hands to itself meets the same fate as one that crosses a link,
+and a worker that crashes takes no server with it.
+"""
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import tomli_w
+
+from laconic.contract import Algorithm
+from laconic.hyperparameters import near_misses
+from laconic.random_keys import make_key, uniform
+
+Fate = Literal["delivered", "lost", "late", "corrupted", "duplicated"]
+PACKET_FAULTS: tuple[Fate, ...] = ("lost", "late", "corrupted", "duplicated")
+ABSENCES = ("lost", "late", "corrupted", "crashed")  # a worker that computed or should have is not heard
+KINDS = ("lost", "late", "duplicated", "corrupted", "crashed")  # what is counted, and what an event may be
+SERVED = ("rank0", "dedicated", "sharded")  # the layouts with a server, which is what packets get lost on the way to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One fault at a known place. kind: one of KINDS. exchange: of the round; None for all of them.
+
+    Raises TypeError or ValueError for what cannot be.
+    """
+
+    round: int
+    worker: int
+    kind: str
+    exchange: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("round", "worker", "exchange"):
+            value = getattr(self, name)
+            if value is not None or name != "exchange":
+                _check_whole(f"event: {name}", value, 0)
+        if self.kind not in KINDS:
+            raise ValueError(
+                f"event: kind={self.kind!r} must be one of {', '.join(KINDS)}{near_misses(str(self.kind), list(KINDS))}"
+            )
+        if self.kind == "crashed" and self.exchange is not None:
+            raise ValueError(
+                f"event: exchange={self.exchange} does not go with kind='crashed': a worker that crashes misses whole "
+                "rounds; leave exchange out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultPlan:
+    """Which faults, how often. Rounds, workers and exchanges count from 0.
+
+    lost, late, duplicated, corrupted: chances in [0, 1) of a packet on its way up, drawn apart; of several the first
+    in the order of PACKET_FAULTS holds. crashed: a worker's chance in [0, 1) to crash before a round, which it then
+    misses, and as many as make up crash_rounds; a crash while it is down begins anew. stragglers: how many times
+    as long a worker computes, always; straggle: the chance that it takes straggle_factor times as long in a round.
+    slow_links: what a worker's bandwidth is multiplied by. rescale: the lowest and the highest factor that what a
+    packet stands for is multiplied by, drawn evenly on a logarithmic scale. inverted_links: on how many links, others
+    each round, packets say the opposite. events: faults at known places, besides.
+    Raises TypeError or ValueError, naming the field.
+    """
+
+    seed: int = 0
+    lost: float = 0.0
+    late: float = 0.0
+    duplicated: float = 0.0
+    corrupted: float = 0.0
+    crashed: float = 0.0
+    crash_rounds: int = 1
+    straggle: float = 0.0
+    straggle_factor: float = 4.0
+    inverted_links: int = 0
+    rescale: tuple[float, float] | None = None
+    stragglers: Mapping[int, float] = field(default_factory=dict)
+    slow_links: Mapping[int, float] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in (*KINDS, "straggle"):
+            chance = getattr(self, name)
+            _check_number(name, chance)
+            if not 0 <= chance < 1:
+                raise ValueError(f"faults: {name}={chance} must be in [0, 1) (one in a hundred is 0.01)")
+        _check_whole("seed", self.seed, 0)
+        _check_whole("crash_rounds", self.crash_rounds, 1)
+        _check_whole("inverted_links", self.inverted_links, 0)
+        _check_factor("straggle_factor", self.straggle_factor)
+        for name in ("stragglers", "slow_links"):
+            for worker, factor in getattr(self, name).items():
+                _check_whole(f"{name}: worker", worker, 0)
+                _check_factor(f"{name}: the factor of worker {worker}", factor)
+        if self.rescale is not None:
+            low, high = self.rescale
+            _check_factor("rescale: the lowest factor", low)
+            _check_factor("rescale: the highest factor", high)
+            if low > high:
+                raise ValueError(f"faults: rescale={[low, high]} must be the lowest factor and then the highest")
+
+    def check(self, algorithm: Algorithm, layout: str, n_workers: int) -> None:
+        """Refuse a plan that this method, layout or number of workers cannot go through. Raises ValueError."""
+        if algorithm.schedule != "rounds":
+            raise ValueError(
+                f"faults: {algorithm.name} has schedule={algorithm.schedule!r}, and faults are simulated only where "
+                "rounds have a server; take a method with schedule='rounds'"
+            )
+        if layout not in SERVED:
+            raise ValueError(
+                f"faults: server={layout!r} has no server that packets could fail to reach; use rank0, dedicated"
+                + (" or sharded" if algorithm.separable else "")
+            )
+        self._check_workers(n_workers)
+        absences = [kind for kind in ABSENCES if kind in self._possible]
+        if absences and not algorithm.tolerates_absence:
+            raise ValueError(
+                f"faults: {algorithm.name} does not tolerate {absences[0]} packets: what is not heard would be gone "
+                "for good; take that fault out, or take a method that `laconic show` says owes it, such as ec-sgd"
+            )
+        if absences and algorithm.dense_in(0):
+            raise ValueError(
+                f"faults: the first, dense rounds of {algorithm.name} owe nothing, so {absences[0]} packets would be "
+                "gone for good; leave the dense rounds out"
+            )
+        if "crashed" in absences and not algorithm.replicas_equal:
+            raise ValueError(
+                f"faults: {algorithm.name} lets models differ, so no other worker has the parameters that a crashed "
+                "one returns to; take crashes out"
+            )
+
+    def _check_workers(self, n_workers: int) -> None:
+        named = [("stragglers", worker) for worker in self.stragglers]
+        named += [("slow_links", worker) for worker in self.slow_links]
+        named += [(f"event of round {event.round}", event.worker) for event in self.events]
+        for where, worker in named:
+            if worker >= n_workers:
+                raise ValueError(f"faults: {where}: worker {worker} must be in 0 .. {n_workers - 1}")
+        if self.inverted_links > n_workers:
+            raise ValueError(f"faults: inverted_links={self.inverted_links} must be at most workers={n_workers}")
+
+    @cached_property
+    def _possible(self) -> frozenset[str]:
+        """The kinds that may happen."""
+        return frozenset(kind for kind in KINDS if getattr(self, kind)) | {event.kind for event in self.events}
+
+    @cached_property
+    def _events_at(self) -> dict[tuple[str, int, int], set[int | None]]:
+        """The exchanges of events, by kind, worker and round."""
+        places: dict[tuple[str, int, int], set[int | None]] = {}
+        for event in self.events:
+            places.setdefault((event.kind, event.worker, event.round), set()).add(event.exchange)
+        return places
+
+    def _draw(self, worker: int, round_: int, purpose: str) -> float:
+        return uniform(make_key(self.seed, "link", worker, round_, f"fault {purpose}"))
+
+    def fate(self, worker: int, round_: int, exchange: int) -> Fate:
+        """What becomes of this worker's packet, or of its notice that it sends none."""
+        for kind in PACKET_FAULTS:
+            if kind not in self._possible:
+                continue
+            named = self._events_at.get((kind, worker, round_), set())
+            if None in named or exchange in named:
+                return kind
+            if self._draw(worker, round_, f"{kind} {exchange}") < getattr(self, kind):
+                return kind
+        return "delivered"
+
+    def is_down(self, worker: int, round_: int) -> bool:
+        """Whether the worker misses this round."""
+        if "crashed" not in self._possible:
+            return False
+        return any(
+            ("crashed", worker, start) in self._events_at or self._draw(worker, start, "crashed") < self.crashed
+            for start in range(max(0, round_ - self.crash_rounds + 1), round_ + 1)
+        )
+
+    def damaged_bit(self, worker: int, round_: int, exchange: int, n_bits: int) -> int:
+        """Which bit of a corrupted frame of `n_bits` is turned over."""
+        return make_key(self.seed, "link", worker, round_, f"fault bit {exchange}") % n_bits
+
+    def compute_factor(self, worker: int, round_: int) -> float:
+        """How many times as long as others this worker computes in this round."""
+        factor = self.stragglers.get(worker, 1.0)
+        if self.straggle and self._draw(worker, round_, "straggle") < self.straggle:
+            factor *= self.straggle_factor
+        return factor
+
+    @property
+    def is_slowing(self) -> bool:
+        """Whether some worker computes longer than others."""
+        return bool(self.stragglers) or self.straggle > 0
+
+    def lie(self, worker: int, n_workers: int, round_: int, exchange: int) -> float:
+        """What the packet that this worker sends is multiplied by on the way; below 0 where it is inverted."""
+        factor = 1.0
+        if self.rescale is not None:
+            low, high = self.rescale
+            factor = low * (high / low) ** self._draw(worker, round_, f"rescale {exchange}")
+        return -factor if worker in self.inverted(n_workers, round_) else factor
+
+    def inverted(self, n_workers: int, round_: int) -> frozenset[int]:
+        """The workers whose packets say the opposite in this round."""
+        if not self.inverted_links:
+            return frozenset()
+        order = sorted(range(n_workers), key=lambda worker: self._draw(worker, round_, "invert"))
+        return frozenset(order[: self.inverted_links])
+
+    @classmethod
+    def from_toml(cls, text: str) -> "FaultPlan":
+        """Read what `to_toml` writes: the fields by name, `[[event]]` tables, workers as keys of the two tables.
+
+        Raises ValueError for text that is no TOML, unknown keys (with near misses) and wrong values.
+        """
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"faults: not TOML: {error}") from None
+        known = [entry.name for entry in dataclasses.fields(cls) if entry.name != "events"] + ["event"]
+        _check_keys("faults", data, known)
+        chosen: dict[str, Any] = {key: value for key, value in data.items() if key != "event"}
+        for name in ("stragglers", "slow_links"):
+            if name in chosen:
+                chosen[name] = _by_worker(name, chosen[name])
+        if "rescale" in chosen:
+            pair = chosen["rescale"]
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise ValueError(f"faults: rescale={pair!r} must be two factors, such as [0.001, 1000.0]")
+            chosen["rescale"] = tuple(pair)
+        try:
+            return cls(**chosen, events=_events(data.get("event", [])))
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+    def to_toml(self) -> str:
+        """The plan as text, without what is as by default."""
+        default = type(self)()
+        data: dict[str, Any] = {}
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if value == getattr(default, entry.name):
+                continue
+            if isinstance(value, Mapping):
+                data[entry.name] = {str(worker): factor for worker, factor in value.items()}
+            elif entry.name == "events":
+                given = [dataclasses.asdict(event) for event in self.events]
+                data["event"] = [{k: v for k, v in event.items() if v is not None} for event in given]
+            else:
+                data[entry.name] = list(value) if isinstance(value, tuple) else value
+        return tomli_w.dumps(data)
+
+
+def _check_number(name: str, value: Any) -> None:  # noqa: ANN401 - whatever a file holds
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"faults: {name}={value!r} must be a number")
+
+
+def _check_factor(name: str, value: Any) -> None:  # noqa: ANN401
+    _check_number(name, value)
+    if not 0 < value < math.inf:
+        raise ValueError(f"faults: {name}={value} must be above 0 and finite")
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:  # noqa: ANN401
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"faults: {name}={value!r} must be a whole number")
+    if not least <= value < 2**63:
+        raise ValueError(f"faults: {name}={value} must be at least {least} and below 2**63")
+
+
+def _check_keys(where: str, data: Mapping[str, Any], known: list[str]) -> None:
+    for key in data:
+        if key not in known:
+            raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(known)}{near_misses(key, known)}")
+
+
+def _by_worker(name: str, table: Any) -> dict[int, Any]:  # noqa: ANN401
+    """TOML has texts for keys."""
+    if not isinstance(table, dict):
+        raise ValueError(f"faults: {name}={table!r} must be a table of factors by worker, such as {{ 2 = 4.0 }}")
+    for worker in table:
+        if not worker.isdecimal():
+            raise ValueError(f"faults: {name}: worker {worker!r} must be a whole number of at least 0")
+    return {int(worker): factor for worker, factor in table.items()}
+
+
+def _events(tables: Any) -> tuple[Event, ...]:  # noqa: ANN401
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ValueError("faults: events are written as [[event]] tables with round, worker and kind")
+    known = [entry.name for entry in dataclasses.fields(Event)]
+    for table in tables:
+        _check_keys("faults: event", table, known)
+        missing = [name for name in ("round", "worker", "kind") if name not in table]
+        if missing:
+            raise ValueError(f"faults: an event has no {missing[0]}; it needs round, worker and kind")
+    return tuple(Event(**table) for table in tables)

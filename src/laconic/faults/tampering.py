@@ -1,0 +1,69 @@
+"""What a lying link makes of a packet: all that it stands for, multiplied by one number."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from laconic.kernels.api import pack_codes, shortened, unpack_codes
+from laconic.wire import (
+    Dense,
+    Fractional,
+    KeptValues,
+    Levels,
+    Packet,
+    Positions,
+    Quantized,
+    ScaledSigns,
+    ShortFloats,
+    Signs,
+    Sparse,
+    VoteChange,
+    pack_levels,
+)
+
+
+def multiplied(packet: Packet, factor: float) -> Packet:
+    """The packet whose dense form is `factor` times as large, rounded; what would overflow stays at the largest value.
+
+    Signs alone have no size, so that they only turn over. Votes and positions have no sign either: they stay as
+    they are. Raises ValueError for a kind of packet that it does not know.
+    """
+    turned, size = factor < 0, abs(factor)
+    match packet:
+        case Positions() | VoteChange():
+            return packet
+        case Signs():
+            return packet.negated() if turned else packet
+        case ScaledSigns():
+            return replace(packet.negated() if turned else packet, scales=_times(packet.scales, size))
+        case Fractional():
+            packed = _turned_over(packet.packed, packet.count, packet.bits, 1 << (packet.bits - 1), turned)
+            return replace(packet, packed=packed, means=_times(packet.means, size))
+        case Levels():
+            packed = pack_levels(-packet.levels, packet.steps) if turned else packet.packed
+            return replace(packet, packed=packed, scales=_times(packet.scales, size))
+        case Quantized():
+            lows, highs = _times(packet.lows, factor), _times(packet.highs, factor)
+            packed = _turned_over(packet.packed, packet.count, packet.bits, (1 << packet.bits) - 1, turned)
+            return replace(packet, packed=packed, lows=highs if turned else lows, highs=lows if turned else highs)
+        case ShortFloats():
+            values = shortened(_times(packet.values, factor), packet.mantissa_bits)
+            return ShortFloats.of(values, packet.mantissa_bits, packet.first)
+        case Dense() | KeptValues():
+            return replace(packet, values=_times(packet.values, factor))
+        case Sparse():
+            return replace(packet, values=multiplied(packet.values, factor))
+    raise ValueError(
+        f"faults: no link knows how to lie about packets of kind {packet.name!r}; take rescale and inverted_links out"
+    )
+
+
+def _turned_over(packed: Tensor, count: int, bits: int, which: int, turned: bool) -> Tensor:
+    """Packed codes with the bits of `which` turned over in each of them, if they are to be."""
+    return pack_codes(unpack_codes(packed, count, bits) ^ which, bits) if turned else packed
+
+
+def _times(values: Tensor, factor: float) -> Tensor:
+    largest = torch.finfo(values.dtype).max
+    return (values.double() * factor).clamp_(-largest, largest).to(values.dtype)  # a float32 factor might be inf

@@ -1,0 +1,1 @@
+"""Decentralized training: graphs of workers and the weights with which models are mixed."""

@@ -1,0 +1,61 @@
+"""Division and the check for inf and NaN, compiled: one thread, one pass, the same bits.
+
+Reference: `reference/finite.py`.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.reference.finite import most_of_share
+
+
+def divide(vector: Tensor, n: int) -> bool:
+    """See `reference.finite.divide`."""
+    assert vector.is_contiguous()
+    return bool(_divide(vector.detach().numpy(), float(n), most_of_share(vector.dtype, n)))
+
+
+@kernel
+def _divide(vector: NDArray[Any], n: float, most: float) -> bool:
+    number = vector.dtype.type
+    by, limit = number(n), number(most)
+    spoiled = False
+    for start in range(0, vector.size, 1024):
+        part = vector[start : start + 1024]
+        wrong = np.uint32(0)
+        for i in range(part.size):
+            part[i] /= by
+            wrong |= np.uint32(not (abs(part[i]) <= limit))  # False for NaN
+        spoiled |= wrong != 0
+    return not spoiled
+
+
+def all_finite(vector: Tensor) -> bool:
+    """See `reference.finite.all_finite`."""
+    return bool(_all_finite(vector.detach().numpy()))
+
+
+_STREAMS, _STEP = 4, 1024  # read side by side: a processor prefetches each of them
+
+
+@kernel
+def _all_finite(values: NDArray[Any]) -> bool:
+    none = values.dtype.type(0)
+    quarter = values.size // (_STREAMS * _STEP) * _STEP
+    wrong = np.uint32(0)
+    for start in range(0, quarter, _STEP):
+        a, b = values[start : start + _STEP], values[quarter + start : quarter + start + _STEP]
+        c, d = values[2 * quarter + start :][:_STEP], values[3 * quarter + start :][:_STEP]
+        for i in range(_STEP):  # x - x is 0, or NaN for inf and NaN
+            spoiled = (a[i] - a[i]) + (b[i] - b[i]) + (c[i] - c[i]) + (d[i] - d[i])
+            wrong |= np.uint32(spoiled != none)
+        if wrong:
+            return False
+    rest = values[_STREAMS * quarter :]
+    for i in range(rest.size):
+        wrong |= np.uint32(rest[i] - rest[i] != none)
+    return bool(wrong == np.uint32(0))

@@ -1,0 +1,362 @@
+"""A flat vector and the tensors that it is made of, compiled: one thread, one pass, the same bits.
+
+Reference: `reference/flatten.py`. A vector that no cache holds is stored past the caches: an ordinary store first reads
+the line that it overwrites. Loops over 64 elements are LLVM lanes (`docs/kernels.md`), the elements around them plain.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import uint64
+from numba.np.numpy_support import carray
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, intrinsic, same, splat, types, whole_blocks
+from laconic.kernels.reference import flatten as plain_pieces
+from laconic.kernels.reference.finite import most_of_share
+
+Array = NDArray[Any]
+
+PAST_CACHES_BYTES = 1 << 24  # from so many on, a vector leaves the caches before it is read again
+
+
+def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
+    """See `reference.flatten.gather`."""
+    if not are_plain(pieces, out):
+        return plain_pieces.gather(pieces, out, among=among)
+    if among == 1:
+        return bool(_gather(*places_of(pieces), out.numpy(), is_long(out)))
+    most = most_of_share(out.dtype, among)
+    return bool(_gather_shares(*places_of(pieces), out.numpy(), float(among), most, is_long(out)))
+
+
+def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
+    """See `reference.flatten.gather_change`."""
+    others = [start] if plus is None else [start, plus]
+    if not are_plain([*pieces, *others], out):
+        return plain_pieces.gather_change(pieces, start, out, plus)
+    arrays = start.numpy(), others[-1].numpy(), out.numpy()
+    return bool(_gather_change(*places_of(pieces), *arrays, plus is not None, is_long(out)))
+
+
+def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
+    """See `reference.flatten.gather_scaled`."""
+    if not are_plain([*pieces, out if plus is None else plus], out):
+        return plain_pieces.gather_scaled(pieces, factors, out, plus)
+    more = np.zeros(0, out.numpy().dtype) if plus is None else plus.numpy()
+    return bool(_gather_scaled(*places_of(pieces), np.array(factors), more, out.numpy(), is_long(out)))
+
+
+def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
+    """See `reference.flatten.add_into`."""
+    if not are_plain(pieces, values):
+        plain_pieces.add_into(pieces, places, values)
+        return
+    _add_into(*places_of(pieces), places.contiguous().numpy(), values.numpy())
+
+
+def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
+    """See `reference.flatten.scatter`."""
+    if not are_plain(pieces, vector):
+        plain_pieces.scatter(vector, pieces, as_sum=as_sum)
+        return
+    _scatter(*places_of(pieces), vector.numpy(), as_sum, is_long(vector))
+
+
+def are_plain(pieces: Sequence[Tensor], vector: Tensor) -> bool:
+    """Return whether all are contiguous float32, or all contiguous float64."""
+    dtype = vector.dtype
+    return dtype in (torch.float32, torch.float64) and all(
+        piece.dtype == dtype and piece.is_contiguous() for piece in (*pieces, vector)
+    )
+
+
+def places_of(pieces: Sequence[Tensor]) -> tuple[Array, Array]:
+    """Return the addresses (n,) uint64 and the numbers of elements (n,) int64 of n tensors."""
+    addresses = np.array([piece.data_ptr() for piece in pieces], np.uint64)
+    return addresses, np.array([piece.numel() for piece in pieces], np.int64)
+
+
+def is_long(vector: Tensor) -> bool:
+    """Return whether a vector is stored past the caches."""
+    return vector.numel() * vector.element_size() >= PAST_CACHES_BYTES
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pointer_to(typing: Any, address: Any) -> Codegen:  # noqa: ANN401
+    """Return an address, uint64, as a pointer that `carray` takes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        # integer -> pointer
+        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.uint64), codegen
+
+
+def _passing(kind: str, past: bool) -> Any:  # noqa: ANN401
+    """Return an intrinsic of (one, other, more, out, place) that copies 64 elements of `one` to `out`, or changes them.
+
+    It returns a uint64 that is 0 where no result is inf or NaN.
+
+    Args:
+        kind: "same" copies, "change" subtracts `other`, "wish" subtracts `other` and adds `more`, "sum" adds 0.0.
+        past: Store past the caches.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def passing(typing: Any, one: Any, other: Any, more: Any, out: Any, place: Any) -> Codegen:  # noqa: ANN401
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+            one, other, more, out, place = args
+            block = Block(context, builder, signature.args, place)
+            wrong = ir.Constant(ir.IntType(block.LANES), 0)
+            for piece in range(0, LANES, block.LANES):
+                block.piece = piece
+                # lanes: one, less `other`, plus `more`, or plus 0.0 -> out
+                value = block.read(one, 0)
+                zeros = same(value.type, 0.0)
+                if kind in ("change", "wish"):
+                    value = builder.fsub(value, block.read(other, 1))
+                if kind == "wish":
+                    value = builder.fadd(value, block.read(more, 2))
+                elif kind == "sum":
+                    value = builder.fadd(value, zeros)
+                block.write(value, out, 3, past_caches=past)
+                # lanes: x - x is 0 for finite x, NaN otherwise -> 16 bits, collected by or
+                spoiled = builder.fcmp_unordered("!=", builder.fsub(value, value), zeros)
+                wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
+            return builder.zext(wrong, WORD)
+
+        return types.uint64(one, other, more, out, types.intp), codegen
+
+    return passing
+
+
+_copy, _copy_past_caches = _passing("same", False), _passing("same", True)
+_less, _less_past_caches = _passing("change", False), _passing("change", True)
+_wish, _wish_past_caches = _passing("wish", False), _passing("wish", True)
+_sum, _sum_past_caches = _passing("sum", False), _passing("sum", True)
+
+
+def _dividing(past: bool) -> Any:  # noqa: ANN401
+    """Return an intrinsic of (one, out, place, by, limit_) that writes 64 elements of `one`, divided, to `out`.
+
+    It returns a uint64 that is 0 where no quotient is NaN or has a magnitude above limit_.
+
+    Args:
+        past: Store past the caches.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def dividing(typing: Any, one: Any, out: Any, place: Any, by: Any, most: Any) -> Codegen:  # noqa: ANN401
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+            one, out, place, by, most = args
+            block = Block(context, builder, signature.args, place)
+            wrong = ir.Constant(ir.IntType(block.LANES), 0)
+            divisor, limit = splat(builder, by, block.LANES), splat(builder, most, block.LANES)
+            least = builder.fneg(limit)
+            for piece in range(0, LANES, block.LANES):
+                block.piece = piece
+                # lanes: one / by -> out
+                value = builder.fdiv(block.read(one, 0), divisor)
+                block.write(value, out, 1, past_caches=past)
+                # lanes: beyond the limit on either side, or NaN -> 16 bits, collected by or
+                for spoiled in (builder.fcmp_unordered(">", value, limit), builder.fcmp_unordered("<", value, least)):
+                    wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
+            return builder.zext(wrong, WORD)
+
+        return types.uint64(one, out, types.intp, one.dtype, one.dtype), codegen
+
+    return dividing
+
+
+_share, _share_past_caches = _dividing(False), _dividing(True)
+
+
+def _scaling(past: bool, adds: bool) -> Any:  # noqa: ANN401
+    """Return an intrinsic of (one, more, out, place, factor) that writes 64 elements of `one` times factor to `out`.
+
+    It returns a uint64 that is 0 where no result is inf or NaN.
+
+    Args:
+        past: Store past the caches.
+        adds: Add `more` to the product, otherwise 0.0.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def scaling(typing: Any, one: Any, more: Any, out: Any, place: Any, factor: Any) -> Codegen:  # noqa: ANN401
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+            one, more, out, place, factor = args
+            block = Block(context, builder, signature.args, place)
+            wrong = ir.Constant(ir.IntType(block.LANES), 0)
+            by = splat(builder, factor, block.LANES)
+            for piece in range(0, LANES, block.LANES):
+                block.piece = piece
+                # lanes: one * factor, plus `more` or 0.0 -> out
+                value = builder.fmul(block.read(one, 0), by)
+                zeros = same(value.type, 0.0)
+                value = builder.fadd(value, block.read(more, 1) if adds else zeros)
+                block.write(value, out, 2, past_caches=past)
+                # lanes: x - x is 0 for finite x, NaN otherwise -> 16 bits, collected by or
+                spoiled = builder.fcmp_unordered("!=", builder.fsub(value, value), zeros)
+                wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
+            return builder.zext(wrong, WORD)
+
+        return types.uint64(one, more, out, types.intp, one.dtype), codegen
+
+    return scaling
+
+
+_scale, _scale_past_caches = _scaling(False, False), _scaling(True, False)
+_scale_plus, _scale_plus_past_caches = _scaling(False, True), _scaling(True, True)
+
+
+@kernel
+def _gather(addresses: Array, sizes: Array, out: Array, past_caches: bool) -> bool:
+    """Copy tensors into `out`. Returns whether no element is inf or NaN."""
+    wrong, none = uint64(0), out.dtype.type(0)
+    at = 0
+    for i in range(sizes.size):
+        part = out[at : at + sizes[i]]
+        one = carray(pointer_to(addresses[i]), part.shape, out.dtype)
+        first, last = whole_blocks(part, past_caches)
+        for place in range(first, last, 64):
+            if past_caches:
+                wrong |= _copy_past_caches(one, one, one, part, place)
+            else:
+                wrong |= _copy(one, one, one, part, place)
+        # the elements before and behind the full blocks, one by one; below too
+        for k in range(part.size - last + first):
+            place = k if k < first else k + last - first
+            part[place] = one[place]
+            wrong |= uint64(part[place] - part[place] != none)
+        at += sizes[i]
+    return bool(wrong == uint64(0))
+
+
+@kernel
+def _gather_shares(
+    addresses: Array, sizes: Array, out: Array, among: float, most: float, past_caches: bool
+) -> bool:  # fmt: skip
+    """Copy tensors into `out`, divided. Returns whether no quotient is NaN or beyond the limit."""
+    number = out.dtype.type
+    by, limit = number(among), number(most)
+    wrong = uint64(0)
+    at = 0
+    for i in range(sizes.size):
+        part = out[at : at + sizes[i]]
+        one = carray(pointer_to(addresses[i]), part.shape, out.dtype)
+        first, last = whole_blocks(part, past_caches)
+        for place in range(first, last, 64):
+            if past_caches:
+                wrong |= _share_past_caches(one, part, place, by, limit)
+            else:
+                wrong |= _share(one, part, place, by, limit)
+        for k in range(part.size - last + first):
+            place = k if k < first else k + last - first
+            part[place] = one[place] / by
+            wrong |= uint64(not (abs(part[place]) <= limit))
+        at += sizes[i]
+    return bool(wrong == uint64(0))
+
+
+@kernel
+def _gather_change(
+    addresses: Array, sizes: Array, start: Array, plus: Array, out: Array, adds: bool, past_caches: bool
+) -> bool:
+    """Write tensors less `start`, plus `plus` where `adds`. Returns whether no element is inf or NaN."""
+    wrong, none = uint64(0), out.dtype.type(0)
+    at = 0
+    for i in range(sizes.size):
+        end = at + sizes[i]
+        part, before, more = out[at:end], start[at:end], plus[at:end]
+        one = carray(pointer_to(addresses[i]), part.shape, out.dtype)
+        first, last = whole_blocks(part, past_caches)
+        for place in range(first, last, 64):
+            if adds and past_caches:
+                wrong |= _wish_past_caches(one, before, more, part, place)
+            elif adds:
+                wrong |= _wish(one, before, more, part, place)
+            elif past_caches:
+                wrong |= _less_past_caches(one, before, more, part, place)
+            else:
+                wrong |= _less(one, before, more, part, place)
+        for k in range(part.size - last + first):
+            place = k if k < first else k + last - first
+            change = one[place] - before[place]
+            part[place] = change + more[place] if adds else change
+            wrong |= uint64(part[place] - part[place] != none)
+        at = end
+    return bool(wrong == uint64(0))
+
+
+@kernel
+def _gather_scaled(
+    addresses: Array, sizes: Array, factors: Array, plus: Array, out: Array, past_caches: bool
+) -> bool:  # fmt: skip
+    """Write each tensor times its factor, plus `plus` if it is not empty. Returns whether no element is inf or NaN."""
+    wrong, none = uint64(0), out.dtype.type(0)
+    at = 0
+    for i in range(sizes.size):
+        end = at + sizes[i]
+        part, more = out[at:end], plus[at:end] if plus.size else plus
+        one = carray(pointer_to(addresses[i]), part.shape, out.dtype)
+        by = out.dtype.type(factors[i])
+        first, last = whole_blocks(part, past_caches)
+        for place in range(first, last, 64):
+            if plus.size and past_caches:
+                wrong |= _scale_plus_past_caches(one, more, part, place, by)
+            elif plus.size:
+                wrong |= _scale_plus(one, more, part, place, by)
+            elif past_caches:
+                wrong |= _scale_past_caches(one, more, part, place, by)
+            else:
+                wrong |= _scale(one, more, part, place, by)
+        for k in range(part.size - last + first):
+            place = k if k < first else k + last - first
+            scaled = one[place] * by
+            part[place] = scaled + (more[place] if plus.size else none)
+            wrong |= uint64(part[place] - part[place] != none)
+        at = end
+    return bool(wrong == uint64(0))
+
+
+@kernel
+def _add_into(addresses: Array, sizes: Array, places: Array, values: Array) -> None:
+    """Add values to tensors at ascending indices of the vector that they make."""
+    number, start, stop = 0, 0, sizes[0]
+    piece = carray(pointer_to(addresses[0]), (sizes[0],), values.dtype)
+    for i in range(places.size):
+        while places[i] >= stop:
+            number += 1
+            start, stop = stop, stop + sizes[number]
+            piece = carray(pointer_to(addresses[number]), (sizes[number],), values.dtype)
+        piece[uint64(places[i] - start)] += values[i]
+
+
+@kernel
+def _scatter(addresses: Array, sizes: Array, vector: Array, as_sum: bool, past_caches: bool) -> None:
+    """Copy `vector` into tensors; as_sum adds 0.0."""
+    none = vector.dtype.type(0)
+    at = 0
+    for i in range(sizes.size):
+        part = vector[at : at + sizes[i]]
+        out = carray(pointer_to(addresses[i]), part.shape, vector.dtype)
+        first, last = whole_blocks(out, past_caches)
+        for place in range(first, last, 64):
+            if as_sum and past_caches:
+                _sum_past_caches(part, part, part, out, place)
+            elif as_sum:
+                _sum(part, part, part, out, place)
+            elif past_caches:
+                _copy_past_caches(part, part, part, out, place)
+            else:
+                _copy(part, part, part, out, place)
+        for k in range(part.size - last + first):
+            place = k if k < first else k + last - first
+            out[place] = part[place] + none if as_sum else part[place]
+        at += sizes[i]

@@ -1,0 +1,192 @@
+"""Error feedback on 64 elements at a time: what is sent of them, and the new residual.
+
+For the momentum and error feedback steps of sign methods (`cpu/error_feedback.py`, `cpu/mask_streams.py`). Their
+reference are the functions of the same names in `reference/signs.py`. The bits are the same: no operation is fused or
+reordered.
+
+Sixteen elements at a time go from memory through all of the arithmetic and back, so that loads, stores and arithmetic
+overlap. Results about the 64 elements are words of 64 bits, lowest bit first.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, hash_within, intrinsic, same, splat, types
+
+_PIECE = Block.LANES
+
+
+def _owing(context: Any, block: Block, wish_of: Callable[[], Any], out: Any, c: Any, coin: Any, past: bool) -> Any:  # noqa: ANN401
+    """Write the new residual of 64 elements: corrected - c sign(corrected) where selected, corrected elsewhere.
+
+    Args:
+        block: Reads and writes the arrays; array 0 is `out`.
+        corrected_of: Returns the corrected gradient of the block's current 16 elements, as lanes.
+        out: The new residual.
+        c: Scalar, the magnitude that a sent sign stands for.
+        bernoulli: Scalars: the first coordinate, the two halves of the mixed key, the threshold less 1.
+        past: Store past the caches.
+
+    Returns:
+        Three uint64: which elements are negative, which are selected, and which are inf or NaN.
+    """
+    builder = block.builder
+    # scalars -> lanes, once for all four groups of 16
+    first, low, high, limit = (splat(builder, scalar, _PIECE) for scalar in coin)
+    plus, minus = splat(builder, c, _PIECE), splat(builder, builder.fneg(c), _PIECE)
+    words = [ir.Constant(WORD, 0)] * 3
+    for piece in range(0, LANES, _PIECE):
+        block.piece = piece
+        wish = wish_of()
+        zeros = same(wish.type, 0.0)
+        # lanes: hash32 of the coordinates <= limit -> which are selected
+        coordinates = builder.add(first, ir.Constant(first.type, list(range(piece, piece + _PIECE))))
+        kept = hash_within(builder, coordinates, low, high, limit)
+        # lanes: corrected - (-c, +c where selected, else 0) -> the new residual
+        negative = builder.fcmp_ordered("<", wish, zeros)
+        sent = builder.select(kept, builder.select(negative, minus, plus), zeros)
+        block.write(builder.fsub(wish, sent), out, 0, past_caches=past)
+        # lanes: x - x is 0 for finite x, NaN otherwise -> which are inf or NaN
+        spoiled = builder.fcmp_unordered("!=", builder.fsub(wish, wish), zeros)
+        # 16 bits of each result into its word, from bit `lane` on
+        for i, bits in enumerate((negative, kept, spoiled)):
+            word = builder.zext(builder.bitcast(bits, ir.IntType(_PIECE)), WORD)
+            words[i] = builder.or_(words[i], builder.shl(word, ir.Constant(WORD, piece)))
+    return context.make_tuple(builder, types.UniTuple(types.uint64, 3), words)
+
+
+_COIN = (types.uint32, types.uint32, types.uint32, types.uint32)
+
+
+def _step(past: bool) -> Any:  # noqa: ANN401
+    """Return the intrinsic of a worker's step; past: its stores go past the caches."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def owe_step(
+        typing: Any, new_debt: Any, new_momentum: Any, debt: Any, momentum: Any, gradient: Any, place: Any, mu: Any,  # noqa: ANN401
+        decay: Any, c: Any, first: Any, low: Any, high: Any, limit: Any,  # noqa: ANN401
+    ) -> Codegen:  # fmt: skip
+        """Take `reference.signs.error_feedback_step` on the 64 elements from `place` on.
+
+        Args:
+            new_residual: Contiguous float32 or float64, overwritten; all arrays and scalars are of its type.
+            new_momentum: Overwritten.
+            residual: Residual before the step.
+            momentum: Momentum before the step.
+            gradient: The gradient.
+            place: Index of the first element.
+            mu: The momentum factor.
+            decay: Factor of the old residual.
+            c: Magnitude that a sent sign stands for.
+            offset: uint32, number of the first coordinate.
+            low: uint32, the low half of the mixed key.
+            high: uint32, the high half of the mixed key.
+            limit: uint32, the threshold less 1.
+
+        Returns:
+            The words of `_error_feedback`.
+        """
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+            new_debt, new_momentum, debt, momentum, gradient, place, mu, decay, c, *coin = args
+            block = Block(context, builder, signature.args, place)
+            rate, share = splat(builder, mu, _PIECE), splat(builder, decay, _PIECE)
+
+            def wish() -> Any:  # noqa: ANN401
+                """Return the corrected gradient of 16 elements, and write their new momentum."""
+                # lanes: new = mu * momentum + g -> memory; then (mu * new + g) + decay * residual
+                g = block.read(gradient, 4)
+                new = builder.fadd(builder.fmul(rate, block.read(momentum, 3)), g)
+                before = block.read(debt, 2)
+                block.write(new, new_momentum, 1, past_caches=past)
+                return builder.fadd(builder.fadd(builder.fmul(rate, new), g), builder.fmul(share, before))
+
+            return _owing(context, block, wish, new_debt, c, coin, past)
+
+        kind = debt.dtype
+        return types.UniTuple(types.uint64, 3)(
+            new_debt, new_momentum, debt, momentum, gradient, types.intp, kind, kind, kind, *_COIN
+        ), codegen
+
+    return owe_step
+
+
+def _total(past: bool) -> Any:  # noqa: ANN401
+    """Return the intrinsic of the server's step; past: its stores go past the caches."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def owe_total(
+        typing: Any, new_debt: Any, debt: Any, total: Any, place: Any, among: Any, scale: Any, decay: Any, c: Any,  # noqa: ANN401
+        first: Any, low: Any, high: Any, limit: Any,  # noqa: ANN401
+    ) -> Codegen:  # fmt: skip
+        """Take `reference.signs.error_feedback_total` on the 64 elements from `place` on.
+
+        Args:
+            new_residual: Contiguous float32 or float64, overwritten; the residual and scalars are of its type.
+            residual: Residual before the step.
+            total: Of the residual's type, or int8.
+            place: Index of the first element.
+            divisor: The divisor of the total.
+            scale: Factor of the mean.
+            decay: Factor of the old residual.
+            c: Magnitude that a sent sign stands for.
+            offset: uint32, number of the first coordinate.
+            low: uint32, the low half of the mixed key.
+            high: uint32, the high half of the mixed key.
+            limit: uint32, the threshold less 1.
+
+        Returns:
+            The words of `_error_feedback`.
+        """
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+            new_debt, debt, total, place, among, scale, decay, c, *coin = args
+            block = Block(context, builder, signature.args, place)
+            n, factor, share = (splat(builder, scalar, _PIECE) for scalar in (among, scale, decay))
+
+            def wish() -> Any:  # noqa: ANN401
+                """Return the corrected mean of 16 elements."""
+                # lanes: total / divisor, int8 sums as floats first; then decay * residual + scale * mean
+                votes, before = block.read(total, 2), block.read(debt, 1)
+                if votes.type != before.type:
+                    votes = builder.sitofp(votes, before.type)
+                mean = builder.fdiv(votes, n)
+                return builder.fadd(builder.fmul(share, before), builder.fmul(factor, mean))
+
+            return _owing(context, block, wish, new_debt, c, coin, past)
+
+        kind = debt.dtype
+        return types.UniTuple(types.uint64, 3)(
+            new_debt, debt, total, types.intp, kind, kind, kind, kind, *_COIN
+        ), codegen
+
+    return owe_total
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def momentum_at(typing: Any, gradient: Any, momentum: Any, place: Any, mu: Any, rest: Any) -> Codegen:  # noqa: ANN401
+    """Write mu momentum + rest gradient over 64 elements of the gradient. Returns the word of those below zero."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        gradient, momentum, place, mu, rest = args
+        block = Block(context, builder, signature.args, place)
+        old, fresh = splat(builder, mu, _PIECE), splat(builder, rest, _PIECE)
+        word = ir.Constant(WORD, 0)
+        for piece in range(0, LANES, _PIECE):
+            block.piece = piece
+            # lanes: mu * momentum + rest * gradient -> over the gradient; its signs as 16 bits of the word
+            new = builder.fadd(builder.fmul(old, block.read(momentum, 1)), builder.fmul(fresh, block.read(gradient, 0)))
+            block.write(new, gradient, 0)
+            negative = builder.fcmp_ordered("<", new, same(new.type, 0.0))
+            bits = builder.zext(builder.bitcast(negative, ir.IntType(_PIECE)), WORD)
+            word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, piece)))
+        return word
+
+    kind = gradient.dtype
+    return types.uint64(gradient, momentum, types.intp, kind, kind), codegen
+
+
+owe_step_at, owe_step_past_caches = _step(False), _step(True)
+owe_total_at, owe_total_past_caches = _total(False), _total(True)

@@ -1,0 +1,296 @@
+"""Bit streams about the elements that a keyed mask selects, compiled: one range of a vector at a time.
+
+For `cpu/signs.py` and `cpu/selected_values.py`. Reference: `reference/signs.py`. Every range of elements begins at a
+multiple of 64. Streams that ranges make on their own are joined in order. Where a range's bits begin in a given stream
+is known once the selected elements before it are counted.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numba import int64, uint32, uint64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.cpu.compile import inlined, kernel
+from laconic.kernels.cpu.llvm.error_feedback import momentum_at
+from laconic.kernels.cpu.llvm.vectors import (
+    ALL,
+    NONE,
+    Words,
+    add_signs_at,
+    append,
+    compress,
+    expand,
+    head,
+    kept,
+    negatives,
+    peek,
+    population,
+    put_signs_at,
+)
+from laconic.kernels.cpu.threads import in_chunks, is_split
+from laconic.kernels.reference.signs import ALL_KEPT
+
+Array = NDArray[Any]
+Coin = tuple[int, int, int, int]  # first coordinate, the halves of the mixed key, threshold
+
+
+def coin_from(coin: Coin, start: int) -> Coin:
+    """Return the mask's settings for the elements from `start` on."""
+    first, low, high, threshold = coin
+    return first + start, low, high, threshold
+
+
+def room_for(n_bits: int) -> Tensor:
+    """Return a buffer for a stream of so many bits, and for the word that `append` writes behind it."""
+    return torch.empty((n_bits + 63) // 64 * 8 + 16, dtype=torch.uint8)
+
+
+def words_of(stream: Tensor) -> Words:
+    """Return a stream's words of 64 bits."""
+    words: Words = stream.numpy().view(np.uint64)
+    return words
+
+
+def cut_to(stream: Tensor, n_bits: int) -> Tensor:
+    """Return a stream without the buffer behind its bits."""
+    return stream[: (n_bits + 7) // 8]
+
+
+def padded(packed: Tensor, most_bits: int) -> Words:
+    """Return a packed stream as words: 0 for whatever of `max_bits` it does not hold, and one word more."""
+    words = np.zeros(most_bits // 64 + 2, np.uint64)
+    words.view(np.uint8)[: packed.numel()] = packed.numpy()
+    return words
+
+
+def joined(count: int, write: Callable[[int, int, Words], int]) -> tuple[Tensor, int]:
+    """Return the stream that `write` makes of the ranges of `count` elements, and its length in bits.
+
+    Args:
+        count: Number of elements.
+        write: Takes (start, stop, words), writes at most one bit for each element, and returns how many it wrote.
+    """
+    stream = room_for(count)
+    if not is_split(count):
+        n = int(write(0, count, words_of(stream)))
+        return cut_to(stream, n), n
+    parts: dict[int, tuple[Words, int]] = {}
+
+    def make(start: int, stop: int) -> None:
+        words = words_of(stream if start == 0 else room_for(stop - start))
+        parts[start] = words, int(write(start, stop, words))
+
+    in_chunks(count, make)
+    words, n = parts.pop(0)
+    for start in sorted(parts):
+        part, n_bits = parts[start]
+        n = int(copy_bits(part, 0, n_bits, words, n))
+    return cut_to(stream, n), n
+
+
+def drawn_by(count: int, coin: Coin, words: Words) -> dict[int, int]:
+    """Sample the mask of `count` elements into words. Returns how many each range selects, by its beginning."""
+    counts: dict[int, int] = {}
+
+    def draw(start: int, stop: int) -> None:
+        counts[start] = int(draw_coins(stop - start, coin_from(coin, start), words[start // 64 :]))
+
+    in_chunks(count, draw)
+    return counts
+
+
+def placed(count: int, coin: Coin, drawn: Words, use: Callable[[int, int, int, Words], object]) -> None:
+    """Call `use` for each range of `count` elements, with the number of stream bits about the elements before it.
+
+    Args:
+        count: Number of elements.
+        bernoulli: First coordinate, the halves of the mixed key, threshold.
+        sampled: The mask of all elements, or empty.
+        use: Takes (start, stop, n, sampled): n bits of the stream are about elements before `start`; the mask is that
+            from `start` on, or empty where `use` must sample it.
+    """
+    counts: dict[int, int] = {}
+    if is_split(count) and coin[3] not in (0, ALL_KEPT):
+        if drawn.size:
+            in_chunks(count, lambda start, stop: counts.update({start: int(ones(drawn, start // 64, stop // 64))}))
+        else:
+            drawn = np.empty(count // 64 + 1, np.uint64)
+            counts = drawn_by(count, coin, drawn)
+
+    def run(start: int, stop: int) -> None:
+        before = start if coin[3] == ALL_KEPT else sum(n for place, n in counts.items() if place < start)
+        use(start, stop, before, drawn[start // 64 :])
+
+    in_chunks(count, run)
+
+
+@inlined
+def mask_at(coin: Any, place: int) -> Any:  # noqa: ANN401 - numba's own scalars
+    """Return the mask of the 64 elements from `place` on."""
+    first, low, high, threshold = coin
+    if threshold > 0xFFFFFFFF:
+        return ALL
+    if threshold == 0:
+        return NONE
+    return kept(uint32(first + place), uint32(low), uint32(high), uint32(threshold - 1))
+
+
+@kernel
+def count_coins(count: int, coin: Coin) -> int:
+    """Return how many of `count` elements the mask selects."""
+    n: int = 0
+    whole = count // 64 * 64
+    for place in range(0, whole, 64):
+        n += population(mask_at(coin, place))
+    n += int64(population(mask_at(coin, whole) & head(count - whole)))
+    return n
+
+
+@kernel
+def draw_coins(count: int, coin: Coin, words: Words) -> int:
+    """Write the mask of `count` elements to words. Returns how many it selects."""
+    n: int = 0
+    whole = count // 64 * 64
+    for place in range(0, whole, 64):
+        mask = mask_at(coin, place)
+        words[place >> 6] = mask
+        n += population(mask)
+    if count > whole:  # otherwise the next word belongs to another range
+        mask = mask_at(coin, whole) & head(count - whole)
+        words[whole >> 6] = mask
+        n += population(mask)
+    return n
+
+
+@kernel
+def pack(values: Array, coin: Coin, words: Words) -> int:
+    """Write the signs of the selected elements to words. Returns how many there are."""
+    words[0] = 0
+    n = 0
+    whole = values.size // 64 * 64
+    for place in range(0, whole, 64):
+        mask = mask_at(coin, place)
+        n = append(words, n, compress(negatives(values, place), mask), population(mask))
+    rest = values.size - whole
+    if rest:
+        last = np.zeros(64, values.dtype)
+        last[:rest] = values[whole:]
+        mask = mask_at(coin, whole) & head(rest)
+        n = append(words, n, compress(negatives(last, 0), mask), population(mask))
+    return n
+
+
+@kernel
+def put(words: Words, n: int, coin: Coin, drawn: Words, out: Array) -> None:
+    """Write -1 or +1 at the selected elements, and 0 elsewhere.
+
+    Args:
+        words: The stream of signs.
+        n: Bits of the stream that belong to elements before `out`.
+        bernoulli: The mask's settings.
+        sampled: The mask as words, or empty to sample it here.
+        out: Overwritten.
+    """
+    whole = out.size // 64 * 64
+    one = out.dtype.type(1)
+    for place in range(0, whole, 64):
+        mask = drawn[place >> 6] if drawn.size else mask_at(coin, place)
+        put_signs_at(out, place, expand(peek(words, n), mask), mask, one)
+        n += population(mask)
+    rest = out.size - whole
+    if rest:
+        last = np.empty(64, out.dtype)
+        mask = drawn[whole >> 6] if drawn.size else mask_at(coin, whole)
+        put_signs_at(last, 0, expand(peek(words, n), mask), mask, one)
+        out[whole:] = last[:rest]
+
+
+@kernel
+def add(words: Words, n: int, coin: Coin, drawn: Words, total: Array) -> None:
+    """Add -1 or +1 at the selected elements. Arguments as for `put`."""
+    whole = total.size // 64 * 64
+    one = total.dtype.type(1)
+    for place in range(0, whole, 64):
+        mask = drawn[place >> 6] if drawn.size else mask_at(coin, place)
+        add_signs_at(total, place, expand(peek(words, n), mask), mask, one)
+        n += population(mask)
+    rest = total.size - whole
+    if rest:
+        last = np.zeros(64, total.dtype)
+        last[:rest] = total[whole:]
+        mask = drawn[whole >> 6] if drawn.size else mask_at(coin, whole)
+        add_signs_at(last, 0, expand(peek(words, n), mask), mask, one)
+        total[whole:] = last[:rest]
+
+
+@kernel
+def copy_bits(words: Words, start: int, count: int, out: Words, at: int) -> int:
+    """Copy `count` bits of a stream, from bit `start` on, behind the first `at` of another. Returns its new length."""
+    n = 0
+    while count - n >= 64:
+        append(out, at + n, peek(words, start + n), 64)
+        n += 64
+    return append(out, at + n, peek(words, start + n) & head(count - n), count - n)
+
+
+@kernel
+def vote(voters: Array, start: int, stop: int, out: Words) -> None:
+    """Write the words start .. stop - 1 of the majority.
+
+    64 counters side by side: word p of the counter holds bit p of each element's number of negative votes.
+    """
+    planes = np.zeros(32, np.uint64)
+    n_voters = voters.shape[0]
+    n_planes = 1
+    while n_voters >> n_planes:
+        n_planes += 1
+    half = n_voters // 2
+    for word in range(start, stop):
+        planes[:n_planes] = 0
+        for voter in range(n_voters):
+            carry = voters[voter, word]
+            for p in range(n_planes):
+                both = planes[p] & carry
+                planes[p] ^= carry
+                carry = both
+        more, equal = uint64(0), uint64(0xFFFFFFFFFFFFFFFF)
+        for p in range(n_planes - 1, -1, -1):
+            if (half >> p) & 1:
+                equal &= planes[p]
+            else:
+                more |= equal & planes[p]
+                equal &= ~planes[p]
+        out[word] = more
+
+
+@kernel
+def momentum_pack(gradient: Array, momentum: Array, mu: float, rest_of_one: float, words: Words) -> int:
+    """Average a momentum with the gradient, over the gradient, and write all signs. Returns how many."""
+    number = gradient.dtype.type
+    rates = number(mu), number(rest_of_one)
+    words[0] = 0
+    n = 0
+    whole = gradient.size // 64 * 64
+    for place in range(0, whole, 64):
+        n = append(words, n, momentum_at(gradient, momentum, place, *rates), 64)
+    rest = gradient.size - whole
+    if rest:
+        last = np.zeros((2, 64), gradient.dtype)
+        g, m = last[0], last[1]
+        g[:rest], m[:rest] = gradient[whole:], momentum[whole:]
+        n = append(words, n, momentum_at(g, m, 0, *rates) & head(rest), rest)
+        gradient[whole:] = g[:rest]
+    return n
+
+
+@kernel
+def ones(words: Words, start: int, stop: int) -> int:
+    """Return how many bits of the words start .. stop - 1 are set."""
+    n: int = 0
+    for word in range(start, stop):
+        n += population(words[word])
+    return n

@@ -1,0 +1,49 @@
+"""Counting set bits, compiled, on one thread. Reference: `reference/popcount.py`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import int64, uint64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.llvm.vectors import population
+
+Numbers = NDArray[np.int64]
+
+
+def count_ones(packed: Tensor, cuts: Sequence[int]) -> list[int]:
+    """See `reference.popcount.count_ones`."""
+    data = packed.numpy()
+    words = data[: data.size // 8 * 8].view(np.uint64)
+    below = np.empty(len(cuts), np.int64)
+    _count_below(words, data[words.size * 8 :], np.asarray(cuts, np.int64), below)
+    counts: list[int] = np.diff(below).tolist()
+    return counts
+
+
+@kernel
+def _count_below(words: NDArray[np.uint64], rest: NDArray[np.uint8], cuts: Numbers, below: Numbers) -> None:
+    """Count the set bits below each bound.
+
+    Args:
+        words: Full words of the stream.
+        rest: The bytes behind them, fewer than 8.
+        bounds: Bit numbers, ascending.
+        below: Overwritten; below[i] is the number of set bits among the first bounds[i].
+    """
+    last: Any = uint64(0)
+    for place in range(rest.size):
+        last |= uint64(rest[place]) << uint64(8 * place)
+    n: int = 0
+    at = 0
+    for i in range(cuts.size):
+        whole = cuts[i] // 64
+        for place in range(at, whole):
+            n += population(words[place])
+        at = whole
+        word = words[whole] if whole < words.size else last
+        head = (uint64(1) << uint64(cuts[i] - whole * 64)) - uint64(1)
+        below[i] = n + int64(population(word & head))

@@ -1,0 +1,270 @@
+"""Powers of two as codes of sign and exponent, compiled, tile by tile: the same bits.
+
+Reference: `reference/powers_of_two.py`.
+
+Codes of 9 bits (float32) are brought together four to a word, then 64 of them make nine words. Codes of 12 bits
+(float64) go through `cpu/code_tiles.py`.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import uint16, uint32, uint64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.cpu.code_tiles import TILE, code_room, pack_tile, unpack_tile
+from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.threads import in_chunks
+from laconic.kernels.reference.hashing import key_halves
+from laconic.kernels.reference.powers_of_two import HEAD_BITS
+
+Array = NDArray[Any]
+
+_NUMBERS = np.arange(TILE, dtype=np.uint32)
+_PATTERNS = {torch.float32: np.uint32, torch.float64: np.uint64}
+
+
+def power_codes(values: Tensor, first: int, key: int) -> tuple[Tensor, bool]:
+    """See `reference.powers_of_two.power_codes`."""
+    bits, d = HEAD_BITS[values.dtype], values.numel()
+    patterns = values.detach().contiguous().numpy().view(_PATTERNS[values.dtype])
+    packed = torch.empty(-(-d // TILE) * TILE * bits // 8, dtype=torch.uint8)
+    out = packed.numpy()
+    low, high = map(np.uint32, key_halves(key))
+    spoiled: list[bool] = []
+
+    def run(start: int, stop: int) -> None:
+        if bits == 9:
+            codes, words = np.empty(TILE, np.uint32), out.view(np.uint64)
+            wrong = _powers_32(patterns, first, low, high, _NUMBERS, codes, words, start, stop)
+        else:
+            wrong = _powers_64(patterns, first, low, high, code_room(bits), out, start, stop)
+        spoiled.append(bool(wrong))
+
+    in_chunks(d, run)
+    return packed[: (bits * d + 7) // 8], not any(spoiled)
+
+
+def put_powers(packed: Tensor, out: Tensor) -> None:
+    """See `reference.powers_of_two.put_powers`."""
+    _write(packed, out, add=False)
+
+
+def add_powers(packed: Tensor, total: Tensor) -> None:
+    """See `reference.powers_of_two.add_powers`."""
+    _write(packed, total, add=True)
+
+
+def _write(packed: Tensor, total: Tensor, *, add: bool) -> None:
+    bits, data = HEAD_BITS[total.dtype], packed.contiguous().numpy()
+    assert total.is_contiguous()
+    out = total.detach().numpy()
+
+    def run(start: int, stop: int) -> None:
+        patterns = np.empty(TILE * out.itemsize // 8, np.uint64)
+        powers = patterns.view(out.dtype)
+        if bits == 9:
+            _write_32(data, patterns, powers, out, add, start, stop)
+        else:
+            _write_64(data, code_room(bits), patterns, powers, out, add, start, stop)
+
+    in_chunks(len(out), run)
+
+
+def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:
+    """See `reference.powers_of_two.powers_finite`."""
+    bits, data = HEAD_BITS[dtype], packed.contiguous().numpy()
+    spoiled: list[bool] = []
+
+    def run(start: int, stop: int) -> None:
+        wrong = _spoiled_32(data, start, stop) if bits == 9 else _spoiled_64(data, code_room(bits), start, stop)
+        spoiled.append(bool(wrong))
+
+    in_chunks(count, run)
+    return not any(spoiled)
+
+
+@kernel
+def _powers_32(
+    patterns: Array, first: int, low: Any, high: Any, within: Array, codes: Array, words: Array, start: int, stop: int,  # noqa: ANN401
+) -> bool:  # fmt: skip
+    """Write codes of float32 elements start .. stop - 1, 9 bits each.
+
+    Args:
+        patterns: (d,) uint32, bits of the values.
+        offset: Number of the vector's first coordinate.
+        low: uint32, the low half of the mixed key.
+        high: uint32, the high half of the mixed key.
+        within: 0, 1, 2 .. TILE - 1; reading them is cheaper than counting.
+        codes: (TILE,) uint32, a buffer.
+        words: uint64, overwritten.
+        start: First element, the beginning of a tile.
+        stop: Index behind the last element.
+
+    Returns:
+        Whether an element is inf or NaN.
+    """
+    spoiled = False
+    fours = np.empty(TILE // 4, np.uint64)
+    for tile in range(start, stop, TILE):
+        part = patterns[tile : min(tile + TILE, stop)]
+        _draw_32(part, uint32(first + tile), low, high, within, codes)
+        codes[part.size :] = 0
+        _pack_nines(codes.view(np.uint64), fours, words[tile * 9 // 64 : (tile + TILE) * 9 // 64])
+        spoiled |= _nines_spoiled(fours)
+    return spoiled
+
+
+@kernel
+def _draw_32(part: Array, base: Any, low: Any, high: Any, within: Array, codes: Array) -> None:  # noqa: ANN401
+    """Write codes of sign and exponent, the exponent raised by 1 with the mantissa as probability."""
+    for i in range(part.size):
+        x = uint32(uint32(base + within[i]) ^ low)
+        x = uint32(uint32(x ^ uint32(x >> uint32(16))) * uint32(0x7FEB352D))
+        x = uint32(x ^ uint32(x >> uint32(15)))
+        x = uint32(uint32(x + high) * uint32(0x846CA68B))
+        x = uint32(x ^ uint32(x >> uint32(16)))
+        head = uint32(part[i] >> uint32(23))
+        exponent = uint32(head & uint32(255))
+        rises = (x < uint32(part[i] << uint32(9))) & (exponent < uint32(254))
+        codes[i] = uint32(head + (uint32(1) if rises else uint32(0)))
+
+
+@kernel
+def _pack_nines(twos: Array, fours: Array, words: Array) -> None:
+    """Pack a tile's codes, two to a word, by way of four to a word, into nine words for 64 of them."""
+    for i in range(fours.size):
+        low, high = twos[2 * i], twos[2 * i + 1]
+        low = (low | (low >> uint64(23))) & uint64(0x3FFFF)
+        high = (high | (high >> uint64(23))) & uint64(0x3FFFF)
+        fours[i] = low | (high << uint64(18))
+    for group in range(words.size // 9):
+        carry = uint64(0)
+        pairs, out = fours[16 * group : 16 * group + 16], words[9 * group : 9 * group + 9]
+        for j in range(8):
+            shift = uint64(8 * j)
+            below = pairs[2 * j] | (pairs[2 * j + 1] << uint64(36))
+            out[j] = (below << shift) | carry
+            carry = ((below >> (uint64(56) - shift)) >> uint64(8)) | ((pairs[2 * j + 1] >> uint64(28)) << shift)
+        out[8] = carry
+
+
+@kernel
+def _unpack_nines(words: Array, fours: Array) -> None:
+    """Unpack nine words for 64 codes into the lowest 36 bits of a word for four of them."""
+    for group in range(words.size // 9):
+        pairs, given = fours[16 * group : 16 * group + 16], words[9 * group : 9 * group + 9]
+        for j in range(8):
+            shift = uint64(8 * j)
+            below = (given[j] >> shift) | ((given[j + 1] << (uint64(56) - shift)) << uint64(8))
+            pairs[2 * j] = below & uint64(0xFFFFFFFFF)
+            pairs[2 * j + 1] = (below >> uint64(36)) | (((given[j + 1] >> shift) & uint64(255)) << uint64(28))
+
+
+@kernel
+def _nines_as_patterns(fours: Array, twos: Array) -> None:
+    """Turn four codes to a word into bits of float32, two to a word."""
+    for i in range(fours.size):
+        low, high = fours[i], fours[i] >> uint64(18)
+        twos[2 * i] = ((low & uint64(0x1FF)) << uint64(23)) | ((low & uint64(0x3FE00)) << uint64(46))
+        twos[2 * i + 1] = ((high & uint64(0x1FF)) << uint64(23)) | ((high & uint64(0x3FE00)) << uint64(46))
+
+
+@kernel
+def _nines_spoiled(fours: Array) -> bool:
+    """Return whether an exponent has all bits set: adding 1 to it carries into the sign's bit."""
+    carried = uint64(0)
+    for i in range(fours.size):
+        carried |= (fours[i] & uint64(0x7FBFDFEFF)) + uint64(0x8040201)
+    return bool(carried & uint64(0x804020100))
+
+
+@kernel
+def _powers_64(
+    patterns: Array, first: int, low: Any, high: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
+) -> bool:  # fmt: skip
+    """Write codes of float64 elements start .. stop - 1, 12 bits each. Returns whether an element is inf or NaN."""
+    spoiled = False
+    for tile in range(start, stop, TILE):
+        part = patterns[tile : min(tile + TILE, stop)]
+        for i in range(part.size):
+            x = uint32(uint32(first + tile + i) ^ low)
+            x = uint32(uint32(x ^ uint32(x >> uint32(16))) * uint32(0x7FEB352D))
+            x = uint32(x ^ uint32(x >> uint32(15)))
+            x = uint32(uint32(x + high) * uint32(0x846CA68B))
+            x = uint32(x ^ uint32(x >> uint32(16)))
+            exponent = (part[i] >> uint64(52)) & uint64(2047)
+            up = (uint64(x) << uint64(32)) < (part[i] << uint64(12)) and exponent < uint64(2046)
+            codes[i] = uint16((part[i] >> uint64(52)) + uint64(up))
+            spoiled |= exponent == uint64(2047)
+        codes[part.size :] = 0
+        pack_tile(codes, 12, packed[tile * 12 // 8 : (tile + TILE) * 12 // 8])
+    return spoiled
+
+
+@kernel
+def _words_of(data: Array, words: Array) -> None:
+    """Copy the bytes of a tile, or of what is left, into words, with zeros behind them."""
+    room = words.view(np.uint8)
+    for i in range(data.size):
+        room[i] = data[i]
+    room[data.size :] = 0
+
+
+@kernel
+def _write_32(packed: Array, patterns: Array, powers: Array, total: Array, add: bool, start: int, stop: int) -> None:
+    """Write or add float32 values of codes. `patterns` and `powers` are one buffer, as words and as floats."""
+    words, fours = np.empty(TILE * 9 // 64, np.uint64), np.empty(TILE // 4, np.uint64)
+    for tile in range(start, stop, TILE):
+        _words_of(packed[tile * 9 // 8 : (tile + TILE) * 9 // 8], words)
+        _unpack_nines(words, fours)
+        _nines_as_patterns(fours, patterns)
+        _put_or_add(powers, total[tile : min(tile + TILE, stop)], add)
+
+
+@kernel
+def _write_64(
+    packed: Array, codes: Array, patterns: Array, powers: Array, total: Array, add: bool, start: int, stop: int
+) -> None:
+    """Write or add float64 values of codes. `patterns` and `powers` are one buffer, as words and as floats."""
+    for tile in range(start, stop, TILE):
+        unpack_tile(packed[tile * 12 // 8 : (tile + TILE) * 12 // 8], 12, codes)
+        for i in range(TILE):
+            patterns[i] = uint64(codes[i]) << uint64(52)
+        _put_or_add(powers, total[tile : min(tile + TILE, stop)], add)
+
+
+@kernel
+def _put_or_add(powers: Array, out: Array, add: bool) -> None:
+    """Copy `powers` to `out`, or add them."""
+    if add:
+        for i in range(out.size):
+            out[i] += powers[i]
+    else:
+        for i in range(out.size):
+            out[i] = powers[i]
+
+
+@kernel
+def _spoiled_32(packed: Array, start: int, stop: int) -> bool:
+    """Return whether a code of 9 bits stands for inf or NaN."""
+    words, fours = np.empty(TILE * 9 // 64, np.uint64), np.empty(TILE // 4, np.uint64)
+    spoiled = False
+    for tile in range(start, stop, TILE):
+        _words_of(packed[tile * 9 // 8 : (tile + TILE) * 9 // 8], words)
+        _unpack_nines(words, fours)
+        spoiled |= _nines_spoiled(fours)
+    return spoiled
+
+
+@kernel
+def _spoiled_64(packed: Array, codes: Array, start: int, stop: int) -> bool:
+    """Return whether a code of 12 bits stands for inf or NaN."""
+    spoiled = False
+    for tile in range(start, stop, TILE):
+        unpack_tile(packed[tile * 12 // 8 : (tile + TILE) * 12 // 8], 12, codes)
+        for i in range(min(TILE, stop - tile)):
+            spoiled |= (codes[i] & 2047) == 2047
+    return spoiled

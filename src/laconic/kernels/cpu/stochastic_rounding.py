@@ -1,0 +1,321 @@
+"""Stochastic rounding, compiled: the same bits except for `norms`, by the same operations in the same order.
+
+Reference: `reference/stochastic_rounding.py`. Codes are made 32 at a time (`llvm/stochastic_rounding.py`). Where a
+block begins or ends among these, its elements are first copied next to each other. Codes are turned back into values
+tile by tile: the codes of a tile, then what they stand for. Loops run over slices of one type from 0 on, which numba
+turns into vector instructions.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from numba import int32, uint32
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.cpu.block_norms import FLOATS, bits_of, block_edges
+from laconic.kernels.cpu.block_norms import norms as norms
+from laconic.kernels.cpu.block_norms import peaks as peaks
+from laconic.kernels.cpu.block_norms import ranges as ranges
+from laconic.kernels.cpu.code_tiles import code_room, pack_tile, unpack_tile
+from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.llvm.packing import GROUP
+from laconic.kernels.cpu.llvm.stochastic_rounding import SEGMENT, draw_groups
+from laconic.kernels.cpu.threads import in_chunks
+from laconic.kernels.reference.hashing import key_halves
+from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS, TINY_BITS, level_bits
+
+Array = NDArray[Any]
+
+
+def quantize(
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, first: int, key: int
+) -> Tensor:
+    """See `reference.stochastic_rounding.quantize`."""
+    most = (1 << bits) - 1
+    return _quantized(values, _array(lows, values.dtype), highs, lengths, bits, most, 0, first, key)
+
+
+def quantize_levels(
+    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
+) -> Tensor:
+    """See `reference.stochastic_rounding.quantize_levels`."""
+    bits = level_bits(steps)
+    lows = np.zeros(len(lengths), FLOATS[values.dtype])
+    return _quantized(values, lows, scales, lengths, bits, steps, 1 << (bits - 1), first, key)
+
+
+def _quantized(
+    values: Tensor, lows: Array, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int, first: int,
+    key: int,
+) -> Tensor:  # fmt: skip
+    """Return packed codes of values.
+
+    Args:
+        values: (d,) float32 or float64.
+        lows: (blocks,), the low end of each block.
+        highs: (blocks,), the high ends.
+        lengths: Elements of each block.
+        bits: Bits of a code.
+        max_code: The last code, without the sign bit.
+        minus: The bit of a code for values below zero; 0 for codes without a sign.
+        offset: Number of the first coordinate.
+        key: 0 .. 2**64 - 1.
+    """
+    floats = bits_of(values)[0].view(FLOATS[values.dtype])
+    out = np.empty((bits * floats.size + 7) // 8, np.uint8)
+    highs_, edges = _array(highs, values.dtype), block_edges(lengths)
+    numbers = _constants(values.dtype, most << FRACTION_BITS)
+    low_key, high_key = map(np.uint32, key_halves(key))
+
+    def run(start: int, stop: int) -> None:
+        codes = code_room(bits)
+        _quantize(
+            floats, lows, highs_, edges, numbers, bits, np.uint32(minus), first, low_key, high_key, codes,
+            out, start, stop,
+        )  # fmt: skip
+
+    in_chunks(floats.size, run)
+    return torch.from_numpy(out)
+
+
+def _array(ends: Tensor, dtype: torch.dtype) -> Array:
+    """Return the ends of blocks as an array of the given type."""
+    made: Array = (ends if ends.dtype == dtype else ends.to(dtype)).numpy()
+    return made
+
+
+def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
+    """See `reference.stochastic_rounding.dequantize`."""
+    return _dense(packed, lows, highs, lengths, bits, (1 << bits) - 1, 0)
+
+
+def add_dequantized(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, total: Tensor
+) -> None:
+    """See `reference.stochastic_rounding.add_dequantized`."""
+    _add(packed, lows, highs, lengths, bits, (1 << bits) - 1, 0, total)
+
+
+def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
+    """See `reference.stochastic_rounding.levels_dense`."""
+    bits = level_bits(steps)
+    return _dense(packed, torch.zeros_like(scales), scales, lengths, bits, steps, 1 << (bits - 1))
+
+
+def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
+    """See `reference.stochastic_rounding.add_levels`."""
+    bits = level_bits(steps)
+    _add(packed, torch.zeros_like(scales), scales, lengths, bits, steps, 1 << (bits - 1), total)
+
+
+def _dense(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int
+) -> Tensor:
+    dtype = torch.promote_types(lows.dtype, torch.float32)  # numpy has no bfloat16
+    dense = torch.empty(sum(lengths), dtype=dtype)
+    _write(packed, lows.to(dtype), highs.to(dtype), lengths, bits, most, minus, dense, add=False)
+    return dense.to(lows.dtype)
+
+
+def _add(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int,
+    total: Tensor,
+) -> None:  # fmt: skip
+    if lows.dtype in FLOATS and total.dtype in FLOATS and total.is_contiguous():
+        _write(packed, lows, highs, lengths, bits, most, minus, total, add=True)
+    else:
+        total.add_(_dense(packed, lows, highs, lengths, bits, most, minus))
+
+
+def _write(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int,
+    total: Tensor, *, add: bool,
+) -> None:  # fmt: skip
+    data, out, edges = packed.contiguous().numpy(), total.numpy(), block_edges(lengths)
+    lows_, highs_, numbers = lows.contiguous().numpy(), highs.contiguous().numpy(), _constants(lows.dtype, most)
+
+    def run(start: int, stop: int) -> None:
+        codes = code_room(bits)
+        _dequantize(data, lows_, highs_, edges, numbers, bits, int32(most), int32(minus), codes, out, start, stop, add)
+
+    in_chunks(total.numel(), run)
+
+
+def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
+    """See `reference.stochastic_rounding.levels_allowed`."""
+    bits = level_bits(steps)
+    codes = code_room(bits)
+    return bool(_allowed(packed.contiguous().numpy(), count, bits, uint32(steps), codes))
+
+
+@functools.cache
+def _constants(dtype: torch.dtype, most: int) -> Array:
+    """Return the numbers that kernels need, in the values' own type, so that no operation becomes one of float64."""
+    floats: Any = FLOATS[dtype]
+    tiny = 2.0 ** TINY_BITS[dtype]
+    return np.array([most, 0.0, 1.0, 0.5, 1 / tiny, tiny, 1 + np.finfo(floats).eps, 2.0], floats)
+
+
+@kernel
+def _factor(low: Any, high: Any, numbers: Array) -> Any:  # noqa: ANN401 - numba's own scalars
+    """Return `reference.stochastic_rounding.range_factors` of one block."""
+    span = high - low
+    if not np.isfinite(span):
+        return numbers[3]
+    return numbers[5] if numbers[1] < span < numbers[4] else numbers[2]
+
+
+@kernel
+def _block_at(edges: Array, entry: int) -> int:
+    """Return the number of the block that an element is in, by binary search."""
+    low, high = 0, edges.size - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if edges[middle] <= entry:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@kernel
+def _quantize(
+    values: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, minus: Any, first: int,  # noqa: ANN401
+    low_key: Any, high_key: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Write the packed codes of elements start .. stop - 1.
+
+    Args:
+        values: (d,) floats.
+        lows: (blocks,), the low end of each block.
+        highs: (blocks,), the high ends.
+        edges: (blocks + 1,), where blocks begin and end.
+        numbers: From `_constants`.
+        bits: Bits of a code.
+        minus: uint32, the bit of a code for values below zero; 0 for codes without a sign.
+        offset: Number of the vector's first coordinate.
+        low_key: uint32, the low half of the mixed key.
+        high_key: uint32, the high half of the mixed key.
+        codes: A code_buffer.
+        packed: uint8, overwritten.
+        start: First element, a multiple of CHUNK.
+        stop: Index behind the last element.
+    """
+    room, drawn = np.zeros(GROUP, values.dtype), np.empty(GROUP, codes.dtype)
+    direct = bits == 1 or bits == 2 or bits == 4 or bits == 8
+    wide, most = 8 * codes.itemsize, codes.size // GROUP
+    top = numbers[0]
+    block = _block_at(edges, start)
+    at = start
+    while at < stop:
+        while edges[block + 1] <= at:
+            block += 1
+        low, high = lows[block], highs[block]
+        factor = _factor(low, high, numbers)
+        bottom = low * factor
+        raised = numbers[1] - bottom
+        span = high * factor - bottom
+        step = top / span
+        if span * step < top:
+            step = step * numbers[6]
+        until = min(stop, edges[block + 1])
+        n, within = (until - at) // GROUP, at % GROUP
+        n = min(n, max(SEGMENT - (first + at) % SEGMENT, GROUP) // GROUP)
+        whole = n > 0 and within == 0 and factor == numbers[2]
+        if whole and direct:
+            entries, to, width = values[at:].ctypes.data, packed[at * bits // 8 :].ctypes.data, bits
+        elif whole:
+            n = min(n, most)
+            entries, to, width = values[at:].ctypes.data, codes.ctypes.data, wide
+        else:
+            n = 1
+            entries, to, width = room.ctypes.data, drawn.ctypes.data, wide
+            until = min(until, at - within + GROUP)
+            for i in range(until - at):
+                room[within + i] = values[at + i] * factor
+        draw_groups(entries, n, uint32(first + at - within), low_key, high_key, raised, step, top, minus, width, to)
+        if whole:
+            until = at + n * GROUP
+            if not direct:
+                pack_tile(codes[: n * GROUP], bits, packed[at * bits // 8 : until * bits // 8])
+        else:
+            for i in range(within, within + until - at):
+                codes[i] = drawn[i]
+            if until == stop or until % GROUP == 0:
+                codes[within + until - at : GROUP] = 0
+                pack_tile(codes[:GROUP], bits, packed[(at - within) * bits // 8 : (until * bits + 7) // 8])
+        at = until
+
+
+@kernel
+def _dequantize(
+    packed: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, most: Any, minus: Any,  # noqa: ANN401
+    codes: Array, total: Array, start: int, stop: int, add: bool,
+) -> None:  # fmt: skip
+    """Write or add the values of the codes of elements start .. stop - 1. Arguments as for `_quantize`."""
+    block = _block_at(edges, start)
+    for tile in range(start, stop, codes.size):
+        end = min(tile + codes.size, stop)
+        unpack_tile(packed[tile * bits // 8 : (end * bits + 7) // 8], bits, codes)
+        at = tile
+        while at < end:
+            until = min(end, edges[block + 1])
+            low, high = lows[block], highs[block]
+            factor = _factor(low, high, numbers)
+            bottom = low * factor
+            step = (high * factor - bottom) / numbers[0]
+            unfactor = numbers[2] / factor
+            _knobs(codes[at - tile : until - tile], bottom, step, unfactor, high, most, minus, total[at:until], add)
+            at = until
+            if until == edges[block + 1]:
+                block += 1
+
+
+@kernel
+def _knobs(
+    codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any, minus: Any, total: Array, add: bool,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Write or add the values of codes of one block; see `reference.stochastic_rounding.values_of_codes`."""
+    if minus and add:
+        for i in range(codes.size):
+            total[i] += _level(int32(codes[i]), bottom, step, unfactor, high, most, minus)
+    elif minus:
+        for i in range(codes.size):
+            total[i] = _level(int32(codes[i]), bottom, step, unfactor, high, most, minus)
+    elif add:
+        for i in range(codes.size):
+            total[i] += _knob(int32(codes[i]), bottom, step, unfactor, high, most)
+    else:
+        for i in range(codes.size):
+            total[i] = _knob(int32(codes[i]), bottom, step, unfactor, high, most)
+
+
+@kernel
+def _knob(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any) -> Any:  # noqa: ANN401
+    """Return the grid point of a code without a sign."""
+    found = (type(high)(code) * step + bottom) * unfactor
+    return (found if (found < high) & (code != most) else high) + type(high)(0)  # -0.0 becomes 0.0
+
+
+@kernel
+def _level(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any, minus: Any) -> Any:  # noqa: ANN401
+    """Return the grid point of a code with a sign."""
+    found = _knob(int32(code & int32(minus - int32(1))), bottom, step, unfactor, high, most)
+    return -found if code >= minus else found
+
+
+@kernel
+def _allowed(packed: Array, count: int, bits: int, steps: Any, codes: Array) -> bool:  # noqa: ANN401
+    """Return whether no code has a level above `steps`, or is a zero with a minus sign."""
+    top = uint32(1 << (bits - 1))
+    wrong = uint32(0)
+    for tile in range(0, count, codes.size):
+        end = min(tile + codes.size, count)
+        unpack_tile(packed[tile * bits // 8 : (end * bits + 7) // 8], bits, codes)
+        for i in range(end - tile):
+            code = uint32(codes[i])
+            wrong |= uint32(uint32(code & uint32(top - uint32(1))) > steps) | uint32(code == top)
+    return bool(wrong == uint32(0))

@@ -1,0 +1,215 @@
+"""Exact top-K, compiled: little more than one pass over the vector. Reference: `reference/top_k.py`.
+
+A sample gives a threshold that slightly more than k magnitudes reach. One pass, 64 comparisons at a time, collects
+these candidates; counting by leading bits finds the k-th largest among them. Where the sample misled (too few or too
+many candidates: constant vectors, mostly zeros, few distinct values), the counting runs over the full vector instead.
+Nothing is sorted, so no input takes more than a fixed number of passes. Several threads collect from a range each; the
+rest, and counting over the full vector, is done by one thread.
+
+`keys` are the bits of floats as signed integers, and `mask` is all ones but the sign: keys & mask are the magnitudes in
+their order, NaN above infinity.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import uint64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, intrinsic, lowest, splat, types
+from laconic.kernels.cpu.threads import in_chunks
+
+Keys = NDArray[Any]  # int32 for float32, int64 for float64
+Positions = NDArray[np.int64]
+
+_LEAST_SAMPLE, _MOST_SAMPLE = 1 << 11, 1 << 15
+_BIN_BITS = 11
+
+
+def top_k(vector: Tensor, k: int) -> Tensor:
+    """See `reference.top_k.top_k`."""
+    d = vector.numel()
+    assert 1 <= k <= d, (k, d)
+    integer = np.int32 if vector.dtype == torch.float32 else np.int64
+    keys = vector.detach().contiguous().numpy().view(integer)
+    mask = integer(np.iinfo(integer).max)
+    positions = torch.empty(k + 1, dtype=torch.int64)  # one more: every index is written, and stays if selected
+    if d < 4 * _LEAST_SAMPLE or k > d // 8 or not _by_sample(keys, mask, positions.numpy()):
+        _by_counting(keys, mask, positions.numpy())
+    return positions[:k]
+
+
+def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: ANN401 - a scalar of keys' type
+    """Write indices to all of `positions` but the last element. Returns False if the sample misled."""
+    k = positions.size - 1
+    sample = np.empty(min(max(keys.size // 64, _LEAST_SAMPLE), _MOST_SAMPLE), keys.dtype)
+    threshold = keys.dtype.type(_sampled_threshold(keys, mask, k, sample))
+    most = 3 * k + 32 * (keys.size // sample.size)
+    parts: dict[int, tuple[Keys, Positions, bool]] = {}  # by first element; whether the buffers were long enough
+
+    def collect(start: int, stop: int) -> None:
+        room = min(most, stop - start + 64)
+        places, found = np.empty(room, np.int64), np.empty(room, keys.dtype)
+        n = _collect(keys[start:stop], start, mask, threshold, places, found)
+        parts[start] = found[: max(n, 0)], places[: max(n, 0)], n >= 0
+
+    in_chunks(keys.size, collect)
+    collected = [parts[start] for start in sorted(parts)]
+    has_room = all(fits for _, _, fits in collected)
+    if not has_room or sum(len(found) for found, _, _ in collected) < k:
+        return False
+    found, places, _ = collected[0]
+    if len(collected) > 1:
+        found, places = (np.concatenate([part[kind] for part in collected]) for kind in (0, 1))
+    _take(found, mask, places, positions)
+    return True
+
+
+@kernel
+def _by_counting(keys: Keys, mask: Any, positions: Positions) -> None:  # noqa: ANN401
+    """Write indices to all of `positions` but the last element, by counting over the full vector."""
+    threshold, n_ties = _kth_largest(keys, mask, positions.size - 1)
+    _take_all(keys, mask, threshold, n_ties, positions)
+
+
+@kernel
+def _sampled_threshold(keys: Keys, mask: Any, k: int, sample: Keys) -> Any:  # noqa: ANN401
+    """Return a magnitude that at least k elements reach, and not many more; it fails for one sample in 30,000.
+
+    Args:
+        keys: (d,) integers.
+        mask: All bits but the sign.
+        k: 1 .. d.
+        sample: A buffer, overwritten with the sampled keys.
+    """
+    stride = keys.size // sample.size
+    for j in range(sample.size):
+        place = uint64(j) * uint64(0x9E3779B97F4A7C15) >> uint64(32)  # evenly spread over 0 .. 2**32 - 1
+        sample[j] = keys[j * stride + np.int64(place * uint64(stride) >> uint64(32))]
+    expected = k / keys.size * sample.size
+    rank = min(sample.size, int(expected + 4 * np.sqrt(expected) + 4))
+    return _kth_largest(sample, mask, rank)[0]
+
+
+@kernel
+def _kth_largest(keys: Keys, mask: Any, k: int) -> tuple[Any, int]:  # noqa: ANN401
+    """Return the k-th largest magnitude, and how many of those equal to it belong to the k largest.
+
+    Each round counts the remaining magnitudes in 2**11 bins and keeps one bin: at most 3 rounds for float32, 6 for
+    float64. Copying the bin is written without a branch, since no processor could predict it.
+
+    Args:
+        keys: (n,) integers.
+        mask: All bits but the sign.
+        k: 1 .. n.
+    """
+    low = high = keys[0] & mask
+    for i in range(keys.size):
+        low = min(low, keys[i] & mask)
+        high = max(high, keys[i] & mask)
+    wanted = k
+    counts = np.empty(1 << _BIN_BITS, np.int64)
+    while low < high:
+        shift = 0
+        while (high - low) >> shift >= counts.size:
+            shift += 1
+        counts[:] = 0
+        for i in range(keys.size):
+            counts[uint64(((keys[i] & mask) - low) >> shift)] += 1
+        bin_ = (high - low) >> shift
+        while counts[bin_] < wanted:
+            wanted -= int(counts[bin_])
+            bin_ -= 1
+        low += bin_ << shift
+        high = min(high, low + (1 << shift) - 1)
+        left, n = np.empty(counts[bin_] + 1, keys.dtype), uint64(0)
+        for i in range(keys.size):
+            key = keys[i] & mask
+            left[n] = key
+            n += uint64(key >= low) & uint64(key <= high)
+        keys = left[:-1]
+    return low, wanted
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _reaching(typing: Any, keys: Any, at: Any, mask: Any, threshold: Any) -> Codegen:  # noqa: ANN401
+    """Return a uint64 whose bit k is (keys[at + k] & mask) >= threshold, for 64 elements."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        keys, at, *scalars = args
+        block = Block(context, builder, signature.args, at)
+        mask, threshold = (splat(builder, scalar, block.LANES) for scalar in scalars)
+        word = ir.Constant(WORD, 0)
+        for piece in range(0, LANES, block.LANES):
+            block.piece = piece
+            # lanes: 16 magnitudes >= threshold -> 16 bits of the word
+            reached = builder.icmp_signed(">=", builder.and_(block.read(keys, 0), mask), threshold)
+            bits = builder.zext(builder.bitcast(reached, ir.IntType(block.LANES)), WORD)
+            word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, piece)))
+        return word
+
+    return types.uint64(keys, types.intp, keys.dtype, keys.dtype), codegen
+
+
+@kernel
+def _collect(keys: Keys, first: int, mask: Any, threshold: Any, positions: Positions, found: Keys) -> int:  # noqa: ANN401
+    """Write where magnitudes reach the threshold, and the keys there.
+
+    Args:
+        keys: (n,) integers.
+        offset: Index of the first key in the vector.
+        mask: All bits but the sign.
+        threshold: A magnitude.
+        positions: Overwritten with indices.
+        found: Overwritten with keys.
+
+    Returns:
+        How many; -1 where the buffers are too short.
+    """
+    n = 0
+    whole = keys.size // 64 * 64
+    for start in range(0, whole, 64):
+        bits = _reaching(keys, start, mask, threshold)
+        if bits and n + 64 > positions.size:
+            return -1
+        while bits:
+            at = start + lowest(bits)
+            positions[n] = first + at
+            found[n] = keys[at]
+            n += 1
+            bits &= bits - uint64(1)
+    if n + 64 > positions.size:
+        return -1
+    for at in range(whole, keys.size):
+        if (keys[at] & mask) >= threshold:
+            positions[n] = first + at
+            found[n] = keys[at]
+            n += 1
+    return n
+
+
+@kernel
+def _take(keys: Keys, mask: Any, candidates: Positions, positions: Positions) -> None:  # noqa: ANN401
+    """Write the indices of the k largest candidates to all of `positions` but the last element."""
+    threshold, n_ties = _kth_largest(keys, mask, positions.size - 1)
+    n = uint64(0)
+    for i in range(keys.size):
+        key = keys[i] & mask
+        positions[n] = candidates[i]
+        n += uint64(key > threshold) | (uint64(key == threshold) & uint64(n_ties > 0))
+        n_ties -= key == threshold
+
+
+@kernel
+def _take_all(keys: Keys, mask: Any, threshold: Any, n_ties: int, positions: Positions) -> None:  # noqa: ANN401
+    """Write indices above the threshold, and the first n_ties at it, to all of `positions` but the last element."""
+    n = uint64(0)
+    for i in range(keys.size):
+        key = keys[i] & mask
+        positions[n] = i
+        n += uint64(key > threshold) | (uint64(key == threshold) & uint64(n_ties > 0))
+        n_ties -= key == threshold

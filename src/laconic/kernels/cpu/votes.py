@@ -1,0 +1,155 @@
+"""Votes for coordinates, compiled, on one thread; nothing is sorted. Reference: `reference/votes.py`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numba import int64, uint32, uint64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.cpu.compile import inlined, kernel
+from laconic.kernels.cpu.llvm.vectors import lowest
+from laconic.kernels.reference.hashing import key_halves
+
+Numbers = NDArray[np.int64]
+Ranks = NDArray[np.int32]
+
+_BLOCK = 1 << 13  # coordinates that are counted at a time, in the first-level cache
+_BIN_BITS = 11
+_BINS = 1 << _BIN_BITS
+
+
+def tally(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """See `reference.votes.vote_counts`."""
+    positions = np.concatenate([positions.numpy() for positions in lists])
+    stops = np.array([positions.numel() for positions in lists]).cumsum()
+    voted, votes = np.empty((2, positions.size + 1), np.int64)
+    n = int(_tally(positions, stops, voted, votes))
+    return torch.from_numpy(voted[:n]), torch.from_numpy(votes[:n])
+
+
+def hash_at(positions: Tensor, key: int) -> Tensor:
+    """See `reference.hashing.hash_at`."""
+    hashes = torch.empty(positions.numel(), dtype=torch.int32)
+    low, high = key_halves(key)
+    _hash_at(positions.contiguous().numpy(), low, high, hashes.numpy())
+    return hashes
+
+
+def most_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
+    """See `reference.votes.top_voted`."""
+    places = torch.empty(k + 1, dtype=torch.int64)  # one more: every index is written, and stays if selected
+    _most_voted(votes.numpy(), order.numpy(), places.numpy())
+    return places[:k]
+
+
+@kernel
+def _tally(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numbers) -> Any:  # noqa: ANN401 - int64
+    """Write the positions in any list, ascending, and in how many lists each is.
+
+    Args:
+        positions: All lists, one behind the other.
+        stops: (lists,), where each list ends.
+        voted: Overwritten; one element longer than needed.
+        votes: Overwritten; one element longer than needed.
+
+    Returns:
+        How many positions there are.
+    """
+    counts, marks = np.zeros(_BLOCK, np.uint32), np.zeros(_BLOCK // 64, np.uint64)
+    at, ends = np.zeros(stops.size, np.uint64), stops.astype(np.uint64)
+    at[1:] = ends[:-1]
+    n, none = uint64(0), np.iinfo(np.int64).max
+    while True:
+        first = none
+        for i in range(at.size):
+            if at[i] < ends[i]:
+                first = min(first, positions[at[i]])
+        if first == none:
+            return int64(n)
+        base = first // _BLOCK * _BLOCK
+        for i in range(at.size):
+            j, end = at[i], ends[i]
+            while j < end and positions[j] - base < _BLOCK:
+                place = uint64(positions[j] - base)
+                counts[place] += uint32(1)
+                marks[place >> uint64(6)] |= uint64(1) << (place & uint64(63))
+                j += uint64(1)
+            at[i] = j
+        for word in range(marks.size):
+            bits = marks[word]
+            marks[word] = uint64(0)
+            for _ in range(2):  # mostly enough, and no branch to predict: one too many is overwritten
+                n = _emit(bits, uint64(64 * word), base, counts, n, voted, votes)
+                bits &= bits - uint64(1)
+            while bits:
+                n = _emit(bits, uint64(64 * word), base, counts, n, voted, votes)
+                bits &= bits - uint64(1)
+
+
+@inlined
+def _emit(bits: Any, word: Any, base: int, counts: Any, n: Any, voted: Numbers, votes: Numbers) -> Any:  # noqa: ANN401
+    """Write the lowest marked coordinate of a word, and its vote count. Returns how many are written so far.
+
+    Where no bit is set, the count stays and what was written is overwritten by the next one.
+    """
+    place = word + (uint64(lowest(bits)) & uint64(63))
+    voted[n] = base + int64(place)
+    votes[n] = counts[place]
+    counts[place] = uint32(0)
+    return n + uint64(bits != uint64(0))
+
+
+@kernel
+def _hash_at(positions: Numbers, low: int, high: int, hashes: Ranks) -> None:
+    below, above = uint32(low), uint32(high)
+    for i in range(positions.size):
+        x = uint32(positions[i]) ^ below
+        x ^= x >> uint32(16)
+        x = uint32(x * uint32(0x7FEB352D))
+        x ^= x >> uint32(15)
+        x = uint32(x + above)
+        x = uint32(x * uint32(0x846CA68B))
+        hashes[i] = np.int32(x ^ (x >> uint32(16)))
+
+
+@kernel
+def _most_voted(votes: Numbers, order: Ranks, places: Numbers) -> None:
+    """Write indices to all of `indices` but the last element. Every index is written, and stays if selected."""
+    most = int64(0)
+    for i in range(votes.size):
+        most = max(most, votes[i])
+    how_many = np.zeros(4 * (most + 1), np.int64)  # four counters in turn, so that none waits for the one before
+    for i in range(votes.size):
+        how_many[uint64(4) * uint64(votes[i]) + uint64(i & 3)] += 1
+    least, left = most, places.size - 1
+    while how_many[4 * least : 4 * least + 4].sum() < left:
+        left -= how_many[4 * least : 4 * least + 4].sum()
+        least -= 1
+    tied, n = np.empty(votes.size + 1, np.int32), uint64(0)
+    for i in range(votes.size):
+        tied[n] = order[i]
+        n += uint64(votes[i] == least)
+    last, n = _smallest(tied[: int64(n)], left), uint64(0)
+    for i in range(votes.size):
+        places[n] = i
+        n += uint64(votes[i] > least) | (uint64(votes[i] == least) & uint64(order[i] <= last))
+
+
+@kernel
+def _smallest(ranks: Ranks, k: int) -> Any:  # noqa: ANN401 - int32
+    """Return the k-th smallest number: counted by its highest 11 bits, then partitioned among those that share them."""
+    counts, half = np.zeros(_BINS, np.int64), uint32(1 << 31)
+    for i in range(ranks.size):
+        counts[(uint32(ranks[i]) ^ half) >> uint32(32 - _BIN_BITS)] += 1
+    bin_ = uint32(0)
+    while counts[bin_] < k:
+        k -= counts[bin_]
+        bin_ += uint32(1)
+    there, n = np.empty(counts[bin_] + 1, np.int32), uint64(0)
+    for i in range(ranks.size):
+        there[n] = ranks[i]
+        n += uint64((uint32(ranks[i]) ^ half) >> uint32(32 - _BIN_BITS) == bin_)
+    return np.partition(there[:-1], k - 1)[k - 1]

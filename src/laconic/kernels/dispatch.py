@@ -1,0 +1,39 @@
+"""Which backend runs a function: numba for a tensor on the CPU, Triton on a GPU, else the reference in torch."""
+
+import functools
+from importlib import import_module
+from types import ModuleType
+
+import torch
+
+from laconic.kernels.cpu import compile as compiled
+from laconic.kernels.gpu import compile as gpu
+
+CPU = torch.device("cpu")
+_PLAIN_ON_GPUS = ("powers_of_two", "selected_values", "flatten", "indexing", "votes")  # files without kernels in Triton
+
+
+def fastest(family: str, device: torch.device = CPU) -> ModuleType:
+    """Return the module of the fastest backend that has a file of functions.
+
+    Modules are imported when they are first needed: numba and Triton take a second.
+
+    Args:
+        family: Name of the file, the same in every backend that has it, such as "signs".
+        device: Where the tensors are.
+    """
+    if device.type == "cuda":
+        kind = "gpu" if gpu.triton_available() and family not in _PLAIN_ON_GPUS else "reference"
+    else:
+        kind = "cpu" if device.type == "cpu" and compiled.numba_available() else "reference"
+    return _file(f"{kind}.{family}")
+
+
+@functools.cache
+def _file(name: str) -> ModuleType:
+    return import_module(f"laconic.kernels.{name}")
+
+
+def reference(family: str) -> ModuleType:
+    """The file of a family that says what is meant, in ordinary torch; to compare others with."""
+    return _file(f"reference.{family}")

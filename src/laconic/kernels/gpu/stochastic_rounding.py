@@ -1,0 +1,211 @@
+"""Stochastic rounding on a GPU, the same bits: one read and one write. Reference: `reference/stochastic_rounding.py`.
+
+A first, small kernel computes each block's factors. Divisions are those of IEEE 754: Triton's own for float32 is not,
+and torch's on a GPU multiplies by a reciprocal.
+"""
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from laconic.kernels.gpu.block_norms import block_of, blocks
+from laconic.kernels.gpu.block_norms import norms as norms
+from laconic.kernels.gpu.block_norms import peaks as peaks
+from laconic.kernels.gpu.block_norms import ranges as ranges
+from laconic.kernels.gpu.compile import blocks_of, kernel, launch
+from laconic.kernels.gpu.hashing import hashed
+from laconic.kernels.gpu.packed_codes import BLOCK, load_codes, packed_like, store_codes
+from laconic.kernels.reference.hashing import key_halves
+from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS, TINY_BITS, level_bits
+from laconic.kernels.reference.stochastic_rounding import (
+    levels_allowed as levels_allowed,  # for decoders of frames, on the CPU
+)
+
+
+def quantize(
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, first: int, key: int
+) -> Tensor:
+    """See `reference.stochastic_rounding.quantize`."""
+    return _quantized(values, lows, highs, lengths, (1 << bits) - 1, bits, first, key, signed=False)
+
+
+def quantize_levels(
+    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
+) -> Tensor:
+    """See `reference.stochastic_rounding.quantize_levels`."""
+    lows = torch.zeros_like(scales)
+    return _quantized(values, lows, scales, lengths, steps, level_bits(steps), first, key, signed=True)
+
+
+def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
+    """See `reference.stochastic_rounding.dequantize`."""
+    return _dense(packed, lows, highs, lengths, (1 << bits) - 1, bits, signed=False)
+
+
+def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
+    """See `reference.stochastic_rounding.levels_dense`."""
+    return _dense(packed, torch.zeros_like(scales), scales, lengths, steps, level_bits(steps), signed=True)
+
+
+def add_dequantized(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, total: Tensor
+) -> None:
+    """See `reference.stochastic_rounding.add_dequantized`. The packed codes may be in the host's memory."""
+    _add(packed, lows, highs, lengths, (1 << bits) - 1, bits, total, signed=False)
+
+
+def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
+    """See `reference.stochastic_rounding.add_levels`. The packed codes may be in the host's memory."""
+    _add(packed, torch.zeros_like(scales), scales, lengths, steps, level_bits(steps), total, signed=True)
+
+
+def _factors(lows: Tensor, highs: Tensor, most: int, *, dense: bool) -> Tensor:
+    """Return each block's factors.
+
+    Args:
+        lows: (blocks,), the low end of each block.
+        highs: (blocks,), the high ends.
+        max_code: The last code.
+        dense: Steps from one code to the next, to turn codes into values; otherwise codes per unit, for quantizing.
+
+    Returns:
+        (3, blocks): the power of two that each range is multiplied by, then the low end and the step, so multiplied.
+    """
+    made = torch.empty(3, len(lows), dtype=lows.dtype, device=lows.device)
+    tiny = 2.0 ** TINY_BITS[lows.dtype]
+    launch(
+        _prepare, blocks_of(len(lows), BLOCK), lows.contiguous(), highs.contiguous(), len(lows), made,
+        TINY=tiny, LEAST=1 / tiny, MORE=1 + torch.finfo(lows.dtype).eps, MOST=most,
+        TOP=most << FRACTION_BITS, DENSE=dense, BLOCK=BLOCK,
+    )  # fmt: skip
+    return made
+
+
+def _quantized(
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int, bits: int, first: int, key: int,
+    *, signed: bool,
+) -> Tensor:  # fmt: skip
+    count = len(values)
+    packed = packed_like(values, count, bits)
+    factors = _factors(lows, highs, most, dense=False)
+    table = blocks(lengths, values.device)
+    launch(
+        _quantize, blocks_of(count, BLOCK), values.contiguous(), count, factors, *table.arguments, first,
+        *key_halves(key), packed, FRACTION=FRACTION_BITS, TOP=most << FRACTION_BITS, SIGNED=signed,
+        BITS=bits, STEPS=table.steps, BLOCK=BLOCK,
+    )  # fmt: skip
+    return packed
+
+
+def _dense(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int, bits: int, *, signed: bool
+) -> Tensor:
+    made = torch.empty(sum(lengths), dtype=torch.promote_types(lows.dtype, torch.float32), device=packed.device)
+    _put(packed, lows, highs, lengths, most, bits, made, signed=signed, add=False)
+    return made.to(lows.dtype)
+
+
+def _add(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int, bits: int, total: Tensor,
+    *, signed: bool,
+) -> None:  # fmt: skip
+    packed, lows, highs = (one.to(total.device) for one in (packed, lows, highs))
+    if total.dtype == lows.dtype and total.dtype in TINY_BITS:
+        _put(packed, lows, highs, lengths, most, bits, total, signed=signed, add=True)
+    else:
+        total.add_(_dense(packed, lows, highs, lengths, most, bits, signed=signed))
+
+
+def _put(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int, bits: int, out: Tensor,
+    *, signed: bool, add: bool,
+) -> None:  # fmt: skip
+    lows, highs = lows.to(out.dtype), highs.to(out.dtype)
+    factors = _factors(lows, highs, most, dense=True)
+    table = blocks(lengths, out.device)
+    launch(
+        _dequantize, blocks_of(len(out), BLOCK), out, packed.contiguous(), len(out), factors, highs.contiguous(),
+        *table.arguments, MOST=most, SIGNED=signed, ADD=add, BITS=bits, STEPS=table.steps, BLOCK=BLOCK,
+    )  # fmt: skip
+
+
+@kernel
+def _divided(one: tl.tensor, other: tl.tensor) -> tl.tensor:
+    """Return one / other rounded as IEEE 754 has it, both (n,) of one type."""
+    return tl.div_rn(one, other) if one.dtype == tl.float32 else one / other
+
+
+@kernel
+def _prepare(
+    lows: tl.tensor, highs: tl.tensor, n_blocks: tl.int64, factors: tl.tensor, TINY: tl.constexpr,
+    LEAST: tl.constexpr, MORE: tl.constexpr, MOST: tl.constexpr, TOP: tl.constexpr, DENSE: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    low = tl.load(lows + at, mask=at < n_blocks, other=0)
+    high = tl.load(highs + at, mask=at < n_blocks, other=0)
+    span = high - low
+    factor = tl.full([BLOCK], 1.0, low.dtype)
+    factor = tl.where((span > 0) & (span < tl.full([1], LEAST, low.dtype)), tl.full([1], TINY, low.dtype), factor)
+    factor = tl.where(span - span == 0, factor, tl.full([1], 0.5, low.dtype))  # inf - inf is NaN
+    bottom = low * factor
+    span = high * factor - bottom
+    if DENSE:
+        step = _divided(span, tl.full([BLOCK], MOST, low.dtype))
+    else:
+        top = tl.full([BLOCK], TOP, low.dtype)
+        step = _divided(top, span)
+        step = tl.where(span * step < top, step * tl.full([1], MORE, low.dtype), step)
+    tl.store(factors + at, factor, mask=at < n_blocks)
+    tl.store(factors + n_blocks + at, bottom, mask=at < n_blocks)
+    tl.store(factors + 2 * n_blocks + at, step, mask=at < n_blocks)
+
+
+@kernel
+def _quantize(
+    values: tl.tensor, count: tl.int64, factors: tl.tensor, edges: tl.tensor, n_blocks: tl.int64, size: tl.int64,
+    first: tl.int64, low_key: tl.int64, high_key: tl.int64, packed: tl.tensor,
+    FRACTION: tl.constexpr, TOP: tl.constexpr, SIGNED: tl.constexpr, BITS: tl.constexpr, STEPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < count
+    block = block_of(at, edges, n_blocks, size, STEPS)
+    value = tl.load(values + at, mask=inside, other=0)
+    factor = tl.load(factors + block, mask=inside, other=0)
+    bottom = tl.load(factors + n_blocks + block, mask=inside, other=0)
+    step = tl.load(factors + 2 * n_blocks + block, mask=inside, other=0)
+    magnitude = tl.abs(value) if SIGNED else value
+    place = (magnitude * factor - bottom) * step
+    top = tl.full([BLOCK], TOP, value.dtype)
+    place = tl.where(place > 0, place, 0.0)  # also for NaN
+    place = tl.where(place < top, place, top).to(tl.int32)
+    drawn = (hashed(first + at, low_key, high_key) >> (32 - FRACTION)).to(tl.int32)
+    codes = tl.where(inside, (drawn + place) >> FRACTION, 0)
+    if SIGNED:
+        codes = codes | (((value < 0) & (codes > 0)).to(tl.int32) << (BITS - 1))
+    store_codes(codes, packed, count, BITS, BLOCK)
+
+
+@kernel
+def _dequantize(
+    out: tl.tensor, packed: tl.tensor, count: tl.int64, factors: tl.tensor, highs: tl.tensor,
+    edges: tl.tensor, n_blocks: tl.int64, size: tl.int64, MOST: tl.constexpr, SIGNED: tl.constexpr,
+    ADD: tl.constexpr, BITS: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < count
+    block = block_of(at, edges, n_blocks, size, STEPS)
+    high = tl.load(highs + block, mask=inside, other=0)
+    factor = tl.load(factors + block, mask=inside, other=1)
+    bottom = tl.load(factors + n_blocks + block, mask=inside, other=0)
+    step = tl.load(factors + 2 * n_blocks + block, mask=inside, other=0)
+    codes = load_codes(packed, at, count, BITS)
+    level = codes & ((1 << (BITS - 1)) - 1) if SIGNED else codes
+    knob = (level.to(high.dtype) * step + bottom) * _divided(tl.full([BLOCK], 1.0, high.dtype), factor)
+    knob = tl.where((knob < high) & (level != MOST), knob, high) + 0.0
+    if SIGNED:
+        knob = tl.where((codes >> (BITS - 1)) > 0, -knob, knob)
+    if ADD:
+        knob = tl.load(out + at, mask=inside, other=0) + knob
+    tl.store(out + at, knob, mask=inside)

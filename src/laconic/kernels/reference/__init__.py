@@ -1,0 +1,1 @@
+"""What is meant: ordinary torch, on any device."""

@@ -1,0 +1,57 @@
+"""Powers of two, and zeros, as codes of a sign and an exponent: the reference, in torch.
+
+A code is the first bits of the value's pattern: 9 bits of float32, 12 of float64. Codes are packed as
+`reference.fractional.pack_codes` packs them.
+"""
+
+import torch
+from torch import Tensor
+
+from laconic.kernels.reference.finite import all_finite
+from laconic.kernels.reference.fractional import pack_codes, unpack_codes
+from laconic.kernels.reference.stochastic_rounding import round_to_powers
+
+INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+MANTISSA_BITS = {torch.float32: 23, torch.float64: 52}
+HEAD_BITS = {torch.float32: 9, torch.float64: 12}  # sign and exponent
+
+
+def head_codes(values: Tensor) -> Tensor:
+    """Return the sign and exponent of each of values (d,) float32 or float64: (d,) int32, below 2**EXPONENT_BITS."""
+    patterns = values.contiguous().view(INTEGERS[values.dtype])
+    return ((patterns >> MANTISSA_BITS[values.dtype]) & ((1 << HEAD_BITS[values.dtype]) - 1)).int()
+
+
+def power_codes(values: Tensor, first: int, key: int) -> tuple[Tensor, bool]:
+    """Round values to powers of two at random, and pack their signs and exponents.
+
+    Args:
+        values: (d,) float32 or float64.
+        offset: Number of the first coordinate.
+        key: 0 .. 2**64 - 1.
+
+    Returns:
+        The packed codes of `round_to_powers`, (ceil(9 d / 8),) or for float64 (ceil(12 d / 8),) uint8, and whether all
+        values are finite.
+    """
+    rounded = round_to_powers(values, first, key)
+    return pack_codes(head_codes(rounded), HEAD_BITS[values.dtype]), all_finite(rounded)
+
+
+def put_powers(packed: Tensor, out: Tensor) -> None:
+    """Write the values that packed codes stand for into `out` (d,) float32 or float64, whose type the codes have."""
+    patterns = unpack_codes(packed, out.numel(), HEAD_BITS[out.dtype]).to(INTEGERS[out.dtype])
+    out.copy_((patterns << MANTISSA_BITS[out.dtype]).view(out.dtype))
+
+
+def add_powers(packed: Tensor, total: Tensor) -> None:
+    """Add the values that packed codes stand for to `total` (d,), in place."""
+    powers = torch.empty_like(total)
+    put_powers(packed, powers)
+    total.add_(powers)
+
+
+def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:
+    """Return whether none of `count` packed codes of values of `dtype` stands for inf or NaN."""
+    most = (1 << (HEAD_BITS[dtype] - 1)) - 1
+    return not bool(((unpack_codes(packed, count, HEAD_BITS[dtype]) & most) == most).any())

@@ -1,0 +1,52 @@
+"""The values of the elements that a keyed mask selects, as in `reference/signs.py`: the reference, in torch."""
+
+import torch
+from torch import Tensor
+
+from laconic.kernels.reference import hashing as plain
+from laconic.kernels.reference.signs import ALL_KEPT
+
+
+def take_kept(values: Tensor, share: float, first: int, key: int, threshold: int) -> Tensor:
+    """Return the selected values, divided by their probability of being selected.
+
+    Args:
+        values: (count,).
+        share: The divisor, threshold / 2**32 where the mean over keys shall be the values.
+        offset: Number of the first coordinate.
+        key: 0 .. 2**64 - 1.
+        threshold: 1 .. 2**32, here and below.
+
+    Returns:
+        (k,) of the values' type, in ascending order of coordinates.
+    """
+    return values[plain.keep_mask(first, values.numel(), key, threshold, values.device)] / share
+
+
+def put_kept(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
+    """Write values at the selected elements of a vector, and 0 elsewhere.
+
+    Args:
+        selected: (k,), in ascending order of coordinates.
+        offset: Number of the first coordinate.
+        key: 0 .. 2**64 - 1.
+        threshold: 1 .. 2**32.
+        out: (count,), overwritten.
+        sampled: The mask as bits, from `selected_bits`; None to sample it again.
+    """
+    if threshold == ALL_KEPT:
+        out.copy_(kept)
+        return
+    count = out.numel()
+    if drawn is None:
+        mask = plain.keep_mask(first, count, key, threshold, out.device)
+    else:
+        mask = plain.unpack_bits(drawn, count)
+    out.zero_().masked_scatter_(mask, kept.to(out.dtype))
+
+
+def add_kept(kept: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
+    """Add what `put_selected` would write to `total` (count,), in its type."""
+    values = torch.empty_like(total)
+    put_kept(kept, first, key, threshold, values, drawn)
+    total.add_(values)

@@ -1,0 +1,39 @@
+"""Votes for coordinates: counting them, and choosing the most voted. The reference, in torch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from laconic.kernels.reference.hashing import hash_at as hash_at
+
+
+def tally(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Count in how many lists each position occurs.
+
+    Args:
+        lists: At least one; (k,) int64 each, no position twice in one list.
+
+    Returns:
+        The positions that occur, ascending, and their vote counts: (n,) int64 both.
+    """
+    voted, votes = torch.unique(torch.cat(list(lists)), return_counts=True)
+    return voted, votes
+
+
+def most_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
+    """Return the indices of the k largest vote counts.
+
+    Args:
+        votes: (n,) int64, none negative.
+        order: (n,) int32, no two equal; of equal counts, those lowest in `order` come first.
+        k: 1 .. n.
+
+    Returns:
+        (k,) int64, ascending.
+    """
+    at_least = votes.bincount().flip(0).cumsum(0)  # how many have the maximum, or one less, and so on
+    least = at_least.numel() - 1 - int((at_least < k).sum())
+    wins, tied = votes > least, votes == least
+    last = order[tied].kthvalue(k - int(wins.sum())).values
+    return (wins | tied & (order <= last)).nonzero().flatten()

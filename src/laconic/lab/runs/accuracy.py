@@ -1,0 +1,73 @@
+"""Test accuracy: of the one model, or of the workers' mean model and of each worker's own."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laconic.contract import Algorithm
+from laconic.lab.runs.experiment import Experiment
+from laconic.protocol.ring_allreduce import ring_sum
+from laconic.training.consensus import consensus_distance, mean_parameters, squared_distance
+from laconic.training.distributed_optimizer import DistributedOptimizer
+from laconic.training.flat_parameters import FlatParameters
+from laconic.training.simulation import Simulation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Shares of the test examples. own: each worker's, where their models differ; `test` is then the mean model's."""
+
+    test: float
+    own: tuple[float, ...] = ()
+    consensus_distance: float | None = None
+
+
+def models_differ(algorithm: Algorithm) -> bool:
+    """Whether each worker ends with a model of its own. Under an asynchronous server the model is the server's."""
+    return algorithm.schedule == "neighbours" and not algorithm.replicas_equal
+
+
+@torch.no_grad()
+def in_simulation(simulation: Simulation, experiment: Experiment) -> Accuracy:
+    """At the parameters of the last exchange."""
+    if not models_differ(experiment.algorithm):
+        return Accuracy(test=experiment.accuracy())
+    models = [simulation.parameters_of(rank) for rank in range(simulation.n_workers)]
+    mean = ring_sum(models) / len(models)  # as an all-reduce adds, so that processes find the same bits
+    return _summary(
+        _accuracy_at(mean, simulation.flat, experiment),
+        [_accuracy_at(model, simulation.flat, experiment) for model in models],
+        [squared_distance(model, mean) for model in models],
+    )
+
+
+@torch.no_grad()
+def over_processes(opt: DistributedOptimizer, experiment: Experiment, exchanged: Tensor) -> Accuracy:
+    """The same at `exchanged` (d,), this rank's parameters of the last exchange. Collective; of use on rank 0."""
+    channel, what = opt.driver.channel, "for its accuracy"
+    if models_differ(experiment.algorithm):
+        mean = mean_parameters(opt, exchanged)
+        own = _accuracy_at(exchanged, opt.flat, experiment)
+        everybody: list[Any] = channel.gather([own, squared_distance(exchanged, mean)], what)
+        of_mean = _accuracy_at(mean, opt.flat, experiment) if channel.rank == 0 else 0.0
+        return _summary(of_mean, [accuracy for accuracy, _ in everybody], [square for _, square in everybody])
+    if experiment.algorithm.schedule == "arrivals":
+        model = None if opt.server_model is None or not opt.serves_only else opt.server_model.flat.values()
+        theirs = channel.gather(None if model is None else _accuracy_at(model, opt.flat, experiment), what)
+        return Accuracy(test=next(accuracy for accuracy in theirs if accuracy is not None))
+    return Accuracy(test=_accuracy_at(exchanged, opt.flat, experiment) if channel.rank == 0 else 0.0)
+
+
+def _summary(of_mean: float, own: list[float], squares: list[float]) -> Accuracy:
+    return Accuracy(test=of_mean, own=tuple(own), consensus_distance=consensus_distance(squares))
+
+
+def _accuracy_at(parameters: Tensor, flat: FlatParameters, experiment: Experiment) -> float:
+    """With these parameters (d,); the model's own are put back."""
+    here = flat.values()
+    flat.set_values(parameters)
+    accuracy = experiment.accuracy()
+    flat.set_values(here)
+    return accuracy

@@ -1,0 +1,82 @@
+"""What every rank of a run computes: losses on its mini-batches, and the model's accuracy on the test examples."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
+
+from laconic.lab.datasets import load
+from laconic.lab.models import build
+from laconic.lab.partitions import Partition
+from laconic.lab.runs.settings import RunSettings
+from laconic.random_keys import make_key
+
+_TEST_BATCH = 1000
+
+
+class Experiment:
+    """Data, model and optimizer of one run, the same on every rank."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        """Loads the data. Raises DatasetError or ValueError for files, sizes or settings that cannot work."""
+        self.settings = settings
+        self.dataset = load(settings.dataset, settings.data)
+        self.model = build(settings.model, self.dataset.input_shape, self.dataset.n_classes, settings.seed)
+        self.partition = Partition(
+            n_examples=len(self.dataset.train_labels), n_workers=settings.workers, batch_size=settings.batch_size,
+            seed=settings.seed, mode="fixed" if settings.partition == "fixed" else "resample",
+        )  # fmt: skip
+        self.steps_per_epoch = self.partition.rounds_per_epoch
+        self.steps = self.steps_per_epoch * settings.epochs
+        self.algorithm = settings.build()
+        if settings.dense_epochs is not None:
+            rounds: dict[str, Any] = {"dense_rounds": self.steps_in(settings.dense_epochs)}  # of one step each
+            self.algorithm = replace(self.algorithm, **rounds)
+        self.inner = SGD(self.model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+        sizes = tuple(p.numel() for p in self.model.parameters())
+        self.d = sum(sizes)
+        self.algorithm.check_size(self.d, sizes, settings.workers)
+
+    def steps_in(self, epochs: float) -> int:
+        """How many steps these epochs have."""
+        return round(epochs * self.steps_per_epoch)
+
+    def scheduler(self) -> LambdaLR:
+        """The learning-rate schedule, stepped once a step. It belongs to the inner optimizer on every driver."""
+        return LambdaLR(self.inner, self._factor)
+
+    def _factor(self, step: int) -> float:
+        """The learning rate in this step as a share of the one that was asked for: ramp times schedule."""
+        factor = 1.0
+        if self.settings.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+        elif self.settings.schedule == "step":
+            factor = 0.1 ** sum(step >= round(share * self.steps) for share in self.settings.decay_shares())
+        ramp = self.steps_in(self.settings.ramp_epochs or 0)
+        if step < ramp:
+            start = self.settings.ramp_start
+            factor *= start + (1 - start) * step / ramp
+        return factor
+
+    def loss(self, rank: int, step: int) -> Tensor:
+        """Worker `rank`'s loss on its mini-batch; random layers draw from a stream of this worker and step."""
+        # The CPU's generator alone: torch.manual_seed also queues the seed for every GPU, stack trace and all.
+        torch.default_generator.manual_seed(make_key(self.settings.seed, "model", rank, step, "layers") >> 1)
+        batch = self.partition.batch(rank, step)
+        outputs = self.model(self.dataset.train_inputs[batch])
+        return nn.functional.cross_entropy(outputs, self.dataset.train_labels[batch])
+
+    @torch.no_grad()
+    def accuracy(self) -> float:
+        """The share of test examples that the model gets right."""
+        self.model.eval()
+        right = 0
+        for start in range(0, len(self.dataset.test_labels), _TEST_BATCH):
+            part = slice(start, start + _TEST_BATCH)
+            right += int((self.model(self.dataset.test_inputs[part]).argmax(1) == self.dataset.test_labels[part]).sum())
+        self.model.train()
+        return right / len(self.dataset.test_labels)

@@ -1,0 +1,128 @@
+"""What a run leaves behind: `config.toml`, `metrics.csv`, `summary.json`; `faults.toml` and `times.csv` if asked."""
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from laconic.lab.atomic import write_text
+from laconic.lab.provenance import machine, versions
+from laconic.lab.runs.accuracy import Accuracy
+from laconic.lab.runs.settings import RunSettings
+from laconic.lab.runs.times import Times
+from laconic.telemetry.traffic import Traffic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The state of a run after an epoch. Bytes and bits are totals over all workers since the start."""
+
+    epoch: int
+    round: int
+    train_loss: float  # mean over the epoch and the workers
+    test_accuracy: float  # where each worker has a model of its own: of their mean
+    own_accuracy_lowest: float | None  # over the workers' own models, where they differ
+    own_accuracy_mean: float | None
+    own_accuracy_highest: float | None
+    consensus_distance: float | None  # sqrt(1/N sum_n ||x_n - xbar||^2)
+    up_wire_bytes: int
+    down_wire_bytes: int
+    up_payload_bits: int
+    up_paper_bits: float
+    skips_up: int
+    skips_down: int
+    void_rounds: int
+    seconds: float  # since the start; virtual in the simulator
+
+    @classmethod
+    def of(cls, *, epoch: int, loss: float, accuracy: Accuracy, traffic: Traffic, seconds: float) -> "Row":
+        """A row from the counters."""
+        own = accuracy.own
+        return cls(
+            epoch=epoch, round=traffic.rounds, train_loss=loss, test_accuracy=accuracy.test,
+            own_accuracy_lowest=min(own, default=None), own_accuracy_mean=sum(own) / len(own) if own else None,
+            own_accuracy_highest=max(own, default=None), consensus_distance=accuracy.consensus_distance,
+            up_wire_bytes=traffic.up.wire_bytes, down_wire_bytes=traffic.down.wire_bytes,
+            up_payload_bits=traffic.up.payload_bits, up_paper_bits=traffic.up.paper_bits,
+            skips_up=traffic.up.skips, skips_down=traffic.down.skips, void_rounds=traffic.void_rounds, seconds=seconds,
+        )  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class Record:
+    """A finished run."""
+
+    settings: RunSettings
+    n_parameters: int
+    layers: tuple[int, ...]
+    layout: str  # who served
+    traffic: Traffic
+    rows: list[Row] = field(default_factory=list)
+    dense_rounds: int = 0  # of all rounds, those of a dense warm-up
+    times: Times | None = None  # of a run over processes that recorded them
+
+    @property
+    def last(self) -> Row:
+        return self.rows[-1]
+
+    def summary(self) -> dict[str, Any]:
+        """The run in numbers, with the versions and the size of the machine that made it."""
+        traffic, workers = self.traffic, self.settings.workers
+        worker_rounds = workers * traffic.rounds
+        paper_up, paper_down = self._expected_bits()
+        return {
+            "settings": self.settings.as_data(),
+            "parameters": self.n_parameters,
+            "server": self.layout,
+            "test_accuracy": self.last.test_accuracy,
+            **self._own_models(),
+            "best_test_accuracy": max(row.test_accuracy for row in self.rows),
+            "train_loss": self.last.train_loss,
+            "dense_rounds": self.dense_rounds,
+            "traffic": traffic.as_data(),
+            "bits_per_worker_and_round": {
+                "expected_paper_up": paper_up,
+                "expected_paper_down": paper_down,
+                "paper_up": traffic.up.paper_bits / worker_rounds,
+                "payload_up": traffic.up.payload_bits / worker_rounds,
+                "wire_up": 8 * (traffic.up.wire_bytes + traffic.up.local_bytes) / worker_rounds,
+                "paper_down": traffic.down.paper_bits / worker_rounds,
+                "payload_down": traffic.down.payload_bits / worker_rounds,
+                "wire_down": 8 * (traffic.down.wire_bytes + traffic.down.local_bytes) / worker_rounds,
+            },
+            "seconds": self.last.seconds,
+            **({} if self.times is None else {"clocks_apart_s": self.times.accuracy_s}),
+            "versions": versions(),
+            "machine": machine(),
+        }
+
+    def _own_models(self) -> dict[str, float]:
+        """The last row's figures of the workers' own models; nothing where they are equal."""
+        names = ("own_accuracy_lowest", "own_accuracy_mean", "own_accuracy_highest", "consensus_distance")
+        return {name: getattr(self.last, name) for name in names if getattr(self.last, name) is not None}
+
+    def _expected_bits(self) -> tuple[float, float]:
+        """What the paper's formula charges per worker and round, (up, down), dense rounds among them."""
+        sparse = self.settings.build().paper_bits(self.n_parameters, self.layers)
+        share = self.dense_rounds / self.traffic.rounds
+        up, down = (share * 32 * self.n_parameters + (1 - share) * bits for bits in sparse)
+        return up, down
+
+    def write(self, folder: Path) -> None:
+        """Write the files into `folder`, which is made if it is missing. `summary.json` is the last: all is there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "config.toml", tomli_w.dumps(self.settings.as_data()))
+        if self.settings.fault_plan is not None:
+            write_text(folder / "faults.toml", self.settings.fault_plan.to_toml())
+        if self.times is not None:
+            self.times.write(folder)
+        metrics = io.StringIO(newline="")
+        writer = csv.DictWriter(metrics, [column.name for column in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in self.rows)
+        write_text(folder / "metrics.csv", metrics.getvalue())
+        write_text(folder / "summary.json", json.dumps(self.summary(), indent=2) + "\n")

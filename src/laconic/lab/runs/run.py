@@ -1,0 +1,144 @@
+"""Runs an experiment: in the simulator, or as one rank of a process group."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from laconic.kernels.api import set_kernel_threads
+from laconic.lab.runs.accuracy import in_simulation, over_processes
+from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.record import Record, Row
+from laconic.lab.runs.settings import RunSettings
+from laconic.lab.runs.times import Stopwatch, Times
+from laconic.telemetry.traffic import Traffic
+from laconic.training.distributed_optimizer import DistributedOptimizer
+from laconic.training.simulation import Simulation
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is; sent after every step, with a row after every epoch."""
+
+    settings: RunSettings
+    step: int
+    steps: int
+    loss: float
+    row: Row | None = None
+
+
+Listener = Callable[[Progress], None]
+
+
+def run_simulated(settings: RunSettings, listen: Listener) -> Record:
+    """All workers in this process."""
+    torch.set_num_threads(settings.threads)
+    set_kernel_threads(settings.kernel_threads)
+    experiment = Experiment(settings)
+    simulation = Simulation(
+        experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, server=settings.server,
+        local_steps=settings.local_steps, seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
+        faults=settings.fault_plan,
+    )  # fmt: skip
+    schedule = experiment.scheduler()
+    rows: list[Row] = []
+    total = loss = 0.0
+    for step in range(experiment.steps):
+        down = simulation.down
+        losses = simulation.step(lambda rank, step=step: experiment.loss(rank, step))  # type: ignore[misc]
+        if step + 1 == experiment.steps:
+            simulation.exchange_steps()  # fewer than local_steps may be left
+        schedule.step()
+        known = [loss for rank, loss in enumerate(losses) if rank not in down]
+        loss = sum(known) / len(known) if known else loss  # where nobody was up, the last one counts again
+        total += loss
+        row = None
+        if (step + 1) % experiment.steps_per_epoch == 0:
+            row = Row.of(
+                epoch=len(rows) + 1, loss=total / experiment.steps_per_epoch,
+                accuracy=in_simulation(simulation, experiment),
+                traffic=simulation.traffic, seconds=simulation.driver.clock.now_ns / 1e9,
+            )  # fmt: skip
+            rows.append(row)
+            total = 0.0
+        listen(Progress(settings, step + 1, experiment.steps, loss, row))
+    layout = simulation.driver.layout.name
+    return _record(experiment, simulation.flat.sizes, rows, layout, simulation.traffic)
+
+
+def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
+    """This process's part in a run of the default process group; every rank calls it. Rank 0 should listen."""
+    torch.set_num_threads(settings.threads)
+    set_kernel_threads(settings.kernel_threads)
+    experiment = Experiment(settings)
+    opt = DistributedOptimizer(
+        experiment.inner, experiment.algorithm, model=experiment.model, server=settings.server,
+        local_steps=settings.local_steps, seed=settings.seed, timeout_s=settings.timeout_s,
+    )  # fmt: skip
+    schedule = experiment.scheduler()
+    rank = dist.get_rank()
+    rows: list[Row] = []
+    total = 0.0
+    exchanged = opt.flat.values()
+    stopwatch = Stopwatch(opt) if settings.record_times else None
+    start = time.perf_counter()
+    for step in range(experiment.steps):
+        rounds = opt.driver.rounds
+        loss = _take_step(opt, experiment, rank, step)
+        if step + 1 == experiment.steps:
+            opt.exchange_steps()  # fewer than local_steps may be left
+        schedule.step()
+        if stopwatch is not None:
+            stopwatch.took_step(rounds)
+        if opt.driver.rounds > rounds and settings.local_steps > 1:
+            exchanged = opt.flat.values()
+        total += loss
+        row = None
+        if (step + 1) % experiment.steps_per_epoch == 0:
+            ended = time.perf_counter()
+            everybody = opt.driver.channel.gather(total, "for its loss")
+            here = exchanged if settings.local_steps > 1 else opt.flat.values()  # local steps lead each elsewhere
+            row = Row.of(
+                epoch=len(rows) + 1, loss=sum(everybody) / settings.workers / experiment.steps_per_epoch,
+                accuracy=over_processes(opt, experiment, here),
+                traffic=opt.total_traffic(), seconds=time.perf_counter() - start,
+            )  # fmt: skip
+            rows.append(row)
+            total = 0.0
+            if stopwatch is not None:
+                stopwatch.evaluated(ended)
+        listen(Progress(settings, step + 1, experiment.steps, loss, row))
+    times = None if stopwatch is None else stopwatch.everybodys()
+    return _record(experiment, opt.flat.sizes, rows, opt.driver.layout.name, opt.total_traffic(), times)
+
+
+def _take_step(opt: DistributedOptimizer, experiment: Experiment, rank: int, step: int) -> float:
+    """One step of this rank; its loss, 0 on a rank that only serves."""
+    if opt.serves_only:
+        opt.step()
+        return 0.0
+
+    def closure() -> Tensor:
+        opt.zero_grad()
+        loss = experiment.loss(rank, step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    return float(opt.step(closure).detach())
+
+
+def _record(
+    experiment: Experiment,
+    layers: tuple[int, ...],
+    rows: list[Row],
+    layout: str,
+    traffic: Traffic,
+    times: Times | None = None,
+) -> Record:
+    return Record(
+        settings=experiment.settings, n_parameters=experiment.d, layers=layers, rows=rows, layout=layout,
+        traffic=traffic, times=times, dense_rounds=sum(map(experiment.algorithm.dense_in, range(traffic.rounds))),
+    )  # fmt: skip

@@ -1,0 +1,220 @@
+"""One run's settings, checked before anything starts."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from laconic.contract import ALGORITHMS, Algorithm
+from laconic.faults.plan import FaultPlan
+from laconic.hyperparameters import from_text, knobs_of, near_misses
+from laconic.kernels.api import MOST_KERNEL_THREADS
+from laconic.lab.datasets import DATASETS
+from laconic.lab.models import MODELS
+from laconic.network import Link
+from laconic.protocol.layout import choose_layout, n_nodes_for
+from laconic.training.local_steps import check_local_steps
+from laconic.units import bandwidth, duration
+
+DRIVERS = ("simulated", "processes")
+PARTITIONS = ("resample", "fixed")
+SCHEDULES = ("constant", "cosine", "step")
+DECAY_AT = "0.5,0.75"  # shares of the run; Ozfatura et al.: after 150 and 225 of 300 epochs
+RAMP_FROM = 0.2  # share of the learning rate; Ozfatura et al.: from 0.1 to 0.5
+BASE_LR = 0.1  # plain SGD's; a method's own default is this times its lr_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What `laconic run` was asked to do. Field names are the command line's options."""
+
+    algorithm: str
+    set: dict[str, str] = field(default_factory=dict)
+    workers: int = 4
+    driver: str = "simulated"
+    server: str = "auto"
+    dataset: str = "digits"
+    data: str | None = None
+    model: str = "mlp"
+    epochs: int = 10
+    batch_size: int = 32  # per worker and step
+    local_steps: int = 1  # to one exchange
+    dense_epochs: float | None = None  # at the start, one step to an exchange
+    lr: float | None = None
+    schedule: str = "constant"
+    decay_at: str | None = None  # shares of the run, for the schedule "step"
+    ramp_epochs: float | None = None
+    ramp_from: float | None = None  # share of the learning rate that the ramp starts at
+    weight_decay: float = 0.0
+    seed: int = 0
+    partition: str = "resample"
+    bandwidth: str | None = None
+    latency: str | None = None
+    compute: str | None = None
+    faults: str | None = None  # a file
+    threads: int = 1  # of each process
+    kernel_threads: int = 1  # of each process, within a compiled kernel
+    timeout_s: float = 60.0
+    record_times: bool = False  # when each rank computed, waited, ...
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the option, its value, its bound and the way out."""
+        self._one_of("algorithm", sorted(ALGORITHMS))
+        self._one_of("driver", DRIVERS)
+        self._one_of("dataset", sorted(DATASETS))
+        self._one_of("model", sorted(MODELS))
+        self._one_of("partition", PARTITIONS)
+        self._one_of("schedule", SCHEDULES)
+        for name in ("workers", "epochs", "batch_size", "threads", "kernel_threads"):
+            self._at_least(name, 1)
+        if self.kernel_threads > MOST_KERNEL_THREADS:
+            raise ValueError(
+                f"--kernel-threads {self.kernel_threads} must be at most {MOST_KERNEL_THREADS}, this machine's cores"
+            )
+        self._at_least("seed", 0)
+        self._at_least("weight_decay", 0)
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ValueError(f"--lr {self.lr} must be above 0 and finite; leave it out for the method's own default")
+        if self.timeout_s <= 0:
+            raise ValueError(f"--timeout-s {self.timeout_s} must be above 0 seconds")
+        if self.driver == "processes":
+            for name in ("bandwidth", "latency", "compute", "faults"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"--{name} {getattr(self, name)} is for --driver simulated; processes use real links"
+                    )
+        elif self.record_times:
+            raise ValueError(
+                "--record-times is for --driver processes; a simulated run's times follow from its links: see "
+                "`laconic timeline`"
+            )
+        self._check_rates()
+        self._check_dense_epochs()
+        check_local_steps(self.build(), self.local_steps)
+        self.link()
+        self.compute_s()
+        layout = choose_layout(self.server, self.build(), d=10**6, n_nodes=self.n_processes)  # data are not read yet
+        if self.fault_plan is not None:
+            self.fault_plan.check(self.build(), layout.name, self.workers)
+
+    def _one_of(self, name: str, known: Any) -> None:  # noqa: ANN401 - any sequence of names
+        value = getattr(self, name)
+        if value not in known:
+            raise ValueError(f"--{name} {value!r} must be one of {', '.join(known)}{near_misses(value, list(known))}")
+
+    def _at_least(self, name: str, bound: int) -> None:
+        value = getattr(self, name)
+        if not value >= bound:
+            raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {bound}")
+
+    def _at_most(self, name: str, bound: float) -> None:
+        value = getattr(self, name)
+        if value is not None and not 0 < value <= bound:
+            raise ValueError(f"--{name.replace('_', '-')} {value:g} must be above 0 and at most {bound}")
+
+    def _check_rates(self) -> None:
+        """Refuse a ramp or decays that do not fit together."""
+        self._at_most("ramp_epochs", self.epochs)
+        self._at_most("ramp_from", 1)
+        if self.ramp_from is not None and self.ramp_epochs is None:
+            raise ValueError(f"--ramp-from {self.ramp_from} needs --ramp-epochs, over which the learning rate rises")
+        if self.decay_at is not None and self.schedule != "step":
+            raise ValueError(f"--decay-at {self.decay_at} is for --schedule step, not {self.schedule}")
+        self.decay_shares()
+
+    def _check_dense_epochs(self) -> None:
+        """Refuse dense epochs for a method that has no dense rounds, or for which they are given otherwise."""
+        if self.dense_epochs is None:
+            return
+        self._at_most("dense_epochs", self.epochs)
+        if not has_dense_rounds(self.algorithm):
+            able = ", ".join(name for name in sorted(ALGORITHMS) if has_dense_rounds(name))
+            raise ValueError(
+                f"--dense-epochs {self.dense_epochs:g}: {self.algorithm} has no dense rounds; leave it out, or take "
+                f"one of {able}"
+            )
+        if "dense_rounds" in self.set:
+            raise ValueError(
+                f"--dense-epochs {self.dense_epochs:g} and --set dense_rounds={self.set['dense_rounds']} say the same "
+                "in epochs and in rounds; give one of them"
+            )
+
+    @property
+    def ramp_start(self) -> float:
+        """The share of the learning rate that a ramp starts at."""
+        return RAMP_FROM if self.ramp_from is None else self.ramp_from
+
+    def decay_shares(self) -> tuple[float, ...]:
+        """After which shares of the run the schedule "step" divides the learning rate by 10. Raises ValueError."""
+        text = DECAY_AT if self.decay_at is None else self.decay_at
+        try:
+            shares = tuple(float(word) for word in text.split(","))
+        except ValueError:
+            shares = ()
+        if not shares or list(shares) != sorted(set(shares)) or not (shares[0] > 0 and shares[-1] < 1):
+            raise ValueError(
+                f"--decay-at {text!r} must be rising shares of the run between 0 and 1, such as {DECAY_AT}"
+            )
+        return shares
+
+    @property
+    def n_processes(self) -> int:
+        """Workers, and a dedicated server."""
+        return n_nodes_for(self.server, self.build(), self.workers)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate: what was asked for, or plain SGD's times the method's factor."""
+        return BASE_LR * self.build().lr_factor if self.lr is None else self.lr
+
+    def build(self) -> Algorithm:
+        """The algorithm with its hyper-parameters."""
+        return from_text(ALGORITHMS[self.algorithm], self.set, self.algorithm)
+
+    def link(self) -> Link:
+        """The simulated link of every node."""
+        rate = {} if self.bandwidth is None else {"bytes_per_s": _read("--bandwidth", bandwidth, self.bandwidth)}
+        delay = {} if self.latency is None else {"latency_s": _read("--latency", duration, self.latency)}
+        return Link(**rate, **delay)
+
+    @cached_property
+    def fault_plan(self) -> FaultPlan | None:
+        """The faults, read once. Raises ValueError for what is wrong in the file, OSError if it cannot be read."""
+        if self.faults is None:
+            return None
+        try:
+            return FaultPlan.from_toml(Path(self.faults).read_text(encoding="utf-8"))
+        except ValueError as error:  # also what is no UTF-8
+            raise ValueError(f"--faults {self.faults}: {error}") from None
+
+    def compute_s(self) -> float:
+        """The simulated time of one gradient."""
+        return 0.0 if self.compute is None else _read("--compute", duration, self.compute)
+
+    def as_data(self) -> dict[str, Any]:
+        """What a config file holds: every option that is set, the learning rate and hyper-parameters in full."""
+        knobs = self.build().settings()
+        if self.dense_epochs is not None:
+            del knobs["dense_rounds"]  # follows from the epochs and the data
+        data = dataclasses.asdict(self) | {"lr": self.rate, "set": knobs}
+        if self.schedule == "step":
+            data["decay_at"] = self.decay_at or DECAY_AT
+        if self.ramp_epochs is not None:
+            data["ramp_from"] = self.ramp_start
+        if self.data is not None:
+            data["data"] = str(Path(self.data))
+        return {key: value for key, value in data.items() if value is not None}
+
+
+def _read(option: str, read: Callable[[str], float], text: str) -> float:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+def has_dense_rounds(name: str) -> bool:
+    """Whether the algorithm of this name can begin with dense rounds."""
+    return any(knob.name == "dense_rounds" for knob, _ in knobs_of(ALGORITHMS[name]))

@@ -1,0 +1,160 @@
+"""When each rank of a real run computed, encoded, waited and decoded: `times.csv`.
+
+Every rank reads a clock of its own. How far it is from rank 0's is bounded by all-reduces: nobody leaves one before the
+last has entered it. So where rank r enters at b_r and leaves at a_r by its clock, r's clock is ahead of rank 0's by at
+least b_r - a_0 and at most a_r - b_0; the narrowest bounds of several all-reduces hold (Cristian: Probabilistic Clock
+Synchronization, 1989, has the same bound for a question and its answer). Clocks that run at different speeds drift
+apart afterwards, which is not made up for.
+"""
+
+import csv
+import io
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from laconic.drivers.distributed.channel import Channel
+from laconic.lab.atomic import write_text
+from laconic.training.distributed_optimizer import DistributedOptimizer
+
+FILE = "times.csv"
+LAPS = ("compute", "encode", "wait", "decode", "evaluate")
+_ALIGNMENTS = 16
+
+
+@dataclass(frozen=True)
+class Lap:
+    """What one rank did in one stretch of a round. Seconds by rank 0's clock, from the start of the run."""
+
+    rank: int
+    round: int
+    what: str  # one of LAPS; a wait is for sending, for receiving or for others
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """All laps of all ranks. accuracy_s: how far two ranks' clocks may be apart, at the start of the run."""
+
+    laps: tuple[Lap, ...]
+    accuracy_s: float
+
+    def write(self, folder: Path) -> None:
+        """One row a lap."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(column.name for column in fields(Lap))
+        writer.writerows((lap.rank, lap.round, lap.what, f"{lap.start_s:.6f}", f"{lap.end_s:.6f}") for lap in self.laps)
+        write_text(folder / FILE, text.getvalue())
+
+
+def read_laps(folder: Path) -> list[Lap]:
+    """The laps in `folder`. Raises ValueError, naming the line, for what `Times.write` never writes."""
+    laps = []
+    with (folder / FILE).open(newline="", encoding="utf-8") as file:
+        for row in (reader := csv.reader(file)):
+            if reader.line_num == 1:
+                continue
+            try:
+                rank, round_, what, start_s, end_s = row
+                lap = Lap(int(rank), int(round_), what, float(start_s), float(end_s))
+                if what not in LAPS or min(lap.rank, lap.round) < 0 or not 0 <= lap.start_s <= lap.end_s < 1e9:
+                    raise ValueError
+            except ValueError:
+                raise ValueError(
+                    f"{folder / FILE}, line {reader.line_num}: {','.join(row):.80} must be a rank, a round, one of "
+                    f"{', '.join(LAPS)}, and two times in seconds, the earlier first"
+                ) from None
+            laps.append(lap)
+    if not laps:
+        raise ValueError(f"{folder / FILE}: has no laps")
+    return laps
+
+
+class Stopwatch:
+    """One rank's laps, on the clock that all ranks share."""
+
+    def __init__(self, opt: DistributedOptimizer) -> None:
+        """Begins now. Collective: every rank must make one."""
+        self._channel, self._seconds = opt.driver.channel, opt.driver.seconds
+        self._zero_s, self._accuracy_s = aligned_zero(self._channel)
+        self._seconds.laps = []
+        self._evaluations: list[
+            tuple[float, float]
+        ] = []  # since the last round; a computation seems to go on meanwhile
+        self._rows: list[tuple[int, str, float, float]] = []
+
+    def took_step(self, round_: int) -> None:
+        """Note what happened since the last call, if it was a round."""
+        laps, self._seconds.laps = self._seconds.laps or [], []
+        for what, start_s, end_s in laps:
+            at_s = max(start_s, self._zero_s)
+            while self._evaluations and self._evaluations[0][1] <= end_s:
+                began_s, ended_s = self._evaluations.pop(0)
+                self._note(round_, what, at_s, began_s)
+                self._note(round_, "evaluate", began_s, ended_s)
+                at_s = ended_s
+            self._note(round_, what, at_s, end_s)
+
+    def evaluated(self, start_s: float) -> None:
+        """Note that all since `start_s` was evaluation."""
+        self._evaluations.append((start_s, time.perf_counter()))
+
+    def _note(self, round_: int, what: str, start_s: float, end_s: float) -> None:
+        start_s, end_s = round(start_s - self._zero_s, 6), round(end_s - self._zero_s, 6)
+        if self._rows and self._rows[-1][:2] == (round_, what) and self._rows[-1][3] == start_s:
+            start_s = self._rows.pop()[2]  # one stretch, noted in parts
+        if end_s > start_s:
+            self._rows.append((round_, what, start_s, end_s))
+
+    def everybodys(self) -> Times:
+        """All ranks' laps, on every rank. Collective."""
+        for start_s, end_s in self._evaluations:  # after the last round
+            self._note(self._rows[-1][0] if self._rows else 0, "evaluate", start_s, end_s)
+        everybody: list[Any] = self._channel.gather([self._rows, self._accuracy_s], "for its times")
+        laps = [Lap(rank, *row) for rank, (rows, _) in enumerate(everybody) for row in rows]
+        return Times(laps=tuple(laps), accuracy_s=max(accuracy_s for _, accuracy_s in everybody))
+
+
+def aligned_zero(channel: Channel) -> tuple[float, float]:
+    """What this rank's clock showed when rank 0's began to count, and by how much that may be wrong. Collective.
+
+    The clock is `time.perf_counter`. Raises PeerLostError.
+    """
+    entered_s, left_s = [], []
+    for _ in range(_ALIGNMENTS):
+        flag = torch.zeros(1)
+        entered_s.append(time.perf_counter())
+        channel.all_reduce(flag, "to align its clock")
+        left_s.append(time.perf_counter())
+        channel.control_bytes += 2 * flag.element_size()
+    everybody = channel.gather([entered_s, left_s], "to align its clock")
+    first_entered_s, first_left_s = everybody[0]
+    low_s, high_s = bounds_of(entered_s, left_s, first_entered_s, first_left_s)
+    # On rank 0 itself the bounds are as wide as its quickest all-reduce, but its clock is its own.
+    ahead_s, accuracy_s = (0.0, 0.0) if channel.rank == 0 else ((low_s + high_s) / 2, (high_s - low_s) / 2)
+    return first_left_s[-1] + ahead_s, accuracy_s
+
+
+def bounds_of(
+    entered_s: Sequence[float], left_s: Sequence[float], first_entered_s: Sequence[float], first_left_s: Sequence[float]
+) -> tuple[float, float]:
+    """The least and the most that a rank's clock may be ahead of rank 0's."""
+    low_s = max(entered - left for entered, left in zip(entered_s, first_left_s, strict=True))
+    high_s = min(left - entered for left, entered in zip(left_s, first_entered_s, strict=True))
+    return low_s, high_s
+
+
+def compute_s_of(laps: Iterable[Lap]) -> float:
+    """The median time that a rank computed in a round, in seconds; 0 where none did."""
+    sums: dict[tuple[int, int], float] = {}
+    for lap in laps:
+        if lap.what == "compute":
+            sums[lap.rank, lap.round] = sums.get((lap.rank, lap.round), 0.0) + lap.end_s - lap.start_s
+    ordered = sorted(sums.values())
+    return ordered[len(ordered) // 2] if ordered else 0.0

@@ -1,0 +1,51 @@
+"""From bytes to nanoseconds: links, nodes, message schedules and what a network makes of them. No tensors."""
+
+from laconic.network.clock import Clock
+from laconic.network.compute_time import ComputeTime
+from laconic.network.link import Link
+from laconic.network.message_schedule import Computation, Message, Schedule, Step, TimedStep
+from laconic.network.network import Network
+from laconic.network.patterns import (
+    PATTERNS,
+    Pattern,
+    closed_form_s,
+    gossip_ring,
+    one_at_a_time,
+    partition_bytes,
+    ring,
+    ring_unpartitioned,
+    rounds,
+    sharded,
+    single_server,
+)
+from laconic.network.schedule_file import read_schedule
+from laconic.network.simulate import Times, by_callbacks, by_machine_code, makespan_ns, simulate
+
+__all__ = [
+    "PATTERNS",
+    "Clock",
+    "Computation",
+    "ComputeTime",
+    "Link",
+    "Message",
+    "Network",
+    "Pattern",
+    "Schedule",
+    "Step",
+    "TimedStep",
+    "Times",
+    "by_callbacks",
+    "by_machine_code",
+    "closed_form_s",
+    "gossip_ring",
+    "makespan_ns",
+    "one_at_a_time",
+    "partition_bytes",
+    "read_schedule",
+    "ring",
+    "ring_unpartitioned",
+    "rounds",
+    "sharded",
+    "simulate",
+    "single_server",
+]

@@ -1,0 +1,59 @@
+"""How long each node computes: equal nodes, slow nodes, and steps that are slow by chance.
+
+The chance part is the shifted exponential of Lee, Lam, Pedarsani, Papailiopoulos and Ramchandran: Speeding up
+distributed machine learning using codes, 2018: a node's usual time plus an exponential tail.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from laconic.random_keys import make_key, uniform
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeTime:
+    """The time of one gradient, by node and step.
+
+    seconds: one number for all nodes, or one for each by its number. factors: how many times slower than that
+    some nodes are. tail_s: the mean of what chance adds, drawn afresh for every node and step.
+    """
+
+    seconds: float | Mapping[int, float] = 0.0
+    factors: Mapping[int, float] = field(default_factory=dict)
+    tail_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        by_node = dict(self.seconds) if isinstance(self.seconds, Mapping) else {None: self.seconds}
+        for node, seconds in by_node.items():
+            where = "" if node is None else f" of node {node}"
+            if not 0 <= seconds < math.inf:
+                raise ValueError(f"ComputeTime: seconds={seconds}{where} must be at least 0 and finite (200 ms is 0.2)")
+        for node, factor in self.factors.items():
+            if not 0 < factor < math.inf:
+                raise ValueError(
+                    f"ComputeTime: factors has {factor} for node {node}, which must be above 0 and finite "
+                    "(4 takes four times as long)"
+                )
+        if not 0 <= self.tail_s < math.inf:
+            raise ValueError(f"ComputeTime: tail_s={self.tail_s} must be at least 0 and finite")
+
+    def check(self, n_nodes: int) -> None:
+        """Raises ValueError if a node of 0 .. `n_nodes` - 1 has no time, or one is named that does not exist."""
+        known = range(n_nodes)
+        own = dict(self.seconds) if isinstance(self.seconds, Mapping) else dict.fromkeys(known, 0.0)
+        for name, nodes in (("seconds", own), ("factors", self.factors)):
+            for node in nodes:
+                if node not in known:
+                    raise ValueError(f"ComputeTime: {name} names node {node}, which must be in 0 .. {n_nodes - 1}")
+        missing = [node for node in known if node not in own]
+        if missing:
+            raise ValueError(f"ComputeTime: seconds names no time for node {missing[0]}; give one for each node")
+
+    def ns(self, node: int, step: int, *, seed: int = 0) -> int:
+        """Whole nanoseconds that `node` computes in `step`. One seed gives the same time, whoever asks and when."""
+        seconds = self.seconds[node] if isinstance(self.seconds, Mapping) else self.seconds
+        seconds *= self.factors.get(node, 1.0)
+        if self.tail_s:
+            seconds -= self.tail_s * math.log(1.0 - uniform(make_key(seed, "worker", node, step, "compute time")))
+        return round(seconds * 1e9)

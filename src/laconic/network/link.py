@@ -1,0 +1,97 @@
+"""A link: bandwidth, latency, jitter and loss of what joins one node to the switch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, lru_cache
+
+from laconic.random_keys import uniform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """What one node is joined to the switch by. The default takes no time at all."""
+
+    bytes_per_s: float = math.inf  # each way; 1 Gbit/s is 125e6
+    latency_s: float = 0.0  # from the first bit sent to the first bit received
+    jitter_s: float = 0.0  # each message's latency grows by a uniform draw from [0, jitter_s)
+    loss: float = 0.0  # the share of messages that must be sent again
+    retransmit_s: float | None = None  # until the sender notices; None: twice the latency, at least 1 ms
+
+    def __post_init__(self) -> None:
+        if not self.bytes_per_s > 0:
+            raise ValueError(f"Link: bytes_per_s={self.bytes_per_s} must be above 0 (1 Gbit/s is 125e6)")
+        for name in ("latency_s", "jitter_s", "retransmit_s"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"Link: {name}={value} must be at least 0 and finite (10 ms is 0.01)")
+        if not 0 <= self.loss < 1:
+            raise ValueError(f"Link: loss={self.loss} must be in [0, 1) (one message in a hundred is 0.01)")
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two equal messages may take different times."""
+        return self.jitter_s > 0 or self.loss > 0
+
+    def duration_ns(self, n_bytes: int) -> int:
+        """Nanoseconds that a message of `n_bytes` occupies its ports, rounded up; without jitter and losses.
+
+        Exact: whole numbers only, no float drift. Raises ValueError if `n_bytes` is negative.
+        """
+        if n_bytes < 0:
+            raise ValueError(f"Link.duration_ns: n_bytes={n_bytes} must be at least 0")
+        fixed, per_byte = self.rational_ns
+        return -(-(fixed[0] * per_byte[1] + n_bytes * per_byte[0] * fixed[1]) // (fixed[1] * per_byte[1]))
+
+    def drawn_ns(self, n_bytes: int, key_of: Callable[[str], int]) -> int:
+        """As `duration_ns`, with jitter and losses; `key_of` gives the 64-bit key of a draw by its purpose."""
+        once_ns = self.duration_ns(n_bytes)
+        if self.jitter_s:
+            once_ns += int(uniform(key_of("jitter")) * self.jitter_s * 1e9)
+        if not self.loss:
+            return once_ns
+        # One uniform number tells how many were lost in a row: k or more, where it is at most loss**k.
+        n_lost = int(math.log(1.0 - uniform(key_of("loss"))) / math.log(self.loss))
+        return once_ns + n_lost * (once_ns + self._retransmit_ns)
+
+    @property
+    def _retransmit_ns(self) -> int:
+        seconds = max(2 * self.latency_s, 0.001) if self.retransmit_s is None else self.retransmit_s
+        return math.ceil(_as_written(seconds) * 1_000_000_000)
+
+    @cached_property
+    def rational_ns(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Nanoseconds of the latency and of each byte, as numerators and denominators."""
+        fixed = _as_written(self.latency_s) * 1_000_000_000
+        unlimited = self.bytes_per_s == math.inf
+        per_byte = Fraction(0) if unlimited else Fraction(1_000_000_000) / _as_written(self.bytes_per_s)
+        return fixed.as_integer_ratio(), per_byte.as_integer_ratio()
+
+
+UNLIMITED = Link()
+
+
+@lru_cache(maxsize=4096)
+def _joined(ours: Link, theirs: Link) -> Link:
+    return Link(
+        bytes_per_s=min(ours.bytes_per_s, theirs.bytes_per_s),
+        latency_s=max(ours.latency_s, theirs.latency_s),
+        jitter_s=max(ours.jitter_s, theirs.jitter_s),
+        loss=max(ours.loss, theirs.loss),
+        retransmit_s=_longer(ours.retransmit_s, theirs.retransmit_s),
+    )
+
+
+def _longer(ours: float | None, theirs: float | None) -> float | None:
+    if ours is None or theirs is None:
+        return theirs if ours is None else ours
+    return max(ours, theirs)
+
+
+def _as_written(value: float) -> Fraction:
+    # The float nearest to 0.1 is a little above it: taken at its bits, 0.1 s would become 100,000,001 ns.
+    # The shortest decimal that names the float is what somebody wrote.
+    return Fraction(repr(float(value)))

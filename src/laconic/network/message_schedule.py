@@ -1,0 +1,239 @@
+"""Schedules as data: who sends what to whom, who computes how long, and after what.
+
+A schedule is a list of steps, and a step waits for others by their places in the list. It is kept in columns,
+because one round of a thousand workers is two million messages, and each of half of them waits for a thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.network.network import Integers
+
+NO_RECEIVER = -1  # what a computation has in the column of receivers
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message.
+
+    `after` holds the places, in the schedule, of the steps that must be over before it may be requested.
+    Neither is it requested before `at_ns`, counted from the start of the schedule.
+    """
+
+    sender: int
+    receiver: int
+    n_bytes: int
+    after: tuple[int, ...] = ()
+    at_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Computation:
+    """One computation of a node. It occupies the node's compute port, and waits as a message does."""
+
+    node: int
+    duration_ns: int
+    after: tuple[int, ...] = ()
+    at_ns: int = 0
+
+
+Step = Message | Computation
+
+
+@dataclass(frozen=True)
+class TimedStep:
+    """A step with the times when it was requested, started and was over."""
+
+    step: Step
+    requested_ns: int
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule(Sequence[Step]):
+    """Steps in columns of int64, m entries each.
+
+    node: who sends or computes. receiver: NO_RECEIVER for a computation. amount: bytes, or nanoseconds of a
+    computation. at_ns: the earliest request. gate: which set of steps a step waits for. Gate g consists of
+    gate_members[gate_starts[g] : gate_starts[g + 1]], each place once; gate 0 is empty.
+    """
+
+    node: Integers
+    receiver: Integers
+    amount: Integers
+    at_ns: Integers
+    gate: Integers
+    gate_starts: Integers
+    gate_members: Integers
+
+    @classmethod
+    def of(cls, steps: Iterable[Step]) -> Schedule:
+        """The steps as a schedule, in any order. A schedule is returned as it is.
+
+        Raises ValueError, naming the step, for a negative node, size or time, one of 2**62 or more, a step that
+        waits for one that is not there, and steps that wait for each other in a circle.
+        """
+        if isinstance(steps, Schedule):
+            return steps
+        listed = list(steps)
+        gates: dict[tuple[int, ...], int] = {(): 0}
+        # Thousands of messages may hold one and the same long tuple: it is looked at once.
+        gate_of: dict[int, int] = {}
+        for place, step in enumerate(listed):
+            _check_numbers(place, step)
+            if id(step.after) not in gate_of:
+                gate_of[id(step.after)] = gates.setdefault(_awaited(place, step, len(listed)), len(gates))
+        schedule = cls.in_columns(
+            node=[step.sender if isinstance(step, Message) else step.node for step in listed],
+            receiver=[step.receiver if isinstance(step, Message) else NO_RECEIVER for step in listed],
+            amount=[step.n_bytes if isinstance(step, Message) else step.duration_ns for step in listed],
+            at_ns=[step.at_ns for step in listed],
+            gate=[gate_of[id(step.after)] for step in listed],
+            gates=list(gates),
+        )
+        circle = _circle(schedule)
+        if circle:
+            raise ValueError(_circle_text(circle))
+        return schedule
+
+    @classmethod
+    def in_columns(
+        cls,
+        *,
+        node: Integers | Sequence[int],
+        receiver: Integers | Sequence[int],
+        amount: Integers | Sequence[int],
+        gate: Integers | Sequence[int] | None = None,
+        gates: Sequence[Integers | Sequence[int]] = ((),),
+        at_ns: Integers | Sequence[int] | None = None,
+    ) -> Schedule:
+        """A schedule from its columns, unchecked. gates: the members of each gate, ascending; the first is empty."""
+        assert len(gates[0]) == 0
+        starts = np.zeros(len(gates) + 1, dtype=np.int64)
+        np.cumsum([len(members) for members in gates], out=starts[1:])
+        members = np.concatenate([np.asarray(gate, dtype=np.int64) for gate in gates])
+        zeros = np.zeros(len(node), dtype=np.int64)
+        return cls(
+            np.asarray(node, dtype=np.int64),
+            np.asarray(receiver, dtype=np.int64),
+            np.asarray(amount, dtype=np.int64),
+            zeros if at_ns is None else np.asarray(at_ns, dtype=np.int64),
+            zeros if gate is None else np.asarray(gate, dtype=np.int64),
+            starts,
+            members,
+        )
+
+    @property
+    def is_message(self) -> NDArray[np.bool_]:
+        """Which steps are messages: (m,) bool."""
+        return np.not_equal(self.receiver, NO_RECEIVER)
+
+    def awaited(self, gate: int) -> tuple[int, ...]:
+        """The places of the steps that make up a gate, ascending."""
+        return tuple(self.gate_members[self.gate_starts[gate] : self.gate_starts[gate + 1]].tolist())
+
+    def __len__(self) -> int:
+        return len(self.node)
+
+    def __iter__(self) -> Iterator[Step]:
+        columns = (self.node, self.receiver, self.amount, self.gate, self.at_ns)
+        gates: dict[int, tuple[int, ...]] = {}
+        for node, receiver, amount, gate, at_ns in zip(*(column.tolist() for column in columns), strict=True):
+            if gate not in gates:
+                gates[gate] = self.awaited(gate)
+            yield _step(node, receiver, amount, gates[gate], at_ns)
+
+    @overload
+    def __getitem__(self, place: int) -> Step: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Step]: ...
+    def __getitem__(self, place: int | slice) -> Step | list[Step]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        node, receiver, amount = int(self.node[place]), int(self.receiver[place]), int(self.amount[place])
+        return _step(node, receiver, amount, self.awaited(int(self.gate[place])), int(self.at_ns[place]))
+
+
+def _step(node: int, receiver: int, amount: int, after: tuple[int, ...], at_ns: int) -> Step:
+    if receiver == NO_RECEIVER:
+        return Computation(node, amount, after, at_ns)
+    return Message(node, receiver, amount, after, at_ns)
+
+
+def _check_numbers(place: int, step: Step) -> None:
+    message = isinstance(step, Message)
+    for name in ("sender", "receiver", "n_bytes", "at_ns") if message else ("node", "duration_ns", "at_ns"):
+        value = getattr(step, name)
+        if not 0 <= value < 2**62:
+            bound = "at least 0" if value < 0 else "below 2**62"
+            raise ValueError(
+                f"{'message' if message else 'computation'} {place} has {name}={value}, which must be {bound}"
+            )
+
+
+def _awaited(place: int, step: Step, n_steps: int) -> tuple[int, ...]:
+    for earlier in step.after:
+        if earlier == place:
+            raise ValueError(f"step {place} waits for itself; leave that out of its `after`")
+        if not 0 <= earlier < n_steps:
+            raise ValueError(
+                f"step {place} waits for step {earlier}, which must be between 0 and {n_steps - 1} "
+                "(places in the schedule count from 0)"
+            )
+    return tuple(sorted(set(step.after)))
+
+
+def _circle(schedule: Schedule) -> list[int]:
+    """The places of steps that wait for each other, each for the next and the last for the first; else empty."""
+    if not len(schedule.gate_members):
+        return []
+    sizes = np.diff(schedule.gate_starts)
+    last = np.full(len(sizes), -1, dtype=np.int64)
+    last[sizes > 0] = schedule.gate_members[schedule.gate_starts[1:][sizes > 0] - 1]
+    if np.all(last[schedule.gate] < np.arange(len(schedule))):
+        return []  # everything waits for what is listed before it
+    over = _all_that_can_run(schedule)
+    if len(over) == len(schedule):
+        return []
+    # Each that is left waits for another that is left: going back from any one, one comes around.
+    place, seen = next(place for place in range(len(schedule)) if place not in over), dict[int, int]()
+    while place not in seen:
+        seen[place] = len(seen)
+        place = next(earlier for earlier in schedule.awaited(int(schedule.gate[place])) if earlier not in over)
+    return list(seen)[seen[place] :]
+
+
+def _all_that_can_run(schedule: Schedule) -> set[int]:
+    """The places of the steps that do not wait, directly or not, for themselves."""
+    opens: list[list[int]] = [[] for _ in range(len(schedule))]
+    waiters: list[list[int]] = [[] for _ in range(len(schedule.gate_starts) - 1)]
+    n_awaited = np.diff(schedule.gate_starts).tolist()
+    for gate in range(len(waiters)):
+        for place in schedule.awaited(gate):
+            opens[place].append(gate)
+    for place, gate in enumerate(schedule.gate.tolist()):
+        waiters[gate].append(place)
+    able, ready = set[int](), list(waiters[0])
+    while ready:
+        place = ready.pop()
+        able.add(place)
+        for gate in opens[place]:
+            n_awaited[gate] -= 1
+            if n_awaited[gate] == 0:
+                ready += waiters[gate]
+    return able
+
+
+def _circle_text(circle: list[int]) -> str:
+    shown = [str(place) for place in (circle if len(circle) <= 8 else [*circle[:7], "...", circle[-1]])]
+    return (
+        f"{len(circle)} steps wait for each other in a circle: {' waits for '.join([*shown, shown[0]])}; "
+        "none of them could ever begin"
+    )

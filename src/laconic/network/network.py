@@ -1,0 +1,199 @@
+"""How long messages and computations take: links, and nodes whose ports carry one thing at a time.
+
+Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020, section 1.3.1.
+Paper -> here: t_latency -> latency_s, t_transfer1MB -> 1e6 / bytes_per_s, worker -> node.
+
+The rule: a message occupies the sender's send port AND the receiver's receive port for latency + bytes /
+bandwidth. It starts when it is requested and both ports are free; first come, first served, by request time,
+then in the order listed. A node sends and receives at once. The switch between the nodes is unlimited.
+A computation occupies its node's compute port in the same way, and no other.
+
+Differs: the paper leaves open whether the sender is free again before the latency has passed. It must not be,
+or one server answering n workers would take latency + n transfers; the paper has n (latency + transfer).
+
+Jitter and loss are not in the paper. A message's latency grows by a share of `jitter_s`. Of every message sent
+a share `loss` does not get through; the sender notices after `retransmit_s` and sends it again, until it does,
+and both ports stay occupied, as they do under a reliable stream. Draws are keyed by (seed, sender, receiver, how
+many messages went from the one to the other before): other traffic changes none of them.
+
+Holds no packets and no tensors: bytes come in as a number, and go out as nanoseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.network.clock import Clock
+from laconic.network.link import UNLIMITED, Link, _joined
+from laconic.random_keys import make_key
+
+Integers = NDArray[np.int64]
+
+LONGEST_NS = 2**62  # 146 years; twice that still fits into 64 bits
+
+
+class FreeAt(NamedTuple):
+    """When the ports of a node have nothing left to carry; a time that is not ahead means idle now."""
+
+    send_ns: int
+    receive_ns: int
+    compute_ns: int
+
+
+@dataclass
+class Ports:
+    """When each node's ports have carried all that was requested so far; a list for each kind, by node."""
+
+    send_ns: list[int]
+    receive_ns: list[int]
+    compute_ns: list[int]
+
+
+class Network:
+    """Nodes 0 to `n_nodes` - 1 around an unlimited switch, each with a send, a receive and a compute port.
+
+    `link` joins every node to the switch, except those that `links` gives their own. A message between two
+    different links moves at the slower of the two rates, and its latency is the larger of the two: the end
+    that is further away decides, and latencies are not added, because each one is already that of a whole way
+    through the switch. So it is with jitter, loss and the time until a message is sent again.
+
+    `seed` is that of jitter and losses: one seed gives the same nanoseconds.
+    """
+
+    def __init__(
+        self,
+        n_nodes: int,
+        link: Link = UNLIMITED,
+        clock: Clock | None = None,
+        links: Mapping[int, Link] | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        """Raises ValueError if there is no node, or `links` names one that does not exist."""
+        if n_nodes < 1:
+            raise ValueError(f"Network: n_nodes={n_nodes} must be at least 1")
+        own = dict(links or {})
+        for node in own:
+            if not 0 <= node < n_nodes:
+                raise ValueError(f"Network: links names node {node}, which must be between 0 and {n_nodes - 1}")
+        self.clock = Clock() if clock is None else clock
+        self.seed = seed
+        self.ports = Ports([0] * n_nodes, [0] * n_nodes, [0] * n_nodes)
+        self._links = [own.get(node, link) for node in range(n_nodes)]
+        self._n_sent: dict[tuple[int, int], int] = {}  # over random links, by sender and receiver
+
+    @property
+    def n_nodes(self) -> int:
+        """How many nodes there are, servers included."""
+        return len(self._links)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether some link has jitter or losses."""
+        return any(link.is_random for link in self._links)
+
+    @cached_property
+    def is_instant(self) -> bool:
+        """Whether no message takes any time."""
+        return not self.is_random and all(not link.latency_s and link.bytes_per_s == math.inf for link in self._links)
+
+    def link_between(self, sender: int, receiver: int) -> Link:
+        """The link a message from `sender` to `receiver` sees: the slower rate, the larger of all else."""
+        ours, theirs = (
+            self._links[self._known("sender", sender)],
+            self._links[self._known("receiver", receiver)],
+        )
+        return ours if ours is theirs else _joined(ours, theirs)
+
+    def durations_ns(self, senders: Integers, receivers: Integers, n_bytes: Integers) -> Integers:
+        """How long each of m messages occupies its ports, jitter and losses apart: (m,) int64 each.
+
+        LONGEST_NS stands for all that is longer. A message to oneself takes no time.
+        """
+        rates, latencies = (
+            np.array([getattr(link, name) for link in self._links]) for name in ("bytes_per_s", "latency_s")
+        )
+        slower = np.where(rates[senders] <= rates[receivers], senders, receivers)
+        farther = np.where(latencies[senders] >= latencies[receivers], senders, receivers)
+        pairs = [link.rational_ns for link in self._links]
+        columns = zip(*(latency + per_byte for latency, per_byte in pairs), strict=True)
+        over, under, byte_over, byte_under = (list(column) for column in columns)
+        largest = int(n_bytes.max(initial=1)) * max(byte_over) * max(under) + (max(over) + max(under)) * max(byte_under)
+        # Whole numbers of any length are exact too, and ten times slower.
+        kind: Any = np.int64 if largest < 2**63 else np.object_
+        a, b = (np.array(column, dtype=kind)[farther] for column in (over, under))
+        c, d = (np.array(column, dtype=kind)[slower] for column in (byte_over, byte_under))
+        durations_ns: Any = -(-(a * d + n_bytes.astype(kind) * c * b) // (b * d))
+        return np.where(senders == receivers, 0, np.minimum(durations_ns, LONGEST_NS)).astype(np.int64)
+
+    def free_at(self, node: int) -> FreeAt:
+        """When the ports of `node` have carried all that was requested so far."""
+        self._known("node", node)
+        ports = self.ports
+        return FreeAt(ports.send_ns[node], ports.receive_ns[node], ports.compute_ns[node])
+
+    def next_start_ns(self, sender: int, receiver: int) -> int:
+        """When a message from `sender` to `receiver` would start if it were requested now."""
+        self._known("sender", sender)
+        self._known("receiver", receiver)
+        return self._start_ns(sender, receiver)
+
+    def send(self, sender: int, receiver: int, n_bytes: int, arrived: Callable[[], None]) -> None:
+        """Request a message now; the clock calls `arrived` when its last byte is in.
+
+        That is never before `send` returns. A message from a node to itself takes no time and no port. Raises
+        ValueError if a node does not exist or `n_bytes` is negative; then nothing has changed.
+        """
+        duration_ns = self._duration_ns(sender, receiver, n_bytes)
+        if sender == receiver:
+            self.clock.after(0, arrived)
+            return
+        # Fixing the start here, without looking at later requests, is first come first served only because no
+        # earlier request can still turn up: the request time is the clock's, and the clock never goes back.
+        # Requests of the same instant are served in the order of these calls.
+        end_ns = self._start_ns(sender, receiver) + duration_ns
+        self.ports.send_ns[sender] = self.ports.receive_ns[receiver] = end_ns
+        self.clock.at(end_ns, arrived)
+
+    def compute(self, node: int, duration_ns: int, done: Callable[[], None]) -> None:
+        """Request a computation on `node` now; the clock calls `done` at its end.
+
+        A node computes one thing at a time, in the order of these calls. Raises ValueError if the node does not
+        exist or `duration_ns` is negative; then nothing has changed.
+        """
+        self._known("node", node)
+        if duration_ns < 0:
+            raise ValueError(f"Network.compute: duration_ns={duration_ns} must be at least 0")
+        end_ns = max(self.clock.now_ns, self.ports.compute_ns[node]) + duration_ns
+        self.ports.compute_ns[node] = end_ns
+        self.clock.at(end_ns, done)
+
+    def _start_ns(self, sender: int, receiver: int) -> int:
+        now_ns = self.clock.now_ns
+        if sender == receiver:
+            return now_ns
+        return max(now_ns, self.ports.send_ns[sender], self.ports.receive_ns[receiver])
+
+    def _duration_ns(self, sender: int, receiver: int, n_bytes: int) -> int:
+        link = self.link_between(sender, receiver)
+        if not link.is_random or sender == receiver:
+            return link.duration_ns(n_bytes)
+        number = self._n_sent.get((sender, receiver), 0)
+        duration_ns = link.drawn_ns(
+            n_bytes, lambda purpose: make_key(self.seed, "link", sender, number, f"{purpose} to {receiver}")
+        )
+        self._n_sent[sender, receiver] = number + 1
+        return duration_ns
+
+    def _known(self, name: str, node: int) -> int:
+        # Lists take -1 for the last one; a network must not.
+        if not 0 <= node < self.n_nodes:
+            raise ValueError(f"Network: {name}={node} must be between 0 and {self.n_nodes - 1}")
+        return node

@@ -1,0 +1,319 @@
+"""A few rounds of a method in this process, on random vectors: how long its frames are, and how long its code takes.
+
+The halves are the drivers' own. Vectors are independent from worker to worker and from round to round, so that methods
+which send less where the data allow it send the most that they ever do.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from laconic.contract import Algorithm, Exchange
+from laconic.planning.candidate import CodecSeconds, Kind, Sent
+from laconic.protocol.frames import Answer
+from laconic.protocol.job import Job
+from laconic.protocol.layout import Layout, choose_layout
+from laconic.protocol.ring_allreduce import ring_sum
+from laconic.protocol.round_inputs import Inputs
+from laconic.protocol.server import ServerHalf
+from laconic.protocol.worker import WorkerHalf
+from laconic.wire import HEAD_BYTES, Dense, Encoded
+
+_LENGTH_D = 1 << 14  # coordinates of the vectors whose frames are looked at
+_SLICE_D = 1 << 12  # of a server's slice: in shorter ones heads outweigh what grows
+_MOST_LENGTH_D = 1 << 19
+_SPEED_ENTRIES = 1 << 20  # coordinates times workers of those whose encoding is timed
+_SPEED_WORKERS = 16
+_SPEED_D = 1 << 20
+_COIN_ROUNDS = 16  # looked at where chance says who sends
+_LR = 0.1
+_HARDLY = 1.25  # less than this, where the vector doubled
+_MOST_WARM_UP = 10**6
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Who rehearses: a method, its model and its crew. bytes_per_s: what the links are thought to carry."""
+
+    algorithm: Algorithm
+    topology: str
+    d: int
+    layers: tuple[int, ...]
+    n_workers: int
+    bytes_per_s: float | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """The places of workers and servers. Raises ValueError for a topology that the method does not admit."""
+        n_nodes = self.n_workers + (self.topology == "dedicated")
+        return choose_layout(self.topology, self.algorithm, self.d, n_nodes)
+
+    def shrunk(self, d: int) -> "Scene":
+        """The same with about `d` coordinates, layers in proportion; itself where the method refuses so few."""
+        if d >= self.d:
+            return self
+        layers = [max(1, layer * d // self.d) for layer in self.layers]
+        smaller = replace(self, d=sum(layers), layers=tuple(layers))
+        return smaller if smaller._is_admitted and smaller.d < self.d else self
+
+    def with_fewer(self, n_workers: int) -> "Scene":
+        """The same with a smaller crew; itself where the method refuses that, or its rounds would be others."""
+        fewer = replace(self, n_workers=min(n_workers, self.n_workers))
+        return fewer if fewer._is_admitted and fewer._n_exchanges == self._n_exchanges else self
+
+    @property
+    def _n_exchanges(self) -> int:
+        return len(self.algorithm.exchanges(self.d, self.n_workers))
+
+    @property
+    def _is_admitted(self) -> bool:
+        try:
+            self.algorithm.check_size(self.d, self.layers, self.n_workers)
+            return bool(self.layout.n_nodes)
+        except ValueError:
+            return False
+
+
+def sent_in_rounds(scene: Scene) -> tuple[tuple[Sent, ...], ...]:
+    """What each of some rounds sends at the scene's own d.
+
+    Frames of smaller vectors are looked at, of two sizes, and what they grow by is carried on.
+    """
+    by_coins = scene.algorithm.skips and not scene.algorithm.adaptive
+    n_rounds = _COIN_ROUNDS if by_coins else 2
+    sample = scene.shrunk(max(_LENGTH_D, min(_SLICE_D * len(scene.layout.shards), _MOST_LENGTH_D)))
+    rounds = _Rehearsal(sample).run(n_rounds)
+    if sample.d == scene.d:
+        return tuple(rounds)
+    half = sample.shrunk(sample.d // 2)
+    return _carried_on(scene, (sample.d, rounds), (half.d, _Rehearsal(half).run(2)))
+
+
+def codec_seconds(scene: Scene) -> tuple[CodecSeconds, ...]:
+    """Medians of what each exchange takes on this machine, one thread, in proportion to d and to the crew."""
+    crew = scene.with_fewer(_SPEED_WORKERS)
+    sample = crew.shrunk(min(_SPEED_D, _SPEED_ENTRIES // crew.n_workers))
+    rehearsal = _Rehearsal(sample)
+    rehearsal.run(1)
+    rehearsal.forget_times()
+    rehearsal.run(2)
+    scale, n_served = scene.d / sample.d, scene.n_workers / sample.n_workers
+    return tuple(
+        CodecSeconds(encode=scale * part.encode, serve=scale * n_served * part.serve, decode=scale * part.decode)
+        for part in rehearsal.medians()
+    )
+
+
+class _Rehearsal:
+    """The halves of one job, and what they took."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.job = Job(
+            algorithm=scene.algorithm, seed=0, d=scene.d, layers=scene.layers, dtype=torch.float32, layout=scene.layout
+        )
+        self.workers = [WorkerHalf(self.job, rank) for rank in range(scene.n_workers)]
+        n_servers = len(self.job.layout.shards) or 1
+        self.servers = [ServerHalf(self.job, index, lambda direction: -_LR * direction) for index in range(n_servers)]
+        random = torch.Generator().manual_seed(0)
+        # One more than workers, handed on from worker to worker: everybody gets another one each round.
+        self.vectors = [torch.randn(scene.d, generator=random) for _ in range(scene.n_workers + 1)]
+        self.first = next((t for t in range(_MOST_WARM_UP) if not scene.algorithm.dense_in(t)), 0)
+        self.round = self.first
+        self._times: dict[int, dict[str, list[float]]] = {}
+
+    def run(self, n_rounds: int) -> list[tuple[Sent, ...]]:
+        """Rounds after the first one of all, in which some methods send more than ever after."""
+        if self.round == self.first:
+            self._one_round()
+        return [self._one_round() for _ in range(n_rounds)]
+
+    def forget_times(self) -> None:
+        self._times = {}
+
+    def medians(self) -> list[CodecSeconds]:
+        """Of each exchange."""
+        return [
+            CodecSeconds(**{name: statistics.median(times) for name, times in by_name.items()})
+            for _, by_name in sorted(self._times.items())
+        ]
+
+    def _one_round(self) -> tuple[Sent, ...]:
+        began_s = [self._took(self._begin, worker)[1] for worker in self.workers]
+        sent = []
+        for number, exchange in enumerate(self.job.exchanges_in(self.round)):
+            by_kind = {
+                "star": self._star, "arrivals": self._arrivals, "everybody": self._everybody, "ring": self._ring,
+                "neighbours": self._neighbours,
+            }  # fmt: skip
+            sent.append(by_kind[self._kind(exchange)](number, exchange, began_s))
+            began_s = [0.0] * len(self.workers)
+        for worker in self.workers:
+            assert worker.close(), "random vectors are finite"
+        for server in self.servers:
+            server.close(True)
+        self.round += 1
+        return tuple(sent)
+
+    def _kind(self, exchange: Exchange) -> Kind:
+        layout = self.job.layout
+        if self.scene.algorithm.schedule == "arrivals":
+            return "arrivals"
+        if layout.name == "neighbours":
+            return "neighbours"
+        return "star" if layout.shards else "ring" if exchange.adds else "everybody"
+
+    def _begin(self, worker: WorkerHalf) -> None:
+        place = (worker.rank + self.round) % len(self.vectors)
+        worker.me.link_bytes_per_s = self.scene.bytes_per_s
+        second = self.vectors[place - 1]
+        inputs = Inputs(
+            vector=self.vectors[place].clone(), parameters=lambda: self.vectors[-1], lr=_LR,
+            gradient_at=lambda parameters: second,
+        )  # fmt: skip
+        worker.begin(self.round, inputs)
+
+    def _star(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
+        frames = self._encoded(number, began_s, WorkerHalf.outgoing)
+        replies = [
+            self._answer(server, number, {rank: theirs[index] for rank, theirs in enumerate(frames)})
+            for index, server in enumerate(self.servers)
+        ]
+        answers, read_s = self._took(self._read, replies, number)
+        for worker in self.workers:
+            self._timed(number, "decode", worker.hear, answers, before_s=read_s)
+        up = tuple(tuple(frame.numel() for frame in theirs) for theirs in frames)
+        return Sent(kind="star", up=up, down=tuple(reply.numel() for reply in replies))
+
+    def _arrivals(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
+        """Each worker's frame on its own; the answer is the model that the next one takes."""
+        frames = self._encoded(number, began_s, WorkerHalf.outgoing)
+        for rank, (frame,) in enumerate(frames):
+            reply = self._answer(self.servers[0], number, {rank: frame})
+        answers, read_s = self._took(self._read, [reply], number)
+        for worker in self.workers:
+            self._timed(number, "decode", worker.hear, answers, before_s=read_s)
+        return Sent(kind="arrivals", up=tuple((frame.numel(),) for (frame,) in frames), down=(reply.numel(),))
+
+    def _everybody(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
+        frames = self._encoded(number, began_s, WorkerHalf.outgoing_to_all)
+        reply = self._answer(self.servers[0], number, dict(enumerate(frames)))
+        (answer,) = self._read([reply], number)
+        for worker in self.workers:
+            self._timed(number, "decode", worker.hear_all, answer, 0)
+        return Sent(kind="everybody", up=tuple((frame.numel(),) for frame in frames))
+
+    def _ring(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
+        """The engine adds as it sends: that is not timed."""
+
+        def share_of(worker: WorkerHalf) -> Tensor:
+            assert isinstance(worker.packet, Dense), "packets that add are dense"
+            worker.write_share(0, exchange.count)
+            return worker.packet.values
+
+        mean = ring_sum(self._encoded(number, began_s, share_of))
+        for worker in self.workers:
+            self._timed(number, "decode", self._hear_sum, worker, mean)
+        return Sent(kind="ring", vector=exchange.count * mean.element_size())
+
+    def _neighbours(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
+        peers = tuple(worker.peers for worker in self.workers)
+        frames = self._encoded(number, began_s, lambda worker: worker.outgoing_to_peers() if worker.peers else None)
+        for worker in self.workers:
+            arrived = {rank: frames[rank] for rank, theirs in enumerate(peers) if worker.rank in theirs}
+            self._timed(number, "decode", self._hear_peers, worker, arrived, number)
+        up = tuple((0 if frame is None else frame.numel(),) for frame in frames)
+        return Sent(kind="neighbours", up=up, peers=peers)
+
+    def _answer(self, server: ServerHalf, number: int, frames: dict[int, Encoded]) -> Tensor:
+        server.hub.link_bytes_per_s = self.scene.bytes_per_s
+        return self._timed(number, "serve", server.answer, self.round, number, _LR, frames)
+
+    def _read(self, replies: list[Tensor], number: int) -> list[Answer]:
+        return [Answer.read(reply, self.job, index, self.round, number) for index, reply in enumerate(replies)]
+
+    def _hear_sum(self, worker: WorkerHalf, mean: Tensor) -> None:
+        worker.hear_sum(mean, 0, void=False)
+
+    def _hear_peers(self, worker: WorkerHalf, frames: dict[int, Encoded], number: int) -> None:
+        worker.hear_peers(
+            {rank: Answer.read_from_peer(data, self.job, rank, self.round, number) for rank, data in frames.items()}
+        )
+
+    def _encoded(self, number: int, began_s: Sequence[float], outgoing: Callable[[WorkerHalf], T]) -> list[T]:
+        return [
+            self._timed(number, "encode", outgoing, worker, before_s=before_s)
+            for worker, before_s in zip(self.workers, began_s, strict=True)
+        ]
+
+    def _timed(self, number: int, name: str, work: Callable[..., T], *given: Any, before_s: float = 0.0) -> T:  # noqa: ANN401
+        result, took_s = self._took(work, *given)
+        self._times.setdefault(number, {}).setdefault(name, []).append(before_s + took_s)
+        return result
+
+    @staticmethod
+    def _took(work: Callable[..., T], *given: Any) -> tuple[T, float]:  # noqa: ANN401
+        # What this thread computed, and not how long it waited for a busy machine.
+        start = time.thread_time()
+        result = work(*given)
+        return result, time.thread_time() - start
+
+
+Rounds = Sequence[tuple[Sent, ...]]
+
+
+def _carried_on(scene: Scene, sample: tuple[int, Rounds], half: tuple[int, Rounds]) -> tuple[tuple[Sent, ...], ...]:
+    """Frames of `sample` as long as they would be at the scene's d. Notices stay as long as they are."""
+    (d, rounds), (half_d, half_rounds) = sample, half
+    factors: dict[tuple[int, str], float] = {}
+    for number in range(len(rounds[0])):
+        for way in ("up", "down"):
+            here, there = _mean_frame(rounds, number, way), _mean_frame(half_rounds, number, way)
+            factors[number, way] = _length_at(scene.d, (d, here), (half_d, there)) / here if here else 1.0
+
+    def longer(n_bytes: int, number: int, way: str) -> int:
+        return round(n_bytes * factors[number, way]) if n_bytes > HEAD_BYTES else n_bytes
+
+    counts = [exchange.count for exchange in scene.algorithm.exchanges(scene.d, scene.n_workers)]
+    return tuple(
+        tuple(
+            replace(
+                sent,
+                up=tuple(tuple(longer(n_bytes, number, "up") for n_bytes in theirs) for theirs in sent.up),
+                down=tuple(longer(n_bytes, number, "down") for n_bytes in sent.down),
+                vector=counts[number] * torch.float32.itemsize if sent.kind == "ring" else 0,
+            )
+            for number, sent in enumerate(exchanges)
+        )
+        for exchanges in rounds
+    )
+
+
+def _length_at(d: int, sample: tuple[int, float], half: tuple[int, float]) -> float:
+    """A frame's mean length at `d` from those at two sizes.
+
+    In a straight line. Where it hardly grew, it is about a fixed number of entries, whose positions take log2(d) bits.
+    """
+    (here_d, here), (there_d, there) = sample, half
+    if not there or here_d == there_d:  # nobody sent, or there is no smaller size: in proportion
+        return here * d / here_d
+    if here < _HARDLY * there:
+        return here + max(0.0, here - there) * math.log(d / here_d) / math.log(here_d / there_d)
+    return here + (here - there) * (d - here_d) / (here_d - there_d)
+
+
+def _mean_frame(rounds: Rounds, number: int, way: str) -> float:
+    """The mean length of one exchange's frames; notices left out."""
+    found = []
+    for exchanges in rounds:
+        sent = exchanges[number]
+        found += [n for theirs in sent.up for n in theirs] if way == "up" else list(sent.down)
+    return statistics.fmean([n for n in found if n > HEAD_BYTES] or [0])

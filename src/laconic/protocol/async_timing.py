@@ -1,0 +1,143 @@
+"""When an asynchronous parameter server's updates happen, and how stale they are: times alone, no tensors.
+
+Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020, section 4.1.
+A worker pulls the model, computes, pushes its gradient, and pulls again when that has been applied. The server applies
+each gradient at its arrival, unless a bound on the staleness lets it, or a worker's pull, wait (`staleness.py`). The
+model is the one at the instant when the server begins to send it. Staleness is the number of updates between that
+instant and the worker's own.
+
+With u = latency + transfer, c the time to compute and N equal workers, a worker's period is max(c + 2 u, N u).
+First pulls are asked for in the order of workers; what happens at one instant happens in the order of its creation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from laconic.contract import Settled, StalenessBound
+from laconic.network import Computation, Message, Network, TimedStep
+
+
+@dataclass(frozen=True)
+class Update:
+    """One gradient applied at the server; staleness counts the updates since its worker's model was taken."""
+
+    time_ns: int
+    worker: int
+    staleness: int
+
+
+class AsyncServer:
+    """Workers 0 to n-1 and their server, node n, on a network's clock.
+
+    Whoever carries real packets is told through callbacks: `sized_pull(worker)` and `sized_push(worker)` give the
+    bytes of a message when it is asked for, `pulled(worker)` says that the server takes the model for it,
+    `got_model(worker)` that it is there. `arrived(worker)` says that its gradient is, and answers whether it is fit to
+    be applied; `settled(...)` what became of that one, or of others that had to wait for it. `timed` hears of each
+    message and computation when it is asked for, with its times.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        n_workers: int,
+        *,
+        compute_ns: Callable[[int, int], int],
+        sized_pull: Callable[[int], int],
+        sized_push: Callable[[int], int],
+        bound: StalenessBound | None = None,
+        pulled: Callable[[int], None] = lambda worker: None,
+        got_model: Callable[[int], None] = lambda worker: None,
+        arrived: Callable[[int], bool] = lambda worker: True,
+        settled: Callable[[Settled], None] = lambda settled: None,
+        timed: Callable[[TimedStep], None] = lambda step: None,
+    ) -> None:
+        """compute_ns(worker, step): of the worker's gradient number `step`, from 0. bound: none, if left out.
+
+        Raises ValueError for fewer than 1 worker, or a network without a node for the server.
+        """
+        if n_workers < 1:
+            raise ValueError(f"AsyncServer: n_workers={n_workers} must be at least 1")
+        if network.n_nodes <= n_workers:
+            raise ValueError(
+                f"AsyncServer: the network has {network.n_nodes} nodes; {n_workers} workers and a server need "
+                f"{n_workers + 1}"
+            )
+        self.network, self.server = network, n_workers
+        self.updates: list[Update] = []
+        self._compute_ns, self._sized_pull, self._sized_push = compute_ns, sized_pull, sized_push
+        self.bound = StalenessBound() if bound is None else bound
+        self._pulled, self._got_model, self._timed = pulled, got_model, timed
+        self._arrived, self._settled = arrived, settled
+        self._n_steps = [0] * n_workers
+        self._started = False
+
+    def run(self, n_updates: int) -> list[Update]:
+        """Go on until `n_updates` have happened since the beginning, and return those."""
+        while len(self.updates) < n_updates:
+            self.run_next()
+        return self.updates[:n_updates]
+
+    def run_next(self) -> None:
+        """Let one thing happen: a model taken, a message that arrives, a computation that ends."""
+        if not self._started:
+            self._started = True
+            for worker in range(self.server):
+                self.bound.ask(worker)
+            self._let_pull()
+        self.network.clock.run_next()
+
+    def _let_pull(self) -> None:
+        for worker in self.bound.admit():
+            self._pull(worker)
+
+    def _pull(self, worker: int) -> None:
+        def take_model() -> None:
+            self.bound.take(worker)
+            self._pulled(worker)
+
+        def arrive() -> None:
+            self._got_model(worker)
+            self._compute(worker)
+
+        # Before the message, so that even one that takes no time arrives after the model is taken.
+        self.network.clock.at(self.network.next_start_ns(self.server, worker), take_model)
+        self._send(Message(self.server, worker, self._sized_pull(worker)), arrive)
+
+    def _compute(self, worker: int) -> None:
+        network, step = self.network, self._n_steps[worker]
+        self._n_steps[worker] += 1
+        duration_ns = self._compute_ns(worker, step)
+        now_ns = network.clock.now_ns
+        start_ns = max(now_ns, network.free_at(worker).compute_ns)
+        network.compute(worker, duration_ns, lambda: self._push(worker))
+        self._timed(TimedStep(Computation(worker, duration_ns), now_ns, start_ns, start_ns + duration_ns))
+
+    def _push(self, worker: int) -> None:
+        self._send(Message(worker, self.server, self._sized_push(worker)), lambda: self._arrive(worker))
+
+    def _arrive(self, worker: int) -> None:
+        for settled in self.bound.arrive(worker, void=not self._arrived(worker)):
+            if settled.outcome == "applied":
+                self.updates.append(Update(self.network.clock.now_ns, settled.worker, settled.staleness))
+            self._settled(settled)
+            self.bound.ask(settled.worker)
+        self._let_pull()
+
+    def _send(self, message: Message, arrived: Callable[[], None]) -> None:
+        network, sender = self.network, message.sender
+        start_ns = network.next_start_ns(sender, message.receiver)
+        network.send(sender, message.receiver, message.n_bytes, arrived)
+        self._timed(TimedStep(message, network.clock.now_ns, start_ns, network.free_at(sender).send_ns))
+
+
+def async_period_s(n_workers: int, latency_s: float, transfer_s: float, compute_s: float) -> float:
+    """Seconds between two updates of one worker, where all workers are equal: N updates in each period."""
+    one_way_s = latency_s + transfer_s
+    return max(compute_s + 2 * one_way_s, n_workers * one_way_s)
+
+
+def sync_iteration_s(n_workers: int, latency_s: float, transfer_s: float, compute_s: float) -> float:
+    """Seconds of a synchronous iteration with the same server; compute_s: of the slowest worker."""
+    return compute_s + 2 * n_workers * (latency_s + transfer_s)

@@ -1,0 +1,102 @@
+"""Who serves what: the places of workers and servers in a star.
+
+| layout | nodes | who serves |
+|---|---|---|
+| rank0 | N | node 0, which also works |
+| dedicated | N + 1 | the last node, which only serves |
+| sharded | N | every node, one slice of the vector each (the papers' multi-server parameter server) |
+| allreduce | N | nobody: packets that add go through the engine's own all-reduce |
+| neighbours | N | nobody: packets go along the edges of the method's graph |
+
+Where a round of an allreduce layout has an exchange whose packets do not add (positions), every worker sends its packet
+to all others and plays the server for itself.
+"""
+
+from dataclasses import dataclass
+
+from laconic.contract import Algorithm
+from laconic.hyperparameters import near_misses
+
+LAYOUTS = ("auto", "allreduce", "rank0", "dedicated", "sharded", "neighbours")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The coordinates first .. stop-1, and the node that serves them."""
+
+    node: int
+    first: int
+    stop: int
+
+    @property
+    def count(self) -> int:
+        return self.stop - self.first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The places of one star. `worker_nodes[i]` is where worker i sits."""
+
+    name: str
+    n_nodes: int
+    worker_nodes: tuple[int, ...]
+    shards: tuple[Shard, ...]
+
+    @property
+    def n_workers(self) -> int:
+        return len(self.worker_nodes)
+
+
+def choose_layout(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> Layout:
+    """The layout that the user asked for, or for "auto" the fastest that the method admits.
+
+    Raises ValueError for an unknown name, or one that the method or the number of nodes does not admit.
+    """
+    if name not in LAYOUTS:
+        raise ValueError(f"server={name!r} must be one of {', '.join(LAYOUTS)}{near_misses(name, list(LAYOUTS))}")
+    if name == "auto":
+        adds = all(exchange.adds for exchange in algorithm.exchanges(d, n_nodes))
+        name = "allreduce" if adds else "sharded" if algorithm.separable else "rank0"
+        name = {"neighbours": "neighbours", "arrivals": "dedicated"}.get(algorithm.schedule, name)
+    refused = _why_not(name, algorithm, d, n_nodes)
+    if refused:
+        raise ValueError(f"server={name!r} does not go with {algorithm.name}: {refused}")
+    everybody = tuple(range(n_nodes))
+    if name == "dedicated":
+        return Layout(name=name, n_nodes=n_nodes, worker_nodes=everybody[:-1], shards=(Shard(n_nodes - 1, 0, d),))
+    if name == "sharded":
+        return Layout(name=name, n_nodes=n_nodes, worker_nodes=everybody, shards=_slices(d, n_nodes))
+    shards = (Shard(0, 0, d),) if name == "rank0" else ()
+    return Layout(name=name, n_nodes=n_nodes, worker_nodes=everybody, shards=shards)
+
+
+def _why_not(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> str:
+    if name != "neighbours" and algorithm.schedule == "neighbours":
+        return "it has no server but a graph; use neighbours"
+    if name != "dedicated" and algorithm.schedule == "arrivals":
+        return "its server takes gradients whenever they come, so it can be nothing else besides; use dedicated"
+    if name == "neighbours" and algorithm.schedule != "neighbours":
+        return "it has no graph; use rank0, dedicated" + (" or sharded" if algorithm.separable else "")
+    if name == "allreduce" and not any(exchange.adds for exchange in algorithm.exchanges(d, n_nodes)):
+        return "its packets do not add up to the answer; use rank0, dedicated" + (
+            " or sharded" if algorithm.separable else ""
+        )
+    if name == "sharded" and not algorithm.separable:
+        return "cutting its vector among servers would change the result; use rank0 or dedicated"
+    if name == "dedicated" and n_nodes < 2:
+        or_else = "" if algorithm.schedule == "arrivals" else ", or use rank0"
+        return f"{n_nodes} process leaves no worker beside the server; start at least 2{or_else}"
+    return ""
+
+
+def n_nodes_for(name: str, algorithm: Algorithm, n_workers: int) -> int:
+    """How many nodes so many workers need: one more where the server is dedicated."""
+    alone = name == "dedicated" or (name == "auto" and algorithm.schedule == "arrivals")
+    return n_workers + alone
+
+
+def _slices(d: int, n: int) -> tuple[Shard, ...]:
+    """n slices, the first ones longer by one where n does not divide d; empty slices are left out."""
+    short, longer = divmod(d, n)
+    bounds = [node * short + min(node, longer) for node in range(n + 1)]
+    return tuple(Shard(node, bounds[node], bounds[node + 1]) for node in range(n) if bounds[node + 1] > bounds[node])

@@ -1,0 +1,126 @@
+"""The server's half of a round, between algorithm and bytes; the worker's is in `halves.py`."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from laconic.contract import Inbox, Memory, Server
+from laconic.errors import ContractError, WireError
+from laconic.protocol.frames import check_frame, read_frame
+from laconic.protocol.job import Job
+from laconic.protocol.layout import Shard
+from laconic.wire import Encoded, Frame, Head, Packet, encode
+
+
+class ServerHalf:
+    """The server, or one of several with a slice each."""
+
+    def __init__(
+        self, job: Job, index: int, descend: Callable[[Tensor], Tensor] | None = None, *, uncut: bool = False
+    ) -> None:
+        """`descend` steps the server's own model, for methods that claim `server_steps`. uncut: serve all slices.
+
+        In a layout without servers, index 0 is the part of the server that every worker plays for itself.
+        """
+        shard = job.layout.shards[index] if job.layout.shards and not uncut else Shard(0, 0, job.d)
+        self.job = job
+        self.index = index
+        self.void = False
+        self.unread: frozenset[int] = frozenset()  # whose frames of the last exchange were damaged
+        self.refused: Packet | None = None  # the last answer, where inf or NaN in it called the round off
+        self.shard = shard
+        self.hub = Server(
+            rank=index, n_workers=job.layout.n_workers, count=shard.count, seed=job.seed,
+            memory=Memory(shard.count, job.dtype), first=shard.first,
+            layers=job.layers if len(job.layout.shards) <= 1 else (),
+        )  # fmt: skip
+        if descend is not None:
+            self.hub.descend = descend
+
+    def answer(
+        self, round_: int, exchange: int, lr: float, frames: Mapping[int, Encoded], *, damage_expected: bool = False
+    ) -> Tensor:
+        """Decode the workers' frames, serve, and encode the one answer that goes to all of them.
+
+        damage_expected: a frame that cannot be read counts as not heard, and its sender is in `unread` afterwards.
+        Raises WireError for it otherwise.
+        """
+        return encode(self.answer_frame(round_, exchange, lr, frames, damage_expected=damage_expected))
+
+    def answer_frame(
+        self,
+        round_: int,
+        exchange: int,
+        lr: float,
+        frames: Mapping[int, Encoded | Frame],
+        *,
+        damage_expected: bool = False,
+    ) -> Frame:
+        """The same before it is encoded. A worker on the server's own node hands its frame over as it is."""
+        shard = self._shard_in(round_, exchange)
+        read: dict[int, Frame] = {}
+        unread: set[int] = set()
+        for rank, data in frames.items():
+            if isinstance(data, Frame):
+                check_frame(data, "worker", rank, round_, exchange, shard)
+                read[rank] = data
+                continue
+            try:
+                read[rank] = read_frame(data, self.job, "worker", rank, round_, exchange, shard)
+            except WireError:
+                if not damage_expected:
+                    raise
+                unread.add(rank)
+        self.unread = frozenset(unread)
+        packet = self.serve(round_, exchange, lr, read)
+        head = Head(role="server", rank=self.index, round=round_, exchange=exchange)
+        return Frame(head=head, packet=packet, void=self.void)
+
+    def _shard_in(self, round_: int, exchange: int) -> Shard:
+        due = self.job.exchanges_in(round_)[exchange]
+        return self.shard if due.count == self.job.d else Shard(self.shard.node, 0, due.count)
+
+    def serve(self, round_: int, exchange: int, lr: float, frames: Mapping[int, Frame]) -> Packet | None:
+        """The answer to the workers' frames; none, and `void`, where one of them or the answer itself is spoiled."""
+        hub, shard = self.hub, self._shard_in(round_, exchange)
+        hub.round, hub.exchange, hub.lr = round_, exchange, lr
+        packets: dict[int, Packet] = {}
+        skipped: set[int] = set()
+        void = False
+        for rank, frame in frames.items():
+            void = void or frame.void
+            if frame.packet is not None:
+                packets[rank] = frame.packet
+            else:
+                skipped.add(rank)
+        self.void = void
+        if void:
+            return None
+        inbox = Inbox(
+            packets, hub.n_workers, partial(self._zeros, shard.count), frozenset(skipped),
+            room_for_votes=(lambda: hub.memory.spare(torch.int8)) if shard.count == hub.count else None,
+        )  # fmt: skip
+        packet = self.job.algorithm.serve(hub, inbox)
+        if packet is not None and packet.count != shard.count:
+            raise ContractError(
+                f"{self.job.algorithm.name}: the server answered {packet.count} coordinates of {shard.count}"
+            )
+        self.void = packet is not None and not packet.finite
+        self.refused = packet if self.void else None
+        return None if self.void else packet
+
+    def _zeros(self, count: int) -> Tensor:
+        """Zeros (count,) that live for this round, or for as long as the server's memory holds them."""
+        lives_on = self.job.algorithm.schedule == "arrivals"  # there an answer is sent in later rounds, too
+        if count != self.hub.count or lives_on:
+            return torch.zeros(count, dtype=self.job.dtype)
+        return self.hub.memory.spare().zero_()
+
+    def close(self, happened: bool) -> None:
+        """End the round: commit the memory, or drop what was staged when the round was called off."""
+        if happened:
+            self.hub.memory.commit()
+        else:
+            self.hub.memory.drop()

@@ -1,0 +1,1 @@
+"""Timelines: who sends, receives and computes when; as text, PNG, SVG or HTML."""

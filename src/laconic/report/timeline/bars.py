@@ -1,0 +1,196 @@
+"""What each machine's ports do over time, as lanes of bars: the data of the pictures, and the picture in letters.
+
+The figures of Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020 (1.3 to 1.7, 3.4, 3.5, 4.1,
+4.2, 5.2, 5.3) are drawn in this way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from rich.text import Text
+
+from laconic.network import Computation, Message, Network, TimedStep
+from laconic.units import seconds_text
+
+MAX_STEPS = 20_000  # what a picture is still drawn of
+MAX_NODES = 128
+
+
+class Kind(Enum):
+    """What a bar stands for. Colors by Okabe and Ito: they stay apart for color-blind readers."""
+
+    SEND = "sending", "#0072B2"
+    RECEIVE = "receiving", "#D55E00"
+    LATENCY = "latency", "#F0E442"
+    WAIT = "waiting for the receiver", "#B3D4E8"
+    COMPUTE = "computing", "#009E73"
+    ENCODE = "encoding", "#CC79A7"
+    EXCHANGE = "sending, receiving, waiting for others", "#B3D4E8"
+    DECODE = "decoding, serving", "#E69F00"
+    EVALUATE = "evaluating", "#999999"
+
+    def __init__(self, words: str, color: str) -> None:
+        self.words = words
+        self.color = color
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One stretch of time on a lane. step: the place of its step in the timeline."""
+
+    lane: int
+    kind: Kind
+    start_ns: int
+    end_ns: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a machine was seen doing in a round of a real run."""
+
+    node: int
+    kind: Kind
+    round: int
+    start_ns: int
+    end_ns: int
+
+    @property
+    def requested_ns(self) -> int:
+        """The same as its start: nobody knows what was wanted earlier."""
+        return self.start_ns
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Lanes of bars, and the steps that they come from."""
+
+    title: str
+    notes: tuple[str, ...]
+    nodes: tuple[str, ...]
+    lanes: tuple[str, ...]
+    steps: tuple[TimedStep, ...] | tuple[Stretch, ...]
+    bars: tuple[Bar, ...]
+
+    @property
+    def first_ns(self) -> int:
+        """When the first step was requested."""
+        return min((step.requested_ns for step in self.steps), default=0)
+
+    @property
+    def last_ns(self) -> int:
+        """When the last step was over."""
+        return max((step.end_ns for step in self.steps), default=0)
+
+    def label(self, bar: Bar) -> str:
+        """What stands on a bar: the other end of the message, or the round of a real run's computing."""
+        timed = self.steps[bar.step]
+        if isinstance(timed, Stretch):
+            return f"round {timed.round}" if timed.kind is Kind.COMPUTE else ""
+        step = timed.step
+        if not isinstance(step, Message) or bar.kind not in (Kind.SEND, Kind.RECEIVE):
+            return ""
+        return f"to {self.nodes[step.receiver]}" if bar.kind is Kind.SEND else f"from {self.nodes[step.sender]}"
+
+
+def timeline_of(
+    title: str, steps: Sequence[TimedStep], network: Network, *, nodes: Sequence[str], notes: Sequence[str] = ()
+) -> Timeline:
+    """Lanes for the send, receive and compute ports of each node; compute lanes only where somebody computes.
+
+    nodes: the names, one for each node of the network. Raises ValueError for more than can be drawn.
+    """
+    _check_drawable(len(steps), len(nodes))
+    computing = {timed.step.node for timed in steps if isinstance(timed.step, Computation)}
+    lanes = [
+        (node, port)
+        for node in range(len(nodes))
+        for port in ("send", "receive", "compute")
+        if port != "compute" or node in computing
+    ]
+    lane_of = {lane: number for number, lane in enumerate(lanes)}
+    bars = []
+    send_free_ns = [0] * len(nodes)
+    for number, timed in enumerate(steps):
+        step, start_ns, end_ns = timed.step, timed.start_ns, timed.end_ns
+        if isinstance(step, Computation):
+            bars.append(Bar(lane_of[step.node, "compute"], Kind.COMPUTE, start_ns, end_ns, number))
+        elif step.sender != step.receiver:
+            link = network.link_between(step.sender, step.receiver)
+            moving_ns = min(end_ns, start_ns + link.duration_ns(0))
+            for lane, kind in (
+                (lane_of[step.sender, "send"], Kind.SEND),
+                (lane_of[step.receiver, "receive"], Kind.RECEIVE),
+            ):
+                bars.append(Bar(lane, Kind.LATENCY, start_ns, moving_ns, number))
+                bars.append(Bar(lane, kind, moving_ns, end_ns, number))
+            waits_ns = max(timed.requested_ns, send_free_ns[step.sender])
+            bars.append(Bar(lane_of[step.sender, "send"], Kind.WAIT, waits_ns, start_ns, number))
+            send_free_ns[step.sender] = max(send_free_ns[step.sender], end_ns)
+    names = tuple(f"{nodes[node]} {port}" for node, port in lanes)
+    shown = tuple(bar for bar in bars if bar.end_ns > bar.start_ns)
+    return Timeline(title, tuple(notes), tuple(nodes), names, tuple(steps), shown)
+
+
+def timeline_of_stretches(
+    title: str, stretches: Sequence[Stretch], *, nodes: Sequence[str], notes: Sequence[str] = ()
+) -> Timeline:
+    """One lane a machine, in which each stretch is a bar. Raises ValueError for more than can be drawn."""
+    _check_drawable(len(stretches), len(nodes))
+    bars = [
+        Bar(stretch.node, stretch.kind, stretch.start_ns, stretch.end_ns, number)
+        for number, stretch in enumerate(stretches)
+        if stretch.end_ns > stretch.start_ns
+    ]
+    return Timeline(title, tuple(notes), tuple(nodes), tuple(nodes), tuple(stretches), tuple(bars))
+
+
+def _check_drawable(n_steps: int, n_nodes: int) -> None:
+    if n_steps > MAX_STEPS or n_nodes > MAX_NODES:
+        raise ValueError(
+            f"a picture of {n_steps} steps on {n_nodes} machines cannot be read; the most that is drawn are "
+            f"{MAX_STEPS} steps and {MAX_NODES} machines, so take fewer workers or rounds"
+        )
+
+
+_LETTERS = {
+    Kind.SEND: "█", Kind.RECEIVE: "█", Kind.LATENCY: "░", Kind.WAIT: "·", Kind.COMPUTE: "▒",
+    Kind.ENCODE: "█", Kind.EXCHANGE: "·", Kind.DECODE: "▓", Kind.EVALUATE: "░",
+}  # fmt: skip
+
+
+def in_letters(timeline: Timeline, width: int) -> Text:
+    """The lanes as lines of `width` characters: a column shows what its middle falls into."""
+    room = max(len(lane) for lane in timeline.lanes) + 1
+    columns = max(width - room - 1, 10)
+    first_ns, span_ns = timeline.first_ns, max(timeline.last_ns - timeline.first_ns, 1)
+    letters = [[" "] * columns for _ in timeline.lanes]
+    styles = [[""] * columns for _ in timeline.lanes]
+    for bar in timeline.bars:
+        begin, end = (round((time_ns - first_ns) * columns / span_ns) for time_ns in (bar.start_ns, bar.end_ns))
+        label = timeline.label(bar)
+        style = bar.kind.color
+        for column in range(begin, end):
+            letters[bar.lane][column], styles[bar.lane][column] = _LETTERS[bar.kind], style
+        at = begin + (end - begin - len(label)) // 2
+        if label and end - begin >= len(label) + 2:
+            for column, letter in enumerate(label, at):
+                letters[bar.lane][column], styles[bar.lane][column] = letter, f"bold white on {style}"
+    text = Text.assemble((timeline.title, "bold"), "\n")
+    for name, line, line_styles in zip(timeline.lanes, letters, styles, strict=True):
+        text.append(f"{name:<{room}}")
+        for letter, style in zip(line, line_styles, strict=True):
+            text.append(letter, style or None)
+        text.append("\n")
+    begin_text, end_text = seconds_text(first_ns / 1e9), seconds_text(timeline.last_ns / 1e9)
+    text.append(" " * room + begin_text + f"{end_text:>{columns - len(begin_text)}}\n")
+    used = {bar.kind for bar in timeline.bars}
+    for kind in Kind:
+        if kind in used:
+            text.append(f"{_LETTERS[kind]} ", kind.color)
+            text.append(f"{kind.words}   ")
+    text.append("\n")
+    for note in timeline.notes:
+        text.append(note + "\n")
+    return text

@@ -1,0 +1,17 @@
+"""Published tables by name: what is printed in a paper, run here, side by side."""
+
+from laconic.hyperparameters import near_misses
+from laconic.reproduce.sasg_memory import SasgMemory
+from laconic.reproduce.sasg_mnist import SasgMnist
+from laconic.reproduce.ssgdmv_bits import SsgdMvBits
+from laconic.reproduce.table import PublishedTable
+
+TABLES: dict[str, PublishedTable] = {table.name: table for table in (SasgMnist(), SasgMemory(), SsgdMvBits())}
+
+
+def table_of(name: str) -> PublishedTable:
+    """The table of this name. Raises ValueError for an unknown one, with near misses."""
+    if name not in TABLES:
+        known = sorted(TABLES)
+        raise ValueError(f"unknown table {name!r}; known: {', '.join(known)}{near_misses(name, known)}")
+    return TABLES[name]

@@ -1,0 +1,100 @@
+"""SASG, Table III, memory: what the server keeps of 10 workers' last uploads.
+
+Deng, Guo, Wang, Wang, Sun: SASG, section V. ResNet-18 for CIFAR-10, d = 11,173,962; the largest 1 % of each layer,
+k = 111,723. The print counts the values, 4 bytes each; here they are read off a server after one round through the
+driver, with the positions that belong to them. Its other columns, times on the authors' cluster, are not run.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import torch
+
+from laconic.algorithms.lasg import LASG
+from laconic.algorithms.sasg import SASG
+from laconic.contract import Algorithm
+from laconic.drivers.simulated.rounds import Simulated
+from laconic.lab.processes.pool import Figures, Job, Tell
+from laconic.protocol.round_inputs import Inputs
+from laconic.random_keys import make_key
+from laconic.reproduce.resnet18 import layer_sizes
+from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
+
+_MIB = 2**20
+_PRINTED_MIB = {"lasg": 426.25, "sasg": 4.26}
+_STORED = {"lasg": {"values": "stored."}, "sasg": {"values": "values.", "positions": "positions."}}  # memory's names
+
+
+@dataclass(frozen=True, kw_only=True)
+class SasgMemory(PublishedTable):
+    """Bytes at the server after one round."""
+
+    name: ClassVar[str] = "sasg-table3-memory"
+    title: ClassVar[str] = "server memory for stored uploads, ResNet-18 and 10 workers: LASG, SASG"
+    source: ClassVar[str] = "Deng, Guo, Wang, Wang & Sun, SASG, Table III (memory)"
+    methods: ClassVar[tuple[str, ...]] = ("lasg", "sasg")
+
+    layers: tuple[int, ...] = field(default_factory=layer_sizes)
+    workers: int = 10
+
+    def settings(self) -> Mapping[str, Any]:
+        return {**asdict(self), "set": {"lasg": LASG().settings(), "sasg": SASG().settings()}}
+
+    @property
+    def printed(self) -> Mapping[str, Any]:
+        return {name: {"mib": mib} for name, mib in _PRINTED_MIB.items()}
+
+    def jobs(self, request: Request) -> list[Job]:
+        return [
+            Job(
+                label=name, work=stored_bytes,
+                arguments={"method": name, "layers": self.layers, "workers": self.workers},
+            )
+            for name in request.methods
+        ]  # fmt: skip
+
+    def compare(self, found: Sequence[Figures]) -> Comparison:
+        rows = tuple(
+            (
+                one["method"], f"{_PRINTED_MIB[one['method']]:.2f}", f"{one['formula_bytes'] / _MIB:.2f}",
+                *(f"{one[what] / _MIB:.2f}" for what in ("value_bytes", "position_bytes", "held_bytes")),
+            )
+            for one in found
+        )  # fmt: skip
+        columns = ("method", "printed", "formula", "values", "positions", "held in all")
+        d = sum(self.layers)
+        return Comparison(
+            sheets=(Sheet(title="MiB at the server for stored uploads", columns=columns, rows=rows),),
+            notes=(
+                f"d = {d:,}, {self.workers} workers. Formula: 4 bytes a value. Positions are int32; print leaves them "
+                "out.",
+            ),
+        )
+
+
+def stored_bytes(tell: Tell, method: str, layers: Sequence[int], workers: int) -> Figures:
+    """One round of the method, and what its server then keeps."""
+    algorithm: Algorithm = LASG() if method == "lasg" else SASG()
+    d = sum(layers)
+    tell(0, 1, "")
+    simulated = Simulated(algorithm, d=d, n_workers=workers, layers=layers, server="rank0")
+    generator = torch.Generator().manual_seed(make_key(0, "data", 0, 0, "gradient") >> 1)
+    gradient = torch.randn(d, generator=generator)  # one for all: how much is stored does not depend on it
+    start = torch.zeros(d)
+    simulated.round(lambda rank: Inputs(vector=gradient, parameters=lambda: start, lr=0.01))
+    memory = simulated.servers[0].hub.memory
+    parts = {
+        what: [memory[name] for name in memory if name.startswith(prefix)] for what, prefix in _STORED[method].items()
+    }
+    kept = [tensor for tensors in parts.values() for tensor in tensors]
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+    entries = algorithm.entries(d, layers) if isinstance(algorithm, SASG) else d
+    tell(1, 1, "")
+    return {
+        "method": method,
+        "formula_bytes": 4 * workers * entries,
+        "value_bytes": sum(tensor.nbytes for tensor in parts["values"]),
+        "position_bytes": sum(tensor.nbytes for tensor in parts.get("positions", [])),
+        "held_bytes": sum(held.values()),
+    }

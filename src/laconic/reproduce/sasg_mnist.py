@@ -1,0 +1,200 @@
+"""SASG, Table II, MNIST: how many uploads and bits each method needs to 98 % test accuracy.
+
+Deng, Guo, Wang, Wang, Sun: Communication-Efficient Distributed Learning with Sparsification and Adaptive Aggregation
+(SASG), section V. 10 workers with a fixed shard and batches of 10 each; 784-512-10 with ReLU, d = 407,050; the largest
+1 % of each layer, k = 4,071; rate 0.005 of the sum over workers, which is 0.05 of their mean; no momentum, no decay.
+One worker's upload is one round. Bits in print are 32 a value: neither positions nor the way down.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean
+from typing import Any, ClassVar
+
+from laconic.lab.processes.pool import Figures, Job, Tell
+from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.settings import RunSettings
+from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
+from laconic.training.simulation import Simulation
+
+_RATE = 0.005
+_LAZY = {"alpha": "0.5", "window": "10", "max_delay": "10", "always_first": "10", "lr_convention": "sum"}
+_SPARSE = {"density": "0.01", "blocks": "layer"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Method:
+    """How a row is run, and what is printed for it: rounds and bits to 98 %, and the rounds of the authors' logs."""
+
+    set: Mapping[str, str]
+    sums: bool  # the method itself takes the rate of the sum
+    rounds: int
+    bits: float
+    logged: tuple[int, ...]
+
+
+_METHODS = {
+    "sgd": _Method(set={}, sums=False, rounds=60400, bits=7.87e11, logged=(69000, 66000, 55000, 56000, 59000)),
+    "sparse": _Method(
+        set=_SPARSE, sums=False, rounds=67400, bits=8.78e9, logged=(69000, 66000, 55000, 51000, 70000)
+    ),
+    "lasg": _Method(set=_LAZY, sums=True, rounds=33853, bits=4.41e11, logged=(39520, 33800, 32961, 32653, 32413)),
+    "sasg": _Method(
+        set=_LAZY | _SPARSE, sums=True, rounds=22823, bits=2.97e9, logged=(27029, 24312, 23791, 21624, 22121)
+    ),
+}  # fmt: skip
+_LOGGED_SEEDS = (1, 19, 31, 44, 80)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SasgMnist(PublishedTable):
+    """Rounds and bits to 98 % on MNIST."""
+
+    name: ClassVar[str] = "sasg-table2-mnist"
+    title: ClassVar[str] = "uploads and bits to 98 % test accuracy on MNIST: SGD, sparse, LASG, SASG"
+    source: ClassVar[str] = "Deng, Guo, Wang, Wang & Sun, SASG, Table II (FC, MNIST)"
+    methods: ClassVar[tuple[str, ...]] = tuple(_METHODS)
+    default_seeds: ClassVar[tuple[int, ...]] = (1,)
+    reads_data: ClassVar[bool] = True
+
+    epochs: int = 20
+    look_every: int = 100  # iterations between two looks at the test accuracy
+    target: float = 0.98
+
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "workers": 10, "batch_size": 10, "model": "mlp", "partition": "fixed", "server": "rank0", **asdict(self),
+            "lr": {name: self._lr(method) for name, method in _METHODS.items()},
+            "set": {name: dict(method.set) for name, method in _METHODS.items()},
+        }  # fmt: skip
+
+    @property
+    def printed(self) -> Mapping[str, Any]:
+        return {
+            name: {
+                "rounds": method.rounds, "bits": method.bits,
+                "rounds_in_the_authors_logs": dict(zip(map(str, _LOGGED_SEEDS), method.logged, strict=True)),
+            }
+            for name, method in _METHODS.items()
+        }  # fmt: skip
+
+    def jobs(self, request: Request) -> list[Job]:
+        plans = [self._run(method, seed, request.data) for seed in request.seeds for method in request.methods]
+        Experiment(plans[0])  # refuses wrong data here, before any process starts
+        return [
+            Job(
+                label=plan.algorithm if len(request.seeds) == 1 else f"{plan.algorithm} seed {plan.seed}",
+                work=rounds_to_target,
+                arguments={"settings": plan, "look_every": self.look_every, "target": self.target},
+            )
+            for plan in plans
+        ]
+
+    @staticmethod
+    def _lr(method: _Method) -> float:
+        return _RATE if method.sums else 10 * _RATE
+
+    def _run(self, name: str, seed: int, data: str | None) -> RunSettings:
+        method = _METHODS[name]
+        return RunSettings(
+            algorithm=name, set=dict(method.set), workers=10, server="rank0", dataset="mnist", data=data, model="mlp",
+            epochs=self.epochs, batch_size=10, lr=self._lr(method), seed=seed, partition="fixed",
+        )  # fmt: skip
+
+    def compare(self, found: Sequence[Figures]) -> Comparison:
+        by_method = {name: [one for one in found if one["method"] == name] for name in _METHODS}
+        present = {name: runs for name, runs in by_method.items() if runs}
+        seeds = sorted({one["seed"] for one in found})
+        of = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of {len(seeds)} seeds"
+        late = [
+            f"{one['method']} (seed {one['seed']}, {one['best_accuracy']:.2%})" for one in found if not one["reached"]
+        ]
+        notes = [
+            f"Measured: {of}. One worker's upload is a round; looked at every {self.look_every} iterations. Logs: the "
+            "rounds of the 5 seeds in the authors' repository.",
+            "Bits are the way up. In print: 32 a value, without its position. Payload: with positions and flag bits.",
+        ]
+        if late:
+            notes.append(f"> : {self.target:.0%} was not reached in {self.epochs} epochs by {', '.join(late)}.")
+        return Comparison(sheets=(self._rounds(present), self._bits(present)), notes=tuple(notes))
+
+    def _rounds(self, runs: Mapping[str, Sequence[Figures]]) -> Sheet:
+        sgd = runs.get("sgd")
+        rows = []
+        for name, ours in runs.items():
+            method = _METHODS[name]
+            ratio = f"{_mean(ours, 'uploads') / _mean(sgd, 'uploads'):.3f}" if sgd else "-"
+            rows.append((
+                name, f"{method.rounds:,}", f"{min(method.logged):,} .. {max(method.logged):,}",
+                _least(ours) + f"{_mean(ours, 'uploads'):,.0f}", f"{method.rounds / _METHODS['sgd'].rounds:.3f}", ratio,
+                f"{_mean(ours, 'iterations'):,.0f}",
+            ))  # fmt: skip
+        columns = ("method", "printed", "logs", "measured", "of SGD\nprinted", "of SGD\nmeasured", "iterations")
+        return Sheet(title=f"Upload rounds to {self.target:.0%} test accuracy", columns=columns, rows=tuple(rows))
+
+    def _bits(self, runs: Mapping[str, Sequence[Figures]]) -> Sheet:
+        rows = tuple(
+            (
+                name, f"{_METHODS[name].bits:.3g}", _least(ours) + f"{_mean(ours, 'paper_bits'):.3g}",
+                _least(ours) + f"{_mean(ours, 'payload_bits'):.3g}",
+                _least(ours) + f"{8 * _mean(ours, 'encoded_bytes'):.3g}",
+            )
+            for name, ours in runs.items()
+        )  # fmt: skip
+        columns = ("method", "printed", "measured", "payload", "encoded")
+        return Sheet(title=f"Bits up to {self.target:.0%} test accuracy", columns=columns, rows=rows)
+
+
+def _mean(runs: Sequence[Figures], key: str) -> float:
+    return mean(float(run[key]) for run in runs)
+
+
+def _least(runs: Sequence[Figures]) -> str:
+    """Marks a figure that is too low, because a run ended before it got there."""
+    return "" if all(run["reached"] for run in runs) else "> "
+
+
+def rounds_to_target(tell: Tell, settings: RunSettings, look_every: int, target: float) -> Figures:
+    """Train until the test accuracy is at the target, or the epochs are over."""
+    experiment = Experiment(settings)
+    simulation = Simulation(
+        experiment.model, experiment.inner, settings.build(), workers=settings.workers, server=settings.server,
+        seed=settings.seed,
+    )  # fmt: skip
+    curve: list[dict[str, float]] = []
+    start = time.perf_counter()
+    iteration, accuracy, total = 0, 0.0, 0.0
+    tell(0, experiment.steps, "")
+    while iteration < experiment.steps and accuracy < target:
+        losses = simulation.step(lambda rank, step=iteration: experiment.loss(rank, step))  # type: ignore[misc]
+        total += sum(losses) / len(losses)
+        iteration += 1
+        if iteration % look_every == 0 or iteration == experiment.steps:
+            accuracy = experiment.accuracy()
+            up = simulation.traffic.up
+            since = iteration - int(curve[-1]["iteration"]) if curve else iteration
+            curve.append({
+                "iteration": iteration, "uploads": up.messages - up.skips, "train_loss": total / since,
+                "test_accuracy": accuracy, "payload_bits": up.payload_bits,
+            })  # fmt: skip
+            total = 0.0
+        tell(iteration, experiment.steps, f"accuracy {accuracy:.2%}")
+    traffic = simulation.traffic
+    up = traffic.up
+    return {
+        "method": settings.algorithm,
+        "seed": settings.seed,
+        "reached": accuracy >= target,
+        "iterations": iteration,
+        "uploads": up.messages - up.skips,
+        "skips": up.skips,
+        "test_accuracy": accuracy,
+        "best_accuracy": max(row["test_accuracy"] for row in curve),
+        "paper_bits": up.paper_bits,
+        "payload_bits": up.payload_bits,
+        "encoded_bytes": up.wire_bytes + up.local_bytes,
+        "seconds": time.perf_counter() - start,
+        "traffic": traffic.as_data(),
+        "curve": curve,
+    }

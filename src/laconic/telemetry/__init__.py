@@ -1,0 +1,1 @@
+"""What is counted and timed: bytes, bits, messages, phases."""

@@ -1,0 +1,396 @@
+"""`DistributedOptimizer`: a user's optimizer, stepping with what all ranks together say.
+
+One call of `step()` is one round. The training loop stays as it was: zero_grad, backward, step.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import LBFGS, Optimizer
+
+from laconic.contract import Algorithm
+from laconic.drivers.distributed.arrivals import ProcessArrivals
+from laconic.drivers.distributed.rounds import Processes, Round
+from laconic.protocol.round_inputs import Inputs
+from laconic.telemetry.meter import Meter
+from laconic.telemetry.traffic import Traffic
+from laconic.training.flat_parameters import FlatParameters
+from laconic.training.learning_rates import LearningRates
+from laconic.training.local_steps import LocalSteps
+from laconic.training.replica_check import compare_replicas
+from laconic.training.second_gradient import SecondGradient
+from laconic.training.server_model import ServerModel
+from laconic.training.state_dict import restore, saved
+
+
+class DistributedOptimizer(Optimizer):
+    """Wraps any `torch.optim` optimizer. Every rank of the process group must make one, and call `step` equally often.
+
+    After `step()` a parameter's `.grad` holds the direction applied; its memory is used again when no parameter
+    holds it, so clone what you keep. A round in which any rank met inf or NaN changes no parameter and no memory on
+    any rank, and is counted in `traffic.void_rounds`. Weight decay of the inner optimizer is added after the exchange,
+    so it is neither compressed nor voted on.
+    """
+
+    _step_supports_amp_scaling = True  # a GradScaler then leaves skipping to us, who skip on all ranks together
+
+    def __init__(
+        self,
+        inner: Optimizer,
+        algorithm: Algorithm,
+        *,
+        model: torch.nn.Module | None = None,
+        server: str = "auto",
+        local_steps: int = 1,
+        seed: int = 0,
+        check_every: int = 100,
+        timeout_s: float = 300.0,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Broadcasts rank 0's parameters to all, the frozen ones too, and the model's buffers where it is given.
+
+        model: gives the parameters' names, for saved state, and its buffers. server: "auto", "allreduce", "rank0",
+        "dedicated" or "sharded". local_steps: calls of `step()` to one exchange. check_every: rounds between two
+        comparisons of the replicas' hashes; 0 for never.
+        timeout_s: how long a rank is waited for. group: the ranks that train together; None for all.
+        Raises ValueError and TypeError for what cannot work, before anything is sent.
+        """
+        if not isinstance(inner, Optimizer):
+            raise TypeError(f"inner={inner!r:.80} must be a torch.optim.Optimizer")
+        if not isinstance(algorithm, Algorithm):
+            raise TypeError(f"algorithm={algorithm!r:.80} must be an algorithm such as laconic.CompSkip()")
+        if isinstance(inner, LBFGS):
+            raise ValueError(
+                "inner=LBFGS evaluates its closure several times a step, and a round exchanges one gradient"
+            )
+        if check_every < 0 or timeout_s <= 0:
+            raise ValueError(f"check_every={check_every} must be at least 0 and timeout_s={timeout_s} above 0")
+        if not dist.is_available() or not dist.is_initialized():
+            raise RuntimeError(
+                "no process group: call torch.distributed.init_process_group(...) first, or start the script with "
+                "torchrun; to run many workers in one process use laconic.Simulation"
+            )
+        if algorithm.second_gradient and model is None:
+            raise ValueError(
+                f"model: {algorithm.name} evaluates each mini-batch at two points and puts the model's buffers back; "
+                "pass model=model"
+            )
+        if group is not None and dist.get_rank(group) < 0:
+            raise ValueError(f"group: this process, global rank {dist.get_rank()}, is not one of its members")
+        self.flat = FlatParameters(inner, model)
+        super().__init__(inner.param_groups, inner.defaults)
+        self.inner = inner
+        self._share_groups(inner)
+        inner.register_load_state_dict_post_hook(self._share_groups)  # loading replaces the lists of groups
+        self.algorithm = algorithm
+        self.check_every = check_every
+        self.rates = LearningRates(inner, algorithm)
+        self._live: list[bool] = [False] * len(self.flat.parameters)
+        self.local = LocalSteps(algorithm, local_steps, self.flat, self.rates, inner)
+        self._steps_taken = 0  # since the last exchange, where steps are local
+        self._start: Tensor | None = None  # the parameters at the last exchange, for the same
+        self._spare_start: Tensor | None = None  # its vector, while there is none
+        self._used = [False] * len(self.flat.parameters)  # which had a gradient since then
+        self._model = model
+        self._spoiled = False  # a local step since the last exchange met inf or NaN
+        parameters = self.flat.values()
+        self.server_model = ServerModel(inner, lambda: self._live) if algorithm.server_steps else None
+        options: dict[str, Any] = {
+            "parameters": parameters, "layers": self.flat.sizes, "group": group, "server": server, "seed": seed,
+            "timeout_s": timeout_s, "descend": self.server_model.descend if self.server_model else None,
+            "agreed": {
+                "check_every": check_every, "local_steps": local_steps,
+                "not trained": [list(t.shape) for t in fixed_tensors(inner, model)],
+            },
+        }  # fmt: skip
+        self.driver: Processes
+        if algorithm.schedule == "arrivals":
+            self.driver = ProcessArrivals(algorithm, use=self._mark_live, **options)
+        else:
+            self.driver = Processes(algorithm, **options)
+        self.flat.set_values(parameters)
+        for tensor in fixed_tensors(inner, model):
+            self.driver.channel.share(tensor)
+        if self.server_model is not None:
+            self.server_model.flat.set_values(parameters)
+
+    def _share_groups(self, inner: Optimizer) -> None:
+        """One list of groups and one state, whether a scheduler holds this optimizer or the inner one."""
+        self.param_groups = inner.param_groups
+        self.state = inner.state
+
+    @property
+    def serves_only(self) -> bool:
+        """This rank is a dedicated server: it calls `step()` like all others, needs no gradients, trains no model."""
+        return self.driver.worker is None
+
+    @property
+    def traffic(self) -> Traffic:
+        """This rank's counters, as data. A dedicated server counts nothing: traffic is counted at the workers' ends."""
+        driver = self.driver
+        meter = Meter() if driver.worker is None else driver.worker.meter
+        control_bytes = driver.channel.control_bytes
+        traffic = Traffic.of(meter, driver.rounds, driver.void_rounds, driver.seconds.sums(), control_bytes)
+        if isinstance(driver, ProcessArrivals) and driver.arrivals is not None:
+            total = driver.arrivals.total
+            return replace(traffic, staleness=total.staleness, updates=total.updates)
+        return traffic
+
+    def total_traffic(self) -> Traffic:
+        """All workers' counters added up, on every rank. Collective: every rank must call it."""
+        counts_nothing = self.serves_only and self.algorithm.schedule != "arrivals"
+        mine = None if counts_nothing else self.traffic.as_data()
+        everybody = self.driver.channel.gather(mine, f"for its traffic, round {self.driver.rounds}")
+        first, *others = [Traffic.from_data(theirs) for theirs in everybody if theirs is not None]
+        return sum(others, first)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401
+        """Take part in one round and apply its outcome. Returns the closure's loss, if there is one.
+
+        Raises RuntimeError when there is no gradient at all, or a closure is needed and missing; PeerLostError when a
+        rank does not come; ReplicaError when a check finds that replicas have drifted apart.
+        """
+        if self.algorithm.second_gradient and closure is None and not self.serves_only:
+            raise RuntimeError(
+                f"{self.algorithm.name} evaluates the mini-batch at two points, so step() needs a closure: "
+                "def closure(): opt.zero_grad(); loss = loss_of(batch); loss.backward(); return loss"
+            )
+        loss = None
+        second = None
+        self._wait_for_leave(closure)
+        if closure is not None:
+            worker = self.driver.worker
+            if self.algorithm.second_gradient and self._model is not None and worker is not None:
+                second = SecondGradient(self.flat, closure, self._model, worker.me.memory.spare)
+            with torch.enable_grad():
+                loss = closure()
+        if isinstance(self.driver, ProcessArrivals):
+            self._step_by_arrival(self.driver)
+        elif self.local.are_taken:
+            self._step_locally()
+        else:
+            self._step_with_gradient(second)
+        self.inner._opt_called = True  # type: ignore[attr-defined]  # nor does it step everywhere; schedulers would warn
+        due = self.check_every and self.driver.rounds % self.check_every == 0 and not self._steps_taken
+        if due and self.algorithm.replicas_equal:
+            compare_replicas(self.driver.channel, None if self.serves_only else self.flat.values(), self.driver.rounds)
+        return loss
+
+    def _wait_for_leave(self, closure: Callable[[], Any] | None) -> None:
+        """Where a bound on the staleness lets workers wait, wait before the gradient is computed, not after it."""
+        if self.serves_only or not isinstance(self.driver, ProcessArrivals) or not self.driver.may_wait:
+            return
+        if closure is None:
+            raise RuntimeError(
+                f"{self.algorithm.name} with max_staleness may let this worker wait before it computes, so step() "
+                "needs a closure: def closure(): opt.zero_grad(); loss = loss_of(batch); loss.backward(); return loss"
+            )
+        parameters = self.driver.ask_leave()
+        if parameters is not None:
+            self.flat.set_values(parameters)
+
+    def _step_by_arrival(self, driver: ProcessArrivals) -> None:
+        """A worker's gradient to the server, and the newest parameters back; at the server, until all have stepped."""
+        used = self._used_now()
+        inputs = self._bring_gradient(None)
+        news = [has and not live for has, live in zip(used, self._live, strict=True)]
+        if any(news):
+            driver.tell_used(news)
+            self._mark_live([place for place, has in enumerate(news) if has])
+        result = driver.round(inputs, self.rates.now()).result
+        if result is not None:
+            self.flat.set_values(result)
+
+    def _mark_live(self, places: Sequence[int]) -> None:
+        for place in places:
+            self._live[place] = True
+
+    def _exchange(self, used: list[bool], bring: Callable[[], Inputs | None]) -> Round:
+        """One round, tried again where it was called off for a parameter's first gradient.
+
+        used: which parameters were used here. bring: the round's inputs; called for each try, since their vector is
+        given away.
+        """
+        if not any(self._live):
+            self._agree_on_live(used)
+        while True:
+            inputs = bring()
+            if inputs is not None:
+                news = any(has and not live for has, live in zip(used, self._live, strict=True))
+                inputs.call_off = inputs.call_off or news
+            round_ = self.driver.round(inputs, self.rates.now())
+            if not round_.void or not self._agree_on_live(used):
+                return round_
+            self.driver.forget_void_round()
+
+    def _step_with_gradient(self, second: SecondGradient | None) -> None:
+        round_ = self._exchange(self._used_now(), lambda: self._bring_gradient(second))
+        if round_.result is None:
+            return
+        if self.algorithm.returns == "parameters":
+            self.flat.set_values(round_.result)
+        else:
+            self.flat.set_gradients(round_.result, self._live)
+            if self.driver.worker is not None:
+                self.driver.worker.me.memory.take_back(self.flat.has_gradients_in)  # the last one, if it still was
+            self.inner.step()
+
+    def _used_now(self) -> list[bool]:
+        """Which parameters have a gradient here."""
+        if self.serves_only:
+            return [False] * len(self._live)
+        has_gradient = self.flat.has_gradient()
+        if not any(has_gradient):
+            raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before opt.step()")
+        return has_gradient
+
+    def _bring_gradient(self, second: SecondGradient | None) -> Inputs | None:
+        """The round's inputs; none on a rank that only serves."""
+        worker = self.driver.worker
+        if worker is None:
+            return None
+        memory = worker.me.memory
+        memory.take_back(self.flat.has_gradients_in)  # zero_grad(set_to_none=False) keeps the last direction in use
+        stays = self.algorithm.takes_pieces and self._grad_scale is None
+        vector = torch.empty(0) if stays else memory.spare()
+        inputs = Inputs(
+            vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=self.rates.now(),
+            gradient_at=second,
+        )  # fmt: skip
+        if stays:
+            inputs.pieces = self.flat.gradient_pieces()
+        elif self._grad_scale is None:
+            inputs.fill = self.flat.fill_by_gradients(vector)
+        else:
+            torch.div(self.flat.gradients(out=vector), self._grad_scale, out=vector)
+        return inputs
+
+    @property
+    def _grad_scale(self) -> Tensor | None:
+        """What a GradScaler has multiplied the loss by. It is set for the time of one `step()`."""
+        return getattr(self, "grad_scale", None)
+
+    def _agree_on_live(self, has_gradient: list[bool]) -> bool:
+        """Tell each other which parameters have ever had a gradient. Returns whether somebody's was news."""
+        places = [place for place, has in enumerate(has_gradient) if has]
+        everybody = self.driver.channel.gather(places, f"for its list of used parameters, round {self.driver.rounds}")
+        news = {place for theirs in everybody for place in theirs if not self._live[place]}
+        for place in news:
+            self._live[place] = True
+        return bool(news)
+
+    def _step_locally(self) -> None:
+        """One step of the inner optimizer; when enough were taken, one round with the change they made."""
+        if not self._steps_taken and self.local.is_known_in(self.driver.rounds):
+            self._apply(None, self._exchange(self._used_now(), self._bring_change_of_step))
+            return
+        if not self.serves_only:
+            self._take_local_step()
+        self._steps_taken += 1
+        if self._steps_taken >= self.local.due_in(self.driver.rounds):
+            self.exchange_steps()
+
+    @torch.no_grad()
+    def exchange_steps(self) -> None:
+        """Exchange what local steps have changed since the last round, if any: at a run's end. Collective."""
+        if not self._steps_taken:
+            return
+        start = self._start
+        round_ = self._exchange(self._used, lambda: self._bring_change(start))
+        self._steps_taken, self._start, self._spoiled = 0, None, False
+        self._spare_start = start
+        self._used = [False] * len(self._used)
+        if start is not None:
+            self._apply(start, round_)
+
+    def _apply(self, start: Tensor | None, round_: Round) -> None:
+        """Set the parameters by a round's result, from those before the steps, (d,), where any were taken."""
+        result = round_.result if round_.sparse_result is None else round_.sparse_result
+        if result is not None:
+            self.local.apply(start, result, self._live)
+        elif start is not None:
+            self.flat.set_values(start)
+
+    def _take_local_step(self) -> None:
+        has_gradient = self.flat.has_gradient()
+        if not any(has_gradient):
+            raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before opt.step()")
+        if self._start is None:
+            self._start = self.flat.values(out=self._spare_start)
+        self._used = [used or has for used, has in zip(self._used, has_gradient, strict=True)]
+        self._spoiled = self._spoiled or not self.flat.gradients_are_finite()
+        if not self._spoiled:
+            if self._grad_scale is not None:
+                self.flat.divide_gradients(self._grad_scale)
+            self.inner.step()
+
+    def _bring_change(self, start: Tensor | None) -> Inputs | None:
+        """The same with the change since `start`, (d,)."""
+        worker = self.driver.worker
+        if start is None or worker is None:
+            return None
+        memory = worker.me.memory
+        memory.take_back()  # the last result has been applied
+        change = memory.spare()
+        inputs = Inputs(vector=change, parameters=start.clone, lr=self.rates.now(), call_off=self._spoiled)
+        if self.algorithm.consumes == "change":
+            inputs.write_change = partial(self.flat.change_since, start, change)
+        else:
+            self.flat.change_since(start, change)
+            inputs.vector = self.local.vector(change)
+        return inputs
+
+    def _bring_change_of_step(self) -> Inputs | None:
+        """The same with the change of one step that is not taken."""
+        worker = self.driver.worker
+        if worker is None:
+            return None
+        memory = worker.me.memory
+        memory.take_back()  # the last result has been applied
+        change = memory.spare()
+        scale = 1.0 if self._grad_scale is None else float(self._grad_scale)
+        rates = [rate / scale for rate in self.rates.by_group()]
+        return Inputs(
+            vector=change, parameters=lambda: self.flat.values(out=memory.spare()), lr=self.rates.now(),
+            write_change=partial(self.flat.change_of_step, rates, change),
+        )  # fmt: skip
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients, as the inner optimizer does it."""
+        self.inner.zero_grad(set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refused after construction: the flat vector is laid out."""
+        if hasattr(self, "driver"):
+            raise RuntimeError(
+                "add_param_group: the ranks have agreed on the parameters; make a new DistributedOptimizer"
+            )
+        super().add_param_group(param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The inner optimizer's state and, under "laconic", this rank's share of the method's (each rank its own)."""
+        return self.inner.state_dict() | {"laconic": saved(self)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken, bit for bit. The parameters themselves come with the model's state.
+
+        Raises ValueError, before anything changes, for the state of another algorithm, rank, number of workers,
+        layout or model.
+        """
+        restore(self, state_dict)
+
+
+def fixed_tensors(inner: Optimizer, model: torch.nn.Module | None) -> list[Tensor]:
+    """What no step changes and all ranks must share at the start: frozen parameters, and the model's buffers."""
+    known = [parameter for group in inner.param_groups for parameter in group["params"]]
+    if model is not None:
+        listed = {id(parameter) for parameter in known}
+        known += [parameter for parameter in model.parameters() if id(parameter) not in listed]
+        known += list(model.buffers())
+    return [tensor for tensor in known if not tensor.requires_grad]

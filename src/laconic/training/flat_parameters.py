@@ -1,0 +1,196 @@
+"""The trainable parameters of an optimizer as one flat vector, in the order of its parameter groups."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from laconic.kernels.api import add_at, add_into, all_finite, cut_pieces, gather, gather_change, gather_scaled, scatter
+
+
+class FlatParameters:
+    """Reads and writes gradients and values of all trainable parameters as vectors (d,).
+
+    The vectors are float64 for float64 parameters and float32 for all others.
+    """
+
+    def __init__(self, optimizer: Optimizer, model: torch.nn.Module | None = None) -> None:
+        """model: where the parameters' names come from; without it they are named by group and place.
+
+        Raises ValueError for no trainable parameter, mixed devices or mixed dtypes, or an uninitialised one.
+        """
+        given = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
+        self.parameters: list[Tensor] = []
+        self.names: list[str] = []
+        self.groups: list[int] = []  # the number of each parameter's group
+        self._frozen: list[tuple[str, Tensor]] = []
+        for number, group in enumerate(optimizer.param_groups):
+            in_group = group.get("param_names") or [f"group{number}.{place}" for place in range(len(group["params"]))]
+            for name, parameter in zip(in_group, group["params"], strict=True):
+                called = given.get(id(parameter), name)
+                if parameter.requires_grad:
+                    self.parameters.append(parameter)
+                    self.names.append(called)
+                    self.groups.append(number)
+                else:
+                    self._frozen.append((called, parameter))
+        if not self.parameters:
+            raise ValueError("inner: no parameter of the optimizer requires a gradient, so there is nothing to train")
+        self._refuse_mixed("device", [str(p.device) for p in self.parameters], "model.to(device)")
+        self._refuse_mixed("dtype", [str(p.dtype) for p in self.parameters], "model.to(dtype)")
+        first = self.parameters[0]
+        if not first.is_floating_point():
+            raise ValueError(f"inner: parameter {self.names[0]!r} is {first.dtype}; only real floats can be trained")
+        self.sizes = tuple(p.numel() for p in self.parameters)
+        self.d = sum(self.sizes)
+        self.device = first.device
+        self.dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+
+    def _refuse_mixed(self, what: str, values: Sequence[str], way_out: str) -> None:
+        if len(set(values)) > 1:
+            other = next(place for place, value in enumerate(values) if value != values[0])
+            raise ValueError(
+                f"inner: parameters of mixed {what}s: {self.names[0]!r} is {values[0]}, {self.names[other]!r} is "
+                f"{values[other]}; all must share one, for instance by {way_out} before the optimizer is made"
+            )
+
+    @property
+    def has_own_dtype(self) -> bool:
+        """Whether the parameters are of the vectors' type."""
+        return self.parameters[0].dtype == self.dtype
+
+    def values(self, out: Tensor | None = None) -> Tensor:
+        """A copy of the parameters, (d,), into `out` where it is given."""
+        vector = self._room() if out is None else out
+        gather(self._data, vector)
+        return vector
+
+    def change_since(self, start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
+        """The parameters less `start` (d,), and plus `plus` (d,), into `out` (d,).
+
+        Returns whether no entry is inf or NaN.
+        """
+        return gather_change(self._data, start, out, plus)
+
+    def change_of_step(self, rates: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
+        """What a step of plain SGD would do to the parameters, -rate times the gradient, and plus `plus`, into `out`.
+
+        rates: by parameter group. All vectors are (d,). Returns whether no entry is inf or NaN.
+        """
+        return gather_scaled(self.gradient_pieces(), [-rates[group] for group in self.groups], out, plus)
+
+    def set_values(self, vector: Tensor) -> None:
+        """Overwrite the parameters by `vector` (d,), in place."""
+        scatter(vector, self._data)
+
+    @property
+    def _data(self) -> list[Tensor]:
+        """The parameters without a tape; whoever writes to them is seen by one all the same."""
+        return [parameter.detach() for parameter in self.parameters]
+
+    def _room(self) -> Tensor:
+        return torch.empty(self.d, dtype=self.dtype, device=self.device)
+
+    def pieces(self, vector: Tensor) -> tuple[Tensor, ...]:
+        """`vector` (d,) cut by parameter."""
+        return torch.split(vector, list(self.sizes))
+
+    def set_live_values(self, pieces: Iterable[Tensor], start: Tensor | None, live: Sequence[bool]) -> None:
+        """Overwrite the parameters by `pieces`, one for each, those that are not live by `start` (d,).
+
+        Without a start, here and in the next two, the parameters themselves are it.
+        """
+        with torch.no_grad():
+            for parameter, new, old, moves in zip(self.parameters, pieces, self._start(start), live, strict=True):
+                parameter.copy_((new if moves else old).view_as(parameter))
+
+    def set_sum(self, start: Tensor | None, change: Tensor, live: Sequence[bool]) -> None:
+        """Overwrite the parameters by `start + change`, (d,) both, those that are not live by `start`."""
+        with torch.no_grad():
+            both = zip(self._start(start), self.pieces(change), strict=True)
+            for parameter, (old, by), moves in zip(self.parameters, both, live, strict=True):
+                if not moves:
+                    parameter.copy_(old.view_as(parameter))
+                elif parameter.dtype == self.dtype:
+                    torch.add(old.view_as(parameter), by.view_as(parameter), out=parameter)
+                else:
+                    parameter.copy_(old.view_as(parameter) + by.view_as(parameter))
+
+    def _start(self, start: Tensor | None) -> Sequence[Tensor]:
+        return self._data if start is None else self.pieces(start)
+
+    def set_sparse_sum(self, start: Tensor | None, positions: Tensor, values: Tensor, live: Sequence[bool]) -> None:
+        """The same where only the coordinates `positions` (k,) change, by `values` (k,); overwrites `start`."""
+        if not all(live):
+            ends = torch.tensor(self.sizes, device=positions.device).cumsum(0)
+            moves = torch.tensor(live, device=positions.device)[torch.bucketize(positions, ends, right=True)]
+            positions, values = positions[moves], values[moves]
+        if start is None:
+            device = self.parameters[0].device
+            add_into(self._data, positions.to(device), values.to(device, self.dtype))
+            return
+        add_at(start, positions.to(start.device), values.to(start))
+        if all(live):
+            scatter(start, self._data, as_sum=True)
+        else:
+            self.set_live_values((piece + 0.0 for piece in self.pieces(start)), start, live)
+
+    def has_gradient(self) -> list[bool]:
+        """Which parameters have a gradient now.
+
+        Raises TypeError for a sparse one, RuntimeError where one was frozen and is so no longer.
+        """
+        for name, parameter in self._frozen:
+            if parameter.grad is not None:
+                raise RuntimeError(
+                    f"parameter {name!r} was frozen when the ranks agreed on what to train, and now has a gradient "
+                    "that each would apply alone; make a new DistributedOptimizer after requires_grad_(True)"
+                )
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            if parameter.grad is not None and parameter.grad.layout != torch.strided:
+                raise TypeError(f"parameter {name!r} has a sparse gradient; make its layer with sparse=False")
+        return [parameter.grad is not None for parameter in self.parameters]
+
+    def has_gradients_in(self, buffer: Tensor) -> bool:
+        """Whether some gradient is a view of `buffer`."""
+        place = buffer.untyped_storage().data_ptr()
+        return any(p.grad is not None and p.grad.untyped_storage().data_ptr() == place for p in self.parameters)
+
+    def divide_gradients(self, scale: Tensor) -> None:
+        """Divide every gradient by `scale`, in place."""
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad /= scale
+
+    def gradients_are_finite(self) -> bool:
+        """Whether no gradient has an entry that is inf or NaN."""
+        return all(p.grad is None or all_finite(p.grad.detach().reshape(-1)) for p in self.parameters)
+
+    def gradients(self, out: Tensor | None = None) -> Tensor:
+        """The gradients, (d,); a parameter without one counts as zero."""
+        vector = self._room() if out is None else out
+        gather(self.gradient_pieces(), vector)
+        return vector
+
+    def fill_by_gradients(self, out: Tensor) -> Callable[[int, int, int], bool]:
+        """What writes the gradients that are there now to `out` (d,), between two places, divided by a number.
+
+        It tells what `kernels.gather` tells.
+        """
+        pieces = self.gradient_pieces()
+        return lambda first, stop, among: gather(cut_pieces(pieces, first, stop), out[first:stop], among=among)
+
+    def gradient_pieces(self) -> list[Tensor]:
+        """The gradients as they are, one for each parameter; a parameter without one counts as zero."""
+        return [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+
+    def drop_gradients(self) -> None:
+        """Leave no parameter a gradient."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def set_gradients(self, direction: Tensor, live: Sequence[bool]) -> None:
+        """Put `direction` (d,) where the optimizer will look; parameters that are not live get None and stay put."""
+        for parameter, piece, moves in zip(self.parameters, self.pieces(direction), live, strict=True):
+            parameter.grad = piece.view_as(parameter).to(parameter.dtype) if moves else None

@@ -1,0 +1,108 @@
+"""Several steps of the inner optimizer between two exchanges, for every method that can take what they changed.
+
+A method that consumes a gradient is handed -(change) / lr in its place, and what it returns is applied as plain SGD
+would: x - lr * direction. With one step of plain SGD inside, that is the gradient itself.
+
+The other way round, one step of plain SGD changes the parameters by -lr times the gradient. A method that consumes a
+change is handed that, and the step is not taken: nothing has to be copied before it and put back after it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from laconic.contract import Algorithm, Result
+from laconic.training.flat_parameters import FlatParameters
+from laconic.training.learning_rates import LearningRates
+
+
+def check_local_steps(algorithm: Algorithm, local_steps: int) -> None:
+    """Raises TypeError or ValueError for a number of steps that is wrong, or that the method cannot take."""
+    if isinstance(local_steps, bool) or not isinstance(local_steps, int):
+        raise TypeError(f"local_steps={local_steps!r} must be a whole number, at least 1")
+    if local_steps < 1:
+        raise ValueError(f"local_steps={local_steps} must be at least 1; 1 exchanges after every step")
+    if local_steps > 1 and not algorithm.takes_changes:
+        raise ValueError(
+            f"local_steps={local_steps}: {algorithm.name} needs the gradient itself, not what several steps changed; "
+            "leave local_steps at 1"
+        )
+
+
+class LocalSteps:
+    """Whether steps are local, how many make a round, and the arithmetic between changes and gradients."""
+
+    def __init__(
+        self, algorithm: Algorithm, local_steps: int, flat: FlatParameters, rates: LearningRates, inner: Optimizer
+    ) -> None:
+        """Raises TypeError or ValueError as `check_local_steps` does."""
+        check_local_steps(algorithm, local_steps)
+        self.many = local_steps
+        self._inner = inner
+        self._algorithm = algorithm
+        self._flat = flat
+        self._rates = rates
+
+    @property
+    def are_taken(self) -> bool:
+        """Whether the inner optimizer steps before the exchange."""
+        return self._algorithm.consumes == "change" or self.many > 1
+
+    def due_in(self, round_: int) -> int:
+        """How many steps come before this round's exchange; a dense warm-up has one."""
+        return 1 if self._algorithm.dense_in(round_) else self.many
+
+    def is_known_in(self, round_: int) -> bool:
+        """Whether the change before this round's exchange is known from the gradient: one step of plain SGD."""
+        algorithm = self._algorithm
+        takes_one = algorithm.consumes == "change" and algorithm.replicas_equal and self.due_in(round_) == 1
+        return takes_one and self._flat.has_own_dtype and _is_plain_sgd(self._inner)
+
+    def vector(self, change: Tensor) -> Tensor:
+        """What the method consumes, (d,), from what the steps changed, (d,), which it overwrites."""
+        return change if self._algorithm.consumes == "change" else change.div_(-self._rate())
+
+    def apply(self, start: Tensor | None, result: Result, live: Sequence[bool]) -> None:
+        """Set the parameters, from those before the steps, (d,), which it may overwrite, and what the method returned.
+
+        Those of `flat` that are not live get the ones before the steps back. start: None where no step was taken.
+        """
+        flat = self._flat
+        if not isinstance(result, Tensor):
+            flat.set_sparse_sum(start, result.indices, result.values.dense(), live)
+        elif self._algorithm.returns == "parameters":
+            flat.set_live_values(flat.pieces(result), start, live)
+        elif self._algorithm.consumes == "change":
+            flat.set_sum(start, result, live)
+        else:
+            assert start is not None
+            rates = flat.pieces(self._rate().expand(flat.d))
+            pieces = zip(flat.pieces(start), rates, flat.pieces(result), strict=True)
+            flat.set_live_values((old - rate * by for old, rate, by in pieces), start, live)
+
+    def _rate(self) -> Tensor:
+        """The learning rate of every coordinate: one number where all groups share it, else (d,)."""
+        rates = self._rates.by_group()
+        if min(rates) <= 0:
+            raise ValueError(
+                f"local_steps={self.many}: {self._algorithm.name} is handed the change divided by the learning rate, "
+                f"so lr={min(rates)} must be above 0"
+            )
+        if len(set(rates)) == 1:
+            rates = rates[:1]
+        of_group = torch.tensor(rates, dtype=self._flat.dtype, device=self._flat.device)
+        if len(rates) == 1:
+            return of_group[0]
+        return of_group[self._flat.groups].repeat_interleave(torch.tensor(self._flat.sizes, device=self._flat.device))
+
+
+def _is_plain_sgd(inner: Optimizer) -> bool:
+    """Whether a step is x - lr g and nothing else happens in it."""
+    hooks = inner._optimizer_step_pre_hooks or inner._optimizer_step_post_hooks
+    own_step = vars(inner).get("step")  # a scheduler's wrapper only notes that it was called
+    is_wrapped = own_step is not None and not getattr(own_step, "_wrapped_by_lr_sched", False)
+    if type(inner) is not SGD or hooks or is_wrapped:
+        return False
+    return not any(group["momentum"] or group["weight_decay"] or group["maximize"] for group in inner.param_groups)

@@ -1,0 +1,80 @@
+"""A second evaluation of a mini-batch, and what an evaluation leaves behind beside the gradient: streams and buffers.
+
+A method that evaluates twice must leave both as one evaluation would.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laconic.training.flat_parameters import FlatParameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """The state of Python's, numpy's and torch's random streams, and of a model's buffers."""
+
+    python: Any
+    numpy: Any
+    cpu: Tensor
+    gpus: list[Tensor]
+    buffers: list[Tensor]
+
+    @classmethod
+    def of(cls, buffers: Sequence[Tensor]) -> Self:
+        """A copy of them as they are."""
+        gpus_in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        return cls(
+            python=random.getstate(), numpy=np.random.get_state(), cpu=torch.get_rng_state(),
+            gpus=torch.cuda.get_rng_state_all() if gpus_in_use else [],
+            buffers=[buffer.clone() for buffer in buffers],
+        )  # fmt: skip
+
+    def put_back(self, buffers: Sequence[Tensor]) -> None:
+        """Make everything as it was."""
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        torch.set_rng_state(self.cpu)
+        if self.gpus:
+            torch.cuda.set_rng_state_all(self.gpus)
+        for buffer, kept in zip(buffers, self.buffers, strict=True):
+            buffer.copy_(kept)
+
+
+class SecondGradient:
+    """The gradient of the same mini-batch at other parameters. Make it before the closure's first call."""
+
+    def __init__(
+        self, flat: FlatParameters, closure: Callable[[], Any], model: torch.nn.Module, room: Callable[[], Tensor]
+    ) -> None:
+        """room: a vector (d,) to write into, new at each call; what is returned lies in one."""
+        self._flat = flat
+        self._room = room
+        self._closure = closure
+        self._buffers = list(model.buffers())
+        self._before = Surroundings.of(self._buffers)
+
+    def __call__(self, parameters: Tensor) -> Tensor:
+        """Evaluate the closure at `parameters` (d,); returns the gradient (d,).
+
+        Draws what the first evaluation drew, and leaves parameters, gradients, buffers and streams as that left them.
+        """
+        after = Surroundings.of(self._buffers)
+        self._before.put_back(self._buffers)
+        here, gradients = self._flat.values(out=self._room()), [parameter.grad for parameter in self._flat.parameters]
+        self._flat.set_values(parameters)
+        for parameter in self._flat.parameters:
+            parameter.grad = None  # so that the closure neither adds to the first gradient nor overwrites it
+        with torch.enable_grad():
+            self._closure()
+        gradient = self._flat.gradients(out=self._room())
+        after.put_back(self._buffers)
+        self._flat.set_values(here)
+        for parameter, first in zip(self._flat.parameters, gradients, strict=True):
+            parameter.grad = first
+        return gradient

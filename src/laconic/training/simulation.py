@@ -1,0 +1,328 @@
+"""`Simulation`: a user's model and optimizer, trained by many simulated workers in one process."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from laconic.contract import Algorithm
+from laconic.drivers.simulated.arrivals import SimulatedArrivals
+from laconic.drivers.simulated.rounds import Simulated
+from laconic.faults.plan import FaultPlan
+from laconic.network import ComputeTime, Link
+from laconic.protocol.round_inputs import Inputs
+from laconic.telemetry.traffic import Traffic
+from laconic.training.flat_parameters import FlatParameters
+from laconic.training.learning_rates import LearningRates
+from laconic.training.local_steps import LocalSteps
+from laconic.training.second_gradient import Surroundings
+from laconic.training.server_model import ServerModel
+
+
+class Simulation:
+    """One model stands for all replicas; each worker has its own memories, buffers (batch norm) and local optimizer.
+
+    ```python
+    simulation = laconic.Simulation(model, torch.optim.SGD(model.parameters(), lr=0.1), laconic.SGD(), workers=8)
+    losses = simulation.step(lambda rank: cross_entropy(model(inputs[rank]), labels[rank]))
+    ```
+    Bit-equal to `DistributedOptimizer` over as many processes (CPU, one thread each, the same random state in a step).
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        inner: Optimizer,
+        algorithm: Algorithm,
+        *,
+        workers: int,
+        server: str = "auto",
+        local_steps: int = 1,
+        seed: int = 0,
+        link: Link | None = None,
+        links: Mapping[int, Link] | None = None,
+        compute_s: float | Mapping[int, float] | ComputeTime = 0.0,
+        faults: FaultPlan | None = None,
+    ) -> None:
+        """workers: how many. local_steps: steps to one exchange. link: every node's, links: exceptions by node.
+
+        compute_s: virtual time of one gradient, of all workers or by worker. faults: what goes wrong.
+        Raises ValueError for what cannot work.
+        """
+        self.model = model
+        self.inner = inner
+        self.algorithm = algorithm
+        self.flat = FlatParameters(inner, model)
+        self.rates = LearningRates(inner, algorithm)
+        self.local = LocalSteps(algorithm, local_steps, self.flat, self.rates, inner)
+        self._live = [False] * len(self.flat.parameters)
+        self.server_model = ServerModel(inner, lambda: self._live) if algorithm.server_steps else None
+        options: dict[str, Any] = {
+            "d": self.flat.d, "n_workers": workers, "layers": self.flat.sizes, "dtype": self.flat.dtype,
+            "server": server, "seed": seed, "link": link, "links": links, "compute_s": compute_s, "faults": faults,
+            "descend": self.server_model.descend if self.server_model else None,
+        }  # fmt: skip
+        self.driver: Simulated
+        if algorithm.schedule == "arrivals":
+            self.driver = SimulatedArrivals(algorithm, parameters=self.flat.values(), **options)
+        else:
+            self.driver = Simulated(algorithm, sparse_results=True, **options)
+        self._shown_buffers = list(model.buffers())  # the model's own; walking the modules takes time
+        self._buffers = [[buffer.clone() for buffer in self._shown_buffers] for _ in range(workers)]
+        self._states: list[Any] = [_copied(inner.state) for _ in range(workers)]  # of local optimizers
+        self._replicas = [self.flat.values() for _ in range(workers)] if not algorithm.replicas_equal else []
+        self._steps_taken = 0
+        self._shown: Tensor | None = None  # room for the parameters between two exchanges, where steps are local
+        self._local: dict[int, Tensor] = {}  # by worker, its parameters between two exchanges, where steps are local
+        self._spoiled = [False] * workers
+        self._losses = [math.nan] * workers  # the latest, where workers are not in step
+
+    @property
+    def n_workers(self) -> int:
+        return len(self.driver.workers)
+
+    @property
+    def down(self) -> frozenset[int]:
+        """The workers that take no part in the next step, because a fault plan crashed them."""
+        return self.driver.mishaps.down_in(self.driver.rounds)
+
+    def traffic_of(self, rank: int) -> Traffic:
+        """One worker's counters. Seconds are virtual: the clock at the end of the last round."""
+        driver = self.driver
+        seconds = {"virtual": driver.clock.now_ns / 1e9}
+        faults = driver.mishaps.counts[rank]
+        traffic = Traffic.of(driver.workers[rank].meter, driver.rounds, driver.void_rounds, seconds, faults=faults)
+        if isinstance(driver, SimulatedArrivals):
+            tally = driver.arrivals.tallies[rank]
+            return replace(traffic, staleness=dict(tally.staleness), updates=tally.updates)
+        return traffic
+
+    @property
+    def traffic(self) -> Traffic:
+        """All workers' counters added up."""
+        total = self.traffic_of(0)
+        for rank in range(1, self.n_workers):
+            total = total + self.traffic_of(rank)
+        return total
+
+    def step(self, loss_of: Callable[[int], Tensor]) -> list[float]:
+        """One step of every worker: `loss_of(rank)` is worker `rank`'s loss on its mini-batch, at the model as it is.
+
+        Returns the workers' losses, NaN for one that is down. After the step the model's floating buffers are the
+        workers' mean, and so are its parameters where the method lets the workers' models differ.
+
+        Where the server waits for nobody, a step ends when it is through with one more gradient of every worker. By
+        then a fast worker may be ahead: `loss_of(rank)` is called for it several times in this step, and not at all in
+        a later one, in which its loss is its latest. The model is then the server's.
+        """
+        losses = [math.nan] * self.n_workers
+        if isinstance(self.driver, SimulatedArrivals):
+            losses = self._step_by_arrivals(self.driver, loss_of)
+        elif self.local.are_taken:
+            self._step_locally(loss_of, losses)
+        else:
+            self._step_with_gradient(loss_of, losses)
+        self._average_buffers()
+        return losses
+
+    def _backward(self, rank: int, loss_of: Callable[[int], Tensor]) -> float:
+        """Forward and backward of one worker, with its own buffers."""
+        self._load_buffers(rank)
+        self.flat.drop_gradients()
+        with torch.enable_grad():
+            loss = loss_of(rank)
+            loss.backward()  # type: ignore[no-untyped-call]
+        self._buffers[rank] = [buffer.clone() for buffer in self._shown_buffers]
+        return float(loss.detach())
+
+    def _load_buffers(self, rank: int) -> None:
+        for buffer, own in zip(self._shown_buffers, self._buffers[rank], strict=True):
+            buffer.copy_(own)
+
+    @torch.no_grad()
+    def _step_with_gradient(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
+        lr = self.rates.now()
+
+        def inputs_of(rank: int) -> Inputs:
+            before = self._surroundings(rank) if self.algorithm.second_gradient else None
+            losses[rank] = self._backward(rank, loss_of)
+            self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
+            memory = self.driver.workers[rank].me.memory
+            self.driver.take_back(self.flat.has_gradients_in)
+            memory.take_back(self.flat.has_gradients_in)
+            stays = self.algorithm.takes_pieces
+            vector = torch.empty(0) if stays else memory.spare()
+            inputs = Inputs(vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=lr)
+            if stays:
+                inputs.pieces = self.flat.gradient_pieces()
+            else:
+                inputs.fill = self.flat.fill_by_gradients(vector)
+            if before is not None:
+                inputs.gradient_at = lambda parameters: self._gradient_at(rank, loss_of, parameters, before)
+            return inputs
+
+        outcome = self.driver.round(inputs_of)
+        if outcome.void:
+            return
+        result = outcome.of(0)
+        assert isinstance(result, Tensor), "only methods that consume changes may return a sparse one"
+        if self.algorithm.returns == "parameters":
+            self.flat.set_values(result)
+        else:
+            self.flat.set_gradients(result, self._live)
+            self.inner.step()
+
+    @torch.no_grad()
+    def _step_by_arrivals(self, driver: SimulatedArrivals, loss_of: Callable[[int], Tensor]) -> list[float]:
+        assert self.server_model is not None, "a schedule of arrivals keeps its model at the server"
+        lr = self.rates.now()
+
+        def inputs_of(rank: int) -> Inputs:
+            self.flat.set_values(driver.pulled[rank])
+            self._losses[rank] = self._backward(rank, loss_of)
+            self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
+            return Inputs(vector=self.flat.gradients(), parameters=lambda: driver.pulled[rank], lr=lr)
+
+        driver.round(inputs_of)
+        self._replicas = list(driver.pulled)
+        self.flat.set_values(self.server_model.flat.values())
+        return list(self._losses)
+
+    def _surroundings(self, rank: int) -> Surroundings:
+        """The random streams as they are, and worker `rank`'s buffers."""
+        self._load_buffers(rank)
+        return Surroundings.of(self._shown_buffers)
+
+    def _gradient_at(
+        self, rank: int, loss_of: Callable[[int], Tensor], parameters: Tensor, before: Surroundings
+    ) -> Tensor:
+        """The gradient (d,) of the same mini-batch at `parameters` (d,), with the same draws; leaves no trace."""
+        memory = self.driver.workers[rank].me.memory
+        here, after = self.flat.values(out=memory.spare()), self._surroundings(rank)
+        self._buffers[rank] = before.buffers
+        before.put_back(self._shown_buffers)
+        self.flat.set_values(parameters)
+        self._backward(rank, loss_of)
+        self.flat.set_values(here)
+        after.put_back(self._shown_buffers)
+        self._buffers[rank] = after.buffers
+        return self.flat.gradients(out=memory.spare())
+
+    @torch.no_grad()
+    def _step_locally(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
+        if not self._steps_taken and self.local.is_known_in(self.driver.rounds):
+            self._exchange_gradients(loss_of, losses)
+            return
+        shown = self._shown = self.flat.values(out=self._shown)
+        if self._steps_taken + 1 >= self.local.due_in(self.driver.rounds):
+            self._exchange(shown, lambda rank: self._step_of(rank, shown, loss_of, losses))
+            return
+        down = self.down
+        for rank in range(self.n_workers):
+            if rank in down:
+                continue
+            self._step_of(rank, shown, loss_of, losses)
+            if rank not in self._local:
+                self._local[rank] = self._room_for(rank)
+            self.flat.values(out=self._local[rank])
+        self.flat.set_values(shown)
+        self._steps_taken += 1
+
+    def _exchange_gradients(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
+        """One round with the changes of steps that are not taken."""
+        rates = self.rates.by_group()
+
+        def inputs_of(rank: int) -> Inputs:
+            losses[rank] = self._backward(rank, loss_of)
+            self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
+            vector, memory = self._room_for(rank), self.driver.workers[rank].me.memory
+            return Inputs(
+                vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=self.rates.now(),
+                write_change=partial(self.flat.change_of_step, rates, vector),
+            )  # fmt: skip
+
+        outcome = self.driver.round(inputs_of)
+        self.inner._opt_called = True  # type: ignore[attr-defined]  # it does not step; schedulers would warn
+        if not outcome.void:
+            self.local.apply(None, outcome.of(0), self._live)
+
+    def _step_of(self, rank: int, shown: Tensor, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
+        """One worker's local step. The model is left with its parameters."""
+        start = self._replicas[rank] if self._replicas else shown
+        self.flat.set_values(self._local.get(rank, start))
+        losses[rank] = self._backward(rank, loss_of)
+        self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
+        self.inner.state = self._states[rank]
+        self._spoiled[rank] = self._spoiled[rank] or not self.flat.gradients_are_finite()
+        if not self._spoiled[rank]:
+            self.inner.step()
+
+    def _room_for(self, rank: int) -> Tensor:
+        """A vector (d,) for worker `rank` to write into until the end of the round."""
+        memory = self.driver.workers[rank].me.memory
+        for results in (self.driver, memory):
+            results.take_back()  # they were applied
+        return memory.spare()
+
+    @torch.no_grad()
+    def exchange_steps(self) -> None:
+        """Exchange what local steps have changed since the last round, if there are any: at a run's end."""
+        if self._steps_taken:
+            self._shown = self.flat.values(out=self._shown)
+            self._exchange(self._shown, lambda rank: self.flat.set_values(self._local[rank]))
+
+    def _exchange(self, shown: Tensor, load: Callable[[int], None]) -> None:
+        """One round with what local steps have changed. `load(rank)` gives the model that worker's parameters.
+
+        shown (d,): the model's before; they are overwritten.
+        """
+        starts = self._replicas or [shown] * self.n_workers
+
+        def inputs_of(rank: int) -> Inputs:
+            load(rank)
+            vector = self._local.pop(rank, None)
+            if vector is None:
+                vector = self._room_for(rank)
+            spare = self.driver.workers[rank].me.memory.spare
+            parameters = (lambda: starts[rank]) if self._replicas else (lambda: spare().copy_(starts[rank]))
+            inputs = Inputs(vector=vector, parameters=parameters, lr=self.rates.now(), call_off=self._spoiled[rank])
+            if self.algorithm.consumes == "change":
+                inputs.write_change = partial(self.flat.change_since, starts[rank], vector)
+            else:
+                self.flat.change_since(starts[rank], vector)
+                inputs.vector = self.local.vector(vector)
+            return inputs
+
+        outcome = self.driver.round(inputs_of)
+        self._steps_taken, self._local, self._spoiled = 0, {}, [False] * self.n_workers
+        if outcome.void:
+            self.flat.set_values(shown)
+            return
+        for rank in range(len(self._replicas) or 1):
+            self.local.apply(starts[rank], outcome.of(rank), self._live)
+            if self._replicas:
+                self._replicas[rank] = self.flat.values()
+        if self._replicas:
+            self.flat.set_values(torch.stack(self._replicas).mean(0))
+
+    def parameters_of(self, rank: int) -> Tensor:
+        """A copy of worker `rank`'s parameters after the last exchange, (d,)."""
+        return self._replicas[rank].clone() if self._replicas else self.flat.values()
+
+    def _average_buffers(self) -> None:
+        """Leave the mean of the workers' floating buffers in the model, and worker 0's others."""
+        for place, buffer in enumerate(self._shown_buffers):
+            own = [buffers[place] for buffers in self._buffers]
+            buffer.copy_(torch.stack(own).mean(0) if buffer.is_floating_point() else own[0])
+
+
+def _copied(state: Mapping[Tensor, dict[str, Any]]) -> defaultdict[Tensor, dict[str, Any]]:
+    """An optimizer's state for a worker of its own; the parameters stay the model's."""
+    return defaultdict(dict, {parameter: deepcopy(theirs) for parameter, theirs in state.items()})

@@ -1,0 +1,140 @@
+"""What a `DistributedOptimizer` saves and how it comes back: every memory, by parameter name where it is a vector."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from laconic.contract import Algorithm, Memory
+from laconic.drivers.distributed.arrivals import ProcessArrivals
+from laconic.drivers.distributed.rounds import Processes
+from laconic.training.flat_parameters import FlatParameters
+from laconic.training.learning_rates import LearningRates
+from laconic.training.local_steps import LocalSteps
+from laconic.training.server_model import ServerModel
+
+VERSION = 2
+
+
+class HasState(Protocol):
+    """What is read of a `DistributedOptimizer` and written to it."""
+
+    algorithm: Algorithm
+    driver: Processes
+    flat: FlatParameters
+    inner: Optimizer
+    local: LocalSteps
+    rates: LearningRates
+    server_model: ServerModel | None
+    _live: list[bool]
+    _steps_taken: int
+    _used: list[bool]
+    _start: Tensor | None
+    _spoiled: bool
+
+
+def saved(opt: HasState) -> dict[str, Any]:
+    """This rank's share of the method's state, as tensors and plain data."""
+    driver, worker = opt.driver, opt.driver.worker
+    return _identity(opt) | {
+        "settings": opt.algorithm.settings(),
+        "rounds": driver.rounds,
+        "void_rounds": driver.void_rounds,
+        "control_bytes": driver.channel.control_bytes,
+        "live": list(opt._live),
+        "steps_taken": opt._steps_taken,
+        "used": list(opt._used),
+        "start": None if opt._start is None else opt._start.clone(),
+        "local": None if opt._start is None and opt.algorithm.replicas_equal else opt.flat.values(),  # each rank's own
+        "spoiled": opt._spoiled,
+        "first_lrs": list(opt.rates.first),
+        "worker": None if worker is None else _by_name(worker.me.memory, opt.flat),
+        "meter": None if worker is None else worker.meter.saved(),
+        "servers": {str(half.index): half.hub.memory.saved() for half in driver.servers},
+        "arrivals": _arrivals(opt),
+        "server_model": None if opt.server_model is None else {
+            "values": opt.server_model.flat.values(), "optimizer": opt.server_model.optimizer.state_dict(),
+        },
+    }  # fmt: skip
+
+
+def restore(opt: HasState, state_dict: Mapping[str, Any]) -> None:
+    """Check that the state is this rank's, then load all of it.
+
+    Raises ValueError; then nothing has changed.
+    """
+    if "laconic" not in state_dict:
+        raise ValueError(
+            "state_dict: no 'laconic' part: this is a plain optimizer's state; load it into `inner` to start from it"
+        )
+    state = state_dict["laconic"]
+    mine = _identity(opt)
+    for key, value in mine.items():
+        if state.get(key) != value:
+            raise ValueError(
+                f"state_dict: {key} is {state.get(key)!r:.200} in the saved state and {value!r:.200} here; each rank "
+                "must load what the same rank of the same job saved"
+            )
+    driver, worker = opt.driver, opt.driver.worker
+    opt.inner.load_state_dict({key: value for key, value in state_dict.items() if key != "laconic"})
+    driver.rounds, driver.void_rounds = state["rounds"], state["void_rounds"]
+    driver.channel.control_bytes += state["control_bytes"]  # coming back took agreements too
+    opt._live, opt._used = list(state["live"]), list(state["used"])
+    opt._steps_taken, opt._spoiled = state["steps_taken"], state["spoiled"]
+    opt._start = None if state["start"] is None else state["start"].clone()
+    if state["local"] is not None:
+        opt.flat.set_values(state["local"])
+    opt.rates.first = list(state["first_lrs"])
+    if worker is not None:
+        worker.me.memory.restore(_flat_again(state["worker"], opt.flat))
+        worker.meter.restore(state["meter"])
+    for half in driver.servers:
+        half.hub.memory.restore(state["servers"][str(half.index)])
+    if opt.server_model is not None:
+        opt.server_model.flat.set_values(state["server_model"]["values"])
+        opt.server_model.optimizer.load_state_dict(state["server_model"]["optimizer"])
+        if isinstance(driver, ProcessArrivals) and driver.arrivals is not None:
+            driver.restore(state["arrivals"], opt.server_model.flat.values())
+
+
+def _arrivals(opt: HasState) -> dict[str, Any] | None:
+    """What the server of a schedule of arrivals knows of its workers; none elsewhere.
+
+    Raises RuntimeError where workers are on their way.
+    """
+    driver = opt.driver
+    return driver.saved() if isinstance(driver, ProcessArrivals) and driver.arrivals is not None else None
+
+
+def _identity(opt: HasState) -> dict[str, Any]:
+    """What must be the same when state is loaded again."""
+    layout = opt.driver.layout
+    return {
+        "version": VERSION,
+        "algorithm": opt.algorithm.name,
+        "n_workers": layout.n_workers,
+        "rank": opt.driver.channel.rank,
+        "server": layout.name,
+        "local_steps": opt.local.many,
+        "seed": opt.driver.job.seed,
+        "dtype": str(opt.flat.dtype),
+        "parameters": dict(zip(opt.flat.names, opt.flat.sizes, strict=True)),
+    }
+
+
+def _by_name(memory: Memory, flat: FlatParameters) -> dict[str, dict[str, Tensor] | Tensor]:
+    """A worker's memories; vectors of the model's length are cut by parameter name."""
+    return {
+        name: dict(zip(flat.names, (piece.clone() for piece in flat.pieces(value)), strict=True))
+        if value.shape == (flat.d,) else value
+        for name, value in memory.saved().items()
+    }  # fmt: skip
+
+
+def _flat_again(memories: Mapping[str, Mapping[str, Tensor] | Tensor], flat: FlatParameters) -> dict[str, Tensor]:
+    return {
+        name: value if isinstance(value, Tensor) else torch.cat([value[parameter] for parameter in flat.names])
+        for name, value in memories.items()
+    }

@@ -1,0 +1,1 @@
+"""Codes for positions and symbols."""

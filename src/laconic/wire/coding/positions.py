@@ -1,0 +1,263 @@
+"""Which k of `count` coordinates are meant: four codes of an ascending list of positions. FORMAT.md, section 6.
+
+All four say the same; they differ in length. log2 C(count, k) bits are the least that a code of all sets can do with.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laconic.errors import WireError
+from laconic.kernels.api import (
+    SHARE_BITS,
+    Bytes,
+    Numbers,
+    Words,
+    ascending,
+    pop_gaps,
+    push_gaps,
+    put_numbers,
+    put_runs,
+    take_numbers,
+    take_runs,
+)
+
+_ONE = 1 << 64  # of the fixed-point numbers that shares are worked out in
+_CLASSES = 128
+
+
+def encode_positions(positions: Tensor, count: int, code: str) -> tuple[Tensor, int]:
+    """Positions (k,) int64, ascending, each once, in 0 .. count-1, as (n,) uint8 and its length in bits.
+
+    The bytes are made where the positions are; those of the code "entropy", which is one thread's work, on the CPU.
+    Unused bits of the last one are 0. Raises ValueError for positions that are not so, or an unknown code.
+    """
+    encoder, _ = _codec(code)
+    _check(positions, count)
+    if not positions.numel():
+        return torch.empty(0, dtype=torch.uint8, device=positions.device), 0
+    return encoder(positions, count)
+
+
+def position_bits(positions: Tensor, count: int, code: str) -> int:
+    """The length in bits that `encode_positions` gives; a block code's is known without the stream.
+
+    Raises ValueError as that does.
+    """
+    if code == "block":
+        _check(positions, count)
+        return block_bits(count, positions.numel())
+    return encode_positions(positions, count, code)[1]
+
+
+def _check(positions: Tensor, count: int) -> None:
+    if positions.dtype != torch.int64 or positions.ndim != 1:
+        raise ValueError(f"positions are (k,) int64, not {positions.dtype} of shape {tuple(positions.shape)}")
+    if not ascending(positions, count):
+        raise ValueError(
+            f"positions must ascend, each once, within 0 .. {count - 1}; "
+            f"found {int(positions.min())} .. {int(positions.max())}; sort them, and check what they are counted from"
+        )
+
+
+def decode_positions(data: Tensor, n_bits: int, k: int, count: int, code: str) -> Tensor:
+    """The positions (k,) int64 that `encode_positions` made `data` (n,) uint8 and `n_bits` from, where `data` is.
+
+    Raises WireError for every other stream: a set of positions has one stream in each code.
+    """
+    _, decoder = _codec(code)
+    if not 0 <= k <= count:
+        raise WireError(f"{k} positions among {count} coordinates")
+    if data.numel() != (n_bits + 7) // 8:
+        raise WireError(f"a stream of {n_bits} bits in {data.numel()} bytes")
+    if k == 0:
+        if n_bits:
+            raise WireError(f"{n_bits} bits of positions where there are none")
+        return torch.empty(0, dtype=torch.int64, device=data.device)
+    return decoder(data, n_bits, k, count)
+
+
+def entropy_bound_bits(count: int, k: int) -> float:
+    """log2 C(count, k): no code of all k-subsets has a shorter mean over them."""
+    nats = math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+    return max(0.0, nats / math.log(2))
+
+
+def block_bits(count: int, k: int) -> int:
+    """The length of a stream of the code "block", whichever k positions it tells: k (1 + w) + blocks (002, 4.3.1)."""
+    return _block_bits(count, k, block_length(count, k)) if k else 0
+
+
+def paper_position_bits(count: int, k: int) -> float:
+    """What paper 002 charges for k positions: k (ceil(log2 B) + 2), with blocks of B = round(count / k)."""
+    return float(k * (_width(block_length(count, k)) + 2)) if k else 0.0
+
+
+def block_length(count: int, k: int) -> int:
+    """count / k rounded to the nearest whole number, a half upward."""
+    return (2 * count + k) // (2 * k)
+
+
+def rice_bits(count: int, k: int) -> int:
+    """How many low bits of a gap the code "rice" sends as they are: the largest b with 2**b <= 0.9625 (count/k - 1/2).
+
+    That is the best b for gaps of a geometric law (Kiely, IPN Progress Report 42-159, 2004), in whole numbers.
+    """
+    return max(1, 77 * (2 * count - k) // (160 * k)).bit_length() - 1
+
+
+@functools.lru_cache(maxsize=16)
+def class_starts(count: int, k: int) -> Numbers:
+    """Where each class of gaps begins among the 2**14 shares: (129,) int64, in whole numbers, so the same everywhere.
+
+    Gaps are taken to follow a geometric law: one of at least g has probability (1 - k/count)**g. Classes above that
+    of the longest possible gap have no share; every other one has at least one.
+    """
+    longest = count - k + 4
+    extra = longest.bit_length() - 3
+    n_classes = 4 * extra + (longest >> extra) - 3
+    none_here = (count - k) * _ONE // count  # the probability that a coordinate is not marked
+    to_four = _times(_times(none_here, none_here), _times(none_here, none_here))
+    starts = np.full(_CLASSES + 1, 1 << SHARE_BITS, dtype=np.int64)
+    at_least, stride, lowest = _ONE, none_here, _ONE  # of gaps from 4 * 2**e - 4 on; of 2**e coordinates unmarked
+    for first in range(0, n_classes, 4):
+        tail = at_least
+        for kind in range(first, min(first + 4, n_classes)):
+            lowest = min(lowest, tail)  # truncation must not turn two classes around
+            starts[kind] = kind + _times((1 << SHARE_BITS) - n_classes, _ONE - lowest)
+            tail = _times(tail, stride)
+        at_least = _times(_times(at_least, at_least), to_four)
+        stride = _times(stride, stride)
+    starts.flags.writeable = False
+    return starts
+
+
+def _times(one: int, other: int) -> int:
+    """The product of two fixed-point numbers, or of one and a whole number, truncated."""
+    return one * other >> 64
+
+
+def _width(n: int) -> int:
+    """ceil(log2 n): the bits of a number below n."""
+    return (n - 1).bit_length()
+
+
+def _encode_list(positions: Tensor, count: int) -> tuple[Tensor, int]:
+    width = _width(count)
+    n_bits = positions.numel() * width
+    if not n_bits:
+        return torch.empty(0, dtype=torch.uint8, device=positions.device), 0
+    return put_numbers(positions, width), n_bits
+
+
+def _decode_list(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
+    width = _width(count)
+    if n_bits != k * width:
+        raise WireError(f"a list of {k} positions among {count} in {n_bits} bits")
+    if not n_bits:  # one among one
+        return torch.zeros(k, dtype=torch.int64, device=data.device)
+    positions = take_numbers(data, k, width)
+    if not ascending(positions, count):
+        raise WireError(f"listed positions do not ascend within 0 .. {count - 1}")
+    _check_padding(int(data[-1]), n_bits)
+    return positions
+
+
+def block_stream(positions: Tensor, count: int, length: int) -> tuple[Tensor, int]:
+    """The stream of the code "block" for blocks of any length: bytes, and the length in bits."""
+    n_bits = _block_bits(count, positions.numel(), length)
+    data, _ = put_runs(positions, _width(length), length, False, n_bits)
+    return data, n_bits
+
+
+def _block_bits(count: int, k: int, length: int) -> int:
+    return k * (1 + _width(length)) + -(-count // length)
+
+
+def _encode_block(positions: Tensor, count: int) -> tuple[Tensor, int]:
+    return block_stream(positions, count, block_length(count, positions.numel()))
+
+
+def _decode_block(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
+    if n_bits != block_bits(count, k):
+        raise WireError(f"{k} positions among {count} in {n_bits} bits of blocks")
+    length = block_length(count, k)
+    return _runs(data, n_bits, k, _width(length), length, count, from_last=False)
+
+
+def _encode_rice(positions: Tensor, count: int) -> tuple[Tensor, int]:
+    k = positions.numel()
+    low = rice_bits(count, k)
+    data, n_bits = put_runs(positions, low, 1 << low, True, k * (1 + low) + (count - k >> low))
+    return data[: (n_bits + 7) // 8], n_bits
+
+
+def _decode_rice(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
+    low = rice_bits(count, k)
+    if not 0 <= n_bits - k * (1 + low) <= (count - k) >> low:
+        raise WireError(f"{k} positions among {count} in {n_bits} bits of gaps")
+    return _runs(data, n_bits, k, low, 1 << low, count, from_last=True)
+
+
+def _runs(data: Tensor, n_bits: int, k: int, width: int, step: int, count: int, *, from_last: bool) -> Tensor:
+    positions, used = take_runs(data, n_bits, k, width, step, count, from_last)
+    if used < 0 or (from_last and used != n_bits):
+        raise WireError(f"a stream of {n_bits} bits does not tell {k} ascending positions among {count}")
+    return positions
+
+
+def _encode_entropy(positions: Tensor, count: int) -> tuple[Tensor, int]:
+    data, n_bits = stack_bytes(*push_gaps(positions.cpu().numpy(), class_starts(count, positions.numel())))
+    return torch.from_numpy(data), n_bits
+
+
+def _decode_entropy(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
+    words, top = read_stack(data.cpu().numpy(), n_bits)
+    positions, whole = pop_gaps(words, top, k, class_starts(count, k), count)
+    if not whole:
+        raise WireError(f"a stream of {n_bits} bits does not tell {k} positions among {count}")
+    return torch.from_numpy(positions).to(data.device)
+
+
+def stack_bytes(words: Words, top: int) -> tuple[Bytes, int]:
+    """The stream of a stack: its words, then its top, whose leading one goes without saying; and its length in bits."""
+    top_bits = top.bit_length() - 1
+    padded = (top - (1 << top_bits)) << -top_bits % 8
+    tail = np.frombuffer(padded.to_bytes((top_bits + 7) // 8, "big"), dtype=np.uint8)
+    return np.concatenate([words.astype("<u4").view(np.uint8), tail]), 32 * words.size + top_bits
+
+
+def read_stack(data: Bytes, n_bits: int) -> tuple[Words, int]:
+    """The inverse of `stack_bytes`; data: (ceil(n_bits / 8),). Raises WireError for padding that is not zero."""
+    n_words, top_bits = (0, n_bits) if n_bits < 64 else (n_bits // 32 - 1, 32 + n_bits % 32)
+    words = data[: 4 * n_words].copy().view("<u4").astype(np.uint32, copy=False)
+    padded = int.from_bytes(data[4 * n_words :].tobytes(), "big")
+    _check_padding(padded & 0xFF, n_bits)
+    return words, (1 << top_bits) + (padded >> -top_bits % 8)
+
+
+def _check_padding(last_byte: int, n_bits: int) -> None:
+    """Refuse set bits behind the last one that means something."""
+    if n_bits % 8 and last_byte << n_bits % 8 & 0xFF:
+        raise WireError(f"the padding after bit {n_bits} is not zero")
+
+
+_Encoder = Callable[[Tensor, int], tuple[Tensor, int]]
+_Decoder = Callable[[Tensor, int, int, int], Tensor]
+_CODES: dict[str, tuple[_Encoder, _Decoder]] = {
+    "list": (_encode_list, _decode_list),
+    "block": (_encode_block, _decode_block),
+    "rice": (_encode_rice, _decode_rice),
+    "entropy": (_encode_entropy, _decode_entropy),
+}
+POSITION_CODES = tuple(_CODES)
+
+
+def _codec(code: str) -> tuple[_Encoder, _Decoder]:
+    if code not in _CODES:
+        raise ValueError(f"unknown position code {code!r}; known: {', '.join(_CODES)}")
+    return _CODES[code]

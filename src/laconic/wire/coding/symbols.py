@@ -1,0 +1,64 @@
+"""Symbols of a small alphabet: in bits of one width, or by how often each is there. FORMAT.md, section 7."""
+
+import struct
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laconic.errors import WireError
+from laconic.kernels.api import SHARE_BITS, Numbers, pop_symbols, push_symbols
+from laconic.wire.coding.positions import read_stack, stack_bytes
+from laconic.wire.packets.packet import check_length, check_padding
+
+SYMBOL_CODES = ("packed", "entropy")
+_LENGTH = struct.Struct("<Q")
+
+
+def encode_symbols(symbols: Tensor, n_symbols: int) -> tuple[Tensor, int]:
+    """Symbols (k,) int32 in 0 .. n_symbols - 1 as counts and a stream: (n,) uint8 on the CPU, and its payload bits."""
+    numbers = symbols.detach().cpu().numpy()
+    counts = np.bincount(numbers, minlength=n_symbols)
+    data, n_bits = stack_bytes(*push_symbols(numbers, symbol_starts(counts)))
+    head = counts.astype("<u4").tobytes() + _LENGTH.pack(n_bits)
+    whole = np.concatenate([np.frombuffer(head, dtype=np.uint8), data])
+    return torch.from_numpy(whole), 32 * n_symbols + n_bits
+
+
+def decode_symbols(data: Tensor, k: int, n_symbols: int, what: str) -> tuple[Tensor, int]:
+    """The inverse of `encode_symbols`: symbols (k,) int32, and their payload bits.
+
+    Raises WireError for anything that `encode_symbols` did not make.
+    """
+    at = 4 * n_symbols + _LENGTH.size
+    if data.numel() < at:
+        raise WireError(f"{what}: {data.numel()} bytes have no room for how often each of {n_symbols} symbols is there")
+    raw = data.numpy()
+    counts = raw[: 4 * n_symbols].copy().view("<u4").astype(np.int64)
+    if int(counts.sum()) != k:
+        raise WireError(f"{what}: counts of symbols that add up to {int(counts.sum())}, not to {k}")
+    (n_bits,) = _LENGTH.unpack(raw[at - _LENGTH.size : at].tobytes())
+    check_length(data, at + (n_bits + 7) // 8, what)
+    words, top = read_stack(raw[at:], n_bits)
+    symbols, whole = pop_symbols(words, top, k, symbol_starts(counts))
+    if not whole or not np.array_equal(np.bincount(symbols, minlength=n_symbols), counts):
+        raise WireError(f"{what}: a stream of {n_bits} bits does not hold the symbols that are counted")
+    return torch.from_numpy(symbols), 32 * n_symbols + n_bits
+
+
+def symbol_starts(counts: Numbers) -> Numbers:
+    """Where each symbol begins among the 2**14 shares: (S,) counts -> (S + 1,) int64, in whole numbers.
+
+    A symbol that is there has one share, and of the rest as many as its count is of all; one that is not has none.
+    """
+    shares = (1 << SHARE_BITS) - int((counts > 0).sum())
+    before = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    present = np.concatenate([[0], np.cumsum(counts > 0, dtype=np.int64)])
+    starts: Numbers = present + shares * before // before[-1]
+    return starts
+
+
+def check_packed(data: Tensor, k: int, bits: int, what: str) -> None:
+    """Refuse bytes that are not k symbols of `bits` bits each: another length, or padding that is not zero."""
+    check_length(data, (bits * k + 7) // 8, what)
+    check_padding(int(data[-1]), bits * k)

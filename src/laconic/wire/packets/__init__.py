@@ -1,0 +1,1 @@
+"""Packet kinds, one file each."""

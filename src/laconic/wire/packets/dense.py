@@ -1,0 +1,81 @@
+"""Every value as it is. FORMAT.md, section 3.1."""
+
+import struct
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from laconic.buffer_pool import ROOMS
+from laconic.errors import WireError
+from laconic.kernels.api import all_finite
+from laconic.wire.head import VALUE_BITS
+from laconic.wire.packets.packet import Packet, Piece, check_length, check_range
+
+_FIELDS = struct.Struct("<II")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Packet):
+    """values: (count,) float32, float64 or bfloat16."""
+
+    kind: ClassVar[int] = 3
+    name: ClassVar[str] = "dense"
+    values: Tensor
+    first: int = 0
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        return self.values.numel()
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return torch.float32 if self.values.dtype == torch.bfloat16 else self.values.dtype
+
+    @property
+    def value_type(self) -> torch.dtype:
+        return self.values.dtype
+
+    @property
+    def payload_bits(self) -> int:
+        return VALUE_BITS[self.value_type] * self.count
+
+    @property
+    def paper_bits(self) -> float:
+        return 32.0 * self.count
+
+    @property
+    def named_overheads(self) -> dict[str, float]:
+        return {"value type": self.payload_bits - self.paper_bits} if self.value_type != torch.float32 else {}
+
+    @property
+    def finite(self) -> bool:
+        return all_finite(self.values)
+
+    def dense(self) -> Tensor:
+        return self.values.to(self.dtype)
+
+    def part(self, first: int, stop: int) -> Self:
+        return type(self)(values=self.values[first - self.first : stop - self.first], first=first)
+
+    def as_read(self) -> Self | None:
+        if self.values.device.type != "cpu":
+            return None
+        values = ROOMS.lend(self.values.numel() * self.values.element_size()).view(self.values.dtype)
+        return type(self)(values=values.copy_(self.values), first=self.first)  # a sender may write over its own
+
+    def body(self) -> list[Piece]:
+        return [_FIELDS.pack(self.first, self.count), self.values.contiguous()]
+
+    @classmethod
+    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+        if body.numel() < _FIELDS.size:
+            raise WireError(f"dense: a body of {body.numel()} bytes has no room for its fields")
+        first, count = _FIELDS.unpack(bytes(body[: _FIELDS.size].numpy()))
+        check_range(first, count, most)
+        check_length(body, _FIELDS.size + count * (VALUE_BITS[dtype] // 8), "dense")
+        packet = cls(values=body[_FIELDS.size :].view(dtype), first=first)
+        if not packet.finite:
+            raise WireError("dense: inf or NaN among the values")
+        return packet

@@ -1,0 +1,90 @@
+"""A sign and a level for every value, and the mean magnitude of every level. FORMAT.md, section 3.7."""
+
+import struct
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from laconic.errors import WireError
+from laconic.kernels.api import add_fractional, fractional_dense, unpack_codes
+from laconic.wire.head import VALUE_BITS
+from laconic.wire.packets.packet import Packet, Piece, check_length, check_padding, check_range
+
+_FIELDS = struct.Struct("<III")
+MOST_BITS = 16
+MOST_LEVELS = 1 << (MOST_BITS - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fractional(Packet):
+    """packed: `bits` bits a code, its level lowest and its sign highest; means: (2**(bits-1),) >= 0, of the levels."""
+
+    kind: ClassVar[int] = 9
+    name: ClassVar[str] = "fractional"
+    packed: Tensor  # (ceil(bits count / 8),) uint8
+    count: int
+    means: Tensor
+    bits: int  # of one value, its sign among them
+    first: int = 0
+
+    @property
+    def negative(self) -> Tensor:
+        """(count,) bool: what is below zero."""
+        return unpack_codes(self.packed, self.count, self.bits) >= 1 << (self.bits - 1)
+
+    @property
+    def levels(self) -> Tensor:
+        """(count,) int32 below 2**(bits-1); 0 has the largest magnitudes."""
+        return unpack_codes(self.packed, self.count, self.bits) & ((1 << (self.bits - 1)) - 1)
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return self.means.dtype
+
+    @property
+    def payload_bits(self) -> int:
+        return self.bits * self.count + VALUE_BITS[self.dtype] * self.means.numel()
+
+    @property
+    def paper_bits(self) -> float:
+        return float(self.bits * self.count)
+
+    @property
+    def named_overheads(self) -> dict[str, float]:
+        return {"level means": float(VALUE_BITS[self.dtype] * self.means.numel())}
+
+    @property
+    def finite(self) -> bool:
+        return bool(torch.isfinite(self.means).all())
+
+    def dense(self) -> Tensor:
+        return fractional_dense(self.packed, self.means, self.count, self.bits)
+
+    def add_to(self, total: Tensor) -> None:
+        add_fractional(self.packed, self.means, self.count, self.bits, total)
+
+    def part(self, first: int, stop: int) -> Self:
+        raise AssertionError("a fractional packet is cut only by methods that do not claim to be separable")
+
+    def body(self) -> list[Piece]:
+        return [_FIELDS.pack(self.first, self.count, self.bits), self.means.contiguous(), self.packed]
+
+    @classmethod
+    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+        if body.numel() < _FIELDS.size:
+            raise WireError(f"fractional: a body of {body.numel()} bytes has no room for its fields")
+        first, count, bits = _FIELDS.unpack(bytes(body[: _FIELDS.size].numpy()))
+        check_range(first, count, most)
+        if not 1 <= bits <= MOST_BITS:
+            raise WireError(f"fractional: {bits} bits a value; 1 .. {MOST_BITS} are allowed")
+        n_levels = 1 << (bits - 1)
+        mean_bytes = n_levels * (VALUE_BITS[dtype] // 8)
+        check_length(body, _FIELDS.size + mean_bytes + (bits * count + 7) // 8, "fractional")
+        rest = body[_FIELDS.size :]
+        means = rest[:mean_bytes].clone().view(dtype)  # clone: the view must be aligned
+        if not bool((torch.isfinite(means) & (means >= 0)).all()):
+            raise WireError("fractional: a mean is negative, inf or NaN")
+        check_padding(int(body[-1]), bits * count)
+        return cls(packed=rest[mean_bytes:], count=count, means=means, bits=bits, first=first)

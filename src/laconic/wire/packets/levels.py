@@ -1,0 +1,134 @@
+"""A sign and a level for every coordinate, levels being equal parts of a block's scale. FORMAT.md, section 3.9."""
+
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from laconic.errors import WireError
+from laconic.kernels.api import add_levels, level_bits, levels_allowed, levels_dense, pack_codes, unpack_codes
+from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols
+from laconic.wire.head import VALUE_BITS
+from laconic.wire.packets.blocks import FIELDS_BYTES, read_block_fields, read_lengths, write_blocks
+from laconic.wire.packets.packet import Packet, Piece, check_range
+
+_FIELDS = struct.Struct("<IIHBB")
+MOST_STEPS = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels(Packet):
+    """packed: level_bits(steps) bits a level -steps .. steps; scales: (blocks,) >= 0; lengths: block sizes.
+
+    Lengths add up to count. A level's lowest bits are its magnitude, and its highest one is set below zero. Level i
+    stands for scale * i / steps. entropy: levels take bits by how often each is there.
+    """
+
+    kind: ClassVar[int] = 11
+    name: ClassVar[str] = "levels"
+    packed: Tensor  # (ceil(level_bits count / 8),) uint8
+    count: int
+    scales: Tensor
+    lengths: tuple[int, ...]
+    steps: int
+    entropy: bool = False
+    first: int = 0
+
+    @cached_property
+    def stream(self) -> tuple[Tensor, int]:
+        """The levels' bytes (n,) uint8 and their payload bits."""
+        if self.entropy:
+            return encode_symbols(self.levels + self.steps, 2 * self.steps + 1)
+        return self.packed, self._packed_bits
+
+    @property
+    def levels(self) -> Tensor:
+        """(count,) int32 in -steps .. steps, on the CPU."""
+        bits = level_bits(self.steps)
+        codes = unpack_codes(self.packed.cpu(), self.count, bits)
+        top = 1 << (bits - 1)
+        return torch.where(codes >= top, top - codes, codes)
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return self.scales.dtype
+
+    @property
+    def _packed_bits(self) -> int:
+        return level_bits(self.steps) * self.count
+
+    @property
+    def payload_bits(self) -> int:
+        levels_bits = self.stream[1] if self.entropy else self._packed_bits
+        return levels_bits + VALUE_BITS[self.dtype] * len(self.lengths)
+
+    @property
+    def paper_bits(self) -> float:
+        return float(self._packed_bits + 32 * len(self.lengths))
+
+    @property
+    def named_overheads(self) -> dict[str, float]:
+        wide = float((VALUE_BITS[self.dtype] - 32) * len(self.lengths))
+        named = {"value type": wide} if wide else {}
+        return named | ({"entropy code": float(self.stream[1] - self._packed_bits)} if self.entropy else {})
+
+    @property
+    def finite(self) -> bool:
+        return bool(torch.isfinite(self.scales).all())
+
+    def dense(self) -> Tensor:
+        return levels_dense(self.packed, self.scales, self.lengths, self.steps)
+
+    def add_to(self, total: Tensor) -> None:
+        add_levels(self.packed, self.scales, self.lengths, self.steps, total)
+
+    def part(self, first: int, stop: int) -> Self:
+        raise AssertionError("a packet of levels is cut only by methods that do not claim to be separable")
+
+    def body(self) -> list[Piece]:
+        fields = _FIELDS.pack(self.first, self.count, self.steps, int(self.entropy), 0) + write_blocks(self.lengths)
+        return [fields, self.scales.contiguous(), self.stream[0]]
+
+    @classmethod
+    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+        at = _FIELDS.size + FIELDS_BYTES
+        if body.numel() < at:
+            raise WireError(f"levels: a body of {body.numel()} bytes has no room for its fields")
+        raw = bytes(body[:at].numpy())
+        first, count, steps, code, zero = _FIELDS.unpack(raw[: _FIELDS.size])
+        check_range(first, count, most)
+        if not 1 <= steps <= MOST_STEPS or code >= len(SYMBOL_CODES) or zero:
+            raise WireError(f"levels: {steps} levels, code {code}, reserved byte {zero}: not of this version")
+        size, blocks, table_bytes = read_block_fields(raw[_FIELDS.size :], count, cls.name)
+        scale_bytes = blocks * (VALUE_BITS[dtype] // 8)
+        if body.numel() < at + table_bytes + scale_bytes:
+            raise WireError(f"levels: a body of {body.numel()} bytes has no room for {blocks} blocks")
+        rest = body[at:]
+        lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
+        scales = rest[table_bytes : table_bytes + scale_bytes].clone().view(dtype)  # clone: the view must be aligned
+        if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
+            raise WireError("levels: a scale is negative, inf or NaN")
+        data = rest[table_bytes + scale_bytes :]
+        if code:
+            symbols, n_bits = decode_symbols(data, count, 2 * steps + 1, cls.name)
+            packed = pack_levels(symbols - steps, steps)
+        else:
+            n_bits = level_bits(steps) * count
+            check_packed(data, count, level_bits(steps), cls.name)
+            if not levels_allowed(data, count, steps):
+                raise WireError(f"levels: a level above {steps}, or a zero with a minus sign")
+            packed = data
+        packet = cls(
+            packed=packed, count=count, scales=scales, lengths=lengths, steps=steps, entropy=bool(code), first=first
+        )
+        packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
+        return packet
+
+
+def pack_levels(levels: Tensor, steps: int) -> Tensor:
+    """Signed levels (count,) int32 in -steps .. steps, packed as `Levels` wants them."""
+    bits = level_bits(steps)
+    return pack_codes(levels.abs() + ((levels < 0).int() << (bits - 1)), bits)

@@ -1,0 +1,157 @@
+"""Which coordinates are meant, and nothing else: a vote, a mask. FORMAT.md, section 3.4."""
+
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from laconic.errors import WireError
+from laconic.wire.coding.positions import (
+    POSITION_CODES,
+    decode_positions,
+    encode_positions,
+    paper_position_bits,
+    position_bits,
+)
+from laconic.wire.packets.packet import Packet, Piece, Size, check_length, check_range
+
+_FIELDS = struct.Struct("<IIIBBHQ")
+FIELDS_BYTES = _FIELDS.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions(Packet):
+    """indices: (k,) int64, ascending, each once, counted from `first`, in 0 .. count-1. The dense form has ones there.
+
+    code: one of POSITION_CODES.
+    """
+
+    kind: ClassVar[int] = 6
+    name: ClassVar[str] = "positions"
+    indices: Tensor
+    count: int
+    first: int = 0
+    code: str = "block"
+
+    @cached_property
+    def stream(self) -> tuple[Tensor, int]:
+        """The coded positions: (n,) uint8, and the length in bits."""
+        return encode_positions(self.indices, self.count, self.code)
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return torch.float32
+
+    @cached_property
+    def payload_bits(self) -> int:
+        return stream_bits(self)
+
+    @property
+    def size(self) -> Size:
+        return Size(FIELDS_BYTES + (self.payload_bits + 7) // 8, self.payload_bits, self.paper_bits)
+
+    @property
+    def paper_bits(self) -> float:
+        return paper_position_bits(self.count, self.indices.numel())
+
+    @property
+    def named_overheads(self) -> dict[str, float]:
+        return code_overhead(self.payload_bits, self.paper_bits)
+
+    def dense(self) -> Tensor:
+        return indicator(self.indices, self.count)
+
+    def add_to(self, total: Tensor) -> None:
+        add_ones(total, self.indices)
+
+    def part(self, first: int, stop: int) -> Self:
+        low, high = cut(self.indices, self.first, first, stop)
+        indices = self.indices[low:high] - (first - self.first)
+        return type(self)(indices=indices, count=stop - first, first=first, code=self.code)
+
+    def as_read(self) -> Self | None:
+        return self if self.indices.device.type == "cpu" else None
+
+    def body(self) -> list[Piece]:
+        data, n_bits = self.stream
+        return [write_fields(self.first, self.count, self.indices.numel(), self.code, 0, n_bits), data]
+
+    @classmethod
+    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+        first, count, k, code, nested, n_bits = read_fields(body, cls.name, most)
+        if nested or dtype != torch.float32:
+            raise WireError(f"positions have no values, of kind {nested} or of type {dtype}")
+        check_length(body, FIELDS_BYTES + (n_bits + 7) // 8, cls.name)
+        data = body[FIELDS_BYTES:]
+        packet = cls(indices=decode_positions(data, n_bits, k, count, code), count=count, first=first, code=code)
+        packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
+        return packet
+
+
+class _Coded(Protocol):
+    """A packet with positions."""
+
+    @property
+    def indices(self) -> Tensor: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def stream(self) -> tuple[Tensor, int]: ...
+
+
+def stream_bits(packet: _Coded) -> int:
+    """How long a packet's coded positions are, in bits; they are coded for it only where they must be."""
+    if "stream" in packet.__dict__:
+        return packet.stream[1]
+    return position_bits(packet.indices, packet.count, packet.code)
+
+
+def write_fields(first: int, count: int, k: int, code: str, nested: int, n_bits: int) -> bytes:
+    """The fields that all packets with positions begin with. nested: the kind of the values, 0 where there are none."""
+    return _FIELDS.pack(first, count, k, POSITION_CODES.index(code), nested, 0, n_bits)
+
+
+def read_fields(body: Tensor, what: str, most: int) -> tuple[int, int, int, str, int, int]:
+    """first, count, k, code, nested and n_bits; the coordinates are within `most`, k within them, the code is known.
+
+    Raises WireError.
+    """
+    if body.numel() < FIELDS_BYTES:
+        raise WireError(f"{what}: a body of {body.numel()} bytes has no room for its fields")
+    first, count, k, code, nested, zero, n_bits = _FIELDS.unpack(bytes(body[:FIELDS_BYTES].numpy()))
+    check_range(first, count, most)
+    if k > count:
+        raise WireError(f"{what}: {k} positions among {count} coordinates")
+    if code >= len(POSITION_CODES) or zero:
+        raise WireError(f"{what}: position code {code}, reserved bytes {zero}: not of this version")
+    return first, count, k, POSITION_CODES[code], nested, n_bits
+
+
+def code_overhead(n_bits: int, paper_bits: float) -> dict[str, float]:
+    """What positions take beyond the paper's formula, by name."""
+    return {"position code": n_bits - paper_bits} if n_bits != paper_bits else {}
+
+
+def indicator(indices: Tensor, count: int) -> Tensor:
+    """(count,) float32: one at the indices, zero elsewhere."""
+    ones = torch.zeros(count, dtype=torch.float32, device=indices.device)
+    ones[indices] = 1
+    return ones
+
+
+def add_ones(total: Tensor, indices: Tensor) -> None:
+    """total (count,), of any type, += 1 at the indices."""
+    indices = indices.to(total.device)
+    total.index_add_(0, indices, torch.ones(indices.numel(), dtype=total.dtype, device=total.device))
+
+
+def cut(indices: Tensor, origin: int, first: int, stop: int) -> tuple[int, int]:
+    """From which to before which entry the indices, counted from `origin`, are in first .. stop-1."""
+    edges = torch.tensor([first - origin, stop - origin], device=indices.device)
+    low, high = torch.searchsorted(indices, edges).tolist()
+    return low, high

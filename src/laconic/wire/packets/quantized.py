@@ -1,0 +1,123 @@
+"""A code for every coordinate, and the two ends of every block that codes lie between. FORMAT.md, section 3.8."""
+
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from laconic.errors import WireError
+from laconic.kernels.api import add_dequantized, dequantize, pack_codes, unpack_codes
+from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols
+from laconic.wire.head import VALUE_BITS
+from laconic.wire.packets.blocks import FIELDS_BYTES, read_block_fields, read_lengths, write_blocks
+from laconic.wire.packets.packet import Packet, Piece, check_range
+
+_FIELDS = struct.Struct("<IIBBH")
+MOST_BITS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized(Packet):
+    """packed: `bits` bits a code, without gaps; lows <= highs: (blocks,); lengths: block sizes, adding up to count.
+
+    Code i stands for low + i * (high - low) / (2**bits - 1). entropy: codes take bits by how often each is there.
+    """
+
+    kind: ClassVar[int] = 10
+    name: ClassVar[str] = "quantized"
+    packed: Tensor  # (ceil(bits count / 8),) uint8
+    count: int
+    lows: Tensor
+    highs: Tensor
+    lengths: tuple[int, ...]
+    bits: int
+    entropy: bool = False
+    first: int = 0
+
+    @cached_property
+    def stream(self) -> tuple[Tensor, int]:
+        """The codes' bytes (n,) uint8 and their payload bits."""
+        if self.entropy:
+            return encode_symbols(self.codes, 1 << self.bits)
+        return self.packed, self.bits * self.count
+
+    @property
+    def codes(self) -> Tensor:
+        """(count,) int32 below 2**bits, on the CPU."""
+        return unpack_codes(self.packed.cpu(), self.count, self.bits)
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return self.lows.dtype
+
+    @property
+    def _ends_bits(self) -> int:
+        return 2 * VALUE_BITS[self.dtype] * len(self.lengths)
+
+    @property
+    def payload_bits(self) -> int:
+        codes_bits = self.stream[1] if self.entropy else self.bits * self.count
+        return codes_bits + self._ends_bits
+
+    @property
+    def paper_bits(self) -> float:
+        return float(self.bits * self.count)
+
+    @property
+    def named_overheads(self) -> dict[str, float]:
+        saved = {"entropy code": self.stream[1] - self.paper_bits} if self.entropy else {}
+        return {"ends of ranges": float(self._ends_bits), **saved}
+
+    @property
+    def finite(self) -> bool:
+        return bool(torch.isfinite(self.lows).all() and torch.isfinite(self.highs).all())
+
+    def dense(self) -> Tensor:
+        return dequantize(self.packed, self.lows, self.highs, self.lengths, self.bits)
+
+    def add_to(self, total: Tensor) -> None:
+        add_dequantized(self.packed, self.lows, self.highs, self.lengths, self.bits, total)
+
+    def part(self, first: int, stop: int) -> Self:
+        raise AssertionError("a quantized packet is cut only by methods that do not claim to be separable")
+
+    def body(self) -> list[Piece]:
+        fields = _FIELDS.pack(self.first, self.count, self.bits, int(self.entropy), 0) + write_blocks(self.lengths)
+        return [fields, self.lows.contiguous(), self.highs.contiguous(), self.stream[0]]
+
+    @classmethod
+    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+        at = _FIELDS.size + FIELDS_BYTES
+        if body.numel() < at:
+            raise WireError(f"quantized: a body of {body.numel()} bytes has no room for its fields")
+        raw = bytes(body[:at].numpy())
+        first, count, bits, code, zero = _FIELDS.unpack(raw[: _FIELDS.size])
+        check_range(first, count, most)
+        if not 1 <= bits <= MOST_BITS or code >= len(SYMBOL_CODES) or zero:
+            raise WireError(f"quantized: {bits} bits a value, code {code}, reserved bytes {zero}: not of this version")
+        size, blocks, table_bytes = read_block_fields(raw[_FIELDS.size :], count, cls.name)
+        ends_bytes = 2 * blocks * (VALUE_BITS[dtype] // 8)
+        if body.numel() < at + table_bytes + ends_bytes:
+            raise WireError(f"quantized: a body of {body.numel()} bytes has no room for {blocks} blocks")
+        rest = body[at:]
+        lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
+        ends = rest[table_bytes : table_bytes + ends_bytes].clone().view(dtype)  # clone: the view must be aligned
+        lows, highs = ends[:blocks], ends[blocks:]
+        if not bool((torch.isfinite(ends[:blocks]) & torch.isfinite(highs) & (lows <= highs)).all()):
+            raise WireError("quantized: an end of a range is inf or NaN, or a low end above its high end")
+        data = rest[table_bytes + ends_bytes :]
+        if code:
+            codes, n_bits = decode_symbols(data, count, 1 << bits, cls.name)
+            packed = pack_codes(codes, bits)
+        else:
+            check_packed(data, count, bits, cls.name)
+            packed, n_bits = data, bits * count
+        packet = cls(
+            packed=packed, count=count, lows=lows, highs=highs, lengths=lengths, bits=bits, entropy=bool(code),
+            first=first,
+        )  # fmt: skip
+        packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
+        return packet

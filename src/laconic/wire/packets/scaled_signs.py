@@ -1,0 +1,93 @@
+"""One bit for every coordinate and one scale for every block. FORMAT.md, section 3.3."""
+
+import struct
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from laconic.errors import WireError
+from laconic.kernels.api import ALL_KEPT, put_signs
+from laconic.wire.head import VALUE_BITS
+from laconic.wire.packets.blocks import FIELDS_BYTES, read_block_fields, read_lengths, write_blocks
+from laconic.wire.packets.packet import Packet, Piece, check_length, check_padding, check_range
+from laconic.wire.packets.signs import flipped
+
+_FIELDS = struct.Struct("<II")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledSigns(Packet):
+    """packed: (ceil(count/8),) uint8, a set bit for -1; scales: (blocks,) of dtype, not negative.
+
+    lengths: block sizes, adding up to count.
+    """
+
+    kind: ClassVar[int] = 5
+    name: ClassVar[str] = "scaled signs"
+    packed: Tensor
+    scales: Tensor
+    lengths: tuple[int, ...]
+    first: int
+
+    @cached_property
+    def count(self) -> int:  # type: ignore[override]
+        return sum(self.lengths)
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return self.scales.dtype
+
+    @property
+    def payload_bits(self) -> int:
+        return self.count + VALUE_BITS[self.dtype] * len(self.lengths)
+
+    @property
+    def paper_bits(self) -> float:
+        return float(self.count + 32 * len(self.lengths))
+
+    @property
+    def named_overheads(self) -> dict[str, float]:
+        return {"value type": self.payload_bits - self.paper_bits} if self.dtype != torch.float32 else {}
+
+    @property
+    def finite(self) -> bool:
+        return bool(torch.isfinite(self.scales).all())
+
+    def dense(self) -> Tensor:
+        signs = torch.empty(self.count, dtype=self.dtype, device=self.packed.device)
+        put_signs(self.packed, self.first, 0, ALL_KEPT, signs)
+        lengths = torch.tensor(self.lengths, device=signs.device)
+        return signs.mul_(self.scales.repeat_interleave(lengths, output_size=self.count))
+
+    def negated(self) -> Self:
+        """The packet of the opposite signs."""
+        return replace(self, packed=flipped(self.packed, self.count))
+
+    def part(self, first: int, stop: int) -> Self:
+        raise AssertionError("scaled signs are cut only by methods that do not claim to be separable")
+
+    def body(self) -> list[Piece]:
+        fields = _FIELDS.pack(self.first, self.count) + write_blocks(self.lengths)
+        return [fields, self.scales.contiguous(), self.packed]
+
+    @classmethod
+    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+        at = _FIELDS.size + FIELDS_BYTES
+        if body.numel() < at:
+            raise WireError(f"scaled signs: a body of {body.numel()} bytes has no room for its fields")
+        raw = bytes(body[:at].numpy())
+        first, count = _FIELDS.unpack(raw[: _FIELDS.size])
+        check_range(first, count, most)
+        size, blocks, table_bytes = read_block_fields(raw[_FIELDS.size :], count, cls.name)
+        scale_bytes = blocks * (VALUE_BITS[dtype] // 8)
+        check_length(body, at + table_bytes + scale_bytes + (count + 7) // 8, "scaled signs")
+        rest = body[at:]
+        lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
+        scales = rest[table_bytes : table_bytes + scale_bytes].clone().view(dtype)  # clone: the view must be aligned
+        if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
+            raise WireError("scaled signs: a scale is negative, inf or NaN")
+        check_padding(int(body[-1]), count)
+        return cls(packed=rest[table_bytes + scale_bytes :], scales=scales, lengths=lengths, first=first)

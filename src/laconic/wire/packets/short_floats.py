@@ -1,0 +1,139 @@
+"""Every value as sign, exponent and the first bits of its mantissa. FORMAT.md, section 3.10."""
+
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from laconic.errors import WireError
+from laconic.kernels.api import (
+    HEAD_BITS,
+    INTEGERS,
+    MANTISSA_BITS,
+    add_powers,
+    cut_bits,
+    head_codes,
+    pack_codes,
+    powers_finite,
+    put_powers,
+    unpack_codes,
+)
+from laconic.wire.packets.packet import Packet, Piece, check_length, check_padding, check_range
+
+_FIELDS = struct.Struct("<III")
+MOST_MANTISSA_BITS = 22
+
+
+def short_bits(mantissa_bits: int, dtype: torch.dtype = torch.float32) -> int:
+    """The bits of one value: its sign, its exponent and `mantissa_bits`."""
+    return HEAD_BITS[dtype] + mantissa_bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortFloats(Packet):
+    """heads: packed codes of sign and exponent, 9 bits each (float64: 12); tails: of the first `mantissa_bits` bits of
+    the mantissas, 0 .. 22, empty for 0. dtype: float32 or float64, of the values.
+    """
+
+    kind: ClassVar[int] = 12
+    name: ClassVar[str] = "short floats"
+    heads: Tensor  # (ceil(9 count / 8),) uint8
+    tails: Tensor  # (ceil(mantissa_bits count / 8),) uint8
+    mantissa_bits: int
+    count: int
+    dtype: torch.dtype
+    first: int = 0
+
+    @classmethod
+    def of(cls, values: Tensor, mantissa_bits: int, first: int = 0) -> Self:
+        """values: (count,) float32 or float64, whose mantissas are zero behind the first `mantissa_bits`."""
+        return cls(
+            heads=pack_codes(head_codes(values), HEAD_BITS[values.dtype]), tails=_tails_of(values, mantissa_bits),
+            mantissa_bits=mantissa_bits, count=values.numel(), dtype=values.dtype, first=first,
+        )  # fmt: skip
+
+    @property
+    def values(self) -> Tensor:
+        """(count,) of dtype, a new tensor."""
+        return self.dense()
+
+    @property
+    def payload_bits(self) -> int:
+        return short_bits(self.mantissa_bits, self.dtype) * self.count
+
+    @property
+    def paper_bits(self) -> float:
+        return float(short_bits(self.mantissa_bits) * self.count)
+
+    @property
+    def named_overheads(self) -> dict[str, float]:
+        return {"value type": self.payload_bits - self.paper_bits} if self.dtype != torch.float32 else {}
+
+    @cached_property
+    def finite(self) -> bool:
+        return powers_finite(self.heads, self.count, self.dtype)
+
+    def dense(self) -> Tensor:
+        out = torch.empty(self.count, dtype=self.dtype, device=self.heads.device)
+        put_powers(self.heads, out)
+        if self.mantissa_bits:
+            patterns = out.view(INTEGERS[self.dtype])
+            tails = unpack_codes(self.tails, self.count, self.mantissa_bits).to(patterns.dtype)
+            patterns |= tails << (MANTISSA_BITS[self.dtype] - self.mantissa_bits)
+        return out
+
+    def _are_powers_for(self, vector: Tensor) -> bool:
+        return not self.mantissa_bits and vector.dtype == self.dtype and vector.device == self.heads.device
+
+    def put_into(self, out: Tensor) -> None:
+        if self._are_powers_for(out):
+            put_powers(self.heads, out)
+        else:
+            super().put_into(out)
+
+    def add_to(self, total: Tensor) -> None:
+        if self._are_powers_for(total):
+            add_powers(self.heads, total)
+        else:
+            super().add_to(total)
+
+    def part(self, first: int, stop: int) -> Self:
+        low, high = first - self.first, stop - self.first
+        head, tail = HEAD_BITS[self.dtype], self.mantissa_bits
+        return type(self)(
+            heads=cut_bits(self.heads, head * low, head * high), tails=cut_bits(self.tails, tail * low, tail * high),
+            mantissa_bits=tail, count=stop - first, dtype=self.dtype, first=first,
+        )  # fmt: skip
+
+    def body(self) -> list[Piece]:
+        return [_FIELDS.pack(self.first, self.count, self.mantissa_bits), self.heads, self.tails]
+
+    @classmethod
+    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+        if body.numel() < _FIELDS.size:
+            raise WireError(f"short floats: a body of {body.numel()} bytes has no room for its fields")
+        first, count, mantissa_bits = _FIELDS.unpack(bytes(body[: _FIELDS.size].numpy()))
+        check_range(first, count, most)
+        if dtype not in HEAD_BITS or mantissa_bits > MOST_MANTISSA_BITS:
+            raise WireError(f"short floats: {mantissa_bits} bits of mantissa of {dtype}: not of this version")
+        head_bytes = (HEAD_BITS[dtype] * count + 7) // 8
+        check_length(body, _FIELDS.size + head_bytes + (mantissa_bits * count + 7) // 8, "short floats")
+        heads, tails = body[_FIELDS.size :][:head_bytes], body[_FIELDS.size + head_bytes :]
+        check_padding(int(heads[-1]), HEAD_BITS[dtype] * count)
+        if mantissa_bits:
+            check_padding(int(tails[-1]), mantissa_bits * count)
+        packet = cls(heads=heads, tails=tails, mantissa_bits=mantissa_bits, count=count, dtype=dtype, first=first)
+        if not packet.finite:
+            raise WireError("short floats: inf or NaN among the values")
+        return packet
+
+
+def _tails_of(values: Tensor, mantissa_bits: int) -> Tensor:
+    if not mantissa_bits:
+        return torch.empty(0, dtype=torch.uint8, device=values.device)
+    patterns = values.contiguous().view(INTEGERS[values.dtype])
+    tails = (patterns >> (MANTISSA_BITS[values.dtype] - mantissa_bits)) & ((1 << mantissa_bits) - 1)
+    return pack_codes(tails.int(), mantissa_bits)

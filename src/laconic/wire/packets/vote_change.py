@@ -1,0 +1,103 @@
+"""What a vote changed: entries that came and entries that went (paper 002, Algorithm 2). FORMAT.md, section 3.6."""
+
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from laconic.errors import WireError
+from laconic.wire.coding.positions import decode_positions, encode_positions, paper_position_bits
+from laconic.wire.packets.packet import Packet, Piece, check_length
+from laconic.wire.packets.positions import FIELDS_BYTES, add_ones, code_overhead, indicator, read_fields, write_fields
+
+_MORE_FIELDS = struct.Struct("<IQ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoteChange(Packet):
+    """added: (k,) int64 coordinates, counted from `first`, in 0 .. count-1; dropped: (k,) int64 places in the old list.
+
+    Both ends hold the sender's last list of `listed` coordinates, ascending, and what goes is named by its place in it.
+    Both tensors ascend, each entry once. Raises ValueError where their lengths differ.
+    The dense form has ones where coordinates came in; what went out means nothing without the list.
+    """
+
+    kind: ClassVar[int] = 8
+    name: ClassVar[str] = "vote change"
+    added: Tensor
+    dropped: Tensor
+    count: int
+    listed: int
+    first: int = 0
+    code: str = "block"
+
+    def __post_init__(self) -> None:
+        if self.added.numel() != self.dropped.numel():
+            raise ValueError(
+                f"{self.added.numel()} added and {self.dropped.numel()} dropped: a list keeps its length, "
+                "so drop as many as you add"
+            )
+
+    @cached_property
+    def streams(self) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
+        """What came and what went, coded: (n,) uint8 and the length in bits of each."""
+        return (
+            encode_positions(self.added, self.count, self.code),
+            encode_positions(self.dropped, self.listed, self.code),
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return torch.float32
+
+    @property
+    def payload_bits(self) -> int:
+        (_, added_bits), (_, dropped_bits) = self.streams
+        return added_bits + dropped_bits
+
+    @property
+    def paper_bits(self) -> float:
+        return 2 * paper_position_bits(self.count, self.added.numel())
+
+    @property
+    def named_overheads(self) -> dict[str, float]:
+        return code_overhead(self.payload_bits, self.paper_bits)
+
+    def dense(self) -> Tensor:
+        return indicator(self.added, self.count)
+
+    def add_to(self, total: Tensor) -> None:
+        add_ones(total, self.added)
+
+    def part(self, first: int, stop: int) -> Self:
+        raise AssertionError("vote changes are cut only by methods that do not claim to be separable")
+
+    def body(self) -> list[Piece]:
+        (added, added_bits), (dropped, dropped_bits) = self.streams
+        fields = write_fields(self.first, self.count, self.added.numel(), self.code, 0, added_bits)
+        return [fields, _MORE_FIELDS.pack(self.listed, dropped_bits), added, dropped]
+
+    @classmethod
+    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+        first, count, k, code, nested, added_bits = read_fields(body, cls.name, most)
+        start = FIELDS_BYTES + _MORE_FIELDS.size
+        if body.numel() < start:
+            raise WireError(f"vote change: a body of {body.numel()} bytes has no room for its fields")
+        listed, dropped_bits = _MORE_FIELDS.unpack(bytes(body[FIELDS_BYTES:start].numpy()))
+        if nested or dtype != torch.float32:
+            raise WireError(f"vote changes have no values, of kind {nested} or of type {dtype}")
+        if not k <= listed <= count:
+            raise WireError(f"vote change: {k} of a list of {listed} among {count} coordinates")
+        middle = start + (added_bits + 7) // 8
+        check_length(body, middle + (dropped_bits + 7) // 8, cls.name)
+        streams = (body[start:middle], added_bits), (body[middle:], dropped_bits)
+        packet = cls(
+            added=decode_positions(*streams[0], k, count, code),
+            dropped=decode_positions(*streams[1], k, listed, code),
+            count=count, listed=listed, first=first, code=code,
+        )  # fmt: skip
+        packet.__dict__["streams"] = streams  # the cached property: they are at hand
+        return packet
