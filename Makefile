@@ -18,8 +18,8 @@ run: $(INSTALLED)
 	  --set dropsign.c=0.3 --set dropsign.server_c=0.3 --set compskip.c=0.1 --set compskip.server_c=0.1 \
 	  --out $(OUT)
 
-# Two at a time: the files of tests are independent of each other. In their own order the long ones do not come last.
-AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
+# Two at a time, each test for itself; those that share what is dear to make are marked as a group.
+AT_ONCE := -n 2 --dist loadgroup
 
 test: $(TESTABLE)
 	$(BIN)/pytest $(AT_ONCE)

@@ -35,6 +35,12 @@ def pytest_sessionstart(session):
         use_every_method()
 
 
+def pytest_collection_modifyitems(config, items):
+    """Where several processes share the tests, the long ones come first, so that none of them is left for the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="module")
 def group_of_one(tmp_path_factory):
     """A process group of this process alone."""

@@ -26,13 +26,12 @@ from rich.table import Table
 from laconic.contract import ALGORITHMS
 from laconic.hyperparameters import from_text
 from laconic.lab.processes.ranks import Ranks
-from laconic.lab.processes.supervise import Stopped, stopped_by_signals
+from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
 from laconic.lab.provenance import machine, versions
 from laconic.network import Link
 from laconic.planning.candidate import Candidate
 from laconic.planning.plan import Question, candidates_of
 from laconic.units import bandwidth, bytes_text, seconds_text
-from laconic_start import end_at_once, exit_code, stopped_line
 
 RESNET18 = 11_173_962
 SMALL = 1_000_000  # what a round of dense gradients takes some seconds for at 100 Mbit/s

@@ -28,9 +28,8 @@ from laconic.bench.step import in_turns, without_computing
 from laconic.contract import ALGORITHMS
 from laconic.hyperparameters import near_misses
 from laconic.lab.processes.ranks import Ranks
-from laconic.lab.processes.supervise import Stopped, stopped_by_signals
+from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
 from laconic.units import bandwidth, bytes_text
-from laconic_start import end_at_once, exit_code, stopped_line
 
 RESNET18 = 11_173_962
 METHODS = ("signsgd-mv", "dropsign", "compskip", "ssgd-mv")

@@ -1,52 +1,58 @@
-"""laconic: train PyTorch models over slow, lossy and unreliable networks, with every byte counted."""
+"""laconic: train PyTorch models over slow, lossy and unreliable networks, with every byte counted.
 
-from laconic import algorithms as _algorithms  # enters every algorithm of the folder
-from laconic.algorithms.asgd import ASGD
-from laconic.algorithms.compskip import CompSkip
-from laconic.algorithms.csgd import CSGD
-from laconic.algorithms.csgd_ring import CSGDRing
-from laconic.algorithms.dist_ef import DistEFBlockwise
-from laconic.algorithms.dropsign import DropSign
-from laconic.algorithms.dsgd import DSGD
-from laconic.algorithms.ec_sgd import ECSGD
-from laconic.algorithms.lag import LAG
-from laconic.algorithms.lasg import LASG
-from laconic.algorithms.sasg import SASG
-from laconic.algorithms.sgd import SGD
-from laconic.algorithms.sgd_model import ModelAveraging
-from laconic.algorithms.sgd_server import GlobalReplica
-from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
-from laconic.algorithms.sparse import SparseSGD
-from laconic.algorithms.ssgd_mv import SSGDMV
-from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
-from laconic.algorithms.ssgd_mv_rs import SSGDMVRS
-from laconic.algorithms.ssgd_topk import SSGDTopK
-from laconic.compressors import (
-    QSGD,
-    Clipped,
-    DenseValues,
-    Fractional,
-    Identity,
-    Natural,
-    Quantized,
-    ScaledSign,
-    Sign,
-    Sparsified,
-    Ternary,
-    TopK,
-)
-from laconic.contract import ALGORITHMS, Algorithm, Inbox, Reply, Server, Step, Worker, algorithm
-from laconic.errors import ContractError, PeerLostError, ReplicaError, SetupError, WireError
-from laconic.faults.plan import FaultPlan
-from laconic.gossip.mixing import Mixing
-from laconic.kernels.api import kernel_threads, set_kernel_threads
-from laconic.network import Link
-from laconic.policies.skip_policies import Coins, Never, SlowLink
-from laconic.telemetry.meter import Count
-from laconic.telemetry.traffic import Traffic
-from laconic.training.consensus import mean_parameters
-from laconic.training.distributed_optimizer import DistributedOptimizer
-from laconic.training.simulation import Simulation
+A name is imported when it is first used, since torch takes seconds to load and much needs none of it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from laconic.algorithms.asgd import ASGD
+    from laconic.algorithms.compskip import CompSkip
+    from laconic.algorithms.csgd import CSGD
+    from laconic.algorithms.csgd_ring import CSGDRing
+    from laconic.algorithms.dist_ef import DistEFBlockwise
+    from laconic.algorithms.dropsign import DropSign
+    from laconic.algorithms.dsgd import DSGD
+    from laconic.algorithms.ec_sgd import ECSGD
+    from laconic.algorithms.lag import LAG
+    from laconic.algorithms.lasg import LASG
+    from laconic.algorithms.sasg import SASG
+    from laconic.algorithms.sgd import SGD
+    from laconic.algorithms.sgd_model import ModelAveraging
+    from laconic.algorithms.sgd_server import GlobalReplica
+    from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
+    from laconic.algorithms.sparse import SparseSGD
+    from laconic.algorithms.ssgd_mv import SSGDMV
+    from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
+    from laconic.algorithms.ssgd_mv_rs import SSGDMVRS
+    from laconic.algorithms.ssgd_topk import SSGDTopK
+    from laconic.compressors import (
+        QSGD,
+        Clipped,
+        DenseValues,
+        Fractional,
+        Identity,
+        Natural,
+        Quantized,
+        ScaledSign,
+        Sign,
+        Sparsified,
+        Ternary,
+        TopK,
+    )
+    from laconic.contract import ALGORITHMS, Algorithm, Inbox, Reply, Server, Step, Worker, algorithm
+    from laconic.errors import ContractError, LaconicError, PeerLostError, ReplicaError, SetupError, WireError
+    from laconic.faults.plan import FaultPlan
+    from laconic.gossip.mixing import Mixing
+    from laconic.kernels.api import kernel_threads, set_kernel_threads
+    from laconic.network import Link
+    from laconic.policies.skip_policies import Coins, Never, SlowLink
+    from laconic.telemetry.meter import Count
+    from laconic.telemetry.traffic import Traffic
+    from laconic.training.consensus import mean_parameters
+    from laconic.training.distributed_optimizer import DistributedOptimizer
+    from laconic.training.simulation import Simulation
 
 __version__ = "0.1.0"
 
@@ -80,6 +86,7 @@ __all__ = [
     "GlobalReplica",
     "Identity",
     "Inbox",
+    "LaconicError",
     "Link",
     "Mixing",
     "ModelAveraging",
@@ -110,4 +117,89 @@ __all__ = [
     "mean_parameters",
     "set_kernel_threads",
 ]
-del _algorithms
+
+_MODULES = {  # where each of these names is; the imports above say the same to editors and type checkers
+    "ALGORITHMS": "laconic.contract",
+    "ASGD": "laconic.algorithms.asgd",
+    "CSGD": "laconic.algorithms.csgd",
+    "DSGD": "laconic.algorithms.dsgd",
+    "ECSGD": "laconic.algorithms.ec_sgd",
+    "LAG": "laconic.algorithms.lag",
+    "LASG": "laconic.algorithms.lasg",
+    "QSGD": "laconic.compressors",
+    "SASG": "laconic.algorithms.sasg",
+    "SGD": "laconic.algorithms.sgd",
+    "SSGDMV": "laconic.algorithms.ssgd_mv",
+    "SSGDMVAD": "laconic.algorithms.ssgd_mv_ad",
+    "SSGDMVRS": "laconic.algorithms.ssgd_mv_rs",
+    "Algorithm": "laconic.contract",
+    "CSGDRing": "laconic.algorithms.csgd_ring",
+    "Clipped": "laconic.compressors",
+    "Coins": "laconic.policies.skip_policies",
+    "CompSkip": "laconic.algorithms.compskip",
+    "ContractError": "laconic.errors",
+    "Count": "laconic.telemetry.meter",
+    "DenseValues": "laconic.compressors",
+    "DistEFBlockwise": "laconic.algorithms.dist_ef",
+    "DistributedOptimizer": "laconic.training.distributed_optimizer",
+    "DropSign": "laconic.algorithms.dropsign",
+    "FaultPlan": "laconic.faults.plan",
+    "Fractional": "laconic.compressors",
+    "GlobalReplica": "laconic.algorithms.sgd_server",
+    "Identity": "laconic.compressors",
+    "Inbox": "laconic.contract",
+    "LaconicError": "laconic.errors",
+    "Link": "laconic.network",
+    "Mixing": "laconic.gossip.mixing",
+    "ModelAveraging": "laconic.algorithms.sgd_model",
+    "Natural": "laconic.compressors",
+    "Never": "laconic.policies.skip_policies",
+    "PeerLostError": "laconic.errors",
+    "Quantized": "laconic.compressors",
+    "ReplicaError": "laconic.errors",
+    "Reply": "laconic.contract",
+    "SSGDTopK": "laconic.algorithms.ssgd_topk",
+    "ScaledSign": "laconic.compressors",
+    "Server": "laconic.contract",
+    "SetupError": "laconic.errors",
+    "Sign": "laconic.compressors",
+    "SignSGDMajorityVote": "laconic.algorithms.signsgd_mv",
+    "Simulation": "laconic.training.simulation",
+    "SlowLink": "laconic.policies.skip_policies",
+    "SparseSGD": "laconic.algorithms.sparse",
+    "Sparsified": "laconic.compressors",
+    "Step": "laconic.contract",
+    "Ternary": "laconic.compressors",
+    "TopK": "laconic.compressors",
+    "Traffic": "laconic.telemetry.traffic",
+    "WireError": "laconic.errors",
+    "Worker": "laconic.contract",
+    "algorithm": "laconic.contract",
+    "kernel_threads": "laconic.kernels.api",
+    "mean_parameters": "laconic.training.consensus",
+    "set_kernel_threads": "laconic.kernels.api",
+}
+_FACES = ("compressors", "contract", "kernels", "network", "wire")  # packages whose own names are public too
+
+
+def _load(name: str) -> Any:  # noqa: ANN401 - whatever has this name
+    """Import what `laconic.NAME` stands for. Raises AttributeError for an unknown name, with near misses."""
+    if name in _MODULES:
+        value = getattr(import_module(_MODULES[name]), name)
+    elif name in _FACES:
+        value = import_module(f"laconic.{name}")
+    else:
+        from laconic.hyperparameters import near_misses  # here: most programs misspell nothing
+
+        hint = "" if name.startswith("_") else near_misses(name, [*__all__, *_FACES])
+        raise AttributeError(f"module 'laconic' has no attribute {name!r}{hint}")
+    globals()[name] = value  # next time it is found without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([name for name in globals() if name.startswith("__")] + __all__ + list(_FACES))
+
+
+if not TYPE_CHECKING:  # a type checker that saw it would take every misspelt name for a real one
+    __getattr__ = _load

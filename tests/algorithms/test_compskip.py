@@ -15,6 +15,8 @@ from laconic.policies.skip_policies import Coins, Never, SlowLink
 from laconic.wire import HEAD_BYTES
 from support.simulated_run import LossyRun, Run, assert_same, quadratic
 
+pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
+
 ONE = {"c": 1.0, "server_c": 1.0}
 N, D, ROUNDS = 4, 40, 300
 

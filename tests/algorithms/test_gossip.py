@@ -12,7 +12,7 @@ from laconic.drivers.simulated.rounds import Simulated
 from laconic.gossip.mixing import Mixing
 from laconic.protocol.round_inputs import Inputs
 from support import small_model
-from support.inputs import failing_at
+from support.inputs import over_inputs
 from support.simulated_run import Run, assert_same, normal, quadratic, wavy
 
 GRAPHS = ["ring", "full", "torus", "exponential", "star", "0-1 1-2 2-3 3-4 4-5 0-3"]
@@ -141,14 +141,12 @@ def test_models_drift_apart_as_far_as_theory_says():
 
 
 @pytest.mark.parametrize("partitioned", [True, False])
-def test_a_ring_without_loss_is_the_mean(partitioned):
-    for n in (1, 2, 3, 5, 8):
-        with failing_at(n=n):
-            gradients = normal(n, 17, key=n)
-            driver = Simulated(CSGDRing(partitioned=partitioned), d=17, n_workers=n, dtype=torch.float64)
-            inputs = [Inputs(vector=own, parameters=own.clone, lr=0.1) for own in gradients]
-            outcome = driver.round(inputs.__getitem__)
-            assert_same(outcome.of(0), gradients.mean(0))
+@over_inputs("n", (1, 2, 3, 5, 8))
+def test_a_ring_without_loss_is_the_mean(partitioned, n):
+    gradients = normal(n, 17, key=n)
+    driver = Simulated(CSGDRing(partitioned=partitioned), d=17, n_workers=n, dtype=torch.float64)
+    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=lambda: gradients[0], lr=0.1))
+    assert_same(outcome.of(0), gradients.mean(0))
 
 
 @pytest.mark.parametrize("partitioned", [True, False])

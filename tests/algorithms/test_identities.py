@@ -19,7 +19,7 @@ from laconic.algorithms.sgd_server import GlobalReplica
 from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
 from laconic.compressors import DenseValues, Identity, ScaledSign, Sign
 from laconic.policies.skip_policies import Coins, Never
-from support.inputs import failing_at
+from support.inputs import over_inputs
 from support.simulated_run import LossyRun, Problem, Run, assert_same, linear, normal, quadratic, steady, wavy
 
 LAYERS = (20, 1, 16)
@@ -162,12 +162,11 @@ def follows_lemma_3_4_1(run, rounds):
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
-def test_ec_sgd_with_its_debts_paid_is_sgd(name):
-    for lr in (steady, wavy):
-        with failing_at(lr=lr.__name__):
-            both = COMPRESSORS[name]
-            algorithm = ECSGD(compressor=both, server_compressor=both)
-            follows_lemma_3_4_1(Run(algorithm, quadratic(n_workers=3), lr=lr, layers=LAYERS), rounds=15)
+@over_inputs("lr", (steady, wavy))
+def test_ec_sgd_with_its_debts_paid_is_sgd(name, lr):
+    both = COMPRESSORS[name]
+    algorithm = ECSGD(compressor=both, server_compressor=both)
+    follows_lemma_3_4_1(Run(algorithm, quadratic(n_workers=3), lr=lr, layers=LAYERS), rounds=15)
 
 
 def test_ec_sgd_may_compress_the_two_ways_differently():
@@ -248,14 +247,13 @@ def compskip_residuals(run, rounds):
 
 @pytest.mark.parametrize("server", ["rank0", "sharded"])
 @pytest.mark.parametrize("algorithm", COMPSKIPS)
-def test_compskips_general_identity_holds_with_skips_at_any_rate(algorithm, server):
-    for lr in (steady, wavy):
-        with failing_at(lr=lr.__name__):
-            run = Run(algorithm, quadratic(n_workers=3), lr=lr, server=server)
-            residuals, worker_skips, server_skips = compskip_residuals(run, rounds=25)
-            assert max(residuals) <= 1e-12
-            assert worker_skips > 0
-            assert server_skips > 0
+@over_inputs("lr", (steady, wavy))
+def test_compskips_general_identity_holds_with_skips_at_any_rate(algorithm, server, lr):
+    run = Run(algorithm, quadratic(n_workers=3), lr=lr, server=server)
+    residuals, worker_skips, server_skips = compskip_residuals(run, rounds=25)
+    assert max(residuals) <= 1e-12
+    assert worker_skips > 0
+    assert server_skips > 0
 
 
 def test_compskip_with_plain_c_breaks_the_identity_exactly_where_somebody_skips():

@@ -4,7 +4,6 @@ Faults of sign and scale, replicas, who gets which data, how many servers, order
 """
 
 from dataclasses import dataclass
-from itertools import product
 
 import pytest
 import torch
@@ -32,7 +31,7 @@ from laconic.errors import ContractError
 from laconic.faults.plan import FaultPlan
 from laconic.policies.skip_policies import Never
 from laconic.wire import encode
-from support.inputs import failing_at
+from support.inputs import over_inputs
 from support.methods import LAYERS, SAMPLES, each_case, each_sample
 from support.recording_meter import with_recording_meters
 from support.simulated_run import Run, assert_same, linear, normal, quadratic
@@ -78,14 +77,13 @@ class SignInverters(SignSGDMajorityVote):
             return end.value
 
 
-def test_sign_inverters_turn_a_unanimous_vote_only_when_they_are_the_majority():
-    for liars in range(8):
-        with failing_at(liars=liars):
-            problem = linear(normal(37, key=5), n_workers=7)
-            honest = Run(SignSGDMajorityVote(), problem, lr=0.01)
-            run = Run(SignInverters(liars=liars), problem, lr=0.01)
-            for _ in range(8):
-                assert torch.equal(run.step(), honest.step() if liars < 3.5 else -honest.step())
+@over_inputs("liars", range(8))
+def test_sign_inverters_turn_a_unanimous_vote_only_when_they_are_the_majority(liars):
+    problem = linear(normal(37, key=5), n_workers=7)
+    honest = Run(SignSGDMajorityVote(), problem, lr=0.01)
+    run = Run(SignInverters(liars=liars), problem, lr=0.01)
+    for _ in range(8):
+        assert torch.equal(run.step(), honest.step() if liars < 3.5 else -honest.step())
 
 
 # Replicas.
@@ -173,22 +171,22 @@ UNEVEN = ((23, 4), (3, 5))  # entries that the workers do not divide, and fewer 
 
 
 @pytest.mark.parametrize("name", SEPARABLE)
-def test_a_separable_method_has_the_same_bits_however_its_vector_is_cut(name):
-    for dtype, (d, n_workers) in product((torch.float32, torch.float64), UNEVEN):
-        with failing_at(dtype=dtype, d=d, n_workers=n_workers):
-            problem = quadratic(d=d, n_workers=n_workers)
-            runs = {
-                # With a fault plan, an empty one too, the simulator really cuts what it sends.
-                server: Run(SAMPLES[name], problem, lr=0.02, dtype=dtype, server=server, faults=FaultPlan())
-                for server in ("rank0", "dedicated", "sharded")
-            }
-            paths = {server: run.path(6) for server, run in runs.items()}
-            assert len(runs["sharded"].sim.servers) == min(d, n_workers)
-            assert paths["rank0"].dtype == dtype
-            for server in ("dedicated", "sharded"):
-                assert torch.equal(paths[server], paths["rank0"])
-                assert torch.equal(runs[server].state().server_debt, runs["rank0"].state().server_debt)
-                assert torch.equal(runs[server].state().debts, runs["rank0"].state().debts)
+@over_inputs("dtype", (torch.float32, torch.float64))
+@over_inputs(("d", "n_workers"), UNEVEN)
+def test_a_separable_method_has_the_same_bits_however_its_vector_is_cut(name, dtype, d, n_workers):
+    problem = quadratic(d=d, n_workers=n_workers)
+    runs = {
+        # With a fault plan, an empty one too, the simulator really cuts what it sends.
+        server: Run(SAMPLES[name], problem, lr=0.02, dtype=dtype, server=server, faults=FaultPlan())
+        for server in ("rank0", "dedicated", "sharded")
+    }
+    paths = {server: run.path(6) for server, run in runs.items()}
+    assert len(runs["sharded"].sim.servers) == min(d, n_workers)
+    assert paths["rank0"].dtype == dtype
+    for server in ("dedicated", "sharded"):
+        assert torch.equal(paths[server], paths["rank0"])
+        assert torch.equal(runs[server].state().server_debt, runs["rank0"].state().server_debt)
+        assert torch.equal(runs[server].state().debts, runs["rank0"].state().debts)
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLES if name not in SEPARABLE])

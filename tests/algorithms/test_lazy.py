@@ -11,7 +11,7 @@ from laconic.algorithms.lag import LAG
 from laconic.algorithms.lasg import LASG
 from laconic.algorithms.sasg import SASG
 from support import small_model
-from support.inputs import failing_at
+from support.inputs import over_inputs
 from support.simulated_run import LossyRun, Problem, Run, assert_same, quadratic, steady, wavy
 
 LAYERS = (20, 1, 16)
@@ -63,17 +63,16 @@ def test_sasg_that_sends_every_entry_is_lasg_with_the_same_skips(blocks):
 
 
 @pytest.mark.parametrize("algorithm", [LASG(**SKIPPING), LAG(**SKIPPING)], ids=lambda a: a.name)
-def test_the_server_steps_with_the_mean_of_the_gradients_that_it_heard_last(algorithm):
-    for lr in (steady, wavy):
-        with failing_at(lr=lr.__name__):
-            run = Run(algorithm, uneven(noise=0.0 if isinstance(algorithm, LAG) else 0.3), lr=lr)
-            latest = [torch.zeros(37, dtype=torch.float64)] * 3
-            for _ in range(40):
-                now = run.state()
-                skipped = who_skips(run, 1)[0]
-                latest = [last if skip else new for last, new, skip in zip(latest, now.gradients, skipped, strict=True)]
-                assert_same(run.x, now.x - now.lr * torch.stack(latest).mean(0))
-            assert min(skips(run)) > 5
+@over_inputs("lr", (steady, wavy))
+def test_the_server_steps_with_the_mean_of_the_gradients_that_it_heard_last(algorithm, lr):
+    run = Run(algorithm, uneven(noise=0.0 if isinstance(algorithm, LAG) else 0.3), lr=lr)
+    latest = [torch.zeros(37, dtype=torch.float64)] * 3
+    for _ in range(40):
+        now = run.state()
+        skipped = who_skips(run, 1)[0]
+        latest = [last if skip else new for last, new, skip in zip(latest, now.gradients, skipped, strict=True)]
+        assert_same(run.x, now.x - now.lr * torch.stack(latest).mean(0))
+    assert min(skips(run)) > 5
 
 
 # SASG's virtual iterate, nu = x - avg e.
@@ -104,24 +103,22 @@ def residuals(run, rounds, *, stored_for_skippers, lost=lambda t: set()):
 
 
 @pytest.mark.parametrize("blocks", ["layer", "vector"])
-def test_sasgs_virtual_iterate_moves_by_what_uploaders_have_and_what_is_stored_of_skippers(blocks):
-    for lr in (steady, wavy):
-        with failing_at(lr=lr.__name__):
-            run = Run(SASG(density=0.25, blocks=blocks, **SKIPPING), uneven(), lr=lr, layers=LAYERS)
-            found = list(residuals(run, 40, stored_for_skippers=True))
-            assert max(residual for residual, _ in found) <= 1e-12
-            assert {skipped for _, skipped in found} >= {0, 1, 2, 3}
-            assert run.state().debts.any()
+@over_inputs("lr", (steady, wavy))
+def test_sasgs_virtual_iterate_moves_by_what_uploaders_have_and_what_is_stored_of_skippers(blocks, lr):
+    run = Run(SASG(density=0.25, blocks=blocks, **SKIPPING), uneven(), lr=lr, layers=LAYERS)
+    found = list(residuals(run, 40, stored_for_skippers=True))
+    assert max(residual for residual, _ in found) <= 1e-12
+    assert {skipped for _, skipped in found} >= {0, 1, 2, 3}
+    assert run.state().debts.any()
 
 
-def test_equation_16_as_printed_fails_exactly_where_somebody_skips():
-    for lr in (steady, wavy):
-        with failing_at(lr=lr.__name__):
-            run = Run(SASG(density=0.25, **SKIPPING), uneven(), lr=lr, layers=LAYERS)
-            found = list(residuals(run, 40, stored_for_skippers=False))
-            assert [residual > 1e-6 for residual, _ in found] == [skipped > 0 for _, skipped in found]
-            assert max(residual for residual, _ in found) > 1e-2
-            assert max(residual for residual, skipped in found if not skipped) <= 1e-12
+@over_inputs("lr", (steady, wavy))
+def test_equation_16_as_printed_fails_exactly_where_somebody_skips(lr):
+    run = Run(SASG(density=0.25, **SKIPPING), uneven(), lr=lr, layers=LAYERS)
+    found = list(residuals(run, 40, stored_for_skippers=False))
+    assert [residual > 1e-6 for residual, _ in found] == [skipped > 0 for _, skipped in found]
+    assert max(residual for residual, _ in found) > 1e-2
+    assert max(residual for residual, skipped in found if not skipped) <= 1e-12
 
 
 @pytest.mark.parametrize(
@@ -129,13 +126,12 @@ def test_equation_16_as_printed_fails_exactly_where_somebody_skips():
     [SASG(density=1.0, **SKIPPING), SASG(density=0.25, skip_error="corrected", **SKIPPING)],
     ids=["everything-sent", "corrected"],
 )
-def test_equation_16_holds_where_nothing_is_left_out_or_skippers_owe_the_difference(algorithm):
-    for lr in (steady, wavy):
-        with failing_at(lr=lr.__name__):
-            run = Run(algorithm, uneven(), lr=lr, layers=LAYERS)
-            found = list(residuals(run, 40, stored_for_skippers=False))
-            assert max(residual for residual, _ in found) <= 1e-12
-            assert sum(skipped for _, skipped in found) > 20
+@over_inputs("lr", (steady, wavy))
+def test_equation_16_holds_where_nothing_is_left_out_or_skippers_owe_the_difference(algorithm, lr):
+    run = Run(algorithm, uneven(), lr=lr, layers=LAYERS)
+    found = list(residuals(run, 40, stored_for_skippers=False))
+    assert max(residual for residual, _ in found) <= 1e-12
+    assert sum(skipped for _, skipped in found) > 20
 
 
 def some_get_lost(t):

@@ -22,7 +22,7 @@ from laconic.compressors import block_entries
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.errors import ContractError
 from laconic.protocol.round_inputs import Inputs
-from support.inputs import failing_at
+from support.inputs import over_inputs
 from support.simulated_run import LossyRun, Problem, Run, assert_same, linear, normal, quadratic, steady, wavy
 
 LAYERS = (20, 1, 16)
@@ -54,13 +54,12 @@ LOSSLESS = [
 
 
 @pytest.mark.parametrize("algorithm", LOSSLESS, ids=named)
-def test_with_everything_sent_every_method_walks_sgds_path(algorithm):
-    for lr in (steady, wavy):
-        with failing_at(lr=lr.__name__):
-            run = Run(algorithm, quadratic(), lr=lr, layers=LAYERS)
-            assert_same(run.path(20), Run(SGD(), quadratic(), lr=lr).path(20))
-            assert not run.state().owed.any()
-            assert all(worker.meter.counts["up"].skips == 0 for worker in run.sim.workers)
+@over_inputs("lr", (steady, wavy))
+def test_with_everything_sent_every_method_walks_sgds_path(algorithm, lr):
+    run = Run(algorithm, quadratic(), lr=lr, layers=LAYERS)
+    assert_same(run.path(20), Run(SGD(), quadratic(), lr=lr).path(20))
+    assert not run.state().owed.any()
+    assert all(worker.meter.counts["up"].skips == 0 for worker in run.sim.workers)
 
 
 @pytest.mark.parametrize(
@@ -103,10 +102,9 @@ def follows_sgd_less_its_debts(run, rounds):
 
 @pytest.mark.parametrize("server", ["rank0", "sharded"])
 @pytest.mark.parametrize("algorithm", SPARSE, ids=named)
-def test_sparse_with_its_debts_paid_is_sgd(algorithm, server):
-    for lr in (steady, wavy):
-        with failing_at(lr=lr.__name__):
-            follows_sgd_less_its_debts(Run(algorithm, quadratic(), lr=lr, server=server, layers=LAYERS), rounds=12)
+@over_inputs("lr", (steady, wavy))
+def test_sparse_with_its_debts_paid_is_sgd(algorithm, server, lr):
+    follows_sgd_less_its_debts(Run(algorithm, quadratic(), lr=lr, server=server, layers=LAYERS), rounds=12)
 
 
 def test_one_worker_of_sparse_less_its_debt_walks_sgds_path_where_the_gradient_does_not_look_back():
@@ -136,10 +134,9 @@ def with_debts_moves_by_the_mean_change(run, rounds):
 
 
 @pytest.mark.parametrize("algorithm", CHANGES, ids=named)
-def test_an_ssgd_model_and_its_debts_together_move_by_the_mean_change(algorithm):
-    for lr in (steady, wavy):
-        with failing_at(lr=lr.__name__):
-            with_debts_moves_by_the_mean_change(Run(algorithm, quadratic(n_workers=3), lr=lr), rounds=10)
+@over_inputs("lr", (steady, wavy))
+def test_an_ssgd_model_and_its_debts_together_move_by_the_mean_change(algorithm, lr):
+    with_debts_moves_by_the_mean_change(Run(algorithm, quadratic(n_workers=3), lr=lr), rounds=10)
 
 
 @pytest.mark.parametrize("algorithm", [a for a in CHANGES if isinstance(a, SSGDMV) and a.bits == 32], ids=named)

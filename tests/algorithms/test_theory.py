@@ -205,11 +205,13 @@ def shortened():
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("shortened")
 @pytest.mark.parametrize("name", SHORTENED)
 def test_a_shortened_calibration_run_is_within_its_margin(shortened, name):
     assert shortened[name][0] < 5 * SHORTENED[name][2]
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("shortened")
 def test_decay_keeps_compskips_debts_well_below_dropsigns(shortened):
     assert shortened["compskip"][1] < shortened["dropsign"][1] / 1.5

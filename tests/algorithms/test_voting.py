@@ -17,7 +17,7 @@ from laconic.drivers.simulated.rounds import Simulated
 from laconic.errors import ContractError
 from laconic.protocol.round_inputs import Inputs
 from laconic.wire import Positions, VoteChange
-from support.inputs import failing_at
+from support.inputs import failing_at, over_inputs
 from support.simulated_run import LossyRun, Problem, Run, linear, normal, quadratic, wavy
 
 D, K = 37, 9  # quadratic's parameters, and entries at density 0.25
@@ -35,24 +35,22 @@ def same_bits(one, other, rounds):
 
 
 @pytest.mark.parametrize("cls", [SSGDMV, SSGDMVAD, SSGDMVRS], ids=lambda cls: cls.name)
-def test_one_worker_that_votes_alone_gets_what_it_wants(cls):
+@over_inputs("bits", (32, 4))
+def test_one_worker_that_votes_alone_gets_what_it_wants(cls, bits):
     """N = 1 is top-K. A list that may change as a whole is a vote."""
-    for bits in (32, 4):
-        with failing_at(bits=bits):
-            whole = {"swap_density": 1.0} if cls is SSGDMVAD else {}
-            voting, alone = cls(density=0.25, bits=bits, **whole), SSGDTopK(density=0.25, bits=bits)
-            runs = [Run(algorithm, quadratic(n_workers=1), lr=wavy) for algorithm in (voting, alone)]
-            same_bits(*runs, rounds=15)
+    whole = {"swap_density": 1.0} if cls is SSGDMVAD else {}
+    voting, alone = cls(density=0.25, bits=bits, **whole), SSGDTopK(density=0.25, bits=bits)
+    runs = [Run(algorithm, quadratic(n_workers=1), lr=wavy) for algorithm in (voting, alone)]
+    same_bits(*runs, rounds=15)
 
 
 @pytest.mark.parametrize("ties", ["random", "index"])
 @pytest.mark.parametrize("swap_density", [0.25, 1.0])
-def test_add_drop_that_may_change_the_whole_list_is_majority_voting_bit_for_bit(swap_density, ties):
-    for bits in (32, 4):
-        with failing_at(bits=bits):
-            add_drop = SSGDMVAD(density=0.25, swap_density=swap_density, ties=ties, bits=bits)
-            vote = SSGDMV(density=0.25, ties=ties, bits=bits)
-            same_bits(*(Run(algorithm, quadratic(), lr=wavy) for algorithm in (add_drop, vote)), rounds=15)
+@over_inputs("bits", (32, 4))
+def test_add_drop_that_may_change_the_whole_list_is_majority_voting_bit_for_bit(swap_density, ties, bits):
+    add_drop = SSGDMVAD(density=0.25, swap_density=swap_density, ties=ties, bits=bits)
+    vote = SSGDMV(density=0.25, ties=ties, bits=bits)
+    same_bits(*(Run(algorithm, quadratic(), lr=wavy) for algorithm in (add_drop, vote)), rounds=15)
 
 
 def test_add_drop_that_may_change_less_is_another_method():
@@ -170,19 +168,18 @@ def assert_books_agree(run):
 
 
 @pytest.mark.parametrize("server", ["rank0", "dedicated", "allreduce"])
-def test_lists_are_k_ascending_coordinates_that_the_server_knows_in_every_round(server):
-    for swap_density in (0.0, 0.03, 0.06, 0.25):
-        with failing_at(swap_density=swap_density):
-            algorithm = SSGDMVAD(density=0.25, swap_density=swap_density)
-            run = Run(algorithm, quadratic(), lr=wavy, server=server)
-            before = None
-            for _ in range(15):
-                run.step()
-                assert_books_agree(run)
-                own = lists_of(run)[0]
-                for old, new in zip(before or own, own, strict=True):
-                    assert K - torch.isin(new, old).sum() <= algorithm.swaps(D)
-                before = own
+@over_inputs("swap_density", (0.0, 0.03, 0.06, 0.25))
+def test_lists_are_k_ascending_coordinates_that_the_server_knows_in_every_round(server, swap_density):
+    algorithm = SSGDMVAD(density=0.25, swap_density=swap_density)
+    run = Run(algorithm, quadratic(), lr=wavy, server=server)
+    before = None
+    for _ in range(15):
+        run.step()
+        assert_books_agree(run)
+        own = lists_of(run)[0]
+        for old, new in zip(before or own, own, strict=True):
+            assert K - torch.isin(new, old).sum() <= algorithm.swaps(D)
+        before = own
 
 
 def test_a_list_takes_in_the_largest_that_it_lacks_and_drops_its_smallest_that_are_not_among_the_best():

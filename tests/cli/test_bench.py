@@ -7,6 +7,8 @@ import pytest
 from laconic.wire import POSITION_CODES
 from support.command_line import laconic
 
+pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
+
 
 def ran(tmp_path_factory, *arguments):
     """The command's end and what it wrote."""

@@ -7,6 +7,8 @@ import pytest
 import laconic as library
 from support.command_line import laconic
 
+pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
+
 LINK = ("--workers", "4", "--bandwidth", "10Mbit", "--latency", "1ms", "--no-measure")
 SMALL = ("--params", "10K", *LINK)
 

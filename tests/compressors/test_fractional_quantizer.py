@@ -14,6 +14,7 @@ from laconic.kernels import api as kernels
 from laconic.kernels.cpu import fractional as cpu_fractional
 from laconic.kernels.cpu.llvm import level_sums as cpu_level_sums
 from laconic.kernels.reference import fractional as plain_fractional
+from support.inputs import over_inputs
 
 VERSIONS = [plain_fractional, cpu_fractional, kernels]
 GOLDEN = torch.tensor([-8, 4, 2, -1, 0.5, 6, 3, -0.6])
@@ -44,8 +45,8 @@ def test_the_worked_example_comes_out(version):
     assert float(packet.dense().abs().sum()) == pytest.approx(25.1, rel=2e-7)
 
 
-@pytest.mark.parametrize("kind", ["normal", "wide", "half zero", "constant", "zero", "in order", "extreme", "denormal"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@over_inputs("kind", ["normal", "wide", "half zero", "constant", "zero", "in order", "extreme", "denormal"])
+@over_inputs("dtype", [torch.float32, torch.float64])
 def test_both_versions_give_the_same_codes_and_nearly_the_same_means(kind, dtype):
     tolerance = plain_fractional.MEAN_TOLERANCE[dtype]
     for d in (1, 7, 8, 3001):
@@ -73,7 +74,7 @@ def test_both_versions_give_the_same_codes_and_nearly_the_same_means(kind, dtype
 
 
 @pytest.mark.parametrize("kind", [cpu_level_sums.MasksInVectors, cpu_level_sums.MasksInRegisters])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@over_inputs("dtype", [torch.float32, torch.float64])
 def test_groups_have_their_codes_counts_and_sums_on_processors_of_both_kinds(kind, dtype):
     spans = cpu_level_sums.spans_by(lambda context: kind)
 
@@ -129,7 +130,7 @@ def test_levels_fall_with_magnitude_and_keep_its_sum(numbers, bits):
         assert levels[magnitudes == magnitudes.max()].tolist() == [0] * int((magnitudes == magnitudes.max()).sum())
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@over_inputs("bits", [2, 4, 8])
 def test_a_magnitude_is_in_the_level_of_the_papers_formula(bits):
     vector = vector_of("normal", 2000, torch.float64)
     magnitudes = vector.abs()
@@ -167,15 +168,15 @@ def test_a_ratio_that_no_float_holds_still_has_its_levels():
     assert packet.levels.tolist() == [0, 32767]
 
 
-@pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda module: module.__name__)
+@over_inputs("wrong", [math.inf, -math.inf, math.nan])
 def test_what_is_not_finite_shows_in_the_means(version, wrong):
     for bits in (1, 4, 6):
         means = version.fractional_codes(torch.tensor([1.0, wrong, 2.0, 0.0]), bits)[1]
         assert not torch.isfinite(means).all()
 
 
-@pytest.mark.parametrize("bits", range(1, 17))
+@over_inputs("bits", range(1, 17))
 def test_codes_are_packed_without_gaps_from_the_lowest_bit_up(bits):
     for k in (1, 5, 8, 67, 1024, 2049):
         codes = torch.randint(0, 1 << bits, (k,), generator=torch.Generator().manual_seed(k), dtype=torch.int32)

@@ -7,6 +7,7 @@ from laconic.compressors import QSGD, Clipped, Natural, Quantized, Sparsified, T
 from laconic.kernels.reference import hashing as plain
 from laconic.kernels.reference import stochastic_rounding as plain_quantized
 from laconic.wire import Levels
+from support.inputs import over_inputs
 from support.sample_packets import KEY
 
 N = 40_000
@@ -48,7 +49,7 @@ def test_a_value_that_is_a_knob_stays_one_whatever_is_drawn():
     assert Quantized(bits=3)(torch.full((7,), -0.3), key=KEY).dense().tolist() == torch.full((7,), -0.3).tolist()
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@over_inputs("bits", [1, 2, 4, 8])
 def test_the_variance_of_knobs_is_the_one_on_paper_and_at_most_a_quarter_step_squared(bits):
     values = torch.linspace(-2, 3, 23, dtype=torch.float64) + 0.01 * normal(23)
     vector = values.repeat(N // 23)
@@ -126,7 +127,7 @@ def test_levels_are_parts_of_the_norm():
     assert share_of(drawn.levels[:N].double(), 1) == nearly(0.6 / float(drawn.scales))
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
+@over_inputs("bits", range(2, 9))
 def test_quantizing_by_the_norm_is_qsgd_with_a_sign_and_what_is_left_of_the_bits(bits):
     vector = normal(300)
     packet = Quantized(bits=bits, scaling="l2")(vector, key=KEY)
@@ -136,7 +137,7 @@ def test_quantizing_by_the_norm_is_qsgd_with_a_sign_and_what_is_left_of_the_bits
     assert packet.payload_bits == bits * 300 + 32 + 32 == Quantized(bits=bits, scaling="l2").paper_bits(300) + 32
 
 
-@pytest.mark.parametrize("factor", [1e-300, 1.0, 1e300])
+@over_inputs("factor", [1e-300, 1.0, 1e300])
 def test_a_norm_neither_overflows_nor_vanishes_and_covers_every_entry(factor):
     packet = QSGD(levels=7)(factor * torch.tensor([3.0, 0.0, -4.0], dtype=torch.float64), key=KEY)
     assert float(packet.scales) == pytest.approx(5 * factor, rel=1e-15)
@@ -201,7 +202,7 @@ def test_the_smallest_and_the_largest_numbers_have_powers_of_two_too():
         assert not Natural()(torch.tensor([float("inf"), 1.0], dtype=dtype), key=KEY).finite
 
 
-@pytest.mark.parametrize("mantissa_bits", [0, 1, 7, 22])
+@over_inputs("mantissa_bits", [0, 1, 7, 22])
 def test_clipping_clears_what_is_behind_its_bits(mantissa_bits):
     vector = normal(1000, dtype=torch.float32)
     packet = Clipped(mantissa_bits=mantissa_bits)(vector)
@@ -233,7 +234,7 @@ def test_sparsifying_sends_z_over_p_with_probability_p():
 # Wrong knobs
 
 
-@pytest.mark.parametrize("bits", [0, -1, 9, 32])
+@over_inputs("bits", [0, -1, 9, 32])
 def test_bits_outside_one_to_eight_are_named(bits):
     with pytest.raises(ValueError, match=rf"^quantized: bits={bits} must be in \[1, 8\] \(bits\); the default is 8$"):
         Quantized(bits=bits)
@@ -244,7 +245,7 @@ def test_one_bit_of_the_norm_is_refused_with_a_way_out():
         Quantized(bits=1, scaling="l2")
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("make", "message"),
     [
         (lambda: QSGD(levels=0), r"^qsgd: levels=0 must be in \[1, 255\]"),

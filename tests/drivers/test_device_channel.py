@@ -22,6 +22,8 @@ from support.deadlines import DEATH_TIMEOUT_S, HANG_TIMEOUT_S, PATIENCE_S
 from support.ranks import announce, ends_of_ranks, run_ranks, wait_for
 from support.sample_packets import HEAD, resealed
 
+pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
+
 N = 3
 ROUNDS = 8
 CPU = torch.device("cpu")

@@ -16,6 +16,8 @@ from support import optimizers, small_model
 from support.deadlines import PATIENCE_S
 from support.ranks import announce, ends_of_ranks, run_ranks, wait_for
 
+pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
+
 N = 4
 STEPS = 15
 BOUNDS = {

@@ -12,6 +12,8 @@ from support import methods, optimizers, small_model
 from support.deadlines import PATIENCE_S
 from support.ranks import run_ranks
 
+pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
+
 N = 4
 ROUNDS = 50
 

@@ -15,6 +15,8 @@ from support import small_model
 from support.deadlines import DEATH_TIMEOUT_S, HANG_TIMEOUT_S, PATIENCE_S
 from support.ranks import announce, ends_of_ranks, wait_for
 
+pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
+
 N = 7
 DEATHS = {  # story: layout, ranks that are left, who dies
     "a rank dies where every rank serves": ("sharded", range(7), 6),

@@ -18,7 +18,7 @@ from laconic.algorithms.sparse import SparseSGD
 from laconic.faults.plan import Event, FaultPlan
 from laconic.network import Link
 from laconic.random_keys import make_key, uniform
-from support.inputs import failing_at
+from support.inputs import over_inputs
 from support.methods import SAMPLES, layouts_of
 from support.simulated_run import Problem, Run, assert_same, linear, normal, quadratic, steady, wavy
 
@@ -236,14 +236,13 @@ def test_another_seed_is_another_run():
 # Lies.
 
 
-def test_rescaled_messages_leave_dropsigns_path_bit_identical():
-    for seed in range(3, 6):
-        with failing_at(seed=seed):
-            algorithm = METHODS["dropsign"][0]
-            honest, rescaled = (run_of(algorithm, seed, rescale=rescale) for rescale in (None, (1e-30, 1e30)))
-            assert torch.equal(honest.path(ROUNDS), rescaled.path(ROUNDS))
-            for one, other in zip(honest.sim.workers, rescaled.sim.workers, strict=True):
-                assert one.meter.saved() == other.meter.saved()
+@over_inputs("seed", range(3, 6))
+def test_rescaled_messages_leave_dropsigns_path_bit_identical(seed):
+    algorithm = METHODS["dropsign"][0]
+    honest, rescaled = (run_of(algorithm, seed, rescale=rescale) for rescale in (None, (1e-30, 1e30)))
+    assert torch.equal(honest.path(ROUNDS), rescaled.path(ROUNDS))
+    for one, other in zip(honest.sim.workers, rescaled.sim.workers, strict=True):
+        assert one.meter.saved() == other.meter.saved()
 
 
 def test_a_rescaled_message_of_values_arrives_as_large_as_the_plan_says():
@@ -257,14 +256,13 @@ def test_a_rescaled_message_of_values_arrives_as_large_as_the_plan_says():
         assert_same(run.step(), sum(factor * slope for factor, slope in zip(factors, slopes, strict=True)) / 3)
 
 
-def test_inverted_links_turn_a_unanimous_vote_only_when_they_are_the_majority():
-    for liars in range(8):
-        with failing_at(liars=liars):
-            problem = linear(normal(D, key=5), n_workers=7)
-            honest = Run(SignSGDMajorityVote(), problem, lr=0.01)
-            run = Run(SignSGDMajorityVote(), problem, lr=0.01, faults=FaultPlan(inverted_links=liars))
-            for _ in range(8):
-                assert torch.equal(run.step(), honest.step() if liars < 3.5 else -honest.step())
+@over_inputs("liars", range(8))
+def test_inverted_links_turn_a_unanimous_vote_only_when_they_are_the_majority(liars):
+    problem = linear(normal(D, key=5), n_workers=7)
+    honest = Run(SignSGDMajorityVote(), problem, lr=0.01)
+    run = Run(SignSGDMajorityVote(), problem, lr=0.01, faults=FaultPlan(inverted_links=liars))
+    for _ in range(8):
+        assert torch.equal(run.step(), honest.step() if liars < 3.5 else -honest.step())
 
 
 def test_inverted_links_are_others_each_round_and_as_many_as_asked_for():

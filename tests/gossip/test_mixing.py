@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from laconic.gossip.graphs import SHIFT_ONE, TOPOLOGIES, cycle_length
 from laconic.gossip.mixing import Mixing
-from support.inputs import failing_at
+from support.inputs import failing_at, over_inputs
 
 COUNTS = {
     "exponential": (1, 2, 3, 7, 8, 13, 16),
@@ -45,13 +45,12 @@ def assert_mixes(w):
 # The paper's examples
 
 
-def test_full_mixing_is_the_mean_with_equal_bits_everywhere_and_rho_0():
-    for n in (1, 2, 3, 7, 10, 49, 64):
-        with failing_at(n=n):
-            mixing = Mixing.from_text("full", n)
-            assert np.array_equal(mixing.matrix(), np.full((n, n), 1 / n))
-            assert mixing.rho == pytest.approx(0, abs=1e-14)
-            assert mixing.spectral_gap == pytest.approx(1)
+@over_inputs("n", (1, 2, 3, 7, 10, 49, 64))
+def test_full_mixing_is_the_mean_with_equal_bits_everywhere_and_rho_0(n):
+    mixing = Mixing.from_text("full", n)
+    assert np.array_equal(mixing.matrix(), np.full((n, n), 1 / n))
+    assert mixing.rho == pytest.approx(0, abs=1e-14)
+    assert mixing.spectral_gap == pytest.approx(1)
 
 
 def test_a_ring_is_a_third_of_oneself_and_of_each_neighbour():
@@ -154,18 +153,17 @@ def test_a_star_keeps_what_its_arms_do_not_give():
     assert star.rho == pytest.approx(0.75)  # two arms that differ: 1 - 1/N
 
 
-def test_shift_one_pairs_everybody_with_everybody_once_in_a_cycle():
-    for n in COUNTS[SHIFT_ONE]:
-        with failing_at(n=n):
-            met = set()
-            for round_ in range(n - 1):
-                mixing = Mixing.from_text(SHIFT_ONE, n, round_)
-                assert set(mixing.self_weights) == {0.5}
-                pairs = {edge for edge, weight in mixing.edges() if weight == 0.5}
-                assert sorted(rank for pair in pairs for rank in pair) == list(range(n))
-                assert not met & pairs
-                met |= pairs
-            assert len(met) == n * (n - 1) // 2
+@over_inputs("n", COUNTS[SHIFT_ONE])
+def test_shift_one_pairs_everybody_with_everybody_once_in_a_cycle(n):
+    met = set()
+    for round_ in range(n - 1):
+        mixing = Mixing.from_text(SHIFT_ONE, n, round_)
+        assert set(mixing.self_weights) == {0.5}
+        pairs = {edge for edge, weight in mixing.edges() if weight == 0.5}
+        assert sorted(rank for pair in pairs for rank in pair) == list(range(n))
+        assert not met & pairs
+        met |= pairs
+    assert len(met) == n * (n - 1) // 2
 
 
 def test_shift_one_begins_again_after_a_cycle():

@@ -85,33 +85,3 @@ def same_bits(one, other) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(same_bits(*pair) for pair in zip(one, other, strict=True))
     return one == other
-
-
-@pytest.fixture(scope="session")
-def vector_of():
-    """vector_of(kind, d, dtype): a vector of one of KINDS."""
-    return _vector_of
-
-
-KINDS = ("normal", "heavy-tailed", "denormal", "zeros of both signs", "widest range", "constant")
-
-
-def _vector_of(kind: str, d: int, dtype: torch.dtype) -> Tensor:
-    generator = torch.Generator().manual_seed(d)
-    drawn, other = torch.randn(2, d, generator=generator, dtype=torch.float64)
-    made = {
-        "normal": drawn,
-        "heavy-tailed": drawn / other,
-        "denormal": drawn * (1e-320 if dtype == torch.float64 else 1e-42),
-        "zeros of both signs": 0 * drawn,
-        "widest range": torch.exp2(45 * other).clamp(1e-45, 3e38) * drawn.sign(),
-        "constant": torch.full_like(drawn, -0.3),
-    }
-    return made[kind].to(dtype)
-
-
-def pytest_generate_tests(metafunc):
-    if "kind" in metafunc.fixturenames:
-        metafunc.parametrize("kind", KINDS)
-    if "dtype" in metafunc.fixturenames:
-        metafunc.parametrize("dtype", [torch.float32, torch.float64], ids=str)

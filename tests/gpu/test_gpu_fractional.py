@@ -1,12 +1,14 @@
 """Codes of any width, and the fractional quantizer."""
 
-import pytest
 import torch
+
+from support.gpu_inputs import over_dtypes, over_kinds, vector_of
+from support.inputs import over_inputs
 
 MEANS_AGREE = {torch.float32: 2.0**-20, torch.float64: 2.0**-40}
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 7, 8, 9, 12, 16, 22])
+@over_inputs("bits", [1, 2, 3, 7, 8, 9, 12, 16, 22])
 def test_codes_of_every_width_are_packed_and_unpacked(twins, bits):
     for k in (0, 1, 1031):
         codes = torch.randint(0, 1 << bits, (k,), dtype=torch.int32, generator=torch.Generator().manual_seed(k))
@@ -14,8 +16,10 @@ def test_codes_of_every_width_are_packed_and_unpacked(twins, bits):
         assert torch.equal(twins("fractional").alike("unpack_codes", packed, k, bits), codes)
 
 
-@pytest.mark.parametrize("bits", [1, 4, 5, 6, 9, 16])
-def test_levels_are_alike_and_means_nearly(twins, vector_of, kind, dtype, bits):
+@over_inputs("bits", [1, 4, 5, 6, 9, 16])
+@over_kinds
+@over_dtypes
+def test_levels_are_alike_and_means_nearly(twins, kind, dtype, bits):
     family = twins("fractional")
     vector = vector_of(kind, 1027, dtype)
     ((packed, means), _), ((same_packed, same_means), _) = family.both("fractional_codes", vector, bits)
@@ -25,13 +29,14 @@ def test_levels_are_alike_and_means_nearly(twins, vector_of, kind, dtype, bits):
     family.alike("add_fractional", packed, means, 1027, bits, vector)
 
 
+@over_dtypes
 def test_one_value_and_what_is_not_a_number_have_levels(twins, dtype):
     for numbers in ([2.5], [0.0], [1.0, float("nan"), -0.5], [float("inf"), 1.0]):
         (expected, _), (found, _) = twins("fractional").both("fractional_codes", torch.tensor(numbers, dtype=dtype), 3)
         assert torch.equal(expected[0], found[0])
 
 
-def test_the_sum_may_be_of_another_type(twins, vector_of):
+def test_the_sum_may_be_of_another_type(twins):
     packed, means = twins("fractional").plain.fractional_codes(vector_of("normal", 100, torch.float32), 4)
     for totals in (torch.float64, torch.bfloat16):
         twins("fractional").alike("add_fractional", packed, means, 100, 4, vector_of("normal", 100, totals))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from laconic.wire import decode_positions, encode_positions
+from support.inputs import over_inputs
 
 MOST = 1 << 32
 LONGEST = 20_000  # bits of zeros, in a test
@@ -32,12 +33,7 @@ SUPPORTS = {
 }
 
 
-@pytest.fixture(params=SUPPORTS)
-def support(request):
-    return SUPPORTS[request.param]
-
-
-@pytest.mark.parametrize("width", range(1, 33))
+@over_inputs("width", range(1, 33))
 def test_numbers_of_every_width_are_written_and_read(positions, width):
     for k in (0, 1, 1031):
         numbers = torch.randint(0, 1 << width, (k,), generator=torch.Generator().manual_seed(width))
@@ -46,9 +42,10 @@ def test_numbers_of_every_width_are_written_and_read(positions, width):
         assert torch.equal(positions.alike("take_numbers", stream, k, width), numbers)
 
 
-@pytest.mark.parametrize("from_last", [False, True], ids=["from where the last run led", "from the last position"])
-def test_runs_are_written_and_read(positions, support, from_last):
-    where, count = support
+@over_inputs("name", SUPPORTS)
+@over_inputs("from_last", [False, True])
+def test_runs_are_written_and_read(positions, name, from_last):
+    where, count = SUPPORTS[name]
     for width in (0, 1, 5, 11, 18, 31, 32):
         step = 1 << width if from_last else max(1, (1 << width) - 1)
         if count // step > LONGEST:
@@ -61,9 +58,10 @@ def test_runs_are_written_and_read(positions, support, from_last):
             assert used_again == used
 
 
-@pytest.mark.parametrize("code", ["list", "block", "rice"])
-def test_positions_are_coded_and_decoded_where_they_are(device, support, code):
-    where, count = support
+@over_inputs("name", SUPPORTS)
+@over_inputs("code", ["list", "block", "rice"])
+def test_positions_are_coded_and_decoded_where_they_are(device, name, code):
+    where, count = SUPPORTS[name]
     expected, expected_bits = encode_positions(where, count, code)
     data, n_bits = encode_positions(where.to(device), count, code)
     assert (data.device.type, n_bits) == (device.type, expected_bits)

@@ -1,19 +1,19 @@
 """Randomized rounding to packed codes, and what depends on a block."""
 
-import pytest
 import torch
+
+from support.gpu_inputs import over_dtypes, over_kinds, vector_of
+from support.inputs import over_inputs
 
 KEY = 0x4806654E26238EC1
 FIRST = 2**32 - 1100
 LENGTHS = {"one block": (1030,), "one size": (500, 500, 30), "different sizes": (1, 700, 2, 327)}
 
 
-@pytest.fixture(params=LENGTHS.values(), ids=LENGTHS)
-def lengths(request):
-    return request.param
-
-
-def test_ends_and_largest_and_norms_of_blocks_are_alike(twins, vector_of, kind, dtype, lengths):
+@over_inputs("lengths", LENGTHS.values())
+@over_kinds
+@over_dtypes
+def test_ends_and_largest_and_norms_of_blocks_are_alike(twins, kind, dtype, lengths):
     family = twins("quantized")
     vector = vector_of(kind, 1030, dtype)
     family.alike("ranges", vector, lengths)
@@ -22,13 +22,16 @@ def test_ends_and_largest_and_norms_of_blocks_are_alike(twins, vector_of, kind, 
     torch.testing.assert_close(found, expected, rtol=2.0**-22 if dtype == torch.float32 else 2.0**-40, atol=0)
 
 
-def test_a_block_of_many_parts_is_measured_alike(twins, vector_of):
+def test_a_block_of_many_parts_is_measured_alike(twins):
     vector = vector_of("normal", 5003, torch.float32)
     for name in ("ranges", "peaks"):
         twins("quantized").alike(name, vector, (2, 5001))
 
 
-def test_codes_and_knobs_of_all_kinds_of_vectors_are_alike(twins, vector_of, kind, dtype, lengths):
+@over_inputs("lengths", LENGTHS.values())
+@over_kinds
+@over_dtypes
+def test_codes_and_knobs_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths):
     family = twins("quantized")
     vector = vector_of(kind, 1030, dtype)
     lows, highs = family.plain.ranges(vector, lengths)
@@ -36,8 +39,8 @@ def test_codes_and_knobs_of_all_kinds_of_vectors_are_alike(twins, vector_of, kin
     family.alike("dequantize", packed, lows, highs, lengths, 3)
 
 
-@pytest.mark.parametrize("bits", range(1, 9))
-def test_codes_and_knobs_of_every_width_are_alike(twins, vector_of, bits):
+@over_inputs("bits", range(1, 9))
+def test_codes_and_knobs_of_every_width_are_alike(twins, bits):
     family = twins("quantized")
     for d in (1, 13):
         vector = vector_of("normal", d, torch.float32)
@@ -46,7 +49,10 @@ def test_codes_and_knobs_of_every_width_are_alike(twins, vector_of, bits):
         family.alike("add_dequantized", packed, lows, highs, (d,), bits, vector)
 
 
-def test_levels_of_all_kinds_of_vectors_are_alike(twins, vector_of, kind, dtype, lengths):
+@over_inputs("lengths", LENGTHS.values())
+@over_kinds
+@over_dtypes
+def test_levels_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths):
     family = twins("quantized")
     vector = vector_of(kind, 1030, dtype)
     scales = family.plain.peaks(vector, lengths)
@@ -54,8 +60,8 @@ def test_levels_of_all_kinds_of_vectors_are_alike(twins, vector_of, kind, dtype,
     family.alike("levels_dense", packed, scales, lengths, 7)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 100, 255])
-def test_any_number_of_levels_is_alike(twins, vector_of, steps):
+@over_inputs("steps", [1, 2, 100, 255])
+def test_any_number_of_levels_is_alike(twins, steps):
     family = twins("quantized")
     vector = vector_of("normal", 77, torch.float32)
     scales = 1.5 * family.plain.peaks(vector, (77,))
@@ -63,9 +69,9 @@ def test_any_number_of_levels_is_alike(twins, vector_of, steps):
     family.alike("add_levels", packed, scales, (77,), steps, vector)
 
 
-@pytest.mark.parametrize("ends", [torch.bfloat16, torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("totals", [torch.bfloat16, torch.float32, torch.float64], ids=str)
-def test_ends_and_sums_may_be_of_different_types(twins, vector_of, ends, totals):
+@over_inputs("ends", [torch.bfloat16, torch.float32, torch.float64])
+@over_inputs("totals", [torch.bfloat16, torch.float32, torch.float64])
+def test_ends_and_sums_may_be_of_different_types(twins, ends, totals):
     family = twins("quantized")
     vector = vector_of("normal", 50, torch.float32)
     lows, highs = (end.to(ends) for end in family.plain.ranges(vector, (50,)))

@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from support.gpu_inputs import over_dtypes, over_kinds, vector_of
+from support.inputs import over_inputs
+
 KEY = 0x4806654E26238EC1
 FIRST = 2**32 - 3000
 ALL = 1 << 32
@@ -15,7 +18,7 @@ def signs(twins):
     return twins("signs")
 
 
-@pytest.mark.parametrize("threshold", THRESHOLDS)
+@over_inputs("threshold", THRESHOLDS)
 def test_kept_entries_are_counted(signs, threshold):
     for first, count in ((0, 0), (7, 1), (FIRST, 2500)):
         expected = signs.plain.count_kept(first, count, KEY, threshold)
@@ -25,20 +28,22 @@ def test_kept_entries_are_counted(signs, threshold):
         assert torch.equal(drawn.cpu(), signs.plain.kept_bits(first, count, KEY, threshold)[0])
 
 
-@pytest.mark.parametrize("threshold", THRESHOLDS)
-@pytest.mark.parametrize("values", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int8], ids=str)
-def test_signs_are_packed_from_every_type(signs, vector_of, values, threshold):
+@over_inputs("threshold", THRESHOLDS)
+@over_inputs("values", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int8])
+def test_signs_are_packed_from_every_type(signs, values, threshold):
     for count in LENGTHS:
         signs.alike("pack_signs", (3 * vector_of("normal", count, torch.float32)).to(values), FIRST, KEY, threshold)
 
 
-def test_signs_of_all_kinds_of_values_are_packed(signs, vector_of, kind, dtype):
+@over_kinds
+@over_dtypes
+def test_signs_of_all_kinds_of_values_are_packed(signs, kind, dtype):
     signs.alike("pack_signs", vector_of(kind, 1025, dtype), FIRST, KEY, 2**31)
 
 
-@pytest.mark.parametrize("threshold", THRESHOLDS)
-@pytest.mark.parametrize("totals", [torch.float32, torch.float64, torch.int8], ids=str)
-def test_packed_signs_are_written_and_added(signs, vector_of, totals, threshold):
+@over_inputs("threshold", THRESHOLDS)
+@over_inputs("totals", [torch.float32, torch.float64, torch.int8])
+def test_packed_signs_are_written_and_added(signs, totals, threshold):
     for count in LENGTHS:
         vector = vector_of("normal", count, torch.float32)
         packed, _ = signs.plain.pack_signs(vector, FIRST, KEY, threshold)
@@ -53,28 +58,29 @@ def test_votes_in_one_byte_wrap(signs):
     signs.alike("add_signs", packed, 0, KEY, ALL, torch.tensor([127, -128, 0], dtype=torch.int8))
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [(0, 0), (5, 5), (0, 9001), (3, 9001), (8, 16), (9, 17), (4095, 9000), (9000, 9001)]
-)
+@over_inputs(("low", "high"), [(0, 0), (5, 5), (0, 9001), (3, 9001), (8, 16), (9, 17), (4095, 9000), (9000, 9001)])
 def test_a_stream_of_bits_is_cut_anywhere(signs, low, high):
     packed = torch.randint(0, 256, (1126,), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
     signs.alike("cut_bits", packed, low, high)
 
 
-@pytest.mark.parametrize("n_voters", [1, 2, 3, 8])
-def test_the_majority_wins_and_a_tie_is_plus(signs, vector_of, n_voters):
+@over_inputs("n_voters", [1, 2, 3, 8])
+def test_the_majority_wins_and_a_tie_is_plus(signs, n_voters):
     for count in (1, 1023, 1025):
         votes = torch.randn(n_voters, count, generator=torch.Generator().manual_seed(n_voters))
         signs.alike("majority", [signs.plain.pack_signs(vote, 0, 0, ALL)[0] for vote in votes], count)
 
 
-def test_momentum_and_its_signs_are_alike(signs, vector_of, kind, dtype):
+@over_kinds
+@over_dtypes
+def test_momentum_and_its_signs_are_alike(signs, kind, dtype):
     for d in (1, 1025):
         signs.alike("momentum_signs", vector_of(kind, d, dtype), vector_of("normal", d, dtype), mu=0.9)
 
 
-@pytest.mark.parametrize("threshold", THRESHOLDS)
-def test_a_workers_step_is_alike(signs, vector_of, dtype, threshold):
+@over_inputs("threshold", THRESHOLDS)
+@over_dtypes
+def test_a_workers_step_is_alike(signs, dtype, threshold):
     for d in LENGTHS:
         gradient, momentum, debt = (vector_of(kind, d, dtype) for kind in ("normal", "heavy-tailed", "normal"))
         scalars = {"mu": 0.9, "decay": 0.97, "c": 0.3, "first": FIRST, "key": KEY, "threshold": threshold}
@@ -82,13 +88,15 @@ def test_a_workers_step_is_alike(signs, vector_of, dtype, threshold):
         signs.alike("owe_step", pieces, momentum, 3 * debt, *torch.zeros(2, d, dtype=dtype), **scalars)
 
 
-def test_a_workers_step_is_alike_for_all_kinds_of_gradients(signs, vector_of, kind, dtype):
+@over_kinds
+@over_dtypes
+def test_a_workers_step_is_alike_for_all_kinds_of_gradients(signs, kind, dtype):
     gradient = vector_of(kind, 1025, dtype)
     scalars = {"mu": 0.3, "decay": 1.0, "c": 6e-3, "first": 0, "key": KEY, "threshold": 2**31}
     signs.alike("owe_step", [gradient], gradient, gradient, *torch.zeros(2, 1025, dtype=dtype), **scalars)
 
 
-@pytest.mark.parametrize("spoilt", [float("inf"), -float("inf"), float("nan")])
+@over_inputs("spoilt", [float("inf"), -float("inf"), float("nan")])
 def test_a_workers_step_tells_of_what_is_no_number(signs, spoilt):
     gradient, others = torch.ones(1030), torch.zeros(4, 1030)
     gradient[1027] = spoilt
@@ -97,8 +105,9 @@ def test_a_workers_step_tells_of_what_is_no_number(signs, spoilt):
     assert not is_finite
 
 
-@pytest.mark.parametrize("threshold", THRESHOLDS)
-def test_a_servers_step_is_alike(signs, vector_of, dtype, threshold):
+@over_inputs("threshold", THRESHOLDS)
+@over_dtypes
+def test_a_servers_step_is_alike(signs, dtype, threshold):
     for count in LENGTHS:
         debt, total = vector_of("heavy-tailed", count, dtype), 9 * vector_of("normal", count, dtype)
         scalars = {
@@ -114,7 +123,8 @@ def test_a_servers_step_is_alike(signs, vector_of, dtype, threshold):
         signs.alike("owe_total", total.to(torch.int8), debt, torch.zeros_like(debt), **scalars)
 
 
-def test_what_is_owed_may_be_written_over_the_old_debt(signs, vector_of, dtype):
+@over_dtypes
+def test_what_is_owed_may_be_written_over_the_old_debt(signs, dtype):
     gradient, momentum, debt = vector_of("normal", 3 * 2049, dtype).view(3, -1).to(signs.device)
     scalars = {"mu": 0.9, "decay": 0.97, "c": 0.3, "first": 0, "key": KEY, "threshold": 2**31}
     apart = torch.empty(2, len(debt), dtype=dtype, device=signs.device)

@@ -1,15 +1,19 @@
 """What is done to a sum of vectors."""
 
-import pytest
 import torch
 
+from support.gpu_inputs import over_dtypes, over_kinds, vector_of
+from support.inputs import over_inputs
 
-def test_sums_of_all_kinds_of_vectors_are_divided_alike(twins, vector_of, kind, dtype):
+
+@over_kinds
+@over_dtypes
+def test_sums_of_all_kinds_of_vectors_are_divided_alike(twins, kind, dtype):
     for d in (0, 1, 1025):
         twins("sums").alike("divide", vector_of(kind, d, dtype), 7)
 
 
-@pytest.mark.parametrize("spoilt", [float("inf"), -float("inf"), float("nan")])
+@over_inputs("spoilt", [float("inf"), -float("inf"), float("nan")])
 def test_a_sum_with_what_is_no_number_is_told(twins, spoilt):
     vector = torch.ones(1030)
     vector[1027] = spoilt

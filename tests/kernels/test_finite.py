@@ -1,15 +1,15 @@
 """Dividing by the number of those who add, and seeing whether a vector is spoiled."""
 
-import pytest
 import torch
 
 from laconic.kernels.api import all_finite, divide
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import finite as plain_sums
+from support.inputs import over_inputs
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("count", [0, 1, 7, 1023, 1024, 1025, 5000])
+@over_inputs("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@over_inputs("count", [0, 1, 7, 1023, 1024, 1025, 5000])
 def test_both_divide_alike(count, dtype):
     assert compiled.numba_available()
     total = torch.randn(count, generator=torch.Generator().manual_seed(count)).to(dtype)
@@ -21,8 +21,8 @@ def test_both_divide_alike(count, dtype):
     assert total.view(torch.uint8).tolist() == other.view(torch.uint8).tolist()
 
 
-@pytest.mark.parametrize("wrong", [torch.inf, -torch.inf, torch.nan])
-@pytest.mark.parametrize("at", [0, 1023, 1024, 2999])
+@over_inputs("wrong", [torch.inf, -torch.inf, torch.nan])
+@over_inputs("at", [0, 1023, 1024, 2999])
 def test_one_wrong_entry_is_seen(at, wrong):
     total = torch.ones(3000)
     total[at] = wrong
@@ -30,8 +30,8 @@ def test_one_wrong_entry_is_seen(at, wrong):
     assert not divide(total, 2)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("n", [2, 7, 11, 1000])
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs("n", [2, 7, 11, 1000])
 def test_shares_that_are_fine_never_add_up_to_infinity(n, dtype):
     largest = torch.finfo(dtype).max
     for magnitude, fine in ((largest * (1 - 2.0**-9), True), (largest, False), (-largest, False)):
@@ -44,9 +44,9 @@ def test_shares_that_are_fine_never_add_up_to_infinity(n, dtype):
         assert not fine or bool(torch.isfinite(total).all())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("wrong", [torch.inf, -torch.inf, torch.nan])
-@pytest.mark.parametrize("at", [0, 1023, 1024, 4096, 8191, 8192, 9000])
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs("wrong", [torch.inf, -torch.inf, torch.nan])
+@over_inputs("at", [0, 1023, 1024, 4096, 8191, 8192, 9000])
 def test_one_wrong_entry_among_extremes_is_seen(at, wrong, dtype):
     vector = torch.full((9001,), torch.finfo(dtype).max, dtype=dtype)
     vector[::2] = torch.finfo(dtype).tiny / 4

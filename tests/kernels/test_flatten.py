@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from laconic.kernels import api as kernels
 from laconic.kernels.api import add_into, gather, gather_change, gather_scaled, scatter
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import flatten as plain_pieces
+from support.inputs import failing_at, over_inputs
 
 SHAPES = [(3, 5), (64,), (), (0,), (100, 7), (129,), (1,)]
 LARGE = [*SHAPES, (4_200_000,), (31,)]  # past the caches
@@ -32,7 +34,7 @@ def _bits(tensors):
     return torch.cat([tensor.reshape(-1) for tensor in tensors]).view(torch.uint8)
 
 
-@pytest.mark.parametrize(("shapes", "dtype"), KINDS)
+@over_inputs(("shapes", "dtype"), KINDS)
 def test_both_gather_alike(shapes, dtype):
     assert compiled.numba_available()
     pieces, d = _pieces(shapes, dtype)
@@ -43,8 +45,8 @@ def test_both_gather_alike(shapes, dtype):
     assert torch.equal(_bits([made]), _bits(pieces))
 
 
-@pytest.mark.parametrize("among", [2, 7])
-@pytest.mark.parametrize(("shapes", "dtype"), KINDS)
+@over_inputs("among", [2, 7])
+@over_inputs(("shapes", "dtype"), KINDS)
 def test_both_gather_shares_alike(shapes, dtype, among):
     pieces, d = _pieces(shapes, dtype)
     made, expected = torch.empty(2, d, dtype=dtype)
@@ -55,7 +57,7 @@ def test_both_gather_shares_alike(shapes, dtype, among):
     assert torch.equal(_bits([made]), _bits([expected / among]))
 
 
-@pytest.mark.parametrize(("shapes", "dtype"), KINDS)
+@over_inputs(("shapes", "dtype"), KINDS)
 def test_both_gather_a_change_alike(shapes, dtype):
     pieces, d = _pieces(shapes, dtype)
     start = torch.randn(d, dtype=dtype, generator=torch.Generator().manual_seed(1))
@@ -67,7 +69,7 @@ def test_both_gather_a_change_alike(shapes, dtype):
         assert torch.equal(_bits([made]), _bits([expected]))
 
 
-@pytest.mark.parametrize(("shapes", "dtype"), KINDS)
+@over_inputs(("shapes", "dtype"), KINDS)
 def test_both_gather_scaled_pieces_alike(shapes, dtype):
     pieces, d = _pieces(shapes, dtype)
     factors = [-0.3 * number for number in range(len(shapes))]
@@ -81,9 +83,7 @@ def test_both_gather_scaled_pieces_alike(shapes, dtype):
         assert torch.equal(_bits([made]), _bits([by_hand + (0.0 if more is None else more)]))
 
 
-@pytest.mark.parametrize(
-    ("shapes", "dtype"), [(SHAPES, torch.float32), (LARGE, torch.float32), (SHAPES, torch.float64)]
-)
+@over_inputs(("shapes", "dtype"), [(SHAPES, torch.float32), (LARGE, torch.float32), (SHAPES, torch.float64)])
 def test_both_add_into_pieces_alike(shapes, dtype):
     pieces, d = _pieces(shapes, dtype)
     inner = torch.randperm(d - 2, generator=torch.Generator().manual_seed(1))[: d // 3] + 1
@@ -98,8 +98,8 @@ def test_both_add_into_pieces_alike(shapes, dtype):
         assert torch.equal(_bits(made), _bits([by_hand]))
 
 
-@pytest.mark.parametrize("as_sum", [False, True])
-@pytest.mark.parametrize(("shapes", "dtype"), KINDS)
+@over_inputs("as_sum", [False, True])
+@over_inputs(("shapes", "dtype"), KINDS)
 def test_both_scatter_alike(shapes, dtype, as_sum):
     pieces, d = _pieces(shapes, dtype)
     vector = torch.empty(d, dtype=dtype)
@@ -111,31 +111,37 @@ def test_both_scatter_alike(shapes, dtype, as_sum):
     assert torch.equal(_bits(made), _bits([vector + 0.0 if as_sum else vector]))
 
 
-@pytest.mark.parametrize("wrong", [torch.inf, -torch.inf, torch.nan])
-@pytest.mark.parametrize("place", [(0, 0), (1, 63), (4, 70), (5, 128), (6, 0), (7, 0), (7, 4_199_999), (8, 30)])
-def test_a_piece_with_one_wrong_entry_is_seen(place, wrong):
+def test_a_piece_with_one_wrong_entry_is_seen():
     pieces, d = _pieces(LARGE, torch.float32)
-    number, entry = place
-    pieces[number].view(-1)[entry] = wrong
-    for kernels in (plain_pieces, None):
-        take, less = (gather, gather_change) if kernels is None else (kernels.gather, kernels.gather_change)
-        assert not take(pieces, torch.empty(d))
-        assert not take(pieces, torch.empty(d), among=3)
-        scaled = gather_scaled if kernels is None else kernels.gather_scaled
-        assert not scaled(pieces, [0.1] * len(pieces), torch.empty(d))
-        assert not scaled(pieces, [0.1] * len(pieces), torch.empty(d), torch.ones(d))
-        assert not less(pieces, torch.ones(d), torch.empty(d))
+    out, ones, factors = torch.empty(d), torch.ones(d), [0.1] * len(pieces)
+    for number, entry in ((0, 0), (1, 63), (4, 70), (5, 128), (6, 0), (7, 0), (7, 4_199_999), (8, 30)):
+        flat = pieces[number].view(-1)
+        right = flat[entry].item()
+        for wrong in (torch.inf, -torch.inf, torch.nan):
+            flat[entry] = wrong
+            for version in (plain_pieces, kernels):
+                with failing_at(number=number, entry=entry, wrong=wrong, version=version.__name__):
+                    assert not version.gather(pieces, out)
+                    assert not version.gather(pieces, out, among=3)
+                    assert not version.gather_scaled(pieces, factors, out)
+                    assert not version.gather_scaled(pieces, factors, out, ones)
+                    assert not version.gather_change(pieces, ones, out)
+        flat[entry] = right
 
 
-@pytest.mark.parametrize("place", [(0, 0), (1, 63), (4, 70), (7, 4_199_999), (8, 30)])
-def test_a_share_too_large_to_be_added_up_is_seen(place):
+def test_a_share_too_large_to_be_added_up_is_seen():
     pieces, d = _pieces(LARGE, torch.float32)
-    number, entry = place
-    for sign in (1, -1):
-        pieces[number].view(-1)[entry] = sign * torch.finfo(torch.float32).max
-        for take in (gather, plain_pieces.gather):
-            assert take(pieces, torch.empty(d))
-            assert not take(pieces, torch.empty(d), among=3)
+    out = torch.empty(d)
+    for number, entry in ((0, 0), (1, 63), (4, 70), (7, 4_199_999), (8, 30)):
+        flat = pieces[number].view(-1)
+        right = flat[entry].item()
+        for sign in (1, -1):
+            flat[entry] = sign * torch.finfo(torch.float32).max
+            for take in (gather, plain_pieces.gather):
+                with failing_at(number=number, entry=entry, sign=sign, take=take.__module__):
+                    assert take(pieces, out)
+                    assert not take(pieces, out, among=3)
+        flat[entry] = right
 
 
 def test_pieces_of_another_type_or_order_come_as_torch_copies_them():

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.kernels.reference import hashing as plain
+from support.inputs import over_inputs
 
 WORD = 1 << 32
 KEYS = (0, 1, 0x4806654E26238EC1, (1 << 64) - 1)
@@ -44,7 +45,7 @@ def test_the_hash_is_the_one_of_the_format_page(first, key):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
+@over_inputs(
     ("key", "first", "golden"),
     [
         (0, 0, [0xDD028AB4, 0xE8DCD29E, 0x81FE7FFE, 0x70363A95]),
@@ -55,7 +56,7 @@ def test_the_hash_never_changes(device, key, first, golden):
     assert words(plain.hash32(first, 4, key, torch.device(device))) == golden
 
 
-@pytest.mark.parametrize("first", [0, 2**31 - 5, 2**31, WORD - 10])
+@over_inputs("first", [0, 2**31 - 5, 2**31, WORD - 10])
 def test_coordinates_up_to_the_last_of_the_format_have_a_hash(first):
     assert words(plain.hash32(first, 10, 12345)) == [hash32_of(first + i, 12345) for i in range(10)]
 
@@ -71,7 +72,7 @@ def test_a_later_start_gives_the_same_coins(first, skipped, count, key):
         assert torch.equal(mask[skipped:], plain.keep_mask(first + skipped, count, key, threshold))
 
 
-@pytest.mark.parametrize("key", KEYS)
+@over_inputs("key", KEYS)
 def test_every_bit_of_the_hash_is_balanced(key):
     n = 1 << 17
     hashes = unsigned(0, n, key)
@@ -84,15 +85,15 @@ def test_no_two_coordinates_share_a_hash_under_one_key():
     assert len(np.unique(unsigned(0, 1 << 18, 99))) == 1 << 18  # it is a bijection of the coordinate
 
 
-@pytest.mark.parametrize("threshold", THRESHOLDS)
-@pytest.mark.parametrize("key", KEYS)
+@over_inputs("threshold", THRESHOLDS)
+@over_inputs("key", KEYS)
 def test_the_share_kept_is_the_threshold(threshold, key):
     n, share = 1 << 18, threshold / WORD
     kept = int(plain.keep_mask(0, n, key, threshold).sum())
     assert abs(kept - n * share) <= 5 * (n * share * (1 - share)) ** 0.5
 
 
-@pytest.mark.parametrize("threshold", [1, 2, (1 << 31) - 1, 1 << 31, (1 << 31) + 1, WORD - 1])
+@over_inputs("threshold", [1, 2, (1 << 31) - 1, 1 << 31, (1 << 31) + 1, WORD - 1])
 def test_the_threshold_is_compared_without_sign(threshold):
     # Preimages of the words around the threshold and of the ends, found by undoing the hash.
     for word in {0, 1, (1 << 31) - 1, 1 << 31, WORD - 1, threshold - 1, threshold, WORD - 2}:
@@ -112,14 +113,14 @@ def preimage(word: int, key: int) -> int:
     return x ^ (x >> 16) ^ low
 
 
-@pytest.mark.parametrize("threshold", [0, -1, WORD + 1])
+@over_inputs("threshold", [0, -1, WORD + 1])
 def test_a_threshold_out_of_range_is_our_own_mistake(threshold):
     with pytest.raises(AssertionError):
         plain.keep_mask(0, 1, 0, threshold)
 
 
-@pytest.mark.parametrize("threshold", [round(0.05 * WORD), round(0.3 * WORD), 1 << 31])
-@pytest.mark.parametrize("key", [0, 0x4806654E26238EC1])
+@over_inputs("threshold", [round(0.05 * WORD), round(0.3 * WORD), 1 << 31])
+@over_inputs("key", [0, 0x4806654E26238EC1])
 def test_keys_that_differ_in_one_bit_give_unrelated_masks(threshold, key):
     n, share = 1 << 15, threshold / WORD
     mask = plain.keep_mask(0, n, key, threshold).numpy()
@@ -129,16 +130,18 @@ def test_keys_that_differ_in_one_bit_give_unrelated_masks(threshold, key):
         assert abs(together) < 5, bit
 
 
-@pytest.mark.parametrize("block", [2, 16, 64, 1024])
-def test_keys_that_differ_in_one_bit_do_not_keep_equally_many_of_a_block(block):
+def test_keys_that_differ_in_one_bit_do_not_keep_equally_many_of_a_block():
     # One stream in another order would keep the same number of every aligned block.
     n = 1 << 15
-    mask = plain.keep_mask(0, n, 0, 1 << 31).view(-1, block).sum(1)
-    by_chance = float((torch.distributions.Binomial(block, 0.5).log_prob(torch.arange(block + 1.0)) * 2).exp().sum())
-    blocks = n // block
-    for bit in range(64):
-        equal = int((mask == plain.keep_mask(0, n, 1 << bit, 1 << 31).view(-1, block).sum(1)).sum())
-        assert abs(equal - blocks * by_chance) <= 5 * (blocks * by_chance * (1 - by_chance)) ** 0.5 + 1, bit
+    mask, *others = (plain.keep_mask(0, n, key, 1 << 31) for key in [0, *(1 << bit for bit in range(64))])
+    for block in (2, 16, 64, 1024):
+        kept, blocks = mask.view(-1, block).sum(1), n // block
+        chances = torch.distributions.Binomial(block, 0.5).log_prob(torch.arange(block + 1.0)) * 2
+        by_chance = float(chances.exp().sum())
+        for bit, other in enumerate(others):
+            equal = int((kept == other.view(-1, block).sum(1)).sum())
+            allowed = 5 * (blocks * by_chance * (1 - by_chance)) ** 0.5 + 1
+            assert abs(equal - blocks * by_chance) <= allowed, (block, bit)
 
 
 def test_small_keys_in_a_row_are_as_good_as_any():
@@ -184,7 +187,7 @@ def test_many_bits_are_packed_like_few():
     assert torch.equal(plain.unpack_bits(packed, len(bits)), bits)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@over_inputs("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_signs_are_scattered_where_the_mask_is_true(dtype):
     negative = torch.tensor([True, False, True])
     assert plain.scatter_signs(negative, None, dtype).tolist() == [-1.0, 1.0, -1.0]

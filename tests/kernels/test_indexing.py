@@ -1,11 +1,11 @@
 """Entries of a vector at some places: the compiled kernels against plain torch."""
 
-import pytest
 import torch
 
 from laconic.kernels.api import add_at, clear_at, take_at
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import indexing as plain_places
+from support.inputs import over_inputs
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 
@@ -19,8 +19,8 @@ def _drawn(d, k, dtype):
     return vector, places, torch.randn(k, generator=random).to(dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("d", "k"), [(1, 0), (1, 1), (7, 7), (5000, 499)])
+@over_inputs("dtype", DTYPES)
+@over_inputs(("d", "k"), [(1, 0), (1, 1), (7, 7), (5000, 499)])
 def test_both_take_add_and_clear_alike(d, k, dtype):
     assert compiled.numba_available()
     vector, places, values = _drawn(d, k, dtype)

@@ -7,6 +7,7 @@ from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import powers_of_two as plain_short_floats
 from laconic.kernels.reference import selected_values as plain_kept
 from laconic.kernels.reference import signs as plain_signs
+from support.inputs import over_inputs
 
 if not compiled.numba_available():
     pytest.skip("no numba here: only the plain kernels exist", allow_module_level=True)
@@ -34,8 +35,8 @@ def same(one: torch.Tensor, other: torch.Tensor) -> None:
     assert one.numpy().tobytes() == other.numpy().tobytes()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("count", LENGTHS)
+@over_inputs("dtype", DTYPES)
+@over_inputs("count", LENGTHS)
 def test_both_round_to_the_same_powers_and_read_them_alike(count, dtype):
     vector = values(count, dtype)
     packed, finite = plain_short_floats.power_codes(vector, FIRST, KEY)
@@ -51,9 +52,9 @@ def test_both_round_to_the_same_powers_and_read_them_alike(count, dtype):
     same(*totals)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("place", [0, 7, 8, 1023, 1024, 2998])
+@over_inputs("dtype", DTYPES)
+@over_inputs("bad", [torch.nan, torch.inf, -torch.inf])
+@over_inputs("place", [0, 7, 8, 1023, 1024, 2998])
 def test_both_see_what_is_not_finite_wherever_it_is(place, bad, dtype):
     vector = torch.ones(2999, dtype=dtype)
     vector[place] = bad
@@ -63,9 +64,9 @@ def test_both_see_what_is_not_finite_wherever_it_is(place, bad, dtype):
         assert not by.powers_finite(packed, 2999, dtype)
 
 
-@pytest.mark.parametrize("threshold", [1, 1 << 28, round(0.75 * WORD), WORD - 1, WORD])
-@pytest.mark.parametrize("dtype", [*DTYPES, torch.bfloat16])
-@pytest.mark.parametrize("count", LENGTHS)
+@over_inputs("threshold", [1, 1 << 28, round(0.75 * WORD), WORD - 1, WORD])
+@over_inputs("dtype", [*DTYPES, torch.bfloat16])
+@over_inputs("count", LENGTHS)
 def test_both_take_the_same_entries_and_put_them_back(count, dtype, threshold):
     vector = values(count, dtype)
     coin = FIRST, KEY, threshold

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import hashing as plain
 from laconic.kernels.reference import signs as plain_signs
+from support.inputs import over_inputs
 
 if not compiled.numba_available():
     pytest.skip("no numba here: only the plain kernels exist", allow_module_level=True)
@@ -40,8 +41,8 @@ def same(one: torch.Tensor, other: torch.Tensor) -> None:
     assert one.numpy().tobytes() == other.numpy().tobytes()
 
 
-@pytest.mark.parametrize("dtype", [*DTYPES, torch.bfloat16, torch.int8])
-@pytest.mark.parametrize("count", LENGTHS)
+@over_inputs("dtype", [*DTYPES, torch.bfloat16, torch.int8])
+@over_inputs("count", LENGTHS)
 def test_both_pack_the_same_bits(count, dtype):
     vector = values(count, torch.float32 if dtype == torch.int8 else dtype).sign() if dtype == torch.int8 else None
     vector = values(count, dtype) if vector is None else vector.to(dtype)
@@ -53,8 +54,8 @@ def test_both_pack_the_same_bits(count, dtype):
         assert counts == {kept} == {kept_again}
 
 
-@pytest.mark.parametrize("dtype", [*DTYPES, torch.int8])
-@pytest.mark.parametrize("count", LENGTHS)
+@over_inputs("dtype", [*DTYPES, torch.int8])
+@over_inputs("count", LENGTHS)
 def test_both_unpack_the_same_signs(count, dtype):
     for threshold in THRESHOLDS:
         packed, _ = plain_signs.pack_signs(values(count, torch.float32), FIRST, KEY, threshold)
@@ -99,7 +100,7 @@ def test_both_cut_a_stream_alike(data):
     assert torch.equal(plain.unpack_bits(part, high - low), plain.unpack_bits(packed, bits)[low:high])
 
 
-@pytest.mark.parametrize("n_voters", [1, 2, 3, 4, 7, 8, 9, 200])
+@over_inputs("n_voters", [1, 2, 3, 4, 7, 8, 9, 200])
 def test_both_take_the_majority_alike_and_a_tie_is_plus(n_voters):
     for count in (0, 1, 64, 1000):
         generator = torch.Generator().manual_seed(n_voters)
@@ -117,8 +118,8 @@ def pieces_of(vector: torch.Tensor, cuts: tuple[int, ...]) -> list[torch.Tensor]
     return [vector[low:high].clone() for low, high in itertools.pairwise([0, *ends, len(vector)])]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("count", LENGTHS)
+@over_inputs("dtype", DTYPES)
+@over_inputs("count", LENGTHS)
 def test_both_make_a_workers_step_alike(count, dtype):
     for threshold, cuts in itertools.product(THRESHOLDS, [(), (3, 3, 70, 200), (64, 640)]):
         made = []
@@ -141,8 +142,8 @@ def test_both_make_a_workers_step_alike(count, dtype):
             same(one, other)
 
 
-@pytest.mark.parametrize("wrong", [torch.inf, -torch.inf, torch.nan])
-@pytest.mark.parametrize("place", [0, 5, 63, 64, 69, 500, 999])
+@over_inputs("wrong", [torch.inf, -torch.inf, torch.nan])
+@over_inputs("place", [0, 5, 63, 64, 69, 500, 999])
 def test_a_workers_step_tells_of_one_entry_that_is_no_number(place, wrong):
     gradient = torch.ones(1000)
     gradient[place] = wrong
@@ -165,8 +166,8 @@ def test_a_workers_step_takes_gradients_of_another_type_or_order(kernels):
         same(one, other)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("votes", [False, True])
+@over_inputs("dtype", DTYPES)
+@over_inputs("votes", [False, True])
 def test_both_make_a_servers_step_alike(votes, dtype):
     for count in LENGTHS:
         for threshold in THRESHOLDS:
@@ -185,7 +186,7 @@ def test_both_make_a_servers_step_alike(votes, dtype):
                 same(one, other)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@over_inputs("dtype", DTYPES)
 def test_both_average_a_momentum_alike(dtype):
     for count in LENGTHS:
         made = []

@@ -1,5 +1,7 @@
 """The compiled randomized rounding gives what the plain one gives, bit for bit."""
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from laconic.kernels.api import pack_codes
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import stochastic_rounding as plain_quantized
 from laconic.wire import uniform_lengths
+from support.inputs import over_inputs
 from support.sample_packets import VALUE_TYPES, block_lengths, vectors
 
 pytestmark = pytest.mark.skipif(not compiled.numba_available(), reason="needs numba")
@@ -55,6 +58,7 @@ LENGTHS = {
 }
 
 
+@functools.cache
 def inputs(dtype):
     """Vectors of every kind that a kernel might do wrong, by name."""
     drawn = torch.randn(3001, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -77,8 +81,8 @@ def inputs(dtype):
 CASES = [(dtype, name) for dtype in DTYPES for name in inputs(torch.float32)]
 
 
-@pytest.mark.parametrize("blocks", LENGTHS)
-@pytest.mark.parametrize(("dtype", "name"), CASES, ids=str)
+@over_inputs("blocks", LENGTHS)
+@over_inputs(("dtype", "name"), CASES)
 def test_every_kernel_gives_the_plain_bits(dtype, name, blocks):
     whole = inputs(dtype)[name]
     for d in (1, 1030):
@@ -98,8 +102,8 @@ def test_every_kernel_gives_the_plain_bits(dtype, name, blocks):
             assert_alike("levels_dense", packed, scales, lengths, steps)
 
 
-@pytest.mark.parametrize("blocks", LENGTHS)
-@pytest.mark.parametrize(("dtype", "name"), CASES, ids=str)
+@over_inputs("blocks", LENGTHS)
+@over_inputs(("dtype", "name"), CASES)
 def test_norms_are_the_plain_ones_but_for_the_last_bits(dtype, name, blocks):
     vector = inputs(dtype)[name]
     lengths = LENGTHS[blocks](3001)
@@ -110,8 +114,8 @@ def test_norms_are_the_plain_ones_but_for_the_last_bits(dtype, name, blocks):
     assert bool((made >= plain_quantized.peaks(vector, lengths)).all())
 
 
-@pytest.mark.parametrize("bits", range(1, 9))  # of levels one more, so nine too
-@pytest.mark.parametrize("end_type", VALUE_TYPES, ids=str)
+@over_inputs("bits", range(1, 9))  # of levels one more, so nine too
+@over_inputs("end_type", VALUE_TYPES)
 def test_what_is_added_is_the_dense_form(bits, end_type):
     vector = inputs(torch.float32)["normal"][:2051]
     lengths = (1000, 3, 1048)
@@ -149,8 +153,8 @@ def test_levels_and_their_parts_of_the_scale_are_alike(data, dtype, steps, first
     assert_alike("levels_dense", levels, scales, lengths, steps)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
+@over_inputs("dtype", DTYPES)
+@over_inputs("bits", [1, 2, 3, 4, 8])
 def test_the_mean_of_all_draws_is_the_value_to_the_last_bits(dtype, bits):
     """Every word that a hash can be is as likely: the share of those that round up is counted, not drawn."""
     vector = inputs(dtype)["normal"][:200]
@@ -162,7 +166,7 @@ def test_the_mean_of_all_draws_is_the_value_to_the_last_bits(dtype, bits):
     assert float((mean - vector).abs().max()) <= allowed
 
 
-@pytest.mark.parametrize("first", [0, 2**16 - 2048, 2**18 - 2000, 2**31 - 500, 2**32 - 5003])
+@over_inputs("first", [0, 2**16 - 2048, 2**18 - 2000, 2**31 - 500, 2**32 - 5003])
 def test_draws_are_the_same_however_a_vector_is_cut(first):
     vector = torch.randn(5003, generator=torch.Generator().manual_seed(1))
     ends = cpu_quantized.ranges(vector, (5003,))
@@ -197,7 +201,7 @@ def test_a_level_above_the_last_and_a_negative_zero_are_found():
                     assert not version.levels_allowed(packed, count, steps)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@over_inputs("dtype", DTYPES)
 def test_of_nothing_there_is_nothing(dtype):
     none = torch.empty(0, dtype=dtype)
     for name in ("peaks", "norms"):

@@ -10,6 +10,7 @@ import laconic
 from laconic.kernels import api as kernels
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.cpu import threads
+from support.inputs import over_inputs
 
 D = 3 * threads.CHUNK + 1001
 
@@ -86,17 +87,17 @@ def made_by_sign_kernels(vector):
 
 
 @pytest.mark.skipif(not compiled.numba_available(), reason="needs numba")
-@pytest.mark.parametrize("n", [2, 3, 8])
-def test_the_number_of_threads_changes_no_bit(two_threads, n):
+def test_the_number_of_threads_changes_no_bit(two_threads):
     one = made_by_every_kernel()
-    two_threads(n)
-    assert laconic.kernel_threads() == n
-    for many, alone in zip(made_by_every_kernel(), one, strict=True):
-        assert torch.equal(many, alone)
+    for n in (2, 3, 8):
+        two_threads(n)
+        assert laconic.kernel_threads() == n
+        for at, (many, alone) in enumerate(zip(made_by_every_kernel(), one, strict=True)):
+            assert torch.equal(many, alone), (n, at)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 7])
-@pytest.mark.parametrize("count", [0, 1, 65_535, 131_071, 131_072, 131_073, 1_000_000])
+@over_inputs("n", [1, 2, 3, 7])
+@over_inputs("count", [0, 1, 65_535, 131_071, 131_072, 131_073, 1_000_000])
 def test_ranges_cover_everything_once_begin_at_chunks_and_are_no_more_than_threads(two_threads, n, count):
     two_threads(n)
     seen = []
@@ -141,13 +142,13 @@ def test_what_goes_wrong_in_a_thread_is_raised(two_threads):
         threads.in_chunks(10 * threads.CHUNK, fail)
 
 
-@pytest.mark.parametrize("n", [0, -1, 10**6])
+@over_inputs("n", [0, -1, 10**6])
 def test_a_number_of_threads_outside_the_cores_is_named(n):
     with pytest.raises(ValueError, match=rf"set_kernel_threads: n={n} must be in 1 \.\. \d+, the cores"):
         laconic.set_kernel_threads(n)
 
 
-@pytest.mark.parametrize("n", [True, 2.0, "2"])
+@over_inputs("n", [True, 2.0, "2"])
 def test_a_number_of_threads_of_the_wrong_kind_is_named(n):
     with pytest.raises(TypeError, match=r"set_kernel_threads: n=.* must be a whole number"):
         laconic.set_kernel_threads(n)

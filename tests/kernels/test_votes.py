@@ -9,6 +9,7 @@ from laconic.kernels.api import hash_at, most_voted, tally
 from laconic.kernels.cpu import votes as cpu_votes
 from laconic.kernels.reference import hashing as plain
 from laconic.kernels.reference import votes as plain_votes
+from support.inputs import over_inputs
 
 both = pytest.mark.parametrize("kernels", [plain_votes, cpu_votes], ids=["plain", "cpu"])
 
@@ -19,7 +20,7 @@ def drawn_lists(n_lists: int, k: int, among: int, seed: int = 0) -> list[torch.T
 
 
 @both
-@pytest.mark.parametrize(
+@over_inputs(
     ("n_lists", "k", "among"),
     [(1, 5, 9), (2, 7, 7), (3, 40, 100), (64, 11, 1000), (3, 900, 60_000), (300, 2, 3), (4, 5, 10**7)],
 )
@@ -34,7 +35,7 @@ def test_a_tally_counts_in_how_many_lists_each_position_is(kernels, n_lists, k, 
     assert all(torch.equal(*pair) for pair in zip(before, lists, strict=True))
 
 
-@pytest.mark.parametrize("key", [0, 0x4806654E26238EC1])
+@over_inputs("key", [0, 0x4806654E26238EC1])
 def test_both_hash_positions_alike(key):
     positions = torch.cat([torch.arange(1000), 2**31 - 1 - torch.arange(9), torch.tensor([2**32 - 1])])
     assert torch.equal(hash_at(positions, key), plain.hash_at(positions, key))
@@ -48,8 +49,8 @@ def test_a_tally_of_no_lists_or_empty_ones_is_empty():
 
 
 @both
-@pytest.mark.parametrize("highest", [1, 2, 5])
-@pytest.mark.parametrize("k", [1, 7, 199, 200])
+@over_inputs("highest", [1, 2, 5])
+@over_inputs("k", [1, 7, 199, 200])
 def test_the_most_votes_win_and_of_equal_ones_the_lowest_in_order(kernels, highest, k):
     votes = torch.randint(0, highest + 1, (200,), generator=torch.Generator().manual_seed(k))
     order = plain.hash_at(torch.arange(200), key=k)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +25,7 @@ from laconic.network import (
     simulate,
     single_server,
 )
-from support.inputs import failing_at
+from support.inputs import failing_at, over_inputs
 
 S = 1_000_000_000  # nanoseconds in a time unit of the paper, here 1 s
 SCHEDULES = (single_server, ring, ring_unpartitioned, sharded, gossip_ring)
@@ -84,12 +82,12 @@ NAME_OF = {pattern.schedule: name for name, pattern in PATTERNS.items()}
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_the_closed_form_holds_and_compression_divides_the_transfer(schedule):
-    for n, kappa in product(range(1, 17), (1, 3)):
-        with failing_at(n=n, kappa=kappa):
-            t = 3 * T_NS // kappa
-            closed_s = closed_form_s(NAME_OF[schedule], n, L_NS / S, t / S)
-            assert makespan_ns(schedule(n, t), network_for(n, BYTE_A_NS)) == round(closed_s * S)
+@over_inputs("n", range(1, 17))
+@over_inputs("kappa", (1, 3))
+def test_the_closed_form_holds_and_compression_divides_the_transfer(schedule, n, kappa):
+    t = 3 * T_NS // kappa
+    closed_s = closed_form_s(NAME_OF[schedule], n, L_NS / S, t / S)
+    assert makespan_ns(schedule(n, t), network_for(n, BYTE_A_NS)) == round(closed_s * S)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -117,14 +115,13 @@ def test_a_closed_form_that_does_not_exist_is_refused():
         closed_form_s("ring", 2, 1.0, 1.0, 2.0)
 
 
-def test_answers_of_another_size_cost_their_own_transfer():
-    for n in range(2, 17):
-        with failing_at(n=n):
-            up, down = T_NS, 5 * T_NS
-            network = network_for(n, BYTE_A_NS)
-            assert makespan_ns(single_server(n, up, n_bytes_down=down), network) == n * (2 * L_NS + up + down)
-            expected = 2 * (n - 1) * L_NS + (n - 1) * (up + down) // n
-            assert makespan_ns(sharded(n, up, n_bytes_down=down), network_for(n, BYTE_A_NS)) == expected
+@over_inputs("n", range(2, 17))
+def test_answers_of_another_size_cost_their_own_transfer(n):
+    up, down = T_NS, 5 * T_NS
+    network = network_for(n, BYTE_A_NS)
+    assert makespan_ns(single_server(n, up, n_bytes_down=down), network) == n * (2 * L_NS + up + down)
+    expected = 2 * (n - 1) * L_NS + (n - 1) * (up + down) // n
+    assert makespan_ns(sharded(n, up, n_bytes_down=down), network_for(n, BYTE_A_NS)) == expected
 
 
 def test_one_worker_alone_sends_nothing_except_to_its_server():
@@ -187,14 +184,13 @@ def test_every_sharded_worker_sends_all_but_its_own_partition_up_and_its_own_dow
 
 
 @pytest.mark.parametrize("schedule", [sharded, ring])
-def test_in_each_slot_every_port_carries_one_message(schedule):
-    for n in (2, 3, 4, 7):
-        with failing_at(n=n):
-            messages = schedule(n, 100)
-            for slot in range(2 * (n - 1)):
-                of_slot = messages[slot * n : (slot + 1) * n]
-                assert sorted(message.sender for message in of_slot) == list(range(n))
-                assert sorted(message.receiver for message in of_slot) == list(range(n))
+@over_inputs("n", (2, 3, 4, 7))
+def test_in_each_slot_every_port_carries_one_message(schedule, n):
+    messages = schedule(n, 100)
+    for slot in range(2 * (n - 1)):
+        of_slot = messages[slot * n : (slot + 1) * n]
+        assert sorted(message.sender for message in of_slot) == list(range(n))
+        assert sorted(message.receiver for message in of_slot) == list(range(n))
 
 
 @given(st.integers(0, 10**12), st.integers(1, 200))

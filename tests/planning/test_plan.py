@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import replace
-from itertools import product
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from laconic.planning.candidate import Candidate, CodecSeconds
 from laconic.planning.plan import Question, candidates_of, judge, topologies_of
 from laconic.protocol.round_inputs import Inputs
 from laconic.wire import HEAD_BYTES, Frame, Head, encode
-from support.inputs import failing_at
+from support.inputs import over_inputs
 
 DENSE_FIELDS = 8  # first and count, beside the values
 
@@ -37,23 +36,23 @@ def on(topology, candidates):
     return found
 
 
-def test_plain_sgd_takes_the_closed_forms_of_the_book_on_every_topology():
-    for n, (latency_s, transfer_s) in product((2, 4, 8, 16), ((1.5, 5), (1, 0.1), (0.1, 8))):
-        with failing_at(n=n, latency_s=latency_s, transfer_s=transfer_s):
-            d = 48_000
-            asked = question(n, d, latency_s, 4 * d / transfer_s)
-            frame_s = transfer_s * (1 + (HEAD_BYTES + DENSE_FIELDS) / (4 * d))
-            head_s = frame_s - transfer_s
-            candidates = planned(asked, "sgd")
-            expected = {
-                "allreduce": 2 * (n - 1) * (latency_s + transfer_s / n),
-                "rank0": 2 * (n - 1) * (latency_s + frame_s),  # the server's own packet crosses no link
-                "dedicated": 2 * n * (latency_s + frame_s),
-                "sharded": 2 * (n - 1) * (latency_s + transfer_s / n + head_s),
-            }
-            assert {candidate.layout.name for candidate in candidates} == set(expected)
-            for topology, seconds in expected.items():
-                assert on(topology, candidates).step_s(asked.link) == pytest.approx(seconds, rel=1e-4), topology
+@over_inputs("n", (2, 4, 8, 16))
+@over_inputs(("latency_s", "transfer_s"), ((1.5, 5), (1, 0.1), (0.1, 8)))
+def test_plain_sgd_takes_the_closed_forms_of_the_book_on_every_topology(n, latency_s, transfer_s):
+    d = 48_000
+    asked = question(n, d, latency_s, 4 * d / transfer_s)
+    frame_s = transfer_s * (1 + (HEAD_BYTES + DENSE_FIELDS) / (4 * d))
+    head_s = frame_s - transfer_s
+    candidates = planned(asked, "sgd")
+    expected = {
+        "allreduce": 2 * (n - 1) * (latency_s + transfer_s / n),
+        "rank0": 2 * (n - 1) * (latency_s + frame_s),  # the server's own packet crosses no link
+        "dedicated": 2 * n * (latency_s + frame_s),
+        "sharded": 2 * (n - 1) * (latency_s + transfer_s / n + head_s),
+    }
+    assert {candidate.layout.name for candidate in candidates} == set(expected)
+    for topology, seconds in expected.items():
+        assert on(topology, candidates).step_s(asked.link) == pytest.approx(seconds, rel=1e-4), topology
 
 
 def test_gossip_on_a_ring_takes_two_messages_whatever_the_number_of_workers():

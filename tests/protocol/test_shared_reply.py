@@ -1,7 +1,7 @@
 """The simulator serves the whole vector at once and hands packets over: no bit, byte or nanosecond may show it."""
 
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import pairwise
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from laconic.kernels.reference import popcount as plain_counts
 from laconic.network import Link
 from laconic.protocol.round_inputs import Inputs
 from laconic.wire import HEAD_BYTES, Frame, Sparse, decode, encode
-from support.inputs import failing_at
+from support.inputs import over_inputs
 from support.methods import SAMPLES
 from support.sample_packets import HEAD, dense_packets, position_packets, sign_packets
 from support.simulated_run import Run, quadratic
@@ -33,24 +33,24 @@ def traffic_of(sim):
 
 
 @pytest.mark.parametrize("name", SEPARABLE)
-def test_a_sharded_round_is_the_same_whether_its_packets_are_cut_or_not(name):
-    for dtype, (d, n_workers) in product((torch.float32, torch.float64), ((23, 4), (3, 5), (300, 3))):
-        with failing_at(dtype=dtype, d=d, n_workers=n_workers):
-            problem = quadratic(d=d, n_workers=n_workers)
-            whole, cut = (
-                Run(
-                    SAMPLES[name], problem, lr=0.02, dtype=dtype, server="sharded", faults=faults,
-                    link=Link(bytes_per_s=1e5, latency_s=1e-4), links={1: Link(bytes_per_s=3e4)},
-                )
-                for faults in (None, CUT)
-            )  # fmt: skip
-            assert (len(whole.sim.servers), len(cut.sim.servers)) == (1, min(d, n_workers))
-            assert torch.equal(whole.path(8), cut.path(8))
-            assert traffic_of(whole.sim) == traffic_of(cut.sim)
-            assert whole.sim.clock.now_ns == cut.sim.clock.now_ns
-            assert torch.equal(whole.state().server_debt, cut.state().server_debt)
-            for one, other in zip(whole.sim.workers, cut.sim.workers, strict=True):
-                assert one.me.link_bytes_per_s == other.me.link_bytes_per_s
+@over_inputs("dtype", (torch.float32, torch.float64))
+@over_inputs(("d", "n_workers"), ((23, 4), (3, 5), (300, 3)))
+def test_a_sharded_round_is_the_same_whether_its_packets_are_cut_or_not(name, dtype, d, n_workers):
+    problem = quadratic(d=d, n_workers=n_workers)
+    whole, cut = (
+        Run(
+            SAMPLES[name], problem, lr=0.02, dtype=dtype, server="sharded", faults=faults,
+            link=Link(bytes_per_s=1e5, latency_s=1e-4), links={1: Link(bytes_per_s=3e4)},
+        )
+        for faults in (None, CUT)
+    )  # fmt: skip
+    assert (len(whole.sim.servers), len(cut.sim.servers)) == (1, min(d, n_workers))
+    assert torch.equal(whole.path(8), cut.path(8))
+    assert traffic_of(whole.sim) == traffic_of(cut.sim)
+    assert whole.sim.clock.now_ns == cut.sim.clock.now_ns
+    assert torch.equal(whole.state().server_debt, cut.state().server_debt)
+    for one, other in zip(whole.sim.workers, cut.sim.workers, strict=True):
+        assert one.me.link_bytes_per_s == other.me.link_bytes_per_s
 
 
 @pytest.mark.parametrize("name", SAMPLES)

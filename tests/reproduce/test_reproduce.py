@@ -18,6 +18,8 @@ from laconic.reproduce.ssgdmv_bits import SsgdMvBits
 from laconic.reproduce.table import Request
 from support import pool_tasks
 
+pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
+
 
 def silent(done, total, note):
     assert 0 <= done <= total

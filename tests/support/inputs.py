@@ -1,7 +1,9 @@
 """Many inputs in one test, and in a failure the one that failed."""
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 
 
 @contextlib.contextmanager
@@ -12,3 +14,32 @@ def failing_at(**inputs: object) -> Iterator[None]:
     except BaseException as error:  # what `pytest.raises` fails with is no Exception
         error.add_note("at " + ", ".join(f"{name}={value!r}" for name, value in inputs.items()))
         raise
+
+
+def over_inputs(names: str | tuple[str, ...], values: Iterable) -> Callable:
+    """Run a test over all values, like `pytest.mark.parametrize`, but as one item and up to the first failure.
+
+    Parametrize over what is tested (kernels, kinds of packets, compressors); loop over what it is given.
+
+    Args:
+        names: one argument of the test, or several.
+        values: what the argument is each time; tuples, one entry for each name, where there are several.
+    """
+    several = not isinstance(names, str)
+    rows = [dict(zip(names, value, strict=True)) if several else {names: value} for value in values]
+    assert rows
+
+    def decorate(test: Callable) -> Callable:
+        @functools.wraps(test)
+        def over_all(**others):
+            __tracebackhide__ = True
+            for row in rows:
+                with failing_at(**row):
+                    test(**others, **row)
+
+        signature = inspect.signature(test)
+        left = [argument for name, argument in signature.parameters.items() if name not in rows[0]]
+        over_all.__signature__ = signature.replace(parameters=left)
+        return over_all
+
+    return decorate

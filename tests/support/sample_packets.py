@@ -1,8 +1,10 @@
 """Packets of every kind, drawn by Hypothesis or fixed, and what tests do with their bytes."""
 
 import dataclasses
+import functools
 import struct
 import zlib
+from collections import defaultdict
 from itertools import pairwise
 
 import torch
@@ -28,6 +30,7 @@ from laconic.wire import (
     Signs,
     Sparse,
     VoteChange,
+    decode,
     encode,
     pack_levels,
 )
@@ -273,6 +276,7 @@ QUANTIZED = quantized_of(
 LEVELS = levels_of([0, -1, 2, 1, 0, -2, 0], scales=torch.tensor([0.5, 2.0, 0.0]), lengths=(3, 3, 1), steps=3, first=6)
 
 
+@functools.cache
 def samples() -> dict[str, bytes]:
     """One small frame of each kind and shape of body, all about vectors of at most 50 coordinates."""
     negative = torch.tensor([True, False, False, True, True, False, True, True, False, True, True])
@@ -330,3 +334,12 @@ def samples() -> dict[str, bytes]:
         "vote change": bytes_of(VoteChange(added=indices, dropped=places, count=30, listed=9, first=4)),
         "vote change by gaps": bytes_of(VoteChange(added=indices, dropped=places, count=15, listed=8, code="rice")),
     }
+
+
+def samples_by_kind() -> dict[str, dict[str, bytes]]:
+    """The samples of every kind of packet, and as "notice" those that carry none."""
+    by_kind: dict[str, dict[str, bytes]] = defaultdict(dict)
+    for name, data in samples().items():
+        packet = decode(data, 50).packet
+        by_kind["notice" if packet is None else packet.name][name] = data
+    return dict(by_kind)

@@ -11,6 +11,7 @@ from laconic.compressors import COMPRESSORS
 from laconic.kernels.reference import hashing as plain
 from laconic.telemetry.meter import Count, Meter
 from laconic.wire import HEAD_BYTES, Dense, Frame, ScaledSigns, encode
+from support.inputs import over_inputs
 from support.sample_packets import HEAD, dense_packets, packets, sign_packets, signs_of
 
 SKIP = Frame(head=HEAD, packet=None)
@@ -31,7 +32,7 @@ def counted(frame, direction="up", *, local=False, flag_bit=False, lead=True) ->
     return meter.counts[direction]
 
 
-@pytest.mark.parametrize("direction", ["up", "down", "setup"])
+@over_inputs("direction", ["up", "down", "setup"])
 def test_a_packet_counts_its_bytes_with_the_head_and_its_bits_without(direction):
     count = counted(DENSE, direction)
     assert count == Count(messages=1, wire_bytes=HEAD_BYTES + 8 + 40, payload_bits=320, paper_bits=320.0)

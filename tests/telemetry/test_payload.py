@@ -29,11 +29,19 @@ from laconic.wire import (
     Sparse,
     VoteChange,
 )
-from support.methods import CASES, LAYERS, SAMPLES, each_case, layouts_of
-from support.recording_meter import with_recording_meters as with_ledgers
+from support.inputs import failing_at, over_inputs
+from support.methods import CASES, LAYERS, SAMPLES, layouts_of
+from support.recording_meter import with_recording_meters
 from support.simulated_run import Run, quadratic
 
 ROUNDS = 8
+LAYOUTS = {name: [server for case, server in CASES if case == name] for name, _ in CASES}
+WITH_SERVER = {
+    name: [server for server in layouts if server != "allreduce"]
+    for name, layouts in LAYOUTS.items()
+    if layouts != ["allreduce"]
+}
+over_dtypes = over_inputs("dtype", [torch.float32, torch.float64])
 
 
 def block_width(count, k):
@@ -98,12 +106,20 @@ def charged_beside(name, way, packet):
     return 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(("name", "server"), [(name, server) for name, server in CASES if server != "allreduce"])
-def test_payload_is_the_papers_charge_and_the_named_overheads_message_by_message(name, server, dtype):
+@pytest.mark.parametrize("name", WITH_SERVER)
+@over_dtypes
+def test_payload_is_the_papers_charge_and_the_named_overheads_message_by_message(name, dtype):
+    for server in WITH_SERVER[name]:
+        with failing_at(server=server):
+            assert_every_message_is_charged(name, server, dtype)
+
+
+def assert_every_message_is_charged(name, server, dtype):
     sample = SAMPLES[name]
     problem, real_frames = quadratic(n_workers=3), FaultPlan()
-    run = with_ledgers(Run(sample, problem, lr=0.02, dtype=dtype, server=server, layers=LAYERS, faults=real_frames))
+    run = with_recording_meters(
+        Run(sample, problem, lr=0.02, dtype=dtype, server=server, layers=LAYERS, faults=real_frames)
+    )
     run.path(ROUNDS)
     for worker in run.sim.workers:
         for way in ("up", "down"):
@@ -124,11 +140,8 @@ def test_payload_is_the_papers_charge_and_the_named_overheads_message_by_message
             assert worker.meter.counts[way].payload_bits == total > 0
 
 
-ALLREDUCE = [name for name, server in CASES if server == "allreduce"]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("name", ALLREDUCE)
+@pytest.mark.parametrize("name", [name for name, layouts in LAYOUTS.items() if "allreduce" in layouts])
+@over_dtypes
 def test_without_a_server_the_same_bits_are_counted_as_with_one(name, dtype):
     counts = []
     for server in ("rank0", "allreduce"):
@@ -145,18 +158,20 @@ def test_without_a_server_the_same_bits_are_counted_as_with_one(name, dtype):
     assert counts[0] == counts[1]
 
 
-@each_case
-def test_the_counts_by_exchange_add_up_to_the_counts(name, server):
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_counts_by_exchange_add_up_to_the_counts(name):
     sample = SAMPLES[name]
-    run = Run(sample, quadratic(n_workers=3), lr=0.02, server=server, layers=LAYERS)
-    run.path(ROUNDS)
     names = {exchange.name for t in range(ROUNDS) for exchange in sample.exchanges_in(t, 37)}
-    for worker in run.sim.workers:
-        for way in ("up", "down"):
-            by_exchange = worker.meter.by_exchange[way]
-            assert set(by_exchange) == names
-            assert sum(by_exchange.values(), Count()) == worker.meter.counts[way]
-            assert all(count.messages > 0 for count in by_exchange.values())
+    for server in LAYOUTS[name]:
+        run = Run(sample, quadratic(n_workers=3), lr=0.02, server=server, layers=LAYERS)
+        run.path(ROUNDS)
+        for worker in run.sim.workers:
+            for way in ("up", "down"):
+                with failing_at(server=server, rank=worker.rank, way=way):
+                    by_exchange = worker.meter.by_exchange[way]
+                    assert set(by_exchange) == names
+                    assert sum(by_exchange.values(), Count()) == worker.meter.counts[way]
+                    assert all(count.messages > 0 for count in by_exchange.values())
 
 
 def test_positions_and_values_of_a_vote_are_counted_apart_to_the_bit():
@@ -179,7 +194,7 @@ def test_positions_and_values_of_a_vote_are_counted_apart_to_the_bit():
 
 def test_the_union_that_comes_back_is_charged_as_it_was_and_not_as_the_worst():
     problem = quadratic(n_workers=3)
-    run = with_ledgers(Run(SSGDTopK(density=0.1), problem, lr=0.02, dtype=torch.float32, faults=FaultPlan()))
+    run = with_recording_meters(Run(SSGDTopK(density=0.1), problem, lr=0.02, dtype=torch.float32, faults=FaultPlan()))
     run.path(ROUNDS)
     unions = [frame.packet.indices.numel() for frame, *_ in run.sim.workers[0].meter.seen["down"]]
     assert min(unions) < max(unions) <= 3 * 3
@@ -187,34 +202,37 @@ def test_the_union_that_comes_back_is_charged_as_it_was_and_not_as_the_worst():
     assert run.sim.workers[0].meter.counts["down"].paper_bits == charged
 
 
-@pytest.mark.parametrize("server", ["allreduce", "rank0", "dedicated", "sharded"])
-@pytest.mark.parametrize(
-    "sample",
-    [
-        SGD(),
-        ModelAveraging(),
-        GlobalReplica(),
-        ECSGD(),
-        ECSGD(compressor=ScaledSign(blocks="5"), server_compressor=ScaledSign(blocks="vector")),
-        ECSGD(compressor=Sign(), server_compressor=Identity()),
-        SignSGDMajorityVote(),
-        DistEFBlockwise(),
-        DropSign(c=1.0, server_c=1.0, keep=1.0, server_keep=1.0),
-    ],
-    ids=repr,
-)
-def test_where_the_size_is_fixed_a_float32_run_pays_the_papers_formula_to_the_bit(sample, server):
-    if server not in layouts_of(sample, 4):
-        with pytest.raises(ValueError, match=f"server='{server}' does not go with {sample.name}"):
-            Run(sample, quadratic(), server=server)
-        return
-    run = Run(sample, quadratic(n_workers=3), lr=0.02, dtype=torch.float32, server=server, layers=LAYERS)
-    run.path(7)
+FIXED_SIZE = [
+    SGD(),
+    ModelAveraging(),
+    GlobalReplica(),
+    ECSGD(),
+    ECSGD(compressor=ScaledSign(blocks="5"), server_compressor=ScaledSign(blocks="vector")),
+    ECSGD(compressor=Sign(), server_compressor=Identity()),
+    SignSGDMajorityVote(),
+    DistEFBlockwise(),
+    DropSign(c=1.0, server_c=1.0, keep=1.0, server_keep=1.0),
+]
+
+
+@pytest.mark.parametrize("sample", FIXED_SIZE, ids=repr)
+def test_where_the_size_is_fixed_a_float32_run_pays_the_papers_formula_to_the_bit(sample):
     formula = sample.paper_bits(37, LAYERS)
-    for worker in run.sim.workers:
-        for direction, bits in zip(("up", "down"), formula, strict=True):
-            count = worker.meter.counts[direction]
-            assert (count.payload_bits, count.paper_bits) == (7 * bits, 7 * bits)
+    for server in layouts_of(sample, 4):
+        run = Run(sample, quadratic(n_workers=3), lr=0.02, dtype=torch.float32, server=server, layers=LAYERS)
+        run.path(7)
+        for worker in run.sim.workers:
+            for direction, bits in zip(("up", "down"), formula, strict=True):
+                count = worker.meter.counts[direction]
+                assert (count.payload_bits, count.paper_bits) == (7 * bits, 7 * bits), (server, worker.rank, direction)
+
+
+def test_a_run_in_a_layout_that_its_method_does_not_admit_is_refused():
+    for sample in FIXED_SIZE:
+        for server in {"allreduce", "rank0", "dedicated", "sharded"} - set(layouts_of(sample, 4)):
+            reason = f"server='{server}' does not go with {sample.name}"
+            with failing_at(sample=sample, server=server), pytest.raises(ValueError, match=reason):
+                Run(sample, quadratic(), server=server)
 
 
 @pytest.mark.parametrize("name", ["sparse", "sparse, list", "ssgd-mv"])
@@ -227,7 +245,7 @@ def test_where_the_size_is_fixed_every_round_is_charged_the_papers_formula(name)
         assert charged == sample.paper_bits(37, LAYERS)
 
 
-@pytest.mark.parametrize("server", ["rank0", "sharded"])
+@over_inputs("server", ["rank0", "sharded"])
 def test_compskip_is_charged_the_papers_bits_for_each_round_that_was_not_skipped(server):
     run = Run(SAMPLES["compskip"], quadratic(n_workers=3), lr=0.02, server=server)
     run.path(20)
@@ -238,7 +256,7 @@ def test_compskip_is_charged_the_papers_bits_for_each_round_that_was_not_skipped
             assert 0 < count.skips < 20
 
 
-@pytest.mark.parametrize("server", ["rank0", "sharded"])
+@over_inputs("server", ["rank0", "sharded"])
 def test_sasg_is_charged_its_values_for_each_upload_and_nothing_for_a_skip(server):
     sample = SAMPLES["sasg, skipping"]
     run = Run(sample, quadratic(n_workers=3), lr=0.02, server=server, layers=LAYERS)

@@ -11,6 +11,8 @@ from support import optimizer_tasks as tasks
 from support import optimizers, small_model
 from support.ranks import run_ranks
 
+pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
+
 N = 4
 METHODS = sorted(laconic.ALGORITHMS)
 LATE = [("sgd", "allreduce", True), ("sgd", "allreduce", False), ("compskip", "sharded", False),

@@ -7,25 +7,24 @@ import torch
 
 import laconic
 from support import methods, optimizers, small_model
-from support.inputs import failing_at
+from support.inputs import over_inputs
 
 pytestmark = pytest.mark.usefixtures("group_of_one")
 
 
 @pytest.mark.parametrize("inner", optimizers.INNER)
 @pytest.mark.parametrize("server", ["allreduce", "rank0"])
-def test_one_rank_of_sgd_is_the_inner_optimizer_itself(server, inner):
-    for set_to_none in (True, False):
-        with failing_at(set_to_none=set_to_none):
-            net, twin = small_model.net(), small_model.net()
-            opt = optimizers.wrapped(net, "sgd", server, optimizers.INNER[inner](net.parameters()))
-            plain = optimizers.INNER[inner](twin.parameters())
-            for round_ in range(6):
-                for optimizer, model in ((opt, net), (plain, twin)):
-                    optimizer.zero_grad(set_to_none=set_to_none)
-                    small_model.loss(model, 0, round_).backward()
-                    optimizer.step()
-            assert torch.equal(small_model.values(net), small_model.values(twin))
+@over_inputs("set_to_none", (True, False))
+def test_one_rank_of_sgd_is_the_inner_optimizer_itself(server, inner, set_to_none):
+    net, twin = small_model.net(), small_model.net()
+    opt = optimizers.wrapped(net, "sgd", server, optimizers.INNER[inner](net.parameters()))
+    plain = optimizers.INNER[inner](twin.parameters())
+    for round_ in range(6):
+        for optimizer, model in ((opt, net), (plain, twin)):
+            optimizer.zero_grad(set_to_none=set_to_none)
+            small_model.loss(model, 0, round_).backward()
+            optimizer.step()
+    assert torch.equal(small_model.values(net), small_model.values(twin))
 
 
 @pytest.mark.parametrize("name", methods.IN_STEP)
@@ -84,22 +83,21 @@ def test_a_step_leaves_the_direction_in_the_gradients_and_zero_grad_clears_them(
 
 
 @pytest.mark.parametrize("name", ["sgd", "sgd-server", "sgd-model", "dist-ef"])
-def test_a_scheduler_on_either_optimizer_sets_the_rate_of_both_without_a_warning(name):
-    for attached_to in ("wrapper", "inner"):
-        with failing_at(attached_to=attached_to):
-            ends = []
-            for by_hand in (False, True):
-                net = small_model.net()
-                opt = optimizers.wrapped(net, name, "auto", torch.optim.SGD(net.parameters(), lr=0.1))
-                schedule = torch.optim.lr_scheduler.StepLR(opt if attached_to == "wrapper" else opt.inner, step_size=2)
-                for round_ in range(5):
-                    if by_hand:
-                        opt.inner.param_groups[0]["lr"] = 0.1 * 0.1 ** (round_ // 2)
-                    optimizers.one_step(opt, net, 0, round_)
-                    if not by_hand:
-                        schedule.step()
-                ends.append(small_model.values(net))
-            torch.testing.assert_close(*ends)
+@over_inputs("attached_to", ("wrapper", "inner"))
+def test_a_scheduler_on_either_optimizer_sets_the_rate_of_both_without_a_warning(name, attached_to):
+    ends = []
+    for by_hand in (False, True):
+        net = small_model.net()
+        opt = optimizers.wrapped(net, name, "auto", torch.optim.SGD(net.parameters(), lr=0.1))
+        schedule = torch.optim.lr_scheduler.StepLR(opt if attached_to == "wrapper" else opt.inner, step_size=2)
+        for round_ in range(5):
+            if by_hand:
+                opt.inner.param_groups[0]["lr"] = 0.1 * 0.1 ** (round_ // 2)
+            optimizers.one_step(opt, net, 0, round_)
+            if not by_hand:
+                schedule.step()
+        ends.append(small_model.values(net))
+    torch.testing.assert_close(*ends)
 
 
 def test_a_state_loaded_into_the_inner_optimizer_leaves_it_and_the_wrapper_with_the_same_groups():
@@ -118,17 +116,16 @@ def test_a_state_loaded_into_the_inner_optimizer_leaves_it_and_the_wrapper_with_
 
 
 @pytest.mark.parametrize("name", methods.IN_STEP)
-def test_models_of_other_types_keep_their_type_and_move(name):
-    for dtype in (torch.float64, torch.bfloat16):
-        with failing_at(dtype=dtype):
-            net = small_model.net().to(dtype)
-            start = small_model.values(net)
-            opt = optimizers.wrapped(net, name, "auto")
-            for round_ in range(5):
-                optimizers.one_step(opt, net, 0, round_)
-            assert {p.dtype for p in net.parameters()} == {p.grad.dtype for p in net.parameters()} == {dtype}
-            assert torch.isfinite(small_model.values(net)).all()
-            assert not torch.equal(small_model.values(net), start)
+@over_inputs("dtype", (torch.float64, torch.bfloat16))
+def test_models_of_other_types_keep_their_type_and_move(name, dtype):
+    net = small_model.net().to(dtype)
+    start = small_model.values(net)
+    opt = optimizers.wrapped(net, name, "auto")
+    for round_ in range(5):
+        optimizers.one_step(opt, net, 0, round_)
+    assert {p.dtype for p in net.parameters()} == {p.grad.dtype for p in net.parameters()} == {dtype}
+    assert torch.isfinite(small_model.values(net)).all()
+    assert not torch.equal(small_model.values(net), start)
 
 
 def test_names_come_from_the_model_and_without_one_from_groups_and_places():
@@ -175,17 +172,16 @@ def test_local_steps_whose_change_overflows_call_the_round_off(algorithm):
     assert (weight < -0.75 * most).any()
 
 
-def test_nothing_of_a_step_holds_its_gradients_afterwards():
+@over_inputs("factor", (1.0, torch.nan))
+def test_nothing_of_a_step_holds_its_gradients_afterwards(factor):
     """They would take as much memory as the model during the next forward and backward."""
-    for factor in (1.0, torch.nan):
-        with failing_at(factor=factor):
-            net = small_model.net()
-            opt = optimizers.wrapped(net, "sgd", "allreduce")
-            (small_model.loss(net, 0, 0) * factor).backward()
-            gradient = next(net.parameters()).grad.numpy()
-            storage = weakref.ref(gradient)
-            next(net.parameters()).grad = torch.from_numpy(gradient)
-            del gradient
-            opt.step()
-            opt.zero_grad()
-            assert storage() is None
+    net = small_model.net()
+    opt = optimizers.wrapped(net, "sgd", "allreduce")
+    (small_model.loss(net, 0, 0) * factor).backward()
+    gradient = next(net.parameters()).grad.numpy()
+    storage = weakref.ref(gradient)
+    next(net.parameters()).grad = torch.from_numpy(gradient)
+    del gradient
+    opt.step()
+    opt.zero_grad()
+    assert storage() is None

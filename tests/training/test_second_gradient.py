@@ -11,7 +11,7 @@ import laconic
 from laconic.algorithms.lasg import LASG
 from laconic.algorithms.sasg import SASG
 from support import optimizers, small_model
-from support.inputs import failing_at
+from support.inputs import over_inputs
 
 NEVER = 10**6
 ONCE = {  # evaluates once a round: every upload is due whatever the gradient says
@@ -131,11 +131,10 @@ def test_in_the_simulator_a_second_evaluation_leaves_no_trace(once, twice):
 
 
 @each_pair
-def test_in_a_process_a_second_evaluation_leaves_no_trace(group_of_one, once, twice):
-    for set_to_none in (True, False):
-        with failing_at(set_to_none=set_to_none):
-            runs = [in_a_process(algorithm, set_to_none=set_to_none) for algorithm in (once, twice)]
-            assert_no_trace(*runs, n_workers=1)
+@over_inputs("set_to_none", (True, False))
+def test_in_a_process_a_second_evaluation_leaves_no_trace(group_of_one, once, twice, set_to_none):
+    runs = [in_a_process(algorithm, set_to_none=set_to_none) for algorithm in (once, twice)]
+    assert_no_trace(*runs, n_workers=1)
 
 
 def test_buffers_count_every_batch_once():

@@ -2,7 +2,6 @@
 
 import math
 import resource
-from itertools import product
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ import laconic
 from laconic.lab.processes.pool import Job, run_jobs
 from laconic.wire import HEAD_BYTES
 from support import methods, optimizers, small_model
-from support.inputs import failing_at
+from support.inputs import over_inputs
 
 
 @pytest.fixture(autouse=True)
@@ -69,22 +68,21 @@ def test_many_workers_of_sgd_step_with_their_mean_gradient(inner):
 
 
 @pytest.mark.parametrize("name", methods.IN_STEP)
-def test_one_workers_inf_or_nan_changes_no_parameter_and_no_memory(name):
-    for bad in (torch.inf, torch.nan):
-        with failing_at(bad=bad):
-            net = small_model.net()
-            simulation = simulated(net, name, 3)
-            for round_ in range(2):
-                one_step(simulation, round_)
-            before = small_model.values(net), memories(simulation)
-            one_step(simulation, 2, lambda rank, bad=bad: bad if rank == 1 else 1.0)
-            after = small_model.values(net), memories(simulation)
-            torch.testing.assert_close(after, before, rtol=0, atol=0)
-            assert (simulation.traffic.rounds, simulation.traffic.void_rounds) == (3, 1)
-            one_step(simulation, 3)
-            assert torch.isfinite(small_model.values(net)).all()
-            assert not torch.equal(small_model.values(net), before[0])
-            assert (simulation.traffic.rounds, simulation.traffic.void_rounds) == (4, 1)
+@over_inputs("bad", (torch.inf, torch.nan))
+def test_one_workers_inf_or_nan_changes_no_parameter_and_no_memory(name, bad):
+    net = small_model.net()
+    simulation = simulated(net, name, 3)
+    for round_ in range(2):
+        one_step(simulation, round_)
+    before = small_model.values(net), memories(simulation)
+    one_step(simulation, 2, lambda rank: bad if rank == 1 else 1.0)
+    after = small_model.values(net), memories(simulation)
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert (simulation.traffic.rounds, simulation.traffic.void_rounds) == (3, 1)
+    one_step(simulation, 3)
+    assert torch.isfinite(small_model.values(net)).all()
+    assert not torch.equal(small_model.values(net), before[0])
+    assert (simulation.traffic.rounds, simulation.traffic.void_rounds) == (4, 1)
 
 
 @pytest.mark.parametrize("name", sorted(laconic.ALGORITHMS))
@@ -165,18 +163,16 @@ def test_local_steps_go_on_from_the_state_that_the_inner_optimizer_came_with():
 FRAME_BYTES = HEAD_BYTES + 8 + 4 * small_model.N_PARAMETERS  # head, two fields, float32 values
 
 
-def test_a_round_with_a_dedicated_server_takes_2n_messages_and_the_time_to_compute():
-    for workers, compute_s in product((1, 4), (0.0, 0.25)):
-        with failing_at(workers=workers, compute_s=compute_s):
-            link = laconic.Link(bytes_per_s=1e6, latency_s=0.01)
-            simulation = simulated(
-                small_model.net(), "sgd", workers, server="dedicated", link=link, compute_s=compute_s
-            )
-            message_ns = math.ceil((0.01 + FRAME_BYTES / 1e6) * 1e9)
-            for round_ in range(3):
-                one_step(simulation, round_)
-                expected_ns = (round_ + 1) * (2 * workers * message_ns + round(compute_s * 1e9))
-                assert simulation.traffic.seconds == {"virtual": expected_ns / 1e9}
+@over_inputs("workers", (1, 4))
+@over_inputs("compute_s", (0.0, 0.25))
+def test_a_round_with_a_dedicated_server_takes_2n_messages_and_the_time_to_compute(workers, compute_s):
+    link = laconic.Link(bytes_per_s=1e6, latency_s=0.01)
+    simulation = simulated(small_model.net(), "sgd", workers, server="dedicated", link=link, compute_s=compute_s)
+    message_ns = math.ceil((0.01 + FRAME_BYTES / 1e6) * 1e9)
+    for round_ in range(3):
+        one_step(simulation, round_)
+        expected_ns = (round_ + 1) * (2 * workers * message_ns + round(compute_s * 1e9))
+        assert simulation.traffic.seconds == {"virtual": expected_ns / 1e9}
 
 
 @pytest.mark.parametrize(

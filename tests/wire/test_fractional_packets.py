@@ -5,6 +5,7 @@ import torch
 
 from laconic.errors import WireError
 from laconic.wire import HEAD_BYTES, decode, most_body_bytes
+from support.inputs import over_inputs
 from support.sample_packets import bytes_of, flipped, fractional_of, patched, resealed
 
 NEGATIVE = torch.tensor([True, False, False, True, False])
@@ -44,14 +45,14 @@ def test_the_longest_table_of_means_about_one_coordinate_is_within_the_bound():
     assert torch.equal(decode(data, 1).packet.levels, packet.levels)
 
 
-@pytest.mark.parametrize("bits", [0, 17, 32, 2**31, 2**32 - 1])
+@over_inputs("bits", [0, 17, 32, 2**31, 2**32 - 1])
 def test_a_width_outside_one_to_sixteen_is_refused(bits):
     with pytest.raises(WireError, match=rf"fractional: {bits} bits a value; 1 \.\. 16 are allowed"):
         decode(patched(bytes_of(PACKET), HEAD_BYTES + 8, "I", bits), 300)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("wrong", [float("inf"), float("nan"), -float("inf"), -1e-30])
+@over_inputs("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@over_inputs("wrong", [float("inf"), float("nan"), -float("inf"), -1e-30])
 def test_a_mean_that_is_negative_or_not_finite_is_refused(dtype, wrong):
     packet = fractional_of(NEGATIVE, LEVELS, means=torch.tensor([8, 4, wrong, 0.5]).to(dtype), bits=3)
     assert packet.finite == (wrong == -1e-30)

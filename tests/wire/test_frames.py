@@ -25,6 +25,7 @@ from laconic.wire import (
     encode_split,
     most_body_bytes,
 )
+from support.inputs import failing_at, over_inputs
 from support.sample_packets import (
     HEAD,
     KEY,
@@ -37,6 +38,7 @@ from support.sample_packets import (
     packets,
     resealed,
     samples,
+    samples_by_kind,
     scaled_sign_packets,
     sign_packets,
     signs_of,
@@ -104,7 +106,7 @@ def test_a_notice_is_a_head_and_nothing_else():
     assert bytes_of(None, void=True) == resealed(bytes.fromhex("01 02 00 00" + blank))
 
 
-@pytest.mark.parametrize(("dtype", "values"), [(torch.float32, "0000c03f 000000c0"), (torch.bfloat16, "c03f 00c0")])
+@over_inputs(("dtype", "values"), [(torch.float32, "0000c03f 000000c0"), (torch.bfloat16, "c03f 00c0")])
 def test_dense_values_follow_their_range_little_endian(dtype, values):
     data = bytes_of(Dense(values=torch.tensor([1.5, -2.0], dtype=dtype), first=258))
     assert data[HEAD_BYTES:] == bytes.fromhex("02010000 02000000" + values)
@@ -122,7 +124,7 @@ def test_signs_of_which_none_is_kept_have_no_bits():
     assert torch.equal(decode(data, 3).packet.dense(), torch.zeros(3))
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("lengths", "fields"),
     [
         ((5,), "05000000 01000000"),
@@ -248,15 +250,16 @@ def test_a_scaled_sign_is_its_blocks_scale_with_its_sign(negative):
     assert packet.dense().tolist() == expected
 
 
-@pytest.mark.parametrize("name", samples())
-@pytest.mark.parametrize("shift", range(1, 9))
-def test_a_slice_of_a_larger_buffer_is_read_wherever_it_starts(name, shift):
-    data = samples()[name]
-    buffer = torch.frombuffer(bytearray(bytes(shift) + data + bytes(3)), dtype=torch.uint8)
-    elsewhere = torch.frombuffer(bytearray(bytes(shift) + data), dtype=torch.uint8, offset=shift)
-    for piece in (buffer[shift : shift + len(data)], elsewhere):
-        frame = decode(piece, most=50)
-        assert bytes(encode(frame).numpy()) == data
+@pytest.mark.parametrize("kind", samples_by_kind())
+@over_inputs("shift", range(1, 9))
+def test_a_slice_of_a_larger_buffer_is_read_wherever_it_starts(kind, shift):
+    for name, data in samples_by_kind()[kind].items():
+        buffer = torch.frombuffer(bytearray(bytes(shift) + data + bytes(3)), dtype=torch.uint8)
+        elsewhere = torch.frombuffer(bytearray(bytes(shift) + data), dtype=torch.uint8, offset=shift)
+        for piece in (buffer[shift : shift + len(data)], elsewhere):
+            with failing_at(name=name):
+                frame = decode(piece, most=50)
+                assert bytes(encode(frame).numpy()) == data
 
 
 def test_a_buffer_with_gaps_is_read():

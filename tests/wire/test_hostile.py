@@ -15,16 +15,22 @@ from laconic.errors import WireError
 from laconic.kernels.reference import hashing as plain
 from laconic.wire import HEAD_BYTES, Dense, Frame, ScaledSigns, Signs, decode, encode, most_body_bytes, read_opening
 from laconic.wire.codec import KINDS
-from support.sample_packets import bytes_of, flipped, packets, patched, resealed, samples, signs_of
+from support.inputs import failing_at, over_inputs
+from support.sample_packets import bytes_of, flipped, packets, patched, resealed, samples, samples_by_kind, signs_of
 
 MOST = 50
 SAMPLES = samples()
+BY_KIND = samples_by_kind()
 PACKETS = [name for name in SAMPLES if name not in ("skip", "void")]
 LIES = (0, 1, 2, 3, 7, 8, 9, 50, 51, 255, 256, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
 # how many u32 a body starts with; what takes eight bytes is two of them
 FIELDS = {"dense": 2, "signs": 5, "scaled signs": 4, "positions": 6, "sparse": 6, "vote change": 9, "fractional": 3} | {
     "quantized": 5, "levels": 5, "short floats": 3, "kept values": 5,
 }  # fmt: skip
+
+
+every_kind = pytest.mark.parametrize("kind", BY_KIND)
+every_packet_kind = pytest.mark.parametrize("kind", FIELDS)
 
 
 def believed(data: bytes, most: int = MOST) -> Frame | None:
@@ -62,16 +68,18 @@ def little_memory(n_bytes: int = 64 << 20):
 def test_the_samples_are_frames():
     assert all(believed(data) is not None for data in SAMPLES.values())
     assert {type(decode(data, MOST).packet) for data in SAMPLES.values()} == {type(None), *KINDS.values()}
+    assert set(BY_KIND) == {"notice", *FIELDS}
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_no_prefix_of_a_frame_is_a_frame(name):
-    data = SAMPLES[name]
-    for cut in range(len(data)):
-        with pytest.raises(WireError):
-            decode(data[:cut], MOST)
-        with pytest.raises(WireError):
-            decode(torch.frombuffer(bytearray(data + b"\0"), dtype=torch.uint8)[:cut], MOST)
+@every_kind
+def test_no_prefix_of_a_frame_is_a_frame(kind):
+    for name, data in BY_KIND[kind].items():
+        for cut in range(len(data)):
+            with failing_at(name=name, cut=cut):
+                with pytest.raises(WireError):
+                    decode(data[:cut], MOST)
+                with pytest.raises(WireError):
+                    decode(torch.frombuffer(bytearray(data + b"\0"), dtype=torch.uint8)[:cut], MOST)
 
 
 @settings(deadline=None, max_examples=50)
@@ -82,63 +90,64 @@ def test_no_prefix_of_any_frame_is_a_frame(packet, data):
         decode(whole[: data.draw(st.integers(0, len(whole) - 1))], 1 << 32)
 
 
-@pytest.mark.parametrize("name", PACKETS)
-def test_no_prefix_of_a_body_is_a_body(name):
-    data = SAMPLES[name]
-    for cut in range(len(data) - HEAD_BYTES):
-        with pytest.raises(WireError):
-            decode(with_body(data, data[HEAD_BYTES : HEAD_BYTES + cut]), MOST)
+@every_packet_kind
+def test_no_prefix_of_a_body_is_a_body(kind):
+    for name, data in BY_KIND[kind].items():
+        for cut in range(len(data) - HEAD_BYTES):
+            with failing_at(name=name, cut=cut), pytest.raises(WireError):
+                decode(with_body(data, data[HEAD_BYTES : HEAD_BYTES + cut]), MOST)
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-@pytest.mark.parametrize("tail", [b"\0", b"\xff", bytes(8), bytes(100)])
-def test_nothing_may_follow_a_frame(name, tail):
-    data = SAMPLES[name]
-    for longer in (data + tail, resealed(data + tail), with_body(data, data[HEAD_BYTES:] + tail)):
-        with pytest.raises(WireError):
-            decode(longer, MOST)
+@every_kind
+@over_inputs("tail", [b"\0", b"\xff", bytes(8), bytes(100)])
+def test_nothing_may_follow_a_frame(kind, tail):
+    for name, data in BY_KIND[kind].items():
+        for longer in (data + tail, resealed(data + tail), with_body(data, data[HEAD_BYTES:] + tail)):
+            with failing_at(name=name), pytest.raises(WireError):
+                decode(longer, MOST)
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_no_flipped_bit_goes_unseen(name):
-    data = SAMPLES[name]
-    for bit in range(8 * len(data)):
-        with pytest.raises(WireError):
-            decode(flipped(data, bit), MOST)
+@every_kind
+def test_no_flipped_bit_goes_unseen(kind):
+    for name, data in BY_KIND[kind].items():
+        for bit in range(8 * len(data)):
+            with failing_at(name=name, bit=bit), pytest.raises(WireError):
+                decode(flipped(data, bit), MOST)
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_a_flipped_bit_under_a_matching_checksum_gives_an_error_or_a_packet(name):
-    data = SAMPLES[name]
-    outcomes = [believed(resealed(flipped(data, bit))) for bit in range(8 * len(data))]
-    in_version, in_reserved = outcomes[:8], outcomes[56:64]
-    in_lengths = outcomes[128:256]
-    assert not any(in_version + in_reserved + in_lengths)
-    assert all(outcomes[32:48] + outcomes[64:128])  # rank, round and checksum hold any number
+@every_kind
+def test_a_flipped_bit_under_a_matching_checksum_gives_an_error_or_a_packet(kind):
+    for name, data in BY_KIND[kind].items():
+        with failing_at(name=name):
+            outcomes = [believed(resealed(flipped(data, bit))) for bit in range(8 * len(data))]
+            in_version, in_reserved = outcomes[:8], outcomes[56:64]
+            in_lengths = outcomes[128:256]
+            assert not any(in_version + in_reserved + in_lengths)
+            assert all(outcomes[32:48] + outcomes[64:128])  # rank, round and checksum hold any number
 
 
-@pytest.mark.parametrize("name", PACKETS)
-@pytest.mark.parametrize("lie", LIES)
-def test_a_lying_field_gives_an_error_or_a_packet(name, lie):
-    data = SAMPLES[name]
-    fields = FIELDS[decode(data, MOST).packet.name]
-    for field in range(fields):
-        lying = patched(data, HEAD_BYTES + 4 * field, "I", lie)
-        for most in (1, MOST, 1 << 20):
-            believed(lying, most)
+@every_packet_kind
+@over_inputs("lie", LIES)
+def test_a_lying_field_gives_an_error_or_a_packet(kind, lie):
+    for name, data in BY_KIND[kind].items():
+        for field in range(FIELDS[kind]):
+            lying = patched(data, HEAD_BYTES + 4 * field, "I", lie)
+            for most in (1, MOST, 1 << 20):
+                with failing_at(name=name, field=field, most=most):
+                    believed(lying, most)
 
 
-@pytest.mark.parametrize("name", PACKETS)
-@pytest.mark.parametrize("lie", [*LIES, 2**60, 2**63, 2**64 - 1])
-def test_a_lying_length_or_payload_is_an_error(name, lie):
-    data = SAMPLES[name]
-    for at, truth in ((16, len(data) - HEAD_BYTES), (24, decode(data, MOST).packet.payload_bits)):
-        if lie != truth:
-            with pytest.raises(WireError):
-                decode(patched(data, at, "Q", lie), MOST)
+@every_packet_kind
+@over_inputs("lie", [*LIES, 2**60, 2**63, 2**64 - 1])
+def test_a_lying_length_or_payload_is_an_error(kind, lie):
+    for name, data in BY_KIND[kind].items():
+        for at, truth in ((16, len(data) - HEAD_BYTES), (24, decode(data, MOST).packet.payload_bits)):
+            if lie != truth:
+                with failing_at(name=name, at=at), pytest.raises(WireError):
+                    decode(patched(data, at, "Q", lie), MOST)
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("size", "blocks"),
     [(4, 2), (4, 4), (0, 3), (3, 3), (6, 3), (0, 0), (11, 0), (12, 1), (2**32 - 1, 1), (0, 2**32 - 1)],
 )
@@ -148,7 +157,7 @@ def test_lying_block_counts_are_refused(size, blocks):
         decode(patched(data, HEAD_BYTES + 12, "I", blocks), MOST)
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("table", "reason"),
     [
         ((2, 8, 2), "add up"),
@@ -165,7 +174,7 @@ def test_a_table_of_lengths_must_add_up_and_be_needed(table, reason):
         decode(resealed(data), MOST)
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("at", "value", "reason"),
     [
         (0, 0, "version 0 of the format; this is a reader of version 1"),
@@ -178,14 +187,14 @@ def test_a_table_of_lengths_must_add_up_and_be_needed(table, reason):
         (7, 1, "reserved byte 1"),
     ],
 )
-@pytest.mark.parametrize("name", ["skip", "dense float32", "kept signs", "blocks of 4"])
+@over_inputs("name", ["skip", "dense float32", "kept signs", "blocks of 4"])
 def test_what_the_version_does_not_know_is_refused_by_name(name, at, value, reason):
     with pytest.raises(WireError, match=reason):
         decode(patched(SAMPLES[name], at, "B", value), MOST)
 
 
-@pytest.mark.parametrize("name", ["skip", "void"])
-@pytest.mark.parametrize("change", [(6, "B", 1), (6, "B", 2), (24, "Q", 0), (24, "Q", 2)])
+@over_inputs("name", ["skip", "void"])
+@over_inputs("change", [(6, "B", 1), (6, "B", 2), (24, "Q", 0), (24, "Q", 2)])
 def test_a_notice_carries_one_bit_and_no_type(name, change):
     with pytest.raises(WireError, match="a notice has no body, one payload bit and value type 0"):
         decode(patched(SAMPLES[name], *change), MOST)
@@ -193,21 +202,22 @@ def test_a_notice_carries_one_bit_and_no_type(name, change):
         decode(with_body(SAMPLES[name], b"\0"), MOST)
 
 
-@pytest.mark.parametrize("name", PACKETS)
-def test_coordinates_outside_the_vector_are_refused(name):
-    packet = decode(SAMPLES[name], MOST).packet
-    stop = packet.first + packet.count
-    assert believed(SAMPLES[name], most=stop)
-    for most in (0, 1, stop - 1):
-        with pytest.raises(
-            WireError, match=f"coordinates {packet.first} .. {stop - 1} are not within a vector of {most}"
-        ):
-            decode(SAMPLES[name], most)
-    with pytest.raises(WireError, match="not within"):
-        decode(patched(SAMPLES[name], HEAD_BYTES, "I", 2**32 - 1), MOST)
+@every_packet_kind
+def test_coordinates_outside_the_vector_are_refused(kind):
+    for name, data in BY_KIND[kind].items():
+        with failing_at(name=name):
+            packet = decode(data, MOST).packet
+            stop = packet.first + packet.count
+            assert believed(data, most=stop)
+            reason = f"coordinates {packet.first} .. {stop - 1} are not within a vector of "
+            for most in (0, 1, stop - 1):
+                with pytest.raises(WireError, match=f"{reason}{most}"):
+                    decode(data, most)
+            with pytest.raises(WireError, match="not within"):
+                decode(patched(data, HEAD_BYTES, "I", 2**32 - 1), MOST)
 
 
-@pytest.mark.parametrize("name", ["all signs", "kept signs", "one block", "blocks of 4", "uneven blocks"])
+@over_inputs("name", ["all signs", "kept signs", "one block", "blocks of 4", "uneven blocks"])
 def test_padding_that_is_not_zero_is_refused(name):
     data = SAMPLES[name]
     packet = decode(data, MOST).packet
@@ -218,8 +228,8 @@ def test_padding_that_is_not_zero_is_refused(name):
             decode(resealed(flipped(data, 8 * (len(data) - 1) + bit)), MOST)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@over_inputs("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@over_inputs("value", [float("inf"), float("-inf"), float("nan")])
 def test_values_and_scales_that_are_not_finite_are_refused(dtype, value):
     values = torch.tensor([1.0, value, 2.0], dtype=dtype)
     dense = Dense(values=values)

@@ -8,6 +8,7 @@ import torch
 
 from laconic.errors import WireError
 from laconic.wire import HEAD_BYTES, KeptValues, ShortFloats, decode, most_body_bytes
+from support.inputs import over_inputs
 from support.sample_packets import KEY, LEVELS, QUANTIZED, bytes_of, flipped, patched, quantized_of, resealed
 
 POWERS = ShortFloats.of(torch.tensor([1.0, -0.5, 0.0]), 0, 7)
@@ -82,7 +83,7 @@ def test_what_the_entropy_code_saves_is_named_and_exact(packet):
         coded.part(packet.first, packet.first + 1)
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("packet", "at", "kind", "value", "reason"),
     [
         (QUANTIZED, 8, "B", 0, "quantized: 0 bits a value"),

@@ -16,6 +16,7 @@ from laconic.errors import WireError
 from laconic.kernels.cpu import compile as compiled
 from laconic.wire import POSITION_CODES, decode_positions, encode_positions, entropy_bound_bits, paper_position_bits
 from laconic.wire.coding.positions import block_bits, block_length, block_stream, position_bits, rice_bits
+from support.inputs import over_inputs
 from support.position_sets import random_support, supports
 
 RESNET_18 = 11_173_962
@@ -49,7 +50,7 @@ def test_blocks_of_4_among_16_give_the_papers_stream():
     assert data.tolist() == [0b10111000, 0b10100000]
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("count", "length", "k", "n_bits"), [(1000, 100, 10, 90), (1037, 100, 11, 99), (4096, 128, 32, 288),
                                          (100_000, 1000, 100, 1200)]
 )  # fmt: skip
@@ -116,7 +117,7 @@ def test_lengths_are_what_they_are_said_to_be(support):
 
 
 @pytest.mark.parametrize("code", POSITION_CODES)
-@pytest.mark.parametrize("count", [1, 2, 7, 64, 1000])
+@over_inputs("count", [1, 2, 7, 64, 1000])
 def test_none_and_all_of_the_coordinates_can_be_told(code, count):
     for where in (torch.empty(0, dtype=torch.int64), torch.arange(count), torch.tensor([count - 1])):
         data, n_bits = encode_positions(where, count, code)
@@ -137,9 +138,7 @@ def test_ten_million_coordinates_apart_and_side_by_side_are_told(code):
         assert torch.equal(decode_positions(data, n_bits, where.numel(), count, code), where)
 
 
-@pytest.mark.parametrize(
-    ("density", "rice", "entropy"), [(0.1, 1.02, 1.003), (0.01, 1.006, 1.002), (0.001, 1.01, 1.005)]
-)
+@over_inputs(("density", "rice", "entropy"), [(0.1, 1.02, 1.003), (0.01, 1.006, 1.002), (0.001, 1.01, 1.005)])
 def test_random_supports_take_little_more_than_the_least_there_is(density, rice, entropy):
     count = 1_000_000
     k = int(count * density)
@@ -157,9 +156,7 @@ def test_the_bound_is_the_logarithm_of_the_number_of_sets():
 
 
 @pytest.mark.parametrize("code", POSITION_CODES)
-@pytest.mark.parametrize(
-    "where", [[3, 2], [2, 2], [-1, 2], [2, 10], [10], [-1]], ids=lambda where: " ".join(map(str, where))
-)
+@over_inputs("where", [[3, 2], [2, 2], [-1, 2], [2, 10], [10], [-1]])
 def test_positions_that_are_none_are_the_callers_mistake(code, where):
     with pytest.raises(ValueError, match=r"positions must ascend, each once, within 0 \.\. 9"):
         encode_positions(torch.tensor(where), 10, code)
@@ -172,7 +169,7 @@ def test_other_types_and_unknown_codes_are_the_callers_mistake():
         encode_positions(torch.tensor([1]), 10, "zip")
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("code", "k", "count", "stream"),
     [
         ("list", 2, 10, "0101 0101"),  # twice the same

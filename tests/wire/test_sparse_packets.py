@@ -25,6 +25,7 @@ from laconic.wire import (
     paper_position_bits,
 )
 from laconic.wire.coding.positions import block_bits
+from support.inputs import over_inputs
 from support.position_sets import random_support
 from support.sample_packets import (
     HEAD,
@@ -172,7 +173,7 @@ def test_a_changed_vote_costs_two_streams_and_the_paper_twice_its_formula():
 
 
 @pytest.mark.parametrize("code", POSITION_CODES)
-@pytest.mark.parametrize("support", ["all", "half", "clusters"])
+@over_inputs("support", ["all", "half", "clusters"])
 def test_the_longest_bodies_are_within_the_bound(code, support):
     count = 2000
     where = {
@@ -238,7 +239,7 @@ SPARSE = bytes_of(Sparse(indices=INDICES, values=Dense(values=torch.ones(3)), co
 CHANGE = bytes_of(VoteChange(added=INDICES, dropped=torch.tensor([0, 3, 4]), count=16, listed=5))
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("data", "at", "kind", "value", "reason"),
     [
         (POSITIONS, 8, "I", 17, "17 positions among 16 coordinates"),
@@ -273,7 +274,7 @@ def test_fewer_values_than_positions_are_refused():
         decode(with_body(SPARSE, body), 16)
 
 
-@pytest.mark.parametrize("data", [POSITIONS, CHANGE])
+@over_inputs("data", [POSITIONS, CHANGE])
 def test_what_has_no_values_has_no_other_value_type(data):
     for value_type in (1, 2):
         with pytest.raises(WireError, match=r"of type torch\.(float64|bfloat16)"):

@@ -8,12 +8,16 @@ from hypothesis import given, settings
 
 from laconic.errors import WireError
 from laconic.wire import HEAD_BYTES, Frame, SplitFrame, decode, encode, encode_split, read_opening
-from support.sample_packets import HEAD, assert_same_packet, flipped, packets, resealed, samples
+from support.inputs import failing_at, over_inputs
+from support.sample_packets import HEAD, assert_same_packet, flipped, packets, resealed, samples, samples_by_kind
 
 MOST = 50
 SAMPLES = samples()
-PACKETS = [name for name in SAMPLES if name not in ("skip", "void")]
+BY_KIND = {kind: frames for kind, frames in samples_by_kind().items() if kind != "notice"}
 CPU = torch.device("cpu")
+
+
+every_packet_kind = pytest.mark.parametrize("kind", BY_KIND)
 
 
 def tensor_of(data: bytes) -> torch.Tensor:
@@ -30,14 +34,15 @@ def read(head: bytes, body: bytes) -> Frame:
     return decode(SplitFrame(tensor_of(head), tensor_of(body)), MOST)
 
 
-@pytest.mark.parametrize("name", PACKETS)
-def test_a_split_frame_is_the_ordinary_one_but_for_the_reserved_byte_and_the_checksum(name):
-    head, body = split_of(name)
-    data = SAMPLES[name]
-    assert body == data[HEAD_BYTES:]
-    assert head == resealed(data[:7] + b"\1" + data[8:HEAD_BYTES])
-    frame = read(head, body)
-    assert bytes(encode(frame).numpy()) == data
+@every_packet_kind
+def test_a_split_frame_is_the_ordinary_one_but_for_the_reserved_byte_and_the_checksum(kind):
+    for name, data in BY_KIND[kind].items():
+        with failing_at(name=name):
+            head, body = split_of(name)
+            assert body == data[HEAD_BYTES:]
+            assert head == resealed(data[:7] + b"\1" + data[8:HEAD_BYTES])
+            frame = read(head, body)
+            assert bytes(encode(frame).numpy()) == data
 
 
 @settings(deadline=None)
@@ -50,7 +55,7 @@ def test_any_packet_is_read_from_a_split_frame_as_it_was(packet):
     assert_same_packet(read_again.packet, packet)
 
 
-@pytest.mark.parametrize("name", ["skip", "void"])
+@over_inputs("name", ["skip", "void"])
 def test_a_notice_is_not_split(name):
     assert bytes(encode_split(decode(SAMPLES[name], MOST), CPU).numpy()) == SAMPLES[name]
     asked_for = resealed(SAMPLES[name][:7] + b"\1" + SAMPLES[name][8:])
@@ -63,40 +68,51 @@ def test_a_frame_with_nothing_on_the_device_is_not_split():
     assert bytes(encode_split(frame, torch.device("meta")).numpy()) == SAMPLES["dense float32"]
 
 
-@pytest.mark.parametrize("name", PACKETS)
-def test_a_split_frame_in_one_buffer_is_refused(name):
-    head, body = split_of(name)
-    for data in (head, head + body, resealed(head + body)):
-        with pytest.raises(WireError, match="reserved byte 1"):
-            decode(data, MOST)
-    with pytest.raises(WireError, match=r"reserved byte 0, .* not of a split frame"):
-        read(SAMPLES[name][:HEAD_BYTES], body)
+@every_packet_kind
+def test_a_split_frame_in_one_buffer_is_refused(kind):
+    for name, whole in BY_KIND[kind].items():
+        with failing_at(name=name):
+            head, body = split_of(name)
+            for data in (head, head + body, resealed(head + body)):
+                with pytest.raises(WireError, match="reserved byte 1"):
+                    decode(data, MOST)
+            with pytest.raises(WireError, match=r"reserved byte 0, .* not of a split frame"):
+                read(whole[:HEAD_BYTES], body)
 
 
-@pytest.mark.parametrize("name", PACKETS)
-def test_no_flipped_bit_of_a_split_frames_head_goes_unseen(name):
-    head, body = split_of(name)
-    for bit in range(8 * HEAD_BYTES):
-        with pytest.raises(WireError):
-            read(flipped(head, bit), body)
+@every_packet_kind
+def test_no_flipped_bit_of_a_split_frames_head_goes_unseen(kind):
+    for name in BY_KIND[kind]:
+        head, body = split_of(name)
+        for bit in range(8 * HEAD_BYTES):
+            with failing_at(name=name, bit=bit), pytest.raises(WireError):
+                read(flipped(head, bit), body)
 
 
-@pytest.mark.parametrize("name", PACKETS)
-def test_a_split_frame_whose_body_was_changed_gives_an_error_or_a_packet(name):
-    head, body = split_of(name)
-    changed = [flipped(body, bit) for bit in range(8 * len(body))]
-    for other in changed:
-        try:
-            packet = read(head, other).packet
-        except WireError:
-            continue
-        dense = packet.dense()
-        assert dense.shape == (packet.count,)
-        assert packet.first + packet.count <= MOST
-        assert bool(torch.isfinite(dense).all())
-    for other in (b"", body[:-1], body + b"\0"):
-        with pytest.raises(WireError, match=f"promises {len(body)} body bytes, {len(other)} are there"):
-            read(head, other)
+@every_packet_kind
+def test_a_split_frame_whose_body_was_changed_gives_an_error_or_a_packet(kind):
+    for name in BY_KIND[kind]:
+        head, body = split_of(name)
+        for bit in range(8 * len(body)):
+            with failing_at(name=name, bit=bit):
+                read_whole_or_refused(head, flipped(body, bit))
+        for other in (b"", body[:-1], body + b"\0"):
+            with (
+                failing_at(name=name, other=other),
+                pytest.raises(WireError, match=f"promises {len(body)} body bytes, {len(other)} are there"),
+            ):
+                read(head, other)
+
+
+def read_whole_or_refused(head: bytes, body: bytes) -> None:
+    try:
+        packet = read(head, body).packet
+    except WireError:
+        return
+    dense = packet.dense()
+    assert dense.shape == (packet.count,)
+    assert packet.first + packet.count <= MOST
+    assert bool(torch.isfinite(dense).all())
 
 
 def test_a_head_alone_tells_whether_its_frame_is_split_and_is_refused_where_that_was_not_agreed_on():

@@ -17,6 +17,7 @@ from laconic.kernels.cpu import ans_symbols as cpu_symbols
 from laconic.kernels.reference import ans_gaps as plain_gaps
 from laconic.kernels.reference import ans_symbols as plain_symbols
 from laconic.wire.coding.symbols import check_packed, decode_symbols, encode_symbols, symbol_starts
+from support.inputs import over_inputs
 
 VERSIONS = [plain_symbols, cpu_symbols]
 
@@ -80,7 +81,7 @@ def test_every_symbol_that_is_there_has_a_share_and_no_other_has_one(counts):
     assert ((np.diff(starts) > 0) == (np.array(counts) > 0)).all()
 
 
-@pytest.mark.parametrize("chances", [[0.9, 0.05, 0.05], [0.5, 0.3, 0.2], [0.01] * 100], ids=["few", "some", "even"])
+@over_inputs("chances", [[0.9, 0.05, 0.05], [0.5, 0.3, 0.2], [0.01] * 100])
 def test_a_stream_is_as_long_as_the_entropy_of_its_counts(chances):
     symbols = torch.multinomial(torch.tensor(chances), 40_000, True, generator=torch.Generator().manual_seed(1))
     _, n_bits = encode_symbols(symbols.int(), len(chances))
@@ -112,7 +113,7 @@ def test_one_symbol_alone_takes_no_stream():
 SYMBOLS = torch.tensor([1, 0, 2, 1, 1, 0, 1, 1, 3], dtype=torch.int32)
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("cut", "at", "value", "reason"),
     [
         (23, 0, 2, "no room for how often"),
@@ -151,7 +152,7 @@ def test_a_damaged_stream_is_refused_or_is_another_stream_of_the_encoder(drawn, 
     assert encode_symbols(heard, n_symbols)[0].tolist() == made.tolist()
 
 
-@pytest.mark.parametrize("bits", [1, 3, 9])
+@over_inputs("bits", [1, 3, 9])
 def test_packed_symbols_take_their_bits_and_no_more(bits):
     data = pack_codes(torch.arange(11, dtype=torch.int32) % (1 << bits), bits)
     assert data.numel() == math.ceil(11 * bits / 8)

@@ -15,9 +15,6 @@ from laconic.lab.models import build
 from laconic.network import Clock, Link, Network, ring, simulate
 from laconic.training.simulation import Simulation
 
-WORKERS = 10
-BATCHES = (10, 32, 128)
-METHODS = ("compskip", "ssgd-mv", "dropsign", "signsgd-mv", "sgd")
 LIMIT_S = 60.0  # of one method's rounds
 _INPUT_SHAPE, _CLASSES = (1, 28, 28), 10  # MNIST's; with them the mlp has 407,050 parameters
 _LR = 0.01

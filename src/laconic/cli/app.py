@@ -10,18 +10,48 @@ from rich.text import Text
 
 import laconic
 from laconic.cli.bench.app import bench
-from laconic.cli.plan import plan
-from laconic.cli.reproduce import reproduce
-from laconic.cli.show import list_algorithms, show
-from laconic.cli.timeline import timeline
-from laconic.cli.train import compare, run
-from laconic.contract import load_plugins
-from laconic.errors import ContractError, LaunchError, PeerLostError, ReplicaError
-from laconic.lab.processes.supervise import Stopped, stopped_by_signals
-from laconic_start import end_at_once, exit_code, stopped_line
+from laconic.cli.lazy import Entry, LazyGroup, load_torch
+from laconic.errors import LaconicError
+from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
+
+
+class _Commands(LazyGroup):
+    entries = (
+        Entry(
+            "list", "laconic.cli.listing", "list_algorithms",
+            "List the algorithms: what each does, and its paper.", needs_torch=False,
+        ),
+        Entry(
+            "show", "laconic.cli.show", "show",
+            "Show one algorithm: paper, symbols, hyper-parameters with ranges, claims, bits.",
+        ),
+        Entry(
+            "run", "laconic.cli.train", "run",
+            "Train one model with one algorithm. Under torchrun it joins the processes that are there.",
+        ),
+        Entry(
+            "compare", "laconic.cli.train", "compare",
+            "Train the same model with several algorithms and print one table.",
+        ),
+        Entry(
+            "reproduce", "laconic.cli.reproduce", "reproduce",
+            "Run a published table and print it beside the printed figures.",
+        ),
+        Entry(
+            "plan", "laconic.cli.plan", "plan",
+            "Predict step times on a network: which method and topology is fastest, and when plain all-reduce is.",
+        ),
+        Entry(
+            "timeline", "laconic.cli.timeline", "timeline",
+            "Draw who sends, receives and computes when: on the links that you describe, or in a run that was "
+            "recorded.",
+        ),
+    )  # fmt: skip
+
 
 app = typer.Typer(
     name="laconic",
+    cls=_Commands,
     help="Train PyTorch models over slow, lossy and unreliable networks, with every byte counted.",
     no_args_is_help=True,
     add_completion=False,
@@ -46,17 +76,14 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Options of all commands."""
-    load_plugins(load or [])
     context.obj = tuple(load or [])
+    if load and context.invoked_subcommand != "list":  # which reads files, and imports none
+        load_torch()
+        from laconic.contract import load_plugins
+
+        load_plugins(load)
 
 
-app.command("list")(list_algorithms)
-app.command("show")(show)
-app.command("run")(run)
-app.command("compare")(compare)
-app.command("reproduce")(reproduce)
-app.command("plan")(plan)
-app.command("timeline")(timeline)
 app.add_typer(bench)
 
 
@@ -86,7 +113,7 @@ def main() -> None:
         line = "; ".join([stopped_line(stopped.number), *getattr(stopped, "__notes__", [])])
         Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
         sys.exit(exit_code(stopped.number))
-    except (ValueError, OSError, LaunchError, PeerLostError, ReplicaError, ContractError) as error:
+    except (ValueError, OSError, LaconicError) as error:
         text = Text.assemble(("error: ", "bold red"), str(error))
         Console(stderr=True).print(text, soft_wrap=True)
         sys.exit(2)

@@ -1,14 +1,18 @@
 """Live progress on the terminal: epoch, loss, accuracy, bytes so far, rounds, time left."""
 
+from __future__ import annotations
+
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from laconic.lab.processes.pool import Progress as JobStep
-from laconic.lab.runs.run import Progress as Step
 from laconic.units import bytes_text
+
+if TYPE_CHECKING:
+    from laconic.lab.processes.pool import Progress as JobStep
+    from laconic.lab.runs.run import Progress as Step
 
 
 class _Shown:

@@ -1,27 +1,26 @@
 """`laconic plan`: which method and topology a network favors, and when plain all-reduce is best."""
 
+from __future__ import annotations
+
 import json
 import math
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 
 from laconic.cli.train import pairs
-from laconic.contract import ALGORITHMS, Algorithm
 from laconic.hyperparameters import from_text, near_misses
-from laconic.lab.models import build
-from laconic.network import Link
-from laconic.planning.break_even import ladder
-from laconic.planning.plan import Plan, Question, candidates_of, judge
-from laconic.planning.recorded import read_recorded
-from laconic.report.plan import plan_notes, plan_table, plan_title
 from laconic.units import bandwidth, duration
+
+if TYPE_CHECKING:
+    from laconic.contract import Algorithm
+    from laconic.network import Link
+    from laconic.planning.plan import Plan, Question
 
 _COUNT = re.compile(r"(\d{1,15}(?:\.\d{0,15})?)\s*([kKmMgGbB]?)", re.ASCII)
 _THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
@@ -61,6 +60,11 @@ def plan(
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw step times over bandwidth: .png.")] = None,
 ) -> None:
     """Predict step times on a network: which method and topology is fastest, and when plain all-reduce is."""
+    import torch
+
+    from laconic.network import Link
+    from laconic.planning.plan import candidates_of, judge
+
     _check_files(json_, plot)
     if bandwidth_ is None:
         raise ValueError("--bandwidth is missing: what each node's link carries, such as 1Gbit")
@@ -86,6 +90,9 @@ def plan(
 
 
 def _question(asked: dict[str, Any], classes: int, link: Link, compute: str | None, local_steps: int) -> Question:
+    from laconic.lab.models import build
+    from laconic.planning.plan import Question
+
     params, model, shape, workers = (asked[option] for option in _ONE_RUN[:4])
     if (params is None) == (model is None):
         raise ValueError("give --params COUNT, such as 25.6M, or --model NAME with --input-shape, and not both")
@@ -105,6 +112,9 @@ def _question(asked: dict[str, Any], classes: int, link: Link, compute: str | No
 def _of_runs(
     folder: Path, link: Link, compute: str | None, asked: dict[str, Any], methods: Sequence[str], *, measure: bool
 ) -> Plan:
+    from laconic.planning.plan import judge
+    from laconic.planning.recorded import read_recorded
+
     for option, value in asked.items():
         if value is not None:
             raise ValueError(f"{option}: the run in --trace {folder} says that itself; leave it out")
@@ -125,6 +135,8 @@ def _of_runs(
 
 def _algorithms(names: Sequence[str], settings: dict[str, str]) -> dict[str, Algorithm]:
     """The methods with their settings; all of them where none is named."""
+    from laconic.contract import ALGORITHMS
+
     known = sorted(ALGORITHMS)
     chosen = list(dict.fromkeys(names)) or known
     for name in chosen:
@@ -143,6 +155,9 @@ def _algorithms(names: Sequence[str], settings: dict[str, str]) -> dict[str, Alg
 
 
 def _show(answer: Plan, file: Path | None, plot: Path | None) -> None:
+    from laconic.planning.break_even import ladder
+    from laconic.report.plan import plan_notes, plan_table, plan_title
+
     if plot is not None:
         from laconic.report.plan_picture import draw_plan  # here, since matplotlib takes a second and a half to load
 

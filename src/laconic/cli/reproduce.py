@@ -1,8 +1,10 @@
 """`laconic reproduce`: a paper's table, run here and laid beside the printed one."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -11,11 +13,10 @@ from rich.table import Table
 
 from laconic.cli.live import JobsLive
 from laconic.cli.train import Data
-from laconic.lab.processes.pool import Figures, Job, run_jobs
-from laconic.lab.processes.supervise import Stopped
-from laconic.report.published import partial_path, side_by_side, write_partial_result, write_result
-from laconic.reproduce import TABLES, table_of
-from laconic.reproduce.table import Request
+from laconic.lab.processes.stopping import Stopped
+
+if TYPE_CHECKING:
+    from laconic.lab.processes.pool import Figures, Job
 
 
 def reproduce(
@@ -33,6 +34,11 @@ def reproduce(
     if list_ or name is None:
         _list()
         return
+    from laconic.lab.processes.pool import run_jobs
+    from laconic.report.published import partial_path, side_by_side, write_partial_result, write_result
+    from laconic.reproduce import table_of
+    from laconic.reproduce.table import Request
+
     table = table_of(name)
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs {jobs} must be at least 1")
@@ -64,6 +70,8 @@ def reproduce(
 
 
 def _list() -> None:
+    from laconic.reproduce import TABLES
+
     listing = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     listing.add_column("table", no_wrap=True)
     listing.add_column("what it gives, and where it is printed")

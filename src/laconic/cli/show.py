@@ -1,20 +1,20 @@
-"""`laconic list` and `laconic show`: what there is, and what each method claims."""
+"""`laconic show`: where a method is from, what it takes, claims and remembers."""
+
+from __future__ import annotations
 
 import inspect
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.contract import ALGORITHMS, Algorithm
-from laconic.gossip.graphs import TOPOLOGIES
-from laconic.gossip.mixing import Mixing
 from laconic.hyperparameters import knobs_of, near_misses
-from laconic.lab.synthetic_job import GivenJob
-from laconic.protocol.layout import LAYOUTS, choose_layout
+
+if TYPE_CHECKING:
+    from laconic.contract import Algorithm
 
 _SHOWN_D = 10**6  # parameters of the model that bits are shown for
 _SHOWN_WORKERS = 10
@@ -40,27 +40,13 @@ _CLAIMS = (
 )
 
 
-def list_algorithms() -> None:
-    """List the algorithms, with what they charge per worker and round and who may serve."""
-    table = Table(title="algorithms", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("name", "what it does", "up", "down", "servers"):
-        table.add_column(column, justify="right" if column in ("up", "down") else "left", no_wrap=column == "name")
-    for name in sorted(ALGORITHMS):
-        algorithm = ALGORITHMS[name]()
-        up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,), _SHOWN_WORKERS)
-        table.add_row(name, _first_line(type(algorithm)), f"{up / 1e6:.4g}", f"{down / 1e6:.4g}", _layouts(algorithm))
-    console = Console()
-    console.print(table)
-    console.print(
-        "up, down: bits a parameter, worker and round, by the papers' formulas. More of one: laconic show NAME"
-    )
-
-
 def show(
     name: Annotated[str, typer.Argument(help="An algorithm of `laconic list`.")],
     accounting: Annotated[bool, typer.Option("--accounting", help="Reproduce the paper's traffic figures.")] = False,
 ) -> None:
     """Show one algorithm: paper, symbols, hyper-parameters with ranges, claims, bits."""
+    from laconic.contract import ALGORITHMS
+
     if name not in ALGORITHMS:
         known = sorted(ALGORITHMS)
         raise ValueError(f"unknown algorithm {name!r}; known: {', '.join(known)}{near_misses(name, known)}")
@@ -85,6 +71,8 @@ def _first_line(cls: type) -> str:
 
 
 def _layouts(algorithm: Algorithm) -> str:
+    from laconic.protocol.layout import LAYOUTS, choose_layout
+
     admitted = []
     for layout in LAYOUTS[1:]:
         try:
@@ -151,6 +139,9 @@ def _print_claims(console: Console, algorithm: Algorithm) -> None:
     up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,), _SHOWN_WORKERS)
     table.add_row("bits a worker and round", f"{up / 1e6:.4g} d up, {down / 1e6:.4g} d down (one layer)")
     if hasattr(algorithm, "graph"):
+        from laconic.gossip.graphs import TOPOLOGIES
+        from laconic.gossip.mixing import Mixing
+
         gaps = [f"{name} {Mixing.over_cycle(name, _SHOWN_WORKERS).spectral_gap:.3g}" for name in TOPOLOGIES]
         table.add_row(f"spectral gaps, {_SHOWN_WORKERS} workers", ", ".join(gaps))
     console.print(table)
@@ -158,6 +149,8 @@ def _print_claims(console: Console, algorithm: Algorithm) -> None:
 
 def _remembered(algorithm: Algorithm) -> dict[str, str]:
     """What a worker and the server keep from round to round, in vectors of d floats: looked up in a small job."""
+    from laconic.lab.synthetic_job import GivenJob
+
     job = GivenJob(algorithm, workers=_SHOWN_WORKERS, d=_SAMPLE_D)
     for _ in range(_SAMPLE_ROUNDS):
         job.round()

@@ -1,9 +1,11 @@
 """`laconic timeline`: who sends, receives and computes when, drawn."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -11,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from laconic.hyperparameters import near_misses
-from laconic.network import Link, read_schedule
-from laconic.report.timeline.bars import Timeline, in_letters
-from laconic.report.timeline.named import NAMED, Settings, draw_named, draw_schedule
-from laconic.report.timeline.recorded import ROUNDS_SHOWN, draw_run
 from laconic.units import bandwidth, duration, size
+
+if TYPE_CHECKING:
+    from laconic.report.timeline.bars import Timeline
+    from laconic.report.timeline.named import Settings
 
 _ENDINGS = (".png", ".svg", ".html")
 T = TypeVar("T")
@@ -68,11 +70,15 @@ def timeline(
         _write(drawn, path)
         Console().print(f"wrote {path}", highlight=False, soft_wrap=True)
     if not out:
+        from laconic.report.timeline.bars import in_letters
+
         console = Console()
         console.print(in_letters(drawn, console.width), highlight=False)
 
 
 def _drawn(name: str | None, schedule: Path | None, asked: dict[str, str | int]) -> Timeline:
+    from laconic.report.timeline.named import NAMED, draw_named
+
     if schedule is not None:
         if name is not None:
             raise ValueError(f"give a name ({name}) or --schedule {schedule}, not both")
@@ -86,6 +92,8 @@ def _drawn(name: str | None, schedule: Path | None, asked: dict[str, str | int])
 
 
 def _of_run(folder: Path, asked: dict[str, str | int]) -> Timeline:
+    from laconic.report.timeline.recorded import ROUNDS_SHOWN, draw_run
+
     for option in asked:
         if option not in ("--rounds", "--from-round"):
             raise ValueError(f"{option}: the run in {folder} says that itself; leave it out")
@@ -96,6 +104,8 @@ def _of_run(folder: Path, asked: dict[str, str | int]) -> Timeline:
 
 
 def _list() -> None:
+    from laconic.report.timeline.named import NAMED
+
     listing = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in ("timeline", "what it shows", "source"):
         listing.add_column(column, no_wrap=column == "timeline")
@@ -107,6 +117,8 @@ def _list() -> None:
 
 
 def _settings(name: str, asked: dict[str, str | int]) -> Settings:
+    from laconic.report.timeline.named import NAMED
+
     if name not in NAMED:
         raise ValueError(
             f"timeline {name!r} is not known{near_misses(name, list(NAMED))}; --list names them all (nor is there a "
@@ -154,6 +166,9 @@ def _compute(asked: dict[str, str | int], settings: Settings, workers: int) -> t
 
 
 def _of_file(path: Path, asked: dict[str, str | int]) -> Timeline:
+    from laconic.network import Link, read_schedule
+    from laconic.report.timeline.named import draw_schedule
+
     for option in asked:
         if option not in ("--latency", "--bandwidth"):
             raise ValueError(f"{option}: a schedule of your own says that itself; leave it out")

@@ -1,24 +1,22 @@
 """`laconic run` and `laconic compare`."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch.distributed as dist
 import typer
 from rich.console import Console
 
 from laconic.cli.live import Live
-from laconic.contract import ALGORITHMS
 from laconic.hyperparameters import near_misses
-from laconic.lab.processes.supervise import Stopped
-from laconic.lab.runs.launch import run_in_processes
-from laconic.lab.runs.record import Record
-from laconic.lab.runs.run import run_as_rank, run_simulated
-from laconic.lab.runs.settings import DECAY_AT, RAMP_FROM, RunSettings, has_dense_rounds
-from laconic.lab.runs.torchrun import is_under_torchrun, join_torchrun
-from laconic.report.table import comparison, own_models
+from laconic.lab.defaults import DECAY_AT, RAMP_FROM
+from laconic.lab.processes.stopping import Stopped
+
+if TYPE_CHECKING:
+    from laconic.lab.runs.record import Record
 
 Algorithm = Annotated[str, typer.Option("--algorithm", "-a", help="A name of `laconic list`.")]
 Set = Annotated[
@@ -149,6 +147,9 @@ def compare(
     out: Out = None,
 ) -> None:
     """Train the same model with several algorithms and print one table."""
+    from laconic.contract import ALGORITHMS
+    from laconic.lab.runs.settings import has_dense_rounds
+
     settings, rates = by_algorithm(algorithms, pairs(set_), pairs(lr_of, "--lr-of"))
     # Where some methods begin with dense rounds, the others go without; where none can, all are told so.
     dense = {name for name in algorithms if name in ALGORITHMS and has_dense_rounds(name)} or set(algorithms)
@@ -180,6 +181,11 @@ def execute(
 
     folder_of: where a record is written as soon as its run is finished, so that it stays when the command is stopped.
     """
+    from laconic.lab.runs.launch import run_in_processes
+    from laconic.lab.runs.run import run_simulated
+    from laconic.lab.runs.settings import RunSettings
+    from laconic.lab.runs.torchrun import is_under_torchrun
+
     records: list[Record] = []
     written: dict[str, Path] = {}
 
@@ -217,6 +223,12 @@ def _given(asked: dict[str, Any], **defaults: Any) -> dict[str, Any]:  # noqa: A
 
 def _as_torchrun_rank(options: Sequence[dict[str, Any]], finish: Callable[[Record], None]) -> None:
     """This process's part. Rank 0 alone speaks, and has finished records."""
+    import torch.distributed as dist
+
+    from laconic.lab.runs.run import run_as_rank
+    from laconic.lab.runs.settings import RunSettings
+    from laconic.lab.runs.torchrun import join_torchrun
+
     for asked in options:
         if asked["driver"] == "simulated":
             raise ValueError("--driver simulated runs in one process; start it without torchrun")
@@ -286,6 +298,8 @@ def by_algorithm(
 
 def report(records: Sequence[Record], out: Path | None, *, batch_title: bool) -> None:
     """Print the table; draw the curves beside the records' files where these were asked for."""
+    from laconic.report.table import comparison, own_models
+
     console = Console()
     console.print(comparison(records))
     for record in records:

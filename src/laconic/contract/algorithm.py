@@ -5,8 +5,9 @@ A driver owns everything else: processes, bytes, clock, faults, counting. Letter
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor
@@ -133,8 +134,37 @@ class Algorithm(ABC):
         """What the paper's formula charges per worker and round, (up, down), in expectation; the most if adaptive."""
 
 
+class Registry(MutableMapping[str, type[Algorithm]]):
+    """Algorithms by name. Those of the folder `algorithms` are there at the first look, whoever looks."""
+
+    def __init__(self) -> None:
+        self._entered: dict[str, type[Algorithm]] = {}
+
+    def _all(self) -> dict[str, type[Algorithm]]:
+        import_module("laconic.algorithms")  # by name and not before: its files import this one
+        return self._entered
+
+    def __getitem__(self, name: str) -> type[Algorithm]:
+        return self._all()[name]
+
+    def __setitem__(self, name: str, cls: type[Algorithm]) -> None:
+        self._all()[name] = cls
+
+    def __delitem__(self, name: str) -> None:
+        del self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._all()})"
+
+
 A = TypeVar("A", bound=type[Algorithm])
-ALGORITHMS: dict[str, type[Algorithm]] = {}
+ALGORITHMS = Registry()
 
 
 def algorithm(name: str) -> Callable[[A], A]:

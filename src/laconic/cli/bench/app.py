@@ -2,24 +2,43 @@
 
 import typer
 
-from laconic.cli.bench.compare import bench_compare
-from laconic.cli.bench.kernels import bench_kernels
-from laconic.cli.bench.scale import bench_scale
-from laconic.cli.bench.simulate import bench_simulate
-from laconic.cli.bench.step import bench_step
-from laconic.cli.bench.wire import bench_wire
+from laconic.cli.lazy import Entry, LazyGroup
 
-bench = typer.Typer(name="bench", help="Measure what things cost on this machine.", no_args_is_help=True)
+
+class _Benches(LazyGroup):
+    entries = (
+        Entry(
+            "kernels", "laconic.cli.bench.kernels", "bench_kernels",
+            "Time every kernel as multiples of one memory copy, beside plain torch and peers; one thread.",
+        ),
+        Entry(
+            "step", "laconic.cli.bench.step", "bench_step",
+            "Time whole steps, gradients given, against one all-reduce and DistributedDataParallel; processes on "
+            "loopback.",
+        ),
+        Entry(
+            "wire", "laconic.cli.bench.wire", "bench_wire",
+            "Time making, encoding and decoding each kind of packet, and show its bytes beside what entropy allows.",
+        ),
+        Entry(
+            "simulate", "laconic.cli.bench.simulate", "bench_simulate",
+            "Time simulated rounds against a bare loop over the same gradients, and messages of a large schedule.",
+        ),
+        Entry(
+            "scale", "laconic.cli.bench.scale", "bench_scale",
+            "Fit exponents of a simulated round's cost, gradients given, over workers and over parameters.",
+        ),
+        Entry(
+            "compare", "laconic.cli.bench.compare", "bench_compare",
+            "Compare two files of one bench: the ratio of medians, and a verdict where the quartile ranges do not "
+            "overlap.", needs_torch=False,
+        ),
+    )  # fmt: skip
+
+
+bench = typer.Typer(name="bench", cls=_Benches, help="Measure what things cost on this machine.", no_args_is_help=True)
 
 
 @bench.callback()
 def options() -> None:
     """Measure what things cost on this machine."""
-
-
-bench.command("kernels")(bench_kernels)
-bench.command("step")(bench_step)
-bench.command("wire")(bench_wire)
-bench.command("simulate")(bench_simulate)
-bench.command("scale")(bench_scale)
-bench.command("compare")(bench_compare)

@@ -1,15 +1,15 @@
 """`laconic bench kernels`: each kernel as a multiple of one memory copy."""
 
+from __future__ import annotations
+
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from laconic.bench.kernels import SMALL_D, measure_kernels
-from laconic.bench.measure import Row
 from laconic.cli.bench.table import (
     JsonFile,
     Repeats,
@@ -22,6 +22,9 @@ from laconic.cli.bench.table import (
     spread_text,
 )
 from laconic.units import seconds_text
+
+if TYPE_CHECKING:
+    from laconic.bench.measure import Row
 
 _SMALL_BAR_US = 50
 
@@ -39,6 +42,8 @@ def bench_kernels(
     file: JsonFile = None,
 ) -> None:
     """Time every kernel as multiples of one memory copy, beside plain torch and peers; one thread."""
+    from laconic.bench.kernels import measure_kernels
+
     densities = tuple(dict.fromkeys(density or (0.01, 0.001)))
     check_size("--d", d)
     check(repeats, file)
@@ -56,6 +61,8 @@ def bench_kernels(
 
 
 def _table(rows: Sequence[Row], d: int, repeats: int) -> Table:
+    from laconic.bench.kernels import SMALL_D
+
     copy_s = statistics.median(row.facts["copy_s"] for row in rows)
     table = bench_table(
         f"kernels: {d:,} float32, one thread, median of {repeats}; one copy takes {seconds_text(copy_s)}",

@@ -1,14 +1,14 @@
 """`laconic bench scale`: exponents of cost over workers and parameters."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from laconic.bench.measure import Row
-from laconic.bench.scale import SIZES, WORKERS, Left, measure_scale
 from laconic.cli.bench.table import (
     Algorithms,
     JsonFile,
@@ -22,6 +22,9 @@ from laconic.cli.bench.table import (
 )
 from laconic.cli.train import by_algorithm, pairs
 from laconic.units import seconds_text, size
+
+if TYPE_CHECKING:
+    from laconic.bench.measure import Row
 
 _MOST_WORKERS = 4096
 
@@ -41,6 +44,8 @@ def bench_scale(
     file: JsonFile = None,
 ) -> None:
     """Fit exponents of a simulated round's cost, gradients given, over workers and over parameters."""
+    from laconic.bench.scale import SIZES, WORKERS, Left, measure_scale
+
     methods = algorithms_in(algorithms)
     settings, _ = by_algorithm(methods, pairs(set_), {})
     crews, sizes = tuple(dict.fromkeys(workers or WORKERS)), tuple(dict.fromkeys(parameters or SIZES))

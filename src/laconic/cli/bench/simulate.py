@@ -1,15 +1,15 @@
 """`laconic bench simulate`: the simulator against a bare loop, and events of the schedule engine."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import chain
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from laconic.bench.measure import Row
-from laconic.bench.simulate import BATCHES, METHODS, WORKERS, measure_events, measure_simulation
 from laconic.cli.bench.table import (
     Algorithms,
     JsonFile,
@@ -25,12 +25,17 @@ from laconic.cli.bench.table import (
 from laconic.cli.train import by_algorithm, pairs
 from laconic.units import seconds_text
 
-_METHODS = ",".join(METHODS)
+if TYPE_CHECKING:
+    from laconic.bench.measure import Row
+
+_METHODS = "compskip,ssgd-mv,dropsign,signsgd-mv,sgd"
+_WORKERS = 10
+_BATCHES = (10, 32, 128)
 
 
 def bench_simulate(
     algorithms: Algorithms = _METHODS,
-    workers: Annotated[int, typer.Option("--workers", help="Simulated.")] = WORKERS,
+    workers: Annotated[int, typer.Option("--workers", help="Simulated.")] = _WORKERS,
     batches: Annotated[list[int] | None, typer.Option("--batch-size", help="Of each worker; may be repeated.")] = None,
     ring: Annotated[int, typer.Option("--ring", help="Workers of the ring whose messages are timed.")] = 1024,
     set_: Annotated[
@@ -40,10 +45,12 @@ def bench_simulate(
     file: JsonFile = None,
 ) -> None:
     """Time simulated rounds against a bare loop over the same gradients, and messages of a large schedule."""
+    from laconic.bench.simulate import measure_events, measure_simulation
+
     methods = algorithms_in(algorithms)
     settings, _ = by_algorithm(methods, pairs(set_), {})
     check(repeats, file)
-    sizes = batches or list(BATCHES)
+    sizes = batches or list(_BATCHES)
     bounds = [("--workers", workers, 2, 4096), ("--ring", ring, 2, 2048)]
     bounds += [("--batch-size", size, 1, 10**6) for size in sizes]
     for option, value, least, most in bounds:

@@ -1,14 +1,14 @@
 """`laconic bench step`: whole steps of methods against plain all-reduce."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from laconic.bench.measure import Row
-from laconic.bench.step import measure_steps
 from laconic.cli.bench.table import (
     Algorithms,
     JsonFile,
@@ -23,9 +23,11 @@ from laconic.cli.bench.table import (
     spread_text,
 )
 from laconic.cli.train import by_algorithm, pairs
-from laconic.contract import ALGORITHMS
 from laconic.hyperparameters import from_text
 from laconic.units import seconds_text
+
+if TYPE_CHECKING:
+    from laconic.bench.measure import Row
 
 _SIZES = (407_050, 11_173_962, 25_557_032)
 _MOST_WORKERS = 64
@@ -45,6 +47,8 @@ def bench_step(
     file: JsonFile = None,
 ) -> None:
     """Time whole steps, gradients given, against one all-reduce and DistributedDataParallel; processes on loopback."""
+    from laconic.bench.step import measure_steps
+
     methods = algorithms_in(algorithms)
     sizes, crews = tuple(dict.fromkeys(parameters or _SIZES)), tuple(dict.fromkeys(workers or (2, 4)))
     settings, _ = by_algorithm(methods, pairs(set_), {})
@@ -84,6 +88,8 @@ def bench_step(
 
 def _refusal(method: str, settings: dict[str, str], d: int, n: int) -> str:
     """Why this method cannot step so many parameters on so many processes; empty where it can."""
+    from laconic.contract import ALGORITHMS
+
     algorithm = from_text(ALGORITHMS[method], settings, method)
     try:
         algorithm.check_size(d, (d,), n)

@@ -1,18 +1,21 @@
 """What all benches' commands share: checks of options, tables, files."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.bench.measure import Row, result_of
-from laconic.contract import ALGORITHMS
 from laconic.hyperparameters import near_misses
+
+if TYPE_CHECKING:
+    from laconic.bench.measure import Row
 
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here.")]
 Repeats = Annotated[int, typer.Option("--repeats", help="How often each is measured.")]
@@ -41,6 +44,8 @@ def finish(
     for what in left_out:
         console.print(f"left out: {what}", highlight=False, soft_wrap=True)
     if file is not None:
+        from laconic.bench.measure import result_of
+
         file.write_text(json.dumps(result_of(bench, settings, rows, left_out), indent=2) + "\n")
 
 
@@ -60,6 +65,8 @@ def check_size(option: str, d: int) -> None:
 
 def algorithms_in(names: str) -> tuple[str, ...]:
     """The names between commas; all where there is none. Raises ValueError for an unknown one."""
+    from laconic.contract import ALGORITHMS
+
     known = sorted(ALGORITHMS)
     chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in chosen:

@@ -1,16 +1,19 @@
 """`laconic bench wire`: what packets take to make, send and read."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from laconic.bench.measure import Row
-from laconic.bench.wire import measure_wire
 from laconic.cli.bench.table import JsonFile, Repeats, bench_table, check, check_size, finish, measured
 from laconic.units import bytes_text, seconds_text
+
+if TYPE_CHECKING:
+    from laconic.bench.measure import Row
 
 
 def bench_wire(
@@ -20,6 +23,8 @@ def bench_wire(
     file: JsonFile = None,
 ) -> None:
     """Time making, encoding and decoding each kind of packet, and show its bytes beside what entropy allows."""
+    from laconic.bench.wire import measure_wire
+
     check_size("--d", d)
     check(repeats, file)
     if not 0 < density <= 1:

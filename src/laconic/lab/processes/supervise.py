@@ -1,4 +1,4 @@
-"""Child processes of this machine: how they are started, that they end with their parent, and how a command is stopped.
+"""Child processes of this machine: how they are started, and that they end with their parent.
 
 Nothing here imports torch. What a child does in its first lines is in `child.py`.
 """
@@ -22,8 +22,6 @@ from laconic.errors import LaunchError
 
 _SCRIPT = Path(__file__).with_name("child.py")
 _END_S = 1.0  # between asking children to end and killing them
-_UNWIND_S = 2.0  # between a signal and the end of this process, whatever its main thread does
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -162,58 +160,3 @@ def _interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class Stopped(BaseException):
-    """SIGTERM or Ctrl-C came. No `Exception`: nothing on its way up takes it for a failure of its own.
-
-    Notes (`add_note`) say what is finished.
-    """
-
-    def __init__(self, number: int) -> None:
-        """number: the signal's."""
-        super().__init__(number)
-        self.number = number
-
-
-@contextmanager
-def stopped_by_signals(give_up: Callable[[int], object], *, unwind_s: float = _UNWIND_S) -> Iterator[None]:
-    """Within, the first SIGTERM or Ctrl-C raises `Stopped` in the main thread; later ones change nothing.
-
-    A main thread that waits in C code cannot raise anything. Then, `unwind_s` after the signal, another thread calls
-    `give_up` with the signal's number, which shall end the process. Only in the main thread; elsewhere it does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers, wakeup = os.pipe()  # Python writes a signal's number there as soon as it comes
-    os.set_blocking(wakeup, False)
-    came = False
-    unwound = threading.Event()
-
-    def stop(number: int, frame: object) -> None:
-        nonlocal came
-        if not came:
-            came = True
-            raise Stopped(number)
-
-    def watch() -> None:
-        while number := os.read(numbers, 1):
-            if number[0] in _SIGNALS and not unwound.wait(unwind_s):
-                give_up(number[0])
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    wakeup_before = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-    handlers = {number: signal.signal(number, stop) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        came = True
-        for number, handler in handlers.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        signal.set_wakeup_fd(wakeup_before)
-        unwound.set()
-        os.close(wakeup)
-        watcher.join()
-        os.close(numbers)

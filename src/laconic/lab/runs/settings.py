@@ -12,6 +12,7 @@ from laconic.faults.plan import FaultPlan
 from laconic.hyperparameters import from_text, knobs_of, near_misses
 from laconic.kernels.api import MOST_KERNEL_THREADS
 from laconic.lab.datasets import DATASETS
+from laconic.lab.defaults import DECAY_AT, RAMP_FROM
 from laconic.lab.models import MODELS
 from laconic.network import Link
 from laconic.protocol.layout import choose_layout, n_nodes_for
@@ -21,8 +22,6 @@ from laconic.units import bandwidth, duration
 DRIVERS = ("simulated", "processes")
 PARTITIONS = ("resample", "fixed")
 SCHEDULES = ("constant", "cosine", "step")
-DECAY_AT = "0.5,0.75"  # shares of the run; Ozfatura et al.: after 150 and 225 of 300 epochs
-RAMP_FROM = 0.2  # share of the learning rate; Ozfatura et al.: from 0.1 to 0.5
 BASE_LR = 0.1  # plain SGD's; a method's own default is this times its lr_factor
 
 

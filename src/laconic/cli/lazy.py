@@ -1,0 +1,65 @@
+"""Commands that are imported when they are used: help, a typing mistake and `laconic list` do not wait for torch.
+
+A command's file imports at its top only what its options and its help need, and the rest inside its functions.
+"""
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from laconic.lab.processes.stopping import ended_at_once_by_signals
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One command of a group. about: the first line of its function's docstring, for the help of the group."""
+
+    name: str
+    module: str
+    function: str
+    about: str
+    needs_torch: bool = True
+
+
+class LazyGroup(TyperGroup):
+    """A group that knows its commands by name and line of help, and imports the one that is called."""
+
+    entries: ClassVar[tuple[Entry, ...]] = ()  # in the order of the help
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - typer's own
+        super().__init__(**options)
+        in_help = {entry.name: TyperCommand(entry.name, help=entry.about) for entry in self.entries}
+        self.commands = {**in_help, **self.commands}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - classes that typer does not name
+        """Find the command that is called, and import it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        entry = next((entry for entry in self.entries if entry.name == name), None)
+        return name, command if entry is None else _imported(entry), rest
+
+
+class _NeedsTorch(TyperCommand):
+    """A command that loads torch when it runs, not when its help is asked for."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - classes that typer does not name
+        load_torch()
+        return super().invoke(ctx)
+
+
+def _imported(entry: Entry) -> Any:  # noqa: ANN401 - a class that typer does not name
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    cls = _NeedsTorch if entry.needs_torch else TyperCommand
+    app.command(entry.name, cls=cls)(getattr(import_module(entry.module), entry.function))
+    return typer.main.get_command(app)
+
+
+def load_torch() -> None:
+    """Import torch. This takes seconds; a signal meanwhile ends the process at once and without a traceback."""
+    if "torch" in sys.modules:
+        return
+    with ended_at_once_by_signals():
+        import_module("torch")

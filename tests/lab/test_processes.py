@@ -1,0 +1,363 @@
+"""Child processes end with their parent, are named when they die, and when stopped leave what is finished on disk."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from terminal import laconic
+
+from laconic.errors import LaunchError
+from laconic.lab.processes import child
+from laconic.lab.processes.pool import Job, run_jobs
+from laconic.lab.processes.ranks import Host, Ranks
+from laconic.lab.processes.supervise import Answer, Child, Report, end_all
+from laconic.reproduce import TABLES
+from laconic.reproduce.table import Comparison, PublishedTable
+from support.process_samples import Parent, Rank, Sample, figures_of, killed, stops_its_parent
+
+pytestmark = pytest.mark.slow
+
+BIN = Path(sys.executable).parent
+LIMIT_S = 300
+
+
+def until(happened, what):
+    """Wait for something that is about to happen."""
+    deadline = time.monotonic() + LIMIT_S
+    while not happened():
+        assert time.monotonic() < deadline, f"not within {LIMIT_S} s: {what}"
+        time.sleep(0.01)
+
+
+def state_of(pid):
+    """A process's state, as a letter, and its parent. X where there is none."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return "X", 0
+    return state, int(parent)
+
+
+def has_ended(pid):
+    return state_of(pid)[0] in "ZX"  # Z: and whoever inherited it has not asked how
+
+
+def children_of(pid):
+    pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+    return [one for one in pids if state_of(one)[1] == pid and not has_ended(one)]
+
+
+@contextlib.contextmanager
+def started(make, *arguments):
+    process = Child("sample", make, *arguments)
+    try:
+        yield process
+    finally:
+        end_all([process])
+
+
+# --- children end with their parent -----------------------------------------------------------------
+
+
+def test_a_child_whose_parent_is_killed_right_after_its_start_ends():
+    with started(Parent) as parent:
+        pid = parent.call("start")
+        os.kill(parent.pid, signal.SIGKILL)
+        until(lambda: has_ended(pid), "its end")
+
+
+@pytest.mark.parametrize("how", ["start_importing", "start_and_hold_the_interpreter"])
+def test_a_child_that_imports_or_lets_no_thread_run_ends_with_its_parent(how, tmp_path):
+    sign = tmp_path / "sign"
+    with started(Parent) as parent:
+        pid = parent.call(how, sign=str(sign))
+        until(sign.exists, "the child's sign")
+        assert not has_ended(pid)
+        os.kill(parent.pid, signal.SIGKILL)
+        until(lambda: has_ended(pid), "its end")
+
+
+def test_a_child_started_in_a_thread_outlives_the_thread_and_ends_with_the_process():
+    with started(Parent) as parent:
+        pid = parent.call("start_in_a_thread")
+        assert not has_ended(pid)
+        os.kill(parent.pid, signal.SIGKILL)
+        until(lambda: has_ended(pid), "its end")
+
+
+def test_a_child_that_finds_another_parent_than_the_one_that_started_it_ends_at_once():
+    ours, theirs = multiprocessing.Pipe()
+    arguments = ["1", str(theirs.fileno()), "1"]  # the first process, which inherits those whose parent has ended
+    orphan = subprocess.Popen(
+        [sys.executable, "-P", child.__file__, *arguments], stdin=subprocess.PIPE, pass_fds=[theirs.fileno()]
+    )
+    try:
+        assert orphan.wait(LIMIT_S) == 1
+        assert not ours.poll(), "it ended before it did anything"
+    finally:
+        orphan.kill()
+        orphan.communicate()
+        ours.close()
+        theirs.close()
+
+
+def test_ranks_end_when_their_command_is_killed_while_they_import(tmp_path):
+    with command(tmp_path, "run", "-a", "sgd", "--driver", "processes", "--workers", "3") as run:
+        until(lambda: len(children_of(run.pid)) == 3, "three ranks")
+        ranks = children_of(run.pid)
+        run.kill()
+        until(lambda: all(map(has_ended, ranks)), "the ranks' end")
+
+
+def test_when_one_rank_cannot_be_started_those_before_it_are_ended():
+    before = children_of(os.getpid())
+    hosts = [Host(), Host(), Host(prefix=("/no/such/command",))]
+    with pytest.raises(LaunchError, match=r"rank 2: its process could not be started: .*/no/such/command"):
+        Ranks(3, Rank, hosts=hosts)
+    assert children_of(os.getpid()) == before
+
+
+def test_children_that_ignore_sigterm_or_are_suspended_are_ended_too():
+    deaf, suspended = Child("deaf", Sample), Child("suspended", Sample)
+    deaf.call("ignore_sigterm")
+    suspended.ask("stop_itself", {})
+    until(lambda: state_of(suspended.pid)[0] == "T", "its suspension")
+    end_all([deaf, suspended])
+    assert has_ended(deaf.pid)
+    assert has_ended(suspended.pid)
+
+
+# --- requests and answers ---------------------------------------------------------------------------
+
+
+def test_ctrl_c_is_not_for_children_from_their_first_moment_on():
+    with started(Sample) as process:
+        os.kill(process.pid, signal.SIGINT)
+        assert process.call("pid") == process.pid
+        os.kill(process.pid, signal.SIGINT)
+        assert process.call("pid") == process.pid
+
+
+def test_reports_come_before_the_result():
+    with started(Sample) as process:
+        process.ask("report_numbers", {}, reports=True)
+        came = [process.receive() for _ in range(4)]
+    assert came == [Report(0), Report(1), Report(2), Answer("done")]
+
+
+def test_a_failure_is_named_with_its_error_and_after_it_the_process_is_gone():
+    with started(Sample) as process:
+        with pytest.raises(LaunchError, match=r"^sample: ArithmeticError: nothing adds up$"):
+            process.call("fail")
+        with pytest.raises(LaunchError, match=r"^sample: its process ended with exit code 1$"):
+            process.call("pid")
+    with started(Sample, "one", "too many") as process, pytest.raises(LaunchError, match=r"sample: TypeError: .*given"):
+        process.call("pid")
+
+
+def test_a_job_whose_process_is_killed_is_named_with_the_signal():
+    with pytest.raises(LaunchError, match=r"^third: its process was ended by SIGKILL$"):
+        run_jobs([Job(label="third", work=killed)], 1, print)
+
+
+def test_figures_are_handed_over_as_soon_as_a_job_is_finished():
+    finished = []
+    jobs = [Job(label="good", work=figures_of), Job(label="bad", work=killed)]
+    with pytest.raises(LaunchError, match="bad"):
+        run_jobs(jobs, 1, print, lambda job, figures: finished.append((job.label, figures)))
+    assert finished == [("good", {"figure": 1.5})]
+
+
+def test_the_ranks_that_broke_are_named_and_not_those_that_waited_for_them():
+    with Ranks(4, Rank, timeout_s=LIMIT_S) as ranks:
+        totals = ranks.call("meet")
+        assert all(torch.equal(total, torch.tensor([4.0])) for total in totals)
+        with pytest.raises(LaunchError) as failed:
+            ranks.call("meet", failing=[1], ending=[3])
+    assert str(failed.value) == "rank 1: ArithmeticError: nothing adds up\nrank 3: ended with exit code 7"
+
+
+def test_ranks_that_do_not_answer_in_time_are_named():
+    with Ranks(1, Rank, limit_s=0.0) as ranks, pytest.raises(LaunchError, match=r"^rank 0: did not .* 0 s \(meet\)$"):
+        ranks.call("meet")
+
+
+# --- stopped commands -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def command(folder, *arguments, **environment):
+    """The command, running, in a session of its own; what it says goes to files."""
+    with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+        run = subprocess.Popen(
+            [str(BIN / "laconic"), *arguments], stdout=out, stderr=err, env=os.environ | environment,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield run
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)  # the group that this test made
+        run.wait()
+
+
+def said_in(folder):
+    """Lines on standard error so far."""
+    return (folder / "err").read_text().splitlines()
+
+
+def assert_is_stopped(run, folder, number=signal.SIGTERM, line="stopped by SIGTERM"):
+    """It and its ranks end after the signal, with one line."""
+    ranks = children_of(run.pid)
+    os.kill(run.pid, number)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(run.pid, number)  # again: it changes nothing
+    assert run.wait(LIMIT_S) == 128 + number
+    until(lambda: all(map(has_ended, ranks)), "the ranks' end")
+    assert said_in(folder)[-1] == line
+    assert "Traceback" not in (folder / "err").read_text()
+    assert (folder / "err").read_text().count("stopped") == 1
+
+
+SIGNALS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "stopped"}
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_run_over_processes_is_stopped_with_its_ranks(number, tmp_path):
+    with command(tmp_path, "run", "-a", "sgd", "--driver", "processes", "--workers", "2", "--epochs", "5000") as run:
+        until(lambda: said_in(tmp_path), "its first epoch")
+        assert len(children_of(run.pid)) == 2
+        assert_is_stopped(run, tmp_path, number, SIGNALS[number])
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_command_is_stopped_while_it_still_loads(number, tmp_path):
+    with command(tmp_path, "list", PYTHONPROFILEIMPORTTIME="1") as run:
+        until(lambda: any(line.endswith("torch._C") for line in said_in(tmp_path)), "that torch is loaded")
+        assert_is_stopped(run, tmp_path, number, SIGNALS[number])
+
+
+@pytest.mark.parametrize("arguments", [("step", "--workers", "2"), ("kernels",)], ids=" ".join)
+def test_a_bench_is_stopped_with_its_processes(arguments, tmp_path):
+    with command(tmp_path, "bench", *arguments) as run:
+        until(lambda: children_of(run.pid), "its processes")
+        assert_is_stopped(run, tmp_path)
+
+
+def test_a_command_whose_main_thread_waits_in_c_is_stopped(tmp_path):
+    """As a rank under torchrun, waiting for one that never comes. The store that rank 0 opens is the sign."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    rank = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+    def is_open():
+        with socket.socket() as there:
+            return there.connect_ex(("127.0.0.1", port)) == 0
+
+    with command(tmp_path, "run", "-a", "sgd", **rank) as run:
+        until(is_open, "its store")
+        assert_is_stopped(run, tmp_path)
+
+
+STOPPER = '''
+"""Sends SIGTERM to its command, for a test.
+
+Paper -> here: none.
+"""
+
+import os
+import signal
+from dataclasses import dataclass
+
+import torch.distributed as dist
+
+from laconic import Algorithm, algorithm
+from laconic.compressors import dense
+
+
+@algorithm("stopper")
+@dataclass(frozen=True, kw_only=True)
+class Stopper(Algorithm):
+    """Plain gradients, and a signal."""
+
+    source = "a test"
+
+    def work(self, me):
+        if me.rank == 0:
+            os.kill(os.getppid() if dist.is_initialized() else os.getpid(), signal.SIGTERM)
+        reply = yield dense(me.gradient)
+        return reply.dense()
+
+    def serve(self, hub, inbox):
+        return dense(inbox.mean())
+
+    def paper_bits(self, d, layers=(), n_workers=10):
+        return 32.0 * d, 32.0 * d
+'''
+
+
+@pytest.mark.parametrize("driver", ["simulated", "processes"])
+def test_what_a_stopped_comparison_has_finished_is_on_disk(driver, tmp_path):
+    (tmp_path / "stopper.py").write_text(STOPPER)
+    out = tmp_path / "runs"
+    with command(
+        tmp_path, "--load", str(tmp_path / "stopper.py"), "compare", "sgd", "stopper", "--driver", driver,
+        "--workers", "2", "--epochs", "50", "--model", "linear", "--batch-size", "400", "--out", str(out),
+    ) as run:  # fmt: skip
+        assert run.wait(LIMIT_S) == 128 + signal.SIGTERM
+    assert said_in(tmp_path)[-1] == f"stopped by SIGTERM; finished: sgd in {out / 'sgd'}"
+    assert "Traceback" not in (tmp_path / "err").read_text()
+    assert sorted(path.name for path in out.rglob("*.*")) == ["config.toml", "metrics.csv", "summary.json"]
+    assert json.loads((out / "sgd" / "summary.json").read_text())["settings"]["algorithm"] == "sgd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfJobs(PublishedTable):
+    """A table of given jobs."""
+
+    name: ClassVar[str] = "of-jobs"
+    title: ClassVar[str] = "for a test"
+    source: ClassVar[str] = "none"
+    given: tuple[Job, ...]
+
+    def settings(self):
+        return {}
+
+    @property
+    def printed(self):
+        return {}
+
+    def jobs(self, request):
+        return list(self.given)
+
+    def compare(self, found):
+        return Comparison(sheets=())
+
+
+def test_what_a_stopped_table_has_finished_is_on_disk_until_all_is(monkeypatch, tmp_path):
+    good, last = Job(label="good", work=figures_of), Job(label="last", work=stops_its_parent)
+    result, partial = tmp_path / "result.json", tmp_path / "result.partial.json"
+    arguments = ("reproduce", "of-jobs", "--jobs", "1", "--out", str(result))
+    monkeypatch.setitem(TABLES, "of-jobs", OfJobs(given=(good, last)))
+    ended = laconic(*arguments)
+    assert ended.code == 128 + signal.SIGTERM
+    assert ended.err.splitlines()[-1] == f"stopped by SIGTERM; finished, in {partial}: good"
+    assert not result.exists()
+    data = json.loads(partial.read_text())
+    assert (data["found"], data["finished"]) == ([{"figure": 1.5}], ["good"])
+    monkeypatch.setitem(TABLES, "of-jobs", OfJobs(given=(good,)))
+    assert laconic(*arguments).code == 0
+    assert json.loads(result.read_text())["found"] == [{"figure": 1.5}]
+    assert not partial.exists()

@@ -1,0 +1,26 @@
+"""What the kernels for a GPU are given: vectors of every kind and type."""
+
+import torch
+from torch import Tensor
+
+from support.inputs import over_inputs
+
+KINDS = ("normal", "heavy-tailed", "denormal", "zeros of both signs", "widest range", "constant")
+
+over_kinds = over_inputs("kind", KINDS)
+over_dtypes = over_inputs("dtype", [torch.float32, torch.float64])
+
+
+def vector_of(kind: str, d: int, dtype: torch.dtype) -> Tensor:
+    """A vector (d,) of one of KINDS."""
+    generator = torch.Generator().manual_seed(d)
+    drawn, other = torch.randn(2, d, generator=generator, dtype=torch.float64)
+    made = {
+        "normal": drawn,
+        "heavy-tailed": drawn / other,
+        "denormal": drawn * (1e-320 if dtype == torch.float64 else 1e-42),
+        "zeros of both signs": 0 * drawn,
+        "widest range": torch.exp2(45 * other).clamp(1e-45, 3e38) * drawn.sign(),
+        "constant": torch.full_like(drawn, -0.3),
+    }
+    return made[kind].to(dtype)

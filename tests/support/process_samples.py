@@ -1,0 +1,95 @@
+"""Objects and jobs for the tests of child processes; a module of its own, since these have to find it, and soon."""
+
+import ctypes
+import os
+import signal
+import threading
+from pathlib import Path
+
+
+class Sample:
+    """In a child process."""
+
+    def __init__(self, sign=None):
+        if sign is not None:
+            Path(sign).touch()
+            signal.pause()  # as if an import never ended
+
+    def pid(self):
+        return os.getpid()
+
+    def report_numbers(self, report):
+        for number in range(3):
+            report(number)
+        return "done"
+
+    def fail(self):
+        raise ArithmeticError("nothing adds up")
+
+    def ignore_sigterm(self):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def stop_itself(self):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def hold_the_interpreter(self, sign):
+        Path(sign).touch()
+        ctypes.PyDLL(None).sleep(3600)  # no other thread of this process runs meanwhile
+
+
+class Parent:
+    """In a child process that has a child of its own."""
+
+    def start(self, *arguments):
+        from laconic.lab.processes.supervise import Child
+
+        self.child = Child("inner", Sample, *arguments)
+        return self.child.pid
+
+    def start_importing(self, sign):
+        return self.start(sign)
+
+    def start_in_a_thread(self):
+        def start():
+            self.start()
+            self.child.call("pid")
+
+        thread = threading.Thread(target=start)
+        thread.start()
+        thread.join()
+        return self.child.call("pid")
+
+    def start_and_hold_the_interpreter(self, sign):
+        pid = self.start()
+        self.child.ask("hold_the_interpreter", {"sign": sign})
+        return pid
+
+
+class Rank:
+    """In a rank."""
+
+    def meet(self, failing=(), ending=()):
+        """All wait for all, but for those that fail or end."""
+        import torch
+        import torch.distributed as dist
+
+        if dist.get_rank() in failing:
+            raise ArithmeticError("nothing adds up")
+        if dist.get_rank() in ending:
+            os._exit(7)
+        total = torch.ones(1)
+        dist.all_reduce(total)
+        return total
+
+
+def figures_of(tell):
+    return {"figure": 1.5}
+
+
+def killed(tell):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stops_its_parent(tell):
+    os.kill(os.getppid(), signal.SIGTERM)
+    signal.pause()
