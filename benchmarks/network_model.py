@@ -27,8 +27,7 @@ CREWS = (2, 3, 4, 8, 16)
 TRACES = ((1.0, 2.0, (4,)), (1.0, 2.0, (4, 4, 4)), (1.0, 2.0, (4, 4, 20)), (1.5, 5.0, (10,) * 4))
 LARGE = """
 import sys, time
-from laconic.network import Link, Network
-from laconic.schedules import ring, simulate
+from laconic.network import Link, Network, ring, simulate
 start, busy = time.perf_counter(), time.process_time()
 schedule = ring(1024, 45_000_000)
 simulate(schedule, Network(1024, Link(bytes_per_s=125e6, latency_s=1e-3)))

@@ -29,7 +29,7 @@ from typing import ClassVar
 
 from laconic.compressors import dense
 from laconic import Algorithm, algorithm
-from laconic.knobs import knob
+from laconic.hyperparameters import knob
 
 
 @algorithm("halved")

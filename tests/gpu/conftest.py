@@ -45,8 +45,8 @@ class Twins:
     """A family's version for a GPU, whose every call is compared with the plain version's on the CPU."""
 
     def __init__(self, family: str, device: torch.device) -> None:
-        self.plain = import_module(f"laconic.kernels.plain_{family}")
-        self.gpu = import_module(f"laconic.kernels.gpu_{family}")
+        self.plain = import_module(f"laconic.kernels.reference.{family}")
+        self.gpu = import_module(f"laconic.kernels.gpu.{family}")
         self.device = device
 
     def alike(self, name: str, *arguments, **scalars):

@@ -12,7 +12,7 @@ LONGEST = 20_000  # bits of zeros, in a test
 
 @pytest.fixture
 def positions(twins):
-    return twins("positions")
+    return twins("position_streams")
 
 
 def spread(count, k):

@@ -14,7 +14,7 @@ LENGTHS = {"one block": (1030,), "one size": (500, 500, 30), "different sizes": 
 @over_kinds
 @over_dtypes
 def test_ends_and_largest_and_norms_of_blocks_are_alike(twins, kind, dtype, lengths):
-    family = twins("quantized")
+    family = twins("stochastic_rounding")
     vector = vector_of(kind, 1030, dtype)
     family.alike("ranges", vector, lengths)
     family.alike("peaks", vector, lengths)
@@ -25,14 +25,14 @@ def test_ends_and_largest_and_norms_of_blocks_are_alike(twins, kind, dtype, leng
 def test_a_block_of_many_parts_is_measured_alike(twins):
     vector = vector_of("normal", 5003, torch.float32)
     for name in ("ranges", "peaks"):
-        twins("quantized").alike(name, vector, (2, 5001))
+        twins("stochastic_rounding").alike(name, vector, (2, 5001))
 
 
 @over_inputs("lengths", LENGTHS.values())
 @over_kinds
 @over_dtypes
 def test_codes_and_knobs_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths):
-    family = twins("quantized")
+    family = twins("stochastic_rounding")
     vector = vector_of(kind, 1030, dtype)
     lows, highs = family.plain.ranges(vector, lengths)
     packed = family.alike("quantize", vector, lows, highs, lengths, 3, FIRST, KEY)
@@ -41,7 +41,7 @@ def test_codes_and_knobs_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, l
 
 @over_inputs("bits", range(1, 9))
 def test_codes_and_knobs_of_every_width_are_alike(twins, bits):
-    family = twins("quantized")
+    family = twins("stochastic_rounding")
     for d in (1, 13):
         vector = vector_of("normal", d, torch.float32)
         lows, highs = family.plain.ranges(vector, (d,))
@@ -53,7 +53,7 @@ def test_codes_and_knobs_of_every_width_are_alike(twins, bits):
 @over_kinds
 @over_dtypes
 def test_levels_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths):
-    family = twins("quantized")
+    family = twins("stochastic_rounding")
     vector = vector_of(kind, 1030, dtype)
     scales = family.plain.peaks(vector, lengths)
     packed = family.alike("quantize_levels", vector, scales, lengths, 7, FIRST, KEY)
@@ -62,7 +62,7 @@ def test_levels_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths):
 
 @over_inputs("steps", [1, 2, 100, 255])
 def test_any_number_of_levels_is_alike(twins, steps):
-    family = twins("quantized")
+    family = twins("stochastic_rounding")
     vector = vector_of("normal", 77, torch.float32)
     scales = 1.5 * family.plain.peaks(vector, (77,))
     packed = family.alike("quantize_levels", vector, scales, (77,), steps, 0, KEY)
@@ -72,7 +72,7 @@ def test_any_number_of_levels_is_alike(twins, steps):
 @over_inputs("ends", [torch.bfloat16, torch.float32, torch.float64])
 @over_inputs("totals", [torch.bfloat16, torch.float32, torch.float64])
 def test_ends_and_sums_may_be_of_different_types(twins, ends, totals):
-    family = twins("quantized")
+    family = twins("stochastic_rounding")
     vector = vector_of("normal", 50, torch.float32)
     lows, highs = (end.to(ends) for end in family.plain.ranges(vector, (50,)))
     packed = family.plain.quantize(vector, lows.float(), highs.float(), (50,), 4, 0, KEY)
@@ -83,4 +83,4 @@ def test_ends_and_sums_may_be_of_different_types(twins, ends, totals):
 def test_what_is_not_a_number_is_rounded_alike(twins):
     wrong = torch.tensor([1.0, float("nan"), float("inf"), -float("inf"), 0.0])
     for low, high in ((0.0, 1.0), (float("nan"), 1.0), (-float("inf"), float("inf")), (-3e38, 3e38), (1e-45, 3e-45)):
-        twins("quantized").alike("quantize", wrong, torch.tensor([low]), torch.tensor([high]), (5,), 3, 0, 1)
+        twins("stochastic_rounding").alike("quantize", wrong, torch.tensor([low]), torch.tensor([high]), (5,), 3, 0, 1)

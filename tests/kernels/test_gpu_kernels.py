@@ -69,14 +69,14 @@ def test_a_tensor_on_a_gpu_gets_plain_torch_and_one_warning_where_triton_is_miss
 
 def test_a_tensor_on_a_gpu_gets_tritons_kernels():
     pytest.importorskip("triton")
-    for family in ("top_k", "signs", "sums", "quantized", "fractional", "positions"):
-        assert families.fastest(family, torch.device("cuda")).__name__ == f"laconic.kernels.gpu_{family}"
+    for family in ("top_k", "signs", "finite", "stochastic_rounding", "fractional", "position_streams"):
+        assert families.fastest(family, torch.device("cuda")).__name__ == f"laconic.kernels.gpu.{family}"
 
 
 @pytest.mark.slow
 def test_without_a_tensor_on_a_gpu_triton_is_not_imported():
     script = (
-        "import sys; from laconic.kernels import families; families.fastest('top_k'); families.fastest('signs');"
+        "import sys; from laconic.kernels.dispatch import fastest; fastest('top_k'); fastest('signs');"
         "sys.exit('triton' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=HERE.parent, timeout=120).returncode == 0
@@ -100,7 +100,7 @@ def compiled_for_a_gpu(monkeypatch, tmp_path):
     from triton.runtime.jit import JITFunction
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    ours = {name: module for name, module in sys.modules.items() if name.startswith("laconic.kernels.gpu_")}
+    ours = {name: module for name, module in sys.modules.items() if name.startswith("laconic.kernels.gpu.")}
     for name in ours:
         del sys.modules[name]  # they keep what they have compiled
     made = {}
@@ -115,15 +115,15 @@ def compiled_for_a_gpu(monkeypatch, tmp_path):
     driver.set_active(Card(GPUTarget("cuda", 80, 32)))
     yield made
     driver.set_active(None)
-    for name in [name for name in sys.modules if name.startswith("laconic.kernels.gpu_")]:
+    for name in [name for name in sys.modules if name.startswith("laconic.kernels.gpu.")]:
         del sys.modules[name]
     sys.modules.update(ours)
 
 
 def start_every_kernel():
     top_k, signs, quantized, fractional, positions = (
-        importlib.import_module(f"laconic.kernels.gpu_{family}")
-        for family in ("top_k", "signs", "quantized", "fractional", "positions")
+        importlib.import_module(f"laconic.kernels.gpu.{family}")
+        for family in ("top_k", "signs", "stochastic_rounding", "fractional", "position_streams")
     )
     vector = torch.zeros(100)
     bits = torch.zeros(13, dtype=torch.uint8)
@@ -163,8 +163,8 @@ def start_every_kernel():
 @pytest.mark.slow
 def test_every_kernel_compiles_for_a_gpu_and_rounds_each_operation_by_itself(compiled_for_a_gpu):
     start_every_kernel()
-    files = Path(families.__file__).parent.glob("gpu_*.py")
-    started = {f"laconic.kernels.{file.stem}.{name}" for file in files for name in LAUNCHED.findall(file.read_text())}
+    files = (Path(families.__file__).parent / "gpu").glob("*.py")
+    started = {f"laconic.kernels.gpu.{file.stem}.{name}" for file in files for name in LAUNCHED.findall(file.read_text())}
     assert set(compiled_for_a_gpu) == started
     for name, versions in compiled_for_a_gpu.items():
         for version in versions:
