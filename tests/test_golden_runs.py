@@ -51,7 +51,7 @@ def differences(golden, found):
 def test_a_method_gives_the_figures_that_are_written_down(method):
     """All of its layouts and conditions: parameters, losses, traffic and virtual time.
 
-    Parameters are held bit by bit, but for two cases that `golden/README.md` names.
+    Parameters are held bit by bit, but for three cases that `golden/README.md` names.
     """
     hold(method, {run: job.run() for run, job in golden_runs.jobs_of(method).items()})
 

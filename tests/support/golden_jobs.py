@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import laconic
+from laconic.compute_times import ComputeTime
 
 LAYOUTS = {
     "all-reduce": "allreduce",
@@ -71,8 +72,9 @@ class _TableLoss(torch.autograd.Function):
 class TableModel(nn.Module):
     """D parameters, and a buffer that each loss changes."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, dtype: torch.dtype, unused: tuple[int, ...] = ()) -> None:
         super().__init__()
+        self.used = [i for i in range(len(SHAPES)) if i not in unused]
         start = table(99, 0, dtype).split(SIZES)
         self.weights = nn.ParameterList(
             nn.Parameter(part.clone().view(s)) for part, s in zip(start, SHAPES, strict=True)
@@ -80,9 +82,10 @@ class TableModel(nn.Module):
         self.register_buffer("average", torch.zeros(3, dtype=dtype))
 
     def loss(self, slope: Tensor) -> Tensor:
-        """The loss whose gradient is `slope` (D,) + parameters / 8."""
+        """The loss whose gradient is `slope` (D,) + parameters / 8, for the parameters that are used."""
         self.average.mul_(0.5).add_(slope[:3])
-        return _TableLoss.apply(slope, *self.weights)
+        parts = slope.split(SIZES)
+        return _TableLoss.apply(torch.cat([parts[i] for i in self.used]), *(self.weights[i] for i in self.used))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,20 +101,23 @@ class Job:
     rates: tuple[float, ...] = (LR,)  # of as many parameter groups
     halved_at: int | None = None  # the step at which learning rates are halved
     infinite_at: tuple[int, int] | None = None  # (rank, step) of an infinite gradient
+    unused: tuple[int, ...] = ()  # the numbers of parameters that get no gradient
     faults: laconic.FaultPlan | None = None
     link: laconic.Link = field(default_factory=lambda: laconic.Link(bytes_per_s=1e6, latency_s=1e-4))
+    tail_s: float = 0.0  # the mean of what chance adds to a time of computing
     parameters: str = "exact"
 
     def simulation(self) -> tuple[TableModel, laconic.Simulation]:
         """The job before its first step. Raises ValueError for a layout that the method does not admit."""
-        model = TableModel(self.dtype)
+        model = TableModel(self.dtype, self.unused)
         weights = list(model.weights)
         n = len(self.rates)
         inner = torch.optim.SGD([{"params": weights[i::n], "lr": rate} for i, rate in enumerate(self.rates)], lr=LR)
+        computing = ComputeTime(seconds={i: 0.003 + 0.0005 * i for i in range(self.workers)}, tail_s=self.tail_s)
+        slower = {1: laconic.Link(bytes_per_s=3e5, latency_s=2e-4)} if self.workers > 1 else None
         simulation = laconic.Simulation(
             model, inner, self.algorithm, workers=self.workers, server=LAYOUTS[self.layout], seed=11,
-            local_steps=self.local_steps, link=self.link, links={1: laconic.Link(bytes_per_s=3e5, latency_s=2e-4)},
-            compute_s={rank: 0.003 + 0.0005 * rank for rank in range(self.workers)}, faults=self.faults,
+            local_steps=self.local_steps, link=self.link, links=slower, compute_s=computing, faults=self.faults,
         )  # fmt: skip
         return model, simulation
 

@@ -12,7 +12,7 @@ from laconic.compressors import COMPRESSORS
 from support.command_line import laconic as command
 from support.golden_jobs import LAYOUTS, LR, Job
 
-SHORT = 25  # rounds of what is beside the 50 on each layout
+SHORT = 20  # rounds of what is beside the 50 on each layout
 _USUAL = ("server at rank 0", "dedicated server", "graph")  # the layout of a condition, the first that is admitted
 
 # Further settings, by method. Words on the left are the runs' own; settings are the library's.
@@ -28,7 +28,13 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "no skips": {"skip": laconic.Never(), "server_skip": laconic.Never()},
         "slow link": {"skip": laconic.SlowLink(deadline_s=2e-5), "server_skip": laconic.SlowLink(deadline_s=2e-5)},
     },
-    "csgd": {name: {"compressor": kind(), "server_compressor": kind()} for name, kind in COMPRESSORS.items()},
+    "csgd": {name: {"compressor": kind(), "server_compressor": kind()} for name, kind in COMPRESSORS.items()}
+    | {
+        "fractional, 5 bits": {
+            "compressor": laconic.Fractional(bits=5),
+            "server_compressor": laconic.Fractional(bits=6),
+        }
+    },
     "csgd-ring": {
         "quantized": {"compressor": laconic.Quantized()},
         "unpartitioned": {"compressor": laconic.Quantized(scaling="l2"), "partitioned": False},
@@ -59,7 +65,10 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             "server_compressor": laconic.DenseValues(value_type="bfloat16"),
         },
         "clipped": {"compressor": laconic.Clipped(mantissa_bits=2), "server_compressor": laconic.Clipped()},
-        "fractional": {"compressor": laconic.Fractional(bits=3), "server_compressor": laconic.Fractional()},
+        "fractional, 5 bits": {
+            "compressor": laconic.Fractional(bits=5),
+            "server_compressor": laconic.Fractional(bits=5),
+        },
         "entropy": {
             "compressor": laconic.Quantized(bits=4, entropy=True),
             "server_compressor": laconic.QSGD(blocks="64", entropy=True),
@@ -69,8 +78,12 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             "server_compressor": laconic.ScaledSign(blocks="32"),
         },
     },
-    "lag": {"sum": {"lr_convention": "sum", "alpha": 0.25}},
-    "lasg": {rule: {"rule": rule, "alpha": 0.5} for rule in ("wk1", "ps", "pse")},
+    "lag": {"sum": {"lr_convention": "sum", "alpha": 0.25}, "fewer skips": {"alpha": 0.04, "always_first": 3}},
+    "lasg": {
+        "wk1": {"rule": "wk1", "alpha": 0.1},
+        "ps": {"rule": "ps", "alpha": 0.5},
+        "pse": {"rule": "pse", "alpha": 0.05},
+    },
     "sasg": {"corrected": {"skip_error": "corrected", "alpha": 0.2, "always_first": 1, "max_delay": 4}},
     "signsgd-mv": {"no momentum": {"momentum": 0.0}},
     "sparse": {
@@ -90,6 +103,8 @@ ABSENCES = {
     "crashes": {"crashed": 0.1, "crash_rounds": 3},
 }
 
+
+RANDOM_LINK = laconic.Link(bytes_per_s=1e6, latency_s=1e-4, jitter_s=5e-5, loss=0.05)
 
 # A ring whose weights are powers of two: those of "ring" and "star" are not, see `_held`.
 USUAL = {"dsgd": {"graph": "0-1:0.25 1-2:0.25 2-3:0.25 3-0:0.25"}}
@@ -127,10 +142,11 @@ def jobs_of(method: str) -> dict[str, Job]:
 def _held(method: str, words: tuple[str, ...], job: Job) -> Job:
     """The job with less than all bits of its parameters held, where those depend on the processor.
 
-    Weights of 1/3 and 3/4 round once or twice, as the processor multiplies and adds in one or two steps. Mean
-    magnitudes are summed by torch in float64, in an order of its own; float32 models see nothing of it.
+    Weights of 1/3 and 3/4 round once or twice, as the processor multiplies and adds in one or two steps. Levels of up
+    to four bits are averaged in float32, in as many chains as the processor has lanes. Mean magnitudes are summed by
+    torch in float64, in an order of its own; float32 models see nothing of that.
     """
-    if method == "dsgd" and words[0] in ("ring", "star"):
+    if words[0] in ("ring", "star", "fractional"):
         return replace(job, parameters="about")
     if method in ("ec-sgd", "dist-ef") and job.dtype == torch.float64:
         return replace(job, parameters="float32")
@@ -145,12 +161,17 @@ def _jobs_of(method: str) -> Iterator[tuple[tuple[str, ...], Job]]:
         yield (each,), Job(algorithm=usual, layout=each)
     precise = Job(
         algorithm=usual, layout=admitted[-1], workers=4 if "graph" in admitted else 3, steps=SHORT,
-        dtype=torch.float64, rates=(LR, 2 * LR), halved_at=12,
+        dtype=torch.float64, rates=(LR, 2 * LR), halved_at=10,
     )  # fmt: skip
     yield ("float64", precise.layout), precise
     if usual.takes_changes:
-        yield ("3 local steps", admitted[0]), Job(algorithm=usual, layout=admitted[0], local_steps=3)
+        yield ("3 local steps", admitted[0]), Job(algorithm=usual, layout=admitted[0], steps=31, local_steps=3)
     yield ("an infinite gradient", layout), Job(algorithm=usual, layout=layout, steps=10, infinite_at=(1, 6))
+    yield ("unused parameters", layout), Job(algorithm=usual, layout=layout, steps=10, unused=(1, 4))
+    if method != "dsgd":  # its graph has four nodes
+        yield ("one worker", layout), Job(algorithm=usual, layout=layout, steps=10, workers=1)
+    if usual.schedule == "arrivals":
+        yield ("random computing times", layout), Job(algorithm=usual, layout=layout, steps=SHORT, tail_s=0.002)
     for words, settings in SETTINGS.get(method, {}).items():
         other = algorithm(method, **settings)
         further = layouts_of(other)
@@ -160,7 +181,7 @@ def _jobs_of(method: str) -> Iterator[tuple[tuple[str, ...], Job]]:
         warm = algorithm(method, **WARM_UP[method])
         yield ("dense warm-up", layout), Job(algorithm=warm, layout=layout, steps=SHORT, local_steps=2)
     for words, faults in _faults_of(usual):
-        yield (words, layout), Job(algorithm=usual, layout=layout, steps=SHORT, faults=faults)
+        yield (words, layout), Job(algorithm=usual, layout=layout, steps=SHORT, faults=faults, link=RANDOM_LINK)
 
 
 def _faults_of(method: laconic.Algorithm) -> Iterator[tuple[str, laconic.FaultPlan]]:
@@ -184,7 +205,7 @@ NETWORKS = {
         "--params", "20K", "--workers", "4", "--bandwidth", "10Gbit", "--latency", "20us", "--compute", "1ms",
     ),
     "office": (
-        "--model", "mlp", "--input-shape", "30", "--workers", "8", "--bandwidth", "100Mbit", "--latency", "1ms",
+        "--model", "mlp", "--input-shape", "30", "--workers", "5", "--bandwidth", "100Mbit", "--latency", "1ms",
         "--local-steps", "4", "--compute", "5ms",
     ),
     "overseas": ("--params", "20K", "--workers", "3", "--bandwidth", "1Mbit", "--latency", "50ms"),
