@@ -1,0 +1,306 @@
+"""README and docs/ say what is so: code is taken from files or run, paths and links exist, commands parse.
+
+Above every ```python block of a page stands a comment that says where the code is from:
+
+    <!-- from src/laconic/algorithms/ec_sgd.py: ECSGD.work, ECSGD.serve -->    the definitions of these names
+    <!-- from src/laconic/algorithms/ec_sgd.py -->                            lines that follow each other there
+    <!-- run -->                                                              it is run, in the order of the page
+    <!-- sketch: why it is neither -->
+
+`LACONIC_REWRITE_DOCS=1 pytest tests/test_docs.py` writes the definitions into the pages anew.
+"""
+
+import ast
+import os
+import re
+import shlex
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import typer.main
+
+import laconic
+from laconic.cli.app import app
+from laconic.compressors import COMPRESSORS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+HISTORY = ROOT / "CHANGELOG.md"  # names what is gone, too
+README_LINES = 120
+D = 10**6  # of the bits in the table of methods
+N = 10
+
+FENCE = re.compile(r"^( *)```(\w*)$")
+FROM = re.compile(r"from (?P<path>\S+?\.\w+)(?:: (?P<names>[\w., ]+))?$")
+LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
+TREE_PATH = re.compile(r"(?<![\w./-])(?:src|tests|docs|benchmarks)/[\w./*-]*[\w*/]")
+NAME_IN_FILE = re.compile(r"`((?:src|tests)/[\w/]+\.py): ([\w., ]+)`")
+INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block. line: of its first line of text, from 1. comment: of the HTML comment right above it."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    comment: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    found, start = [], None
+    for number, line in enumerate(lines):
+        fence = FENCE.match(line)
+        if start is None and fence:
+            start, language = number, fence[2]
+        elif start is not None and fence and not fence[2]:
+            above = next((lines[i].strip() for i in range(start - 1, -1, -1) if lines[i].strip()), "")
+            comment = above.removeprefix("<!--").removesuffix("-->").strip() if above.startswith("<!--") else ""
+            text = textwrap.dedent("\n".join(lines[start + 1 : number]))
+            found.append(Block(page, start + 2, language, text, comment))
+            start = None
+    assert start is None, f"{page.name}:{start}: a block has no end"
+    return found
+
+
+def prose_of(page: Path) -> str:
+    """The page without its blocks."""
+    return re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+CODE = [block for page in PAGES for block in blocks_of(page) if block.language == "python"]
+TAKEN = [block for block in CODE if block.comment.startswith("from ")]
+
+
+@cache
+def definitions_in(path: Path) -> dict[str, str]:
+    """The source of every class, function and method of a file, by its dotted name."""
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    found: dict[str, str] = {}
+
+    def look(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef | ast.FunctionDef):
+                begin = min([child.lineno, *(decorator.lineno for decorator in child.decorator_list)])
+                found[prefix + child.name] = textwrap.dedent("\n".join(lines[begin - 1 : child.end_lineno]))
+                look(child, f"{prefix}{child.name}.")
+
+    look(ast.parse(text), "")
+    return found
+
+
+def source_of(block: Block) -> str | None:
+    """What a block must be, where its comment names definitions."""
+    match = FROM.match(block.comment)
+    assert match, f"{block.place}: {block.comment!r} must be `from FILE` or `from FILE: NAME, NAME`"
+    if match["names"] is None:
+        return None
+    known = definitions_in(ROOT / match["path"])
+    return "\n\n".join(known[name.strip()] for name in match["names"].split(","))
+
+
+def test_code_in_the_pages_is_from_a_file_or_is_run():
+    for block in CODE:
+        said_where = block.comment == "run" or block.comment.startswith(("from ", "sketch: "))
+        assert said_where, f"{block.place}: say above it where it is from, see {Path(__file__).name}"
+
+
+@pytest.mark.skipif("LACONIC_REWRITE_DOCS" not in os.environ, reason="writes pages; set LACONIC_REWRITE_DOCS=1")
+def test_definitions_are_written_into_the_pages_anew():
+    for block in TAKEN:
+        source = source_of(block)
+        text = block.page.read_text(encoding="utf-8")
+        assert block.text in text, f"{block.place}: an indented block is not written anew"
+        block.page.write_text(text if source is None else text.replace(block.text, source), encoding="utf-8")
+
+
+@pytest.mark.skipif("LACONIC_REWRITE_DOCS" in os.environ, reason="the pages are being written")
+@pytest.mark.parametrize("block", TAKEN, ids=lambda block: block.place)
+def test_code_from_a_file_is_what_the_file_says(block):
+    source = source_of(block)
+    if source is not None:
+        assert block.text == source, "LACONIC_REWRITE_DOCS=1 pytest tests/test_docs.py writes it anew"
+        return
+    lines = (ROOT / FROM.match(block.comment)["path"]).read_text(encoding="utf-8").splitlines()
+    wanted = block.text.splitlines()
+    spans = (textwrap.dedent("\n".join(lines[i : i + len(wanted)])) for i in range(len(lines)))
+    assert block.text in spans
+
+
+@pytest.fixture
+def example_run(tmp_path, monkeypatch) -> Iterator[dict[str, object]]:
+    """What a block may use without saying so: a process group of one, a model and its batches.
+
+    The registers are put back, so that what a page enters is gone after it.
+    """
+    monkeypatch.chdir(tmp_path)
+    known = dict(laconic.ALGORITHMS), dict(COMPRESSORS)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(8, 16, 6), torch.randint(3, (8, 16))
+    yield {
+        "torch": torch,
+        "laconic": laconic,
+        "cross_entropy": torch.nn.functional.cross_entropy,
+        "model": torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)),
+        "inputs": inputs,
+        "labels": labels,
+        "batches": list(zip(inputs, labels, strict=True)),
+    }
+    dist.destroy_process_group()
+    for register, before in zip((laconic.ALGORITHMS, COMPRESSORS), known, strict=True):
+        register.clear()
+        register.update(before)
+
+
+@pytest.mark.parametrize(
+    "page", sorted({block.page for block in CODE if block.comment == "run"}), ids=lambda page: page.name
+)
+def test_code_that_says_so_runs_in_the_order_of_the_page(page, example_run):
+    for block in blocks_of(page):
+        if block.comment == "run":
+            exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), example_run)
+
+
+def exists(path: str) -> bool:
+    return any(ROOT.glob(path)) if "*" in path else (ROOT / path).exists()
+
+
+@every_page
+def test_every_path_that_a_page_names_exists(page):
+    named = set(TREE_PATH.findall(page.read_text(encoding="utf-8")))
+    assert not sorted(path for path in named if not exists(path))
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What links to a page's headings end in, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, HISTORY], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page):
+    for link in LINK.findall(prose_of(page)):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
+
+
+@every_page
+def test_every_name_that_a_page_looks_for_in_a_file_is_defined_there(page):
+    for path, names in NAME_IN_FILE.findall(page.read_text(encoding="utf-8")):
+        known = definitions_in(ROOT / path)
+        assert not [name for name in names.split(", ") if name not in known], path
+
+
+COMMANDS = typer.main.get_command(app)
+
+
+def command_lines(page: Path) -> Iterator[list[str]]:
+    """The calls of `laconic` in a page's blocks: without a prompt, a comment, or torchrun before it."""
+    for block in blocks_of(page):
+        if block.language not in ("python", "toml", "json"):
+            for line in re.sub(r"\\\n *", "", block.text).splitlines():
+                if match := re.match(r"(?:\$ )?(?:torchrun .* --no-python )?laconic (.+)$", line):
+                    yield shlex.split(match[1], comments=True)
+
+
+def parse(words: list[str]) -> None:
+    """Have the command line's own parser read the words; nothing is run."""
+    command, context = COMMANDS, None
+    while True:
+        context = command.make_context(command.name, list(words), parent=context)
+        words = [*getattr(context, "_protected_args", ()), *context.args]
+        if not hasattr(command, "commands"):
+            return
+        command, words = command.commands[words[0]], words[1:]
+
+
+@every_page
+def test_every_command_of_a_page_is_one_that_the_command_line_takes(page):
+    for words in command_lines(page):
+        try:
+            parse(words)
+        except Exception as error:
+            raise AssertionError(f"laconic {shlex.join(words)}") from error
+
+
+def options_of(command: object) -> set[str]:
+    own = {option for parameter in command.params for option in parameter.opts}
+    return own.union(*(options_of(one) for one in getattr(command, "commands", {}).values()))
+
+
+@every_page
+def test_every_option_that_a_page_names_exists(page):
+    known = options_of(COMMANDS) | set(re.findall(r'"(--[\w-]+)"', (ROOT / "tests/conftest.py").read_text()))
+    known |= {"--help", "--durations", "--editable"}
+    for code in INLINE.findall(prose_of(page)):
+        words = code.split()
+        if words[0] == "laconic" and len(words) > 1 and words[1].islower():
+            assert words[1] in COMMANDS.commands, code
+        if words[0] == "laconic" or words[0].startswith("--"):
+            assert not [word for word in words if re.fullmatch(r"--[a-z][\w-]*", word) and word not in known], code
+
+
+@every_page
+def test_every_target_of_make_that_a_page_names_exists(page):
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make (\w+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert named <= targets
+
+
+def test_the_readme_fits_on_a_few_screens():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < README_LINES
+
+
+def rows_of(page: str) -> list[list[str]]:
+    """The cells of every row of every table of a page."""
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+def test_the_table_of_methods_has_every_method_with_its_papers_bits():
+    cells = {name: row[2:4] for row in rows_of("docs/methods.md") for name in re.findall(r"`([\w-]+)`", row[0])}
+    assert set(laconic.ALGORITHMS) <= set(cells)
+    for name, cls in laconic.ALGORITHMS.items():
+        for cell, bits in zip(cells[name], cls().paper_bits(D, (D,), N), strict=True):
+            assert (
+                cell == "not counted" if not bits else float(cell.removeprefix("at most ")) == float(f"{bits / D:.3g}")
+            )
+
+
+def test_the_page_of_methods_has_every_compressor():
+    assert set(COMPRESSORS) <= set(re.findall(r"`([\w-]+)`", (ROOT / "docs/methods.md").read_text(encoding="utf-8")))
+
+
+def test_the_glossary_has_every_method_and_every_name_that_a_memory_goes_by():
+    page = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    assert not [name for name in laconic.ALGORITHMS if f"`{name}`" not in page]
+    for folder in ("algorithms", "policies"):
+        for path in sorted((ROOT / "src/laconic" / folder).glob("*.py")):
+            code = path.read_text(encoding="utf-8").split('"""', 2)[-1]
+            memories = re.findall(r'memory(?:\.number|\.set_number)?[\[(]f?"([\w ]+)', code)
+            assert not [name for name in memories if not re.search(rf'memory\["{name}[."]', page)], path.name
+
+
+def test_a_word_stands_once_in_the_glossary():
+    words = [row[0] for row in rows_of("docs/glossary.md") if len(row) == 2]
+    assert [one for one, other in pairwise(sorted(words)) if one == other] == []

@@ -1,0 +1,36 @@
+"""A test over many inputs runs over all of them, and its failure names the one that it was at."""
+
+import pytest
+
+from inputs import failing_at, over_inputs
+
+
+def test_every_combination_is_run_up_to_the_one_that_fails_which_is_named():
+    seen = []
+
+    @over_inputs("a", (number for number in (1, 2)))
+    @over_inputs(("b", "c"), [("x", 3), ("y", 4)])
+    def check(a, b, c, d):
+        seen.append((a, b, c, d))
+        assert (a, b) != (2, "x")
+
+    with pytest.raises(AssertionError) as failed:
+        check(d=5)
+    assert seen == [(1, "x", 3, 5), (1, "y", 4, 5), (2, "x", 3, 5)]
+    assert failed.value.__notes__ == ["at b='x', c=3", "at a=2"]
+
+
+def test_what_does_not_raise_as_it_should_is_named_too():
+    @over_inputs("text", ["one", "2"])
+    def check(text):
+        with failing_at(length=len(text)), pytest.raises(ValueError, match="invalid literal"):
+            int(text)
+
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE") as failed:
+        check()
+    assert failed.value.__notes__ == ["at length=1", "at text='2'"]
+
+
+def test_a_loop_over_no_input_is_a_mistake():
+    with pytest.raises(AssertionError):
+        over_inputs("a", [])
