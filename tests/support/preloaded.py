@@ -1,0 +1,14 @@
+"""Imported once by the process that all ranks are forked from: what each of them would import and load for itself.
+
+No thread may run here, and none does: torch has one, kernels have one, and there is no backward.
+"""
+
+import torch
+
+import laconic
+from support.methods import SAMPLES
+from support.simulated_run import Run, quadratic
+
+torch.set_num_threads(1)
+for sample in SAMPLES.values():
+    Run(sample, quadratic(), server="rank0", faults=laconic.FaultPlan(), dtype=torch.float32).path(3)
