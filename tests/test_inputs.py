@@ -1,7 +1,6 @@
 """A test over many inputs runs over all of them, and its failure names the one that it was at."""
 
 import pytest
-
 from inputs import failing_at, over_inputs
 
 

@@ -164,7 +164,9 @@ def start_every_kernel():
 def test_every_kernel_compiles_for_a_gpu_and_rounds_each_operation_by_itself(compiled_for_a_gpu):
     start_every_kernel()
     files = (Path(families.__file__).parent / "gpu").glob("*.py")
-    started = {f"laconic.kernels.gpu.{file.stem}.{name}" for file in files for name in LAUNCHED.findall(file.read_text())}
+    started = {
+        f"laconic.kernels.gpu.{file.stem}.{name}" for file in files for name in LAUNCHED.findall(file.read_text())
+    }
     assert set(compiled_for_a_gpu) == started
     for name, versions in compiled_for_a_gpu.items():
         for version in versions:
