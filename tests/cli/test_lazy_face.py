@@ -122,10 +122,10 @@ def test_a_mistyped_command_is_answered_with_the_one_that_is_meant():
 def test_the_help_of_a_group_says_of_each_command_what_its_function_says():
     benches = group(app).commands["bench"]
     assert isinstance(benches, LazyGroup)
-    for entry in [*group(app).entries, *benches.entries]:
-        function = getattr(import_module(entry.module), entry.function)
-        assert entry.about == (inspect.getdoc(function) or "").split("\n\n")[0], entry.name
-    assert [entry.name for entry in benches.entries] == list(BENCHES)
+    for command in [*group(app).lazy_commands, *benches.lazy_commands]:
+        function = getattr(import_module(command.module), command.function)
+        assert command.about == (inspect.getdoc(function) or "").split("\n\n")[0], command.name
+    assert [command.name for command in benches.lazy_commands] == list(BENCHES)
     assert list(group(app).commands) == ["list", *COMMANDS, "bench"]
 
 

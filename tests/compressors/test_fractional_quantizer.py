@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from laconic.compressors import Fractional, fractional, scaled_signs
 from laconic.kernels import api as kernels
 from laconic.kernels.cpu import fractional as cpu_fractional
-from laconic.kernels.cpu.llvm import level_sums as cpu_level_sums
-from laconic.kernels.reference import fractional as plain_fractional
+from laconic.kernels.cpu.llvm import level_sums as llvm_level_sums
+from laconic.kernels.reference import fractional as reference_fractional
 from support.inputs import over_inputs
 
-VERSIONS = [plain_fractional, cpu_fractional, kernels]
+VERSIONS = [reference_fractional, cpu_fractional, kernels]
 GOLDEN = torch.tensor([-8, 4, 2, -1, 0.5, 6, 3, -0.6])
 
 
@@ -48,12 +48,12 @@ def test_the_worked_example_comes_out(version):
 @over_inputs("kind", ["normal", "wide", "half zero", "constant", "zero", "in order", "extreme", "denormal"])
 @over_inputs("dtype", [torch.float32, torch.float64])
 def test_both_versions_give_the_same_codes_and_nearly_the_same_means(kind, dtype):
-    tolerance = plain_fractional.MEAN_TOLERANCE[dtype]
+    tolerance = reference_fractional.MEAN_TOLERANCE[dtype]
     for d in (1, 7, 8, 3001):
         vector = vector_of(kind, d, dtype)
         for bits in (1, 2, 3, 4, 5, 8, 9, 16):
             (packed, means), (expected, expected_means) = (
-                version.fractional_codes(vector, bits) for version in (cpu_fractional, plain_fractional)
+                version.fractional_codes(vector, bits) for version in (cpu_fractional, reference_fractional)
             )
             assert torch.equal(packed, expected)
             smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
@@ -61,7 +61,7 @@ def test_both_versions_give_the_same_codes_and_nearly_the_same_means(kind, dtype
             for of_means in (means, means.double(), means.bfloat16()):
                 dense, expected_dense = (
                     version.fractional_dense(packed, of_means, d, bits)
-                    for version in (cpu_fractional, plain_fractional)
+                    for version in (cpu_fractional, reference_fractional)
                 )
                 assert dense.dtype == of_means.dtype
                 assert torch.equal(dense, expected_dense)
@@ -69,14 +69,14 @@ def test_both_versions_give_the_same_codes_and_nearly_the_same_means(kind, dtype
                 for total_type in (torch.float32, torch.float64, torch.bfloat16):
                     total, expected_total = torch.ones(2, d, dtype=total_type)
                     cpu_fractional.add_fractional(packed, of_means, d, bits, total)
-                    plain_fractional.add_fractional(packed, of_means, d, bits, expected_total)
+                    reference_fractional.add_fractional(packed, of_means, d, bits, expected_total)
                     assert torch.equal(total, expected_total)
 
 
-@pytest.mark.parametrize("kind", [cpu_level_sums.MasksInVectors, cpu_level_sums.MasksInRegisters])
+@pytest.mark.parametrize("kind", [llvm_level_sums.MasksInVectors, llvm_level_sums.MasksInRegisters])
 @over_inputs("dtype", [torch.float32, torch.float64])
 def test_groups_have_their_codes_counts_and_sums_on_processors_of_both_kinds(kind, dtype):
-    spans = cpu_level_sums.spans_by(lambda context: kind)
+    spans = llvm_level_sums.spans_by(lambda context: kind)
 
     @numba.njit  # type: ignore[untyped-decorator]
     def run(values, bounds, lows, highs, minus, width, sums, counts, codes):
@@ -85,26 +85,26 @@ def test_groups_have_their_codes_counts_and_sums_on_processors_of_both_kinds(kin
             width, sums.ctypes.data, counts.ctypes.data, codes.ctypes.data,
         )  # fmt: skip
 
-    n_groups, rows, tolerance = 24, cpu_level_sums.ROWS, plain_fractional.MEAN_TOLERANCE[dtype]
+    n_groups, rows, tolerance = 24, llvm_level_sums.ROWS, reference_fractional.MEAN_TOLERANCE[dtype]
     for name in ("normal", "wide", "half zero", "in order", "zero"):  # a group has from one to eight levels
-        vector = vector_of(name, n_groups * cpu_level_sums.SPAN, dtype)
+        vector = vector_of(name, n_groups * llvm_level_sums.SPAN, dtype)
         values, magnitudes = vector.numpy(), vector.abs().numpy()
         groups = magnitudes.reshape(n_groups, -1)
         smallest = float(magnitudes[magnitudes > 0].min(initial=np.inf))
         for bits in (1, 2, 4):
             bounds = np.full(rows, -1, values.dtype)
-            found = plain_fractional.bounds_array(
+            found = reference_fractional.bounds_array(
                 float(magnitudes.max()), smallest, bits, double=dtype == torch.float64
             )
             bounds[: found.size] = found
             levels = (magnitudes[:, None] <= bounds).sum(1)
             expected = torch.from_numpy(levels | (values < 0) << (bits - 1)).int()
             for width in (bits, 8):
-                sums, counts = np.zeros((rows, cpu_level_sums.LANES)), np.zeros(rows, np.int64)
+                sums, counts = np.zeros((rows, llvm_level_sums.LANES)), np.zeros(rows, np.int64)
                 codes = torch.empty(width * values.size // 8, dtype=torch.uint8)
                 run(values, bounds, groups.min(1), groups.max(1), np.uint32(1 << (bits - 1)), width, sums, counts,
                     codes.numpy())  # fmt: skip
-                assert torch.equal(codes, plain_fractional.pack_codes(expected, width))
+                assert torch.equal(codes, reference_fractional.pack_codes(expected, width))
                 assert counts.tolist() == np.bincount(levels, minlength=rows).tolist()
                 assert sums.sum(1) == pytest.approx(np.bincount(levels, magnitudes, rows), rel=tolerance, abs=0)
 
@@ -145,7 +145,7 @@ def test_a_magnitude_is_in_the_level_of_the_papers_formula(bits):
 
 def test_one_bit_is_the_scaled_sign_of_the_whole_vector():
     vector = vector_of("normal", 500, torch.float32)
-    tolerance = plain_fractional.MEAN_TOLERANCE[torch.float32]
+    tolerance = reference_fractional.MEAN_TOLERANCE[torch.float32]
     expected = scaled_signs(vector, lengths=(500,)).dense()
     torch.testing.assert_close(fractional(vector, bits=1).dense(), expected, rtol=tolerance, atol=0)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from laconic.compressors import QSGD, Clipped, Natural, Quantized, Sparsified, Ternary
-from laconic.kernels.reference import hashing as plain
-from laconic.kernels.reference import stochastic_rounding as plain_quantized
+from laconic.kernels.reference import hashing as reference_hashing
+from laconic.kernels.reference import stochastic_rounding as reference_stochastic_rounding
 from laconic.wire import Levels
 from support.inputs import over_inputs
 from support.sample_packets import KEY
@@ -109,8 +109,8 @@ def test_draws_depend_on_the_coordinate_and_the_key_alone(compressor):
 
 
 def test_uniforms_are_hashes_over_two_to_the_thirty_two():
-    drawn = plain_quantized.uniforms(3, 1000, KEY)
-    hashes = [word % 2**32 for word in plain.hash32(3, 1000, KEY).tolist()]
+    drawn = reference_stochastic_rounding.uniforms(3, 1000, KEY)
+    hashes = [word % 2**32 for word in reference_hashing.hash32(3, 1000, KEY).tolist()]
     assert drawn.tolist() == [word / 2**32 for word in hashes]
 
 
@@ -225,7 +225,7 @@ def test_sparsifying_sends_z_over_p_with_probability_p():
     packet = Sparsified(keep=0.25)(vector, key=KEY)
     assert packet.dense().unique().tolist() == [0, 1.2]
     assert share_of(packet.dense(), 0.0) == nearly(0.75)
-    assert torch.equal(packet.mask, plain.keep_mask(0, N, KEY, 1 << 30))
+    assert torch.equal(packet.mask, reference_hashing.keep_mask(0, N, KEY, 1 << 30))
     assert float(Sparsified(keep=0.25).variances(vector).sum()) == pytest.approx(3 * float(vector.square().sum()))
     assert packet.payload_bits == 64 * int(packet.mask.sum())
     assert Sparsified(keep=0.25)(vector.float(), key=KEY).payload_bits == 32 * int(packet.mask.sum())

@@ -6,7 +6,7 @@ import torch
 from laconic.kernels import api as kernels
 from laconic.kernels.api import add_into, gather, gather_change, gather_scaled, scatter
 from laconic.kernels.cpu import compile as compiled
-from laconic.kernels.reference import flatten as plain_pieces
+from laconic.kernels.reference import flatten as reference_flatten
 from support.inputs import failing_at, over_inputs
 
 SHAPES = [(3, 5), (64,), (), (0,), (100, 7), (129,), (1,)]
@@ -40,7 +40,7 @@ def test_both_gather_alike(shapes, dtype):
     pieces, d = _pieces(shapes, dtype)
     made, expected = torch.empty(2, d, dtype=dtype)
     assert gather(pieces, made)
-    assert plain_pieces.gather(pieces, expected)
+    assert reference_flatten.gather(pieces, expected)
     assert torch.equal(_bits([made]), _bits([expected]))
     assert torch.equal(_bits([made]), _bits(pieces))
 
@@ -51,7 +51,7 @@ def test_both_gather_shares_alike(shapes, dtype, among):
     pieces, d = _pieces(shapes, dtype)
     made, expected = torch.empty(2, d, dtype=dtype)
     assert gather(pieces, made, among=among)
-    assert plain_pieces.gather(pieces, expected, among=among)
+    assert reference_flatten.gather(pieces, expected, among=among)
     assert torch.equal(_bits([made]), _bits([expected]))
     gather(pieces, expected)
     assert torch.equal(_bits([made]), _bits([expected / among]))
@@ -65,7 +65,7 @@ def test_both_gather_a_change_alike(shapes, dtype):
     made, expected = torch.empty(2, d, dtype=dtype)
     for plus in (None, start * 0.3):
         assert gather_change(pieces, start, made, plus)
-        assert plain_pieces.gather_change(pieces, start, expected, plus)
+        assert reference_flatten.gather_change(pieces, start, expected, plus)
         assert torch.equal(_bits([made]), _bits([expected]))
 
 
@@ -77,7 +77,7 @@ def test_both_gather_scaled_pieces_alike(shapes, dtype):
     made, expected = torch.empty(2, d, dtype=dtype)
     for more in (None, plus):
         assert gather_scaled(pieces, factors, made, more)
-        assert plain_pieces.gather_scaled(pieces, factors, expected, more)
+        assert reference_flatten.gather_scaled(pieces, factors, expected, more)
         assert torch.equal(_bits([made]), _bits([expected]))
         by_hand = torch.cat([piece.view(-1) * by for piece, by in zip(pieces, factors, strict=True)])
         assert torch.equal(_bits([made]), _bits([by_hand + (0.0 if more is None else more)]))
@@ -90,7 +90,7 @@ def test_both_add_into_pieces_alike(shapes, dtype):
     places = torch.cat([torch.tensor([0, d - 1]), inner]).sort().values
     values = torch.randn(len(places), dtype=dtype, generator=torch.Generator().manual_seed(2))
     by_hand = torch.cat([piece.view(-1) for piece in pieces]).index_add_(0, places, values)
-    for add in (add_into, plain_pieces.add_into):
+    for add in (add_into, reference_flatten.add_into):
         made = [piece.clone() for piece in pieces]
         add(made, places, values)
         assert torch.equal(_bits(made), _bits([by_hand]))
@@ -106,7 +106,7 @@ def test_both_scatter_alike(shapes, dtype, as_sum):
     gather(pieces, vector)
     made, expected = ([torch.zeros(shape, dtype=dtype) for shape in shapes] for _ in range(2))
     scatter(vector, made, as_sum=as_sum)
-    plain_pieces.scatter(vector, expected, as_sum=as_sum)
+    reference_flatten.scatter(vector, expected, as_sum=as_sum)
     assert torch.equal(_bits(made), _bits(expected))
     assert torch.equal(_bits(made), _bits([vector + 0.0 if as_sum else vector]))
 
@@ -119,7 +119,7 @@ def test_a_piece_with_one_wrong_entry_is_seen():
         right = flat[entry].item()
         for wrong in (torch.inf, -torch.inf, torch.nan):
             flat[entry] = wrong
-            for version in (plain_pieces, kernels):
+            for version in (reference_flatten, kernels):
                 with failing_at(number=number, entry=entry, wrong=wrong, version=version.__name__):
                     assert not version.gather(pieces, out)
                     assert not version.gather(pieces, out, among=3)
@@ -137,7 +137,7 @@ def test_a_share_too_large_to_be_added_up_is_seen():
         right = flat[entry].item()
         for sign in (1, -1):
             flat[entry] = sign * torch.finfo(torch.float32).max
-            for take in (gather, plain_pieces.gather):
+            for take in (gather, reference_flatten.gather):
                 with failing_at(number=number, entry=entry, sign=sign, take=take.__module__):
                     assert take(pieces, out)
                     assert not take(pieces, out, among=3)

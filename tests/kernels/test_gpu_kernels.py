@@ -16,7 +16,7 @@ import torch
 
 from laconic.kernels import dispatch as families
 from laconic.kernels.gpu import compile as gpu
-from laconic.kernels.reference import top_k as plain_top_k
+from laconic.kernels.reference import top_k as reference_top_k
 
 HERE = Path(__file__).parents[1]
 KEY = 0x4806654E26238EC1
@@ -63,8 +63,8 @@ def test_interpreted_kernels_give_what_the_plain_ones_give():
 
 def test_a_tensor_on_a_gpu_gets_plain_torch_and_one_warning_where_triton_is_missing(without_triton):
     with pytest.warns(RuntimeWarning, match=r"triton cannot be imported .* `pip install triton`"):
-        assert families.fastest("top_k", torch.device("cuda")) is plain_top_k
-    assert families.fastest("top_k", torch.device("cuda", 1)) is plain_top_k
+        assert families.fastest("top_k", torch.device("cuda")) is reference_top_k
+    assert families.fastest("top_k", torch.device("cuda", 1)) is reference_top_k
 
 
 def test_a_tensor_on_a_gpu_gets_tritons_kernels():

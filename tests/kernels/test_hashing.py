@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.kernels.reference import hashing as plain
+from laconic.kernels.reference import hashing as reference_hashing
 from support.inputs import over_inputs
 
 WORD = 1 << 32
@@ -35,13 +35,13 @@ def words(hashes: torch.Tensor) -> list[int]:
 
 
 def unsigned(first: int, count: int, key: int) -> np.ndarray:
-    return plain.hash32(first, count, key).numpy().view(np.uint32)
+    return reference_hashing.hash32(first, count, key).numpy().view(np.uint32)
 
 
 @settings(deadline=None)
 @given(st.integers(0, WORD - 9), st.integers(0, 2**64 - 1))
 def test_the_hash_is_the_one_of_the_format_page(first, key):
-    assert words(plain.hash32(first, 9, key)) == [hash32_of(first + i, key) for i in range(9)]
+    assert words(reference_hashing.hash32(first, 9, key)) == [hash32_of(first + i, key) for i in range(9)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -53,23 +53,23 @@ def test_the_hash_is_the_one_of_the_format_page(first, key):
     ],
 )
 def test_the_hash_never_changes(device, key, first, golden):
-    assert words(plain.hash32(first, 4, key, torch.device(device))) == golden
+    assert words(reference_hashing.hash32(first, 4, key, torch.device(device))) == golden
 
 
 @over_inputs("first", [0, 2**31 - 5, 2**31, WORD - 10])
 def test_coordinates_up_to_the_last_of_the_format_have_a_hash(first):
-    assert words(plain.hash32(first, 10, 12345)) == [hash32_of(first + i, 12345) for i in range(10)]
+    assert words(reference_hashing.hash32(first, 10, 12345)) == [hash32_of(first + i, 12345) for i in range(10)]
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**33), st.integers(0, 60), st.integers(0, 60), st.sampled_from(KEYS))
 def test_a_later_start_gives_the_same_coins(first, skipped, count, key):
     first = min(first, WORD - 120)
-    whole = plain.hash32(first, skipped + count, key)
-    assert torch.equal(whole[skipped:], plain.hash32(first + skipped, count, key))
+    whole = reference_hashing.hash32(first, skipped + count, key)
+    assert torch.equal(whole[skipped:], reference_hashing.hash32(first + skipped, count, key))
     for threshold in (1 << 30, WORD - 1, WORD):
-        mask = plain.keep_mask(first, skipped + count, key, threshold)
-        assert torch.equal(mask[skipped:], plain.keep_mask(first + skipped, count, key, threshold))
+        mask = reference_hashing.keep_mask(first, skipped + count, key, threshold)
+        assert torch.equal(mask[skipped:], reference_hashing.keep_mask(first + skipped, count, key, threshold))
 
 
 @over_inputs("key", KEYS)
@@ -89,7 +89,7 @@ def test_no_two_coordinates_share_a_hash_under_one_key():
 @over_inputs("key", KEYS)
 def test_the_share_kept_is_the_threshold(threshold, key):
     n, share = 1 << 18, threshold / WORD
-    kept = int(plain.keep_mask(0, n, key, threshold).sum())
+    kept = int(reference_hashing.keep_mask(0, n, key, threshold).sum())
     assert abs(kept - n * share) <= 5 * (n * share * (1 - share)) ** 0.5
 
 
@@ -98,14 +98,14 @@ def test_the_threshold_is_compared_without_sign(threshold):
     # Preimages of the words around the threshold and of the ends, found by undoing the hash.
     for word in {0, 1, (1 << 31) - 1, 1 << 31, WORD - 1, threshold - 1, threshold, WORD - 2}:
         coordinate = preimage(word, key=77)
-        assert words(plain.hash32(coordinate, 1, 77)) == [word]
-        assert plain.keep_mask(coordinate, 1, 77, threshold).tolist() == [word < threshold]
-        assert plain.keep_mask(coordinate, 1, 77, WORD).tolist() == [True]
+        assert words(reference_hashing.hash32(coordinate, 1, 77)) == [word]
+        assert reference_hashing.keep_mask(coordinate, 1, 77, threshold).tolist() == [word < threshold]
+        assert reference_hashing.keep_mask(coordinate, 1, 77, WORD).tolist() == [True]
 
 
 def preimage(word: int, key: int) -> int:
     """The coordinate whose hash is `word`."""
-    low, high = plain.key_halves(key)
+    low, high = reference_hashing.key_halves(key)
     x = word ^ (word >> 16)
     x = (x * pow(0x846CA68B, -1, WORD) - high) % WORD
     x = x ^ (x >> 15) ^ (x >> 30)
@@ -116,16 +116,16 @@ def preimage(word: int, key: int) -> int:
 @over_inputs("threshold", [0, -1, WORD + 1])
 def test_a_threshold_out_of_range_is_our_own_mistake(threshold):
     with pytest.raises(AssertionError):
-        plain.keep_mask(0, 1, 0, threshold)
+        reference_hashing.keep_mask(0, 1, 0, threshold)
 
 
 @over_inputs("threshold", [round(0.05 * WORD), round(0.3 * WORD), 1 << 31])
 @over_inputs("key", [0, 0x4806654E26238EC1])
 def test_keys_that_differ_in_one_bit_give_unrelated_masks(threshold, key):
     n, share = 1 << 15, threshold / WORD
-    mask = plain.keep_mask(0, n, key, threshold).numpy()
+    mask = reference_hashing.keep_mask(0, n, key, threshold).numpy()
     for bit in range(64):
-        other = plain.keep_mask(0, n, key ^ 1 << bit, threshold).numpy()
+        other = reference_hashing.keep_mask(0, n, key ^ 1 << bit, threshold).numpy()
         together = ((mask - share) * (other - share)).sum() / (n**0.5 * share * (1 - share))
         assert abs(together) < 5, bit
 
@@ -133,7 +133,7 @@ def test_keys_that_differ_in_one_bit_give_unrelated_masks(threshold, key):
 def test_keys_that_differ_in_one_bit_do_not_keep_equally_many_of_a_block():
     # One stream in another order would keep the same number of every aligned block.
     n = 1 << 15
-    mask, *others = (plain.keep_mask(0, n, key, 1 << 31) for key in [0, *(1 << bit for bit in range(64))])
+    mask, *others = (reference_hashing.keep_mask(0, n, key, 1 << 31) for key in [0, *(1 << bit for bit in range(64))])
     for block in (2, 16, 64, 1024):
         kept, blocks = mask.view(-1, block).sum(1), n // block
         chances = torch.distributions.Binomial(block, 0.5).log_prob(torch.arange(block + 1.0)) * 2
@@ -146,7 +146,10 @@ def test_keys_that_differ_in_one_bit_do_not_keep_equally_many_of_a_block():
 
 def test_small_keys_in_a_row_are_as_good_as_any():
     n, share = 1 << 12, 0.3
-    masks = torch.stack([plain.keep_mask(0, n, key, round(share * WORD)) for key in range(200)]).double() - share
+    masks = (
+        torch.stack([reference_hashing.keep_mask(0, n, key, round(share * WORD)) for key in range(200)]).double()
+        - share
+    )
     together = masks @ masks.T / (n * share * (1 - share))
     assert float((together - torch.eye(200, dtype=torch.float64)).abs().fill_diagonal_(0).max()) < 6 / n**0.5
     per_coordinate = masks.sum(0) / (200 * share * (1 - share)) ** 0.5
@@ -154,7 +157,7 @@ def test_small_keys_in_a_row_are_as_good_as_any():
 
 
 def test_neighbours_under_one_key_are_unrelated():
-    signs = plain.keep_mask(0, 1 << 16, 31, 1 << 31).double() * 2 - 1
+    signs = reference_hashing.keep_mask(0, 1 << 16, 31, 1 << 31).double() * 2 - 1
     for lag in [*range(1, 65), 256, 1024, 4096]:
         together = float((signs[lag:] * signs[:-lag]).sum()) / (len(signs) - lag) ** 0.5
         assert abs(together) < 5, lag
@@ -165,10 +168,10 @@ def test_neighbours_under_one_key_are_unrelated():
 @given(bits=st.lists(st.booleans(), max_size=100))
 def test_bits_are_packed_as_numpy_packs_them_from_the_lowest(device, bits):
     tensor = torch.tensor(bits, dtype=torch.bool, device=device)
-    packed = plain.pack_bits(tensor)
+    packed = reference_hashing.pack_bits(tensor)
     assert packed.dtype == torch.uint8
     assert packed.cpu().numpy().tobytes() == np.packbits(np.array(bits, dtype=bool), bitorder="little").tobytes()
-    assert torch.equal(plain.unpack_bits(packed, len(bits)), tensor)
+    assert torch.equal(reference_hashing.unpack_bits(packed, len(bits)), tensor)
 
 
 @settings(deadline=None)
@@ -177,24 +180,24 @@ def test_any_bytes_are_unpacked_as_numpy_unpacks_them(raw, data):
     k = data.draw(st.integers(max(0, 8 * len(raw) - 7), 8 * len(raw)))
     packed = torch.tensor(list(raw), dtype=torch.uint8)
     expected = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), bitorder="little")[:k]
-    assert plain.unpack_bits(packed, k).numpy().tolist() == expected.astype(bool).tolist()
+    assert reference_hashing.unpack_bits(packed, k).numpy().tolist() == expected.astype(bool).tolist()
 
 
 def test_many_bits_are_packed_like_few():
     bits = torch.rand(100_003, generator=torch.Generator().manual_seed(4)) < 0.5
-    packed = plain.pack_bits(bits)
+    packed = reference_hashing.pack_bits(bits)
     assert packed.numpy().tobytes() == np.packbits(bits.numpy(), bitorder="little").tobytes()
-    assert torch.equal(plain.unpack_bits(packed, len(bits)), bits)
+    assert torch.equal(reference_hashing.unpack_bits(packed, len(bits)), bits)
 
 
 @over_inputs("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_signs_are_scattered_where_the_mask_is_true(dtype):
     negative = torch.tensor([True, False, True])
-    assert plain.scatter_signs(negative, None, dtype).tolist() == [-1.0, 1.0, -1.0]
+    assert reference_hashing.scatter_signs(negative, None, dtype).tolist() == [-1.0, 1.0, -1.0]
     mask = torch.tensor([False, True, True, False, True])
-    dense = plain.scatter_signs(negative, mask, dtype)
+    dense = reference_hashing.scatter_signs(negative, mask, dtype)
     assert dense.dtype == dtype
     assert dense.tolist() == [0.0, -1.0, 1.0, 0.0, -1.0]
     assert negative.tolist() == [True, False, True]
     none = torch.zeros(4, dtype=torch.bool)
-    assert plain.scatter_signs(negative[:0], none, dtype).tolist() == [0.0] * 4
+    assert reference_hashing.scatter_signs(negative[:0], none, dtype).tolist() == [0.0] * 4

@@ -4,7 +4,7 @@ import torch
 
 from laconic.kernels.api import add_at, clear_at, take_at
 from laconic.kernels.cpu import compile as compiled
-from laconic.kernels.reference import indexing as plain_places
+from laconic.kernels.reference import indexing as reference_indexing
 from support.inputs import over_inputs
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -24,9 +24,12 @@ def _drawn(d, k, dtype):
 def test_both_take_add_and_clear_alike(d, k, dtype):
     assert compiled.numba_available()
     vector, places, values = _drawn(d, k, dtype)
-    found, expected = take_at(vector, places), plain_places.take_at(vector, places)
+    found, expected = take_at(vector, places), reference_indexing.take_at(vector, places)
     assert torch.equal(found.view(torch.uint8), expected.view(torch.uint8))
-    for mine, theirs, given in ((add_at, plain_places.add_at, (values,)), (clear_at, plain_places.clear_at, ())):
+    for mine, theirs, given in (
+        (add_at, reference_indexing.add_at, (values,)),
+        (clear_at, reference_indexing.clear_at, ()),
+    ):
         made, right = vector.clone(), vector.clone()
         mine(made, places, *given)
         theirs(right, places, *given)

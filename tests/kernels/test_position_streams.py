@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.kernels.cpu import compile as compiled
-from laconic.kernels.reference import ans_gaps as plain_gaps
-from laconic.kernels.reference import position_streams as plain_positions
+from laconic.kernels.reference import ans_gaps as reference_ans_gaps
+from laconic.kernels.reference import position_streams as reference_position_streams
 from laconic.wire.coding.positions import class_starts
 from support.position_sets import supports
 
 pytestmark = pytest.mark.skipif(not compiled.numba_available(), reason="needs numba")
 if compiled.numba_available():
-    from laconic.kernels.cpu import ans_gaps as cpu_gaps
-    from laconic.kernels.cpu import position_streams as cpu_positions
+    from laconic.kernels.cpu import ans_gaps as cpu_ans_gaps
+    from laconic.kernels.cpu import position_streams as cpu_position_streams
 
 widths = st.integers(0, 32)
 
@@ -37,7 +37,7 @@ def assert_equal(one, other):
 def test_positions_ascend_alike(numbers, in_order, count):
     numbers = sorted(set(numbers)) if in_order else numbers
     expected = numbers == sorted(set(numbers)) and all(0 <= number < count for number in numbers)
-    for kernels in (plain_positions, cpu_positions):
+    for kernels in (reference_position_streams, cpu_position_streams):
         assert kernels.ascending(torch.tensor(numbers, dtype=torch.int64), count) == expected
 
 
@@ -45,10 +45,10 @@ def test_positions_ascend_alike(numbers, in_order, count):
 @given(st.data(), st.integers(1, 32))
 def test_numbers_of_any_width_are_written_and_read_alike(data, width):
     numbers = torch.tensor(data.draw(st.lists(st.integers(0, 2**width - 1), min_size=1, max_size=50)))
-    stream = plain_positions.put_numbers(numbers, width)
-    assert_equal(cpu_positions.put_numbers(numbers, width), stream)
-    assert_equal(plain_positions.take_numbers(stream, len(numbers), width), numbers)
-    assert_equal(cpu_positions.take_numbers(stream, len(numbers), width), numbers)
+    stream = reference_position_streams.put_numbers(numbers, width)
+    assert_equal(cpu_position_streams.put_numbers(numbers, width), stream)
+    assert_equal(reference_position_streams.take_numbers(stream, len(numbers), width), numbers)
+    assert_equal(cpu_position_streams.take_numbers(stream, len(numbers), width), numbers)
 
 
 @settings(deadline=None)
@@ -57,9 +57,9 @@ def test_runs_are_written_and_read_alike(support, width, from_last, n_more):
     where, count = support
     step = 1 << width if from_last else max(1, (1 << width) - 1)
     n_bits = len(where) * (1 + width) + count // step + n_more
-    stream, used = plain_positions.put_runs(where, width, step, from_last, n_bits)
-    assert_equal(cpu_positions.put_runs(where, width, step, from_last, n_bits), (stream, used))
-    for kernels in (plain_positions, cpu_positions):
+    stream, used = reference_position_streams.put_runs(where, width, step, from_last, n_bits)
+    assert_equal(cpu_position_streams.put_runs(where, width, step, from_last, n_bits), (stream, used))
+    for kernels in (reference_position_streams, cpu_position_streams):
         for enough in (n_bits, used):
             taken = kernels.take_runs(stream, enough, len(where), width, step, count, from_last)
             assert_equal(taken, (where, used))
@@ -77,9 +77,9 @@ def test_runs_are_written_and_read_alike(support, width, from_last, n_more):
 def test_gaps_are_pushed_and_popped_alike(support):
     where, count = support[0].numpy(), support[1]
     starts = class_starts(count, max(1, where.size))
-    words, top = plain_gaps.push_gaps(where, starts)
-    assert_equal(cpu_gaps.push_gaps(where, starts), (words, top))
-    for kernels in (plain_gaps, cpu_gaps):
+    words, top = reference_ans_gaps.push_gaps(where, starts)
+    assert_equal(cpu_ans_gaps.push_gaps(where, starts), (words, top))
+    for kernels in (reference_ans_gaps, cpu_ans_gaps):
         assert_equal(kernels.pop_gaps(words, top, where.size, starts, count), (where, True))
 
 
@@ -89,8 +89,8 @@ def test_noise_is_read_alike(noise, width, count, k, from_last, data):
     stream = torch.tensor(list(noise), dtype=torch.uint8)
     n_bits = data.draw(st.integers(max(0, 8 * len(noise) - 7), 8 * len(noise)))
     step = data.draw(st.integers((1 << width) // 2 + 1, 1 << width))
-    plain = plain_positions.take_runs(stream, n_bits, k, width, step, count, from_last)
-    made = cpu_positions.take_runs(stream, n_bits, k, width, step, count, from_last)
+    plain = reference_position_streams.take_runs(stream, n_bits, k, width, step, count, from_last)
+    made = cpu_position_streams.take_runs(stream, n_bits, k, width, step, count, from_last)
     assert made[1] == plain[1]
     assert plain[1] < 0 or made[0].tolist() == plain[0].tolist()
 
@@ -101,8 +101,8 @@ def test_a_stack_of_noise_is_read_alike(words, count, k, data):
     starts = class_starts(count, min(k, count))
     top = data.draw(st.integers(2**32 if words else 1, 2**64 - 1))
     stack = np.array(words, dtype=np.uint32)
-    plain = plain_gaps.pop_gaps(stack, top, k, starts, count)
-    made = cpu_gaps.pop_gaps(stack, top, k, starts, count)
+    plain = reference_ans_gaps.pop_gaps(stack, top, k, starts, count)
+    made = cpu_ans_gaps.pop_gaps(stack, top, k, starts, count)
     assert made[1] == plain[1]
     assert made[0].tolist() == plain[0].tolist()
 
@@ -116,4 +116,4 @@ def test_every_class_in_use_has_a_share_and_all_shares_are_given_out(count, data
     n_classes = 4 * (longest.bit_length() - 3) + (longest >> longest.bit_length() - 3) - 3
     assert starts[0] == 0
     assert (np.diff(starts[: n_classes + 1]) >= 1).all()
-    assert (starts[n_classes:] == 1 << plain_gaps.SHARE_BITS).all()
+    assert (starts[n_classes:] == 1 << reference_ans_gaps.SHARE_BITS).all()

@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from laconic.kernels.cpu import compile as compiled
-from laconic.kernels.reference import powers_of_two as plain_short_floats
-from laconic.kernels.reference import selected_values as plain_kept
-from laconic.kernels.reference import signs as plain_signs
+from laconic.kernels.reference import powers_of_two as reference_powers_of_two
+from laconic.kernels.reference import selected_values as reference_selected_values
+from laconic.kernels.reference import signs as reference_signs
 from support.inputs import over_inputs
 
 if not compiled.numba_available():
     pytest.skip("no numba here: only the plain kernels exist", allow_module_level=True)
 
-from laconic.kernels.cpu import powers_of_two as cpu_short_floats
-from laconic.kernels.cpu import selected_values as cpu_kept
+from laconic.kernels.cpu import powers_of_two as cpu_powers_of_two
+from laconic.kernels.cpu import selected_values as cpu_selected_values
 
 DTYPES = (torch.float32, torch.float64)
 LENGTHS = (0, 1, 2, 7, 8, 63, 64, 65, 127, 1000, 1023, 1024, 1025, 3000)
@@ -39,12 +39,12 @@ def same(one: torch.Tensor, other: torch.Tensor) -> None:
 @over_inputs("count", LENGTHS)
 def test_both_round_to_the_same_powers_and_read_them_alike(count, dtype):
     vector = values(count, dtype)
-    packed, finite = plain_short_floats.power_codes(vector, FIRST, KEY)
-    again, finite_again = cpu_short_floats.power_codes(vector, FIRST, KEY)
+    packed, finite = reference_powers_of_two.power_codes(vector, FIRST, KEY)
+    again, finite_again = cpu_powers_of_two.power_codes(vector, FIRST, KEY)
     same(packed, again)
     assert finite is finite_again is True
     outs, totals = [torch.empty(count, dtype=dtype) for _ in range(2)], [values(count, dtype) for _ in range(2)]
-    for by, out, total in zip((plain_short_floats, cpu_short_floats), outs, totals, strict=True):
+    for by, out, total in zip((reference_powers_of_two, cpu_powers_of_two), outs, totals, strict=True):
         by.put_powers(packed, out)
         by.add_powers(packed, total)
         assert by.powers_finite(packed, count, dtype)
@@ -58,7 +58,7 @@ def test_both_round_to_the_same_powers_and_read_them_alike(count, dtype):
 def test_both_see_what_is_not_finite_wherever_it_is(place, bad, dtype):
     vector = torch.ones(2999, dtype=dtype)
     vector[place] = bad
-    for by in (plain_short_floats, cpu_short_floats):
+    for by in (reference_powers_of_two, cpu_powers_of_two):
         packed, finite = by.power_codes(vector, 0, KEY)
         assert not finite
         assert not by.powers_finite(packed, 2999, dtype)
@@ -70,14 +70,14 @@ def test_both_see_what_is_not_finite_wherever_it_is(place, bad, dtype):
 def test_both_take_the_same_entries_and_put_them_back(count, dtype, threshold):
     vector = values(count, dtype)
     coin = FIRST, KEY, threshold
-    kept = plain_kept.take_kept(vector, threshold / WORD, *coin)
-    again = cpu_kept.take_kept(vector, threshold / WORD, *coin)
+    kept = reference_selected_values.take_kept(vector, threshold / WORD, *coin)
+    again = cpu_selected_values.take_kept(vector, threshold / WORD, *coin)
     assert torch.equal(kept.isnan(), again.isnan())
     assert torch.equal(kept.view(torch.uint8), again.view(torch.uint8))
-    drawn, _ = plain_signs.kept_bits(FIRST, count, KEY, threshold)
+    drawn, _ = reference_signs.kept_bits(FIRST, count, KEY, threshold)
     for bits in (None, drawn):
         for call in ("put_kept", "add_kept"):
             outs = [values(count, torch.float32 if dtype == torch.bfloat16 else dtype) for _ in range(2)]
-            getattr(plain_kept, call)(kept, *coin, outs[0], bits)
-            getattr(cpu_kept, call)(kept, *coin, outs[1], bits)
+            getattr(reference_selected_values, call)(kept, *coin, outs[0], bits)
+            getattr(cpu_selected_values, call)(kept, *coin, outs[1], bits)
             same(*outs)

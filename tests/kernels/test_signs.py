@@ -1,4 +1,4 @@
-"""Packed signs in machine code and in plain torch: the same bits, whatever the values, lengths, masks and types."""
+"""Packed signs in machine code and in reference_hashing torch: the same bits, whatever the values, lengths, masks and types."""
 
 import itertools
 
@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.kernels.cpu import compile as compiled
-from laconic.kernels.reference import hashing as plain
-from laconic.kernels.reference import signs as plain_signs
+from laconic.kernels.reference import hashing as reference_hashing
+from laconic.kernels.reference import signs as reference_signs
 from support.inputs import over_inputs
 
 if not compiled.numba_available():
-    pytest.skip("no numba here: only the plain kernels exist", allow_module_level=True)
+    pytest.skip("no numba here: only the reference_hashing kernels exist", allow_module_level=True)
 
 from laconic.kernels.cpu import signs as cpu_signs
-from laconic.kernels.cpu.llvm import vectors as cpu_words
+from laconic.kernels.cpu.llvm import vectors as llvm_vectors
 
 WORD = 1 << 32
 THRESHOLDS = (0, 1, round(0.3 * WORD), WORD - 1, WORD)
@@ -47,10 +47,10 @@ def test_both_pack_the_same_bits(count, dtype):
     vector = values(count, torch.float32 if dtype == torch.int8 else dtype).sign() if dtype == torch.int8 else None
     vector = values(count, dtype) if vector is None else vector.to(dtype)
     for threshold in THRESHOLDS:
-        packed, kept = plain_signs.pack_signs(vector, FIRST, KEY, threshold)
+        packed, kept = reference_signs.pack_signs(vector, FIRST, KEY, threshold)
         again, kept_again = cpu_signs.pack_signs(vector, FIRST, KEY, threshold)
         same(packed, again)
-        counts = {cpu.count_kept(FIRST, count, KEY, threshold) for cpu in (plain_signs, cpu_signs)}
+        counts = {cpu.count_kept(FIRST, count, KEY, threshold) for cpu in (reference_signs, cpu_signs)}
         assert counts == {kept} == {kept_again}
 
 
@@ -58,29 +58,29 @@ def test_both_pack_the_same_bits(count, dtype):
 @over_inputs("count", LENGTHS)
 def test_both_unpack_the_same_signs(count, dtype):
     for threshold in THRESHOLDS:
-        packed, _ = plain_signs.pack_signs(values(count, torch.float32), FIRST, KEY, threshold)
+        packed, _ = reference_signs.pack_signs(values(count, torch.float32), FIRST, KEY, threshold)
         totals = [torch.arange(count).remainder(9).sub(4).to(dtype) for _ in range(2)]
-        plain_signs.add_signs(packed, FIRST, KEY, threshold, totals[0])
+        reference_signs.add_signs(packed, FIRST, KEY, threshold, totals[0])
         cpu_signs.add_signs(packed, FIRST, KEY, threshold, totals[1])
         same(*totals)
-        drawn, kept = plain_signs.kept_bits(FIRST, count, KEY, threshold)
+        drawn, kept = reference_signs.kept_bits(FIRST, count, KEY, threshold)
         again, kept_again = cpu_signs.kept_bits(FIRST, count, KEY, threshold)
         same(drawn, again)
-        assert kept == kept_again == plain_signs.count_kept(FIRST, count, KEY, threshold)
-        plain_signs.add_signs(packed, FIRST, KEY, threshold, totals[0])
+        assert kept == kept_again == reference_signs.count_kept(FIRST, count, KEY, threshold)
+        reference_signs.add_signs(packed, FIRST, KEY, threshold, totals[0])
         cpu_signs.add_signs(packed, FIRST, KEY, threshold, totals[1], drawn)
         same(*totals)
-        plain_signs.put_signs(packed, FIRST, KEY, threshold, totals[0])
+        reference_signs.put_signs(packed, FIRST, KEY, threshold, totals[0])
         cpu_signs.put_signs(packed, FIRST, KEY, threshold, totals[1])
         same(*totals)
         cpu_signs.put_signs(packed, FIRST, KEY, threshold, totals[1].fill_(5), drawn)
         same(*totals)
 
 
-@pytest.mark.parametrize("kernels", [plain_signs, cpu_signs])
+@pytest.mark.parametrize("kernels", [reference_signs, cpu_signs])
 def test_what_is_unpacked_is_the_sign_of_what_was_packed(kernels):
     vector = values(300, torch.float32)
-    mask = plain.keep_mask(5, 300, KEY, round(0.3 * WORD))
+    mask = reference_hashing.keep_mask(5, 300, KEY, round(0.3 * WORD))
     packed, kept = kernels.pack_signs(vector, 5, KEY, round(0.3 * WORD))
     dense = torch.empty(300)
     kernels.put_signs(packed, 5, KEY, round(0.3 * WORD), dense)
@@ -92,12 +92,14 @@ def test_what_is_unpacked_is_the_sign_of_what_was_packed(kernels):
 @given(st.data())
 def test_both_cut_a_stream_alike(data):
     bits = data.draw(st.integers(0, 300))
-    packed, _ = plain_signs.pack_signs(values(bits, torch.float32, seed=bits), 0, 0, WORD)
+    packed, _ = reference_signs.pack_signs(values(bits, torch.float32, seed=bits), 0, 0, WORD)
     low = data.draw(st.integers(0, bits))
     high = data.draw(st.integers(low, bits))
     part = cpu_signs.cut_bits(packed, low, high)
-    same(plain_signs.cut_bits(packed, low, high), part)
-    assert torch.equal(plain.unpack_bits(part, high - low), plain.unpack_bits(packed, bits)[low:high])
+    same(reference_signs.cut_bits(packed, low, high), part)
+    assert torch.equal(
+        reference_hashing.unpack_bits(part, high - low), reference_hashing.unpack_bits(packed, bits)[low:high]
+    )
 
 
 @over_inputs("n_voters", [1, 2, 3, 4, 7, 8, 9, 200])
@@ -105,11 +107,11 @@ def test_both_take_the_majority_alike_and_a_tie_is_plus(n_voters):
     for count in (0, 1, 64, 1000):
         generator = torch.Generator().manual_seed(n_voters)
         votes = torch.rand(n_voters, count, generator=generator) - 0.5
-        packed = [plain_signs.pack_signs(voter, 0, 0, WORD)[0] for voter in votes]
+        packed = [reference_signs.pack_signs(voter, 0, 0, WORD)[0] for voter in votes]
         majority = cpu_signs.majority(packed, count)
-        same(plain_signs.majority(packed, count), majority)
+        same(reference_signs.majority(packed, count), majority)
         negatives = (votes < 0).sum(0)
-        assert torch.equal(plain.unpack_bits(majority, count), negatives > n_voters - negatives)
+        assert torch.equal(reference_hashing.unpack_bits(majority, count), negatives > n_voters - negatives)
 
 
 def pieces_of(vector: torch.Tensor, cuts: tuple[int, ...]) -> list[torch.Tensor]:
@@ -123,7 +125,7 @@ def pieces_of(vector: torch.Tensor, cuts: tuple[int, ...]) -> list[torch.Tensor]
 def test_both_make_a_workers_step_alike(count, dtype):
     for threshold, cuts in itertools.product(THRESHOLDS, [(), (3, 3, 70, 200), (64, 640)]):
         made = []
-        for kernels in (plain_signs, cpu_signs):
+        for kernels in (reference_signs, cpu_signs):
             gradient, momentum, debt = (values(count, dtype, seed) for seed in range(3))
             rates = {"mu": 0.9, "decay": 0.8, "c": 0.3, "first": FIRST, "key": KEY, "threshold": threshold}
             moved, owed = torch.empty(2, count, dtype=dtype)
@@ -131,7 +133,7 @@ def test_both_make_a_workers_step_alike(count, dtype):
             packed, kept, drawn, fine = kernels.owe_step(pieces, momentum, debt, moved, owed, **rates)
             assert torch.equal(torch.cat(pieces), gradient)
             if drawn is not None:
-                same(drawn, plain_signs.kept_bits(FIRST, count, KEY, threshold)[0])
+                same(drawn, reference_signs.kept_bits(FIRST, count, KEY, threshold)[0])
             in_place = kernels.owe_step([gradient], momentum, debt, momentum, debt, **rates)
             same(packed, in_place[0])
             same(owed, debt)
@@ -147,13 +149,13 @@ def test_both_make_a_workers_step_alike(count, dtype):
 def test_a_workers_step_tells_of_one_entry_that_is_no_number(place, wrong):
     gradient = torch.ones(1000)
     gradient[place] = wrong
-    for kernels, cuts in itertools.product((plain_signs, cpu_signs), [(), (5, 70)]):
+    for kernels, cuts in itertools.product((reference_signs, cpu_signs), [(), (5, 70)]):
         others = torch.zeros(4, 1000)
         rates = {"mu": 0.9, "decay": 0.8, "c": 0.3, "first": 0, "key": KEY, "threshold": WORD // 2}
         assert kernels.owe_step(pieces_of(gradient, cuts), *others, **rates)[3] is False
 
 
-@pytest.mark.parametrize("kernels", [plain_signs, cpu_signs])
+@pytest.mark.parametrize("kernels", [reference_signs, cpu_signs])
 def test_a_workers_step_takes_gradients_of_another_type_or_order(kernels):
     gradient = torch.arange(-6.0, 6.0).view(3, 4)
     rates = {"mu": 0.9, "decay": 0.8, "c": 0.3, "first": 0, "key": KEY, "threshold": WORD}
@@ -172,7 +174,7 @@ def test_both_make_a_servers_step_alike(votes, dtype):
     for count in LENGTHS:
         for threshold in THRESHOLDS:
             made = []
-            for kernels in (plain_signs, cpu_signs):
+            for kernels in (reference_signs, cpu_signs):
                 total = torch.arange(count).remainder(9).sub(4).to(torch.int8) if votes else values(count, dtype)
                 debt = values(count + 1, dtype, 1)[1:]  # not at a multiple of 64 bytes
                 owed = torch.empty(count + 1, dtype=dtype)[1:]
@@ -180,7 +182,7 @@ def test_both_make_a_servers_step_alike(votes, dtype):
                     total, debt, owed, among=7, scale=0.3, decay=0.8, c=0.3, first=FIRST, key=KEY, threshold=threshold
                 )
                 if drawn is not None:
-                    same(drawn, plain_signs.kept_bits(FIRST, count, KEY, threshold)[0])
+                    same(drawn, reference_signs.kept_bits(FIRST, count, KEY, threshold)[0])
                 made.append((owed, packed, torch.tensor(kept)))
             for one, other in zip(*made, strict=True):
                 same(one, other)
@@ -190,7 +192,7 @@ def test_both_make_a_servers_step_alike(votes, dtype):
 def test_both_average_a_momentum_alike(dtype):
     for count in LENGTHS:
         made = []
-        for kernels in (plain_signs, cpu_signs):
+        for kernels in (reference_signs, cpu_signs):
             gradient = values(count, dtype)
             made.append((kernels.momentum_signs(gradient, values(count, dtype, 1), mu=0.9), gradient))
         for one, other in zip(*made, strict=True):
@@ -200,8 +202,8 @@ def test_both_average_a_momentum_alike(dtype):
 @compiled.kernel
 def _moved(words, masks, moved):
     for i in range(words.size):
-        moved[0, i] = cpu_words.compress(words[i], masks[i])
-        moved[1, i] = cpu_words.expand(words[i], masks[i])
+        moved[0, i] = llvm_vectors.compress(words[i], masks[i])
+        moved[1, i] = llvm_vectors.expand(words[i], masks[i])
 
 
 def test_bits_are_gathered_alike_with_and_without_the_processors_instruction():
@@ -216,5 +218,5 @@ def test_bits_are_gathered_alike_with_and_without_the_processors_instruction():
         places = [k for k in range(64) if mask >> k & 1]
         assert int(moved[0, i]) == sum((word >> k & 1) << n for n, k in enumerate(places))
         assert int(moved[1, i]) == sum((word >> n & 1) << k for n, k in enumerate(places))
-        assert int(cpu_words.compress_by_loop(np.uint64(word), np.uint64(mask))) == int(moved[0, i])
-        assert int(cpu_words.expand_by_loop(np.uint64(word), np.uint64(mask))) == int(moved[1, i])
+        assert int(llvm_vectors.compress_by_loop(np.uint64(word), np.uint64(mask))) == int(moved[0, i])
+        assert int(llvm_vectors.expand_by_loop(np.uint64(word), np.uint64(mask))) == int(moved[1, i])

@@ -9,21 +9,23 @@ from hypothesis import strategies as st
 
 from laconic.kernels.api import pack_codes
 from laconic.kernels.cpu import compile as compiled
-from laconic.kernels.reference import stochastic_rounding as plain_quantized
+from laconic.kernels.reference import stochastic_rounding as reference_stochastic_rounding
 from laconic.wire import uniform_lengths
 from support.inputs import over_inputs
 from support.sample_packets import VALUE_TYPES, block_lengths, vectors
 
 pytestmark = pytest.mark.skipif(not compiled.numba_available(), reason="needs numba")
 if compiled.numba_available():
-    from laconic.kernels.cpu import stochastic_rounding as cpu_quantized
+    from laconic.kernels.cpu import stochastic_rounding as cpu_stochastic_rounding
 
 keys = st.integers(0, 2**64 - 1)
 firsts = st.integers(0, 2**32 - 41)
 
 
 def assert_alike(name, *arguments):
-    plain, made = (getattr(version, name)(*arguments) for version in (plain_quantized, cpu_quantized))
+    plain, made = (
+        getattr(version, name)(*arguments) for version in (reference_stochastic_rounding, cpu_stochastic_rounding)
+    )
     assert_same(made, plain)
     return made
 
@@ -44,8 +46,8 @@ def assert_added_alike(name, *arguments):
         spread = torch.zeros(2 * count, dtype=dtype)[::2].copy_(total)
         for start in (total, spread):
             plain, made = start.clone(), start.clone(memory_format=torch.preserve_format)
-            getattr(plain_quantized, name)(*arguments, plain)
-            getattr(cpu_quantized, name)(*arguments, made)
+            getattr(reference_stochastic_rounding, name)(*arguments, plain)
+            getattr(cpu_stochastic_rounding, name)(*arguments, made)
             assert_same(made, plain)
 
 
@@ -87,7 +89,9 @@ def test_every_kernel_gives_the_plain_bits(dtype, name, blocks):
     whole = inputs(dtype)[name]
     for d in (1, 1030):
         vector, lengths = whole[:d], LENGTHS[blocks](d)
-        plain_ends, ends = (version.ranges(vector, lengths) for version in (plain_quantized, cpu_quantized))
+        plain_ends, ends = (
+            version.ranges(vector, lengths) for version in (reference_stochastic_rounding, cpu_stochastic_rounding)
+        )
         for made, plain in zip(ends, plain_ends, strict=True):
             assert_same(made, plain)
         scales = assert_alike("peaks", vector, lengths)
@@ -97,8 +101,8 @@ def test_every_kernel_gives_the_plain_bits(dtype, name, blocks):
             assert_alike("dequantize", packed, *ends, lengths, bits)
         for steps in (1, 7, 100, 255):
             packed = assert_alike("quantize_levels", vector, scales, lengths, steps, 7, 99)
-            assert plain_quantized.levels_allowed(packed, d, steps)
-            assert cpu_quantized.levels_allowed(packed, d, steps)
+            assert reference_stochastic_rounding.levels_allowed(packed, d, steps)
+            assert cpu_stochastic_rounding.levels_allowed(packed, d, steps)
             assert_alike("levels_dense", packed, scales, lengths, steps)
 
 
@@ -107,11 +111,13 @@ def test_every_kernel_gives_the_plain_bits(dtype, name, blocks):
 def test_norms_are_the_plain_ones_but_for_the_last_bits(dtype, name, blocks):
     vector = inputs(dtype)[name]
     lengths = LENGTHS[blocks](3001)
-    plain, made = (version.norms(vector, lengths) for version in (plain_quantized, cpu_quantized))
+    plain, made = (
+        version.norms(vector, lengths) for version in (reference_stochastic_rounding, cpu_stochastic_rounding)
+    )
     assert made.dtype == dtype
     tolerance = 2.0**-22 if dtype == torch.float32 else 2.0**-40
     torch.testing.assert_close(made, plain, rtol=tolerance, atol=torch.finfo(dtype).smallest_normal * 2 * tolerance)
-    assert bool((made >= plain_quantized.peaks(vector, lengths)).all())
+    assert bool((made >= reference_stochastic_rounding.peaks(vector, lengths)).all())
 
 
 @over_inputs("bits", range(1, 9))  # of levels one more, so nine too
@@ -119,11 +125,13 @@ def test_norms_are_the_plain_ones_but_for_the_last_bits(dtype, name, blocks):
 def test_what_is_added_is_the_dense_form(bits, end_type):
     vector = inputs(torch.float32)["normal"][:2051]
     lengths = (1000, 3, 1048)
-    ends = [end.to(end_type) for end in plain_quantized.ranges(vector, lengths)]
-    packed = plain_quantized.quantize(vector, *(end.float() for end in ends), lengths, bits, 0, 1)
+    ends = [end.to(end_type) for end in reference_stochastic_rounding.ranges(vector, lengths)]
+    packed = reference_stochastic_rounding.quantize(vector, *(end.float() for end in ends), lengths, bits, 0, 1)
     assert_alike("dequantize", packed, *ends, lengths, bits)
     assert_added_alike("add_dequantized", packed, *ends, lengths, bits)
-    packed = plain_quantized.quantize_levels(vector, ends[1].float().abs() + 5, lengths, 2**bits - 1, 0, 1)
+    packed = reference_stochastic_rounding.quantize_levels(
+        vector, ends[1].float().abs() + 5, lengths, 2**bits - 1, 0, 1
+    )
     assert_alike("levels_dense", packed, ends[1].abs() + 5, lengths, 2**bits - 1)
     assert_added_alike("add_levels", packed, ends[1].abs() + 5, lengths, 2**bits - 1)
 
@@ -134,10 +142,10 @@ def test_codes_and_knobs_are_alike(data, dtype, bits, first, key):
     largest = 1.7e308 if dtype == torch.float64 else 2.0**127
     vector = data.draw(vectors(dtype, largest))
     lengths = data.draw(block_lengths(len(vector)))
-    lows, highs = cpu_quantized.ranges(vector, lengths)
+    lows, highs = cpu_stochastic_rounding.ranges(vector, lengths)
     codes = assert_alike("quantize", vector, lows, highs, lengths, bits, first, key)
     knobs = assert_alike("dequantize", codes, lows, highs, lengths, bits)
-    low, high = (plain_quantized.spread(ends, lengths) for ends in (lows, highs))
+    low, high = (reference_stochastic_rounding.spread(ends, lengths) for ends in (lows, highs))
     assert bool(((low <= knobs) & (knobs <= high)).all())
     assert torch.equal(knobs[vector == low], vector[vector == low])
     assert torch.equal(knobs[vector == high], vector[vector == high])
@@ -148,7 +156,7 @@ def test_codes_and_knobs_are_alike(data, dtype, bits, first, key):
 def test_levels_and_their_parts_of_the_scale_are_alike(data, dtype, steps, first, key):
     vector = data.draw(vectors(dtype))
     lengths = data.draw(block_lengths(len(vector)))
-    scales = (cpu_quantized.peaks(vector, lengths) * data.draw(st.floats(1, 4, width=32))).to(dtype)
+    scales = (cpu_stochastic_rounding.peaks(vector, lengths) * data.draw(st.floats(1, 4, width=32))).to(dtype)
     levels = assert_alike("quantize_levels", vector, scales, lengths, steps, first, key)
     assert_alike("levels_dense", levels, scales, lengths, steps)
 
@@ -158,10 +166,10 @@ def test_levels_and_their_parts_of_the_scale_are_alike(data, dtype, steps, first
 def test_the_mean_of_all_draws_is_the_value_to_the_last_bits(dtype, bits):
     """Every word that a hash can be is as likely: the share of those that round up is counted, not drawn."""
     vector = inputs(dtype)["normal"][:200]
-    lows, highs = plain_quantized.ranges(vector, (200,))
+    lows, highs = reference_stochastic_rounding.ranges(vector, (200,))
     most = (1 << bits) - 1
-    found = plain_quantized.places(vector, lows, highs, (200,), most)
-    mean = lows + found.double() * 2.0**-plain_quantized.FRACTION_BITS * (highs - lows).double() / most
+    found = reference_stochastic_rounding.places(vector, lows, highs, (200,), most)
+    mean = lows + found.double() * 2.0**-reference_stochastic_rounding.FRACTION_BITS * (highs - lows).double() / most
     allowed = 2.0**-23 * float(highs - lows) * (1 if dtype == torch.float64 else 3)
     assert float((mean - vector).abs().max()) <= allowed
 
@@ -169,8 +177,8 @@ def test_the_mean_of_all_draws_is_the_value_to_the_last_bits(dtype, bits):
 @over_inputs("first", [0, 2**16 - 2048, 2**18 - 2000, 2**31 - 500, 2**32 - 5003])
 def test_draws_are_the_same_however_a_vector_is_cut(first):
     vector = torch.randn(5003, generator=torch.Generator().manual_seed(1))
-    ends = cpu_quantized.ranges(vector, (5003,))
-    whole = cpu_quantized.quantize(vector, *ends, (5003,), 8, first, 99)
+    ends = cpu_stochastic_rounding.ranges(vector, (5003,))
+    whole = cpu_stochastic_rounding.quantize(vector, *ends, (5003,), 8, first, 99)
     for start, stop in ((0, 3), (1, 2000), (1024, 5003), (4999, 5003)):
         part = assert_alike("quantize", vector[start:stop], *ends, (stop - start,), 8, first + start, 99)
         assert torch.equal(part, whole[start:stop])
@@ -184,20 +192,20 @@ def test_what_is_not_a_number_is_rounded_alike():
     for scale in (1.0, 0.0, float("nan")):
         assert_alike("quantize_levels", wrong, torch.tensor([scale]), (5,), 7, 0, 1)
     for at in range(1, 4):
-        low, high = cpu_quantized.ranges(wrong[: at + 1], (at + 1,))
+        low, high = cpu_stochastic_rounding.ranges(wrong[: at + 1], (at + 1,))
         assert not bool(torch.isfinite(low) & torch.isfinite(high))
-        assert not bool(torch.isfinite(cpu_quantized.norms(wrong[: at + 1], (at + 1,))))
+        assert not bool(torch.isfinite(cpu_stochastic_rounding.norms(wrong[: at + 1], (at + 1,))))
 
 
 def test_a_level_above_the_last_and_a_negative_zero_are_found():
     for steps in (1, 2, 7, 100, 255):
-        bits = plain_quantized.level_bits(steps)
+        bits = reference_stochastic_rounding.level_bits(steps)
         for count in (1, 1025):
             for wrong in (1 << (bits - 1), *([steps + 1] if steps & (steps + 1) else [])):
                 codes = torch.zeros(count, dtype=torch.int32)
                 codes[-1] = wrong
                 packed = pack_codes(codes, bits)
-                for version in (plain_quantized, cpu_quantized):
+                for version in (reference_stochastic_rounding, cpu_stochastic_rounding):
                     assert not version.levels_allowed(packed, count, steps)
 
 
@@ -206,7 +214,7 @@ def test_of_nothing_there_is_nothing(dtype):
     none = torch.empty(0, dtype=dtype)
     for name in ("peaks", "norms"):
         assert assert_alike(name, none, ()).numel() == 0
-    for version in (plain_quantized, cpu_quantized):
+    for version in (reference_stochastic_rounding, cpu_stochastic_rounding):
         assert [ends.numel() for ends in version.ranges(none, ())] == [0, 0]
     packed = assert_alike("quantize", none, none, none, (), 4, 0, 1)
     assert assert_alike("dequantize", packed, none, none, (), 4).numel() == 0

@@ -14,10 +14,10 @@ from laconic.compressors import block_entries, chosen, entries_of, vector_entrie
 from laconic.kernels import api as kernels
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.cpu import top_k as cpu_top_k
-from laconic.kernels.reference import top_k as plain_top_k
+from laconic.kernels.reference import top_k as reference_top_k
 from support.inputs import over_inputs
 
-VERSIONS = [plain_top_k.top_k, cpu_top_k.top_k, kernels.top_k]
+VERSIONS = [reference_top_k.top_k, cpu_top_k.top_k, kernels.top_k]
 D = 150_000  # long enough for the compiled version's sample
 
 

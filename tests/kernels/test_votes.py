@@ -1,4 +1,4 @@
-"""Votes: the compiled kernels against plain torch, and both against counting one by one."""
+"""Votes: the compiled kernels against reference_hashing torch, and both against counting one by one."""
 
 from collections import Counter
 
@@ -7,11 +7,11 @@ import torch
 
 from laconic.kernels.api import hash_at, most_voted, tally
 from laconic.kernels.cpu import votes as cpu_votes
-from laconic.kernels.reference import hashing as plain
-from laconic.kernels.reference import votes as plain_votes
+from laconic.kernels.reference import hashing as reference_hashing
+from laconic.kernels.reference import votes as reference_votes
 from support.inputs import over_inputs
 
-both = pytest.mark.parametrize("kernels", [plain_votes, cpu_votes], ids=["plain", "cpu"])
+both = pytest.mark.parametrize("kernels", [reference_votes, cpu_votes], ids=["plain", "cpu"])
 
 
 def drawn_lists(n_lists: int, k: int, among: int, seed: int = 0) -> list[torch.Tensor]:
@@ -38,13 +38,13 @@ def test_a_tally_counts_in_how_many_lists_each_position_is(kernels, n_lists, k, 
 @over_inputs("key", [0, 0x4806654E26238EC1])
 def test_both_hash_positions_alike(key):
     positions = torch.cat([torch.arange(1000), 2**31 - 1 - torch.arange(9), torch.tensor([2**32 - 1])])
-    assert torch.equal(hash_at(positions, key), plain.hash_at(positions, key))
-    assert torch.equal(hash_at(positions[:1000], key), plain.hash32(0, 1000, key))
+    assert torch.equal(hash_at(positions, key), reference_hashing.hash_at(positions, key))
+    assert torch.equal(hash_at(positions[:1000], key), reference_hashing.hash32(0, 1000, key))
 
 
 def test_a_tally_of_no_lists_or_empty_ones_is_empty():
     none = torch.empty(0, dtype=torch.int64)
-    for voted, votes in (tally([]), cpu_votes.tally([none, none]), plain_votes.tally([none, none])):
+    for voted, votes in (tally([]), cpu_votes.tally([none, none]), reference_votes.tally([none, none])):
         assert voted.tolist() == votes.tolist() == []
 
 
@@ -53,7 +53,7 @@ def test_a_tally_of_no_lists_or_empty_ones_is_empty():
 @over_inputs("k", [1, 7, 199, 200])
 def test_the_most_votes_win_and_of_equal_ones_the_lowest_in_order(kernels, highest, k):
     votes = torch.randint(0, highest + 1, (200,), generator=torch.Generator().manual_seed(k))
-    order = plain.hash_at(torch.arange(200), key=k)
+    order = reference_hashing.hash_at(torch.arange(200), key=k)
     best = sorted(range(200), key=lambda place: (-int(votes[place]), int(order[place])))[:k]
     assert kernels.most_voted(votes, order, k).tolist() == sorted(best)
     assert most_voted(votes, order, k).dtype == torch.int64

@@ -14,8 +14,8 @@ from laconic.contract import Algorithm
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.errors import ContractError
 from laconic.faults.plan import FaultPlan
-from laconic.kernels.cpu import popcount as cpu_counts
-from laconic.kernels.reference import popcount as plain_counts
+from laconic.kernels.cpu import popcount as cpu_popcount
+from laconic.kernels.reference import popcount as reference_popcount
 from laconic.network import Link
 from laconic.protocol.round_inputs import Inputs
 from laconic.wire import HEAD_BYTES, Frame, Sparse, decode, encode
@@ -163,7 +163,7 @@ def test_sparse_results_that_differ_between_workers_are_refused():
 def test_set_bits_are_counted_between_cuts(data, draw):
     packed = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
     cuts = sorted(draw.draw(st.lists(st.integers(0, 8 * len(data)), min_size=1, max_size=6)))
-    assert cpu_counts.count_ones(packed, cuts) == plain_counts.count_ones(packed, cuts)
+    assert cpu_popcount.count_ones(packed, cuts) == reference_popcount.count_ones(packed, cuts)
 
 
 @dataclass(frozen=True, kw_only=True)

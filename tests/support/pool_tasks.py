@@ -2,18 +2,18 @@
 
 import os
 
-from laconic.lab.processes.pool import Figures, Tell
+from laconic.lab.processes.pool import Figures, Reporter
 
 
-def doubled(tell: Tell, number: int) -> Figures:
+def doubled(tell: Reporter, number: int) -> Figures:
     tell(0, 1, "begun")
     tell(1, 1, "done")
     return {"twice": 2 * number}
 
 
-def broken(tell: Tell) -> Figures:
+def broken(tell: Reporter) -> Figures:
     raise ArithmeticError("nothing adds up")
 
 
-def dying(tell: Tell) -> Figures:
+def dying(tell: Reporter) -> Figures:
     os._exit(7)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from laconic.kernels.api import pack_codes
-from laconic.kernels.reference import hashing as plain
-from laconic.kernels.reference import stochastic_rounding as plain_quantized
+from laconic.kernels.reference import hashing as reference_hashing
+from laconic.kernels.reference import stochastic_rounding as reference_stochastic_rounding
 from laconic.wire import (
     POSITION_CODES,
     Dense,
@@ -69,9 +69,9 @@ def signs_of(
     negative: Tensor, *, first: int = 0, key: int = KEY, threshold: int = 1 << 32, dtype=torch.float32
 ) -> Signs:
     """The signs packet of a whole vector's signs, with what the coin drops left out."""
-    kept = negative[plain.keep_mask(first, negative.numel(), key, threshold)]
+    kept = negative[reference_hashing.keep_mask(first, negative.numel(), key, threshold)]
     return Signs(
-        packed=plain.pack_bits(kept), kept=kept.numel(), first=first, count=negative.numel(), key=key,
+        packed=reference_hashing.pack_bits(kept), kept=kept.numel(), first=first, count=negative.numel(), key=key,
         threshold=threshold, dtype=dtype,
     )  # fmt: skip
 
@@ -137,7 +137,10 @@ def scaled_sign_packets(draw) -> ScaledSigns:
     scales = draw(st.lists(st.floats(0, 2.0**100, width=32), min_size=len(lengths), max_size=len(lengths)))
     dtype = draw(value_types)
     return ScaledSigns(
-        packed=plain.pack_bits(negative), scales=torch.tensor(scales, dtype=dtype), lengths=lengths, first=draw(firsts)
+        packed=reference_hashing.pack_bits(negative),
+        scales=torch.tensor(scales, dtype=dtype),
+        lengths=lengths,
+        first=draw(firsts),
     )
 
 
@@ -236,14 +239,14 @@ def level_packets(draw) -> Levels:
 def short_float_packets(draw) -> ShortFloats:
     values = draw(vectors(draw(st.sampled_from(VALUE_TYPES[:2]))))
     mantissa_bits = draw(st.integers(0, 22))
-    return ShortFloats.of(plain_quantized.shortened(values, mantissa_bits), mantissa_bits, draw(firsts))
+    return ShortFloats.of(reference_stochastic_rounding.shortened(values, mantissa_bits), mantissa_bits, draw(firsts))
 
 
 @st.composite
 def kept_value_packets(draw) -> KeptValues:
     whole, first = draw(vectors(draw(value_types))), draw(firsts)
     key, threshold = draw(st.integers(0, 2**64 - 1)), draw(thresholds)
-    kept = whole[plain.keep_mask(first, whole.numel(), key, threshold)]
+    kept = whole[reference_hashing.keep_mask(first, whole.numel(), key, threshold)]
     return KeptValues(values=kept, count=whole.numel(), key=key, threshold=threshold, first=first)
 
 
@@ -293,12 +296,16 @@ def samples() -> dict[str, bytes]:
         "all signs": bytes_of(signs_of(negative, first=2)),
         "kept signs": bytes_of(signs_of(negative, first=5, threshold=1 << 31)),
         "no sign kept": bytes_of(signs_of(negative, threshold=1)),
-        "one block": bytes_of(ScaledSigns(packed=plain.pack_bits(negative), scales=scales[:1], lengths=(11,), first=3)),
+        "one block": bytes_of(
+            ScaledSigns(packed=reference_hashing.pack_bits(negative), scales=scales[:1], lengths=(11,), first=3)
+        ),
         "blocks of 4": bytes_of(
-            ScaledSigns(packed=plain.pack_bits(negative), scales=scales, lengths=(4, 4, 3), first=0)
+            ScaledSigns(packed=reference_hashing.pack_bits(negative), scales=scales, lengths=(4, 4, 3), first=0)
         ),
         "uneven blocks": bytes_of(
-            ScaledSigns(packed=plain.pack_bits(negative), scales=scales.double(), lengths=(2, 8, 1), first=9)
+            ScaledSigns(
+                packed=reference_hashing.pack_bits(negative), scales=scales.double(), lengths=(2, 8, 1), first=9
+            )
         ),
         **{
             f"positions as {code}": bytes_of(Positions(indices=indices, count=14, first=6, code=code))

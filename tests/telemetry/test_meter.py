@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.compressors import COMPRESSORS
-from laconic.kernels.reference import hashing as plain
+from laconic.kernels.reference import hashing as reference_hashing
 from laconic.telemetry.meter import Count, Meter
 from laconic.wire import HEAD_BYTES, Dense, Frame, ScaledSigns, encode
 from support.inputs import over_inputs
@@ -123,7 +123,9 @@ def test_other_value_types_than_the_papers_float32_are_an_overhead_by_name():
     ones = torch.ones(10)
     assert Dense(values=ones.double()).named_overheads == {"value type": 320.0}
     assert Dense(values=ones.bfloat16()).named_overheads == {"value type": -160.0}
-    scaled = ScaledSigns(packed=plain.pack_bits(ones < 0), scales=ones[:2].double(), lengths=(5, 5), first=0)
+    scaled = ScaledSigns(
+        packed=reference_hashing.pack_bits(ones < 0), scales=ones[:2].double(), lengths=(5, 5), first=0
+    )
     assert scaled.named_overheads == {"value type": 64.0}
     assert scaled.paper_bits == 10 + 2 * 32
 

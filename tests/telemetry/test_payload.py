@@ -14,7 +14,7 @@ from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import Identity, ScaledSign, Sign
 from laconic.faults.plan import FaultPlan
-from laconic.kernels.reference import hashing as plain
+from laconic.kernels.reference import hashing as reference_hashing
 from laconic.telemetry.meter import Count
 from laconic.wire import (
     Dense,
@@ -90,7 +90,7 @@ def overheads_by_hand(packet, dtype):
         streams = position_bits(packet.count, k, packet.code) + position_bits(packet.listed, k, packet.code)
         return {"position code": streams - 2 * printed_position_bits(packet.count, k)}
     assert isinstance(packet, (Signs, KeptValues))
-    kept = int(plain.keep_mask(packet.first, packet.count, packet.key, packet.threshold).sum())
+    kept = int(reference_hashing.keep_mask(packet.first, packet.count, packet.key, packet.threshold).sum())
     missed = kept - packet.count * packet.threshold / 2**32
     if isinstance(packet, Signs):
         return {"mask drawn, not expected": missed}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.compressors import signs
-from laconic.kernels.reference import hashing as plain
+from laconic.kernels.reference import hashing as reference_hashing
 from laconic.random_keys import make_key
 from laconic.wire import (
     HEAD_BYTES,
@@ -87,7 +87,7 @@ def test_the_hashes_listed_in_the_page_are_the_ones_computed():
     rows = re.findall(r"^\| ([0-9a-f]+) \| ((?:[0-9a-f]{8} ?){4}) \|$", page(), re.MULTILINE)
     assert len(rows) == 2
     for key, listed in rows:
-        hashes = plain.hash32(0, 4, int(key, 16)).tolist()
+        hashes = reference_hashing.hash32(0, 4, int(key, 16)).tolist()
         assert [f"{word % 2**32:08x}" for word in hashes] == listed.split()
 
 
@@ -137,7 +137,7 @@ def test_signs_of_which_none_is_kept_have_no_bits():
 def test_a_table_of_block_lengths_is_sent_only_where_no_size_says_it(lengths, fields):
     scales = torch.full((len(lengths),), 0.5)
     negative = torch.tensor([False, True, False, False, True])
-    data = bytes_of(ScaledSigns(packed=plain.pack_bits(negative), scales=scales, lengths=lengths, first=7))
+    data = bytes_of(ScaledSigns(packed=reference_hashing.pack_bits(negative), scales=scales, lengths=lengths, first=7))
     assert data[HEAD_BYTES:] == bytes.fromhex("07000000 05000000" + fields + len(lengths) * "0000003f" + "12")
     assert decode(data, 12).packet.lengths == lengths
 
@@ -190,7 +190,7 @@ def test_a_part_of_a_part_is_the_part_of_the_whole(packet, data):
 
 def test_scaled_signs_refuse_to_be_cut():
     packet = ScaledSigns(
-        packed=plain.pack_bits(torch.tensor([True, False])), scales=torch.ones(1), lengths=(2,), first=0
+        packed=reference_hashing.pack_bits(torch.tensor([True, False])), scales=torch.ones(1), lengths=(2,), first=0
     )
     with pytest.raises(AssertionError, match="separable"):
         packet.part(0, 1)
@@ -231,7 +231,7 @@ def test_the_longest_body_is_within_the_bound():
     lengths = (1, *(999 * (2, 1)), 1)
     count = sum(lengths)
     packet = ScaledSigns(
-        packed=plain.pack_bits(torch.zeros(count, dtype=torch.bool)),
+        packed=reference_hashing.pack_bits(torch.zeros(count, dtype=torch.bool)),
         scales=torch.ones(len(lengths), dtype=torch.float64),
         lengths=lengths,
         first=0,
@@ -244,7 +244,7 @@ def test_the_longest_body_is_within_the_bound():
 def test_a_scaled_sign_is_its_blocks_scale_with_its_sign(negative):
     count = negative.numel()
     packet = ScaledSigns(
-        packed=plain.pack_bits(negative), scales=torch.arange(1.0, count + 1), lengths=(1,) * count, first=0
+        packed=reference_hashing.pack_bits(negative), scales=torch.arange(1.0, count + 1), lengths=(1,) * count, first=0
     )
     expected = [-(i + 1.0) if minus else i + 1.0 for i, minus in enumerate(negative.tolist())]
     assert packet.dense().tolist() == expected

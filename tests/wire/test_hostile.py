@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.errors import WireError
-from laconic.kernels.reference import hashing as plain
+from laconic.kernels.reference import hashing as reference_hashing
 from laconic.wire import HEAD_BYTES, Dense, Frame, ScaledSigns, Signs, decode, encode, most_body_bytes, read_opening
 from laconic.wire.codec import KINDS
 from support.inputs import failing_at, over_inputs
@@ -234,7 +234,7 @@ def test_values_and_scales_that_are_not_finite_are_refused(dtype, value):
     values = torch.tensor([1.0, value, 2.0], dtype=dtype)
     dense = Dense(values=values)
     scaled = ScaledSigns(
-        packed=plain.pack_bits(torch.zeros(6, dtype=torch.bool)), scales=values, lengths=(2, 2, 2), first=0
+        packed=reference_hashing.pack_bits(torch.zeros(6, dtype=torch.bool)), scales=values, lengths=(2, 2, 2), first=0
     )
     assert not dense.finite
     assert not scaled.finite
@@ -247,7 +247,9 @@ def test_values_and_scales_that_are_not_finite_are_refused(dtype, value):
 def test_a_negative_scale_is_refused():
     negative = torch.zeros(2, dtype=torch.bool)
     data = bytes_of(
-        ScaledSigns(packed=plain.pack_bits(negative), scales=torch.tensor([1.0, -1e-40]), lengths=(1, 1), first=0)
+        ScaledSigns(
+            packed=reference_hashing.pack_bits(negative), scales=torch.tensor([1.0, -1e-40]), lengths=(1, 1), first=0
+        )
     )
     with pytest.raises(WireError, match="a scale is negative"):
         decode(data, MOST)

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from laconic.errors import WireError
 from laconic.kernels.api import pack_codes
-from laconic.kernels.cpu import ans_symbols as cpu_symbols
-from laconic.kernels.reference import ans_gaps as plain_gaps
-from laconic.kernels.reference import ans_symbols as plain_symbols
+from laconic.kernels.cpu import ans_symbols as cpu_ans_symbols
+from laconic.kernels.reference import ans_gaps as reference_ans_gaps
+from laconic.kernels.reference import ans_symbols as reference_ans_symbols
 from laconic.wire.coding.symbols import check_packed, decode_symbols, encode_symbols, symbol_starts
 from support.inputs import over_inputs
 
-VERSIONS = [plain_symbols, cpu_symbols]
+VERSIONS = [reference_ans_symbols, cpu_ans_symbols]
 
 
 @st.composite
@@ -47,8 +47,8 @@ def test_what_is_read_is_what_was_written(drawn):
 def test_symbols_are_pushed_and_popped_alike(drawn):
     symbols, n_symbols = drawn[0].numpy(), drawn[1]
     starts = symbol_starts(np.bincount(symbols, minlength=n_symbols))
-    words, top = plain_symbols.push_symbols(symbols, starts)
-    made_words, made_top = cpu_symbols.push_symbols(symbols, starts)
+    words, top = reference_ans_symbols.push_symbols(symbols, starts)
+    made_words, made_top = cpu_ans_symbols.push_symbols(symbols, starts)
     assert made_words.dtype == words.dtype
     assert (made_words.tolist(), made_top) == (words.tolist(), top)
     for version in VERSIONS:
@@ -77,7 +77,7 @@ def test_a_stack_of_noise_is_read_alike(words, counts, k, data):
 @given(st.lists(st.integers(0, 2**32 // 511), min_size=1, max_size=511).filter(any))
 def test_every_symbol_that_is_there_has_a_share_and_no_other_has_one(counts):
     starts = symbol_starts(np.array(counts))
-    assert (starts[0], starts[-1]) == (0, 1 << plain_gaps.SHARE_BITS)
+    assert (starts[0], starts[-1]) == (0, 1 << reference_ans_gaps.SHARE_BITS)
     assert ((np.diff(starts) > 0) == (np.array(counts) > 0)).all()
 
 

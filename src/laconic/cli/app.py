@@ -10,38 +10,38 @@ from rich.text import Text
 
 import laconic
 from laconic.cli.bench.app import bench
-from laconic.cli.lazy import Entry, LazyGroup, load_torch
+from laconic.cli.lazy import LazyCommand, LazyGroup, load_torch
 from laconic.errors import LaconicError
 from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
 
 
 class _Commands(LazyGroup):
-    entries = (
-        Entry(
+    lazy_commands = (
+        LazyCommand(
             "list", "laconic.cli.listing", "list_algorithms",
             "List the algorithms: what each does, and its paper.", needs_torch=False,
         ),
-        Entry(
+        LazyCommand(
             "show", "laconic.cli.show", "show",
             "Show one algorithm: paper, symbols, hyper-parameters with ranges, claims, bits.",
         ),
-        Entry(
+        LazyCommand(
             "run", "laconic.cli.train", "run",
             "Train one model with one algorithm. Under torchrun it joins the processes that are there.",
         ),
-        Entry(
+        LazyCommand(
             "compare", "laconic.cli.train", "compare",
             "Train the same model with several algorithms and print one table.",
         ),
-        Entry(
+        LazyCommand(
             "reproduce", "laconic.cli.reproduce", "reproduce",
             "Run a published table and print it beside the printed figures.",
         ),
-        Entry(
+        LazyCommand(
             "plan", "laconic.cli.plan", "plan",
             "Predict step times on a network: which method and topology is fastest, and when plain all-reduce is.",
         ),
-        Entry(
+        LazyCommand(
             "timeline", "laconic.cli.timeline", "timeline",
             "Draw who sends, receives and computes when: on the links that you describe, or in a run that was "
             "recorded.",

@@ -15,7 +15,7 @@ from laconic.lab.processes.stopping import ended_at_once_by_signals
 
 
 @dataclass(frozen=True)
-class Entry:
+class LazyCommand:
     """One command of a group. about: the first line of its function's docstring, for the help of the group."""
 
     name: str
@@ -28,18 +28,18 @@ class Entry:
 class LazyGroup(TyperGroup):
     """A group that knows its commands by name and line of help, and imports the one that is called."""
 
-    entries: ClassVar[tuple[Entry, ...]] = ()  # in the order of the help
+    lazy_commands: ClassVar[tuple[LazyCommand, ...]] = ()  # in the order of the help
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - typer's own
         super().__init__(**options)
-        in_help = {entry.name: TyperCommand(entry.name, help=entry.about) for entry in self.entries}
+        in_help = {spec.name: TyperCommand(spec.name, help=spec.about) for spec in self.lazy_commands}
         self.commands = {**in_help, **self.commands}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - classes that typer does not name
         """Find the command that is called, and import it."""
         name, command, rest = super().resolve_command(ctx, args)
-        entry = next((entry for entry in self.entries if entry.name == name), None)
-        return name, command if entry is None else _imported(entry), rest
+        spec = next((spec for spec in self.lazy_commands if spec.name == name), None)
+        return name, command if spec is None else _imported(spec), rest
 
 
 class _NeedsTorch(TyperCommand):
@@ -50,10 +50,10 @@ class _NeedsTorch(TyperCommand):
         return super().invoke(ctx)
 
 
-def _imported(entry: Entry) -> Any:  # noqa: ANN401 - a class that typer does not name
+def _imported(spec: LazyCommand) -> Any:  # noqa: ANN401 - a class that typer does not name
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    cls = _NeedsTorch if entry.needs_torch else TyperCommand
-    app.command(entry.name, cls=cls)(getattr(import_module(entry.module), entry.function))
+    cls = _NeedsTorch if spec.needs_torch else TyperCommand
+    app.command(spec.name, cls=cls)(getattr(import_module(spec.module), spec.function))
     return typer.main.get_command(app)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from laconic.kernels.dispatch import fastest
-from laconic.kernels.reference import finite as plain_sums
+from laconic.kernels.reference import finite as reference_finite
 
 
 def take_at(vector: Tensor, places: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def clear_at(vector: Tensor, places: Tensor) -> None:
 def divide(vector: Tensor, n: int) -> bool:
     """Divide `vector` (d,) by n in place; return whether n such have a finite sum. See `reference/finite.py`."""
     if vector.dtype not in (torch.float32, torch.float64):
-        return plain_sums.divide(vector, n)
+        return reference_finite.divide(vector, n)
     made: bool = fastest("finite", vector.device).divide(vector, n)
     return made
 
@@ -37,7 +37,7 @@ def divide(vector: Tensor, n: int) -> bool:
 def all_finite(vector: Tensor) -> bool:
     """Return whether no element of `vector` (d,) is inf or NaN; see `reference/finite.py`."""
     if vector.device.type != "cpu" or vector.dtype not in (torch.float32, torch.float64) or not vector.is_contiguous():
-        return plain_sums.all_finite(vector)
+        return reference_finite.all_finite(vector)
     made: bool = fastest("finite").all_finite(vector)
     return made
 

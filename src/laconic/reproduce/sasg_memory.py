@@ -15,7 +15,7 @@ from laconic.algorithms.lasg import LASG
 from laconic.algorithms.sasg import SASG
 from laconic.contract import Algorithm
 from laconic.drivers.simulated.rounds import Simulated
-from laconic.lab.processes.pool import Figures, Job, Tell
+from laconic.lab.processes.pool import Figures, Job, Reporter
 from laconic.protocol.round_inputs import Inputs
 from laconic.random_keys import make_key
 from laconic.reproduce.resnet18 import layer_sizes
@@ -73,7 +73,7 @@ class SasgMemory(PublishedTable):
         )
 
 
-def stored_bytes(tell: Tell, method: str, layers: Sequence[int], workers: int) -> Figures:
+def stored_bytes(tell: Reporter, method: str, layers: Sequence[int], workers: int) -> Figures:
     """One round of the method, and what its server then keeps."""
     algorithm: Algorithm = LASG() if method == "lasg" else SASG()
     d = sum(layers)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any, ClassVar
 
-from laconic.lab.processes.pool import Figures, Job, Tell
+from laconic.lab.processes.pool import Figures, Job, Reporter
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.settings import RunSettings
 from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
@@ -155,7 +155,7 @@ def _least(runs: Sequence[Figures]) -> str:
     return "" if all(run["reached"] for run in runs) else "> "
 
 
-def rounds_to_target(tell: Tell, settings: RunSettings, look_every: int, target: float) -> Figures:
+def rounds_to_target(tell: Reporter, settings: RunSettings, look_every: int, target: float) -> Figures:
     """Train until the test accuracy is at the target, or the epochs are over."""
     experiment = Experiment(settings)
     simulation = Simulation(

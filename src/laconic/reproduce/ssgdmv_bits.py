@@ -17,7 +17,7 @@ from torch import Tensor
 from laconic.contract import ALGORITHMS
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.hyperparameters import from_text
-from laconic.lab.processes.pool import Figures, Job, Tell
+from laconic.lab.processes.pool import Figures, Job, Reporter
 from laconic.protocol.round_inputs import Inputs
 from laconic.random_keys import make_key
 from laconic.reproduce.resnet18 import layer_sizes
@@ -146,7 +146,7 @@ def _digits(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 100 else f"{ratio:.1f}"
 
 
-def message_bits(tell: Tell, kind: _Kind, d: int) -> Figures:
+def message_bits(tell: Reporter, kind: _Kind, d: int) -> Figures:
     """The bits of one worker's messages in one round: each way, in each code, as the meters count them."""
     figures: Figures = {"method": kind.method, "bits": kind.bits, "workers": kind.workers, "d": d, "up": {}, "down": {}}
     steps = len(_CODES) * kind.rounds

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, intrinsic, same, splat, types, whole_blocks
-from laconic.kernels.reference import flatten as plain_pieces
+from laconic.kernels.reference import flatten as reference_flatten
 from laconic.kernels.reference.finite import most_of_share
 
 Array = NDArray[Any]
@@ -28,7 +28,7 @@ PAST_CACHES_BYTES = 1 << 24  # from so many on, a vector leaves the caches befor
 def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
     """See `reference.flatten.gather`."""
     if not are_plain(pieces, out):
-        return plain_pieces.gather(pieces, out, among=among)
+        return reference_flatten.gather(pieces, out, among=among)
     if among == 1:
         return bool(_gather(*places_of(pieces), out.numpy(), is_long(out)))
     most = most_of_share(out.dtype, among)
@@ -39,7 +39,7 @@ def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Te
     """See `reference.flatten.gather_change`."""
     others = [start] if plus is None else [start, plus]
     if not are_plain([*pieces, *others], out):
-        return plain_pieces.gather_change(pieces, start, out, plus)
+        return reference_flatten.gather_change(pieces, start, out, plus)
     arrays = start.numpy(), others[-1].numpy(), out.numpy()
     return bool(_gather_change(*places_of(pieces), *arrays, plus is not None, is_long(out)))
 
@@ -47,7 +47,7 @@ def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Te
 def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
     """See `reference.flatten.gather_scaled`."""
     if not are_plain([*pieces, out if plus is None else plus], out):
-        return plain_pieces.gather_scaled(pieces, factors, out, plus)
+        return reference_flatten.gather_scaled(pieces, factors, out, plus)
     more = np.zeros(0, out.numpy().dtype) if plus is None else plus.numpy()
     return bool(_gather_scaled(*places_of(pieces), np.array(factors), more, out.numpy(), is_long(out)))
 
@@ -55,7 +55,7 @@ def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tenso
 def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
     """See `reference.flatten.add_into`."""
     if not are_plain(pieces, values):
-        plain_pieces.add_into(pieces, places, values)
+        reference_flatten.add_into(pieces, places, values)
         return
     _add_into(*places_of(pieces), places.contiguous().numpy(), values.numpy())
 
@@ -63,7 +63,7 @@ def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
 def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
     """See `reference.flatten.scatter`."""
     if not are_plain(pieces, vector):
-        plain_pieces.scatter(vector, pieces, as_sum=as_sum)
+        reference_flatten.scatter(vector, pieces, as_sum=as_sum)
         return
     _scatter(*places_of(pieces), vector.numpy(), as_sum, is_long(vector))
 

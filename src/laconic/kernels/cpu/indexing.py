@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.cpu.compile import kernel
-from laconic.kernels.reference import indexing as plain_places
+from laconic.kernels.reference import indexing as reference_indexing
 
 Array = NDArray[Any]
 Numbers = NDArray[np.int64]
@@ -20,7 +20,7 @@ Numbers = NDArray[np.int64]
 def take_at(vector: Tensor, places: Tensor) -> Tensor:
     """See `reference.indexing.take_at`."""
     if not _is_plain(vector):
-        return plain_places.take_at(vector, places)
+        return reference_indexing.take_at(vector, places)
     taken = torch.empty(places.numel(), dtype=vector.dtype)
     _take(vector.detach().numpy(), places.contiguous().numpy(), taken.numpy())
     return taken
@@ -29,7 +29,7 @@ def take_at(vector: Tensor, places: Tensor) -> Tensor:
 def add_at(vector: Tensor, places: Tensor, values: Tensor) -> None:
     """See `reference.indexing.add_at`."""
     if not _is_plain(vector) or values.dtype != vector.dtype:
-        plain_places.add_at(vector, places, values)
+        reference_indexing.add_at(vector, places, values)
         return
     _add(vector.detach().numpy(), places.contiguous().numpy(), values.detach().contiguous().numpy())
 
@@ -37,7 +37,7 @@ def add_at(vector: Tensor, places: Tensor, values: Tensor) -> None:
 def clear_at(vector: Tensor, places: Tensor) -> None:
     """See `reference.indexing.clear_at`."""
     if not _is_plain(vector):
-        plain_places.clear_at(vector, places)
+        reference_indexing.clear_at(vector, places)
         return
     _clear(vector.detach().numpy(), places.contiguous().numpy())
 

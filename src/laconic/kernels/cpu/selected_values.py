@@ -15,7 +15,7 @@ from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.llvm.vectors import Words, head
 from laconic.kernels.cpu.mask_streams import Array, Coin, coin_from, mask_at, ones, padded, placed
 from laconic.kernels.cpu.threads import is_split
-from laconic.kernels.reference import selected_values as plain_kept
+from laconic.kernels.reference import selected_values as reference_selected_values
 from laconic.kernels.reference.hashing import key_halves
 
 _FLOATS = (torch.float32, torch.float64)
@@ -25,7 +25,7 @@ _NONE_DRAWN = np.empty(0, np.uint64)
 def take_kept(values: Tensor, share: float, first: int, key: int, threshold: int) -> Tensor:
     """See `reference.selected_values.take_selected`."""
     if values.dtype not in _FLOATS:
-        return plain_kept.take_kept(values, share, first, key, threshold)
+        return reference_selected_values.take_kept(values, share, first, key, threshold)
     given, coin = values.detach().contiguous().numpy(), (first, *key_halves(key), threshold)
     room = ROOMS.lend(given.itemsize * max(1, len(given)))  # pages that are never written take no memory
     kept = room.view(values.dtype)
@@ -51,13 +51,13 @@ def _n_kept(count: int, drawn: Words, coin: Coin) -> int:
 def put_kept(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
     """See `reference.selected_values.put_selected`."""
     if not _write(kept, first, key, threshold, out, drawn, add=False):
-        plain_kept.put_kept(kept, first, key, threshold, out, drawn)
+        reference_selected_values.put_kept(kept, first, key, threshold, out, drawn)
 
 
 def add_kept(kept: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
     """See `reference.selected_values.add_selected`."""
     if not _write(kept, first, key, threshold, total, drawn, add=True):
-        plain_kept.add_kept(kept, first, key, threshold, total, drawn)
+        reference_selected_values.add_kept(kept, first, key, threshold, total, drawn)
 
 
 def _write(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None, *, add: bool) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels.cpu import error_feedback as cpu_owe_steps
+from laconic.kernels.cpu import error_feedback as cpu_error_feedback
 from laconic.kernels.cpu.flatten import are_plain, places_of
 from laconic.kernels.cpu.llvm.vectors import Words
 from laconic.kernels.cpu.mask_streams import (
@@ -32,8 +32,8 @@ from laconic.kernels.cpu.mask_streams import (
     words_of,
 )
 from laconic.kernels.cpu.threads import in_chunks
-from laconic.kernels.reference import flatten as plain_pieces
-from laconic.kernels.reference import signs as plain_signs
+from laconic.kernels.reference import flatten as reference_flatten
+from laconic.kernels.reference import signs as reference_signs
 from laconic.kernels.reference.flatten import cut_pieces
 from laconic.kernels.reference.hashing import key_halves
 
@@ -66,7 +66,7 @@ def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Te
 def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
     """See `reference.signs.put_signs`."""
     if out.dtype == torch.bfloat16:  # which numpy has not
-        plain_signs.put_signs(packed, first, key, threshold, out, drawn)
+        reference_signs.put_signs(packed, first, key, threshold, out, drawn)
         return
     signs, entries, coin = padded(packed, out.numel()), _own(out), _coin(first, key, threshold)
 
@@ -79,7 +79,7 @@ def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor,
 def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
     """See `reference.signs.add_signs`."""
     if total.dtype == torch.bfloat16:  # which numpy has not
-        plain_signs.add_signs(packed, first, key, threshold, total, drawn)
+        reference_signs.add_signs(packed, first, key, threshold, total, drawn)
         return
     signs, entries, coin = padded(packed, total.numel()), _own(total), _coin(first, key, threshold)
 
@@ -139,7 +139,7 @@ def owe_step(
     """See `reference.signs.error_feedback_step`."""
     if not are_plain(pieces, new_debt):
         gathered = torch.empty_like(new_debt)
-        plain_pieces.gather(pieces, gathered)
+        reference_flatten.gather(pieces, gathered)
         pieces = [gathered]
     old, before, moved, after = _array(momentum), _array(debt), _own(new_momentum), _own(new_debt)
     coin, past_caches = _coin(first, key, threshold), _is_aligned(new_momentum) and _is_aligned(new_debt)
@@ -148,7 +148,7 @@ def owe_step(
     def write(start: int, stop: int, words: Words) -> int:
         within = pieces if stop - start == len(after) else cut_pieces(pieces, start, stop)
         coins = drawn.room(start, stop)
-        n, is_finite = cpu_owe_steps.owe_step(
+        n, is_finite = cpu_error_feedback.owe_step(
             *places_of(within), old[start:stop], before[start:stop], moved[start:stop], after[start:stop], mu, decay, c,
             coin_from(coin, start), past_caches, words, coins,
         )  # fmt: skip
@@ -179,7 +179,7 @@ def owe_total(
     drawn = _Drawn(len(after))
 
     def write(start: int, stop: int, words: Words) -> int:
-        return cpu_owe_steps.owe_total(
+        return cpu_error_feedback.owe_total(
             votes[start:stop], before[start:stop], after[start:stop], float(among), scale, decay, c,
             coin_from(coin, start), past_caches, words, drawn.words[start // 64 :],
         )  # fmt: skip

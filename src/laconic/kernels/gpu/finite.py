@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from laconic.kernels.gpu.compile import blocks_of, kernel, launch
-from laconic.kernels.reference import finite as plain_sums
+from laconic.kernels.reference import finite as reference_finite
 
 _BLOCK = 1024
 
@@ -16,9 +16,9 @@ _BLOCK = 1024
 def divide(vector: Tensor, n: int) -> bool:
     """See `reference.finite.divide`."""
     if vector.dtype not in (torch.float32, torch.float64) or not vector.is_contiguous():
-        return plain_sums.divide(vector, n)
+        return reference_finite.divide(vector, n)
     spoiled = torch.zeros(1, dtype=torch.int32, device=vector.device)
-    most = plain_sums.most_of_share(vector.dtype, n)
+    most = reference_finite.most_of_share(vector.dtype, n)
     launch(_divide, blocks_of(len(vector), _BLOCK), vector, len(vector), n, most, spoiled, BLOCK=_BLOCK)
     return not bool(spoiled.item())
 

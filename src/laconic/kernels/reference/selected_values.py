@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from laconic.kernels.reference import hashing as plain
+from laconic.kernels.reference import hashing as reference_hashing
 from laconic.kernels.reference.signs import ALL_KEPT
 
 
@@ -20,7 +20,7 @@ def take_kept(values: Tensor, share: float, first: int, key: int, threshold: int
     Returns:
         (k,) of the values' type, in ascending order of coordinates.
     """
-    return values[plain.keep_mask(first, values.numel(), key, threshold, values.device)] / share
+    return values[reference_hashing.keep_mask(first, values.numel(), key, threshold, values.device)] / share
 
 
 def put_kept(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
@@ -39,9 +39,9 @@ def put_kept(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, dr
         return
     count = out.numel()
     if drawn is None:
-        mask = plain.keep_mask(first, count, key, threshold, out.device)
+        mask = reference_hashing.keep_mask(first, count, key, threshold, out.device)
     else:
-        mask = plain.unpack_bits(drawn, count)
+        mask = reference_hashing.unpack_bits(drawn, count)
     out.zero_().masked_scatter_(mask, kept.to(out.dtype))
 
 

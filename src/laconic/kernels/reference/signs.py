@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from laconic.kernels.reference import hashing as plain
+from laconic.kernels.reference import hashing as reference_hashing
 from laconic.kernels.reference.finite import all_finite
 from laconic.kernels.reference.flatten import gather
 
@@ -33,7 +33,7 @@ def count_kept(first: int, count: int, key: int, threshold: int, device: torch.d
     """
     if threshold in (0, ALL_KEPT):
         return count if threshold else 0
-    return int(plain.keep_mask(first, count, key, threshold, device).sum())
+    return int(reference_hashing.keep_mask(first, count, key, threshold, device).sum())
 
 
 def kept_bits(
@@ -55,7 +55,7 @@ def kept_bits(
     """
     mask = _mask(first, torch.empty(count, dtype=torch.bool, device=device), key, threshold)
     mask = torch.ones(count, dtype=torch.bool, device=device) if mask is None else mask
-    return plain.pack_bits(mask), int(mask.sum())
+    return reference_hashing.pack_bits(mask), int(mask.sum())
 
 
 def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Tensor, int]:
@@ -73,7 +73,7 @@ def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Te
     negative = values < 0
     mask = _mask(first, negative, key, threshold)
     kept = negative if mask is None else negative[mask]
-    return plain.pack_bits(kept), kept.numel()
+    return reference_hashing.pack_bits(kept), kept.numel()
 
 
 def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
@@ -87,9 +87,9 @@ def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor,
         out: (count,) float32 or float64, contiguous, overwritten.
         sampled: The mask as bits, from `selected_bits`; None to sample it again.
     """
-    mask = _mask(first, out, key, threshold) if drawn is None else plain.unpack_bits(drawn, out.numel())
+    mask = _mask(first, out, key, threshold) if drawn is None else reference_hashing.unpack_bits(drawn, out.numel())
     kept = out.numel() if mask is None else int(mask.sum())
-    out.copy_(plain.scatter_signs(plain.unpack_bits(packed, kept), mask, out.dtype))
+    out.copy_(reference_hashing.scatter_signs(reference_hashing.unpack_bits(packed, kept), mask, out.dtype))
 
 
 def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
@@ -111,8 +111,12 @@ def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tenso
 def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
     """Return the bits low .. high-1 of a packed stream as a packed stream of their own: (ceil((high-low)/8),) uint8."""
     start = low // 8
-    bits = plain.unpack_bits(packed[start : (high + 7) // 8], high - 8 * start) if high > low else packed[:0].bool()
-    return plain.pack_bits(bits[low - 8 * start :])
+    bits = (
+        reference_hashing.unpack_bits(packed[start : (high + 7) // 8], high - 8 * start)
+        if high > low
+        else packed[:0].bool()
+    )
+    return reference_hashing.pack_bits(bits[low - 8 * start :])
 
 
 def majority(packed: Sequence[Tensor], count: int) -> Tensor:
@@ -125,9 +129,9 @@ def majority(packed: Sequence[Tensor], count: int) -> Tensor:
     Returns:
         (ceil(count/8),) uint8.
     """
-    negatives = sum(plain.unpack_bits(voter, count).to(torch.int32) for voter in packed)
+    negatives = sum(reference_hashing.unpack_bits(voter, count).to(torch.int32) for voter in packed)
     assert isinstance(negatives, Tensor), "no voter"
-    return plain.pack_bits(2 * negatives > len(packed))
+    return reference_hashing.pack_bits(2 * negatives > len(packed))
 
 
 def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
@@ -245,4 +249,4 @@ def _mask(first: int, like: Tensor, key: int, threshold: int) -> Tensor | None:
         return None
     if threshold == 0:
         return torch.zeros(like.numel(), dtype=torch.bool, device=like.device)
-    return plain.keep_mask(first, like.numel(), key, threshold, like.device)
+    return reference_hashing.keep_mask(first, like.numel(), key, threshold, like.device)

@@ -25,12 +25,12 @@ class Progress:
     note: str = ""
 
 
-Tell = Callable[[int, int, str], None]  # done, total, note
+Reporter = Callable[[int, int, str], None]  # done, total, note
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """`work(tell, **arguments)` in a process of its own; a function of a module, so that it can be found there."""
+    """`work(report, **arguments)` in a process of its own; a function of a module, so that it can be found there."""
 
     label: str
     work: Callable[..., Figures]
@@ -86,11 +86,11 @@ class _Work:
         """Its figures. report: gets where it is, now and then."""
         last = 0.0
 
-        def tell(done: int, total: int, note: str) -> None:
+        def report_progress(done: int, total: int, note: str) -> None:
             nonlocal last
             now = time.monotonic()
             if done in (0, total) or now - last > _SAY_EVERY_S:
                 last = now
                 report(Progress(label=self._job.label, done=done, total=total, note=note))
 
-        return self._job.work(tell, **self._job.arguments)
+        return self._job.work(report_progress, **self._job.arguments)
