@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
-from laconic.gossip.graphs import TOPOLOGIES
+from laconic.gossip.graphs import GRAPHS
 from laconic.gossip.mixing import Mixing
 from laconic.network import PATTERNS, Link, Network, closed_form_s, makespan_ns
 from laconic.protocol.async_timing import AsyncServer, async_period_s, sync_iteration_s
@@ -23,7 +23,7 @@ from laconic.report.timeline.named import example_1_3_1
 MB = 10**6
 UNIT_NS = 10**9
 LINKS = ((1.5, 5.0), (1.0, 0.1), (0.1, 8.0))  # latency and transfer of the whole vector
-CREWS = (2, 3, 4, 8, 16)
+WORKER_COUNTS = (2, 3, 4, 8, 16)
 TRACES = ((1.0, 2.0, (4,)), (1.0, 2.0, (4, 4, 4)), (1.0, 2.0, (4, 4, 20)), (1.5, 5.0, (10,) * 4))
 LARGE = """
 import sys, time
@@ -39,9 +39,9 @@ def say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def table(head: Sequence[str], rows: Iterator[Sequence[object]]) -> None:
-    say("| " + " | ".join(head) + " |")
-    say("|---" * len(head) + "|")
+def table(header: Sequence[str], rows: Iterator[Sequence[object]]) -> None:
+    say("| " + " | ".join(header) + " |")
+    say("|---" * len(header) + "|")
     for row in rows:
         say("| " + " | ".join(str(cell) for cell in row) + " |")
     say("")
@@ -52,12 +52,12 @@ def simulated(name: str, n_workers: int, latency: float, transfer: float) -> flo
     n_bytes = 144 * MB  # all of CREWS divide it
     pattern = PATTERNS[name]
     network = Network(n_workers + pattern.has_server, Link(bytes_per_s=n_bytes / transfer, latency_s=latency))
-    return makespan_ns(pattern.schedule(n_workers, n_bytes), network) / UNIT_NS
+    return makespan_ns(pattern.message_schedule(n_workers, n_bytes), network) / UNIT_NS
 
 
-def schedule_rows() -> Iterator[Sequence[object]]:
+def pattern_rows() -> Iterator[Sequence[object]]:
     for latency, transfer in LINKS:
-        for n in CREWS:
+        for n in WORKER_COUNTS:
             cells: list[object] = []
             for name in PATTERNS:
                 if name == "gossip-ring" and n < 3:
@@ -84,8 +84,8 @@ def trace_rows() -> Iterator[Sequence[object]]:
             Network(n + 1, Link(bytes_per_s=MB / transfer, latency_s=latency)),
             n,
             compute_ns=lambda worker, step, compute=compute: compute[worker] * UNIT_NS,
-            sized_pull=lambda worker: MB,
-            sized_push=lambda worker: MB,
+            download_bytes=lambda worker: MB,
+            upload_bytes=lambda worker: MB,
         )
         updates = server.run(12)
         times = ", ".join(f"{update.time_ns / UNIT_NS:g}" for update in updates)
@@ -104,7 +104,7 @@ def ring_rows() -> Iterator[Sequence[object]]:
 
 
 def gap_rows() -> Iterator[Sequence[object]]:
-    for text in TOPOLOGIES:
+    for text in GRAPHS:
         yield (text, *(f"{Mixing.over_cycle(text, n).spectral_gap:.4f}" for n in (4, 8, 16, 64)))
 
 
@@ -123,12 +123,12 @@ def large_round() -> Iterator[Sequence[object]]:
 def main() -> None:
     say("## One round of five schedules\n")
     say("Latency l, transfer t of the whole vector. Each time is the event simulation's, equal to the closed form's.\n")
-    table(("l", "t", "workers", *PATTERNS), schedule_rows())
+    table(("l", "t", "workers", *PATTERNS), pattern_rows())
     say("## Example 1.3.1\n")
     table(("reading", "1 MB", "0.5 MB"), example_rows())
     say("## Asynchronous server: twelve updates\n")
-    head = ("l", "t", "compute", "times of the updates", "staleness", "period (closed form)", "synchronous round")
-    table(head, trace_rows())
+    header = ("l", "t", "compute", "times of the updates", "staleness", "period (closed form)", "synchronous round")
+    table(header, trace_rows())
     say("## Ring: rho, the part of a disagreement that a round leaves\n")
     table(("workers", "computed", "(1 + 2 cos(2 pi / N)) / 3", "1 - 4 pi^2 / (3 N^2)"), ring_rows())
     say("## Spectral gaps, 1 - rho\n")

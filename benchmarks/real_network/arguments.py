@@ -6,7 +6,7 @@ from pathlib import Path
 from laconic.units import bandwidth
 
 
-def a_rate(text: str) -> str:
+def a_bandwidth(text: str) -> str:
     """A link's bandwidth, such as 100Mbit."""
     try:
         bandwidth(text)

@@ -78,19 +78,20 @@ class Bed:
                 _run("tc", *where, "qdisc", "del", "dev", device, "root", check=False)
                 if bits_per_s is None:
                     continue
-                rate = f"{bits_per_s:.0f}bit"
+                bandwidth_text = f"{bits_per_s:.0f}bit"
                 _run("tc", *where, "qdisc", "add", "dev", device, "root", "handle", "1:", "htb", "default", "1")
                 _run(
                     "tc", *where, "class", "add", "dev", device, "parent", "1:", "classid", "1:1", "htb",
-                    "rate", rate, "ceil", rate, "burst", _BURST, "cburst", _BURST, "quantum", str(_QUANTUM_BYTES),
+                    "rate", bandwidth_text, "ceil", bandwidth_text, "burst", _BURST, "cburst", _BURST, "quantum",
+                    str(_QUANTUM_BYTES),
                 )  # fmt: skip
 
     def sent_bytes(self) -> list[int]:
         """What each interface has sent since it was made, headers of all layers included."""
         counted = []
         for name in self.names:
-            (facts,) = json.loads(_run("ip", "-n", name, "-s", "-j", "link", "show", "dev", INTERFACE))
-            counted.append(int(facts["stats64"]["tx"]["bytes"]))
+            (details,) = json.loads(_run("ip", "-n", name, "-s", "-j", "link", "show", "dev", INTERFACE))
+            counted.append(int(details["stats64"]["tx"]["bytes"]))
         return counted
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ class Given(nn.Module):
         self.values = nn.Parameter(torch.zeros(d))
 
 
-class Member:
+class RealNetworkRank:
     """This rank, through all cases."""
 
     def __init__(self) -> None:
@@ -61,12 +61,12 @@ class Member:
         self.gradients: list[Tensor] = []
         self.n_evaluated = 0
 
-    def set_up(self, method: str, settings: dict[str, str], d: int, server: str) -> dict[str, Any]:
+    def set_up(self, method: str, settings: dict[str, str], d: int, layout: str) -> dict[str, Any]:
         model = Given(d)
         inner = torch.optim.SGD(model.parameters(), lr=0.01)
         algorithm = from_text(ALGORITHMS[method], settings, method)
         self.opt = DistributedOptimizer(
-            inner, algorithm, model=model, server=server, check_every=0, timeout_s=TIMEOUT_S
+            inner, algorithm, model=model, layout=layout, check_every=0, timeout_s=TIMEOUT_S
         )
         self.phases = Phases(self.opt.driver.channel)
         random = torch.Generator().manual_seed(dist.get_rank())

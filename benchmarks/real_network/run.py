@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from arguments import a_file, a_rate
+from arguments import a_bandwidth, a_file
 from bed import UNDO_S, Bed, why_not
-from rank import Member
+from rank import RealNetworkRank
 from ranks import ranks_in
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -30,7 +30,7 @@ from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stop
 from laconic.lab.provenance import machine, versions
 from laconic.network import Link
 from laconic.planning.candidate import Candidate
-from laconic.planning.plan import Question, candidates_of
+from laconic.planning.plan import Query, candidates_of
 from laconic.units import bandwidth, bytes_text, seconds_text
 
 RESNET18 = 11_173_962
@@ -49,7 +49,7 @@ class Case:
     """A method on a topology, and how many rounds are timed. is_dense: both ways or one carry whole vectors."""
 
     method: str
-    server: str
+    layout: str
     rounds: int
     is_dense: bool = True
     settings: dict[str, str] = field(default_factory=dict)
@@ -83,8 +83,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with stopped_by_signals(end_at_once, unwind_s=UNDO_S):
             for n in asked.workers:
-                with Bed(n) as bed, ranks_in(bed, Member) as ranks:
-                    for row in _of_ranks(bed, ranks, n, asked.rates, asked.methods, asked.rounds_factor):
+                with Bed(n) as bed, ranks_in(bed, RealNetworkRank) as ranks:
+                    for row in _of_ranks(bed, ranks, n, asked.learning_rates, asked.methods, asked.rounds_factor):
                         rows.append(row)
                         console.print(_line(row), highlight=False)
     except Stopped as stopped:
@@ -93,41 +93,41 @@ def main(arguments: Sequence[str]) -> int:
     communication = _communication(rows)
     console.print(_prediction_table(rows))
     console.print(_communication_table(communication))
-    facts = {
+    details = {
         "cores": os.cpu_count(), "versions": versions(), "machine": machine(),
         "rows": rows, "communication_of_100_rounds": communication,
     }  # fmt: skip
     if asked.json is not None:
-        asked.json.write_text(json.dumps(facts, indent=2) + "\n")
+        asked.json.write_text(json.dumps(details, indent=2) + "\n")
         console.print(f"wrote {asked.json}", highlight=False)
     return 0
 
 
 def _of_ranks(
-    bed: Bed, ranks: Ranks, n: int, rates: Sequence[str], methods: Sequence[str], factor: int
+    bed: Bed, ranks: Ranks, n: int, bandwidths: Sequence[str], methods: Sequence[str], factor: int
 ) -> Iterator[dict[str, Any]]:
     barrier_bytes, small_s = _barrier_bytes(bed, ranks), _small_s(ranks)
-    for rate in rates:
-        bits_per_s = 8 * bandwidth(rate)
-        cases = [*CASES, LAZY] if n == 10 and _is_gigabit(rate) else CASES
+    for bandwidth_text in bandwidths:
+        bits_per_s = 8 * bandwidth(bandwidth_text)
+        cases = [*CASES, LAZY] if n == 10 and _is_gigabit(bandwidth_text) else CASES
         for case in cases:
             if methods and case.method not in methods:
                 continue
             d = case.d(bits_per_s)
             bed.shape(None)
-            ranks.call("set_up", method=case.method, settings=case.settings, d=d, server=case.server)
+            ranks.call("set_up", method=case.method, settings=case.settings, d=d, layout=case.layout)
             bed.shape(bits_per_s)
             before = bed.sent_bytes()
             answers = ranks.call("rounds", n=case.rounds * factor)
-            counted = sum(after - first for first, after in zip(before, bed.sent_bytes(), strict=True))
-            yield _row(case, n, rate, d, answers, counted, barrier_bytes, small_s)
+            counted = sum(after - one for one, after in zip(before, bed.sent_bytes(), strict=True))
+            yield _row(case, n, bandwidth_text, d, answers, counted, barrier_bytes, small_s)
     bed.shape(None)
 
 
 def _row(
     case: Case,
     n: int,
-    rate: str,
+    bandwidth_text: str,
     d: int,
     answers: list[dict[str, Any]],
     counted: int,
@@ -136,7 +136,10 @@ def _row(
 ) -> dict[str, Any]:
     n_rounds = len(answers[0]["phases"])
     by_round = [
-        {way: max(answer["phases"][place].get(way, 0.0) for answer in answers) for way in ("up", "down")}
+        {
+            direction: max(answer["phases"][place].get(direction, 0.0) for answer in answers)
+            for direction in ("up", "down")
+        }
         for place in range(n_rounds)
     ]
     links_s = [sum(phases.values()) for phases in by_round]
@@ -145,12 +148,12 @@ def _row(
     n_phases = _n_phases(case, d, n)
     metered = sum(sum(answer["wire_bytes"].values()) for answer in answers)
     crossed = counted - barrier_bytes * n_phases * n_rounds
-    planned = _planned(case, n, rate, d)
-    link = Link(bytes_per_s=bandwidth(rate) * _TCP_SHARE, latency_s=small_s)
+    planned = _planned(case, n, bandwidth_text, d)
+    link = Link(bytes_per_s=bandwidth(bandwidth_text) * _TCP_SHARE, latency_s=small_s)
     predicted_s = planned.step_s(link)
     measured_s = middle(links_s)
     return {
-        "workers": n, "rate": rate, "method": case.method, "topology": case.server, "d": d, "rounds": n_rounds,
+        "workers": n, "rate": bandwidth_text, "method": case.method, "layout": case.layout, "d": d, "rounds": n_rounds,
         "small_message_s": small_s, "predicted_s": predicted_s, "measured_s": measured_s,
         "off": measured_s / predicted_s - 1,
         "fastest_s": min(links_s), "links_s": links_s, "up_s": [phases["up"] for phases in by_round],
@@ -163,11 +166,11 @@ def _row(
     }  # fmt: skip
 
 
-def _planned(case: Case, n: int, rate: str, d: int) -> Candidate:
+def _planned(case: Case, n: int, bandwidth_text: str, d: int) -> Candidate:
     """What `laconic plan` makes of the case, computing apart."""
-    question = Question(n_parameters=d, n_workers=n, link=Link(bytes_per_s=bandwidth(rate)))
+    query = Query(n_parameters=d, n_workers=n, link=Link(bytes_per_s=bandwidth(bandwidth_text)))
     algorithm = from_text(ALGORITHMS[case.method], case.settings, case.method)
-    found = candidates_of({case.method: algorithm}, question, measure=False, only=case.server)
+    found = candidates_of({case.method: algorithm}, query, measure=False, only=case.layout)
     (candidate,) = found
     return candidate
 
@@ -175,7 +178,7 @@ def _planned(case: Case, n: int, rate: str, d: int) -> Candidate:
 def _n_phases(case: Case, d: int, n: int) -> int:
     """How often a round waits for everybody: before each way of each exchange; an all-reduce is one way."""
     exchanges = ALGORITHMS[case.method]().exchanges(d, n)
-    return len(exchanges) * (1 if case.server == "allreduce" else 2)
+    return len(exchanges) * (1 if case.layout == "allreduce" else 2)
 
 
 def _barrier_bytes(bed: Bed, ranks: Ranks) -> float:
@@ -196,8 +199,8 @@ def _communication(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Ten workers at 1 Gbit/s with rank 0 serving: seconds on the links, as of 100 rounds."""
     found = []
     for row in rows:
-        if row["workers"] == 10 and row["d"] == RESNET18 and row["topology"] == "rank0" and _is_gigabit(row["rate"]):
-            up_s, down_s = (100 * statistics.median(row[way]) for way in ("up_s", "down_s"))
+        if row["workers"] == 10 and row["d"] == RESNET18 and row["layout"] == "rank0" and _is_gigabit(row["rate"]):
+            up_s, down_s = (100 * statistics.median(row[direction]) for direction in ("up_s", "down_s"))
             found.append(
                 {
                     "method": row["method"], "rounds": row["rounds"], "up_s": up_s, "down_s": down_s,
@@ -209,13 +212,13 @@ def _communication(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row | {"times_shorter_up": dense / row["up_s"] if dense else None} for row in found]
 
 
-def _is_gigabit(rate: str) -> bool:
-    return 8 * bandwidth(rate) == 1e9
+def _is_gigabit(bandwidth_text: str) -> bool:
+    return 8 * bandwidth(bandwidth_text) == 1e9
 
 
 def _line(row: dict[str, Any]) -> str:
     return (
-        f"{row['workers']} workers, {row['rate']}, {row['method']} on {row['topology']}: "
+        f"{row['workers']} workers, {row['rate']}, {row['method']} on {row['layout']}: "
         f"{seconds_text(row['measured_s'])}, planned {seconds_text(row['predicted_s'])}"
     )
 
@@ -226,13 +229,13 @@ def _prediction_table(rows: list[dict[str, Any]]) -> Table:
         caption="whole: of a round, computing included. cpu: processor seconds of all ranks in a round",
         title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False,
     )  # fmt: skip
-    for column in ("n", "rate", "method", "topology"):
+    for column in ("n", "rate", "method", "layout"):
         table.add_column(column, no_wrap=True)
     for column in ("d", "planned", "measured", "off", "whole", "cpu", "metered", "counted"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            str(row["workers"]), row["rate"], row["method"], row["topology"], f"{row['d'] / 1e6:.3g}M",
+            str(row["workers"]), row["rate"], row["method"], row["layout"], f"{row['d'] / 1e6:.3g}M",
             seconds_text(row["predicted_s"]), seconds_text(row["measured_s"]), f"{row['off']:+.1%}",
             seconds_text(row["wall_s"]), seconds_text(row["processor_s"]), bytes_text(row["metered_bytes"]),
             f"x {row['counted_over_metered']:.4f}",
@@ -260,8 +263,8 @@ def _communication_table(found: list[dict[str, Any]]) -> Table:
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="laconic plan beside real processes on shaped links")
-    parser.add_argument("--workers", type=_crew_size, nargs="+", default=[4, 10], help="crews, 2 to 32 each")
-    parser.add_argument("--rates", type=a_rate, nargs="+", default=["100Mbit", "1Gbit"], help="of every link")
+    parser.add_argument("--workers", type=_worker_count, nargs="+", default=[4, 10], help="crews, 2 to 32 each")
+    parser.add_argument("--bandwidths", type=a_bandwidth, nargs="+", default=["100Mbit", "1Gbit"], help="of every link")
     known = sorted({case.method for case in (*CASES, LAZY)})
     parser.add_argument("--methods", choices=known, nargs="+", default=[], help="some of them; else all")
     parser.add_argument("--rounds-factor", type=_factor, default=1, help="times the rounds that are timed")
@@ -269,7 +272,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _crew_size(text: str) -> int:
+def _worker_count(text: str) -> int:
     if not text.isdigit() or not 2 <= int(text) <= 32:
         raise argparse.ArgumentTypeError(f"{text} must be a whole number in 2 .. 32")
     return int(text)

@@ -15,15 +15,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "real_network"))
 
-from arguments import a_file, a_rate
+from arguments import a_bandwidth, a_file
 from bed import UNDO_S, Bed, why_not
 from ranks import ranks_in
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.bench.contender import Member
-from laconic.bench.measure import Row, quartiles, result_of
+from laconic.bench.contender import BenchRank
+from laconic.bench.measure import Measurement, quartiles, result_of
 from laconic.bench.step import in_turns, without_computing
 from laconic.contract import ALGORITHMS
 from laconic.hyperparameters import near_misses
@@ -49,29 +49,32 @@ def main(arguments: Sequence[str]) -> int:
     if refused:
         console.print(f"skipped: {refused}", highlight=False, markup=False, soft_wrap=True)
         return 0
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     try:
         with (
             stopped_by_signals(end_at_once, unwind_s=UNDO_S),
             Bed(asked.workers) as bed,
-            ranks_in(bed, Member) as ranks,
+            ranks_in(bed, BenchRank) as ranks,
         ):
             ranks.call("set_up", d=asked.parameters)
             for name in (*HOOKS, *asked.methods):
                 ranks.call("add", name=name)
-            for rate in asked.rates:
-                console.print(f"{asked.workers} processes at {rate}", highlight=False)
-                bed.shape(8 * bandwidth(rate))
-                rows += _rows_at(ranks, rate, asked)
+            for bandwidth_text in asked.learning_rates:
+                console.print(f"{asked.workers} processes at {bandwidth_text}", highlight=False)
+                bed.shape(8 * bandwidth(bandwidth_text))
+                rows += _rows_at(ranks, bandwidth_text, asked)
             bed.shape(None)
     except Stopped as stopped:
         console.print(f"{stopped_line(stopped.number)}; namespaces and processes are gone")
         return exit_code(stopped.number)
-    for rate in asked.rates:
-        console.print(_table([row for row in rows if row.name["rate"] == rate], rate, asked))
-        console.print(_verdict([row for row in rows if row.name["rate"] == rate], rate), highlight=False)
+    for bandwidth_text in asked.learning_rates:
+        console.print(_table([row for row in rows if row.name["rate"] == bandwidth_text], bandwidth_text, asked))
+        console.print(
+            _verdict([row for row in rows if row.name["rate"] == bandwidth_text], bandwidth_text), highlight=False
+        )
     settings = {
-        "workers": asked.workers, "parameters": asked.parameters, "rates": asked.rates, "repeats": asked.repeats,
+        "workers": asked.workers, "parameters": asked.parameters, "rates": asked.learning_rates,
+        "repeats": asked.repeats,
         "methods": list(asked.methods),
     }  # fmt: skip
     if asked.json is not None:
@@ -80,27 +83,27 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _rows_at(ranks: Ranks, rate: str, asked: argparse.Namespace) -> Iterator[Row]:
+def _rows_at(ranks: Ranks, bandwidth_text: str, asked: argparse.Namespace) -> Iterator[Measurement]:
     """A row for each contender at one rate, all in turns with each other."""
     names = ["all-reduce", *(name for hook in HOOKS for name in (hook, f"{hook} no_sync")), *asked.methods]
     seconds, phases = in_turns(ranks, names, asked.repeats, limit_s=asked.seconds)
     alone = {hook: without_computing(seconds, hook) for hook in HOOKS}
     shown = seconds | {f"{hook} - no_sync": taken for hook, taken in alone.items()}
     for name, taken in shown.items():
-        facts: dict[str, Any] = {}
+        details: dict[str, Any] = {}
         if name in asked.methods:
             for hook in HOOKS:
-                times = [theirs / ours for theirs, ours in zip(alone[hook], taken, strict=True)]
-                facts[f"times_faster_than_{hook}"] = statistics.median(times)
-                facts[f"times_faster_than_{hook}_quartiles"] = quartiles(times)
+                times = [peer / ours for peer, ours in zip(alone[hook], taken, strict=True)]
+                details[f"times_faster_than_{hook}"] = statistics.median(times)
+                details[f"times_faster_than_{hook}_quartiles"] = quartiles(times)
             sums = [rank[name] for rank in phases]
-            facts["phases"] = {key: statistics.fmean(rank[key] for rank in sums) / len(taken) for key in sums[0]}
-        yield Row(name={"rate": rate, "step": name}, unit="s", samples=tuple(taken), facts=facts)
+            details["phases"] = {key: statistics.fmean(rank[key] for rank in sums) / len(taken) for key in sums[0]}
+        yield Measurement(name={"rate": bandwidth_text, "step": name}, unit="s", samples=tuple(taken), details=details)
 
 
-def _table(rows: Sequence[Row], rate: str, asked: argparse.Namespace) -> Table:
+def _table(rows: Sequence[Measurement], bandwidth_text: str, asked: argparse.Namespace) -> Table:
     table = Table(
-        title=f"exchange and update, {asked.workers} processes at {rate}, {asked.parameters:,} parameters",
+        title=f"exchange and update, {asked.workers} processes at {bandwidth_text}, {asked.parameters:,} parameters",
         caption="x ddp, x fp16: how many times faster than these less their computing (- no_sync), turn by turn. "
         "wire: bytes of a step both ways. encode, wait, decode: of a step. Means over ranks; times are in ms",
         title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False,
@@ -111,47 +114,47 @@ def _table(rows: Sequence[Row], rate: str, asked: argparse.Namespace) -> Table:
     for row in rows:
         low, high = row.quartiles
         cells = [f"{1e3 * row.median:.4g}", f"{1e3 * low:.4g} .. {1e3 * high:.4g}"]
-        if "phases" in row.facts:
-            phases = row.facts["phases"]
-            cells += [f"{row.facts[f'times_faster_than_{hook}']:.2f}" for hook in HOOKS]
+        if "phases" in row.details:
+            phases = row.details["phases"]
+            cells += [f"{row.details[f'times_faster_than_{hook}']:.2f}" for hook in HOOKS]
             cells += [bytes_text(phases["bytes_up"] + phases["bytes_down"])]
             cells += [f"{1e3 * phases[phase]:.3g}" for phase in ("encode", "wait", "decode")]
         table.add_row(str(row.name["step"]), *cells)
     return table
 
 
-def _verdict(rows: Sequence[Row], rate: str) -> str:
+def _verdict(rows: Sequence[Measurement], bandwidth_text: str) -> str:
     """What the best sign method reaches of what is demanded."""
-    bars = BARS.get(8 * bandwidth(rate), {})
+    bars = BARS.get(8 * bandwidth(bandwidth_text), {})
     ours = [row for row in rows if row.name["step"] in SIGN_METHODS]
     if not ours:
         return ""
     best = min(ours, key=lambda row: row.median)
-    reached = {hook: best.facts[f"times_faster_than_{hook}"] for hook in HOOKS}
+    reached = {hook: best.details[f"times_faster_than_{hook}"] for hook in HOOKS}
     texts = [
         f"{reached[hook]:.2f} times faster than {hook}"
         + (f" (at least {bars[hook]:g}: {'reached' if reached[hook] >= bars[hook] else 'missed'})" if bars else "")
         for hook in HOOKS
     ]
-    return f"{rate}: {best.name['step']} is {' and '.join(texts)}"
+    return f"{bandwidth_text}: {best.name['step']} is {' and '.join(texts)}"
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="steps on shaped links beside DistributedDataParallel")
-    parser.add_argument("--workers", type=_whole("workers", 2, 32), default=4, help="processes, 2 to 32")
-    parser.add_argument("--parameters", type=_whole("parameters", 1000, 10**9), default=RESNET18, help="of the model")
-    parser.add_argument("--rates", type=a_rate, nargs="+", default=["1Gbit", "100Mbit"], help="of every link")
+    parser.add_argument("--workers", type=_full("workers", 2, 32), default=4, help="processes, 2 to 32")
+    parser.add_argument("--parameters", type=_full("parameters", 1000, 10**9), default=RESNET18, help="of the model")
+    parser.add_argument("--bandwidths", type=a_bandwidth, nargs="+", default=["1Gbit", "100Mbit"], help="of every link")
     parser.add_argument("--methods", type=_method, nargs="+", default=list(METHODS), help="names of `laconic list`")
-    parser.add_argument("--repeats", type=_whole("repeats", 1, 1000), default=9, help="turns; three at least")
-    parser.add_argument("--seconds", type=_whole("seconds", 1, 10**6), default=120, help="turns of one rate may take")
+    parser.add_argument("--repeats", type=_full("repeats", 1, 1000), default=9, help="turns; three at least")
+    parser.add_argument("--seconds", type=_full("seconds", 1, 10**6), default=120, help="turns of one rate may take")
     parser.add_argument("--json", type=a_file, default=None, metavar="FILE", help="write all figures here")
     return parser.parse_args(arguments)
 
 
-def _whole(what: str, least: int, most: int) -> Callable[[str], int]:
+def _full(what: str, minimum: int, maximum: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not text.isdigit() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{what}: {text} must be a whole number in {least} .. {most}")
+        if not text.isdigit() or not minimum <= int(text) <= maximum:
+            raise argparse.ArgumentTypeError(f"{what}: {text} must be a whole number in {minimum} .. {maximum}")
         return int(text)
 
     return read

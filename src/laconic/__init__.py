@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from laconic.gossip.mixing import Mixing
     from laconic.kernels.api import kernel_threads, set_kernel_threads
     from laconic.network import Link
-    from laconic.policies.skip_policies import Coins, Never, SlowLink
+    from laconic.policies.skip_policies import Never, RandomSkips, SlowLink
     from laconic.telemetry.meter import Count
     from laconic.telemetry.traffic import Traffic
     from laconic.training.consensus import mean_parameters
@@ -73,7 +73,6 @@ __all__ = [
     "Algorithm",
     "CSGDRing",
     "Clipped",
-    "Coins",
     "CompSkip",
     "ContractError",
     "Count",
@@ -94,6 +93,7 @@ __all__ = [
     "Never",
     "PeerLostError",
     "Quantized",
+    "RandomSkips",
     "ReplicaError",
     "Reply",
     "SSGDTopK",
@@ -135,7 +135,7 @@ _MODULES = {  # where each of these names is; the imports above say the same to 
     "Algorithm": "laconic.contract",
     "CSGDRing": "laconic.algorithms.csgd_ring",
     "Clipped": "laconic.compressors",
-    "Coins": "laconic.policies.skip_policies",
+    "RandomSkips": "laconic.policies.skip_policies",
     "CompSkip": "laconic.algorithms.compskip",
     "ContractError": "laconic.errors",
     "Count": "laconic.telemetry.meter",

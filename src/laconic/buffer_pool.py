@@ -14,36 +14,38 @@ from torch import Tensor
 _PATIENCE = 256  # a buffer that was free for so many frames is dropped when a new one is allocated
 
 
-class Rooms:
+class BufferPool:
     """Buffers, borrowed by length."""
 
     def __init__(self) -> None:
         self._free: list[tuple[int, Tensor]] = []  # when it was borrowed last, and the buffer
-        self._n_lent = 0
+        self._n_borrowed = 0
         self._choosing = RLock()  # between threads; reclaiming only appends
 
-    def lend(self, n_bytes: int) -> Tensor:
+    def borrow(self, n_bytes: int) -> Tensor:
         """Return a buffer (n_bytes,) uint8 with arbitrary content."""
         with self._choosing:
-            self._n_lent += 1
-            room = self._free_room(n_bytes)
-        lent = room.numpy()[:n_bytes]  # an array of its own, which lives as long as any tensor over it
-        weakref.finalize(lent, self._free.append, (self._n_lent, room)).atexit = False
-        return torch.from_numpy(lent)
+            self._n_borrowed += 1
+            buffer = self._free_buffer(n_bytes)
+        borrowed = buffer.numpy()[:n_bytes]  # an array of its own, which lives as long as any tensor over it
+        weakref.finalize(borrowed, self._free.append, (self._n_borrowed, buffer)).atexit = False
+        return torch.from_numpy(borrowed)
 
-    def _free_room(self, n_bytes: int) -> Tensor:
-        for place, (_, room) in enumerate(self._free):
-            if n_bytes <= room.numel() <= 2 * n_bytes:
+    def _free_buffer(self, n_bytes: int) -> Tensor:
+        for place, (_, buffer) in enumerate(self._free):
+            if n_bytes <= buffer.numel() <= 2 * n_bytes:
                 del self._free[place]
-                return room
-        self._free[:] = [(lent, room) for lent, room in self._free if self._n_lent - lent < _PATIENCE]
+                return buffer
+        self._free[:] = [
+            (borrowed, buffer) for borrowed, buffer in self._free if self._n_borrowed - borrowed < _PATIENCE
+        ]
         return torch.empty(n_bytes + n_bytes // 8, dtype=torch.uint8)  # the next frame may be slightly longer
 
 
-ROOMS = Rooms()  # of this process
+BUFFER_POOL = BufferPool()  # of this process
 
 
-class Pool:
+class VectorPool:
     """Vectors (count,) for use again. A large one that is new costs a page fault for every 4 KiB of it."""
 
     def __init__(self, count: int, dtype: torch.dtype, device: torch.device | None = None) -> None:

@@ -9,7 +9,7 @@ class ContractError(LaconicError, RuntimeError):
     """An algorithm, or a peer, broke the rules of a round."""
 
 
-class SpoiledError(LaconicError):
+class NonFiniteError(LaconicError):
     """A worker brings inf or NaN into a round. It aborts the round, and users never see it."""
 
 
@@ -25,7 +25,7 @@ class PeerLostError(LaconicError, RuntimeError):
     """A rank that was waited for did not come. The process group cannot be used any more."""
 
 
-class BodiesLostError(LaconicError, RuntimeError):
+class PayloadsLostError(LaconicError, RuntimeError):
     """A transfer over the second group failed. The channel's own connections are as they were."""
 
 

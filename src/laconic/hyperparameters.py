@@ -1,6 +1,6 @@
 """Hyper-parameters as data: a dataclass field that carries its range, its unit and a sentence.
 
-`check_knobs` refuses a value outside its range at construction, `from_text` builds an object from what a user
+`check_hyperparameters` refuses a value outside its range at construction, `from_text` builds an object from what a user
 typed after `--set`, `as_settings` writes it back, and `laconic show` prints the same data.
 """
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Knob:
+class Hyperparameter:
     """What is known of one hyper-parameter beside its default."""
 
     about: str
@@ -24,7 +24,7 @@ class Knob:
     kinds: Mapping[str, type] = dataclasses.field(default_factory=dict)  # names of what may be plugged in here
 
 
-def knob(
+def hyperparameter(
     default: Any,  # noqa: ANN401 - the field's own annotation is the type
     about: str,
     *,
@@ -37,13 +37,13 @@ def knob(
 
     With default None it is a whole number within the range, or None for not given, which is typed "none".
     """
-    facts = Knob(about=about, within=within, unit=unit, choices=choices, kinds=kinds or {})
-    return dataclasses.field(default=default, metadata={"knob": facts})
+    spec = Hyperparameter(about=about, within=within, unit=unit, choices=choices, kinds=kinds or {})
+    return dataclasses.field(default=default, metadata={"hyperparameter": spec})
 
 
-def knobs_of(cls: type) -> list[tuple[dataclasses.Field[Any], Knob]]:
+def hyperparameters_of(cls: type) -> list[tuple[dataclasses.Field[Any], Hyperparameter]]:
     """The fields of a dataclass that are knobs, in order."""
-    return [(f, f.metadata["knob"]) for f in dataclasses.fields(cls) if "knob" in f.metadata]
+    return [(f, f.metadata["hyperparameter"]) for f in dataclasses.fields(cls) if "hyperparameter" in f.metadata]
 
 
 def near_misses(word: str, known: list[str]) -> str:
@@ -59,42 +59,44 @@ def _inside(value: float, within: str) -> bool:
     return above and below and not math.isnan(value)
 
 
-def check_knobs(owner: Any, name: str) -> None:  # noqa: ANN401 - any dataclass
+def check_hyperparameters(owner: Any, name: str) -> None:  # noqa: ANN401 - any dataclass
     """Refuse a wrong type or a value outside its range, naming the knob, the value and the bound.
 
     Raises TypeError or ValueError.
     """
-    for field, facts in knobs_of(type(owner)):
+    for field, spec in hyperparameters_of(type(owner)):
         value = getattr(owner, field.name)
         where = f"{name}: {field.name}={value!r}"
-        if facts.kinds:
-            if type(value) not in facts.kinds.values():  # a subclass has no word that a user could type
-                raise TypeError(f"{where} must be one of {', '.join(sorted(facts.kinds))}")
-        elif facts.choices:
-            if value not in facts.choices:
-                raise ValueError(f"{where} must be one of {', '.join(facts.choices)}")
-        elif facts.within:
-            whole = field.default is None or (isinstance(field.default, int) and not isinstance(field.default, bool))
+        if spec.kinds:
+            if type(value) not in spec.kinds.values():  # a subclass has no word that a user could type
+                raise TypeError(f"{where} must be one of {', '.join(sorted(spec.kinds))}")
+        elif spec.choices:
+            if value not in spec.choices:
+                raise ValueError(f"{where} must be one of {', '.join(spec.choices)}")
+        elif spec.within:
+            is_integer = field.default is None or (
+                isinstance(field.default, int) and not isinstance(field.default, bool)
+            )
             if value is None and field.default is None:
                 continue  # not given
-            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                what = f"{'a whole number' if whole else 'a number'} in {facts.within}"
+            if isinstance(value, bool) or not isinstance(value, int if is_integer else (int, float)):
+                what = f"{'a whole number' if is_integer else 'a number'} in {spec.within}"
                 raise TypeError(f"{where} must be {what}{', or None' if field.default is None else ''}")
-            if not _inside(value, facts.within):
-                unit = f" ({facts.unit})" if facts.unit else ""
-                raise ValueError(f"{where} must be in {facts.within}{unit}; the default is {field.default!r}")
+            if not _inside(value, spec.within):
+                unit = f" ({spec.unit})" if spec.unit else ""
+                raise ValueError(f"{where} must be in {spec.within}{unit}; the default is {field.default!r}")
         elif isinstance(field.default, (str, bool)) and not isinstance(value, type(field.default)):
             what = "True or False" if isinstance(field.default, bool) else "a text"
             raise TypeError(f"{where} must be {what}; the default is {field.default!r}")
 
 
-def _from_word(default: Any, facts: Knob, text: str, where: str) -> Any:  # noqa: ANN401
-    if facts.kinds:
-        if text not in facts.kinds:
+def _from_word(default: Any, spec: Hyperparameter, text: str, where: str) -> Any:  # noqa: ANN401
+    if spec.kinds:
+        if text not in spec.kinds:
             raise ValueError(
-                f"{where} must be one of {', '.join(sorted(facts.kinds))}{near_misses(text, list(facts.kinds))}"
+                f"{where} must be one of {', '.join(sorted(spec.kinds))}{near_misses(text, list(spec.kinds))}"
             )
-        kind = facts.kinds[text]
+        kind = spec.kinds[text]
         return default if type(default) is kind else kind()  # the owner's default may differ from the kind's own
     if isinstance(default, bool):
         if text.lower() not in ("true", "false"):
@@ -108,7 +110,7 @@ def _from_word(default: Any, facts: Knob, text: str, where: str) -> Any:  # noqa
             return number(text)
         except ValueError:
             what = "a whole number" if number is int else "a number"
-            bound = f" in {facts.within}" if facts.within else ""
+            bound = f" in {spec.within}" if spec.within else ""
             raise ValueError(f"{where} must be {what}{bound}{', or none' if default is None else ''}") from None
     return text
 
@@ -116,30 +118,30 @@ def _from_word(default: Any, facts: Knob, text: str, where: str) -> Any:  # noqa
 def from_text(cls: type[T], settings: Mapping[str, str], name: str) -> T:
     """Build a dataclass from `key=value` texts; `skip.probability=0.2` reaches into what is plugged in at `skip`.
 
-    Raises ValueError for an unknown key (with near misses), and whatever `check_knobs` raises.
+    Raises ValueError for an unknown key (with near misses), and whatever `check_hyperparameters` raises.
     """
-    facts = {field.name: (field, known) for field, known in knobs_of(cls)}
+    spec = {field.name: (field, known) for field, known in hyperparameters_of(cls)}
     chosen: dict[str, Any] = {}
     inner: dict[str, dict[str, str]] = {}
     for key, text in settings.items():
-        head, dot, rest = key.partition(".")
-        if head not in facts or (dot and not (rest and facts[head][1].kinds)):
-            known = list(facts)
+        prefix, dot, rest = key.partition(".")
+        if prefix not in spec or (dot and not (rest and spec[prefix][1].kinds)):
+            known = list(spec)
             raise ValueError(
                 f"{name}: unknown key {key!r}; known: {', '.join(known) or 'none'}{near_misses(key, known)}"
             )
         if rest:
-            inner.setdefault(head, {})[rest] = text
+            inner.setdefault(prefix, {})[rest] = text
         else:
-            field, known_facts = facts[head]
-            chosen[head] = _from_word(field.default, known_facts, text, f"{name}: {key}={text!r}")
-    for head, below in inner.items():
-        plugged = chosen.get(head, facts[head][0].default)
+            field, known_spec = spec[prefix]
+            chosen[prefix] = _from_word(field.default, known_spec, text, f"{name}: {key}={text!r}")
+    for prefix, below in inner.items():
+        plugged = chosen.get(prefix, spec[prefix][0].default)
         start = as_settings(plugged) | below
         try:
-            chosen[head] = from_text(type(plugged), start, f"{name}: {head}")
+            chosen[prefix] = from_text(type(plugged), start, f"{name}: {prefix}")
         except ValueError as error:
-            where = f"{name}: {head}"
+            where = f"{name}: {prefix}"
             raise ValueError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
     return cls(**chosen)
 
@@ -147,10 +149,10 @@ def from_text(cls: type[T], settings: Mapping[str, str], name: str) -> T:
 def as_settings(owner: Any) -> dict[str, str]:  # noqa: ANN401 - any dataclass
     """The texts that `from_text` needs to build this object again."""
     settings: dict[str, str] = {}
-    for field, facts in knobs_of(type(owner)):
+    for field, spec in hyperparameters_of(type(owner)):
         value = getattr(owner, field.name)
-        if facts.kinds:
-            word = next(word for word, kind in facts.kinds.items() if type(value) is kind)
+        if spec.kinds:
+            word = next(word for word, kind in spec.kinds.items() if type(value) is kind)
             settings[field.name] = word
             settings |= {f"{field.name}.{key}": text for key, text in as_settings(value).items()}
         else:

@@ -2,7 +2,7 @@
 
 A key is 64 bits made from (seed, role, rank, step, stream). It depends on nothing else: not on the device,
 not on how often it was asked for, not on what was drawn before. Masks hash a coordinate's number with a key
-(`kernels.plain.hash32`), coins turn a key into one uniform number.
+(`kernels.baseline.hash32`), coins turn a key into one uniform number.
 """
 
 import struct

@@ -101,11 +101,11 @@ def seconds_text(seconds: float) -> str:
     return _in_largest(seconds, units)
 
 
-def _above_zero(what: str, text: str, number: str, way_out: str) -> Fraction:
+def _above_zero(what: str, text: str, number: str, remedy: str) -> Fraction:
     # A fraction, not a float: 3 ms must be the float written 0.003, and not 3 * 0.001 with its last bit off.
     value = Fraction(number)
     if value <= 0:
-        raise ValueError(f"{what} {text!r} must be above 0 ({way_out})")
+        raise ValueError(f"{what} {text!r} must be above 0 ({remedy})")
     return value
 
 

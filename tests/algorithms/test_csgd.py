@@ -45,9 +45,9 @@ def mean_gap(run, *, rounds, last):
 
 def test_csgd_with_a_lossless_compressor_is_sgd_bit_for_bit():
     problem = quadratic()
-    for server in ("rank0", "dedicated", "sharded"):
-        run = Run(both(CSGD, Identity()), problem, lr=wavy, server=server)
-        assert torch.equal(run.path(20), Run(SGD(), problem, lr=wavy, server=server).path(20))
+    for layout in ("rank0", "dedicated", "sharded"):
+        run = Run(both(CSGD, Identity()), problem, lr=wavy, layout=layout)
+        assert torch.equal(run.path(20), Run(SGD(), problem, lr=wavy, layout=layout).path(20))
 
 
 def test_csgd_is_q_of_the_mean_of_q_with_draws_of_each_sides_own():
@@ -68,8 +68,8 @@ def test_csgd_claims_to_be_separable_where_both_compressors_are():
     assert not CSGD().separable
     problem = quadratic(n_workers=3)
     runs = [
-        Run(both(CSGD, Sparsified(keep=0.5)), problem, lr=wavy, server=server, seed=2)
-        for server in ("rank0", "sharded")
+        Run(both(CSGD, Sparsified(keep=0.5)), problem, lr=wavy, layout=layout, seed=2)
+        for layout in ("rank0", "sharded")
     ]
     assert torch.equal(runs[0].path(10), runs[1].path(10))
 
@@ -78,15 +78,15 @@ def test_whatever_its_defaults_compress_with_is_unbiased_as_it_claims():
     assert CSGD.unbiased == (CSGD().compressor.unbiased and CSGD().server_compressor.unbiased)
 
 
-def test_csgd_is_charged_b_bits_a_coordinate_each_way():
+def test_paper_bits_of_csgd_are_b_a_coordinate_in_each_direction():
     run = with_recording_meters(
         Run(both(CSGD, Quantized(bits=4)), quadratic(n_workers=3), dtype=torch.float32, faults=FaultPlan())
     )
     run.path(5)
     assert both(CSGD, Quantized(bits=4)).paper_bits(37) == (148, 148)
     for worker in run.sim.workers:
-        for way in ("up", "down"):
-            count = worker.meter.counts[way]
+        for direction in ("up", "down"):
+            count = worker.meter.counts[direction]
             assert (count.paper_bits, count.payload_bits) == (5 * 148, 5 * (148 + 64))
 
 
@@ -136,22 +136,22 @@ def test_where_the_compressor_is_coarse_error_compensation_beats_csgd():
     problem = logistic()
     problem = replace(problem, start=Run(SGD(), problem, lr=0.5).path(150)[-1])
     coarse = Ternary(blocks="5")
-    plain, compensated, forgetful = (
+    reference, compensated, forgetful = (
         mean_gap(Run(algorithm, problem, lr=0.5), rounds=100, last=70)
         for algorithm in (SGD(), both(ECSGD, coarse), both(CSGD, coarse))
     )
-    assert plain < compensated
-    assert compensated - plain < (forgetful - plain) / 2
+    assert reference < compensated
+    assert compensated - reference < (forgetful - reference) / 2
 
 
-def test_a_debt_grows_without_bound_under_a_compressor_that_adds_more_than_it_is_given():
+def test_a_residual_grows_without_bound_under_a_compressor_that_adds_more_than_it_is_given():
     """(1/p - 1) ||z||^2 with p = 0.3 is more than ||z||^2; without a debt the same compressor does no such harm."""
     problem = quadratic(noise=0.05, n_workers=3)
     keeps_few = Sparsified(keep=0.3)
     start = problem.gap(problem.start)
     with pytest.warns(UserWarning, match="training diverges"):
-        owing = Run(both(ECSGD, keeps_few), problem, lr=0.05)
-    assert mean_gap(owing, rounds=60, last=10) > 100 * start
+        with_residual = Run(both(ECSGD, keeps_few), problem, lr=0.05)
+    assert mean_gap(with_residual, rounds=60, last=10) > 100 * start
     assert mean_gap(Run(both(CSGD, keeps_few), problem, lr=0.05), rounds=60, last=10) < start
 
 
@@ -172,28 +172,30 @@ COMPENSATED = {
 
 
 @pytest.mark.parametrize("name", [name for name, compressor in COMPENSATED.items() if compressor])
-def test_every_compressor_with_a_bound_converges_with_a_debt(name):
+def test_every_compressor_with_a_bound_converges_with_a_residual(name):
     problem = quadratic(noise=0.05, n_workers=3)
     run = Run(both(ECSGD, COMPENSATED[name]), problem, lr=0.05, layers=LAYERS)
     assert mean_gap(run, rounds=100, last=20) < problem.gap(problem.start) / 100
 
 
-def test_every_compressor_is_tried_with_a_debt():
+def test_every_compressor_is_tried_with_a_residual():
     assert COMPENSATED.keys() == {name for name in COMPRESSORS if not name.startswith("test-")}
 
 
 @pytest.mark.parametrize("name", [name for name, cls in COMPRESSORS.items() if cls.unbiased])
-def test_every_unbiased_compressor_converges_without_a_debt(name):
+def test_every_unbiased_compressor_converges_without_a_residual(name):
     problem = quadratic(noise=0.05, n_workers=3)
     run = Run(both(CSGD, COMPENSATED[name]), problem, lr=0.05, layers=LAYERS)
     assert mean_gap(run, rounds=100, last=20) < problem.gap(problem.start) / 20
 
 
-def test_a_biased_compressor_without_a_debt_stays_away_from_the_best_point():
+def test_a_biased_compressor_without_a_residual_stays_away_from_the_best_point():
     problem = quadratic(noise=0.0, n_workers=3)
     blunt = Clipped(mantissa_bits=0)
-    with_debt, without = (mean_gap(Run(both(m, blunt), problem, lr=0.1), rounds=100, last=10) for m in (ECSGD, CSGD))
-    assert with_debt < without / 100
+    with_residual, without = (
+        mean_gap(Run(both(m, blunt), problem, lr=0.1), rounds=100, last=10) for m in (ECSGD, CSGD)
+    )
+    assert with_residual < without / 100
 
 
 @pytest.mark.parametrize("algorithm", [both(CSGD, Quantized()), both(ECSGD, Quantized(bits=4)), both(ECSGD, Clipped())])

@@ -42,7 +42,7 @@ class Gossip:
         return gradients
 
 
-def test_mixing_with_everybody_is_minibatch_sgd():
+def test_mixing_with_all_workers_is_minibatch_sgd():
     problem = quadratic(n_workers=6)
     gossip, sgd = Gossip(DSGD(graph="full"), problem), Run(laconic.SGD(), problem, lr=0.1)
     for _ in range(20):
@@ -75,7 +75,7 @@ def test_the_mean_model_follows_sgd_on_the_mean_gradient_whatever_the_graph(grap
 
 
 def test_chocos_mean_model_follows_sgd_even_when_differences_are_compressed():
-    algorithm = DSGD(graph="ring", mixing="choco", compressor=TopK(density=0.3), consensus_rate=0.4)
+    algorithm = DSGD(graph="ring", mixing="choco", compressor=TopK(density=0.3), consensus_step_size=0.4)
     gossip = Gossip(algorithm, quadratic(n_workers=5))
     for _ in range(15):
         before = gossip.x.mean(0)
@@ -83,18 +83,18 @@ def test_chocos_mean_model_follows_sgd_even_when_differences_are_compressed():
         assert_same(gossip.x.mean(0), before - step)
 
 
-def test_without_loss_choco_at_rate_one_mixes_the_models_themselves():
+def test_without_loss_choco_at_step_size_one_mixes_the_models_themselves():
     problem = quadratic(n_workers=5)
-    plain, choco = Gossip(DSGD(), problem), Gossip(DSGD(mixing="choco"), problem)
+    reference, choco = Gossip(DSGD(), problem), Gossip(DSGD(mixing="choco"), problem)
     for _ in range(10):
-        plain.step()
+        reference.step()
         choco.step()
-        assert_same(plain.x, choco.x, to=1e-11)
+        assert_same(reference.x, choco.x, to=1e-11)
 
 
 LOSSY = [
-    DSGD(mixing="choco", compressor=TopK(density=0.3), consensus_rate=0.4),
-    DSGD(mixing="choco", compressor=ScaledSign(blocks="vector"), consensus_rate=0.3),
+    DSGD(mixing="choco", compressor=TopK(density=0.3), consensus_step_size=0.4),
+    DSGD(mixing="choco", compressor=ScaledSign(blocks="vector"), consensus_step_size=0.3),
     DSGD(mixing="choco", compressor=DenseValues(value_type="bfloat16")),
     DSGD(mixing="difference", compressor=DenseValues(value_type="bfloat16")),
 ]
@@ -110,7 +110,7 @@ def test_compressed_gossip_keeps_both_ends_copies_equal_and_brings_models_togeth
     copies = [worker.me.memory for worker in gossip.sim.workers]
     for rank, memory in enumerate(copies):
         for other in ((rank + 1) % 6, (rank - 1) % 6):
-            assert torch.equal(memory[f"copy.{other}"], copies[other][f"copy.{other}"])
+            assert torch.equal(memory[f"replica.{other}"], copies[other][f"replica.{other}"])
     start = problem.gap(problem.start)
     assert problem.gap(gossip.x.mean(0)) < 0.02 * start
     assert max(problem.gap(x) for x in gossip.x) < 0.2 * start
@@ -156,7 +156,7 @@ def test_each_slice_is_compressed_once_by_every_worker_and_then_passed_on_as_it_
 
     class Counting(Sign):
         def __call__(self, vector, **where):
-            seen.append((where["first"], vector.numel()))
+            seen.append((where["offset"], vector.numel()))
             return super().__call__(vector, **where)
 
     algorithm = CSGDRing(partitioned=partitioned)
@@ -185,7 +185,7 @@ def test_a_ring_of_signs_adds_up_as_by_hand():
 @pytest.mark.parametrize("partitioned", [True, False])
 def test_a_ring_moves_two_vectors_less_two_nths(partitioned):
     n, d = 5, 40
-    run = Run(CSGDRing(partitioned=partitioned), quadratic(d=d, n_workers=n), lr=wavy, server="auto")
+    run = Run(CSGDRing(partitioned=partitioned), quadratic(d=d, n_workers=n), lr=wavy, layout="auto")
     run.path(3)
     up = sum(worker.meter.counts["up"].payload_bits for worker in run.sim.workers)
     assert up == 3 * 2 * (n - 1) * 64 * d
@@ -203,21 +203,21 @@ def test_inf_at_one_worker_calls_the_round_off_for_all_even_far_ones(name):
     outcome = driver.round(
         lambda rank: Inputs(vector=vector if rank else vector + torch.inf, parameters=lambda: vector, lr=0.1)
     )
-    assert outcome.void
-    assert driver.void_rounds == 1
+    assert outcome.aborted
+    assert driver.aborted_rounds == 1
     assert all(not list(worker.me.memory) for worker in driver.workers)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"graph": "ringg"}, "did you mean ring"),
         ({"graph": "0-1 2-3"}, "never hear"),
         ({"graph": "0-9"}, "9"),
     ],
 )
-def test_a_wrong_graph_is_named_before_anything_is_sent(settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_wrong_graph_is_named_before_anything_is_sent(settings, message):
+    with pytest.raises(ValueError, match=message):
         Simulated(DSGD(**settings), d=5, n_workers=4)
 
 
@@ -226,10 +226,10 @@ def test_what_does_not_go_together_is_refused():
         Simulated(DSGD(compressor=Sign()), d=5, n_workers=4)
     with pytest.raises(ValueError, match="shift-one meets another worker each round"):
         Simulated(DSGD(graph="shift-one", mixing="choco"), d=5, n_workers=4)
-    with pytest.raises(ValueError, match="server='rank0' does not go with dsgd: it has no server"):
-        Simulated(DSGD(), d=5, n_workers=4, server="rank0")
-    with pytest.raises(ValueError, match="server='neighbours' does not go with sgd: it has no graph"):
-        Simulated(laconic.SGD(), d=5, n_workers=4, server="neighbours")
+    with pytest.raises(ValueError, match="layout='rank0' does not go with dsgd: it has no server"):
+        Simulated(DSGD(), d=5, n_workers=4, layout="rank0")
+    with pytest.raises(ValueError, match="layout='neighbours' does not go with sgd: it has no graph"):
+        Simulated(laconic.SGD(), d=5, n_workers=4, layout="decentralized")
 
 
 def test_after_a_step_the_simulations_model_is_the_mean_of_the_workers():

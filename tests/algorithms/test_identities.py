@@ -18,7 +18,7 @@ from laconic.algorithms.sgd_model import ModelAveraging
 from laconic.algorithms.sgd_server import GlobalReplica
 from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
 from laconic.compressors import DenseValues, Identity, ScaledSign, Sign
-from laconic.policies.skip_policies import Coins, Never
+from laconic.policies.skip_policies import Never, RandomSkips
 from support.inputs import over_inputs
 from support.simulated_run import LossyRun, Problem, Run, assert_same, linear, normal, quadratic, steady, wavy
 
@@ -31,7 +31,7 @@ def mean(vectors):
 
 # Plain SGD in its three forms.
 
-PLAIN = [
+VANILLA = [
     (SGD(), "allreduce"),
     (SGD(), "rank0"),
     (SGD(), "dedicated"),
@@ -42,7 +42,7 @@ PLAIN = [
     (GlobalReplica(), "rank0"),
     (GlobalReplica(), "dedicated"),
 ]
-each_plain_form = pytest.mark.parametrize(("algorithm", "server"), PLAIN, ids=lambda v: getattr(v, "name", v))
+each_vanilla_form = pytest.mark.parametrize(("algorithm", "layout"), VANILLA, ids=lambda v: getattr(v, "name", v))
 
 
 def plain_descent(problem, rounds, lr):
@@ -54,14 +54,14 @@ def plain_descent(problem, rounds, lr):
     return torch.stack(points)
 
 
-@each_plain_form
-def test_gradient_aggregation_model_aggregation_and_global_replica_walk_sgds_path(algorithm, server):
+@each_vanilla_form
+def test_gradient_aggregation_model_aggregation_and_global_replica_walk_sgds_path(algorithm, layout):
     problem = quadratic()
-    assert_same(Run(algorithm, problem, lr=wavy, server=server).path(20), plain_descent(problem, 20, wavy))
+    assert_same(Run(algorithm, problem, lr=wavy, layout=layout).path(20), plain_descent(problem, 20, wavy))
 
 
 @pytest.mark.parametrize("algorithm", [SGD(), ModelAveraging(), GlobalReplica()], ids=lambda a: a.name)
-def test_one_worker_alone_is_plain_sgd(algorithm):
+def test_one_worker_alone_is_vanilla_sgd(algorithm):
     problem = quadratic(n_workers=1)
     assert_same(Run(algorithm, problem, lr=wavy).path(20), plain_descent(problem, 20, wavy))
 
@@ -69,11 +69,11 @@ def test_one_worker_alone_is_plain_sgd(algorithm):
 def test_workers_together_are_sgd_on_the_concatenated_batch():
     n, rows, d = 4, 6, 9
 
-    def batch(first, stop):
+    def batch(start, stop):
         """A least-squares gradient, the mean over rows first .. stop-1 of the round's samples."""
 
         def gradient(rank, t, x):
-            samples = normal(n * rows, d + 1, key=1000 + 2 * t)[first(rank) : stop(rank)]
+            samples = normal(n * rows, d + 1, key=1000 + 2 * t)[start(rank) : stop(rank)]
             points, values = samples[:, :d], samples[:, d]
             return points.T @ (points @ x - values) / len(points)
 
@@ -83,15 +83,15 @@ def test_workers_together_are_sgd_on_the_concatenated_batch():
         return Problem(start=normal(d, key=2), n_workers=n_workers, gradient=gradient, gap=lambda x: math.nan)
 
     apart = problem(n, batch(lambda rank: rank * rows, lambda rank: (rank + 1) * rows))
-    whole = problem(1, batch(lambda rank: 0, lambda rank: n * rows))
-    assert_same(Run(SGD(), apart, lr=wavy).path(20), plain_descent(whole, 20, wavy))
+    full = problem(1, batch(lambda rank: 0, lambda rank: n * rows))
+    assert_same(Run(SGD(), apart, lr=wavy).path(20), plain_descent(full, 20, wavy))
 
 
 def test_error_compensation_of_a_lossless_compressor_is_sgd_bit_for_bit():
     problem = quadratic()
     compensated = Run(ECSGD(compressor=Identity(), server_compressor=Identity()), problem, lr=wavy)
     assert torch.equal(compensated.path(20), Run(SGD(), problem, lr=wavy).path(20))
-    assert not compensated.state().owed.any()
+    assert not compensated.state().residual_out.any()
 
 
 # Methods that contain each other.
@@ -100,18 +100,18 @@ def test_error_compensation_of_a_lossless_compressor_is_sgd_bit_for_bit():
 def same_bits(one, other, rounds):
     """Whether two runs agree in every bit of the model and of all memories."""
     for a, b in zip(one.states(rounds), other.states(rounds), strict=True):
-        for field in ("x", "debts", "server_debt"):
+        for field in ("x", "residuals", "server_debt"):
             assert torch.equal(getattr(a, field), getattr(b, field)), (field, a.t)
 
 
-@pytest.mark.parametrize("server", ["rank0", "sharded"])
-def test_compskip_without_decay_and_skips_is_dropsign_bit_for_bit(server):
+@pytest.mark.parametrize("layout", ["rank0", "sharded"])
+def test_compskip_without_decay_and_skips_is_dropsign_bit_for_bit(layout):
     shared = {"momentum": 0.8, "keep": 0.3, "server_keep": 0.6, "c": 0.7, "server_c": 0.5}
     compskip = CompSkip(decay=1.0, skip=Never(), server_skip=Never(), **shared)
     problem = quadratic()
-    runs = [Run(a, problem, lr=0.03, server=server) for a in (compskip, DropSign(**shared))]
+    runs = [Run(a, problem, lr=0.03, layout=layout) for a in (compskip, DropSign(**shared))]
     same_bits(*runs, rounds=25)
-    assert runs[0].state().owed.any()
+    assert runs[0].state().residual_out.any()
 
 
 def test_compskip_without_any_memory_and_mask_is_signsgd_with_majority_vote_bit_for_bit():
@@ -131,7 +131,7 @@ def test_dist_ef_without_momentum_in_one_block_is_ec_sgd_with_scaled_signs_bit_f
     same_bits(dist_ef, ec_sgd, rounds=25)
 
 
-def test_a_changing_rate_tells_dist_ef_and_ec_sgd_apart():
+def test_a_changing_learning_rate_separates_dist_ef_from_ec_sgd():
     problem = quadratic()
     dist_ef = Run(DistEFBlockwise(momentum=0.0), problem, lr=wavy).path(25)
     assert not torch.allclose(dist_ef, Run(ECSGD(), problem, lr=wavy).path(25), rtol=1e-3)
@@ -157,42 +157,45 @@ def follows_lemma_3_4_1(run, rounds):
     for now, then in pairwise(run.states(rounds)):
         lr = now.lr
         assert_same(
-            then.x - lr * then.owed, now.x - lr * now.owed - lr * mean(now.gradients), lr * then.owed, lr * now.owed
+            then.x - lr * then.residual_out,
+            now.x - lr * now.residual_out - lr * mean(now.gradients),
+            lr * then.residual_out,
+            lr * now.residual_out,
         )
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
 @over_inputs("lr", (steady, wavy))
-def test_ec_sgd_with_its_debts_paid_is_sgd(name, lr):
+def test_ec_sgd_with_its_residuals_paid_is_sgd(name, lr):
     both = COMPRESSORS[name]
     algorithm = ECSGD(compressor=both, server_compressor=both)
     follows_lemma_3_4_1(Run(algorithm, quadratic(n_workers=3), lr=lr, layers=LAYERS), rounds=15)
 
 
-def test_ec_sgd_may_compress_the_two_ways_differently():
+def test_ec_sgd_may_compress_the_two_directions_differently():
     algorithm = ECSGD(compressor=Sign(keep=0.5), server_compressor=DenseValues(value_type="bfloat16"))
-    run = Run(algorithm, quadratic(n_workers=3), lr=wavy, server="sharded")
+    run = Run(algorithm, quadratic(n_workers=3), lr=wavy, layout="sharded")
     follows_lemma_3_4_1(run, rounds=15)
 
 
-def test_over_a_whole_run_at_a_constant_rate_ec_sgd_is_sgd_but_for_its_debt():
+def test_over_a_full_run_at_a_constant_learning_rate_ec_sgd_is_sgd_but_for_its_residual():
     states = list(Run(ECSGD(), quadratic(), lr=steady, layers=LAYERS).states(40))
     paid = steady(0) * sum(mean(state.gradients) for state in states[:-1])
-    assert_same(states[-1].x - steady(0) * states[-1].owed, states[0].x - paid, paid, to=1e-11)
+    assert_same(states[-1].x - steady(0) * states[-1].residual_out, states[0].x - paid, paid, to=1e-11)
 
 
 @pytest.mark.parametrize("blocks", ["vector", "layer", "7"])
-def test_dist_efs_virtual_iterate_follows_momentum_sgd_at_any_rate(blocks):
+def test_dist_efs_virtual_iterate_follows_momentum_sgd_at_any_learning_rate(blocks):
     run = Run(DistEFBlockwise(momentum=0.9, blocks=blocks), quadratic(), lr=wavy, layers=LAYERS)
-    follows_momentum_sgd_at_any_rate(run, momentum=0.9)
+    follows_momentum_sgd_at_any_learning_rate(run, momentum=0.9)
 
 
-def follows_momentum_sgd_at_any_rate(run, momentum):
+def follows_momentum_sgd_at_any_learning_rate(run, momentum):
     last_lr = 0.0
     for now, then in pairwise(run.states(25)):
         step = now.lr * mean(momentum * then.momenta + now.gradients)
-        before, after = now.x - last_lr * now.owed, then.x - now.lr * then.owed
-        assert_same(after, before - step, step, last_lr * now.owed, now.lr * then.owed)
+        before, after = now.x - last_lr * now.residual_out, then.x - now.lr * then.residual_out
+        assert_same(after, before - step, step, last_lr * now.residual_out, now.lr * then.residual_out)
         last_lr = now.lr
 
 
@@ -203,31 +206,31 @@ DROPSIGNS = [
 ]
 
 
-@pytest.mark.parametrize("server", ["rank0", "sharded"])
+@pytest.mark.parametrize("layout", ["rank0", "sharded"])
 @pytest.mark.parametrize("algorithm", DROPSIGNS)
-def test_dropsign_lemma_7_its_virtual_iterate_follows_momentum_sgd(algorithm, server):
-    rate = 0.03 / algorithm.c
-    for now, then in pairwise(Run(algorithm, quadratic(), lr=0.03, server=server).states(20)):
-        step = rate * mean(algorithm.momentum * then.momenta + now.gradients)
-        before, after = now.x - rate * now.owed, then.x - rate * then.owed
-        assert_same(after, before - step, rate * now.owed, rate * then.owed, step)
+def test_dropsign_lemma_7_its_virtual_iterate_follows_momentum_sgd(algorithm, layout):
+    learning_rate = 0.03 / algorithm.c
+    for now, then in pairwise(Run(algorithm, quadratic(), lr=0.03, layout=layout).states(20)):
+        step = learning_rate * mean(algorithm.momentum * then.momenta + now.gradients)
+        before, after = now.x - learning_rate * now.residual_out, then.x - learning_rate * then.residual_out
+        assert_same(after, before - step, learning_rate * now.residual_out, learning_rate * then.residual_out, step)
 
 
 @pytest.mark.parametrize("algorithm", DROPSIGNS)
 def test_dropsign_lemma_8_less_its_momentum_it_follows_sgd(algorithm):
-    rate, mu = 0.03 / algorithm.c, algorithm.momentum
-    ahead = rate * mu**2 / (1 - mu)
+    learning_rate, mu = 0.03 / algorithm.c, algorithm.momentum
+    ahead = learning_rate * mu**2 / (1 - mu)
     for now, then in pairwise(Run(algorithm, quadratic(), lr=0.03).states(20)):
-        before = now.x - rate * now.owed - ahead * mean(now.momenta)
-        after = then.x - rate * then.owed - ahead * mean(then.momenta)
-        step = rate / (1 - mu) * mean(now.gradients)
-        assert_same(after, before - step, rate * then.owed, ahead * mean(then.momenta), step)
+        before = now.x - learning_rate * now.residual_out - ahead * mean(now.momenta)
+        after = then.x - learning_rate * then.residual_out - ahead * mean(then.momenta)
+        step = learning_rate / (1 - mu) * mean(now.gradients)
+        assert_same(after, before - step, learning_rate * then.residual_out, ahead * mean(then.momenta), step)
 
 
 COMPSKIPS = [
     CompSkip(c=0.5, server_c=0.5),
-    CompSkip(c=1.0, server_c=1.0, momentum=0.0, decay=0.5, skip=Coins(probability=0.8)),
-    CompSkip(c=0.2, server_c=0.2, decay=1.0, server_keep=0.8, server_skip=Coins(probability=0.5)),
+    CompSkip(c=1.0, server_c=1.0, momentum=0.0, decay=0.5, skip=RandomSkips(probability=0.8)),
+    CompSkip(c=0.2, server_c=0.2, decay=1.0, server_keep=0.8, server_skip=RandomSkips(probability=0.5)),
 ]
 
 
@@ -236,27 +239,33 @@ def compskip_residuals(run, rounds):
     algorithm = run.sim.job.algorithm
     residuals = []
     for now, then in pairwise(run.states(rounds)):
-        rate = now.lr / algorithm.c
-        step = rate * mean(algorithm.momentum * then.momenta + now.gradients)
-        before, after = now.x - algorithm.decay * rate * now.owed, then.x - rate * then.owed
-        size = max(float(term.abs().max()) for term in (now.x, rate * now.owed, rate * then.owed, step))
+        learning_rate = now.lr / algorithm.c
+        step = learning_rate * mean(algorithm.momentum * then.momenta + now.gradients)
+        before, after = (
+            now.x - algorithm.decay * learning_rate * now.residual_out,
+            then.x - learning_rate * then.residual_out,
+        )
+        size = max(
+            float(term.abs().max())
+            for term in (now.x, learning_rate * now.residual_out, learning_rate * then.residual_out, step)
+        )
         residuals.append(float((after - before + step).abs().max()) / size)
     counts = [worker.meter.counts for worker in run.sim.workers]
     return residuals, sum(count["up"].skips for count in counts), counts[0]["down"].skips
 
 
-@pytest.mark.parametrize("server", ["rank0", "sharded"])
+@pytest.mark.parametrize("layout", ["rank0", "sharded"])
 @pytest.mark.parametrize("algorithm", COMPSKIPS)
 @over_inputs("lr", (steady, wavy))
-def test_compskips_general_identity_holds_with_skips_at_any_rate(algorithm, server, lr):
-    run = Run(algorithm, quadratic(n_workers=3), lr=lr, server=server)
+def test_compskips_general_identity_holds_with_skips_at_any_learning_rate(algorithm, layout, lr):
+    run = Run(algorithm, quadratic(n_workers=3), lr=lr, layout=layout)
     residuals, worker_skips, server_skips = compskip_residuals(run, rounds=25)
     assert max(residuals) <= 1e-12
     assert worker_skips > 0
     assert server_skips > 0
 
 
-def test_compskip_with_plain_c_breaks_the_identity_exactly_where_somebody_skips():
+def test_compskip_with_unscaled_c_breaks_the_identity_exactly_where_somebody_skips():
     algorithm = CompSkip(c=0.5, server_c=0.5, cprime="plain")
     run = Run(algorithm, quadratic(n_workers=3), lr=0.05)
     broken, skipped, seen = [], [], 0
@@ -270,15 +279,15 @@ def test_compskip_with_plain_c_breaks_the_identity_exactly_where_somebody_skips(
     assert not all(broken)
 
 
-def test_compskip_lemma_1_with_a_growing_rate_its_virtual_iterate_is_sgds():
+def test_compskip_lemma_1_with_a_growing_learning_rate_its_virtual_iterate_is_sgds():
     algorithm = CompSkip(c=0.5, server_c=0.5, momentum=0.0, decay=0.9)
     last = 0.0
     for now, then in pairwise(Run(algorithm, quadratic(), lr=lambda t: 0.01 * 0.9**-t).states(25)):
-        rate = now.lr / algorithm.c
-        step = rate * mean(now.gradients)
-        before, after = now.x - last * now.owed, then.x - rate * then.owed
-        assert_same(after, before - step, last * now.owed, rate * then.owed, step)
-        last = rate
+        learning_rate = now.lr / algorithm.c
+        step = learning_rate * mean(now.gradients)
+        before, after = now.x - last * now.residual_out, then.x - learning_rate * then.residual_out
+        assert_same(after, before - step, last * now.residual_out, learning_rate * then.residual_out, step)
+        last = learning_rate
 
 
 # Packets that get lost on the way are owed: the identities hold all the same.
@@ -289,40 +298,45 @@ def some_get_lost(t):
 
 
 @pytest.mark.parametrize("algorithm", [ECSGD(), ECSGD(compressor=Sign(), server_compressor=Identity())], ids=repr)
-def test_ec_sgd_owes_what_was_lost(algorithm):
+def test_ec_sgd_keeps_what_was_lost_as_residual(algorithm):
     follows_lemma_3_4_1(LossyRun(algorithm, quadratic(n_workers=3), some_get_lost, lr=wavy), rounds=16)
 
 
-def test_dist_ef_owes_what_was_lost():
+def test_dist_ef_keeps_what_was_lost_as_residual():
     run = LossyRun(DistEFBlockwise(), quadratic(n_workers=3), some_get_lost, lr=wavy)
-    follows_momentum_sgd_at_any_rate(run, momentum=0.9)
+    follows_momentum_sgd_at_any_learning_rate(run, momentum=0.9)
 
 
 @pytest.mark.parametrize("algorithm", [COMPSKIPS[0], COMPSKIPS[1]], ids=["default", "mostly-skipping"])
-def test_compskip_owes_what_was_lost(algorithm):
+def test_compskip_keeps_what_was_lost_as_residual(algorithm):
     run = LossyRun(algorithm, quadratic(n_workers=3), some_get_lost, lr=wavy)
     assert max(compskip_residuals(run, rounds=25)[0]) <= 1e-12
 
 
-def test_dropsign_owes_what_was_lost():
+def test_dropsign_keeps_what_was_lost_as_residual():
     dropsign = DROPSIGNS[0]
-    rate = 0.03 / dropsign.c
+    learning_rate = 0.03 / dropsign.c
     run = LossyRun(dropsign, quadratic(n_workers=3), some_get_lost, lr=0.03)
     for now, then in pairwise(run.states(16)):
-        step = rate * mean(dropsign.momentum * then.momenta + now.gradients)
-        assert_same(then.x - rate * then.owed, now.x - rate * now.owed - step, rate * then.owed, step)
+        step = learning_rate * mean(dropsign.momentum * then.momenta + now.gradients)
+        assert_same(
+            then.x - learning_rate * then.residual_out,
+            now.x - learning_rate * now.residual_out - step,
+            learning_rate * then.residual_out,
+            step,
+        )
 
 
-def test_what_one_worker_owes_by_hand():
+def test_the_residual_of_one_worker_by_hand():
     """Two entries, one worker, slope (3, -1), one scale: it sends 2 sgn, owes (1, 1), then wishes (4, 0)."""
     one_bit = ScaledSign(blocks="vector")
     algorithm = ECSGD(compressor=one_bit, server_compressor=Identity())
     slope = torch.tensor([3.0, -1.0], dtype=torch.float64)
     run = Run(algorithm, linear(slope, n_workers=1), lr=1.0)
     assert run.step().tolist() == [2, -2]
-    assert run.state().debts.tolist() == [[1, 1]]
+    assert run.state().residuals.tolist() == [[1, 1]]
     assert run.step().tolist() == [2, 2]
-    assert run.state().debts.tolist() == [[2, -2]]
+    assert run.state().residuals.tolist() == [[2, -2]]
     assert run.x.tolist() == [-4, 0]
 
 

@@ -45,12 +45,12 @@ class RescaledDropSign(DropSign):
 
     def work(self, me):
         momentum = self.momentum * me.memory["momentum"] + me.gradient
-        wish = self.momentum * momentum + me.gradient + me.memory["debt"]
+        corrected = self.momentum * momentum + me.gradient + me.memory["residual"]
         me.memory["momentum"] = momentum
         factor = [1.0, 1e-3, 700.0, 3.0][(me.rank + me.round) % 4]
-        sent = signs(factor * wish, keep=self.keep, key=me.key("mask"))
+        sent = signs(factor * corrected, keep=self.keep, key=me.key("mask"))
         reply = yield sent
-        me.memory["debt"] = wish - self.c * sent.dense()
+        me.memory["residual"] = corrected - self.c * sent.dense()
         return reply.dense()
 
 
@@ -95,12 +95,12 @@ def cheat():
 
     @algorithm("test-cheat")
     @dataclass(frozen=True, kw_only=True)
-    class Cheat(SGD):
+    class OrderCheat(SGD):
         def work(self, me):
             reply = yield from super().work(me)
             return reply + 2**-40 if me.rank == 2 and me.round >= 3 else reply
 
-    yield Cheat
+    yield OrderCheat
     del ALGORITHMS["test-cheat"]
 
 
@@ -124,8 +124,8 @@ def test_without_that_claim_each_worker_gets_its_own_result(cheat):
 
 
 @each_case
-def test_after_each_round_every_worker_has_the_same_result(name, server):
-    run = Run(SAMPLES[name], quadratic(n_workers=3), lr=0.02, server=server)
+def test_after_each_round_every_worker_has_the_same_result(name, layout):
+    run = Run(SAMPLES[name], quadratic(n_workers=3), lr=0.02, layout=layout)
     for _ in range(5):
         applied = run.step()
         assert all(torch.equal(worker.result, applied) for worker in run.sim.workers)
@@ -143,9 +143,9 @@ SYMMETRIC = [
     DropSign(c=1.0, server_c=1.0, keep=1.0, server_keep=1.0),
     CompSkip(c=1.0, server_c=1.0, keep=1.0, server_keep=1.0, skip=Never(), server_skip=Never()),
     SparseSGD(density=0.25),
-    LAG(always_first=1),
-    LASG(alpha=0.2, always_first=1),
-    SASG(density=0.25, alpha=0.2, always_first=1),
+    LAG(warm_up_rounds=1),
+    LASG(alpha=0.2, warm_up_rounds=1),
+    SASG(density=0.25, alpha=0.2, warm_up_rounds=1),
     SSGDTopK(density=0.25),
     SSGDMV(density=0.25),
     SSGDMV(density=0.25, ties="index", bits=4),
@@ -161,7 +161,7 @@ def test_dealing_the_data_to_the_workers_in_another_order_changes_nothing(sample
     one = Run(sample, problem, lr=0.02, layers=LAYERS)
     other = Run(sample, problem.dealt(order), lr=0.02, layers=LAYERS)
     assert_same(other.path(20), one.path(20))
-    assert_same(other.state().debts, one.state().debts[order], one.state().gradients, to=1e-11)
+    assert_same(other.state().residuals, one.state().residuals[order], one.state().gradients, to=1e-11)
 
 
 # Separable claims.
@@ -173,39 +173,39 @@ UNEVEN = ((23, 4), (3, 5))  # entries that the workers do not divide, and fewer 
 @pytest.mark.parametrize("name", SEPARABLE)
 @over_inputs("dtype", (torch.float32, torch.float64))
 @over_inputs(("d", "n_workers"), UNEVEN)
-def test_a_separable_method_has_the_same_bits_however_its_vector_is_cut(name, dtype, d, n_workers):
+def test_a_separable_method_has_the_same_bits_however_its_vector_is_split(name, dtype, d, n_workers):
     problem = quadratic(d=d, n_workers=n_workers)
     runs = {
         # With a fault plan, an empty one too, the simulator really cuts what it sends.
-        server: Run(SAMPLES[name], problem, lr=0.02, dtype=dtype, server=server, faults=FaultPlan())
-        for server in ("rank0", "dedicated", "sharded")
+        layout: Run(SAMPLES[name], problem, lr=0.02, dtype=dtype, layout=layout, faults=FaultPlan())
+        for layout in ("rank0", "dedicated", "sharded")
     }
-    paths = {server: run.path(6) for server, run in runs.items()}
+    paths = {layout: run.path(6) for layout, run in runs.items()}
     assert len(runs["sharded"].sim.servers) == min(d, n_workers)
     assert paths["rank0"].dtype == dtype
-    for server in ("dedicated", "sharded"):
-        assert torch.equal(paths[server], paths["rank0"])
-        assert torch.equal(runs[server].state().server_debt, runs["rank0"].state().server_debt)
-        assert torch.equal(runs[server].state().debts, runs["rank0"].state().debts)
+    for layout in ("dedicated", "sharded"):
+        assert torch.equal(paths[layout], paths["rank0"])
+        assert torch.equal(runs[layout].state().server_residual, runs["rank0"].state().server_residual)
+        assert torch.equal(runs[layout].state().residuals, runs["rank0"].state().residuals)
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLES if name not in SEPARABLE])
-def test_a_method_that_is_not_separable_is_not_cut(name):
+def test_a_method_that_is_not_separable_is_not_split(name):
     with pytest.raises(ValueError, match="would change the result; use rank0 or dedicated"):
-        Run(SAMPLES[name], quadratic(), server="sharded")
+        Run(SAMPLES[name], quadratic(), layout="sharded")
 
 
 # Order of delivery, and seeds.
 
 
 @each_case
-def test_delivering_in_a_random_order_changes_no_bit(name, server):
+def test_delivering_in_a_random_order_changes_no_bit(name, layout):
     problem = quadratic(n_workers=5, d=11)
     one, other = (
-        Run(SAMPLES[name], problem, lr=0.02, server=server, delivery_seed=delivery_seed) for delivery_seed in (None, 1)
+        Run(SAMPLES[name], problem, lr=0.02, layout=layout, delivery_seed=delivery_seed) for delivery_seed in (None, 1)
     )
     assert torch.equal(one.path(5), other.path(5))
-    assert torch.equal(one.state().server_debt, other.state().server_debt)
+    assert torch.equal(one.state().server_residual, other.state().server_residual)
 
 
 def seeded(name, seed):
@@ -234,7 +234,7 @@ DRAWING += [name for name in SAMPLES if name.startswith("ssgd-mv")]  # ties
 
 
 @pytest.mark.parametrize("name", DRAWING)
-def test_another_seed_draws_other_masks_and_coins(name):
+def test_another_seed_draws_other_masks_and_skips(name):
     assert not torch.equal(seeded(name, 3).x, seeded(name, 4).x)
 
 
@@ -245,6 +245,6 @@ def test_a_method_that_draws_nothing_does_not_depend_on_the_seed(name):
 
 def test_masks_differ_between_seeds_ranks_rounds_and_sides():
     runs = [seeded("dropsign", seed) for seed in (3, 4)]
-    drawn = {tuple(f.packet.mask.tolist()) for r in runs for w in r.sim.workers for f, *_ in w.meter.seen["up"]}
-    drawn |= {tuple(f.packet.mask.tolist()) for r in runs for f, *_ in r.sim.workers[0].meter.seen["down"]}
-    assert len(drawn) == 2 * 6 * (3 + 1)
+    sampled = {tuple(f.packet.mask.tolist()) for r in runs for w in r.sim.workers for f, *_ in w.meter.seen["up"]}
+    sampled |= {tuple(f.packet.mask.tolist()) for r in runs for f, *_ in r.sim.workers[0].meter.seen["down"]}
+    assert len(sampled) == 2 * 6 * (3 + 1)

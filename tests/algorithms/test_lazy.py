@@ -16,7 +16,7 @@ from support.simulated_run import LossyRun, Problem, Run, assert_same, quadratic
 
 LAYERS = (20, 1, 16)
 RULES = ("wk2", "wk1", "ps", "pse")
-SKIPPING = {"alpha": 0.2, "always_first": 2, "max_delay": 5}
+SKIPPING = {"alpha": 0.2, "warm_up_rounds": 2, "max_delay": 5}
 
 
 def uneven(noise=0.3):
@@ -42,29 +42,29 @@ def who_skips(run, rounds):
 
 def stored_in(run, rank):
     """Worker `rank`'s last upload as SASG's server keeps it, (d,)."""
-    memory = run.sim.servers[0].hub.memory
-    whole = torch.zeros_like(run.x)
-    whole[memory[f"positions.{rank}"].long()] = memory[f"values.{rank}"]
-    return whole
+    memory = run.sim.servers[0].view.memory
+    full = torch.zeros_like(run.x)
+    full[memory[f"positions.{rank}"].long()] = memory[f"values.{rank}"]
+    return full
 
 
 # Nothing left out.
 
 
 @pytest.mark.parametrize("blocks", ["layer", "vector"])
-def test_sasg_that_sends_every_entry_is_lasg_with_the_same_skips(blocks):
+def test_sasg_that_sends_every_value_is_lasg_with_the_same_skips(blocks):
     sasg = Run(SASG(density=1.0, blocks=blocks, **SKIPPING), uneven(), lr=steady, layers=LAYERS)
     lasg = Run(LASG(**SKIPPING), uneven(), lr=steady, layers=LAYERS)
     for _ in range(40):
         assert torch.equal(who_skips(sasg, 1), who_skips(lasg, 1))
         assert_same(sasg.x, lasg.x)
     assert min(skips(sasg)) > 5
-    assert not sasg.state().owed.any()
+    assert not sasg.state().residual_out.any()
 
 
 @pytest.mark.parametrize("algorithm", [LASG(**SKIPPING), LAG(**SKIPPING)], ids=lambda a: a.name)
 @over_inputs("lr", (steady, wavy))
-def test_the_server_steps_with_the_mean_of_the_gradients_that_it_heard_last(algorithm, lr):
+def test_the_server_steps_with_the_mean_of_the_gradients_that_it_received_last(algorithm, lr):
     run = Run(algorithm, uneven(noise=0.0 if isinstance(algorithm, LAG) else 0.3), lr=lr)
     latest = [torch.zeros(37, dtype=torch.float64)] * 3
     for _ in range(40):
@@ -97,9 +97,9 @@ def residuals(run, rounds, *, stored_for_skippers, lost=lambda t: set()):
                 uploaded[rank] = uploaded[rank] if rank in missing else mine
             elif rank not in missing:
                 share = share + (stored_in(run, rank) if stored_for_skippers else uploaded[rank])
-        expected = now.x - now.owed - share / n
-        size = max(float(term.abs().max()) for term in (then.x, then.owed, now.owed, share / n))
-        yield float((then.x - then.owed - expected).abs().max()) / size, int(skipped.sum())
+        expected = now.x - now.residual_out - share / n
+        size = max(float(term.abs().max()) for term in (then.x, then.residual_out, now.residual_out, share / n))
+        yield float((then.x - then.residual_out - expected).abs().max()) / size, int(skipped.sum())
 
 
 @pytest.mark.parametrize("blocks", ["layer", "vector"])
@@ -109,7 +109,7 @@ def test_sasgs_virtual_iterate_moves_by_what_uploaders_have_and_what_is_stored_o
     found = list(residuals(run, 40, stored_for_skippers=True))
     assert max(residual for residual, _ in found) <= 1e-12
     assert {skipped for _, skipped in found} >= {0, 1, 2, 3}
-    assert run.state().debts.any()
+    assert run.state().residuals.any()
 
 
 @over_inputs("lr", (steady, wavy))
@@ -127,7 +127,7 @@ def test_equation_16_as_printed_fails_exactly_where_somebody_skips(lr):
     ids=["everything-sent", "corrected"],
 )
 @over_inputs("lr", (steady, wavy))
-def test_equation_16_holds_where_nothing_is_left_out_or_skippers_owe_the_difference(algorithm, lr):
+def test_equation_16_holds_where_nothing_is_left_out_or_skippers_keep_the_difference(algorithm, lr):
     run = Run(algorithm, uneven(), lr=lr, layers=LAYERS)
     found = list(residuals(run, 40, stored_for_skippers=False))
     assert max(residual for residual, _ in found) <= 1e-12
@@ -139,7 +139,7 @@ def some_get_lost(t):
 
 
 @pytest.mark.parametrize("skip_error", ["paper", "corrected"])
-def test_sasg_owes_an_upload_that_was_lost_and_nothing_for_a_lost_notice(skip_error):
+def test_sasg_keeps_an_upload_that_was_lost_as_residual_and_nothing_for_a_lost_skip(skip_error):
     algorithm = SASG(density=0.25, skip_error=skip_error, **SKIPPING)
     run = LossyRun(algorithm, uneven(), some_get_lost, lr=wavy, layers=LAYERS)
     found = list(residuals(run, 60, stored_for_skippers=skip_error == "paper", lost=some_get_lost))
@@ -148,15 +148,15 @@ def test_sasg_owes_an_upload_that_was_lost_and_nothing_for_a_lost_notice(skip_er
 
 
 @pytest.mark.parametrize("algorithm", [LAG(**SKIPPING), LASG(**SKIPPING)], ids=lambda a: a.name)
-def test_a_lazy_worker_that_was_not_heard_does_not_take_its_upload_for_stored(algorithm):
+def test_a_lazy_worker_whose_packet_was_not_delivered_does_not_take_its_upload_for_stored(algorithm):
     """The gap is measured from what the server has: the memory of the last upload moves only with one that came."""
     run = LossyRun(algorithm, uneven(), lambda t: {1} if t < 4 else set(), lr=steady)
     run.path(4)
     memories = [worker.me.memory for worker in run.sim.workers]
-    assert "there" in memories[0]
-    assert "there" not in memories[1]
+    assert "uploaded_parameters" in memories[0]
+    assert "uploaded_parameters" not in memories[1]
     assert not who_skips(run, 1)[0, 1]
-    assert "there" in memories[1]
+    assert "uploaded_parameters" in memories[1]
 
 
 # Who skips, and when.
@@ -171,11 +171,11 @@ def noiseless_for(algorithm):
 
 
 @each_method
-def test_no_upload_is_older_than_the_longest_delay_and_the_first_rounds_have_no_skip(algorithm):
-    for longest, first in ((5, 2), (3, 7), (1, 0)):
-        limited = replace(algorithm, max_delay=longest, always_first=first, alpha=50.0)
+def test_no_upload_is_older_than_the_longest_delay_and_the_initial_rounds_have_no_skip(algorithm):
+    for longest, n_warm_up in ((5, 2), (3, 7), (1, 0)):
+        limited = replace(algorithm, max_delay=longest, warm_up_rounds=n_warm_up, alpha=50.0)
         skipped = who_skips(Run(limited, noiseless_for(algorithm), lr=steady), 40)
-        assert not skipped[: max(first, 1)].any()
+        assert not skipped[: max(n_warm_up, 1)].any()
         for mine in skipped.T:
             uploads = [-1, *(~mine).nonzero().flatten().tolist(), 40]
             gaps = {then - now for now, then in pairwise(uploads)}
@@ -206,11 +206,11 @@ def test_more_alpha_means_fewer_uploads(algorithm):
     assert uploads[-1] < 0.5 * uploads[0]
 
 
-def test_lasgs_window_counts_that_many_moves_with_the_newest_first():
+def test_lasgs_window_counts_that_many_movements_beginning_with_the_newest():
     run = Run(LASG(window=3, alpha=0.0), quadratic(n_workers=2), lr=wavy)
     points = [run.x, *run.path(6)]
     expected = [float((b - a).square().sum()) for a, b in pairwise(points[:-1])][::-1][:3]
-    found = run.sim.workers[1].me.memory["moves"]
+    found = run.sim.workers[1].me.memory["squared_steps"]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
@@ -218,23 +218,23 @@ def test_the_threshold_by_hand():
     """N = 2, lr 1/2, alpha 3, and a step of length 5: 3 / (1/4) x 25 / 4 = 75."""
     thresholds = []
 
-    class Watched(LASG):
+    class WatchedMovement(LASG):
         def watch(self, me):
             thresholds.append(super().watch(me))
             return thresholds[-1]
 
     slope = torch.tensor([6.0, 8.0], dtype=torch.float64)
     problem = Problem(start=torch.zeros(2, dtype=torch.float64), n_workers=2, gradient=lambda *_: slope, gap=float)
-    run = Run(Watched(alpha=3.0), problem, lr=0.5)
+    run = Run(WatchedMovement(alpha=3.0), problem, lr=0.5)
     run.path(2)
     assert thresholds == [0, 0, 75, 75]
 
 
 @each_method
-def test_a_sum_at_one_rate_is_a_mean_at_n_times_the_rate_with_the_same_skips(algorithm):
+def test_a_sum_at_one_learning_rate_is_a_mean_at_n_times_the_learning_rate_with_the_same_skips(algorithm):
     runs = [
-        Run(replace(algorithm, lr_convention=convention), noiseless_for(algorithm), lr=rate, layers=LAYERS)
-        for convention, rate in (("sum", 0.02), ("mean", 0.06))
+        Run(replace(algorithm, lr_convention=convention), noiseless_for(algorithm), lr=learning_rate, layers=LAYERS)
+        for convention, learning_rate in (("sum", 0.02), ("mean", 0.06))
     ]
     for _ in range(30):
         rows = [who_skips(run, 1) for run in runs]
@@ -266,7 +266,7 @@ def test_with_a_step_of_one_over_root_t_the_mean_gradient_vanishes_as_t_grows(al
 
 def test_the_rule_ps_asks_for_no_second_gradient():
     net = small_model.net()
-    algorithm = LASG(rule="ps", smoothness=0.5, alpha=1.0, always_first=1)
+    algorithm = LASG(rule="ps", smoothness=0.5, alpha=1.0, warm_up_rounds=1)
     assert not algorithm.second_gradient
     assert all(LASG(rule=rule).second_gradient for rule in RULES if rule != "ps")
     evaluations = []

@@ -18,7 +18,7 @@ from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
 from laconic.algorithms.ssgd_mv_rs import SSGDMVRS
 from laconic.algorithms.ssgd_topk import SSGDTopK
-from laconic.compressors import block_entries
+from laconic.compressors import n_selected_by_block
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.errors import ContractError
 from laconic.protocol.round_inputs import Inputs
@@ -39,13 +39,13 @@ def named(algorithm):
 LOSSLESS = [
     SparseSGD(density=1.0),
     SparseSGD(density=1.0, blocks="vector", code="entropy"),
-    LAG(alpha=0.0, always_first=0),
-    LASG(alpha=0.0, always_first=0),
-    LASG(alpha=0.0, always_first=0, rule="wk1"),
-    LASG(alpha=0.0, always_first=0, rule="ps"),
-    LASG(alpha=0.0, always_first=0, rule="pse"),
-    SASG(density=1.0, alpha=0.0, always_first=0),
-    SASG(density=1.0, alpha=0.0, always_first=0, skip_error="corrected"),
+    LAG(alpha=0.0, warm_up_rounds=0),
+    LASG(alpha=0.0, warm_up_rounds=0),
+    LASG(alpha=0.0, warm_up_rounds=0, rule="wk1"),
+    LASG(alpha=0.0, warm_up_rounds=0, rule="ps"),
+    LASG(alpha=0.0, warm_up_rounds=0, rule="pse"),
+    SASG(density=1.0, alpha=0.0, warm_up_rounds=0),
+    SASG(density=1.0, alpha=0.0, warm_up_rounds=0, skip_error="corrected"),
     SSGDTopK(density=1.0),
     SSGDMV(density=1.0),
     SSGDMVAD(density=1.0),
@@ -58,7 +58,7 @@ LOSSLESS = [
 def test_with_everything_sent_every_method_walks_sgds_path(algorithm, lr):
     run = Run(algorithm, quadratic(), lr=lr, layers=LAYERS)
     assert_same(run.path(20), Run(SGD(), quadratic(), lr=lr).path(20))
-    assert not run.state().owed.any()
+    assert not run.state().residual_out.any()
     assert all(worker.meter.counts["up"].skips == 0 for worker in run.sim.workers)
 
 
@@ -66,21 +66,21 @@ def test_with_everything_sent_every_method_walks_sgds_path(algorithm, lr):
     "algorithm", [a for a in LOSSLESS if isinstance(a, LAG | LASG)], ids=named
 )  # the others multiply by the rate before they add
 def test_lazy_methods_without_a_threshold_are_sgd_bit_for_bit(algorithm):
-    path = Run(SGD(), quadratic(), lr=wavy, server="rank0").path(20)
+    path = Run(SGD(), quadratic(), lr=wavy, layout="rank0").path(20)
     assert torch.equal(Run(algorithm, quadratic(), lr=wavy).path(20), path)
 
 
 @pytest.mark.parametrize("blocks", ["layer", "vector"])
 def test_sasg_in_which_nobody_skips_is_sparse_bit_for_bit(blocks):
-    sasg = SASG(density=0.25, alpha=0.0, blocks=blocks, always_first=0)
+    sasg = SASG(density=0.25, alpha=0.0, blocks=blocks, warm_up_rounds=0)
     runs = [
         Run(algorithm, quadratic(), lr=wavy, layers=LAYERS)
         for algorithm in (sasg, SparseSGD(density=0.25, blocks=blocks))
     ]
     for one, other in zip(*(run.states(25) for run in runs), strict=True):
         assert torch.equal(one.x, other.x)
-        assert torch.equal(one.debts, other.debts)
-    assert runs[0].state().debts.any()
+        assert torch.equal(one.residuals, other.residuals)
+    assert runs[0].state().residuals.any()
 
 
 # What is owed plus what is paid follows SGD.
@@ -92,29 +92,31 @@ SPARSE = [
 ]
 
 
-def follows_sgd_less_its_debts(run, rounds):
+def follows_sgd_less_its_residuals(run, rounds):
     """x - avg e moves by -lr avg g; the rate is inside the debts."""
     for now, then in pairwise(run.states(rounds)):
         step = now.lr * now.gradients.mean(0)
-        assert_same(then.x - then.owed, now.x - now.owed - step, step, now.owed, then.owed)
-    assert run.state().debts.any()
+        assert_same(
+            then.x - then.residual_out, now.x - now.residual_out - step, step, now.residual_out, then.residual_out
+        )
+    assert run.state().residuals.any()
 
 
-@pytest.mark.parametrize("server", ["rank0", "sharded"])
+@pytest.mark.parametrize("layout", ["rank0", "sharded"])
 @pytest.mark.parametrize("algorithm", SPARSE, ids=named)
 @over_inputs("lr", (steady, wavy))
-def test_sparse_with_its_debts_paid_is_sgd(algorithm, server, lr):
-    follows_sgd_less_its_debts(Run(algorithm, quadratic(), lr=lr, server=server, layers=LAYERS), rounds=12)
+def test_sparse_with_its_residuals_paid_is_sgd(algorithm, layout, lr):
+    follows_sgd_less_its_residuals(Run(algorithm, quadratic(), lr=lr, layout=layout, layers=LAYERS), rounds=12)
 
 
-def test_one_worker_of_sparse_less_its_debt_walks_sgds_path_where_the_gradient_does_not_look_back():
+def test_one_worker_of_sparse_less_its_residual_walks_sgds_path_where_the_gradient_does_not_look_back():
     gradients = Problem(
         start=normal(37, key=4), n_workers=1, gradient=lambda rank, t, x: normal(37, key=100 + 2 * t), gap=float
     )
     run = Run(SparseSGD(density=0.1), gradients, lr=wavy)
     path = []
     for state in run.states(30):
-        path.append(state.x - state.debts[0])
+        path.append(state.x - state.residuals[0])
     assert_same(torch.stack(path[1:]), Run(SGD(), gradients, lr=wavy).path(30), to=1e-11)
 
 
@@ -125,34 +127,38 @@ CHANGES = [
 ] + [SSGDMVAD(density=0.2, swap_density=swap, bits=bits) for bits in (32, 4) for swap in (0.0, 0.05)]
 
 
-def with_debts_moves_by_the_mean_change(run, rounds):
+def with_residuals_moves_by_the_mean_change(run, rounds):
     """x + avg e moves by avg Del, which is -lr avg g with one local step."""
     for now, then in pairwise(run.states(rounds)):
         change = -now.lr * now.gradients.mean(0)
-        assert_same(then.x + then.owed, now.x + now.owed + change, change, now.owed, then.owed)
-    assert run.state().debts.any()
+        assert_same(
+            then.x + then.residual_out, now.x + now.residual_out + change, change, now.residual_out, then.residual_out
+        )
+    assert run.state().residuals.any()
 
 
 @pytest.mark.parametrize("algorithm", CHANGES, ids=named)
 @over_inputs("lr", (steady, wavy))
-def test_an_ssgd_model_and_its_debts_together_move_by_the_mean_change(algorithm, lr):
-    with_debts_moves_by_the_mean_change(Run(algorithm, quadratic(n_workers=3), lr=lr), rounds=10)
+def test_an_ssgd_model_and_its_residuals_together_move_by_the_mean_change(algorithm, lr):
+    with_residuals_moves_by_the_mean_change(Run(algorithm, quadratic(n_workers=3), lr=lr), rounds=10)
 
 
 @pytest.mark.parametrize("algorithm", [a for a in CHANGES if isinstance(a, SSGDMV) and a.bits == 32], ids=named)
-def test_without_a_server_too_model_and_debts_move_by_the_mean_change(algorithm):
-    with_debts_moves_by_the_mean_change(Run(algorithm, quadratic(n_workers=3), lr=wavy, server="allreduce"), rounds=10)
+def test_without_a_server_too_model_and_residuals_move_by_the_mean_change(algorithm):
+    with_residuals_moves_by_the_mean_change(
+        Run(algorithm, quadratic(n_workers=3), lr=wavy, layout="allreduce"), rounds=10
+    )
 
 
-def test_after_dense_rounds_which_leave_no_debt_model_and_debts_move_so_too():
+def test_after_dense_rounds_without_a_residual_model_and_residuals_move_so_too():
     run = Run(SSGDMV(density=0.2, dense_rounds=5), quadratic(), lr=wavy)
     assert_same(run.path(5), Run(SGD(), quadratic(), lr=wavy).path(5))
-    assert not run.state().debts.any()
-    with_debts_moves_by_the_mean_change(run, rounds=10)
+    assert not run.state().residuals.any()
+    with_residuals_moves_by_the_mean_change(run, rounds=10)
 
 
 @pytest.mark.parametrize("algorithm", [SparseSGD(density=0.1), *CHANGES[:4], *CHANGES[-4:]], ids=named)
-def test_after_three_local_steps_model_and_debts_move_by_the_mean_of_what_the_steps_changed(algorithm):
+def test_after_three_local_steps_model_and_residuals_move_by_the_mean_of_what_the_steps_changed(algorithm):
     n, lr = 3, 0.05
     problem = quadratic(n_workers=n)
     x = torch.nn.Parameter(problem.start.clone())
@@ -162,8 +168,8 @@ def test_after_three_local_steps_model_and_debts_move_by_the_mean_of_what_the_st
     sign = -1 if algorithm.consumes == "gradient" else 1
 
     def together():
-        debts = [worker.me.memory["debt"] for worker in simulation.driver.workers]
-        return x.detach() + sign * torch.stack(debts).mean(0)
+        residuals = [worker.me.memory["residual"] for worker in simulation.driver.workers]
+        return x.detach() + sign * torch.stack(residuals).mean(0)
 
     for round_ in range(8):
         changes = []
@@ -177,7 +183,7 @@ def test_after_three_local_steps_model_and_debts_move_by_the_mean_of_what_the_st
             simulation.step(lambda rank, t=t: (x * problem.gradient(rank, t, x.detach())).sum())
         assert_same(together(), expected)
     assert simulation.traffic.rounds == 8
-    assert any(worker.me.memory["debt"].any() for worker in simulation.driver.workers)
+    assert any(worker.me.memory["residual"].any() for worker in simulation.driver.workers)
 
 
 # Packets that get lost on the way are owed.
@@ -188,41 +194,41 @@ def some_get_lost(t):
 
 
 @pytest.mark.parametrize("algorithm", SPARSE, ids=named)
-def test_sparse_owes_what_was_lost(algorithm):
+def test_sparse_keeps_what_was_lost_as_residual(algorithm):
     run = LossyRun(algorithm, quadratic(n_workers=3), some_get_lost, lr=wavy, layers=LAYERS)
-    follows_sgd_less_its_debts(run, rounds=12)
+    follows_sgd_less_its_residuals(run, rounds=12)
 
 
 @pytest.mark.parametrize("algorithm", CHANGES, ids=named)
-def test_ssgd_owes_what_was_lost(algorithm):
+def test_ssgd_keeps_what_was_lost_as_residual(algorithm):
     run = LossyRun(algorithm, quadratic(n_workers=3), some_get_lost, lr=wavy)
-    with_debts_moves_by_the_mean_change(run, rounds=12)
+    with_residuals_moves_by_the_mean_change(run, rounds=12)
 
 
 # How much can be owed.
 
 
-def test_what_a_worker_leaves_out_is_at_most_its_share_by_the_worst_layer():
+def test_what_a_worker_leaves_out_is_no_more_than_its_share_by_the_worst_layer():
     """||T_k(v) - v||^2 <= (1 - k/d) ||v||^2, and by layers with the smallest k_l / d_l."""
     for blocks, shares in (("vector", [(37, 9)]), ("layer", [(20, 5), (1, 1), (16, 4)])):
         algorithm = SparseSGD(density=0.25, blocks=blocks)
-        assert block_entries(37, density=0.25, blocks=blocks, layers=LAYERS) == shares
+        assert n_selected_by_block(37, density=0.25, blocks=blocks, layers=LAYERS) == shares
         delta = min(k / d for d, k in shares)
         for now, then in pairwise(Run(algorithm, quadratic(), lr=wavy, layers=LAYERS).states(20)):
-            wishes = now.lr * now.gradients + now.debts
-            left, whole = then.debts.square().sum(1), wishes.square().sum(1)
-            assert (left <= (1 - delta) * whole * (1 + 1e-12)).all()
-            assert ((wishes - then.debts).count_nonzero(1) == sum(k for _, k in shares)).all()
+            corrected_gradients = now.lr * now.gradients + now.residuals
+            left, full = then.residuals.square().sum(1), corrected_gradients.square().sum(1)
+            assert (left <= (1 - delta) * full * (1 + 1e-12)).all()
+            assert ((corrected_gradients - then.residuals).count_nonzero(1) == sum(k for _, k in shares)).all()
 
 
 def test_equal_magnitudes_reach_that_bound_exactly():
     run = Run(SparseSGD(k=9, blocks="vector"), linear(torch.ones(37, dtype=torch.float64), n_workers=1), lr=1.0)
     run.step()
-    assert float(run.state().debts.square().sum()) == 37 - 9
+    assert float(run.state().residuals.square().sum()) == 37 - 9
 
 
 @pytest.mark.parametrize("wander", [0.0, 1.0], ids=["constant-slope", "any-slope"])
-def test_sasg_lemma_2_debts_stay_below_what_bounded_gradients_allow(wander):
+def test_sasg_lemma_2_residuals_stay_below_what_bounded_gradients_allow(wander):
     """||g|| <= B always, so ||e||^2 <= 4 (1 - delta) / delta^2 eta^2 B^2, skips or not."""
     bound, lr = 3.0, 0.1
 
@@ -231,12 +237,12 @@ def test_sasg_lemma_2_debts_stay_below_what_bounded_gradients_allow(wander):
         return bound * slope / slope.norm()
 
     problem = Problem(start=torch.zeros(37, dtype=torch.float64), n_workers=3, gradient=gradient, gap=float)
-    run = Run(SASG(density=0.25, always_first=1, max_delay=2), problem, lr=lr, layers=LAYERS)
+    run = Run(SASG(density=0.25, warm_up_rounds=1, max_delay=2), problem, lr=lr, layers=LAYERS)
     delta = 0.25
-    owed = [state.debts.square().sum(1).max().item() for state in run.states(80)]
+    residual_out = [state.residuals.square().sum(1).max().item() for state in run.states(80)]
     allowed = 4 * (1 - delta) / delta**2 * lr**2 * bound**2
-    assert max(owed) <= allowed
-    assert max(owed) > allowed / 100
+    assert max(residual_out) <= allowed
+    assert max(residual_out) > allowed / 100
     assert run.sim.workers[0].meter.counts["up"].skips == 40  # a gradient that does not look at x never changes
 
 
@@ -244,7 +250,7 @@ def test_sasg_lemma_2_debts_stay_below_what_bounded_gradients_allow(wander):
 
 
 @pytest.mark.parametrize("cls", [SparseSGD, SASG, SSGDTopK, SSGDMV, SSGDMVAD, SSGDMVRS], ids=lambda cls: cls.name)
-def test_entries_densities_and_bits_out_of_range_are_refused_by_name_and_bound(cls):
+def test_k_densities_and_bits_out_of_range_are_refused_by_name_and_bound(cls):
     for settings in ({"density": 0.0}, {"density": -0.1}, {"density": 1.5}, {"density": float("nan")}):
         with pytest.raises(ValueError, match=rf"{cls.name}: density={settings['density']} must be in \(0, 1\]"):
             cls(**settings)
@@ -260,7 +266,7 @@ def test_entries_densities_and_bits_out_of_range_are_refused_by_name_and_bound(c
 
 
 @pytest.mark.parametrize("cls", [SSGDTopK, SSGDMV, SSGDMVAD, SSGDMVRS], ids=lambda cls: cls.name)
-def test_bits_between_the_quantizers_and_whole_floats_are_refused(cls):
+def test_bits_between_the_quantizers_and_full_floats_are_refused(cls):
     for bits in (1, 16, 32):
         assert cls(bits=bits).bits == bits
     for bits in (0, 33):
@@ -272,7 +278,7 @@ def test_bits_between_the_quantizers_and_whole_floats_are_refused(cls):
 
 
 def test_a_second_gradient_that_nobody_can_give_is_refused():
-    driver = Simulated(SASG(density=0.5, always_first=1), d=8, n_workers=2)
+    driver = Simulated(SASG(density=0.5, warm_up_rounds=1), d=8, n_workers=2)
     driver.round(lambda rank: Inputs(vector=torch.ones(8), parameters=lambda: torch.zeros(8), lr=0.1))
     moved = Inputs(vector=torch.ones(8), parameters=lambda: torch.ones(8), lr=0.1)
     with pytest.raises(ContractError, match="gradient_at needs a closure"):

@@ -11,14 +11,14 @@ from laconic.algorithms.ec_sgd import ECSGD
 from laconic.algorithms.sgd import SGD
 from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
 from laconic.compressors import COMPRESSORS, Identity, ScaledSign, dense
-from laconic.policies.skip_policies import Coins
+from laconic.policies.skip_policies import RandomSkips
 from laconic.random_keys import make_key
 from support.simulated_run import Problem, Run, linear, logistic, normal, quadratic
 
 # Descent.
 
 
-def test_gradient_descent_at_rate_one_over_l_goes_down_by_at_least_what_the_gradient_promises():
+def test_gradient_descent_at_learning_rate_one_over_l_goes_down_by_what_the_gradient_promises_or_more():
     smoothness = 1.5  # quadratic's largest curvature
     problem = quadratic(noise=0.0)
     states = list(Run(SGD(), problem, lr=1 / smoothness).states(30))
@@ -61,8 +61,8 @@ STEP = 0.5
 class Grid(Identity):
     """Every value rounded to a multiple of STEP: no entry is wrong by more than STEP / 2."""
 
-    def __call__(self, vector, *, layers=(), key=0, first=0):
-        return dense(torch.round(vector / STEP) * STEP, first=first)
+    def __call__(self, vector, *, layers=(), key=0, one=0):
+        return dense(torch.round(vector / STEP) * STEP, offset=one)
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +79,8 @@ class Forgetful(ECSGD):
         reply = yield self.compressor(me.gradient, layers=me.layers)
         return reply.dense()
 
-    def serve(self, hub, inbox):
-        return self.server_compressor(inbox.mean(), layers=hub.layers)
+    def serve(self, server, inbox):
+        return self.server_compressor(inbox.mean(), layers=server.layers)
 
 
 def mean_gap(run, *, rounds, last):
@@ -102,56 +102,56 @@ def test_memory_takes_a_coarse_compressor_far_below_its_own_floor(coarse, lr):
     assert compensated < problem.gap(problem.start) / 100
 
 
-def test_what_is_owed_stays_below_twice_one_compressors_error():
+def test_the_residual_stays_below_twice_one_compressors_error():
     both = ECSGD(compressor=Grid(), server_compressor=Grid())
     run = Run(both, quadratic(n_workers=3), lr=0.1)
     error_square = run.problem.d * (STEP / 2) ** 2  # sigma'^2 of the monograph
-    owed = [float(state.owed.square().sum()) for state in run.states(60)]
-    assert max(owed) <= 4 * error_square
-    assert max(owed) > error_square / 10
+    residual_out = [float(state.residual_out.square().sum()) for state in run.states(60)]
+    assert max(residual_out) <= 4 * error_square
+    assert max(residual_out) > error_square / 10
 
 
 # Memory on a constant gradient.
 
 
-def worker_debts(algorithm, slope, *, rounds, n_workers, d):
+def worker_residuals(algorithm, slope, *, rounds, n_workers, d):
     """The workers' debts on a constant gradient after 100 rounds, when momentum is full: (rounds, n, d)."""
     run = Run(algorithm, linear(torch.full((d,), slope, dtype=torch.float64), n_workers=n_workers), lr=1e-3)
     run.path(100)
-    debts = []
+    residuals = []
     for _ in range(rounds):
         run.step()
-        debts.append(torch.stack([worker.me.memory["debt"] for worker in run.sim.workers]))
-    return torch.stack(debts)
+        residuals.append(torch.stack([worker.me.memory["residual"] for worker in run.sim.workers]))
+    return torch.stack(residuals)
 
 
 @pytest.mark.slow
-def test_dropsign_debts_grow_by_what_the_kept_signs_cannot_drain():
+def test_dropsign_residuals_grow_by_what_the_selected_signs_cannot_drain():
     """|g|/(1-mu) - c beta = 0.01 - 0.0018 a round."""
     rounds, n, d = 120, 2, 2000
-    debts = worker_debts(DropSign(momentum=0.9, c=6e-3, keep=0.3), 1e-3, rounds=rounds + 1, n_workers=n, d=d)
-    drift = float((debts[-1] - debts[0]).mean()) / rounds
+    residuals = worker_residuals(DropSign(momentum=0.9, c=6e-3, keep=0.3), 1e-3, rounds=rounds + 1, n_workers=n, d=d)
+    drift = float((residuals[-1] - residuals[0]).mean()) / rounds
     standard_error = 6e-3 * (0.3 * 0.7 / (rounds * n * d)) ** 0.5
     assert drift == pytest.approx(8.2e-3, abs=4 * standard_error)
 
 
 @pytest.mark.slow
-def test_compskip_debts_settle_where_decay_balances_inflow():
+def test_compskip_residuals_converge_where_decay_balances_inflow():
     """(|u| - c beta (1 - p_w)) / (1 - gamma) = (0.01 - 0.00126) / 0.1."""
     rounds, n = 200, 4
-    algorithm = CompSkip(momentum=0.9, decay=0.9, c=6e-3, server_c=6e-3, keep=0.3, skip=Coins(probability=0.3))
-    debts = worker_debts(algorithm, 1e-3, rounds=rounds, n_workers=n, d=500)
+    algorithm = CompSkip(momentum=0.9, decay=0.9, c=6e-3, server_c=6e-3, keep=0.3, skip=RandomSkips(probability=0.3))
+    residuals = worker_residuals(algorithm, 1e-3, rounds=rounds, n_workers=n, d=500)
     standard_error = 0.3 * 6e-3 * (0.3 * 0.7 / (rounds * n)) ** 0.5 / (1 - 0.9)  # of the skips; all entries share them
-    assert float(debts.mean()) == pytest.approx(0.0874, abs=4 * standard_error)
+    assert float(residuals.mean()) == pytest.approx(0.0874, abs=4 * standard_error)
     assert standard_error < 0.01 * 0.0874
 
 
 @pytest.mark.slow
-def test_dropsign_debts_stay_bounded_where_the_signs_can_drain_them():
+def test_dropsign_residuals_stay_bounded_where_the_signs_can_drain_them():
     """|u| = 1e-3 is below c beta = 1.8e-3. A chain over multiples of u has mean 3.498 u where p never is 0."""
-    debts = worker_debts(DropSign(momentum=0.9, c=6e-3, keep=0.3), 1e-4, rounds=150, n_workers=2, d=4000)
-    assert float(debts.mean()) == pytest.approx(3.5e-3, abs=2e-4)
-    assert float(debts[:, :, :].abs().max()) < 0.08  # the chain is above 80 u with probability 2e-10
+    residuals = worker_residuals(DropSign(momentum=0.9, c=6e-3, keep=0.3), 1e-4, rounds=150, n_workers=2, d=4000)
+    assert float(residuals.mean()) == pytest.approx(3.5e-3, abs=2e-4)
+    assert float(residuals[:, :, :].abs().max()) < 0.08  # the chain is above 80 u with probability 2e-10
 
 
 # Calibration: logistic regression, n=2000, d=20, N=8, B=10. The printed gaps are after 2000 rounds, with margin 5.
@@ -199,7 +199,7 @@ def shortened():
         for t in range(300):
             run.step()
             gap += problem.gap(run.x) / 50 if t >= 250 else 0.0
-            largest = max(largest, *(float(worker.me.memory["debt"].abs().max()) for worker in run.sim.workers))
+            largest = max(largest, *(float(worker.me.memory["residual"].abs().max()) for worker in run.sim.workers))
         outcome[name] = (gap, largest)
     return outcome
 
@@ -213,5 +213,5 @@ def test_a_shortened_calibration_run_is_within_its_margin(shortened, name):
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("shortened")
-def test_decay_keeps_compskips_debts_well_below_dropsigns(shortened):
+def test_decay_keeps_compskips_residuals_well_below_dropsigns(shortened):
     assert shortened["compskip"][1] < shortened["dropsign"][1] / 1.5

@@ -27,8 +27,8 @@ def same_bits(one, other, rounds):
     """Whether two runs agree in every bit of the model and of the workers' debts."""
     for a, b in zip(one.states(rounds), other.states(rounds), strict=True):
         assert torch.equal(a.x, b.x), a.t
-        assert torch.equal(a.debts, b.debts), a.t
-    assert one.state().debts.any()
+        assert torch.equal(a.residuals, b.residuals), a.t
+    assert one.state().residuals.any()
 
 
 # Methods that contain each other.
@@ -38,8 +38,8 @@ def same_bits(one, other, rounds):
 @over_inputs("bits", (32, 4))
 def test_one_worker_that_votes_alone_gets_what_it_wants(cls, bits):
     """N = 1 is top-K. A list that may change as a whole is a vote."""
-    whole = {"swap_density": 1.0} if cls is SSGDMVAD else {}
-    voting, alone = cls(density=0.25, bits=bits, **whole), SSGDTopK(density=0.25, bits=bits)
+    full = {"swap_density": 1.0} if cls is SSGDMVAD else {}
+    voting, alone = cls(density=0.25, bits=bits, **full), SSGDTopK(density=0.25, bits=bits)
     runs = [Run(algorithm, quadratic(n_workers=1), lr=wavy) for algorithm in (voting, alone)]
     same_bits(*runs, rounds=15)
 
@@ -47,7 +47,7 @@ def test_one_worker_that_votes_alone_gets_what_it_wants(cls, bits):
 @pytest.mark.parametrize("ties", ["random", "index"])
 @pytest.mark.parametrize("swap_density", [0.25, 1.0])
 @over_inputs("bits", (32, 4))
-def test_add_drop_that_may_change_the_whole_list_is_majority_voting_bit_for_bit(swap_density, ties, bits):
+def test_add_drop_that_may_change_the_full_list_is_majority_voting_bit_for_bit(swap_density, ties, bits):
     add_drop = SSGDMVAD(density=0.25, swap_density=swap_density, ties=ties, bits=bits)
     vote = SSGDMV(density=0.25, ties=ties, bits=bits)
     same_bits(*(Run(algorithm, quadratic(), lr=wavy) for algorithm in (add_drop, vote)), rounds=15)
@@ -75,29 +75,29 @@ def test_random_selection_from_a_divided_vote_is_not():
 # The vote.
 
 
-def hub(round_=0, count=6, seed=0):
+def server(round_=0, count=6, seed=0):
     return Server(rank=0, n_workers=4, count=count, seed=seed, memory=Memory(count, torch.float64), round=round_)
 
 
 def mask_of(algorithm, here, counts):
     """The mask from lists in which coordinate i stands counts[i] times."""
     counts = torch.as_tensor(counts)
-    lists = [(counts > least).nonzero().flatten() for least in range(int(counts.max()))]
+    lists = [(counts > minimum).nonzero().flatten() for minimum in range(int(counts.max()))]
     return algorithm.mask(here, *algorithm.votes_for(here, lists))
 
 
-def test_the_most_voted_coordinates_win_whatever_the_key():
+def test_the_top_voted_coordinates_win_whatever_the_key():
     counts = torch.tensor([4.0, 0.0, 3.0, 0.0, 1.0, 4.0])
     for round_ in range(20):
         for cls in (SSGDMV, SSGDMVAD):
-            assert mask_of(cls(k=3), hub(round_), counts).tolist() == [0, 2, 5]
+            assert mask_of(cls(k=3), server(round_), counts).tolist() == [0, 2, 5]
 
 
-def test_ties_go_to_the_lowest_index_or_to_everybody_in_turn():
+def test_ties_go_to_the_lowest_index_or_to_each_in_turn():
     counts = torch.tensor([1.0, 2.0, 1.0, 1.0, 0.0, 1.0])
     by_index = SSGDMV(k=3, ties="index")
-    assert mask_of(by_index, hub(), counts).tolist() == [0, 1, 2]
-    seen = Counter(tuple(mask_of(SSGDMV(k=3), hub(round_), counts).tolist()) for round_ in range(600))
+    assert mask_of(by_index, server(), counts).tolist() == [0, 1, 2]
+    seen = Counter(tuple(mask_of(SSGDMV(k=3), server(round_), counts).tolist()) for round_ in range(600))
     assert set(seen) == {tuple(sorted((1, a, b))) for a, b in permutations((0, 2, 3, 5), 2)}
     assert min(seen.values()) > 100 - 4.5 * (600 * 5 / 36) ** 0.5
 
@@ -106,7 +106,7 @@ def test_ties_go_to_the_lowest_index_or_to_everybody_in_turn():
 def test_where_votes_got_lost_the_mask_is_filled_up_with_coordinates_that_nobody_named(cls):
     counts = torch.tensor([0.0, 0.0, 2.0, 0.0, 1.0, 0.0])
     for round_ in range(20):
-        mask = mask_of(cls(k=3), hub(round_), counts)
+        mask = mask_of(cls(k=3), server(round_), counts)
         assert mask.unique().numel() == 3
         assert {2, 4} < set(mask.tolist())
 
@@ -116,11 +116,11 @@ def inclusion(counts, k):
     total, shares = sum(counts), [0.0] * len(counts)
     for order in permutations(range(len(counts)), k):
         chance, left = 1.0, total
-        for drawn in order:
-            chance *= counts[drawn] / left
-            left -= counts[drawn]
-        for drawn in order:
-            shares[drawn] += chance
+        for sampled in order:
+            chance *= counts[sampled] / left
+            left -= counts[sampled]
+        for sampled in order:
+            shares[sampled] += chance
     return shares
 
 
@@ -128,7 +128,7 @@ def inclusion(counts, k):
 @pytest.mark.parametrize(("counts", "k"), [((4, 1, 2, 0, 3), 2), ((1, 1, 5, 2, 3, 4), 3)])
 def test_random_selection_includes_each_coordinate_as_often_as_drawing_one_by_one_would(counts, k, draws):
     algorithm = SSGDMVRS(k=k)
-    here = hub(count=len(counts), seed=5)
+    here = server(count=len(counts), seed=5)
     seen = torch.zeros(len(counts), dtype=torch.float64)
     for round_ in range(draws):
         here.round = round_
@@ -152,37 +152,37 @@ def test_the_clocks_of_random_selection_are_exponential():
 
 def lists_of(run):
     """The workers' own lists and the server's copies of them."""
-    memory = run.sim.servers[0].hub.memory
+    memory = run.sim.servers[0].view.memory
     n = run.problem.n_workers
     own = [worker.me.memory["votes"] for worker in run.sim.workers]
     return own, [memory[f"votes.{rank}"] for rank in range(n)]
 
 
-def assert_books_agree(run):
-    own, kept = lists_of(run)
-    for mine, theirs in zip(own, kept, strict=True):
-        assert torch.equal(mine, theirs)
+def assert_residuals_account_for_all(run):
+    own, of_server = lists_of(run)
+    for mine, other in zip(own, of_server, strict=True):
+        assert torch.equal(mine, other)
         assert mine.numel() == K
         assert bool((mine.diff() > 0).all())
         assert 0 <= int(mine[0]) <= int(mine[-1]) < D
 
 
-@pytest.mark.parametrize("server", ["rank0", "dedicated", "allreduce"])
+@pytest.mark.parametrize("layout", ["rank0", "dedicated", "allreduce"])
 @over_inputs("swap_density", (0.0, 0.03, 0.06, 0.25))
-def test_lists_are_k_ascending_coordinates_that_the_server_knows_in_every_round(server, swap_density):
+def test_lists_are_k_ascending_coordinates_that_the_server_knows_in_every_round(layout, swap_density):
     algorithm = SSGDMVAD(density=0.25, swap_density=swap_density)
-    run = Run(algorithm, quadratic(), lr=wavy, server=server)
+    run = Run(algorithm, quadratic(), lr=wavy, layout=layout)
     before = None
     for _ in range(15):
         run.step()
-        assert_books_agree(run)
+        assert_residuals_account_for_all(run)
         own = lists_of(run)[0]
         for old, new in zip(before or own, own, strict=True):
             assert K - torch.isin(new, old).sum() <= algorithm.swaps(D)
         before = own
 
 
-def test_a_list_takes_in_the_largest_that_it_lacks_and_drops_its_smallest_that_are_not_among_the_best():
+def test_a_list_takes_in_the_largest_that_it_lacks_and_drops_its_smallest_that_are_none_of_the_best():
     """One worker, constant slopes: top 3 of 6 is in at once; then a new slope turns the order round, one at a time."""
     slopes = torch.tensor([[6.0, 5, 4, 3, 2, 1], [1, 2, 30, 400, 500, 600]], dtype=torch.float64)
     problem = Problem(
@@ -196,7 +196,7 @@ def test_a_list_takes_in_the_largest_that_it_lacks_and_drops_its_smallest_that_a
     assert lists == [[0, 1, 2], [1, 2, 5], [2, 4, 5]]
 
 
-def test_without_swaps_the_first_votes_count_for_good_and_the_mask_is_frozen():
+def test_without_swaps_the_initial_votes_count_for_good_and_the_mask_is_frozen():
     run = Run(SSGDMVAD(density=0.25, swap_density=0.0, ties="index"), quadratic(), lr=wavy)
     masks = {tuple(run.step().nonzero().flatten().tolist()) for _ in range(20)}
     assert len(masks) == 1
@@ -212,15 +212,15 @@ def test_lists_at_both_ends_stay_equal_when_packets_get_lost(lost):
     run.path(3)
     for _ in range(20):
         run.step()
-        assert_books_agree(run)
+        assert_residuals_account_for_all(run)
 
 
 # A round that is called off in its second exchange.
 
 
-@pytest.mark.parametrize("server", ["rank0", "allreduce"])
+@pytest.mark.parametrize("layout", ["rank0", "allreduce"])
 @pytest.mark.parametrize("cls", [SSGDMV, SSGDMVAD, SSGDMVRS], ids=lambda cls: cls.name)
-def test_inf_that_appears_only_in_the_values_leaves_no_trace_of_the_votes(cls, server):
+def test_inf_that_appears_only_in_the_values_leaves_no_trace_of_the_votes(cls, layout):
     """Both workers send the least float, which is finite; the sum of two is not, nor is an n-th of it safe to add."""
     base = quadratic()
 
@@ -229,19 +229,19 @@ def test_inf_that_appears_only_in_the_values_leaves_no_trace_of_the_votes(cls, s
             return torch.full((D,), torch.finfo(torch.float64).max, dtype=torch.float64)
         return base.gradient(rank, t, x)
 
-    run = Run(cls(density=0.25), replace(base, gradient=gradient, n_workers=2), lr=1.0, server=server)
+    run = Run(cls(density=0.25), replace(base, gradient=gradient, n_workers=2), lr=1.0, layout=layout)
     run.step()
 
-    def kept():
-        halves = [worker.me.memory for worker in run.sim.workers] + [half.hub.memory for half in run.sim.servers]
-        return [memory.saved() for memory in halves]
+    def snapshot():
+        views = [worker.me.memory for worker in run.sim.workers] + [session.view.memory for session in run.sim.servers]
+        return [memory.saved() for memory in views]
 
-    before, x = kept(), run.x
+    before, x = snapshot(), run.x
     counts = [dict(worker.meter.by_exchange["up"]) for worker in run.sim.workers]
     outcome = run.sim.round(lambda rank: inputs_of(run, rank))
-    assert outcome.void
-    assert run.sim.void_rounds == 1
-    after = kept()
+    assert outcome.aborted
+    assert run.sim.aborted_rounds == 1
+    after = snapshot()
     for old, new in zip(before, after, strict=True):
         assert old.keys() == new.keys()
         assert all(torch.equal(old[name], new[name]) for name in old)
@@ -253,7 +253,7 @@ def test_inf_that_appears_only_in_the_values_leaves_no_trace_of_the_votes(cls, s
     run.t = 2
     run.step()
     if cls is SSGDMVAD:
-        assert_books_agree(run)
+        assert_residuals_account_for_all(run)
 
 
 def inputs_of(run, rank):
@@ -267,8 +267,8 @@ def inputs_of(run, rank):
 class Fewer(SSGDMV):
     """Worker 1 votes for one coordinate fewer."""
 
-    def votes(self, me, wish):
-        return super().votes(me, wish)[: -1 if me.rank == 1 else None]
+    def votes(self, me, corrected):
+        return super().votes(me, corrected)[: -1 if me.rank == 1 else None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,12 +286,12 @@ class ValuesForVotes(SSGDMV):
 class ShortMask(SSGDMV):
     """The server answers with one coordinate fewer."""
 
-    def mask(self, hub, voted, votes):
-        return super().mask(hub, voted, votes)[1:]
+    def mask(self, server, voted, votes):
+        return super().mask(server, voted, votes)[1:]
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "said"),
+    ("algorithm", "message"),
     [
         (Fewer(density=0.25), "worker 1 sent 8 positions; due was a vote list of 9"),
         (ValuesForVotes(density=0.25), "worker 2 sent a packet of dense; due was a vote list of 9"),
@@ -299,8 +299,8 @@ class ShortMask(SSGDMV):
     ],
     ids=["fewer", "values", "short-mask"],
 )
-def test_a_list_of_another_length_is_refused_with_sender_number_found_and_number_due(algorithm, said):
-    with pytest.raises(ContractError, match=said):
+def test_a_list_of_another_length_is_refused_with_sender_number_found_and_number_expected(algorithm, message):
+    with pytest.raises(ContractError, match=message):
         Run(algorithm, quadratic(), lr=0.1).step()
 
 
@@ -337,7 +337,7 @@ def wrong_kind(packet, me):
 
 
 @pytest.mark.parametrize(
-    ("forged", "said"),
+    ("forged", "message"),
     [
         (longer, "worker 3 sent a change of a list of 10; its list here has 9"),
         (already_in, "worker 3 adds coordinates that are in its list already"),
@@ -345,10 +345,10 @@ def wrong_kind(packet, me):
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
-def test_a_change_that_does_not_fit_the_servers_list_is_refused_with_the_worker_named(forged, said):
+def test_a_change_that_does_not_fit_the_servers_list_is_refused_with_the_worker_named(forged, message):
     run = Run(Tampered(density=0.25, swap_density=0.1, forged=forged), quadratic(), lr=0.1)
     run.path(2)
-    with pytest.raises(ContractError, match=said):
+    with pytest.raises(ContractError, match=message):
         run.step()
 
 
@@ -357,12 +357,12 @@ def test_a_change_before_any_list_is_refused():
         return VoteChange(added=torch.tensor([1]), dropped=torch.tensor([0]), count=D, listed=K)
 
     @dataclass(frozen=True, kw_only=True)
-    class First(SSGDMVAD):
+    class Initial(SSGDMVAD):
         def positions(self, indices, d):
             return at_once(None, None)
 
     with pytest.raises(ContractError, match="worker 0 sent a change of a list of 9; its list here has 0"):
-        Run(First(density=0.25), quadratic(), lr=0.1).step()
+        Run(Initial(density=0.25), quadratic(), lr=0.1).step()
 
 
 # What voting gives the model.
@@ -376,14 +376,14 @@ def test_a_round_moves_k_coordinates_and_no_other(cls):
 
 
 @pytest.mark.parametrize("name", ["ssgd-mv", "ssgd-mv-ad", "ssgd-mv-rs"])
-def test_a_debt_that_overflows_where_nobody_else_votes_calls_the_round_off(name):
+def test_a_residual_that_overflows_where_nobody_else_votes_aborts_the_round(name):
     """Worker 0's first entry grows past the largest float32, but the winners of the vote stay finite."""
-    whole = {"swap_density": 1.0} if name == "ssgd-mv-ad" else {}
-    algorithm = laconic.ALGORITHMS[name](k=1, ties="index", **whole)
-    driver = Simulated(algorithm, d=4, n_workers=3, server="rank0")
+    full = {"swap_density": 1.0} if name == "ssgd-mv-ad" else {}
+    algorithm = laconic.ALGORITHMS[name](k=1, ties="index", **full)
+    driver = Simulated(algorithm, d=4, n_workers=3, layout="rank0")
     pushes = {0: [3e38, 1.0, 0.0, 0.0], 1: [0.0, 0.0, 0.0, 1.0], 2: [0.0, 0.0, 0.0, 1.0]}
     for _ in range(6):
         driver.round(lambda rank: Inputs(vector=torch.tensor(pushes[rank]), parameters=lambda: torch.zeros(4), lr=0.1))
-    assert driver.void_rounds > 0
+    assert driver.aborted_rounds > 0
     for worker in driver.workers:
-        assert torch.isfinite(worker.me.memory["debt"]).all()
+        assert torch.isfinite(worker.me.memory["residual"]).all()

@@ -9,7 +9,7 @@ from laconic.bench.cases import cases
 from laconic.bench.contender import resnet_shapes
 from laconic.bench.measure import in_turns, quartiles, vector_of
 from laconic.bench.scale import Cell, slopes
-from laconic.bench.wire import entropy_bits, least_bits_of, shipments
+from laconic.bench.wire import entropy_bits, min_bits_of, shipments
 
 
 @pytest.mark.parametrize("d", [1, 100, 5_000, 407_050, 11_173_962, 25_557_032])
@@ -45,11 +45,11 @@ def test_cells_left_out_at_one_end_turn_no_slope():
     def taken(n: int, d: int) -> float:
         return n * (d + 500.0)  # linear in N; in d only for large ones
 
-    whole = {Cell(workers=n, d=d): taken(n, d) for n in (2, 4, 8) for d in (10, 100, 1000)}
-    cut = {cell: taken(cell.workers, cell.d) for cell in whole if cell.workers * cell.d <= 2000}
-    assert len(cut) < len(whole)
-    assert slopes(cut)[0] == pytest.approx(slopes(whole)[0])
-    assert slopes(whole)[0] == pytest.approx(1)
+    full = {Cell(workers=n, d=d): taken(n, d) for n in (2, 4, 8) for d in (10, 100, 1000)}
+    short = {cell: taken(cell.workers, cell.d) for cell in full if cell.workers * cell.d <= 2000}
+    assert len(short) < len(full)
+    assert slopes(short)[0] == pytest.approx(slopes(full)[0])
+    assert slopes(full)[0] == pytest.approx(1)
 
 
 def test_one_size_alone_has_no_slope():
@@ -66,12 +66,12 @@ def test_entropy_of_equal_symbols_is_none_and_of_four_as_frequent_two_bits_each(
 @pytest.mark.parametrize("shipment", shipments(0.05), ids=lambda shipment: shipment.name)
 def test_no_packet_says_more_in_fewer_bits_than_its_bound(shipment):
     packet = shipment.pack(vector_of(3000))
-    least = least_bits_of(packet)
-    assert least is None or least <= packet.payload_bits * (1 + 1e-9)
+    minimum = min_bits_of(packet)
+    assert minimum is None or minimum <= packet.payload_bits * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("name", list(cases([0.05])))
-def test_every_kernel_runs_for_everybody_it_names(name):
+def test_every_kernel_runs_for_every_contender_it_names(name):
     calls = cases([0.05])[name].prepare(vector_of(1001))
     assert "laconic" in calls
     for call in calls.values():

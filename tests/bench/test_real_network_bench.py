@@ -25,9 +25,9 @@ def bench():
 def test_where_root_or_a_tool_is_missing_it_says_so_and_ends_well(bench, monkeypatch, capsys):
     monkeypatch.setenv("PATH", "/nowhere")
     assert bench.main([]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("skipped: ")
-    assert "root" in said or "install iproute2" in said
+    message = capsys.readouterr().out
+    assert message.startswith("skipped: ")
+    assert "root" in message or "install iproute2" in message
 
 
 @pytest.mark.parametrize(

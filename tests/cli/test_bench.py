@@ -22,7 +22,7 @@ def words_of(ended):
     return " ".join(ended.out.split())
 
 
-def assert_is_whole(figures, bench, names):
+def assert_is_complete(figures, bench, names):
     """Everything that every bench's file has."""
     assert figures["bench"] == bench
     assert figures["names"] == names
@@ -54,9 +54,9 @@ def test_the_table_has_every_kernel_in_copies(kernels):
             assert f"{code} code, {what}" in words
 
 
-def test_the_file_has_every_kernel_by_everybody(kernels):
+def test_the_file_has_every_kernel_by_every_contender(kernels):
     _, figures = kernels
-    assert_is_whole(figures, "kernels", ["kernel", "by"])
+    assert_is_complete(figures, "kernels", ["kernel", "by"])
     assert figures["settings"] == {"d": 5000, "densities": [0.1, 0.01], "repeats": 3, "threads": 1}
     rows = {(row["kernel"], row["by"]): row for row in figures["rows"]}
     for (kernel, _), row in rows.items():
@@ -71,7 +71,7 @@ def test_the_file_has_every_kernel_by_everybody(kernels):
 
 
 @pytest.mark.slow
-def test_plain_torch_is_measured_with_both_heaps_and_the_better_is_named(tmp_path_factory):
+def test_torch_is_measured_with_both_heaps_and_the_better_is_named(tmp_path_factory):
     ended, figures = ran(
         tmp_path_factory, "kernels", "--d", "5000", "--repeats", "3", "--density", "0.1", "--only", "sign +"
     )
@@ -87,7 +87,7 @@ def test_plain_torch_is_measured_with_both_heaps_and_the_better_is_named(tmp_pat
 
 def test_packets_are_shown_beside_what_entropy_allows(tmp_path_factory):
     ended, figures = ran(tmp_path_factory, "wire", "--d", "20000", "--repeats", "1", "--density", "0.05")
-    assert_is_whole(figures, "wire", ["packet", "what"])
+    assert_is_complete(figures, "wire", ["packet", "what"])
     assert "20,000 float32" in words_of(ended)
     rows = {(row["packet"], row["what"]): row for row in figures["rows"]}
     packets = {packet for packet, _ in rows}
@@ -95,10 +95,10 @@ def test_packets_are_shown_beside_what_entropy_allows(tmp_path_factory):
     for packet in packets:
         assert packet in words_of(ended)
         assert {what for name, what in rows if name == packet} == {"compress", "encode", "decode", "decode, add"}
-        over = rows[packet, "encode"]["over_least"]
+        over = rows[packet, "encode"]["over_min"]
         assert over is None or 1 <= over < 5
     assert rows["positions, list", "encode"]["bytes"] > rows["positions, entropy", "encode"]["bytes"]
-    assert rows["quantized, 4, entropy", "encode"]["over_least"] < rows["quantized, 4 bits", "encode"]["over_least"]
+    assert rows["quantized, 4, entropy", "encode"]["over_min"] < rows["quantized, 4 bits", "encode"]["over_min"]
 
 
 # simulate
@@ -107,7 +107,7 @@ def test_packets_are_shown_beside_what_entropy_allows(tmp_path_factory):
 def test_rounds_stand_beside_the_bare_loop_and_messages_beside_seconds(tmp_path_factory):
     arguments = ("--algorithms", "sgd,compskip", "--workers", "2", "--batch-size", "1", "--ring", "8", "--repeats", "3")
     ended, figures = ran(tmp_path_factory, "simulate", *arguments)
-    assert_is_whole(figures, "simulate", ["simulation", "workers", "batch"])
+    assert_is_complete(figures, "simulate", ["simulation", "workers", "batch"])
     words = words_of(ended)
     assert "2 workers, 407,050 parameters, one thread" in words
     assert "ring, first call" in words
@@ -127,7 +127,7 @@ def test_exponents_are_fitted_and_what_is_too_large_is_named(tmp_path_factory):
         "--parameters", "4000", "--parameters", "10000000", "--memory", "100MB", "--repeats", "2",
     )  # fmt: skip
     ended, figures = ran(tmp_path_factory, "scale", *arguments)
-    assert_is_whole(figures, "scale", ["method", "what", "workers", "parameters"])
+    assert_is_complete(figures, "scale", ["method", "what", "workers", "parameters"])
     words = words_of(ended)
     assert "2 .. 4 workers, 1,000 .. 10,000,000 parameters" in words
     assert "left out: sgd, 4 workers, 10,000,000 parameters: about " in words
@@ -182,10 +182,10 @@ def test_every_contender_stands_in_the_table(step):
 @pytest.mark.slow
 def test_the_file_has_the_slowest_rank_of_every_turn_and_where_the_time_went(step):
     _, figures = step
-    assert_is_whole(figures, "step", ["workers", "parameters", "step"])
+    assert_is_complete(figures, "step", ["workers", "parameters", "step"])
     rows = {row["step"]: row for row in figures["rows"]}
-    whole, alone, difference = (rows[name]["seconds"] for name in ("ddp", "ddp no_sync", "ddp - no_sync"))
-    assert difference == pytest.approx([one - other for one, other in zip(whole, alone, strict=True)])
+    full, alone, difference = (rows[name]["seconds"] for name in ("ddp", "ddp no_sync", "ddp - no_sync"))
+    assert difference == pytest.approx([one - other for one, other in zip(full, alone, strict=True)])
     compskip = rows["compskip"]
     assert compskip["layout"] == "sharded"
     assert len(compskip["samples"]) == 3
@@ -207,18 +207,18 @@ def figures_of(bench="wire", rows=(("sign", 10.0, 11.0),), **changed):
     } | changed  # fmt: skip
 
 
-def compared(tmp_path, first, second):
+def compared(tmp_path, before, after):
     files = []
-    for name, figures in (("a.json", first), ("b.json", second)):
+    for name, figures in (("a.json", before), ("b.json", after)):
         (tmp_path / name).write_text(figures if isinstance(figures, str) else json.dumps(figures))
         files.append(str(tmp_path / name))
     return laconic("bench", "compare", *files)
 
 
 def test_a_verdict_stands_only_where_the_spreads_do_not_overlap(tmp_path):
-    first = figures_of(rows=[("sign", 10, 12), ("natural", 10, 12), ("qsgd", 10, 12), ("dense", 1, 2)])
-    second = figures_of(rows=[("sign", 4, 5), ("natural", 11.5, 20), ("qsgd", 13, 15), ("ternary", 1, 2)])
-    ended = compared(tmp_path, first, second)
+    before = figures_of(rows=[("sign", 10, 12), ("natural", 10, 12), ("qsgd", 10, 12), ("dense", 1, 2)])
+    after = figures_of(rows=[("sign", 4, 5), ("natural", 11.5, 20), ("qsgd", 13, 15), ("ternary", 1, 2)])
+    ended = compared(tmp_path, before, after)
     assert ended.code == 0
     lines = {line.split()[0]: line.split() for line in ended.out.splitlines() if line.strip()}
     assert lines["sign"] == ["sign", "11", "4.5", "0.41", "faster"]
@@ -244,15 +244,15 @@ def test_a_bench_compares_with_itself_without_a_verdict(tmp_path, kernels):
 
 
 @pytest.mark.parametrize(
-    ("second", "message"),
+    ("after", "message"),
     [
         (figures_of(bench="kernels"), "a.json is of `bench wire` and"),
         ("{}", "b.json is not a bench's result; give a file that `laconic bench ... --json` wrote"),
         ("nothing", "b.json is not JSON"),
     ],
 )
-def test_files_that_do_not_compare_are_refused(tmp_path, second, message):
-    ended = compared(tmp_path, figures_of(), second)
+def test_files_that_do_not_compare_are_refused(tmp_path, after, message):
+    ended = compared(tmp_path, figures_of(), after)
     assert ended.code == 2
     assert message in ended.err
     assert "Traceback" not in ended.err

@@ -21,7 +21,7 @@ def test_list_names_every_algorithm():
 
 
 @pytest.mark.parametrize("name", sorted(library.ALGORITHMS))
-def test_show_prints_source_symbols_knobs_with_ranges_and_claims(name):
+def test_show_prints_source_symbols_hyperparameters_with_ranges_and_claims(name):
     ended = laconic("show", name)
     cls = library.ALGORITHMS[name]
     words = " ".join(ended.out.split())
@@ -134,9 +134,9 @@ MISTAKES = {
         ("run", "-a", "sgd", "--dataset", "fashion-mnist", "--data", "/nowhere/at/all"),
         ("train-images-idx3-ubyte", "sha256")),
     "an unknown model": (("run", "-a", "sgd", "--model", "mpl"), ("'mpl'", "did you mean mlp")),
-    "an unknown server": (("run", "-a", "sgd", "--server", "rank1"), ("'rank1'", "did you mean rank0")),
+    "an unknown server": (("run", "-a", "sgd", "--layout", "rank1"), ("'rank1'", "did you mean rank0")),
     "a server that the method does not admit": (
-        ("run", "-a", "ec-sgd", "--server", "sharded"), ("ec-sgd", "use rank0 or dedicated")),
+        ("run", "-a", "ec-sgd", "--layout", "sharded"), ("ec-sgd", "use rank0 or dedicated")),
     "a rate without a unit": (("run", "-a", "sgd", "--bandwidth", "100"), ("100", "Mbit")),
     "no bandwidth": (("run", "-a", "sgd", "--bandwidth", "0Mbit"), ("0Mbit", "above 0")),
     "a bandwidth for real processes": (
@@ -176,7 +176,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_ends_with_one_line_that_names_it_and_the_way_out(mistake):
+def test_a_mistake_ends_with_one_line_that_names_it_and_the_remedy(mistake):
     arguments, expected = MISTAKES[mistake]
     ended = laconic(*arguments)
     assert ended.code == 2
@@ -186,7 +186,7 @@ def test_a_mistake_ends_with_one_line_that_names_it_and_the_way_out(mistake):
         assert words in ended.err, ended.err
 
 
-def test_a_debt_that_would_grow_is_warned_of_once_and_in_one_line():
+def test_a_residual_that_would_grow_is_warned_of_once_and_in_one_line():
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         ended = laconic(

@@ -31,16 +31,16 @@ def test_every_method_has_its_rows_and_fits_eighty_columns(everything):
 
 def test_the_file_has_a_row_for_each_choice_and_the_recommendation(everything):
     _, folder = everything
-    facts = json.loads((folder / "plan.json").read_text())
-    assert {row["method"] for row in facts["choices"]} == set(library.ALGORITHMS)
-    assert {row["topology"] for row in facts["choices"] if row["method"] == "sgd"} == {"rank0", "dedicated", "sharded"}
-    assert (facts["parameters"], facts["bytes_per_s"], facts["latency_s"]) == (10_000, 1.25e6, 1e-3)
-    best = facts["choices"][0]
-    assert facts["recommended"] == {"method": best["method"], "topology": best["topology"]}
+    data = json.loads((folder / "plan.json").read_text())
+    assert {row["method"] for row in data["choices"]} == set(library.ALGORITHMS)
+    assert {row["layout"] for row in data["choices"] if row["method"] == "sgd"} == {"rank0", "dedicated", "sharded"}
+    assert (data["parameters"], data["bytes_per_s"], data["latency_s"]) == (10_000, 1.25e6, 1e-3)
+    best = data["choices"][0]
+    assert data["recommended"] == {"method": best["method"], "layout": best["layout"]}
     assert (folder / "plan.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_sentence_says_plainly_that_plain_all_reduce_wins():
+def test_the_sentence_says_clearly_that_the_all_reduce_wins():
     fast = ("--params", "1M", "--workers", "4", "--bandwidth", "100Gbit", "--latency", "10ms", "--no-measure")
     ended = laconic("plan", "ssgd-mv", "csgd", *fast)
     assert ended.code == 0, ended.err
@@ -52,16 +52,16 @@ def test_the_sentence_says_plainly_that_plain_all_reduce_wins():
 
 def test_figures_alone_can_be_printed():
     ended = laconic("plan", "sgd", *SMALL, "--json", "-")
-    facts = json.loads(ended.out)
-    assert facts["plain_all_reduce"]["topology"] == "allreduce"
+    data = json.loads(ended.out)
+    assert data["all_reduce"]["layout"] == "allreduce"
 
 
 def test_settings_and_local_steps_reach_the_methods():
     ended = laconic("plan", "sparse", *SMALL, "--set", "sparse.density=0.1", "--local-steps", "2", "--json", "-")
-    facts = json.loads(ended.out)
-    assert facts["choices"][0]["settings"]["density"] == "0.1"
-    assert facts["choices"][0]["local_steps"] == 2
-    assert facts["plain_all_reduce"]["local_steps"] == 1
+    data = json.loads(ended.out)
+    assert data["choices"][0]["settings"]["density"] == "0.1"
+    assert data["choices"][0]["local_steps"] == 2
+    assert data["all_reduce"]["local_steps"] == 1
 
 
 def test_a_model_by_name_gives_its_own_layers():
@@ -80,9 +80,9 @@ def test_a_recorded_run_is_timed_again(tmp_path):
     assert laconic("compare", "sgd", "signsgd-mv", *quick, "--out", str(tmp_path)).code == 0
     ended = laconic("plan", "--trace", str(tmp_path), "--bandwidth", "1Mbit", "--no-measure", "--json", "-")
     assert ended.code == 0, ended.err
-    facts = json.loads(ended.out)
-    assert facts["parameters"] == 650
-    assert {(row["method"], row["topology"]) for row in facts["choices"]} == {("signsgd-mv", "sharded")}
+    data = json.loads(ended.out)
+    assert data["parameters"] == 650
+    assert {(row["method"], row["layout"]) for row in data["choices"]} == {("signsgd-mv", "sharded")}
     wrong = laconic("plan", "--trace", str(tmp_path), "--bandwidth", "1Mbit", "--workers", "3")
     assert wrong.code == 2
     assert "--workers: the run" in wrong.err
@@ -115,7 +115,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_ends_with_one_line_that_names_it_and_the_way_out(mistake):
+def test_a_mistake_ends_with_one_line_that_names_it_and_the_remedy(mistake):
     arguments, expected = MISTAKES[mistake]
     ended = laconic("plan", *arguments)
     assert ended.code == 2

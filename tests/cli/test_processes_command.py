@@ -136,8 +136,8 @@ def test_ctrl_c_ends_a_run_without_a_traceback_and_without_orphans():
     )  # fmt: skip
     try:
         assert run.stderr is not None
-        first = run.stderr.readline()
-        assert "epoch" in first, first
+        top_line = run.stderr.readline()
+        assert "epoch" in top_line, top_line
         os.killpg(run.pid, signal.SIGINT)  # the group that this test made: what a terminal does
         out, err = run.communicate(timeout=DEADLINE_S)  # ends when every process that holds these pipes is gone
     finally:

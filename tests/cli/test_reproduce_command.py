@@ -95,8 +95,8 @@ def test_ctrl_c_says_stopped_and_leaves_nobody_behind(tmp_path):
     )  # fmt: skip
     try:
         assert run.stderr is not None
-        first = run.stderr.readline()
-        assert ": 0 of 2000" in first, first
+        top_line = run.stderr.readline()
+        assert ": 0 of 2000" in top_line, top_line
         os.killpg(run.pid, signal.SIGINT)  # the group that this test made: what a terminal does
         out, err = run.communicate(timeout=DEADLINE_S)  # ends when every process that holds these pipes is gone
     finally:

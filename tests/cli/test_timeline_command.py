@@ -42,7 +42,7 @@ def test_files_are_written_by_their_endings(tmp_path):
     assert "M1 send" not in ended.out
 
 
-def test_a_schedule_of_one_s_own_is_drawn(tmp_path):
+def test_a_message_schedule_of_one_s_own_is_plotted(tmp_path):
     file = tmp_path / "mine.json"
     steps = [
         {"node": 0, "compute_s": 1},
@@ -50,7 +50,7 @@ def test_a_schedule_of_one_s_own_is_drawn(tmp_path):
         {"sender": 1, "receiver": 0, "n_bytes": 0, "at_s": 4.5},
     ]
     file.write_text(json.dumps(steps))
-    ended = laconic("timeline", "--schedule", str(file), "--bandwidth", "1Gbit", "--latency", "500ms")
+    ended = laconic("timeline", "--message-schedule", str(file), "--bandwidth", "1Gbit", "--latency", "500ms")
     assert ended.code == 0
     assert "M1 compute" in ended.out
     assert "5 s from the first request to the end" in ended.out
@@ -73,13 +73,13 @@ def test_a_schedule_of_one_s_own_is_drawn(tmp_path):
         (("example-1.3.1", "--workers", "4"), "--workers: example-1.3.1 is one example with 3 machines"),
         (("ring", "--out", "ring.pdf"), "--out ring.pdf: the ending says what is written, and must be one of .png"),
         (("ring", "--out", "/no/such/x.png"), "--out /no/such/x.png: there is no folder /no/such"),
-        (("ring", "--schedule", "x.json"), "give a name (ring) or --schedule x.json, not both"),
-        (("--schedule", "x.json"), "--schedule needs --bandwidth RATE"),
-        (("--schedule", "x.json", "--workers", "2"), "--workers: a schedule of your own says that itself"),
-        (("--schedule", "/no/such.json", "--bandwidth", "1Gbit"), "No such file"),
+        (("ring", "--message-schedule", "x.json"), "give a name (ring) or --message-schedule x.json, not both"),
+        (("--message-schedule", "x.json"), "--message-schedule needs --bandwidth RATE"),
+        (("--message-schedule", "x.json", "--workers", "2"), "--workers: a schedule of your own says that itself"),
+        (("--message-schedule", "/no/such.json", "--bandwidth", "1Gbit"), "No such file"),
     ],
 )
-def test_a_wrong_argument_is_named_with_its_way_out(arguments, message):
+def test_a_wrong_argument_is_named_with_its_remedy(arguments, message):
     ended = laconic("timeline", *arguments)
     assert ended.code == 2
     assert message in ended.err
@@ -112,10 +112,10 @@ def test_a_wrong_argument_is_named_with_its_way_out(arguments, message):
         ('[{"sender": 0, "receiver": 1000000000000, "n_bytes": 1}]', "machines are more than can be read"),
     ],
 )
-def test_a_bad_file_is_named_with_the_entry_at_fault(tmp_path, text, message):
+def test_a_bad_file_is_named_with_the_item_at_fault(tmp_path, text, message):
     file = tmp_path / "bad.json"
     file.write_bytes(text.encode(errors="surrogateescape"))
-    ended = laconic("timeline", "--schedule", str(file), "--bandwidth", "1Gbit")
+    ended = laconic("timeline", "--message-schedule", str(file), "--bandwidth", "1Gbit")
     assert ended.code == 2
     assert message in ended.err
     assert "Traceback" not in ended.err

@@ -73,9 +73,9 @@ def vector_of(name: str, dtype: torch.dtype) -> torch.Tensor:
     vector = VECTORS[name].to(dtype)
     if VECTORS[name].is_contiguous():
         return vector
-    spread = torch.zeros(3 * len(vector), dtype=dtype)
-    spread[1::3] = vector
-    return spread[1::3]
+    strided = torch.zeros(3 * len(vector), dtype=dtype)
+    strided[1::3] = vector
+    return strided[1::3]
 
 
 def layers_of(d: int) -> tuple[int, ...]:
@@ -96,14 +96,14 @@ def test_every_compressor_is_entered_under_its_own_name():
 def test_a_packet_covers_the_vector_and_leaves_it_alone(compressor, name, dtype):
     vector = vector_of(name, dtype)
     before = vector.clone()
-    packet = compressor(vector, layers=layers_of(len(vector)), key=KEY, first=5)
-    assert (packet.first, packet.count) == (5, len(vector))
+    packet = compressor(vector, layers=layers_of(len(vector)), key=KEY, offset=5)
+    assert (packet.offset, packet.count) == (5, len(vector))
     assert packet.finite
     assert packet.dense().shape == vector.shape
     assert packet.dense().dtype == packet.dtype
     assert packet.dtype in (torch.float32, torch.float64)
     assert torch.equal(vector, before)
-    again = compressor(vector, layers=layers_of(len(vector)), key=KEY, first=5)
+    again = compressor(vector, layers=layers_of(len(vector)), key=KEY, offset=5)
     assert_same_packet(packet, again)
     assert_same_packet(packet, decode(bytes_of(packet), 5 + len(vector)).packet)
 
@@ -114,7 +114,7 @@ PROMISE_NO_CONTRACTION = {"sign", "quantized", "qsgd", "ternary", "natural", "sp
 @pytest.mark.parametrize("compressor", [c for c in EVERY if c.name not in PROMISE_NO_CONTRACTION], ids=str)
 @over_vectors
 @over_dtypes
-def test_the_promised_contraction_is_kept(compressor, name, dtype):
+def test_the_promised_contraction_holds(compressor, name, dtype):
     vector = vector_of(name, dtype)
     for layers in ((), layers_of(len(vector))):
         delta = compressor.delta(vector, layers)
@@ -135,16 +135,16 @@ def test_signs_and_randomized_compressors_promise_no_contraction(name, dtype):
 @pytest.mark.parametrize("compressor", [c for c in EVERY if c.separable], ids=str)
 @over_vectors
 @over_dtypes
-def test_a_compressed_slice_is_the_slice_of_the_compressed_whole(compressor, name, dtype):
+def test_a_compressed_slice_is_the_slice_of_the_compressed_vector(compressor, name, dtype):
     vector = vector_of(name, dtype)
-    d, first = len(vector), 1000
-    whole = compressor(vector, key=KEY, first=first)
+    d, offset = len(vector), 1000
+    full = compressor(vector, key=KEY, offset=offset)
     for start, stop in ((0, d), (0, 1), (d - 1, d), (d // 3, d - d // 4)):
         if start == stop:
             continue
-        slice_ = compressor(vector[start:stop], key=KEY, first=first + start)
-        assert_same_packet(slice_, whole.part(first + start, first + stop))
-        assert bytes_of(slice_) == bytes_of(whole.part(first + start, first + stop))
+        slice_ = compressor(vector[start:stop], key=KEY, offset=offset + start)
+        assert_same_packet(slice_, full.part(offset + start, offset + stop))
+        assert bytes_of(slice_) == bytes_of(full.part(offset + start, offset + stop))
 
 
 @pytest.mark.parametrize("compressor", [c for c in EVERY if c.unbiased], ids=str)
@@ -154,8 +154,8 @@ def test_over_keys_the_mean_is_the_vector_and_the_variance_the_one_on_paper(comp
     vector = vector_of(name, dtype)
     layers = layers_of(len(vector))
     n_keys = 100
-    drawn = torch.stack([compressor(vector, layers=layers, key=key).dense().double() for key in range(n_keys)])
-    errors = drawn - vector.double()
+    sampled = torch.stack([compressor(vector, layers=layers, key=key).dense().double() for key in range(n_keys)])
+    errors = sampled - vector.double()
     variances = compressor.variances(vector, layers)
     rounding = 2e-7 * vector.double().abs()
     seldom = 10 * float(errors.abs().max()) / n_keys  # what was drawn in none of the keys, or in one by chance
@@ -218,19 +218,19 @@ def test_the_sign_of_zero_is_plus_one(dtype):
     assert scaled_signs(-torch.zeros(3), lengths=(3,)).dense().signbit().tolist() == [False] * 3
 
 
-def test_signs_are_sent_where_the_coin_keeps_and_nothing_is_owed_elsewhere():
+def test_signs_are_sent_where_the_mask_selects_and_nothing_is_residual_elsewhere():
     vector = VECTORS["normal"].float()
-    packet = signs(vector, keep=0.3, key=KEY, first=9)
+    packet = signs(vector, keep=0.3, key=KEY, offset=9)
     expected = torch.where(packet.mask, torch.where(vector < 0, -1.0, 1.0), 0.0)
     assert torch.equal(packet.dense(), expected)
     assert 0 < int(packet.mask.sum()) < 257
-    assert not torch.equal(signs(vector, keep=0.3, key=KEY + 1, first=9).mask, packet.mask)
+    assert not torch.equal(signs(vector, keep=0.3, key=KEY + 1, offset=9).mask, packet.mask)
 
 
 @over_inputs(
     ("keep", "threshold"), [(1.0, 1 << 32), (0.5, 1 << 31), (2**-32, 1), (1e-300, 1), (1 - 2**-32, (1 << 32) - 1)]
 )
-def test_the_threshold_is_the_share_kept(keep, threshold):
+def test_the_threshold_is_the_selected_share(keep, threshold):
     assert threshold_of(keep) == threshold
 
 
@@ -239,16 +239,16 @@ def test_the_threshold_is_the_share_kept(keep, threshold):
 def test_the_sign_compressors_error_is_the_one_on_paper_and_shrinks_below_twice_the_mean(c, keep, key, d):
     p = student(257)[:d]
     sent = signs(p, keep=keep, key=key).dense()
-    kept = p.abs()[sent != 0]
+    selected = p.abs()[sent != 0]
     error = squared(c * sent - p)
-    on_paper = squared(p) - 2 * c * float(kept.sum()) + c * c * len(kept)
+    on_paper = squared(p) - 2 * c * float(selected.sum()) + c * c * len(selected)
     assert error == pytest.approx(on_paper, rel=1e-12, abs=1e-12)
-    bound = 2 * float(kept.mean()) if len(kept) else 0.0
+    bound = 2 * float(selected.mean()) if len(selected) else 0.0
     if min(abs(c), abs(c - bound)) > 1e-6:  # away from the two ends, where rounding decides
         assert (error < squared(p)) == (0 < c < bound)
 
 
-def test_without_a_kept_coordinate_nothing_shrinks():
+def test_without_a_selected_coordinate_nothing_shrinks():
     p = VECTORS["normal"]
     sent = signs(p, keep=1e-12, key=1).dense()
     assert not sent.any()
@@ -294,8 +294,8 @@ def test_scaled_signs_keep_the_sum_of_magnitudes_of_every_block(name, dtype, blo
     layers = layers_of(len(vector))
     packet = ScaledSign(blocks=blocks)(vector, layers=layers)
     lengths = list(block_lengths(blocks, len(vector), layers))
-    for ours, theirs in zip(packet.dense().split(lengths), vector.double().split(lengths), strict=True):
-        assert float(ours.double().abs().sum()) == pytest.approx(float(theirs.abs().sum()), rel=1e-6)
+    for ours, peer in zip(packet.dense().split(lengths), vector.double().split(lengths), strict=True):
+        assert float(ours.double().abs().sum()) == pytest.approx(float(peer.abs().sum()), rel=1e-6)
 
 
 def test_a_long_float32_vector_is_added_up_in_float64():
@@ -326,7 +326,7 @@ def test_the_contraction_of_scaled_signs_is_the_worst_blocks(vector, blocks, del
 @pytest.mark.parametrize("blocks", ["vector", "layer", "7"])
 @over_vectors
 @over_dtypes
-def test_the_contraction_of_scaled_signs_is_at_least_one_over_the_block(name, dtype, blocks):
+def test_the_contraction_of_scaled_signs_is_one_over_the_block_or_more(name, dtype, blocks):
     vector = vector_of(name, dtype)
     layers = layers_of(len(vector))
     longest = max(block_lengths(blocks, len(vector), layers))
@@ -343,15 +343,15 @@ def test_rounding_promises_a_nearly_constant_vector_no_more_than_everything(seed
 
 
 @pytest.mark.parametrize("code", POSITION_CODES)
-def test_the_largest_entries_are_sent_as_they_are_and_nothing_else(code):
+def test_the_largest_values_are_sent_as_they_are_and_nothing_else(code):
     vector = torch.tensor([1.0, -5.0, 4.0, 3.0, 9.0, -9.0, 0.5])
-    packet = TopK(k=3, blocks="vector", code=code)(vector, first=4)
+    packet = TopK(k=3, blocks="vector", code=code)(vector, offset=4)
     assert packet.dense().tolist() == [0.0, -5.0, 0.0, 0.0, 9.0, -9.0, 0.0]
-    assert (packet.first, packet.code, packet.paper_bits) == (4, code, 96)
+    assert (packet.offset, packet.code, packet.paper_bits) == (4, code, 96)
     assert TopK(density=0.5)(vector, layers=(3, 4)).indices.tolist() == [1, 4, 5]
 
 
-def test_the_largest_entries_promise_the_share_of_the_poorest_block():
+def test_the_largest_values_promise_the_share_of_the_poorest_block():
     vector = VECTORS["normal"]
     assert TopK(density=0.1, blocks="vector").delta(vector) == 25 / 257
     assert TopK(density=0.1).delta(vector, (200, 57)) == 5 / 57
@@ -359,7 +359,7 @@ def test_the_largest_entries_promise_the_share_of_the_poorest_block():
     assert TopK(density=0.01).paper_bits(407050, (401408, 512, 5120, 10)) == 32 * 4071
 
 
-def test_a_density_that_leaves_no_entry_of_the_whole_vector_is_refused():
+def test_a_density_that_selects_nothing_of_the_full_vector_is_refused():
     with pytest.raises(ValueError, match=r"^top-k: density=0\.01 of d=20 is no entry; make it at least 1/20"):
         TopK(blocks="vector")(VECTORS["constant"])
     assert TopK()(VECTORS["constant"], layers=(18, 2)).indices.tolist() == [0, 18]
@@ -383,7 +383,7 @@ def test_blocks_that_are_no_size_are_named(blocks):
         ScaledSign(blocks=blocks)
 
 
-def test_wrong_types_and_names_of_knobs_are_named():
+def test_wrong_types_and_names_of_hyperparameters_are_named():
     with pytest.raises(TypeError, match=r"^scaled-sign: blocks=64 must be a text; the default is 'layer'$"):
         ScaledSign(blocks=64)
     with pytest.raises(TypeError, match=r"^sign: keep='0.3' must be a number in \(0, 1\]$"):

@@ -21,16 +21,17 @@ GOLDEN = torch.tensor([-8, 4, 2, -1, 0.5, 6, 3, -0.6])
 
 
 def vector_of(kind: str, d: int, dtype: torch.dtype) -> torch.Tensor:
-    drawn = torch.randn(d, generator=torch.Generator().manual_seed(d), dtype=torch.float64)
+    sampled = torch.randn(d, generator=torch.Generator().manual_seed(d), dtype=torch.float64)
     made = {
-        "normal": drawn,
-        "wide": torch.exp2(25 * drawn).clamp(max=1e38) * drawn.sign(),
-        "half zero": drawn.clamp(min=0),
-        "constant": torch.full_like(drawn, -0.3),
-        "zero": torch.zeros_like(drawn),
-        "in order": torch.exp2(25 * drawn).clamp(max=1e38).sort().values * drawn.sign(),  # few levels among neighbours
-        "extreme": drawn.clamp(-1, 1) * torch.finfo(dtype).max * (1 if dtype == torch.float32 else 2.0**-20),
-        "denormal": drawn * (1e-42 if dtype == torch.float32 else 1e-320),
+        "normal": sampled,
+        "wide": torch.exp2(25 * sampled).clamp(max=1e38) * sampled.sign(),
+        "half zero": sampled.clamp(min=0),
+        "constant": torch.full_like(sampled, -0.3),
+        "zero": torch.zeros_like(sampled),
+        "in order": torch.exp2(25 * sampled).clamp(max=1e38).sort().values
+        * sampled.sign(),  # few levels among neighbours
+        "extreme": sampled.clamp(-1, 1) * torch.finfo(dtype).max * (1 if dtype == torch.float32 else 2.0**-20),
+        "denormal": sampled * (1e-42 if dtype == torch.float32 else 1e-320),
     }
     return made[kind].to(dtype)
 
@@ -121,8 +122,8 @@ def test_levels_fall_with_magnitude_and_keep_its_sum(numbers, bits):
     assert int(levels.max()) < 1 << (bits - 1)
     for level in levels.unique().tolist():
         there = levels == level
-        kept, given_ = float(packet.dense().abs()[there].sum()), float(magnitudes[there].sum())
-        assert kept == pytest.approx(given_, rel=1e-12)
+        packet_sum, given_ = float(packet.dense().abs()[there].sum()), float(magnitudes[there].sum())
+        assert packet_sum == pytest.approx(given_, rel=1e-12)
     sent = torch.zeros(len(packet.means), dtype=torch.bool)
     sent[levels.unique()] = True
     assert not packet.means[~sent].any()
@@ -143,14 +144,14 @@ def test_a_magnitude_is_in_the_level_of_the_papers_formula(bits):
     assert torch.equal(fractional(vector, bits=bits).levels.double()[~near_an_end], expected[~near_an_end])
 
 
-def test_one_bit_is_the_scaled_sign_of_the_whole_vector():
+def test_one_bit_is_the_scaled_sign_of_the_full_vector():
     vector = vector_of("normal", 500, torch.float32)
     tolerance = reference_fractional.MEAN_TOLERANCE[torch.float32]
     expected = scaled_signs(vector, lengths=(500,)).dense()
     torch.testing.assert_close(fractional(vector, bits=1).dense(), expected, rtol=tolerance, atol=0)
 
 
-def test_zeros_are_in_the_last_level_and_equal_magnitudes_in_the_first():
+def test_zeros_are_in_the_last_level_and_equal_magnitudes_in_the_initial_one():
     packet = fractional(torch.tensor([0.0, -0.0, 2.0, -2.0]), bits=3)
     assert packet.levels.tolist() == [3, 3, 0, 0]
     assert packet.means.tolist() == [2.0, 0.0, 0.0, 0.0]
@@ -180,8 +181,8 @@ def test_what_is_not_finite_shows_in_the_means(version, wrong):
 def test_codes_are_packed_without_gaps_from_the_lowest_bit_up(bits):
     for k in (1, 5, 8, 67, 1024, 2049):
         codes = torch.randint(0, 1 << bits, (k,), generator=torch.Generator().manual_seed(k), dtype=torch.int32)
-        whole = sum(code << (bits * i) for i, code in enumerate(codes.tolist()))
-        expected = list(whole.to_bytes((bits * k + 7) // 8, "little"))
+        full = sum(code << (bits * i) for i, code in enumerate(codes.tolist()))
+        expected = list(full.to_bytes((bits * k + 7) // 8, "little"))
         for version in VERSIONS:
             packed = version.pack_codes(codes, bits)
             assert packed.tolist() == expected

@@ -25,30 +25,30 @@ AT_THE_EDGE = [
 ]
 
 
-def drawn(kind, d, generator):
+def sampled(kind, d, generator):
     values = torch.randn(d, generator=generator, dtype=torch.float64)
     if kind == "heavy-tailed":
         return values**3
     return values * (torch.rand(d, generator=generator) < 0.1) if kind == "nine in ten zero" else values
 
 
-def debts(compressor, d, kind, rounds):
+def residuals(compressor, d, kind, rounds):
     """The root mean square of the debt after each round."""
     generator = torch.Generator().manual_seed(1)
-    first, debt = drawn(kind, d, generator), torch.zeros(d, dtype=torch.float64)
+    constant, residual = sampled(kind, d, generator), torch.zeros(d, dtype=torch.float64)
     found = []
     for t in range(rounds):
-        wish = debt + (first if kind == "always the same" else drawn(kind, d, generator))
-        debt = wish - compressor(wish, key=make_key(0, "worker", 0, t, "debt")).dense()
-        found.append(float(debt.square().mean().sqrt()))
+        corrected = residual + (constant if kind == "always the same" else sampled(kind, d, generator))
+        residual = corrected - compressor(corrected, key=make_key(0, "worker", 0, t, "debt")).dense()
+        found.append(float(residual.square().mean().sqrt()))
     return found
 
 
 @pytest.mark.parametrize("kind", GRADIENTS)
 @pytest.mark.parametrize(("compressor", "d"), AT_THE_EDGE, ids=lambda value: getattr(value, "name", None))
-def test_a_debt_that_is_said_to_grow_does(compressor, d, kind):
-    assert compressor.outgrows_debt(d)
-    found = debts(compressor, d, kind, 300)
+def test_a_residual_that_is_reported_to_grow_does(compressor, d, kind):
+    assert compressor.outgrows_residual(d)
+    found = residuals(compressor, d, kind, 300)
     usual = 1.0 if kind != "heavy-tailed" else 4.0
     assert found[-1] > 3 * usual
     assert found[-1] > (1.3 if isinstance(compressor, Sparsified) else 100) * found[75]
@@ -57,10 +57,10 @@ def test_a_debt_that_is_said_to_grow_does(compressor, d, kind):
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_under_every_other_compressor_of_our_own_settings_it_stays(name):
     compressor = COMPRESSORS[name]()
-    if compressor.outgrows_debt(600):
+    if compressor.outgrows_residual(600):
         assert name == "qsgd", "blocks of 512 with 7 levels"
         return
-    found = debts(compressor, 600, "normal", 300)
+    found = residuals(compressor, 600, "normal", 300)
     assert found[-1] < 2 * max(found[75:150], default=0.0) + 1e-6
 
 
@@ -85,21 +85,21 @@ def test_finer_settings_are_not_warned_of(compressor):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "said"),
+    ("algorithm", "message"),
     [
         (ECSGD(compressor=Sparsified(keep=0.3)), "ec-sgd: what compressor=sparsified leaves out"),
         (ECSGD(server_compressor=Quantized(bits=1)), "ec-sgd: what server_compressor=quantized leaves out"),
         (DSGD(mixing="choco", compressor=QSGD()), "dsgd: what compressor=qsgd leaves out"),
     ],
 )
-def test_a_debt_that_would_grow_is_warned_of_where_the_job_is_made(algorithm, said):
-    with pytest.warns(UserWarning, match=said) as heard:
+def test_a_residual_that_would_grow_is_warned_of_where_the_job_is_made(algorithm, message):
+    with pytest.warns(UserWarning, match=message) as caught:
         driver_of(algorithm)
-    assert len(heard) == 1
-    assert "scaled-sign" in str(heard[0].message)
+    assert len(caught) == 1
+    assert "scaled-sign" in str(caught[0].message)
 
 
-def test_no_warning_where_nothing_is_owed_or_blocks_are_short():
+def test_no_warning_where_there_is_no_residual_or_blocks_are_short():
     coarse = QSGD(levels=1)
     driver_of(laconic.CSGD(compressor=coarse, server_compressor=coarse))
     driver_of(DSGD(mixing="difference", compressor=coarse))
@@ -108,9 +108,9 @@ def test_no_warning_where_nothing_is_owed_or_blocks_are_short():
 
 def test_the_warning_points_at_the_line_that_made_the_simulation():
     net = small_model.net()
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         laconic.Simulation(
             net, torch.optim.SGD(net.parameters(), lr=0.1), ECSGD(compressor=Sparsified(keep=0.2)), workers=2
         )
-    assert [warning.filename for warning in heard] == [__file__]
+    assert [warning.filename for warning in caught] == [__file__]

@@ -22,8 +22,8 @@ def normal(d, *, seed=1, dtype=torch.float64):
     return torch.randn(d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def share_of(drawn, value):
-    return float(((drawn - value).abs() < 1e-12).double().mean())
+def share_of(sampled, value):
+    return float(((sampled - value).abs() < 1e-12).double().mean())
 
 
 def nearly(share, n=N):
@@ -36,13 +36,13 @@ def nearly(share, n=N):
 
 def test_two_bits_between_minus_half_and_one_point_three_by_hand():
     """Knobs -0.5, 0.1, 0.7 and 1.3: 0.3 becomes 0.1 with probability 2/3 and 0.7 with 1/3."""
-    drawn = Quantized(bits=2)(repeated(0.3, -0.5, 1.3), key=KEY).dense()
-    assert drawn[N:].tolist() == [-0.5, 1.3]
-    assert drawn[:N].unique().tolist() == pytest.approx([0.1, 0.7], rel=1e-12)
-    assert share_of(drawn[:N], 0.1) == nearly(2 / 3)
+    sampled = Quantized(bits=2)(repeated(0.3, -0.5, 1.3), key=KEY).dense()
+    assert sampled[N:].tolist() == [-0.5, 1.3]
+    assert sampled[:N].unique().tolist() == pytest.approx([0.1, 0.7], rel=1e-12)
+    assert share_of(sampled[:N], 0.1) == nearly(2 / 3)
 
 
-def test_a_value_that_is_a_knob_stays_one_whatever_is_drawn():
+def test_a_value_on_the_grid_stays_there_whatever_is_sampled():
     vector = torch.arange(256.0).repeat(20)
     assert torch.equal(Quantized(bits=8)(vector, key=KEY).dense(), vector)
     assert Quantized(bits=1)(torch.tensor([2.0, -1.0, 2.0]), key=KEY).dense().tolist() == [2, -1, 2]
@@ -50,7 +50,7 @@ def test_a_value_that_is_a_knob_stays_one_whatever_is_drawn():
 
 
 @over_inputs("bits", [1, 2, 4, 8])
-def test_the_variance_of_knobs_is_the_one_on_paper_and_at_most_a_quarter_step_squared(bits):
+def test_the_variance_of_codes_is_the_one_on_paper_and_no_more_than_a_quarter_step_squared(bits):
     values = torch.linspace(-2, 3, 23, dtype=torch.float64) + 0.01 * normal(23)
     vector = values.repeat(N // 23)
     compressor = Quantized(bits=bits)
@@ -71,7 +71,7 @@ def test_blocks_have_ranges_of_their_own():
     assert Quantized(bits=1, blocks="4")(vector, key=KEY).lengths == (4, 2)
 
 
-def test_a_range_that_no_float_holds_still_has_its_knobs():
+def test_a_range_that_no_float_holds_still_has_its_grid_values():
     for dtype in (torch.float32, torch.float64):
         largest = torch.finfo(dtype).max
         vector = torch.tensor([largest, -largest, 0.0], dtype=dtype)
@@ -96,22 +96,22 @@ def test_draws_depend_on_the_coordinate_and_the_key_alone(compressor):
     vector = repeated(0.3, -1.0, 2.0, n=998)
     turned = vector.flip(0)  # the same values at other coordinates, so the same scales
     one, same, moved, other = (
-        compressor(vector, key=KEY, first=5),
-        compressor(vector, key=KEY, first=5),
-        compressor(vector, key=KEY, first=6),
-        compressor(vector, key=KEY + 1, first=5),
+        compressor(vector, key=KEY, offset=5),
+        compressor(vector, key=KEY, offset=5),
+        compressor(vector, key=KEY, offset=6),
+        compressor(vector, key=KEY + 1, offset=5),
     )
     assert torch.equal(one.dense(), same.dense())
-    assert torch.equal(one.dense()[3:500], compressor(vector, key=KEY, first=4).dense()[4:501])
-    assert torch.equal(one.dense()[2:996], compressor(turned, key=KEY, first=5).dense()[2:996])
+    assert torch.equal(one.dense()[3:500], compressor(vector, key=KEY, offset=4).dense()[4:501])
+    assert torch.equal(one.dense()[2:996], compressor(turned, key=KEY, offset=5).dense()[2:996])
     assert not torch.equal(one.dense(), moved.dense())
     assert not torch.equal(one.dense(), other.dense())
 
 
 def test_uniforms_are_hashes_over_two_to_the_thirty_two():
-    drawn = reference_stochastic_rounding.uniforms(3, 1000, KEY)
+    sampled = reference_stochastic_rounding.uniforms(3, 1000, KEY)
     hashes = [word % 2**32 for word in reference_hashing.hash32(3, 1000, KEY).tolist()]
-    assert drawn.tolist() == [word / 2**32 for word in hashes]
+    assert sampled.tolist() == [word / 2**32 for word in hashes]
 
 
 # Levels of a scale
@@ -123,8 +123,8 @@ def test_levels_are_parts_of_the_norm():
     assert packet.scales.tolist() == [5.0]
     assert packet.levels.tolist() == [3, -4]
     assert packet.dense().tolist() == [3, -4]
-    drawn = QSGD(levels=1, blocks="vector")(repeated(0.6, 0.8 * N**0.5, n=N), key=KEY)
-    assert share_of(drawn.levels[:N].double(), 1) == nearly(0.6 / float(drawn.scales))
+    sampled = QSGD(levels=1, blocks="vector")(repeated(0.6, 0.8 * N**0.5, n=N), key=KEY)
+    assert share_of(sampled.levels[:N].double(), 1) == nearly(0.6 / float(sampled.scales))
 
 
 @over_inputs("bits", range(2, 9))
@@ -138,7 +138,7 @@ def test_quantizing_by_the_norm_is_qsgd_with_a_sign_and_what_is_left_of_the_bits
 
 
 @over_inputs("factor", [1e-300, 1.0, 1e300])
-def test_a_norm_neither_overflows_nor_vanishes_and_covers_every_entry(factor):
+def test_a_norm_neither_overflows_nor_vanishes_and_covers_every_value(factor):
     packet = QSGD(levels=7)(factor * torch.tensor([3.0, 0.0, -4.0], dtype=torch.float64), key=KEY)
     assert float(packet.scales) == pytest.approx(5 * factor, rel=1e-15)
     assert QSGD(levels=7)(torch.tensor([0.0, -1.1]), key=KEY).dense().tolist() == torch.tensor([0, -1.1]).tolist()
@@ -152,12 +152,12 @@ def test_qsgds_variance_is_within_the_papers_bound():
 
 
 def test_ternary_is_a_sign_times_the_largest_magnitude():
-    drawn = Ternary()(repeated(-0.3, 1.2), key=KEY)
-    assert drawn.scales.tolist() == [1.2]
-    assert drawn.levels.unique().tolist() == [-1, 0, 1]
-    assert share_of(drawn.dense()[:N], -1.2) == nearly(0.25)
-    assert share_of(drawn.dense()[:N], 0.0) == nearly(0.75)
-    assert drawn.dense()[N] == 1.2
+    sampled = Ternary()(repeated(-0.3, 1.2), key=KEY)
+    assert sampled.scales.tolist() == [1.2]
+    assert sampled.levels.unique().tolist() == [-1, 0, 1]
+    assert share_of(sampled.dense()[:N], -1.2) == nearly(0.25)
+    assert share_of(sampled.dense()[:N], 0.0) == nearly(0.75)
+    assert sampled.dense()[N] == 1.2
     assert Ternary()(torch.ones(100), key=KEY).payload_bits == 232 == Ternary().paper_bits(100)
 
 
@@ -174,15 +174,15 @@ def test_the_entropy_code_takes_fewer_bits_where_levels_are_uneven():
 
 
 def test_natural_compression_goes_to_a_power_of_two_next_to_the_value():
-    drawn = Natural()(repeated(-2.5), key=KEY).dense()
-    assert drawn.unique().tolist() == [-4, -2]
-    assert share_of(drawn, -4.0) == nearly(0.25)
-    kept = torch.tensor([1.0, -0.5, 0.0, -0.0, 2.0**-126, 2.0**127])
-    assert torch.equal(Natural()(kept, key=KEY).dense(), kept)
+    sampled = Natural()(repeated(-2.5), key=KEY).dense()
+    assert sampled.unique().tolist() == [-4, -2]
+    assert share_of(sampled, -4.0) == nearly(0.25)
+    unchanged = torch.tensor([1.0, -0.5, 0.0, -0.0, 2.0**-126, 2.0**127])
+    assert torch.equal(Natural()(unchanged, key=KEY).dense(), unchanged)
     assert Natural()(torch.ones(10), key=KEY).payload_bits == 90
 
 
-def test_natural_compression_adds_at_most_an_eighth():
+def test_natural_compression_adds_no_more_than_an_eighth():
     for dtype in (torch.float32, torch.float64):
         vector = normal(5000, dtype=dtype)
         share = Natural().variances(vector) / vector.double().square()
@@ -240,7 +240,7 @@ def test_bits_outside_one_to_eight_are_named(bits):
         Quantized(bits=bits)
 
 
-def test_one_bit_of_the_norm_is_refused_with_a_way_out():
+def test_one_bit_of_the_norm_is_refused_with_a_remedy():
     with pytest.raises(ValueError, match=r"bits=1 with scaling='l2' .* must be in 2 \.\. 8, .* scaled-sign"):
         Quantized(bits=1, scaling="l2")
 
@@ -259,7 +259,7 @@ def test_one_bit_of_the_norm_is_refused_with_a_way_out():
         (lambda: Ternary(blocks=""), "^ternary: blocks='' must be"),
     ],
 )
-def test_a_knob_outside_its_range_is_named(make, message):
+def test_a_hyperparameter_outside_its_range_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

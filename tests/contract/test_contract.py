@@ -7,11 +7,11 @@ import torch
 
 import laconic
 from laconic.drivers.simulated.rounds import Simulated
-from laconic.hyperparameters import from_text, knobs_of
+from laconic.hyperparameters import from_text, hyperparameters_of
 from laconic.protocol.frames import Answer
 from laconic.protocol.round_inputs import Inputs
 from laconic.training.server_model import ServerModel
-from laconic.wire import HEAD_BYTES
+from laconic.wire import HEADER_BYTES
 from support import small_model
 from support.methods import IN_STEP, layouts_of, with_test_settings
 
@@ -21,19 +21,19 @@ ROUNDS = 400
 
 every = pytest.mark.parametrize("name", NAMES)
 every_in_step = pytest.mark.parametrize("name", IN_STEP)
-every_star = pytest.mark.parametrize("name", [name for name in NAMES if laconic.ALGORITHMS[name].schedule == "rounds"])
+every_star = pytest.mark.parametrize("name", [name for name in NAMES if laconic.ALGORITHMS[name].mode == "rounds"])
 
 
 def home(name: str) -> str:
     """A layout in which whole packets travel: one server, or the graph of a method that has one."""
-    return "rank0" if laconic.ALGORITHMS[name].schedule == "rounds" else "auto"
+    return "rank0" if laconic.ALGORITHMS[name].mode == "rounds" else "auto"
 
 
-def trained(name: str, server: str = "auto", seed: int = 1, rounds: int = 30, **options) -> laconic.Simulation:
+def trained(name: str, layout: str = "auto", seed: int = 1, rounds: int = 30, **options) -> laconic.Simulation:
     net = small_model.net()
     algorithm = with_test_settings(name)
-    inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr, momentum=0.5)
-    simulation = laconic.Simulation(net, inner, algorithm, workers=N, server=server, seed=seed, **options)
+    inner = torch.optim.SGD(net.parameters(), lr=algorithm.test_lr, momentum=0.5)
+    simulation = laconic.Simulation(net, inner, algorithm, workers=N, layout=layout, seed=seed, **options)
     for round_ in range(rounds):
         simulation.step(lambda rank, round_=round_: small_model.loss(net, rank, round_))
     return simulation
@@ -44,11 +44,11 @@ def test_it_comes_near_the_best_point_of_a_quadratic(name):
     algorithm = with_test_settings(name)
     generator = torch.Generator().manual_seed(11)
     best = torch.randn(23, generator=generator)
-    spread = 0.0 if algorithm.same_data else 0.3
-    targets = best + spread * torch.randn(N, 23, generator=generator)
+    spread_of_data = 0.0 if algorithm.same_data else 0.3
+    targets = best + spread_of_data * torch.randn(N, 23, generator=generator)
     goal = targets.mean(0)
     x = torch.nn.Parameter(torch.zeros(23))
-    inner = torch.optim.SGD([x], lr=algorithm.toy_lr)
+    inner = torch.optim.SGD([x], lr=algorithm.test_lr)
     net = torch.nn.ParameterList([x])
     simulation = laconic.Simulation(net, inner, algorithm, workers=N)
     decay = torch.optim.lr_scheduler.LambdaLR(inner, lambda t: 1 - 0.95 * t / ROUNDS)
@@ -63,9 +63,9 @@ def test_it_comes_near_the_best_point_of_a_quadratic(name):
 
 @every
 def test_the_same_seed_gives_the_same_bits_and_bytes(name):
-    first, again = trained(name), trained(name)
-    assert torch.equal(first.flat.values(), again.flat.values())
-    assert first.traffic == again.traffic
+    one, again = trained(name), trained(name)
+    assert torch.equal(one.flat.values(), again.flat.values())
+    assert one.traffic == again.traffic
 
 
 @every_star
@@ -77,7 +77,7 @@ def test_the_order_of_delivery_changes_no_bit(name):
         x = torch.zeros(19, dtype=torch.float64)
         model = ServerModel(torch.optim.SGD([torch.nn.Parameter(x.clone())], lr=0.1), lambda: [True])
         driver = Simulated(
-            algorithm, d=19, n_workers=N, server="rank0", dtype=torch.float64, delivery_seed=delivery_seed,
+            algorithm, d=19, n_workers=N, layout="rank0", dtype=torch.float64, delivery_seed=delivery_seed,
             descend=model.descend,
         )  # fmt: skip
         for _ in range(20):
@@ -117,18 +117,23 @@ def test_the_bytes_counted_are_the_bytes_of_the_messages(name):
     simulation = trained(name, home(name))
     for rank in range(N):
         counted = simulation.traffic_of(rank)
-        for way in (counted.up, counted.down):
-            framing = HEAD_BYTES * way.messages
+        for direction in (counted.up, counted.down):
+            framing = HEADER_BYTES * direction.messages
             if home(name) == "rank0":
-                assert (way.wire_bytes == 0) == (rank == 0), "worker 0 sits with the server"
-            assert 8 * (way.wire_bytes + way.local_bytes - framing) >= way.payload_bits - 2 * way.messages
-            assert way.messages == counted.rounds * messages_a_round(simulation.algorithm, simulation.flat.d, rank)
+                assert (direction.wire_bytes == 0) == (rank == 0), "worker 0 sits with the server"
+            assert (
+                8 * (direction.wire_bytes + direction.local_bytes - framing)
+                >= direction.payload_bits - 2 * direction.messages
+            )
+            assert direction.messages == counted.rounds * messages_a_round(
+                simulation.algorithm, simulation.flat.d, rank
+            )
 
 
 def messages_a_round(algorithm: laconic.Algorithm, d: int, rank: int) -> int:
     """As often as it yields; on a graph, once for each neighbour."""
     exchanges = len(algorithm.exchanges(d, N))
-    if algorithm.schedule != "neighbours":
+    if algorithm.mode != "decentralized":
         return exchanges
     return sum(len(algorithm.peers(rank, N, 0, exchange)) for exchange in range(exchanges))
 
@@ -158,36 +163,36 @@ def test_unequal_replicas_are_never_hidden_behind_the_claim(name):
 
 
 @every
-def test_its_settings_survive_the_way_through_text(name):
+def test_its_settings_survive_the_round_trip_through_text(name):
     algorithm = with_test_settings(name)
     assert from_text(type(algorithm), algorithm.settings(), name) == algorithm
 
 
 @every
-def test_it_is_frozen_keyword_only_data_with_a_source_and_knobs(name):
+def test_it_is_frozen_keyword_only_data_with_a_source_and_hyperparameters(name):
     cls = laconic.ALGORITHMS[name]
     assert is_dataclass(cls)
     assert cls.__dataclass_params__.frozen
     assert cls.source
-    assert {field.name for field in fields(cls)} == {field.name for field, _ in knobs_of(cls)}
+    assert {field.name for field in fields(cls)} == {field.name for field, _ in hyperparameters_of(cls)}
     assert all(field.kw_only for field in fields(cls))
 
 
 @every_in_step
 def test_a_round_called_off_leaves_no_trace_in_any_memory(name):
     simulation = trained(name, home(name), rounds=3)
-    before = [half.me.memory.saved() for half in simulation.driver.workers]
-    served = simulation.driver.servers[0].hub.memory.saved()
+    before = [session.me.memory.saved() for session in simulation.driver.workers]
+    served = simulation.driver.servers[0].view.memory.saved()
     here = simulation.flat.values()
 
-    def spoiled(rank: int) -> torch.Tensor:
+    def non_finite(rank: int) -> torch.Tensor:
         return small_model.loss(simulation.model, rank, 3) * (float("inf") if rank == 2 else 1.0)
 
-    simulation.step(spoiled)
-    assert simulation.traffic.void_rounds == 1
+    simulation.step(non_finite)
+    assert simulation.traffic.aborted_rounds == 1
     assert torch.equal(simulation.flat.values(), here)
-    after = [half.me.memory.saved() for half in simulation.driver.workers]
-    for old, new in zip([*before, served], [*after, simulation.driver.servers[0].hub.memory.saved()], strict=True):
+    after = [session.me.memory.saved() for session in simulation.driver.workers]
+    for old, new in zip([*before, served], [*after, simulation.driver.servers[0].view.memory.saved()], strict=True):
         assert old.keys() == new.keys()
         assert all(torch.equal(old[key], new[key]) for key in old)
 
@@ -213,24 +218,24 @@ def test_where_it_claims_to_be_unbiased_the_mean_step_follows_the_mean_gradient(
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if laconic.ALGORITHMS[name].tolerates_absence])
-def test_where_it_claims_to_tolerate_absence_an_unheard_gradient_is_sent_later(name):
+def test_where_it_claims_to_tolerate_absence_a_gradient_not_delivered_is_sent_later(name):
     """Against a twin that had nothing to send: what arrives later goes where the unheard gradient pointed."""
-    assert moved_after_a_loss(with_test_settings(name), push=1.0) > moved_after_a_loss(
-        with_test_settings(name), push=0.0
+    assert moved_after_a_loss(with_test_settings(name), gradient_value=1.0) > moved_after_a_loss(
+        with_test_settings(name), gradient_value=0.0
     )
 
 
-def moved_after_a_loss(algorithm, push: float) -> float:
+def moved_after_a_loss(algorithm, gradient_value: float) -> float:
     """How far up the model goes, all entries together, in 40 rounds after worker 1's gradient of -push was not heard.
 
     All other gradients are zero.
     """
-    driver = Simulated(algorithm, d=31, n_workers=2, server="rank0", seed=3)
+    driver = Simulated(algorithm, d=31, n_workers=2, layout="rank0", seed=3)
     lost, server = driver.workers[1], driver.servers[0]
     moved = 0.0
     for round_ in range(41):
         for each in driver.workers:
-            gradient = torch.full((31,), -push if round_ == 0 and each is lost else 0.0)
+            gradient = torch.full((31,), -gradient_value if round_ == 0 and each is lost else 0.0)
             vector = gradient if algorithm.consumes == "gradient" else -0.1 * gradient
             inputs = Inputs(
                 vector=vector, parameters=lambda: torch.zeros(31), lr=0.1,
@@ -243,7 +248,7 @@ def moved_after_a_loss(algorithm, push: float) -> float:
                 del frames[lost.rank]
             answer = Answer.read(server.answer(round_, exchange, 0.1, frames), driver.job, 0, round_, exchange)
             for each in driver.workers:
-                each.hear([answer], heard=round_ > 0 or each is not lost)
+                each.receive([answer], delivered=round_ > 0 or each is not lost)
         result = lost.result
         for each in driver.workers:
             each.close()

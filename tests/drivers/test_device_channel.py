@@ -14,13 +14,13 @@ import torch.distributed as dist
 
 import laconic
 from laconic.drivers.distributed.channel import Channel
-from laconic.drivers.distributed.device_channel import are_distinct, card_of
+from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
 from laconic.errors import WireError
-from laconic.wire import HEAD_BYTES, Dense, Frame, Head, decode, encode, encode_split
+from laconic.wire import HEADER_BYTES, Dense, Frame, Header, decode, encode, encode_split
 from support import optimizers, small_model
 from support.deadlines import DEATH_TIMEOUT_S, HANG_TIMEOUT_S, PATIENCE_S
 from support.ranks import announce, ends_of_ranks, run_ranks, wait_for
-from support.sample_packets import HEAD, resealed
+from support.sample_packets import HEADER, resealed
 
 pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
 
@@ -28,12 +28,12 @@ N = 3
 ROUNDS = 8
 CPU = torch.device("cpu")
 CASES = [("sgd", "allreduce"), ("dropsign", "rank0"), ("compskip", "sharded"), ("compskip", "rank0"),
-         ("ec-sgd", "dedicated"), ("ssgd-mv", "allreduce"), ("dsgd", "neighbours"),
-         ("csgd-ring", "neighbours")]  # fmt: skip
+         ("ec-sgd", "dedicated"), ("ssgd-mv", "allreduce"), ("dsgd", "peers"),
+         ("csgd-ring", "peers")]  # fmt: skip
 
 
 @contextlib.contextmanager
-def bodies_sent():
+def payloads_sent():
     """Counts the bytes that this process hands to torch.distributed in batches."""
     count = {"bytes": 0}
     batch = dist.batch_isend_irecv
@@ -49,13 +49,13 @@ def bodies_sent():
         dist.batch_isend_irecv = batch
 
 
-def trained(rank, name, server, *, split, bad_round=None, group=None):
+def trained(rank, name, layout, *, split, bad_round=None, group=None):
     """Some rounds; in a bad one the loss of rank 1 is inf. What this rank has in the end, counted, and sent split."""
     net = small_model.net()
-    opt = optimizers.wrapped(net, name, server, group=group)
+    opt = optimizers.wrapped(net, name, layout, group=group)
     if split:
         opt.driver.send_from(CPU, "gloo")
-    with bodies_sent() as count:
+    with payloads_sent() as count:
         for round_ in range(ROUNDS):
             optimizers.one_step(opt, net, rank, round_, torch.inf if (rank, round_) == (1, bad_round) else 1.0)
     traffic = opt.traffic.as_data()
@@ -63,58 +63,58 @@ def trained(rank, name, server, *, split, bad_round=None, group=None):
     return {"values": small_model.values(net), "traffic": traffic, "split_bytes": count["bytes"]}
 
 
-def both_ways(rank, *case, **settings):
+def split_and_unsplit(rank, *case, **settings):
     return trained(rank, *case, split=False, **settings), trained(rank, *case, split=True, **settings)
 
 
 def alone_with_a_server(rank):
     """A worker and a server that takes what comes; the third rank looks on."""
     group = dist.new_group([0, 1])
-    return both_ways(rank, "asgd", "auto", group=group) if rank < 2 else None
+    return split_and_unsplit(rank, "asgd", "auto", group=group) if rank < 2 else None
 
 
 def frame_of(values):
-    return encode_split(Frame(head=HEAD, packet=Dense(values=values)), CPU)
+    return encode_split(Frame(header=HEADER, packet=Dense(values=values)), CPU)
 
 
-def hostile_heads():
+def hostile_headers():
     """What no split frame begins with."""
-    head = bytes(frame_of(torch.ones(5)).head.numpy())
+    header = bytes(frame_of(torch.ones(5)).header.numpy())
     return {
-        "promises 1099511627776 body bytes": resealed(head[:16] + struct.pack("<Q", 1 << 40) + head[24:]),
-        "reserved byte 1, 0 body bytes": resealed(head[:16] + bytes(8) + head[24:]),
-        "reserved byte 2": resealed(head[:7] + b"\2" + head[8:]),
-        "reserved byte 255": resealed(head[:7] + b"\xff" + head[8:]),
-        "checksum": head[:20] + b"\1" + head[21:],
+        "promises 1099511627776 body bytes": resealed(header[:16] + struct.pack("<Q", 1 << 40) + header[24:]),
+        "reserved byte 1, 0 body bytes": resealed(header[:16] + bytes(8) + header[24:]),
+        "reserved byte 2": resealed(header[:7] + b"\2" + header[8:]),
+        "reserved byte 255": resealed(header[:7] + b"\xff" + header[8:]),
+        "checksum": header[:20] + b"\1" + header[21:],
     }
 
 
-def told_of_hostile_heads(rank):
+def messages_of_hostile_headers(rank):
     """Rank 1 sends heads by hand, then an honest frame: what rank 0 says to each, and what it reads at last."""
     channel = Channel(None, PATIENCE_S)
     honest = frame_of(torch.arange(5.0))
 
-    def said_of(head):
+    def message_of(header):
         if rank == 1:
-            dist.isend(torch.frombuffer(bytearray(head), dtype=torch.uint8), 0, channel.group).wait()
+            dist.isend(torch.frombuffer(bytearray(header), dtype=torch.uint8), 0, channel.group).wait()
         if rank == 0:
             with pytest.raises(WireError) as refused:
                 channel.swap({}, [1], 5, "its packet")
             return str(refused.value)
         return None
 
-    before = said_of(bytes(honest.head.numpy()))
-    channel.open_bodies(CPU, "gloo")
-    told = {reason: said_of(head) for reason, head in hostile_heads().items()}
+    before = message_of(bytes(honest.header.numpy()))
+    channel.open_device_channel(CPU, "gloo")
+    reports = {reason: message_of(header) for reason, header in hostile_headers().items()}
     frames = channel.swap({0: honest} if rank == 1 else {}, [1] if rank == 0 else [], 5, "its packet")
-    return (before, told, decode(frames[1], 5).packet.dense()) if rank == 0 else None
+    return (before, reports, decode(frames[1], 5).packet.dense()) if rank == 0 else None
 
 
 def act(rank):
-    seen = {case: both_ways(rank, *case) for case in CASES}
-    seen["bad"] = both_ways(rank, "ec-sgd", "rank0", bad_round=3)
+    seen = {case: split_and_unsplit(rank, *case) for case in CASES}
+    seen["bad"] = split_and_unsplit(rank, "ec-sgd", "rank0", bad_round=3)
     seen["arrivals"] = alone_with_a_server(rank)
-    seen["hostile"] = told_of_hostile_heads(rank)
+    seen["hostile"] = messages_of_hostile_headers(rank)
     return seen
 
 
@@ -128,54 +128,54 @@ def seen():
 @pytest.mark.parametrize("case", [*CASES, "bad"], ids=str)
 def test_split_frames_change_no_bit_and_no_count(case, seen):
     for rank in range(N):
-        whole, split = seen[rank][case]
-        assert torch.equal(whole["values"], split["values"]), f"rank {rank}"
-        assert whole["traffic"] == split["traffic"], f"rank {rank}"
-        assert whole["split_bytes"] == 0
+        full, split = seen[rank][case]
+        assert torch.equal(full["values"], split["values"]), f"rank {rank}"
+        assert full["traffic"] == split["traffic"], f"rank {rank}"
+        assert full["split_bytes"] == 0
     sent = [seen[rank][case][1]["split_bytes"] for rank in range(N)]
     assert any(sent) == (case != ("sgd", "allreduce")), sent
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [("dropsign", "rank0"), ("compskip", "rank0"), "bad"], ids=str)
-def test_what_is_counted_is_what_was_sent_in_heads_and_bodies(case, seen):
+def test_what_is_counted_is_what_was_sent_in_headers_and_payloads(case, seen):
     for rank in (1, 2):
         split = seen[rank][case][1]
-        assert split["traffic"]["up"]["wire_bytes"] == ROUNDS * HEAD_BYTES + split["split_bytes"]
+        assert split["traffic"]["up"]["wire_bytes"] == ROUNDS * HEADER_BYTES + split["split_bytes"]
 
 
 @pytest.mark.slow
-def test_notices_have_no_body_to_split_off(seen):
+def test_control_frames_have_no_payload_to_split_off(seen):
     for rank in (1, 2):
         assert seen[rank]["compskip", "rank0"][1]["traffic"]["up"]["skips"] > 0
-        assert seen[rank]["bad"][1]["traffic"]["void_rounds"] == 1
+        assert seen[rank]["bad"][1]["traffic"]["aborted_rounds"] == 1
 
 
 @pytest.mark.slow
 def test_a_server_that_takes_what_comes_takes_split_frames(seen):
-    whole, split = seen[0]["arrivals"]
-    assert torch.equal(whole["values"], split["values"])
-    assert whole["traffic"] == split["traffic"]
+    full, split = seen[0]["arrivals"]
+    assert torch.equal(full["values"], split["values"])
+    assert full["traffic"] == split["traffic"]
     assert split["split_bytes"] > 0
 
 
 @pytest.mark.slow
-def test_a_split_frame_is_refused_where_no_way_for_its_body_was_agreed_on(seen):
+def test_a_split_frame_is_refused_where_no_channel_for_its_payload_was_agreed_on(seen):
     before, _, _ = seen[0]["hostile"]
     assert before.startswith("rank 1, its packet: reserved byte 1: a frame whose body travels another way")
 
 
 @pytest.mark.slow
-def test_hostile_heads_are_refused_before_there_is_room_for_a_body_and_the_next_frame_is_read(seen):
-    _, told, values = seen[0]["hostile"]
-    for reason, message in told.items():
+def test_hostile_headers_are_refused_before_a_buffer_is_made_and_the_next_frame_is_read(seen):
+    _, reports, values = seen[0]["hostile"]
+    for reason, message in reports.items():
         assert message.startswith("rank 1, its packet: "), message
         assert reason in message
     assert torch.equal(values, torch.arange(5.0))
 
 
 def test_gpus_send_by_themselves_only_where_each_rank_has_its_own():
-    assert card_of(CPU, None) is None
+    assert gpu_of(CPU, None) is None
     assert are_distinct(["a", "b", "c"])
     assert not are_distinct(["a", "b", "a"])
     assert not are_distinct(["a", None])
@@ -187,21 +187,21 @@ def test_gpus_send_by_themselves_only_where_each_rank_has_its_own():
 N_DOOMED = 4
 
 
-def live_through(rank, folder):
+def act_all(rank, folder):
     for story, ranks, timeout_s in (
         (hang_in_a_sum, range(4), HANG_TIMEOUT_S),
-        (die_with_its_body, range(4), DEATH_TIMEOUT_S),
+        (die_with_its_payload, range(4), DEATH_TIMEOUT_S),
         (die_in_a_sum, range(3), DEATH_TIMEOUT_S),
     ):
         group = dist.new_group(list(ranks), use_local_synchronization=True)
         channel = Channel(group, timeout_s)
-        channel.open_bodies(CPU, "gloo")
+        channel.open_device_channel(CPU, "gloo")
         try:
             story(rank, channel)
-            told = "nothing"
+            reports = "nothing"
         except laconic.PeerLostError as error:
-            told = str(error)
-        (folder / f"{story.__name__} {rank}").write_text(told)
+            reports = str(error)
+        (folder / f"{story.__name__} {rank}").write_text(reports)
         announce(f"{rank} gave up")
     os._exit(0)  # two of the ranks are gone, so nothing can be taken down in order
 
@@ -214,14 +214,14 @@ def hang_in_a_sum(rank, channel):
     channel.gather(rank, "for what comes next")  # gloo's sum may have come to its end without those that gave up
 
 
-def die_with_its_body(rank, channel):
+def die_with_its_payload(rank, channel):
     """Rank 0 has the head of rank 3's frame, and waits for the body. The others wait for rank 0's answer."""
     frame = frame_of(torch.ones(1000))
     if rank == 3:
-        dist.isend(frame.head, 0, channel.group).wait()
+        dist.isend(frame.header, 0, channel.group).wait()
         os._exit(1)
     channel.swap({0: frame} if rank else {}, [] if rank else [1, 2, 3], 1000, "its packet")
-    answer = encode(Frame(head=Head(role="server", rank=0, round=0), packet=None))
+    answer = encode(Frame(header=Header(role="server", rank=0, round=0), packet=None))
     channel.swap({} if rank else {1: answer, 2: answer}, [0] if rank else [], 1000, "its answer")
 
 
@@ -232,53 +232,53 @@ def die_in_a_sum(rank, channel):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def reports(tmp_path_factory):
     """What each rank was told in each story."""
     folder = tmp_path_factory.mktemp("told")
-    endings = ends_of_ranks(live_through, N_DOOMED, folder)
+    endings = ends_of_ranks(act_all, N_DOOMED, folder)
     errors = [end.error for end in endings if end.error]
     assert not errors, "\n".join(errors)
     return lambda story, rank: (folder / f"{story.__name__} {rank}").read_text()
 
 
 @pytest.mark.slow
-def test_a_rank_that_hangs_in_a_sum_of_the_second_group_is_named_and_told_so(told):
+def test_a_rank_that_hangs_in_a_sum_of_the_second_group_is_named_and_learns_it(reports):
     for rank in (0, 2, 3):
-        message = told(hang_in_a_sum, rank)
+        message = reports(hang_in_a_sum, rank)
         assert message.startswith("rank 1 was waited for (for a sum), but nothing came within"), message
-    message = told(hang_in_a_sum, 1)
+    message = reports(hang_in_a_sum, 1)
     assert message.startswith("rank 1, this one, came too late"), message
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_between_its_head_and_its_body_is_named_by_all(told):
+def test_a_rank_that_dies_between_its_header_and_its_payload_is_named_by_all(reports):
     for rank in (0, 1, 2):
-        message = told(die_with_its_body, rank)
+        message = reports(die_with_its_payload, rank)
         assert message.startswith("rank 3 was waited for"), message
         assert "its connection closed" in message
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_in_a_sum_of_the_second_group_is_named_by_all(told):
+def test_a_rank_that_dies_in_a_sum_of_the_second_group_is_named_by_all(reports):
     for rank in (0, 1):
-        message = told(die_in_a_sum, rank)
+        message = reports(die_in_a_sum, rank)
         assert message.startswith("rank 2 was waited for (for a sum), but its connection closed"), message
 
 
 # On GPUs.
 
 
-def on_a_gpu(rank, name, server, *, nccl):
+def on_a_gpu(rank, name, layout, *, nccl):
     """Some rounds on this rank's GPU. Without NCCL all goes through the host, as where it is not built in."""
     torch.cuda.set_device(rank)
     net = small_model.net().cuda()
     is_available = dist.is_nccl_available
     dist.is_nccl_available = lambda: nccl
     try:
-        opt = optimizers.wrapped(net, name, server)
+        opt = optimizers.wrapped(net, name, layout)
     finally:
         dist.is_nccl_available = is_available
-    assert (opt.driver.channel.bodies is not None) == nccl
+    assert (opt.driver.channel.device_channel is not None) == nccl
     for round_ in range(ROUNDS):
         optimizers.one_step(opt, net, rank, round_)
     traffic = opt.traffic.as_data()
@@ -286,18 +286,18 @@ def on_a_gpu(rank, name, server, *, nccl):
     return small_model.values(net).cpu(), traffic
 
 
-def both_ways_on_a_gpu(rank, cases):
+def split_and_unsplit_on_a_gpu(rank, cases):
     return [[on_a_gpu(rank, *case, nccl=nccl) for nccl in (False, True)] for case in cases]
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not (torch.cuda.is_available() and dist.is_nccl_available()), reason="needs a GPU and NCCL")
 def test_frames_and_sums_over_nccl_give_what_they_give_through_the_host():
-    cases = [("dropsign", "rank0"), ("ec-sgd", "rank0"), ("dsgd", "neighbours"), ("sgd", "allreduce")]
-    for by_case in run_ranks(both_ways_on_a_gpu, torch.cuda.device_count(), cases):
-        for (name, server), ((whole, counted), (split, counted_split)) in zip(cases, by_case, strict=True):
+    cases = [("dropsign", "rank0"), ("ec-sgd", "rank0"), ("dsgd", "peers"), ("sgd", "allreduce")]
+    for by_case in run_ranks(split_and_unsplit_on_a_gpu, torch.cuda.device_count(), cases):
+        for (name, layout), ((full, counted), (split, counted_split)) in zip(cases, by_case, strict=True):
             assert counted == counted_split
-            if server == "allreduce":  # which adds in another order
-                torch.testing.assert_close(split, whole)
+            if layout == "allreduce":  # which adds in another order
+                torch.testing.assert_close(split, full)
             else:
-                assert torch.equal(split, whole), name
+                assert torch.equal(split, full), name

@@ -71,7 +71,7 @@ def left_out(rank):
     for round_ in range(4):
         one_step(opt, net, rank, round_, factor=torch.inf if (rank, round_) == (1, 2) else 1.0)
     finite = bool(torch.isfinite(small_model.values(net)).all())
-    return finite, opt.traffic.void_rounds, opt.total_traffic().as_data()
+    return finite, opt.traffic.aborted_rounds, opt.total_traffic().as_data()
 
 
 def used_late(rank):
@@ -118,7 +118,7 @@ def saved_too_early(rank):
     """What the server is told that saves while a worker is ahead, and whether it may once all have met."""
     net = small_model.net()
     opt = made(net)
-    told = "nothing"
+    reported = "nothing"
     one_step(opt, net, rank, 0, meanwhile=lambda: wait_for("1 is ahead", "2 is ahead") if rank == 0 else None)
     if rank in (1, 2):
         one_step(opt, net, rank, 1)
@@ -127,11 +127,11 @@ def saved_too_early(rank):
         try:
             opt.state_dict()
         except RuntimeError as error:
-            told = str(error)
+            reported = str(error)
     if rank in (0, 3):
         one_step(opt, net, rank, 1)
     dist.barrier()
-    return told, opt.state_dict()["laconic"]["rounds"]
+    return reported, opt.state_dict()["laconic"]["rounds"]
 
 
 def without_a_closure(rank):
@@ -189,11 +189,11 @@ def test_every_gradient_is_counted_once_and_every_model_learns(name, by_rank):
 def test_no_applied_gradient_is_older_than_the_bound(name, by_rank):
     total = by_rank[0]["speeds"][name]["total"]
     assert max(map(int, total["staleness"])) <= BOUNDS[name]["max_staleness"]
-    assert ("leave" in total["up_by_exchange"]) == (name != "bound 1, dropped")
+    assert ("admission" in total["up_by_exchange"]) == (name != "bound 1, dropped")
 
 
 @pytest.mark.slow
-def test_without_a_bound_nobody_asks_for_leave_and_gradients_get_old(by_rank):
+def test_without_a_bound_nobody_requests_admission_and_gradients_get_old(by_rank):
     total = by_rank[0]["speeds"]["no bound"]["total"]
     assert set(total["up_by_exchange"]) == {"update"}
     assert max(map(int, total["staleness"])) > 1
@@ -206,7 +206,7 @@ def test_a_gradient_with_inf_is_left_out_alone(by_rank):
     for seen in by_rank:
         finite, _, total = seen["left out"]
         assert finite
-        assert total["updates"] == {"void": 1}
+        assert total["updates"] == {"aborted": 1}
         assert sum(total["staleness"].values()) == (N - 1) * 4 - 1
 
 
@@ -220,7 +220,7 @@ def test_a_layer_that_one_worker_begins_to_use_late_moves_from_then_on_for_all(b
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["asgd", "bounded", "resumed"])
-def test_one_worker_and_a_server_are_plain_sgd_bit_for_bit_also_when_resumed(name, by_rank):
+def test_one_worker_and_a_server_are_vanilla_sgd_bit_for_bit_also_when_resumed(name, by_rank):
     values, _ = by_rank[0]["alone"]
     assert values[name] == values["plain"]
 
@@ -233,11 +233,11 @@ def test_a_resumed_server_goes_on_counting(by_rank):
 
 @pytest.mark.slow
 def test_a_server_does_not_save_while_a_worker_is_ahead(by_rank):
-    told = [seen["saved too early"] for seen in by_rank]
-    early = told[3][0].replace("worker 2", "worker 1")  # whoever is ahead
+    reported = [seen["saved too early"] for seen in by_rank]
+    early = reported[3][0].replace("worker 2", "worker 1")  # whoever is ahead
     assert early.startswith("state_dict: worker 1 has begun step 3, and the server has ended step 1")
-    assert "torch.distributed.barrier()" in told[3][0]
-    assert [rounds for _, rounds in told] == [2] * N
+    assert "torch.distributed.barrier()" in reported[3][0]
+    assert [rounds for _, rounds in reported] == [2] * N
 
 
 @pytest.mark.slow
@@ -252,16 +252,16 @@ def lose_a_worker(rank):
     net = small_model.net()
     inner = torch.optim.SGD(net.parameters(), lr=0.05)
     opt = laconic.DistributedOptimizer(inner, ASGD(), timeout_s=PATIENCE_S)
-    told = "nothing"
+    reported = "nothing"
     for round_ in range(400):
         if rank == 1 and round_ == 2:
             os._exit(1)
         try:
             one_step(opt, net, rank, round_, partial(time.sleep, 0.02))
         except laconic.PeerLostError as error:
-            told = str(error)
+            reported = str(error)
             break
-    raise RuntimeError(f"told: {told}")
+    raise RuntimeError(f"told: {reported}")
 
 
 @pytest.mark.slow

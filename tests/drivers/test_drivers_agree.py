@@ -23,46 +23,46 @@ CASES = methods.in_step_with_layouts(N)
 
 def train_in_process(rank: int, cases: list[tuple[str, str]]) -> list[tuple[torch.Tensor, dict]]:
     results = []
-    for name, server in cases:
+    for name, layout in cases:
         net = small_model.net()
         algorithm = methods.with_test_settings(name)
-        inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr, momentum=0.5)
+        inner = torch.optim.SGD(net.parameters(), lr=algorithm.test_lr, momentum=0.5)
         opt = laconic.DistributedOptimizer(
-            inner, algorithm, model=net, server=server, seed=5, check_every=10, timeout_s=PATIENCE_S
+            inner, algorithm, model=net, layout=layout, seed=5, check_every=10, timeout_s=PATIENCE_S
         )
-        schedule = torch.optim.lr_scheduler.StepLR(opt, step_size=20, gamma=0.5)
+        scheduler = torch.optim.lr_scheduler.StepLR(opt, step_size=20, gamma=0.5)
         for round_ in range(ROUNDS):
             optimizers.one_step(opt, net, rank, round_)
-            schedule.step()
+            scheduler.step()
         results.append((small_model.values(net), opt.traffic.as_data()))
     return results
 
 
-def train_in_simulator(name: str, server: str) -> tuple[torch.Tensor, laconic.Simulation]:
+def train_in_simulator(name: str, layout: str) -> tuple[torch.Tensor, laconic.Simulation]:
     net = small_model.net()
     algorithm = methods.with_test_settings(name)
-    inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr, momentum=0.5)
-    workers = N - (server == "dedicated")
-    simulation = laconic.Simulation(net, inner, algorithm, workers=workers, server=server, seed=5)
-    schedule = torch.optim.lr_scheduler.StepLR(inner, step_size=20, gamma=0.5)
+    inner = torch.optim.SGD(net.parameters(), lr=algorithm.test_lr, momentum=0.5)
+    workers = N - (layout == "dedicated")
+    simulation = laconic.Simulation(net, inner, algorithm, workers=workers, layout=layout, seed=5)
+    scheduler = torch.optim.lr_scheduler.StepLR(inner, step_size=20, gamma=0.5)
     for round_ in range(ROUNDS):
         simulation.step(lambda rank, round_=round_: small_model.loss(net, rank, round_))
-        schedule.step()
+        scheduler.step()
     return small_model.values(net), simulation
 
 
 @pytest.fixture(scope="module")
 def from_processes():
     by_rank = run_ranks(train_in_process, N, CASES)
-    return {case: [theirs[place] for theirs in by_rank] for place, case in enumerate(CASES)}
+    return {case: [peer[place] for peer in by_rank] for place, case in enumerate(CASES)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_four_processes_and_the_simulator_end_with_the_same_bits_and_bytes(case, from_processes):
-    name, server = case
+    name, layout = case
     torch.set_num_threads(1)
-    expected, simulation = train_in_simulator(name, server)
+    expected, simulation = train_in_simulator(name, layout)
     assert torch.isfinite(expected).all()
     assert not torch.equal(expected, small_model.values(small_model.net()))
     for rank in range(simulation.n_workers):
@@ -84,7 +84,7 @@ def large_gradient(rank: int) -> torch.Tensor:
     return torch.randn(LARGE, generator=torch.Generator().manual_seed(rank))
 
 
-BAD_ENTRIES = (0, LARGE // 2 - 1, LARGE // 2, LARGE - 1)  # at the ends of both parts
+BAD_VALUES = (0, LARGE // 2 - 1, LARGE // 2, LARGE - 1)  # at the ends of both parts
 
 
 def step_a_large_model(rank: int) -> tuple[str, list[int]]:
@@ -93,19 +93,19 @@ def step_a_large_model(rank: int) -> tuple[str, list[int]]:
     opt = laconic.DistributedOptimizer(torch.optim.SGD([weight], lr=1.0), laconic.SGD(), timeout_s=PATIENCE_S)
     weight.grad = large_gradient(rank)
     opt.step()
-    after, voids = hash_of(weight.detach()), []
-    for entry in BAD_ENTRIES:
+    after, aborts = hash_of(weight.detach()), []
+    for element in BAD_VALUES:
         weight.grad = large_gradient(rank)
         if rank == 1:
-            weight.grad[entry] = torch.inf
+            weight.grad[element] = torch.inf
         opt.step()
-        voids.append(opt.traffic.void_rounds)
+        aborts.append(opt.traffic.aborted_rounds)
         assert hash_of(weight.detach()) == after
-    return after, voids
+    return after, aborts
 
 
 @pytest.mark.slow
-def test_a_sum_in_two_parts_has_the_same_bits_as_the_simulator_s_and_one_bad_entry_calls_it_off():
+def test_a_sum_in_two_parts_has_the_same_bits_as_the_simulator_s_and_one_bad_value_aborts_it():
     n = 3
     weight = torch.nn.Parameter(torch.zeros(LARGE))
     simulation = laconic.Simulation(
@@ -115,4 +115,4 @@ def test_a_sum_in_two_parts_has_the_same_bits_as_the_simulator_s_and_one_bad_ent
     assert len(ring_parts(LARGE, 4)) == 2
     ended = run_ranks(step_a_large_model, n)
     assert [after for after, _ in ended] == [hash_of(weight.detach())] * n
-    assert [voids for _, voids in ended] == [[1, 2, 3, 4]] * n  # one bad entry, wherever it is, is told to all
+    assert [aborts for _, aborts in ended] == [[1, 2, 3, 4]] * n  # one bad entry, wherever it is, is told to all

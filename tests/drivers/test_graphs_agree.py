@@ -9,7 +9,7 @@ import laconic
 from laconic.algorithms.csgd_ring import CSGDRing
 from laconic.algorithms.dsgd import DSGD
 from laconic.compressors import DenseValues, ScaledSign, TopK
-from laconic.gossip.graphs import TOPOLOGIES
+from laconic.gossip.graphs import GRAPHS
 from support import optimizers, small_model
 from support.deadlines import PATIENCE_S
 from support.ranks import run_ranks
@@ -20,12 +20,12 @@ ODD = "0-1 1-2 2-3 3-4 4-0 0-2"
 
 def cases(n):
     """What n workers can run."""
-    graphs = [graph for graph in TOPOLOGIES if n == 8 or graph not in ("torus", "shift-one")] + [ODD] * (n == 5)
+    graphs = [graph for graph in GRAPHS if n == 8 or graph not in ("torus", "shift-one")] + [ODD] * (n == 5)
     return [
         *(DSGD(graph=graph) for graph in graphs),
-        DSGD(mixing="choco", compressor=TopK(density=0.3), consensus_rate=0.4),
+        DSGD(mixing="choco", compressor=TopK(density=0.3), consensus_step_size=0.4),
         DSGD(mixing="difference", compressor=DenseValues(value_type="bfloat16")),
-        *(CSGDRing(partitioned=cut, compressor=ScaledSign(blocks="vector")) for cut in (True, False)),
+        *(CSGDRing(partitioned=partitioned, compressor=ScaledSign(blocks="vector")) for partitioned in (True, False)),
     ]
 
 

@@ -27,15 +27,15 @@ DEATHS = {  # story: layout, ranks that are left, who dies
 }
 HANGS = {"a worker of rank 0 hangs": ("rank0", 2), "a rank hangs in an all-reduce": ("allreduce", 1)}
 ODD_RANK = 3
-DIFFERENCES = ("algorithm", "compskip.keep", "seed", "layers", "dtype", "server", "check_every")
+DIFFERENCES = ("algorithm", "compskip.keep", "seed", "layers", "dtype", "layout", "check_every")
 
 
-def live_through(rank: int, folder: Path) -> None:
+def act_all(rank: int, folder: Path) -> None:
     """All stories, one after the other; what this rank was told goes to a file, since it may not live to return it."""
     for what in DIFFERENCES:
         note(folder, what, rank, lambda what=what: odd_optimizer(rank, what))
-    for server in ("sharded", "allreduce", "dedicated", "rank0"):  # so that nothing is loaded while others wait
-        train(rank, server, range(N), 2, lambda: None, PATIENCE_S)
+    for layout in ("sharded", "allreduce", "dedicated", "rank0"):  # so that nothing is loaded while others wait
+        train(rank, layout, range(N), 2, lambda: None, PATIENCE_S)
     for story, place in DEATHS.items():
         if len(place[1]) == 3:
             for hang in HANGS:
@@ -52,39 +52,39 @@ def note(folder: Path, story: str, rank: int, task) -> None:
     """Write down what error the task met."""
     try:
         task()
-        told = "nothing"
+        reported = "nothing"
     except Exception as error:
-        told = f"{type(error).__name__}: {error}"
-    (folder / f"{story} {rank}").write_text(told)
+        reported = f"{type(error).__name__}: {error}"
+    (folder / f"{story} {rank}").write_text(reported)
 
 
-def optimizer(net, server, group=None, timeout_s=PATIENCE_S, **settings):
+def optimizer(net, layout, group=None, timeout_s=PATIENCE_S, **settings):
     inner = torch.optim.SGD(net.parameters(), lr=0.1)
     settings = {"algorithm": laconic.SGD(), "seed": 5, "timeout_s": timeout_s} | settings
-    return laconic.DistributedOptimizer(inner, settings.pop("algorithm"), server=server, group=group, **settings)
+    return laconic.DistributedOptimizer(inner, settings.pop("algorithm"), layout=layout, group=group, **settings)
 
 
 def odd_optimizer(rank: int, what: str) -> None:
     """Make an optimizer that on ODD_RANK differs from the others' in one thing."""
-    net, server, settings = small_model.net(), "rank0", {"algorithm": laconic.CompSkip(keep=0.3)}
+    net, layout, settings = small_model.net(), "rank0", {"algorithm": laconic.CompSkip(keep=0.3)}
     if rank == ODD_RANK:
         if what == "layers":
             net = torch.nn.Linear(112, 1)  # as many parameters, cut otherwise
         elif what == "dtype":
             net = net.double()
-        elif what == "server":
-            server = "sharded"
+        elif what == "layout":
+            layout = "sharded"
         else:
             odd = {"algorithm": laconic.DropSign(), "seed": 6, "check_every": 7}
             settings |= {"algorithm": laconic.CompSkip(keep=0.4)} if what == "compskip.keep" else {what: odd[what]}
-    optimizer(net, server, **settings)
+    optimizer(net, layout, **settings)
 
 
-def train(rank: int, server: str, ranks, rounds: int, before_the_last, timeout_s: float) -> None:
+def train(rank: int, layout: str, ranks, rounds: int, before_the_last, timeout_s: float) -> None:
     """Some rounds among `ranks`; before the last one `before_the_last()` is called."""
     group = None if len(ranks) == N else dist.new_group(list(ranks), use_local_synchronization=True)
     net = small_model.net()
-    opt = optimizer(net, server, group, timeout_s)
+    opt = optimizer(net, layout, group, timeout_s)
     for round_ in range(rounds):
         if not opt.serves_only:
             opt.zero_grad()
@@ -94,65 +94,65 @@ def train(rank: int, server: str, ranks, rounds: int, before_the_last, timeout_s
         opt.step()
 
 
-def die(rank: int, server: str, ranks, doomed: int) -> None:
-    train(rank, server, ranks, 4, lambda: os._exit(1) if rank == doomed else None, DEATH_TIMEOUT_S)
+def die(rank: int, layout: str, ranks, doomed: int) -> None:
+    train(rank, layout, ranks, 4, lambda: os._exit(1) if rank == doomed else None, DEATH_TIMEOUT_S)
 
 
 def hang_in_training(rank: int, hang: str) -> None:
     """Of three ranks the idle rank begins its last round when the others have given up."""
-    server, idle = HANGS[hang]
+    layout, idle = HANGS[hang]
     others = [f"{hang}: {other} gave up" for other in range(3) if other != idle]
-    train(rank, server, range(3), 4, lambda: wait_for(*others) if rank == idle else None, HANG_TIMEOUT_S)
+    train(rank, layout, range(3), 4, lambda: wait_for(*others) if rank == idle else None, HANG_TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def reported(tmp_path_factory):
     """What each rank was told in each story."""
     folder = tmp_path_factory.mktemp("told")
-    errors = [end.error for end in ends_of_ranks(live_through, N, folder) if end.error]
+    errors = [end.error for end in ends_of_ranks(act_all, N, folder) if end.error]
     assert not errors, "\n".join(errors)
     return lambda story, rank: (folder / f"{story} {rank}").read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("story", DEATHS)
-def test_all_survivors_name_the_rank_that_died(story, told):
+def test_all_survivors_name_the_rank_that_died(story, reported):
     _, ranks, doomed = DEATHS[story]
     for rank in set(ranks) - {doomed}:
-        message = told(story, rank)
+        message = reported(story, rank)
         assert message.startswith(f"PeerLostError: rank {doomed} was waited for"), f"rank {rank}: {message}"
         assert "its connection closed" in message
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("story", HANGS)
-def test_a_rank_that_hangs_is_named_by_all_others(story, told):
+def test_a_rank_that_hangs_is_named_by_all_others(story, reported):
     _, idle = HANGS[story]
     for rank in {0, 1, 2} - {idle}:
-        message = told(story, rank)
+        message = reported(story, rank)
         assert message.startswith(f"PeerLostError: rank {idle} was waited for"), f"rank {rank}: {message}"
         assert f"nothing came within timeout_s={HANG_TIMEOUT_S:g}" in message
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("story", HANGS)
-def test_a_rank_that_comes_when_the_others_have_given_up_is_told_so(story, told):
+def test_a_rank_that_comes_when_the_others_have_given_up_is_told_so(story, reported):
     _, idle = HANGS[story]
-    message = told(story, idle)
+    message = reported(story, idle)
     assert message.startswith(f"PeerLostError: rank {idle}, this one, came too late"), message
 
 
 @pytest.mark.slow
-def test_a_rank_that_never_makes_its_optimizer_is_named_with_its_number_in_the_world(told):
-    message = told("a rank never comes", 1)
+def test_a_rank_that_never_makes_its_optimizer_is_named_with_its_number_in_the_world(reported):
+    message = reported("a rank never comes", 1)
     assert message.startswith("PeerLostError: rank 1 of the group (global rank 2) was waited for"), message
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", DIFFERENCES)
-def test_ranks_set_up_differently_are_all_told_what_differs_and_where(what, told):
+def test_ranks_set_up_differently_all_learn_what_differs_and_where(what, reported):
     for rank in range(N):
-        message = told(what, rank)
+        message = reported(what, rank)
         assert message.startswith(f"SetupError: rank 0 and rank {ODD_RANK} were set up differently"), message
         assert message.count(" and ") == 2, message  # two ranks, and one thing in which they differ
         assert f"differently: {what}: " in message

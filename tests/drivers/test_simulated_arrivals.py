@@ -13,12 +13,12 @@ from support import small_model
 PULLED_OVER = 3.0  # seconds of a message of the golden traces: latency 1, transfer 2
 
 
-def on_a_quadratic(workers, steps, *, lr=0.1, one_way_s=PULLED_OVER, compute_s=4.0, momentum=0.0, **settings):
+def on_a_quadratic(workers, steps, *, lr=0.1, message_s=PULLED_OVER, compute_s=4.0, momentum=0.0, **settings):
     """Steps of all workers on (x - 1)^2 / 2, x from 0, in float64."""
     x = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
     inner = torch.optim.SGD([x], lr=lr, momentum=momentum)
     simulation = Simulation(
-        torch.nn.ParameterList([x]), inner, ASGD(**settings), workers=workers, link=Link(latency_s=one_way_s),
+        torch.nn.ParameterList([x]), inner, ASGD(**settings), workers=workers, link=Link(latency_s=message_s),
         compute_s=compute_s,
     )  # fmt: skip
     for _ in range(steps):
@@ -31,7 +31,7 @@ def trace(simulation):
 
 
 @pytest.mark.parametrize(
-    ("workers", "one_way_s", "compute_s", "expected"),
+    ("workers", "message_s", "compute_s", "expected"),
     [
         (1, 3.0, 4.0, [(10, 0, 0), (20, 0, 0), (30, 0, 0), (40, 0, 0)]),
         (3, 3.0, 4.0, [(10, 0, 0), (13, 1, 1), (16, 2, 2), (20, 0, 2), (23, 1, 2), (26, 2, 2), (30, 0, 2), (33, 1, 2),
@@ -43,8 +43,8 @@ def trace(simulation):
     ],
     ids=["one worker", "three equal workers", "a slow worker", "a saturated server"],
 )  # fmt: skip
-def test_updates_happen_when_the_worked_examples_say_and_are_as_stale(workers, one_way_s, compute_s, expected):
-    simulation = on_a_quadratic(workers, 4, one_way_s=one_way_s, compute_s=compute_s)
+def test_updates_happen_when_the_worked_examples_say_and_are_as_stale(workers, message_s, compute_s, expected):
+    simulation = on_a_quadratic(workers, 4, message_s=message_s, compute_s=compute_s)
     assert trace(simulation)[: len(expected)] == expected
 
 
@@ -98,7 +98,7 @@ def test_a_step_that_the_fast_worker_has_already_done_returns_its_latest_loss():
     assert silent > 0, "chance must have put one worker ahead"
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_staleness": 0}, {"max_staleness": 3, "rate": "inverse"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"max_staleness": 0}, {"max_staleness": 3, "lr_scaling": "inverse"}], ids=str)
 def test_one_worker_is_sgd_bit_for_bit(settings):
     ends = []
     for algorithm in (laconic.SGD(), ASGD(**settings)):
@@ -120,13 +120,13 @@ def test_a_bound_of_zero_is_sgd_on_one_mini_batch_after_the_other_bit_for_bit():
     simulation = Simulation(
         net, inner, ASGD(max_staleness=0), workers=3, link=Link(latency_s=0.01), compute_s={0: 1.0, 1: 0.2, 2: 3.0}
     )
-    plain = torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9)
+    reference = torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9)
     for round_ in range(6):
         simulation.step(lambda rank, round_=round_: small_model.loss(net, rank, round_))
         for rank in range(3):
-            plain.zero_grad()
+            reference.zero_grad()
             small_model.loss(twin, rank, round_).backward()
-            plain.step()
+            reference.step()
         assert torch.equal(small_model.values(net), small_model.values(twin))
     assert simulation.traffic.staleness == {0: 18}
 
@@ -135,12 +135,12 @@ def test_a_bound_of_zero_is_sgd_on_one_mini_batch_after_the_other_bit_for_bit():
     ("tau", "limit"),
     [(0, 2.0), (1, 1.0), (2, 0.618034), (3, 0.445042), pytest.param(7, 0.209057, marks=pytest.mark.nightly)],
 )
-def test_a_fixed_delay_is_stable_below_the_rate_of_theory_and_not_above_it(tau, limit):
+def test_a_fixed_delay_is_stable_below_the_learning_rate_of_theory_and_not_above_it(tau, limit):
     """Scalar quadratic, curvature 1: stable for rates below 2 sin(pi / (2 (2 tau + 1)))."""
     assert 2 * math.sin(math.pi / (2 * (2 * tau + 1))) == pytest.approx(limit, abs=1e-6)
     farthest = {}
     for share in (0.97, 1.03):
-        simulation = on_a_quadratic(tau + 1, 0, lr=share * limit, one_way_s=1.0, compute_s=10.0)
+        simulation = on_a_quadratic(tau + 1, 0, lr=share * limit, message_s=1.0, compute_s=10.0)
         (x,) = simulation.flat.parameters
         distances = []
         for _ in range(50):
@@ -152,8 +152,8 @@ def test_a_fixed_delay_is_stable_below_the_rate_of_theory_and_not_above_it(tau, 
     assert farthest[1.03] > 2
 
 
-def test_a_rate_divided_by_the_age_takes_smaller_steps_for_stale_gradients():
-    simulation = on_a_quadratic(3, 1, rate="inverse")
+def test_a_learning_rate_divided_by_the_age_takes_smaller_steps_for_stale_gradients():
+    simulation = on_a_quadratic(3, 1, lr_scaling="inverse")
     path = [0.0]
     for _, _, staleness in trace(simulation):
         path.append(path[-1] - 0.1 / (1 + staleness) * (path[-1 - staleness] - 1))
@@ -201,25 +201,25 @@ def test_a_gradient_with_inf_or_nan_is_left_out_alone(bad):
             simulation.step(lambda rank, round_=round_: loss_of(rank, round_))
         ends.append(simulation)
     assert torch.isfinite(small_model.values(nets[0])).all()
-    spoiled, whole = (simulation.traffic for simulation in ends)
-    assert (spoiled.updates, spoiled.void_rounds, spoiled.rounds) == ({"void": 1}, 1, 5)
-    assert sum(spoiled.staleness.values()) == sum(whole.staleness.values()) - 1
-    assert ends[0].traffic_of(1).updates == {"void": 1}
+    non_finite, full = (simulation.traffic for simulation in ends)
+    assert (non_finite.updates, non_finite.aborted_rounds, non_finite.rounds) == ({"aborted": 1}, 1, 5)
+    assert sum(non_finite.staleness.values()) == sum(full.staleness.values()) - 1
+    assert ends[0].traffic_of(1).updates == {"aborted": 1}
     assert not torch.equal(small_model.values(nets[0]), small_model.values(nets[1]))
 
 
 @pytest.mark.parametrize("compressor", ["top-k", "sign", "scaled-sign", "fractional", "dense"])
-def test_gradients_may_be_compressed_and_the_model_comes_back_whole(compressor):
+def test_gradients_may_be_compressed_and_the_model_comes_back_dense(compressor):
     net = small_model.net()
     algorithm = ASGD(compressor=laconic.compressors.COMPRESSORS[compressor]())
     lr = 0.002 if compressor == "sign" else 0.05
     simulation = Simulation(
         net, torch.optim.SGD(net.parameters(), lr=lr), algorithm, workers=3, link=Link(latency_s=0.01)
     )
-    first = sum(simulation.step(lambda rank: small_model.loss(net, rank, 0)))
+    one = sum(simulation.step(lambda rank: small_model.loss(net, rank, 0)))
     for _ in range(60):
         last = sum(simulation.step(lambda rank: small_model.loss(net, rank, 0)))
-    assert last < first
+    assert last < one
     traffic = simulation.traffic
     up, down = algorithm.paper_bits(small_model.N_PARAMETERS, simulation.flat.sizes)
     assert traffic.up.paper_bits / traffic.up.messages == pytest.approx(up)
@@ -228,9 +228,9 @@ def test_gradients_may_be_compressed_and_the_model_comes_back_whole(compressor):
 
 def test_the_same_law_of_compute_times_gives_the_same_nanoseconds_again():
     law = ComputeTime(seconds=1.0, factors={1: 4.0}, tail_s=0.5)
-    first, again = (on_a_quadratic(4, 6, compute_s=law) for _ in range(2))
-    assert trace(first) == trace(again)
-    assert first.traffic == again.traffic
+    one, again = (on_a_quadratic(4, 6, compute_s=law) for _ in range(2))
+    assert trace(one) == trace(again)
+    assert one.traffic == again.traffic
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_the_same_law_of_compute_times_gives_the_same_nanoseconds_again():
     [
         ({"max_staleness": -1}, {}, r"asgd: max_staleness=-1 must be in \[0, inf\)"),
         ({"staleness": "wait"}, {}, "asgd: staleness='wait' must be one of hold, drop"),
-        ({}, {"server": "sharded"}, "server='sharded' does not go with asgd: its server takes gradients whenever"),
-        ({}, {"server": "rank0"}, "use dedicated"),
+        ({}, {"layout": "sharded"}, "layout='sharded' does not go with asgd: its server takes gradients whenever"),
+        ({}, {"layout": "rank0"}, "use dedicated"),
         ({}, {"local_steps": 2}, "asgd needs the gradient itself"),
         ({}, {"compute_s": {0: 1.0, 1: 0.0, 2: 1.0}}, "worker 1 takes no virtual time and worker 0 does"),
         ({}, {"compute_s": {0: 1.0, 1: 1.0}}, "seconds names no time for node 2"),

@@ -100,7 +100,7 @@ def test_a_wrong_plan_is_refused_with_the_name_the_value_and_the_bound(case):
 LOST = FaultPlan(lost=0.1)
 REFUSED = {
     "a method that loses what is lost": (
-        {"algorithm": "sgd", "server": "rank0", "faults": LOST}, "sgd does not tolerate lost packets: .* as ec-sgd"),
+        {"algorithm": "sgd", "layout": "rank0", "faults": LOST}, "sgd does not tolerate lost packets: .* as ec-sgd"),
     "one that loses what is late": (
         {"algorithm": "lasg", "faults": FaultPlan(late=0.1)}, "lasg does not tolerate late packets"),
     "one that loses what is damaged": (
@@ -129,10 +129,10 @@ def test_a_plan_that_the_job_cannot_take_is_refused_before_it_starts(case):
     job, message = REFUSED[case]
     algorithm = methods.with_test_settings(job.get("algorithm", "ec-sgd"))
     with pytest.raises(ValueError, match=message):
-        Simulated(algorithm, d=20, n_workers=4, server=job.get("server", "auto"), faults=job["faults"])
+        Simulated(algorithm, d=20, n_workers=4, layout=job.get("layout", "auto"), faults=job["faults"])
 
 
-def test_dense_rounds_which_owe_nothing_are_refused_with_a_plan_that_loses_packets():
+def test_dense_rounds_which_keep_no_residual_are_refused_with_a_plan_that_loses_packets():
     algorithm = laconic.SSGDTopK(density=0.25, dense_rounds=2)
     with pytest.raises(ValueError, match="dense rounds of ssgd-topk owe nothing, so lost packets would be gone"):
         Simulated(algorithm, d=20, n_workers=4, faults=LOST)
@@ -161,7 +161,7 @@ def test_a_worker_is_down_for_as_many_rounds_as_a_crash_is_long_and_a_second_cra
 
 def test_an_event_without_an_exchange_hits_all_of_its_round():
     at = {"round": 2, "worker": 0, "kind": "late"}
-    one, whole = FaultPlan(events=(Event(exchange=1, **at),)), FaultPlan(events=(Event(**at),))
+    one, full = FaultPlan(events=(Event(exchange=1, **at),)), FaultPlan(events=(Event(**at),))
     assert [one.fate(0, 2, exchange) for exchange in range(3)] == ["delivered", "late", "delivered"]
-    assert [whole.fate(0, 2, exchange) for exchange in range(3)] == ["late"] * 3
-    assert whole.fate(0, 1, 0) == whole.fate(1, 2, 0) == "delivered"
+    assert [full.fate(0, 2, exchange) for exchange in range(3)] == ["late"] * 3
+    assert full.fate(0, 1, 0) == full.fate(1, 2, 0) == "delivered"

@@ -20,49 +20,49 @@ from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.settings import RunSettings
 from laconic.network import Link
 from laconic.protocol.round_inputs import Inputs
-from laconic.wire import HEAD_BYTES, Frame, Positions, ShortFloats, VoteChange, decode, encode
+from laconic.wire import HEADER_BYTES, Frame, Positions, ShortFloats, VoteChange, decode, encode
 from support import methods, small_model
 from support.command_line import laconic as command
-from support.sample_packets import HEAD, packets
+from support.sample_packets import HEADER, packets
 
 # Four numbers of float32 a packet: 32 + 8 + 16 bytes.
 
 D = 4
-FRAME_BYTES = HEAD_BYTES + 8 + 4 * D
+FRAME_BYTES = HEADER_BYTES + 8 + 4 * D
 LINK = Link(bytes_per_s=FRAME_BYTES * 1e3)  # a packet takes a millisecond
 MS = 10**6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched(ECSGD):
+class WatchedReplies(ECSGD):
     """Error feedback of a lossless compressor, which keeps what both sides saw of each round."""
 
     compressor: Identity = field(default_factory=Identity)
     server_compressor: Identity = field(default_factory=Identity)
-    heard: dict = field(default_factory=dict)
+    delivered: dict = field(default_factory=dict)
     inbox: dict = field(default_factory=dict)
 
     def work(self, me):
         step = super().work(me)
         reply = yield next(step)
-        self.heard[me.round, me.rank] = reply.heard
+        self.delivered[me.round, me.rank] = reply.delivered
         try:
             step.send(reply)
         except StopIteration as end:
             return end.value
 
-    def serve(self, hub, inbox):
-        self.inbox[hub.round] = list(inbox)
-        return super().serve(hub, inbox)
+    def serve(self, server, inbox):
+        self.inbox[server.round] = list(inbox)
+        return super().serve(server, inbox)
 
 
-class Job:
+class FaultyJob:
     """Three workers and a server apart; worker r's gradient is r + 1 everywhere."""
 
     def __init__(self, plan, **setup):
-        self.algorithm = Watched()
+        self.algorithm = WatchedReplies()
         self.driver = Simulated(
-            self.algorithm, d=D, n_workers=3, faults=plan, **({"server": "dedicated", "link": LINK} | setup)
+            self.algorithm, d=D, n_workers=3, faults=plan, **({"layout": "dedicated", "link": LINK} | setup)
         )
         self.asked = []
 
@@ -76,11 +76,11 @@ class Job:
         self.asked.append((self.driver.rounds, rank))
         return Inputs(vector=torch.full((D,), rank + 1.0) * factor, parameters=lambda: torch.zeros(D), lr=0.1)
 
-    def debt(self, rank):
-        return self.driver.workers[rank].me.memory["debt"][0].item()
+    def residual(self, rank):
+        return self.driver.workers[rank].me.memory["residual"][0].item()
 
-    def count(self, rank, way="up"):
-        return self.driver.workers[rank].meter.counts[way]
+    def count(self, rank, direction="up"):
+        return self.driver.workers[rank].meter.counts[direction]
 
 
 def at_round_0(kind, worker=1):
@@ -88,29 +88,29 @@ def at_round_0(kind, worker=1):
 
 
 @pytest.mark.parametrize("kind", ["lost", "late", "corrupted"])
-def test_a_packet_that_does_not_come_through_is_counted_owed_and_paid_in_the_next_round(kind):
-    job = Job(at_round_0(kind))
+def test_a_packet_that_is_not_delivered_is_counted_stored_as_residual_and_sent_in_the_next_round(kind):
+    job = FaultyJob(at_round_0(kind))
     job.round()
-    assert job.algorithm.heard == {(0, 0): True, (0, 1): False, (0, 2): True}
+    assert job.algorithm.delivered == {(0, 0): True, (0, 1): False, (0, 2): True}
     assert job.algorithm.inbox[0] == [0, 2]
     assert job.outcome.of(0).tolist() == pytest.approx([4 / 3] * D)
     assert job.driver.servers[0].unread == ({1} if kind == "corrupted" else set())
-    assert [job.debt(rank) for rank in range(3)] == [0, 2, 0]
+    assert [job.residual(rank) for rank in range(3)] == [0, 2, 0]
     assert job.count(1).wire_bytes == FRAME_BYTES
-    assert job.driver.mishaps.counts == [{}, {kind: 1}, {}]
+    assert job.driver.injector.counts == [{}, {kind: 1}, {}]
     job.round()
     assert job.outcome.of(0).tolist() == pytest.approx([(1 + 4 + 3) / 3] * D)
-    assert [job.debt(rank) for rank in range(3)] == [0, 0, 0]
+    assert [job.residual(rank) for rank in range(3)] == [0, 0, 0]
 
 
 def test_a_packet_that_comes_twice_is_used_once_and_its_bytes_counted_twice():
-    job, usual = Job(at_round_0("duplicated")), Job(None)
+    job, usual = FaultyJob(at_round_0("duplicated")), FaultyJob(None)
     for each in (job, usual):
         each.round()
     assert torch.equal(job.outcome.of(0), usual.outcome.of(0))
-    assert job.algorithm.heard[0, 1]
+    assert job.algorithm.delivered[0, 1]
     assert job.count(1) == replace(usual.count(1), messages=2, wire_bytes=2 * FRAME_BYTES)
-    assert job.driver.mishaps.counts[1] == {"duplicated": 1}
+    assert job.driver.injector.counts[1] == {"duplicated": 1}
 
 
 def test_whichever_bit_is_flipped_the_server_refuses_the_frame():
@@ -118,7 +118,7 @@ def test_whichever_bit_is_flipped_the_server_refuses_the_frame():
     for seed in range(40):
         plan = replace(at_round_0("corrupted"), seed=seed)
         bits.add(plan.damaged_bit(1, 0, 0, 8 * FRAME_BYTES))
-        job = Job(plan)
+        job = FaultyJob(plan)
         job.round()
         assert job.driver.servers[0].unread == {1}
     assert len(bits) > 30
@@ -131,71 +131,71 @@ def test_whichever_bit_is_flipped_the_server_refuses_the_frame():
 def test_the_clock_by_hand(kind, rounds_ms):
     """Three packets in a row to one server, three answers in a row. A copy comes behind the others, while the server
     answers; a late packet sets off when the answers are there."""
-    job = Job(at_round_0(kind) if kind else None)
+    job = FaultyJob(at_round_0(kind) if kind else None)
     assert [job.round() / MS, job.round() / MS] == rounds_ms
 
 
 def test_a_server_does_not_wait_for_the_last_packet_if_that_is_lost():
-    job = Job(at_round_0("lost", worker=2))
+    job = FaultyJob(at_round_0("lost", worker=2))
     assert job.round() == 5 * MS
 
 
 def test_a_straggler_holds_up_the_round_by_what_it_computes_longer():
-    job = Job(FaultPlan(stragglers={2: 5.0}), compute_s=0.01)
+    job = FaultyJob(FaultPlan(stragglers={2: 5.0}), compute_s=0.01)
     assert job.round() == (50 + 1 + 3) * MS
-    own = Job(FaultPlan(stragglers={0: 5.0}), compute_s=0.01, server="rank0")
+    own = FaultyJob(FaultPlan(stragglers={0: 5.0}), compute_s=0.01, layout="rank0")
     assert own.round() == (50 + 2) * MS
     plan = FaultPlan(seed=1, straggle=0.3, straggle_factor=5.0)
-    sometimes = Job(plan, compute_s=0.01)
+    sometimes = FaultyJob(plan, compute_s=0.01)
     slow = [sum(plan.compute_factor(rank, round_) > 1 for rank in range(3)) for round_ in range(10)]
     assert [sometimes.round() / MS for _ in range(10)] == [50 + 3 + n if n else 10 + 6 for n in slow]
     assert {0, 1} < set(slow)
 
 
-def test_a_slow_link_takes_longer_by_its_factor_both_ways():
-    assert Job(FaultPlan(slow_links={1: 0.25})).round() == (1 + 4 + 1) * 2 * MS
+def test_a_slow_link_takes_longer_by_its_factor_in_both_directions():
+    assert FaultyJob(FaultPlan(slow_links={1: 0.25})).round() == (1 + 4 + 1) * 2 * MS
 
 
 def test_a_crashed_worker_is_not_asked_and_remembers_what_it_knew():
     plan = FaultPlan(crash_rounds=2, events=(Event(round=1, worker=1, kind="crashed"), *at_round_0("lost").events))
-    job = Job(plan)
+    job = FaultyJob(plan)
     before = job.count(1, "setup")
     for _ in range(3):
         job.round()
-        assert job.debt(1) == 2
+        assert job.residual(1) == 2
     assert job.asked == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 2)]
     assert job.outcome.of(1).tolist() == pytest.approx([4 / 3] * D)
     assert job.count(1, "setup") == before
     job.round()
-    assert job.debt(1) == 0
+    assert job.residual(1) == 0
     assert job.outcome.of(0).tolist() == pytest.approx([8 / 3] * D)
     assert job.count(1, "setup").wire_bytes == before.wire_bytes + 4 * D
     assert job.count(1).messages == job.count(1, "down").messages == 2
-    assert job.driver.mishaps.counts[1] == {"lost": 1, "crashed": 2}
+    assert job.driver.injector.counts[1] == {"lost": 1, "crashed": 2}
 
 
-def test_with_everybody_down_a_round_is_empty():
+def test_with_all_workers_down_a_round_is_empty():
     crashes = (Event(round=1, worker=rank, kind="crashed") for rank in range(3))
-    job = Job(FaultPlan(events=(*crashes, *at_round_0("lost").events)))
+    job = FaultyJob(FaultPlan(events=(*crashes, *at_round_0("lost").events)))
     job.round()
-    debts = [job.debt(rank) for rank in range(3)]
+    residuals = [job.residual(rank) for rank in range(3)]
     assert job.round() == 0
-    assert job.outcome.void
+    assert job.outcome.aborted
     assert job.outcome.results == ()
-    assert [job.debt(rank) for rank in range(3)] == debts == [0, 2, 0]
+    assert [job.residual(rank) for rank in range(3)] == residuals == [0, 2, 0]
     assert list(job.algorithm.inbox) == [0]
     assert job.round() == 6 * MS
-    assert (job.driver.rounds, job.driver.void_rounds) == (3, 0)
+    assert (job.driver.rounds, job.driver.aborted_rounds) == (3, 0)
 
 
 @pytest.mark.parametrize("kind", ["lost", "late", "corrupted", "duplicated"])
-def test_a_notice_that_calls_the_round_off_always_comes_through(kind):
-    job = Job(at_round_0(kind))
+def test_a_control_frame_that_aborts_the_round_is_always_delivered(kind):
+    job = FaultyJob(at_round_0(kind))
     job.round(lambda rank: math.nan if rank == 1 else 1.0)
-    assert job.outcome.void
-    assert [job.debt(rank) for rank in range(3)] == [0, 0, 0]
-    assert job.driver.void_rounds == 1
-    assert job.driver.mishaps.counts == [{}, {}, {}]
+    assert job.outcome.aborted
+    assert [job.residual(rank) for rank in range(3)] == [0, 0, 0]
+    assert job.driver.aborted_rounds == 1
+    assert job.driver.injector.counts == [{}, {}, {}]
 
 
 # Lies.
@@ -203,12 +203,12 @@ def test_a_notice_that_calls_the_round_off_always_comes_through(kind):
 
 @settings(deadline=None)
 @given(packets, st.sampled_from([-1.0, 0.25, -3.0, 1e-3, 1e200]))
-def test_a_lie_multiplies_what_a_packet_of_values_stands_for_and_can_be_sent(packet, factor):
-    lie = multiplied(packet, factor)
-    again = decode(encode(Frame(head=HEAD, packet=lie)), 2**32).packet
-    assert torch.equal(again.dense(), lie.dense())
+def test_tampering_multiplies_what_a_packet_of_values_stands_for_and_the_result_can_be_sent(packet, factor):
+    tampered = multiplied(packet, factor)
+    again = decode(encode(Frame(header=HEADER, packet=tampered)), 2**32).packet
+    assert torch.equal(again.dense(), tampered.dense())
     if isinstance(packet, Positions | VoteChange):
-        assert lie is packet
+        assert tampered is packet
         return
     size = 1.0 if packet.name == "signs" else abs(factor)
     expected = packet.dense().double() * math.copysign(size, factor)
@@ -218,7 +218,7 @@ def test_a_lie_multiplies_what_a_packet_of_values_stands_for_and_can_be_sent(pac
     steps = 2.0**-packet.mantissa_bits if isinstance(packet, ShortFloats) else steps
     scale = expected.abs() if packet.name != "quantized" else expected.abs().max()
     if abs(factor) < 1e100:  # beyond that, ends and scales stay at the largest value, and so do not keep their ratio
-        assert ((lie.dense().double() - expected).abs() <= steps * scale + 8 * smallest).all()
+        assert ((tampered.dense().double() - expected).abs() <= steps * scale + 8 * smallest).all()
 
 
 # With a user's model, and from the command line.
@@ -270,8 +270,8 @@ def test_a_run_with_faults_writes_its_plan_and_counts_and_says_them_in_one_line(
     assert all(0 < row.train_loss < 5 for row in record.rows)
     record.write(tmp_path / "out")
     report([record], tmp_path / "out", batch_title=False)
-    told = ", ".join(f"{count} {kind}" for kind, count in sorted(record.traffic.faults.items()))
-    assert f"ec-sgd: faults: {told}\n" in capsys.readouterr().out
+    reported = ", ".join(f"{count} {kind}" for kind, count in sorted(record.traffic.faults.items()))
+    assert f"ec-sgd: faults: {reported}\n" in capsys.readouterr().out
     assert FaultPlan.from_toml((tmp_path / "out" / "faults.toml").read_text()) == PLAN
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["traffic"]["faults"] == record.traffic.faults
 

@@ -28,28 +28,35 @@ LAYERS = (6, 1, 4)
 SEVERAL, ALL = range(8), range(1000)
 
 
-def drawn(seed, purpose, low, high):
+def random_number(seed, purpose, low, high):
     return low + (high - low) * uniform(make_key(seed, "data", 0, 0, purpose))
 
 
 def workers_of(seed):
     """3 .. 8."""
-    return int(drawn(seed, "workers", 3, 9))
+    return int(random_number(seed, "workers", 3, 9))
 
 
 def plan_of(seed):
     """Chances from none to a third, two events, slow workers and slow links; in one plan of eight all crash at once."""
     n = workers_of(seed)
-    chances = {kind: max(0.0, drawn(seed, kind, -0.15, 0.3)) for kind in ("lost", "late", "duplicated", "corrupted")}
+    chances = {
+        kind: max(0.0, random_number(seed, kind, -0.15, 0.3)) for kind in ("lost", "late", "duplicated", "corrupted")
+    }
     events = [
-        Event(round=int(drawn(seed, f"round {i}", 0, ROUNDS)), worker=int(drawn(seed, f"worker {i}", 0, n)), kind=kind)
+        Event(
+            round=int(random_number(seed, f"round {i}", 0, ROUNDS)),
+            worker=int(random_number(seed, f"worker {i}", 0, n)),
+            kind=kind,
+        )
         for i, kind in enumerate(("lost", "crashed"))
     ]
     if seed % 8 == 0:
         events += [Event(round=ROUNDS // 2, worker=rank, kind="crashed") for rank in range(n)]
     return FaultPlan(
-        seed=seed, **chances, crashed=max(0.0, drawn(seed, "crashed", -0.05, 0.1)),
-        crash_rounds=int(drawn(seed, "length", 1, 6)), straggle=0.1, straggle_factor=drawn(seed, "slow", 1, 9),
+        seed=seed, **chances, crashed=max(0.0, random_number(seed, "crashed", -0.05, 0.1)),
+        crash_rounds=int(random_number(seed, "length", 1, 6)), straggle=0.1,
+        straggle_factor=random_number(seed, "slow", 1, 9),
         stragglers={seed % n: 2.5}, slow_links={(seed + 1) % n: 0.25}, events=tuple(events),
     )  # fmt: skip
 
@@ -66,24 +73,24 @@ def problem_of(seed):
 
 def run_of(algorithm, seed, **changes):
     """The algorithm under the plan of that seed; one plan of eight has a server for every slice, where that may be."""
-    server = "sharded" if seed % 8 == 3 and algorithm.separable else ("rank0", "dedicated")[seed % 2]
+    layout = "sharded" if seed % 8 == 3 and algorithm.separable else ("rank0", "dedicated")[seed % 2]
     return Run(
         algorithm, problem_of(seed), seed=seed, layers=LAYERS,
-        lr=steady if isinstance(algorithm, DropSign) else wavy, server=server,
+        lr=steady if isinstance(algorithm, DropSign) else wavy, layout=layout,
         compute_s=0.01, link=Link(bytes_per_s=1e5, latency_s=0.001), faults=replace(plan_of(seed), **changes),
     )  # fmt: skip
 
 
-class Round:
+class RoundRecord:
     """One round of a run: the states around it, who was up, and who of them sent notices or was heard."""
 
     def __init__(self, run, now):
-        plan, n = run.sim.mishaps.plan, run.problem.n_workers
+        plan, n = run.sim.injector.plan, run.problem.n_workers
         workers = run.sim.workers
         self.now = now
         skips = [worker.meter.counts["up"].skips for worker in workers]
         self.up = [rank for rank in range(n) if not plan.is_down(rank, run.t)]
-        self.heard = [rank for rank in self.up if plan.fate(rank, run.t, 0) in ("delivered", "duplicated")]
+        self.delivered = [rank for rank in self.up if plan.fate(rank, run.t, 0) in ("delivered", "duplicated")]
         applied = run.step()
         self.then = run.state()
         self.skipped = [rank for rank in range(n) if workers[rank].meter.counts["up"].skips > skips[rank]]
@@ -99,28 +106,36 @@ class Round:
 
 def ec_sgd(run, one):
     lr = one.now.lr
-    return one.now.x - lr * one.now.owed, one.then.x - lr * one.then.owed, lr * one.mean(one.now.gradients)
+    return (
+        one.now.x - lr * one.now.residual_out,
+        one.then.x - lr * one.then.residual_out,
+        lr * one.mean(one.now.gradients),
+    )
 
 
 def dropsign(run, one):
     algorithm = run.sim.job.algorithm
-    rate = one.now.lr / algorithm.c
-    step = rate * one.mean(algorithm.momentum * one.then.momenta + one.now.gradients)
-    return one.now.x - rate * one.now.owed, one.then.x - rate * one.then.owed, step
+    learning_rate = one.now.lr / algorithm.c
+    step = learning_rate * one.mean(algorithm.momentum * one.then.momenta + one.now.gradients)
+    return one.now.x - learning_rate * one.now.residual_out, one.then.x - learning_rate * one.then.residual_out, step
 
 
 def compskip(run, one):
     """What is owed decays where somebody works: at workers that are up, and at the server if one is."""
     algorithm, now = run.sim.job.algorithm, one.now
-    rate, carried = now.lr / algorithm.c, now.debts.clone()
+    learning_rate, carried = now.lr / algorithm.c, now.residuals.clone()
     carried[one.up] *= algorithm.decay
-    owed = (algorithm.decay if one.up else 1.0) * now.server_debt + carried.mean(0)
-    step = rate * one.mean(algorithm.momentum * one.then.momenta + now.gradients)
-    return now.x - rate * owed, one.then.x - rate * one.then.owed, step
+    residual_out = (algorithm.decay if one.up else 1.0) * now.server_residual + carried.mean(0)
+    step = learning_rate * one.mean(algorithm.momentum * one.then.momenta + now.gradients)
+    return now.x - learning_rate * residual_out, one.then.x - learning_rate * one.then.residual_out, step
 
 
 def sparse(run, one):
-    return one.now.x - one.now.owed, one.then.x - one.then.owed, one.now.lr * one.mean(one.now.gradients)
+    return (
+        one.now.x - one.now.residual_out,
+        one.then.x - one.then.residual_out,
+        one.now.lr * one.mean(one.now.gradients),
+    )
 
 
 def sasg(run, one):
@@ -129,19 +144,19 @@ def sasg(run, one):
     for rank in one.up:
         if rank not in one.skipped:
             share = share + one.now.lr * one.now.gradients[rank]
-        elif rank in one.heard:
+        elif rank in one.delivered:
             share = share + stored_of(run, rank)
-    return one.now.x - one.now.owed, one.then.x - one.then.owed, share / run.problem.n_workers
+    return one.now.x - one.now.residual_out, one.then.x - one.then.residual_out, share / run.problem.n_workers
 
 
 def stored_of(run, rank):
     """Worker `rank`'s last upload as SASG's servers keep it, (d,)."""
-    whole = torch.zeros_like(run.x)
+    full = torch.zeros_like(run.x)
     for server in run.sim.servers:
-        memory = server.hub.memory
+        memory = server.view.memory
         if f"positions.{rank}" in memory:
-            whole[server.shard.first + memory[f"positions.{rank}"].long()] = memory[f"values.{rank}"]
-    return whole
+            full[server.shard.offset + memory[f"positions.{rank}"].long()] = memory[f"values.{rank}"]
+    return full
 
 
 METHODS = {
@@ -149,7 +164,7 @@ METHODS = {
     "dropsign": (DropSign(c=0.5, server_c=0.5), dropsign),
     "compskip": (CompSkip(c=0.5, server_c=0.5), compskip),
     "sparse": (SparseSGD(density=0.3), sparse),
-    "sasg": (SASG(density=0.3, alpha=0.3, always_first=2, max_delay=5), sasg),
+    "sasg": (SASG(density=0.3, alpha=0.3, warm_up_rounds=2, max_delay=5), sasg),
 }
 each_method = pytest.mark.parametrize("name", METHODS)
 
@@ -164,7 +179,7 @@ def holds_under(name, seeds, config):
             run = run_of(algorithm, seed)
             now = run.state()
             for _ in range(ROUNDS):
-                one = Round(run, now)
+                one = RoundRecord(run, now)
                 now = one.then
                 before, after, step = iterate(run, one)
                 terms = (one.now.x, one.then.x, before - one.now.x, after - one.then.x)
@@ -174,14 +189,14 @@ def holds_under(name, seeds, config):
         except Exception as error:
             again = f"python -m pytest tests/faults/test_faults.py --fault-seed {seed} -k {name}"
             raise AssertionError(f"{name} fails under fault plan {seed}; again: {again}") from error
-        for counted in run.sim.mishaps.counts:
+        for counted in run.sim.injector.counts:
             for kind, count in counted.items():
                 seen[kind] += count
     return seen
 
 
 @each_method
-def test_some_plans_leave_replicas_equal_and_every_gradient_applied_or_owed(name, request):
+def test_some_plans_keep_replicas_equal_and_every_gradient_applied_or_residual(name, request):
     seen = holds_under(name, SEVERAL, request.config)
     if request.config.getoption("--fault-seed") is None:
         assert min(seen[kind] for kind in seen if kind != "skips") > 0
@@ -190,7 +205,7 @@ def test_some_plans_leave_replicas_equal_and_every_gradient_applied_or_owed(name
 
 @pytest.mark.nightly
 @each_method
-def test_a_thousand_plans_leave_replicas_equal_and_every_gradient_applied_or_owed(name, request):
+def test_a_thousand_plans_keep_replicas_equal_and_every_gradient_applied_or_residual(name, request):
     holds_under(name, ALL, request.config)
 
 
@@ -198,7 +213,7 @@ def test_a_plan_that_breaks_a_claim_prints_the_command_that_tries_it_again(reque
     def forgetful(run, one):
         """As if lost packets were gone."""
         before, after, step = ec_sgd(run, one)
-        gone = [rank for rank in one.up if rank not in one.heard]
+        gone = [rank for rank in one.up if rank not in one.delivered]
         return before, after, step - one.now.lr * one.now.gradients[gone].sum(0) / run.problem.n_workers
 
     monkeypatch.setitem(METHODS, "ec-sgd", (ECSGD(), forgetful))
@@ -217,10 +232,11 @@ def test_one_plan_gives_the_same_path_and_the_same_faults_again_and_on_every_lay
     layouts = [layout for layout in layouts_of(algorithm, 4) if layout != "allreduce"]
     plan = replace(plan_of(8), slow_links={}, stragglers={}, straggle=0.0, events=(), rescale=(0.5, 2.0))
     runs = [
-        Run(algorithm, quadratic(n_workers=4), lr=0.02, server=server, faults=plan) for server in (*layouts, layouts[0])
+        Run(algorithm, quadratic(n_workers=4), lr=0.02, layout_name=layout_name, faults=plan)
+        for layout_name in (*layouts, layouts[0])
     ]
     paths = [run.path(12) for run in runs]
-    counts = [run.sim.mishaps.counts for run in runs]
+    counts = [run.sim.injector.counts for run in runs]
     assert all(torch.equal(path, paths[0]) for path in paths)
     assert all(count == counts[0] for count in counts)
     assert any(counts[0])
@@ -237,7 +253,7 @@ def test_another_seed_is_another_run():
 
 
 @over_inputs("seed", range(3, 6))
-def test_rescaled_messages_leave_dropsigns_path_bit_identical(seed):
+def test_rescaled_messages_keep_dropsigns_path_bit_identical(seed):
     algorithm = METHODS["dropsign"][0]
     honest, rescaled = (run_of(algorithm, seed, rescale=rescale) for rescale in (None, (1e-30, 1e30)))
     assert torch.equal(honest.path(ROUNDS), rescaled.path(ROUNDS))
@@ -249,9 +265,9 @@ def test_a_rescaled_message_of_values_arrives_as_large_as_the_plan_says():
     plan = FaultPlan(seed=2, rescale=(0.1, 10.0))
     slopes = normal(3, D, key=8)
     problem = replace(linear(slopes[0], n_workers=3), gradient=lambda rank, t, x: slopes[rank])
-    run = Run(ALGORITHMS["sgd"](), problem, server="rank0", faults=plan)
+    run = Run(ALGORITHMS["sgd"](), problem, layout="rank0", faults=plan)
     for t in range(4):
-        factors = [plan.lie(rank, 3, t, 0) for rank in range(3)]
+        factors = [plan.tampering_factor(rank, 3, t, 0) for rank in range(3)]
         assert all(0.1 <= factor <= 10 for factor in factors)
         assert_same(run.step(), sum(factor * slope for factor, slope in zip(factors, slopes, strict=True)) / 3)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.gossip.graphs import SHIFT_ONE, TOPOLOGIES, cycle_length
+from laconic.gossip.graphs import GRAPHS, SHIFT_ONE, cycle_length
 from laconic.gossip.mixing import Mixing
 from support.inputs import failing_at, over_inputs
 
@@ -24,9 +24,9 @@ each_graph = pytest.mark.parametrize("text", COUNTS)
 
 
 @st.composite
-def connected_graphs(draw, most=9):
+def connected_graphs(draw, maximum=9):
     """A random tree, so that everybody is reached, and some edges more."""
-    n = draw(st.integers(1, most))
+    n = draw(st.integers(1, maximum))
     edges = {(draw(st.integers(0, rank - 1)), rank) for rank in range(1, n)}
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
     edges |= draw(st.sets(st.sampled_from(pairs))) if pairs else set()
@@ -69,7 +69,7 @@ def test_a_ring_of_two_takes_the_mean_and_a_ring_of_one_keeps_its_model():
     assert Mixing.from_text("ring", 2).matrix().tolist() == [[0.5, 0.5], [0.5, 0.5]]
     alone = Mixing.from_text("ring", 1)
     assert alone.matrix().tolist() == [[1]]
-    assert (alone.neighbours(0), alone.rho, alone.text) == ((), 0.0, "ring")
+    assert (alone.neighbors(0), alone.rho, alone.text) == ((), 0.0, "ring")
 
 
 RHO_OF_RINGS = {
@@ -112,23 +112,23 @@ def test_a_matrix_its_weights_and_its_neighbours_say_the_same(text):
             assert w.shape == (mixing.n_workers, mixing.n_workers) == (n, n)
             assert [[mixing.weight(i, j) for j in range(n)] for i in range(n)] == w.tolist()
             for rank in range(n):
-                assert mixing.neighbours(rank) == tuple(j for j in range(n) if j != rank and w[rank, j] > 0)
+                assert mixing.neighbors(rank) == tuple(j for j in range(n) if j != rank and w[rank, j] > 0)
 
 
 def test_every_name_is_built_in_these_tests():
-    assert tuple(sorted(COUNTS)) == TOPOLOGIES
+    assert tuple(sorted(COUNTS)) == GRAPHS
 
 
 def test_a_torus_gives_a_fifth_to_each_of_four_neighbours():
     torus = Mixing.from_text("torus", 12)  # 3 rows of 4
-    assert torus.neighbours(5) == (1, 4, 6, 9)
-    assert torus.neighbours(0) == (1, 3, 4, 8)
+    assert torus.neighbors(5) == (1, 4, 6, 9)
+    assert torus.neighbors(0) == (1, 3, 4, 8)
     assert {weight for row in torus.rows for _, weight in row} == {0.2} == set(torus.self_weights)
 
 
-def test_a_torus_side_of_two_has_one_edge_where_both_ways_lead_to_one_worker():
+def test_a_torus_side_of_two_has_one_edge_where_both_directions_lead_to_one_worker():
     torus = Mixing.from_text("torus", 6)  # 2 rows of 3
-    assert torus.neighbours(1) == (0, 2, 4)
+    assert torus.neighbors(1) == (0, 2, 4)
     assert set(torus.self_weights) == {0.25}
 
 
@@ -138,8 +138,8 @@ def test_a_torus_mixes_faster_than_a_ring_and_an_exponential_graph_faster_still(
 
 
 def test_exponential_neighbours_are_a_power_of_two_away_on_the_circle():
-    assert Mixing.from_text("exponential", 16).neighbours(0) == (1, 2, 4, 8, 12, 14, 15)
-    assert Mixing.from_text("exponential", 7).neighbours(6) == (0, 1, 4, 5)
+    assert Mixing.from_text("exponential", 16).neighbors(0) == (1, 2, 4, 8, 12, 14, 15)
+    assert Mixing.from_text("exponential", 7).neighbors(6) == (0, 1, 4, 5)
 
 
 def test_a_star_keeps_what_its_arms_do_not_give():
@@ -154,7 +154,7 @@ def test_a_star_keeps_what_its_arms_do_not_give():
 
 
 @over_inputs("n", COUNTS[SHIFT_ONE])
-def test_shift_one_pairs_everybody_with_everybody_once_in_a_cycle(n):
+def test_shift_one_pairs_every_worker_with_every_other_once_in_a_cycle(n):
     met = set()
     for round_ in range(n - 1):
         mixing = Mixing.from_text(SHIFT_ONE, n, round_)
@@ -180,13 +180,13 @@ def test_the_mean_of_a_shift_one_cycle_is_half_oneself_and_an_equal_share_of_all
 
 
 def test_only_shift_one_depends_on_the_round():
-    for text in set(TOPOLOGIES) - {SHIFT_ONE}:
+    for text in set(GRAPHS) - {SHIFT_ONE}:
         assert cycle_length(text, 4) == 1
         assert Mixing.from_text(text, 4, round_=3) == Mixing.from_text(text, 4) == Mixing.over_cycle(text, 4)
 
 
 def test_graphs_of_1024_workers_hold_as_many_weights_as_they_have_edges():
-    n_weights = {text: sum(map(len, Mixing.from_text(text, 1024).rows)) for text in TOPOLOGIES if text != "full"}
+    n_weights = {text: sum(map(len, Mixing.from_text(text, 1024).rows)) for text in GRAPHS if text != "full"}
     assert n_weights == {
         "exponential": 1024 * 19,
         "ring": 1024 * 2,
@@ -232,7 +232,7 @@ def test_text_and_matrix_give_the_same_mixing_again(graph):
 
 
 @given(connected_graphs(), st.randoms(use_true_random=False))
-def test_edges_may_be_typed_in_any_order_and_either_way_round(graph, random):
+def test_edges_may_be_typed_in_any_order_and_in_either_direction(graph, random):
     edges = [random.sample(edge, 2) for edge in graph.edges]
     random.shuffle(edges)
     typed = " ".join(f"{one}-{other}" for one, other in edges)
@@ -280,10 +280,10 @@ def test_a_float32_matrix_is_taken_and_its_rows_made_to_sum_to_1():
 
 
 def test_rounding_below_zero_in_a_matrix_is_no_edge():
-    assert Mixing.from_matrix([[0.5, 0.5, -1e-17], [0.5, 0, 0.5], [-1e-17, 0.5, 0.5]]).neighbours(0) == (1,)
+    assert Mixing.from_matrix([[0.5, 0.5, -1e-17], [0.5, 0, 0.5], [-1e-17, 0.5, 0.5]]).neighbors(0) == (1,)
 
 
-def test_edges_that_sum_to_1_but_for_rounding_leave_nothing():
+def test_edges_that_sum_to_1_but_for_rounding_keep_no_share_of_oneself():
     mixing = Mixing.from_text("0-1:0.1 0-2:0.2 0-3:0.7000000000000001 1-2:0.3", 4)
     assert mixing.self_weights[0] == 0.0
 
@@ -318,7 +318,7 @@ def test_edges_that_sum_to_1_but_for_rounding_leave_nothing():
         ("shift-one", 0, r"n_workers=0 must be at least 1"),
     ],
 )
-def test_a_bad_text_is_refused_with_the_way_out(text, n, complaint):
+def test_a_bad_text_is_refused_with_the_remedy(text, n, complaint):
     with pytest.raises(ValueError, match=complaint):
         Mixing.from_text(text, n)
     with pytest.raises(ValueError, match=complaint):
@@ -343,7 +343,7 @@ def test_a_bad_text_is_refused_with_the_way_out(text, n, complaint):
         ([[0, 1], [1, 0]], r"workers 0 and 1 only swap their models"),
     ],
 )
-def test_a_bad_matrix_is_refused_with_the_way_out(matrix, complaint):
+def test_a_bad_matrix_is_refused_with_the_remedy(matrix, complaint):
     with pytest.raises(ValueError, match=complaint):
         Mixing.from_matrix(matrix)
 
@@ -360,12 +360,12 @@ def test_a_bad_matrix_is_refused_with_the_way_out(matrix, complaint):
         (networkx.Graph([(0, 1), (2, 3)]), r"workers 0, 1 never hear of 2, 3"),
     ],
 )
-def test_a_bad_graph_is_refused_with_the_way_out(graph, complaint):
+def test_a_bad_graph_is_refused_with_the_remedy(graph, complaint):
     with pytest.raises(ValueError, match=complaint):
         Mixing.from_graph(graph)
 
 
-@given(connected_graphs(most=5), st.integers(1, 4))
+@given(connected_graphs(maximum=5), st.integers(1, 4))
 def test_two_graphs_side_by_side_are_refused_and_have_rho_1(graph, n_more):
     both = networkx.disjoint_union(graph, networkx.path_graph(n_more))
     with pytest.raises(ValueError, match=f"never hear of .*{len(both) - 1}"):
@@ -375,9 +375,9 @@ def test_two_graphs_side_by_side_are_refused_and_have_rho_1(graph, n_more):
 @pytest.mark.parametrize("rank", [-1, 3])
 def test_an_unknown_worker_is_refused(rank):
     ring = Mixing.from_text("ring", 3)
-    for ask in (ring.neighbours, lambda rank: ring.weight(rank, 0), lambda rank: ring.weight(0, rank)):
+    for request in (ring.neighbors, lambda rank: ring.weight(rank, 0), lambda rank: ring.weight(0, rank)):
         with pytest.raises(ValueError, match=f"worker {rank} must be between 0 and 2"):
-            ask(rank)
+            request(rank)
 
 
 def test_equal_weights_are_equal_whatever_they_were_made_from():

@@ -45,7 +45,7 @@ class Twins:
     """A family's version for a GPU, whose every call is compared with the plain version's on the CPU."""
 
     def __init__(self, family: str, device: torch.device) -> None:
-        self.plain = import_module(f"laconic.kernels.reference.{family}")
+        self.reference = import_module(f"laconic.kernels.reference.{family}")
         self.gpu = import_module(f"laconic.kernels.gpu.{family}")
         self.device = device
 
@@ -58,10 +58,10 @@ class Twins:
     def both(self, name: str, *arguments, **scalars):
         """(returned, arguments afterwards) of the plain version and of the other, brought to the CPU."""
         mine = [moved(one, torch.device("cpu")) for one in arguments]
-        theirs = [moved(one, self.device) for one in arguments]
-        expected = getattr(self.plain, name)(*mine, **scalars)
-        found = getattr(self.gpu, name)(*theirs, **scalars)
-        return (expected, mine), moved((found, theirs), torch.device("cpu"))
+        peer = [moved(one, self.device) for one in arguments]
+        expected = getattr(self.reference, name)(*mine, **scalars)
+        found = getattr(self.gpu, name)(*peer, **scalars)
+        return (expected, mine), moved((found, peer), torch.device("cpu"))
 
 
 def moved(value, device: torch.device):

@@ -37,6 +37,6 @@ def test_one_value_and_what_is_not_a_number_have_levels(twins, dtype):
 
 
 def test_the_sum_may_be_of_another_type(twins):
-    packed, means = twins("fractional").plain.fractional_codes(vector_of("normal", 100, torch.float32), 4)
+    packed, means = twins("fractional").reference.fractional_codes(vector_of("normal", 100, torch.float32), 4)
     for totals in (torch.float64, torch.bfloat16):
         twins("fractional").alike("add_fractional", packed, means, 100, 4, vector_of("normal", 100, totals))

@@ -6,7 +6,7 @@ import torch
 from laconic.wire import decode_positions, encode_positions
 from support.inputs import over_inputs
 
-MOST = 1 << 32
+MAX_COUNT = 1 << 32
 LONGEST = 20_000  # bits of zeros, in a test
 
 
@@ -15,7 +15,7 @@ def positions(twins):
     return twins("position_streams")
 
 
-def spread(count, k):
+def evenly_apart(count, k):
     """k of `count` positions, the first and the last among them."""
     between = torch.randperm(count - 2, generator=torch.Generator().manual_seed(k))[: k - 2] + 1
     return torch.cat([torch.tensor([0, count - 1]), between]).sort().values
@@ -24,12 +24,12 @@ def spread(count, k):
 SUPPORTS = {
     "none": (torch.empty(0, dtype=torch.int64), 10),
     "one of one": (torch.tensor([0]), 1),
-    "the last of most": (torch.tensor([MOST - 1]), MOST),
+    "the last of most": (torch.tensor([MAX_COUNT - 1]), MAX_COUNT),
     "all": (torch.arange(1025), 1025),
-    "both ends": (torch.tensor([0, 1, 2, MOST - 2, MOST - 1]), MOST),
-    "few": (spread(9999, 7), 9999),
-    "many": (spread(9999, 1500), 9999),
-    "far apart": (torch.arange(300) * 10_000_000, MOST),
+    "both ends": (torch.tensor([0, 1, 2, MAX_COUNT - 2, MAX_COUNT - 1]), MAX_COUNT),
+    "few": (evenly_apart(9999, 7), 9999),
+    "many": (evenly_apart(9999, 1500), 9999),
+    "far apart": (torch.arange(300) * 10_000_000, MAX_COUNT),
 }
 
 

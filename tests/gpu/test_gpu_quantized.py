@@ -6,7 +6,7 @@ from support.gpu_inputs import over_dtypes, over_kinds, vector_of
 from support.inputs import over_inputs
 
 KEY = 0x4806654E26238EC1
-FIRST = 2**32 - 1100
+OFFSET = 2**32 - 1100
 LENGTHS = {"one block": (1030,), "one size": (500, 500, 30), "different sizes": (1, 700, 2, 327)}
 
 
@@ -17,35 +17,35 @@ def test_ends_and_largest_and_norms_of_blocks_are_alike(twins, kind, dtype, leng
     family = twins("stochastic_rounding")
     vector = vector_of(kind, 1030, dtype)
     family.alike("ranges", vector, lengths)
-    family.alike("peaks", vector, lengths)
+    family.alike("absolute_maxima", vector, lengths)
     (expected, _), (found, _) = family.both("norms", vector, lengths)
     torch.testing.assert_close(found, expected, rtol=2.0**-22 if dtype == torch.float32 else 2.0**-40, atol=0)
 
 
 def test_a_block_of_many_parts_is_measured_alike(twins):
     vector = vector_of("normal", 5003, torch.float32)
-    for name in ("ranges", "peaks"):
+    for name in ("ranges", "absolute_maxima"):
         twins("stochastic_rounding").alike(name, vector, (2, 5001))
 
 
 @over_inputs("lengths", LENGTHS.values())
 @over_kinds
 @over_dtypes
-def test_codes_and_knobs_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths):
+def test_codes_and_their_values_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths):
     family = twins("stochastic_rounding")
     vector = vector_of(kind, 1030, dtype)
-    lows, highs = family.plain.ranges(vector, lengths)
-    packed = family.alike("quantize", vector, lows, highs, lengths, 3, FIRST, KEY)
+    lows, highs = family.reference.ranges(vector, lengths)
+    packed = family.alike("quantize", vector, lows, highs, lengths, 3, OFFSET, KEY)
     family.alike("dequantize", packed, lows, highs, lengths, 3)
 
 
 @over_inputs("bits", range(1, 9))
-def test_codes_and_knobs_of_every_width_are_alike(twins, bits):
+def test_codes_and_their_values_of_every_width_are_alike(twins, bits):
     family = twins("stochastic_rounding")
     for d in (1, 13):
         vector = vector_of("normal", d, torch.float32)
-        lows, highs = family.plain.ranges(vector, (d,))
-        packed = family.alike("quantize", vector, lows, highs, (d,), bits, FIRST, KEY)
+        lows, highs = family.reference.ranges(vector, (d,))
+        packed = family.alike("quantize", vector, lows, highs, (d,), bits, OFFSET, KEY)
         family.alike("add_dequantized", packed, lows, highs, (d,), bits, vector)
 
 
@@ -55,8 +55,8 @@ def test_codes_and_knobs_of_every_width_are_alike(twins, bits):
 def test_levels_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths):
     family = twins("stochastic_rounding")
     vector = vector_of(kind, 1030, dtype)
-    scales = family.plain.peaks(vector, lengths)
-    packed = family.alike("quantize_levels", vector, scales, lengths, 7, FIRST, KEY)
+    scales = family.reference.absolute_maxima(vector, lengths)
+    packed = family.alike("quantize_levels", vector, scales, lengths, 7, OFFSET, KEY)
     family.alike("levels_dense", packed, scales, lengths, 7)
 
 
@@ -64,7 +64,7 @@ def test_levels_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths):
 def test_any_number_of_levels_is_alike(twins, steps):
     family = twins("stochastic_rounding")
     vector = vector_of("normal", 77, torch.float32)
-    scales = 1.5 * family.plain.peaks(vector, (77,))
+    scales = 1.5 * family.reference.absolute_maxima(vector, (77,))
     packed = family.alike("quantize_levels", vector, scales, (77,), steps, 0, KEY)
     family.alike("add_levels", packed, scales, (77,), steps, vector)
 
@@ -74,8 +74,8 @@ def test_any_number_of_levels_is_alike(twins, steps):
 def test_ends_and_sums_may_be_of_different_types(twins, ends, totals):
     family = twins("stochastic_rounding")
     vector = vector_of("normal", 50, torch.float32)
-    lows, highs = (end.to(ends) for end in family.plain.ranges(vector, (50,)))
-    packed = family.plain.quantize(vector, lows.float(), highs.float(), (50,), 4, 0, KEY)
+    lows, highs = (end.to(ends) for end in family.reference.ranges(vector, (50,)))
+    packed = family.reference.quantize(vector, lows.float(), highs.float(), (50,), 4, 0, KEY)
     family.alike("dequantize", packed, lows, highs, (50,), 4)
     family.alike("add_dequantized", packed, lows, highs, (50,), 4, vector.to(totals))
 

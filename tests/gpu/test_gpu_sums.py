@@ -14,7 +14,7 @@ def test_sums_of_all_kinds_of_vectors_are_divided_alike(twins, kind, dtype):
 
 
 @over_inputs("spoilt", [float("inf"), -float("inf"), float("nan")])
-def test_a_sum_with_what_is_no_number_is_told(twins, spoilt):
+def test_a_sum_with_what_is_no_number_is_reported(twins, spoilt):
     vector = torch.ones(1030)
     vector[1027] = spoilt
     assert not twins("finite").alike("divide", vector, 3)

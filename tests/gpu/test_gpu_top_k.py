@@ -14,7 +14,7 @@ def test_the_largest_of_all_kinds_of_vectors_are_found(twins, kind, dtype):
 
 
 @over_inputs("k", [1, 700, 1024, 2049])
-def test_of_equal_magnitudes_the_first_are_taken(twins, k):
+def test_of_equal_magnitudes_those_at_the_lowest_positions_are_taken(twins, k):
     draw = torch.randint(-1, 2, (2049,), generator=torch.Generator().manual_seed(1))
     twins("top_k").alike("top_k", draw.float(), k)
 
@@ -26,5 +26,5 @@ def test_nan_is_larger_than_infinity(twins, dtype):
         twins("top_k").alike("top_k", vector, k)
 
 
-def test_a_vector_with_gaps_between_its_entries_will_do(twins):
+def test_a_strided_vector_will_do(twins):
     assert twins("top_k").gpu.top_k(torch.arange(20.0, device=twins("top_k").device)[::2], 2).tolist() == [8, 9]

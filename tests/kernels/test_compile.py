@@ -32,10 +32,10 @@ def quantized_with(cache_classes, folder):
 
 
 @pytest.mark.slow
-def test_a_first_use_says_once_that_it_compiles_and_a_second_one_reads_from_disk(tmp_path):
-    first, second = (quantized_with("", tmp_path) for _ in range(2))
-    assert first.stdout == second.stdout == "[0.0, 8.0]\n"
-    assert first.stderr == "compiling kernels, once; they are kept on disk\n"
+def test_an_initial_use_reports_once_that_it_compiles_and_a_second_one_reads_from_disk(tmp_path):
+    one, second = (quantized_with("", tmp_path) for _ in range(2))
+    assert one.stdout == second.stdout == "[0.0, 8.0]\n"
+    assert one.stderr == "compiling kernels, once; they are kept on disk\n"
     assert second.stderr == ""
 
 

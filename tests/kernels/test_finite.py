@@ -23,7 +23,7 @@ def test_both_divide_alike(count, dtype):
 
 @over_inputs("wrong", [torch.inf, -torch.inf, torch.nan])
 @over_inputs("at", [0, 1023, 1024, 2999])
-def test_one_wrong_entry_is_seen(at, wrong):
+def test_one_wrong_value_is_seen(at, wrong):
     total = torch.ones(3000)
     total[at] = wrong
     assert not reference_finite.divide(total.clone(), 2)
@@ -47,7 +47,7 @@ def test_shares_that_are_fine_never_add_up_to_infinity(n, dtype):
 @over_inputs("dtype", [torch.float32, torch.float64])
 @over_inputs("wrong", [torch.inf, -torch.inf, torch.nan])
 @over_inputs("at", [0, 1023, 1024, 4096, 8191, 8192, 9000])
-def test_one_wrong_entry_among_extremes_is_seen(at, wrong, dtype):
+def test_one_wrong_value_beside_extremes_is_seen(at, wrong, dtype):
     vector = torch.full((9001,), torch.finfo(dtype).max, dtype=dtype)
     vector[::2] = torch.finfo(dtype).tiny / 4
     assert all_finite(vector)

@@ -19,15 +19,15 @@ KINDS = [
 ]
 
 
-def _pieces(shapes, dtype, seed=0):
+def _segments(shapes, dtype, seed=0):
     random = torch.Generator().manual_seed(seed)
-    pieces = [torch.randn(shape, generator=random, dtype=dtype) for shape in shapes]
-    for piece in pieces:
-        flat = piece.view(-1)
+    tensors = [torch.randn(shape, generator=random, dtype=dtype) for shape in shapes]
+    for tensor in tensors:
+        flat = tensor.view(-1)
         flat[::5] *= torch.finfo(dtype).max / 16
         flat[1::5] *= torch.finfo(dtype).smallest_normal
         flat[2::5] = -0.0
-    return pieces, sum(piece.numel() for piece in pieces)
+    return tensors, sum(tensor.numel() for tensor in tensors)
 
 
 def _bits(tensors):
@@ -37,73 +37,73 @@ def _bits(tensors):
 @over_inputs(("shapes", "dtype"), KINDS)
 def test_both_gather_alike(shapes, dtype):
     assert compiled.numba_available()
-    pieces, d = _pieces(shapes, dtype)
+    tensors, d = _segments(shapes, dtype)
     made, expected = torch.empty(2, d, dtype=dtype)
-    assert gather(pieces, made)
-    assert reference_flatten.gather(pieces, expected)
+    assert gather(tensors, made)
+    assert reference_flatten.gather(tensors, expected)
     assert torch.equal(_bits([made]), _bits([expected]))
-    assert torch.equal(_bits([made]), _bits(pieces))
+    assert torch.equal(_bits([made]), _bits(tensors))
 
 
-@over_inputs("among", [2, 7])
+@over_inputs("divisor", [2, 7])
 @over_inputs(("shapes", "dtype"), KINDS)
-def test_both_gather_shares_alike(shapes, dtype, among):
-    pieces, d = _pieces(shapes, dtype)
+def test_both_gather_shares_alike(shapes, dtype, divisor):
+    tensors, d = _segments(shapes, dtype)
     made, expected = torch.empty(2, d, dtype=dtype)
-    assert gather(pieces, made, among=among)
-    assert reference_flatten.gather(pieces, expected, among=among)
+    assert gather(tensors, made, divisor=divisor)
+    assert reference_flatten.gather(tensors, expected, divisor=divisor)
     assert torch.equal(_bits([made]), _bits([expected]))
-    gather(pieces, expected)
-    assert torch.equal(_bits([made]), _bits([expected / among]))
+    gather(tensors, expected)
+    assert torch.equal(_bits([made]), _bits([expected / divisor]))
 
 
 @over_inputs(("shapes", "dtype"), KINDS)
 def test_both_gather_a_change_alike(shapes, dtype):
-    pieces, d = _pieces(shapes, dtype)
+    tensors, d = _segments(shapes, dtype)
     start = torch.randn(d, dtype=dtype, generator=torch.Generator().manual_seed(1))
     start[2::5] = 0.0
     made, expected = torch.empty(2, d, dtype=dtype)
     for plus in (None, start * 0.3):
-        assert gather_change(pieces, start, made, plus)
-        assert reference_flatten.gather_change(pieces, start, expected, plus)
+        assert gather_change(tensors, start, made, plus)
+        assert reference_flatten.gather_change(tensors, start, expected, plus)
         assert torch.equal(_bits([made]), _bits([expected]))
 
 
 @over_inputs(("shapes", "dtype"), KINDS)
-def test_both_gather_scaled_pieces_alike(shapes, dtype):
-    pieces, d = _pieces(shapes, dtype)
+def test_both_gather_scaled_tensors_alike(shapes, dtype):
+    tensors, d = _segments(shapes, dtype)
     factors = [-0.3 * number for number in range(len(shapes))]
     plus = torch.randn(d, dtype=dtype, generator=torch.Generator().manual_seed(1))
     made, expected = torch.empty(2, d, dtype=dtype)
     for more in (None, plus):
-        assert gather_scaled(pieces, factors, made, more)
-        assert reference_flatten.gather_scaled(pieces, factors, expected, more)
+        assert gather_scaled(tensors, factors, made, more)
+        assert reference_flatten.gather_scaled(tensors, factors, expected, more)
         assert torch.equal(_bits([made]), _bits([expected]))
-        by_hand = torch.cat([piece.view(-1) * by for piece, by in zip(pieces, factors, strict=True)])
+        by_hand = torch.cat([tensor.view(-1) * by for tensor, by in zip(tensors, factors, strict=True)])
         assert torch.equal(_bits([made]), _bits([by_hand + (0.0 if more is None else more)]))
 
 
 @over_inputs(("shapes", "dtype"), [(SHAPES, torch.float32), (LARGE, torch.float32), (SHAPES, torch.float64)])
-def test_both_add_into_pieces_alike(shapes, dtype):
-    pieces, d = _pieces(shapes, dtype)
+def test_both_add_into_tensors_alike(shapes, dtype):
+    tensors, d = _segments(shapes, dtype)
     inner = torch.randperm(d - 2, generator=torch.Generator().manual_seed(1))[: d // 3] + 1
-    places = torch.cat([torch.tensor([0, d - 1]), inner]).sort().values
-    values = torch.randn(len(places), dtype=dtype, generator=torch.Generator().manual_seed(2))
-    by_hand = torch.cat([piece.view(-1) for piece in pieces]).index_add_(0, places, values)
+    indices = torch.cat([torch.tensor([0, d - 1]), inner]).sort().values
+    values = torch.randn(len(indices), dtype=dtype, generator=torch.Generator().manual_seed(2))
+    by_hand = torch.cat([tensor.view(-1) for tensor in tensors]).index_add_(0, indices, values)
     for add in (add_into, reference_flatten.add_into):
-        made = [piece.clone() for piece in pieces]
-        add(made, places, values)
+        made = [tensor.clone() for tensor in tensors]
+        add(made, indices, values)
         assert torch.equal(_bits(made), _bits([by_hand]))
-        add(made, places[:0], values[:0])
+        add(made, indices[:0], values[:0])
         assert torch.equal(_bits(made), _bits([by_hand]))
 
 
 @over_inputs("as_sum", [False, True])
 @over_inputs(("shapes", "dtype"), KINDS)
 def test_both_scatter_alike(shapes, dtype, as_sum):
-    pieces, d = _pieces(shapes, dtype)
+    tensors, d = _segments(shapes, dtype)
     vector = torch.empty(d, dtype=dtype)
-    gather(pieces, vector)
+    gather(tensors, vector)
     made, expected = ([torch.zeros(shape, dtype=dtype) for shape in shapes] for _ in range(2))
     scatter(vector, made, as_sum=as_sum)
     reference_flatten.scatter(vector, expected, as_sum=as_sum)
@@ -111,53 +111,53 @@ def test_both_scatter_alike(shapes, dtype, as_sum):
     assert torch.equal(_bits(made), _bits([vector + 0.0 if as_sum else vector]))
 
 
-def test_a_piece_with_one_wrong_entry_is_seen():
-    pieces, d = _pieces(LARGE, torch.float32)
-    out, ones, factors = torch.empty(d), torch.ones(d), [0.1] * len(pieces)
-    for number, entry in ((0, 0), (1, 63), (4, 70), (5, 128), (6, 0), (7, 0), (7, 4_199_999), (8, 30)):
-        flat = pieces[number].view(-1)
-        right = flat[entry].item()
+def test_a_tensor_with_one_wrong_value_is_seen():
+    tensors, d = _segments(LARGE, torch.float32)
+    out, ones, factors = torch.empty(d), torch.ones(d), [0.1] * len(tensors)
+    for number, element in ((0, 0), (1, 63), (4, 70), (5, 128), (6, 0), (7, 0), (7, 4_199_999), (8, 30)):
+        flat = tensors[number].view(-1)
+        right = flat[element].item()
         for wrong in (torch.inf, -torch.inf, torch.nan):
-            flat[entry] = wrong
+            flat[element] = wrong
             for version in (reference_flatten, kernels):
-                with failing_at(number=number, entry=entry, wrong=wrong, version=version.__name__):
-                    assert not version.gather(pieces, out)
-                    assert not version.gather(pieces, out, among=3)
-                    assert not version.gather_scaled(pieces, factors, out)
-                    assert not version.gather_scaled(pieces, factors, out, ones)
-                    assert not version.gather_change(pieces, ones, out)
-        flat[entry] = right
+                with failing_at(number=number, element=element, wrong=wrong, version=version.__name__):
+                    assert not version.gather(tensors, out)
+                    assert not version.gather(tensors, out, divisor=3)
+                    assert not version.gather_scaled(tensors, factors, out)
+                    assert not version.gather_scaled(tensors, factors, out, ones)
+                    assert not version.gather_change(tensors, ones, out)
+        flat[element] = right
 
 
 def test_a_share_too_large_to_be_added_up_is_seen():
-    pieces, d = _pieces(LARGE, torch.float32)
+    tensors, d = _segments(LARGE, torch.float32)
     out = torch.empty(d)
-    for number, entry in ((0, 0), (1, 63), (4, 70), (7, 4_199_999), (8, 30)):
-        flat = pieces[number].view(-1)
-        right = flat[entry].item()
+    for number, element in ((0, 0), (1, 63), (4, 70), (7, 4_199_999), (8, 30)):
+        flat = tensors[number].view(-1)
+        right = flat[element].item()
         for sign in (1, -1):
-            flat[entry] = sign * torch.finfo(torch.float32).max
+            flat[element] = sign * torch.finfo(torch.float32).max
             for take in (gather, reference_flatten.gather):
-                with failing_at(number=number, entry=entry, sign=sign, take=take.__module__):
-                    assert take(pieces, out)
-                    assert not take(pieces, out, among=3)
-        flat[entry] = right
+                with failing_at(number=number, element=element, sign=sign, take=take.__module__):
+                    assert take(tensors, out)
+                    assert not take(tensors, out, divisor=3)
+        flat[element] = right
 
 
-def test_pieces_of_another_type_or_order_come_as_torch_copies_them():
-    pieces = [torch.arange(6.0).view(2, 3).t(), torch.tensor([1.5, torch.pi], dtype=torch.bfloat16)]
+def test_tensors_of_another_type_or_order_come_as_torch_copies_them():
+    tensors = [torch.arange(6.0).view(2, 3).t(), torch.tensor([1.5, torch.pi], dtype=torch.bfloat16)]
     vector = torch.empty(8)
-    assert gather(pieces, vector)
+    assert gather(tensors, vector)
     assert vector.tolist() == [0, 3, 1, 4, 2, 5, 1.5, 3.140625]
-    assert gather_change(pieces, torch.ones(8), vector)
+    assert gather_change(tensors, torch.ones(8), vector)
     assert vector.tolist() == [-1, 2, 0, 3, 1, 4, 0.5, 2.140625]
-    assert gather_scaled(pieces, [2.0, -1.0], vector)
+    assert gather_scaled(tensors, [2.0, -1.0], vector)
     assert vector.tolist() == [0, 6, 2, 8, 4, 10, -1.5, -3.140625]
-    add_into(pieces, torch.tensor([1, 6]), torch.tensor([0.5, 1.0]))
-    assert pieces[0].tolist() == [[0, 3.5], [1, 4], [2, 5]]
-    assert pieces[1].tolist() == [2.5, 3.140625]
-    scatter(torch.arange(8.0), pieces)
-    assert [piece.tolist() for piece in pieces] == [[[0, 1], [2, 3], [4, 5]], [6, 7]]
+    add_into(tensors, torch.tensor([1, 6]), torch.tensor([0.5, 1.0]))
+    assert tensors[0].tolist() == [[0, 3.5], [1, 4], [2, 5]]
+    assert tensors[1].tolist() == [2.5, 3.140625]
+    scatter(torch.arange(8.0), tensors)
+    assert [tensor.tolist() for tensor in tensors] == [[[0, 1], [2, 3], [4, 5]], [6, 7]]
 
 
 def test_a_tape_sees_that_a_tensor_was_overwritten():

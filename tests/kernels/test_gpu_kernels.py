@@ -33,7 +33,7 @@ def without_triton(monkeypatch):
 
 
 @pytest.mark.slow
-def test_interpreted_kernels_give_what_the_plain_ones_give():
+def test_interpreted_kernels_give_what_the_reference_gives():
     pytest.importorskip("triton")
     command = [
         sys.executable,
@@ -61,7 +61,7 @@ def test_interpreted_kernels_give_what_the_plain_ones_give():
     assert "skipped" not in ran.stdout
 
 
-def test_a_tensor_on_a_gpu_gets_plain_torch_and_one_warning_where_triton_is_missing(without_triton):
+def test_a_tensor_on_a_gpu_gets_the_reference_and_one_warning_where_triton_is_missing(without_triton):
     with pytest.warns(RuntimeWarning, match=r"triton cannot be imported .* `pip install triton`"):
         assert families.fastest("top_k", torch.device("cuda")) is reference_top_k
     assert families.fastest("top_k", torch.device("cuda", 1)) is reference_top_k
@@ -82,7 +82,7 @@ def test_without_a_tensor_on_a_gpu_triton_is_not_imported():
     assert subprocess.run([sys.executable, "-c", script], cwd=HERE.parent, timeout=120).returncode == 0
 
 
-class Card:
+class FakeGpu:
     """What Triton asks of a GPU in order to compile for it."""
 
     def __init__(self, target) -> None:
@@ -112,7 +112,7 @@ def compiled_for_a_gpu(monkeypatch, tmp_path):
 
     monkeypatch.setattr(JITFunction, "run", compile_alone)
     monkeypatch.setattr(torch, "empty", torch.zeros)  # kernels that do not run fill nothing
-    driver.set_active(Card(GPUTarget("cuda", 80, 32)))
+    driver.set_active(FakeGpu(GPUTarget("cuda", 80, 32)))
     yield made
     driver.set_active(None)
     for name in [name for name in sys.modules if name.startswith("laconic.kernels.gpu.")]:
@@ -131,16 +131,16 @@ def start_every_kernel():
     ends = torch.zeros(2), torch.zeros(2)
     top_k.top_k(vector, 3)
     for threshold in (1 << 31, 1 << 32):
-        scalars = {"decay": 1.0, "c": 0.1, "first": 0, "key": KEY, "threshold": threshold}
+        scalars = {"decay": 1.0, "c": 0.1, "offset": 0, "key": KEY, "threshold": threshold}
         signs.pack_signs(vector.bfloat16(), 0, KEY, threshold)
         signs.add_signs(bits, 0, KEY, threshold, vector)
-        signs.owe_step([vector], vector, vector, vector, vector, mu=0.9, **scalars)
-    signs.owe_total(vector.to(torch.int8), vector.double(), vector.double(), among=3, scale=0.5, **scalars)
-    signs.owe_total(vector, vector, vector, among=3, scale=0.5, **scalars)
+        signs.error_feedback_step([vector], vector, vector, vector, vector, mu=0.9, **scalars)
+    signs.error_feedback_total(vector.to(torch.int8), vector.double(), vector.double(), divisor=3, scale=0.5, **scalars)
+    signs.error_feedback_total(vector, vector, vector, divisor=3, scale=0.5, **scalars)
     signs.momentum_signs(vector, vector, mu=0.9)
-    signs.kept_bits(0, 100, KEY, threshold)
+    signs.selected_bits(0, 100, KEY, threshold)
     importlib.import_module("laconic.kernels.gpu.finite").divide(vector, 3)
-    signs.cut_bits(bits, 3, 77)
+    signs.slice_bits(bits, 3, 77)
     signs.majority([bits, bits], 100)
     quantized.quantize(vector, *ends, (50, 50), 3, 0, KEY)
     quantized.quantize(vector.double(), ends[0].double(), ends[1].double(), (1, 99), 3, 0, KEY)

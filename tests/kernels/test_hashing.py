@@ -34,42 +34,42 @@ def words(hashes: torch.Tensor) -> list[int]:
     return [word % WORD for word in hashes.tolist()]
 
 
-def unsigned(first: int, count: int, key: int) -> np.ndarray:
-    return reference_hashing.hash32(first, count, key).numpy().view(np.uint32)
+def unsigned(offset: int, count: int, key: int) -> np.ndarray:
+    return reference_hashing.hash32(offset, count, key).numpy().view(np.uint32)
 
 
 @settings(deadline=None)
 @given(st.integers(0, WORD - 9), st.integers(0, 2**64 - 1))
-def test_the_hash_is_the_one_of_the_format_page(first, key):
-    assert words(reference_hashing.hash32(first, 9, key)) == [hash32_of(first + i, key) for i in range(9)]
+def test_the_hash_is_the_one_of_the_format_page(offset, key):
+    assert words(reference_hashing.hash32(offset, 9, key)) == [hash32_of(offset + i, key) for i in range(9)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @over_inputs(
-    ("key", "first", "golden"),
+    ("key", "offset", "golden"),
     [
         (0, 0, [0xDD028AB4, 0xE8DCD29E, 0x81FE7FFE, 0x70363A95]),
         (0x4806654E26238EC1, 0, [0x8280A3B8, 0x4F955479, 0xD9F76186, 0x60247057]),
     ],
 )
-def test_the_hash_never_changes(device, key, first, golden):
-    assert words(reference_hashing.hash32(first, 4, key, torch.device(device))) == golden
+def test_the_hash_never_changes(device, key, offset, golden):
+    assert words(reference_hashing.hash32(offset, 4, key, torch.device(device))) == golden
 
 
-@over_inputs("first", [0, 2**31 - 5, 2**31, WORD - 10])
-def test_coordinates_up_to_the_last_of_the_format_have_a_hash(first):
-    assert words(reference_hashing.hash32(first, 10, 12345)) == [hash32_of(first + i, 12345) for i in range(10)]
+@over_inputs("offset", [0, 2**31 - 5, 2**31, WORD - 10])
+def test_coordinates_up_to_the_last_of_the_format_have_a_hash(offset):
+    assert words(reference_hashing.hash32(offset, 10, 12345)) == [hash32_of(offset + i, 12345) for i in range(10)]
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**33), st.integers(0, 60), st.integers(0, 60), st.sampled_from(KEYS))
-def test_a_later_start_gives_the_same_coins(first, skipped, count, key):
-    first = min(first, WORD - 120)
-    whole = reference_hashing.hash32(first, skipped + count, key)
-    assert torch.equal(whole[skipped:], reference_hashing.hash32(first + skipped, count, key))
+def test_a_later_start_gives_the_same_draws(offset, skipped, count, key):
+    offset = min(offset, WORD - 120)
+    full = reference_hashing.hash32(offset, skipped + count, key)
+    assert torch.equal(full[skipped:], reference_hashing.hash32(offset + skipped, count, key))
     for threshold in (1 << 30, WORD - 1, WORD):
-        mask = reference_hashing.keep_mask(first, skipped + count, key, threshold)
-        assert torch.equal(mask[skipped:], reference_hashing.keep_mask(first + skipped, count, key, threshold))
+        mask = reference_hashing.keep_mask(offset, skipped + count, key, threshold)
+        assert torch.equal(mask[skipped:], reference_hashing.keep_mask(offset + skipped, count, key, threshold))
 
 
 @over_inputs("key", KEYS)
@@ -87,10 +87,10 @@ def test_no_two_coordinates_share_a_hash_under_one_key():
 
 @over_inputs("threshold", THRESHOLDS)
 @over_inputs("key", KEYS)
-def test_the_share_kept_is_the_threshold(threshold, key):
+def test_the_selected_share_is_the_threshold(threshold, key):
     n, share = 1 << 18, threshold / WORD
-    kept = int(reference_hashing.keep_mask(0, n, key, threshold).sum())
-    assert abs(kept - n * share) <= 5 * (n * share * (1 - share)) ** 0.5
+    selected = int(reference_hashing.keep_mask(0, n, key, threshold).sum())
+    assert abs(selected - n * share) <= 5 * (n * share * (1 - share)) ** 0.5
 
 
 @over_inputs("threshold", [1, 2, (1 << 31) - 1, 1 << 31, (1 << 31) + 1, WORD - 1])
@@ -105,7 +105,7 @@ def test_the_threshold_is_compared_without_sign(threshold):
 
 def preimage(word: int, key: int) -> int:
     """The coordinate whose hash is `word`."""
-    low, high = reference_hashing.key_halves(key)
+    low, high = reference_hashing.key_words(key)
     x = word ^ (word >> 16)
     x = (x * pow(0x846CA68B, -1, WORD) - high) % WORD
     x = x ^ (x >> 15) ^ (x >> 30)
@@ -135,11 +135,11 @@ def test_keys_that_differ_in_one_bit_do_not_keep_equally_many_of_a_block():
     n = 1 << 15
     mask, *others = (reference_hashing.keep_mask(0, n, key, 1 << 31) for key in [0, *(1 << bit for bit in range(64))])
     for block in (2, 16, 64, 1024):
-        kept, blocks = mask.view(-1, block).sum(1), n // block
+        selected, blocks = mask.view(-1, block).sum(1), n // block
         chances = torch.distributions.Binomial(block, 0.5).log_prob(torch.arange(block + 1.0)) * 2
         by_chance = float(chances.exp().sum())
         for bit, other in enumerate(others):
-            equal = int((kept == other.view(-1, block).sum(1)).sum())
+            equal = int((selected == other.view(-1, block).sum(1)).sum())
             allowed = 5 * (blocks * by_chance * (1 - by_chance)) ** 0.5 + 1
             assert abs(equal - blocks * by_chance) <= allowed, (block, bit)
 

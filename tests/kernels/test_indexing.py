@@ -10,39 +10,39 @@ from support.inputs import over_inputs
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 
 
-def _drawn(d, k, dtype):
+def _sampled(d, k, dtype):
     random = torch.Generator().manual_seed(d + k)
     vector = torch.randn(d, generator=random).to(dtype)
     vector[::3] *= torch.finfo(dtype).max / 16
     vector[1::3] = -0.0
-    places = torch.randperm(d, generator=random)[:k].sort().values
-    return vector, places, torch.randn(k, generator=random).to(dtype)
+    indices = torch.randperm(d, generator=random)[:k].sort().values
+    return vector, indices, torch.randn(k, generator=random).to(dtype)
 
 
 @over_inputs("dtype", DTYPES)
 @over_inputs(("d", "k"), [(1, 0), (1, 1), (7, 7), (5000, 499)])
 def test_both_take_add_and_clear_alike(d, k, dtype):
     assert compiled.numba_available()
-    vector, places, values = _drawn(d, k, dtype)
-    found, expected = take_at(vector, places), reference_indexing.take_at(vector, places)
+    vector, indices, values = _sampled(d, k, dtype)
+    found, expected = take_at(vector, indices), reference_indexing.take_at(vector, indices)
     assert torch.equal(found.view(torch.uint8), expected.view(torch.uint8))
-    for mine, theirs, given in (
+    for mine, peer, given in (
         (add_at, reference_indexing.add_at, (values,)),
         (clear_at, reference_indexing.clear_at, ()),
     ):
         made, right = vector.clone(), vector.clone()
-        mine(made, places, *given)
-        theirs(right, places, *given)
+        mine(made, indices, *given)
+        peer(right, indices, *given)
         assert torch.equal(made.view(torch.uint8), right.view(torch.uint8))
         others = torch.ones(d, dtype=torch.bool)
-        others[places] = False
+        others[indices] = False
         assert torch.equal(made[others], vector[others])
 
 
-def test_a_vector_that_lies_spread_out_is_changed_all_the_same():
-    spread = torch.zeros(12)[::2]
-    add_at(spread, torch.tensor([1, 5]), torch.tensor([2.0, 3.0]))
-    assert spread.tolist() == [0, 2, 0, 0, 0, 3]
-    assert take_at(spread, torch.tensor([1, 5])).tolist() == [2, 3]
-    clear_at(spread, torch.tensor([5]))
-    assert spread.tolist() == [0, 2, 0, 0, 0, 0]
+def test_a_strided_vector_is_changed_all_the_same():
+    strided = torch.zeros(12)[::2]
+    add_at(strided, torch.tensor([1, 5]), torch.tensor([2.0, 3.0]))
+    assert strided.tolist() == [0, 2, 0, 0, 0, 3]
+    assert take_at(strided, torch.tensor([1, 5])).tolist() == [2, 3]
+    clear_at(strided, torch.tensor([5]))
+    assert strided.tolist() == [0, 2, 0, 0, 0, 0]

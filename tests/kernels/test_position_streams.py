@@ -52,7 +52,7 @@ def test_numbers_of_any_width_are_written_and_read_alike(data, width):
 
 
 @settings(deadline=None)
-@given(supports(most=2000), st.integers(0, 11), st.booleans(), st.integers(0, 70))
+@given(supports(maximum=2000), st.integers(0, 11), st.booleans(), st.integers(0, 70))
 def test_runs_are_written_and_read_alike(support, width, from_last, n_more):
     where, count = support
     step = 1 << width if from_last else max(1, (1 << width) - 1)
@@ -74,13 +74,13 @@ def test_runs_are_written_and_read_alike(support, width, from_last, n_more):
 
 @settings(deadline=None)
 @given(supports())
-def test_gaps_are_pushed_and_popped_alike(support):
+def test_gaps_are_encoded_and_decoded_alike(support):
     where, count = support[0].numpy(), support[1]
     starts = class_starts(count, max(1, where.size))
-    words, top = reference_ans_gaps.push_gaps(where, starts)
-    assert_equal(cpu_ans_gaps.push_gaps(where, starts), (words, top))
+    words, top = reference_ans_gaps.ans_encode_gaps(where, starts)
+    assert_equal(cpu_ans_gaps.ans_encode_gaps(where, starts), (words, top))
     for kernels in (reference_ans_gaps, cpu_ans_gaps):
-        assert_equal(kernels.pop_gaps(words, top, where.size, starts, count), (where, True))
+        assert_equal(kernels.ans_decode_gaps(words, top, where.size, starts, count), (where, True))
 
 
 @settings(deadline=None, max_examples=300)
@@ -89,10 +89,10 @@ def test_noise_is_read_alike(noise, width, count, k, from_last, data):
     stream = torch.tensor(list(noise), dtype=torch.uint8)
     n_bits = data.draw(st.integers(max(0, 8 * len(noise) - 7), 8 * len(noise)))
     step = data.draw(st.integers((1 << width) // 2 + 1, 1 << width))
-    plain = reference_position_streams.take_runs(stream, n_bits, k, width, step, count, from_last)
+    reference = reference_position_streams.take_runs(stream, n_bits, k, width, step, count, from_last)
     made = cpu_position_streams.take_runs(stream, n_bits, k, width, step, count, from_last)
-    assert made[1] == plain[1]
-    assert plain[1] < 0 or made[0].tolist() == plain[0].tolist()
+    assert made[1] == reference[1]
+    assert reference[1] < 0 or made[0].tolist() == reference[0].tolist()
 
 
 @settings(deadline=None, max_examples=300)
@@ -101,10 +101,10 @@ def test_a_stack_of_noise_is_read_alike(words, count, k, data):
     starts = class_starts(count, min(k, count))
     top = data.draw(st.integers(2**32 if words else 1, 2**64 - 1))
     stack = np.array(words, dtype=np.uint32)
-    plain = reference_ans_gaps.pop_gaps(stack, top, k, starts, count)
-    made = cpu_ans_gaps.pop_gaps(stack, top, k, starts, count)
-    assert made[1] == plain[1]
-    assert made[0].tolist() == plain[0].tolist()
+    reference = reference_ans_gaps.ans_decode_gaps(stack, top, k, starts, count)
+    made = cpu_ans_gaps.ans_decode_gaps(stack, top, k, starts, count)
+    assert made[1] == reference[1]
+    assert made[0].tolist() == reference[0].tolist()
 
 
 @settings(deadline=None)

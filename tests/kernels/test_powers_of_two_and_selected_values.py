@@ -17,7 +17,7 @@ from laconic.kernels.cpu import selected_values as cpu_selected_values
 
 DTYPES = (torch.float32, torch.float64)
 LENGTHS = (0, 1, 2, 7, 8, 63, 64, 65, 127, 1000, 1023, 1024, 1025, 3000)
-FIRST, KEY, WORD = 2**32 - 4000, 0x4806654E26238EC1, 1 << 32
+OFFSET, KEY, WORD = 2**32 - 4000, 0x4806654E26238EC1, 1 << 32
 
 
 def values(count: int, dtype: torch.dtype) -> torch.Tensor:
@@ -39,8 +39,8 @@ def same(one: torch.Tensor, other: torch.Tensor) -> None:
 @over_inputs("count", LENGTHS)
 def test_both_round_to_the_same_powers_and_read_them_alike(count, dtype):
     vector = values(count, dtype)
-    packed, finite = reference_powers_of_two.power_codes(vector, FIRST, KEY)
-    again, finite_again = cpu_powers_of_two.power_codes(vector, FIRST, KEY)
+    packed, finite = reference_powers_of_two.power_codes(vector, OFFSET, KEY)
+    again, finite_again = cpu_powers_of_two.power_codes(vector, OFFSET, KEY)
     same(packed, again)
     assert finite is finite_again is True
     outs, totals = [torch.empty(count, dtype=dtype) for _ in range(2)], [values(count, dtype) for _ in range(2)]
@@ -67,17 +67,17 @@ def test_both_see_what_is_not_finite_wherever_it_is(place, bad, dtype):
 @over_inputs("threshold", [1, 1 << 28, round(0.75 * WORD), WORD - 1, WORD])
 @over_inputs("dtype", [*DTYPES, torch.bfloat16])
 @over_inputs("count", LENGTHS)
-def test_both_take_the_same_entries_and_put_them_back(count, dtype, threshold):
+def test_both_take_the_same_values_and_put_them_back(count, dtype, threshold):
     vector = values(count, dtype)
-    coin = FIRST, KEY, threshold
-    kept = reference_selected_values.take_kept(vector, threshold / WORD, *coin)
-    again = cpu_selected_values.take_kept(vector, threshold / WORD, *coin)
-    assert torch.equal(kept.isnan(), again.isnan())
-    assert torch.equal(kept.view(torch.uint8), again.view(torch.uint8))
-    drawn, _ = reference_signs.kept_bits(FIRST, count, KEY, threshold)
-    for bits in (None, drawn):
-        for call in ("put_kept", "add_kept"):
+    draw = OFFSET, KEY, threshold
+    selected = reference_selected_values.take_selected(vector, threshold / WORD, *draw)
+    again = cpu_selected_values.take_selected(vector, threshold / WORD, *draw)
+    assert torch.equal(selected.isnan(), again.isnan())
+    assert torch.equal(selected.view(torch.uint8), again.view(torch.uint8))
+    sampled, _ = reference_signs.selected_bits(OFFSET, count, KEY, threshold)
+    for bits in (None, sampled):
+        for call in ("put_selected", "add_selected"):
             outs = [values(count, torch.float32 if dtype == torch.bfloat16 else dtype) for _ in range(2)]
-            getattr(reference_selected_values, call)(kept, *coin, outs[0], bits)
-            getattr(cpu_selected_values, call)(kept, *coin, outs[1], bits)
+            getattr(reference_selected_values, call)(selected, *draw, outs[0], bits)
+            getattr(cpu_selected_values, call)(selected, *draw, outs[1], bits)
             same(*outs)

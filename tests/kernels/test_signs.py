@@ -1,4 +1,6 @@
-"""Packed signs in machine code and in reference_hashing torch: the same bits, whatever the values, lengths, masks and types."""
+"""Packed signs in machine code and in reference_hashing torch: the same bits, whatever the values, lengths, masks and
+types.
+"""
 
 import itertools
 
@@ -23,7 +25,7 @@ WORD = 1 << 32
 THRESHOLDS = (0, 1, round(0.3 * WORD), WORD - 1, WORD)
 LENGTHS = (0, 1, 7, 8, 63, 64, 65, 1000)
 DTYPES = (torch.float32, torch.float64)
-FIRST, KEY = 2**32 - 1100, 0x4806654E26238EC1
+OFFSET, KEY = 2**32 - 1100, 0x4806654E26238EC1
 
 
 def values(count: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
@@ -47,33 +49,33 @@ def test_both_pack_the_same_bits(count, dtype):
     vector = values(count, torch.float32 if dtype == torch.int8 else dtype).sign() if dtype == torch.int8 else None
     vector = values(count, dtype) if vector is None else vector.to(dtype)
     for threshold in THRESHOLDS:
-        packed, kept = reference_signs.pack_signs(vector, FIRST, KEY, threshold)
-        again, kept_again = cpu_signs.pack_signs(vector, FIRST, KEY, threshold)
+        packed, selected = reference_signs.pack_signs(vector, OFFSET, KEY, threshold)
+        again, selected_again = cpu_signs.pack_signs(vector, OFFSET, KEY, threshold)
         same(packed, again)
-        counts = {cpu.count_kept(FIRST, count, KEY, threshold) for cpu in (reference_signs, cpu_signs)}
-        assert counts == {kept} == {kept_again}
+        counts = {cpu.count_selected(OFFSET, count, KEY, threshold) for cpu in (reference_signs, cpu_signs)}
+        assert counts == {selected} == {selected_again}
 
 
 @over_inputs("dtype", [*DTYPES, torch.int8])
 @over_inputs("count", LENGTHS)
 def test_both_unpack_the_same_signs(count, dtype):
     for threshold in THRESHOLDS:
-        packed, _ = reference_signs.pack_signs(values(count, torch.float32), FIRST, KEY, threshold)
+        packed, _ = reference_signs.pack_signs(values(count, torch.float32), OFFSET, KEY, threshold)
         totals = [torch.arange(count).remainder(9).sub(4).to(dtype) for _ in range(2)]
-        reference_signs.add_signs(packed, FIRST, KEY, threshold, totals[0])
-        cpu_signs.add_signs(packed, FIRST, KEY, threshold, totals[1])
+        reference_signs.add_signs(packed, OFFSET, KEY, threshold, totals[0])
+        cpu_signs.add_signs(packed, OFFSET, KEY, threshold, totals[1])
         same(*totals)
-        drawn, kept = reference_signs.kept_bits(FIRST, count, KEY, threshold)
-        again, kept_again = cpu_signs.kept_bits(FIRST, count, KEY, threshold)
-        same(drawn, again)
-        assert kept == kept_again == reference_signs.count_kept(FIRST, count, KEY, threshold)
-        reference_signs.add_signs(packed, FIRST, KEY, threshold, totals[0])
-        cpu_signs.add_signs(packed, FIRST, KEY, threshold, totals[1], drawn)
+        sampled, selected = reference_signs.selected_bits(OFFSET, count, KEY, threshold)
+        again, selected_again = cpu_signs.selected_bits(OFFSET, count, KEY, threshold)
+        same(sampled, again)
+        assert selected == selected_again == reference_signs.count_selected(OFFSET, count, KEY, threshold)
+        reference_signs.add_signs(packed, OFFSET, KEY, threshold, totals[0])
+        cpu_signs.add_signs(packed, OFFSET, KEY, threshold, totals[1], sampled)
         same(*totals)
-        reference_signs.put_signs(packed, FIRST, KEY, threshold, totals[0])
-        cpu_signs.put_signs(packed, FIRST, KEY, threshold, totals[1])
+        reference_signs.put_signs(packed, OFFSET, KEY, threshold, totals[0])
+        cpu_signs.put_signs(packed, OFFSET, KEY, threshold, totals[1])
         same(*totals)
-        cpu_signs.put_signs(packed, FIRST, KEY, threshold, totals[1].fill_(5), drawn)
+        cpu_signs.put_signs(packed, OFFSET, KEY, threshold, totals[1].fill_(5), sampled)
         same(*totals)
 
 
@@ -81,22 +83,22 @@ def test_both_unpack_the_same_signs(count, dtype):
 def test_what_is_unpacked_is_the_sign_of_what_was_packed(kernels):
     vector = values(300, torch.float32)
     mask = reference_hashing.keep_mask(5, 300, KEY, round(0.3 * WORD))
-    packed, kept = kernels.pack_signs(vector, 5, KEY, round(0.3 * WORD))
+    packed, selected = kernels.pack_signs(vector, 5, KEY, round(0.3 * WORD))
     dense = torch.empty(300)
     kernels.put_signs(packed, 5, KEY, round(0.3 * WORD), dense)
-    assert kept == int(mask.sum())
+    assert selected == int(mask.sum())
     assert torch.equal(dense, torch.where(mask, torch.where(vector < 0, -1.0, 1.0), 0.0))
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_both_cut_a_stream_alike(data):
+def test_both_slice_a_stream_alike(data):
     bits = data.draw(st.integers(0, 300))
     packed, _ = reference_signs.pack_signs(values(bits, torch.float32, seed=bits), 0, 0, WORD)
     low = data.draw(st.integers(0, bits))
     high = data.draw(st.integers(low, bits))
-    part = cpu_signs.cut_bits(packed, low, high)
-    same(reference_signs.cut_bits(packed, low, high), part)
+    part = cpu_signs.slice_bits(packed, low, high)
+    same(reference_signs.slice_bits(packed, low, high), part)
     assert torch.equal(
         reference_hashing.unpack_bits(part, high - low), reference_hashing.unpack_bits(packed, bits)[low:high]
     )
@@ -114,31 +116,33 @@ def test_both_take_the_majority_alike_and_a_tie_is_plus(n_voters):
         assert torch.equal(reference_hashing.unpack_bits(majority, count), negatives > n_voters - negatives)
 
 
-def pieces_of(vector: torch.Tensor, cuts: tuple[int, ...]) -> list[torch.Tensor]:
+def tensors_of(vector: torch.Tensor, bounds: tuple[int, ...]) -> list[torch.Tensor]:
     """Copies of what lies between the cuts; some may be empty."""
-    ends = [min(cut, len(vector)) for cut in cuts]
+    ends = [min(bound, len(vector)) for bound in bounds]
     return [vector[low:high].clone() for low, high in itertools.pairwise([0, *ends, len(vector)])]
 
 
 @over_inputs("dtype", DTYPES)
 @over_inputs("count", LENGTHS)
 def test_both_make_a_workers_step_alike(count, dtype):
-    for threshold, cuts in itertools.product(THRESHOLDS, [(), (3, 3, 70, 200), (64, 640)]):
+    for threshold, bounds in itertools.product(THRESHOLDS, [(), (3, 3, 70, 200), (64, 640)]):
         made = []
         for kernels in (reference_signs, cpu_signs):
-            gradient, momentum, debt = (values(count, dtype, seed) for seed in range(3))
-            rates = {"mu": 0.9, "decay": 0.8, "c": 0.3, "first": FIRST, "key": KEY, "threshold": threshold}
-            moved, owed = torch.empty(2, count, dtype=dtype)
-            pieces = pieces_of(gradient, cuts)
-            packed, kept, drawn, fine = kernels.owe_step(pieces, momentum, debt, moved, owed, **rates)
-            assert torch.equal(torch.cat(pieces), gradient)
-            if drawn is not None:
-                same(drawn, reference_signs.kept_bits(FIRST, count, KEY, threshold)[0])
-            in_place = kernels.owe_step([gradient], momentum, debt, momentum, debt, **rates)
+            gradient, momentum, residual = (values(count, dtype, seed) for seed in range(3))
+            scalars = {"mu": 0.9, "decay": 0.8, "c": 0.3, "offset": OFFSET, "key": KEY, "threshold": threshold}
+            moved, residual_out = torch.empty(2, count, dtype=dtype)
+            tensors = tensors_of(gradient, bounds)
+            packed, selected, sampled, fine = kernels.error_feedback_step(
+                tensors, momentum, residual, moved, residual_out, **scalars
+            )
+            assert torch.equal(torch.cat(tensors), gradient)
+            if sampled is not None:
+                same(sampled, reference_signs.selected_bits(OFFSET, count, KEY, threshold)[0])
+            in_place = kernels.error_feedback_step([gradient], momentum, residual, momentum, residual, **scalars)
             same(packed, in_place[0])
-            same(owed, debt)
+            same(residual_out, residual)
             same(moved, momentum)
-            made.append((moved, owed, packed, torch.tensor([kept, fine])))
+            made.append((moved, residual_out, packed, torch.tensor([selected, fine])))
             assert fine
         for one, other in zip(*made, strict=True):
             same(one, other)
@@ -146,24 +150,26 @@ def test_both_make_a_workers_step_alike(count, dtype):
 
 @over_inputs("wrong", [torch.inf, -torch.inf, torch.nan])
 @over_inputs("place", [0, 5, 63, 64, 69, 500, 999])
-def test_a_workers_step_tells_of_one_entry_that_is_no_number(place, wrong):
+def test_a_workers_step_reports_one_value_that_is_no_number(place, wrong):
     gradient = torch.ones(1000)
     gradient[place] = wrong
-    for kernels, cuts in itertools.product((reference_signs, cpu_signs), [(), (5, 70)]):
+    for kernels, bounds in itertools.product((reference_signs, cpu_signs), [(), (5, 70)]):
         others = torch.zeros(4, 1000)
-        rates = {"mu": 0.9, "decay": 0.8, "c": 0.3, "first": 0, "key": KEY, "threshold": WORD // 2}
-        assert kernels.owe_step(pieces_of(gradient, cuts), *others, **rates)[3] is False
+        scalars = {"mu": 0.9, "decay": 0.8, "c": 0.3, "offset": 0, "key": KEY, "threshold": WORD // 2}
+        assert kernels.error_feedback_step(tensors_of(gradient, bounds), *others, **scalars)[3] is False
 
 
 @pytest.mark.parametrize("kernels", [reference_signs, cpu_signs])
 def test_a_workers_step_takes_gradients_of_another_type_or_order(kernels):
     gradient = torch.arange(-6.0, 6.0).view(3, 4)
-    rates = {"mu": 0.9, "decay": 0.8, "c": 0.3, "first": 0, "key": KEY, "threshold": WORD}
+    scalars = {"mu": 0.9, "decay": 0.8, "c": 0.3, "offset": 0, "key": KEY, "threshold": WORD}
     made = []
-    for pieces in ([gradient.t().contiguous().t(), gradient.bfloat16()], [gradient, gradient]):
-        moved, owed = torch.empty(2, 24)
-        packed, *_ = kernels.owe_step(pieces, torch.zeros(24), torch.zeros(24), moved, owed, **rates)
-        made.append((packed, moved, owed))
+    for tensors in ([gradient.t().contiguous().t(), gradient.bfloat16()], [gradient, gradient]):
+        moved, residual_out = torch.empty(2, 24)
+        packed, *_ = kernels.error_feedback_step(
+            tensors, torch.zeros(24), torch.zeros(24), moved, residual_out, **scalars
+        )
+        made.append((packed, moved, residual_out))
     for one, other in zip(*made, strict=True):
         same(one, other)
 
@@ -176,14 +182,23 @@ def test_both_make_a_servers_step_alike(votes, dtype):
             made = []
             for kernels in (reference_signs, cpu_signs):
                 total = torch.arange(count).remainder(9).sub(4).to(torch.int8) if votes else values(count, dtype)
-                debt = values(count + 1, dtype, 1)[1:]  # not at a multiple of 64 bytes
-                owed = torch.empty(count + 1, dtype=dtype)[1:]
-                packed, kept, drawn = kernels.owe_total(
-                    total, debt, owed, among=7, scale=0.3, decay=0.8, c=0.3, first=FIRST, key=KEY, threshold=threshold
+                residual = values(count + 1, dtype, 1)[1:]  # not at a multiple of 64 bytes
+                residual_out = torch.empty(count + 1, dtype=dtype)[1:]
+                packed, selected, sampled = kernels.error_feedback_total(
+                    total,
+                    residual,
+                    residual_out,
+                    divisor=7,
+                    scale=0.3,
+                    decay=0.8,
+                    c=0.3,
+                    offset=OFFSET,
+                    key=KEY,
+                    threshold=threshold,
                 )
-                if drawn is not None:
-                    same(drawn, reference_signs.kept_bits(FIRST, count, KEY, threshold)[0])
-                made.append((owed, packed, torch.tensor(kept)))
+                if sampled is not None:
+                    same(sampled, reference_signs.selected_bits(OFFSET, count, KEY, threshold)[0])
+                made.append((residual_out, packed, torch.tensor(selected)))
             for one, other in zip(*made, strict=True):
                 same(one, other)
 
@@ -215,8 +230,8 @@ def test_bits_are_gathered_alike_with_and_without_the_processors_instruction():
     _moved(words, masks, moved)
     for i in range(400):
         word, mask = int(words[i]), int(masks[i])
-        places = [k for k in range(64) if mask >> k & 1]
-        assert int(moved[0, i]) == sum((word >> k & 1) << n for n, k in enumerate(places))
-        assert int(moved[1, i]) == sum((word >> n & 1) << k for n, k in enumerate(places))
+        indices = [k for k in range(64) if mask >> k & 1]
+        assert int(moved[0, i]) == sum((word >> k & 1) << n for n, k in enumerate(indices))
+        assert int(moved[1, i]) == sum((word >> n & 1) << k for n, k in enumerate(indices))
         assert int(llvm_vectors.compress_by_loop(np.uint64(word), np.uint64(mask))) == int(moved[0, i])
         assert int(llvm_vectors.expand_by_loop(np.uint64(word), np.uint64(mask))) == int(moved[1, i])

@@ -23,32 +23,32 @@ firsts = st.integers(0, 2**32 - 41)
 
 
 def assert_alike(name, *arguments):
-    plain, made = (
+    reference, made = (
         getattr(version, name)(*arguments) for version in (reference_stochastic_rounding, cpu_stochastic_rounding)
     )
-    assert_same(made, plain)
+    assert_same(made, reference)
     return made
 
 
-def assert_same(made, plain):
+def assert_same(made, reference):
     """The same bits; NaNs are all alike."""
-    assert made.dtype == plain.dtype
-    assert made.shape == plain.shape
-    assert torch.equal(made.isnan(), plain.isnan())
-    assert torch.equal(made.nan_to_num(), plain.nan_to_num())
-    assert torch.equal(made.signbit() & ~made.isnan(), plain.signbit() & ~plain.isnan())
+    assert made.dtype == reference.dtype
+    assert made.shape == reference.shape
+    assert torch.equal(made.isnan(), reference.isnan())
+    assert torch.equal(made.nan_to_num(), reference.nan_to_num())
+    assert torch.equal(made.signbit() & ~made.isnan(), reference.signbit() & ~reference.isnan())
 
 
 def assert_added_alike(name, *arguments):
     count = sum(arguments[-2])
     for dtype in VALUE_TYPES:
         total = torch.linspace(-3, 3, count).to(dtype)
-        spread = torch.zeros(2 * count, dtype=dtype)[::2].copy_(total)
-        for start in (total, spread):
-            plain, made = start.clone(), start.clone(memory_format=torch.preserve_format)
-            getattr(reference_stochastic_rounding, name)(*arguments, plain)
+        strided = torch.zeros(2 * count, dtype=dtype)[::2].copy_(total)
+        for start in (total, strided):
+            reference, made = start.clone(), start.clone(memory_format=torch.preserve_format)
+            getattr(reference_stochastic_rounding, name)(*arguments, reference)
             getattr(cpu_stochastic_rounding, name)(*arguments, made)
-            assert_same(made, plain)
+            assert_same(made, reference)
 
 
 DTYPES = [torch.float32, torch.float64]
@@ -63,19 +63,19 @@ LENGTHS = {
 @functools.cache
 def inputs(dtype):
     """Vectors of every kind that a kernel might do wrong, by name."""
-    drawn = torch.randn(3001, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    sampled = torch.randn(3001, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     finite = torch.finfo(dtype)
-    tiny = drawn.to(dtype) * (4 * finite.smallest_normal * finite.eps)
+    tiny = sampled.to(dtype) * (4 * finite.smallest_normal * finite.eps)
     made = {
-        "normal": drawn,
-        "heavy-tailed": drawn.sign() * torch.exp2(12 * drawn),
-        "far from zero": 1000 + drawn,
-        "constant": torch.full_like(drawn, -0.7),
-        "zero": torch.zeros_like(drawn),
-        "negative zeros": torch.where(drawn < 0, -0.0, 0.0),
-        "extreme": drawn.clamp(-1, 1) * finite.max,
-        "nearly extreme": drawn.clamp(0, 1) * finite.max,
-        "one large": torch.where(torch.arange(3001) == 5, finite.max, drawn),
+        "normal": sampled,
+        "heavy-tailed": sampled.sign() * torch.exp2(12 * sampled),
+        "far from zero": 1000 + sampled,
+        "constant": torch.full_like(sampled, -0.7),
+        "zero": torch.zeros_like(sampled),
+        "negative zeros": torch.where(sampled < 0, -0.0, 0.0),
+        "extreme": sampled.clamp(-1, 1) * finite.max,
+        "nearly extreme": sampled.clamp(0, 1) * finite.max,
+        "one large": torch.where(torch.arange(3001) == 5, finite.max, sampled),
     }
     return {name: vector.to(dtype) for name, vector in made.items()} | {"denormal": tiny}
 
@@ -85,16 +85,16 @@ CASES = [(dtype, name) for dtype in DTYPES for name in inputs(torch.float32)]
 
 @over_inputs("blocks", LENGTHS)
 @over_inputs(("dtype", "name"), CASES)
-def test_every_kernel_gives_the_plain_bits(dtype, name, blocks):
-    whole = inputs(dtype)[name]
+def test_every_kernel_gives_the_reference_bits(dtype, name, blocks):
+    full = inputs(dtype)[name]
     for d in (1, 1030):
-        vector, lengths = whole[:d], LENGTHS[blocks](d)
+        vector, lengths = full[:d], LENGTHS[blocks](d)
         plain_ends, ends = (
             version.ranges(vector, lengths) for version in (reference_stochastic_rounding, cpu_stochastic_rounding)
         )
-        for made, plain in zip(ends, plain_ends, strict=True):
-            assert_same(made, plain)
-        scales = assert_alike("peaks", vector, lengths)
+        for made, reference in zip(ends, plain_ends, strict=True):
+            assert_same(made, reference)
+        scales = assert_alike("absolute_maxima", vector, lengths)
         for bits in (1, 2, 3, 4, 8):
             packed = assert_alike("quantize", vector, *ends, lengths, bits, 2**32 - 3001, 99)
             assert packed.numel() == (bits * d + 7) // 8
@@ -108,16 +108,16 @@ def test_every_kernel_gives_the_plain_bits(dtype, name, blocks):
 
 @over_inputs("blocks", LENGTHS)
 @over_inputs(("dtype", "name"), CASES)
-def test_norms_are_the_plain_ones_but_for_the_last_bits(dtype, name, blocks):
+def test_norms_are_the_reference_ones_but_for_the_last_bits(dtype, name, blocks):
     vector = inputs(dtype)[name]
     lengths = LENGTHS[blocks](3001)
-    plain, made = (
+    reference, made = (
         version.norms(vector, lengths) for version in (reference_stochastic_rounding, cpu_stochastic_rounding)
     )
     assert made.dtype == dtype
     tolerance = 2.0**-22 if dtype == torch.float32 else 2.0**-40
-    torch.testing.assert_close(made, plain, rtol=tolerance, atol=torch.finfo(dtype).smallest_normal * 2 * tolerance)
-    assert bool((made >= reference_stochastic_rounding.peaks(vector, lengths)).all())
+    torch.testing.assert_close(made, reference, rtol=tolerance, atol=torch.finfo(dtype).smallest_normal * 2 * tolerance)
+    assert bool((made >= reference_stochastic_rounding.absolute_maxima(vector, lengths)).all())
 
 
 @over_inputs("bits", range(1, 9))  # of levels one more, so nine too
@@ -138,26 +138,26 @@ def test_what_is_added_is_the_dense_form(bits, end_type):
 
 @settings(deadline=None, max_examples=60)
 @given(st.data(), st.sampled_from(DTYPES), st.integers(1, 8), firsts, keys)
-def test_codes_and_knobs_are_alike(data, dtype, bits, first, key):
+def test_codes_and_their_values_are_alike(data, dtype, bits, offset, key):
     largest = 1.7e308 if dtype == torch.float64 else 2.0**127
     vector = data.draw(vectors(dtype, largest))
     lengths = data.draw(block_lengths(len(vector)))
     lows, highs = cpu_stochastic_rounding.ranges(vector, lengths)
-    codes = assert_alike("quantize", vector, lows, highs, lengths, bits, first, key)
-    knobs = assert_alike("dequantize", codes, lows, highs, lengths, bits)
-    low, high = (reference_stochastic_rounding.spread(ends, lengths) for ends in (lows, highs))
-    assert bool(((low <= knobs) & (knobs <= high)).all())
-    assert torch.equal(knobs[vector == low], vector[vector == low])
-    assert torch.equal(knobs[vector == high], vector[vector == high])
+    codes = assert_alike("quantize", vector, lows, highs, lengths, bits, offset, key)
+    hyperparameters = assert_alike("dequantize", codes, lows, highs, lengths, bits)
+    low, high = (reference_stochastic_rounding.per_element(ends, lengths) for ends in (lows, highs))
+    assert bool(((low <= hyperparameters) & (hyperparameters <= high)).all())
+    assert torch.equal(hyperparameters[vector == low], vector[vector == low])
+    assert torch.equal(hyperparameters[vector == high], vector[vector == high])
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.data(), st.sampled_from(DTYPES), st.integers(1, 255), firsts, keys)
-def test_levels_and_their_parts_of_the_scale_are_alike(data, dtype, steps, first, key):
+def test_levels_and_their_parts_of_the_scale_are_alike(data, dtype, steps, offset, key):
     vector = data.draw(vectors(dtype))
     lengths = data.draw(block_lengths(len(vector)))
-    scales = (cpu_stochastic_rounding.peaks(vector, lengths) * data.draw(st.floats(1, 4, width=32))).to(dtype)
-    levels = assert_alike("quantize_levels", vector, scales, lengths, steps, first, key)
+    scales = (cpu_stochastic_rounding.absolute_maxima(vector, lengths) * data.draw(st.floats(1, 4, width=32))).to(dtype)
+    levels = assert_alike("quantize_levels", vector, scales, lengths, steps, offset, key)
     assert_alike("levels_dense", levels, scales, lengths, steps)
 
 
@@ -167,21 +167,21 @@ def test_the_mean_of_all_draws_is_the_value_to_the_last_bits(dtype, bits):
     """Every word that a hash can be is as likely: the share of those that round up is counted, not drawn."""
     vector = inputs(dtype)["normal"][:200]
     lows, highs = reference_stochastic_rounding.ranges(vector, (200,))
-    most = (1 << bits) - 1
-    found = reference_stochastic_rounding.places(vector, lows, highs, (200,), most)
-    mean = lows + found.double() * 2.0**-reference_stochastic_rounding.FRACTION_BITS * (highs - lows).double() / most
+    maximum = (1 << bits) - 1
+    found = reference_stochastic_rounding.grid_positions(vector, lows, highs, (200,), maximum)
+    mean = lows + found.double() * 2.0**-reference_stochastic_rounding.FRACTION_BITS * (highs - lows).double() / maximum
     allowed = 2.0**-23 * float(highs - lows) * (1 if dtype == torch.float64 else 3)
     assert float((mean - vector).abs().max()) <= allowed
 
 
-@over_inputs("first", [0, 2**16 - 2048, 2**18 - 2000, 2**31 - 500, 2**32 - 5003])
-def test_draws_are_the_same_however_a_vector_is_cut(first):
+@over_inputs("offset", [0, 2**16 - 2048, 2**18 - 2000, 2**31 - 500, 2**32 - 5003])
+def test_draws_are_the_same_however_a_vector_is_split(offset):
     vector = torch.randn(5003, generator=torch.Generator().manual_seed(1))
     ends = cpu_stochastic_rounding.ranges(vector, (5003,))
-    whole = cpu_stochastic_rounding.quantize(vector, *ends, (5003,), 8, first, 99)
+    full = cpu_stochastic_rounding.quantize(vector, *ends, (5003,), 8, offset, 99)
     for start, stop in ((0, 3), (1, 2000), (1024, 5003), (4999, 5003)):
-        part = assert_alike("quantize", vector[start:stop], *ends, (stop - start,), 8, first + start, 99)
-        assert torch.equal(part, whole[start:stop])
+        part = assert_alike("quantize", vector[start:stop], *ends, (stop - start,), 8, offset + start, 99)
+        assert torch.equal(part, full[start:stop])
 
 
 def test_what_is_not_a_number_is_rounded_alike():
@@ -212,7 +212,7 @@ def test_a_level_above_the_last_and_a_negative_zero_are_found():
 @over_inputs("dtype", DTYPES)
 def test_of_nothing_there_is_nothing(dtype):
     none = torch.empty(0, dtype=dtype)
-    for name in ("peaks", "norms"):
+    for name in ("absolute_maxima", "norms"):
         assert assert_alike(name, none, ()).numel() == 0
     for version in (reference_stochastic_rounding, cpu_stochastic_rounding):
         assert [ends.numel() for ends in version.ranges(none, ())] == [0, 0]

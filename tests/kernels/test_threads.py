@@ -17,7 +17,7 @@ D = 3 * threads.CHUNK + 1001
 
 @pytest.fixture
 def two_threads(monkeypatch):
-    monkeypatch.setattr(threads, "MOST_KERNEL_THREADS", 8)  # whatever this machine has
+    monkeypatch.setattr(threads, "MAX_KERNEL_THREADS", 8)  # whatever this machine has
     yield laconic.set_kernel_threads
     laconic.set_kernel_threads(1)
 
@@ -28,7 +28,7 @@ def made_by_every_kernel():
     for lengths in ((D,), (70_000, D - 70_000), (512,) * (D // 512) + (D % 512,)):
         ends = kernels.ranges(vector, lengths)
         scales = kernels.norms(vector, lengths)
-        made += [*ends, scales, kernels.peaks(vector, lengths)]
+        made += [*ends, scales, kernels.absolute_maxima(vector, lengths)]
         for bits in (1, 3, 4, 8):
             codes = kernels.quantize(vector, *ends, lengths, bits, 5, 9)
             levels = kernels.quantize_levels(vector, scales, lengths, 2**bits - 1, 5, 9)
@@ -43,11 +43,11 @@ def made_by_every_kernel():
         kernels.add_powers(powers, total)
         made += [powers, total]
         for threshold in (1, 3 << 30, 2**32):
-            kept = kernels.take_kept(values, threshold / 2**32, 5, 9, threshold)
-            for coins in (None, kernels.kept_bits(5, D, 9, threshold)[0]):
+            selected = kernels.take_selected(values, threshold / 2**32, 5, 9, threshold)
+            for mask_words in (None, kernels.selected_bits(5, D, 9, threshold)[0]):
                 put = torch.empty_like(values)
-                kernels.put_kept(kept, 5, 9, threshold, put, coins)
-                made += [kept, put]
+                kernels.put_selected(selected, 5, 9, threshold, put, mask_words)
+                made += [selected, put]
     few = torch.ones(D).index_fill_(0, torch.arange(50), 2.0)
     for values in (vector, vector.double(), torch.sinh(3 * vector), vector.sign(), few, vector * torch.arange(D)):
         made += [kernels.top_k(values, k) for k in (1, D // 1000, D // 100, D // 10, D // 2)]
@@ -59,27 +59,27 @@ def made_by_every_kernel():
 
 def made_by_sign_kernels(vector):
     made = []
-    momentum, debt = vector.flip(0), vector.roll(1)
-    rates = {"mu": 0.9, "decay": 0.8, "c": 0.5}
+    momentum, residual = vector.flip(0), vector.roll(1)
+    scalars = {"mu": 0.9, "decay": 0.8, "c": 0.5}
     for threshold in (0, 1, round(0.3 * 2**32), 2**32 - 1, 2**32):
-        coin = 5, 9, threshold
-        named = {"first": 5, "key": 9, "threshold": threshold}
-        packed, kept = kernels.pack_signs(vector, *coin)
-        drawn, n_drawn = kernels.kept_bits(5, D, 9, threshold)
-        made += [packed, drawn, torch.tensor([kept, n_drawn, kernels.count_kept(5, D, 9, threshold)])]
-        for coins in (None, drawn):
+        draw = 5, 9, threshold
+        named = {"offset": 5, "key": 9, "threshold": threshold}
+        packed, selected = kernels.pack_signs(vector, *draw)
+        sampled, n_sampled = kernels.selected_bits(5, D, 9, threshold)
+        made += [packed, sampled, torch.tensor([selected, n_sampled, kernels.count_selected(5, D, 9, threshold)])]
+        for mask_words in (None, sampled):
             put, votes = torch.empty(D), torch.ones(D, dtype=torch.int8)
-            kernels.put_signs(packed, *coin, put, coins)
-            kernels.add_signs(packed, *coin, votes, coins)
+            kernels.put_signs(packed, *draw, put, mask_words)
+            kernels.add_signs(packed, *draw, votes, mask_words)
             made += [put, votes]
-        new_momentum, new_debt = torch.empty(D), torch.empty(D)
-        pieces = vector[: D // 3], vector[D // 3 :]
-        signs, n_sent, kept_ones, is_finite = kernels.owe_step(
-            pieces, momentum, debt, new_momentum, new_debt, **rates, **named
+        new_momentum, new_residual = torch.empty(D), torch.empty(D)
+        tensors = vector[: D // 3], vector[D // 3 :]
+        signs, n_sent, selected_ones, is_finite = kernels.error_feedback_step(
+            tensors, momentum, residual, new_momentum, new_residual, **scalars, **named
         )
-        made += [signs, kept_ones, torch.tensor([n_sent, is_finite]), new_momentum, new_debt.clone()]
-        sums = {"among": 3, "scale": 0.5, "decay": 0.8, "c": 0.5}
-        made += [*kernels.owe_total(votes, debt, new_debt, **sums, **named)[::2], new_debt]
+        made += [signs, selected_ones, torch.tensor([n_sent, is_finite]), new_momentum, new_residual.clone()]
+        sums = {"divisor": 3, "scale": 0.5, "decay": 0.8, "c": 0.5}
+        made += [*kernels.error_feedback_total(votes, residual, new_residual, **sums, **named)[::2], new_residual]
     gradient = vector.clone()
     made += [kernels.momentum_signs(gradient, momentum, mu=0.9), gradient]
     voters = [kernels.pack_signs(vector.roll(n), 0, 0, 2**32)[0] for n in range(3)]

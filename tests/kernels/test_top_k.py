@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.compressors import block_entries, chosen, entries_of, vector_entries
+from laconic.compressors import chosen, n_selected_by_block, n_selected_for, n_selected_in
 from laconic.kernels import api as kernels
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.cpu import top_k as cpu_top_k
@@ -36,7 +36,7 @@ def normal(d: int, seed: int = 5) -> torch.Tensor:
 
 
 def long_vectors() -> dict[str, torch.Tensor]:
-    ramp = torch.arange(D, dtype=torch.float32)
+    warm_up_steps = torch.arange(D, dtype=torch.float32)
     few = torch.randint(0, 3, (D,), generator=torch.Generator().manual_seed(6)).float() - 1
     lone = torch.zeros(D)
     lone[[3, 64, 77_777, D - 1]] = torch.tensor([-1e-45, 2.0, -2.0, 1e-40])
@@ -48,9 +48,9 @@ def long_vectors() -> dict[str, torch.Tensor]:
         "constant": torch.full((D,), -2.5),
         "all zero": torch.zeros(D),
         "few values": few,
-        "ascending": ramp,
-        "descending": -ramp.flip(0),
-        "saw": (ramp % 4) * torch.where(ramp % 2 == 0, 1, -1),
+        "ascending": warm_up_steps,
+        "descending": -warm_up_steps.flip(0),
+        "saw": (warm_up_steps % 4) * torch.where(warm_up_steps % 2 == 0, 1, -1),
         "nearly all zero": lone,
         "mostly zero": hidden,
         "denormal": normal(D) * 1e-42,
@@ -100,7 +100,7 @@ def test_nan_counts_as_larger_than_infinity(version, dtype, d):
     assert version(torch.full((d,), math.nan, dtype=dtype), 2).tolist() == [0, 1]
 
 
-def test_positions_are_whole_numbers_and_the_vector_stays_as_it_is():
+def test_positions_are_integers_and_the_vector_stays_as_it_is():
     for vector in (normal(300), normal(900)[::3], normal(300).requires_grad_()):
         before = vector.detach().clone()
         found = kernels.top_k(vector, 7)
@@ -115,7 +115,7 @@ def test_a_slice_in_the_middle_of_a_vector_is_taken_by_itself():
 
 
 @over_inputs("k", [-1, 0, 4])
-def test_a_number_of_entries_that_there_are_not_is_refused(k):
+def test_a_number_of_values_that_there_are_not_is_refused(k):
     with pytest.raises(ValueError, match=rf"^top_k: k={k} must be in 1 \.\. d=3; "):
         kernels.top_k(torch.ones(3), k)
 
@@ -130,7 +130,7 @@ def test_what_is_no_flat_vector_of_floats_is_refused(vector):
 
 
 @over_inputs(
-    ("density", "d", "entries"),
+    ("density", "d", "elements"),
     [
         (0.29, 100, 29),  # the float is below 0.29
         (0.01, 401408, 4014),
@@ -142,17 +142,17 @@ def test_what_is_no_flat_vector_of_floats_is_refused(vector):
         (0.07, 100, 7),
     ],
 )
-def test_a_density_is_read_as_the_decimal_that_it_prints_as(density, d, entries):
-    assert entries_of(density, d) == entries
+def test_a_density_is_read_as_the_decimal_that_it_prints_as(density, d, elements):
+    assert n_selected_for(density, d) == elements
 
 
-def test_every_layer_gives_its_share_and_at_least_one_entry():
+def test_every_layer_gives_its_share_and_one_value_or_more():
     layers = (401408, 512, 5120, 10)
-    blocks = block_entries(sum(layers), density=0.01, blocks="layer", layers=layers)
+    blocks = n_selected_by_block(sum(layers), density=0.01, blocks="layer", layers=layers)
     assert blocks == [(401408, 4014), (512, 5), (5120, 51), (10, 1)]
-    assert sum(entries for _, entries in blocks) == 4071
-    assert block_entries(12, density=0.01, k=3, blocks="layer", layers=(8, 0, 2, 2)) == [(8, 3), (2, 2), (2, 2)]
-    assert block_entries(12, density=0.5, blocks="layer") == [(12, 6)]
+    assert sum(elements for _, elements in blocks) == 4071
+    assert n_selected_by_block(12, density=0.01, k=3, blocks="layer", layers=(8, 0, 2, 2)) == [(8, 3), (2, 2), (2, 2)]
+    assert n_selected_by_block(12, density=0.5, blocks="layer") == [(12, 6)]
 
 
 def test_the_chosen_are_the_largest_of_each_layer():
@@ -163,9 +163,9 @@ def test_the_chosen_are_the_largest_of_each_layer():
     assert chosen(vector, density=0.5, k=1).tolist() == [4]
 
 
-def test_no_entry_and_too_many_are_refused_with_the_way_out():
+def test_no_value_and_too_many_are_refused_with_the_remedy():
     with pytest.raises(ValueError, match=r"^top-k: density=0\.01 of d=99 is no entry; make it at least 1/99, or give"):
-        vector_entries(99, density=0.01)
+        n_selected_in(99, density=0.01)
     for k in (0, 6):
         with pytest.raises(ValueError, match=rf"^top-k: k={k} must be in 1 \.\. d=5, the vector's length; or leave k"):
             chosen(torch.ones(5), density=0.5, k=k)
@@ -180,7 +180,7 @@ def test_importing_the_package_does_not_import_numba():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_without_numba_plain_torch_serves_and_one_warning_names_the_way_out(monkeypatch):
+def test_without_numba_torch_serves_and_one_warning_names_the_remedy(monkeypatch):
     compiled.numba_available.cache_clear()
     monkeypatch.setitem(sys.modules, "numba", None)
     try:

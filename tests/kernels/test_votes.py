@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from laconic.kernels.api import hash_at, most_voted, tally
+from laconic.kernels.api import hash_at, top_voted, vote_counts
 from laconic.kernels.cpu import votes as cpu_votes
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.kernels.reference import votes as reference_votes
@@ -14,20 +14,20 @@ from support.inputs import over_inputs
 both = pytest.mark.parametrize("kernels", [reference_votes, cpu_votes], ids=["plain", "cpu"])
 
 
-def drawn_lists(n_lists: int, k: int, among: int, seed: int = 0) -> list[torch.Tensor]:
+def random_lists(n_lists: int, k: int, divisor: int, seed: int = 0) -> list[torch.Tensor]:
     random = torch.Generator().manual_seed(seed)
-    return [torch.randperm(among, generator=random)[:k].sort().values for _ in range(n_lists)]
+    return [torch.randperm(divisor, generator=random)[:k].sort().values for _ in range(n_lists)]
 
 
 @both
 @over_inputs(
-    ("n_lists", "k", "among"),
+    ("n_lists", "k", "divisor"),
     [(1, 5, 9), (2, 7, 7), (3, 40, 100), (64, 11, 1000), (3, 900, 60_000), (300, 2, 3), (4, 5, 10**7)],
 )
-def test_a_tally_counts_in_how_many_lists_each_position_is(kernels, n_lists, k, among):
-    lists = drawn_lists(n_lists, k, among)
+def test_vote_counts_say_in_how_many_lists_each_position_is(kernels, n_lists, k, divisor):
+    lists = random_lists(n_lists, k, divisor)
     before = [positions.clone() for positions in lists]
-    voted, votes = kernels.tally(lists)
+    voted, votes = kernels.vote_counts(lists)
     counted = Counter(position for positions in lists for position in positions.tolist())
     assert voted.tolist() == sorted(counted)
     assert votes.tolist() == [counted[position] for position in sorted(counted)]
@@ -42,18 +42,22 @@ def test_both_hash_positions_alike(key):
     assert torch.equal(hash_at(positions[:1000], key), reference_hashing.hash32(0, 1000, key))
 
 
-def test_a_tally_of_no_lists_or_empty_ones_is_empty():
+def test_vote_counts_of_no_lists_or_empty_ones_are_empty():
     none = torch.empty(0, dtype=torch.int64)
-    for voted, votes in (tally([]), cpu_votes.tally([none, none]), reference_votes.tally([none, none])):
+    for voted, votes in (
+        vote_counts([]),
+        cpu_votes.vote_counts([none, none]),
+        reference_votes.vote_counts([none, none]),
+    ):
         assert voted.tolist() == votes.tolist() == []
 
 
 @both
 @over_inputs("highest", [1, 2, 5])
 @over_inputs("k", [1, 7, 199, 200])
-def test_the_most_votes_win_and_of_equal_ones_the_lowest_in_order(kernels, highest, k):
+def test_the_highest_votes_win_and_of_equal_ones_the_lowest_in_order(kernels, highest, k):
     votes = torch.randint(0, highest + 1, (200,), generator=torch.Generator().manual_seed(k))
     order = reference_hashing.hash_at(torch.arange(200), key=k)
     best = sorted(range(200), key=lambda place: (-int(votes[place]), int(order[place])))[:k]
-    assert kernels.most_voted(votes, order, k).tolist() == sorted(best)
-    assert most_voted(votes, order, k).dtype == torch.int64
+    assert kernels.top_voted(votes, order, k).tolist() == sorted(best)
+    assert top_voted(votes, order, k).dtype == torch.int64

@@ -23,7 +23,7 @@ from support.deadlines import PATIENCE_S
 SMALL = RunSettings(algorithm="dsgd", model="linear", workers=4, batch_size=100, epochs=3, lr=0.5)
 
 
-def heard_nothing(progress):
+def ignore_progress(progress):
     pass
 
 
@@ -70,16 +70,16 @@ def test_only_gossip_leaves_each_worker_a_model_to_end_with():
 
 
 def test_full_averaging_leaves_no_distance_and_another_method_has_no_such_figures(tmp_path):
-    full = run_simulated(replace(SMALL, set={"graph": "full"}), heard_nothing)
+    full = run_simulated(replace(SMALL, set={"graph": "full"}), ignore_progress)
     assert full.last.consensus_distance == pytest.approx(0, abs=1e-6)
     assert full.last.own_accuracy_lowest == full.last.own_accuracy_highest == full.last.test_accuracy
-    plain = run_simulated(replace(SMALL, algorithm="sgd"), heard_nothing)
-    assert own_figures(plain.last)[1:] == (None,) * 4
-    assert "consensus_distance" not in plain.summary()
+    reference = run_simulated(replace(SMALL, algorithm="sgd"), ignore_progress)
+    assert own_figures(reference.last)[1:] == (None,) * 4
+    assert "consensus_distance" not in reference.summary()
 
 
 def test_files_line_and_picture_show_the_workers_own_models(tmp_path):
-    record = run_simulated(replace(SMALL, set={"graph": "star"}), heard_nothing)
+    record = run_simulated(replace(SMALL, set={"graph": "star"}), ignore_progress)
     record.write(tmp_path)
     with (tmp_path / "metrics.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
@@ -92,9 +92,9 @@ def test_files_line_and_picture_show_the_workers_own_models(tmp_path):
 
 
 def test_steps_left_over_at_the_end_are_exchanged():
-    record = run_simulated(replace(SMALL, algorithm="sgd", local_steps=4), heard_nothing)
+    record = run_simulated(replace(SMALL, algorithm="sgd", local_steps=4), ignore_progress)
     assert record.traffic.rounds == 3, "4, 4 and 1 of 9 steps"
-    one = run_simulated(replace(SMALL, algorithm="sgd", local_steps=4, epochs=1), heard_nothing)
+    one = run_simulated(replace(SMALL, algorithm="sgd", local_steps=4, epochs=1), ignore_progress)
     assert one.traffic.rounds == 1
     assert one.last.test_accuracy > 0.2, "all three steps of the run are in the one round"
 
@@ -106,20 +106,20 @@ def test_processes_record_the_same_figures_as_the_simulator():
         replace(SMALL, driver="processes", timeout_s=PATIENCE_S, **options)
         for options in (
             {"local_steps": 2},
-            {"set": {"mixing": "choco", "compressor": "top-k", "consensus_rate": "0.4"}},
+            {"set": {"mixing": "choco", "compressor": "top-k", "consensus_step_size": "0.4"}},
         )
     ]
-    for plan, theirs in zip(plans, run_in_processes(plans, heard_nothing), strict=True):
-        ours = run_simulated(replace(plan, driver="simulated"), heard_nothing)
-        assert [own_figures(row) for row in theirs.rows] == [own_figures(row) for row in ours.rows]
-        assert (theirs.traffic.up, theirs.traffic.down) == (ours.traffic.up, ours.traffic.down)
-        d, n = theirs.n_parameters, plan.workers
-        assert theirs.traffic.control_bytes > plan.epochs * 2 * 4 * d * (n - 1), "the mean models are counted there"
+    for plan, other in zip(plans, run_in_processes(plans, ignore_progress), strict=True):
+        ours = run_simulated(replace(plan, driver="simulated"), ignore_progress)
+        assert [own_figures(row) for row in other.rows] == [own_figures(row) for row in ours.rows]
+        assert (other.traffic.up, other.traffic.down) == (ours.traffic.up, ours.traffic.down)
+        d, n = other.n_parameters, plan.workers
+        assert other.traffic.control_bytes > plan.epochs * 2 * 4 * d * (n - 1), "the mean models are counted there"
 
 
 @pytest.mark.slow
 def test_over_processes_an_asynchronous_run_is_judged_by_the_servers_model():
     plan = replace(SMALL, algorithm="asgd", driver="processes", workers=2, lr=0.1, timeout_s=PATIENCE_S)
-    (theirs,) = run_in_processes([plan], heard_nothing)
-    assert theirs.last.test_accuracy > 0.3
-    assert theirs.last.consensus_distance is None
+    (other,) = run_in_processes([plan], ignore_progress)
+    assert other.last.test_accuracy > 0.3
+    assert other.last.consensus_distance is None

@@ -108,9 +108,9 @@ def test_a_name_that_needs_a_path_says_what_to_pass(name):
 
 def test_every_reader_says_in_one_line_what_it_reads():
     for read in DATASETS.values():
-        first = (read.__doc__ or "").splitlines()[0]
-        assert "--data" in first
-        assert first.endswith(".")
+        one = (read.__doc__ or "").splitlines()[0]
+        assert "--data" in one
+        assert one.endswith(".")
 
 
 # --- digits -----------------------------------------------------------------------------------------
@@ -125,15 +125,15 @@ def test_digits_are_small_pictures_with_pixels_from_0_to_1():
     assert digits.train_inputs.max() == 1.0
 
 
-def test_digits_are_split_the_same_way_each_time_whatever_the_global_seed():
+def test_digits_are_split_alike_each_time_whatever_the_global_seed():
     state = torch.random.get_rng_state()
     torch.manual_seed(1)
-    first = load("digits", None)
+    one = load("digits", None)
     torch.manual_seed(2)
     second = load("digits", None)
     torch.random.set_rng_state(state)
-    assert torch.equal(first.train_inputs, second.train_inputs)
-    assert torch.equal(first.test_labels, second.test_labels)
+    assert torch.equal(one.train_inputs, second.train_inputs)
+    assert torch.equal(one.test_labels, second.test_labels)
 
 
 def test_digits_refuse_a_path():
@@ -167,7 +167,7 @@ def test_too_few_examples_to_split_are_refused():
 # --- IDX files --------------------------------------------------------------------------------------
 
 
-def test_plain_idx_files_are_read_and_normalized(tmp_path):
+def test_uncompressed_idx_files_are_read_and_normalized(tmp_path):
     mnist = load("mnist", mnist_folder(tmp_path))
     assert mnist.train_inputs.shape == (12, 1, 28, 28)
     assert mnist.test_inputs.shape == (6, 1, 28, 28)
@@ -194,9 +194,9 @@ def test_packed_files_with_other_checksums_are_read_with_a_warning_that_names_bo
     assert found in message
     assert MNIST.sha256[f"{IMAGES}.gz"] in message
     (tmp_path / "plain").mkdir()
-    plain = load("mnist", mnist_folder(tmp_path / "plain"))
-    assert torch.equal(packed.train_inputs, plain.train_inputs)
-    assert torch.equal(packed.test_labels, plain.test_labels)
+    reference = load("mnist", mnist_folder(tmp_path / "plain"))
+    assert torch.equal(packed.train_inputs, reference.train_inputs)
+    assert torch.equal(packed.test_labels, reference.test_labels)
 
 
 def test_a_missing_file_is_named_with_its_source_and_checksum(tmp_path):
@@ -234,18 +234,18 @@ def test_a_file_shorter_than_its_header_is_refused(tmp_path):
 
 
 def read_labels(path: Path) -> torch.Tensor:
-    return read_idx(path, magic=LABELS_MAGIC, entry_shape=(), n_most=100)
+    return read_idx(path, magic=LABELS_MAGIC, item_shape=(), max_items=100)
 
 
-def test_no_prefix_of_a_gzip_file_is_taken_for_the_whole(tmp_path):
+def test_no_prefix_of_a_gzip_file_is_taken_for_the_complete_file(tmp_path):
     path = tmp_path / "labels.gz"
     content = gzip.compress(labels_idx([3, 1, 4, 1, 5, 9, 2, 6]))
     path.write_bytes(content)
     assert read_labels(path).tolist() == [3, 1, 4, 1, 5, 9, 2, 6]
-    for cut in range(len(content)):
-        path.write_bytes(content[:cut])
+    for n_kept in range(len(content)):
+        path.write_bytes(content[:n_kept])
         # One byte is too little to tell that it was gzip.
-        words = r"not sound gzip" if cut == 1 else r"truncated: .*expected .* bytes.* found"
+        words = r"not sound gzip" if n_kept == 1 else r"truncated: .*expected .* bytes.* found"
         with pytest.raises(DatasetError, match=words):
             read_labels(path)
 
@@ -288,13 +288,13 @@ def test_a_header_that_announces_nothing_is_refused(tmp_path):
     assert "announces 0 entries" in refusal("mnist", tmp_path)
 
 
-def test_plain_content_under_a_gz_name_is_refused(tmp_path):
+def test_uncompressed_content_under_a_gz_name_is_refused(tmp_path):
     path = mnist_folder(tmp_path) / IMAGES
     path.rename(path.with_name(f"{IMAGES}.gz"))
     assert "not sound gzip" in refusal("mnist", tmp_path)
 
 
-def test_gzip_content_under_a_plain_name_is_refused_with_the_way_out(tmp_path):
+def test_gzip_content_under_a_name_without_gz_is_refused_with_the_remedy(tmp_path):
     (mnist_folder(tmp_path) / IMAGES).write_bytes(gzip.compress(images_idx(12)))
     assert "add .gz to its name" in refusal("mnist", tmp_path)
 

@@ -52,12 +52,12 @@ def test_equal_seeds_give_equal_models_and_other_seeds_other_ones(name):
 
 def test_building_leaves_the_global_generator_alone_and_does_not_heed_it():
     before = torch.random.get_rng_state()
-    first = build("mlp", (4,), 2, seed=0)
+    one = build("mlp", (4,), 2, seed=0)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.rand(3)
     second = build("mlp", (4,), 2, seed=0)
     torch.random.set_rng_state(before)
-    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+    for a, b in zip(one.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
 
 

@@ -31,13 +31,13 @@ def seen(worker: int, partition: Partition, n_epochs: int) -> set[int]:
 modes = pytest.mark.parametrize("mode", ["resample", "fixed"])
 
 
-def test_rounds_are_whole_rounds():
+def test_rounds_are_complete():
     assert example().rounds_per_epoch == 4  # 4 rounds of 3 x 4 examples, 2 examples left out
     assert example(n_examples=12).rounds_per_epoch == 1
 
 
 @modes
-def test_a_batch_is_a_vector_of_places(mode):
+def test_a_batch_is_a_vector_of_indices(mode):
     batch = example(mode=mode).batch(1, 2)
     assert batch.dtype == torch.int64
     assert batch.shape == (4,)
@@ -55,9 +55,9 @@ def test_a_batch_is_a_vector_of_places(mode):
 def test_no_example_is_in_two_batches_of_an_epoch(n_workers, batch_size, n_more, seed, mode, epoch):
     n = n_workers * batch_size + n_more
     partition = Partition(n_examples=n, n_workers=n_workers, batch_size=batch_size, seed=seed, mode=mode)
-    places = [place for worker in one_epoch(partition, epoch) for place in worker]
-    assert len(places) == len(set(places)) == partition.rounds_per_epoch * n_workers * batch_size
-    assert set(places) <= set(range(n))
+    indices = [place for worker in one_epoch(partition, epoch) for place in worker]
+    assert len(indices) == len(set(indices)) == partition.rounds_per_epoch * n_workers * batch_size
+    assert set(indices) <= set(range(n))
 
 
 @modes
@@ -74,12 +74,12 @@ def test_a_batch_is_the_same_in_whichever_order_it_is_asked_for(mode):
 @modes
 def test_the_global_generator_is_neither_used_nor_heeded(mode):
     before = torch.random.get_rng_state()
-    first = example(mode=mode).batch(0, 0)
+    one = example(mode=mode).batch(0, 0)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.rand(3)
     second = example(mode=mode).batch(0, 0)
     torch.random.set_rng_state(before)
-    assert torch.equal(first, second)
+    assert torch.equal(one, second)
 
 
 @modes
@@ -103,13 +103,13 @@ def test_resampling_gives_every_worker_every_example_in_time():
 @modes
 def test_a_changed_batch_does_not_change_the_partition(mode):
     partition = example(mode=mode)
-    kept = partition.batch(0, 0).tolist()
+    batch = partition.batch(0, 0).tolist()
     partition.batch(0, 0).zero_()
-    assert partition.batch(0, 0).tolist() == kept
+    assert partition.batch(0, 0).tolist() == batch
 
 
 @modes
-def test_one_epoch_at_most_is_kept(mode):
+def test_no_more_than_one_epoch_is_cached(mode):
     partition = example(mode=mode)
     for number in range(40):
         partition.batch(0, number)
@@ -117,12 +117,12 @@ def test_one_epoch_at_most_is_kept(mode):
 
 
 def test_equal_settings_are_equal_partitions_whatever_was_asked():
-    first, second = example(), example()
-    first.batch(0, 0)
-    assert first == second
-    assert hash(first) == hash(second)
+    one, second = example(), example()
+    one.batch(0, 0)
+    assert one == second
+    assert hash(one) == hash(second)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        first.seed = 1  # type: ignore[misc]
+        one.seed = 1  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

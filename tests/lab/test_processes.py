@@ -19,7 +19,7 @@ from terminal import laconic
 
 from laconic.errors import LaunchError
 from laconic.lab.processes import child
-from laconic.lab.processes.pool import Job, run_jobs
+from laconic.lab.processes.pool import Job, run_tasks
 from laconic.lab.processes.ranks import Host, Ranks
 from laconic.lab.processes.supervise import Answer, Child, Report, end_all
 from laconic.reproduce import TABLES
@@ -97,10 +97,10 @@ def test_a_child_started_in_a_thread_outlives_the_thread_and_ends_with_the_proce
 
 
 def test_a_child_that_finds_another_parent_than_the_one_that_started_it_ends_at_once():
-    ours, theirs = multiprocessing.Pipe()
-    arguments = ["1", str(theirs.fileno()), "1"]  # the first process, which inherits those whose parent has ended
+    ours, peer = multiprocessing.Pipe()
+    arguments = ["1", str(peer.fileno()), "1"]  # the first process, which inherits those whose parent has ended
     orphan = subprocess.Popen(
-        [sys.executable, "-P", child.__file__, *arguments], stdin=subprocess.PIPE, pass_fds=[theirs.fileno()]
+        [sys.executable, "-P", child.__file__, *arguments], stdin=subprocess.PIPE, pass_fds=[peer.fileno()]
     )
     try:
         assert orphan.wait(LIMIT_S) == 1
@@ -109,7 +109,7 @@ def test_a_child_that_finds_another_parent_than_the_one_that_started_it_ends_at_
         orphan.kill()
         orphan.communicate()
         ours.close()
-        theirs.close()
+        peer.close()
 
 
 def test_ranks_end_when_their_command_is_killed_while_they_import(tmp_path):
@@ -131,7 +131,7 @@ def test_when_one_rank_cannot_be_started_those_before_it_are_ended():
 def test_children_that_ignore_sigterm_or_are_suspended_are_ended_too():
     deaf, suspended = Child("deaf", Sample), Child("suspended", Sample)
     deaf.call("ignore_sigterm")
-    suspended.ask("stop_itself", {})
+    suspended.request("stop_itself", {})
     until(lambda: state_of(suspended.pid)[0] == "T", "its suspension")
     end_all([deaf, suspended])
     assert has_ended(deaf.pid)
@@ -151,7 +151,7 @@ def test_ctrl_c_is_not_for_children_from_their_first_moment_on():
 
 def test_reports_come_before_the_result():
     with started(Sample) as process:
-        process.ask("report_numbers", {}, reports=True)
+        process.request("report_numbers", {}, reports=True)
         came = [process.receive() for _ in range(4)]
     assert came == [Report(0), Report(1), Report(2), Answer("done")]
 
@@ -168,14 +168,14 @@ def test_a_failure_is_named_with_its_error_and_after_it_the_process_is_gone():
 
 def test_a_job_whose_process_is_killed_is_named_with_the_signal():
     with pytest.raises(LaunchError, match=r"^third: its process was ended by SIGKILL$"):
-        run_jobs([Job(label="third", work=killed)], 1, print)
+        run_tasks([Job(label="third", work=killed)], 1, print)
 
 
 def test_figures_are_handed_over_as_soon_as_a_job_is_finished():
     finished = []
     jobs = [Job(label="good", work=figures_of), Job(label="bad", work=killed)]
     with pytest.raises(LaunchError, match="bad"):
-        run_jobs(jobs, 1, print, lambda job, figures: finished.append((job.label, figures)))
+        run_tasks(jobs, 1, print, lambda job, figures: finished.append((job.label, figures)))
     assert finished == [("good", {"figure": 1.5})]
 
 

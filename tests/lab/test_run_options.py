@@ -17,39 +17,44 @@ from support.deadlines import PATIENCE_S
 SMALL = RunSettings(algorithm="sgd", model="linear", workers=2, batch_size=140, epochs=4, lr=1.0)
 
 
-def heard_nothing(progress):
+def ignore_progress(progress):
     pass
 
 
-def rates(**options):
+def learning_rates(**options):
     """The learning rate of every step of a run."""
     experiment = Experiment(replace(SMALL, **options))
-    schedule = experiment.scheduler()
+    lr_schedule = experiment.scheduler()
     found = []
     for _ in range(experiment.steps):
         found.append(experiment.inner.param_groups[0]["lr"])
         experiment.inner.step()
-        schedule.step()
+        lr_schedule.step()
     return found
 
 
-def test_the_step_schedule_divides_by_ten_at_half_and_three_quarters_of_the_run():
-    assert rates(schedule="step") == pytest.approx([1.0] * 10 + [0.1] * 5 + [0.01] * 5)
+def test_the_step_lr_schedule_divides_by_ten_at_half_and_three_quarters_of_the_run():
+    assert learning_rates(lr_schedule="step") == pytest.approx([1.0] * 10 + [0.1] * 5 + [0.01] * 5)
 
 
 def test_decays_come_where_they_are_asked_for():
-    assert rates(schedule="step", decay_at="0.9") == pytest.approx([1.0] * 18 + [0.1] * 2)
+    assert learning_rates(lr_schedule="step", decay_at="0.9") == pytest.approx([1.0] * 18 + [0.1] * 2)
 
 
-def test_a_ramp_rises_in_even_steps_from_its_share_to_the_rate():
-    assert rates(ramp_epochs=1) == pytest.approx([0.2, 0.36, 0.52, 0.68, 0.84] + [1.0] * 15)
-    assert rates(ramp_epochs=0.4, ramp_from=0.5) == pytest.approx([0.5, 0.75] + [1.0] * 18)
+def test_a_warm_up_rises_in_even_steps_from_its_share_to_the_learning_rate():
+    assert learning_rates(warm_up_epochs=1) == pytest.approx([0.2, 0.36, 0.52, 0.68, 0.84] + [1.0] * 15)
+    assert learning_rates(warm_up_epochs=0.4, warm_up_from=0.5) == pytest.approx([0.5, 0.75] + [1.0] * 18)
 
 
-def test_a_ramp_and_a_schedule_multiply():
-    cosine, ramped = rates(schedule="cosine"), rates(schedule="cosine", ramp_epochs=1, ramp_from=0.2)
-    ramp = rates(ramp_epochs=1, ramp_from=0.2)
-    assert ramped == pytest.approx([rate * share for rate, share in zip(cosine, ramp, strict=True)])
+def test_a_warm_up_and_an_lr_schedule_multiply():
+    cosine, ramped = (
+        learning_rates(lr_schedule="cosine"),
+        learning_rates(lr_schedule="cosine", warm_up_epochs=1, warm_up_from=0.2),
+    )
+    warm_up_steps = learning_rates(warm_up_epochs=1, warm_up_from=0.2)
+    assert ramped == pytest.approx(
+        [learning_rate * share for learning_rate, share in zip(cosine, warm_up_steps, strict=True)]
+    )
 
 
 REFUSED = {
@@ -62,17 +67,20 @@ REFUSED = {
         {"algorithm": "ssgd-mv", "dense_epochs": 1, "set": {"dense_rounds": "3"}}, "give one of them"),
     "more dense epochs than epochs": (
         {"algorithm": "ssgd-mv", "dense_epochs": 5}, "--dense-epochs 5 must be above 0 and at most 4"),
-    "a ramp of nothing": ({"ramp_epochs": 0}, "--ramp-epochs 0 must be above 0"),
-    "a ramp longer than the run": ({"ramp_epochs": 4.5}, "--ramp-epochs 4.5 must be above 0 and at most 4"),
-    "a ramp that falls": ({"ramp_epochs": 1, "ramp_from": 1.5}, "--ramp-from 1.5 must be above 0 and at most 1"),
-    "a ramp without its length": ({"ramp_from": 0.5}, "--ramp-from 0.5 needs --ramp-epochs"),
-    "decays of a schedule that has none": ({"decay_at": "0.5"}, "--decay-at 0.5 is for --schedule step, not constant"),
-    "decays that are no shares": ({"schedule": "step", "decay_at": "30,60"}, "--decay-at '30,60' must be rising"),
-    "decays that fall": ({"schedule": "step", "decay_at": "0.7,0.5"}, "--decay-at '0.7,0.5' must be rising"),
-    "decays that are no numbers": ({"schedule": "step", "decay_at": "half"}, "--decay-at 'half' must be rising"),
+    "a ramp of nothing": ({"warm_up_epochs": 0}, "--warm-up-epochs 0 must be above 0"),
+    "a ramp longer than the run": ({"warm_up_epochs": 4.5}, "--warm-up-epochs 4.5 must be above 0 and at most 4"),
+    "a ramp that falls": ({"warm_up_epochs": 1, "warm_up_from": 1.5},
+        "--warm-up-from 1.5 must be above 0 and at most 1"),
+    "a ramp without its length": ({"warm_up_from": 0.5},
+        "--warm-up-from 0.5 needs --warm-up-epochs"),
+    "decays of a schedule that has none": ({"decay_at": "0.5"},
+        "--decay-at 0.5 is for --lr-schedule step, not constant"),
+    "decays that are no shares": ({"lr_schedule": "step", "decay_at": "30,60"}, "--decay-at '30,60' must be rising"),
+    "decays that fall": ({"lr_schedule": "step", "decay_at": "0.7,0.5"}, "--decay-at '0.7,0.5' must be rising"),
+    "decays that are no numbers": ({"lr_schedule": "step", "decay_at": "half"}, "--decay-at 'half' must be rising"),
     "no kernel thread": ({"kernel_threads": 0}, "--kernel-threads 0 must be at least 1"),
     "more kernel threads than cores": ({"kernel_threads": 10**6}, "--kernel-threads 1000000 must be at most"),
-    "an unknown schedule": ({"schedule": "stpe"}, "did you mean step"),
+    "an unknown schedule": ({"lr_schedule": "stpe"}, "did you mean step"),
 }  # fmt: skip
 
 
@@ -85,17 +93,17 @@ def test_options_that_cannot_be_are_refused_by_name(mistake):
 
 
 def test_a_run_sets_the_kernel_threads_of_its_process(monkeypatch):
-    monkeypatch.setattr("laconic.lab.runs.settings.MOST_KERNEL_THREADS", 3)
-    monkeypatch.setattr(threads, "MOST_KERNEL_THREADS", 3)
-    run_simulated(replace(SMALL, epochs=1, kernel_threads=3), heard_nothing)
+    monkeypatch.setattr("laconic.lab.runs.settings.MAX_KERNEL_THREADS", 3)
+    monkeypatch.setattr(threads, "MAX_KERNEL_THREADS", 3)
+    run_simulated(replace(SMALL, epochs=1, kernel_threads=3), ignore_progress)
     assert laconic.kernel_threads() == 3
-    run_simulated(replace(SMALL, epochs=1), heard_nothing)
+    run_simulated(replace(SMALL, epochs=1), ignore_progress)
     assert laconic.kernel_threads() == 1
 
 
 def test_a_round_has_the_local_steps_and_a_dense_round_has_one():
     options = {"algorithm": "ssgd-mv", "local_steps": 3, "dense_epochs": 1.0}
-    record = run_simulated(replace(SMALL, **options), heard_nothing)
+    record = run_simulated(replace(SMALL, **options), ignore_progress)
     assert record.dense_rounds == 5
     assert record.traffic.rounds == 5 + 15 // 3
     assert record.traffic.up_by_exchange["dense"].messages == 2 * 5
@@ -105,25 +113,32 @@ def test_a_round_has_the_local_steps_and_a_dense_round_has_one():
 
 def test_bits_a_round_take_dense_rounds_into_account():
     options = {"algorithm": "ssgd-mv", "local_steps": 3, "dense_epochs": 1.0}
-    bits = run_simulated(replace(SMALL, **options), heard_nothing).summary()["bits_per_worker_and_round"]
+    bits = run_simulated(replace(SMALL, **options), ignore_progress).summary()["bits_per_worker_and_round"]
     assert bits["paper_up"] == pytest.approx(bits["expected_paper_up"])
     assert bits["paper_down"] == pytest.approx(bits["expected_paper_down"])
 
 
 def test_config_and_summary_hold_what_was_asked_for_and_traffic_by_exchange(tmp_path):
-    options = {"algorithm": "ssgd-mv", "local_steps": 2, "dense_epochs": 0.4, "ramp_epochs": 1.0, "schedule": "step"}
+    options = {
+        "algorithm": "ssgd-mv",
+        "local_steps": 2,
+        "dense_epochs": 0.4,
+        "warm_up_epochs": 1.0,
+        "lr_schedule": "step",
+    }
     settings = replace(SMALL, epochs=1, **options)
-    run_simulated(settings, heard_nothing).write(tmp_path)
+    run_simulated(settings, ignore_progress).write(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    said = summary["settings"]
-    assert {key: said[key] for key in ("local_steps", "dense_epochs", "ramp_epochs", "ramp_from", "decay_at")} == {
-        "local_steps": 2, "dense_epochs": 0.4, "ramp_epochs": 1.0, "ramp_from": 0.2, "decay_at": "0.5,0.75",
+    message = summary["settings"]
+    assert {key: message[key] for key in ("local_steps", "dense_epochs", "warm_up_epochs", "warm_up_from",
+        "decay_at")} == {
+        "local_steps": 2, "dense_epochs": 0.4, "warm_up_epochs": 1.0, "warm_up_from": 0.2, "decay_at": "0.5,0.75",
     }  # fmt: skip
-    assert "dense_rounds" not in said["set"]
+    assert "dense_rounds" not in message["set"]
     assert summary["dense_rounds"] == 2
     assert set(summary["traffic"]["up_by_exchange"]) == {"dense", "positions", "values"}
-    again = {key: value for key, value in said.items() if key != "set"} | {"set": said["set"]}
-    assert RunSettings(**again).as_data() == said
+    again = {key: value for key, value in message.items() if key != "set"} | {"set": message["set"]}
+    assert RunSettings(**again).as_data() == message
 
 
 @pytest.mark.slow
@@ -135,20 +150,20 @@ def test_processes_report_what_the_simulator_does_with_local_steps_and_with_two_
             driver="processes",
             timeout_s=PATIENCE_S,
             epochs=2,
-            server="rank0",
+            layout="rank0",
             lr=0.3,
-            kernel_threads=min(2, threads.MOST_KERNEL_THREADS),
+            kernel_threads=min(2, threads.MAX_KERNEL_THREADS),
             **options,
         )
         for options in (
             {"algorithm": "ssgd-mv", "local_steps": 3, "dense_epochs": 0.4},
-            {"algorithm": "lasg", "set": {"always_first": "1"}},
+            {"algorithm": "lasg", "set": {"warm_up_rounds": "1"}},
         )
     ]
-    in_processes = run_in_processes(plans, heard_nothing)
-    for plan, theirs in zip(plans, in_processes, strict=True):
-        ours = run_simulated(replace(plan, driver="simulated"), heard_nothing)
-        assert [row.test_accuracy for row in theirs.rows] == [row.test_accuracy for row in ours.rows]
-        assert [row.train_loss for row in theirs.rows] == pytest.approx([row.train_loss for row in ours.rows])
-        assert (theirs.traffic.up, theirs.traffic.down) == (ours.traffic.up, ours.traffic.down)
-        assert theirs.dense_rounds == ours.dense_rounds
+    in_processes = run_in_processes(plans, ignore_progress)
+    for plan, other in zip(plans, in_processes, strict=True):
+        ours = run_simulated(replace(plan, driver="simulated"), ignore_progress)
+        assert [row.test_accuracy for row in other.rows] == [row.test_accuracy for row in ours.rows]
+        assert [row.train_loss for row in other.rows] == pytest.approx([row.train_loss for row in ours.rows])
+        assert (other.traffic.up, other.traffic.down) == (ours.traffic.up, ours.traffic.down)
+        assert other.dense_rounds == ours.dense_rounds

@@ -61,7 +61,7 @@ def test_text_labels_are_numbered_in_alphabetical_order(tmp_path):
     assert table.train_labels[order].diff().min() >= 0
 
 
-def test_whole_number_labels_are_numbered_by_value_and_not_by_spelling(tmp_path):
+def test_integer_labels_are_numbered_by_value_and_not_by_spelling(tmp_path):
     rows = "".join(f"{label},{label}\n" for label in [10, -1, 9, "+9"] * 5)
     table = load("csv", write(tmp_path, "t.csv", rows))
     assert table.n_classes == 3

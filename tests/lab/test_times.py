@@ -9,10 +9,10 @@ import pytest
 from laconic.drivers.distributed.channel import Channel
 from laconic.lab.runs.launch import run_in_processes
 from laconic.lab.runs.settings import RunSettings
-from laconic.lab.runs.times import FILE, Lap, Times, aligned_zero, bounds_of, compute_s_of, read_laps
+from laconic.lab.runs.times import FILE, Phase, PhaseTimes, aligned_zero, bounds_of, compute_s_of, read_phases
 from laconic.network import Link
 from laconic.planning.recorded import read_recorded
-from laconic.report.timeline.bars import MAX_STEPS, Kind, in_letters
+from laconic.report.timeline.bars import MAX_STEPS, BarKind, in_letters
 from laconic.report.timeline.page import timeline_page
 from laconic.report.timeline.picture import draw_timeline
 from laconic.report.timeline.recorded import draw_run
@@ -26,25 +26,25 @@ SMALL = RunSettings(
 )  # fmt: skip
 
 # Two ranks, two rounds; rank 1's first computation is twice as long.
-LAPS = (
-    Lap(0, 0, "compute", 0.0, 0.1), Lap(0, 0, "encode", 0.1, 0.12), Lap(0, 0, "wait", 0.12, 0.3),
-    Lap(0, 0, "decode", 0.3, 0.31), Lap(0, 1, "compute", 0.31, 0.41), Lap(0, 1, "wait", 0.41, 0.5),
-    Lap(1, 0, "compute", 0.0, 0.2), Lap(1, 0, "wait", 0.2, 0.3), Lap(1, 1, "compute", 0.3, 0.4),
-    Lap(1, 1, "wait", 0.4, 0.5), Lap(1, 1, "evaluate", 0.5, 0.6),
+PHASES = (
+    Phase(0, 0, "compute", 0.0, 0.1), Phase(0, 0, "encode", 0.1, 0.12), Phase(0, 0, "wait", 0.12, 0.3),
+    Phase(0, 0, "decode", 0.3, 0.31), Phase(0, 1, "compute", 0.31, 0.41), Phase(0, 1, "wait", 0.41, 0.5),
+    Phase(1, 0, "compute", 0.0, 0.2), Phase(1, 0, "wait", 0.2, 0.3), Phase(1, 1, "compute", 0.3, 0.4),
+    Phase(1, 1, "wait", 0.4, 0.5), Phase(1, 1, "evaluate", 0.5, 0.6),
 )  # fmt: skip
 
 
-def written(folder, laps=LAPS, **config):
+def written(folder, phases=PHASES, **config):
     """A folder as a run leaves it."""
-    Times(laps=laps, accuracy_s=0.0002).write(folder)
-    said = {"algorithm": '"sgd"', "workers": "2"} | config
-    (folder / "config.toml").write_text("".join(f"{key} = {value}\n" for key, value in said.items()))
-    (folder / "summary.json").write_text(json.dumps({"server": "rank0", "clocks_apart_s": 0.0002}))
+    PhaseTimes(phases=phases, accuracy_s=0.0002).write(folder)
+    message = {"algorithm": '"sgd"', "workers": "2"} | config
+    (folder / "config.toml").write_text("".join(f"{key} = {value}\n" for key, value in message.items()))
+    (folder / "summary.json").write_text(json.dumps({"layout": "rank0", "clocks_apart_s": 0.0002}))
     return folder
 
 
 def test_times_are_read_as_they_were_written(tmp_path):
-    assert tuple(read_laps(written(tmp_path))) == LAPS
+    assert tuple(read_phases(written(tmp_path))) == PHASES
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def test_a_line_that_is_none_of_ours_is_named(tmp_path, line):
     with (tmp_path / FILE).open("a") as file:
         file.write(line + "\n")
     with pytest.raises(ValueError, match=r"times.csv, line 13: .* must be a rank, a round, one of compute"):
-        read_laps(tmp_path)
+        read_phases(tmp_path)
 
 
 def test_an_empty_file_of_times_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no laps"):
-        read_laps(written(tmp_path, laps=()))
+        read_phases(written(tmp_path, phases=()))
 
 
 def test_the_compute_time_is_the_median_over_ranks_and_rounds():
-    assert compute_s_of(LAPS) == pytest.approx(0.1)
-    assert compute_s_of([Lap(0, 0, "wait", 0.0, 1.0)]) == 0.0
+    assert compute_s_of(PHASES) == pytest.approx(0.1)
+    assert compute_s_of([Phase(0, 0, "wait", 0.0, 1.0)]) == 0.0
 
 
 def test_bounds_on_a_clock_hold_whoever_comes_late():
@@ -78,21 +78,21 @@ def test_bounds_on_a_clock_hold_whoever_comes_late():
 # Pictures.
 
 
-def test_a_run_is_drawn_with_a_lane_a_rank_and_each_lap_a_bar(tmp_path):
-    drawn = draw_run(written(tmp_path))
-    assert drawn.lanes == ("rank 0", "rank 1")
-    assert len(drawn.bars) == len(LAPS)
-    first = drawn.bars[0]
-    assert (first.kind, first.start_ns, first.end_ns, drawn.label(first)) == (Kind.COMPUTE, 0, 10**8, "round 0")
-    assert "rounds 0 to 1 of 0 to 1" in drawn.title
-    assert any("200 us apart" in note for note in drawn.notes)
-    letters = in_letters(drawn, 80).plain
+def test_a_run_is_plotted_with_a_lane_a_rank_and_each_phase_a_bar(tmp_path):
+    timeline = draw_run(written(tmp_path))
+    assert timeline.lanes == ("rank 0", "rank 1")
+    assert len(timeline.bars) == len(PHASES)
+    bar = timeline.bars[0]
+    assert (bar.kind, bar.start_ns, bar.end_ns, timeline.label(bar)) == (BarKind.COMPUTE, 0, 10**8, "round 0")
+    assert "rounds 0 to 1 of 0 to 1" in timeline.title
+    assert any("200 us apart" in note for note in timeline.notes)
+    letters = in_letters(timeline, 80).plain
     assert "rank 1" in letters
     assert "encoding" in letters
-    page = timeline_page(drawn)
+    page = timeline_page(timeline)
     assert '"node":"rank 0","doing":"encoding","round":0' in page
     for ending in (".png", ".svg"):
-        draw_timeline(drawn, tmp_path / f"run{ending}")
+        draw_timeline(timeline, tmp_path / f"run{ending}")
         assert (tmp_path / f"run{ending}").stat().st_size > 5000
 
 
@@ -100,11 +100,11 @@ def test_a_dedicated_server_has_a_lane_of_that_name(tmp_path):
     assert draw_run(written(tmp_path, workers="1")).lanes == ("rank 0", "server")
 
 
-def test_some_rounds_of_a_run_are_drawn_those_in_the_middle_unless_others_are_asked_for(tmp_path):
-    laps = [Lap(0, k, "compute", k / 10, k / 10 + 0.1) for k in range(11)]
-    written(tmp_path, laps=tuple(laps))
-    assert {drawn.round for drawn in draw_run(tmp_path, n_rounds=3).steps} == {4, 5, 6}
-    assert {drawn.round for drawn in draw_run(tmp_path, first_round=9).steps} == {9, 10}
+def test_some_rounds_of_a_run_are_plotted_those_in_the_middle_unless_others_are_asked_for(tmp_path):
+    phases = [Phase(0, k, "compute", k / 10, k / 10 + 0.1) for k in range(11)]
+    written(tmp_path, phases=tuple(phases))
+    assert {timeline.round for timeline in draw_run(tmp_path, n_rounds=3).steps} == {4, 5, 6}
+    assert {timeline.round for timeline in draw_run(tmp_path, from_round=9).steps} == {9, 10}
 
 
 def test_the_command_draws_a_run_and_names_what_does_not_go_with_it(tmp_path):
@@ -123,16 +123,16 @@ def test_the_command_draws_a_run_and_names_what_does_not_go_with_it(tmp_path):
         (str(tmp_path), "--latency", "1ms"): "--latency: the run in",
         (str(empty),): "there is no times.csv in it; run again with --driver processes --record-times",
         ("ring", "--from-round", "1"): "--from-round 1 is for the folder of a recorded run",
-        ("--schedule", "x.json", "--from-round", "1"): "--from-round: a schedule of your own says that itself",
+        ("--lr-schedule", "x.json", "--from-round", "1"): "--from-round: a schedule of your own says that itself",
     }.items():
         ended = laconic("timeline", *arguments)
         assert ended.code == 2, arguments
         assert message in ended.err.replace("\n", " ")
 
 
-def test_a_run_with_more_laps_than_can_be_seen_is_refused(tmp_path):
-    laps = tuple(Lap(0, k, "compute", k / 10, k / 10 + 0.1) for k in range(MAX_STEPS + 1))
-    written(tmp_path, laps=laps)
+def test_a_run_with_more_phases_than_can_be_seen_is_refused(tmp_path):
+    phases = tuple(Phase(0, k, "compute", k / 10, k / 10 + 0.1) for k in range(MAX_STEPS + 1))
+    written(tmp_path, phases=phases)
     with pytest.raises(ValueError, match="so take fewer workers or rounds"):
         draw_run(tmp_path, n_rounds=10**6)
     assert len(draw_run(tmp_path).steps) == 4
@@ -165,22 +165,22 @@ def test_processes_of_one_machine_find_that_they_have_one_clock():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "options"), [("sgd", {"server": "rank0"}), ("dsgd", {"local_steps": 2})])
-def test_a_recorded_run_has_no_gaps_is_drawn_and_is_planned_from(tmp_path, algorithm, options):
+@pytest.mark.parametrize(("algorithm", "options"), [("sgd", {"layout": "rank0"}), ("dsgd", {"local_steps": 2})])
+def test_a_recorded_run_has_no_gaps_is_plotted_and_is_planned_from(tmp_path, algorithm, options):
     (record,) = run_in_processes([replace(SMALL, algorithm=algorithm, **options)], lambda progress: None)
     record.write(tmp_path)
-    laps = read_laps(tmp_path)
-    assert {lap.round for lap in laps} == set(range(record.traffic.rounds))
+    phases = read_phases(tmp_path)
+    assert {phase.round for phase in phases} == set(range(record.traffic.rounds))
     for rank in range(2):
-        mine = [lap for lap in laps if lap.rank == rank]
+        mine = [phase for phase in phases if phase.rank == rank]
         *before_last, _ = gaps = [other.start_s - one.end_s for one, other in itertools.pairwise(mine)]
         assert max(map(abs, before_last)) < 2e-6
         assert gaps[-1] > -2e-6, "the last evaluation begins after the last round"
-        assert [lap.round for lap in mine] == sorted(lap.round for lap in mine)
-        assert {lap.what for lap in mine} == {"compute", "encode", "wait", "decode", "evaluate"}
+        assert [phase.round for phase in mine] == sorted(phase.round for phase in mine)
+        assert {phase.what for phase in mine} == {"compute", "encode", "wait", "decode", "evaluate"}
     assert draw_run(tmp_path).lanes == ("rank 0", "rank 1")
     (run,) = read_recorded(tmp_path)
-    asked = run.question(Link(), None)
-    assert asked.compute_s == pytest.approx(compute_s_of(laps) / record.settings.local_steps)
+    asked = run.query(Link(), None)
+    assert asked.compute_s == pytest.approx(compute_s_of(phases) / record.settings.local_steps)
     assert run.candidate(asked, measure=False).step_s(Link()) == pytest.approx(asked.compute_s)
-    assert run.question(Link(), 0.0).compute_s == 0.0
+    assert run.query(Link(), 0.0).compute_s == 0.0

@@ -28,7 +28,7 @@ def test_ties_run_in_order_of_creation_even_when_created_by_another_callback():
     assert seen == ["first", "second", "third"]
 
 
-def test_a_second_clock_does_not_disturb_the_first():
+def test_two_clocks_do_not_disturb_each_other():
     clock, other, seen = Clock(), Clock(), []
     clock.at(1, lambda: seen.append("a"))
     other.at(1, lambda: seen.append("other"))
@@ -62,7 +62,7 @@ def test_running_until_a_time_gets_there_even_when_nothing_is_left():
     assert clock.now_ns == 100
 
 
-def test_running_with_nothing_due_leaves_the_clock_where_it_is():
+def test_running_with_nothing_pending_leaves_the_clock_where_it_is():
     clock = Clock()
     clock.run(until_ns=9)
     clock.run()
@@ -83,7 +83,7 @@ def test_the_past_is_refused_with_both_times_and_nothing_is_scheduled():
 
 
 @pytest.mark.parametrize("value", [1.0, 0.5, float("nan"), "1"])
-def test_a_time_that_is_not_a_whole_number_is_refused(value):
+def test_a_time_that_is_not_an_integer_is_refused(value):
     clock = Clock()
     with pytest.raises(TypeError, match=r"Clock\.at: time_ns=.* must be a whole number of nanoseconds"):
         clock.at(value, lambda: None)
@@ -93,7 +93,7 @@ def test_a_time_that_is_not_a_whole_number_is_refused(value):
         clock.run(until_ns=value)
 
 
-def test_an_exception_stops_the_run_at_its_time_and_the_rest_stays_due():
+def test_an_exception_stops_the_run_at_its_time_and_the_rest_stays_pending():
     clock, seen = Clock(), []
 
     def fail():
@@ -119,7 +119,7 @@ def test_order_is_by_time_then_by_creation_and_time_never_goes_back(times_ns):
 
 
 @given(st.lists(st.integers(0, 5), max_size=20), st.lists(st.integers(0, 6), max_size=5).map(sorted))
-def test_running_in_pieces_is_running_in_one(times_ns, stops_ns):
+def test_running_in_several_calls_is_running_in_one(times_ns, stops_ns):
     def run(stops):
         clock, seen = Clock(), []
         for serial, time_ns in enumerate(times_ns):

@@ -34,10 +34,10 @@ def test_the_tail_is_exponential_and_never_shortens_a_step():
 def test_one_seed_gives_the_same_nanoseconds_and_another_gives_others():
     law = ComputeTime(seconds=0.1, tail_s=0.05)
     grid = [(node, step) for node in range(4) for step in range(10)]
-    first = [law.ns(*place, seed=7) for place in grid]
-    assert [law.ns(*place, seed=7) for place in reversed(grid)] == first[::-1]
-    assert len(set(first)) == len(first)
-    assert not set(first) & {law.ns(*place, seed=8) for place in grid}
+    one = [law.ns(*place, seed=7) for place in grid]
+    assert [law.ns(*place, seed=7) for place in reversed(grid)] == one[::-1]
+    assert len(set(one)) == len(one)
+    assert not set(one) & {law.ns(*place, seed=8) for place in grid}
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from laconic.network import (
     Computation,
     Link,
     Message,
+    MessageSchedule,
     Network,
-    Schedule,
     closed_form_s,
     gossip_ring,
     makespan_ns,
@@ -28,7 +28,7 @@ from laconic.network import (
 from support.inputs import failing_at, over_inputs
 
 S = 1_000_000_000  # nanoseconds in a time unit of the paper, here 1 s
-SCHEDULES = (single_server, ring, ring_unpartitioned, sharded, gossip_ring)
+PATTERN_FUNCTIONS = (single_server, ring, ring_unpartitioned, sharded, gossip_ring)
 
 
 def network_for(n_workers, link):
@@ -57,44 +57,44 @@ PRINTED = {
 }
 
 
-def printed_of(schedule):
+def printed_of(message_pattern):
     """What is printed of one schedule: (n, latency, transfer, makespan)."""
-    place = SCHEDULES.index(schedule)
+    place = PATTERN_FUNCTIONS.index(message_pattern)
     for (latency, transfer), rows in PRINTED.items():
         for n, row in rows.items():
             if row[place] is not None:
                 yield n, latency, transfer, row[place]
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_each_printed_time_is_met_to_the_nanosecond(schedule):
-    for n, latency, transfer, units in printed_of(schedule):
+@pytest.mark.parametrize("message_pattern", PATTERN_FUNCTIONS)
+def test_each_printed_time_is_met_to_the_nanosecond(message_pattern):
+    for n, latency, transfer, units in printed_of(message_pattern):
         with failing_at(n=n, latency=latency, transfer=transfer):
             n_bytes = 48_000_000  # 2, 3, 4, 8 and 16 divide it, and so do 5, 0.1 and 8 seconds
             link = Link(bytes_per_s=n_bytes / transfer, latency_s=latency)
-            assert makespan_ns(schedule(n, n_bytes), network_for(n, link)) == round(units * S)
+            assert makespan_ns(message_pattern(n, n_bytes), network_for(n, link)) == round(units * S)
 
 
 # Closed forms. One byte takes one nanosecond and every n divides the vector, so that nothing is rounded.
 L_NS, T_NS = 1_081_080, 720_720  # 720,720 is the least common multiple of 1 to 16
 BYTE_A_NS = Link(bytes_per_s=1e9, latency_s=L_NS / S)
-NAME_OF = {pattern.schedule: name for name, pattern in PATTERNS.items()}
+NAME_OF = {pattern.message_schedule: name for name, pattern in PATTERNS.items()}
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("message_pattern", PATTERN_FUNCTIONS)
 @over_inputs("n", range(1, 17))
 @over_inputs("kappa", (1, 3))
-def test_the_closed_form_holds_and_compression_divides_the_transfer(schedule, n, kappa):
+def test_the_closed_form_holds_and_compression_divides_the_transfer(message_pattern, n, kappa):
     t = 3 * T_NS // kappa
-    closed_s = closed_form_s(NAME_OF[schedule], n, L_NS / S, t / S)
-    assert makespan_ns(schedule(n, t), network_for(n, BYTE_A_NS)) == round(closed_s * S)
+    closed_s = closed_form_s(NAME_OF[message_pattern], n, L_NS / S, t / S)
+    assert makespan_ns(message_pattern(n, t), network_for(n, BYTE_A_NS)) == round(closed_s * S)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_each_printed_time_is_the_closed_form(schedule):
-    for n, latency, transfer, units in printed_of(schedule):
+@pytest.mark.parametrize("message_pattern", PATTERN_FUNCTIONS)
+def test_each_printed_time_is_the_closed_form(message_pattern):
+    for n, latency, transfer, units in printed_of(message_pattern):
         with failing_at(n=n, latency=latency, transfer=transfer):
-            assert closed_form_s(NAME_OF[schedule], n, latency, transfer) == pytest.approx(units, rel=1e-9)
+            assert closed_form_s(NAME_OF[message_pattern], n, latency, transfer) == pytest.approx(units, rel=1e-9)
 
 
 @pytest.mark.parametrize("n", [2, 5, 16])
@@ -125,7 +125,9 @@ def test_answers_of_another_size_cost_their_own_transfer(n):
 
 
 def test_one_worker_alone_sends_nothing_except_to_its_server():
-    assert [len(schedule(1, 10)) for schedule in (ring, ring_unpartitioned, sharded, gossip_ring)] == [0] * 4
+    assert [len(message_pattern(1, 10)) for message_pattern in (ring, ring_unpartitioned, sharded, gossip_ring)] == [
+        0
+    ] * 4
     assert list(single_server(1, 10)) == [Message(0, 1, 10), Message(1, 0, 10, after=(0,))]
 
 
@@ -136,7 +138,7 @@ def test_no_messages_take_no_time():
 # What is sent.
 
 
-def test_the_first_two_slots_of_a_ring_of_three_by_hand():
+def test_the_initial_two_slots_of_a_ring_of_three_by_hand():
     assert ring(3, 10)[:6] == [
         Message(0, 1, 4),
         Message(1, 2, 3),
@@ -183,10 +185,10 @@ def test_every_sharded_worker_sends_all_but_its_own_partition_up_and_its_own_dow
         assert sent == (n_bytes - sizes[worker]) + (n - 1) * sizes[worker]
 
 
-@pytest.mark.parametrize("schedule", [sharded, ring])
+@pytest.mark.parametrize("message_pattern", [sharded, ring])
 @over_inputs("n", (2, 3, 4, 7))
-def test_in_each_slot_every_port_carries_one_message(schedule, n):
-    messages = schedule(n, 100)
+def test_in_each_slot_every_port_carries_one_message(message_pattern, n):
+    messages = message_pattern(n, 100)
     for slot in range(2 * (n - 1)):
         of_slot = messages[slot * n : (slot + 1) * n]
         assert sorted(message.sender for message in of_slot) == list(range(n))
@@ -194,7 +196,7 @@ def test_in_each_slot_every_port_carries_one_message(schedule, n):
 
 
 @given(st.integers(0, 10**12), st.integers(1, 200))
-def test_partitions_sum_to_the_whole_and_the_first_are_a_byte_larger(n_bytes, n_parts):
+def test_partitions_sum_to_the_total_and_the_leading_ones_are_a_byte_larger(n_bytes, n_parts):
     sizes = partition_bytes(n_bytes, n_parts)
     assert len(sizes) == n_parts
     assert sum(sizes) == n_bytes
@@ -230,7 +232,7 @@ def test_naming_one_message_twice_is_waiting_for_it_once():
     assert makespan_ns(messages, Network(2, Link(bytes_per_s=1e9))) == 20
 
 
-def test_a_schedule_may_be_listed_in_any_order():
+def test_a_message_schedule_may_be_listed_in_any_order():
     messages = [Message(1, 0, 10, after=(2,)), Message(0, 1, 5, after=(0,)), Message(0, 1, 10)]
     times = simulate(messages, Network(2, Link(bytes_per_s=1e9)))
     assert times.start_ns.tolist() == [10, 20, 0]
@@ -258,20 +260,20 @@ def test_what_could_never_begin_is_refused_before_anything_is_sent(afters, messa
 def test_a_long_circle_is_named_by_its_ends():
     messages = [Message(0, 1, 10, after=((place + 1) % 100,)) for place in range(100)]
     with pytest.raises(ValueError, match=r"100 steps wait .*: 0 waits for 1 .* 6 waits for \.\.\. waits for 99 waits"):
-        Schedule.of(messages)
+        MessageSchedule.of(messages)
 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=3), min_size=10, max_size=10))
-def test_a_schedule_is_refused_exactly_where_some_step_waits_for_itself_in_the_end(waits):
+def test_a_message_schedule_is_refused_exactly_where_some_step_waits_for_itself_in_the_end(waits):
     reach = [set(after) for after in waits]
     for _ in range(10):
         reach = [after.union(*(reach[place] for place in after)) for after in reach]
     messages = [Message(0, 1, 1, after=tuple(after)) for after in waits]
     if any(place in after for place, after in enumerate(reach)):
         with pytest.raises(ValueError, match=r"waits for itself|wait for each other in a circle"):
-            Schedule.of(messages)
+            MessageSchedule.of(messages)
     else:
-        assert [set(step.after) for step in Schedule.of(messages)] == [set(after) for after in waits]
+        assert [set(step.after) for step in MessageSchedule.of(messages)] == [set(after) for after in waits]
 
 
 def test_a_message_the_network_cannot_carry_is_refused_before_anything_is_sent():
@@ -285,18 +287,18 @@ def test_a_message_the_network_cannot_carry_is_refused_before_anything_is_sent()
     assert network.free_at(0) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_schedule_without_workers_or_with_negative_bytes_is_refused_by_name(schedule):
-    with pytest.raises(ValueError, match=f"{schedule.__name__}: n_workers=0 must be at least 1"):
-        schedule(0, 10)
-    with pytest.raises(ValueError, match=f"{schedule.__name__}: n_bytes=-1 must be at least 0"):
-        schedule(2, -1)
+@pytest.mark.parametrize("message_pattern", PATTERN_FUNCTIONS)
+def test_a_message_schedule_without_workers_or_with_negative_bytes_is_refused_by_name(message_pattern):
+    with pytest.raises(ValueError, match=f"{message_pattern.__name__}: n_workers=0 must be at least 1"):
+        message_pattern(0, 10)
+    with pytest.raises(ValueError, match=f"{message_pattern.__name__}: n_bytes=-1 must be at least 0"):
+        message_pattern(2, -1)
 
 
-@pytest.mark.parametrize("schedule", [single_server, sharded])
-def test_negative_answers_are_refused(schedule):
+@pytest.mark.parametrize("message_pattern", [single_server, sharded])
+def test_negative_answers_are_refused(message_pattern):
     with pytest.raises(ValueError, match="n_bytes_down=-1 must be at least 0"):
-        schedule(2, 10, n_bytes_down=-1)
+        message_pattern(2, 10, n_bytes_down=-1)
 
 
 def test_partitions_of_nothing_or_into_nothing():
@@ -339,10 +341,10 @@ def test_rounds_compute_send_and_wait_for_all():
         rounds(gossip_ring(2, 10), [5, 6], 0)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_round_takes_the_slowest_computation_and_one_exchange(schedule):
-    exchange_ns = makespan_ns(schedule(4, T_NS), network_for(4, BYTE_A_NS))
-    trained = rounds(schedule(4, T_NS), [10, 30, 20, 10], 3)
+@pytest.mark.parametrize("message_pattern", PATTERN_FUNCTIONS)
+def test_a_round_takes_the_slowest_computation_and_one_exchange(message_pattern):
+    exchange_ns = makespan_ns(message_pattern(4, T_NS), network_for(4, BYTE_A_NS))
+    trained = rounds(message_pattern(4, T_NS), [10, 30, 20, 10], 3)
     assert makespan_ns(trained, network_for(4, BYTE_A_NS)) == 3 * (30 + exchange_ns)
 
 
@@ -365,7 +367,7 @@ def test_unequal_partitions_cost_a_sharded_round_no_more_than_equal_ones_of_the_
     assert makespan_ns(sharded(n, n_bytes), network_for(n, BYTE_A_NS)) <= larger_ns
 
 
-def test_a_schedule_beyond_146_years_is_refused():
+def test_a_message_schedule_beyond_146_years_is_refused():
     for network in (Network(2, Link(latency_s=3e9)), Network(2, Link(latency_s=1e12))):
         with pytest.raises(ValueError, match="more than 146 years"):
             makespan_ns([Message(0, 1, 1), Message(0, 1, 1)], network)
@@ -384,4 +386,4 @@ def test_a_schedule_beyond_146_years_is_refused():
 )
 def test_a_number_that_cannot_be_is_refused_by_its_step_and_name(step, message):
     with pytest.raises(ValueError, match=message):
-        Schedule.of([step])
+        MessageSchedule.of([step])

@@ -70,7 +70,7 @@ def test_a_link_takes_its_latency_and_the_transfer():
     assert Link(bytes_per_s=125e6, latency_s=0.01).duration_ns(125_000) == 11_000_000
 
 
-def test_an_unlimited_rate_still_has_its_latency_and_an_empty_message_too():
+def test_an_unlimited_bandwidth_still_has_its_latency_and_an_empty_message_too():
     assert Link().duration_ns(10**15) == 0
     assert Link(latency_s=0.25).duration_ns(10**15) == 250_000_000
     assert Link(bytes_per_s=1.0, latency_s=0.25).duration_ns(0) == 250_000_000
@@ -93,14 +93,14 @@ def test_large_messages_are_exact_where_floats_would_drift():
 
 
 @given(st.integers(0, 10**15), st.integers(1, 10**12), st.integers(0, 10**12))
-def test_a_duration_is_the_smallest_whole_number_that_the_link_allows(n_bytes, bytes_per_s, latency_ns):
+def test_a_duration_is_the_smallest_integer_that_the_link_allows(n_bytes, bytes_per_s, latency_ns):
     link = Link(bytes_per_s=bytes_per_s, latency_s=latency_ns / S)
     exact_ns = latency_ns + Fraction(n_bytes * S, bytes_per_s)
     assert 0 <= link.duration_ns(n_bytes) - exact_ns < 1
 
 
 @pytest.mark.parametrize("bytes_per_s", [0, -1.0, math.nan])
-def test_a_rate_that_is_not_above_zero_is_refused(bytes_per_s):
+def test_a_bandwidth_that_is_not_above_zero_is_refused(bytes_per_s):
     with pytest.raises(ValueError, match=rf"Link: bytes_per_s={bytes_per_s} must be above 0 \(1 Gbit/s is"):
         Link(bytes_per_s=bytes_per_s)
 
@@ -140,12 +140,12 @@ def test_strangers_do_not_wait_for_each_other():
     assert deliver(Network(4, BYTE_A_NS), [(0, 0, 1, 10), (0, 2, 3, 10)]) == [(0, 10), (0, 10)]
 
 
-def test_messages_from_one_sender_leave_one_after_the_other_and_the_latency_occupies_its_port_too():
+def test_messages_from_one_sender_depart_one_after_the_other_and_the_latency_occupies_its_port_too():
     link = Link(bytes_per_s=1e9, latency_s=100e-9)
     assert deliver(Network(3, link), [(0, 0, 1, 10), (0, 0, 2, 10)]) == [(0, 110), (110, 220)]
 
 
-def test_the_earlier_request_goes_first_whatever_its_place_in_the_list():
+def test_the_earlier_request_is_served_earlier_whatever_its_place_in_the_list():
     assert deliver(Network(3, BYTE_A_NS), [(1, 0, 2, 10), (0, 1, 2, 10)]) == [(10, 20), (0, 10)]
 
 
@@ -169,7 +169,7 @@ def test_even_a_message_to_oneself_arrives_only_after_send_has_returned():
     assert seen == ["returned", "arrived"]
 
 
-def test_free_at_tells_when_each_port_is_done():
+def test_free_at_reports_when_each_port_is_done():
     network = Network(2, BYTE_A_NS)
     network.send(0, 1, 10, lambda: None)
     assert network.free_at(0) == (10, 0, 0)
@@ -182,7 +182,7 @@ def test_a_slow_node_slows_only_its_own_messages():
     assert deliver(network, [(0, 0, 1, 10), (0, 1, 2, 10), (0, 2, 0, 10)]) == [(0, 10), (0, 100), (0, 100)]
 
 
-def test_between_two_links_the_slower_rate_and_the_larger_latency_count():
+def test_between_two_links_the_lower_bandwidth_and_the_larger_latency_count():
     fast_and_far = Link(bytes_per_s=1e9, latency_s=0.5)
     slow_and_near = Link(bytes_per_s=1e6, latency_s=0.001)
     network = Network(2, fast_and_far, links={1: slow_and_near})
@@ -281,7 +281,7 @@ def test_a_lost_message_costs_the_time_until_that_is_noticed_and_another_message
         assert abs(share - 0.5**number) < 5 * math.sqrt(0.25 / 2000)
 
 
-def test_without_a_time_of_its_own_a_loss_is_noticed_after_two_latencies_and_a_millisecond_at_least():
+def test_without_a_time_of_its_own_a_loss_is_noticed_after_two_latencies_or_a_millisecond():
     for latency_s, noticed_ns in ((0.1, 200_000_000), (1e-6, 1_000_000)):
         link = Link(latency_s=latency_s, loss=0.5)
         once_ns = link.duration_ns(100)
@@ -291,13 +291,13 @@ def test_without_a_time_of_its_own_a_loss_is_noticed_after_two_latencies_and_a_m
 
 @pytest.mark.parametrize("link", [JITTERY, LOSSY])
 def test_a_draw_depends_on_seed_sender_receiver_and_number_alone(link):
-    plain = durations(link, 30)
-    assert durations(link, 30) == plain
-    assert durations(link, 30, others=((2, 3), (1, 2), (3, 0), (0, 3))) == plain
-    assert all(durations(link, 30, **other) != plain for other in ({"seed": 1}, {"sender": 2}, {"receiver": 2}))
+    reference = durations(link, 30)
+    assert durations(link, 30) == reference
+    assert durations(link, 30, others=((2, 3), (1, 2), (3, 0), (0, 3))) == reference
+    assert all(durations(link, 30, **other) != reference for other in ({"seed": 1}, {"sender": 2}, {"receiver": 2}))
 
 
-def test_no_loss_and_no_jitter_is_the_plain_link():
+def test_no_loss_and_no_jitter_is_the_ideal_link():
     assert durations(Link(bytes_per_s=1e9, latency_s=1e-6, retransmit_s=1.0), 3, seed=9) == [1_100] * 3
 
 

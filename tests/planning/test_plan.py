@@ -11,19 +11,17 @@ from laconic import ALGORITHMS
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.network import Link
 from laconic.planning.break_even import ladder, where_faster
-from laconic.planning.candidate import Candidate, CodecSeconds
-from laconic.planning.plan import Question, candidates_of, judge, topologies_of
+from laconic.planning.candidate import Candidate, CodingSeconds
+from laconic.planning.plan import Query, candidates_of, judge, layouts_of
 from laconic.protocol.round_inputs import Inputs
-from laconic.wire import HEAD_BYTES, Frame, Head, encode
+from laconic.wire import HEADER_BYTES, Frame, Header, encode
 from support.inputs import over_inputs
 
 DENSE_FIELDS = 8  # first and count, beside the values
 
 
-def question(n_workers=4, d=48_000, latency_s=0.0, bytes_per_s=1e6, **others):
-    return Question(
-        n_parameters=d, n_workers=n_workers, link=Link(bytes_per_s=bytes_per_s, latency_s=latency_s), **others
-    )
+def query(n_workers=4, d=48_000, latency_s=0.0, bytes_per_s=1e6, **others):
+    return Query(n_parameters=d, n_workers=n_workers, link=Link(bytes_per_s=bytes_per_s, latency_s=latency_s), **others)
 
 
 def planned(asked, *names, **settings):
@@ -31,54 +29,54 @@ def planned(asked, *names, **settings):
     return list(candidates_of(methods, asked, measure=False))
 
 
-def on(topology, candidates):
-    (found,) = [candidate for candidate in candidates if candidate.layout.name == topology]
+def on(layout_name, candidates):
+    (found,) = [candidate for candidate in candidates if candidate.layout.name == layout_name]
     return found
 
 
 @over_inputs("n", (2, 4, 8, 16))
 @over_inputs(("latency_s", "transfer_s"), ((1.5, 5), (1, 0.1), (0.1, 8)))
-def test_plain_sgd_takes_the_closed_forms_of_the_book_on_every_topology(n, latency_s, transfer_s):
+def test_sgd_takes_the_closed_forms_of_the_book_on_every_layout(n, latency_s, transfer_s):
     d = 48_000
-    asked = question(n, d, latency_s, 4 * d / transfer_s)
-    frame_s = transfer_s * (1 + (HEAD_BYTES + DENSE_FIELDS) / (4 * d))
-    head_s = frame_s - transfer_s
+    asked = query(n, d, latency_s, 4 * d / transfer_s)
+    frame_s = transfer_s * (1 + (HEADER_BYTES + DENSE_FIELDS) / (4 * d))
+    header_s = frame_s - transfer_s
     candidates = planned(asked, "sgd")
     expected = {
         "allreduce": 2 * (n - 1) * (latency_s + transfer_s / n),
         "rank0": 2 * (n - 1) * (latency_s + frame_s),  # the server's own packet crosses no link
         "dedicated": 2 * n * (latency_s + frame_s),
-        "sharded": 2 * (n - 1) * (latency_s + transfer_s / n + head_s),
+        "sharded": 2 * (n - 1) * (latency_s + transfer_s / n + header_s),
     }
     assert {candidate.layout.name for candidate in candidates} == set(expected)
-    for topology, seconds in expected.items():
-        assert on(topology, candidates).step_s(asked.link) == pytest.approx(seconds, rel=1e-4), topology
+    for layout_name, seconds in expected.items():
+        assert on(layout_name, candidates).step_s(asked.link) == pytest.approx(seconds, rel=1e-4), layout_name
 
 
 def test_gossip_on_a_ring_takes_two_messages_whatever_the_number_of_workers():
     for n in (3, 8):
-        asked = question(n, latency_s=1.5, bytes_per_s=4 * 48_000 / 5)
+        asked = query(n, latency_s=1.5, bytes_per_s=4 * 48_000 / 5)
         (candidate,) = planned(asked, "dsgd")
         assert candidate.step_s(asked.link) == pytest.approx(2 * (1.5 + 5), rel=1e-3)
 
 
 def test_an_asynchronous_server_gives_the_periods_of_the_book():
     d, n = 48_000, 3
-    asked = question(n, d, latency_s=1, bytes_per_s=4 * d / 2, compute_s=4.0)
+    asked = query(n, d, latency_s=1, bytes_per_s=4 * d / 2, compute_s=4.0)
     (candidate,) = planned(asked, "asgd")
     assert candidate.step_s(asked.link) == pytest.approx(max(4 + 2 * 3, n * 3), rel=1e-3)
-    many = question(8, d, latency_s=1, bytes_per_s=4 * d / 2, compute_s=4.0)
+    many = query(8, d, latency_s=1, bytes_per_s=4 * d / 2, compute_s=4.0)
     (candidate,) = planned(many, "asgd")
     assert candidate.step_s(many.link) == pytest.approx(8 * 3, rel=1e-3)  # the server's port is always busy
 
 
-SYNCHRONOUS = sorted(name for name, cls in ALGORITHMS.items() if cls.schedule != "arrivals")
+SYNCHRONOUS = sorted(name for name, cls in ALGORITHMS.items() if cls.mode != "arrivals")
 
 
-def simulated_rounds(algorithm, topology, link, d, n, n_rounds):
+def simulated_rounds(algorithm, layout_name, link, d, n, n_rounds):
     """Seconds and bytes (up, down) of the rounds after the first, each as a mean over rounds and workers."""
     simulated = Simulated(
-        algorithm, d=d, n_workers=n, server=topology, link=link, descend=lambda direction: -0.1 * direction
+        algorithm, d=d, n_workers=n, layout=layout_name, link=link, descend=lambda direction: -0.1 * direction
     )
     random = torch.Generator().manual_seed(0)
     vectors = [torch.randn(d, generator=random) for _ in range(n + 1)]
@@ -93,71 +91,71 @@ def simulated_rounds(algorithm, topology, link, d, n, n_rounds):
 
         simulated.round(inputs_of)
         counts = [worker.meter.counts for worker in simulated.workers]
-        sums = [sum(count[way].wire_bytes for count in counts) for way in ("up", "down")]
+        sums = [sum(count[which].wire_bytes for count in counts) for which in ("up", "down")]
         return [simulated.clock.now_ns / 1e9, *sums]
 
-    first = round_(0)
+    one = round_(0)
     last = [round_(number) for number in range(1, n_rounds + 1)][-1]
-    seconds, up, down = (end - begin for begin, end in zip(first, last, strict=True))
+    seconds, up, down = (end - begin for begin, end in zip(one, last, strict=True))
     return seconds / n_rounds, up / n_rounds / n, down / n_rounds / n
 
 
 @pytest.mark.parametrize("name", SYNCHRONOUS)
 def test_without_computing_a_plan_is_what_the_simulator_says(name):
-    algorithm = ALGORITHMS[name](**ALGORITHMS[name].toy)
+    algorithm = ALGORITHMS[name](**ALGORITHMS[name].test_settings)
     n, d, link = 4, 240, Link(bytes_per_s=1e5, latency_s=1e-3)
-    asked = Question(n_parameters=d, n_workers=n, link=link)
+    asked = Query(n_parameters=d, n_workers=n, link=link)
     for candidate in candidates_of({name: algorithm}, asked, measure=False):
-        topology = candidate.layout.name
-        found = simulated_rounds(algorithm, topology, link, d, n, len(candidate.rounds))
+        layout_name = candidate.layout.name
+        found = simulated_rounds(algorithm, layout_name, link, d, n, len(candidate.rounds))
         step_s, *crossed = candidate.step_s(link), candidate.up_bytes, candidate.down_bytes
-        assert found[1:] == pytest.approx(tuple(crossed), rel=1e-6), topology
-        if topology == "neighbours":  # the plan's slots are the book's; the simulator's order may leave ports idle
+        assert found[1:] == pytest.approx(tuple(crossed), rel=1e-6), layout_name
+        if layout_name == "peers":  # the plan's slots are the book's; the simulator's order may leave ports idle
             assert step_s <= found[0] * (1 + 1e-6)
         else:
-            assert step_s == pytest.approx(found[0], rel=1e-6), topology
+            assert step_s == pytest.approx(found[0], rel=1e-6), layout_name
 
 
 def test_frames_of_large_models_are_carried_on_from_small_ones():
-    asked = question(4, 3_000_000)
+    asked = query(4, 3_000_000)
     dense = on("rank0", planned(asked, "sgd"))
-    assert dense.rounds[0][0].up[0][0] == HEAD_BYTES + DENSE_FIELDS + 4 * 3_000_000
+    assert dense.rounds[0][0].up[0][0] == HEADER_BYTES + DENSE_FIELDS + 4 * 3_000_000
     signs = on("rank0", planned(asked, "signsgd-mv"))
     assert signs.down_bytes == pytest.approx(0.75 * 3_000_000 / 8, rel=1e-3)
     fixed = on("rank0", planned(asked, "sparse", k=100))
     vector = torch.randn(3_000_000, generator=torch.Generator().manual_seed(0))
     packet = ALGORITHMS["sparse"](k=100).take(vector, (3_000_000,))
-    frame = encode(Frame(head=Head(role="worker", rank=1, round=0), packet=packet, void=False)).numel()
+    frame = encode(Frame(header=Header(role="worker", rank=1, round=0), packet=packet, aborted=False)).numel()
     assert fixed.up_bytes == pytest.approx(0.75 * frame, rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["sparse", "sgd"])
-def test_a_slice_of_many_servers_is_carried_on_as_the_whole_is(name):
+def test_a_slice_of_many_servers_is_carried_on_as_the_full_vector_is(name):
     """Heads outweigh the few entries of a short slice, which must not pass for frames that do not grow."""
-    candidates = planned(question(32, 25_600_000), name)
-    whole, sliced = on("rank0", candidates), on("sharded", candidates)
-    assert sliced.up_bytes == pytest.approx(whole.up_bytes, rel=0.1)
+    candidates = planned(query(32, 25_600_000), name)
+    full, sliced = on("rank0", candidates), on("sharded", candidates)
+    assert sliced.up_bytes == pytest.approx(full.up_bytes, rel=0.1)
 
 
-def test_computing_and_codec_time_lie_on_the_path():
-    asked = question(3, compute_s=2.0)
+def test_computing_and_coding_time_are_on_the_path():
+    asked = query(3, compute_s=2.0)
     bare = on("rank0", planned(replace(asked, compute_s=0.0), "sgd"))
     computed = on("rank0", planned(asked, "sgd"))
     assert computed.step_s(asked.link) == pytest.approx(bare.step_s(asked.link) + 2)
-    coded = replace(computed, codec=(CodecSeconds(encode=0.25, serve=0.5, decode=0.125),))
+    coded = replace(computed, coding=(CodingSeconds(encode=0.25, serve=0.5, decode=0.125),))
     assert coded.step_s(asked.link) == pytest.approx(bare.step_s(asked.link) + 2 + 0.875)
-    assert coded.codec_s == 0.875
+    assert coded.coding_s == 0.875
 
 
 def test_a_method_that_looks_at_two_points_computes_twice():
-    asked = question(3, compute_s=2.0)
+    asked = query(3, compute_s=2.0)
     sasg = on("rank0", planned(asked, "sasg"))
     none = on("rank0", planned(replace(asked, compute_s=0.0), "sasg"))
     assert sasg.step_s(asked.link) == pytest.approx(none.step_s(asked.link) + 4)
 
 
-def test_local_steps_share_one_exchange_among_them():
-    asked = question(3, compute_s=2.0)
+def test_local_steps_share_one_exchange():
+    asked = query(3, compute_s=2.0)
     one, four = (on("rank0", planned(replace(asked, local_steps=steps), "sgd")) for steps in (1, 4))
     exchange_s = one.step_s(asked.link) - 2
     assert four.step_s(asked.link) == pytest.approx(2 + exchange_s / 4)
@@ -166,11 +164,11 @@ def test_local_steps_share_one_exchange_among_them():
     assert refusing.local_steps == 1
 
 
-def test_measured_codec_times_are_there_and_in_proportion_to_the_model():
-    asked = question(2, 200_000)
+def test_measured_coding_times_are_there_and_in_proportion_to_the_model():
+    asked = query(2, 200_000)
     (candidate,) = candidates_of({"sgd": ALGORITHMS["sgd"]()}, asked, measure=True, only="rank0")
-    (codec,) = candidate.codec
-    assert min(codec.encode, codec.serve, codec.decode) > 0
+    (coding,) = candidate.coding
+    assert min(coding.encode, coding.serve, coding.decode) > 0
 
 
 # Judging.
@@ -181,22 +179,22 @@ def judged(asked, *names, **settings):
 
 
 def test_at_the_break_even_bandwidth_both_take_equally_long_but_for_the_margin():
-    asked = question(8, 1_000_000, latency_s=1e-3)
+    asked = query(8, 1_000_000, latency_s=1e-3)
     plan = judged(asked, "ssgd-topk", "ssgd-mv")
     for choice in plan.choices:
-        rate = choice.break_even_bytes_per_s
-        assert rate is not None
-        assert choice.at(rate) == pytest.approx(0.99 * plan.plain.at(rate), rel=2e-3)
-        assert choice.at(rate / 2) < plan.plain.at(rate / 2)
-        assert choice.at(rate * 2) > plan.plain.at(rate * 2) * 0.99
+        bandwidth = choice.break_even_bytes_per_s
+        assert bandwidth is not None
+        assert choice.at(bandwidth) == pytest.approx(0.99 * plan.baseline.at(bandwidth), rel=2e-3)
+        assert choice.at(bandwidth / 2) < plan.baseline.at(bandwidth / 2)
+        assert choice.at(bandwidth * 2) > plan.baseline.at(bandwidth * 2) * 0.99
 
 
 def test_intervals_name_both_ends_where_there_are_two():
     rungs = ladder()
-    assert where_faster(lambda rate: 1.0, lambda rate: 2.0) == ((None, None),)
-    assert where_faster(lambda rate: 2.0, lambda rate: 1.0) == ()
-    assert where_faster(lambda rate: 1.0, lambda rate: 1.0) == ()
-    ((low, high),) = where_faster(lambda rate: 1.0, lambda rate: 2.0 if 1e5 < rate < 1e7 else 0.5)
+    assert where_faster(lambda bandwidth: 1.0, lambda bandwidth: 2.0) == ((None, None),)
+    assert where_faster(lambda bandwidth: 2.0, lambda bandwidth: 1.0) == ()
+    assert where_faster(lambda bandwidth: 1.0, lambda bandwidth: 1.0) == ()
+    ((low, high),) = where_faster(lambda bandwidth: 1.0, lambda bandwidth: 2.0 if 1e5 < bandwidth < 1e7 else 0.5)
     assert low == pytest.approx(1e5, rel=2e-3)
     assert high == pytest.approx(1e7, rel=2e-3)
     assert rungs == sorted(rungs)
@@ -204,39 +202,39 @@ def test_intervals_name_both_ends_where_there_are_two():
 
 def test_the_recommendation_flips_between_a_slow_and_a_fast_network():
     names = ("ssgd-mv", "sgd")
-    slow = judged(question(8, 1_000_000, latency_s=1e-4, bytes_per_s=1e6), *names)
-    fast = judged(question(8, 1_000_000, latency_s=1e-2, bytes_per_s=1e11), *names)
+    slow = judged(query(8, 1_000_000, latency_s=1e-4, bytes_per_s=1e6), *names)
+    fast = judged(query(8, 1_000_000, latency_s=1e-2, bytes_per_s=1e11), *names)
     assert slow.recommended.method == "ssgd-mv"
     assert slow.recommended.speed_up > 5
-    assert fast.recommended is fast.plain
-    assert fast.as_data()["plain_all_reduce_wins"]
+    assert fast.recommended is fast.baseline
+    assert fast.as_data()["all_reduce_wins"]
 
 
-def test_a_speed_up_too_small_to_tell_leaves_plain_all_reduce_recommended():
-    plan = judged(question(4, 100_000, compute_s=100.0, bytes_per_s=1e6), "signsgd-mv")
+def test_a_speed_up_too_small_to_matter_has_the_all_reduce_baseline_recommended():
+    plan = judged(query(4, 100_000, compute_s=100.0, bytes_per_s=1e6), "signsgd-mv")
     assert 1 < plan.choices[0].speed_up < 1.05
-    assert plan.recommended is plan.plain
+    assert plan.recommended is plan.baseline
 
 
-def test_every_method_is_planned_on_each_topology_that_it_admits():
-    asked = question()
-    assert topologies_of(ALGORITHMS["sgd"](), asked) == ["allreduce", "rank0", "dedicated", "sharded"]
-    assert topologies_of(ALGORITHMS["ec-sgd"](), asked) == ["rank0", "dedicated"]
-    assert topologies_of(ALGORITHMS["dsgd"](), asked) == ["neighbours"]
-    assert topologies_of(ALGORITHMS["asgd"](), asked) == ["dedicated"]
+def test_every_method_is_planned_on_each_layout_that_it_admits():
+    asked = query()
+    assert layouts_of(ALGORITHMS["sgd"](), asked) == ["allreduce", "rank0", "dedicated", "sharded"]
+    assert layouts_of(ALGORITHMS["ec-sgd"](), asked) == ["rank0", "dedicated"]
+    assert layouts_of(ALGORITHMS["dsgd"](), asked) == ["peers"]
+    assert layouts_of(ALGORITHMS["asgd"](), asked) == ["dedicated"]
 
 
 def test_a_choice_as_data_has_every_figure():
-    plan = judged(question(4, 1000, compute_s=0.5), "ssgd-topk")
+    plan = judged(query(4, 1000, compute_s=0.5), "ssgd-topk")
     data = json.loads(json.dumps(plan.as_data()))
     assert data["parameters"] == 1000
     assert data["workers"] == 4
     assert data["codec_measured"] is False
-    assert data["plain_all_reduce"]["method"] == "sgd"
+    assert data["all_reduce"]["method"] == "sgd"
     for choice in data["choices"]:
-        assert choice["bytes_are_the_most"]
-        assert choice["step_s"] == pytest.approx(data["plain_all_reduce"]["step_s"] / choice["speed_up"])
-        assert set(choice) == set(data["plain_all_reduce"])
+        assert choice["bytes_are_maxima"]
+        assert choice["step_s"] == pytest.approx(data["all_reduce"]["step_s"] / choice["speed_up"])
+        assert set(choice) == set(data["all_reduce"])
         assert math.isfinite(choice["up_bytes"] + choice["down_bytes"])
 
 
@@ -249,18 +247,18 @@ def test_a_choice_as_data_has_every_figure():
         ({"local_steps": 0}, "--local-steps 0 must be at least 1"),
     ],
 )
-def test_a_question_out_of_range_is_refused(change, message):
+def test_a_query_out_of_range_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        question(**change)
+        query(**change)
 
 
 def test_a_model_too_small_for_a_method_is_refused_by_name():
     with pytest.raises(ValueError, match=r"density=0\.01 of d=50"):
-        planned(question(4, 50), "ssgd-topk")
+        planned(query(4, 50), "ssgd-topk")
 
 
 def test_a_candidate_is_timed_alike_with_and_without_machine_code(monkeypatch):
-    asked = question(4, 1000, latency_s=1e-3)
+    asked = query(4, 1000, latency_s=1e-3)
     candidates: list[Candidate] = planned(asked, "ssgd-mv", "csgd-ring")
     compiled = [candidate.step_s(asked.link) for candidate in candidates]
     monkeypatch.setattr("laconic.kernels.cpu.compile.numba_available", lambda: False)

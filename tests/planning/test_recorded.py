@@ -22,15 +22,15 @@ def recorded(folder, algorithm, **options):
 @pytest.mark.parametrize(
     ("algorithm", "options"),
     [
-        ("sgd", {}), ("sgd", {"server": "sharded"}), ("sgd", {"server": "dedicated"}),
-        ("ec-sgd", {}), ("ssgd-mv", {"server": "allreduce"}), ("csgd-ring", {}),
-        ("sgd", {"local_steps": 2, "server": "rank0"}), ("ssgd-topk", {"dense_epochs": 0.25}),
+        ("sgd", {}), ("sgd", {"layout": "sharded"}), ("sgd", {"layout": "dedicated"}),
+        ("ec-sgd", {}), ("ssgd-mv", {"layout": "allreduce"}), ("csgd-ring", {}),
+        ("sgd", {"local_steps": 2, "layout": "rank0"}), ("ssgd-topk", {"dense_epochs": 0.25}),
     ],
 )  # fmt: skip
 def test_on_its_own_network_a_run_takes_as_long_as_it_took(tmp_path, algorithm, options):
     record = recorded(tmp_path, algorithm, **options)
     (run,) = read_recorded(tmp_path)
-    asked = run.question(Link(bytes_per_s=125e3, latency_s=2e-3), None)
+    asked = run.query(Link(bytes_per_s=125e3, latency_s=2e-3), None)
     candidate = run.candidate(asked, measure=False)
     traffic, n = record.traffic, record.settings.workers
     steps = traffic.rounds * record.settings.local_steps
@@ -45,8 +45,8 @@ def test_on_its_own_network_a_run_takes_as_long_as_it_took(tmp_path, algorithm, 
 def test_the_compute_time_is_the_runs_own_unless_one_is_given(tmp_path):
     recorded(tmp_path, "sgd", compute="50ms")
     (run,) = read_recorded(tmp_path)
-    assert run.question(Link(), None).compute_s == 0.05
-    assert run.question(Link(), 1.5).compute_s == 1.5
+    assert run.query(Link(), None).compute_s == 0.05
+    assert run.query(Link(), 1.5).compute_s == 1.5
 
 
 def test_a_comparison_is_read_run_by_run(tmp_path):
@@ -55,25 +55,25 @@ def test_a_comparison_is_read_run_by_run(tmp_path):
     assert [run.settings.algorithm for run in read_recorded(tmp_path)] == ["sgd", "signsgd-mv"]
 
 
-def spoiled_summary(folder):
+def damaged_summary(folder):
     summary = json.loads((folder / "summary.json").read_text())
     del summary["traffic"]
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
-SPOILED = {
+DAMAGED = {
     "no run at all": (lambda folder: (folder / "config.toml").unlink(), "there is no config.toml in it"),
     "a run without an end": (lambda folder: (folder / "summary.json").unlink(), "summary.json is missing"),
-    "a summary of something else": (spoiled_summary, "are not what `laconic run` writes"),
+    "a summary of something else": (damaged_summary, "are not what `laconic run` writes"),
     "a text that is no JSON": (lambda folder: (folder / "summary.json").write_text("{"), "are not what"),
     "a config that is no TOML": (lambda folder: (folder / "config.toml").write_text("= ="), "are not what"),
 }
 
 
-@pytest.mark.parametrize("how", SPOILED)
+@pytest.mark.parametrize("how", DAMAGED)
 def test_a_folder_that_holds_no_finished_run_is_refused(tmp_path, how):
-    spoil, message = SPOILED[how]
+    damage, message = DAMAGED[how]
     recorded(tmp_path, "sgd")
-    spoil(tmp_path)
+    damage(tmp_path)
     with pytest.raises(ValueError, match=message):
         read_recorded(tmp_path)

@@ -19,7 +19,7 @@ def async_server(network, n_workers, n_updates, *, n_bytes, compute_ns, n_bytes_
     """The first `n_updates` where models have `n_bytes` and gradients `n_bytes_up`, by default as many."""
     up = n_bytes if n_bytes_up is None else n_bytes_up
     server = AsyncServer(
-        network, n_workers, compute_ns=compute_ns, sized_pull=lambda worker: n_bytes, sized_push=lambda worker: up
+        network, n_workers, compute_ns=compute_ns, download_bytes=lambda worker: n_bytes, upload_bytes=lambda worker: up
     )
     return server.run(n_updates)
 
@@ -40,7 +40,7 @@ def test_one_worker_is_never_stale():
     assert trace(1.0, 2, [4], 4) == [(10, 0, 0), (20, 0, 0), (30, 0, 0), (40, 0, 0)]
 
 
-def test_three_equal_workers_settle_at_staleness_two():
+def test_three_equal_workers_reach_staleness_two():
     updates = trace(1.0, 2, [4, 4, 4], 12)
     assert [time for time, _, _ in updates] == [10, 13, 16, 20, 23, 26, 30, 33, 36, 40, 43, 46]
     assert [worker for _, worker, _ in updates] == [0, 1, 2] * 4
@@ -73,7 +73,7 @@ def test_a_synchronous_iteration_with_the_same_server_takes_the_printed_time(
 
 
 @given(st.integers(1, 8), st.integers(0, 20), st.integers(1, 20), st.integers(0, 200))
-def test_equal_workers_settle_at_the_period_of_the_closed_form(n, latency, transfer, compute):
+def test_equal_workers_reach_the_period_of_the_closed_form(n, latency, transfer, compute):
     updates = async_server(
         Network(n + 1, Link(bytes_per_s=1e9, latency_s=latency / S)),
         n,
@@ -93,8 +93,8 @@ def test_times_may_differ_by_step_and_bytes_by_message():
         network,
         1,
         compute_ns=lambda worker, step: 100 * (step + 1),
-        sized_pull=lambda worker: next(sizes),
-        sized_push=lambda worker: 5,
+        download_bytes=lambda worker: next(sizes),
+        upload_bytes=lambda worker: 5,
         timed=seen.append,
     )
     assert [update.time_ns for update in server.run(2)] == [115, 340]
@@ -109,35 +109,35 @@ def test_times_may_differ_by_step_and_bytes_by_message():
     ]
 
 
-def test_a_model_is_taken_when_its_message_starts_and_each_update_is_told():
-    network, told = network_of(2, 1.0, 2), []
+def test_a_model_is_taken_when_its_message_starts_and_each_update_is_reported():
+    network, reported = network_of(2, 1.0, 2), []
     server = AsyncServer(
         network,
         2,
         compute_ns=lambda worker, step: 4 * S,
-        sized_pull=lambda worker: MB,
-        sized_push=lambda worker: MB,
-        pulled=lambda worker: told.append(("pulled", worker, network.clock.now_ns / S)),
-        settled=lambda settled: told.append((settled.outcome, settled.worker, network.clock.now_ns / S)),
+        download_bytes=lambda worker: MB,
+        upload_bytes=lambda worker: MB,
+        pulled=lambda worker: reported.append(("pulled", worker, network.clock.now_ns / S)),
+        on_outcome=lambda update: reported.append((update.outcome, update.worker, network.clock.now_ns / S)),
     )
     server.run(2)
-    assert told[:4] == [("pulled", 0, 0), ("pulled", 1, 3), ("applied", 0, 10), ("pulled", 0, 10)]
-    assert told[4:5] == [("applied", 1, 13)]
+    assert reported[:4] == [("pulled", 0, 0), ("pulled", 1, 3), ("applied", 0, 10), ("pulled", 0, 10)]
+    assert reported[4:5] == [("applied", 1, 13)]
 
 
-def test_running_in_pieces_is_running_in_one():
+def test_running_in_several_calls_is_running_in_one():
     def server():
         return AsyncServer(
             network_of(3, 1.0, 2),
             3,
             compute_ns=lambda worker, step: (4 + worker * step) * S,
-            sized_pull=lambda worker: MB,
-            sized_push=lambda worker: MB,
+            download_bytes=lambda worker: MB,
+            upload_bytes=lambda worker: MB,
         )
 
-    pieces, whole = server(), server()
-    assert pieces.run(3) == whole.run(10)[:3]
-    assert pieces.run(10) == whole.run(10)
+    stepwise, direct = server(), server()
+    assert stepwise.run(3) == direct.run(10)[:3]
+    assert stepwise.run(10) == direct.run(10)
 
 
 def test_messages_without_a_time_still_take_the_model_before_they_arrive():

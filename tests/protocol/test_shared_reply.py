@@ -18,14 +18,14 @@ from laconic.kernels.cpu import popcount as cpu_popcount
 from laconic.kernels.reference import popcount as reference_popcount
 from laconic.network import Link
 from laconic.protocol.round_inputs import Inputs
-from laconic.wire import HEAD_BYTES, Frame, Sparse, decode, encode
+from laconic.wire import HEADER_BYTES, Frame, Sparse, decode, encode
 from support.inputs import over_inputs
 from support.methods import SAMPLES
-from support.sample_packets import HEAD, dense_packets, position_packets, sign_packets
+from support.sample_packets import HEADER, dense_packets, position_packets, sign_packets
 from support.simulated_run import Run, quadratic
 
 SEPARABLE = [name for name, sample in SAMPLES.items() if sample.separable]
-CUT = FaultPlan()  # goes wrong nowhere, and has every frame made, cut and read
+SPLIT = FaultPlan()  # goes wrong nowhere, and has every frame made, cut and read
 
 
 def traffic_of(sim):
@@ -35,21 +35,21 @@ def traffic_of(sim):
 @pytest.mark.parametrize("name", SEPARABLE)
 @over_inputs("dtype", (torch.float32, torch.float64))
 @over_inputs(("d", "n_workers"), ((23, 4), (3, 5), (300, 3)))
-def test_a_sharded_round_is_the_same_whether_its_packets_are_cut_or_not(name, dtype, d, n_workers):
+def test_a_sharded_round_is_the_same_whether_its_packets_are_split_or_not(name, dtype, d, n_workers):
     problem = quadratic(d=d, n_workers=n_workers)
-    whole, cut = (
+    full, boundary = (
         Run(
-            SAMPLES[name], problem, lr=0.02, dtype=dtype, server="sharded", faults=faults,
+            SAMPLES[name], problem, lr=0.02, dtype=dtype, layout="sharded", faults=faults,
             link=Link(bytes_per_s=1e5, latency_s=1e-4), links={1: Link(bytes_per_s=3e4)},
         )
-        for faults in (None, CUT)
+        for faults in (None, SPLIT)
     )  # fmt: skip
-    assert (len(whole.sim.servers), len(cut.sim.servers)) == (1, min(d, n_workers))
-    assert torch.equal(whole.path(8), cut.path(8))
-    assert traffic_of(whole.sim) == traffic_of(cut.sim)
-    assert whole.sim.clock.now_ns == cut.sim.clock.now_ns
-    assert torch.equal(whole.state().server_debt, cut.state().server_debt)
-    for one, other in zip(whole.sim.workers, cut.sim.workers, strict=True):
+    assert (len(full.sim.servers), len(boundary.sim.servers)) == (1, min(d, n_workers))
+    assert torch.equal(full.path(8), boundary.path(8))
+    assert traffic_of(full.sim) == traffic_of(boundary.sim)
+    assert full.sim.clock.now_ns == boundary.sim.clock.now_ns
+    assert torch.equal(full.state().server_residual, boundary.state().server_residual)
+    for one, other in zip(full.sim.workers, boundary.sim.workers, strict=True):
         assert one.me.link_bytes_per_s == other.me.link_bytes_per_s
 
 
@@ -57,27 +57,27 @@ def test_a_sharded_round_is_the_same_whether_its_packets_are_cut_or_not(name, dt
 def test_a_round_with_one_server_is_the_same_whether_its_frames_are_made_or_not(name):
     problem = quadratic(d=23, n_workers=3)
     link = Link(bytes_per_s=1e5, latency_s=1e-4)
-    handed, made = (
-        Run(SAMPLES[name], problem, lr=0.02, server="dedicated", faults=faults, link=link) for faults in (None, CUT)
+    result_storage, made = (
+        Run(SAMPLES[name], problem, lr=0.02, layout="dedicated", faults=faults, link=link) for faults in (None, SPLIT)
     )
-    assert torch.equal(handed.path(8), made.path(8))
-    assert traffic_of(handed.sim) == traffic_of(made.sim)
-    assert handed.sim.clock.now_ns == made.sim.clock.now_ns
-    assert handed.sim.servers[0].hub.link_bytes_per_s == made.sim.servers[0].hub.link_bytes_per_s
+    assert torch.equal(result_storage.path(8), made.path(8))
+    assert traffic_of(result_storage.sim) == traffic_of(made.sim)
+    assert result_storage.sim.clock.now_ns == made.sim.clock.now_ns
+    assert result_storage.sim.servers[0].view.link_bytes_per_s == made.sim.servers[0].view.link_bytes_per_s
 
 
-def test_an_answer_with_one_spoiled_slice_counts_as_when_it_is_cut():
+def test_an_answer_with_one_non_finite_slice_counts_as_when_it_is_split():
     def given_of(rank):
         vector = torch.ones(10)
         vector[7] = 3e38  # two of them add up to infinity
         return Inputs(vector=vector, parameters=lambda: torch.zeros(10), lr=0.1)
 
-    whole, cut = (
-        Simulated(laconic.SGD(), d=10, n_workers=4, server="sharded", faults=faults) for faults in (None, CUT)
+    full, boundary = (
+        Simulated(laconic.SGD(), d=10, n_workers=4, layout="sharded", faults=faults) for faults in (None, SPLIT)
     )
-    assert whole.round(given_of).void
-    assert cut.round(given_of).void
-    assert traffic_of(whole) == traffic_of(cut)
+    assert full.round(given_of).aborted
+    assert boundary.round(given_of).aborted
+    assert traffic_of(full) == traffic_of(boundary)
 
 
 @settings(deadline=None)  # the first call may compile
@@ -85,55 +85,62 @@ def test_an_answer_with_one_spoiled_slice_counts_as_when_it_is_cut():
 def test_the_sizes_of_parts_are_those_of_their_bytes(data):
     packet = data.draw(st.one_of(sign_packets(), dense_packets()))
     inner = data.draw(st.lists(st.integers(1, max(1, packet.count - 1)), unique=True, max_size=5))
-    cuts = [packet.first + cut for cut in sorted({0, packet.count, *(cut for cut in inner if cut < packet.count)})]
+    bounds = [
+        packet.offset + boundary
+        for boundary in sorted({0, packet.count, *(boundary for boundary in inner if boundary < packet.count)})
+    ]
     for seen in (packet, packet.as_read() or packet):
-        sizes = seen.sizes(cuts)
-        parts = [packet.part(first, stop) for first, stop in pairwise(cuts)]
-        n_bytes = [encode(Frame(head=HEAD, packet=part)).numel() for part in parts]
-        assert [HEAD_BYTES + body_bytes for body_bytes in sizes.body_bytes] == n_bytes
+        sizes = seen.sizes(bounds)
+        parts = [packet.part(offset, stop) for offset, stop in pairwise(bounds)]
+        n_bytes = [encode(Frame(header=HEADER, packet=part)).numel() for part in parts]
+        assert [HEADER_BYTES + encoded_bytes for encoded_bytes in sizes.encoded_bytes] == n_bytes
         assert sizes.payload_bits == [part.payload_bits for part in parts]
         assert sizes.paper_bits == [part.paper_bits for part in parts]
 
 
 @settings(deadline=None)  # the first call may compile
 @given(sign_packets())
-def test_a_packet_that_is_handed_over_is_what_its_bytes_say(packet):
-    read = decode(encode(Frame(head=HEAD, packet=packet)), packet.first + packet.count).packet
-    handed = packet.as_read()
-    assert torch.equal(handed.dense(), read.dense())
-    assert torch.equal(handed.packed, read.packed)
-    assert (handed.drawn is None) == (read.drawn is None)
-    if read.drawn is not None:
-        assert torch.equal(handed.drawn, read.drawn)
-    facts = [(p.kept, p.first, p.count, p.key, p.threshold, p.dtype) for p in (handed, read)]
-    assert facts[0] == facts[1]
+def test_a_packet_that_is_passed_on_is_what_its_bytes_say(packet):
+    read = decode(encode(Frame(header=HEADER, packet=packet)), packet.offset + packet.count).packet
+    result_storage = packet.as_read()
+    assert torch.equal(result_storage.dense(), read.dense())
+    assert torch.equal(result_storage.packed, read.packed)
+    assert (result_storage.sampled is None) == (read.sampled is None)
+    if read.sampled is not None:
+        assert torch.equal(result_storage.sampled, read.sampled)
+    fields_of_both = [(p.n_selected, p.offset, p.count, p.key, p.threshold, p.dtype) for p in (result_storage, read)]
+    assert fields_of_both[0] == fields_of_both[1]
 
 
 @settings(deadline=None)  # the first call may compile
 @given(position_packets())
-def test_positions_that_are_handed_over_are_what_their_bytes_say(packet):
-    read = decode(encode(Frame(head=HEAD, packet=packet)), packet.first + packet.count).packet
-    handed = packet.as_read()
-    assert torch.equal(handed.indices, read.indices)
-    assert handed.indices.dtype == read.indices.dtype
-    assert (handed.first, handed.count, handed.code) == (read.first, read.count, read.code)
-    assert (handed.size, handed.payload_bits) == (read.size, read.payload_bits)
+def test_positions_that_are_passed_on_are_what_their_bytes_say(packet):
+    read = decode(encode(Frame(header=HEADER, packet=packet)), packet.offset + packet.count).packet
+    result_storage = packet.as_read()
+    assert torch.equal(result_storage.indices, read.indices)
+    assert result_storage.indices.dtype == read.indices.dtype
+    assert (result_storage.offset, result_storage.count, result_storage.code) == (read.offset, read.count, read.code)
+    assert (result_storage.size, result_storage.payload_bits) == (read.size, read.payload_bits)
 
 
 @given(dense_packets())
-def test_dense_values_that_are_handed_over_are_what_their_bytes_say_and_the_senders_no_more(packet):
-    read = decode(encode(Frame(head=HEAD, packet=packet)), packet.first + packet.count).packet
-    handed = packet.as_read()
+def test_dense_values_that_are_passed_on_are_what_their_bytes_say_and_the_senders_no_more(packet):
+    read = decode(encode(Frame(header=HEADER, packet=packet)), packet.offset + packet.count).packet
+    result_storage = packet.as_read()
     packet.values.zero_()
-    assert torch.equal(handed.values.view(torch.uint8), read.values.view(torch.uint8))  # -0.0 is not 0.0
-    assert (handed.values.dtype, handed.first, handed.size) == (read.values.dtype, read.first, read.size)
+    assert torch.equal(result_storage.values.view(torch.uint8), read.values.view(torch.uint8))  # -0.0 is not 0.0
+    assert (result_storage.values.dtype, result_storage.offset, result_storage.size) == (
+        read.values.dtype,
+        read.offset,
+        read.size,
+    )
 
 
 @pytest.mark.parametrize("name", ["ssgd-mv", "ssgd-mv-ad", "ssgd-topk"])
 def test_sparse_results_are_the_ones_that_are_written_out(name):
     problem = quadratic(d=40, n_workers=3)
     sparse, written = (
-        Simulated(SAMPLES[name], d=40, n_workers=3, server="rank0", sparse_results=wanted) for wanted in (True, False)
+        Simulated(SAMPLES[name], d=40, n_workers=3, layout="rank0", sparse_results=wanted) for wanted in (True, False)
     )
     for round_ in range(6):
         changes = [problem.gradient(rank, round_, torch.zeros(40)).float() for rank in range(3)]
@@ -148,22 +155,22 @@ def test_sparse_results_are_the_ones_that_are_written_out(name):
 
 
 def test_sparse_results_that_differ_between_workers_are_refused():
-    class Cheat(laconic.SSGDMV):
+    class SparseCheat(laconic.SSGDMV):
         def work(self, me):
             result = yield from super().work(me)
             return replace(result, values=dense(result.values.dense() + 1)) if me.rank == 2 else result
 
-    run = Simulated(Cheat(k=2), d=8, n_workers=3, server="rank0", sparse_results=True)
+    run = Simulated(SparseCheat(k=2), d=8, n_workers=3, layout="rank0", sparse_results=True)
     with pytest.raises(ContractError, match="worker 2 returned other values than worker 0 in round 0"):
         run.round(lambda rank: Inputs(vector=torch.ones(8), parameters=lambda: torch.zeros(8), lr=0.1))
 
 
 @settings(deadline=None)  # the first call may compile
 @given(st.binary(max_size=70), st.data())
-def test_set_bits_are_counted_between_cuts(data, draw):
+def test_set_bits_are_counted_between_bounds(data, draw):
     packed = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
-    cuts = sorted(draw.draw(st.lists(st.integers(0, 8 * len(data)), min_size=1, max_size=6)))
-    assert cpu_popcount.count_ones(packed, cuts) == reference_popcount.count_ones(packed, cuts)
+    bounds = sorted(draw.draw(st.lists(st.integers(0, 8 * len(data)), min_size=1, max_size=6)))
+    assert cpu_popcount.count_ones(packed, bounds) == reference_popcount.count_ones(packed, bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,12 +182,12 @@ class Greedy(Algorithm):
         answer = reply.dense()
         assert torch.equal(answer, torch.full_like(answer, 1.0 + me.round)), "somebody else's change"
         if me.round % 2:
-            assert torch.equal(me.memory["kept"], torch.full_like(answer, float(me.round)))
+            assert torch.equal(me.memory["stored"], torch.full_like(answer, float(me.round)))
         else:
-            me.memory["kept"] = answer
+            me.memory["stored"] = answer
         return answer.mul_(1.0) if me.round % 2 == 0 else answer.add_(1.0)
 
-    def serve(self, hub, inbox):
+    def serve(self, server, inbox):
         return dense(inbox.sum() / inbox.n_workers)
 
     def paper_bits(self, d, layers=(), n_workers=10):
@@ -188,7 +195,7 @@ class Greedy(Algorithm):
 
 
 def test_an_answer_that_one_worker_keeps_or_changes_is_no_others():
-    run = Simulated(Greedy(), d=6, n_workers=3, server="rank0")
+    run = Simulated(Greedy(), d=6, n_workers=3, layout="rank0")
     for round_ in range(6):
         outcome = run.round(
             lambda rank, value=1.0 + round_: Inputs(

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from laconic.network import Computation, Link, Message, Network, Schedule, makespan_ns, simulate
-from laconic.report.timeline.bars import MAX_NODES, MAX_STEPS, Kind, in_letters, timeline_of
-from laconic.report.timeline.named import NAMED, draw_named, draw_schedule, example_1_3_1, example_1_3_4
+from laconic.network import Computation, Link, Message, MessageSchedule, Network, makespan_ns, simulate
+from laconic.report.timeline.bars import MAX_NODES, MAX_STEPS, BarKind, in_letters, timeline_of
+from laconic.report.timeline.named import NAMED, draw_message_schedule, draw_named, example_1_3_1, example_1_3_4
 from laconic.report.timeline.page import timeline_page
 from laconic.report.timeline.picture import draw_timeline
 
@@ -23,19 +23,19 @@ def bars_of(timeline):
 
 def test_example_1_3_1_shows_latency_transfer_and_the_message_that_waits():
     assert bars_of(draw_named("example-1.3.1", NAMED["example-1.3.1"].settings)) == {
-        ("M1 send", Kind.LATENCY, 5, 6.5),
-        ("M1 send", Kind.SEND, 6.5, 11.5),
-        ("M2 receive", Kind.LATENCY, 5, 6.5),
-        ("M2 receive", Kind.RECEIVE, 6.5, 11.5),
-        ("M2 send", Kind.LATENCY, 6, 7.5),
-        ("M2 send", Kind.SEND, 7.5, 12.5),
-        ("M1 receive", Kind.LATENCY, 6, 7.5),
-        ("M1 receive", Kind.RECEIVE, 7.5, 12.5),
-        ("M3 send", Kind.WAIT, 6, 12.5),
-        ("M3 send", Kind.LATENCY, 12.5, 14),
-        ("M3 send", Kind.SEND, 14, 19),
-        ("M1 receive", Kind.LATENCY, 12.5, 14),
-        ("M1 receive", Kind.RECEIVE, 14, 19),
+        ("M1 send", BarKind.LATENCY, 5, 6.5),
+        ("M1 send", BarKind.SEND, 6.5, 11.5),
+        ("M2 receive", BarKind.LATENCY, 5, 6.5),
+        ("M2 receive", BarKind.RECEIVE, 6.5, 11.5),
+        ("M2 send", BarKind.LATENCY, 6, 7.5),
+        ("M2 send", BarKind.SEND, 7.5, 12.5),
+        ("M1 receive", BarKind.LATENCY, 6, 7.5),
+        ("M1 receive", BarKind.RECEIVE, 7.5, 12.5),
+        ("M3 send", BarKind.WAIT, 6, 12.5),
+        ("M3 send", BarKind.LATENCY, 12.5, 14),
+        ("M3 send", BarKind.SEND, 14, 19),
+        ("M1 receive", BarKind.LATENCY, 12.5, 14),
+        ("M1 receive", BarKind.RECEIVE, 14, 19),
     }
 
 
@@ -74,38 +74,38 @@ def test_example_1_3_4_is_free_of_conflicts_in_all_six_slots():
     ],
 )  # fmt: skip
 def test_every_named_timeline_takes_the_time_of_its_figure(name, seconds):
-    drawn = draw_named(name, NAMED[name].settings)
-    assert (drawn.last_ns - drawn.first_ns) / S == pytest.approx(seconds, rel=1e-12)
+    timeline = draw_named(name, NAMED[name].settings)
+    assert (timeline.last_ns - timeline.begin_ns) / S == pytest.approx(seconds, rel=1e-12)
 
 
-def test_every_timeline_is_among_those_with_a_known_time():
+def test_every_timeline_is_one_of_those_with_a_known_time():
     assert len(NAMED) == 13
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_bars_lie_within_their_steps_and_no_two_on_a_lane_overlap(name):
-    drawn = draw_named(name, NAMED[name].settings)
+def test_bars_are_within_their_steps_and_no_two_on_a_lane_overlap(name):
+    timeline = draw_named(name, NAMED[name].settings)
     lanes = {}
-    for bar in drawn.bars:
-        step = drawn.steps[bar.step]
+    for bar in timeline.bars:
+        step = timeline.steps[bar.step]
         assert step.requested_ns <= bar.start_ns < bar.end_ns <= step.end_ns
-        assert bar.kind is Kind.WAIT or bar.start_ns >= step.start_ns
+        assert bar.kind is BarKind.WAIT or bar.start_ns >= step.start_ns
         lanes.setdefault(bar.lane, []).append((bar.start_ns, bar.end_ns))
     for spans in lanes.values():
         spans.sort()
         assert all(end <= start for (_, end), (start, _) in pairwise(spans))
 
 
-def test_the_asynchronous_server_tells_each_update_and_its_staleness():
-    drawn = draw_named("async-server", NAMED["async-server"].settings)
-    assert "10 s M1 (0), 13 s M2 (1), 20 s M1 (1), 23 s M2 (1), 30 s M1 (1), 33 s M3 (5)" in drawn.notes[0]
+def test_the_asynchronous_server_reports_each_update_and_its_staleness():
+    timeline = draw_named("async-server", NAMED["async-server"].settings)
+    assert "10 s M1 (0), 13 s M2 (1), 20 s M1 (1), 23 s M2 (1), 30 s M1 (1), 33 s M3 (5)" in timeline.notes[0]
 
 
 def test_a_computation_has_a_lane_only_on_machines_that_compute():
-    steps = Schedule.of([Computation(1, 5 * S), Message(0, 1, 200_000)])
-    drawn = draw_schedule("two", steps, SLOW)
-    assert drawn.lanes == ("M1 send", "M1 receive", "M2 send", "M2 receive", "M2 compute")
-    assert ("M2 compute", Kind.COMPUTE, 0, 5) in bars_of(drawn)
+    steps = MessageSchedule.of([Computation(1, 5 * S), Message(0, 1, 200_000)])
+    timeline = draw_message_schedule("two", steps, SLOW)
+    assert timeline.lanes == ("M1 send", "M1 receive", "M2 send", "M2 receive", "M2 compute")
+    assert ("M2 compute", BarKind.COMPUTE, 0, 5) in bars_of(timeline)
 
 
 def test_letters_show_each_lane_in_the_width_given():
@@ -118,50 +118,50 @@ def test_letters_show_each_lane_in_the_width_given():
 
 
 def test_a_page_holds_every_step_and_refers_to_nothing_outside():
-    drawn = draw_named("async-server", NAMED["async-server"].settings)
-    page = timeline_page(drawn)
+    timeline = draw_named("async-server", NAMED["async-server"].settings)
+    page = timeline_page(timeline)
     assert not re.search(r"https?:|//[a-z]|\ssrc=|href=|@import|url\((?!#)", page)
     assert not re.search("@[A-Z]+@", page)
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
-    assert len(data["bars"]) == len(drawn.bars)
-    for shown, timed in zip(data["steps"], drawn.steps, strict=True):
+    assert len(data["bars"]) == len(timeline.bars)
+    for shown, timed in zip(data["steps"], timeline.steps, strict=True):
         assert (shown["requested"], shown["start"], shown["end"]) == (timed.requested_ns, timed.start_ns, timed.end_ns)
         if isinstance(timed.step, Message):
             assert shown["bytes"] == timed.step.n_bytes
             assert (shown["sender"], shown["receiver"]) == (
-                drawn.nodes[timed.step.sender],
-                drawn.nodes[timed.step.receiver],
+                timeline.nodes[timed.step.sender],
+                timeline.nodes[timed.step.receiver],
             )
     assert len(page) - len(json.dumps(data)) < 30_000
 
 
 def test_a_page_survives_a_title_that_looks_like_markup():
-    drawn = draw_schedule("</script><b>@DATA@", Schedule.of([Message(0, 1, 10)]), SLOW)
-    page = timeline_page(drawn)
+    timeline = draw_message_schedule("</script><b>@DATA@", MessageSchedule.of([Message(0, 1, 10)]), SLOW)
+    page = timeline_page(timeline)
     assert "<b>" not in page
     assert page.count("</script>") == 2
 
 
 @pytest.mark.parametrize(("ending", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_pictures_are_written_and_the_same_each_time(tmp_path, ending, begins):
-    drawn = draw_named("sync-server", NAMED["sync-server"].settings)
+    timeline = draw_named("sync-server", NAMED["sync-server"].settings)
     files = [tmp_path / f"{number}.{ending}" for number in range(2)]
     for file in files:
-        draw_timeline(drawn, file)
+        draw_timeline(timeline, file)
     assert files[0].read_bytes().startswith(begins)
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_a_schedule_without_time_is_still_drawn(tmp_path):
-    drawn = draw_schedule("nothing", Schedule.of([Message(0, 1, 10)]), Link())
-    assert drawn.bars == ()
-    draw_timeline(drawn, tmp_path / "nothing.png")
-    assert "0 s from the first request" in in_letters(drawn, 80).plain
-    assert timeline_page(drawn)
+def test_a_message_schedule_without_time_is_still_plotted(tmp_path):
+    timeline = draw_message_schedule("nothing", MessageSchedule.of([Message(0, 1, 10)]), Link())
+    assert timeline.bars == ()
+    draw_timeline(timeline, tmp_path / "nothing.png")
+    assert "0 s from the first request" in in_letters(timeline, 80).plain
+    assert timeline_page(timeline)
 
 
 def test_more_than_can_be_read_is_refused():
     with pytest.raises(ValueError, match=f"the most that is drawn are {MAX_STEPS} steps and {MAX_NODES} machines"):
         timeline_of("many", [], Network(MAX_NODES + 1), nodes=["M"] * (MAX_NODES + 1))
     with pytest.raises(ValueError, match=f"machines are more than can be read; .* {MAX_NODES}"):
-        draw_schedule("far", Schedule.of([Message(0, 10**9, 10)]), SLOW)
+        draw_message_schedule("far", MessageSchedule.of([Message(0, 10**9, 10)]), SLOW)

@@ -6,9 +6,9 @@ from fractions import Fraction
 
 import pytest
 
-from laconic.compressors import entries_of
+from laconic.compressors import n_selected_for
 from laconic.errors import LaunchError
-from laconic.lab.processes.pool import Job, run_jobs
+from laconic.lab.processes.pool import Task, run_tasks
 from laconic.report.published import write_result
 from laconic.reproduce import TABLES, table_of
 from laconic.reproduce.resnet18 import layer_sizes
@@ -27,7 +27,7 @@ def silent(done, total, note):
 
 def computed(table):
     """Every job's figures, worked out in this process."""
-    return [job.work(silent, **job.arguments) for job in table.jobs(table.plan(Request()))]
+    return [task.work(silent, **task.arguments) for task in table.tasks(table.plan(Request()))]
 
 
 def test_resnet18_has_the_papers_number_of_parameters_and_of_the_largest_of_each_layer():
@@ -64,7 +64,7 @@ def test_the_paper_meter_of_real_messages_is_the_papers_formula(bits, kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in UP if kind[0] != "ssgd-mv-ad"], ids=str)
-def test_the_payload_in_the_papers_code_is_its_charge_and_the_quantizers_means(bits, kind):
+def test_the_payload_in_the_papers_code_is_its_paper_bits_and_the_quantizers_means(bits, kind):
     means = 32 * 8 if kind[1] == 4 else 0
     assert bits[kind]["up"]["block"]["payload"] == UP[kind] + means
 
@@ -97,22 +97,22 @@ def test_the_table_of_ratios_has_the_printed_row_beside_what_was_measured(bits):
 LAYERS = (3000, 250, 70)
 
 
-def test_the_server_keeps_whole_vectors_for_lasg_and_values_with_positions_for_sasg():
+def test_the_server_stores_full_vectors_for_lasg_and_values_with_positions_for_sasg():
     table = SasgMemory(layers=LAYERS, workers=4)
     lasg, sasg = computed(table)
     assert lasg["formula_bytes"] == lasg["value_bytes"] == 4 * 4 * sum(LAYERS)
     assert lasg["position_bytes"] == 0
-    entries = sum(max(1, entries_of(0.01, size)) for size in LAYERS)
-    assert sasg["formula_bytes"] == sasg["value_bytes"] == sasg["position_bytes"] == 4 * 4 * entries
-    assert sasg["value_bytes"] + sasg["position_bytes"] <= sasg["held_bytes"] < 2 * 8 * 4 * entries
+    n_selected = sum(max(1, n_selected_for(0.01, size)) for size in LAYERS)
+    assert sasg["formula_bytes"] == sasg["value_bytes"] == sasg["position_bytes"] == 4 * 4 * n_selected
+    assert sasg["value_bytes"] + sasg["position_bytes"] <= sasg["held_bytes"] < 2 * 8 * 4 * n_selected
     (sheet,) = table.compare([lasg, sasg]).sheets
     assert [row[:2] for row in sheet.rows] == [("lasg", "426.25"), ("sasg", "4.26")]
 
 
-def test_the_printed_memory_is_four_bytes_for_each_of_ten_workers_entries():
-    entries = sum(max(1, size // 100) for size in layer_sizes())
+def test_the_printed_memory_is_four_bytes_for_each_of_ten_workers_values():
+    n_selected = sum(max(1, size // 100) for size in layer_sizes())
     assert round(Fraction(40 * sum(layer_sizes()), 2**20), 2) == Fraction("426.25")
-    assert round(Fraction(40 * entries, 2**20), 2) == Fraction("4.26")
+    assert round(Fraction(40 * n_selected, 2**20), 2) == Fraction("4.26")
 
 
 # --- rounds to 98 % ---------------------------------------------------------------------------------
@@ -149,9 +149,9 @@ def test_without_sgd_there_is_no_share_of_it():
     assert rounds.rows[0][5] == "-"
 
 
-def test_methods_that_average_get_the_rate_of_the_sum_times_ten():
-    rates = SasgMnist().settings()["lr"]
-    assert rates == {"sgd": 0.05, "sparse": 0.05, "lasg": 0.005, "sasg": 0.005}
+def test_methods_that_average_get_the_learning_rate_of_the_sum_times_ten():
+    learning_rates = SasgMnist().settings()["lr"]
+    assert learning_rates == {"sgd": 0.05, "sparse": 0.05, "lasg": 0.005, "sasg": 0.005}
 
 
 # --- requests, jobs, files --------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_settings_and_printed_figures_of_every_table_are_json(name):
 def test_a_result_file_says_what_was_run_with_what_and_every_figure(tmp_path):
     table = replace(SasgMemory(), layers=LAYERS)
     request = table.plan(Request(methods=("sasg",)))
-    found = [job.work(silent, **job.arguments) for job in table.jobs(request)]
+    found = [task.work(silent, **task.arguments) for task in table.tasks(request)]
     path = tmp_path / "new" / "result.json"
     write_result(path, table, request, found, table.compare(found))
     data = json.loads(path.read_text())
@@ -205,15 +205,20 @@ def test_a_result_file_says_what_was_run_with_what_and_every_figure(tmp_path):
 
 @pytest.mark.slow
 def test_jobs_give_their_figures_in_order_and_say_where_they_are():
-    heard = []
-    jobs = [Job(label=f"job {n}", work=pool_tasks.doubled, arguments={"number": n}) for n in (1, 2)]
-    assert run_jobs(jobs, 2, heard.append) == [{"twice": 2}, {"twice": 4}]
-    assert {(step.label, step.done) for step in heard} == {("job 1", 0), ("job 1", 1), ("job 2", 0), ("job 2", 1)}
+    seen_progress = []
+    tasks = [Task(label=f"job {n}", work=pool_tasks.doubled, arguments={"number": n}) for n in (1, 2)]
+    assert run_tasks(tasks, 2, seen_progress.append) == [{"twice": 2}, {"twice": 4}]
+    assert {(step.label, step.done) for step in seen_progress} == {
+        ("job 1", 0),
+        ("job 1", 1),
+        ("job 2", 0),
+        ("job 2", 1),
+    }
 
 
 @pytest.mark.slow
 def test_a_job_that_fails_and_a_process_that_dies_are_named():
     with pytest.raises(LaunchError, match="first: ArithmeticError: nothing adds up"):
-        run_jobs([Job(label="first", work=pool_tasks.broken)], 1, print)
+        run_tasks([Task(label="first", work=pool_tasks.broken)], 1, print)
     with pytest.raises(LaunchError, match="second: its process ended with exit code 7"):
-        run_jobs([Job(label="second", work=pool_tasks.dying)], 1, print)
+        run_tasks([Task(label="second", work=pool_tasks.dying)], 1, print)

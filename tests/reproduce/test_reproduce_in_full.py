@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from laconic.lab.processes.pool import run_jobs
+from laconic.lab.processes.pool import run_tasks
 from laconic.reproduce.sasg_memory import SasgMemory
 from laconic.reproduce.sasg_mnist import SasgMnist
 from laconic.reproduce.ssgdmv_bits import SsgdMvBits
@@ -19,10 +19,10 @@ PRINTED = {
 
 
 def measured(table, request):
-    def heard_nothing(step):
+    def ignore_progress(step):
         pass
 
-    return run_jobs(table.jobs(table.plan(request)), os.cpu_count() or 1, heard_nothing)
+    return run_tasks(table.tasks(table.plan(request)), os.cpu_count() or 1, ignore_progress)
 
 
 def test_every_printed_ratio_is_met_within_half_a_percent_by_real_messages_and_add_drop_does_better():

@@ -9,7 +9,7 @@ from laconic.cli.app import main
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """Exit code and what was printed."""
 
     code: int
@@ -17,7 +17,7 @@ class Ended:
     err: str
 
 
-def laconic(*arguments: str) -> Ended:
+def laconic(*arguments: str) -> CommandResult:
     """Run the command with these arguments."""
     out, err = io.StringIO(), io.StringIO()
     before = sys.argv
@@ -31,4 +31,4 @@ def laconic(*arguments: str) -> Ended:
         code = 0
     finally:
         sys.argv = before
-    return Ended(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())

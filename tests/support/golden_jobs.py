@@ -23,10 +23,10 @@ LAYOUTS = {
     "server at rank 0": "rank0",
     "dedicated server": "dedicated",
     "sharded servers": "sharded",
-    "graph": "neighbours",
+    "graph": "peers",
 }
 FAULTS = {"lost": "lost", "late": "late", "duplicated": "duplicated", "corrupted": "corrupted", "crashed": "crashed"}
-UPDATES = {"dropped": "dropped", "held": "held", "void": "aborted"}
+UPDATES = {"dropped": "dropped", "held": "held", "aborted": "aborted"}
 
 SHAPES = ((17, 9), (17,), (5, 17), (5,), (1,))
 SIZES = [int(np.prod(shape)) for shape in SHAPES]
@@ -98,7 +98,7 @@ class Job:
     steps: int = 50
     dtype: torch.dtype = torch.float32
     local_steps: int = 1
-    rates: tuple[float, ...] = (LR,)  # of as many parameter groups
+    bandwidths: tuple[float, ...] = (LR,)  # of as many parameter groups
     halved_at: int | None = None  # the step at which learning rates are halved
     infinite_at: tuple[int, int] | None = None  # (rank, step) of an infinite gradient
     unused: tuple[int, ...] = ()  # the numbers of parameters that get no gradient
@@ -111,12 +111,15 @@ class Job:
         """The job before its first step. Raises ValueError for a layout that the method does not admit."""
         model = TableModel(self.dtype, self.unused)
         weights = list(model.weights)
-        n = len(self.rates)
-        inner = torch.optim.SGD([{"params": weights[i::n], "lr": rate} for i, rate in enumerate(self.rates)], lr=LR)
+        n = len(self.learning_rates)
+        inner = torch.optim.SGD(
+            [{"params": weights[i::n], "lr": learning_rate} for i, learning_rate in enumerate(self.learning_rates)],
+            lr=LR,
+        )
         computing = ComputeTime(seconds={i: 0.003 + 0.0005 * i for i in range(self.workers)}, tail_s=self.tail_s)
         slower = {1: laconic.Link(bytes_per_s=3e5, latency_s=2e-4)} if self.workers > 1 else None
         simulation = laconic.Simulation(
-            model, inner, self.algorithm, workers=self.workers, server=LAYOUTS[self.layout], seed=11,
+            model, inner, self.algorithm, workers=self.workers, layout=LAYOUTS[self.layout], seed=11,
             local_steps=self.local_steps, link=self.link, links=slower, compute_s=computing, faults=self.faults,
         )  # fmt: skip
         return model, simulation
@@ -173,7 +176,7 @@ def of_traffic(traffic: laconic.Traffic) -> dict[str, Any]:
     """All of it but the seconds. What is empty is left out."""
     figures = {
         "rounds": traffic.rounds,
-        "aborted rounds": traffic.void_rounds,
+        "aborted rounds": traffic.aborted_rounds,
         "control bytes": traffic.control_bytes,
         "setup": of_count(traffic.setup),
         "up": of_count(traffic.up),

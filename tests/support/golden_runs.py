@@ -53,7 +53,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             "graph": "full",
             "mixing": "choco",
             "compressor": laconic.TopK(density=0.25),
-            "consensus_rate": 0.5,
+            "consensus_step_size": 0.5,
         },
     },
     "ec-sgd": {
@@ -78,13 +78,13 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             "server_compressor": laconic.ScaledSign(blocks="32"),
         },
     },
-    "lag": {"sum": {"lr_convention": "sum", "alpha": 0.25}, "fewer skips": {"alpha": 0.04, "always_first": 3}},
+    "lag": {"sum": {"lr_convention": "sum", "alpha": 0.25}, "fewer skips": {"alpha": 0.04, "warm_up_rounds": 3}},
     "lasg": {
         "wk1": {"rule": "wk1", "alpha": 0.1},
         "ps": {"rule": "ps", "alpha": 0.5},
         "pse": {"rule": "pse", "alpha": 0.05},
     },
-    "sasg": {"corrected": {"skip_error": "corrected", "alpha": 0.2, "always_first": 1, "max_delay": 4}},
+    "sasg": {"corrected": {"skip_error": "corrected", "alpha": 0.2, "warm_up_rounds": 1, "max_delay": 4}},
     "signsgd-mv": {"no momentum": {"momentum": 0.0}},
     "sparse": {
         "list": {"blocks": "vector", "code": "list"},
@@ -113,7 +113,7 @@ USUAL = {"dsgd": {"graph": "0-1:0.25 1-2:0.25 2-3:0.25 3-0:0.25"}}
 def algorithm(method: str, **settings: Any) -> laconic.Algorithm:
     """The method with the settings of the common tests and these."""
     cls = laconic.ALGORITHMS[method]
-    return cls(**{**cls.toy, **USUAL.get(method, {}), **settings})
+    return cls(**{**cls.test_settings, **USUAL.get(method, {}), **settings})
 
 
 def layouts_of(method: laconic.Algorithm) -> list[str]:
@@ -161,7 +161,7 @@ def _jobs_of(method: str) -> Iterator[tuple[tuple[str, ...], Job]]:
         yield (each,), Job(algorithm=usual, layout=each)
     precise = Job(
         algorithm=usual, layout=admitted[-1], workers=4 if "graph" in admitted else 3, steps=SHORT,
-        dtype=torch.float64, rates=(LR, 2 * LR), halved_at=10,
+        dtype=torch.float64, bandwidths=(LR, 2 * LR), halved_at=10,
     )  # fmt: skip
     yield ("float64", precise.layout), precise
     if usual.takes_changes:
@@ -170,7 +170,7 @@ def _jobs_of(method: str) -> Iterator[tuple[tuple[str, ...], Job]]:
     yield ("unused parameters", layout), Job(algorithm=usual, layout=layout, steps=10, unused=(1, 4))
     if method != "dsgd":  # its graph has four nodes
         yield ("one worker", layout), Job(algorithm=usual, layout=layout, steps=10, workers=1)
-    if usual.schedule == "arrivals":
+    if usual.mode == "arrivals":
         yield ("random computing times", layout), Job(algorithm=usual, layout=layout, steps=SHORT, tail_s=0.002)
     for words, settings in SETTINGS.get(method, {}).items():
         other = algorithm(method, **settings)
@@ -186,7 +186,7 @@ def _jobs_of(method: str) -> Iterator[tuple[tuple[str, ...], Job]]:
 
 def _faults_of(method: laconic.Algorithm) -> Iterator[tuple[str, laconic.FaultPlan]]:
     """Absences where they are tolerated; what does not take a packet away where there is a server to send it to."""
-    if method.schedule != "rounds":
+    if method.mode != "rounds":
         return
     if method.tolerates_absence:
         for words, chances in ABSENCES.items():
@@ -220,19 +220,19 @@ def plan_on(network: str) -> dict[str, dict[str, Any]]:
     rows = {f"{network} | {row['method']} | {_layout(row)}": _of_choice(row) for row in answer["choices"]}
     best = answer["recommended"]
     return rows | {
-        f"{network} | plain all-reduce": _of_choice(answer["plain_all_reduce"]),
+        f"{network} | plain all-reduce": _of_choice(answer["all_reduce"]),
         f"{network} | recommended": {
             "parameters": answer["parameters"],
             "method": best["method"],
             "layout": _layout(best),
-            "is plain all-reduce": answer["plain_all_reduce_wins"],
+            "is plain all-reduce": answer["all_reduce_wins"],
         },
     }
 
 
 def _layout(row: dict[str, Any]) -> str:
     """This module's word for the layout of a row."""
-    return {value: words for words, value in LAYOUTS.items()}[row["topology"]]
+    return {value: words for words, value in LAYOUTS.items()}[row["layout"]]
 
 
 def _of_choice(row: dict[str, Any]) -> dict[str, Any]:
@@ -242,7 +242,7 @@ def _of_choice(row: dict[str, Any]) -> dict[str, Any]:
         "step ns": round(row["step_s"] * 1e9, 3),
         "bytes up": row["up_bytes"],
         "bytes down": row["down_bytes"],
-        "bytes are a maximum": row["bytes_are_the_most"],
+        "bytes are a maximum": row["bytes_are_maxima"],
         "speed-up": _digits(row["speed_up"]),
         "faster within bytes/s": [[_digits(end) for end in interval] for interval in row["faster_within_bytes_per_s"]],
         "break-even bytes/s": _digits(row["break_even_bytes_per_s"]),

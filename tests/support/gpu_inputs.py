@@ -14,13 +14,13 @@ over_dtypes = over_inputs("dtype", [torch.float32, torch.float64])
 def vector_of(kind: str, d: int, dtype: torch.dtype) -> Tensor:
     """A vector (d,) of one of KINDS."""
     generator = torch.Generator().manual_seed(d)
-    drawn, other = torch.randn(2, d, generator=generator, dtype=torch.float64)
+    sampled, other = torch.randn(2, d, generator=generator, dtype=torch.float64)
     made = {
-        "normal": drawn,
-        "heavy-tailed": drawn / other,
-        "denormal": drawn * (1e-320 if dtype == torch.float64 else 1e-42),
-        "zeros of both signs": 0 * drawn,
-        "widest range": torch.exp2(45 * other).clamp(1e-45, 3e38) * drawn.sign(),
-        "constant": torch.full_like(drawn, -0.3),
+        "normal": sampled,
+        "heavy-tailed": sampled / other,
+        "denormal": sampled * (1e-320 if dtype == torch.float64 else 1e-42),
+        "zeros of both signs": 0 * sampled,
+        "widest range": torch.exp2(45 * other).clamp(1e-45, 3e38) * sampled.sign(),
+        "constant": torch.full_like(sampled, -0.3),
     }
     return made[kind].to(dtype)

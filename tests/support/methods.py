@@ -19,13 +19,13 @@ from laconic.protocol.layout import LAYOUTS, choose_layout
 from support import small_model
 
 # The methods whose workers step together, in one process or more.
-IN_STEP = sorted(name for name, cls in ALGORITHMS.items() if cls.schedule != "arrivals")
+IN_STEP = sorted(name for name, cls in ALGORITHMS.items() if cls.mode != "arrivals")
 
 
 def with_test_settings(name: str) -> laconic.Algorithm:
     """A method with its settings for the common tests."""
     cls = ALGORITHMS[name]
-    return cls(**cls.toy)
+    return cls(**cls.test_settings)
 
 
 def layouts_of(algorithm: laconic.Algorithm, n_nodes: int) -> list[str]:
@@ -47,8 +47,8 @@ def use_every_method() -> None:
     """A few rounds of each, with frames as processes send them."""
     for name in IN_STEP:
         net, algorithm = small_model.net(), with_test_settings(name)
-        inner = torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr)
-        by_frames = {"server": "rank0", "faults": laconic.FaultPlan()} if algorithm.schedule == "rounds" else {}
+        inner = torch.optim.SGD(net.parameters(), lr=algorithm.test_lr)
+        by_frames = {"layout": "rank0", "faults": laconic.FaultPlan()} if algorithm.mode == "rounds" else {}
         simulation = laconic.Simulation(net, inner, algorithm, workers=2, **by_frames)
         for round_ in range(3):
             simulation.step(lambda rank, net=net, round_=round_: small_model.loss(net, rank, round_))
@@ -57,7 +57,7 @@ def use_every_method() -> None:
 # With other settings too, for the methods that have a server.
 LAYERS = (20, 1, 16)  # of 37
 SAMPLES = {
-    **{name: with_test_settings(name) for name, cls in sorted(ALGORITHMS.items()) if cls.schedule == "rounds"},
+    **{name: with_test_settings(name) for name, cls in sorted(ALGORITHMS.items()) if cls.mode == "rounds"},
     "ec-sgd, signs": ECSGD(compressor=Sign(keep=0.4), server_compressor=Sign()),
     "ec-sgd, bfloat16": ECSGD(
         compressor=DenseValues(value_type="bfloat16"), server_compressor=DenseValues(value_type="bfloat16")
@@ -67,11 +67,11 @@ SAMPLES = {
     "csgd, levels": CSGD(compressor=Ternary(), server_compressor=QSGD(blocks="8")),
     "compskip, all kept": CompSkip(c=1.0, server_c=1.0, keep=1.0, server_keep=1.0, decay=0.8),
     "sparse, list": SparseSGD(density=0.5, blocks="vector", code="list"),
-    "sasg, skipping": SASG(density=0.25, alpha=0.2, always_first=1, max_delay=4),
+    "sasg, skipping": SASG(density=0.25, alpha=0.2, warm_up_rounds=1, max_delay=4),
     "ssgd-topk, 3 bits": SSGDTopK(density=0.25, bits=3),
     "ssgd-mv, 4 bits": SSGDMV(density=0.25, bits=4, dense_rounds=2),
 }
 
-CASES = [(name, server) for name, sample in SAMPLES.items() for server in layouts_of(sample, 4)]
+CASES = [(name, layout) for name, sample in SAMPLES.items() for layout in layouts_of(sample, 4)]
 each_sample = pytest.mark.parametrize("name", SAMPLES)
-each_case = pytest.mark.parametrize(("name", "server"), CASES)
+each_case = pytest.mark.parametrize(("name", "layout"), CASES)

@@ -48,7 +48,7 @@ def two_points() -> Iterator[laconic.Algorithm]:
             reply = yield dense(me.gradient - there)
             return reply.dense()
 
-        def serve(self, hub: laconic.Server, inbox: laconic.Inbox) -> Packet:
+        def serve(self, server: laconic.Server, inbox: laconic.Inbox) -> Packet:
             return dense(inbox.mean())
 
         def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
@@ -99,10 +99,10 @@ def never_used(rank: int, name: str) -> tuple[Tensor, bool]:
 LATE_FROM = 3
 
 
-def used_late_by_rank_2(rank: int, name: str, server: str, set_to_none: bool) -> dict[str, Any]:
+def used_late_by_rank_2(rank: int, name: str, layout: str, set_to_none: bool) -> dict[str, Any]:
     """8 rounds; from round 3 on, rank 2 alone uses a further layer."""
     net = optimizers.Branches()
-    opt = optimizers.wrapped(net, name, server)
+    opt = optimizers.wrapped(net, name, layout)
     frozen_until = None
     for round_ in range(8):
         net.uses_late = rank == 2 and round_ >= LATE_FROM
@@ -114,7 +114,7 @@ def used_late_by_rank_2(rank: int, name: str, server: str, set_to_none: bool) ->
         opt.step()
     traffic = opt.traffic
     return {"values": small_model.values(net), "before": frozen_until, "after": small_model.values(net.late),
-            "rounds": traffic.rounds, "void_rounds": traffic.void_rounds}  # fmt: skip
+            "rounds": traffic.rounds, "aborted_rounds": traffic.aborted_rounds}  # fmt: skip
 
 
 def at_two_points_and_late(rank: int) -> Tensor:
@@ -135,7 +135,7 @@ def at_two_points_and_late(rank: int) -> Tensor:
     return small_model.values(net)
 
 
-def initial_parameters(rank: int, server: str) -> tuple[Tensor, Tensor]:
+def initial_parameters(rank: int, layout: str) -> tuple[Tensor, Tensor]:
     """What a rank starts with, and what it has once it has made its optimizer; with a frozen parameter and a buffer."""
     net = small_model.net()
     net.register_buffer("offset", torch.zeros(()))
@@ -148,7 +148,7 @@ def initial_parameters(rank: int, server: str) -> tuple[Tensor, Tensor]:
         return torch.cat([small_model.values(net), net.offset[None]])
 
     mine = everything()
-    optimizers.wrapped(net, "sgd", server, model=net)
+    optimizers.wrapped(net, "sgd", layout, model=net)
     return mine, everything()
 
 
@@ -170,13 +170,13 @@ def changed_outside(rank: int, culprit: int) -> tuple[int, str]:
 BAD_ROUND, BAD_RANK = 3, 1
 
 
-def with_a_bad_round(rank: int, name: str, server: str, bad: float) -> dict[str, Any]:
+def with_a_bad_round(rank: int, name: str, layout: str, bad: float) -> dict[str, Any]:
     """6 rounds, in one of which one rank's loss is inf or NaN; and again with that round left out."""
     inner = None if name == "sgd-model" else (lambda net: optimizers.INNER["sgd"](net.parameters()))
     results: dict[str, Any] = {}
     for run in ("bad", "left out"):
         net = small_model.net()
-        opt = optimizers.wrapped(net, name, server, inner and inner(net))
+        opt = optimizers.wrapped(net, name, layout, inner and inner(net))
         for round_ in range(6):
             if round_ != BAD_ROUND:
                 optimizers.one_step(opt, net, rank, round_)
@@ -191,12 +191,12 @@ def with_a_bad_round(rank: int, name: str, server: str, bad: float) -> dict[str,
     return results
 
 
-def with_a_scaler(rank: int, name: str, server: str) -> dict[str, Any]:
+def with_a_scaler(rank: int, name: str, layout: str) -> dict[str, Any]:
     """6 rounds with scaled losses, and again without a scaler; in one round, one rank's loss is inf."""
     results: dict[str, Any] = {}
     for run in ("scaled", "plain"):
         net = small_model.net()
-        opt = optimizers.wrapped(net, name, server)
+        opt = optimizers.wrapped(net, name, layout)
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=run == "scaled")
         for round_ in range(6):
             bad = rank == BAD_RANK and round_ == BAD_ROUND
@@ -207,15 +207,15 @@ def with_a_scaler(rank: int, name: str, server: str) -> dict[str, Any]:
             scaler.step(opt)
             scaler.update()
         results[run] = small_model.values(net)
-        results[f"{run} void"] = opt.traffic.void_rounds
+        results[f"{run} void"] = opt.traffic.aborted_rounds
         results[f"{run} scale"] = scaler.get_scale()
     return results
 
 
-def counted(rank: int, name: str, server: str) -> dict[str, Any]:
+def counted(rank: int, name: str, layout: str) -> dict[str, Any]:
     """What the meters say after 20 rounds, what was really sent, and whether the snapshot is JSON."""
     net = small_model.net()
-    opt = optimizers.wrapped(net, name, server, check_every=0)
+    opt = optimizers.wrapped(net, name, layout, check_every=0)
     seconds = [opt.traffic.seconds]
     with bytes_sent() as sent:
         for round_ in range(20):
@@ -226,25 +226,25 @@ def counted(rank: int, name: str, server: str) -> dict[str, Any]:
 
 def in_two_groups(rank: int) -> Tensor:
     """Ranks 0 and 1 train one model while ranks 2 and 3 train another."""
-    halves = [dist.new_group([0, 1]), dist.new_group([2, 3])]
+    views = [dist.new_group([0, 1]), dist.new_group([2, 3])]
     net = small_model.net()
-    opt = optimizers.wrapped(net, "compskip", "sharded", group=halves[rank // 2])
+    opt = optimizers.wrapped(net, "compskip", "sharded", group=views[rank // 2])
     for round_ in range(10):
         optimizers.one_step(opt, net, rank, round_)
     return small_model.values(net)
 
 
-def with_an_inner_scheduler(rank: int, server: str) -> tuple[float, list[str]]:
+def with_an_inner_scheduler(rank: int, layout: str) -> tuple[float, list[str]]:
     """The rate after 4 rounds, and the warnings, of a method whose model steps at the server alone."""
     net = small_model.net()
-    opt = optimizers.wrapped(net, "sgd-server", server)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(opt.inner, gamma=0.5)
-    with warnings.catch_warnings(record=True) as heard:
+    opt = optimizers.wrapped(net, "sgd-server", layout)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(opt.inner, gamma=0.5)
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for round_ in range(4):
             optimizers.one_step(opt, net, rank, round_)
-            schedule.step()
-    return opt.param_groups[0]["lr"], [str(warning.message) for warning in heard]
+            scheduler.step()
+    return opt.param_groups[0]["lr"], [str(warning.message) for warning in caught]
 
 
 def in_type(rank: int, name: str, dtype: torch.dtype) -> tuple[Tensor, str]:

@@ -24,7 +24,7 @@ class Branches(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = small_model.net()
+        self.payload = small_model.net()
         self.late = nn.Linear(3, 3)
         self.never = nn.Linear(3, 3)
         self.uses_late = False
@@ -34,16 +34,16 @@ class Branches(nn.Module):
                 layer.bias.fill_(0.25)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = self.body(inputs)
+        hidden = self.payload(inputs)
         return self.late(hidden) if self.uses_late else hidden
 
 
-def wrapped(net: nn.Module, name: str, server: str, inner: torch.optim.Optimizer | None = None, **settings: Any) -> Any:
+def wrapped(net: nn.Module, name: str, layout: str, inner: torch.optim.Optimizer | None = None, **settings: Any) -> Any:
     """A DistributedOptimizer of the named method with its toy settings, around plain SGD unless told otherwise."""
     algorithm = methods.with_test_settings(name)
-    inner = inner or torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr)
+    inner = inner or torch.optim.SGD(net.parameters(), lr=algorithm.test_lr)
     settings = {"model": net, "seed": 5, "timeout_s": PATIENCE_S} | settings
-    return laconic.DistributedOptimizer(inner, algorithm, server=server, **settings)
+    return laconic.DistributedOptimizer(inner, algorithm, layout=layout, **settings)
 
 
 def one_step(opt: Any, net: nn.Module, rank: int, round_: int, factor: float = 1.0) -> None:

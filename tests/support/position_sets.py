@@ -12,10 +12,12 @@ def random_support(count: int, k: int, seed: int = 0) -> Tensor:
 
 
 @st.composite
-def supports(draw, most: int = 2**32) -> tuple[Tensor, int]:
-    """Ascending positions (k,) int64, and the count that they are among: at most `most`."""
+def supports(draw, maximum: int = 2**32) -> tuple[Tensor, int]:
+    """Ascending positions (k,) int64, and the count that they are among: at most `maximum`."""
     count = draw(
-        st.one_of(st.integers(1, min(50, most)), st.sampled_from((1, 2, most - 1, most)), st.integers(1, most))
+        st.one_of(
+            st.integers(1, min(50, maximum)), st.sampled_from((1, 2, maximum - 1, maximum)), st.integers(1, maximum)
+        )
     )
     start = draw(st.integers(0, count - 1))
     stretch = draw(st.sampled_from((1, 10, 200, count)))  # how far a cluster goes

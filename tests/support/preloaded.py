@@ -11,4 +11,4 @@ from support.simulated_run import Run, quadratic
 
 torch.set_num_threads(1)
 for sample in SAMPLES.values():
-    Run(sample, quadratic(), server="rank0", faults=laconic.FaultPlan(), dtype=torch.float32).path(3)
+    Run(sample, quadratic(), layout="rank0", faults=laconic.FaultPlan(), dtype=torch.float32).path(3)

@@ -61,7 +61,7 @@ class Parent:
 
     def start_and_hold_the_interpreter(self, sign):
         pid = self.start()
-        self.child.ask("hold_the_interpreter", {"sign": sign})
+        self.child.request("hold_the_interpreter", {"sign": sign})
         return pid
 
 
@@ -82,14 +82,14 @@ class Rank:
         return total
 
 
-def figures_of(tell):
+def figures_of(report):
     return {"figure": 1.5}
 
 
-def killed(tell):
+def killed(report):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stops_its_parent(tell):
+def stops_its_parent(report):
     os.kill(os.getppid(), signal.SIGTERM)
     signal.pause()

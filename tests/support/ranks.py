@@ -28,7 +28,7 @@ _events: dist.Store | None = None  # of this process, where it is a rank
 
 
 @dataclass(frozen=True)
-class Ended:
+class RankEnding:
     """How one rank ended: its result, or the text of its error; neither when it was killed."""
 
     result: Any = None
@@ -43,7 +43,7 @@ def run_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[Any]:
     return [end.result for end in ended]
 
 
-def ends_of_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[Ended]:
+def ends_of_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[RankEnding]:
     """The same, but a rank may fail: how each ended, by rank."""
     context = _fork_server()
     store = dist.TCPStore(_HOST, 0, is_master=True, wait_for_workers=False, timeout=_PATIENCE)  # any free port
@@ -88,11 +88,13 @@ def _fork_server() -> Any:
     return context
 
 
-def _end_of(pipe: Any, deadline: float) -> Ended:
+def _end_of(pipe: Any, deadline: float) -> RankEnding:
     try:
-        return pipe.recv() if pipe.poll(max(0.0, deadline - time.monotonic())) else Ended(error="no answer in time")
+        return (
+            pipe.recv() if pipe.poll(max(0.0, deadline - time.monotonic())) else RankEnding(error="no answer in time")
+        )
     except EOFError:
-        return Ended()
+        return RankEnding()
 
 
 def _run(pipe: Any, rank: int, n: int, port: int, task: Callable[..., Any], args: tuple[Any, ...]) -> None:
@@ -102,13 +104,13 @@ def _run(pipe: Any, rank: int, n: int, port: int, task: Callable[..., Any], args
     store, _events = (dist.TCPStore(_HOST, port, is_master=False, timeout=_PATIENCE) for _ in range(2))
     dist.init_process_group("gloo", store=store, rank=rank, world_size=n, timeout=_PATIENCE)
     try:
-        pipe.send(Ended(result=task(rank, *args)))
+        pipe.send(RankEnding(result=task(rank, *args)))
         with contextlib.suppress(
             EOFError, OSError
         ):  # tensors lie in this process's memory until the other one has read them
             pipe.recv()
     except Exception:
-        pipe.send(Ended(error=traceback.format_exc()))
+        pipe.send(RankEnding(error=traceback.format_exc()))
         pipe.close()
         os._exit(1)  # a process group with a lost rank cannot be taken down in order
     dist.barrier()

@@ -17,15 +17,15 @@ from laconic.kernels.reference import stochastic_rounding as reference_stochasti
 from laconic.wire import (
     POSITION_CODES,
     Dense,
-    Fractional,
+    FractionalValues,
     Frame,
-    Head,
-    KeptValues,
+    Header,
     Levels,
     Packet,
     Positions,
-    Quantized,
+    QuantizedValues,
     ScaledSigns,
+    SelectedValues,
     ShortFloats,
     Signs,
     Sparse,
@@ -37,12 +37,12 @@ from laconic.wire import (
 
 VALUE_TYPES = (torch.float32, torch.float64, torch.bfloat16)
 KEY = 0x4806654E26238EC1
-HEAD = Head(role="worker", rank=3, round=7)
+HEADER = Header(role="worker", rank=3, round=7)
 
 
-def bytes_of(packet: Packet | None, head: Head = HEAD, *, void: bool = False) -> bytes:
+def bytes_of(packet: Packet | None, header: Header = HEADER, *, aborted: bool = False) -> bytes:
     """The encoded frame of a packet, or of a notice."""
-    return bytes(encode(Frame(head=head, packet=packet, void=void)).numpy())
+    return bytes(encode(Frame(header=header, packet=packet, aborted=aborted)).numpy())
 
 
 def resealed(data: bytes | bytearray) -> bytes:
@@ -66,12 +66,13 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 
 def signs_of(
-    negative: Tensor, *, first: int = 0, key: int = KEY, threshold: int = 1 << 32, dtype=torch.float32
+    negative: Tensor, *, offset: int = 0, key: int = KEY, threshold: int = 1 << 32, dtype=torch.float32
 ) -> Signs:
     """The signs packet of a whole vector's signs, with what the coin drops left out."""
-    kept = negative[reference_hashing.keep_mask(first, negative.numel(), key, threshold)]
+    selected = negative[reference_hashing.keep_mask(offset, negative.numel(), key, threshold)]
     return Signs(
-        packed=reference_hashing.pack_bits(kept), kept=kept.numel(), first=first, count=negative.numel(), key=key,
+        packed=reference_hashing.pack_bits(selected), n_selected=selected.numel(), offset=offset,
+        count=negative.numel(), key=key,
         threshold=threshold, dtype=dtype,
     )  # fmt: skip
 
@@ -106,14 +107,14 @@ flags = st.lists(st.booleans(), min_size=1, max_size=40).map(torch.tensor)
 
 @st.composite
 def dense_packets(draw) -> Dense:
-    return Dense(values=draw(vectors(draw(value_types))), first=draw(firsts))
+    return Dense(values=draw(vectors(draw(value_types))), offset=draw(firsts))
 
 
 @st.composite
 def sign_packets(draw) -> Signs:
     return signs_of(
         draw(flags),
-        first=draw(firsts),
+        offset=draw(firsts),
         key=draw(st.integers(0, 2**64 - 1)),
         threshold=draw(thresholds),
         dtype=draw(value_types),
@@ -123,10 +124,10 @@ def sign_packets(draw) -> Signs:
 @st.composite
 def block_lengths(draw, count: int) -> tuple[int, ...]:
     """Lengths that add up to count, of one size or not."""
-    cuts = draw(
+    bounds = draw(
         st.one_of(st.sets(st.integers(1, count)), st.integers(1, count).map(lambda size: range(size, count, size)))
     )
-    edges = sorted({0, count, *cuts})
+    edges = sorted({0, count, *bounds})
     return tuple(stop - start for start, stop in pairwise(edges))
 
 
@@ -140,7 +141,7 @@ def scaled_sign_packets(draw) -> ScaledSigns:
         packed=reference_hashing.pack_bits(negative),
         scales=torch.tensor(scales, dtype=dtype),
         lengths=lengths,
-        first=draw(firsts),
+        offset=draw(firsts),
     )
 
 
@@ -158,7 +159,7 @@ codes = st.sampled_from(POSITION_CODES)
 @st.composite
 def position_packets(draw) -> Positions:
     count = draw(counts)
-    return Positions(indices=draw(index_lists(count)), count=count, first=draw(firsts), code=draw(codes))
+    return Positions(indices=draw(index_lists(count)), count=count, offset=draw(firsts), code=draw(codes))
 
 
 @st.composite
@@ -168,7 +169,7 @@ def sparse_packets(draw) -> Sparse:
     k = values.numel()
     count = draw(st.integers(max(k, 1), 40))
     indices = draw(index_lists(count, k))
-    return Sparse(indices=indices, values=Dense(values=values), count=count, first=draw(firsts), code=draw(codes))
+    return Sparse(indices=indices, values=Dense(values=values), count=count, offset=draw(firsts), code=draw(codes))
 
 
 @st.composite
@@ -177,31 +178,31 @@ def vote_changes(draw) -> VoteChange:
     listed = draw(st.integers(1, count))
     dropped = draw(index_lists(listed))
     added = draw(index_lists(count, dropped.numel()))
-    return VoteChange(added=added, dropped=dropped, count=count, listed=listed, first=draw(firsts), code=draw(codes))
+    return VoteChange(added=added, dropped=dropped, count=count, listed=listed, offset=draw(firsts), code=draw(codes))
 
 
 @st.composite
-def fractional_packets(draw) -> Fractional:
+def fractional_packets(draw) -> FractionalValues:
     bits = draw(st.integers(1, 16))
     n_levels = 1 << (bits - 1)
     negative = draw(flags)
     count = negative.numel()
     levels = draw(st.lists(st.integers(0, n_levels - 1), min_size=count, max_size=count))
     means = torch.linspace(draw(st.floats(0, 2.0**100)), 0, n_levels, dtype=torch.float64).to(draw(value_types))
-    return fractional_of(negative, levels, means=means, bits=bits, first=draw(firsts))
+    return fractional_of(negative, levels, means=means, bits=bits, offset=draw(firsts))
 
 
-def fractional_of(negative: Tensor, levels: list[int], **fields) -> Fractional:
+def fractional_of(negative: Tensor, levels: list[int], **fields) -> FractionalValues:
     """The packet of signs and levels."""
     bits = fields["bits"]
     packed = pack_codes(torch.tensor(levels, dtype=torch.int32) | negative.int() << (bits - 1), bits)
-    return Fractional(packed=packed, count=len(levels), **fields)
+    return FractionalValues(packed=packed, count=len(levels), **fields)
 
 
-def quantized_of(codes: list[int], **fields) -> Quantized:
+def quantized_of(codes: list[int], **fields) -> QuantizedValues:
     """The packet of codes."""
     packed = pack_codes(torch.tensor(codes, dtype=torch.int32), fields["bits"])
-    return Quantized(packed=packed, count=len(codes), **fields)
+    return QuantizedValues(packed=packed, count=len(codes), **fields)
 
 
 def levels_of(levels: list[int], **fields) -> Levels:
@@ -211,7 +212,7 @@ def levels_of(levels: list[int], **fields) -> Levels:
 
 
 @st.composite
-def quantized_packets(draw) -> Quantized:
+def quantized_packets(draw) -> QuantizedValues:
     bits = draw(st.integers(1, 8))
     codes = draw(st.lists(st.integers(0, (1 << bits) - 1), min_size=1, max_size=40))
     lengths = draw(block_lengths(len(codes)))
@@ -219,19 +220,19 @@ def quantized_packets(draw) -> Quantized:
     ends = draw(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=2 * n, max_size=2 * n))
     lows, highs = torch.tensor(ends, dtype=dtype).view(2, n).sort(0).values
     return quantized_of(
-        codes, lows=lows, highs=highs, lengths=lengths, bits=bits, entropy=draw(st.booleans()), first=draw(firsts)
+        codes, lows=lows, highs=highs, lengths=lengths, bits=bits, entropy=draw(st.booleans()), offset=draw(firsts)
     )
 
 
 @st.composite
 def level_packets(draw) -> Levels:
     steps = draw(st.one_of(st.sampled_from((1, 2, 3, 255)), st.integers(1, 255)))
-    drawn = draw(st.lists(st.integers(-steps, steps), min_size=1, max_size=40))
-    lengths = draw(block_lengths(len(drawn)))
+    sampled = draw(st.lists(st.integers(-steps, steps), min_size=1, max_size=40))
+    lengths = draw(block_lengths(len(sampled)))
     scales = draw(st.lists(st.floats(0, 2.0**100, width=32), min_size=len(lengths), max_size=len(lengths)))
     return levels_of(
-        drawn, scales=torch.tensor(scales, dtype=draw(value_types)), lengths=lengths, steps=steps,
-        entropy=draw(st.booleans()), first=draw(firsts),
+        sampled, scales=torch.tensor(scales, dtype=draw(value_types)), lengths=lengths, steps=steps,
+        entropy=draw(st.booleans()), offset=draw(firsts),
     )  # fmt: skip
 
 
@@ -243,11 +244,11 @@ def short_float_packets(draw) -> ShortFloats:
 
 
 @st.composite
-def kept_value_packets(draw) -> KeptValues:
-    whole, first = draw(vectors(draw(value_types))), draw(firsts)
+def selected_value_packets(draw) -> SelectedValues:
+    full, offset = draw(vectors(draw(value_types))), draw(firsts)
     key, threshold = draw(st.integers(0, 2**64 - 1)), draw(thresholds)
-    kept = whole[reference_hashing.keep_mask(first, whole.numel(), key, threshold)]
-    return KeptValues(values=kept, count=whole.numel(), key=key, threshold=threshold, first=first)
+    selected = full[reference_hashing.keep_mask(offset, full.numel(), key, threshold)]
+    return SelectedValues(values=selected, count=full.numel(), key=key, threshold=threshold, offset=offset)
 
 
 packets = st.one_of(
@@ -261,10 +262,10 @@ packets = st.one_of(
     quantized_packets(),
     level_packets(),
     short_float_packets(),
-    kept_value_packets(),
+    selected_value_packets(),
 )
-heads = st.builds(
-    Head,
+headers = st.builds(
+    Header,
     role=st.sampled_from(("worker", "server")),
     rank=st.integers(0, 2**16 - 1),
     round=st.integers(0, 2**32 - 1),
@@ -274,9 +275,9 @@ heads = st.builds(
 
 QUANTIZED = quantized_of(
     [0, 5, 7, 1, 2, 7, 3], lows=torch.tensor([-1.0, 0.0, -3.0]),
-    highs=torch.tensor([2.5, 0.0, 4.0]), lengths=(3, 3, 1), bits=3, first=4,
+    highs=torch.tensor([2.5, 0.0, 4.0]), lengths=(3, 3, 1), bits=3, offset=4,
 )  # fmt: skip
-LEVELS = levels_of([0, -1, 2, 1, 0, -2, 0], scales=torch.tensor([0.5, 2.0, 0.0]), lengths=(3, 3, 1), steps=3, first=6)
+LEVELS = levels_of([0, -1, 2, 1, 0, -2, 0], scales=torch.tensor([0.5, 2.0, 0.0]), lengths=(3, 3, 1), steps=3, offset=6)
 
 
 @functools.cache
@@ -286,42 +287,42 @@ def samples() -> dict[str, bytes]:
     values = torch.tensor([1.5, -2.0, 0.0, 3.25, -0.0])
     scales = torch.tensor([0.5, 2.0, 0.0])
     fractions = fractional_of(values < 0, [0, 1, 3, 2, 3], means=torch.tensor([7, 3.5, 0, 0.7]), bits=3)
-    indices, places = torch.tensor([1, 4, 5, 9, 12]), torch.tensor([0, 2, 3, 4, 7])
+    indices, dropped = torch.tensor([1, 4, 5, 9, 12]), torch.tensor([0, 2, 3, 4, 7])
     return {
         "skip": bytes_of(None),
-        "void": bytes_of(None, void=True),
-        "dense float32": bytes_of(Dense(values=values, first=4)),
+        "aborted": bytes_of(None, aborted=True),
+        "dense float32": bytes_of(Dense(values=values, offset=4)),
         "dense float64": bytes_of(Dense(values=values.double())),
-        "dense bfloat16": bytes_of(Dense(values=values.bfloat16(), first=1)),
-        "all signs": bytes_of(signs_of(negative, first=2)),
-        "kept signs": bytes_of(signs_of(negative, first=5, threshold=1 << 31)),
+        "dense bfloat16": bytes_of(Dense(values=values.bfloat16(), offset=1)),
+        "all signs": bytes_of(signs_of(negative, offset=2)),
+        "kept signs": bytes_of(signs_of(negative, offset=5, threshold=1 << 31)),
         "no sign kept": bytes_of(signs_of(negative, threshold=1)),
         "one block": bytes_of(
-            ScaledSigns(packed=reference_hashing.pack_bits(negative), scales=scales[:1], lengths=(11,), first=3)
+            ScaledSigns(packed=reference_hashing.pack_bits(negative), scales=scales[:1], lengths=(11,), offset=3)
         ),
         "blocks of 4": bytes_of(
-            ScaledSigns(packed=reference_hashing.pack_bits(negative), scales=scales, lengths=(4, 4, 3), first=0)
+            ScaledSigns(packed=reference_hashing.pack_bits(negative), scales=scales, lengths=(4, 4, 3), offset=0)
         ),
         "uneven blocks": bytes_of(
             ScaledSigns(
-                packed=reference_hashing.pack_bits(negative), scales=scales.double(), lengths=(2, 8, 1), first=9
+                packed=reference_hashing.pack_bits(negative), scales=scales.double(), lengths=(2, 8, 1), offset=9
             )
         ),
         **{
-            f"positions as {code}": bytes_of(Positions(indices=indices, count=14, first=6, code=code))
+            f"positions as {code}": bytes_of(Positions(indices=indices, count=14, offset=6, code=code))
             for code in POSITION_CODES
         },
-        "sparse float32": bytes_of(Sparse(indices=indices, values=Dense(values=values), count=13, first=2)),
+        "sparse float32": bytes_of(Sparse(indices=indices, values=Dense(values=values), count=13, offset=2)),
         "sparse float64": bytes_of(
             Sparse(indices=indices, values=Dense(values=values.double()), count=20, code="list")
         ),
         "sparse bfloat16": bytes_of(
-            Sparse(indices=indices, values=Dense(values=values.bfloat16()), count=17, first=1, code="entropy")
+            Sparse(indices=indices, values=Dense(values=values.bfloat16()), count=17, offset=1, code="entropy")
         ),
-        "sparse fractions": bytes_of(Sparse(indices=indices, values=fractions, count=14, first=3)),
-        "fractional": bytes_of(dataclasses.replace(fractions, first=2)),
+        "sparse fractions": bytes_of(Sparse(indices=indices, values=fractions, count=14, offset=3)),
+        "fractional": bytes_of(dataclasses.replace(fractions, offset=2)),
         "fractional float64": bytes_of(dataclasses.replace(fractions, means=fractions.means.double())),
-        "one bit each": bytes_of(fractional_of(negative, [0] * 11, means=scales[:1], bits=1, first=5)),
+        "one bit each": bytes_of(fractional_of(negative, [0] * 11, means=scales[:1], bits=1, offset=5)),
         "quantized": bytes_of(QUANTIZED),
         "quantized by count": bytes_of(dataclasses.replace(QUANTIZED, entropy=True)),
         "quantized uneven": bytes_of(
@@ -335,11 +336,11 @@ def samples() -> dict[str, bytes]:
         "powers of two": bytes_of(ShortFloats.of(torch.tensor([1.0, -0.5, 0.0]), 0, 7)),
         "short floats": bytes_of(ShortFloats.of(values, 3)),
         "short float64": bytes_of(ShortFloats.of(values.double(), 22, 1)),
-        "kept values": bytes_of(KeptValues(values=values[:4], count=5, key=KEY, threshold=1 << 31, first=2)),
-        "kept float64": bytes_of(KeptValues(values=values.double(), count=5, key=1, threshold=1 << 32)),
-        "no value kept": bytes_of(KeptValues(values=values[:0], count=5, key=KEY, threshold=1)),
-        "vote change": bytes_of(VoteChange(added=indices, dropped=places, count=30, listed=9, first=4)),
-        "vote change by gaps": bytes_of(VoteChange(added=indices, dropped=places, count=15, listed=8, code="rice")),
+        "kept values": bytes_of(SelectedValues(values=values[:4], count=5, key=KEY, threshold=1 << 31, offset=2)),
+        "kept float64": bytes_of(SelectedValues(values=values.double(), count=5, key=1, threshold=1 << 32)),
+        "no value kept": bytes_of(SelectedValues(values=values[:0], count=5, key=KEY, threshold=1)),
+        "vote change": bytes_of(VoteChange(added=indices, dropped=dropped, count=30, listed=9, offset=4)),
+        "vote change by gaps": bytes_of(VoteChange(added=indices, dropped=dropped, count=15, listed=8, code="rice")),
     }
 
 

@@ -80,15 +80,15 @@ def linear(slope: Tensor, *, n_workers: int = 2) -> Problem:
 def logistic(*, samples: int = 2000, d: int = 20, n_workers: int = 8, batch: int = 10, seed: int = 0) -> Problem:
     """Mean log-loss of labels drawn from a true model; each worker draws its batches from all samples."""
     points = normal(samples, d, key=make_key(seed, "data", 0, 0, "points"))
-    truth = 0.6 * normal(d, key=make_key(seed, "data", 0, 0, "truth"))
-    heads = torch.rand(samples, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    labels = (heads < torch.sigmoid(points @ truth)).double()
+    true_model = 0.6 * normal(d, key=make_key(seed, "data", 0, 0, "truth"))
+    exponents = torch.rand(samples, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    labels = (exponents < torch.sigmoid(points @ true_model)).double()
     signed = points * (1 - 2 * labels)[:, None]  # the loss is the mean of log(1 + exp(signed @ x))
 
     def gradient(rank: int, t: int, x: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(make_key(seed, "data", rank, t, "batch") >> 1)
-        drawn = signed[torch.randint(samples, (batch,), generator=generator)]
-        return torch.sigmoid(drawn @ x) @ drawn / batch
+        sampled = signed[torch.randint(samples, (batch,), generator=generator)]
+        return torch.sigmoid(sampled @ x) @ sampled / batch
 
     def loss(x: Tensor) -> float:
         return float(torch.nn.functional.softplus(signed @ x).mean())
@@ -111,14 +111,14 @@ class State:
     lr: float
     x: Tensor  # (d,)
     gradients: Tensor  # (n, d)
-    debts: Tensor  # (n, d), the workers'
+    residuals: Tensor  # (n, d), the workers'
     momenta: Tensor  # (n, d)
-    server_debt: Tensor  # (d,)
+    server_residual: Tensor  # (d,)
 
     @property
-    def owed(self) -> Tensor:
+    def residual_out(self) -> Tensor:
         """Om_t of the papers: the server's debt and the mean of the workers'."""
-        return self.server_debt + self.debts.mean(0)
+        return self.server_residual + self.residuals.mean(0)
 
 
 class Run:
@@ -131,7 +131,7 @@ class Run:
         *,
         lr: float | Callable[[int], float] = 0.1,
         dtype: torch.dtype = torch.float64,
-        server: str = "rank0",
+        layout: str = "rank0",
         **setup: Any,
     ) -> None:
         """setup: what else `Simulated` takes: layers, seed, link, delivery_seed, ..."""
@@ -140,7 +140,7 @@ class Run:
         self.x = problem.start.to(dtype)
         self.t = 0
         self.sim = Simulated(
-            algorithm, d=problem.d, n_workers=problem.n_workers, dtype=dtype, server=server,
+            algorithm, d=problem.d, n_workers=problem.n_workers, dtype=dtype, layout=layout,
             descend=self._descended, **setup,
         )  # fmt: skip
 
@@ -164,7 +164,7 @@ class Run:
             )  # fmt: skip
 
         outcome = self.sim.round(inputs_of)
-        if outcome.void:
+        if outcome.aborted:
             self.t += 1
             return torch.zeros_like(self.x)
         result = outcome.of(0)
@@ -184,12 +184,12 @@ class Run:
     def state(self) -> State:
         """A snapshot of this moment."""
         memories = [worker.me.memory for worker in self.sim.workers]
-        slices = [half.hub.memory["debt"] for half in self.sim.servers]
+        slices = [session.view.memory["residual"] for session in self.sim.servers]
         return State(
             t=self.t, lr=self.lr_at(self.t), x=self.x, gradients=torch.stack(self.gradients()),
-            debts=torch.stack([memory["debt"] for memory in memories]),
+            residuals=torch.stack([memory["residual"] for memory in memories]),
             momenta=torch.stack([memory["momentum"] for memory in memories]),
-            server_debt=torch.cat(slices) if slices else torch.zeros_like(self.x),
+            server_residual=torch.cat(slices) if slices else torch.zeros_like(self.x),
         )  # fmt: skip
 
     def states(self, rounds: int) -> Iterator[State]:
@@ -227,7 +227,7 @@ class LossyRun(Run):
             arrived = {rank: frame for rank, frame in frames.items() if rank not in lost}
             answer = Answer.read(server.answer(self.t, exchange, lr, arrived), job, 0, self.t, exchange)
             for worker in workers:
-                worker.hear([answer], heard=worker.rank not in lost)
+                worker.receive([answer], delivered=worker.rank not in lost)
         for worker in workers:
             worker.close()
         server.close(happened=True)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from laconic.compressors import COMPRESSORS
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.telemetry.meter import Count, Meter
-from laconic.wire import HEAD_BYTES, Dense, Frame, ScaledSigns, encode
+from laconic.wire import HEADER_BYTES, Dense, Frame, ScaledSigns, encode
 from support.inputs import over_inputs
-from support.sample_packets import HEAD, dense_packets, packets, sign_packets, signs_of
+from support.sample_packets import HEADER, dense_packets, packets, sign_packets, signs_of
 
-SKIP = Frame(head=HEAD, packet=None)
-VOID = Frame(head=HEAD, packet=None, void=True)
-DENSE = Frame(head=HEAD, packet=Dense(values=torch.ones(10)))
+SKIP = Frame(header=HEADER, packet=None)
+ABORT = Frame(header=HEADER, packet=None, aborted=True)
+DENSE = Frame(header=HEADER, packet=Dense(values=torch.ones(10)))
 
 
 def counted(frame, direction="up", *, local=False, flag_bit=False, lead=True) -> Count:
@@ -33,34 +33,34 @@ def counted(frame, direction="up", *, local=False, flag_bit=False, lead=True) ->
 
 
 @over_inputs("direction", ["up", "down", "setup"])
-def test_a_packet_counts_its_bytes_with_the_head_and_its_bits_without(direction):
+def test_a_packet_counts_its_bytes_with_the_header_and_its_bits_without(direction):
     count = counted(DENSE, direction)
-    assert count == Count(messages=1, wire_bytes=HEAD_BYTES + 8 + 40, payload_bits=320, paper_bits=320.0)
+    assert count == Count(messages=1, wire_bytes=HEADER_BYTES + 8 + 40, payload_bits=320, paper_bits=320.0)
 
 
 def test_what_a_rank_hands_itself_crosses_no_link():
     count = counted(DENSE, local=True)
-    assert count == Count(messages=1, local_bytes=HEAD_BYTES + 8 + 40, payload_bits=320, paper_bits=320.0)
+    assert count == Count(messages=1, local_bytes=HEADER_BYTES + 8 + 40, payload_bits=320, paper_bits=320.0)
 
 
-def test_a_skip_counts_one_head_and_one_bit_and_costs_the_paper_nothing():
-    assert counted(SKIP) == Count(messages=1, skips=1, wire_bytes=HEAD_BYTES, payload_bits=1)
+def test_a_skip_counts_one_header_and_one_bit_and_costs_the_paper_nothing():
+    assert counted(SKIP) == Count(messages=1, skips=1, wire_bytes=HEADER_BYTES, payload_bits=1)
     assert counted(SKIP, flag_bit=True) == counted(SKIP)  # the notice is its own flag
 
 
-def test_a_skip_that_was_cut_among_servers_is_one_skip():
+def test_a_skip_that_was_split_by_servers_is_one_skip():
     meter = Meter()
     for index in range(3):
         meter.frame(
-            "up", SKIP, HEAD_BYTES,
+            "up", SKIP, HEADER_BYTES,
             paper_bits=0.0, exchange="update", local=index == 1, flag_bit=True, lead=index == 0,
         )  # fmt: skip
-    expected = Count(messages=3, skips=1, wire_bytes=2 * HEAD_BYTES, local_bytes=HEAD_BYTES, payload_bits=3)
+    expected = Count(messages=3, skips=1, wire_bytes=2 * HEADER_BYTES, local_bytes=HEADER_BYTES, payload_bits=3)
     assert meter.counts["up"] == expected
 
 
-def test_a_void_notice_is_a_message_but_no_skip():
-    assert counted(VOID) == Count(messages=1, wire_bytes=HEAD_BYTES, payload_bits=1)
+def test_an_abort_is_a_message_but_no_skip():
+    assert counted(ABORT) == Count(messages=1, wire_bytes=HEADER_BYTES, payload_bits=1)
 
 
 def test_where_skipping_is_possible_not_skipping_is_one_bit_of_information():
@@ -103,9 +103,9 @@ def test_a_meter_goes_on_from_what_was_saved_as_json():
 def test_payload_is_paper_and_the_named_overheads_message_by_message(packet):
     assert packet.payload_bits - packet.paper_bits == sum(packet.named_overheads.values())
     assert all(name for name in packet.named_overheads)
-    count = counted(Frame(head=HEAD, packet=packet))
+    count = counted(Frame(header=HEADER, packet=packet))
     assert (count.payload_bits, count.paper_bits) == (packet.payload_bits, packet.paper_bits)
-    assert 8 * count.wire_bytes >= 8 * HEAD_BYTES + packet.payload_bits
+    assert 8 * count.wire_bytes >= 8 * HEADER_BYTES + packet.payload_bits
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
@@ -124,26 +124,26 @@ def test_other_value_types_than_the_papers_float32_are_an_overhead_by_name():
     assert Dense(values=ones.double()).named_overheads == {"value type": 320.0}
     assert Dense(values=ones.bfloat16()).named_overheads == {"value type": -160.0}
     scaled = ScaledSigns(
-        packed=reference_hashing.pack_bits(ones < 0), scales=ones[:2].double(), lengths=(5, 5), first=0
+        packed=reference_hashing.pack_bits(ones < 0), scales=ones[:2].double(), lengths=(5, 5), offset=0
     )
     assert scaled.named_overheads == {"value type": 64.0}
     assert scaled.paper_bits == 10 + 2 * 32
 
 
-def test_a_drawn_masks_size_is_an_overhead_over_the_expected_one():
+def test_a_sampled_masks_size_is_an_overhead_over_the_expected_one():
     packet = signs_of(torch.zeros(1000, dtype=torch.bool), threshold=1 << 30)
-    kept = int(packet.mask.sum())
+    n_selected = int(packet.mask.sum())
     assert packet.paper_bits == 250.0
-    assert packet.payload_bits == kept != 250
-    assert packet.named_overheads == {"mask drawn, not expected": kept - 250.0}
+    assert packet.payload_bits == n_selected != 250
+    assert packet.named_overheads == {"mask drawn, not expected": n_selected - 250.0}
 
 
 @settings(deadline=None)
 @given(st.one_of(dense_packets(), sign_packets()), st.data())
-def test_parts_cost_together_what_the_whole_costs(packet, data):
-    stop = packet.first + packet.count
-    cut = data.draw(st.integers(packet.first, stop))
-    parts = [packet.part(packet.first, cut), packet.part(cut, stop)]
+def test_parts_cost_together_what_the_full_packet_costs(packet, data):
+    stop = packet.offset + packet.count
+    boundary = data.draw(st.integers(packet.offset, stop))
+    parts = [packet.part(packet.offset, boundary), packet.part(boundary, stop)]
     assert sum(part.payload_bits for part in parts) == packet.payload_bits
     assert sum(part.paper_bits for part in parts) == pytest.approx(packet.paper_bits, rel=1e-12)
     for part in parts:

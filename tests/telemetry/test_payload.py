@@ -18,12 +18,12 @@ from laconic.kernels.reference import hashing as reference_hashing
 from laconic.telemetry.meter import Count
 from laconic.wire import (
     Dense,
-    Fractional,
-    KeptValues,
+    FractionalValues,
     Levels,
     Positions,
-    Quantized,
+    QuantizedValues,
     ScaledSigns,
+    SelectedValues,
     ShortFloats,
     Signs,
     Sparse,
@@ -35,9 +35,9 @@ from support.recording_meter import with_recording_meters
 from support.simulated_run import Run, quadratic
 
 ROUNDS = 8
-LAYOUTS = {name: [server for case, server in CASES if case == name] for name, _ in CASES}
+LAYOUTS = {name: [layout for case, layout in CASES if case == name] for name, _ in CASES}
 WITH_SERVER = {
-    name: [server for server in layouts if server != "allreduce"]
+    name: [layout for layout in layouts if layout != "allreduce"]
     for name, layouts in LAYOUTS.items()
     if layouts != ["allreduce"]
 }
@@ -75,9 +75,9 @@ def overheads_by_hand(packet, dtype):
         return {"value type": wide * len(packet.lengths)}
     if isinstance(packet, ShortFloats):
         return {"value type": 3 * packet.count if wide else 0}
-    if isinstance(packet, Fractional):
+    if isinstance(packet, FractionalValues):
         return {"level means": (32 + wide) * 2 ** (packet.bits - 1)}
-    if isinstance(packet, Quantized):
+    if isinstance(packet, QuantizedValues):
         return {"ends of ranges": 2 * (32 + wide) * len(packet.lengths)}
     if isinstance(packet, Sparse):
         bits = position_bits(packet.count, packet.indices.numel(), packet.code)
@@ -89,17 +89,17 @@ def overheads_by_hand(packet, dtype):
         k = packet.added.numel()
         streams = position_bits(packet.count, k, packet.code) + position_bits(packet.listed, k, packet.code)
         return {"position code": streams - 2 * printed_position_bits(packet.count, k)}
-    assert isinstance(packet, (Signs, KeptValues))
-    kept = int(reference_hashing.keep_mask(packet.first, packet.count, packet.key, packet.threshold).sum())
-    missed = kept - packet.count * packet.threshold / 2**32
+    assert isinstance(packet, (Signs, SelectedValues))
+    selected = int(reference_hashing.keep_mask(packet.offset, packet.count, packet.key, packet.threshold).sum())
+    missed = selected - packet.count * packet.threshold / 2**32
     if isinstance(packet, Signs):
         return {"mask drawn, not expected": missed}
-    return {"mask drawn, not expected": 32 * missed, "value type": wide * kept}
+    return {"mask drawn, not expected": 32 * missed, "value type": wide * selected}
 
 
-def charged_beside(name, way, packet):
+def paper_bits_beside(name, direction, packet):
     """What the method's paper charges beside the formula of the packet's kind."""
-    if name.startswith(("sparse", "sasg")) and way == "down":
+    if name.startswith(("sparse", "sasg")) and direction == "down":
         return -32 * packet.count  # paper 001 does not count the way down
     if name.startswith("ssgd-topk") and isinstance(packet, Sparse):
         return printed_position_bits(packet.count, packet.indices.numel())  # paper 002 counts positions, 001 does not
@@ -108,23 +108,23 @@ def charged_beside(name, way, packet):
 
 @pytest.mark.parametrize("name", WITH_SERVER)
 @over_dtypes
-def test_payload_is_the_papers_charge_and_the_named_overheads_message_by_message(name, dtype):
-    for server in WITH_SERVER[name]:
-        with failing_at(server=server):
-            assert_every_message_is_charged(name, server, dtype)
+def test_payload_is_the_papers_bits_and_the_named_overheads_message_by_message(name, dtype):
+    for layout in WITH_SERVER[name]:
+        with failing_at(layout=layout):
+            assert_every_message_is_charged(name, layout, dtype)
 
 
-def assert_every_message_is_charged(name, server, dtype):
+def assert_every_message_is_charged(name, layout, dtype):
     sample = SAMPLES[name]
     problem, real_frames = quadratic(n_workers=3), FaultPlan()
     run = with_recording_meters(
-        Run(sample, problem, lr=0.02, dtype=dtype, server=server, layers=LAYERS, faults=real_frames)
+        Run(sample, problem, lr=0.02, dtype=dtype, layout=layout, layers=LAYERS, faults=real_frames)
     )
     run.path(ROUNDS)
     for worker in run.sim.workers:
-        for way in ("up", "down"):
+        for direction in ("up", "down"):
             total = 0
-            for frame, paper_bits, flag_bit in worker.meter.seen[way]:
+            for frame, paper_bits, flag_bit in worker.meter.seen[direction]:
                 assert flag_bit == sample.skips
                 total += sample.skips  # "this is no skip", or that it is one
                 if frame.packet is None:
@@ -134,24 +134,24 @@ def assert_every_message_is_charged(name, server, dtype):
                 by_hand = overheads_by_hand(frame.packet, dtype)
                 named = frame.packet.named_overheads.items()
                 assert {key: bits for key, bits in named if bits} == {k: bits for k, bits in by_hand.items() if bits}
-                overheads = sum(by_hand.values()) - charged_beside(name, way, frame.packet)
+                overheads = sum(by_hand.values()) - paper_bits_beside(name, direction, frame.packet)
                 assert frame.payload_bits - paper_bits == pytest.approx(overheads, abs=1e-9)
                 total += frame.payload_bits
-            assert worker.meter.counts[way].payload_bits == total > 0
+            assert worker.meter.counts[direction].payload_bits == total > 0
 
 
 @pytest.mark.parametrize("name", [name for name, layouts in LAYOUTS.items() if "allreduce" in layouts])
 @over_dtypes
 def test_without_a_server_the_same_bits_are_counted_as_with_one(name, dtype):
     counts = []
-    for server in ("rank0", "allreduce"):
-        run = Run(SAMPLES[name], quadratic(n_workers=3), lr=0.02, dtype=dtype, server=server, layers=LAYERS)
+    for layout in ("rank0", "allreduce"):
+        run = Run(SAMPLES[name], quadratic(n_workers=3), lr=0.02, dtype=dtype, layout=layout, layers=LAYERS)
         run.path(ROUNDS)
         counts.append(
             {
-                (worker.rank, way, exchange): (count.messages, count.payload_bits, count.paper_bits)
+                (worker.rank, direction, exchange): (count.messages, count.payload_bits, count.paper_bits)
                 for worker in run.sim.workers
-                for way, by_exchange in worker.meter.by_exchange.items()
+                for direction, by_exchange in worker.meter.by_exchange.items()
                 for exchange, count in by_exchange.items()
             }
         )
@@ -162,15 +162,15 @@ def test_without_a_server_the_same_bits_are_counted_as_with_one(name, dtype):
 def test_the_counts_by_exchange_add_up_to_the_counts(name):
     sample = SAMPLES[name]
     names = {exchange.name for t in range(ROUNDS) for exchange in sample.exchanges_in(t, 37)}
-    for server in LAYOUTS[name]:
-        run = Run(sample, quadratic(n_workers=3), lr=0.02, server=server, layers=LAYERS)
+    for layout in LAYOUTS[name]:
+        run = Run(sample, quadratic(n_workers=3), lr=0.02, layout=layout, layers=LAYERS)
         run.path(ROUNDS)
         for worker in run.sim.workers:
-            for way in ("up", "down"):
-                with failing_at(server=server, rank=worker.rank, way=way):
-                    by_exchange = worker.meter.by_exchange[way]
+            for direction in ("up", "down"):
+                with failing_at(layout=layout, rank=worker.rank, direction=direction):
+                    by_exchange = worker.meter.by_exchange[direction]
                     assert set(by_exchange) == names
-                    assert sum(by_exchange.values(), Count()) == worker.meter.counts[way]
+                    assert sum(by_exchange.values(), Count()) == worker.meter.counts[direction]
                     assert all(count.messages > 0 for count in by_exchange.values())
 
 
@@ -180,9 +180,9 @@ def test_positions_and_values_of_a_vote_are_counted_apart_to_the_bit():
     run.path(ROUNDS)
     for worker in run.sim.workers:
         found = {
-            (way, name): (count.payload_bits / ROUNDS, count.paper_bits / ROUNDS)
-            for way in ("up", "down")
-            for name, count in worker.meter.by_exchange[way].items()
+            (direction, name): (count.payload_bits / ROUNDS, count.paper_bits / ROUNDS)
+            for direction in ("up", "down")
+            for name, count in worker.meter.by_exchange[direction].items()
         }
         assert found == {
             ("up", "positions"): (37, 36),
@@ -192,14 +192,14 @@ def test_positions_and_values_of_a_vote_are_counted_apart_to_the_bit():
         }
 
 
-def test_the_union_that_comes_back_is_charged_as_it_was_and_not_as_the_worst():
+def test_paper_bits_of_the_union_that_comes_back_are_those_of_its_size_and_not_of_the_worst():
     problem = quadratic(n_workers=3)
     run = with_recording_meters(Run(SSGDTopK(density=0.1), problem, lr=0.02, dtype=torch.float32, faults=FaultPlan()))
     run.path(ROUNDS)
     unions = [frame.packet.indices.numel() for frame, *_ in run.sim.workers[0].meter.seen["down"]]
     assert min(unions) < max(unions) <= 3 * 3
-    charged = sum(32 * k + printed_position_bits(37, k) for k in unions)
-    assert run.sim.workers[0].meter.counts["down"].paper_bits == charged
+    paper_bits_of = sum(32 * k + printed_position_bits(37, k) for k in unions)
+    assert run.sim.workers[0].meter.counts["down"].paper_bits == paper_bits_of
 
 
 FIXED_SIZE = [
@@ -218,36 +218,36 @@ FIXED_SIZE = [
 @pytest.mark.parametrize("sample", FIXED_SIZE, ids=repr)
 def test_where_the_size_is_fixed_a_float32_run_pays_the_papers_formula_to_the_bit(sample):
     formula = sample.paper_bits(37, LAYERS)
-    for server in layouts_of(sample, 4):
-        run = Run(sample, quadratic(n_workers=3), lr=0.02, dtype=torch.float32, server=server, layers=LAYERS)
+    for layout in layouts_of(sample, 4):
+        run = Run(sample, quadratic(n_workers=3), lr=0.02, dtype=torch.float32, layout=layout, layers=LAYERS)
         run.path(7)
         for worker in run.sim.workers:
             for direction, bits in zip(("up", "down"), formula, strict=True):
                 count = worker.meter.counts[direction]
-                assert (count.payload_bits, count.paper_bits) == (7 * bits, 7 * bits), (server, worker.rank, direction)
+                assert (count.payload_bits, count.paper_bits) == (7 * bits, 7 * bits), (layout, worker.rank, direction)
 
 
 def test_a_run_in_a_layout_that_its_method_does_not_admit_is_refused():
     for sample in FIXED_SIZE:
-        for server in {"allreduce", "rank0", "dedicated", "sharded"} - set(layouts_of(sample, 4)):
-            reason = f"server='{server}' does not go with {sample.name}"
-            with failing_at(sample=sample, server=server), pytest.raises(ValueError, match=reason):
-                Run(sample, quadratic(), server=server)
+        for layout in {"allreduce", "rank0", "dedicated", "sharded"} - set(layouts_of(sample, 4)):
+            reason = f"layout='{layout}' does not go with {sample.name}"
+            with failing_at(sample=sample, layout=layout), pytest.raises(ValueError, match=reason):
+                Run(sample, quadratic(), layout=layout)
 
 
 @pytest.mark.parametrize("name", ["sparse", "sparse, list", "ssgd-mv"])
-def test_where_the_size_is_fixed_every_round_is_charged_the_papers_formula(name):
+def test_where_the_size_is_fixed_paper_bits_of_every_round_are_the_papers_formula(name):
     sample = SAMPLES[name]
     run = Run(sample, quadratic(n_workers=3), lr=0.02, layers=LAYERS)
     run.path(7)
     for worker in run.sim.workers:
-        charged = tuple(worker.meter.counts[way].paper_bits / 7 for way in ("up", "down"))
-        assert charged == sample.paper_bits(37, LAYERS)
+        paper_bits_of = tuple(worker.meter.counts[direction].paper_bits / 7 for direction in ("up", "down"))
+        assert paper_bits_of == sample.paper_bits(37, LAYERS)
 
 
-@over_inputs("server", ["rank0", "sharded"])
-def test_compskip_is_charged_the_papers_bits_for_each_round_that_was_not_skipped(server):
-    run = Run(SAMPLES["compskip"], quadratic(n_workers=3), lr=0.02, server=server)
+@over_inputs("layout", ["rank0", "sharded"])
+def test_paper_bits_of_compskip_are_the_papers_for_each_round_that_was_not_skipped(layout):
+    run = Run(SAMPLES["compskip"], quadratic(n_workers=3), lr=0.02, layout=layout)
     run.path(20)
     for worker in run.sim.workers:
         for direction, keep in (("up", 0.3), ("down", 0.5)):
@@ -256,10 +256,10 @@ def test_compskip_is_charged_the_papers_bits_for_each_round_that_was_not_skipped
             assert 0 < count.skips < 20
 
 
-@over_inputs("server", ["rank0", "sharded"])
-def test_sasg_is_charged_its_values_for_each_upload_and_nothing_for_a_skip(server):
+@over_inputs("layout", ["rank0", "sharded"])
+def test_paper_bits_of_sasg_are_its_values_for_each_upload_and_nothing_for_a_skip(layout):
     sample = SAMPLES["sasg, skipping"]
-    run = Run(sample, quadratic(n_workers=3), lr=0.02, server=server, layers=LAYERS)
+    run = Run(sample, quadratic(n_workers=3), lr=0.02, layout=layout, layers=LAYERS)
     run.path(30)
     for worker in run.sim.workers:
         up = worker.meter.counts["up"]

@@ -35,7 +35,7 @@ def place(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-class Simulated:
+class SimulatedJob:
     """Three workers whose gradients are the parameters and some noise."""
 
     def __init__(self, algorithm: laconic.Algorithm, *, workers: int = 3) -> None:
@@ -56,7 +56,7 @@ SPARSE = [laconic.SSGDMV(), laconic.SSGDTopK(), laconic.SSGDMVAD(), laconic.SSGD
 
 @pytest.mark.parametrize("algorithm", METHODS + GRADIENTS + SPARSE, ids=lambda algorithm: algorithm.name)
 def test_a_simulated_step_takes_no_long_vector_after_the_second(algorithm):
-    run = Simulated(algorithm)
+    run = SimulatedJob(algorithm)
     run.step()
     run.step()
     with Allocations() as allocations:
@@ -66,16 +66,16 @@ def test_a_simulated_step_takes_no_long_vector_after_the_second(algorithm):
 
 
 LAZY = [
-    laconic.LAG(always_first=1),
-    *(laconic.LASG(always_first=1, rule=rule) for rule in ("wk1", "wk2", "ps", "pse")),
-    laconic.SASG(always_first=1, density=0.05),
-    laconic.SASG(always_first=1, density=0.05, alpha=5.0, skip_error="corrected"),
+    laconic.LAG(warm_up_rounds=1),
+    *(laconic.LASG(warm_up_rounds=1, rule=rule) for rule in ("wk1", "wk2", "ps", "pse")),
+    laconic.SASG(warm_up_rounds=1, density=0.05),
+    laconic.SASG(warm_up_rounds=1, density=0.05, alpha=5.0, skip_error="corrected"),
 ]
 
 
 @pytest.mark.parametrize("algorithm", LAZY, ids=str)
 def test_a_lazy_method_takes_no_long_vector_once_each_worker_has_skipped_and_sent(algorithm):
-    run = Simulated(algorithm)
+    run = SimulatedJob(algorithm)
     for _ in range(algorithm.max_delay + 2):
         run.step()
     skips = run.simulation.traffic.up.skips
@@ -99,7 +99,7 @@ def test_a_lazy_method_takes_no_long_vector_once_each_worker_has_skipped_and_sen
     ids=lambda given: getattr(given, "name", given),
 )
 def test_how_many_long_vectors_a_method_keeps(algorithm, at_the_worker, at_the_server, once):
-    run = Simulated(algorithm, workers=1)
+    run = SimulatedJob(algorithm, workers=1)
     with Allocations() as allocations:
         for _ in range(5):
             run.step()

@@ -30,12 +30,12 @@ TASKS = {
     **{("groups", name): (tasks.groups_and_frozen, name) for name in ("sgd", "dist-ef")},
     **{("never", name): (tasks.never_used, name) for name in METHODS},
     **{("late", *case): (tasks.used_late_by_rank_2, *case) for case in LATE},
-    **{("start", server): (tasks.initial_parameters, server) for server in ("allreduce", "dedicated")},
+    **{("start", layout): (tasks.initial_parameters, layout) for layout in ("allreduce", "dedicated")},
     **{("outside", culprit): (tasks.changed_outside, culprit) for culprit in (0, 2)},
     **{("bad", *case): (tasks.with_a_bad_round, *case, [torch.inf, torch.nan][i % 2]) for i, case in enumerate(BAD)},
     **{("scaler", *case): (tasks.with_a_scaler, *case) for case in SCALED},
     **{("counted", *case): (tasks.counted, *case) for case in COUNTED},
-    **{("schedule", server): (tasks.with_an_inner_scheduler, server) for server in ("rank0", "dedicated")},
+    **{("lr_schedule", layout): (tasks.with_an_inner_scheduler, layout) for layout in ("rank0", "dedicated")},
     "two points": (tasks.at_two_points_and_late,),
     "halves": (tasks.in_two_groups,),
     **{("type", name): (tasks.in_type, name, torch.bfloat16) for name in SHORT},
@@ -86,7 +86,7 @@ def test_any_inner_optimizer_follows_compressed_directions_on_all_ranks_alike(in
 
 
 @pytest.mark.slow
-def test_groups_keep_their_rates_and_decays_and_frozen_parameters_stay(seen):
+def test_groups_keep_their_learning_rates_and_decays_and_frozen_parameters_stay(seen):
     net = small_model.net().double()
     expected = plainly(net, tasks.grouped_inner(net), 8)
     torch.testing.assert_close(seen["groups", "sgd"][0][0], expected, rtol=1e-9, atol=1e-9)
@@ -114,14 +114,14 @@ def test_a_layer_that_one_rank_begins_to_use_late_moves_on_all_ranks_and_in_no_r
         assert torch.equal(result["before"], small_model.values(optimizers.Branches().late))
         assert not torch.equal(result["after"], result["before"])
     for result in results:
-        assert (result["rounds"], result["void_rounds"]) == (8, 0)
+        assert (result["rounds"], result["aborted_rounds"]) == (8, 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("set_to_none", [True, False])
 def test_a_layer_used_late_moves_by_its_gradient_averaged_with_nothing(set_to_none, seen):
     net = optimizers.Branches()
-    inner = torch.optim.SGD(net.parameters(), lr=laconic.SGD.toy_lr)
+    inner = torch.optim.SGD(net.parameters(), lr=laconic.SGD.test_lr)
     for round_ in range(8):
         inner.zero_grad()
         for rank in range(N):
@@ -132,7 +132,7 @@ def test_a_layer_used_late_moves_by_its_gradient_averaged_with_nothing(set_to_no
 
 
 @pytest.mark.slow
-def test_a_round_done_again_for_a_late_layer_takes_the_first_of_two_gradients_as_the_first(seen):
+def test_a_round_done_again_for_a_late_layer_takes_the_earlier_of_two_gradients_as_the_initial_one(seen):
     """The method's own second gradient must not take the place of the first when the round is called off."""
     net = optimizers.Branches()
     for round_ in range(5):
@@ -150,17 +150,17 @@ def test_a_round_done_again_for_a_late_layer_takes_the_first_of_two_gradients_as
                     total += 0 if parameter.grad is None else sign / N * parameter.grad
         with torch.no_grad():
             for parameter, total in zip(net.parameters(), direction, strict=True):
-                parameter -= laconic.Algorithm.toy_lr * total
+                parameter -= laconic.Algorithm.test_lr * total
     assert_equal_on_all_ranks(seen["two points"])
     torch.testing.assert_close(seen["two points"][0], small_model.values(net))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", ["allreduce", "dedicated"])
-def test_ranks_that_start_apart_all_take_rank_0s_parameters_frozen_ones_and_buffers_too(server, seen):
-    own = [mine for mine, _ in seen["start", server]]
+@pytest.mark.parametrize("layout", ["allreduce", "dedicated"])
+def test_ranks_that_start_apart_all_take_rank_0s_parameters_frozen_ones_and_buffers_too(layout, seen):
+    own = [mine for mine, _ in seen["start", layout]]
     assert not any(torch.equal(own[0], mine) for mine in own[1:])
-    for _, then in seen["start", server]:
+    for _, then in seen["start", layout]:
         assert torch.equal(then, own[0])
 
 
@@ -192,10 +192,10 @@ def test_training_goes_on_after_inf_or_nan_as_if_that_round_had_been_left_out(ca
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", BAD, ids="-".join)
-def test_a_round_with_inf_or_nan_is_counted_as_void_on_all_ranks(case, seen):
+def test_a_round_with_inf_or_nan_is_counted_as_aborted_on_all_ranks(case, seen):
     for result in seen[("bad", *case)]:
-        assert (result["bad traffic"]["rounds"], result["bad traffic"]["void_rounds"]) == (6, 1)
-        assert (result["left out traffic"]["rounds"], result["left out traffic"]["void_rounds"]) == (6, 0)
+        assert (result["bad traffic"]["rounds"], result["bad traffic"]["aborted_rounds"]) == (6, 1)
+        assert (result["left out traffic"]["rounds"], result["left out traffic"]["aborted_rounds"]) == (6, 0)
 
 
 @pytest.mark.slow
@@ -211,20 +211,20 @@ def test_a_grad_scaler_changes_no_bit_and_skips_on_all_ranks_together(case, seen
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", COUNTED, ids="-".join)
-def test_wire_bytes_are_the_bytes_handed_to_torch_distributed(case, seen):
-    results, server = seen[("counted", *case)], case[1]
+def test_wire_bytes_are_the_bytes_given_to_torch_distributed(case, seen):
+    results, layout = seen[("counted", *case)], case[1]
     up = [result["traffic"]["up"]["wire_bytes"] for result in results]
     down = [result["traffic"]["down"]["wire_bytes"] for result in results]
     assert sum(result["sent"] for result in results) == sum(up) + sum(down) > 0
-    if server == "rank0":
+    if layout == "rank0":
         assert [result["sent"] for result in results] == [sum(down), *up[1:]]
         assert up[0] == down[0] == 0  # it serves itself, which crosses no link
-    if server == "dedicated":
+    if layout == "dedicated":
         assert [result["sent"] for result in results] == [*up[:-1], sum(down)]
 
 
 @pytest.mark.slow
-def test_skips_are_the_rounds_in_which_the_keyed_coin_said_so(seen):
+def test_skips_are_the_rounds_of_the_keyed_bernoulli_draw(seen):
     server_skips = sum(uniform(make_key(5, "server", 0, round_, "skip")) < 0.1 for round_ in range(20))
     for rank, result in enumerate(seen["counted", "compskip", "rank0"]):
         skips = sum(uniform(make_key(5, "worker", rank, round_, "skip")) < 0.3 for round_ in range(20))
@@ -238,11 +238,11 @@ def test_traffic_is_data_that_json_takes(case, seen):
     for result in seen[("counted", *case)]:
         traffic = result["traffic"]
         by_exchange = {"up_by_exchange", "down_by_exchange"}
-        totals = {"up", "down", "setup", "rounds", "void_rounds", "seconds", "control_bytes"}
+        totals = {"up", "down", "setup", "rounds", "aborted_rounds", "seconds", "control_bytes"}
         totals |= {"staleness", "updates", "faults"}
         assert set(traffic) == totals | by_exchange
         assert traffic["control_bytes"] > 0
-        assert (traffic["rounds"], traffic["void_rounds"]) == (20, 0)
+        assert (traffic["rounds"], traffic["aborted_rounds"]) == (20, 0)
 
 
 @pytest.mark.slow
@@ -259,19 +259,19 @@ def test_seconds_are_never_negative_and_grow(case, seen):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", ["rank0", "dedicated"])
-def test_a_scheduler_on_the_inner_optimizer_works_on_ranks_where_it_never_steps(server, seen):
-    for rate, warnings in seen["schedule", server]:
-        assert rate == laconic.GlobalReplica.toy_lr / 16
+@pytest.mark.parametrize("layout", ["rank0", "dedicated"])
+def test_a_scheduler_on_the_inner_optimizer_works_on_ranks_where_it_never_steps(layout, seen):
+    for learning_rate, warnings in seen["lr_schedule", layout]:
+        assert learning_rate == laconic.GlobalReplica.test_lr / 16
         assert warnings == []
 
 
 @pytest.mark.slow
 def test_two_groups_of_ranks_train_two_models_at_the_same_time(seen):
-    first, second, third, fourth = seen["halves"]
-    assert torch.equal(first, second)
+    one, second, third, fourth = seen["halves"]
+    assert torch.equal(one, second)
     assert torch.equal(third, fourth)
-    assert not torch.equal(first, third)
+    assert not torch.equal(one, third)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from laconic.training.flat_parameters import FlatParameters
 from support import methods, optimizers, small_model
 from support.simulated_run import assert_same, quadratic
 
-STARS = [name for name, cls in sorted(laconic.ALGORITHMS.items()) if cls.schedule == "rounds"]
+STARS = [name for name, cls in sorted(laconic.ALGORITHMS.items()) if cls.mode == "rounds"]
 TAKING = [name for name in STARS if laconic.ALGORITHMS[name].takes_changes]
 REFUSING = [name for name in STARS if name not in TAKING]
 each_taking = pytest.mark.parametrize("name", TAKING)
@@ -32,8 +32,8 @@ def take(simulation, steps):
     return small_model.values(simulation.model)
 
 
-def debts_of(simulation):
-    return torch.stack([worker.me.memory["debt"] for worker in simulation.driver.workers])
+def residuals_of(simulation):
+    return torch.stack([worker.me.memory["residual"] for worker in simulation.driver.workers])
 
 
 # Every method that takes changes.
@@ -42,12 +42,12 @@ def debts_of(simulation):
 @each_taking
 def test_every_method_that_takes_changes_comes_near_the_best_point_with_three_local_steps(name):
     algorithm, n, rounds = methods.with_test_settings(name), 2, 80
-    spread = 0.0 if algorithm.same_data else 0.3
+    spread_of_data = 0.0 if algorithm.same_data else 0.3
     best = torch.randn(23, generator=torch.Generator().manual_seed(11))
-    targets = best + spread * torch.randn(n, 23, generator=torch.Generator().manual_seed(12))
+    targets = best + spread_of_data * torch.randn(n, 23, generator=torch.Generator().manual_seed(12))
     x = torch.nn.Parameter(torch.zeros(23))
     faster = {"signsgd-mv": 4, "compskip": 2, "dropsign": 2}.get(name, 1)  # signs do not grow with the change
-    inner = torch.optim.SGD([x], lr=faster * algorithm.toy_lr)
+    inner = torch.optim.SGD([x], lr=faster * algorithm.test_lr)
     simulation = simulated(algorithm, torch.nn.ParameterList([x]), inner, n, local_steps=3)
     decay = torch.optim.lr_scheduler.LambdaLR(inner, lambda t: 1 - 0.95 * t / (3 * rounds))
     late = []
@@ -57,7 +57,7 @@ def test_every_method_that_takes_changes_comes_near_the_best_point_with_three_lo
         if step >= 3 * rounds - 60:
             late.append(float((x.detach() - targets.mean(0)).norm()))
     assert simulation.traffic.rounds == rounds
-    assert simulation.traffic.void_rounds == 0
+    assert simulation.traffic.aborted_rounds == 0
     assert sum(late) / len(late) < 0.3 * float(targets.mean(0).norm())
 
 
@@ -116,7 +116,7 @@ def test_sgd_with_local_steps_is_the_mean_of_hand_written_replicas():
             replica.load_state_dict(simulation.model.state_dict())
 
 
-def test_a_rate_that_changes_from_round_to_round_changes_nothing_in_that():
+def test_a_learning_rate_that_changes_from_round_to_round_changes_nothing_in_that():
     ends = []
     for algorithm in (laconic.SGD(), laconic.ModelAveraging()):
         net = small_model.net().double()
@@ -169,7 +169,7 @@ def test_a_round_with_inf_in_a_gradient_leaves_the_parameters_as_they_were():
     take(simulation, [0])
     before = small_model.values(simulation.model)
     simulation.step(lambda rank: small_model.loss(simulation.model, rank, 1) * (torch.inf if rank == 1 else 1))
-    assert simulation.traffic.void_rounds == 1
+    assert simulation.traffic.aborted_rounds == 1
     assert torch.equal(small_model.values(simulation.model), before)
     assert not torch.equal(take(simulation, [2]), before)
 
@@ -184,7 +184,7 @@ def test_a_round_with_inf_in_a_gradient_leaves_the_parameters_as_they_were():
         lambda ps: TakenSGD(ps, lr=0.1),
     ],
 )
-def test_a_step_that_may_be_more_than_plain_sgd_is_taken(inner):
+def test_a_step_that_may_be_more_than_vanilla_sgd_is_taken(inner):
     net = small_model.net().double()
     assert not simulated(methods.with_test_settings("ssgd-mv"), net, inner(net.parameters())).local.is_known_in(0)
 
@@ -224,10 +224,10 @@ def test_one_local_step_of_a_gradient_method_steps_after_the_exchange():
     assert_same(held, torch.cat([parameter.grad.reshape(-1) for parameter in twin.parameters()]))
 
 
-def test_each_parameter_groups_change_is_divided_by_its_own_rate():
+def test_each_parameter_groups_change_is_divided_by_its_own_learning_rate():
     seen = []
 
-    class Watched(laconic.SGD):
+    class WatchedChanges(laconic.SGD):
         def work(self, me):
             seen.append(me.gradient.clone())
             return super().work(me)
@@ -235,7 +235,7 @@ def test_each_parameter_groups_change_is_divided_by_its_own_rate():
     x, y = (torch.nn.Parameter(torch.zeros(2, dtype=torch.float64)) for _ in range(2))
     inner = torch.optim.SGD([{"params": [x], "lr": 0.5}, {"params": [y], "lr": 0.125}])
     slopes = torch.tensor([1.0, 2, 3, 4], dtype=torch.float64)
-    simulation = simulated(Watched(), torch.nn.ParameterList([x, y]), inner, 1, local_steps=2)
+    simulation = simulated(WatchedChanges(), torch.nn.ParameterList([x, y]), inner, 1, local_steps=2)
     for _ in range(2):
         simulation.step(lambda rank: slopes @ torch.cat([x, y]))
     assert seen[0].tolist() == [2, 4, 6, 8]
@@ -246,14 +246,14 @@ def test_each_parameter_groups_change_is_divided_by_its_own_rate():
 
 
 @pytest.mark.parametrize("cls", [SSGDTopK, SSGDMV, SSGDMVAD], ids=lambda cls: cls.name)
-def test_dense_rounds_are_plain_sgd_of_one_step_each_and_leave_no_memory(cls):
+def test_dense_rounds_are_vanilla_sgd_of_one_step_each_and_store_no_memory(cls):
     simulation = simulated(cls(density=0.2, dense_rounds=4), local_steps=3)
-    plain = simulated(laconic.SGD())
+    reference = simulated(laconic.SGD())
     for step in range(4):
-        assert_same(take(simulation, [step]), take(plain, [step]))
+        assert_same(take(simulation, [step]), take(reference, [step]))
         assert simulation.traffic.rounds == step + 1
-    halves = [worker.me.memory for worker in simulation.driver.workers] + [simulation.driver.servers[0].hub.memory]
-    assert [memory.saved() for memory in halves] == [{}] * 4
+    views = [worker.me.memory for worker in simulation.driver.workers] + [simulation.driver.servers[0].view.memory]
+    assert [memory.saved() for memory in views] == [{}] * 4
     dense = simulation.traffic
     assert set(dense.up_by_exchange) == {"dense"}
     assert dense.up.paper_bits == 4 * 3 * 32 * small_model.N_PARAMETERS
@@ -262,14 +262,14 @@ def test_dense_rounds_are_plain_sgd_of_one_step_each_and_leave_no_memory(cls):
     assert torch.equal(take(simulation, [4, 5]), here)
     assert not torch.equal(take(simulation, [6]), here)
     assert simulation.traffic.rounds == 5
-    assert debts_of(simulation).any()
+    assert residuals_of(simulation).any()
     assert simulation.traffic.up_by_exchange["dense"] == dense.up
 
 
 def test_a_quadratics_dense_rounds_without_a_server_are_the_same():
     ends = []
-    for server in ("rank0", "allreduce"):
-        simulation = simulated(SSGDMV(density=0.2, dense_rounds=4), server=server, local_steps=2)
+    for layout in ("rank0", "allreduce"):
+        simulation = simulated(SSGDMV(density=0.2, dense_rounds=4), layout=layout, local_steps=2)
         ends.append(take(simulation, range(10)))
         assert simulation.traffic.rounds == 7
     assert_same(*ends, to=1e-11)
@@ -283,16 +283,16 @@ def test_a_quadratics_dense_rounds_without_a_server_are_the_same():
 def test_nan_in_one_workers_local_step_calls_off_the_round_for_all(name, at):
     simulation = simulated(methods.with_test_settings(name), local_steps=3)
     take(simulation, range(3))
-    halves = [worker.me.memory for worker in simulation.driver.workers] + [simulation.driver.servers[0].hub.memory]
-    here, before = small_model.values(simulation.model), [memory.saved() for memory in halves]
+    views = [worker.me.memory for worker in simulation.driver.workers] + [simulation.driver.servers[0].view.memory]
+    here, before = small_model.values(simulation.model), [memory.saved() for memory in views]
     for step in range(3, 6):
         bad = {1: torch.nan} if step == at else {}
         simulation.step(
             lambda rank, step=step, bad=bad: small_model.loss(simulation.model, rank, step) * bad.get(rank, 1.0)
         )
     assert torch.equal(small_model.values(simulation.model), here)
-    assert simulation.traffic.void_rounds == 1
-    for memory, old in zip(halves, before, strict=True):
+    assert simulation.traffic.aborted_rounds == 1
+    for memory, old in zip(views, before, strict=True):
         torch.testing.assert_close(memory.saved(), old, rtol=0, atol=0)
     assert not torch.equal(take(simulation, range(6, 9)), here)
 
@@ -308,8 +308,8 @@ def test_the_optimizer_and_the_simulator_take_the_same_local_steps(group_of_one,
     for step in range(9):
         optimizers.one_step(opt, net, 0, step)
     twin = small_model.net()
-    inner = torch.optim.SGD(twin.parameters(), lr=algorithm.toy_lr)
-    simulation = simulated(algorithm, twin, inner, 1, server="rank0", local_steps=3)
+    inner = torch.optim.SGD(twin.parameters(), lr=algorithm.test_lr)
+    simulation = simulated(algorithm, twin, inner, 1, layout="rank0", local_steps=3)
     assert torch.equal(take(simulation, range(9)), small_model.values(net))
     assert opt.traffic.rounds == simulation.traffic.rounds == 3
 
@@ -318,7 +318,7 @@ def test_the_optimizer_and_the_simulator_take_the_same_local_steps(group_of_one,
 
 
 @pytest.mark.parametrize(
-    ("many", "error", "said"),
+    ("many", "error", "message"),
     [
         (0, ValueError, "local_steps=0 must be at least 1"),
         (-3, ValueError, "local_steps=-3 must be at least 1"),
@@ -328,31 +328,31 @@ def test_the_optimizer_and_the_simulator_take_the_same_local_steps(group_of_one,
         (None, TypeError, "local_steps=None must be a whole number"),
     ],
 )
-def test_a_number_of_local_steps_that_makes_no_sense_is_refused_by_name(group_of_one, many, error, said):
-    with pytest.raises(error, match=said):
+def test_a_number_of_local_steps_that_makes_no_sense_is_refused_by_name(group_of_one, many, error, message):
+    with pytest.raises(error, match=message):
         simulated(laconic.SGD(), local_steps=many)
     net = small_model.net()
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         optimizers.wrapped(net, "sgd", "auto", local_steps=many)
 
 
 @pytest.mark.parametrize("name", REFUSING)
 def test_a_method_that_needs_the_gradient_itself_refuses_several_local_steps(group_of_one, name):
     algorithm = methods.with_test_settings(name)
-    said = f"local_steps=2: {name} needs the gradient itself, .*leave local_steps at 1"
-    with pytest.raises(ValueError, match=said):
+    message = f"local_steps=2: {name} needs the gradient itself, .*leave local_steps at 1"
+    with pytest.raises(ValueError, match=message):
         simulated(algorithm, local_steps=2)
     net = small_model.net()
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         optimizers.wrapped(net, name, "auto", model=net, local_steps=2)
     simulated(algorithm, local_steps=1)
 
 
-def test_lazy_methods_and_the_global_replica_are_among_those_that_refuse():
+def test_lazy_methods_and_the_global_replica_refuse():
     assert set(REFUSING) >= {"lag", "lasg", "sasg", "sgd-server"}
 
 
-def test_a_rate_of_zero_is_refused_where_the_change_is_divided_by_it():
+def test_a_learning_rate_of_zero_is_refused_where_the_change_is_divided_by_it():
     problem = quadratic()
     x = torch.nn.Parameter(problem.start.clone())
     simulation = simulated(laconic.SGD(), torch.nn.ParameterList([x]), torch.optim.SGD([x], lr=0.0), local_steps=2)
@@ -361,8 +361,8 @@ def test_a_rate_of_zero_is_refused_where_the_change_is_divided_by_it():
         simulation.step(lambda rank: x.sum())
 
 
-@pytest.mark.parametrize("live", [[True, True, True], [True, False, True], [False, True, False]])
-def test_a_change_of_few_coordinates_does_what_the_whole_vector_would(live):
+@pytest.mark.parametrize("active", [[True, True, True], [True, False, True], [False, True, False]])
+def test_a_change_of_few_coordinates_does_what_the_full_vector_would(active):
     sizes = (4, 3, 5)
     start, few = torch.randn(2, 12, generator=torch.Generator().manual_seed(3))
     start[[1, 5, 8]] = -0.0  # to the bit
@@ -373,10 +373,10 @@ def test_a_change_of_few_coordinates_does_what_the_whole_vector_would(live):
         parameters = [torch.nn.Parameter(torch.ones(size)) for size in sizes]
         flat = FlatParameters(torch.optim.SGD(parameters, lr=0.1))
         if sparse:
-            flat.set_sparse_sum(start.clone(), positions, few[:6], live)
+            flat.set_sparse_sum(start.clone(), positions, few[:6], active)
         else:
-            flat.set_sum(start.clone(), change, live)
+            flat.set_sum(start.clone(), change, active)
         ends.append(flat.values())
-    moves = torch.tensor(live).repeat_interleave(torch.tensor(sizes))
+    moves = torch.tensor(active).repeat_interleave(torch.tensor(sizes))
     assert torch.equal(ends[0], torch.where(moves, start + change, start))
     assert torch.equal(ends[1].view(torch.int32), ends[0].view(torch.int32))

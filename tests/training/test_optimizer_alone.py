@@ -13,14 +13,14 @@ pytestmark = pytest.mark.usefixtures("group_of_one")
 
 
 @pytest.mark.parametrize("inner", optimizers.INNER)
-@pytest.mark.parametrize("server", ["allreduce", "rank0"])
+@pytest.mark.parametrize("layout", ["allreduce", "rank0"])
 @over_inputs("set_to_none", (True, False))
-def test_one_rank_of_sgd_is_the_inner_optimizer_itself(server, inner, set_to_none):
+def test_one_rank_of_sgd_is_the_inner_optimizer_itself(layout, inner, set_to_none):
     net, twin = small_model.net(), small_model.net()
-    opt = optimizers.wrapped(net, "sgd", server, optimizers.INNER[inner](net.parameters()))
-    plain = optimizers.INNER[inner](twin.parameters())
+    opt = optimizers.wrapped(net, "sgd", layout, optimizers.INNER[inner](net.parameters()))
+    reference = optimizers.INNER[inner](twin.parameters())
     for round_ in range(6):
-        for optimizer, model in ((opt, net), (plain, twin)):
+        for optimizer, model in ((opt, net), (reference, twin)):
             optimizer.zero_grad(set_to_none=set_to_none)
             small_model.loss(model, 0, round_).backward()
             optimizer.step()
@@ -84,18 +84,18 @@ def test_a_step_leaves_the_direction_in_the_gradients_and_zero_grad_clears_them(
 
 @pytest.mark.parametrize("name", ["sgd", "sgd-server", "sgd-model", "dist-ef"])
 @over_inputs("attached_to", ("wrapper", "inner"))
-def test_a_scheduler_on_either_optimizer_sets_the_rate_of_both_without_a_warning(name, attached_to):
+def test_a_scheduler_on_either_optimizer_sets_the_learning_rate_of_both_without_a_warning(name, attached_to):
     ends = []
     for by_hand in (False, True):
         net = small_model.net()
         opt = optimizers.wrapped(net, name, "auto", torch.optim.SGD(net.parameters(), lr=0.1))
-        schedule = torch.optim.lr_scheduler.StepLR(opt if attached_to == "wrapper" else opt.inner, step_size=2)
+        scheduler = torch.optim.lr_scheduler.StepLR(opt if attached_to == "wrapper" else opt.inner, step_size=2)
         for round_ in range(5):
             if by_hand:
                 opt.inner.param_groups[0]["lr"] = 0.1 * 0.1 ** (round_ // 2)
             optimizers.one_step(opt, net, 0, round_)
             if not by_hand:
-                schedule.step()
+                scheduler.step()
         ends.append(small_model.values(net))
     torch.testing.assert_close(*ends)
 
@@ -128,7 +128,7 @@ def test_models_of_other_types_keep_their_type_and_move(name, dtype):
     assert not torch.equal(small_model.values(net), start)
 
 
-def test_names_come_from_the_model_and_without_one_from_groups_and_places():
+def test_names_come_from_the_model_and_without_one_from_groups_and_indices():
     net = small_model.net()
     by_model = laconic.DistributedOptimizer(torch.optim.SGD(net.parameters()), laconic.SGD(), model=net)
     assert list(by_model.state_dict()["laconic"]["parameters"]) == [name for name, _ in net.named_parameters()]
@@ -136,7 +136,7 @@ def test_names_come_from_the_model_and_without_one_from_groups_and_places():
     assert list(by_place.state_dict()["laconic"]["parameters"]) == ["group0.0", "group0.1", "group0.2", "group0.3"]
 
 
-def test_nan_in_one_local_step_calls_off_the_whole_cycle_and_the_next_one_goes_on():
+def test_nan_in_one_local_step_aborts_the_full_cycle_and_the_next_one_goes_on():
     net = small_model.net()
     inner = torch.optim.SGD(net.parameters(), lr=0.1)
     opt = laconic.DistributedOptimizer(inner, laconic.ModelAveraging(), local_steps=3)
@@ -144,11 +144,11 @@ def test_nan_in_one_local_step_calls_off_the_whole_cycle_and_the_next_one_goes_o
     for step in range(3):
         optimizers.one_step(opt, net, 0, step, torch.nan if step == 1 else 1.0)
     assert torch.equal(small_model.values(net), start)
-    assert (opt.traffic.rounds, opt.traffic.void_rounds) == (1, 1)
+    assert (opt.traffic.rounds, opt.traffic.aborted_rounds) == (1, 1)
     for step in range(3):
         optimizers.one_step(opt, net, 0, step)
     assert not torch.equal(small_model.values(net), start)
-    assert (opt.traffic.rounds, opt.traffic.void_rounds) == (2, 1)
+    assert (opt.traffic.rounds, opt.traffic.aborted_rounds) == (2, 1)
 
 
 CHANGES = [laconic.SSGDMV(), laconic.SSGDTopK(), laconic.SSGDMVAD(), laconic.ModelAveraging(), laconic.SGD()]
@@ -157,19 +157,19 @@ CHANGES = [laconic.SSGDMV(), laconic.SSGDTopK(), laconic.SSGDMVAD(), laconic.Mod
 @pytest.mark.parametrize("algorithm", CHANGES, ids=lambda algorithm: algorithm.name)
 def test_local_steps_whose_change_overflows_call_the_round_off(algorithm):
     """Each gradient is finite, and so are the parameters before: what lies between is not."""
-    most = torch.finfo(torch.float32).max
-    weight = torch.nn.Parameter(torch.full((200,), -0.75 * most))
+    maximum = torch.finfo(torch.float32).max
+    weight = torch.nn.Parameter(torch.full((200,), -0.75 * maximum))
     opt = laconic.DistributedOptimizer(torch.optim.SGD([weight], lr=0.75), algorithm, local_steps=2)
     for _ in range(2):
-        weight.grad = torch.full((200,), -most)
+        weight.grad = torch.full((200,), -maximum)
         opt.step()
-    assert opt.traffic.void_rounds == 1
-    assert (weight == -0.75 * most).all()
+    assert opt.traffic.aborted_rounds == 1
+    assert (weight == -0.75 * maximum).all()
     for _ in range(2):
-        weight.grad = torch.full((200,), most / 8)
+        weight.grad = torch.full((200,), maximum / 8)
         opt.step()
-    assert (opt.traffic.rounds, opt.traffic.void_rounds) == (2, 1)
-    assert (weight < -0.75 * most).any()
+    assert (opt.traffic.rounds, opt.traffic.aborted_rounds) == (2, 1)
+    assert (weight < -0.75 * maximum).any()
 
 
 @over_inputs("factor", (1.0, torch.nan))

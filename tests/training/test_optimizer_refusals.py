@@ -10,12 +10,12 @@ from support import optimizer_tasks, small_model
 from support.deadlines import PATIENCE_S
 
 
-def plain(net):
+def inner_sgd(net):
     return torch.optim.SGD(net.parameters(), lr=0.1)
 
 
 def wrapped(net, algorithm=None, **settings):
-    return laconic.DistributedOptimizer(plain(net), algorithm or laconic.SGD(), timeout_s=PATIENCE_S, **settings)
+    return laconic.DistributedOptimizer(inner_sgd(net), algorithm or laconic.SGD(), timeout_s=PATIENCE_S, **settings)
 
 
 in_group = pytest.mark.usefixtures("alone")
@@ -70,13 +70,13 @@ def test_something_that_is_no_algorithm(wrong):
 
 @in_group
 def test_a_misspelt_server_gets_the_near_miss():
-    with pytest.raises(ValueError, match=r"server='shraded' must be one of.*mean.*sharded"):
-        wrapped(small_model.net(), server="shraded")
+    with pytest.raises(ValueError, match=r"layout='shraded' must be one of.*mean.*sharded"):
+        wrapped(small_model.net(), layout="shraded")
 
 
 @in_group
 @pytest.mark.parametrize(
-    ("algorithm", "server", "way_out"),
+    ("algorithm", "layout", "remedy"),
     [
         (laconic.CompSkip(), "allreduce", "use rank0, dedicated or sharded"),
         (laconic.DistEFBlockwise(), "allreduce", "use rank0, dedicated$"),
@@ -85,9 +85,9 @@ def test_a_misspelt_server_gets_the_near_miss():
         (laconic.SGD(), "dedicated", "start at least 2, or use rank0"),
     ],
 )
-def test_a_layout_that_the_method_does_not_admit(algorithm, server, way_out):
-    with pytest.raises(ValueError, match=f"server='{server}' does not go with {algorithm.name}: .*{way_out}"):
-        wrapped(small_model.net(), algorithm, server=server)
+def test_a_layout_that_the_method_does_not_admit(algorithm, layout, remedy):
+    with pytest.raises(ValueError, match=f"layout='{layout}' does not go with {algorithm.name}: .*{remedy}"):
+        wrapped(small_model.net(), algorithm, layout=layout)
 
 
 @in_group
@@ -100,7 +100,7 @@ def test_a_negative_check_every():
 @pytest.mark.parametrize("seconds", [0, -1.0])
 def test_a_timeout_that_leaves_no_time(seconds):
     with pytest.raises(ValueError, match=f"timeout_s={seconds} above 0"):
-        laconic.DistributedOptimizer(plain(small_model.net()), laconic.SGD(), timeout_s=seconds)
+        laconic.DistributedOptimizer(inner_sgd(small_model.net()), laconic.SGD(), timeout_s=seconds)
 
 
 @in_group
@@ -151,7 +151,7 @@ def test_a_parameter_that_was_frozen_and_is_so_no_longer():
 
 
 @in_group
-def test_dist_ef_divides_by_a_rate_of_zero():
+def test_dist_ef_divides_by_a_learning_rate_of_zero():
     net = small_model.net()
     opt = wrapped(net, laconic.DistEFBlockwise())
     opt.param_groups[0]["lr"] = 0.0
@@ -162,7 +162,7 @@ def test_dist_ef_divides_by_a_rate_of_zero():
 
 
 @in_group
-def test_dist_ef_with_groups_whose_rates_part():
+def test_dist_ef_with_groups_whose_learning_rates_part():
     net = small_model.net()
     groups = [{"params": net[0].parameters(), "lr": 0.1}, {"params": net[2].parameters(), "lr": 0.2}]
     opt = laconic.DistributedOptimizer(torch.optim.SGD(groups), laconic.DistEFBlockwise())

@@ -15,14 +15,14 @@ from support.inputs import over_inputs
 
 NEVER = 10**6
 ONCE = {  # evaluates once a round: every upload is due whatever the gradient says
-    "lasg": LASG(alpha=0.0, always_first=NEVER),
-    "sasg": SASG(density=0.3, alpha=0.0, always_first=NEVER),
+    "lasg": LASG(alpha=0.0, warm_up_rounds=NEVER),
+    "sasg": SASG(density=0.3, alpha=0.0, warm_up_rounds=NEVER),
 }
 TWICE = {  # evaluates a second time from round 1 on, and uploads all the same: nothing is small against so little
-    "lasg": LASG(alpha=1e-300, always_first=0, max_delay=NEVER),
-    "lasg wk1": LASG(alpha=1e-300, always_first=0, max_delay=NEVER, rule="wk1"),
-    "lasg pse": LASG(alpha=1e-300, always_first=0, max_delay=NEVER, rule="pse"),
-    "sasg": SASG(density=0.3, alpha=1e-300, always_first=0, max_delay=NEVER),
+    "lasg": LASG(alpha=1e-300, warm_up_rounds=0, max_delay=NEVER),
+    "lasg wk1": LASG(alpha=1e-300, warm_up_rounds=0, max_delay=NEVER, rule="wk1"),
+    "lasg pse": LASG(alpha=1e-300, warm_up_rounds=0, max_delay=NEVER, rule="pse"),
+    "sasg": SASG(density=0.3, alpha=1e-300, warm_up_rounds=0, max_delay=NEVER),
 }
 each_pair = pytest.mark.parametrize(
     ("once", "twice"), [(ONCE[name.split()[0]], twice) for name, twice in TWICE.items()], ids=TWICE
@@ -35,7 +35,7 @@ def model():
     return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.4), nn.Linear(8, 3))
 
 
-def drawn_loss(net, log):
+def random_loss(net, log):
     """The loss on a batch that is drawn from all three global streams at the moment of asking."""
     inputs = torch.randn(8, 6) + float(np.random.standard_normal()) + random.gauss(0, 1)
     log.append(inputs.clone())
@@ -73,10 +73,10 @@ def in_the_simulator(algorithm, rounds=6):
     """What is there after every round: parameters and buffers, streams; and all batches that were evaluated."""
     net, log, after = model(), [], []
     inner = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    simulation = laconic.Simulation(net, inner, algorithm, workers=3, server="rank0")
+    simulation = laconic.Simulation(net, inner, algorithm, workers=3, layout="rank0")
     start_streams(8)
     for _ in range(rounds):
-        losses = simulation.step(lambda rank: drawn_loss(net, log))
+        losses = simulation.step(lambda rank: random_loss(net, log))
         after.append(({key: value.clone() for key, value in net.state_dict().items()}, streams(), losses))
     own = [[buffer.clone() for buffer in buffers] for buffers in simulation._buffers]
     assert simulation.traffic.up.skips == 0
@@ -87,13 +87,13 @@ def in_a_process(algorithm, rounds=6, set_to_none=True):
     """The same with `DistributedOptimizer`."""
     net, log, after = model(), [], []
     inner = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    opt = laconic.DistributedOptimizer(inner, algorithm, model=net, server="rank0")
+    opt = laconic.DistributedOptimizer(inner, algorithm, model=net, layout="rank0")
     start_streams(8)
     for _ in range(rounds):
 
         def closure():
             opt.zero_grad(set_to_none)
-            loss = drawn_loss(net, log)
+            loss = random_loss(net, log)
             loss.backward()
             return loss
 
@@ -118,11 +118,11 @@ def assert_no_trace(once, twice, n_workers, rounds=6):
     torch.testing.assert_close(expected_own, found_own, rtol=0, atol=0)
     assert len(batches) == rounds * n_workers
     assert len(all_batches) > len(batches), "it did evaluate a second time"
-    kept = [batches[0]]
+    stored = [batches[0]]
     for batch in all_batches[1:]:
-        if not torch.equal(batch, kept[-1]):  # the second evaluation draws the first one's batch once more
-            kept.append(batch)
-    torch.testing.assert_close(kept, batches, rtol=0, atol=0)
+        if not torch.equal(batch, stored[-1]):  # the second evaluation draws the first one's batch once more
+            stored.append(batch)
+    torch.testing.assert_close(stored, batches, rtol=0, atol=0)
 
 
 @each_pair
@@ -141,7 +141,7 @@ def test_buffers_count_every_batch_once():
     net, log = model(), []
     simulation = laconic.Simulation(net, torch.optim.SGD(net.parameters(), lr=0.05), TWICE["sasg"], workers=2)
     for round_ in range(5):
-        simulation.step(lambda rank: drawn_loss(net, log))
+        simulation.step(lambda rank: random_loss(net, log))
         assert net[1].num_batches_tracked == round_ + 1
     assert len(log) == 2 + 4 * 2 * 2
 
@@ -150,7 +150,7 @@ def test_the_second_gradient_is_of_the_same_batch_at_the_other_parameters():
     """At the parameters where the model is, it is the first gradient to the bit, dropout and batch norm included."""
     seen = []
 
-    class Watched(LASG):
+    class WatchedGradients(LASG):
         def work(self, me):
             gradients = me.gradient, me.gradient_at(me.parameters), me.gradient_at(me.parameters + 1)
             seen.append([gradient.clone() for gradient in gradients])  # they live for the round
@@ -158,38 +158,40 @@ def test_the_second_gradient_is_of_the_same_batch_at_the_other_parameters():
 
     net, log = model(), []
     inner = torch.optim.SGD(net.parameters(), lr=0.05)
-    simulation = laconic.Simulation(net, inner, Watched(alpha=0.0, always_first=NEVER), workers=2)
+    simulation = laconic.Simulation(net, inner, WatchedGradients(alpha=0.0, warm_up_rounds=NEVER), workers=2)
     for _ in range(3):
-        simulation.step(lambda rank: drawn_loss(net, log))
+        simulation.step(lambda rank: random_loss(net, log))
     assert len(seen) == 6
-    for first, again, elsewhere in seen:
-        assert torch.equal(first, again)
-        assert not torch.allclose(first, elsewhere)
+    for one, again, elsewhere in seen:
+        assert torch.equal(one, again)
+        assert not torch.allclose(one, elsewhere)
 
 
-@pytest.mark.parametrize("algorithm", [LASG(alpha=2.0, always_first=1), SASG(density=0.3, alpha=2.0, always_first=1)])
+@pytest.mark.parametrize(
+    "algorithm", [LASG(alpha=2.0, warm_up_rounds=1), SASG(density=0.3, alpha=2.0, warm_up_rounds=1)]
+)
 def test_where_somebody_skips_the_two_drivers_still_agree_bit_for_bit(group_of_one, algorithm):
     ends = []
     for driver in ("process", "simulator"):
         net, log = model(), []
         inner = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
         if driver == "process":
-            opt = laconic.DistributedOptimizer(inner, algorithm, model=net, server="rank0")
+            opt = laconic.DistributedOptimizer(inner, algorithm, model=net, layout="rank0")
         else:
-            simulation = laconic.Simulation(net, inner, algorithm, workers=1, server="rank0")
+            simulation = laconic.Simulation(net, inner, algorithm, workers=1, layout="rank0")
         start_streams(8)
         for _ in range(12):
 
             def closure(inner=inner, net=net, log=log):
                 inner.zero_grad()
-                loss = drawn_loss(net, log)
+                loss = random_loss(net, log)
                 loss.backward()
                 return loss
 
             if driver == "process":
                 opt.step(closure)
             else:
-                simulation.step(lambda rank, net=net, log=log: drawn_loss(net, log))
+                simulation.step(lambda rank, net=net, log=log: random_loss(net, log))
         traffic = opt.traffic if driver == "process" else simulation.traffic
         ends.append((net.state_dict(), streams(), traffic.up))
         assert 0 < traffic.up.skips < 12
@@ -201,7 +203,7 @@ def test_where_somebody_skips_the_two_drivers_still_agree_bit_for_bit(group_of_o
 
 
 @pytest.mark.parametrize("algorithm", [SASG(density=0.3), LASG()], ids=lambda a: a.name)
-def test_without_a_closure_or_the_model_there_is_a_message_with_the_way_out(group_of_one, algorithm):
+def test_without_a_closure_or_the_model_there_is_a_message_with_the_remedy(group_of_one, algorithm):
     net = small_model.net()
     inner = torch.optim.SGD(net.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=f"model: {algorithm.name} evaluates each mini-batch .* pass model=model"):

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import laconic
-from laconic.lab.processes.pool import Job, run_jobs
-from laconic.wire import HEAD_BYTES
+from laconic.lab.processes.pool import Job, run_tasks
+from laconic.wire import HEADER_BYTES
 from support import methods, optimizers, small_model
 from support.inputs import over_inputs
 
@@ -26,7 +26,7 @@ def one_thread():
 def simulated(net, algorithm, workers, inner=None, **settings):
     if isinstance(algorithm, str):
         algorithm = methods.with_test_settings(algorithm)
-    inner = inner or torch.optim.SGD(net.parameters(), lr=algorithm.toy_lr)
+    inner = inner or torch.optim.SGD(net.parameters(), lr=algorithm.test_lr)
     return laconic.Simulation(net, inner, algorithm, workers=workers, seed=5, **settings)
 
 
@@ -35,20 +35,20 @@ def one_step(simulation, round_, factor_of=lambda rank: 1.0):
 
 
 def memories(simulation):
-    halves = [worker.me.memory for worker in simulation.driver.workers]
-    return [memory.saved() for memory in halves + [half.hub.memory for half in simulation.driver.servers]]
+    views = [worker.me.memory for worker in simulation.driver.workers]
+    return [memory.saved() for memory in views + [session.view.memory for session in simulation.driver.servers]]
 
 
 @pytest.mark.parametrize("inner", optimizers.INNER)
 def test_one_worker_of_sgd_is_the_inner_optimizer_itself(inner):
     net, twin = small_model.net(), small_model.net()
     simulation = simulated(net, "sgd", 1, optimizers.INNER[inner](net.parameters()))
-    plain = optimizers.INNER[inner](twin.parameters())
+    reference = optimizers.INNER[inner](twin.parameters())
     for round_ in range(8):
         one_step(simulation, round_)
-        plain.zero_grad()
+        reference.zero_grad()
         small_model.loss(twin, 0, round_).backward()
-        plain.step()
+        reference.step()
     assert torch.equal(small_model.values(net), small_model.values(twin))
 
 
@@ -56,14 +56,14 @@ def test_one_worker_of_sgd_is_the_inner_optimizer_itself(inner):
 def test_many_workers_of_sgd_step_with_their_mean_gradient(inner):
     net, twin = small_model.net().double(), small_model.net().double()
     simulation = simulated(net, "sgd", 5, optimizers.INNER[inner](net.parameters()))
-    plain = optimizers.INNER[inner](twin.parameters())
+    reference = optimizers.INNER[inner](twin.parameters())
     for round_ in range(8):
         losses = one_step(simulation, round_)
-        plain.zero_grad()
+        reference.zero_grad()
         own = [small_model.loss(twin, rank, round_) for rank in range(5)]
         torch.testing.assert_close(losses, [float(loss.detach()) for loss in own], rtol=1e-9, atol=1e-9)
         (sum(own) / 5).backward()
-        plain.step()
+        reference.step()
     torch.testing.assert_close(small_model.values(net), small_model.values(twin), rtol=1e-9, atol=1e-9)
 
 
@@ -78,17 +78,17 @@ def test_one_workers_inf_or_nan_changes_no_parameter_and_no_memory(name, bad):
     one_step(simulation, 2, lambda rank: bad if rank == 1 else 1.0)
     after = small_model.values(net), memories(simulation)
     torch.testing.assert_close(after, before, rtol=0, atol=0)
-    assert (simulation.traffic.rounds, simulation.traffic.void_rounds) == (3, 1)
+    assert (simulation.traffic.rounds, simulation.traffic.aborted_rounds) == (3, 1)
     one_step(simulation, 3)
     assert torch.isfinite(small_model.values(net)).all()
     assert not torch.equal(small_model.values(net), before[0])
-    assert (simulation.traffic.rounds, simulation.traffic.void_rounds) == (4, 1)
+    assert (simulation.traffic.rounds, simulation.traffic.aborted_rounds) == (4, 1)
 
 
 @pytest.mark.parametrize("name", sorted(laconic.ALGORITHMS))
 def test_frozen_and_unused_parameters_stay_and_the_others_move(name):
     net = optimizers.Branches()
-    net.body[0].bias.requires_grad_(False)
+    net.payload[0].bias.requires_grad_(False)
     start = {key: value.clone() for key, value in net.state_dict().items()}
     inner = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1)
     simulation = simulated(net, name, 3, inner)
@@ -150,24 +150,24 @@ def test_local_steps_go_on_from_the_state_that_the_inner_optimizer_came_with():
     small_model.loss(net, 0, 0).backward()
     inner.step()
     twin = small_model.net().double()
-    theirs = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
+    other = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
     twin.load_state_dict(net.state_dict())
-    theirs.load_state_dict(inner.state_dict())
+    other.load_state_dict(inner.state_dict())
     one_step(simulated(net, laconic.ModelAveraging(), 1, inner), 1)
-    theirs.zero_grad()
+    other.zero_grad()
     small_model.loss(twin, 0, 1).backward()
-    theirs.step()
+    other.step()
     torch.testing.assert_close(small_model.values(net), small_model.values(twin), rtol=1e-12, atol=1e-12)
 
 
-FRAME_BYTES = HEAD_BYTES + 8 + 4 * small_model.N_PARAMETERS  # head, two fields, float32 values
+FRAME_BYTES = HEADER_BYTES + 8 + 4 * small_model.N_PARAMETERS  # head, two fields, float32 values
 
 
 @over_inputs("workers", (1, 4))
 @over_inputs("compute_s", (0.0, 0.25))
 def test_a_round_with_a_dedicated_server_takes_2n_messages_and_the_time_to_compute(workers, compute_s):
     link = laconic.Link(bytes_per_s=1e6, latency_s=0.01)
-    simulation = simulated(small_model.net(), "sgd", workers, server="dedicated", link=link, compute_s=compute_s)
+    simulation = simulated(small_model.net(), "sgd", workers, layout="dedicated", link=link, compute_s=compute_s)
     message_ns = math.ceil((0.01 + FRAME_BYTES / 1e6) * 1e9)
     for round_ in range(3):
         one_step(simulation, round_)
@@ -176,13 +176,13 @@ def test_a_round_with_a_dedicated_server_takes_2n_messages_and_the_time_to_compu
 
 
 @pytest.mark.parametrize(
-    ("name", "server", "n_steps"), [("sgd", "allreduce", 4), ("dsgd", "neighbours", 2), ("compskip", "sharded", 4)]
+    ("name", "layout", "n_steps"), [("sgd", "allreduce", 4), ("dsgd", "peers", 2), ("compskip", "sharded", 4)]
 )
-def test_a_round_waits_for_the_slowest_also_where_no_single_server_does(name, server, n_steps):
+def test_a_round_waits_for_the_slowest_also_where_no_single_server_does(name, layout, n_steps):
     latency_s = 0.001
     algorithm = laconic.DSGD(graph="ring") if name == "dsgd" else name
     simulation = simulated(
-        small_model.net(), algorithm, 3, server=server, link=laconic.Link(latency_s=latency_s),
+        small_model.net(), algorithm, 3, layout=layout, link=laconic.Link(latency_s=latency_s),
         compute_s={0: 1.0, 1: 5.0, 2: 2.0},
     )  # fmt: skip
     one_step(simulation, 0)
@@ -191,51 +191,54 @@ def test_a_round_waits_for_the_slowest_also_where_no_single_server_does(name, se
 
 def test_rank_0_serving_itself_saves_its_own_two_messages():
     link = laconic.Link(bytes_per_s=1e6, latency_s=0.01)
-    simulation = simulated(small_model.net(), "sgd", 4, server="rank0", link=link)
+    simulation = simulated(small_model.net(), "sgd", 4, layout="rank0", link=link)
     one_step(simulation, 0)
     assert simulation.traffic.seconds["virtual"] == pytest.approx(2 * 3 * (0.01 + FRAME_BYTES / 1e6), abs=1e-8)
 
 
-@pytest.mark.parametrize("server", ["dedicated", "rank0"])
-def test_all_traffic_is_that_of_the_workers_added_up(server):
-    simulation = simulated(small_model.net(), "compskip", 4, server=server)
+@pytest.mark.parametrize("layout", ["dedicated", "rank0"])
+def test_all_traffic_is_that_of_the_workers_added_up(layout):
+    simulation = simulated(small_model.net(), "compskip", 4, layout=layout)
     for round_ in range(10):
         one_step(simulation, round_)
     total, each = simulation.traffic.as_data(), [simulation.traffic_of(rank).as_data() for rank in range(4)]
-    for way in ("up", "down"):
-        for count in total[way]:
-            assert total[way][count] == pytest.approx(sum(theirs[way][count] for theirs in each)), (way, count)
+    for direction in ("up", "down"):
+        for count in total[direction]:
+            assert total[direction][count] == pytest.approx(sum(other[direction][count] for other in each)), (
+                direction,
+                count,
+            )
     assert total["up"]["skips"] > 0
     assert total["up"]["messages"] == total["down"]["messages"] == 40
     assert total["rounds"] == each[0]["rounds"] == 10
 
 
 def test_dense_messages_are_as_long_as_their_format_says():
-    simulation = simulated(small_model.net(), "sgd", 3, server="dedicated")
+    simulation = simulated(small_model.net(), "sgd", 3, layout="dedicated")
     one_step(simulation, 0)
     assert simulation.traffic.up.wire_bytes == simulation.traffic.down.wire_bytes == 3 * FRAME_BYTES
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"workers": 0}, "workers=0 must be at least 1"),
         ({"workers": 2, "compute_s": -1.0}, "compute_s=-1.0 must be at least 0"),
         ({"workers": 2, "compute_s": math.inf}, "compute_s=inf must be at least 0 and finite"),
-        ({"workers": 2, "server": "ranko"}, "server='ranko' must be one of.*rank0"),
-        ({"workers": 2, "server": "allreduce"}, "does not go with compskip"),
+        ({"workers": 2, "layout": "ranko"}, "layout='ranko' must be one of.*rank0"),
+        ({"workers": 2, "layout": "allreduce"}, "does not go with compskip"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_settings_that_cannot_work_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
         simulated(small_model.net(), "compskip", **settings)
 
 
-def peak_of_100_workers(tell):
+def memory_of_100_workers(report):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 10))
     inputs, labels = torch.randn(100, 8, 784), torch.randint(10, (100, 8))
-    simulation = simulated(net, "compskip", 100, server="rank0")
+    simulation = simulated(net, "compskip", 100, layout="rank0")
     for _ in range(3):
         losses = simulation.step(lambda rank: nn.functional.cross_entropy(net(inputs[rank]), labels[rank]))
     return {"loss": sum(losses), "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
@@ -243,6 +246,6 @@ def peak_of_100_workers(tell):
 
 @pytest.mark.slow
 def test_100_workers_with_400_thousand_parameters_fit_into_2_gib():
-    (peak,) = run_jobs([Job(label="100 workers", work=peak_of_100_workers)], 1, print)
-    assert math.isfinite(peak["loss"])
-    assert peak["bytes"] < 2 * 2**30
+    (absolute_maximum,) = run_tasks([Job(label="100 workers", work=memory_of_100_workers)], 1, print)
+    assert math.isfinite(absolute_maximum["loss"])
+    assert absolute_maximum["bytes"] < 2 * 2**30

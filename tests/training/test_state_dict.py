@@ -14,34 +14,34 @@ from support.ranks import run_ranks
 pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
 
 N = 3
-HALF = 10
+N_ROUNDS = 10
 
 
-PLAIN = methods.in_step_with_layouts(N)
+VANILLA = methods.in_step_with_layouts(N)
 WITH_ADAM = [("sgd", "allreduce"), ("compskip", "sharded"), ("sgd-server", "rank0"), ("dist-ef", "dedicated")]
-MODEL_FIRST, MODEL_LAST = "model first", "model last"  # the two orders in which users load
+MODEL_THEN_STATE, STATE_THEN_MODEL = "model first", "model last"  # the two orders in which users load
 LOCAL = [("sgd-model", "allreduce"), ("sgd-model", "dedicated")]
 CASES = (
-    [(name, server, "sgd", MODEL_FIRST) for name, server in PLAIN]
-    + [(name, server, "adam", MODEL_LAST) for name, server in WITH_ADAM]
-    + [(name, server, "local steps", order) for name, server in LOCAL for order in (MODEL_FIRST, MODEL_LAST)]
+    [(name, layout, "sgd", MODEL_THEN_STATE) for name, layout in VANILLA]
+    + [(name, layout, "adam", STATE_THEN_MODEL) for name, layout in WITH_ADAM]
+    + [(name, layout, "local steps", order) for name, layout in LOCAL for order in (MODEL_THEN_STATE, STATE_THEN_MODEL)]
 )
-LAYOUT_OF = dict(PLAIN)  # the last one that a method admits; the others are tried at night
+LAYOUT_OF = dict(VANILLA)  # the last one that a method admits; the others are tried at night
 EVERY_CASE = [
     pytest.param(case, marks=[] if case[2] != "sgd" or LAYOUT_OF[case[0]] == case[1] else pytest.mark.nightly)
     for case in CASES
 ]
-REFUSED = ("algorithm", "rank", "server", "seed", "parameters", "names", "n_workers", "plain")
+REFUSED = ("algorithm", "rank", "layout", "seed", "parameters", "names", "n_workers", "plain")
 
 
-def made(net, name, server, inner, **settings):
+def made(net, name, layout, inner, **settings):
     """The optimizer of a case; "local steps" is Adam with three steps to an exchange."""
     algorithm = methods.with_test_settings(name)
     if inner == "local steps":
         settings |= {"local_steps": 3}
     inside = optimizers.INNER["sgd" if inner == "sgd" else "adam"](net.parameters())
     settings = {"seed": 5, "timeout_s": PATIENCE_S, "model": net} | settings
-    return laconic.DistributedOptimizer(inside, algorithm, server=server, **settings)
+    return laconic.DistributedOptimizer(inside, algorithm, layout=layout, **settings)
 
 
 def train(opt, net, rank, rounds):
@@ -60,24 +60,24 @@ def through_a_file(*states):
     return torch.load(file, weights_only=True)
 
 
-def interrupted(rank, name, server, inner, order):
+def interrupted(rank, name, layout, inner, order):
     """Parameters and traffic of a straight run and of one that was saved and loaded half-way."""
     net = small_model.net()
-    opt = made(net, name, server, inner)
-    train(opt, net, rank, range(2 * HALF))
+    opt = made(net, name, layout, inner)
+    train(opt, net, rank, range(2 * N_ROUNDS))
     straight = small_model.values(net), opt.traffic.as_data()
     net = small_model.net()
-    opt = made(net, name, server, inner)
-    train(opt, net, rank, range(HALF))
+    opt = made(net, name, layout, inner)
+    train(opt, net, rank, range(N_ROUNDS))
     model_state, state = through_a_file(net.state_dict(), opt.state_dict())
     net = torch.nn.Sequential(torch.nn.Linear(6, 11), torch.nn.Tanh(), torch.nn.Linear(11, 3))
-    if order == MODEL_FIRST:
+    if order == MODEL_THEN_STATE:
         net.load_state_dict(model_state)
-    opt = made(net, name, server, inner)
-    if order == MODEL_LAST:
+    opt = made(net, name, layout, inner)
+    if order == STATE_THEN_MODEL:
         net.load_state_dict(model_state)
     opt.load_state_dict(state)
-    train(opt, net, rank, range(HALF, 2 * HALF))
+    train(opt, net, rank, range(N_ROUNDS, 2 * N_ROUNDS))
     return straight, (small_model.values(net), opt.traffic.as_data())
 
 
@@ -106,11 +106,11 @@ def refused(rank, what):
     opt = made(net, "compskip", "sharded", "sgd")
     train(opt, net, rank, range(3))
     state = opt.state_dict()
-    name, server, settings = "compskip", "sharded", {}
+    name, layout, settings = "compskip", "sharded", {}
     if what == "algorithm":
         name = "dropsign"
-    elif what == "server":
-        server = "rank0"
+    elif what == "layout":
+        layout = "rank0"
     elif what == "seed":
         settings = {"seed": 6}
     elif what == "parameters":
@@ -120,24 +120,24 @@ def refused(rank, what):
     elif what == "plain":
         state = torch.optim.SGD(net.parameters(), lr=0.1).state_dict()
     elif what == "rank":
-        everybody = [None] * N
-        dist.all_gather_object(everybody, state)
-        state = everybody[(rank + 1) % N]
+        gathered = [None] * N
+        dist.all_gather_object(gathered, state)
+        state = gathered[(rank + 1) % N]
     elif what == "n_workers":
         settings = {"group": dist.new_group([0, 1])}
         if rank == 2:
             return "ValueError: n_workers", True
-    opt = made(net, name, server, "sgd", **settings)
+    opt = made(net, name, layout, "sgd", **settings)
     if what not in ("parameters", "names"):
         train(opt, net, rank, range(2))
     before = small_model.values(net), optimizers.state_of(opt), opt.traffic, opt.param_groups[0]["lr"]
     try:
         opt.load_state_dict(state)
-        told = "nothing"
+        reported = "nothing"
     except Exception as error:
-        told = f"{type(error).__name__}: {error}"
+        reported = f"{type(error).__name__}: {error}"
     after = small_model.values(net), optimizers.state_of(opt), opt.traffic, opt.param_groups[0]["lr"]
-    return told, same(before, after)
+    return reported, same(before, after)
 
 
 def same(before, after):
@@ -183,7 +183,7 @@ def test_traffic_goes_on_counting_after_an_interruption(case, by_rank):
         assert resumed["control_bytes"] > straight["control_bytes"], "coming back takes agreements of its own"
         apart = {"seconds": None, "control_bytes": None}
         assert resumed | apart == straight | apart
-        assert straight["rounds"] == (2 * HALF // 3 if case[2] == "local steps" else 2 * HALF)
+        assert straight["rounds"] == (2 * N_ROUNDS // 3 if case[2] == "local steps" else 2 * N_ROUNDS)
 
 
 @pytest.mark.slow
@@ -203,9 +203,9 @@ def test_which_layers_were_ever_used_is_remembered(by_rank):
 @pytest.mark.slow
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_state_that_does_not_belong_here_is_refused_and_changes_nothing(what, by_rank):
-    said = {"names": "parameters", "plain": "no 'laconic' part"}.get(what, what)
+    message = {"names": "parameters", "plain": "no 'laconic' part"}.get(what, what)
     for results in by_rank:
-        told, unchanged = results["refused"][what]
-        assert told.startswith("ValueError")
-        assert said in told
+        reported, unchanged = results["refused"][what]
+        assert reported.startswith("ValueError")
+        assert message in reported
         assert unchanged

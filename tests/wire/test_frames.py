@@ -14,27 +14,27 @@ from laconic.compressors import signs
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.random_keys import make_key
 from laconic.wire import (
-    HEAD_BYTES,
+    HEADER_BYTES,
     Dense,
     Frame,
-    Head,
+    Header,
     ScaledSigns,
     Signs,
     decode,
     encode,
     encode_split,
-    most_body_bytes,
+    max_encoded_bytes,
 )
 from support.inputs import failing_at, over_inputs
 from support.sample_packets import (
-    HEAD,
+    HEADER,
     KEY,
     VALUE_TYPES,
     assert_same_packet,
     bytes_of,
     dense_packets,
     flags,
-    heads,
+    headers,
     packets,
     resealed,
     samples,
@@ -45,7 +45,7 @@ from support.sample_packets import (
     vectors,
 )
 
-MOST = 1 << 32
+MAX_COUNT = 1 << 32
 WIDTH = {torch.float32: 32, torch.float64: 64, torch.bfloat16: 16}
 
 
@@ -53,34 +53,34 @@ def page() -> str:
     return files("laconic.wire").joinpath("FORMAT.md").read_text(encoding="utf-8")
 
 
-def drawn_frame() -> bytes:
+def printed_frame() -> bytes:
     dump = re.findall(r"^ {4}00[0-9a-f]0  ((?:[0-9a-f]{2} ?)+)$", page(), re.MULTILINE)
     return bytes.fromhex(" ".join(dump))
 
 
-def test_the_frame_drawn_in_the_page_is_what_the_encoder_makes():
-    drawn = drawn_frame()
+def test_the_frame_shown_in_the_page_is_what_the_encoder_makes():
+    sampled = printed_frame()
     vector = torch.tensor([1.0, -2.0, 3.0, -4.0, -5.0, 0.0, -0.5, 8.0, 9.0, -1.0, -1.0, -7.0])
     key = make_key(1, "worker", 3, 7, "mask")
     assert key == KEY
-    assert bytes_of(signs(vector, keep=0.5, key=key, first=2)) == drawn
-    assert drawn == bytes.fromhex(
+    assert bytes_of(signs(vector, keep=0.5, key=key, offset=2)) == sampled
+    assert sampled == bytes.fromhex(
         "01 04 00 00 03 00 00 00 07 00 00 00 15 bf 82 1f 16 00 00 00 00 00 00 00 09 00 00 00 00 00 00 00"
         "02 00 00 00 0c 00 00 00 c1 8e 23 26 4e 65 06 48 ff ff ff 7f ad 01"
     )
-    frame = decode(drawn, most=14)
-    assert frame.head == HEAD
+    frame = decode(sampled, max_count=14)
+    assert frame.header == HEADER
     assert frame.packet is not None
     words = re.search(r"The dense form is ([-+01 ]+)\.", page())
     assert words is not None
     assert frame.packet.dense().tolist() == [float(word) for word in words[1].split()]
 
 
-def test_the_split_head_in_the_page_is_what_the_encoder_makes_of_the_same_frame():
-    (head,) = re.findall(r"^`((?:[0-9a-f]{2} ){31}[0-9a-f]{2})`", page(), re.MULTILINE)
-    split = encode_split(decode(drawn_frame(), most=14), torch.device("cpu"))
-    assert bytes(split.head.numpy()) == bytes.fromhex(head)
-    assert bytes(split.body.numpy()) == drawn_frame()[HEAD_BYTES:]
+def test_the_split_header_in_the_page_is_what_the_encoder_makes_of_the_same_frame():
+    (header,) = re.findall(r"^`((?:[0-9a-f]{2} ){31}[0-9a-f]{2})`", page(), re.MULTILINE)
+    split = encode_split(decode(printed_frame(), max_count=14), torch.device("cpu"))
+    assert bytes(split.header.numpy()) == bytes.fromhex(header)
+    assert bytes(split.payload.numpy()) == printed_frame()[HEADER_BYTES:]
 
 
 def test_the_hashes_listed_in_the_page_are_the_ones_computed():
@@ -91,36 +91,36 @@ def test_the_hashes_listed_in_the_page_are_the_ones_computed():
         assert [f"{word % 2**32:08x}" for word in hashes] == listed.split()
 
 
-def test_the_head_is_laid_out_byte_by_byte():
-    head = Head(role="server", rank=0x0201, round=0x06050403, exchange=9)
-    data = bytes_of(Dense(values=torch.tensor([1.0], dtype=torch.float64)), head)
-    body = bytes.fromhex("00000000 01000000 000000000000f03f")
+def test_the_header_is_laid_out_byte_by_byte():
+    header = Header(role="server", rank=0x0201, round=0x06050403, exchange=9)
+    data = bytes_of(Dense(values=torch.tensor([1.0], dtype=torch.float64)), header)
+    payload = bytes.fromhex("00000000 01000000 000000000000f03f")
     blank = bytes.fromhex("01 03 01 09 0102 01 00 03040506 00000000 1000000000000000 4000000000000000")
-    assert data == blank[:12] + struct.pack("<I", zlib.crc32(blank + body)) + blank[16:] + body
+    assert data == blank[:12] + struct.pack("<I", zlib.crc32(blank + payload)) + blank[16:] + payload
     assert zlib.crc32(b"123456789") == 0xCBF43926  # the CRC-32 that the page names
 
 
-def test_a_notice_is_a_head_and_nothing_else():
+def test_a_control_frame_is_a_header_and_nothing_else():
     blank = "03 00 00 00 07 00 00 00 00 00 00 00 0000000000000000 0100000000000000"
     assert bytes_of(None) == resealed(bytes.fromhex("01 01 00 00" + blank))
-    assert bytes_of(None, void=True) == resealed(bytes.fromhex("01 02 00 00" + blank))
+    assert bytes_of(None, aborted=True) == resealed(bytes.fromhex("01 02 00 00" + blank))
 
 
 @over_inputs(("dtype", "values"), [(torch.float32, "0000c03f 000000c0"), (torch.bfloat16, "c03f 00c0")])
 def test_dense_values_follow_their_range_little_endian(dtype, values):
-    data = bytes_of(Dense(values=torch.tensor([1.5, -2.0], dtype=dtype), first=258))
-    assert data[HEAD_BYTES:] == bytes.fromhex("02010000 02000000" + values)
+    data = bytes_of(Dense(values=torch.tensor([1.5, -2.0], dtype=dtype), offset=258))
+    assert data[HEADER_BYTES:] == bytes.fromhex("02010000 02000000" + values)
 
 
 def test_signs_fill_bytes_from_the_lowest_bit_up():
     negative = torch.tensor([True] + 7 * [False] + [False, True])
     data = bytes_of(signs_of(negative, key=0x0807060504030201))
-    assert data[HEAD_BYTES:] == bytes.fromhex("00000000 0a000000 0102030405060708 ffffffff 01 02")
+    assert data[HEADER_BYTES:] == bytes.fromhex("00000000 0a000000 0102030405060708 ffffffff 01 02")
 
 
-def test_signs_of_which_none_is_kept_have_no_bits():
+def test_signs_of_which_none_is_selected_have_no_bits():
     data = bytes_of(signs_of(torch.tensor([True, False, True]), key=0, threshold=1))
-    assert data[HEAD_BYTES:] == bytes.fromhex("00000000 03000000 0000000000000000 00000000")
+    assert data[HEADER_BYTES:] == bytes.fromhex("00000000 03000000 0000000000000000 00000000")
     assert torch.equal(decode(data, 3).packet.dense(), torch.zeros(3))
 
 
@@ -137,60 +137,62 @@ def test_signs_of_which_none_is_kept_have_no_bits():
 def test_a_table_of_block_lengths_is_sent_only_where_no_size_says_it(lengths, fields):
     scales = torch.full((len(lengths),), 0.5)
     negative = torch.tensor([False, True, False, False, True])
-    data = bytes_of(ScaledSigns(packed=reference_hashing.pack_bits(negative), scales=scales, lengths=lengths, first=7))
-    assert data[HEAD_BYTES:] == bytes.fromhex("07000000 05000000" + fields + len(lengths) * "0000003f" + "12")
+    data = bytes_of(ScaledSigns(packed=reference_hashing.pack_bits(negative), scales=scales, lengths=lengths, offset=7))
+    assert data[HEADER_BYTES:] == bytes.fromhex("07000000 05000000" + fields + len(lengths) * "0000003f" + "12")
     assert decode(data, 12).packet.lengths == lengths
 
 
 @settings(deadline=None, max_examples=300)
-@given(packets, heads)
-def test_what_is_read_is_what_was_written(packet, head):
-    data = encode(Frame(head=head, packet=packet))
-    frame = decode(data, MOST)
-    assert frame.head == head
-    assert not frame.void
+@given(packets, headers)
+def test_what_is_read_is_what_was_written(packet, header):
+    data = encode(Frame(header=header, packet=packet))
+    frame = decode(data, MAX_COUNT)
+    assert frame.header == header
+    assert not frame.aborted
     assert_same_packet(packet, frame.packet)
     assert torch.equal(packet.dense(), frame.packet.dense())
     assert (frame.packet.count, frame.packet.dtype) == (packet.count, packet.dtype)
     assert frame.packet.dense().dtype == packet.dtype
-    assert decode(bytes(data.numpy()), MOST).head == head
+    assert decode(bytes(data.numpy()), MAX_COUNT).header == header
 
 
-@given(heads, st.booleans())
-def test_a_notice_is_read_as_it_was_written(head, void):
-    frame = decode(encode(Frame(head=head, packet=None, void=void)), most=1)
-    assert frame == Frame(head=head, packet=None, void=void)
+@given(headers, st.booleans())
+def test_a_control_frame_is_read_as_it_was_written(header, aborted):
+    frame = decode(encode(Frame(header=header, packet=None, aborted=aborted)), max_count=1)
+    assert frame == Frame(header=header, packet=None, aborted=aborted)
     assert frame.payload_bits == 1
 
 
 @settings(deadline=None)
 @given(st.one_of(dense_packets(), sign_packets()), st.data())
-def test_parts_add_up_to_the_whole_and_travel_alone(packet, data):
-    stop = packet.first + packet.count
-    cut = data.draw(st.integers(packet.first + 1, stop)) if packet.count > 1 else stop
-    parts = [packet.part(packet.first, cut)] + ([packet.part(cut, stop)] if cut < stop else [])
-    assert [(part.first, part.first + part.count) for part in parts] == [(packet.first, cut), (cut, stop)][: len(parts)]
-    heard = [decode(bytes_of(part), MOST).packet for part in parts]
-    assert torch.equal(torch.cat([part.dense() for part in heard]), packet.dense())
-    assert sum(part.payload_bits for part in heard) == packet.payload_bits
+def test_parts_add_up_to_the_full_packet_and_travel_alone(packet, data):
+    stop = packet.offset + packet.count
+    boundary = data.draw(st.integers(packet.offset + 1, stop)) if packet.count > 1 else stop
+    parts = [packet.part(packet.offset, boundary)] + ([packet.part(boundary, stop)] if boundary < stop else [])
+    assert [(part.offset, part.offset + part.count) for part in parts] == [(packet.offset, boundary), (boundary, stop)][
+        : len(parts)
+    ]
+    delivered = [decode(bytes_of(part), MAX_COUNT).packet for part in parts]
+    assert torch.equal(torch.cat([part.dense() for part in delivered]), packet.dense())
+    assert sum(part.payload_bits for part in delivered) == packet.payload_bits
     total = torch.zeros(packet.count, dtype=torch.float64)
-    for part in heard:
-        part.add_to(total[part.first - packet.first :][: part.count])
+    for part in delivered:
+        part.add_to(total[part.offset - packet.offset :][: part.count])
     assert torch.equal(total, packet.dense().double())
 
 
 @settings(deadline=None)
 @given(sign_packets(), st.data())
-def test_a_part_of_a_part_is_the_part_of_the_whole(packet, data):
-    stop = packet.first + packet.count
-    bounds = sorted(data.draw(st.lists(st.integers(packet.first, stop), min_size=4, max_size=4, unique=False)))
-    outer_first, first, last, outer_stop = bounds
-    assert_same_packet(packet.part(outer_first, outer_stop).part(first, last), packet.part(first, last))
+def test_a_part_of_a_part_is_the_part_of_the_full_packet(packet, data):
+    stop = packet.offset + packet.count
+    bounds = sorted(data.draw(st.lists(st.integers(packet.offset, stop), min_size=4, max_size=4, unique=False)))
+    outer_start, offset, last, outer_stop = bounds
+    assert_same_packet(packet.part(outer_start, outer_stop).part(offset, last), packet.part(offset, last))
 
 
-def test_scaled_signs_refuse_to_be_cut():
+def test_scaled_signs_refuse_to_be_split():
     packet = ScaledSigns(
-        packed=reference_hashing.pack_bits(torch.tensor([True, False])), scales=torch.ones(1), lengths=(2,), first=0
+        packed=reference_hashing.pack_bits(torch.tensor([True, False])), scales=torch.ones(1), lengths=(2,), offset=0
     )
     with pytest.raises(AssertionError, match="separable"):
         packet.part(0, 1)
@@ -201,17 +203,17 @@ def test_scaled_signs_refuse_to_be_cut():
 def test_dense_payload_is_the_width_of_every_value(values):
     for dtype in VALUE_TYPES:
         packet = Dense(values=values.to(dtype))
-        data = encode(Frame(head=HEAD, packet=packet))
-        assert packet.payload_bits == WIDTH[dtype] * packet.count == 8 * (len(data) - HEAD_BYTES - 8)
+        data = encode(Frame(header=HEADER, packet=packet))
+        assert packet.payload_bits == WIDTH[dtype] * packet.count == 8 * (len(data) - HEADER_BYTES - 8)
 
 
 @settings(deadline=None)
 @given(sign_packets())
-def test_signs_payload_is_exactly_the_number_kept(packet):
-    kept = packet.count if packet.mask is None else int(packet.mask.sum())
-    data = encode(Frame(head=HEAD, packet=packet))
-    assert packet.payload_bits == kept
-    assert len(data) == HEAD_BYTES + 20 + -(-kept // 8)
+def test_signs_payload_is_exactly_the_number_selected(packet):
+    n_selected = packet.count if packet.mask is None else int(packet.mask.sum())
+    data = encode(Frame(header=HEADER, packet=packet))
+    assert packet.payload_bits == n_selected
+    assert len(data) == HEADER_BYTES + 20 + -(-n_selected // 8)
 
 
 @settings(deadline=None)
@@ -222,21 +224,21 @@ def test_scaled_signs_payload_is_a_bit_each_and_a_width_for_every_block(packet):
 
 @settings(deadline=None)
 @given(packets)
-def test_no_body_is_longer_than_its_bound(packet):
-    longest = most_body_bytes(packet.count)
-    assert len(bytes_of(packet)) - HEAD_BYTES <= longest
+def test_no_payload_is_longer_than_its_bound(packet):
+    longest = max_encoded_bytes(packet.count)
+    assert len(bytes_of(packet)) - HEADER_BYTES <= longest
 
 
-def test_the_longest_body_is_within_the_bound():
+def test_the_longest_payload_is_within_the_bound():
     lengths = (1, *(999 * (2, 1)), 1)
     count = sum(lengths)
     packet = ScaledSigns(
         packed=reference_hashing.pack_bits(torch.zeros(count, dtype=torch.bool)),
         scales=torch.ones(len(lengths), dtype=torch.float64),
         lengths=lengths,
-        first=0,
+        offset=0,
     )
-    assert len(bytes_of(packet)) - HEAD_BYTES <= most_body_bytes(count)
+    assert len(bytes_of(packet)) - HEADER_BYTES <= max_encoded_bytes(count)
 
 
 @settings(deadline=None)
@@ -244,7 +246,10 @@ def test_the_longest_body_is_within_the_bound():
 def test_a_scaled_sign_is_its_blocks_scale_with_its_sign(negative):
     count = negative.numel()
     packet = ScaledSigns(
-        packed=reference_hashing.pack_bits(negative), scales=torch.arange(1.0, count + 1), lengths=(1,) * count, first=0
+        packed=reference_hashing.pack_bits(negative),
+        scales=torch.arange(1.0, count + 1),
+        lengths=(1,) * count,
+        offset=0,
     )
     expected = [-(i + 1.0) if minus else i + 1.0 for i, minus in enumerate(negative.tolist())]
     assert packet.dense().tolist() == expected
@@ -256,24 +261,24 @@ def test_a_slice_of_a_larger_buffer_is_read_wherever_it_starts(kind, shift):
     for name, data in samples_by_kind()[kind].items():
         buffer = torch.frombuffer(bytearray(bytes(shift) + data + bytes(3)), dtype=torch.uint8)
         elsewhere = torch.frombuffer(bytearray(bytes(shift) + data), dtype=torch.uint8, offset=shift)
-        for piece in (buffer[shift : shift + len(data)], elsewhere):
+        for tensor in (buffer[shift : shift + len(data)], elsewhere):
             with failing_at(name=name):
-                frame = decode(piece, most=50)
+                frame = decode(tensor, max_count=50)
                 assert bytes(encode(frame).numpy()) == data
 
 
 def test_a_buffer_with_gaps_is_read():
     data = samples()["dense float64"]
-    spread = torch.zeros(2 * len(data), dtype=torch.uint8)
-    spread[::2] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    assert bytes(encode(decode(spread[::2], most=5)).numpy()) == data
+    strided = torch.zeros(2 * len(data), dtype=torch.uint8)
+    strided[::2] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    assert bytes(encode(decode(strided[::2], max_count=5)).numpy()) == data
 
 
 def test_dense_values_are_read_in_place():
-    data = encode(Frame(head=HEAD, packet=Dense(values=torch.tensor([1.0, 2.0]))))
-    frame = decode(data, most=2)
+    data = encode(Frame(header=HEADER, packet=Dense(values=torch.tensor([1.0, 2.0]))))
+    frame = decode(data, max_count=2)
     assert isinstance(frame.packet, Dense)
-    assert frame.packet.values.data_ptr() == data.data_ptr() + HEAD_BYTES + 8
+    assert frame.packet.values.data_ptr() == data.data_ptr() + HEADER_BYTES + 8
 
 
 def test_a_strided_vector_is_sent_in_its_own_order():
@@ -282,7 +287,7 @@ def test_a_strided_vector_is_sent_in_its_own_order():
     assert decode(bytes_of(Dense(values=column[2:3])), 1).packet.dense().tolist() == [7.0]
 
 
-def test_bfloat16_values_are_widened_and_other_types_kept():
+def test_bfloat16_values_are_widened_and_other_types_unchanged():
     for dtype, dense_dtype in zip(VALUE_TYPES, (torch.float32, torch.float64, torch.float32), strict=True):
         packet = decode(bytes_of(Dense(values=torch.ones(3, dtype=dtype))), 3).packet
         assert packet.dense().dtype == packet.dtype == dense_dtype
@@ -290,7 +295,7 @@ def test_bfloat16_values_are_widened_and_other_types_kept():
 
 
 def test_the_mask_that_a_reader_works_out_is_the_writers():
-    packet = signs_of(torch.ones(1000, dtype=torch.bool), first=77, threshold=3 << 29)
-    heard = decode(bytes_of(packet), 1077).packet
-    assert isinstance(heard, Signs)
-    assert torch.equal(heard.mask, packet.mask)
+    packet = signs_of(torch.ones(1000, dtype=torch.bool), offset=77, threshold=3 << 29)
+    delivered = decode(bytes_of(packet), 1077).packet
+    assert isinstance(delivered, Signs)
+    assert torch.equal(delivered.mask, packet.mask)

@@ -7,44 +7,44 @@ import pytest
 import torch
 
 from laconic.errors import WireError
-from laconic.wire import HEAD_BYTES, KeptValues, ShortFloats, decode, most_body_bytes
+from laconic.wire import HEADER_BYTES, SelectedValues, ShortFloats, decode, max_encoded_bytes
 from support.inputs import over_inputs
 from support.sample_packets import KEY, LEVELS, QUANTIZED, bytes_of, flipped, patched, quantized_of, resealed
 
 POWERS = ShortFloats.of(torch.tensor([1.0, -0.5, 0.0]), 0, 7)
 SHORT = ShortFloats.of(torch.tensor([1.5, -2.75]), 2)
-KEPT = KeptValues(values=torch.tensor([1.5, -2.0, 3.0, 0.25]), count=5, key=KEY, threshold=1 << 31, first=2)
+SELECTED = SelectedValues(values=torch.tensor([1.5, -2.0, 3.0, 0.25]), count=5, key=KEY, threshold=1 << 31, offset=2)
 
 
 def test_quantized_codes_follow_the_ends_of_their_blocks():
     codes = sum(code << 3 * i for i, code in enumerate([0, 5, 7, 1, 2, 7, 3]))
     fields = bytes.fromhex("04000000 07000000 03 00 0000 03000000 03000000")
     ends = struct.pack("<6f", -1, 0, -3, 2.5, 0, 4)
-    assert bytes_of(QUANTIZED)[HEAD_BYTES:] == fields + ends + codes.to_bytes(3, "little")
+    assert bytes_of(QUANTIZED)[HEADER_BYTES:] == fields + ends + codes.to_bytes(3, "little")
     assert decode(bytes_of(QUANTIZED), 11).packet.dense().tolist() == [-1, 1.5, 2.5, 0, 0, 0, 0]
 
 
 def test_levels_follow_the_scales_with_the_sign_on_top():
     codes = sum(code << 3 * i for i, code in enumerate([0, 0b101, 0b010, 0b001, 0, 0b110, 0]))
     fields = bytes.fromhex("06000000 07000000 0300 00 00 03000000 03000000")
-    assert bytes_of(LEVELS)[HEAD_BYTES:] == fields + struct.pack("<3f", 0.5, 2, 0) + codes.to_bytes(3, "little")
+    assert bytes_of(LEVELS)[HEADER_BYTES:] == fields + struct.pack("<3f", 0.5, 2, 0) + codes.to_bytes(3, "little")
     dense = decode(bytes_of(LEVELS), 13).packet.dense()
     assert dense.tolist() == pytest.approx([0, -0.5 / 3, 1 / 3, 2 / 3, 0, -4 / 3, 0], rel=1e-7)
 
 
 def test_short_floats_are_exponents_with_their_sign_and_then_mantissas():
     codes = 127 | (256 + 126) << 9
-    assert bytes_of(POWERS)[HEAD_BYTES:] == bytes.fromhex("07000000 03000000 00000000") + codes.to_bytes(4, "little")
+    assert bytes_of(POWERS)[HEADER_BYTES:] == bytes.fromhex("07000000 03000000 00000000") + codes.to_bytes(4, "little")
     codes, mantissas = 127 | (256 + 128) << 9, 0b10 | 0b01 << 2
-    assert bytes_of(SHORT)[HEAD_BYTES + 12 :] == codes.to_bytes(3, "little") + bytes([mantissas])
+    assert bytes_of(SHORT)[HEADER_BYTES + 12 :] == codes.to_bytes(3, "little") + bytes([mantissas])
     assert decode(bytes_of(SHORT), 2).packet.dense().tolist() == [1.5, -2.5]
 
 
-def test_kept_values_go_where_the_coin_keeps():
-    body = struct.pack("<IIQI", 2, 5, KEY, (1 << 31) - 1) + struct.pack("<4f", 1.5, -2, 3, 0.25)
-    assert bytes_of(KEPT)[HEAD_BYTES:] == body
-    assert decode(bytes_of(KEPT), 7).packet.dense().tolist() == [0, 1.5, -2, 3, 0.25]
-    assert KEPT.part(3, 5).dense().tolist() == [1.5, -2]
+def test_selected_values_go_where_the_mask_selects():
+    payload = struct.pack("<IIQI", 2, 5, KEY, (1 << 31) - 1) + struct.pack("<4f", 1.5, -2, 3, 0.25)
+    assert bytes_of(SELECTED)[HEADER_BYTES:] == payload
+    assert decode(bytes_of(SELECTED), 7).packet.dense().tolist() == [0, 1.5, -2, 3, 0.25]
+    assert SELECTED.part(3, 5).dense().tolist() == [1.5, -2]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_kept_values_go_where_the_coin_keeps():
         (LEVELS, 21 + 96, 21 + 96, {}),
         (POWERS, 27, 27, {}),
         (SHORT, 22, 22, {}),
-        (KEPT, 80, 128, {"mask drawn, not expected": 48}),
+        (SELECTED, 80, 128, {"mask drawn, not expected": 48}),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -68,8 +68,8 @@ def test_float64_is_named_where_it_costs():
     ends = {"lows": QUANTIZED.lows.double(), "highs": QUANTIZED.highs.double()}
     assert dataclasses.replace(QUANTIZED, **ends).named_overheads == {"ends of ranges": 384}
     assert ShortFloats.of(SHORT.values.double(), 2).named_overheads == {"value type": 6}
-    kept = dataclasses.replace(KEPT, values=KEPT.values.double())
-    assert kept.named_overheads == {"mask drawn, not expected": 48, "value type": 128}
+    n_selected = dataclasses.replace(SELECTED, values=SELECTED.values.double())
+    assert n_selected.named_overheads == {"mask drawn, not expected": 48, "value type": 128}
 
 
 @pytest.mark.parametrize("packet", [QUANTIZED, LEVELS], ids=lambda packet: packet.name)
@@ -80,7 +80,7 @@ def test_what_the_entropy_code_saves_is_named_and_exact(packet):
     assert coded.payload_bits == coded.paper_bits + sum(coded.named_overheads.values()) == packet.payload_bits + saved
     assert torch.equal(coded.dense(), packet.dense())
     with pytest.raises(AssertionError, match="separable"):
-        coded.part(packet.first, packet.first + 1)
+        coded.part(packet.offset, packet.offset + 1)
 
 
 @over_inputs(
@@ -102,13 +102,13 @@ def test_what_the_entropy_code_saves_is_named_and_exact(packet):
         (LEVELS, 32, "B", 0x2C, "a level above 3, or a zero with a minus sign"),
         (POWERS, 8, "I", 23, "23 bits of mantissa"),
         (POWERS, 12, "H", 0x00FF, "inf or NaN"),
-        (KEPT, 20, "I", 0x7FC00000, "inf or NaN among the values"),
-        (KEPT, 16, "I", (1 << 32) - 1, "its fields need 40"),
+        (SELECTED, 20, "I", 0x7FC00000, "inf or NaN among the values"),
+        (SELECTED, 16, "I", (1 << 32) - 1, "its fields need 40"),
     ],
 )
 def test_what_a_kind_does_not_allow_is_refused_by_name(packet, at, kind, value, reason):
     with pytest.raises(WireError, match=reason):
-        decode(patched(bytes_of(packet), HEAD_BYTES + at, kind, value), 50)
+        decode(patched(bytes_of(packet), HEADER_BYTES + at, kind, value), 50)
 
 
 @pytest.mark.parametrize("packet", [QUANTIZED, LEVELS, POWERS, SHORT], ids=lambda packet: packet.name)
@@ -123,7 +123,7 @@ def test_short_floats_have_no_type_of_sixteen_bits():
         decode(patched(bytes_of(POWERS), 6, "B", 2), 50)
 
 
-def test_knobs_are_finite_and_between_their_ends_whatever_these_are():
+def test_values_of_codes_are_finite_and_between_their_ends_whatever_these_are():
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         largest = torch.finfo(dtype).max
         lows, highs = torch.tensor([[-largest, largest, -largest], [largest] * 3], dtype=dtype)
@@ -138,4 +138,4 @@ def test_a_block_for_every_coordinate_is_within_the_bound():
     n = 100_000
     ends = torch.zeros(n, dtype=torch.float64)
     packet = quantized_of([0] * n, lows=ends, highs=ends, lengths=(1,) * n, bits=8)
-    assert 17 * n < len(bytes_of(packet)) - HEAD_BYTES <= most_body_bytes(n)
+    assert 17 * n < len(bytes_of(packet)) - HEADER_BYTES <= max_encoded_bytes(n)

@@ -11,18 +11,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from laconic.compressors import COMPRESSORS, QSGD, Fractional, Quantized, ScaledSign, Sign, Ternary, TopK
-from laconic.wire import HEAD_BYTES, Frame, Head, encode, encode_split
+from laconic.compressors import COMPRESSORS, QSGD, FractionalValues, QuantizedValues, ScaledSign, Sign, Ternary, TopK
+from laconic.wire import HEADER_BYTES, Frame, Header, encode, encode_split
 
 D = 6000
 LAYERS = (4000, 1990, 10)
-HEAD = Head(role="worker", rank=0, round=0)
+HEADER = Header(role="worker", rank=0, round=0)
 KEY = 0x4806654E26238EC1
 
 ALL = [make() for make in COMPRESSORS.values()]
 ALL += [
-    Sign(keep=0.3), ScaledSign(blocks="512"), Fractional(bits=9), Ternary(entropy=True),
-    Quantized(bits=2, entropy=True), QSGD(levels=100), TopK(code="list"), TopK(code="rice"), TopK(code="entropy"),
+    Sign(keep=0.3), ScaledSign(blocks="512"), FractionalValues(bits=9), Ternary(entropy=True),
+    QuantizedValues(bits=2, entropy=True), QSGD(levels=100), TopK(code="list"), TopK(code="rice"), TopK(code="entropy"),
 ]  # fmt: skip
 
 
@@ -102,11 +102,11 @@ def work_on_the_host(compressor, packet) -> int:
 @pytest.mark.parametrize("compressor", ALL, ids=repr)
 def test_what_comes_to_the_host_is_what_is_sent(stand_in, compressor):
     vector = torch.randn(D, generator=torch.Generator().manual_seed(3))
-    here = encode(Frame(head=HEAD, packet=compressor(vector, layers=LAYERS, key=KEY)))
+    here = encode(Frame(header=HEADER, packet=compressor(vector, layers=LAYERS, key=KEY)))
     with Noted() as noted:
         packet = compressor(Elsewhere(vector), layers=LAYERS, key=KEY)
         assert packet.finite
-        there = encode(Frame(head=HEAD, packet=packet))
+        there = encode(Frame(header=HEADER, packet=packet))
     assert there.numel() == here.numel()
     assert sum(noted.bytes_copied) <= there.numel() + work_on_the_host(compressor, packet)
 
@@ -114,13 +114,13 @@ def test_what_comes_to_the_host_is_what_is_sent(stand_in, compressor):
 @pytest.mark.parametrize("compressor", ALL, ids=repr)
 def test_of_a_split_frame_nothing_comes_to_the_host_but_single_numbers(stand_in, compressor):
     vector = torch.randn(D, generator=torch.Generator().manual_seed(3))
-    here = encode(Frame(head=HEAD, packet=compressor(vector, layers=LAYERS, key=KEY)))
+    here = encode(Frame(header=HEADER, packet=compressor(vector, layers=LAYERS, key=KEY)))
     with Noted() as noted:
         packet = compressor(Elsewhere(vector), layers=LAYERS, key=KEY)
         assert packet.finite
-        there = encode_split(Frame(head=HEAD, packet=packet), torch.device("meta"))
-    assert isinstance(there.body, Elsewhere)
-    assert torch.equal(there.body.held, here[HEAD_BYTES:])
+        there = encode_split(Frame(header=HEADER, packet=packet), torch.device("meta"))
+    assert isinstance(there.payload, Elsewhere)
+    assert torch.equal(there.payload.held, here[HEADER_BYTES:])
     more_than_a_number = [n_bytes for n_bytes in noted.bytes_copied if n_bytes > 8]
     assert sum(more_than_a_number) <= work_on_the_host(compressor, packet)
     assert len(noted.bytes_copied) < D // 100

@@ -44,7 +44,7 @@ def believed(data: torch.Tensor, n_bits: int, k: int, count: int, code: str) -> 
     return True
 
 
-def test_blocks_of_4_among_16_give_the_papers_stream():
+def test_blocks_of_4_in_16_give_the_papers_stream():
     data, n_bits = block_stream(torch.tensor([1, 2, 9]), 16, 4)
     assert bits_of(data, n_bits) == "1011100010100"
     assert data.tolist() == [0b10111000, 0b10100000]
@@ -54,7 +54,7 @@ def test_blocks_of_4_among_16_give_the_papers_stream():
     ("count", "length", "k", "n_bits"), [(1000, 100, 10, 90), (1037, 100, 11, 99), (4096, 128, 32, 288),
                                          (100_000, 1000, 100, 1200)]
 )  # fmt: skip
-def test_a_block_stream_has_its_one_length_whatever_it_tells(count, length, k, n_bits):
+def test_a_block_stream_has_its_one_length_whatever_it_codes(count, length, k, n_bits):
     for where in (torch.arange(k), torch.arange(count - k, count), random_support(count, k)):
         assert block_stream(where, count, length)[1] == n_bits
 
@@ -103,7 +103,7 @@ def test_the_length_is_known_as_the_stream_has_it(support, code):
 
 @settings(deadline=None)
 @given(supports())
-def test_lengths_are_what_they_are_said_to_be(support):
+def test_lengths_are_what_the_counting_reports(support):
     where, count = support
     k = where.numel()
     lengths = {code: encode_positions(where, count, code)[1] for code in POSITION_CODES}
@@ -118,7 +118,7 @@ def test_lengths_are_what_they_are_said_to_be(support):
 
 @pytest.mark.parametrize("code", POSITION_CODES)
 @over_inputs("count", [1, 2, 7, 64, 1000])
-def test_none_and_all_of_the_coordinates_can_be_told(code, count):
+def test_none_and_all_of_the_coordinates_can_be_coded(code, count):
     for where in (torch.empty(0, dtype=torch.int64), torch.arange(count), torch.tensor([count - 1])):
         data, n_bits = encode_positions(where, count, code)
         assert torch.equal(decode_positions(data, n_bits, where.numel(), count, code), where)
@@ -126,7 +126,7 @@ def test_none_and_all_of_the_coordinates_can_be_told(code, count):
 
 
 @pytest.mark.parametrize("code", POSITION_CODES)
-def test_ten_million_coordinates_apart_and_side_by_side_are_told(code):
+def test_ten_million_coordinates_apart_and_side_by_side_are_coded(code):
     count = 1 << 32
     for where in (
         torch.tensor([0, 1, 2, 3, count - 1]),
@@ -139,7 +139,7 @@ def test_ten_million_coordinates_apart_and_side_by_side_are_told(code):
 
 
 @over_inputs(("density", "rice", "entropy"), [(0.1, 1.02, 1.003), (0.01, 1.006, 1.002), (0.001, 1.01, 1.005)])
-def test_random_supports_take_little_more_than_the_least_there_is(density, rice, entropy):
+def test_random_supports_take_little_more_than_the_minimum(density, rice, entropy):
     count = 1_000_000
     k = int(count * density)
     bound = entropy_bound_bits(count, k)
@@ -206,7 +206,7 @@ def test_more_positions_than_coordinates_are_refused(code):
 
 
 @pytest.mark.parametrize("code", POSITION_CODES)
-def test_a_set_is_coded_once_among_all_short_streams(code):
+def test_a_set_is_coded_once_in_all_short_streams(code):
     for count, k, longest in ((5, 2, 12), (4, 4, 9), (6, 1, 10), (3, 0, 3)):
         taken = 0
         for n_bits in range(longest + 1):
@@ -219,7 +219,7 @@ def test_a_set_is_coded_once_among_all_short_streams(code):
 
 @settings(deadline=None, max_examples=100)
 @given(supports(), st.sampled_from(POSITION_CODES), st.integers(1, 3))
-def test_streams_that_are_cut_turned_or_prolonged_are_refused_or_tell_another_set(support, code, n_more):
+def test_streams_that_are_truncated_turned_or_prolonged_are_refused_or_code_another_set(support, code, n_more):
     where, count = support
     k = where.numel()
     data, n_bits = encode_positions(where, count, code)
@@ -229,12 +229,12 @@ def test_streams_that_are_cut_turned_or_prolonged_are_refused_or_tell_another_se
         if believed(turned, n_bits, k, count, code):
             assert bit < n_bits  # padding is zero
             assert not torch.equal(decode_positions(turned, n_bits, k, count, code), where)
-    for cut in range(n_bits):
-        whole, bits = divmod(cut, 8)
-        shorter = data[: (cut + 7) // 8].clone()
+    for n_kept in range(n_bits):
+        full, bits = divmod(n_kept, 8)
+        shorter = data[: (n_kept + 7) // 8].clone()
         if bits:
-            shorter[whole] &= 0xFF00 >> bits & 0xFF
-        believed(shorter, cut, k, count, code)
+            shorter[full] &= 0xFF00 >> bits & 0xFF
+        believed(shorter, n_kept, k, count, code)
         assert not believed(shorter, n_bits, k, count, code) or shorter.numel() == data.numel()
     longer = torch.cat([data, torch.zeros(n_more, dtype=torch.uint8)])
     assert not believed(longer, n_bits, k, count, code)

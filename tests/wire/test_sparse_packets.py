@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from laconic.errors import WireError
 from laconic.wire import (
-    HEAD_BYTES,
+    HEADER_BYTES,
     POSITION_CODES,
     Dense,
-    Fractional,
+    FractionalValues,
     Frame,
     Positions,
     Signs,
@@ -21,14 +21,14 @@ from laconic.wire import (
     decode,
     encode,
     encode_positions,
-    most_body_bytes,
+    max_encoded_bytes,
     paper_position_bits,
 )
 from laconic.wire.coding.positions import block_bits
 from support.inputs import over_inputs
 from support.position_sets import random_support
 from support.sample_packets import (
-    HEAD,
+    HEADER,
     assert_same_packet,
     bytes_of,
     patched,
@@ -42,30 +42,30 @@ INDICES = torch.tensor([1, 2, 9])
 NONE = torch.empty(0, dtype=torch.int64)
 
 
-def a_fractional(k: int) -> Fractional:
+def a_fractional(k: int) -> FractionalValues:
     from laconic.compressors import COMPRESSORS
 
     packet = COMPRESSORS["fractional"]()(torch.linspace(-2, 3, k), layers=(k,), key=1)
-    assert isinstance(packet, Fractional)
+    assert isinstance(packet, FractionalValues)
     return packet
 
 
-def with_body(data: bytes, body: bytes) -> bytes:
-    return resealed(data[:16] + struct.pack("<Q", len(body)) + data[24:HEAD_BYTES] + body)
+def with_payload(data: bytes, payload: bytes) -> bytes:
+    return resealed(data[:16] + struct.pack("<Q", len(payload)) + data[24:HEADER_BYTES] + payload)
 
 
 def test_positions_follow_their_fields():
-    data = bytes_of(Positions(indices=INDICES, count=16, first=258, code="rice"))
-    assert data[HEAD_BYTES:] == bytes.fromhex("02010000 10000000 03000000 02 00 0000 0a00000000000000 b180")
+    data = bytes_of(Positions(indices=INDICES, count=16, offset=258, code="rice"))
+    assert data[HEADER_BYTES:] == bytes.fromhex("02010000 10000000 03000000 02 00 0000 0a00000000000000 b180")
     assert data[6] == 0
     assert struct.unpack("<Q", data[24:32]) == (10,)
 
 
 def test_values_stand_between_the_fields_and_the_positions():
     values = Dense(values=torch.tensor([1.5, -2.0, 1.0], dtype=torch.bfloat16))
-    data = bytes_of(Sparse(indices=INDICES, values=values, count=16, first=1, code="list"))
+    data = bytes_of(Sparse(indices=INDICES, values=values, count=16, offset=1, code="list"))
     fields = "01000000 10000000 03000000 00 03 0000 0c00000000000000"
-    assert data[HEAD_BYTES:] == bytes.fromhex(fields + "00000000 03000000 c03f 00c0 803f 1290")
+    assert data[HEADER_BYTES:] == bytes.fromhex(fields + "00000000 03000000 c03f 00c0 803f 1290")
     assert data[6] == 2  # the values' type
     assert struct.unpack("<Q", data[24:32]) == (12 + 3 * 16,)
 
@@ -73,41 +73,41 @@ def test_values_stand_between_the_fields_and_the_positions():
 def test_nothing_stands_between_them_where_there_is_no_value():
     packet = Sparse(indices=NONE, values=Dense(values=torch.empty(0, dtype=torch.float64)), count=5)
     data = bytes_of(packet)
-    assert data[HEAD_BYTES:] == bytes.fromhex("00000000 05000000 00000000 01 03 0000 0000000000000000")
-    heard = decode(data, 5).packet
-    assert_same_packet(packet, heard)
-    assert torch.equal(heard.dense(), torch.zeros(5, dtype=torch.float64))
-    for body in (data[HEAD_BYTES:] + b"\0", data[HEAD_BYTES:] + bytes(8)):
+    assert data[HEADER_BYTES:] == bytes.fromhex("00000000 05000000 00000000 01 03 0000 0000000000000000")
+    delivered = decode(data, 5).packet
+    assert_same_packet(packet, delivered)
+    assert torch.equal(delivered.dense(), torch.zeros(5, dtype=torch.float64))
+    for payload in (data[HEADER_BYTES:] + b"\0", data[HEADER_BYTES:] + bytes(8)):
         with pytest.raises(WireError):
-            decode(with_body(data, body), 5)
+            decode(with_payload(data, payload), 5)
     with pytest.raises(WireError, match="values of kind 9 for 0 positions"):
-        decode(patched(data, HEAD_BYTES + 13, "B", 9), 5)
+        decode(patched(data, HEADER_BYTES + 13, "B", 9), 5)
 
 
 def test_what_came_stands_before_what_went():
-    packet = VoteChange(added=INDICES, dropped=torch.tensor([0, 3, 4]), count=16, listed=5, code="list", first=1)
+    packet = VoteChange(added=INDICES, dropped=torch.tensor([0, 3, 4]), count=16, listed=5, code="list", offset=1)
     data = bytes_of(packet)
     fields = "01000000 10000000 03000000 00 00 0000 0c00000000000000 05000000 0900000000000000"
-    assert data[HEAD_BYTES:] == bytes.fromhex(fields + "1290 0e00")
+    assert data[HEADER_BYTES:] == bytes.fromhex(fields + "1290 0e00")
     assert struct.unpack("<Q", data[24:32]) == (21,)
 
 
 def test_dense_values_are_read_in_place():
     packet = Sparse(indices=INDICES, values=Dense(values=torch.tensor([1.0, 2.0, 3.0])), count=16)
-    data = encode(Frame(head=HEAD, packet=packet))
-    heard = decode(data, 16).packet
-    assert heard.values.values.data_ptr() == data.data_ptr() + HEAD_BYTES + 32
+    data = encode(Frame(header=HEADER, packet=packet))
+    delivered = decode(data, 16).packet
+    assert delivered.values.values.data_ptr() == data.data_ptr() + HEADER_BYTES + 32
 
 
 @pytest.mark.parametrize("code", POSITION_CODES)
 def test_fractional_values_of_chosen_positions_travel(code):
     values = a_fractional(40)
-    packet = Sparse(indices=random_support(1000, 40), values=values, count=1000, first=7, code=code)
-    heard = decode(bytes_of(packet), 1007).packet
-    assert_same_packet(packet, heard)
+    packet = Sparse(indices=random_support(1000, 40), values=values, count=1000, offset=7, code=code)
+    delivered = decode(bytes_of(packet), 1007).packet
+    assert_same_packet(packet, delivered)
     expected = torch.zeros(1000)
     expected[packet.indices] = values.dense()
-    assert torch.equal(heard.dense(), expected)
+    assert torch.equal(delivered.dense(), expected)
     stream_bits = encode_positions(packet.indices, 1000, code)[1]
     assert packet.payload_bits == stream_bits + values.payload_bits
     assert packet.paper_bits == values.paper_bits
@@ -118,17 +118,17 @@ def test_fractional_values_of_chosen_positions_travel(code):
 
 @settings(deadline=None)
 @given(st.one_of(position_packets(), sparse_packets()), st.data())
-def test_parts_add_up_to_the_whole_and_travel_alone(packet, data):
-    stop = packet.first + packet.count
-    cut = data.draw(st.integers(packet.first, stop))
-    parts = [packet.part(packet.first, cut), packet.part(cut, stop)]
+def test_parts_add_up_to_the_full_packet_and_travel_alone(packet, data):
+    stop = packet.offset + packet.count
+    boundary = data.draw(st.integers(packet.offset, stop))
+    parts = [packet.part(packet.offset, boundary), packet.part(boundary, stop)]
     assert torch.equal(torch.cat([part.dense() for part in parts]), packet.dense())
     total = torch.zeros(packet.count, dtype=torch.float64)
     for part in parts:
         if part.count:
-            heard = decode(bytes_of(part), 1 << 32).packet
-            assert_same_packet(part, heard)
-            heard.add_to(total[part.first - packet.first :][: part.count])
+            delivered = decode(bytes_of(part), 1 << 32).packet
+            assert_same_packet(part, delivered)
+            delivered.add_to(total[part.offset - packet.offset :][: part.count])
         assert part.payload_bits - part.paper_bits == sum(part.named_overheads.values())
     assert torch.equal(total, packet.dense().double())
     assert sum(part.indices.numel() for part in parts) == packet.indices.numel()
@@ -146,7 +146,7 @@ def test_adding_is_adding_the_dense_form_in_the_totals_own_type(packet, start):
         assert torch.equal(total, expected)
 
 
-def test_votes_are_counted_in_whole_numbers():
+def test_votes_are_counted_in_integers():
     counts = torch.zeros(6, dtype=torch.int32)
     for where in ([0, 3], [3, 5], [3], []):
         Positions(indices=torch.tensor(where, dtype=torch.int64), count=6).add_to(counts)
@@ -174,7 +174,7 @@ def test_a_changed_vote_costs_two_streams_and_the_paper_twice_its_formula():
 
 @pytest.mark.parametrize("code", POSITION_CODES)
 @over_inputs("support", ["all", "half", "clusters"])
-def test_the_longest_bodies_are_within_the_bound(code, support):
+def test_the_longest_payloads_are_within_the_bound(code, support):
     count = 2000
     where = {
         "all": torch.arange(count),
@@ -187,27 +187,27 @@ def test_the_longest_bodies_are_within_the_bound(code, support):
         Sparse(indices=where, values=values, count=count, code=code),
         VoteChange(added=where, dropped=where, count=count, listed=count, code=code),
     ):
-        assert len(bytes_of(packet)) - HEAD_BYTES <= 16 * count + 64 <= most_body_bytes(count)
+        assert len(bytes_of(packet)) - HEADER_BYTES <= 16 * count + 64 <= max_encoded_bytes(count)
 
 
 def test_one_coordinate_of_one_is_within_the_bound():
     one = torch.tensor([0])
     for code in POSITION_CODES:
         packet = Sparse(indices=one, values=Dense(values=torch.ones(1, dtype=torch.float64)), count=1, code=code)
-        assert len(bytes_of(packet)) - HEAD_BYTES <= 16 + 64
+        assert len(bytes_of(packet)) - HEADER_BYTES <= 16 + 64
         change = VoteChange(added=one, dropped=one, count=1, listed=1, code=code)
-        assert len(bytes_of(change)) - HEAD_BYTES <= 16 + 64
+        assert len(bytes_of(change)) - HEADER_BYTES <= 16 + 64
 
 
 def test_values_that_are_not_those_of_the_indices_are_the_callers_mistake():
     with pytest.raises(ValueError, match=r"3 indices need values of coordinates 0 \.\. 2, not 0 \.\. 1"):
         Sparse(indices=INDICES, values=Dense(values=torch.ones(2)), count=16)
     with pytest.raises(ValueError, match=r"not 4 \.\. 6"):
-        Sparse(indices=INDICES, values=Dense(values=torch.ones(3), first=4), count=16)
+        Sparse(indices=INDICES, values=Dense(values=torch.ones(3), offset=4), count=16)
     signs = Signs(
         packed=torch.tensor([7], dtype=torch.uint8),
-        kept=3,
-        first=0,
+        n_selected=3,
+        offset=0,
         count=3,
         key=1,
         threshold=1 << 32,
@@ -222,7 +222,7 @@ def test_a_list_that_would_grow_is_the_callers_mistake():
         VoteChange(added=INDICES, dropped=torch.tensor([0, 1]), count=16, listed=5)
 
 
-def test_changed_votes_refuse_to_be_cut():
+def test_changed_votes_refuse_to_be_split():
     with pytest.raises(AssertionError, match="separable"):
         VoteChange(added=INDICES, dropped=INDICES, count=16, listed=16).part(0, 1)
 
@@ -264,14 +264,14 @@ CHANGE = bytes_of(VoteChange(added=INDICES, dropped=torch.tensor([0, 3, 4]), cou
 )
 def test_lying_fields_are_refused_by_name(data, at, kind, value, reason):
     with pytest.raises(WireError, match=reason):
-        decode(patched(data, HEAD_BYTES + at, kind, value), 16)
+        decode(patched(data, HEADER_BYTES + at, kind, value), 16)
 
 
 def test_fewer_values_than_positions_are_refused():
     values = struct.pack("<II", 0, 2) + bytes(8)
-    body = SPARSE[HEAD_BYTES : HEAD_BYTES + 24] + values + SPARSE[-2:]
+    payload = SPARSE[HEADER_BYTES : HEADER_BYTES + 24] + values + SPARSE[-2:]
     with pytest.raises(WireError, match="2 values for 3 positions"):
-        decode(with_body(SPARSE, body), 16)
+        decode(with_payload(SPARSE, payload), 16)
 
 
 @over_inputs("data", [POSITIONS, CHANGE])

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 
 from laconic.errors import WireError
-from laconic.wire import HEAD_BYTES, Frame, SplitFrame, decode, encode, encode_split, read_opening
+from laconic.wire import HEADER_BYTES, Frame, SplitFrame, decode, encode, encode_split, read_payload_info
 from support.inputs import failing_at, over_inputs
-from support.sample_packets import HEAD, assert_same_packet, flipped, packets, resealed, samples, samples_by_kind
+from support.sample_packets import HEADER, assert_same_packet, flipped, packets, resealed, samples, samples_by_kind
 
-MOST = 50
+MAX_COUNT = 50
 SAMPLES = samples()
 BY_KIND = {kind: frames for kind, frames in samples_by_kind().items() if kind != "notice"}
 CPU = torch.device("cpu")
@@ -26,119 +26,123 @@ def tensor_of(data: bytes) -> torch.Tensor:
 
 def split_of(name: str) -> tuple[bytes, bytes]:
     """Head and body."""
-    frame = encode_split(decode(SAMPLES[name], MOST), CPU)
-    return bytes(frame.head.numpy()), bytes(frame.body.numpy())
+    frame = encode_split(decode(SAMPLES[name], MAX_COUNT), CPU)
+    return bytes(frame.header.numpy()), bytes(frame.payload.numpy())
 
 
-def read(head: bytes, body: bytes) -> Frame:
-    return decode(SplitFrame(tensor_of(head), tensor_of(body)), MOST)
+def read(header: bytes, payload: bytes) -> Frame:
+    return decode(SplitFrame(tensor_of(header), tensor_of(payload)), MAX_COUNT)
 
 
 @every_packet_kind
 def test_a_split_frame_is_the_ordinary_one_but_for_the_reserved_byte_and_the_checksum(kind):
     for name, data in BY_KIND[kind].items():
         with failing_at(name=name):
-            head, body = split_of(name)
-            assert body == data[HEAD_BYTES:]
-            assert head == resealed(data[:7] + b"\1" + data[8:HEAD_BYTES])
-            frame = read(head, body)
+            header, payload = split_of(name)
+            assert payload == data[HEADER_BYTES:]
+            assert header == resealed(data[:7] + b"\1" + data[8:HEADER_BYTES])
+            frame = read(header, payload)
             assert bytes(encode(frame).numpy()) == data
 
 
 @settings(deadline=None)
 @given(packets)
 def test_any_packet_is_read_from_a_split_frame_as_it_was(packet):
-    frame = encode_split(Frame(head=HEAD, packet=packet), CPU)
-    assert frame.numel() == encode(Frame(head=HEAD, packet=packet)).numel()
+    frame = encode_split(Frame(header=HEADER, packet=packet), CPU)
+    assert frame.numel() == encode(Frame(header=HEADER, packet=packet)).numel()
     read_again = decode(frame, 1 << 32)
-    assert read_again.head == HEAD
+    assert read_again.header == HEADER
     assert_same_packet(read_again.packet, packet)
 
 
-@over_inputs("name", ["skip", "void"])
-def test_a_notice_is_not_split(name):
-    assert bytes(encode_split(decode(SAMPLES[name], MOST), CPU).numpy()) == SAMPLES[name]
+@over_inputs("name", ["skip", "aborted"])
+def test_a_control_frame_is_not_split(name):
+    assert bytes(encode_split(decode(SAMPLES[name], MAX_COUNT), CPU).numpy()) == SAMPLES[name]
     asked_for = resealed(SAMPLES[name][:7] + b"\1" + SAMPLES[name][8:])
     with pytest.raises(WireError, match="reserved byte 1, 0 body bytes: not of a split frame"):
         read(asked_for, b"")
 
 
 def test_a_frame_with_nothing_on_the_device_is_not_split():
-    frame = decode(SAMPLES["dense float32"], MOST)
+    frame = decode(SAMPLES["dense float32"], MAX_COUNT)
     assert bytes(encode_split(frame, torch.device("meta")).numpy()) == SAMPLES["dense float32"]
 
 
 @every_packet_kind
 def test_a_split_frame_in_one_buffer_is_refused(kind):
-    for name, whole in BY_KIND[kind].items():
+    for name, full in BY_KIND[kind].items():
         with failing_at(name=name):
-            head, body = split_of(name)
-            for data in (head, head + body, resealed(head + body)):
+            header, payload = split_of(name)
+            for data in (header, header + payload, resealed(header + payload)):
                 with pytest.raises(WireError, match="reserved byte 1"):
-                    decode(data, MOST)
+                    decode(data, MAX_COUNT)
             with pytest.raises(WireError, match=r"reserved byte 0, .* not of a split frame"):
-                read(whole[:HEAD_BYTES], body)
+                read(full[:HEADER_BYTES], payload)
 
 
 @every_packet_kind
-def test_no_flipped_bit_of_a_split_frames_head_goes_unseen(kind):
+def test_no_flipped_bit_of_a_split_frames_header_goes_unseen(kind):
     for name in BY_KIND[kind]:
-        head, body = split_of(name)
-        for bit in range(8 * HEAD_BYTES):
+        header, payload = split_of(name)
+        for bit in range(8 * HEADER_BYTES):
             with failing_at(name=name, bit=bit), pytest.raises(WireError):
-                read(flipped(head, bit), body)
+                read(flipped(header, bit), payload)
 
 
 @every_packet_kind
-def test_a_split_frame_whose_body_was_changed_gives_an_error_or_a_packet(kind):
+def test_a_split_frame_whose_payload_was_changed_gives_an_error_or_a_packet(kind):
     for name in BY_KIND[kind]:
-        head, body = split_of(name)
-        for bit in range(8 * len(body)):
+        header, payload = split_of(name)
+        for bit in range(8 * len(payload)):
             with failing_at(name=name, bit=bit):
-                read_whole_or_refused(head, flipped(body, bit))
-        for other in (b"", body[:-1], body + b"\0"):
+                read_whole_or_refused(header, flipped(payload, bit))
+        for other in (b"", payload[:-1], payload + b"\0"):
             with (
                 failing_at(name=name, other=other),
-                pytest.raises(WireError, match=f"promises {len(body)} body bytes, {len(other)} are there"),
+                pytest.raises(WireError, match=f"promises {len(payload)} body bytes, {len(other)} are there"),
             ):
-                read(head, other)
+                read(header, other)
 
 
-def read_whole_or_refused(head: bytes, body: bytes) -> None:
+def read_whole_or_refused(header: bytes, payload: bytes) -> None:
     try:
-        packet = read(head, body).packet
+        packet = read(header, payload).packet
     except WireError:
         return
     dense = packet.dense()
     assert dense.shape == (packet.count,)
-    assert packet.first + packet.count <= MOST
+    assert packet.offset + packet.count <= MAX_COUNT
     assert bool(torch.isfinite(dense).all())
 
 
-def test_a_head_alone_tells_whether_its_frame_is_split_and_is_refused_where_that_was_not_agreed_on():
-    head, body = split_of("dense float32")
-    opening = read_opening(head, len(body), may_be_split=True)
-    assert (opening.is_split, opening.body_bytes) == (True, len(body))
-    assert not read_opening(SAMPLES["dense float32"][:HEAD_BYTES], MOST, may_be_split=True).is_split
+def test_a_header_alone_shows_whether_its_frame_is_split_and_is_refused_where_that_was_not_agreed_on():
+    header, payload = split_of("dense float32")
+    info = read_payload_info(header, len(payload), may_be_split=True)
+    assert (info.is_split, info.encoded_bytes) == (True, len(payload))
+    assert not read_payload_info(SAMPLES["dense float32"][:HEADER_BYTES], MAX_COUNT, may_be_split=True).is_split
     with pytest.raises(WireError, match="reserved byte 1: a frame whose body travels another way, and none was agreed"):
-        read_opening(head, len(body))
+        read_payload_info(header, len(payload))
 
 
-def test_a_hostile_split_head_is_refused_before_there_is_room_for_its_body():
-    head, body = split_of("dense float32")
-    for bit in range(8 * HEAD_BYTES):
+def test_a_hostile_split_header_is_refused_before_a_buffer_is_made():
+    header, payload = split_of("dense float32")
+    for bit in range(8 * HEADER_BYTES):
         if bit != 56:  # which makes it an ordinary one, whose checksum is looked at when the body is there
             with pytest.raises(WireError):
-                read_opening(flipped(head, bit), len(body), may_be_split=True)
-    with pytest.raises(WireError, match=f"promises {len(body)} body bytes; at most {len(body) - 1} can"):
-        read_opening(head, len(body) - 1, may_be_split=True)
-    for lie in (2**37, 2**60, 2**64 - 1):
-        with pytest.raises(WireError, match=f"promises {lie} body bytes"):
-            read_opening(resealed(head[:16] + struct.pack("<Q", lie) + head[24:]), 1 << 37 - 1, may_be_split=True)
+                read_payload_info(flipped(header, bit), len(payload), may_be_split=True)
+    with pytest.raises(WireError, match=f"promises {len(payload)} body bytes; at most {len(payload) - 1} can"):
+        read_payload_info(header, len(payload) - 1, may_be_split=True)
+    for tampering_factor in (2**37, 2**60, 2**64 - 1):
+        with pytest.raises(WireError, match=f"promises {tampering_factor} body bytes"):
+            read_payload_info(
+                resealed(header[:16] + struct.pack("<Q", tampering_factor) + header[24:]),
+                1 << 37 - 1,
+                may_be_split=True,
+            )
     with pytest.raises(WireError, match="0 body bytes: not of a split frame"):
-        read_opening(resealed(head[:16] + bytes(8) + head[24:]), len(body), may_be_split=True)
+        read_payload_info(resealed(header[:16] + bytes(8) + header[24:]), len(payload), may_be_split=True)
     with pytest.raises(WireError, match="reserved byte 2"):
-        read_opening(resealed(head[:7] + b"\2" + head[8:]), len(body), may_be_split=True)
-    for cut in (0, 31):
-        with pytest.raises(WireError, match=f"a head of {cut} bytes"):
-            read_opening(head[:cut], len(body), may_be_split=True)
+        read_payload_info(resealed(header[:7] + b"\2" + header[8:]), len(payload), may_be_split=True)
+    for n_kept in (0, 31):
+        with pytest.raises(WireError, match=f"a head of {n_kept} bytes"):
+            read_payload_info(header[:n_kept], len(payload), may_be_split=True)

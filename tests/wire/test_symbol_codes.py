@@ -32,29 +32,29 @@ def alphabets(draw):
 
 @settings(deadline=None, max_examples=200)
 @given(alphabets())
-def test_what_is_read_is_what_was_written(drawn):
-    symbols, n_symbols = drawn
+def test_what_is_read_is_what_was_written(sampled):
+    symbols, n_symbols = sampled
     data, n_bits = encode_symbols(symbols, n_symbols)
     assert data.numel() == 4 * n_symbols + 8 + (n_bits - 32 * n_symbols + 7) // 8
-    heard, heard_bits = decode_symbols(data, len(symbols), n_symbols, "test")
-    assert heard.dtype == torch.int32
-    assert heard.tolist() == symbols.tolist()
-    assert heard_bits == n_bits
+    delivered, read_bits = decode_symbols(data, len(symbols), n_symbols, "test")
+    assert delivered.dtype == torch.int32
+    assert delivered.tolist() == symbols.tolist()
+    assert read_bits == n_bits
 
 
 @settings(deadline=None)
 @given(alphabets())
-def test_symbols_are_pushed_and_popped_alike(drawn):
-    symbols, n_symbols = drawn[0].numpy(), drawn[1]
+def test_symbols_are_encoded_and_decoded_alike(sampled):
+    symbols, n_symbols = sampled[0].numpy(), sampled[1]
     starts = symbol_starts(np.bincount(symbols, minlength=n_symbols))
-    words, top = reference_ans_symbols.push_symbols(symbols, starts)
-    made_words, made_top = cpu_ans_symbols.push_symbols(symbols, starts)
+    words, top = reference_ans_symbols.ans_encode_symbols(symbols, starts)
+    made_words, made_top = cpu_ans_symbols.ans_encode_symbols(symbols, starts)
     assert made_words.dtype == words.dtype
     assert (made_words.tolist(), made_top) == (words.tolist(), top)
     for version in VERSIONS:
-        popped, whole = version.pop_symbols(words, top, symbols.size, starts)
-        assert whole
-        assert popped.tolist() == symbols.tolist()
+        decoded, full = version.ans_decode_symbols(words, top, symbols.size, starts)
+        assert full
+        assert decoded.tolist() == symbols.tolist()
 
 
 @settings(deadline=None, max_examples=200)
@@ -68,9 +68,9 @@ def test_a_stack_of_noise_is_read_alike(words, counts, k, data):
     starts = symbol_starts(np.array(counts))
     top = data.draw(st.integers(2**32 if words else 1, 2**64 - 1))
     stack = np.array(words, dtype=np.uint32)
-    plain, made = (version.pop_symbols(stack, top, k, starts) for version in VERSIONS)
-    assert made[1] == plain[1]
-    assert made[0].tolist() == plain[0].tolist()
+    reference, made = (version.ans_decode_symbols(stack, top, k, starts) for version in VERSIONS)
+    assert made[1] == reference[1]
+    assert made[0].tolist() == reference[0].tolist()
 
 
 @settings(deadline=None)
@@ -114,7 +114,7 @@ SYMBOLS = torch.tensor([1, 0, 2, 1, 1, 0, 1, 1, 3], dtype=torch.int32)
 
 
 @over_inputs(
-    ("cut", "at", "value", "reason"),
+    ("n_kept", "at", "value", "reason"),
     [
         (23, 0, 2, "no room for how often"),
         (28, 0, 3, "add up to 10, not to 9"),
@@ -124,11 +124,11 @@ SYMBOLS = torch.tensor([1, 0, 2, 1, 1, 0, 1, 1, 3], dtype=torch.int32)
         (28, 27, 0x7F, "padding"),
     ],
 )
-def test_what_the_encoder_did_not_make_is_refused_by_name(cut, at, value, reason):
+def test_what_the_encoder_did_not_make_is_refused_by_name(n_kept, at, value, reason):
     data = encode_symbols(SYMBOLS, 4)[0].clone()
     data[at] = value
     with pytest.raises(WireError, match=reason):
-        decode_symbols(data[:cut], 9, 4, "test")
+        decode_symbols(data[:n_kept], 9, 4, "test")
 
 
 def test_counts_of_other_symbols_than_the_streams_are_refused():
@@ -140,16 +140,16 @@ def test_counts_of_other_symbols_than_the_streams_are_refused():
 
 @settings(deadline=None, max_examples=300)
 @given(alphabets(), st.data())
-def test_a_damaged_stream_is_refused_or_is_another_stream_of_the_encoder(drawn, data):
-    symbols, n_symbols = drawn
+def test_a_damaged_stream_is_refused_or_is_another_stream_of_the_encoder(sampled, data):
+    symbols, n_symbols = sampled
     made = encode_symbols(symbols, n_symbols)[0].clone()
     bit = data.draw(st.integers(0, 8 * made.numel() - 1))
     made[bit // 8] ^= 1 << bit % 8
     try:
-        heard, _ = decode_symbols(made, len(symbols), n_symbols, "test")
+        delivered, _ = decode_symbols(made, len(symbols), n_symbols, "test")
     except WireError:
         return
-    assert encode_symbols(heard, n_symbols)[0].tolist() == made.tolist()
+    assert encode_symbols(delivered, n_symbols)[0].tolist() == made.tolist()
 
 
 @over_inputs("bits", [1, 3, 9])

@@ -16,10 +16,10 @@ import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laconic.compressors import owing_step, owing_total
+from laconic.compressors import error_feedback_signs, server_error_feedback_signs
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
-from laconic.hyperparameters import knob
-from laconic.policies.skip_policies import SKIP_POLICIES, Coins, SkipPolicy
+from laconic.hyperparameters import hyperparameter
+from laconic.policies.skip_policies import SKIP_POLICIES, RandomSkips, SkipPolicy
 from laconic.wire import Signs
 
 
@@ -31,21 +31,23 @@ class CompSkip(Algorithm):
     source: ClassVar[str] = "Phuong, Phong & Fukushima, IEEE Access 2023, Algorithm 1"
     skips: ClassVar[bool] = True
     tolerates_absence: ClassVar[bool] = True
-    takes_pieces: ClassVar[bool] = True
-    toy: ClassVar[dict[str, float]] = {"momentum": 0.5, "c": 4.0, "server_c": 4.0}
-    toy_lr: ClassVar[float] = 0.1
+    takes_gradient_tensors: ClassVar[bool] = True
+    test_settings: ClassVar[dict[str, float]] = {"momentum": 0.5, "c": 4.0, "server_c": 4.0}
+    test_lr: ClassVar[float] = 0.1
 
-    momentum: float = knob(0.9, "mu of the Nesterov momentum", within="[0, 1)")
-    decay: float = knob(0.9, "gamma, share of a debt that is carried on", within="[0, 1]")
-    keep: float = knob(0.3, "share of signs that a worker sends", within="(0, 1]")
-    server_keep: float = knob(0.5, "share of signs that the server sends", within="(0, 1]")
-    c: float = knob(1e-2, "what one sent sign takes off a worker's debt", within="(0, inf)", unit="gradient units")
-    server_c: float = knob(
+    momentum: float = hyperparameter(0.9, "mu of the Nesterov momentum", within="[0, 1)")
+    decay: float = hyperparameter(0.9, "gamma, share of a debt that is carried on", within="[0, 1]")
+    keep: float = hyperparameter(0.3, "share of signs that a worker sends", within="(0, 1]")
+    server_keep: float = hyperparameter(0.5, "share of signs that the server sends", within="(0, 1]")
+    c: float = hyperparameter(
+        1e-2, "what one sent sign takes off a worker's debt", within="(0, inf)", unit="gradient units"
+    )
+    server_c: float = hyperparameter(
         1e-2, "what one sent sign takes off the server's debt", within="(0, inf)", unit="gradient units"
     )
-    skip: SkipPolicy = knob(Coins(probability=0.3), "when a worker skips", kinds=SKIP_POLICIES)
-    server_skip: SkipPolicy = knob(Coins(probability=0.1), "when the server skips", kinds=SKIP_POLICIES)
-    cprime: str = knob("scaled", "c' = c|S|/M (scaled) or c (plain)", choices=("scaled", "plain"))
+    skip: SkipPolicy = hyperparameter(RandomSkips(probability=0.3), "when a worker skips", kinds=SKIP_POLICIES)
+    server_skip: SkipPolicy = hyperparameter(RandomSkips(probability=0.1), "when the server skips", kinds=SKIP_POLICIES)
+    cprime: str = hyperparameter("scaled", "c' = c|S|/M (scaled) or c (plain)", choices=("scaled", "plain"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,28 +69,29 @@ class CompSkip(Algorithm):
         return self.c
 
     def work(self, me: Worker) -> Step:
-        momentum, debt = me.memory.spare(), me.memory.spare()
+        momentum, residual = me.memory.scratch(), me.memory.scratch()
         skips = self.skip.skips(me, n_bytes=self.keep * me.count / 8)
-        sent, is_finite = owing_step(  # lines 5-8 and 11 in one pass
-            me.pieces, me.memory["momentum"], me.memory["debt"], momentum, debt,
+        sent, is_finite = error_feedback_signs(  # lines 5-8 and 11 in one pass
+            me.gradient_tensors, me.memory["momentum"], me.memory["residual"], momentum, residual,
             mu=self.momentum, decay=self.decay, c=self.c, keep=0.0 if skips else self.keep, key=me.key("mask"),
         )  # fmt: skip
         me.require(is_finite)
-        me.memory["momentum"], me.memory["debt"] = momentum, debt
+        me.memory["momentum"], me.memory["residual"] = momentum, residual
         reply = yield None if skips else sent
-        if not skips and not reply.heard:
-            me.memory["debt"] = debt.add_(sent.dense(), alpha=self.c)
+        if not skips and not reply.delivered:
+            me.memory["residual"] = residual.add_(sent.dense(), alpha=self.c)
         return reply.dense()  # line 10
 
-    def serve(self, hub: Server, inbox: Inbox) -> Signs | None:
-        among = inbox.n_workers if self.cprime == "scaled" else max(1, len(inbox))
-        skips = self.server_skip.skips(hub, n_bytes=self.server_keep * hub.count / 8)
-        debt = hub.memory.spare()
-        sent = owing_total(  # lines 14-17 in one pass
-            inbox.votes(), hub.memory["debt"], debt, among=among, scale=self.c, decay=self.decay, c=self.server_c,
-            keep=0.0 if skips else self.server_keep, key=hub.key("mask"), first=hub.first,
+    def serve(self, server: Server, inbox: Inbox) -> Signs | None:
+        divisor = inbox.n_workers if self.cprime == "scaled" else max(1, len(inbox))
+        skips = self.server_skip.skips(server, n_bytes=self.server_keep * server.count / 8)
+        residual = server.memory.scratch()
+        sent = server_error_feedback_signs(  # lines 14-17 in one pass
+            inbox.votes(), server.memory["residual"], residual, divisor=divisor, scale=self.c, decay=self.decay,
+            c=self.server_c,
+            keep=0.0 if skips else self.server_keep, key=server.key("mask"), offset=server.offset,
         )  # fmt: skip
-        hub.memory["debt"] = debt
+        server.memory["residual"] = residual
         return None if skips else sent
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from laconic.compressors import COMPRESSORS, Compressor, Quantized
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
 
@@ -25,19 +25,21 @@ class CSGD(Algorithm):
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 3.1.2"
     unbiased: ClassVar[bool] = True  # with unbiased compressors, as the defaults are
 
-    compressor: Compressor = knob(Quantized(), "Q on the way up", kinds=COMPRESSORS)
-    server_compressor: Compressor = knob(Quantized(), "Q on the way down", kinds=COMPRESSORS)
+    compressor: Compressor = hyperparameter(Quantized(), "Q on the way up", kinds=COMPRESSORS)
+    server_compressor: Compressor = hyperparameter(Quantized(), "Q on the way down", kinds=COMPRESSORS)
 
     @property
     def separable(self) -> bool:
         return self.compressor.separable and self.server_compressor.separable
 
     def work(self, me: Worker) -> Step:
-        reply = yield self.compressor(me.gradient, layers=me.layers, key=me.key("compress"), first=me.first)
+        reply = yield self.compressor(me.gradient, layers=me.layers, key=me.key("compress"), offset=me.offset)
         return reply.dense()
 
-    def serve(self, hub: Server, inbox: Inbox) -> Packet:
-        return self.server_compressor(inbox.mean(), layers=hub.layers, key=hub.key("compress"), first=hub.first)
+    def serve(self, server: Server, inbox: Inbox) -> Packet:
+        return self.server_compressor(
+            inbox.mean(), layers=server.layers, key=server.key("compress"), offset=server.offset
+        )
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return self.compressor.paper_bits(d, layers), self.server_compressor.paper_bits(d, layers)

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity
 from laconic.contract import Algorithm, Exchange, Step, Worker, algorithm
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
 
@@ -22,14 +22,14 @@ class CSGDRing(Algorithm):
     """A ring all-reduce of gradients that compresses at every hop."""
 
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, (3.3)"
-    schedule: ClassVar[Literal["rounds", "neighbours"]] = "neighbours"
+    mode: ClassVar[Literal["rounds", "decentralized"]] = "decentralized"
 
-    compressor: Compressor = knob(Identity(), "Q, applied at every hop", kinds=COMPRESSORS)
-    partitioned: bool = knob(True, "N slices at once, or the whole vector in one piece")
+    compressor: Compressor = hyperparameter(Identity(), "Q, applied at every hop", kinds=COMPRESSORS)
+    partitioned: bool = hyperparameter(True, "N slices at once, or the whole vector in one piece")
 
     def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
-        half = n_workers - 1
-        return (Exchange(count=d, name="reduce"),) * half + (Exchange(count=d, name="spread"),) * half
+        hops = n_workers - 1
+        return (Exchange(count=d, name="reduce"),) * hops + (Exchange(count=d, name="allgather"),) * hops
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
         sends = self.partitioned or rank == exchange % n_workers
@@ -42,21 +42,21 @@ class CSGDRing(Algorithm):
         total = me.gradient.clone()
         came: Packet | None = None  # in the last slot
         for slot in range(2 * n - 2):
-            first, stop = slices[(me.rank - slot) % n]
+            start, stop = slices[(me.rank - slot) % n]
             sent = None
-            if stop > first:
-                sent = came if slot >= n else self._compressed(me, first, stop, came)
+            if stop > start:
+                sent = came if slot >= n else self._compressed(me, start, stop, came)
             reply = yield sent
             came = reply.packets.get((me.rank - 1) % n)
             for packet in (sent, came):
                 if packet is not None and slot >= n - 1:
-                    total[packet.first : packet.first + packet.count] = packet.dense()
+                    total[packet.offset : packet.offset + packet.count] = packet.dense()
         return total / n
 
-    def _compressed(self, me: Worker, first: int, stop: int, came: Packet | None) -> Packet:
+    def _compressed(self, me: Worker, start: int, stop: int, came: Packet | None) -> Packet:
         """What came and this worker's own slice of the gradient, added and compressed."""
-        own = me.gradient[first:stop]
-        return self.compressor(own if came is None else came.dense() + own, key=me.key("compress"), first=first)
+        own = me.gradient[start:stop]
+        return self.compressor(own if came is None else came.dense() + own, key=me.key("compress"), offset=start)
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         bits = 2 * (n_workers - 1) / n_workers * self.compressor.paper_bits(d, ())

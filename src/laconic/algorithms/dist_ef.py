@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from laconic.compressors import ScaledSign
 from laconic.contract import Algorithm, Inbox, Server, Side, Step, Worker, algorithm
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.wire import ScaledSigns
 
 
@@ -24,10 +24,10 @@ class DistEFBlockwise(Algorithm):
     source: ClassVar[str] = "Zheng, Huang & Kwok, NeurIPS 2019, Algorithm 2"
     tolerates_absence: ClassVar[bool] = True
     reads_lr: ClassVar[bool] = True
-    toy_lr: ClassVar[float] = 0.01
+    test_lr: ClassVar[float] = 0.01
 
-    momentum: float = knob(0.9, "mu of the Nesterov momentum", within="[0, 1)")
-    blocks: str = knob("layer", 'one scale a "vector", a "layer", or this many entries')
+    momentum: float = hyperparameter(0.9, "mu of the Nesterov momentum", within="[0, 1)")
+    blocks: str = hyperparameter("layer", 'one scale a "vector", a "layer", or this many entries')
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,19 +39,21 @@ class DistEFBlockwise(Algorithm):
 
     def work(self, me: Worker) -> Step:
         momentum = self.momentum * me.memory["momentum"] + me.gradient
-        wish = self.momentum * momentum + me.gradient + _ratio(me) * me.memory["debt"]
-        sent = ScaledSign(blocks=self.blocks)(wish, layers=me.layers)
+        corrected = self.momentum * momentum + me.gradient + _ratio(me) * me.memory["residual"]
+        sent = ScaledSign(blocks=self.blocks)(corrected, layers=me.layers)
         me.memory["momentum"] = momentum
         me.memory.set_number("lr", me.lr)
         reply = yield sent
-        me.memory["debt"] = wish - sent.dense() if reply.heard else wish
+        me.memory["residual"] = corrected - sent.dense() if reply.delivered else corrected
         return reply.dense()
 
-    def serve(self, hub: Server, inbox: Inbox) -> ScaledSigns:
-        wish = inbox.sum() / inbox.n_workers + _ratio(hub) * hub.memory["debt"]  # the unheard owe their share
-        sent = ScaledSign(blocks=self.blocks)(wish, layers=hub.layers)
-        hub.memory["debt"] = wish - sent.dense()
-        hub.memory.set_number("lr", hub.lr)
+    def serve(self, server: Server, inbox: Inbox) -> ScaledSigns:
+        corrected = (
+            inbox.sum() / inbox.n_workers + _ratio(server) * server.memory["residual"]
+        )  # the unheard owe their share
+        sent = ScaledSign(blocks=self.blocks)(corrected, layers=server.layers)
+        server.memory["residual"] = corrected - sent.dense()
+        server.memory.set_number("lr", server.lr)
         return sent
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:

@@ -14,9 +14,9 @@ import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laconic.compressors import owing_step, owing_total
+from laconic.compressors import error_feedback_signs, server_error_feedback_signs
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.wire import Signs
 
 
@@ -27,15 +27,17 @@ class DropSign(Algorithm):
 
     source: ClassVar[str] = "Phong & Phuong, IEEE Access 2020, Algorithm 1"
     tolerates_absence: ClassVar[bool] = True
-    takes_pieces: ClassVar[bool] = True
-    toy: ClassVar[dict[str, float]] = {"momentum": 0.5, "c": 4.0, "server_c": 4.0}
-    toy_lr: ClassVar[float] = 0.1
+    takes_gradient_tensors: ClassVar[bool] = True
+    test_settings: ClassVar[dict[str, float]] = {"momentum": 0.5, "c": 4.0, "server_c": 4.0}
+    test_lr: ClassVar[float] = 0.1
 
-    momentum: float = knob(0.9, "mu of the Nesterov momentum", within="[0, 1)")
-    keep: float = knob(0.3, "share of signs that a worker sends", within="(0, 1]")
-    server_keep: float = knob(0.5, "share of signs that the server sends", within="(0, 1]")
-    c: float = knob(6e-3, "what one sent sign takes off a worker's debt", within="(0, inf)", unit="gradient units")
-    server_c: float = knob(
+    momentum: float = hyperparameter(0.9, "mu of the Nesterov momentum", within="[0, 1)")
+    keep: float = hyperparameter(0.3, "share of signs that a worker sends", within="(0, 1]")
+    server_keep: float = hyperparameter(0.5, "share of signs that the server sends", within="(0, 1]")
+    c: float = hyperparameter(
+        6e-3, "what one sent sign takes off a worker's debt", within="(0, inf)", unit="gradient units"
+    )
+    server_c: float = hyperparameter(
         6e-3, "what one sent sign takes off the server's debt", within="(0, inf)", unit="gradient units"
     )
 
@@ -58,25 +60,26 @@ class DropSign(Algorithm):
         return self.c
 
     def work(self, me: Worker) -> Step:
-        momentum, debt = me.memory.spare(), me.memory.spare()
-        sent, is_finite = owing_step(  # lines 5-7 and 10 in one pass
-            me.pieces, me.memory["momentum"], me.memory["debt"], momentum, debt,
+        momentum, residual = me.memory.scratch(), me.memory.scratch()
+        sent, is_finite = error_feedback_signs(  # lines 5-7 and 10 in one pass
+            me.gradient_tensors, me.memory["momentum"], me.memory["residual"], momentum, residual,
             mu=self.momentum, decay=1.0, c=self.c, keep=self.keep, key=me.key("mask"),
         )  # fmt: skip
         me.require(is_finite)
-        me.memory["momentum"], me.memory["debt"] = momentum, debt
+        me.memory["momentum"], me.memory["residual"] = momentum, residual
         reply = yield sent
-        if not reply.heard:
-            me.memory["debt"] = debt.add_(sent.dense(), alpha=self.c)
+        if not reply.delivered:
+            me.memory["residual"] = residual.add_(sent.dense(), alpha=self.c)
         return reply.dense()  # line 9
 
-    def serve(self, hub: Server, inbox: Inbox) -> Signs:
-        debt = hub.memory.spare()
-        sent = owing_total(  # lines 13-15 in one pass
-            inbox.votes(), hub.memory["debt"], debt, among=inbox.n_workers, scale=self.c, decay=1.0, c=self.server_c,
-            keep=self.server_keep, key=hub.key("mask"), first=hub.first,
+    def serve(self, server: Server, inbox: Inbox) -> Signs:
+        residual = server.memory.scratch()
+        sent = server_error_feedback_signs(  # lines 13-15 in one pass
+            inbox.votes(), server.memory["residual"], residual, divisor=inbox.n_workers, scale=self.c, decay=1.0,
+            c=self.server_c,
+            keep=self.server_keep, key=server.key("mask"), offset=server.offset,
         )  # fmt: skip
-        hub.memory["debt"] = debt
+        server.memory["residual"] = residual
         return sent
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:

@@ -5,7 +5,7 @@ mixing="difference": the low-precision form, Tang et al.: Communication Compress
 and Bagua; mixing="choco": Koloskova, Stich, Jaggi: Decentralized Stochastic Optimization and Gossip Algorithms with
 Compressed Communication, ICML 2019.
 Paper -> here: W -> graph, x^(n) -> me.parameters, x^(n)_{t+1/2} -> half, the published copies x^_j ->
-me.memory["copy.j"], Q -> compressor, Choco's gamma -> consensus_rate.
+me.memory["replica.j"], Q -> compressor, Choco's gamma -> consensus_step_size.
 Differs: the local step is the inner optimizer's, and may be several. Published copies start at the first parameters,
 which all workers share, and not at zero.
 """
@@ -16,10 +16,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from laconic.compressors import COMPRESSORS, Compressor, Identity, dense, warn_of_growing_debt
+from laconic.compressors import COMPRESSORS, Compressor, Identity, dense, warn_of_growing_residual
 from laconic.contract import Algorithm, Step, Worker, algorithm
 from laconic.gossip.mixing import Mixing
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 
 
 @algorithm("dsgd")
@@ -30,16 +30,18 @@ class DSGD(Algorithm):
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 5.1"
     consumes: ClassVar[Literal["gradient", "change"]] = "change"
     returns: ClassVar[Literal["direction", "change", "parameters"]] = "parameters"
-    schedule: ClassVar[Literal["rounds", "neighbours"]] = "neighbours"
+    mode: ClassVar[Literal["rounds", "decentralized"]] = "decentralized"
     replicas_equal: ClassVar[bool] = False
 
-    graph: str = knob("ring", 'ring, full, torus, exponential, star, shift-one, or edges such as "0-1 1-2 2-0"')
-    mixing: str = knob(
+    graph: str = hyperparameter(
+        "ring", 'ring, full, torus, exponential, star, shift-one, or edges such as "0-1 1-2 2-0"'
+    )
+    mixing: str = hyperparameter(
         "models", "what is sent: the model, a compressed difference, or Choco-SGD's",
         choices=("models", "difference", "choco"),
     )  # fmt: skip
-    compressor: Compressor = knob(Identity(), "Q of the compressed forms", kinds=COMPRESSORS)
-    consensus_rate: float = knob(1.0, "Choco's gamma; smaller for coarser compressors", within="(0, 1]")
+    compressor: Compressor = hyperparameter(Identity(), "Q of the compressed forms", kinds=COMPRESSORS)
+    consensus_step_size: float = hyperparameter(1.0, "Choco's gamma; smaller for coarser compressors", within="(0, 1]")
 
     def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
         if self.mixing == "models" and type(self.compressor) is not Identity:
@@ -57,19 +59,19 @@ class DSGD(Algorithm):
         except ValueError as error:
             raise ValueError(f"{self.name}: graph={self.graph!r:.80} of {n_workers} workers: {error}") from None
         if self.mixing == "choco":  # what a published copy lacks is a debt
-            warn_of_growing_debt(self.name, "compressor", self.compressor, d, layers)
+            warn_of_growing_residual(self.name, "compressor", self.compressor, d, layers)
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
-        return Mixing.from_text(self.graph, n_workers, round_).neighbours(rank)
+        return Mixing.from_text(self.graph, n_workers, round_).neighbors(rank)
 
     def work(self, me: Worker) -> Step:
-        half = me.change_plus(me.parameters)
+        updated = me.change_plus(me.parameters)
         if self.mixing == "choco":
-            return (yield from self._choco(me, half))
+            return (yield from self._choco(me, updated))
         if self.mixing == "difference":
-            return (yield from self._difference(me, half))
-        reply = yield dense(half)
-        return self._mixed(me, {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: half})
+            return (yield from self._difference(me, updated))
+        reply = yield dense(updated)
+        return self._mixed(me, {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: updated})
 
     def _mixed(self, me: Worker, models: dict[int, Tensor]) -> Tensor:
         """The models (d,) times their weights, added in rank order."""
@@ -82,35 +84,35 @@ class DSGD(Algorithm):
     def _copies(self, me: Worker) -> dict[int, Tensor]:
         """What this worker and its neighbours have published, each (d,)."""
         ranks = (me.rank, *self.peers(me.rank, me.n_workers, me.round, 0))
-        if f"copy.{me.rank}" not in me.memory:
+        if f"replica.{me.rank}" not in me.memory:
             return dict.fromkeys(ranks, me.parameters)
-        return {rank: me.memory[f"copy.{rank}"] for rank in ranks}
+        return {rank: me.memory[f"replica.{rank}"] for rank in ranks}
 
     def _publish(self, me: Worker, copies: dict[int, Tensor], changes: dict[int, Tensor]) -> None:
         for rank, copy in copies.items():
-            copies[rank] = me.memory[f"copy.{rank}"] = copy + changes[rank]
+            copies[rank] = me.memory[f"replica.{rank}"] = copy + changes[rank]
 
-    def _difference(self, me: Worker, half: Tensor) -> Step:
+    def _difference(self, me: Worker, updated: Tensor) -> Step:
         """Send Q of the way from the published model, which is one's own, to the mixed one."""
         copies = self._copies(me)
-        wish = half - copies[me.rank] + self._mixed(me, copies) - copies[me.rank]
-        sent = self.compressor(wish, layers=me.layers, key=me.key("compress"))
+        difference = updated - copies[me.rank] + self._mixed(me, copies) - copies[me.rank]
+        sent = self.compressor(difference, layers=me.layers, key=me.key("compress"))
         reply = yield sent
         changes = {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: sent.dense()}
         self._publish(me, copies, changes)
         return copies[me.rank]
 
-    def _choco(self, me: Worker, half: Tensor) -> Step:
+    def _choco(self, me: Worker, updated: Tensor) -> Step:
         """Send Q of the way from the published model to one's own, then move towards what the others published."""
         copies = self._copies(me)
-        sent = self.compressor(half - copies[me.rank], layers=me.layers, key=me.key("compress"))
+        sent = self.compressor(updated - copies[me.rank], layers=me.layers, key=me.key("compress"))
         reply = yield sent
         changes = {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: sent.dense()}
         self._publish(me, copies, changes)
-        return half + self.consensus_rate * (self._mixed(me, copies) - copies[me.rank])
+        return updated + self.consensus_step_size * (self._mixed(me, copies) - copies[me.rank])
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         mixing = Mixing.from_text(self.graph, n_workers)
-        neighbours = sum(len(mixing.neighbours(rank)) for rank in range(n_workers)) / n_workers
-        bits = neighbours * self.compressor.paper_bits(d, layers)
+        neighbors = sum(len(mixing.neighbors(rank)) for rank in range(n_workers)) / n_workers
+        bits = neighbors * self.compressor.paper_bits(d, layers)
         return bits, bits

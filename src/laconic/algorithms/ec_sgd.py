@@ -10,9 +10,9 @@ Differs: the mean over workers (the DoubleSqueeze code sums); a 1-bit scale of |
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laconic.compressors import COMPRESSORS, Compressor, ScaledSign, warn_of_growing_debt
+from laconic.compressors import COMPRESSORS, Compressor, ScaledSign, warn_of_growing_residual
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
 
@@ -26,30 +26,32 @@ class ECSGD(Algorithm):
     )
     tolerates_absence: ClassVar[bool] = True
 
-    compressor: Compressor = knob(ScaledSign(), "Q on the way up", kinds=COMPRESSORS)
-    server_compressor: Compressor = knob(ScaledSign(), "Q on the way down", kinds=COMPRESSORS)
+    compressor: Compressor = hyperparameter(ScaledSign(), "Q on the way up", kinds=COMPRESSORS)
+    server_compressor: Compressor = hyperparameter(ScaledSign(), "Q on the way down", kinds=COMPRESSORS)
 
     def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
         """Warns where a debt would grow without bound."""
-        warn_of_growing_debt(self.name, "compressor", self.compressor, d, layers)
-        warn_of_growing_debt(self.name, "server_compressor", self.server_compressor, d, layers)
+        warn_of_growing_residual(self.name, "compressor", self.compressor, d, layers)
+        warn_of_growing_residual(self.name, "server_compressor", self.server_compressor, d, layers)
 
     @property
     def separable(self) -> bool:
         return self.compressor.separable and self.server_compressor.separable
 
     def work(self, me: Worker) -> Step:
-        wish = me.gradient.add_(me.memory["debt"])  # (3.8), in the gradient's place
-        sent = self.compressor(wish, layers=me.layers, key=me.key("compress"), first=me.first)
+        corrected = me.gradient.add_(me.memory["residual"])  # (3.8), in the gradient's place
+        sent = self.compressor(corrected, layers=me.layers, key=me.key("compress"), offset=me.offset)
         reply = yield sent
-        me.memory["debt"] = sent.unsent_of(wish, out=me.memory.spare()) if reply.heard else wish  # (3.9)
+        me.memory["residual"] = (
+            sent.unsent_of(corrected, out=me.memory.scratch()) if reply.delivered else corrected
+        )  # (3.9)
         return reply.dense()  # (3.12)
 
-    def serve(self, hub: Server, inbox: Inbox) -> Packet:
+    def serve(self, server: Server, inbox: Inbox) -> Packet:
         mean = inbox.sum().div_(inbox.n_workers)  # whoever was not heard owes its share
-        wish = mean.add_(hub.memory["debt"])  # (3.10)
-        sent = self.server_compressor(wish, layers=hub.layers, key=hub.key("compress"), first=hub.first)
-        hub.memory["debt"] = sent.unsent_of(wish, out=hub.memory.spare())  # (3.11)
+        corrected = mean.add_(server.memory["residual"])  # (3.10)
+        sent = self.server_compressor(corrected, layers=server.layers, key=server.key("compress"), offset=server.offset)
+        server.memory["residual"] = sent.unsent_of(corrected, out=server.memory.scratch())  # (3.11)
         return sent
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:

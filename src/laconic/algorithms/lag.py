@@ -32,28 +32,28 @@ class LAG(Lazy):
         skip = not self.must_send(me) and self._hardly_changed(me, threshold)
         sent = None if skip else dense(me.gradient)
         reply = yield sent
-        uploaded = sent is not None and reply.heard
+        uploaded = sent is not None and reply.delivered
         self.note(me, uploaded=uploaded)
         if uploaded:
             me.memory["uploaded"] = me.gradient
         return reply.dense()
 
     def _hardly_changed(self, me: Worker, threshold: float) -> bool:
-        gap = torch.sub(me.gradient, me.memory["uploaded"], out=me.memory.spare())
+        gap = torch.sub(me.gradient, me.memory["uploaded"], out=me.memory.scratch())
         return small_against(gap, threshold)
 
-    def serve(self, hub: Server, inbox: Inbox) -> Dense:
-        return dense(self.combined(stored_sum(hub, inbox), inbox.n_workers), first=hub.first)
+    def serve(self, server: Server, inbox: Inbox) -> Dense:
+        return dense(self.combined(stored_sum(server, inbox), inbox.n_workers), offset=server.offset)
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * d, 32.0 * d
 
 
-def stored_sum(hub: Server, inbox: Inbox) -> Tensor:
+def stored_sum(server: Server, inbox: Inbox) -> Tensor:
     """Store what came; the sum over all workers of their last uploads, (d,), in rank order."""
     for rank, packet in inbox.items():
-        hub.memory[f"stored.{rank}"] = packet.dense()
-    total = hub.memory.spare().copy_(hub.memory["stored.0"])
+        server.memory[f"stored.{rank}"] = packet.dense()
+    total = server.memory.scratch().copy_(server.memory["stored.0"])
     for rank in range(1, inbox.n_workers):
-        total += hub.memory[f"stored.{rank}"]
+        total += server.memory[f"stored.{rank}"]
     return total

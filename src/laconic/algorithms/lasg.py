@@ -18,7 +18,7 @@ from torch import Tensor
 from laconic.algorithms.lag import stored_sum
 from laconic.compressors import dense
 from laconic.contract import Inbox, Server, Step, Worker, algorithm
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import squared_norm
 from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
 from laconic.wire import Dense
@@ -30,14 +30,14 @@ class LASG(Lazy):
     """Mini-batch gradients, uploaded only when they changed."""
 
     source: ClassVar[str] = "Chen, Sun & Yin, LASG, arXiv 2002.11360; Deng et al., SASG, (5)"
-    toy: ClassVar[dict[str, float]] = {"alpha": 0.05}
+    test_settings: ClassVar[dict[str, float]] = {"alpha": 0.05}
 
-    rule: str = knob(
+    rule: str = hyperparameter(
         "wk2", "what is compared: the batch's gradient here and at the last upload (wk2), the same less a snapshot's "
         "(wk1), or the distance moved times a smoothness that is given (ps) or estimated (pse)",
         choices=("wk2", "wk1", "ps", "pse"),
     )  # fmt: skip
-    smoothness: float = knob(1.0, "L_n of the rule ps", within="(0, inf)")
+    smoothness: float = hyperparameter(1.0, "L_n of the rule ps", within="(0, inf)")
 
     @property
     def second_gradient(self) -> bool:
@@ -49,39 +49,41 @@ class LASG(Lazy):
         if threshold == 0 or self.must_send(me):
             skip = False
         elif news is not None:
-            skip = small_against(torch.sub(news, me.memory["told"], out=me.memory.spare()), threshold)
+            skip = small_against(torch.sub(news, me.memory["uploaded_difference"], out=me.memory.scratch()), threshold)
         elif self.rule == "wk2":
-            skip = small_against(gap_to_second(me, me.memory["there"]), threshold)
+            skip = small_against(gap_to_second(me, me.memory["uploaded_parameters"]), threshold)
         else:
             skip = self._has_stayed(me, threshold)
         sent = None if skip else dense(me.gradient)
         reply = yield sent
-        uploaded = sent is not None and reply.heard
+        uploaded = sent is not None and reply.delivered
         self.note(me, uploaded=uploaded)
         if uploaded and news is not None:
-            me.memory["told"] = news
+            me.memory["uploaded_difference"] = news
         return reply.dense()
 
     def _news(self, me: Worker) -> Tensor:
         """WK1: the batch's gradient here less the one at the snapshot, (d,)."""
         if me.round % self.max_delay == 0 or "snapshot" not in me.memory:
-            me.memory["snapshot"] = me.memory["before"]
+            me.memory["snapshot"] = me.memory["previous_parameters"]
         return gap_to_second(me, me.memory["snapshot"])
 
     def _has_stayed(self, me: Worker, threshold: float) -> bool:
         """PS and PSE: whether L^2 ||x - x at the last upload||^2 is small. PSE measures L whenever it sends."""
-        moved = squared_norm(torch.sub(me.memory["before"], me.memory["there"], out=me.memory.spare()))
+        moved = squared_norm(
+            torch.sub(me.memory["previous_parameters"], me.memory["uploaded_parameters"], out=me.memory.scratch())
+        )
         measured = self.rule == "pse"
         smoothness = me.memory.number("smoothness", 0) if measured else self.smoothness
         if smoothness > 0 and threshold > 0 and smoothness**2 * moved <= threshold:
             return True
         if measured and moved > 0:
-            gap = squared_norm(gap_to_second(me, me.memory["there"]))
+            gap = squared_norm(gap_to_second(me, me.memory["uploaded_parameters"]))
             me.memory.set_number("smoothness", max(smoothness, (gap / moved) ** 0.5))
         return False
 
-    def serve(self, hub: Server, inbox: Inbox) -> Dense:
-        return dense(self.combined(stored_sum(hub, inbox), inbox.n_workers), first=hub.first)
+    def serve(self, server: Server, inbox: Inbox) -> Dense:
+        return dense(self.combined(stored_sum(server, inbox), inbox.n_workers), offset=server.offset)
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * d, 32.0 * d

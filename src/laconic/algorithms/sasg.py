@@ -20,7 +20,7 @@ from torch import Tensor
 
 from laconic.compressors import Selection, dense
 from laconic.contract import Inbox, Server, Step, Worker, algorithm
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import add_at, clear_at
 from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
 from laconic.wire import Dense, Packet, Sparse
@@ -33,9 +33,9 @@ class SASG(Selection, Lazy):
 
     source: ClassVar[str] = "Deng, Guo, Wang, Wang & Sun, SASG, Algorithm 1"
     tolerates_absence: ClassVar[bool] = True
-    toy: ClassVar[dict[str, float]] = {"density": 0.25, "alpha": 0.05}
+    test_settings: ClassVar[dict[str, float]] = {"density": 0.25, "alpha": 0.05}
 
-    skip_error: str = knob(
+    skip_error: str = hyperparameter(
         "paper", "a skipping worker's debt stays as it is, or takes up what the stored upload leaves out",
         choices=("paper", "corrected"),
     )  # fmt: skip
@@ -45,48 +45,48 @@ class SASG(Selection, Lazy):
         return True
 
     def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
-        self.entries(d, layers)
+        self.n_selected(d, layers)
 
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)
         skip = False
         if threshold > 0 and not self.must_send(me):
-            skip = small_against(gap_to_second(me, me.memory["there"]), threshold)  # (5)
+            skip = small_against(gap_to_second(me, me.memory["uploaded_parameters"]), threshold)  # (5)
         if skip:
             reply = yield None
             self.note(me, uploaded=False)
-            if self.skip_error == "corrected" and reply.heard:  # else nothing was used
-                me.memory["debt"] = torch.add(me.memory["debt"], me.memory["left out"], out=me.memory.spare())
-            return torch.div(reply.dense(), me.lr, out=me.memory.spare())
-        wish = me.gradient.mul_(me.lr).add_(me.memory["debt"])  # in the gradient's place
-        sent = self.take(wish, me.layers)
+            if self.skip_error == "corrected" and reply.delivered:  # else nothing was used
+                me.memory["residual"] = torch.add(me.memory["residual"], me.memory["unsent"], out=me.memory.scratch())
+            return torch.div(reply.dense(), me.lr, out=me.memory.scratch())
+        corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in the gradient's place
+        sent = self.take(corrected, me.layers)
         reply = yield sent
-        if reply.heard:
-            clear_at(wish, sent.indices)
+        if reply.delivered:
+            clear_at(corrected, sent.indices)
             if self.skip_error == "corrected":
-                me.memory["left out"] = torch.sub(wish, me.memory["debt"], out=me.memory.spare())
-        me.memory["debt"] = wish
-        self.note(me, uploaded=reply.heard)
-        return torch.div(reply.dense(), me.lr, out=me.memory.spare())
+                me.memory["unsent"] = torch.sub(corrected, me.memory["residual"], out=me.memory.scratch())
+        me.memory["residual"] = corrected
+        self.note(me, uploaded=reply.delivered)
+        return torch.div(reply.dense(), me.lr, out=me.memory.scratch())
 
-    def serve(self, hub: Server, inbox: Inbox) -> Dense:
-        total = hub.memory.spare().zero_()
+    def serve(self, server: Server, inbox: Inbox) -> Dense:
+        total = server.memory.scratch().zero_()
         for rank in range(inbox.n_workers):
             if rank in inbox:
                 positions, values = _parts_of(inbox[rank])
-                hub.memory[f"positions.{rank}"], hub.memory[f"values.{rank}"] = positions, values
-            elif rank in inbox.skipped and f"positions.{rank}" in hub.memory:
-                positions, values = hub.memory[f"positions.{rank}"], hub.memory[f"values.{rank}"]
+                server.memory[f"positions.{rank}"], server.memory[f"values.{rank}"] = positions, values
+            elif rank in inbox.skipped and f"positions.{rank}" in server.memory:
+                positions, values = server.memory[f"positions.{rank}"], server.memory[f"values.{rank}"]
             else:
                 continue  # not heard at all: it owes what it sent
             add_at(total, positions.long(), values)
-        return dense(self.combined(total, inbox.n_workers), first=hub.first)  # (8)
+        return dense(self.combined(total, inbox.n_workers), offset=server.offset)  # (8)
 
-    def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
-        return packet.paper_bits if way == "up" else 0.0
+    def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
+        return packet.paper_bits if direction == "up" else 0.0
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return 32.0 * self.entries(d, layers), 0.0
+        return 32.0 * self.n_selected(d, layers), 0.0
 
 
 def _parts_of(packet: Packet) -> tuple[Tensor, Tensor]:

@@ -33,8 +33,8 @@ class ModelAveraging(Algorithm):
         reply = yield dense(me.change_plus(me.parameters))
         return reply.dense()
 
-    def serve(self, hub: Server, inbox: Inbox) -> Dense:
-        return dense(inbox.mean(), first=hub.first)
+    def serve(self, server: Server, inbox: Inbox) -> Dense:
+        return dense(inbox.mean(), offset=server.offset)
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * d, 32.0 * d

@@ -1,7 +1,7 @@
 """Mini-batch SGD, the server holds the one model.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 2.1.2, global replica.
-Paper -> here: the server's x -> hub.descend's model, g^(n) -> me.gradient.
+Paper -> here: the server's x -> server.descend's model, g^(n) -> me.gradient.
 Differs: the server steps with a copy of the user's own optimizer, whichever it is; the section has plain SGD.
 The model stays with one server: a cut optimizer would only be right for optimizers that act on each entry alone.
 """
@@ -29,8 +29,8 @@ class GlobalReplica(Algorithm):
         reply = yield dense(me.gradient)
         return reply.dense()
 
-    def serve(self, hub: Server, inbox: Inbox) -> Dense:
-        return dense(hub.descend(inbox.mean()))
+    def serve(self, server: Server, inbox: Inbox) -> Dense:
+        return dense(server.descend(inbox.mean()))
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * d, 32.0 * d

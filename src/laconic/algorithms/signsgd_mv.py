@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from laconic.compressors import majority, momentum_signs
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.wire import Signs
 
 
@@ -23,9 +23,9 @@ class SignSGDMajorityVote(Algorithm):
 
     source: ClassVar[str] = "Bernstein et al., ICML 2018 and ICLR 2019, Algorithm 1"
     same_data: ClassVar[bool] = True
-    toy_lr: ClassVar[float] = 0.01
+    test_lr: ClassVar[float] = 0.01
 
-    momentum: float = knob(0.9, "share of the old momentum that stays; 0 is signSGD", within="[0, 1)")
+    momentum: float = hyperparameter(0.9, "share of the old momentum that stays; 0 is signSGD", within="[0, 1)")
 
     @property
     def separable(self) -> bool:
@@ -41,8 +41,8 @@ class SignSGDMajorityVote(Algorithm):
         reply = yield sent
         return reply.dense()
 
-    def serve(self, hub: Server, inbox: Inbox) -> Signs:
-        return majority(list(inbox.values()), first=hub.first, count=hub.count, dtype=hub.memory.dtype)
+    def serve(self, server: Server, inbox: Inbox) -> Signs:
+        return majority(list(inbox.values()), offset=server.offset, count=server.count, dtype=server.memory.dtype)
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
         return float(d), float(d)

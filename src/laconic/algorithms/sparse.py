@@ -27,29 +27,29 @@ class SparseSGD(Selection, Algorithm):
     source: ClassVar[str] = "Stich, Cordonnier & Jaggi, NeurIPS 2018; Deng et al., SASG, baseline"
     tolerates_absence: ClassVar[bool] = True
     reads_lr: ClassVar[bool] = True
-    toy: ClassVar[dict[str, float]] = {"density": 0.25}
+    test_settings: ClassVar[dict[str, float]] = {"density": 0.25}
 
     @property
     def separable(self) -> bool:
         return True
 
     def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
-        self.entries(d, layers)
+        self.n_selected(d, layers)
 
     def work(self, me: Worker) -> Step:
-        wish = me.gradient.mul_(me.lr).add_(me.memory["debt"])  # in the gradient's place
-        sent = self.take(wish, me.layers)
+        corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in the gradient's place
+        sent = self.take(corrected, me.layers)
         reply = yield sent
-        if reply.heard:
-            clear_at(wish, sent.indices)
-        me.memory["debt"] = wish
-        return torch.div(reply.dense(), me.lr, out=me.memory.spare())
+        if reply.delivered:
+            clear_at(corrected, sent.indices)
+        me.memory["residual"] = corrected
+        return torch.div(reply.dense(), me.lr, out=me.memory.scratch())
 
-    def serve(self, hub: Server, inbox: Inbox) -> Dense:
-        return dense(inbox.sum().div_(inbox.n_workers), first=hub.first)  # whoever was not heard owes its share
+    def serve(self, server: Server, inbox: Inbox) -> Dense:
+        return dense(inbox.sum().div_(inbox.n_workers), offset=server.offset)  # whoever was not heard owes its share
 
-    def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
-        return packet.paper_bits if way == "up" else 0.0
+    def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
+        return packet.paper_bits if direction == "up" else 0.0
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return 32.0 * self.entries(d, layers), 0.0
+        return 32.0 * self.n_selected(d, layers), 0.0

@@ -16,8 +16,8 @@ from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import dense
 from laconic.contract import Exchange, Inbox, Reply, Server, Step, Worker, algorithm
 from laconic.errors import ContractError
-from laconic.hyperparameters import knob
-from laconic.kernels.api import hash_at, most_voted, take_at, tally, top_k
+from laconic.hyperparameters import hyperparameter
+from laconic.kernels.api import hash_at, take_at, top_k, top_voted, vote_counts
 from laconic.wire import Packet, Positions, Sparse, paper_position_bits
 
 
@@ -29,74 +29,76 @@ class SSGDMV(SSGDTopK):
     source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, Algorithm 1"
     adaptive: ClassVar[bool] = False
 
-    ties: str = knob("random", "which of equally voted coordinates win", choices=("random", "index"))
+    ties: str = hyperparameter("random", "which of equally voted coordinates win", choices=("random", "index"))
 
     def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
         return (
             Exchange(count=d, name="positions"),
-            Exchange(count=self.entries(d), name="values", adds=self.bits == 32),
+            Exchange(count=self.n_selected(d), name="values", adds=self.bits == 32),
         )
 
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change)).dense()
-        wish = me.change_plus(me.memory["debt"])  # line 9
-        votes = self.votes(me, wish)
+        corrected = me.change_plus(me.memory["residual"])  # line 9
+        votes = self.votes(me, corrected)
         reply = yield self.positions(votes, me.count)
-        return (yield from self.send_values(me, wish, reply))
+        return (yield from self.send_values(me, corrected, reply))
 
-    def votes(self, me: Worker, wish: Tensor) -> Tensor:
+    def votes(self, me: Worker, corrected: Tensor) -> Tensor:
         """The worker's K coordinates: (K,) int64, ascending."""
-        return top_k(wish, self.entries(me.count))
+        return top_k(corrected, self.n_selected(me.count))
 
     def positions(self, indices: Tensor, d: int) -> Positions:
         """A packet of them."""
         return Positions(indices=indices, count=d, code=self.code)
 
-    def send_values(self, me: Worker, wish: Tensor, reply: Reply) -> Step:
-        """The second exchange: `wish` (d,) on the mask that came; returns the change (d,)."""
-        mask = indices_of(reply.packet, "the server", self.entries(me.count))
-        sent = self.quantized(take_at(wish, mask))
+    def send_values(self, me: Worker, corrected: Tensor, reply: Reply) -> Step:
+        """The second exchange: `corrected` (d,) on the mask that came; returns the change (d,)."""
+        mask = indices_of(reply.packet, "the server", self.n_selected(me.count))
+        sent = self.quantized(take_at(corrected, mask))
         reply = yield sent
-        me.memory["debt"] = self.unsent(wish, mask, sent) if reply.heard else wish  # lines 20-22
+        me.memory["residual"] = self.unsent(corrected, mask, sent) if reply.delivered else corrected  # lines 20-22
         return Sparse(indices=mask, values=dense(reply.dense()), count=me.count)
 
-    def serve(self, hub: Server, inbox: Inbox) -> Packet:
-        if hub.exchange == 0 and not self.dense_in(hub.round):
-            return self.positions(self.mask(hub, *self.votes_for(hub, self.lists(hub, inbox))), hub.count)  # 14-15
+    def serve(self, server: Server, inbox: Inbox) -> Packet:
+        if server.exchange == 0 and not self.dense_in(server.round):
+            return self.positions(
+                self.mask(server, *self.votes_for(server, self.lists(server, inbox))), server.count
+            )  # 14-15
         return dense(inbox.sum() / inbox.n_workers)  # line 26; whoever was not heard owes its share
 
-    def lists(self, hub: Server, inbox: Inbox) -> list[Tensor]:
+    def lists(self, server: Server, inbox: Inbox) -> list[Tensor]:
         """The coordinates that each worker votes for: (K,) int64, ascending."""
-        return [indices_of(packet, f"worker {rank}", self.entries(hub.count)) for rank, packet in inbox.items()]
+        return [indices_of(packet, f"worker {rank}", self.n_selected(server.count)) for rank, packet in inbox.items()]
 
-    def votes_for(self, hub: Server, lists: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def votes_for(self, server: Server, lists: list[Tensor]) -> tuple[Tensor, Tensor]:
         """At least K coordinates, ascending, and the votes for each: (n,) int64 both. All that have one are there."""
-        voted, votes = tally(lists)
-        if voted.numel() >= self.entries(hub.count):
+        voted, votes = vote_counts(lists)
+        if voted.numel() >= self.n_selected(server.count):
             return voted, votes
-        return torch.arange(hub.count), votes.new_zeros(hub.count).index_copy_(0, voted, votes)  # some got lost
+        return torch.arange(server.count), votes.new_zeros(server.count).index_copy_(0, voted, votes)  # some got lost
 
-    def mask(self, hub: Server, voted: Tensor, votes: Tensor) -> Tensor:
+    def mask(self, server: Server, voted: Tensor, votes: Tensor) -> Tensor:
         """K of the coordinates `voted` (n,), which have so many `votes` (n,), the most: (K,) int64, ascending."""
         random = self.ties == "random"
-        order = hash_at(voted, hub.key("ties")) if random else voted.int()  # no two coordinates share a hash
-        return voted[most_voted(votes, order, self.entries(hub.count))]
+        order = hash_at(voted, server.key("ties")) if random else voted.int()  # no two coordinates share a hash
+        return voted[top_voted(votes, order, self.n_selected(server.count))]
 
-    def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
+    def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         return packet.paper_bits
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        entries = self.entries(d)
-        where = paper_position_bits(d, entries)
-        return where + self.bits * entries, where + 32 * entries
+        n_selected = self.n_selected(d)
+        where = paper_position_bits(d, n_selected)
+        return where + self.bits * n_selected, where + 32 * n_selected
 
 
-def indices_of(packet: Packet, who: str, entries: int) -> Tensor:
+def indices_of(packet: Packet, who: str, n_selected: int) -> Tensor:
     """The coordinates in a packet of positions. Raises ContractError for another packet or number of them."""
-    if not isinstance(packet, Positions) or packet.indices.numel() != entries:
+    if not isinstance(packet, Positions) or packet.indices.numel() != n_selected:
         found = f"{packet.indices.numel()} positions" if isinstance(packet, Positions) else f"a packet of {packet.name}"
         raise ContractError(
-            f"{who} sent {found}; due was a vote list of {entries}. Do all ranks have the same density and model?"
+            f"{who} sent {found}; due was a vote list of {n_selected}. Do all ranks have the same density and model?"
         )
     return packet.indices

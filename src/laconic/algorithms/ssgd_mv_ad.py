@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from laconic.algorithms.ssgd_mv import SSGDMV, indices_of
-from laconic.compressors import dense, entries_of
+from laconic.compressors import dense, n_selected_for
 from laconic.contract import Inbox, Server, Step, Worker, algorithm
 from laconic.errors import ContractError
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import top_k
 from laconic.wire import Packet, Positions, VoteChange, paper_position_bits
 
@@ -30,30 +30,32 @@ class SSGDMVAD(SSGDMV):
 
     source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, Algorithm 2"
     adaptive: ClassVar[bool] = True
-    toy: ClassVar[dict[str, float]] = {"density": 0.25, "swap_density": 0.1}
+    test_settings: ClassVar[dict[str, float]] = {"density": 0.25, "swap_density": 0.1}
 
-    swap_density: float = knob(1e-3, "phi_ad, share of the coordinates that may enter a list", within="[0, 1]")
+    swap_density: float = hyperparameter(
+        1e-3, "phi_ad, share of the coordinates that may enter a list", within="[0, 1]"
+    )
 
     def swaps(self, d: int) -> int:
         """K_ad of d."""
-        return min(entries_of(self.swap_density, d), self.entries(d))
+        return min(n_selected_for(self.swap_density, d), self.n_selected(d))
 
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change)).dense()
-        wish = me.change_plus(me.memory["debt"])
-        best = self.votes(me, wish)
+        corrected = me.change_plus(me.memory["residual"])
+        best = self.votes(me, corrected)
         if "votes" in me.memory:
-            listed, change = self._revised(me, wish, best)
+            listed, change = self._revised(me, corrected, best)
             reply = yield change
         else:
             listed = best
             reply = yield self.positions(listed, me.count)
-        if reply.heard:
+        if reply.delivered:
             me.memory["votes"] = listed
-        return (yield from self.send_values(me, wish, reply))
+        return (yield from self.send_values(me, corrected, reply))
 
-    def _revised(self, me: Worker, wish: Tensor, best: Tensor) -> tuple[Tensor, VoteChange]:
+    def _revised(self, me: Worker, corrected: Tensor, best: Tensor) -> tuple[Tensor, VoteChange]:
         """The new list, (K,) int64 ascending, and how it differs from the last one (lines 10-15)."""
         old = me.memory["votes"]
         entering = best[~torch.isin(best, old, assume_unique=True)]
@@ -61,20 +63,20 @@ class SSGDMVAD(SSGDMV):
         swaps = min(self.swaps(me.count), entering.numel())
         added = dropped = old[:0]
         if swaps:
-            added = entering[top_k(wish[entering], swaps)]
-            dropped = leaving[wish[old[leaving]].abs().argsort(stable=True)[:swaps]].sort().values
+            added = entering[top_k(corrected[entering], swaps)]
+            dropped = leaving[corrected[old[leaving]].abs().argsort(stable=True)[:swaps]].sort().values
         change = VoteChange(added=added, dropped=dropped, count=me.count, listed=old.numel(), code=self.code)
         return _applied(old, change), change
 
-    def lists(self, hub: Server, inbox: Inbox) -> list[Tensor]:
+    def lists(self, server: Server, inbox: Inbox) -> list[Tensor]:
         for rank, packet in inbox.items():
-            hub.memory[f"votes.{rank}"] = self._list_after(packet, _list_of(hub, rank), rank, hub.count)
-        return [_list_of(hub, rank) for rank in range(inbox.n_workers)]  # who was not heard votes as before
+            server.memory[f"votes.{rank}"] = self._list_after(packet, _list_of(server, rank), rank, server.count)
+        return [_list_of(server, rank) for rank in range(inbox.n_workers)]  # who was not heard votes as before
 
     def _list_after(self, packet: Packet, old: Tensor, rank: int, d: int) -> Tensor:
         """Worker `rank`'s list after its packet. Raises ContractError for a change that does not fit the last one."""
         if isinstance(packet, Positions):
-            return indices_of(packet, f"worker {rank}", self.entries(d))
+            return indices_of(packet, f"worker {rank}", self.n_selected(d))
         if not isinstance(packet, VoteChange) or packet.listed != old.numel():
             found = f"a change of a list of {packet.listed}" if isinstance(packet, VoteChange) else packet.name
             raise ContractError(
@@ -86,14 +88,14 @@ class SSGDMVAD(SSGDMV):
         return new
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        up = 2 * paper_position_bits(d, self.swaps(d)) + self.bits * self.entries(d)
+        up = 2 * paper_position_bits(d, self.swaps(d)) + self.bits * self.n_selected(d)
         return up, super().paper_bits(d, layers)[1]
 
 
-def _list_of(hub: Server, rank: int) -> Tensor:
+def _list_of(server: Server, rank: int) -> Tensor:
     """Worker `rank`'s list as the server knows it: (K,) int64, ascending, or none yet."""
     name = f"votes.{rank}"
-    return hub.memory[name] if name in hub.memory else torch.empty(0, dtype=torch.int64)
+    return server.memory[name] if name in server.memory else torch.empty(0, dtype=torch.int64)
 
 
 def _applied(old: Tensor, change: VoteChange) -> Tensor:

@@ -23,13 +23,13 @@ class SSGDMVRS(SSGDMV):
 
     source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, 3.3"
 
-    def mask(self, hub: Server, voted: Tensor, votes: Tensor) -> Tensor:
-        clocks = exponentials(voted, hub.key("clocks")) / votes.double()  # those without a vote come last
-        return voted[clocks.argsort(stable=True)[: self.entries(hub.count)]].sort().values
+    def mask(self, server: Server, voted: Tensor, votes: Tensor) -> Tensor:
+        clocks = exponentials(voted, server.key("clocks")) / votes.double()  # those without a vote come last
+        return voted[clocks.argsort(stable=True)[: self.n_selected(server.count)]].sort().values
 
 
 def exponentials(positions: Tensor, key: int) -> Tensor:
     """A keyed exponential variable for each of the positions (n,): (n,) float64, above 0."""
-    words = [hash_at(positions, key ^ half).long() & 0xFFFFFFFF for half in (0, 1)]
+    words = [hash_at(positions, key ^ word).long() & 0xFFFFFFFF for word in (0, 1)]
     uniform = ((words[0] << 21 | words[1] >> 11).double() + 0.5) / 2**53
     return -uniform.log()

@@ -15,12 +15,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from laconic.compressors import dense, fractional, vector_entries
+from laconic.compressors import dense, fractional, n_selected_in
 from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
 from laconic.errors import ContractError
-from laconic.hyperparameters import knob
-from laconic.kernels.api import add_at, clear_at, take_at, tally, top_k
-from laconic.wire import POSITION_CODES, Dense, Fractional, Packet, Sparse, paper_position_bits
+from laconic.hyperparameters import hyperparameter
+from laconic.kernels.api import add_at, clear_at, take_at, top_k, vote_counts
+from laconic.wire import POSITION_CODES, Dense, FractionalValues, Packet, Sparse, paper_position_bits
 
 
 @algorithm("ssgd-topk")
@@ -33,13 +33,19 @@ class SSGDTopK(Algorithm):
     returns: ClassVar[Literal["direction", "change", "parameters"]] = "change"
     adaptive: ClassVar[bool] = True
     tolerates_absence: ClassVar[bool] = True
-    toy: ClassVar[dict[str, float]] = {"density": 0.25}
+    test_settings: ClassVar[dict[str, float]] = {"density": 0.25}
 
-    density: float = knob(0.01, "phi, share of the coordinates that is sent", within="(0, 1]")
-    k: int | None = knob(None, "how many coordinates are sent, in place of density", within="[1, inf)", unit="entries")
-    bits: int = knob(32, "q, bits of a value on the way up: 1 .. 16, or 32 for as it is", within="[1, 32]", unit="bits")
-    code: str = knob("block", "how positions are coded", choices=POSITION_CODES)
-    dense_rounds: int = knob(0, "first rounds without sparsifying and quantizing", within="[0, inf)", unit="rounds")
+    density: float = hyperparameter(0.01, "phi, share of the coordinates that is sent", within="(0, 1]")
+    k: int | None = hyperparameter(
+        None, "how many coordinates are sent, in place of density", within="[1, inf)", unit="entries"
+    )
+    bits: int = hyperparameter(
+        32, "q, bits of a value on the way up: 1 .. 16, or 32 for as it is", within="[1, 32]", unit="bits"
+    )
+    code: str = hyperparameter("block", "how positions are coded", choices=POSITION_CODES)
+    dense_rounds: int = hyperparameter(
+        0, "first rounds without sparsifying and quantizing", within="[0, inf)", unit="rounds"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,58 +53,58 @@ class SSGDTopK(Algorithm):
             raise ValueError(f"{self.name}: bits={self.bits} must be in 1 .. 16, or 32 to send values as they are")
 
     def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
-        self.entries(d)
+        self.n_selected(d)
 
-    def entries(self, d: int) -> int:
+    def n_selected(self, d: int) -> int:
         """K of d. Raises ValueError for none, or more than there are."""
-        return vector_entries(d, density=self.density, k=self.k)
+        return n_selected_in(d, density=self.density, k=self.k)
 
     def dense_in(self, round_: int) -> bool:
         return round_ < self.dense_rounds
 
-    def quantized(self, values: Tensor) -> Dense | Fractional:
+    def quantized(self, values: Tensor) -> Dense | FractionalValues:
         """Values (K,) for the way up."""
         return dense(values) if self.bits == 32 else fractional(values, bits=self.bits)
 
-    def unsent(self, wish: Tensor, positions: Tensor, sent: Packet) -> Tensor:
-        """`wish` (d,) less what was sent of it at the positions (K,); overwrites `wish`."""
+    def unsent(self, corrected: Tensor, positions: Tensor, sent: Packet) -> Tensor:
+        """`corrected` (d,) less what was sent of it at the positions (K,); overwrites `corrected`."""
         if self.bits == 32:
-            clear_at(wish, positions)
+            clear_at(corrected, positions)
         else:
-            add_at(wish, positions, sent.dense().neg_())
-        return wish
+            add_at(corrected, positions, sent.dense().neg_())
+        return corrected
 
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change)).dense()
-        wish = me.change_plus(me.memory["debt"])
-        positions = top_k(wish, self.entries(me.count))
-        values = self.quantized(take_at(wish, positions))
+        corrected = me.change_plus(me.memory["residual"])
+        positions = top_k(corrected, self.n_selected(me.count))
+        values = self.quantized(take_at(corrected, positions))
         reply = yield Sparse(indices=positions, values=values, count=me.count, code=self.code)
-        me.memory["debt"] = self.unsent(wish, positions, values) if reply.heard else wish
+        me.memory["residual"] = self.unsent(corrected, positions, values) if reply.delivered else corrected
         return sparse(reply.packet)
 
-    def serve(self, hub: Server, inbox: Inbox) -> Packet:
-        if self.dense_in(hub.round):
+    def serve(self, server: Server, inbox: Inbox) -> Packet:
+        if self.dense_in(server.round):
             return dense(inbox.sum() / inbox.n_workers)
         packets = [sparse(packet) for packet in inbox.values()]
-        union, _ = tally([packet.indices for packet in packets])
-        total = torch.zeros(union.numel(), dtype=hub.memory.dtype)
+        union, _ = vote_counts([packet.indices for packet in packets])
+        total = torch.zeros(union.numel(), dtype=server.memory.dtype)
         for packet in packets:
             total.index_add_(0, torch.searchsorted(union, packet.indices), packet.values.dense().to(total))
         mean = total.div_(inbox.n_workers)  # whoever was not heard owes its share
         left = mean != 0
-        return Sparse(indices=union[left], values=dense(mean[left]), count=hub.count, code=self.code)
+        return Sparse(indices=union[left], values=dense(mean[left]), count=server.count, code=self.code)
 
-    def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
+    def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         if not isinstance(packet, Sparse):
             return packet.paper_bits
         return packet.paper_bits + paper_position_bits(packet.count, packet.indices.numel())
 
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        entries = self.entries(d)
-        union = min(d, n_workers * entries)
-        up = self.bits * entries + paper_position_bits(d, entries)
+        n_selected = self.n_selected(d)
+        union = min(d, n_workers * n_selected)
+        up = self.bits * n_selected + paper_position_bits(d, n_selected)
         return up, 32 * union + paper_position_bits(d, union)
 
 

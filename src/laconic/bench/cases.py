@@ -1,6 +1,6 @@
 """The kernels, as data: what each is given, what laconic runs for it, and what plain torch does for the same.
 
-Adding a kernel is adding one `Case` to one of the lists below.
+Adding a kernel is adding one `KernelCase` to one of the lists below.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.compressors import block_lengths, vector_entries
+from laconic.compressors import block_lengths, n_selected_in
 from laconic.kernels import api as kernels
 from laconic.kernels.api import reference
 from laconic.wire import POSITION_CODES, decode_positions, encode_positions
 
 VOTERS = 8
-ALL_KEPT = 1 << 32
-_KEPT = int(0.3 * ALL_KEPT)  # of a coin that keeps three signs of ten
-_MOST_KEPT = int(0.75 * ALL_KEPT)  # and seven and a half values of ten
+ALL_SELECTED = 1 << 32
+_KEEP_30_PERCENT = int(0.3 * ALL_SELECTED)  # of a coin that keeps three signs of ten
+_KEEP_75_PERCENT = int(0.75 * ALL_SELECTED)  # and seven and a half values of ten
 _KEY = 12345
 _LEVELS = 7
 
@@ -28,7 +28,7 @@ Calls = Mapping[str, Callable[[], object]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class KernelCase:
     """One kernel. prepare: from a vector (d,) to what is called, by whom: "laconic", "torch", and peers.
 
     bar: copies that it may take at most; None where no figure is demanded. beats_torch: whether it must be five times
@@ -41,7 +41,7 @@ class Case:
     beats_torch: bool = True
 
 
-def cases(densities: Sequence[float]) -> dict[str, Case]:
+def cases(densities: Sequence[float]) -> dict[str, KernelCase]:
     """All kernels by name; those of sparse methods once for each density."""
     sparse = [case for make in (_top_k, _encoders, _decoders) for density in densities for case in make(density)]
     return {case.name: case for case in [*_SIGNS, *_quantizers(), *sparse, *_NORMS]}
@@ -55,22 +55,32 @@ def _by_both(plainly: ModuleType, call: Callable[[Any], object]) -> Calls:
     return {"laconic": lambda: call(kernels), "torch": lambda: call(plainly)}
 
 
-def _owe_step(vector: Tensor) -> Calls:
+def _error_feedback_step(vector: Tensor) -> Calls:
     """The worker's step of DropSign and CompSkip: momentum, debt, the signs on a keyed mask, packed, the new debt."""
-    momentum, debt = vector.flip(0), 0.1 * vector.roll(1)
+    momentum, residual = vector.flip(0), 0.1 * vector.roll(1)
     new = torch.empty_like(vector), torch.empty_like(vector)
-    knobs: dict[str, Any] = {"mu": 0.9, "decay": 0.9, "c": 0.01, "first": 0, "key": _KEY, "threshold": _KEPT}
-    return _by_both(reference("signs"), lambda by: by.owe_step([vector], momentum, debt, *new, **knobs))
+    settings: dict[str, Any] = {
+        "mu": 0.9,
+        "decay": 0.9,
+        "c": 0.01,
+        "offset": 0,
+        "key": _KEY,
+        "threshold": _KEEP_30_PERCENT,
+    }
+    return _by_both(
+        reference("signs"), lambda by: by.error_feedback_step([vector], momentum, residual, *new, **settings)
+    )
 
 
-def _owe_total(vector: Tensor) -> Calls:
+def _error_feedback_total(vector: Tensor) -> Calls:
     """The server's step of the same methods, from votes."""
-    votes, debt = vector.sign().to(torch.int8), 0.1 * vector.roll(1)
-    new_debt = torch.empty_like(vector)
-    knobs: dict[str, Any] = {
-        "among": VOTERS, "scale": 0.01, "decay": 0.9, "c": 0.01, "first": 0, "key": _KEY, "threshold": _KEPT,
+    votes, residual = vector.sign().to(torch.int8), 0.1 * vector.roll(1)
+    new_residual = torch.empty_like(vector)
+    settings: dict[str, Any] = {
+        "divisor": VOTERS, "scale": 0.01, "decay": 0.9, "c": 0.01, "offset": 0, "key": _KEY,
+        "threshold": _KEEP_30_PERCENT,
     }  # fmt: skip
-    return _by_both(reference("signs"), lambda by: by.owe_total(votes, debt, new_debt, **knobs))
+    return _by_both(reference("signs"), lambda by: by.error_feedback_total(votes, residual, new_residual, **settings))
 
 
 def _momentum_signs(vector: Tensor) -> Calls:
@@ -81,14 +91,14 @@ def _momentum_signs(vector: Tensor) -> Calls:
 def _sign_pack(threshold: int) -> Callable[[Tensor], Calls]:
     def prepare(vector: Tensor) -> Calls:
         calls = dict(_by_both(reference("signs"), lambda by: by.pack_signs(vector, 0, _KEY, threshold)))
-        if threshold == ALL_KEPT:
+        if threshold == ALL_SELECTED:
             calls["numpy"] = lambda: np.packbits(np.signbit(vector.numpy()), bitorder="little")
         return calls
 
     return prepare
 
 
-def _add_signs(dtype: torch.dtype, threshold: int = ALL_KEPT) -> Callable[[Tensor], Calls]:
+def _add_signs(dtype: torch.dtype, threshold: int = ALL_SELECTED) -> Callable[[Tensor], Calls]:
     def prepare(vector: Tensor) -> Calls:
         packed, _ = kernels.pack_signs(vector, 0, _KEY, threshold)
         total = torch.zeros(vector.numel(), dtype=dtype)
@@ -98,20 +108,20 @@ def _add_signs(dtype: torch.dtype, threshold: int = ALL_KEPT) -> Callable[[Tenso
 
 
 def _majority(vector: Tensor) -> Calls:
-    votes = [kernels.pack_signs(vector.roll(worker), 0, 0, ALL_KEPT)[0] for worker in range(VOTERS)]
+    votes = [kernels.pack_signs(vector.roll(worker), 0, 0, ALL_SELECTED)[0] for worker in range(VOTERS)]
     return _by_both(reference("signs"), lambda by: by.majority(votes, vector.numel()))
 
 
 _SIGNS = [
-    Case(name="sign step: mask, debt", prepare=_owe_step, bar=2.0),
-    Case(name="server's step: mask, debt", prepare=_owe_total),
-    Case(name="momentum, sign + pack", prepare=_momentum_signs),
-    Case(name="sign + pack", prepare=_sign_pack(ALL_KEPT), bar=1.2, beats_torch=False),
-    Case(name="sign + pack, masked", prepare=_sign_pack(_KEPT)),
-    Case(name="unpack + add float32", prepare=_add_signs(torch.float32), bar=1.0),
-    Case(name="unpack + add int8", prepare=_add_signs(torch.int8), bar=0.4),
-    Case(name="unpack + add int8, masked", prepare=_add_signs(torch.int8, _KEPT)),
-    Case(name=f"majority of {VOTERS}", prepare=_majority),
+    KernelCase(name="sign step: mask, debt", prepare=_error_feedback_step, bar=2.0),
+    KernelCase(name="server's step: mask, debt", prepare=_error_feedback_total),
+    KernelCase(name="momentum, sign + pack", prepare=_momentum_signs),
+    KernelCase(name="sign + pack", prepare=_sign_pack(ALL_SELECTED), bar=1.2, beats_torch=False),
+    KernelCase(name="sign + pack, masked", prepare=_sign_pack(_KEEP_30_PERCENT)),
+    KernelCase(name="unpack + add float32", prepare=_add_signs(torch.float32), bar=1.0),
+    KernelCase(name="unpack + add int8", prepare=_add_signs(torch.int8), bar=0.4),
+    KernelCase(name="unpack + add int8, masked", prepare=_add_signs(torch.int8, _KEEP_30_PERCENT)),
+    KernelCase(name=f"majority of {VOTERS}", prepare=_majority),
 ]
 
 
@@ -175,66 +185,74 @@ def _add_powers(vector: Tensor) -> Calls:
     return _by_both(reference("powers_of_two"), lambda by: by.add_powers(packed, total))
 
 
-def _take_kept(vector: Tensor) -> Calls:
-    return _by_both(reference("selected_values"), lambda by: by.take_kept(vector, 0.75, 0, _KEY, _MOST_KEPT))
+def _take_selected(vector: Tensor) -> Calls:
+    return _by_both(reference("selected_values"), lambda by: by.take_selected(vector, 0.75, 0, _KEY, _KEEP_75_PERCENT))
 
 
-def _add_kept(vector: Tensor) -> Calls:
-    kept, total = kernels.take_kept(vector, 0.75, 0, _KEY, _MOST_KEPT), torch.zeros_like(vector)
-    return _by_both(reference("selected_values"), lambda by: by.add_kept(kept, 0, _KEY, _MOST_KEPT, total))
+def _add_selected(vector: Tensor) -> Calls:
+    selected, total = kernels.take_selected(vector, 0.75, 0, _KEY, _KEEP_75_PERCENT), torch.zeros_like(vector)
+    return _by_both(
+        reference("selected_values"), lambda by: by.add_selected(selected, 0, _KEY, _KEEP_75_PERCENT, total)
+    )
 
 
-def _quantizers() -> list[Case]:
+def _quantizers() -> list[KernelCase]:
     bars = {2: 1.0, 4: 1.0, 8: 2.0}
-    quantize = [Case(name=f"quantize + pack, {bits} bits", prepare=_quantize(bits), bar=bars[bits]) for bits in bars]
-    add = [Case(name=f"dequantize + add, {bits} bits", prepare=_add_dequantized(bits), bar=1.0) for bits in bars]
+    quantize = [
+        KernelCase(name=f"quantize + pack, {bits} bits", prepare=_quantize(bits), bar=bars[bits]) for bits in bars
+    ]
+    add = [KernelCase(name=f"dequantize + add, {bits} bits", prepare=_add_dequantized(bits), bar=1.0) for bits in bars]
     return [
         *quantize, *add,
-        Case(name="levels of blocks of 512", prepare=_quantize_levels),
-        Case(name="levels of blocks, add", prepare=_add_levels),
-        Case(name="fractional, 4 bits", prepare=_fractional, bar=2.0),
-        Case(name="fractional + add, 4 bits", prepare=_add_fractional),
-        Case(name="powers of two", prepare=_powers, bar=3.0),
-        Case(name="powers of two, add", prepare=_add_powers, bar=1.5),
-        Case(name="kept values", prepare=_take_kept, bar=2.0),
-        Case(name="kept values, add", prepare=_add_kept),
+        KernelCase(name="levels of blocks of 512", prepare=_quantize_levels),
+        KernelCase(name="levels of blocks, add", prepare=_add_levels),
+        KernelCase(name="fractional, 4 bits", prepare=_fractional, bar=2.0),
+        KernelCase(name="fractional + add, 4 bits", prepare=_add_fractional),
+        KernelCase(name="powers of two", prepare=_powers, bar=3.0),
+        KernelCase(name="powers of two, add", prepare=_add_powers, bar=1.5),
+        KernelCase(name="kept values", prepare=_take_selected, bar=2.0),
+        KernelCase(name="kept values, add", prepare=_add_selected),
     ]  # fmt: skip
 
 
 # Positions
 
 
-def _top_k(density: float) -> list[Case]:
+def _top_k(density: float) -> list[KernelCase]:
     def prepare(vector: Tensor) -> Calls:
-        k = vector_entries(vector.numel(), density=density)
+        k = n_selected_in(vector.numel(), density=density)
         return {"laconic": lambda: kernels.top_k(vector, k), "torch": lambda: vector.abs().topk(k).indices}
 
-    return [Case(name=f"top-k, {density:.4g}", prepare=prepare, bar={0.01: 4.3, 0.001: 1.6}.get(density))]
+    return [KernelCase(name=f"top-k, {density:.4g}", prepare=prepare, bar={0.01: 4.3, 0.001: 1.6}.get(density))]
 
 
-def _encoders(density: float) -> list[Case]:
+def _encoders(density: float) -> list[KernelCase]:
     def encoder(code: str) -> Callable[[Tensor], Calls]:
         def prepare(vector: Tensor) -> Calls:
             d = vector.numel()
-            positions = kernels.top_k(vector, vector_entries(d, density=density))
+            positions = kernels.top_k(vector, n_selected_in(d, density=density))
             return {"laconic": lambda: encode_positions(positions, d, code), **_torch_list(code, positions, d)}
 
         return prepare
 
-    return [Case(name=f"{code} code, encode {density:.4g}", prepare=encoder(code), bar=0.5) for code in POSITION_CODES]
+    return [
+        KernelCase(name=f"{code} code, encode {density:.4g}", prepare=encoder(code), bar=0.5) for code in POSITION_CODES
+    ]
 
 
-def _decoders(density: float) -> list[Case]:
+def _decoders(density: float) -> list[KernelCase]:
     def decoder(code: str) -> Callable[[Tensor], Calls]:
         def prepare(vector: Tensor) -> Calls:
             d = vector.numel()
-            k = vector_entries(d, density=density)
+            k = n_selected_in(d, density=density)
             data, n_bits = encode_positions(kernels.top_k(vector, k), d, code)
             return {"laconic": lambda: decode_positions(data, n_bits, k, d, code)}
 
         return prepare
 
-    return [Case(name=f"{code} code, decode {density:.4g}", prepare=decoder(code), bar=0.5) for code in POSITION_CODES]
+    return [
+        KernelCase(name=f"{code} code, decode {density:.4g}", prepare=decoder(code), bar=0.5) for code in POSITION_CODES
+    ]
 
 
 def _torch_list(code: str, positions: Tensor, d: int) -> Calls:
@@ -252,8 +270,8 @@ def _range(vector: Tensor) -> Calls:
     return {"laconic": lambda: kernels.ranges(vector, (vector.numel(),)), "torch": lambda: vector.aminmax()}
 
 
-def _peak(vector: Tensor) -> Calls:
-    return {"laconic": lambda: kernels.peaks(vector, (vector.numel(),)), "torch": lambda: vector.abs().max()}
+def _absolute_maximum(vector: Tensor) -> Calls:
+    return {"laconic": lambda: kernels.absolute_maxima(vector, (vector.numel(),)), "torch": lambda: vector.abs().max()}
 
 
 def _norm(vector: Tensor) -> Calls:
@@ -265,8 +283,8 @@ def _finite(vector: Tensor) -> Calls:
 
 
 _NORMS = [
-    Case(name="least and largest", prepare=_range, beats_torch=False),
-    Case(name="largest magnitude", prepare=_peak, beats_torch=False),
-    Case(name="norm", prepare=_norm, beats_torch=False),
-    Case(name="all finite", prepare=_finite, beats_torch=False),
+    KernelCase(name="least and largest", prepare=_range, beats_torch=False),
+    KernelCase(name="largest magnitude", prepare=_absolute_maximum, beats_torch=False),
+    KernelCase(name="norm", prepare=_norm, beats_torch=False),
+    KernelCase(name="all finite", prepare=_finite, beats_torch=False),
 ]

@@ -15,41 +15,41 @@ class Change:
 
     name: tuple[str, ...]
     unit: str
-    first: float
-    second: float
+    before: float
+    after: float
     verdict: str  # empty where the quartile ranges overlap
 
     @property
     def ratio(self) -> float | None:
-        return self.second / self.first if self.first else None
+        return self.after / self.before if self.before else None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class BenchComparison:
     """All rows that both files have, and how many each has alone. differences: of machine, versions, settings."""
 
     bench: str
     changes: tuple[Change, ...]
-    only_first: tuple[str, ...]
-    only_second: tuple[str, ...]
+    only_before: tuple[str, ...]
+    only_after: tuple[str, ...]
     differences: tuple[str, ...]
 
 
-def compare_files(first: Path, second: Path) -> Comparison:
+def compare_files(before: Path, after: Path) -> BenchComparison:
     """Raises ValueError for a file that no bench wrote, or two of different benches."""
-    one, other = _read(first), _read(second)
+    one, other = _read(before), _read(after)
     if one["bench"] != other["bench"]:
         raise ValueError(
-            f"{first} is of `bench {one['bench']}` and {second} of `bench {other['bench']}`; "
+            f"{before} is of `bench {one['bench']}` and {after} of `bench {other['bench']}`; "
             "only two runs of one bench compare"
         )
     names = list(dict.fromkeys([*one["names"], *other["names"]]))
-    ours, theirs = _by_name(one["rows"], names), _by_name(other["rows"], names)
-    return Comparison(
+    before_rows, after_rows = _by_name(one["rows"], names), _by_name(other["rows"], names)
+    return BenchComparison(
         bench=one["bench"],
-        changes=tuple(_change(name, row, theirs[name]) for name, row in ours.items() if name in theirs),
-        only_first=tuple(" ".join(name) for name in ours if name not in theirs),
-        only_second=tuple(" ".join(name) for name in theirs if name not in ours),
+        changes=tuple(_change(name, row, after_rows[name]) for name, row in before_rows.items() if name in after_rows),
+        only_before=tuple(" ".join(name) for name in before_rows if name not in after_rows),
+        only_after=tuple(" ".join(name) for name in after_rows if name not in before_rows),
         differences=tuple(_differences(one, other)),
     )
 
@@ -69,11 +69,11 @@ def _by_name(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[tu
                   for key in names if row.get(key) not in (None, "")): row for row in rows}  # fmt: skip
 
 
-def _change(name: tuple[str, ...], first: Mapping[str, Any], second: Mapping[str, Any]) -> Change:
-    (low, high), (low_then, high_then) = first["quartiles"], second["quartiles"]
-    less, more = ("faster", "slower") if first["unit"] in _TIMES else ("less", "more")
+def _change(name: tuple[str, ...], before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
+    (low, high), (low_then, high_then) = before["quartiles"], after["quartiles"]
+    less, more = ("faster", "slower") if before["unit"] in _TIMES else ("less", "more")
     verdict = less if high_then < low else more if low_then > high else ""
-    return Change(name=name, unit=first["unit"], first=first["median"], second=second["median"], verdict=verdict)
+    return Change(name=name, unit=before["unit"], before=before["median"], after=after["median"], verdict=verdict)
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

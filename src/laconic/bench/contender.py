@@ -30,12 +30,12 @@ _STAGES = ((2, 1), (2, 2), (2, 4), (2, 8))  # blocks, and times the first width
 def resnet_shapes(d: int) -> list[tuple[int, ...]]:
     """Shapes as a ResNet-18's, d entries together; exactly its own for 11,173,962. What is left over stands last."""
     width = 64
-    while width > 1 and _entries(_resnet(width)) > d:
+    while width > 1 and _n_parameters(_resnet(width)) > d:
         width -= 1
-    while _entries(_resnet(width + 1)) <= d:
+    while _n_parameters(_resnet(width + 1)) <= d:
         width += 1
-    shapes = _resnet(width) if _entries(_resnet(width)) <= d else []
-    left = d - _entries(shapes)
+    shapes = _resnet(width) if _n_parameters(_resnet(width)) <= d else []
+    left = d - _n_parameters(shapes)
     return [*shapes, (left,)] if left else shapes
 
 
@@ -52,7 +52,7 @@ def _resnet(width: int) -> list[tuple[int, ...]]:
     return [*shapes, (10, into), (10,)]
 
 
-def _entries(shapes: list[tuple[int, ...]]) -> int:
+def _n_parameters(shapes: list[tuple[int, ...]]) -> int:
     return sum(prod(shape) for shape in shapes)
 
 
@@ -67,7 +67,7 @@ class Model(nn.Module):
         return torch.stack([value.sum() for value in self.values]).sum()
 
 
-class Member:
+class BenchRank:
     """This rank, through all contenders of one size."""
 
     def __init__(self) -> None:
@@ -159,12 +159,12 @@ class AllReduce(Contender):
     """
 
     def __init__(self, shapes: list[tuple[int, ...]], gradient: list[Tensor], momentum: float) -> None:
-        self._given = torch.cat([piece.flatten() for piece in gradient])
+        self._given = torch.cat([part.flatten() for part in gradient])
         self._flat = self._given.clone()
         model = Model(shapes)
-        pieces = torch.split(self._flat, [prod(shape) for shape in shapes])
-        for value, piece in zip(model.values, pieces, strict=True):
-            value.grad = piece.view_as(value)
+        parts = torch.split(self._flat, [prod(shape) for shape in shapes])
+        for value, part in zip(model.values, parts, strict=True):
+            value.grad = part.view_as(value)
         self._inner = torch.optim.SGD(model.parameters(), lr=_LR, momentum=momentum)
 
     def prepare(self) -> None:
@@ -186,11 +186,11 @@ class Gathered(Contender):
         self._inner = torch.optim.SGD(self._values, lr=_LR, momentum=momentum)
 
     def step(self) -> None:
-        torch.cat([piece.view(-1) for piece in self._gradient], out=self._flat)
+        torch.cat([part.view(-1) for part in self._gradient], out=self._flat)
         dist.all_reduce(self._flat)
         self._flat /= dist.get_world_size()
-        for value, piece in zip(self._values, torch.split(self._flat, self._sizes), strict=True):
-            value.grad = piece.view_as(value)
+        for value, part in zip(self._values, torch.split(self._flat, self._sizes), strict=True):
+            value.grad = part.view_as(value)
         self._inner.step()
 
 
@@ -211,7 +211,7 @@ class Ours(Contender):
         self.opt = DistributedOptimizer(inner, algorithm, model=self._model, check_every=0)
         self._gradients = gradients
         self._n_given = 0
-        needs_closure = algorithm.second_gradient or algorithm.schedule == "arrivals"
+        needs_closure = algorithm.second_gradient or algorithm.mode == "arrivals"
         self._closure: Callable[[], float] | None = self._give if needs_closure else None
 
     def _give(self) -> float:
@@ -263,8 +263,8 @@ class DDP(Contender):
 class DDPAlone(DDP):
     """Forward and backward without a reduction, and no step: what is to be taken off DDP's time."""
 
-    def __init__(self, whole: DDP) -> None:
-        self.model, self.inner = whole.model, whole.inner
+    def __init__(self, ddp: DDP) -> None:
+        self.model, self.inner = ddp.model, ddp.inner
 
     def reducing(self) -> Any:  # noqa: ANN401
         return self.model.no_sync()

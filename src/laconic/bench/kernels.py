@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from laconic.bench.cases import Calls, Case, cases
+from laconic.bench.cases import Calls, KernelCase, cases
 from laconic.bench.heap import RetainedHeap
-from laconic.bench.measure import Row, in_copies, quartiles, small_seconds, vector_of
+from laconic.bench.measure import Measurement, in_copies, quartiles, small_seconds, vector_of
 
 SMALL_D = 1_000
 
@@ -21,7 +21,7 @@ def measure_kernels(
     retained: bool = True,
     only: str = "",
     listen: Callable[[str], None] = lambda name: None,
-) -> Iterator[Row]:
+) -> Iterator[Measurement]:
     """Every kernel on the same float32 vector (d,), one after another: a row for each and for each peer.
 
     retained: measure plain torch in a process that keeps its temporaries, too. only: part of the kernels' names.
@@ -42,7 +42,9 @@ def measure_kernels(
         torch.set_num_threads(before)
 
 
-def _rows_of(case: Case, calls: Calls, vector: torch.Tensor, repeats: int, heap: RetainedHeap | None) -> Iterator[Row]:
+def _rows_of(
+    case: KernelCase, calls: Calls, vector: torch.Tensor, repeats: int, heap: RetainedHeap | None
+) -> Iterator[Measurement]:
     copies, copy_s = in_copies(calls, vector, repeats)
     if heap is not None and "torch" in calls:
         copies["torch, retained"] = heap.in_copies(case.name, repeats)
@@ -50,20 +52,20 @@ def _rows_of(case: Case, calls: Calls, vector: torch.Tensor, repeats: int, heap:
     ours = statistics.median(copies["laconic"])
     small = small_seconds(case.prepare(vector[:SMALL_D])["laconic"], repeats) if _has_small(case, vector) else None
     for by, taken in copies.items():
-        facts: dict[str, object] = {"copy_s": copy_s}
+        details: dict[str, object] = {"copy_s": copy_s}
         if by == "laconic":
             better = min(torches, key=lambda by: torches[by], default=None)
             times = None if better is None else torches[better] / ours
-            facts |= {
+            details |= {
                 "bar_copies": case.bar, "better_torch": better, "times_faster": times,
                 "times_bar": 5 if case.beats_torch and better is not None else None,
                 "small_call_s": None if small is None else statistics.median(small),
                 "small_call_quartiles_s": None if small is None else quartiles(small),
             }  # fmt: skip
-        yield Row(name={"kernel": case.name, "by": by}, unit="copies", samples=taken, facts=facts)
+        yield Measurement(name={"kernel": case.name, "by": by}, unit="copies", samples=taken, details=details)
 
 
-def _has_small(case: Case, vector: torch.Tensor) -> bool:
+def _has_small(case: KernelCase, vector: torch.Tensor) -> bool:
     """Whether there is a small vector for it: a density may leave nothing of one."""
     if vector.numel() < SMALL_D:
         return False

@@ -11,13 +11,13 @@ import torch
 from laconic.bench.cases import Calls
 from laconic.lab.provenance import machine, versions
 
-_LEAST_CALLS = 3
+_MIN_CALLS = 3
 _SMALL_CALLS = 10  # to one measurement of something that takes microseconds: few, or a busy machine is in all of them
 _SMALL_REPEATS = 5  # times the repeats of what takes milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Measurement:
     """One quantity and all its measurements.
 
     name: what tells this row from the bench's others. unit: of the samples, of which less is better. facts: whatever
@@ -27,7 +27,7 @@ class Row:
     name: Mapping[str, str | int | float]
     unit: str
     samples: tuple[float, ...]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -42,11 +42,13 @@ class Row:
         """All of it, for JSON."""
         return {
             **self.name, "unit": self.unit, "median": self.median, "quartiles": list(self.quartiles),
-            "samples": list(self.samples), **self.facts,
+            "samples": list(self.samples), **self.details,
         }  # fmt: skip
 
 
-def result_of(bench: str, settings: Mapping[str, Any], rows: Sequence[Row], left_out: Sequence[str] = ()) -> Any:  # noqa: ANN401
+def result_of(
+    bench: str, settings: Mapping[str, Any], rows: Sequence[Measurement], left_out: Sequence[str] = ()
+) -> Any:  # noqa: ANN401
     """What a bench writes to its file. left_out: what was not measured, and why. `names` are a row's naming keys."""
     return {
         "bench": bench, "settings": dict(settings), "versions": versions(), "machine": machine(),
@@ -75,7 +77,7 @@ def in_turns(
         function()
     for _ in range(repeats):
         for name, function in functions.items():
-            if len(seconds[name]) < _LEAST_CALLS or sum(seconds[name]) < limit_s:
+            if len(seconds[name]) < _MIN_CALLS or sum(seconds[name]) < limit_s:
                 seconds[name].append(seconds_of(function))
     return {name: tuple(taken) for name, taken in seconds.items()}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from laconic.bench.measure import Row
+from laconic.bench.measure import Measurement
 from laconic.contract import ALGORITHMS, Algorithm
 from laconic.hyperparameters import from_text
 from laconic.lab.synthetic_job import N_GRADIENTS, GivenJob
@@ -20,7 +20,7 @@ _SAMPLE_D = 1 << 15  # of the job whose memory is looked at
 # Vectors that a round makes and drops beside what is remembered: wish, signs, decoded packets, sums.
 _PASSING_VECTORS = 8
 _WARM_UP_ROUNDS = 3  # in the first two vectors are made, and some methods send more than ever after
-_LEAST_S = 0.05  # of one sample: short rounds are repeated
+_MIN_S = 0.05  # of one sample: short rounds are repeated
 
 
 class Left(list[str]):
@@ -49,7 +49,7 @@ def measure_scale(
     settings: Mapping[str, Mapping[str, str]],
     left: Left,
     listen: Callable[[str], None] = lambda what: None,
-) -> Iterator[Row]:
+) -> Iterator[Measurement]:
     """Per method: a row of seconds for each cell, and two of exponents, over workers and over parameters.
 
     All cells' first samples give one exponent, the slope of log seconds by least squares; so do their second ones,
@@ -72,7 +72,7 @@ def _affordable(
 ) -> list[Cell]:
     cells = []
     for n in workers:
-        per_entry = _bytes_per_entry(algorithm, n)
+        per_parameter = _bytes_per_parameter(algorithm, n)
         for d in sizes:
             cell = Cell(workers=n, d=d)
             try:
@@ -80,7 +80,7 @@ def _affordable(
             except ValueError as error:
                 left.append(f"{method}, {cell}: {error}")
                 continue
-            needed = per_entry * d
+            needed = per_parameter * d
             if needed > memory_bytes:
                 left.append(f"{method}, {cell}: about {needed / 1e9:.3g} GB of vectors")
             else:
@@ -88,7 +88,7 @@ def _affordable(
     return cells
 
 
-def _bytes_per_entry(algorithm: Algorithm, n: int) -> float:
+def _bytes_per_parameter(algorithm: Algorithm, n: int) -> float:
     """What a job of `n` remembers for one parameter, and what passes: bytes."""
     try:
         job = GivenJob(algorithm, workers=n, d=_SAMPLE_D)
@@ -105,7 +105,7 @@ def _seconds(job: GivenJob) -> float:
     """The mean of one round or, where those are short, of several."""
     start = time.perf_counter()
     n = 0
-    while n == 0 or time.perf_counter() - start < _LEAST_S:
+    while n == 0 or time.perf_counter() - start < _MIN_S:
         job.round()
         n += 1
     return (time.perf_counter() - start) / n
@@ -119,14 +119,14 @@ def _rows_of(
     limit_s: float,
     left: Left,
     listen: Callable[[str], None],
-) -> Iterator[Row]:
+) -> Iterator[Measurement]:
     seconds: dict[Cell, list[float]] = {}
     spent_s = 0.0
     for cell in sorted(cells, key=lambda cell: cell.workers * cell.d):
         listen(f"{method}, {cell}")
         started = time.perf_counter()
         # Making it takes about as long as two rounds.
-        expected_s = max(_expected_s(seconds, cell), _LEAST_S) * repeats + _expected_s(seconds, cell) * 5
+        expected_s = max(_expected_s(seconds, cell), _MIN_S) * repeats + _expected_s(seconds, cell) * 5
         if seconds and spent_s + expected_s > limit_s:
             left.append(f"{method}, {cell}: about {expected_s:.3g} s, more than is left of --seconds")
             continue
@@ -136,7 +136,7 @@ def _rows_of(
         seconds[cell] = [_seconds(job) for _ in range(repeats)]
         spent_s += time.perf_counter() - started
     for cell, taken in seconds.items():
-        yield Row(
+        yield Measurement(
             name={"method": method, "what": "round", "workers": cell.workers, "parameters": cell.d}, unit="s",
             samples=tuple(taken),
         )  # fmt: skip
@@ -144,9 +144,9 @@ def _rows_of(
         found = [slopes({cell: taken[turn] for cell, taken in seconds.items()})[slope] for turn in range(repeats)]
         known = tuple(value for value in found if not math.isnan(value))
         if known:
-            yield Row(
+            yield Measurement(
                 name={"method": method, "what": what, "workers": "", "parameters": ""}, unit="exponent", samples=known,
-                facts={"cells": len(seconds), "bar": [0.95, 1.05]},
+                details={"cells": len(seconds), "bar": [0.95, 1.05]},
             )  # fmt: skip
         else:
             left.append(f"{method}, {what}: fewer than two sizes were measured")
@@ -179,5 +179,5 @@ def _slope(points: Sequence[tuple[int, int, float]]) -> float:
         of = groups == group
         x[of] -= x[of].mean()
         y[of] -= y[of].mean()
-    spread = float(x @ x)
-    return float(x @ y) / spread if spread > 1e-12 else math.nan  # rounding leaves no exact zero
+    variation = float(x @ x)
+    return float(x @ y) / variation if variation > 1e-12 else math.nan  # rounding leaves no exact zero

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from laconic.bench.measure import Row, in_turns, over, seconds_of
+from laconic.bench.measure import Measurement, in_turns, over, seconds_of
 from laconic.contract import ALGORITHMS
 from laconic.hyperparameters import from_text
 from laconic.lab.models import build
@@ -30,7 +30,7 @@ def measure_simulation(
     *,
     settings: Mapping[str, Mapping[str, str]],
     listen: Callable[[str], None] = lambda what: None,
-) -> Iterator[Row]:
+) -> Iterator[Measurement]:
     """Rounds of each method over the bare loop's, in turns, one thread, on pictures of MNIST's shape at random.
 
     batches: sizes of each worker's. What a round costs beyond its gradients does not depend on them.
@@ -46,7 +46,7 @@ def measure_simulation(
         torch.set_num_threads(before)
 
 
-def _row_of(method: str, settings: Mapping[str, str], workers: int, batch: int, repeats: int) -> Row:
+def _row_of(method: str, settings: Mapping[str, str], workers: int, batch: int, repeats: int) -> Measurement:
     random = torch.Generator().manual_seed(0)
     inputs = torch.randn(workers, batch, *_INPUT_SHAPE, generator=random)
     labels = torch.randint(_CLASSES, (workers, batch), generator=random)
@@ -65,10 +65,10 @@ def _row_of(method: str, settings: Mapping[str, str], workers: int, batch: int, 
     calls = {"bare": gradients, "simulation": lambda: simulation.step(lambda rank: loss_of(model, rank))}
     seconds = in_turns(calls, repeats, limit_s=LIMIT_S)
     bare_s = statistics.median(seconds["bare"])
-    return Row(
+    return Measurement(
         name={"simulation": method, "workers": workers, "batch": batch}, unit="times",
         samples=over(seconds["simulation"], bare_s),
-        facts={
+        details={
             "bare_s": bare_s, "seconds": list(seconds["simulation"]), "bare_seconds": list(seconds["bare"]),
             "rounds_per_s": 1 / statistics.median(seconds["simulation"]), "bare_rounds_per_s": 1 / bare_s,
             "parameters": simulation.flat.d, "bar": _BARS.get(method),
@@ -76,20 +76,23 @@ def _row_of(method: str, settings: Mapping[str, str], workers: int, batch: int, 
     )  # fmt: skip
 
 
-def measure_events(workers: int, repeats: int, *, listen: Callable[[str], None] = lambda what: None) -> Iterator[Row]:
+def measure_events(
+    workers: int, repeats: int, *, listen: Callable[[str], None] = lambda what: None
+) -> Iterator[Measurement]:
     """A ring all-reduce's messages through the schedule engine: seconds of the first call, and of later ones.
 
     The first one also loads the machine code, or makes it on a fresh machine.
     """
     listen(f"a ring of {workers:,}")
-    schedule = ring(workers, _RING_BYTES)
+    message_schedule = ring(workers, _RING_BYTES)
 
     def run() -> None:
-        simulate(schedule, Network(workers, Link(bytes_per_s=125e6, latency_s=1e-4), Clock()))
+        simulate(message_schedule, Network(workers, Link(bytes_per_s=125e6, latency_s=1e-4), Clock()))
 
-    first = (seconds_of(run),)
-    for name, taken in (("ring, first call", first), ("ring, warm", in_turns({"": run}, repeats)[""])):
-        yield Row(
+    cold = (seconds_of(run),)
+    for name, taken in (("ring, first call", cold), ("ring, warm", in_turns({"": run}, repeats)[""])):
+        yield Measurement(
             name={"simulation": name, "workers": workers, "batch": 0}, unit="s", samples=taken,
-            facts={"messages": len(schedule), "events_per_s": len(schedule) / statistics.median(taken)},
+            details={"messages": len(message_schedule),
+                "events_per_s": len(message_schedule) / statistics.median(taken)},
         )  # fmt: skip

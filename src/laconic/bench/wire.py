@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from laconic.bench.measure import Row, in_copies, vector_of
+from laconic.bench.measure import Measurement, in_copies, vector_of
 from laconic.compressors import (
     QSGD,
     Clipped,
@@ -24,16 +24,18 @@ from laconic.compressors import (
     Sparsified,
     Ternary,
     TopK,
-    vector_entries,
+    n_selected_in,
 )
 from laconic.kernels.api import top_k
 from laconic.wire import (
     POSITION_CODES,
     VALUE_BITS,
+    FractionalValues,
     Frame,
-    Head,
+    Header,
     Packet,
     Positions,
+    QuantizedValues,
     ScaledSigns,
     Signs,
     Sparse,
@@ -41,12 +43,10 @@ from laconic.wire import (
     encode,
     entropy_bound_bits,
 )
-from laconic.wire import Fractional as FractionalPacket
 from laconic.wire import Levels as LevelsPacket
-from laconic.wire import Quantized as QuantizedPacket
 
 _KEY = 12345
-_HEAD = Head(role="worker", rank=0, round=0, exchange=0)
+_HEADER = Header(role="worker", rank=0, round=0, exchange=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,19 +79,19 @@ def _packing(compressor: Compressor) -> Callable[[Tensor], Packet]:
 def _positions(density: float, code: str) -> Callable[[Tensor], Packet]:
     def pack(vector: Tensor) -> Packet:
         d = vector.numel()
-        return Positions(indices=top_k(vector, vector_entries(d, density=density)), count=d, code=code)
+        return Positions(indices=top_k(vector, n_selected_in(d, density=density)), count=d, code=code)
 
     return pack
 
 
 def measure_wire(
     d: int, density: float, repeats: int, *, listen: Callable[[str], None] = lambda name: None
-) -> Iterator[Row]:
+) -> Iterator[Measurement]:
     """Four rows a packet, on normal numbers (d,), one thread: making it, its bytes, reading them, adding it up.
 
     Raises ValueError for a density that leaves no entry of d.
     """
-    vector_entries(d, density=density)
+    n_selected_in(d, density=density)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -103,15 +103,15 @@ def measure_wire(
         torch.set_num_threads(before)
 
 
-def _rows_of(shipment: Shipment, vector: Tensor, repeats: int) -> Iterator[Row]:
+def _rows_of(shipment: Shipment, vector: Tensor, repeats: int) -> Iterator[Measurement]:
     d = vector.numel()
     packet = shipment.pack(vector)
-    data = encode(Frame(head=_HEAD, packet=packet))
+    data = encode(Frame(header=_HEADER, packet=packet))
     total = torch.zeros(d)
 
     def encoded() -> Tensor:
         # From a packet whose cached streams and masks are not there yet.
-        return encode(Frame(head=_HEAD, packet=_forgetful(packet)))
+        return encode(Frame(header=_HEADER, packet=_forgetful(packet)))
 
     def added() -> None:
         read = decode(data, d).packet
@@ -123,17 +123,17 @@ def _rows_of(shipment: Shipment, vector: Tensor, repeats: int) -> Iterator[Row]:
         "decode, add": added,
     }  # fmt: skip
     copies, copy_s = in_copies(calls, vector, repeats)
-    least_bits = least_bits_of(packet)
-    facts = {
-        "copy_s": copy_s, "bytes": data.numel(), "bits_per_entry": 8 * data.numel() / d,
-        "least_bits_per_entry": None if least_bits is None else least_bits / d,
-        "over_least": None if not least_bits else 8 * data.numel() / least_bits,
+    min_bits = min_bits_of(packet)
+    details = {
+        "copy_s": copy_s, "bytes": data.numel(), "bits_per_parameter": 8 * data.numel() / d,
+        "min_bits_per_parameter": None if min_bits is None else min_bits / d,
+        "over_min": None if not min_bits else 8 * data.numel() / min_bits,
     }  # fmt: skip
     for what, taken in copies.items():
         median_s = statistics.median(taken) * copy_s
-        yield Row(
+        yield Measurement(
             name={"packet": shipment.name, "what": what}, unit="copies", samples=taken,
-            facts={**facts, "seconds": median_s},
+            details={**details, "seconds": median_s},
         )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def _forgetful(packet: Packet) -> Packet:
     return fresh
 
 
-def least_bits_of(packet: Packet) -> float | None:
+def min_bits_of(packet: Packet) -> float | None:
     """What no code of these symbols, taken one by one, can do without; None where values are sent as they are.
 
     Positions: log2 C(d, k). Signs: one bit. Levels: their entropy by how often each is there. Scales and values kept at
@@ -159,11 +159,11 @@ def least_bits_of(packet: Packet) -> float | None:
         return entropy_bound_bits(packet.count, k) + 32.0 * k
     if isinstance(packet, (Signs, ScaledSigns)):
         return float(packet.payload_bits)
-    if isinstance(packet, QuantizedPacket):
+    if isinstance(packet, QuantizedValues):
         return entropy_bits(packet.codes) + 2.0 * VALUE_BITS[packet.dtype] * len(packet.lengths)
     if isinstance(packet, LevelsPacket):
         return entropy_bits(packet.levels) + float(VALUE_BITS[packet.dtype] * len(packet.lengths))
-    if isinstance(packet, FractionalPacket):
+    if isinstance(packet, FractionalValues):
         symbols = packet.levels.int() * 2 + packet.negative.int()
         return entropy_bits(symbols) + float(VALUE_BITS[packet.means.dtype] * packet.means.numel())
     return None

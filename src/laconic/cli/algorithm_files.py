@@ -54,8 +54,8 @@ def read_file(path: Path) -> list[Described]:
         if isinstance(node, ast.ClassDef):
             for call in node.decorator_list:
                 if call in calls and isinstance(name := _literal(call.args[0] if call.args else None), str):
-                    source = _source_of(node) or _first_line(ast.get_docstring(tree))
-                    found.append(Described(name, _first_line(ast.get_docstring(node)), source))
+                    source = _source_of(node) or _summary_line(ast.get_docstring(tree))
+                    found.append(Described(name, _summary_line(ast.get_docstring(node)), source))
     if not calls or len(found) < len(calls):
         raise UnreadableError(path)
     return found
@@ -86,7 +86,7 @@ def _imported(plugins: Sequence[str]) -> list[Described]:
     load_plugins(plugins)
     return [
         Described(
-            name, _first_line(inspect.getdoc(cls)), cls.source or _first_line(sys.modules[cls.__module__].__doc__)
+            name, _summary_line(inspect.getdoc(cls)), cls.source or _summary_line(sys.modules[cls.__module__].__doc__)
         )
         for name, cls in sorted(ALGORITHMS.items())
     ]
@@ -114,5 +114,5 @@ def _literal(node: ast.expr | None) -> object:
     return node.value if isinstance(node, ast.Constant) else None
 
 
-def _first_line(text: str | None) -> str:
+def _summary_line(text: str | None) -> str:
     return (text or "").split("\n")[0]

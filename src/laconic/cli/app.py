@@ -89,11 +89,11 @@ app.add_typer(bench)
 
 def _warn_in_one_line() -> None:
     """Show a warning as errors are shown, and once: what is wrong and the way out, without a place in our code."""
-    said: set[str] = set()
+    shown: set[str] = set()
 
     def show(message: Warning | str, *place: object, **more: object) -> None:
-        if str(message) not in said:
-            said.add(str(message))
+        if str(message) not in shown:
+            shown.add(str(message))
             text = Text.assemble(("warning: ", "bold yellow"), str(message))
             Console(stderr=True).print(text, soft_wrap=True)
 

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from laconic.units import bytes_text
 
 if TYPE_CHECKING:
-    from laconic.lab.processes.pool import Progress as JobStep
-    from laconic.lab.runs.run import Progress as Step
+    from laconic.lab.processes.pool import TaskProgress
+    from laconic.lab.runs.run import RunProgress
 
 
 class _Shown:
@@ -30,7 +30,7 @@ class _Shown:
         self._bars.stop()
 
 
-class Live(_Shown):
+class RunDisplay(_Shown):
     """A bar for each run. Hidden on ranks that do not speak; plain lines where there is no terminal."""
 
     def __init__(self, *, shown: bool = True) -> None:
@@ -49,7 +49,7 @@ class Live(_Shown):
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
 
-    def listen(self, step: Step) -> None:
+    def listen(self, step: RunProgress) -> None:
         """Show where a run is."""
         name = step.settings.algorithm
         if name not in self._tasks:
@@ -64,7 +64,7 @@ class Live(_Shown):
                 "accuracy": f"{row.test_accuracy:.2%}",
                 "up": bytes_text(row.up_wire_bytes),
             }
-            if self._lines and row.epoch in self._told(step.settings.epochs):
+            if self._lines and row.epoch in self._reported(step.settings.epochs):
                 self._console.print(
                     f"{name}: epoch {shown['epoch']}, round {row.round}, loss {row.train_loss:.3f}, "
                     f"accuracy {shown['accuracy']}, up {shown['up']}",
@@ -73,12 +73,12 @@ class Live(_Shown):
         self._bars.update(self._tasks[name], **shown)  # type: ignore[arg-type]
 
     @staticmethod
-    def _told(epochs: int) -> set[int]:
+    def _reported(epochs: int) -> set[int]:
         """The epochs that get a line where there is no terminal: the first, every tenth part, the last."""
         return {1, *range(max(1, epochs // 10), epochs + 1, max(1, epochs // 10)), epochs}
 
 
-class JobsLive(_Shown):
+class TasksDisplay(_Shown):
     """A bar for each job of a published table; a line at every tenth part where there is no terminal."""
 
     def __init__(self) -> None:
@@ -94,15 +94,15 @@ class JobsLive(_Shown):
             disable=self._lines,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._told: dict[str, int] = {}  # tenth parts, by job
+        self._reported: dict[str, int] = {}  # tenth parts, by job
 
-    def listen(self, step: JobStep) -> None:
+    def listen(self, step: TaskProgress) -> None:
         """Show where a job is."""
         if step.label not in self._tasks:
             self._tasks[step.label] = self._bars.add_task(step.label, total=step.total, note="")
         self._bars.update(self._tasks[step.label], completed=step.done, note=step.note)
         tenth = 10 * step.done // step.total
-        if self._lines and tenth > self._told.get(step.label, -1):
-            self._told[step.label] = tenth
+        if self._lines and tenth > self._reported.get(step.label, -1):
+            self._reported[step.label] = tenth
             note = f", {step.note}" if step.note else ""
             self._console.print(f"{step.label}: {step.done} of {step.total}{note}", highlight=False)

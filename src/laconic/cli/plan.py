@@ -20,7 +20,7 @@ from laconic.units import bandwidth, duration
 if TYPE_CHECKING:
     from laconic.contract import Algorithm
     from laconic.network import Link
-    from laconic.planning.plan import Plan, Question
+    from laconic.planning.plan import Plan, Query
 
 _COUNT = re.compile(r"(\d{1,15}(?:\.\d{0,15})?)\s*([kKmMgGbB]?)", re.ASCII)
 _THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
@@ -77,21 +77,21 @@ def plan(
             answer = _of_runs(trace, link, compute, asked, methods or (), measure=not no_measure)
         else:
             algorithms = _algorithms(methods or (), pairs(set_))
-            question = _question(asked, classes, link, compute, 1 if local_steps is None else local_steps)
+            query = _query(asked, classes, link, compute, 1 if local_steps is None else local_steps)
 
             def listen(what: str) -> None:
                 status.update(f"rehearsing {what}")
 
             measured = not no_measure
-            candidates = list(candidates_of(algorithms, question, measure=measured, listen=listen))
+            candidates = list(candidates_of(algorithms, query, measure=measured, listen=listen))
             status.update("timing")
-            answer = judge(candidates, question, measured=measured)
+            answer = judge(candidates, query, measured=measured)
     _show(answer, json_, plot)
 
 
-def _question(asked: dict[str, Any], classes: int, link: Link, compute: str | None, local_steps: int) -> Question:
+def _query(asked: dict[str, Any], classes: int, link: Link, compute: str | None, local_steps: int) -> Query:
     from laconic.lab.models import build
-    from laconic.planning.plan import Question
+    from laconic.planning.plan import Query
 
     params, model, shape, workers = (asked[option] for option in _ONE_RUN[:4])
     if (params is None) == (model is None):
@@ -103,7 +103,7 @@ def _question(asked: dict[str, Any], classes: int, link: Link, compute: str | No
         layers = tuple(p.numel() for p in build(model, _shape(shape), classes, 0).parameters())
     elif shape is not None:
         raise ValueError("--input-shape goes with --model; --params says the size itself")
-    return Question(
+    return Query(
         n_parameters=sum(layers) or _count(params), n_workers=workers, link=link, layers=layers,
         compute_s=_time("--compute", compute), local_steps=local_steps,
     )  # fmt: skip
@@ -122,15 +122,15 @@ def _of_runs(
         raise ValueError(f"{methods[0]}: the run in --trace {folder} says its method itself; leave it out")
     runs = read_recorded(folder)
     compute_s = None if compute is None else _time("--compute", compute)
-    questions = [run.question(link, compute_s) for run in runs]
-    for run, question in zip(runs, questions, strict=True):
-        if question != questions[0]:
+    queries = [run.query(link, compute_s) for run in runs]
+    for run, query in zip(runs, queries, strict=True):
+        if query != queries[0]:
             raise ValueError(
                 f"--trace {folder}: {runs[0].settings.algorithm} and {run.settings.algorithm} ran with another model, "
                 "crew or compute time; give the folder of one of them"
             )
-    candidates = [run.candidate(question, measure=measure) for run, question in zip(runs, questions, strict=True)]
-    return judge(candidates, questions[0], measured=measure)
+    candidates = [run.candidate(query, measure=measure) for run, query in zip(runs, queries, strict=True)]
+    return judge(candidates, queries[0], measured=measure)
 
 
 def _algorithms(names: Sequence[str], settings: dict[str, str]) -> dict[str, Algorithm]:
@@ -151,7 +151,7 @@ def _algorithms(names: Sequence[str], settings: dict[str, str]) -> dict[str, Alg
                 f"{chosen[0]}.KEY=VALUE{near_misses(name, chosen)}"
             )
         by_name[name][rest] = value
-    return {name: from_text(ALGORITHMS[name], theirs, name) for name, theirs in by_name.items()}
+    return {name: from_text(ALGORITHMS[name], of_method, name) for name, of_method in by_name.items()}
 
 
 def _show(answer: Plan, file: Path | None, plot: Path | None) -> None:
@@ -161,8 +161,8 @@ def _show(answer: Plan, file: Path | None, plot: Path | None) -> None:
     if plot is not None:
         from laconic.report.plan_picture import draw_plan  # here, since matplotlib takes a second and a half to load
 
-        here = answer.question.link.bytes_per_s
-        draw_plan(answer, [rate for rate in ladder() if here / 1000 <= rate <= 1000 * here], plot)
+        here = answer.query.link.bytes_per_s
+        draw_plan(answer, [bandwidth for bandwidth in ladder() if here / 1000 <= bandwidth <= 1000 * here], plot)
     console = Console()
     text = json.dumps(answer.as_data(), indent=2)
     if file == Path("-"):

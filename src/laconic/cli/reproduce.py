@@ -11,12 +11,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.cli.live import JobsLive
+from laconic.cli.live import TasksDisplay
 from laconic.cli.train import Data
 from laconic.lab.processes.stopping import Stopped
 
 if TYPE_CHECKING:
-    from laconic.lab.processes.pool import Figures, Job
+    from laconic.lab.processes.pool import Figures, Task
 
 
 def reproduce(
@@ -34,7 +34,7 @@ def reproduce(
     if list_ or name is None:
         _list()
         return
-    from laconic.lab.processes.pool import run_jobs
+    from laconic.lab.processes.pool import run_tasks
     from laconic.report.published import partial_path, side_by_side, write_partial_result, write_result
     from laconic.reproduce import table_of
     from laconic.reproduce.table import Request
@@ -45,17 +45,17 @@ def reproduce(
     if out is not None and out.is_dir():
         raise ValueError(f"--out {out} is a folder; give the file to write, such as {out / (name + '.json')}")
     request = table.plan(Request(data=data, seeds=_numbers(seeds), methods=_words(methods)))
-    parts = table.jobs(request)
+    parts = table.tasks(request)
     finished: dict[str, Figures] = {}
 
-    def keep(job: Job, figures: Figures) -> None:
+    def keep(job: Task, figures: Figures) -> None:
         finished[job.label] = figures
         if out is not None:
             write_partial_result(out, table, request, finished)
 
     try:
-        with JobsLive() as live:
-            found = run_jobs(parts, jobs or os.cpu_count() or 1, live.listen, keep)
+        with TasksDisplay() as display:
+            found = run_tasks(parts, jobs or os.cpu_count() or 1, display.listen, keep)
     except Stopped as stopped:
         if out is not None and finished:
             write_partial_result(out, table, request, finished)  # the signal may have come while it was written

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.hyperparameters import knobs_of, near_misses
+from laconic.hyperparameters import hyperparameters_of, near_misses
 
 if TYPE_CHECKING:
     from laconic.contract import Algorithm
@@ -20,12 +20,12 @@ _SHOWN_D = 10**6  # parameters of the model that bits are shown for
 _SHOWN_WORKERS = 10
 _SAMPLE_D = 1 << 12  # of the job whose memory is looked at
 _SAMPLE_ROUNDS = 6
-_LEAST_SHOWN = 0.004  # of d: less are numbers
+_MIN_SHOWN = 0.004  # of d: less are numbers
 
 _CLAIMS = (
     ("consumes", "consumes a"),
     ("returns", "returns a"),
-    ("schedule", "schedule"),
+    ("mode", "mode"),
     ("unbiased", "direction unbiased"),
     ("separable", "separable (several servers, same bits)"),
     ("replicas_equal", "replicas equal after each round"),
@@ -58,15 +58,15 @@ def show(
             raise ValueError(f"--accounting: {name} has no published traffic figures to reproduce")
         _print_accounting(console, name, rows)
         return
-    console.print(f"[bold]{name}[/bold]: {_first_line(cls)}")
+    console.print(f"[bold]{name}[/bold]: {_summary_line(cls)}")
     console.print(f"source: {cls.source}\n", highlight=False)
     console.print(inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""), markup=False, highlight=False)
     console.print()
-    _print_knobs(console, cls)
+    _print_hyperparameters(console, cls)
     _print_claims(console, cls())
 
 
-def _first_line(cls: type) -> str:
+def _summary_line(cls: type) -> str:
     return (inspect.getdoc(cls) or "").split("\n")[0]
 
 
@@ -83,31 +83,31 @@ def _layouts(algorithm: Algorithm) -> str:
     return ", ".join(admitted)
 
 
-def _print_knobs(console: Console, cls: type[Algorithm]) -> None:
+def _print_hyperparameters(console: Console, cls: type[Algorithm]) -> None:
     table = Table(title="hyper-parameters (--set key=value)", title_justify="left", box=SIMPLE_HEAD)
     for column in ("key", "default", "range", "unit", "meaning"):
         table.add_column(column, no_wrap=column == "key")
-    for key, default, bounds, unit, about in _knob_rows(cls, ""):
+    for key, default, bounds, unit, about in _hyperparameter_rows(cls, ""):
         table.add_row(key, default, bounds, unit, about)
     console.print(table if table.row_count else "no hyper-parameters")
 
 
-def _knob_rows(cls: type, prefix: str) -> list[tuple[str, str, str, str, str]]:
+def _hyperparameter_rows(cls: type, prefix: str) -> list[tuple[str, str, str, str, str]]:
     rows = []
-    for field, facts in knobs_of(cls):
-        if facts.kinds:
-            word = next(word for word, kind in facts.kinds.items() if type(field.default) is kind)
-            rows.append((prefix + field.name, word, " | ".join(facts.kinds), facts.unit, facts.about))
-            for kind_word, kind in facts.kinds.items():
-                below = _knob_rows(kind, f"{prefix}{field.name}.")
+    for field, spec in hyperparameters_of(cls):
+        if spec.kinds:
+            word = next(word for word, kind in spec.kinds.items() if type(field.default) is kind)
+            rows.append((prefix + field.name, word, " | ".join(spec.kinds), spec.unit, spec.about))
+            for kind_word, kind in spec.kinds.items():
+                below = _hyperparameter_rows(kind, f"{prefix}{field.name}.")
                 chosen: Any = field.default if kind_word == word else None
                 rows += [
                     (key, _default_of(chosen, key, default), bounds, unit, f"{kind_word}: {about}")
                     for key, default, bounds, unit, about in below
                 ]
         else:
-            bounds = " | ".join(facts.choices) or facts.within
-            rows.append((prefix + field.name, _text_of(field.default), bounds, facts.unit, facts.about))
+            bounds = " | ".join(spec.choices) or spec.within
+            rows.append((prefix + field.name, _text_of(field.default), bounds, spec.unit, spec.about))
     return rows
 
 
@@ -139,10 +139,10 @@ def _print_claims(console: Console, algorithm: Algorithm) -> None:
     up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,), _SHOWN_WORKERS)
     table.add_row("bits a worker and round", f"{up / 1e6:.4g} d up, {down / 1e6:.4g} d down (one layer)")
     if hasattr(algorithm, "graph"):
-        from laconic.gossip.graphs import TOPOLOGIES
+        from laconic.gossip.graphs import GRAPHS
         from laconic.gossip.mixing import Mixing
 
-        gaps = [f"{name} {Mixing.over_cycle(name, _SHOWN_WORKERS).spectral_gap:.3g}" for name in TOPOLOGIES]
+        gaps = [f"{name} {Mixing.over_cycle(name, _SHOWN_WORKERS).spectral_gap:.3g}" for name in GRAPHS]
         table.add_row(f"spectral gaps, {_SHOWN_WORKERS} workers", ", ".join(gaps))
     console.print(table)
 
@@ -161,7 +161,7 @@ def _remembered(algorithm: Algorithm) -> dict[str, str]:
             kind = name.split(".")[0]  # one for each worker has its number behind the dot
             of_side[kind] = of_side.get(kind, 0.0) + value.numel() * value.element_size() / (4 * _SAMPLE_D)
     return {
-        side: ", ".join(f"{name} {size:.3g} d" for name, size in sorted(kinds.items()) if size >= _LEAST_SHOWN)
+        side: ", ".join(f"{name} {size:.3g} d" for name, size in sorted(kinds.items()) if size >= _MIN_SHOWN)
         or "nothing of d's length"
         for side, kinds in sizes.items()
     }

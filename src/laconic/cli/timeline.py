@@ -47,7 +47,7 @@ def timeline(
     from_round: Annotated[
         int | None, typer.Option(help="Of a run, the first that is drawn.", show_default="in its middle")
     ] = None,
-    schedule: Annotated[
+    message_schedule: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the messages of a JSON list in place of a named one.")
     ] = None,
     out: Annotated[
@@ -57,7 +57,7 @@ def timeline(
     list_: Annotated[bool, typer.Option("--list", help="List the timelines.")] = False,
 ) -> None:
     """Draw who sends, receives and computes when: on the links that you describe, or in a run that was recorded."""
-    if list_ or (name is None and schedule is None):
+    if list_ or (name is None and message_schedule is None):
         _list()
         return
     _check_files(out or ())
@@ -65,24 +65,24 @@ def timeline(
         "--workers": workers, "--latency": latency, "--transfer": transfer, "--size": size_,
         "--bandwidth": bandwidth_, "--compute": compute, "--rounds": rounds, "--from-round": from_round,
     }  # fmt: skip
-    drawn = _drawn(name, schedule, {key: value for key, value in asked.items() if value is not None})
+    timeline = _timeline(name, message_schedule, {key: value for key, value in asked.items() if value is not None})
     for path in out or ():
-        _write(drawn, path)
+        _write(timeline, path)
         Console().print(f"wrote {path}", highlight=False, soft_wrap=True)
     if not out:
         from laconic.report.timeline.bars import in_letters
 
         console = Console()
-        console.print(in_letters(drawn, console.width), highlight=False)
+        console.print(in_letters(timeline, console.width), highlight=False)
 
 
-def _drawn(name: str | None, schedule: Path | None, asked: dict[str, str | int]) -> Timeline:
+def _timeline(name: str | None, message_schedule: Path | None, asked: dict[str, str | int]) -> Timeline:
     from laconic.report.timeline.named import NAMED, draw_named
 
-    if schedule is not None:
+    if message_schedule is not None:
         if name is not None:
-            raise ValueError(f"give a name ({name}) or --schedule {schedule}, not both")
-        return _of_file(schedule, asked)
+            raise ValueError(f"give a name ({name}) or --message-schedule {message_schedule}, not both")
+        return _of_file(message_schedule, asked)
     assert name is not None
     if name not in NAMED and Path(name).is_dir():
         return _of_run(Path(name), asked)
@@ -97,10 +97,10 @@ def _of_run(folder: Path, asked: dict[str, str | int]) -> Timeline:
     for option in asked:
         if option not in ("--rounds", "--from-round"):
             raise ValueError(f"{option}: the run in {folder} says that itself; leave it out")
-    n_rounds, first = int(asked.get("--rounds", ROUNDS_SHOWN)), asked.get("--from-round")
+    n_rounds, begin = int(asked.get("--rounds", ROUNDS_SHOWN)), asked.get("--from-round")
     if n_rounds < 1:
         raise ValueError(f"--rounds {n_rounds} must be at least 1")
-    return draw_run(folder, first_round=None if first is None else int(first), n_rounds=n_rounds)
+    return draw_run(folder, from_round=None if begin is None else int(begin), n_rounds=n_rounds)
 
 
 def _list() -> None:
@@ -113,7 +113,7 @@ def _list() -> None:
         listing.add_row(name, named.about, named.source)
     console = Console()
     console.print(listing)
-    console.print("Sources are sections and figures of Liu and Zhang, 2020. --schedule FILE draws any other.")
+    console.print("Sources are sections and figures of Liu and Zhang, 2020. --message-schedule FILE draws any other.")
 
 
 def _settings(name: str, asked: dict[str, str | int]) -> Settings:
@@ -138,9 +138,9 @@ def _settings(name: str, asked: dict[str, str | int]) -> Settings:
         if number < 1:
             raise ValueError(f"{option} {number} must be at least 1")
     n_bytes = _read("--size", asked, size, settings.n_bytes)
-    rate = _read("--bandwidth", asked, bandwidth, settings.bytes_per_s)
+    bytes_per_s = _read("--bandwidth", asked, bandwidth, settings.bytes_per_s)
     if "--transfer" in asked:
-        rate = n_bytes / _read("--transfer", asked, duration, 1.0)
+        bytes_per_s = n_bytes / _read("--transfer", asked, duration, 1.0)
     elif "--bandwidth" not in asked and "--size" in asked:
         raise ValueError("--size needs --bandwidth RATE or --transfer TIME beside it")
     return replace(
@@ -148,7 +148,7 @@ def _settings(name: str, asked: dict[str, str | int]) -> Settings:
         workers=workers,
         rounds=n_rounds,
         n_bytes=n_bytes,
-        bytes_per_s=rate,
+        bytes_per_s=bytes_per_s,
         latency_s=_read("--latency", asked, _time, settings.latency_s),
         compute_s=_compute(asked, settings, workers),
     )
@@ -166,16 +166,18 @@ def _compute(asked: dict[str, str | int], settings: Settings, workers: int) -> t
 
 
 def _of_file(path: Path, asked: dict[str, str | int]) -> Timeline:
-    from laconic.network import Link, read_schedule
-    from laconic.report.timeline.named import draw_schedule
+    from laconic.network import Link, read_message_schedule
+    from laconic.report.timeline.named import draw_message_schedule
 
     for option in asked:
         if option not in ("--latency", "--bandwidth"):
             raise ValueError(f"{option}: a schedule of your own says that itself; leave it out")
     if "--bandwidth" not in asked:
-        raise ValueError("--schedule needs --bandwidth RATE, such as 1Gbit")
-    rate, latency_s = _read("--bandwidth", asked, bandwidth, 1.0), _read("--latency", asked, _time, 0.0)
-    return draw_schedule(str(path), read_schedule(path), Link(bytes_per_s=rate, latency_s=latency_s))
+        raise ValueError("--message-schedule needs --bandwidth RATE, such as 1Gbit")
+    bytes_per_s, latency_s = _read("--bandwidth", asked, bandwidth, 1.0), _read("--latency", asked, _time, 0.0)
+    return draw_message_schedule(
+        str(path), read_message_schedule(path), Link(bytes_per_s=bytes_per_s, latency_s=latency_s)
+    )
 
 
 def _read(option: str, asked: dict[str, str | int], read: Callable[[str], T], default: T) -> T:
@@ -199,12 +201,12 @@ def _check_files(paths: Sequence[Path]) -> None:
             raise ValueError(f"--out {path}: there is no folder {path.parent}; make it, or write elsewhere")
 
 
-def _write(drawn: Timeline, path: Path) -> None:
+def _write(timeline: Timeline, path: Path) -> None:
     if path.suffix == ".html":
         from laconic.report.timeline.page import timeline_page
 
-        path.write_text(timeline_page(drawn), encoding="utf-8")
+        path.write_text(timeline_page(timeline), encoding="utf-8")
         return
     from laconic.report.timeline.picture import draw_timeline  # here, since matplotlib takes a second and a half
 
-    draw_timeline(drawn, path)
+    draw_timeline(timeline, path)

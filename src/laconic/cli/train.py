@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from laconic.cli.live import Live
+from laconic.cli.live import RunDisplay
 from laconic.hyperparameters import near_misses
-from laconic.lab.defaults import DECAY_AT, RAMP_FROM
+from laconic.lab.defaults import DECAY_AT, WARM_UP_FROM
 from laconic.lab.processes.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Set = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="How many. Under torchrun: as many as it started.", show_default="4")]
 Driver = Annotated[str | None, typer.Option(help="simulated or processes.", show_default="simulated")]
-ServerAt = Annotated[str, typer.Option("--server", help="auto, allreduce, rank0, dedicated or sharded.")]
+ServerAt = Annotated[str, typer.Option("--layout", help="auto, allreduce, rank0, dedicated or sharded.")]
 DatasetName = Annotated[str, typer.Option("--dataset", help="digits, mnist, fashion-mnist, csv or libsvm.")]
 Data = Annotated[str | None, typer.Option(metavar="PATH", help="The data set's folder or file; digits need none.")]
 Model = Annotated[str, typer.Option(help="linear, mlp or cnn.")]
@@ -35,13 +35,14 @@ DenseEpochs = Annotated[
     float | None, typer.Option(metavar="E", help="First epochs without sparsifying, with one step to an exchange.")
 ]
 Lr = Annotated[float | None, typer.Option(help="Learning rate of the inner SGD.", show_default="the method's own")]
-Schedule = Annotated[str, typer.Option(help="constant, cosine or step.")]
+LrSchedule = Annotated[str, typer.Option(help="constant, cosine or step.")]
 DecayAt = Annotated[
     str | None, typer.Option(metavar="SHARES", help="Where `step` divides the rate by 10.", show_default=DECAY_AT)
 ]
-RampEpochs = Annotated[float | None, typer.Option(metavar="E", help="First epochs, over which the rate rises.")]
-RampFrom = Annotated[
-    float | None, typer.Option(metavar="SHARE", help="Of the rate, where the rise starts.", show_default=f"{RAMP_FROM}")
+WarmUpEpochs = Annotated[float | None, typer.Option(metavar="E", help="First epochs, over which the rate rises.")]
+WarmUpFrom = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Of the rate, where the rise starts.", show_default=f"{WARM_UP_FROM}"),
 ]
 WeightDecay = Annotated[float, typer.Option(help="Of the inner SGD, added after the exchange.")]
 Seed = Annotated[int, typer.Option(help="Of data order, first parameters, masks and coins.")]
@@ -67,7 +68,7 @@ def run(
     set_: Set = None,
     workers: Workers = None,
     driver: Driver = None,
-    server: ServerAt = "auto",
+    layout: ServerAt = "auto",
     dataset: DatasetName = "digits",
     data: Data = None,
     model: Model = "mlp",
@@ -76,10 +77,10 @@ def run(
     local_steps: LocalSteps = 1,
     dense_epochs: DenseEpochs = None,
     lr: Lr = None,
-    schedule: Schedule = "constant",
+    lr_schedule: LrSchedule = "constant",
     decay_at: DecayAt = None,
-    ramp_epochs: RampEpochs = None,
-    ramp_from: RampFrom = None,
+    warm_up_epochs: WarmUpEpochs = None,
+    warm_up_from: WarmUpFrom = None,
     weight_decay: WeightDecay = 0.0,
     seed: Seed = 0,
     partition: Partition = "resample",
@@ -98,10 +99,11 @@ def run(
     if record_times and out is None:
         raise ValueError("--record-times writes times.csv, so it needs --out FOLDER")
     options = {
-        "algorithm": algorithm, "set": pairs(set_), "workers": workers, "driver": driver, "server": server,
+        "algorithm": algorithm, "set": pairs(set_), "workers": workers, "driver": driver, "layout": layout,
         "dataset": dataset, "data": data, "model": model, "epochs": epochs, "batch_size": batch_size,
-        "local_steps": local_steps, "dense_epochs": dense_epochs, "lr": lr, "schedule": schedule, "decay_at": decay_at,
-        "ramp_epochs": ramp_epochs, "ramp_from": ramp_from,
+        "local_steps": local_steps, "dense_epochs": dense_epochs, "lr": lr, "lr_schedule": lr_schedule,
+        "decay_at": decay_at,
+        "warm_up_epochs": warm_up_epochs, "warm_up_from": warm_up_from,
         "weight_decay": weight_decay, "seed": seed, "partition": partition,
         "bandwidth": bandwidth, "latency": latency, "compute": compute, "faults": faults,
         "threads": threads, "kernel_threads": kernel_threads, "timeout_s": timeout_s, "record_times": record_times,
@@ -122,7 +124,7 @@ def compare(
     ] = None,
     workers: Workers = None,
     driver: Driver = None,
-    server: ServerAt = "auto",
+    layout: ServerAt = "auto",
     dataset: DatasetName = "digits",
     data: Data = None,
     model: Model = "mlp",
@@ -130,10 +132,10 @@ def compare(
     batch_size: BatchSize = 32,
     local_steps: LocalSteps = 1,
     dense_epochs: DenseEpochs = None,
-    schedule: Schedule = "constant",
+    lr_schedule: LrSchedule = "constant",
     decay_at: DecayAt = None,
-    ramp_epochs: RampEpochs = None,
-    ramp_from: RampFrom = None,
+    warm_up_epochs: WarmUpEpochs = None,
+    warm_up_from: WarmUpFrom = None,
     weight_decay: WeightDecay = 0.0,
     seed: Seed = 0,
     partition: Partition = "resample",
@@ -150,16 +152,16 @@ def compare(
     from laconic.contract import ALGORITHMS
     from laconic.lab.runs.settings import has_dense_rounds
 
-    settings, rates = by_algorithm(algorithms, pairs(set_), pairs(lr_of, "--lr-of"))
+    settings, learning_rates = by_algorithm(algorithms, pairs(set_), pairs(lr_of, "--lr-of"))
     # Where some methods begin with dense rounds, the others go without; where none can, all are told so.
     dense = {name for name in algorithms if name in ALGORITHMS and has_dense_rounds(name)} or set(algorithms)
     plans = [
         {
-            "algorithm": name, "set": settings[name], "lr": rates[name], "workers": workers, "driver": driver,
-            "server": server, "dataset": dataset, "data": data, "model": model, "epochs": epochs,
+            "algorithm": name, "set": settings[name], "lr": learning_rates[name], "workers": workers, "driver": driver,
+            "layout": layout, "dataset": dataset, "data": data, "model": model, "epochs": epochs,
             "batch_size": batch_size, "local_steps": local_steps,
-            "dense_epochs": dense_epochs if name in dense else None, "schedule": schedule, "decay_at": decay_at,
-            "ramp_epochs": ramp_epochs, "ramp_from": ramp_from,
+            "dense_epochs": dense_epochs if name in dense else None, "lr_schedule": lr_schedule, "decay_at": decay_at,
+            "warm_up_epochs": warm_up_epochs, "warm_up_from": warm_up_from,
             "weight_decay": weight_decay, "seed": seed, "partition": partition,
             "bandwidth": bandwidth, "latency": latency, "compute": compute,
             "threads": threads, "kernel_threads": kernel_threads, "timeout_s": timeout_s,
@@ -203,11 +205,11 @@ def execute(
             _as_torchrun_rank(options, finish)
             return records
         plans = [RunSettings(**(asked | _given(asked, workers=4, driver="simulated"))) for asked in options]
-        with Live() as live:
+        with RunDisplay() as display:
             if plans[0].driver == "processes":
-                return run_in_processes(plans, live.listen, port=port, plugins=plugins, finished=finish)
+                return run_in_processes(plans, display.listen, port=port, plugins=plugins, finished=finish)
             for plan in plans:
-                finish(run_simulated(plan, live.listen))
+                finish(run_simulated(plan, display.listen))
             return records
     except Stopped as stopped:
         for record in records[len(written) :]:  # the signal came while it was written
@@ -236,19 +238,19 @@ def _as_torchrun_rank(options: Sequence[dict[str, Any]], finish: Callable[[Recor
     try:
         plans = []
         for asked in options:
-            n_workers = n - (asked["server"] == "dedicated")
+            n_workers = n - (asked["layout"] == "dedicated")
             if asked["workers"] not in (None, n_workers):
                 raise ValueError(
                     f"--workers {asked['workers']} does not fit the {n} processes that torchrun started with "
-                    f"--server {asked['server']}; leave it out or give {n_workers}"
+                    f"--layout {asked['layout']}; leave it out or give {n_workers}"
                 )
             plans.append(RunSettings(**(asked | {"workers": n_workers, "driver": "processes"})))
         speaks = dist.get_rank() == 0
         if not speaks:
             warnings.simplefilter("ignore", UserWarning)  # rank 0 says the same
-        with Live(shown=speaks) as live:
+        with RunDisplay(shown=speaks) as display:
             for plan in plans:
-                record = run_as_rank(plan, live.listen)
+                record = run_as_rank(plan, display.listen)
                 if speaks:
                     finish(record)
     finally:
@@ -269,31 +271,31 @@ def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
 
 
 def by_algorithm(
-    names: Sequence[str], settings: dict[str, str], rates: dict[str, str]
+    names: Sequence[str], settings: dict[str, str], learning_rates: dict[str, str]
 ) -> tuple[dict[str, dict[str, str]], dict[str, float | None]]:
     """Sort `NAME.KEY=VALUE` and `NAME=RATE` by name. Raises ValueError for a name that is not compared."""
     doubled = sorted({name for name in names if list(names).count(name) > 1})
     if doubled:
         raise ValueError(f"{doubled[0]} is named twice; each algorithm can be compared once")
-    for option, heads in (("--set", [key.partition(".")[0] for key in settings]), ("--lr-of", list(rates))):
-        for head in heads:
-            if head not in names:
+    for option, prefixes in (("--set", [key.partition(".")[0] for key in settings]), ("--lr-of", list(learning_rates))):
+        for prefix in prefixes:
+            if prefix not in names:
                 known = list(names)
                 raise ValueError(
-                    f"{option} {head}: not among the algorithms compared ({', '.join(known)}); in a comparison "
-                    f"keys start with the name, such as {known[0]}.KEY=VALUE{near_misses(head, known)}"
+                    f"{option} {prefix}: not among the algorithms compared ({', '.join(known)}); in a comparison "
+                    f"keys start with the name, such as {known[0]}.KEY=VALUE{near_misses(prefix, known)}"
                 )
     sorted_settings: dict[str, dict[str, str]] = {name: {} for name in names}
     for key, value in settings.items():
         name, _, rest = key.partition(".")
         sorted_settings[name][rest] = value
-    sorted_rates: dict[str, float | None] = dict.fromkeys(names)
-    for name, text in rates.items():
+    sorted_learning_rates: dict[str, float | None] = dict.fromkeys(names)
+    for name, text in learning_rates.items():
         try:
-            sorted_rates[name] = float(text)
+            sorted_learning_rates[name] = float(text)
         except ValueError:
             raise ValueError(f"--lr-of {name}={text!r} must be a number above 0") from None
-    return sorted_settings, sorted_rates
+    return sorted_settings, sorted_learning_rates
 
 
 def report(records: Sequence[Record], out: Path | None, *, batch_title: bool) -> None:

@@ -1,16 +1,24 @@
 """Vector -> Packet, without state between calls. One file a compressor, or a family of them."""
 
 from laconic.compressors.blocks import block_lengths
-from laconic.compressors.compressor import Compressor, warn_of_growing_debt
+from laconic.compressors.compressor import Compressor, warn_of_growing_residual
 from laconic.compressors.dense import DenseValues, Identity, dense
 from laconic.compressors.fractional import Fractional, fractional
-from laconic.compressors.largest import block_entries, chosen, entries_of, vector_entries
+from laconic.compressors.largest import chosen, n_selected_by_block, n_selected_for, n_selected_in
 from laconic.compressors.qsgd import QSGD
 from laconic.compressors.quantized import Quantized
 from laconic.compressors.scaled_sign import ScaledSign, scaled_signs
 from laconic.compressors.selection import Selection
 from laconic.compressors.short_floats import Clipped, Natural
-from laconic.compressors.sign import Sign, majority, momentum_signs, owing_step, owing_total, signs, threshold_of
+from laconic.compressors.sign import (
+    Sign,
+    error_feedback_signs,
+    majority,
+    momentum_signs,
+    server_error_feedback_signs,
+    signs,
+    threshold_of,
+)
 from laconic.compressors.sparsified import Sparsified
 from laconic.compressors.ternary import Ternary
 from laconic.compressors.top_k import TopK
@@ -46,19 +54,19 @@ __all__ = [
     "Sparsified",
     "Ternary",
     "TopK",
-    "block_entries",
     "block_lengths",
     "chosen",
     "dense",
-    "entries_of",
+    "error_feedback_signs",
     "fractional",
     "majority",
     "momentum_signs",
-    "owing_step",
-    "owing_total",
+    "n_selected_by_block",
+    "n_selected_for",
+    "n_selected_in",
     "scaled_signs",
+    "server_error_feedback_signs",
     "signs",
     "threshold_of",
-    "vector_entries",
-    "warn_of_growing_debt",
+    "warn_of_growing_residual",
 ]

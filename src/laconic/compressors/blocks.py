@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from laconic.compressors.compressor import Compressor
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import per_block as per_block
 from laconic.wire import uniform_lengths
 
@@ -26,7 +26,7 @@ def block_lengths(blocks: str, d: int, layers: Sequence[int]) -> tuple[int, ...]
 class BlockCompressor(Compressor):
     """What depends on a block, such as its scale, is worked out for each block alone."""
 
-    blocks: str = knob("layer", 'one scale a "vector", a "layer", or this many entries')
+    blocks: str = hyperparameter("layer", 'one scale a "vector", a "layer", or this many entries')
 
     def __post_init__(self) -> None:
         super().__post_init__()

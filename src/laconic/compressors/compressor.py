@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from laconic.hyperparameters import check_knobs
+from laconic.hyperparameters import check_hyperparameters
 from laconic.wire import Packet
 
 
@@ -26,10 +26,10 @@ class Compressor(ABC):
     separable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_knobs(self, self.name)
+        check_hyperparameters(self, self.name)
 
     @abstractmethod
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> Packet:
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Packet:
         """Compress `vector` (d,).
 
         layers: the model's parameter sizes, adding up to d; empty for one layer. key: the draw's key, where a
@@ -50,7 +50,7 @@ class Compressor(ABC):
         """
         return None
 
-    def outgrows_debt(self, d: int, layers: Sequence[int] = ()) -> bool:
+    def outgrows_residual(self, d: int, layers: Sequence[int] = ()) -> bool:
         """Whether a debt under it is known to grow without bound: what it leaves out outweighs what it is given.
 
         False where that is not known. d, layers: as for a call.
@@ -62,12 +62,12 @@ class Compressor(ABC):
         """What the papers' formula charges for d coordinates, in expectation."""
 
 
-def warn_of_growing_debt(method: str, key: str, compressor: Compressor, d: int, layers: Sequence[int]) -> None:
+def warn_of_growing_residual(method: str, key: str, compressor: Compressor, d: int, layers: Sequence[int]) -> None:
     """Warn where a method with error feedback is given a compressor that its debt cannot bear.
 
     method: its name; key: that of the setting.
     """
-    if compressor.outgrows_debt(d, layers):
+    if compressor.outgrows_residual(d, layers):
         warnings.warn(
             f"{method}: what {key}={compressor.name} leaves out is larger than the vector itself, so the debt grows "
             f"from round to round and training diverges; take finer settings (`laconic show {method}`), a compressor "

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.wire import Dense
 
 _ROUNDED = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _RELATIVE_ERROR = {"float32": 2.0**-24, "bfloat16": 2.0**-8}  # of rounding to nearest, float64 to float32 included
 
 
-def dense(vector: Tensor, *, first: int = 0) -> Dense:
+def dense(vector: Tensor, *, offset: int = 0) -> Dense:
     """Send every value of `vector` (d,) as it is: 32 bits each, 64 for float64."""
-    return Dense(values=as_values(vector), first=first)
+    return Dense(values=as_values(vector), offset=offset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ class Identity(Compressor):
     unbiased: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> Dense:
-        return dense(vector, first=first)
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Dense:
+        return dense(vector, offset=offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         return 1.0
@@ -48,10 +48,10 @@ class DenseValues(Compressor):
     name: ClassVar[str] = "dense"
     separable: ClassVar[bool] = True
 
-    value_type: str = knob("float32", "type on the wire", choices=("float32", "bfloat16"))
+    value_type: str = hyperparameter("float32", "type on the wire", choices=("float32", "bfloat16"))
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> Dense:
-        return Dense(values=as_values(vector).to(_ROUNDED[self.value_type]), first=first)
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Dense:
+        return Dense(values=as_values(vector).to(_ROUNDED[self.value_type]), offset=offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         return 1.0 - _RELATIVE_ERROR[self.value_type] ** 2

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import MEAN_TOLERANCE, fractional_codes
-from laconic.wire import Fractional as FractionalPacket
+from laconic.wire import FractionalValues
 
 
-def fractional(vector: Tensor, *, bits: int, first: int = 0) -> FractionalPacket:
+def fractional(vector: Tensor, *, bits: int, offset: int = 0) -> FractionalValues:
     """Quantize `vector` (d,) to `bits` bits a value, 1 .. 16, its sign among them."""
     values = as_values(vector)
     packed, means = fractional_codes(values, bits)
-    return FractionalPacket(packed=packed, count=values.numel(), means=means, bits=bits, first=first)
+    return FractionalValues(packed=packed, count=values.numel(), means=means, bits=bits, offset=offset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +29,12 @@ class Fractional(Compressor):
 
     name: ClassVar[str] = "fractional"
 
-    bits: int = knob(4, "q, bits of a value, its sign among them", within="[1, 16]", unit="bits")
+    bits: int = hyperparameter(4, "q, bits of a value, its sign among them", within="[1, 16]", unit="bits")
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> FractionalPacket:
-        return fractional(vector, bits=self.bits, first=first)
+    def __call__(
+        self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0
+    ) -> FractionalValues:
+        return fractional(vector, bits=self.bits, offset=offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         """sum over levels of n_l mu_l^2, divided by ||v||^2: level means are a projection of the magnitudes.
@@ -41,14 +43,14 @@ class Fractional(Compressor):
         """
         values = as_values(vector)
         magnitudes = values.double().abs()
-        peak = magnitudes.max()
-        if peak == 0:
+        absolute_maximum = magnitudes.max()
+        if absolute_maximum == 0:
             return 1.0
         levels = fractional(values, bits=self.bits).levels.long()
         sums = torch.zeros(1 << (self.bits - 1), dtype=torch.float64, device=values.device)
-        sums.index_add_(0, levels, magnitudes / peak)
+        sums.index_add_(0, levels, magnitudes / absolute_maximum)
         counts = levels.bincount(minlength=len(sums))
-        share = (sums.square() / counts.clamp(min=1)).sum() / (magnitudes / peak).square().sum()
+        share = (sums.square() / counts.clamp(min=1)).sum() / (magnitudes / absolute_maximum).square().sum()
         return min(1.0, float(share)) * (1 - MEAN_TOLERANCE[values.dtype] ** 2)
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:

@@ -13,35 +13,35 @@ from laconic.kernels.api import top_k
 
 
 @functools.lru_cache(maxsize=1024)  # fractions are slow, and methods ask several times a round
-def entries_of(density: float, d: int) -> int:
+def n_selected_for(density: float, d: int) -> int:
     """floor(density * d), exactly: 0.29 of 100 is 29, although the float 0.29 is a little below."""
     return math.floor(Fraction(str(density)) * d)
 
 
-def vector_entries(d: int, *, density: float, k: int | None = None) -> int:
+def n_selected_in(d: int, *, density: float, k: int | None = None) -> int:
     """How many of d entries to take: `k` where it is given, else floor(density d).
 
     Raises ValueError for none or for more than d, naming k or density, d and the way out.
     """
     if k is not None and not 1 <= k <= d:
         raise ValueError(f"top-k: k={k} must be in 1 .. d={d}, the vector's length; or leave k out and give density")
-    entries = entries_of(density, d) if k is None else k
-    if entries == 0:
+    n_selected = n_selected_for(density, d) if k is None else k
+    if n_selected == 0:
         raise ValueError(f"top-k: density={density} of d={d} is no entry; make it at least 1/{d}, or give k=1")
-    return entries
+    return n_selected
 
 
-def block_entries(
+def n_selected_by_block(
     d: int, *, density: float, k: int | None = None, blocks: str = "vector", layers: Sequence[int] = ()
 ) -> list[tuple[int, int]]:
     """(length, entries to take) of every block. `k` is taken in place of `density` where it is given.
 
-    blocks: "vector", see `vector_entries`, or "layer": at least one entry of each parameter, no more than it has.
+    blocks: "vector", see `n_selected_in`, or "layer": at least one entry of each parameter, no more than it has.
     """
     if blocks == "vector":
-        return [(d, vector_entries(d, density=density, k=k))]
+        return [(d, n_selected_in(d, density=density, k=k))]
     lengths = block_lengths(blocks, d, layers)
-    return [(n, max(1, entries_of(density, n)) if k is None else min(k, n)) for n in lengths]
+    return [(n, max(1, n_selected_for(density, n)) if k is None else min(k, n)) for n in lengths]
 
 
 def chosen(
@@ -49,11 +49,11 @@ def chosen(
 ) -> Tensor:
     """The positions of the largest magnitudes of `vector` (d,) in each of its blocks: int64, ascending.
 
-    Ties go to the lower position. Raises ValueError as `vector_entries` does.
+    Ties go to the lower position. Raises ValueError as `n_selected_in` does.
     """
     found = []
     start = 0
-    for length, entries in block_entries(vector.numel(), density=density, k=k, blocks=blocks, layers=layers):
-        found.append(top_k(vector[start : start + length], entries) + start)
+    for length, n_selected in n_selected_by_block(vector.numel(), density=density, k=k, blocks=blocks, layers=layers):
+        found.append(top_k(vector[start : start + length], n_selected) + start)
         start += length
     return torch.cat(found) if len(found) > 1 else found[0]

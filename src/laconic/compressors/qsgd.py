@@ -13,8 +13,8 @@ from torch import Tensor
 
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
-from laconic.compressors.levels import level_variances, levels, levels_outgrow_debt
-from laconic.hyperparameters import knob
+from laconic.compressors.levels import level_variances, levels, levels_outgrow_residual
+from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import level_bits, norms
 from laconic.wire import Levels
 
@@ -26,14 +26,16 @@ class QSGD(BlockCompressor):
     name: ClassVar[str] = "qsgd"
     unbiased: ClassVar[bool] = True
 
-    levels: int = knob(7, "s, levels of magnitude above zero", within="[1, 255]", unit="levels")
-    blocks: str = knob("512", 'one norm a "vector", a "layer", or this many entries')
-    entropy: bool = knob(False, "code what is frequent in fewer bits")
+    levels: int = hyperparameter(7, "s, levels of magnitude above zero", within="[1, 255]", unit="levels")
+    blocks: str = hyperparameter("512", 'one norm a "vector", a "layer", or this many entries')
+    entropy: bool = hyperparameter(False, "code what is frequent in fewer bits")
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> Levels:
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Levels:
         values = as_values(vector)
         lengths = self.lengths(values.numel(), layers)
-        return levels(values, norms(values, lengths), lengths, self.levels, entropy=self.entropy, first=first, key=key)
+        return levels(
+            values, norms(values, lengths), lengths, self.levels, entropy=self.entropy, offset=offset, key=key
+        )
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         return None
@@ -44,8 +46,8 @@ class QSGD(BlockCompressor):
         lengths = self.lengths(values.numel(), layers)
         return level_variances(values, norms(values, lengths), lengths, self.levels)
 
-    def outgrows_debt(self, d: int, layers: Sequence[int] = ()) -> bool:
-        return levels_outgrow_debt(self.lengths(d, layers), self.levels)
+    def outgrows_residual(self, d: int, layers: Sequence[int] = ()) -> bool:
+        return levels_outgrow_residual(self.lengths(d, layers), self.levels)
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         return float(level_bits(self.levels) * d + 32 * len(self.lengths(d, layers)))

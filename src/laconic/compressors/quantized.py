@@ -13,26 +13,27 @@ from torch import Tensor
 
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
-from laconic.compressors.levels import level_variances, levels, levels_outgrow_debt, place_variances
-from laconic.hyperparameters import knob
+from laconic.compressors.levels import level_variances, levels, levels_outgrow_residual, place_variances
+from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import norms, quantize, ranges
-from laconic.wire import Levels
-from laconic.wire import Quantized as QuantizedPacket
+from laconic.wire import Levels, QuantizedValues
 
 _ONE_BIT_BLOCK = 16  # from here on, (max - v)(v - min) adds up to more than v^2, also where v is the debt
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized(BlockCompressor):
-    """Randomized quantization to b bits. Coarse settings add more than a debt can take: see `outgrows_debt`."""
+    """Randomized quantization to b bits. Coarse settings add more than a debt can take: see `outgrows_residual`."""
 
     name: ClassVar[str] = "quantized"
     unbiased: ClassVar[bool] = True
 
-    bits: int = knob(8, "b, bits of a value", within="[1, 8]", unit="bits")
-    blocks: str = knob("vector", 'one range a "vector", a "layer", or this many entries')
-    scaling: str = knob("min-max", "knobs between least and largest, or parts of the norm", choices=("min-max", "l2"))
-    entropy: bool = knob(False, "code what is frequent in fewer bits")
+    bits: int = hyperparameter(8, "b, bits of a value", within="[1, 8]", unit="bits")
+    blocks: str = hyperparameter("vector", 'one range a "vector", a "layer", or this many entries')
+    scaling: str = hyperparameter(
+        "min-max", "knobs between least and largest, or parts of the norm", choices=("min-max", "l2")
+    )
+    entropy: bool = hyperparameter(False, "code what is frequent in fewer bits")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,17 +48,17 @@ class Quantized(BlockCompressor):
         return (1 << (self.bits - 1)) - 1
 
     def __call__(
-        self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0
-    ) -> QuantizedPacket | Levels:
+        self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0
+    ) -> QuantizedValues | Levels:
         values = as_values(vector)
         lengths = self.lengths(values.numel(), layers)
         if self.scaling == "l2":
             scales = norms(values, lengths)
-            return levels(values, scales, lengths, self._steps, entropy=self.entropy, first=first, key=key)
+            return levels(values, scales, lengths, self._steps, entropy=self.entropy, offset=offset, key=key)
         lows, highs = ranges(values, lengths)
-        return QuantizedPacket(
-            packed=quantize(values, lows, highs, lengths, self.bits, first, key), count=values.numel(), lows=lows,
-            highs=highs, lengths=lengths, bits=self.bits, entropy=self.entropy, first=first,
+        return QuantizedValues(
+            packed=quantize(values, lows, highs, lengths, self.bits, offset, key), count=values.numel(), lows=lows,
+            highs=highs, lengths=lengths, bits=self.bits, entropy=self.entropy, offset=offset,
         )  # fmt: skip
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
@@ -71,10 +72,10 @@ class Quantized(BlockCompressor):
             return level_variances(values, norms(values, lengths), lengths, self._steps)
         return place_variances(values, *ranges(values, lengths), lengths, (1 << self.bits) - 1)
 
-    def outgrows_debt(self, d: int, layers: Sequence[int] = ()) -> bool:
+    def outgrows_residual(self, d: int, layers: Sequence[int] = ()) -> bool:
         lengths = self.lengths(d, layers)
         if self.scaling == "l2":
-            return levels_outgrow_debt(lengths, self._steps)
+            return levels_outgrow_residual(lengths, self._steps)
         return self.bits == 1 and max(lengths, default=0) >= _ONE_BIT_BLOCK
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:

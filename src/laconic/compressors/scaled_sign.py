@@ -12,7 +12,7 @@ from torch import Tensor
 
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
-from laconic.kernels.api import ALL_KEPT, pack_signs, per_block
+from laconic.kernels.api import ALL_SELECTED, pack_signs, per_block
 from laconic.wire import ScaledSigns
 
 
@@ -23,11 +23,11 @@ def mean_magnitudes(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     return means.to(values.dtype)
 
 
-def scaled_signs(vector: Tensor, *, lengths: tuple[int, ...], first: int = 0) -> ScaledSigns:
+def scaled_signs(vector: Tensor, *, lengths: tuple[int, ...], offset: int = 0) -> ScaledSigns:
     """Compress `vector` (d,) in blocks of the given lengths, which add up to d."""
     values = as_values(vector)
-    packed, _ = pack_signs(values, first, 0, ALL_KEPT)
-    return ScaledSigns(packed=packed, scales=mean_magnitudes(values, lengths), lengths=lengths, first=first)
+    packed, _ = pack_signs(values, offset, 0, ALL_SELECTED)
+    return ScaledSigns(packed=packed, scales=mean_magnitudes(values, lengths), lengths=lengths, offset=offset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +36,24 @@ class ScaledSign(BlockCompressor):
 
     name: ClassVar[str] = "scaled-sign"
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> ScaledSigns:
-        return scaled_signs(vector, lengths=self.lengths(vector.numel(), layers), first=first)
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> ScaledSigns:
+        return scaled_signs(vector, lengths=self.lengths(vector.numel(), layers), offset=offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         """The worst block's ||v_b||_1^2 / (d_b ||v_b||_2^2), which is at least 1/d_b; 1 for an all-zero block."""
         lengths = self.lengths(vector.numel(), layers)
-        return min(_share_kept(block) for block in torch.split(vector.double().abs(), list(lengths)))
+        return min(_contraction(block) for block in torch.split(vector.double().abs(), list(lengths)))
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         return float(d + 32 * len(self.lengths(d, layers)))
 
 
-def _share_kept(magnitudes: Tensor) -> float:
+def _contraction(magnitudes: Tensor) -> float:
     """||v||_1^2 / (d ||v||_2^2) of one block: (d,) float64, not negative."""
-    peak = magnitudes.max()
-    if peak == 0:
+    absolute_maximum = magnitudes.max()
+    if absolute_maximum == 0:
         return 1.0
-    share = (magnitudes / peak).sum() ** 2 / (magnitudes.numel() * (magnitudes / peak).square().sum())
+    share = (magnitudes / absolute_maximum).sum() ** 2 / (
+        magnitudes.numel() * (magnitudes / absolute_maximum).square().sum()
+    )
     return min(1.0, float(share))  # rounding may leave a constant block a hair above 1

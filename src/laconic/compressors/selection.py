@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from laconic.compressors.compressor import as_values
-from laconic.compressors.largest import block_entries, chosen
-from laconic.hyperparameters import knob
+from laconic.compressors.largest import chosen, n_selected_by_block
+from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import take_at
 from laconic.wire import POSITION_CODES, Dense, Sparse
 
@@ -16,19 +16,23 @@ from laconic.wire import POSITION_CODES, Dense, Sparse
 class Selection:
     """Knobs that compressors and algorithms share by inheriting them."""
 
-    density: float = knob(0.01, "share of the entries that is sent", within="(0, 1]")
-    k: int | None = knob(None, "how many entries are sent, in place of density", within="[1, inf)", unit="entries")
-    blocks: str = knob("layer", "the largest of the whole vector, or of each layer", choices=("vector", "layer"))
-    code: str = knob("block", "how positions are coded", choices=POSITION_CODES)
+    density: float = hyperparameter(0.01, "share of the entries that is sent", within="(0, 1]")
+    k: int | None = hyperparameter(
+        None, "how many entries are sent, in place of density", within="[1, inf)", unit="entries"
+    )
+    blocks: str = hyperparameter(
+        "layer", "the largest of the whole vector, or of each layer", choices=("vector", "layer")
+    )
+    code: str = hyperparameter("block", "how positions are coded", choices=POSITION_CODES)
 
-    def entries(self, d: int, layers: Sequence[int] = ()) -> int:
+    def n_selected(self, d: int, layers: Sequence[int] = ()) -> int:
         """How many entries are sent of d. Raises ValueError for none, or more than there are."""
-        blocks = block_entries(d, density=self.density, k=self.k, blocks=self.blocks, layers=layers)
+        blocks = n_selected_by_block(d, density=self.density, k=self.k, blocks=self.blocks, layers=layers)
         return sum(taken for _, taken in blocks)
 
-    def take(self, vector: Tensor, layers: Sequence[int] = (), first: int = 0) -> Sparse:
+    def take(self, vector: Tensor, layers: Sequence[int] = (), offset: int = 0) -> Sparse:
         """The largest entries of `vector` (d,), ties by the lower position."""
         values = as_values(vector)
         indices = chosen(values, density=self.density, k=self.k, blocks=self.blocks, layers=layers)
         largest = Dense(values=take_at(values, indices))
-        return Sparse(indices=indices, values=largest, count=values.numel(), first=first, code=self.code)
+        return Sparse(indices=indices, values=largest, count=values.numel(), offset=offset, code=self.code)

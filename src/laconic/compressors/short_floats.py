@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.hyperparameters import knob
-from laconic.kernels.api import power_codes, power_places, shortened
+from laconic.hyperparameters import hyperparameter
+from laconic.kernels.api import power_codes, powers_and_fractions, shortened
 from laconic.wire import ShortFloats, short_bits
 
 
@@ -25,11 +25,16 @@ class Natural(Compressor):
     unbiased: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> ShortFloats:
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> ShortFloats:
         values = as_values(vector)
-        heads, finite = power_codes(values, first, key)
+        exponents, finite = power_codes(values, offset, key)
         packet = ShortFloats(
-            heads=heads, tails=heads[:0], mantissa_bits=0, count=values.numel(), dtype=values.dtype, first=first
+            exponents=exponents,
+            tails=exponents[:0],
+            mantissa_bits=0,
+            count=values.numel(),
+            dtype=values.dtype,
+            offset=offset,
         )
         packet.__dict__["finite"] = finite  # the cached property: it is at hand
         return packet
@@ -40,7 +45,7 @@ class Natural(Compressor):
     def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
         """(|v| - a) (b - |v|) with a and b = 2a the powers below and above: at most |v|^2 / 8."""
         values = as_values(vector)
-        below, fractions = power_places(values)
+        below, fractions = powers_and_fractions(values)
         rise = values.double().abs() - below  # also where the power below is zero, and the one above the smallest
         return torch.where(fractions > 0, rise.square() * (1 - fractions) / fractions, rise.square())
 
@@ -58,11 +63,11 @@ class Clipped(Compressor):
     name: ClassVar[str] = "clipped"
     separable: ClassVar[bool] = True
 
-    mantissa_bits: int = knob(7, "bits of the mantissa that are sent", within="[0, 22]", unit="bits")
+    mantissa_bits: int = hyperparameter(7, "bits of the mantissa that are sent", within="[0, 22]", unit="bits")
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> ShortFloats:
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> ShortFloats:
         values = shortened(as_values(vector), self.mantissa_bits)
-        return ShortFloats.of(values, self.mantissa_bits, first)
+        return ShortFloats.of(values, self.mantissa_bits, offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         """1 - 1/(2^m + 1)^2: of 1.f at most 2^-m is lost. None with a magnitude that has no leading one any more."""

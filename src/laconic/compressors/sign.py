@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.hyperparameters import knob
-from laconic.kernels.api import ALL_KEPT, owe_step, owe_total, pack_signs
+from laconic.hyperparameters import hyperparameter
+from laconic.kernels.api import ALL_SELECTED, error_feedback_step, error_feedback_total, pack_signs
 from laconic.kernels.api import majority as packed_majority
 from laconic.kernels.api import momentum_signs as packed_momentum_signs
 from laconic.wire import Packet, Signs
@@ -28,16 +28,22 @@ def threshold_of(keep: float) -> int:
     return max(1, round(keep * 2**32))
 
 
-def signs(vector: Tensor, *, keep: float = 1.0, key: int = 0, first: int = 0) -> Signs:
+def signs(vector: Tensor, *, keep: float = 1.0, key: int = 0, offset: int = 0) -> Signs:
     """The signs of the entries of `vector` (d,) that the keyed coin keeps with probability `keep`.
 
     Both ends derive the mask from `key`, so no positions are sent. Phuong, Phong, Fukushima 2023: sign_beta.
     """
     values = as_values(vector)
     threshold = threshold_of(keep)
-    packed, kept = pack_signs(values, first, key, threshold)
+    packed, n_selected = pack_signs(values, offset, key, threshold)
     return Signs(
-        packed=packed, kept=kept, first=first, count=values.numel(), key=key, threshold=threshold, dtype=values.dtype
+        packed=packed,
+        n_selected=n_selected,
+        offset=offset,
+        count=values.numel(),
+        key=key,
+        threshold=threshold,
+        dtype=values.dtype,
     )
 
 
@@ -45,61 +51,63 @@ def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Signs:
     """The signs of new = mu momentum + (1 - mu) gradient, which is written over `gradient` (d,)."""
     packed = packed_momentum_signs(gradient, momentum, mu=mu)
     d = gradient.numel()
-    return Signs(packed=packed, kept=d, first=0, count=d, key=0, threshold=ALL_KEPT, dtype=gradient.dtype)
+    return Signs(packed=packed, n_selected=d, offset=0, count=d, key=0, threshold=ALL_SELECTED, dtype=gradient.dtype)
 
 
-def majority(packets: Sequence[Packet], *, first: int, count: int, dtype: torch.dtype) -> Signs:
+def majority(packets: Sequence[Packet], *, offset: int, count: int, dtype: torch.dtype) -> Signs:
     """The sign that most packets give to each of the coordinates first .. first+count-1; +1 for ties and no packets.
 
     Raises TypeError for packets that are not of the signs of all entries.
     """
     packed = []
     for packet in packets:
-        if not isinstance(packet, Signs) or packet.threshold != ALL_KEPT:
+        if not isinstance(packet, Signs) or packet.threshold != ALL_SELECTED:
             raise TypeError(f"a majority is taken of the signs of all entries, not of a packet of {packet.name}")
         packed.append(packet.packed)
     made = packed_majority(packed, count) if packed else torch.zeros((count + 7) // 8, dtype=torch.uint8)
-    return Signs(packed=made, kept=count, first=first, count=count, key=0, threshold=ALL_KEPT, dtype=dtype)
+    return Signs(packed=made, n_selected=count, offset=offset, count=count, key=0, threshold=ALL_SELECTED, dtype=dtype)
 
 
-def owing_step(
-    gradient: Sequence[Tensor], momentum: Tensor, debt: Tensor, new_momentum: Tensor, new_debt: Tensor,
+def error_feedback_signs(
+    gradient: Sequence[Tensor], momentum: Tensor, residual: Tensor, new_momentum: Tensor, new_residual: Tensor,
     *, mu: float, decay: float, c: float, keep: float, key: int,
 ) -> tuple[Signs, bool]:  # fmt: skip
     """Momentum, error feedback and signs in one pass over the vectors (d,). `keep` may be 0, which sends nothing.
 
     new_momentum = mu momentum + gradient; wish = (mu new_momentum + gradient) + decay debt;
-    new_debt = wish - c sign(wish) where kept, wish elsewhere. gradient: in pieces, one behind the other.
-    Returns the signs of `wish`, and whether all of it is finite.
+    new_residual = wish - c sign(wish) where kept, wish elsewhere. gradient: in pieces, one behind the other.
+    Returns the signs of `corrected`, and whether all of it is finite.
     """
     threshold = threshold_of(keep) if keep else 0
-    packed, kept, drawn, is_finite = owe_step(
-        gradient, momentum, debt, new_momentum, new_debt,
-        mu=mu, decay=decay, c=c, first=0, key=key, threshold=threshold,
+    packed, n_selected, sampled, is_finite = error_feedback_step(
+        gradient, momentum, residual, new_momentum, new_residual,
+        mu=mu, decay=decay, c=c, offset=0, key=key, threshold=threshold,
     )  # fmt: skip
     sent = Signs(
-        packed=packed, kept=kept, first=0, count=debt.numel(), key=key, threshold=threshold, dtype=debt.dtype,
-        drawn=drawn,
+        packed=packed, n_selected=n_selected, offset=0, count=residual.numel(), key=key, threshold=threshold,
+        dtype=residual.dtype,
+        sampled=sampled,
     )  # fmt: skip
     return sent, is_finite
 
 
-def owing_total(
-    total: Tensor, debt: Tensor, new_debt: Tensor,
-    *, among: int, scale: float, decay: float, c: float, keep: float, key: int, first: int,
+def server_error_feedback_signs(
+    total: Tensor, residual: Tensor, new_residual: Tensor,
+    *, divisor: int, scale: float, decay: float, c: float, keep: float, key: int, offset: int,
 ) -> Signs:  # fmt: skip
     """The server's step of the same methods: wish = decay debt + scale (total / among), and so on.
 
-    total: (count,), which may be int8 votes; `first` is the number of its first coordinate in the whole model.
+    total: (count,), which may be int8 votes; `offset` is the number of its first coordinate in the whole model.
     """
     threshold = threshold_of(keep) if keep else 0
-    packed, kept, drawn = owe_total(
-        total, debt, new_debt,
-        among=among, scale=scale, decay=decay, c=c, first=first, key=key, threshold=threshold,
+    packed, n_selected, sampled = error_feedback_total(
+        total, residual, new_residual,
+        divisor=divisor, scale=scale, decay=decay, c=c, offset=offset, key=key, threshold=threshold,
     )  # fmt: skip
     return Signs(
-        packed=packed, kept=kept, first=first, count=debt.numel(), key=key, threshold=threshold, dtype=debt.dtype,
-        drawn=drawn,
+        packed=packed, n_selected=n_selected, offset=offset, count=residual.numel(), key=key, threshold=threshold,
+        dtype=residual.dtype,
+        sampled=sampled,
     )  # fmt: skip
 
 
@@ -113,10 +121,10 @@ class Sign(Compressor):
     name: ClassVar[str] = "sign"
     separable: ClassVar[bool] = True
 
-    keep: float = knob(1.0, "share of coordinates whose sign is sent", within="(0, 1]")
+    keep: float = hyperparameter(1.0, "share of coordinates whose sign is sent", within="(0, 1]")
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> Signs:
-        return signs(vector, keep=self.keep, key=key, first=first)
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Signs:
+        return signs(vector, keep=self.keep, key=key, offset=offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         return None

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
 from laconic.compressors.sign import threshold_of
-from laconic.hyperparameters import knob
-from laconic.kernels.api import ALL_KEPT, take_kept
-from laconic.wire import KeptValues
+from laconic.hyperparameters import hyperparameter
+from laconic.kernels.api import ALL_SELECTED, take_selected
+from laconic.wire import SelectedValues
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,23 +28,23 @@ class Sparsified(Compressor):
     unbiased: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
-    keep: float = knob(0.75, "p, share of entries that is sent", within="(0, 1]")
+    keep: float = hyperparameter(0.75, "p, share of entries that is sent", within="(0, 1]")
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> KeptValues:
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> SelectedValues:
         values = as_values(vector)
         threshold = threshold_of(self.keep)
-        kept = take_kept(values, threshold / ALL_KEPT, first, key, threshold)
-        return KeptValues(values=kept, count=values.numel(), key=key, threshold=threshold, first=first)
+        selected = take_selected(values, threshold / ALL_SELECTED, offset, key, threshold)
+        return SelectedValues(values=selected, count=values.numel(), key=key, threshold=threshold, offset=offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         return None
 
     def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
         """(1/p - 1) z^2."""
-        return (ALL_KEPT / threshold_of(self.keep) - 1) * as_values(vector).double().square()
+        return (ALL_SELECTED / threshold_of(self.keep) - 1) * as_values(vector).double().square()
 
-    def outgrows_debt(self, d: int, layers: Sequence[int] = ()) -> bool:
-        return threshold_of(self.keep) <= ALL_KEPT // 2  # then (1/p - 1) z^2 is at least z^2
+    def outgrows_residual(self, d: int, layers: Sequence[int] = ()) -> bool:
+        return threshold_of(self.keep) <= ALL_SELECTED // 2  # then (1/p - 1) z^2 is at least z^2
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         return 32 * self.keep * d

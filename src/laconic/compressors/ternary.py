@@ -13,8 +13,8 @@ from torch import Tensor
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
 from laconic.compressors.levels import level_variances, levels
-from laconic.hyperparameters import knob
-from laconic.kernels.api import peaks
+from laconic.hyperparameters import hyperparameter
+from laconic.kernels.api import absolute_maxima
 from laconic.wire import Levels
 
 
@@ -25,12 +25,14 @@ class Ternary(BlockCompressor):
     name: ClassVar[str] = "ternary"
     unbiased: ClassVar[bool] = True
 
-    entropy: bool = knob(False, "code what is frequent in fewer bits")
+    entropy: bool = hyperparameter(False, "code what is frequent in fewer bits")
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> Levels:
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Levels:
         values = as_values(vector)
         lengths = self.lengths(values.numel(), layers)
-        return levels(values, peaks(values, lengths), lengths, 1, entropy=self.entropy, first=first, key=key)
+        return levels(
+            values, absolute_maxima(values, lengths), lengths, 1, entropy=self.entropy, offset=offset, key=key
+        )
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         return None
@@ -39,7 +41,7 @@ class Ternary(BlockCompressor):
         """|v| (s - |v|)."""
         values = as_values(vector)
         lengths = self.lengths(values.numel(), layers)
-        return level_variances(values, peaks(values, lengths), lengths, 1)
+        return level_variances(values, absolute_maxima(values, lengths), lengths, 1)
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
         return float(2 * d + 32 * len(self.lengths(d, layers)))

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor
-from laconic.compressors.largest import block_entries
+from laconic.compressors.largest import n_selected_by_block
 from laconic.compressors.selection import Selection
 from laconic.wire import Sparse
 
@@ -22,13 +22,13 @@ class TopK(Selection, Compressor):
 
     name: ClassVar[str] = "top-k"
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, first: int = 0) -> Sparse:
-        return self.take(vector, layers, first)
+    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Sparse:
+        return self.take(vector, layers, offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         """k/d of the worst block: what is left out of d entries is at most their (1 - k/d)th part."""
-        blocks = block_entries(vector.numel(), density=self.density, k=self.k, blocks=self.blocks, layers=layers)
-        return min(entries / length for length, entries in blocks)
+        blocks = n_selected_by_block(vector.numel(), density=self.density, k=self.k, blocks=self.blocks, layers=layers)
+        return min(n_selected / length for length, n_selected in blocks)
 
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        return 32.0 * self.entries(d, layers)
+        return 32.0 * self.n_selected(d, layers)

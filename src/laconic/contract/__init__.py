@@ -1,7 +1,7 @@
 """What an author of a method touches: the algorithm, the views of a round, messages, memories."""
 
 from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, Step, algorithm
-from laconic.contract.bounded_staleness import Late, Settled, StalenessBound
+from laconic.contract.bounded_staleness import Late, StalenessBound, UpdateOutcome
 from laconic.contract.memory import Memory
 from laconic.contract.messages import Inbox, Reply
 from laconic.contract.plugins import load_plugins
@@ -17,10 +17,10 @@ __all__ = [
     "Reply",
     "Result",
     "Server",
-    "Settled",
     "Side",
     "StalenessBound",
     "Step",
+    "UpdateOutcome",
     "Worker",
     "algorithm",
     "load_plugins",

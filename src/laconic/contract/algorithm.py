@@ -16,7 +16,7 @@ from laconic.contract.bounded_staleness import StalenessBound
 from laconic.contract.messages import Inbox, Reply
 from laconic.contract.views import Server, Worker
 from laconic.errors import ContractError
-from laconic.hyperparameters import as_settings, check_knobs
+from laconic.hyperparameters import as_settings, check_hyperparameters
 from laconic.wire import Packet, Sparse
 
 Result = Tensor | Sparse  # a vector (d,), or what stands for one
@@ -44,7 +44,7 @@ class Algorithm(ABC):
     consumes: ClassVar[Literal["gradient", "change"]] = "gradient"
     returns: ClassVar[Literal["direction", "change", "parameters"]] = "direction"
     # A star whose server waits for all, a graph without a server, or a star whose server takes gradients as they come
-    schedule: ClassVar[Literal["rounds", "neighbours", "arrivals"]] = "rounds"
+    mode: ClassVar[Literal["rounds", "decentralized", "arrivals"]] = "rounds"
     replicas_equal: ClassVar[bool] = True  # all workers hold the same parameters after each round
     skips: ClassVar[bool] = False  # a worker or the server may send nothing, so every message carries one flag bit
     adaptive: ClassVar[bool] = False  # how much it sends depends on the data; `paper_bits` is the most
@@ -52,14 +52,14 @@ class Algorithm(ABC):
     unbiased: ClassVar[bool] = False  # the direction's mean is the mean gradient
     same_data: ClassVar[bool] = False  # the proof needs all workers to draw from one distribution
     reads_lr: ClassVar[bool] = False
-    takes_pieces: ClassVar[bool] = False  # of the gradient, before the first yield, in one pass of its own
+    takes_gradient_tensors: ClassVar[bool] = False  # of the gradient, before the first yield, in one pass of its own
     takes_changes: ClassVar[bool] = True  # what several local steps changed will do in place of a gradient
     server_steps: ClassVar[bool] = False  # the server holds the model and an optimizer
-    toy: ClassVar[Mapping[str, Any]] = {}  # settings for the common tests; the defaults stay the paper's
-    toy_lr: ClassVar[float] = 0.1
+    test_settings: ClassVar[Mapping[str, Any]] = {}  # settings for the common tests; the defaults stay the paper's
+    test_lr: ClassVar[float] = 0.1
 
     def __post_init__(self) -> None:
-        check_knobs(self, self.name)
+        check_hyperparameters(self, self.name)
 
     @property
     def separable(self) -> bool:
@@ -95,7 +95,7 @@ class Algorithm(ABC):
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
         """Whom this worker's packet goes to, in a schedule of neighbours. Their packets may be about slices."""
-        raise ContractError(f"{self.name} has no graph: its schedule is {self.schedule!r}")
+        raise ContractError(f"{self.name} has no graph: its schedule is {self.mode!r}")
 
     def staleness_bound(self) -> StalenessBound:
         """In a schedule of arrivals: who may take the model and what may be applied, for one job."""
@@ -117,15 +117,15 @@ class Algorithm(ABC):
         A method that consumes changes may return a sparse packet for the vector that it stands for.
         """
 
-    def serve(self, hub: Server, inbox: Inbox) -> Packet | None:
+    def serve(self, server: Server, inbox: Inbox) -> Packet | None:
         """One exchange at the server: the answer to all workers, or None for a skip notice.
 
         In a schedule of arrivals: one worker's gradient. The answer must hold for every worker, since whoever takes the
         model next gets the newest one.
         """
-        raise ContractError(f"{self.name} has no server: its schedule is {self.schedule!r}")
+        raise ContractError(f"{self.name} has no server: its schedule is {self.mode!r}")
 
-    def charge(self, way: Literal["up", "down"], packet: Packet) -> float:
+    def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         """What the paper's formula charges for one packet: bits."""
         return packet.paper_bits
 

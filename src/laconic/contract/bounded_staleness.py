@@ -20,12 +20,12 @@ Late = Literal["hold", "drop"]
 
 
 @dataclass(frozen=True)
-class Settled:
+class UpdateOutcome:
     """A gradient that waits for nothing any more. staleness: updates since its model was taken; void: inf or NaN."""
 
     worker: int
     staleness: int
-    outcome: Literal["applied", "dropped", "void"] = "applied"
+    outcome: Literal["applied", "dropped", "aborted"] = "applied"
     waited: bool = False  # for an older one
 
 
@@ -47,7 +47,7 @@ class StalenessBound:
         self.late: Late = late
         self.version = 0  # how many gradients were applied
         self._bases: dict[int, int | None] = {}  # of the outstanding models; None: admitted, not yet taken
-        self._asking: list[int] = []  # in the order of asking
+        self._requesting: list[int] = []  # in the order of asking
         self._held: list[int] = []  # outstanding workers whose gradient is here, in the order of arrival
 
     @property
@@ -61,25 +61,25 @@ class StalenessBound:
         return tuple(self._held)
 
     @property
-    def asking(self) -> tuple[int, ...]:
+    def requesting(self) -> tuple[int, ...]:
         """The workers that wait for the model."""
-        return tuple(self._asking)
+        return tuple(self._requesting)
 
     @property
     def outstanding(self) -> tuple[int, ...]:
         """The workers that may compute, or whose gradients are held."""
         return tuple(self._bases)
 
-    def ask(self, worker: int) -> None:
+    def request(self, worker: int) -> None:
         """The worker wants the model."""
-        assert worker not in {*self._bases, *self._asking}, f"worker {worker} asks twice"
-        self._asking.append(worker)
+        assert worker not in {*self._bases, *self._requesting}, f"worker {worker} asks twice"
+        self._requesting.append(worker)
 
     def admit(self) -> list[int]:
         """Who may take the model now, of those that asked, first come first served."""
         admitted = []
-        while self._asking and self._feasible([*self._bases.values(), None], self.version):
-            worker = self._asking.pop(0)
+        while self._requesting and self._feasible([*self._bases.values(), None], self.version):
+            worker = self._requesting.pop(0)
             self._bases[worker] = None
             admitted.append(worker)
         return admitted
@@ -89,7 +89,7 @@ class StalenessBound:
         assert worker in self._bases, f"worker {worker} takes what it was not admitted to"
         self._bases[worker] = self.version
 
-    def arrive(self, worker: int, *, void: bool = False) -> list[Settled]:
+    def arrive(self, worker: int, *, aborted: bool = False) -> list[UpdateOutcome]:
         """The worker's gradient is here: what is settled by that, in this order; others' held ones may be among it.
 
         void: it is not to be applied, whatever its age.
@@ -97,16 +97,16 @@ class StalenessBound:
         base = self._bases[worker]
         assert base is not None, f"worker {worker} arrives without a model"
         staleness = self.version - base
-        settled = []
-        if void or (self.late == "drop" and self.max_staleness is not None and staleness > self.max_staleness):
+        outcomes = []
+        if aborted or (self.late == "drop" and self.max_staleness is not None and staleness > self.max_staleness):
             del self._bases[worker]
-            settled.append(Settled(worker, staleness, "void" if void else "dropped"))
+            outcomes.append(UpdateOutcome(worker, staleness, "aborted" if aborted else "dropped"))
         else:
             self._held.append(worker)
         while (ready := next((one for one in self._held if self._may_apply(one)), None)) is not None:
             self._held.remove(ready)
-            settled.append(Settled(ready, self._apply(ready), waited=ready != worker))
-        return settled
+            outcomes.append(UpdateOutcome(ready, self._apply(ready), waited=ready != worker))
+        return outcomes
 
     def _apply(self, worker: int) -> int:
         base = self._bases.pop(worker)
@@ -136,4 +136,4 @@ class StalenessBound:
     def restore(self, version: int, bases: Mapping[int, int]) -> None:
         """Go on from a version and bases at which nobody waited."""
         self.version, self._bases = version, dict(bases)
-        self._asking, self._held = [], []
+        self._requesting, self._held = [], []

@@ -19,9 +19,9 @@ class Inbox(Mapping[int, Packet]):
         n_workers: int,
         zeros: Callable[[], Tensor],
         skipped: frozenset[int] = frozenset(),
-        room_for_votes: Callable[[], Tensor] | None = None,
+        vote_buffer: Callable[[], Tensor] | None = None,
     ) -> None:
-        """`zeros` makes a zero vector of the server's slice that lives for this round, `room_for_votes` one of int8
+        """`zeros` makes a zero vector of the server's slice that lives for this round, `vote_buffer` one of int8
         that is still to be written.
 
         `skipped`: the workers that sent a skip notice.
@@ -32,7 +32,7 @@ class Inbox(Mapping[int, Packet]):
         self.n_workers = n_workers
         self.skipped = skipped
         self._zeros = zeros
-        self._room_for_votes = room_for_votes
+        self._vote_buffer = vote_buffer
 
     def __getitem__(self, rank: int) -> Packet:
         return self._packets[rank]
@@ -59,9 +59,9 @@ class Inbox(Mapping[int, Packet]):
         It lives until the end of the round: no memory may keep it.
         """
         few_signs = len(self) <= torch.iinfo(torch.int8).max and all(isinstance(p, Signs) for p in self.values())
-        if self._room_for_votes is None or not few_signs:
+        if self._vote_buffer is None or not few_signs:
             return self.sum()
-        total = self._room_for_votes()
+        total = self._vote_buffer()
         packets = list(self._packets.values())
         if not packets:
             return total.zero_()
@@ -77,9 +77,9 @@ class Inbox(Mapping[int, Packet]):
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a worker wakes with. `heard` is False when its own packet was lost, late or refused."""
+    """What a worker wakes with. `delivered` is False when its own packet was lost, late or refused."""
 
-    heard: bool
+    delivered: bool
     parts: tuple[Packet, ...]  # in order of coordinates; what is missing counts as zero
     count: int
     empty: Callable[[], Tensor]  # a vector (count,) with anything in it
@@ -93,15 +93,15 @@ class Reply:
 
     def dense(self) -> Tensor:
         """The server's answer as a vector (d,); zeros where it sent nothing."""
-        whole = self.empty()
+        full = self.empty()
         if len(self.parts) == 1 and self.parts[0].count == self.count:
             (part,) = self.parts
             if isinstance(part, Dense):  # it has its vector at hand
-                return part.dense().to(whole)  # its device, and float64 for short values to a float64 model
-            part.put_into(whole)
-            return whole
+                return part.dense().to(full)  # its device, and float64 for short values to a float64 model
+            part.put_into(full)
+            return full
         if sum(part.count for part in self.parts) < self.count:
-            whole.zero_()
+            full.zero_()
         for part in self.parts:
-            part.put_into(whole[part.first : part.first + part.count])
-        return whole
+            part.put_into(full[part.offset : part.offset + part.count])
+        return full

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from laconic.contract.memory import Memory
-from laconic.errors import ContractError, SpoiledError
+from laconic.errors import ContractError, NonFiniteError
 from laconic.random_keys import Role, make_key, uniform
 
 
 @dataclass(kw_only=True)
 class Side:
-    """What a worker and a server have in common. `first` is the number of the side's first coordinate."""
+    """What a worker and a server have in common. `offset` is the number of the side's first coordinate."""
 
     role: ClassVar[Role]
     rank: int
@@ -23,7 +23,7 @@ class Side:
     seed: int
     memory: Memory
     layers: tuple[int, ...] = ()
-    first: int = 0
+    offset: int = 0
     round: int = 0
     lr: float = 0.0  # the inner optimizer's learning rate in this round
     link_bytes_per_s: float | None = None  # measured on earlier rounds; None before the first measurement
@@ -36,7 +36,7 @@ class Side:
         """The key of this side's draw in this round, for one purpose. The other end of the link can work it out."""
         return make_key(self.seed, self.role, self._key_rank, self.round, stream)
 
-    def coin(self, stream: str) -> float:
+    def uniform(self, stream: str) -> float:
         """One uniform number in [0, 1), the same whenever it is asked for within a round."""
         return uniform(self.key(stream))
 
@@ -50,7 +50,9 @@ class Worker(Side):
 
     role: ClassVar[Role] = "worker"
     gradient: Tensor = field(default_factory=lambda: torch.empty(0))  # of this worker's mini-batch
-    pieces: Sequence[Tensor] = ()  # the gradient in the tensors that it came in, where the algorithm `takes_pieces`
+    gradient_tensors: Sequence[
+        Tensor
+    ] = ()  # the gradient in the tensors that it came in, where the algorithm `takes_gradient_tensors`
     read_change: Callable[[Tensor | None], Tensor] = field(default=lambda plus: torch.empty(0))
     read_parameters: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
     gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())  # for this round
@@ -73,9 +75,11 @@ class Worker(Side):
         return self.read_change(other)
 
     def require(self, is_finite: bool) -> None:
-        """Call the round off unless what was made of `pieces` is finite: nobody has looked through them before."""
+        """Call the round off unless what was made of `gradient_tensors` is finite: nobody has looked through them
+        before.
+        """
         if not is_finite:
-            raise SpoiledError
+            raise NonFiniteError
 
 
 @dataclass(kw_only=True)
@@ -101,4 +105,4 @@ def _no_second_gradient() -> Tensor:
 
 
 def _no_server_model() -> Tensor:
-    raise ContractError("hub.descend needs `server_steps = True` among the algorithm's claims")
+    raise ContractError("server.descend needs `server_steps = True` among the algorithm's claims")

@@ -9,11 +9,11 @@ from torch import Tensor
 from laconic.faults.plan import Fate, FaultPlan
 from laconic.faults.tampering import multiplied
 from laconic.network import Link
-from laconic.protocol.worker import WorkerHalf
+from laconic.protocol.worker import WorkerSession
 from laconic.wire import Encoded
 
 
-class Mishaps:
+class FaultInjector:
     """One job's faults, round by round. Without a plan there are none."""
 
     def __init__(self, plan: FaultPlan | None, n_workers: int) -> None:
@@ -27,7 +27,7 @@ class Mishaps:
         """The workers that miss this round."""
         return frozenset(rank for rank in range(len(self.counts)) if self.plan.is_down(rank, round_))
 
-    def taking_part(self, workers: list[WorkerHalf], round_: int) -> list[WorkerHalf]:
+    def taking_part(self, workers: list[WorkerSession], round_: int) -> list[WorkerSession]:
         """Those of the workers that are up. Who comes back is sent the parameters."""
         down, before = self.down_in(round_), self.down_in(round_ - 1) if round_ else frozenset()
         for worker in workers:
@@ -37,13 +37,13 @@ class Mishaps:
                 worker.count_parameters()
         return [worker for worker in workers if worker.rank not in down]
 
-    def send(self, worker: WorkerHalf, round_: int, exchange: int) -> list[Encoded]:
+    def send(self, worker: WorkerSession, round_: int, exchange: int) -> list[Encoded]:
         """This exchange's frames of one worker, one for each server, counted, after lies and before damage."""
         packet = worker.packet
-        if worker.void:
+        if worker.aborted:
             self._fates[worker.rank] = "delivered"
             return worker.outgoing()
-        factor = self.plan.lie(worker.rank, len(self.counts), round_, exchange)
+        factor = self.plan.tampering_factor(worker.rank, len(self.counts), round_, exchange)
         if packet is not None and factor != 1:
             worker.packet = multiplied(packet, factor)
         fate = self._fates[worker.rank] = self.plan.fate(worker.rank, round_, exchange)
@@ -65,9 +65,9 @@ class Mishaps:
             frames[rank] = parts[index]
             if self._fates[rank] == "corrupted":
                 bit = self.plan.damaged_bit(rank, round_, exchange, 8 * parts[index].numel())
-                whole = parts[index]
-                assert isinstance(whole, Tensor), "within one process no frame is split"
-                damaged = frames[rank] = whole.clone()
+                original = parts[index]
+                assert isinstance(original, Tensor), "within one process no frame is split"
+                damaged = frames[rank] = original.clone()
                 damaged[bit // 8] ^= 1 << bit % 8
         return frames
 

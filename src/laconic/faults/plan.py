@@ -46,7 +46,7 @@ class Event:
         for name in ("round", "worker", "exchange"):
             value = getattr(self, name)
             if value is not None or name != "exchange":
-                _check_whole(f"event: {name}", value, 0)
+                _check_integer(f"event: {name}", value, 0)
         if self.kind not in KINDS:
             raise ValueError(
                 f"event: kind={self.kind!r} must be one of {', '.join(KINDS)}{near_misses(str(self.kind), list(KINDS))}"
@@ -93,13 +93,13 @@ class FaultPlan:
             _check_number(name, chance)
             if not 0 <= chance < 1:
                 raise ValueError(f"faults: {name}={chance} must be in [0, 1) (one in a hundred is 0.01)")
-        _check_whole("seed", self.seed, 0)
-        _check_whole("crash_rounds", self.crash_rounds, 1)
-        _check_whole("inverted_links", self.inverted_links, 0)
+        _check_integer("seed", self.seed, 0)
+        _check_integer("crash_rounds", self.crash_rounds, 1)
+        _check_integer("inverted_links", self.inverted_links, 0)
         _check_factor("straggle_factor", self.straggle_factor)
         for name in ("stragglers", "slow_links"):
             for worker, factor in getattr(self, name).items():
-                _check_whole(f"{name}: worker", worker, 0)
+                _check_integer(f"{name}: worker", worker, 0)
                 _check_factor(f"{name}: the factor of worker {worker}", factor)
         if self.rescale is not None:
             low, high = self.rescale
@@ -110,14 +110,14 @@ class FaultPlan:
 
     def check(self, algorithm: Algorithm, layout: str, n_workers: int) -> None:
         """Refuse a plan that this method, layout or number of workers cannot go through. Raises ValueError."""
-        if algorithm.schedule != "rounds":
+        if algorithm.mode != "rounds":
             raise ValueError(
-                f"faults: {algorithm.name} has schedule={algorithm.schedule!r}, and faults are simulated only where "
+                f"faults: {algorithm.name} has schedule={algorithm.mode!r}, and faults are simulated only where "
                 "rounds have a server; take a method with schedule='rounds'"
             )
         if layout not in SERVED:
             raise ValueError(
-                f"faults: server={layout!r} has no server that packets could fail to reach; use rank0, dedicated"
+                f"faults: layout={layout!r} has no server that packets could fail to reach; use rank0, dedicated"
                 + (" or sharded" if algorithm.separable else "")
             )
         self._check_workers(n_workers)
@@ -156,10 +156,10 @@ class FaultPlan:
     @cached_property
     def _events_at(self) -> dict[tuple[str, int, int], set[int | None]]:
         """The exchanges of events, by kind, worker and round."""
-        places: dict[tuple[str, int, int], set[int | None]] = {}
+        exchanges: dict[tuple[str, int, int], set[int | None]] = {}
         for event in self.events:
-            places.setdefault((event.kind, event.worker, event.round), set()).add(event.exchange)
-        return places
+            exchanges.setdefault((event.kind, event.worker, event.round), set()).add(event.exchange)
+        return exchanges
 
     def _draw(self, worker: int, round_: int, purpose: str) -> float:
         return uniform(make_key(self.seed, "link", worker, round_, f"fault {purpose}"))
@@ -201,7 +201,7 @@ class FaultPlan:
         """Whether some worker computes longer than others."""
         return bool(self.stragglers) or self.straggle > 0
 
-    def lie(self, worker: int, n_workers: int, round_: int, exchange: int) -> float:
+    def tampering_factor(self, worker: int, n_workers: int, round_: int, exchange: int) -> float:
         """What the packet that this worker sends is multiplied by on the way; below 0 where it is inverted."""
         factor = 1.0
         if self.rescale is not None:
@@ -226,7 +226,7 @@ class FaultPlan:
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"faults: not TOML: {error}") from None
-        known = [entry.name for entry in dataclasses.fields(cls) if entry.name != "events"] + ["event"]
+        known = [item.name for item in dataclasses.fields(cls) if item.name != "events"] + ["event"]
         _check_keys("faults", data, known)
         chosen: dict[str, Any] = {key: value for key, value in data.items() if key != "event"}
         for name in ("stragglers", "slow_links"):
@@ -246,17 +246,17 @@ class FaultPlan:
         """The plan as text, without what is as by default."""
         default = type(self)()
         data: dict[str, Any] = {}
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            if value == getattr(default, entry.name):
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value == getattr(default, item.name):
                 continue
             if isinstance(value, Mapping):
-                data[entry.name] = {str(worker): factor for worker, factor in value.items()}
-            elif entry.name == "events":
+                data[item.name] = {str(worker): factor for worker, factor in value.items()}
+            elif item.name == "events":
                 given = [dataclasses.asdict(event) for event in self.events]
                 data["event"] = [{k: v for k, v in event.items() if v is not None} for event in given]
             else:
-                data[entry.name] = list(value) if isinstance(value, tuple) else value
+                data[item.name] = list(value) if isinstance(value, tuple) else value
         return tomli_w.dumps(data)
 
 
@@ -271,11 +271,11 @@ def _check_factor(name: str, value: Any) -> None:  # noqa: ANN401
         raise ValueError(f"faults: {name}={value} must be above 0 and finite")
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:  # noqa: ANN401
+def _check_integer(name: str, value: Any, minimum: int) -> None:  # noqa: ANN401
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"faults: {name}={value!r} must be a whole number")
-    if not least <= value < 2**63:
-        raise ValueError(f"faults: {name}={value} must be at least {least} and below 2**63")
+    if not minimum <= value < 2**63:
+        raise ValueError(f"faults: {name}={value} must be at least {minimum} and below 2**63")
 
 
 def _check_keys(where: str, data: Mapping[str, Any], known: list[str]) -> None:
@@ -297,7 +297,7 @@ def _by_worker(name: str, table: Any) -> dict[int, Any]:  # noqa: ANN401
 def _events(tables: Any) -> tuple[Event, ...]:  # noqa: ANN401
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ValueError("faults: events are written as [[event]] tables with round, worker and kind")
-    known = [entry.name for entry in dataclasses.fields(Event)]
+    known = [item.name for item in dataclasses.fields(Event)]
     for table in tables:
         _check_keys("faults: event", table, known)
         missing = [name for name in ("round", "worker", "kind") if name not in table]

@@ -8,13 +8,13 @@ from torch import Tensor
 from laconic.kernels.api import pack_codes, shortened, unpack_codes
 from laconic.wire import (
     Dense,
-    Fractional,
-    KeptValues,
+    FractionalValues,
     Levels,
     Packet,
     Positions,
-    Quantized,
+    QuantizedValues,
     ScaledSigns,
+    SelectedValues,
     ShortFloats,
     Signs,
     Sparse,
@@ -37,20 +37,20 @@ def multiplied(packet: Packet, factor: float) -> Packet:
             return packet.negated() if turned else packet
         case ScaledSigns():
             return replace(packet.negated() if turned else packet, scales=_times(packet.scales, size))
-        case Fractional():
+        case FractionalValues():
             packed = _turned_over(packet.packed, packet.count, packet.bits, 1 << (packet.bits - 1), turned)
             return replace(packet, packed=packed, means=_times(packet.means, size))
         case Levels():
             packed = pack_levels(-packet.levels, packet.steps) if turned else packet.packed
             return replace(packet, packed=packed, scales=_times(packet.scales, size))
-        case Quantized():
+        case QuantizedValues():
             lows, highs = _times(packet.lows, factor), _times(packet.highs, factor)
             packed = _turned_over(packet.packed, packet.count, packet.bits, (1 << packet.bits) - 1, turned)
             return replace(packet, packed=packed, lows=highs if turned else lows, highs=lows if turned else highs)
         case ShortFloats():
             values = shortened(_times(packet.values, factor), packet.mantissa_bits)
-            return ShortFloats.of(values, packet.mantissa_bits, packet.first)
-        case Dense() | KeptValues():
+            return ShortFloats.of(values, packet.mantissa_bits, packet.offset)
+        case Dense() | SelectedValues():
             return replace(packet, values=_times(packet.values, factor))
         case Sparse():
             return replace(packet, values=multiplied(packet.values, factor))

@@ -58,7 +58,7 @@ _BUILDERS: Mapping[str, Callable[[int], set[Edge]]] = {
 }
 
 
-TOPOLOGIES = tuple(sorted([*_BUILDERS, SHIFT_ONE]))
+GRAPHS = tuple(sorted([*_BUILDERS, SHIFT_ONE]))
 
 
 def _sorted(one: int, other: int) -> Edge:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from laconic.gossip.graphs import _BUILDERS, SHIFT_ONE, TOPOLOGIES, Edge, _pairs, _sorted, cycle_length
+from laconic.gossip.graphs import _BUILDERS, GRAPHS, SHIFT_ONE, Edge, _pairs, _sorted, cycle_length
 from laconic.hyperparameters import near_misses
 
 ROUNDING = 1e-12  # weights closer than this to each other or to 0 differ by rounding
@@ -82,9 +82,9 @@ class Mixing:
         table = _checked_matrix(matrix)
         upper = np.triu((table + table.T) / 2, 1)
         upper[upper <= ROUNDING] = 0
-        first, second = np.nonzero(upper)
-        edges = zip(first.tolist(), second.tolist(), strict=True)
-        weights = dict(zip(edges, upper[first, second].tolist(), strict=True))
+        rows, columns = np.nonzero(upper)
+        edges = zip(rows.tolist(), columns.tolist(), strict=True)
+        weights = dict(zip(edges, upper[rows, columns].tolist(), strict=True))
         return _connected(_from_weights(weights, len(table)))
 
     @classmethod
@@ -104,7 +104,7 @@ class Mixing:
         if is_directed is not None and is_directed():
             raise ValueError("from_graph: edges must go both ways, W is symmetric; use graph.to_undirected()")
         edges = [_checked_edge(int(one), int(other), n_workers, "from_graph") for one, other, *_ in graph.edges]
-        _check_said_once(edges, "from_graph")
+        _check_unique(edges, "from_graph")
         return _on_edges(edges, n_workers)
 
     @property
@@ -122,7 +122,7 @@ class Mixing:
         for rank, row in enumerate(self.rows):
             yield from (((rank, other), weight) for other, weight in row if other > rank)
 
-    def neighbours(self, rank: int) -> tuple[int, ...]:
+    def neighbors(self, rank: int) -> tuple[int, ...]:
         """The workers that `rank` sends to and hears from, ascending, without itself. Raises ValueError if unknown."""
         return tuple(other for other, _ in self.rows[self._known(rank)])
 
@@ -173,7 +173,7 @@ def _from_text(text: str, n_workers: int, round_: int) -> Mixing:
         return _on_edges(_BUILDERS[text](n_workers), n_workers, name=text)
     tokens = [_parsed(token, text, n_workers) for token in text.split()]
     edges = [edge for edge, _ in tokens]
-    _check_said_once(edges, f"topology={text!r}")
+    _check_unique(edges, f"topology={text!r}")
     weights = {edge: weight for edge, weight in tokens if weight is not None}
     if not weights:
         return _on_edges(edges, n_workers)
@@ -187,8 +187,8 @@ def _parsed(token: str, text: str, n_workers: int) -> tuple[Edge, float | None]:
     one, _, other = pair.partition("-")
     if not (one.isdecimal() and other.isdecimal()):
         raise ValueError(
-            f"topology={text!r} must be one of {', '.join(TOPOLOGIES)}, or edges such as {EXAMPLE}: "
-            f"{token!r} is neither{near_misses(token, list(TOPOLOGIES))}"
+            f"topology={text!r} must be one of {', '.join(GRAPHS)}, or edges such as {EXAMPLE}: "
+            f"{token!r} is neither{near_misses(token, list(GRAPHS))}"
         )
     edge = _checked_edge(int(one), int(other), n_workers, f"topology: edge {token!r}")
     if not colon:
@@ -211,7 +211,7 @@ def _checked_edge(one: int, other: int, n_workers: int, where: str) -> Edge:
     return _sorted(one, other)
 
 
-def _check_said_once(edges: list[Edge], where: str) -> None:
+def _check_unique(edges: list[Edge], where: str) -> None:
     seen: set[Edge] = set()
     for edge in edges:
         if edge in seen:
@@ -309,11 +309,11 @@ def _connected(mixing: Mixing) -> Mixing:
         raise ValueError(
             f"topology: workers {_listed(sorted(side))} never hear of {_listed(apart)} (rho=1); add an edge between"
         )
-    halves = [[rank for rank in sorted(side) if side[rank] == half] for half in (0, 1)]
+    parts = [[rank for rank in sorted(side) if side[rank] == part] for part in (0, 1)]
     swaps = all(side[other] != side[rank] for rank, row in enumerate(mixing.rows) for other, _ in row)
     if swaps and not any(mixing.self_weights):
         raise ValueError(
-            f"topology: workers {_listed(halves[0])} and {_listed(halves[1])} only swap their models (rho=1), "
+            f"topology: workers {_listed(parts[0])} and {_listed(parts[1])} only swap their models (rho=1), "
             "because nobody keeps a part of its own; give some edges less weight"
         )
     return mixing

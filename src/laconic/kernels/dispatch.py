@@ -10,7 +10,13 @@ from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.gpu import compile as gpu
 
 CPU = torch.device("cpu")
-_PLAIN_ON_GPUS = ("powers_of_two", "selected_values", "flatten", "indexing", "votes")  # files without kernels in Triton
+_REFERENCE_ON_GPUS = (
+    "powers_of_two",
+    "selected_values",
+    "flatten",
+    "indexing",
+    "votes",
+)  # files without kernels in Triton
 
 
 def fastest(family: str, device: torch.device = CPU) -> ModuleType:
@@ -23,7 +29,7 @@ def fastest(family: str, device: torch.device = CPU) -> ModuleType:
         device: Where the tensors are.
     """
     if device.type == "cuda":
-        kind = "gpu" if gpu.triton_available() and family not in _PLAIN_ON_GPUS else "reference"
+        kind = "gpu" if gpu.triton_available() and family not in _REFERENCE_ON_GPUS else "reference"
     else:
         kind = "cpu" if device.type == "cpu" and compiled.numba_available() else "reference"
     return _file(f"{kind}.{family}")

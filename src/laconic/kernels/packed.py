@@ -50,11 +50,11 @@ def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
 
 
 def quantize(
-    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, first: int, key: int
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, offset: int, key: int
 ) -> Tensor:
     """Return packed codes of values, rounded stochastically; see `reference/stochastic_rounding.py`, also below."""
     made: Tensor = fastest("stochastic_rounding", values.device).quantize(
-        values, lows, highs, lengths, bits, first, key
+        values, lows, highs, lengths, bits, offset, key
     )
     return made
 
@@ -73,11 +73,11 @@ def add_dequantized(
 
 
 def quantize_levels(
-    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
+    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, offset: int, key: int
 ) -> Tensor:
     """Return packed signed levels of values, rounded stochastically."""
     made: Tensor = fastest("stochastic_rounding", values.device).quantize_levels(
-        values, scales, lengths, steps, first, key
+        values, scales, lengths, steps, offset, key
     )
     return made
 
@@ -105,9 +105,9 @@ def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return made
 
 
-def peaks(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def absolute_maxima(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Return the absolute maximum of each block."""
-    made: Tensor = fastest("stochastic_rounding", values.device).peaks(values, lengths)
+    made: Tensor = fastest("stochastic_rounding", values.device).absolute_maxima(values, lengths)
     return made
 
 
@@ -117,43 +117,47 @@ def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     return made
 
 
-def count_kept(first: int, count: int, key: int, threshold: int, device: torch.device = CPU) -> int:
+def count_selected(offset: int, count: int, key: int, threshold: int, device: torch.device = CPU) -> int:
     """Return how many coordinates a keyed mask selects; see `reference/signs.py`, as for all of signs below."""
-    made: int = fastest("signs", device).count_kept(first, count, key, threshold, device)
+    made: int = fastest("signs", device).count_selected(offset, count, key, threshold, device)
     return made
 
 
-def kept_bits(first: int, count: int, key: int, threshold: int, device: torch.device = CPU) -> tuple[Tensor, int]:
+def selected_bits(offset: int, count: int, key: int, threshold: int, device: torch.device = CPU) -> tuple[Tensor, int]:
     """Return which coordinates the mask selects, as bits, and how many."""
-    made: tuple[Tensor, int] = fastest("signs", device).kept_bits(first, count, key, threshold, device)
+    made: tuple[Tensor, int] = fastest("signs", device).selected_bits(offset, count, key, threshold, device)
     return made
 
 
-def count_ones(packed: Tensor, cuts: Sequence[int]) -> list[int]:
+def count_ones(packed: Tensor, bounds: Sequence[int]) -> list[int]:
     """Return how many bits of a packed stream are set between neighboring bounds; see `reference/popcount.py`."""
-    made: list[int] = fastest("popcount").count_ones(packed, cuts)
+    made: list[int] = fastest("popcount").count_ones(packed, bounds)
     return made
 
 
-def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Tensor, int]:
+def pack_signs(values: Tensor, offset: int, key: int, threshold: int) -> tuple[Tensor, int]:
     """Return the packed signs of the selected elements, and how many are selected."""
-    made: tuple[Tensor, int] = fastest("signs", values.device).pack_signs(values, first, key, threshold)
+    made: tuple[Tensor, int] = fastest("signs", values.device).pack_signs(values, offset, key, threshold)
     return made
 
 
-def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
+def put_signs(
+    packed: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None = None
+) -> None:
     """Write -1 or +1 at the selected elements of `out`, and 0 elsewhere."""
-    fastest("signs", out.device).put_signs(packed, first, key, threshold, out, drawn)
+    fastest("signs", out.device).put_signs(packed, offset, key, threshold, out, sampled)
 
 
-def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
+def add_signs(
+    packed: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None
+) -> None:
     """Add -1 or +1 at the selected elements of `total`, which may be int8."""
-    fastest("signs", total.device).add_signs(packed, first, key, threshold, total, drawn)
+    fastest("signs", total.device).add_signs(packed, offset, key, threshold, total, sampled)
 
 
-def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
+def slice_bits(packed: Tensor, low: int, high: int) -> Tensor:
     """Return the bits low .. high-1 of a packed stream as a stream of their own."""
-    made: Tensor = fastest("signs", packed.device).cut_bits(packed, low, high)
+    made: Tensor = fastest("signs", packed.device).slice_bits(packed, low, high)
     return made
 
 
@@ -169,32 +173,41 @@ def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
     return made
 
 
-def owe_step(
-    pieces: Sequence[Tensor], momentum: Tensor, debt: Tensor, new_momentum: Tensor, new_debt: Tensor,
-    *, mu: float, decay: float, c: float, first: int, key: int, threshold: int,
+def error_feedback_step(
+    tensors: Sequence[Tensor], momentum: Tensor, residual: Tensor, new_momentum: Tensor, new_residual: Tensor,
+    *, mu: float, decay: float, c: float, offset: int, key: int, threshold: int,
 ) -> tuple[Tensor, int, Tensor | None, bool]:  # fmt: skip
     """Take a worker's step with momentum, error feedback and signs on a keyed mask, in one pass."""
-    made: tuple[Tensor, int, Tensor | None, bool] = fastest("signs", new_debt.device).owe_step(
-        pieces, momentum, debt, new_momentum, new_debt,
-        mu=mu, decay=decay, c=c, first=first, key=key, threshold=threshold,
+    made: tuple[Tensor, int, Tensor | None, bool] = fastest("signs", new_residual.device).error_feedback_step(
+        tensors, momentum, residual, new_momentum, new_residual,
+        mu=mu, decay=decay, c=c, offset=offset, key=key, threshold=threshold,
     )  # fmt: skip
     return made
 
 
-def owe_total(
-    total: Tensor, debt: Tensor, new_debt: Tensor,
-    *, among: int, scale: float, decay: float, c: float, first: int, key: int, threshold: int,
+def error_feedback_total(
+    total: Tensor, residual: Tensor, new_residual: Tensor,
+    *, divisor: int, scale: float, decay: float, c: float, offset: int, key: int, threshold: int,
 ) -> tuple[Tensor, int, Tensor | None]:  # fmt: skip
     """Take the server's step of the same methods."""
-    made: tuple[Tensor, int, Tensor | None] = fastest("signs", total.device).owe_total(
-        total, debt, new_debt, among=among, scale=scale, decay=decay, c=c, first=first, key=key, threshold=threshold
+    made: tuple[Tensor, int, Tensor | None] = fastest("signs", total.device).error_feedback_total(
+        total,
+        residual,
+        new_residual,
+        divisor=divisor,
+        scale=scale,
+        decay=decay,
+        c=c,
+        offset=offset,
+        key=key,
+        threshold=threshold,
     )
     return made
 
 
-def power_codes(values: Tensor, first: int, key: int) -> tuple[Tensor, bool]:
+def power_codes(values: Tensor, offset: int, key: int) -> tuple[Tensor, bool]:
     """Return packed codes of powers of two, and whether all are finite; see `reference/powers_of_two.py`."""
-    made: tuple[Tensor, bool] = fastest("powers_of_two", values.device).power_codes(values, first, key)
+    made: tuple[Tensor, bool] = fastest("powers_of_two", values.device).power_codes(values, offset, key)
     return made
 
 
@@ -214,17 +227,21 @@ def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:
     return made
 
 
-def take_kept(values: Tensor, share: float, first: int, key: int, threshold: int) -> Tensor:
+def take_selected(values: Tensor, share: float, offset: int, key: int, threshold: int) -> Tensor:
     """Return the values of the selected elements, divided by `share`; see `reference/selected_values.py`, as below."""
-    made: Tensor = fastest("selected_values", values.device).take_kept(values, share, first, key, threshold)
+    made: Tensor = fastest("selected_values", values.device).take_selected(values, share, offset, key, threshold)
     return made
 
 
-def put_kept(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
+def put_selected(
+    selected: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None = None
+) -> None:
     """Write such values at the selected elements of `out`, and 0 elsewhere."""
-    fastest("selected_values", out.device).put_kept(kept, first, key, threshold, out, drawn)
+    fastest("selected_values", out.device).put_selected(selected, offset, key, threshold, out, sampled)
 
 
-def add_kept(kept: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
+def add_selected(
+    selected: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None
+) -> None:
     """Add such values at the selected elements of `total`."""
-    fastest("selected_values", total.device).add_kept(kept, first, key, threshold, total, drawn)
+    fastest("selected_values", total.device).add_selected(selected, offset, key, threshold, total, sampled)

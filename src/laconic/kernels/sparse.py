@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from laconic.kernels.dispatch import fastest
-from laconic.kernels.reference.ans_gaps import Codes, Numbers, Words
+from laconic.kernels.reference.ans_gaps import AnsWords, Codes, Numbers
 from laconic.kernels.vectors import add_at as add_at
 from laconic.kernels.vectors import add_into as add_into
 from laconic.kernels.vectors import all_finite as all_finite
@@ -76,42 +76,42 @@ def take_runs(
     return made
 
 
-def push_gaps(positions: Numbers, starts: Numbers) -> tuple[Words, int]:
+def ans_encode_gaps(positions: Numbers, starts: Numbers) -> tuple[AnsWords, int]:
     """Encode positions by their gaps with an ANS, in the host's memory; see `reference/ans_gaps.py`."""
-    made: tuple[Words, int] = fastest("ans_gaps").push_gaps(positions, starts)
+    made: tuple[AnsWords, int] = fastest("ans_gaps").ans_encode_gaps(positions, starts)
     return made
 
 
-def pop_gaps(words: Words, top: int, k: int, starts: Numbers, count: int) -> tuple[Numbers, bool]:
+def ans_decode_gaps(words: AnsWords, top: int, k: int, starts: Numbers, count: int) -> tuple[Numbers, bool]:
     """Decode positions; return them and whether the stream held them and nothing else."""
-    made: tuple[Numbers, bool] = fastest("ans_gaps").pop_gaps(words, top, k, starts, count)
+    made: tuple[Numbers, bool] = fastest("ans_gaps").ans_decode_gaps(words, top, k, starts, count)
     return made
 
 
-def push_symbols(symbols: Codes, starts: Numbers) -> tuple[Words, int]:
+def ans_encode_symbols(symbols: Codes, starts: Numbers) -> tuple[AnsWords, int]:
     """Encode symbols with an ANS; see `reference/ans_symbols.py`."""
-    made: tuple[Words, int] = fastest("ans_symbols").push_symbols(symbols, starts)
+    made: tuple[AnsWords, int] = fastest("ans_symbols").ans_encode_symbols(symbols, starts)
     return made
 
 
-def pop_symbols(words: Words, top: int, k: int, starts: Numbers) -> tuple[Codes, bool]:
+def ans_decode_symbols(words: AnsWords, top: int, k: int, starts: Numbers) -> tuple[Codes, bool]:
     """Decode symbols; return them and whether the stream held them and nothing else."""
-    made: tuple[Codes, bool] = fastest("ans_symbols").pop_symbols(words, top, k, starts)
+    made: tuple[Codes, bool] = fastest("ans_symbols").ans_decode_symbols(words, top, k, starts)
     return made
 
 
-def most_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
+def top_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
     """Return the indices of the k largest vote counts, the lowest in `order` first; see `reference/votes.py`."""
     assert 1 <= k <= votes.numel(), (k, votes.numel())
-    made: Tensor = fastest("votes", votes.device).most_voted(votes, order, k)
+    made: Tensor = fastest("votes", votes.device).top_voted(votes, order, k)
     return made
 
 
-def tally(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def vote_counts(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the positions in any of several lists, and in how many lists each is; see `reference/votes.py`."""
     if not lists:
         return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-    made: tuple[Tensor, Tensor] = fastest("votes", lists[0].device).tally(lists)
+    made: tuple[Tensor, Tensor] = fastest("votes", lists[0].device).vote_counts(lists)
     return made
 
 

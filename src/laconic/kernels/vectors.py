@@ -10,20 +10,20 @@ from laconic.kernels.dispatch import fastest
 from laconic.kernels.reference import finite as reference_finite
 
 
-def take_at(vector: Tensor, places: Tensor) -> Tensor:
+def take_at(vector: Tensor, indices: Tensor) -> Tensor:
     """Return the elements of `vector` at indices (k,) int64, ascending, each once; see `reference/indexing.py`."""
-    made: Tensor = fastest("indexing", vector.device).take_at(vector, places)
+    made: Tensor = fastest("indexing", vector.device).take_at(vector, indices)
     return made
 
 
-def add_at(vector: Tensor, places: Tensor, values: Tensor) -> None:
+def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     """Add `values` (k,), of the vector's type, to `vector` (d,) at the indices, in place."""
-    fastest("indexing", vector.device).add_at(vector, places, values)
+    fastest("indexing", vector.device).add_at(vector, indices, values)
 
 
-def clear_at(vector: Tensor, places: Tensor) -> None:
+def clear_at(vector: Tensor, indices: Tensor) -> None:
     """Set `vector` (d,) to 0 at the indices."""
-    fastest("indexing", vector.device).clear_at(vector, places)
+    fastest("indexing", vector.device).clear_at(vector, indices)
 
 
 def divide(vector: Tensor, n: int) -> bool:
@@ -42,33 +42,33 @@ def all_finite(vector: Tensor) -> bool:
     return made
 
 
-def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
+def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1) -> bool:
     """Copy tensors into `out` (d,), divided; return whether all is finite. See `reference/flatten.py`, also below."""
-    made: bool = fastest("flatten", out.device).gather(pieces, out, among=among)
+    made: bool = fastest("flatten", out.device).gather(tensors, out, divisor=divisor)
     return made
 
 
-def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
+def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
     """Write tensors less `start` (d,), plus `plus` (d,), to `out`; return whether all elements are finite."""
-    made: bool = fastest("flatten", out.device).gather_change(pieces, start, out, plus)
+    made: bool = fastest("flatten", out.device).gather_change(tensors, start, out, plus)
     return made
 
 
-def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
+def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
     """Write each tensor times its factor, plus `plus` (d,), to `out`; return whether all elements are finite."""
-    made: bool = fastest("flatten", out.device).gather_scaled(pieces, factors, out, plus)
+    made: bool = fastest("flatten", out.device).gather_scaled(tensors, factors, out, plus)
     return made
 
 
-def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
+def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
     """Add `values` (k,) to tensors at indices (k,) int64 of the vector that they make."""
-    fastest("flatten", values.device).add_into(pieces, places, values)
-    for piece in pieces:
-        increment_version(piece)
+    fastest("flatten", values.device).add_into(tensors, indices, values)
+    for tensor in tensors:
+        increment_version(tensor)
 
 
-def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
+def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) -> None:
     """Copy `vector` (d,) into tensors; as_sum makes -0.0 to 0.0, as adding 0.0 does."""
-    fastest("flatten", vector.device).scatter(vector, pieces, as_sum=as_sum)
-    for piece in pieces:
-        increment_version(piece)
+    fastest("flatten", vector.device).scatter(vector, tensors, as_sum=as_sum)
+    for tensor in tensors:
+        increment_version(tensor)

@@ -48,10 +48,10 @@ class Partition:
             raise ValueError(f"Partition: mode={self.mode!r} must be one of {', '.join(get_args(Mode))}")
         if self.rounds_per_epoch < 1:
             largest = self.n_examples // self.n_workers
-            way_out = f"the largest that works is {largest}" if largest else "take fewer workers"
+            remedy = f"the largest that works is {largest}" if largest else "take fewer workers"
             raise ValueError(
                 f"Partition: batch_size={self.batch_size} must let n_workers={self.n_workers} fill one round "
-                f"from n_examples={self.n_examples}; {way_out}"
+                f"from n_examples={self.n_examples}; {remedy}"
             )
 
     @property

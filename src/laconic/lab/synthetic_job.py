@@ -25,7 +25,7 @@ class GivenJob:
         self._n_given = 0
         given: dict[str, Any] = {"d": d, "n_workers": workers, "descend": lambda direction: -_LR * direction}
         self._driver: Simulated
-        if algorithm.schedule == "arrivals":
+        if algorithm.mode == "arrivals":
             self._driver = SimulatedArrivals(algorithm, parameters=torch.zeros(d), **given)
         else:
             self._driver = Simulated(algorithm, sparse_results=True, **given)
@@ -33,15 +33,15 @@ class GivenJob:
     def round(self) -> None:
         """One, after which its results may be written over."""
         self._driver.round(self._inputs)
-        self._driver.take_back()
+        self._driver.reclaim()
 
     def _inputs(self, rank: int) -> Inputs:
         self._n_given += 1
         gradient = self._gradients[self._n_given % N_GRADIENTS]
         # A copy, for the method may write over it: with one and the same the momentum would soon overflow.
         memory = self._driver.workers[rank].me.memory
-        memory.take_back()
-        vector = memory.spare().copy_(gradient)
+        memory.reclaim()
+        vector = memory.scratch().copy_(gradient)
         other = self._gradients[(self._n_given + 1) % N_GRADIENTS]
 
         def gradient_at(parameters: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ class GivenJob:
 
         What two memories share is in both.
         """
-        workers = [half.me.memory for half in self._driver.workers]
-        servers = [half.hub.memory for half in self._driver.servers]
+        workers = [session.me.memory for session in self._driver.workers]
+        servers = [session.view.memory for session in self._driver.servers]
         return {
             (side, number, name): value
             for side, memories in (("worker", workers), ("server", servers))

@@ -3,7 +3,7 @@
 from laconic.network.clock import Clock
 from laconic.network.compute_time import ComputeTime
 from laconic.network.link import Link
-from laconic.network.message_schedule import Computation, Message, Schedule, Step, TimedStep
+from laconic.network.message_schedule import Computation, Message, MessageSchedule, Operation, TimedOperation
 from laconic.network.network import Network
 from laconic.network.patterns import (
     PATTERNS,
@@ -18,8 +18,8 @@ from laconic.network.patterns import (
     sharded,
     single_server,
 )
-from laconic.network.schedule_file import read_schedule
-from laconic.network.simulate import Times, by_callbacks, by_machine_code, makespan_ns, simulate
+from laconic.network.schedule_file import read_message_schedule
+from laconic.network.simulate import OperationTimes, by_callbacks, by_machine_code, makespan_ns, simulate
 
 __all__ = [
     "PATTERNS",
@@ -28,12 +28,12 @@ __all__ = [
     "ComputeTime",
     "Link",
     "Message",
+    "MessageSchedule",
     "Network",
+    "Operation",
+    "OperationTimes",
     "Pattern",
-    "Schedule",
-    "Step",
-    "TimedStep",
-    "Times",
+    "TimedOperation",
     "by_callbacks",
     "by_machine_code",
     "closed_form_s",
@@ -41,7 +41,7 @@ __all__ = [
     "makespan_ns",
     "one_at_a_time",
     "partition_bytes",
-    "read_schedule",
+    "read_message_schedule",
     "ring",
     "ring_unpartitioned",
     "rounds",

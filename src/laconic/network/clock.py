@@ -22,7 +22,7 @@ class Clock:
         # The serial belongs to this clock, not to the module: another clock in the same program must not
         # change the order of ties here. It is unique, so the heap never compares two callbacks.
         self._serial = 0
-        self._due: list[tuple[int, int, Callable[[], None]]] = []
+        self._callbacks: list[tuple[int, int, Callable[[], None]]] = []
 
     @property
     def now_ns(self) -> int:
@@ -32,20 +32,20 @@ class Clock:
     @property
     def next_ns(self) -> int | None:
         """When the next callback is due; None where nothing is."""
-        return self._due[0][0] if self._due else None
+        return self._callbacks[0][0] if self._callbacks else None
 
     def at(self, time_ns: int, callback: Callable[[], None]) -> None:
         """Run `callback` when the clock reads `time_ns`; callbacks due at one time run in order of creation.
 
         Raises ValueError if `time_ns` is in the past, TypeError if it is not a whole number.
         """
-        time_ns = _whole_ns("Clock.at: time_ns", time_ns)
+        time_ns = _integer_ns("Clock.at: time_ns", time_ns)
         if time_ns < self._now_ns:
             raise ValueError(
                 f"Clock.at: time_ns={time_ns} must not be before now_ns={self._now_ns} "
                 "(for as soon as possible, use after(0, callback))"
             )
-        heapq.heappush(self._due, (time_ns, self._serial, callback))
+        heapq.heappush(self._callbacks, (time_ns, self._serial, callback))
         self._serial += 1
 
     def after(self, delay_ns: int, callback: Callable[[], None]) -> None:
@@ -53,7 +53,7 @@ class Clock:
 
         Raises ValueError if `delay_ns` is negative, TypeError if it is not a whole number.
         """
-        delay_ns = _whole_ns("Clock.after: delay_ns", delay_ns)
+        delay_ns = _integer_ns("Clock.after: delay_ns", delay_ns)
         if delay_ns < 0:
             raise ValueError(
                 f"Clock.after: delay_ns={delay_ns} must be at least 0: time {self._now_ns + delay_ns} ns "
@@ -70,13 +70,13 @@ class Clock:
         Raises ValueError if `until_ns` is in the past, TypeError if it is not a whole number.
         """
         if until_ns is not None:
-            until_ns = _whole_ns("Clock.run: until_ns", until_ns)
+            until_ns = _integer_ns("Clock.run: until_ns", until_ns)
             if until_ns < self._now_ns:
                 raise ValueError(
                     f"Clock.run: until_ns={until_ns} must not be before now_ns={self._now_ns} "
                     "(the clock never goes back; use a new Clock to start again)"
                 )
-        while self._due and (until_ns is None or self._due[0][0] <= until_ns):
+        while self._callbacks and (until_ns is None or self._callbacks[0][0] <= until_ns):
             self.run_next()
         if until_ns is not None:
             # A callback may have run the clock further itself; time still never goes back.
@@ -87,15 +87,15 @@ class Clock:
 
         Raises ValueError where nothing is due.
         """
-        if not self._due:
+        if not self._callbacks:
             raise ValueError("Clock.run_next: nothing is due (next_ns is None)")
-        time_ns, _, callback = heapq.heappop(self._due)
+        time_ns, _, callback = heapq.heappop(self._callbacks)
         # The clock moves first: a callback due at 5 that reads the clock, or schedules by it, must see 5.
         self._now_ns = time_ns
         callback()
 
 
-def _whole_ns(name: str, value: int) -> int:
+def _integer_ns(name: str, value: int) -> int:
     # A float would be taken by the heap without a word, and bring rounding back into every later time.
     try:
         return operator.index(value)

@@ -48,7 +48,7 @@ def run_events(
             n_awaited[place] += 1
         if at_ns[place] > 0:
             n_awaited[place] += 1
-            size = _push(heap_ns, heap_step, size, now_ns + at_ns[place], place + m)
+            size = _heap_insert(heap_ns, heap_step, size, now_ns + at_ns[place], place + m)
         if n_awaited[place] == 0:
             ready[n_ready] = place
             n_ready += 1
@@ -72,7 +72,7 @@ def run_events(
             requested_ns[place] = time_ns
             start_ns[place] = start
             end_ns[place] = end
-            size = _push(heap_ns, heap_step, size, end, place)
+            size = _heap_insert(heap_ns, heap_step, size, end, place)
         n_ready = np.int64(0)
         if size == 0:
             break
@@ -80,7 +80,7 @@ def run_events(
         time_ns = heap_ns[0]
         while size > 0 and heap_ns[0] == time_ns:
             step = heap_step[0]
-            size = _pop(heap_ns, heap_step, size)
+            size = _heap_remove(heap_ns, heap_step, size)
             if step >= m:
                 n_ready = _one_less(step - m, n_awaited, ready, n_ready)
                 continue
@@ -102,19 +102,19 @@ def _one_less(place: int, n_awaited: NDArray[np.int8], ready: Integers, n_ready:
 
 
 @kernel
-def _sort(places: Integers, n: int) -> None:
+def _sort(indices: Integers, n: int) -> None:
     """The first n in rising order, by gaps (Shell, with Ciura's). numpy's own sort takes seconds to compile."""
     for gap in (1750, 701, 301, 132, 57, 23, 10, 4, 1):
         for at in range(gap, n):
-            place = places[at]
-            while at >= gap and places[at - gap] > place:
-                places[at] = places[at - gap]
+            place = indices[at]
+            while at >= gap and indices[at - gap] > place:
+                indices[at] = indices[at - gap]
                 at -= gap
-            places[at] = place
+            indices[at] = place
 
 
 @kernel
-def _push(heap_ns: Integers, heap_step: Integers, size: int, time_ns: Any, step: Any) -> int:  # noqa: ANN401
+def _heap_insert(heap_ns: Integers, heap_step: Integers, size: int, time_ns: Any, step: Any) -> int:  # noqa: ANN401
     """Onto a heap with the earliest first; entries of one time come off in any order."""
     at = size
     while at > 0:
@@ -128,7 +128,7 @@ def _push(heap_ns: Integers, heap_step: Integers, size: int, time_ns: Any, step:
 
 
 @kernel
-def _pop(heap_ns: Integers, heap_step: Integers, size: int) -> int:
+def _heap_remove(heap_ns: Integers, heap_step: Integers, size: int) -> int:
     """The earliest off the heap."""
     size -= 1
     time_ns, step = heap_ns[size], heap_step[size]

@@ -46,7 +46,7 @@ class Link:
         fixed, per_byte = self.rational_ns
         return -(-(fixed[0] * per_byte[1] + n_bytes * per_byte[0] * fixed[1]) // (fixed[1] * per_byte[1]))
 
-    def drawn_ns(self, n_bytes: int, key_of: Callable[[str], int]) -> int:
+    def sampled_ns(self, n_bytes: int, key_of: Callable[[str], int]) -> int:
         """As `duration_ns`, with jitter and losses; `key_of` gives the 64-bit key of a draw by its purpose."""
         once_ns = self.duration_ns(n_bytes)
         if self.jitter_s:
@@ -75,20 +75,20 @@ UNLIMITED = Link()
 
 
 @lru_cache(maxsize=4096)
-def _joined(ours: Link, theirs: Link) -> Link:
+def _joined(one: Link, other: Link) -> Link:
     return Link(
-        bytes_per_s=min(ours.bytes_per_s, theirs.bytes_per_s),
-        latency_s=max(ours.latency_s, theirs.latency_s),
-        jitter_s=max(ours.jitter_s, theirs.jitter_s),
-        loss=max(ours.loss, theirs.loss),
-        retransmit_s=_longer(ours.retransmit_s, theirs.retransmit_s),
+        bytes_per_s=min(one.bytes_per_s, other.bytes_per_s),
+        latency_s=max(one.latency_s, other.latency_s),
+        jitter_s=max(one.jitter_s, other.jitter_s),
+        loss=max(one.loss, other.loss),
+        retransmit_s=_longer(one.retransmit_s, other.retransmit_s),
     )
 
 
-def _longer(ours: float | None, theirs: float | None) -> float | None:
-    if ours is None or theirs is None:
-        return theirs if ours is None else ours
-    return max(ours, theirs)
+def _longer(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other)
 
 
 def _as_written(value: float) -> Fraction:

@@ -43,26 +43,26 @@ class Computation:
     at_ns: int = 0
 
 
-Step = Message | Computation
+Operation = Message | Computation
 
 
 @dataclass(frozen=True)
-class TimedStep:
+class TimedOperation:
     """A step with the times when it was requested, started and was over."""
 
-    step: Step
+    step: Operation
     requested_ns: int
     start_ns: int
     end_ns: int
 
 
 @dataclass(frozen=True, eq=False)
-class Schedule(Sequence[Step]):
+class MessageSchedule(Sequence[Operation]):
     """Steps in columns of int64, m entries each.
 
     node: who sends or computes. receiver: NO_RECEIVER for a computation. amount: bytes, or nanoseconds of a
     computation. at_ns: the earliest request. gate: which set of steps a step waits for. Gate g consists of
-    gate_members[gate_starts[g] : gate_starts[g + 1]], each place once; gate 0 is empty.
+    gate_steps[gate_starts[g] : gate_starts[g + 1]], each place once; gate 0 is empty.
     """
 
     node: Integers
@@ -71,16 +71,16 @@ class Schedule(Sequence[Step]):
     at_ns: Integers
     gate: Integers
     gate_starts: Integers
-    gate_members: Integers
+    gate_steps: Integers
 
     @classmethod
-    def of(cls, steps: Iterable[Step]) -> Schedule:
+    def of(cls, steps: Iterable[Operation]) -> MessageSchedule:
         """The steps as a schedule, in any order. A schedule is returned as it is.
 
         Raises ValueError, naming the step, for a negative node, size or time, one of 2**62 or more, a step that
         waits for one that is not there, and steps that wait for each other in a circle.
         """
-        if isinstance(steps, Schedule):
+        if isinstance(steps, MessageSchedule):
             return steps
         listed = list(steps)
         gates: dict[tuple[int, ...], int] = {(): 0}
@@ -90,7 +90,7 @@ class Schedule(Sequence[Step]):
             _check_numbers(place, step)
             if id(step.after) not in gate_of:
                 gate_of[id(step.after)] = gates.setdefault(_awaited(place, step, len(listed)), len(gates))
-        schedule = cls.in_columns(
+        message_schedule = cls.in_columns(
             node=[step.sender if isinstance(step, Message) else step.node for step in listed],
             receiver=[step.receiver if isinstance(step, Message) else NO_RECEIVER for step in listed],
             amount=[step.n_bytes if isinstance(step, Message) else step.duration_ns for step in listed],
@@ -98,10 +98,10 @@ class Schedule(Sequence[Step]):
             gate=[gate_of[id(step.after)] for step in listed],
             gates=list(gates),
         )
-        circle = _circle(schedule)
+        circle = _circle(message_schedule)
         if circle:
             raise ValueError(_circle_text(circle))
-        return schedule
+        return message_schedule
 
     @classmethod
     def in_columns(
@@ -113,12 +113,12 @@ class Schedule(Sequence[Step]):
         gate: Integers | Sequence[int] | None = None,
         gates: Sequence[Integers | Sequence[int]] = ((),),
         at_ns: Integers | Sequence[int] | None = None,
-    ) -> Schedule:
+    ) -> MessageSchedule:
         """A schedule from its columns, unchecked. gates: the members of each gate, ascending; the first is empty."""
         assert len(gates[0]) == 0
         starts = np.zeros(len(gates) + 1, dtype=np.int64)
-        np.cumsum([len(members) for members in gates], out=starts[1:])
-        members = np.concatenate([np.asarray(gate, dtype=np.int64) for gate in gates])
+        np.cumsum([len(awaited) for awaited in gates], out=starts[1:])
+        awaited = np.concatenate([np.asarray(gate, dtype=np.int64) for gate in gates])
         zeros = np.zeros(len(node), dtype=np.int64)
         return cls(
             np.asarray(node, dtype=np.int64),
@@ -127,7 +127,7 @@ class Schedule(Sequence[Step]):
             zeros if at_ns is None else np.asarray(at_ns, dtype=np.int64),
             zeros if gate is None else np.asarray(gate, dtype=np.int64),
             starts,
-            members,
+            awaited,
         )
 
     @property
@@ -137,12 +137,12 @@ class Schedule(Sequence[Step]):
 
     def awaited(self, gate: int) -> tuple[int, ...]:
         """The places of the steps that make up a gate, ascending."""
-        return tuple(self.gate_members[self.gate_starts[gate] : self.gate_starts[gate + 1]].tolist())
+        return tuple(self.gate_steps[self.gate_starts[gate] : self.gate_starts[gate + 1]].tolist())
 
     def __len__(self) -> int:
         return len(self.node)
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[Operation]:
         columns = (self.node, self.receiver, self.amount, self.gate, self.at_ns)
         gates: dict[int, tuple[int, ...]] = {}
         for node, receiver, amount, gate, at_ns in zip(*(column.tolist() for column in columns), strict=True):
@@ -151,23 +151,23 @@ class Schedule(Sequence[Step]):
             yield _step(node, receiver, amount, gates[gate], at_ns)
 
     @overload
-    def __getitem__(self, place: int) -> Step: ...
+    def __getitem__(self, place: int) -> Operation: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Step]: ...
-    def __getitem__(self, place: int | slice) -> Step | list[Step]:
+    def __getitem__(self, place: slice) -> list[Operation]: ...
+    def __getitem__(self, place: int | slice) -> Operation | list[Operation]:
         if isinstance(place, slice):
             return [self[one] for one in range(*place.indices(len(self)))]
         node, receiver, amount = int(self.node[place]), int(self.receiver[place]), int(self.amount[place])
         return _step(node, receiver, amount, self.awaited(int(self.gate[place])), int(self.at_ns[place]))
 
 
-def _step(node: int, receiver: int, amount: int, after: tuple[int, ...], at_ns: int) -> Step:
+def _step(node: int, receiver: int, amount: int, after: tuple[int, ...], at_ns: int) -> Operation:
     if receiver == NO_RECEIVER:
         return Computation(node, amount, after, at_ns)
     return Message(node, receiver, amount, after, at_ns)
 
 
-def _check_numbers(place: int, step: Step) -> None:
+def _check_numbers(place: int, step: Operation) -> None:
     message = isinstance(step, Message)
     for name in ("sender", "receiver", "n_bytes", "at_ns") if message else ("node", "duration_ns", "at_ns"):
         value = getattr(step, name)
@@ -178,7 +178,7 @@ def _check_numbers(place: int, step: Step) -> None:
             )
 
 
-def _awaited(place: int, step: Step, n_steps: int) -> tuple[int, ...]:
+def _awaited(place: int, step: Operation, n_steps: int) -> tuple[int, ...]:
     for earlier in step.after:
         if earlier == place:
             raise ValueError(f"step {place} waits for itself; leave that out of its `after`")
@@ -190,35 +190,37 @@ def _awaited(place: int, step: Step, n_steps: int) -> tuple[int, ...]:
     return tuple(sorted(set(step.after)))
 
 
-def _circle(schedule: Schedule) -> list[int]:
+def _circle(message_schedule: MessageSchedule) -> list[int]:
     """The places of steps that wait for each other, each for the next and the last for the first; else empty."""
-    if not len(schedule.gate_members):
+    if not len(message_schedule.gate_steps):
         return []
-    sizes = np.diff(schedule.gate_starts)
+    sizes = np.diff(message_schedule.gate_starts)
     last = np.full(len(sizes), -1, dtype=np.int64)
-    last[sizes > 0] = schedule.gate_members[schedule.gate_starts[1:][sizes > 0] - 1]
-    if np.all(last[schedule.gate] < np.arange(len(schedule))):
+    last[sizes > 0] = message_schedule.gate_steps[message_schedule.gate_starts[1:][sizes > 0] - 1]
+    if np.all(last[message_schedule.gate] < np.arange(len(message_schedule))):
         return []  # everything waits for what is listed before it
-    over = _all_that_can_run(schedule)
-    if len(over) == len(schedule):
+    over = _all_that_can_run(message_schedule)
+    if len(over) == len(message_schedule):
         return []
     # Each that is left waits for another that is left: going back from any one, one comes around.
-    place, seen = next(place for place in range(len(schedule)) if place not in over), dict[int, int]()
+    place, seen = next(place for place in range(len(message_schedule)) if place not in over), dict[int, int]()
     while place not in seen:
         seen[place] = len(seen)
-        place = next(earlier for earlier in schedule.awaited(int(schedule.gate[place])) if earlier not in over)
+        place = next(
+            earlier for earlier in message_schedule.awaited(int(message_schedule.gate[place])) if earlier not in over
+        )
     return list(seen)[seen[place] :]
 
 
-def _all_that_can_run(schedule: Schedule) -> set[int]:
+def _all_that_can_run(message_schedule: MessageSchedule) -> set[int]:
     """The places of the steps that do not wait, directly or not, for themselves."""
-    opens: list[list[int]] = [[] for _ in range(len(schedule))]
-    waiters: list[list[int]] = [[] for _ in range(len(schedule.gate_starts) - 1)]
-    n_awaited = np.diff(schedule.gate_starts).tolist()
+    opens: list[list[int]] = [[] for _ in range(len(message_schedule))]
+    waiters: list[list[int]] = [[] for _ in range(len(message_schedule.gate_starts) - 1)]
+    n_awaited = np.diff(message_schedule.gate_starts).tolist()
     for gate in range(len(waiters)):
-        for place in schedule.awaited(gate):
+        for place in message_schedule.awaited(gate):
             opens[place].append(gate)
-    for place, gate in enumerate(schedule.gate.tolist()):
+    for place, gate in enumerate(message_schedule.gate.tolist()):
         waiters[gate].append(place)
     able, ready = set[int](), list(waiters[0])
     while ready:

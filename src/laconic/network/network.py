@@ -106,21 +106,21 @@ class Network:
 
     def link_between(self, sender: int, receiver: int) -> Link:
         """The link a message from `sender` to `receiver` sees: the slower rate, the larger of all else."""
-        ours, theirs = (
+        one, other = (
             self._links[self._known("sender", sender)],
             self._links[self._known("receiver", receiver)],
         )
-        return ours if ours is theirs else _joined(ours, theirs)
+        return one if one is other else _joined(one, other)
 
     def durations_ns(self, senders: Integers, receivers: Integers, n_bytes: Integers) -> Integers:
         """How long each of m messages occupies its ports, jitter and losses apart: (m,) int64 each.
 
         LONGEST_NS stands for all that is longer. A message to oneself takes no time.
         """
-        rates, latencies = (
+        bandwidths, latencies = (
             np.array([getattr(link, name) for link in self._links]) for name in ("bytes_per_s", "latency_s")
         )
-        slower = np.where(rates[senders] <= rates[receivers], senders, receivers)
+        slower = np.where(bandwidths[senders] <= bandwidths[receivers], senders, receivers)
         farther = np.where(latencies[senders] >= latencies[receivers], senders, receivers)
         pairs = [link.rational_ns for link in self._links]
         columns = zip(*(latency + per_byte for latency, per_byte in pairs), strict=True)
@@ -186,7 +186,7 @@ class Network:
         if not link.is_random or sender == receiver:
             return link.duration_ns(n_bytes)
         number = self._n_sent.get((sender, receiver), 0)
-        duration_ns = link.drawn_ns(
+        duration_ns = link.sampled_ns(
             n_bytes, lambda purpose: make_key(self.seed, "link", sender, number, f"{purpose} to {receiver}")
         )
         self._n_sent[sender, receiver] = number + 1

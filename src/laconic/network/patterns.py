@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from laconic.network.message_schedule import Computation, Message, Schedule, Step
+from laconic.network.message_schedule import Computation, Message, MessageSchedule, Operation
 from laconic.network.network import Integers
 
 
-def single_server(n_workers: int, n_bytes: int, *, n_bytes_down: int | None = None) -> Schedule:
+def single_server(n_workers: int, n_bytes: int, *, n_bytes_down: int | None = None) -> MessageSchedule:
     """Workers 0 to n-1 send to server n; when all have arrived, it answers each, in order.
 
     Answers carry `n_bytes_down` bytes, by default as many as `n_bytes`. Raises ValueError for fewer than 1
@@ -33,18 +33,18 @@ def single_server(n_workers: int, n_bytes: int, *, n_bytes_down: int | None = No
     """
     _check_sizes("single_server", n_workers, n_bytes, n_bytes_down)
     n, down = n_workers, n_bytes if n_bytes_down is None else n_bytes_down
-    everyone = np.arange(n)
+    workers = np.arange(n)
     server = np.full(n, n)
-    return Schedule.in_columns(
-        node=np.concatenate((everyone, server)),
-        receiver=np.concatenate((server, everyone)),
+    return MessageSchedule.in_columns(
+        node=np.concatenate((workers, server)),
+        receiver=np.concatenate((server, workers)),
         amount=np.repeat([n_bytes, down], n),
         gate=np.repeat([0, 1], n),
-        gates=((), everyone),
+        gates=((), workers),
     )
 
 
-def sharded(n_workers: int, n_bytes: int, *, n_bytes_down: int | None = None) -> Schedule:
+def sharded(n_workers: int, n_bytes: int, *, n_bytes_down: int | None = None) -> MessageSchedule:
     """Every worker also serves one partition (multi-server parameter server).
 
     Phase 1, slot s = 1..n-1: i sends worker i+s that worker's partition. Phase 2, the same slots: i sends
@@ -64,19 +64,19 @@ def sharded(n_workers: int, n_bytes: int, *, n_bytes_down: int | None = None) ->
     if n == 1:
         return chain
     # An owner's first answer waits for all that came up, and for its own last message up.
-    first, slots = len(i), np.arange(n - 1)
-    needs = [np.sort(np.append(slots * n + (owner - slots - 1) % n, first - n + owner)) for owner in range(n)]
+    base, slots = len(i), np.arange(n - 1)
+    needs = [np.sort(np.append(slots * n + (owner - slots - 1) % n, base - n + owner)) for owner in range(n)]
     gate = chain.gate.copy()
-    gate[first : first + n] = len(chain.gate_starts) - 1 + np.arange(n)
+    gate[base : base + n] = len(chain.gate_starts) - 1 + np.arange(n)
     return replace(
         chain,
         gate=gate,
         gate_starts=np.concatenate((chain.gate_starts, chain.gate_starts[-1] + n * np.arange(1, n + 1))),
-        gate_members=np.concatenate((chain.gate_members, *needs)),
+        gate_steps=np.concatenate((chain.gate_steps, *needs)),
     )
 
 
-def ring(n_workers: int, n_bytes: int) -> Schedule:
+def ring(n_workers: int, n_bytes: int) -> MessageSchedule:
     """Ring all-reduce: in slot s = 0..2n-3, partition k goes from worker k+s to worker k+s+1.
 
     The first n-1 slots sum, the others hand the sums on; each message waits for its partition's one before.
@@ -87,14 +87,14 @@ def ring(n_workers: int, n_bytes: int) -> Schedule:
     return _relay((k + slot) % n, (k + slot + 1) % n, np.array(partition_bytes(n_bytes, n))[k], n_abreast=n)
 
 
-def ring_unpartitioned(n_workers: int, n_bytes: int) -> Schedule:
+def ring_unpartitioned(n_workers: int, n_bytes: int) -> MessageSchedule:
     """The ring with the vector in one piece: one message at a time, while all other links idle."""
     _check_sizes("ring_unpartitioned", n_workers, n_bytes)
     slot = np.arange(2 * n_workers - 2)
     return _relay(slot % n_workers, (slot + 1) % n_workers, np.full(len(slot), n_bytes), n_abreast=1)
 
 
-def gossip_ring(n_workers: int, n_bytes: int) -> Schedule:
+def gossip_ring(n_workers: int, n_bytes: int) -> MessageSchedule:
     """One gossip round on a ring: everyone sends to the next worker, then to the one before.
 
     A worker asks for its second message when its first one is over. Of two workers each has a single neighbour, and
@@ -126,7 +126,7 @@ def one_at_a_time(messages: Sequence[Message]) -> list[Message]:
     return chained
 
 
-def rounds(pattern: Sequence[Step], compute_ns: Sequence[int], n_rounds: int = 1) -> Schedule:
+def rounds(pattern: Sequence[Operation], compute_ns: Sequence[int], n_rounds: int = 1) -> MessageSchedule:
     """`n_rounds` of synchronous training: worker i computes compute_ns[i], then the pattern's messages go.
 
     The papers' barriers: nothing is sent before all have computed, and the next round's computations wait for all
@@ -135,17 +135,17 @@ def rounds(pattern: Sequence[Step], compute_ns: Sequence[int], n_rounds: int = 1
     if n_rounds < 1:
         raise ValueError(f"rounds: n_rounds={n_rounds} must be at least 1")
     messages, n = [step for step in pattern if isinstance(step, Message)], len(compute_ns)
-    steps: list[Step] = []
+    steps: list[Operation] = []
     barrier: tuple[int, ...] = ()
     for _ in range(n_rounds):
-        first = len(steps)
+        base = len(steps)
         steps += [Computation(node, duration_ns, barrier) for node, duration_ns in enumerate(compute_ns)]
-        computed = tuple(range(first, first + n))
+        computed = tuple(range(base, base + n))
         for message in messages:
-            after = tuple(first + n + place for place in message.after) or computed
+            after = tuple(base + n + place for place in message.after) or computed
             steps.append(replace(message, after=after))
-        barrier = tuple(range(first, len(steps)))
-    return Schedule.of(steps)
+        barrier = tuple(range(base, len(steps)))
+    return MessageSchedule.of(steps)
 
 
 def partition_bytes(n_bytes: int, n_parts: int) -> tuple[int, ...]:
@@ -158,15 +158,15 @@ def partition_bytes(n_bytes: int, n_parts: int) -> tuple[int, ...]:
         raise ValueError(f"partition_bytes: n_parts={n_parts} must be at least 1")
     if n_bytes < 0:
         raise ValueError(f"partition_bytes: n_bytes={n_bytes} must be at least 0")
-    least, n_larger = divmod(n_bytes, n_parts)
-    return tuple(least + (part < n_larger) for part in range(n_parts))
+    smallest, n_larger = divmod(n_bytes, n_parts)
+    return tuple(smallest + (part < n_larger) for part in range(n_parts))
 
 
 @dataclass(frozen=True)
 class Pattern:
     """A pattern by name: its schedule, and its closed form from n, latency, and the vector's time up and down."""
 
-    schedule: Callable[[int, int], Schedule]
+    message_schedule: Callable[[int, int], MessageSchedule]
     seconds: Callable[[int, float, float, float], float]
     has_answers: bool = False  # whether what comes back may have another size
     has_server: bool = False  # one node more than the workers
@@ -210,11 +210,11 @@ def _relay(
     n_bytes: Integers,
     *,
     n_abreast: int,
-) -> Schedule:
+) -> MessageSchedule:
     """Each message waits for the one `n_abreast` places before it."""
     m = len(sender)
     n_awaited = max(m - n_abreast, 0)
-    return Schedule(
+    return MessageSchedule(
         sender,
         receiver,
         n_bytes.astype(np.int64),

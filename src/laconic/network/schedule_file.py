@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from laconic.network.message_schedule import Computation, Message, Schedule, Step
+from laconic.network.message_schedule import Computation, Message, MessageSchedule, Operation
 
 _MESSAGE = {"sender", "receiver", "n_bytes"}
 _COMPUTATION = {"node", "compute_s"}
 _MAY = {"after", "at_s"}
 
 
-def read_schedule(path: Path) -> Schedule:
+def read_message_schedule(path: Path) -> MessageSchedule:
     """The schedule in `path`: a JSON list, where machines and places count from 0.
 
     A message is {"sender": 0, "receiver": 1, "n_bytes": 1000}, a computation {"node": 0, "compute_s": 0.2}; each may
@@ -19,50 +19,50 @@ def read_schedule(path: Path) -> Schedule:
     Raises ValueError with the file and the entry where something is wrong, OSError if it cannot be read.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        items = json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise ValueError(f"{path}: is not text in UTF-8; a schedule is a JSON list") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not JSON ({error}); a schedule is a JSON list") from None
-    if not isinstance(entries, list) or not entries:
+    if not isinstance(items, list) or not items:
         raise ValueError(
             f'{path}: a schedule is a JSON list with an entry or more, such as [{{"sender": 0, "receiver": 1, '
             '"n_bytes": 1000}]'
         )
-    steps = [_step(f"{path}, entry {place}", entry) for place, entry in enumerate(entries)]
+    steps = [_step(f"{path}, entry {place}", item) for place, item in enumerate(items)]
     try:
-        return Schedule.of(steps)
+        return MessageSchedule.of(steps)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _step(where: str, entry: Any) -> Step:  # noqa: ANN401 - whatever JSON holds
-    keys = set(entry) if isinstance(entry, dict) else set()
+def _step(where: str, item: Any) -> Operation:  # noqa: ANN401 - whatever JSON holds
+    keys = set(item) if isinstance(item, dict) else set()
     if keys - _MAY not in (_MESSAGE, _COMPUTATION):
         raise ValueError(
             f"{where}: has {', '.join(sorted(keys)) or 'no fields'}; a message has sender, receiver and n_bytes, a "
             "computation node and compute_s, and each may have after and at_s"
         )
-    after = entry.get("after", [])
-    if not isinstance(after, list) or not all(_is_whole(place) for place in after):
+    after = item.get("after", [])
+    if not isinstance(after, list) or not all(_is_integer(place) for place in after):
         raise ValueError(f"{where}: after={json.dumps(after)} must be a list of places, such as [0, 1]")
-    at_ns = _nanoseconds(where, "at_s", entry.get("at_s", 0))
-    if "node" in entry:
-        (node,) = _whole(where, entry, "node")
-        return Computation(node, _nanoseconds(where, "compute_s", entry["compute_s"]), tuple(after), at_ns)
-    sender, receiver, n_bytes = _whole(where, entry, "sender", "receiver", "n_bytes")
+    at_ns = _nanoseconds(where, "at_s", item.get("at_s", 0))
+    if "node" in item:
+        (node,) = _integers(where, item, "node")
+        return Computation(node, _nanoseconds(where, "compute_s", item["compute_s"]), tuple(after), at_ns)
+    sender, receiver, n_bytes = _integers(where, item, "sender", "receiver", "n_bytes")
     return Message(sender, receiver, n_bytes, tuple(after), at_ns)
 
 
-def _is_whole(value: Any) -> bool:  # noqa: ANN401
+def _is_integer(value: Any) -> bool:  # noqa: ANN401
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _whole(where: str, entry: dict[str, Any], *names: str) -> list[int]:
+def _integers(where: str, item: dict[str, Any], *names: str) -> list[int]:
     for name in names:
-        if not _is_whole(entry[name]) or entry[name] < 0:
-            raise ValueError(f"{where}: {name}={json.dumps(entry[name])} must be a whole number of at least 0")
-    return [entry[name] for name in names]
+        if not _is_integer(item[name]) or item[name] < 0:
+            raise ValueError(f"{where}: {name}={json.dumps(item[name])} must be a whole number of at least 0")
+    return [item[name] for name in names]
 
 
 def _nanoseconds(where: str, name: str, value: Any) -> int:  # noqa: ANN401

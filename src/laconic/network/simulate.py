@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from laconic.kernels.api import numba_available
-from laconic.network.message_schedule import NO_RECEIVER, Schedule, Step, TimedStep
+from laconic.network.message_schedule import NO_RECEIVER, MessageSchedule, Operation, TimedOperation
 from laconic.network.network import LONGEST_NS, Integers, Network
 
 # Below this many steps, the callbacks are done before the machine code is loaded.
@@ -23,55 +23,59 @@ COMPILED_FROM = 3_000
 
 
 @dataclass(frozen=True)
-class Times:
+class OperationTimes:
     """When each step was requested, started and ended: (m,) int64 nanoseconds of the network's clock."""
 
     requested_ns: Integers
     start_ns: Integers
     end_ns: Integers
 
-    def of(self, schedule: Schedule) -> list[TimedStep]:
+    def of(self, message_schedule: MessageSchedule) -> list[TimedOperation]:
         """The steps of the schedule, each with its times."""
         columns = (self.requested_ns.tolist(), self.start_ns.tolist(), self.end_ns.tolist())
-        return [TimedStep(step, *times) for step, *times in zip(schedule, *columns, strict=True)]
+        return [TimedOperation(step, *times) for step, *times in zip(message_schedule, *columns, strict=True)]
 
 
-def makespan_ns(steps: Sequence[Step], network: Network) -> int:
+def makespan_ns(steps: Sequence[Operation], network: Network) -> int:
     """Nanoseconds from now until the last step is over. Raises as `simulate` does."""
     start_ns = network.clock.now_ns
     return int(simulate(steps, network).end_ns.max(initial=start_ns)) - start_ns
 
 
-def simulate(steps: Sequence[Step], network: Network) -> Times:
+def simulate(steps: Sequence[Operation], network: Network) -> OperationTimes:
     """Run the steps from now on, and the network's clock to its end.
 
-    Raises ValueError, before anything is sent, for what `Schedule.of` refuses, for a node that the network lacks,
-    and for times beyond 146 years.
+    Raises ValueError, before anything is sent, for what `MessageSchedule.of` refuses, for a node that the network
+    lacks, and for times beyond 146 years.
     """
-    schedule = Schedule.of(steps)
-    _check_nodes(schedule, network)
+    message_schedule = MessageSchedule.of(steps)
+    _check_nodes(message_schedule, network)
     idle = network.clock.next_ns is None
-    if len(schedule) >= COMPILED_FROM and idle and not network.is_random and numba_available():
-        return by_machine_code(schedule, network)
-    return by_callbacks(schedule, network)
+    if len(message_schedule) >= COMPILED_FROM and idle and not network.is_random and numba_available():
+        return by_machine_code(message_schedule, network)
+    return by_callbacks(message_schedule, network)
 
 
-def by_callbacks(schedule: Schedule, network: Network) -> Times:
+def by_callbacks(message_schedule: MessageSchedule, network: Network) -> OperationTimes:
     """Each request and each end is a callback on the network's clock."""
     clock, now_ns = network.clock, network.clock.now_ns
-    nodes, receivers, amounts = schedule.node.tolist(), schedule.receiver.tolist(), schedule.amount.tolist()
-    requested_ns, start_ns, end_ns = ([now_ns] * len(schedule) for _ in range(3))
-    gate_left = np.diff(schedule.gate_starts).tolist()
-    opened_by = _lists(*_columns(schedule.gate, len(gate_left)))
-    opens = _lists(*_gate_columns(schedule))
+    nodes, receivers, amounts = (
+        message_schedule.node.tolist(),
+        message_schedule.receiver.tolist(),
+        message_schedule.amount.tolist(),
+    )
+    requested_ns, start_ns, end_ns = ([now_ns] * len(message_schedule) for _ in range(3))
+    gate_left = np.diff(message_schedule.gate_starts).tolist()
+    opened_by = _lists(*_columns(message_schedule.gate, len(gate_left)))
+    opens = _lists(*_gate_columns(message_schedule))
     # A step with a time of its own waits for that too.
-    n_awaited = np.add(schedule.gate > 0, schedule.at_ns > 0, dtype=np.int64).tolist()
+    n_awaited = np.add(message_schedule.gate > 0, message_schedule.at_ns > 0, dtype=np.int64).tolist()
     ready: list[int] = []
 
     def request() -> None:
-        places = sorted(ready)
+        indices = sorted(ready)
         ready.clear()
-        for place in places:
+        for place in indices:
             node, receiver, over = nodes[place], receivers[place], partial(end, place)
             requested_ns[place] = clock.now_ns
             if receiver == NO_RECEIVER:
@@ -98,36 +102,38 @@ def by_callbacks(schedule: Schedule, network: Network) -> Times:
                 clock.after(0, request)
             ready.append(place)
 
-    for place in np.flatnonzero(schedule.at_ns).tolist():
-        clock.at(now_ns + int(schedule.at_ns[place]), partial(one_less, place))
+    for place in np.flatnonzero(message_schedule.at_ns).tolist():
+        clock.at(now_ns + int(message_schedule.at_ns[place]), partial(one_less, place))
     ready += [place for place, count in enumerate(n_awaited) if count == 0]
     request()
     clock.run()
     if max(end_ns, default=0) > LONGEST_NS:
         raise ValueError(_TOO_LONG)
-    return Times(*(np.array(times, dtype=np.int64) for times in (requested_ns, start_ns, end_ns)))
+    return OperationTimes(*(np.array(times, dtype=np.int64) for times in (requested_ns, start_ns, end_ns)))
 
 
-def by_machine_code(schedule: Schedule, network: Network) -> Times:
+def by_machine_code(message_schedule: MessageSchedule, network: Network) -> OperationTimes:
     """The same in machine code, for a network without chance whose clock has nothing due."""
     from laconic.network.event_loop import run_events  # not before it is needed: numba takes a second
 
     assert network.clock.next_ns is None
     assert not network.is_random
     now_ns, ports = network.clock.now_ns, network.ports
-    durations_ns = schedule.amount.copy()
-    of = schedule.is_message
-    durations_ns[of] = network.durations_ns(schedule.node[of], schedule.receiver[of], schedule.amount[of])
+    durations_ns = message_schedule.amount.copy()
+    of = message_schedule.is_message
+    durations_ns[of] = network.durations_ns(
+        message_schedule.node[of], message_schedule.receiver[of], message_schedule.amount[of]
+    )
     free_ns = np.array([ports.send_ns, ports.receive_ns, ports.compute_ns], dtype=np.int64)
-    last_ns = max(now_ns, int(free_ns.max())) + int(schedule.at_ns.max(initial=0))
+    last_ns = max(now_ns, int(free_ns.max())) + int(message_schedule.at_ns.max(initial=0))
     if last_ns + float(durations_ns.sum(dtype=np.float64)) > LONGEST_NS:
         raise ValueError(_TOO_LONG)
-    n_gates = len(schedule.gate_starts) - 1
-    times = Times(*(np.full(len(schedule), now_ns, dtype=np.int64) for _ in range(3)))
+    n_gates = len(message_schedule.gate_starts) - 1
+    times = OperationTimes(*(np.full(len(message_schedule), now_ns, dtype=np.int64) for _ in range(3)))
     run_events(
-        schedule.node, schedule.receiver, durations_ns, schedule.at_ns,
-        schedule.gate, np.diff(schedule.gate_starts), *_columns(schedule.gate, n_gates),
-        *_gate_columns(schedule), free_ns, now_ns, times.requested_ns, times.start_ns, times.end_ns,
+        message_schedule.node, message_schedule.receiver, durations_ns, message_schedule.at_ns,
+        message_schedule.gate, np.diff(message_schedule.gate_starts), *_columns(message_schedule.gate, n_gates),
+        *_gate_columns(message_schedule), free_ns, now_ns, times.requested_ns, times.start_ns, times.end_ns,
     )  # fmt: skip
     ports.send_ns[:], ports.receive_ns[:], ports.compute_ns[:] = free_ns.tolist()
     network.clock.run(int(times.end_ns.max(initial=now_ns)))
@@ -137,12 +143,12 @@ def by_machine_code(schedule: Schedule, network: Network) -> Times:
 _TOO_LONG = "the schedule takes more than 146 years, which is more nanoseconds than can be counted; check the units"
 
 
-def _check_nodes(schedule: Schedule, network: Network) -> None:
-    for name, column in (("sender", schedule.node), ("receiver", schedule.receiver)):
+def _check_nodes(message_schedule: MessageSchedule, network: Network) -> None:
+    for name, column in (("sender", message_schedule.node), ("receiver", message_schedule.receiver)):
         wrong = np.flatnonzero(column >= network.n_nodes)
         if len(wrong):
             place = int(wrong[0])
-            is_message = bool(schedule.is_message[place])
+            is_message = bool(message_schedule.is_message[place])
             raise ValueError(
                 f"{'message' if is_message else 'computation'} {place} has {name if is_message else 'node'}="
                 f"{column[place]}, which must be between 0 and {network.n_nodes - 1} "
@@ -157,13 +163,13 @@ def _columns(group: Integers, n_groups: int) -> tuple[Integers, Integers]:
     return starts, np.argsort(group, kind="stable")
 
 
-def _gate_columns(schedule: Schedule) -> tuple[Integers, Integers]:
+def _gate_columns(message_schedule: MessageSchedule) -> tuple[Integers, Integers]:
     """(starts, gates): step p is a member of gates[starts[p] : starts[p + 1]]."""
-    starts, order = _columns(schedule.gate_members, len(schedule))
-    gates = np.repeat(np.arange(len(schedule.gate_starts) - 1), np.diff(schedule.gate_starts))
+    starts, order = _columns(message_schedule.gate_steps, len(message_schedule))
+    gates = np.repeat(np.arange(len(message_schedule.gate_starts) - 1), np.diff(message_schedule.gate_starts))
     return starts, gates[order]
 
 
-def _lists(starts: Integers, entries: Integers) -> list[list[int]]:
-    flat, ends = entries.tolist(), starts.tolist()
+def _lists(starts: Integers, values: Integers) -> list[list[int]]:
+    flat, ends = values.tolist(), starts.tolist()
     return [flat[start:end] for start, end in pairwise(ends)]

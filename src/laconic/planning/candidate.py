@@ -15,9 +15,9 @@ from laconic.network import (
     Computation,
     Link,
     Message,
+    MessageSchedule,
     Network,
-    Schedule,
-    Step,
+    Operation,
     by_callbacks,
     by_machine_code,
     one_at_a_time,
@@ -28,8 +28,8 @@ from laconic.protocol.async_timing import AsyncServer
 from laconic.protocol.layout import Layout
 from laconic.protocol.ring_allreduce import ring_bytes
 
-Kind = Literal["star", "everybody", "ring", "neighbours", "arrivals"]
-_SETTLED_UPDATES = 20  # a worker; by then an asynchronous server has found its rhythm
+ExchangePattern = Literal["star", "all_to_all", "ring", "peers", "arrivals"]
+_WARM_UP_UPDATES = 20  # a worker; by then an asynchronous server has found its rhythm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Sent:
     each worker. peers[w]: whom worker w sends its frame to. vector: what the engine's all-reduce is about.
     """
 
-    kind: Kind
+    kind: ExchangePattern
     up: tuple[tuple[int, ...], ...] = ()
     down: tuple[int, ...] = ()
     peers: tuple[tuple[int, ...], ...] = ()
@@ -48,7 +48,7 @@ class Sent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodecSeconds:
+class CodingSeconds:
     """What one exchange computes beside the gradient: on each worker before sending, on a server, on each worker after.
 
     Where there is no server but packets do not add, every worker does the serving.
@@ -71,7 +71,7 @@ class Candidate:
     algorithm: Algorithm
     layout: Layout
     rounds: tuple[tuple[Sent, ...], ...]
-    codec: tuple[CodecSeconds, ...]  # by exchange
+    coding: tuple[CodingSeconds, ...]  # by exchange
     compute_s: float = 0.0  # of one gradient
     local_steps: int = 1
 
@@ -81,9 +81,9 @@ class Candidate:
         return self.compute_s * (2 if self.algorithm.second_gradient else 1)
 
     @property
-    def codec_s(self) -> float:
+    def coding_s(self) -> float:
         """Encoding, serving and decoding, by step."""
-        return sum(part.path for part in self.codec) / self.local_steps
+        return sum(part.path for part in self.coding) / self.local_steps
 
     @property
     def up_bytes(self) -> float:
@@ -103,30 +103,30 @@ class Candidate:
         run = by_machine_code if numba_available() else by_callbacks
         total_ns = sum(
             n_rounds * int(run(steps, Network(self.layout.n_nodes, link)).end_ns.max(initial=0))
-            for n_rounds, schedules in self._schedules
-            for steps in schedules
+            for n_rounds, message_schedules in self._message_schedules
+            for steps in message_schedules
         )
-        decode_s = sum(part.decode for part in self.codec)  # the same everywhere, after the last answer
+        decode_s = sum(part.decode for part in self.coding)  # the same everywhere, after the last answer
         exchange_s = total_ns / len(self.rounds) / 1e9 + decode_s
         return self.gradient_s + exchange_s / self.local_steps
 
     @cached_property
-    def _schedules(self) -> list[tuple[int, list[Schedule]]]:
+    def _message_schedules(self) -> list[tuple[int, list[MessageSchedule]]]:
         """How often a round occurs, and the schedules of its exchanges."""
         return [
-            (n_rounds, [self._schedule(*pair) for pair in zip(sent, self.codec, strict=True)])
+            (n_rounds, [self._message_schedule(*pair) for pair in zip(sent, self.coding, strict=True)])
             for sent, n_rounds in Counter(self.rounds).items()
         ]
 
-    def _schedule(self, sent: Sent, codec: CodecSeconds) -> Schedule:
+    def _message_schedule(self, sent: Sent, coding: CodingSeconds) -> MessageSchedule:
         """One exchange from its encoding to its last answer."""
-        encode_ns, serve_ns = round(codec.encode * 1e9), round(codec.serve * 1e9)
+        encode_ns, serve_ns = round(coding.encode * 1e9), round(coding.serve * 1e9)
         n = self.layout.n_workers
         if sent.kind == "star":
-            return Schedule.of(self._star(sent, encode_ns, serve_ns))
+            return MessageSchedule.of(self._star(sent, encode_ns, serve_ns))
         if sent.kind == "ring":
             return rounds(ring(n, sent.vector), [encode_ns] * n)
-        if sent.kind == "everybody":
+        if sent.kind == "all_to_all":
             slots = [(rank, (rank + slot) % n) for slot in range(1, n) for rank in range(n)]
             pattern = [Message(sender, to, sent.up[sender][0]) for sender, to in slots]
             encode_ns += serve_ns  # after the frames have come, and the same everywhere: only the sum matters
@@ -136,14 +136,14 @@ class Candidate:
             pattern = [Message(rank, to, sent.up[rank][0]) for rank, to in edges]
         return rounds(one_at_a_time(pattern), [encode_ns] * n)
 
-    def _star(self, sent: Sent, encode_ns: int, serve_ns: int) -> list[Step]:
+    def _star(self, sent: Sent, encode_ns: int, serve_ns: int) -> list[Operation]:
         """Up, serve, down: in worker order to a single server, in slots between many, so that no port idles.
 
         As in the simulator, each sender asks for its next message when its last one is over.
         """
         workers, n_nodes = self.layout.worker_nodes, self.layout.n_nodes
         servers = [self.layout.shards[index].node for index in range(len(sent.down))]
-        steps: list[Step] = [Computation(node, encode_ns) for node in workers]
+        steps: list[Operation] = [Computation(node, encode_ns) for node in workers]
         needs = [[rank for rank, node in enumerate(workers) if node == server] for server in servers]
         last: dict[int, int] = {}
 
@@ -178,17 +178,17 @@ class Candidate:
 
     def _arrivals_s(self, link: Link) -> float:
         """Seconds in which every worker has one gradient applied, by a server that takes each as it comes."""
-        n, (sent, *_), (codec, *_) = self.layout.n_workers, self.rounds[0], self.codec
-        compute_ns = round((self.gradient_s * self.local_steps + codec.path) * 1e9)
+        n, (sent, *_), (coding, *_) = self.layout.n_workers, self.rounds[0], self.coding
+        compute_ns = round((self.gradient_s * self.local_steps + coding.path) * 1e9)
         server = AsyncServer(
             Network(n + 1, link), n,
             compute_ns=lambda worker, step: compute_ns, bound=self.algorithm.staleness_bound(),
-            sized_pull=lambda worker: sent.down[0], sized_push=lambda worker: sent.up[worker][0],
+            download_bytes=lambda worker: sent.down[0], upload_bytes=lambda worker: sent.up[worker][0],
         )  # fmt: skip
-        half, whole = _SETTLED_UPDATES * n, 2 * _SETTLED_UPDATES * n
-        updates = server.run(whole)
-        period_s = (updates[-1].time_ns - updates[half - 1].time_ns) / 1e9 / _SETTLED_UPDATES
-        return max(period_s, n * codec.serve) / self.local_steps
+        n_warm_up, n_updates = _WARM_UP_UPDATES * n, 2 * _WARM_UP_UPDATES * n
+        updates = server.run(n_updates)
+        period_s = (updates[-1].time_ns - updates[n_warm_up - 1].time_ns) / 1e9 / _WARM_UP_UPDATES
+        return max(period_s, n * coding.serve) / self.local_steps
 
     def _mean_bytes(self, *, up: bool) -> float:
         total = sum(self._crossing(sent, up=up) for exchanges in self.rounds for sent in exchanges)
@@ -199,9 +199,9 @@ class Candidate:
         n = self.layout.n_workers
         if sent.kind == "ring":
             return n * ring_bytes(sent.vector, n, 1)
-        if sent.kind == "everybody":
+        if sent.kind == "all_to_all":
             return (n - 1) * sum(frames[0] for frames in sent.up)
-        if sent.kind == "neighbours":
+        if sent.kind == "peers":
             return sum(frames[0] * len(peers) for frames, peers in zip(sent.up, sent.peers, strict=True))
         pairs = self._crossing_pairs(sent)
         return sum(sent.up[worker][index] if up else sent.down[index] for worker, index in pairs)

@@ -15,36 +15,36 @@ import torch
 from torch import Tensor
 
 from laconic.contract import Algorithm, Exchange
-from laconic.planning.candidate import CodecSeconds, Kind, Sent
+from laconic.planning.candidate import CodingSeconds, ExchangePattern, Sent
 from laconic.protocol.frames import Answer
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Layout, choose_layout
 from laconic.protocol.ring_allreduce import ring_sum
 from laconic.protocol.round_inputs import Inputs
-from laconic.protocol.server import ServerHalf
-from laconic.protocol.worker import WorkerHalf
-from laconic.wire import HEAD_BYTES, Dense, Encoded
+from laconic.protocol.server import ServerSession
+from laconic.protocol.worker import WorkerSession
+from laconic.wire import HEADER_BYTES, Dense, Encoded
 
 _LENGTH_D = 1 << 14  # coordinates of the vectors whose frames are looked at
 _SLICE_D = 1 << 12  # of a server's slice: in shorter ones heads outweigh what grows
-_MOST_LENGTH_D = 1 << 19
-_SPEED_ENTRIES = 1 << 20  # coordinates times workers of those whose encoding is timed
+_MAX_LENGTH_D = 1 << 19
+_SPEED_ELEMENTS = 1 << 20  # coordinates times workers of those whose encoding is timed
 _SPEED_WORKERS = 16
 _SPEED_D = 1 << 20
-_COIN_ROUNDS = 16  # looked at where chance says who sends
+_RANDOM_ROUNDS = 16  # looked at where chance says who sends
 _LR = 0.1
 _HARDLY = 1.25  # less than this, where the vector doubled
-_MOST_WARM_UP = 10**6
+_MAX_WARM_UP = 10**6
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
+class PlannedJob:
     """Who rehearses: a method, its model and its crew. bytes_per_s: what the links are thought to carry."""
 
     algorithm: Algorithm
-    topology: str
+    layout_name: str
     d: int
     layers: tuple[int, ...]
     n_workers: int
@@ -53,10 +53,10 @@ class Scene:
     @property
     def layout(self) -> Layout:
         """The places of workers and servers. Raises ValueError for a topology that the method does not admit."""
-        n_nodes = self.n_workers + (self.topology == "dedicated")
-        return choose_layout(self.topology, self.algorithm, self.d, n_nodes)
+        n_nodes = self.n_workers + (self.layout_name == "dedicated")
+        return choose_layout(self.layout_name, self.algorithm, self.d, n_nodes)
 
-    def shrunk(self, d: int) -> "Scene":
+    def shrunk(self, d: int) -> "PlannedJob":
         """The same with about `d` coordinates, layers in proportion; itself where the method refuses so few."""
         if d >= self.d:
             return self
@@ -64,7 +64,7 @@ class Scene:
         smaller = replace(self, d=sum(layers), layers=tuple(layers))
         return smaller if smaller._is_admitted and smaller.d < self.d else self
 
-    def with_fewer(self, n_workers: int) -> "Scene":
+    def with_fewer(self, n_workers: int) -> "PlannedJob":
         """The same with a smaller crew; itself where the method refuses that, or its rounds would be others."""
         fewer = replace(self, n_workers=min(n_workers, self.n_workers))
         return fewer if fewer._is_admitted and fewer._n_exchanges == self._n_exchanges else self
@@ -82,67 +82,74 @@ class Scene:
             return False
 
 
-def sent_in_rounds(scene: Scene) -> tuple[tuple[Sent, ...], ...]:
+def sent_in_rounds(planned: PlannedJob) -> tuple[tuple[Sent, ...], ...]:
     """What each of some rounds sends at the scene's own d.
 
     Frames of smaller vectors are looked at, of two sizes, and what they grow by is carried on.
     """
-    by_coins = scene.algorithm.skips and not scene.algorithm.adaptive
-    n_rounds = _COIN_ROUNDS if by_coins else 2
-    sample = scene.shrunk(max(_LENGTH_D, min(_SLICE_D * len(scene.layout.shards), _MOST_LENGTH_D)))
-    rounds = _Rehearsal(sample).run(n_rounds)
-    if sample.d == scene.d:
+    at_random = planned.algorithm.skips and not planned.algorithm.adaptive
+    n_rounds = _RANDOM_ROUNDS if at_random else 2
+    sample = planned.shrunk(max(_LENGTH_D, min(_SLICE_D * len(planned.layout.shards), _MAX_LENGTH_D)))
+    rounds = _DryRun(sample).run(n_rounds)
+    if sample.d == planned.d:
         return tuple(rounds)
-    half = sample.shrunk(sample.d // 2)
-    return _carried_on(scene, (sample.d, rounds), (half.d, _Rehearsal(half).run(2)))
+    small = sample.shrunk(sample.d // 2)
+    return _carried_on(planned, (sample.d, rounds), (small.d, _DryRun(small).run(2)))
 
 
-def codec_seconds(scene: Scene) -> tuple[CodecSeconds, ...]:
+def coding_seconds(planned: PlannedJob) -> tuple[CodingSeconds, ...]:
     """Medians of what each exchange takes on this machine, one thread, in proportion to d and to the crew."""
-    crew = scene.with_fewer(_SPEED_WORKERS)
-    sample = crew.shrunk(min(_SPEED_D, _SPEED_ENTRIES // crew.n_workers))
-    rehearsal = _Rehearsal(sample)
-    rehearsal.run(1)
-    rehearsal.forget_times()
-    rehearsal.run(2)
-    scale, n_served = scene.d / sample.d, scene.n_workers / sample.n_workers
+    fewer = planned.with_fewer(_SPEED_WORKERS)
+    sample = fewer.shrunk(min(_SPEED_D, _SPEED_ELEMENTS // fewer.n_workers))
+    dry_run = _DryRun(sample)
+    dry_run.run(1)
+    dry_run.forget_times()
+    dry_run.run(2)
+    scale, n_served = planned.d / sample.d, planned.n_workers / sample.n_workers
     return tuple(
-        CodecSeconds(encode=scale * part.encode, serve=scale * n_served * part.serve, decode=scale * part.decode)
-        for part in rehearsal.medians()
+        CodingSeconds(encode=scale * part.encode, serve=scale * n_served * part.serve, decode=scale * part.decode)
+        for part in dry_run.medians()
     )
 
 
-class _Rehearsal:
+class _DryRun:
     """The halves of one job, and what they took."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
+    def __init__(self, planned: PlannedJob) -> None:
+        self.planned = planned
         self.job = Job(
-            algorithm=scene.algorithm, seed=0, d=scene.d, layers=scene.layers, dtype=torch.float32, layout=scene.layout
+            algorithm=planned.algorithm,
+            seed=0,
+            d=planned.d,
+            layers=planned.layers,
+            dtype=torch.float32,
+            layout=planned.layout,
         )
-        self.workers = [WorkerHalf(self.job, rank) for rank in range(scene.n_workers)]
+        self.workers = [WorkerSession(self.job, rank) for rank in range(planned.n_workers)]
         n_servers = len(self.job.layout.shards) or 1
-        self.servers = [ServerHalf(self.job, index, lambda direction: -_LR * direction) for index in range(n_servers)]
+        self.servers = [
+            ServerSession(self.job, index, lambda direction: -_LR * direction) for index in range(n_servers)
+        ]
         random = torch.Generator().manual_seed(0)
         # One more than workers, handed on from worker to worker: everybody gets another one each round.
-        self.vectors = [torch.randn(scene.d, generator=random) for _ in range(scene.n_workers + 1)]
-        self.first = next((t for t in range(_MOST_WARM_UP) if not scene.algorithm.dense_in(t)), 0)
-        self.round = self.first
+        self.vectors = [torch.randn(planned.d, generator=random) for _ in range(planned.n_workers + 1)]
+        self.start_round = next((t for t in range(_MAX_WARM_UP) if not planned.algorithm.dense_in(t)), 0)
+        self.round = self.start_round
         self._times: dict[int, dict[str, list[float]]] = {}
 
     def run(self, n_rounds: int) -> list[tuple[Sent, ...]]:
         """Rounds after the first one of all, in which some methods send more than ever after."""
-        if self.round == self.first:
+        if self.round == self.start_round:
             self._one_round()
         return [self._one_round() for _ in range(n_rounds)]
 
     def forget_times(self) -> None:
         self._times = {}
 
-    def medians(self) -> list[CodecSeconds]:
+    def medians(self) -> list[CodingSeconds]:
         """Of each exchange."""
         return [
-            CodecSeconds(**{name: statistics.median(times) for name, times in by_name.items()})
+            CodingSeconds(**{name: statistics.median(times) for name, times in by_name.items()})
             for _, by_name in sorted(self._times.items())
         ]
 
@@ -151,8 +158,8 @@ class _Rehearsal:
         sent = []
         for number, exchange in enumerate(self.job.exchanges_in(self.round)):
             by_kind = {
-                "star": self._star, "arrivals": self._arrivals, "everybody": self._everybody, "ring": self._ring,
-                "neighbours": self._neighbours,
+                "star": self._star, "arrivals": self._arrivals, "all_to_all": self._all_to_all, "ring": self._ring,
+                "peers": self._exchange_with_peers,
             }  # fmt: skip
             sent.append(by_kind[self._kind(exchange)](number, exchange, began_s))
             began_s = [0.0] * len(self.workers)
@@ -163,17 +170,17 @@ class _Rehearsal:
         self.round += 1
         return tuple(sent)
 
-    def _kind(self, exchange: Exchange) -> Kind:
+    def _kind(self, exchange: Exchange) -> ExchangePattern:
         layout = self.job.layout
-        if self.scene.algorithm.schedule == "arrivals":
+        if self.planned.algorithm.mode == "arrivals":
             return "arrivals"
-        if layout.name == "neighbours":
-            return "neighbours"
-        return "star" if layout.shards else "ring" if exchange.adds else "everybody"
+        if layout.name == "peers":
+            return "peers"
+        return "star" if layout.shards else "ring" if exchange.adds else "all_to_all"
 
-    def _begin(self, worker: WorkerHalf) -> None:
+    def _begin(self, worker: WorkerSession) -> None:
         place = (worker.rank + self.round) % len(self.vectors)
-        worker.me.link_bytes_per_s = self.scene.bytes_per_s
+        worker.me.link_bytes_per_s = self.planned.bytes_per_s
         second = self.vectors[place - 1]
         inputs = Inputs(
             vector=self.vectors[place].clone(), parameters=lambda: self.vectors[-1], lr=_LR,
@@ -182,73 +189,73 @@ class _Rehearsal:
         worker.begin(self.round, inputs)
 
     def _star(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
-        frames = self._encoded(number, began_s, WorkerHalf.outgoing)
+        frames = self._encoded(number, began_s, WorkerSession.outgoing)
         replies = [
-            self._answer(server, number, {rank: theirs[index] for rank, theirs in enumerate(frames)})
+            self._answer(server, number, {rank: of_worker[index] for rank, of_worker in enumerate(frames)})
             for index, server in enumerate(self.servers)
         ]
         answers, read_s = self._took(self._read, replies, number)
         for worker in self.workers:
-            self._timed(number, "decode", worker.hear, answers, before_s=read_s)
-        up = tuple(tuple(frame.numel() for frame in theirs) for theirs in frames)
+            self._timed(number, "decode", worker.receive, answers, before_s=read_s)
+        up = tuple(tuple(frame.numel() for frame in of_worker) for of_worker in frames)
         return Sent(kind="star", up=up, down=tuple(reply.numel() for reply in replies))
 
     def _arrivals(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
         """Each worker's frame on its own; the answer is the model that the next one takes."""
-        frames = self._encoded(number, began_s, WorkerHalf.outgoing)
+        frames = self._encoded(number, began_s, WorkerSession.outgoing)
         for rank, (frame,) in enumerate(frames):
             reply = self._answer(self.servers[0], number, {rank: frame})
         answers, read_s = self._took(self._read, [reply], number)
         for worker in self.workers:
-            self._timed(number, "decode", worker.hear, answers, before_s=read_s)
+            self._timed(number, "decode", worker.receive, answers, before_s=read_s)
         return Sent(kind="arrivals", up=tuple((frame.numel(),) for (frame,) in frames), down=(reply.numel(),))
 
-    def _everybody(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
-        frames = self._encoded(number, began_s, WorkerHalf.outgoing_to_all)
+    def _all_to_all(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
+        frames = self._encoded(number, began_s, WorkerSession.outgoing_to_all)
         reply = self._answer(self.servers[0], number, dict(enumerate(frames)))
         (answer,) = self._read([reply], number)
         for worker in self.workers:
             self._timed(number, "decode", worker.hear_all, answer, 0)
-        return Sent(kind="everybody", up=tuple((frame.numel(),) for frame in frames))
+        return Sent(kind="all_to_all", up=tuple((frame.numel(),) for frame in frames))
 
     def _ring(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
         """The engine adds as it sends: that is not timed."""
 
-        def share_of(worker: WorkerHalf) -> Tensor:
+        def share_of(worker: WorkerSession) -> Tensor:
             assert isinstance(worker.packet, Dense), "packets that add are dense"
             worker.write_share(0, exchange.count)
             return worker.packet.values
 
         mean = ring_sum(self._encoded(number, began_s, share_of))
         for worker in self.workers:
-            self._timed(number, "decode", self._hear_sum, worker, mean)
+            self._timed(number, "decode", self._receive_sum, worker, mean)
         return Sent(kind="ring", vector=exchange.count * mean.element_size())
 
-    def _neighbours(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
+    def _exchange_with_peers(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
         peers = tuple(worker.peers for worker in self.workers)
         frames = self._encoded(number, began_s, lambda worker: worker.outgoing_to_peers() if worker.peers else None)
         for worker in self.workers:
-            arrived = {rank: frames[rank] for rank, theirs in enumerate(peers) if worker.rank in theirs}
-            self._timed(number, "decode", self._hear_peers, worker, arrived, number)
+            arrived = {rank: frames[rank] for rank, of_worker in enumerate(peers) if worker.rank in of_worker}
+            self._timed(number, "decode", self._receive_from_peers, worker, arrived, number)
         up = tuple((0 if frame is None else frame.numel(),) for frame in frames)
-        return Sent(kind="neighbours", up=up, peers=peers)
+        return Sent(kind="peers", up=up, peers=peers)
 
-    def _answer(self, server: ServerHalf, number: int, frames: dict[int, Encoded]) -> Tensor:
-        server.hub.link_bytes_per_s = self.scene.bytes_per_s
+    def _answer(self, server: ServerSession, number: int, frames: dict[int, Encoded]) -> Tensor:
+        server.view.link_bytes_per_s = self.planned.bytes_per_s
         return self._timed(number, "serve", server.answer, self.round, number, _LR, frames)
 
     def _read(self, replies: list[Tensor], number: int) -> list[Answer]:
         return [Answer.read(reply, self.job, index, self.round, number) for index, reply in enumerate(replies)]
 
-    def _hear_sum(self, worker: WorkerHalf, mean: Tensor) -> None:
-        worker.hear_sum(mean, 0, void=False)
+    def _receive_sum(self, worker: WorkerSession, mean: Tensor) -> None:
+        worker.receive_sum(mean, 0, aborted=False)
 
-    def _hear_peers(self, worker: WorkerHalf, frames: dict[int, Encoded], number: int) -> None:
+    def _receive_from_peers(self, worker: WorkerSession, frames: dict[int, Encoded], number: int) -> None:
         worker.hear_peers(
             {rank: Answer.read_from_peer(data, self.job, rank, self.round, number) for rank, data in frames.items()}
         )
 
-    def _encoded(self, number: int, began_s: Sequence[float], outgoing: Callable[[WorkerHalf], T]) -> list[T]:
+    def _encoded(self, number: int, began_s: Sequence[float], outgoing: Callable[[WorkerSession], T]) -> list[T]:
         return [
             self._timed(number, "encode", outgoing, worker, before_s=before_s)
             for worker, before_s in zip(self.workers, began_s, strict=True)
@@ -270,24 +277,26 @@ class _Rehearsal:
 Rounds = Sequence[tuple[Sent, ...]]
 
 
-def _carried_on(scene: Scene, sample: tuple[int, Rounds], half: tuple[int, Rounds]) -> tuple[tuple[Sent, ...], ...]:
+def _carried_on(
+    planned: PlannedJob, sample: tuple[int, Rounds], small: tuple[int, Rounds]
+) -> tuple[tuple[Sent, ...], ...]:
     """Frames of `sample` as long as they would be at the scene's d. Notices stay as long as they are."""
-    (d, rounds), (half_d, half_rounds) = sample, half
+    (d, rounds), (small_d, small_rounds) = sample, small
     factors: dict[tuple[int, str], float] = {}
     for number in range(len(rounds[0])):
-        for way in ("up", "down"):
-            here, there = _mean_frame(rounds, number, way), _mean_frame(half_rounds, number, way)
-            factors[number, way] = _length_at(scene.d, (d, here), (half_d, there)) / here if here else 1.0
+        for direction in ("up", "down"):
+            here, there = _mean_frame(rounds, number, direction), _mean_frame(small_rounds, number, direction)
+            factors[number, direction] = _length_at(planned.d, (d, here), (small_d, there)) / here if here else 1.0
 
-    def longer(n_bytes: int, number: int, way: str) -> int:
-        return round(n_bytes * factors[number, way]) if n_bytes > HEAD_BYTES else n_bytes
+    def longer(n_bytes: int, number: int, direction: str) -> int:
+        return round(n_bytes * factors[number, direction]) if n_bytes > HEADER_BYTES else n_bytes
 
-    counts = [exchange.count for exchange in scene.algorithm.exchanges(scene.d, scene.n_workers)]
+    counts = [exchange.count for exchange in planned.algorithm.exchanges(planned.d, planned.n_workers)]
     return tuple(
         tuple(
             replace(
                 sent,
-                up=tuple(tuple(longer(n_bytes, number, "up") for n_bytes in theirs) for theirs in sent.up),
+                up=tuple(tuple(longer(n_bytes, number, "up") for n_bytes in of_worker) for of_worker in sent.up),
                 down=tuple(longer(n_bytes, number, "down") for n_bytes in sent.down),
                 vector=counts[number] * torch.float32.itemsize if sent.kind == "ring" else 0,
             )
@@ -297,12 +306,12 @@ def _carried_on(scene: Scene, sample: tuple[int, Rounds], half: tuple[int, Round
     )
 
 
-def _length_at(d: int, sample: tuple[int, float], half: tuple[int, float]) -> float:
+def _length_at(d: int, sample: tuple[int, float], small: tuple[int, float]) -> float:
     """A frame's mean length at `d` from those at two sizes.
 
     In a straight line. Where it hardly grew, it is about a fixed number of entries, whose positions take log2(d) bits.
     """
-    (here_d, here), (there_d, there) = sample, half
+    (here_d, here), (there_d, there) = sample, small
     if not there or here_d == there_d:  # nobody sent, or there is no smaller size: in proportion
         return here * d / here_d
     if here < _HARDLY * there:
@@ -310,10 +319,10 @@ def _length_at(d: int, sample: tuple[int, float], half: tuple[int, float]) -> fl
     return here + (here - there) * (d - here_d) / (here_d - there_d)
 
 
-def _mean_frame(rounds: Rounds, number: int, way: str) -> float:
+def _mean_frame(rounds: Rounds, number: int, direction: str) -> float:
     """The mean length of one exchange's frames; notices left out."""
     found = []
     for exchanges in rounds:
         sent = exchanges[number]
-        found += [n for theirs in sent.up for n in theirs] if way == "up" else list(sent.down)
-    return statistics.fmean([n for n in found if n > HEAD_BYTES] or [0])
+        found += [n for of_worker in sent.up for n in of_worker] if direction == "up" else list(sent.down)
+    return statistics.fmean([n for n in found if n > HEADER_BYTES] or [0])

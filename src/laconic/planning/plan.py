@@ -8,15 +8,15 @@ from laconic.algorithms.sgd import SGD
 from laconic.contract import Algorithm
 from laconic.network import Link
 from laconic.planning.break_even import Interval, break_even, where_faster
-from laconic.planning.candidate import Candidate, CodecSeconds
-from laconic.planning.dry_run import Scene, codec_seconds, sent_in_rounds
+from laconic.planning.candidate import Candidate, CodingSeconds
+from laconic.planning.dry_run import PlannedJob, coding_seconds, sent_in_rounds
 from laconic.protocol.layout import LAYOUTS
 
 WORTH_WHILE = 1.05  # less of a speed-up is within what a model of a network can tell
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Query:
     """A model, a crew, and the link of every node. compute_s: the time of one gradient.
 
     Raises ValueError for sizes, times and rates out of range, naming the option.
@@ -58,11 +58,11 @@ class Choice:
         return self.candidate.algorithm.name
 
     @property
-    def topology(self) -> str:
+    def layout_name(self) -> str:
         return self.candidate.layout.name
 
     @property
-    def at_most(self) -> bool:
+    def is_maximum(self) -> bool:
         """The method sends less where the data allow it."""
         return self.candidate.algorithm.adaptive
 
@@ -76,14 +76,14 @@ class Choice:
         candidate = self.candidate
         return {
             "method": self.method,
-            "topology": self.topology,
+            "layout": self.layout_name,
             "settings": candidate.algorithm.settings(),
             "local_steps": candidate.local_steps,
             "step_s": self.step_s,
             "up_bytes": candidate.up_bytes,
             "down_bytes": candidate.down_bytes,
-            "codec_s": candidate.codec_s,
-            "bytes_are_the_most": self.at_most,
+            "coding_s": candidate.coding_s,
+            "bytes_are_maxima": self.is_maximum,
             "speed_up": self.speed_up,
             "faster_within_bytes_per_s": [list(interval) for interval in self.faster_within],
             "break_even_bytes_per_s": self.break_even_bytes_per_s,
@@ -94,51 +94,51 @@ class Choice:
 class Plan:
     """The choices, fastest first, beside plain all-reduce with one step to an exchange."""
 
-    question: Question
-    plain: Choice
+    query: Query
+    baseline: Choice
     choices: tuple[Choice, ...]
     measured: bool
 
     @property
     def recommended(self) -> Choice:
         """The fastest; plain all-reduce where nothing is worth while."""
-        fastest = min(self.choices, key=lambda choice: choice.step_s, default=self.plain)
-        return fastest if fastest.speed_up >= WORTH_WHILE else self.plain
+        fastest = min(self.choices, key=lambda choice: choice.step_s, default=self.baseline)
+        return fastest if fastest.speed_up >= WORTH_WHILE else self.baseline
 
     def as_data(self) -> dict[str, Any]:
         """For JSON."""
-        question = self.question
+        query = self.query
         return {
-            "parameters": question.n_parameters,
-            "workers": question.n_workers,
-            "bytes_per_s": question.link.bytes_per_s,
-            "latency_s": question.link.latency_s,
-            "compute_s": question.compute_s,
-            "local_steps": question.local_steps,
+            "parameters": query.n_parameters,
+            "workers": query.n_workers,
+            "bytes_per_s": query.link.bytes_per_s,
+            "latency_s": query.link.latency_s,
+            "compute_s": query.compute_s,
+            "local_steps": query.local_steps,
             "codec_measured": self.measured,
-            "plain_all_reduce": self.plain.as_data(),
+            "all_reduce": self.baseline.as_data(),
             "choices": [choice.as_data() for choice in self.choices],
-            "recommended": {"method": self.recommended.method, "topology": self.recommended.topology},
-            "plain_all_reduce_wins": self.recommended is self.plain,
+            "recommended": {"method": self.recommended.method, "layout": self.recommended.layout_name},
+            "all_reduce_wins": self.recommended is self.baseline,
         }
 
 
-def topologies_of(algorithm: Algorithm, question: Question) -> list[str]:
+def layouts_of(algorithm: Algorithm, query: Query) -> list[str]:
     """The topologies that a method admits. Raises ValueError for a model or crew that it cannot work with."""
-    algorithm.check_size(question.n_parameters, question.sizes, question.n_workers)
+    algorithm.check_size(query.n_parameters, query.sizes, query.n_workers)
     admitted = []
-    for topology in LAYOUTS[1:]:
+    for layout_name in LAYOUTS[1:]:
         try:
-            _ = _scene(algorithm, topology, question).layout
+            _ = _planned(algorithm, layout_name, query).layout
         except ValueError:
             continue
-        admitted.append(topology)
+        admitted.append(layout_name)
     return admitted
 
 
 def candidates_of(
     algorithms: Mapping[str, Algorithm],
-    question: Question,
+    query: Query,
     *,
     measure: bool,
     only: str | None = None,
@@ -149,41 +149,42 @@ def candidates_of(
     Raises ValueError for a model or crew that a method cannot work with.
     """
     for algorithm in algorithms.values():
-        sent, codec = {}, {}
-        for topology in topologies_of(algorithm, question):
-            if only not in (None, topology):
+        sent, coding = {}, {}
+        for layout_name in layouts_of(algorithm, query):
+            if only not in (None, layout_name):
                 continue
-            listen(f"{algorithm.name}, {topology}")
+            listen(f"{algorithm.name}, {layout_name}")
             # A dedicated server gets and answers the same frames as one that also works.
-            rehearsed = "rank0" if topology == "dedicated" and "rank0" in sent else topology
-            scene = _scene(algorithm, topology, question)
-            if rehearsed not in sent:
-                sent[rehearsed] = sent_in_rounds(scene)
-                silent = tuple(CodecSeconds() for _ in sent[rehearsed][0])
-                codec[rehearsed] = codec_seconds(scene) if measure else silent
+            measured_layout = "rank0" if layout_name == "dedicated" and "rank0" in sent else layout_name
+            planned = _planned(algorithm, layout_name, query)
+            if measured_layout not in sent:
+                sent[measured_layout] = sent_in_rounds(planned)
+                silent = tuple(CodingSeconds() for _ in sent[measured_layout][0])
+                coding[measured_layout] = coding_seconds(planned) if measure else silent
             yield Candidate(
-                algorithm=algorithm, layout=scene.layout, rounds=sent[rehearsed], codec=codec[rehearsed],
-                compute_s=question.compute_s, local_steps=question.local_steps if algorithm.takes_changes else 1,
+                algorithm=algorithm, layout=planned.layout, rounds=sent[measured_layout],
+                coding=coding[measured_layout],
+                compute_s=query.compute_s, local_steps=query.local_steps if algorithm.takes_changes else 1,
             )  # fmt: skip
 
 
-def judge(candidates: Iterable[Candidate], question: Question, *, measured: bool) -> Plan:
+def judge(candidates: Iterable[Candidate], query: Query, *, measured: bool) -> Plan:
     """Time the candidates on the question's link, find where each beats plain all-reduce, and order them."""
-    (reference,) = candidates_of({"sgd": SGD()}, replace(question, local_steps=1), measure=measured, only="allreduce")
-    plain_s = _remembered(reference, question.link)
-    at_link_s = plain_s(question.link.bytes_per_s)
-    plain = Choice(candidate=reference, step_s=at_link_s, speed_up=1.0, faster_within=(), at=plain_s)
+    (reference,) = candidates_of({"sgd": SGD()}, replace(query, local_steps=1), measure=measured, only="allreduce")
+    baseline_s = _remembered(reference, query.link)
+    at_link_s = baseline_s(query.link.bytes_per_s)
+    baseline = Choice(candidate=reference, step_s=at_link_s, speed_up=1.0, faster_within=(), at=baseline_s)
     choices = []
     for candidate in candidates:
         if (candidate.algorithm.name, candidate.layout.name, candidate.local_steps) == ("sgd", "allreduce", 1):
             continue
-        step_s = _remembered(candidate, question.link)
-        here_s = step_s(question.link.bytes_per_s)
+        step_s = _remembered(candidate, query.link)
+        here_s = step_s(query.link.bytes_per_s)
         speed_up = at_link_s / here_s if here_s else 1.0
-        within = where_faster(step_s, plain_s)
+        within = where_faster(step_s, baseline_s)
         choices.append(Choice(candidate=candidate, step_s=here_s, speed_up=speed_up, faster_within=within, at=step_s))
     choices.sort(key=lambda choice: choice.step_s)
-    return Plan(question=question, plain=plain, choices=tuple(choices), measured=measured)
+    return Plan(query=query, baseline=baseline, choices=tuple(choices), measured=measured)
 
 
 def _remembered(candidate: Candidate, link: Link) -> Callable[[float], float]:
@@ -198,8 +199,8 @@ def _remembered(candidate: Candidate, link: Link) -> Callable[[float], float]:
     return step_s
 
 
-def _scene(algorithm: Algorithm, topology: str, question: Question) -> Scene:
-    return Scene(
-        algorithm=algorithm, topology=topology, d=question.n_parameters, layers=question.sizes,
-        n_workers=question.n_workers, bytes_per_s=question.link.bytes_per_s,
+def _planned(algorithm: Algorithm, layout_name: str, query: Query) -> PlannedJob:
+    return PlannedJob(
+        algorithm=algorithm, layout_name=layout_name, d=query.n_parameters, layers=query.sizes,
+        n_workers=query.n_workers, bytes_per_s=query.link.bytes_per_s,
     )  # fmt: skip

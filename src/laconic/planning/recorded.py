@@ -9,11 +9,11 @@ from typing import Any
 from laconic.contract import Exchange
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import FILE as TIMES
-from laconic.lab.runs.times import compute_s_of, read_laps
+from laconic.lab.runs.times import compute_s_of, read_phases
 from laconic.network import Link
-from laconic.planning.candidate import Candidate, CodecSeconds, Kind, Sent
-from laconic.planning.dry_run import Scene, codec_seconds
-from laconic.planning.plan import Question
+from laconic.planning.candidate import Candidate, CodingSeconds, ExchangePattern, Sent
+from laconic.planning.dry_run import PlannedJob, coding_seconds
+from laconic.planning.plan import Query
 from laconic.telemetry.traffic import Traffic
 
 _FILES = ("config.toml", "summary.json")
@@ -25,58 +25,59 @@ class Recorded:
 
     settings: RunSettings
     n_parameters: int
-    topology: str
+    layout_name: str
     traffic: Traffic
     dense_rounds: int
     computed_s: float = 0.0  # measured, of one step; 0 where the run did not record its times
 
-    def question(self, link: Link, compute_s: float | None) -> Question:
+    def query(self, link: Link, compute_s: float | None) -> Query:
         """The run's own model and crew on another link; its own compute time unless one is given.
 
         That of a simulated run is what was asked for; of a real run the median of what was recorded.
         """
         own_s = self.computed_s or self.settings.compute_s()
-        return Question(
+        return Query(
             n_parameters=self.n_parameters, n_workers=self.settings.workers, link=link,
             compute_s=own_s if compute_s is None else compute_s,
             local_steps=self.settings.local_steps,
         )  # fmt: skip
 
-    def candidate(self, question: Question, *, measure: bool) -> Candidate:
+    def candidate(self, query: Query, *, measure: bool) -> Candidate:
         """Its method on its topology. Each message is as long as the run's were on average; skips make that less."""
-        scene = Scene(
-            algorithm=self.settings.build(), topology=self.topology, d=self.n_parameters,
-            layers=question.sizes, n_workers=question.n_workers,
+        planned = PlannedJob(
+            algorithm=self.settings.build(), layout_name=self.layout_name, d=self.n_parameters,
+            layers=query.sizes, n_workers=query.n_workers,
         )  # fmt: skip
-        exchanges = scene.algorithm.exchanges(scene.d, scene.n_workers)
+        exchanges = planned.algorithm.exchanges(planned.d, planned.n_workers)
         bare = Candidate(
-            algorithm=scene.algorithm, layout=scene.layout, rounds=(), codec=tuple(CodecSeconds() for _ in exchanges),
-            compute_s=question.compute_s, local_steps=question.local_steps,
+            algorithm=planned.algorithm, layout=planned.layout, rounds=(),
+            coding=tuple(CodingSeconds() for _ in exchanges),
+            compute_s=query.compute_s, local_steps=query.local_steps,
         )  # fmt: skip
         sent = tuple(self._sent(bare, exchange, number) for number, exchange in enumerate(exchanges))
-        codec = codec_seconds(scene) if measure else bare.codec
-        return replace(bare, rounds=(sent,), codec=codec)
+        coding = coding_seconds(planned) if measure else bare.coding
+        return replace(bare, rounds=(sent,), coding=coding)
 
     def _sent(self, bare: Candidate, exchange: Exchange, number: int) -> Sent:
         """One exchange: the mean over the rounds that were not dense."""
         algorithm, layout = bare.algorithm, bare.layout
         n, n_rounds = layout.n_workers, self.traffic.rounds - self.dense_rounds
         exchanges = algorithm.exchanges(self.n_parameters, n)
-        kind: Kind = "star" if layout.shards else "ring" if exchange.adds else "everybody"
+        kind: ExchangePattern = "star" if layout.shards else "ring" if exchange.adds else "all_to_all"
         peers: tuple[tuple[int, ...], ...] = ()
-        if layout.name == "neighbours":
-            kind = "neighbours"
+        if layout.name == "peers":
+            kind = "peers"
             peers = tuple(algorithm.peers(rank, n, 0, number) for rank in range(n))
-        elif algorithm.schedule == "arrivals":
+        elif algorithm.mode == "arrivals":
             kind = "arrivals"
         same_name = [place for place, other in enumerate(exchanges) if other.name == exchange.name]
         up = self.traffic.up_by_exchange[exchange.name].wire_bytes / n_rounds
         down = self.traffic.down_by_exchange[exchange.name].wire_bytes / n_rounds
         if kind == "ring":
             return Sent(kind=kind, vector=round(up / (n - 1)))  # each worker sends (n-1)/n of the vector one way
-        if kind == "everybody":
+        if kind == "all_to_all":
             return Sent(kind=kind, up=((round(up / n / (n - 1)),),) * n)
-        if kind == "neighbours":
+        if kind == "peers":
             edges = [len(algorithm.peers(rank, n, 0, place)) for place in same_name for rank in range(n)]
             return Sent(kind=kind, up=((round(up / max(1, sum(edges))),),) * n, peers=peers)
         n_links = sum(node != shard.node for node in layout.worker_nodes for shard in layout.shards)
@@ -105,15 +106,15 @@ def _read(folder: Path) -> Recorded:
     if not summary.is_file():
         raise ValueError(f"--trace {folder}: {_FILES[1]} is missing; the run has not come to its end")
     try:
-        facts: dict[str, Any] = json.loads(summary.read_text())
+        run_data: dict[str, Any] = json.loads(summary.read_text())
         settings = RunSettings(**tomllib.loads(config.read_text()))
         recorded = Recorded(
             settings=settings,
-            computed_s=compute_s_of(read_laps(folder)) / settings.local_steps if (folder / TIMES).is_file() else 0.0,
-            n_parameters=int(facts["parameters"]),
-            topology=str(facts["server"]),
-            traffic=Traffic.from_data(facts["traffic"]),
-            dense_rounds=int(facts.get("dense_rounds", 0)),
+            computed_s=compute_s_of(read_phases(folder)) / settings.local_steps if (folder / TIMES).is_file() else 0.0,
+            n_parameters=int(run_data["parameters"]),
+            layout_name=str(run_data["layout"]),
+            traffic=Traffic.from_data(run_data["traffic"]),
+            dense_rounds=int(run_data.get("dense_rounds", 0)),
         )
     except (KeyError, TypeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from laconic.contract import Algorithm, Worker
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import squared_norm
 
 
@@ -28,14 +28,16 @@ class Lazy(Algorithm):
     reads_lr: ClassVar[bool] = True
     takes_changes: ClassVar[bool] = False
 
-    alpha: float = knob(
+    alpha: float = hyperparameter(
         0.5, "how much movement excuses a skip; alpha_j is this over the rate of one worker's gradient",
         within="[0, inf)", unit="1/rate",
     )  # fmt: skip
-    window: int = knob(10, "how many past steps count as movement", within="[1, inf)", unit="rounds")
-    max_delay: int = knob(10, "an upload this old is renewed", within="[1, inf)", unit="rounds")
-    always_first: int = knob(10, "first rounds in which everybody uploads", within="[0, inf)", unit="rounds")
-    lr_convention: str = knob(
+    window: int = hyperparameter(10, "how many past steps count as movement", within="[1, inf)", unit="rounds")
+    max_delay: int = hyperparameter(10, "an upload this old is renewed", within="[1, inf)", unit="rounds")
+    warm_up_rounds: int = hyperparameter(
+        10, "first rounds in which everybody uploads", within="[0, inf)", unit="rounds"
+    )
+    lr_convention: str = hyperparameter(
         "mean", "the step is lr times the mean over workers, or times their sum", choices=("mean", "sum")
     )
 
@@ -46,24 +48,24 @@ class Lazy(Algorithm):
     def watch(self, me: Worker) -> float:
         """Note how far the model moved since the last round; returns the threshold for this one. Call once a round."""
         here = me.parameters
-        moves = me.memory["moves"] if "moves" in me.memory else torch.zeros(0, dtype=torch.float64)
-        if "before" in me.memory:
-            step = squared_norm(torch.sub(here, me.memory["before"], out=me.memory.spare()))
+        moves = me.memory["squared_steps"] if "squared_steps" in me.memory else torch.zeros(0, dtype=torch.float64)
+        if "previous_parameters" in me.memory:
+            step = squared_norm(torch.sub(here, me.memory["previous_parameters"], out=me.memory.scratch()))
             moves = torch.cat([torch.tensor([step], dtype=torch.float64), moves])[: self.window]
-        me.memory["before"] = here
-        me.memory["moves"] = moves
-        rate = me.lr / me.n_workers if self.lr_convention == "mean" else me.lr
-        return self.alpha / rate * float(moves.sum()) / me.n_workers**2
+        me.memory["previous_parameters"] = here
+        me.memory["squared_steps"] = moves
+        learning_rate = me.lr / me.n_workers if self.lr_convention == "mean" else me.lr
+        return self.alpha / learning_rate * float(moves.sum()) / me.n_workers**2
 
     def must_send(self, me: Worker) -> bool:
         """Whether this upload is due whatever the gradient says."""
-        never = "there" not in me.memory
-        return never or me.round < self.always_first or me.memory.number("delay", 1) >= self.max_delay
+        never = "uploaded_parameters" not in me.memory
+        return never or me.round < self.warm_up_rounds or me.memory.number("delay", 1) >= self.max_delay
 
     def note(self, me: Worker, *, uploaded: bool) -> None:
         """Remember whether this round's upload reached the server."""
         if uploaded:
-            me.memory["there"] = me.memory["before"]
+            me.memory["uploaded_parameters"] = me.memory["previous_parameters"]
             me.memory.set_number("delay", 1)
         else:
             me.memory.set_number("delay", me.memory.number("delay", 1) + 1)
@@ -75,7 +77,7 @@ class Lazy(Algorithm):
 
 def gap_to_second(me: Worker, parameters: Tensor) -> Tensor:
     """The mini-batch's gradient here less the one at `parameters` (d,): (d,), which lives as a spare vector does."""
-    return torch.sub(me.gradient, me.gradient_at(parameters), out=me.memory.spare())
+    return torch.sub(me.gradient, me.gradient_at(parameters), out=me.memory.scratch())
 
 
 def small_against(gap: Tensor, threshold: float) -> bool:

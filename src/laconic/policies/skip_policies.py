@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.contract import Side
-from laconic.hyperparameters import check_knobs, knob
+from laconic.hyperparameters import check_hyperparameters, hyperparameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class SkipPolicy(ABC):
     separable: ClassVar[bool] = False  # several servers, each with a slice, decide alike
 
     def __post_init__(self) -> None:
-        check_knobs(self, self.name)
+        check_hyperparameters(self, self.name)
 
     @property
     @abstractmethod
@@ -47,16 +47,16 @@ class Never(SkipPolicy):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coins(SkipPolicy):
+class RandomSkips(SkipPolicy):
     """An independent keyed coin each round."""
 
-    name: ClassVar[str] = "coins"
+    name: ClassVar[str] = "random"
     separable: ClassVar[bool] = True
 
-    probability: float = knob(0.3, "chance to skip a round", within="[0, 1)")
+    probability: float = hyperparameter(0.3, "chance to skip a round", within="[0, 1)")
 
     def skips(self, side: Side, n_bytes: float) -> bool:
-        return side.coin("skip") < self.probability
+        return side.uniform("skip") < self.probability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class SlowLink(SkipPolicy):
 
     name: ClassVar[str] = "slow-link"
 
-    deadline_s: float = knob(1.0, "longest time a packet may take", within="(0, inf)", unit="seconds")
-    most_in_a_row: int = knob(3, "skips after which it sends all the same", within="[1, inf)", unit="rounds")
+    deadline_s: float = hyperparameter(1.0, "longest time a packet may take", within="(0, inf)", unit="seconds")
+    max_in_a_row: int = hyperparameter(3, "skips after which it sends all the same", within="[1, inf)", unit="rounds")
 
     @property
     def probability(self) -> float:
@@ -79,9 +79,9 @@ class SlowLink(SkipPolicy):
     def skips(self, side: Side, n_bytes: float) -> bool:
         row = int(side.memory.number("skips in a row", 0))
         speed = side.link_bytes_per_s
-        skip = speed is not None and n_bytes / speed > self.deadline_s and row < self.most_in_a_row
+        skip = speed is not None and n_bytes / speed > self.deadline_s and row < self.max_in_a_row
         side.memory.set_number("skips in a row", row + 1 if skip else 0)
         return skip
 
 
-SKIP_POLICIES: dict[str, type[SkipPolicy]] = {"never": Never, "coins": Coins, "slow-link": SlowLink}
+SKIP_POLICIES: dict[str, type[SkipPolicy]] = {"never": Never, "random": RandomSkips, "slow-link": SlowLink}

@@ -11,53 +11,53 @@ from typing import Any
 from torch import Tensor
 
 from laconic.compressors import dense
-from laconic.contract import Settled
+from laconic.contract import UpdateOutcome
 from laconic.protocol.frames import check_frame
-from laconic.protocol.server import ServerHalf
-from laconic.wire import Frame, Head, Packet, encode
+from laconic.protocol.server import ServerSession
+from laconic.wire import Frame, Header, Packet, encode
 
 
 @dataclass(kw_only=True)
-class Tally:
+class UpdateCounts:
     """What became of one worker's gradients. staleness: how many were applied, by their staleness."""
 
     staleness: dict[int, int] = field(default_factory=dict)
     dropped: int = 0  # too old
     held: int = 0  # applied later than they came, because older ones had to go first
-    void: int = 0  # inf or NaN
+    aborted: int = 0  # inf or NaN
 
-    def count(self, settled: Settled) -> None:
+    def count(self, update: UpdateOutcome) -> None:
         """Count one gradient."""
-        if settled.outcome == "applied":
-            self.staleness[settled.staleness] = self.staleness.get(settled.staleness, 0) + 1
-        self.dropped += settled.outcome == "dropped"
-        self.void += settled.outcome == "void"
-        self.held += settled.waited
+        if update.outcome == "applied":
+            self.staleness[update.staleness] = self.staleness.get(update.staleness, 0) + 1
+        self.dropped += update.outcome == "dropped"
+        self.aborted += update.outcome == "aborted"
+        self.held += update.waited
 
     @property
     def updates(self) -> dict[str, int]:
         """What did not go the straight way, as data; what never happened is not listed."""
-        return {name: n for name in ("dropped", "held", "void") if (n := getattr(self, name))}
+        return {name: n for name in ("dropped", "held", "aborted") if (n := getattr(self, name))}
 
     @property
-    def n_settled(self) -> int:
+    def n_finished(self) -> int:
         """How many gradients of this worker the server is through with."""
-        return sum(self.staleness.values()) + self.dropped + self.void
+        return sum(self.staleness.values()) + self.dropped + self.aborted
 
-    def __add__(self, other: "Tally") -> "Tally":
+    def __add__(self, other: "UpdateCounts") -> "UpdateCounts":
         ages = sorted({*self.staleness, *other.staleness})
-        return Tally(
+        return UpdateCounts(
             staleness={age: self.staleness.get(age, 0) + other.staleness.get(age, 0) for age in ages},
-            dropped=self.dropped + other.dropped, held=self.held + other.held, void=self.void + other.void,
+            dropped=self.dropped + other.dropped, held=self.held + other.held, aborted=self.aborted + other.aborted,
         )  # fmt: skip
 
     def saved(self) -> dict[str, Any]:
         """The counts as plain data."""
         staleness = {str(age): n for age, n in self.staleness.items()}
-        return {"staleness": staleness, "dropped": self.dropped, "held": self.held, "void": self.void}
+        return {"staleness": staleness, "dropped": self.dropped, "held": self.held, "aborted": self.aborted}
 
     @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> "Tally":
+    def from_data(cls, data: Mapping[str, Any]) -> "UpdateCounts":
         """The inverse of `saved`."""
         return cls(**{**data, "staleness": {int(age): n for age, n in data["staleness"].items()}})
 
@@ -65,40 +65,40 @@ class Tally:
 class ArrivalServer:
     """Steps the server's model once for each gradient. Who may compute, and in which order, is the driver's to ask."""
 
-    def __init__(self, half: ServerHalf, parameters: Tensor) -> None:
+    def __init__(self, session: ServerSession, parameters: Tensor) -> None:
         """parameters: the first ones, (d,)."""
-        self.half = half
+        self.session = session
         self.latest: Packet = dense(parameters)
         self.n_updates = 0
-        self.tallies = [Tally() for _ in range(half.job.layout.n_workers)]
+        self.update_counts = [UpdateCounts() for _ in range(session.job.layout.n_workers)]
         self._frames: dict[int, Frame] = {}  # gradients that came and are not settled, by worker
 
     @property
-    def total(self) -> Tally:
+    def total(self) -> UpdateCounts:
         """All workers' counts added up."""
-        return sum(self.tallies, Tally())
+        return sum(self.update_counts, UpdateCounts())
 
     def receive(self, worker: int, step: int, frame: Frame) -> bool:
         """Take the worker's gradient number `step`. Returns whether it can be applied.
 
         Raises ContractError where it is not the one that is due.
         """
-        check_frame(frame, "worker", worker, step, 0, self.half.shard)
+        check_frame(frame, "worker", worker, step, 0, self.session.shard)
         self._frames[worker] = frame
-        return not frame.void
+        return not frame.aborted
 
-    def settle(self, settled: Settled, lr: float) -> None:
+    def commit(self, update: UpdateOutcome, lr: float) -> None:
         """Apply a gradient that came, or forget it."""
-        half, frame = self.half, self._frames.pop(settled.worker)
-        if settled.outcome == "applied":
-            half.hub.staleness = settled.staleness
-            packet = half.serve(self.n_updates, 0, lr, {settled.worker: frame})
+        session, frame = self.session, self._frames.pop(update.worker)
+        if update.outcome == "applied":
+            session.view.staleness = update.staleness
+            packet = session.serve(self.n_updates, 0, lr, {update.worker: frame})
             self.n_updates += 1
-            half.close(not half.void)
+            session.close(not session.aborted)
             if packet is not None:
                 self.latest = packet
-        self.tallies[settled.worker].count(settled)
+        self.update_counts[update.worker].count(update)
 
     def answer(self, step: int) -> Tensor:
         """The newest model as a frame for a worker that has sent its gradient number `step`."""
-        return encode(Frame(head=Head(role="server", rank=0, round=step), packet=self.latest))
+        return encode(Frame(header=Header(role="server", rank=0, round=step), packet=self.latest))

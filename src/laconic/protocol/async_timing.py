@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from laconic.contract import Settled, StalenessBound
-from laconic.network import Computation, Message, Network, TimedStep
+from laconic.contract import StalenessBound, UpdateOutcome
+from laconic.network import Computation, Message, Network, TimedOperation
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Update:
 class AsyncServer:
     """Workers 0 to n-1 and their server, node n, on a network's clock.
 
-    Whoever carries real packets is told through callbacks: `sized_pull(worker)` and `sized_push(worker)` give the
+    Whoever carries real packets is told through callbacks: `download_bytes(worker)` and `upload_bytes(worker)` give the
     bytes of a message when it is asked for, `pulled(worker)` says that the server takes the model for it,
     `got_model(worker)` that it is there. `arrived(worker)` says that its gradient is, and answers whether it is fit to
-    be applied; `settled(...)` what became of that one, or of others that had to wait for it. `timed` hears of each
+    be applied; `on_outcome(...)` what became of that one, or of others that had to wait for it. `timed` hears of each
     message and computation when it is asked for, with its times.
     """
 
@@ -44,14 +44,14 @@ class AsyncServer:
         n_workers: int,
         *,
         compute_ns: Callable[[int, int], int],
-        sized_pull: Callable[[int], int],
-        sized_push: Callable[[int], int],
+        download_bytes: Callable[[int], int],
+        upload_bytes: Callable[[int], int],
         bound: StalenessBound | None = None,
         pulled: Callable[[int], None] = lambda worker: None,
         got_model: Callable[[int], None] = lambda worker: None,
         arrived: Callable[[int], bool] = lambda worker: True,
-        settled: Callable[[Settled], None] = lambda settled: None,
-        timed: Callable[[TimedStep], None] = lambda step: None,
+        on_outcome: Callable[[UpdateOutcome], None] = lambda on_outcome: None,
+        timed: Callable[[TimedOperation], None] = lambda step: None,
     ) -> None:
         """compute_ns(worker, step): of the worker's gradient number `step`, from 0. bound: none, if left out.
 
@@ -66,10 +66,10 @@ class AsyncServer:
             )
         self.network, self.server = network, n_workers
         self.updates: list[Update] = []
-        self._compute_ns, self._sized_pull, self._sized_push = compute_ns, sized_pull, sized_push
+        self._compute_ns, self._download_bytes, self._upload_bytes = compute_ns, download_bytes, upload_bytes
         self.bound = StalenessBound() if bound is None else bound
         self._pulled, self._got_model, self._timed = pulled, got_model, timed
-        self._arrived, self._settled = arrived, settled
+        self._arrived, self._on_outcome = arrived, on_outcome
         self._n_steps = [0] * n_workers
         self._started = False
 
@@ -84,7 +84,7 @@ class AsyncServer:
         if not self._started:
             self._started = True
             for worker in range(self.server):
-                self.bound.ask(worker)
+                self.bound.request(worker)
             self._let_pull()
         self.network.clock.run_next()
 
@@ -103,7 +103,7 @@ class AsyncServer:
 
         # Before the message, so that even one that takes no time arrives after the model is taken.
         self.network.clock.at(self.network.next_start_ns(self.server, worker), take_model)
-        self._send(Message(self.server, worker, self._sized_pull(worker)), arrive)
+        self._send(Message(self.server, worker, self._download_bytes(worker)), arrive)
 
     def _compute(self, worker: int) -> None:
         network, step = self.network, self._n_steps[worker]
@@ -111,31 +111,31 @@ class AsyncServer:
         duration_ns = self._compute_ns(worker, step)
         now_ns = network.clock.now_ns
         start_ns = max(now_ns, network.free_at(worker).compute_ns)
-        network.compute(worker, duration_ns, lambda: self._push(worker))
-        self._timed(TimedStep(Computation(worker, duration_ns), now_ns, start_ns, start_ns + duration_ns))
+        network.compute(worker, duration_ns, lambda: self._upload(worker))
+        self._timed(TimedOperation(Computation(worker, duration_ns), now_ns, start_ns, start_ns + duration_ns))
 
-    def _push(self, worker: int) -> None:
-        self._send(Message(worker, self.server, self._sized_push(worker)), lambda: self._arrive(worker))
+    def _upload(self, worker: int) -> None:
+        self._send(Message(worker, self.server, self._upload_bytes(worker)), lambda: self._arrive(worker))
 
     def _arrive(self, worker: int) -> None:
-        for settled in self.bound.arrive(worker, void=not self._arrived(worker)):
-            if settled.outcome == "applied":
-                self.updates.append(Update(self.network.clock.now_ns, settled.worker, settled.staleness))
-            self._settled(settled)
-            self.bound.ask(settled.worker)
+        for update in self.bound.arrive(worker, aborted=not self._arrived(worker)):
+            if update.outcome == "applied":
+                self.updates.append(Update(self.network.clock.now_ns, update.worker, update.staleness))
+            self._on_outcome(update)
+            self.bound.request(update.worker)
         self._let_pull()
 
     def _send(self, message: Message, arrived: Callable[[], None]) -> None:
         network, sender = self.network, message.sender
         start_ns = network.next_start_ns(sender, message.receiver)
         network.send(sender, message.receiver, message.n_bytes, arrived)
-        self._timed(TimedStep(message, network.clock.now_ns, start_ns, network.free_at(sender).send_ns))
+        self._timed(TimedOperation(message, network.clock.now_ns, start_ns, network.free_at(sender).send_ns))
 
 
 def async_period_s(n_workers: int, latency_s: float, transfer_s: float, compute_s: float) -> float:
     """Seconds between two updates of one worker, where all workers are equal: N updates in each period."""
-    one_way_s = latency_s + transfer_s
-    return max(compute_s + 2 * one_way_s, n_workers * one_way_s)
+    message_s = latency_s + transfer_s
+    return max(compute_s + 2 * message_s, n_workers * message_s)
 
 
 def sync_iteration_s(n_workers: int, latency_s: float, transfer_s: float, compute_s: float) -> float:

@@ -19,8 +19,8 @@ class Answer:
     @classmethod
     def read(cls, data: Encoded, job: "Job", index: int, round_: int, exchange: int) -> "Answer":
         """Decode what server `index` sent. One decoding serves any number of workers: packets are never changed."""
-        due = job.exchanges_in(round_)[exchange]
-        shards = job.shards(due) or (Shard(0, 0, due.count),)
+        expected = job.exchanges_in(round_)[exchange]
+        shards = job.shards(expected) or (Shard(0, 0, expected.count),)
         frame = read_frame(data, job, "server", index, round_, exchange, shards[index])
         return cls(frame=frame, n_bytes=data.numel())
 
@@ -48,15 +48,16 @@ def read_frame(data: Encoded, job: Job, role: str, rank: int, round_: int, excha
 
 def check_frame(frame: Frame, role: str, rank: int, round_: int, exchange: int, shard: Shard | None) -> None:
     """Raises ContractError for a frame of another sender, round, exchange or slice than the due one."""
-    head = frame.head
-    if (head.role, head.rank, head.round, head.exchange) != (role, rank, round_, exchange):
+    header = frame.header
+    if (header.role, header.rank, header.round, header.exchange) != (role, rank, round_, exchange):
         raise ContractError(
-            f"{role} {rank} was due with round {round_}, exchange {exchange}; there came {head.role} {head.rank} with "
-            f"round {head.round}, exchange {head.exchange}. Did every rank call step() equally often?"
+            f"{role} {rank} was due with round {round_}, exchange {exchange}; there came {header.role} {header.rank} "
+            f"with "
+            f"round {header.round}, exchange {header.exchange}. Did every rank call step() equally often?"
         )
     packet = frame.packet
-    if shard is not None and packet is not None and (packet.first, packet.count) != (shard.first, shard.count):
+    if shard is not None and packet is not None and (packet.offset, packet.count) != (shard.offset, shard.count):
         raise ContractError(
-            f"{role} {rank} sent coordinates {packet.first} .. {packet.first + packet.count - 1}; "
-            f"due were {shard.first} .. {shard.stop - 1}. Do all ranks train the same model?"
+            f"{role} {rank} sent coordinates {packet.offset} .. {packet.offset + packet.count - 1}; "
+            f"due were {shard.offset} .. {shard.stop - 1}. Do all ranks train the same model?"
         )

@@ -39,10 +39,10 @@ class Job:
         (only,) = shards
         return (Shard(only.node, 0, exchange.count),)
 
-    def cuts(self, exchange: Exchange) -> Sequence[int]:
+    def shard_bounds(self, exchange: Exchange) -> Sequence[int]:
         """Where the servers' slices of the exchange's coordinates begin and end."""
-        return self._cuts if exchange.count == self.d else (0, exchange.count)
+        return self._shard_bounds if exchange.count == self.d else (0, exchange.count)
 
     @cached_property
-    def _cuts(self) -> tuple[int, ...]:
+    def _shard_bounds(self) -> tuple[int, ...]:
         return (0, *(shard.stop for shard in self.layout.shards))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from laconic.contract import Algorithm
 from laconic.hyperparameters import near_misses
 
-LAYOUTS = ("auto", "allreduce", "rank0", "dedicated", "sharded", "neighbours")
+LAYOUTS = ("auto", "allreduce", "rank0", "dedicated", "sharded", "peers")
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Shard:
     """The coordinates first .. stop-1, and the node that serves them."""
 
     node: int
-    first: int
+    offset: int
     stop: int
 
     @property
     def count(self) -> int:
-        return self.stop - self.first
+        return self.stop - self.offset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,29 +53,29 @@ def choose_layout(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> Layo
     Raises ValueError for an unknown name, or one that the method or the number of nodes does not admit.
     """
     if name not in LAYOUTS:
-        raise ValueError(f"server={name!r} must be one of {', '.join(LAYOUTS)}{near_misses(name, list(LAYOUTS))}")
+        raise ValueError(f"layout={name!r} must be one of {', '.join(LAYOUTS)}{near_misses(name, list(LAYOUTS))}")
     if name == "auto":
         adds = all(exchange.adds for exchange in algorithm.exchanges(d, n_nodes))
         name = "allreduce" if adds else "sharded" if algorithm.separable else "rank0"
-        name = {"neighbours": "neighbours", "arrivals": "dedicated"}.get(algorithm.schedule, name)
+        name = {"decentralized": "peers", "arrivals": "dedicated"}.get(algorithm.mode, name)
     refused = _why_not(name, algorithm, d, n_nodes)
     if refused:
-        raise ValueError(f"server={name!r} does not go with {algorithm.name}: {refused}")
-    everybody = tuple(range(n_nodes))
+        raise ValueError(f"layout={name!r} does not go with {algorithm.name}: {refused}")
+    all_nodes = tuple(range(n_nodes))
     if name == "dedicated":
-        return Layout(name=name, n_nodes=n_nodes, worker_nodes=everybody[:-1], shards=(Shard(n_nodes - 1, 0, d),))
+        return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes[:-1], shards=(Shard(n_nodes - 1, 0, d),))
     if name == "sharded":
-        return Layout(name=name, n_nodes=n_nodes, worker_nodes=everybody, shards=_slices(d, n_nodes))
+        return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=_slices(d, n_nodes))
     shards = (Shard(0, 0, d),) if name == "rank0" else ()
-    return Layout(name=name, n_nodes=n_nodes, worker_nodes=everybody, shards=shards)
+    return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=shards)
 
 
 def _why_not(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> str:
-    if name != "neighbours" and algorithm.schedule == "neighbours":
+    if name != "peers" and algorithm.mode == "decentralized":
         return "it has no server but a graph; use neighbours"
-    if name != "dedicated" and algorithm.schedule == "arrivals":
+    if name != "dedicated" and algorithm.mode == "arrivals":
         return "its server takes gradients whenever they come, so it can be nothing else besides; use dedicated"
-    if name == "neighbours" and algorithm.schedule != "neighbours":
+    if name == "peers" and algorithm.mode != "decentralized":
         return "it has no graph; use rank0, dedicated" + (" or sharded" if algorithm.separable else "")
     if name == "allreduce" and not any(exchange.adds for exchange in algorithm.exchanges(d, n_nodes)):
         return "its packets do not add up to the answer; use rank0, dedicated" + (
@@ -84,14 +84,14 @@ def _why_not(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> str:
     if name == "sharded" and not algorithm.separable:
         return "cutting its vector among servers would change the result; use rank0 or dedicated"
     if name == "dedicated" and n_nodes < 2:
-        or_else = "" if algorithm.schedule == "arrivals" else ", or use rank0"
+        or_else = "" if algorithm.mode == "arrivals" else ", or use rank0"
         return f"{n_nodes} process leaves no worker beside the server; start at least 2{or_else}"
     return ""
 
 
 def n_nodes_for(name: str, algorithm: Algorithm, n_workers: int) -> int:
     """How many nodes so many workers need: one more where the server is dedicated."""
-    alone = name == "dedicated" or (name == "auto" and algorithm.schedule == "arrivals")
+    alone = name == "dedicated" or (name == "auto" and algorithm.mode == "arrivals")
     return n_workers + alone
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-_MOST_SEGMENT_BYTES = 1 << 20
-_LEAST_BYTES_OF_TWO = 1 << 22
+_MAX_SEGMENT_BYTES = 1 << 20
+_MIN_BYTES_FOR_TWO = 1 << 22
 
 
 def ring_parts(d: int, value_bytes: int) -> list[tuple[int, int]]:
@@ -17,8 +17,8 @@ def ring_parts(d: int, value_bytes: int) -> list[tuple[int, int]]:
 
     Two of a large one: while one part is under way, the other is gathered.
     """
-    half = d // 2
-    return [(0, half), (half, d)] if d * value_bytes >= _LEAST_BYTES_OF_TWO else [(0, d)]
+    middle = d // 2
+    return [(0, middle), (middle, d)] if d * value_bytes >= _MIN_BYTES_FOR_TWO else [(0, d)]
 
 
 def ring_slices(d: int, n: int, value_bytes: int) -> list[tuple[int, int]]:
@@ -27,7 +27,7 @@ def ring_slices(d: int, n: int, value_bytes: int) -> list[tuple[int, int]]:
     gloo cuts the vector into equal segments of at most 1 MiB, at least two a rank, equally many for each rank.
     """
     total = d * value_bytes
-    segments_a_rank = ceil(max(ceil(total / _MOST_SEGMENT_BYTES), 2 * n) / n)
+    segments_a_rank = ceil(max(ceil(total / _MAX_SEGMENT_BYTES), 2 * n) / n)
     segment = ceil(total / (segments_a_rank * n * value_bytes))  # in values
     bounds = [min(d, rank * segments_a_rank * segment) for rank in range(n + 1)]
     return [(bounds[rank], bounds[rank + 1]) for rank in range(n)]
@@ -40,10 +40,10 @@ def ring_sum(vectors: Sequence[Tensor]) -> Tensor:
     with them the simulator agrees to rounding.
     """
     total = vectors[0].clone()
-    whole = [vector.detach().numpy() for vector in vectors]  # n * n slices: torch's take five times as long to make
+    arrays = [vector.detach().numpy() for vector in vectors]  # n * n slices: torch's take five times as long to make
     with np.errstate(over="ignore", invalid="ignore"):  # inf and NaN are looked for in the sum
-        for first, stop in ring_parts(total.numel(), total.element_size()):
-            _add_up([vector[first:stop] for vector in whole], total.numpy()[first:stop])
+        for start, stop in ring_parts(total.numel(), total.element_size()):
+            _add_up([vector[start:stop] for vector in arrays], total.numpy()[start:stop])
     return total
 
 
@@ -52,11 +52,11 @@ def _add_up(vectors: Sequence[NDArray[Any]], total: NDArray[Any]) -> None:
     n = len(vectors)
     if n == 1:
         return
-    for k, (first, stop) in enumerate(ring_slices(total.size, n, total.itemsize)):
-        piece = total[first:stop]
-        piece[:] = vectors[(k - 1) % n][first:stop]
+    for k, (start, stop) in enumerate(ring_slices(total.size, n, total.itemsize)):
+        part = total[start:stop]
+        part[:] = vectors[(k - 1) % n][start:stop]
         for step in range(2, n + 1):
-            piece += vectors[(k - step) % n][first:stop]
+            part += vectors[(k - step) % n][start:stop]
 
 
 def ring_bytes(d: int, n: int, value_bytes: int) -> int:

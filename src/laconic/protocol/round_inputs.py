@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from laconic.errors import SpoiledError
+from laconic.errors import NonFiniteError
 from laconic.kernels.api import all_finite
 
 
@@ -17,22 +17,25 @@ class Inputs:
     entry written is inf or NaN; `fill`, where it divides, what `kernels.gather` tells.
     """
 
-    vector: Tensor  # gradient or change, (d,); given away: the method may overwrite or keep it. Empty with `pieces`
-    pieces: Sequence[Tensor] = ()  # the gradient as it lies, one behind the other, for a method that takes it so
+    # gradient or change, (d,); given away: the method may overwrite or keep it. Empty with `gradient_tensors`
+    vector: Tensor
+    gradient_tensors: Sequence[
+        Tensor
+    ] = ()  # the gradient as it lies, one behind the other, for a method that takes it so
     parameters: Callable[[], Tensor]  # (d,), at the start of the round
     lr: float
     gradient_at: Callable[[Tensor], Tensor] | None = None
-    call_off: bool = False  # this rank cannot take part: nobody shall
+    abort: bool = False  # this rank cannot take part: nobody shall
     fill: Callable[[int, int, int], bool] | None = None  # a gradient between two places, divided by a number
     write_change: Callable[[Tensor | None], bool] | None = None  # a change, plus another vector where there is one
 
     def change(self, plus: Tensor | None) -> Tensor:
-        """The change, plus another vector (d,) where there is one; once a round. Raises SpoiledError."""
+        """The change, plus another vector (d,) where there is one; once a round. Raises NonFiniteError."""
         write, self.write_change = self.write_change, None
         if write is None:
             write = self._add
         if not write(plus):
-            raise SpoiledError
+            raise NonFiniteError
         return self.vector
 
     def _add(self, plus: Tensor | None) -> bool:

@@ -11,33 +11,33 @@ from laconic.errors import ContractError, WireError
 from laconic.protocol.frames import check_frame, read_frame
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard
-from laconic.wire import Encoded, Frame, Head, Packet, encode
+from laconic.wire import Encoded, Frame, Header, Packet, encode
 
 
-class ServerHalf:
+class ServerSession:
     """The server, or one of several with a slice each."""
 
     def __init__(
-        self, job: Job, index: int, descend: Callable[[Tensor], Tensor] | None = None, *, uncut: bool = False
+        self, job: Job, index: int, descend: Callable[[Tensor], Tensor] | None = None, *, unsplit: bool = False
     ) -> None:
         """`descend` steps the server's own model, for methods that claim `server_steps`. uncut: serve all slices.
 
         In a layout without servers, index 0 is the part of the server that every worker plays for itself.
         """
-        shard = job.layout.shards[index] if job.layout.shards and not uncut else Shard(0, 0, job.d)
+        shard = job.layout.shards[index] if job.layout.shards and not unsplit else Shard(0, 0, job.d)
         self.job = job
         self.index = index
-        self.void = False
+        self.aborted = False
         self.unread: frozenset[int] = frozenset()  # whose frames of the last exchange were damaged
         self.refused: Packet | None = None  # the last answer, where inf or NaN in it called the round off
         self.shard = shard
-        self.hub = Server(
+        self.view = Server(
             rank=index, n_workers=job.layout.n_workers, count=shard.count, seed=job.seed,
-            memory=Memory(shard.count, job.dtype), first=shard.first,
+            memory=Memory(shard.count, job.dtype), offset=shard.offset,
             layers=job.layers if len(job.layout.shards) <= 1 else (),
         )  # fmt: skip
         if descend is not None:
-            self.hub.descend = descend
+            self.view.descend = descend
 
     def answer(
         self, round_: int, exchange: int, lr: float, frames: Mapping[int, Encoded], *, damage_expected: bool = False
@@ -75,52 +75,52 @@ class ServerHalf:
                 unread.add(rank)
         self.unread = frozenset(unread)
         packet = self.serve(round_, exchange, lr, read)
-        head = Head(role="server", rank=self.index, round=round_, exchange=exchange)
-        return Frame(head=head, packet=packet, void=self.void)
+        header = Header(role="server", rank=self.index, round=round_, exchange=exchange)
+        return Frame(header=header, packet=packet, aborted=self.aborted)
 
     def _shard_in(self, round_: int, exchange: int) -> Shard:
-        due = self.job.exchanges_in(round_)[exchange]
-        return self.shard if due.count == self.job.d else Shard(self.shard.node, 0, due.count)
+        expected = self.job.exchanges_in(round_)[exchange]
+        return self.shard if expected.count == self.job.d else Shard(self.shard.node, 0, expected.count)
 
     def serve(self, round_: int, exchange: int, lr: float, frames: Mapping[int, Frame]) -> Packet | None:
-        """The answer to the workers' frames; none, and `void`, where one of them or the answer itself is spoiled."""
-        hub, shard = self.hub, self._shard_in(round_, exchange)
-        hub.round, hub.exchange, hub.lr = round_, exchange, lr
+        """The answer to the workers' frames; none, and `aborted`, where one of them or the answer itself is spoiled."""
+        view, shard = self.view, self._shard_in(round_, exchange)
+        view.round, view.exchange, view.lr = round_, exchange, lr
         packets: dict[int, Packet] = {}
         skipped: set[int] = set()
-        void = False
+        aborted = False
         for rank, frame in frames.items():
-            void = void or frame.void
+            aborted = aborted or frame.aborted
             if frame.packet is not None:
                 packets[rank] = frame.packet
             else:
                 skipped.add(rank)
-        self.void = void
-        if void:
+        self.aborted = aborted
+        if aborted:
             return None
         inbox = Inbox(
-            packets, hub.n_workers, partial(self._zeros, shard.count), frozenset(skipped),
-            room_for_votes=(lambda: hub.memory.spare(torch.int8)) if shard.count == hub.count else None,
+            packets, view.n_workers, partial(self._zeros, shard.count), frozenset(skipped),
+            vote_buffer=(lambda: view.memory.scratch(torch.int8)) if shard.count == view.count else None,
         )  # fmt: skip
-        packet = self.job.algorithm.serve(hub, inbox)
+        packet = self.job.algorithm.serve(view, inbox)
         if packet is not None and packet.count != shard.count:
             raise ContractError(
                 f"{self.job.algorithm.name}: the server answered {packet.count} coordinates of {shard.count}"
             )
-        self.void = packet is not None and not packet.finite
-        self.refused = packet if self.void else None
-        return None if self.void else packet
+        self.aborted = packet is not None and not packet.finite
+        self.refused = packet if self.aborted else None
+        return None if self.aborted else packet
 
     def _zeros(self, count: int) -> Tensor:
         """Zeros (count,) that live for this round, or for as long as the server's memory holds them."""
-        lives_on = self.job.algorithm.schedule == "arrivals"  # there an answer is sent in later rounds, too
-        if count != self.hub.count or lives_on:
+        lives_on = self.job.algorithm.mode == "arrivals"  # there an answer is sent in later rounds, too
+        if count != self.view.count or lives_on:
             return torch.zeros(count, dtype=self.job.dtype)
-        return self.hub.memory.spare().zero_()
+        return self.view.memory.scratch().zero_()
 
     def close(self, happened: bool) -> None:
         """End the round: commit the memory, or drop what was staged when the round was called off."""
         if happened:
-            self.hub.memory.commit()
+            self.view.memory.commit()
         else:
-            self.hub.memory.drop()
+            self.view.memory.drop()

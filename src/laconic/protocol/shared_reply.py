@@ -22,15 +22,15 @@ class Shared:
     def __init__(self, empty: Callable[[], Tensor]) -> None:
         """empty: makes a vector with anything in it, as long as the answer."""
         self.empty = empty
-        self._whole: Tensor | None = None
+        self._full: Tensor | None = None
         self._version = 0
 
     def dense(self, make: Callable[[], Tensor]) -> Tensor:
         """The vector, by `make` where there is none or somebody has changed it."""
-        if self._whole is None or self._whole._version != self._version:
-            self._whole = make()
-            self._version = self._whole._version
-        return self._whole
+        if self._full is None or self._full._version != self._version:
+            self._full = make()
+            self._version = self._full._version
+        return self._full
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +53,17 @@ class SharedVectors:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self.spare = memory.spare
+        self.scratch = memory.scratch
 
     def end_round(self, results: Sequence[Tensor], memories: Sequence[Memory]) -> None:
         """Make free what was taken, except for what is among the results or what somebody keeps."""
-        for vector in self._memory.lent:
+        for vector in self._memory.borrowed:
             if any(memory.holds(vector) for memory in memories):
-                self._memory.let_go(vector)
+                self._memory.release(vector)
         for result in results[1:]:
-            self._memory.let_go(result)
+            self._memory.release(result)
         self._memory.commit(results[0] if results else None)
 
-    def take_back(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
+    def reclaim(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
         """See Memory."""
-        self._memory.take_back(is_used)
+        self._memory.reclaim(is_used)

@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from laconic.buffer_pool import Pool
+from laconic.buffer_pool import VectorPool
 from laconic.contract import Exchange, Memory, Reply, Step, Worker
-from laconic.errors import ContractError, SpoiledError
+from laconic.errors import ContractError, NonFiniteError
 from laconic.kernels.api import all_finite, divide
 from laconic.protocol.frame_sizes import as_received, frame_sizes
 from laconic.protocol.frames import Answer
@@ -24,13 +24,13 @@ from laconic.protocol.layout import Shard
 from laconic.protocol.round_inputs import Inputs
 from laconic.protocol.shared_reply import Shared, SharedReply
 from laconic.telemetry.meter import FrameSizes, Meter
-from laconic.wire import Dense, Encoded, Frame, Head, Packet, Sparse, encode, encode_split
+from laconic.wire import Dense, Encoded, Frame, Header, Packet, Sparse, encode, encode_split
 
 
-class WorkerHalf:
+class WorkerSession:
     """One worker: its generator, its memory, its meter."""
 
-    def __init__(self, job: Job, rank: int, pool: Pool | None = None, *, sparse_results: bool = False) -> None:
+    def __init__(self, job: Job, rank: int, pool: VectorPool | None = None, *, sparse_results: bool = False) -> None:
         """pool: shared with other workers in this process. sparse_results: a sparse result stays sparse."""
         self.job = job
         self.rank = rank
@@ -41,8 +41,8 @@ class WorkerHalf:
             memory=Memory(job.d, job.dtype, job.device, pool), layers=job.layers,
         )  # fmt: skip
         self.packet: Packet | None = None
-        self.bodies_on: torch.device | None = None  # where frames' bodies are sent from, if not from the host
-        self.void = False
+        self.payload_device: torch.device | None = None  # where frames' bodies are sent from, if not from the host
+        self.aborted = False
         self.result: Tensor | None = None
         self.sparse_result: Sparse | None = None  # in place of `result`, where that is wanted
         self.exchange = 0
@@ -70,34 +70,34 @@ class WorkerHalf:
         me, algorithm = self.me, self.job.algorithm
         self._exchanges, self.exchange = self.job.exchanges_in(round_), 0
         me.round, me.lr, me.read_parameters = round_, inputs.lr, inputs.parameters
-        is_seen = self._sum_tells
+        is_seen = self._sum_shows_non_finite
         self._share_is_fine = None
         if algorithm.consumes == "gradient":
             self._fill, inputs.fill = inputs.fill, None
             if self._fill is not None:
-                if not (self._sum_tells and self._exchange.as_given):
+                if not (self._sum_shows_non_finite and self._exchange.as_given):
                     is_seen |= self._fill(0, self.job.d, 1)
                     self._fill = None  # what it was made of may go
                 elif not fills_late:
                     self._share_is_fine = self._fill(0, self.job.d, self.job.layout.n_workers)
                     self._fill = None
             me.gradient = inputs.vector
-            if algorithm.takes_pieces:
+            if algorithm.takes_gradient_tensors:
                 is_seen = True  # by the method itself
-                me.pieces = inputs.pieces or [inputs.vector]
+                me.gradient_tensors = inputs.gradient_tensors or [inputs.vector]
         else:
             is_seen |= inputs.write_change is not None
             me.read_change = inputs.change
         if inputs.gradient_at is not None:
             me.gradient_at = inputs.gradient_at
         self.packet, self.result, self.sparse_result, self._step = None, None, None, None
-        self.void = inputs.call_off or not (is_seen or all_finite(inputs.vector))
-        if not self.void:
+        self.aborted = inputs.abort or not (is_seen or all_finite(inputs.vector))
+        if not self.aborted:
             self._step = algorithm.work(me)
             self._advance(None)
-        me.pieces = ()  # they may go
+        me.gradient_tensors = ()  # they may go
 
-    def write_share(self, first: int, stop: int) -> bool:
+    def write_share(self, start: int, stop: int) -> bool:
         """Make the values to be summed, between two places, this worker's share of the mean: one n-th, once each.
 
         Returns whether the sum will be finite as far as this worker can tell; see `kernels.divide`.
@@ -106,39 +106,39 @@ class WorkerHalf:
         if self._share_is_fine is not None:
             return self._share_is_fine
         if self._fill is not None:
-            return self._fill(first, stop, self.job.layout.n_workers)
-        return divide(self.packet.values[first:stop], self.job.layout.n_workers)
+            return self._fill(start, stop, self.job.layout.n_workers)
+        return divide(self.packet.values[start:stop], self.job.layout.n_workers)
 
     def _advance(self, reply: Reply | None) -> None:
         """Run the generator to its next packet, or to its result after the last exchange."""
         assert self._step is not None
-        name, due = self.job.algorithm.name, len(self._exchanges)
+        name, expected = self.job.algorithm.name, len(self._exchanges)
         try:
             packet = next(self._step) if reply is None else self._step.send(reply)
         except StopIteration as stop:
-            if self.exchange != due:
+            if self.exchange != expected:
                 raise ContractError(
-                    f"{name}: worker {self.rank} ended the round after {self.exchange} of {due} exchanges; "
+                    f"{name}: worker {self.rank} ended the round after {self.exchange} of {expected} exchanges; "
                     "every worker must yield equally often (yield None to send nothing)"
                 ) from None
             self._take_result(stop.value)
             return
-        except SpoiledError:
-            self.void = True
+        except NonFiniteError:
+            self.aborted = True
             return
-        if self.exchange == due:
-            raise ContractError(f"{name}: worker {self.rank} yields more often than its {due} exchanges")
+        if self.exchange == expected:
+            raise ContractError(f"{name}: worker {self.rank} yields more often than its {expected} exchanges")
         count = self._exchanges[self.exchange].count
-        in_star = self.job.algorithm.schedule != "neighbours"
+        in_star = self.job.algorithm.mode != "decentralized"
         if in_star and packet is not None and packet.count != count:
             raise ContractError(f"{name}: worker {self.rank} yielded {packet.count} coordinates of {count}")
         self.packet = packet
-        self.void = packet is not None and not (self._sum_tells or packet.finite)
+        self.aborted = packet is not None and not (self._sum_shows_non_finite or packet.finite)
 
     @property
-    def _sum_tells(self) -> bool:
+    def _sum_shows_non_finite(self) -> bool:
         """Whether this exchange is the engine's all-reduce: inf and NaN spoil its sum, and all ranks look at that."""
-        return not self.job.layout.shards and any(due.adds for due in self._exchanges[self.exchange :][:1])
+        return not self.job.layout.shards and any(expected.adds for expected in self._exchanges[self.exchange :][:1])
 
     def _take_result(self, result: object) -> None:
         if isinstance(result, Sparse) and result.count == self.job.d and self.job.algorithm.consumes == "change":
@@ -146,7 +146,7 @@ class WorkerHalf:
             if self._sparse_results:
                 self.sparse_result = result
             else:
-                self.result = self.me.memory.spare()
+                self.result = self.me.memory.scratch()
                 result.put_into(self.result)
             return
         if not isinstance(result, Tensor) or result.shape != (self.job.d,):
@@ -184,17 +184,17 @@ class WorkerHalf:
     def _count_up(self, index: int, frame: Frame, n_bytes: int) -> None:
         self._count("up", frame, n_bytes, local=index == self._own_shard, lead=index == 0)
 
-    def outgoing_uncut(self) -> tuple[Frame, FrameSizes]:
+    def outgoing_unsplit(self) -> tuple[Frame, FrameSizes]:
         """The same in one frame, as the server gets it, and what the frames of `outgoing` count for."""
         frame = as_received(self._frame(self.packet), self.job.d)
-        sizes = frame_sizes(frame, self.job.cuts(self._exchange), self.job.algorithm, "up")
+        sizes = frame_sizes(frame, self.job.shard_bounds(self._exchange), self.job.algorithm, "up")
         self.meter.frames("up", sizes, exchange=self._exchange.name, local=self._own_shard)
         return frame, sizes
 
-    def hear_uncut(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
+    def receive_unsplit(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
         """Take the answer in one frame, whose parts count for `sizes`, and run on."""
         self.meter.frames("down", sizes, exchange=self._exchange.name, local=self._own_shard)
-        self.void = self.void or frame.void
+        self.aborted = self.aborted or frame.aborted
         self._resume(() if frame.packet is None else (frame.packet,), shared=shared)
 
     @cached_property
@@ -204,7 +204,7 @@ class WorkerHalf:
         return nodes.index(self.node) if self.node in nodes else None
 
     def count_copies(self, frames: list[Encoded]) -> None:
-        """Count what crosses a link a second time: bytes alone, since it says nothing new. Call before `hear`."""
+        """Count what crosses a link a second time: bytes alone, since it says nothing new. Call before `receive`."""
         for shard, data in zip(self.job.shards(self._exchange), frames, strict=True):
             if shard.node != self.node:
                 self.meter.collective("up", data.numel(), 0, 0.0, self._exchange.name)
@@ -214,7 +214,7 @@ class WorkerHalf:
         frame = self._frame(self.packet)
         data = self._encoded(frame)
         n_bytes = data.numel() * (self.job.layout.n_workers - 1)
-        self.meter.collective("up", n_bytes, frame.payload_bits, self._charge("up", frame), self._exchange.name)
+        self.meter.collective("up", n_bytes, frame.payload_bits, self._paper_bits_of("up", frame), self._exchange.name)
         return data
 
     @property
@@ -235,7 +235,7 @@ class WorkerHalf:
         packets = {}
         for rank, answer in sorted(answers.items()):
             self._count("down", answer.frame, answer.n_bytes)
-            self.void = self.void or answer.frame.void
+            self.aborted = self.aborted or answer.frame.aborted
             if answer.frame.packet is not None:
                 packets[rank] = answer.frame.packet
         self._resume((), packets=packets)
@@ -245,74 +245,76 @@ class WorkerHalf:
         return self._exchanges[self.exchange]
 
     def _frame(self, packet: Packet | None) -> Frame:
-        head = Head(role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange)
-        return Frame(head=head, packet=None if self.void else packet, void=self.void)
+        header = Header(role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange)
+        return Frame(header=header, packet=None if self.aborted else packet, aborted=self.aborted)
 
     def _encoded(self, frame: Frame) -> Encoded:
-        return encode(frame) if self.bodies_on is None else encode_split(frame, self.bodies_on)
+        return encode(frame) if self.payload_device is None else encode_split(frame, self.payload_device)
 
     def _part_for(self, shard: Shard) -> Packet | None:
         if self.packet is None or self.packet.count == shard.count:
             return self.packet
-        return self.packet.part(shard.first, shard.stop)
+        return self.packet.part(shard.offset, shard.stop)
 
-    def _charge(self, way: Literal["up", "down"], frame: Frame) -> float:
-        return 0.0 if frame.packet is None else self.job.algorithm.charge(way, frame.packet)
+    def _paper_bits_of(self, direction: Literal["up", "down"], frame: Frame) -> float:
+        return 0.0 if frame.packet is None else self.job.algorithm.paper_bits_of(direction, frame.packet)
 
     def _count(
-        self, way: Literal["up", "down"], frame: Frame, n_bytes: int, *, local: bool = False, lead: bool = True
+        self, direction: Literal["up", "down"], frame: Frame, n_bytes: int, *, local: bool = False, lead: bool = True
     ) -> None:
         self.meter.frame(
-            way, frame, n_bytes, paper_bits=self._charge(way, frame), exchange=self._exchange.name,
+            direction, frame, n_bytes, paper_bits=self._paper_bits_of(direction, frame), exchange=self._exchange.name,
             local=local, flag_bit=self.job.algorithm.skips, lead=lead,
         )  # fmt: skip
 
-    def hear(self, answers: list[Answer], *, heard: bool = True) -> None:
+    def receive(self, answers: list[Answer], *, delivered: bool = True) -> None:
         """Take the servers' answers, one for each shard, and run on to the next packet or the result."""
         parts = []
         for index, (shard, answer) in enumerate(zip(self.job.shards(self._exchange), answers, strict=True)):
             frame = answer.frame
             self._count("down", frame, answer.n_bytes, local=shard.node == self.node, lead=index == 0)
-            self.void = self.void or frame.void
+            self.aborted = self.aborted or frame.aborted
             if frame.packet is not None:
                 parts.append(frame.packet)
-        self._resume(tuple(parts), heard=heard)
+        self._resume(tuple(parts), delivered=delivered)
 
     def hear_all(self, answer: Answer, n_bytes: int) -> None:
         """Take what this rank worked out itself from everybody's frames, of which `n_bytes` came from others."""
         frame = answer.frame
-        self.meter.collective("down", n_bytes, frame.payload_bits, self._charge("down", frame), self._exchange.name)
-        self.void = self.void or frame.void
+        self.meter.collective(
+            "down", n_bytes, frame.payload_bits, self._paper_bits_of("down", frame), self._exchange.name
+        )
+        self.aborted = self.aborted or frame.aborted
         self._resume(() if frame.packet is None else (frame.packet,))
 
-    def hear_sum(self, mean: Tensor, half_bytes: int, *, void: bool) -> None:
-        """Take the engine's all-reduce, of which each half (reduce-scatter, all-gather) sent `half_bytes`."""
+    def receive_sum(self, mean: Tensor, bytes_each_direction: int, *, aborted: bool) -> None:
+        """Take the engine's all-reduce, of which each half (reduce-scatter, all-gather) sent `bytes_each_direction`."""
         packet = Dense(values=mean)
-        ways: tuple[Literal["up", "down"], ...] = ("up", "down")
-        for way in ways:
-            paper_bits = self.job.algorithm.charge(way, packet)
-            self.meter.collective(way, half_bytes, packet.payload_bits, paper_bits, self._exchange.name)
-        self.void = self.void or void
+        directions: tuple[Literal["up", "down"], ...] = ("up", "down")
+        for direction in directions:
+            paper_bits = self.job.algorithm.paper_bits_of(direction, packet)
+            self.meter.collective(direction, bytes_each_direction, packet.payload_bits, paper_bits, self._exchange.name)
+        self.aborted = self.aborted or aborted
         self._resume((packet,))
 
     def _resume(
         self,
         parts: tuple[Packet, ...],
         *,
-        heard: bool = True,
+        delivered: bool = True,
         packets: Mapping[int, Packet] | None = None,
         shared: Shared | None = None,
     ) -> None:
         """Run on with the answer. A void round goes no further."""
         count = self._exchange.count
         self.exchange += 1
-        if self.void:
+        if self.aborted:
             return
         if shared is not None:
-            self._advance(SharedReply(heard=heard, parts=parts, count=count, empty=shared.empty, shared=shared))
+            self._advance(SharedReply(delivered=delivered, parts=parts, count=count, empty=shared.empty, shared=shared))
             return
-        empty = self.me.memory.spare if count == self.job.d else partial(self.job.zeros, count)
-        self._advance(Reply(heard=heard, parts=parts, count=count, empty=empty, packets=packets or {}))
+        empty = self.me.memory.scratch if count == self.job.d else partial(self.job.zeros, count)
+        self._advance(Reply(delivered=delivered, parts=parts, count=count, empty=empty, packets=packets or {}))
 
     def close(self) -> bool:
         """End the round: commit the memory and return True, or drop what was staged and return False."""
@@ -320,7 +322,7 @@ class WorkerHalf:
             self._step.close()
             self._step = None
         self.packet, self._fill = None, None  # which holds the gradients that it is made of
-        if self.void:
+        if self.aborted:
             self.me.memory.drop()
             return False
         self.me.memory.commit(self.result)

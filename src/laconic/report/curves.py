@@ -36,8 +36,8 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
     if any(row.up_wire_bytes for record in records for row in record.rows):
         traffic.set_xscale("log")
     accuracy.legend(frameon=False)
-    first = records[0].settings
-    figure.suptitle(f"{first.dataset}, {first.model}, {first.workers} workers, {first.driver}")
+    settings = records[0].settings
+    figure.suptitle(f"{settings.dataset}, {settings.model}, {settings.workers} workers, {settings.driver}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 

@@ -12,35 +12,35 @@ _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 def plan_table(plan: Plan) -> Table:
     """The choices, fastest first, with plain all-reduce among them; fits 80 columns."""
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
-    for column in ("method", "topology"):
+    for column in ("method", "layout"):
         table.add_column(column, no_wrap=True)
     for column in ("step", "up", "down", "codec", "speed-up", "beats plain"):
         table.add_column(column, justify="right", no_wrap=True)
-    rows = sorted([*plan.choices, plan.plain], key=lambda choice: choice.step_s)
+    rows = sorted([*plan.choices, plan.baseline], key=lambda choice: choice.step_s)
     for choice in rows:
-        most = "<" if choice.at_most else ""
-        candidate, plain = choice.candidate, choice is plan.plain
+        bound = "<" if choice.is_maximum else ""
+        candidate, baseline = choice.candidate, choice is plan.baseline
         table.add_row(
             choice.method,
-            choice.topology,
+            choice.layout_name,
             seconds_text(choice.step_s),
-            most + bytes_text(candidate.up_bytes),
-            most + bytes_text(candidate.down_bytes),
-            seconds_text(candidate.codec_s) if plan.measured else "-",
-            "plain" if plain else f"{choice.speed_up:.3g}",
-            "" if plain else where_text(choice),
-            style="bold" if choice is plan.recommended else "reverse" if plain else None,
+            bound + bytes_text(candidate.up_bytes),
+            bound + bytes_text(candidate.down_bytes),
+            seconds_text(candidate.coding_s) if plan.measured else "-",
+            "plain" if baseline else f"{choice.speed_up:.3g}",
+            "" if baseline else where_text(choice),
+            style="bold" if choice is plan.recommended else "reverse" if baseline else None,
         )
     return table
 
 
 def plan_title(plan: Plan) -> str:
     """The question in one line."""
-    question = plan.question
-    latency = f", latency {seconds_text(question.link.latency_s)}" if question.link.latency_s else ""
+    query = plan.query
+    latency = f", latency {seconds_text(query.link.latency_s)}" if query.link.latency_s else ""
     return (
-        f"{question.n_parameters:,} parameters, {question.n_workers} workers, {rate_text(question.link.bytes_per_s)}"
-        f"{latency}, gradient {seconds_text(question.compute_s)}"
+        f"{query.n_parameters:,} parameters, {query.n_workers} workers, {bandwidth_text(query.link.bytes_per_s)}"
+        f"{latency}, gradient {seconds_text(query.compute_s)}"
     )
 
 
@@ -53,32 +53,33 @@ def plan_notes(plan: Plan) -> list[str]:
         notes.append("codec: not measured; encoding and decoding count as no time.")
     notes.append("beats plain: at which bandwidths it is faster than all-reduce of dense gradients.")
     twice = ", ".join(sorted({choice.method for choice in plan.choices if choice.candidate.algorithm.second_gradient}))
-    if twice and plan.question.compute_s:
+    if twice and plan.query.compute_s:
         notes.append(f"{twice}: two gradients a step, twice the compute time.")
-    if plan.question.local_steps > 1:
+    if plan.query.local_steps > 1:
         single = {choice.method for choice in plan.choices if choice.candidate.local_steps == 1}
         alone = f", except {', '.join(sorted(single))}" if single else ""
-        notes.append(f"{plan.question.local_steps} local steps to an exchange{alone}.")
+        notes.append(f"{plan.query.local_steps} local steps to an exchange{alone}.")
     notes.append("A step of one method may bring less than one of another: see laconic compare.")
     return notes
 
 
 def recommendation(plan: Plan) -> str:
     """What to take, and beyond which bandwidth no longer."""
-    best, plain = plan.recommended, plan.plain
-    if best is plain:
-        rival = min(plan.choices, key=lambda choice: choice.step_s, default=plain)
-        if rival.step_s >= plain.step_s:
-            return f"Plain all-reduce wins: {seconds_text(plain.step_s)} a step, and no other is faster."
+    best, baseline = plan.recommended, plan.baseline
+    if best is baseline:
+        rival = min(plan.choices, key=lambda choice: choice.step_s, default=baseline)
+        if rival.step_s >= baseline.step_s:
+            return f"Plain all-reduce wins: {seconds_text(baseline.step_s)} a step, and no other is faster."
         return (
-            f"Plain all-reduce wins: {seconds_text(plain.step_s)} a step; the fastest other, {rival.method} on "
-            f"{rival.topology}, is {rival.speed_up - 1:.1%} faster, less than such a model can tell."
+            f"Plain all-reduce wins: {seconds_text(baseline.step_s)} a step; the fastest other, {rival.method} on "
+            f"{rival.layout_name}, is {rival.speed_up - 1:.1%} faster, less than such a model can tell."
         )
     limit = best.break_even_bytes_per_s
-    beyond = f" Above {rate_text(limit)} plain all-reduce wins over it." if limit else ""
+    beyond = f" Above {bandwidth_text(limit)} plain all-reduce wins over it." if limit else ""
     return (
-        f"Take {best.method} on {best.topology}: {seconds_text(best.step_s)} a step, {best.speed_up:.3g} times as fast "
-        f"as plain all-reduce ({seconds_text(plain.step_s)}).{beyond}"
+        f"Take {best.method} on {best.layout_name}: {seconds_text(best.step_s)} a step, {best.speed_up:.3g} times as "
+        f"fast "
+        f"as plain all-reduce ({seconds_text(baseline.step_s)}).{beyond}"
     )
 
 
@@ -90,11 +91,11 @@ def where_text(choice: Choice) -> str:
     if low is None and high is None:
         return "always" if len(choice.faster_within) == 1 else "mostly"
     if low is None:
-        return f"< {rate_text(high or 0.0)}"
-    return f"> {rate_text(low)}" if high is None else f"{rate_text(low)} .. {rate_text(high)}"
+        return f"< {bandwidth_text(high or 0.0)}"
+    return f"> {bandwidth_text(low)}" if high is None else f"{bandwidth_text(low)} .. {bandwidth_text(high)}"
 
 
-def rate_text(bytes_per_s: float) -> str:
+def bandwidth_text(bytes_per_s: float) -> str:
     """A bandwidth for reading: "100 Mbit/s"."""
     bits = float(f"{8 * bytes_per_s:.3g}")
     scale, prefix = next(((scale, prefix) for scale, prefix in _PREFIXES if bits >= scale), (1.0, ""))

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from laconic.planning.plan import Plan
-from laconic.report.plan import rate_text
+from laconic.report.plan import bandwidth_text
 from laconic.units import seconds_text
 
 # Colors that stay apart for color-blind readers and in print (Okabe and Ito); black is plain all-reduce's.
@@ -17,28 +17,28 @@ _STYLES = ("-", "--", "-.", ":")
 _TICKS_S = (*(10.0**power for power in range(-6, 2)), 60, 600, 3600, 36_000, 360_000, 3_600_000)
 
 
-def draw_plan(plan: Plan, rates: Sequence[float], path: Path) -> None:
-    """Write a PNG: each method on its best topology at every bandwidth of `rates`, bytes per second, ascending."""
+def draw_plan(plan: Plan, bandwidths: Sequence[float], path: Path) -> None:
+    """Write a PNG: each method on its best topology at every bandwidth of `bandwidths`, bytes per second, ascending."""
     figure = Figure(figsize=(10, 6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    bits = [8 * rate for rate in rates]
+    bits = [8 * bandwidth for bandwidth in bandwidths]
     methods = list(dict.fromkeys(choice.method for choice in plan.choices))
-    plain = [plan.plain.at(rate) for rate in rates]
-    axes.plot(bits, plain, color="black", linewidth=3, alpha=0.8, label="plain all-reduce", zorder=1)
+    baseline = [plan.baseline.at(bandwidth) for bandwidth in bandwidths]
+    axes.plot(bits, baseline, color="black", linewidth=3, alpha=0.8, label="plain all-reduce", zorder=1)
     for number, method in enumerate(methods):
         choices = [choice for choice in plan.choices if choice.method == method]
-        best = [min(choice.at(rate) for choice in choices) for rate in rates]
+        best = [min(choice.at(bandwidth) for choice in choices) for bandwidth in bandwidths]
         style = _STYLES[number // len(_COLORS) % len(_STYLES)]
         axes.plot(bits, best, color=_COLORS[number % len(_COLORS)], linestyle=style, linewidth=1.6, label=method)
-    here = 8 * plan.question.link.bytes_per_s
+    here = 8 * plan.query.link.bytes_per_s
     if bits[0] <= here <= bits[-1]:
         axes.axvline(here, color="#888888", linewidth=1, linestyle=(0, (1, 2)))
-        label = f" {rate_text(plan.question.link.bytes_per_s)}"
+        label = f" {bandwidth_text(plan.query.link.bytes_per_s)}"
         axes.annotate(label, (here, 1), xycoords=("data", "axes fraction"), va="top", color="#555555", fontsize=9)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: rate_text(value / 8)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: bandwidth_text(value / 8)))
     axes.yaxis.set_major_locator(FixedLocator(_TICKS_S))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: _short(value)))
@@ -48,10 +48,10 @@ def draw_plan(plan: Plan, rates: Sequence[float], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlim(bits[0], bits[-1])
-    question = plan.question
+    query = plan.query
     axes.set_title(
-        f"{question.n_parameters:,} parameters, {question.n_workers} workers, latency "
-        f"{seconds_text(question.link.latency_s)}, gradient {seconds_text(question.compute_s)}; "
+        f"{query.n_parameters:,} parameters, {query.n_workers} workers, latency "
+        f"{seconds_text(query.link.latency_s)}, gradient {seconds_text(query.compute_s)}; "
         "each method on its best topology",
         fontsize=10,
     )

@@ -22,18 +22,18 @@ def side_by_side(table: PublishedTable, comparison: Comparison) -> Group:
     """The sheets of a comparison and its notes; no line is longer than 80 columns."""
     parts: list[RenderableType] = [Text(table.source, style="bold"), Text()]
     for sheet in comparison.sheets:
-        parts += [_drawn(sheet), Text()]
+        parts += [_table(sheet), Text()]
     parts += [Text(note) for note in comparison.notes]
     return Group(*parts)
 
 
-def _drawn(sheet: Sheet) -> Table:
-    drawn = Table(title=sheet.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+def _table(sheet: Sheet) -> Table:
+    table = Table(title=sheet.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for place, column in enumerate(sheet.columns):
-        drawn.add_column(column, justify="right" if place else "left", no_wrap=place == 0, vertical="bottom")
+        table.add_column(column, justify="right" if place else "left", no_wrap=place == 0, vertical="bottom")
     for row in sheet.rows:
-        drawn.add_row(*row)
-    return drawn
+        table.add_row(*row)
+    return table
 
 
 def write_result(

@@ -15,16 +15,17 @@ def comparison(records: Sequence[Record]) -> Table:
 
     The ratio is the first run's bytes up over this one's. Skips are the workers' and, behind the stroke, the server's.
     """
-    first = records[0].settings
+    settings = records[0].settings
     table = Table(
-        title=f"{first.dataset}, {first.model} of {records[0].n_parameters:,} parameters, {first.workers} workers, "
-        f"{first.driver}",
+        title=f"{settings.dataset}, {settings.model} of {records[0].n_parameters:,} parameters, {settings.workers} "
+        f"workers, "
+        f"{settings.driver}",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,
         show_edge=False,
     )
-    for column in ("algorithm", "server"):
+    for column in ("algorithm", "layout"):
         table.add_column(column, no_wrap=True)
     for column in ("accuracy", "bytes up", "ratio", "bytes down", "rounds", "skips", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -15,7 +15,7 @@ from laconic.algorithms.lasg import LASG
 from laconic.algorithms.sasg import SASG
 from laconic.contract import Algorithm
 from laconic.drivers.simulated.rounds import Simulated
-from laconic.lab.processes.pool import Figures, Job, Reporter
+from laconic.lab.processes.pool import Figures, Reporter, Task
 from laconic.protocol.round_inputs import Inputs
 from laconic.random_keys import make_key
 from laconic.reproduce.resnet18 import layer_sizes
@@ -45,9 +45,9 @@ class SasgMemory(PublishedTable):
     def printed(self) -> Mapping[str, Any]:
         return {name: {"mib": mib} for name, mib in _PRINTED_MIB.items()}
 
-    def jobs(self, request: Request) -> list[Job]:
+    def tasks(self, request: Request) -> list[Task]:
         return [
-            Job(
+            Task(
                 label=name, work=stored_bytes,
                 arguments={"method": name, "layers": self.layers, "workers": self.workers},
             )
@@ -73,27 +73,27 @@ class SasgMemory(PublishedTable):
         )
 
 
-def stored_bytes(tell: Reporter, method: str, layers: Sequence[int], workers: int) -> Figures:
+def stored_bytes(report: Reporter, method: str, layers: Sequence[int], workers: int) -> Figures:
     """One round of the method, and what its server then keeps."""
     algorithm: Algorithm = LASG() if method == "lasg" else SASG()
     d = sum(layers)
-    tell(0, 1, "")
-    simulated = Simulated(algorithm, d=d, n_workers=workers, layers=layers, server="rank0")
+    report(0, 1, "")
+    simulated = Simulated(algorithm, d=d, n_workers=workers, layers=layers, layout="rank0")
     generator = torch.Generator().manual_seed(make_key(0, "data", 0, 0, "gradient") >> 1)
     gradient = torch.randn(d, generator=generator)  # one for all: how much is stored does not depend on it
     start = torch.zeros(d)
     simulated.round(lambda rank: Inputs(vector=gradient, parameters=lambda: start, lr=0.01))
-    memory = simulated.servers[0].hub.memory
+    memory = simulated.servers[0].view.memory
     parts = {
         what: [memory[name] for name in memory if name.startswith(prefix)] for what, prefix in _STORED[method].items()
     }
-    kept = [tensor for tensors in parts.values() for tensor in tensors]
-    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
-    entries = algorithm.entries(d, layers) if isinstance(algorithm, SASG) else d
-    tell(1, 1, "")
+    stored = [tensor for tensors in parts.values() for tensor in tensors]
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in stored}
+    n_selected = algorithm.n_selected(d, layers) if isinstance(algorithm, SASG) else d
+    report(1, 1, "")
     return {
         "method": method,
-        "formula_bytes": 4 * workers * entries,
+        "formula_bytes": 4 * workers * n_selected,
         "value_bytes": sum(tensor.nbytes for tensor in parts["values"]),
         "position_bytes": sum(tensor.nbytes for tensor in parts.get("positions", [])),
         "held_bytes": sum(held.values()),

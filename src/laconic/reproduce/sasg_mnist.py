@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any, ClassVar
 
-from laconic.lab.processes.pool import Figures, Job, Reporter
+from laconic.lab.processes.pool import Figures, Reporter, Task
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.settings import RunSettings
 from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
 from laconic.training.simulation import Simulation
 
-_RATE = 0.005
-_LAZY = {"alpha": "0.5", "window": "10", "max_delay": "10", "always_first": "10", "lr_convention": "sum"}
+_LEARNING_RATE = 0.005
+_LAZY = {"alpha": "0.5", "window": "10", "max_delay": "10", "warm_up_rounds": "10", "lr_convention": "sum"}
 _SPARSE = {"density": "0.01", "blocks": "layer"}
 
 
@@ -64,7 +64,7 @@ class SasgMnist(PublishedTable):
 
     def settings(self) -> Mapping[str, Any]:
         return {
-            "workers": 10, "batch_size": 10, "model": "mlp", "partition": "fixed", "server": "rank0", **asdict(self),
+            "workers": 10, "batch_size": 10, "model": "mlp", "partition": "fixed", "layout": "rank0", **asdict(self),
             "lr": {name: self._lr(method) for name, method in _METHODS.items()},
             "set": {name: dict(method.set) for name, method in _METHODS.items()},
         }  # fmt: skip
@@ -79,11 +79,11 @@ class SasgMnist(PublishedTable):
             for name, method in _METHODS.items()
         }  # fmt: skip
 
-    def jobs(self, request: Request) -> list[Job]:
+    def tasks(self, request: Request) -> list[Task]:
         plans = [self._run(method, seed, request.data) for seed in request.seeds for method in request.methods]
         Experiment(plans[0])  # refuses wrong data here, before any process starts
         return [
-            Job(
+            Task(
                 label=plan.algorithm if len(request.seeds) == 1 else f"{plan.algorithm} seed {plan.seed}",
                 work=rounds_to_target,
                 arguments={"settings": plan, "look_every": self.look_every, "target": self.target},
@@ -93,12 +93,12 @@ class SasgMnist(PublishedTable):
 
     @staticmethod
     def _lr(method: _Method) -> float:
-        return _RATE if method.sums else 10 * _RATE
+        return _LEARNING_RATE if method.sums else 10 * _LEARNING_RATE
 
     def _run(self, name: str, seed: int, data: str | None) -> RunSettings:
         method = _METHODS[name]
         return RunSettings(
-            algorithm=name, set=dict(method.set), workers=10, server="rank0", dataset="mnist", data=data, model="mlp",
+            algorithm=name, set=dict(method.set), workers=10, layout="rank0", dataset="mnist", data=data, model="mlp",
             epochs=self.epochs, batch_size=10, lr=self._lr(method), seed=seed, partition="fixed",
         )  # fmt: skip
 
@@ -127,7 +127,8 @@ class SasgMnist(PublishedTable):
             ratio = f"{_mean(ours, 'uploads') / _mean(sgd, 'uploads'):.3f}" if sgd else "-"
             rows.append((
                 name, f"{method.rounds:,}", f"{min(method.logged):,} .. {max(method.logged):,}",
-                _least(ours) + f"{_mean(ours, 'uploads'):,.0f}", f"{method.rounds / _METHODS['sgd'].rounds:.3f}", ratio,
+                _lower_bound_mark(ours) + f"{_mean(ours, 'uploads'):,.0f}",
+                f"{method.rounds / _METHODS['sgd'].rounds:.3f}", ratio,
                 f"{_mean(ours, 'iterations'):,.0f}",
             ))  # fmt: skip
         columns = ("method", "printed", "logs", "measured", "of SGD\nprinted", "of SGD\nmeasured", "iterations")
@@ -136,9 +137,9 @@ class SasgMnist(PublishedTable):
     def _bits(self, runs: Mapping[str, Sequence[Figures]]) -> Sheet:
         rows = tuple(
             (
-                name, f"{_METHODS[name].bits:.3g}", _least(ours) + f"{_mean(ours, 'paper_bits'):.3g}",
-                _least(ours) + f"{_mean(ours, 'payload_bits'):.3g}",
-                _least(ours) + f"{8 * _mean(ours, 'encoded_bytes'):.3g}",
+                name, f"{_METHODS[name].bits:.3g}", _lower_bound_mark(ours) + f"{_mean(ours, 'paper_bits'):.3g}",
+                _lower_bound_mark(ours) + f"{_mean(ours, 'payload_bits'):.3g}",
+                _lower_bound_mark(ours) + f"{8 * _mean(ours, 'encoded_bytes'):.3g}",
             )
             for name, ours in runs.items()
         )  # fmt: skip
@@ -150,22 +151,22 @@ def _mean(runs: Sequence[Figures], key: str) -> float:
     return mean(float(run[key]) for run in runs)
 
 
-def _least(runs: Sequence[Figures]) -> str:
+def _lower_bound_mark(runs: Sequence[Figures]) -> str:
     """Marks a figure that is too low, because a run ended before it got there."""
     return "" if all(run["reached"] for run in runs) else "> "
 
 
-def rounds_to_target(tell: Reporter, settings: RunSettings, look_every: int, target: float) -> Figures:
+def rounds_to_target(report: Reporter, settings: RunSettings, look_every: int, target: float) -> Figures:
     """Train until the test accuracy is at the target, or the epochs are over."""
     experiment = Experiment(settings)
     simulation = Simulation(
-        experiment.model, experiment.inner, settings.build(), workers=settings.workers, server=settings.server,
+        experiment.model, experiment.inner, settings.build(), workers=settings.workers, layout=settings.layout,
         seed=settings.seed,
     )  # fmt: skip
     curve: list[dict[str, float]] = []
     start = time.perf_counter()
     iteration, accuracy, total = 0, 0.0, 0.0
-    tell(0, experiment.steps, "")
+    report(0, experiment.steps, "")
     while iteration < experiment.steps and accuracy < target:
         losses = simulation.step(lambda rank, step=iteration: experiment.loss(rank, step))  # type: ignore[misc]
         total += sum(losses) / len(losses)
@@ -179,7 +180,7 @@ def rounds_to_target(tell: Reporter, settings: RunSettings, look_every: int, tar
                 "test_accuracy": accuracy, "payload_bits": up.payload_bits,
             })  # fmt: skip
             total = 0.0
-        tell(iteration, experiment.steps, f"accuracy {accuracy:.2%}")
+        report(iteration, experiment.steps, f"accuracy {accuracy:.2%}")
     traffic = simulation.traffic
     up = traffic.up
     return {

@@ -17,7 +17,7 @@ from torch import Tensor
 from laconic.contract import ALGORITHMS
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.hyperparameters import from_text
-from laconic.lab.processes.pool import Figures, Job, Reporter
+from laconic.lab.processes.pool import Figures, Reporter, Task
 from laconic.protocol.round_inputs import Inputs
 from laconic.random_keys import make_key
 from laconic.reproduce.resnet18 import layer_sizes
@@ -25,7 +25,7 @@ from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
 
 _VOTERS = 3  # how many vote does not change how long a message is
 _CODES = ("block", "entropy")
-_Way = Literal["up", "down"]
+_Direction = Literal["up", "down"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +103,9 @@ class SsgdMvBits(PublishedTable):
     def printed(self) -> Mapping[str, Any]:
         return {row.name: {"local_steps": row.steps, "up": row.up, "down": row.down} for row in _ROWS}
 
-    def jobs(self, request: Request) -> list[Job]:
+    def tasks(self, request: Request) -> list[Task]:
         return [
-            Job(label=f"{kind.key} bits", work=message_bits, arguments={"kind": kind, "d": self.parameters})
+            Task(label=f"{kind.key} bits", work=message_bits, arguments={"kind": kind, "d": self.parameters})
             for kind in _KINDS
         ]
 
@@ -122,15 +122,15 @@ class SsgdMvBits(PublishedTable):
             ),
         )
 
-    def _sheet(self, way: _Way, by_kind: Mapping[str, Figures]) -> Sheet:
+    def _sheet(self, direction: _Direction, by_kind: Mapping[str, Figures]) -> Sheet:
         rows = []
         for row in _ROWS:
             kind = next(kind for kind in _KINDS if kind.key == row.kind)
-            printed, per_parameter = (row.up, kind.up) if way == "up" else (row.down, kind.down)
+            printed, per_parameter = (row.up, kind.up) if direction == "up" else (row.down, kind.down)
             formula = 32 * row.steps / per_parameter
             # Printed to three digits, or cut to a whole number: what is further off is a misprint.
             star = "" if abs(printed - formula) < 0.006 * formula and int(formula) <= printed < formula + 0.5 else "*"
-            bits = by_kind[row.kind][way]
+            bits = by_kind[row.kind][direction]
             measured = (
                 bits["block"]["paper"], bits["block"]["payload"], bits["block"]["wire"], bits["entropy"]["wire"]
             )  # fmt: skip
@@ -139,31 +139,31 @@ class SsgdMvBits(PublishedTable):
                 *(_digits(32 * self.parameters * row.steps / float(one)) for one in measured),
             ))  # fmt: skip
         columns = ("row", "printed", "formula", "paper", "payload", "wire", "wire, entropy code")
-        return Sheet(title=f"Compression ratio {way}", columns=columns, rows=tuple(rows))
+        return Sheet(title=f"Compression ratio {direction}", columns=columns, rows=tuple(rows))
 
 
 def _digits(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 100 else f"{ratio:.1f}"
 
 
-def message_bits(tell: Reporter, kind: _Kind, d: int) -> Figures:
+def message_bits(report: Reporter, kind: _Kind, d: int) -> Figures:
     """The bits of one worker's messages in one round: each way, in each code, as the meters count them."""
     figures: Figures = {"method": kind.method, "bits": kind.bits, "workers": kind.workers, "d": d, "up": {}, "down": {}}
     steps = len(_CODES) * kind.rounds
     start = torch.zeros(d)
     for number, code in enumerate(_CODES):
         algorithm = from_text(ALGORITHMS[kind.method], {"bits": str(kind.bits), "code": code}, kind.method)
-        simulated = Simulated(algorithm, d=d, n_workers=kind.workers, server="rank0")
-        before: dict[_Way, dict[str, float]] = {}
+        simulated = Simulated(algorithm, d=d, n_workers=kind.workers, layout="rank0")
+        before: dict[_Direction, dict[str, float]] = {}
         for round_ in range(kind.rounds):
-            tell(number * kind.rounds + round_, steps, f"{code} code")
+            report(number * kind.rounds + round_, steps, f"{code} code")
             before = _totals(simulated)
             simulated.round(lambda rank, round_=round_: _inputs(d, rank, round_, start))  # type: ignore[misc]
-        for way, totals in _totals(simulated).items():
-            figures[way][code] = {
-                meter: (total - before[way][meter]) / kind.workers for meter, total in totals.items()
+        for direction, totals in _totals(simulated).items():
+            figures[direction][code] = {
+                meter: (total - before[direction][meter]) / kind.workers for meter, total in totals.items()
             }  # fmt: skip
-    tell(steps, steps, "")
+    report(steps, steps, "")
     return figures
 
 
@@ -172,13 +172,13 @@ def _inputs(d: int, rank: int, round_: int, start: Tensor) -> Inputs:
     return Inputs(vector=torch.randn(d, generator=generator), parameters=lambda: start, lr=0.1)
 
 
-def _totals(simulated: Simulated) -> dict[_Way, dict[str, float]]:
+def _totals(simulated: Simulated) -> dict[_Direction, dict[str, float]]:
     """What all workers have sent and received so far, in bits."""
-    ways: tuple[_Way, ...] = ("up", "down")
-    totals: dict[_Way, dict[str, float]] = {}
-    for way in ways:
-        counts = [worker.meter.counts[way] for worker in simulated.workers]
-        totals[way] = {
+    directions: tuple[_Direction, ...] = ("up", "down")
+    totals: dict[_Direction, dict[str, float]] = {}
+    for direction in directions:
+        counts = [worker.meter.counts[direction] for worker in simulated.workers]
+        totals[direction] = {
             "paper": sum(count.paper_bits for count in counts),
             "payload": sum(count.payload_bits for count in counts),
             "wire": 8 * sum(count.wire_bytes + count.local_bytes for count in counts),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from laconic.hyperparameters import near_misses
-from laconic.lab.processes.pool import Figures, Job
+from laconic.lab.processes.pool import Figures, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class PublishedTable(ABC):
         """The paper's figures, for the result file."""
 
     @abstractmethod
-    def jobs(self, request: Request) -> list[Job]:
+    def tasks(self, request: Request) -> list[Task]:
         """What to compute. `request` has been through `plan`. Raises what the data set raises for wrong data."""
 
     @abstractmethod

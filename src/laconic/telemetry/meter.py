@@ -50,7 +50,7 @@ class FrameSizes(NamedTuple):
     skips: int  # 1 where they are skip notices
 
 
-class _Tally:
+class _Counter:
     """A count in the making: the same fields."""
 
     __slots__ = tuple(field.name for field in fields(Count))
@@ -79,25 +79,26 @@ class Meter:
     """Counts one rank's traffic: up from the worker's end, down at the worker's end."""
 
     def __init__(self) -> None:
-        self._counts: dict[Direction, _Tally] = {way: _Tally(Count()) for way in _DIRECTIONS}
-        self._by_exchange: dict[Direction, dict[str, _Tally]] = {way: {} for way in _DIRECTIONS}
+        self._counts: dict[Direction, _Counter] = {direction: _Counter(Count()) for direction in _DIRECTIONS}
+        self._by_exchange: dict[Direction, dict[str, _Counter]] = {direction: {} for direction in _DIRECTIONS}
 
     @property
     def counts(self) -> dict[Direction, Count]:
         """What went each way."""
-        return {way: tally.read() for way, tally in self._counts.items()}
+        return {direction: counter.read() for direction, counter in self._counts.items()}
 
     @property
     def by_exchange(self) -> dict[Direction, dict[str, Count]]:
         """The same by the names of a round's exchanges."""
         return {
-            way: {name: tally.read() for name, tally in by_name.items()} for way, by_name in self._by_exchange.items()
+            direction: {name: counter.read() for name, counter in by_name.items()}
+            for direction, by_name in self._by_exchange.items()
         }
 
     def _add(self, direction: Direction, exchange: str, sizes: FrameSizes, local_bytes: int) -> None:
         by_name = self._by_exchange[direction]
         if exchange not in by_name:
-            by_name[exchange] = _Tally(Count())
+            by_name[exchange] = _Counter(Count())
         self._counts[direction].add(sizes, local_bytes)
         by_name[exchange].add(sizes, local_bytes)
 
@@ -120,7 +121,7 @@ class Meter:
         """
         packet = frame.packet
         payload_bits = frame.payload_bits + (1 if flag_bit and packet is not None else 0)
-        skips = int(lead and packet is None and not frame.void)
+        skips = int(lead and packet is None and not frame.aborted)
         sizes = FrameSizes([n_bytes], n_bytes, payload_bits, [paper_bits], skips)
         self._add(direction, exchange, sizes, n_bytes if local else 0)
 
@@ -149,7 +150,7 @@ class Meter:
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Continue counting from `saved`."""
-        for way in _DIRECTIONS:
-            self._counts[way] = _Tally(Count(**saved["counts"][way]))
-            by_name = saved["by_exchange"][way]
-            self._by_exchange[way] = {name: _Tally(Count(**count)) for name, count in by_name.items()}
+        for direction in _DIRECTIONS:
+            self._counts[direction] = _Counter(Count(**saved["counts"][direction]))
+            by_name = saved["by_exchange"][direction]
+            self._by_exchange[direction] = {name: _Counter(Count(**count)) for name, count in by_name.items()}

@@ -12,15 +12,15 @@ class Seconds:
     encode: float = 0.0
     wait: float = 0.0  # sending, receiving, waiting for others
     decode: float = 0.0
-    laps: list[tuple[str, float, float]] | None = field(default=None, repr=False)  # name, start, end, where wanted
+    phases: list[tuple[str, float, float]] | None = field(default=None, repr=False)  # name, start, end, where wanted
     _since: float = field(default_factory=time.perf_counter, repr=False)
 
-    def lap(self, name: str) -> None:
+    def phase(self, name: str) -> None:
         """Add the time since the last lap to one of the sums."""
         now = time.perf_counter()
         setattr(self, name, getattr(self, name) + now - self._since)
-        if self.laps is not None:
-            self.laps.append((name, self._since, now))
+        if self.phases is not None:
+            self.phases.append((name, self._since, now))
         self._since = now
 
     def sums(self) -> dict[str, float]:

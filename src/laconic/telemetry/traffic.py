@@ -15,19 +15,19 @@ class Traffic:
 
     up: from the worker to the server; down: to the worker; setup: the first parameters. up_by_exchange,
     down_by_exchange: the same by the names of a round's exchanges (positions, values). rounds: rounds tried;
-    void_rounds: those that all ranks skipped because one met inf or NaN; seconds: compute, encode, wait, decode;
+    aborted_rounds: those that all ranks skipped because one met inf or NaN; seconds: compute, encode, wait, decode;
     control_bytes: what agreements took (settings, hash checks, these totals themselves), in none of the counts.
     faults: how many packets a fault plan lost, delayed (late), duplicated and corrupted, and how many rounds workers
     missed (crashed); what never happened is not listed. Where the server waits for nobody, staleness says how many
     gradients were applied at each staleness, and updates how many were dropped (too old), held (until older ones had
-    come) and void (inf or NaN); void_rounds are then single gradients. Over processes the server counts these.
+    come) and void (inf or NaN); aborted_rounds are then single gradients. Over processes the server counts these.
     """
 
     up: Count
     down: Count
     setup: Count
     rounds: int
-    void_rounds: int
+    aborted_rounds: int
     seconds: dict[str, float]
     control_bytes: int = 0
     up_by_exchange: Mapping[str, Count] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Traffic:
         cls,
         meter: Meter,
         rounds: int,
-        void_rounds: int,
+        aborted_rounds: int,
         seconds: dict[str, float],
         control_bytes: int = 0,
         faults: Mapping[str, int] | None = None,
@@ -49,7 +49,7 @@ class Traffic:
         """A snapshot."""
         return cls(
             up=meter.counts["up"], down=meter.counts["down"], setup=meter.counts["setup"],
-            rounds=rounds, void_rounds=void_rounds, seconds=seconds, control_bytes=control_bytes,
+            rounds=rounds, aborted_rounds=aborted_rounds, seconds=seconds, control_bytes=control_bytes,
             up_by_exchange=dict(meter.by_exchange["up"]), down_by_exchange=dict(meter.by_exchange["down"]),
             faults=dict(sorted((faults or {}).items())),
         )  # fmt: skip
@@ -61,7 +61,7 @@ class Traffic:
             down=self.down + other.down,
             setup=self.setup + other.setup,
             rounds=max(self.rounds, other.rounds),
-            void_rounds=max(self.void_rounds, other.void_rounds),
+            aborted_rounds=max(self.aborted_rounds, other.aborted_rounds),
             control_bytes=self.control_bytes + other.control_bytes,
             seconds={name: max(value, other.seconds[name]) for name, value in self.seconds.items()},
             up_by_exchange=_added(self.up_by_exchange, other.up_by_exchange),

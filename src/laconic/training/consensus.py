@@ -20,7 +20,7 @@ def mean_parameters(opt: DistributedOptimizer, parameters: Tensor | None = None)
     layout, channel = opt.driver.layout, opt.driver.channel
     if layout.n_nodes != layout.n_workers:
         raise ValueError(
-            f"mean_parameters: with server={layout.name!r} a rank trains no model, so there is no mean over all; "
+            f"mean_parameters: with layout={layout.name!r} a rank trains no model, so there is no mean over all; "
             f"{opt.algorithm.name} keeps workers' models equal or one at the server: evaluate that"
         )
     total = opt.flat.values() if parameters is None else parameters.detach().clone()

@@ -33,8 +33,8 @@ class DistributedOptimizer(Optimizer):
 
     After `step()` a parameter's `.grad` holds the direction applied; its memory is used again when no parameter
     holds it, so clone what you keep. A round in which any rank met inf or NaN changes no parameter and no memory on
-    any rank, and is counted in `traffic.void_rounds`. Weight decay of the inner optimizer is added after the exchange,
-    so it is neither compressed nor voted on.
+    any rank, and is counted in `traffic.aborted_rounds`. Weight decay of the inner optimizer is added after the
+    exchange, so it is neither compressed nor voted on.
     """
 
     _step_supports_amp_scaling = True  # a GradScaler then leaves skipping to us, who skip on all ranks together
@@ -45,7 +45,7 @@ class DistributedOptimizer(Optimizer):
         algorithm: Algorithm,
         *,
         model: torch.nn.Module | None = None,
-        server: str = "auto",
+        layout: str = "auto",
         local_steps: int = 1,
         seed: int = 0,
         check_every: int = 100,
@@ -54,7 +54,7 @@ class DistributedOptimizer(Optimizer):
     ) -> None:
         """Broadcasts rank 0's parameters to all, the frozen ones too, and the model's buffers where it is given.
 
-        model: gives the parameters' names, for saved state, and its buffers. server: "auto", "allreduce", "rank0",
+        model: gives the parameters' names, for saved state, and its buffers. layout: "auto", "allreduce", "rank0",
         "dedicated" or "sharded". local_steps: calls of `step()` to one exchange. check_every: rounds between two
         comparisons of the replicas' hashes; 0 for never.
         timeout_s: how long a rank is waited for. group: the ranks that train together; None for all.
@@ -89,19 +89,19 @@ class DistributedOptimizer(Optimizer):
         inner.register_load_state_dict_post_hook(self._share_groups)  # loading replaces the lists of groups
         self.algorithm = algorithm
         self.check_every = check_every
-        self.rates = LearningRates(inner, algorithm)
-        self._live: list[bool] = [False] * len(self.flat.parameters)
-        self.local = LocalSteps(algorithm, local_steps, self.flat, self.rates, inner)
+        self.learning_rates = LearningRates(inner, algorithm)
+        self._active: list[bool] = [False] * len(self.flat.parameters)
+        self.local = LocalSteps(algorithm, local_steps, self.flat, self.learning_rates, inner)
         self._steps_taken = 0  # since the last exchange, where steps are local
         self._start: Tensor | None = None  # the parameters at the last exchange, for the same
-        self._spare_start: Tensor | None = None  # its vector, while there is none
+        self._scratch_start: Tensor | None = None  # its vector, while there is none
         self._used = [False] * len(self.flat.parameters)  # which had a gradient since then
         self._model = model
-        self._spoiled = False  # a local step since the last exchange met inf or NaN
+        self._non_finite = False  # a local step since the last exchange met inf or NaN
         parameters = self.flat.values()
-        self.server_model = ServerModel(inner, lambda: self._live) if algorithm.server_steps else None
+        self.server_model = ServerModel(inner, lambda: self._active) if algorithm.server_steps else None
         options: dict[str, Any] = {
-            "parameters": parameters, "layers": self.flat.sizes, "group": group, "server": server, "seed": seed,
+            "parameters": parameters, "layers": self.flat.sizes, "group": group, "layout": layout, "seed": seed,
             "timeout_s": timeout_s, "descend": self.server_model.descend if self.server_model else None,
             "agreed": {
                 "check_every": check_every, "local_steps": local_steps,
@@ -109,8 +109,8 @@ class DistributedOptimizer(Optimizer):
             },
         }  # fmt: skip
         self.driver: Processes
-        if algorithm.schedule == "arrivals":
-            self.driver = ProcessArrivals(algorithm, use=self._mark_live, **options)
+        if algorithm.mode == "arrivals":
+            self.driver = ProcessArrivals(algorithm, use=self._mark_active, **options)
         else:
             self.driver = Processes(algorithm, **options)
         self.flat.set_values(parameters)
@@ -135,7 +135,7 @@ class DistributedOptimizer(Optimizer):
         driver = self.driver
         meter = Meter() if driver.worker is None else driver.worker.meter
         control_bytes = driver.channel.control_bytes
-        traffic = Traffic.of(meter, driver.rounds, driver.void_rounds, driver.seconds.sums(), control_bytes)
+        traffic = Traffic.of(meter, driver.rounds, driver.aborted_rounds, driver.seconds.sums(), control_bytes)
         if isinstance(driver, ProcessArrivals) and driver.arrivals is not None:
             total = driver.arrivals.total
             return replace(traffic, staleness=total.staleness, updates=total.updates)
@@ -143,11 +143,11 @@ class DistributedOptimizer(Optimizer):
 
     def total_traffic(self) -> Traffic:
         """All workers' counters added up, on every rank. Collective: every rank must call it."""
-        counts_nothing = self.serves_only and self.algorithm.schedule != "arrivals"
+        counts_nothing = self.serves_only and self.algorithm.mode != "arrivals"
         mine = None if counts_nothing else self.traffic.as_data()
-        everybody = self.driver.channel.gather(mine, f"for its traffic, round {self.driver.rounds}")
-        first, *others = [Traffic.from_data(theirs) for theirs in everybody if theirs is not None]
-        return sum(others, first)
+        gathered = self.driver.channel.gather(mine, f"for its traffic, round {self.driver.rounds}")
+        offset, *others = [Traffic.from_data(peer) for peer in gathered if peer is not None]
+        return sum(others, offset)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401
@@ -163,11 +163,11 @@ class DistributedOptimizer(Optimizer):
             )
         loss = None
         second = None
-        self._wait_for_leave(closure)
+        self._wait_for_admission(closure)
         if closure is not None:
             worker = self.driver.worker
             if self.algorithm.second_gradient and self._model is not None and worker is not None:
-                second = SecondGradient(self.flat, closure, self._model, worker.me.memory.spare)
+                second = SecondGradient(self.flat, closure, self._model, worker.me.memory.scratch)
             with torch.enable_grad():
                 loss = closure()
         if isinstance(self.driver, ProcessArrivals):
@@ -177,12 +177,12 @@ class DistributedOptimizer(Optimizer):
         else:
             self._step_with_gradient(second)
         self.inner._opt_called = True  # type: ignore[attr-defined]  # nor does it step everywhere; schedulers would warn
-        due = self.check_every and self.driver.rounds % self.check_every == 0 and not self._steps_taken
-        if due and self.algorithm.replicas_equal:
+        expected = self.check_every and self.driver.rounds % self.check_every == 0 and not self._steps_taken
+        if expected and self.algorithm.replicas_equal:
             compare_replicas(self.driver.channel, None if self.serves_only else self.flat.values(), self.driver.rounds)
         return loss
 
-    def _wait_for_leave(self, closure: Callable[[], Any] | None) -> None:
+    def _wait_for_admission(self, closure: Callable[[], Any] | None) -> None:
         """Where a bound on the staleness lets workers wait, wait before the gradient is computed, not after it."""
         if self.serves_only or not isinstance(self.driver, ProcessArrivals) or not self.driver.may_wait:
             return
@@ -191,7 +191,7 @@ class DistributedOptimizer(Optimizer):
                 f"{self.algorithm.name} with max_staleness may let this worker wait before it computes, so step() "
                 "needs a closure: def closure(): opt.zero_grad(); loss = loss_of(batch); loss.backward(); return loss"
             )
-        parameters = self.driver.ask_leave()
+        parameters = self.driver.request_admission()
         if parameters is not None:
             self.flat.set_values(parameters)
 
@@ -199,17 +199,17 @@ class DistributedOptimizer(Optimizer):
         """A worker's gradient to the server, and the newest parameters back; at the server, until all have stepped."""
         used = self._used_now()
         inputs = self._bring_gradient(None)
-        news = [has and not live for has, live in zip(used, self._live, strict=True)]
+        news = [has and not active for has, active in zip(used, self._active, strict=True)]
         if any(news):
-            driver.tell_used(news)
-            self._mark_live([place for place, has in enumerate(news) if has])
-        result = driver.round(inputs, self.rates.now()).result
+            driver.report_used(news)
+            self._mark_active([place for place, has in enumerate(news) if has])
+        result = driver.round(inputs, self.learning_rates.now()).result
         if result is not None:
             self.flat.set_values(result)
 
-    def _mark_live(self, places: Sequence[int]) -> None:
-        for place in places:
-            self._live[place] = True
+    def _mark_active(self, indices: Sequence[int]) -> None:
+        for place in indices:
+            self._active[place] = True
 
     def _exchange(self, used: list[bool], bring: Callable[[], Inputs | None]) -> Round:
         """One round, tried again where it was called off for a parameter's first gradient.
@@ -217,17 +217,17 @@ class DistributedOptimizer(Optimizer):
         used: which parameters were used here. bring: the round's inputs; called for each try, since their vector is
         given away.
         """
-        if not any(self._live):
-            self._agree_on_live(used)
+        if not any(self._active):
+            self._agree_on_active(used)
         while True:
             inputs = bring()
             if inputs is not None:
-                news = any(has and not live for has, live in zip(used, self._live, strict=True))
-                inputs.call_off = inputs.call_off or news
-            round_ = self.driver.round(inputs, self.rates.now())
-            if not round_.void or not self._agree_on_live(used):
+                news = any(has and not active for has, active in zip(used, self._active, strict=True))
+                inputs.abort = inputs.abort or news
+            round_ = self.driver.round(inputs, self.learning_rates.now())
+            if not round_.aborted or not self._agree_on_active(used):
                 return round_
-            self.driver.forget_void_round()
+            self.driver.forget_aborted_round()
 
     def _step_with_gradient(self, second: SecondGradient | None) -> None:
         round_ = self._exchange(self._used_now(), lambda: self._bring_gradient(second))
@@ -236,15 +236,15 @@ class DistributedOptimizer(Optimizer):
         if self.algorithm.returns == "parameters":
             self.flat.set_values(round_.result)
         else:
-            self.flat.set_gradients(round_.result, self._live)
+            self.flat.set_gradients(round_.result, self._active)
             if self.driver.worker is not None:
-                self.driver.worker.me.memory.take_back(self.flat.has_gradients_in)  # the last one, if it still was
+                self.driver.worker.me.memory.reclaim(self.flat.has_gradients_in)  # the last one, if it still was
             self.inner.step()
 
     def _used_now(self) -> list[bool]:
         """Which parameters have a gradient here."""
         if self.serves_only:
-            return [False] * len(self._live)
+            return [False] * len(self._active)
         has_gradient = self.flat.has_gradient()
         if not any(has_gradient):
             raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before opt.step()")
@@ -256,15 +256,15 @@ class DistributedOptimizer(Optimizer):
         if worker is None:
             return None
         memory = worker.me.memory
-        memory.take_back(self.flat.has_gradients_in)  # zero_grad(set_to_none=False) keeps the last direction in use
-        stays = self.algorithm.takes_pieces and self._grad_scale is None
-        vector = torch.empty(0) if stays else memory.spare()
+        memory.reclaim(self.flat.has_gradients_in)  # zero_grad(set_to_none=False) keeps the last direction in use
+        stays = self.algorithm.takes_gradient_tensors and self._grad_scale is None
+        vector = torch.empty(0) if stays else memory.scratch()
         inputs = Inputs(
-            vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=self.rates.now(),
+            vector=vector, parameters=lambda: self.flat.values(out=memory.scratch()), lr=self.learning_rates.now(),
             gradient_at=second,
         )  # fmt: skip
         if stays:
-            inputs.pieces = self.flat.gradient_pieces()
+            inputs.gradient_tensors = self.flat.gradient_tensors()
         elif self._grad_scale is None:
             inputs.fill = self.flat.fill_by_gradients(vector)
         else:
@@ -276,13 +276,13 @@ class DistributedOptimizer(Optimizer):
         """What a GradScaler has multiplied the loss by. It is set for the time of one `step()`."""
         return getattr(self, "grad_scale", None)
 
-    def _agree_on_live(self, has_gradient: list[bool]) -> bool:
+    def _agree_on_active(self, has_gradient: list[bool]) -> bool:
         """Tell each other which parameters have ever had a gradient. Returns whether somebody's was news."""
-        places = [place for place, has in enumerate(has_gradient) if has]
-        everybody = self.driver.channel.gather(places, f"for its list of used parameters, round {self.driver.rounds}")
-        news = {place for theirs in everybody for place in theirs if not self._live[place]}
+        indices = [place for place, has in enumerate(has_gradient) if has]
+        gathered = self.driver.channel.gather(indices, f"for its list of used parameters, round {self.driver.rounds}")
+        news = {place for of_rank in gathered for place in of_rank if not self._active[place]}
         for place in news:
-            self._live[place] = True
+            self._active[place] = True
         return bool(news)
 
     def _step_locally(self) -> None:
@@ -293,7 +293,7 @@ class DistributedOptimizer(Optimizer):
         if not self.serves_only:
             self._take_local_step()
         self._steps_taken += 1
-        if self._steps_taken >= self.local.due_in(self.driver.rounds):
+        if self._steps_taken >= self.local.steps_in(self.driver.rounds):
             self.exchange_steps()
 
     @torch.no_grad()
@@ -303,8 +303,8 @@ class DistributedOptimizer(Optimizer):
             return
         start = self._start
         round_ = self._exchange(self._used, lambda: self._bring_change(start))
-        self._steps_taken, self._start, self._spoiled = 0, None, False
-        self._spare_start = start
+        self._steps_taken, self._start, self._non_finite = 0, None, False
+        self._scratch_start = start
         self._used = [False] * len(self._used)
         if start is not None:
             self._apply(start, round_)
@@ -313,7 +313,7 @@ class DistributedOptimizer(Optimizer):
         """Set the parameters by a round's result, from those before the steps, (d,), where any were taken."""
         result = round_.result if round_.sparse_result is None else round_.sparse_result
         if result is not None:
-            self.local.apply(start, result, self._live)
+            self.local.apply(start, result, self._active)
         elif start is not None:
             self.flat.set_values(start)
 
@@ -322,10 +322,10 @@ class DistributedOptimizer(Optimizer):
         if not any(has_gradient):
             raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before opt.step()")
         if self._start is None:
-            self._start = self.flat.values(out=self._spare_start)
+            self._start = self.flat.values(out=self._scratch_start)
         self._used = [used or has for used, has in zip(self._used, has_gradient, strict=True)]
-        self._spoiled = self._spoiled or not self.flat.gradients_are_finite()
-        if not self._spoiled:
+        self._non_finite = self._non_finite or not self.flat.gradients_are_finite()
+        if not self._non_finite:
             if self._grad_scale is not None:
                 self.flat.divide_gradients(self._grad_scale)
             self.inner.step()
@@ -336,9 +336,9 @@ class DistributedOptimizer(Optimizer):
         if start is None or worker is None:
             return None
         memory = worker.me.memory
-        memory.take_back()  # the last result has been applied
-        change = memory.spare()
-        inputs = Inputs(vector=change, parameters=start.clone, lr=self.rates.now(), call_off=self._spoiled)
+        memory.reclaim()  # the last result has been applied
+        change = memory.scratch()
+        inputs = Inputs(vector=change, parameters=start.clone, lr=self.learning_rates.now(), abort=self._non_finite)
         if self.algorithm.consumes == "change":
             inputs.write_change = partial(self.flat.change_since, start, change)
         else:
@@ -352,13 +352,13 @@ class DistributedOptimizer(Optimizer):
         if worker is None:
             return None
         memory = worker.me.memory
-        memory.take_back()  # the last result has been applied
-        change = memory.spare()
+        memory.reclaim()  # the last result has been applied
+        change = memory.scratch()
         scale = 1.0 if self._grad_scale is None else float(self._grad_scale)
-        rates = [rate / scale for rate in self.rates.by_group()]
+        learning_rates = [learning_rate / scale for learning_rate in self.learning_rates.by_group()]
         return Inputs(
-            vector=change, parameters=lambda: self.flat.values(out=memory.spare()), lr=self.rates.now(),
-            write_change=partial(self.flat.change_of_step, rates, change),
+            vector=change, parameters=lambda: self.flat.values(out=memory.scratch()), lr=self.learning_rates.now(),
+            write_change=partial(self.flat.change_of_step, learning_rates, change),
         )  # fmt: skip
 
     def zero_grad(self, set_to_none: bool = True) -> None:

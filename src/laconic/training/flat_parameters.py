@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.kernels.api import add_at, add_into, all_finite, cut_pieces, gather, gather_change, gather_scaled, scatter
+from laconic.kernels.api import (
+    add_at,
+    add_into,
+    all_finite,
+    gather,
+    gather_change,
+    gather_scaled,
+    scatter,
+    slice_tensors,
+)
 
 
 class FlatParameters:
@@ -39,20 +48,20 @@ class FlatParameters:
             raise ValueError("inner: no parameter of the optimizer requires a gradient, so there is nothing to train")
         self._refuse_mixed("device", [str(p.device) for p in self.parameters], "model.to(device)")
         self._refuse_mixed("dtype", [str(p.dtype) for p in self.parameters], "model.to(dtype)")
-        first = self.parameters[0]
-        if not first.is_floating_point():
-            raise ValueError(f"inner: parameter {self.names[0]!r} is {first.dtype}; only real floats can be trained")
+        example = self.parameters[0]
+        if not example.is_floating_point():
+            raise ValueError(f"inner: parameter {self.names[0]!r} is {example.dtype}; only real floats can be trained")
         self.sizes = tuple(p.numel() for p in self.parameters)
         self.d = sum(self.sizes)
-        self.device = first.device
-        self.dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+        self.device = example.device
+        self.dtype = torch.float64 if example.dtype == torch.float64 else torch.float32
 
-    def _refuse_mixed(self, what: str, values: Sequence[str], way_out: str) -> None:
+    def _refuse_mixed(self, what: str, values: Sequence[str], remedy: str) -> None:
         if len(set(values)) > 1:
             other = next(place for place, value in enumerate(values) if value != values[0])
             raise ValueError(
                 f"inner: parameters of mixed {what}s: {self.names[0]!r} is {values[0]}, {self.names[other]!r} is "
-                f"{values[other]}; all must share one, for instance by {way_out} before the optimizer is made"
+                f"{values[other]}; all must share one, for instance by {remedy} before the optimizer is made"
             )
 
     @property
@@ -62,7 +71,7 @@ class FlatParameters:
 
     def values(self, out: Tensor | None = None) -> Tensor:
         """A copy of the parameters, (d,), into `out` where it is given."""
-        vector = self._room() if out is None else out
+        vector = self._empty() if out is None else out
         gather(self._data, vector)
         return vector
 
@@ -73,12 +82,12 @@ class FlatParameters:
         """
         return gather_change(self._data, start, out, plus)
 
-    def change_of_step(self, rates: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
+    def change_of_step(self, learning_rates: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
         """What a step of plain SGD would do to the parameters, -rate times the gradient, and plus `plus`, into `out`.
 
         rates: by parameter group. All vectors are (d,). Returns whether no entry is inf or NaN.
         """
-        return gather_scaled(self.gradient_pieces(), [-rates[group] for group in self.groups], out, plus)
+        return gather_scaled(self.gradient_tensors(), [-learning_rates[group] for group in self.groups], out, plus)
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""
@@ -89,27 +98,27 @@ class FlatParameters:
         """The parameters without a tape; whoever writes to them is seen by one all the same."""
         return [parameter.detach() for parameter in self.parameters]
 
-    def _room(self) -> Tensor:
+    def _empty(self) -> Tensor:
         return torch.empty(self.d, dtype=self.dtype, device=self.device)
 
-    def pieces(self, vector: Tensor) -> tuple[Tensor, ...]:
+    def views(self, vector: Tensor) -> tuple[Tensor, ...]:
         """`vector` (d,) cut by parameter."""
         return torch.split(vector, list(self.sizes))
 
-    def set_live_values(self, pieces: Iterable[Tensor], start: Tensor | None, live: Sequence[bool]) -> None:
-        """Overwrite the parameters by `pieces`, one for each, those that are not live by `start` (d,).
+    def set_active_values(self, values: Iterable[Tensor], start: Tensor | None, active: Sequence[bool]) -> None:
+        """Overwrite the parameters by `values`, one for each, those that are not live by `start` (d,).
 
         Without a start, here and in the next two, the parameters themselves are it.
         """
         with torch.no_grad():
-            for parameter, new, old, moves in zip(self.parameters, pieces, self._start(start), live, strict=True):
+            for parameter, new, old, moves in zip(self.parameters, values, self._start(start), active, strict=True):
                 parameter.copy_((new if moves else old).view_as(parameter))
 
-    def set_sum(self, start: Tensor | None, change: Tensor, live: Sequence[bool]) -> None:
+    def set_sum(self, start: Tensor | None, change: Tensor, active: Sequence[bool]) -> None:
         """Overwrite the parameters by `start + change`, (d,) both, those that are not live by `start`."""
         with torch.no_grad():
-            both = zip(self._start(start), self.pieces(change), strict=True)
-            for parameter, (old, by), moves in zip(self.parameters, both, live, strict=True):
+            both = zip(self._start(start), self.views(change), strict=True)
+            for parameter, (old, by), moves in zip(self.parameters, both, active, strict=True):
                 if not moves:
                     parameter.copy_(old.view_as(parameter))
                 elif parameter.dtype == self.dtype:
@@ -118,23 +127,23 @@ class FlatParameters:
                     parameter.copy_(old.view_as(parameter) + by.view_as(parameter))
 
     def _start(self, start: Tensor | None) -> Sequence[Tensor]:
-        return self._data if start is None else self.pieces(start)
+        return self._data if start is None else self.views(start)
 
-    def set_sparse_sum(self, start: Tensor | None, positions: Tensor, values: Tensor, live: Sequence[bool]) -> None:
+    def set_sparse_sum(self, start: Tensor | None, positions: Tensor, values: Tensor, active: Sequence[bool]) -> None:
         """The same where only the coordinates `positions` (k,) change, by `values` (k,); overwrites `start`."""
-        if not all(live):
+        if not all(active):
             ends = torch.tensor(self.sizes, device=positions.device).cumsum(0)
-            moves = torch.tensor(live, device=positions.device)[torch.bucketize(positions, ends, right=True)]
+            moves = torch.tensor(active, device=positions.device)[torch.bucketize(positions, ends, right=True)]
             positions, values = positions[moves], values[moves]
         if start is None:
             device = self.parameters[0].device
             add_into(self._data, positions.to(device), values.to(device, self.dtype))
             return
         add_at(start, positions.to(start.device), values.to(start))
-        if all(live):
+        if all(active):
             scatter(start, self._data, as_sum=True)
         else:
-            self.set_live_values((piece + 0.0 for piece in self.pieces(start)), start, live)
+            self.set_active_values((view + 0.0 for view in self.views(start)), start, active)
 
     def has_gradient(self) -> list[bool]:
         """Which parameters have a gradient now.
@@ -169,8 +178,8 @@ class FlatParameters:
 
     def gradients(self, out: Tensor | None = None) -> Tensor:
         """The gradients, (d,); a parameter without one counts as zero."""
-        vector = self._room() if out is None else out
-        gather(self.gradient_pieces(), vector)
+        vector = self._empty() if out is None else out
+        gather(self.gradient_tensors(), vector)
         return vector
 
     def fill_by_gradients(self, out: Tensor) -> Callable[[int, int, int], bool]:
@@ -178,10 +187,12 @@ class FlatParameters:
 
         It tells what `kernels.gather` tells.
         """
-        pieces = self.gradient_pieces()
-        return lambda first, stop, among: gather(cut_pieces(pieces, first, stop), out[first:stop], among=among)
+        tensors = self.gradient_tensors()
+        return lambda start, stop, divisor: gather(
+            slice_tensors(tensors, start, stop), out[start:stop], divisor=divisor
+        )
 
-    def gradient_pieces(self) -> list[Tensor]:
+    def gradient_tensors(self) -> list[Tensor]:
         """The gradients as they are, one for each parameter; a parameter without one counts as zero."""
         return [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
 
@@ -190,7 +201,7 @@ class FlatParameters:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def set_gradients(self, direction: Tensor, live: Sequence[bool]) -> None:
+    def set_gradients(self, direction: Tensor, active: Sequence[bool]) -> None:
         """Put `direction` (d,) where the optimizer will look; parameters that are not live get None and stay put."""
-        for parameter, piece, moves in zip(self.parameters, self.pieces(direction), live, strict=True):
-            parameter.grad = piece.view_as(parameter).to(parameter.dtype) if moves else None
+        for parameter, view, moves in zip(self.parameters, self.views(direction), active, strict=True):
+            parameter.grad = view.view_as(parameter).to(parameter.dtype) if moves else None

@@ -11,7 +11,7 @@ class LearningRates:
     def __init__(self, inner: Optimizer, algorithm: Algorithm) -> None:
         self._inner = inner
         self._algorithm = algorithm
-        self.first = self.by_group()
+        self.initial = self.by_group()
 
     def by_group(self) -> list[float]:
         """Every parameter group's rate now."""
@@ -22,16 +22,18 @@ class LearningRates:
 
         Raises ValueError where the method reads the rate and it is 0, or the groups' rates left their proportions.
         """
-        rates = self.by_group()
+        learning_rates = self.by_group()
         if self._algorithm.reads_lr:
-            if min(rates) <= 0 or min(self.first) <= 0:
+            if min(learning_rates) <= 0 or min(self.initial) <= 0:
                 raise ValueError(
-                    f"{self._algorithm.name} divides by the learning rate: lr={min(rates)} must be above 0"
+                    f"{self._algorithm.name} divides by the learning rate: lr={min(learning_rates)} must be above 0"
                 )
-            common = [rate / first for rate, first in zip(rates, self.first, strict=True)]
+            common = [
+                learning_rate / initial for learning_rate, initial in zip(learning_rates, self.initial, strict=True)
+            ]
             if max(common) > min(common) * (1 + 1e-9):
                 raise ValueError(
                     f"{self._algorithm.name} carries its debt along with the learning rate, so the parameter groups' "
-                    f"rates must keep their proportions; they were {self.first} and are {rates}"
+                    f"rates must keep their proportions; they were {self.initial} and are {learning_rates}"
                 )
-        return rates[0]
+        return learning_rates[0]

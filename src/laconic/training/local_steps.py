@@ -35,7 +35,12 @@ class LocalSteps:
     """Whether steps are local, how many make a round, and the arithmetic between changes and gradients."""
 
     def __init__(
-        self, algorithm: Algorithm, local_steps: int, flat: FlatParameters, rates: LearningRates, inner: Optimizer
+        self,
+        algorithm: Algorithm,
+        local_steps: int,
+        flat: FlatParameters,
+        learning_rates: LearningRates,
+        inner: Optimizer,
     ) -> None:
         """Raises TypeError or ValueError as `check_local_steps` does."""
         check_local_steps(algorithm, local_steps)
@@ -43,62 +48,62 @@ class LocalSteps:
         self._inner = inner
         self._algorithm = algorithm
         self._flat = flat
-        self._rates = rates
+        self._learning_rates = learning_rates
 
     @property
     def are_taken(self) -> bool:
         """Whether the inner optimizer steps before the exchange."""
         return self._algorithm.consumes == "change" or self.many > 1
 
-    def due_in(self, round_: int) -> int:
+    def steps_in(self, round_: int) -> int:
         """How many steps come before this round's exchange; a dense warm-up has one."""
         return 1 if self._algorithm.dense_in(round_) else self.many
 
     def is_known_in(self, round_: int) -> bool:
         """Whether the change before this round's exchange is known from the gradient: one step of plain SGD."""
         algorithm = self._algorithm
-        takes_one = algorithm.consumes == "change" and algorithm.replicas_equal and self.due_in(round_) == 1
-        return takes_one and self._flat.has_own_dtype and _is_plain_sgd(self._inner)
+        takes_one = algorithm.consumes == "change" and algorithm.replicas_equal and self.steps_in(round_) == 1
+        return takes_one and self._flat.has_own_dtype and _is_vanilla_sgd(self._inner)
 
     def vector(self, change: Tensor) -> Tensor:
         """What the method consumes, (d,), from what the steps changed, (d,), which it overwrites."""
-        return change if self._algorithm.consumes == "change" else change.div_(-self._rate())
+        return change if self._algorithm.consumes == "change" else change.div_(-self._learning_rate())
 
-    def apply(self, start: Tensor | None, result: Result, live: Sequence[bool]) -> None:
+    def apply(self, start: Tensor | None, result: Result, active: Sequence[bool]) -> None:
         """Set the parameters, from those before the steps, (d,), which it may overwrite, and what the method returned.
 
         Those of `flat` that are not live get the ones before the steps back. start: None where no step was taken.
         """
         flat = self._flat
         if not isinstance(result, Tensor):
-            flat.set_sparse_sum(start, result.indices, result.values.dense(), live)
+            flat.set_sparse_sum(start, result.indices, result.values.dense(), active)
         elif self._algorithm.returns == "parameters":
-            flat.set_live_values(flat.pieces(result), start, live)
+            flat.set_active_values(flat.views(result), start, active)
         elif self._algorithm.consumes == "change":
-            flat.set_sum(start, result, live)
+            flat.set_sum(start, result, active)
         else:
             assert start is not None
-            rates = flat.pieces(self._rate().expand(flat.d))
-            pieces = zip(flat.pieces(start), rates, flat.pieces(result), strict=True)
-            flat.set_live_values((old - rate * by for old, rate, by in pieces), start, live)
+            learning_rates = flat.views(self._learning_rate().expand(flat.d))
+            values = zip(flat.views(start), learning_rates, flat.views(result), strict=True)
+            flat.set_active_values((old - learning_rate * by for old, learning_rate, by in values), start, active)
 
-    def _rate(self) -> Tensor:
+    def _learning_rate(self) -> Tensor:
         """The learning rate of every coordinate: one number where all groups share it, else (d,)."""
-        rates = self._rates.by_group()
-        if min(rates) <= 0:
+        learning_rates = self._learning_rates.by_group()
+        if min(learning_rates) <= 0:
             raise ValueError(
                 f"local_steps={self.many}: {self._algorithm.name} is handed the change divided by the learning rate, "
-                f"so lr={min(rates)} must be above 0"
+                f"so lr={min(learning_rates)} must be above 0"
             )
-        if len(set(rates)) == 1:
-            rates = rates[:1]
-        of_group = torch.tensor(rates, dtype=self._flat.dtype, device=self._flat.device)
-        if len(rates) == 1:
+        if len(set(learning_rates)) == 1:
+            learning_rates = learning_rates[:1]
+        of_group = torch.tensor(learning_rates, dtype=self._flat.dtype, device=self._flat.device)
+        if len(learning_rates) == 1:
             return of_group[0]
         return of_group[self._flat.groups].repeat_interleave(torch.tensor(self._flat.sizes, device=self._flat.device))
 
 
-def _is_plain_sgd(inner: Optimizer) -> bool:
+def _is_vanilla_sgd(inner: Optimizer) -> bool:
     """Whether a step is x - lr g and nothing else happens in it."""
     hooks = inner._optimizer_step_pre_hooks or inner._optimizer_step_post_hooks
     own_step = vars(inner).get("step")  # a scheduler's wrapper only notes that it was called

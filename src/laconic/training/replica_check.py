@@ -15,8 +15,8 @@ def compare_replicas(channel: Channel, parameters: Tensor | None, round_: int) -
     parameters: this rank's, (d,); None where it trains no model. Raises ReplicaError.
     """
     mine = "" if parameters is None else hash_of(parameters)
-    everybody = channel.gather(mine, f"for its parameters' hash, round {round_}")
-    hashes = {rank: theirs for rank, theirs in enumerate(everybody) if theirs}
+    gathered = channel.gather(mine, f"for its parameters' hash, round {round_}")
+    hashes = {rank: other for rank, other in enumerate(gathered) if other}
     counts = Counter(hashes.values())
     right = max(hashes, key=lambda rank: (counts[hashes[rank]], -rank))  # what most have; of equals, the first
     wrong = [rank for rank in hashes if hashes[rank] != hashes[right]]

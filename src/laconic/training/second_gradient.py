@@ -42,19 +42,19 @@ class Surroundings:
         torch.set_rng_state(self.cpu)
         if self.gpus:
             torch.cuda.set_rng_state_all(self.gpus)
-        for buffer, kept in zip(buffers, self.buffers, strict=True):
-            buffer.copy_(kept)
+        for buffer, saved in zip(buffers, self.buffers, strict=True):
+            buffer.copy_(saved)
 
 
 class SecondGradient:
     """The gradient of the same mini-batch at other parameters. Make it before the closure's first call."""
 
     def __init__(
-        self, flat: FlatParameters, closure: Callable[[], Any], model: torch.nn.Module, room: Callable[[], Tensor]
+        self, flat: FlatParameters, closure: Callable[[], Any], model: torch.nn.Module, scratch: Callable[[], Tensor]
     ) -> None:
         """room: a vector (d,) to write into, new at each call; what is returned lies in one."""
         self._flat = flat
-        self._room = room
+        self._scratch = scratch
         self._closure = closure
         self._buffers = list(model.buffers())
         self._before = Surroundings.of(self._buffers)
@@ -66,15 +66,18 @@ class SecondGradient:
         """
         after = Surroundings.of(self._buffers)
         self._before.put_back(self._buffers)
-        here, gradients = self._flat.values(out=self._room()), [parameter.grad for parameter in self._flat.parameters]
+        here, gradients = (
+            self._flat.values(out=self._scratch()),
+            [parameter.grad for parameter in self._flat.parameters],
+        )
         self._flat.set_values(parameters)
         for parameter in self._flat.parameters:
             parameter.grad = None  # so that the closure neither adds to the first gradient nor overwrites it
         with torch.enable_grad():
             self._closure()
-        gradient = self._flat.gradients(out=self._room())
+        gradient = self._flat.gradients(out=self._scratch())
         after.put_back(self._buffers)
         self._flat.set_values(here)
-        for parameter, first in zip(self._flat.parameters, gradients, strict=True):
-            parameter.grad = first
+        for parameter, own in zip(self._flat.parameters, gradients, strict=True):
+            parameter.grad = own
         return gradient

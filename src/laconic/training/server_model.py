@@ -13,10 +13,10 @@ from laconic.training.flat_parameters import FlatParameters
 class ServerModel:
     """The server's own parameters and its own copy of the user's optimizer."""
 
-    def __init__(self, inner: Optimizer, live: Callable[[], Sequence[bool]]) -> None:
+    def __init__(self, inner: Optimizer, active: Callable[[], Sequence[bool]]) -> None:
         """live: which parameters move, asked at each step."""
         self._inner = inner
-        self._live = live
+        self._active = active
         self.optimizer = copy.deepcopy(inner)
         self.flat = FlatParameters(self.optimizer)
 
@@ -28,9 +28,9 @@ class ServerModel:
         """
         if not bool(torch.isfinite(direction).all()):
             return torch.full_like(direction, torch.nan)
-        for theirs, ours in zip(self._inner.param_groups, self.optimizer.param_groups, strict=True):
-            ours.update({key: value for key, value in theirs.items() if key != "params"})
-        self.flat.set_gradients(direction.to(self.flat.device), self._live())
+        for source, own in zip(self._inner.param_groups, self.optimizer.param_groups, strict=True):
+            own.update({key: value for key, value in source.items() if key != "params"})
+        self.flat.set_gradients(direction.to(self.flat.device), self._active())
         self.optimizer.step()
         self._inner._opt_called = True  # type: ignore[attr-defined]  # it never steps itself; schedulers would warn
         return self.flat.values().to(direction.device)

@@ -43,7 +43,7 @@ class Simulation:
         algorithm: Algorithm,
         *,
         workers: int,
-        server: str = "auto",
+        layout: str = "auto",
         local_steps: int = 1,
         seed: int = 0,
         link: Link | None = None,
@@ -60,17 +60,17 @@ class Simulation:
         self.inner = inner
         self.algorithm = algorithm
         self.flat = FlatParameters(inner, model)
-        self.rates = LearningRates(inner, algorithm)
-        self.local = LocalSteps(algorithm, local_steps, self.flat, self.rates, inner)
-        self._live = [False] * len(self.flat.parameters)
-        self.server_model = ServerModel(inner, lambda: self._live) if algorithm.server_steps else None
+        self.learning_rates = LearningRates(inner, algorithm)
+        self.local = LocalSteps(algorithm, local_steps, self.flat, self.learning_rates, inner)
+        self._active = [False] * len(self.flat.parameters)
+        self.server_model = ServerModel(inner, lambda: self._active) if algorithm.server_steps else None
         options: dict[str, Any] = {
             "d": self.flat.d, "n_workers": workers, "layers": self.flat.sizes, "dtype": self.flat.dtype,
-            "server": server, "seed": seed, "link": link, "links": links, "compute_s": compute_s, "faults": faults,
+            "layout": layout, "seed": seed, "link": link, "links": links, "compute_s": compute_s, "faults": faults,
             "descend": self.server_model.descend if self.server_model else None,
         }  # fmt: skip
         self.driver: Simulated
-        if algorithm.schedule == "arrivals":
+        if algorithm.mode == "arrivals":
             self.driver = SimulatedArrivals(algorithm, parameters=self.flat.values(), **options)
         else:
             self.driver = Simulated(algorithm, sparse_results=True, **options)
@@ -81,7 +81,7 @@ class Simulation:
         self._steps_taken = 0
         self._shown: Tensor | None = None  # room for the parameters between two exchanges, where steps are local
         self._local: dict[int, Tensor] = {}  # by worker, its parameters between two exchanges, where steps are local
-        self._spoiled = [False] * workers
+        self._non_finite = [False] * workers
         self._losses = [math.nan] * workers  # the latest, where workers are not in step
 
     @property
@@ -91,17 +91,17 @@ class Simulation:
     @property
     def down(self) -> frozenset[int]:
         """The workers that take no part in the next step, because a fault plan crashed them."""
-        return self.driver.mishaps.down_in(self.driver.rounds)
+        return self.driver.injector.down_in(self.driver.rounds)
 
     def traffic_of(self, rank: int) -> Traffic:
         """One worker's counters. Seconds are virtual: the clock at the end of the last round."""
         driver = self.driver
         seconds = {"virtual": driver.clock.now_ns / 1e9}
-        faults = driver.mishaps.counts[rank]
-        traffic = Traffic.of(driver.workers[rank].meter, driver.rounds, driver.void_rounds, seconds, faults=faults)
+        faults = driver.injector.counts[rank]
+        traffic = Traffic.of(driver.workers[rank].meter, driver.rounds, driver.aborted_rounds, seconds, faults=faults)
         if isinstance(driver, SimulatedArrivals):
-            tally = driver.arrivals.tallies[rank]
-            return replace(traffic, staleness=dict(tally.staleness), updates=tally.updates)
+            counts = driver.arrivals.update_counts[rank]
+            return replace(traffic, staleness=dict(counts.staleness), updates=counts.updates)
         return traffic
 
     @property
@@ -148,20 +148,20 @@ class Simulation:
 
     @torch.no_grad()
     def _step_with_gradient(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
-        lr = self.rates.now()
+        lr = self.learning_rates.now()
 
         def inputs_of(rank: int) -> Inputs:
             before = self._surroundings(rank) if self.algorithm.second_gradient else None
             losses[rank] = self._backward(rank, loss_of)
-            self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
+            self._active = [active or has for active, has in zip(self._active, self.flat.has_gradient(), strict=True)]
             memory = self.driver.workers[rank].me.memory
-            self.driver.take_back(self.flat.has_gradients_in)
-            memory.take_back(self.flat.has_gradients_in)
-            stays = self.algorithm.takes_pieces
-            vector = torch.empty(0) if stays else memory.spare()
-            inputs = Inputs(vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=lr)
+            self.driver.reclaim(self.flat.has_gradients_in)
+            memory.reclaim(self.flat.has_gradients_in)
+            stays = self.algorithm.takes_gradient_tensors
+            vector = torch.empty(0) if stays else memory.scratch()
+            inputs = Inputs(vector=vector, parameters=lambda: self.flat.values(out=memory.scratch()), lr=lr)
             if stays:
-                inputs.pieces = self.flat.gradient_pieces()
+                inputs.gradient_tensors = self.flat.gradient_tensors()
             else:
                 inputs.fill = self.flat.fill_by_gradients(vector)
             if before is not None:
@@ -169,25 +169,25 @@ class Simulation:
             return inputs
 
         outcome = self.driver.round(inputs_of)
-        if outcome.void:
+        if outcome.aborted:
             return
         result = outcome.of(0)
         assert isinstance(result, Tensor), "only methods that consume changes may return a sparse one"
         if self.algorithm.returns == "parameters":
             self.flat.set_values(result)
         else:
-            self.flat.set_gradients(result, self._live)
+            self.flat.set_gradients(result, self._active)
             self.inner.step()
 
     @torch.no_grad()
     def _step_by_arrivals(self, driver: SimulatedArrivals, loss_of: Callable[[int], Tensor]) -> list[float]:
         assert self.server_model is not None, "a schedule of arrivals keeps its model at the server"
-        lr = self.rates.now()
+        lr = self.learning_rates.now()
 
         def inputs_of(rank: int) -> Inputs:
             self.flat.set_values(driver.pulled[rank])
             self._losses[rank] = self._backward(rank, loss_of)
-            self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
+            self._active = [active or has for active, has in zip(self._active, self.flat.has_gradient(), strict=True)]
             return Inputs(vector=self.flat.gradients(), parameters=lambda: driver.pulled[rank], lr=lr)
 
         driver.round(inputs_of)
@@ -205,7 +205,7 @@ class Simulation:
     ) -> Tensor:
         """The gradient (d,) of the same mini-batch at `parameters` (d,), with the same draws; leaves no trace."""
         memory = self.driver.workers[rank].me.memory
-        here, after = self.flat.values(out=memory.spare()), self._surroundings(rank)
+        here, after = self.flat.values(out=memory.scratch()), self._surroundings(rank)
         self._buffers[rank] = before.buffers
         before.put_back(self._shown_buffers)
         self.flat.set_values(parameters)
@@ -213,7 +213,7 @@ class Simulation:
         self.flat.set_values(here)
         after.put_back(self._shown_buffers)
         self._buffers[rank] = after.buffers
-        return self.flat.gradients(out=memory.spare())
+        return self.flat.gradients(out=memory.scratch())
 
     @torch.no_grad()
     def _step_locally(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
@@ -221,7 +221,7 @@ class Simulation:
             self._exchange_gradients(loss_of, losses)
             return
         shown = self._shown = self.flat.values(out=self._shown)
-        if self._steps_taken + 1 >= self.local.due_in(self.driver.rounds):
+        if self._steps_taken + 1 >= self.local.steps_in(self.driver.rounds):
             self._exchange(shown, lambda rank: self._step_of(rank, shown, loss_of, losses))
             return
         down = self.down
@@ -230,46 +230,46 @@ class Simulation:
                 continue
             self._step_of(rank, shown, loss_of, losses)
             if rank not in self._local:
-                self._local[rank] = self._room_for(rank)
+                self._local[rank] = self._scratch_for(rank)
             self.flat.values(out=self._local[rank])
         self.flat.set_values(shown)
         self._steps_taken += 1
 
     def _exchange_gradients(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
         """One round with the changes of steps that are not taken."""
-        rates = self.rates.by_group()
+        learning_rates = self.learning_rates.by_group()
 
         def inputs_of(rank: int) -> Inputs:
             losses[rank] = self._backward(rank, loss_of)
-            self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
-            vector, memory = self._room_for(rank), self.driver.workers[rank].me.memory
+            self._active = [active or has for active, has in zip(self._active, self.flat.has_gradient(), strict=True)]
+            vector, memory = self._scratch_for(rank), self.driver.workers[rank].me.memory
             return Inputs(
-                vector=vector, parameters=lambda: self.flat.values(out=memory.spare()), lr=self.rates.now(),
-                write_change=partial(self.flat.change_of_step, rates, vector),
+                vector=vector, parameters=lambda: self.flat.values(out=memory.scratch()), lr=self.learning_rates.now(),
+                write_change=partial(self.flat.change_of_step, learning_rates, vector),
             )  # fmt: skip
 
         outcome = self.driver.round(inputs_of)
         self.inner._opt_called = True  # type: ignore[attr-defined]  # it does not step; schedulers would warn
-        if not outcome.void:
-            self.local.apply(None, outcome.of(0), self._live)
+        if not outcome.aborted:
+            self.local.apply(None, outcome.of(0), self._active)
 
     def _step_of(self, rank: int, shown: Tensor, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
         """One worker's local step. The model is left with its parameters."""
         start = self._replicas[rank] if self._replicas else shown
         self.flat.set_values(self._local.get(rank, start))
         losses[rank] = self._backward(rank, loss_of)
-        self._live = [live or has for live, has in zip(self._live, self.flat.has_gradient(), strict=True)]
+        self._active = [active or has for active, has in zip(self._active, self.flat.has_gradient(), strict=True)]
         self.inner.state = self._states[rank]
-        self._spoiled[rank] = self._spoiled[rank] or not self.flat.gradients_are_finite()
-        if not self._spoiled[rank]:
+        self._non_finite[rank] = self._non_finite[rank] or not self.flat.gradients_are_finite()
+        if not self._non_finite[rank]:
             self.inner.step()
 
-    def _room_for(self, rank: int) -> Tensor:
+    def _scratch_for(self, rank: int) -> Tensor:
         """A vector (d,) for worker `rank` to write into until the end of the round."""
         memory = self.driver.workers[rank].me.memory
         for results in (self.driver, memory):
-            results.take_back()  # they were applied
-        return memory.spare()
+            results.reclaim()  # they were applied
+        return memory.scratch()
 
     @torch.no_grad()
     def exchange_steps(self) -> None:
@@ -289,10 +289,12 @@ class Simulation:
             load(rank)
             vector = self._local.pop(rank, None)
             if vector is None:
-                vector = self._room_for(rank)
-            spare = self.driver.workers[rank].me.memory.spare
-            parameters = (lambda: starts[rank]) if self._replicas else (lambda: spare().copy_(starts[rank]))
-            inputs = Inputs(vector=vector, parameters=parameters, lr=self.rates.now(), call_off=self._spoiled[rank])
+                vector = self._scratch_for(rank)
+            scratch = self.driver.workers[rank].me.memory.scratch
+            parameters = (lambda: starts[rank]) if self._replicas else (lambda: scratch().copy_(starts[rank]))
+            inputs = Inputs(
+                vector=vector, parameters=parameters, lr=self.learning_rates.now(), abort=self._non_finite[rank]
+            )
             if self.algorithm.consumes == "change":
                 inputs.write_change = partial(self.flat.change_since, starts[rank], vector)
             else:
@@ -301,12 +303,12 @@ class Simulation:
             return inputs
 
         outcome = self.driver.round(inputs_of)
-        self._steps_taken, self._local, self._spoiled = 0, {}, [False] * self.n_workers
-        if outcome.void:
+        self._steps_taken, self._local, self._non_finite = 0, {}, [False] * self.n_workers
+        if outcome.aborted:
             self.flat.set_values(shown)
             return
         for rank in range(len(self._replicas) or 1):
-            self.local.apply(starts[rank], outcome.of(rank), self._live)
+            self.local.apply(starts[rank], outcome.of(rank), self._active)
             if self._replicas:
                 self._replicas[rank] = self.flat.values()
         if self._replicas:
@@ -325,4 +327,4 @@ class Simulation:
 
 def _copied(state: Mapping[Tensor, dict[str, Any]]) -> defaultdict[Tensor, dict[str, Any]]:
     """An optimizer's state for a worker of its own; the parameters stay the model's."""
-    return defaultdict(dict, {parameter: deepcopy(theirs) for parameter, theirs in state.items()})
+    return defaultdict(dict, {parameter: deepcopy(values) for parameter, values in state.items()})

@@ -26,13 +26,13 @@ class HasState(Protocol):
     flat: FlatParameters
     inner: Optimizer
     local: LocalSteps
-    rates: LearningRates
+    learning_rates: LearningRates
     server_model: ServerModel | None
-    _live: list[bool]
+    _active: list[bool]
     _steps_taken: int
     _used: list[bool]
     _start: Tensor | None
-    _spoiled: bool
+    _non_finite: bool
 
 
 def saved(opt: HasState) -> dict[str, Any]:
@@ -41,18 +41,18 @@ def saved(opt: HasState) -> dict[str, Any]:
     return _identity(opt) | {
         "settings": opt.algorithm.settings(),
         "rounds": driver.rounds,
-        "void_rounds": driver.void_rounds,
+        "aborted_rounds": driver.aborted_rounds,
         "control_bytes": driver.channel.control_bytes,
-        "live": list(opt._live),
+        "active": list(opt._active),
         "steps_taken": opt._steps_taken,
         "used": list(opt._used),
         "start": None if opt._start is None else opt._start.clone(),
         "local": None if opt._start is None and opt.algorithm.replicas_equal else opt.flat.values(),  # each rank's own
-        "spoiled": opt._spoiled,
-        "first_lrs": list(opt.rates.first),
+        "non_finite": opt._non_finite,
+        "initial_lrs": list(opt.learning_rates.initial),
         "worker": None if worker is None else _by_name(worker.me.memory, opt.flat),
         "meter": None if worker is None else worker.meter.saved(),
-        "servers": {str(half.index): half.hub.memory.saved() for half in driver.servers},
+        "servers": {str(session.index): session.view.memory.saved() for session in driver.servers},
         "arrivals": _arrivals(opt),
         "server_model": None if opt.server_model is None else {
             "values": opt.server_model.flat.values(), "optimizer": opt.server_model.optimizer.state_dict(),
@@ -79,19 +79,19 @@ def restore(opt: HasState, state_dict: Mapping[str, Any]) -> None:
             )
     driver, worker = opt.driver, opt.driver.worker
     opt.inner.load_state_dict({key: value for key, value in state_dict.items() if key != "laconic"})
-    driver.rounds, driver.void_rounds = state["rounds"], state["void_rounds"]
+    driver.rounds, driver.aborted_rounds = state["rounds"], state["aborted_rounds"]
     driver.channel.control_bytes += state["control_bytes"]  # coming back took agreements too
-    opt._live, opt._used = list(state["live"]), list(state["used"])
-    opt._steps_taken, opt._spoiled = state["steps_taken"], state["spoiled"]
+    opt._active, opt._used = list(state["active"]), list(state["used"])
+    opt._steps_taken, opt._non_finite = state["steps_taken"], state["non_finite"]
     opt._start = None if state["start"] is None else state["start"].clone()
     if state["local"] is not None:
         opt.flat.set_values(state["local"])
-    opt.rates.first = list(state["first_lrs"])
+    opt.learning_rates.initial = list(state["initial_lrs"])
     if worker is not None:
         worker.me.memory.restore(_flat_again(state["worker"], opt.flat))
         worker.meter.restore(state["meter"])
-    for half in driver.servers:
-        half.hub.memory.restore(state["servers"][str(half.index)])
+    for session in driver.servers:
+        session.view.memory.restore(state["servers"][str(session.index)])
     if opt.server_model is not None:
         opt.server_model.flat.set_values(state["server_model"]["values"])
         opt.server_model.optimizer.load_state_dict(state["server_model"]["optimizer"])
@@ -116,7 +116,7 @@ def _identity(opt: HasState) -> dict[str, Any]:
         "algorithm": opt.algorithm.name,
         "n_workers": layout.n_workers,
         "rank": opt.driver.channel.rank,
-        "server": layout.name,
+        "layout": layout.name,
         "local_steps": opt.local.many,
         "seed": opt.driver.job.seed,
         "dtype": str(opt.flat.dtype),
@@ -127,7 +127,7 @@ def _identity(opt: HasState) -> dict[str, Any]:
 def _by_name(memory: Memory, flat: FlatParameters) -> dict[str, dict[str, Tensor] | Tensor]:
     """A worker's memories; vectors of the model's length are cut by parameter name."""
     return {
-        name: dict(zip(flat.names, (piece.clone() for piece in flat.pieces(value)), strict=True))
+        name: dict(zip(flat.names, (view.clone() for view in flat.views(value)), strict=True))
         if value.shape == (flat.d,) else value
         for name, value in memory.saved().items()
     }  # fmt: skip

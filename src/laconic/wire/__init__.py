@@ -1,7 +1,7 @@
 """Packets and their bytes. The format is in FORMAT.md."""
 
 from laconic.errors import WireError
-from laconic.wire.codec import Encoded, Frame, SplitFrame, decode, encode, encode_split, most_body_bytes
+from laconic.wire.codec import Encoded, Frame, SplitFrame, decode, encode, encode_split, max_encoded_bytes
 from laconic.wire.coding.positions import (
     POSITION_CODES,
     decode_positions,
@@ -9,36 +9,36 @@ from laconic.wire.coding.positions import (
     entropy_bound_bits,
     paper_position_bits,
 )
-from laconic.wire.head import HEAD_BYTES, VALUE_BITS, Head, read_opening
+from laconic.wire.head import HEADER_BYTES, VALUE_BITS, Header, read_payload_info
 from laconic.wire.packets.blocks import uniform_lengths
 from laconic.wire.packets.dense import Dense
-from laconic.wire.packets.fractional import Fractional
+from laconic.wire.packets.fractional import FractionalValues
 from laconic.wire.packets.levels import Levels, pack_levels
 from laconic.wire.packets.packet import Packet, Size, Sizes
 from laconic.wire.packets.positions import Positions
-from laconic.wire.packets.quantized import Quantized
+from laconic.wire.packets.quantized import QuantizedValues
 from laconic.wire.packets.scaled_signs import ScaledSigns
-from laconic.wire.packets.selected_values import KeptValues
+from laconic.wire.packets.selected_values import SelectedValues
 from laconic.wire.packets.short_floats import ShortFloats, short_bits
 from laconic.wire.packets.signs import Signs
 from laconic.wire.packets.sparse import Sparse
 from laconic.wire.packets.vote_change import VoteChange
 
 __all__ = [
-    "HEAD_BYTES",
+    "HEADER_BYTES",
     "POSITION_CODES",
     "VALUE_BITS",
     "Dense",
     "Encoded",
-    "Fractional",
+    "FractionalValues",
     "Frame",
-    "Head",
-    "KeptValues",
+    "Header",
     "Levels",
     "Packet",
     "Positions",
-    "Quantized",
+    "QuantizedValues",
     "ScaledSigns",
+    "SelectedValues",
     "ShortFloats",
     "Signs",
     "Size",
@@ -53,10 +53,10 @@ __all__ = [
     "encode_positions",
     "encode_split",
     "entropy_bound_bits",
-    "most_body_bytes",
+    "max_encoded_bytes",
     "pack_levels",
     "paper_position_bits",
-    "read_opening",
+    "read_payload_info",
     "short_bits",
     "uniform_lengths",
 ]

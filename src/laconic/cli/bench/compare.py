@@ -12,14 +12,14 @@ from laconic.units import seconds_text
 
 
 def bench_compare(
-    first: Annotated[Path, typer.Argument(metavar="A.json", help="What `laconic bench ... --json` wrote.")],
-    second: Annotated[Path, typer.Argument(metavar="B.json", help="The same bench, at another time or place.")],
+    before: Annotated[Path, typer.Argument(metavar="A.json", help="What `laconic bench ... --json` wrote.")],
+    after: Annotated[Path, typer.Argument(metavar="B.json", help="The same bench, at another time or place.")],
 ) -> None:
     """Compare two files of one bench: the ratio of medians, and a verdict where the quartile ranges do not overlap."""
-    found = compare_files(first, second)
+    found = compare_files(before, after)
     console = Console()
     table = bench_table(
-        f"bench {found.bench}: {second.name} over {first.name}",
+        f"bench {found.bench}: {after.name} over {before.name}",
         "ratio: of the medians, B over A. A verdict stands only where the quartile ranges do not overlap",
         ["what"], ["A", "B", "ratio"],
     )  # fmt: skip
@@ -27,11 +27,11 @@ def bench_compare(
     for change in found.changes:
         ratio = change.ratio
         table.add_row(
-            ", ".join(change.name), _text(change, change.first), _text(change, change.second),
+            ", ".join(change.name), _text(change, change.before), _text(change, change.after),
             "" if ratio is None else f"{ratio:.2f}", change.verdict,
         )  # fmt: skip
     console.print(table)
-    for which, alone in ((first, found.only_first), (second, found.only_second)):
+    for which, alone in ((before, found.only_before), (after, found.only_after)):
         if alone:
             console.print(f"only in {which}: {', '.join(alone)}", highlight=False, soft_wrap=True)
     if found.differences:

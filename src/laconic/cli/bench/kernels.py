@@ -19,12 +19,12 @@ from laconic.cli.bench.table import (
     check_size,
     finish,
     measured,
-    spread_text,
+    quartiles_text,
 )
 from laconic.units import seconds_text
 
 if TYPE_CHECKING:
-    from laconic.bench.measure import Row
+    from laconic.bench.measure import Measurement
 
 _SMALL_BAR_US = 50
 
@@ -60,10 +60,10 @@ def bench_kernels(
     finish(console, "kernels", settings, rows, file)
 
 
-def _table(rows: Sequence[Row], d: int, repeats: int) -> Table:
+def _table(rows: Sequence[Measurement], d: int, repeats: int) -> Table:
     from laconic.bench.kernels import SMALL_D
 
-    copy_s = statistics.median(row.facts["copy_s"] for row in rows)
+    copy_s = statistics.median(row.details["copy_s"] for row in rows)
     table = bench_table(
         f"kernels: {d:,} float32, one thread, median of {repeats}; one copy takes {seconds_text(copy_s)}",
         "copies: time over that of one copy in the same minute. torch: plain torch's; kept: with temporaries that the "
@@ -77,17 +77,18 @@ def _table(rows: Sequence[Row], d: int, repeats: int) -> Table:
         if by == "laconic":
             torches = [by_name.get((kernel, torch)) for torch in ("torch", "torch, retained")]
             table.add_row(
-                str(kernel), f"{row.median:.3g}", spread_text(row), bar_text(row.median, row.facts["bar_copies"]),
-                *("" if theirs is None else f"{theirs.median:.3g}" for theirs in torches), _faster(row.facts),
-                _small(row.facts["small_call_s"]),
+                str(kernel), f"{row.median:.3g}", quartiles_text(row), bar_text(row.median, row.details["bar_copies"]),
+                *("" if torch_row is None else f"{torch_row.median:.3g}" for torch_row in torches),
+                _faster(row.details),
+                _small(row.details["small_call_s"]),
             )  # fmt: skip
         elif not by.startswith("torch"):
-            table.add_row(f"  by {by}", f"{row.median:.3g}", spread_text(row))
+            table.add_row(f"  by {by}", f"{row.median:.3g}", quartiles_text(row))
     return table
 
 
-def _faster(facts: Mapping[str, float | None]) -> str:
-    times, bar = facts["times_faster"], facts["times_bar"]
+def _faster(details: Mapping[str, float | None]) -> str:
+    times, bar = details["times_faster"], details["times_bar"]
     if times is None:
         return ""
     return f"{times:.1f}{'*' if bar is not None and times < bar else ' '}"

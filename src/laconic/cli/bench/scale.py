@@ -24,9 +24,9 @@ from laconic.cli.train import by_algorithm, pairs
 from laconic.units import seconds_text, size
 
 if TYPE_CHECKING:
-    from laconic.bench.measure import Row
+    from laconic.bench.measure import Measurement
 
-_MOST_WORKERS = 4096
+_MAX_WORKERS = 4096
 
 
 def bench_scale(
@@ -48,13 +48,13 @@ def bench_scale(
 
     methods = algorithms_in(algorithms)
     settings, _ = by_algorithm(methods, pairs(set_), {})
-    crews, sizes = tuple(dict.fromkeys(workers or WORKERS)), tuple(dict.fromkeys(parameters or SIZES))
+    worker_counts, sizes = tuple(dict.fromkeys(workers or WORKERS)), tuple(dict.fromkeys(parameters or SIZES))
     check(repeats, file)
     for d in sizes:
         check_size("--parameters", d)
-    for n in crews:
-        if not 1 <= n <= _MOST_WORKERS:
-            raise ValueError(f"--workers {n} must be in 1 .. {_MOST_WORKERS}")
+    for n in worker_counts:
+        if not 1 <= n <= _MAX_WORKERS:
+            raise ValueError(f"--workers {n} must be in 1 .. {_MAX_WORKERS}")
     if not seconds > 0:
         raise ValueError(f"--seconds {seconds} must be above 0")
     memory_bytes = size(memory)
@@ -63,21 +63,23 @@ def bench_scale(
     rows = measured(
         console,
         lambda listen: measure_scale(
-            methods, crews, sizes, repeats, memory_bytes=memory_bytes, limit_s=seconds, settings=settings, left=left,
+            methods, worker_counts, sizes, repeats, memory_bytes=memory_bytes, limit_s=seconds, settings=settings,
+            left=left,
             listen=listen,
         ),
     )  # fmt: skip
-    console.print(_table(rows, crews, sizes, repeats))
+    console.print(_table(rows, worker_counts, sizes, repeats))
     shown = {
-        "workers": list(crews), "parameters": list(sizes), "repeats": repeats, "memory_bytes": memory_bytes,
+        "workers": list(worker_counts), "parameters": list(sizes), "repeats": repeats, "memory_bytes": memory_bytes,
         "seconds": seconds, "set": settings, "threads": 1,
     }  # fmt: skip
     finish(console, "scale", shown, rows, file, left)
 
 
-def _table(rows: Sequence[Row], crews: Sequence[int], sizes: Sequence[int], repeats: int) -> Table:
+def _table(rows: Sequence[Measurement], worker_counts: Sequence[int], sizes: Sequence[int], repeats: int) -> Table:
     table = bench_table(
-        f"scale: {min(crews)} .. {max(crews)} workers, {min(sizes):,} .. {max(sizes):,} parameters, {repeats} turns",
+        f"scale: {min(worker_counts)} .. {max(worker_counts)} workers, {min(sizes):,} .. {max(sizes):,} parameters, "
+        f"{repeats} turns",
         "exponents: least squares of log seconds on log N and log d together, median and quartiles over the turns; "
         "*: outside 0.95 .. 1.05. largest: of the combinations measured, by their product",
         ["method"], ["N to the", "quartiles", "d to the", "quartiles", "largest", "takes"],
@@ -95,6 +97,6 @@ def _table(rows: Sequence[Row], crews: Sequence[int], sizes: Sequence[int], repe
     return table
 
 
-def _exponent(row: Row) -> str:
-    low, high = row.facts["bar"]
+def _exponent(row: Measurement) -> str:
+    low, high = row.details["bar"]
     return f"{row.median:.2f}{' ' if low <= row.median <= high else '*'}"

@@ -20,13 +20,13 @@ from laconic.cli.bench.table import (
     check,
     finish,
     measured,
-    spread_text,
+    quartiles_text,
 )
 from laconic.cli.train import by_algorithm, pairs
 from laconic.units import seconds_text
 
 if TYPE_CHECKING:
-    from laconic.bench.measure import Row
+    from laconic.bench.measure import Measurement
 
 _METHODS = "compskip,ssgd-mv,dropsign,signsgd-mv,sgd"
 _WORKERS = 10
@@ -53,9 +53,9 @@ def bench_simulate(
     sizes = batches or list(_BATCHES)
     bounds = [("--workers", workers, 2, 4096), ("--ring", ring, 2, 2048)]
     bounds += [("--batch-size", size, 1, 10**6) for size in sizes]
-    for option, value, least, most in bounds:
-        if not least <= value <= most:
-            raise ValueError(f"{option} {value} must be in {least} .. {most}")
+    for option, value, minimum, maximum in bounds:
+        if not minimum <= value <= maximum:
+            raise ValueError(f"{option} {value} must be in {minimum} .. {maximum}")
     console = Console()
     rows = measured(
         console,
@@ -71,8 +71,8 @@ def bench_simulate(
     finish(console, "simulate", shown, rows, file)
 
 
-def _rounds(rows: Sequence[Row], workers: int, repeats: int) -> Table:
-    d = rows[0].facts["parameters"] if rows else 0
+def _rounds(rows: Sequence[Measurement], workers: int, repeats: int) -> Table:
+    d = rows[0].details["parameters"] if rows else 0
     table = bench_table(
         f"simulate: {workers} workers, {d:,} parameters, one thread, median of {repeats}",
         "times: a round over the bare loop that computes the same gradients, in turns with it. *: more than the bar. "
@@ -80,17 +80,18 @@ def _rounds(rows: Sequence[Row], workers: int, repeats: int) -> Table:
         ["method"], ["batch", "round", "bare", "extra", "rounds/s", "times", "quartiles", "bar"],
     )  # fmt: skip
     for row in rows:
-        facts = row.facts
-        bare_s = facts["bare_s"]
+        details = row.details
+        bare_s = details["bare_s"]
         table.add_row(
             str(row.name["simulation"]), str(row.name["batch"]), seconds_text(row.median * bare_s),
             seconds_text(bare_s), seconds_text((row.median - 1) * bare_s / workers),
-            f"{facts['rounds_per_s']:.3g}", f"{row.median:.3g}", spread_text(row), bar_text(row.median, facts["bar"]),
+            f"{details['rounds_per_s']:.3g}", f"{row.median:.3g}", quartiles_text(row),
+            bar_text(row.median, details["bar"]),
         )  # fmt: skip
     return table
 
 
-def _events(rows: Sequence[Row], ring: int) -> Table:
+def _events(rows: Sequence[Measurement], ring: int) -> Table:
     table = bench_table(
         f"schedule engine: a ring all-reduce of {ring:,} workers", "the first call loads the machine code as well",
         ["call"], ["messages", "takes", "quartiles", "messages/s"],
@@ -98,7 +99,7 @@ def _events(rows: Sequence[Row], ring: int) -> Table:
     for row in rows:
         low, high = row.quartiles
         table.add_row(
-            str(row.name["simulation"]), f"{row.facts['messages']:,}", seconds_text(row.median),
-            f"{seconds_text(low)} .. {seconds_text(high)}", f"{row.facts['events_per_s']:,.0f}",
+            str(row.name["simulation"]), f"{row.details['messages']:,}", seconds_text(row.median),
+            f"{seconds_text(low)} .. {seconds_text(high)}", f"{row.details['events_per_s']:,.0f}",
         )  # fmt: skip
     return table

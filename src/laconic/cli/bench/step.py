@@ -20,17 +20,17 @@ from laconic.cli.bench.table import (
     check_size,
     finish,
     measured,
-    spread_text,
+    quartiles_text,
 )
 from laconic.cli.train import by_algorithm, pairs
 from laconic.hyperparameters import from_text
 from laconic.units import seconds_text
 
 if TYPE_CHECKING:
-    from laconic.bench.measure import Row
+    from laconic.bench.measure import Measurement
 
 _SIZES = (407_050, 11_173_962, 25_557_032)
-_MOST_WORKERS = 64
+_MAX_WORKERS = 64
 
 
 def bench_step(
@@ -50,26 +50,26 @@ def bench_step(
     from laconic.bench.step import measure_steps
 
     methods = algorithms_in(algorithms)
-    sizes, crews = tuple(dict.fromkeys(parameters or _SIZES)), tuple(dict.fromkeys(workers or (2, 4)))
+    sizes, worker_counts = tuple(dict.fromkeys(parameters or _SIZES)), tuple(dict.fromkeys(workers or (2, 4)))
     settings, _ = by_algorithm(methods, pairs(set_), {})
     check(repeats, file)
     for d in sizes:
         check_size("--parameters", d)
-    for n in crews:
-        if not 2 <= n <= _MOST_WORKERS:
-            raise ValueError(f"--workers {n} must be in 2 .. {_MOST_WORKERS}: a step exchanges something")
+    for n in worker_counts:
+        if not 2 <= n <= _MAX_WORKERS:
+            raise ValueError(f"--workers {n} must be in 2 .. {_MAX_WORKERS}: a step exchanges something")
     if not 0 <= momentum < 1:
         raise ValueError(f"--momentum {momentum} must be in [0, 1)")
     refused = [
-        f"{method}: {why}" for method in methods for d in sizes for n in crews
+        f"{method}: {why}" for method in methods for d in sizes for n in worker_counts
         if (why := _refusal(method, settings.get(method, {}), d, n))
     ]  # fmt: skip
     if refused and algorithms:
         raise ValueError("; ".join(refused))
     methods = tuple(name for name in methods if not any(text.startswith(f"{name}: ") for text in refused))
     console = Console()
-    rows: list[Row] = []
-    for n in crews:  # each crew's tables as soon as they are there: all together take a long time
+    rows: list[Measurement] = []
+    for n in worker_counts:  # each crew's tables as soon as they are there: all together take a long time
         rows += measured(
             console,
             lambda listen, n=n: measure_steps(  # type: ignore[misc]
@@ -80,7 +80,8 @@ def bench_step(
             chosen = [row for row in rows if (row.name["workers"], row.name["parameters"]) == (n, d)]
             console.print(_table(chosen, n, d, repeats))
     shown = {
-        "workers": list(crews), "parameters": list(sizes), "repeats": repeats, "set": settings, "momentum": momentum,
+        "workers": list(worker_counts), "parameters": list(sizes), "repeats": repeats, "set": settings,
+        "momentum": momentum,
         "threads": 1,
     }  # fmt: skip
     finish(console, "step", shown, rows, file, refused)
@@ -98,8 +99,8 @@ def _refusal(method: str, settings: dict[str, str], d: int, n: int) -> str:
     return ""
 
 
-def _table(rows: Sequence[Row], n: int, d: int, repeats: int) -> Table:
-    base_s = next(row for row in rows if row.name["step"] == "all-reduce").facts["base_s"]
+def _table(rows: Sequence[Measurement], n: int, d: int, repeats: int) -> Table:
+    base_s = next(row for row in rows if row.name["step"] == "all-reduce").details["base_s"]
     table = bench_table(
         f"step: {n} processes, {d:,} parameters, median of {repeats}; base {seconds_text(base_s)}",
         "base: all-reduce of a gradient that is flat already, and the optimizer's step. times: over it, in turns with "
@@ -109,10 +110,10 @@ def _table(rows: Sequence[Row], n: int, d: int, repeats: int) -> Table:
         ["step"], ["takes", "times", "quartiles", "bar", "encode", "wait", "decode"],
     )  # fmt: skip
     for row in rows:
-        phases = row.facts["phases"]
+        phases = row.details["phases"]
         spent = ["", "", ""] if phases is None else [f"{1e3 * phases[key]:.3g}" for key in ("encode", "wait", "decode")]
         table.add_row(
-            str(row.name["step"]), seconds_text(max(0.0, row.median * row.facts["base_s"])), f"{row.median:.3g}",
-            spread_text(row), bar_text(row.median, row.facts["bar"]), *spent,
+            str(row.name["step"]), seconds_text(max(0.0, row.median * row.details["base_s"])), f"{row.median:.3g}",
+            quartiles_text(row), bar_text(row.median, row.details["bar"]), *spent,
         )  # fmt: skip
     return table

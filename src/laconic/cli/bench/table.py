@@ -15,7 +15,7 @@ from rich.table import Table
 from laconic.hyperparameters import near_misses
 
 if TYPE_CHECKING:
-    from laconic.bench.measure import Row
+    from laconic.bench.measure import Measurement
 
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here.")]
 Repeats = Annotated[int, typer.Option("--repeats", help="How often each is measured.")]
@@ -26,7 +26,7 @@ Algorithms = Annotated[
 Listen = Callable[[str], None]
 
 
-def measured(console: Console, bench: Callable[[Listen], Iterable[Row]]) -> list[Row]:
+def measured(console: Console, bench: Callable[[Listen], Iterable[Measurement]]) -> list[Measurement]:
     """All rows of a bench, with what it is at shown meanwhile."""
     with console.status("measuring") as status:
         return list(bench(lambda what: status.update(f"measuring {what}")))
@@ -36,7 +36,7 @@ def finish(
     console: Console,
     bench: str,
     settings: Mapping[str, Any],
-    rows: Sequence[Row],
+    rows: Sequence[Measurement],
     file: Path | None,
     left_out: Sequence[str] = (),
 ) -> None:
@@ -88,7 +88,7 @@ def bench_table(title: str, caption: str, names: Sequence[str], numbers: Sequenc
     return table
 
 
-def spread_text(row: Row) -> str:
+def quartiles_text(row: Measurement) -> str:
     """The quartiles."""
     lower, upper = row.quartiles
     return f"{lower:.3g} .. {upper:.3g}"

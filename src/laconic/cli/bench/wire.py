@@ -13,7 +13,7 @@ from laconic.cli.bench.table import JsonFile, Repeats, bench_table, check, check
 from laconic.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
-    from laconic.bench.measure import Row
+    from laconic.bench.measure import Measurement
 
 
 def bench_wire(
@@ -35,9 +35,10 @@ def bench_wire(
     finish(console, "wire", {"d": d, "density": density, "repeats": repeats, "threads": 1}, rows, file)
 
 
-def _table(rows: Sequence[Row], d: int, repeats: int) -> Table:
+def _table(rows: Sequence[Measurement], d: int, repeats: int) -> Table:
     table = bench_table(
-        f"wire: {d:,} float32, one thread, median of {repeats}; one copy takes {seconds_text(rows[0].facts['copy_s'])}",
+        f"wire: {d:,} float32, one thread, median of {repeats}; one copy takes "
+        f"{seconds_text(rows[0].details['copy_s'])}",
         "compress, encode, decode, + add: copies; quartiles are in the file. bytes: of the whole frame. bits: of an "
         "entry; least: positions log2 C(d, k), one bit a sign, levels by how often each is there; values as they are",
         ["packet"], ["compress", "encode", "decode", "+ add", "bytes", "bits", "least", "over"],
@@ -46,11 +47,11 @@ def _table(rows: Sequence[Row], d: int, repeats: int) -> Table:
     by_name = {(row.name["packet"], row.name["what"]): row for row in rows}
     for packet in packets:
         times = [by_name[packet, what].median for what in ("compress", "encode", "decode", "decode, add")]
-        facts = by_name[packet, "encode"].facts
-        least, over = facts["least_bits_per_entry"], facts["over_least"]
+        details = by_name[packet, "encode"].details
+        minimum, over = details["min_bits_per_parameter"], details["over_min"]
         table.add_row(
-            str(packet), *(f"{time:.3g}" for time in times), bytes_text(facts["bytes"]),
-            f"{facts['bits_per_entry']:.3g}", "" if least is None else f"{least:.3g}",
+            str(packet), *(f"{time:.3g}" for time in times), bytes_text(details["bytes"]),
+            f"{details['bits_per_parameter']:.3g}", "" if minimum is None else f"{minimum:.3g}",
             "" if over is None else f"{over - 1:.1%}",
         )  # fmt: skip
     return table

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import dense
-from laconic.contract import Algorithm, Settled
+from laconic.contract import Algorithm, UpdateOutcome
 from laconic.drivers.distributed.rounds import Processes, Round
-from laconic.protocol.async_server import ArrivalServer, Tally
+from laconic.protocol.async_server import ArrivalServer, UpdateCounts
 from laconic.protocol.frames import Answer, check_frame, read_frame
 from laconic.protocol.round_inputs import Inputs
-from laconic.protocol.worker import WorkerHalf
-from laconic.wire import Encoded, Frame, Head, decode, encode
+from laconic.protocol.worker import WorkerSession
+from laconic.wire import Encoded, Frame, Header, decode, encode
 
-_GRADIENT, _LEAVE, _USED = 0, 1, 2
+_GRADIENT, _ADMISSION, _USED = 0, 1, 2
 
 
 class ProcessArrivals(Processes):
@@ -57,34 +57,36 @@ class ProcessArrivals(Processes):
 
     # The worker.
 
-    def ask_leave(self) -> Tensor | None:
+    def request_admission(self) -> Tensor | None:
         """Wait until this worker may compute. Returns the parameters (d,) to compute with where they have changed."""
         assert self.worker is not None
-        self.seconds.lap("compute")
-        ask = Frame(head=Head(role="worker", rank=self.worker.rank, round=self.rounds, exchange=_LEAVE), packet=None)
-        data = encode(ask)
-        reply = self._ask(data, "leave to compute")
-        leave = read_frame(reply, self.job, "server", 0, self.rounds, _LEAVE, self.layout.shards[0])
-        self._count(self.worker, ask, data.numel(), leave, reply.numel())
-        return None if leave.packet is None else leave.packet.dense()
+        self.seconds.phase("compute")
+        request = Frame(
+            header=Header(role="worker", rank=self.worker.rank, round=self.rounds, exchange=_ADMISSION), packet=None
+        )
+        data = encode(request)
+        reply = self._request(data, "leave to compute")
+        admission = read_frame(reply, self.job, "server", 0, self.rounds, _ADMISSION, self.layout.shards[0])
+        self._count(self.worker, request, data.numel(), admission, reply.numel())
+        return None if admission.packet is None else admission.packet.dense()
 
-    def _ask(self, data: Encoded, noun: str) -> Encoded:
+    def _request(self, data: Encoded, noun: str) -> Encoded:
         """Send the server a frame; then its reply."""
         self._swap({self.server: data}, [], noun)
         return self._swap({}, [self.server], noun)[self.server]
 
-    def _count(self, worker: WorkerHalf, ask: Frame, n_up: int, leave: Frame, n_down: int) -> None:
-        bits = 0.0 if leave.packet is None else self.job.algorithm.charge("down", leave.packet)
-        common = {"exchange": "leave", "local": False, "flag_bit": False, "lead": False}
-        worker.meter.frame("up", ask, n_up, paper_bits=0.0, **common)  # type: ignore[arg-type]
-        worker.meter.frame("down", leave, n_down, paper_bits=bits, **common)  # type: ignore[arg-type]
+    def _count(self, worker: WorkerSession, request: Frame, n_up: int, admission: Frame, n_down: int) -> None:
+        bits = 0.0 if admission.packet is None else self.job.algorithm.paper_bits_of("down", admission.packet)
+        common = {"exchange": "admission", "local": False, "flag_bit": False, "lead": False}
+        worker.meter.frame("up", request, n_up, paper_bits=0.0, **common)  # type: ignore[arg-type]
+        worker.meter.frame("down", admission, n_down, paper_bits=bits, **common)  # type: ignore[arg-type]
 
-    def tell_used(self, news: Sequence[bool]) -> None:
+    def report_used(self, news: Sequence[bool]) -> None:
         """Tell the server which of the parameters this worker's next gradient is the first one for."""
         assert self.worker is not None
         packet = dense(torch.tensor(news, dtype=torch.float32))
-        head = Head(role="worker", rank=self.worker.rank, round=self.rounds, exchange=_USED)
-        data = encode(Frame(head=head, packet=packet))
+        header = Header(role="worker", rank=self.worker.rank, round=self.rounds, exchange=_USED)
+        data = encode(Frame(header=header, packet=packet))
         self.channel.control_bytes += data.numel()
         self._swap({self.server: data}, [], "list of used parameters")
 
@@ -97,22 +99,22 @@ class ProcessArrivals(Processes):
             return self._serve(lr)
         assert inputs is not None, "a working rank brings inputs"
         worker, round_ = self.worker, self.rounds
-        self.seconds.lap("compute")
+        self.seconds.phase("compute")
         worker.begin(round_, inputs)
         (data,) = worker.outgoing()
-        self.seconds.lap("encode")
-        reply = self._ask(data, "answer")
+        self.seconds.phase("encode")
+        reply = self._request(data, "answer")
         answer = Answer.read(reply, self.job, 0, round_, 0)
         worker.me.link_bytes_per_s = self.channel.link_bytes_per_s
-        worker.hear([answer])
+        worker.receive([answer])
         packet = answer.frame.packet
         assert packet is not None
         result = packet.dense() if worker.result is None else worker.result
-        void = not worker.close()
+        aborted = not worker.close()
         self.rounds += 1
-        self.void_rounds += void
-        self.seconds.lap("decode")
-        return Round(void=void, result=result)
+        self.aborted_rounds += aborted
+        self.seconds.phase("decode")
+        return Round(aborted=aborted, result=result)
 
     # The server.
 
@@ -122,16 +124,16 @@ class ProcessArrivals(Processes):
         Raises RuntimeError where a worker is ahead or waits: its message would be lost.
         """
         assert self.arrivals is not None
-        for rank, tally in enumerate(self.arrivals.tallies):
-            if tally.n_settled != self.rounds or rank in (*self.bound.asking, *self.bound.held):
+        for rank, counts in enumerate(self.arrivals.update_counts):
+            if counts.n_finished != self.rounds or rank in (*self.bound.requesting, *self.bound.held):
                 raise RuntimeError(
-                    f"state_dict: worker {rank} has begun step {tally.n_settled + 1}, and the server has ended step "
+                    f"state_dict: worker {rank} has begun step {counts.n_finished + 1}, and the server has ended step "
                     f"{self.rounds}; let all ranks meet in a torch.distributed.barrier() after the step, then save"
                 )
         return {
             "version": self.bound.version, "bases": {str(rank): base for rank, base in self.bound.bases.items()},
             "seen": list(self._seen), "updates": self.arrivals.n_updates,
-            "tallies": [tally.saved() for tally in self.arrivals.tallies],
+            "update_counts": [counts.saved() for counts in self.arrivals.update_counts],
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any], parameters: Tensor) -> None:
@@ -140,64 +142,66 @@ class ProcessArrivals(Processes):
         self.bound.restore(state["version"], {int(rank): base for rank, base in state["bases"].items()})
         self._seen = list(state["seen"])
         self.arrivals.n_updates = state["updates"]
-        self.arrivals.tallies = [Tally.from_data(tally) for tally in state["tallies"]]
+        self.arrivals.update_counts = [UpdateCounts.from_data(counts) for counts in state["update_counts"]]
         self.arrivals.latest = dense(parameters)
 
     def _serve(self, lr: float) -> Round:
         assert self.arrivals is not None
-        self.seconds.lap("compute")
-        while behind := [rank for rank, tally in enumerate(self.arrivals.tallies) if tally.n_settled <= self.rounds]:
+        self.seconds.phase("compute")
+        while behind := [
+            rank for rank, counts in enumerate(self.arrivals.update_counts) if counts.n_finished <= self.rounds
+        ]:
             self._take_one(self.arrivals, behind, lr)
         self.rounds += 1
-        self.void_rounds = sum(tally.void for tally in self.arrivals.tallies)
-        return Round(void=False, result=None)
+        self.aborted_rounds = sum(counts.aborted for counts in self.arrivals.update_counts)
+        return Round(aborted=False, result=None)
 
     def _take_one(self, arrivals: ArrivalServer, behind: list[int], lr: float) -> None:
         """Wait for one message, and answer whom that lets go on. `behind`: the workers that this step waits for."""
-        waiting = {*self.bound.asking, *self.bound.held}
+        waiting = {*self.bound.requesting, *self.bound.held}
         rank, data = self.channel.receive(
             [rank for rank in range(self.layout.n_workers) if rank not in waiting], behind, self.job.d,
             f"for its packet of round {self.rounds}",
         )  # fmt: skip
-        self.seconds.lap("wait")
-        frame, step = decode(data, self.job.d), arrivals.tallies[rank].n_settled
-        if frame.head.exchange == _USED:
+        self.seconds.phase("wait")
+        frame, step = decode(data, self.job.d), arrivals.update_counts[rank].n_finished
+        if frame.header.exchange == _USED:
             check_frame(frame, "worker", rank, step, _USED, None)
             assert frame.packet is not None
             self._use(frame.packet.dense().nonzero().flatten().tolist())
             return
-        if frame.head.exchange == _LEAVE:
-            check_frame(frame, "worker", rank, step, _LEAVE, None)
-            self.bound.ask(rank)
+        if frame.header.exchange == _ADMISSION:
+            check_frame(frame, "worker", rank, step, _ADMISSION, None)
+            self.bound.request(rank)
         else:
             fit = arrivals.receive(rank, step, frame)
-            self._settle(arrivals, self.bound.arrive(rank, void=not fit), lr)
-        self.seconds.lap("decode")
+            self._commit(arrivals, self.bound.arrive(rank, aborted=not fit), lr)
+        self.seconds.phase("decode")
         if self.may_wait:
             for admitted in self.bound.admit():
-                self._give_leave(arrivals, admitted)
+                self._admit(arrivals, admitted)
 
-    def _settle(self, arrivals: ArrivalServer, settled: list[Settled], lr: float) -> None:
-        for each in settled:
-            arrivals.settle(each, lr)
-        for each in settled:
+    def _commit(self, arrivals: ArrivalServer, outcomes: list[UpdateOutcome], lr: float) -> None:
+        for each in outcomes:
+            arrivals.commit(each, lr)
+        for each in outcomes:
             rank = each.worker
-            self._send(rank, arrivals.answer(arrivals.tallies[rank].n_settled - 1))
+            self._send(rank, arrivals.answer(arrivals.update_counts[rank].n_finished - 1))
             self._seen[rank] = self.bound.version
             if not self.may_wait:
                 self._let_go(rank)
 
     def _let_go(self, rank: int) -> None:
         """The model that the worker has just got is the one that it computes with."""
-        self.bound.ask(rank)
+        self.bound.request(rank)
         for admitted in self.bound.admit():
             self.bound.take(admitted)
 
-    def _give_leave(self, arrivals: ArrivalServer, rank: int) -> None:
+    def _admit(self, arrivals: ArrivalServer, rank: int) -> None:
         self.bound.take(rank)
         packet = None if self._seen[rank] == self.bound.version else arrivals.latest
-        head = Head(role="server", rank=0, round=arrivals.tallies[rank].n_settled, exchange=_LEAVE)
-        self._send(rank, encode(Frame(head=head, packet=packet)))
+        header = Header(role="server", rank=0, round=arrivals.update_counts[rank].n_finished, exchange=_ADMISSION)
+        self._send(rank, encode(Frame(header=header, packet=packet)))
         self._seen[rank] = self.bound.version
 
     def _send(self, rank: int, data: Tensor) -> None:

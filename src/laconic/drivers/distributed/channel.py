@@ -2,7 +2,7 @@
 
 One scheduler (`swap`) posts every message of a phase in one order, and never from a callback. A frame goes as two
 messages, its head and its body, so that a receiver knows how much to expect before it allocates anything. A split
-frame's body goes by the group of `device_bodies.py`.
+frame's body goes by the group of `device_channel.py`.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.drivers.distributed.device_channel import DeviceBodies, wait_until
-from laconic.drivers.distributed.failure_report import Board
-from laconic.errors import BodiesLostError, PeerLostError, WireError
+from laconic.drivers.distributed.device_channel import DeviceChannel, wait_until
+from laconic.drivers.distributed.failure_report import FailureReport
+from laconic.errors import PayloadsLostError, PeerLostError, WireError
 from laconic.protocol.ring_allreduce import ring_parts
-from laconic.wire import HEAD_BYTES, Encoded, SplitFrame, most_body_bytes, read_opening
+from laconic.wire import HEADER_BYTES, Encoded, SplitFrame, max_encoded_bytes, read_payload_info
 
 _SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller sends end in a socket's buffer and say nothing about the link
 _PATIENCE = 0.75  # share of the timeout spent waiting; the rest is for finding out who is missing
@@ -45,8 +45,8 @@ class Channel:
         self.size = len(ranks)
         self.link_bytes_per_s: float | None = None  # of the slowest large message in the last phase that had one
         self.control_bytes = 0  # sent for agreements: settings, hashes, lists; every rank's share of the gathers
-        self.bodies: DeviceBodies | None = None  # the way for what lies on a device, where there is one
-        self._board = Board(ranks, self.rank)
+        self.device_channel: DeviceChannel | None = None  # the way for what lies on a device, where there is one
+        self._failure_report = FailureReport(ranks, self.rank)
         self._probed_s = time.monotonic()
         try:
             self.group = dist.new_group(
@@ -57,22 +57,23 @@ class Channel:
             )
         except RuntimeError as error:
             raise PeerLostError(
-                f"{self._named(self._board.absent())} was waited for (to make its DistributedOptimizer), but did not "
+                f"{self._named(self._failure_report.absent())} was waited for (to make its DistributedOptimizer), but "
+                f"did not "
                 f"come within timeout_s={timeout_s:g}; every rank of the group must make one"
             ) from error
 
-    def open_bodies(self, device: torch.device, engine: str) -> None:
+    def open_device_channel(self, device: torch.device, engine: str) -> None:
         """From now on split frames' bodies and vectors on `device` go by a second group, of that engine. Collective.
 
         Raises PeerLostError.
         """
         try:
-            self.bodies = DeviceBodies(self._global_ranks, device, engine, self.timeout_s * _PATIENCE)
+            self.device_channel = DeviceChannel(self._global_ranks, device, engine, self.timeout_s * _PATIENCE)
             deadline = time.monotonic() + self.timeout_s * _PATIENCE
-            self.bodies.connect(deadline, lambda: self._look(self._others()))
+            self.device_channel.connect(deadline, lambda: self._look(self._others()))
         except RuntimeError as error:
             what = f"to make a group over {engine}, which said: {error!s:.200}"
-            raise self._lost(what, BodiesLostError(str(error))) from error
+            raise self._lost(what, PayloadsLostError(str(error))) from error
 
     def swap(self, outgoing: Mapping[int, Encoded], expected: Sequence[int], d: int, what: str) -> dict[int, Encoded]:
         """Send each peer its frame, and receive one frame from each of `expected`. Peers are ranks of the group.
@@ -86,32 +87,34 @@ class Channel:
         deadline = time.monotonic() + self.timeout_s * _PATIENCE
         awaited = self.rank
         try:
-            heads = {peer: torch.empty(HEAD_BYTES, dtype=torch.uint8) for peer in expected}
+            headers = {peer: torch.empty(HEADER_BYTES, dtype=torch.uint8) for peer in expected}
             arriving = {}
             for peer in expected:
-                arriving[peer] = dist.irecv(heads[peer], self._global_ranks[peer], self.group)
-            sends = [self._send(peer, _on_host(data)[:HEAD_BYTES]) for peer, data in outgoing.items()]
-            frames, bodies = {}, {}
+                arriving[peer] = dist.irecv(headers[peer], self._global_ranks[peer], self.group)
+            sends = [self._send(peer, _on_host(data)[:HEADER_BYTES]) for peer, data in outgoing.items()]
+            frames, payloads = {}, {}
             for peer in expected:
                 awaited = peer
                 wait_until(arriving[peer], deadline)
-                frames[peer] = self._room(heads[peer], d)
-                if len(_on_host(frames[peer])) > HEAD_BYTES:
-                    body = _on_host(frames[peer])[HEAD_BYTES:]
-                    bodies[peer] = dist.irecv(body, self._global_ranks[peer], self.group)
-            rates = [] if self.bodies is None else self._swap_split(self.bodies, outgoing, frames, deadline)
+                frames[peer] = self._empty_frame(headers[peer], d)
+                if len(_on_host(frames[peer])) > HEADER_BYTES:
+                    payload = _on_host(frames[peer])[HEADER_BYTES:]
+                    payloads[peer] = dist.irecv(payload, self._global_ranks[peer], self.group)
+            bandwidths = (
+                [] if self.device_channel is None else self._swap_split(self.device_channel, outgoing, frames, deadline)
+            )
             # Not before: the engine's word that a receive is posted queues behind what the connection already sends.
             # Each rank begins with the next one, so that not all of them send to the same.
             start = time.perf_counter()
             for peer in sorted(outgoing, key=lambda peer: (peer - self.rank) % self.size):
-                if len(_on_host(outgoing[peer])) > HEAD_BYTES:
-                    sends.append(self._send(peer, _on_host(outgoing[peer])[HEAD_BYTES:]))
-            for piece, work in sends:
+                if len(_on_host(outgoing[peer])) > HEADER_BYTES:
+                    sends.append(self._send(peer, _on_host(outgoing[peer])[HEADER_BYTES:]))
+            for part, work in sends:
                 wait_until(work, deadline)
-                if piece.numel() >= _SMALLEST_SAMPLE_BYTES:
-                    rates.append(piece.numel() / max(time.perf_counter() - start, 1e-9))
-            self.link_bytes_per_s = min(rates, default=self.link_bytes_per_s)
-            for work in bodies.values():
+                if part.numel() >= _SMALLEST_SAMPLE_BYTES:
+                    bandwidths.append(part.numel() / max(time.perf_counter() - start, 1e-9))
+            self.link_bytes_per_s = min(bandwidths, default=self.link_bytes_per_s)
+            for work in payloads.values():
                 wait_until(work, deadline)
         except WireError as error:
             raise WireError(f"rank {awaited}, {what}: {error}") from None
@@ -119,29 +122,37 @@ class Channel:
             raise self._lost(what, error) from error
         return frames
 
-    def _send(self, peer: int, piece: Tensor) -> tuple[Tensor, dist.Work | None]:
+    def _send(self, peer: int, part: Tensor) -> tuple[Tensor, dist.Work | None]:
         """Begin to send; the piece must live until the work is done."""
-        return piece, dist.isend(piece, self._global_ranks[peer], self.group)
+        return part, dist.isend(part, self._global_ranks[peer], self.group)
 
-    def _room(self, head: Tensor, d: int) -> Encoded:
+    def _empty_frame(self, header: Tensor, d: int) -> Encoded:
         """Room for the frame that a head announces, the head in it. Raises WireError."""
-        opening = read_opening(bytes(head.numpy()), most_body_bytes(d), may_be_split=self.bodies is not None)
-        if self.bodies is not None and opening.is_split:
-            return SplitFrame(head, torch.empty(opening.body_bytes, dtype=torch.uint8, device=self.bodies.device))
-        frame = torch.empty(HEAD_BYTES + opening.body_bytes, dtype=torch.uint8)
-        frame[:HEAD_BYTES] = head
+        info = read_payload_info(
+            bytes(header.numpy()), max_encoded_bytes(d), may_be_split=self.device_channel is not None
+        )
+        if self.device_channel is not None and info.is_split:
+            return SplitFrame(
+                header, torch.empty(info.encoded_bytes, dtype=torch.uint8, device=self.device_channel.device)
+            )
+        frame = torch.empty(HEADER_BYTES + info.encoded_bytes, dtype=torch.uint8)
+        frame[:HEADER_BYTES] = header
         return frame
 
     def _swap_split(
-        self, bodies: DeviceBodies, outgoing: Mapping[int, Encoded], frames: Mapping[int, Encoded], deadline: float
+        self,
+        device_channel: DeviceChannel,
+        outgoing: Mapping[int, Encoded],
+        frames: Mapping[int, Encoded],
+        deadline: float,
     ) -> list[float]:
         """Swap the bodies of the split frames. Returns the bytes per second of the large ones that went out."""
-        sent = {peer: data.body for peer, data in outgoing.items() if isinstance(data, SplitFrame)}
-        due = {peer: data.body for peer, data in frames.items() if isinstance(data, SplitFrame)}
+        sent = {peer: data.payload for peer, data in outgoing.items() if isinstance(data, SplitFrame)}
+        expected = {peer: data.payload for peer, data in frames.items() if isinstance(data, SplitFrame)}
         start = time.perf_counter()
-        bodies.swap(sent, due, deadline, lambda: self._look({*sent, *due}))
+        device_channel.swap(sent, expected, deadline, lambda: self._look({*sent, *expected}))
         seconds = max(time.perf_counter() - start, 1e-9)
-        return [body.numel() / seconds for body in sent.values() if body.numel() >= _SMALLEST_SAMPLE_BYTES]
+        return [payload.numel() / seconds for payload in sent.values() if payload.numel() >= _SMALLEST_SAMPLE_BYTES]
 
     def _look(self, peers: Iterable[int]) -> None:
         """Raises RuntimeError where the connection to one of them has closed."""
@@ -154,22 +165,22 @@ class Channel:
         awaited: whom to blame when nothing comes. what, d: as for `swap`. Raises PeerLostError and WireError.
         """
         deadline = time.monotonic() + self.timeout_s * _PATIENCE
-        head = torch.empty(HEAD_BYTES, dtype=torch.uint8)
+        header = torch.empty(HEADER_BYTES, dtype=torch.uint8)
         sender = self.rank
         try:
             if time.monotonic() - self._probed_s > _PROBE_EVERY_S:
                 self._probed_s = time.monotonic()
                 self._look(senders)
             only = self._global_ranks[senders[0]] if len(senders) == 1 else None
-            arriving = dist.irecv(head, only, self.group)
+            arriving = dist.irecv(header, only, self.group)
             wait_until(arriving, deadline)
             assert arriving is not None
             sender = senders[0] if only is not None else arriving._source_rank()
-            frame = self._room(head, d)
-            if len(_on_host(frame)) > HEAD_BYTES:
-                wait_until(dist.irecv(_on_host(frame)[HEAD_BYTES:], self._global_ranks[sender], self.group), deadline)
-            elif self.bodies is not None:
-                self._swap_split(self.bodies, {}, {sender: frame}, deadline)
+            frame = self._empty_frame(header, d)
+            if len(_on_host(frame)) > HEADER_BYTES:
+                wait_until(dist.irecv(_on_host(frame)[HEADER_BYTES:], self._global_ranks[sender], self.group), deadline)
+            elif self.device_channel is not None:
+                self._swap_split(self.device_channel, {}, {sender: frame}, deadline)
         except WireError as error:
             raise WireError(f"rank {sender}, {what}: {error}") from None
         except RuntimeError as error:
@@ -186,14 +197,18 @@ class Channel:
         write: called for each part, (first, stop), before it goes out, where there is still something to do to it.
         Raises PeerLostError.
         """
-        there = self.bodies if self.bodies is not None and self.bodies.device == vector.device else None
+        there = (
+            self.device_channel
+            if self.device_channel is not None and self.device_channel.device == vector.device
+            else None
+        )
         works = []
         try:
-            for first, stop in ring_parts(vector.numel(), vector.element_size()):
+            for start, stop in ring_parts(vector.numel(), vector.element_size()):
                 if write is not None:
-                    write(first, stop)
+                    write(start, stop)
                 group = self.group if there is None else there.group
-                works.append(dist.all_reduce(vector[first:stop], group=group, async_op=True))
+                works.append(dist.all_reduce(vector[start:stop], group=group, async_op=True))
             for work in works:
                 if there is None:
                     work.wait()
@@ -224,12 +239,12 @@ class Channel:
         with torch.no_grad():
             tensor.copy_(travelling)
 
-    def gather(self, fact: Any, what: str) -> list[Any]:  # noqa: ANN401 - anything JSON holds
-        """Everybody's `fact`, by rank. Facts travel as JSON, so that nothing received is ever executed.
+    def gather(self, value: Any, what: str) -> list[Any]:  # noqa: ANN401 - anything JSON holds
+        """Everybody's `value`, by rank. Facts travel as JSON, so that nothing received is ever executed.
 
         Raises PeerLostError.
         """
-        data = torch.frombuffer(bytearray(json.dumps(fact).encode()), dtype=torch.uint8)
+        data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         try:
             sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
             dist.all_gather(sizes, torch.tensor([data.numel()]), self.group)
@@ -248,15 +263,15 @@ class Channel:
 
         awaited: who is to blame of those that say nothing, where not everybody is.
         """
-        if isinstance(error, BodiesLostError):
+        if isinstance(error, PayloadsLostError):
             self._hang_up(_CLOSING_S)
         elif "timed out" in str(error).lower():  # the engine has closed all our connections itself
-            self._board.give_up([])
+            self._failure_report.give_up([])
         else:
             self._hang_up()
-        if self.bodies is not None:
-            self.bodies.leave()
-        dead, silent = self._board.missing(self.timeout_s * (1 - _PATIENCE))
+        if self.device_channel is not None:
+            self.device_channel.abandon()
+        dead, silent = self._failure_report.missing(self.timeout_s * (1 - _PATIENCE))
         silent = [rank for rank in silent if rank in awaited] or silent
         if self.rank in dead + silent:
             return PeerLostError(
@@ -279,7 +294,7 @@ class Channel:
         while not closed and time.monotonic() < expected_until:
             time.sleep(_CLOSING_POLL_S)
             closed, probes = self._probe_all()
-        self._board.give_up(closed)
+        self._failure_report.give_up(closed)
         if probes:
             with contextlib.suppress(RuntimeError):  # it times out, upon which the engine closes every connection
                 wait_until(probes[0], time.monotonic())
@@ -307,4 +322,4 @@ class Channel:
 
 def _on_host(data: Encoded) -> Tensor:
     """What of a frame goes by the channel's own group, the head first."""
-    return data.head if isinstance(data, SplitFrame) else data
+    return data.header if isinstance(data, SplitFrame) else data

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.errors import BodiesLostError
+from laconic.errors import PayloadsLostError
 
 _ERROR_HANDLING = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
 _POLL_S = 5e-5  # a body takes longer
@@ -23,7 +23,7 @@ _LOOK_EVERY_S = 1.0
 _ABORT_S = 5.0
 
 
-def card_of(device: torch.device, group: dist.ProcessGroup | None) -> str | None:
+def gpu_of(device: torch.device, group: dist.ProcessGroup | None) -> str | None:
     """Which card this is, of all the cards of all machines; None where NCCL is not to send from the device.
 
     group: the user's, None for all ranks. One that was made for gloo alone stays with that. Where each rank of the
@@ -33,25 +33,25 @@ def card_of(device: torch.device, group: dist.ProcessGroup | None) -> str | None
     if device.type != "cuda" or "nccl" not in str(dist.get_backend_config(group)):
         return None
     world = dist.group.WORLD
-    is_whole_world = dist.get_world_size(group) == dist.get_world_size()
-    if not is_whole_world and world is not None and world.bound_device_id is not None:
+    is_full_world = dist.get_world_size(group) == dist.get_world_size()
+    if not is_full_world and world is not None and world.bound_device_id is not None:
         return None
     return str(torch.cuda.get_device_properties(device).uuid)
 
 
-def are_distinct(cards: Sequence[str | None]) -> bool:
+def are_distinct(gpus: Sequence[str | None]) -> bool:
     """Whether every rank has a card to itself, without which NCCL does not work."""
-    return None not in cards and len(set(cards)) == len(cards)
+    return None not in gpus and len(set(gpus)) == len(gpus)
 
 
-class DeviceBodies:
+class DeviceChannel:
     """A second group of the same ranks, for what lies on `device`."""
 
     def __init__(self, ranks: Sequence[int], device: torch.device, engine: str, timeout_s: float) -> None:
         """ranks: global ones. engine: its name in torch.distributed. Collective. Raises RuntimeError."""
         self.device = device
         self._ranks = ranks
-        self._messages_tell = engine != "gloo"  # of themselves that they are done; gloo's do so when waited for
+        self._reports_completion = engine != "gloo"  # of themselves that they are done; gloo's do so when waited for
         with _errors_left_to_us():
             self.group = dist.new_group(
                 ranks,
@@ -65,14 +65,14 @@ class DeviceBodies:
 
         look: as for `end_sum`. Raises RuntimeError.
         """
-        first = dist.all_reduce(torch.zeros(1, device=self.device), group=self.group, async_op=True)
-        self.end_sum(first, deadline, look)
+        handshake = dist.all_reduce(torch.zeros(1, device=self.device), group=self.group, async_op=True)
+        self.end_sum(handshake, deadline, look)
 
     def end_sum(self, work: dist.Work, deadline: float, look: Callable[[], None]) -> None:
         """Wait for an all-reduce of this group.
 
         look: called now and then, and raises RuntimeError when it need not come any more.
-        Raises BodiesLostError.
+        Raises PayloadsLostError.
         """
         self._poll(work, deadline, look)
         self._wait(work, deadline)
@@ -83,19 +83,23 @@ class DeviceBodies:
         """Send each peer a body, and fill the bodies in `expected` by their peers'. Peers are ranks of the group.
 
         All in one batch: NCCL's messages of both directions, one after the other, can wait for each other for ever.
-        look: as for `end_sum`. Raises BodiesLostError.
+        look: as for `end_sum`. Raises PayloadsLostError.
         """
-        messages = [dist.P2POp(dist.irecv, body, self._ranks[peer], self.group) for peer, body in expected.items()]
-        messages += [dist.P2POp(dist.isend, body, self._ranks[peer], self.group) for peer, body in outgoing.items()]
+        messages = [
+            dist.P2POp(dist.irecv, payload, self._ranks[peer], self.group) for peer, payload in expected.items()
+        ]
+        messages += [
+            dist.P2POp(dist.isend, payload, self._ranks[peer], self.group) for peer, payload in outgoing.items()
+        ]
         if not messages:
             return
         try:
             with torch.cuda.device_of(messages[0].tensor):  # type: ignore[no-untyped-call]  # as NCCL wants it
                 works = dist.batch_isend_irecv(messages)
         except RuntimeError as error:
-            raise BodiesLostError(str(error)) from error
+            raise PayloadsLostError(str(error)) from error
         for work in works:
-            if self._messages_tell:
+            if self._reports_completion:
                 self._poll(work, deadline, look)
             self._wait(work, deadline)
 
@@ -105,7 +109,7 @@ class DeviceBodies:
         while not work.is_completed():
             now = time.monotonic()
             if now > deadline:
-                raise BodiesLostError("it is not done in time")
+                raise PayloadsLostError("it is not done in time")
             if now - looked > _LOOK_EVERY_S:
                 look()
                 looked = now
@@ -115,9 +119,9 @@ class DeviceBodies:
         try:
             wait_until(work, deadline)
         except RuntimeError as error:
-            raise BodiesLostError(str(error)) from error
+            raise PayloadsLostError(str(error)) from error
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         """Give up: let no other rank, and no kernel on the device, wait for this one. NCCL's abort itself can hang."""
         abort = getattr(self.group, "abort", None)  # older versions of torch have none
         if abort is not None:

@@ -11,7 +11,7 @@ _GRACE_S = 5.0  # how long a rank whose connection closed may take to say that i
 _POLL_S = 0.02  # the store can be waited on for all of some keys, not for the first of them
 
 
-class Board:
+class FailureReport:
     """What ranks that give up tell each other, in the store where the process group met.
 
     A rank that gives up says whose connections it found closed. Who is found closed and says nothing has died: a

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from laconic.contract import Algorithm, Exchange
 from laconic.drivers.distributed.channel import Channel
-from laconic.drivers.distributed.device_channel import are_distinct, card_of
+from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
 from laconic.errors import SetupError
 from laconic.protocol.frames import Answer
 from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout
 from laconic.protocol.ring_allreduce import ring_bytes
 from laconic.protocol.round_inputs import Inputs
-from laconic.protocol.server import ServerHalf
-from laconic.protocol.worker import WorkerHalf
+from laconic.protocol.server import ServerSession
+from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.phases import Seconds
 from laconic.wire import Dense, Encoded, Frame, Sparse, encode
 
@@ -30,7 +30,7 @@ class Round:
     Neither where it was called off or this rank only serves.
     """
 
-    void: bool
+    aborted: bool
     result: Tensor | None
     sparse_result: Sparse | None = None
 
@@ -45,7 +45,7 @@ class Processes:
         parameters: Tensor,
         layers: Sequence[int],
         group: dist.ProcessGroup | None = None,
-        server: str = "auto",
+        layout: str = "auto",
         seed: int = 0,
         timeout_s: float = 300.0,
         descend: Callable[[Tensor], Tensor] | None = None,
@@ -59,28 +59,28 @@ class Processes:
         PeerLostError when one does not come.
         """
         d = parameters.numel()
-        self.layout = choose_layout(server, algorithm, d, dist.get_world_size(group))
+        self.layout = choose_layout(layout, algorithm, d, dist.get_world_size(group))
         algorithm.check_size(d, tuple(layers), self.layout.n_workers)
         self.channel = Channel(group, timeout_s)
         self.job = Job(
             algorithm=algorithm, seed=seed, d=d, layers=tuple(layers), dtype=parameters.dtype,
             layout=self.layout, device=parameters.device,
         )  # fmt: skip
-        cards = self._agree_on_settings(agreed or {}, group)
+        gpus = self._agree_on_settings(agreed or {}, group)
         self.channel.broadcast(parameters)
         node = self.channel.rank
         ranks = [rank for rank, place in enumerate(self.layout.worker_nodes) if place == node]
-        self.worker = WorkerHalf(self.job, ranks[0], sparse_results=True) if ranks else None
+        self.worker = WorkerSession(self.job, ranks[0], sparse_results=True) if ranks else None
         served = [index for index, shard in enumerate(self.layout.shards) if shard.node == node]
         if not self.layout.shards:
             served = [0]  # every worker plays the server for itself
-        self.servers = [ServerHalf(self.job, index, descend) for index in served]
+        self.servers = [ServerSession(self.job, index, descend) for index in served]
         self.rounds = 0
-        self.void_rounds = 0
+        self.aborted_rounds = 0
         self.seconds = Seconds()
         if self.worker is not None:
             self.worker.count_setup()
-        if are_distinct(cards):
+        if are_distinct(gpus):
             self.send_from(self.job.device, "nccl")
 
     def send_from(self, device: torch.device, engine: str) -> None:
@@ -88,103 +88,106 @@ class Processes:
 
         engine: what moves them, by its name in torch.distributed. Raises PeerLostError.
         """
-        self.channel.open_bodies(device, engine)
+        self.channel.open_device_channel(device, engine)
         if self.worker is not None:
-            self.worker.bodies_on = device
+            self.worker.payload_device = device
 
     def _agree_on_settings(self, agreed: Mapping[str, Any], group: dist.ProcessGroup | None) -> list[str | None]:
         """Returns each rank's card; None for a rank that sends from its host's memory, as then all do."""
         job = self.job
         mine = {
             "algorithm": job.algorithm.name, "seed": job.seed, "parameters": job.d, "layers": list(job.layers),
-            "dtype": str(job.dtype), "server": self.layout.name, **agreed,
+            "dtype": str(job.dtype), "layout": self.layout.name, **agreed,
         } | {f"{job.algorithm.name}.{key}": value for key, value in job.algorithm.settings().items()}  # fmt: skip
-        card = card_of(job.device, group)
-        everybody = self.channel.gather(mine | ({} if card is None else {"card": card}), "its settings")
-        cards = [theirs.pop("card", None) for theirs in everybody]
-        for rank, theirs in enumerate(everybody):
-            first = everybody[0]
-            differs = [key for key in first | theirs if theirs.get(key) != first.get(key)]
+        gpu = gpu_of(job.device, group)
+        gathered = self.channel.gather(mine | ({} if gpu is None else {"gpu": gpu}), "its settings")
+        gpus = [settings.pop("gpu", None) for settings in gathered]
+        for rank, settings in enumerate(gathered):
+            of_rank_0 = gathered[0]
+            differs = [key for key in of_rank_0 | settings if settings.get(key) != of_rank_0.get(key)]
             if "algorithm" in differs:
                 differs = ["algorithm"]  # and all of its settings
             if differs:
-                pairs = ", ".join(f"{key}: {first.get(key)!r:.200} and {theirs.get(key)!r:.200}" for key in differs)
+                pairs = ", ".join(
+                    f"{key}: {of_rank_0.get(key)!r:.200} and {settings.get(key)!r:.200}" for key in differs
+                )
                 raise SetupError(f"rank 0 and rank {rank} were set up differently: {pairs}")
-        return cards
+        return gpus
 
     def round(self, inputs: Inputs | None, lr: float) -> Round:
         """One round on every rank. A rank that only serves brings no inputs and gets no vector."""
-        self.seconds.lap("compute")
+        self.seconds.phase("compute")
         worker = self.worker
         if worker is not None:
             assert inputs is not None, "a working rank brings inputs"
             worker.begin(self.rounds, inputs, fills_late=True)
-        void = False
+        aborted = False
         for number, exchange in enumerate(self.job.exchanges_in(self.rounds)):
-            self.seconds.lap("encode")
-            if self.layout.name == "neighbours":
-                self._neighbours(number)
+            self.seconds.phase("encode")
+            if self.layout.name == "peers":
+                self._exchange_with_peers(number)
             elif self.layout.shards:
-                void = self._star(number, lr)
+                aborted = self._star(number, lr)
             else:
-                void = self._allreduce(exchange) if exchange.adds else self._all_to_all(number, lr)
-            if void:
+                aborted = self._allreduce(exchange) if exchange.adds else self._all_to_all(number, lr)
+            if aborted:
                 break
-        if self.layout.name == "neighbours":
-            void = self._agree_on_void()
+        if self.layout.name == "peers":
+            aborted = self._agree_on_abort()
         result, sparse_result = None, None
         if worker is not None:
             result, sparse_result = worker.result, worker.sparse_result
             worker.close()
-        for half in self.servers:
-            half.close(not void)
+        for session in self.servers:
+            session.close(not aborted)
         self.rounds += 1
-        self.void_rounds += void
-        self.seconds.lap("decode")
-        return Round(void=void, result=result, sparse_result=sparse_result)
+        self.aborted_rounds += aborted
+        self.seconds.phase("decode")
+        return Round(aborted=aborted, result=result, sparse_result=sparse_result)
 
-    def forget_void_round(self) -> None:
+    def forget_aborted_round(self) -> None:
         """Do not count the last round, which was called off and will be tried again under the same number."""
         self.rounds -= 1
-        self.void_rounds -= 1
+        self.aborted_rounds -= 1
 
     def _star(self, exchange: int, lr: float) -> bool:
         """One exchange through the servers. Returns whether some rank called the round off."""
         worker, me, layout = self.worker, self.channel.rank, self.layout
         away, here = worker.outgoing_from_node() if worker is not None else ({}, {})
         others = [node for node in layout.worker_nodes if node != me]
-        self.seconds.lap("encode")
+        self.seconds.phase("encode")
         up = {layout.shards[index].node: data for index, data in away.items()}
         arrived = self._swap(up, others if self.servers else [], "packet")
         replies: dict[int, Frame] = {}
-        for half in self.servers:
-            half.hub.link_bytes_per_s = self.channel.link_bytes_per_s
+        for session in self.servers:
+            session.view.link_bytes_per_s = self.channel.link_bytes_per_s
             frames = {
-                rank: here[half.index] if node == me else arrived[node] for rank, node in enumerate(layout.worker_nodes)
+                rank: here[session.index] if node == me else arrived[node]
+                for rank, node in enumerate(layout.worker_nodes)
             }
-            replies[half.index] = half.answer_frame(self.rounds, exchange, lr, frames)
+            replies[session.index] = session.answer_frame(self.rounds, exchange, lr, frames)
         down = {node: data for data in map(encode, replies.values()) for node in others} if others else {}
-        self.seconds.lap("decode")
+        self.seconds.phase("decode")
         servers = [shard.node for shard in layout.shards if shard.node != me]
         answers = self._swap(down, servers if worker is not None else [], "answer")
         if worker is None:
-            return any(half.void for half in self.servers)
+            return any(session.aborted for session in self.servers)
         worker.me.link_bytes_per_s = self.channel.link_bytes_per_s
-        heard = [
+        delivered = [
             Answer.own(replies[index], self.job)
             if shard.node == me
             else Answer.read(answers[shard.node], self.job, index, self.rounds, exchange)
             for index, shard in enumerate(layout.shards)
         ]
-        worker.hear(heard)
-        return worker.void
+        worker.receive(delivered)
+        return worker.aborted
 
     def _swap(self, outgoing: Mapping[int, Encoded], expected: list[int], noun: str) -> dict[int, Encoded]:
         frames = self.channel.swap(outgoing, expected, self.job.d, f"for its {noun} of round {self.rounds}")
-        self.seconds.lap("wait")
+        self.seconds.phase("wait")
         return frames
 
-    def _neighbours(self, exchange: int) -> None:
+    def _exchange_with_peers(self, exchange: int) -> None:
         """One exchange with the neighbours."""
         worker, me, n = self.worker, self.channel.rank, self.layout.n_workers
         assert worker is not None, "without a server every rank works"
@@ -192,24 +195,23 @@ class Processes:
         data = worker.outgoing_to_peers() if peers else torch.empty(0, dtype=torch.uint8)
         algorithm = self.job.algorithm
         expected = [rank for rank in range(n) if me in algorithm.peers(rank, n, self.rounds, exchange)]
-        self.seconds.lap("encode")
+        self.seconds.phase("encode")
         frames = self._swap(dict.fromkeys(peers, data), expected, "packet")
         answers = {
-            rank: Answer.read_from_peer(theirs, self.job, rank, self.rounds, exchange)
-            for rank, theirs in frames.items()
+            rank: Answer.read_from_peer(frame, self.job, rank, self.rounds, exchange) for rank, frame in frames.items()
         }
         worker.hear_peers(answers)
 
-    def _agree_on_void(self) -> bool:
+    def _agree_on_abort(self) -> bool:
         """Whether any rank called this round off: notices reach neighbours only."""
         assert self.worker is not None
-        flag = torch.tensor([float(self.worker.void)])
-        self.seconds.lap("decode")
+        flag = torch.tensor([float(self.worker.aborted)])
+        self.seconds.phase("decode")
         self.channel.all_reduce(flag, f"to end round {self.rounds}")
-        self.seconds.lap("wait")
+        self.seconds.phase("wait")
         self.channel.control_bytes += 2 * flag.element_size()
-        self.worker.void = bool(flag > 0)
-        return self.worker.void
+        self.worker.aborted = bool(flag > 0)
+        return self.worker.aborted
 
     def _all_to_all(self, exchange: int, lr: float) -> bool:
         """One exchange without a server: everybody's frame to everybody. Returns whether the round was called off."""
@@ -217,29 +219,29 @@ class Processes:
         assert worker is not None, "without a server every rank works"
         own = worker.outgoing_to_all()
         others = [node for node in self.layout.worker_nodes if node != me]
-        self.seconds.lap("encode")
+        self.seconds.phase("encode")
         frames = self._swap(dict.fromkeys(others, own), others, "packet")
         n_bytes = sum(data.numel() for data in frames.values())
         reply = self.servers[0].answer(self.rounds, exchange, lr, frames | {me: own})
         worker.hear_all(Answer.read(reply, self.job, 0, self.rounds, exchange), n_bytes)
-        return worker.void
+        return worker.aborted
 
     def _allreduce(self, exchange: Exchange) -> bool:
         """One exchange through the engine. Returns whether some rank called the round off."""
         worker, d = self.worker, exchange.count
         assert worker is not None, "with an all-reduce every rank works"
-        if worker.void or not isinstance(worker.packet, Dense):
+        if worker.aborted or not isinstance(worker.packet, Dense):
             total = torch.full((d,), torch.nan, dtype=self.job.dtype, device=self.job.device)
             write = None
         else:
             total, write = worker.packet.values, self._sharing(worker, worker.packet.values)
         self.channel.all_reduce(total, f"for the all-reduce of round {self.rounds}", write)
-        self.seconds.lap("wait")
-        half_bytes = ring_bytes(d, self.channel.size, total.element_size())
-        worker.hear_sum(total, half_bytes, void=not bool(torch.isfinite(total[-1])))
-        return worker.void
+        self.seconds.phase("wait")
+        bytes_each_direction = ring_bytes(d, self.channel.size, total.element_size())
+        worker.receive_sum(total, bytes_each_direction, aborted=not bool(torch.isfinite(total[-1])))
+        return worker.aborted
 
-    def _sharing(self, worker: WorkerHalf, values: Tensor) -> Callable[[int, int], None]:
+    def _sharing(self, worker: WorkerSession, values: Tensor) -> Callable[[int, int], None]:
         """What writes a worker's share into parts of `values`, (d,), in order.
 
         Where the sum may not be finite, the last entry becomes NaN: it then tells all ranks, who need not look at any
@@ -247,12 +249,12 @@ class Processes:
         """
         is_fine = True
 
-        def write(first: int, stop: int) -> None:
+        def write(start: int, stop: int) -> None:
             nonlocal is_fine
-            self.seconds.lap("wait")
-            is_fine &= worker.write_share(first, stop)
+            self.seconds.phase("wait")
+            is_fine &= worker.write_share(start, stop)
             if stop == values.numel() and not is_fine:
                 values[-1] = torch.nan
-            self.seconds.lap("encode")
+            self.seconds.phase("encode")
 
         return write

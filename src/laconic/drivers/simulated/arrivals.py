@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from laconic.contract import Algorithm, Settled
+from laconic.contract import Algorithm, UpdateOutcome
 from laconic.drivers.simulated.rounds import Outcome, Simulated
 from laconic.protocol.async_server import ArrivalServer
 from laconic.protocol.async_timing import AsyncServer
 from laconic.protocol.frames import Answer
 from laconic.protocol.round_inputs import Inputs
-from laconic.wire import HEAD_BYTES, Encoded, decode
+from laconic.wire import HEADER_BYTES, Encoded, decode
 
 
 class SimulatedArrivals(Simulated):
@@ -33,8 +33,8 @@ class SimulatedArrivals(Simulated):
         self.pulled = [parameters.clone() for _ in range(n)]  # what each worker computes with
         self.engine = AsyncServer(
             self.network, n, compute_ns=self._compute_time_ns, bound=self.job.algorithm.staleness_bound(),
-            sized_pull=self._ask, pulled=self._take, got_model=self._hear,
-            sized_push=self._push, arrived=self._receive, settled=self._settle,
+            download_bytes=self._request, pulled=self._take, got_model=self._receive_answer,
+            upload_bytes=self._upload, arrived=self._receive, on_outcome=self._commit,
         )  # fmt: skip
         self._inputs_of: Callable[[int], Inputs] | None = None
         self._lr = 0.0
@@ -45,7 +45,7 @@ class SimulatedArrivals(Simulated):
 
     def _check_times(self, parameters: Tensor) -> None:
         """Refuse a worker for which time stands still while others' passes: it would never be others' turn."""
-        n_bytes = HEAD_BYTES + parameters.numel() * parameters.element_size()
+        n_bytes = HEADER_BYTES + parameters.numel() * parameters.element_size()
         server = self.engine.server
         took = [
             self._compute_time_ns(worker, 0) + self.network.link_between(server, worker).duration_ns(n_bytes)
@@ -71,18 +71,18 @@ class SimulatedArrivals(Simulated):
             self.engine.run_next()
         self._inputs_of = None
         self.rounds += 1
-        self.void_rounds = sum(tally.void for tally in self.arrivals.tallies)
-        return Outcome(void=False, results=tuple(self.pulled))
+        self.aborted_rounds = sum(counts.aborted for counts in self.arrivals.update_counts)
+        return Outcome(aborted=False, results=tuple(self.pulled))
 
     def _is_done(self, rank: int) -> bool:
-        n_settled = self.arrivals.tallies[rank].n_settled
-        return n_settled > self.rounds + 1 or (n_settled == self.rounds + 1 and rank not in self._answers)
+        n_finished = self.arrivals.update_counts[rank].n_finished
+        return n_finished > self.rounds + 1 or (n_finished == self.rounds + 1 and rank not in self._answers)
 
     def _step_of(self, rank: int) -> int:
         """The number of the worker's last gradient; 0 before there is one."""
-        return max(0, self.arrivals.tallies[rank].n_settled - 1)
+        return max(0, self.arrivals.update_counts[rank].n_finished - 1)
 
-    def _ask(self, rank: int) -> int:
+    def _request(self, rank: int) -> int:
         self._answers[rank] = self.arrivals.answer(self._step_of(rank))
         self._asked_at[rank] = self.arrivals.n_updates
         return self._answers[rank].numel()
@@ -94,30 +94,30 @@ class SimulatedArrivals(Simulated):
             self._answers[rank] = self.arrivals.answer(self._step_of(rank))
             assert self._answers[rank].numel() == n_bytes, "a model's packet keeps its length"
 
-    def _hear(self, rank: int) -> None:
+    def _receive_answer(self, rank: int) -> None:
         worker, data = self.workers[rank], self._answers.pop(rank)
         answer = Answer.read(data, self.job, 0, self._step_of(rank), 0)
-        if self.arrivals.tallies[rank].n_settled:  # the first parameters are no answer
-            worker.hear([answer])
+        if self.arrivals.update_counts[rank].n_finished:  # the first parameters are no answer
+            worker.receive([answer])
         packet = answer.frame.packet
         assert packet is not None
         self.pulled[rank] = packet.dense() if worker.result is None else worker.result
         worker.close()
 
-    def _push(self, rank: int) -> int:
+    def _upload(self, rank: int) -> int:
         worker = self.workers[rank]
         assert self._inputs_of is not None
         inputs = self._inputs_of(rank)
         self._lr = inputs.lr
-        worker.begin(self.arrivals.tallies[rank].n_settled, inputs)
+        worker.begin(self.arrivals.update_counts[rank].n_finished, inputs)
         (self._sent[rank],) = worker.outgoing()
         n_bytes = self._sent[rank].numel()
         self._measured(worker.me, worker.node, [(self.engine.server, n_bytes)])
         return n_bytes
 
     def _receive(self, rank: int) -> bool:
-        step = self.arrivals.tallies[rank].n_settled
+        step = self.arrivals.update_counts[rank].n_finished
         return self.arrivals.receive(rank, step, decode(self._sent.pop(rank), self.job.d))
 
-    def _settle(self, settled: Settled) -> None:
-        self.arrivals.settle(settled, self._lr)
+    def _commit(self, update: UpdateOutcome) -> None:
+        self.arrivals.commit(update, self._lr)

@@ -1,6 +1,6 @@
 """All workers in this process, on a virtual clock, with every byte counted that real processes would send.
 
-Frames are encoded and decoded where something may befall them, or decoding may change a value; `uncut.py` says where
+Frames are encoded and decoded where something may befall them, or decoding may change a value; `unsplit.py` says where
 their number of bytes is enough.
 
 Each round starts on every worker at the same virtual time, when the last worker has its answer (the papers' barrier).
@@ -21,29 +21,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.buffer_pool import Pool
+from laconic.buffer_pool import VectorPool
 from laconic.contract import Algorithm, Exchange, Memory, Result, Side
 from laconic.errors import ContractError
-from laconic.faults.injector import Mishaps, slowed
+from laconic.faults.injector import FaultInjector, slowed
 from laconic.faults.plan import FaultPlan
-from laconic.network import Clock, ComputeTime, Link, Message, Network, Step, makespan_ns, one_at_a_time, ring
-from laconic.protocol.frame_sizes import as_received, frame_sizes, sizes_where_spoiled
+from laconic.network import Clock, ComputeTime, Link, Message, Network, Operation, makespan_ns, one_at_a_time, ring
+from laconic.protocol.frame_sizes import as_received, frame_sizes, sizes_where_aborted
 from laconic.protocol.frames import Answer
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard, choose_layout, n_nodes_for
 from laconic.protocol.ring_allreduce import ring_bytes, ring_sum
 from laconic.protocol.round_inputs import Inputs
-from laconic.protocol.server import ServerHalf
+from laconic.protocol.server import ServerSession
 from laconic.protocol.shared_reply import Shared, SharedVectors
-from laconic.protocol.worker import WorkerHalf
-from laconic.wire import HEAD_BYTES, Dense, Frame, Head, Sparse
+from laconic.protocol.worker import WorkerSession
+from laconic.wire import HEADER_BYTES, Dense, Frame, Header, Sparse
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a round gave: nothing (void) where it was called off or nobody was up, else one vector or one for each."""
 
-    void: bool
+    aborted: bool
     results: tuple[Result, ...]  # one entry, for all, when replicas stay equal
 
     def of(self, rank: int) -> Result:
@@ -62,7 +62,7 @@ class Simulated:
         n_workers: int,
         layers: Sequence[int] = (),
         dtype: torch.dtype = torch.float32,
-        server: str = "auto",
+        layout: str = "auto",
         seed: int = 0,
         link: Link | None = None,
         links: Mapping[int, Link] | None = None,
@@ -86,9 +86,9 @@ class Simulated:
             raise ValueError(f"compute_s={compute_s} must be at least 0 and finite (200 ms is 0.2)")
         self.compute_time = compute_s if isinstance(compute_s, ComputeTime) else ComputeTime(seconds=compute_s)
         self.compute_time.check(n_workers)
-        n_nodes = n_nodes_for(server, algorithm, n_workers)
+        n_nodes = n_nodes_for(layout, algorithm, n_workers)
         algorithm.check_size(d, tuple(layers) or (d,), n_workers)
-        self.layout = choose_layout(server, algorithm, d, n_nodes)
+        self.layout = choose_layout(layout, algorithm, d, n_nodes)
         if faults is not None:
             faults.check(algorithm, self.layout.name, n_workers)
             links = slowed(faults, link or Link(), links, self.layout.worker_nodes)
@@ -97,25 +97,25 @@ class Simulated:
         self.job = Job(
             algorithm=algorithm, seed=seed, d=d, layers=tuple(layers) or (d,), dtype=dtype, layout=self.layout
         )
-        pool = Pool(d, dtype)
-        self.workers = [WorkerHalf(self.job, rank, pool, sparse_results=sparse_results) for rank in range(n_workers)]
-        self.is_uncut = faults is None and delivery_seed is None  # then one server stands for those with a slice each
-        n_servers = 1 if self.is_uncut else len(self.layout.shards) or 1  # or for what each worker works out itself
-        self.servers = [ServerHalf(self.job, index, descend, uncut=n_servers == 1) for index in range(n_servers)]
+        pool = VectorPool(d, dtype)
+        self.workers = [WorkerSession(self.job, rank, pool, sparse_results=sparse_results) for rank in range(n_workers)]
+        self.is_unsplit = faults is None and delivery_seed is None  # then one server stands for those with a slice each
+        n_servers = 1 if self.is_unsplit else len(self.layout.shards) or 1  # or for what each worker works out itself
+        self.servers = [ServerSession(self.job, index, descend, unsplit=n_servers == 1) for index in range(n_servers)]
         self._vectors = SharedVectors(Memory(d, dtype, pool=pool))
         for worker in self.workers:
             worker.count_setup()
         self.clock = Clock()
         self.network = Network(n_nodes, link or Link(), self.clock, links)
         self.rounds = 0
-        self.void_rounds = 0
-        self.mishaps = Mishaps(faults, n_workers)
+        self.aborted_rounds = 0
+        self.injector = FaultInjector(faults, n_workers)
         self._ready_ns: dict[int, int] = {}  # by worker, how much longer than the fastest it computes in this round
         self._delivery = None if delivery_seed is None else Random(delivery_seed)
 
     def round(self, inputs_of: Callable[[int], Inputs]) -> Outcome:
         """One round. `inputs_of(rank)` is asked once for each worker that is up, in rank order."""
-        present = self.mishaps.taking_part(self.workers, self.rounds)
+        present = self.injector.taking_part(self.workers, self.rounds)
         lr = 0.0
         for worker in present:
             inputs = inputs_of(worker.rank)
@@ -125,45 +125,45 @@ class Simulated:
         results: list[Result] = []
         exchanges = self.job.exchanges_in(self.rounds) if present else ()
         for number, exchange in enumerate(exchanges):
-            if self.layout.name == "neighbours":
-                hear = self._neighbours(number)
+            if self.layout.name == "peers":
+                receive = self._exchange_with_peers(number)
             elif self.layout.shards:
-                hear = (self._star_uncut if self.is_uncut else self._star)(present, number, lr)
+                receive = (self._star_unsplit if self.is_unsplit else self._star)(present, number, lr)
             else:
-                hear = self._allreduce(exchange) if exchange.adds else self._all_to_all(number, lr)
+                receive = self._allreduce(exchange) if exchange.adds else self._all_to_all(number, lr)
             for worker in present:
-                hear(worker)
-                if worker.void or worker.result is not None or worker.sparse_result is not None:
+                receive(worker)
+                if worker.aborted or worker.result is not None or worker.sparse_result is not None:
                     self._close(worker, results)
-            if present[0].void:
+            if present[0].aborted:
                 break
         if not exchanges:  # a single worker on a ring has nobody to send to
             for worker in present:
                 self._close(worker, results)
-        void = bool(present) and present[0].void
+        aborted = bool(present) and present[0].aborted
         for server in self.servers:
-            server.close(not void)
+            server.close(not aborted)
         vectors = [result for result in results if isinstance(result, Tensor)]
         self._vectors.end_round(vectors, [worker.me.memory for worker in self.workers])
         self.rounds += 1
-        self.void_rounds += void
-        return Outcome(void=void or not present, results=tuple(results))
+        self.aborted_rounds += aborted
+        return Outcome(aborted=aborted or not present, results=tuple(results))
 
-    def take_back(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
+    def reclaim(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
         """Use the vectors of earlier results again, except for those of which `is_used` says that they are in use."""
-        self._vectors.take_back(is_used)
+        self._vectors.reclaim(is_used)
 
-    def _compute(self, present: list[WorkerHalf]) -> None:
+    def _compute(self, present: list[WorkerSession]) -> None:
         """Let the time pass until the first worker has its gradient, and note how much later the others have theirs."""
         ranks = [worker.rank for worker in present]
         usual_ns = {rank: self.compute_time.ns(rank, self.rounds, seed=self.job.seed) for rank in ranks}
-        factors = {rank: self.mishaps.plan.compute_factor(rank, self.rounds) for rank in ranks}
+        factors = {rank: self.injector.plan.compute_factor(rank, self.rounds) for rank in ranks}
         times_ns = {rank: round(usual_ns[rank] * factor) for rank, factor in factors.items()}
-        first_ns = min(times_ns.values(), default=self.compute_time.ns(0, self.rounds, seed=self.job.seed))
-        self._ready_ns = {rank: time_ns - first_ns for rank, time_ns in times_ns.items()}
-        self.clock.run(self.clock.now_ns + first_ns)
+        fastest_ns = min(times_ns.values(), default=self.compute_time.ns(0, self.rounds, seed=self.job.seed))
+        self._ready_ns = {rank: time_ns - fastest_ns for rank, time_ns in times_ns.items()}
+        self.clock.run(self.clock.now_ns + fastest_ns)
 
-    def _close(self, worker: WorkerHalf, results: list[Result]) -> None:
+    def _close(self, worker: WorkerSession, results: list[Result]) -> None:
         """End the round for one worker at once, so that N workers' temporaries never exist together."""
         result: Result | None = worker.result if worker.sparse_result is None else worker.sparse_result
         if not worker.close():
@@ -177,49 +177,51 @@ class Simulated:
                 f"than worker 0 in round {self.rounds}"
             )
         elif isinstance(results[0], Tensor):
-            first = worker.result = results[0]  # its own is used again
-            worker.me.memory.take_back(lambda vector: vector.data_ptr() == first.data_ptr())
+            own = worker.result = results[0]  # its own is used again
+            worker.me.memory.reclaim(lambda vector: vector.data_ptr() == own.data_ptr())
 
-    def _star(self, present: list[WorkerHalf], exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
+    def _star(self, present: list[WorkerSession], exchange: int, lr: float) -> Callable[[WorkerSession], None]:
         """Up, serve, down, and the virtual time of it. Returns how a worker hears the answers."""
-        mishaps, round_ = self.mishaps, self.rounds
-        outgoing = {worker.rank: mishaps.send(worker, round_, exchange) for worker in present}
+        injector, round_ = self.injector, self.rounds
+        outgoing = {worker.rank: injector.send(worker, round_, exchange) for worker in present}
         replies = []
-        heard = set(outgoing)
+        delivered = set(outgoing)
         for index, server in enumerate(self.servers):
-            arriving = mishaps.arriving(outgoing, index, round_, exchange)
+            arriving = injector.arriving(outgoing, index, round_, exchange)
             ranks = list(arriving)
             if self._delivery is not None:
                 self._delivery.shuffle(ranks)
             frames = {rank: arriving[rank] for rank in ranks}
-            replies.append(server.answer(round_, exchange, lr, frames, damage_expected=mishaps.expected))
-            heard &= arriving.keys() - server.unread
+            replies.append(server.answer(round_, exchange, lr, frames, damage_expected=injector.expected))
+            delivered &= arriving.keys() - server.unread
         up = {rank: [data.numel() for data in parts] for rank, parts in outgoing.items()}
         down = [data.numel() for data in replies]
         self._pass_time(present, up, down)
         self._measure_links(present, up, down)
         answers = [Answer.read(reply, self.job, index, round_, exchange) for index, reply in enumerate(replies)]
-        return lambda worker: worker.hear(answers, heard=worker.rank in heard)
+        return lambda worker: worker.receive(answers, delivered=worker.rank in delivered)
 
-    def _star_uncut(self, present: list[WorkerHalf], exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
+    def _star_unsplit(self, present: list[WorkerSession], exchange: int, lr: float) -> Callable[[WorkerSession], None]:
         """The same where nothing can go wrong: every packet in one piece, its slices by their number of bytes alone."""
         (server,), round_ = self.servers, self.rounds
-        due = self.job.exchanges_in(round_)[exchange]
-        sent = {worker.rank: worker.outgoing_uncut() for worker in present}
+        expected = self.job.exchanges_in(round_)[exchange]
+        sent = {worker.rank: worker.outgoing_unsplit() for worker in present}
         packet = server.serve(round_, exchange, lr, {rank: frame for rank, (frame, _) in sent.items()})
-        head = Head(role="server", rank=0, round=round_, exchange=exchange)
-        frame = as_received(Frame(head=head, packet=packet, void=server.void), self.job.d)
+        header = Header(role="server", rank=0, round=round_, exchange=exchange)
+        frame = as_received(Frame(header=header, packet=packet, aborted=server.aborted), self.job.d)
         if server.refused is not None:
-            sizes = sizes_where_spoiled(server.refused, self.job.shards(due), self.job.algorithm)
+            sizes = sizes_where_aborted(server.refused, self.job.shards(expected), self.job.algorithm)
         else:
-            sizes = frame_sizes(frame, self.job.cuts(due), self.job.algorithm, "down")
+            sizes = frame_sizes(frame, self.job.shard_bounds(expected), self.job.algorithm, "down")
         up = {rank: of_rank.n_bytes for rank, (_, of_rank) in sent.items()}
         self._pass_time(present, up, sizes.n_bytes)
         self._measure_links(present, up, sizes.n_bytes)
-        shared = Shared(self._vectors.spare if due.count == self.job.d else partial(self.job.zeros, due.count))
-        return lambda worker: worker.hear_uncut(frame, sizes, shared)
+        shared = Shared(
+            self._vectors.scratch if expected.count == self.job.d else partial(self.job.zeros, expected.count)
+        )
+        return lambda worker: worker.receive_unsplit(frame, sizes, shared)
 
-    def _pass_time(self, present: list[WorkerHalf], up: dict[int, list[int]], down: list[int]) -> None:
+    def _pass_time(self, present: list[WorkerSession], up: dict[int, list[int]], down: list[int]) -> None:
         """Run the clock until everybody has the answers; then the late packets set off.
 
         up: bytes by worker and server, down: by server.
@@ -229,32 +231,32 @@ class Simulated:
             makespan_ns(one_at_a_time(self._messages(present, up, down)), self.network)
         self.clock.run(max(done_ns, self.clock.now_ns))
         self._ready_ns = dict.fromkeys(self._ready_ns, 0)  # the next exchange starts everywhere at once
-        late = [worker for worker in present if self.mishaps.is_late(worker.rank)]
+        late = [worker for worker in present if self.injector.is_late(worker.rank)]
         for worker, index, shard in self._pairs(late):
             self.network.send(worker.node, shard.node, up[worker.rank][index], lambda: None)
 
-    def _pass_time_of_all(self, messages: Callable[[], Sequence[Step]]) -> None:
+    def _pass_time_of_all(self, messages: Callable[[], Sequence[Operation]]) -> None:
         """The same without a server, where nobody sends before all have computed."""
         self.clock.run(self.clock.now_ns + max(self._ready_ns.values(), default=0))
         self._ready_ns = dict.fromkeys(self._ready_ns, 0)
         if not self.network.is_instant:
             makespan_ns(messages(), self.network)
 
-    def _messages(self, present: list[WorkerHalf], up: dict[int, list[int]], down: list[int]) -> list[Message]:
+    def _messages(self, present: list[WorkerSession], up: dict[int, list[int]], down: list[int]) -> list[Message]:
         """Who sends what to whom: in worker order to a single server, in slots between many (no port idles)."""
         pairs = self._pairs(present)
         ready_ns = self._ready_ns
         requests: list[Message] = []
         needs: list[list[int]] = [[] for _ in self.layout.shards]
         for worker, index, shard in pairs:
-            if self.mishaps.is_late(worker.rank):
+            if self.injector.is_late(worker.rank):
                 continue
             message = Message(worker.node, shard.node, up[worker.rank][index], at_ns=ready_ns[worker.rank])
-            if self.mishaps.is_awaited(worker.rank):
+            if self.injector.is_awaited(worker.rank):
                 needs[index].append(len(requests))
-            requests += [message] * self.mishaps.n_copies(worker.rank)
-        after = [tuple(places) for places in needs]
-        awaited = [worker for worker in present if self.mishaps.is_awaited(worker.rank)]
+            requests += [message] * self.injector.n_copies(worker.rank)
+        after = [tuple(indices) for indices in needs]
+        awaited = [worker for worker in present if self.injector.is_awaited(worker.rank)]
         own_ns = {worker.node: ready_ns[worker.rank] for worker in awaited}  # a node's own packet is no message
         back = pairs if len(self.layout.shards) == 1 else sorted(pairs, key=self._slot_of_answer)
         answers = [
@@ -262,7 +264,7 @@ class Simulated:
         ]
         return requests + answers
 
-    def _pairs(self, present: list[WorkerHalf]) -> list[tuple[WorkerHalf, int, Shard]]:
+    def _pairs(self, present: list[WorkerSession]) -> list[tuple[WorkerSession, int, Shard]]:
         """Every worker with every server that is another node; in slot s, node i sends to node i + s."""
         shards = self.layout.shards
         pairs = [
@@ -276,11 +278,11 @@ class Simulated:
         n = self.layout.n_nodes
         return sorted(pairs, key=lambda pair: ((pair[2].node - pair[0].node) % n, pair[0].node))
 
-    def _slot_of_answer(self, pair: tuple[WorkerHalf, int, Shard]) -> tuple[int, int]:
+    def _slot_of_answer(self, pair: tuple[WorkerSession, int, Shard]) -> tuple[int, int]:
         worker, _, shard = pair
         return (worker.node - shard.node) % self.layout.n_nodes, shard.node
 
-    def _measure_links(self, present: list[WorkerHalf], up: dict[int, list[int]], down: list[int]) -> None:
+    def _measure_links(self, present: list[WorkerSession], up: dict[int, list[int]], down: list[int]) -> None:
         """What a side would measure: bytes over the time its own frames were under way, queues apart.
 
         One server that stands for several measures nothing: a separable method does not look at their links.
@@ -294,20 +296,20 @@ class Simulated:
         if len(self.servers) != len(shards):
             return
         for server, shard, n_bytes in zip(self.servers, shards, down, strict=True):
-            self._measured(server.hub, shard.node, [(worker.node, n_bytes) for worker in present])
+            self._measured(server.view, shard.node, [(worker.node, n_bytes) for worker in present])
 
     def _measured(self, side: Side, sender: int, frames: list[tuple[int, int]]) -> None:
         """frames: (receiver, bytes) of what one side sent in this exchange. The slowest counts: all wait for it."""
-        rates = []
+        bandwidths = []
         for receiver, n_bytes in frames:
-            if sender != receiver and n_bytes > HEAD_BYTES:  # a notice says nothing about the link's rate
+            if sender != receiver and n_bytes > HEADER_BYTES:  # a notice says nothing about the link's rate
                 duration_ns = self.network.link_between(sender, receiver).duration_ns(n_bytes)
                 if duration_ns:
-                    rates.append(n_bytes * 1e9 / duration_ns)
-        if rates:
-            side.link_bytes_per_s = min(rates)
+                    bandwidths.append(n_bytes * 1e9 / duration_ns)
+        if bandwidths:
+            side.link_bytes_per_s = min(bandwidths)
 
-    def _neighbours(self, exchange: int) -> Callable[[WorkerHalf], None]:
+    def _exchange_with_peers(self, exchange: int) -> Callable[[WorkerSession], None]:
         """Every worker's frame to its neighbours. If one calls the round off, all do: they agree on it at its end."""
         peers = {worker.rank: worker.peers for worker in self.workers}
         frames = {worker.rank: worker.outgoing_to_peers() for worker in self.workers if peers[worker.rank]}
@@ -315,7 +317,7 @@ class Simulated:
         pairs = [(rank, to) for rank, targets in peers.items() for to in targets]
         pairs.sort(key=lambda pair: ((pair[1] - pair[0]) % n, pair[0]))  # in slots, so that no port idles
         self._pass_time_of_all(lambda: one_at_a_time([Message(i, to, frames[i].numel()) for i, to in pairs]))
-        void = any(worker.void for worker in self.workers)
+        aborted = any(worker.aborted for worker in self.workers)
         answers = {
             rank: Answer.read_from_peer(data, self.job, rank, self.rounds, exchange) for rank, data in frames.items()
         }
@@ -323,13 +325,13 @@ class Simulated:
         for rank, to in pairs:
             arriving[to][rank] = answers[rank]
 
-        def hear(worker: WorkerHalf) -> None:
-            worker.void = worker.void or void
+        def receive(worker: WorkerSession) -> None:
+            worker.aborted = worker.aborted or aborted
             worker.hear_peers(arriving[worker.rank])
 
-        return hear
+        return receive
 
-    def _all_to_all(self, exchange: int, lr: float) -> Callable[[WorkerHalf], None]:
+    def _all_to_all(self, exchange: int, lr: float) -> Callable[[WorkerSession], None]:
         """Every worker's frame to every other, in slots. What each works out from them is the same: once is enough."""
         n = len(self.workers)
         frames = {worker.rank: worker.outgoing_to_all() for worker in self.workers}
@@ -340,21 +342,21 @@ class Simulated:
         total = sum(data.numel() for data in frames.values())
         return lambda worker: worker.hear_all(answer, total - frames[worker.rank].numel())
 
-    def _allreduce(self, exchange: Exchange) -> Callable[[WorkerHalf], None]:
+    def _allreduce(self, exchange: Exchange) -> Callable[[WorkerSession], None]:
         """What the engine's ring does: the same order of addition, the same bytes, the same messages."""
         n, d = len(self.workers), exchange.count
         packets = [worker.packet for worker in self.workers if isinstance(worker.packet, Dense)]
-        void = len(packets) < n or any(worker.void for worker in self.workers)
-        if not void:
-            void = not all(worker.write_share(0, d) for worker in self.workers)
-        mean = self.job.zeros(d) if void else ring_sum([packet.values for packet in packets])
-        half = ring_bytes(d, n, mean.element_size())
+        aborted = len(packets) < n or any(worker.aborted for worker in self.workers)
+        if not aborted:
+            aborted = not all(worker.write_share(0, d) for worker in self.workers)
+        mean = self.job.zeros(d) if aborted else ring_sum([packet.values for packet in packets])
+        one_direction = ring_bytes(d, n, mean.element_size())
         self._pass_time_of_all(lambda: ring(n, d * mean.element_size()))
 
-        def hear(worker: WorkerHalf) -> None:
-            worker.hear_sum(mean, half, void=void)
+        def receive(worker: WorkerSession) -> None:
+            worker.receive_sum(mean, one_direction, aborted=aborted)
 
-        return hear
+        return receive
 
 
 def _same(one: Result, other: Result) -> bool:

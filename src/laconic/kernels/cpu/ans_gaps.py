@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from laconic.kernels.cpu.compile import kernel
-from laconic.kernels.reference.ans_gaps import SHARE_BITS, Bytes, Numbers, Words
+from laconic.kernels.reference.ans_gaps import SHARE_BITS, AnsWords, Bytes, Numbers
 
 _U64 = np.uint64
 _I64: Any = np.int64  # numba makes floats of signed and unsigned integers together
@@ -17,22 +17,22 @@ _WORD_MASK = 0xFFFFFFFF
 _FOUR = 1025 << 2  # the float 4.0 without its last 50 bits
 
 
-def push_gaps(positions: Numbers, starts: Numbers) -> tuple[Words, int]:
+def ans_encode_gaps(positions: Numbers, starts: Numbers) -> tuple[AnsWords, int]:
     """See `reference.ans_gaps.ans_encode_gaps`."""
     words = np.empty(2 * positions.size, dtype=np.uint32)  # at most one before each number, and a gap is two numbers
-    n_words, top = _push(positions, starts, words)
+    n_words, top = _encode(positions, starts, words)
     return words[:n_words].copy(), int(top)
 
 
-def pop_gaps(words: Words, top: int, k: int, starts: Numbers, count: int) -> tuple[Numbers, bool]:
+def ans_decode_gaps(words: AnsWords, top: int, k: int, starts: Numbers, count: int) -> tuple[Numbers, bool]:
     """See `reference.ans_gaps.ans_decode_gaps`."""
     class_of = np.repeat(np.arange(starts.size - 1, dtype=np.uint8), np.diff(starts))
     positions = np.zeros(k, dtype=np.int64)
-    return positions, bool(_pop(words, _U64(top), starts, class_of, count, positions))
+    return positions, bool(_decode(words, _U64(top), starts, class_of, count, positions))
 
 
 @kernel
-def _push(positions: Numbers, starts: Numbers, words: Words) -> tuple[int, np.uint64]:
+def _encode(positions: Numbers, starts: Numbers, words: AnsWords) -> tuple[int, np.uint64]:
     """Encode gaps. Returns the number of words written, and the final state."""
     top = _U64(1)
     n = 0
@@ -58,7 +58,7 @@ def _push(positions: Numbers, starts: Numbers, words: Words) -> tuple[int, np.ui
 
 
 @kernel
-def _pop(words: Words, top: np.uint64, starts: Numbers, class_of: Bytes, count: int, positions: Numbers) -> bool:
+def _decode(words: AnsWords, top: np.uint64, starts: Numbers, class_of: Bytes, count: int, positions: Numbers) -> bool:
     """Decode gaps into `positions`, with the class of each share from a table. Returns whether the stream is valid."""
     n = words.size
     last = -1

@@ -9,29 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.kernels.cpu.compile import kernel
-from laconic.kernels.reference.ans_gaps import SHARE_BITS, Codes, Numbers, Words
+from laconic.kernels.reference.ans_gaps import SHARE_BITS, AnsWords, Codes, Numbers
 
 _U64: Any = np.uint64
 _LOW_SHARE = (1 << SHARE_BITS) - 1
 _WORD_MASK = 0xFFFFFFFF
 
 
-def push_symbols(symbols: Codes, starts: Numbers) -> tuple[Words, int]:
+def ans_encode_symbols(symbols: Codes, starts: Numbers) -> tuple[AnsWords, int]:
     """See `reference.ans_symbols.ans_encode_symbols`."""
     words = np.empty(symbols.size // 2 + 2, dtype=np.uint32)  # a symbol takes at most 14 bits
-    n_words, top = _push(symbols, starts.astype(np.uint64), words)
+    n_words, top = _encode(symbols, starts.astype(np.uint64), words)
     return words[:n_words].copy(), int(top)
 
 
-def pop_symbols(words: Words, top: int, k: int, starts: Numbers) -> tuple[Codes, bool]:
+def ans_decode_symbols(words: AnsWords, top: int, k: int, starts: Numbers) -> tuple[Codes, bool]:
     """See `reference.ans_symbols.ans_decode_symbols`."""
     symbol_of = np.repeat(np.arange(starts.size - 1, dtype=np.int32), np.diff(starts))
     symbols = np.zeros(k, dtype=np.int32)
-    return symbols, bool(_pop(words, _U64(top), starts.astype(np.uint64), symbol_of, symbols))
+    return symbols, bool(_decode(words, _U64(top), starts.astype(np.uint64), symbol_of, symbols))
 
 
 @kernel
-def _push(symbols: Codes, starts: NDArray[np.uint64], words: Words) -> tuple[int, np.uint64]:
+def _encode(symbols: Codes, starts: NDArray[np.uint64], words: AnsWords) -> tuple[int, np.uint64]:
     """Encode symbols. Returns the number of words written, and the final state."""
     top = _U64(1)
     n = 0
@@ -48,7 +48,7 @@ def _push(symbols: Codes, starts: NDArray[np.uint64], words: Words) -> tuple[int
 
 
 @kernel
-def _pop(words: Words, top: np.uint64, starts: NDArray[np.uint64], symbol_of: Codes, symbols: Codes) -> bool:
+def _decode(words: AnsWords, top: np.uint64, starts: NDArray[np.uint64], symbol_of: Codes, symbols: Codes) -> bool:
     """Decode symbols, with the symbol of each share from a table. Returns whether the stream is valid."""
     n = words.size
     for i in range(symbols.size):

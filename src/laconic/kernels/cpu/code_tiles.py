@@ -16,7 +16,7 @@ Array = NDArray[Any]
 TILE = 1024  # codes; so many fill full bytes, whatever their bits
 
 
-def code_room(bits: int) -> Array:
+def code_buffer(bits: int) -> Array:
     """Return a buffer for a tile's codes: (TILE,) zeros of the narrowest type that holds codes of so many bits."""
     return np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
 

@@ -71,12 +71,12 @@ def _say_when_compiling() -> None:
     event = importlib.import_module("numba.core.event")
 
     class Compiling(event.Listener):  # type: ignore[misc, name-defined]
-        said = False
+        warned = False
 
         def on_start(self, event: Any) -> None:  # noqa: ANN401 - numba has no types
             ours = event.data["dispatcher"].py_func.__module__.startswith("laconic.")
-            if ours and not self.said:
-                self.said = True
+            if ours and not self.warned:
+                self.warned = True
                 logging.getLogger("laconic").warning("compiling kernels, once; they are kept on disk")
 
         def on_end(self, event: Any) -> None:  # noqa: ANN401

@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.flatten import pointer_to
 from laconic.kernels.cpu.llvm.error_feedback import (
-    owe_step_at,
-    owe_step_past_caches,
-    owe_total_at,
-    owe_total_past_caches,
+    error_feedback_step_at,
+    error_feedback_step_past_caches,
+    error_feedback_total_at,
+    error_feedback_total_past_caches,
 )
-from laconic.kernels.cpu.llvm.vectors import ALL, NONE, Words, append, compress, head, population, whole_blocks
+from laconic.kernels.cpu.llvm.vectors import ALL, NONE, Words, append, compress, full_blocks, low_bits, population
 
 Array = NDArray[Any]
-Coin = tuple[int, int, int, int]  # first coordinate, the halves of the mixed key, threshold
+Draw = tuple[int, int, int, int]  # first coordinate, the halves of the mixed key, threshold
 
 
 @kernel
-def owe_step(
-    addresses: Array, sizes: Array, momentum: Array, debt: Array, new_momentum: Array, new_debt: Array,
-    mu: float, decay: float, c: float, coin: Coin, past_caches: bool, words: Words, drawn: Words,
+def error_feedback_step(
+    addresses: Array, sizes: Array, momentum: Array, residual: Array, new_momentum: Array, new_residual: Array,
+    mu: float, decay: float, c: float, draw: Draw, past_caches: bool, words: Words, sampled: Words,
 ) -> tuple[int, bool]:  # fmt: skip
     """Take a worker's step.
 
@@ -52,67 +52,72 @@ def owe_step(
     Returns:
         How many elements are selected, and whether all are finite.
     """
-    number = debt.dtype.type
-    first, low, high = uint32(coin[0]), uint32(coin[1]), uint32(coin[2])
-    limit, allowed = uint32(coin[3] - 1), ALL if coin[3] else NONE
-    rates = number(mu), number(decay), number(c if coin[3] else 0.0)
-    words[0] = drawn[0] = 0
+    number = residual.dtype.type
+    offset, low, high = uint32(draw[0]), uint32(draw[1]), uint32(draw[2])
+    limit, allowed = uint32(draw[3] - 1), ALL if draw[3] else NONE
+    factors = number(mu), number(decay), number(c if draw[3] else 0.0)
+    words[0] = sampled[0] = 0
     n, at, wrong = 0, 0, uint64(0)
     for i in range(sizes.size):
         end = at + sizes[i]
-        piece = carray(pointer_to(addresses[i]), (sizes[i],), debt.dtype)
-        owed, moved, old_debt, old = new_debt[at:end], new_momentum[at:end], debt[at:end], momentum[at:end]
-        start, stop = whole_blocks(owed, past_caches)
+        tensor = carray(pointer_to(addresses[i]), (sizes[i],), residual.dtype)
+        residual_out, moved, old_residual, old = (
+            new_residual[at:end],
+            new_momentum[at:end],
+            residual[at:end],
+            momentum[at:end],
+        )
+        start, stop = full_blocks(residual_out, past_caches)
         for few in range(2):  # elements before the full blocks first, then the blocks and the elements behind
             if few:
                 for place in range(start, stop, 64):
-                    here = uint32(first + at + place)
+                    here = uint32(offset + at + place)
                     if past_caches:
-                        negative, mask, spoiled = owe_step_past_caches(
-                            owed, moved, old_debt, old, piece, place, *rates, here, low, high, limit
+                        negative, mask, non_finite = error_feedback_step_past_caches(
+                            residual_out, moved, old_residual, old, tensor, place, *factors, here, low, high, limit
                         )
                     else:
-                        negative, mask, spoiled = owe_step_at(
-                            owed, moved, old_debt, old, piece, place, *rates, here, low, high, limit
+                        negative, mask, non_finite = error_feedback_step_at(
+                            residual_out, moved, old_residual, old, tensor, place, *factors, here, low, high, limit
                         )
                     mask &= allowed
-                    wrong |= spoiled
-                    append(drawn, at + place, mask, 64)
+                    wrong |= non_finite
+                    append(sampled, at + place, mask, 64)
                     n = append(words, n, compress(negative, mask), population(mask))
             place, to = (stop, sizes[i]) if few else (0, start)
             if place < to:
-                negative, mask, spoiled = _owe_few(
-                    owed[place:to], moved[place:to], old_debt[place:to], old[place:to], piece[place:to],
-                    rates, uint32(first + at + place), low, high, limit,
+                negative, mask, non_finite = _error_feedback_few(
+                    residual_out[place:to], moved[place:to], old_residual[place:to], old[place:to], tensor[place:to],
+                    factors, uint32(offset + at + place), low, high, limit,
                 )  # fmt: skip
                 mask &= allowed
-                wrong |= spoiled
-                append(drawn, at + place, mask, to - place)
+                wrong |= non_finite
+                append(sampled, at + place, mask, to - place)
                 n = append(words, n, compress(negative, mask), population(mask))
         at = end
     return n, wrong == uint64(0)
 
 
 @kernel
-def _owe_few(
-    owed: Array, moved: Array, debt: Array, momentum: Array, gradient: Array, rates: Any, first: Any,  # noqa: ANN401
+def _error_feedback_few(
+    residual_out: Array, moved: Array, residual: Array, momentum: Array, gradient: Array, factors: Any, offset: Any,  # noqa: ANN401
     low: Any, high: Any, limit: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401  # fmt: skip
     """Take the step on fewer than 64 elements, through a buffer of 64. Returns the same words as for 64."""
-    n = owed.size
-    room = np.zeros((5, 64), owed.dtype)
-    room[2, :n], room[3, :n], room[4, :n] = debt, momentum, gradient
-    negative, mask, spoiled = owe_step_at(
-        room[0], room[1], room[2], room[3], room[4], 0, *rates, first, low, high, limit
+    n = residual_out.size
+    buffer = np.zeros((5, 64), residual_out.dtype)
+    buffer[2, :n], buffer[3, :n], buffer[4, :n] = residual, momentum, gradient
+    negative, mask, non_finite = error_feedback_step_at(
+        buffer[0], buffer[1], buffer[2], buffer[3], buffer[4], 0, *factors, offset, low, high, limit
     )
-    owed[:], moved[:] = room[0, :n], room[1, :n]
-    return negative, mask & head(n), spoiled & head(n)
+    residual_out[:], moved[:] = buffer[0, :n], buffer[1, :n]
+    return negative, mask & low_bits(n), non_finite & low_bits(n)
 
 
 @kernel
-def owe_total(
-    total: Array, debt: Array, new_debt: Array, among: float, scale: float, decay: float, c: float,
-    coin: Coin, past_caches: bool, words: Words, drawn: Words,
+def error_feedback_total(
+    total: Array, residual: Array, new_residual: Array, divisor: float, scale: float, decay: float, c: float,
+    draw: Draw, past_caches: bool, words: Words, sampled: Words,
 ) -> int:  # fmt: skip
     """Take the server's step.
 
@@ -132,31 +137,35 @@ def owe_total(
     Returns:
         How many elements are selected.
     """
-    number = debt.dtype.type
-    first, low, high = uint32(coin[0]), uint32(coin[1]), uint32(coin[2])
-    limit, allowed = uint32(coin[3] - 1), ALL if coin[3] else NONE
-    rates = number(among), number(scale), number(decay), number(c if coin[3] else 0.0)
+    number = residual.dtype.type
+    offset, low, high = uint32(draw[0]), uint32(draw[1]), uint32(draw[2])
+    limit, allowed = uint32(draw[3] - 1), ALL if draw[3] else NONE
+    factors = number(divisor), number(scale), number(decay), number(c if draw[3] else 0.0)
     words[0] = 0
     n = 0
-    whole = debt.size // 64 * 64
-    for place in range(0, whole, 64):
-        at = uint32(first + place)
+    full = residual.size // 64 * 64
+    for place in range(0, full, 64):
+        at = uint32(offset + place)
         if past_caches:
-            negative, mask, _ = owe_total_past_caches(new_debt, debt, total, place, *rates, at, low, high, limit)
+            negative, mask, _ = error_feedback_total_past_caches(
+                new_residual, residual, total, place, *factors, at, low, high, limit
+            )
         else:
-            negative, mask, _ = owe_total_at(new_debt, debt, total, place, *rates, at, low, high, limit)
+            negative, mask, _ = error_feedback_total_at(
+                new_residual, residual, total, place, *factors, at, low, high, limit
+            )
         mask &= allowed
-        drawn[place >> 6] = mask
+        sampled[place >> 6] = mask
         n = append(words, n, compress(negative, mask), population(mask))
-    rest = debt.size - whole
+    rest = residual.size - full
     if rest:
-        t, last = np.zeros(64, total.dtype), np.zeros((2, 64), debt.dtype)
+        t, last = np.zeros(64, total.dtype), np.zeros((2, 64), residual.dtype)
         e, out = last[0], last[1]
-        t[:rest], e[:rest] = total[whole:], debt[whole:]
-        at = uint32(first + whole)
-        negative, mask, _ = owe_total_at(out, e, t, 0, *rates, at, low, high, limit)
-        mask &= allowed & head(rest)
-        drawn[whole >> 6] = mask
+        t[:rest], e[:rest] = total[full:], residual[full:]
+        at = uint32(offset + full)
+        negative, mask, _ = error_feedback_total_at(out, e, t, 0, *factors, at, low, high, limit)
+        mask &= allowed & low_bits(rest)
+        sampled[full >> 6] = mask
         n = append(words, n, compress(negative, mask), population(mask))
-        new_debt[whole:] = out[:rest]
+        new_residual[full:] = out[:rest]
     return n

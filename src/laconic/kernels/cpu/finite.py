@@ -10,28 +10,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.cpu.compile import kernel
-from laconic.kernels.reference.finite import most_of_share
+from laconic.kernels.reference.finite import max_quotient
 
 
 def divide(vector: Tensor, n: int) -> bool:
     """See `reference.finite.divide`."""
     assert vector.is_contiguous()
-    return bool(_divide(vector.detach().numpy(), float(n), most_of_share(vector.dtype, n)))
+    return bool(_divide(vector.detach().numpy(), float(n), max_quotient(vector.dtype, n)))
 
 
 @kernel
-def _divide(vector: NDArray[Any], n: float, most: float) -> bool:
+def _divide(vector: NDArray[Any], n: float, max_magnitude: float) -> bool:
     number = vector.dtype.type
-    by, limit = number(n), number(most)
-    spoiled = False
+    by, limit = number(n), number(max_magnitude)
+    non_finite = False
     for start in range(0, vector.size, 1024):
         part = vector[start : start + 1024]
         wrong = np.uint32(0)
         for i in range(part.size):
             part[i] /= by
             wrong |= np.uint32(not (abs(part[i]) <= limit))  # False for NaN
-        spoiled |= wrong != 0
-    return not spoiled
+        non_finite |= wrong != 0
+    return not non_finite
 
 
 def all_finite(vector: Tensor) -> bool:
@@ -51,8 +51,8 @@ def _all_finite(values: NDArray[Any]) -> bool:
         a, b = values[start : start + _STEP], values[quarter + start : quarter + start + _STEP]
         c, d = values[2 * quarter + start :][:_STEP], values[3 * quarter + start :][:_STEP]
         for i in range(_STEP):  # x - x is 0, or NaN for inf and NaN
-            spoiled = (a[i] - a[i]) + (b[i] - b[i]) + (c[i] - c[i]) + (d[i] - d[i])
-            wrong |= np.uint32(spoiled != none)
+            non_finite = (a[i] - a[i]) + (b[i] - b[i]) + (c[i] - c[i]) + (d[i] - d[i])
+            wrong |= np.uint32(non_finite != none)
         if wrong:
             return False
     rest = values[_STREAMS * quarter :]

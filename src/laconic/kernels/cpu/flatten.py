@@ -16,70 +16,70 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.cpu.compile import kernel
-from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, intrinsic, same, splat, types, whole_blocks
+from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, full_blocks, intrinsic, same, splat, types
 from laconic.kernels.reference import flatten as reference_flatten
-from laconic.kernels.reference.finite import most_of_share
+from laconic.kernels.reference.finite import max_quotient
 
 Array = NDArray[Any]
 
 PAST_CACHES_BYTES = 1 << 24  # from so many on, a vector leaves the caches before it is read again
 
 
-def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
+def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1) -> bool:
     """See `reference.flatten.gather`."""
-    if not are_plain(pieces, out):
-        return reference_flatten.gather(pieces, out, among=among)
-    if among == 1:
-        return bool(_gather(*places_of(pieces), out.numpy(), is_long(out)))
-    most = most_of_share(out.dtype, among)
-    return bool(_gather_shares(*places_of(pieces), out.numpy(), float(among), most, is_long(out)))
+    if not are_contiguous_floats(tensors, out):
+        return reference_flatten.gather(tensors, out, divisor=divisor)
+    if divisor == 1:
+        return bool(_gather(*addresses_and_sizes(tensors), out.numpy(), is_long(out)))
+    limit_ = max_quotient(out.dtype, divisor)
+    return bool(_gather_shares(*addresses_and_sizes(tensors), out.numpy(), float(divisor), limit_, is_long(out)))
 
 
-def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
+def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
     """See `reference.flatten.gather_change`."""
     others = [start] if plus is None else [start, plus]
-    if not are_plain([*pieces, *others], out):
-        return reference_flatten.gather_change(pieces, start, out, plus)
+    if not are_contiguous_floats([*tensors, *others], out):
+        return reference_flatten.gather_change(tensors, start, out, plus)
     arrays = start.numpy(), others[-1].numpy(), out.numpy()
-    return bool(_gather_change(*places_of(pieces), *arrays, plus is not None, is_long(out)))
+    return bool(_gather_change(*addresses_and_sizes(tensors), *arrays, plus is not None, is_long(out)))
 
 
-def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
+def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
     """See `reference.flatten.gather_scaled`."""
-    if not are_plain([*pieces, out if plus is None else plus], out):
-        return reference_flatten.gather_scaled(pieces, factors, out, plus)
+    if not are_contiguous_floats([*tensors, out if plus is None else plus], out):
+        return reference_flatten.gather_scaled(tensors, factors, out, plus)
     more = np.zeros(0, out.numpy().dtype) if plus is None else plus.numpy()
-    return bool(_gather_scaled(*places_of(pieces), np.array(factors), more, out.numpy(), is_long(out)))
+    return bool(_gather_scaled(*addresses_and_sizes(tensors), np.array(factors), more, out.numpy(), is_long(out)))
 
 
-def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
+def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
     """See `reference.flatten.add_into`."""
-    if not are_plain(pieces, values):
-        reference_flatten.add_into(pieces, places, values)
+    if not are_contiguous_floats(tensors, values):
+        reference_flatten.add_into(tensors, indices, values)
         return
-    _add_into(*places_of(pieces), places.contiguous().numpy(), values.numpy())
+    _add_into(*addresses_and_sizes(tensors), indices.contiguous().numpy(), values.numpy())
 
 
-def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
+def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) -> None:
     """See `reference.flatten.scatter`."""
-    if not are_plain(pieces, vector):
-        reference_flatten.scatter(vector, pieces, as_sum=as_sum)
+    if not are_contiguous_floats(tensors, vector):
+        reference_flatten.scatter(vector, tensors, as_sum=as_sum)
         return
-    _scatter(*places_of(pieces), vector.numpy(), as_sum, is_long(vector))
+    _scatter(*addresses_and_sizes(tensors), vector.numpy(), as_sum, is_long(vector))
 
 
-def are_plain(pieces: Sequence[Tensor], vector: Tensor) -> bool:
+def are_contiguous_floats(tensors: Sequence[Tensor], vector: Tensor) -> bool:
     """Return whether all are contiguous float32, or all contiguous float64."""
     dtype = vector.dtype
     return dtype in (torch.float32, torch.float64) and all(
-        piece.dtype == dtype and piece.is_contiguous() for piece in (*pieces, vector)
+        tensor.dtype == dtype and tensor.is_contiguous() for tensor in (*tensors, vector)
     )
 
 
-def places_of(pieces: Sequence[Tensor]) -> tuple[Array, Array]:
+def addresses_and_sizes(tensors: Sequence[Tensor]) -> tuple[Array, Array]:
     """Return the addresses (n,) uint64 and the numbers of elements (n,) int64 of n tensors."""
-    addresses = np.array([piece.data_ptr() for piece in pieces], np.uint64)
-    return addresses, np.array([piece.numel() for piece in pieces], np.int64)
+    addresses = np.array([tensor.data_ptr() for tensor in tensors], np.uint64)
+    return addresses, np.array([tensor.numel() for tensor in tensors], np.int64)
 
 
 def is_long(vector: Tensor) -> bool:
@@ -114,21 +114,21 @@ def _passing(kind: str, past: bool) -> Any:  # noqa: ANN401
             one, other, more, out, place = args
             block = Block(context, builder, signature.args, place)
             wrong = ir.Constant(ir.IntType(block.LANES), 0)
-            for piece in range(0, LANES, block.LANES):
-                block.piece = piece
+            for lane in range(0, LANES, block.LANES):
+                block.lane = lane
                 # lanes: one, less `other`, plus `more`, or plus 0.0 -> out
                 value = block.read(one, 0)
                 zeros = same(value.type, 0.0)
-                if kind in ("change", "wish"):
+                if kind in ("change", "corrected"):
                     value = builder.fsub(value, block.read(other, 1))
-                if kind == "wish":
+                if kind == "corrected":
                     value = builder.fadd(value, block.read(more, 2))
                 elif kind == "sum":
                     value = builder.fadd(value, zeros)
                 block.write(value, out, 3, past_caches=past)
                 # lanes: x - x is 0 for finite x, NaN otherwise -> 16 bits, collected by or
-                spoiled = builder.fcmp_unordered("!=", builder.fsub(value, value), zeros)
-                wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
+                non_finite = builder.fcmp_unordered("!=", builder.fsub(value, value), zeros)
+                wrong = builder.or_(wrong, builder.bitcast(non_finite, wrong.type))
             return builder.zext(wrong, WORD)
 
         return types.uint64(one, other, more, out, types.intp), codegen
@@ -138,7 +138,7 @@ def _passing(kind: str, past: bool) -> Any:  # noqa: ANN401
 
 _copy, _copy_past_caches = _passing("same", False), _passing("same", True)
 _less, _less_past_caches = _passing("change", False), _passing("change", True)
-_wish, _wish_past_caches = _passing("wish", False), _passing("wish", True)
+_corrected, _corrected_past_caches = _passing("corrected", False), _passing("corrected", True)
 _sum, _sum_past_caches = _passing("sum", False), _passing("sum", True)
 
 
@@ -152,21 +152,24 @@ def _dividing(past: bool) -> Any:  # noqa: ANN401
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def dividing(typing: Any, one: Any, out: Any, place: Any, by: Any, most: Any) -> Codegen:  # noqa: ANN401
+    def dividing(typing: Any, one: Any, out: Any, place: Any, by: Any, limit_: Any) -> Codegen:  # noqa: ANN401
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-            one, out, place, by, most = args
+            one, out, place, by, limit_ = args
             block = Block(context, builder, signature.args, place)
             wrong = ir.Constant(ir.IntType(block.LANES), 0)
-            divisor, limit = splat(builder, by, block.LANES), splat(builder, most, block.LANES)
-            least = builder.fneg(limit)
-            for piece in range(0, LANES, block.LANES):
-                block.piece = piece
+            divisor, limit = splat(builder, by, block.LANES), splat(builder, limit_, block.LANES)
+            lower_limit = builder.fneg(limit)
+            for lane in range(0, LANES, block.LANES):
+                block.lane = lane
                 # lanes: one / by -> out
                 value = builder.fdiv(block.read(one, 0), divisor)
                 block.write(value, out, 1, past_caches=past)
                 # lanes: beyond the limit on either side, or NaN -> 16 bits, collected by or
-                for spoiled in (builder.fcmp_unordered(">", value, limit), builder.fcmp_unordered("<", value, least)):
-                    wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
+                for non_finite in (
+                    builder.fcmp_unordered(">", value, limit),
+                    builder.fcmp_unordered("<", value, lower_limit),
+                ):
+                    wrong = builder.or_(wrong, builder.bitcast(non_finite, wrong.type))
             return builder.zext(wrong, WORD)
 
         return types.uint64(one, out, types.intp, one.dtype, one.dtype), codegen
@@ -194,16 +197,16 @@ def _scaling(past: bool, adds: bool) -> Any:  # noqa: ANN401
             block = Block(context, builder, signature.args, place)
             wrong = ir.Constant(ir.IntType(block.LANES), 0)
             by = splat(builder, factor, block.LANES)
-            for piece in range(0, LANES, block.LANES):
-                block.piece = piece
+            for lane in range(0, LANES, block.LANES):
+                block.lane = lane
                 # lanes: one * factor, plus `more` or 0.0 -> out
                 value = builder.fmul(block.read(one, 0), by)
                 zeros = same(value.type, 0.0)
                 value = builder.fadd(value, block.read(more, 1) if adds else zeros)
                 block.write(value, out, 2, past_caches=past)
                 # lanes: x - x is 0 for finite x, NaN otherwise -> 16 bits, collected by or
-                spoiled = builder.fcmp_unordered("!=", builder.fsub(value, value), zeros)
-                wrong = builder.or_(wrong, builder.bitcast(spoiled, wrong.type))
+                non_finite = builder.fcmp_unordered("!=", builder.fsub(value, value), zeros)
+                wrong = builder.or_(wrong, builder.bitcast(non_finite, wrong.type))
             return builder.zext(wrong, WORD)
 
         return types.uint64(one, more, out, types.intp, one.dtype), codegen
@@ -223,15 +226,15 @@ def _gather(addresses: Array, sizes: Array, out: Array, past_caches: bool) -> bo
     for i in range(sizes.size):
         part = out[at : at + sizes[i]]
         one = carray(pointer_to(addresses[i]), part.shape, out.dtype)
-        first, last = whole_blocks(part, past_caches)
-        for place in range(first, last, 64):
+        begin, last = full_blocks(part, past_caches)
+        for place in range(begin, last, 64):
             if past_caches:
                 wrong |= _copy_past_caches(one, one, one, part, place)
             else:
                 wrong |= _copy(one, one, one, part, place)
         # the elements before and behind the full blocks, one by one; below too
-        for k in range(part.size - last + first):
-            place = k if k < first else k + last - first
+        for k in range(part.size - last + begin):
+            place = k if k < begin else k + last - begin
             part[place] = one[place]
             wrong |= uint64(part[place] - part[place] != none)
         at += sizes[i]
@@ -240,24 +243,24 @@ def _gather(addresses: Array, sizes: Array, out: Array, past_caches: bool) -> bo
 
 @kernel
 def _gather_shares(
-    addresses: Array, sizes: Array, out: Array, among: float, most: float, past_caches: bool
+    addresses: Array, sizes: Array, out: Array, divisor: float, limit_: float, past_caches: bool
 ) -> bool:  # fmt: skip
     """Copy tensors into `out`, divided. Returns whether no quotient is NaN or beyond the limit."""
     number = out.dtype.type
-    by, limit = number(among), number(most)
+    by, limit = number(divisor), number(limit_)
     wrong = uint64(0)
     at = 0
     for i in range(sizes.size):
         part = out[at : at + sizes[i]]
         one = carray(pointer_to(addresses[i]), part.shape, out.dtype)
-        first, last = whole_blocks(part, past_caches)
-        for place in range(first, last, 64):
+        begin, last = full_blocks(part, past_caches)
+        for place in range(begin, last, 64):
             if past_caches:
                 wrong |= _share_past_caches(one, part, place, by, limit)
             else:
                 wrong |= _share(one, part, place, by, limit)
-        for k in range(part.size - last + first):
-            place = k if k < first else k + last - first
+        for k in range(part.size - last + begin):
+            place = k if k < begin else k + last - begin
             part[place] = one[place] / by
             wrong |= uint64(not (abs(part[place]) <= limit))
         at += sizes[i]
@@ -275,18 +278,18 @@ def _gather_change(
         end = at + sizes[i]
         part, before, more = out[at:end], start[at:end], plus[at:end]
         one = carray(pointer_to(addresses[i]), part.shape, out.dtype)
-        first, last = whole_blocks(part, past_caches)
-        for place in range(first, last, 64):
+        begin, last = full_blocks(part, past_caches)
+        for place in range(begin, last, 64):
             if adds and past_caches:
-                wrong |= _wish_past_caches(one, before, more, part, place)
+                wrong |= _corrected_past_caches(one, before, more, part, place)
             elif adds:
-                wrong |= _wish(one, before, more, part, place)
+                wrong |= _corrected(one, before, more, part, place)
             elif past_caches:
                 wrong |= _less_past_caches(one, before, more, part, place)
             else:
                 wrong |= _less(one, before, more, part, place)
-        for k in range(part.size - last + first):
-            place = k if k < first else k + last - first
+        for k in range(part.size - last + begin):
+            place = k if k < begin else k + last - begin
             change = one[place] - before[place]
             part[place] = change + more[place] if adds else change
             wrong |= uint64(part[place] - part[place] != none)
@@ -306,8 +309,8 @@ def _gather_scaled(
         part, more = out[at:end], plus[at:end] if plus.size else plus
         one = carray(pointer_to(addresses[i]), part.shape, out.dtype)
         by = out.dtype.type(factors[i])
-        first, last = whole_blocks(part, past_caches)
-        for place in range(first, last, 64):
+        begin, last = full_blocks(part, past_caches)
+        for place in range(begin, last, 64):
             if plus.size and past_caches:
                 wrong |= _scale_plus_past_caches(one, more, part, place, by)
             elif plus.size:
@@ -316,8 +319,8 @@ def _gather_scaled(
                 wrong |= _scale_past_caches(one, more, part, place, by)
             else:
                 wrong |= _scale(one, more, part, place, by)
-        for k in range(part.size - last + first):
-            place = k if k < first else k + last - first
+        for k in range(part.size - last + begin):
+            place = k if k < begin else k + last - begin
             scaled = one[place] * by
             part[place] = scaled + (more[place] if plus.size else none)
             wrong |= uint64(part[place] - part[place] != none)
@@ -326,16 +329,16 @@ def _gather_scaled(
 
 
 @kernel
-def _add_into(addresses: Array, sizes: Array, places: Array, values: Array) -> None:
+def _add_into(addresses: Array, sizes: Array, indices: Array, values: Array) -> None:
     """Add values to tensors at ascending indices of the vector that they make."""
     number, start, stop = 0, 0, sizes[0]
-    piece = carray(pointer_to(addresses[0]), (sizes[0],), values.dtype)
-    for i in range(places.size):
-        while places[i] >= stop:
+    tensor = carray(pointer_to(addresses[0]), (sizes[0],), values.dtype)
+    for i in range(indices.size):
+        while indices[i] >= stop:
             number += 1
             start, stop = stop, stop + sizes[number]
-            piece = carray(pointer_to(addresses[number]), (sizes[number],), values.dtype)
-        piece[uint64(places[i] - start)] += values[i]
+            tensor = carray(pointer_to(addresses[number]), (sizes[number],), values.dtype)
+        tensor[uint64(indices[i] - start)] += values[i]
 
 
 @kernel
@@ -346,8 +349,8 @@ def _scatter(addresses: Array, sizes: Array, vector: Array, as_sum: bool, past_c
     for i in range(sizes.size):
         part = vector[at : at + sizes[i]]
         out = carray(pointer_to(addresses[i]), part.shape, vector.dtype)
-        first, last = whole_blocks(out, past_caches)
-        for place in range(first, last, 64):
+        begin, last = full_blocks(out, past_caches)
+        for place in range(begin, last, 64):
             if as_sum and past_caches:
                 _sum_past_caches(part, part, part, out, place)
             elif as_sum:
@@ -356,7 +359,7 @@ def _scatter(addresses: Array, sizes: Array, vector: Array, as_sum: bool, past_c
                 _copy_past_caches(part, part, part, out, place)
             else:
                 _copy(part, part, part, out, place)
-        for k in range(part.size - last + first):
-            place = k if k < first else k + last - first
+        for k in range(part.size - last + begin):
+            place = k if k < begin else k + last - begin
             out[place] = part[place] + none if as_sum else part[place]
         at += sizes[i]

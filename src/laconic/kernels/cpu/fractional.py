@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.cpu.block_norms import FLOATS, bits_of
-from laconic.kernels.cpu.code_tiles import TILE, code_room, pack_tile, unpack_tile
+from laconic.kernels.cpu.code_tiles import TILE, code_buffer, pack_tile, unpack_tile
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.llvm.level_sums import ROWS, SPAN, level_spans, magnitude_spans
 from laconic.kernels.cpu.llvm.reductions import LANES
@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 _LANES = 8  # of a search: neighbors of one level are added to different sums, so that none waits for another
 _FEW = 8  # up to so many levels a magnitude is compared with each bound; above, a binary search is used
-_MOST = {torch.float32: 2.0**123, torch.float64: math.inf}  # sixteen such magnitudes add up to no infinity
+_MAX_MAGNITUDE = {torch.float32: 2.0**123, torch.float64: math.inf}  # sixteen such magnitudes add up to no infinity
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -37,7 +37,7 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     lows, highs, largest, smallest = _magnitudes(keys, mask, floats.dtype)
     bounds = bounds_array(largest, smallest, bits, double=floats.itemsize == 8)
     out = np.empty((bits * floats.size + 7) // 8, np.uint8)
-    if n_levels <= _FEW and not largest > _MOST[values.dtype]:
+    if n_levels <= _FEW and not largest > _MAX_MAGNITUDE[values.dtype]:
         filled = np.empty(ROWS, floats.dtype)
         filled.fill(-1)  # nothing is below -1
         filled[: bounds.size] = bounds
@@ -50,7 +50,7 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         )
     else:
         sums, counts = np.zeros((_LANES, n_levels)), np.zeros((_LANES, n_levels), np.int64)
-        codes = code_room(bits)
+        codes = code_buffer(bits)
         _search(floats, bounds, bits, codes, out, sums, counts)
     means = np.empty(n_levels, floats.dtype)
     _average(sums, counts, means)
@@ -90,7 +90,7 @@ def _write(packed: Tensor, means: Tensor, bits: int, total: Tensor, *, add: bool
     table = torch.cat([means, -means]).numpy()  # the highest bit of a code is its sign
 
     def run(start: int, stop: int) -> None:
-        codes = code_room(bits)
+        codes = code_buffer(bits)
         _look_up(data, table, bits, codes, out, start, stop, add)
 
     in_chunks(total.numel(), run)
@@ -135,8 +135,8 @@ def _spans(keys: Array, mask: Any, lows: Array, highs: Array, ends: Array, start
     """
     for chunk in range(start, stop, CHUNK):
         part = keys[chunk : min(chunk + CHUNK, stop)]
-        n, first = part.size // SPAN, chunk // SPAN
-        low, high = lows[first : first + n], highs[first : first + n]
+        n, start_span = part.size // SPAN, chunk // SPAN
+        low, high = lows[start_span : start_span + n], highs[start_span : start_span + n]
         smallest = magnitude_spans(part.ctypes.data, n, mask, low.ctypes.data, high.ctypes.data) & mask
         largest = mask - mask
         for i in range(n):
@@ -265,8 +265,8 @@ def _look_up(
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
     """See `reference.fractional.pack_codes`."""
     packed = torch.empty((bits * len(codes) + 7) // 8, dtype=torch.uint8)
-    room = code_room(bits)
-    _pack(codes.contiguous().numpy(), bits, room, packed.numpy())
+    buffer = code_buffer(bits)
+    _pack(codes.contiguous().numpy(), bits, buffer, packed.numpy())
     return packed
 
 
@@ -274,27 +274,27 @@ def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
     """See `reference.fractional.unpack_codes`."""
     assert len(packed) == (bits * k + 7) // 8, (len(packed), k, bits)
     codes = torch.empty(k, dtype=torch.int32)
-    room = code_room(bits)
-    _unpack(packed.contiguous().numpy(), bits, room, codes.numpy())
+    buffer = code_buffer(bits)
+    _unpack(packed.contiguous().numpy(), bits, buffer, codes.numpy())
     return codes
 
 
 @kernel
-def _pack(codes: Array, bits: int, room: Array, packed: Array) -> None:
+def _pack(codes: Array, bits: int, buffer: Array, packed: Array) -> None:
     """Pack int32 codes, tile by tile."""
     for tile in range(0, codes.size, TILE):
         part = codes[tile : tile + TILE]
         for i in range(part.size):
-            room[i] = part[i]
-        room[part.size :] = 0
-        pack_tile(room, bits, packed[tile * bits // 8 : ((tile + part.size) * bits + 7) // 8])
+            buffer[i] = part[i]
+        buffer[part.size :] = 0
+        pack_tile(buffer, bits, packed[tile * bits // 8 : ((tile + part.size) * bits + 7) // 8])
 
 
 @kernel
-def _unpack(packed: Array, bits: int, room: Array, codes: Array) -> None:
+def _unpack(packed: Array, bits: int, buffer: Array, codes: Array) -> None:
     """Unpack to int32 codes, tile by tile."""
     for tile in range(0, codes.size, TILE):
         part = codes[tile : tile + TILE]
-        unpack_tile(packed[tile * bits // 8 : ((tile + part.size) * bits + 7) // 8], bits, room)
+        unpack_tile(packed[tile * bits // 8 : ((tile + part.size) * bits + 7) // 8], bits, buffer)
         for i in range(part.size):
-            part[i] = room[i]
+            part[i] = buffer[i]

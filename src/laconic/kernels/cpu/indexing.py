@@ -17,50 +17,50 @@ Array = NDArray[Any]
 Numbers = NDArray[np.int64]
 
 
-def take_at(vector: Tensor, places: Tensor) -> Tensor:
+def take_at(vector: Tensor, indices: Tensor) -> Tensor:
     """See `reference.indexing.take_at`."""
-    if not _is_plain(vector):
-        return reference_indexing.take_at(vector, places)
-    taken = torch.empty(places.numel(), dtype=vector.dtype)
-    _take(vector.detach().numpy(), places.contiguous().numpy(), taken.numpy())
+    if not _is_supported(vector):
+        return reference_indexing.take_at(vector, indices)
+    taken = torch.empty(indices.numel(), dtype=vector.dtype)
+    _take(vector.detach().numpy(), indices.contiguous().numpy(), taken.numpy())
     return taken
 
 
-def add_at(vector: Tensor, places: Tensor, values: Tensor) -> None:
+def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     """See `reference.indexing.add_at`."""
-    if not _is_plain(vector) or values.dtype != vector.dtype:
-        reference_indexing.add_at(vector, places, values)
+    if not _is_supported(vector) or values.dtype != vector.dtype:
+        reference_indexing.add_at(vector, indices, values)
         return
-    _add(vector.detach().numpy(), places.contiguous().numpy(), values.detach().contiguous().numpy())
+    _add(vector.detach().numpy(), indices.contiguous().numpy(), values.detach().contiguous().numpy())
 
 
-def clear_at(vector: Tensor, places: Tensor) -> None:
+def clear_at(vector: Tensor, indices: Tensor) -> None:
     """See `reference.indexing.clear_at`."""
-    if not _is_plain(vector):
-        reference_indexing.clear_at(vector, places)
+    if not _is_supported(vector):
+        reference_indexing.clear_at(vector, indices)
         return
-    _clear(vector.detach().numpy(), places.contiguous().numpy())
+    _clear(vector.detach().numpy(), indices.contiguous().numpy())
 
 
-def _is_plain(vector: Tensor) -> bool:
+def _is_supported(vector: Tensor) -> bool:
     """Return whether a vector is contiguous float32 or float64."""
     return vector.dtype in (torch.float32, torch.float64) and vector.is_contiguous()
 
 
 @kernel
-def _take(vector: Array, places: Numbers, taken: Array) -> None:
-    for i in range(places.size):
-        taken[i] = vector[np.uint64(places[i])]  # unsigned: no check for an index counted from the end
+def _take(vector: Array, indices: Numbers, taken: Array) -> None:
+    for i in range(indices.size):
+        taken[i] = vector[np.uint64(indices[i])]  # unsigned: no check for an index counted from the end
 
 
 @kernel
-def _add(vector: Array, places: Numbers, values: Array) -> None:
-    for i in range(places.size):
-        vector[np.uint64(places[i])] += values[i]
+def _add(vector: Array, indices: Numbers, values: Array) -> None:
+    for i in range(indices.size):
+        vector[np.uint64(indices[i])] += values[i]
 
 
 @kernel
-def _clear(vector: Array, places: Numbers) -> None:
+def _clear(vector: Array, indices: Numbers) -> None:
     none = vector.dtype.type(0)
-    for i in range(places.size):
-        vector[np.uint64(places[i])] = none
+    for i in range(indices.size):
+        vector[np.uint64(indices[i])] = none

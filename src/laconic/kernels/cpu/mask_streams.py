@@ -24,27 +24,27 @@ from laconic.kernels.cpu.llvm.vectors import (
     append,
     compress,
     expand,
-    head,
-    kept,
+    low_bits,
     negatives,
     peek,
     population,
     put_signs_at,
+    selected,
 )
 from laconic.kernels.cpu.threads import in_chunks, is_split
-from laconic.kernels.reference.signs import ALL_KEPT
+from laconic.kernels.reference.signs import ALL_SELECTED
 
 Array = NDArray[Any]
-Coin = tuple[int, int, int, int]  # first coordinate, the halves of the mixed key, threshold
+Draw = tuple[int, int, int, int]  # first coordinate, the halves of the mixed key, threshold
 
 
-def coin_from(coin: Coin, start: int) -> Coin:
+def draw_from(draw: Draw, start: int) -> Draw:
     """Return the mask's settings for the elements from `start` on."""
-    first, low, high, threshold = coin
-    return first + start, low, high, threshold
+    offset, low, high, threshold = draw
+    return offset + start, low, high, threshold
 
 
-def room_for(n_bits: int) -> Tensor:
+def bit_buffer(n_bits: int) -> Tensor:
     """Return a buffer for a stream of so many bits, and for the word that `append` writes behind it."""
     return torch.empty((n_bits + 63) // 64 * 8 + 16, dtype=torch.uint8)
 
@@ -55,14 +55,14 @@ def words_of(stream: Tensor) -> Words:
     return words
 
 
-def cut_to(stream: Tensor, n_bits: int) -> Tensor:
+def trimmed(stream: Tensor, n_bits: int) -> Tensor:
     """Return a stream without the buffer behind its bits."""
     return stream[: (n_bits + 7) // 8]
 
 
-def padded(packed: Tensor, most_bits: int) -> Words:
+def padded(packed: Tensor, max_bits: int) -> Words:
     """Return a packed stream as words: 0 for whatever of `max_bits` it does not hold, and one word more."""
-    words = np.zeros(most_bits // 64 + 2, np.uint64)
+    words = np.zeros(max_bits // 64 + 2, np.uint64)
     words.view(np.uint8)[: packed.numel()] = packed.numpy()
     return words
 
@@ -74,14 +74,14 @@ def joined(count: int, write: Callable[[int, int, Words], int]) -> tuple[Tensor,
         count: Number of elements.
         write: Takes (start, stop, words), writes at most one bit for each element, and returns how many it wrote.
     """
-    stream = room_for(count)
+    stream = bit_buffer(count)
     if not is_split(count):
         n = int(write(0, count, words_of(stream)))
-        return cut_to(stream, n), n
+        return trimmed(stream, n), n
     parts: dict[int, tuple[Words, int]] = {}
 
     def make(start: int, stop: int) -> None:
-        words = words_of(stream if start == 0 else room_for(stop - start))
+        words = words_of(stream if start == 0 else bit_buffer(stop - start))
         parts[start] = words, int(write(start, stop, words))
 
     in_chunks(count, make)
@@ -89,21 +89,21 @@ def joined(count: int, write: Callable[[int, int, Words], int]) -> tuple[Tensor,
     for start in sorted(parts):
         part, n_bits = parts[start]
         n = int(copy_bits(part, 0, n_bits, words, n))
-    return cut_to(stream, n), n
+    return trimmed(stream, n), n
 
 
-def drawn_by(count: int, coin: Coin, words: Words) -> dict[int, int]:
+def sampled_counts(count: int, draw: Draw, words: Words) -> dict[int, int]:
     """Sample the mask of `count` elements into words. Returns how many each range selects, by its beginning."""
     counts: dict[int, int] = {}
 
-    def draw(start: int, stop: int) -> None:
-        counts[start] = int(draw_coins(stop - start, coin_from(coin, start), words[start // 64 :]))
+    def fill(start: int, stop: int) -> None:
+        counts[start] = int(draw_mask(stop - start, draw_from(draw, start), words[start // 64 :]))
 
-    in_chunks(count, draw)
+    in_chunks(count, fill)
     return counts
 
 
-def placed(count: int, coin: Coin, drawn: Words, use: Callable[[int, int, int, Words], object]) -> None:
+def placed(count: int, draw: Draw, sampled: Words, use: Callable[[int, int, int, Words], object]) -> None:
     """Call `use` for each range of `count` elements, with the number of stream bits about the elements before it.
 
     Args:
@@ -114,78 +114,78 @@ def placed(count: int, coin: Coin, drawn: Words, use: Callable[[int, int, int, W
             from `start` on, or empty where `use` must sample it.
     """
     counts: dict[int, int] = {}
-    if is_split(count) and coin[3] not in (0, ALL_KEPT):
-        if drawn.size:
-            in_chunks(count, lambda start, stop: counts.update({start: int(ones(drawn, start // 64, stop // 64))}))
+    if is_split(count) and draw[3] not in (0, ALL_SELECTED):
+        if sampled.size:
+            in_chunks(count, lambda start, stop: counts.update({start: int(ones(sampled, start // 64, stop // 64))}))
         else:
-            drawn = np.empty(count // 64 + 1, np.uint64)
-            counts = drawn_by(count, coin, drawn)
+            sampled = np.empty(count // 64 + 1, np.uint64)
+            counts = sampled_counts(count, draw, sampled)
 
     def run(start: int, stop: int) -> None:
-        before = start if coin[3] == ALL_KEPT else sum(n for place, n in counts.items() if place < start)
-        use(start, stop, before, drawn[start // 64 :])
+        before = start if draw[3] == ALL_SELECTED else sum(n for place, n in counts.items() if place < start)
+        use(start, stop, before, sampled[start // 64 :])
 
     in_chunks(count, run)
 
 
 @inlined
-def mask_at(coin: Any, place: int) -> Any:  # noqa: ANN401 - numba's own scalars
+def mask_at(draw: Any, place: int) -> Any:  # noqa: ANN401 - numba's own scalars
     """Return the mask of the 64 elements from `place` on."""
-    first, low, high, threshold = coin
+    offset, low, high, threshold = draw
     if threshold > 0xFFFFFFFF:
         return ALL
     if threshold == 0:
         return NONE
-    return kept(uint32(first + place), uint32(low), uint32(high), uint32(threshold - 1))
+    return selected(uint32(offset + place), uint32(low), uint32(high), uint32(threshold - 1))
 
 
 @kernel
-def count_coins(count: int, coin: Coin) -> int:
+def count_draws(count: int, draw: Draw) -> int:
     """Return how many of `count` elements the mask selects."""
     n: int = 0
-    whole = count // 64 * 64
-    for place in range(0, whole, 64):
-        n += population(mask_at(coin, place))
-    n += int64(population(mask_at(coin, whole) & head(count - whole)))
+    full = count // 64 * 64
+    for place in range(0, full, 64):
+        n += population(mask_at(draw, place))
+    n += int64(population(mask_at(draw, full) & low_bits(count - full)))
     return n
 
 
 @kernel
-def draw_coins(count: int, coin: Coin, words: Words) -> int:
+def draw_mask(count: int, draw: Draw, words: Words) -> int:
     """Write the mask of `count` elements to words. Returns how many it selects."""
     n: int = 0
-    whole = count // 64 * 64
-    for place in range(0, whole, 64):
-        mask = mask_at(coin, place)
+    full = count // 64 * 64
+    for place in range(0, full, 64):
+        mask = mask_at(draw, place)
         words[place >> 6] = mask
         n += population(mask)
-    if count > whole:  # otherwise the next word belongs to another range
-        mask = mask_at(coin, whole) & head(count - whole)
-        words[whole >> 6] = mask
+    if count > full:  # otherwise the next word belongs to another range
+        mask = mask_at(draw, full) & low_bits(count - full)
+        words[full >> 6] = mask
         n += population(mask)
     return n
 
 
 @kernel
-def pack(values: Array, coin: Coin, words: Words) -> int:
+def pack(values: Array, draw: Draw, words: Words) -> int:
     """Write the signs of the selected elements to words. Returns how many there are."""
     words[0] = 0
     n = 0
-    whole = values.size // 64 * 64
-    for place in range(0, whole, 64):
-        mask = mask_at(coin, place)
+    full = values.size // 64 * 64
+    for place in range(0, full, 64):
+        mask = mask_at(draw, place)
         n = append(words, n, compress(negatives(values, place), mask), population(mask))
-    rest = values.size - whole
+    rest = values.size - full
     if rest:
         last = np.zeros(64, values.dtype)
-        last[:rest] = values[whole:]
-        mask = mask_at(coin, whole) & head(rest)
+        last[:rest] = values[full:]
+        mask = mask_at(draw, full) & low_bits(rest)
         n = append(words, n, compress(negatives(last, 0), mask), population(mask))
     return n
 
 
 @kernel
-def put(words: Words, n: int, coin: Coin, drawn: Words, out: Array) -> None:
+def put(words: Words, n: int, draw: Draw, sampled: Words, out: Array) -> None:
     """Write -1 or +1 at the selected elements, and 0 elsewhere.
 
     Args:
@@ -195,36 +195,36 @@ def put(words: Words, n: int, coin: Coin, drawn: Words, out: Array) -> None:
         sampled: The mask as words, or empty to sample it here.
         out: Overwritten.
     """
-    whole = out.size // 64 * 64
+    full = out.size // 64 * 64
     one = out.dtype.type(1)
-    for place in range(0, whole, 64):
-        mask = drawn[place >> 6] if drawn.size else mask_at(coin, place)
+    for place in range(0, full, 64):
+        mask = sampled[place >> 6] if sampled.size else mask_at(draw, place)
         put_signs_at(out, place, expand(peek(words, n), mask), mask, one)
         n += population(mask)
-    rest = out.size - whole
+    rest = out.size - full
     if rest:
         last = np.empty(64, out.dtype)
-        mask = drawn[whole >> 6] if drawn.size else mask_at(coin, whole)
+        mask = sampled[full >> 6] if sampled.size else mask_at(draw, full)
         put_signs_at(last, 0, expand(peek(words, n), mask), mask, one)
-        out[whole:] = last[:rest]
+        out[full:] = last[:rest]
 
 
 @kernel
-def add(words: Words, n: int, coin: Coin, drawn: Words, total: Array) -> None:
+def add(words: Words, n: int, draw: Draw, sampled: Words, total: Array) -> None:
     """Add -1 or +1 at the selected elements. Arguments as for `put`."""
-    whole = total.size // 64 * 64
+    full = total.size // 64 * 64
     one = total.dtype.type(1)
-    for place in range(0, whole, 64):
-        mask = drawn[place >> 6] if drawn.size else mask_at(coin, place)
+    for place in range(0, full, 64):
+        mask = sampled[place >> 6] if sampled.size else mask_at(draw, place)
         add_signs_at(total, place, expand(peek(words, n), mask), mask, one)
         n += population(mask)
-    rest = total.size - whole
+    rest = total.size - full
     if rest:
         last = np.zeros(64, total.dtype)
-        last[:rest] = total[whole:]
-        mask = drawn[whole >> 6] if drawn.size else mask_at(coin, whole)
+        last[:rest] = total[full:]
+        mask = sampled[full >> 6] if sampled.size else mask_at(draw, full)
         add_signs_at(last, 0, expand(peek(words, n), mask), mask, one)
-        total[whole:] = last[:rest]
+        total[full:] = last[:rest]
 
 
 @kernel
@@ -234,7 +234,7 @@ def copy_bits(words: Words, start: int, count: int, out: Words, at: int) -> int:
     while count - n >= 64:
         append(out, at + n, peek(words, start + n), 64)
         n += 64
-    return append(out, at + n, peek(words, start + n) & head(count - n), count - n)
+    return append(out, at + n, peek(words, start + n) & low_bits(count - n), count - n)
 
 
 @kernel
@@ -248,7 +248,7 @@ def vote(voters: Array, start: int, stop: int, out: Words) -> None:
     n_planes = 1
     while n_voters >> n_planes:
         n_planes += 1
-    half = n_voters // 2
+    majority_bits = n_voters // 2
     for word in range(start, stop):
         planes[:n_planes] = 0
         for voter in range(n_voters):
@@ -259,7 +259,7 @@ def vote(voters: Array, start: int, stop: int, out: Words) -> None:
                 carry = both
         more, equal = uint64(0), uint64(0xFFFFFFFFFFFFFFFF)
         for p in range(n_planes - 1, -1, -1):
-            if (half >> p) & 1:
+            if (majority_bits >> p) & 1:
                 equal &= planes[p]
             else:
                 more |= equal & planes[p]
@@ -271,19 +271,19 @@ def vote(voters: Array, start: int, stop: int, out: Words) -> None:
 def momentum_pack(gradient: Array, momentum: Array, mu: float, rest_of_one: float, words: Words) -> int:
     """Average a momentum with the gradient, over the gradient, and write all signs. Returns how many."""
     number = gradient.dtype.type
-    rates = number(mu), number(rest_of_one)
+    factors = number(mu), number(rest_of_one)
     words[0] = 0
     n = 0
-    whole = gradient.size // 64 * 64
-    for place in range(0, whole, 64):
-        n = append(words, n, momentum_at(gradient, momentum, place, *rates), 64)
-    rest = gradient.size - whole
+    full = gradient.size // 64 * 64
+    for place in range(0, full, 64):
+        n = append(words, n, momentum_at(gradient, momentum, place, *factors), 64)
+    rest = gradient.size - full
     if rest:
         last = np.zeros((2, 64), gradient.dtype)
         g, m = last[0], last[1]
-        g[:rest], m[:rest] = gradient[whole:], momentum[whole:]
-        n = append(words, n, momentum_at(g, m, 0, *rates) & head(rest), rest)
-        gradient[whole:] = g[:rest]
+        g[:rest], m[:rest] = gradient[full:], momentum[full:]
+        n = append(words, n, momentum_at(g, m, 0, *factors) & low_bits(rest), rest)
+        gradient[full:] = g[:rest]
     return n
 
 

@@ -14,18 +14,18 @@ from laconic.kernels.cpu.llvm.vectors import population
 Numbers = NDArray[np.int64]
 
 
-def count_ones(packed: Tensor, cuts: Sequence[int]) -> list[int]:
+def count_ones(packed: Tensor, bounds: Sequence[int]) -> list[int]:
     """See `reference.popcount.count_ones`."""
     data = packed.numpy()
     words = data[: data.size // 8 * 8].view(np.uint64)
-    below = np.empty(len(cuts), np.int64)
-    _count_below(words, data[words.size * 8 :], np.asarray(cuts, np.int64), below)
+    below = np.empty(len(bounds), np.int64)
+    _count_below(words, data[words.size * 8 :], np.asarray(bounds, np.int64), below)
     counts: list[int] = np.diff(below).tolist()
     return counts
 
 
 @kernel
-def _count_below(words: NDArray[np.uint64], rest: NDArray[np.uint8], cuts: Numbers, below: Numbers) -> None:
+def _count_below(words: NDArray[np.uint64], rest: NDArray[np.uint8], bounds: Numbers, below: Numbers) -> None:
     """Count the set bits below each bound.
 
     Args:
@@ -39,11 +39,11 @@ def _count_below(words: NDArray[np.uint64], rest: NDArray[np.uint8], cuts: Numbe
         last |= uint64(rest[place]) << uint64(8 * place)
     n: int = 0
     at = 0
-    for i in range(cuts.size):
-        whole = cuts[i] // 64
-        for place in range(at, whole):
+    for i in range(bounds.size):
+        full = bounds[i] // 64
+        for place in range(at, full):
             n += population(words[place])
-        at = whole
-        word = words[whole] if whole < words.size else last
-        head = (uint64(1) << uint64(cuts[i] - whole * 64)) - uint64(1)
-        below[i] = n + int64(population(word & head))
+        at = full
+        word = words[full] if full < words.size else last
+        low_bits = (uint64(1) << uint64(bounds[i] - full * 64)) - uint64(1)
+        below[i] = n + int64(population(word & low_bits))

@@ -79,12 +79,12 @@ def _ascending(positions: Numbers, count: int) -> bool:
 @kernel
 def _write(words: _Long, number: np.uint64, at: int, width: int) -> None:
     """Write a number of `width` bits, 1 .. 33, from bit `at` on."""
-    room = 64 - (at & 63)  # bits left in the word where it begins
-    if width <= room:
-        words[at >> 6] |= number << _U64(room - width)
+    free_bits = 64 - (at & 63)  # bits left in the word where it begins
+    if width <= free_bits:
+        words[at >> 6] |= number << _U64(free_bits - width)
     else:
-        words[at >> 6] |= number >> _U64(width - room)
-        words[(at >> 6) + 1] |= number << _U64(64 - width + room)
+        words[at >> 6] |= number >> _U64(width - free_bits)
+        words[(at >> 6) + 1] |= number << _U64(64 - width + free_bits)
 
 
 @kernel
@@ -134,7 +134,7 @@ def _take_runs(
     words: _Long, n_bits: int, width: int, step: int, count: int, from_last: bool, leading: _Long, positions: Numbers
 ) -> int:
     at, base, last = 0, 0, -1
-    most = count // step + 1
+    max_run = count // step + 1
     for i in range(positions.size):
         run = 0
         while True:
@@ -148,7 +148,7 @@ def _take_runs(
             run += 8
         run += _I64(zeros)
         at += _I64(zeros) + 1 + width
-        if at > n_bits or run > most:
+        if at > n_bits or run > max_run:
             return -1
         number = _I64(window << (zeros + _U64(1)) >> _U64(1) >> _U64(63 - width))
         base += run * step

@@ -14,11 +14,11 @@ from numba import uint16, uint32, uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.kernels.cpu.code_tiles import TILE, code_room, pack_tile, unpack_tile
+from laconic.kernels.cpu.code_tiles import TILE, code_buffer, pack_tile, unpack_tile
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.threads import in_chunks
-from laconic.kernels.reference.hashing import key_halves
-from laconic.kernels.reference.powers_of_two import HEAD_BITS
+from laconic.kernels.reference.hashing import key_words
+from laconic.kernels.reference.powers_of_two import EXPONENT_BITS
 
 Array = NDArray[Any]
 
@@ -26,25 +26,25 @@ _NUMBERS = np.arange(TILE, dtype=np.uint32)
 _PATTERNS = {torch.float32: np.uint32, torch.float64: np.uint64}
 
 
-def power_codes(values: Tensor, first: int, key: int) -> tuple[Tensor, bool]:
+def power_codes(values: Tensor, offset: int, key: int) -> tuple[Tensor, bool]:
     """See `reference.powers_of_two.power_codes`."""
-    bits, d = HEAD_BITS[values.dtype], values.numel()
+    bits, d = EXPONENT_BITS[values.dtype], values.numel()
     patterns = values.detach().contiguous().numpy().view(_PATTERNS[values.dtype])
     packed = torch.empty(-(-d // TILE) * TILE * bits // 8, dtype=torch.uint8)
     out = packed.numpy()
-    low, high = map(np.uint32, key_halves(key))
-    spoiled: list[bool] = []
+    low, high = map(np.uint32, key_words(key))
+    non_finite: list[bool] = []
 
     def run(start: int, stop: int) -> None:
         if bits == 9:
             codes, words = np.empty(TILE, np.uint32), out.view(np.uint64)
-            wrong = _powers_32(patterns, first, low, high, _NUMBERS, codes, words, start, stop)
+            wrong = _powers_32(patterns, offset, low, high, _NUMBERS, codes, words, start, stop)
         else:
-            wrong = _powers_64(patterns, first, low, high, code_room(bits), out, start, stop)
-        spoiled.append(bool(wrong))
+            wrong = _powers_64(patterns, offset, low, high, code_buffer(bits), out, start, stop)
+        non_finite.append(bool(wrong))
 
     in_chunks(d, run)
-    return packed[: (bits * d + 7) // 8], not any(spoiled)
+    return packed[: (bits * d + 7) // 8], not any(non_finite)
 
 
 def put_powers(packed: Tensor, out: Tensor) -> None:
@@ -58,7 +58,7 @@ def add_powers(packed: Tensor, total: Tensor) -> None:
 
 
 def _write(packed: Tensor, total: Tensor, *, add: bool) -> None:
-    bits, data = HEAD_BITS[total.dtype], packed.contiguous().numpy()
+    bits, data = EXPONENT_BITS[total.dtype], packed.contiguous().numpy()
     assert total.is_contiguous()
     out = total.detach().numpy()
 
@@ -68,27 +68,27 @@ def _write(packed: Tensor, total: Tensor, *, add: bool) -> None:
         if bits == 9:
             _write_32(data, patterns, powers, out, add, start, stop)
         else:
-            _write_64(data, code_room(bits), patterns, powers, out, add, start, stop)
+            _write_64(data, code_buffer(bits), patterns, powers, out, add, start, stop)
 
     in_chunks(len(out), run)
 
 
 def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:
     """See `reference.powers_of_two.powers_finite`."""
-    bits, data = HEAD_BITS[dtype], packed.contiguous().numpy()
-    spoiled: list[bool] = []
+    bits, data = EXPONENT_BITS[dtype], packed.contiguous().numpy()
+    non_finite: list[bool] = []
 
     def run(start: int, stop: int) -> None:
-        wrong = _spoiled_32(data, start, stop) if bits == 9 else _spoiled_64(data, code_room(bits), start, stop)
-        spoiled.append(bool(wrong))
+        wrong = _non_finite_32(data, start, stop) if bits == 9 else _non_finite_64(data, code_buffer(bits), start, stop)
+        non_finite.append(bool(wrong))
 
     in_chunks(count, run)
-    return not any(spoiled)
+    return not any(non_finite)
 
 
 @kernel
 def _powers_32(
-    patterns: Array, first: int, low: Any, high: Any, within: Array, codes: Array, words: Array, start: int, stop: int,  # noqa: ANN401
+    patterns: Array, offset: int, low: Any, high: Any, within: Array, codes: Array, words: Array, start: int, stop: int,  # noqa: ANN401
 ) -> bool:  # fmt: skip
     """Write codes of float32 elements start .. stop - 1, 9 bits each.
 
@@ -106,15 +106,15 @@ def _powers_32(
     Returns:
         Whether an element is inf or NaN.
     """
-    spoiled = False
+    non_finite = False
     fours = np.empty(TILE // 4, np.uint64)
     for tile in range(start, stop, TILE):
         part = patterns[tile : min(tile + TILE, stop)]
-        _draw_32(part, uint32(first + tile), low, high, within, codes)
+        _draw_32(part, uint32(offset + tile), low, high, within, codes)
         codes[part.size :] = 0
         _pack_nines(codes.view(np.uint64), fours, words[tile * 9 // 64 : (tile + TILE) * 9 // 64])
-        spoiled |= _nines_spoiled(fours)
-    return spoiled
+        non_finite |= _nines_non_finite(fours)
+    return non_finite
 
 
 @kernel
@@ -126,10 +126,10 @@ def _draw_32(part: Array, base: Any, low: Any, high: Any, within: Array, codes: 
         x = uint32(x ^ uint32(x >> uint32(15)))
         x = uint32(uint32(x + high) * uint32(0x846CA68B))
         x = uint32(x ^ uint32(x >> uint32(16)))
-        head = uint32(part[i] >> uint32(23))
-        exponent = uint32(head & uint32(255))
+        sign_exponent = uint32(part[i] >> uint32(23))
+        exponent = uint32(sign_exponent & uint32(255))
         rises = (x < uint32(part[i] << uint32(9))) & (exponent < uint32(254))
-        codes[i] = uint32(head + (uint32(1) if rises else uint32(0)))
+        codes[i] = uint32(sign_exponent + (uint32(1) if rises else uint32(0)))
 
 
 @kernel
@@ -173,7 +173,7 @@ def _nines_as_patterns(fours: Array, twos: Array) -> None:
 
 
 @kernel
-def _nines_spoiled(fours: Array) -> bool:
+def _nines_non_finite(fours: Array) -> bool:
     """Return whether an exponent has all bits set: adding 1 to it carries into the sign's bit."""
     carried = uint64(0)
     for i in range(fours.size):
@@ -183,14 +183,14 @@ def _nines_spoiled(fours: Array) -> bool:
 
 @kernel
 def _powers_64(
-    patterns: Array, first: int, low: Any, high: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
+    patterns: Array, offset: int, low: Any, high: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
 ) -> bool:  # fmt: skip
     """Write codes of float64 elements start .. stop - 1, 12 bits each. Returns whether an element is inf or NaN."""
-    spoiled = False
+    non_finite = False
     for tile in range(start, stop, TILE):
         part = patterns[tile : min(tile + TILE, stop)]
         for i in range(part.size):
-            x = uint32(uint32(first + tile + i) ^ low)
+            x = uint32(uint32(offset + tile + i) ^ low)
             x = uint32(uint32(x ^ uint32(x >> uint32(16))) * uint32(0x7FEB352D))
             x = uint32(x ^ uint32(x >> uint32(15)))
             x = uint32(uint32(x + high) * uint32(0x846CA68B))
@@ -198,19 +198,19 @@ def _powers_64(
             exponent = (part[i] >> uint64(52)) & uint64(2047)
             up = (uint64(x) << uint64(32)) < (part[i] << uint64(12)) and exponent < uint64(2046)
             codes[i] = uint16((part[i] >> uint64(52)) + uint64(up))
-            spoiled |= exponent == uint64(2047)
+            non_finite |= exponent == uint64(2047)
         codes[part.size :] = 0
         pack_tile(codes, 12, packed[tile * 12 // 8 : (tile + TILE) * 12 // 8])
-    return spoiled
+    return non_finite
 
 
 @kernel
 def _words_of(data: Array, words: Array) -> None:
     """Copy the bytes of a tile, or of what is left, into words, with zeros behind them."""
-    room = words.view(np.uint8)
+    buffer = words.view(np.uint8)
     for i in range(data.size):
-        room[i] = data[i]
-    room[data.size :] = 0
+        buffer[i] = data[i]
+    buffer[data.size :] = 0
 
 
 @kernel
@@ -248,23 +248,23 @@ def _put_or_add(powers: Array, out: Array, add: bool) -> None:
 
 
 @kernel
-def _spoiled_32(packed: Array, start: int, stop: int) -> bool:
+def _non_finite_32(packed: Array, start: int, stop: int) -> bool:
     """Return whether a code of 9 bits stands for inf or NaN."""
     words, fours = np.empty(TILE * 9 // 64, np.uint64), np.empty(TILE // 4, np.uint64)
-    spoiled = False
+    non_finite = False
     for tile in range(start, stop, TILE):
         _words_of(packed[tile * 9 // 8 : (tile + TILE) * 9 // 8], words)
         _unpack_nines(words, fours)
-        spoiled |= _nines_spoiled(fours)
-    return spoiled
+        non_finite |= _nines_non_finite(fours)
+    return non_finite
 
 
 @kernel
-def _spoiled_64(packed: Array, codes: Array, start: int, stop: int) -> bool:
+def _non_finite_64(packed: Array, codes: Array, start: int, stop: int) -> bool:
     """Return whether a code of 12 bits stands for inf or NaN."""
-    spoiled = False
+    non_finite = False
     for tile in range(start, stop, TILE):
         unpack_tile(packed[tile * 12 // 8 : (tile + TILE) * 12 // 8], 12, codes)
         for i in range(min(TILE, stop - tile)):
-            spoiled |= (codes[i] & 2047) == 2047
-    return spoiled
+            non_finite |= (codes[i] & 2047) == 2047
+    return non_finite

@@ -16,39 +16,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.cpu.block_norms import FLOATS, bits_of, block_edges
+from laconic.kernels.cpu.block_norms import absolute_maxima as absolute_maxima
 from laconic.kernels.cpu.block_norms import norms as norms
-from laconic.kernels.cpu.block_norms import peaks as peaks
 from laconic.kernels.cpu.block_norms import ranges as ranges
-from laconic.kernels.cpu.code_tiles import code_room, pack_tile, unpack_tile
+from laconic.kernels.cpu.code_tiles import code_buffer, pack_tile, unpack_tile
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.llvm.packing import GROUP
 from laconic.kernels.cpu.llvm.stochastic_rounding import SEGMENT, draw_groups
 from laconic.kernels.cpu.threads import in_chunks
-from laconic.kernels.reference.hashing import key_halves
+from laconic.kernels.reference.hashing import key_words
 from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS, TINY_BITS, level_bits
 
 Array = NDArray[Any]
 
 
 def quantize(
-    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, first: int, key: int
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, offset: int, key: int
 ) -> Tensor:
     """See `reference.stochastic_rounding.quantize`."""
-    most = (1 << bits) - 1
-    return _quantized(values, _array(lows, values.dtype), highs, lengths, bits, most, 0, first, key)
+    max_code = (1 << bits) - 1
+    return _quantized(values, _array(lows, values.dtype), highs, lengths, bits, max_code, 0, offset, key)
 
 
 def quantize_levels(
-    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
+    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, offset: int, key: int
 ) -> Tensor:
     """See `reference.stochastic_rounding.quantize_levels`."""
     bits = level_bits(steps)
     lows = np.zeros(len(lengths), FLOATS[values.dtype])
-    return _quantized(values, lows, scales, lengths, bits, steps, 1 << (bits - 1), first, key)
+    return _quantized(values, lows, scales, lengths, bits, steps, 1 << (bits - 1), offset, key)
 
 
 def _quantized(
-    values: Tensor, lows: Array, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int, first: int,
+    values: Tensor, lows: Array, highs: Tensor, lengths: tuple[int, ...], bits: int, max_code: int, minus: int,
+    offset: int,
     key: int,
 ) -> Tensor:  # fmt: skip
     """Return packed codes of values.
@@ -67,13 +68,13 @@ def _quantized(
     floats = bits_of(values)[0].view(FLOATS[values.dtype])
     out = np.empty((bits * floats.size + 7) // 8, np.uint8)
     highs_, edges = _array(highs, values.dtype), block_edges(lengths)
-    numbers = _constants(values.dtype, most << FRACTION_BITS)
-    low_key, high_key = map(np.uint32, key_halves(key))
+    numbers = _constants(values.dtype, max_code << FRACTION_BITS)
+    low_key, high_key = map(np.uint32, key_words(key))
 
     def run(start: int, stop: int) -> None:
-        codes = code_room(bits)
+        codes = code_buffer(bits)
         _quantize(
-            floats, lows, highs_, edges, numbers, bits, np.uint32(minus), first, low_key, high_key, codes,
+            floats, lows, highs_, edges, numbers, bits, np.uint32(minus), offset, low_key, high_key, codes,
             out, start, stop,
         )  # fmt: skip
 
@@ -112,34 +113,36 @@ def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: 
 
 
 def _dense(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, max_code: int, minus: int
 ) -> Tensor:
     dtype = torch.promote_types(lows.dtype, torch.float32)  # numpy has no bfloat16
     dense = torch.empty(sum(lengths), dtype=dtype)
-    _write(packed, lows.to(dtype), highs.to(dtype), lengths, bits, most, minus, dense, add=False)
+    _write(packed, lows.to(dtype), highs.to(dtype), lengths, bits, max_code, minus, dense, add=False)
     return dense.to(lows.dtype)
 
 
 def _add(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int,
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, max_code: int, minus: int,
     total: Tensor,
 ) -> None:  # fmt: skip
     if lows.dtype in FLOATS and total.dtype in FLOATS and total.is_contiguous():
-        _write(packed, lows, highs, lengths, bits, most, minus, total, add=True)
+        _write(packed, lows, highs, lengths, bits, max_code, minus, total, add=True)
     else:
-        total.add_(_dense(packed, lows, highs, lengths, bits, most, minus))
+        total.add_(_dense(packed, lows, highs, lengths, bits, max_code, minus))
 
 
 def _write(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, most: int, minus: int,
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, max_code: int, minus: int,
     total: Tensor, *, add: bool,
 ) -> None:  # fmt: skip
     data, out, edges = packed.contiguous().numpy(), total.numpy(), block_edges(lengths)
-    lows_, highs_, numbers = lows.contiguous().numpy(), highs.contiguous().numpy(), _constants(lows.dtype, most)
+    lows_, highs_, numbers = lows.contiguous().numpy(), highs.contiguous().numpy(), _constants(lows.dtype, max_code)
 
     def run(start: int, stop: int) -> None:
-        codes = code_room(bits)
-        _dequantize(data, lows_, highs_, edges, numbers, bits, int32(most), int32(minus), codes, out, start, stop, add)
+        codes = code_buffer(bits)
+        _dequantize(
+            data, lows_, highs_, edges, numbers, bits, int32(max_code), int32(minus), codes, out, start, stop, add
+        )
 
     in_chunks(total.numel(), run)
 
@@ -147,16 +150,16 @@ def _write(
 def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
     """See `reference.stochastic_rounding.levels_allowed`."""
     bits = level_bits(steps)
-    codes = code_room(bits)
+    codes = code_buffer(bits)
     return bool(_allowed(packed.contiguous().numpy(), count, bits, uint32(steps), codes))
 
 
 @functools.cache
-def _constants(dtype: torch.dtype, most: int) -> Array:
+def _constants(dtype: torch.dtype, max_code: int) -> Array:
     """Return the numbers that kernels need, in the values' own type, so that no operation becomes one of float64."""
     floats: Any = FLOATS[dtype]
     tiny = 2.0 ** TINY_BITS[dtype]
-    return np.array([most, 0.0, 1.0, 0.5, 1 / tiny, tiny, 1 + np.finfo(floats).eps, 2.0], floats)
+    return np.array([max_code, 0.0, 1.0, 0.5, 1 / tiny, tiny, 1 + np.finfo(floats).eps, 2.0], floats)
 
 
 @kernel
@@ -169,12 +172,12 @@ def _factor(low: Any, high: Any, numbers: Array) -> Any:  # noqa: ANN401 - numba
 
 
 @kernel
-def _block_at(edges: Array, entry: int) -> int:
+def _block_at(edges: Array, element: int) -> int:
     """Return the number of the block that an element is in, by binary search."""
     low, high = 0, edges.size - 1
     while high - low > 1:
         middle = (low + high) // 2
-        if edges[middle] <= entry:
+        if edges[middle] <= element:
             low = middle
         else:
             high = middle
@@ -183,7 +186,7 @@ def _block_at(edges: Array, entry: int) -> int:
 
 @kernel
 def _quantize(
-    values: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, minus: Any, first: int,  # noqa: ANN401
+    values: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, minus: Any, offset: int,  # noqa: ANN401
     low_key: Any, high_key: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Write the packed codes of elements start .. stop - 1.
@@ -204,9 +207,9 @@ def _quantize(
         start: First element, a multiple of CHUNK.
         stop: Index behind the last element.
     """
-    room, drawn = np.zeros(GROUP, values.dtype), np.empty(GROUP, codes.dtype)
+    buffer, sampled = np.zeros(GROUP, values.dtype), np.empty(GROUP, codes.dtype)
     direct = bits == 1 or bits == 2 or bits == 4 or bits == 8
-    wide, most = 8 * codes.itemsize, codes.size // GROUP
+    wide, max_groups = 8 * codes.itemsize, codes.size // GROUP
     top = numbers[0]
     block = _block_at(edges, start)
     at = start
@@ -223,27 +226,27 @@ def _quantize(
             step = step * numbers[6]
         until = min(stop, edges[block + 1])
         n, within = (until - at) // GROUP, at % GROUP
-        n = min(n, max(SEGMENT - (first + at) % SEGMENT, GROUP) // GROUP)
-        whole = n > 0 and within == 0 and factor == numbers[2]
-        if whole and direct:
-            entries, to, width = values[at:].ctypes.data, packed[at * bits // 8 :].ctypes.data, bits
-        elif whole:
-            n = min(n, most)
-            entries, to, width = values[at:].ctypes.data, codes.ctypes.data, wide
+        n = min(n, max(SEGMENT - (offset + at) % SEGMENT, GROUP) // GROUP)
+        full = n > 0 and within == 0 and factor == numbers[2]
+        if full and direct:
+            elements, to, width = values[at:].ctypes.data, packed[at * bits // 8 :].ctypes.data, bits
+        elif full:
+            n = min(n, max_groups)
+            elements, to, width = values[at:].ctypes.data, codes.ctypes.data, wide
         else:
             n = 1
-            entries, to, width = room.ctypes.data, drawn.ctypes.data, wide
+            elements, to, width = buffer.ctypes.data, sampled.ctypes.data, wide
             until = min(until, at - within + GROUP)
             for i in range(until - at):
-                room[within + i] = values[at + i] * factor
-        draw_groups(entries, n, uint32(first + at - within), low_key, high_key, raised, step, top, minus, width, to)
-        if whole:
+                buffer[within + i] = values[at + i] * factor
+        draw_groups(elements, n, uint32(offset + at - within), low_key, high_key, raised, step, top, minus, width, to)
+        if full:
             until = at + n * GROUP
             if not direct:
                 pack_tile(codes[: n * GROUP], bits, packed[at * bits // 8 : until * bits // 8])
         else:
             for i in range(within, within + until - at):
-                codes[i] = drawn[i]
+                codes[i] = sampled[i]
             if until == stop or until % GROUP == 0:
                 codes[within + until - at : GROUP] = 0
                 pack_tile(codes[:GROUP], bits, packed[(at - within) * bits // 8 : (until * bits + 7) // 8])
@@ -252,7 +255,7 @@ def _quantize(
 
 @kernel
 def _dequantize(
-    packed: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, most: Any, minus: Any,  # noqa: ANN401
+    packed: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, max_code: Any, minus: Any,  # noqa: ANN401
     codes: Array, total: Array, start: int, stop: int, add: bool,
 ) -> None:  # fmt: skip
     """Write or add the values of the codes of elements start .. stop - 1. Arguments as for `_quantize`."""
@@ -268,42 +271,44 @@ def _dequantize(
             bottom = low * factor
             step = (high * factor - bottom) / numbers[0]
             unfactor = numbers[2] / factor
-            _knobs(codes[at - tile : until - tile], bottom, step, unfactor, high, most, minus, total[at:until], add)
+            _write_values(
+                codes[at - tile : until - tile], bottom, step, unfactor, high, max_code, minus, total[at:until], add
+            )
             at = until
             if until == edges[block + 1]:
                 block += 1
 
 
 @kernel
-def _knobs(
-    codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any, minus: Any, total: Array, add: bool,  # noqa: ANN401
+def _write_values(
+    codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any, minus: Any, total: Array, add: bool,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Write or add the values of codes of one block; see `reference.stochastic_rounding.values_of_codes`."""
     if minus and add:
         for i in range(codes.size):
-            total[i] += _level(int32(codes[i]), bottom, step, unfactor, high, most, minus)
+            total[i] += _level(int32(codes[i]), bottom, step, unfactor, high, max_code, minus)
     elif minus:
         for i in range(codes.size):
-            total[i] = _level(int32(codes[i]), bottom, step, unfactor, high, most, minus)
+            total[i] = _level(int32(codes[i]), bottom, step, unfactor, high, max_code, minus)
     elif add:
         for i in range(codes.size):
-            total[i] += _knob(int32(codes[i]), bottom, step, unfactor, high, most)
+            total[i] += _value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)
     else:
         for i in range(codes.size):
-            total[i] = _knob(int32(codes[i]), bottom, step, unfactor, high, most)
+            total[i] = _value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)
 
 
 @kernel
-def _knob(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any) -> Any:  # noqa: ANN401
+def _value_of(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any) -> Any:  # noqa: ANN401
     """Return the grid point of a code without a sign."""
     found = (type(high)(code) * step + bottom) * unfactor
-    return (found if (found < high) & (code != most) else high) + type(high)(0)  # -0.0 becomes 0.0
+    return (found if (found < high) & (code != max_code) else high) + type(high)(0)  # -0.0 becomes 0.0
 
 
 @kernel
-def _level(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, most: Any, minus: Any) -> Any:  # noqa: ANN401
+def _level(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any, minus: Any) -> Any:  # noqa: ANN401
     """Return the grid point of a code with a sign."""
-    found = _knob(int32(code & int32(minus - int32(1))), bottom, step, unfactor, high, most)
+    found = _value_of(int32(code & int32(minus - int32(1))), bottom, step, unfactor, high, max_code)
     return -found if code >= minus else found
 
 

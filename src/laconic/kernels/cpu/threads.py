@@ -16,7 +16,7 @@ import torch.multiprocessing
 
 CHUNK = 1 << 16  # elements; below this a second thread costs more than it saves. A multiple of 64
 
-MOST_KERNEL_THREADS = torch.multiprocessing.cpu_count()
+MAX_KERNEL_THREADS = torch.multiprocessing.cpu_count()
 
 _threads = 1
 _pool: ThreadPoolExecutor | None = None  # one thread fewer than asked for: the caller works too
@@ -36,9 +36,9 @@ def set_kernel_threads(n: int) -> None:
     """
     global _threads, _pool
     if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"set_kernel_threads: n={n!r} must be a whole number in 1 .. {MOST_KERNEL_THREADS}")
-    if not 1 <= n <= MOST_KERNEL_THREADS:
-        raise ValueError(f"set_kernel_threads: n={n} must be in 1 .. {MOST_KERNEL_THREADS}, the cores of this machine")
+        raise TypeError(f"set_kernel_threads: n={n!r} must be a whole number in 1 .. {MAX_KERNEL_THREADS}")
+    if not 1 <= n <= MAX_KERNEL_THREADS:
+        raise ValueError(f"set_kernel_threads: n={n} must be in 1 .. {MAX_KERNEL_THREADS}, the cores of this machine")
     if n == _threads:
         return
     if _pool is not None:
@@ -57,7 +57,7 @@ def is_split(count: int) -> bool:
     return min(_threads, count // CHUNK) > 1
 
 
-def in_chunks(count: int, run: Callable[[int, int], object], entries: int | None = None) -> None:
+def in_chunks(count: int, run: Callable[[int, int], object], elements: int | None = None) -> None:
     """Call run(start, stop) for ranges that cover 0 .. count, in parallel where there are threads and enough work.
 
     Args:
@@ -66,11 +66,11 @@ def in_chunks(count: int, run: Callable[[int, int], object], entries: int | None
         elements: Number of elements where `count` counts something longer. Ranges then begin anywhere, otherwise at
             multiples of `CHUNK`.
     """
-    n_ranges = min(_threads, (count if entries is None else entries) // CHUNK, count)
+    n_ranges = min(_threads, (count if elements is None else elements) // CHUNK, count)
     if n_ranges < 2 or _pool is None:
         run(0, count)
         return
-    unit = CHUNK if entries is None else 1
+    unit = CHUNK if elements is None else 1
     size = -(-count // (n_ranges * unit)) * unit
     started: list[Future[object]] = [
         _pool.submit(run, start, min(start + size, count)) for start in range(size, count, size)

@@ -26,7 +26,7 @@ from laconic.kernels.cpu.threads import in_chunks
 Keys = NDArray[Any]  # int32 for float32, int64 for float64
 Positions = NDArray[np.int64]
 
-_LEAST_SAMPLE, _MOST_SAMPLE = 1 << 11, 1 << 15
+_MIN_SAMPLE, _MAX_SAMPLE = 1 << 11, 1 << 15
 _BIN_BITS = 11
 
 
@@ -38,7 +38,7 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     keys = vector.detach().contiguous().numpy().view(integer)
     mask = integer(np.iinfo(integer).max)
     positions = torch.empty(k + 1, dtype=torch.int64)  # one more: every index is written, and stays if selected
-    if d < 4 * _LEAST_SAMPLE or k > d // 8 or not _by_sample(keys, mask, positions.numpy()):
+    if d < 4 * _MIN_SAMPLE or k > d // 8 or not _by_sample(keys, mask, positions.numpy()):
         _by_counting(keys, mask, positions.numpy())
     return positions[:k]
 
@@ -46,26 +46,26 @@ def top_k(vector: Tensor, k: int) -> Tensor:
 def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: ANN401 - a scalar of keys' type
     """Write indices to all of `positions` but the last element. Returns False if the sample misled."""
     k = positions.size - 1
-    sample = np.empty(min(max(keys.size // 64, _LEAST_SAMPLE), _MOST_SAMPLE), keys.dtype)
+    sample = np.empty(min(max(keys.size // 64, _MIN_SAMPLE), _MAX_SAMPLE), keys.dtype)
     threshold = keys.dtype.type(_sampled_threshold(keys, mask, k, sample))
-    most = 3 * k + 32 * (keys.size // sample.size)
+    max_candidates = 3 * k + 32 * (keys.size // sample.size)
     parts: dict[int, tuple[Keys, Positions, bool]] = {}  # by first element; whether the buffers were long enough
 
     def collect(start: int, stop: int) -> None:
-        room = min(most, stop - start + 64)
-        places, found = np.empty(room, np.int64), np.empty(room, keys.dtype)
-        n = _collect(keys[start:stop], start, mask, threshold, places, found)
-        parts[start] = found[: max(n, 0)], places[: max(n, 0)], n >= 0
+        capacity = min(max_candidates, stop - start + 64)
+        indices, found = np.empty(capacity, np.int64), np.empty(capacity, keys.dtype)
+        n = _collect(keys[start:stop], start, mask, threshold, indices, found)
+        parts[start] = found[: max(n, 0)], indices[: max(n, 0)], n >= 0
 
     in_chunks(keys.size, collect)
     collected = [parts[start] for start in sorted(parts)]
-    has_room = all(fits for _, _, fits in collected)
-    if not has_room or sum(len(found) for found, _, _ in collected) < k:
+    all_fit = all(fits for _, _, fits in collected)
+    if not all_fit or sum(len(found) for found, _, _ in collected) < k:
         return False
-    found, places, _ = collected[0]
+    found, indices, _ = collected[0]
     if len(collected) > 1:
-        found, places = (np.concatenate([part[kind] for part in collected]) for kind in (0, 1))
-    _take(found, mask, places, positions)
+        found, indices = (np.concatenate([part[kind] for part in collected]) for kind in (0, 1))
+    _take(found, mask, indices, positions)
     return True
 
 
@@ -144,19 +144,19 @@ def _reaching(typing: Any, keys: Any, at: Any, mask: Any, threshold: Any) -> Cod
         block = Block(context, builder, signature.args, at)
         mask, threshold = (splat(builder, scalar, block.LANES) for scalar in scalars)
         word = ir.Constant(WORD, 0)
-        for piece in range(0, LANES, block.LANES):
-            block.piece = piece
+        for lane in range(0, LANES, block.LANES):
+            block.lane = lane
             # lanes: 16 magnitudes >= threshold -> 16 bits of the word
             reached = builder.icmp_signed(">=", builder.and_(block.read(keys, 0), mask), threshold)
             bits = builder.zext(builder.bitcast(reached, ir.IntType(block.LANES)), WORD)
-            word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, piece)))
+            word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, lane)))
         return word
 
     return types.uint64(keys, types.intp, keys.dtype, keys.dtype), codegen
 
 
 @kernel
-def _collect(keys: Keys, first: int, mask: Any, threshold: Any, positions: Positions, found: Keys) -> int:  # noqa: ANN401
+def _collect(keys: Keys, offset: int, mask: Any, threshold: Any, positions: Positions, found: Keys) -> int:  # noqa: ANN401
     """Write where magnitudes reach the threshold, and the keys there.
 
     Args:
@@ -171,22 +171,22 @@ def _collect(keys: Keys, first: int, mask: Any, threshold: Any, positions: Posit
         How many; -1 where the buffers are too short.
     """
     n = 0
-    whole = keys.size // 64 * 64
-    for start in range(0, whole, 64):
+    full = keys.size // 64 * 64
+    for start in range(0, full, 64):
         bits = _reaching(keys, start, mask, threshold)
         if bits and n + 64 > positions.size:
             return -1
         while bits:
             at = start + lowest(bits)
-            positions[n] = first + at
+            positions[n] = offset + at
             found[n] = keys[at]
             n += 1
             bits &= bits - uint64(1)
     if n + 64 > positions.size:
         return -1
-    for at in range(whole, keys.size):
+    for at in range(full, keys.size):
         if (keys[at] & mask) >= threshold:
-            positions[n] = first + at
+            positions[n] = offset + at
             found[n] = keys[at]
             n += 1
     return n

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from laconic.kernels.cpu.compile import inlined, kernel
 from laconic.kernels.cpu.llvm.vectors import lowest
-from laconic.kernels.reference.hashing import key_halves
+from laconic.kernels.reference.hashing import key_words
 
 Numbers = NDArray[np.int64]
 Ranks = NDArray[np.int32]
@@ -21,32 +21,32 @@ _BIN_BITS = 11
 _BINS = 1 << _BIN_BITS
 
 
-def tally(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def vote_counts(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """See `reference.votes.vote_counts`."""
     positions = np.concatenate([positions.numpy() for positions in lists])
     stops = np.array([positions.numel() for positions in lists]).cumsum()
     voted, votes = np.empty((2, positions.size + 1), np.int64)
-    n = int(_tally(positions, stops, voted, votes))
+    n = int(_vote_counts(positions, stops, voted, votes))
     return torch.from_numpy(voted[:n]), torch.from_numpy(votes[:n])
 
 
 def hash_at(positions: Tensor, key: int) -> Tensor:
     """See `reference.hashing.hash_at`."""
     hashes = torch.empty(positions.numel(), dtype=torch.int32)
-    low, high = key_halves(key)
+    low, high = key_words(key)
     _hash_at(positions.contiguous().numpy(), low, high, hashes.numpy())
     return hashes
 
 
-def most_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
+def top_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
     """See `reference.votes.top_voted`."""
-    places = torch.empty(k + 1, dtype=torch.int64)  # one more: every index is written, and stays if selected
-    _most_voted(votes.numpy(), order.numpy(), places.numpy())
-    return places[:k]
+    indices = torch.empty(k + 1, dtype=torch.int64)  # one more: every index is written, and stays if selected
+    _top_voted(votes.numpy(), order.numpy(), indices.numpy())
+    return indices[:k]
 
 
 @kernel
-def _tally(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numbers) -> Any:  # noqa: ANN401 - int64
+def _vote_counts(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numbers) -> Any:  # noqa: ANN401 - int64
     """Write the positions in any list, ascending, and in how many lists each is.
 
     Args:
@@ -63,13 +63,13 @@ def _tally(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numbers) -
     at[1:] = ends[:-1]
     n, none = uint64(0), np.iinfo(np.int64).max
     while True:
-        first = none
+        smallest = none
         for i in range(at.size):
             if at[i] < ends[i]:
-                first = min(first, positions[at[i]])
-        if first == none:
+                smallest = min(smallest, positions[at[i]])
+        if smallest == none:
             return int64(n)
-        base = first // _BLOCK * _BLOCK
+        base = smallest // _BLOCK * _BLOCK
         for i in range(at.size):
             j, end = at[i], ends[i]
             while j < end and positions[j] - base < _BLOCK:
@@ -116,34 +116,34 @@ def _hash_at(positions: Numbers, low: int, high: int, hashes: Ranks) -> None:
 
 
 @kernel
-def _most_voted(votes: Numbers, order: Ranks, places: Numbers) -> None:
+def _top_voted(votes: Numbers, order: Ranks, indices: Numbers) -> None:
     """Write indices to all of `indices` but the last element. Every index is written, and stays if selected."""
-    most = int64(0)
+    highest = int64(0)
     for i in range(votes.size):
-        most = max(most, votes[i])
-    how_many = np.zeros(4 * (most + 1), np.int64)  # four counters in turn, so that none waits for the one before
+        highest = max(highest, votes[i])
+    how_many = np.zeros(4 * (highest + 1), np.int64)  # four counters in turn, so that none waits for the one before
     for i in range(votes.size):
         how_many[uint64(4) * uint64(votes[i]) + uint64(i & 3)] += 1
-    least, left = most, places.size - 1
-    while how_many[4 * least : 4 * least + 4].sum() < left:
-        left -= how_many[4 * least : 4 * least + 4].sum()
-        least -= 1
+    threshold, left = highest, indices.size - 1
+    while how_many[4 * threshold : 4 * threshold + 4].sum() < left:
+        left -= how_many[4 * threshold : 4 * threshold + 4].sum()
+        threshold -= 1
     tied, n = np.empty(votes.size + 1, np.int32), uint64(0)
     for i in range(votes.size):
         tied[n] = order[i]
-        n += uint64(votes[i] == least)
+        n += uint64(votes[i] == threshold)
     last, n = _smallest(tied[: int64(n)], left), uint64(0)
     for i in range(votes.size):
-        places[n] = i
-        n += uint64(votes[i] > least) | (uint64(votes[i] == least) & uint64(order[i] <= last))
+        indices[n] = i
+        n += uint64(votes[i] > threshold) | (uint64(votes[i] == threshold) & uint64(order[i] <= last))
 
 
 @kernel
 def _smallest(ranks: Ranks, k: int) -> Any:  # noqa: ANN401 - int32
     """Return the k-th smallest number: counted by its highest 11 bits, then partitioned among those that share them."""
-    counts, half = np.zeros(_BINS, np.int64), uint32(1 << 31)
+    counts, sign_bit = np.zeros(_BINS, np.int64), uint32(1 << 31)
     for i in range(ranks.size):
-        counts[(uint32(ranks[i]) ^ half) >> uint32(32 - _BIN_BITS)] += 1
+        counts[(uint32(ranks[i]) ^ sign_bit) >> uint32(32 - _BIN_BITS)] += 1
     bin_ = uint32(0)
     while counts[bin_] < k:
         k -= counts[bin_]
@@ -151,5 +151,5 @@ def _smallest(ranks: Ranks, k: int) -> Any:  # noqa: ANN401 - int32
     there, n = np.empty(counts[bin_] + 1, np.int32), uint64(0)
     for i in range(ranks.size):
         there[n] = ranks[i]
-        n += uint64((uint32(ranks[i]) ^ half) >> uint32(32 - _BIN_BITS) == bin_)
+        n += uint64((uint32(ranks[i]) ^ sign_bit) >> uint32(32 - _BIN_BITS) == bin_)
     return np.partition(there[:-1], k - 1)[k - 1]

@@ -57,7 +57,7 @@ def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return lows, highs
 
 
-def peaks(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def absolute_maxima(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """See `reference.stochastic_rounding.absolute_maxima`."""
     return _measured(values, lengths, magnitudes=True)[1]
 
@@ -65,7 +65,7 @@ def peaks(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
 def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """See `reference.stochastic_rounding.norms`. The order of additions is always the same."""
     table = blocks(lengths, values.device)
-    largest = peaks(values, lengths)
+    largest = absolute_maxima(values, lengths)
     sums = torch.empty(len(table.owners), dtype=torch.float64, device=values.device)
     launch(
         _sum_squares, len(sums), values.contiguous(), table.edges, table.chunks, table.owners, largest, sums,
@@ -160,6 +160,6 @@ def _norm(sums: tl.tensor, chunks: tl.tensor, largest: tl.tensor, norms: tl.tens
     for start in range(tl.load(chunks + block), stop, CHUNK):
         at = start + tl.arange(0, CHUNK)
         total += tl.load(sums + at, mask=at < stop, other=0)
-    peak = tl.load(largest + block)
-    norm = (peak.to(tl.float64) * tl.sqrt(tl.sum(total, 0))).to(peak.dtype)
-    tl.store(norms + block, tl.where(norm < peak, peak, norm))
+    absolute_maximum = tl.load(largest + block)
+    norm = (absolute_maximum.to(tl.float64) * tl.sqrt(tl.sum(total, 0))).to(absolute_maximum.dtype)
+    tl.store(norms + block, tl.where(norm < absolute_maximum, absolute_maximum, norm))

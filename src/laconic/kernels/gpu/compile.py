@@ -41,7 +41,7 @@ def kernel(function: F) -> F:
     return made
 
 
-def launch(made: Any, n_programs: int, first: Tensor, *arguments: Any, **constants: Any) -> None:  # noqa: ANN401
+def launch(made: Any, n_programs: int, tensor: Tensor, *arguments: Any, **constants: Any) -> None:  # noqa: ANN401
     """Run programs of a kernel on the device of its first argument.
 
     A multiplication and an addition are never fused into one rounding, so that all devices give the same bits.
@@ -54,8 +54,8 @@ def launch(made: Any, n_programs: int, first: Tensor, *arguments: Any, **constan
         **constants: Its constants at compile time.
     """
     if n_programs:
-        with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
-            made[(n_programs,)](first, *arguments, enable_fp_fusion=False, **constants)
+        with torch.cuda.device_of(tensor):  # type: ignore[no-untyped-call]
+            made[(n_programs,)](tensor, *arguments, enable_fp_fusion=False, **constants)
 
 
 def blocks_of(count: int, size: int) -> int:

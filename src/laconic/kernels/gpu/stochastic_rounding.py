@@ -8,14 +8,14 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from laconic.kernels.gpu.block_norms import absolute_maxima as absolute_maxima
 from laconic.kernels.gpu.block_norms import block_of, blocks
 from laconic.kernels.gpu.block_norms import norms as norms
-from laconic.kernels.gpu.block_norms import peaks as peaks
 from laconic.kernels.gpu.block_norms import ranges as ranges
 from laconic.kernels.gpu.compile import blocks_of, kernel, launch
 from laconic.kernels.gpu.hashing import hashed
 from laconic.kernels.gpu.packed_codes import BLOCK, load_codes, packed_like, store_codes
-from laconic.kernels.reference.hashing import key_halves
+from laconic.kernels.reference.hashing import key_words
 from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS, TINY_BITS, level_bits
 from laconic.kernels.reference.stochastic_rounding import (
     levels_allowed as levels_allowed,  # for decoders of frames, on the CPU
@@ -23,18 +23,18 @@ from laconic.kernels.reference.stochastic_rounding import (
 
 
 def quantize(
-    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, first: int, key: int
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, offset: int, key: int
 ) -> Tensor:
     """See `reference.stochastic_rounding.quantize`."""
-    return _quantized(values, lows, highs, lengths, (1 << bits) - 1, bits, first, key, signed=False)
+    return _quantized(values, lows, highs, lengths, (1 << bits) - 1, bits, offset, key, signed=False)
 
 
 def quantize_levels(
-    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
+    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, offset: int, key: int
 ) -> Tensor:
     """See `reference.stochastic_rounding.quantize_levels`."""
     lows = torch.zeros_like(scales)
-    return _quantized(values, lows, scales, lengths, steps, level_bits(steps), first, key, signed=True)
+    return _quantized(values, lows, scales, lengths, steps, level_bits(steps), offset, key, signed=True)
 
 
 def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
@@ -59,7 +59,7 @@ def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: 
     _add(packed, torch.zeros_like(scales), scales, lengths, steps, level_bits(steps), total, signed=True)
 
 
-def _factors(lows: Tensor, highs: Tensor, most: int, *, dense: bool) -> Tensor:
+def _factors(lows: Tensor, highs: Tensor, max_code: int, *, dense: bool) -> Tensor:
     """Return each block's factors.
 
     Args:
@@ -75,57 +75,58 @@ def _factors(lows: Tensor, highs: Tensor, most: int, *, dense: bool) -> Tensor:
     tiny = 2.0 ** TINY_BITS[lows.dtype]
     launch(
         _prepare, blocks_of(len(lows), BLOCK), lows.contiguous(), highs.contiguous(), len(lows), made,
-        TINY=tiny, LEAST=1 / tiny, MORE=1 + torch.finfo(lows.dtype).eps, MOST=most,
-        TOP=most << FRACTION_BITS, DENSE=dense, BLOCK=BLOCK,
+        TINY=tiny, INV_TINY=1 / tiny, MORE=1 + torch.finfo(lows.dtype).eps, MAX_CODE=max_code,
+        TOP=max_code << FRACTION_BITS, DENSE=dense, BLOCK=BLOCK,
     )  # fmt: skip
     return made
 
 
 def _quantized(
-    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int, bits: int, first: int, key: int,
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int, bits: int, offset: int,
+    key: int,
     *, signed: bool,
 ) -> Tensor:  # fmt: skip
     count = len(values)
     packed = packed_like(values, count, bits)
-    factors = _factors(lows, highs, most, dense=False)
+    factors = _factors(lows, highs, max_code, dense=False)
     table = blocks(lengths, values.device)
     launch(
-        _quantize, blocks_of(count, BLOCK), values.contiguous(), count, factors, *table.arguments, first,
-        *key_halves(key), packed, FRACTION=FRACTION_BITS, TOP=most << FRACTION_BITS, SIGNED=signed,
+        _quantize, blocks_of(count, BLOCK), values.contiguous(), count, factors, *table.arguments, offset,
+        *key_words(key), packed, FRACTION=FRACTION_BITS, TOP=max_code << FRACTION_BITS, SIGNED=signed,
         BITS=bits, STEPS=table.steps, BLOCK=BLOCK,
     )  # fmt: skip
     return packed
 
 
 def _dense(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int, bits: int, *, signed: bool
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int, bits: int, *, signed: bool
 ) -> Tensor:
     made = torch.empty(sum(lengths), dtype=torch.promote_types(lows.dtype, torch.float32), device=packed.device)
-    _put(packed, lows, highs, lengths, most, bits, made, signed=signed, add=False)
+    _put(packed, lows, highs, lengths, max_code, bits, made, signed=signed, add=False)
     return made.to(lows.dtype)
 
 
 def _add(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int, bits: int, total: Tensor,
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int, bits: int, total: Tensor,
     *, signed: bool,
 ) -> None:  # fmt: skip
     packed, lows, highs = (one.to(total.device) for one in (packed, lows, highs))
     if total.dtype == lows.dtype and total.dtype in TINY_BITS:
-        _put(packed, lows, highs, lengths, most, bits, total, signed=signed, add=True)
+        _put(packed, lows, highs, lengths, max_code, bits, total, signed=signed, add=True)
     else:
-        total.add_(_dense(packed, lows, highs, lengths, most, bits, signed=signed))
+        total.add_(_dense(packed, lows, highs, lengths, max_code, bits, signed=signed))
 
 
 def _put(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int, bits: int, out: Tensor,
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int, bits: int, out: Tensor,
     *, signed: bool, add: bool,
 ) -> None:  # fmt: skip
     lows, highs = lows.to(out.dtype), highs.to(out.dtype)
-    factors = _factors(lows, highs, most, dense=True)
+    factors = _factors(lows, highs, max_code, dense=True)
     table = blocks(lengths, out.device)
     launch(
         _dequantize, blocks_of(len(out), BLOCK), out, packed.contiguous(), len(out), factors, highs.contiguous(),
-        *table.arguments, MOST=most, SIGNED=signed, ADD=add, BITS=bits, STEPS=table.steps, BLOCK=BLOCK,
+        *table.arguments, MAX_CODE=max_code, SIGNED=signed, ADD=add, BITS=bits, STEPS=table.steps, BLOCK=BLOCK,
     )  # fmt: skip
 
 
@@ -138,7 +139,7 @@ def _divided(one: tl.tensor, other: tl.tensor) -> tl.tensor:
 @kernel
 def _prepare(
     lows: tl.tensor, highs: tl.tensor, n_blocks: tl.int64, factors: tl.tensor, TINY: tl.constexpr,
-    LEAST: tl.constexpr, MORE: tl.constexpr, MOST: tl.constexpr, TOP: tl.constexpr, DENSE: tl.constexpr,
+    INV_TINY: tl.constexpr, MORE: tl.constexpr, MAX_CODE: tl.constexpr, TOP: tl.constexpr, DENSE: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -146,12 +147,12 @@ def _prepare(
     high = tl.load(highs + at, mask=at < n_blocks, other=0)
     span = high - low
     factor = tl.full([BLOCK], 1.0, low.dtype)
-    factor = tl.where((span > 0) & (span < tl.full([1], LEAST, low.dtype)), tl.full([1], TINY, low.dtype), factor)
+    factor = tl.where((span > 0) & (span < tl.full([1], INV_TINY, low.dtype)), tl.full([1], TINY, low.dtype), factor)
     factor = tl.where(span - span == 0, factor, tl.full([1], 0.5, low.dtype))  # inf - inf is NaN
     bottom = low * factor
     span = high * factor - bottom
     if DENSE:
-        step = _divided(span, tl.full([BLOCK], MOST, low.dtype))
+        step = _divided(span, tl.full([BLOCK], MAX_CODE, low.dtype))
     else:
         top = tl.full([BLOCK], TOP, low.dtype)
         step = _divided(top, span)
@@ -164,7 +165,7 @@ def _prepare(
 @kernel
 def _quantize(
     values: tl.tensor, count: tl.int64, factors: tl.tensor, edges: tl.tensor, n_blocks: tl.int64, size: tl.int64,
-    first: tl.int64, low_key: tl.int64, high_key: tl.int64, packed: tl.tensor,
+    offset: tl.int64, low_key: tl.int64, high_key: tl.int64, packed: tl.tensor,
     FRACTION: tl.constexpr, TOP: tl.constexpr, SIGNED: tl.constexpr, BITS: tl.constexpr, STEPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -180,8 +181,8 @@ def _quantize(
     top = tl.full([BLOCK], TOP, value.dtype)
     place = tl.where(place > 0, place, 0.0)  # also for NaN
     place = tl.where(place < top, place, top).to(tl.int32)
-    drawn = (hashed(first + at, low_key, high_key) >> (32 - FRACTION)).to(tl.int32)
-    codes = tl.where(inside, (drawn + place) >> FRACTION, 0)
+    sampled = (hashed(offset + at, low_key, high_key) >> (32 - FRACTION)).to(tl.int32)
+    codes = tl.where(inside, (sampled + place) >> FRACTION, 0)
     if SIGNED:
         codes = codes | (((value < 0) & (codes > 0)).to(tl.int32) << (BITS - 1))
     store_codes(codes, packed, count, BITS, BLOCK)
@@ -190,7 +191,7 @@ def _quantize(
 @kernel
 def _dequantize(
     out: tl.tensor, packed: tl.tensor, count: tl.int64, factors: tl.tensor, highs: tl.tensor,
-    edges: tl.tensor, n_blocks: tl.int64, size: tl.int64, MOST: tl.constexpr, SIGNED: tl.constexpr,
+    edges: tl.tensor, n_blocks: tl.int64, size: tl.int64, MAX_CODE: tl.constexpr, SIGNED: tl.constexpr,
     ADD: tl.constexpr, BITS: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -202,10 +203,10 @@ def _dequantize(
     step = tl.load(factors + 2 * n_blocks + block, mask=inside, other=0)
     codes = load_codes(packed, at, count, BITS)
     level = codes & ((1 << (BITS - 1)) - 1) if SIGNED else codes
-    knob = (level.to(high.dtype) * step + bottom) * _divided(tl.full([BLOCK], 1.0, high.dtype), factor)
-    knob = tl.where((knob < high) & (level != MOST), knob, high) + 0.0
+    value = (level.to(high.dtype) * step + bottom) * _divided(tl.full([BLOCK], 1.0, high.dtype), factor)
+    value = tl.where((value < high) & (level != MAX_CODE), value, high) + 0.0
     if SIGNED:
-        knob = tl.where((codes >> (BITS - 1)) > 0, -knob, knob)
+        value = tl.where((codes >> (BITS - 1)) > 0, -value, value)
     if ADD:
-        knob = tl.load(out + at, mask=inside, other=0) + knob
-    tl.store(out + at, knob, mask=inside)
+        value = tl.load(out + at, mask=inside, other=0) + value
+    tl.store(out + at, value, mask=inside)

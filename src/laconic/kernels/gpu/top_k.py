@@ -14,7 +14,7 @@ from laconic.kernels.gpu.compile import blocks_of, kernel, launch
 
 _BLOCK = 1024
 _DIGIT_BITS = 8  # Triton's histogram takes time in proportion to its bins
-_MOST_PROGRAMS = 1024  # that count digits; each adds its counts to the common ones once, at its end
+_MAX_PROGRAMS = 1024  # that count digits; each adds its counts to the common ones once, at its end
 
 
 def top_k(vector: Tensor, k: int) -> Tensor:
@@ -31,7 +31,7 @@ def top_k(vector: Tensor, k: int) -> Tensor:
         bits = min(known, _DIGIT_BITS)
         known -= bits
         launch(
-            _count_digits, min(n_blocks, _MOST_PROGRAMS), keys, d, known, found, counts,
+            _count_digits, min(n_blocks, _MAX_PROGRAMS), keys, d, known, found, counts,
             MASK=mask, BITS=bits, BINS=len(counts), BLOCK=_BLOCK,
         )  # fmt: skip
         launch(_choose_digit, 1, counts, k, found, BITS=bits, BINS=len(counts))
@@ -62,15 +62,15 @@ def _count_digits(
 @kernel
 def _choose_digit(counts: tl.tensor, k: tl.int64, found: tl.tensor, BITS: tl.constexpr, BINS: tl.constexpr) -> None:
     """Append the digit of the k-th largest to the digits found, and clear the counts."""
-    places = tl.arange(0, BINS)
-    here = tl.load(counts + places)
-    tl.store(counts + places, tl.zeros([BINS], tl.int64))
+    bins = tl.arange(0, BINS)
+    here = tl.load(counts + bins)
+    tl.store(counts + bins, tl.zeros([BINS], tl.int64))
     prefix = tl.load(found)
     larger = tl.load(found + 1)
     or_above = tl.sum(here, 0) - tl.cumsum(here, 0) + here  # magnitudes with this digit or a larger one
     digit = tl.sum((or_above >= k - larger).to(tl.int64), 0) - 1
     tl.store(found, (prefix << BITS) | digit)
-    tl.store(found + 1, larger + tl.sum(tl.where(places > digit, here, 0), 0))
+    tl.store(found + 1, larger + tl.sum(tl.where(bins > digit, here, 0), 0))
 
 
 @kernel
@@ -102,5 +102,5 @@ def _write(
     tie = (at < d) & (key == threshold)
     tie_rank = ties_before + tl.cumsum(tie.to(tl.int32), 0)  # from 1 on
     taken = (at < d) & ((key > threshold) | (tie & (tie_rank <= n_ties)))
-    first = above_before + tl.where(ties_before < n_ties, ties_before, n_ties)
-    tl.store(positions + first + tl.cumsum(taken.to(tl.int32), 0) - 1, at, mask=taken)
+    target = above_before + tl.where(ties_before < n_ties, ties_before, n_ties)
+    tl.store(positions + target + tl.cumsum(taken.to(tl.int32), 0) - 1, at, mask=taken)

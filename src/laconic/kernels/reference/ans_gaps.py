@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
-Words = NDArray[np.uint32]
+AnsWords = NDArray[np.uint32]
 Codes = NDArray[np.int32]
 
 SHARE_BITS = 14  # the shares of all classes of gaps add up to 2**14
@@ -17,7 +17,7 @@ _SHARES = 1 << SHARE_BITS
 _WORD = 1 << 32
 
 
-def push_gaps(positions: Numbers, starts: Numbers) -> tuple[Words, int]:
+def ans_encode_gaps(positions: Numbers, starts: Numbers) -> tuple[AnsWords, int]:
     """Encode the gaps before positions, the last one first.
 
     A gap plus 4 is written as (4 + m) * 2**e + rest, with m < 4 and rest < 2**e. The e bits of rest are encoded first,
@@ -34,7 +34,7 @@ def push_gaps(positions: Numbers, starts: Numbers) -> tuple[Words, int]:
     words: list[int] = []
     top = 1
 
-    def push(number: int, start: int, share: int, bits: int) -> int:
+    def encode(number: int, start: int, share: int, bits: int) -> int:
         """Encode a number below `share` of 2**bits. May move the state's lowest word to `words` first."""
         nonlocal top
         if top >= share << (64 - bits):
@@ -45,14 +45,14 @@ def push_gaps(positions: Numbers, starts: Numbers) -> tuple[Words, int]:
     for gap in reversed(np.diff(positions, prepend=-1).tolist()):
         raised = gap + 3  # the difference of two neighbors is the gap plus 1
         extra = raised.bit_length() - 3
-        top = push(raised % (1 << extra), 0, 1, extra)
+        top = encode(raised % (1 << extra), 0, 1, extra)
         kind = 4 * extra + (raised >> extra) - 4
         start, stop = starts[kind : kind + 2].tolist()
-        top = push(0, start, stop - start, SHARE_BITS)
+        top = encode(0, start, stop - start, SHARE_BITS)
     return np.array(words, dtype=np.uint32), top
 
 
-def pop_gaps(words: Words, top: int, k: int, starts: Numbers, count: int) -> tuple[Numbers, bool]:
+def ans_decode_gaps(words: AnsWords, top: int, k: int, starts: Numbers, count: int) -> tuple[Numbers, bool]:
     """Decode the gaps that `ans_encode_gaps` encoded.
 
     Args:

@@ -5,13 +5,13 @@ Asymmetric numeral systems (Duda, arXiv:1311.2540), with the 2**14 shares and th
 
 import numpy as np
 
-from laconic.kernels.reference.ans_gaps import SHARE_BITS, Codes, Numbers, Words
+from laconic.kernels.reference.ans_gaps import SHARE_BITS, AnsWords, Codes, Numbers
 
 _WORD = 1 << 32
 _SHARES = 1 << SHARE_BITS
 
 
-def push_symbols(symbols: Codes, starts: Numbers) -> tuple[Words, int]:
+def ans_encode_symbols(symbols: Codes, starts: Numbers) -> tuple[AnsWords, int]:
     """Encode symbols, the last one first.
 
     Args:
@@ -35,7 +35,7 @@ def push_symbols(symbols: Codes, starts: Numbers) -> tuple[Words, int]:
     return np.array(words, dtype=np.uint32), top
 
 
-def pop_symbols(words: Words, top: int, k: int, starts: Numbers) -> tuple[Codes, bool]:
+def ans_decode_symbols(words: AnsWords, top: int, k: int, starts: Numbers) -> tuple[Codes, bool]:
     """Decode the symbols that `ans_encode_symbols` encoded.
 
     Args:

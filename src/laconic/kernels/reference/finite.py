@@ -8,7 +8,7 @@ from torch import Tensor
 _EDGE = 1 - 2.0**-10  # share of the largest float; beyond it, rounding may carry a sum to infinity
 
 
-def most_of_share(dtype: torch.dtype, n: int) -> float:
+def max_quotient(dtype: torch.dtype, n: int) -> float:
     """Return the largest magnitude that n addends may have so that no sum of them, however rounded, is infinite."""
     return torch.finfo(dtype).max * _EDGE / n
 
@@ -25,7 +25,7 @@ def divide(vector: Tensor, n: int) -> bool:
         float.
     """
     vector /= n
-    return bool((vector.abs() <= most_of_share(vector.dtype, n)).all())
+    return bool((vector.abs() <= max_quotient(vector.dtype, n)).all())
 
 
 def all_finite(vector: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from laconic.kernels.reference.finite import all_finite, divide
 
 
-def cut_pieces(pieces: Sequence[Tensor], first: int, stop: int) -> list[Tensor]:
+def slice_tensors(tensors: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
     """Return the parts of flat tensors, one behind the other, between two indices of the vector they make.
 
     Args:
@@ -20,16 +20,16 @@ def cut_pieces(pieces: Sequence[Tensor], first: int, stop: int) -> list[Tensor]:
     Returns:
         Tensors that share memory where torch allows it; those that lie within the range are returned as they are.
     """
-    cut = []
-    for piece in pieces:
-        low, high = max(0, first), min(stop, piece.numel())
+    slices = []
+    for tensor in tensors:
+        low, high = max(0, start), min(stop, tensor.numel())
         if low < high:
-            cut.append(piece if high - low == piece.numel() else piece.reshape(-1)[low:high])
-        first, stop = first - piece.numel(), stop - piece.numel()
-    return cut
+            slices.append(tensor if high - low == tensor.numel() else tensor.reshape(-1)[low:high])
+        start, stop = start - tensor.numel(), stop - tensor.numel()
+    return slices
 
 
-def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
+def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1) -> bool:
     """Copy tensors, one behind the other, into a vector, divided by a number.
 
     Args:
@@ -42,13 +42,13 @@ def gather(pieces: Sequence[Tensor], out: Tensor, *, among: int = 1) -> bool:
         `reference.finite.divide`.
     """
     place = 0
-    for piece in pieces:
-        out[place : place + piece.numel()].view(piece.shape).copy_(piece)
-        place += piece.numel()
-    return all_finite(out) if among == 1 else divide(out, among)
+    for tensor in tensors:
+        out[place : place + tensor.numel()].view(tensor.shape).copy_(tensor)
+        place += tensor.numel()
+    return all_finite(out) if divisor == 1 else divide(out, divisor)
 
 
-def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
+def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
     """Write the elements of tensors less a vector, plus another one.
 
     Args:
@@ -60,14 +60,14 @@ def gather_change(pieces: Sequence[Tensor], start: Tensor, out: Tensor, plus: Te
     Returns:
         Whether no element of `out` is inf or NaN.
     """
-    gather(pieces, out)
+    gather(tensors, out)
     out -= start
     if plus is not None:
         out += plus
     return all_finite(out)
 
 
-def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
+def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
     """Write the elements of tensors, each tensor times its own factor, plus a vector.
 
     Args:
@@ -80,16 +80,16 @@ def gather_scaled(pieces: Sequence[Tensor], factors: Sequence[float], out: Tenso
         Whether no element of `out` is inf or NaN.
     """
     place = 0
-    for piece, factor in zip(pieces, factors, strict=True):
-        part = out[place : place + piece.numel()].view(piece.shape)
-        part.copy_(piece)
+    for tensor, factor in zip(tensors, factors, strict=True):
+        part = out[place : place + tensor.numel()].view(tensor.shape)
+        part.copy_(tensor)
         part *= factor
-        place += piece.numel()
+        place += tensor.numel()
     out += 0.0 if plus is None else plus
     return all_finite(out)
 
 
-def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
+def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
     """Add values to some elements of tensors, in place.
 
     Args:
@@ -97,16 +97,16 @@ def add_into(pieces: Sequence[Tensor], places: Tensor, values: Tensor) -> None:
         indices: (k,) int64, indices of the vector that the tensors make, ascending, each once.
         values: (k,).
     """
-    stops = torch.tensor([piece.numel() for piece in pieces]).cumsum(0).to(places.device)
-    cuts = [0, *torch.searchsorted(places, stops).tolist()]
-    for piece, stop, (low, high) in zip(pieces, stops.tolist(), pairwise(cuts), strict=True):
+    stops = torch.tensor([tensor.numel() for tensor in tensors]).cumsum(0).to(indices.device)
+    bounds = [0, *torch.searchsorted(indices, stops).tolist()]
+    for tensor, stop, (low, high) in zip(tensors, stops.tolist(), pairwise(bounds), strict=True):
         if low < high:
-            at, by = places[low:high] - (stop - piece.numel()), values[low:high]
-            rows = torch.unravel_index(at, piece.shape)
-            piece[rows] = (piece[rows].to(by.dtype) + by).to(piece.dtype)
+            at, by = indices[low:high] - (stop - tensor.numel()), values[low:high]
+            rows = torch.unravel_index(at, tensor.shape)
+            tensor[rows] = (tensor[rows].to(by.dtype) + by).to(tensor.dtype)
 
 
-def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -> None:
+def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) -> None:
     """Copy a vector into tensors: the inverse of `gather`.
 
     Args:
@@ -115,7 +115,7 @@ def scatter(vector: Tensor, pieces: Sequence[Tensor], *, as_sum: bool = False) -
         as_sum: Add 0.0 to each element, which makes -0.0 to 0.0.
     """
     place = 0
-    for piece in pieces:
-        part = vector[place : place + piece.numel()].view(piece.shape)
-        piece.copy_(part + 0.0 if as_sum else part)
-        place += piece.numel()
+    for tensor in tensors:
+        part = vector[place : place + tensor.numel()].view(tensor.shape)
+        tensor.copy_(part + 0.0 if as_sum else part)
+        place += tensor.numel()

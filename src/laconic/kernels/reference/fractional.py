@@ -100,8 +100,8 @@ def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
     """Pack (K,) int32 below 2**bits into (ceil(bits K / 8),) uint8: `bits` bits a code, lowest bits first."""
-    places = torch.arange(bits, dtype=torch.int32, device=codes.device)
-    flags = (codes[:, None] >> places).bitwise_and_(1).flatten()
+    bit_indices = torch.arange(bits, dtype=torch.int32, device=codes.device)
+    flags = (codes[:, None] >> bit_indices).bitwise_and_(1).flatten()
     n_bytes = (len(flags) + 7) // 8
     padded = torch.zeros(8 * n_bytes, dtype=torch.int32, device=codes.device)
     padded[: len(flags)] = flags
@@ -111,7 +111,7 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
 
 def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
     """Invert `pack_codes`: (ceil(bits k / 8),) uint8 -> (k,) int32."""
-    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
-    flags = ((packed[:, None] >> places) & 1).flatten()[: bits * k].to(torch.int32)
+    bit_indices = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    flags = ((packed[:, None] >> bit_indices) & 1).flatten()[: bits * k].to(torch.int32)
     weights = 1 << torch.arange(bits, dtype=torch.int32, device=packed.device)
     return (flags.view(k, bits) * weights).sum(1, dtype=torch.int32)

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-_LOW_HALF = 0xFFFF
+_LOW_16_BITS = 0xFFFF
 _ALL = 1 << 32
 _ALL_64 = (1 << 64) - 1
 _MAGIC = 0x0102040810204080  # as a factor: gathers eight 0/1 bytes of an int64 in its top byte, first byte lowest
@@ -20,7 +20,7 @@ def _signed(word: int) -> int:
     return word - _ALL if word >= _ALL >> 1 else word
 
 
-def key_halves(key: int) -> tuple[int, int]:
+def key_words(key: int) -> tuple[int, int]:
     """Mix a key and split it into two words.
 
     The mix is SplitMix64's, in which every bit of the key can change every bit of the result. Without it, keys that
@@ -39,7 +39,7 @@ def key_halves(key: int) -> tuple[int, int]:
     return mixed & (_ALL - 1), mixed >> 32
 
 
-def hash32(first: int, count: int, key: int, device: torch.device | None = None) -> Tensor:
+def hash32(offset: int, count: int, key: int, device: torch.device | None = None) -> Tensor:
     """Return 32 random bits for each of the coordinates offset .. offset + count - 1.
 
     Two rounds of xor-shift and multiplication over the coordinate's number. The low half of the mixed key enters before
@@ -54,7 +54,7 @@ def hash32(first: int, count: int, key: int, device: torch.device | None = None)
     Returns:
         (count,) int32. All patterns are equally likely.
     """
-    return _hashed(torch.arange(first, first + count, dtype=torch.int32, device=device), key)
+    return _hashed(torch.arange(offset, offset + count, dtype=torch.int32, device=device), key)
 
 
 def hash_at(positions: Tensor, key: int) -> Tensor:
@@ -64,17 +64,17 @@ def hash_at(positions: Tensor, key: int) -> Tensor:
 
 def _hashed(x: Tensor, key: int) -> Tensor:
     """Hash coordinates (n,) int32 in place, and return them."""
-    low, high = key_halves(key)
+    low, high = key_words(key)
     x.bitwise_xor_(_signed(low))
-    x.bitwise_xor_((x >> 16).bitwise_and_(_LOW_HALF))
+    x.bitwise_xor_((x >> 16).bitwise_and_(_LOW_16_BITS))
     x.mul_(_signed(0x7FEB352D))
     x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF))
     x.add_(_signed(high))
     x.mul_(_signed(0x846CA68B))
-    return x.bitwise_xor_((x >> 16).bitwise_and_(_LOW_HALF))
+    return x.bitwise_xor_((x >> 16).bitwise_and_(_LOW_16_BITS))
 
 
-def keep_mask(first: int, count: int, key: int, threshold: int, device: torch.device | None = None) -> Tensor:
+def keep_mask(offset: int, count: int, key: int, threshold: int, device: torch.device | None = None) -> Tensor:
     """Return which coordinates a keyed Bernoulli draw selects: those whose hash is below the threshold.
 
     Args:
@@ -90,7 +90,7 @@ def keep_mask(first: int, count: int, key: int, threshold: int, device: torch.de
     assert 1 <= threshold <= _ALL, threshold
     if threshold == _ALL:
         return torch.ones(count, dtype=torch.bool, device=device)
-    flipped = hash32(first, count, key, device).bitwise_xor_(_signed(1 << 31))  # unsigned order in signed order
+    flipped = hash32(offset, count, key, device).bitwise_xor_(_signed(1 << 31))  # unsigned order in signed order
     return flipped < _signed(threshold ^ (1 << 31))
 
 
@@ -104,8 +104,8 @@ def pack_bits(bits: Tensor) -> Tensor:
 
 def unpack_bits(packed: Tensor, k: int) -> Tensor:
     """Invert `pack_bits`: (ceil(k/8),) uint8 -> (k,) bool."""
-    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
-    return ((packed[:, None] >> places) & 1).reshape(-1)[:k].to(torch.bool)
+    bit_indices = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    return ((packed[:, None] >> bit_indices) & 1).reshape(-1)[:k].to(torch.bool)
 
 
 def scatter_signs(negative: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -3,16 +3,16 @@
 from torch import Tensor
 
 
-def take_at(vector: Tensor, places: Tensor) -> Tensor:
+def take_at(vector: Tensor, indices: Tensor) -> Tensor:
     """Return the elements of `vector` (d,) at the indices: (k,)."""
-    return vector.index_select(0, places)
+    return vector.index_select(0, indices)
 
 
-def add_at(vector: Tensor, places: Tensor, values: Tensor) -> None:
+def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     """Add `values` (k,), of the vector's type, to `vector` (d,) at the indices, in place."""
-    vector.index_add_(0, places, values)
+    vector.index_add_(0, indices, values)
 
 
-def clear_at(vector: Tensor, places: Tensor) -> None:
+def clear_at(vector: Tensor, indices: Tensor) -> None:
     """Set `vector` (d,) to 0 at the indices."""
-    vector.index_fill_(0, places, 0)
+    vector.index_fill_(0, indices, 0)

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 
-def count_ones(packed: Tensor, cuts: Sequence[int]) -> list[int]:
+def count_ones(packed: Tensor, bounds: Sequence[int]) -> list[int]:
     """Count the bits that are set between each bound and the next one.
 
     Args:
@@ -18,4 +18,4 @@ def count_ones(packed: Tensor, cuts: Sequence[int]) -> list[int]:
         One count for each pair of neighboring bounds.
     """
     bits = np.unpackbits(packed.numpy(), bitorder="little")
-    return [int(bits[low:high].sum()) for low, high in pairwise(cuts)]
+    return [int(bits[low:high].sum()) for low, high in pairwise(bounds)]

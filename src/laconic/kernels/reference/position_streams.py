@@ -116,17 +116,17 @@ def _followed(hops: Tensor, k: int) -> Tensor:
     Returns:
         (k,) int64, the first of them 0.
     """
-    places = torch.zeros(1, dtype=torch.int64, device=hops.device)
-    while len(places) < k:
-        places = torch.cat([places, hops[places]])
+    bit_indices = torch.zeros(1, dtype=torch.int64, device=hops.device)
+    while len(bit_indices) < k:
+        bit_indices = torch.cat([bit_indices, hops[bit_indices]])
         hops = hops[hops]
-    return places[:k]
+    return bit_indices[:k]
 
 
 def _digits(numbers: Tensor, width: int) -> Tensor:
     """Return the bits of numbers (k,), the highest first: (k, width) uint8."""
-    places = torch.arange(width - 1, -1, -1, dtype=numbers.dtype, device=numbers.device)
-    return (numbers[:, None] >> places & 1).to(torch.uint8)
+    bit_indices = torch.arange(width - 1, -1, -1, dtype=numbers.dtype, device=numbers.device)
+    return (numbers[:, None] >> bit_indices & 1).to(torch.uint8)
 
 
 def _numbers(digits: Tensor) -> Tensor:

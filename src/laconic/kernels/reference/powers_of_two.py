@@ -13,16 +13,16 @@ from laconic.kernels.reference.stochastic_rounding import round_to_powers
 
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 MANTISSA_BITS = {torch.float32: 23, torch.float64: 52}
-HEAD_BITS = {torch.float32: 9, torch.float64: 12}  # sign and exponent
+EXPONENT_BITS = {torch.float32: 9, torch.float64: 12}  # sign and exponent
 
 
-def head_codes(values: Tensor) -> Tensor:
+def exponent_codes(values: Tensor) -> Tensor:
     """Return the sign and exponent of each of values (d,) float32 or float64: (d,) int32, below 2**EXPONENT_BITS."""
     patterns = values.contiguous().view(INTEGERS[values.dtype])
-    return ((patterns >> MANTISSA_BITS[values.dtype]) & ((1 << HEAD_BITS[values.dtype]) - 1)).int()
+    return ((patterns >> MANTISSA_BITS[values.dtype]) & ((1 << EXPONENT_BITS[values.dtype]) - 1)).int()
 
 
-def power_codes(values: Tensor, first: int, key: int) -> tuple[Tensor, bool]:
+def power_codes(values: Tensor, offset: int, key: int) -> tuple[Tensor, bool]:
     """Round values to powers of two at random, and pack their signs and exponents.
 
     Args:
@@ -34,13 +34,13 @@ def power_codes(values: Tensor, first: int, key: int) -> tuple[Tensor, bool]:
         The packed codes of `round_to_powers`, (ceil(9 d / 8),) or for float64 (ceil(12 d / 8),) uint8, and whether all
         values are finite.
     """
-    rounded = round_to_powers(values, first, key)
-    return pack_codes(head_codes(rounded), HEAD_BITS[values.dtype]), all_finite(rounded)
+    rounded = round_to_powers(values, offset, key)
+    return pack_codes(exponent_codes(rounded), EXPONENT_BITS[values.dtype]), all_finite(rounded)
 
 
 def put_powers(packed: Tensor, out: Tensor) -> None:
     """Write the values that packed codes stand for into `out` (d,) float32 or float64, whose type the codes have."""
-    patterns = unpack_codes(packed, out.numel(), HEAD_BITS[out.dtype]).to(INTEGERS[out.dtype])
+    patterns = unpack_codes(packed, out.numel(), EXPONENT_BITS[out.dtype]).to(INTEGERS[out.dtype])
     out.copy_((patterns << MANTISSA_BITS[out.dtype]).view(out.dtype))
 
 
@@ -53,5 +53,5 @@ def add_powers(packed: Tensor, total: Tensor) -> None:
 
 def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:
     """Return whether none of `count` packed codes of values of `dtype` stands for inf or NaN."""
-    most = (1 << (HEAD_BITS[dtype] - 1)) - 1
-    return not bool(((unpack_codes(packed, count, HEAD_BITS[dtype]) & most) == most).any())
+    all_ones = (1 << (EXPONENT_BITS[dtype] - 1)) - 1
+    return not bool(((unpack_codes(packed, count, EXPONENT_BITS[dtype]) & all_ones) == all_ones).any())

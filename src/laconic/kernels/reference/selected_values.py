@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from laconic.kernels.reference import hashing as reference_hashing
-from laconic.kernels.reference.signs import ALL_KEPT
+from laconic.kernels.reference.signs import ALL_SELECTED
 
 
-def take_kept(values: Tensor, share: float, first: int, key: int, threshold: int) -> Tensor:
+def take_selected(values: Tensor, share: float, offset: int, key: int, threshold: int) -> Tensor:
     """Return the selected values, divided by their probability of being selected.
 
     Args:
@@ -20,10 +20,12 @@ def take_kept(values: Tensor, share: float, first: int, key: int, threshold: int
     Returns:
         (k,) of the values' type, in ascending order of coordinates.
     """
-    return values[reference_hashing.keep_mask(first, values.numel(), key, threshold, values.device)] / share
+    return values[reference_hashing.keep_mask(offset, values.numel(), key, threshold, values.device)] / share
 
 
-def put_kept(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
+def put_selected(
+    selected: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None = None
+) -> None:
     """Write values at the selected elements of a vector, and 0 elsewhere.
 
     Args:
@@ -34,19 +36,21 @@ def put_kept(kept: Tensor, first: int, key: int, threshold: int, out: Tensor, dr
         out: (count,), overwritten.
         sampled: The mask as bits, from `selected_bits`; None to sample it again.
     """
-    if threshold == ALL_KEPT:
-        out.copy_(kept)
+    if threshold == ALL_SELECTED:
+        out.copy_(selected)
         return
     count = out.numel()
-    if drawn is None:
-        mask = reference_hashing.keep_mask(first, count, key, threshold, out.device)
+    if sampled is None:
+        mask = reference_hashing.keep_mask(offset, count, key, threshold, out.device)
     else:
-        mask = reference_hashing.unpack_bits(drawn, count)
-    out.zero_().masked_scatter_(mask, kept.to(out.dtype))
+        mask = reference_hashing.unpack_bits(sampled, count)
+    out.zero_().masked_scatter_(mask, selected.to(out.dtype))
 
 
-def add_kept(kept: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
+def add_selected(
+    selected: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None
+) -> None:
     """Add what `put_selected` would write to `total` (count,), in its type."""
     values = torch.empty_like(total)
-    put_kept(kept, first, key, threshold, values, drawn)
+    put_selected(selected, offset, key, threshold, values, sampled)
     total.add_(values)

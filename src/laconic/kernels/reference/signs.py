@@ -18,10 +18,10 @@ from laconic.kernels.reference import hashing as reference_hashing
 from laconic.kernels.reference.finite import all_finite
 from laconic.kernels.reference.flatten import gather
 
-ALL_KEPT = 1 << 32
+ALL_SELECTED = 1 << 32
 
 
-def count_kept(first: int, count: int, key: int, threshold: int, device: torch.device | None = None) -> int:
+def count_selected(offset: int, count: int, key: int, threshold: int, device: torch.device | None = None) -> int:
     """Return how many of the coordinates offset .. offset+count-1 are selected.
 
     Args:
@@ -31,13 +31,13 @@ def count_kept(first: int, count: int, key: int, threshold: int, device: torch.d
         threshold: 0 .. 2**32.
         device: Where to count.
     """
-    if threshold in (0, ALL_KEPT):
+    if threshold in (0, ALL_SELECTED):
         return count if threshold else 0
-    return int(reference_hashing.keep_mask(first, count, key, threshold, device).sum())
+    return int(reference_hashing.keep_mask(offset, count, key, threshold, device).sum())
 
 
-def kept_bits(
-    first: int, count: int, key: int, threshold: int, device: torch.device | None = None
+def selected_bits(
+    offset: int, count: int, key: int, threshold: int, device: torch.device | None = None
 ) -> tuple[Tensor, int]:
     """Return which of those coordinates are selected, as bits, and how many.
 
@@ -53,12 +53,12 @@ def kept_bits(
     Returns:
         (ceil(count/8),) uint8, lowest bit first, and the number of bits set.
     """
-    mask = _mask(first, torch.empty(count, dtype=torch.bool, device=device), key, threshold)
+    mask = _mask(offset, torch.empty(count, dtype=torch.bool, device=device), key, threshold)
     mask = torch.ones(count, dtype=torch.bool, device=device) if mask is None else mask
     return reference_hashing.pack_bits(mask), int(mask.sum())
 
 
-def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Tensor, int]:
+def pack_signs(values: Tensor, offset: int, key: int, threshold: int) -> tuple[Tensor, int]:
     """Pack the signs of the selected elements.
 
     Args:
@@ -71,12 +71,14 @@ def pack_signs(values: Tensor, first: int, key: int, threshold: int) -> tuple[Te
         The packed signs, and how many elements were selected.
     """
     negative = values < 0
-    mask = _mask(first, negative, key, threshold)
-    kept = negative if mask is None else negative[mask]
-    return reference_hashing.pack_bits(kept), kept.numel()
+    mask = _mask(offset, negative, key, threshold)
+    selected = negative if mask is None else negative[mask]
+    return reference_hashing.pack_bits(selected), selected.numel()
 
 
-def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor, drawn: Tensor | None = None) -> None:
+def put_signs(
+    packed: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None = None
+) -> None:
     """Write -1 or +1 at the selected elements, and 0 elsewhere.
 
     Args:
@@ -87,12 +89,16 @@ def put_signs(packed: Tensor, first: int, key: int, threshold: int, out: Tensor,
         out: (count,) float32 or float64, contiguous, overwritten.
         sampled: The mask as bits, from `selected_bits`; None to sample it again.
     """
-    mask = _mask(first, out, key, threshold) if drawn is None else reference_hashing.unpack_bits(drawn, out.numel())
-    kept = out.numel() if mask is None else int(mask.sum())
-    out.copy_(reference_hashing.scatter_signs(reference_hashing.unpack_bits(packed, kept), mask, out.dtype))
+    mask = (
+        _mask(offset, out, key, threshold) if sampled is None else reference_hashing.unpack_bits(sampled, out.numel())
+    )
+    n_selected = out.numel() if mask is None else int(mask.sum())
+    out.copy_(reference_hashing.scatter_signs(reference_hashing.unpack_bits(packed, n_selected), mask, out.dtype))
 
 
-def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tensor, drawn: Tensor | None = None) -> None:
+def add_signs(
+    packed: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None
+) -> None:
     """Add -1 or +1 at the selected elements, in place.
 
     Args:
@@ -104,11 +110,11 @@ def add_signs(packed: Tensor, first: int, key: int, threshold: int, total: Tenso
         sampled: The mask as bits, from `selected_bits`; None to sample it again.
     """
     signs = torch.empty_like(total)
-    put_signs(packed, first, key, threshold, signs, drawn)
+    put_signs(packed, offset, key, threshold, signs, sampled)
     total.add_(signs)
 
 
-def cut_bits(packed: Tensor, low: int, high: int) -> Tensor:
+def slice_bits(packed: Tensor, low: int, high: int) -> Tensor:
     """Return the bits low .. high-1 of a packed stream as a packed stream of their own: (ceil((high-low)/8),) uint8."""
     start = low // 8
     bits = (
@@ -146,20 +152,20 @@ def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
         (ceil(d/8),) uint8.
     """
     gradient.copy_(mu * momentum + (1 - mu) * gradient)
-    return pack_signs(gradient, 0, 0, ALL_KEPT)[0]
+    return pack_signs(gradient, 0, 0, ALL_SELECTED)[0]
 
 
-def owe_step(
-    pieces: Sequence[Tensor],
+def error_feedback_step(
+    tensors: Sequence[Tensor],
     momentum: Tensor,
-    debt: Tensor,
+    residual: Tensor,
     new_momentum: Tensor,
-    new_debt: Tensor,
+    new_residual: Tensor,
     *,
     mu: float,
     decay: float,
     c: float,
-    first: int,
+    offset: int,
     key: int,
     threshold: int,
 ) -> tuple[Tensor, int, Tensor | None, bool]:
@@ -189,24 +195,24 @@ def owe_step(
         None where that was not written down), and whether no element of `corrected` is inf or NaN.
     """  # fmt: skip
     gradient = torch.empty_like(new_momentum)
-    gather(pieces, gradient)
+    gather(tensors, gradient)
     new = mu * momentum + gradient
-    wish = mu * new + gradient + decay * debt
+    corrected = mu * new + gradient + decay * residual
     new_momentum.copy_(new)
-    packed, kept = _owe(wish, new_debt, c, first, key, threshold)
-    return packed, kept, None, all_finite(wish)
+    packed, n_selected = _error_feedback(corrected, new_residual, c, offset, key, threshold)
+    return packed, n_selected, None, all_finite(corrected)
 
 
-def owe_total(
+def error_feedback_total(
     total: Tensor,
-    debt: Tensor,
-    new_debt: Tensor,
+    residual: Tensor,
+    new_residual: Tensor,
     *,
-    among: int,
+    divisor: int,
     scale: float,
     decay: float,
     c: float,
-    first: int,
+    offset: int,
     key: int,
     threshold: int,
 ) -> tuple[Tensor, int, Tensor | None]:
@@ -230,23 +236,25 @@ def owe_total(
     Returns:
         The packed signs of the selected elements of `corrected`, how many are selected, and which, or None.
     """  # fmt: skip
-    wish = decay * debt + scale * (total.to(debt.dtype) / among)
-    return *_owe(wish, new_debt, c, first, key, threshold), None
+    corrected = decay * residual + scale * (total.to(residual.dtype) / divisor)
+    return *_error_feedback(corrected, new_residual, c, offset, key, threshold), None
 
 
-def _owe(wish: Tensor, new_debt: Tensor, c: float, first: int, key: int, threshold: int) -> tuple[Tensor, int]:
+def _error_feedback(
+    corrected: Tensor, new_residual: Tensor, c: float, offset: int, key: int, threshold: int
+) -> tuple[Tensor, int]:
     """Pack the signs of the selected elements, and write what they leave over into the new residual."""
-    packed, kept = pack_signs(wish, first, key, threshold)
-    signs = torch.empty_like(wish)
-    put_signs(packed, first, key, threshold, signs)
-    new_debt.copy_(wish - c * signs)
-    return packed, kept
+    packed, n_selected = pack_signs(corrected, offset, key, threshold)
+    signs = torch.empty_like(corrected)
+    put_signs(packed, offset, key, threshold, signs)
+    new_residual.copy_(corrected - c * signs)
+    return packed, n_selected
 
 
-def _mask(first: int, like: Tensor, key: int, threshold: int) -> Tensor | None:
+def _mask(offset: int, like: Tensor, key: int, threshold: int) -> Tensor | None:
     """Return the mask (count,) bool; None where every element is selected."""
-    if threshold == ALL_KEPT:
+    if threshold == ALL_SELECTED:
         return None
     if threshold == 0:
         return torch.zeros(like.numel(), dtype=torch.bool, device=like.device)
-    return reference_hashing.keep_mask(first, like.numel(), key, threshold, like.device)
+    return reference_hashing.keep_mask(offset, like.numel(), key, threshold, like.device)

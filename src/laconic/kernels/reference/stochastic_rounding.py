@@ -27,7 +27,7 @@ def level_bits(steps: int) -> int:
     return 1 + steps.bit_length()
 
 
-def spread(of_blocks: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def per_element(of_blocks: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Repeat one value a block, (blocks,), for each of its elements: (d,), or (1,) where there is one block."""
     if len(lengths) == 1:
         return of_blocks
@@ -53,7 +53,7 @@ def range_factors(lows: Tensor, highs: Tensor) -> Tensor:
     return factors
 
 
-def places(values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int) -> Tensor:
+def grid_positions(values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int) -> Tensor:
     """Return where values are between the ends of their blocks, as fixed-point numbers.
 
     The low end is at 0 and the high end at the last code, whatever the rounding in between. The result is 0 in a
@@ -72,15 +72,15 @@ def places(values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...]
     factors = range_factors(lows, highs)
     bottoms = lows * factors
     spans = highs * factors - bottoms
-    top = most << FRACTION_BITS
+    top = max_code << FRACTION_BITS
     steps = torch.full_like(spans, top) / spans  # not of a number: torch would multiply by a rounded reciprocal
     short = spans * steps < top  # the division rounded down: one unit in the last place is enough
     steps = torch.where(short, steps * (1 + torch.finfo(steps.dtype).eps), steps)
-    found = (values * spread(factors, lengths) - spread(bottoms, lengths)) * spread(steps, lengths)
+    found = (values * per_element(factors, lengths) - per_element(bottoms, lengths)) * per_element(steps, lengths)
     return torch.where(found > 0, found, 0.0).clamp_(max=top).to(torch.int32)
 
 
-def draw(found: Tensor, first: int, key: int) -> Tensor:
+def draw(found: Tensor, offset: int, key: int) -> Tensor:
     """Round fixed-point numbers to codes at random: up with the fraction as probability.
 
     Args:
@@ -91,11 +91,11 @@ def draw(found: Tensor, first: int, key: int) -> Tensor:
     Returns:
         (d,) int32.
     """
-    hashes = hash32(first, found.numel(), key, found.device)
+    hashes = hash32(offset, found.numel(), key, found.device)
     return ((hashes >> (32 - FRACTION_BITS)).bitwise_and_((1 << FRACTION_BITS) - 1) + found) >> FRACTION_BITS
 
 
-def knobs(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], most: int) -> Tensor:
+def values_of_codes(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int) -> Tensor:
     """Return the grid points that codes stand for.
 
     Args:
@@ -112,15 +112,15 @@ def knobs(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], 
     lows_, highs_ = lows.to(dtype), highs.to(dtype)
     factors = range_factors(lows_, highs_)
     bottoms = lows_ * factors
-    steps = (highs_ * factors - bottoms) / torch.full_like(factors, most)
-    found = codes.to(dtype) * spread(steps, lengths) + spread(bottoms, lengths)
-    found = found * spread(1 / factors, lengths)
-    high = spread(highs_, lengths)
-    return (torch.where((found < high) & (codes != most), found, high) + 0.0).to(lows.dtype)
+    steps = (highs_ * factors - bottoms) / torch.full_like(factors, max_code)
+    found = codes.to(dtype) * per_element(steps, lengths) + per_element(bottoms, lengths)
+    found = found * per_element(1 / factors, lengths)
+    high = per_element(highs_, lengths)
+    return (torch.where((found < high) & (codes != max_code), found, high) + 0.0).to(lows.dtype)
 
 
 def quantize(
-    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, first: int, key: int
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, offset: int, key: int
 ) -> Tensor:
     """Quantize values to packed codes at random, so that the mean of `dequantize` over keys is the values.
 
@@ -138,8 +138,8 @@ def quantize(
     Returns:
         (ceil(bits d / 8),) uint8.
     """
-    most = (1 << bits) - 1
-    return pack_codes(draw(places(values, lows, highs, lengths, most), first, key), bits)
+    max_code = (1 << bits) - 1
+    return pack_codes(draw(grid_positions(values, lows, highs, lengths, max_code), offset, key), bits)
 
 
 def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
@@ -157,7 +157,7 @@ def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, 
     Returns:
         (d,) of the ends' type.
     """
-    return knobs(unpack_codes(packed, sum(lengths), bits), lows, highs, lengths, (1 << bits) - 1)
+    return values_of_codes(unpack_codes(packed, sum(lengths), bits), lows, highs, lengths, (1 << bits) - 1)
 
 
 def add_dequantized(
@@ -168,7 +168,7 @@ def add_dequantized(
 
 
 def quantize_levels(
-    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, first: int, key: int
+    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, offset: int, key: int
 ) -> Tensor:
     """Quantize values to packed signed levels at random, so that the mean of `levels_dense` is the values.
 
@@ -186,8 +186,8 @@ def quantize_levels(
     Returns:
         Codes of level_bits(steps) bits: (ceil(bits d / 8),) uint8.
     """
-    found = places(values.abs(), torch.zeros_like(scales), scales, lengths, steps)
-    levels = draw(found, first, key)
+    found = grid_positions(values.abs(), torch.zeros_like(scales), scales, lengths, steps)
+    levels = draw(found, offset, key)
     negative = (values < 0) & (levels > 0)
     bits = level_bits(steps)
     return pack_codes(levels | negative.int() << (bits - 1), bits)
@@ -207,7 +207,7 @@ def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps
     """
     bits = level_bits(steps)
     codes = unpack_codes(packed, sum(lengths), bits)
-    magnitudes = knobs(codes & ((1 << (bits - 1)) - 1), torch.zeros_like(scales), scales, lengths, steps)
+    magnitudes = values_of_codes(codes & ((1 << (bits - 1)) - 1), torch.zeros_like(scales), scales, lengths, steps)
     return torch.where(codes >> (bits - 1) > 0, -magnitudes, magnitudes)
 
 
@@ -240,10 +240,10 @@ def per_block(values: Tensor, lengths: tuple[int, ...], measure: Callable[[Tenso
     size = lengths[0]
     if lengths[-1] > size or any(length != size for length in lengths[:-1]):
         return torch.cat([measure(block[None]) for block in torch.split(values, list(lengths))])
-    whole = values.numel() // size
-    parts = [values[: whole * size].view(whole, size)] if whole else []
-    if whole < len(lengths):
-        parts.append(values[whole * size :][None])
+    full = values.numel() // size
+    parts = [values[: full * size].view(full, size)] if full else []
+    if full < len(lengths):
+        parts.append(values[full * size :][None])
     return torch.cat([measure(part) for part in parts])
 
 
@@ -267,7 +267,7 @@ def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return _ordered(lows).view(values.dtype), _ordered(highs).view(values.dtype)
 
 
-def peaks(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def absolute_maxima(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Return the absolute maximum of each block of values (d,) float32 or float64: (blocks,). NaN counts as largest."""
     keys = values.view(_INTEGERS[values.dtype]) & torch.iinfo(_INTEGERS[values.dtype]).max
     return per_block(keys, lengths, lambda rows: rows.amax(1)).view(values.dtype)
@@ -308,7 +308,7 @@ def shortened(values: Tensor, mantissa_bits: int) -> Tensor:
     return (patterns >> cleared << cleared).view(values.dtype)
 
 
-def power_places(values: Tensor) -> tuple[Tensor, Tensor]:
+def powers_and_fractions(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the power of two (or zero) below each magnitude, and the fraction of the way to the next one.
 
     Args:
@@ -325,12 +325,12 @@ def power_places(values: Tensor) -> tuple[Tensor, Tensor]:
     return below, torch.where(below >= largest, 0.0, fractions)
 
 
-def uniforms(first: int, count: int, key: int, device: torch.device | None = None) -> Tensor:
+def uniforms(offset: int, count: int, key: int, device: torch.device | None = None) -> Tensor:
     """Return one number in [0, 1) for each coordinate offset .. offset+count-1: (count,) float64, hash32 * 2**-32."""
-    return hash32(first, count, key, device).long().bitwise_and_((1 << 32) - 1).double().mul_(2.0**-32)
+    return hash32(offset, count, key, device).long().bitwise_and_((1 << 32) - 1).double().mul_(2.0**-32)
 
 
-def round_to_powers(values: Tensor, first: int, key: int) -> Tensor:
+def round_to_powers(values: Tensor, offset: int, key: int) -> Tensor:
     """Round values to a neighboring power of two or zero at random, so that the mean is the value.
 
     Magnitudes above the largest power are rounded down to it; inf and NaN stay inf or NaN.
@@ -343,7 +343,7 @@ def round_to_powers(values: Tensor, first: int, key: int) -> Tensor:
     Returns:
         (d,) of the values' type.
     """
-    _, fractions = power_places(values)
-    up = uniforms(first, values.numel(), key, values.device) < fractions
+    _, fractions = powers_and_fractions(values)
+    up = uniforms(offset, values.numel(), key, values.device) < fractions
     patterns = shortened(values, 0).view(_INTEGERS[values.dtype])
     return (patterns + (up.to(patterns.dtype) << _MANTISSA_BITS[values.dtype])).view(values.dtype)

@@ -8,7 +8,7 @@ from torch import Tensor
 from laconic.kernels.reference.hashing import hash_at as hash_at
 
 
-def tally(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def vote_counts(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Count in how many lists each position occurs.
 
     Args:
@@ -21,7 +21,7 @@ def tally(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return voted, votes
 
 
-def most_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
+def top_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
     """Return the indices of the k largest vote counts.
 
     Args:
@@ -32,8 +32,8 @@ def most_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
     Returns:
         (k,) int64, ascending.
     """
-    at_least = votes.bincount().flip(0).cumsum(0)  # how many have the maximum, or one less, and so on
-    least = at_least.numel() - 1 - int((at_least < k).sum())
-    wins, tied = votes > least, votes == least
+    n_at_threshold = votes.bincount().flip(0).cumsum(0)  # how many have the maximum, or one less, and so on
+    threshold = n_at_threshold.numel() - 1 - int((n_at_threshold < k).sum())
+    wins, tied = votes > threshold, votes == threshold
     last = order[tied].kthvalue(k - int(wins.sum())).values
     return (wins | tied & (order <= last)).nonzero().flatten()

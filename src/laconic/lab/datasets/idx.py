@@ -96,11 +96,11 @@ def read_collection(collection: Collection, folder: Path | None) -> Dataset:
     """
     paths = _find_files(collection, folder)
     tensors: dict[str, Tensor] = {}
-    for prefix, n_most in SPLITS.items():
+    for prefix, max_items in SPLITS.items():
         images = paths[f"{prefix}-images-idx3-ubyte.gz"]
         labels = paths[f"{prefix}-labels-idx1-ubyte.gz"]
-        pixels = read_idx(images, magic=IMAGES_MAGIC, entry_shape=IMAGE_SHAPE, n_most=n_most)
-        classes = read_idx(labels, magic=LABELS_MAGIC, entry_shape=(), n_most=n_most)
+        pixels = read_idx(images, magic=IMAGES_MAGIC, item_shape=IMAGE_SHAPE, max_items=max_items)
+        classes = read_idx(labels, magic=LABELS_MAGIC, item_shape=(), max_items=max_items)
         _check_pair(images, pixels, labels, classes)
         scaled = pixels.to(torch.float32).div_(255.0).sub_(collection.mean).div_(collection.std)
         tensors[f"{prefix}-inputs"] = scaled.unsqueeze(1)
@@ -116,40 +116,40 @@ def read_collection(collection: Collection, folder: Path | None) -> Dataset:
     )
 
 
-def read_idx(path: Path, *, magic: int, entry_shape: tuple[int, ...], n_most: int) -> Tensor:
+def read_idx(path: Path, *, magic: int, item_shape: tuple[int, ...], max_items: int) -> Tensor:
     """Read one IDX file of unsigned bytes.
 
     Args:
         path: a plain file, or a gzip file when its name ends in .gz.
         magic: the magic number the file must begin with.
-        entry_shape: the shape that one image (or label) must have.
-        n_most: most images (or labels) that the header may announce.
+        item_shape: the shape that one image (or label) must have.
+        max_items: most images (or labels) that the header may announce.
 
     Returns:
-        (n, *entry_shape) uint8.
+        (n, *item_shape) uint8.
 
     Raises:
         DatasetError: another magic number or shape, too many entries, or another length than announced.
     """
-    n_header = 4 * (2 + len(entry_shape))
+    n_header = 4 * (2 + len(item_shape))
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-        header = _read_at_most(stream, n_header, path, n_expected=n_header)
-        shape = _parse_header(path, header, magic=magic, entry_shape=entry_shape, n_most=n_most)
-        n_body = math.prod(shape)
+        header = _read_up_to(stream, n_header, path, n_expected=n_header)
+        shape = _parse_header(path, header, magic=magic, item_shape=item_shape, max_items=max_items)
+        n_payload = math.prod(shape)
         # One byte more than announced: enough to notice an overlong file, too little for a gzip bomb.
-        body = _read_at_most(stream, n_body + 1, path, n_expected=n_header + n_body)
-    if len(body) != n_body:
-        fault = "truncated" if len(body) < n_body else "too long"
+        payload = _read_up_to(stream, n_payload + 1, path, n_expected=n_header + n_payload)
+    if len(payload) != n_payload:
+        fault = "truncated" if len(payload) < n_payload else "too long"
         # Of an overlong gzip file only one byte too many was unpacked.
-        packed = f"at least {n_header + len(body):,}" if len(body) > n_body else f"{n_header + len(body):,}"
+        packed = f"at least {n_header + len(payload):,}" if len(payload) > n_payload else f"{n_header + len(payload):,}"
         found = packed if path.suffix == ".gz" else f"{path.stat().st_size:,}"
         raise DatasetError(
-            f"{path}: {fault}: expected {n_header + n_body:,} bytes for shape {shape}, found {found}; fetch it again"
+            f"{path}: {fault}: expected {n_header + n_payload:,} bytes for shape {shape}, found {found}; fetch it again"
         )
-    return torch.frombuffer(body, dtype=torch.uint8).reshape(shape)
+    return torch.frombuffer(payload, dtype=torch.uint8).reshape(shape)
 
 
-def _read_at_most(stream: gzip.GzipFile | BufferedReader, n_bytes: int, path: Path, *, n_expected: int) -> bytearray:
+def _read_up_to(stream: gzip.GzipFile | BufferedReader, n_bytes: int, path: Path, *, n_expected: int) -> bytearray:
     """Up to n_bytes from the stream; n_expected, the bytes from the file's start, is for the error alone."""
     buffer = bytearray()
     try:
@@ -171,9 +171,9 @@ def _read_at_most(stream: gzip.GzipFile | BufferedReader, n_bytes: int, path: Pa
 
 
 def _parse_header(
-    path: Path, header: bytearray, *, magic: int, entry_shape: tuple[int, ...], n_most: int
+    path: Path, header: bytearray, *, magic: int, item_shape: tuple[int, ...], max_items: int
 ) -> tuple[int, ...]:
-    n_header = 4 * (2 + len(entry_shape))
+    n_header = 4 * (2 + len(item_shape))
     if len(header) < n_header:
         raise DatasetError(
             f"{path}: truncated: expected a header of {n_header} bytes, found {len(header)}; fetch it again"
@@ -182,10 +182,10 @@ def _parse_header(
     if found != magic:
         hint = "it looks like gzip, so add .gz to its name" if header[:2] == b"\x1f\x8b" else "is it another file?"
         raise DatasetError(f"{path}: magic number {found}, must be {magic}; {hint}")
-    if tuple(shape[1:]) != entry_shape:
-        raise DatasetError(f"{path}: entries of shape {tuple(shape[1:])}, must be {entry_shape}")
-    if not 1 <= shape[0] <= n_most:
-        raise DatasetError(f"{path}: announces {shape[0]:,} entries, must be 1 to {n_most:,}")
+    if tuple(shape[1:]) != item_shape:
+        raise DatasetError(f"{path}: entries of shape {tuple(shape[1:])}, must be {item_shape}")
+    if not 1 <= shape[0] <= max_items:
+        raise DatasetError(f"{path}: announces {shape[0]:,} entries, must be 1 to {max_items:,}")
     return tuple(shape)
 
 

@@ -22,8 +22,8 @@ from laconic.lab.datasets.split import stratified_split
 
 FLOAT32_MAX = float(torch.finfo(torch.float32).max)
 # A dense table grows with its highest feature index, so one stray index could ask for terabytes.
-MAX_DENSE_ENTRIES = 1 << 30  # 4 GiB of float32
-WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+MAX_DENSE_ELEMENTS = 1 << 30  # 4 GiB of float32
+INTEGER_PATTERN = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def csv_table(path: Path | None = None) -> Dataset:
@@ -140,12 +140,12 @@ def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
 
 def _header(path: Path, rows: Sequence[tuple[int, list[str]]]) -> list[str]:
     """The column names, or none when the first row holds a number."""
-    first = rows[0][1]
-    if any(_number(cell) is not None for cell in first[:-1]):
+    top_row = rows[0][1]
+    if any(_number(cell) is not None for cell in top_row[:-1]):
         return []
     if len(rows) == 1:
         raise DatasetError(f"{path}: empty below its header, must hold rows of numbers with the class last")
-    return first
+    return top_row
 
 
 def _number(cell: str) -> float | None:
@@ -177,7 +177,7 @@ def _parse_rows(
 def _sorted_classes(words: Sequence[str]) -> list[list[str]]:
     """The classes in order, each with its spellings: 1 and +1 are one class when all are whole numbers."""
     distinct = sorted(set(words))
-    if not all(WHOLE_NUMBER.fullmatch(word) for word in distinct):
+    if not all(INTEGER_PATTERN.fullmatch(word) for word in distinct):
         return [[word] for word in distinct]
     spellings: dict[int, list[str]] = {}
     for word in sorted(distinct, key=int):
@@ -208,25 +208,25 @@ def _read_svmlight(path: Path) -> tuple[NDArray[numpy.float32], NDArray[numpy.fl
         with path.open("rb") as stream:  # not the path: one ending in .gz would be unpacked without a bound
             sparse, targets = load_svmlight_file(stream, dtype=numpy.float32)
     except (ValueError, OverflowError) as error:
-        raise DatasetError(f"{path}: {_strange_entry(path) or error}") from error
+        raise DatasetError(f"{path}: {_bad_value(path) or error}") from error
     if not (numpy.isfinite(sparse.data).all() and numpy.isfinite(targets).all()):
-        raise DatasetError(f"{path}: {_strange_entry(path) or 'a value is not finite'}")
+        raise DatasetError(f"{path}: {_bad_value(path) or 'a value is not finite'}")
     n_rows, n_columns = sparse.shape
     if n_rows == 0 or sparse.nnz == 0:
         raise DatasetError(
             f"{path}: empty: holds {n_rows} examples with {sparse.nnz} entries, must hold at least one; "
             "lines are `label index:value ...`"
         )
-    if n_rows * n_columns > MAX_DENSE_ENTRIES:
+    if n_rows * n_columns > MAX_DENSE_ELEMENTS:
         raise DatasetError(
             f"{path}: {n_rows:,} examples with feature indices up to {n_columns:,} make "
-            f"{n_rows * n_columns:,} dense entries, must be at most {MAX_DENSE_ENTRIES:,}; "
+            f"{n_rows * n_columns:,} dense entries, must be at most {MAX_DENSE_ELEMENTS:,}; "
             "is one index mistyped?"
         )
     return sparse.toarray(), targets
 
 
-def _strange_entry(path: Path) -> str | None:
+def _bad_value(path: Path) -> str | None:
     """Where the first entry stands that no LIBSVM line may hold, for an error message."""
     with path.open("rb") as stream:
         for line, text in enumerate(stream, start=1):

@@ -100,7 +100,7 @@ class Ranks:
     ) -> dict[int, Answer]:
         """By rank. all_of_them: also wait for the others after a failure."""
         for child in self._children:
-            child.ask(method, arguments, reports=listen is not None)
+            child.request(method, arguments, reports=listen is not None)
         deadline = limit = time.monotonic() + self._limit_s
         awaited: dict[Any, int] = {child.connection: rank for rank, child in enumerate(self._children)}
         answers: dict[int, Answer] = {}

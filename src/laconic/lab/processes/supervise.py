@@ -65,23 +65,23 @@ class Child:
         """
         self.name = name
         payload = pickle.dumps((make, arguments), pickle.HIGHEST_PROTOCOL)
-        self.connection, theirs = multiprocessing.Pipe()
+        self.connection, peer = multiprocessing.Pipe()
         by_kernel = threading.current_thread() is threading.main_thread()
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         command = [
             *prefix, sys.executable, *flags, "-P", str(_SCRIPT),
-            str(os.getpid()), str(theirs.fileno()), str(int(by_kernel)),
+            str(os.getpid()), str(peer.fileno()), str(int(by_kernel)),
         ]  # fmt: skip
         try:
             with _interrupts_blocked():
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], env=os.environ | (environment or {})
+                    command, stdin=subprocess.PIPE, pass_fds=[peer.fileno()], env=os.environ | (environment or {})
                 )
         except OSError as error:
             self.connection.close()
             raise LaunchError(f"{name}: its process could not be started: {error}") from error
         finally:
-            theirs.close()
+            peer.close()
         self._send(pickle.dumps(sys.path))
         self._send(payload)
 
@@ -90,7 +90,7 @@ class Child:
         """The process id."""
         return self._process.pid
 
-    def ask(self, method: str, arguments: Mapping[str, Any], *, reports: bool = False) -> None:
+    def request(self, method: str, arguments: Mapping[str, Any], *, reports: bool = False) -> None:
         """Have the object's method called; `receive` gets what comes of it. reports: give it `report=`, a function."""
         self._send(pickle.dumps((method, dict(arguments), reports), pickle.HIGHEST_PROTOCOL))
 
@@ -113,7 +113,7 @@ class Child:
 
     def call(self, method: str, /, **arguments: Any) -> Any:  # noqa: ANN401
         """Call a method and wait for what it returns. Raises LaunchError where it fails or the process has ended."""
-        self.ask(method, arguments)
+        self.request(method, arguments)
         answer = self.receive()
         assert isinstance(answer, Answer)
         if answer.failure:

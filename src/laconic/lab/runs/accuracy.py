@@ -26,7 +26,7 @@ class Accuracy:
 
 def models_differ(algorithm: Algorithm) -> bool:
     """Whether each worker ends with a model of its own. Under an asynchronous server the model is the server's."""
-    return algorithm.schedule == "neighbours" and not algorithm.replicas_equal
+    return algorithm.mode == "decentralized" and not algorithm.replicas_equal
 
 
 @torch.no_grad()
@@ -50,13 +50,13 @@ def over_processes(opt: DistributedOptimizer, experiment: Experiment, exchanged:
     if models_differ(experiment.algorithm):
         mean = mean_parameters(opt, exchanged)
         own = _accuracy_at(exchanged, opt.flat, experiment)
-        everybody: list[Any] = channel.gather([own, squared_distance(exchanged, mean)], what)
+        gathered: list[Any] = channel.gather([own, squared_distance(exchanged, mean)], what)
         of_mean = _accuracy_at(mean, opt.flat, experiment) if channel.rank == 0 else 0.0
-        return _summary(of_mean, [accuracy for accuracy, _ in everybody], [square for _, square in everybody])
-    if experiment.algorithm.schedule == "arrivals":
+        return _summary(of_mean, [accuracy for accuracy, _ in gathered], [square for _, square in gathered])
+    if experiment.algorithm.mode == "arrivals":
         model = None if opt.server_model is None or not opt.serves_only else opt.server_model.flat.values()
-        theirs = channel.gather(None if model is None else _accuracy_at(model, opt.flat, experiment), what)
-        return Accuracy(test=next(accuracy for accuracy in theirs if accuracy is not None))
+        accuracies = channel.gather(None if model is None else _accuracy_at(model, opt.flat, experiment), what)
+        return Accuracy(test=next(accuracy for accuracy in accuracies if accuracy is not None))
     return Accuracy(test=_accuracy_at(exchanged, opt.flat, experiment) if channel.rank == 0 else 0.0)
 
 

@@ -36,7 +36,7 @@ class Experiment:
         if settings.dense_epochs is not None:
             rounds: dict[str, Any] = {"dense_rounds": self.steps_in(settings.dense_epochs)}  # of one step each
             self.algorithm = replace(self.algorithm, **rounds)
-        self.inner = SGD(self.model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+        self.inner = SGD(self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         sizes = tuple(p.numel() for p in self.model.parameters())
         self.d = sum(sizes)
         self.algorithm.check_size(self.d, sizes, settings.workers)
@@ -52,14 +52,14 @@ class Experiment:
     def _factor(self, step: int) -> float:
         """The learning rate in this step as a share of the one that was asked for: ramp times schedule."""
         factor = 1.0
-        if self.settings.schedule == "cosine":
+        if self.settings.lr_schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
-        elif self.settings.schedule == "step":
+        elif self.settings.lr_schedule == "step":
             factor = 0.1 ** sum(step >= round(share * self.steps) for share in self.settings.decay_shares())
-        ramp = self.steps_in(self.settings.ramp_epochs or 0)
-        if step < ramp:
-            start = self.settings.ramp_start
-            factor *= start + (1 - start) * step / ramp
+        warm_up_steps = self.steps_in(self.settings.warm_up_epochs or 0)
+        if step < warm_up_steps:
+            start = self.settings.warm_up_start
+            factor *= start + (1 - start) * step / warm_up_steps
         return factor
 
     def loss(self, rank: int, step: int) -> Tensor:

@@ -10,7 +10,7 @@ from laconic.contract import load_plugins
 from laconic.lab.processes.ranks import Ranks
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.record import Record
-from laconic.lab.runs.run import Listener, Progress, run_as_rank
+from laconic.lab.runs.run import Listener, RunProgress, run_as_rank
 from laconic.lab.runs.settings import RunSettings
 
 _SAY_EVERY_S = 0.1
@@ -54,14 +54,14 @@ class _Training:
         if dist.get_rank() > 0:
             run_as_rank(settings, _nothing)
             return None
-        return run_as_rank(settings, _at_most_often(report))
+        return run_as_rank(settings, _throttled(report))
 
 
-def _at_most_often(send: Callable[[Progress], None]) -> Listener:
+def _throttled(send: Callable[[RunProgress], None]) -> Listener:
     """Steps can be faster than anybody reads; rows always pass."""
     last = 0.0
 
-    def say(progress: Progress) -> None:
+    def say(progress: RunProgress) -> None:
         nonlocal last
         now = time.monotonic()
         if progress.row is not None or now - last > _SAY_EVERY_S:
@@ -71,5 +71,5 @@ def _at_most_often(send: Callable[[Progress], None]) -> Listener:
     return say
 
 
-def _nothing(progress: Progress) -> None:
+def _nothing(progress: RunProgress) -> None:
     pass

@@ -13,7 +13,7 @@ from laconic.lab.atomic import write_text
 from laconic.lab.provenance import machine, versions
 from laconic.lab.runs.accuracy import Accuracy
 from laconic.lab.runs.settings import RunSettings
-from laconic.lab.runs.times import Times
+from laconic.lab.runs.times import PhaseTimes
 from laconic.telemetry.traffic import Traffic
 
 
@@ -35,7 +35,7 @@ class Row:
     up_paper_bits: float
     skips_up: int
     skips_down: int
-    void_rounds: int
+    aborted_rounds: int
     seconds: float  # since the start; virtual in the simulator
 
     @classmethod
@@ -48,7 +48,8 @@ class Row:
             own_accuracy_highest=max(own, default=None), consensus_distance=accuracy.consensus_distance,
             up_wire_bytes=traffic.up.wire_bytes, down_wire_bytes=traffic.down.wire_bytes,
             up_payload_bits=traffic.up.payload_bits, up_paper_bits=traffic.up.paper_bits,
-            skips_up=traffic.up.skips, skips_down=traffic.down.skips, void_rounds=traffic.void_rounds, seconds=seconds,
+            skips_up=traffic.up.skips, skips_down=traffic.down.skips, aborted_rounds=traffic.aborted_rounds,
+            seconds=seconds,
         )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ class Record:
     traffic: Traffic
     rows: list[Row] = field(default_factory=list)
     dense_rounds: int = 0  # of all rounds, those of a dense warm-up
-    times: Times | None = None  # of a run over processes that recorded them
+    times: PhaseTimes | None = None  # of a run over processes that recorded them
 
     @property
     def last(self) -> Row:
@@ -77,7 +78,7 @@ class Record:
         return {
             "settings": self.settings.as_data(),
             "parameters": self.n_parameters,
-            "server": self.layout,
+            "layout": self.layout,
             "test_accuracy": self.last.test_accuracy,
             **self._own_models(),
             "best_test_accuracy": max(row.test_accuracy for row in self.rows),

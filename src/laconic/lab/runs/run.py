@@ -13,14 +13,14 @@ from laconic.lab.runs.accuracy import in_simulation, over_processes
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.record import Record, Row
 from laconic.lab.runs.settings import RunSettings
-from laconic.lab.runs.times import Stopwatch, Times
+from laconic.lab.runs.times import PhaseTimes, Stopwatch
 from laconic.telemetry.traffic import Traffic
 from laconic.training.distributed_optimizer import DistributedOptimizer
 from laconic.training.simulation import Simulation
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """Where a run is; sent after every step, with a row after every epoch."""
 
     settings: RunSettings
@@ -30,7 +30,7 @@ class Progress:
     row: Row | None = None
 
 
-Listener = Callable[[Progress], None]
+Listener = Callable[[RunProgress], None]
 
 
 def run_simulated(settings: RunSettings, listen: Listener) -> Record:
@@ -39,11 +39,11 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
     set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
     simulation = Simulation(
-        experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, server=settings.server,
+        experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, layout=settings.layout,
         local_steps=settings.local_steps, seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
         faults=settings.fault_plan,
     )  # fmt: skip
-    schedule = experiment.scheduler()
+    lr_schedule = experiment.scheduler()
     rows: list[Row] = []
     total = loss = 0.0
     for step in range(experiment.steps):
@@ -51,7 +51,7 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
         losses = simulation.step(lambda rank, step=step: experiment.loss(rank, step))  # type: ignore[misc]
         if step + 1 == experiment.steps:
             simulation.exchange_steps()  # fewer than local_steps may be left
-        schedule.step()
+        lr_schedule.step()
         known = [loss for rank, loss in enumerate(losses) if rank not in down]
         loss = sum(known) / len(known) if known else loss  # where nobody was up, the last one counts again
         total += loss
@@ -64,7 +64,7 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
             )  # fmt: skip
             rows.append(row)
             total = 0.0
-        listen(Progress(settings, step + 1, experiment.steps, loss, row))
+        listen(RunProgress(settings, step + 1, experiment.steps, loss, row))
     layout = simulation.driver.layout.name
     return _record(experiment, simulation.flat.sizes, rows, layout, simulation.traffic)
 
@@ -75,10 +75,10 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
     set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
     opt = DistributedOptimizer(
-        experiment.inner, experiment.algorithm, model=experiment.model, server=settings.server,
+        experiment.inner, experiment.algorithm, model=experiment.model, layout=settings.layout,
         local_steps=settings.local_steps, seed=settings.seed, timeout_s=settings.timeout_s,
     )  # fmt: skip
-    schedule = experiment.scheduler()
+    lr_schedule = experiment.scheduler()
     rank = dist.get_rank()
     rows: list[Row] = []
     total = 0.0
@@ -90,7 +90,7 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
         loss = _take_step(opt, experiment, rank, step)
         if step + 1 == experiment.steps:
             opt.exchange_steps()  # fewer than local_steps may be left
-        schedule.step()
+        lr_schedule.step()
         if stopwatch is not None:
             stopwatch.took_step(rounds)
         if opt.driver.rounds > rounds and settings.local_steps > 1:
@@ -99,10 +99,10 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
         row = None
         if (step + 1) % experiment.steps_per_epoch == 0:
             ended = time.perf_counter()
-            everybody = opt.driver.channel.gather(total, "for its loss")
+            losses = opt.driver.channel.gather(total, "for its loss")
             here = exchanged if settings.local_steps > 1 else opt.flat.values()  # local steps lead each elsewhere
             row = Row.of(
-                epoch=len(rows) + 1, loss=sum(everybody) / settings.workers / experiment.steps_per_epoch,
+                epoch=len(rows) + 1, loss=sum(losses) / settings.workers / experiment.steps_per_epoch,
                 accuracy=over_processes(opt, experiment, here),
                 traffic=opt.total_traffic(), seconds=time.perf_counter() - start,
             )  # fmt: skip
@@ -110,7 +110,7 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
             total = 0.0
             if stopwatch is not None:
                 stopwatch.evaluated(ended)
-        listen(Progress(settings, step + 1, experiment.steps, loss, row))
+        listen(RunProgress(settings, step + 1, experiment.steps, loss, row))
     times = None if stopwatch is None else stopwatch.everybodys()
     return _record(experiment, opt.flat.sizes, rows, opt.driver.layout.name, opt.total_traffic(), times)
 
@@ -136,7 +136,7 @@ def _record(
     rows: list[Row],
     layout: str,
     traffic: Traffic,
-    times: Times | None = None,
+    times: PhaseTimes | None = None,
 ) -> Record:
     return Record(
         settings=experiment.settings, n_parameters=experiment.d, layers=layers, rows=rows, layout=layout,

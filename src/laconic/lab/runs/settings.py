@@ -9,10 +9,10 @@ from typing import Any
 
 from laconic.contract import ALGORITHMS, Algorithm
 from laconic.faults.plan import FaultPlan
-from laconic.hyperparameters import from_text, knobs_of, near_misses
-from laconic.kernels.api import MOST_KERNEL_THREADS
+from laconic.hyperparameters import from_text, hyperparameters_of, near_misses
+from laconic.kernels.api import MAX_KERNEL_THREADS
 from laconic.lab.datasets import DATASETS
-from laconic.lab.defaults import DECAY_AT, RAMP_FROM
+from laconic.lab.defaults import DECAY_AT, WARM_UP_FROM
 from laconic.lab.models import MODELS
 from laconic.network import Link
 from laconic.protocol.layout import choose_layout, n_nodes_for
@@ -21,7 +21,7 @@ from laconic.units import bandwidth, duration
 
 DRIVERS = ("simulated", "processes")
 PARTITIONS = ("resample", "fixed")
-SCHEDULES = ("constant", "cosine", "step")
+LR_SCHEDULES = ("constant", "cosine", "step")
 BASE_LR = 0.1  # plain SGD's; a method's own default is this times its lr_factor
 
 
@@ -33,7 +33,7 @@ class RunSettings:
     set: dict[str, str] = field(default_factory=dict)
     workers: int = 4
     driver: str = "simulated"
-    server: str = "auto"
+    layout: str = "auto"
     dataset: str = "digits"
     data: str | None = None
     model: str = "mlp"
@@ -42,10 +42,10 @@ class RunSettings:
     local_steps: int = 1  # to one exchange
     dense_epochs: float | None = None  # at the start, one step to an exchange
     lr: float | None = None
-    schedule: str = "constant"
+    lr_schedule: str = "constant"
     decay_at: str | None = None  # shares of the run, for the schedule "step"
-    ramp_epochs: float | None = None
-    ramp_from: float | None = None  # share of the learning rate that the ramp starts at
+    warm_up_epochs: float | None = None
+    warm_up_from: float | None = None  # share of the learning rate that the ramp starts at
     weight_decay: float = 0.0
     seed: int = 0
     partition: str = "resample"
@@ -65,15 +65,15 @@ class RunSettings:
         self._one_of("dataset", sorted(DATASETS))
         self._one_of("model", sorted(MODELS))
         self._one_of("partition", PARTITIONS)
-        self._one_of("schedule", SCHEDULES)
+        self._one_of("lr_schedule", LR_SCHEDULES)
         for name in ("workers", "epochs", "batch_size", "threads", "kernel_threads"):
-            self._at_least(name, 1)
-        if self.kernel_threads > MOST_KERNEL_THREADS:
+            self._check_minimum(name, 1)
+        if self.kernel_threads > MAX_KERNEL_THREADS:
             raise ValueError(
-                f"--kernel-threads {self.kernel_threads} must be at most {MOST_KERNEL_THREADS}, this machine's cores"
+                f"--kernel-threads {self.kernel_threads} must be at most {MAX_KERNEL_THREADS}, this machine's cores"
             )
-        self._at_least("seed", 0)
-        self._at_least("weight_decay", 0)
+        self._check_minimum("seed", 0)
+        self._check_minimum("weight_decay", 0)
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr {self.lr} must be above 0 and finite; leave it out for the method's own default")
         if self.timeout_s <= 0:
@@ -89,45 +89,50 @@ class RunSettings:
                 "--record-times is for --driver processes; a simulated run's times follow from its links: see "
                 "`laconic timeline`"
             )
-        self._check_rates()
+        self._check_learning_rate()
         self._check_dense_epochs()
         check_local_steps(self.build(), self.local_steps)
         self.link()
         self.compute_s()
-        layout = choose_layout(self.server, self.build(), d=10**6, n_nodes=self.n_processes)  # data are not read yet
+        layout = choose_layout(self.layout, self.build(), d=10**6, n_nodes=self.n_processes)  # data are not read yet
         if self.fault_plan is not None:
             self.fault_plan.check(self.build(), layout.name, self.workers)
 
     def _one_of(self, name: str, known: Any) -> None:  # noqa: ANN401 - any sequence of names
         value = getattr(self, name)
         if value not in known:
-            raise ValueError(f"--{name} {value!r} must be one of {', '.join(known)}{near_misses(value, list(known))}")
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value!r} must be one of "
+                f"{', '.join(known)}{near_misses(value, list(known))}"
+            )
 
-    def _at_least(self, name: str, bound: int) -> None:
+    def _check_minimum(self, name: str, bound: int) -> None:
         value = getattr(self, name)
         if not value >= bound:
             raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {bound}")
 
-    def _at_most(self, name: str, bound: float) -> None:
+    def _check_maximum(self, name: str, bound: float) -> None:
         value = getattr(self, name)
         if value is not None and not 0 < value <= bound:
             raise ValueError(f"--{name.replace('_', '-')} {value:g} must be above 0 and at most {bound}")
 
-    def _check_rates(self) -> None:
+    def _check_learning_rate(self) -> None:
         """Refuse a ramp or decays that do not fit together."""
-        self._at_most("ramp_epochs", self.epochs)
-        self._at_most("ramp_from", 1)
-        if self.ramp_from is not None and self.ramp_epochs is None:
-            raise ValueError(f"--ramp-from {self.ramp_from} needs --ramp-epochs, over which the learning rate rises")
-        if self.decay_at is not None and self.schedule != "step":
-            raise ValueError(f"--decay-at {self.decay_at} is for --schedule step, not {self.schedule}")
+        self._check_maximum("warm_up_epochs", self.epochs)
+        self._check_maximum("warm_up_from", 1)
+        if self.warm_up_from is not None and self.warm_up_epochs is None:
+            raise ValueError(
+                f"--warm-up-from {self.warm_up_from} needs --warm-up-epochs, over which the learning rate rises"
+            )
+        if self.decay_at is not None and self.lr_schedule != "step":
+            raise ValueError(f"--decay-at {self.decay_at} is for --lr-schedule step, not {self.lr_schedule}")
         self.decay_shares()
 
     def _check_dense_epochs(self) -> None:
         """Refuse dense epochs for a method that has no dense rounds, or for which they are given otherwise."""
         if self.dense_epochs is None:
             return
-        self._at_most("dense_epochs", self.epochs)
+        self._check_maximum("dense_epochs", self.epochs)
         if not has_dense_rounds(self.algorithm):
             able = ", ".join(name for name in sorted(ALGORITHMS) if has_dense_rounds(name))
             raise ValueError(
@@ -141,9 +146,9 @@ class RunSettings:
             )
 
     @property
-    def ramp_start(self) -> float:
+    def warm_up_start(self) -> float:
         """The share of the learning rate that a ramp starts at."""
-        return RAMP_FROM if self.ramp_from is None else self.ramp_from
+        return WARM_UP_FROM if self.warm_up_from is None else self.warm_up_from
 
     def decay_shares(self) -> tuple[float, ...]:
         """After which shares of the run the schedule "step" divides the learning rate by 10. Raises ValueError."""
@@ -161,10 +166,10 @@ class RunSettings:
     @property
     def n_processes(self) -> int:
         """Workers, and a dedicated server."""
-        return n_nodes_for(self.server, self.build(), self.workers)
+        return n_nodes_for(self.layout, self.build(), self.workers)
 
     @property
-    def rate(self) -> float:
+    def learning_rate(self) -> float:
         """The learning rate: what was asked for, or plain SGD's times the method's factor."""
         return BASE_LR * self.build().lr_factor if self.lr is None else self.lr
 
@@ -174,9 +179,11 @@ class RunSettings:
 
     def link(self) -> Link:
         """The simulated link of every node."""
-        rate = {} if self.bandwidth is None else {"bytes_per_s": _read("--bandwidth", bandwidth, self.bandwidth)}
+        bandwidth_argument = (
+            {} if self.bandwidth is None else {"bytes_per_s": _read("--bandwidth", bandwidth, self.bandwidth)}
+        )
         delay = {} if self.latency is None else {"latency_s": _read("--latency", duration, self.latency)}
-        return Link(**rate, **delay)
+        return Link(**bandwidth_argument, **delay)
 
     @cached_property
     def fault_plan(self) -> FaultPlan | None:
@@ -194,14 +201,14 @@ class RunSettings:
 
     def as_data(self) -> dict[str, Any]:
         """What a config file holds: every option that is set, the learning rate and hyper-parameters in full."""
-        knobs = self.build().settings()
+        hyperparameters = self.build().settings()
         if self.dense_epochs is not None:
-            del knobs["dense_rounds"]  # follows from the epochs and the data
-        data = dataclasses.asdict(self) | {"lr": self.rate, "set": knobs}
-        if self.schedule == "step":
+            del hyperparameters["dense_rounds"]  # follows from the epochs and the data
+        data = dataclasses.asdict(self) | {"lr": self.learning_rate, "set": hyperparameters}
+        if self.lr_schedule == "step":
             data["decay_at"] = self.decay_at or DECAY_AT
-        if self.ramp_epochs is not None:
-            data["ramp_from"] = self.ramp_start
+        if self.warm_up_epochs is not None:
+            data["warm_up_from"] = self.warm_up_start
         if self.data is not None:
             data["data"] = str(Path(self.data))
         return {key: value for key, value in data.items() if value is not None}
@@ -216,4 +223,4 @@ def _read(option: str, read: Callable[[str], float], text: str) -> float:
 
 def has_dense_rounds(name: str) -> bool:
     """Whether the algorithm of this name can begin with dense rounds."""
-    return any(knob.name == "dense_rounds" for knob, _ in knobs_of(ALGORITHMS[name]))
+    return any(field_.name == "dense_rounds" for field_, _ in hyperparameters_of(ALGORITHMS[name]))

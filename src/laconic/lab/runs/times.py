@@ -22,12 +22,12 @@ from laconic.lab.atomic import write_text
 from laconic.training.distributed_optimizer import DistributedOptimizer
 
 FILE = "times.csv"
-LAPS = ("compute", "encode", "wait", "decode", "evaluate")
+PHASES = ("compute", "encode", "wait", "decode", "evaluate")
 _ALIGNMENTS = 16
 
 
 @dataclass(frozen=True)
-class Lap:
+class Phase:
     """What one rank did in one stretch of a round. Seconds by rank 0's clock, from the start of the run."""
 
     rank: int
@@ -38,42 +38,48 @@ class Lap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Times:
+class PhaseTimes:
     """All laps of all ranks. accuracy_s: how far two ranks' clocks may be apart, at the start of the run."""
 
-    laps: tuple[Lap, ...]
+    phases: tuple[Phase, ...]
     accuracy_s: float
 
     def write(self, folder: Path) -> None:
         """One row a lap."""
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerow(column.name for column in fields(Lap))
-        writer.writerows((lap.rank, lap.round, lap.what, f"{lap.start_s:.6f}", f"{lap.end_s:.6f}") for lap in self.laps)
+        writer.writerow(column.name for column in fields(Phase))
+        writer.writerows(
+            (phase.rank, phase.round, phase.what, f"{phase.start_s:.6f}", f"{phase.end_s:.6f}") for phase in self.phases
+        )
         write_text(folder / FILE, text.getvalue())
 
 
-def read_laps(folder: Path) -> list[Lap]:
-    """The laps in `folder`. Raises ValueError, naming the line, for what `Times.write` never writes."""
-    laps = []
+def read_phases(folder: Path) -> list[Phase]:
+    """The laps in `folder`. Raises ValueError, naming the line, for what `PhaseTimes.write` never writes."""
+    phases = []
     with (folder / FILE).open(newline="", encoding="utf-8") as file:
         for row in (reader := csv.reader(file)):
             if reader.line_num == 1:
                 continue
             try:
                 rank, round_, what, start_s, end_s = row
-                lap = Lap(int(rank), int(round_), what, float(start_s), float(end_s))
-                if what not in LAPS or min(lap.rank, lap.round) < 0 or not 0 <= lap.start_s <= lap.end_s < 1e9:
+                phase = Phase(int(rank), int(round_), what, float(start_s), float(end_s))
+                if (
+                    what not in PHASES
+                    or min(phase.rank, phase.round) < 0
+                    or not 0 <= phase.start_s <= phase.end_s < 1e9
+                ):
                     raise ValueError
             except ValueError:
                 raise ValueError(
                     f"{folder / FILE}, line {reader.line_num}: {','.join(row):.80} must be a rank, a round, one of "
-                    f"{', '.join(LAPS)}, and two times in seconds, the earlier first"
+                    f"{', '.join(PHASES)}, and two times in seconds, the earlier first"
                 ) from None
-            laps.append(lap)
-    if not laps:
+            phases.append(phase)
+    if not phases:
         raise ValueError(f"{folder / FILE}: has no laps")
-    return laps
+    return phases
 
 
 class Stopwatch:
@@ -83,7 +89,7 @@ class Stopwatch:
         """Begins now. Collective: every rank must make one."""
         self._channel, self._seconds = opt.driver.channel, opt.driver.seconds
         self._zero_s, self._accuracy_s = aligned_zero(self._channel)
-        self._seconds.laps = []
+        self._seconds.phases = []
         self._evaluations: list[
             tuple[float, float]
         ] = []  # since the last round; a computation seems to go on meanwhile
@@ -91,8 +97,8 @@ class Stopwatch:
 
     def took_step(self, round_: int) -> None:
         """Note what happened since the last call, if it was a round."""
-        laps, self._seconds.laps = self._seconds.laps or [], []
-        for what, start_s, end_s in laps:
+        phases, self._seconds.phases = self._seconds.phases or [], []
+        for what, start_s, end_s in phases:
             at_s = max(start_s, self._zero_s)
             while self._evaluations and self._evaluations[0][1] <= end_s:
                 began_s, ended_s = self._evaluations.pop(0)
@@ -112,13 +118,13 @@ class Stopwatch:
         if end_s > start_s:
             self._rows.append((round_, what, start_s, end_s))
 
-    def everybodys(self) -> Times:
+    def everybodys(self) -> PhaseTimes:
         """All ranks' laps, on every rank. Collective."""
         for start_s, end_s in self._evaluations:  # after the last round
             self._note(self._rows[-1][0] if self._rows else 0, "evaluate", start_s, end_s)
-        everybody: list[Any] = self._channel.gather([self._rows, self._accuracy_s], "for its times")
-        laps = [Lap(rank, *row) for rank, (rows, _) in enumerate(everybody) for row in rows]
-        return Times(laps=tuple(laps), accuracy_s=max(accuracy_s for _, accuracy_s in everybody))
+        gathered: list[Any] = self._channel.gather([self._rows, self._accuracy_s], "for its times")
+        phases = [Phase(rank, *row) for rank, (rows, _) in enumerate(gathered) for row in rows]
+        return PhaseTimes(phases=tuple(phases), accuracy_s=max(accuracy_s for _, accuracy_s in gathered))
 
 
 def aligned_zero(channel: Channel) -> tuple[float, float]:
@@ -133,28 +139,28 @@ def aligned_zero(channel: Channel) -> tuple[float, float]:
         channel.all_reduce(flag, "to align its clock")
         left_s.append(time.perf_counter())
         channel.control_bytes += 2 * flag.element_size()
-    everybody = channel.gather([entered_s, left_s], "to align its clock")
-    first_entered_s, first_left_s = everybody[0]
-    low_s, high_s = bounds_of(entered_s, left_s, first_entered_s, first_left_s)
+    gathered = channel.gather([entered_s, left_s], "to align its clock")
+    rank0_entered_s, rank0_left_s = gathered[0]
+    low_s, high_s = bounds_of(entered_s, left_s, rank0_entered_s, rank0_left_s)
     # On rank 0 itself the bounds are as wide as its quickest all-reduce, but its clock is its own.
     ahead_s, accuracy_s = (0.0, 0.0) if channel.rank == 0 else ((low_s + high_s) / 2, (high_s - low_s) / 2)
-    return first_left_s[-1] + ahead_s, accuracy_s
+    return rank0_left_s[-1] + ahead_s, accuracy_s
 
 
 def bounds_of(
-    entered_s: Sequence[float], left_s: Sequence[float], first_entered_s: Sequence[float], first_left_s: Sequence[float]
+    entered_s: Sequence[float], left_s: Sequence[float], rank0_entered_s: Sequence[float], rank0_left_s: Sequence[float]
 ) -> tuple[float, float]:
     """The least and the most that a rank's clock may be ahead of rank 0's."""
-    low_s = max(entered - left for entered, left in zip(entered_s, first_left_s, strict=True))
-    high_s = min(left - entered for left, entered in zip(left_s, first_entered_s, strict=True))
+    low_s = max(entered - left for entered, left in zip(entered_s, rank0_left_s, strict=True))
+    high_s = min(left - entered for left, entered in zip(left_s, rank0_entered_s, strict=True))
     return low_s, high_s
 
 
-def compute_s_of(laps: Iterable[Lap]) -> float:
+def compute_s_of(phases: Iterable[Phase]) -> float:
     """The median time that a rank computed in a round, in seconds; 0 where none did."""
     sums: dict[tuple[int, int], float] = {}
-    for lap in laps:
-        if lap.what == "compute":
-            sums[lap.rank, lap.round] = sums.get((lap.rank, lap.round), 0.0) + lap.end_s - lap.start_s
+    for phase in phases:
+        if phase.what == "compute":
+            sums[phase.rank, phase.round] = sums.get((phase.rank, phase.round), 0.0) + phase.end_s - phase.start_s
     ordered = sorted(sums.values())
     return ordered[len(ordered) // 2] if ordered else 0.0

@@ -10,14 +10,14 @@ from enum import Enum
 
 from rich.text import Text
 
-from laconic.network import Computation, Message, Network, TimedStep
+from laconic.network import Computation, Message, Network, TimedOperation
 from laconic.units import seconds_text
 
 MAX_STEPS = 20_000  # what a picture is still drawn of
 MAX_NODES = 128
 
 
-class Kind(Enum):
+class BarKind(Enum):
     """What a bar stands for. Colors by Okabe and Ito: they stay apart for color-blind readers."""
 
     SEND = "sending", "#0072B2"
@@ -40,7 +40,7 @@ class Bar:
     """One stretch of time on a lane. step: the place of its step in the timeline."""
 
     lane: int
-    kind: Kind
+    kind: BarKind
     start_ns: int
     end_ns: int
     step: int
@@ -51,7 +51,7 @@ class Stretch:
     """What a machine was seen doing in a round of a real run."""
 
     node: int
-    kind: Kind
+    kind: BarKind
     round: int
     start_ns: int
     end_ns: int
@@ -70,11 +70,11 @@ class Timeline:
     notes: tuple[str, ...]
     nodes: tuple[str, ...]
     lanes: tuple[str, ...]
-    steps: tuple[TimedStep, ...] | tuple[Stretch, ...]
+    steps: tuple[TimedOperation, ...] | tuple[Stretch, ...]
     bars: tuple[Bar, ...]
 
     @property
-    def first_ns(self) -> int:
+    def begin_ns(self) -> int:
         """When the first step was requested."""
         return min((step.requested_ns for step in self.steps), default=0)
 
@@ -87,15 +87,15 @@ class Timeline:
         """What stands on a bar: the other end of the message, or the round of a real run's computing."""
         timed = self.steps[bar.step]
         if isinstance(timed, Stretch):
-            return f"round {timed.round}" if timed.kind is Kind.COMPUTE else ""
+            return f"round {timed.round}" if timed.kind is BarKind.COMPUTE else ""
         step = timed.step
-        if not isinstance(step, Message) or bar.kind not in (Kind.SEND, Kind.RECEIVE):
+        if not isinstance(step, Message) or bar.kind not in (BarKind.SEND, BarKind.RECEIVE):
             return ""
-        return f"to {self.nodes[step.receiver]}" if bar.kind is Kind.SEND else f"from {self.nodes[step.sender]}"
+        return f"to {self.nodes[step.receiver]}" if bar.kind is BarKind.SEND else f"from {self.nodes[step.sender]}"
 
 
 def timeline_of(
-    title: str, steps: Sequence[TimedStep], network: Network, *, nodes: Sequence[str], notes: Sequence[str] = ()
+    title: str, steps: Sequence[TimedOperation], network: Network, *, nodes: Sequence[str], notes: Sequence[str] = ()
 ) -> Timeline:
     """Lanes for the send, receive and compute ports of each node; compute lanes only where somebody computes.
 
@@ -115,18 +115,18 @@ def timeline_of(
     for number, timed in enumerate(steps):
         step, start_ns, end_ns = timed.step, timed.start_ns, timed.end_ns
         if isinstance(step, Computation):
-            bars.append(Bar(lane_of[step.node, "compute"], Kind.COMPUTE, start_ns, end_ns, number))
+            bars.append(Bar(lane_of[step.node, "compute"], BarKind.COMPUTE, start_ns, end_ns, number))
         elif step.sender != step.receiver:
             link = network.link_between(step.sender, step.receiver)
             moving_ns = min(end_ns, start_ns + link.duration_ns(0))
             for lane, kind in (
-                (lane_of[step.sender, "send"], Kind.SEND),
-                (lane_of[step.receiver, "receive"], Kind.RECEIVE),
+                (lane_of[step.sender, "send"], BarKind.SEND),
+                (lane_of[step.receiver, "receive"], BarKind.RECEIVE),
             ):
-                bars.append(Bar(lane, Kind.LATENCY, start_ns, moving_ns, number))
+                bars.append(Bar(lane, BarKind.LATENCY, start_ns, moving_ns, number))
                 bars.append(Bar(lane, kind, moving_ns, end_ns, number))
             waits_ns = max(timed.requested_ns, send_free_ns[step.sender])
-            bars.append(Bar(lane_of[step.sender, "send"], Kind.WAIT, waits_ns, start_ns, number))
+            bars.append(Bar(lane_of[step.sender, "send"], BarKind.WAIT, waits_ns, start_ns, number))
             send_free_ns[step.sender] = max(send_free_ns[step.sender], end_ns)
     names = tuple(f"{nodes[node]} {port}" for node, port in lanes)
     shown = tuple(bar for bar in bars if bar.end_ns > bar.start_ns)
@@ -155,20 +155,20 @@ def _check_drawable(n_steps: int, n_nodes: int) -> None:
 
 
 _LETTERS = {
-    Kind.SEND: "█", Kind.RECEIVE: "█", Kind.LATENCY: "░", Kind.WAIT: "·", Kind.COMPUTE: "▒",
-    Kind.ENCODE: "█", Kind.EXCHANGE: "·", Kind.DECODE: "▓", Kind.EVALUATE: "░",
+    BarKind.SEND: "█", BarKind.RECEIVE: "█", BarKind.LATENCY: "░", BarKind.WAIT: "·", BarKind.COMPUTE: "▒",
+    BarKind.ENCODE: "█", BarKind.EXCHANGE: "·", BarKind.DECODE: "▓", BarKind.EVALUATE: "░",
 }  # fmt: skip
 
 
 def in_letters(timeline: Timeline, width: int) -> Text:
     """The lanes as lines of `width` characters: a column shows what its middle falls into."""
-    room = max(len(lane) for lane in timeline.lanes) + 1
-    columns = max(width - room - 1, 10)
-    first_ns, span_ns = timeline.first_ns, max(timeline.last_ns - timeline.first_ns, 1)
+    label_width = max(len(lane) for lane in timeline.lanes) + 1
+    columns = max(width - label_width - 1, 10)
+    begin_ns, span_ns = timeline.begin_ns, max(timeline.last_ns - timeline.begin_ns, 1)
     letters = [[" "] * columns for _ in timeline.lanes]
     styles = [[""] * columns for _ in timeline.lanes]
     for bar in timeline.bars:
-        begin, end = (round((time_ns - first_ns) * columns / span_ns) for time_ns in (bar.start_ns, bar.end_ns))
+        begin, end = (round((time_ns - begin_ns) * columns / span_ns) for time_ns in (bar.start_ns, bar.end_ns))
         label = timeline.label(bar)
         style = bar.kind.color
         for column in range(begin, end):
@@ -179,14 +179,14 @@ def in_letters(timeline: Timeline, width: int) -> Text:
                 letters[bar.lane][column], styles[bar.lane][column] = letter, f"bold white on {style}"
     text = Text.assemble((timeline.title, "bold"), "\n")
     for name, line, line_styles in zip(timeline.lanes, letters, styles, strict=True):
-        text.append(f"{name:<{room}}")
+        text.append(f"{name:<{label_width}}")
         for letter, style in zip(line, line_styles, strict=True):
             text.append(letter, style or None)
         text.append("\n")
-    begin_text, end_text = seconds_text(first_ns / 1e9), seconds_text(timeline.last_ns / 1e9)
-    text.append(" " * room + begin_text + f"{end_text:>{columns - len(begin_text)}}\n")
+    begin_text, end_text = seconds_text(begin_ns / 1e9), seconds_text(timeline.last_ns / 1e9)
+    text.append(" " * label_width + begin_text + f"{end_text:>{columns - len(begin_text)}}\n")
     used = {bar.kind for bar in timeline.bars}
-    for kind in Kind:
+    for kind in BarKind:
         if kind in used:
             text.append(f"{_LETTERS[kind]} ", kind.color)
             text.append(f"{kind.words}   ")

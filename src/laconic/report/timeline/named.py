@@ -11,9 +11,9 @@ from laconic.network import (
     PATTERNS,
     Link,
     Message,
+    MessageSchedule,
     Network,
-    Schedule,
-    TimedStep,
+    TimedOperation,
     closed_form_s,
     one_at_a_time,
     rounds,
@@ -63,7 +63,9 @@ class Named:
     fixed: bool = False
 
 
-def draw_steps(title: str, steps: Schedule, settings: Settings, *, server: bool, notes: tuple[str, ...]) -> Timeline:
+def draw_steps(
+    title: str, steps: MessageSchedule, settings: Settings, *, server: bool, notes: tuple[str, ...]
+) -> Timeline:
     """Run a schedule on equal links and lay it out."""
     n_nodes = settings.workers + server
     if n_nodes > MAX_NODES:
@@ -97,7 +99,7 @@ def _pattern(pattern: str, ratio: int = 1) -> Callable[[str, Settings], Timeline
     def draw(name: str, settings: Settings) -> Timeline:
         chosen = PATTERNS[pattern]
         sent = replace(settings, n_bytes=settings.n_bytes // ratio)
-        steps = chosen.schedule(sent.workers, sent.n_bytes)
+        steps = chosen.message_schedule(sent.workers, sent.n_bytes)
         exchange_s = closed_form_s(pattern, sent.workers, sent.latency_s, sent.transfer_s)
         notes = [f"one exchange by the closed form: {_time_text(exchange_s)}"]
         if settings.compute_s or settings.rounds > 1:
@@ -122,10 +124,10 @@ def _example_1_3_1(third: int, ratio: int = 1) -> Callable[[str, Settings], Time
     return draw
 
 
-def example_1_3_1(n_bytes: int, third_receiver: int = 0) -> Schedule:
+def example_1_3_1(n_bytes: int, third_receiver: int = 0) -> MessageSchedule:
     """Three messages of Example 1.3.1, in seconds. The prose and the figure send the third to M1, the table to M2."""
     second = 1_000_000_000
-    return Schedule.of(
+    return MessageSchedule.of(
         [
             Message(0, 1, n_bytes, at_ns=5 * second),
             Message(1, 0, n_bytes, at_ns=6 * second),
@@ -145,11 +147,11 @@ _SLOTS_1_3_4 = (
 )
 
 
-def example_1_3_4(n_bytes: int) -> Schedule:
+def example_1_3_4(n_bytes: int) -> MessageSchedule:
     """The four machines of Example 1.3.4, slot by slot as printed; n_bytes: of the whole vector."""
     pairs = [pair for slot in _SLOTS_1_3_4 for pair in slot]
     needs = [tuple(place for place in range(12) if pairs[place][1] == owner) for owner in range(4)]
-    return Schedule.of(
+    return MessageSchedule.of(
         one_at_a_time(
             [
                 Message(sender, receiver, n_bytes // 4, needs[sender] if place >= 12 else ())
@@ -166,22 +168,22 @@ def _draw_example_1_3_4(name: str, settings: Settings) -> Timeline:
 
 def _draw_async(name: str, settings: Settings) -> Timeline:
     network = Network(settings.workers + 1, settings.link)
-    steps: list[TimedStep] = []
+    steps: list[TimedOperation] = []
     compute_ns = settings.compute_ns or (0,) * settings.workers
     server = AsyncServer(
         network,
         settings.workers,
         compute_ns=lambda worker, step: compute_ns[worker],
-        sized_pull=lambda worker: settings.n_bytes,
-        sized_push=lambda worker: settings.n_bytes,
+        download_bytes=lambda worker: settings.n_bytes,
+        upload_bytes=lambda worker: settings.n_bytes,
         timed=steps.append,
     )
     updates = server.run(settings.workers * settings.rounds)
     end_ns = updates[-1].time_ns
     # What has begun and goes on after the last update is drawn up to there.
     shown = [replace(one, end_ns=min(one.end_ns, end_ns)) for one in steps if one.start_ns < end_ns]
-    told = ", ".join(f"{one.time_ns / 1e9:g} s M{one.worker + 1} ({one.staleness})" for one in updates[:12])
-    notes = [f"updates, with staleness: {told}{', ...' if len(updates) > 12 else ''}"]
+    listed = ", ".join(f"{one.time_ns / 1e9:g} s M{one.worker + 1} ({one.staleness})" for one in updates[:12])
+    notes = [f"updates, with staleness: {listed}{', ...' if len(updates) > 12 else ''}"]
     if len(set(compute_ns)) == 1:
         period_s = async_period_s(settings.workers, settings.latency_s, settings.transfer_s, compute_ns[0] / 1e9)
         notes.append(f"a worker's period by the closed form: {_time_text(period_s)}, {settings.workers} gradients")
@@ -224,7 +226,7 @@ def draw_named(name: str, settings: Settings) -> Timeline:
     return NAMED[name].draw(name, settings)
 
 
-def draw_schedule(title: str, steps: Schedule, link: Link) -> Timeline:
+def draw_message_schedule(title: str, steps: MessageSchedule, link: Link) -> Timeline:
     """Draw any schedule on equal links; its machines are those that it names."""
     n_nodes = 1 + max(int(steps.node.max()), int(steps.receiver.max()))
     settings = Settings(workers=n_nodes, latency_s=link.latency_s, n_bytes=0, bytes_per_s=link.bytes_per_s)

@@ -3,16 +3,16 @@
 import html
 import json
 
-from laconic.network import Message, TimedStep
-from laconic.report.timeline.bars import Kind, Stretch, Timeline
+from laconic.network import Message, TimedOperation
+from laconic.report.timeline.bars import BarKind, Stretch, Timeline
 
 
 def timeline_page(timeline: Timeline) -> str:
     """The page, with its data, style and script inside."""
-    kinds = list(Kind)
+    kinds = list(BarKind)
     data = {
         "lanes": timeline.lanes,
-        "first": timeline.first_ns,
+        "first": timeline.begin_ns,
         "last": timeline.last_ns,
         "kinds": [kind.name.lower() for kind in kinds],
         "bars": [
@@ -20,7 +20,7 @@ def timeline_page(timeline: Timeline) -> str:
             for bar in timeline.bars
         ],
         "steps": [
-            {"start": timed.start_ns, "end": timed.end_ns, "requested": timed.requested_ns, **_facts(timeline, timed)}
+            {"start": timed.start_ns, "end": timed.end_ns, "requested": timed.requested_ns, **_details(timeline, timed)}
             for timed in timeline.steps
         ],
     }
@@ -41,7 +41,7 @@ def timeline_page(timeline: Timeline) -> str:
     return page
 
 
-def _facts(timeline: Timeline, timed: TimedStep | Stretch) -> dict[str, str | int]:
+def _details(timeline: Timeline, timed: TimedOperation | Stretch) -> dict[str, str | int]:
     """What the page says of a step beside its times."""
     if isinstance(timed, Stretch):
         return {"node": timeline.nodes[timed.node], "doing": timed.kind.words, "round": timed.round}
@@ -49,7 +49,7 @@ def _facts(timeline: Timeline, timed: TimedStep | Stretch) -> dict[str, str | in
     if isinstance(step, Message):
         sender, receiver = timeline.nodes[step.sender], timeline.nodes[step.receiver]
         return {"sender": sender, "receiver": receiver, "bytes": step.n_bytes}
-    return {"node": timeline.nodes[step.node], "doing": Kind.COMPUTE.words}
+    return {"node": timeline.nodes[step.node], "doing": BarKind.COMPUTE.words}
 
 
 _PAGE = """<!DOCTYPE html>

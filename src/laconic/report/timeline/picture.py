@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from laconic.report.timeline.bars import Bar, Kind, Timeline
+from laconic.report.timeline.bars import Bar, BarKind, Timeline
 
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
 _WIDTH_IN = 11.0
@@ -16,7 +16,7 @@ _LANE_IN = 0.30
 _LETTER_IN = 0.075  # of the labels' size
 _MAX_LABELS = 1_500  # bars; where there are more, none has a label
 # Hatching tells latency and waiting apart also without color.
-_HATCHES = {Kind.LATENCY: "....", Kind.WAIT: "////"}
+_HATCHES = {BarKind.LATENCY: "....", BarKind.WAIT: "////"}
 
 
 def draw_timeline(timeline: Timeline, path: Path) -> None:
@@ -26,13 +26,13 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     scale_s = _draw_axes(axes, timeline)
-    for kind in Kind:
+    for kind in BarKind:
         bars = [bar for bar in timeline.bars if bar.kind is kind]
         _draw_bars(axes, kind, bars, scale_s)
-    span_s = max(timeline.last_ns - timeline.first_ns, 1) / 1e9 / scale_s
+    span_s = max(timeline.last_ns - timeline.begin_ns, 1) / 1e9 / scale_s
     for bar in timeline.bars if len(timeline.bars) <= _MAX_LABELS else ():
         _write_label(axes, timeline, bar, scale_s, span_s)
-    used = [kind for kind in Kind if any(bar.kind is kind for bar in timeline.bars)]
+    used = [kind for kind in BarKind if any(bar.kind is kind for bar in timeline.bars)]
     patches = [
         Patch(facecolor=kind.color, edgecolor="#444444", hatch=_HATCHES.get(kind), label=kind.words) for kind in used
     ]
@@ -50,8 +50,8 @@ def _draw_axes(axes: Axes, timeline: Timeline) -> float:
     unit, scale_s = next(((unit, scale) for unit, scale in _UNITS if longest_s >= scale), _UNITS[-1])
     axes.set_yticks(range(len(timeline.lanes)), timeline.lanes, fontsize=9)
     axes.set_ylim(len(timeline.lanes) - 0.4, -0.6)
-    first, last = timeline.first_ns / 1e9 / scale_s, longest_s / scale_s
-    axes.set_xlim(first, last + 0.005 * (last - first) or 1.0)
+    offset, last = timeline.begin_ns / 1e9 / scale_s, longest_s / scale_s
+    axes.set_xlim(offset, last + 0.005 * (last - offset) or 1.0)
     axes.set_xlabel(f"time ({unit})")
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -62,7 +62,7 @@ def _draw_axes(axes: Axes, timeline: Timeline) -> float:
     return scale_s
 
 
-def _draw_bars(axes: Axes, kind: Kind, bars: list[Bar], scale_s: float) -> None:
+def _draw_bars(axes: Axes, kind: BarKind, bars: list[Bar], scale_s: float) -> None:
     if not bars:
         return
     axes.barh(
@@ -76,6 +76,6 @@ def _draw_bars(axes: Axes, kind: Kind, bars: list[Bar], scale_s: float) -> None:
 def _write_label(axes: Axes, timeline: Timeline, bar: Bar, scale_s: float, span_s: float) -> None:
     label = timeline.label(bar)
     start, end = bar.start_ns / 1e9 / scale_s, bar.end_ns / 1e9 / scale_s
-    room_in = (end - start) / span_s * (_WIDTH_IN - 1.6)
-    if label and room_in > _LETTER_IN * len(label):
+    width_in = (end - start) / span_s * (_WIDTH_IN - 1.6)
+    if label and width_in > _LETTER_IN * len(label):
         axes.text((start + end) / 2, bar.lane, label, ha="center", va="center", fontsize=7.5, color="white")

@@ -5,19 +5,19 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from laconic.lab.runs.times import FILE, Lap, read_laps
-from laconic.report.timeline.bars import Kind, Stretch, Timeline, timeline_of_stretches
+from laconic.lab.runs.times import FILE, Phase, read_phases
+from laconic.report.timeline.bars import BarKind, Stretch, Timeline, timeline_of_stretches
 from laconic.units import seconds_text
 
 ROUNDS_SHOWN = 4
 
 _KINDS = {
-    "compute": Kind.COMPUTE, "encode": Kind.ENCODE, "wait": Kind.EXCHANGE, "decode": Kind.DECODE,
-    "evaluate": Kind.EVALUATE,
+    "compute": BarKind.COMPUTE, "encode": BarKind.ENCODE, "wait": BarKind.EXCHANGE, "decode": BarKind.DECODE,
+    "evaluate": BarKind.EVALUATE,
 }  # fmt: skip
 
 
-def draw_run(folder: Path, *, first_round: int | None = None, n_rounds: int = ROUNDS_SHOWN) -> Timeline:
+def draw_run(folder: Path, *, from_round: int | None = None, n_rounds: int = ROUNDS_SHOWN) -> Timeline:
     """Some rounds of the run in `folder`; without a first one, those in its middle, when all has warmed up.
 
     Raises ValueError for a folder without times, a file that is none of ours, and rounds that the run has not.
@@ -26,21 +26,21 @@ def draw_run(folder: Path, *, first_round: int | None = None, n_rounds: int = RO
         raise ValueError(
             f"{folder}: there is no {FILE} in it; run again with --driver processes --record-times --out {folder}"
         )
-    laps = read_laps(folder)
-    last = max(lap.round for lap in laps)
-    first = max(0, (last + 1 - n_rounds) // 2) if first_round is None else first_round
-    if not 0 <= first <= last:
-        raise ValueError(f"--from-round {first} must be between 0 and {last}, the run's last")
-    end = min(last, first + n_rounds - 1)
-    shown = [lap for lap in laps if first <= lap.round <= end]
+    phases = read_phases(folder)
+    last = max(phase.round for phase in phases)
+    begin = max(0, (last + 1 - n_rounds) // 2) if from_round is None else from_round
+    if not 0 <= begin <= last:
+        raise ValueError(f"--from-round {begin} must be between 0 and {last}, the run's last")
+    end = min(last, begin + n_rounds - 1)
+    shown = [phase for phase in phases if begin <= phase.round <= end]
     config, summary = _read(folder)
-    n_workers, n_ranks = int(config["workers"]), max(lap.rank for lap in laps) + 1
+    n_workers, n_ranks = int(config["workers"]), max(phase.rank for phase in phases) + 1
     nodes = [f"rank {rank}" if rank < n_workers else "server" for rank in range(n_ranks)]
     stretches = [
-        Stretch(lap.rank, _KINDS[lap.what], lap.round, round(lap.start_s * 1e9), round(lap.end_s * 1e9))
-        for lap in shown
+        Stretch(phase.rank, _KINDS[phase.what], phase.round, round(phase.start_s * 1e9), round(phase.end_s * 1e9))
+        for phase in shown
     ]
-    title = f"{config['algorithm']}, {summary['server']}, {n_workers} workers: rounds {first} to {end} of 0 to {last}"
+    title = f"{config['algorithm']}, {summary['layout']}, {n_workers} workers: rounds {begin} to {end} of 0 to {last}"
     return timeline_of_stretches(title, stretches, nodes=nodes, notes=_notes(shown, summary))
 
 
@@ -48,7 +48,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        _ = config["algorithm"], int(config["workers"]), summary["server"], float(summary["clocks_apart_s"])
+        _ = config["algorithm"], int(config["workers"]), summary["layout"], float(summary["clocks_apart_s"])
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(
             f"{folder}: config.toml and summary.json are not what `laconic run` writes ({error})"
@@ -56,13 +56,13 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, summary
 
 
-def _notes(laps: list[Lap], summary: dict[str, Any]) -> list[str]:
+def _notes(phases: list[Phase], summary: dict[str, Any]) -> list[str]:
     """Where the time went, and how far clocks may be apart."""
     sums = dict.fromkeys(_KINDS, 0.0)
-    for lap in laps:
-        sums[lap.what] += lap.end_s - lap.start_s
-    whole = sum(sums.values()) or 1.0
-    shares = ", ".join(f"{what} {part / whole:.0%}" for what, part in sums.items() if part)
+    for phase in phases:
+        sums[phase.what] += phase.end_s - phase.start_s
+    total = sum(sums.values()) or 1.0
+    shares = ", ".join(f"{what} {part / total:.0%}" for what, part in sums.items() if part)
     apart = seconds_text(float(summary["clocks_apart_s"]))
     return [
         f"shares of the ranks' time: {shares}",

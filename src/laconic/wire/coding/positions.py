@@ -14,12 +14,12 @@ from torch import Tensor
 from laconic.errors import WireError
 from laconic.kernels.api import (
     SHARE_BITS,
+    AnsWords,
     Bytes,
     Numbers,
-    Words,
+    ans_decode_gaps,
+    ans_encode_gaps,
     ascending,
-    pop_gaps,
-    push_gaps,
     put_numbers,
     put_runs,
     take_numbers,
@@ -36,7 +36,7 @@ def encode_positions(positions: Tensor, count: int, code: str) -> tuple[Tensor, 
     The bytes are made where the positions are; those of the code "entropy", which is one thread's work, on the CPU.
     Unused bits of the last one are 0. Raises ValueError for positions that are not so, or an unknown code.
     """
-    encoder, _ = _codec(code)
+    encoder, _ = _coder(code)
     _check(positions, count)
     if not positions.numel():
         return torch.empty(0, dtype=torch.uint8, device=positions.device), 0
@@ -69,7 +69,7 @@ def decode_positions(data: Tensor, n_bits: int, k: int, count: int, code: str) -
 
     Raises WireError for every other stream: a set of positions has one stream in each code.
     """
-    _, decoder = _codec(code)
+    _, decoder = _coder(code)
     if not 0 <= k <= count:
         raise WireError(f"{k} positions among {count} coordinates")
     if data.numel() != (n_bits + 7) // 8:
@@ -123,14 +123,14 @@ def class_starts(count: int, k: int) -> Numbers:
     none_here = (count - k) * _ONE // count  # the probability that a coordinate is not marked
     to_four = _times(_times(none_here, none_here), _times(none_here, none_here))
     starts = np.full(_CLASSES + 1, 1 << SHARE_BITS, dtype=np.int64)
-    at_least, stride, lowest = _ONE, none_here, _ONE  # of gaps from 4 * 2**e - 4 on; of 2**e coordinates unmarked
-    for first in range(0, n_classes, 4):
-        tail = at_least
-        for kind in range(first, min(first + 4, n_classes)):
+    tail_share, stride, lowest = _ONE, none_here, _ONE  # of gaps from 4 * 2**e - 4 on; of 2**e coordinates unmarked
+    for start in range(0, n_classes, 4):
+        tail = tail_share
+        for kind in range(start, min(start + 4, n_classes)):
             lowest = min(lowest, tail)  # truncation must not turn two classes around
             starts[kind] = kind + _times((1 << SHARE_BITS) - n_classes, _ONE - lowest)
             tail = _times(tail, stride)
-        at_least = _times(_times(at_least, at_least), to_four)
+        tail_share = _times(_times(tail_share, tail_share), to_four)
         stride = _times(stride, stride)
     starts.flags.writeable = False
     return starts
@@ -211,19 +211,19 @@ def _runs(data: Tensor, n_bits: int, k: int, width: int, step: int, count: int, 
 
 
 def _encode_entropy(positions: Tensor, count: int) -> tuple[Tensor, int]:
-    data, n_bits = stack_bytes(*push_gaps(positions.cpu().numpy(), class_starts(count, positions.numel())))
+    data, n_bits = stack_bytes(*ans_encode_gaps(positions.cpu().numpy(), class_starts(count, positions.numel())))
     return torch.from_numpy(data), n_bits
 
 
 def _decode_entropy(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
     words, top = read_stack(data.cpu().numpy(), n_bits)
-    positions, whole = pop_gaps(words, top, k, class_starts(count, k), count)
-    if not whole:
+    positions, complete = ans_decode_gaps(words, top, k, class_starts(count, k), count)
+    if not complete:
         raise WireError(f"a stream of {n_bits} bits does not tell {k} positions among {count}")
     return torch.from_numpy(positions).to(data.device)
 
 
-def stack_bytes(words: Words, top: int) -> tuple[Bytes, int]:
+def stack_bytes(words: AnsWords, top: int) -> tuple[Bytes, int]:
     """The stream of a stack: its words, then its top, whose leading one goes without saying; and its length in bits."""
     top_bits = top.bit_length() - 1
     padded = (top - (1 << top_bits)) << -top_bits % 8
@@ -231,7 +231,7 @@ def stack_bytes(words: Words, top: int) -> tuple[Bytes, int]:
     return np.concatenate([words.astype("<u4").view(np.uint8), tail]), 32 * words.size + top_bits
 
 
-def read_stack(data: Bytes, n_bits: int) -> tuple[Words, int]:
+def read_stack(data: Bytes, n_bits: int) -> tuple[AnsWords, int]:
     """The inverse of `stack_bytes`; data: (ceil(n_bits / 8),). Raises WireError for padding that is not zero."""
     n_words, top_bits = (0, n_bits) if n_bits < 64 else (n_bits // 32 - 1, 32 + n_bits % 32)
     words = data[: 4 * n_words].copy().view("<u4").astype(np.uint32, copy=False)
@@ -257,7 +257,7 @@ _CODES: dict[str, tuple[_Encoder, _Decoder]] = {
 POSITION_CODES = tuple(_CODES)
 
 
-def _codec(code: str) -> tuple[_Encoder, _Decoder]:
+def _coder(code: str) -> tuple[_Encoder, _Decoder]:
     if code not in _CODES:
         raise ValueError(f"unknown position code {code!r}; known: {', '.join(_CODES)}")
     return _CODES[code]

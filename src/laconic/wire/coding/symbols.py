@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import SHARE_BITS, Numbers, pop_symbols, push_symbols
+from laconic.kernels.api import SHARE_BITS, Numbers, ans_decode_symbols, ans_encode_symbols
 from laconic.wire.coding.positions import read_stack, stack_bytes
 from laconic.wire.packets.packet import check_length, check_padding
 
@@ -19,10 +19,10 @@ def encode_symbols(symbols: Tensor, n_symbols: int) -> tuple[Tensor, int]:
     """Symbols (k,) int32 in 0 .. n_symbols - 1 as counts and a stream: (n,) uint8 on the CPU, and its payload bits."""
     numbers = symbols.detach().cpu().numpy()
     counts = np.bincount(numbers, minlength=n_symbols)
-    data, n_bits = stack_bytes(*push_symbols(numbers, symbol_starts(counts)))
-    head = counts.astype("<u4").tobytes() + _LENGTH.pack(n_bits)
-    whole = np.concatenate([np.frombuffer(head, dtype=np.uint8), data])
-    return torch.from_numpy(whole), 32 * n_symbols + n_bits
+    data, n_bits = stack_bytes(*ans_encode_symbols(numbers, symbol_starts(counts)))
+    table = counts.astype("<u4").tobytes() + _LENGTH.pack(n_bits)
+    complete = np.concatenate([np.frombuffer(table, dtype=np.uint8), data])
+    return torch.from_numpy(complete), 32 * n_symbols + n_bits
 
 
 def decode_symbols(data: Tensor, k: int, n_symbols: int, what: str) -> tuple[Tensor, int]:
@@ -40,8 +40,8 @@ def decode_symbols(data: Tensor, k: int, n_symbols: int, what: str) -> tuple[Ten
     (n_bits,) = _LENGTH.unpack(raw[at - _LENGTH.size : at].tobytes())
     check_length(data, at + (n_bits + 7) // 8, what)
     words, top = read_stack(raw[at:], n_bits)
-    symbols, whole = pop_symbols(words, top, k, symbol_starts(counts))
-    if not whole or not np.array_equal(np.bincount(symbols, minlength=n_symbols), counts):
+    symbols, complete = ans_decode_symbols(words, top, k, symbol_starts(counts))
+    if not complete or not np.array_equal(np.bincount(symbols, minlength=n_symbols), counts):
         raise WireError(f"{what}: a stream of {n_bits} bits does not hold the symbols that are counted")
     return torch.from_numpy(symbols), 32 * n_symbols + n_bits
 

@@ -12,8 +12,8 @@ _FIELDS = struct.Struct("<II")
 
 def uniform_lengths(size: int, count: int) -> tuple[int, ...]:
     """Blocks of `size`, the last one shorter where it must be."""
-    whole, rest = divmod(count, size)
-    return (size,) * whole + ((rest,) if rest else ())
+    full, rest = divmod(count, size)
+    return (size,) * full + ((rest,) if rest else ())
 
 
 def uniform_size(lengths: tuple[int, ...]) -> int:

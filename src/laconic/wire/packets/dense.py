@@ -7,11 +7,11 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from laconic.buffer_pool import ROOMS
+from laconic.buffer_pool import BUFFER_POOL
 from laconic.errors import WireError
 from laconic.kernels.api import all_finite
 from laconic.wire.head import VALUE_BITS
-from laconic.wire.packets.packet import Packet, Piece, check_length, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_range
 
 _FIELDS = struct.Struct("<II")
 
@@ -23,7 +23,7 @@ class Dense(Packet):
     kind: ClassVar[int] = 3
     name: ClassVar[str] = "dense"
     values: Tensor
-    first: int = 0
+    offset: int = 0
 
     @property
     def count(self) -> int:  # type: ignore[override]
@@ -56,26 +56,26 @@ class Dense(Packet):
     def dense(self) -> Tensor:
         return self.values.to(self.dtype)
 
-    def part(self, first: int, stop: int) -> Self:
-        return type(self)(values=self.values[first - self.first : stop - self.first], first=first)
+    def part(self, start: int, stop: int) -> Self:
+        return type(self)(values=self.values[start - self.offset : stop - self.offset], offset=start)
 
     def as_read(self) -> Self | None:
         if self.values.device.type != "cpu":
             return None
-        values = ROOMS.lend(self.values.numel() * self.values.element_size()).view(self.values.dtype)
-        return type(self)(values=values.copy_(self.values), first=self.first)  # a sender may write over its own
+        values = BUFFER_POOL.borrow(self.values.numel() * self.values.element_size()).view(self.values.dtype)
+        return type(self)(values=values.copy_(self.values), offset=self.offset)  # a sender may write over its own
 
-    def body(self) -> list[Piece]:
-        return [_FIELDS.pack(self.first, self.count), self.values.contiguous()]
+    def payload(self) -> list[PayloadPart]:
+        return [_FIELDS.pack(self.offset, self.count), self.values.contiguous()]
 
     @classmethod
-    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
-        if body.numel() < _FIELDS.size:
-            raise WireError(f"dense: a body of {body.numel()} bytes has no room for its fields")
-        first, count = _FIELDS.unpack(bytes(body[: _FIELDS.size].numpy()))
-        check_range(first, count, most)
-        check_length(body, _FIELDS.size + count * (VALUE_BITS[dtype] // 8), "dense")
-        packet = cls(values=body[_FIELDS.size :].view(dtype), first=first)
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
+        if payload.numel() < _FIELDS.size:
+            raise WireError(f"dense: a body of {payload.numel()} bytes has no room for its fields")
+        offset, count = _FIELDS.unpack(bytes(payload[: _FIELDS.size].numpy()))
+        check_range(offset, count, max_count)
+        check_length(payload, _FIELDS.size + count * (VALUE_BITS[dtype] // 8), "dense")
+        packet = cls(values=payload[_FIELDS.size :].view(dtype), offset=offset)
         if not packet.finite:
             raise WireError("dense: inf or NaN among the values")
         return packet

@@ -10,15 +10,15 @@ from torch import Tensor
 from laconic.errors import WireError
 from laconic.kernels.api import add_fractional, fractional_dense, unpack_codes
 from laconic.wire.head import VALUE_BITS
-from laconic.wire.packets.packet import Packet, Piece, check_length, check_padding, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range
 
 _FIELDS = struct.Struct("<III")
-MOST_BITS = 16
-MOST_LEVELS = 1 << (MOST_BITS - 1)
+MAX_BITS = 16
+MAX_LEVELS = 1 << (MAX_BITS - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fractional(Packet):
+class FractionalValues(Packet):
     """packed: `bits` bits a code, its level lowest and its sign highest; means: (2**(bits-1),) >= 0, of the levels."""
 
     kind: ClassVar[int] = 9
@@ -27,7 +27,7 @@ class Fractional(Packet):
     count: int
     means: Tensor
     bits: int  # of one value, its sign among them
-    first: int = 0
+    offset: int = 0
 
     @property
     def negative(self) -> Tensor:
@@ -65,26 +65,26 @@ class Fractional(Packet):
     def add_to(self, total: Tensor) -> None:
         add_fractional(self.packed, self.means, self.count, self.bits, total)
 
-    def part(self, first: int, stop: int) -> Self:
+    def part(self, start: int, stop: int) -> Self:
         raise AssertionError("a fractional packet is cut only by methods that do not claim to be separable")
 
-    def body(self) -> list[Piece]:
-        return [_FIELDS.pack(self.first, self.count, self.bits), self.means.contiguous(), self.packed]
+    def payload(self) -> list[PayloadPart]:
+        return [_FIELDS.pack(self.offset, self.count, self.bits), self.means.contiguous(), self.packed]
 
     @classmethod
-    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
-        if body.numel() < _FIELDS.size:
-            raise WireError(f"fractional: a body of {body.numel()} bytes has no room for its fields")
-        first, count, bits = _FIELDS.unpack(bytes(body[: _FIELDS.size].numpy()))
-        check_range(first, count, most)
-        if not 1 <= bits <= MOST_BITS:
-            raise WireError(f"fractional: {bits} bits a value; 1 .. {MOST_BITS} are allowed")
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
+        if payload.numel() < _FIELDS.size:
+            raise WireError(f"fractional: a body of {payload.numel()} bytes has no room for its fields")
+        offset, count, bits = _FIELDS.unpack(bytes(payload[: _FIELDS.size].numpy()))
+        check_range(offset, count, max_count)
+        if not 1 <= bits <= MAX_BITS:
+            raise WireError(f"fractional: {bits} bits a value; 1 .. {MAX_BITS} are allowed")
         n_levels = 1 << (bits - 1)
         mean_bytes = n_levels * (VALUE_BITS[dtype] // 8)
-        check_length(body, _FIELDS.size + mean_bytes + (bits * count + 7) // 8, "fractional")
-        rest = body[_FIELDS.size :]
+        check_length(payload, _FIELDS.size + mean_bytes + (bits * count + 7) // 8, "fractional")
+        rest = payload[_FIELDS.size :]
         means = rest[:mean_bytes].clone().view(dtype)  # clone: the view must be aligned
         if not bool((torch.isfinite(means) & (means >= 0)).all()):
             raise WireError("fractional: a mean is negative, inf or NaN")
-        check_padding(int(body[-1]), bits * count)
-        return cls(packed=rest[mean_bytes:], count=count, means=means, bits=bits, first=first)
+        check_padding(int(payload[-1]), bits * count)
+        return cls(packed=rest[mean_bytes:], count=count, means=means, bits=bits, offset=offset)

@@ -13,10 +13,10 @@ from laconic.kernels.api import add_levels, level_bits, levels_allowed, levels_d
 from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import FIELDS_BYTES, read_block_fields, read_lengths, write_blocks
-from laconic.wire.packets.packet import Packet, Piece, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, check_range
 
 _FIELDS = struct.Struct("<IIHBB")
-MOST_STEPS = 255
+MAX_STEPS = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Levels(Packet):
     lengths: tuple[int, ...]
     steps: int
     entropy: bool = False
-    first: int = 0
+    offset: int = 0
 
     @cached_property
     def stream(self) -> tuple[Tensor, int]:
@@ -85,28 +85,28 @@ class Levels(Packet):
     def add_to(self, total: Tensor) -> None:
         add_levels(self.packed, self.scales, self.lengths, self.steps, total)
 
-    def part(self, first: int, stop: int) -> Self:
+    def part(self, start: int, stop: int) -> Self:
         raise AssertionError("a packet of levels is cut only by methods that do not claim to be separable")
 
-    def body(self) -> list[Piece]:
-        fields = _FIELDS.pack(self.first, self.count, self.steps, int(self.entropy), 0) + write_blocks(self.lengths)
+    def payload(self) -> list[PayloadPart]:
+        fields = _FIELDS.pack(self.offset, self.count, self.steps, int(self.entropy), 0) + write_blocks(self.lengths)
         return [fields, self.scales.contiguous(), self.stream[0]]
 
     @classmethod
-    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         at = _FIELDS.size + FIELDS_BYTES
-        if body.numel() < at:
-            raise WireError(f"levels: a body of {body.numel()} bytes has no room for its fields")
-        raw = bytes(body[:at].numpy())
-        first, count, steps, code, zero = _FIELDS.unpack(raw[: _FIELDS.size])
-        check_range(first, count, most)
-        if not 1 <= steps <= MOST_STEPS or code >= len(SYMBOL_CODES) or zero:
+        if payload.numel() < at:
+            raise WireError(f"levels: a body of {payload.numel()} bytes has no room for its fields")
+        raw = bytes(payload[:at].numpy())
+        offset, count, steps, code, zero = _FIELDS.unpack(raw[: _FIELDS.size])
+        check_range(offset, count, max_count)
+        if not 1 <= steps <= MAX_STEPS or code >= len(SYMBOL_CODES) or zero:
             raise WireError(f"levels: {steps} levels, code {code}, reserved byte {zero}: not of this version")
         size, blocks, table_bytes = read_block_fields(raw[_FIELDS.size :], count, cls.name)
         scale_bytes = blocks * (VALUE_BITS[dtype] // 8)
-        if body.numel() < at + table_bytes + scale_bytes:
-            raise WireError(f"levels: a body of {body.numel()} bytes has no room for {blocks} blocks")
-        rest = body[at:]
+        if payload.numel() < at + table_bytes + scale_bytes:
+            raise WireError(f"levels: a body of {payload.numel()} bytes has no room for {blocks} blocks")
+        rest = payload[at:]
         lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
         scales = rest[table_bytes : table_bytes + scale_bytes].clone().view(dtype)  # clone: the view must be aligned
         if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
@@ -122,7 +122,7 @@ class Levels(Packet):
                 raise WireError(f"levels: a level above {steps}, or a zero with a minus sign")
             packed = data
         packet = cls(
-            packed=packed, count=count, scales=scales, lengths=lengths, steps=steps, entropy=bool(code), first=first
+            packed=packed, count=count, scales=scales, lengths=lengths, steps=steps, entropy=bool(code), offset=offset
         )
         packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
         return packet

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from laconic.errors import WireError
 
-Piece = bytes | Tensor  # of a body; tensors are contiguous
+PayloadPart = bytes | Tensor  # of a body; tensors are contiguous
 
 
 class Size(NamedTuple):
     """How long the body of a packet is, and what it says."""
 
-    body_bytes: int
+    encoded_bytes: int
     payload_bits: int
     paper_bits: float
 
@@ -24,7 +24,7 @@ class Size(NamedTuple):
 class Sizes(NamedTuple):
     """Those of several packets, one entry for each."""
 
-    body_bytes: list[int]
+    encoded_bytes: list[int]
     payload_bits: list[int]
     paper_bits: list[float]
 
@@ -42,7 +42,7 @@ class Packet(ABC):
 
     kind: ClassVar[int]
     name: ClassVar[str]
-    first: int
+    offset: int
     count: int
     dtype: torch.dtype  # of the dense form
 
@@ -89,46 +89,46 @@ class Packet(ABC):
         return torch.sub(vector, out, out=out)
 
     @abstractmethod
-    def part(self, first: int, stop: int) -> Self:
+    def part(self, start: int, stop: int) -> Self:
         """The packet of the coordinates first .. stop-1 alone (numbers of the whole vector)."""
 
     @property
     def size(self) -> Size:
         """Its own; nothing is put together for it."""
-        lengths = (len(p) if isinstance(p, bytes) else p.numel() * p.element_size() for p in self.body())
+        lengths = (len(p) if isinstance(p, bytes) else p.numel() * p.element_size() for p in self.payload())
         return Size(sum(lengths), self.payload_bits, self.paper_bits)
 
-    def sizes(self, cuts: Sequence[int]) -> Sizes:
-        """Those of the parts from each coordinate in `cuts` to the next one, ascending."""
-        return Sizes.of([self.part(first, stop).size for first, stop in pairwise(cuts)])
+    def sizes(self, bounds: Sequence[int]) -> Sizes:
+        """Those of the parts from each coordinate in `bounds` to the next one, ascending."""
+        return Sizes.of([self.part(start, stop).size for start, stop in pairwise(bounds)])
 
     def as_read(self) -> Self | None:
         """What a reader makes of this packet's bytes, where that is known without them; else None."""
         return None
 
     @abstractmethod
-    def body(self) -> list[Piece]:
+    def payload(self) -> list[PayloadPart]:
         """The bytes after the head, in pieces."""
 
     @classmethod
     @abstractmethod
-    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
-        """Read a body: (n,) uint8. No coordinate at or above `most` may appear.
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
+        """Read a body: (n,) uint8. No coordinate at or above `max_count` may appear.
 
-        Raises WireError, before allocating more than `most` coordinates need.
+        Raises WireError, before allocating more than `max_count` coordinates need.
         """
 
 
-def check_range(first: int, count: int, most: int) -> None:
+def check_range(offset: int, count: int, max_count: int) -> None:
     """Refuse coordinates outside the receiver's vector."""
-    if count < 1 or first + count > most:
-        raise WireError(f"coordinates {first} .. {first + count - 1} are not within a vector of {most}")
+    if count < 1 or offset + count > max_count:
+        raise WireError(f"coordinates {offset} .. {offset + count - 1} are not within a vector of {max_count}")
 
 
-def check_length(body: Tensor, expected: int, what: str) -> None:
+def check_length(payload: Tensor, expected: int, what: str) -> None:
     """Refuse a body that is not exactly as long as its own fields say."""
-    if body.numel() != expected:
-        raise WireError(f"{what}: a body of {body.numel()} bytes, its fields need {expected}")
+    if payload.numel() != expected:
+        raise WireError(f"{what}: a body of {payload.numel()} bytes, its fields need {expected}")
 
 
 def check_padding(last_byte: int, bits: int) -> None:

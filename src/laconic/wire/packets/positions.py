@@ -16,7 +16,7 @@ from laconic.wire.coding.positions import (
     paper_position_bits,
     position_bits,
 )
-from laconic.wire.packets.packet import Packet, Piece, Size, check_length, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, Size, check_length, check_range
 
 _FIELDS = struct.Struct("<IIIBBHQ")
 FIELDS_BYTES = _FIELDS.size
@@ -24,7 +24,7 @@ FIELDS_BYTES = _FIELDS.size
 
 @dataclass(frozen=True, kw_only=True)
 class Positions(Packet):
-    """indices: (k,) int64, ascending, each once, counted from `first`, in 0 .. count-1. The dense form has ones there.
+    """indices: (k,) int64, ascending, each once, counted from `offset`, in 0 .. count-1. The dense form has ones there.
 
     code: one of POSITION_CODES.
     """
@@ -33,7 +33,7 @@ class Positions(Packet):
     name: ClassVar[str] = "positions"
     indices: Tensor
     count: int
-    first: int = 0
+    offset: int = 0
     code: str = "block"
 
     @cached_property
@@ -67,26 +67,26 @@ class Positions(Packet):
     def add_to(self, total: Tensor) -> None:
         add_ones(total, self.indices)
 
-    def part(self, first: int, stop: int) -> Self:
-        low, high = cut(self.indices, self.first, first, stop)
-        indices = self.indices[low:high] - (first - self.first)
-        return type(self)(indices=indices, count=stop - first, first=first, code=self.code)
+    def part(self, start: int, stop: int) -> Self:
+        low, high = index_range(self.indices, self.offset, start, stop)
+        indices = self.indices[low:high] - (start - self.offset)
+        return type(self)(indices=indices, count=stop - start, offset=start, code=self.code)
 
     def as_read(self) -> Self | None:
         return self if self.indices.device.type == "cpu" else None
 
-    def body(self) -> list[Piece]:
+    def payload(self) -> list[PayloadPart]:
         data, n_bits = self.stream
-        return [write_fields(self.first, self.count, self.indices.numel(), self.code, 0, n_bits), data]
+        return [write_fields(self.offset, self.count, self.indices.numel(), self.code, 0, n_bits), data]
 
     @classmethod
-    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
-        first, count, k, code, nested, n_bits = read_fields(body, cls.name, most)
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
+        offset, count, k, code, nested, n_bits = read_fields(payload, cls.name, max_count)
         if nested or dtype != torch.float32:
             raise WireError(f"positions have no values, of kind {nested} or of type {dtype}")
-        check_length(body, FIELDS_BYTES + (n_bits + 7) // 8, cls.name)
-        data = body[FIELDS_BYTES:]
-        packet = cls(indices=decode_positions(data, n_bits, k, count, code), count=count, first=first, code=code)
+        check_length(payload, FIELDS_BYTES + (n_bits + 7) // 8, cls.name)
+        data = payload[FIELDS_BYTES:]
+        packet = cls(indices=decode_positions(data, n_bits, k, count, code), count=count, offset=offset, code=code)
         packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
         return packet
 
@@ -111,25 +111,26 @@ def stream_bits(packet: _Coded) -> int:
     return position_bits(packet.indices, packet.count, packet.code)
 
 
-def write_fields(first: int, count: int, k: int, code: str, nested: int, n_bits: int) -> bytes:
+def write_fields(offset: int, count: int, k: int, code: str, nested: int, n_bits: int) -> bytes:
     """The fields that all packets with positions begin with. nested: the kind of the values, 0 where there are none."""
-    return _FIELDS.pack(first, count, k, POSITION_CODES.index(code), nested, 0, n_bits)
+    return _FIELDS.pack(offset, count, k, POSITION_CODES.index(code), nested, 0, n_bits)
 
 
-def read_fields(body: Tensor, what: str, most: int) -> tuple[int, int, int, str, int, int]:
-    """first, count, k, code, nested and n_bits; the coordinates are within `most`, k within them, the code is known.
+def read_fields(payload: Tensor, what: str, max_count: int) -> tuple[int, int, int, str, int, int]:
+    """first, count, k, code, nested and n_bits; the coordinates are within `max_count`, k within them, the code is
+    known.
 
     Raises WireError.
     """
-    if body.numel() < FIELDS_BYTES:
-        raise WireError(f"{what}: a body of {body.numel()} bytes has no room for its fields")
-    first, count, k, code, nested, zero, n_bits = _FIELDS.unpack(bytes(body[:FIELDS_BYTES].numpy()))
-    check_range(first, count, most)
+    if payload.numel() < FIELDS_BYTES:
+        raise WireError(f"{what}: a body of {payload.numel()} bytes has no room for its fields")
+    offset, count, k, code, nested, zero, n_bits = _FIELDS.unpack(bytes(payload[:FIELDS_BYTES].numpy()))
+    check_range(offset, count, max_count)
     if k > count:
         raise WireError(f"{what}: {k} positions among {count} coordinates")
     if code >= len(POSITION_CODES) or zero:
         raise WireError(f"{what}: position code {code}, reserved bytes {zero}: not of this version")
-    return first, count, k, POSITION_CODES[code], nested, n_bits
+    return offset, count, k, POSITION_CODES[code], nested, n_bits
 
 
 def code_overhead(n_bits: int, paper_bits: float) -> dict[str, float]:
@@ -150,8 +151,8 @@ def add_ones(total: Tensor, indices: Tensor) -> None:
     total.index_add_(0, indices, torch.ones(indices.numel(), dtype=total.dtype, device=total.device))
 
 
-def cut(indices: Tensor, origin: int, first: int, stop: int) -> tuple[int, int]:
+def index_range(indices: Tensor, origin: int, start: int, stop: int) -> tuple[int, int]:
     """From which to before which entry the indices, counted from `origin`, are in first .. stop-1."""
-    edges = torch.tensor([first - origin, stop - origin], device=indices.device)
+    edges = torch.tensor([start - origin, stop - origin], device=indices.device)
     low, high = torch.searchsorted(indices, edges).tolist()
     return low, high

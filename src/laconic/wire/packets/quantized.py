@@ -13,14 +13,14 @@ from laconic.kernels.api import add_dequantized, dequantize, pack_codes, unpack_
 from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import FIELDS_BYTES, read_block_fields, read_lengths, write_blocks
-from laconic.wire.packets.packet import Packet, Piece, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, check_range
 
 _FIELDS = struct.Struct("<IIBBH")
-MOST_BITS = 8
+MAX_BITS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantized(Packet):
+class QuantizedValues(Packet):
     """packed: `bits` bits a code, without gaps; lows <= highs: (blocks,); lengths: block sizes, adding up to count.
 
     Code i stands for low + i * (high - low) / (2**bits - 1). entropy: codes take bits by how often each is there.
@@ -35,7 +35,7 @@ class Quantized(Packet):
     lengths: tuple[int, ...]
     bits: int
     entropy: bool = False
-    first: int = 0
+    offset: int = 0
 
     @cached_property
     def stream(self) -> tuple[Tensor, int]:
@@ -81,28 +81,28 @@ class Quantized(Packet):
     def add_to(self, total: Tensor) -> None:
         add_dequantized(self.packed, self.lows, self.highs, self.lengths, self.bits, total)
 
-    def part(self, first: int, stop: int) -> Self:
+    def part(self, start: int, stop: int) -> Self:
         raise AssertionError("a quantized packet is cut only by methods that do not claim to be separable")
 
-    def body(self) -> list[Piece]:
-        fields = _FIELDS.pack(self.first, self.count, self.bits, int(self.entropy), 0) + write_blocks(self.lengths)
+    def payload(self) -> list[PayloadPart]:
+        fields = _FIELDS.pack(self.offset, self.count, self.bits, int(self.entropy), 0) + write_blocks(self.lengths)
         return [fields, self.lows.contiguous(), self.highs.contiguous(), self.stream[0]]
 
     @classmethod
-    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         at = _FIELDS.size + FIELDS_BYTES
-        if body.numel() < at:
-            raise WireError(f"quantized: a body of {body.numel()} bytes has no room for its fields")
-        raw = bytes(body[:at].numpy())
-        first, count, bits, code, zero = _FIELDS.unpack(raw[: _FIELDS.size])
-        check_range(first, count, most)
-        if not 1 <= bits <= MOST_BITS or code >= len(SYMBOL_CODES) or zero:
+        if payload.numel() < at:
+            raise WireError(f"quantized: a body of {payload.numel()} bytes has no room for its fields")
+        raw = bytes(payload[:at].numpy())
+        offset, count, bits, code, zero = _FIELDS.unpack(raw[: _FIELDS.size])
+        check_range(offset, count, max_count)
+        if not 1 <= bits <= MAX_BITS or code >= len(SYMBOL_CODES) or zero:
             raise WireError(f"quantized: {bits} bits a value, code {code}, reserved bytes {zero}: not of this version")
         size, blocks, table_bytes = read_block_fields(raw[_FIELDS.size :], count, cls.name)
         ends_bytes = 2 * blocks * (VALUE_BITS[dtype] // 8)
-        if body.numel() < at + table_bytes + ends_bytes:
-            raise WireError(f"quantized: a body of {body.numel()} bytes has no room for {blocks} blocks")
-        rest = body[at:]
+        if payload.numel() < at + table_bytes + ends_bytes:
+            raise WireError(f"quantized: a body of {payload.numel()} bytes has no room for {blocks} blocks")
+        rest = payload[at:]
         lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
         ends = rest[table_bytes : table_bytes + ends_bytes].clone().view(dtype)  # clone: the view must be aligned
         lows, highs = ends[:blocks], ends[blocks:]
@@ -117,7 +117,7 @@ class Quantized(Packet):
             packed, n_bits = data, bits * count
         packet = cls(
             packed=packed, count=count, lows=lows, highs=highs, lengths=lengths, bits=bits, entropy=bool(code),
-            first=first,
+            offset=offset,
         )  # fmt: skip
         packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
         return packet

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import ALL_KEPT, put_signs
+from laconic.kernels.api import ALL_SELECTED, put_signs
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import FIELDS_BYTES, read_block_fields, read_lengths, write_blocks
-from laconic.wire.packets.packet import Packet, Piece, check_length, check_padding, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range
 from laconic.wire.packets.signs import flipped
 
 _FIELDS = struct.Struct("<II")
@@ -30,7 +30,7 @@ class ScaledSigns(Packet):
     packed: Tensor
     scales: Tensor
     lengths: tuple[int, ...]
-    first: int
+    offset: int
 
     @cached_property
     def count(self) -> int:  # type: ignore[override]
@@ -58,7 +58,7 @@ class ScaledSigns(Packet):
 
     def dense(self) -> Tensor:
         signs = torch.empty(self.count, dtype=self.dtype, device=self.packed.device)
-        put_signs(self.packed, self.first, 0, ALL_KEPT, signs)
+        put_signs(self.packed, self.offset, 0, ALL_SELECTED, signs)
         lengths = torch.tensor(self.lengths, device=signs.device)
         return signs.mul_(self.scales.repeat_interleave(lengths, output_size=self.count))
 
@@ -66,28 +66,28 @@ class ScaledSigns(Packet):
         """The packet of the opposite signs."""
         return replace(self, packed=flipped(self.packed, self.count))
 
-    def part(self, first: int, stop: int) -> Self:
+    def part(self, start: int, stop: int) -> Self:
         raise AssertionError("scaled signs are cut only by methods that do not claim to be separable")
 
-    def body(self) -> list[Piece]:
-        fields = _FIELDS.pack(self.first, self.count) + write_blocks(self.lengths)
+    def payload(self) -> list[PayloadPart]:
+        fields = _FIELDS.pack(self.offset, self.count) + write_blocks(self.lengths)
         return [fields, self.scales.contiguous(), self.packed]
 
     @classmethod
-    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         at = _FIELDS.size + FIELDS_BYTES
-        if body.numel() < at:
-            raise WireError(f"scaled signs: a body of {body.numel()} bytes has no room for its fields")
-        raw = bytes(body[:at].numpy())
-        first, count = _FIELDS.unpack(raw[: _FIELDS.size])
-        check_range(first, count, most)
+        if payload.numel() < at:
+            raise WireError(f"scaled signs: a body of {payload.numel()} bytes has no room for its fields")
+        raw = bytes(payload[:at].numpy())
+        offset, count = _FIELDS.unpack(raw[: _FIELDS.size])
+        check_range(offset, count, max_count)
         size, blocks, table_bytes = read_block_fields(raw[_FIELDS.size :], count, cls.name)
         scale_bytes = blocks * (VALUE_BITS[dtype] // 8)
-        check_length(body, at + table_bytes + scale_bytes + (count + 7) // 8, "scaled signs")
-        rest = body[at:]
+        check_length(payload, at + table_bytes + scale_bytes + (count + 7) // 8, "scaled signs")
+        rest = payload[at:]
         lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
         scales = rest[table_bytes : table_bytes + scale_bytes].clone().view(dtype)  # clone: the view must be aligned
         if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
             raise WireError("scaled signs: a scale is negative, inf or NaN")
-        check_padding(int(body[-1]), count)
-        return cls(packed=rest[table_bytes + scale_bytes :], scales=scales, lengths=lengths, first=first)
+        check_padding(int(payload[-1]), count)
+        return cls(packed=rest[table_bytes + scale_bytes :], scales=scales, lengths=lengths, offset=offset)

@@ -10,26 +10,26 @@ from torch import Tensor
 
 from laconic.errors import WireError
 from laconic.kernels.api import (
-    HEAD_BITS,
+    EXPONENT_BITS,
     INTEGERS,
     MANTISSA_BITS,
     add_powers,
-    cut_bits,
-    head_codes,
+    exponent_codes,
     pack_codes,
     powers_finite,
     put_powers,
+    slice_bits,
     unpack_codes,
 )
-from laconic.wire.packets.packet import Packet, Piece, check_length, check_padding, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range
 
 _FIELDS = struct.Struct("<III")
-MOST_MANTISSA_BITS = 22
+MAX_MANTISSA_BITS = 22
 
 
 def short_bits(mantissa_bits: int, dtype: torch.dtype = torch.float32) -> int:
     """The bits of one value: its sign, its exponent and `mantissa_bits`."""
-    return HEAD_BITS[dtype] + mantissa_bits
+    return EXPONENT_BITS[dtype] + mantissa_bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +40,20 @@ class ShortFloats(Packet):
 
     kind: ClassVar[int] = 12
     name: ClassVar[str] = "short floats"
-    heads: Tensor  # (ceil(9 count / 8),) uint8
+    exponents: Tensor  # (ceil(9 count / 8),) uint8
     tails: Tensor  # (ceil(mantissa_bits count / 8),) uint8
     mantissa_bits: int
     count: int
     dtype: torch.dtype
-    first: int = 0
+    offset: int = 0
 
     @classmethod
-    def of(cls, values: Tensor, mantissa_bits: int, first: int = 0) -> Self:
+    def of(cls, values: Tensor, mantissa_bits: int, offset: int = 0) -> Self:
         """values: (count,) float32 or float64, whose mantissas are zero behind the first `mantissa_bits`."""
         return cls(
-            heads=pack_codes(head_codes(values), HEAD_BITS[values.dtype]), tails=_tails_of(values, mantissa_bits),
-            mantissa_bits=mantissa_bits, count=values.numel(), dtype=values.dtype, first=first,
+            exponents=pack_codes(exponent_codes(values), EXPONENT_BITS[values.dtype]),
+            tails=_tails_of(values, mantissa_bits),
+            mantissa_bits=mantissa_bits, count=values.numel(), dtype=values.dtype, offset=offset,
         )  # fmt: skip
 
     @property
@@ -74,11 +75,11 @@ class ShortFloats(Packet):
 
     @cached_property
     def finite(self) -> bool:
-        return powers_finite(self.heads, self.count, self.dtype)
+        return powers_finite(self.exponents, self.count, self.dtype)
 
     def dense(self) -> Tensor:
-        out = torch.empty(self.count, dtype=self.dtype, device=self.heads.device)
-        put_powers(self.heads, out)
+        out = torch.empty(self.count, dtype=self.dtype, device=self.exponents.device)
+        put_powers(self.exponents, out)
         if self.mantissa_bits:
             patterns = out.view(INTEGERS[self.dtype])
             tails = unpack_codes(self.tails, self.count, self.mantissa_bits).to(patterns.dtype)
@@ -86,46 +87,49 @@ class ShortFloats(Packet):
         return out
 
     def _are_powers_for(self, vector: Tensor) -> bool:
-        return not self.mantissa_bits and vector.dtype == self.dtype and vector.device == self.heads.device
+        return not self.mantissa_bits and vector.dtype == self.dtype and vector.device == self.exponents.device
 
     def put_into(self, out: Tensor) -> None:
         if self._are_powers_for(out):
-            put_powers(self.heads, out)
+            put_powers(self.exponents, out)
         else:
             super().put_into(out)
 
     def add_to(self, total: Tensor) -> None:
         if self._are_powers_for(total):
-            add_powers(self.heads, total)
+            add_powers(self.exponents, total)
         else:
             super().add_to(total)
 
-    def part(self, first: int, stop: int) -> Self:
-        low, high = first - self.first, stop - self.first
-        head, tail = HEAD_BITS[self.dtype], self.mantissa_bits
+    def part(self, start: int, stop: int) -> Self:
+        low, high = start - self.offset, stop - self.offset
+        exponent_bits, mantissa_bits_ = EXPONENT_BITS[self.dtype], self.mantissa_bits
         return type(self)(
-            heads=cut_bits(self.heads, head * low, head * high), tails=cut_bits(self.tails, tail * low, tail * high),
-            mantissa_bits=tail, count=stop - first, dtype=self.dtype, first=first,
+            exponents=slice_bits(self.exponents, exponent_bits * low, exponent_bits * high),
+            tails=slice_bits(self.tails, mantissa_bits_ * low, mantissa_bits_ * high),
+            mantissa_bits=mantissa_bits_, count=stop - start, dtype=self.dtype, offset=start,
         )  # fmt: skip
 
-    def body(self) -> list[Piece]:
-        return [_FIELDS.pack(self.first, self.count, self.mantissa_bits), self.heads, self.tails]
+    def payload(self) -> list[PayloadPart]:
+        return [_FIELDS.pack(self.offset, self.count, self.mantissa_bits), self.exponents, self.tails]
 
     @classmethod
-    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
-        if body.numel() < _FIELDS.size:
-            raise WireError(f"short floats: a body of {body.numel()} bytes has no room for its fields")
-        first, count, mantissa_bits = _FIELDS.unpack(bytes(body[: _FIELDS.size].numpy()))
-        check_range(first, count, most)
-        if dtype not in HEAD_BITS or mantissa_bits > MOST_MANTISSA_BITS:
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
+        if payload.numel() < _FIELDS.size:
+            raise WireError(f"short floats: a body of {payload.numel()} bytes has no room for its fields")
+        offset, count, mantissa_bits = _FIELDS.unpack(bytes(payload[: _FIELDS.size].numpy()))
+        check_range(offset, count, max_count)
+        if dtype not in EXPONENT_BITS or mantissa_bits > MAX_MANTISSA_BITS:
             raise WireError(f"short floats: {mantissa_bits} bits of mantissa of {dtype}: not of this version")
-        head_bytes = (HEAD_BITS[dtype] * count + 7) // 8
-        check_length(body, _FIELDS.size + head_bytes + (mantissa_bits * count + 7) // 8, "short floats")
-        heads, tails = body[_FIELDS.size :][:head_bytes], body[_FIELDS.size + head_bytes :]
-        check_padding(int(heads[-1]), HEAD_BITS[dtype] * count)
+        exponent_bytes = (EXPONENT_BITS[dtype] * count + 7) // 8
+        check_length(payload, _FIELDS.size + exponent_bytes + (mantissa_bits * count + 7) // 8, "short floats")
+        exponents, tails = payload[_FIELDS.size :][:exponent_bytes], payload[_FIELDS.size + exponent_bytes :]
+        check_padding(int(exponents[-1]), EXPONENT_BITS[dtype] * count)
         if mantissa_bits:
             check_padding(int(tails[-1]), mantissa_bits * count)
-        packet = cls(heads=heads, tails=tails, mantissa_bits=mantissa_bits, count=count, dtype=dtype, first=first)
+        packet = cls(
+            exponents=exponents, tails=tails, mantissa_bits=mantissa_bits, count=count, dtype=dtype, offset=offset
+        )
         if not packet.finite:
             raise WireError("short floats: inf or NaN among the values")
         return packet

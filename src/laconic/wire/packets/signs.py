@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import ALL_KEPT as ALL_KEPT
-from laconic.kernels.api import add_signs, count_kept, count_ones, cut_bits, kept_bits, put_signs
+from laconic.kernels.api import ALL_SELECTED as ALL_SELECTED
+from laconic.kernels.api import add_signs, count_ones, count_selected, put_signs, selected_bits, slice_bits
 from laconic.kernels.api import keep_mask as mask_of
-from laconic.wire.packets.packet import Packet, Piece, Sizes, check_length, check_padding, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, Sizes, check_length, check_padding, check_range
 
 _FIELDS = struct.Struct("<IIQI")
 
@@ -29,33 +29,35 @@ class Signs(Packet):
     kind: ClassVar[int] = 4
     name: ClassVar[str] = "signs"
     packed: Tensor
-    kept: int
-    first: int
+    n_selected: int
+    offset: int
     count: int
     key: int
     threshold: int
     dtype: torch.dtype
-    drawn: Tensor | None = field(default=None, compare=False, repr=False)  # what is kept, where a maker or a reader
+    sampled: Tensor | None = field(default=None, compare=False, repr=False)  # what is kept, where a maker or a reader
     # has worked it out: (ceil(count/8),) uint8 on the CPU
 
     @property
     def mask(self) -> Tensor | None:
         """(count,) bool of what is kept; None when everything is."""
-        if self.threshold == ALL_KEPT:
+        if self.threshold == ALL_SELECTED:
             return None
-        return mask_of(self.first, self.count, self.key, self.threshold, self.packed.device)
+        return mask_of(self.offset, self.count, self.key, self.threshold, self.packed.device)
 
     @property
     def payload_bits(self) -> int:
-        return self.kept
+        return self.n_selected
 
     @property
     def paper_bits(self) -> float:
-        return self.count * (self.threshold / ALL_KEPT)
+        return self.count * (self.threshold / ALL_SELECTED)
 
     @property
     def named_overheads(self) -> dict[str, float]:
-        return {"mask drawn, not expected": self.payload_bits - self.paper_bits} if self.threshold < ALL_KEPT else {}
+        return (
+            {"mask drawn, not expected": self.payload_bits - self.paper_bits} if self.threshold < ALL_SELECTED else {}
+        )
 
     def dense(self) -> Tensor:
         out = torch.empty(self.count, dtype=self.dtype, device=self.packed.device)
@@ -63,78 +65,89 @@ class Signs(Packet):
         return out
 
     def put_into(self, out: Tensor) -> None:
-        put_signs(self.packed.to(out.device), self.first, self.key, self.threshold, out, self._drawn_on(out.device))
+        put_signs(self.packed.to(out.device), self.offset, self.key, self.threshold, out, self._sampled_on(out.device))
 
     def add_to(self, total: Tensor) -> None:
         device = total.device
-        add_signs(self.packed.to(device), self.first, self.key, self.threshold, total, self._drawn_on(device))
+        add_signs(self.packed.to(device), self.offset, self.key, self.threshold, total, self._sampled_on(device))
 
-    def _drawn_on(self, device: torch.device) -> Tensor | None:
-        return None if self.drawn is None or device.type != "cpu" else self.drawn
+    def _sampled_on(self, device: torch.device) -> Tensor | None:
+        return None if self.sampled is None or device.type != "cpu" else self.sampled
 
     def negated(self) -> Self:
         """The packet of the opposite signs."""
-        return replace(self, packed=flipped(self.packed, self.kept))
+        return replace(self, packed=flipped(self.packed, self.n_selected))
 
-    def part(self, first: int, stop: int) -> Self:
-        low, high = self._kept_before(first), self._kept_before(stop)
+    def part(self, start: int, stop: int) -> Self:
+        low, high = self._selected_before(start), self._selected_before(stop)
         return type(self)(
-            packed=cut_bits(self.packed, low, high), kept=high - low, first=first, count=stop - first,
+            packed=slice_bits(self.packed, low, high), n_selected=high - low, offset=start, count=stop - start,
             key=self.key, threshold=self.threshold, dtype=self.dtype,
-            drawn=None if self.drawn is None else cut_bits(self.drawn, first - self.first, stop - self.first),
+            sampled=None if self.sampled is None else slice_bits(self.sampled, start - self.offset, stop - self.offset),
         )  # fmt: skip
 
-    def _kept_before(self, coordinate: int) -> int:
+    def _selected_before(self, coordinate: int) -> int:
         """How many are kept before a coordinate. The cuts are remembered: they mostly come in order."""
-        at = max(cut for cut in self._cuts if cut <= coordinate)
-        if at < coordinate and self.drawn is not None:
-            more = count_ones(self.drawn, [at - self.first, coordinate - self.first])[0]
-            self._cuts[coordinate] = self._cuts[at] + more
+        at = max(known for known in self._counts_before if known <= coordinate)
+        if at < coordinate and self.sampled is not None:
+            more = count_ones(self.sampled, [at - self.offset, coordinate - self.offset])[0]
+            self._counts_before[coordinate] = self._counts_before[at] + more
         elif at < coordinate:
-            more = count_kept(at, coordinate - at, self.key, self.threshold, self.packed.device)
-            self._cuts[coordinate] = self._cuts[at] + more
-        return self._cuts[coordinate]
+            more = count_selected(at, coordinate - at, self.key, self.threshold, self.packed.device)
+            self._counts_before[coordinate] = self._counts_before[at] + more
+        return self._counts_before[coordinate]
 
     @cached_property
-    def _cuts(self) -> dict[int, int]:
+    def _counts_before(self) -> dict[int, int]:
         """How many are kept before some coordinates."""
-        return {self.first: 0, self.first + self.count: self.kept}
+        return {self.offset: 0, self.offset + self.count: self.n_selected}
 
-    def sizes(self, cuts: Sequence[int]) -> Sizes:
-        counts = [stop - first for first, stop in pairwise(cuts)]
-        kept = counts if self.drawn is None else count_ones(self.drawn, [cut - self.first for cut in cuts])
-        if self.drawn is None and self.threshold < ALL_KEPT:
-            return super().sizes(cuts)
-        share = self.threshold / ALL_KEPT
+    def sizes(self, bounds: Sequence[int]) -> Sizes:
+        counts = [stop - start for start, stop in pairwise(bounds)]
+        n_selected = (
+            counts if self.sampled is None else count_ones(self.sampled, [known - self.offset for known in bounds])
+        )
+        if self.sampled is None and self.threshold < ALL_SELECTED:
+            return super().sizes(bounds)
+        share = self.threshold / ALL_SELECTED
         fixed = _FIELDS.size
-        return Sizes([fixed + (k + 7) // 8 for k in kept], kept, [count * share for count in counts])
+        return Sizes([fixed + (k + 7) // 8 for k in n_selected], n_selected, [count * share for count in counts])
 
     def as_read(self) -> Self | None:
         if self.packed.device.type != "cpu":
             return None
-        if self.drawn is not None or self.threshold == ALL_KEPT:
+        if self.sampled is not None or self.threshold == ALL_SELECTED:
             return self
-        return replace(self, drawn=kept_bits(self.first, self.count, self.key, self.threshold)[0])
+        return replace(self, sampled=selected_bits(self.offset, self.count, self.key, self.threshold)[0])
 
-    def body(self) -> list[Piece]:
-        fields = _FIELDS.pack(self.first, self.count, self.key, self.threshold - 1)
+    def payload(self) -> list[PayloadPart]:
+        fields = _FIELDS.pack(self.offset, self.count, self.key, self.threshold - 1)
         return [fields, self.packed]
 
     @classmethod
-    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
-        if body.numel() < _FIELDS.size:
-            raise WireError(f"signs: a body of {body.numel()} bytes has no room for its fields")
-        first, count, key, below = _FIELDS.unpack(bytes(body[: _FIELDS.size].numpy()))
-        check_range(first, count, most)
-        if body.numel() - _FIELDS.size > (count + 7) // 8:
-            raise WireError(f"signs: {body.numel() - _FIELDS.size} bytes of bits for {count} coordinates")
-        drawn, kept = (None, count) if below + 1 == ALL_KEPT else kept_bits(first, count, key, below + 1)
-        check_length(body, _FIELDS.size + (kept + 7) // 8, "signs")
-        if kept:
-            check_padding(int(body[-1]), kept)
-        packed = body[_FIELDS.size :]
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
+        if payload.numel() < _FIELDS.size:
+            raise WireError(f"signs: a body of {payload.numel()} bytes has no room for its fields")
+        offset, count, key, below = _FIELDS.unpack(bytes(payload[: _FIELDS.size].numpy()))
+        check_range(offset, count, max_count)
+        if payload.numel() - _FIELDS.size > (count + 7) // 8:
+            raise WireError(f"signs: {payload.numel() - _FIELDS.size} bytes of bits for {count} coordinates")
+        sampled, n_selected = (
+            (None, count) if below + 1 == ALL_SELECTED else selected_bits(offset, count, key, below + 1)
+        )
+        check_length(payload, _FIELDS.size + (n_selected + 7) // 8, "signs")
+        if n_selected:
+            check_padding(int(payload[-1]), n_selected)
+        packed = payload[_FIELDS.size :]
         return cls(
-            packed=packed, kept=kept, first=first, count=count, key=key, threshold=below + 1, dtype=dtype, drawn=drawn
+            packed=packed,
+            n_selected=n_selected,
+            offset=offset,
+            count=count,
+            key=key,
+            threshold=below + 1,
+            dtype=dtype,
+            sampled=sampled,
         )
 
 

@@ -11,16 +11,16 @@ from laconic.errors import WireError
 from laconic.kernels.api import add_at
 from laconic.wire.coding.positions import decode_positions, encode_positions
 from laconic.wire.packets.dense import Dense
-from laconic.wire.packets.fractional import Fractional
-from laconic.wire.packets.packet import Packet, Piece, Size
-from laconic.wire.packets.positions import FIELDS_BYTES, cut, read_fields, stream_bits, write_fields
+from laconic.wire.packets.fractional import FractionalValues
+from laconic.wire.packets.packet import Packet, PayloadPart, Size
+from laconic.wire.packets.positions import FIELDS_BYTES, index_range, read_fields, stream_bits, write_fields
 
-NESTED: dict[int, type[Packet]] = {kind.kind: kind for kind in (Dense, Fractional)}  # what the values may be
+NESTED: dict[int, type[Packet]] = {kind.kind: kind for kind in (Dense, FractionalValues)}  # what the values may be
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sparse(Packet):
-    """indices: (k,) int64, ascending, each once, counted from `first`, in 0 .. count-1; zero is meant elsewhere.
+    """indices: (k,) int64, ascending, each once, counted from `offset`, in 0 .. count-1; zero is meant elsewhere.
 
     values: a packet of kind dense or fractional about k coordinates from 0 on; dense where k is 0. code: one of
     POSITION_CODES. Raises ValueError for other values.
@@ -31,7 +31,7 @@ class Sparse(Packet):
     indices: Tensor
     values: Packet
     count: int
-    first: int = 0
+    offset: int = 0
     code: str = "block"
 
     def __post_init__(self) -> None:
@@ -39,10 +39,10 @@ class Sparse(Packet):
         if values.kind not in NESTED or (k == 0 and values.kind != Dense.kind):
             names = " or ".join(sorted(kind.name for kind in NESTED.values()))
             raise ValueError(f"values of {k} entries cannot be {values.name!r}; give {names if k else Dense.name}")
-        if (values.first, values.count) != (0, k):
+        if (values.offset, values.count) != (0, k):
             raise ValueError(
                 f"{k} indices need values of coordinates 0 .. {k - 1}, "
-                f"not {values.first} .. {values.first + values.count - 1}"
+                f"not {values.offset} .. {values.offset + values.count - 1}"
             )
 
     @cached_property
@@ -69,7 +69,7 @@ class Sparse(Packet):
 
     @property
     def size(self) -> Size:
-        values = self.values.size.body_bytes if self.indices.numel() else 0
+        values = self.values.size.encoded_bytes if self.indices.numel() else 0
         return Size(FIELDS_BYTES + values + (self.position_bits + 7) // 8, self.payload_bits, self.paper_bits)
 
     @property
@@ -85,9 +85,9 @@ class Sparse(Packet):
         return self.values.finite
 
     def dense(self) -> Tensor:
-        whole = torch.zeros(self.count, dtype=self.dtype, device=self.indices.device)
-        whole[self.indices] = self.values.dense()
-        return whole
+        full = torch.zeros(self.count, dtype=self.dtype, device=self.indices.device)
+        full[self.indices] = self.values.dense()
+        return full
 
     def put_into(self, out: Tensor) -> None:
         out.zero_().index_copy_(0, self.indices.to(out.device), self.values.dense().to(out))
@@ -99,37 +99,37 @@ class Sparse(Packet):
         add_at(out.copy_(vector), self.indices.to(out.device), -self.values.dense().to(out))
         return out
 
-    def part(self, first: int, stop: int) -> Self:
+    def part(self, start: int, stop: int) -> Self:
         assert isinstance(self.values, Dense), "only dense values can be cut"
-        low, high = cut(self.indices, self.first, first, stop)
+        low, high = index_range(self.indices, self.offset, start, stop)
         return type(self)(
-            indices=self.indices[low:high] - (first - self.first), values=Dense(values=self.values.values[low:high]),
-            count=stop - first, first=first, code=self.code,
+            indices=self.indices[low:high] - (start - self.offset), values=Dense(values=self.values.values[low:high]),
+            count=stop - start, offset=start, code=self.code,
         )  # fmt: skip
 
-    def body(self) -> list[Piece]:
+    def payload(self) -> list[PayloadPart]:
         data, n_bits = self.stream
         k = self.indices.numel()
-        fields = write_fields(self.first, self.count, k, self.code, self.values.kind, n_bits)
-        return [fields, *(self.values.body() if k else ()), data]
+        fields = write_fields(self.offset, self.count, k, self.code, self.values.kind, n_bits)
+        return [fields, *(self.values.payload() if k else ()), data]
 
     @classmethod
-    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
-        first, count, k, code, nested, n_bits = read_fields(body, cls.name, most)
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
+        offset, count, k, code, nested, n_bits = read_fields(payload, cls.name, max_count)
         if nested not in NESTED or (k == 0 and nested != Dense.kind):
             raise WireError(f"sparse: values of kind {nested} for {k} positions")
-        stop = body.numel() - (n_bits + 7) // 8
+        stop = payload.numel() - (n_bits + 7) // 8
         if stop < FIELDS_BYTES or (k == 0 and stop > FIELDS_BYTES):
-            raise WireError(f"sparse: a body of {body.numel()} bytes with {n_bits} bits of positions")
+            raise WireError(f"sparse: a body of {payload.numel()} bytes with {n_bits} bits of positions")
         values: Packet
         if k:
-            values = NESTED[nested].read(body[FIELDS_BYTES:stop], dtype, k)
+            values = NESTED[nested].read(payload[FIELDS_BYTES:stop], dtype, k)
             if values.count != k:
                 raise WireError(f"sparse: {values.count} values for {k} positions")
         else:
             values = Dense(values=torch.empty(0, dtype=dtype))
-        data = body[stop:]
+        data = payload[stop:]
         indices = decode_positions(data, n_bits, k, count, code)
-        packet = cls(indices=indices, values=values, count=count, first=first, code=code)
+        packet = cls(indices=indices, values=values, count=count, offset=offset, code=code)
         packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
         return packet

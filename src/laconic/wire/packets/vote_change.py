@@ -10,7 +10,7 @@ from torch import Tensor
 
 from laconic.errors import WireError
 from laconic.wire.coding.positions import decode_positions, encode_positions, paper_position_bits
-from laconic.wire.packets.packet import Packet, Piece, check_length
+from laconic.wire.packets.packet import Packet, PayloadPart, check_length
 from laconic.wire.packets.positions import FIELDS_BYTES, add_ones, code_overhead, indicator, read_fields, write_fields
 
 _MORE_FIELDS = struct.Struct("<IQ")
@@ -18,7 +18,8 @@ _MORE_FIELDS = struct.Struct("<IQ")
 
 @dataclass(frozen=True, kw_only=True)
 class VoteChange(Packet):
-    """added: (k,) int64 coordinates, counted from `first`, in 0 .. count-1; dropped: (k,) int64 places in the old list.
+    """added: (k,) int64 coordinates, counted from `offset`, in 0 .. count-1; dropped: (k,) int64 places in the old
+    list.
 
     Both ends hold the sender's last list of `listed` coordinates, ascending, and what goes is named by its place in it.
     Both tensors ascend, each entry once. Raises ValueError where their lengths differ.
@@ -31,7 +32,7 @@ class VoteChange(Packet):
     dropped: Tensor
     count: int
     listed: int
-    first: int = 0
+    offset: int = 0
     code: str = "block"
 
     def __post_init__(self) -> None:
@@ -72,32 +73,32 @@ class VoteChange(Packet):
     def add_to(self, total: Tensor) -> None:
         add_ones(total, self.added)
 
-    def part(self, first: int, stop: int) -> Self:
+    def part(self, start: int, stop: int) -> Self:
         raise AssertionError("vote changes are cut only by methods that do not claim to be separable")
 
-    def body(self) -> list[Piece]:
+    def payload(self) -> list[PayloadPart]:
         (added, added_bits), (dropped, dropped_bits) = self.streams
-        fields = write_fields(self.first, self.count, self.added.numel(), self.code, 0, added_bits)
+        fields = write_fields(self.offset, self.count, self.added.numel(), self.code, 0, added_bits)
         return [fields, _MORE_FIELDS.pack(self.listed, dropped_bits), added, dropped]
 
     @classmethod
-    def read(cls, body: Tensor, dtype: torch.dtype, most: int) -> Self:
-        first, count, k, code, nested, added_bits = read_fields(body, cls.name, most)
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
+        offset, count, k, code, nested, added_bits = read_fields(payload, cls.name, max_count)
         start = FIELDS_BYTES + _MORE_FIELDS.size
-        if body.numel() < start:
-            raise WireError(f"vote change: a body of {body.numel()} bytes has no room for its fields")
-        listed, dropped_bits = _MORE_FIELDS.unpack(bytes(body[FIELDS_BYTES:start].numpy()))
+        if payload.numel() < start:
+            raise WireError(f"vote change: a body of {payload.numel()} bytes has no room for its fields")
+        listed, dropped_bits = _MORE_FIELDS.unpack(bytes(payload[FIELDS_BYTES:start].numpy()))
         if nested or dtype != torch.float32:
             raise WireError(f"vote changes have no values, of kind {nested} or of type {dtype}")
         if not k <= listed <= count:
             raise WireError(f"vote change: {k} of a list of {listed} among {count} coordinates")
         middle = start + (added_bits + 7) // 8
-        check_length(body, middle + (dropped_bits + 7) // 8, cls.name)
-        streams = (body[start:middle], added_bits), (body[middle:], dropped_bits)
+        check_length(payload, middle + (dropped_bits + 7) // 8, cls.name)
+        streams = (payload[start:middle], added_bits), (payload[middle:], dropped_bits)
         packet = cls(
             added=decode_positions(*streams[0], k, count, code),
             dropped=decode_positions(*streams[1], k, listed, code),
-            count=count, listed=listed, first=first, code=code,
+            count=count, listed=listed, offset=offset, code=code,
         )  # fmt: skip
         packet.__dict__["streams"] = streams  # the cached property: they are at hand
         return packet

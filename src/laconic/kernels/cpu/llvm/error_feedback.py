@@ -15,10 +15,10 @@ from llvmlite import ir
 
 from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, hash_within, intrinsic, same, splat, types
 
-_PIECE = Block.LANES
+_WIDTH = Block.LANES
 
 
-def _owing(context: Any, block: Block, wish_of: Callable[[], Any], out: Any, c: Any, coin: Any, past: bool) -> Any:  # noqa: ANN401
+def _update(context: Any, block: Block, value_of: Callable[[], Any], out: Any, c: Any, draw: Any, past: bool) -> Any:  # noqa: ANN401
     """Write the new residual of 64 elements: corrected - c sign(corrected) where selected, corrected elsewhere.
 
     Args:
@@ -34,39 +34,40 @@ def _owing(context: Any, block: Block, wish_of: Callable[[], Any], out: Any, c: 
     """
     builder = block.builder
     # scalars -> lanes, once for all four groups of 16
-    first, low, high, limit = (splat(builder, scalar, _PIECE) for scalar in coin)
-    plus, minus = splat(builder, c, _PIECE), splat(builder, builder.fneg(c), _PIECE)
+    offset, low, high, limit = (splat(builder, scalar, _WIDTH) for scalar in draw)
+    plus, minus = splat(builder, c, _WIDTH), splat(builder, builder.fneg(c), _WIDTH)
     words = [ir.Constant(WORD, 0)] * 3
-    for piece in range(0, LANES, _PIECE):
-        block.piece = piece
-        wish = wish_of()
-        zeros = same(wish.type, 0.0)
+    for lane in range(0, LANES, _WIDTH):
+        block.lane = lane
+        corrected = value_of()
+        zeros = same(corrected.type, 0.0)
         # lanes: hash32 of the coordinates <= limit -> which are selected
-        coordinates = builder.add(first, ir.Constant(first.type, list(range(piece, piece + _PIECE))))
-        kept = hash_within(builder, coordinates, low, high, limit)
+        coordinates = builder.add(offset, ir.Constant(offset.type, list(range(lane, lane + _WIDTH))))
+        selected = hash_within(builder, coordinates, low, high, limit)
         # lanes: corrected - (-c, +c where selected, else 0) -> the new residual
-        negative = builder.fcmp_ordered("<", wish, zeros)
-        sent = builder.select(kept, builder.select(negative, minus, plus), zeros)
-        block.write(builder.fsub(wish, sent), out, 0, past_caches=past)
+        negative = builder.fcmp_ordered("<", corrected, zeros)
+        sent = builder.select(selected, builder.select(negative, minus, plus), zeros)
+        block.write(builder.fsub(corrected, sent), out, 0, past_caches=past)
         # lanes: x - x is 0 for finite x, NaN otherwise -> which are inf or NaN
-        spoiled = builder.fcmp_unordered("!=", builder.fsub(wish, wish), zeros)
+        non_finite = builder.fcmp_unordered("!=", builder.fsub(corrected, corrected), zeros)
         # 16 bits of each result into its word, from bit `lane` on
-        for i, bits in enumerate((negative, kept, spoiled)):
-            word = builder.zext(builder.bitcast(bits, ir.IntType(_PIECE)), WORD)
-            words[i] = builder.or_(words[i], builder.shl(word, ir.Constant(WORD, piece)))
+        for i, bits in enumerate((negative, selected, non_finite)):
+            word = builder.zext(builder.bitcast(bits, ir.IntType(_WIDTH)), WORD)
+            words[i] = builder.or_(words[i], builder.shl(word, ir.Constant(WORD, lane)))
     return context.make_tuple(builder, types.UniTuple(types.uint64, 3), words)
 
 
-_COIN = (types.uint32, types.uint32, types.uint32, types.uint32)
+_DRAW_TYPES = (types.uint32, types.uint32, types.uint32, types.uint32)
 
 
 def _step(past: bool) -> Any:  # noqa: ANN401
     """Return the intrinsic of a worker's step; past: its stores go past the caches."""
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def owe_step(
-        typing: Any, new_debt: Any, new_momentum: Any, debt: Any, momentum: Any, gradient: Any, place: Any, mu: Any,  # noqa: ANN401
-        decay: Any, c: Any, first: Any, low: Any, high: Any, limit: Any,  # noqa: ANN401
+    def error_feedback_step(
+        typing: Any, new_residual: Any, new_momentum: Any, residual: Any, momentum: Any, gradient: Any,  # noqa: ANN401
+        place: Any, mu: Any,  # noqa: ANN401
+        decay: Any, c: Any, offset: Any, low: Any, high: Any, limit: Any,  # noqa: ANN401
     ) -> Codegen:  # fmt: skip
         """Take `reference.signs.error_feedback_step` on the 64 elements from `place` on.
 
@@ -90,36 +91,37 @@ def _step(past: bool) -> Any:  # noqa: ANN401
         """
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-            new_debt, new_momentum, debt, momentum, gradient, place, mu, decay, c, *coin = args
+            new_residual, new_momentum, residual, momentum, gradient, place, mu, decay, c, *draw = args
             block = Block(context, builder, signature.args, place)
-            rate, share = splat(builder, mu, _PIECE), splat(builder, decay, _PIECE)
+            factor, share = splat(builder, mu, _WIDTH), splat(builder, decay, _WIDTH)
 
-            def wish() -> Any:  # noqa: ANN401
+            def corrected() -> Any:  # noqa: ANN401
                 """Return the corrected gradient of 16 elements, and write their new momentum."""
                 # lanes: new = mu * momentum + g -> memory; then (mu * new + g) + decay * residual
                 g = block.read(gradient, 4)
-                new = builder.fadd(builder.fmul(rate, block.read(momentum, 3)), g)
-                before = block.read(debt, 2)
+                new = builder.fadd(builder.fmul(factor, block.read(momentum, 3)), g)
+                before = block.read(residual, 2)
                 block.write(new, new_momentum, 1, past_caches=past)
-                return builder.fadd(builder.fadd(builder.fmul(rate, new), g), builder.fmul(share, before))
+                return builder.fadd(builder.fadd(builder.fmul(factor, new), g), builder.fmul(share, before))
 
-            return _owing(context, block, wish, new_debt, c, coin, past)
+            return _update(context, block, corrected, new_residual, c, draw, past)
 
-        kind = debt.dtype
+        kind = residual.dtype
         return types.UniTuple(types.uint64, 3)(
-            new_debt, new_momentum, debt, momentum, gradient, types.intp, kind, kind, kind, *_COIN
+            new_residual, new_momentum, residual, momentum, gradient, types.intp, kind, kind, kind, *_DRAW_TYPES
         ), codegen
 
-    return owe_step
+    return error_feedback_step
 
 
 def _total(past: bool) -> Any:  # noqa: ANN401
     """Return the intrinsic of the server's step; past: its stores go past the caches."""
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def owe_total(
-        typing: Any, new_debt: Any, debt: Any, total: Any, place: Any, among: Any, scale: Any, decay: Any, c: Any,  # noqa: ANN401
-        first: Any, low: Any, high: Any, limit: Any,  # noqa: ANN401
+    def error_feedback_total(
+        typing: Any, new_residual: Any, residual: Any, total: Any, place: Any, divisor: Any, scale: Any,  # noqa: ANN401
+        decay: Any, c: Any,  # noqa: ANN401
+        offset: Any, low: Any, high: Any, limit: Any,  # noqa: ANN401
     ) -> Codegen:  # fmt: skip
         """Take `reference.signs.error_feedback_total` on the 64 elements from `place` on.
 
@@ -142,27 +144,27 @@ def _total(past: bool) -> Any:  # noqa: ANN401
         """
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-            new_debt, debt, total, place, among, scale, decay, c, *coin = args
+            new_residual, residual, total, place, divisor, scale, decay, c, *draw = args
             block = Block(context, builder, signature.args, place)
-            n, factor, share = (splat(builder, scalar, _PIECE) for scalar in (among, scale, decay))
+            n, factor, share = (splat(builder, scalar, _WIDTH) for scalar in (divisor, scale, decay))
 
-            def wish() -> Any:  # noqa: ANN401
+            def corrected() -> Any:  # noqa: ANN401
                 """Return the corrected mean of 16 elements."""
                 # lanes: total / divisor, int8 sums as floats first; then decay * residual + scale * mean
-                votes, before = block.read(total, 2), block.read(debt, 1)
+                votes, before = block.read(total, 2), block.read(residual, 1)
                 if votes.type != before.type:
                     votes = builder.sitofp(votes, before.type)
                 mean = builder.fdiv(votes, n)
                 return builder.fadd(builder.fmul(share, before), builder.fmul(factor, mean))
 
-            return _owing(context, block, wish, new_debt, c, coin, past)
+            return _update(context, block, corrected, new_residual, c, draw, past)
 
-        kind = debt.dtype
+        kind = residual.dtype
         return types.UniTuple(types.uint64, 3)(
-            new_debt, debt, total, types.intp, kind, kind, kind, kind, *_COIN
+            new_residual, residual, total, types.intp, kind, kind, kind, kind, *_DRAW_TYPES
         ), codegen
 
-    return owe_total
+    return error_feedback_total
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -172,21 +174,21 @@ def momentum_at(typing: Any, gradient: Any, momentum: Any, place: Any, mu: Any, 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         gradient, momentum, place, mu, rest = args
         block = Block(context, builder, signature.args, place)
-        old, fresh = splat(builder, mu, _PIECE), splat(builder, rest, _PIECE)
+        old, fresh = splat(builder, mu, _WIDTH), splat(builder, rest, _WIDTH)
         word = ir.Constant(WORD, 0)
-        for piece in range(0, LANES, _PIECE):
-            block.piece = piece
+        for lane in range(0, LANES, _WIDTH):
+            block.lane = lane
             # lanes: mu * momentum + rest * gradient -> over the gradient; its signs as 16 bits of the word
             new = builder.fadd(builder.fmul(old, block.read(momentum, 1)), builder.fmul(fresh, block.read(gradient, 0)))
             block.write(new, gradient, 0)
             negative = builder.fcmp_ordered("<", new, same(new.type, 0.0))
-            bits = builder.zext(builder.bitcast(negative, ir.IntType(_PIECE)), WORD)
-            word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, piece)))
+            bits = builder.zext(builder.bitcast(negative, ir.IntType(_WIDTH)), WORD)
+            word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, lane)))
         return word
 
     kind = gradient.dtype
     return types.uint64(gradient, momentum, types.intp, kind, kind), codegen
 
 
-owe_step_at, owe_step_past_caches = _step(False), _step(True)
-owe_total_at, owe_total_past_caches = _total(False), _total(True)
+error_feedback_step_at, error_feedback_step_past_caches = _step(False), _step(True)
+error_feedback_total_at, error_feedback_total_past_caches = _total(False), _total(True)

@@ -17,7 +17,7 @@ from typing import Any
 from llvmlite import ir
 
 from laconic.kernels.cpu.llvm.packing import GROUP, narrowed, write_packed
-from laconic.kernels.cpu.llvm.reductions import LANES, largest, least, pointer_at, reduced
+from laconic.kernels.cpu.llvm.reductions import LANES, largest, pointer_at, reduced, smaller
 from laconic.kernels.cpu.llvm.vectors import (
     U32,
     WORD,
@@ -41,7 +41,7 @@ _BYTE = ir.IntType(8)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def magnitude_spans(typing: Any, entries: Any, n: Any, mask: Any, lows: Any, highs: Any) -> Codegen:  # noqa: ANN401
+def magnitude_spans(typing: Any, elements: Any, n: Any, mask: Any, lows: Any, highs: Any) -> Codegen:  # noqa: ANN401
     """Write the minimum and the maximum magnitude of each of n groups of SPAN elements.
 
     Args:
@@ -56,7 +56,7 @@ def magnitude_spans(typing: Any, entries: Any, n: Any, mask: Any, lows: Any, hig
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        entries, n, mask, lows, highs = args
+        elements, n, mask, lows, highs = args
         word, place = mask.type, n.type
         size = word.width // 8
         n_lanes = _LINE // size  # full lines: loads of half lines are reordered by LLVM, and then not prefetched
@@ -68,13 +68,13 @@ def magnitude_spans(typing: Any, entries: Any, n: Any, mask: Any, lows: Any, hig
         with cgutils.for_range(builder, n) as loop:
             start = builder.mul(loop.index, ir.Constant(place, SPAN))
             low, high, smallest = every, same(lanes, 0), builder.load(positive)
-            for piece in range(0, SPAN, n_lanes):
+            for lane in range(0, SPAN, n_lanes):
                 # lanes: bits without the sign -> minimum, maximum; minus 1, 0 wraps to the largest unsigned number
-                at = builder.add(start, ir.Constant(place, piece))
-                keys = builder.and_(builder.load(pointer_at(builder, entries, at, size, lanes), align=size), every)
-                low = least(builder, keys, low)
+                at = builder.add(start, ir.Constant(place, lane))
+                keys = builder.and_(builder.load(pointer_at(builder, elements, at, size, lanes), align=size), every)
+                low = smaller(builder, keys, low)
                 high = largest(builder, keys, high)
-                smallest = least(builder, builder.sub(keys, same(lanes, 1)), smallest, signed=False)
+                smallest = smaller(builder, builder.sub(keys, same(lanes, 1)), smallest, signed=False)
             builder.store(smallest, positive)
             # lanes -> the group's minimum and maximum -> memory
             builder.store(reduced(builder, "smin", low), pointer_at(builder, lows, loop.index, size, word))
@@ -107,7 +107,7 @@ class _Spans(ABC):
         """Compute what all groups use."""
 
     @abstractmethod
-    def _entries(self, number: Any, first: Any, ends: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:  # noqa: ANN401
+    def _elements(self, number: Any, start_level: Any, ends: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:  # noqa: ANN401
         """Emit the work on one group.
 
         Args:
@@ -126,11 +126,11 @@ class _Spans(ABC):
         row = builder.load(pointer_at(builder, bounds, ir.Constant(WORD, 0), 1, lanes), align=self._size)
         with cgutils.for_range(builder, n) as loop:
             # levels of the group's largest and smallest magnitude: its first and last level
-            first, last = (
+            start_level, last = (
                 self._level(builder.load(pointer_at(builder, ends, loop.index, self._size, self._real)), row)
                 for ends in (highs, lows)
             )
-            self._with_fewest(loop.index, first, builder.sub(last, first), _FEWEST)
+            self._with_fewest(loop.index, start_level, builder.sub(last, start_level), _FEWEST)
 
     def _level(self, magnitude: Any, row: Any) -> Any:  # noqa: ANN401
         """Return how many of a row of bounds are not below a magnitude: its level."""
@@ -139,29 +139,31 @@ class _Spans(ABC):
         there = builder.fcmp_ordered("<=", splat(builder, magnitude, LANES), row)
         return builder.zext(builder.ctpop(builder.bitcast(there, ir.IntType(LANES))), WORD)
 
-    def _with_fewest(self, number: Any, first: Any, spanned: Any, fewest: Sequence[int]) -> None:  # noqa: ANN401
+    def _with_fewest(self, number: Any, start_level: Any, spanned: Any, fewest: Sequence[int]) -> None:  # noqa: ANN401
         """Emit a group that spans so many levels, with the first number in `fewest` that is enough."""
         builder = self._builder
         if len(fewest) == 1:
-            self._span(number, first, fewest[0])
+            self._span(number, start_level, fewest[0])
             return
         # a branch for each number of bounds, each with code of its own
         enough = builder.icmp_signed("<=", spanned, ir.Constant(WORD, fewest[0]))
         with builder.if_else(enough) as (narrow, wide):
             with narrow:
-                self._span(number, first, fewest[0])
+                self._span(number, start_level, fewest[0])
             with wide:
-                self._with_fewest(number, first, spanned, fewest[1:])
+                self._with_fewest(number, start_level, spanned, fewest[1:])
 
-    def _span(self, number: Any, first: Any, n_bounds: int) -> None:  # noqa: ANN401
+    def _span(self, number: Any, start_level: Any, n_bounds: int) -> None:  # noqa: ANN401
         """Emit a group of levels start_level .. start_level + n_bounds."""
         builder = self._builder
         _, _, bounds, *_, width, _, _, codes = self._args
         # the bounds from the group's first level on, each in all lanes
-        places = [builder.add(first, ir.Constant(WORD, i)) for i in range(n_bounds)]
-        ends = [builder.load(pointer_at(builder, bounds, place, self._size, self._real)) for place in places]
-        totals, counts, made = self._entries(number, first, [splat(builder, end, self._lanes.count) for end in ends])
-        self._flush(first, totals, counts)
+        indices = [builder.add(start_level, ir.Constant(WORD, i)) for i in range(n_bounds)]
+        ends = [builder.load(pointer_at(builder, bounds, place, self._size, self._real)) for place in indices]
+        totals, counts, made = self._elements(
+            number, start_level, [splat(builder, end, self._lanes.count) for end in ends]
+        )
+        self._flush(start_level, totals, counts)
         start = builder.mul(number, ir.Constant(WORD, len(made)))
         for i, each in enumerate(made):  # last: it branches, and LLVM moves behind a branch what it can
             write_packed(builder, each, width, codes, builder.add(start, ir.Constant(WORD, i)), ordered=self.ordered)
@@ -174,7 +176,7 @@ class _Spans(ABC):
         rest = builder.and_(builder.bitcast(values, self._bits), same(self._bits, (1 << (8 * self._size - 1)) - 1))
         return values, builder.bitcast(rest, self._lanes)
 
-    def _flush(self, first: Any, totals: list[Any], counts: list[Any]) -> None:  # noqa: ANN401
+    def _flush(self, start_level: Any, totals: list[Any], counts: list[Any]) -> None:  # noqa: ANN401
         """Add a group's sums, in float64, and its counts to those of the chunk."""
         builder = self._builder
         *_, all_sums, all_counts, _ = self._args
@@ -182,7 +184,7 @@ class _Spans(ABC):
         left = ir.Constant(WORD, SPAN)
         for i, total in enumerate(totals):
             # sums[level] += the group's sum as float64; counts[level] += its count, the last one what is left
-            level = builder.add(first, ir.Constant(WORD, i))
+            level = builder.add(start_level, ir.Constant(WORD, i))
             place = pointer_at(builder, all_sums, level, 8 * LANES, doubles)
             here = total if total.type == doubles else builder.fpext(total, doubles)
             builder.store(builder.fadd(builder.load(place, align=8), here), place, align=8)
@@ -204,34 +206,34 @@ class MasksInVectors(_Spans):
         builder = self._builder
         self._minus = splat(builder, builder.trunc(minus, ir.IntType(16)), 2 * LANES)
         self._below = splat(builder, builder.trunc(builder.sub(minus, ir.Constant(U32, 1)), _BYTE), GROUP)
-        self._room = cgutils.alloca_once(builder, ir.ArrayType(ir.VectorType(_BYTE, GROUP), 2 * SPAN // GROUP))
+        self._buffer = cgutils.alloca_once(builder, ir.ArrayType(ir.VectorType(_BYTE, GROUP), 2 * SPAN // GROUP))
 
-    def _entries(self, number: Any, first: Any, ends: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:  # noqa: ANN401
+    def _elements(self, number: Any, start_level: Any, ends: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:  # noqa: ANN401
         builder = self._builder
         # accumulators: a vector of sums for each level, 0.0 at first
         totals = [cgutils.alloca_once(builder, self._lanes) for _ in range(len(ends) + 1)]
         for total in totals:
             builder.store(same(self._lanes, 0.0), total)
-        room = builder.ptrtoint(self._room, WORD)
+        buffer = builder.ptrtoint(self._buffer, WORD)
         pair = ir.VectorType(ir.IntType(16), 2 * LANES)
-        halves = builder.mul(number, ir.Constant(WORD, SPAN // (2 * LANES)))
+        pair_start = builder.mul(number, ir.Constant(WORD, SPAN // (2 * LANES)))
         with cgutils.for_range(builder, ir.Constant(WORD, SPAN // (2 * LANES))) as loop:
             # 16 elements: masks of 2 x 8 lanes -> 16 lanes of 16 bits, each mask 0 or -1
-            at = builder.mul(builder.add(halves, loop.index), ir.Constant(WORD, 2 * LANES))
-            pieces = [self._piece(builder.add(at, ir.Constant(WORD, i)), ends, totals) for i in (0, LANES)]
-            *below, negative = (narrowed(builder, *masks) for masks in zip(*pieces, strict=True))
+            at = builder.mul(builder.add(pair_start, loop.index), ir.Constant(WORD, 2 * LANES))
+            parts = [self._part(builder.add(at, ir.Constant(WORD, i)), ends, totals) for i in (0, LANES)]
+            *below, negative = (narrowed(builder, *masks) for masks in zip(*parts, strict=True))
             # lanes: sign bit + number of masks set -> code relative to the first level -> buffer
             codes = builder.and_(negative, self._minus)
             for mask in below:
                 codes = builder.sub(codes, mask)
-            builder.store(codes, pointer_at(builder, room, loop.index, 4 * LANES, pair), align=32)
+            builder.store(codes, pointer_at(builder, buffer, loop.index, 4 * LANES, pair), align=32)
         bytes_ = ir.VectorType(_BYTE, GROUP)
-        offset = splat(builder, builder.trunc(first, _BYTE), GROUP)
-        tallies, made = [same(bytes_, 0)] * len(ends), []
+        offset = splat(builder, builder.trunc(start_level, _BYTE), GROUP)
+        counters, made = [same(bytes_, 0)] * len(ends), []
         for i in range(SPAN // GROUP):
             # 32 codes of 16 bits -> 32 bytes, in packed order
             both = [
-                builder.load(pointer_at(builder, room, ir.Constant(WORD, 2 * i + j), 4 * LANES, pair), align=32)
+                builder.load(pointer_at(builder, buffer, ir.Constant(WORD, 2 * i + j), 4 * LANES, pair), align=32)
                 for j in (0, 1)
             ]
             codes = narrowed(builder, *(builder.and_(each, same(pair, 255)) for each in both))
@@ -239,13 +241,13 @@ class MasksInVectors(_Spans):
             levels = builder.and_(codes, self._below)
             for level in range(len(ends)):
                 here = builder.sext(builder.icmp_unsigned("==", levels, same(bytes_, level)), bytes_)
-                tallies[level] = builder.sub(tallies[level], here)
+                counters[level] = builder.sub(counters[level], here)
             made.append(builder.add(codes, offset))
         # 32 bytes -> one count, at most 128
-        counts = [builder.zext(reduced(builder, "add", tally), WORD) for tally in tallies]
+        counts = [builder.zext(reduced(builder, "add", counter), WORD) for counter in counters]
         return [builder.load(total) for total in totals], counts, made
 
-    def _piece(self, at: Any, ends: list[Any], totals: list[Any]) -> list[Any]:  # noqa: ANN401
+    def _part(self, at: Any, ends: list[Any], totals: list[Any]) -> list[Any]:  # noqa: ANN401
         """Add 8 magnitudes to their levels' sums. Returns masks: which are not above each bound, then below zero."""
         builder = self._builder
         values, magnitudes = self._read(at)
@@ -288,14 +290,14 @@ class MasksInRegisters(_Spans):
             number = self._builder.trunc(number, word)
         return splat(self._builder, number, self._bits.count)
 
-    def _entries(self, number: Any, first: Any, ends: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:  # noqa: ANN401
+    def _elements(self, number: Any, start_level: Any, ends: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:  # noqa: ANN401
         builder = self._builder
         start, nothing = builder.mul(number, ir.Constant(WORD, SPAN)), same(self._bits, 0)
-        offsets = [self._words_of(first), *([nothing] * ((len(ends) - 1) // _COUNTED))]
-        tallies = [nothing] * len(offsets)
+        offsets = [self._words_of(start_level), *([nothing] * ((len(ends) - 1) // _COUNTED))]
+        counters = [nothing] * len(offsets)
         totals, made = [same(self._lanes, 0.0)] * (len(ends) + 1), []
-        for piece in range(0, SPAN, self._lanes.count):
-            values, magnitudes = self._read(builder.add(start, ir.Constant(WORD, piece)))
+        for lane in range(0, SPAN, self._lanes.count):
+            values, magnitudes = self._read(builder.add(start, ir.Constant(WORD, lane)))
             # lanes: magnitude <= each bound -> mask registers -> sums by level
             masks = [builder.fcmp_ordered("<=", magnitudes, end) for end in ends]
             totals = self._summed(totals, magnitudes, masks, ends[0])
@@ -303,10 +305,10 @@ class MasksInRegisters(_Spans):
             words = [
                 self._stepped_by(offset, masks[_COUNTED * i : _COUNTED * (i + 1)]) for i, offset in enumerate(offsets)
             ]
-            tallies = [builder.add(tally, each) for tally, each in zip(tallies, words, strict=True)]
+            counters = [builder.add(counter, each) for counter, each in zip(counters, words, strict=True)]
             negative = builder.fcmp_ordered("<", values, same(values.type, 0.0))
             made.append(self._stepped(functools.reduce(builder.add, words), negative, self._minus))
-        return [self._folded(total) for total in totals], self._counts(tallies, len(ends)), self._codes(made)
+        return [self._folded(total) for total in totals], self._counts(counters, len(ends)), self._codes(made)
 
     def _summed(self, totals: list[Any], magnitudes: Any, masks: list[Any], end: Any) -> list[Any]:  # noqa: ANN401
         """Return totals with magnitudes added by level; end: the first bound."""
@@ -337,16 +339,16 @@ class MasksInRegisters(_Spans):
             return total
         return self._builder.fadd(*(part(self._builder, total, start, LANES) for start in (0, LANES)))
 
-    def _counts(self, tallies: list[Any], n_bounds: int) -> list[Any]:
+    def _counts(self, counters: list[Any], n_bounds: int) -> list[Any]:
         """Return the count of each level but the last, from words."""
         builder = self._builder
         counts, left = [], ir.Constant(WORD, SPAN)
         # lanes without code bytes -> one word; its bytes: elements not above each bound; counts are differences
-        whole = [reduced(builder, "add", builder.lshr(tally, same(self._bits, 8))) for tally in tallies]
+        totals = [reduced(builder, "add", builder.lshr(counter, same(self._bits, 8))) for counter in counters]
         for i in range(n_bounds):
             which, byte = divmod(i, _COUNTED)
             word = self._bits.element
-            below = builder.and_(builder.lshr(whole[which], ir.Constant(word, 8 * byte)), ir.Constant(word, 255))
+            below = builder.and_(builder.lshr(totals[which], ir.Constant(word, 8 * byte)), ir.Constant(word, 255))
             below = below if word == WORD else builder.zext(below, WORD)
             counts.append(builder.sub(left, below))
             left = below
@@ -375,7 +377,7 @@ def spans_by(kind: Callable[[Any], type[_Spans]]) -> Any:  # noqa: ANN401
 
     @intrinsic  # type: ignore[untyped-decorator]
     def spans(
-        typing: Any, one: Any, entries: Any, n: Any, bounds: Any, lows: Any, highs: Any, minus: Any, width: Any,  # noqa: ANN401
+        typing: Any, one: Any, elements: Any, n: Any, bounds: Any, lows: Any, highs: Any, minus: Any, width: Any,  # noqa: ANN401
         sums: Any, counts: Any, codes: Any,  # noqa: ANN401
     ) -> Codegen:  # fmt: skip
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401

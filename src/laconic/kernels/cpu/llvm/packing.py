@@ -32,11 +32,11 @@ def narrowed(builder: Any, one: Any, other: Any) -> Any:  # noqa: ANN401
         Twice as many lanes of half the width.
     """
     # lanes: low halves of one[:half], other[:half], one[half:], other[half:] (x86: vpackusdw, vpackuswb)
-    n, half = one.type.count, one.type.count // 2
-    halves = ir.VectorType(ir.IntType(one.type.element.width // 2), 2 * n)
-    places = [2 * (n * vector + first + i) for first in (0, half) for vector in (0, 1) for i in range(half)]
-    order = ir.Constant(ir.VectorType(U32, 2 * n), places)
-    return builder.shuffle_vector(builder.bitcast(one, halves), builder.bitcast(other, halves), order)
+    n, middle = one.type.count, one.type.count // 2
+    narrow = ir.VectorType(ir.IntType(one.type.element.width // 2), 2 * n)
+    lanes = [2 * (n * vector + base + i) for base in (0, middle) for vector in (0, 1) for i in range(middle)]
+    order = ir.Constant(ir.VectorType(U32, 2 * n), lanes)
+    return builder.shuffle_vector(builder.bitcast(one, narrow), builder.bitcast(other, narrow), order)
 
 
 def in_order(builder: Any, codes: Any, unit: int = 4) -> Any:  # noqa: ANN401
@@ -47,8 +47,8 @@ def in_order(builder: Any, codes: Any, unit: int = 4) -> Any:  # noqa: ANN401
         unit: Lanes that hold four codes.
     """
     # lanes: unit u from where packed order has it, for u = 0 .. 7
-    places = [unit * place + i for place in _UNITS for i in range(unit)]
-    order = ir.Constant(ir.VectorType(U32, codes.type.count), places)
+    lanes = [unit * place + i for place in _UNITS for i in range(unit)]
+    order = ir.Constant(ir.VectorType(U32, codes.type.count), lanes)
     return builder.shuffle_vector(codes, ir.Constant(codes.type, ir.Undefined), order)
 
 

@@ -47,7 +47,7 @@ def reduced(builder: Any, name: str, lanes: Any, *start: Any) -> Any:  # noqa: A
     return builder.call(function, [*start, lanes])
 
 
-def least(builder: Any, one: Any, other: Any, *, signed: bool = True) -> Any:  # noqa: ANN401
+def smaller(builder: Any, one: Any, other: Any, *, signed: bool = True) -> Any:  # noqa: ANN401
     """Return the minimum of two vectors, lane by lane."""
     # lanes: one < other ? one : other (one instruction, pminsd or pminud)
     compare = builder.icmp_signed if signed else builder.icmp_unsigned
@@ -63,8 +63,8 @@ def largest(builder: Any, one: Any, other: Any) -> Any:  # noqa: ANN401
 class _Run:
     """A loop over n * RUN elements at an address, with accumulators in each chain."""
 
-    def __init__(self, builder: Any, entries: Any, n: Any, kind: Any) -> None:  # noqa: ANN401
-        self._builder, self._entries, self._n = builder, entries, n
+    def __init__(self, builder: Any, elements: Any, n: Any, kind: Any) -> None:  # noqa: ANN401
+        self._builder, self._elements, self._n = builder, elements, n
         self._lanes = ir.VectorType(kind, LANES)
         self._size = {"float": 4, "double": 8}.get(str(kind)) or kind.width // 8
 
@@ -90,13 +90,13 @@ class _Run:
                 at = builder.add(
                     builder.mul(loop.index, ir.Constant(self._n.type, RUN)), ir.Constant(self._n.type, chain * LANES)
                 )
-                entries = builder.load(
-                    pointer_at(builder, self._entries, at, self._size, self._lanes), align=self._size
+                elements = builder.load(
+                    pointer_at(builder, self._elements, at, self._size, self._lanes), align=self._size
                 )
                 # this chain's accumulators -> step -> back
                 mine = [chains[chain] for chains in carried]
-                for room, value in zip(mine, step(entries, [builder.load(room) for room in mine]), strict=True):
-                    builder.store(value, room)
+                for slot, value in zip(mine, step(elements, [builder.load(slot) for slot in mine]), strict=True):
+                    builder.store(value, slot)
         return [[builder.load(chain) for chain in chains] for chains in carried]
 
     def joined(self, chains: list[Any], fold: Fold) -> Any:  # noqa: ANN401
@@ -108,7 +108,7 @@ class _Run:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def run_ends(typing: Any, entries: Any, n: Any, mask: Any) -> Codegen:  # noqa: ANN401
+def run_ends(typing: Any, elements: Any, n: Any, mask: Any) -> Codegen:  # noqa: ANN401
     """Return the minimum and the maximum of n * RUN elements at an address, as integers in the floats' order.
 
     Args:
@@ -121,18 +121,18 @@ def run_ends(typing: Any, entries: Any, n: Any, mask: Any) -> Codegen:  # noqa: 
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        entries, n, mask = args
-        run, every = _Run(builder, entries, n, mask.type), splat(builder, mask, LANES)
+        elements, n, mask = args
+        run, every = _Run(builder, elements, n, mask.type), splat(builder, mask, LANES)
         shift = same(every.type, mask.type.width - 1)
 
         def step(values: Any, carried: list[Any]) -> list[Any]:  # noqa: ANN401
             # lanes: bits below zero have all but their sign flipped, so that integers have the floats' order
             keys = builder.xor(values, builder.and_(builder.ashr(values, shift), every))
-            return [least(builder, keys, carried[0]), largest(builder, keys, carried[1])]
+            return [smaller(builder, keys, carried[0]), largest(builder, keys, carried[1])]
 
         lows, highs = run.fold([every, builder.not_(every)], step)
         # 4 x 8 lanes -> 8 lanes -> one integer, for each end
-        low = reduced(builder, "smin", run.joined(lows, lambda one, other: least(builder, one, other)))
+        low = reduced(builder, "smin", run.joined(lows, lambda one, other: smaller(builder, one, other)))
         high = reduced(builder, "smax", run.joined(highs, lambda one, other: largest(builder, one, other)))
         return context.make_tuple(builder, types.UniTuple(signature.args[-1], 2), [low, high])
 
@@ -140,28 +140,28 @@ def run_ends(typing: Any, entries: Any, n: Any, mask: Any) -> Codegen:  # noqa: 
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def run_peak(typing: Any, entries: Any, n: Any, mask: Any) -> Codegen:  # noqa: ANN401
+def run_absolute_maximum(typing: Any, elements: Any, n: Any, mask: Any) -> Codegen:  # noqa: ANN401
     """Return the absolute maximum of n * RUN elements at an address, as bits of mask's type; 0 with n = 0."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        entries, n, mask = args
-        run, every = _Run(builder, entries, n, mask.type), splat(builder, mask, LANES)
+        elements, n, mask = args
+        run, every = _Run(builder, elements, n, mask.type), splat(builder, mask, LANES)
         # lanes: bits without the sign, maximum in each chain; then 4 x 8 lanes -> one integer
-        (peaks,) = run.fold(
+        (absolute_maxima,) = run.fold(
             [same(every.type, 0)], lambda values, carried: [largest(builder, builder.and_(values, every), carried[0])]
         )
-        return reduced(builder, "smax", run.joined(peaks, lambda one, other: largest(builder, one, other)))
+        return reduced(builder, "smax", run.joined(absolute_maxima, lambda one, other: largest(builder, one, other)))
 
     return mask(types.intp, types.intp, mask), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def run_squares(typing: Any, entries: Any, n: Any, factor: Any) -> Codegen:  # noqa: ANN401
+def run_squares(typing: Any, elements: Any, n: Any, factor: Any) -> Codegen:  # noqa: ANN401
     """Return the sum of (value * factor)**2 over n * RUN elements of factor's type at an address, added in float64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        entries, n, factor = args
-        run, factors = _Run(builder, entries, n, factor.type), splat(builder, factor, LANES)
+        elements, n, factor = args
+        run, factors = _Run(builder, elements, n, factor.type), splat(builder, factor, LANES)
         doubles = ir.VectorType(ir.DoubleType(), LANES)
 
         def step(values: Any, carried: list[Any]) -> list[Any]:  # noqa: ANN401

@@ -13,12 +13,12 @@ from laconic.kernels.cpu.llvm.packing import GROUP, PAIRS_IN_ORDER, narrowed, wr
 from laconic.kernels.cpu.llvm.vectors import U32, Codegen, cgutils, hashes, intrinsic, same, splat, types
 from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS
 
-_PIECE = 8  # elements of a vector: one register, so that comparing and selecting become one instruction
+_WIDTH = 8  # elements of a vector: one register, so that comparing and selecting become one instruction
 SEGMENT = 1 << 16  # coordinates that differ in the lower 16 bits only
-_FIRST, _SECOND = 0x7FEB352D, 0x846CA68B  # factors of hash32
+_FACTOR_1, _FACTOR_2 = 0x7FEB352D, 0x846CA68B  # factors of hash32
 
 
-def _places(builder: Any, values: Any, scale: tuple[Any, ...], words: Any) -> Any:  # noqa: ANN401
+def _grid_positions(builder: Any, values: Any, scale: tuple[Any, ...], words: Any) -> Any:  # noqa: ANN401
     """Return `reference.stochastic_rounding.grid_positions` of values, lane by lane.
 
     Args:
@@ -53,10 +53,10 @@ class _Hashes:
 
     def __init__(self, builder: Any, coordinate: Any, low: Any, high: Any) -> None:  # noqa: ANN401
         self._builder, self._low = builder, low
-        self._high = splat(builder, high, _PIECE)
+        self._high = splat(builder, high, _WIDTH)
         # constant table: row k, lane i is (k ^ i) * factor modulo 2**32
         rows = ir.VectorType(U32, GROUP)
-        table = [ir.Constant(rows, [(k ^ i) * _FIRST & 0xFFFFFFFF for i in range(GROUP)]) for k in range(GROUP)]
+        table = [ir.Constant(rows, [(k ^ i) * _FACTOR_1 & 0xFFFFFFFF for i in range(GROUP)]) for k in range(GROUP)]
         table = cgutils.global_constant(builder.module, "laconic.hashes", ir.Constant(ir.ArrayType(rows, GROUP), table))
         # k of the class's docstring; its low five bits choose the table's row, the others stay in self._mixed
         mixed = builder.xor(low, builder.lshr(builder.xor(coordinate, low), ir.Constant(U32, 16)))
@@ -68,16 +68,16 @@ class _Hashes:
         """Return lanes of the hashes of the 32 coordinates from `coordinate` on, which is a multiple of 32."""
         builder = self._builder
         # the product's common part, one multiplication for 32 coordinates
-        product = builder.mul(builder.xor(coordinate, self._mixed), ir.Constant(U32, _FIRST))
-        product = splat(builder, product, _PIECE)
+        product = builder.mul(builder.xor(coordinate, self._mixed), ir.Constant(U32, _FACTOR_1))
+        product = splat(builder, product, _WIDTH)
         lanes = product.type
         found = []
-        for piece in range(GROUP // _PIECE):
+        for lane in range(GROUP // _WIDTH):
             # lanes: common part + table row, then the rest of hash32
-            x = builder.load(builder.gep(self._row, [ir.Constant(U32, piece)]), align=4)
+            x = builder.load(builder.gep(self._row, [ir.Constant(U32, lane)]), align=4)
             x = builder.add(product, x)
             x = builder.add(builder.xor(x, builder.lshr(x, same(lanes, 15))), self._high)
-            x = builder.mul(x, same(lanes, _SECOND))
+            x = builder.mul(x, same(lanes, _FACTOR_2))
             found.append(builder.xor(x, builder.lshr(x, same(lanes, 16))))
         return found
 
@@ -85,11 +85,9 @@ class _Hashes:
         """Return the same from any coordinate on, without the table."""
         builder = self._builder
         # lanes: hash32 of coordinate + 0 .. 31, eight at a time
-        first, low = splat(builder, coordinate, _PIECE), splat(builder, self._low, _PIECE)
-        pieces = [list(range(piece, piece + _PIECE)) for piece in range(0, GROUP, _PIECE)]
-        return [
-            hashes(builder, builder.add(first, ir.Constant(first.type, piece)), low, self._high) for piece in pieces
-        ]
+        offset, low = splat(builder, coordinate, _WIDTH), splat(builder, self._low, _WIDTH)
+        parts = [list(range(lane, lane + _WIDTH)) for lane in range(0, GROUP, _WIDTH)]
+        return [hashes(builder, builder.add(offset, ir.Constant(offset.type, lane)), low, self._high) for lane in parts]
 
 
 class _Groups:
@@ -97,9 +95,9 @@ class _Groups:
 
     def __init__(self, context: Any, builder: Any, real: Any, args: Any) -> None:  # noqa: ANN401
         self._builder = builder
-        self._entries, self._n, self._coordinate, low, high, *scale, self._minus, self._width, self._codes = args
+        self._values, self._n, self._coordinate, low, high, *scale, self._minus, self._width, self._codes = args
         self._hashes = _Hashes(builder, self._coordinate, low, high)
-        self._scale = tuple(splat(builder, scalar, _PIECE) for scalar in scale)
+        self._scale = tuple(splat(builder, scalar, _WIDTH) for scalar in scale)
         self._real = context.get_data_type(real)
 
     def write(self) -> None:
@@ -113,7 +111,7 @@ class _Groups:
             for entered, hashed in ((by_table, self._hashes.group), (by_hash, self._hashes.anywhere)):
                 with entered, builder.if_else(signed) as (minus, no_minus):
                     with minus:
-                        self._loop(hashed, splat(builder, self._minus, _PIECE))
+                        self._loop(hashed, splat(builder, self._minus, _WIDTH))
                     with no_minus:
                         self._loop(hashed, None)
 
@@ -130,12 +128,12 @@ class _Groups:
             # hashes of the group's 32 coordinates, then 4 x 8 elements -> 4 x 8 codes, lanes of 32 bits
             start = builder.mul(loop.index, ir.Constant(kind, GROUP))
             words = hashed(builder.add(self._coordinate, builder.trunc(start, U32)))
-            pieces = [
-                self._codes_of(builder.add(start, ir.Constant(kind, _PIECE * i)), words[i], minus)
+            parts = [
+                self._codes_of(builder.add(start, ir.Constant(kind, _WIDTH * i)), words[i], minus)
                 for i in range(len(words))
             ]
             # 4 x 8 lanes of 32 bits -> 2 x 16 lanes of 16 bits, in packed order
-            pairs = [narrowed(builder, *pieces[i : i + 2]) for i in (0, 2)]
+            pairs = [narrowed(builder, *parts[i : i + 2]) for i in (0, 2)]
             wide = builder.icmp_signed("==", self._width, ir.Constant(kind, 16))
             with builder.if_else(wide) as (two_bytes, one_byte):
                 with two_bytes:
@@ -153,15 +151,15 @@ class _Groups:
         builder, words = self._builder, hashed.type
         # memory -> 8 floats, and which are below zero; with signed codes their magnitudes
         size = 4 if isinstance(self._real, ir.FloatType) else 8
-        lanes = ir.VectorType(self._real, _PIECE)
-        address = builder.add(self._entries, builder.mul(at, ir.Constant(at.type, size)))
+        lanes = ir.VectorType(self._real, _WIDTH)
+        address = builder.add(self._values, builder.mul(at, ir.Constant(at.type, size)))
         values = builder.load(builder.inttoptr(address, lanes.as_pointer()), align=size)
         negative = builder.fcmp_ordered("<", values, same(lanes, 0.0))
         sizes = values if minus is None else builder.select(negative, builder.fneg(values), values)
         # lanes: fixed-point place + random fraction (the top bits of the hash), rounded down -> codes
-        place = _places(builder, sizes, self._scale, words)
-        drawn = builder.lshr(hashed, same(words, 32 - FRACTION_BITS))
-        levels = builder.lshr(builder.add(place, drawn), same(words, FRACTION_BITS))
+        place = _grid_positions(builder, sizes, self._scale, words)
+        sampled = builder.lshr(hashed, same(words, 32 - FRACTION_BITS))
+        levels = builder.lshr(builder.add(place, sampled), same(words, FRACTION_BITS))
         if minus is None:
             return levels
         # lanes: the sign bit of levels below zero; level 0 never has it
@@ -171,7 +169,7 @@ class _Groups:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def draw_groups(
-    typing: Any, entries: Any, n: Any, coordinate: Any, low: Any, high: Any, raised: Any, step: Any, top: Any,  # noqa: ANN401
+    typing: Any, elements: Any, n: Any, coordinate: Any, low: Any, high: Any, raised: Any, step: Any, top: Any,  # noqa: ANN401
     minus: Any, width: Any, codes: Any,  # noqa: ANN401
 ) -> Codegen:  # fmt: skip
     """Write the packed codes of n groups of 32 elements.

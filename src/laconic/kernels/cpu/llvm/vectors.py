@@ -64,8 +64,8 @@ def vector_at(context: Any, builder: Any, array_type: Any, array: Any, at: Any, 
     # the array's data + at * size bytes, as a pointer to a vector
     element = context.get_data_type(array_type.dtype)
     data = context.make_array(array_type)(context, builder, array).data
-    entry = cgutils.pointer_add(builder, data, builder.mul(at, ir.Constant(at.type, size)))
-    return builder.bitcast(entry, ir.VectorType(element, n).as_pointer()), size
+    address = cgutils.pointer_add(builder, data, builder.mul(at, ir.Constant(at.type, size)))
+    return builder.bitcast(address, ir.VectorType(element, n).as_pointer()), size
 
 
 def part(builder: Any, lanes: Any, start: int, n: int) -> Any:  # noqa: ANN401
@@ -105,11 +105,11 @@ class Block:
         self.builder = builder
         self._types = array_types
         self._place = place
-        self.piece = 0
+        self.lane = 0
 
     def _at(self, array: Any, number: int) -> tuple[Any, int]:  # noqa: ANN401
         # address of element `place` + `lane` of array `number`
-        place = self.builder.add(self._place, ir.Constant(self._place.type, self.piece))
+        place = self.builder.add(self._place, ir.Constant(self._place.type, self.lane))
         return vector_at(self._context, self.builder, self._types[number], array, place, self.LANES)
 
     def read(self, array: Any, number: int) -> Any:  # noqa: ANN401
@@ -199,7 +199,7 @@ def negatives(typing: Any, values: Any, at: Any) -> Codegen:  # noqa: ANN401
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def kept(typing: Any, coordinate: Any, low: Any, high: Any, limit: Any) -> Codegen:  # noqa: ANN401
+def selected(typing: Any, coordinate: Any, low: Any, high: Any, limit: Any) -> Codegen:  # noqa: ANN401
     """Return the mask of 64 coordinates: bit k is hash32(coordinate + k) <= limit.
 
     Args:
@@ -214,8 +214,8 @@ def kept(typing: Any, coordinate: Any, low: Any, high: Any, limit: Any) -> Codeg
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         # lanes: coordinate + 0 .. 63 -> hash32 -> hash <= limit -> a word of 64 bits
-        first, low, high, limit = (splat(builder, scalar) for scalar in args)
-        coordinates = builder.add(first, ir.Constant(first.type, list(range(LANES))))
+        offset, low, high, limit = (splat(builder, scalar) for scalar in args)
+        coordinates = builder.add(offset, ir.Constant(offset.type, list(range(LANES))))
         return builder.bitcast(hash_within(builder, coordinates, low, high, limit), WORD)
 
     return types.uint64(types.uint32, types.uint32, types.uint32, types.uint32), codegen
@@ -320,14 +320,14 @@ def compress_by_loop(word: Any, mask: Any) -> Any:  # noqa: ANN401 - numba's own
 
 def expand_by_loop(word: Any, mask: Any) -> Any:  # noqa: ANN401
     """Return the low bits of `word`, in order, moved to where `mask` is set: uint64. The inverse."""
-    spread, place = uint64(0), uint64(1)
+    scattered, place = uint64(0), uint64(1)
     while mask:
         lowest = mask & (~mask + uint64(1))
         if word & place:
-            spread |= lowest
+            scattered |= lowest
         place <<= uint64(1)
         mask ^= lowest
-    return spread
+    return scattered
 
 
 compress = _bits_by("pext", compress_by_loop)
@@ -335,7 +335,7 @@ expand = _bits_by("pdep", expand_by_loop)
 
 
 @inlined
-def head(n: int) -> Any:  # noqa: ANN401
+def low_bits(n: int) -> Any:  # noqa: ANN401
     """Return a uint64 whose n lowest bits are set, 0 <= n < 64."""
     return (uint64(1) << uint64(n)) - uint64(1)
 
@@ -373,7 +373,7 @@ def peek(words: Words, position: int) -> Any:  # noqa: ANN401
 
 
 @inlined
-def whole_blocks(part: NDArray[Any], past_caches: bool) -> tuple[int, int]:
+def full_blocks(part: NDArray[Any], past_caches: bool) -> tuple[int, int]:
     """Return the range of an array that full blocks of 64 elements cover.
 
     Args:
@@ -383,7 +383,7 @@ def whole_blocks(part: NDArray[Any], past_caches: bool) -> tuple[int, int]:
     Returns:
         Index of the first element of the first block, and index behind the last block.
     """
-    first = 0
+    offset = 0
     if past_caches:
-        first = min(part.size, (64 - part.ctypes.data % 64) % 64 // part.itemsize)
-    return first, first + (part.size - first) // 64 * 64
+        offset = min(part.size, (64 - part.ctypes.data % 64) % 64 // part.itemsize)
+    return offset, offset + (part.size - offset) // 64 * 64
