@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from laconic.compressors import COMPRESSORS, QSGD, FractionalValues, QuantizedValues, ScaledSign, Sign, Ternary, TopK
+from laconic.compressors import COMPRESSORS, QSGD, Fractional, Quantized, ScaledSign, Sign, Ternary, TopK
 from laconic.wire import HEADER_BYTES, Frame, Header, encode, encode_split
 
 D = 6000
@@ -21,8 +21,8 @@ KEY = 0x4806654E26238EC1
 
 ALL = [make() for make in COMPRESSORS.values()]
 ALL += [
-    Sign(keep=0.3), ScaledSign(blocks="512"), FractionalValues(bits=9), Ternary(entropy=True),
-    QuantizedValues(bits=2, entropy=True), QSGD(levels=100), TopK(code="list"), TopK(code="rice"), TopK(code="entropy"),
+    Sign(keep=0.3), ScaledSign(blocks="512"), Fractional(bits=9), Ternary(entropy=True),
+    Quantized(bits=2, entropy=True), QSGD(levels=100), TopK(code="list"), TopK(code="rice"), TopK(code="entropy"),
 ]  # fmt: skip
 
 
