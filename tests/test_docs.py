@@ -29,6 +29,9 @@ import typer.main
 import laconic
 from laconic.cli.app import app
 from laconic.compressors import COMPRESSORS
+from laconic.training import state_dict
+from laconic.wire import head
+from support.command_line import laconic as command
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -212,6 +215,7 @@ def test_every_name_that_a_page_looks_for_in_a_file_is_defined_there(page):
 
 
 COMMANDS = typer.main.get_command(app)
+TOP = COMMANDS.make_context("laconic", [], resilient_parsing=True)
 
 
 def command_lines(page: Path) -> Iterator[list[str]]:
@@ -229,9 +233,9 @@ def parse(words: list[str]) -> None:
     while True:
         context = command.make_context(command.name, list(words), parent=context)
         words = [*getattr(context, "_protected_args", ()), *context.args]
-        if not hasattr(command, "commands"):
+        if not hasattr(command, "resolve_command"):
             return
-        command, words = command.commands[words[0]], words[1:]
+        _, command, words = command.resolve_command(context, words)
 
 
 @every_page
@@ -243,21 +247,34 @@ def test_every_command_of_a_page_is_one_that_the_command_line_takes(page):
             raise AssertionError(f"laconic {shlex.join(words)}") from error
 
 
-def options_of(command: object) -> set[str]:
-    own = {option for parameter in command.params for option in parameter.opts}
-    return own.union(*(options_of(one) for one in getattr(command, "commands", {}).values()))
+def below(command: object) -> list[object]:
+    """The commands of a group."""
+    names = command.list_commands(TOP) if hasattr(command, "list_commands") else ()
+    return [command.resolve_command(TOP, [name])[1] for name in names]
+
+
+@cache
+def known_options() -> set[str]:
+    """Every option of every command, and those that tests/conftest.py gives pytest."""
+
+    def of(command: object) -> set[str]:
+        own = {option for parameter in command.params for option in parameter.opts}
+        return own.union(*map(of, below(command)))
+
+    in_tests = re.findall(r'"(--[\w-]+)"', (ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
+    return of(COMMANDS) | set(in_tests) | {"--help"}
 
 
 @every_page
 def test_every_option_that_a_page_names_exists(page):
-    known = options_of(COMMANDS) | set(re.findall(r'"(--[\w-]+)"', (ROOT / "tests/conftest.py").read_text()))
-    known |= {"--help", "--durations", "--editable"}
+    names = COMMANDS.list_commands(TOP)
     for code in INLINE.findall(prose_of(page)):
         words = code.split()
-        if words[0] == "laconic" and len(words) > 1 and words[1].islower():
-            assert words[1] in COMMANDS.commands, code
+        if words[0] == "laconic" and re.fullmatch("[a-z]+", " ".join(words[1:2])):
+            assert words[1] in names, code
         if words[0] == "laconic" or words[0].startswith("--"):
-            assert not [word for word in words if re.fullmatch(r"--[a-z][\w-]*", word) and word not in known], code
+            options = [word for word in words if re.fullmatch(r"--[a-z][\w-]*", word)]
+            assert not [option for option in options if option not in known_options()], code
 
 
 @every_page
@@ -301,6 +318,26 @@ def test_the_glossary_has_every_method_and_every_name_that_a_memory_goes_by():
             assert not [name for name in memories if not re.search(rf'memory\["{name}[."]', page)], path.name
 
 
+def test_the_versions_of_data_are_those_of_the_code():
+    versions = {row[0]: row[1] for row in rows_of("docs/compatibility.md") if len(row) == 4}
+    assert versions["wire format"] == str(head.VERSION)
+    assert versions["saved state"] == str(state_dict.VERSION)
+
+
+SHOWN = {
+    "README.md": "run --algorithm sgd --epochs 1 --workers 2",
+    "docs/plan.md": "plan sgd --params 1000 --workers 2 --bandwidth 1Gbit --no-measure",
+}
+
+
+@pytest.mark.parametrize("page", SHOWN)
+def test_a_table_that_a_page_shows_has_the_columns_that_the_command_prints(page):
+    printed = [line.split() for line in command(*SHOWN[page].split()).out.splitlines()]
+    rules = [number for number, words in enumerate(printed) if words and set(words[0]) == {"─"}]
+    columns = printed[rules[0] - 1]
+    assert columns in [line.split() for line in (ROOT / page).read_text(encoding="utf-8").splitlines()], columns
+
+
 def test_a_word_stands_once_in_the_glossary():
-    words = [row[0] for row in rows_of("docs/glossary.md") if len(row) == 2]
+    words = [row[0] for row in rows_of("docs/glossary.md") if len(row) == 2 and row[0].strip("-") not in ("", "word")]
     assert [one for one, other in pairwise(sorted(words)) if one == other] == []

@@ -1,7 +1,8 @@
 """A test over many inputs runs over all of them, and its failure names the one that it was at."""
 
 import pytest
-from inputs import failing_at, over_inputs
+
+from support.inputs import failing_at, over_inputs
 
 
 def test_every_combination_is_run_up_to_the_one_that_fails_which_is_named():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from laconic import ALGORITHMS
+from support.command_line import laconic
 from support.deadlines import DEADLINE_S, PATIENCE_S
 
 pytestmark = pytest.mark.slow
@@ -57,46 +59,45 @@ DYING = MINE.replace("halved", "dying").replace(
 )
 
 
-def command(*arguments: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [str(BIN / "laconic"), *arguments], capture_output=True, text=True, timeout=DEADLINE_S, check=False, **options
-    )
-
-
 def test_spawned_processes_and_the_simulator_report_the_same_accuracy_and_bytes(tmp_path):
     found = {}
     for driver in ("processes", "simulated"):
         out = tmp_path / driver
-        ended = command(
+        ended = laconic(
             "run", "-a", "compskip", "--driver", driver, "--workers", "3", "--epochs", "1", "--out", str(out), *PATIENCE
         )
-        assert ended.returncode == 0, ended.stderr
+        assert ended.code == 0, ended.err
         summary = json.loads((out / "summary.json").read_text())
         found[driver] = (summary["test_accuracy"], summary["traffic"]["up"], summary["traffic"]["down"])
     assert found["processes"] == found["simulated"]
 
 
-def test_an_algorithm_in_ones_own_file_runs_in_both_drivers_and_is_listed(tmp_path):
-    mine = tmp_path / "mine.py"
-    mine.write_text(MINE)
-    assert "halved" in command("--load", str(mine), "list").stdout
+@pytest.fixture
+def mine(tmp_path):
+    """A file with an algorithm of one's own, which leaves the registry with the test."""
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    yield file
+    ALGORITHMS.pop("halved", None)
+
+
+def test_an_algorithm_in_ones_own_file_runs_in_both_drivers_and_is_listed(tmp_path, mine):
+    assert "halved" in laconic("--load", str(mine), "list").out
     for driver in ("simulated", "processes"):
-        ended = command(
+        ended = laconic(
             "--load", str(mine), "run", "-a", "halved", "--set", "share=0.25", "--driver", driver, "--workers", "2",
             "--epochs", "1", *PATIENCE,
         )  # fmt: skip
-        assert ended.returncode == 0, ended.stderr
-        assert "halved" in ended.stdout
+        assert ended.code == 0, ended.err
+        assert "halved" in ended.out
     name_taken = tmp_path / "taken.py"
     name_taken.write_text(MINE.replace('@algorithm("halved")', '@algorithm("sgd")'))
-    ended = command("--load", str(name_taken), "list")
-    assert ended.returncode == 2
-    assert "'sgd' is already laconic.algorithms.sgd.SGD" in ended.stderr
+    ended = laconic("--load", str(name_taken), "list")
+    assert ended.code == 2
+    assert "'sgd' is already laconic.algorithms.sgd.SGD" in ended.err
 
 
-def test_the_contract_tests_run_over_an_algorithm_in_ones_own_file(tmp_path):
-    mine = tmp_path / "mine.py"
-    mine.write_text(MINE)
+def test_the_contract_tests_run_over_an_algorithm_in_ones_own_file(mine):
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract/test_contract.py",
          "--load", str(mine), "-k", "halved"],
@@ -110,7 +111,11 @@ def test_the_contract_tests_run_over_an_algorithm_in_ones_own_file(tmp_path):
 def test_a_rank_that_dies_is_named_and_leaves_nobody_behind(tmp_path):
     dying = tmp_path / "dying.py"
     dying.write_text(DYING)
-    ended = command("--load", str(dying), "run", "-a", "dying", "--driver", "processes", "--workers", "4", *PATIENCE)
+    ended = subprocess.run(
+        [str(BIN / "laconic"), "--load", str(dying), "run", "-a", "dying", "--driver", "processes", "--workers", "3",
+         *PATIENCE],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
     assert ended.returncode == 2
     assert "rank 2" in ended.stderr
     assert "exit code 7" in ended.stderr
@@ -122,15 +127,15 @@ def test_a_port_in_use_is_refused_by_name():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        ended = command("run", "-a", "sgd", "--driver", "processes", "--port", str(port))
-    assert ended.returncode == 2
-    assert f"--port {port} is in use" in ended.stderr
-    assert "leave it out" in ended.stderr
+        ended = laconic("run", "-a", "sgd", "--driver", "processes", "--port", str(port))
+    assert ended.code == 2
+    assert f"--port {port} is in use" in ended.err
+    assert "leave it out" in ended.err
 
 
 def test_ctrl_c_ends_a_run_without_a_traceback_and_without_orphans():
     run = subprocess.Popen(
-        [str(BIN / "laconic"), "run", "-a", "sgd", "--driver", "processes", "--workers", "3", "--epochs", "5000",
+        [str(BIN / "laconic"), "run", "-a", "sgd", "--driver", "processes", "--workers", "2", "--epochs", "5000",
          *PATIENCE],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
