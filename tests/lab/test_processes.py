@@ -15,7 +15,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from terminal import laconic
 
 from laconic.errors import LaunchError
 from laconic.lab.processes import child
@@ -24,19 +23,20 @@ from laconic.lab.processes.ranks import Host, Ranks
 from laconic.lab.processes.supervise import Answer, Child, Report, end_all
 from laconic.reproduce import TABLES
 from laconic.reproduce.table import Comparison, PublishedTable
+from support.command_line import laconic
+from support.deadlines import DEADLINE_S
 from support.process_samples import Parent, Rank, Sample, figures_of, killed, stops_its_parent
 
 pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
-LIMIT_S = 300
 
 
 def until(happened, what):
     """Wait for something that is about to happen."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + DEADLINE_S
     while not happened():
-        assert time.monotonic() < deadline, f"not within {LIMIT_S} s: {what}"
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
         time.sleep(0.01)
 
 
@@ -103,7 +103,7 @@ def test_a_child_that_finds_another_parent_than_the_one_that_started_it_ends_at_
         [sys.executable, "-P", child.__file__, *arguments], stdin=subprocess.PIPE, pass_fds=[peer.fileno()]
     )
     try:
-        assert orphan.wait(LIMIT_S) == 1
+        assert orphan.wait(DEADLINE_S) == 1
         assert not ours.poll(), "it ended before it did anything"
     finally:
         orphan.kill()
@@ -180,7 +180,7 @@ def test_figures_are_handed_over_as_soon_as_a_job_is_finished():
 
 
 def test_the_ranks_that_broke_are_named_and_not_those_that_waited_for_them():
-    with Ranks(4, Rank, timeout_s=LIMIT_S) as ranks:
+    with Ranks(4, Rank, timeout_s=DEADLINE_S) as ranks:
         totals = ranks.call("meet")
         assert all(torch.equal(total, torch.tensor([4.0])) for total in totals)
         with pytest.raises(LaunchError) as failed:
@@ -223,7 +223,7 @@ def assert_is_stopped(run, folder, number=signal.SIGTERM, line="stopped by SIGTE
     os.kill(run.pid, number)
     with contextlib.suppress(ProcessLookupError):
         os.kill(run.pid, number)  # again: it changes nothing
-    assert run.wait(LIMIT_S) == 128 + number
+    assert run.wait(DEADLINE_S) == 128 + number
     until(lambda: all(map(has_ended, ranks)), "the ranks' end")
     assert said_in(folder)[-1] == line
     assert "Traceback" not in (folder / "err").read_text()
@@ -238,13 +238,6 @@ def test_a_run_over_processes_is_stopped_with_its_ranks(number, tmp_path):
     with command(tmp_path, "run", "-a", "sgd", "--driver", "processes", "--workers", "2", "--epochs", "5000") as run:
         until(lambda: said_in(tmp_path), "its first epoch")
         assert len(children_of(run.pid)) == 2
-        assert_is_stopped(run, tmp_path, number, SIGNALS[number])
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_command_is_stopped_while_it_still_loads(number, tmp_path):
-    with command(tmp_path, "list", PYTHONPROFILEIMPORTTIME="1") as run:
-        until(lambda: any(line.endswith("torch._C") for line in said_in(tmp_path)), "that torch is loaded")
         assert_is_stopped(run, tmp_path, number, SIGNALS[number])
 
 
@@ -316,7 +309,7 @@ def test_what_a_stopped_comparison_has_finished_is_on_disk(driver, tmp_path):
         tmp_path, "--load", str(tmp_path / "stopper.py"), "compare", "sgd", "stopper", "--driver", driver,
         "--workers", "2", "--epochs", "50", "--model", "linear", "--batch-size", "400", "--out", str(out),
     ) as run:  # fmt: skip
-        assert run.wait(LIMIT_S) == 128 + signal.SIGTERM
+        assert run.wait(DEADLINE_S) == 128 + signal.SIGTERM
     assert said_in(tmp_path)[-1] == f"stopped by SIGTERM; finished: sgd in {out / 'sgd'}"
     assert "Traceback" not in (tmp_path / "err").read_text()
     assert sorted(path.name for path in out.rglob("*.*")) == ["config.toml", "metrics.csv", "summary.json"]

@@ -1,9 +1,9 @@
 """The golden runs: small jobs whose figures are the same on every processor, and what is written down of them.
 
-A worker's gradient is T(rank, step) + x / 8, entry by entry. T is a table of hashed counters with 24 bits an entry, so
-that no matrix product, no transcendental function and no sum over entries is on the way to a gradient. Learning rates
-and weights of mixing are powers of two: a product with one is exact, and it does not matter whether a processor rounds
-it before it adds. The keys of runs and figures are this module's own words. They stay when the library's names change.
+A worker's gradient is T(rank, step) + x / 8, entry by entry. T is a table of hashed counters, so that no matrix
+product, no transcendental function and no sum over entries is on the way to a gradient. Learning rates and weights of
+mixing are powers of two: a product with one is exact, and it does not matter whether a processor rounds it before it
+adds. The keys of runs and figures are this module's own words. They stay when the library's names change.
 """
 
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ _STEPS_ALIKE = 4  # of a worker's table, so that methods that skip have somethin
 
 @lru_cache(maxsize=4096)
 def table(rank: int, step: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Worker `rank`'s entries (D,) of one step: whole numbers of 2**-29 between -1.02 and 1.02 ("float32" is exact)."""
+    """Worker `rank`'s entries (D,) of one step: multiples of 2**-17 between -1.02 and 1.02, exact in float32."""
     slow, fast = (
         _hashed(np.arange(D, dtype=np.uint64) + np.uint64((n << 40) + (rank << 32) + (step // every << 16)))
         for n, every in ((1, _STEPS_ALIKE), (2, 1))
@@ -98,7 +98,7 @@ class Job:
     steps: int = 50
     dtype: torch.dtype = torch.float32
     local_steps: int = 1
-    bandwidths: tuple[float, ...] = (LR,)  # of as many parameter groups
+    learning_rates: tuple[float, ...] = (LR,)  # of as many parameter groups
     halved_at: int | None = None  # the step at which learning rates are halved
     infinite_at: tuple[int, int] | None = None  # (rank, step) of an infinite gradient
     unused: tuple[int, ...] = ()  # the numbers of parameters that get no gradient
@@ -112,10 +112,8 @@ class Job:
         model = TableModel(self.dtype, self.unused)
         weights = list(model.weights)
         n = len(self.learning_rates)
-        inner = torch.optim.SGD(
-            [{"params": weights[i::n], "lr": learning_rate} for i, learning_rate in enumerate(self.learning_rates)],
-            lr=LR,
-        )
+        groups = [{"params": weights[i::n], "lr": lr} for i, lr in enumerate(self.learning_rates)]
+        inner = torch.optim.SGD(groups, lr=LR)
         computing = ComputeTime(seconds={i: 0.003 + 0.0005 * i for i in range(self.workers)}, tail_s=self.tail_s)
         slower = {1: laconic.Link(bytes_per_s=3e5, latency_s=2e-4)} if self.workers > 1 else None
         simulation = laconic.Simulation(

@@ -102,8 +102,6 @@ ABSENCES = {
     "damaged packets": {"corrupted": 0.2},
     "crashes": {"crashed": 0.1, "crash_rounds": 3},
 }
-
-
 RANDOM_LINK = laconic.Link(bytes_per_s=1e6, latency_s=1e-4, jitter_s=5e-5, loss=0.05)
 
 # A ring whose weights are powers of two: those of "ring" and "star" are not, see `_held`.
@@ -161,7 +159,7 @@ def _jobs_of(method: str) -> Iterator[tuple[tuple[str, ...], Job]]:
         yield (each,), Job(algorithm=usual, layout=each)
     precise = Job(
         algorithm=usual, layout=admitted[-1], workers=4 if "graph" in admitted else 3, steps=SHORT,
-        dtype=torch.float64, bandwidths=(LR, 2 * LR), halved_at=10,
+        dtype=torch.float64, learning_rates=(LR, 2 * LR), halved_at=10,
     )  # fmt: skip
     yield ("float64", precise.layout), precise
     if usual.takes_changes:
