@@ -9,7 +9,7 @@ import laconic
 ROOT = Path(laconic.__file__).parent
 
 # From the bottom up. The ground, which every package may import, imports nothing of ours.
-GROUND = {"errors", "units", "hyperparameters", "random_keys", "buffer_pool"}
+GROUND = {"errors", "units", "hyperparameters", "random_keys", "buffer_pool", "torch_compat"}
 MAY_IMPORT = {
     "gossip": set(),
     "kernels": set(),

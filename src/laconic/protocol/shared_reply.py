@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from laconic.contract import Memory, Reply
+from laconic.torch_compat import version_of
 from laconic.wire import Dense
 
 
@@ -27,9 +28,9 @@ class Shared:
 
     def dense(self, make: Callable[[], Tensor]) -> Tensor:
         """The vector, by `make` where there is none or somebody has changed it."""
-        if self._full is None or self._full._version != self._version:
+        if self._full is None or version_of(self._full) != self._version:
             self._full = make()
-            self._version = self._full._version
+            self._version = version_of(self._full)
         return self._full
 
 

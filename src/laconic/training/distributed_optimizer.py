@@ -19,6 +19,7 @@ from laconic.drivers.distributed.rounds import Processes, Round
 from laconic.protocol.round_inputs import Inputs
 from laconic.telemetry.meter import Meter
 from laconic.telemetry.traffic import Traffic
+from laconic.torch_compat import ScaledOptimizer, note_step
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
 from laconic.training.local_steps import LocalSteps
@@ -28,7 +29,7 @@ from laconic.training.server_model import ServerModel
 from laconic.training.state_dict import restore, saved
 
 
-class DistributedOptimizer(Optimizer):
+class DistributedOptimizer(ScaledOptimizer):
     """Wraps any `torch.optim` optimizer. Every rank of the process group must make one, and call `step` equally often.
 
     After `step()` a parameter's `.grad` holds the direction applied; its memory is used again when no parameter
@@ -36,8 +37,6 @@ class DistributedOptimizer(Optimizer):
     any rank, and is counted in `traffic.aborted_rounds`. Weight decay of the inner optimizer is added after the
     exchange, so it is neither compressed nor voted on.
     """
-
-    _step_supports_amp_scaling = True  # a GradScaler then leaves skipping to us, who skip on all ranks together
 
     def __init__(
         self,
@@ -176,7 +175,7 @@ class DistributedOptimizer(Optimizer):
             self._step_locally()
         else:
             self._step_with_gradient(second)
-        self.inner._opt_called = True  # type: ignore[attr-defined]  # nor does it step everywhere; schedulers would warn
+        note_step(self.inner)  # it does not step everywhere
         expected = self.check_every and self.driver.rounds % self.check_every == 0 and not self._steps_taken
         if expected and self.algorithm.replicas_equal:
             compare_replicas(self.driver.channel, None if self.serves_only else self.flat.values(), self.driver.rounds)
@@ -257,7 +256,7 @@ class DistributedOptimizer(Optimizer):
             return None
         memory = worker.me.memory
         memory.reclaim(self.flat.has_gradients_in)  # zero_grad(set_to_none=False) keeps the last direction in use
-        stays = self.algorithm.takes_gradient_tensors and self._grad_scale is None
+        stays = self.algorithm.takes_gradient_tensors and self._loss_scale is None
         vector = torch.empty(0) if stays else memory.scratch()
         inputs = Inputs(
             vector=vector, parameters=lambda: self.flat.values(out=memory.scratch()), lr=self.learning_rates.now(),
@@ -265,16 +264,11 @@ class DistributedOptimizer(Optimizer):
         )  # fmt: skip
         if stays:
             inputs.gradient_tensors = self.flat.gradient_tensors()
-        elif self._grad_scale is None:
+        elif self._loss_scale is None:
             inputs.fill = self.flat.fill_by_gradients(vector)
         else:
-            torch.div(self.flat.gradients(out=vector), self._grad_scale, out=vector)
+            torch.div(self.flat.gradients(out=vector), self._loss_scale, out=vector)
         return inputs
-
-    @property
-    def _grad_scale(self) -> Tensor | None:
-        """What a GradScaler has multiplied the loss by. It is set for the time of one `step()`."""
-        return getattr(self, "grad_scale", None)
 
     def _agree_on_active(self, has_gradient: list[bool]) -> bool:
         """Tell each other which parameters have ever had a gradient. Returns whether somebody's was news."""
@@ -326,8 +320,8 @@ class DistributedOptimizer(Optimizer):
         self._used = [used or has for used, has in zip(self._used, has_gradient, strict=True)]
         self._non_finite = self._non_finite or not self.flat.gradients_are_finite()
         if not self._non_finite:
-            if self._grad_scale is not None:
-                self.flat.divide_gradients(self._grad_scale)
+            if self._loss_scale is not None:
+                self.flat.divide_gradients(self._loss_scale)
             self.inner.step()
 
     def _bring_change(self, start: Tensor | None) -> Inputs | None:
@@ -354,7 +348,7 @@ class DistributedOptimizer(Optimizer):
         memory = worker.me.memory
         memory.reclaim()  # the last result has been applied
         change = memory.scratch()
-        scale = 1.0 if self._grad_scale is None else float(self._grad_scale)
+        scale = 1.0 if self._loss_scale is None else float(self._loss_scale)
         learning_rates = [learning_rate / scale for learning_rate in self.learning_rates.by_group()]
         return Inputs(
             vector=change, parameters=lambda: self.flat.values(out=memory.scratch()), lr=self.learning_rates.now(),

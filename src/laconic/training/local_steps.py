@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from laconic.contract import Algorithm, Result
+from laconic.torch_compat import has_step_hooks, step_is_replaced
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
 
@@ -105,9 +106,6 @@ class LocalSteps:
 
 def _is_vanilla_sgd(inner: Optimizer) -> bool:
     """Whether a step is x - lr g and nothing else happens in it."""
-    hooks = inner._optimizer_step_pre_hooks or inner._optimizer_step_post_hooks
-    own_step = vars(inner).get("step")  # a scheduler's wrapper only notes that it was called
-    is_wrapped = own_step is not None and not getattr(own_step, "_wrapped_by_lr_sched", False)
-    if type(inner) is not SGD or hooks or is_wrapped:
+    if type(inner) is not SGD or has_step_hooks(inner) or step_is_replaced(inner):
         return False
     return not any(group["momentum"] or group["weight_decay"] or group["maximize"] for group in inner.param_groups)

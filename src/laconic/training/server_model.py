@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from laconic.torch_compat import note_step
 from laconic.training.flat_parameters import FlatParameters
 
 
@@ -32,5 +33,5 @@ class ServerModel:
             own.update({key: value for key, value in source.items() if key != "params"})
         self.flat.set_gradients(direction.to(self.flat.device), self._active())
         self.optimizer.step()
-        self._inner._opt_called = True  # type: ignore[attr-defined]  # it never steps itself; schedulers would warn
+        note_step(self._inner)  # it never steps itself
         return self.flat.values().to(direction.device)

@@ -19,6 +19,7 @@ from laconic.faults.plan import FaultPlan
 from laconic.network import ComputeTime, Link
 from laconic.protocol.round_inputs import Inputs
 from laconic.telemetry.traffic import Traffic
+from laconic.torch_compat import note_step
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
 from laconic.training.local_steps import LocalSteps
@@ -249,7 +250,7 @@ class Simulation:
             )  # fmt: skip
 
         outcome = self.driver.round(inputs_of)
-        self.inner._opt_called = True  # type: ignore[attr-defined]  # it does not step; schedulers would warn
+        note_step(self.inner)  # it does not step
         if not outcome.aborted:
             self.local.apply(None, outcome.of(0), self._active)
 

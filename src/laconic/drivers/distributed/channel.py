@@ -20,6 +20,7 @@ from laconic.drivers.distributed.device_channel import DeviceChannel, wait_until
 from laconic.drivers.distributed.failure_report import FailureReport
 from laconic.errors import PayloadsLostError, PeerLostError, WireError
 from laconic.protocol.ring_allreduce import ring_parts
+from laconic.torch_compat import source_rank
 from laconic.wire import HEADER_BYTES, Encoded, SplitFrame, max_encoded_bytes, read_payload_info
 
 _SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller sends end in a socket's buffer and say nothing about the link
@@ -175,7 +176,7 @@ class Channel:
             arriving = dist.irecv(header, only, self.group)
             wait_until(arriving, deadline)
             assert arriving is not None
-            sender = senders[0] if only is not None else arriving._source_rank()
+            sender = senders[0] if only is not None else source_rank(arriving)
             frame = self._empty_frame(header, d)
             if len(_on_host(frame)) > HEADER_BYTES:
                 wait_until(dist.irecv(_on_host(frame)[HEADER_BYTES:], self._global_ranks[sender], self.group), deadline)

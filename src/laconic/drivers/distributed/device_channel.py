@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.errors import PayloadsLostError
+from laconic.torch_compat import abort_of, bound_device
 
 _ERROR_HANDLING = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
 _POLL_S = 5e-5  # a body takes longer
@@ -34,7 +35,7 @@ def gpu_of(device: torch.device, group: dist.ProcessGroup | None) -> str | None:
         return None
     world = dist.group.WORLD
     is_full_world = dist.get_world_size(group) == dist.get_world_size()
-    if not is_full_world and world is not None and world.bound_device_id is not None:
+    if not is_full_world and world is not None and bound_device(world) is not None:
         return None
     return str(torch.cuda.get_device_properties(device).uuid)
 
@@ -123,7 +124,7 @@ class DeviceChannel:
 
     def abandon(self) -> None:
         """Give up: let no other rank, and no kernel on the device, wait for this one. NCCL's abort itself can hang."""
-        abort = getattr(self.group, "abort", None)  # older versions of torch have none
+        abort = abort_of(self.group)
         if abort is not None:
             leaving = threading.Thread(target=_quietly, args=(abort,), daemon=True)
             leaving.start()

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 
-import torch.distributed as dist
+from laconic.torch_compat import default_store
 
 _GRACE_S = 5.0  # how long a rank whose connection closed may take to say that it gave up, and did not die
 _POLL_S = 0.02  # the store can be waited on for all of some keys, not for the first of them
@@ -20,7 +20,7 @@ class FailureReport:
 
     def __init__(self, ranks: Sequence[int], me: int) -> None:
         """ranks: global ones; they may make several channels, all in the same order."""
-        self._store = dist.distributed_c10d._get_default_store()
+        self._store = default_store()
         self._name = f"laconic/{'-'.join(map(str, ranks))}"
         self._me = me
         self._others = [rank for rank in range(len(ranks)) if rank != me]

@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import TCPStore
 
 from laconic.errors import LaunchError
 from laconic.lab.processes.supervise import Answer, Child, Report, end_all
+from laconic.torch_compat import TCPStore
 
 _HOST = "127.0.0.1"
 _AFTERMATH_S = 1.0  # in which others may fail as well, after the one that broke

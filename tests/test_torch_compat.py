@@ -1,0 +1,97 @@
+"""Private names of torch stand in one file, so that a new torch is met there and nowhere else."""
+
+import ast
+from pathlib import Path
+
+import torch
+from torch.optim.lr_scheduler import StepLR
+
+import laconic
+from laconic import torch_compat
+
+ROOT = Path(laconic.__file__).parent
+FILE = Path(torch_compat.__file__)
+TREES = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def named_in(tree: ast.Module) -> set[str]:
+    """The private names that a file defines: functions, classes, variables, fields, attributes of its own objects."""
+    found = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    found |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return found | {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_own(node.value)}
+
+
+def is_own(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def reached_for(tree: ast.Module) -> set[str]:
+    """The private names that a file reads or sets on objects that are not its own, by an attribute or a text."""
+    found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and not is_own(node.value)}
+    texts = [node.args[1] for node in ast.walk(tree) if isinstance(node, ast.Call) and len(node.args) > 1
+             and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "setattr", "hasattr")]  # fmt: skip
+    found |= {text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str)}
+    return {name for name in found if is_private(name)}
+
+
+def imported(tree: ast.Module) -> set[str]:
+    found = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+OF_TORCH = {  # what the one file takes from torch, and nothing else may
+    "_get_default_store", "_source_rank", "_version", "_opt_called", "_optimizer_step_pre_hooks",
+    "_optimizer_step_post_hooks", "_wrapped_by_lr_sched",
+}  # fmt: skip
+OTHERS = {"_replace", "_exit", "_args_from_interpreter_flags"}  # of Python: named tuples, os, and subprocess
+
+
+def test_the_file_of_private_names_takes_these_from_torch():
+    assert reached_for(TREES[FILE]) == OF_TORCH
+    assert "_step_supports_amp_scaling" in named_in(TREES[FILE])
+
+
+def test_no_other_file_reaches_for_a_private_name_of_torch():
+    ours = set().union(*(named_in(tree) for path, tree in TREES.items() if path != FILE)) | OTHERS
+    for path, tree in TREES.items():
+        if path != FILE:
+            assert not reached_for(tree) & OF_TORCH, path
+            assert not reached_for(tree) - ours, path
+            assert "_step_supports_amp_scaling" not in named_in(tree), path
+
+
+def test_no_other_file_imports_a_private_module_of_torch():
+    for path, tree in TREES.items():
+        of_torch = {name for name in imported(tree) if name.split(".")[0] == "torch"}
+        private = {name for name in of_torch if any(map(is_private, name.split("."))) or "distributed_c10d" in name}
+        assert bool(private) == (path == FILE), path
+        reached = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert ("distributed_c10d" in reached) == (path == FILE), path
+
+
+def test_a_schedule_and_a_hook_are_told_apart_from_a_step_that_is_replaced():
+    inner = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    assert not torch_compat.step_is_replaced(inner)
+    schedule = StepLR(inner, 1)
+    assert not torch_compat.step_is_replaced(inner)
+    torch_compat.note_step(inner)
+    schedule.step()  # would warn, were the optimizer not taken for one that has stepped; warnings are errors
+    assert not torch_compat.has_step_hooks(inner)
+    inner.register_step_pre_hook(lambda *_: None)
+    assert torch_compat.has_step_hooks(inner)
+    inner.step = lambda closure=None: None
+    assert torch_compat.step_is_replaced(inner)
+
+
+def test_a_tensors_version_counts_changes_in_place():
+    tensor = torch.zeros(3)
+    before = torch_compat.version_of(tensor)
+    tensor.add_(1)
+    assert torch_compat.version_of(tensor) == before + 1
