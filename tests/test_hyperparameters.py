@@ -275,5 +275,5 @@ def test_naming_the_kind_that_is_plugged_in_already_keeps_its_settings():
 
 
 def test_a_range_error_inside_names_the_full_path():
-    with pytest.raises(ValueError, match=r"compskip: server_skip: coins: probability=2.0 must be in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"compskip: server_skip: random: probability=2.0 must be in \[0, 1\)"):
         from_text(laconic.CompSkip, {"server_skip.probability": "2"}, "compskip")

@@ -228,8 +228,8 @@ def test_what_does_not_go_together_is_refused():
         Simulated(DSGD(graph="shift-one", mixing="choco"), d=5, n_workers=4)
     with pytest.raises(ValueError, match="layout='rank0' does not go with dsgd: it has no server"):
         Simulated(DSGD(), d=5, n_workers=4, layout="rank0")
-    with pytest.raises(ValueError, match="layout='neighbours' does not go with sgd: it has no graph"):
-        Simulated(laconic.SGD(), d=5, n_workers=4, layout="decentralized")
+    with pytest.raises(ValueError, match="layout='peers' does not go with sgd: it has no graph"):
+        Simulated(laconic.SGD(), d=5, n_workers=4, layout="peers")
 
 
 def test_after_a_step_the_simulations_model_is_the_mean_of_the_workers():

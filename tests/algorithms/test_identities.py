@@ -100,7 +100,7 @@ def test_error_compensation_of_a_lossless_compressor_is_sgd_bit_for_bit():
 def same_bits(one, other, rounds):
     """Whether two runs agree in every bit of the model and of all memories."""
     for a, b in zip(one.states(rounds), other.states(rounds), strict=True):
-        for field in ("x", "residuals", "server_debt"):
+        for field in ("x", "residuals", "server_residual"):
             assert torch.equal(getattr(a, field), getattr(b, field)), (field, a.t)
 
 

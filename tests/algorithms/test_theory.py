@@ -61,8 +61,8 @@ STEP = 0.5
 class Grid(Identity):
     """Every value rounded to a multiple of STEP: no entry is wrong by more than STEP / 2."""
 
-    def __call__(self, vector, *, layers=(), key=0, one=0):
-        return dense(torch.round(vector / STEP) * STEP, offset=one)
+    def __call__(self, vector, *, layers=(), key=0, offset=0):
+        return dense(torch.round(vector / STEP) * STEP, offset=offset)
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ def test_where_root_or_a_tool_is_missing_it_says_so_and_ends_well(bench, monkeyp
     [
         (["--workers", "1"], "1 must be a whole number in 2 .. 32"),
         (["--workers", "many"], "many must be a whole number in 2 .. 32"),
-        (["--rates", "0Mbit"], "bandwidth '0Mbit' must be above 0"),
+        (["--bandwidths", "0Mbit"], "bandwidth '0Mbit' must be above 0"),
         (["--methods", "spars"], "invalid choice: 'spars'"),
         (["--rounds-factor", "0"], "0 must be a whole number, at least 1"),
         (["--json", "/no/such/folder/x.json"], "there is no folder /no/such/folder"),

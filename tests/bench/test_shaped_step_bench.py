@@ -36,7 +36,7 @@ def test_where_root_or_a_tool_is_missing_it_says_so_and_ends_well(bench, monkeyp
     [
         (["--workers", "1"], "workers: 1 must be a whole number in 2 .. 32"),
         (["--parameters", "many"], "parameters: many must be a whole number in 1000 .. 1000000000"),
-        (["--rates", "0Mbit"], "bandwidth '0Mbit' must be above 0"),
+        (["--bandwidths", "0Mbit"], "bandwidth '0Mbit' must be above 0"),
         (["--methods", "compskp"], "unknown method 'compskp'"),
         (["--json", "/no/such/folder/x.json"], "there is no folder /no/such/folder"),
     ],

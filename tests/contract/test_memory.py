@@ -196,7 +196,7 @@ def test_what_is_saved_is_a_copy():
 def test_nothing_is_saved_in_the_middle_of_a_step():
     mine = memory()
     mine["residual"] = torch.ones(3)
-    with pytest.raises(AssertionError, match=r"in the middle of a step: \['debt'\]"):
+    with pytest.raises(AssertionError, match=r"in the middle of a step: \['residual'\]"):
         mine.saved()
     mine.drop()
     assert mine.saved() == {}

@@ -110,7 +110,7 @@ REFUSED = {
         {"algorithm": "signsgd-mv", "faults": FaultPlan(crashed=0.1)}, "signsgd-mv does not tolerate crashed"),
     "no server": (
         {"algorithm": "sgd", "faults": FaultPlan(duplicated=0.1)}, "'allreduce' has no server .* use rank0, dedicated"),
-    "a graph": ({"algorithm": "dsgd", "faults": FaultPlan()}, "dsgd has schedule='neighbours'"),
+    "a graph": ({"algorithm": "dsgd", "faults": FaultPlan()}, "dsgd has mode='decentralized'"),
     "a straggler that is not there": (
         {"faults": FaultPlan(stragglers={4: 2.0})}, "stragglers: worker 4 must be in 0 .. 3"),
     "a link that is not there": ({"faults": FaultPlan(slow_links={9: 0.5})}, "slow_links: worker 9 must be in 0 .. 3"),

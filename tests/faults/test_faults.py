@@ -232,7 +232,7 @@ def test_one_plan_gives_the_same_path_and_the_same_faults_again_and_on_every_lay
     layouts = [layout for layout in layouts_of(algorithm, 4) if layout != "allreduce"]
     plan = replace(plan_of(8), slow_links={}, stragglers={}, straggle=0.0, events=(), rescale=(0.5, 2.0))
     runs = [
-        Run(algorithm, quadratic(n_workers=4), lr=0.02, layout_name=layout_name, faults=plan)
+        Run(algorithm, quadratic(n_workers=4), lr=0.02, layout=layout_name, faults=plan)
         for layout_name in (*layouts, layouts[0])
     ]
     paths = [run.path(12) for run in runs]

@@ -18,7 +18,7 @@ import torch
 
 from laconic.errors import LaunchError
 from laconic.lab.processes import child
-from laconic.lab.processes.pool import Job, run_tasks
+from laconic.lab.processes.pool import Task, run_tasks
 from laconic.lab.processes.ranks import Host, Ranks
 from laconic.lab.processes.supervise import Answer, Child, Report, end_all
 from laconic.reproduce import TABLES
@@ -168,12 +168,12 @@ def test_a_failure_is_named_with_its_error_and_after_it_the_process_is_gone():
 
 def test_a_job_whose_process_is_killed_is_named_with_the_signal():
     with pytest.raises(LaunchError, match=r"^third: its process was ended by SIGKILL$"):
-        run_tasks([Job(label="third", work=killed)], 1, print)
+        run_tasks([Task(label="third", work=killed)], 1, print)
 
 
 def test_figures_are_handed_over_as_soon_as_a_job_is_finished():
     finished = []
-    jobs = [Job(label="good", work=figures_of), Job(label="bad", work=killed)]
+    jobs = [Task(label="good", work=figures_of), Task(label="bad", work=killed)]
     with pytest.raises(LaunchError, match="bad"):
         run_tasks(jobs, 1, print, lambda job, figures: finished.append((job.label, figures)))
     assert finished == [("good", {"figure": 1.5})]
@@ -323,7 +323,7 @@ class OfJobs(PublishedTable):
     name: ClassVar[str] = "of-jobs"
     title: ClassVar[str] = "for a test"
     source: ClassVar[str] = "none"
-    given: tuple[Job, ...]
+    given: tuple[Task, ...]
 
     def settings(self):
         return {}
@@ -340,7 +340,7 @@ class OfJobs(PublishedTable):
 
 
 def test_what_a_stopped_table_has_finished_is_on_disk_until_all_is(monkeypatch, tmp_path):
-    good, last = Job(label="good", work=figures_of), Job(label="last", work=stops_its_parent)
+    good, last = Task(label="good", work=figures_of), Task(label="last", work=stops_its_parent)
     result, partial = tmp_path / "result.json", tmp_path / "result.partial.json"
     arguments = ("reproduce", "of-jobs", "--jobs", "1", "--out", str(result))
     monkeypatch.setitem(TABLES, "of-jobs", OfJobs(given=(good, last)))

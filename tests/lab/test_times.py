@@ -123,7 +123,7 @@ def test_the_command_draws_a_run_and_names_what_does_not_go_with_it(tmp_path):
         (str(tmp_path), "--latency", "1ms"): "--latency: the run in",
         (str(empty),): "there is no times.csv in it; run again with --driver processes --record-times",
         ("ring", "--from-round", "1"): "--from-round 1 is for the folder of a recorded run",
-        ("--lr-schedule", "x.json", "--from-round", "1"): "--from-round: a schedule of your own says that itself",
+        ("--message-schedule", "x.json", "--from-round", "1"): "--from-round: a schedule of your own says that itself",
     }.items():
         ended = laconic("timeline", *arguments)
         assert ended.code == 2, arguments

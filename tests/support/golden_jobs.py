@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from laconic.compute_times import ComputeTime
 from torch import Tensor, nn
 
 import laconic
+from laconic.network import ComputeTime
 
 LAYOUTS = {
     "all-reduce": "allreduce",

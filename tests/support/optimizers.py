@@ -24,7 +24,7 @@ class Branches(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.payload = small_model.net()
+        self.core = small_model.net()
         self.late = nn.Linear(3, 3)
         self.never = nn.Linear(3, 3)
         self.uses_late = False
@@ -34,7 +34,7 @@ class Branches(nn.Module):
                 layer.bias.fill_(0.25)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = self.payload(inputs)
+        hidden = self.core(inputs)
         return self.late(hidden) if self.uses_late else hidden
 
 

@@ -18,7 +18,7 @@ def wrapped(net, algorithm=None, **settings):
     return laconic.DistributedOptimizer(inner_sgd(net), algorithm or laconic.SGD(), timeout_s=PATIENCE_S, **settings)
 
 
-in_group = pytest.mark.usefixtures("alone")
+in_group = pytest.mark.usefixtures("group_of_one")
 
 
 def test_without_a_process_group_it_says_how_to_get_one():

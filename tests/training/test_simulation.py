@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import laconic
-from laconic.lab.processes.pool import Job, run_tasks
+from laconic.lab.processes.pool import Task, run_tasks
 from laconic.wire import HEADER_BYTES
 from support import methods, optimizers, small_model
 from support.inputs import over_inputs
@@ -88,14 +88,14 @@ def test_one_workers_inf_or_nan_changes_no_parameter_and_no_memory(name, bad):
 @pytest.mark.parametrize("name", sorted(laconic.ALGORITHMS))
 def test_frozen_and_unused_parameters_stay_and_the_others_move(name):
     net = optimizers.Branches()
-    net.payload[0].bias.requires_grad_(False)
+    net.core[0].bias.requires_grad_(False)
     start = {key: value.clone() for key, value in net.state_dict().items()}
     inner = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1)
     simulation = simulated(net, name, 3, inner)
     for round_ in range(4):
         one_step(simulation, round_)
     moved = {key for key, value in net.state_dict().items() if not torch.equal(value, start[key])}
-    assert moved == {"body.0.weight", "body.2.weight", "body.2.bias"}
+    assert moved == {"core.0.weight", "core.2.weight", "core.2.bias"}
 
 
 def test_each_worker_has_its_own_batch_norm_statistics_and_the_model_shows_their_mean():
@@ -246,6 +246,6 @@ def memory_of_100_workers(report):
 
 @pytest.mark.slow
 def test_100_workers_with_400_thousand_parameters_fit_into_2_gib():
-    (absolute_maximum,) = run_tasks([Job(label="100 workers", work=memory_of_100_workers)], 1, print)
+    (absolute_maximum,) = run_tasks([Task(label="100 workers", work=memory_of_100_workers)], 1, print)
     assert math.isfinite(absolute_maximum["loss"])
     assert absolute_maximum["bytes"] < 2 * 2**30

@@ -112,8 +112,8 @@ class FaultPlan:
         """Refuse a plan that this method, layout or number of workers cannot go through. Raises ValueError."""
         if algorithm.mode != "rounds":
             raise ValueError(
-                f"faults: {algorithm.name} has schedule={algorithm.mode!r}, and faults are simulated only where "
-                "rounds have a server; take a method with schedule='rounds'"
+                f"faults: {algorithm.name} has mode={algorithm.mode!r}, and faults are simulated only where "
+                "rounds have a server; take a method with mode='rounds'"
             )
         if layout not in SERVED:
             raise ValueError(
