@@ -36,6 +36,7 @@ from support.command_line import laconic as command
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HISTORY = ROOT / "CHANGELOG.md"  # names what is gone, too
+REWRITE = "LACONIC_REWRITE_DOCS"
 README_LINES = 120
 D = 10**6  # of the bits in the table of methods
 N = 10
@@ -125,26 +126,19 @@ def test_code_in_the_pages_is_from_a_file_or_is_run():
         assert said_where, f"{block.place}: say above it where it is from, see {Path(__file__).name}"
 
 
-@pytest.mark.skipif("LACONIC_REWRITE_DOCS" not in os.environ, reason="writes pages; set LACONIC_REWRITE_DOCS=1")
-def test_definitions_are_written_into_the_pages_anew():
-    for block in TAKEN:
-        source = source_of(block)
-        text = block.page.read_text(encoding="utf-8")
-        assert block.text in text, f"{block.place}: an indented block is not written anew"
-        block.page.write_text(text if source is None else text.replace(block.text, source), encoding="utf-8")
-
-
-@pytest.mark.skipif("LACONIC_REWRITE_DOCS" in os.environ, reason="the pages are being written")
 @pytest.mark.parametrize("block", TAKEN, ids=lambda block: block.place)
 def test_code_from_a_file_is_what_the_file_says(block):
     source = source_of(block)
-    if source is not None:
-        assert block.text == source, "LACONIC_REWRITE_DOCS=1 pytest tests/test_docs.py writes it anew"
+    if source is None:
+        lines = (ROOT / FROM.match(block.comment)["path"]).read_text(encoding="utf-8").splitlines()
+        size = len(block.text.splitlines())
+        assert block.text in (textwrap.dedent("\n".join(lines[i : i + size])) for i in range(len(lines)))
         return
-    lines = (ROOT / FROM.match(block.comment)["path"]).read_text(encoding="utf-8").splitlines()
-    wanted = block.text.splitlines()
-    spans = (textwrap.dedent("\n".join(lines[i : i + len(wanted)])) for i in range(len(lines)))
-    assert block.text in spans
+    text = block.page.read_text(encoding="utf-8")
+    if os.environ.get(REWRITE) == "1":
+        text = text.replace(block.text, source)
+        block.page.write_text(text, encoding="utf-8")
+    assert source in text, f"{REWRITE}=1 pytest tests/test_docs.py writes it anew"
 
 
 @pytest.fixture

@@ -77,20 +77,12 @@ def test_a_child_whose_parent_is_killed_right_after_its_start_ends():
         until(lambda: has_ended(pid), "its end")
 
 
-@pytest.mark.parametrize("how", ["start_importing", "start_and_hold_the_interpreter"])
-def test_a_child_that_imports_or_lets_no_thread_run_ends_with_its_parent(how, tmp_path):
+@pytest.mark.parametrize("how", ["start_importing", "start_and_hold_the_interpreter", "start_in_a_thread_that_ends"])
+def test_a_child_ends_with_its_parent_but_not_with_the_thread_that_started_it(how, tmp_path):
     sign = tmp_path / "sign"
     with started(Parent) as parent:
         pid = parent.call(how, sign=str(sign))
         until(sign.exists, "the child's sign")
-        assert not has_ended(pid)
-        os.kill(parent.pid, signal.SIGKILL)
-        until(lambda: has_ended(pid), "its end")
-
-
-def test_a_child_started_in_a_thread_outlives_the_thread_and_ends_with_the_process():
-    with started(Parent) as parent:
-        pid = parent.call("start_in_a_thread")
         assert not has_ended(pid)
         os.kill(parent.pid, signal.SIGKILL)
         until(lambda: has_ended(pid), "its end")

@@ -32,6 +32,10 @@ class Sample:
     def stop_itself(self):
         os.kill(os.getpid(), signal.SIGSTOP)
 
+    def pause(self, sign):
+        Path(sign).touch()
+        signal.pause()
+
     def hold_the_interpreter(self, sign):
         Path(sign).touch()
         ctypes.PyDLL(None).sleep(3600)  # no other thread of this process runs meanwhile
@@ -49,7 +53,7 @@ class Parent:
     def start_importing(self, sign):
         return self.start(sign)
 
-    def start_in_a_thread(self):
+    def start_in_a_thread_that_ends(self, sign):
         def start():
             self.start()
             self.child.call("pid")
@@ -57,7 +61,9 @@ class Parent:
         thread = threading.Thread(target=start)
         thread.start()
         thread.join()
-        return self.child.call("pid")
+        pid = self.child.call("pid")
+        self.child.ask("pause", {"sign": sign})
+        return pid
 
     def start_and_hold_the_interpreter(self, sign):
         pid = self.start()
