@@ -122,8 +122,8 @@ def source_of(block: Block) -> str | None:
 
 def test_code_in_the_pages_is_from_a_file_or_is_run():
     for block in CODE:
-        said_where = block.comment == "run" or block.comment.startswith(("from ", "sketch: "))
-        assert said_where, f"{block.place}: say above it where it is from, see {Path(__file__).name}"
+        is_placed = block.comment == "run" or block.comment.startswith(("from ", "sketch: "))
+        assert is_placed, f"{block.place}: say above it where it is from, see {Path(__file__).name}"
 
 
 @pytest.mark.parametrize("block", TAKEN, ids=lambda block: block.place)

@@ -132,7 +132,7 @@ def test_the_five_faces_are_not_passed():
     assert not passed
 
 
-def test_at_most_31_modules_and_packages_stand_at_the_top():
+def test_no_more_than_31_modules_and_packages_stand_at_the_top():
     assert len({package_of(module) for module in FILES} - {""}) <= 31
 
 

@@ -76,7 +76,7 @@ def test_no_other_file_imports_a_private_module_of_torch():
         assert ("distributed_c10d" in reached) == (path == FILE), path
 
 
-def test_a_schedule_and_a_hook_are_told_apart_from_a_step_that_is_replaced():
+def test_a_schedule_and_a_hook_are_no_replaced_step():
     inner = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     assert not torch_compat.step_is_replaced(inner)
     schedule = StepLR(inner, 1)

@@ -45,7 +45,7 @@ VANILLA = [
 each_vanilla_form = pytest.mark.parametrize(("algorithm", "layout"), VANILLA, ids=lambda v: getattr(v, "name", v))
 
 
-def plain_descent(problem, rounds, lr):
+def sgd_path(problem, rounds, lr):
     """x -= lr * mean gradient, without the library: (rounds, d)."""
     x, points = problem.start, []
     for t in range(rounds):
@@ -57,13 +57,13 @@ def plain_descent(problem, rounds, lr):
 @each_vanilla_form
 def test_gradient_aggregation_model_aggregation_and_global_replica_walk_sgds_path(algorithm, layout):
     problem = quadratic()
-    assert_same(Run(algorithm, problem, lr=wavy, layout=layout).path(20), plain_descent(problem, 20, wavy))
+    assert_same(Run(algorithm, problem, lr=wavy, layout=layout).path(20), sgd_path(problem, 20, wavy))
 
 
 @pytest.mark.parametrize("algorithm", [SGD(), ModelAveraging(), GlobalReplica()], ids=lambda a: a.name)
 def test_one_worker_alone_is_vanilla_sgd(algorithm):
     problem = quadratic(n_workers=1)
-    assert_same(Run(algorithm, problem, lr=wavy).path(20), plain_descent(problem, 20, wavy))
+    assert_same(Run(algorithm, problem, lr=wavy).path(20), sgd_path(problem, 20, wavy))
 
 
 def test_workers_together_are_sgd_on_the_concatenated_batch():
@@ -84,7 +84,7 @@ def test_workers_together_are_sgd_on_the_concatenated_batch():
 
     apart = problem(n, batch(lambda rank: rank * rows, lambda rank: (rank + 1) * rows))
     full = problem(1, batch(lambda rank: 0, lambda rank: n * rows))
-    assert_same(Run(SGD(), apart, lr=wavy).path(20), plain_descent(full, 20, wavy))
+    assert_same(Run(SGD(), apart, lr=wavy).path(20), sgd_path(full, 20, wavy))
 
 
 def test_error_compensation_of_a_lossless_compressor_is_sgd_bit_for_bit():

@@ -141,7 +141,7 @@ def test_every_file_of_algorithms_can_be_read_without_importing_it():
             assert algorithm_files.read_file(path), path
 
 
-def test_the_list_shows_what_each_does_and_its_paper_in_whole_words(monkeypatch):
+def test_the_list_shows_what_each_does_and_its_paper_and_cuts_no_word(monkeypatch):
     for width in (80, 120):
         monkeypatch.setenv("COLUMNS", str(width))
         shown = laconic("list").out
@@ -151,7 +151,7 @@ def test_the_list_shows_what_each_does_and_its_paper_in_whole_words(monkeypatch)
             assert f"{one.name} {one.about} {one.source}" in words
 
 
-def test_a_file_of_ones_own_is_read_the_same_way(tmp_path):
+def test_a_file_of_ones_own_is_read_in_the_same_form(tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(MINE)
     read = [one for one in algorithm_files.described([str(mine), str(mine)]) if one.name.startswith("mine")]

@@ -44,8 +44,8 @@ def test_it_comes_near_the_best_point_of_a_quadratic(name):
     algorithm = with_test_settings(name)
     generator = torch.Generator().manual_seed(11)
     best = torch.randn(23, generator=generator)
-    spread_of_data = 0.0 if algorithm.same_data else 0.3
-    targets = best + spread_of_data * torch.randn(N, 23, generator=generator)
+    noise_scale = 0.0 if algorithm.same_data else 0.3
+    targets = best + noise_scale * torch.randn(N, 23, generator=generator)
     goal = targets.mean(0)
     x = torch.nn.Parameter(torch.zeros(23))
     inner = torch.optim.SGD([x], lr=algorithm.test_lr)

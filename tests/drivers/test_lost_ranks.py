@@ -136,7 +136,7 @@ def test_a_rank_that_hangs_is_named_by_all_others(story, reported):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("story", HANGS)
-def test_a_rank_that_comes_when_the_others_have_given_up_is_told_so(story, reported):
+def test_a_rank_that_comes_after_the_others_gave_up_gets_their_reason(story, reported):
     _, idle = HANGS[story]
     message = reported(story, idle)
     assert message.startswith(f"PeerLostError: rank {idle}, this one, came too late"), message

@@ -89,10 +89,10 @@ def test_every_kernel_gives_the_reference_bits(dtype, name, blocks):
     full = inputs(dtype)[name]
     for d in (1, 1030):
         vector, lengths = full[:d], LENGTHS[blocks](d)
-        plain_ends, ends = (
+        reference_ends, ends = (
             version.ranges(vector, lengths) for version in (reference_stochastic_rounding, cpu_stochastic_rounding)
         )
-        for made, reference in zip(ends, plain_ends, strict=True):
+        for made, reference in zip(ends, reference_ends, strict=True):
             assert_same(made, reference)
         scales = assert_alike("absolute_maxima", vector, lengths)
         for bits in (1, 2, 3, 4, 8):

@@ -242,10 +242,10 @@ def test_no_prefix_of_a_gzip_file_is_taken_for_the_complete_file(tmp_path):
     content = gzip.compress(labels_idx([3, 1, 4, 1, 5, 9, 2, 6]))
     path.write_bytes(content)
     assert read_labels(path).tolist() == [3, 1, 4, 1, 5, 9, 2, 6]
-    for n_kept in range(len(content)):
-        path.write_bytes(content[:n_kept])
+    for n_left in range(len(content)):
+        path.write_bytes(content[:n_left])
         # One byte is too little to tell that it was gzip.
-        words = r"not sound gzip" if n_kept == 1 else r"truncated: .*expected .* bytes.* found"
+        words = r"not sound gzip" if n_left == 1 else r"truncated: .*expected .* bytes.* found"
         with pytest.raises(DatasetError, match=words):
             read_labels(path)
 

@@ -133,7 +133,7 @@ def test_children_that_ignore_sigterm_or_are_suspended_are_ended_too():
 # --- requests and answers ---------------------------------------------------------------------------
 
 
-def test_ctrl_c_is_not_for_children_from_their_first_moment_on():
+def test_children_ignore_ctrl_c_from_the_start():
     with started(Sample) as process:
         os.kill(process.pid, signal.SIGINT)
         assert process.call("pid") == process.pid
@@ -163,7 +163,7 @@ def test_a_job_whose_process_is_killed_is_named_with_the_signal():
         run_tasks([Task(label="third", work=killed)], 1, print)
 
 
-def test_figures_are_handed_over_as_soon_as_a_job_is_finished():
+def test_figures_are_passed_on_as_soon_as_a_job_is_finished():
     finished = []
     jobs = [Task(label="good", work=figures_of), Task(label="bad", work=killed)]
     with pytest.raises(LaunchError, match="bad"):
@@ -204,7 +204,7 @@ def command(folder, *arguments, **environment):
         run.wait()
 
 
-def said_in(folder):
+def lines_printed_in(folder):
     """Lines on standard error so far."""
     return (folder / "err").read_text().splitlines()
 
@@ -217,7 +217,7 @@ def assert_is_stopped(run, folder, number=signal.SIGTERM, line="stopped by SIGTE
         os.kill(run.pid, number)  # again: it changes nothing
     assert run.wait(DEADLINE_S) == 128 + number
     until(lambda: all(map(has_ended, ranks)), "the ranks' end")
-    assert said_in(folder)[-1] == line
+    assert lines_printed_in(folder)[-1] == line
     assert "Traceback" not in (folder / "err").read_text()
     assert (folder / "err").read_text().count("stopped") == 1
 
@@ -228,7 +228,7 @@ SIGNALS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "stopped"}
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_run_over_processes_is_stopped_with_its_ranks(number, tmp_path):
     with command(tmp_path, "run", "-a", "sgd", "--driver", "processes", "--workers", "2", "--epochs", "5000") as run:
-        until(lambda: said_in(tmp_path), "its first epoch")
+        until(lambda: lines_printed_in(tmp_path), "its first epoch")
         assert len(children_of(run.pid)) == 2
         assert_is_stopped(run, tmp_path, number, SIGNALS[number])
 
@@ -302,7 +302,7 @@ def test_what_a_stopped_comparison_has_finished_is_on_disk(driver, tmp_path):
         "--workers", "2", "--epochs", "50", "--model", "linear", "--batch-size", "400", "--out", str(out),
     ) as run:  # fmt: skip
         assert run.wait(DEADLINE_S) == 128 + signal.SIGTERM
-    assert said_in(tmp_path)[-1] == f"stopped by SIGTERM; finished: sgd in {out / 'sgd'}"
+    assert lines_printed_in(tmp_path)[-1] == f"stopped by SIGTERM; finished: sgd in {out / 'sgd'}"
     assert "Traceback" not in (tmp_path / "err").read_text()
     assert sorted(path.name for path in out.rglob("*.*")) == ["config.toml", "metrics.csv", "summary.json"]
     assert json.loads((out / "sgd" / "summary.json").read_text())["settings"]["algorithm"] == "sgd"

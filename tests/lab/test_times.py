@@ -71,8 +71,8 @@ def test_the_compute_time_is_the_median_over_ranks_and_rounds():
 def test_bounds_on_a_clock_hold_whoever_comes_late():
     """Rank 1's clock is 100 ahead: it enters at 3 and leaves at 8 of rank 0's time, then the other way round."""
     entered, left = [103.0, 110.0], [108.0, 121.0]
-    first_entered, first_left = [1.0, 19.0], [5.0, 20.0]
-    assert bounds_of(entered, left, first_entered, first_left) == (98.0, 102.0)
+    entered_of_rank_0, left_of_rank_0 = [1.0, 19.0], [5.0, 20.0]
+    assert bounds_of(entered, left, entered_of_rank_0, left_of_rank_0) == (98.0, 102.0)
 
 
 # Pictures.

@@ -111,10 +111,10 @@ def paper_bits_beside(name, direction, packet):
 def test_payload_is_the_papers_bits_and_the_named_overheads_message_by_message(name, dtype):
     for layout in WITH_SERVER[name]:
         with failing_at(layout=layout):
-            assert_every_message_is_charged(name, layout, dtype)
+            assert_paper_bits_of_every_message(name, layout, dtype)
 
 
-def assert_every_message_is_charged(name, layout, dtype):
+def assert_paper_bits_of_every_message(name, layout, dtype):
     sample = SAMPLES[name]
     problem, real_frames = quadratic(n_workers=3), FaultPlan()
     run = with_recording_meters(

@@ -42,9 +42,9 @@ def residuals_of(simulation):
 @each_taking
 def test_every_method_that_takes_changes_comes_near_the_best_point_with_three_local_steps(name):
     algorithm, n, rounds = methods.with_test_settings(name), 2, 80
-    spread_of_data = 0.0 if algorithm.same_data else 0.3
+    noise_scale = 0.0 if algorithm.same_data else 0.3
     best = torch.randn(23, generator=torch.Generator().manual_seed(11))
-    targets = best + spread_of_data * torch.randn(n, 23, generator=torch.Generator().manual_seed(12))
+    targets = best + noise_scale * torch.randn(n, 23, generator=torch.Generator().manual_seed(12))
     x = torch.nn.Parameter(torch.zeros(23))
     faster = {"signsgd-mv": 4, "compskip": 2, "dropsign": 2}.get(name, 1)  # signs do not grow with the change
     inner = torch.optim.SGD([x], lr=faster * algorithm.test_lr)

@@ -84,12 +84,12 @@ def test_the_samples_are_frames():
 @every_kind
 def test_no_prefix_of_a_frame_is_a_frame(kind):
     for name, data in BY_KIND[kind].items():
-        for n_kept in range(len(data)):
-            with failing_at(name=name, n_kept=n_kept):
+        for n_left in range(len(data)):
+            with failing_at(name=name, n_left=n_left):
                 with pytest.raises(WireError):
-                    decode(data[:n_kept], MAX_COUNT)
+                    decode(data[:n_left], MAX_COUNT)
                 with pytest.raises(WireError):
-                    decode(torch.frombuffer(bytearray(data + b"\0"), dtype=torch.uint8)[:n_kept], MAX_COUNT)
+                    decode(torch.frombuffer(bytearray(data + b"\0"), dtype=torch.uint8)[:n_left], MAX_COUNT)
 
 
 @settings(deadline=None, max_examples=50)
@@ -103,9 +103,9 @@ def test_no_prefix_of_any_frame_is_a_frame(packet, data):
 @every_packet_kind
 def test_no_prefix_of_a_payload_is_a_payload(kind):
     for name, data in BY_KIND[kind].items():
-        for n_kept in range(len(data) - HEADER_BYTES):
-            with failing_at(name=name, n_kept=n_kept), pytest.raises(WireError):
-                decode(with_payload(data, data[HEADER_BYTES : HEADER_BYTES + n_kept]), MAX_COUNT)
+        for n_left in range(len(data) - HEADER_BYTES):
+            with failing_at(name=name, n_left=n_left), pytest.raises(WireError):
+                decode(with_payload(data, data[HEADER_BYTES : HEADER_BYTES + n_left]), MAX_COUNT)
 
 
 @every_kind
@@ -279,9 +279,9 @@ def test_a_payload_longer_than_any_honest_one_is_refused_from_its_header_alone()
     for wrong in (2**37, 2**60, 2**64 - 1):
         with pytest.raises(WireError, match=f"promises {wrong} body bytes"):
             read_payload_info(header[:16] + struct.pack("<Q", wrong) + header[24:], max_encoded_bytes(2**32))
-    for n_kept in (0, 31):
-        with pytest.raises(WireError, match=f"a head of {n_kept} bytes"):
-            read_payload_info(header[:n_kept], max_count=28)
+    for n_left in (0, 31):
+        with pytest.raises(WireError, match=f"a head of {n_left} bytes"):
+            read_payload_info(header[:n_left], max_count=28)
     with pytest.raises(WireError, match="version 9"):
         read_payload_info(b"\x09" + header[1:], max_count=28)
 

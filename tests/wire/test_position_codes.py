@@ -229,12 +229,12 @@ def test_streams_that_are_truncated_turned_or_prolonged_are_refused_or_code_anot
         if believed(turned, n_bits, k, count, code):
             assert bit < n_bits  # padding is zero
             assert not torch.equal(decode_positions(turned, n_bits, k, count, code), where)
-    for n_kept in range(n_bits):
-        full, bits = divmod(n_kept, 8)
-        shorter = data[: (n_kept + 7) // 8].clone()
+    for n_left in range(n_bits):
+        full, bits = divmod(n_left, 8)
+        shorter = data[: (n_left + 7) // 8].clone()
         if bits:
             shorter[full] &= 0xFF00 >> bits & 0xFF
-        believed(shorter, n_kept, k, count, code)
+        believed(shorter, n_left, k, count, code)
         assert not believed(shorter, n_bits, k, count, code) or shorter.numel() == data.numel()
     longer = torch.cat([data, torch.zeros(n_more, dtype=torch.uint8)])
     assert not believed(longer, n_bits, k, count, code)

@@ -95,7 +95,7 @@ def test_a_split_frame_whose_payload_was_changed_gives_an_error_or_a_packet(kind
         header, payload = split_of(name)
         for bit in range(8 * len(payload)):
             with failing_at(name=name, bit=bit):
-                read_whole_or_refused(header, flipped(payload, bit))
+                read_in_full_or_refused(header, flipped(payload, bit))
         for other in (b"", payload[:-1], payload + b"\0"):
             with (
                 failing_at(name=name, other=other),
@@ -104,7 +104,7 @@ def test_a_split_frame_whose_payload_was_changed_gives_an_error_or_a_packet(kind
                 read(header, other)
 
 
-def read_whole_or_refused(header: bytes, payload: bytes) -> None:
+def read_in_full_or_refused(header: bytes, payload: bytes) -> None:
     try:
         packet = read(header, payload).packet
     except WireError:
@@ -143,6 +143,6 @@ def test_a_hostile_split_header_is_refused_before_a_buffer_is_made():
         read_payload_info(resealed(header[:16] + bytes(8) + header[24:]), len(payload), may_be_split=True)
     with pytest.raises(WireError, match="reserved byte 2"):
         read_payload_info(resealed(header[:7] + b"\2" + header[8:]), len(payload), may_be_split=True)
-    for n_kept in (0, 31):
-        with pytest.raises(WireError, match=f"a head of {n_kept} bytes"):
-            read_payload_info(header[:n_kept], len(payload), may_be_split=True)
+    for n_left in (0, 31):
+        with pytest.raises(WireError, match=f"a head of {n_left} bytes"):
+            read_payload_info(header[:n_left], len(payload), may_be_split=True)

@@ -114,7 +114,7 @@ SYMBOLS = torch.tensor([1, 0, 2, 1, 1, 0, 1, 1, 3], dtype=torch.int32)
 
 
 @over_inputs(
-    ("n_kept", "at", "value", "reason"),
+    ("n_left", "at", "value", "reason"),
     [
         (23, 0, 2, "no room for how often"),
         (28, 0, 3, "add up to 10, not to 9"),
@@ -124,11 +124,11 @@ SYMBOLS = torch.tensor([1, 0, 2, 1, 1, 0, 1, 1, 3], dtype=torch.int32)
         (28, 27, 0x7F, "padding"),
     ],
 )
-def test_what_the_encoder_did_not_make_is_refused_by_name(n_kept, at, value, reason):
+def test_what_the_encoder_did_not_make_is_refused_by_name(n_left, at, value, reason):
     data = encode_symbols(SYMBOLS, 4)[0].clone()
     data[at] = value
     with pytest.raises(WireError, match=reason):
-        decode_symbols(data[:n_kept], 9, 4, "test")
+        decode_symbols(data[:n_left], 9, 4, "test")
 
 
 def test_counts_of_other_symbols_than_the_streams_are_refused():
