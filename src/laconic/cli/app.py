@@ -39,7 +39,7 @@ class _Commands(LazyGroup):
         ),
         LazyCommand(
             "plan", "laconic.cli.plan", "plan",
-            "Predict step times on a network: which method and topology is fastest, and when plain all-reduce is.",
+            "Predict step times on a network: which method and layout is fastest, and when plain all-reduce is.",
         ),
         LazyCommand(
             "timeline", "laconic.cli.timeline", "timeline",

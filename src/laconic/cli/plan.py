@@ -1,4 +1,4 @@
-"""`laconic plan`: which method and topology a network favors, and when plain all-reduce is best."""
+"""`laconic plan`: which method and layout a network favors, and when plain all-reduce is best."""
 
 from __future__ import annotations
 
@@ -24,42 +24,66 @@ if TYPE_CHECKING:
 
 _COUNT = re.compile(r"(\d{1,15}(?:\.\d{0,15})?)\s*([kKmMgGbB]?)", re.ASCII)
 _THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
-_ONE_RUN = ("--params", "--model", "--input-shape", "--workers", "--set", "--local-steps")  # which a run says itself
+_ONE_RUN = (
+    "--params",
+    "--model",
+    "--input-shape",
+    "--workers",
+    "--set",
+    "--local-steps",
+)  # which a recorded run has itself
 
 
 def plan(
     methods: Annotated[
-        list[str] | None, typer.Argument(help="Names of `laconic list`.", show_default="all of them")
+        list[str] | None, typer.Argument(help="Methods: names that `laconic list` prints.", show_default="all of them")
     ] = None,
-    params: Annotated[str | None, typer.Option(metavar="COUNT", help="Of the model, such as 25.6M.")] = None,
-    model: Annotated[str | None, typer.Option(help="linear, mlp or cnn, in place of --params.")] = None,
+    params: Annotated[
+        str | None, typer.Option(metavar="COUNT", help="The number of parameters of the model, such as 25.6M.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A model in place of --params: linear, mlp or cnn.")] = None,
     input_shape: Annotated[
-        str | None, typer.Option(metavar="SHAPE", help="Of one input of --model, such as 1x28x28.")
+        str | None, typer.Option(metavar="SHAPE", help="The shape of one input of --model, such as 1x28x28.")
     ] = None,
-    classes: Annotated[int, typer.Option(help="Of --model.")] = 10,
-    workers: Annotated[int | None, typer.Option(help="How many, a dedicated server apart.")] = None,
+    classes: Annotated[int, typer.Option(help="The number of classes of --model.")] = 10,
+    workers: Annotated[int | None, typer.Option(help="The number of workers, without a dedicated server.")] = None,
     bandwidth_: Annotated[
-        str | None, typer.Option("--bandwidth", metavar="RATE", help="Of each link, such as 1Gbit.")
+        str | None, typer.Option("--bandwidth", metavar="BANDWIDTH", help="The bandwidth of each link, such as 1Gbit.")
     ] = None,
-    latency: Annotated[str | None, typer.Option(metavar="TIME", help="Of each message, such as 20ms.")] = None,
-    compute: Annotated[str | None, typer.Option(metavar="TIME", help="Of one gradient, such as 0.2s.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The latency of each message, such as 20ms.")
+    ] = None,
+    compute: Annotated[str | None, typer.Option(metavar="TIME", help="The time of one gradient, such as 0.2s.")] = None,
     local_steps: Annotated[
         int | None,
-        typer.Option(metavar="H", help="Steps to one exchange, where a method takes changes.", show_default="1"),
+        typer.Option(
+            metavar="H", help="The number of local steps per exchange, for methods that take changes.", show_default="1"
+        ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME.KEY=VALUE", help="Set one hyper-parameter of one method. Can be given several times."
+        ),
     ] = None,
-    no_measure: Annotated[bool, typer.Option("--no-measure", help="Count encoding and decoding as no time.")] = False,
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Do not measure encoding and decoding; count them as no time.")
+    ] = False,
     trace: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Time a run of `laconic run --out FOLDER` again instead.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Time a run that `laconic run --out FOLDER` recorded, instead of a planned one."
+        ),
     ] = None,
     json_: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures; - prints them.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="The file to write all figures to, as JSON; - prints them."),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw step times over bandwidth: .png.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The .png file to draw step times over bandwidth to.")
+    ] = None,
 ) -> None:
-    """Predict step times on a network: which method and topology is fastest, and when plain all-reduce is."""
+    """Predict step times on a network: which method and layout is fastest, and when plain all-reduce is."""
     import torch
 
     from laconic.network import Link
@@ -72,7 +96,7 @@ def plan(
     asked = dict(zip(_ONE_RUN, (params, model, input_shape, workers, set_ or None, local_steps), strict=True))
     torch.set_num_threads(1)
     console = Console(stderr=True)
-    with console.status("rehearsing") as status:
+    with console.status("measuring") as status:
         if trace is not None:
             answer = _of_runs(trace, link, compute, asked, methods or (), measure=not no_measure)
         else:
@@ -80,7 +104,7 @@ def plan(
             query = _query(asked, classes, link, compute, 1 if local_steps is None else local_steps)
 
             def listen(what: str) -> None:
-                status.update(f"rehearsing {what}")
+                status.update(f"measuring {what}")
 
             measured = not no_measure
             candidates = list(candidates_of(algorithms, query, measure=measured, listen=listen))

@@ -18,48 +18,86 @@ from laconic.lab.processes.stopping import Stopped
 if TYPE_CHECKING:
     from laconic.lab.runs.record import Record
 
-Algorithm = Annotated[str, typer.Option("--algorithm", "-a", help="A name of `laconic list`.")]
+Algorithm = Annotated[str, typer.Option("--algorithm", "-a", help="The method: a name that `laconic list` prints.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A hyper-parameter. May be given often.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set one hyper-parameter of the method. Can be given several times."
+    ),
 ]
-Workers = Annotated[int | None, typer.Option(help="How many. Under torchrun: as many as it started.", show_default="4")]
-Driver = Annotated[str | None, typer.Option(help="simulated or processes.", show_default="simulated")]
-ServerAt = Annotated[str, typer.Option("--layout", help="auto, allreduce, rank0, dedicated or sharded.")]
-DatasetName = Annotated[str, typer.Option("--dataset", help="digits, mnist, fashion-mnist, csv or libsvm.")]
-Data = Annotated[str | None, typer.Option(metavar="PATH", help="The data set's folder or file; digits need none.")]
-Model = Annotated[str, typer.Option(help="linear, mlp or cnn.")]
-Epochs = Annotated[int, typer.Option(help="Passes over the data.")]
-BatchSize = Annotated[int, typer.Option(help="Examples per worker and step.")]
-LocalSteps = Annotated[int, typer.Option(metavar="H", help="Steps of the inner SGD to one exchange.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="The number of workers. Under torchrun it is the number of processes.", show_default="4"),
+]
+Driver = Annotated[
+    str | None,
+    typer.Option(help="Where workers run: simulated (all in this process) or processes.", show_default="simulated"),
+]
+ServerAt = Annotated[
+    str, typer.Option("--layout", help="Which rank serves: auto, allreduce, rank0, dedicated, sharded or peers.")
+]
+DatasetName = Annotated[
+    str, typer.Option("--dataset", help="The data set: digits, mnist, fashion-mnist, csv or libsvm.")
+]
+Data = Annotated[
+    str | None, typer.Option(metavar="PATH", help="The folder or file of the data set. The digits need none.")
+]
+Model = Annotated[str, typer.Option(help="The model: linear, mlp or cnn.")]
+Epochs = Annotated[int, typer.Option(help="The number of passes over the data.")]
+BatchSize = Annotated[int, typer.Option(help="The number of examples per worker and step.")]
+LocalSteps = Annotated[int, typer.Option(metavar="H", help="The number of local SGD steps per exchange.")]
 DenseEpochs = Annotated[
-    float | None, typer.Option(metavar="E", help="First epochs without sparsifying, with one step to an exchange.")
+    float | None,
+    typer.Option(metavar="E", help="The number of first epochs that send dense vectors, one step per exchange."),
 ]
-Lr = Annotated[float | None, typer.Option(help="Learning rate of the inner SGD.", show_default="the method's own")]
-LrSchedule = Annotated[str, typer.Option(help="constant, cosine or step.")]
+Lr = Annotated[float | None, typer.Option(help="The learning rate of the inner SGD.", show_default="the method's own")]
+LrSchedule = Annotated[str, typer.Option(help="How the learning rate changes: constant, cosine or step.")]
 DecayAt = Annotated[
-    str | None, typer.Option(metavar="SHARES", help="Where `step` divides the rate by 10.", show_default=DECAY_AT)
+    str | None,
+    typer.Option(
+        metavar="SHARES",
+        help="At which shares of the run `step` divides the learning rate by 10.",
+        show_default=DECAY_AT,
+    ),
 ]
-WarmUpEpochs = Annotated[float | None, typer.Option(metavar="E", help="First epochs, over which the rate rises.")]
+WarmUpEpochs = Annotated[
+    float | None, typer.Option(metavar="E", help="The number of first epochs over which the learning rate rises.")
+]
 WarmUpFrom = Annotated[
     float | None,
-    typer.Option(metavar="SHARE", help="Of the rate, where the rise starts.", show_default=f"{WARM_UP_FROM}"),
+    typer.Option(
+        metavar="SHARE",
+        help="The share of the learning rate at which the warm-up starts.",
+        show_default=f"{WARM_UP_FROM}",
+    ),
 ]
-WeightDecay = Annotated[float, typer.Option(help="Of the inner SGD, added after the exchange.")]
-Seed = Annotated[int, typer.Option(help="Of data order, first parameters, masks and coins.")]
-Partition = Annotated[str, typer.Option(help="resample (a fresh split each epoch) or fixed (one shard a worker).")]
-Bandwidth = Annotated[str | None, typer.Option(metavar="RATE", help="Of each simulated link, such as 100Mbit.")]
-Latency = Annotated[str | None, typer.Option(metavar="TIME", help="Of each simulated link, such as 10ms.")]
-Compute = Annotated[str | None, typer.Option(metavar="TIME", help="Simulated time of one gradient, such as 50ms.")]
-Faults = Annotated[str | None, typer.Option(metavar="FILE", help="What goes wrong in the simulator: a fault plan.")]
-Threads = Annotated[int, typer.Option(help="Of each process.")]
-KernelThreads = Annotated[int, typer.Option("--kernel-threads", help="Of each process, within a compiled kernel.")]
-Timeout = Annotated[float, typer.Option("--timeout-s", help="How long a rank is waited for, in seconds.")]
-Port = Annotated[int, typer.Option(help="Where processes meet on this machine; 0 for any that is free.")]
+WeightDecay = Annotated[
+    float, typer.Option(help="The weight decay of the inner SGD, which is added after the exchange.")
+]
+Seed = Annotated[int, typer.Option(help="The seed of the data order, the initial parameters and all random draws.")]
+Partition = Annotated[
+    str,
+    typer.Option(help="How workers share the data: resample (a new split each epoch) or fixed (one shard per worker)."),
+]
+Bandwidth = Annotated[
+    str | None, typer.Option(metavar="BANDWIDTH", help="The bandwidth of each simulated link, such as 100Mbit.")
+]
+Latency = Annotated[str | None, typer.Option(metavar="TIME", help="The latency of each simulated link, such as 10ms.")]
+Compute = Annotated[str | None, typer.Option(metavar="TIME", help="The simulated time of one gradient, such as 50ms.")]
+Faults = Annotated[str | None, typer.Option(metavar="FILE", help="A fault plan: what goes wrong in the simulator.")]
+Threads = Annotated[int, typer.Option(help="The number of torch threads per process.")]
+KernelThreads = Annotated[
+    int, typer.Option("--kernel-threads", help="The number of threads per process within a compiled kernel.")
+]
+Timeout = Annotated[float, typer.Option("--timeout-s", help="The number of seconds that a rank waits for another.")]
+Port = Annotated[int, typer.Option(help="The port at which the processes meet on this machine; 0 takes a free one.")]
 RecordTimes = Annotated[
     bool,
-    typer.Option("--record-times", help="Note when each rank computes, encodes, waits and decodes, in times.csv."),
+    typer.Option("--record-times", help="Write to times.csv when each rank computes, encodes, waits and decodes."),
 ]
-Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write config, metrics, summary and curves here.")]
+Out = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="The folder to write config, metrics, summary and curves to.")
+]
 
 
 def run(
