@@ -76,13 +76,13 @@ def test_no_other_file_imports_a_private_module_of_torch():
         assert ("distributed_c10d" in reached) == (path == FILE), path
 
 
-def test_a_schedule_and_a_hook_are_no_replaced_step():
+def test_an_lr_schedule_and_a_hook_are_no_replaced_step():
     inner = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     assert not torch_compat.step_is_replaced(inner)
-    schedule = StepLR(inner, 1)
+    lr_schedule = StepLR(inner, 1)
     assert not torch_compat.step_is_replaced(inner)
     torch_compat.note_step(inner)
-    schedule.step()  # would warn, were the optimizer not taken for one that has stepped; warnings are errors
+    lr_schedule.step()  # would warn, were the optimizer not taken for one that has stepped; warnings are errors
     assert not torch_compat.has_step_hooks(inner)
     inner.register_step_pre_hook(lambda *_: None)
     assert torch_compat.has_step_hooks(inner)

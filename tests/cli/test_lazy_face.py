@@ -141,7 +141,7 @@ def test_every_file_of_algorithms_can_be_read_without_importing_it():
             assert algorithm_files.read_file(path), path
 
 
-def test_the_list_shows_what_each_does_and_its_paper_and_cuts_no_word(monkeypatch):
+def test_the_list_shows_what_each_does_and_its_paper_and_breaks_no_word(monkeypatch):
     for width in (80, 120):
         monkeypatch.setenv("COLUMNS", str(width))
         shown = laconic("list").out

@@ -21,14 +21,14 @@ VERSIONS = [reference_top_k.top_k, cpu_top_k.top_k, kernels.top_k]
 D = 150_000  # long enough for the compiled version's sample
 
 
-def largest_first(vector: torch.Tensor) -> np.ndarray:
+def by_magnitude(vector: torch.Tensor) -> np.ndarray:
     """All positions, those of the largest magnitudes first, and of equal ones the lower first."""
     magnitudes = vector.abs().numpy()
     return np.lexsort((np.arange(len(magnitudes)), -magnitudes))
 
 
 def by_sorting(vector: torch.Tensor, k: int) -> list[int]:
-    return sorted(largest_first(vector)[:k].tolist())
+    return sorted(by_magnitude(vector)[:k].tolist())
 
 
 def normal(d: int, seed: int = 5) -> torch.Tensor:
@@ -65,7 +65,7 @@ LONG = long_vectors()
 @over_inputs("dtype", [torch.float32, torch.float64])
 def test_the_largest_of_a_long_vector_are_those_that_sorting_finds(name, dtype):
     vector = LONG[name].to(dtype)
-    order = largest_first(vector)
+    order = by_magnitude(vector)
     for k in (1, 2, 150, 1500, 20_000, D - 1, D):
         expected = np.sort(order[:k]).tolist()
         for version in VERSIONS:

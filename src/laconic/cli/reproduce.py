@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.cli.live import TasksDisplay
+from laconic.cli.progress_display import TasksDisplay
 from laconic.cli.train import Data
 from laconic.lab.processes.stopping import Stopped
 

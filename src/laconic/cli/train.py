@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from laconic.cli.live import RunDisplay
+from laconic.cli.progress_display import RunDisplay
 from laconic.hyperparameters import near_misses
 from laconic.lab.defaults import DECAY_AT, WARM_UP_FROM
 from laconic.lab.processes.stopping import Stopped
