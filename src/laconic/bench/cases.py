@@ -19,7 +19,7 @@ from laconic.wire import POSITION_CODES, decode_positions, encode_positions
 
 VOTERS = 8
 ALL_SELECTED = 1 << 32
-_KEEP_30_PERCENT = int(0.3 * ALL_SELECTED)  # of a coin that keeps three signs of ten
+_KEEP_30_PERCENT = int(0.3 * ALL_SELECTED)  # of a mask that keeps three signs of ten
 _KEEP_75_PERCENT = int(0.75 * ALL_SELECTED)  # and seven and a half values of ten
 _KEY = 12345
 _LEVELS = 7
@@ -56,7 +56,9 @@ def _by_both(plainly: ModuleType, call: Callable[[Any], object]) -> Calls:
 
 
 def _error_feedback_step(vector: Tensor) -> Calls:
-    """The worker's step of DropSign and CompSkip: momentum, debt, the signs on a keyed mask, packed, the new debt."""
+    """The worker's step of DropSign and CompSkip: momentum, residual, the signs on a keyed mask, packed, the new
+    residual.
+    """
     momentum, residual = vector.flip(0), 0.1 * vector.roll(1)
     new = torch.empty_like(vector), torch.empty_like(vector)
     settings: dict[str, Any] = {
@@ -113,8 +115,8 @@ def _majority(vector: Tensor) -> Calls:
 
 
 _SIGNS = [
-    KernelCase(name="sign step: mask, debt", prepare=_error_feedback_step, bar=2.0),
-    KernelCase(name="server's step: mask, debt", prepare=_error_feedback_total),
+    KernelCase(name="sign step: mask, residual", prepare=_error_feedback_step, bar=2.0),
+    KernelCase(name="server's step: mask, residual", prepare=_error_feedback_total),
     KernelCase(name="momentum, sign + pack", prepare=_momentum_signs),
     KernelCase(name="sign + pack", prepare=_sign_pack(ALL_SELECTED), bar=1.2, beats_torch=False),
     KernelCase(name="sign + pack, masked", prepare=_sign_pack(_KEEP_30_PERCENT)),

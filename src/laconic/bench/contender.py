@@ -77,7 +77,9 @@ class BenchRank:
         self._momentum = 0.0
 
     def set_up(self, d: int, momentum: float = 0.0) -> None:
-        """New gradients, and the contender that all others are measured against. momentum: of everybody's SGD."""
+        """New gradients, and the contender that all others are measured against. momentum: of the SGD of all
+        contenders.
+        """
         self.clear()
         self._momentum = momentum
         self._shapes = shapes = resnet_shapes(d)

@@ -17,7 +17,7 @@ from laconic.lab.synthetic_job import N_GRADIENTS, GivenJob
 WORKERS = (2, 4, 8, 16, 32, 64)
 SIZES = (100_000, 400_000, 1_600_000, 6_400_000, 25_000_000)
 _SAMPLE_D = 1 << 15  # of the job whose memory is looked at
-# Vectors that a round makes and drops beside what is remembered: wish, signs, decoded packets, sums.
+# Vectors that a round makes and drops beside what is remembered: corrected gradient, signs, decoded packets, sums.
 _PASSING_VECTORS = 8
 _WARM_UP_ROUNDS = 3  # in the first two vectors are made, and some methods send more than ever after
 _MIN_S = 0.05  # of one sample: short rounds are repeated

@@ -151,7 +151,7 @@ def _of_runs(
         if query != queries[0]:
             raise ValueError(
                 f"--trace {folder}: {runs[0].settings.algorithm} and {run.settings.algorithm} ran with another model, "
-                "crew or compute time; give the folder of one of them"
+                "number of workers or compute time; give the folder of one of them"
             )
     candidates = [run.candidate(query, measure=measure) for run, query in zip(runs, queries, strict=True)]
     return judge(candidates, queries[0], measured=measure)

@@ -29,7 +29,7 @@ _CLAIMS = (
     ("unbiased", "direction unbiased"),
     ("separable", "separable (several servers, same bits)"),
     ("replicas_equal", "replicas equal after each round"),
-    ("tolerates_absence", "an unheard packet is owed, not lost"),
+    ("tolerates_absence", "an undelivered packet is kept as residual, not lost"),
     ("skips", "may skip a round"),
     ("adaptive", "sends less where the data allow it"),
     ("takes_changes", "takes changes of several local steps"),

@@ -1,4 +1,4 @@
-"""One method on one topology: what its rounds send, what its code takes, and so how long a step takes on a link.
+"""One method on one layout: what its rounds send, what its code takes, and so how long a step takes on a link.
 
 The rules are the simulator's: all workers begin an exchange at once, when the last one has its answer, and ports carry
 one message at a time (`network.py`). Encoding, serving and decoding are computations of the node that does them.
@@ -66,7 +66,7 @@ class CodingSeconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A method on a topology. `rounds` are samples of what it sends; a step takes their mean."""
+    """A method on a layout. `rounds` are samples of what it sends; a step takes their mean."""
 
     algorithm: Algorithm
     layout: Layout
@@ -87,12 +87,12 @@ class Candidate:
 
     @property
     def up_bytes(self) -> float:
-        """Bytes that cross a link on the way up, by worker and step."""
+        """Bytes that cross a link in uploads, by worker and step."""
         return self._mean_bytes(up=True)
 
     @property
     def down_bytes(self) -> float:
-        """The same on the way down."""
+        """The same in downloads."""
         return self._mean_bytes(up=False)
 
     def step_s(self, link: Link) -> float:
@@ -130,7 +130,7 @@ class Candidate:
             slots = [(rank, (rank + slot) % n) for slot in range(1, n) for rank in range(n)]
             pattern = [Message(sender, to, sent.up[sender][0]) for sender, to in slots]
             encode_ns += serve_ns  # after the frames have come, and the same everywhere: only the sum matters
-        else:  # in slots too: on a ring everybody sends to the next one, then to the one before
+        else:  # in slots too: on a ring every worker sends to the next one, then to the one before
             edges = [(rank, to) for rank, peers in enumerate(sent.peers) for to in peers]
             edges.sort(key=lambda edge: ((edge[1] - edge[0]) % n, edge[0]))
             pattern = [Message(rank, to, sent.up[rank][0]) for rank, to in edges]

@@ -1,7 +1,7 @@
 """A few rounds of a method in this process, on random vectors: how long its frames are, and how long its code takes.
 
-The halves are the drivers' own. Vectors are independent from worker to worker and from round to round, so that methods
-which send less where the data allow it send the most that they ever do.
+The worker and server sessions are the drivers' own. Vectors are independent from worker to worker and from round to
+round, so that methods which send less where the data allow it send the most that they ever do.
 """
 
 import math
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedJob:
-    """Who rehearses: a method, its model and its crew. bytes_per_s: what the links are thought to carry."""
+    """Who measures: a method, its model and its number of workers. bytes_per_s: what the links are thought to carry."""
 
     algorithm: Algorithm
     layout_name: str
@@ -52,7 +52,7 @@ class PlannedJob:
 
     @property
     def layout(self) -> Layout:
-        """The places of workers and servers. Raises ValueError for a topology that the method does not admit."""
+        """The places of workers and servers. Raises ValueError for a layout that the method does not admit."""
         n_nodes = self.n_workers + (self.layout_name == "dedicated")
         return choose_layout(self.layout_name, self.algorithm, self.d, n_nodes)
 
@@ -65,7 +65,7 @@ class PlannedJob:
         return smaller if smaller._is_admitted and smaller.d < self.d else self
 
     def with_fewer(self, n_workers: int) -> "PlannedJob":
-        """The same with a smaller crew; itself where the method refuses that, or its rounds would be others."""
+        """The same with fewer workers; itself where the method refuses that, or its rounds would be others."""
         fewer = replace(self, n_workers=min(n_workers, self.n_workers))
         return fewer if fewer._is_admitted and fewer._n_exchanges == self._n_exchanges else self
 
@@ -98,7 +98,9 @@ def sent_in_rounds(planned: PlannedJob) -> tuple[tuple[Sent, ...], ...]:
 
 
 def coding_seconds(planned: PlannedJob) -> tuple[CodingSeconds, ...]:
-    """Medians of what each exchange takes on this machine, one thread, in proportion to d and to the crew."""
+    """Medians of what each exchange takes on this machine, one thread, in proportion to d and to the number of
+    workers.
+    """
     fewer = planned.with_fewer(_SPEED_WORKERS)
     sample = fewer.shrunk(min(_SPEED_D, _SPEED_ELEMENTS // fewer.n_workers))
     dry_run = _DryRun(sample)
@@ -113,7 +115,7 @@ def coding_seconds(planned: PlannedJob) -> tuple[CodingSeconds, ...]:
 
 
 class _DryRun:
-    """The halves of one job, and what they took."""
+    """The sessions of one job, and what they took."""
 
     def __init__(self, planned: PlannedJob) -> None:
         self.planned = planned
@@ -131,7 +133,7 @@ class _DryRun:
             ServerSession(self.job, index, lambda direction: -_LR * direction) for index in range(n_servers)
         ]
         random = torch.Generator().manual_seed(0)
-        # One more than workers, handed on from worker to worker: everybody gets another one each round.
+        # One more than workers, handed on from worker to worker: every worker gets another one each round.
         self.vectors = [torch.randn(planned.d, generator=random) for _ in range(planned.n_workers + 1)]
         self.start_round = next((t for t in range(_MAX_WARM_UP) if not planned.algorithm.dense_in(t)), 0)
         self.round = self.start_round

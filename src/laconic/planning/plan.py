@@ -17,7 +17,7 @@ WORTH_WHILE = 1.05  # less of a speed-up is within what a model of a network can
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """A model, a crew, and the link of every node. compute_s: the time of one gradient.
+    """A model, a number of workers, and the link of every node. compute_s: the time of one gradient.
 
     Raises ValueError for sizes, times and rates out of range, naming the option.
     """
@@ -45,7 +45,7 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One method on one topology, judged. Bytes are per worker and step and cross a link."""
+    """One method on one layout, judged. Bytes are per worker and step and cross a link."""
 
     candidate: Candidate
     step_s: float
@@ -124,7 +124,7 @@ class Plan:
 
 
 def layouts_of(algorithm: Algorithm, query: Query) -> list[str]:
-    """The topologies that a method admits. Raises ValueError for a model or crew that it cannot work with."""
+    """The layouts that a method admits. Raises ValueError for a model or number of workers that it cannot work with."""
     algorithm.check_size(query.n_parameters, query.sizes, query.n_workers)
     admitted = []
     for layout_name in LAYOUTS[1:]:
@@ -144,9 +144,10 @@ def candidates_of(
     only: str | None = None,
     listen: Callable[[str], None] = lambda what: None,
 ) -> Iterator[Candidate]:
-    """Every method on every topology that it admits, or on the one named. `listen` is told what is being rehearsed.
+    """Every method on every layout that it admits, or on the one named. `listen` gets the name of what is being
+    measured.
 
-    Raises ValueError for a model or crew that a method cannot work with.
+    Raises ValueError for a model or number of workers that a method cannot work with.
     """
     for algorithm in algorithms.values():
         sent, coding = {}, {}

@@ -31,7 +31,7 @@ class Recorded:
     computed_s: float = 0.0  # measured, of one step; 0 where the run did not record its times
 
     def query(self, link: Link, compute_s: float | None) -> Query:
-        """The run's own model and crew on another link; its own compute time unless one is given.
+        """The run's own model and number of workers on another link; its own compute time unless one is given.
 
         That of a simulated run is what was asked for; of a real run the median of what was recorded.
         """
@@ -43,7 +43,7 @@ class Recorded:
         )  # fmt: skip
 
     def candidate(self, query: Query, *, measure: bool) -> Candidate:
-        """Its method on its topology. Each message is as long as the run's were on average; skips make that less."""
+        """Its method on its layout. Each message is as long as the run's were on average; skips make that less."""
         planned = PlannedJob(
             algorithm=self.settings.build(), layout_name=self.layout_name, d=self.n_parameters,
             layers=query.sizes, n_workers=query.n_workers,

@@ -1,4 +1,4 @@
-"""A plan on the terminal: one row for each method and topology, and what follows from them in a sentence."""
+"""A plan on the terminal: one row for each method and layout, and what follows from them in a sentence."""
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table

@@ -18,7 +18,7 @@ _TICKS_S = (*(10.0**power for power in range(-6, 2)), 60, 600, 3600, 36_000, 360
 
 
 def draw_plan(plan: Plan, bandwidths: Sequence[float], path: Path) -> None:
-    """Write a PNG: each method on its best topology at every bandwidth of `bandwidths`, bytes per second, ascending."""
+    """Write a PNG: each method on its best layout at every bandwidth of `bandwidths`, bytes per second, ascending."""
     figure = Figure(figsize=(10, 6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -52,7 +52,7 @@ def draw_plan(plan: Plan, bandwidths: Sequence[float], path: Path) -> None:
     axes.set_title(
         f"{query.n_parameters:,} parameters, {query.n_workers} workers, latency "
         f"{seconds_text(query.link.latency_s)}, gradient {seconds_text(query.compute_s)}; "
-        "each method on its best topology",
+        "each method on its best layout",
         fontsize=10,
     )
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)

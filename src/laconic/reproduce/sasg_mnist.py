@@ -3,7 +3,7 @@
 Deng, Guo, Wang, Wang, Sun: Communication-Efficient Distributed Learning with Sparsification and Adaptive Aggregation
 (SASG), section V. 10 workers with a fixed shard and batches of 10 each; 784-512-10 with ReLU, d = 407,050; the largest
 1 % of each layer, k = 4,071; rate 0.005 of the sum over workers, which is 0.05 of their mean; no momentum, no decay.
-One worker's upload is one round. Bits in print are 32 a value: neither positions nor the way down.
+One worker's upload is one round. Bits in print are 32 a value: neither positions nor downloads.
 """
 
 import time
@@ -113,7 +113,7 @@ class SasgMnist(PublishedTable):
         notes = [
             f"Measured: {of}. One worker's upload is a round; looked at every {self.look_every} iterations. Logs: the "
             "rounds of the 5 seeds in the authors' repository.",
-            "Bits are the way up. In print: 32 a value, without its position. Payload: with positions and flag bits.",
+            "Bits are uploads. In print: 32 a value, without its position. Payload: with positions and flag bits.",
         ]
         if late:
             notes.append(f"> : {self.target:.0%} was not reached in {self.epochs} epochs by {', '.join(late)}.")

@@ -42,7 +42,9 @@ def bench_step(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
     ] = None,
-    momentum: Annotated[float, typer.Option("--momentum", help="Of the SGD inside, everybody's.")] = 0.0,
+    momentum: Annotated[
+        float, typer.Option("--momentum", help="The momentum of the SGD inside, for all methods.")
+    ] = 0.0,
     repeats: Repeats = 9,
     file: JsonFile = None,
 ) -> None:
@@ -69,7 +71,9 @@ def bench_step(
     methods = tuple(name for name in methods if not any(text.startswith(f"{name}: ") for text in refused))
     console = Console()
     rows: list[Measurement] = []
-    for n in worker_counts:  # each crew's tables as soon as they are there: all together take a long time
+    for (
+        n
+    ) in worker_counts:  # the tables of each number of workers as soon as they are there: all together take a long time
         rows += measured(
             console,
             lambda listen, n=n: measure_steps(  # type: ignore[misc]

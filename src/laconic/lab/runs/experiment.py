@@ -50,7 +50,9 @@ class Experiment:
         return LambdaLR(self.inner, self._factor)
 
     def _factor(self, step: int) -> float:
-        """The learning rate in this step as a share of the one that was asked for: ramp times schedule."""
+        """The learning rate in this step as a share of the one that was asked for: warm-up times learning-rate
+        schedule.
+        """
         factor = 1.0
         if self.settings.lr_schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))

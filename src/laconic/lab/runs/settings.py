@@ -45,7 +45,7 @@ class RunSettings:
     lr_schedule: str = "constant"
     decay_at: str | None = None  # shares of the run, for the schedule "step"
     warm_up_epochs: float | None = None
-    warm_up_from: float | None = None  # share of the learning rate that the ramp starts at
+    warm_up_from: float | None = None  # share of the learning rate that the warm-up starts at
     weight_decay: float = 0.0
     seed: int = 0
     partition: str = "resample"
@@ -117,7 +117,7 @@ class RunSettings:
             raise ValueError(f"--{name.replace('_', '-')} {value:g} must be above 0 and at most {bound}")
 
     def _check_learning_rate(self) -> None:
-        """Refuse a ramp or decays that do not fit together."""
+        """Refuse a warm-up or decays that do not fit together."""
         self._check_maximum("warm_up_epochs", self.epochs)
         self._check_maximum("warm_up_from", 1)
         if self.warm_up_from is not None and self.warm_up_epochs is None:
@@ -147,7 +147,7 @@ class RunSettings:
 
     @property
     def warm_up_start(self) -> float:
-        """The share of the learning rate that a ramp starts at."""
+        """The share of the learning rate that a warm-up starts at."""
         return WARM_UP_FROM if self.warm_up_from is None else self.warm_up_from
 
     def decay_shares(self) -> tuple[float, ...]:
