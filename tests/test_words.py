@@ -122,7 +122,7 @@ PHRASES = {
     r"\bmishaps?\b": "fault",
     r"\bthe way (up|down)\b|\bon the way (up|down)\b|\bboth ways\b": "upload, download",
     r"\btopolog(y|ies)\b": "layout, graph",
-    r"\bhalves\b": "worker session, server session",
+    r"\bhalves\b(?! of)": "worker session, server session",
     r"\bramps?\b": "warm-up",
     r"\bcoins?\b": "Bernoulli draw",
     r"\bheads? and bod(y|ies)\b|\bframes' bodies\b": "header and payload",

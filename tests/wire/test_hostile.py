@@ -33,7 +33,7 @@ SAMPLES = samples()
 BY_KIND = samples_by_kind()
 PACKETS = [name for name in SAMPLES if name not in ("skip", "aborted")]
 WRONG_NUMBERS = (0, 1, 2, 3, 7, 8, 9, 50, 51, 255, 256, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
-# how many u32 a body starts with; what takes eight bytes is two of them
+# how many u32 a payload starts with; what takes eight bytes is two of them
 FIELDS = {"dense": 2, "signs": 5, "scaled signs": 4, "positions": 6, "sparse": 6, "vote change": 9, "fractional": 3} | {
     "quantized": 5, "levels": 5, "short floats": 3, "kept values": 5,
 }  # fmt: skip
@@ -59,7 +59,7 @@ def believed(data: bytes, max_count: int = MAX_COUNT) -> Frame | None:
 
 
 def with_payload(data: bytes, payload: bytes) -> bytes:
-    """The frame with another body, whose length its head tells truly."""
+    """The frame with another payload, whose length its header tells truly."""
     return resealed(data[:16] + struct.pack("<Q", len(payload)) + data[24:HEADER_BYTES] + payload)
 
 
@@ -206,9 +206,9 @@ def test_what_the_version_does_not_know_is_refused_by_name(name, at, value, reas
 @over_inputs("name", ["skip", "aborted"])
 @over_inputs("change", [(6, "B", 1), (6, "B", 2), (24, "Q", 0), (24, "Q", 2)])
 def test_a_control_frame_carries_one_bit_and_no_type(name, change):
-    with pytest.raises(WireError, match="a notice has no body, one payload bit and value type 0"):
+    with pytest.raises(WireError, match="a control frame has no payload, one payload bit and value type 0"):
         decode(patched(SAMPLES[name], *change), MAX_COUNT)
-    with pytest.raises(WireError, match="a notice has no body"):
+    with pytest.raises(WireError, match="a control frame has no payload"):
         decode(with_payload(SAMPLES[name], b"\0"), MAX_COUNT)
 
 
@@ -274,13 +274,13 @@ def test_an_empty_packet_is_refused():
 def test_a_payload_longer_than_any_honest_one_is_refused_from_its_header_alone():
     header = SAMPLES["dense float32"][:HEADER_BYTES]
     assert read_payload_info(header, max_count=28).encoded_bytes == 28
-    with pytest.raises(WireError, match="promises 28 body bytes; at most 27 can belong to this vector"):
+    with pytest.raises(WireError, match="promises 28 payload bytes; at most 27 can belong to this vector"):
         read_payload_info(header, max_count=27)
     for wrong in (2**37, 2**60, 2**64 - 1):
-        with pytest.raises(WireError, match=f"promises {wrong} body bytes"):
+        with pytest.raises(WireError, match=f"promises {wrong} payload bytes"):
             read_payload_info(header[:16] + struct.pack("<Q", wrong) + header[24:], max_encoded_bytes(2**32))
     for n_left in (0, 31):
-        with pytest.raises(WireError, match=f"a head of {n_left} bytes"):
+        with pytest.raises(WireError, match=f"a header of {n_left} bytes"):
             read_payload_info(header[:n_left], max_count=28)
     with pytest.raises(WireError, match="version 9"):
         read_payload_info(b"\x09" + header[1:], max_count=28)
@@ -315,7 +315,9 @@ def test_a_mask_costs_no_more_than_the_readers_own_vector():
 
 
 def random_frame(rng: np.random.Generator) -> bytes:
-    """A frame that gets as far as a body's reader: head and checksum are right, the body is noise or a damaged body."""
+    """A frame that gets as far as a payload's reader: header and checksum are right, the payload is noise or a damaged
+    payload.
+    """
     n_noise = int(rng.integers(0, 169))
     if rng.random() < 0.3:
         kind, value_type = int(rng.integers(1, 15)), int(rng.integers(0, 3))

@@ -213,7 +213,7 @@ def test_values_that_are_not_those_of_the_indices_are_the_callers_mistake():
         threshold=1 << 32,
         dtype=torch.float32,
     )
-    with pytest.raises(ValueError, match="values of 3 entries cannot be 'signs'; give dense or fractional"):
+    with pytest.raises(ValueError, match="values of 3 elements cannot be 'signs'; give dense or fractional"):
         Sparse(indices=INDICES, values=signs, count=16)
 
 
@@ -247,15 +247,15 @@ CHANGE = bytes_of(VoteChange(added=INDICES, dropped=torch.tensor([0, 3, 4]), cou
         (POSITIONS, 12, "B", 4, "position code 4"),
         (POSITIONS, 13, "B", 3, "positions have no values, of kind 3"),
         (POSITIONS, 14, "H", 1, "reserved bytes 1"),
-        (POSITIONS, 16, "Q", 17, "a body of 26 bytes, its fields need 27"),
+        (POSITIONS, 16, "Q", 17, "a payload of 26 bytes, its fields need 27"),
         (POSITIONS, 16, "Q", 15, "3 positions among 16 in 15 bits of blocks"),
         (POSITIONS, 16, "Q", 2**63, "its fields need"),
         (SPARSE, 13, "B", 4, "values of kind 4 for 3 positions"),
         (SPARSE, 13, "B", 0, "values of kind 0"),
         (SPARSE, 13, "B", 7, "values of kind 7"),
-        (SPARSE, 16, "Q", 2**63, "sparse: a body of 46 bytes with"),
+        (SPARSE, 16, "Q", 2**63, "sparse: a payload of 46 bytes with"),
         (SPARSE, 24, "I", 1, "not within a vector of 3"),
-        (SPARSE, 28, "I", 2, "dense: a body of 20 bytes"),
+        (SPARSE, 28, "I", 2, "dense: a payload of 20 bytes"),
         (CHANGE, 24, "I", 2, "3 of a list of 2 among 16 coordinates"),
         (CHANGE, 24, "I", 17, "3 of a list of 17 among 16 coordinates"),
         (CHANGE, 28, "Q", 2**63, "its fields need"),

@@ -1,4 +1,4 @@
-"""Frames whose bodies travel apart from their heads: the same bytes, under a checksum of the head alone."""
+"""Frames whose payloads travel apart from their headers: the same bytes, under a checksum of the header alone."""
 
 import struct
 
@@ -25,7 +25,7 @@ def tensor_of(data: bytes) -> torch.Tensor:
 
 
 def split_of(name: str) -> tuple[bytes, bytes]:
-    """Head and body."""
+    """Header and payload."""
     frame = encode_split(decode(SAMPLES[name], MAX_COUNT), CPU)
     return bytes(frame.header.numpy()), bytes(frame.payload.numpy())
 
@@ -59,7 +59,7 @@ def test_any_packet_is_read_from_a_split_frame_as_it_was(packet):
 def test_a_control_frame_is_not_split(name):
     assert bytes(encode_split(decode(SAMPLES[name], MAX_COUNT), CPU).numpy()) == SAMPLES[name]
     asked_for = resealed(SAMPLES[name][:7] + b"\1" + SAMPLES[name][8:])
-    with pytest.raises(WireError, match="reserved byte 1, 0 body bytes: not of a split frame"):
+    with pytest.raises(WireError, match="reserved byte 1, 0 payload bytes: not of a split frame"):
         read(asked_for, b"")
 
 
@@ -99,7 +99,7 @@ def test_a_split_frame_whose_payload_was_changed_gives_an_error_or_a_packet(kind
         for other in (b"", payload[:-1], payload + b"\0"):
             with (
                 failing_at(name=name, other=other),
-                pytest.raises(WireError, match=f"promises {len(payload)} body bytes, {len(other)} are there"),
+                pytest.raises(WireError, match=f"promises {len(payload)} payload bytes, {len(other)} are there"),
             ):
                 read(header, other)
 
@@ -120,29 +120,31 @@ def test_a_header_alone_shows_whether_its_frame_is_split_and_is_refused_where_th
     info = read_payload_info(header, len(payload), may_be_split=True)
     assert (info.is_split, info.encoded_bytes) == (True, len(payload))
     assert not read_payload_info(SAMPLES["dense float32"][:HEADER_BYTES], MAX_COUNT, may_be_split=True).is_split
-    with pytest.raises(WireError, match="reserved byte 1: a frame whose body travels another way, and none was agreed"):
+    with pytest.raises(
+        WireError, match="reserved byte 1: a frame whose payload travels another way, and none was agreed"
+    ):
         read_payload_info(header, len(payload))
 
 
 def test_a_hostile_split_header_is_refused_before_a_buffer_is_made():
     header, payload = split_of("dense float32")
     for bit in range(8 * HEADER_BYTES):
-        if bit != 56:  # which makes it an ordinary one, whose checksum is looked at when the body is there
+        if bit != 56:  # which makes it an ordinary one, whose checksum is looked at when the payload is there
             with pytest.raises(WireError):
                 read_payload_info(flipped(header, bit), len(payload), may_be_split=True)
-    with pytest.raises(WireError, match=f"promises {len(payload)} body bytes; at most {len(payload) - 1} can"):
+    with pytest.raises(WireError, match=f"promises {len(payload)} payload bytes; at most {len(payload) - 1} can"):
         read_payload_info(header, len(payload) - 1, may_be_split=True)
     for tampering_factor in (2**37, 2**60, 2**64 - 1):
-        with pytest.raises(WireError, match=f"promises {tampering_factor} body bytes"):
+        with pytest.raises(WireError, match=f"promises {tampering_factor} payload bytes"):
             read_payload_info(
                 resealed(header[:16] + struct.pack("<Q", tampering_factor) + header[24:]),
                 1 << 37 - 1,
                 may_be_split=True,
             )
-    with pytest.raises(WireError, match="0 body bytes: not of a split frame"):
+    with pytest.raises(WireError, match="0 payload bytes: not of a split frame"):
         read_payload_info(resealed(header[:16] + bytes(8) + header[24:]), len(payload), may_be_split=True)
     with pytest.raises(WireError, match="reserved byte 2"):
         read_payload_info(resealed(header[:7] + b"\2" + header[8:]), len(payload), may_be_split=True)
     for n_left in (0, 31):
-        with pytest.raises(WireError, match=f"a head of {n_left} bytes"):
+        with pytest.raises(WireError, match=f"a header of {n_left} bytes"):
             read_payload_info(header[:n_left], len(payload), may_be_split=True)

@@ -157,7 +157,7 @@ def test_packed_symbols_take_their_bits_and_no_more(bits):
     data = pack_codes(torch.arange(11, dtype=torch.int32) % (1 << bits), bits)
     assert data.numel() == math.ceil(11 * bits / 8)
     check_packed(data, 11, bits, "test")
-    with pytest.raises(WireError, match="test: a body of"):
+    with pytest.raises(WireError, match="test: a payload of"):
         check_packed(data[:-1], 11, bits, "test")
     data[-1] |= 0x80
     with pytest.raises(WireError, match="padding"):

@@ -41,7 +41,7 @@ KINDS: dict[int, type[Packet]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One message. `packet` is None for a skip notice; `aborted` calls the whole round off."""
+    """One message. `packet` is None for a skip control frame; `aborted` aborts the whole round."""
 
     header: Header
     packet: Packet | None
@@ -49,7 +49,7 @@ class Frame:
 
     @property
     def payload_bits(self) -> int:
-        """Information bits: a notice carries one, that it is a notice."""
+        """Information bits: a control frame carries one, that it is a control frame."""
         return 1 if self.packet is None else self.packet.payload_bits
 
     @property
@@ -60,7 +60,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class SplitFrame:
-    """A frame's bytes in two: head (32,) uint8 on the CPU, body (n,) uint8 on a device. FORMAT.md, section 1.3."""
+    """A frame's bytes in two: header (32,) uint8 on the CPU, payload (n,) uint8 on a device. FORMAT.md, section 1.3."""
 
     header: Tensor
     payload: Tensor
@@ -79,14 +79,14 @@ def _byte_view(part: PayloadPart, *, stays: bool = False) -> Tensor:
         return torch.frombuffer(bytearray(part), dtype=torch.uint8)
     if not stays:
         part = part.cpu()
-    if part.stride(0) != 1:  # a lone entry of a spread-out vector counts as contiguous
+    if part.stride(0) != 1:  # a lone element of a spread-out vector counts as contiguous
         part = part.clone(memory_format=torch.contiguous_format)
     return part.view(torch.uint8)
 
 
 def max_encoded_bytes(max_count: int) -> int:
-    """No body about `max_count` coordinates is longer: codes of 9 bits and two float64 ends for each of them, and the
-    longest table of level means, with room for fields."""
+    """No payload about `max_count` coordinates is longer: codes of 9 bits and two float64 ends for each of them, and
+    the longest table of level means, with room for fields."""
     return 18 * max_count + 8 * MAX_LEVELS + 64
 
 
@@ -120,7 +120,7 @@ def _payload_info(packet: Packet, encoded_bytes: int) -> PayloadInfo:
 
 
 def encode_split(frame: Frame, device: torch.device) -> Encoded:
-    """The same bytes, but a body of which anything is on `device` is put together and stays there."""
+    """The same bytes, but a payload of which anything is on `device` is put together and stays there."""
     packet = frame.packet
     parts = [] if packet is None else [_byte_view(part, stays=True) for part in packet.payload() if len(part)]
     if packet is None or not any(part.device == device for part in parts):
@@ -133,14 +133,14 @@ def encode_split(frame: Frame, device: torch.device) -> Encoded:
 def decode(data: Encoded | bytes, max_count: int) -> Frame:
     """Read one frame. `max_count` is the receiver's vector length; nothing longer is believed.
 
-    A decoded packet's dense values and packed codes are views of `data`, or of a split frame's body on the CPU.
+    A decoded packet's dense values and packed codes are views of `data`, or of a split frame's payload on the CPU.
     Raises WireError.
     """
     if isinstance(data, SplitFrame):
         header, info = read_split_header(bytes(data.header.numpy()))
         payload = data.payload.cpu()
         if payload.numel() != info.encoded_bytes:
-            raise WireError(f"the head promises {info.encoded_bytes} body bytes, {payload.numel()} are there")
+            raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {payload.numel()} are there")
     else:
         if isinstance(data, bytes):
             data = _byte_view(data) if data else torch.empty(0, dtype=torch.uint8)
@@ -151,7 +151,7 @@ def decode(data: Encoded | bytes, max_count: int) -> Frame:
         payload = buffer[HEADER_BYTES:]
     if info.kind in (SKIP_KIND, ABORT_KIND):
         if info.encoded_bytes or info.payload_bits != 1 or info.dtype != torch.float32:
-            raise WireError("a notice has no body, one payload bit and value type 0")
+            raise WireError("a control frame has no payload, one payload bit and value type 0")
         return Frame(header=header, packet=None, aborted=info.kind == ABORT_KIND)
     if info.kind not in KINDS:
         raise WireError(f"unknown packet kind {info.kind}; known: {', '.join(map(str, sorted(KINDS)))}")

@@ -1,4 +1,4 @@
-"""The 32 bytes before every body. See FORMAT.md, section 1."""
+"""The 32 bytes before every payload. See FORMAT.md, section 1."""
 
 import struct
 import zlib
@@ -34,13 +34,13 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class PayloadInfo:
-    """What a head says about the body that follows."""
+    """What a header says about the payload that follows."""
 
     kind: int
     dtype: torch.dtype
     encoded_bytes: int
     payload_bits: int
-    is_split: bool = False  # the body travels another way, and the checksum is of the head alone
+    is_split: bool = False  # the payload travels another way, and the checksum is of the header alone
 
 
 def checksum(header: bytes, payload: memoryview | bytes) -> int:
@@ -50,7 +50,9 @@ def checksum(header: bytes, payload: memoryview | bytes) -> int:
 
 
 def write_header(header: Header, info: PayloadInfo, payload: memoryview | bytes) -> bytes:
-    """The head's bytes, with the checksum over `payload` filled in. A split frame's body is not there: give none."""
+    """The header's bytes, with the checksum over `payload` filled in. A split frame's payload is not there: give
+    none.
+    """
     fields = [
         VERSION, info.kind, ROLES.index(header.role), header.exchange, header.rank,
         VALUE_TYPES.index(info.dtype), int(info.is_split), header.round, 0, info.encoded_bytes,
@@ -61,60 +63,60 @@ def write_header(header: Header, info: PayloadInfo, payload: memoryview | bytes)
 
 
 def read_payload_info(raw: bytes, max_count: int, *, may_be_split: bool = False) -> PayloadInfo:
-    """What a head says about its body, before anybody allocates that; refuses more than `max_count` bytes of it.
+    """What a header says about its payload, before anybody allocates that; refuses more than `max_count` bytes of it.
 
-    may_be_split: whether sender and reader have agreed on another way for bodies.
+    may_be_split: whether sender and reader have agreed on another way for payloads.
     Raises WireError.
     """
     _, info, _ = _read_fields(raw)
     if info.is_split:
         if not may_be_split:
-            raise WireError("reserved byte 1: a frame whose body travels another way, and none was agreed on")
+            raise WireError("reserved byte 1: a frame whose payload travels another way, and none was agreed on")
         read_split_header(raw)
     if info.encoded_bytes > max_count:
         raise WireError(
-            f"a frame promises {info.encoded_bytes} body bytes; at most {max_count} can belong to this vector"
+            f"a frame promises {info.encoded_bytes} payload bytes; at most {max_count} can belong to this vector"
         )
     return info
 
 
 def read_split_header(raw: bytes) -> tuple[Header, PayloadInfo]:
-    """Read and check the head of a split frame: all that its checksum is of.
+    """Read and check the header of a split frame: all that its checksum is of.
 
     Raises WireError.
     """
     header, info, promised = _read_fields(raw)
     if not info.is_split or not info.encoded_bytes:
-        raise WireError(f"reserved byte {int(info.is_split)}, {info.encoded_bytes} body bytes: not of a split frame")
+        raise WireError(f"reserved byte {int(info.is_split)}, {info.encoded_bytes} payload bytes: not of a split frame")
     _compare(checksum(raw, b""), promised)
     return header, info
 
 
 def read_header(data: memoryview) -> tuple[Header, PayloadInfo]:
-    """Read and check the head of a whole frame, its checksum included.
+    """Read and check the header of a whole frame, its checksum included.
 
     Raises WireError.
     """
     if len(data) < HEADER_BYTES:
-        raise WireError(f"a frame of {len(data)} bytes is shorter than its head of {HEADER_BYTES}")
+        raise WireError(f"a frame of {len(data)} bytes is shorter than its header of {HEADER_BYTES}")
     raw = bytes(data[:HEADER_BYTES])
     header, info, promised = _read_fields(raw)
     if info.is_split:
-        raise WireError("reserved byte 1: a frame whose body travels another way has none in this buffer")
+        raise WireError("reserved byte 1: a frame whose payload travels another way has none in this buffer")
     if info.encoded_bytes != len(data) - HEADER_BYTES:
-        raise WireError(f"the head promises {info.encoded_bytes} body bytes, {len(data) - HEADER_BYTES} are there")
+        raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {len(data) - HEADER_BYTES} are there")
     _compare(checksum(raw, data[HEADER_BYTES:]), promised)
     return header, info
 
 
 def _compare(found: int, promised: int) -> None:
     if found != promised:
-        raise WireError(f"checksum {found:#010x} of the frame is not the {promised:#010x} its head promises")
+        raise WireError(f"checksum {found:#010x} of the frame is not the {promised:#010x} its header promises")
 
 
 def _read_fields(raw: bytes) -> tuple[Header, PayloadInfo, int]:
     if len(raw) != HEADER_BYTES:
-        raise WireError(f"a head of {len(raw)} bytes; it has {HEADER_BYTES}")
+        raise WireError(f"a header of {len(raw)} bytes; it has {HEADER_BYTES}")
     version, kind, role, exchange, rank, dtype, split, round_, crc, encoded_bytes, bits = _HEADER.unpack(raw)
     if version != VERSION:
         raise WireError(f"version {version} of the format; this is a reader of version {VERSION}")

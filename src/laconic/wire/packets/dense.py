@@ -71,7 +71,7 @@ class Dense(Packet):
     @classmethod
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         if payload.numel() < _FIELDS.size:
-            raise WireError(f"dense: a body of {payload.numel()} bytes has no room for its fields")
+            raise WireError(f"dense: a payload of {payload.numel()} bytes has no room for its fields")
         offset, count = _FIELDS.unpack(bytes(payload[: _FIELDS.size].numpy()))
         check_range(offset, count, max_count)
         check_length(payload, _FIELDS.size + count * (VALUE_BITS[dtype] // 8), "dense")

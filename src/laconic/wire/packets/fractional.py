@@ -74,7 +74,7 @@ class FractionalValues(Packet):
     @classmethod
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         if payload.numel() < _FIELDS.size:
-            raise WireError(f"fractional: a body of {payload.numel()} bytes has no room for its fields")
+            raise WireError(f"fractional: a payload of {payload.numel()} bytes has no room for its fields")
         offset, count, bits = _FIELDS.unpack(bytes(payload[: _FIELDS.size].numpy()))
         check_range(offset, count, max_count)
         if not 1 <= bits <= MAX_BITS:

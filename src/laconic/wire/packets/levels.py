@@ -96,7 +96,7 @@ class Levels(Packet):
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         at = _FIELDS.size + FIELDS_BYTES
         if payload.numel() < at:
-            raise WireError(f"levels: a body of {payload.numel()} bytes has no room for its fields")
+            raise WireError(f"levels: a payload of {payload.numel()} bytes has no room for its fields")
         raw = bytes(payload[:at].numpy())
         offset, count, steps, code, zero = _FIELDS.unpack(raw[: _FIELDS.size])
         check_range(offset, count, max_count)
@@ -105,7 +105,7 @@ class Levels(Packet):
         size, blocks, table_bytes = read_block_fields(raw[_FIELDS.size :], count, cls.name)
         scale_bytes = blocks * (VALUE_BITS[dtype] // 8)
         if payload.numel() < at + table_bytes + scale_bytes:
-            raise WireError(f"levels: a body of {payload.numel()} bytes has no room for {blocks} blocks")
+            raise WireError(f"levels: a payload of {payload.numel()} bytes has no room for {blocks} blocks")
         rest = payload[at:]
         lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
         scales = rest[table_bytes : table_bytes + scale_bytes].clone().view(dtype)  # clone: the view must be aligned

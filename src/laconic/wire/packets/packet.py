@@ -10,11 +10,11 @@ from torch import Tensor
 
 from laconic.errors import WireError
 
-PayloadPart = bytes | Tensor  # of a body; tensors are contiguous
+PayloadPart = bytes | Tensor  # of a payload; tensors are contiguous
 
 
 class Size(NamedTuple):
-    """How long the body of a packet is, and what it says."""
+    """How long the payload of a packet is, and what it says."""
 
     encoded_bytes: int
     payload_bits: int
@@ -22,7 +22,7 @@ class Size(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Those of several packets, one entry for each."""
+    """Those of several packets, one element for each."""
 
     encoded_bytes: list[int]
     payload_bits: list[int]
@@ -84,7 +84,7 @@ class Packet(ABC):
         total.add_(self.dense())
 
     def unsent_of(self, vector: Tensor, out: Tensor) -> Tensor:
-        """out = vector - dense(), (count,) all: what is still owed of `vector` when this packet was made of it."""
+        """out = vector - dense(), (count,) all: what is left of `vector` when this packet was made of it."""
         self.put_into(out)
         return torch.sub(vector, out, out=out)
 
@@ -108,12 +108,12 @@ class Packet(ABC):
 
     @abstractmethod
     def payload(self) -> list[PayloadPart]:
-        """The bytes after the head, in pieces."""
+        """The bytes after the header, in pieces."""
 
     @classmethod
     @abstractmethod
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
-        """Read a body: (n,) uint8. No coordinate at or above `max_count` may appear.
+        """Read a payload: (n,) uint8. No coordinate at or above `max_count` may appear.
 
         Raises WireError, before allocating more than `max_count` coordinates need.
         """
@@ -126,9 +126,9 @@ def check_range(offset: int, count: int, max_count: int) -> None:
 
 
 def check_length(payload: Tensor, expected: int, what: str) -> None:
-    """Refuse a body that is not exactly as long as its own fields say."""
+    """Refuse a payload that is not exactly as long as its own fields say."""
     if payload.numel() != expected:
-        raise WireError(f"{what}: a body of {payload.numel()} bytes, its fields need {expected}")
+        raise WireError(f"{what}: a payload of {payload.numel()} bytes, its fields need {expected}")
 
 
 def check_padding(last_byte: int, bits: int) -> None:

@@ -123,7 +123,7 @@ def read_fields(payload: Tensor, what: str, max_count: int) -> tuple[int, int, i
     Raises WireError.
     """
     if payload.numel() < FIELDS_BYTES:
-        raise WireError(f"{what}: a body of {payload.numel()} bytes has no room for its fields")
+        raise WireError(f"{what}: a payload of {payload.numel()} bytes has no room for its fields")
     offset, count, k, code, nested, zero, n_bits = _FIELDS.unpack(bytes(payload[:FIELDS_BYTES].numpy()))
     check_range(offset, count, max_count)
     if k > count:
@@ -152,7 +152,7 @@ def add_ones(total: Tensor, indices: Tensor) -> None:
 
 
 def index_range(indices: Tensor, origin: int, start: int, stop: int) -> tuple[int, int]:
-    """From which to before which entry the indices, counted from `origin`, are in first .. stop-1."""
+    """From which to before which element the indices, counted from `origin`, are in first .. stop-1."""
     edges = torch.tensor([start - origin, stop - origin], device=indices.device)
     low, high = torch.searchsorted(indices, edges).tolist()
     return low, high

@@ -92,7 +92,7 @@ class QuantizedValues(Packet):
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         at = _FIELDS.size + FIELDS_BYTES
         if payload.numel() < at:
-            raise WireError(f"quantized: a body of {payload.numel()} bytes has no room for its fields")
+            raise WireError(f"quantized: a payload of {payload.numel()} bytes has no room for its fields")
         raw = bytes(payload[:at].numpy())
         offset, count, bits, code, zero = _FIELDS.unpack(raw[: _FIELDS.size])
         check_range(offset, count, max_count)
@@ -101,7 +101,7 @@ class QuantizedValues(Packet):
         size, blocks, table_bytes = read_block_fields(raw[_FIELDS.size :], count, cls.name)
         ends_bytes = 2 * blocks * (VALUE_BITS[dtype] // 8)
         if payload.numel() < at + table_bytes + ends_bytes:
-            raise WireError(f"quantized: a body of {payload.numel()} bytes has no room for {blocks} blocks")
+            raise WireError(f"quantized: a payload of {payload.numel()} bytes has no room for {blocks} blocks")
         rest = payload[at:]
         lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
         ends = rest[table_bytes : table_bytes + ends_bytes].clone().view(dtype)  # clone: the view must be aligned

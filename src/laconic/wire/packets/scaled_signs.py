@@ -77,7 +77,7 @@ class ScaledSigns(Packet):
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         at = _FIELDS.size + FIELDS_BYTES
         if payload.numel() < at:
-            raise WireError(f"scaled signs: a body of {payload.numel()} bytes has no room for its fields")
+            raise WireError(f"scaled signs: a payload of {payload.numel()} bytes has no room for its fields")
         raw = bytes(payload[:at].numpy())
         offset, count = _FIELDS.unpack(raw[: _FIELDS.size])
         check_range(offset, count, max_count)

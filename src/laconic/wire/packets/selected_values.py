@@ -1,4 +1,4 @@
-"""The values of the coordinates that a keyed coin keeps; no positions are sent. FORMAT.md, section 3.11."""
+"""The values of the coordinates that a keyed Bernoulli draw selects; no positions are sent. FORMAT.md, section 3.11."""
 
 import struct
 from dataclasses import dataclass, field
@@ -103,7 +103,7 @@ class SelectedValues(Packet):
     @classmethod
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         if payload.numel() < _FIELDS.size:
-            raise WireError(f"kept values: a body of {payload.numel()} bytes has no room for its fields")
+            raise WireError(f"kept values: a payload of {payload.numel()} bytes has no room for its fields")
         offset, count, key, below = _FIELDS.unpack(bytes(payload[: _FIELDS.size].numpy()))
         check_range(offset, count, max_count)
         width = VALUE_BITS[dtype] // 8

@@ -34,8 +34,8 @@ def short_bits(mantissa_bits: int, dtype: torch.dtype = torch.float32) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ShortFloats(Packet):
-    """heads: packed codes of sign and exponent, 9 bits each (float64: 12); tails: of the first `mantissa_bits` bits of
-    the mantissas, 0 .. 22, empty for 0. dtype: float32 or float64, of the values.
+    """headers: packed codes of sign and exponent, 9 bits each (float64: 12); tails: of the first `mantissa_bits` bits
+    of the mantissas, 0 .. 22, empty for 0. dtype: float32 or float64, of the values.
     """
 
     kind: ClassVar[int] = 12
@@ -116,7 +116,7 @@ class ShortFloats(Packet):
     @classmethod
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         if payload.numel() < _FIELDS.size:
-            raise WireError(f"short floats: a body of {payload.numel()} bytes has no room for its fields")
+            raise WireError(f"short floats: a payload of {payload.numel()} bytes has no room for its fields")
         offset, count, mantissa_bits = _FIELDS.unpack(bytes(payload[: _FIELDS.size].numpy()))
         check_range(offset, count, max_count)
         if dtype not in EXPONENT_BITS or mantissa_bits > MAX_MANTISSA_BITS:

@@ -1,4 +1,4 @@
-"""One bit for every coordinate that a keyed coin keeps; no positions are sent. FORMAT.md, section 3.2."""
+"""One bit for every coordinate that a keyed Bernoulli draw selects; no positions are sent. FORMAT.md, section 3.2."""
 
 import struct
 from collections.abc import Sequence
@@ -127,7 +127,7 @@ class Signs(Packet):
     @classmethod
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         if payload.numel() < _FIELDS.size:
-            raise WireError(f"signs: a body of {payload.numel()} bytes has no room for its fields")
+            raise WireError(f"signs: a payload of {payload.numel()} bytes has no room for its fields")
         offset, count, key, below = _FIELDS.unpack(bytes(payload[: _FIELDS.size].numpy()))
         check_range(offset, count, max_count)
         if payload.numel() - _FIELDS.size > (count + 7) // 8:

@@ -38,7 +38,7 @@ class Sparse(Packet):
         k, values = self.indices.numel(), self.values
         if values.kind not in NESTED or (k == 0 and values.kind != Dense.kind):
             names = " or ".join(sorted(kind.name for kind in NESTED.values()))
-            raise ValueError(f"values of {k} entries cannot be {values.name!r}; give {names if k else Dense.name}")
+            raise ValueError(f"values of {k} elements cannot be {values.name!r}; give {names if k else Dense.name}")
         if (values.offset, values.count) != (0, k):
             raise ValueError(
                 f"{k} indices need values of coordinates 0 .. {k - 1}, "
@@ -120,7 +120,7 @@ class Sparse(Packet):
             raise WireError(f"sparse: values of kind {nested} for {k} positions")
         stop = payload.numel() - (n_bits + 7) // 8
         if stop < FIELDS_BYTES or (k == 0 and stop > FIELDS_BYTES):
-            raise WireError(f"sparse: a body of {payload.numel()} bytes with {n_bits} bits of positions")
+            raise WireError(f"sparse: a payload of {payload.numel()} bytes with {n_bits} bits of positions")
         values: Packet
         if k:
             values = NESTED[nested].read(payload[FIELDS_BYTES:stop], dtype, k)

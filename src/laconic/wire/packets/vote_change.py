@@ -1,4 +1,4 @@
-"""What a vote changed: entries that came and entries that went (paper 002, Algorithm 2). FORMAT.md, section 3.6."""
+"""What a vote changed: elements that came and elements that went (paper 002, Algorithm 2). FORMAT.md, section 3.6."""
 
 import struct
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class VoteChange(Packet):
     list.
 
     Both ends hold the sender's last list of `listed` coordinates, ascending, and what goes is named by its place in it.
-    Both tensors ascend, each entry once. Raises ValueError where their lengths differ.
+    Both tensors ascend, each element once. Raises ValueError where their lengths differ.
     The dense form has ones where coordinates came in; what went out means nothing without the list.
     """
 
@@ -86,7 +86,7 @@ class VoteChange(Packet):
         offset, count, k, code, nested, added_bits = read_fields(payload, cls.name, max_count)
         start = FIELDS_BYTES + _MORE_FIELDS.size
         if payload.numel() < start:
-            raise WireError(f"vote change: a body of {payload.numel()} bytes has no room for its fields")
+            raise WireError(f"vote change: a payload of {payload.numel()} bytes has no room for its fields")
         listed, dropped_bits = _MORE_FIELDS.unpack(bytes(payload[FIELDS_BYTES:start].numpy()))
         if nested or dtype != torch.float32:
             raise WireError(f"vote changes have no values, of kind {nested} or of type {dtype}")
