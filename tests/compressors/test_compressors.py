@@ -57,7 +57,7 @@ VECTORS = {
     "constant": torch.full((20,), -0.7, dtype=torch.float64),
     "all-zero": torch.zeros(11, dtype=torch.float64),
     "one entry": torch.tensor([-3.0], dtype=torch.float64),
-    "one entry of many": torch.eye(30, dtype=torch.float64)[7],
+    "one element of many": torch.eye(30, dtype=torch.float64)[7],
     "tiny": 1e-30 * random(40),
     "non-contiguous": random(60, 4)[:, 2],
     "every other": random(101)[::2],
@@ -339,7 +339,7 @@ def test_rounding_promises_a_nearly_constant_vector_no_more_than_everything(seed
     assert 1 - 1e-15 <= ScaledSign().delta(vector) <= 1
 
 
-# The largest entries
+# The largest elements
 
 
 @pytest.mark.parametrize("code", POSITION_CODES)
@@ -360,12 +360,12 @@ def test_the_largest_values_promise_the_share_of_the_poorest_block():
 
 
 def test_a_density_that_selects_nothing_of_the_full_vector_is_refused():
-    with pytest.raises(ValueError, match=r"^top-k: density=0\.01 of d=20 is no entry; make it at least 1/20"):
+    with pytest.raises(ValueError, match=r"^top-k: density=0\.01 of d=20 is no element; make it at least 1/20"):
         TopK(blocks="vector")(VECTORS["constant"])
     assert TopK()(VECTORS["constant"], layers=(18, 2)).indices.tolist() == [0, 18]
 
 
-# Knobs
+# Hyper-parameters
 
 
 @over_inputs("keep", [0, 0.0, -0.1, 1.0001, float("nan"), float("inf")])
@@ -378,7 +378,7 @@ def test_a_share_outside_its_range_is_named(keep):
 
 @over_inputs("blocks", ["", "0", "-3", "2.5", "tensor", "\u00b2", "1 0"])
 def test_blocks_that_are_no_size_are_named(blocks):
-    message = rf'^scaled-sign: blocks={blocks!r} must be "vector", "layer" or a whole number of entries above 0$'
+    message = rf'^scaled-sign: blocks={blocks!r} must be "vector", "layer" or a whole number of elements above 0$'
     with pytest.raises(ValueError, match=message):
         ScaledSign(blocks=blocks)
 

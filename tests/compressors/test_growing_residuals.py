@@ -1,4 +1,4 @@
-"""Compressors that no debt can bear: what is claimed to grow does grow, and who is given one is warned, once."""
+"""Compressors that let a residual grow: what is claimed to grow does grow, and who is given one is warned, once."""
 
 import warnings
 
@@ -14,7 +14,7 @@ from laconic.random_keys import make_key
 from support import small_model
 
 GRADIENTS = ["normal", "heavy-tailed", "nine in ten zero", "always the same"]
-# The finest settings that are said to let a debt grow, each with a length that holds several blocks.
+# The finest settings that are said to let a residual grow, each with a length that holds several blocks.
 AT_THE_EDGE = [
     (Sparsified(keep=0.5), 400),
     (Quantized(bits=1, blocks="16"), 160),
@@ -33,7 +33,7 @@ def sampled(kind, d, generator):
 
 
 def residuals(compressor, d, kind, rounds):
-    """The root mean square of the debt after each round."""
+    """The root mean square of the residual after each round."""
     generator = torch.Generator().manual_seed(1)
     constant, residual = sampled(kind, d, generator), torch.zeros(d, dtype=torch.float64)
     found = []

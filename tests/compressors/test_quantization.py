@@ -1,4 +1,4 @@
-"""The randomized compressors and clipping: worked examples, exact laws, wrong knobs."""
+"""The randomized compressors and clipping: worked examples, exact laws, wrong hyper-parameters."""
 
 import pytest
 import torch
@@ -31,11 +31,11 @@ def nearly(share, n=N):
     return pytest.approx(share, abs=5 * (share * (1 - share) / n) ** 0.5)
 
 
-# Knobs between least and largest
+# Grid points between minimum and maximum
 
 
 def test_two_bits_between_minus_half_and_one_point_three_by_hand():
-    """Knobs -0.5, 0.1, 0.7 and 1.3: 0.3 becomes 0.1 with probability 2/3 and 0.7 with 1/3."""
+    """Grid points -0.5, 0.1, 0.7 and 1.3: 0.3 becomes 0.1 with probability 2/3 and 0.7 with 1/3."""
     sampled = Quantized(bits=2)(repeated(0.3, -0.5, 1.3), key=KEY).dense()
     assert sampled[N:].tolist() == [-0.5, 1.3]
     assert sampled[:N].unique().tolist() == pytest.approx([0.1, 0.7], rel=1e-12)
@@ -231,7 +231,7 @@ def test_sparsifying_sends_z_over_p_with_probability_p():
     assert Sparsified(keep=0.25)(vector.float(), key=KEY).payload_bits == 32 * int(packet.mask.sum())
 
 
-# Wrong knobs
+# Wrong hyper-parameters
 
 
 @over_inputs("bits", [0, -1, 9, 32])

@@ -37,7 +37,7 @@ class SSGDTopK(Algorithm):
 
     density: float = hyperparameter(0.01, "phi, share of the coordinates that is sent", within="(0, 1]")
     k: int | None = hyperparameter(
-        None, "how many coordinates are sent, in place of density", within="[1, inf)", unit="entries"
+        None, "how many coordinates are sent, in place of density", within="[1, inf)", unit="elements"
     )
     bits: int = hyperparameter(
         32, "q, bits of a value on the way up: 1 .. 16, or 32 for as it is", within="[1, 32]", unit="bits"

@@ -10,9 +10,9 @@ from laconic.wire import uniform_lengths
 
 
 def block_lengths(blocks: str, d: int, layers: Sequence[int]) -> tuple[int, ...]:
-    """The sizes of the blocks: "vector" is one block, "layer" one a parameter, a number that many entries each.
+    """The sizes of the blocks: "vector" is one block, "layer" one a parameter, a number that many elements each.
 
-    `layers` must add up to d, or be empty for one layer. A parameter without entries gets no block.
+    `layers` must add up to d, or be empty for one layer. A parameter without elements gets no block.
     """
     if blocks == "vector" or (blocks == "layer" and not layers):
         return (d,)
@@ -26,15 +26,15 @@ def block_lengths(blocks: str, d: int, layers: Sequence[int]) -> tuple[int, ...]
 class BlockCompressor(Compressor):
     """What depends on a block, such as its scale, is worked out for each block alone."""
 
-    blocks: str = hyperparameter("layer", 'one scale a "vector", a "layer", or this many entries')
+    blocks: str = hyperparameter("layer", 'one scale a "vector", a "layer", or this many elements')
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.blocks not in ("vector", "layer") and not (self.blocks.isdecimal() and int(self.blocks) >= 1):
             raise ValueError(
-                f'{self.name}: blocks={self.blocks!r} must be "vector", "layer" or a whole number of entries above 0'
+                f'{self.name}: blocks={self.blocks!r} must be "vector", "layer" or a whole number of elements above 0'
             )
 
     def lengths(self, d: int, layers: Sequence[int] = ()) -> tuple[int, ...]:
-        """The sizes of the blocks of d entries."""
+        """The sizes of the blocks of d elements."""
         return block_lengths(self.blocks, d, layers)

@@ -44,14 +44,14 @@ class Compressor(ABC):
         """
 
     def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor | None:
-        """E (C(v)_i - v_i)^2 over keys for every entry of `vector` (d,), exactly: (d,) float64.
+        """E (C(v)_i - v_i)^2 over keys for every element of `vector` (d,), exactly: (d,) float64.
 
         None where no formula is known; a compressor that is unbiased has one.
         """
         return None
 
     def outgrows_residual(self, d: int, layers: Sequence[int] = ()) -> bool:
-        """Whether a debt under it is known to grow without bound: what it leaves out outweighs what it is given.
+        """Whether a residual under it is known to grow without bound: what it leaves out outweighs what it is given.
 
         False where that is not known. d, layers: as for a call.
         """
@@ -63,15 +63,16 @@ class Compressor(ABC):
 
 
 def warn_of_growing_residual(method: str, key: str, compressor: Compressor, d: int, layers: Sequence[int]) -> None:
-    """Warn where a method with error feedback is given a compressor that its debt cannot bear.
+    """Warn where a method with error feedback is given a compressor under which its residual grows.
 
     method: its name; key: that of the setting.
     """
     if compressor.outgrows_residual(d, layers):
         warnings.warn(
-            f"{method}: what {key}={compressor.name} leaves out is larger than the vector itself, so the debt grows "
+            f"{method}: what {key}={compressor.name} leaves out is larger than the vector itself, so the residual "
+            f"grows "
             f"from round to round and training diverges; take finer settings (`laconic show {method}`), a compressor "
-            "that contracts, such as scaled-sign or top-k, or csgd, which owes nothing",
+            "that contracts, such as scaled-sign or top-k, or csgd, which has no residual",
             stacklevel=5,  # who made the simulation or the optimizer
         )
 

@@ -1,4 +1,4 @@
-"""Which entries are largest, and how many of them: floor(density d), the density read as the decimal it prints as."""
+"""Which elements are largest, and how many of them: floor(density d), the density read as the decimal it prints as."""
 
 import functools
 import math
@@ -19,7 +19,7 @@ def n_selected_for(density: float, d: int) -> int:
 
 
 def n_selected_in(d: int, *, density: float, k: int | None = None) -> int:
-    """How many of d entries to take: `k` where it is given, else floor(density d).
+    """How many of d elements to take: `k` where it is given, else floor(density d).
 
     Raises ValueError for none or for more than d, naming k or density, d and the way out.
     """
@@ -27,16 +27,16 @@ def n_selected_in(d: int, *, density: float, k: int | None = None) -> int:
         raise ValueError(f"top-k: k={k} must be in 1 .. d={d}, the vector's length; or leave k out and give density")
     n_selected = n_selected_for(density, d) if k is None else k
     if n_selected == 0:
-        raise ValueError(f"top-k: density={density} of d={d} is no entry; make it at least 1/{d}, or give k=1")
+        raise ValueError(f"top-k: density={density} of d={d} is no element; make it at least 1/{d}, or give k=1")
     return n_selected
 
 
 def n_selected_by_block(
     d: int, *, density: float, k: int | None = None, blocks: str = "vector", layers: Sequence[int] = ()
 ) -> list[tuple[int, int]]:
-    """(length, entries to take) of every block. `k` is taken in place of `density` where it is given.
+    """(length, elements to take) of every block. `k` is taken in place of `density` where it is given.
 
-    blocks: "vector", see `n_selected_in`, or "layer": at least one entry of each parameter, no more than it has.
+    blocks: "vector", see `n_selected_in`, or "layer": at least one element of each parameter, no more than it has.
     """
     if blocks == "vector":
         return [(d, n_selected_in(d, density=density, k=k))]

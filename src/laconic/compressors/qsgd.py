@@ -27,7 +27,7 @@ class QSGD(BlockCompressor):
     unbiased: ClassVar[bool] = True
 
     levels: int = hyperparameter(7, "s, levels of magnitude above zero", within="[1, 255]", unit="levels")
-    blocks: str = hyperparameter("512", 'one norm a "vector", a "layer", or this many entries')
+    blocks: str = hyperparameter("512", 'one norm a "vector", a "layer", or this many elements')
     entropy: bool = hyperparameter(False, "code what is frequent in fewer bits")
 
     def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Levels:

@@ -1,8 +1,8 @@
-"""b bits a value, rounded at random to one of the two nearest knobs, so that the mean is the value.
+"""b bits a value, rounded at random to one of the two nearest grid points, so that the mean is the value.
 
-Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.1.1. With scaling "min-max" the knobs of a
-block are min + i (max - min) / (2**b - 1). With "l2" they are the levels of QSGD: one bit is the sign, the others say
-how many parts of the block's norm, of 2**(b-1) - 1.
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.1.1. With scaling "min-max" the grid points
+of a block are min + i (max - min) / (2**b - 1). With "l2" they are the levels of QSGD: one bit is the sign, the others
+say how many parts of the block's norm, of 2**(b-1) - 1.
 """
 
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import norms, quantize, ranges
 from laconic.wire import Levels, QuantizedValues
 
-_ONE_BIT_BLOCK = 16  # from here on, (max - v)(v - min) adds up to more than v^2, also where v is the debt
+_ONE_BIT_BLOCK = 16  # from here on, (max - v)(v - min) adds up to more than v^2, also where v is the residual
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized(BlockCompressor):
-    """Randomized quantization to b bits. Coarse settings add more than a debt can take: see `outgrows_residual`."""
+    """Randomized quantization to b bits. Coarse settings add more than a residual can take: see `outgrows_residual`."""
 
     name: ClassVar[str] = "quantized"
     unbiased: ClassVar[bool] = True
 
     bits: int = hyperparameter(8, "b, bits of a value", within="[1, 8]", unit="bits")
-    blocks: str = hyperparameter("vector", 'one range a "vector", a "layer", or this many entries')
+    blocks: str = hyperparameter("vector", 'one range a "vector", a "layer", or this many elements')
     scaling: str = hyperparameter(
-        "min-max", "knobs between least and largest, or parts of the norm", choices=("min-max", "l2")
+        "min-max", "grid points between minimum and maximum, or fractions of the norm", choices=("min-max", "l2")
     )
     entropy: bool = hyperparameter(False, "code what is frequent in fewer bits")
 
@@ -65,7 +65,7 @@ class Quantized(BlockCompressor):
         return None
 
     def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
-        """D^2 f (1 - f): D from knob to knob, f how far the value is on the way. At most D^2 / 4."""
+        """D^2 f (1 - f): D from grid point to grid point, f the position of the value between them. At most D^2 / 4."""
         values = as_values(vector)
         lengths = self.lengths(values.numel(), layers)
         if self.scaling == "l2":

@@ -32,7 +32,7 @@ def scaled_signs(vector: Tensor, *, lengths: tuple[int, ...], offset: int = 0) -
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledSign(BlockCompressor):
-    """The 1-bit compressor of error-feedback methods; per vector, per layer, or per block of B entries."""
+    """The 1-bit compressor of error-feedback methods; per vector, per layer, or per block of B elements."""
 
     name: ClassVar[str] = "scaled-sign"
 

@@ -1,4 +1,4 @@
-"""Which entries a sparse method sends: how many, of what, and how their positions are coded."""
+"""Which elements a sparse method sends: how many, of what, and how their positions are coded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from laconic.wire import POSITION_CODES, Dense, Sparse
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Knobs that compressors and algorithms share by inheriting them."""
+    """Hyper-parameters that compressors and algorithms share by inheriting them."""
 
-    density: float = hyperparameter(0.01, "share of the entries that is sent", within="(0, 1]")
+    density: float = hyperparameter(0.01, "share of the elements that is sent", within="(0, 1]")
     k: int | None = hyperparameter(
-        None, "how many entries are sent, in place of density", within="[1, inf)", unit="entries"
+        None, "how many elements are sent, in place of density", within="[1, inf)", unit="elements"
     )
     blocks: str = hyperparameter(
         "layer", "the largest of the whole vector, or of each layer", choices=("vector", "layer")
@@ -26,12 +26,12 @@ class Selection:
     code: str = hyperparameter("block", "how positions are coded", choices=POSITION_CODES)
 
     def n_selected(self, d: int, layers: Sequence[int] = ()) -> int:
-        """How many entries are sent of d. Raises ValueError for none, or more than there are."""
+        """How many elements are sent of d. Raises ValueError for none, or more than there are."""
         blocks = n_selected_by_block(d, density=self.density, k=self.k, blocks=self.blocks, layers=layers)
         return sum(taken for _, taken in blocks)
 
     def take(self, vector: Tensor, layers: Sequence[int] = (), offset: int = 0) -> Sparse:
-        """The largest entries of `vector` (d,), ties by the lower position."""
+        """The largest elements of `vector` (d,), ties by the lower position."""
         values = as_values(vector)
         indices = chosen(values, density=self.density, k=self.k, blocks=self.blocks, layers=layers)
         largest = Dense(values=take_at(values, indices))

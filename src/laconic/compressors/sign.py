@@ -1,4 +1,4 @@
-"""One bit an entry, for all entries or for those that a keyed coin keeps.
+"""One bit an element, for all elements or for those that a keyed Bernoulli draw selects.
 
 sgn(0) is +1 wherever a bit is sent (a vote's tie is +1 too).
 """
@@ -29,7 +29,7 @@ def threshold_of(keep: float) -> int:
 
 
 def signs(vector: Tensor, *, keep: float = 1.0, key: int = 0, offset: int = 0) -> Signs:
-    """The signs of the entries of `vector` (d,) that the keyed coin keeps with probability `keep`.
+    """The signs of the elements of `vector` (d,) that a keyed Bernoulli draw selects with probability `keep`.
 
     Both ends derive the mask from `key`, so no positions are sent. Phuong, Phong, Fukushima 2023: sign_beta.
     """
@@ -57,12 +57,12 @@ def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Signs:
 def majority(packets: Sequence[Packet], *, offset: int, count: int, dtype: torch.dtype) -> Signs:
     """The sign that most packets give to each of the coordinates first .. first+count-1; +1 for ties and no packets.
 
-    Raises TypeError for packets that are not of the signs of all entries.
+    Raises TypeError for packets that are not of the signs of all elements.
     """
     packed = []
     for packet in packets:
         if not isinstance(packet, Signs) or packet.threshold != ALL_SELECTED:
-            raise TypeError(f"a majority is taken of the signs of all entries, not of a packet of {packet.name}")
+            raise TypeError(f"a majority is taken of the signs of all elements, not of a packet of {packet.name}")
         packed.append(packet.packed)
     made = packed_majority(packed, count) if packed else torch.zeros((count + 7) // 8, dtype=torch.uint8)
     return Signs(packed=made, n_selected=count, offset=offset, count=count, key=0, threshold=ALL_SELECTED, dtype=dtype)
@@ -74,9 +74,9 @@ def error_feedback_signs(
 ) -> tuple[Signs, bool]:  # fmt: skip
     """Momentum, error feedback and signs in one pass over the vectors (d,). `keep` may be 0, which sends nothing.
 
-    new_momentum = mu momentum + gradient; wish = (mu new_momentum + gradient) + decay debt;
-    new_residual = wish - c sign(wish) where kept, wish elsewhere. gradient: in pieces, one behind the other.
-    Returns the signs of `corrected`, and whether all of it is finite.
+    new_momentum = mu momentum + gradient; corrected = (mu new_momentum + gradient) + decay residual;
+    new_residual = corrected - c sign(corrected) where selected, corrected elsewhere. gradient: in pieces, one behind
+    the other. Returns the signs of `corrected`, and whether all of it is finite.
     """
     threshold = threshold_of(keep) if keep else 0
     packed, n_selected, sampled, is_finite = error_feedback_step(
@@ -95,7 +95,7 @@ def server_error_feedback_signs(
     total: Tensor, residual: Tensor, new_residual: Tensor,
     *, divisor: int, scale: float, decay: float, c: float, keep: float, key: int, offset: int,
 ) -> Signs:  # fmt: skip
-    """The server's step of the same methods: wish = decay debt + scale (total / among), and so on.
+    """The server's step of the same methods: corrected = decay residual + scale (total / divisor), and so on.
 
     total: (count,), which may be int8 votes; `offset` is the number of its first coordinate in the whole model.
     """

@@ -1,4 +1,4 @@
-"""Values on the entries that a keyed coin keeps, made larger so that the mean is the value.
+"""Values on the elements that a keyed Bernoulli draw selects, made larger so that the mean is the value.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.2, randomized sparsification: z/p with
 probability p, zero with 1 - p (the print says p twice).
@@ -19,16 +19,16 @@ from laconic.wire import SelectedValues
 
 @dataclass(frozen=True, kw_only=True)
 class Sparsified(Compressor):
-    """z/p where the coin keeps, else 0. Both ends derive the mask from the key, so no positions are sent.
+    """z/p where the draw selects, else 0. Both ends derive the mask from the key, so no positions are sent.
 
-    A debt grows under it unless keep is above 1/2, since (1/p - 1) ||z||^2 is what it adds.
+    A residual grows under it unless keep is above 1/2, since (1/p - 1) ||z||^2 is what it adds.
     """
 
     name: ClassVar[str] = "sparsified"
     unbiased: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
-    keep: float = hyperparameter(0.75, "p, share of entries that is sent", within="(0, 1]")
+    keep: float = hyperparameter(0.75, "p, share of elements that is sent", within="(0, 1]")
 
     def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> SelectedValues:
         values = as_values(vector)

@@ -1,7 +1,7 @@
 """-1, 0 or +1 times a block's largest magnitude, drawn so that the mean is the value.
 
 Wen, Xu, Yan, Wu, Wang, Chen, Li: TernGrad: Ternary Gradients to Reduce Communication in Distributed Deep Learning,
-NeurIPS 2017, equation (1): s = max |v|, and an entry is sent as s sign(v) with probability |v| / s.
+NeurIPS 2017, equation (1): s = max |v|, and an element is sent as s sign(v) with probability |v| / s.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from laconic.wire import Levels
 
 @dataclass(frozen=True, kw_only=True)
 class Ternary(BlockCompressor):
-    """Two bits an entry; with `entropy` fewer, since most are zero."""
+    """Two bits an element; with `entropy` fewer, since most are zero."""
 
     name: ClassVar[str] = "ternary"
     unbiased: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""The k entries of largest magnitude, exactly; the rest is left out.
+"""The k elements of largest magnitude, exactly; the rest is left out.
 
 Alistarh, Hoefler, Johansson, Khirirat, Konstantinov, Renggli: The Convergence of Sparsified Gradient Methods, NeurIPS
 2018.
@@ -26,7 +26,7 @@ class TopK(Selection, Compressor):
         return self.take(vector, layers, offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
-        """k/d of the worst block: what is left out of d entries is at most their (1 - k/d)th part."""
+        """k/d of the worst block: what is left out of d elements is at most their (1 - k/d)th part."""
         blocks = n_selected_by_block(vector.numel(), density=self.density, k=self.k, blocks=self.blocks, layers=layers)
         return min(n_selected / length for length, n_selected in blocks)
 
