@@ -41,7 +41,7 @@ def test_gossip_shows_the_spectral_gap_of_each_graph_and_of_the_one_it_ran_on():
 @pytest.mark.parametrize(
     ("name", "at_a_worker", "at_the_server"),
     [
-        ("compskip", "residual 1 d, momentum 1 d", "residual 1 d"),
+        ("compskip", "momentum 1 d, residual 1 d", "residual 1 d"),
         ("ssgd-mv-ad", "residual 1 d, votes 0.0195 d", "votes 0.195 d"),
         ("lag", "previous_parameters 1 d, uploaded 1 d, uploaded_parameters 1 d", "stored 10 d"),
         ("sgd", "nothing of d's length", "nothing of d's length"),

@@ -31,22 +31,22 @@ from typing import ClassVar
 
 from laconic.compressors import dense
 from laconic import Algorithm, algorithm
-from laconic.hyperparameters import knob
+from laconic.hyperparameters import hyperparameter
 
 
 @algorithm("halved")
 @dataclass(frozen=True, kw_only=True)
 class Halved(Algorithm):
-    """Everybody sends a share of its gradient."""
+    """Every worker sends a fraction of its gradient."""
 
     source: ClassVar[str] = "a test"
-    share: float = knob(0.5, "what is sent of each entry", within="(0, 1]")
+    share: float = hyperparameter(0.5, "the fraction of each element that is sent", within="(0, 1]")
 
     def work(self, me):
         reply = yield dense(self.share * me.gradient)
         return reply.dense()
 
-    def serve(self, hub, inbox):
+    def serve(self, server, inbox):
         return dense(inbox.mean())
 
     def paper_bits(self, d, layers=(), n_workers=10):

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not compiled.numba_available(), reason="needs nu
 
 QUANTIZE = """
 import torch
-from laconic import kernels
+from laconic.kernels import api as kernels
 vector = torch.arange(9.0)
 codes = kernels.quantize(vector, vector[:1], vector[8:], (9,), 3, 0, 1)
 print(kernels.dequantize(codes, vector[:1], vector[8:], (9,), 3).tolist()[::8])

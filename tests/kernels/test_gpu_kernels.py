@@ -163,7 +163,7 @@ def start_every_kernel():
 @pytest.mark.slow
 def test_every_kernel_compiles_for_a_gpu_and_rounds_each_operation_by_itself(compiled_for_a_gpu):
     start_every_kernel()
-    files = (Path(families.__file__).parent / "gpu").glob("*.py")
+    files = [file for file in (Path(families.__file__).parent / "gpu").glob("*.py") if file.stem != "compile"]
     started = {
         f"laconic.kernels.gpu.{file.stem}.{name}" for file in files for name in LAUNCHED.findall(file.read_text())
     }

@@ -285,7 +285,7 @@ class Stopper(Algorithm):
         reply = yield dense(me.gradient)
         return reply.dense()
 
-    def serve(self, hub, inbox):
+    def serve(self, server, inbox):
         return dense(inbox.mean())
 
     def paper_bits(self, d, layers=(), n_workers=10):
@@ -324,7 +324,7 @@ class OfJobs(PublishedTable):
     def printed(self):
         return {}
 
-    def jobs(self, request):
+    def tasks(self, request):
         return list(self.given)
 
     def compare(self, found):

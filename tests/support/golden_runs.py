@@ -20,7 +20,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "asgd": {
         "bound 1, hold": {"max_staleness": 1},
         "bound 1, drop": {"max_staleness": 1, "staleness": "drop"},
-        "inverse rate": {"rate": "inverse"},
+        "inverse rate": {"lr_scaling": "inverse"},
         "top-k": {"compressor": laconic.TopK(density=0.25)},
     },
     "compskip": {
