@@ -1,6 +1,6 @@
 """laconic: train PyTorch models over slow, lossy and unreliable networks, with every byte counted.
 
-A name is imported when it is first used, since torch takes seconds to load and much needs none of it.
+A name is imported at its first use: torch takes seconds to load, and much of laconic does not need it.
 """
 
 from importlib import import_module
@@ -118,7 +118,7 @@ __all__ = [
     "set_kernel_threads",
 ]
 
-_MODULES = {  # where each of these names is; the imports above say the same to editors and type checkers
+_MODULES = {  # the module of each name; editors and type checkers read the imports above
     "ALGORITHMS": "laconic.contract",
     "ASGD": "laconic.algorithms.asgd",
     "CSGD": "laconic.algorithms.csgd",
@@ -179,21 +179,21 @@ _MODULES = {  # where each of these names is; the imports above say the same to 
     "mean_parameters": "laconic.training.consensus",
     "set_kernel_threads": "laconic.kernels.api",
 }
-_FACES = ("compressors", "contract", "kernels", "network", "wire")  # packages whose own names are public too
+_FACES = ("compressors", "contract", "kernels", "network", "wire")  # packages whose names are public too
 
 
-def _load(name: str) -> Any:  # noqa: ANN401 - whatever has this name
-    """Import what `laconic.NAME` stands for. Raises AttributeError for an unknown name, with near misses."""
+def _load(name: str) -> Any:  # noqa: ANN401 - an object of any type
+    """Import the object `laconic.NAME`. Raises AttributeError with near misses for an unknown name."""
     if name in _MODULES:
         value = getattr(import_module(_MODULES[name]), name)
     elif name in _FACES:
         value = import_module(f"laconic.{name}")
     else:
-        from laconic.hyperparameters import near_misses  # here: most programs misspell nothing
+        from laconic.hyperparameters import near_misses  # here, since few programs need it
 
         hint = "" if name.startswith("_") else near_misses(name, [*__all__, *_FACES])
         raise AttributeError(f"module 'laconic' has no attribute {name!r}{hint}")
-    globals()[name] = value  # next time it is found without this function
+    globals()[name] = value  # later uses do not call this function
     return value
 
 
@@ -201,5 +201,5 @@ def __dir__() -> list[str]:
     return sorted([name for name in globals() if name.startswith("__")] + __all__ + list(_FACES))
 
 
-if not TYPE_CHECKING:  # a type checker that saw it would take every misspelt name for a real one
+if not TYPE_CHECKING:  # with it, a type checker would accept misspelled names
     __getattr__ = _load

@@ -1,10 +1,10 @@
-"""`python -m laconic`, and the `laconic` command. A signal while the command line loads ends it without a traceback."""
+"""`python -m laconic` and the command `laconic`. A signal during loading ends the process without a traceback."""
 
 from laconic.lab.processes.stopping import ended_at_once_by_signals
 
 
 def main() -> None:
-    """Load the command line, then run it."""
+    """Load and run the command line."""
     with ended_at_once_by_signals():
         from laconic.cli.app import main as run
     run()

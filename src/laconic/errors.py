@@ -1,20 +1,20 @@
-"""Every error that laconic raises by name, as one tree. Wrong arguments raise Python's ValueError or TypeError."""
+"""The error classes of laconic. Wrong arguments raise Python's ValueError or TypeError."""
 
 
 class LaconicError(Exception):
-    """The base of all errors below."""
+    """Base class of all errors below."""
 
 
 class ContractError(LaconicError, RuntimeError):
-    """An algorithm, or a peer, broke the rules of a round."""
+    """An algorithm or a peer violated the rules of a round."""
 
 
 class NonFiniteError(LaconicError):
-    """A worker brings inf or NaN into a round. It aborts the round, and users never see it."""
+    """A worker's vector holds inf or NaN. The round is aborted; users never see this error."""
 
 
 class ReplicaError(LaconicError, RuntimeError):
-    """Ranks whose parameters should be equal have different ones."""
+    """Ranks that should have equal parameters have different ones."""
 
 
 class SetupError(LaconicError, ValueError):
@@ -22,20 +22,20 @@ class SetupError(LaconicError, ValueError):
 
 
 class PeerLostError(LaconicError, RuntimeError):
-    """A rank that was waited for did not come. The process group cannot be used any more."""
+    """A rank did not answer before the deadline. The process group cannot be used any more."""
 
 
 class PayloadsLostError(LaconicError, RuntimeError):
-    """A transfer over the second group failed. The channel's own connections are as they were."""
+    """A transfer of payloads over the second process group failed. The channel's own connections still work."""
 
 
 class WireError(LaconicError, ValueError):
-    """A buffer is not a frame of this format. Nothing of it may be used."""
+    """A buffer is not a valid frame. Nothing in it may be used."""
 
 
 class LaunchError(LaconicError, RuntimeError):
-    """A child process failed or died. The message says which and how."""
+    """A child process failed or died; the message names it and the reason."""
 
 
 class DatasetError(LaconicError, ValueError):
-    """A data file is missing, truncated, of another type, or was not asked for."""
+    """A data file is missing, truncated, of another type, or unexpected."""

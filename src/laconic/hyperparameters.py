@@ -1,7 +1,7 @@
-"""Hyper-parameters as data: a dataclass field that carries its range, its unit and a sentence.
+"""Hyper-parameters as data: dataclass fields with a range, a unit and a description.
 
-`check_hyperparameters` refuses a value outside its range at construction, `from_text` builds an object from what a user
-typed after `--set`, `as_settings` writes it back, and `laconic show` prints the same data.
+`check_hyperparameters` refuses wrong values at construction, `from_text` builds an object from the texts after `--set`,
+`as_settings` is its inverse, and `laconic show` prints the data.
 """
 
 import dataclasses
@@ -15,17 +15,21 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameter:
-    """What is known of one hyper-parameter beside its default."""
+    """The metadata of one hyper-parameter; its default is that of the field."""
 
     about: str
-    within: str = ""  # an interval such as "(0, 1]"; "inf" is allowed as a bound
+    """Description, which `laconic show` prints."""
+    within: str = ""
+    """An interval such as "(0, 1]"; "inf" is allowed as a bound."""
     unit: str = ""
     choices: tuple[str, ...] = ()
-    kinds: Mapping[str, type] = dataclasses.field(default_factory=dict)  # names of what may be plugged in here
+    """The texts that are allowed."""
+    kinds: Mapping[str, type] = dataclasses.field(default_factory=dict)
+    """The classes whose instances are allowed, by name."""
 
 
 def hyperparameter(
-    default: Any,  # noqa: ANN401 - the field's own annotation is the type
+    default: Any,  # noqa: ANN401 - the field's annotation is the type
     about: str,
     *,
     within: str = "",
@@ -33,21 +37,21 @@ def hyperparameter(
     choices: tuple[str, ...] = (),
     kinds: Mapping[str, type] | None = None,
 ) -> Any:  # noqa: ANN401
-    """A dataclass field with its range and meaning attached.
+    """Return a dataclass field with the metadata of a hyper-parameter.
 
-    With default None it is a whole number within the range, or None for not given, which is typed "none".
+    A default of None means an integer within the range, or None for no value; users type "none".
     """
     spec = Hyperparameter(about=about, within=within, unit=unit, choices=choices, kinds=kinds or {})
     return dataclasses.field(default=default, metadata={"hyperparameter": spec})
 
 
 def hyperparameters_of(cls: type) -> list[tuple[dataclasses.Field[Any], Hyperparameter]]:
-    """The fields of a dataclass that are knobs, in order."""
+    """Return the hyper-parameter fields of a dataclass, in order, with their metadata."""
     return [(f, f.metadata["hyperparameter"]) for f in dataclasses.fields(cls) if "hyperparameter" in f.metadata]
 
 
 def near_misses(word: str, known: list[str]) -> str:
-    """'; did you mean ...?' for a misspelt word, or nothing."""
+    """Return '; did you mean ...?' for a misspelled word, or an empty text if no known word is close."""
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
@@ -60,15 +64,17 @@ def _inside(value: float, within: str) -> bool:
 
 
 def check_hyperparameters(owner: Any, name: str) -> None:  # noqa: ANN401 - any dataclass
-    """Refuse a wrong type or a value outside its range, naming the knob, the value and the bound.
+    """Check types and ranges of all hyper-parameters of `owner`.
 
-    Raises TypeError or ValueError.
+    Raises:
+        TypeError: for a wrong type.
+        ValueError: for a value outside its range; the message has name, value and bound.
     """
     for field, spec in hyperparameters_of(type(owner)):
         value = getattr(owner, field.name)
         where = f"{name}: {field.name}={value!r}"
         if spec.kinds:
-            if type(value) not in spec.kinds.values():  # a subclass has no word that a user could type
+            if type(value) not in spec.kinds.values():  # a subclass has no name that a user could type
                 raise TypeError(f"{where} must be one of {', '.join(sorted(spec.kinds))}")
         elif spec.choices:
             if value not in spec.choices:
@@ -78,7 +84,7 @@ def check_hyperparameters(owner: Any, name: str) -> None:  # noqa: ANN401 - any 
                 isinstance(field.default, int) and not isinstance(field.default, bool)
             )
             if value is None and field.default is None:
-                continue  # not given
+                continue  # no value
             if isinstance(value, bool) or not isinstance(value, int if is_integer else (int, float)):
                 what = f"{'a whole number' if is_integer else 'a number'} in {spec.within}"
                 raise TypeError(f"{where} must be {what}{', or None' if field.default is None else ''}")
@@ -97,7 +103,7 @@ def _from_word(default: Any, spec: Hyperparameter, text: str, where: str) -> Any
                 f"{where} must be one of {', '.join(sorted(spec.kinds))}{near_misses(text, list(spec.kinds))}"
             )
         kind = spec.kinds[text]
-        return default if type(default) is kind else kind()  # the owner's default may differ from the kind's own
+        return default if type(default) is kind else kind()  # the field's default may differ from that of the class
     if isinstance(default, bool):
         if text.lower() not in ("true", "false"):
             raise ValueError(f"{where} must be true or false")
@@ -116,9 +122,11 @@ def _from_word(default: Any, spec: Hyperparameter, text: str, where: str) -> Any
 
 
 def from_text(cls: type[T], settings: Mapping[str, str], name: str) -> T:
-    """Build a dataclass from `key=value` texts; `skip.probability=0.2` reaches into what is plugged in at `skip`.
+    """Build a dataclass from `key=value` texts. `skip.probability=0.2` sets a field of the object in the field `skip`.
 
-    Raises ValueError for an unknown key (with near misses), and whatever `check_hyperparameters` raises.
+    Raises:
+        ValueError: for an unknown key, with near misses.
+        TypeError: as `check_hyperparameters` does, which also raises ValueError.
     """
     spec = {field.name: (field, known) for field, known in hyperparameters_of(cls)}
     chosen: dict[str, Any] = {}
@@ -147,7 +155,7 @@ def from_text(cls: type[T], settings: Mapping[str, str], name: str) -> T:
 
 
 def as_settings(owner: Any) -> dict[str, str]:  # noqa: ANN401 - any dataclass
-    """The texts that `from_text` needs to build this object again."""
+    """Return the texts from which `from_text` builds an equal object."""
     settings: dict[str, str] = {}
     for field, spec in hyperparameters_of(type(owner)):
         value = getattr(owner, field.name)

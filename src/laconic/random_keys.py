@@ -1,8 +1,8 @@
-"""Counter-based randomness: a key says which draw is meant, and both ends of a link can work it out.
+"""Counter-based random numbers: a key identifies a draw, and both ends of a link can compute it.
 
-A key is 64 bits made from (seed, role, rank, step, stream). It depends on nothing else: not on the device,
-not on how often it was asked for, not on what was drawn before. Masks hash a coordinate's number with a key
-(`kernels.baseline.hash32`), coins turn a key into one uniform number.
+A key is a 64-bit hash of (seed, role, rank, step, stream). It depends on nothing else: neither on the device nor on
+earlier draws. Masks hash the index of each coordinate with a key (`kernels.reference.hashing.hash32`); a Bernoulli draw
+compares one uniform number made from a key with its probability.
 """
 
 import struct
@@ -15,12 +15,12 @@ KEY_BITS = 64
 
 
 def make_key(seed: int, role: Role, rank: int, step: int, stream: str) -> int:
-    """The 64-bit key of one draw; `stream` keeps draws for different purposes apart ("mask", "skip", ...)."""
+    """Return the 64-bit key of one draw. `stream` separates draws for different purposes ("mask", "skip", ...)."""
     text = f"{role}\0{stream}".encode()
     numbers = struct.pack("<qqq", seed, rank, step)
     return int.from_bytes(blake2b(numbers + text, digest_size=8).digest(), "little")
 
 
 def uniform(key: int) -> float:
-    """One number in [0, 1) from a key, with 53 random bits."""
+    """Return one number in [0, 1) with 53 random bits, made from a key."""
     return (key >> (KEY_BITS - 53)) * 2.0**-53

@@ -1,7 +1,7 @@
 """Quantities as people type and read them: "100Mbit", "10 ms", "1.23 MB".
 
-Decimal prefixes only: 1 KB is 1000 bytes. Case is free except in a lone b, where it is the only difference
-there is: b is a bit, B a byte, so that 100Mb/s and 100Mbps are an eighth of 100MB/s.
+Prefixes are decimal: 1 KB is 1000 bytes. Case does not matter, except for a lone b: b is a bit, B a byte, so that
+100Mb/s and 100Mbps are an eighth of 100MB/s.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import math
 import re
 from fractions import Fraction
 
-# The lengths are bounded so that no text, however hostile, costs time or overflows a float.
+# Lengths are bounded: no text, however hostile, takes long to parse or overflows a float.
 _NUMBER = r"(?P<number>[+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?)"
 _PER_SECOND = r"(?:/(?i:s|sec)|(?i:ps))?"
-# ASCII only, or "(?i:s)" would take the long s of old prints, which no table below knows.
+# ASCII only: otherwise "(?i:s)" would match the long s of old prints, which no table below has.
 _BANDWIDTH = re.compile(_NUMBER + r"\s*(?P<prefix>[kKmMgGtT]?)(?P<unit>[bB]|(?i:bits?|bytes?))" + _PER_SECOND, re.ASCII)
-# The micro sign and the Greek mu look alike, and keyboards differ in which one they have.
+# The micro sign and the Greek mu look alike, and keyboards have one or the other.
 _SIZE = re.compile(_NUMBER + r"\s*(?P<prefix>[kKmMgGtT]?)(?:B|(?i:bytes?))", re.ASCII)
 _DURATION = re.compile(_NUMBER + r"\s*(?P<unit>(?i:ns|us|\u00b5s|\u03bcs|ms|s|min|h))", re.ASCII)
 
@@ -31,14 +31,14 @@ _SECONDS = {
 
 
 def bandwidth(text: str) -> float:
-    """Bytes per second in `text`, such as "100Mbit", "1 Gbit/s", "100Mbps" or "12.5 MB/s".
+    """Return the bytes per second in `text`, such as "100Mbit", "1 Gbit/s", "100Mbps" or "12.5 MB/s".
 
-    Raises ValueError if `text` is something else, or not above 0.
+    Raises ValueError if `text` is no bandwidth, or not above 0.
     """
     match = _BANDWIDTH.fullmatch(text.strip())
     if match is None:
         raise ValueError(
-            f"bandwidth {text!r} must be a number and a unit a second: bit, Kbit, Mbit, Gbit, B, KB, MB, GB "
+            f"bandwidth {text!r} must be a number and a unit per second: bit, Kbit, Mbit, Gbit, B, KB, MB, GB "
             '(examples: "100Mbit", "1Gbit/s", "12.5 MB/s")'
         )
     unit = match["unit"]
@@ -48,9 +48,9 @@ def bandwidth(text: str) -> float:
 
 
 def duration(text: str) -> float:
-    """Seconds in `text`, such as "10ms", "250 us", "1.5s" or "2min".
+    """Return the seconds in `text`, such as "10ms", "250 us", "1.5s" or "2min".
 
-    Raises ValueError if `text` is something else, or not above 0.
+    Raises ValueError if `text` is no duration, or not above 0.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
@@ -64,9 +64,9 @@ def duration(text: str) -> float:
 
 
 def size(text: str) -> int:
-    """Whole bytes in `text`, such as "4MB", "1.5 kB" or "100 bytes".
+    """Return the number of bytes in `text`, such as "4MB", "1.5 kB" or "100 bytes".
 
-    Raises ValueError if `text` is something else, not above 0, or not a whole number of bytes.
+    Raises ValueError if `text` is no size, not above 0, or not a whole number of bytes.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
@@ -78,9 +78,9 @@ def size(text: str) -> int:
 
 
 def bytes_text(n_bytes: float) -> str:
-    """`n_bytes` for reading, to three digits and with decimal prefixes: "999 B", "1.23 MB".
+    """Return `n_bytes` as text with three digits and decimal prefixes: "999 B", "1.23 MB".
 
-    Takes means too, hence the float. Raises ValueError if `n_bytes` is negative or not finite.
+    It may be a mean, hence a float. Raises ValueError if it is negative or not finite.
     """
     _check_printable("bytes_text: n_bytes", n_bytes)
     rounded = _three_digits(n_bytes)
@@ -90,7 +90,7 @@ def bytes_text(n_bytes: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """`seconds` for reading, to three digits: "250 us", "1.50 ms", "12.3 s", "2.00 min".
+    """Return `seconds` as text with three digits: "250 us", "1.50 ms", "12.3 s", "2.00 min".
 
     Raises ValueError if `seconds` is negative or not finite.
     """
@@ -102,7 +102,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def _above_zero(what: str, text: str, number: str, remedy: str) -> Fraction:
-    # A fraction, not a float: 3 ms must be the float written 0.003, and not 3 * 0.001 with its last bit off.
+    # A fraction, not a float: 3 ms must be the float 0.003, and the last bit of 3 * 0.001 differs.
     value = Fraction(number)
     if value <= 0:
         raise ValueError(f"{what} {text!r} must be above 0 ({remedy})")

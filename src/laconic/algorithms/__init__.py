@@ -1,4 +1,4 @@
-"""One file an algorithm. Every module of this folder is imported here, so that a new file enters by being there."""
+"""One file per algorithm. Importing this package imports every module in it, so a new file registers itself."""
 
 import pkgutil
 from importlib import import_module

@@ -1,14 +1,14 @@
-"""Asynchronous SGD with bounded staleness: the server applies each worker's gradient as it comes.
+"""Asynchronous SGD with bounded staleness: the server applies each worker's gradient as it arrives.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, 2020, sections 4.1 and 4.2:
 x_{t+1} = x_t - gamma g(x_{D(t)}), where t - D(t) <= tau.
-Paper -> here: x -> the model that server.descend steps, t -> the number of updates, D(t) -> the update at which the
-worker took the model, t - D(t) -> hub.staleness, tau -> max_staleness.
-rate="inverse": Zhang, Gupta, Lian, Liu: Staleness-Aware Async-SGD for Distributed Deep Learning, 2016; the rate there
-is divided by the staleness, here by 1 + staleness, so that a fresh gradient counts in full.
-Differs: the server's step is the inner optimizer's, whichever it is; gradients may be compressed, the model comes back
-as it is. The paper's rate (4.10), 1/(L (tau + 1) + ...), does not satisfy its own condition (4.8), eta L tau <= 1/2,
-from tau = 2 on; 1/(2 L (tau + 1) + ...) does. The method's own rate here is plain SGD's / (2 (tau + 1)), where tau > 0.
+Paper -> here: x -> the model that server.descend steps, gamma -> the inner optimizer's learning rate, t -> the number
+of updates, D(t) -> the update at which the worker took the model, t - D(t) -> server.staleness, tau -> max_staleness.
+lr_scaling="inverse": Zhang, Gupta, Lian, Liu: Staleness-Aware Async-SGD for Distributed Deep Learning, 2016. The paper
+divides the learning rate by the staleness. Here it is divided by 1 + staleness: a fresh gradient counts in full.
+Differs: the inner optimizer makes the server's step, whichever it is. Gradients may be compressed; the model is sent
+uncompressed. The paper's learning rate (4.10), 1/(L (tau + 1) + ...), violates its own condition (4.8),
+eta L tau <= 1/2, from tau = 2 on; 1/(2 L (tau + 1) + ...) satisfies it. So `lr_factor` is 1/(2 (tau + 1)) for tau > 0.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from laconic.wire import Dense
 @algorithm("asgd")
 @dataclass(frozen=True, kw_only=True)
 class ASGD(Algorithm):
-    """Nobody waits for the slowest; what is too old waits, or is dropped."""
+    """The server applies each gradient as it arrives; those that are too old wait or are dropped."""
 
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 4.1"
     returns: ClassVar[Literal["direction", "change", "parameters"]] = "parameters"
@@ -34,15 +34,21 @@ class ASGD(Algorithm):
     test_lr: ClassVar[float] = 0.05
 
     max_staleness: int | None = hyperparameter(
-        None, "tau; none for no bound, 0 for one worker at a time", within="[0, inf)"
+        None,
+        "tau, the largest staleness that is applied: none for no bound, 0 for one worker at a time",
+        within="[0, inf)",
     )
     staleness: str = hyperparameter(
-        "hold", "what is too old waits for the older, or is dropped", choices=("hold", "drop")
+        "hold",
+        "whether workers and gradients wait to keep the bound (hold), or gradients that are too old are dropped (drop)",
+        choices=("hold", "drop"),
     )
     lr_scaling: str = hyperparameter(
-        "constant", "of a stale gradient: the same, or divided by 1 + staleness", choices=("constant", "inverse")
+        "constant",
+        "whether a stale gradient counts in full (constant), or is divided by 1 + staleness (inverse)",
+        choices=("constant", "inverse"),
     )
-    compressor: Compressor = hyperparameter(Identity(), "Q of the gradient", kinds=COMPRESSORS)
+    compressor: Compressor = hyperparameter(Identity(), "compressor of the gradient", kinds=COMPRESSORS)
 
     @property
     def lr_factor(self) -> float:

@@ -1,15 +1,14 @@
-"""CompSkipDSGD: DropSign's signs, with workers and server free to skip a round.
+"""CompSkipDSGD: DropSign's signs; workers and the server may skip a round.
 
 Phuong, Phong, Fukushima: Distributed Stochastic Gradient Descent With Compressed and Skipped Communication,
 IEEE Access 2023, Algorithm 1.
-Paper -> here: m -> me.memory["momentum"], e -> me.memory["debt"], e~ -> hub.memory["debt"], mu -> momentum,
-gamma -> decay, beta -> keep, beta~ -> server_keep, c -> c, c~ -> server_c, skip_{t,i} -> skip,
+Paper -> here: m -> me.memory["momentum"], e -> me.memory["residual"], e~ -> server.memory["residual"],
+mu -> momentum, gamma -> decay, beta -> keep, beta~ -> server_keep, c -> c, c~ -> server_c, skip_{t,i} -> skip,
 serverSkip_t -> server_skip, S_t -> inbox, M -> inbox.n_workers.
-Differs: c' is not defined in the algorithm; Lemma 1 forces c' = c|S|/M, the default (cprime="scaled"), where "plain"
-is c' = c.
-Line 11 applies the server's Delta~. What was sent and not heard is put back on the debt, which differs by rounding from
-leaving it there. Nobody sending counts as zero. The paper gives no learning rate: `lr_factor` is
-DropSign's. The paper's accounting uses beta~ = 0.3, its set-up 0.5, which is the default here.
+Differs: the algorithm does not define c'. Lemma 1 requires c' = c|S|/M, which is the default (cprime="scaled");
+cprime="plain" is c' = c. Line 11 applies the server's Delta~. What was sent and not delivered is added back to the
+residual, which differs by rounding from leaving it there. Without any packet the sum is zero. The paper gives no
+learning rate: `lr_factor` is DropSign's. The paper's accounting uses beta~ = 0.3, its set-up 0.5, the default here.
 """
 
 import warnings
@@ -36,18 +35,26 @@ class CompSkip(Algorithm):
     test_lr: ClassVar[float] = 0.1
 
     momentum: float = hyperparameter(0.9, "mu of the Nesterov momentum", within="[0, 1)")
-    decay: float = hyperparameter(0.9, "gamma, share of a debt that is carried on", within="[0, 1]")
-    keep: float = hyperparameter(0.3, "share of signs that a worker sends", within="(0, 1]")
-    server_keep: float = hyperparameter(0.5, "share of signs that the server sends", within="(0, 1]")
+    decay: float = hyperparameter(0.9, "gamma, share of the residual that stays from round to round", within="[0, 1]")
+    keep: float = hyperparameter(0.3, "beta, share of the signs that a worker sends", within="(0, 1]")
+    server_keep: float = hyperparameter(0.5, "beta~, share of the signs that the server sends", within="(0, 1]")
     c: float = hyperparameter(
-        1e-2, "what one sent sign takes off a worker's debt", within="(0, inf)", unit="gradient units"
+        1e-2, "how much one sent sign takes off a worker's residual", within="(0, inf)", unit="gradient units"
     )
     server_c: float = hyperparameter(
-        1e-2, "what one sent sign takes off the server's debt", within="(0, inf)", unit="gradient units"
+        1e-2, "how much one sent sign takes off the server's residual", within="(0, inf)", unit="gradient units"
     )
-    skip: SkipPolicy = hyperparameter(RandomSkips(probability=0.3), "when a worker skips", kinds=SKIP_POLICIES)
-    server_skip: SkipPolicy = hyperparameter(RandomSkips(probability=0.1), "when the server skips", kinds=SKIP_POLICIES)
-    cprime: str = hyperparameter("scaled", "c' = c|S|/M (scaled) or c (plain)", choices=("scaled", "plain"))
+    skip: SkipPolicy = hyperparameter(
+        RandomSkips(probability=0.3), "policy by which a worker skips rounds", kinds=SKIP_POLICIES
+    )
+    server_skip: SkipPolicy = hyperparameter(
+        RandomSkips(probability=0.1), "policy by which the server skips rounds", kinds=SKIP_POLICIES
+    )
+    cprime: str = hyperparameter(
+        "scaled",
+        "scale of the workers' signs at the server: c' = c|S|/M (scaled) or c' = c (plain)",
+        choices=("scaled", "plain"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,8 +62,8 @@ class CompSkip(Algorithm):
         out = self.server_keep * self.server_c * (1 - self.server_skip.probability)
         if self.decay == 1 and out < into:
             warnings.warn(
-                f"compskip: the server drains at most {out:g} an entry and round and may take in {into:g}, so its debt "
-                f"may grow; raise server_keep above {self.server_keep:g} or set decay below 1",
+                f"compskip: per round and parameter, the server sends at most {out:g} on average and may receive "
+                f"{into:g}, so its residual may grow; raise server_keep above {self.server_keep:g} or set decay < 1",
                 stacklevel=3,
             )
 
@@ -99,7 +106,7 @@ class CompSkip(Algorithm):
 
     @classmethod
     def accounting(cls) -> list[tuple[str, str, str]]:
-        """The cost section and Table 2: traffic that skipping saves against DropSign with keep and server_keep 0.3."""
+        """The cost section and Table 2: traffic that skipping saves over DropSign with keep = server_keep = 0.3."""
         d, rounds, workers = 25_557_032, 90 * 1359, 7
         keep, skip = 0.3, 0.3
 

@@ -1,11 +1,11 @@
-"""CSGD: compress both ways with an unbiased compressor, and remember nothing.
+"""CSGD: compress upload and download with an unbiased compressor, without error feedback.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.1.2, (3.2), with a parameter server.
-Paper -> here: Q -> compressor / server_compressor, g^(n) -> me.gradient, N -> inbox.n_workers, gamma (rate) -> the
-inner optimizer's lr.
-Differs: the mean over workers, where the section prints a sum; over those who were heard, since nobody owes anything.
-What the direction varies by is at most sigma^2 / N + (1 + 1/N) sigma'^2, the second term being Q's; a biased Q leaves
-an error that never goes away, and EC-SGD is the method for it.
+Paper -> here: Q -> compressor / server_compressor, g^(n) -> me.gradient, N -> inbox.n_workers, gamma -> the inner
+optimizer's learning rate.
+Differs: the mean, where the section prints a sum; over the workers whose packets arrived, since there is no residual.
+The variance of the direction is at most sigma^2 / N + (1 + 1/N) sigma'^2, where the second term is Q's. A biased Q
+leaves an error that does not vanish; use EC-SGD for it.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,14 @@ from laconic.wire import Packet
 @algorithm("csgd")
 @dataclass(frozen=True, kw_only=True)
 class CSGD(Algorithm):
-    """Q of the mean of Q(gradient), without any debt."""
+    """Compressed upload and download without error feedback."""
 
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 3.1.2"
-    unbiased: ClassVar[bool] = True  # with unbiased compressors, as the defaults are
+    unbiased: ClassVar[bool] = True
+    """With unbiased compressors, as the defaults are."""
 
-    compressor: Compressor = hyperparameter(Quantized(), "Q on the way up", kinds=COMPRESSORS)
-    server_compressor: Compressor = hyperparameter(Quantized(), "Q on the way down", kinds=COMPRESSORS)
+    compressor: Compressor = hyperparameter(Quantized(), "Q, compressor of the upload", kinds=COMPRESSORS)
+    server_compressor: Compressor = hyperparameter(Quantized(), "Q, compressor of the download", kinds=COMPRESSORS)
 
     @property
     def separable(self) -> bool:

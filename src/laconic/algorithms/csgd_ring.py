@@ -1,10 +1,10 @@
-"""CSGD on a ring: all-reduce from neighbour to neighbour, compressed at every hop.
+"""CSGD on a ring: an all-reduce that compresses at every hop.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.1.2, (3.3), on the ring of section 1.3.
 Paper -> here: Q -> compressor, partition p -> the slice that worker p compresses first.
-Differs: the print sums; here the sum is divided by N. Each slice is compressed N times: by its first worker, then by
-each that adds its own; the last value goes round as it is, so that all apply the same bits. Whole in place of sliced
-(partitioned=false), one worker sends at a time.
+Differs: the paper prints a sum; here it is divided by N. Each slice is compressed N times: by its first worker, then
+by each worker that adds its own. The last value travels on unchanged, so that all workers apply the same bits. With
+partitioned=false there is one slice, the full vector, and one worker sends at a time.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,10 @@ class CSGDRing(Algorithm):
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, (3.3)"
     mode: ClassVar[Literal["rounds", "decentralized"]] = "decentralized"
 
-    compressor: Compressor = hyperparameter(Identity(), "Q, applied at every hop", kinds=COMPRESSORS)
-    partitioned: bool = hyperparameter(True, "N slices at once, or the whole vector in one piece")
+    compressor: Compressor = hyperparameter(Identity(), "Q, compressor that is applied at every hop", kinds=COMPRESSORS)
+    partitioned: bool = hyperparameter(
+        True, "whether N slices travel at once (true), or the full vector from worker to worker (false)"
+    )
 
     def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
         hops = n_workers - 1
@@ -36,11 +38,11 @@ class CSGDRing(Algorithm):
         return ((rank + 1) % n_workers,) if sends else ()
 
     def work(self, me: Worker) -> Step:
-        """Slice k leaves worker k+s in slot s; from slot N-1 on it is complete."""
+        """Slice k leaves worker k+s in exchange s; from exchange N-1 on it is complete."""
         n = me.n_workers
         slices = _slices(me.count, n) if self.partitioned else [(0, me.count)] + [(0, 0)] * (n - 1)
         total = me.gradient.clone()
-        came: Packet | None = None  # in the last slot
+        came: Packet | None = None  # in the last exchange
         for slot in range(2 * n - 2):
             start, stop = slices[(me.rank - slot) % n]
             sent = None
@@ -54,7 +56,7 @@ class CSGDRing(Algorithm):
         return total / n
 
     def _compressed(self, me: Worker, start: int, stop: int, came: Packet | None) -> Packet:
-        """What came and this worker's own slice of the gradient, added and compressed."""
+        """Return the received slice plus this worker's own slice of the gradient, compressed."""
         own = me.gradient[start:stop]
         return self.compressor(own if came is None else came.dense() + own, key=me.key("compress"), offset=start)
 
@@ -64,7 +66,7 @@ class CSGDRing(Algorithm):
 
 
 def _slices(d: int, n: int) -> list[tuple[int, int]]:
-    """n slices of d coordinates, the first ones longer by one where n does not divide d."""
+    """Return n slices (start, stop) of d coordinates; the first ones are longer by one where n does not divide d."""
     short, longer = divmod(d, n)
     bounds = [k * short + min(k, longer) for k in range(n + 1)]
     return [(bounds[k], bounds[k + 1]) for k in range(n)]

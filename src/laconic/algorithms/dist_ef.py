@@ -1,10 +1,10 @@
-"""dist-EF-blockwise SGD with momentum: scaled signs by block, error feedback that follows a changing rate.
+"""dist-EF-blockwise SGD with momentum: scaled signs by block, error feedback under a changing learning rate.
 
 Zheng, Huang, Kwok: Communication-Efficient Distributed Blockwise Momentum SGD with Error-Feedback,
 NeurIPS 2019, Algorithm 2.
-Paper -> here: m -> me.memory["momentum"], e -> me.memory["debt"], e~ -> hub.memory["debt"], mu -> momentum,
-eta_{t-1}/eta_t -> the ratio of the last round's lr to this round's.
-Differs: the debt is kept in gradient units, as in the authors' code, hence the ratio.
+Paper -> here: m -> me.memory["momentum"], e -> me.memory["residual"], e~ -> server.memory["residual"],
+mu -> momentum, eta_{t-1}/eta_t -> the ratio of the last round's learning rate, memory["lr"], to this round's.
+Differs: the residual has the unit of a gradient, as in the authors' code; hence the ratio.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from laconic.wire import ScaledSigns
 @algorithm("dist-ef")
 @dataclass(frozen=True, kw_only=True)
 class DistEFBlockwise(Algorithm):
-    """Scaled signs by block both ways, Nesterov momentum at the workers."""
+    """Scaled signs by block in both directions, with Nesterov momentum at the workers."""
 
     source: ClassVar[str] = "Zheng, Huang & Kwok, NeurIPS 2019, Algorithm 2"
     tolerates_absence: ClassVar[bool] = True
@@ -27,7 +27,9 @@ class DistEFBlockwise(Algorithm):
     test_lr: ClassVar[float] = 0.01
 
     momentum: float = hyperparameter(0.9, "mu of the Nesterov momentum", within="[0, 1)")
-    blocks: str = hyperparameter("layer", 'one scale a "vector", a "layer", or this many entries')
+    blocks: str = hyperparameter(
+        "layer", 'what shares one scale: the "vector", a "layer", or a block of this many parameters'
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,9 +50,8 @@ class DistEFBlockwise(Algorithm):
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> ScaledSigns:
-        corrected = (
-            inbox.sum() / inbox.n_workers + _ratio(server) * server.memory["residual"]
-        )  # the unheard owe their share
+        # By all workers: what was not delivered stays in its worker's residual.
+        corrected = inbox.sum() / inbox.n_workers + _ratio(server) * server.memory["residual"]
         sent = ScaledSign(blocks=self.blocks)(corrected, layers=server.layers)
         server.memory["residual"] = corrected - sent.dense()
         server.memory.set_number("lr", server.lr)
@@ -62,5 +63,5 @@ class DistEFBlockwise(Algorithm):
 
 
 def _ratio(side: Side) -> float:
-    """eta_{t-1} / eta_t; before the first round there is no debt, and the factor is irrelevant."""
+    """Return eta_{t-1} / eta_t. In the first round the residual is zero and the ratio does not matter."""
     return side.memory.number("lr", side.lr) / side.lr

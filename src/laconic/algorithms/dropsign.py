@@ -1,13 +1,13 @@
-"""DropSignSGD: signs of the entries that a keyed coin keeps, both ways, with error feedback.
+"""DropSignSGD: signs of randomly selected parameters in both directions, with error feedback.
 
 Phong, Phuong: Distributed SignSGD With Improved Accuracy and Network-Fault Tolerance, IEEE Access 2020, Algorithm 1.
-Paper -> here: m -> me.memory["momentum"], e -> me.memory["debt"], e~ -> hub.memory["debt"], mu -> momentum,
-beta -> keep, beta~ -> server_keep, c -> c, c~ -> server_c, M -> inbox.n_workers.
-Differs: the paper gives no learning rate; Lemma 7 makes eta/c the effective rate, so `lr_factor` is c.
-Line 11 applies the server's Delta~ (the print drops the tilde); sgn(0) is +1, since a bit is sent. What was sent and
-not heard is put back on the debt, where it was taken off before: the two differ from leaving it there by rounding.
-Stability: a debt drains by at most c * keep an entry and round. Where |g|/(1 - mu) stays above c * keep,
-it grows without bound: c is a knob to tune.
+Paper -> here: m -> me.memory["momentum"], e -> me.memory["residual"], e~ -> server.memory["residual"],
+mu -> momentum, beta -> keep, beta~ -> server_keep, c -> c, c~ -> server_c, M -> inbox.n_workers.
+Differs: the paper gives no learning rate; by Lemma 7 the effective one is eta/c, so `lr_factor` is c. Line 11 applies
+the server's Delta~ (the print drops the tilde). sgn(0) is +1, since one bit is sent. What was sent and not delivered
+is added back to the residual, which differs by rounding from leaving it there.
+Stability: per round, at most c * keep of each parameter's residual is sent on average. Where |g|/(1 - mu) stays above
+that, the residual grows without bound, so c has to be tuned.
 """
 
 import warnings
@@ -23,7 +23,7 @@ from laconic.wire import Signs
 @algorithm("dropsign")
 @dataclass(frozen=True, kw_only=True)
 class DropSign(Algorithm):
-    """Signs on keyed masks both ways, with error feedback."""
+    """Signs on keyed masks in both directions, with error feedback."""
 
     source: ClassVar[str] = "Phong & Phuong, IEEE Access 2020, Algorithm 1"
     tolerates_absence: ClassVar[bool] = True
@@ -32,21 +32,22 @@ class DropSign(Algorithm):
     test_lr: ClassVar[float] = 0.1
 
     momentum: float = hyperparameter(0.9, "mu of the Nesterov momentum", within="[0, 1)")
-    keep: float = hyperparameter(0.3, "share of signs that a worker sends", within="(0, 1]")
-    server_keep: float = hyperparameter(0.5, "share of signs that the server sends", within="(0, 1]")
+    keep: float = hyperparameter(0.3, "beta, share of the signs that a worker sends", within="(0, 1]")
+    server_keep: float = hyperparameter(0.5, "beta~, share of the signs that the server sends", within="(0, 1]")
     c: float = hyperparameter(
-        6e-3, "what one sent sign takes off a worker's debt", within="(0, inf)", unit="gradient units"
+        6e-3, "how much one sent sign takes off a worker's residual", within="(0, inf)", unit="gradient units"
     )
     server_c: float = hyperparameter(
-        6e-3, "what one sent sign takes off the server's debt", within="(0, inf)", unit="gradient units"
+        6e-3, "how much one sent sign takes off the server's residual", within="(0, inf)", unit="gradient units"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.server_keep * self.server_c < self.keep * self.c:
             warnings.warn(
-                f"dropsign: the server drains at most server_keep*server_c={self.server_keep * self.server_c:g} "
-                f"a round and may take in keep*c={self.keep * self.c:g}, so its debt may grow; "
+                "dropsign: per round and parameter, the server sends at most "
+                f"server_keep*server_c={self.server_keep * self.server_c:g} on average and may receive "
+                f"keep*c={self.keep * self.c:g}, so its residual may grow; "
                 f"raise server_keep above {self.keep:g}",
                 stacklevel=3,
             )

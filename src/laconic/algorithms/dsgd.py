@@ -1,13 +1,13 @@
-"""DSGD: no server; every worker steps on its own, then mixes its model with its neighbours'.
+"""DSGD: no server; every worker makes a local step, then mixes its model with those of its neighbors.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, sections 5.1 and 5.2: X_{t+1} = (X_t - gamma G_t) W.
-mixing="difference": the low-precision form, Tang et al.: Communication Compression for Decentralized Training, 2018,
-and Bagua; mixing="choco": Koloskova, Stich, Jaggi: Decentralized Stochastic Optimization and Gossip Algorithms with
+mixing="difference": Tang et al.: Communication Compression for Decentralized Training, 2018, and the low-precision
+form of Bagua. mixing="choco": Koloskova, Stich, Jaggi: Decentralized Stochastic Optimization and Gossip Algorithms with
 Compressed Communication, ICML 2019.
-Paper -> here: W -> graph, x^(n) -> me.parameters, x^(n)_{t+1/2} -> half, the published copies x^_j ->
-me.memory["replica.j"], Q -> compressor, Choco's gamma -> consensus_step_size.
-Differs: the local step is the inner optimizer's, and may be several. Published copies start at the first parameters,
-which all workers share, and not at zero.
+Paper -> here: W -> graph, x^(n) -> me.parameters, x^(n)_{t+1/2} -> updated, the published copies x^_j ->
+me.memory["replica.<rank>"], Q -> compressor, Choco's gamma -> consensus_step_size.
+Differs: the inner optimizer makes the local step, and there may be several. Published copies start at the initial
+parameters, which are the same on all workers, and not at zero.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from laconic.hyperparameters import hyperparameter
 @algorithm("dsgd")
 @dataclass(frozen=True, kw_only=True)
 class DSGD(Algorithm):
-    """Local steps and gossip on a graph."""
+    """Local steps, then averaging with the neighbors in a graph."""
 
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 5.1"
     consumes: ClassVar[Literal["gradient", "change"]] = "change"
@@ -34,31 +34,33 @@ class DSGD(Algorithm):
     replicas_equal: ClassVar[bool] = False
 
     graph: str = hyperparameter(
-        "ring", 'ring, full, torus, exponential, star, shift-one, or edges such as "0-1 1-2 2-0"'
+        "ring", 'who exchanges models: ring, full, torus, exponential, star, shift-one, or edges such as "0-1 1-2 2-0"'
     )
     mixing: str = hyperparameter(
-        "models", "what is sent: the model, a compressed difference, or Choco-SGD's",
+        "models", "what is sent: the model (models), a compressed difference (difference), or Choco-SGD's (choco)",
         choices=("models", "difference", "choco"),
     )  # fmt: skip
-    compressor: Compressor = hyperparameter(Identity(), "Q of the compressed forms", kinds=COMPRESSORS)
-    consensus_step_size: float = hyperparameter(1.0, "Choco's gamma; smaller for coarser compressors", within="(0, 1]")
+    compressor: Compressor = hyperparameter(Identity(), "Q, compressor of the differences", kinds=COMPRESSORS)
+    consensus_step_size: float = hyperparameter(
+        1.0, "gamma of Choco-SGD; coarser compressors need a smaller one", within="(0, 1]"
+    )
 
     def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
         if self.mixing == "models" and type(self.compressor) is not Identity:
             raise ValueError(
-                f"{self.name}: compressor={self.compressor.name} goes with mixing=difference or mixing=choco; errors "
-                "of compressed models would add up"
+                f"{self.name}: compressor={self.compressor.name} goes with mixing=difference or mixing=choco; the "
+                "errors of compressed models would add up"
             )
         if self.mixing != "models" and self.graph == "shift-one":
             raise ValueError(
-                f"{self.name}: graph=shift-one meets another worker each round, and mixing={self.mixing} needs copies "
-                "of the same neighbours; use mixing=models or another graph"
+                f"{self.name}: graph=shift-one pairs each worker with another one every round, and "
+                f"mixing={self.mixing} needs the same neighbors in all rounds; use mixing=models or another graph"
             )
         try:
             Mixing.over_cycle(self.graph, n_workers)
         except ValueError as error:
             raise ValueError(f"{self.name}: graph={self.graph!r:.80} of {n_workers} workers: {error}") from None
-        if self.mixing == "choco":  # what a published copy lacks is a debt
+        if self.mixing == "choco":  # the model less its published copy acts as a residual
             warn_of_growing_residual(self.name, "compressor", self.compressor, d, layers)
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
@@ -74,7 +76,7 @@ class DSGD(Algorithm):
         return self._mixed(me, {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: updated})
 
     def _mixed(self, me: Worker, models: dict[int, Tensor]) -> Tensor:
-        """The models (d,) times their weights, added in rank order."""
+        """Return the weighted sum (d,) of the models, each (d,), added in rank order."""
         mixing = Mixing.from_text(self.graph, me.n_workers, me.round)
         total = torch.zeros_like(models[me.rank])
         for rank, model in sorted(models.items()):
@@ -82,7 +84,7 @@ class DSGD(Algorithm):
         return total
 
     def _copies(self, me: Worker) -> dict[int, Tensor]:
-        """What this worker and its neighbours have published, each (d,)."""
+        """Return the published models of this worker and its neighbors, by rank, each (d,)."""
         ranks = (me.rank, *self.peers(me.rank, me.n_workers, me.round, 0))
         if f"replica.{me.rank}" not in me.memory:
             return dict.fromkeys(ranks, me.parameters)
@@ -93,7 +95,7 @@ class DSGD(Algorithm):
             copies[rank] = me.memory[f"replica.{rank}"] = copy + changes[rank]
 
     def _difference(self, me: Worker, updated: Tensor) -> Step:
-        """Send Q of the way from the published model, which is one's own, to the mixed one."""
+        """Send the compressed difference between the mixed and the published model; return the new published one."""
         copies = self._copies(me)
         difference = updated - copies[me.rank] + self._mixed(me, copies) - copies[me.rank]
         sent = self.compressor(difference, layers=me.layers, key=me.key("compress"))
@@ -103,7 +105,7 @@ class DSGD(Algorithm):
         return copies[me.rank]
 
     def _choco(self, me: Worker, updated: Tensor) -> Step:
-        """Send Q of the way from the published model to one's own, then move towards what the others published."""
+        """Send the compressed difference between own and published model, then move toward the neighbors' copies."""
         copies = self._copies(me)
         sent = self.compressor(updated - copies[me.rank], layers=me.layers, key=me.key("compress"))
         reply = yield sent

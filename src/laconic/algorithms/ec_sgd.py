@@ -1,9 +1,10 @@
-"""EC-SGD, also DoubleSqueeze: compress both ways and owe what the compressor left out.
+"""EC-SGD, also DoubleSqueeze: compress upload and download, and keep what was not sent as residual.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.4, equations (3.8)-(3.12);
 Tang et al.: DoubleSqueeze, ICML 2019, Algorithm 1.
-Paper -> here: delta^(n) -> me.memory["debt"], delta -> hub.memory["debt"], Q -> compressor / server_compressor.
-Differs: the mean over workers (the DoubleSqueeze code sums); a 1-bit scale of ||v||_1/d, since the section's
+Paper -> here: delta^(n) -> me.memory["residual"], delta -> server.memory["residual"],
+Q -> compressor / server_compressor.
+Differs: the mean over workers (the DoubleSqueeze code sums). The scale of one-bit signs is ||v||_1/d: the section's
 ||v|| without 1/sqrt(d) would expand instead of contract.
 """
 
@@ -19,18 +20,18 @@ from laconic.wire import Packet
 @algorithm("ec-sgd")
 @dataclass(frozen=True, kw_only=True)
 class ECSGD(Algorithm):
-    """Any compressor both ways, each end with its own debt."""
+    """Any compressor in both directions, with error feedback at the workers and the server."""
 
     source: ClassVar[str] = (
         "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 3.4; DoubleSqueeze, Alg. 1"
     )
     tolerates_absence: ClassVar[bool] = True
 
-    compressor: Compressor = hyperparameter(ScaledSign(), "Q on the way up", kinds=COMPRESSORS)
-    server_compressor: Compressor = hyperparameter(ScaledSign(), "Q on the way down", kinds=COMPRESSORS)
+    compressor: Compressor = hyperparameter(ScaledSign(), "Q, compressor of the upload", kinds=COMPRESSORS)
+    server_compressor: Compressor = hyperparameter(ScaledSign(), "Q, compressor of the download", kinds=COMPRESSORS)
 
     def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
-        """Warns where a debt would grow without bound."""
+        """Warn where a residual would grow without bound."""
         warn_of_growing_residual(self.name, "compressor", self.compressor, d, layers)
         warn_of_growing_residual(self.name, "server_compressor", self.server_compressor, d, layers)
 
@@ -39,7 +40,7 @@ class ECSGD(Algorithm):
         return self.compressor.separable and self.server_compressor.separable
 
     def work(self, me: Worker) -> Step:
-        corrected = me.gradient.add_(me.memory["residual"])  # (3.8), in the gradient's place
+        corrected = me.gradient.add_(me.memory["residual"])  # (3.8), in place of the gradient
         sent = self.compressor(corrected, layers=me.layers, key=me.key("compress"), offset=me.offset)
         reply = yield sent
         me.memory["residual"] = (
@@ -48,7 +49,7 @@ class ECSGD(Algorithm):
         return reply.dense()  # (3.12)
 
     def serve(self, server: Server, inbox: Inbox) -> Packet:
-        mean = inbox.sum().div_(inbox.n_workers)  # whoever was not heard owes its share
+        mean = inbox.sum().div_(inbox.n_workers)  # by all workers: what was not delivered stays residual
         corrected = mean.add_(server.memory["residual"])  # (3.10)
         sent = self.server_compressor(corrected, layers=server.layers, key=server.key("compress"), offset=server.offset)
         server.memory["residual"] = sent.unsent_of(corrected, out=server.memory.scratch())  # (3.11)

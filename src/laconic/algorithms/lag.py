@@ -1,11 +1,11 @@
-"""LAG-WK: workers whose gradient has hardly changed let the server use the old one again.
+"""LAG-WK: a worker whose gradient has hardly changed skips, and the server uses its last upload again.
 
 Chen, Giannakis, Sun, Yin: LAG: Lazily Aggregated Gradient for Communication-Efficient Distributed Learning,
 NeurIPS 2018; rule (5) of Deng et al. (SASG) without its second evaluation.
-Paper -> here: grad_n(x^{t-tau}) -> me.memory["uploaded"], stored gradient h_n -> hub.memory["stored.n"],
+Paper -> here: grad_n(x^{t-tau}) -> me.memory["uploaded"], stored gradient h_n -> server.memory["stored.<rank>"],
 xi or alpha_j -> alpha, D -> window and max_delay (two things that the papers give one letter).
-Differs: compares with the gradient that was uploaded, so it is meant for full local gradients; with mini-batches their
-noise keeps everybody sending, and LASG is the method. Skips only where the threshold is above 0.
+Differs: skips only where the threshold is above 0. The rule compares with the gradient that was uploaded, so it is
+meant for full local gradients. With mini-batches, noise makes all workers send in every round; use LASG for them.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from laconic.wire import Dense
 @algorithm("lag")
 @dataclass(frozen=True, kw_only=True)
 class LAG(Lazy):
-    """Full local gradients, uploaded only when they changed."""
+    """Full local gradients, uploaded only where they have changed."""
 
     source: ClassVar[str] = "Chen, Giannakis, Sun & Yin, NeurIPS 2018, LAG-WK"
 
@@ -50,7 +50,7 @@ class LAG(Lazy):
 
 
 def stored_sum(server: Server, inbox: Inbox) -> Tensor:
-    """Store what came; the sum over all workers of their last uploads, (d,), in rank order."""
+    """Store the uploads of this round; return the sum of all workers' last uploads, (d,), added in rank order."""
     for rank, packet in inbox.items():
         server.memory[f"stored.{rank}"] = packet.dense()
     total = server.memory.scratch().copy_(server.memory["stored.0"])

@@ -1,12 +1,13 @@
-"""LASG: lazy aggregation for stochastic gradients, which compares gradients of one and the same mini-batch.
+"""LASG: lazy aggregation for stochastic gradients, which compares two gradients of the same mini-batch.
 
 Chen, Sun, Yin: LASG: Lazily Aggregated Stochastic Gradients for Communication-Efficient Distributed Learning, 2020;
 the baseline of Deng et al. (SASG), equation (5).
-Paper -> here: theta^{k-tau_m} -> me.memory["there"], theta~ -> me.memory["snapshot"], stored gradient ->
-hub.memory["stored.n"], c_d or alpha_d -> alpha, D -> window and max_delay, L_m -> smoothness.
-Differs: WK1's snapshot is renewed every max_delay rounds. PS and PSE decide at the server in print; here the worker
-evaluates the same rule, which spares the server's request and changes no decision. Skips only where the threshold is
-above 0, so that alpha = 0 is plain SGD.
+Paper -> here: theta^{k-tau_m} -> me.memory["uploaded_parameters"], theta~ -> me.memory["snapshot"], WK1's difference
+at the last upload -> me.memory["uploaded_difference"], stored gradient -> server.memory["stored.<rank>"],
+c_d or alpha_d -> alpha, D -> window and max_delay, L_m -> smoothness, or with PSE me.memory["smoothness"].
+Differs: WK1's snapshot is renewed every max_delay rounds. In the paper, the server decides in PS and PSE; here the
+worker evaluates the same rule, which saves the server's request and changes no decision. Skips only where the
+threshold is above 0, so that alpha = 0 is plain SGD.
 """
 
 from dataclasses import dataclass
@@ -27,17 +28,20 @@ from laconic.wire import Dense
 @algorithm("lasg")
 @dataclass(frozen=True, kw_only=True)
 class LASG(Lazy):
-    """Mini-batch gradients, uploaded only when they changed."""
+    """Mini-batch gradients, uploaded only where they have changed."""
 
     source: ClassVar[str] = "Chen, Sun & Yin, LASG, arXiv 2002.11360; Deng et al., SASG, (5)"
     test_settings: ClassVar[dict[str, float]] = {"alpha": 0.05}
 
     rule: str = hyperparameter(
-        "wk2", "what is compared: the batch's gradient here and at the last upload (wk2), the same less a snapshot's "
-        "(wk1), or the distance moved times a smoothness that is given (ps) or estimated (pse)",
+        "wk2", "how change is measured: by the batch's gradients now and at the last upload's parameters (wk2), by its "
+        "difference from the gradient at a snapshot (wk1), or by the distance moved times a smoothness that is given "
+        "(ps) or estimated (pse)",
         choices=("wk2", "wk1", "ps", "pse"),
     )  # fmt: skip
-    smoothness: float = hyperparameter(1.0, "L_n of the rule ps", within="(0, inf)")
+    smoothness: float = hyperparameter(
+        1.0, "L_m, smoothness of a worker's loss; used by the rule ps", within="(0, inf)"
+    )
 
     @property
     def second_gradient(self) -> bool:
@@ -63,13 +67,13 @@ class LASG(Lazy):
         return reply.dense()
 
     def _news(self, me: Worker) -> Tensor:
-        """WK1: the batch's gradient here less the one at the snapshot, (d,)."""
+        """WK1: return the batch's gradient at the parameters less the one at the snapshot, (d,)."""
         if me.round % self.max_delay == 0 or "snapshot" not in me.memory:
             me.memory["snapshot"] = me.memory["previous_parameters"]
         return gap_to_second(me, me.memory["snapshot"])
 
     def _has_stayed(self, me: Worker, threshold: float) -> bool:
-        """PS and PSE: whether L^2 ||x - x at the last upload||^2 is small. PSE measures L whenever it sends."""
+        """PS and PSE: return whether L^2 ||x - x at the last upload||^2 is small. PSE measures L whenever it sends."""
         moved = squared_norm(
             torch.sub(me.memory["previous_parameters"], me.memory["uploaded_parameters"], out=me.memory.scratch())
         )

@@ -2,14 +2,14 @@
 
 Deng, Guo, Wang, Wang, Sun: Communication-Efficient Distributed Learning with Sparsification and Adaptive Aggregation
 (SASG), Algorithm 1.
-Paper -> here: e_m -> me.memory["debt"], gamma -> me.lr, T_k -> take, omega^{t-tau} -> me.memory["there"],
-alpha_d -> alpha, D -> window and max_delay, M^t -> inbox, M_c^t -> inbox.skipped, the stored T_k(g) ->
-hub.memory["positions.n"] and ["values.n"].
-Differs: uploads are stored sparse, with the rate of their round inside. Equation (16) is false as printed when k < d
-and somebody skips: what holds is nu' = nu - (1/M)(sum over uploaders of gamma g + sum over skippers of what is
-stored); skip_error="corrected" lets skippers owe the difference, which makes (16) true. An upload that gets lost on
-the way counts as owed, and in that round that worker's stored one is not used either. The paper has the mean over
-workers, its code the sum: lr_convention. Bits as for `sparse`.
+Paper -> here: e_m -> me.memory["residual"], gamma -> me.lr, T_k -> take, omega^{t-tau} ->
+me.memory["uploaded_parameters"], alpha_d -> alpha, D -> window and max_delay, M^t -> inbox, M_c^t -> inbox.skipped,
+stored T_k(g) -> server.memory["positions.<rank>"] and server.memory["values.<rank>"].
+Differs: uploads are stored sparse, multiplied by the learning rate of their round. Equation (16) is false as printed
+when k < d and a worker skips: what holds is nu' = nu - (1/M)(sum over uploaders of gamma g + sum over skippers of what
+is stored). With skip_error="corrected", skippers add the difference, me.memory["unsent"], to their residual, which
+makes (16) true. An upload that is lost becomes residual, and in that round the worker's stored upload is not used
+either. The paper has the mean over workers, its code the sum: lr_convention. Bits as for `sparse`.
 """
 
 from dataclasses import dataclass
@@ -29,14 +29,15 @@ from laconic.wire import Dense, Packet, Sparse
 @algorithm("sasg")
 @dataclass(frozen=True, kw_only=True)
 class SASG(Selection, Lazy):
-    """The largest entries of each worker's step, uploaded only when its gradient changed."""
+    """The largest elements of each worker's step, uploaded only where its gradient has changed."""
 
     source: ClassVar[str] = "Deng, Guo, Wang, Wang & Sun, SASG, Algorithm 1"
     tolerates_absence: ClassVar[bool] = True
     test_settings: ClassVar[dict[str, float]] = {"density": 0.25, "alpha": 0.05}
 
     skip_error: str = hyperparameter(
-        "paper", "a skipping worker's debt stays as it is, or takes up what the stored upload leaves out",
+        "paper", "whether a skipping worker leaves its residual as it is (paper), or adds what the stored upload "
+        "leaves out (corrected)",
         choices=("paper", "corrected"),
     )  # fmt: skip
 
@@ -55,10 +56,10 @@ class SASG(Selection, Lazy):
         if skip:
             reply = yield None
             self.note(me, uploaded=False)
-            if self.skip_error == "corrected" and reply.delivered:  # else nothing was used
+            if self.skip_error == "corrected" and reply.delivered:  # otherwise the stored upload was not used
                 me.memory["residual"] = torch.add(me.memory["residual"], me.memory["unsent"], out=me.memory.scratch())
             return torch.div(reply.dense(), me.lr, out=me.memory.scratch())
-        corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in the gradient's place
+        corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
         sent = self.take(corrected, me.layers)
         reply = yield sent
         if reply.delivered:
@@ -78,7 +79,7 @@ class SASG(Selection, Lazy):
             elif rank in inbox.skipped and f"positions.{rank}" in server.memory:
                 positions, values = server.memory[f"positions.{rank}"], server.memory[f"values.{rank}"]
             else:
-                continue  # not heard at all: it owes what it sent
+                continue  # not delivered: the worker keeps what it sent as residual
             add_at(total, positions.long(), values)
         return dense(self.combined(total, inbox.n_workers), offset=server.offset)  # (8)
 
@@ -90,6 +91,6 @@ class SASG(Selection, Lazy):
 
 
 def _parts_of(packet: Packet) -> tuple[Tensor, Tensor]:
-    """What is stored of an upload: positions (k,) int32, values (k,)."""
+    """Return what is stored of an upload: positions (k,) int32 and values (k,)."""
     assert isinstance(packet, Sparse), packet.name
-    return packet.indices.int(), packet.values.dense().clone()  # a view would keep the whole frame
+    return packet.indices.int(), packet.values.dense().clone()  # a view would keep the full frame in memory

@@ -1,8 +1,8 @@
-"""Mini-batch SGD, replicas average gradients.
+"""Mini-batch SGD: the replicas average gradients.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 2.1.2, gradient aggregation.
-Paper -> here: g^(n) -> me.gradient, N -> inbox.n_workers, gamma (rate) -> the inner optimizer's lr.
-Differs: the mean of the gradients, where the section prints their sum; the two differ by the rate's scale.
+Paper -> here: g^(n) -> me.gradient, N -> inbox.n_workers, gamma -> the inner optimizer's learning rate.
+Differs: the mean of the gradients, where the section prints their sum; the two differ by a factor of the learning rate.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from laconic.wire import Dense
 @algorithm("sgd")
 @dataclass(frozen=True, kw_only=True)
 class SGD(Algorithm):
-    """Every worker sends its gradient, everybody applies the mean."""
+    """Every worker sends its gradient, and all apply the mean."""
 
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 2.1.2"
     unbiased: ClassVar[bool] = True

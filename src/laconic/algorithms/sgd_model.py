@@ -1,8 +1,8 @@
-"""Mini-batch SGD, replicas average models.
+"""Mini-batch SGD: the replicas average models.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 2.1.2, model aggregation.
 Paper -> here: x^(n)_{1/2} -> me.parameters + me.change.
-Differs: nothing; with plain SGD inside it gives the trajectory of gradient aggregation.
+Differs: nothing. With plain SGD as inner optimizer, the trajectory is that of gradient aggregation.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from laconic.wire import Dense
 @algorithm("sgd-model")
 @dataclass(frozen=True, kw_only=True)
 class ModelAveraging(Algorithm):
-    """Every worker steps on its own, then everybody takes the mean of the models."""
+    """Every worker makes a local step, and all take the mean of the models."""
 
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 2.1.2"
     consumes: ClassVar[Literal["gradient", "change"]] = "change"

@@ -1,9 +1,9 @@
-"""Mini-batch SGD, the server holds the one model.
+"""Mini-batch SGD: the server holds the only model.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 2.1.2, global replica.
-Paper -> here: the server's x -> server.descend's model, g^(n) -> me.gradient.
+Paper -> here: the server's x -> the model that server.descend steps, g^(n) -> me.gradient.
 Differs: the server steps with a copy of the user's own optimizer, whichever it is; the section has plain SGD.
-The model stays with one server: a cut optimizer would only be right for optimizers that act on each entry alone.
+The model stays on one server: splitting it is only right for optimizers that update each parameter on its own.
 """
 
 from dataclasses import dataclass

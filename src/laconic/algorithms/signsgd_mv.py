@@ -3,8 +3,8 @@
 Bernstein, Wang, Azizzadenesheli, Anandkumar: signSGD, ICML 2018; Bernstein, Zhao, Azizzadenesheli, Anandkumar:
 signSGD with Majority Vote is Communication Efficient and Fault Tolerant, ICLR 2019, Algorithm 1.
 Paper -> here: beta -> momentum, v_m -> me.memory["momentum"], lambda -> the inner optimizer's weight_decay.
-Differs: nothing. The momentum carries the factor (1 - beta) as the papers' code has it; a tie votes +1.
-Weight decay is not voted on: the inner optimizer adds it after the vote.
+Differs: nothing. The gradient enters the momentum with the factor 1 - beta, as in the papers' code. A tie gives +1.
+Weight decay is not part of the vote: the inner optimizer adds it afterwards.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,15 @@ from laconic.wire import Signs
 @algorithm("signsgd-mv")
 @dataclass(frozen=True, kw_only=True)
 class SignSGDMajorityVote(Algorithm):
-    """One bit an entry each way; the server takes the majority."""
+    """One bit per parameter in each direction; the server takes the majority."""
 
     source: ClassVar[str] = "Bernstein et al., ICML 2018 and ICLR 2019, Algorithm 1"
     same_data: ClassVar[bool] = True
     test_lr: ClassVar[float] = 0.01
 
-    momentum: float = hyperparameter(0.9, "share of the old momentum that stays; 0 is signSGD", within="[0, 1)")
+    momentum: float = hyperparameter(
+        0.9, "beta, share of the old momentum that stays; 0 gives signSGD", within="[0, 1)"
+    )
 
     @property
     def separable(self) -> bool:
@@ -33,11 +35,11 @@ class SignSGDMajorityVote(Algorithm):
 
     @property
     def lr_factor(self) -> float:
-        return 1e-2  # a step moves every entry by lr, where plain SGD moves it by lr times a small gradient
+        return 1e-2  # a step moves every parameter by lr, where SGD moves it by lr times a small gradient
 
     def work(self, me: Worker) -> Step:
-        sent = momentum_signs(me.gradient, me.memory["momentum"], mu=self.momentum)  # the gradient's vector becomes
-        me.memory["momentum"] = me.gradient  # the momentum's
+        sent = momentum_signs(me.gradient, me.memory["momentum"], mu=self.momentum)
+        me.memory["momentum"] = me.gradient  # momentum_signs has put the new momentum there
         reply = yield sent
         return reply.dense()
 

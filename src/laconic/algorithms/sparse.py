@@ -1,11 +1,11 @@
-"""Sparse SGD: every worker sends the largest entries of its step and owes the rest.
+"""Sparse SGD: every worker sends the largest elements of its step and keeps the rest as residual.
 
 Deng, Guo, Wang, Wang, Sun: Communication-Efficient Distributed Learning with Sparsification and Adaptive Aggregation
 (SASG), the baseline "Sparse"; Stich, Cordonnier, Jaggi: Sparsified SGD with Memory, NeurIPS 2018.
-Paper -> here: e -> me.memory["debt"], gamma -> me.lr, T_k -> take, k -> k or density.
-Differs: the rate is inside the debt, as there, so the direction is divided by it and the inner optimizer multiplies
-again. The mean over workers (their code sums). The paper counts the values up alone; `wire` and `payload` have the
-positions and the dense way down too.
+Paper -> here: e -> me.memory["residual"], gamma -> me.lr, T_k -> take, k -> k or density.
+Differs: the residual contains the learning rate, as in the paper, so the direction is divided by it before the inner
+optimizer multiplies it again. The mean over workers (the papers' code sums). The paper counts only the values of the
+upload; `wire` and `payload` count the positions and the dense download too.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from laconic.wire import Dense, Packet
 @algorithm("sparse")
 @dataclass(frozen=True, kw_only=True)
 class SparseSGD(Selection, Algorithm):
-    """The largest entries of each worker's step, with error feedback."""
+    """The largest elements of each worker's step, with error feedback."""
 
     source: ClassVar[str] = "Stich, Cordonnier & Jaggi, NeurIPS 2018; Deng et al., SASG, baseline"
     tolerates_absence: ClassVar[bool] = True
@@ -37,7 +37,7 @@ class SparseSGD(Selection, Algorithm):
         self.n_selected(d, layers)
 
     def work(self, me: Worker) -> Step:
-        corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in the gradient's place
+        corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
         sent = self.take(corrected, me.layers)
         reply = yield sent
         if reply.delivered:
@@ -46,7 +46,8 @@ class SparseSGD(Selection, Algorithm):
         return torch.div(reply.dense(), me.lr, out=me.memory.scratch())
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
-        return dense(inbox.sum().div_(inbox.n_workers), offset=server.offset)  # whoever was not heard owes its share
+        # By all workers: what was not delivered stays in its worker's residual.
+        return dense(inbox.sum().div_(inbox.n_workers), offset=server.offset)
 
     def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         return packet.paper_bits if direction == "up" else 0.0

@@ -1,9 +1,9 @@
-"""SSGD-MV: all workers send the same coordinates, the most voted for.
+"""SSGD-MV: all workers send the same coordinates, those with the most votes.
 
 Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, Algorithm 1.
-Paper -> here: b -> the votes, m -> the mask, e -> me.memory["debt"]; the rest as in `ssgd_topk.py`.
-Differs: equal votes are ordered by a keyed hash, or by index. A worker that was not heard in one of the two exchanges
-owes its step. Values that are not quantized add up, so without a server they go through the engine's all-reduce.
+Paper -> here: b -> the votes, m -> the mask, e -> me.memory["residual"]; the rest as in `ssgd_topk.py`.
+Differs: equal votes are ordered by a keyed hash, or by index. A worker whose packet is not delivered in one of the two
+exchanges keeps its step as residual. Values that are not quantized add, so without a server they are all-reduced.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,11 @@ class SSGDMV(SSGDTopK):
     source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, Algorithm 1"
     adaptive: ClassVar[bool] = False
 
-    ties: str = hyperparameter("random", "which of equally voted coordinates win", choices=("random", "index"))
+    ties: str = hyperparameter(
+        "random",
+        "which of the coordinates with equally many votes win: random ones, or those of lowest index",
+        choices=("random", "index"),
+    )
 
     def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
         return (
@@ -46,15 +50,15 @@ class SSGDMV(SSGDTopK):
         return (yield from self.send_values(me, corrected, reply))
 
     def votes(self, me: Worker, corrected: Tensor) -> Tensor:
-        """The worker's K coordinates: (K,) int64, ascending."""
+        """Return the K coordinates that the worker votes for: (K,) int64, ascending."""
         return top_k(corrected, self.n_selected(me.count))
 
     def positions(self, indices: Tensor, d: int) -> Positions:
-        """A packet of them."""
+        """Return a packet of these indices (K,), out of d."""
         return Positions(indices=indices, count=d, code=self.code)
 
     def send_values(self, me: Worker, corrected: Tensor, reply: Reply) -> Step:
-        """The second exchange: `corrected` (d,) on the mask that came; returns the change (d,)."""
+        """Send `corrected` (d,) on the received mask, in the second exchange; return the change (d,), sparse."""
         mask = indices_of(reply.packet, "the server", self.n_selected(me.count))
         sent = self.quantized(take_at(corrected, mask))
         reply = yield sent
@@ -66,21 +70,23 @@ class SSGDMV(SSGDTopK):
             return self.positions(
                 self.mask(server, *self.votes_for(server, self.lists(server, inbox))), server.count
             )  # 14-15
-        return dense(inbox.sum() / inbox.n_workers)  # line 26; whoever was not heard owes its share
+        return dense(inbox.sum() / inbox.n_workers)  # line 26; by all workers: what was not delivered stays residual
 
     def lists(self, server: Server, inbox: Inbox) -> list[Tensor]:
-        """The coordinates that each worker votes for: (K,) int64, ascending."""
+        """Return the coordinates that each worker votes for: (K,) int64 each, ascending."""
         return [indices_of(packet, f"worker {rank}", self.n_selected(server.count)) for rank, packet in inbox.items()]
 
     def votes_for(self, server: Server, lists: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """At least K coordinates, ascending, and the votes for each: (n,) int64 both. All that have one are there."""
+        """Return every coordinate with a vote, at least K, ascending, and the votes for each: both (n,) int64."""
         voted, votes = vote_counts(lists)
         if voted.numel() >= self.n_selected(server.count):
             return voted, votes
-        return torch.arange(server.count), votes.new_zeros(server.count).index_copy_(0, voted, votes)  # some got lost
+        return torch.arange(server.count), votes.new_zeros(server.count).index_copy_(
+            0, voted, votes
+        )  # some lists were lost
 
     def mask(self, server: Server, voted: Tensor, votes: Tensor) -> Tensor:
-        """K of the coordinates `voted` (n,), which have so many `votes` (n,), the most: (K,) int64, ascending."""
+        """Return the K coordinates of `voted` (n,) with the most `votes` (n,): (K,) int64, ascending."""
         random = self.ties == "random"
         order = hash_at(voted, server.key("ties")) if random else voted.int()  # no two coordinates share a hash
         return voted[top_voted(votes, order, self.n_selected(server.count))]
@@ -95,10 +101,10 @@ class SSGDMV(SSGDTopK):
 
 
 def indices_of(packet: Packet, who: str, n_selected: int) -> Tensor:
-    """The coordinates in a packet of positions. Raises ContractError for another packet or number of them."""
+    """Return the K indices of a packet of positions. Raises ContractError for another kind of packet or number."""
     if not isinstance(packet, Positions) or packet.indices.numel() != n_selected:
         found = f"{packet.indices.numel()} positions" if isinstance(packet, Positions) else f"a packet of {packet.name}"
         raise ContractError(
-            f"{who} sent {found}; due was a vote list of {n_selected}. Do all ranks have the same density and model?"
+            f"{who} sent {found}; expected a vote list of {n_selected}. Do all ranks have the same density and model?"
         )
     return packet.indices

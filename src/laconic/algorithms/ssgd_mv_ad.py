@@ -1,11 +1,11 @@
-"""SSGD-MV-AD: votes are lists that change little, so that only what came and went is sent.
+"""SSGD-MV-AD: each worker's list of votes changes little, so only what was added and dropped is sent.
 
 Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, Algorithm 2, add-drop.
-Paper -> here: b_n -> me.memory["votes"], K_ad -> swaps, phi_ad -> swap_density, the count of votes ->
-made anew from the workers' lists, hub.memory["votes.<rank>"]; the rest as in `ssgd_mv.py`.
-Differs: what enters are the largest |wish| that are not in the list (printed lines 11-12), what leaves the smallest
-in the list that are not among the K largest (13-14); the print has their names the other way round. The first list is
-sent whole. What leaves is named by its place in the list, which the server keeps too.
+Paper -> here: b_n -> me.memory["votes"], K_ad -> swaps, phi_ad -> swap_density, the vote counts ->
+recomputed from the workers' lists, server.memory["votes.<rank>"]; the rest as in `ssgd_mv.py`.
+Differs: added are the largest |corrected gradient| that are not in the list (printed lines 11-12), dropped the smallest
+in the list that are not among the K largest (13-14); the print has their names the other way round. The initial list is
+sent in full. What is dropped is named by its index in the list, which the server has too.
 """
 
 from dataclasses import dataclass
@@ -26,18 +26,18 @@ from laconic.wire import Packet, Positions, VoteChange, paper_position_bits
 @algorithm("ssgd-mv-ad")
 @dataclass(frozen=True, kw_only=True)
 class SSGDMVAD(SSGDMV):
-    """Vote by adding to a list and dropping from it, then send the values of the winners."""
+    """Vote by changes to a list, then send the values of the winners."""
 
     source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, Algorithm 2"
     adaptive: ClassVar[bool] = True
     test_settings: ClassVar[dict[str, float]] = {"density": 0.25, "swap_density": 0.1}
 
     swap_density: float = hyperparameter(
-        1e-3, "phi_ad, share of the coordinates that may enter a list", within="[0, 1]"
+        1e-3, "phi_ad, largest share of the coordinates that is added to a list in a round", within="[0, 1]"
     )
 
     def swaps(self, d: int) -> int:
-        """K_ad of d."""
+        """Return K_ad, the largest number of coordinates that are swapped in a round."""
         return min(n_selected_for(self.swap_density, d), self.n_selected(d))
 
     def work(self, me: Worker) -> Step:
@@ -56,10 +56,10 @@ class SSGDMVAD(SSGDMV):
         return (yield from self.send_values(me, corrected, reply))
 
     def _revised(self, me: Worker, corrected: Tensor, best: Tensor) -> tuple[Tensor, VoteChange]:
-        """The new list, (K,) int64 ascending, and how it differs from the last one (lines 10-15)."""
+        """Return the new list, (K,) int64 ascending, and its difference from the last one (lines 10-15)."""
         old = me.memory["votes"]
         entering = best[~torch.isin(best, old, assume_unique=True)]
-        leaving = (~torch.isin(old, best, assume_unique=True)).nonzero().flatten()  # places in the list
+        leaving = (~torch.isin(old, best, assume_unique=True)).nonzero().flatten()  # indices in the list
         swaps = min(self.swaps(me.count), entering.numel())
         added = dropped = old[:0]
         if swaps:
@@ -71,10 +71,12 @@ class SSGDMVAD(SSGDMV):
     def lists(self, server: Server, inbox: Inbox) -> list[Tensor]:
         for rank, packet in inbox.items():
             server.memory[f"votes.{rank}"] = self._list_after(packet, _list_of(server, rank), rank, server.count)
-        return [_list_of(server, rank) for rank in range(inbox.n_workers)]  # who was not heard votes as before
+        return [
+            _list_of(server, rank) for rank in range(inbox.n_workers)
+        ]  # where nothing was delivered, the old list counts
 
     def _list_after(self, packet: Packet, old: Tensor, rank: int, d: int) -> Tensor:
-        """Worker `rank`'s list after its packet. Raises ContractError for a change that does not fit the last one."""
+        """Return worker `rank`'s list after its packet. Raises ContractError for a change that does not fit."""
         if isinstance(packet, Positions):
             return indices_of(packet, f"worker {rank}", self.n_selected(d))
         if not isinstance(packet, VoteChange) or packet.listed != old.numel():
@@ -93,13 +95,13 @@ class SSGDMVAD(SSGDMV):
 
 
 def _list_of(server: Server, rank: int) -> Tensor:
-    """Worker `rank`'s list as the server knows it: (K,) int64, ascending, or none yet."""
+    """Return the server's copy of worker `rank`'s list: (K,) int64, ascending; empty before the first."""
     name = f"votes.{rank}"
     return server.memory[name] if name in server.memory else torch.empty(0, dtype=torch.int64)
 
 
 def _applied(old: Tensor, change: VoteChange) -> Tensor:
-    """The list (K,) after a change."""
+    """Return the list (K,) after a change, ascending."""
     stays = torch.ones(old.numel(), dtype=torch.bool, device=old.device)
     stays[change.dropped] = False
     return torch.cat([old[stays], change.added]).sort().values

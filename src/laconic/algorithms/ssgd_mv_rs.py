@@ -1,9 +1,9 @@
-"""SSGD-MV-RS: the mask is drawn at random, in proportion to the votes.
+"""SSGD-MV-RS: the mask is sampled at random, in proportion to the votes.
 
 Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, section 3.3, random selection.
 Paper -> here: as in `ssgd_mv.py`.
-Differs: K coordinates without replacement, one after another in proportion to their counts, drawn by the race of
-exponential clocks: the K smallest of E_i / c_i. The clocks are keyed, so a run repeats.
+Differs: K coordinates are sampled without replacement, each in proportion to its vote count c_i: the K smallest of
+E_i / c_i for exponential variables E_i (exponential clocks). The variables are keyed, so a run can be repeated.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from laconic.kernels.api import hash_at
 @algorithm("ssgd-mv-rs")
 @dataclass(frozen=True, kw_only=True)
 class SSGDMVRS(SSGDMV):
-    """Vote for coordinates, draw winners by their votes, then send their values."""
+    """Vote for coordinates, sample winners in proportion to their votes, then send their values."""
 
     source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, 3.3"
 
@@ -29,7 +29,7 @@ class SSGDMVRS(SSGDMV):
 
 
 def exponentials(positions: Tensor, key: int) -> Tensor:
-    """A keyed exponential variable for each of the positions (n,): (n,) float64, above 0."""
+    """Return a keyed exponential variable for each of the positions (n,): (n,) float64, above 0."""
     words = [hash_at(positions, key ^ word).long() & 0xFFFFFFFF for word in (0, 1)]
     uniform = ((words[0] << 21 | words[1] >> 11).double() + 0.5) / 2**53
     return -uniform.log()

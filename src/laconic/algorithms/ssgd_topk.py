@@ -1,12 +1,12 @@
-"""SSGD-top-K: local steps, the largest entries of each worker's change, and the union of them back.
+"""SSGD-top-K: each worker sends the largest elements of its change after local steps and gets back their union.
 
 Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, section 2 and the baseline of Table 1.
-Paper -> here: theta_{t,H} - theta_t -> me.change, e -> me.memory["debt"], phi -> density, K -> entries,
-Q -> bits (fractional quantizer, 4.3.2), H -> local_steps of the driver.
-Differs: the residual of round t enters round t+1, quantization error included (the print mixes indices). The mean
-over workers, where Algorithm 1, line 26 prints a sum. The paper charges the way down for a union without overlap;
-measured is the union that there was. Dense rounds (5 epochs in the paper) come first where asked for: plain averaging,
-one local step, no debt.
+Paper -> here: theta_{t,H} - theta_t -> me.change, e -> me.memory["residual"], phi -> density,
+K -> n_selected, Q -> bits (fractional quantizer, 4.3.2), H -> local_steps of the driver.
+Differs: the residual of round t enters round t+1, quantization error included (the print mixes indices). The mean over
+workers, where Algorithm 1, line 26 prints a sum. The paper's formula counts the download as a union without overlap;
+the meter counts the actual union. With dense_rounds above 0 (5 epochs in the paper), training starts with rounds of
+model averaging after one local step, without residual.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from laconic.wire import POSITION_CODES, Dense, FractionalValues, Packet, Sparse
 @algorithm("ssgd-topk")
 @dataclass(frozen=True, kw_only=True)
 class SSGDTopK(Algorithm):
-    """The largest entries of each worker's change, quantized or not, and their union back."""
+    """The largest elements of each worker's change, quantized or not; the download is their union."""
 
     source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, Table 1"
     consumes: ClassVar[Literal["gradient", "change"]] = "change"
@@ -35,16 +35,19 @@ class SSGDTopK(Algorithm):
     tolerates_absence: ClassVar[bool] = True
     test_settings: ClassVar[dict[str, float]] = {"density": 0.25}
 
-    density: float = hyperparameter(0.01, "phi, share of the coordinates that is sent", within="(0, 1]")
+    density: float = hyperparameter(0.01, "phi, share of the coordinates that a worker sends", within="(0, 1]")
     k: int | None = hyperparameter(
-        None, "how many coordinates are sent, in place of density", within="[1, inf)", unit="elements"
+        None, "K, number of coordinates that a worker sends; it replaces density", within="[1, inf)", unit="coordinates"
     )
     bits: int = hyperparameter(
-        32, "q, bits of a value on the way up: 1 .. 16, or 32 for as it is", within="[1, 32]", unit="bits"
+        32,
+        "q, bits of a value in the upload: 1 to 16, or 32 for values that are not quantized",
+        within="[1, 32]",
+        unit="bits",
     )
-    code: str = hyperparameter("block", "how positions are coded", choices=POSITION_CODES)
+    code: str = hyperparameter("block", "code of the positions", choices=POSITION_CODES)
     dense_rounds: int = hyperparameter(
-        0, "first rounds without sparsifying and quantizing", within="[0, inf)", unit="rounds"
+        0, "number of initial rounds that are dense and not quantized", within="[0, inf)", unit="rounds"
     )
 
     def __post_init__(self) -> None:
@@ -56,18 +59,18 @@ class SSGDTopK(Algorithm):
         self.n_selected(d)
 
     def n_selected(self, d: int) -> int:
-        """K of d. Raises ValueError for none, or more than there are."""
+        """Return K for d coordinates. Raises ValueError if K is 0 or above d."""
         return n_selected_in(d, density=self.density, k=self.k)
 
     def dense_in(self, round_: int) -> bool:
         return round_ < self.dense_rounds
 
     def quantized(self, values: Tensor) -> Dense | FractionalValues:
-        """Values (K,) for the way up."""
+        """Return the values (K,) as a packet for the upload."""
         return dense(values) if self.bits == 32 else fractional(values, bits=self.bits)
 
     def unsent(self, corrected: Tensor, positions: Tensor, sent: Packet) -> Tensor:
-        """`corrected` (d,) less what was sent of it at the positions (K,); overwrites `corrected`."""
+        """Return `corrected` (d,) less what was sent of it at the positions (K,). Overwrites `corrected`."""
         if self.bits == 32:
             clear_at(corrected, positions)
         else:
@@ -92,7 +95,7 @@ class SSGDTopK(Algorithm):
         total = torch.zeros(union.numel(), dtype=server.memory.dtype)
         for packet in packets:
             total.index_add_(0, torch.searchsorted(union, packet.indices), packet.values.dense().to(total))
-        mean = total.div_(inbox.n_workers)  # whoever was not heard owes its share
+        mean = total.div_(inbox.n_workers)  # by all workers: what was not delivered stays residual
         left = mean != 0
         return Sparse(indices=union[left], values=dense(mean[left]), count=server.count, code=self.code)
 
@@ -109,7 +112,9 @@ class SSGDTopK(Algorithm):
 
 
 def sparse(packet: Packet) -> Sparse:
-    """The packet as the sparse one that it is. Raises ContractError for another."""
+    """Return the packet, typed as sparse. Raises ContractError for another kind of packet."""
     if not isinstance(packet, Sparse):
-        raise ContractError(f"a packet of {packet.name} came where a sparse one was due; do all ranks do the same?")
+        raise ContractError(
+            f"received a packet of {packet.name}; expected a sparse one. Do all ranks run the same algorithm?"
+        )
     return packet

@@ -1,4 +1,4 @@
-"""What an author of a method touches: the algorithm, the views of a round, messages, memories."""
+"""What the author of a method uses: the algorithm, the views of a round, messages, memories."""
 
 from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, Step, algorithm
 from laconic.contract.bounded_staleness import Late, StalenessBound, UpdateOutcome

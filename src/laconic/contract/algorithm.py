@@ -1,7 +1,7 @@
-"""What an algorithm is: a worker's generator and a server's function, neither of which touches a network.
+"""The base class of algorithms: a generator for the worker and a function for the server, both without a network.
 
-The worker's half yields packets and wakes with replies; the server's half turns an inbox into one packet.
-A driver owns everything else: processes, bytes, clock, faults, counting. Letters: d parameters, N workers.
+The worker's generator yields packets and is resumed with replies. The server's function turns an inbox into one packet.
+A driver does everything else: processes, bytes, clock, faults, counting. Letters: d parameters, N workers.
 """
 
 from abc import ABC, abstractmethod
@@ -19,129 +19,152 @@ from laconic.errors import ContractError
 from laconic.hyperparameters import as_settings, check_hyperparameters
 from laconic.wire import Packet, Sparse
 
-Result = Tensor | Sparse  # a vector (d,), or what stands for one
+Result = Tensor | Sparse  # a vector (d,), dense or as a sparse packet
 Step = Generator[Packet | None, Reply, Result]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """One message up and one down. A round has one of them or more, and each is counted by its name."""
+    """One upload and one download. A round has one exchange or several, and bytes are counted by exchange."""
 
-    count: int  # how many coordinates its packets are about: d, or fewer that both ends know of
+    count: int
+    """Number of coordinates of its packets: d, or fewer that both sides know."""
     name: str = "update"
-    adds: bool = False  # packets are dense and the answer is their mean: an engine's all-reduce can do it,
-    # in place, so what was yielded is given away
-    as_given: bool = False  # the packet is the gradient, unread: an engine may begin before all of it is gathered
+    adds: bool = False
+    """Whether packets are dense and the answer is their mean, so that an all-reduce may replace the server. It works in
+    place: what was yielded must not be used again.
+    """
+    as_given: bool = False
+    """Whether the packet is the gradient unchanged, so that an all-reduce may begin before the gradient is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm(ABC):
-    """Hyper-parameters and the two functions. All state is in the memories. Claims are data that common tests read."""
+    """Hyper-parameters, claims and the two functions of a method.
 
-    name: ClassVar[str] = ""  # given by @algorithm
-    source: ClassVar[str] = ""  # paper and equation
+    All state is in the memories. The claims below are data, which drivers and the common tests read.
+    """
+
+    name: ClassVar[str] = ""
+    """The name that users type; set by `@algorithm`."""
+    source: ClassVar[str] = ""
+    """Paper and equation."""
 
     consumes: ClassVar[Literal["gradient", "change"]] = "gradient"
+    """What `work` reads: the gradient, or the change that local steps made."""
     returns: ClassVar[Literal["direction", "change", "parameters"]] = "direction"
-    # A star whose server waits for all, a graph without a server, or a star whose server takes gradients as they come
+    """What `work` returns: a direction for the inner optimizer, a change to add, or new parameters."""
     mode: ClassVar[Literal["rounds", "decentralized", "arrivals"]] = "rounds"
-    replicas_equal: ClassVar[bool] = True  # all workers hold the same parameters after each round
-    skips: ClassVar[bool] = False  # a worker or the server may send nothing, so every message carries one flag bit
-    adaptive: ClassVar[bool] = False  # how much it sends depends on the data; `paper_bits` is the most
-    tolerates_absence: ClassVar[bool] = False  # a packet that was not heard is owed, not lost
-    unbiased: ClassVar[bool] = False  # the direction's mean is the mean gradient
-    same_data: ClassVar[bool] = False  # the proof needs all workers to draw from one distribution
+    """Whether a server waits for all workers, there is no server, or a server takes each gradient as it arrives."""
+    replicas_equal: ClassVar[bool] = True
+    """Whether all workers hold the same parameters after each round."""
+    skips: ClassVar[bool] = False
+    """Whether a worker or the server may send nothing; every message then carries one flag bit."""
+    adaptive: ClassVar[bool] = False
+    """Whether the size of a message depends on the data; `paper_bits` is then the maximum."""
+    tolerates_absence: ClassVar[bool] = False
+    """Whether a packet that is not delivered becomes residual, so that nothing is lost."""
+    unbiased: ClassVar[bool] = False
+    """Whether the mean of the direction is the mean gradient."""
+    same_data: ClassVar[bool] = False
+    """Whether the proof needs all workers to sample from one distribution."""
     reads_lr: ClassVar[bool] = False
-    takes_gradient_tensors: ClassVar[bool] = False  # of the gradient, before the first yield, in one pass of its own
-    takes_changes: ClassVar[bool] = True  # what several local steps changed will do in place of a gradient
-    server_steps: ClassVar[bool] = False  # the server holds the model and an optimizer
-    test_settings: ClassVar[Mapping[str, Any]] = {}  # settings for the common tests; the defaults stay the paper's
+    """Whether `work` or `serve` reads the learning rate."""
+    takes_gradient_tensors: ClassVar[bool] = False
+    """Whether `work` reads `me.gradient_tensors`, once and before the first yield, in place of `me.gradient`."""
+    takes_changes: ClassVar[bool] = True
+    """Whether the change of several local steps may stand in for a gradient."""
+    server_steps: ClassVar[bool] = False
+    """Whether the server holds the model and an optimizer."""
+    test_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings for the common tests; the defaults stay those of the paper."""
     test_lr: ClassVar[float] = 0.1
+    """Learning rate for the common tests."""
 
     def __post_init__(self) -> None:
         check_hyperparameters(self, self.name)
 
     @property
     def separable(self) -> bool:
-        """Cutting the vector among several servers changes no bit of the result."""
+        """Whether splitting the vector over several servers changes no bit of the result."""
         return False
 
     @property
     def lr_factor(self) -> float:
-        """This method's learning rate as a multiple of plain SGD's: what `laconic run` uses without --lr."""
+        """The learning rate of this method as a multiple of SGD's; `laconic run` uses it without --lr."""
         return 1.0
 
     @property
     def second_gradient(self) -> bool:
-        """Whether it needs me.gradient_at, hence a closure."""
+        """Whether `work` calls `me.gradient_at`, for which the optimizer needs a closure."""
         return False
 
     def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:  # noqa: B027 - most have nothing to check
-        """Refuse a model for which the hyper-parameters make no sense. Raises ValueError, before anything is sent."""
+        """Check that the hyper-parameters fit the model, before anything is sent. Raises ValueError otherwise."""
 
     def dense_in(self, round_: int) -> bool:
-        """Whether this round belongs to a dense warm-up: one exchange of the whole vector, one local step."""
+        """Whether this round belongs to a dense warm-up: one exchange of the full vector, one local step."""
         return False
 
     def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
-        """What one round sends: as often does `work` yield."""
+        """Return the exchanges of one round, one for each yield of `work`."""
         return (Exchange(count=d),)
 
     def exchanges_in(self, round_: int, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
-        """The same for one round, which may be of a dense warm-up."""
+        """Return the exchanges of this round, which may belong to a dense warm-up."""
         if self.dense_in(round_):
             return (Exchange(count=d, name="dense", adds=True),)
         return self.exchanges(d, n_workers)
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
-        """Whom this worker's packet goes to, in a schedule of neighbours. Their packets may be about slices."""
-        raise ContractError(f"{self.name} has no graph: its schedule is {self.mode!r}")
+        """Return the ranks that this worker sends its packet to, in mode "decentralized"."""
+        raise ContractError(f"{self.name} has no graph: its mode is {self.mode!r}")
 
     def staleness_bound(self) -> StalenessBound:
-        """In a schedule of arrivals: who may take the model and what may be applied, for one job."""
+        """Return a new bound on staleness for one job, in mode "arrivals"."""
         return StalenessBound()
 
     def settings(self) -> dict[str, str]:
-        """The hyper-parameters as the texts that `--set` takes."""
+        """Return the hyper-parameters as the texts that `--set` takes."""
         return as_settings(self)
 
     @classmethod
     def accounting(cls) -> list[tuple[str, str, str]]:
-        """The paper's own traffic figures: (what, by our formula, as printed); empty where it has none."""
+        """Return the paper's traffic figures as rows (what, by our formula, as printed); empty where it has none."""
         return []
 
     @abstractmethod
     def work(self, me: Worker) -> Step:
-        """One round of one worker: yields packets (None sends a skip notice), returns what `returns` says.
+        """Run one round of one worker: yield packets, or None to skip, and return what `returns` names.
 
-        A method that consumes changes may return a sparse packet for the vector that it stands for.
+        The result is a vector (d,). A method that consumes changes may return it as a sparse packet.
         """
 
     def serve(self, server: Server, inbox: Inbox) -> Packet | None:
-        """One exchange at the server: the answer to all workers, or None for a skip notice.
+        """Run one exchange at the server: return the answer to all workers, or None to skip.
 
-        In a schedule of arrivals: one worker's gradient. The answer must hold for every worker, since whoever takes the
-        model next gets the newest one.
+        In mode "arrivals" the inbox holds one worker's gradient. The answer must be valid for every worker, since the
+        next one to take the model gets it.
         """
-        raise ContractError(f"{self.name} has no server: its schedule is {self.mode!r}")
+        raise ContractError(f"{self.name} has no server: its mode is {self.mode!r}")
 
     def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
-        """What the paper's formula charges for one packet: bits."""
+        """Return the bits of one packet by the paper's formula."""
         return packet.paper_bits
 
     @abstractmethod
     def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        """What the paper's formula charges per worker and round, (up, down), in expectation; the most if adaptive."""
+        """Return (upload, download) bits per worker and round by the paper's formula; the maximum if adaptive."""
 
 
 class Registry(MutableMapping[str, type[Algorithm]]):
-    """Algorithms by name. Those of the folder `algorithms` are there at the first look, whoever looks."""
+    """Algorithms by name. The first access imports those of the package `laconic.algorithms`."""
 
     def __init__(self) -> None:
         self._entered: dict[str, type[Algorithm]] = {}
 
     def _all(self) -> dict[str, type[Algorithm]]:
-        import_module("laconic.algorithms")  # by name and not before: its files import this one
+        import_module("laconic.algorithms")  # not at the top of the file: its modules import this one
         return self._entered
 
     def __getitem__(self, name: str) -> type[Algorithm]:
@@ -168,7 +191,7 @@ ALGORITHMS = Registry()
 
 
 def algorithm(name: str) -> Callable[[A], A]:
-    """Enter an algorithm under the name that users type. Refuses a name that another class has."""
+    """Register an algorithm under the name that users type. Raises ValueError if another class has the name."""
 
     def enter(cls: A) -> A:
         taken = ALGORITHMS.get(name)

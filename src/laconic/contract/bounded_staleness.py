@@ -1,15 +1,15 @@
 """Bounded staleness: which worker may take the model, and which gradient may be applied, so that none is too old.
 
-Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020, section 4.1, asks for t - D(t) <= tau and
-leaves open how a server sees to it. Here a worker's model is outstanding from when it may take it until its gradient
-is applied. Sort the outstanding ones by the version that they started from, their base, with rank r = 0, 1, ...: if
+Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020, section 4.1, requires t - D(t) <= tau and
+leaves open how a server ensures it. Here a worker's model is outstanding from its admission until its gradient is
+applied. Sort the outstanding models by the version that they are of, their base, with index r = 0, 1, ...: if
 
     version + r <= base + tau  for all of them,
 
-they can all be applied in that order and none is older than tau. A worker gets the model, and a gradient is applied,
-only where that stays so. The gradient of the oldest can always be applied, so that nobody waits for ever.
+their gradients can be applied in that order and none is older than tau. A worker is admitted, or a gradient applied,
+only if this condition still holds afterwards. The oldest gradient can always be applied, so no worker waits forever.
 
-Knows no tensors and no time.
+This file uses neither tensors nor time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,38 +21,45 @@ Late = Literal["hold", "drop"]
 
 @dataclass(frozen=True)
 class UpdateOutcome:
-    """A gradient that waits for nothing any more. staleness: updates since its model was taken; void: inf or NaN."""
+    """What became of one gradient."""
 
     worker: int
     staleness: int
+    """Number of updates since the worker took its model."""
     outcome: Literal["applied", "dropped", "aborted"] = "applied"
-    waited: bool = False  # for an older one
+    """Applied, dropped as too old, or aborted because it holds inf or NaN."""
+    waited: bool = False
+    """Whether it had to wait for an older gradient."""
 
 
 class StalenessBound:
-    """The outstanding models of one server, by worker: each worker has at most one.
+    """The outstanding models of one server, at most one for each worker.
 
-    A worker asks, is admitted, takes the model, and arrives with its gradient.
+    A worker requests admission, is admitted, takes the model, and arrives with its gradient.
     """
 
     def __init__(self, max_staleness: int | None = None, late: Late = "hold") -> None:
-        """max_staleness: tau; None for no bound. late: "hold" lets workers and gradients wait, "drop" discards what is
-        older than tau.
+        """Make a bound without outstanding models.
 
-        Raises ValueError for a negative bound.
+        Args:
+            max_staleness: tau; None for no bound.
+            late: "hold" makes workers and gradients wait, "drop" drops gradients that are older than tau.
+
+        Raises:
+            ValueError: for a negative bound.
         """
         if max_staleness is not None and max_staleness < 0:
             raise ValueError(f"StalenessBound: max_staleness={max_staleness} must be at least 0, or None for no bound")
         self.max_staleness = max_staleness
         self.late: Late = late
-        self.version = 0  # how many gradients were applied
-        self._bases: dict[int, int | None] = {}  # of the outstanding models; None: admitted, not yet taken
-        self._requesting: list[int] = []  # in the order of asking
-        self._held: list[int] = []  # outstanding workers whose gradient is here, in the order of arrival
+        self.version = 0  # number of gradients applied
+        self._bases: dict[int, int | None] = {}  # versions of the outstanding models; None: not taken yet
+        self._requesting: list[int] = []  # in the order of their requests
+        self._held: list[int] = []  # workers whose gradient waits, in the order of arrival
 
     @property
     def may_wait(self) -> bool:
-        """Whether somebody may have to wait at all."""
+        """Whether a worker or a gradient can have to wait."""
         return self.late == "hold" and self.max_staleness is not None
 
     @property
@@ -71,12 +78,12 @@ class StalenessBound:
         return tuple(self._bases)
 
     def request(self, worker: int) -> None:
-        """The worker wants the model."""
-        assert worker not in {*self._bases, *self._requesting}, f"worker {worker} asks twice"
+        """Request the model for a worker."""
+        assert worker not in {*self._bases, *self._requesting}, f"worker {worker} requests the model twice"
         self._requesting.append(worker)
 
     def admit(self) -> list[int]:
-        """Who may take the model now, of those that asked, first come first served."""
+        """Admit the workers that may take the model now, first come first served, and return them."""
         admitted = []
         while self._requesting and self._feasible([*self._bases.values(), None], self.version):
             worker = self._requesting.pop(0)
@@ -85,14 +92,19 @@ class StalenessBound:
         return admitted
 
     def take(self, worker: int) -> None:
-        """The model of this version is the one that the worker gets."""
-        assert worker in self._bases, f"worker {worker} takes what it was not admitted to"
+        """Record that the worker takes the model of the current version."""
+        assert worker in self._bases, f"worker {worker} takes the model without admission"
         self._bases[worker] = self.version
 
     def arrive(self, worker: int, *, aborted: bool = False) -> list[UpdateOutcome]:
-        """The worker's gradient is here: what is settled by that, in this order; others' held ones may be among it.
+        """Record that the worker's gradient has arrived.
 
-        void: it is not to be applied, whatever its age.
+        Args:
+            worker: rank of the worker.
+            aborted: the gradient must not be applied, whatever its age.
+
+        Returns:
+            The outcomes that this arrival decides, in order of application; held gradients of others may be included.
         """
         base = self._bases[worker]
         assert base is not None, f"worker {worker} arrives without a model"
@@ -119,7 +131,7 @@ class StalenessBound:
         return self._feasible(others, self.version + 1)
 
     def _feasible(self, bases: Iterable[int | None], version: int) -> bool:
-        """Whether all can be applied in the order of their bases; a model not yet taken will be of this version."""
+        """Whether all can be applied in the order of their bases. A model not taken yet counts as of this version."""
         if not self.may_wait:
             return True
         assert self.max_staleness is not None
@@ -128,12 +140,12 @@ class StalenessBound:
 
     @property
     def bases(self) -> dict[int, int]:
-        """The versions that the outstanding models are of, by worker; none may be about to be taken."""
+        """The versions of the outstanding models, by worker. No admitted worker may still have to take its model."""
         bases = {worker: base for worker, base in self._bases.items() if base is not None}
-        assert len(bases) == len(self._bases), "a model is about to be taken"
+        assert len(bases) == len(self._bases), "an admitted worker has not taken its model yet"
         return bases
 
     def restore(self, version: int, bases: Mapping[int, int]) -> None:
-        """Go on from a version and bases at which nobody waited."""
+        """Continue from a saved version and bases, at which no worker and no gradient waited."""
         self.version, self._bases = version, dict(bases)
         self._requesting, self._held = [], []

@@ -1,7 +1,7 @@
-"""What one worker or one server remembers from round to round.
+"""The state that one worker or one server keeps from round to round.
 
-A round either happens on every rank or on none. So what a step writes is staged, and the driver commits it
-when the round is through, or drops it when some rank had to call the round off.
+A round either takes effect on all ranks or on none. So what a step writes is staged; the driver commits it at the end
+of the round, or drops it when a rank aborts the round.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,20 +16,27 @@ class Memory:
     """Named tensors. A name that was never written reads as a zero vector of the worker's or server's length.
 
     Reading sees what the current step has written. Values are replaced, never changed in place. Vectors that a step
-    takes with `scratch` come back at its end, except for those that a name holds or that were handed out as its result.
+    borrows with `scratch` are reclaimed at its end, except for those that a name holds and the step's result.
     """
 
     def __init__(
         self, count: int, dtype: torch.dtype, device: torch.device | None = None, pool: VectorPool | None = None
     ) -> None:
-        """`count`: length of the vectors that unwritten names read as. pool: shared with others of the same length."""
+        """Make an empty memory.
+
+        Args:
+            count: length of the vectors that unwritten names read as.
+            dtype: their type.
+            device: their device.
+            pool: where vectors are borrowed from; may be shared with memories of the same length.
+        """
         self._zero = torch.zeros((), dtype=dtype, device=device).expand(count)
         self._pool = pool or VectorPool(count, dtype, device)
         self._committed: dict[str, Tensor] = {}
         self._staged: dict[str, Tensor] = {}
-        self._borrowed: dict[int, Tensor] = {}  # in this step, by storage
-        self._held: dict[int, Tensor] = {}  # of the pool's, in which kept values are
-        self._outstanding: list[tuple[int, Tensor]] = []  # of the pool's, the latest results, oldest first
+        self._borrowed: dict[int, Tensor] = {}  # by this step, by storage
+        self._held: dict[int, Tensor] = {}  # of the pool, in use by committed values
+        self._outstanding: list[tuple[int, Tensor]] = []  # of the pool, the latest results, oldest first
 
     @property
     def dtype(self) -> torch.dtype:
@@ -51,35 +58,35 @@ class Memory:
         return iter(self._committed)
 
     def number(self, name: str, default: float) -> float:
-        """A remembered number, or `default` before it was first set."""
+        """Return a stored number, or `default` before it was first set."""
         return float(self[name]) if name in self else default
 
     def set_number(self, name: str, value: float) -> None:
-        """Remember one number, in float64."""
+        """Store one number, in float64."""
         self[name] = torch.tensor(value, dtype=torch.float64)
 
     def scratch(self, dtype: torch.dtype | None = None) -> Tensor:
-        """A vector (count,) to write into, with anything in it; of the memory's own type or of another."""
+        """Return a vector (count,) with arbitrary content to write into, of the memory's type or of another."""
         vector = self._pool.take(dtype)
         self._borrowed[_storage(vector)] = vector
         return vector
 
     @property
     def borrowed(self) -> tuple[Tensor, ...]:
-        """The vectors that this step has taken with `scratch`."""
+        """The vectors that this step has borrowed with `scratch`."""
         return tuple(self._borrowed.values())
 
     def release(self, vector: Tensor) -> None:
-        """Never give out this vector of this step again: somebody else keeps it."""
+        """Do not reclaim this borrowed vector: its new owner keeps it."""
         self._borrowed.pop(_storage(vector), None)
 
     def holds(self, vector: Tensor) -> bool:
-        """Whether something that is kept lies where `vector` does."""
+        """Whether a committed value shares the storage of `vector`."""
         place = _storage(vector)
         return any(_storage(value) == place for value in self._committed.values())
 
     def commit(self, result: Tensor | None = None) -> None:
-        """Keep what this step wrote. `result`: what the step hands out, which stays out until `reclaim`."""
+        """Commit what this step wrote. `result`: the step's result, which is not used again until `reclaim`."""
         self._committed |= self._staged
         self._staged = {}
         ours = self._held | self._borrowed
@@ -88,16 +95,14 @@ class Memory:
         result_storage = None if result is None else _storage(result)
         for place, vector in ours.items():
             if place == result_storage and place not in used:
-                self._outstanding = [
-                    *self._outstanding[-1:],
-                    (place, vector),
-                ]  # of those before it, one may be in use still
+                # Of the earlier results, the last one may still be in use.
+                self._outstanding = [*self._outstanding[-1:], (place, vector)]
             elif place not in used:
                 self._pool.give(vector)
         self._borrowed = {}
 
     def reclaim(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
-        """Use the results that were handed out again, except for those of which `is_used` says that they are in use."""
+        """Reclaim the vectors of earlier results, except for those that are still in use by `is_used`."""
         outstanding, self._outstanding = self._outstanding, []
         for place, vector in outstanding:
             if is_used(vector):
@@ -106,19 +111,19 @@ class Memory:
                 self._pool.give(vector)
 
     def drop(self) -> None:
-        """Forget what this step wrote."""
+        """Drop what this step wrote."""
         self._staged = {}
         for vector in self._borrowed.values():
             self._pool.give(vector)
         self._borrowed = {}
 
     def saved(self) -> dict[str, Tensor]:
-        """A copy of everything kept; nothing may be staged."""
+        """Return a copy of all committed values. Nothing may be staged."""
         assert not self._staged, f"saved in the middle of a step: {sorted(self._staged)}"
         return {name: value.clone() for name, value in self._committed.items()}
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """Replace everything by a copy of `saved`."""
+        """Replace all values by copies of those in `saved`."""
         self.drop()
         self._held = {}
         self._committed = {name: value.clone() for name, value in saved.items()}

@@ -1,4 +1,4 @@
-"""What arrives at a server or a worker in a round: the inbox and the reply. Letters: d parameters, N workers."""
+"""What a server and a worker receive in a round: the inbox and the reply. Letters: d parameters, N workers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from laconic.wire import Dense, Packet, Signs
 
 
 class Inbox(Mapping[int, Packet]):
-    """The packets that reached the server, by worker, in rank order whatever order they came in."""
+    """The packets that reached the server, by worker: always in rank order, not in order of arrival."""
 
     def __init__(
         self,
@@ -21,12 +21,14 @@ class Inbox(Mapping[int, Packet]):
         skipped: frozenset[int] = frozenset(),
         vote_buffer: Callable[[], Tensor] | None = None,
     ) -> None:
-        """`zeros` makes a zero vector of the server's slice that lives for this round, `vote_buffer` one of int8
-        that is still to be written.
+        """Make the inbox of one exchange. A worker in neither `packets` nor `skipped` was not delivered.
 
-        `skipped`: the workers that sent a skip notice.
-
-        Who is in neither was not heard at all.
+        Args:
+            packets: by worker.
+            n_workers: N.
+            zeros: makes a zero vector of the server's slice, valid for this round.
+            skipped: the workers that sent the control frame SKIP.
+            vote_buffer: makes an int8 vector of the same length with arbitrary content.
         """
         self._packets = dict(sorted(packets.items()))
         self.n_workers = n_workers
@@ -44,9 +46,9 @@ class Inbox(Mapping[int, Packet]):
         return len(self._packets)
 
     def sum(self) -> Tensor:
-        """The sum of the dense forms, added in rank order: (d,). Zero when nobody sent.
+        """Return the sum of the dense forms, (d,), added in rank order. Zero without any packet.
 
-        A vector of its own, which may be overwritten. It lives until the end of the round, or while a memory holds it.
+        The vector is new and may be overwritten. It is valid until the end of the round, or while a memory holds it.
         """
         total = self._zeros()
         for packet in self._packets.values():
@@ -54,9 +56,9 @@ class Inbox(Mapping[int, Packet]):
         return total
 
     def votes(self) -> Tensor:
-        """The same numbers as `sum`, as int8 (d,) where packets of signs are so few that it holds their sums.
+        """Return the numbers of `sum`, (d,), as int8 if all packets are signs and their sums fit into it.
 
-        It lives until the end of the round: no memory may keep it.
+        The vector is valid until the end of the round: no memory may hold it.
         """
         few_signs = len(self) <= torch.iinfo(torch.int8).max and all(isinstance(p, Signs) for p in self.values())
         if self._vote_buffer is None or not few_signs:
@@ -71,33 +73,38 @@ class Inbox(Mapping[int, Packet]):
         return total
 
     def mean(self) -> Tensor:
-        """The mean over those who sent: (d,), as `sum`. Zero when nobody did."""
+        """Return the mean over the packets that are here, (d,), like `sum`. Zero without any packet."""
         return self.sum().div_(max(1, len(self)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a worker wakes with. `delivered` is False when its own packet was lost, late or refused."""
+    """What a worker's generator is resumed with."""
 
     delivered: bool
-    parts: tuple[Packet, ...]  # in order of coordinates; what is missing counts as zero
+    """False if the worker's own packet was lost, late or refused."""
+    parts: tuple[Packet, ...]
+    """The servers' answers in order of coordinates; those that are missing count as zero."""
     count: int
-    empty: Callable[[], Tensor]  # a vector (count,) with anything in it
-    packets: Mapping[int, Packet] = field(default_factory=dict)  # without a server: the neighbours', in rank order
+    """Length of the vector that the answers are about."""
+    empty: Callable[[], Tensor]
+    """Makes a vector (count,) with arbitrary content."""
+    packets: Mapping[int, Packet] = field(default_factory=dict)
+    """Without a server: the neighbors' packets, in rank order."""
 
     @property
     def packet(self) -> Packet:
-        """The answer of a single server, as it was sent."""
+        """The packet of the single server."""
         (packet,) = self.parts
         return packet
 
     def dense(self) -> Tensor:
-        """The server's answer as a vector (d,); zeros where it sent nothing."""
+        """Return the answer as a vector (d,), zero where no server sent anything."""
         full = self.empty()
         if len(self.parts) == 1 and self.parts[0].count == self.count:
             (part,) = self.parts
-            if isinstance(part, Dense):  # it has its vector at hand
-                return part.dense().to(full)  # its device, and float64 for short values to a float64 model
+            if isinstance(part, Dense):  # it already has a vector
+                return part.dense().to(full)  # to the device and dtype of the model
             part.put_into(full)
             return full
         if sum(part.count for part in self.parts) < self.count:

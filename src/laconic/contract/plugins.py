@@ -1,4 +1,4 @@
-"""Algorithms in a user's own files: importing the file enters what `@laconic.algorithm` decorates in it."""
+"""Algorithms in a user's own files: importing a file registers what `@laconic.algorithm` decorates in it."""
 
 import importlib.util
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 def load_plugins(paths: Sequence[str]) -> None:
     """Import each Python file once in this process.
 
-    Raises ValueError for a file that is missing or is no Python file; what the file itself raises passes through.
+    Raises ValueError for a file that is missing or is no Python file. Errors of the file itself are not caught.
     """
     for text in paths:
         path = Path(text).expanduser().resolve()

@@ -1,4 +1,4 @@
-"""What a worker and a server see of a round."""
+"""What a worker and a server can read and call in a round."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,48 +14,54 @@ from laconic.random_keys import Role, make_key, uniform
 
 @dataclass(kw_only=True)
 class Side:
-    """What a worker and a server have in common. `offset` is the number of the side's first coordinate."""
+    """What a worker and a server have in common."""
 
     role: ClassVar[Role]
     rank: int
     n_workers: int
     count: int
+    """Number of coordinates of this side: d, or those of a slice."""
     seed: int
     memory: Memory
     layers: tuple[int, ...] = ()
+    """Numbers of coordinates of the layers."""
     offset: int = 0
+    """Index of this side's first coordinate in the full vector."""
     round: int = 0
-    lr: float = 0.0  # the inner optimizer's learning rate in this round
-    link_bytes_per_s: float | None = None  # measured on earlier rounds; None before the first measurement
+    lr: float = 0.0
+    """The inner optimizer's learning rate in this round."""
+    link_bytes_per_s: float | None = None
+    """Measured in earlier rounds; None before the first measurement."""
 
     @property
     def _key_rank(self) -> int:
         return self.rank
 
     def key(self, stream: str) -> int:
-        """The key of this side's draw in this round, for one purpose. The other end of the link can work it out."""
+        """Return the key of this side's draws in this round for one purpose. The peer can compute it too."""
         return make_key(self.seed, self.role, self._key_rank, self.round, stream)
 
     def uniform(self, stream: str) -> float:
-        """One uniform number in [0, 1), the same whenever it is asked for within a round."""
+        """Return one uniform number in [0, 1), the same in every call within a round."""
         return uniform(self.key(stream))
 
 
 @dataclass(kw_only=True)
 class Worker(Side):
-    """One worker's view of a round. Vectors are flat, (d,), float32 (float64 where the model is).
+    """One worker's view of a round. Vectors are flat, (d,), float32 (float64 if the model is).
 
-    They live until the end of the round, or while the memory holds them: so do gradients of `gradient_at`.
+    They are valid until the end of the round, or while the memory holds them; so are those of `gradient_at`.
     """
 
     role: ClassVar[Role] = "worker"
-    gradient: Tensor = field(default_factory=lambda: torch.empty(0))  # of this worker's mini-batch
-    gradient_tensors: Sequence[
-        Tensor
-    ] = ()  # the gradient in the tensors that it came in, where the algorithm `takes_gradient_tensors`
+    gradient: Tensor = field(default_factory=lambda: torch.empty(0))
+    """The gradient of this worker's mini-batch, (d,)."""
+    gradient_tensors: Sequence[Tensor] = ()
+    """The gradient as one tensor for each parameter tensor, if the algorithm `takes_gradient_tensors`."""
     read_change: Callable[[Tensor | None], Tensor] = field(default=lambda plus: torch.empty(0))
     read_parameters: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
-    gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())  # for this round
+    gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())
+    """Returns the gradient (d,) of this round's mini-batch at other parameters (d,)."""
 
     @property
     def parameters(self) -> Tensor:
@@ -64,36 +70,37 @@ class Worker(Side):
 
     @property
     def change(self) -> Tensor:
-        """What the local steps did to the parameters, (d,); once a round."""
+        """The change that the local steps made to the parameters, (d,). Read it once per round."""
         return self.read_change(None)
 
     def change_plus(self, other: Tensor) -> Tensor:
-        """The same plus another vector (d,), in one pass where that can be; once a round.
+        """Return `change` plus another vector (d,), in one pass where possible. Call it once per round.
 
-        A sum that is not finite calls the round off.
+        A sum that is not finite aborts the round.
         """
         return self.read_change(other)
 
     def require(self, is_finite: bool) -> None:
-        """Call the round off unless what was made of `gradient_tensors` is finite: nobody has looked through them
-        before.
-        """
+        """Abort the round unless the result computed from `gradient_tensors` is finite; they are not checked before."""
         if not is_finite:
             raise NonFiniteError
 
 
 @dataclass(kw_only=True)
 class Server(Side):
-    """The server's view of a round, or of its slice of the vector where several ranks share the serving.
+    """The server's view of a round, or of its slice of the vector if several ranks serve.
 
-    Keys do not depend on which rank serves, so that a separable method draws the same masks and coins
-    however the vector is cut.
+    Keys do not depend on the rank that serves, so that a separable method draws the same masks and skips however the
+    vector is split.
     """
 
     role: ClassVar[Role] = "server"
-    exchange: int = 0  # counts the exchanges of one round
-    staleness: int = 0  # in a schedule of arrivals: updates since the sender's model was taken
+    exchange: int = 0
+    """Index of the exchange within the round."""
+    staleness: int = 0
+    """In mode "arrivals": number of updates since the sender took its model."""
     descend: Callable[[Tensor], Tensor] = field(default=lambda direction: _no_server_model())
+    """Steps the server's optimizer along a direction (d,) and returns the new parameters (d,)."""
 
     @property
     def _key_rank(self) -> int:
@@ -101,8 +108,8 @@ class Server(Side):
 
 
 def _no_second_gradient() -> Tensor:
-    raise ContractError("gradient_at needs a closure and `second_gradient` among the algorithm's claims")
+    raise ContractError("gradient_at needs a closure, and an algorithm whose `second_gradient` is True")
 
 
 def _no_server_model() -> Tensor:
-    raise ContractError("server.descend needs `server_steps = True` among the algorithm's claims")
+    raise ContractError("server.descend needs an algorithm with `server_steps = True`")

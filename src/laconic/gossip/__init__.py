@@ -1,1 +1,1 @@
-"""Decentralized training: graphs of workers and the weights with which models are mixed."""
+"""Decentralized training: graphs of workers, and the weights with which neighbors average their models."""

@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations
 
-Edge = tuple[int, int]  # two workers, the lower number first
+Edge = tuple[int, int]  # two ranks, the lower one first
 
 
 def cycle_length(text: str, n_workers: int) -> int:
-    """After how many rounds W comes again: 1, but N - 1 for "shift-one"."""
+    """Return the number of rounds after which W repeats: 1, or N - 1 for "shift-one"."""
     return max(1, n_workers - 1) if text == SHIFT_ONE else 1
 
 
@@ -29,18 +29,18 @@ def _torus(n: int) -> set[Edge]:
     width = n // height
     if height < 2:
         raise ValueError(
-            f"torus: n_workers={n} has no two factors of at least 2; take {max(4, n + 1)} workers, or topology "
+            f"torus: n_workers={n} has no two factors of at least 2; take {max(4, n + 1)} workers, or graph "
             "ring or exponential"
         )
-    # Along a side of 2, both neighbours are the same worker: one edge.
+    # Along a side of length 2, both neighbors are the same worker: one edge.
     across = {_sorted(i, i - i % width + (i + 1) % width) for i in range(n)}
     return across | {_sorted(i, (i + width) % n) for i in range(n)}
 
 
 def _pairs(n: int, round_: int) -> set[Edge]:
-    """Circle method: the last worker stays, the others sit in a circle of n - 1 that turns by one place a round."""
+    """Circle method: the last worker is fixed, the others form a circle that turns by one position per round."""
     if n % 2:
-        raise ValueError(f"{SHIFT_ONE}: n_workers={n} must be even; take {n + 1} workers, or topology exponential")
+        raise ValueError(f"{SHIFT_ONE}: n_workers={n} must be even; take {n + 1} workers, or graph exponential")
     circle = n - 1
     others = {_sorted((round_ + k) % circle, (round_ - k) % circle) for k in range(1, n // 2)}
     return others | {(round_ % circle, n - 1)}
@@ -50,11 +50,11 @@ SHIFT_ONE = "shift-one"
 
 
 _BUILDERS: Mapping[str, Callable[[int], set[Edge]]] = {
-    "exponential": _exponential,  # all whose distance on the circle is a power of two
+    "exponential": _exponential,  # all pairs whose distance on the circle is a power of two
     "full": lambda n: set(combinations(range(n), 2)),
     "ring": _ring,
     "star": lambda n: {(0, i) for i in range(1, n)},
-    "torus": _torus,  # a grid as square as can be, its edges joined
+    "torus": _torus,  # a grid, as square as possible, whose opposite sides are joined
 }
 
 

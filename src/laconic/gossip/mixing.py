@@ -1,13 +1,13 @@
-"""Who talks to whom without a server, and how much each one's model counts: the mixing matrix W of decentralized SGD.
+"""The mixing matrix W of decentralized SGD: which workers exchange models, and the weight of each model.
 
 Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020, sections 5.1 and 5.2;
 weights of a graph: Xiao, Boyd and Lall: A Scheme for Robust Distributed Sensor Fusion, IPSN 2005, Metropolis weights.
 Paper -> here: W -> Mixing, rho -> Mixing.rho, 1 - rho -> spectral_gap; W_1 is "full", W_2 is "ring".
 Differs: rho(W_2) is close to 1 - 4 pi^2 / (3 N^2), where 16 is printed for 4; rho(W_1) is 0, where the text says 1.
-"shift-one" is a round-robin tournament, so that everybody meets everybody; Bagua's only joins two fixed halves.
+"shift-one" is a round-robin tournament, in which all workers meet; Bagua's only pairs two fixed groups.
 
-Every graph has the weights 1 / (1 + the larger of both ends' degrees). On a graph where all have the same degree
-that is an equal share for each neighbour and oneself: 1/3 on a ring, 1/N on the full graph, 1/2 in a pair.
+Each edge has the weight 1 / (1 + the larger degree of its two workers). If all degrees are equal, a worker and its
+neighbors have equal weights: 1/3 on a ring, 1/N on the full graph, 1/2 in a pair.
 """
 
 import math
@@ -24,13 +24,13 @@ import numpy.typing as npt
 from laconic.gossip.graphs import _BUILDERS, GRAPHS, SHIFT_ONE, Edge, _pairs, _sorted, cycle_length
 from laconic.hyperparameters import near_misses
 
-ROUNDING = 1e-12  # weights closer than this to each other or to 0 differ by rounding
-TOLERANCE = 1e-6  # how far a matrix typed in, or computed in float32, may be from symmetric and from rows of 1
+ROUNDING = 1e-12  # weights that differ by less are equal, and smaller ones are 0
+TOLERANCE = 1e-6  # how far a given matrix may be from symmetric, and its rows from summing to 1
 EXAMPLE = "'0-1 1-2 2-0' or, with weights, '0-1:0.25 1-2:0.25 2-0:0.25'"
 
 
 class Graph(Protocol):
-    """What is read of a networkx graph."""
+    """The part of a networkx graph that is read."""
 
     @property
     def nodes(self) -> Iterable[Any]:
@@ -43,28 +43,31 @@ class Graph(Protocol):
 
 @dataclass(frozen=True)
 class Mixing:
-    """A symmetric, doubly stochastic W (n, n), float64, kept as each worker's neighbours and weights."""
+    """A symmetric, doubly stochastic W (n, n), float64, stored as each worker's neighbors and weights."""
 
-    rows: tuple[
-        tuple[tuple[int, float], ...], ...
-    ]  # of each worker: (neighbour, weight > 0), ascending, itself left out
-    self_weights: tuple[float, ...]  # what the neighbours leave of 1
-    name: str = field(default="", compare=False)  # a builder's, or the edges where the weights follow from them
+    rows: tuple[tuple[tuple[int, float], ...], ...]
+    """For each worker: (neighbor, weight > 0), ascending, without the worker itself."""
+    self_weights: tuple[float, ...]
+    """For each worker: 1 less the weights of its neighbors."""
+    name: str = field(default="", compare=False)
+    """The name of the graph, or its edges if the weights follow from them."""
 
     @classmethod
     def from_text(cls, text: str, n_workers: int, round_: int = 0) -> "Mixing":
-        """The W that a user typed, of one round: a name out of TOPOLOGIES, or edges such as "0-1 1-2 2-0".
+        """Return the W of one round from text: a name of GRAPHS, or edges such as "0-1 1-2 2-0".
 
-        Only "shift-one" depends on the round, and its W of one round is not connected: `over_cycle` is.
-        Raises ValueError for an unknown word, a bad edge, a count of workers that the name cannot serve, and a W
-        under which models do not come together.
+        Only "shift-one" depends on the round. Its W of one round is not connected; that of `over_cycle` is.
+
+        Raises:
+            ValueError: for an unknown name, a bad edge, a number of workers for which the graph does not exist, and a
+                W under which models do not converge to their mean.
         """
         _check_count(n_workers)
         return _from_text(text, n_workers, round_ % cycle_length(text, n_workers))
 
     @classmethod
     def over_cycle(cls, text: str, n_workers: int) -> "Mixing":
-        """The mean W of a cycle of rounds: that of `from_text` for all but "shift-one". Raises as `from_text` does."""
+        """Return the mean W of a cycle of rounds, which is `from_text` for all but "shift-one". Raises as that does."""
         if text != SHIFT_ONE:
             return cls.from_text(text, n_workers)
         _check_count(n_workers)
@@ -74,10 +77,11 @@ class Mixing:
 
     @classmethod
     def from_matrix(cls, matrix: npt.ArrayLike) -> "Mixing":
-        """W from a table (n, n) of numbers. Self weights are what the others leave of 1, so the mean model stays put.
+        """Return W from a matrix (n, n). Self weights are computed from the others, so that rounds keep the mean model.
 
-        Raises ValueError if it is not square, finite, symmetric and free of negative weights, if a row does not sum
-        to 1, or if models do not come together under it.
+        Raises:
+            ValueError: if the matrix is not square, finite, symmetric and free of negative weights, if a row does not
+                sum to 1, or if models do not converge to their mean under it.
         """
         table = _checked_matrix(matrix)
         upper = np.triu((table + table.T) / 2, 1)
@@ -89,9 +93,10 @@ class Mixing:
 
     @classmethod
     def from_graph(cls, graph: Graph) -> "Mixing":
-        """Metropolis weights on an undirected networkx graph with the nodes 0 to n - 1; attributes are not read.
+        """Return Metropolis weights on an undirected networkx graph with nodes 0 to n - 1. Attributes are not read.
 
-        Raises ValueError for other nodes, for directed graphs, self-loops and double edges, and for graphs in parts.
+        Raises:
+            ValueError: for other nodes, directed graphs, self-loops, double edges and graphs that are not connected.
         """
         nodes = set(graph.nodes)
         n_workers = len(nodes)
@@ -102,7 +107,9 @@ class Mixing:
             )
         is_directed: Callable[[], bool] | None = getattr(graph, "is_directed", None)
         if is_directed is not None and is_directed():
-            raise ValueError("from_graph: edges must go both ways, W is symmetric; use graph.to_undirected()")
+            raise ValueError(
+                "from_graph: the graph must be undirected, since W is symmetric; use graph.to_undirected()"
+            )
         edges = [_checked_edge(int(one), int(other), n_workers, "from_graph") for one, other, *_ in graph.edges]
         _check_unique(edges, "from_graph")
         return _on_edges(edges, n_workers)
@@ -114,20 +121,20 @@ class Mixing:
 
     @cached_property
     def text(self) -> str:
-        """What `from_text` makes this W of, given the number of workers, and for "shift-one" the round."""
+        """The text from which `from_text` makes this W, given the number of workers and, for "shift-one", the round."""
         return self.name or " ".join(f"{one}-{other}:{weight!r}" for (one, other), weight in self.edges())
 
     def edges(self) -> Iterator[tuple[Edge, float]]:
-        """All pairs that talk, each once and in order, with their weight."""
+        """Yield every edge once, in order, with its weight."""
         for rank, row in enumerate(self.rows):
             yield from (((rank, other), weight) for other, weight in row if other > rank)
 
     def neighbors(self, rank: int) -> tuple[int, ...]:
-        """The workers that `rank` sends to and hears from, ascending, without itself. Raises ValueError if unknown."""
+        """Return the workers that `rank` exchanges models with, ascending. Raises ValueError for an unknown rank."""
         return tuple(other for other, _ in self.rows[self._known(rank)])
 
     def weight(self, rank: int, other: int) -> float:
-        """W[rank, other]; 0 where they do not talk. Raises ValueError if either is unknown."""
+        """Return W[rank, other]; 0 where there is no edge. Raises ValueError for an unknown rank."""
         if self._known(rank) == self._known(other):
             return self.self_weights[rank]
         row = self.rows[rank]
@@ -135,7 +142,7 @@ class Mixing:
         return row[place][1] if place < len(row) and row[place][0] == other else 0.0
 
     def matrix(self) -> npt.NDArray[np.float64]:
-        """W as a new dense array (n, n), float64."""
+        """Return W as a new dense array (n, n), float64."""
         dense = np.diag(np.asarray(self.self_weights, dtype=np.float64))
         for rank, row in enumerate(self.rows):
             if row:
@@ -145,14 +152,14 @@ class Mixing:
 
     @cached_property
     def rho(self) -> float:
-        """The second largest eigenvalue in absolute value: the part of a disagreement that a round leaves standing.
+        """The second largest absolute value of an eigenvalue: a round multiplies disagreement by this factor or less.
 
-        0 for the full graph, 1 where models do not come together. Dense: O(n^3), once.
+        0 for the full graph, 1 where models do not converge to their mean. Computed once, in O(n^3).
         """
         if self.n_workers == 1:
             return 0.0
         rising = np.linalg.eigvalsh(self.matrix())
-        return float(min(1.0, max(abs(rising[0]), abs(rising[-2]))))  # the last one is the 1 of the mean
+        return float(min(1.0, max(abs(rising[0]), abs(rising[-2]))))  # the last eigenvalue, 1, is that of the mean
 
     @property
     def spectral_gap(self) -> float:
@@ -165,7 +172,7 @@ class Mixing:
         return rank
 
 
-@lru_cache(maxsize=16)  # a simulator asks on behalf of each worker, in each round
+@lru_cache(maxsize=16)  # the simulator calls it for each worker in each round
 def _from_text(text: str, n_workers: int, round_: int) -> Mixing:
     if text == SHIFT_ONE:
         return _from_weights(_metropolis(_pairs(n_workers, round_), n_workers), n_workers, name=text)
@@ -173,12 +180,12 @@ def _from_text(text: str, n_workers: int, round_: int) -> Mixing:
         return _on_edges(_BUILDERS[text](n_workers), n_workers, name=text)
     tokens = [_parsed(token, text, n_workers) for token in text.split()]
     edges = [edge for edge, _ in tokens]
-    _check_unique(edges, f"topology={text!r}")
+    _check_unique(edges, f"graph={text!r}")
     weights = {edge: weight for edge, weight in tokens if weight is not None}
     if not weights:
         return _on_edges(edges, n_workers)
     if len(weights) < len(edges):
-        raise ValueError(f"topology={text!r}: either every edge has a weight or none; write them as {EXAMPLE}")
+        raise ValueError(f"graph={text!r}: either every edge has a weight or none; write them as {EXAMPLE}")
     return _connected(_from_weights(weights, n_workers))
 
 
@@ -187,10 +194,10 @@ def _parsed(token: str, text: str, n_workers: int) -> tuple[Edge, float | None]:
     one, _, other = pair.partition("-")
     if not (one.isdecimal() and other.isdecimal()):
         raise ValueError(
-            f"topology={text!r} must be one of {', '.join(GRAPHS)}, or edges such as {EXAMPLE}: "
+            f"graph={text!r} must be one of {', '.join(GRAPHS)}, or edges such as {EXAMPLE}: "
             f"{token!r} is neither{near_misses(token, list(GRAPHS))}"
         )
-    edge = _checked_edge(int(one), int(other), n_workers, f"topology: edge {token!r}")
+    edge = _checked_edge(int(one), int(other), n_workers, f"graph: edge {token!r}")
     if not colon:
         return edge, None
     try:
@@ -198,7 +205,7 @@ def _parsed(token: str, text: str, n_workers: int) -> tuple[Edge, float | None]:
     except ValueError:
         weight = math.nan
     if not 0 < weight <= 1:
-        raise ValueError(f"topology: edge {token!r}: the weight must be in (0, 1]; leave out an edge that has none")
+        raise ValueError(f"graph: edge {token!r}: the weight must be in (0, 1]; leave out an edge of weight 0")
     return edge, weight
 
 
@@ -207,7 +214,7 @@ def _checked_edge(one: int, other: int, n_workers: int, where: str) -> Edge:
         if not 0 <= worker < n_workers:
             raise ValueError(f"{where}: worker {worker} must be between 0 and {n_workers - 1}, n_workers={n_workers}")
     if one == other:
-        raise ValueError(f"{where}: worker {one} need not name itself; its own weight is what the others leave of 1")
+        raise ValueError(f"{where}: worker {one} cannot have an edge to itself; its self weight is 1 less the others")
     return _sorted(one, other)
 
 
@@ -215,13 +222,15 @@ def _check_unique(edges: list[Edge], where: str) -> None:
     seen: set[Edge] = set()
     for edge in edges:
         if edge in seen:
-            raise ValueError(f"{where}: edge {edge[0]}-{edge[1]} is there twice; an edge goes both ways, keep one")
+            raise ValueError(
+                f"{where}: edge {edge[0]}-{edge[1]} is given twice; an edge has no direction, so give it once"
+            )
         seen.add(edge)
 
 
 def _check_count(n_workers: int) -> None:
     if n_workers < 1:
-        raise ValueError(f"topology: n_workers={n_workers} must be at least 1")
+        raise ValueError(f"graph: n_workers={n_workers} must be at least 1")
 
 
 def _checked_matrix(matrix: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -241,7 +250,9 @@ def _checked_matrix(matrix: npt.ArrayLike) -> npt.NDArray[np.float64]:
         )
     i, j = _worst(-table)
     if table[i, j] < -ROUNDING:
-        raise ValueError(f"from_matrix: W[{i}, {j}]={table[i, j]:g} must be at least 0; from_graph gives such weights")
+        raise ValueError(
+            f"from_matrix: W[{i}, {j}]={table[i, j]:g} must be at least 0; Mixing.from_graph makes such weights"
+        )
     (i,) = _worst(np.abs(table.sum(axis=1) - 1))
     if abs(table[i].sum() - 1) > TOLERANCE:
         raise ValueError(
@@ -280,11 +291,11 @@ def _from_weights(weights: Mapping[Edge, float], n_workers: int, name: str = "")
 
 
 def _left_of_one(rank: int, row: tuple[tuple[int, float], ...]) -> float:
-    """The self weight. Equal shares get equal bits, so that full averaging makes the same model everywhere."""
+    """Return the self weight, with the bits of an equal weight in the row: full averaging gives all the same model."""
     rest = 1.0 - math.fsum(weight for _, weight in row)
     if rest < -ROUNDING:
         raise ValueError(
-            f"topology: the edges of worker {rank} sum to {1 - rest:g}, which leaves it a self weight of {rest:g}; "
+            f"graph: the edges of worker {rank} sum to {1 - rest:g}, which leaves it a self weight of {rest:g}; "
             "they must sum to at most 1"
         )
     if rest < ROUNDING:
@@ -293,9 +304,9 @@ def _left_of_one(rank: int, row: tuple[tuple[int, float], ...]) -> float:
 
 
 def _connected(mixing: Mixing) -> Mixing:
-    """Itself, once it is known that rho < 1: everybody hears of everybody, and no two halves only swap their models.
+    """Return `mixing` if rho < 1: it is connected, and there are no two groups that only swap their models.
 
-    For a symmetric W with no negative weight, these are the two ways to have rho = 1. Raises ValueError for either.
+    For a symmetric W without negative weights, these are the two ways to have rho = 1. Raises ValueError for either.
     """
     side = {0: 0}
     queue = [0]
@@ -307,14 +318,14 @@ def _connected(mixing: Mixing) -> Mixing:
     if len(side) < mixing.n_workers:
         apart = [rank for rank in range(mixing.n_workers) if rank not in side]
         raise ValueError(
-            f"topology: workers {_listed(sorted(side))} never hear of {_listed(apart)} (rho=1); add an edge between"
+            f"graph: workers {_listed(sorted(side))} are not connected to {_listed(apart)} (rho=1); add an edge between"
         )
     parts = [[rank for rank in sorted(side) if side[rank] == part] for part in (0, 1)]
     swaps = all(side[other] != side[rank] for rank, row in enumerate(mixing.rows) for other, _ in row)
     if swaps and not any(mixing.self_weights):
         raise ValueError(
-            f"topology: workers {_listed(parts[0])} and {_listed(parts[1])} only swap their models (rho=1), "
-            "because nobody keeps a part of its own; give some edges less weight"
+            f"graph: workers {_listed(parts[0])} and {_listed(parts[1])} only swap their models (rho=1), "
+            "because no worker has a self weight; give some edges less weight"
         )
     return mixing
 

@@ -1,1 +1,1 @@
-"""When a worker sends, and when it skips. One file a policy or a family of them."""
+"""When a worker sends and when it skips. One file per policy or family of policies."""

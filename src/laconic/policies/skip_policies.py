@@ -1,6 +1,6 @@
 """When to send nothing: policies for methods whose workers or server may skip a round.
 
-Phuong, Phong and Fukushima, IEEE Access 2023, section II: random coins, or what a node measures of its own link.
+Phuong, Phong and Fukushima, IEEE Access 2023, section II: at random, or by measurements of a node's own link.
 """
 
 from abc import ABC, abstractmethod
@@ -13,10 +13,11 @@ from laconic.hyperparameters import check_hyperparameters, hyperparameter
 
 @dataclass(frozen=True, kw_only=True)
 class SkipPolicy(ABC):
-    """Decides once a round, on one side of the link. State goes to the side's memory."""
+    """Decides once per round, on one side of the link. Its state is in the memory of that side."""
 
     name: ClassVar[str]
-    separable: ClassVar[bool] = False  # several servers, each with a slice, decide alike
+    separable: ClassVar[bool] = False
+    """Whether several servers, each with a slice, make the same decision."""
 
     def __post_init__(self) -> None:
         check_hyperparameters(self, self.name)
@@ -24,11 +25,11 @@ class SkipPolicy(ABC):
     @property
     @abstractmethod
     def probability(self) -> float:
-        """The expected share of rounds skipped; 0 where it is not known before the run."""
+        """The expected share of rounds that are skipped; 0 if it is not known before the run."""
 
     @abstractmethod
     def skips(self, side: Side, n_bytes: float) -> bool:
-        """Whether to skip this round. `n_bytes`: what sending would cost."""
+        """Return whether to skip this round. `n_bytes`: size of the packet that would be sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +49,12 @@ class Never(SkipPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSkips(SkipPolicy):
-    """An independent keyed coin each round."""
+    """Skip with a fixed probability, by an independent keyed draw each round."""
 
     name: ClassVar[str] = "random"
     separable: ClassVar[bool] = True
 
-    probability: float = hyperparameter(0.3, "chance to skip a round", within="[0, 1)")
+    probability: float = hyperparameter(0.3, "probability of skipping a round", within="[0, 1)")
 
     def skips(self, side: Side, n_bytes: float) -> bool:
         return side.uniform("skip") < self.probability
@@ -61,16 +62,19 @@ class RandomSkips(SkipPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class SlowLink(SkipPolicy):
-    """Skip while the measured link would need longer than `deadline_s` for the packet, but not too often in a row.
+    """Skip while the packet would take longer than `deadline_s` on the measured link, but not too often in a row.
 
-    The speed is the driver's measurement of earlier rounds; with none yet it sends. A forced send measures anew,
-    so a link that recovers is noticed. Real links make runs with this policy unrepeatable; the simulator's do not.
+    The driver measures the speed in earlier rounds; before the first measurement the policy sends. After
+    `max_in_a_row` skips it sends, which measures the link again, so that a recovered link is noticed. With this policy,
+    runs over real links cannot be repeated exactly; runs in the simulator can.
     """
 
     name: ClassVar[str] = "slow-link"
 
-    deadline_s: float = hyperparameter(1.0, "longest time a packet may take", within="(0, inf)", unit="seconds")
-    max_in_a_row: int = hyperparameter(3, "skips after which it sends all the same", within="[1, inf)", unit="rounds")
+    deadline_s: float = hyperparameter(1.0, "longest time that a packet may take", within="(0, inf)", unit="seconds")
+    max_in_a_row: int = hyperparameter(
+        3, "number of skips in a row after which the packet is sent all the same", within="[1, inf)", unit="rounds"
+    )
 
     @property
     def probability(self) -> float:
