@@ -1,6 +1,6 @@
-"""`--load FILE`: enter algorithms from a file, so that the contract tests run over them too.
+"""`--load FILE`: register algorithms from a file, so that the contract tests run with them too.
 
-`--fault-seed SEED`: try that fault plan alone.
+`--fault-seed SEED`: run only that fault plan.
 """
 
 import pytest
@@ -12,14 +12,16 @@ from laconic.contract import load_plugins
 
 pytest.register_assert_rewrite("support")
 
-# How long an example takes says how busy the machine is, and that the first one compiles.
+# The duration of an example depends on how busy the machine is, and the initial one compiles kernels.
 settings.register_profile("laconic", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("laconic")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--load", action="append", default=[], help="a Python file with algorithms of one's own")
-    parser.addoption("--fault-seed", type=int, help="the one fault plan to try in tests/faults/test_faults.py")
+    parser.addoption("--load", action="append", default=[], help="A Python file with algorithms to test as well.")
+    parser.addoption(
+        "--fault-seed", type=int, help="The seed of the only fault plan to run in tests/faults/test_faults.py."
+    )
 
 
 def pytest_configure(config):
@@ -28,15 +30,15 @@ def pytest_configure(config):
 
 
 def pytest_sessionstart(session):
-    """Compile the kernels before the tests' processes start, each of which would compile all that it uses."""
-    if session.config.getoption("numprocesses", None):  # not in one of the processes that it gives the tests to
-        from support.methods import use_every_method  # it asks which algorithms there are, and --load enters some
+    """Compile the kernels before the test processes start, since each of them would compile what it uses."""
+    if session.config.getoption("numprocesses", None):  # not in the worker processes of xdist
+        from support.methods import use_every_method  # imported late, because --load registers algorithms
 
         use_every_method()
 
 
 def pytest_collection_modifyitems(config, items):
-    """Where several processes share the tests, the long ones come first, so that none of them is left for the end."""
+    """If several processes share the tests, run the slow ones before the others, so that none is left for the end."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 

@@ -1,7 +1,7 @@
-"""Frames whose bodies travel apart from their heads, and sums by a second group, as on GPUs with NCCL.
+"""Frames whose payloads are sent apart from their headers, and sums by a second group, as on GPUs with NCCL.
 
-Here the device is the CPU and the second group's engine is gloo; all else is as it is on GPUs. The last test is for a
-machine that has some.
+Here the device is the CPU and the second group's engine is gloo; all else is as on GPUs. The last test is for a
+machine that has GPUs.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ CASES = [("sgd", "allreduce"), ("dropsign", "rank0"), ("compskip", "sharded"), (
 
 @contextlib.contextmanager
 def payloads_sent():
-    """Counts the bytes that this process hands to torch.distributed in batches."""
+    """Counts the bytes that this process passes to torch.distributed in batches."""
     count = {"bytes": 0}
     batch = dist.batch_isend_irecv
 
@@ -50,7 +50,7 @@ def payloads_sent():
 
 
 def trained(rank, name, layout, *, split, bad_round=None, group=None):
-    """Some rounds; in a bad one the loss of rank 1 is inf. What this rank has in the end, counted, and sent split."""
+    """Train some rounds; in `bad_round` the loss of rank 1 is inf. Returns values, traffic and bytes sent split."""
     net = small_model.net()
     opt = optimizers.wrapped(net, name, layout, group=group)
     if split:
@@ -68,7 +68,7 @@ def split_and_unsplit(rank, *case, **settings):
 
 
 def alone_with_a_server(rank):
-    """A worker and a server that takes what comes; the third rank looks on."""
+    """An asynchronous worker and its server; the third rank takes no part."""
     group = dist.new_group([0, 1])
     return split_and_unsplit(rank, "asgd", "auto", group=group) if rank < 2 else None
 
@@ -78,7 +78,7 @@ def frame_of(values):
 
 
 def hostile_headers():
-    """What no split frame begins with."""
+    """Headers that no split frame may begin with, by the error that they cause."""
     header = bytes(frame_of(torch.ones(5)).header.numpy())
     return {
         "promises 1099511627776 body bytes": resealed(header[:16] + struct.pack("<Q", 1 << 40) + header[24:]),
@@ -90,7 +90,7 @@ def hostile_headers():
 
 
 def messages_of_hostile_headers(rank):
-    """Rank 1 sends heads by hand, then an honest frame: what rank 0 says to each, and what it reads at last."""
+    """Rank 1 sends hostile headers, then a valid frame. Returns rank 0's errors, and the values it reads at last."""
     channel = Channel(None, PATIENCE_S)
     honest = frame_of(torch.arange(5.0))
 
@@ -120,7 +120,7 @@ def act(rank):
 
 @pytest.fixture(scope="module")
 def seen():
-    """What each rank saw: seen[rank][case]."""
+    """What each rank returned: seen[rank][case]."""
     return run_ranks(act, N)
 
 
@@ -152,7 +152,7 @@ def test_control_frames_have_no_payload_to_split_off(seen):
 
 
 @pytest.mark.slow
-def test_a_server_that_takes_what_comes_takes_split_frames(seen):
+def test_an_asynchronous_server_accepts_split_frames(seen):
     full, split = seen[0]["arrivals"]
     assert torch.equal(full["values"], split["values"])
     assert full["traffic"] == split["traffic"]
@@ -160,13 +160,13 @@ def test_a_server_that_takes_what_comes_takes_split_frames(seen):
 
 
 @pytest.mark.slow
-def test_a_split_frame_is_refused_where_no_channel_for_its_payload_was_agreed_on(seen):
+def test_a_split_frame_is_refused_without_a_device_channel(seen):
     before, _, _ = seen[0]["hostile"]
     assert before.startswith("rank 1, its packet: reserved byte 1: a frame whose body travels another way")
 
 
 @pytest.mark.slow
-def test_hostile_headers_are_refused_before_a_buffer_is_made_and_the_next_frame_is_read(seen):
+def test_hostile_headers_are_refused_before_a_buffer_is_allocated_and_the_next_frame_is_read(seen):
     _, reports, values = seen[0]["hostile"]
     for reason, message in reports.items():
         assert message.startswith("rank 1, its packet: "), message
@@ -174,7 +174,7 @@ def test_hostile_headers_are_refused_before_a_buffer_is_made_and_the_next_frame_
     assert torch.equal(values, torch.arange(5.0))
 
 
-def test_gpus_send_by_themselves_only_where_each_rank_has_its_own():
+def test_payloads_are_sent_from_gpus_only_if_each_rank_has_its_own():
     assert gpu_of(CPU, None) is None
     assert are_distinct(["a", "b", "c"])
     assert not are_distinct(["a", "b", "a"])
@@ -182,7 +182,7 @@ def test_gpus_send_by_themselves_only_where_each_rank_has_its_own():
     assert not are_distinct([None])
 
 
-# Ranks that hang or die. Each death leaves one rank fewer, and those that are left go on to the next story.
+# Ranks that hang or die. Each death leaves one rank fewer; the others continue with the next case.
 
 N_DOOMED = 4
 
@@ -207,15 +207,15 @@ def act_all(rank, folder):
 
 
 def hang_in_a_sum(rank, channel):
-    """Rank 1 comes when the others have given up."""
+    """Rank 1 takes part only when the others have given up."""
     if rank == 1:
         wait_for("0 gave up", "2 gave up", "3 gave up")
     channel.all_reduce(torch.ones(1000), "for a sum")
-    channel.gather(rank, "for what comes next")  # gloo's sum may have come to its end without those that gave up
+    channel.gather(rank, "for what comes next")  # gloo's sum may have ended without those that gave up
 
 
 def die_with_its_payload(rank, channel):
-    """Rank 0 has the head of rank 3's frame, and waits for the body. The others wait for rank 0's answer."""
+    """Rank 0 has the header of rank 3's frame, and waits for the payload. The others wait for rank 0's answer."""
     frame = frame_of(torch.ones(1000))
     if rank == 3:
         dist.isend(frame.header, 0, channel.group).wait()
@@ -233,8 +233,8 @@ def die_in_a_sum(rank, channel):
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """What each rank was told in each story."""
-    folder = tmp_path_factory.mktemp("told")
+    """The error that each rank got in each case."""
+    folder = tmp_path_factory.mktemp("reported")
     endings = ends_of_ranks(act_all, N_DOOMED, folder)
     errors = [end.error for end in endings if end.error]
     assert not errors, "\n".join(errors)
@@ -242,7 +242,7 @@ def reports(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_rank_that_hangs_in_a_sum_of_the_second_group_is_named_and_learns_it(reports):
+def test_a_rank_that_hangs_in_a_sum_of_the_second_group_is_named_by_all_and_by_itself(reports):
     for rank in (0, 2, 3):
         message = reports(hang_in_a_sum, rank)
         assert message.startswith("rank 1 was waited for (for a sum), but nothing came within"), message
@@ -269,7 +269,7 @@ def test_a_rank_that_dies_in_a_sum_of_the_second_group_is_named_by_all(reports):
 
 
 def on_a_gpu(rank, name, layout, *, nccl):
-    """Some rounds on this rank's GPU. Without NCCL all goes through the host, as where it is not built in."""
+    """Train some rounds on this rank's GPU. Without NCCL, all data goes through the host."""
     torch.cuda.set_device(rank)
     net = small_model.net().cuda()
     is_available = dist.is_nccl_available
@@ -297,7 +297,7 @@ def test_frames_and_sums_over_nccl_give_what_they_give_through_the_host():
     for by_case in run_ranks(split_and_unsplit_on_a_gpu, torch.cuda.device_count(), cases):
         for (name, layout), ((full, counted), (split, counted_split)) in zip(cases, by_case, strict=True):
             assert counted == counted_split
-            if layout == "allreduce":  # which adds in another order
+            if layout == "allreduce":  # NCCL adds in another order
                 torch.testing.assert_close(split, full)
             else:
                 assert torch.equal(split, full), name

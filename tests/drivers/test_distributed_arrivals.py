@@ -35,7 +35,7 @@ def made(net, group=None, **settings):
 
 
 def one_step(opt, net, rank, round_, meanwhile=lambda: None, factor=1.0):
-    """A step with a closure whose gradient is there once `meanwhile` has returned."""
+    """A step with a closure that calls `meanwhile` before it computes the gradient."""
 
     def closure():
         opt.zero_grad()
@@ -48,7 +48,7 @@ def one_step(opt, net, rank, round_, meanwhile=lambda: None, factor=1.0):
 
 
 def at_random_speeds(rank, settings):
-    """Counts and losses of some steps whose gradients take random times; all meet in a barrier now and then."""
+    """Counts and losses of some steps whose gradients take random times; all meet in a barrier from time to time."""
     net = small_model.net()
     opt = made(net, **settings)
     initial = float(small_model.loss(net, rank, 0))
@@ -65,7 +65,7 @@ def at_random_speeds(rank, settings):
 
 
 def left_out(rank):
-    """One worker's gradient is inf once: what its memory and the counters say, and whether all models are finite."""
+    """One worker's gradient is inf once. Returns whether all models are finite, and the counters."""
     net = small_model.net()
     opt = made(net)
     for round_ in range(4):
@@ -115,7 +115,7 @@ def alone_with_a_server(rank, group):
 
 
 def saved_too_early(rank):
-    """What the server is told that saves while a worker is ahead, and whether it may once all have met."""
+    """The error of a server that saves while a worker is ahead, and whether it can save after a barrier."""
     net = small_model.net()
     opt = made(net)
     reported = "nothing"
@@ -135,7 +135,7 @@ def saved_too_early(rank):
 
 
 def without_a_closure(rank):
-    """What a worker is told that may have to wait and cannot."""
+    """The error of a worker that may have to wait and has no closure."""
     net = small_model.net()
     opt = made(net, max_staleness=1)
     if opt.serves_only:
@@ -193,7 +193,7 @@ def test_no_applied_gradient_is_older_than_the_bound(name, by_rank):
 
 
 @pytest.mark.slow
-def test_without_a_bound_nobody_requests_admission_and_gradients_get_old(by_rank):
+def test_without_a_bound_no_worker_requests_admission_and_gradients_are_stale(by_rank):
     total = by_rank[0]["speeds"]["no bound"]["total"]
     assert set(total["up_by_exchange"]) == {"update"}
     assert max(map(int, total["staleness"])) > 1
@@ -201,7 +201,7 @@ def test_without_a_bound_nobody_requests_admission_and_gradients_get_old(by_rank
 
 
 @pytest.mark.slow
-def test_a_gradient_with_inf_is_left_out_alone(by_rank):
+def test_a_gradient_with_inf_affects_no_other_gradient(by_rank):
     assert [seen["left out"][1] for seen in by_rank] == [0, 1, 0, 1]
     for seen in by_rank:
         finite, _, total = seen["left out"]
@@ -226,7 +226,7 @@ def test_one_worker_and_a_server_are_vanilla_sgd_bit_for_bit_also_when_resumed(n
 
 
 @pytest.mark.slow
-def test_a_resumed_server_goes_on_counting(by_rank):
+def test_a_resumed_server_continues_its_counts(by_rank):
     _, counts = by_rank[1]["alone"]
     assert counts["resumed"]["staleness"] == counts["asgd"]["staleness"] == {0: 8}
 
@@ -234,7 +234,7 @@ def test_a_resumed_server_goes_on_counting(by_rank):
 @pytest.mark.slow
 def test_a_server_does_not_save_while_a_worker_is_ahead(by_rank):
     reported = [seen["saved too early"] for seen in by_rank]
-    early = reported[3][0].replace("worker 2", "worker 1")  # whoever is ahead
+    early = reported[3][0].replace("worker 2", "worker 1")  # whichever is ahead
     assert early.startswith("state_dict: worker 1 has begun step 3, and the server has ended step 1")
     assert "torch.distributed.barrier()" in reported[3][0]
     assert [rounds for _, rounds in reported] == [2] * N
@@ -243,12 +243,12 @@ def test_a_server_does_not_save_while_a_worker_is_ahead(by_rank):
 @pytest.mark.slow
 def test_a_worker_that_may_have_to_wait_needs_a_closure(by_rank):
     for seen in by_rank[:-1]:
-        assert "asgd with max_staleness may let this worker wait" in seen["without a closure"]
+        assert "asgd with max_staleness may make this worker wait" in seen["without a closure"]
         assert "step() needs a closure" in seen["without a closure"]
 
 
 def lose_a_worker(rank):
-    """Rank 1 dies before its third gradient, while the others go on."""
+    """Rank 1 dies before its third gradient, while the others continue."""
     net = small_model.net()
     inner = torch.optim.SGD(net.parameters(), lr=0.05)
     opt = laconic.DistributedOptimizer(inner, ASGD(), timeout_s=PATIENCE_S)
@@ -261,12 +261,12 @@ def lose_a_worker(rank):
         except laconic.PeerLostError as error:
             reported = str(error)
             break
-    raise RuntimeError(f"told: {reported}")
+    raise RuntimeError(f"reported: {reported}")
 
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_named_by_the_server_and_by_the_other_workers():
     endings = ends_of_ranks(lose_a_worker, N)
     for rank in (0, 2, 3):
-        assert "told: rank 1 was waited for" in endings[rank].error, endings[rank].error
+        assert "reported: rank 1 was waited for" in endings[rank].error, endings[rank].error
         assert "its connection closed" in endings[rank].error

@@ -88,7 +88,7 @@ BAD_VALUES = (0, LARGE // 2 - 1, LARGE // 2, LARGE - 1)  # at the ends of both p
 
 
 def step_a_large_model(rank: int) -> tuple[str, list[int]]:
-    """The hash after a step, and how many rounds are void after each of those in which rank 1 has one bad entry."""
+    """The hash after a step, and the number of aborted rounds after each round in which rank 1 has one bad value."""
     weight = torch.nn.Parameter(torch.zeros(LARGE))
     opt = laconic.DistributedOptimizer(torch.optim.SGD([weight], lr=1.0), laconic.SGD(), timeout_s=PATIENCE_S)
     weight.grad = large_gradient(rank)
@@ -115,4 +115,6 @@ def test_a_sum_in_two_parts_has_the_same_bits_as_the_simulator_s_and_one_bad_val
     assert len(ring_parts(LARGE, 4)) == 2
     ended = run_ranks(step_a_large_model, n)
     assert [after for after, _ in ended] == [hash_of(weight.detach())] * n
-    assert [aborts for _, aborts in ended] == [[1, 2, 3, 4]] * n  # one bad entry, wherever it is, is told to all
+    assert [aborts for _, aborts in ended] == [
+        [1, 2, 3, 4]
+    ] * n  # one bad value, at any index, aborts the round for all

@@ -19,7 +19,7 @@ ODD = "0-1 1-2 2-3 3-4 4-0 0-2"
 
 
 def cases(n):
-    """What n workers can run."""
+    """The algorithms that n workers can run."""
     graphs = [graph for graph in GRAPHS if n == 8 or graph not in ("torus", "shift-one")] + [ODD] * (n == 5)
     return [
         *(DSGD(graph=graph) for graph in graphs),

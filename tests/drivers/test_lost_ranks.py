@@ -1,6 +1,6 @@
-"""Ranks that die, hang, never come or were started with other settings: the others must say so, and name them.
+"""Ranks that die, hang, never start or have other settings: the others must report it, and name them.
 
-The same ranks live through all stories. Each death leaves one rank fewer, and the others go on to the next story.
+The same ranks run all cases. Each death leaves one rank fewer, and the others continue with the next case.
 """
 
 import os
@@ -18,7 +18,7 @@ from support.ranks import announce, ends_of_ranks, wait_for
 pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
 
 N = 7
-DEATHS = {  # story: layout, ranks that are left, who dies
+DEATHS = {  # case: layout, ranks that are left, the rank that dies
     "a rank dies where every rank serves": ("sharded", range(7), 6),
     "a rank dies in an all-reduce": ("allreduce", range(6), 5),
     "the dedicated server dies": ("dedicated", range(5), 4),
@@ -31,10 +31,10 @@ DIFFERENCES = ("algorithm", "compskip.keep", "seed", "layers", "dtype", "layout"
 
 
 def act_all(rank: int, folder: Path) -> None:
-    """All stories, one after the other; what this rank was told goes to a file, since it may not live to return it."""
+    """Run all cases in order; this rank's errors are written to files, since it may die before it can return them."""
     for what in DIFFERENCES:
         note(folder, what, rank, lambda what=what: odd_optimizer(rank, what))
-    for layout in ("sharded", "allreduce", "dedicated", "rank0"):  # so that nothing is loaded while others wait
+    for layout in ("sharded", "allreduce", "dedicated", "rank0"):  # so that no module is imported while others wait
         train(rank, layout, range(N), 2, lambda: None, PATIENCE_S)
     for story, place in DEATHS.items():
         if len(place[1]) == 3:
@@ -49,7 +49,7 @@ def act_all(rank: int, folder: Path) -> None:
 
 
 def note(folder: Path, story: str, rank: int, task) -> None:
-    """Write down what error the task met."""
+    """Write the error that the task raises to a file."""
     try:
         task()
         reported = "nothing"
@@ -69,7 +69,7 @@ def odd_optimizer(rank: int, what: str) -> None:
     net, layout, settings = small_model.net(), "rank0", {"algorithm": laconic.CompSkip(keep=0.3)}
     if rank == ODD_RANK:
         if what == "layers":
-            net = torch.nn.Linear(112, 1)  # as many parameters, cut otherwise
+            net = torch.nn.Linear(112, 1)  # as many parameters, of other shapes
         elif what == "dtype":
             net = net.double()
         elif what == "layout":
@@ -81,7 +81,7 @@ def odd_optimizer(rank: int, what: str) -> None:
 
 
 def train(rank: int, layout: str, ranks, rounds: int, before_the_last, timeout_s: float) -> None:
-    """Some rounds among `ranks`; before the last one `before_the_last()` is called."""
+    """Train some rounds with `ranks`; `before_the_last()` is called before the last one."""
     group = None if len(ranks) == N else dist.new_group(list(ranks), use_local_synchronization=True)
     net = small_model.net()
     opt = optimizer(net, layout, group, timeout_s)
@@ -107,8 +107,8 @@ def hang_in_training(rank: int, hang: str) -> None:
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
-    """What each rank was told in each story."""
-    folder = tmp_path_factory.mktemp("told")
+    """The error that each rank got in each case."""
+    folder = tmp_path_factory.mktemp("reported")
     errors = [end.error for end in ends_of_ranks(act_all, N, folder) if end.error]
     assert not errors, "\n".join(errors)
     return lambda story, rank: (folder / f"{story} {rank}").read_text()
@@ -136,7 +136,7 @@ def test_a_rank_that_hangs_is_named_by_all_others(story, reported):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("story", HANGS)
-def test_a_rank_that_comes_after_the_others_gave_up_gets_their_reason(story, reported):
+def test_a_rank_that_is_late_after_the_others_gave_up_learns_the_reason(story, reported):
     _, idle = HANGS[story]
     message = reported(story, idle)
     assert message.startswith(f"PeerLostError: rank {idle}, this one, came too late"), message

@@ -43,13 +43,13 @@ def trace(simulation):
     ],
     ids=["one worker", "three equal workers", "a slow worker", "a saturated server"],
 )  # fmt: skip
-def test_updates_happen_when_the_worked_examples_say_and_are_as_stale(workers, message_s, compute_s, expected):
+def test_updates_have_the_times_and_the_staleness_of_the_worked_examples(workers, message_s, compute_s, expected):
     simulation = on_a_quadratic(workers, 4, message_s=message_s, compute_s=compute_s)
     assert trace(simulation)[: len(expected)] == expected
 
 
-def test_every_gradient_is_that_of_the_model_that_its_staleness_says():
-    """Worked out again from the trace alone, in plain numbers."""
+def test_every_gradient_is_evaluated_at_the_model_that_its_staleness_gives():
+    """Computed again from the trace alone, with Python's floats."""
     simulation = on_a_quadratic(3, 3, compute_s={0: 4.0, 1: 4.0, 2: 20.0})
     path = [0.0]
     for _, _, staleness in trace(simulation):
@@ -95,7 +95,7 @@ def test_a_step_that_the_fast_worker_has_already_done_returns_its_latest_loss():
 
         assert simulation.step(loss_of) == [latest[0], latest[1]]
         silent += len(set(asked)) == 1
-    assert silent > 0, "chance must have put one worker ahead"
+    assert silent > 0, "one worker should have been ahead"
 
 
 @pytest.mark.parametrize("settings", [{}, {"max_staleness": 0}, {"max_staleness": 3, "lr_scaling": "inverse"}], ids=str)
@@ -136,7 +136,7 @@ def test_a_bound_of_zero_is_sgd_on_one_mini_batch_after_the_other_bit_for_bit():
     [(0, 2.0), (1, 1.0), (2, 0.618034), (3, 0.445042), pytest.param(7, 0.209057, marks=pytest.mark.nightly)],
 )
 def test_a_fixed_delay_is_stable_below_the_learning_rate_of_theory_and_not_above_it(tau, limit):
-    """Scalar quadratic, curvature 1: stable for rates below 2 sin(pi / (2 (2 tau + 1)))."""
+    """Scalar quadratic, curvature 1: stable for learning rates below 2 sin(pi / (2 (2 tau + 1)))."""
     assert 2 * math.sin(math.pi / (2 * (2 * tau + 1))) == pytest.approx(limit, abs=1e-6)
     farthest = {}
     for share in (0.97, 1.03):
@@ -186,7 +186,7 @@ def test_dropped_gradients_change_nothing_and_are_counted_for_their_worker():
 
 
 @pytest.mark.parametrize("bad", [torch.inf, torch.nan])
-def test_a_gradient_with_inf_or_nan_is_left_out_alone(bad):
+def test_a_gradient_with_inf_or_nan_affects_no_other_gradient(bad):
     nets = [small_model.net(), small_model.net()]
     ends = []
     for net, factor in zip(nets, (bad, None), strict=True):
@@ -226,7 +226,7 @@ def test_gradients_may_be_compressed_and_the_model_comes_back_dense(compressor):
     assert traffic.down.paper_bits / traffic.down.messages == pytest.approx(down) == 32 * small_model.N_PARAMETERS
 
 
-def test_the_same_law_of_compute_times_gives_the_same_nanoseconds_again():
+def test_the_same_distribution_of_compute_times_gives_the_same_nanoseconds_again():
     law = ComputeTime(seconds=1.0, factors={1: 4.0}, tail_s=0.5)
     one, again = (on_a_quadratic(4, 6, compute_s=law) for _ in range(2))
     assert trace(one) == trace(again)
@@ -238,7 +238,11 @@ def test_the_same_law_of_compute_times_gives_the_same_nanoseconds_again():
     [
         ({"max_staleness": -1}, {}, r"asgd: max_staleness=-1 must be in \[0, inf\)"),
         ({"staleness": "wait"}, {}, "asgd: staleness='wait' must be one of hold, drop"),
-        ({}, {"layout": "sharded"}, "layout='sharded' does not go with asgd: its server takes gradients whenever"),
+        (
+            {},
+            {"layout": "sharded"},
+            "layout='sharded' does not go with asgd: its server receives gradients at any time",
+        ),
         ({}, {"layout": "rank0"}, "use dedicated"),
         ({}, {"local_steps": 2}, "asgd needs the gradient itself"),
         ({}, {"compute_s": {0: 1.0, 1: 0.0, 2: 1.0}}, "worker 1 takes no virtual time and worker 0 does"),
@@ -246,7 +250,7 @@ def test_the_same_law_of_compute_times_gives_the_same_nanoseconds_again():
     ],
     ids=str,
 )
-def test_what_cannot_work_is_refused_with_the_reason(settings, options, message):
+def test_wrong_settings_are_refused_with_the_reason(settings, options, message):
     net = small_model.net()
     with pytest.raises(ValueError, match=message):
         Simulation(net, torch.optim.SGD(net.parameters(), lr=0.1), ASGD(**settings), workers=3, **options)

@@ -34,7 +34,7 @@ def test_a_plan_written_and_read_again_is_the_same(plan):
     assert FaultPlan.from_toml(plan.to_toml()) == plan
 
 
-def test_a_plan_with_everything_reads_as_its_page_says():
+def test_a_plan_with_all_fields_reads_as_documented():
     text = """
         seed = 7
         lost = 0.05
@@ -65,7 +65,7 @@ WRONG = {
     "a chance of one": ("lost = 1.0", r"faults: lost=1.0 must be in \[0, 1\)"),
     "a chance below zero": ("crashed = -0.1", r"faults: crashed=-0.1 must be in \[0, 1\)"),
     "no number": ("late = 'often'", "faults: late='often' must be a number"),
-    "a chance that is a truth": ("late = true", "faults: late=True must be a number"),
+    "a chance that is a boolean": ("late = true", "faults: late=True must be a number"),
     "not a number": ("straggle = nan", r"straggle=nan must be in \[0, 1\)"),
     "no rounds": ("crash_rounds = 0", "crash_rounds=0 must be at least 1"),
     "half a round": ("crash_rounds = 1.5", "crash_rounds=1.5 must be a whole number"),
@@ -99,14 +99,14 @@ def test_a_wrong_plan_is_refused_with_the_name_the_value_and_the_bound(case):
 
 LOST = FaultPlan(lost=0.1)
 REFUSED = {
-    "a method that loses what is lost": (
+    "a method that does not tolerate lost packets": (
         {"algorithm": "sgd", "layout": "rank0", "faults": LOST}, "sgd does not tolerate lost packets: .* as ec-sgd"),
-    "one that loses what is late": (
+    "a method that does not tolerate late packets": (
         {"algorithm": "lasg", "faults": FaultPlan(late=0.1)}, "lasg does not tolerate late packets"),
-    "one that loses what is damaged": (
+    "a method that does not tolerate corrupted packets": (
         {"algorithm": "lag", "faults": FaultPlan(events=(Event(round=1, worker=0, kind="corrupted"),))},
         "lag does not tolerate corrupted packets"),
-    "one that misses a crashed worker": (
+    "a method that does not tolerate crashes": (
         {"algorithm": "signsgd-mv", "faults": FaultPlan(crashed=0.1)}, "signsgd-mv does not tolerate crashed"),
     "no server": (
         {"algorithm": "sgd", "faults": FaultPlan(duplicated=0.1)}, "'allreduce' has no server .* use rank0, dedicated"),
@@ -117,15 +117,15 @@ REFUSED = {
     "an event elsewhere": (
         {"faults": FaultPlan(events=(Event(round=2, worker=7, kind="lost"),))},
         "event of round 2: worker 7 must be in 0 .. 3"),
-    "more liars than links": ({"faults": FaultPlan(inverted_links=5)}, "inverted_links=5 must be at most workers=4"),
+    "too many inverted links": ({"faults": FaultPlan(inverted_links=5)}, "inverted_links=5 must be at most workers=4"),
     "slow workers without a time": ({"faults": FaultPlan(straggle=0.1)}, "stragglers need a time of computing"),
-    "a share of an endless bandwidth": (
+    "a factor of an unlimited bandwidth": (
         {"faults": FaultPlan(slow_links={1: 0.5})}, "slow_links names worker 1, whose link has an unlimited bandwidth"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_plan_that_the_job_cannot_take_is_refused_before_it_starts(case):
+def test_a_plan_that_the_job_does_not_admit_is_refused_before_it_starts(case):
     job, message = REFUSED[case]
     algorithm = methods.with_test_settings(job.get("algorithm", "ec-sgd"))
     with pytest.raises(ValueError, match=message):
@@ -134,11 +134,13 @@ def test_a_plan_that_the_job_cannot_take_is_refused_before_it_starts(case):
 
 def test_dense_rounds_which_keep_no_residual_are_refused_with_a_plan_that_loses_packets():
     algorithm = laconic.SSGDTopK(density=0.25, dense_rounds=2)
-    with pytest.raises(ValueError, match="dense rounds of ssgd-topk owe nothing, so lost packets would be gone"):
+    with pytest.raises(
+        ValueError, match="dense warm-up rounds of ssgd-topk keep no residual, so lost packets would be lost"
+    ):
         Simulated(algorithm, d=20, n_workers=4, faults=LOST)
 
 
-def test_faults_come_as_often_as_their_chances_say_and_apart_from_each_other():
+def test_faults_are_as_frequent_as_their_probabilities_and_independent():
     share, n = 0.2, 5000
     for kind in ("lost", "late", "corrupted", "duplicated"):
         alone = FaultPlan(seed=4, **{kind: share})

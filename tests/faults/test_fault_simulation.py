@@ -1,4 +1,4 @@
-"""What each fault does in the simulator: to the books, the bytes and the clock; to users' models and runs."""
+"""The effect of each fault in the simulator: on residuals, bytes and the clock; on users' models and runs."""
 
 import json
 import math
@@ -35,7 +35,7 @@ MS = 10**6
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedReplies(ECSGD):
-    """Error feedback of a lossless compressor, which keeps what both sides saw of each round."""
+    """Error feedback with a lossless compressor; it records what both sides received in each round."""
 
     compressor: Identity = field(default_factory=Identity)
     server_compressor: Identity = field(default_factory=Identity)
@@ -57,7 +57,7 @@ class WatchedReplies(ECSGD):
 
 
 class FaultyJob:
-    """Three workers and a server apart; worker r's gradient is r + 1 everywhere."""
+    """Three workers and a dedicated server; all elements of worker r's gradient are r + 1."""
 
     def __init__(self, plan, **setup):
         self.algorithm = WatchedReplies()
@@ -67,7 +67,7 @@ class FaultyJob:
         self.asked = []
 
     def round(self, factor_of=lambda rank: 1.0):
-        """One round, and how many nanoseconds it took."""
+        """Run one round; returns its duration in nanoseconds."""
         before = self.driver.clock.now_ns
         self.outcome = self.driver.round(lambda rank: self._inputs(rank, factor_of(rank)))
         return self.driver.clock.now_ns - before
@@ -130,7 +130,7 @@ def test_whichever_bit_is_flipped_the_server_refuses_the_frame():
 )
 def test_the_clock_by_hand(kind, rounds_ms):
     """Three packets in a row to one server, three answers in a row. A copy comes behind the others, while the server
-    answers; a late packet sets off when the answers are there."""
+    answers; a late packet is sent when the answers have arrived."""
     job = FaultyJob(at_round_0(kind) if kind else None)
     assert [job.round() / MS, job.round() / MS] == rounds_ms
 
@@ -140,7 +140,7 @@ def test_a_server_does_not_wait_for_the_last_packet_if_that_is_lost():
     assert job.round() == 5 * MS
 
 
-def test_a_straggler_holds_up_the_round_by_what_it_computes_longer():
+def test_a_straggler_delays_the_round_by_its_additional_computing_time():
     job = FaultyJob(FaultPlan(stragglers={2: 5.0}), compute_s=0.01)
     assert job.round() == (50 + 1 + 3) * MS
     own = FaultyJob(FaultPlan(stragglers={0: 5.0}), compute_s=0.01, layout="rank0")
@@ -156,7 +156,7 @@ def test_a_slow_link_takes_longer_by_its_factor_in_both_directions():
     assert FaultyJob(FaultPlan(slow_links={1: 0.25})).round() == (1 + 4 + 1) * 2 * MS
 
 
-def test_a_crashed_worker_is_not_asked_and_remembers_what_it_knew():
+def test_a_crashed_worker_computes_nothing_and_keeps_its_memories():
     plan = FaultPlan(crash_rounds=2, events=(Event(round=1, worker=1, kind="crashed"), *at_round_0("lost").events))
     job = FaultyJob(plan)
     before = job.count(1, "setup")
@@ -198,7 +198,7 @@ def test_a_control_frame_that_aborts_the_round_is_always_delivered(kind):
     assert job.driver.injector.counts == [{}, {}, {}]
 
 
-# Lies.
+# Tampering.
 
 
 @settings(deadline=None)
@@ -217,7 +217,7 @@ def test_tampering_multiplies_what_a_packet_of_values_stands_for_and_the_result_
     steps = 2.0**-7 if packet.value_type == torch.bfloat16 else 1e-5
     steps = 2.0**-packet.mantissa_bits if isinstance(packet, ShortFloats) else steps
     scale = expected.abs() if packet.name != "quantized" else expected.abs().max()
-    if abs(factor) < 1e100:  # beyond that, ends and scales stay at the largest value, and so do not keep their ratio
+    if abs(factor) < 1e100:  # beyond that, ends and scales overflow to the largest value, and do not keep their ratio
         assert ((tampered.dense().double() - expected).abs() <= steps * scale + 8 * smallest).all()
 
 
@@ -262,7 +262,7 @@ PLAN = FaultPlan(seed=1, lost=0.1, corrupted=0.1, duplicated=0.1, crashed=0.1)
 SETTINGS = {"algorithm": "ec-sgd", "model": "linear", "workers": 3, "batch_size": 80, "epochs": 2, "seed": 2}
 
 
-def test_a_run_with_faults_writes_its_plan_and_counts_and_says_them_in_one_line(tmp_path, capsys):
+def test_a_run_with_faults_writes_its_plan_and_counts_and_prints_them_in_one_line(tmp_path, capsys):
     path = tmp_path / "plan.toml"
     path.write_text(PLAN.to_toml())
     record = run_simulated(RunSettings(**SETTINGS, faults=str(path)), lambda progress: None)
@@ -276,7 +276,7 @@ def test_a_run_with_faults_writes_its_plan_and_counts_and_says_them_in_one_line(
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["traffic"]["faults"] == record.traffic.faults
 
 
-def test_a_run_without_faults_says_nothing_of_them(tmp_path, capsys):
+def test_a_run_without_faults_prints_nothing_about_them(tmp_path, capsys):
     record = run_simulated(RunSettings(**SETTINGS), lambda progress: None)
     record.write(tmp_path)
     report([record], tmp_path, batch_title=False)

@@ -1,6 +1,6 @@
-"""What holds whatever goes wrong: equal replicas, and every gradient applied or owed, under drawn fault plans.
+"""Invariants under random fault plans: equal replicas, and every gradient applied or kept as residual.
 
-A plan is drawn from its seed alone. Whoever breaks one prints the command that tries it again.
+A plan depends on its seed alone. A test that fails prints the command that repeats it.
 """
 
 from dataclasses import replace
@@ -38,7 +38,7 @@ def workers_of(seed):
 
 
 def plan_of(seed):
-    """Chances from none to a third, two events, slow workers and slow links; in one plan of eight all crash at once."""
+    """Probabilities from 0 to 1/3, two events, slow workers and links; in one plan of eight all crash at once."""
     n = workers_of(seed)
     chances = {
         kind: max(0.0, random_number(seed, kind, -0.15, 0.3)) for kind in ("lost", "late", "duplicated", "corrupted")
@@ -72,7 +72,7 @@ def problem_of(seed):
 
 
 def run_of(algorithm, seed, **changes):
-    """The algorithm under the plan of that seed; one plan of eight has a server for every slice, where that may be."""
+    """The algorithm under the plan of that seed; one plan of eight is sharded, if the method admits it."""
     layout = "sharded" if seed % 8 == 3 and algorithm.separable else ("rank0", "dedicated")[seed % 2]
     return Run(
         algorithm, problem_of(seed), seed=seed, layers=LAYERS,
@@ -82,7 +82,7 @@ def run_of(algorithm, seed, **changes):
 
 
 class RoundRecord:
-    """One round of a run: the states around it, who was up, and who of them sent notices or was heard."""
+    """One round of a run: the states around it, and the workers that were up, skipped, and were delivered."""
 
     def __init__(self, run, now):
         plan, n = run.sim.injector.plan, run.problem.n_workers
@@ -101,7 +101,7 @@ class RoundRecord:
         return vectors[self.up].sum(0) / len(vectors)
 
 
-# What each virtual iterate moves by. Where nobody is up, nothing moves.
+# By how much each virtual iterate moves. If no worker is up, it does not move.
 
 
 def ec_sgd(run, one):
@@ -121,7 +121,7 @@ def dropsign(run, one):
 
 
 def compskip(run, one):
-    """What is owed decays where somebody works: at workers that are up, and at the server if one is."""
+    """Residuals decay where a step happens: at workers that are up, and at the server if one of them is."""
     algorithm, now = run.sim.job.algorithm, one.now
     learning_rate, carried = now.lr / algorithm.c, now.residuals.clone()
     carried[one.up] *= algorithm.decay
@@ -139,7 +139,7 @@ def sparse(run, one):
 
 
 def sasg(run, one):
-    """Uploaders' gradients, heard or lost; of heard skippers what the server has stored; of lost notices nothing."""
+    """Gradients of uploads, delivered or not; the server's stored copy for delivered skips; nothing for lost skips."""
     share = torch.zeros_like(run.x)
     for rank in one.up:
         if rank not in one.skipped:
@@ -150,7 +150,7 @@ def sasg(run, one):
 
 
 def stored_of(run, rank):
-    """Worker `rank`'s last upload as SASG's servers keep it, (d,)."""
+    """Worker `rank`'s last upload as SASG's servers store it, (d,)."""
     full = torch.zeros_like(run.x)
     for server in run.sim.servers:
         memory = server.view.memory
@@ -211,7 +211,7 @@ def test_a_thousand_plans_keep_replicas_equal_and_every_gradient_applied_or_resi
 
 def test_a_plan_that_breaks_a_claim_prints_the_command_that_tries_it_again(request, monkeypatch):
     def forgetful(run, one):
-        """As if lost packets were gone."""
+        """Behaves as if lost packets left no residual."""
         before, after, step = ec_sgd(run, one)
         gone = [rank for rank in one.up if rank not in one.delivered]
         return before, after, step - one.now.lr * one.now.gradients[gone].sum(0) / run.problem.n_workers
@@ -221,13 +221,13 @@ def test_a_plan_that_breaks_a_claim_prints_the_command_that_tries_it_again(reque
         holds_under("ec-sgd", SEVERAL, request.config)
 
 
-# Whoever claims to owe what was not heard.
+# Methods that claim to keep what is not delivered as residual.
 
 TOLERANT = [name for name, sample in SAMPLES.items() if sample.tolerates_absence and not sample.dense_in(0)]
 
 
 @pytest.mark.parametrize("name", TOLERANT)
-def test_one_plan_gives_the_same_path_and_the_same_faults_again_and_on_every_layout(name):
+def test_one_plan_gives_the_same_parameters_and_faults_again_and_on_every_layout(name):
     algorithm = SAMPLES[name]
     layouts = [layout for layout in layouts_of(algorithm, 4) if layout != "allreduce"]
     plan = replace(plan_of(8), slow_links={}, stragglers={}, straggle=0.0, events=(), rescale=(0.5, 2.0))
@@ -242,18 +242,18 @@ def test_one_plan_gives_the_same_path_and_the_same_faults_again_and_on_every_lay
     assert any(counts[0])
 
 
-def test_another_seed_is_another_run():
+def test_another_seed_gives_another_run():
     one, other = (
         Run(ECSGD(), quadratic(n_workers=4), faults=FaultPlan(seed=seed, lost=0.2)).path(10) for seed in (5, 6)
     )
     assert not torch.equal(one, other)
 
 
-# Lies.
+# Tampering.
 
 
 @over_inputs("seed", range(3, 6))
-def test_rescaled_messages_keep_dropsigns_path_bit_identical(seed):
+def test_rescaled_messages_change_no_bit_of_dropsigns_parameters(seed):
     algorithm = METHODS["dropsign"][0]
     honest, rescaled = (run_of(algorithm, seed, rescale=rescale) for rescale in (None, (1e-30, 1e30)))
     assert torch.equal(honest.path(ROUNDS), rescaled.path(ROUNDS))
@@ -261,7 +261,7 @@ def test_rescaled_messages_keep_dropsigns_path_bit_identical(seed):
         assert one.meter.saved() == other.meter.saved()
 
 
-def test_a_rescaled_message_of_values_arrives_as_large_as_the_plan_says():
+def test_a_rescaled_message_of_values_is_multiplied_by_the_factor_of_the_plan():
     plan = FaultPlan(seed=2, rescale=(0.1, 10.0))
     slopes = normal(3, D, key=8)
     problem = replace(linear(slopes[0], n_workers=3), gradient=lambda rank, t, x: slopes[rank])
@@ -273,7 +273,7 @@ def test_a_rescaled_message_of_values_arrives_as_large_as_the_plan_says():
 
 
 @over_inputs("liars", range(8))
-def test_inverted_links_turn_a_unanimous_vote_only_when_they_are_the_majority(liars):
+def test_inverted_links_invert_a_unanimous_vote_only_if_they_are_the_majority(liars):
     problem = linear(normal(D, key=5), n_workers=7)
     honest = Run(SignSGDMajorityVote(), problem, lr=0.01)
     run = Run(SignSGDMajorityVote(), problem, lr=0.01, faults=FaultPlan(inverted_links=liars))
@@ -281,7 +281,7 @@ def test_inverted_links_turn_a_unanimous_vote_only_when_they_are_the_majority(li
         assert torch.equal(run.step(), honest.step() if liars < 3.5 else -honest.step())
 
 
-def test_inverted_links_are_others_each_round_and_as_many_as_asked_for():
+def test_inverted_links_are_sampled_anew_each_round_and_as_many_as_requested():
     plan = FaultPlan(seed=1, inverted_links=3)
     chosen = [plan.inverted(7, round_) for round_ in range(50)]
     assert {len(links) for links in chosen} == {3}

@@ -16,7 +16,7 @@ def network_of(n_workers, latency_s, transfer_s):
 
 
 def async_server(network, n_workers, n_updates, *, n_bytes, compute_ns, n_bytes_up=None):
-    """The first `n_updates` where models have `n_bytes` and gradients `n_bytes_up`, by default as many."""
+    """The initial `n_updates` updates; models have `n_bytes` bytes, gradients `n_bytes_up` (by default as many)."""
     up = n_bytes if n_bytes_up is None else n_bytes_up
     server = AsyncServer(
         network, n_workers, compute_ns=compute_ns, download_bytes=lambda worker: n_bytes, upload_bytes=lambda worker: up
@@ -25,7 +25,7 @@ def async_server(network, n_workers, n_updates, *, n_bytes, compute_ns, n_bytes_
 
 
 def trace(latency_s, transfer_s, compute_s, n_updates):
-    """(time in s, worker, staleness) of each update; one worker for each entry of `compute_s`."""
+    """(time in s, worker, staleness) of each update; one worker for each element of `compute_s`."""
     updates = async_server(
         network_of(len(compute_s), latency_s, transfer_s),
         len(compute_s),
@@ -125,7 +125,7 @@ def test_a_model_is_taken_when_its_message_starts_and_each_update_is_reported():
     assert reported[4:5] == [("applied", 1, 13)]
 
 
-def test_running_in_several_calls_is_running_in_one():
+def test_several_calls_of_run_give_the_same_updates_as_one():
     def server():
         return AsyncServer(
             network_of(3, 1.0, 2),
@@ -140,7 +140,7 @@ def test_running_in_several_calls_is_running_in_one():
     assert stepwise.run(10) == direct.run(10)
 
 
-def test_messages_without_a_time_still_take_the_model_before_they_arrive():
+def test_a_model_is_taken_before_its_message_arrives_even_if_that_takes_no_time():
     updates = async_server(Network(2), 1, 3, n_bytes=MB, compute_ns=lambda worker, step: 1)
     assert [(update.time_ns, update.staleness) for update in updates] == [(1, 0), (2, 0), (3, 0)]
 

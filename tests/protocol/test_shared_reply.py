@@ -1,4 +1,4 @@
-"""The simulator serves the whole vector at once and hands packets over: no bit, byte or nanosecond may show it."""
+"""The simulator serves the full vector at once and encodes no frames: no bit, byte or nanosecond may depend on it."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -25,7 +25,7 @@ from support.sample_packets import HEADER, dense_packets, position_packets, sign
 from support.simulated_run import Run, quadratic
 
 SEPARABLE = [name for name, sample in SAMPLES.items() if sample.separable]
-SPLIT = FaultPlan()  # goes wrong nowhere, and has every frame made, cut and read
+SPLIT = FaultPlan()  # no fault, but every frame is encoded, split and decoded
 
 
 def traffic_of(sim):
@@ -54,7 +54,7 @@ def test_a_sharded_round_is_the_same_whether_its_packets_are_split_or_not(name, 
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_round_with_one_server_is_the_same_whether_its_frames_are_made_or_not(name):
+def test_a_round_with_one_server_is_the_same_whether_its_frames_are_encoded_or_not(name):
     problem = quadratic(d=23, n_workers=3)
     link = Link(bytes_per_s=1e5, latency_s=1e-4)
     result_storage, made = (
@@ -66,7 +66,7 @@ def test_a_round_with_one_server_is_the_same_whether_its_frames_are_made_or_not(
     assert result_storage.sim.servers[0].view.link_bytes_per_s == made.sim.servers[0].view.link_bytes_per_s
 
 
-def test_an_answer_with_one_non_finite_slice_counts_as_when_it_is_split():
+def test_an_answer_with_one_non_finite_slice_is_counted_like_split_answers():
     def given_of(rank):
         vector = torch.ones(10)
         vector[7] = 3e38  # two of them add up to infinity
@@ -80,9 +80,9 @@ def test_an_answer_with_one_non_finite_slice_counts_as_when_it_is_split():
     assert traffic_of(full) == traffic_of(boundary)
 
 
-@settings(deadline=None)  # the first call may compile
+@settings(deadline=None)  # the initial call may compile
 @given(st.data())
-def test_the_sizes_of_parts_are_those_of_their_bytes(data):
+def test_the_computed_sizes_of_parts_are_their_encoded_sizes(data):
     packet = data.draw(st.one_of(sign_packets(), dense_packets()))
     inner = data.draw(st.lists(st.integers(1, max(1, packet.count - 1)), unique=True, max_size=5))
     bounds = [
@@ -98,9 +98,9 @@ def test_the_sizes_of_parts_are_those_of_their_bytes(data):
         assert sizes.paper_bits == [part.paper_bits for part in parts]
 
 
-@settings(deadline=None)  # the first call may compile
+@settings(deadline=None)  # the initial call may compile
 @given(sign_packets())
-def test_a_packet_that_is_passed_on_is_what_its_bytes_say(packet):
+def test_a_packet_that_is_passed_on_equals_its_decoded_frame(packet):
     read = decode(encode(Frame(header=HEADER, packet=packet)), packet.offset + packet.count).packet
     result_storage = packet.as_read()
     assert torch.equal(result_storage.dense(), read.dense())
@@ -112,9 +112,9 @@ def test_a_packet_that_is_passed_on_is_what_its_bytes_say(packet):
     assert fields_of_both[0] == fields_of_both[1]
 
 
-@settings(deadline=None)  # the first call may compile
+@settings(deadline=None)  # the initial call may compile
 @given(position_packets())
-def test_positions_that_are_passed_on_are_what_their_bytes_say(packet):
+def test_positions_that_are_passed_on_equal_their_decoded_frame(packet):
     read = decode(encode(Frame(header=HEADER, packet=packet)), packet.offset + packet.count).packet
     result_storage = packet.as_read()
     assert torch.equal(result_storage.indices, read.indices)
@@ -124,7 +124,7 @@ def test_positions_that_are_passed_on_are_what_their_bytes_say(packet):
 
 
 @given(dense_packets())
-def test_dense_values_that_are_passed_on_are_what_their_bytes_say_and_the_senders_no_more(packet):
+def test_dense_values_that_are_passed_on_equal_their_decoded_frame_and_are_not_the_senders(packet):
     read = decode(encode(Frame(header=HEADER, packet=packet)), packet.offset + packet.count).packet
     result_storage = packet.as_read()
     packet.values.zero_()
@@ -137,7 +137,7 @@ def test_dense_values_that_are_passed_on_are_what_their_bytes_say_and_the_sender
 
 
 @pytest.mark.parametrize("name", ["ssgd-mv", "ssgd-mv-ad", "ssgd-topk"])
-def test_sparse_results_are_the_ones_that_are_written_out(name):
+def test_sparse_results_equal_the_dense_ones(name):
     problem = quadratic(d=40, n_workers=3)
     sparse, written = (
         Simulated(SAMPLES[name], d=40, n_workers=3, layout="rank0", sparse_results=wanted) for wanted in (True, False)
@@ -165,7 +165,7 @@ def test_sparse_results_that_differ_between_workers_are_refused():
         run.round(lambda rank: Inputs(vector=torch.ones(8), parameters=lambda: torch.zeros(8), lr=0.1))
 
 
-@settings(deadline=None)  # the first call may compile
+@settings(deadline=None)  # the initial call may compile
 @given(st.binary(max_size=70), st.data())
 def test_set_bits_are_counted_between_bounds(data, draw):
     packed = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
@@ -175,12 +175,12 @@ def test_set_bits_are_counted_between_bounds(data, draw):
 
 @dataclass(frozen=True, kw_only=True)
 class Greedy(Algorithm):
-    """Keeps one answer and spoils the next in place, which it may."""
+    """Keeps one answer and overwrites the next in place, both of which it may do."""
 
     def work(self, me):
         reply = yield dense(me.gradient)
         answer = reply.dense()
-        assert torch.equal(answer, torch.full_like(answer, 1.0 + me.round)), "somebody else's change"
+        assert torch.equal(answer, torch.full_like(answer, 1.0 + me.round)), "another worker's change"
         if me.round % 2:
             assert torch.equal(me.memory["stored"], torch.full_like(answer, float(me.round)))
         else:
@@ -194,7 +194,7 @@ class Greedy(Algorithm):
         return 32.0 * d, 32.0 * d
 
 
-def test_an_answer_that_one_worker_keeps_or_changes_is_no_others():
+def test_an_answer_that_one_worker_keeps_or_changes_is_not_shared_with_others():
     run = Simulated(Greedy(), d=6, n_workers=3, layout="rank0")
     for round_ in range(6):
         outcome = run.round(

@@ -1,7 +1,7 @@
-"""The golden runs: small jobs whose figures are the same on every processor, and what is written down of them.
+"""The golden runs: small jobs whose figures are the same on every processor, and the figures that are saved.
 
-A worker's gradient is T(rank, step) + x / 8, entry by entry. T is a table of hashed counters, so that no matrix
-product, no transcendental function and no sum over entries is on the way to a gradient. Learning rates and weights of
+A worker's gradient is T(rank, step) + x / 8, element by element. T is a table of hashed counters, so that no matrix
+product, no transcendental function and no sum over elements is needed for a gradient. Learning rates and weights of
 mixing are powers of two: a product with one is exact, and it does not matter whether a processor rounds it before it
 adds. The keys of runs and figures are this module's own words. They stay when the library's names change.
 """
@@ -38,7 +38,7 @@ _STEPS_ALIKE = 4  # of a worker's table, so that methods that skip have somethin
 
 @lru_cache(maxsize=4096)
 def table(rank: int, step: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Worker `rank`'s entries (D,) of one step: multiples of 2**-17 between -1.02 and 1.02, exact in float32."""
+    """Worker `rank`'s elements (D,) of one step: multiples of 2**-17 between -1.02 and 1.02, exact in float32."""
     slow, fast = (
         _hashed(np.arange(D, dtype=np.uint64) + np.uint64((n << 40) + (rank << 32) + (step // every << 16)))
         for n, every in ((1, _STEPS_ALIKE), (2, 1))
@@ -104,7 +104,7 @@ class Job:
     unused: tuple[int, ...] = ()  # the numbers of parameters that get no gradient
     faults: laconic.FaultPlan | None = None
     link: laconic.Link = field(default_factory=lambda: laconic.Link(bytes_per_s=1e6, latency_s=1e-4))
-    tail_s: float = 0.0  # the mean of what chance adds to a time of computing
+    tail_s: float = 0.0  # mean of the random part of a computing time, seconds
     parameters: str = "exact"
 
     def simulation(self) -> tuple[TableModel, laconic.Simulation]:
@@ -123,7 +123,7 @@ class Job:
         return model, simulation
 
     def run(self) -> dict[str, Any]:
-        """The figures that are written down."""
+        """The figures that are saved."""
         model, simulation = self.simulation()
         losses: list[list[float]] = []
         for step in range(self.steps):
@@ -171,7 +171,7 @@ def hashed(vectors: list[Tensor]) -> str:
 
 
 def of_traffic(traffic: laconic.Traffic) -> dict[str, Any]:
-    """All of it but the seconds. What is empty is left out."""
+    """All counters but the seconds. Empty ones are left out."""
     figures = {
         "rounds": traffic.rounds,
         "aborted rounds": traffic.aborted_rounds,

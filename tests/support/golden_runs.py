@@ -1,4 +1,4 @@
-"""Which golden runs there are: every method on every layout that it admits, and beside it one condition at a time."""
+"""The list of golden runs: every method on every layout that it admits, and one further condition at a time."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from laconic.compressors import COMPRESSORS
 from support.command_line import laconic as command
 from support.golden_jobs import LAYOUTS, LR, Job
 
-SHORT = 20  # rounds of what is beside the 50 on each layout
+SHORT = 20  # rounds of further conditions; the runs on each layout have 50
 _USUAL = ("server at rank 0", "dedicated server", "graph")  # the layout of a condition, the first that is admitted
 
 # Further settings, by method. Words on the left are the runs' own; settings are the library's.
@@ -183,7 +183,7 @@ def _jobs_of(method: str) -> Iterator[tuple[tuple[str, ...], Job]]:
 
 
 def _faults_of(method: laconic.Algorithm) -> Iterator[tuple[str, laconic.FaultPlan]]:
-    """Absences where they are tolerated; what does not take a packet away where there is a server to send it to."""
+    """Lost, late and damaged packets if the method tolerates them; other faults if it has a server."""
     if method.mode != "rounds":
         return
     if method.tolerates_absence:
@@ -197,7 +197,7 @@ def _faults_of(method: laconic.Algorithm) -> Iterator[tuple[str, laconic.FaultPl
     )
 
 
-# The options of `laconic plan`. Encoding and decoding are not measured, and count as nothing.
+# The options of `laconic plan`. Encoding and decoding are not measured, and count as 0.
 NETWORKS = {
     "datacenter": (
         "--params", "20K", "--workers", "4", "--bandwidth", "10Gbit", "--latency", "20us", "--compute", "1ms",
@@ -229,7 +229,7 @@ def plan_on(network: str) -> dict[str, dict[str, Any]]:
 
 
 def _layout(row: dict[str, Any]) -> str:
-    """This module's word for the layout of a row."""
+    """This module's name for the layout of a row."""
     return {value: words for words, value in LAYOUTS.items()}[row["layout"]]
 
 

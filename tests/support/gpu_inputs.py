@@ -1,4 +1,4 @@
-"""What the kernels for a GPU are given: vectors of every kind and type."""
+"""Inputs of the tests of GPU kernels: vectors of every kind and dtype."""
 
 import torch
 from torch import Tensor

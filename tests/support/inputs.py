@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 @contextlib.contextmanager
 def failing_at(**inputs: object) -> Iterator[None]:
-    """Add these inputs to whatever is raised within, so that a failure in a loop shows where it was."""
+    """Add these inputs to whatever is raised within, so that a failure in a loop shows its inputs."""
     try:
         yield
     except BaseException as error:  # what `pytest.raises` fails with is no Exception
@@ -23,7 +23,7 @@ def over_inputs(names: str | tuple[str, ...], values: Iterable) -> Callable:
 
     Args:
         names: one argument of the test, or several.
-        values: what the argument is each time; tuples, one entry for each name, where there are several.
+        values: what the argument is each time; tuples, with one value for each name, if there are several.
     """
     several = not isinstance(names, str)
     rows = [dict(zip(names, value, strict=True)) if several else {names: value} for value in values]

@@ -54,7 +54,7 @@ def use_every_method() -> None:
             simulation.step(lambda rank, net=net, round_=round_: small_model.loss(net, rank, round_))
 
 
-# With other settings too, for the methods that have a server.
+# Further settings, for the methods that have a server.
 LAYERS = (20, 1, 16)  # of 37
 SAMPLES = {
     **{name: with_test_settings(name) for name, cls in sorted(ALGORITHMS.items()) if cls.mode == "rounds"},

@@ -1,4 +1,4 @@
-"""What one of several processes does in the tests of `DistributedOptimizer`; returns plain results for the parent."""
+"""The tasks of one of several processes in the tests of `DistributedOptimizer`; they return results for the parent."""
 
 import json
 import warnings
@@ -19,7 +19,7 @@ from support import optimizers, small_model
 
 @contextmanager
 def bytes_sent() -> Iterator[dict[str, int]]:
-    """Counts what this process hands to torch.distributed's point-to-point calls."""
+    """Counts the bytes that this process passes to torch.distributed's point-to-point calls."""
     count = {"bytes": 0}
     send = dist.isend
 
@@ -70,7 +70,7 @@ def any_inner(rank: int, inner: str, name: str) -> Tensor:
 
 
 def grouped_inner(net: nn.Sequential) -> torch.optim.Optimizer:
-    """Two groups with rates and decays of their own; the first layer's bias is frozen."""
+    """Two groups with learning rates and decays of their own; the bias of layer 0 is frozen."""
     net[0].bias.requires_grad_(False)
     groups = [{"params": net[2].parameters(), "lr": 0.02, "weight_decay": 0.1}, {"params": net[0].parameters()}]
     return torch.optim.SGD(groups, lr=0.2, momentum=0.5)
@@ -153,7 +153,7 @@ def initial_parameters(rank: int, layout: str) -> tuple[Tensor, Tensor]:
 
 
 def changed_outside(rank: int, culprit: int) -> tuple[int, str]:
-    """The round in which the change was found, and what this rank was told."""
+    """The round in which the change was found, and this rank's error."""
     net = small_model.net()
     opt = optimizers.wrapped(net, "compskip", "auto", check_every=3)
     for round_ in range(9):
@@ -207,13 +207,13 @@ def with_a_scaler(rank: int, name: str, layout: str) -> dict[str, Any]:
             scaler.step(opt)
             scaler.update()
         results[run] = small_model.values(net)
-        results[f"{run} void"] = opt.traffic.aborted_rounds
+        results[f"{run} aborted"] = opt.traffic.aborted_rounds
         results[f"{run} scale"] = scaler.get_scale()
     return results
 
 
 def counted(rank: int, name: str, layout: str) -> dict[str, Any]:
-    """What the meters say after 20 rounds, what was really sent, and whether the snapshot is JSON."""
+    """The meters' counts after 20 rounds, the bytes that were sent, and whether the snapshot is JSON."""
     net = small_model.net()
     opt = optimizers.wrapped(net, name, layout, check_every=0)
     seconds = [opt.traffic.seconds]
@@ -235,7 +235,7 @@ def in_two_groups(rank: int) -> Tensor:
 
 
 def with_an_inner_scheduler(rank: int, layout: str) -> tuple[float, list[str]]:
-    """The rate after 4 rounds, and the warnings, of a method whose model steps at the server alone."""
+    """The learning rate after 4 rounds, and the warnings, of a method whose model steps only at the server."""
     net = small_model.net()
     opt = optimizers.wrapped(net, "sgd-server", layout)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(opt.inner, gamma=0.5)
@@ -248,7 +248,7 @@ def with_an_inner_scheduler(rank: int, layout: str) -> tuple[float, list[str]]:
 
 
 def in_type(rank: int, name: str, dtype: torch.dtype) -> tuple[Tensor, str]:
-    """The parameters after 10 rounds, and the type of the directions in `.grad`."""
+    """The parameters after 10 rounds, and the dtype of the directions in `.grad`."""
     net = small_model.net().to(dtype)
     opt = optimizers.wrapped(net, name, "auto")
     for round_ in range(10):

@@ -20,7 +20,7 @@ INNER: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 class Branches(nn.Module):
-    """The small model, and behind it layers that are used now and then, or never."""
+    """The small model, followed by layers that are used in some rounds, or never."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Branches(nn.Module):
 
 
 def wrapped(net: nn.Module, name: str, layout: str, inner: torch.optim.Optimizer | None = None, **settings: Any) -> Any:
-    """A DistributedOptimizer of the named method with its toy settings, around plain SGD unless told otherwise."""
+    """A DistributedOptimizer of the named method with its test settings, around SGD unless `inner` is given."""
     algorithm = methods.with_test_settings(name)
     inner = inner or torch.optim.SGD(net.parameters(), lr=algorithm.test_lr)
     settings = {"model": net, "seed": 5, "timeout_s": PATIENCE_S} | settings

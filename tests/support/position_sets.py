@@ -13,7 +13,7 @@ def random_support(count: int, k: int, seed: int = 0) -> Tensor:
 
 @st.composite
 def supports(draw, maximum: int = 2**32) -> tuple[Tensor, int]:
-    """Ascending positions (k,) int64, and the count that they are among: at most `maximum`."""
+    """Ascending positions (k,) int64, and the count that they are below: at most `maximum`."""
     count = draw(
         st.one_of(
             st.integers(1, min(50, maximum)), st.sampled_from((1, 2, maximum - 1, maximum)), st.integers(1, maximum)
@@ -24,5 +24,5 @@ def supports(draw, maximum: int = 2**32) -> tuple[Tensor, int]:
     near = st.integers(start, min(count - 1, start + stretch))
     positions = draw(st.sets(st.one_of(near, st.integers(0, count - 1)), max_size=60))
     if count <= 60 and draw(st.booleans()):
-        positions = set(range(count)) - positions  # the dense ones, the full one among them
+        positions = set(range(count)) - positions  # the dense ones,  the full one included
     return torch.tensor(sorted(positions), dtype=torch.int64), count

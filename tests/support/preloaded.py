@@ -1,6 +1,6 @@
-"""Imported once by the process that all ranks are forked from: what each of them would import and load for itself.
+"""Imported once by the process that all ranks are forked from, so that they need not import the same themselves.
 
-No thread may run here, and none does: torch has one, kernels have one, and there is no backward.
+No other thread may run here, and none does: torch and kernels use one, and there is no backward pass.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Objects and jobs for the tests of child processes; a module of its own, since these have to find it, and soon."""
+"""Objects and jobs for the tests of child processes; a module of its own, since these import it, and quickly."""
 
 import ctypes
 import os
@@ -75,7 +75,7 @@ class Rank:
     """In a rank."""
 
     def meet(self, failing=(), ending=()):
-        """All wait for all, but for those that fail or end."""
+        """All ranks wait for each other, but for those that fail or end."""
         import torch
         import torch.distributed as dist
 

@@ -1,4 +1,4 @@
-"""Runs one function in several real processes and collects what each returned. Ranks meet in a store of this one.
+"""Runs one function in several real processes and collects what each returned. They share a store of this process.
 
 The processes are forked from one that has imported `support.preloaded`: a fraction of what each would take to start.
 """
@@ -44,7 +44,7 @@ def run_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[Any]:
 
 
 def ends_of_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[RankEnding]:
-    """The same, but a rank may fail: how each ended, by rank."""
+    """The same, but a rank may fail; returns how each ended, by rank."""
     context = _fork_server()
     store = dist.TCPStore(_HOST, 0, is_master=True, wait_for_workers=False, timeout=_PATIENCE)  # any free port
     pipes = [context.Pipe() for _ in range(n)]
@@ -83,7 +83,7 @@ def _fork_server() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["support.preloaded"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it imports before it is told of ours
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it imports before it gets ours
         forkserver.ensure_running()
     return context
 

@@ -1,10 +1,10 @@
-"""A meter that keeps what it counts."""
+"""A meter that records what it counts."""
 
 from laconic.telemetry.meter import Meter
 
 
 class RecordingMeter(Meter):
-    """Every frame, with what the paper charges for it and whether a flag bit came on top."""
+    """Records every frame, with its paper bits and whether it counts a flag bit."""
 
     def __init__(self):
         super().__init__()
@@ -16,7 +16,7 @@ class RecordingMeter(Meter):
 
 
 def with_recording_meters(run):
-    """The run, with such a meter at every worker. It must be one of real frames, as with a fault plan, be it empty."""
+    """The run, with such a meter at every worker. Its frames must be encoded, as with a fault plan, even if empty."""
     assert not run.sim.is_unsplit
     for worker in run.sim.workers:
         worker.meter = RecordingMeter()

@@ -1,4 +1,4 @@
-"""Packets of every kind, drawn by Hypothesis or fixed, and what tests do with their bytes."""
+"""Packets of every kind, sampled by Hypothesis or fixed, and functions of tests for their bytes."""
 
 import dataclasses
 import functools
@@ -41,7 +41,7 @@ HEADER = Header(role="worker", rank=3, round=7)
 
 
 def bytes_of(packet: Packet | None, header: Header = HEADER, *, aborted: bool = False) -> bytes:
-    """The encoded frame of a packet, or of a notice."""
+    """The encoded frame of a packet, or a control frame."""
     return bytes(encode(Frame(header=header, packet=packet, aborted=aborted)).numpy())
 
 
@@ -59,7 +59,7 @@ def patched(data: bytes, at: int, kind: str, value: int) -> bytes:
 
 
 def flipped(data: bytes, bit: int) -> bytes:
-    """The frame with one bit turned over; its checksum is left as it was."""
+    """The frame with one bit flipped; its checksum does not change."""
     changed = bytearray(data)
     changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
@@ -68,7 +68,7 @@ def flipped(data: bytes, bit: int) -> bytes:
 def signs_of(
     negative: Tensor, *, offset: int = 0, key: int = KEY, threshold: int = 1 << 32, dtype=torch.float32
 ) -> Signs:
-    """The signs packet of a whole vector's signs, with what the coin drops left out."""
+    """The signs packet of a full vector's signs, without those that the Bernoulli draws drop."""
     selected = negative[reference_hashing.keep_mask(offset, negative.numel(), key, threshold)]
     return Signs(
         packed=reference_hashing.pack_bits(selected), n_selected=selected.numel(), offset=offset,
@@ -82,7 +82,7 @@ def assert_same_packet(one: Packet, other: Packet) -> None:
     assert type(one) is type(other)
     for field in dataclasses.fields(one):  # type: ignore[arg-type]
         left, right = getattr(one, field.name), getattr(other, field.name)
-        if not field.compare:  # worked out by a reader, of what the other fields say
+        if not field.compare:  # computed by a reader from the other fields
             continue
         if isinstance(left, Tensor):
             assert left.dtype == right.dtype, field.name
@@ -164,7 +164,7 @@ def position_packets(draw) -> Positions:
 
 @st.composite
 def sparse_packets(draw) -> Sparse:
-    """With dense values, which can be cut."""
+    """With dense values, which can be split."""
     values = draw(st.one_of(st.just(torch.empty(0)), vectors(draw(value_types))))
     k = values.numel()
     count = draw(st.integers(max(k, 1), 40))
@@ -282,7 +282,7 @@ LEVELS = levels_of([0, -1, 2, 1, 0, -2, 0], scales=torch.tensor([0.5, 2.0, 0.0])
 
 @functools.cache
 def samples() -> dict[str, bytes]:
-    """One small frame of each kind and shape of body, all about vectors of at most 50 coordinates."""
+    """One small frame of each kind and shape of payload, of vectors with at most 50 elements."""
     negative = torch.tensor([True, False, False, True, True, False, True, True, False, True, True])
     values = torch.tensor([1.5, -2.0, 0.0, 3.25, -0.0])
     scales = torch.tensor([0.5, 2.0, 0.0])

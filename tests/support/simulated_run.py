@@ -1,6 +1,6 @@
-"""Toy problems in float64 with keyed noise, and one algorithm's run on them, round by round.
+"""Small problems in float64 with keyed noise, and one algorithm's run on them, round by round.
 
-Letters: d parameters, n workers, t the round. State with number t is what there is before round t.
+Letters: d parameters, n workers, t the round. State number t is the one before round t.
 """
 
 import math
@@ -38,7 +38,7 @@ def wavy(t: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What n workers minimise together. `gradient(rank, t, x)` is worker `rank`'s stochastic gradient at x (d,)."""
+    """A function that n workers minimize. `gradient(rank, t, x)` is worker `rank`'s stochastic gradient at x (d,)."""
 
     start: Tensor
     n_workers: int
@@ -50,7 +50,7 @@ class Problem:
         return self.start.numel()
 
     def dealt(self, order: Sequence[int]) -> "Problem":
-        """The same data in other hands: worker `rank` draws what worker `order[rank]` drew."""
+        """The same data in another order: worker `rank` gets the samples of worker `order[rank]`."""
         return replace(self, gradient=lambda rank, t, x: self.gradient(order[rank], t, x))
 
 
@@ -78,7 +78,7 @@ def linear(slope: Tensor, *, n_workers: int = 2) -> Problem:
 
 
 def logistic(*, samples: int = 2000, d: int = 20, n_workers: int = 8, batch: int = 10, seed: int = 0) -> Problem:
-    """Mean log-loss of labels drawn from a true model; each worker draws its batches from all samples."""
+    """Mean log-loss of labels sampled from a true model; each worker samples its batches from all samples."""
     points = normal(samples, d, key=make_key(seed, "data", 0, 0, "points"))
     true_model = 0.6 * normal(d, key=make_key(seed, "data", 0, 0, "truth"))
     exponents = torch.rand(samples, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -105,7 +105,7 @@ def logistic(*, samples: int = 2000, d: int = 20, n_workers: int = 8, batch: int
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Everything before round t: where the model is, what each worker's gradient there is, and what is remembered."""
+    """The state before round t: parameters, each worker's gradient at them, and memories."""
 
     t: int
     lr: float
@@ -117,12 +117,12 @@ class State:
 
     @property
     def residual_out(self) -> Tensor:
-        """Om_t of the papers: the server's debt and the mean of the workers'."""
+        """Om_t of the papers: the server's residual plus the mean of the workers'."""
         return self.server_residual + self.residuals.mean(0)
 
 
 class Run:
-    """An algorithm at work on a problem, in the simulator, with plain SGD as the inner optimizer."""
+    """A run of an algorithm on a problem, in the simulator, with SGD as the inner optimizer."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Run:
         layout: str = "rank0",
         **setup: Any,
     ) -> None:
-        """setup: what else `Simulated` takes: layers, seed, link, delivery_seed, ..."""
+        """`setup` are further arguments of `Simulated`: layers, seed, link, delivery_seed, ..."""
         self.problem = problem
         self.lr_at = lr if callable(lr) else lambda t: lr
         self.x = problem.start.to(dtype)
@@ -152,7 +152,7 @@ class Run:
         return [self.problem.gradient(rank, self.t, self.x) for rank in range(self.problem.n_workers)]
 
     def step(self) -> Tensor:
-        """One round; returns what the workers applied, zeros where there was nothing."""
+        """Run one round; returns the vector that the workers applied, zeros if there was none."""
         algorithm, lr = self.sim.job.algorithm, self.lr_at(self.t)
         gradients = self.gradients()
 
@@ -182,7 +182,7 @@ class Run:
         self.t += 1
 
     def state(self) -> State:
-        """A snapshot of this moment."""
+        """A snapshot of the current state."""
         memories = [worker.me.memory for worker in self.sim.workers]
         slices = [session.view.memory["residual"] for session in self.sim.servers]
         return State(
@@ -200,7 +200,7 @@ class Run:
         yield self.state()
 
     def path(self, rounds: int) -> Tensor:
-        """Where the model is after each of the next rounds: (rounds, d)."""
+        """The parameters after each of the next rounds: (rounds, d)."""
         points = []
         for _ in range(rounds):
             self.step()
@@ -209,7 +209,7 @@ class Run:
 
 
 class LossyRun(Run):
-    """The packets of the workers in `lost(t)` never reach the server, and those workers learn of it."""
+    """The packets of the workers in `lost(t)` never reach the server, and those workers know it."""
 
     def __init__(self, algorithm: Algorithm, problem: Problem, lost: Callable[[int], set[int]], **rest: Any) -> None:
         super().__init__(algorithm, problem, **rest)
@@ -238,7 +238,7 @@ class LossyRun(Run):
 
 
 def assert_same(left: Tensor, right: Tensor, *terms: Tensor, to: float = 1e-12) -> None:
-    """left = right up to `to` times the largest entry of either, or of the terms they were added up from."""
+    """left = right up to `to` times the largest element of either, or of the terms that were added."""
     size = max(float(term.abs().max()) for term in (left, right, *terms))
     worst = float((left - right).abs().max())
     assert worst <= to * size, f"{worst:.3g} apart, where rounding allows {to * size:.3g}"

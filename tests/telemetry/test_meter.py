@@ -1,4 +1,4 @@
-"""What is counted: bytes where they were made, payload and paper bits beside them, and why the two differ."""
+"""The counts of traffic: encoded bytes, payload bits and paper bits, and why the last two differ."""
 
 import json
 
@@ -20,7 +20,7 @@ DENSE = Frame(header=HEADER, packet=Dense(values=torch.ones(10)))
 
 
 def counted(frame, direction="up", *, local=False, flag_bit=False, lead=True) -> Count:
-    """What a fresh meter says after one frame of which every byte was sent."""
+    """The count of a new meter after one frame of which every byte was sent."""
     meter = Meter()
     paper_bits = 0.0 if frame.packet is None else frame.packet.paper_bits
     meter.frame(
@@ -38,14 +38,14 @@ def test_a_packet_counts_its_bytes_with_the_header_and_its_bits_without(directio
     assert count == Count(messages=1, wire_bytes=HEADER_BYTES + 8 + 40, payload_bits=320, paper_bits=320.0)
 
 
-def test_what_a_rank_hands_itself_crosses_no_link():
+def test_a_packet_that_a_rank_sends_to_itself_crosses_no_link():
     count = counted(DENSE, local=True)
     assert count == Count(messages=1, local_bytes=HEADER_BYTES + 8 + 40, payload_bits=320, paper_bits=320.0)
 
 
 def test_a_skip_counts_one_header_and_one_bit_and_costs_the_paper_nothing():
     assert counted(SKIP) == Count(messages=1, skips=1, wire_bytes=HEADER_BYTES, payload_bits=1)
-    assert counted(SKIP, flag_bit=True) == counted(SKIP)  # the notice is its own flag
+    assert counted(SKIP, flag_bit=True) == counted(SKIP)  # the control frame is its own flag
 
 
 def test_a_skip_that_was_split_by_servers_is_one_skip():
@@ -63,7 +63,7 @@ def test_an_abort_is_a_message_but_no_skip():
     assert counted(ABORT) == Count(messages=1, wire_bytes=HEADER_BYTES, payload_bits=1)
 
 
-def test_where_skipping_is_possible_not_skipping_is_one_bit_of_information():
+def test_if_a_method_may_skip_a_packet_that_is_not_skipped_counts_one_bit_more():
     assert counted(DENSE, flag_bit=True).payload_bits == 321
     assert counted(DENSE, flag_bit=True).paper_bits == 320.0
 
@@ -84,7 +84,7 @@ def test_counts_add_up_field_by_field(rows):
     assert total == Count(**{name: sum(row[i] for row in rows) for i, name in enumerate(names)})
 
 
-def test_a_meter_goes_on_from_what_was_saved_as_json():
+def test_a_meter_continues_from_a_state_saved_as_json():
     meter = Meter()
     common = {"exchange": "values", "flag_bit": True, "lead": True}
     meter.frame("up", DENSE, 80, paper_bits=320.0, local=False, **common)
@@ -100,7 +100,7 @@ def test_a_meter_goes_on_from_what_was_saved_as_json():
 
 @settings(deadline=None, max_examples=300)
 @given(packets)
-def test_payload_is_paper_and_the_named_overheads_message_by_message(packet):
+def test_payload_bits_are_the_paper_bits_and_the_named_overheads_of_each_message(packet):
     assert packet.payload_bits - packet.paper_bits == sum(packet.named_overheads.values())
     assert all(name for name in packet.named_overheads)
     count = counted(Frame(header=HEADER, packet=packet))
@@ -109,7 +109,7 @@ def test_payload_is_paper_and_the_named_overheads_message_by_message(packet):
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
-def test_a_compressors_default_packet_costs_what_the_paper_says_but_for_named_overheads(name):
+def test_a_compressors_default_packet_has_the_papers_bits_but_for_named_overheads(name):
     compressor = COMPRESSORS[name]()
     vector = torch.randn(1000, generator=torch.Generator().manual_seed(1))
     packet = compressor(vector, layers=(900, 100), key=5)

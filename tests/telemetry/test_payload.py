@@ -1,4 +1,4 @@
-"""What is counted, message by message: payload bits are the paper's charge and the named overheads."""
+"""The counts of each message: payload bits are the paper's bits and the named overheads."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ over_dtypes = over_inputs("dtype", [torch.float32, torch.float64])
 
 
 def block_width(count, k):
-    """(length of a block, bits of a place in one), by SPEC and FORMAT.md: blocks of count / k, rounded."""
+    """(length of a block, bits of a position in one), by FORMAT.md: blocks of count / k, rounded."""
     length = int(count / k + 0.5)
     return length, (length - 1).bit_length()
 
@@ -62,12 +62,12 @@ def position_bits(count, k, code):
 
 
 def printed_position_bits(count, k):
-    """What paper 002 charges: K (ceil(log2 of 1/phi) + 2)."""
+    """The bits by paper 002: K (ceil(log2 of 1/phi) + 2)."""
     return k * (block_width(count, k)[1] + 2) if k else 0
 
 
 def overheads_by_hand(packet, dtype):
-    """What the formula of the packet's kind leaves out, from the packet's own numbers."""
+    """The bits that the formula of the packet's kind leaves out, computed from the packet's own numbers."""
     wide = 32 if dtype == torch.float64 else 0
     if isinstance(packet, Dense):
         return {"value type": (-16 if packet.value_type == torch.bfloat16 else wide) * packet.count}
@@ -98,9 +98,9 @@ def overheads_by_hand(packet, dtype):
 
 
 def paper_bits_beside(name, direction, packet):
-    """What the method's paper charges beside the formula of the packet's kind."""
+    """The method's paper bits in addition to the formula of the packet's kind."""
     if name.startswith(("sparse", "sasg")) and direction == "down":
-        return -32 * packet.count  # paper 001 does not count the way down
+        return -32 * packet.count  # paper 001 does not count downloads
     if name.startswith("ssgd-topk") and isinstance(packet, Sparse):
         return printed_position_bits(packet.count, packet.indices.numel())  # paper 002 counts positions, 001 does not
     return 0

@@ -1,4 +1,4 @@
-"""Vectors as long as the model: how many a method keeps, and that no step takes a new one after the second."""
+"""Vectors as long as the model: how many a method holds, and that no step allocates one after the second step."""
 
 import pytest
 import torch
@@ -14,11 +14,11 @@ D = sum(SIZES)
 
 
 class Allocations(TorchDispatchMode):
-    """Counts the results of operations that are as long as the model and lie in memory of their own."""
+    """Counts the results of operations that are as long as the model and have memory of their own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[torch.Tensor] = []  # kept, so that no place in memory is taken twice
+        self.seen: list[torch.Tensor] = []  # held, so that no address is used twice
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
@@ -55,7 +55,7 @@ SPARSE = [laconic.SSGDMV(), laconic.SSGDTopK(), laconic.SSGDMVAD(), laconic.SSGD
 
 
 @pytest.mark.parametrize("algorithm", METHODS + GRADIENTS + SPARSE, ids=lambda algorithm: algorithm.name)
-def test_a_simulated_step_takes_no_long_vector_after_the_second(algorithm):
+def test_a_simulated_step_allocates_no_long_vector_after_the_second(algorithm):
     run = SimulatedJob(algorithm)
     run.step()
     run.step()
@@ -74,7 +74,7 @@ LAZY = [
 
 
 @pytest.mark.parametrize("algorithm", LAZY, ids=str)
-def test_a_lazy_method_takes_no_long_vector_once_each_worker_has_skipped_and_sent(algorithm):
+def test_a_lazy_method_allocates_no_long_vector_once_each_worker_has_skipped_and_sent(algorithm):
     run = SimulatedJob(algorithm)
     for _ in range(algorithm.max_delay + 2):
         run.step()
@@ -89,8 +89,8 @@ def test_a_lazy_method_takes_no_long_vector_once_each_worker_has_skipped_and_sen
 @pytest.mark.parametrize(
     ("algorithm", "at_the_worker", "at_the_server", "once"),
     [
-        # two of momentum and two of debt, old and new (the gradient lies where the new momentum will), a direction;
-        # two of debt, and the votes; the zeros that unwritten names read as
+        # two of momentum and two of residual, old and new (the new momentum's buffer has the gradient), a direction;
+        # two of residual, and the votes; the zeros that unwritten memories read as
         (laconic.DropSign(), 5, 3, 3),
         (laconic.CompSkip(), 5, 3, 3),
         # old and new momentum, a direction; nothing but packed votes; zeros
@@ -98,7 +98,7 @@ def test_a_lazy_method_takes_no_long_vector_once_each_worker_has_skipped_and_sen
     ],
     ids=lambda given: getattr(given, "name", given),
 )
-def test_how_many_long_vectors_a_method_keeps(algorithm, at_the_worker, at_the_server, once):
+def test_the_number_of_long_vectors_that_a_method_holds(algorithm, at_the_worker, at_the_server, once):
     run = SimulatedJob(algorithm, workers=1)
     with Allocations() as allocations:
         for _ in range(5):
@@ -127,7 +127,7 @@ class Alone:
 
 
 @pytest.mark.parametrize("algorithm", LAZY, ids=str)
-def test_a_lazy_step_of_the_optimizer_takes_no_long_vector_once_it_has_skipped_and_sent(group_of_one, algorithm):
+def test_a_lazy_step_of_the_optimizer_allocates_no_long_vector_once_it_has_skipped_and_sent(group_of_one, algorithm):
     run = Alone(algorithm)
     for _ in range(algorithm.max_delay + 2):
         run.step()
@@ -140,7 +140,9 @@ def test_a_lazy_step_of_the_optimizer_takes_no_long_vector_once_it_has_skipped_a
 @pytest.mark.parametrize("algorithm", METHODS + GRADIENTS + SPARSE, ids=lambda algorithm: algorithm.name)
 @over_inputs("momentum", (0.0, 0.9))
 @over_inputs("set_to_none", (True, False))
-def test_a_step_of_the_optimizer_takes_no_long_vector_after_the_second(group_of_one, algorithm, momentum, set_to_none):
+def test_a_step_of_the_optimizer_allocates_no_long_vector_after_the_second(
+    group_of_one, algorithm, momentum, set_to_none
+):
     run = Alone(algorithm, momentum)
     run.step(set_to_none)
     run.step(set_to_none)
@@ -152,12 +154,12 @@ def test_a_step_of_the_optimizer_takes_no_long_vector_after_the_second(group_of_
 
 @pytest.mark.parametrize("algorithm", SPARSE, ids=lambda algorithm: algorithm.name)
 @over_inputs("momentum", (0.0, 0.9))
-def test_a_sparse_method_keeps_two_long_vectors_and_the_parameters_before_a_step_that_is_taken(
+def test_a_sparse_method_holds_two_long_vectors_and_the_parameters_before_a_step_that_is_taken(
     group_of_one, algorithm, momentum
 ):
     run = Alone(algorithm, momentum)
     with Allocations() as allocations:
         for _ in range(5):
             run.step()
-    # the debt, old and new (the change lies where the new one will); the start
+    # the residual, old and new (the change is in the buffer of the new one); the start
     assert len(allocations.seen) == (3 if momentum else 2)

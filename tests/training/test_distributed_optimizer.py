@@ -1,4 +1,4 @@
-"""What users rely on in `DistributedOptimizer`, seen from four processes that do all of support/optimizer_tasks.py."""
+"""The behavior of `DistributedOptimizer`, in four processes that run all tasks of support/optimizer_tasks.py."""
 
 from itertools import pairwise
 
@@ -37,7 +37,7 @@ TASKS = {
     **{("counted", *case): (tasks.counted, *case) for case in COUNTED},
     **{("lr_schedule", layout): (tasks.with_an_inner_scheduler, layout) for layout in ("rank0", "dedicated")},
     "two points": (tasks.at_two_points_and_late,),
-    "halves": (tasks.in_two_groups,),
+    "two groups": (tasks.in_two_groups,),
     **{("type", name): (tasks.in_type, name, torch.bfloat16) for name in SHORT},
 }  # fmt: skip
 
@@ -59,7 +59,7 @@ def assert_equal_on_all_ranks(vectors):
 
 
 def plainly(net, inner, rounds, n=N):
-    """Train as one process would that has everybody's mini-batches."""
+    """Train as one process would that has all workers' mini-batches."""
     for round_ in range(rounds):
         inner.zero_grad()
         (sum(small_model.loss(net, rank, round_) for rank in range(n)) / n).backward()
@@ -106,7 +106,7 @@ def test_a_parameter_that_no_rank_uses_does_not_move_and_gets_no_gradient(name, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", LATE, ids=str)
-def test_a_layer_that_one_rank_begins_to_use_late_moves_on_all_ranks_and_in_no_round_too_many(case, seen):
+def test_a_layer_that_one_rank_begins_to_use_late_moves_on_all_ranks_from_that_round_on(case, seen):
     results = seen[("late", *case)]
     workers = results[:-1] if case[1] == "dedicated" else results
     assert_equal_on_all_ranks([result["values"] for result in workers])
@@ -132,8 +132,8 @@ def test_a_layer_used_late_moves_by_its_gradient_averaged_with_nothing(set_to_no
 
 
 @pytest.mark.slow
-def test_a_round_done_again_for_a_late_layer_takes_the_earlier_of_two_gradients_as_the_initial_one(seen):
-    """The method's own second gradient must not take the place of the first when the round is called off."""
+def test_a_round_repeated_for_a_late_layer_uses_the_original_of_two_gradients(seen):
+    """The method's own second gradient must not replace the original one when the round is aborted."""
     net = optimizers.Branches()
     for round_ in range(5):
         direction = [torch.zeros_like(p) for p in net.parameters()]
@@ -157,7 +157,7 @@ def test_a_round_done_again_for_a_late_layer_takes_the_earlier_of_two_gradients_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["allreduce", "dedicated"])
-def test_ranks_that_start_apart_all_take_rank_0s_parameters_frozen_ones_and_buffers_too(layout, seen):
+def test_ranks_with_other_initial_values_get_rank_0s_parameters_frozen_ones_and_buffers_included(layout, seen):
     own = [mine for mine, _ in seen["start", layout]]
     assert not any(torch.equal(own[0], mine) for mine in own[1:])
     for _, then in seen["start", layout]:
@@ -182,7 +182,7 @@ def test_one_ranks_inf_or_nan_leaves_all_parameters_and_memories_as_they_were(ca
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", BAD, ids="-".join)
-def test_training_goes_on_after_inf_or_nan_as_if_that_round_had_been_left_out(case, seen):
+def test_training_continues_after_inf_or_nan_as_if_that_round_had_been_left_out(case, seen):
     for rank, result in enumerate(seen[("bad", *case)]):
         assert torch.isfinite(result["bad"]).all()
         assert torch.equal(result["bad"], result["left out"]), f"rank {rank}"
@@ -205,7 +205,7 @@ def test_a_grad_scaler_changes_no_bit_and_skips_on_all_ranks_together(case, seen
     assert_equal_on_all_ranks([result["scaled"] for result in results])
     for rank, result in enumerate(results):
         assert torch.equal(result["scaled"], result["plain"])
-        assert (result["scaled void"], result["plain void"]) == (1, 1)
+        assert (result["scaled aborted"], result["plain aborted"]) == (1, 1)
         assert result["scaled scale"] == (512.0 if rank == tasks.BAD_RANK else 1024.0)
 
 
@@ -218,7 +218,7 @@ def test_wire_bytes_are_the_bytes_given_to_torch_distributed(case, seen):
     assert sum(result["sent"] for result in results) == sum(up) + sum(down) > 0
     if layout == "rank0":
         assert [result["sent"] for result in results] == [sum(down), *up[1:]]
-        assert up[0] == down[0] == 0  # it serves itself, which crosses no link
+        assert up[0] == down[0] == 0  # its own packets cross no link
     if layout == "dedicated":
         assert [result["sent"] for result in results] == [*up[:-1], sum(down)]
 
@@ -234,7 +234,7 @@ def test_skips_are_the_rounds_of_the_keyed_bernoulli_draw(seen):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", COUNTED, ids="-".join)
-def test_traffic_is_data_that_json_takes(case, seen):
+def test_traffic_can_be_written_as_json(case, seen):
     for result in seen[("counted", *case)]:
         traffic = result["traffic"]
         by_exchange = {"up_by_exchange", "down_by_exchange"}
@@ -268,7 +268,7 @@ def test_a_scheduler_on_the_inner_optimizer_works_on_ranks_where_it_never_steps(
 
 @pytest.mark.slow
 def test_two_groups_of_ranks_train_two_models_at_the_same_time(seen):
-    one, second, third, fourth = seen["halves"]
+    one, second, third, fourth = seen["two groups"]
     assert torch.equal(one, second)
     assert torch.equal(third, fourth)
     assert not torch.equal(one, third)

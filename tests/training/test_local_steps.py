@@ -20,7 +20,7 @@ each_taking = pytest.mark.parametrize("name", TAKING)
 
 
 def simulated(algorithm, net=None, inner=None, workers=3, **settings):
-    """A simulation of the small model in float64, with plain SGD inside unless told otherwise."""
+    """A simulation of the small model in float64, with SGD inside unless `inner` is given."""
     net = net or small_model.net().double()
     inner = inner or torch.optim.SGD(net.parameters(), lr=0.1)
     return laconic.Simulation(net, inner, algorithm, workers=workers, seed=5, **settings)
@@ -36,11 +36,11 @@ def residuals_of(simulation):
     return torch.stack([worker.me.memory["residual"] for worker in simulation.driver.workers])
 
 
-# Every method that takes changes.
+# Every method that admits local steps.
 
 
 @each_taking
-def test_every_method_that_takes_changes_comes_near_the_best_point_with_three_local_steps(name):
+def test_every_method_with_local_steps_comes_near_the_minimum_with_three_of_them(name):
     algorithm, n, rounds = methods.with_test_settings(name), 2, 80
     noise_scale = 0.0 if algorithm.same_data else 0.3
     best = torch.randn(23, generator=torch.Generator().manual_seed(11))
@@ -72,7 +72,7 @@ def test_between_two_exchanges_the_model_stays_and_nothing_is_sent(name):
     assert simulation.traffic.rounds == 1
 
 
-# Plain averaging.
+# Model averaging.
 
 
 def two_groups(net):
@@ -83,7 +83,7 @@ INNERS = {
     "plain": lambda net: torch.optim.SGD(net.parameters(), lr=0.1),
     "momentum": lambda net: torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True),
     "adam": lambda net: torch.optim.Adam(net.parameters(), lr=0.01),
-    "two rates": two_groups,
+    "two learning rates": two_groups,
 }
 
 
@@ -116,7 +116,7 @@ def test_sgd_with_local_steps_is_the_mean_of_hand_written_replicas():
             replica.load_state_dict(simulation.model.state_dict())
 
 
-def test_a_learning_rate_that_changes_from_round_to_round_changes_nothing_in_that():
+def test_model_averaging_also_holds_with_a_learning_rate_that_changes():
     ends = []
     for algorithm in (laconic.SGD(), laconic.ModelAveraging()):
         net = small_model.net().double()
@@ -130,7 +130,7 @@ def test_a_learning_rate_that_changes_from_round_to_round_changes_nothing_in_tha
 
 
 @pytest.mark.parametrize("name", ["sparse", "ec-sgd", "compskip", "ssgd-mv", "lasg"])
-def test_one_local_step_is_what_there_is_without_the_option_bit_for_bit(name):
+def test_one_local_step_is_the_same_as_no_option_bit_for_bit(name):
     ends = []
     for settings in ({}, {"local_steps": 1}):
         net = small_model.net().double()
@@ -141,15 +141,15 @@ def test_one_local_step_is_what_there_is_without_the_option_bit_for_bit(name):
     assert torch.equal(*ends)
 
 
-# One step of plain SGD, which need not be taken.
+# One step of SGD, which need not be taken.
 
 
 class TakenSGD(torch.optim.SGD):
-    """Plain SGD that nobody knows to be that."""
+    """SGD of a class that laconic does not recognize as SGD."""
 
 
 @pytest.mark.parametrize("name", ["sgd-model", "ssgd-topk", "ssgd-mv", "ssgd-mv-ad", "ssgd-mv-rs"])
-def test_a_step_that_is_not_taken_changes_what_it_would_have_changed(name):
+def test_a_step_that_is_not_taken_has_the_same_result_as_one_that_is(name):
     ends, inners = [], []
     for sgd in (torch.optim.SGD, TakenSGD):
         net = small_model.net().double()
@@ -189,7 +189,7 @@ def test_a_step_that_may_be_more_than_vanilla_sgd_is_taken(inner):
     assert not simulated(methods.with_test_settings("ssgd-mv"), net, inner(net.parameters())).local.is_known_in(0)
 
 
-def test_a_step_that_somebody_watches_or_has_changed_is_taken():
+def test_a_step_with_hooks_or_a_replaced_function_is_taken():
     net = small_model.net().double()
     inner = torch.optim.SGD(net.parameters(), lr=0.1)
     simulation = simulated(methods.with_test_settings("ssgd-mv"), net, inner)
@@ -214,7 +214,7 @@ def test_bfloat16_parameters_and_methods_whose_replicas_differ_take_their_steps(
 
 
 def test_one_local_step_of_a_gradient_method_steps_after_the_exchange():
-    """The inner momentum takes up the direction, not each worker's own gradient."""
+    """The inner momentum averages the direction, not each worker's own gradient."""
     net = small_model.net().double()
     inner = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     take(simulated(laconic.SGD(), net, inner, local_steps=1), [0])
@@ -242,7 +242,7 @@ def test_each_parameter_groups_change_is_divided_by_its_own_learning_rate():
     assert x.tolist() + y.tolist() == [-1, -2, -0.75, -1]
 
 
-# Dense rounds that come first.
+# A dense warm-up.
 
 
 @pytest.mark.parametrize("cls", [SSGDTopK, SSGDMV, SSGDMVAD], ids=lambda cls: cls.name)
@@ -280,7 +280,7 @@ def test_a_quadratics_dense_rounds_without_a_server_are_the_same():
 
 @pytest.mark.parametrize("at", [4, 5])  # the last one is taken within the round
 @pytest.mark.parametrize("name", ["sparse", "ssgd-mv-ad", "compskip"])
-def test_nan_in_one_workers_local_step_calls_off_the_round_for_all(name, at):
+def test_nan_in_one_workers_local_step_aborts_the_round_for_all(name, at):
     simulation = simulated(methods.with_test_settings(name), local_steps=3)
     take(simulation, range(3))
     views = [worker.me.memory for worker in simulation.driver.workers] + [simulation.driver.servers[0].view.memory]
@@ -328,7 +328,7 @@ def test_the_optimizer_and_the_simulator_take_the_same_local_steps(group_of_one,
         (None, TypeError, "local_steps=None must be a whole number"),
     ],
 )
-def test_a_number_of_local_steps_that_makes_no_sense_is_refused_by_name(group_of_one, many, error, message):
+def test_a_wrong_number_of_local_steps_is_refused_by_name(group_of_one, many, error, message):
     with pytest.raises(error, match=message):
         simulated(laconic.SGD(), local_steps=many)
     net = small_model.net()
@@ -348,7 +348,7 @@ def test_a_method_that_needs_the_gradient_itself_refuses_several_local_steps(gro
     simulated(algorithm, local_steps=1)
 
 
-def test_lazy_methods_and_the_global_replica_refuse():
+def test_lazy_methods_and_the_global_replica_refuse_local_steps():
     assert set(REFUSING) >= {"lag", "lasg", "sasg", "sgd-server"}
 
 
@@ -357,7 +357,7 @@ def test_a_learning_rate_of_zero_is_refused_where_the_change_is_divided_by_it():
     x = torch.nn.Parameter(problem.start.clone())
     simulation = simulated(laconic.SGD(), torch.nn.ParameterList([x]), torch.optim.SGD([x], lr=0.0), local_steps=2)
     simulation.step(lambda rank: x.sum())
-    with pytest.raises(ValueError, match=r"local_steps=2: sgd is handed the change .* lr=0.0 must be above 0"):
+    with pytest.raises(ValueError, match=r"local_steps=2: sgd gets the change .* lr=0.0 must be above 0"):
         simulation.step(lambda rank: x.sum())
 
 

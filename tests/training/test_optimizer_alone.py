@@ -1,4 +1,4 @@
-"""`DistributedOptimizer` in a group of one: the training loop stays what it was."""
+"""`DistributedOptimizer` in a group of one: the training loop does not change."""
 
 import weakref
 
@@ -155,8 +155,8 @@ CHANGES = [laconic.SSGDMV(), laconic.SSGDTopK(), laconic.SSGDMVAD(), laconic.Mod
 
 
 @pytest.mark.parametrize("algorithm", CHANGES, ids=lambda algorithm: algorithm.name)
-def test_local_steps_whose_change_overflows_call_the_round_off(algorithm):
-    """Each gradient is finite, and so are the parameters before: what lies between is not."""
+def test_local_steps_whose_change_overflows_abort_the_round(algorithm):
+    """Each gradient is finite, and so are the parameters before and after; their difference is not."""
     maximum = torch.finfo(torch.float32).max
     weight = torch.nn.Parameter(torch.full((200,), -0.75 * maximum))
     opt = laconic.DistributedOptimizer(torch.optim.SGD([weight], lr=0.75), algorithm, local_steps=2)

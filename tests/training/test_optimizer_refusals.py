@@ -1,4 +1,4 @@
-"""What `DistributedOptimizer` refuses: at once, in words that name the way out, and before anything has changed."""
+"""What `DistributedOptimizer` refuses: at once, with a message that names the remedy, and before anything changes."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def wrapped(net, algorithm=None, **settings):
 in_group = pytest.mark.usefixtures("group_of_one")
 
 
-def test_without_a_process_group_it_says_how_to_get_one():
+def test_without_a_process_group_the_message_names_how_to_get_one():
     if dist.is_initialized():
         pytest.skip("another test of this module has made one")
     with pytest.raises(RuntimeError, match=r"init_process_group.*torchrun.*laconic\.Simulation"):
@@ -43,33 +43,33 @@ def test_mixed_devices_are_named_with_their_parameters():
 
 
 @in_group
-def test_a_model_with_nothing_to_train():
+def test_a_model_with_nothing_to_train_is_refused():
     net = small_model.net().requires_grad_(False)
     with pytest.raises(ValueError, match="nothing to train"):
         wrapped(net)
 
 
 @in_group
-def test_lbfgs_which_evaluates_several_times_a_step():
+def test_lbfgs_which_evaluates_several_times_a_step_is_refused():
     with pytest.raises(ValueError, match="LBFGS evaluates its closure several times"):
         laconic.DistributedOptimizer(torch.optim.LBFGS(small_model.net().parameters()), laconic.SGD())
 
 
 @in_group
-def test_something_that_is_no_optimizer():
+def test_an_inner_object_that_is_no_optimizer_is_refused():
     with pytest.raises(TypeError, match=r"inner=.* must be a torch\.optim\.Optimizer"):
         laconic.DistributedOptimizer(small_model.net().parameters(), laconic.SGD())
 
 
 @in_group
 @pytest.mark.parametrize("wrong", ["sgd", laconic.SGD, torch.optim.SGD], ids=["name", "class", "torch's class"])
-def test_something_that_is_no_algorithm(wrong):
+def test_an_object_that_is_no_algorithm_is_refused(wrong):
     with pytest.raises(TypeError, match=r"algorithm=.* must be an algorithm such as laconic\.CompSkip\(\)"):
         wrapped(small_model.net(), wrong)
 
 
 @in_group
-def test_a_misspelt_server_gets_the_near_miss():
+def test_a_misspelled_layout_gets_the_near_miss():
     with pytest.raises(ValueError, match=r"layout='shraded' must be one of.*mean.*sharded"):
         wrapped(small_model.net(), layout="shraded")
 
@@ -85,33 +85,33 @@ def test_a_misspelt_server_gets_the_near_miss():
         (laconic.SGD(), "dedicated", "start at least 2, or use rank0"),
     ],
 )
-def test_a_layout_that_the_method_does_not_admit(algorithm, layout, remedy):
+def test_a_layout_that_the_method_does_not_admit_is_refused(algorithm, layout, remedy):
     with pytest.raises(ValueError, match=f"layout='{layout}' does not go with {algorithm.name}: .*{remedy}"):
         wrapped(small_model.net(), algorithm, layout=layout)
 
 
 @in_group
-def test_a_negative_check_every():
+def test_a_negative_check_every_is_refused():
     with pytest.raises(ValueError, match="check_every=-1 must be at least 0"):
         wrapped(small_model.net(), check_every=-1)
 
 
 @in_group
 @pytest.mark.parametrize("seconds", [0, -1.0])
-def test_a_timeout_that_leaves_no_time(seconds):
+def test_a_timeout_that_is_not_above_zero_is_refused(seconds):
     with pytest.raises(ValueError, match=f"timeout_s={seconds} above 0"):
         laconic.DistributedOptimizer(inner_sgd(small_model.net()), laconic.SGD(), timeout_s=seconds)
 
 
 @in_group
-def test_a_group_that_this_process_is_not_in():
-    with pytest.raises(ValueError, match="global rank 0, is not one of its members"):
+def test_a_group_without_this_process_is_refused():
+    with pytest.raises(ValueError, match="global rank 0, is not one of its ranks"):
         wrapped(small_model.net(), group=dist.GroupMember.NON_GROUP_MEMBER)
 
 
 @in_group
 @pytest.mark.parametrize("algorithm", [laconic.SGD(), laconic.ModelAveraging()], ids=lambda a: a.name)
-def test_a_step_without_gradients(algorithm):
+def test_a_step_without_gradients_is_refused(algorithm):
     net = small_model.net()
     opt = wrapped(net, algorithm)
     with pytest.raises(RuntimeError, match=r"step\(\) without gradients.*loss\.backward\(\)"):
@@ -121,7 +121,7 @@ def test_a_step_without_gradients(algorithm):
 
 
 @in_group
-def test_sparse_gradients():
+def test_sparse_gradients_are_refused():
     net = nn.Embedding(5, 3, sparse=True)
     opt = wrapped(net, model=net)
     net(torch.tensor([1])).sum().backward()
@@ -130,7 +130,7 @@ def test_sparse_gradients():
 
 
 @in_group
-def test_more_parameters():
+def test_parameters_cannot_be_added():
     opt = wrapped(small_model.net())
     with pytest.raises(RuntimeError, match=r"add_param_group.*make a new DistributedOptimizer"):
         opt.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
@@ -138,8 +138,8 @@ def test_more_parameters():
 
 
 @in_group
-def test_a_parameter_that_was_frozen_and_is_so_no_longer():
-    """Each rank would apply its own gradient, and the replicas would part without a word."""
+def test_a_gradient_of_a_parameter_that_was_frozen_is_refused():
+    """Each rank would apply its own gradient, and the replicas would differ without an error."""
     net = small_model.net()
     net[0].bias.requires_grad_(False)
     opt = wrapped(net, model=net)
@@ -151,7 +151,7 @@ def test_a_parameter_that_was_frozen_and_is_so_no_longer():
 
 
 @in_group
-def test_dist_ef_divides_by_a_learning_rate_of_zero():
+def test_dist_ef_refuses_a_learning_rate_of_zero():
     net = small_model.net()
     opt = wrapped(net, laconic.DistEFBlockwise())
     opt.param_groups[0]["lr"] = 0.0
@@ -162,7 +162,7 @@ def test_dist_ef_divides_by_a_learning_rate_of_zero():
 
 
 @in_group
-def test_dist_ef_with_groups_whose_learning_rates_part():
+def test_dist_ef_refuses_groups_whose_learning_rates_change_their_proportions():
     net = small_model.net()
     groups = [{"params": net[0].parameters(), "lr": 0.1}, {"params": net[2].parameters(), "lr": 0.2}]
     opt = laconic.DistributedOptimizer(torch.optim.SGD(groups), laconic.DistEFBlockwise())
@@ -183,7 +183,7 @@ def two_points():
 
 
 @in_group
-def test_a_method_with_two_points_says_what_closure_it_needs(two_points):
+def test_a_method_with_two_points_names_the_closure_that_it_needs(two_points):
     net = small_model.net()
     opt = wrapped(net, two_points, model=net)
     small_model.loss(net, 0, 0).backward()
@@ -192,7 +192,7 @@ def test_a_method_with_two_points_says_what_closure_it_needs(two_points):
 
 
 @in_group
-def test_the_second_gradient_is_that_of_the_same_batch_and_the_parameters_come_back(two_points):
+def test_the_second_gradient_is_that_of_the_same_batch_and_the_parameters_are_restored(two_points):
     net, other = small_model.net(), small_model.net()
     with torch.no_grad():
         for parameter in other.parameters():

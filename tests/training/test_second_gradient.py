@@ -1,4 +1,4 @@
-"""A second evaluation of a mini-batch leaves no trace: streams, buffers, parameters and later batches are the same."""
+"""A second evaluation of a mini-batch has no side effects: streams, buffers, parameters and later batches are equal."""
 
 import random
 
@@ -14,11 +14,11 @@ from support import optimizers, small_model
 from support.inputs import over_inputs
 
 NEVER = 10**6
-ONCE = {  # evaluates once a round: every upload is due whatever the gradient says
+ONCE = {  # evaluates once a round: every round uploads, whatever the gradient is
     "lasg": LASG(alpha=0.0, warm_up_rounds=NEVER),
     "sasg": SASG(density=0.3, alpha=0.0, warm_up_rounds=NEVER),
 }
-TWICE = {  # evaluates a second time from round 1 on, and uploads all the same: nothing is small against so little
+TWICE = {  # evaluates twice from round 1 on, and always uploads: the threshold is tiny
     "lasg": LASG(alpha=1e-300, warm_up_rounds=0, max_delay=NEVER),
     "lasg wk1": LASG(alpha=1e-300, warm_up_rounds=0, max_delay=NEVER, rule="wk1"),
     "lasg pse": LASG(alpha=1e-300, warm_up_rounds=0, max_delay=NEVER, rule="pse"),
@@ -30,13 +30,13 @@ each_pair = pytest.mark.parametrize(
 
 
 def model():
-    """A net that draws, and that counts what it has seen."""
+    """A net with dropout, and with batch norm, which counts batches."""
     torch.manual_seed(3)
     return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.4), nn.Linear(8, 3))
 
 
 def random_loss(net, log):
-    """The loss on a batch that is drawn from all three global streams at the moment of asking."""
+    """The loss on a batch that is sampled from all three global random streams at the call."""
     inputs = torch.randn(8, 6) + float(np.random.standard_normal()) + random.gauss(0, 1)
     log.append(inputs.clone())
     labels = torch.randint(3, (8,))
@@ -44,7 +44,7 @@ def random_loss(net, log):
 
 
 def streams():
-    """Where the three streams stand."""
+    """The states of the three random streams."""
     return (
         torch.get_rng_state().tolist(),
         np.random.get_state()[1].tolist(),
@@ -61,7 +61,7 @@ def start_streams(seed):
 
 @pytest.fixture(autouse=True)
 def streams_put_back():
-    """Other tests shall not notice."""
+    """Restore the streams, so that other tests do not depend on these."""
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     yield
     torch.set_rng_state(before[0])
@@ -70,7 +70,7 @@ def streams_put_back():
 
 
 def in_the_simulator(algorithm, rounds=6):
-    """What is there after every round: parameters and buffers, streams; and all batches that were evaluated."""
+    """Returns parameters, buffers and streams after every round, and all batches that were evaluated."""
     net, log, after = model(), [], []
     inner = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     simulation = laconic.Simulation(net, inner, algorithm, workers=3, layout="rank0")
@@ -120,7 +120,7 @@ def assert_no_trace(once, twice, n_workers, rounds=6):
     assert len(all_batches) > len(batches), "it did evaluate a second time"
     stored = [batches[0]]
     for batch in all_batches[1:]:
-        if not torch.equal(batch, stored[-1]):  # the second evaluation draws the first one's batch once more
+        if not torch.equal(batch, stored[-1]):  # the second evaluation samples the same batch again
             stored.append(batch)
     torch.testing.assert_close(stored, batches, rtol=0, atol=0)
 
@@ -153,7 +153,7 @@ def test_the_second_gradient_is_of_the_same_batch_at_the_other_parameters():
     class WatchedGradients(LASG):
         def work(self, me):
             gradients = me.gradient, me.gradient_at(me.parameters), me.gradient_at(me.parameters + 1)
-            seen.append([gradient.clone() for gradient in gradients])  # they live for the round
+            seen.append([gradient.clone() for gradient in gradients])  # they are valid in this round only
             return super().work(me)
 
     net, log = model(), []
@@ -170,7 +170,7 @@ def test_the_second_gradient_is_of_the_same_batch_at_the_other_parameters():
 @pytest.mark.parametrize(
     "algorithm", [LASG(alpha=2.0, warm_up_rounds=1), SASG(density=0.3, alpha=2.0, warm_up_rounds=1)]
 )
-def test_where_somebody_skips_the_two_drivers_still_agree_bit_for_bit(group_of_one, algorithm):
+def test_the_two_drivers_agree_bit_for_bit_if_some_workers_skip(group_of_one, algorithm):
     ends = []
     for driver in ("process", "simulator"):
         net, log = model(), []

@@ -1,4 +1,4 @@
-"""`Simulation`: many workers in one process, each with what is its own, on a clock that can be worked out by hand."""
+"""`Simulation`: many workers in one process, each with its own state, on a clock that can be computed by hand."""
 
 import math
 import resource
@@ -144,7 +144,7 @@ def test_between_two_averages_the_model_stays_at_the_last_one():
     assert not torch.equal(small_model.values(net), small_model.values(small_model.net()))
 
 
-def test_local_steps_go_on_from_the_state_that_the_inner_optimizer_came_with():
+def test_local_steps_start_from_the_given_state_of_the_inner_optimizer():
     net = small_model.net().double()
     inner = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     small_model.loss(net, 0, 0).backward()
@@ -160,7 +160,7 @@ def test_local_steps_go_on_from_the_state_that_the_inner_optimizer_came_with():
     torch.testing.assert_close(small_model.values(net), small_model.values(twin), rtol=1e-12, atol=1e-12)
 
 
-FRAME_BYTES = HEADER_BYTES + 8 + 4 * small_model.N_PARAMETERS  # head, two fields, float32 values
+FRAME_BYTES = HEADER_BYTES + 8 + 4 * small_model.N_PARAMETERS  # header, two fields, float32 values
 
 
 @over_inputs("workers", (1, 4))
@@ -189,7 +189,7 @@ def test_a_round_waits_for_the_slowest_also_where_no_single_server_does(name, la
     assert simulation.driver.clock.now_ns == pytest.approx((5 + n_steps * latency_s) * 1e9, abs=10)
 
 
-def test_rank_0_serving_itself_saves_its_own_two_messages():
+def test_a_server_on_rank_0_saves_that_ranks_two_messages():
     link = laconic.Link(bytes_per_s=1e6, latency_s=0.01)
     simulation = simulated(small_model.net(), "sgd", 4, layout="rank0", link=link)
     one_step(simulation, 0)
@@ -229,7 +229,7 @@ def test_dense_messages_are_as_long_as_their_format_says():
         ({"workers": 2, "layout": "allreduce"}, "does not go with compskip"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(settings, message):
+def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         simulated(small_model.net(), "compskip", **settings)
 

@@ -1,4 +1,4 @@
-"""20 rounds at a stretch, and 10 rounds, a save, new objects, a load and 10 more, must end with the same bits."""
+"""20 rounds without a break, and 10 rounds, a save, new objects, a load and 10 more, must end with the same bits."""
 
 import io
 
@@ -45,7 +45,7 @@ def made(net, name, layout, inner, **settings):
 
 
 def train(opt, net, rank, rounds):
-    """Steps with these numbers; the rate is halved twice on the way."""
+    """Steps with these numbers; the learning rate is halved twice."""
     for round_ in rounds:
         if round_ in (4, 14):
             opt.param_groups[0]["lr"] /= 2
@@ -82,7 +82,7 @@ def interrupted(rank, name, layout, inner, order):
 
 
 def used_only_before(rank):
-    """A layer that is used before the save and by nobody after it still moves by the momentum it had."""
+    """A layer that is used before the save and by no rank after it still moves by the momentum it had."""
     ends = []
     for resumes in (False, True):
         net = optimizers.Branches()
@@ -101,7 +101,7 @@ def used_only_before(rank):
 
 
 def refused(rank, what):
-    """What happened when a state that does not belong here was loaded, and whether anything changed."""
+    """The error when a state of another job is loaded, and whether anything changed."""
     net = small_model.net()
     opt = made(net, "compskip", "sharded", "sgd")
     train(opt, net, rank, range(3))
@@ -177,10 +177,10 @@ def test_an_interrupted_run_ends_with_the_bits_of_a_straight_one(case, by_rank):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", EVERY_CASE, ids="-".join)
-def test_traffic_goes_on_counting_after_an_interruption(case, by_rank):
+def test_traffic_continues_counting_after_an_interruption(case, by_rank):
     for results in by_rank:
         (_, straight), (_, resumed) = results["interrupted"][case]
-        assert resumed["control_bytes"] > straight["control_bytes"], "coming back takes agreements of its own"
+        assert resumed["control_bytes"] > straight["control_bytes"], "a restart sends control bytes of its own"
         apart = {"seconds": None, "control_bytes": None}
         assert resumed | apart == straight | apart
         assert straight["rounds"] == (2 * N_ROUNDS // 3 if case[2] == "local steps" else 2 * N_ROUNDS)
@@ -195,14 +195,14 @@ def test_a_save_in_the_middle_of_local_steps_holds_each_ranks_own_parameters(by_
 
 
 @pytest.mark.slow
-def test_which_layers_were_ever_used_is_remembered(by_rank):
+def test_the_set_of_layers_ever_used_is_restored(by_rank):
     for straight, resumed in (results["used only before"] for results in by_rank):
         assert torch.equal(resumed, straight)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_state_that_does_not_belong_here_is_refused_and_changes_nothing(what, by_rank):
+def test_a_state_of_another_job_is_refused_and_changes_nothing(what, by_rank):
     message = {"names": "parameters", "plain": "no 'laconic' part"}.get(what, what)
     for results in by_rank:
         reported, unchanged = results["refused"][what]

@@ -1,4 +1,4 @@
-"""What moves the packets: `simulated` (one process, a virtual clock) and `processes` (torch.distributed).
+"""Drivers move the packets: `simulated` (one process, a virtual clock) and `distributed` (torch.distributed).
 
-Both run the same two halves (`halves.py`) over the same layouts (`layout.py`); they differ in how bytes travel.
+Both run the same worker and server sessions of `protocol` over the same layouts; they differ in how bytes travel.
 """

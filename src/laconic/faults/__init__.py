@@ -1,1 +1,1 @@
-"""Seeded faults: what goes wrong in which round, and doing it to packets."""
+"""Seeded faults: a plan of what fails in which round, and the code that applies it to packets."""

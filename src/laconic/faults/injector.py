@@ -1,4 +1,4 @@
-"""A fault plan at work in the simulator: who is down, and what becomes of each packet, with the count of it."""
+"""Applies a fault plan in the simulator: which workers are down, what happens to each packet, and the counts."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ from laconic.wire import Encoded
 
 
 class FaultInjector:
-    """One job's faults, round by round. Without a plan there are none."""
+    """One job's faults, round by round. Without a plan, there are none."""
 
     def __init__(self, plan: FaultPlan | None, n_workers: int) -> None:
-        """The plan must have been checked for the job."""
+        """Start at round 0. The plan must have been checked for the job."""
         self.plan = plan or FaultPlan()
         self.expected = plan is not None
         self.counts: list[Counter[str]] = [Counter() for _ in range(n_workers)]
-        self._fates: dict[int, Fate] = {}  # of this exchange's packets; none where all are delivered
+        self._fates: dict[int, Fate] = {}  # of this exchange's packets, by worker; empty if all are delivered
 
     def down_in(self, round_: int) -> frozenset[int]:
-        """The workers that miss this round."""
+        """Return the ranks of the workers that miss this round."""
         return frozenset(rank for rank in range(len(self.counts)) if self.plan.is_down(rank, round_))
 
     def taking_part(self, workers: list[WorkerSession], round_: int) -> list[WorkerSession]:
-        """Those of the workers that are up. Who comes back is sent the parameters."""
+        """Return the workers that are up. The parameters are sent to a worker that returns."""
         down, before = self.down_in(round_), self.down_in(round_ - 1) if round_ else frozenset()
         for worker in workers:
             if worker.rank in down:
@@ -38,7 +38,7 @@ class FaultInjector:
         return [worker for worker in workers if worker.rank not in down]
 
     def send(self, worker: WorkerSession, round_: int, exchange: int) -> list[Encoded]:
-        """This exchange's frames of one worker, one for each server, counted, after lies and before damage."""
+        """Return one worker's frames in this exchange, one for each server: counted, tampered with, not yet damaged."""
         packet = worker.packet
         if worker.aborted:
             self._fates[worker.rank] = "delivered"
@@ -57,7 +57,7 @@ class FaultInjector:
     def arriving(
         self, outgoing: Mapping[int, list[Encoded]], index: int, round_: int, exchange: int
     ) -> dict[int, Encoded]:
-        """By worker, the frames that server `index` gets before it answers."""
+        """Return the frames that server `index` receives before it answers, by worker."""
         frames: dict[int, Encoded] = {}
         for rank, parts in outgoing.items():
             if self._fates[rank] in ("lost", "late"):
@@ -72,24 +72,25 @@ class FaultInjector:
         return frames
 
     def is_awaited(self, rank: int) -> bool:
-        """Whether the server does not answer before this worker's packet is there."""
+        """Return whether the server waits for this worker's packet before it answers."""
         return self._fates.get(rank) not in ("lost", "late")
 
     def is_late(self, rank: int) -> bool:
-        """Whether this worker's packet sets off when the answers are there."""
+        """Return whether this worker's packet is sent only after the answers have arrived."""
         return self._fates.get(rank) == "late"
 
     def n_copies(self, rank: int) -> int:
-        """How often this worker's packet is sent."""
+        """Return how often this worker's packet is sent."""
         return 2 if self._fates.get(rank) == "duplicated" else 1
 
 
 def slowed(
     plan: FaultPlan, link: Link, links: Mapping[int, Link] | None, worker_nodes: tuple[int, ...]
 ) -> dict[int, Link]:
-    """The exceptions among the nodes' links, with the bandwidths of the plan's slow ones.
+    """Return the nodes' own links, with the bandwidths of the plan's slow links reduced.
 
-    Raises ValueError for a slow link whose bandwidth is unlimited.
+    Raises:
+        ValueError: for a slow link whose bandwidth is unlimited.
     """
     own = dict(links or {})
     for worker, factor in plan.slow_links.items():

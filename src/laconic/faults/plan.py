@@ -1,12 +1,12 @@
-"""What goes wrong in a simulated run, as data: one plan and one seed give the same faults again.
+"""The faults of a simulated run, as data: the same plan and seed give the same faults.
 
-Packets on the way up are lost, come late, come twice or come damaged; workers crash and return; computing and links
-are slow; links tell lies. The lies are those of Phong and Phuong, IEEE Access 2020: a message multiplied by a
-positive factor, and the signs of f links, others each round, turned over.
-A plan never touches the server's answers, nor a notice that calls a round off: what carries those sends them again
-until they arrive. So replicas stay equal, and a round happens on every worker that is up or on none.
-Nothing depends on the layout: the packet that rank 0 hands to itself meets the same fate as one that crosses a link,
-and a worker that crashes takes no server with it.
+Uploaded packets are lost, late, duplicated or corrupted; workers crash and return; computation and links are slow;
+links tamper with packets. The tampering is that of Phong and Phuong, IEEE Access 2020: a message is multiplied by a
+positive factor, and the signs on f links, sampled anew each round, are inverted.
+A plan never affects the server's answers or ABORT control frames: these are assumed to be resent until they arrive. So
+replicas stay equal, and a round happens on all workers that are up or on none.
+Nothing depends on the layout: the packet that rank 0 sends to its own server has the same faults as one that crosses a
+link, and the crash of a worker never stops a server.
 """
 
 import dataclasses
@@ -25,22 +25,21 @@ from laconic.random_keys import make_key, uniform
 
 Fate = Literal["delivered", "lost", "late", "corrupted", "duplicated"]
 PACKET_FAULTS: tuple[Fate, ...] = ("lost", "late", "corrupted", "duplicated")
-ABSENCES = ("lost", "late", "corrupted", "crashed")  # a worker that computed or should have is not heard
-KINDS = ("lost", "late", "duplicated", "corrupted", "crashed")  # what is counted, and what an event may be
-SERVED = ("rank0", "dedicated", "sharded")  # the layouts with a server, which is what packets get lost on the way to
+ABSENCES = ("lost", "late", "corrupted", "crashed")  # faults by which a gradient is not delivered
+KINDS = ("lost", "late", "duplicated", "corrupted", "crashed")  # the kinds of events and counts
+SERVED = ("rank0", "dedicated", "sharded")  # layouts with a server: only uploads to it have faults
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One fault at a known place. kind: one of KINDS. exchange: of the round; None for all of them.
-
-    Raises TypeError or ValueError for what cannot be.
-    """
+    """One fault of one worker in one round. Raises TypeError or ValueError, naming the field."""
 
     round: int
     worker: int
     kind: str
+    """One of KINDS."""
     exchange: int | None = None
+    """Number of the exchange in the round; None for all of them."""
 
     def __post_init__(self) -> None:
         for name in ("round", "worker", "exchange"):
@@ -53,39 +52,45 @@ class Event:
             )
         if self.kind == "crashed" and self.exchange is not None:
             raise ValueError(
-                f"event: exchange={self.exchange} does not go with kind='crashed': a worker that crashes misses whole "
-                "rounds; leave exchange out"
+                f"event: exchange={self.exchange} does not go with kind='crashed': a worker that crashes misses "
+                "complete rounds; leave exchange out"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaultPlan:
-    """Which faults, how often. Rounds, workers and exchanges count from 0.
+    """Which faults happen, and how often. Rounds, workers and exchanges count from 0.
 
-    lost, late, duplicated, corrupted: chances in [0, 1) of a packet on its way up, drawn apart; of several the first
-    in the order of PACKET_FAULTS holds. crashed: a worker's chance in [0, 1) to crash before a round, which it then
-    misses, and as many as make up crash_rounds; a crash while it is down begins anew. stragglers: how many times
-    as long a worker computes, always; straggle: the chance that it takes straggle_factor times as long in a round.
-    slow_links: what a worker's bandwidth is multiplied by. rescale: the lowest and the highest factor that what a
-    packet stands for is multiplied by, drawn evenly on a logarithmic scale. inverted_links: on how many links, others
-    each round, packets say the opposite. events: faults at known places, besides.
+    The faults of one packet are sampled independently; if there are several, the earliest in PACKET_FAULTS applies.
     Raises TypeError or ValueError, naming the field.
     """
 
     seed: int = 0
     lost: float = 0.0
+    """Probability in [0, 1) that an uploaded packet is lost."""
     late: float = 0.0
+    """Probability in [0, 1) that an uploaded packet is too late for its round."""
     duplicated: float = 0.0
+    """Probability in [0, 1) that an uploaded packet is sent twice."""
     corrupted: float = 0.0
+    """Probability in [0, 1) that a bit of an uploaded packet is flipped."""
     crashed: float = 0.0
+    """Probability in [0, 1) that a worker crashes before a round; a crash while it is down starts anew."""
     crash_rounds: int = 1
+    """Number of rounds that a crashed worker misses."""
     straggle: float = 0.0
+    """Probability in [0, 1) that a worker takes `straggle_factor` times as long in a round."""
     straggle_factor: float = 4.0
     inverted_links: int = 0
+    """Number of links, sampled anew each round, that invert the signs of packets."""
     rescale: tuple[float, float] | None = None
+    """Lowest and highest factor that packets are multiplied by, sampled uniformly on a logarithmic scale."""
     stragglers: Mapping[int, float] = field(default_factory=dict)
+    """By worker, how many times as long it computes in every round."""
     slow_links: Mapping[int, float] = field(default_factory=dict)
+    """By worker, the factor that its bandwidth is multiplied by."""
     events: tuple[Event, ...] = ()
+    """Single faults, in addition to those that are sampled."""
 
     def __post_init__(self) -> None:
         for name in (*KINDS, "straggle"):
@@ -109,7 +114,7 @@ class FaultPlan:
                 raise ValueError(f"faults: rescale={[low, high]} must be the lowest factor and then the highest")
 
     def check(self, algorithm: Algorithm, layout: str, n_workers: int) -> None:
-        """Refuse a plan that this method, layout or number of workers cannot go through. Raises ValueError."""
+        """Raise ValueError if this method, layout or number of workers does not admit the plan."""
         if algorithm.mode != "rounds":
             raise ValueError(
                 f"faults: {algorithm.name} has mode={algorithm.mode!r}, and faults are simulated only where "
@@ -124,18 +129,19 @@ class FaultPlan:
         absences = [kind for kind in ABSENCES if kind in self._possible]
         if absences and not algorithm.tolerates_absence:
             raise ValueError(
-                f"faults: {algorithm.name} does not tolerate {absences[0]} packets: what is not heard would be gone "
-                "for good; take that fault out, or take a method that `laconic show` says owes it, such as ec-sgd"
+                f"faults: {algorithm.name} does not tolerate {absences[0]} packets: what is not delivered would be "
+                "lost for good; remove that fault, or use a method that keeps it as residual (see `laconic show`), "
+                "such as ec-sgd"
             )
         if absences and algorithm.dense_in(0):
             raise ValueError(
-                f"faults: the first, dense rounds of {algorithm.name} owe nothing, so {absences[0]} packets would be "
-                "gone for good; leave the dense rounds out"
+                f"faults: the dense warm-up rounds of {algorithm.name} keep no residual, so {absences[0]} packets "
+                "would be lost for good; leave the dense rounds out"
             )
         if "crashed" in absences and not algorithm.replicas_equal:
             raise ValueError(
                 f"faults: {algorithm.name} lets models differ, so no other worker has the parameters that a crashed "
-                "one returns to; take crashes out"
+                "one returns to; remove crashes"
             )
 
     def _check_workers(self, n_workers: int) -> None:
@@ -150,7 +156,7 @@ class FaultPlan:
 
     @cached_property
     def _possible(self) -> frozenset[str]:
-        """The kinds that may happen."""
+        """The kinds of faults that may happen."""
         return frozenset(kind for kind in KINDS if getattr(self, kind)) | {event.kind for event in self.events}
 
     @cached_property
@@ -165,7 +171,7 @@ class FaultPlan:
         return uniform(make_key(self.seed, "link", worker, round_, f"fault {purpose}"))
 
     def fate(self, worker: int, round_: int, exchange: int) -> Fate:
-        """What becomes of this worker's packet, or of its notice that it sends none."""
+        """Return what happens to this worker's packet, or to its SKIP control frame."""
         for kind in PACKET_FAULTS:
             if kind not in self._possible:
                 continue
@@ -177,7 +183,7 @@ class FaultPlan:
         return "delivered"
 
     def is_down(self, worker: int, round_: int) -> bool:
-        """Whether the worker misses this round."""
+        """Return whether the worker misses this round."""
         if "crashed" not in self._possible:
             return False
         return any(
@@ -186,11 +192,11 @@ class FaultPlan:
         )
 
     def damaged_bit(self, worker: int, round_: int, exchange: int, n_bits: int) -> int:
-        """Which bit of a corrupted frame of `n_bits` is turned over."""
+        """Return which bit of a corrupted frame of `n_bits` bits is flipped."""
         return make_key(self.seed, "link", worker, round_, f"fault bit {exchange}") % n_bits
 
     def compute_factor(self, worker: int, round_: int) -> float:
-        """How many times as long as others this worker computes in this round."""
+        """Return how many times as long as usual this worker computes in this round."""
         factor = self.stragglers.get(worker, 1.0)
         if self.straggle and self._draw(worker, round_, "straggle") < self.straggle:
             factor *= self.straggle_factor
@@ -198,11 +204,11 @@ class FaultPlan:
 
     @property
     def is_slowing(self) -> bool:
-        """Whether some worker computes longer than others."""
+        """Whether some worker may compute longer than usual."""
         return bool(self.stragglers) or self.straggle > 0
 
     def tampering_factor(self, worker: int, n_workers: int, round_: int, exchange: int) -> float:
-        """What the packet that this worker sends is multiplied by on the way; below 0 where it is inverted."""
+        """Return the factor that this worker's packet is multiplied by on its link; below 0 if it is inverted."""
         factor = 1.0
         if self.rescale is not None:
             low, high = self.rescale
@@ -210,7 +216,7 @@ class FaultPlan:
         return -factor if worker in self.inverted(n_workers, round_) else factor
 
     def inverted(self, n_workers: int, round_: int) -> frozenset[int]:
-        """The workers whose packets say the opposite in this round."""
+        """Return the workers whose packets are inverted in this round."""
         if not self.inverted_links:
             return frozenset()
         order = sorted(range(n_workers), key=lambda worker: self._draw(worker, round_, "invert"))
@@ -220,7 +226,8 @@ class FaultPlan:
     def from_toml(cls, text: str) -> "FaultPlan":
         """Read what `to_toml` writes: the fields by name, `[[event]]` tables, workers as keys of the two tables.
 
-        Raises ValueError for text that is no TOML, unknown keys (with near misses) and wrong values.
+        Raises:
+            ValueError: for text that is not TOML, unknown keys (with near misses) and wrong values.
         """
         try:
             data = tomllib.loads(text)
@@ -243,7 +250,7 @@ class FaultPlan:
             raise ValueError(str(error)) from None
 
     def to_toml(self) -> str:
-        """The plan as text, without what is as by default."""
+        """Return the plan as TOML, without fields that have their default values."""
         default = type(self)()
         data: dict[str, Any] = {}
         for item in dataclasses.fields(self):
@@ -285,7 +292,7 @@ def _check_keys(where: str, data: Mapping[str, Any], known: list[str]) -> None:
 
 
 def _by_worker(name: str, table: Any) -> dict[int, Any]:  # noqa: ANN401
-    """TOML has texts for keys."""
+    """Return the table with integer keys; TOML's keys are strings."""
     if not isinstance(table, dict):
         raise ValueError(f"faults: {name}={table!r} must be a table of factors by worker, such as {{ 2 = 4.0 }}")
     for worker in table:

@@ -1,4 +1,4 @@
-"""What a lying link makes of a packet: all that it stands for, multiplied by one number."""
+"""Tampering with a packet on its link: its dense form is multiplied by one number."""
 
 from dataclasses import replace
 
@@ -24,10 +24,12 @@ from laconic.wire import (
 
 
 def multiplied(packet: Packet, factor: float) -> Packet:
-    """The packet whose dense form is `factor` times as large, rounded; what would overflow stays at the largest value.
+    """Return the packet whose dense form is `factor` times as large, rounded; overflow gives the largest finite value.
 
-    Signs alone have no size, so that they only turn over. Votes and positions have no sign either: they stay as
-    they are. Raises ValueError for a kind of packet that it does not know.
+    Signs have no magnitude, so they are only inverted. Votes and positions have no sign either, and do not change.
+
+    Raises:
+        ValueError: for an unknown kind of packet.
     """
     turned, size = factor < 0, abs(factor)
     match packet:
@@ -55,12 +57,12 @@ def multiplied(packet: Packet, factor: float) -> Packet:
         case Sparse():
             return replace(packet, values=multiplied(packet.values, factor))
     raise ValueError(
-        f"faults: no link knows how to lie about packets of kind {packet.name!r}; take rescale and inverted_links out"
+        f"faults: packets of kind {packet.name!r} cannot be tampered with; remove rescale and inverted_links"
     )
 
 
 def _turned_over(packed: Tensor, count: int, bits: int, which: int, turned: bool) -> Tensor:
-    """Packed codes with the bits of `which` turned over in each of them, if they are to be."""
+    """Return packed codes in which the bits of `which` are inverted in each code if `turned`."""
     return pack_codes(unpack_codes(packed, count, bits) ^ which, bits) if turned else packed
 
 

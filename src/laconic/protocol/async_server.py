@@ -1,7 +1,7 @@
-"""The server of a method without rounds: one gradient at a time, and the newest answer to whoever takes the model.
+"""The server of an asynchronous method: it applies one gradient at a time and answers with the newest model.
 
-Both drivers run this. A gradient with inf or NaN is left out alone: its worker drops what it staged and goes on with
-the newest model, and no other worker hears of it. (In rounds, one such gradient calls the round off for everybody.)
+Both drivers run this. A gradient with inf or NaN affects only its own worker, which drops what it staged and continues
+with the newest model. (In rounds, one such gradient aborts the round for all workers.)
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,16 @@ from laconic.wire import Frame, Header, Packet, encode
 
 @dataclass(kw_only=True)
 class UpdateCounts:
-    """What became of one worker's gradients. staleness: how many were applied, by their staleness."""
+    """What became of one worker's gradients."""
 
     staleness: dict[int, int] = field(default_factory=dict)
-    dropped: int = 0  # too old
-    held: int = 0  # applied later than they came, because older ones had to go first
-    aborted: int = 0  # inf or NaN
+    """Number of applied gradients, by their staleness."""
+    dropped: int = 0
+    """Number of gradients that were too old."""
+    held: int = 0
+    """Number of gradients applied later than they arrived, because older ones had to be applied before them."""
+    aborted: int = 0
+    """Number of gradients with inf or NaN."""
 
     def count(self, update: UpdateOutcome) -> None:
         """Count one gradient."""
@@ -36,12 +40,12 @@ class UpdateCounts:
 
     @property
     def updates(self) -> dict[str, int]:
-        """What did not go the straight way, as data; what never happened is not listed."""
+        """Counts of the gradients that were not applied at their arrival, without those that are zero."""
         return {name: n for name in ("dropped", "held", "aborted") if (n := getattr(self, name))}
 
     @property
     def n_finished(self) -> int:
-        """How many gradients of this worker the server is through with."""
+        """Number of this worker's gradients that the server has applied, dropped or aborted."""
         return sum(self.staleness.values()) + self.dropped + self.aborted
 
     def __add__(self, other: "UpdateCounts") -> "UpdateCounts":
@@ -52,7 +56,7 @@ class UpdateCounts:
         )  # fmt: skip
 
     def saved(self) -> dict[str, Any]:
-        """The counts as plain data."""
+        """Return the counts as data that JSON can hold."""
         staleness = {str(age): n for age, n in self.staleness.items()}
         return {"staleness": staleness, "dropped": self.dropped, "held": self.held, "aborted": self.aborted}
 
@@ -63,15 +67,15 @@ class UpdateCounts:
 
 
 class ArrivalServer:
-    """Steps the server's model once for each gradient. Who may compute, and in which order, is the driver's to ask."""
+    """Steps the server's model once for each gradient. The driver decides which worker computes next."""
 
     def __init__(self, session: ServerSession, parameters: Tensor) -> None:
-        """parameters: the first ones, (d,)."""
+        """Start from the initial `parameters` (d,)."""
         self.session = session
         self.latest: Packet = dense(parameters)
         self.n_updates = 0
         self.update_counts = [UpdateCounts() for _ in range(session.job.layout.n_workers)]
-        self._frames: dict[int, Frame] = {}  # gradients that came and are not settled, by worker
+        self._frames: dict[int, Frame] = {}  # received, but not yet applied or dropped; by worker
 
     @property
     def total(self) -> UpdateCounts:
@@ -79,16 +83,20 @@ class ArrivalServer:
         return sum(self.update_counts, UpdateCounts())
 
     def receive(self, worker: int, step: int, frame: Frame) -> bool:
-        """Take the worker's gradient number `step`. Returns whether it can be applied.
+        """Receive the worker's gradient number `step`.
 
-        Raises ContractError where it is not the one that is due.
+        Returns:
+            Whether it can be applied: False if it has inf or NaN.
+
+        Raises:
+            ContractError: if it is not the expected frame.
         """
         check_frame(frame, "worker", worker, step, 0, self.session.shard)
         self._frames[worker] = frame
         return not frame.aborted
 
     def commit(self, update: UpdateOutcome, lr: float) -> None:
-        """Apply a gradient that came, or forget it."""
+        """Apply or drop a received gradient, as `update` says."""
         session, frame = self.session, self._frames.pop(update.worker)
         if update.outcome == "applied":
             session.view.staleness = update.staleness
@@ -100,5 +108,5 @@ class ArrivalServer:
         self.update_counts[update.worker].count(update)
 
     def answer(self, step: int) -> Tensor:
-        """The newest model as a frame for a worker that has sent its gradient number `step`."""
+        """Return the newest model, encoded for a worker that has sent its gradient number `step`."""
         return encode(Frame(header=Header(role="server", rank=0, round=step), packet=self.latest))

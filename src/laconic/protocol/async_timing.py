@@ -1,13 +1,13 @@
-"""When an asynchronous parameter server's updates happen, and how stale they are: times alone, no tensors.
+"""When the updates of an asynchronous parameter server happen, and how stale they are. Times only, no tensors.
 
 Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020, section 4.1.
-A worker pulls the model, computes, pushes its gradient, and pulls again when that has been applied. The server applies
-each gradient at its arrival, unless a bound on the staleness lets it, or a worker's pull, wait (`staleness.py`). The
-model is the one at the instant when the server begins to send it. Staleness is the number of updates between that
-instant and the worker's own.
+A worker pulls the model, computes, pushes its gradient, and pulls again when the gradient has been applied. The server
+applies each gradient at its arrival, unless a bound on the staleness makes it, or a worker's pull, wait
+(`bounded_staleness.py`). A pull takes the model at the instant when the server begins to send it. Staleness is the
+number of updates between that instant and the update by the worker's own gradient.
 
 With u = latency + transfer, c the time to compute and N equal workers, a worker's period is max(c + 2 u, N u).
-First pulls are asked for in the order of workers; what happens at one instant happens in the order of its creation.
+Workers request their initial pulls in rank order. Events at the same instant happen in the order of their creation.
 """
 
 from __future__ import annotations
@@ -21,22 +21,16 @@ from laconic.network import Computation, Message, Network, TimedOperation
 
 @dataclass(frozen=True)
 class Update:
-    """One gradient applied at the server; staleness counts the updates since its worker's model was taken."""
+    """One gradient applied at the server."""
 
     time_ns: int
     worker: int
     staleness: int
+    """Number of updates since the worker's model was taken."""
 
 
 class AsyncServer:
-    """Workers 0 to n-1 and their server, node n, on a network's clock.
-
-    Whoever carries real packets is told through callbacks: `download_bytes(worker)` and `upload_bytes(worker)` give the
-    bytes of a message when it is asked for, `pulled(worker)` says that the server takes the model for it,
-    `got_model(worker)` that it is there. `arrived(worker)` says that its gradient is, and answers whether it is fit to
-    be applied; `on_outcome(...)` what became of that one, or of others that had to wait for it. `timed` hears of each
-    message and computation when it is asked for, with its times.
-    """
+    """Workers 0 to n-1 and their server, node n, on a network's clock. Callbacks carry the packets."""
 
     def __init__(
         self,
@@ -53,9 +47,23 @@ class AsyncServer:
         on_outcome: Callable[[UpdateOutcome], None] = lambda on_outcome: None,
         timed: Callable[[TimedOperation], None] = lambda step: None,
     ) -> None:
-        """compute_ns(worker, step): of the worker's gradient number `step`, from 0. bound: none, if left out.
+        """Set up the workers and the server; nothing happens yet.
 
-        Raises ValueError for fewer than 1 worker, or a network without a node for the server.
+        Args:
+            network: with a node for each worker and one for the server.
+            n_workers: number of workers, at least 1.
+            compute_ns: `compute_ns(worker, step)` is the duration of the worker's gradient number `step`, from 0.
+            download_bytes: `download_bytes(worker)` is the size of the model, called when it is to be sent.
+            upload_bytes: `upload_bytes(worker)` is the size of the gradient, called when it is to be sent.
+            bound: the bound on the staleness; by default there is none.
+            pulled: called when the server takes the model for a worker.
+            got_model: called when the model has arrived at the worker.
+            arrived: called when a worker's gradient has arrived; returns whether it can be applied.
+            on_outcome: called with the outcome of that gradient, and of others that had to wait for it.
+            timed: called with the times of each message and computation, when it is requested.
+
+        Raises:
+            ValueError: for fewer than 1 worker, or a network without a node for the server.
         """
         if n_workers < 1:
             raise ValueError(f"AsyncServer: n_workers={n_workers} must be at least 1")
@@ -74,13 +82,13 @@ class AsyncServer:
         self._started = False
 
     def run(self, n_updates: int) -> list[Update]:
-        """Go on until `n_updates` have happened since the beginning, and return those."""
+        """Run until `n_updates` have happened since the beginning, and return those."""
         while len(self.updates) < n_updates:
             self.run_next()
         return self.updates[:n_updates]
 
     def run_next(self) -> None:
-        """Let one thing happen: a model taken, a message that arrives, a computation that ends."""
+        """Run the next event: a model is taken, a message arrives, or a computation ends."""
         if not self._started:
             self._started = True
             for worker in range(self.server):
@@ -133,11 +141,11 @@ class AsyncServer:
 
 
 def async_period_s(n_workers: int, latency_s: float, transfer_s: float, compute_s: float) -> float:
-    """Seconds between two updates of one worker, where all workers are equal: N updates in each period."""
+    """Return the seconds between two updates of one worker if all workers are equal: N updates in each period."""
     message_s = latency_s + transfer_s
     return max(compute_s + 2 * message_s, n_workers * message_s)
 
 
 def sync_iteration_s(n_workers: int, latency_s: float, transfer_s: float, compute_s: float) -> float:
-    """Seconds of a synchronous iteration with the same server; compute_s: of the slowest worker."""
+    """Return the seconds of a synchronous iteration with the same server; compute_s is that of the slowest worker."""
     return compute_s + 2 * n_workers * (latency_s + transfer_s)

@@ -1,4 +1,4 @@
-"""The number of bytes of a frame that is not encoded, and what decoding it would give."""
+"""The sizes of frames that are not encoded, and what decoding them would give."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,7 +11,7 @@ from laconic.wire import HEADER_BYTES, Frame, Packet, Size, Sizes, decode, encod
 
 
 def as_received(frame: Frame, d: int) -> Frame:
-    """What decoding the frame's bytes gives, by way of them only where it must be. Raises WireError."""
+    """Return the frame that a receiver would decode; it is encoded only if the packet needs that. Raises WireError."""
     if frame.packet is None:
         return frame
     packet = frame.packet.as_read()
@@ -23,7 +23,7 @@ def as_received(frame: Frame, d: int) -> Frame:
 def frame_sizes(
     frame: Frame, bounds: Sequence[int], algorithm: Algorithm, direction: Literal["up", "down"]
 ) -> FrameSizes:
-    """What the frames count for that this one would be cut into, from each coordinate in `bounds` to the next one."""
+    """Return the sizes of the frames that this one would be split into, from each offset in `bounds` to the next."""
     n, packet = len(bounds) - 1, frame.packet
     if packet is None:
         skips = int(not frame.aborted)
@@ -43,7 +43,7 @@ def _framed(sizes: Sizes, algorithm: Algorithm) -> FrameSizes:
 
 
 def sizes_where_aborted(packet: Packet, shards: Sequence[Shard], algorithm: Algorithm) -> FrameSizes:
-    """The same for an answer with inf or NaN in it: a notice stands for each part that has one."""
+    """Return the same for an answer with inf or NaN: each shard that has one sends an ABORT control frame instead."""
     flag = int(algorithm.skips)
     counted = []
     for shard in shards:

@@ -1,4 +1,4 @@
-"""One training job, as every half of it and every driver knows it."""
+"""The description of one training job that all sessions and drivers share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from laconic.protocol.layout import Layout, Shard
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every half of one training job shares. `layers` are the parameters' sizes; they add up to d."""
+    """One training job. `layers` are the sizes of the parameter tensors; they add up to d."""
 
     algorithm: Algorithm
     seed: int
@@ -21,18 +21,19 @@ class Job:
     layers: tuple[int, ...]
     dtype: torch.dtype
     layout: Layout
-    device: torch.device = torch.device("cpu")  # of the workers' vectors; servers work on the CPU
+    device: torch.device = torch.device("cpu")
+    """Device of the workers' vectors; servers compute on the CPU."""
 
     def zeros(self, count: int) -> Tensor:
-        """A fresh zero vector (count,) where the workers are."""
+        """Return a new zero vector (count,) on the workers' device."""
         return torch.zeros(count, dtype=self.dtype, device=self.device)
 
     def exchanges_in(self, round_: int) -> tuple[Exchange, ...]:
-        """What this round sends."""
+        """Return the exchanges of this round."""
         return self.algorithm.exchanges_in(round_, self.d, self.layout.n_workers)
 
     def shards(self, exchange: Exchange) -> tuple[Shard, ...]:
-        """Who serves which of the exchange's coordinates."""
+        """Return the slices of the exchange's vector, each with the node that serves it."""
         shards = self.layout.shards
         if exchange.count == self.d or not shards:
             return shards
@@ -40,7 +41,7 @@ class Job:
         return (Shard(only.node, 0, exchange.count),)
 
     def shard_bounds(self, exchange: Exchange) -> Sequence[int]:
-        """Where the servers' slices of the exchange's coordinates begin and end."""
+        """Return the offsets at which the servers' slices of the exchange's vector begin, and the end of the last."""
         return self._shard_bounds if exchange.count == self.d else (0, exchange.count)
 
     @cached_property

@@ -1,15 +1,15 @@
-"""Who serves what: the places of workers and servers in a star.
+"""Layouts: which nodes are workers, and which node serves which slice of the vector.
 
 | layout | nodes | who serves |
 |---|---|---|
-| rank0 | N | node 0, which also works |
+| rank0 | N | node 0, which is also a worker |
 | dedicated | N + 1 | the last node, which only serves |
 | sharded | N | every node, one slice of the vector each (the papers' multi-server parameter server) |
-| allreduce | N | nobody: packets that add go through the engine's own all-reduce |
-| neighbours | N | nobody: packets go along the edges of the method's graph |
+| allreduce | N | no node: packets that add up go through the engine's own all-reduce |
+| neighbours | N | no node: packets go along the edges of the method's graph |
 
-Where a round of an allreduce layout has an exchange whose packets do not add (positions), every worker sends its packet
-to all others and plays the server for itself.
+If a round of the allreduce layout has an exchange whose packets do not add up (positions), every worker sends its
+packet to all others and computes the server's answer itself.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ LAYOUTS = ("auto", "allreduce", "rank0", "dedicated", "sharded", "peers")
 
 @dataclass(frozen=True)
 class Shard:
-    """The coordinates first .. stop-1, and the node that serves them."""
+    """The slice offset .. stop-1 of the vector, and the node that serves it."""
 
     node: int
     offset: int
@@ -35,7 +35,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The places of one star. `worker_nodes[i]` is where worker i sits."""
+    """The nodes of one job. Worker i runs on node `worker_nodes[i]`."""
 
     name: str
     n_nodes: int
@@ -48,9 +48,10 @@ class Layout:
 
 
 def choose_layout(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> Layout:
-    """The layout that the user asked for, or for "auto" the fastest that the method admits.
+    """Return the layout called `name`, or for "auto" the fastest one that the method admits.
 
-    Raises ValueError for an unknown name, or one that the method or the number of nodes does not admit.
+    Raises:
+        ValueError: for an unknown name, or a layout that the method or the number of nodes does not admit.
     """
     if name not in LAYOUTS:
         raise ValueError(f"layout={name!r} must be one of {', '.join(LAYOUTS)}{near_misses(name, list(LAYOUTS))}")
@@ -74,7 +75,7 @@ def _why_not(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> str:
     if name != "peers" and algorithm.mode == "decentralized":
         return "it has no server but a graph; use neighbours"
     if name != "dedicated" and algorithm.mode == "arrivals":
-        return "its server takes gradients whenever they come, so it can be nothing else besides; use dedicated"
+        return "its server receives gradients at any time, so it cannot be a worker too; use dedicated"
     if name == "peers" and algorithm.mode != "decentralized":
         return "it has no graph; use rank0, dedicated" + (" or sharded" if algorithm.separable else "")
     if name == "allreduce" and not any(exchange.adds for exchange in algorithm.exchanges(d, n_nodes)):
@@ -82,7 +83,7 @@ def _why_not(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> str:
             " or sharded" if algorithm.separable else ""
         )
     if name == "sharded" and not algorithm.separable:
-        return "cutting its vector among servers would change the result; use rank0 or dedicated"
+        return "splitting its vector between servers would change the result; use rank0 or dedicated"
     if name == "dedicated" and n_nodes < 2:
         or_else = "" if algorithm.mode == "arrivals" else ", or use rank0"
         return f"{n_nodes} process leaves no worker beside the server; start at least 2{or_else}"
@@ -90,13 +91,13 @@ def _why_not(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> str:
 
 
 def n_nodes_for(name: str, algorithm: Algorithm, n_workers: int) -> int:
-    """How many nodes so many workers need: one more where the server is dedicated."""
+    """Return the number of nodes for `n_workers` workers: one more if the server is dedicated."""
     alone = name == "dedicated" or (name == "auto" and algorithm.mode == "arrivals")
     return n_workers + alone
 
 
 def _slices(d: int, n: int) -> tuple[Shard, ...]:
-    """n slices, the first ones longer by one where n does not divide d; empty slices are left out."""
+    """Return n slices; if n does not divide d, the leading ones are longer by one. Empty slices are left out."""
     short, longer = divmod(d, n)
     bounds = [node * short + min(node, longer) for node in range(n + 1)]
     return tuple(Shard(node, bounds[node], bounds[node + 1]) for node in range(n) if bounds[node + 1] > bounds[node])

@@ -1,4 +1,4 @@
-"""The engine's all-reduce as the simulator and the meters know it: its order of addition and its bytes."""
+"""A model of the engine's all-reduce for the simulator and the meters: its order of addition and its bytes."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -13,18 +13,18 @@ _MIN_BYTES_FOR_TWO = 1 << 22
 
 
 def ring_parts(d: int, value_bytes: int) -> list[tuple[int, int]]:
-    """The parts of a vector, (first, stop), that are summed side by side, each by a ring of its own.
+    """Return the parts (offset, stop) of a vector that are summed at the same time, each by its own ring.
 
-    Two of a large one: while one part is under way, the other is gathered.
+    A large vector has two: while one part is being sent, the other is gathered.
     """
     middle = d // 2
     return [(0, middle), (middle, d)] if d * value_bytes >= _MIN_BYTES_FOR_TWO else [(0, d)]
 
 
 def ring_slices(d: int, n: int, value_bytes: int) -> list[tuple[int, int]]:
-    """The slice of the vector that each rank of gloo's ring adds up: n pairs (first, stop), some may be empty.
+    """Return the slice that each rank of gloo's ring adds up: n pairs (offset, stop), some may be empty.
 
-    gloo cuts the vector into equal segments of at most 1 MiB, at least two a rank, equally many for each rank.
+    gloo splits the vector into equal segments of at most 1 MiB: at least two a rank, and equally many for each rank.
     """
     total = d * value_bytes
     segments_a_rank = ceil(max(ceil(total / _MAX_SEGMENT_BYTES), 2 * n) / n)
@@ -34,21 +34,21 @@ def ring_slices(d: int, n: int, value_bytes: int) -> list[tuple[int, int]]:
 
 
 def ring_sum(vectors: Sequence[Tensor]) -> Tensor:
-    """The sum of n vectors (d,) in the order of gloo's rings: bit-equal to `Channel.all_reduce`.
+    """Return the sum of n vectors (d,), added in the order of gloo's rings: bit-equal to `Channel.all_reduce`.
 
-    Slice k travels down the ring: it starts at rank k-1 and ends at rank k. Other engines add in other orders;
-    with them the simulator agrees to rounding.
+    Slice k starts at rank k-1, passes through the ring in descending order, and ends at rank k. Other engines add in
+    other orders; the simulator agrees with them up to rounding.
     """
     total = vectors[0].clone()
-    arrays = [vector.detach().numpy() for vector in vectors]  # n * n slices: torch's take five times as long to make
-    with np.errstate(over="ignore", invalid="ignore"):  # inf and NaN are looked for in the sum
+    arrays = [vector.detach().numpy() for vector in vectors]  # n * n slices; torch's take five times as long to create
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the sum for inf and NaN
         for start, stop in ring_parts(total.numel(), total.element_size()):
             _add_up([vector[start:stop] for vector in arrays], total.numpy()[start:stop])
     return total
 
 
 def _add_up(vectors: Sequence[NDArray[Any]], total: NDArray[Any]) -> None:
-    """One ring's sum of n vectors into `total`, which is a copy of the first."""
+    """Write one ring's sum of n vectors into `total`, which starts as a copy of vector 0."""
     n = len(vectors)
     if n == 1:
         return
@@ -60,5 +60,8 @@ def _add_up(vectors: Sequence[NDArray[Any]], total: NDArray[Any]) -> None:
 
 
 def ring_bytes(d: int, n: int, value_bytes: int) -> int:
-    """What each rank sends in one half of a ring all-reduce (and receives): (n-1)/n of the vector, on average."""
+    """Return the bytes that each rank sends (and receives) in one phase of a ring all-reduce.
+
+    On average that is (n-1)/n of the vector. The phases are reduce-scatter and all-gather.
+    """
     return round(d * value_bytes * (n - 1) / n)

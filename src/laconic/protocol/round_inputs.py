@@ -1,4 +1,4 @@
-"""What one worker brings to a round."""
+"""The inputs of one worker to a round."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,26 +11,29 @@ from laconic.kernels.api import all_finite
 
 @dataclass(kw_only=True)
 class Inputs:
-    """The vector that the method consumes, and where the worker stands.
+    """The vector that the method consumes, the parameters and the learning rate.
 
-    `fill` and `write_change` put off the writing of `vector`, which holds anything until then. Both tell whether no
-    entry written is inf or NaN; `fill`, where it divides, what `kernels.gather` tells.
+    `fill` and `write_change` write `vector` later; until then its values are undefined. Both return whether all values
+    written are finite; if `fill` divides, it returns what `kernels.gather` does.
     """
 
-    # gradient or change, (d,); given away: the method may overwrite or keep it. Empty with `gradient_tensors`
     vector: Tensor
-    gradient_tensors: Sequence[
-        Tensor
-    ] = ()  # the gradient as it lies, one behind the other, for a method that takes it so
-    parameters: Callable[[], Tensor]  # (d,), at the start of the round
+    """The gradient or change, (d,). The method may overwrite or keep it. Empty if `gradient_tensors` is given."""
+    gradient_tensors: Sequence[Tensor] = ()
+    """The gradient as consecutive tensors of d elements in all, for a method that takes it in that form."""
+    parameters: Callable[[], Tensor]
+    """Returns the parameters (d,) at the start of the round."""
     lr: float
     gradient_at: Callable[[Tensor], Tensor] | None = None
-    abort: bool = False  # this rank cannot take part: nobody shall
-    fill: Callable[[int, int, int], bool] | None = None  # a gradient between two places, divided by a number
-    write_change: Callable[[Tensor | None], bool] | None = None  # a change, plus another vector where there is one
+    abort: bool = False
+    """Whether this rank cannot take part, so that the round has to be aborted."""
+    fill: Callable[[int, int, int], bool] | None = None
+    """`fill(start, stop, divisor)` writes that slice of the gradient, divided by `divisor`."""
+    write_change: Callable[[Tensor | None], bool] | None = None
+    """`write_change(plus)` writes the change, plus another vector (d,) if one is given."""
 
     def change(self, plus: Tensor | None) -> Tensor:
-        """The change, plus another vector (d,) where there is one; once a round. Raises NonFiniteError."""
+        """Return the change, plus another vector (d,) if one is given. Call once a round. Raises NonFiniteError."""
         write, self.write_change = self.write_change, None
         if write is None:
             write = self._add

@@ -1,4 +1,4 @@
-"""The server's half of a round, between algorithm and bytes; the worker's is in `halves.py`."""
+"""The server's part of a round, between algorithm and bytes; the worker's is in `worker.py`."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,16 +20,21 @@ class ServerSession:
     def __init__(
         self, job: Job, index: int, descend: Callable[[Tensor], Tensor] | None = None, *, unsplit: bool = False
     ) -> None:
-        """`descend` steps the server's own model, for methods that claim `server_steps`. uncut: serve all slices.
+        """Set up the server.
 
-        In a layout without servers, index 0 is the part of the server that every worker plays for itself.
+        Args:
+            job: the training job.
+            index: which of the layout's servers this is. In a layout without servers, every worker has a session of
+                index 0 and computes the answers itself.
+            descend: steps the server's own model, for methods that claim `server_steps`.
+            unsplit: serve the full vector, whatever the layout.
         """
         shard = job.layout.shards[index] if job.layout.shards and not unsplit else Shard(0, 0, job.d)
         self.job = job
         self.index = index
         self.aborted = False
-        self.unread: frozenset[int] = frozenset()  # whose frames of the last exchange were damaged
-        self.refused: Packet | None = None  # the last answer, where inf or NaN in it called the round off
+        self.unread: frozenset[int] = frozenset()  # ranks whose frames of the last exchange were damaged
+        self.refused: Packet | None = None  # the last answer, if inf or NaN in it aborted the round
         self.shard = shard
         self.view = Server(
             rank=index, n_workers=job.layout.n_workers, count=shard.count, seed=job.seed,
@@ -44,8 +49,16 @@ class ServerSession:
     ) -> Tensor:
         """Decode the workers' frames, serve, and encode the one answer that goes to all of them.
 
-        damage_expected: a frame that cannot be read counts as not heard, and its sender is in `unread` afterwards.
-        Raises WireError for it otherwise.
+        Args:
+            round_: number of the round.
+            exchange: number of the exchange in this round.
+            lr: learning rate of this round.
+            frames: the encoded frames, by rank.
+            damage_expected: whether a frame that cannot be decoded counts as not delivered; its sender is then in
+                `unread`.
+
+        Raises:
+            WireError: for a frame that cannot be decoded, unless `damage_expected`.
         """
         return encode(self.answer_frame(round_, exchange, lr, frames, damage_expected=damage_expected))
 
@@ -58,7 +71,7 @@ class ServerSession:
         *,
         damage_expected: bool = False,
     ) -> Frame:
-        """The same before it is encoded. A worker on the server's own node hands its frame over as it is."""
+        """Return the same answer before it is encoded. A worker on the server's own node passes its `Frame`."""
         shard = self._shard_in(round_, exchange)
         read: dict[int, Frame] = {}
         unread: set[int] = set()
@@ -83,7 +96,10 @@ class ServerSession:
         return self.shard if expected.count == self.job.d else Shard(self.shard.node, 0, expected.count)
 
     def serve(self, round_: int, exchange: int, lr: float, frames: Mapping[int, Frame]) -> Packet | None:
-        """The answer to the workers' frames; none, and `aborted`, where one of them or the answer itself is spoiled."""
+        """Return the answer to the workers' frames.
+
+        If one of the frames or the answer is not finite, it returns None and sets `aborted`.
+        """
         view, shard = self.view, self._shard_in(round_, exchange)
         view.round, view.exchange, view.lr = round_, exchange, lr
         packets: dict[int, Packet] = {}
@@ -112,14 +128,14 @@ class ServerSession:
         return None if self.aborted else packet
 
     def _zeros(self, count: int) -> Tensor:
-        """Zeros (count,) that live for this round, or for as long as the server's memory holds them."""
+        """Return zeros (count,) that are valid in this round, or for as long as the server's memory holds them."""
         lives_on = self.job.algorithm.mode == "arrivals"  # there an answer is sent in later rounds, too
         if count != self.view.count or lives_on:
             return torch.zeros(count, dtype=self.job.dtype)
         return self.view.memory.scratch().zero_()
 
     def close(self, happened: bool) -> None:
-        """End the round: commit the memory, or drop what was staged when the round was called off."""
+        """End the round: commit the memory, or drop what was staged if the round was aborted."""
         if happened:
             self.view.memory.commit()
         else:

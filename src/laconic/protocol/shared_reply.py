@@ -1,7 +1,7 @@
-"""What the simulator need not do: cut a packet among servers, or work out one answer once for every worker.
+"""Shortcuts of the simulator: packets are not split between servers, and all workers share one decoded answer.
 
-Where no fault can befall a frame, its bytes matter by their number alone, and that is known without them. A method may
-be served by several servers only if it is separable: one that serves the whole vector then gives the same bits.
+If no fault can damage a frame, only the number of its bytes matters, which is known without encoding it. Only separable
+methods may be served by several servers; for those, one server of the full vector gives the same bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,19 +15,19 @@ from laconic.wire import Dense
 
 
 class Shared:
-    """One answer's dense form, worked out for the first worker that asks and lent to all.
+    """One answer's dense form, computed for the worker that asks before the others and shared by all.
 
-    Whoever changes it in place keeps it, and the next one gets another.
+    A worker that changes it in place owns it from then on, and the next worker gets a new one.
     """
 
     def __init__(self, empty: Callable[[], Tensor]) -> None:
-        """empty: makes a vector with anything in it, as long as the answer."""
+        """`empty` returns an uninitialized vector of the answer's length."""
         self.empty = empty
         self._full: Tensor | None = None
         self._version = 0
 
     def dense(self, make: Callable[[], Tensor]) -> Tensor:
-        """The vector, by `make` where there is none or somebody has changed it."""
+        """Return the vector; call `make` if there is none yet or a worker has changed it."""
         if self._full is None or version_of(self._full) != self._version:
             self._full = make()
             self._version = version_of(self._full)
@@ -36,7 +36,7 @@ class Shared:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedReply(Reply):
-    """A reply whose dense form other workers of this process have as well."""
+    """A reply whose dense form is shared with other workers of this process."""
 
     shared: Shared
 
@@ -44,20 +44,20 @@ class SharedReply(Reply):
         return self.shared.dense(self._made)
 
     def _made(self) -> Tensor:
-        if len(self.parts) == 1 and isinstance(self.parts[0], Dense):  # its own vector stays as it came
+        if len(self.parts) == 1 and isinstance(self.parts[0], Dense):  # the packet's own vector must not be changed
             return self.empty().copy_(self.parts[0].dense())
         return super().dense()
 
 
 class SharedVectors:
-    """The memory that dense answers are taken from which workers share."""
+    """The memory from which the dense answers that workers share are allocated."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self.scratch = memory.scratch
 
     def end_round(self, results: Sequence[Tensor], memories: Sequence[Memory]) -> None:
-        """Make free what was taken, except for what is among the results or what somebody keeps."""
+        """Release the vectors of this round, except for results and those that a memory holds."""
         for vector in self._memory.borrowed:
             if any(memory.holds(vector) for memory in memories):
                 self._memory.release(vector)

@@ -1,9 +1,9 @@
-"""The worker's half of a round, between algorithm and bytes; the server's is in `server_half.py`.
+"""The worker's part of a round, between algorithm and bytes; the server's is in `server.py`.
 
-Both drivers run these; neither half knows how bytes travel.
+Both drivers run these sessions, which do not know how bytes travel.
 
-A round goes: begin -> (outgoing -> answer -> hear) as often as the algorithm yields -> commit, or drop when some
-rank called the round off because it met inf or NaN. Nothing enters a memory before the commit.
+A round is: begin -> (outgoing -> answer -> receive), repeated as often as the algorithm yields -> commit, or drop if
+some rank aborted the round because of inf or NaN. Nothing enters a memory before the commit.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,14 @@ class WorkerSession:
     """One worker: its generator, its memory, its meter."""
 
     def __init__(self, job: Job, rank: int, pool: VectorPool | None = None, *, sparse_results: bool = False) -> None:
-        """pool: shared with other workers in this process. sparse_results: a sparse result stays sparse."""
+        """Set up worker `rank`.
+
+        Args:
+            job: the training job.
+            rank: the worker's rank.
+            pool: buffers that the workers of this process share.
+            sparse_results: whether a sparse result stays sparse, in `sparse_result`.
+        """
         self.job = job
         self.rank = rank
         self.node = job.layout.worker_nodes[rank]
@@ -41,31 +48,34 @@ class WorkerSession:
             memory=Memory(job.d, job.dtype, job.device, pool), layers=job.layers,
         )  # fmt: skip
         self.packet: Packet | None = None
-        self.payload_device: torch.device | None = None  # where frames' bodies are sent from, if not from the host
+        self.payload_device: torch.device | None = None  # the device payloads are sent from, if not the host
         self.aborted = False
         self.result: Tensor | None = None
-        self.sparse_result: Sparse | None = None  # in place of `result`, where that is wanted
+        self.sparse_result: Sparse | None = None  # instead of `result`, if `sparse_results`
         self.exchange = 0
         self._exchanges: tuple[Exchange, ...] = ()  # of this round
         self._step: Step | None = None
         self._sparse_results = sparse_results
-        self._fill: Callable[[int, int, int], bool] | None = None  # of the vector, where it is still to be written
-        self._share_is_fine: bool | None = None  # what `write_share` told, where the whole share is written
+        self._fill: Callable[[int, int, int], bool] | None = None  # set while the vector is not yet written
+        self._share_is_fine: bool | None = None  # what `write_share` returns, once the full share is written
 
     def count_setup(self) -> None:
-        """Count the first parameters, which every worker but the one at node 0 is sent."""
+        """Count the initial parameters, which are sent to every worker but the one on node 0."""
         if self.node != 0:
             self.count_parameters()
 
     def count_parameters(self) -> None:
-        """Count one vector of parameters that this worker is sent."""
+        """Count one vector of parameters that is sent to this worker."""
         values = Dense(values=self.job.zeros(self.job.d))
         self.meter.collective("setup", values.payload_bits // 8, values.payload_bits, values.paper_bits)
 
     def begin(self, round_: int, inputs: Inputs, *, fills_late: bool = False) -> None:
-        """Start a round and run the generator to its first packet. Non-finite input calls the round off.
+        """Start a round and run the generator to its initial packet. Non-finite input aborts the round.
 
-        fills_late: the caller calls `write_share` before what it was made of is gone.
+        Args:
+            round_: number of the round.
+            inputs: what this worker brings to the round.
+            fills_late: whether the caller calls `write_share` while the gradient that `inputs.fill` reads still exists.
         """
         me, algorithm = self.me, self.job.algorithm
         self._exchanges, self.exchange = self.job.exchanges_in(round_), 0
@@ -77,13 +87,13 @@ class WorkerSession:
             if self._fill is not None:
                 if not (self._sum_shows_non_finite and self._exchange.as_given):
                     is_seen |= self._fill(0, self.job.d, 1)
-                    self._fill = None  # what it was made of may go
+                    self._fill = None  # releases the gradient it reads
                 elif not fills_late:
                     self._share_is_fine = self._fill(0, self.job.d, self.job.layout.n_workers)
                     self._fill = None
             me.gradient = inputs.vector
             if algorithm.takes_gradient_tensors:
-                is_seen = True  # by the method itself
+                is_seen = True  # the method checks them itself
                 me.gradient_tensors = inputs.gradient_tensors or [inputs.vector]
         else:
             is_seen |= inputs.write_change is not None
@@ -95,12 +105,13 @@ class WorkerSession:
         if not self.aborted:
             self._step = algorithm.work(me)
             self._advance(None)
-        me.gradient_tensors = ()  # they may go
+        me.gradient_tensors = ()  # releases them
 
     def write_share(self, start: int, stop: int) -> bool:
-        """Make the values to be summed, between two places, this worker's share of the mean: one n-th, once each.
+        """Divide the values start .. stop-1 of the all-reduce by the number of workers. Call once for each value.
 
-        Returns whether the sum will be finite as far as this worker can tell; see `kernels.divide`.
+        Returns:
+            Whether the sum will be finite as far as this worker knows; see `kernels.divide`.
         """
         assert isinstance(self.packet, Dense)
         if self._share_is_fine is not None:
@@ -137,7 +148,7 @@ class WorkerSession:
 
     @property
     def _sum_shows_non_finite(self) -> bool:
-        """Whether this exchange is the engine's all-reduce: inf and NaN spoil its sum, and all ranks look at that."""
+        """Whether this exchange is the engine's all-reduce: inf and NaN show in its sum, which all ranks check."""
         return not self.job.layout.shards and any(expected.adds for expected in self._exchanges[self.exchange :][:1])
 
     def _take_result(self, result: object) -> None:
@@ -151,13 +162,13 @@ class WorkerSession:
             return
         if not isinstance(result, Tensor) or result.shape != (self.job.d,):
             raise ContractError(
-                f"{self.job.algorithm.name}: work must return a vector of {self.job.d} entries; "
+                f"{self.job.algorithm.name}: work must return a vector of {self.job.d} elements; "
                 f"worker {self.rank} returned {result!r:.80}"
             )
         self.result, self._step = result, None
 
     def outgoing(self) -> list[Encoded]:
-        """This exchange's frames, one for each shard, encoded and counted. A void worker sends notices of that."""
+        """Return this exchange's frames, one for each shard, encoded and counted: ABORT frames if it is aborted."""
         frames = []
         for index, frame in enumerate(self._frames()):
             data = self._encoded(frame)
@@ -166,7 +177,7 @@ class WorkerSession:
         return frames
 
     def outgoing_from_node(self) -> tuple[dict[int, Encoded], dict[int, Frame]]:
-        """The same by server, in bytes for other nodes; for the server on this worker's own, as it would read it."""
+        """Return the same frames by server: encoded for other nodes, decoded for the server on this worker's node."""
         away: dict[int, Encoded] = {}
         here: dict[int, Frame] = {}
         for index, frame in enumerate(self._frames()):
@@ -185,32 +196,32 @@ class WorkerSession:
         self._count("up", frame, n_bytes, local=index == self._own_shard, lead=index == 0)
 
     def outgoing_unsplit(self) -> tuple[Frame, FrameSizes]:
-        """The same in one frame, as the server gets it, and what the frames of `outgoing` count for."""
+        """Return the same in one frame, as the server decodes it, with the sizes of the frames of `outgoing`."""
         frame = as_received(self._frame(self.packet), self.job.d)
         sizes = frame_sizes(frame, self.job.shard_bounds(self._exchange), self.job.algorithm, "up")
         self.meter.frames("up", sizes, exchange=self._exchange.name, local=self._own_shard)
         return frame, sizes
 
     def receive_unsplit(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
-        """Take the answer in one frame, whose parts count for `sizes`, and run on."""
+        """Continue with an answer in one frame; it is counted as frames of `sizes`."""
         self.meter.frames("down", sizes, exchange=self._exchange.name, local=self._own_shard)
         self.aborted = self.aborted or frame.aborted
         self._resume(() if frame.packet is None else (frame.packet,), shared=shared)
 
     @cached_property
     def _own_shard(self) -> int | None:
-        """Which shard this worker's own node serves."""
+        """Index of the shard that this worker's own node serves."""
         nodes = [shard.node for shard in self.job.layout.shards]
         return nodes.index(self.node) if self.node in nodes else None
 
     def count_copies(self, frames: list[Encoded]) -> None:
-        """Count what crosses a link a second time: bytes alone, since it says nothing new. Call before `receive`."""
+        """Count frames that are sent twice: only their bytes, not their payload. Call before `receive`."""
         for shard, data in zip(self.job.shards(self._exchange), frames, strict=True):
             if shard.node != self.node:
                 self.meter.collective("up", data.numel(), 0, 0.0, self._exchange.name)
 
     def outgoing_to_all(self) -> Encoded:
-        """This exchange's one frame, which goes to every other worker where there is no server; counted so often."""
+        """Return this exchange's one frame for a layout without a server, counted once for every other worker."""
         frame = self._frame(self.packet)
         data = self._encoded(frame)
         n_bytes = data.numel() * (self.job.layout.n_workers - 1)
@@ -219,11 +230,11 @@ class WorkerSession:
 
     @property
     def peers(self) -> tuple[int, ...]:
-        """Whom this exchange's packet goes to, where there is no server but neighbours."""
+        """Ranks of the neighbors that this exchange's packet goes to, in a layout with a graph."""
         return self.job.algorithm.peers(self.rank, self.job.layout.n_workers, self.me.round, self.exchange)
 
     def outgoing_to_peers(self) -> Encoded:
-        """This exchange's one frame for the neighbours, counted for each of them."""
+        """Return this exchange's one frame for the neighbors, counted for each of them."""
         frame = self._frame(self.packet)
         data = self._encoded(frame)
         for number, _ in enumerate(self.peers):
@@ -231,7 +242,7 @@ class WorkerSession:
         return data
 
     def hear_peers(self, answers: Mapping[int, Answer]) -> None:
-        """Take what the neighbours sent, by rank, and run on. One that calls the round off is told of at its end."""
+        """Continue with the neighbors' frames, by rank. If one aborts the round, the others learn it at its end."""
         packets = {}
         for rank, answer in sorted(answers.items()):
             self._count("down", answer.frame, answer.n_bytes)
@@ -268,7 +279,7 @@ class WorkerSession:
         )  # fmt: skip
 
     def receive(self, answers: list[Answer], *, delivered: bool = True) -> None:
-        """Take the servers' answers, one for each shard, and run on to the next packet or the result."""
+        """Continue with the servers' answers, one for each shard, to the next packet or the result."""
         parts = []
         for index, (shard, answer) in enumerate(zip(self.job.shards(self._exchange), answers, strict=True)):
             frame = answer.frame
@@ -279,7 +290,7 @@ class WorkerSession:
         self._resume(tuple(parts), delivered=delivered)
 
     def hear_all(self, answer: Answer, n_bytes: int) -> None:
-        """Take what this rank worked out itself from everybody's frames, of which `n_bytes` came from others."""
+        """Continue with the answer this rank computed from all workers' frames; others sent `n_bytes` of them."""
         frame = answer.frame
         self.meter.collective(
             "down", n_bytes, frame.payload_bits, self._paper_bits_of("down", frame), self._exchange.name
@@ -288,7 +299,13 @@ class WorkerSession:
         self._resume(() if frame.packet is None else (frame.packet,))
 
     def receive_sum(self, mean: Tensor, bytes_each_direction: int, *, aborted: bool) -> None:
-        """Take the engine's all-reduce, of which each half (reduce-scatter, all-gather) sent `bytes_each_direction`."""
+        """Continue with the result of the engine's all-reduce.
+
+        Args:
+            mean: the mean of the workers' vectors.
+            bytes_each_direction: what this rank sent in each phase (reduce-scatter, all-gather).
+            aborted: whether some worker's vector is not finite.
+        """
         packet = Dense(values=mean)
         directions: tuple[Literal["up", "down"], ...] = ("up", "down")
         for direction in directions:
@@ -305,7 +322,7 @@ class WorkerSession:
         packets: Mapping[int, Packet] | None = None,
         shared: Shared | None = None,
     ) -> None:
-        """Run on with the answer. A void round goes no further."""
+        """Continue with the answer, unless the round is aborted."""
         count = self._exchange.count
         self.exchange += 1
         if self.aborted:
@@ -321,7 +338,7 @@ class WorkerSession:
         if self._step is not None:
             self._step.close()
             self._step = None
-        self.packet, self._fill = None, None  # which holds the gradients that it is made of
+        self.packet, self._fill = None, None  # `_fill` holds the gradients it reads
         if self.aborted:
             self.me.memory.drop()
             return False

@@ -1,8 +1,8 @@
-"""Three counts of the same traffic, kept side by side.
+"""Three counts of the same traffic.
 
-`wire` is the length of what was encoded and crossed a link, `payload` its information bits, `paper` what the
-paper's formula charges. A rank that is worker and server at once hands itself its own packet: that crosses no
-link, so it counts in `payload` and `paper` (the papers charge every worker) and under `local` instead of `wire`.
+`wire` is the number of encoded bytes that crossed a link, `payload` the number of information bits, and `paper` the
+number of bits by the paper's formula. If a rank is both worker and server, its own packet crosses no link. It counts in
+`payload` and `paper` (the papers count every worker), and in `local` instead of `wire`.
 A round with several exchanges (positions, then values) is also counted by exchange.
 """
 
@@ -20,14 +20,19 @@ _DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """What went one way. Bytes and bits are totals since the start."""
+    """The traffic in one direction, as totals since the start."""
 
     messages: int = 0
     skips: int = 0
+    """Number of rounds or exchanges in which a SKIP control frame was sent instead of a packet."""
     wire_bytes: int = 0
+    """Encoded bytes, headers included, that crossed a link."""
     local_bytes: int = 0
+    """Bytes of packets that a rank sent to itself."""
     payload_bits: int = 0
+    """Information bits of the packets."""
     paper_bits: float = 0.0
+    """Bits by the formula of the method's paper."""
 
     def __add__(self, other: "Count") -> "Count":
         return Count(
@@ -41,17 +46,21 @@ class Count:
 
 
 class FrameSizes(NamedTuple):
-    """What the encoded frames count for that one packet was cut into."""
+    """The sizes of the frames that one packet was split into."""
 
-    n_bytes: list[int]  # of each
+    n_bytes: list[int]
+    """Of each frame."""
     total_bytes: int
-    payload_bits: int  # of all, with the flag bits that they are no skips
-    paper_bits: list[float]  # of each
-    skips: int  # 1 where they are skip notices
+    payload_bits: int
+    """Of all frames, with the flag bits that distinguish them from skips."""
+    paper_bits: list[float]
+    """Of each frame."""
+    skips: int
+    """1 if they are SKIP control frames, else 0."""
 
 
 class _Counter:
-    """A count in the making: the same fields."""
+    """A mutable `Count`."""
 
     __slots__ = tuple(field.name for field in fields(Count))
 
@@ -69,14 +78,16 @@ class _Counter:
         self.wire_bytes += sizes.total_bytes - local_bytes
         self.local_bytes += local_bytes
         self.payload_bits += sizes.payload_bits
-        self.paper_bits = reduce(add, sizes.paper_bits, self.paper_bits)  # one by one: sums depend on the order
+        self.paper_bits = reduce(
+            add, sizes.paper_bits, self.paper_bits
+        )  # in order, since floating-point sums depend on it
 
     def read(self) -> Count:
         return Count(**{name: getattr(self, name) for name in self.__slots__})
 
 
 class Meter:
-    """Counts one rank's traffic: up from the worker's end, down at the worker's end."""
+    """Counts one worker's traffic: up is what it sends, down is what it receives."""
 
     def __init__(self) -> None:
         self._counts: dict[Direction, _Counter] = {direction: _Counter(Count()) for direction in _DIRECTIONS}
@@ -84,12 +95,12 @@ class Meter:
 
     @property
     def counts(self) -> dict[Direction, Count]:
-        """What went each way."""
+        """The traffic in each direction."""
         return {direction: counter.read() for direction, counter in self._counts.items()}
 
     @property
     def by_exchange(self) -> dict[Direction, dict[str, Count]]:
-        """The same by the names of a round's exchanges."""
+        """The traffic in each direction by the names of a round's exchanges."""
         return {
             direction: {name: counter.read() for name, counter in by_name.items()}
             for direction, by_name in self._by_exchange.items()
@@ -114,10 +125,17 @@ class Meter:
         flag_bit: bool,
         lead: bool,
     ) -> None:
-        """Count one encoded frame of the exchange of that name; `paper_bits` is what the paper charges for it.
+        """Count one encoded frame.
 
-        flag_bit: the method may skip, so "this is no skip" is a bit of information. lead: the first of the frames
-        that one packet was cut into; a skip is counted once.
+        Args:
+            direction: "up", "down" or "setup".
+            frame: the frame.
+            n_bytes: its encoded size.
+            paper_bits: its size by the paper's formula.
+            exchange: name of its exchange.
+            local: whether it crosses no link.
+            flag_bit: whether the method may skip, so that one more bit tells a packet from a skip.
+            lead: whether it is frame 0 of those that one packet was split into; a skip is counted once.
         """
         packet = frame.packet
         payload_bits = frame.payload_bits + (1 if flag_bit and packet is not None else 0)
@@ -126,20 +144,17 @@ class Meter:
         self._add(direction, exchange, sizes, n_bytes if local else 0)
 
     def frames(self, direction: Direction, sizes: FrameSizes, *, exchange: str, local: int | None) -> None:
-        """Count the frames that one packet was cut into, the same as by `frame` one after the other.
-
-        local: which of them crosses no link.
-        """
+        """Count the frames that one packet was split into, as `frame` does. `local` is the one that crosses no link."""
         self._add(direction, exchange, sizes, 0 if local is None else sizes.n_bytes[local])
 
     def collective(
         self, direction: Direction, n_bytes: int, payload_bits: int, paper_bits: float, exchange: str = "update"
     ) -> None:
-        """Count a collective: an engine's own, whose bytes are known by its algorithm, or one frame for many peers."""
+        """Count a collective of known size: the engine's own, or one frame for many peers."""
         self._add(direction, exchange, FrameSizes([n_bytes], n_bytes, payload_bits, [paper_bits], 0), 0)
 
     def saved(self) -> dict[str, Any]:
-        """The counts as plain data."""
+        """Return the counts as data that JSON can hold."""
         return {
             "counts": {direction: asdict(count) for direction, count in self.counts.items()},
             "by_exchange": {

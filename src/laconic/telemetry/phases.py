@@ -1,4 +1,4 @@
-"""How long a rank spends in each phase of its rounds, in seconds."""
+"""The time that a rank spends in each phase of its rounds, in seconds."""
 
 import time
 from dataclasses import dataclass, field
@@ -6,17 +6,20 @@ from dataclasses import dataclass, field
 
 @dataclass(kw_only=True)
 class Seconds:
-    """Where this rank's time went, in seconds since the start."""
+    """This rank's time by phase, in seconds since the start."""
 
-    compute: float = 0.0  # between rounds: the user's forward and backward
+    compute: float = 0.0
+    """Between rounds: the user's forward and backward passes."""
     encode: float = 0.0
-    wait: float = 0.0  # sending, receiving, waiting for others
+    wait: float = 0.0
+    """Sending, receiving, and waiting for others."""
     decode: float = 0.0
-    phases: list[tuple[str, float, float]] | None = field(default=None, repr=False)  # name, start, end, where wanted
+    phases: list[tuple[str, float, float]] | None = field(default=None, repr=False)
+    """Name, start and end of every phase, if they are to be recorded."""
     _since: float = field(default_factory=time.perf_counter, repr=False)
 
     def phase(self, name: str) -> None:
-        """Add the time since the last lap to one of the sums."""
+        """End a phase: add the time since the last one ended to the sum of that name."""
         now = time.perf_counter()
         setattr(self, name, getattr(self, name) + now - self._since)
         if self.phases is not None:
@@ -24,5 +27,5 @@ class Seconds:
         self._since = now
 
     def sums(self) -> dict[str, float]:
-        """The sums as plain data."""
+        """Return the sums by name."""
         return {"compute": self.compute, "encode": self.encode, "wait": self.wait, "decode": self.decode}

@@ -1,4 +1,4 @@
-"""What `opt.traffic` returns: a snapshot of the counters, as data."""
+"""The snapshot of the traffic counters that `opt.traffic` returns."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,30 +11,35 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """One worker's totals since the start, or several workers' added up.
+    """One worker's totals since the start, or the sum over several workers.
 
-    up: from the worker to the server; down: to the worker; setup: the first parameters. up_by_exchange,
-    down_by_exchange: the same by the names of a round's exchanges (positions, values). rounds: rounds tried;
-    aborted_rounds: those that all ranks skipped because one met inf or NaN; seconds: compute, encode, wait, decode;
-    control_bytes: what agreements took (settings, hash checks, these totals themselves), in none of the counts.
-    faults: how many packets a fault plan lost, delayed (late), duplicated and corrupted, and how many rounds workers
-    missed (crashed); what never happened is not listed. Where the server waits for nobody, staleness says how many
-    gradients were applied at each staleness, and updates how many were dropped (too old), held (until older ones had
-    come) and void (inf or NaN); aborted_rounds are then single gradients. Over processes the server counts these.
+    In distributed runs of asynchronous methods, the server counts `staleness` and `updates`.
     """
 
     up: Count
+    """From the worker to the server."""
     down: Count
+    """From the server to the worker."""
     setup: Count
+    """The initial parameters."""
     rounds: int
+    """Number of rounds, aborted ones included."""
     aborted_rounds: int
+    """Rounds without effect because a rank met inf or NaN; single gradients if the method is asynchronous."""
     seconds: dict[str, float]
+    """Time by phase: compute, encode, wait, decode."""
     control_bytes: int = 0
+    """Bytes for settings, hash checks and these totals themselves; they are in none of the counts."""
     up_by_exchange: Mapping[str, Count] = field(default_factory=dict)
+    """`up` by the names of a round's exchanges (positions, values)."""
     down_by_exchange: Mapping[str, Count] = field(default_factory=dict)
+    """`down` by the names of a round's exchanges."""
     faults: Mapping[str, int] = field(default_factory=dict)
+    """Packets that were lost, late, duplicated or corrupted, and rounds that workers missed (crashed), if any."""
     staleness: Mapping[int, int] = field(default_factory=dict)
+    """Asynchronous methods: the number of applied gradients by their staleness."""
     updates: Mapping[str, int] = field(default_factory=dict)
+    """Asynchronous methods: gradients dropped (too old), held (until older ones came) and aborted (inf or NaN)."""
 
     @classmethod
     def of(
@@ -46,7 +51,7 @@ class Traffic:
         control_bytes: int = 0,
         faults: Mapping[str, int] | None = None,
     ) -> "Traffic":
-        """A snapshot."""
+        """Make a snapshot of a meter and the other counters."""
         return cls(
             up=meter.counts["up"], down=meter.counts["down"], setup=meter.counts["setup"],
             rounds=rounds, aborted_rounds=aborted_rounds, seconds=seconds, control_bytes=control_bytes,
@@ -55,7 +60,7 @@ class Traffic:
         )  # fmt: skip
 
     def __add__(self, other: "Traffic") -> "Traffic":
-        """Two workers of one job: counts add up, rounds are the same rounds, times are the longer ones."""
+        """Add two workers of one job: counts add up, rounds are common to both, times are the longer ones."""
         return Traffic(
             up=self.up + other.up,
             down=self.down + other.down,
@@ -79,11 +84,11 @@ class Traffic:
             name: {exchange: Count(**count) for exchange, count in data[name].items()}
             for name in ("up_by_exchange", "down_by_exchange")
         }
-        staleness = {int(age): n for age, n in data.get("staleness", {}).items()}  # JSON's keys are texts
+        staleness = {int(age): n for age, n in data.get("staleness", {}).items()}  # JSON's keys are strings
         return cls(**(data | counts | by_exchange | {"staleness": staleness}))
 
     def as_data(self) -> dict[str, Any]:
-        """Plain dictionaries and numbers, for JSON."""
+        """Return dictionaries and numbers that JSON can hold."""
         return asdict(self)
 
 

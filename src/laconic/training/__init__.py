@@ -1,1 +1,1 @@
-"""What a user's training loop holds: the optimizer, the simulation, and what they are made of."""
+"""The objects of a user's training loop, the distributed optimizer and the simulation, and their parts."""

@@ -1,4 +1,4 @@
-"""Workers whose models differ: their mean over all ranks, and how far they are apart."""
+"""Workers whose models differ: the mean over all ranks, and the distance to it."""
 
 import math
 from collections.abc import Sequence
@@ -10,18 +10,27 @@ from laconic.training.distributed_optimizer import DistributedOptimizer
 
 
 def mean_parameters(opt: DistributedOptimizer, parameters: Tensor | None = None) -> Tensor:
-    """The mean of all ranks' parameters, (d,), the same bits on every rank. Collective: every rank must call it.
+    """Return the mean of all ranks' parameters, with the same bits on every rank. Collective.
 
-    What to evaluate where each worker has a model of its own, as with `DSGD`; `opt.flat.set_values` puts a vector in
-    place. parameters: this rank's, (d,); None for those that its model has now.
-    It is one all-reduce, which is no part of the method: its bytes are in `traffic.control_bytes` and in no meter.
-    Raises ValueError where a rank only serves, and has no model to add; PeerLostError.
+    Evaluate this model if each worker has its own, as with `DSGD`; `opt.flat.set_values` loads a vector into the model.
+    It is one all-reduce, which is not part of the method: its bytes are in `traffic.control_bytes` and in no meter.
+
+    Args:
+        opt: this rank's optimizer.
+        parameters: this rank's parameters (d,); by default those that its model has now.
+
+    Returns:
+        The mean, (d,).
+
+    Raises:
+        ValueError: if a rank only serves, and has no model.
+        PeerLostError: if a rank is lost.
     """
     layout, channel = opt.driver.layout, opt.driver.channel
     if layout.n_nodes != layout.n_workers:
         raise ValueError(
             f"mean_parameters: with layout={layout.name!r} a rank trains no model, so there is no mean over all; "
-            f"{opt.algorithm.name} keeps workers' models equal or one at the server: evaluate that"
+            f"{opt.algorithm.name} keeps workers' models equal, or one model at the server; evaluate that"
         )
     total = opt.flat.values() if parameters is None else parameters.detach().clone()
     channel.all_reduce(total, f"for the mean of the models after round {opt.driver.rounds}")
@@ -30,12 +39,12 @@ def mean_parameters(opt: DistributedOptimizer, parameters: Tensor | None = None)
 
 
 def squared_distance(one: Tensor, other: Tensor) -> float:
-    """||one - other||^2 of two vectors (d,), in float64."""
+    """Return ||one - other||^2 of two vectors (d,), in float64."""
     return float((one.double() - other.double()).square().sum())
 
 
 def consensus_distance(squares: Sequence[float]) -> float:
-    """sqrt(1/N sum_n ||x_n - xbar||^2), from the workers' squared distances to the mean model.
+    """Return sqrt(1/N sum_n ||x_n - xbar||^2), given the workers' squared distances to the mean model.
 
     Kong, Lin, Koloskova, Jaggi, Stich: Consensus Control for Decentralized Deep Learning, ICML 2021, section 3.
     """

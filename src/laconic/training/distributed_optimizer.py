@@ -1,6 +1,6 @@
-"""`DistributedOptimizer`: a user's optimizer, stepping with what all ranks together say.
+"""`DistributedOptimizer`: a user's optimizer that steps with the combined gradients of all ranks.
 
-One call of `step()` is one round. The training loop stays as it was: zero_grad, backward, step.
+One call of `step()` is one round. The training loop does not change: zero_grad, backward, step.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,10 +32,10 @@ from laconic.training.state_dict import restore, saved
 class DistributedOptimizer(ScaledOptimizer):
     """Wraps any `torch.optim` optimizer. Every rank of the process group must make one, and call `step` equally often.
 
-    After `step()` a parameter's `.grad` holds the direction applied; its memory is used again when no parameter
-    holds it, so clone what you keep. A round in which any rank met inf or NaN changes no parameter and no memory on
-    any rank, and is counted in `traffic.aborted_rounds`. Weight decay of the inner optimizer is added after the
-    exchange, so it is neither compressed nor voted on.
+    After `step()`, a parameter's `.grad` holds the direction that was applied. Its memory is reused when no parameter
+    holds it, so clone it to keep it. If any rank meets inf or NaN, the round is aborted: it changes no parameter and no
+    memory on any rank, and is counted in `traffic.aborted_rounds`. Weight decay of the inner optimizer is added after
+    the exchange, so it is neither compressed nor voted on.
     """
 
     def __init__(
@@ -51,13 +51,20 @@ class DistributedOptimizer(ScaledOptimizer):
         timeout_s: float = 300.0,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        """Broadcasts rank 0's parameters to all, the frozen ones too, and the model's buffers where it is given.
+        """Broadcast rank 0's parameters, frozen ones included, and the buffers of `model`. Collective.
 
-        model: gives the parameters' names, for saved state, and its buffers. layout: "auto", "allreduce", "rank0",
-        "dedicated" or "sharded". local_steps: calls of `step()` to one exchange. check_every: rounds between two
-        comparisons of the replicas' hashes; 0 for never.
-        timeout_s: how long a rank is waited for. group: the ranks that train together; None for all.
-        Raises ValueError and TypeError for what cannot work, before anything is sent.
+        Args:
+            inner: the optimizer to wrap.
+            algorithm: the method that exchanges gradients.
+            model: gives the parameters' names for saved state, and the buffers.
+            layout: "auto", "allreduce", "rank0", "dedicated", "sharded" or "neighbours".
+            local_steps: calls of `step()` per exchange.
+            seed: seed of all random draws of the method.
+            check_every: rounds between two comparisons of the replicas' hashes; 0 for never.
+            timeout_s: how long to wait for another rank, seconds.
+            group: the ranks that train together; None for all.
+
+        Raises ValueError or TypeError for wrong arguments, before anything is sent.
         """
         if not isinstance(inner, Optimizer):
             raise TypeError(f"inner={inner!r:.80} must be a torch.optim.Optimizer")
@@ -76,11 +83,11 @@ class DistributedOptimizer(ScaledOptimizer):
             )
         if algorithm.second_gradient and model is None:
             raise ValueError(
-                f"model: {algorithm.name} evaluates each mini-batch at two points and puts the model's buffers back; "
+                f"model: {algorithm.name} evaluates each mini-batch at two points and restores the model's buffers; "
                 "pass model=model"
             )
         if group is not None and dist.get_rank(group) < 0:
-            raise ValueError(f"group: this process, global rank {dist.get_rank()}, is not one of its members")
+            raise ValueError(f"group: this process, global rank {dist.get_rank()}, is not one of its ranks")
         self.flat = FlatParameters(inner, model)
         super().__init__(inner.param_groups, inner.defaults)
         self.inner = inner
@@ -91,10 +98,10 @@ class DistributedOptimizer(ScaledOptimizer):
         self.learning_rates = LearningRates(inner, algorithm)
         self._active: list[bool] = [False] * len(self.flat.parameters)
         self.local = LocalSteps(algorithm, local_steps, self.flat, self.learning_rates, inner)
-        self._steps_taken = 0  # since the last exchange, where steps are local
-        self._start: Tensor | None = None  # the parameters at the last exchange, for the same
-        self._scratch_start: Tensor | None = None  # its vector, while there is none
-        self._used = [False] * len(self.flat.parameters)  # which had a gradient since then
+        self._steps_taken = 0  # since the last exchange, if steps are local
+        self._start: Tensor | None = None  # the parameters at the last exchange, if steps are local
+        self._scratch_start: Tensor | None = None  # the buffer for `_start` while that is None
+        self._used = [False] * len(self.flat.parameters)  # parameters with a gradient since the last exchange
         self._model = model
         self._non_finite = False  # a local step since the last exchange met inf or NaN
         parameters = self.flat.values()
@@ -119,18 +126,18 @@ class DistributedOptimizer(ScaledOptimizer):
             self.server_model.flat.set_values(parameters)
 
     def _share_groups(self, inner: Optimizer) -> None:
-        """One list of groups and one state, whether a scheduler holds this optimizer or the inner one."""
+        """Share the groups and the state with the inner optimizer, so that a scheduler may hold either."""
         self.param_groups = inner.param_groups
         self.state = inner.state
 
     @property
     def serves_only(self) -> bool:
-        """This rank is a dedicated server: it calls `step()` like all others, needs no gradients, trains no model."""
+        """Whether this rank is a dedicated server: it calls `step()` like the others, but trains no model."""
         return self.driver.worker is None
 
     @property
     def traffic(self) -> Traffic:
-        """This rank's counters, as data. A dedicated server counts nothing: traffic is counted at the workers' ends."""
+        """This rank's counters. A dedicated server counts nothing, because workers count both directions."""
         driver = self.driver
         meter = Meter() if driver.worker is None else driver.worker.meter
         control_bytes = driver.channel.control_bytes
@@ -141,7 +148,7 @@ class DistributedOptimizer(ScaledOptimizer):
         return traffic
 
     def total_traffic(self) -> Traffic:
-        """All workers' counters added up, on every rank. Collective: every rank must call it."""
+        """Return the sum of all workers' counters, on every rank. Collective: every rank must call it."""
         counts_nothing = self.serves_only and self.algorithm.mode != "arrivals"
         mine = None if counts_nothing else self.traffic.as_data()
         gathered = self.driver.channel.gather(mine, f"for its traffic, round {self.driver.rounds}")
@@ -150,10 +157,12 @@ class DistributedOptimizer(ScaledOptimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401
-        """Take part in one round and apply its outcome. Returns the closure's loss, if there is one.
+        """Take part in one round and apply its result. Returns the closure's loss, if there is a closure.
 
-        Raises RuntimeError when there is no gradient at all, or a closure is needed and missing; PeerLostError when a
-        rank does not come; ReplicaError when a check finds that replicas have drifted apart.
+        Raises:
+            RuntimeError: if no parameter has a gradient, or a closure is needed and missing.
+            PeerLostError: if a rank is missing.
+            ReplicaError: if a check finds that the replicas differ.
         """
         if self.algorithm.second_gradient and closure is None and not self.serves_only:
             raise RuntimeError(
@@ -175,19 +184,19 @@ class DistributedOptimizer(ScaledOptimizer):
             self._step_locally()
         else:
             self._step_with_gradient(second)
-        note_step(self.inner)  # it does not step everywhere
+        note_step(self.inner)  # not every method steps it
         expected = self.check_every and self.driver.rounds % self.check_every == 0 and not self._steps_taken
         if expected and self.algorithm.replicas_equal:
             compare_replicas(self.driver.channel, None if self.serves_only else self.flat.values(), self.driver.rounds)
         return loss
 
     def _wait_for_admission(self, closure: Callable[[], Any] | None) -> None:
-        """Where a bound on the staleness lets workers wait, wait before the gradient is computed, not after it."""
+        """Wait for admission, if the staleness is bounded: before the gradient is computed, not after it."""
         if self.serves_only or not isinstance(self.driver, ProcessArrivals) or not self.driver.may_wait:
             return
         if closure is None:
             raise RuntimeError(
-                f"{self.algorithm.name} with max_staleness may let this worker wait before it computes, so step() "
+                f"{self.algorithm.name} with max_staleness may make this worker wait before it computes, so step() "
                 "needs a closure: def closure(): opt.zero_grad(); loss = loss_of(batch); loss.backward(); return loss"
             )
         parameters = self.driver.request_admission()
@@ -195,7 +204,7 @@ class DistributedOptimizer(ScaledOptimizer):
             self.flat.set_values(parameters)
 
     def _step_by_arrival(self, driver: ProcessArrivals) -> None:
-        """A worker's gradient to the server, and the newest parameters back; at the server, until all have stepped."""
+        """Send a worker's gradient and load the newest parameters; at the server, serve until all have stepped."""
         used = self._used_now()
         inputs = self._bring_gradient(None)
         news = [has and not active for has, active in zip(used, self._active, strict=True)]
@@ -211,10 +220,11 @@ class DistributedOptimizer(ScaledOptimizer):
             self._active[place] = True
 
     def _exchange(self, used: list[bool], bring: Callable[[], Inputs | None]) -> Round:
-        """One round, tried again where it was called off for a parameter's first gradient.
+        """Run one round; repeat it if it was aborted because a parameter was used for the first time.
 
-        used: which parameters were used here. bring: the round's inputs; called for each try, since their vector is
-        given away.
+        Args:
+            used: by parameter, whether it was used on this rank.
+            bring: returns the round's inputs; called at each attempt, because a round overwrites their vector.
         """
         if not any(self._active):
             self._agree_on_active(used)
@@ -237,11 +247,11 @@ class DistributedOptimizer(ScaledOptimizer):
         else:
             self.flat.set_gradients(round_.result, self._active)
             if self.driver.worker is not None:
-                self.driver.worker.me.memory.reclaim(self.flat.has_gradients_in)  # the last one, if it still was
+                self.driver.worker.me.memory.reclaim(self.flat.has_gradients_in)  # the last one, if it was still used
             self.inner.step()
 
     def _used_now(self) -> list[bool]:
-        """Which parameters have a gradient here."""
+        """Return, by parameter, whether it has a gradient on this rank."""
         if self.serves_only:
             return [False] * len(self._active)
         has_gradient = self.flat.has_gradient()
@@ -250,7 +260,7 @@ class DistributedOptimizer(ScaledOptimizer):
         return has_gradient
 
     def _bring_gradient(self, second: SecondGradient | None) -> Inputs | None:
-        """The round's inputs; none on a rank that only serves."""
+        """Return the round's inputs; None on a rank that only serves."""
         worker = self.driver.worker
         if worker is None:
             return None
@@ -271,7 +281,7 @@ class DistributedOptimizer(ScaledOptimizer):
         return inputs
 
     def _agree_on_active(self, has_gradient: list[bool]) -> bool:
-        """Tell each other which parameters have ever had a gradient. Returns whether somebody's was news."""
+        """Gather the parameters that have ever had a gradient on any rank. Returns whether there are new ones."""
         indices = [place for place, has in enumerate(has_gradient) if has]
         gathered = self.driver.channel.gather(indices, f"for its list of used parameters, round {self.driver.rounds}")
         news = {place for of_rank in gathered for place in of_rank if not self._active[place]}
@@ -280,7 +290,7 @@ class DistributedOptimizer(ScaledOptimizer):
         return bool(news)
 
     def _step_locally(self) -> None:
-        """One step of the inner optimizer; when enough were taken, one round with the change they made."""
+        """Step the inner optimizer; after `local_steps` steps, run one round with their change."""
         if not self._steps_taken and self.local.is_known_in(self.driver.rounds):
             self._apply(None, self._exchange(self._used_now(), self._bring_change_of_step))
             return
@@ -292,7 +302,7 @@ class DistributedOptimizer(ScaledOptimizer):
 
     @torch.no_grad()
     def exchange_steps(self) -> None:
-        """Exchange what local steps have changed since the last round, if any: at a run's end. Collective."""
+        """Exchange the change of local steps since the last round, if any. Call it at a run's end. Collective."""
         if not self._steps_taken:
             return
         start = self._start
@@ -304,7 +314,7 @@ class DistributedOptimizer(ScaledOptimizer):
             self._apply(start, round_)
 
     def _apply(self, start: Tensor | None, round_: Round) -> None:
-        """Set the parameters by a round's result, from those before the steps, (d,), where any were taken."""
+        """Set the parameters by a round's result; `start` (d,) are those before the local steps, if any."""
         result = round_.result if round_.sparse_result is None else round_.sparse_result
         if result is not None:
             self.local.apply(start, result, self._active)
@@ -325,7 +335,7 @@ class DistributedOptimizer(ScaledOptimizer):
             self.inner.step()
 
     def _bring_change(self, start: Tensor | None) -> Inputs | None:
-        """The same with the change since `start`, (d,)."""
+        """Return the round's inputs with the change since `start` (d,)."""
         worker = self.driver.worker
         if start is None or worker is None:
             return None
@@ -341,7 +351,7 @@ class DistributedOptimizer(ScaledOptimizer):
         return inputs
 
     def _bring_change_of_step(self) -> Inputs | None:
-        """The same with the change of one step that is not taken."""
+        """Return the round's inputs with the change of one step that is not taken."""
         worker = self.driver.worker
         if worker is None:
             return None
@@ -356,11 +366,11 @@ class DistributedOptimizer(ScaledOptimizer):
         )  # fmt: skip
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients, as the inner optimizer does it."""
+        """Clear the gradients, as the inner optimizer does."""
         self.inner.zero_grad(set_to_none)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refused after construction: the flat vector is laid out."""
+        """Raise RuntimeError: parameters cannot be added after construction."""
         if hasattr(self, "driver"):
             raise RuntimeError(
                 "add_param_group: the ranks have agreed on the parameters; make a new DistributedOptimizer"
@@ -368,20 +378,19 @@ class DistributedOptimizer(ScaledOptimizer):
         super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
-        """The inner optimizer's state and, under "laconic", this rank's share of the method's (each rank its own)."""
+        """Return the inner optimizer's state and, under "laconic", the method's state of this rank."""
         return self.inner.state_dict() | {"laconic": saved(self)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken, bit for bit. The parameters themselves come with the model's state.
+        """Continue where `state_dict` was taken, bit for bit. The parameters are part of the model's own state.
 
-        Raises ValueError, before anything changes, for the state of another algorithm, rank, number of workers,
-        layout or model.
+        Raises ValueError, before anything changes, for another algorithm, rank, number of workers, layout or model.
         """
         restore(self, state_dict)
 
 
 def fixed_tensors(inner: Optimizer, model: torch.nn.Module | None) -> list[Tensor]:
-    """What no step changes and all ranks must share at the start: frozen parameters, and the model's buffers."""
+    """Return the tensors that no step changes, but all ranks must share: frozen parameters and the model's buffers."""
     known = [parameter for group in inner.param_groups for parameter in group["params"]]
     if model is not None:
         listed = {id(parameter) for parameter in known}

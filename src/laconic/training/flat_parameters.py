@@ -25,9 +25,14 @@ class FlatParameters:
     """
 
     def __init__(self, optimizer: Optimizer, model: torch.nn.Module | None = None) -> None:
-        """model: where the parameters' names come from; without it they are named by group and place.
+        """Collect the optimizer's trainable parameters.
 
-        Raises ValueError for no trainable parameter, mixed devices or mixed dtypes, or an uninitialised one.
+        Args:
+            optimizer: the user's optimizer.
+            model: gives the parameters' names; without it they are named by group and index.
+
+        Raises:
+            ValueError: for no trainable parameter, mixed devices or dtypes, or an uninitialized parameter.
         """
         given = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
         self.parameters: list[Tensor] = []
@@ -66,26 +71,29 @@ class FlatParameters:
 
     @property
     def has_own_dtype(self) -> bool:
-        """Whether the parameters are of the vectors' type."""
+        """Whether the parameters have the dtype of the vectors."""
         return self.parameters[0].dtype == self.dtype
 
     def values(self, out: Tensor | None = None) -> Tensor:
-        """A copy of the parameters, (d,), into `out` where it is given."""
+        """Return a copy of the parameters, (d,), in `out` if it is given."""
         vector = self._empty() if out is None else out
         gather(self._data, vector)
         return vector
 
     def change_since(self, start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
-        """The parameters less `start` (d,), and plus `plus` (d,), into `out` (d,).
-
-        Returns whether no entry is inf or NaN.
-        """
+        """Write the parameters - `start` + `plus`, all (d,), to `out` (d,). Returns whether all values are finite."""
         return gather_change(self._data, start, out, plus)
 
     def change_of_step(self, learning_rates: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
-        """What a step of plain SGD would do to the parameters, -rate times the gradient, and plus `plus`, into `out`.
+        """Write the change by a step of plain SGD, -lr * gradient, plus `plus`, to `out`. All vectors are (d,).
 
-        rates: by parameter group. All vectors are (d,). Returns whether no entry is inf or NaN.
+        Args:
+            learning_rates: by parameter group.
+            out: the vector to write to.
+            plus: a vector to add, if any.
+
+        Returns:
+            Whether all values are finite.
         """
         return gather_scaled(self.gradient_tensors(), [-learning_rates[group] for group in self.groups], out, plus)
 
@@ -95,27 +103,27 @@ class FlatParameters:
 
     @property
     def _data(self) -> list[Tensor]:
-        """The parameters without a tape; whoever writes to them is seen by one all the same."""
+        """Return the parameters detached from autograd, which still sees in-place changes of them."""
         return [parameter.detach() for parameter in self.parameters]
 
     def _empty(self) -> Tensor:
         return torch.empty(self.d, dtype=self.dtype, device=self.device)
 
     def views(self, vector: Tensor) -> tuple[Tensor, ...]:
-        """`vector` (d,) cut by parameter."""
+        """Return views of `vector` (d,), one for each parameter, in its shape."""
         return torch.split(vector, list(self.sizes))
 
     def set_active_values(self, values: Iterable[Tensor], start: Tensor | None, active: Sequence[bool]) -> None:
-        """Overwrite the parameters by `values`, one for each, those that are not live by `start` (d,).
+        """Overwrite active parameters by `values`, one tensor for each parameter, and inactive ones by `start` (d,).
 
-        Without a start, here and in the next two, the parameters themselves are it.
+        Without `start`, inactive parameters do not change. This also holds for the next two methods.
         """
         with torch.no_grad():
             for parameter, new, old, moves in zip(self.parameters, values, self._start(start), active, strict=True):
                 parameter.copy_((new if moves else old).view_as(parameter))
 
     def set_sum(self, start: Tensor | None, change: Tensor, active: Sequence[bool]) -> None:
-        """Overwrite the parameters by `start + change`, (d,) both, those that are not live by `start`."""
+        """Overwrite active parameters by `start + change`, both (d,), and inactive ones by `start`."""
         with torch.no_grad():
             both = zip(self._start(start), self.views(change), strict=True)
             for parameter, (old, by), moves in zip(self.parameters, both, active, strict=True):
@@ -130,7 +138,7 @@ class FlatParameters:
         return self._data if start is None else self.views(start)
 
     def set_sparse_sum(self, start: Tensor | None, positions: Tensor, values: Tensor, active: Sequence[bool]) -> None:
-        """The same where only the coordinates `positions` (k,) change, by `values` (k,); overwrites `start`."""
+        """Do the same if only the elements at `positions` (k,) change, by `values` (k,). This overwrites `start`."""
         if not all(active):
             ends = torch.tensor(self.sizes, device=positions.device).cumsum(0)
             moves = torch.tensor(active, device=positions.device)[torch.bucketize(positions, ends, right=True)]
@@ -146,9 +154,11 @@ class FlatParameters:
             self.set_active_values((view + 0.0 for view in self.views(start)), start, active)
 
     def has_gradient(self) -> list[bool]:
-        """Which parameters have a gradient now.
+        """Return, by parameter, whether it has a gradient now.
 
-        Raises TypeError for a sparse one, RuntimeError where one was frozen and is so no longer.
+        Raises:
+            TypeError: for a sparse gradient.
+            RuntimeError: if a parameter was frozen at the start and now has a gradient.
         """
         for name, parameter in self._frozen:
             if parameter.grad is not None:
@@ -162,7 +172,7 @@ class FlatParameters:
         return [parameter.grad is not None for parameter in self.parameters]
 
     def has_gradients_in(self, buffer: Tensor) -> bool:
-        """Whether some gradient is a view of `buffer`."""
+        """Return whether some gradient is a view of `buffer`."""
         place = buffer.untyped_storage().data_ptr()
         return any(p.grad is not None and p.grad.untyped_storage().data_ptr() == place for p in self.parameters)
 
@@ -173,19 +183,19 @@ class FlatParameters:
                 parameter.grad /= scale
 
     def gradients_are_finite(self) -> bool:
-        """Whether no gradient has an entry that is inf or NaN."""
+        """Return whether all elements of all gradients are finite."""
         return all(p.grad is None or all_finite(p.grad.detach().reshape(-1)) for p in self.parameters)
 
     def gradients(self, out: Tensor | None = None) -> Tensor:
-        """The gradients, (d,); a parameter without one counts as zero."""
+        """Return the gradients, (d,); a parameter without one counts as zero."""
         vector = self._empty() if out is None else out
         gather(self.gradient_tensors(), vector)
         return vector
 
     def fill_by_gradients(self, out: Tensor) -> Callable[[int, int, int], bool]:
-        """What writes the gradients that are there now to `out` (d,), between two places, divided by a number.
+        """Return a function `fill(start, stop, divisor)` that writes that slice of the gradients to `out` (d,).
 
-        It tells what `kernels.gather` tells.
+        It divides them by `divisor`, uses the gradients of now, and returns what `kernels.gather` returns.
         """
         tensors = self.gradient_tensors()
         return lambda start, stop, divisor: gather(
@@ -193,15 +203,15 @@ class FlatParameters:
         )
 
     def gradient_tensors(self) -> list[Tensor]:
-        """The gradients as they are, one for each parameter; a parameter without one counts as zero."""
+        """Return the gradient tensors, one for each parameter; a parameter without one counts as zero."""
         return [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
 
     def drop_gradients(self) -> None:
-        """Leave no parameter a gradient."""
+        """Set the gradients of all parameters to None."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def set_gradients(self, direction: Tensor, active: Sequence[bool]) -> None:
-        """Put `direction` (d,) where the optimizer will look; parameters that are not live get None and stay put."""
+        """Set the parameters' gradients to `direction` (d,); those of inactive parameters become None."""
         for parameter, view, moves in zip(self.parameters, self.views(direction), active, strict=True):
             parameter.grad = view.view_as(parameter).to(parameter.dtype) if moves else None

@@ -1,4 +1,4 @@
-"""The learning rate that an algorithm sees: the inner optimizer's, when that is one number."""
+"""The learning rate that an algorithm reads from the inner optimizer."""
 
 from torch.optim import Optimizer
 
@@ -6,7 +6,7 @@ from laconic.contract import Algorithm
 
 
 class LearningRates:
-    """Reads the rate each round, and watches what methods that divide by it need."""
+    """Reads the learning rate each round, and checks it for methods that divide by it."""
 
     def __init__(self, inner: Optimizer, algorithm: Algorithm) -> None:
         self._inner = inner
@@ -14,13 +14,14 @@ class LearningRates:
         self.initial = self.by_group()
 
     def by_group(self) -> list[float]:
-        """Every parameter group's rate now."""
+        """Return every parameter group's current learning rate."""
         return [float(group.get("lr", 0.0)) for group in self._inner.param_groups]
 
     def now(self) -> float:
-        """The first group's rate.
+        """Return the current learning rate of parameter group 0.
 
-        Raises ValueError where the method reads the rate and it is 0, or the groups' rates left their proportions.
+        Raises:
+            ValueError: if the method reads it and it is 0, or the groups' learning rates changed their proportions.
         """
         learning_rates = self.by_group()
         if self._algorithm.reads_lr:
@@ -33,7 +34,7 @@ class LearningRates:
             ]
             if max(common) > min(common) * (1 + 1e-9):
                 raise ValueError(
-                    f"{self._algorithm.name} carries its debt along with the learning rate, so the parameter groups' "
-                    f"rates must keep their proportions; they were {self.initial} and are {learning_rates}"
+                    f"{self._algorithm.name} scales its residual with the learning rate, so the parameter groups' "
+                    f"learning rates must keep their proportions; they were {self.initial} and are {learning_rates}"
                 )
         return learning_rates[0]

@@ -1,10 +1,10 @@
-"""Several steps of the inner optimizer between two exchanges, for every method that can take what they changed.
+"""Several steps of the inner optimizer between two exchanges, for every method that admits them.
 
-A method that consumes a gradient is handed -(change) / lr in its place, and what it returns is applied as plain SGD
-would: x - lr * direction. With one step of plain SGD inside, that is the gradient itself.
+A method that consumes a gradient gets -(change) / lr instead, and its result is applied as plain SGD would:
+x - lr * direction. With one step of plain SGD per exchange, that is the gradient itself.
 
-The other way round, one step of plain SGD changes the parameters by -lr times the gradient. A method that consumes a
-change is handed that, and the step is not taken: nothing has to be copied before it and put back after it.
+Conversely, one step of plain SGD changes the parameters by -lr times the gradient. A method that consumes a change
+gets that, and the step is not taken, so that no parameters have to be copied before it and restored after it.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from laconic.training.learning_rates import LearningRates
 
 
 def check_local_steps(algorithm: Algorithm, local_steps: int) -> None:
-    """Raises TypeError or ValueError for a number of steps that is wrong, or that the method cannot take."""
+    """Raise TypeError or ValueError for a wrong number of steps, or one that the method does not admit."""
     if isinstance(local_steps, bool) or not isinstance(local_steps, int):
         raise TypeError(f"local_steps={local_steps!r} must be a whole number, at least 1")
     if local_steps < 1:
@@ -33,7 +33,7 @@ def check_local_steps(algorithm: Algorithm, local_steps: int) -> None:
 
 
 class LocalSteps:
-    """Whether steps are local, how many make a round, and the arithmetic between changes and gradients."""
+    """The number of local steps per exchange, and the arithmetic between changes and gradients."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class LocalSteps:
         learning_rates: LearningRates,
         inner: Optimizer,
     ) -> None:
-        """Raises TypeError or ValueError as `check_local_steps` does."""
+        """Check the number of steps. Raises TypeError or ValueError as `check_local_steps` does."""
         check_local_steps(algorithm, local_steps)
         self.many = local_steps
         self._inner = inner
@@ -57,23 +57,26 @@ class LocalSteps:
         return self._algorithm.consumes == "change" or self.many > 1
 
     def steps_in(self, round_: int) -> int:
-        """How many steps come before this round's exchange; a dense warm-up has one."""
+        """Return the number of steps before this round's exchange; it is 1 in a dense warm-up."""
         return 1 if self._algorithm.dense_in(round_) else self.many
 
     def is_known_in(self, round_: int) -> bool:
-        """Whether the change before this round's exchange is known from the gradient: one step of plain SGD."""
+        """Return whether the gradient gives the change before this round's exchange: one step of plain SGD."""
         algorithm = self._algorithm
         takes_one = algorithm.consumes == "change" and algorithm.replicas_equal and self.steps_in(round_) == 1
         return takes_one and self._flat.has_own_dtype and _is_vanilla_sgd(self._inner)
 
     def vector(self, change: Tensor) -> Tensor:
-        """What the method consumes, (d,), from what the steps changed, (d,), which it overwrites."""
+        """Return the vector (d,) that the method consumes, given the `change` (d,), which is overwritten."""
         return change if self._algorithm.consumes == "change" else change.div_(-self._learning_rate())
 
     def apply(self, start: Tensor | None, result: Result, active: Sequence[bool]) -> None:
-        """Set the parameters, from those before the steps, (d,), which it may overwrite, and what the method returned.
+        """Apply the method's result to the parameters before the steps.
 
-        Those of `flat` that are not live get the ones before the steps back. start: None where no step was taken.
+        Args:
+            start: the parameters before the steps, (d,), which may be overwritten; None if no step was taken.
+            result: what the method returned.
+            active: by parameter, whether it changes; the others are set back to `start`.
         """
         flat = self._flat
         if not isinstance(result, Tensor):
@@ -89,11 +92,11 @@ class LocalSteps:
             flat.set_active_values((old - learning_rate * by for old, learning_rate, by in values), start, active)
 
     def _learning_rate(self) -> Tensor:
-        """The learning rate of every coordinate: one number where all groups share it, else (d,)."""
+        """Return the learning rate of every parameter: one number if all groups share it, else (d,)."""
         learning_rates = self._learning_rates.by_group()
         if min(learning_rates) <= 0:
             raise ValueError(
-                f"local_steps={self.many}: {self._algorithm.name} is handed the change divided by the learning rate, "
+                f"local_steps={self.many}: {self._algorithm.name} gets the change divided by the learning rate, "
                 f"so lr={min(learning_rates)} must be above 0"
             )
         if len(set(learning_rates)) == 1:
@@ -105,7 +108,7 @@ class LocalSteps:
 
 
 def _is_vanilla_sgd(inner: Optimizer) -> bool:
-    """Whether a step is x - lr g and nothing else happens in it."""
+    """Return whether a step is x - lr g and nothing else."""
     if type(inner) is not SGD or has_step_hooks(inner) or step_is_replaced(inner):
         return False
     return not any(group["momentum"] or group["weight_decay"] or group["maximize"] for group in inner.param_groups)

@@ -1,4 +1,4 @@
-"""A second evaluation of a mini-batch, and what an evaluation leaves behind beside the gradient: streams and buffers.
+"""A second evaluation of a mini-batch, without side effects on random streams and buffers.
 
 A method that evaluates twice must leave both as one evaluation would.
 """
@@ -27,7 +27,7 @@ class Surroundings:
 
     @classmethod
     def of(cls, buffers: Sequence[Tensor]) -> Self:
-        """A copy of them as they are."""
+        """Copy their current state."""
         gpus_in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         return cls(
             python=random.getstate(), numpy=np.random.get_state(), cpu=torch.get_rng_state(),
@@ -36,7 +36,7 @@ class Surroundings:
         )  # fmt: skip
 
     def put_back(self, buffers: Sequence[Tensor]) -> None:
-        """Make everything as it was."""
+        """Restore the copied state."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
         torch.set_rng_state(self.cpu)
@@ -47,12 +47,12 @@ class Surroundings:
 
 
 class SecondGradient:
-    """The gradient of the same mini-batch at other parameters. Make it before the closure's first call."""
+    """The gradient of the same mini-batch at other parameters. Make it before the closure is called."""
 
     def __init__(
         self, flat: FlatParameters, closure: Callable[[], Any], model: torch.nn.Module, scratch: Callable[[], Tensor]
     ) -> None:
-        """room: a vector (d,) to write into, new at each call; what is returned lies in one."""
+        """Copy the state of streams and buffers. `scratch` returns a new vector (d,) at each call, for the result."""
         self._flat = flat
         self._scratch = scratch
         self._closure = closure
@@ -62,7 +62,8 @@ class SecondGradient:
     def __call__(self, parameters: Tensor) -> Tensor:
         """Evaluate the closure at `parameters` (d,); returns the gradient (d,).
 
-        Draws what the first evaluation drew, and leaves parameters, gradients, buffers and streams as that left them.
+        It uses the same random numbers as the original evaluation, and leaves parameters, gradients, buffers and
+        streams as that did.
         """
         after = Surroundings.of(self._buffers)
         self._before.put_back(self._buffers)
@@ -72,7 +73,7 @@ class SecondGradient:
         )
         self._flat.set_values(parameters)
         for parameter in self._flat.parameters:
-            parameter.grad = None  # so that the closure neither adds to the first gradient nor overwrites it
+            parameter.grad = None  # so that the closure does not change the original gradient
         with torch.enable_grad():
             self._closure()
         gradient = self._flat.gradients(out=self._scratch())

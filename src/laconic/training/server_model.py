@@ -15,17 +15,17 @@ class ServerModel:
     """The server's own parameters and its own copy of the user's optimizer."""
 
     def __init__(self, inner: Optimizer, active: Callable[[], Sequence[bool]]) -> None:
-        """live: which parameters move, asked at each step."""
+        """Copy the user's optimizer. `active()` returns, by parameter, whether it changes; called at each step."""
         self._inner = inner
         self._active = active
         self.optimizer = copy.deepcopy(inner)
         self.flat = FlatParameters(self.optimizer)
 
     def descend(self, direction: Tensor) -> Tensor:
-        """One step of the optimizer along `direction` (d,); returns the parameters, (d,).
+        """Take one step of the optimizer along `direction` (d,); returns the parameters, (d,).
 
-        The options (learning rate and so on) are those that the user's optimizer has now. A direction with inf or NaN
-        makes no step and returns NaN, which calls the round off.
+        The options (such as the learning rate) are the current ones of the user's optimizer. For a direction with inf
+        or NaN it takes no step and returns NaN, which aborts the round.
         """
         if not bool(torch.isfinite(direction).all()):
             return torch.full_like(direction, torch.nan)
@@ -33,5 +33,5 @@ class ServerModel:
             own.update({key: value for key, value in source.items() if key != "params"})
         self.flat.set_gradients(direction.to(self.flat.device), self._active())
         self.optimizer.step()
-        note_step(self._inner)  # it never steps itself
+        note_step(self._inner)  # the user's optimizer never steps itself
         return self.flat.values().to(direction.device)

@@ -28,7 +28,7 @@ from laconic.training.server_model import ServerModel
 
 
 class Simulation:
-    """One model stands for all replicas; each worker has its own memories, buffers (batch norm) and local optimizer.
+    """All workers share one model; each has its own memories, buffers (batch norm) and state of the optimizer.
 
     ```python
     simulation = laconic.Simulation(model, torch.optim.SGD(model.parameters(), lr=0.1), laconic.SGD(), workers=8)
@@ -52,10 +52,23 @@ class Simulation:
         compute_s: float | Mapping[int, float] | ComputeTime = 0.0,
         faults: FaultPlan | None = None,
     ) -> None:
-        """workers: how many. local_steps: steps to one exchange. link: every node's, links: exceptions by node.
+        """Set up the simulated workers.
 
-        compute_s: virtual time of one gradient, of all workers or by worker. faults: what goes wrong.
-        Raises ValueError for what cannot work.
+        Args:
+            model: the model to train.
+            inner: its optimizer.
+            algorithm: the method that exchanges gradients.
+            workers: number of workers.
+            layout: "auto", "allreduce", "rank0", "dedicated", "sharded" or "neighbours".
+            local_steps: steps per exchange.
+            seed: seed of all random draws of the method, the network and the faults.
+            link: the link of every node; by default it is unlimited.
+            links: exceptions, by node.
+            compute_s: virtual time of one gradient, seconds: of all workers, by worker, or as a distribution.
+            faults: the faults to simulate.
+
+        Raises:
+            ValueError: for wrong arguments.
         """
         self.model = model
         self.inner = inner
@@ -80,10 +93,10 @@ class Simulation:
         self._states: list[Any] = [_copied(inner.state) for _ in range(workers)]  # of local optimizers
         self._replicas = [self.flat.values() for _ in range(workers)] if not algorithm.replicas_equal else []
         self._steps_taken = 0
-        self._shown: Tensor | None = None  # room for the parameters between two exchanges, where steps are local
-        self._local: dict[int, Tensor] = {}  # by worker, its parameters between two exchanges, where steps are local
+        self._shown: Tensor | None = None  # for the parameters between two exchanges, if steps are local
+        self._local: dict[int, Tensor] = {}  # by worker, the same
         self._non_finite = [False] * workers
-        self._losses = [math.nan] * workers  # the latest, where workers are not in step
+        self._losses = [math.nan] * workers  # the latest of each, for asynchronous methods
 
     @property
     def n_workers(self) -> int:
@@ -91,11 +104,11 @@ class Simulation:
 
     @property
     def down(self) -> frozenset[int]:
-        """The workers that take no part in the next step, because a fault plan crashed them."""
+        """Ranks of the workers that a fault plan makes miss the next step."""
         return self.driver.injector.down_in(self.driver.rounds)
 
     def traffic_of(self, rank: int) -> Traffic:
-        """One worker's counters. Seconds are virtual: the clock at the end of the last round."""
+        """Return one worker's counters. Seconds are virtual: the clock at the end of the last round."""
         driver = self.driver
         seconds = {"virtual": driver.clock.now_ns / 1e9}
         faults = driver.injector.counts[rank]
@@ -107,21 +120,27 @@ class Simulation:
 
     @property
     def traffic(self) -> Traffic:
-        """All workers' counters added up."""
+        """The sum of all workers' counters."""
         total = self.traffic_of(0)
         for rank in range(1, self.n_workers):
             total = total + self.traffic_of(rank)
         return total
 
     def step(self, loss_of: Callable[[int], Tensor]) -> list[float]:
-        """One step of every worker: `loss_of(rank)` is worker `rank`'s loss on its mini-batch, at the model as it is.
+        """Take one step of every worker.
 
-        Returns the workers' losses, NaN for one that is down. After the step the model's floating buffers are the
-        workers' mean, and so are its parameters where the method lets the workers' models differ.
+        After the step, the model's floating-point buffers are the workers' mean, and so are its parameters if the
+        method lets the workers' models differ.
 
-        Where the server waits for nobody, a step ends when it is through with one more gradient of every worker. By
-        then a fast worker may be ahead: `loss_of(rank)` is called for it several times in this step, and not at all in
-        a later one, in which its loss is its latest. The model is then the server's.
+        With an asynchronous method, a step ends when the server has finished one more gradient of every worker. A fast
+        worker may then be ahead: `loss_of(rank)` is called for it several times in one step, and not at all in a later
+        one, which returns its latest loss. After the step, the model is the server's.
+
+        Args:
+            loss_of: `loss_of(rank)` returns worker `rank`'s loss on its mini-batch, at the current model.
+
+        Returns:
+            The workers' losses, in rank order; NaN for a worker that is down.
         """
         losses = [math.nan] * self.n_workers
         if isinstance(self.driver, SimulatedArrivals):
@@ -134,7 +153,7 @@ class Simulation:
         return losses
 
     def _backward(self, rank: int, loss_of: Callable[[int], Tensor]) -> float:
-        """Forward and backward of one worker, with its own buffers."""
+        """Run the forward and backward passes of one worker, with its own buffers."""
         self._load_buffers(rank)
         self.flat.drop_gradients()
         with torch.enable_grad():
@@ -182,7 +201,7 @@ class Simulation:
 
     @torch.no_grad()
     def _step_by_arrivals(self, driver: SimulatedArrivals, loss_of: Callable[[int], Tensor]) -> list[float]:
-        assert self.server_model is not None, "a schedule of arrivals keeps its model at the server"
+        assert self.server_model is not None, "an asynchronous method has its model at the server"
         lr = self.learning_rates.now()
 
         def inputs_of(rank: int) -> Inputs:
@@ -197,14 +216,14 @@ class Simulation:
         return list(self._losses)
 
     def _surroundings(self, rank: int) -> Surroundings:
-        """The random streams as they are, and worker `rank`'s buffers."""
+        """Copy the current random streams, and worker `rank`'s buffers."""
         self._load_buffers(rank)
         return Surroundings.of(self._shown_buffers)
 
     def _gradient_at(
         self, rank: int, loss_of: Callable[[int], Tensor], parameters: Tensor, before: Surroundings
     ) -> Tensor:
-        """The gradient (d,) of the same mini-batch at `parameters` (d,), with the same draws; leaves no trace."""
+        """Return the gradient (d,) of the same mini-batch at `parameters` (d,), with the same random numbers."""
         memory = self.driver.workers[rank].me.memory
         here, after = self.flat.values(out=memory.scratch()), self._surroundings(rank)
         self._buffers[rank] = before.buffers
@@ -237,7 +256,7 @@ class Simulation:
         self._steps_taken += 1
 
     def _exchange_gradients(self, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
-        """One round with the changes of steps that are not taken."""
+        """Run one round with the changes of steps that are not taken."""
         learning_rates = self.learning_rates.by_group()
 
         def inputs_of(rank: int) -> Inputs:
@@ -255,7 +274,7 @@ class Simulation:
             self.local.apply(None, outcome.of(0), self._active)
 
     def _step_of(self, rank: int, shown: Tensor, loss_of: Callable[[int], Tensor], losses: list[float]) -> None:
-        """One worker's local step. The model is left with its parameters."""
+        """Take one worker's local step. Afterwards the model has this worker's parameters."""
         start = self._replicas[rank] if self._replicas else shown
         self.flat.set_values(self._local.get(rank, start))
         losses[rank] = self._backward(rank, loss_of)
@@ -266,7 +285,7 @@ class Simulation:
             self.inner.step()
 
     def _scratch_for(self, rank: int) -> Tensor:
-        """A vector (d,) for worker `rank` to write into until the end of the round."""
+        """Return a scratch vector (d,) for worker `rank`, valid until the end of the round."""
         memory = self.driver.workers[rank].me.memory
         for results in (self.driver, memory):
             results.reclaim()  # they were applied
@@ -274,15 +293,17 @@ class Simulation:
 
     @torch.no_grad()
     def exchange_steps(self) -> None:
-        """Exchange what local steps have changed since the last round, if there are any: at a run's end."""
+        """Exchange the change of local steps since the last round, if any. Call it at a run's end."""
         if self._steps_taken:
             self._shown = self.flat.values(out=self._shown)
             self._exchange(self._shown, lambda rank: self.flat.set_values(self._local[rank]))
 
     def _exchange(self, shown: Tensor, load: Callable[[int], None]) -> None:
-        """One round with what local steps have changed. `load(rank)` gives the model that worker's parameters.
+        """Run one round with the change of local steps.
 
-        shown (d,): the model's before; they are overwritten.
+        Args:
+            shown: the model's parameters before the steps, (d,); overwritten.
+            load: `load(rank)` loads that worker's parameters into the model.
         """
         starts = self._replicas or [shown] * self.n_workers
 
@@ -316,16 +337,16 @@ class Simulation:
             self.flat.set_values(torch.stack(self._replicas).mean(0))
 
     def parameters_of(self, rank: int) -> Tensor:
-        """A copy of worker `rank`'s parameters after the last exchange, (d,)."""
+        """Return a copy of worker `rank`'s parameters after the last exchange, (d,)."""
         return self._replicas[rank].clone() if self._replicas else self.flat.values()
 
     def _average_buffers(self) -> None:
-        """Leave the mean of the workers' floating buffers in the model, and worker 0's others."""
+        """Load the mean of the workers' floating-point buffers into the model, and worker 0's others."""
         for place, buffer in enumerate(self._shown_buffers):
             own = [buffers[place] for buffers in self._buffers]
             buffer.copy_(torch.stack(own).mean(0) if buffer.is_floating_point() else own[0])
 
 
 def _copied(state: Mapping[Tensor, dict[str, Any]]) -> defaultdict[Tensor, dict[str, Any]]:
-    """An optimizer's state for a worker of its own; the parameters stay the model's."""
+    """Return a copy of an optimizer's state for one worker; its keys remain the model's parameters."""
     return defaultdict(dict, {parameter: deepcopy(values) for parameter, values in state.items()})

@@ -1,4 +1,4 @@
-"""What a `DistributedOptimizer` saves and how it comes back: every memory, by parameter name where it is a vector."""
+"""Saving and restoring the state of a `DistributedOptimizer`: every memory, vectors by parameter name."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ VERSION = 2
 
 
 class HasState(Protocol):
-    """What is read of a `DistributedOptimizer` and written to it."""
+    """The attributes of a `DistributedOptimizer` that are saved and restored."""
 
     algorithm: Algorithm
     driver: Processes
@@ -36,7 +36,7 @@ class HasState(Protocol):
 
 
 def saved(opt: HasState) -> dict[str, Any]:
-    """This rank's share of the method's state, as tensors and plain data."""
+    """Return the method's state of this rank, as tensors and data that JSON can hold."""
     driver, worker = opt.driver, opt.driver.worker
     return _identity(opt) | {
         "settings": opt.algorithm.settings(),
@@ -47,7 +47,7 @@ def saved(opt: HasState) -> dict[str, Any]:
         "steps_taken": opt._steps_taken,
         "used": list(opt._used),
         "start": None if opt._start is None else opt._start.clone(),
-        "local": None if opt._start is None and opt.algorithm.replicas_equal else opt.flat.values(),  # each rank's own
+        "local": None if opt._start is None and opt.algorithm.replicas_equal else opt.flat.values(),  # differs by rank
         "non_finite": opt._non_finite,
         "initial_lrs": list(opt.learning_rates.initial),
         "worker": None if worker is None else _by_name(worker.me.memory, opt.flat),
@@ -61,13 +61,11 @@ def saved(opt: HasState) -> dict[str, Any]:
 
 
 def restore(opt: HasState, state_dict: Mapping[str, Any]) -> None:
-    """Check that the state is this rank's, then load all of it.
-
-    Raises ValueError; then nothing has changed.
-    """
+    """Check that the state is this rank's, then load all of it. Raises ValueError before anything changes."""
     if "laconic" not in state_dict:
         raise ValueError(
-            "state_dict: no 'laconic' part: this is a plain optimizer's state; load it into `inner` to start from it"
+            "state_dict: no 'laconic' part: this is the state of an optimizer alone; load it into `inner` to start "
+            "from it"
         )
     state = state_dict["laconic"]
     mine = _identity(opt)
@@ -75,12 +73,12 @@ def restore(opt: HasState, state_dict: Mapping[str, Any]) -> None:
         if state.get(key) != value:
             raise ValueError(
                 f"state_dict: {key} is {state.get(key)!r:.200} in the saved state and {value!r:.200} here; each rank "
-                "must load what the same rank of the same job saved"
+                "must load the state that the same rank of the same job saved"
             )
     driver, worker = opt.driver, opt.driver.worker
     opt.inner.load_state_dict({key: value for key, value in state_dict.items() if key != "laconic"})
     driver.rounds, driver.aborted_rounds = state["rounds"], state["aborted_rounds"]
-    driver.channel.control_bytes += state["control_bytes"]  # coming back took agreements too
+    driver.channel.control_bytes += state["control_bytes"]  # the restart has sent some too
     opt._active, opt._used = list(state["active"]), list(state["used"])
     opt._steps_taken, opt._non_finite = state["steps_taken"], state["non_finite"]
     opt._start = None if state["start"] is None else state["start"].clone()
@@ -100,16 +98,17 @@ def restore(opt: HasState, state_dict: Mapping[str, Any]) -> None:
 
 
 def _arrivals(opt: HasState) -> dict[str, Any] | None:
-    """What the server of a schedule of arrivals knows of its workers; none elsewhere.
+    """Return the server's state of its workers, if the method is asynchronous and this rank serves; else None.
 
-    Raises RuntimeError where workers are on their way.
+    Raises:
+        RuntimeError: if workers are in the middle of a step.
     """
     driver = opt.driver
     return driver.saved() if isinstance(driver, ProcessArrivals) and driver.arrivals is not None else None
 
 
 def _identity(opt: HasState) -> dict[str, Any]:
-    """What must be the same when state is loaded again."""
+    """Return what must be equal when the state is loaded."""
     layout = opt.driver.layout
     return {
         "version": VERSION,
@@ -125,7 +124,7 @@ def _identity(opt: HasState) -> dict[str, Any]:
 
 
 def _by_name(memory: Memory, flat: FlatParameters) -> dict[str, dict[str, Tensor] | Tensor]:
-    """A worker's memories; vectors of the model's length are cut by parameter name."""
+    """Return a worker's memories; vectors of the model's length are split by parameter name."""
     return {
         name: dict(zip(flat.names, (view.clone() for view in flat.views(value)), strict=True))
         if value.shape == (flat.d,) else value

@@ -1,10 +1,10 @@
-"""Workers that wait for nobody but a dedicated server, over torch.distributed: the last rank takes what comes.
+"""Asynchronous workers and a dedicated server over torch.distributed: the last rank serves messages as they arrive.
 
-A worker's message is one of three, told apart by the head's exchange. A gradient is answered with the newest model.
-Where a bound on the staleness may let workers wait, a worker asks for leave before it computes; the answer is a skip
-notice when the model that it has is still the newest, else the newest. So nobody holds others up between two steps,
-where a worker may meet them in a barrier. A list of parameters that this worker used for the first time goes before the
-gradient, and has no answer.
+A worker sends three kinds of messages, distinguished by the header's exchange. A gradient is answered with the newest
+model. If a bound on the staleness can make workers wait, a worker requests admission before it computes; the answer is
+a SKIP control frame if the worker's model is still the newest, else the newest model. So no worker blocks others
+between two steps, where all may meet in a barrier. The list of parameters that this worker used for the first time
+precedes the gradient, and has no answer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ _GRADIENT, _ADMISSION, _USED = 0, 1, 2
 
 
 class ProcessArrivals(Processes):
-    """This rank's half of the job: a worker, or the server."""
+    """This rank's part of the job: a worker, or the server."""
 
     def __init__(
         self,
@@ -36,9 +36,13 @@ class ProcessArrivals(Processes):
         use: Callable[[Sequence[int]], None],
         **options: Any,  # noqa: ANN401
     ) -> None:
-        """use: called at the server with the places of parameters that a worker used for the first time.
+        """Set up this rank. Collective, like `Processes`, which documents the other arguments.
 
-        All else as for `Processes`.
+        Args:
+            algorithm: an asynchronous method.
+            parameters: the initial parameters (d,).
+            use: called at the server with the indices of parameters that a worker used for the first time.
+            options: arguments of `Processes`.
         """
         super().__init__(algorithm, parameters=parameters, **options)
         self.bound = algorithm.staleness_bound()
@@ -52,26 +56,26 @@ class ProcessArrivals(Processes):
 
     @property
     def may_wait(self) -> bool:
-        """Whether a worker has to ask for leave before it computes."""
+        """Whether a worker has to request admission before it computes."""
         return self.bound.may_wait
 
     # The worker.
 
     def request_admission(self) -> Tensor | None:
-        """Wait until this worker may compute. Returns the parameters (d,) to compute with where they have changed."""
+        """Wait until this worker may compute. Returns the parameters (d,) if they have changed, else None."""
         assert self.worker is not None
         self.seconds.phase("compute")
         request = Frame(
             header=Header(role="worker", rank=self.worker.rank, round=self.rounds, exchange=_ADMISSION), packet=None
         )
         data = encode(request)
-        reply = self._request(data, "leave to compute")
+        reply = self._request(data, "admission")
         admission = read_frame(reply, self.job, "server", 0, self.rounds, _ADMISSION, self.layout.shards[0])
         self._count(self.worker, request, data.numel(), admission, reply.numel())
         return None if admission.packet is None else admission.packet.dense()
 
     def _request(self, data: Encoded, noun: str) -> Encoded:
-        """Send the server a frame; then its reply."""
+        """Send the server a frame, and return its reply."""
         self._swap({self.server: data}, [], noun)
         return self._swap({}, [self.server], noun)[self.server]
 
@@ -82,7 +86,7 @@ class ProcessArrivals(Processes):
         worker.meter.frame("down", admission, n_down, paper_bits=bits, **common)  # type: ignore[arg-type]
 
     def report_used(self, news: Sequence[bool]) -> None:
-        """Tell the server which of the parameters this worker's next gradient is the first one for."""
+        """Report to the server the parameters that this worker's next gradient uses for the first time."""
         assert self.worker is not None
         packet = dense(torch.tensor(news, dtype=torch.float32))
         header = Header(role="worker", rank=self.worker.rank, round=self.rounds, exchange=_USED)
@@ -91,9 +95,9 @@ class ProcessArrivals(Processes):
         self._swap({self.server: data}, [], "list of used parameters")
 
     def round(self, inputs: Inputs | None, lr: float) -> Round:
-        """A worker's gradient and its answer; at the server, whatever comes, until every worker's was settled.
+        """Send a worker's gradient and receive the answer; at the server, serve until every worker's is committed.
 
-        A worker whose gradient has inf or NaN gets the newest parameters all the same.
+        A worker whose gradient has inf or NaN is also answered with the newest parameters.
         """
         if self.worker is None:
             return self._serve(lr)
@@ -119,9 +123,10 @@ class ProcessArrivals(Processes):
     # The server.
 
     def saved(self) -> dict[str, Any]:
-        """What the server knows of its workers, as plain data.
+        """Return the server's state of its workers, as data that JSON can hold.
 
-        Raises RuntimeError where a worker is ahead or waits: its message would be lost.
+        Raises:
+            RuntimeError: if a worker is ahead or waits; its message would be lost.
         """
         assert self.arrivals is not None
         for rank, counts in enumerate(self.arrivals.update_counts):
@@ -137,7 +142,7 @@ class ProcessArrivals(Processes):
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any], parameters: Tensor) -> None:
-        """Go on from what `saved` gave; parameters (d,): of the server's model."""
+        """Restore what `saved` returned; `parameters` (d,) are the server's model."""
         assert self.arrivals is not None
         self.bound.restore(state["version"], {int(rank): base for rank, base in state["bases"].items()})
         self._seen = list(state["seen"])
@@ -157,7 +162,7 @@ class ProcessArrivals(Processes):
         return Round(aborted=False, result=None)
 
     def _take_one(self, arrivals: ArrivalServer, behind: list[int], lr: float) -> None:
-        """Wait for one message, and answer whom that lets go on. `behind`: the workers that this step waits for."""
+        """Wait for one message, and answer the workers that may continue. This step waits for those in `behind`."""
         waiting = {*self.bound.requesting, *self.bound.held}
         rank, data = self.channel.receive(
             [rank for rank in range(self.layout.n_workers) if rank not in waiting], behind, self.job.d,
@@ -192,7 +197,7 @@ class ProcessArrivals(Processes):
                 self._let_go(rank)
 
     def _let_go(self, rank: int) -> None:
-        """The model that the worker has just got is the one that it computes with."""
+        """Record that the worker computes with the model that was just sent to it."""
         self.bound.request(rank)
         for admitted in self.bound.admit():
             self.bound.take(admitted)

@@ -1,8 +1,8 @@
 """Frames between real processes, over torch.distributed's point-to-point calls.
 
-One scheduler (`swap`) posts every message of a phase in one order, and never from a callback. A frame goes as two
-messages, its head and its body, so that a receiver knows how much to expect before it allocates anything. A split
-frame's body goes by the group of `device_channel.py`.
+One scheduler (`swap`) posts every message of a phase in one order, and never from a callback. A frame is sent as two
+messages, header and payload, so that a receiver knows the payload's size before it allocates memory. The payload of a
+split frame goes through the group of `device_channel.py`.
 """
 
 import contextlib
@@ -23,21 +23,26 @@ from laconic.protocol.ring_allreduce import ring_parts
 from laconic.torch_compat import source_rank
 from laconic.wire import HEADER_BYTES, Encoded, SplitFrame, max_encoded_bytes, read_payload_info
 
-_SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller sends end in a socket's buffer and say nothing about the link
+_SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller messages end in a socket's buffer and do not measure the link
 _PATIENCE = 0.75  # share of the timeout spent waiting; the rest is for finding out who is missing
 _PROBE_TAG = 1  # frames travel under tag 0
 _CLOSING_S = 0.5  # between the ends of a dead rank's connections in two groups
 _CLOSING_POLL_S = 0.02
-_PROBE_EVERY_S = 1.0  # who waits for anybody's frame does not hear that a connection has closed
+_PROBE_EVERY_S = 1.0  # waiting for a frame from any rank does not detect a closed connection
 
 
 class Channel:
-    """This rank's way to the others: a gloo group of its own, so that a user's collectives never mix with ours."""
+    """This rank's connection to the others: a gloo group of its own, so that user's collectives never mix with ours."""
 
     def __init__(self, group: dist.ProcessGroup | None, timeout_s: float) -> None:
-        """group: the ranks that train together; None for all. Collective: every rank of the group must call it.
+        """Make the channel. Collective: every rank of the group must call it.
 
-        Raises PeerLostError, naming the ranks that did not call it in time.
+        Args:
+            group: the ranks that train together; None for all.
+            timeout_s: how long to wait for other ranks, seconds.
+
+        Raises:
+            PeerLostError: naming the ranks that did not call it in time.
         """
         ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
         self._global_ranks = ranks
@@ -45,8 +50,8 @@ class Channel:
         self.rank = ranks.index(dist.get_rank())
         self.size = len(ranks)
         self.link_bytes_per_s: float | None = None  # of the slowest large message in the last phase that had one
-        self.control_bytes = 0  # sent for agreements: settings, hashes, lists; every rank's share of the gathers
-        self.device_channel: DeviceChannel | None = None  # the way for what lies on a device, where there is one
+        self.control_bytes = 0  # sent by this rank in gathers: settings, hashes, lists
+        self.device_channel: DeviceChannel | None = None  # for payloads on a device, if opened
         self._failure_report = FailureReport(ranks, self.rank)
         self._probed_s = time.monotonic()
         try:
@@ -54,7 +59,8 @@ class Channel:
                 ranks,
                 backend="gloo",
                 timeout=datetime.timedelta(seconds=timeout_s * _PATIENCE),
-                use_local_synchronization=self.size < dist.get_world_size(),  # else all of the world would have to call
+                use_local_synchronization=self.size
+                < dist.get_world_size(),  # else every rank of the world would have to call
             )
         except RuntimeError as error:
             raise PeerLostError(
@@ -64,26 +70,38 @@ class Channel:
             ) from error
 
     def open_device_channel(self, device: torch.device, engine: str) -> None:
-        """From now on split frames' bodies and vectors on `device` go by a second group, of that engine. Collective.
+        """Send payloads of split frames, and vectors on `device`, through a second group from now on. Collective.
 
-        Raises PeerLostError.
+        Args:
+            device: where payloads and vectors are.
+            engine: name of that group's backend in torch.distributed.
+
+        Raises:
+            PeerLostError: if a rank is lost, or the group cannot be made.
         """
         try:
             self.device_channel = DeviceChannel(self._global_ranks, device, engine, self.timeout_s * _PATIENCE)
             deadline = time.monotonic() + self.timeout_s * _PATIENCE
             self.device_channel.connect(deadline, lambda: self._look(self._others()))
         except RuntimeError as error:
-            what = f"to make a group over {engine}, which said: {error!s:.200}"
+            what = f"to make a group over {engine}, which reported: {error!s:.200}"
             raise self._lost(what, PayloadsLostError(str(error))) from error
 
     def swap(self, outgoing: Mapping[int, Encoded], expected: Sequence[int], d: int, what: str) -> dict[int, Encoded]:
         """Send each peer its frame, and receive one frame from each of `expected`. Peers are ranks of the group.
 
-        Nobody's frame may depend on one of the same swap: bodies go out when the heads are there. An answer is a swap
-        of its own.
+        No frame may depend on one of the same swap, because payloads are sent when the headers have arrived. An answer
+        needs a swap of its own.
 
-        what: named in errors, such as "its packet of round 7". d: the vector's length, which bounds what is believed.
-        Raises PeerLostError, naming the rank that is missing, and WireError.
+        Args:
+            outgoing: the frames to send, by peer.
+            expected: the peers to receive from.
+            d: number of parameters, which bounds the sizes that a header may announce.
+            what: the purpose, for errors, such as "for its packet of round 7".
+
+        Raises:
+            PeerLostError: naming the rank that is missing.
+            WireError: for a malformed header.
         """
         deadline = time.monotonic() + self.timeout_s * _PATIENCE
         awaited = self.rank
@@ -104,8 +122,8 @@ class Channel:
             bandwidths = (
                 [] if self.device_channel is None else self._swap_split(self.device_channel, outgoing, frames, deadline)
             )
-            # Not before: the engine's word that a receive is posted queues behind what the connection already sends.
-            # Each rank begins with the next one, so that not all of them send to the same.
+            # Not earlier: the engine's control message that a receive is posted queues behind data already being sent.
+            # Each rank begins with its successor, so that not all of them send to the same rank.
             start = time.perf_counter()
             for peer in sorted(outgoing, key=lambda peer: (peer - self.rank) % self.size):
                 if len(_on_host(outgoing[peer])) > HEADER_BYTES:
@@ -124,11 +142,11 @@ class Channel:
         return frames
 
     def _send(self, peer: int, part: Tensor) -> tuple[Tensor, dist.Work | None]:
-        """Begin to send; the piece must live until the work is done."""
+        """Start to send. The returned tensor must be held until the work is done."""
         return part, dist.isend(part, self._global_ranks[peer], self.group)
 
     def _empty_frame(self, header: Tensor, d: int) -> Encoded:
-        """Room for the frame that a head announces, the head in it. Raises WireError."""
+        """Return a buffer for the frame that a header announces, with the header in it. Raises WireError."""
         info = read_payload_info(
             bytes(header.numpy()), max_encoded_bytes(d), may_be_split=self.device_channel is not None
         )
@@ -147,7 +165,7 @@ class Channel:
         frames: Mapping[int, Encoded],
         deadline: float,
     ) -> list[float]:
-        """Swap the bodies of the split frames. Returns the bytes per second of the large ones that went out."""
+        """Swap the payloads of split frames. Returns the bytes per second of the large ones that were sent."""
         sent = {peer: data.payload for peer, data in outgoing.items() if isinstance(data, SplitFrame)}
         expected = {peer: data.payload for peer, data in frames.items() if isinstance(data, SplitFrame)}
         start = time.perf_counter()
@@ -156,14 +174,22 @@ class Channel:
         return [payload.numel() / seconds for payload in sent.values() if payload.numel() >= _SMALLEST_SAMPLE_BYTES]
 
     def _look(self, peers: Iterable[int]) -> None:
-        """Raises RuntimeError where the connection to one of them has closed."""
+        """Raise RuntimeError if the connection to one of the peers has closed."""
         for peer in peers:
             self._probe(peer)
 
     def receive(self, senders: Sequence[int], awaited: Sequence[int], d: int, what: str) -> tuple[int, Encoded]:
-        """One frame from whichever of `senders` sends first, and who that was. No other rank may send meanwhile.
+        """Return the rank and frame of whichever of `senders` sends earliest. No other rank may send meanwhile.
 
-        awaited: whom to blame when nothing comes. what, d: as for `swap`. Raises PeerLostError and WireError.
+        Args:
+            senders: ranks that may send.
+            awaited: ranks to name in the error if no frame arrives.
+            d: as for `swap`.
+            what: as for `swap`.
+
+        Raises:
+            PeerLostError: naming the rank that is missing.
+            WireError: for a malformed header.
         """
         deadline = time.monotonic() + self.timeout_s * _PATIENCE
         header = torch.empty(HEADER_BYTES, dtype=torch.uint8)
@@ -189,14 +215,19 @@ class Channel:
         return sender, frame
 
     def _probe(self, peer: int) -> dist.Work | None:
-        """Expect what never comes. Raises RuntimeError where the connection has closed."""
+        """Post a receive that no message answers. Raises RuntimeError if the connection has closed."""
         return dist.irecv(torch.empty(1), self._global_ranks[peer], self.group, tag=_PROBE_TAG)
 
     def all_reduce(self, vector: Tensor, what: str, write: Callable[[int, int], object] | None = None) -> None:
         """Sum `vector` (d,) over all ranks, in place, by the engine.
 
-        write: called for each part, (first, stop), before it goes out, where there is still something to do to it.
-        Raises PeerLostError.
+        Args:
+            vector: the values to add, (d,).
+            what: as for `swap`.
+            write: `write(offset, stop)` is called for each part before it is sent, and may still change it.
+
+        Raises:
+            PeerLostError: if a rank is lost.
         """
         there = (
             self.device_channel
@@ -220,20 +251,14 @@ class Channel:
             raise self._lost(what, error) from error
 
     def broadcast(self, vector: Tensor) -> None:
-        """Overwrite `vector` (any shape, contiguous) on every rank by rank 0's.
-
-        Raises PeerLostError.
-        """
+        """Overwrite `vector` (any shape, contiguous) on every rank by rank 0's. Raises PeerLostError."""
         try:
             dist.broadcast(vector, self._global_ranks[0], self.group)
         except RuntimeError as error:
-            raise self._lost("for the first parameters", error) from error
+            raise self._lost("for the initial parameters", error) from error
 
     def share(self, tensor: Tensor) -> None:
-        """Overwrite any tensor, of any device and shape, by rank 0's.
-
-        Raises PeerLostError.
-        """
+        """Overwrite a tensor of any device and shape by rank 0's. Raises PeerLostError."""
         travelling = tensor.detach().cpu().contiguous()
         self.broadcast(travelling)
         self.control_bytes += travelling.numel() * travelling.element_size() if self.rank == 0 else 0
@@ -241,7 +266,7 @@ class Channel:
             tensor.copy_(travelling)
 
     def gather(self, value: Any, what: str) -> list[Any]:  # noqa: ANN401 - anything JSON holds
-        """Everybody's `value`, by rank. Facts travel as JSON, so that nothing received is ever executed.
+        """Return the `value` of all ranks, by rank. It is sent as JSON, so nothing received is executed.
 
         Raises PeerLostError.
         """
@@ -260,13 +285,19 @@ class Channel:
         return [json.loads(bytes(text[: int(size)].numpy())) for text, size in zip(texts, sizes, strict=True)]
 
     def _lost(self, what: str, error: RuntimeError, awaited: Sequence[int] = ()) -> PeerLostError:
-        """Give up: find out who is missing, and let nobody wait for this rank.
+        """Give up: find out which ranks are missing, and let no rank wait for this one.
 
-        awaited: who is to blame of those that say nothing, where not everybody is.
+        Args:
+            what: the purpose, for the error.
+            error: what the engine raised.
+            awaited: of the ranks that report nothing, those to name in the error; by default all of them.
+
+        Returns:
+            The error to raise.
         """
         if isinstance(error, PayloadsLostError):
             self._hang_up(_CLOSING_S)
-        elif "timed out" in str(error).lower():  # the engine has closed all our connections itself
+        elif "timed out" in str(error).lower():  # the engine has then closed all our connections itself
             self._failure_report.give_up([])
         else:
             self._hang_up()
@@ -286,9 +317,10 @@ class Channel:
         )
 
     def _hang_up(self, patience_s: float = 0.0) -> None:
-        """Say whose connections are closed, then close all others, so that who waits for us learns of it at once.
+        """Report the closed connections, then close all others, so that ranks waiting for this one learn it at once.
 
-        patience_s: how long to wait until one is closed, where that is to be expected.
+        Args:
+            patience_s: how long to wait, in seconds, for a connection that is expected to close.
         """
         closed, probes = self._probe_all()
         expected_until = time.monotonic() + patience_s
@@ -297,11 +329,11 @@ class Channel:
             closed, probes = self._probe_all()
         self._failure_report.give_up(closed)
         if probes:
-            with contextlib.suppress(RuntimeError):  # it times out, upon which the engine closes every connection
+            with contextlib.suppress(RuntimeError):  # on a timeout, the engine closes every connection
                 wait_until(probes[0], time.monotonic())
 
     def _probe_all(self) -> tuple[list[int], list[dist.Work | None]]:
-        """Whose connections have closed, and what is expected from the others."""
+        """Return the ranks whose connections have closed, and the posted receives of the others."""
         closed, probes = [], []
         for peer in self._others():
             try:
@@ -318,9 +350,9 @@ class Channel:
         for rank in ranks:
             place = self._global_ranks[rank]
             names.append(f"rank {rank}" if place == rank else f"rank {rank} of the group (global rank {place})")
-        return " and ".join(names) or "a rank that came too late"
+        return " and ".join(names) or "a rank that was too late"
 
 
 def _on_host(data: Encoded) -> Tensor:
-    """What of a frame goes by the channel's own group, the head first."""
+    """Return the part of a frame that goes through the channel's own group, from the header on."""
     return data.header if isinstance(data, SplitFrame) else data

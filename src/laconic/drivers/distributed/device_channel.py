@@ -1,7 +1,7 @@
-"""Bodies of frames and sums of vectors straight from a device's memory: NCCL beside the channel's own gloo group.
+"""Payloads and sums of vectors directly from a device's memory: an NCCL group beside the channel's own gloo group.
 
-Heads, notices and agreements stay with the channel. Any engine of torch.distributed that reads the device's memory
-will do; tests take gloo and the CPU.
+Headers, control frames and gathered settings stay with the channel. Any backend of torch.distributed that reads the
+device's memory will do; the tests use gloo and the CPU.
 """
 
 import contextlib
@@ -19,17 +19,20 @@ from laconic.errors import PayloadsLostError
 from laconic.torch_compat import abort_of, bound_device
 
 _ERROR_HANDLING = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
-_POLL_S = 5e-5  # a body takes longer
+_POLL_S = 5e-5  # a payload takes longer
 _LOOK_EVERY_S = 1.0
 _ABORT_S = 5.0
 
 
 def gpu_of(device: torch.device, group: dist.ProcessGroup | None) -> str | None:
-    """Which card this is, of all the cards of all machines; None where NCCL is not to send from the device.
+    """Return the unique name of this GPU, or None if NCCL is not to send from the device.
 
-    group: the user's, None for all ranks. One that was made for gloo alone stays with that. Where each rank of the
-    world was bound to a card beforehand, NCCL splits a smaller group off the world's, and waits for every rank of the
-    world to take part in that.
+    A group that was made for gloo only keeps gloo. If each rank of the world is bound to a GPU, NCCL would split a
+    smaller group from the world's, and would wait for every rank of the world to take part; such a group keeps gloo.
+
+    Args:
+        device: this rank's device.
+        group: the user's group; None for all ranks.
     """
     if device.type != "cuda" or "nccl" not in str(dist.get_backend_config(group)):
         return None
@@ -41,30 +44,37 @@ def gpu_of(device: torch.device, group: dist.ProcessGroup | None) -> str | None:
 
 
 def are_distinct(gpus: Sequence[str | None]) -> bool:
-    """Whether every rank has a card to itself, without which NCCL does not work."""
+    """Return whether every rank has a GPU of its own, which NCCL requires."""
     return None not in gpus and len(set(gpus)) == len(gpus)
 
 
 class DeviceChannel:
-    """A second group of the same ranks, for what lies on `device`."""
+    """A second group of the same ranks, for tensors on `device`."""
 
     def __init__(self, ranks: Sequence[int], device: torch.device, engine: str, timeout_s: float) -> None:
-        """ranks: global ones. engine: its name in torch.distributed. Collective. Raises RuntimeError."""
+        """Make the group. Collective: every rank must call it. Raises RuntimeError.
+
+        Args:
+            ranks: the global ranks of the group.
+            device: where the tensors are.
+            engine: name of the backend in torch.distributed.
+            timeout_s: the channel's timeout, seconds.
+        """
         self.device = device
         self._ranks = ranks
-        self._reports_completion = engine != "gloo"  # of themselves that they are done; gloo's do so when waited for
+        self._reports_completion = engine != "gloo"  # gloo's operations complete only when waited for
         with _errors_left_to_us():
             self.group = dist.new_group(
                 ranks,
                 backend=engine,
-                timeout=datetime.timedelta(seconds=2 * timeout_s),  # our own patience ends before
+                timeout=datetime.timedelta(seconds=2 * timeout_s),  # our own deadline is earlier
                 use_local_synchronization=len(ranks) < dist.get_world_size(),
             )
 
     def connect(self, deadline: float, look: Callable[[], None]) -> None:
-        """Let all ranks take part in one call, in which NCCL connects them; no batch may come before it. Collective.
+        """Run one all-reduce, in which NCCL connects the ranks; it must come before any batch. Collective.
 
-        look: as for `end_sum`. Raises RuntimeError.
+        Args: as for `end_sum`. Raises RuntimeError.
         """
         handshake = dist.all_reduce(torch.zeros(1, device=self.device), group=self.group, async_op=True)
         self.end_sum(handshake, deadline, look)
@@ -72,8 +82,13 @@ class DeviceChannel:
     def end_sum(self, work: dist.Work, deadline: float, look: Callable[[], None]) -> None:
         """Wait for an all-reduce of this group.
 
-        look: called now and then, and raises RuntimeError when it need not come any more.
-        Raises PayloadsLostError.
+        Args:
+            work: the all-reduce.
+            deadline: latest time, as of `time.monotonic()`.
+            look: called from time to time; raises RuntimeError if a peer is lost.
+
+        Raises:
+            PayloadsLostError: if it fails or is not done in time.
         """
         self._poll(work, deadline, look)
         self._wait(work, deadline)
@@ -81,10 +96,18 @@ class DeviceChannel:
     def swap(
         self, outgoing: Mapping[int, Tensor], expected: Mapping[int, Tensor], deadline: float, look: Callable[[], None]
     ) -> None:
-        """Send each peer a body, and fill the bodies in `expected` by their peers'. Peers are ranks of the group.
+        """Send each peer a payload, and receive into the tensors of `expected`. Peers are ranks of the group.
 
-        All in one batch: NCCL's messages of both directions, one after the other, can wait for each other for ever.
-        look: as for `end_sum`. Raises PayloadsLostError.
+        All messages go in one batch: if NCCL sends and receives one after the other, two ranks can deadlock.
+
+        Args:
+            outgoing: the payloads to send, by peer.
+            expected: the tensors to receive into, by peer.
+            deadline: as for `end_sum`.
+            look: as for `end_sum`.
+
+        Raises:
+            PayloadsLostError: if a message fails or is not done in time.
         """
         messages = [
             dist.P2POp(dist.irecv, payload, self._ranks[peer], self.group) for peer, payload in expected.items()
@@ -105,7 +128,7 @@ class DeviceChannel:
             self._wait(work, deadline)
 
     def _poll(self, work: dist.Work, deadline: float, look: Callable[[], None]) -> None:
-        """Until `work` is done or has failed. To wait for NCCL's holds up the device's stream, and not this process."""
+        """Poll until `work` is done or has failed. NCCL's own wait blocks the device's stream, not this process."""
         looked = time.monotonic()
         while not work.is_completed():
             now = time.monotonic()
@@ -123,7 +146,7 @@ class DeviceChannel:
             raise PayloadsLostError(str(error)) from error
 
     def abandon(self) -> None:
-        """Give up: let no other rank, and no kernel on the device, wait for this one. NCCL's abort itself can hang."""
+        """Abort the group, so that no other rank and no kernel waits for this one. NCCL's abort itself can hang."""
         abort = abort_of(self.group)
         if abort is not None:
             leaving = threading.Thread(target=_quietly, args=(abort,), daemon=True)
@@ -144,7 +167,7 @@ def _quietly(abort: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def _errors_left_to_us() -> Iterator[None]:
-    """NCCL groups made meanwhile do not end the process when a rank is lost, as torch has it by default."""
+    """Within this context, make NCCL groups that do not end the process when a rank is lost (torch's default)."""
     before = os.environ.get(_ERROR_HANDLING)
     os.environ[_ERROR_HANDLING] = "0"
     try:

@@ -1,4 +1,4 @@
-"""Who is missing: what ranks that give up tell each other, since the engine's errors name nobody."""
+"""Finding out which ranks are missing, because the engine's errors do not name them."""
 
 import contextlib
 import json
@@ -7,19 +7,20 @@ from collections.abc import Sequence
 
 from laconic.torch_compat import default_store
 
-_GRACE_S = 5.0  # how long a rank whose connection closed may take to say that it gave up, and did not die
-_POLL_S = 0.02  # the store can be waited on for all of some keys, not for the first of them
+_GRACE_S = 5.0  # how long a rank whose connection closed may take to report that it gave up and has not died
+_POLL_S = 0.02  # the store can wait for all of several keys, but not for any one of them
 
 
 class FailureReport:
-    """What ranks that give up tell each other, in the store where the process group met.
+    """Reports between ranks that give up, in the store that the process group was made with.
 
-    A rank that gives up says whose connections it found closed. Who is found closed and says nothing has died: a
-    rank that lives speaks before it hangs up. A store that is gone has died with its host, global rank 0.
+    A rank that gives up reports which connections it found closed. A rank whose connections are closed and that reports
+    nothing has died: a living rank reports before it closes them. If the store is gone, its host has died: global
+    rank 0.
     """
 
     def __init__(self, ranks: Sequence[int], me: int) -> None:
-        """ranks: global ones; they may make several channels, all in the same order."""
+        """Register rank `me` of the group. `ranks` are global; they may make several channels, all in one order."""
         self._store = default_store()
         self._name = f"laconic/{'-'.join(map(str, ranks))}"
         self._me = me
@@ -29,7 +30,7 @@ class FailureReport:
         self._number = self._store.add(f"{self._name}/channels-of-{me}", 1)
 
     def absent(self) -> list[int]:
-        """The ranks that have not made this channel yet."""
+        """Return the ranks that have not made this channel yet."""
         try:
             made = {rank: self._store.add(f"{self._name}/channels-of-{rank}", 0) for rank in self._others}
         except RuntimeError:
@@ -37,15 +38,15 @@ class FailureReport:
         return [rank for rank in self._others if made[rank] < self._number]
 
     def give_up(self, closed: Sequence[int]) -> None:
-        """Say that this rank gives up, and to whom it found its connection closed."""
+        """Report that this rank gives up, and the ranks to which it found its connection closed."""
         with contextlib.suppress(RuntimeError):
             self._write("gave-up", closed)
 
     def missing(self, patience_s: float) -> tuple[list[int], list[int]]:
-        """Who has died, and who has neither given up nor died within `patience_s`.
+        """Return the ranks that have died, and those that have neither given up nor died within `patience_s`.
 
-        Once somebody has died the others need not say anything. This rank itself is named when the others have
-        waited for it in vain.
+        Once a rank has died, the others need not report anything. The second list is this rank itself if the others
+        have given up waiting for it.
         """
         start = time.monotonic()
         dead: list[int] = []
@@ -65,7 +66,7 @@ class FailureReport:
         with contextlib.suppress(RuntimeError):
             late = [self._me] if any(self._me in named for named in self._read("named").values()) else []
             self._write("named", dead or silent)
-            if self._hosts_store:  # which goes when this process ends, and the others still read
+            if self._hosts_store:  # the store ends with this process, and the others still read it
                 while len(self._read("named")) < len(notes) and time.monotonic() - start < patience_s:
                     time.sleep(_POLL_S)
         return dead, late or silent
@@ -74,7 +75,7 @@ class FailureReport:
         self._store.set(self._key(topic, self._me), json.dumps(list(named)))
 
     def _read(self, topic: str) -> dict[int, list[int]]:
-        """What each rank has written, of those that have."""
+        """Return the report of each rank that has written one."""
         keys = {rank: self._key(topic, rank) for rank in sorted([self._me, *self._others])}
         return {rank: json.loads(self._store.get(key)) for rank, key in keys.items() if self._store.check([key])}
 

@@ -1,4 +1,4 @@
-"""One process a worker, over torch.distributed. Every rank runs this same code, in step."""
+"""Rounds with one process per worker, over torch.distributed. Every rank runs this same code, in step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ from laconic.wire import Dense, Encoded, Frame, Sparse, encode
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What a round gave this rank: a vector (d,) to apply, or a packet that stands for one.
+    """The result of a round on this rank: a vector (d,) to apply, or a packet that stands for one.
 
-    Neither where it was called off or this rank only serves.
+    It has neither if the round was aborted or this rank only serves.
     """
 
     aborted: bool
@@ -36,7 +36,7 @@ class Round:
 
 
 class Processes:
-    """This rank's half of the job, or halves where it serves as well."""
+    """This rank's part of the job: a worker session, a server session, or both."""
 
     def __init__(
         self,
@@ -51,12 +51,15 @@ class Processes:
         descend: Callable[[Tensor], Tensor] | None = None,
         agreed: Mapping[str, Any] | None = None,
     ) -> None:
-        """parameters (d,): overwritten by rank 0's. Collective: every rank of the group must construct it.
+        """Set up this rank. Collective: every rank of the group must construct it.
 
-        agreed: what else must be the same on all ranks, as plain data.
+        The `parameters` (d,) are overwritten by rank 0's. `agreed` holds other settings that must be equal on all
+        ranks, as data that JSON can hold.
 
-        Raises ValueError for a layout that the method does not admit, SetupError when ranks differ in their settings,
-        PeerLostError when one does not come.
+        Raises:
+            ValueError: for a layout that the method does not admit.
+            SetupError: if ranks differ in their settings.
+            PeerLostError: if a rank is missing.
         """
         d = parameters.numel()
         self.layout = choose_layout(layout, algorithm, d, dist.get_world_size(group))
@@ -73,7 +76,7 @@ class Processes:
         self.worker = WorkerSession(self.job, ranks[0], sparse_results=True) if ranks else None
         served = [index for index, shard in enumerate(self.layout.shards) if shard.node == node]
         if not self.layout.shards:
-            served = [0]  # every worker plays the server for itself
+            served = [0]  # every worker computes the server's answer itself
         self.servers = [ServerSession(self.job, index, descend) for index in served]
         self.rounds = 0
         self.aborted_rounds = 0
@@ -84,16 +87,21 @@ class Processes:
             self.send_from(self.job.device, "nccl")
 
     def send_from(self, device: torch.device, engine: str) -> None:
-        """From now on frames' bodies and summed vectors go out of the memory of `device`. Collective.
+        """Send payloads and vectors to be summed directly from the memory of `device` from now on. Collective.
 
-        engine: what moves them, by its name in torch.distributed. Raises PeerLostError.
+        Args:
+            device: where they are.
+            engine: name of the backend in torch.distributed that sends them.
+
+        Raises:
+            PeerLostError: if a rank is lost.
         """
         self.channel.open_device_channel(device, engine)
         if self.worker is not None:
             self.worker.payload_device = device
 
     def _agree_on_settings(self, agreed: Mapping[str, Any], group: dist.ProcessGroup | None) -> list[str | None]:
-        """Returns each rank's card; None for a rank that sends from its host's memory, as then all do."""
+        """Return each rank's GPU, or None for a rank that sends from its host's memory (then all ranks do)."""
         job = self.job
         mine = {
             "algorithm": job.algorithm.name, "seed": job.seed, "parameters": job.d, "layers": list(job.layers),
@@ -115,7 +123,7 @@ class Processes:
         return gpus
 
     def round(self, inputs: Inputs | None, lr: float) -> Round:
-        """One round on every rank. A rank that only serves brings no inputs and gets no vector."""
+        """Run one round. Collective. A rank that only serves has no inputs and gets no vector."""
         self.seconds.phase("compute")
         worker = self.worker
         if worker is not None:
@@ -146,12 +154,12 @@ class Processes:
         return Round(aborted=aborted, result=result, sparse_result=sparse_result)
 
     def forget_aborted_round(self) -> None:
-        """Do not count the last round, which was called off and will be tried again under the same number."""
+        """Do not count the last round, which was aborted and will be repeated under the same number."""
         self.rounds -= 1
         self.aborted_rounds -= 1
 
     def _star(self, exchange: int, lr: float) -> bool:
-        """One exchange through the servers. Returns whether some rank called the round off."""
+        """Run one exchange through the servers. Returns whether some rank aborted the round."""
         worker, me, layout = self.worker, self.channel.rank, self.layout
         away, here = worker.outgoing_from_node() if worker is not None else ({}, {})
         others = [node for node in layout.worker_nodes if node != me]
@@ -188,7 +196,7 @@ class Processes:
         return frames
 
     def _exchange_with_peers(self, exchange: int) -> None:
-        """One exchange with the neighbours."""
+        """Run one exchange with the neighbors."""
         worker, me, n = self.worker, self.channel.rank, self.layout.n_workers
         assert worker is not None, "without a server every rank works"
         peers = worker.peers
@@ -203,7 +211,7 @@ class Processes:
         worker.hear_peers(answers)
 
     def _agree_on_abort(self) -> bool:
-        """Whether any rank called this round off: notices reach neighbours only."""
+        """Return whether any rank aborted this round. An ABORT control frame reaches only neighbors."""
         assert self.worker is not None
         flag = torch.tensor([float(self.worker.aborted)])
         self.seconds.phase("decode")
@@ -214,7 +222,7 @@ class Processes:
         return self.worker.aborted
 
     def _all_to_all(self, exchange: int, lr: float) -> bool:
-        """One exchange without a server: everybody's frame to everybody. Returns whether the round was called off."""
+        """Run one exchange in which every worker sends its frame to all others. Returns whether it was aborted."""
         worker, me = self.worker, self.channel.rank
         assert worker is not None, "without a server every rank works"
         own = worker.outgoing_to_all()
@@ -227,7 +235,7 @@ class Processes:
         return worker.aborted
 
     def _allreduce(self, exchange: Exchange) -> bool:
-        """One exchange through the engine. Returns whether some rank called the round off."""
+        """Run one exchange by the engine's all-reduce. Returns whether some rank aborted the round."""
         worker, d = self.worker, exchange.count
         assert worker is not None, "with an all-reduce every rank works"
         if worker.aborted or not isinstance(worker.packet, Dense):
@@ -242,10 +250,9 @@ class Processes:
         return worker.aborted
 
     def _sharing(self, worker: WorkerSession, values: Tensor) -> Callable[[int, int], None]:
-        """What writes a worker's share into parts of `values`, (d,), in order.
+        """Return a function that writes this worker's share into parts of `values` (d,), in order.
 
-        Where the sum may not be finite, the last entry becomes NaN: it then tells all ranks, who need not look at any
-        other.
+        If the sum may not be finite, it sets the last element to NaN, so that all ranks need to check only that one.
         """
         is_fine = True
 

@@ -1,8 +1,8 @@
-"""Workers and a dedicated server that wait for nobody, in this process, on a virtual clock.
+"""Asynchronous workers and a dedicated server in this process, on a virtual clock.
 
-When things happen is `async_timing.AsyncServer`'s; here are the packets. A worker's gradient is worked out when its
-virtual computation ends, at the parameters that the server began to send it; its answer is the model that it computes
-with next. Encoding and decoding cost no virtual time.
+`async_timing.AsyncServer` decides when each event happens; this module moves the packets. A worker's gradient is
+computed when its virtual computation ends, at the parameters that the server sent to it; the answer is the model that
+the worker computes with next. Encoding and decoding cost no virtual time.
 """
 
 from collections.abc import Callable
@@ -20,17 +20,18 @@ from laconic.wire import HEADER_BYTES, Encoded, decode
 
 
 class SimulatedArrivals(Simulated):
-    """The same for a schedule of arrivals; a round lasts until the server is through with one more gradient of each."""
+    """The simulator for mode "arrivals": a round ends when the server has finished one more gradient of each worker."""
 
     def __init__(self, algorithm: Algorithm, *, parameters: Tensor, **options: Any) -> None:  # noqa: ANN401
-        """parameters: the first ones, (d,). All else as for `Simulated`.
+        """Start from the initial `parameters` (d,); `options` are those of `Simulated`.
 
-        Raises ValueError as that does, and for workers that take no time beside others that take some.
+        Raises:
+            ValueError: as `Simulated` does, and if some workers take no virtual time and others do.
         """
         super().__init__(algorithm, **options)
         n = len(self.workers)
         self.arrivals = ArrivalServer(self.servers[0], parameters)
-        self.pulled = [parameters.clone() for _ in range(n)]  # what each worker computes with
+        self.pulled = [parameters.clone() for _ in range(n)]  # the parameters that each worker computes with
         self.engine = AsyncServer(
             self.network, n, compute_ns=self._compute_time_ns, bound=self.job.algorithm.staleness_bound(),
             download_bytes=self._request, pulled=self._take, got_model=self._receive_answer,
@@ -38,13 +39,13 @@ class SimulatedArrivals(Simulated):
         )  # fmt: skip
         self._inputs_of: Callable[[int], Inputs] | None = None
         self._lr = 0.0
-        self._answers: dict[int, Tensor] = {}  # under way, or asked for, by worker
-        self._sent: dict[int, Encoded] = {}  # gradients under way
-        self._asked_at: dict[int, int] = {}  # how many updates there were, by worker
+        self._answers: dict[int, Tensor] = {}  # answers being sent, or requested, by worker
+        self._sent: dict[int, Encoded] = {}  # gradients being sent, by worker
+        self._asked_at: dict[int, int] = {}  # number of updates at the worker's request, by worker
         self._check_times(parameters)
 
     def _check_times(self, parameters: Tensor) -> None:
-        """Refuse a worker for which time stands still while others' passes: it would never be others' turn."""
+        """Refuse a worker that takes no virtual time if others take some: it would run forever before them."""
         n_bytes = HEADER_BYTES + parameters.numel() * parameters.element_size()
         server = self.engine.server
         took = [
@@ -54,17 +55,21 @@ class SimulatedArrivals(Simulated):
         if not min(took) and max(took):
             raise ValueError(
                 f"compute_s: worker {took.index(0)} takes no virtual time and worker {took.index(max(took))} does, so "
-                "that the one would go on for ever before the other is done; give each a time, or a link that has one"
+                "that the former would run forever before the latter is done; give each a time, or a link that has one"
             )
 
     def _compute_time_ns(self, worker: int, step: int) -> int:
         return self.compute_time.ns(worker, step, seed=self.job.seed)
 
     def round(self, inputs_of: Callable[[int], Inputs]) -> Outcome:
-        """Go on until the server is through with one more gradient of every worker, and has sent the models it may.
+        """Run until the server has finished one more gradient of every worker, and has sent the models it may.
 
-        `inputs_of(rank)` is asked for each gradient, to be evaluated at `pulled[rank]`; several times for a fast
-        worker, never for one that is ahead. Each worker's result is what it pulled last.
+        Args:
+            inputs_of: called with a rank for each of its gradients, to be evaluated at `pulled[rank]`: several times
+                for a fast worker, never for one that is ahead.
+
+        Returns:
+            The outcome; each worker's result is the model that it pulled last.
         """
         self._inputs_of = inputs_of
         while not all(self._is_done(worker.rank) for worker in self.workers):
@@ -79,7 +84,7 @@ class SimulatedArrivals(Simulated):
         return n_finished > self.rounds + 1 or (n_finished == self.rounds + 1 and rank not in self._answers)
 
     def _step_of(self, rank: int) -> int:
-        """The number of the worker's last gradient; 0 before there is one."""
+        """Return the number of the worker's last gradient; 0 before there is one."""
         return max(0, self.arrivals.update_counts[rank].n_finished - 1)
 
     def _request(self, rank: int) -> int:
@@ -88,7 +93,7 @@ class SimulatedArrivals(Simulated):
         return self._answers[rank].numel()
 
     def _take(self, rank: int) -> None:
-        """Others' updates may have come while the answer waited for the port."""
+        """Encode the model again: it may have been updated while the answer waited for the send port."""
         if self._asked_at[rank] != self.arrivals.n_updates:
             n_bytes = self._answers[rank].numel()
             self._answers[rank] = self.arrivals.answer(self._step_of(rank))
@@ -97,7 +102,7 @@ class SimulatedArrivals(Simulated):
     def _receive_answer(self, rank: int) -> None:
         worker, data = self.workers[rank], self._answers.pop(rank)
         answer = Answer.read(data, self.job, 0, self._step_of(rank), 0)
-        if self.arrivals.update_counts[rank].n_finished:  # the first parameters are no answer
+        if self.arrivals.update_counts[rank].n_finished:  # the initial parameters are no answer
             worker.receive([answer])
         packet = answer.frame.packet
         assert packet is not None

@@ -1,15 +1,15 @@
-"""All workers in this process, on a virtual clock, with every byte counted that real processes would send.
+"""Rounds with all workers in this process, on a virtual clock; every byte that real processes would send is counted.
 
-Frames are encoded and decoded where something may befall them, or decoding may change a value; `unsplit.py` says where
-their number of bytes is enough.
+Frames are encoded and decoded if a fault may damage them or decoding may change a value; otherwise only their sizes are
+computed (`protocol/frame_sizes.py`).
 
 Each round starts on every worker at the same virtual time, when the last worker has its answer (the papers' barrier).
 A worker computes for `compute_s`, then its frames queue for its send port and for the servers' receive ports
-(`network.py`). Encoding and decoding cost no virtual time.
+(`network/network.py`). Encoding and decoding cost no virtual time.
 
-With a fault plan, a server knows at once which packets will not come, and answers when the others are there: deadlines
-are not part of the time. Lost packets keep ports busy like others. A late one sets off when the answers are there, and
-delays what comes next. Parameters for a worker that comes back are counted and take no time, as the first ones.
+With a fault plan, a server knows at once which packets will not arrive, and answers when it has the others: the time
+includes no deadlines. Lost packets occupy ports like others. A late packet is sent when the answers have arrived, and
+delays later messages. Parameters for a worker that returns are counted and take no time, like the initial ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,13 +41,14 @@ from laconic.wire import HEADER_BYTES, Dense, Frame, Header, Sparse
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a round gave: nothing (void) where it was called off or nobody was up, else one vector or one for each."""
+    """The result of a round: no vector if it was aborted or no worker was up, else one for all workers or for each."""
 
     aborted: bool
-    results: tuple[Result, ...]  # one entry, for all, when replicas stay equal
+    results: tuple[Result, ...]
+    """One for all workers if replicas stay equal, else one for each."""
 
     def of(self, rank: int) -> Result:
-        """The vector (d,) that worker `rank` applies, or what stands for it where that was wanted."""
+        """Return the vector (d,) that worker `rank` applies, or a sparse packet if sparse results were requested."""
         return self.results[rank if len(self.results) > 1 else 0]
 
 
@@ -72,13 +73,16 @@ class Simulated:
         faults: FaultPlan | None = None,
         sparse_results: bool = False,
     ) -> None:
-        """d: parameters. link: every node's; links: exceptions by node. descend: the server's own model's step.
+        """Set up the workers and their servers. `d` is the number of parameters, `layers` are their sizes.
 
-        sparse_results: what a method returns as a sparse packet stays one.
+        `link` is that of every node, and `links` holds exceptions by node. `compute_s` is the time of one gradient,
+        in seconds: for all workers, by worker, or as a distribution. `descend` steps the server's own model. With
+        `sparse_results`, a result that the method returns as a sparse packet stays one. With `delivery_seed`, the
+        server receives frames in a random order; no bit may depend on it.
 
-        compute_s: of one gradient, for all workers, by worker, or as a law with chance in it.
-        delivery_seed: hand frames to the server in a random order; no bit may depend on it.
-        Raises ValueError for a wrong number of workers, layout, compute time, or faults that the method cannot take.
+        Raises:
+            ValueError: for a wrong number of workers, layout or compute time, or faults that the method does not
+                tolerate.
         """
         if n_workers < 1:
             raise ValueError(f"workers={n_workers} must be at least 1")
@@ -99,8 +103,10 @@ class Simulated:
         )
         pool = VectorPool(d, dtype)
         self.workers = [WorkerSession(self.job, rank, pool, sparse_results=sparse_results) for rank in range(n_workers)]
-        self.is_unsplit = faults is None and delivery_seed is None  # then one server stands for those with a slice each
-        n_servers = 1 if self.is_unsplit else len(self.layout.shards) or 1  # or for what each worker works out itself
+        self.is_unsplit = faults is None and delivery_seed is None  # one server then serves all slices
+        n_servers = (
+            1 if self.is_unsplit else len(self.layout.shards) or 1
+        )  # without servers, one computes what each worker would
         self.servers = [ServerSession(self.job, index, descend, unsplit=n_servers == 1) for index in range(n_servers)]
         self._vectors = SharedVectors(Memory(d, dtype, pool=pool))
         for worker in self.workers:
@@ -110,11 +116,11 @@ class Simulated:
         self.rounds = 0
         self.aborted_rounds = 0
         self.injector = FaultInjector(faults, n_workers)
-        self._ready_ns: dict[int, int] = {}  # by worker, how much longer than the fastest it computes in this round
+        self._ready_ns: dict[int, int] = {}  # by worker, how much longer than the fastest it computes
         self._delivery = None if delivery_seed is None else Random(delivery_seed)
 
     def round(self, inputs_of: Callable[[int], Inputs]) -> Outcome:
-        """One round. `inputs_of(rank)` is asked once for each worker that is up, in rank order."""
+        """Run one round. `inputs_of(rank)` is called once for each worker that is up, in rank order."""
         present = self.injector.taking_part(self.workers, self.rounds)
         lr = 0.0
         for worker in present:
@@ -137,7 +143,7 @@ class Simulated:
                     self._close(worker, results)
             if present[0].aborted:
                 break
-        if not exchanges:  # a single worker on a ring has nobody to send to
+        if not exchanges:  # a single worker on a ring has no peer
             for worker in present:
                 self._close(worker, results)
         aborted = bool(present) and present[0].aborted
@@ -150,11 +156,11 @@ class Simulated:
         return Outcome(aborted=aborted or not present, results=tuple(results))
 
     def reclaim(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
-        """Use the vectors of earlier results again, except for those of which `is_used` says that they are in use."""
+        """Reuse the vectors of earlier results, except those for which `is_used` returns True."""
         self._vectors.reclaim(is_used)
 
     def _compute(self, present: list[WorkerSession]) -> None:
-        """Let the time pass until the first worker has its gradient, and note how much later the others have theirs."""
+        """Run the clock until the fastest worker has its gradient, and record how much longer the others take."""
         ranks = [worker.rank for worker in present]
         usual_ns = {rank: self.compute_time.ns(rank, self.rounds, seed=self.job.seed) for rank in ranks}
         factors = {rank: self.injector.plan.compute_factor(rank, self.rounds) for rank in ranks}
@@ -177,11 +183,11 @@ class Simulated:
                 f"than worker 0 in round {self.rounds}"
             )
         elif isinstance(results[0], Tensor):
-            own = worker.result = results[0]  # its own is used again
+            own = worker.result = results[0]  # its own vector is reused
             worker.me.memory.reclaim(lambda vector: vector.data_ptr() == own.data_ptr())
 
     def _star(self, present: list[WorkerSession], exchange: int, lr: float) -> Callable[[WorkerSession], None]:
-        """Up, serve, down, and the virtual time of it. Returns how a worker hears the answers."""
+        """Run one exchange through the servers, on the clock. Returns a function that gives a worker the answers."""
         injector, round_ = self.injector, self.rounds
         outgoing = {worker.rank: injector.send(worker, round_, exchange) for worker in present}
         replies = []
@@ -202,7 +208,7 @@ class Simulated:
         return lambda worker: worker.receive(answers, delivered=worker.rank in delivered)
 
     def _star_unsplit(self, present: list[WorkerSession], exchange: int, lr: float) -> Callable[[WorkerSession], None]:
-        """The same where nothing can go wrong: every packet in one piece, its slices by their number of bytes alone."""
+        """Do the same if no fault is possible: packets stay unsplit, and only the sizes of the slices are computed."""
         (server,), round_ = self.servers, self.rounds
         expected = self.job.exchanges_in(round_)[exchange]
         sent = {worker.rank: worker.outgoing_unsplit() for worker in present}
@@ -222,28 +228,31 @@ class Simulated:
         return lambda worker: worker.receive_unsplit(frame, sizes, shared)
 
     def _pass_time(self, present: list[WorkerSession], up: dict[int, list[int]], down: list[int]) -> None:
-        """Run the clock until everybody has the answers; then the late packets set off.
+        """Run the clock until all workers have the answers; then send the late packets.
 
-        up: bytes by worker and server, down: by server.
+        Args:
+            present: the workers that take part.
+            up: bytes by worker and server.
+            down: bytes by server.
         """
         done_ns = self.clock.now_ns + max(self._ready_ns.values())
         if not self.network.is_instant:
             makespan_ns(one_at_a_time(self._messages(present, up, down)), self.network)
         self.clock.run(max(done_ns, self.clock.now_ns))
-        self._ready_ns = dict.fromkeys(self._ready_ns, 0)  # the next exchange starts everywhere at once
+        self._ready_ns = dict.fromkeys(self._ready_ns, 0)  # the next exchange starts on all workers at once
         late = [worker for worker in present if self.injector.is_late(worker.rank)]
         for worker, index, shard in self._pairs(late):
             self.network.send(worker.node, shard.node, up[worker.rank][index], lambda: None)
 
     def _pass_time_of_all(self, messages: Callable[[], Sequence[Operation]]) -> None:
-        """The same without a server, where nobody sends before all have computed."""
+        """Do the same without a server; no worker sends before all have computed."""
         self.clock.run(self.clock.now_ns + max(self._ready_ns.values(), default=0))
         self._ready_ns = dict.fromkeys(self._ready_ns, 0)
         if not self.network.is_instant:
             makespan_ns(messages(), self.network)
 
     def _messages(self, present: list[WorkerSession], up: dict[int, list[int]], down: list[int]) -> list[Message]:
-        """Who sends what to whom: in worker order to a single server, in slots between many (no port idles)."""
+        """Return the messages: in worker order to a single server, in slots between many (so that no port idles)."""
         pairs = self._pairs(present)
         ready_ns = self._ready_ns
         requests: list[Message] = []
@@ -265,7 +274,7 @@ class Simulated:
         return requests + answers
 
     def _pairs(self, present: list[WorkerSession]) -> list[tuple[WorkerSession, int, Shard]]:
-        """Every worker with every server that is another node; in slot s, node i sends to node i + s."""
+        """Pair every worker with every server on another node; in slot s, node i sends to node i + s."""
         shards = self.layout.shards
         pairs = [
             (worker, index, shard)
@@ -283,9 +292,9 @@ class Simulated:
         return (worker.node - shard.node) % self.layout.n_nodes, shard.node
 
     def _measure_links(self, present: list[WorkerSession], up: dict[int, list[int]], down: list[int]) -> None:
-        """What a side would measure: bytes over the time its own frames were under way, queues apart.
+        """Set the bandwidth that each side would measure: bytes over the time its frames were sent, without queues.
 
-        One server that stands for several measures nothing: a separable method does not look at their links.
+        If one server stands for several, it measures nothing: separable methods do not use the servers' links.
         """
         if self.network.is_instant:
             return
@@ -299,10 +308,10 @@ class Simulated:
             self._measured(server.view, shard.node, [(worker.node, n_bytes) for worker in present])
 
     def _measured(self, side: Side, sender: int, frames: list[tuple[int, int]]) -> None:
-        """frames: (receiver, bytes) of what one side sent in this exchange. The slowest counts: all wait for it."""
+        """Set the bandwidth of the slowest of the `frames` (receiver, bytes) that one side sent; all wait for that."""
         bandwidths = []
         for receiver, n_bytes in frames:
-            if sender != receiver and n_bytes > HEADER_BYTES:  # a notice says nothing about the link's rate
+            if sender != receiver and n_bytes > HEADER_BYTES:  # a control frame is too short to measure
                 duration_ns = self.network.link_between(sender, receiver).duration_ns(n_bytes)
                 if duration_ns:
                     bandwidths.append(n_bytes * 1e9 / duration_ns)
@@ -310,7 +319,7 @@ class Simulated:
             side.link_bytes_per_s = min(bandwidths)
 
     def _exchange_with_peers(self, exchange: int) -> Callable[[WorkerSession], None]:
-        """Every worker's frame to its neighbours. If one calls the round off, all do: they agree on it at its end."""
+        """Run one exchange with the neighbors. If one worker aborts the round, all do: they agree on it at its end."""
         peers = {worker.rank: worker.peers for worker in self.workers}
         frames = {worker.rank: worker.outgoing_to_peers() for worker in self.workers if peers[worker.rank]}
         n = len(self.workers)
@@ -332,7 +341,7 @@ class Simulated:
         return receive
 
     def _all_to_all(self, exchange: int, lr: float) -> Callable[[WorkerSession], None]:
-        """Every worker's frame to every other, in slots. What each works out from them is the same: once is enough."""
+        """Send every worker's frame to all others, in slots. All compute the same answer, so it is computed once."""
         n = len(self.workers)
         frames = {worker.rank: worker.outgoing_to_all() for worker in self.workers}
         reply = self.servers[0].answer(self.rounds, exchange, lr, frames)
@@ -343,7 +352,7 @@ class Simulated:
         return lambda worker: worker.hear_all(answer, total - frames[worker.rank].numel())
 
     def _allreduce(self, exchange: Exchange) -> Callable[[WorkerSession], None]:
-        """What the engine's ring does: the same order of addition, the same bytes, the same messages."""
+        """Run the engine's ring all-reduce: the same order of addition, the same bytes, the same messages."""
         n, d = len(self.workers), exchange.count
         packets = [worker.packet for worker in self.workers if isinstance(worker.packet, Dense)]
         aborted = len(packets) < n or any(worker.aborted for worker in self.workers)
@@ -360,7 +369,7 @@ class Simulated:
 
 
 def _same(one: Result, other: Result) -> bool:
-    """Whether two workers' results have the same values. Most often they are one tensor."""
+    """Return whether two workers' results have the same values. In most cases they are one tensor."""
     if isinstance(one, Sparse) and isinstance(other, Sparse):
         return _equal(one.indices, other.indices) and _equal(one.values.dense(), other.values.dense())
     return isinstance(one, Tensor) and isinstance(other, Tensor) and _equal(one, other)
