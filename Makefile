@@ -12,8 +12,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 run: $(INSTALLED)
 	@$(BIN)/laconic compare sgd signsgd-mv dropsign compskip \
-	  --driver processes --workers 4 --server rank0 --dataset digits --model mlp \
-	  --epochs 40 --batch-size 16 --schedule cosine \
+	  --driver processes --workers 4 --layout rank0 --dataset digits --model mlp \
+	  --epochs 40 --batch-size 16 --lr-schedule cosine \
 	  --lr-of sgd=0.3 --lr-of signsgd-mv=0.001 --lr-of dropsign=0.005 --lr-of compskip=0.005 \
 	  --set dropsign.c=0.3 --set dropsign.server_c=0.3 --set compskip.c=0.1 --set compskip.server_c=0.1 \
 	  --out $(OUT)

@@ -57,7 +57,7 @@ class Example(Checked):
     fast: bool = hyperparameter(False, "a switch")
     free: int = hyperparameter(0, "any whole number")
     plug: object = hyperparameter(Low(), "what is plugged in", kinds=PLUGS)
-    label: str = "no knob"
+    label: str = "no hyperparameter"
 
 
 @pytest.mark.parametrize(

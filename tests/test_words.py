@@ -137,6 +137,7 @@ def prose_of(path: Path) -> str:
         return re.sub(r"`[^`\n]*`", "", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL))
     tokens = tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
     texts = [token.string for token in tokens if token.type in (tokenize.COMMENT, tokenize.STRING)]
+    texts = [text for text in texts if " " in text]  # one word alone is a name, such as a stream of random numbers
     return re.sub(r"`[^`\n]*`", "", "\n".join(texts))
 
 

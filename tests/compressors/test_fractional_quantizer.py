@@ -29,7 +29,7 @@ def vector_of(kind: str, d: int, dtype: torch.dtype) -> torch.Tensor:
         "constant": torch.full_like(sampled, -0.3),
         "zero": torch.zeros_like(sampled),
         "in order": torch.exp2(25 * sampled).clamp(max=1e38).sort().values
-        * sampled.sign(),  # few levels among neighbours
+        * sampled.sign(),  # few levels among neighbors
         "extreme": sampled.clamp(-1, 1) * torch.finfo(dtype).max * (1 if dtype == torch.float32 else 2.0**-20),
         "denormal": sampled * (1e-42 if dtype == torch.float32 else 1e-320),
     }

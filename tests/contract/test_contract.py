@@ -131,7 +131,7 @@ def test_the_bytes_counted_are_the_bytes_of_the_messages(name):
 
 
 def messages_a_round(algorithm: laconic.Algorithm, d: int, rank: int) -> int:
-    """As often as it yields; on a graph, once for each neighbour."""
+    """As often as it yields; on a graph, once for each neighbor."""
     exchanges = len(algorithm.exchanges(d, N))
     if algorithm.mode != "decentralized":
         return exchanges

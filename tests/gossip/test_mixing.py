@@ -53,7 +53,7 @@ def test_full_mixing_is_the_mean_with_equal_bits_everywhere_and_rho_0(n):
     assert mixing.spectral_gap == pytest.approx(1)
 
 
-def test_a_ring_is_a_third_of_oneself_and_of_each_neighbour():
+def test_a_ring_is_a_third_of_oneself_and_of_each_neighbor():
     third = 1 / 3
     expected = [
         [third, third, 0, 0, third],
@@ -104,7 +104,7 @@ def test_what_is_built_is_symmetric_doubly_stochastic_and_connected_over_a_cycle
 
 
 @each_graph
-def test_a_matrix_its_weights_and_its_neighbours_say_the_same(text):
+def test_a_matrix_its_weights_and_its_neighbors_say_the_same(text):
     for n in COUNTS[text]:
         with failing_at(n=n):
             mixing = Mixing.from_text(text, n)
@@ -119,7 +119,7 @@ def test_every_name_is_built_in_these_tests():
     assert tuple(sorted(COUNTS)) == GRAPHS
 
 
-def test_a_torus_gives_a_fifth_to_each_of_four_neighbours():
+def test_a_torus_gives_a_fifth_to_each_of_four_neighbors():
     torus = Mixing.from_text("torus", 12)  # 3 rows of 4
     assert torus.neighbors(5) == (1, 4, 6, 9)
     assert torus.neighbors(0) == (1, 3, 4, 8)
@@ -137,7 +137,7 @@ def test_a_torus_mixes_faster_than_a_ring_and_an_exponential_graph_faster_still(
     assert rho == sorted(rho)
 
 
-def test_exponential_neighbours_are_a_power_of_two_away_on_the_circle():
+def test_exponential_neighbors_are_a_power_of_two_away_on_the_circle():
     assert Mixing.from_text("exponential", 16).neighbors(0) == (1, 2, 4, 8, 12, 14, 15)
     assert Mixing.from_text("exponential", 7).neighbors(6) == (0, 1, 4, 5)
 

@@ -96,10 +96,10 @@ def test_a_workers_step_is_alike_for_all_kinds_of_gradients(signs, kind, dtype):
     signs.alike("error_feedback_step", [gradient], gradient, gradient, *torch.zeros(2, 1025, dtype=dtype), **scalars)
 
 
-@over_inputs("spoilt", [float("inf"), -float("inf"), float("nan")])
-def test_a_workers_step_reports_what_is_no_number(signs, spoilt):
+@over_inputs("non_finite", [float("inf"), -float("inf"), float("nan")])
+def test_a_workers_step_reports_what_is_no_number(signs, non_finite):
     gradient, others = torch.ones(1030), torch.zeros(4, 1030)
-    gradient[1027] = spoilt
+    gradient[1027] = non_finite
     scalars = {"mu": 0.3, "decay": 1.0, "c": 6e-3, "offset": 0, "key": KEY, "threshold": 2**31}
     *_, is_finite = signs.gpu.error_feedback_step([gradient.to(signs.device)], *others.to(signs.device), **scalars)
     assert not is_finite

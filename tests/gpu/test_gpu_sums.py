@@ -13,8 +13,8 @@ def test_sums_of_all_kinds_of_vectors_are_divided_alike(twins, kind, dtype):
         twins("finite").alike("divide", vector_of(kind, d, dtype), 7)
 
 
-@over_inputs("spoilt", [float("inf"), -float("inf"), float("nan")])
-def test_a_sum_with_what_is_no_number_is_reported(twins, spoilt):
+@over_inputs("non_finite", [float("inf"), -float("inf"), float("nan")])
+def test_a_sum_with_what_is_no_number_is_reported(twins, non_finite):
     vector = torch.ones(1030)
-    vector[1027] = spoilt
+    vector[1027] = non_finite
     assert not twins("finite").alike("divide", vector, 3)

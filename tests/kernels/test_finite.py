@@ -1,4 +1,4 @@
-"""Dividing by the number of those who add, and seeing whether a vector is spoiled."""
+"""Dividing by the number of those who add, and seeing whether a vector has inf or NaN."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The reference arithmetic: hashed coins and packed bits."""
+"""The reference arithmetic: hashed draws and packed bits."""
 
 import numpy as np
 import pytest
@@ -156,7 +156,7 @@ def test_small_keys_in_a_row_are_as_good_as_any():
     assert float(per_coordinate.abs().max()) < 6
 
 
-def test_neighbours_under_one_key_are_unrelated():
+def test_neighbors_under_one_key_are_unrelated():
     signs = reference_hashing.keep_mask(0, 1 << 16, 31, 1 << 31).double() * 2 - 1
     for lag in [*range(1, 65), 256, 1024, 4096]:
         together = float((signs[lag:] * signs[:-lag]).sum()) / (len(signs) - lag) ** 0.5

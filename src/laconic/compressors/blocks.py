@@ -1,4 +1,4 @@
-"""Compressors that treat a vector in blocks: the whole of it, its layers, or so many neighbours at a time."""
+"""Compressors that treat a vector in blocks: the whole of it, its layers, or so many neighbors at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from laconic.wire import ShortFloats, short_bits
 
 @dataclass(frozen=True, kw_only=True)
 class Natural(Compressor):
-    """A neighbouring power of two, drawn so that the mean is the value: a sign and an exponent.
+    """A neighboring power of two, drawn so that the mean is the value: a sign and an exponent.
 
     Horvath, Ho, Horvath, Sahu, Canini, Richtarik: Natural Compression for Distributed Deep Learning, 2019. Magnitudes
     from 2**127 on (float64: 2**1023) are rounded down, since nothing larger can be sent.

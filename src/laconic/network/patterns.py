@@ -97,7 +97,7 @@ def ring_unpartitioned(n_workers: int, n_bytes: int) -> MessageSchedule:
 def gossip_ring(n_workers: int, n_bytes: int) -> MessageSchedule:
     """One gossip round on a ring: everyone sends to the next worker, then to the one before.
 
-    A worker asks for its second message when its first one is over. Of two workers each has a single neighbour, and
+    A worker asks for its second message when its first one is over. Of two workers each has a single neighbor, and
     sends to it once.
     """
     _check_sizes("gossip_ring", n_workers, n_bytes)

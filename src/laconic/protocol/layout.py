@@ -6,7 +6,7 @@
 | dedicated | N + 1 | the last node, which only serves |
 | sharded | N | every node, one slice of the vector each (the papers' multi-server parameter server) |
 | allreduce | N | no node: packets that add up go through the engine's own all-reduce |
-| neighbours | N | no node: packets go along the edges of the method's graph |
+| peers | N | no node: packets go along the edges of the method's graph |
 
 If a round of the allreduce layout has an exchange whose packets do not add up (positions), every worker sends its
 packet to all others and computes the server's answer itself.
@@ -73,7 +73,7 @@ def choose_layout(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> Layo
 
 def _why_not(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> str:
     if name != "peers" and algorithm.mode == "decentralized":
-        return "it has no server but a graph; use neighbours"
+        return "it has no server but a graph; use peers"
     if name != "dedicated" and algorithm.mode == "arrivals":
         return "its server receives gradients at any time, so it cannot be a worker too; use dedicated"
     if name == "peers" and algorithm.mode != "decentralized":

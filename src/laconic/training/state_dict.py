@@ -15,7 +15,7 @@ from laconic.training.learning_rates import LearningRates
 from laconic.training.local_steps import LocalSteps
 from laconic.training.server_model import ServerModel
 
-VERSION = 2
+VERSION = 3  # of the saved names
 
 
 class HasState(Protocol):

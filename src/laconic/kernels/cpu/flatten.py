@@ -104,7 +104,7 @@ def _passing(kind: str, past: bool) -> Any:  # noqa: ANN401
     It returns a uint64 that is 0 where no result is inf or NaN.
 
     Args:
-        kind: "same" copies, "change" subtracts `other`, "wish" subtracts `other` and adds `more`, "sum" adds 0.0.
+        kind: "same" copies, "change" subtracts `other`, "corrected" subtracts `other` and adds `more`, "sum" adds 0.0.
         past: Store past the caches.
     """
 

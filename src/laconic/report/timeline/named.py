@@ -213,7 +213,7 @@ NAMED = {
     "sharded": Named("every worker serves a partition", "section 1.3.4", _FOUR, _pattern("sharded")),
     "training-ring": Named("rounds of computing and all-reduce", "figures 3.4, 5.2", _TRAINING, _pattern("ring")),
     "compressed-ring": Named("the same with half the bytes", "figure 3.5", _TRAINING, _pattern("ring", ratio=2)),
-    "gossip-ring": Named("the same with the two neighbours only", "figure 5.3", _TRAINING, _pattern("gossip-ring")),
+    "gossip-ring": Named("the same with the two neighbors only", "figure 5.3", _TRAINING, _pattern("gossip-ring")),
     "sync-server": Named(
         "rounds with one server, a slow worker", "figure 4.1", replace(_SERVER, rounds=2), _pattern("single-server")
     ),

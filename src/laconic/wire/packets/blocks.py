@@ -1,4 +1,4 @@
-"""Blocks of neighbouring coordinates on the wire: one size for all, or a table of lengths. FORMAT.md, section 3.3."""
+"""Blocks of neighboring coordinates on the wire: one size for all, or a table of lengths. FORMAT.md, section 3.3."""
 
 import struct
 
