@@ -1,4 +1,4 @@
-"""Frames lie in memory that is used again, never while somebody looks at it."""
+"""The memory of frames is reused, but never while a tensor or an array shares it."""
 
 import gc
 
@@ -12,7 +12,7 @@ def frame_of(values):
     return encode(Frame(header=Header(role="server", rank=0, round=0), packet=Dense(values=values)))
 
 
-def test_a_buffer_comes_back_when_the_last_tensor_in_it_is_gone():
+def test_a_buffer_is_reused_when_the_last_tensor_over_it_is_gone():
     pool = BufferPool()
     borrowed = pool.borrow(1000)
     place = borrowed.data_ptr()
@@ -26,7 +26,7 @@ def test_a_buffer_comes_back_when_the_last_tensor_in_it_is_gone():
     assert pool.borrow(1000).data_ptr() == place
 
 
-def test_a_tensor_that_only_numpy_looks_at_is_not_given_out():
+def test_a_buffer_that_only_a_numpy_array_uses_is_not_reused():
     pool = BufferPool()
     seen = pool.borrow(64).fill_(7).numpy()
     gc.collect()
@@ -44,7 +44,7 @@ def test_a_buffer_serves_a_little_longer_and_a_shorter_frame_but_not_a_much_shor
     assert short.numel() == 500
 
 
-def test_what_nobody_borrows_any_more_goes_when_a_new_buffer_is_made():
+def test_a_buffer_that_is_not_borrowed_any_more_is_dropped_when_a_new_one_is_allocated():
     pool = BufferPool()
     pool.borrow(1 << 20)
     for _ in range(300):

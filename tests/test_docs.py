@@ -1,13 +1,13 @@
-"""README and docs/ say what is so: code is taken from files or run, paths and links exist, commands parse.
+"""README and docs/ match the code: their code is taken from files or run, paths and links exist, commands parse.
 
-Above every ```python block of a page stands a comment that says where the code is from:
+A comment above every ```python block of a page names the source of the code:
 
     <!-- from src/laconic/algorithms/ec_sgd.py: ECSGD.work, ECSGD.serve -->    the definitions of these names
     <!-- from src/laconic/algorithms/ec_sgd.py -->                            lines that follow each other there
     <!-- run -->                                                              it is run, in the order of the page
     <!-- sketch: why it is neither -->
 
-`LACONIC_REWRITE_DOCS=1 pytest tests/test_docs.py` writes the definitions into the pages anew.
+`LACONIC_REWRITE_DOCS=1 pytest tests/test_docs.py` rewrites the definitions in the pages.
 """
 
 import ast
@@ -53,7 +53,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.re
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. line: of its first line of text, from 1. comment: of the HTML comment right above it."""
+    """A fenced block. `line`: number of its first line of text, from 1; `comment`: the HTML comment right above it."""
 
     page: Path
     line: int
@@ -84,7 +84,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def prose_of(page: Path) -> str:
-    """The page without its blocks."""
+    """The page without its fenced blocks."""
     return re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
@@ -111,7 +111,7 @@ def definitions_in(path: Path) -> dict[str, str]:
 
 
 def source_of(block: Block) -> str | None:
-    """What a block must be, where its comment names definitions."""
+    """The text that a block must have, if its comment names definitions."""
     match = FROM.match(block.comment)
     assert match, f"{block.place}: {block.comment!r} must be `from FILE` or `from FILE: NAME, NAME`"
     if match["names"] is None:
@@ -127,7 +127,7 @@ def test_code_in_the_pages_is_from_a_file_or_is_run():
 
 
 @pytest.mark.parametrize("block", TAKEN, ids=lambda block: block.place)
-def test_code_from_a_file_is_what_the_file_says(block):
+def test_code_from_a_file_equals_the_file(block):
     source = source_of(block)
     if source is None:
         lines = (ROOT / FROM.match(block.comment)["path"]).read_text(encoding="utf-8").splitlines()
@@ -143,9 +143,9 @@ def test_code_from_a_file_is_what_the_file_says(block):
 
 @pytest.fixture
 def example_run(tmp_path, monkeypatch) -> Iterator[dict[str, object]]:
-    """What a block may use without saying so: a process group of one, a model and its batches.
+    """What a block may use without defining it: a process group of one rank, a model and its batches.
 
-    The registers are put back, so that what a page enters is gone after it.
+    Registries are restored afterwards, so that what a page registers is gone.
     """
     monkeypatch.chdir(tmp_path)
     known = dict(laconic.ALGORITHMS), dict(COMPRESSORS)
@@ -170,7 +170,7 @@ def example_run(tmp_path, monkeypatch) -> Iterator[dict[str, object]]:
 @pytest.mark.parametrize(
     "page", sorted({block.page for block in CODE if block.comment == "run"}), ids=lambda page: page.name
 )
-def test_code_that_says_so_runs_in_the_order_of_the_page(page, example_run):
+def test_code_marked_run_runs_in_the_order_of_the_page(page, example_run):
     for block in blocks_of(page):
         if block.comment == "run":
             exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), example_run)
@@ -187,7 +187,7 @@ def test_every_path_that_a_page_names_exists(page):
 
 
 def anchors_of(page: Path) -> set[str]:
-    """What links to a page's headings end in, as GitHub makes it."""
+    """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose_of(page), flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -202,7 +202,7 @@ def test_every_link_leads_somewhere(page):
 
 
 @every_page
-def test_every_name_that_a_page_looks_for_in_a_file_is_defined_there(page):
+def test_every_name_that_a_page_places_in_a_file_is_defined_there(page):
     for path, names in NAME_IN_FILE.findall(page.read_text(encoding="utf-8")):
         known = definitions_in(ROOT / path)
         assert not [name for name in names.split(", ") if name not in known], path
@@ -222,7 +222,7 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 
 
 def parse(words: list[str]) -> None:
-    """Have the command line's own parser read the words; nothing is run."""
+    """Parse the words with the parser of the command line, without running anything."""
     command, context = COMMANDS, None
     while True:
         context = command.make_context(command.name, list(words), parent=context)
@@ -233,7 +233,7 @@ def parse(words: list[str]) -> None:
 
 
 @every_page
-def test_every_command_of_a_page_is_one_that_the_command_line_takes(page):
+def test_the_command_line_accepts_every_command_of_a_page(page):
     for words in command_lines(page):
         try:
             parse(words)
@@ -302,7 +302,7 @@ def test_the_page_of_methods_has_every_compressor():
     assert set(COMPRESSORS) <= set(re.findall(r"`([\w-]+)`", (ROOT / "docs/methods.md").read_text(encoding="utf-8")))
 
 
-def test_the_glossary_has_every_method_and_every_name_that_a_memory_goes_by():
+def test_the_glossary_has_every_method_and_every_memory_name():
     page = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
     assert not [name for name in laconic.ALGORITHMS if f"`{name}`" not in page]
     for folder in ("algorithms", "policies"):
@@ -332,6 +332,6 @@ def test_a_table_that_a_page_shows_has_the_columns_that_the_command_prints(page)
     assert columns in [line.split() for line in (ROOT / page).read_text(encoding="utf-8").splitlines()], columns
 
 
-def test_a_word_stands_once_in_the_glossary():
+def test_a_word_is_in_the_glossary_once():
     words = [row[0] for row in rows_of("docs/glossary.md") if len(row) == 2 and row[0].strip("-") not in ("", "word")]
     assert [one for one, other in pairwise(sorted(words)) if one == other] == []

@@ -1,4 +1,4 @@
-"""The package's face: names are imported when they are first used, and `import laconic` loads nothing heavy."""
+"""The names of the package: each is imported at its first use, and `import laconic` loads nothing heavy."""
 
 import ast
 import subprocess
@@ -15,7 +15,7 @@ LIGHT = ("laconic", "laconic.units", "laconic.hyperparameters", "laconic.random_
 
 
 def ended(code: str) -> subprocess.CompletedProcess[str]:
-    """A Python process of its own that has run this code."""
+    """A new Python process that has run this code."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -41,12 +41,12 @@ def test_all_names_what_the_package_offers_in_order():
     )
 
 
-def test_each_name_is_what_its_module_calls_so():
+def test_each_name_is_the_object_of_that_name_in_its_module():
     for name in laconic.__all__:
         assert getattr(laconic, name) is getattr(import_module(laconic._MODULES[name]), name), name
 
 
-def test_public_packages_are_there_without_an_import_of_their_own():
+def test_public_packages_can_be_used_without_importing_them():
     for name in laconic._FACES:
         assert getattr(laconic, name) is import_module(f"laconic.{name}")
 
@@ -57,7 +57,7 @@ def test_a_star_import_brings_every_public_name():
     assert set(names) - {"__builtins__"} == set(laconic.__all__)
 
 
-def test_a_misspelt_name_is_an_attribute_error_that_names_its_like():
+def test_a_misspelled_name_is_an_attribute_error_that_suggests_the_right_one():
     with pytest.raises(AttributeError, match="'DropSgn'; did you mean DropSign"):
         laconic.DropSgn  # noqa: B018
     with pytest.raises(ImportError, match="DropSgn"):
@@ -66,7 +66,7 @@ def test_a_misspelt_name_is_an_attribute_error_that_names_its_like():
 
 
 @pytest.mark.slow
-def test_all_algorithms_are_known_and_their_names_taken_however_the_registry_is_reached():
+def test_the_registry_has_all_algorithms_however_it_is_reached():
     code = """
 import sys
 from laconic.contract import ALGORITHMS, Algorithm, algorithm

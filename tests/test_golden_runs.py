@@ -1,7 +1,7 @@
-"""Runs whose every figure is written down in `golden/`; see the README there.
+"""Runs whose figures are stored in `golden/`; see the README there.
 
-They are the proof that a change of the code's shape changes no bit, no byte and no nanosecond. A change that is meant
-to change figures rewrites them: `LACONIC_REWRITE_GOLDEN=1 pytest tests/test_golden_runs.py`.
+They show that a refactoring changes no bit, no byte and no nanosecond. A change that is meant to change figures
+rewrites them: `LACONIC_REWRITE_GOLDEN=1 pytest tests/test_golden_runs.py`.
 """
 
 import json
@@ -20,19 +20,19 @@ SOME = "some parameters, about"
 
 
 def written(name):
-    """The golden figures of one file, by run; none where there is no file yet."""
+    """The golden figures of one file, by run; none if there is no file yet."""
     file = GOLDEN / f"{name}.json"
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def hold(name, found):
-    """Compare what was found, by run, with the file of that name, or write it there."""
+    """Compare the figures found, by run, with the file of that name, or write them there."""
     found = json.loads(json.dumps(found))
     if os.environ.get(REWRITE) == "1":
         lines = [f"{json.dumps(run)}: {json.dumps(figures)}" for run, figures in sorted(found.items())]
         (GOLDEN / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
     wrong = differences(written(name), found)
-    assert not wrong, "\n".join(["", *wrong, f"({REWRITE}=1 writes down what was found, where it is meant to differ)"])
+    assert not wrong, "\n".join(["", *wrong, f"({REWRITE}=1 stores what was found, if it is meant to differ)"])
 
 
 def differences(golden, found):
@@ -48,7 +48,7 @@ def differences(golden, found):
 
 
 @pytest.mark.parametrize("method", golden_runs.methods())
-def test_a_method_gives_the_figures_that_are_written_down(method):
+def test_a_method_gives_its_golden_figures(method):
     """All of its layouts and conditions: parameters, losses, traffic and virtual time.
 
     Parameters are held bit by bit, but for three cases that `golden/README.md` names.
@@ -57,8 +57,8 @@ def test_a_method_gives_the_figures_that_are_written_down(method):
 
 
 @pytest.mark.parametrize("network", golden_runs.NETWORKS)
-def test_a_plan_gives_the_figures_that_are_written_down(network):
-    """Bytes, step times and break-even bandwidths. Seconds of encoding are measured, hence left out."""
+def test_a_plan_gives_its_golden_figures(network):
+    """Bytes, step times and break-even bandwidths. Times of encoding are measured, hence not compared."""
     hold(f"plan-{network}", golden_runs.plan_on(network))
 
 
@@ -70,7 +70,7 @@ def test_every_method_has_a_golden_run_on_every_layout_that_it_admits():
         assert not missing, f"{method}: no golden run on {missing}; {REWRITE}=1 makes them"
 
 
-def test_no_golden_file_is_left_of_a_method_that_is_gone():
+def test_no_golden_file_is_left_of_a_method_that_was_removed():
     names = {file.stem for file in GOLDEN.glob("*.json")}
     assert names == {*golden_runs.methods(), *(f"plan-{network}" for network in golden_runs.NETWORKS)}
 

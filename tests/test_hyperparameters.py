@@ -1,4 +1,4 @@
-"""Hyper-parameters: what is refused, in which words, and that every object can be typed."""
+"""Hyper-parameters: which values are refused, with which message, and that every object can be given as text."""
 
 from dataclasses import dataclass, fields
 
@@ -50,14 +50,14 @@ PLUGS = {"low": Low, "high": High}
 @dataclass(frozen=True, kw_only=True)
 class Example(Checked):
     share: float = hyperparameter(0.25, "a share", within="(0, 1]")
-    speed: float = hyperparameter(0.1, "a rate", within="[0, inf)", unit="bytes per second")
+    speed: float = hyperparameter(0.1, "a speed", within="[0, inf)", unit="bytes per second")
     steps: int = hyperparameter(3, "a count", within="[1, inf)")
     word: str = hyperparameter("mean", "a choice", choices=("mean", "sum"))
     text: str = hyperparameter("layer", "anything")
     fast: bool = hyperparameter(False, "a switch")
     free: int = hyperparameter(0, "any whole number")
     plug: object = hyperparameter(Low(), "what is plugged in", kinds=PLUGS)
-    label: str = "no hyperparameter"
+    label: str = "not a hyper-parameter"
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_a_wrong_value_is_refused_with_its_name_its_value_and_its_bound(settings
     assert str(caught.value) == message
 
 
-def test_the_ends_that_belong_to_a_range_are_taken():
+def test_the_ends_that_belong_to_a_range_are_accepted():
     for name, end in (("share", 1), ("share", 1e-300), ("speed", 0), ("speed", 1e308), ("steps", 1), ("steps", 10**30)):
         Example(**{name: end})
     Example(plug=High())
 
 
-def test_a_bracket_keeps_its_end_and_a_parenthesis_does_not():
+def test_a_bracket_includes_its_end_and_a_parenthesis_does_not():
     Low(depth=1)
     Low(depth=9)
     for depth in (0, 10):
@@ -110,7 +110,7 @@ def test_a_bracket_keeps_its_end_and_a_parenthesis_does_not():
             High(height=height)
 
 
-def test_a_subclass_of_what_may_be_plugged_in_has_no_word_and_is_refused():
+def test_a_subclass_of_an_allowed_class_has_no_name_and_is_refused():
     class Lower(Low):
         pass
 
@@ -150,7 +150,7 @@ def test_a_wrong_text_is_refused_with_its_name_its_value_and_the_remedy(texts, m
         from_text(Example, texts, "example")
     expected, found = message.format(known=known), str(caught.value)
     if "known: share" in expected and "did you mean" not in expected:
-        found = found.partition("; did you mean")[0]  # a guess does no harm, and is difflib's business
+        found = found.partition("; did you mean")[0]  # suggestions are allowed; difflib makes them
     assert found == expected
 
 
@@ -170,7 +170,7 @@ def test_texts_become_values_of_the_hyperparameters_types():
     assert from_text(Example, {"fast": "FALSE"}, "example") == from_text(Example, {}, "example") == Example()
 
 
-def test_a_key_below_reaches_into_the_default_and_keeps_the_rest_of_it():
+def test_a_nested_key_changes_one_field_of_the_default_and_leaves_the_others():
     assert from_text(Example, {"plug.depth": "7"}, "example").plug == Low(depth=7)
     assert from_text(High, {"height": "0.25"}, "example").inner == Low(depth=4)
     assert from_text(Higher, {"above.height": "0.75"}, "example").above == High(height=0.75, inner=Low(depth=9))
@@ -232,7 +232,7 @@ ENTERED = {**ALGORITHMS, **COMPRESSORS, **SKIP_POLICIES}
 
 
 @pytest.mark.parametrize("name", ENTERED)
-def test_everything_that_can_be_named_can_be_typed(name):
+def test_every_named_object_can_be_given_as_text(name):
     cls = ENTERED[name]
     for made in (cls(), cls(**getattr(cls, "example", {}))):
         settings = as_settings(made)
@@ -242,7 +242,7 @@ def test_everything_that_can_be_named_can_be_typed(name):
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_whatever_can_be_plugged_into_an_algorithm_can_be_typed(name):
+def test_every_part_of_an_algorithm_can_be_given_as_text(name):
     cls = ALGORITHMS[name]
     for field, spec in hyperparameters_of(cls):
         for word, kind in spec.kinds.items():
@@ -257,7 +257,7 @@ def test_every_field_of_a_named_class_is_a_hyperparameter_with_a_sentence(name):
     assert all(spec.about for _, spec in hyperparameters)
 
 
-def test_nested_settings_of_real_methods_read_as_they_are_typed():
+def test_nested_settings_of_real_methods_are_read_from_text():
     ec_sgd = from_text(ALGORITHMS["ec-sgd"], {"compressor": "scaled-sign", "compressor.blocks": "64"}, "ec-sgd")
     assert ec_sgd.compressor == ScaledSign(blocks="64")
     compskip = from_text(ALGORITHMS["compskip"], {"server_skip.probability": "0.25"}, "compskip")
@@ -268,7 +268,7 @@ def test_nested_settings_of_real_methods_read_as_they_are_typed():
         from_text(ALGORITHMS["ec-sgd"], {"compressor": "scaled-sgn"}, "ec-sgd")
 
 
-def test_naming_the_kind_that_is_plugged_in_already_keeps_its_settings():
+def test_naming_the_class_that_is_there_already_keeps_its_settings():
     chosen = from_text(laconic.CompSkip, {"server_skip": "random"}, "compskip")
     assert chosen.server_skip.probability == 0.1
     assert from_text(laconic.CompSkip, {"server_skip": "slow-link"}, "compskip").server_skip.name == "slow-link"

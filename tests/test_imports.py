@@ -1,4 +1,4 @@
-"""Imports point one way: a package imports those that its row names, and itself. Nothing else of ours."""
+"""Imports go one way: a package imports only itself and the packages in its row."""
 
 import ast
 from collections import defaultdict
@@ -8,7 +8,7 @@ import laconic
 
 ROOT = Path(laconic.__file__).parent
 
-# From the bottom up. The ground, which every package may import, imports nothing of ours.
+# From the bottom up. Every package may import the ground, which imports nothing of laconic.
 GROUND = {"errors", "units", "hyperparameters", "random_keys", "buffer_pool", "torch_compat"}
 MAY_IMPORT = {
     "gossip": set(),
@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "cli": {"report", "bench", "planning", "reproduce", "lab", "protocol", "contract", "network", "gossip", ""},
     "__main__": {"cli", "lab"},
 }  # fmt: skip
-# Outside of these packages, what they offer is imported from the package itself (of the kernels: from `api`).
+# Other packages import from these packages themselves, not from their modules (of the kernels: from `api`).
 FACES = {
     "contract": "contract",
     "compressors": "compressors",
@@ -42,7 +42,7 @@ FACES = {
     "network": "network",
     "kernels": "kernels.api",
 }
-# An algorithm knows nothing of drivers, clocks or processes; nor does anything that it is made of.
+# Neither algorithms nor what they import use drivers, clocks or processes.
 NO_IO = {"algorithms", "contract", "compressors", "policies", "gossip", "kernels", "hyperparameters", "random_keys"}
 IO = ("torch.distributed", "socket", "time", "multiprocessing", "subprocess", "random", "os")
 
@@ -60,7 +60,7 @@ def package_of(module: str) -> str:
 
 
 def offered_by(path: Path) -> set[str]:
-    """The names that a package imports, to offer them itself."""
+    """The names that a package imports and re-exports."""
     froms = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
     return {name.asname or name.name for node in froms for name in node.names}
 
@@ -69,7 +69,7 @@ OFFERED = {module: offered_by(path) for module, path in FILES.items() if path.na
 
 
 def imports_of(module: str) -> set[str]:
-    """Every import, those within functions and for type checking too; a name that is a module counts as that."""
+    """Every import, including those in functions and for type checking; a name that is a module counts as a module."""
     found = set()
     for node in ast.walk(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.Import):
@@ -77,7 +77,7 @@ def imports_of(module: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: imports are absolute"
             for name in node.names:
-                if name.name in OFFERED.get(node.module, ()):  # a package's own, though a module of it has the name too
+                if name.name in OFFERED.get(node.module, ()):  # the package's own name, though a module has it too
                     found.add(node.module)
                     continue
                 full = f"{node.module}.{name.name}"
@@ -102,7 +102,7 @@ def test_a_package_imports_only_those_that_its_row_names():
     assert {package_of(module) for module in FILES} == MAY_IMPORT.keys() | GROUND
 
 
-def test_no_row_names_what_its_package_does_not_import():
+def test_no_row_names_a_package_that_is_not_imported():
     used = defaultdict(set)
     for module, names in OURS.items():
         used[package_of(module)] |= {package_of(name) for name in names} - GROUND - {package_of(module)}
@@ -120,7 +120,7 @@ def test_no_circle_of_files_or_packages():
         assert not left, f"in or behind a circle: {sorted(left)}"
 
 
-def test_the_five_faces_are_not_passed():
+def test_no_import_bypasses_the_five_faces():
     passed = [
         f"{module} imports {name}"
         for module, names in OURS.items()
@@ -136,7 +136,7 @@ def test_no_more_than_31_modules_and_packages_stand_at_the_top():
     assert len({package_of(module) for module in FILES} - {""}) <= 31
 
 
-def test_no_algorithm_and_nothing_it_is_made_of_does_input_or_output():
+def test_no_algorithm_and_nothing_it_imports_does_input_or_output():
     doing = [
         f"{module} imports {name}"
         for module, names in IMPORTS.items()

@@ -1,11 +1,11 @@
-"""A test over many inputs runs over all of them, and its failure names the one that it was at."""
+"""A test over many inputs runs over all of them, and its failure names the input."""
 
 import pytest
 
 from support.inputs import failing_at, over_inputs
 
 
-def test_every_combination_is_run_up_to_the_one_that_fails_which_is_named():
+def test_combinations_run_up_to_the_one_that_fails_which_is_named():
     seen = []
 
     @over_inputs("a", (number for number in (1, 2)))
@@ -20,7 +20,7 @@ def test_every_combination_is_run_up_to_the_one_that_fails_which_is_named():
     assert failed.value.__notes__ == ["at b='x', c=3", "at a=2"]
 
 
-def test_what_does_not_raise_as_it_should_is_named_too():
+def test_an_input_that_does_not_raise_as_it_should_is_named_too():
     @over_inputs("text", ["one", "2"])
     def check(text):
         with failing_at(length=len(text)), pytest.raises(ValueError, match="invalid literal"):
@@ -31,6 +31,6 @@ def test_what_does_not_raise_as_it_should_is_named_too():
     assert failed.value.__notes__ == ["at length=1", "at text='2'"]
 
 
-def test_a_loop_over_no_input_is_a_mistake():
+def test_a_loop_over_no_input_is_an_error():
     with pytest.raises(AssertionError):
         over_inputs("a", [])

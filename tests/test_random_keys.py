@@ -1,4 +1,4 @@
-"""Keys: one for every draw, the same on every machine and for ever."""
+"""Keys: one for every draw, the same on every machine and in every version."""
 
 from itertools import combinations, product
 
@@ -42,7 +42,7 @@ def test_no_two_draws_of_a_grid_share_a_key():
     assert len({make_key(*draw) for draw in grid}) == 3 * 4 * 20 * 50 * 2
 
 
-def test_role_and_stream_do_not_run_together():
+def test_role_and_stream_are_separated_in_a_key():
     assert make_key(0, "data", 0, 0, "a") != make_key(0, "dat", 0, 0, "aa")
     assert make_key(0, "worker", 0, 0, "") != make_key(0, "worker", 0, 0, "\0")
 
@@ -55,11 +55,11 @@ def test_a_key_is_64_bits_and_its_number_is_below_one(seed, role, rank, step, st
     assert make_key(seed, role, rank, step, stream) == key
 
 
-def test_the_ends_of_the_keys_are_the_ends_of_the_numbers():
+def test_the_smallest_and_largest_key_give_the_smallest_and_largest_number():
     assert uniform(0) == 0.0
     assert uniform(2**64 - 1) == 1 - 2**-53
     assert uniform(1 << 63) == 0.5
-    assert uniform((1 << 11) - 1) == 0.0  # the lowest 11 bits have no room in a float
+    assert uniform((1 << 11) - 1) == 0.0  # a float cannot hold the lowest 11 bits
     assert uniform(1 << 11) == 2**-53
 
 

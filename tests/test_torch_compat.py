@@ -1,4 +1,4 @@
-"""Private names of torch stand in one file, so that a new torch is met there and nowhere else."""
+"""Private names of torch are in one file only, so that a new torch affects no other file."""
 
 import ast
 from pathlib import Path
@@ -46,19 +46,19 @@ def imported(tree: ast.Module) -> set[str]:
     return found
 
 
-OF_TORCH = {  # what the one file takes from torch, and nothing else may
+OF_TORCH = {  # what that file imports from torch, and no other may
     "_get_default_store", "_source_rank", "_version", "_opt_called", "_optimizer_step_pre_hooks",
     "_optimizer_step_post_hooks", "_wrapped_by_lr_sched",
 }  # fmt: skip
 OTHERS = {"_replace", "_exit", "_args_from_interpreter_flags"}  # of Python: named tuples, os, and subprocess
 
 
-def test_the_file_of_private_names_takes_these_from_torch():
+def test_the_file_of_private_names_imports_these_from_torch():
     assert reached_for(TREES[FILE]) == OF_TORCH
     assert "_step_supports_amp_scaling" in named_in(TREES[FILE])
 
 
-def test_no_other_file_reaches_for_a_private_name_of_torch():
+def test_no_other_file_uses_a_private_name_of_torch():
     ours = set().union(*(named_in(tree) for path, tree in TREES.items() if path != FILE)) | OTHERS
     for path, tree in TREES.items():
         if path != FILE:

@@ -1,4 +1,4 @@
-"""What a user types and reads: bandwidths, durations, bytes."""
+"""Bandwidths, durations and sizes as users type and read them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from laconic.units import bandwidth, bytes_text, duration, seconds_text, size
 
 
-def test_a_bandwidth_is_read_in_bytes_a_second():
+def test_a_bandwidth_is_read_in_bytes_per_second():
     for text, bytes_per_s in [
         ("8bit", 1.0),
         ("8 Kbit", 1e3),
@@ -59,8 +59,8 @@ def test_a_duration_is_read_in_seconds():
 
 
 @given(st.integers(1, 10**9))
-def test_a_duration_is_the_float_that_a_programmer_would_write(n):
-    # 3 * 0.001 is not 0.003; a link reads its settings as written, so the last bit matters.
+def test_a_duration_is_the_float_of_its_decimal_number(n):
+    # 3 * 0.001 is not 0.003, and the last bit matters to a link.
     assert duration(f"{n}ms") == float(f"{n}e-3")
     assert duration(f"{n}us") == float(f"{n}e-6")
 
@@ -68,7 +68,7 @@ def test_a_duration_is_the_float_that_a_programmer_would_write(n):
 @pytest.mark.parametrize(
     "text", ["", "fast", "100", "100M", "100 Mbit/min", "Mbit", "1 Mibit", "1,5MB", "inf B", "10ms"]
 )
-def test_what_is_no_bandwidth_is_refused_with_units_and_examples(text):
+def test_a_text_that_is_no_bandwidth_is_refused_with_units_and_examples(text):
     with pytest.raises(ValueError, match=rf"bandwidth '{text}' must be .*Kbit.*GB .*examples: .*100Mbit"):
         bandwidth(text)
 
@@ -76,7 +76,7 @@ def test_what_is_no_bandwidth_is_refused_with_units_and_examples(text):
 @pytest.mark.parametrize(
     "text", ["", "soon", "10", "10m", "1 day", "ms", "1..5s", "nan s", "1_0s", "1 m\u017f", "1s\n2"]
 )
-def test_what_is_no_duration_is_refused_with_units_and_examples(text):
+def test_a_text_that_is_no_duration_is_refused_with_units_and_examples(text):
     with pytest.raises(ValueError, match=r"duration '.*' must be .*ns, us, ms, s, min or h .*examples: .*10ms"):
         duration(text)
 
@@ -170,7 +170,7 @@ def test_what_cannot_be_printed_is_refused_by_name(value):
         seconds_text(value)
 
 
-def test_a_size_means_what_it_says():
+def test_a_size_is_read_in_bytes():
     for text, n_bytes in {
         "45MB": 45_000_000, " 1.5 kB ": 1500, "100 bytes": 100, "1 byte": 1, "0.001KB": 1, "2GB": 2 * 10**9,
     }.items():  # fmt: skip
@@ -178,6 +178,6 @@ def test_a_size_means_what_it_says():
 
 
 @pytest.mark.parametrize("text", ["", "45", "MB", "45MiB", "1Mbit", "1Mb", "1MB/s", "-1MB", "0B", "0.5 B", "nanB"])
-def test_what_is_no_size_is_refused_with_the_text(text):
+def test_a_text_that_is_no_size_is_refused_with_the_text(text):
     with pytest.raises(ValueError, match=f"^size {re.escape(repr(text))} must be "):
         size(text)

@@ -1,10 +1,10 @@
-"""`python -m laconic` and the command `laconic`. A signal during loading ends the process without a traceback."""
+"""The entry point of `python -m laconic` and `laconic`. A signal during the import ends it without a traceback."""
 
 from laconic.lab.processes.stopping import ended_at_once_by_signals
 
 
 def main() -> None:
-    """Load and run the command line."""
+    """Load the command line, then run it."""
     with ended_at_once_by_signals():
         from laconic.cli.app import main as run
     run()

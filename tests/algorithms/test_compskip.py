@@ -1,4 +1,4 @@
-"""Skipping: how often, what it costs, who still hears, what is owed; and the policy that watches a slow link."""
+"""Skipping: how often, its cost, what a skipping worker receives, residuals, and the policy for slow links."""
 
 from itertools import pairwise
 
@@ -15,20 +15,20 @@ from laconic.policies.skip_policies import Never, RandomSkips, SlowLink
 from laconic.wire import HEADER_BYTES
 from support.simulated_run import LossyRun, Run, assert_same, quadratic
 
-pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
+pytestmark = pytest.mark.xdist_group(__name__)  # one process computes the run that these tests share
 
 ONE = {"c": 1.0, "server_c": 1.0}
 N, D, ROUNDS = 4, 40, 300
 
 
 def counts_of(run):
-    """What each worker's meter has counted so far: [(up, down)]."""
+    """What each worker's meter has counted so far: [(upload, download)]."""
     return [(worker.meter.counts["up"], worker.meter.counts["down"]) for worker in run.sim.workers]
 
 
 @pytest.fixture(scope="module", params=["rank0", "dedicated"])
 def history(request):
-    """A run of the defaults' coins: the run, and for each round (state, counts, applied, every worker's result)."""
+    """A run with the default skip policies, and for each round (state, counts, applied, every worker's result)."""
     run = Run(CompSkip(**ONE), quadratic(d=D, n_workers=N), lr=0.02, layout=request.param)
     rounds = [(run.x, counts_of(run), None, None)]
     for _ in range(ROUNDS):
@@ -53,8 +53,8 @@ def test_workers_and_server_skip_as_often_as_their_probabilities_say(history):
     counts = counts_of(history[0])
     share_within_4_sigma(sum(up.skips for up, _ in counts), 0.3, N * ROUNDS)
     share_within_4_sigma(counts[0][1].skips, 0.1, ROUNDS)
-    assert len({up.skips for up, _ in counts}) > 1  # each worker has a coin of its own
-    assert len({down.skips for _, down in counts}) == 1  # the server has one for all
+    assert len({up.skips for up, _ in counts}) > 1  # each worker draws for itself
+    assert len({down.skips for _, down in counts}) == 1  # the server draws once for all workers
 
 
 def test_a_skipping_worker_still_receives_and_applies_the_answer(history):
@@ -107,7 +107,7 @@ def test_the_papers_bits_are_021_d_up_and_045_d_down(history):
         assert measured == pytest.approx((1 - p) * keep, abs=4 * keep * (p * (1 - p) / tries) ** 0.5)
 
 
-def test_when_nobody_sends_the_servers_residual_only_decays():
+def test_when_no_worker_sends_the_servers_residual_only_decays():
     algorithm = CompSkip(**ONE, skip=Never(), server_skip=Never(), decay=0.9)
     run = Run(algorithm, quadratic(d=D), lr=0.02)
     run.path(5)
@@ -117,10 +117,12 @@ def test_when_nobody_sends_the_servers_residual_only_decays():
     assert residual.any()
     assert_same(server.memory["residual"], 0.9 * residual - answer.dense())
     selected = answer.mask & (residual != 0)
-    assert torch.equal(answer.dense()[selected], residual.sign()[selected])  # there was nothing else to take signs of
+    assert torch.equal(
+        answer.dense()[selected], residual.sign()[selected]
+    )  # the sent signs are those of the residual alone
 
 
-def test_when_nobody_sends_and_the_server_skips_too_the_model_stays_and_its_residual_is_09_of_what_it_was():
+def test_when_no_worker_sends_and_the_server_skips_too_the_model_stays_and_its_residual_decays_by_09():
     algorithm = CompSkip(**ONE, skip=RandomSkips(probability=0.8), server_skip=RandomSkips(probability=0.5))
     run = Run(algorithm, quadratic(d=D, n_workers=2), lr=0.02)
     silent = 0
@@ -135,13 +137,13 @@ def test_when_nobody_sends_and_the_server_skips_too_the_model_stays_and_its_resi
     assert silent > 0
 
 
-# The policy that watches the link.
+# The policy for slow links.
 
-SLOW, FAST = Link(bytes_per_s=1e3), Link(bytes_per_s=1e6)  # 800 entries x 0.3 are 30 bytes: 30 ms and 30 us
+SLOW, FAST = Link(bytes_per_s=1e3), Link(bytes_per_s=1e6)  # 800 parameters x 0.3 are 30 bytes: 30 ms and 30 us
 
 
 def skips_by_round(run, rounds, direction="up"):
-    """For each worker, whether it skipped (or heard a skip) in each of the next rounds."""
+    """For each worker, whether it skipped (or received a skip) in each of the next rounds."""
     seen = [[] for _ in run.sim.workers]
     for _ in range(rounds):
         before = [worker.meter.counts[direction].skips for worker in run.sim.workers]
@@ -178,7 +180,7 @@ def test_only_a_forced_send_measures_anew_so_a_link_that_recovers_is_noticed():
     run = watching(SlowLink(deadline_s=0.02, max_in_a_row=3), link=FAST, links={1: SLOW})
     assert skips_by_round(run, 2)[1] == [False, True]
     run.sim.network = Network(3, FAST, run.sim.clock)
-    assert skips_by_round(run, 5)[1] == [True, True, False, False, False]  # its notices said nothing about the link
+    assert skips_by_round(run, 5)[1] == [True, True, False, False, False]  # a skip measures nothing
     run.sim.network = Network(3, FAST, run.sim.clock, {1: SLOW})
     assert skips_by_round(run, 4)[1] == [False, True, True, True]
 
@@ -197,7 +199,7 @@ def test_servers_that_would_decide_by_their_own_links_are_refused_as_shards():
         Run(algorithm, quadratic(), layout="sharded")
 
 
-# What was not heard is owed.
+# What is not delivered becomes residual.
 
 
 def corrected_with_momentum(now, then, algorithm, decay=1.0):

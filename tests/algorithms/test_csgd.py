@@ -1,4 +1,4 @@
-"""CSGD, and what error compensation and randomized compressors make of each other."""
+"""CSGD, and error compensation together with randomized compressors."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -31,16 +31,16 @@ LAYERS = (20, 1, 16)  # of 37
 
 
 def both(method, compressor):
-    """The method with one compressor both ways."""
+    """The method with one compressor in both directions."""
     return method(compressor=compressor, server_compressor=compressor)
 
 
 def mean_gap(run, *, rounds, last):
-    """The gap's mean over the last of `rounds` rounds: one iterate says little."""
+    """The mean of the gap over the last of `rounds` rounds; that of one iterate is too noisy."""
     return sum(run.problem.gap(x) for x in run.path(rounds)[-last:]) / last
 
 
-# What it is.
+# What CSGD computes.
 
 
 def test_csgd_with_a_lossless_compressor_is_sgd_bit_for_bit():
@@ -111,7 +111,7 @@ def test_batches_without_replacement_vary_less_by_the_factor_of_the_finite_popul
 
 @pytest.mark.parametrize("compressor", [Quantized(bits=2), Ternary(), Sparsified(keep=0.5)], ids=lambda c: c.name)
 def test_csgds_direction_varies_by_no_more_than_the_monograph_says(compressor):
-    """sigma^2 / N + (1 + 1/N) sigma'^2, with sigma' the largest that any vector compressed on the way had."""
+    """sigma^2 / N + (1 + 1/N) sigma'^2, with the largest sigma' of all vectors that were compressed."""
     noise, n, rounds = 0.3, 4, 150
     problem = quadratic(noise=noise, n_workers=n)
     run = with_recording_meters(Run(both(CSGD, compressor), problem, lr=0.0, faults=FaultPlan()))
@@ -132,7 +132,7 @@ def test_csgds_direction_varies_by_no_more_than_the_monograph_says(compressor):
 
 @pytest.mark.slow
 def test_where_the_compressor_is_coarse_error_compensation_beats_csgd():
-    """From a point that SGD came to, all three walk about the best one; two of them further out than SGD does."""
+    """From a point that SGD has reached, all three fluctuate about the best one, the compressed two more than SGD."""
     problem = logistic()
     problem = replace(problem, start=Run(SGD(), problem, lr=0.5).path(150)[-1])
     coarse = Ternary(blocks="5")
@@ -145,7 +145,7 @@ def test_where_the_compressor_is_coarse_error_compensation_beats_csgd():
 
 
 def test_a_residual_grows_without_bound_under_a_compressor_that_adds_more_than_it_is_given():
-    """(1/p - 1) ||z||^2 with p = 0.3 is more than ||z||^2; without a debt the same compressor does no such harm."""
+    """(1/p - 1) ||z||^2 with p = 0.3 is more than ||z||^2. Without a residual, the compressor does no such harm."""
     problem = quadratic(noise=0.05, n_workers=3)
     keeps_few = Sparsified(keep=0.3)
     start = problem.gap(problem.start)
@@ -158,7 +158,7 @@ def test_a_residual_grows_without_bound_under_a_compressor_that_adds_more_than_i
 COMPENSATED = {
     "identity": Identity(),
     "dense": DenseValues(value_type="bfloat16"),
-    "sign": None,  # signs have no scale, so their debt has no bound
+    "sign": None,  # signs have no scale, so their residual has no bound
     "scaled-sign": ScaledSign(),
     "fractional": COMPRESSORS["fractional"](),
     "top-k": COMPRESSORS["top-k"](density=0.2),

@@ -1,4 +1,4 @@
-"""Decentralized SGD and the compressed ring: what they are equal to, and how far models drift apart."""
+"""Decentralized SGD and the compressed ring: identities with SGD, and how far models drift apart."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ GRAPHS = ["ring", "full", "torus", "exponential", "star", "0-1 1-2 2-3 3-4 4-5 0
 
 
 class Gossip:
-    """A decentralized method on a problem: one model a worker, plain SGD inside."""
+    """A decentralized method on a problem: one model per worker, with plain SGD as inner optimizer."""
 
     def __init__(self, algorithm, problem, lr=0.1):
         self.problem, self.lr, self.t = problem, lr, 0
@@ -30,7 +30,7 @@ class Gossip:
         return torch.stack([self.problem.gradient(rank, self.t, x) for rank, x in enumerate(self.x)])
 
     def step(self):
-        """One round; returns the gradients that went in, (n, d)."""
+        """Run one round; return the gradients that it used, (n, d)."""
         gradients, here = self.gradients(), self.x
 
         def inputs_of(rank):
@@ -195,7 +195,7 @@ def test_a_ring_moves_two_vectors_less_two_nths(partitioned):
 
 
 @pytest.mark.parametrize("name", ["dsgd", "csgd-ring"])
-def test_inf_at_one_worker_calls_the_round_off_for_all_even_far_ones(name):
+def test_inf_at_one_worker_aborts_the_round_for_all_even_distant_ones(name):
     problem = quadratic(n_workers=6)
     algorithm = laconic.ALGORITHMS[name]()
     driver = Simulated(algorithm, d=problem.d, n_workers=6, dtype=torch.float64)
@@ -212,7 +212,7 @@ def test_inf_at_one_worker_calls_the_round_off_for_all_even_far_ones(name):
     ("settings", "message"),
     [
         ({"graph": "ringg"}, "did you mean ring"),
-        ({"graph": "0-1 2-3"}, "never hear"),
+        ({"graph": "0-1 2-3"}, "are not connected to"),
         ({"graph": "0-9"}, "9"),
     ],
 )
@@ -221,10 +221,10 @@ def test_a_wrong_graph_is_named_before_anything_is_sent(settings, message):
         Simulated(DSGD(**settings), d=5, n_workers=4)
 
 
-def test_what_does_not_go_together_is_refused():
+def test_settings_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match="mixing=difference or mixing=choco"):
         Simulated(DSGD(compressor=Sign()), d=5, n_workers=4)
-    with pytest.raises(ValueError, match="shift-one meets another worker each round"):
+    with pytest.raises(ValueError, match="shift-one pairs each worker with another one every round"):
         Simulated(DSGD(graph="shift-one", mixing="choco"), d=5, n_workers=4)
     with pytest.raises(ValueError, match="layout='rank0' does not go with dsgd: it has no server"):
         Simulated(DSGD(), d=5, n_workers=4, layout="rank0")

@@ -46,7 +46,7 @@ each_vanilla_form = pytest.mark.parametrize(("algorithm", "layout"), VANILLA, id
 
 
 def sgd_path(problem, rounds, lr):
-    """x -= lr * mean gradient, without the library: (rounds, d)."""
+    """x -= lr * mean gradient, computed without laconic: (rounds, d)."""
     x, points = problem.start, []
     for t in range(rounds):
         x = x - lr(t) * mean(torch.stack([problem.gradient(rank, t, x) for rank in range(problem.n_workers)]))
@@ -70,7 +70,7 @@ def test_workers_together_are_sgd_on_the_concatenated_batch():
     n, rows, d = 4, 6, 9
 
     def batch(start, stop):
-        """A least-squares gradient, the mean over rows first .. stop-1 of the round's samples."""
+        """A least-squares gradient: the mean over rows first .. stop-1 of the round's samples."""
 
         def gradient(rank, t, x):
             samples = normal(n * rows, d + 1, key=1000 + 2 * t)[start(rank) : stop(rank)]
@@ -137,7 +137,7 @@ def test_a_changing_learning_rate_separates_dist_ef_from_ec_sgd():
     assert not torch.allclose(dist_ef, Run(ECSGD(), problem, lr=wavy).path(25), rtol=1e-3)
 
 
-# What is owed plus what is paid follows SGD.
+# The parameters and residuals together follow SGD.
 
 COMPRESSORS = {
     "identity": Identity(),
@@ -166,7 +166,7 @@ def follows_lemma_3_4_1(run, rounds):
 
 @pytest.mark.parametrize("name", COMPRESSORS)
 @over_inputs("lr", (steady, wavy))
-def test_ec_sgd_with_its_residuals_paid_is_sgd(name, lr):
+def test_ec_sgd_with_its_residuals_applied_is_sgd(name, lr):
     both = COMPRESSORS[name]
     algorithm = ECSGD(compressor=both, server_compressor=both)
     follows_lemma_3_4_1(Run(algorithm, quadratic(n_workers=3), lr=lr, layers=LAYERS), rounds=15)
@@ -235,7 +235,7 @@ COMPSKIPS = [
 
 
 def compskip_residuals(run, rounds):
-    """How far each round is from CompSkip's general identity, against the size of its terms; then all skips seen."""
+    """How far each round is from CompSkip's general identity, relative to the size of its terms; then all skips."""
     algorithm = run.sim.job.algorithm
     residuals = []
     for now, then in pairwise(run.states(rounds)):
@@ -265,7 +265,7 @@ def test_compskips_general_identity_holds_with_skips_at_any_learning_rate(algori
     assert server_skips > 0
 
 
-def test_compskip_with_unscaled_c_breaks_the_identity_exactly_where_somebody_skips():
+def test_compskip_with_unscaled_c_breaks_the_identity_exactly_where_a_worker_skips():
     algorithm = CompSkip(c=0.5, server_c=0.5, cprime="plain")
     run = Run(algorithm, quadratic(n_workers=3), lr=0.05)
     broken, skipped, seen = [], [], 0
@@ -290,7 +290,7 @@ def test_compskip_lemma_1_with_a_growing_learning_rate_its_virtual_iterate_is_sg
         last = learning_rate
 
 
-# Packets that get lost on the way are owed: the identities hold all the same.
+# Packets that are not delivered become residual: the identities hold all the same.
 
 
 def some_get_lost(t):
@@ -328,7 +328,7 @@ def test_dropsign_keeps_what_was_lost_as_residual():
 
 
 def test_the_residual_of_one_worker_by_hand():
-    """Two entries, one worker, slope (3, -1), one scale: it sends 2 sgn, owes (1, 1), then wishes (4, 0)."""
+    """d = 2, one worker, slope (3, -1), one scale: 2 sgn is sent, residual (1, 1), next corrected gradient (4, 0)."""
     one_bit = ScaledSign(blocks="vector")
     algorithm = ECSGD(compressor=one_bit, server_compressor=Identity())
     slope = torch.tensor([3.0, -1.0], dtype=torch.float64)

@@ -1,6 +1,6 @@
-"""What must not change anything, for every algorithm.
+"""What must not change the result, for every algorithm.
 
-Faults of sign and scale, replicas, who gets which data, how many servers, order of delivery, seeds.
+Faults of sign and scale, replicas, which worker has which data, number of servers, order of delivery, seeds.
 """
 
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ from support.methods import LAYERS, SAMPLES, each_case, each_sample
 from support.recording_meter import with_recording_meters
 from support.simulated_run import Run, assert_same, linear, normal, quadratic
 
-# Signs carry no scale, and a minority of liars changes no unanimous vote.
+# Signs carry no scale, and a minority of inverted signs changes no unanimous vote.
 
 
 @dataclass(frozen=True, kw_only=True)
 class RescaledDropSign(DropSign):
-    """A link multiplies what one worker wishes by a positive number before its signs are taken."""
+    """Each worker's corrected gradient is multiplied by a positive number before its signs are taken."""
 
     def work(self, me):
         momentum = self.momentum * me.memory["momentum"] + me.gradient
@@ -61,7 +61,7 @@ def test_positive_rescaling_before_the_signs_leaves_dropsign_bit_identical():
 
 @dataclass(frozen=True, kw_only=True)
 class SignInverters(SignSGDMajorityVote):
-    """`liars` workers, others each round, send the opposite of what they mean."""
+    """`liars` workers, different ones each round, send inverted signs."""
 
     liars: int
 
@@ -78,7 +78,7 @@ class SignInverters(SignSGDMajorityVote):
 
 
 @over_inputs("liars", range(8))
-def test_sign_inverters_turn_a_unanimous_vote_only_when_they_are_the_majority(liars):
+def test_inverted_signs_change_a_unanimous_vote_only_when_they_are_the_majority(liars):
     problem = linear(normal(37, key=5), n_workers=7)
     honest = Run(SignSGDMajorityVote(), problem, lr=0.01)
     run = Run(SignInverters(liars=liars), problem, lr=0.01)
@@ -91,7 +91,7 @@ def test_sign_inverters_turn_a_unanimous_vote_only_when_they_are_the_majority(li
 
 @pytest.fixture
 def cheat():
-    """An algorithm that claims equal replicas and gives worker 2 something else from round 3 on."""
+    """An algorithm that claims equal replicas but gives worker 2 another result from round 3 on."""
 
     @algorithm("test-cheat")
     @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ def test_after_each_round_every_worker_has_the_same_result(name, layout):
         assert all(torch.equal(worker.result, applied) for worker in run.sim.workers)
 
 
-# Who gets which data.
+# Which worker has which data.
 
 SYMMETRIC = [
     SGD(),
@@ -167,7 +167,7 @@ def test_dealing_the_data_to_the_workers_in_another_order_changes_nothing(sample
 # Separable claims.
 
 SEPARABLE = [name for name, sample in SAMPLES.items() if sample.separable]
-UNEVEN = ((23, 4), (3, 5))  # entries that the workers do not divide, and fewer than there are workers
+UNEVEN = ((23, 4), (3, 5))  # (d, workers): d is not divisible by the number of workers, and below it
 
 
 @pytest.mark.parametrize("name", SEPARABLE)
@@ -176,7 +176,7 @@ UNEVEN = ((23, 4), (3, 5))  # entries that the workers do not divide, and fewer 
 def test_a_separable_method_has_the_same_bits_however_its_vector_is_split(name, dtype, d, n_workers):
     problem = quadratic(d=d, n_workers=n_workers)
     runs = {
-        # With a fault plan, an empty one too, the simulator really cuts what it sends.
+        # With a fault plan, even an empty one, the simulator really splits the vector.
         layout: Run(SAMPLES[name], problem, lr=0.02, dtype=dtype, layout=layout, faults=FaultPlan())
         for layout in ("rank0", "dedicated", "sharded")
     }
@@ -216,7 +216,7 @@ def seeded(name, seed):
 
 
 def bytes_of(run):
-    """Every frame that every worker sent and got."""
+    """Every frame that every worker sent and received."""
     frames = [frames for worker in run.sim.workers for frames in worker.meter.seen.values()]
     return [bytes(encode(frame).numpy()) for exchanged in frames for frame, *_ in exchanged]
 

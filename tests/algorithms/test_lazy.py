@@ -1,4 +1,4 @@
-"""LAG, LASG and SASG: who skips and when, what holds while they do, and where they arrive."""
+"""LAG, LASG and SASG: which workers skip and when, identities that hold meanwhile, and convergence."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -41,14 +41,14 @@ def who_skips(run, rounds):
 
 
 def stored_in(run, rank):
-    """Worker `rank`'s last upload as SASG's server keeps it, (d,)."""
+    """Worker `rank`'s last upload as SASG's server stores it, (d,)."""
     memory = run.sim.servers[0].view.memory
     full = torch.zeros_like(run.x)
     full[memory[f"positions.{rank}"].long()] = memory[f"values.{rank}"]
     return full
 
 
-# Nothing left out.
+# Everything sent.
 
 
 @pytest.mark.parametrize("blocks", ["layer", "vector"])
@@ -79,13 +79,13 @@ def test_the_server_steps_with_the_mean_of_the_gradients_that_it_received_last(a
 
 
 def residuals(run, rounds, *, stored_for_skippers, lost=lambda t: set()):
-    """nu' - nu + (1/N)(sum over uploaders of eta g + sum over skippers of their share), against its terms' size.
+    """nu' - nu + (1/N)(sum over uploaders of eta g + sum over skippers of their share), over the size of its terms.
 
-    A skipper's share is what the server has stored of it, or eta g of its last upload as equation (16) has it; a
-    notice that is lost has none. Yields (residual, how many skipped).
+    A skipper's share is what the server has stored of it, or eta g of its last upload as equation (16) has it. It is
+    zero if the control frame SKIP is lost. Yields (residual, number of skips).
     """
     n = run.problem.n_workers
-    uploaded = [torch.zeros_like(run.x)] * n  # eta g of each worker's last upload that was heard
+    uploaded = [torch.zeros_like(run.x)] * n  # eta g of each worker's last upload that was delivered
     for _ in range(rounds):
         now, missing = run.state(), lost(run.t)
         skipped = who_skips(run, 1)[0]
@@ -113,7 +113,7 @@ def test_sasgs_virtual_iterate_moves_by_what_uploaders_have_and_what_is_stored_o
 
 
 @over_inputs("lr", (steady, wavy))
-def test_equation_16_as_printed_fails_exactly_where_somebody_skips(lr):
+def test_equation_16_as_printed_fails_exactly_where_a_worker_skips(lr):
     run = Run(SASG(density=0.25, **SKIPPING), uneven(), lr=lr, layers=LAYERS)
     found = list(residuals(run, 40, stored_for_skippers=False))
     assert [residual > 1e-6 for residual, _ in found] == [skipped > 0 for _, skipped in found]
@@ -127,7 +127,7 @@ def test_equation_16_as_printed_fails_exactly_where_somebody_skips(lr):
     ids=["everything-sent", "corrected"],
 )
 @over_inputs("lr", (steady, wavy))
-def test_equation_16_holds_where_nothing_is_left_out_or_skippers_keep_the_difference(algorithm, lr):
+def test_equation_16_holds_where_everything_is_sent_or_skippers_keep_the_difference(algorithm, lr):
     run = Run(algorithm, uneven(), lr=lr, layers=LAYERS)
     found = list(residuals(run, 40, stored_for_skippers=False))
     assert max(residual for residual, _ in found) <= 1e-12
@@ -149,7 +149,7 @@ def test_sasg_keeps_an_upload_that_was_lost_as_residual_and_nothing_for_a_lost_s
 
 @pytest.mark.parametrize("algorithm", [LAG(**SKIPPING), LASG(**SKIPPING)], ids=lambda a: a.name)
 def test_a_lazy_worker_whose_packet_was_not_delivered_does_not_take_its_upload_for_stored(algorithm):
-    """The gap is measured from what the server has: the memory of the last upload moves only with one that came."""
+    """The gap is measured from what the server has, so only a delivered upload replaces the one in memory."""
     run = LossyRun(algorithm, uneven(), lambda t: {1} if t < 4 else set(), lr=steady)
     run.path(4)
     memories = [worker.me.memory for worker in run.sim.workers]
@@ -159,14 +159,14 @@ def test_a_lazy_worker_whose_packet_was_not_delivered_does_not_take_its_upload_f
     assert "uploaded_parameters" in memories[1]
 
 
-# Who skips, and when.
+# Which workers skip, and when.
 
 FAMILY = [LAG(**SKIPPING), *(LASG(rule=rule, **SKIPPING) for rule in RULES), SASG(density=0.25, **SKIPPING)]
 each_method = pytest.mark.parametrize("algorithm", FAMILY, ids=lambda a: f"{a.name}-{getattr(a, 'rule', '')}")
 
 
 def noiseless_for(algorithm):
-    """LAG is meant for full gradients."""
+    """A problem without noise, since LAG is meant for full gradients."""
     return quadratic(n_workers=3, noise=0.0 if isinstance(algorithm, LAG) else 0.3)
 
 

@@ -29,12 +29,12 @@ LAYERS = (20, 1, 16)
 
 
 def named(algorithm):
-    """A test's name for an algorithm: its name and what was set."""
+    """The id of an algorithm in a test: its name and its settings."""
     default = type(algorithm)().settings()
     return "-".join([algorithm.name, *(f"{k}={v}" for k, v in algorithm.settings().items() if v != default[k])])
 
 
-# Nothing left out, nobody skipping: plain SGD.
+# Everything sent and no skips: plain SGD.
 
 LOSSLESS = [
     SparseSGD(density=1.0),
@@ -64,14 +64,14 @@ def test_with_everything_sent_every_method_walks_sgds_path(algorithm, lr):
 
 @pytest.mark.parametrize(
     "algorithm", [a for a in LOSSLESS if isinstance(a, LAG | LASG)], ids=named
-)  # the others multiply by the rate before they add
+)  # the others multiply by the learning rate before they add
 def test_lazy_methods_without_a_threshold_are_sgd_bit_for_bit(algorithm):
     path = Run(SGD(), quadratic(), lr=wavy, layout="rank0").path(20)
     assert torch.equal(Run(algorithm, quadratic(), lr=wavy).path(20), path)
 
 
 @pytest.mark.parametrize("blocks", ["layer", "vector"])
-def test_sasg_in_which_nobody_skips_is_sparse_bit_for_bit(blocks):
+def test_sasg_without_skips_is_sparse_bit_for_bit(blocks):
     sasg = SASG(density=0.25, alpha=0.0, blocks=blocks, warm_up_rounds=0)
     runs = [
         Run(algorithm, quadratic(), lr=wavy, layers=LAYERS)
@@ -83,7 +83,7 @@ def test_sasg_in_which_nobody_skips_is_sparse_bit_for_bit(blocks):
     assert runs[0].state().residuals.any()
 
 
-# What is owed plus what is paid follows SGD.
+# The parameters and residuals together follow SGD.
 
 SPARSE = [
     SparseSGD(density=0.25),
@@ -93,7 +93,7 @@ SPARSE = [
 
 
 def follows_sgd_less_its_residuals(run, rounds):
-    """x - avg e moves by -lr avg g; the rate is inside the debts."""
+    """x - avg e moves by -lr avg g; the residuals contain the learning rate."""
     for now, then in pairwise(run.states(rounds)):
         step = now.lr * now.gradients.mean(0)
         assert_same(
@@ -105,11 +105,11 @@ def follows_sgd_less_its_residuals(run, rounds):
 @pytest.mark.parametrize("layout", ["rank0", "sharded"])
 @pytest.mark.parametrize("algorithm", SPARSE, ids=named)
 @over_inputs("lr", (steady, wavy))
-def test_sparse_with_its_residuals_paid_is_sgd(algorithm, layout, lr):
+def test_sparse_with_its_residuals_applied_is_sgd(algorithm, layout, lr):
     follows_sgd_less_its_residuals(Run(algorithm, quadratic(), lr=lr, layout=layout, layers=LAYERS), rounds=12)
 
 
-def test_one_worker_of_sparse_less_its_residual_walks_sgds_path_where_the_gradient_does_not_look_back():
+def test_one_worker_of_sparse_less_its_residual_walks_sgds_path_where_the_gradient_does_not_depend_on_the_past():
     gradients = Problem(
         start=normal(37, key=4), n_workers=1, gradient=lambda rank, t, x: normal(37, key=100 + 2 * t), gap=float
     )
@@ -150,7 +150,7 @@ def test_without_a_server_too_model_and_residuals_move_by_the_mean_change(algori
     )
 
 
-def test_after_dense_rounds_without_a_residual_model_and_residuals_move_so_too():
+def test_after_dense_rounds_without_a_residual_model_and_residuals_move_by_the_mean_change():
     run = Run(SSGDMV(density=0.2, dense_rounds=5), quadratic(), lr=wavy)
     assert_same(run.path(5), Run(SGD(), quadratic(), lr=wavy).path(5))
     assert not run.state().residuals.any()
@@ -186,7 +186,7 @@ def test_after_three_local_steps_model_and_residuals_move_by_the_mean_of_what_th
     assert any(worker.me.memory["residual"].any() for worker in simulation.driver.workers)
 
 
-# Packets that get lost on the way are owed.
+# Packets that are not delivered become residual.
 
 
 def some_get_lost(t):
@@ -205,10 +205,10 @@ def test_ssgd_keeps_what_was_lost_as_residual(algorithm):
     with_residuals_moves_by_the_mean_change(run, rounds=12)
 
 
-# How much can be owed.
+# How large residuals get.
 
 
-def test_what_a_worker_leaves_out_is_no_more_than_its_share_by_the_worst_layer():
+def test_what_a_worker_does_not_send_is_bounded_by_the_share_of_the_worst_layer():
     """||T_k(v) - v||^2 <= (1 - k/d) ||v||^2, and by layers with the smallest k_l / d_l."""
     for blocks, shares in (("vector", [(37, 9)]), ("layer", [(20, 5), (1, 1), (16, 4)])):
         algorithm = SparseSGD(density=0.25, blocks=blocks)
@@ -243,10 +243,10 @@ def test_sasg_lemma_2_residuals_stay_below_what_bounded_gradients_allow(wander):
     allowed = 4 * (1 - delta) / delta**2 * lr**2 * bound**2
     assert max(residual_out) <= allowed
     assert max(residual_out) > allowed / 100
-    assert run.sim.workers[0].meter.counts["up"].skips == 40  # a gradient that does not look at x never changes
+    assert run.sim.workers[0].meter.counts["up"].skips == 40  # a gradient that does not depend on x never changes
 
 
-# Numbers of entries that make no sense.
+# Settings of k, density and bits that make no sense.
 
 
 @pytest.mark.parametrize("cls", [SparseSGD, SASG, SSGDTopK, SSGDMV, SSGDMVAD, SSGDMVRS], ids=lambda cls: cls.name)
@@ -261,7 +261,7 @@ def test_k_densities_and_bits_out_of_range_are_refused_by_name_and_bound(cls):
     vector = {"blocks": "vector"} if cls in (SparseSGD, SASG) else {}
     with pytest.raises(ValueError, match=r"k=38 must be in 1 .. d=37"):
         Run(cls(k=38, **vector), quadratic())
-    with pytest.raises(ValueError, match=r"density=0.02 of d=37 is no entry; make it at least 1/37"):
+    with pytest.raises(ValueError, match=r"density=0.02 of d=37 is no element; make it at least 1/37"):
         Run(cls(density=0.02, **vector), quadratic())
 
 
@@ -277,7 +277,7 @@ def test_bits_between_the_quantizers_and_full_floats_are_refused(cls):
             cls(bits=bits)
 
 
-def test_a_second_gradient_that_nobody_can_give_is_refused():
+def test_a_second_gradient_without_a_closure_is_refused():
     driver = Simulated(SASG(density=0.5, warm_up_rounds=1), d=8, n_workers=2)
     driver.round(lambda rank: Inputs(vector=torch.ones(8), parameters=lambda: torch.zeros(8), lr=0.1))
     moved = Inputs(vector=torch.ones(8), parameters=lambda: torch.ones(8), lr=0.1)

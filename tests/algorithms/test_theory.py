@@ -36,7 +36,7 @@ def test_gradient_descent_at_learning_rate_one_over_l_goes_down_by_what_the_grad
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_workers", "printed"), [(1, 0.05263), (4, 0.01316), (16, 0.003289)])
 def test_the_stationary_variance_is_exactly_one_nth_of_one_workers(n_workers, printed):
-    """Every entry is a run of its own: curvature a, unit noise; Var(x) = eta / (N a (2 - eta a))."""
+    """Every parameter is an independent run: curvature a, unit noise; Var(x) = eta / (N a (2 - eta a))."""
     eta, a, d = 0.1, 1.0, 4000
 
     def gradient(rank, t, x):
@@ -45,7 +45,7 @@ def test_the_stationary_variance_is_exactly_one_nth_of_one_workers(n_workers, pr
     start = torch.zeros(d, dtype=torch.float64)
     run = Run(SGD(), Problem(start=start, n_workers=n_workers, gradient=gradient, gap=float), lr=eta)
     run.path(60)  # the start is forgotten to 0.9^60
-    apart, looks = 30, 4  # what is left of one look at the next is 0.9^30
+    apart, looks = 30, 4  # the correlation of successive samples is 0.9^30
     squares = torch.cat([run.path(apart)[-1].square() for _ in range(looks)])
     exact = eta / (n_workers * a * (2 - eta * a))
     assert exact == pytest.approx(printed, rel=1e-3)
@@ -59,7 +59,7 @@ STEP = 0.5
 
 
 class Grid(Identity):
-    """Every value rounded to a multiple of STEP: no entry is wrong by more than STEP / 2."""
+    """Rounds every value to a multiple of STEP: no error is above STEP / 2."""
 
     def __call__(self, vector, *, layers=(), key=0, offset=0):
         return dense(torch.round(vector / STEP) * STEP, offset=offset)
@@ -67,13 +67,13 @@ class Grid(Identity):
 
 @pytest.fixture(autouse=True)
 def grid_is_entered(monkeypatch):
-    """Methods refuse compressors that no user could name."""
+    """Register the compressor: methods refuse those that have no name."""
     monkeypatch.setitem(COMPRESSORS, "test-grid", Grid)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forgetful(ECSGD):
-    """The same compressors, and nobody keeps a debt."""
+    """The same compressors without error feedback."""
 
     def work(self, me):
         reply = yield self.compressor(me.gradient, layers=me.layers)
@@ -84,7 +84,7 @@ class Forgetful(ECSGD):
 
 
 def mean_gap(run, *, rounds, last):
-    """The gap's mean over the last of `rounds` rounds: one iterate says little."""
+    """The mean of the gap over the last of `rounds` rounds; that of one iterate is too noisy."""
     path = run.path(rounds)[-last:]
     return sum(run.problem.gap(x) for x in path) / last
 
@@ -92,7 +92,7 @@ def mean_gap(run, *, rounds, last):
 @pytest.mark.parametrize(
     ("coarse", "lr"), [(Grid(), 0.1), (ScaledSign(blocks="vector"), 0.02)], ids=["grid", "scaled-sign"]
 )
-def test_memory_takes_a_coarse_compressor_far_below_its_own_floor(coarse, lr):
+def test_error_feedback_takes_a_coarse_compressor_far_below_its_own_floor(coarse, lr):
     problem = quadratic(noise=0.05, n_workers=3)
     compensated, forgetful = (
         mean_gap(Run(kind(compressor=coarse, server_compressor=coarse), problem, lr=lr), rounds=250, last=30)
@@ -115,7 +115,7 @@ def test_the_residual_stays_below_twice_one_compressors_error():
 
 
 def worker_residuals(algorithm, slope, *, rounds, n_workers, d):
-    """The workers' debts on a constant gradient after 100 rounds, when momentum is full: (rounds, n, d)."""
+    """The workers' residuals on a constant gradient after 100 rounds, when momentum has converged: (rounds, n, d)."""
     run = Run(algorithm, linear(torch.full((d,), slope, dtype=torch.float64), n_workers=n_workers), lr=1e-3)
     run.path(100)
     residuals = []
@@ -127,7 +127,7 @@ def worker_residuals(algorithm, slope, *, rounds, n_workers, d):
 
 @pytest.mark.slow
 def test_dropsign_residuals_grow_by_what_the_selected_signs_cannot_drain():
-    """|g|/(1-mu) - c beta = 0.01 - 0.0018 a round."""
+    """|g|/(1-mu) - c beta = 0.01 - 0.0018 per round."""
     rounds, n, d = 120, 2, 2000
     residuals = worker_residuals(DropSign(momentum=0.9, c=6e-3, keep=0.3), 1e-3, rounds=rounds + 1, n_workers=n, d=d)
     drift = float((residuals[-1] - residuals[0]).mean()) / rounds
@@ -141,7 +141,9 @@ def test_compskip_residuals_converge_where_decay_balances_inflow():
     rounds, n = 200, 4
     algorithm = CompSkip(momentum=0.9, decay=0.9, c=6e-3, server_c=6e-3, keep=0.3, skip=RandomSkips(probability=0.3))
     residuals = worker_residuals(algorithm, 1e-3, rounds=rounds, n_workers=n, d=500)
-    standard_error = 0.3 * 6e-3 * (0.3 * 0.7 / (rounds * n)) ** 0.5 / (1 - 0.9)  # of the skips; all entries share them
+    standard_error = (
+        0.3 * 6e-3 * (0.3 * 0.7 / (rounds * n)) ** 0.5 / (1 - 0.9)
+    )  # variance of the skips, which all parameters share
     assert float(residuals.mean()) == pytest.approx(0.0874, abs=4 * standard_error)
     assert standard_error < 0.01 * 0.0874
 
@@ -184,14 +186,14 @@ def test_majority_vote_has_a_floor_that_error_compensation_has_not():
 
 
 SHORTENED = {name: CALIBRATION[name] for name in ("sgd", "ec-sgd", "signsgd-mv")} | {
-    "compskip": (CompSkip(c=2.0, server_c=2.0), 0.06, 0.0016),  # three times the rate, and the gap that SGD has
+    "compskip": (CompSkip(c=2.0, server_c=2.0), 0.06, 0.0016),  # at three times the learning rate, with the gap of SGD
     "dropsign": (DropSign(c=2.0, server_c=2.0), 0.06, 0.0016),
 }
 
 
 @pytest.fixture(scope="module")
 def shortened():
-    """Three hundred rounds instead of two thousand: name -> (mean gap of the last fifty, largest debt)."""
+    """Three hundred rounds instead of two thousand: name -> (mean gap of the last fifty, largest residual)."""
     problem, outcome = logistic(), {}
     for name, (algorithm, lr, _) in SHORTENED.items():
         run = Run(algorithm, problem, lr=lr)

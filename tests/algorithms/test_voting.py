@@ -1,4 +1,4 @@
-"""Majority voting: which methods are the same, what lists always are, and who is told what is wrong."""
+"""Majority voting: which methods are equal, invariants of lists, and errors that name the sender."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -20,11 +20,11 @@ from laconic.wire import Positions, VoteChange
 from support.inputs import failing_at, over_inputs
 from support.simulated_run import LossyRun, Problem, Run, linear, normal, quadratic, wavy
 
-D, K = 37, 9  # quadratic's parameters, and entries at density 0.25
+D, K = 37, 9  # number of parameters of `quadratic`, and how many are selected at density 0.25
 
 
 def same_bits(one, other, rounds):
-    """Whether two runs agree in every bit of the model and of the workers' debts."""
+    """Whether two runs agree in every bit of the model and of the workers' residuals."""
     for a, b in zip(one.states(rounds), other.states(rounds), strict=True):
         assert torch.equal(a.x, b.x), a.t
         assert torch.equal(a.residuals, b.residuals), a.t
@@ -36,8 +36,8 @@ def same_bits(one, other, rounds):
 
 @pytest.mark.parametrize("cls", [SSGDMV, SSGDMVAD, SSGDMVRS], ids=lambda cls: cls.name)
 @over_inputs("bits", (32, 4))
-def test_one_worker_that_votes_alone_gets_what_it_wants(cls, bits):
-    """N = 1 is top-K. A list that may change as a whole is a vote."""
+def test_the_vote_of_a_single_worker_wins(cls, bits):
+    """N = 1 is top-K, with add-drop too if the full list may change."""
     full = {"swap_density": 1.0} if cls is SSGDMVAD else {}
     voting, alone = cls(density=0.25, bits=bits, **full), SSGDTopK(density=0.25, bits=bits)
     runs = [Run(algorithm, quadratic(n_workers=1), lr=wavy) for algorithm in (voting, alone)]
@@ -80,7 +80,7 @@ def server(round_=0, count=6, seed=0):
 
 
 def mask_of(algorithm, here, counts):
-    """The mask from lists in which coordinate i stands counts[i] times."""
+    """The mask from lists in which coordinate i occurs counts[i] times."""
     counts = torch.as_tensor(counts)
     lists = [(counts > minimum).nonzero().flatten() for minimum in range(int(counts.max()))]
     return algorithm.mask(here, *algorithm.votes_for(here, lists))
@@ -103,7 +103,7 @@ def test_ties_go_to_the_lowest_index_or_to_each_in_turn():
 
 
 @pytest.mark.parametrize("cls", [SSGDMV, SSGDMVRS], ids=lambda cls: cls.name)
-def test_where_votes_got_lost_the_mask_is_filled_up_with_coordinates_that_nobody_named(cls):
+def test_where_votes_were_lost_the_mask_is_filled_up_with_coordinates_without_votes(cls):
     counts = torch.tensor([0.0, 0.0, 2.0, 0.0, 1.0, 0.0])
     for round_ in range(20):
         mask = mask_of(cls(k=3), server(round_), counts)
@@ -112,7 +112,7 @@ def test_where_votes_got_lost_the_mask_is_filled_up_with_coordinates_that_nobody
 
 
 def inclusion(counts, k):
-    """How likely each coordinate is among k drawn one after another in proportion to its count, without replacement."""
+    """Probability that each coordinate is one of k, sampled without replacement in proportion to their counts."""
     total, shares = sum(counts), [0.0] * len(counts)
     for order in permutations(range(len(counts)), k):
         chance, left = 1.0, total
@@ -126,7 +126,7 @@ def inclusion(counts, k):
 
 @pytest.mark.parametrize("draws", [3000, pytest.param(60_000, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize(("counts", "k"), [((4, 1, 2, 0, 3), 2), ((1, 1, 5, 2, 3, 4), 3)])
-def test_random_selection_includes_each_coordinate_as_often_as_drawing_one_by_one_would(counts, k, draws):
+def test_random_selection_includes_each_coordinate_as_often_as_sampling_one_by_one_does(counts, k, draws):
     algorithm = SSGDMVRS(k=k)
     here = server(count=len(counts), seed=5)
     seen = torch.zeros(len(counts), dtype=torch.float64)
@@ -183,7 +183,7 @@ def test_lists_are_k_ascending_coordinates_that_the_server_knows_in_every_round(
 
 
 def test_a_list_takes_in_the_largest_that_it_lacks_and_drops_its_smallest_that_are_none_of_the_best():
-    """One worker, constant slopes: top 3 of 6 is in at once; then a new slope turns the order round, one at a time."""
+    """One worker, constant slopes: lists the top 3 of 6 at once; a new slope reverses the order."""
     slopes = torch.tensor([[6.0, 5, 4, 3, 2, 1], [1, 2, 30, 400, 500, 600]], dtype=torch.float64)
     problem = Problem(
         start=torch.zeros(6, dtype=torch.float64), n_workers=1, gradient=lambda rank, t, x: slopes[min(t, 1)], gap=float
@@ -196,7 +196,7 @@ def test_a_list_takes_in_the_largest_that_it_lacks_and_drops_its_smallest_that_a
     assert lists == [[0, 1, 2], [1, 2, 5], [2, 4, 5]]
 
 
-def test_without_swaps_the_initial_votes_count_for_good_and_the_mask_is_frozen():
+def test_without_swaps_the_initial_votes_count_for_ever_and_the_mask_is_frozen():
     run = Run(SSGDMVAD(density=0.25, swap_density=0.0, ties="index"), quadratic(), lr=wavy)
     masks = {tuple(run.step().nonzero().flatten().tolist()) for _ in range(20)}
     assert len(masks) == 1
@@ -215,13 +215,13 @@ def test_lists_at_both_ends_stay_equal_when_packets_get_lost(lost):
         assert_residuals_account_for_all(run)
 
 
-# A round that is called off in its second exchange.
+# A round that is aborted in its second exchange.
 
 
 @pytest.mark.parametrize("layout", ["rank0", "allreduce"])
 @pytest.mark.parametrize("cls", [SSGDMV, SSGDMVAD, SSGDMVRS], ids=lambda cls: cls.name)
 def test_inf_that_appears_only_in_the_values_leaves_no_trace_of_the_votes(cls, layout):
-    """Both workers send the least float, which is finite; the sum of two is not, nor is an n-th of it safe to add."""
+    """Both workers send the lowest finite float; the sum of two is not finite."""
     base = quadratic()
 
     def gradient(rank, t, x):
@@ -247,7 +247,7 @@ def test_inf_that_appears_only_in_the_values_leaves_no_trace_of_the_votes(cls, l
         assert all(torch.equal(old[name], new[name]) for name in old)
     for worker, count in zip(run.sim.workers, counts, strict=True):
         now = worker.meter.by_exchange["up"]
-        assert now["positions"].messages == count["positions"].messages + 1  # the votes did go out
+        assert now["positions"].messages == count["positions"].messages + 1  # the votes were sent
         assert now["values"].messages == count["values"].messages + 1
     assert torch.equal(run.x, x)
     run.t = 2
@@ -273,7 +273,7 @@ class Fewer(SSGDMV):
 
 @dataclass(frozen=True, kw_only=True)
 class ValuesForVotes(SSGDMV):
-    """Worker 2 sends values where votes are due."""
+    """Worker 2 sends values where votes are expected."""
 
     def work(self, me):
         if me.rank != 2:
@@ -293,9 +293,9 @@ class ShortMask(SSGDMV):
 @pytest.mark.parametrize(
     ("algorithm", "message"),
     [
-        (Fewer(density=0.25), "worker 1 sent 8 positions; due was a vote list of 9"),
-        (ValuesForVotes(density=0.25), "worker 2 sent a packet of dense; due was a vote list of 9"),
-        (ShortMask(density=0.25), "the server sent 8 positions; due was a vote list of 9"),
+        (Fewer(density=0.25), "worker 1 sent 8 positions; expected a vote list of 9"),
+        (ValuesForVotes(density=0.25), "worker 2 sent a packet of dense; expected a vote list of 9"),
+        (ShortMask(density=0.25), "the server sent 8 positions; expected a vote list of 9"),
     ],
     ids=["fewer", "values", "short-mask"],
 )
@@ -341,7 +341,7 @@ def wrong_kind(packet, me):
     [
         (longer, "worker 3 sent a change of a list of 10; its list here has 9"),
         (already_in, "worker 3 adds coordinates that are in its list already"),
-        (wrong_kind, "worker 3 sent 11 positions; due was a vote list of 9"),
+        (wrong_kind, "worker 3 sent 11 positions; expected a vote list of 9"),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
@@ -376,8 +376,8 @@ def test_a_round_moves_k_coordinates_and_no_other(cls):
 
 
 @pytest.mark.parametrize("name", ["ssgd-mv", "ssgd-mv-ad", "ssgd-mv-rs"])
-def test_a_residual_that_overflows_where_nobody_else_votes_aborts_the_round(name):
-    """Worker 0's first entry grows past the largest float32, but the winners of the vote stay finite."""
+def test_a_residual_that_overflows_where_no_other_worker_votes_aborts_the_round(name):
+    """Worker 0's first parameter grows beyond the largest float32, but the winners of the vote stay finite."""
     full = {"swap_density": 1.0} if name == "ssgd-mv-ad" else {}
     algorithm = laconic.ALGORITHMS[name](k=1, ties="index", **full)
     driver = Simulated(algorithm, d=4, n_workers=3, layout="rank0")

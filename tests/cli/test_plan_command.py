@@ -100,7 +100,7 @@ MISTAKES = {
     "half a parameter": ((*LINK, "--params", "1.5"), ("--params '1.5'", "whole number")),
     "a model without a shape": ((*LINK, "--model", "mlp"), ("--input-shape", "1x28x28")),
     "a shape that is none": ((*LINK, "--model", "mlp", "--input-shape", "1xx"), ("--input-shape '1xx'",)),
-    "a shape without a model": ((*SMALL, "--input-shape", "8"), ("--input-shape goes with --model",)),
+    "a shape without a model": ((*SMALL, "--input-shape", "8"), ("--input-shape is for --model",)),
     "an unknown model": ((*LINK, "--model", "mpl", "--input-shape", "8"), ("'mpl'", "did you mean mlp")),
     "no workers": (("--params", "1M", "--bandwidth", "1Mbit"), ("--workers is missing",)),
     "one worker": ((*SMALL, "--workers", "1"), ("--workers 1", "2 .. 512")),

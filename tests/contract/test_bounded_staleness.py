@@ -11,7 +11,7 @@ from support.inputs import over_inputs
 
 
 def played(bound: StalenessBound, n: int, n_updates: int, time_of) -> list[UpdateOutcome]:
-    """Workers that compute for time_of(worker, step) and are sent the model at once; fails where all of them wait."""
+    """Run workers that compute for time_of(worker, step) and get the model at once. Fails if all of them wait."""
     expected: list[tuple[float, int]] = []
     steps = [0] * n
     outcomes: list[UpdateOutcome] = []
@@ -40,7 +40,7 @@ times = st.lists(st.sampled_from((0.1, 1.0, 1.5, 3.0, 40.0)), min_size=1, max_si
 
 @given(n=st.integers(1, 8), tau=st.sampled_from((0, 1, 2, 5, 7, 20)), law=times)
 @example(n=8, tau=2, law=[1.0, 40.0, 0.1])
-def test_nobody_waits_for_ever_and_no_gradient_is_older_than_the_bound(n, tau, law):
+def test_no_worker_waits_for_ever_and_no_gradient_is_older_than_the_bound(n, tau, law):
     bound = StalenessBound(tau)
     outcomes = played(bound, n, 80, lambda worker, step: law[(7 * worker + 3 * step) % len(law)])
     ages = [each.staleness for each in outcomes]
@@ -96,7 +96,7 @@ def test_a_gradient_that_would_make_an_older_one_too_old_waits_for_it():
     assert bound.held == bound.outstanding == ()
 
 
-def test_held_gradients_are_applied_as_soon_as_the_oldest_has_come():
+def test_held_gradients_are_applied_as_soon_as_the_oldest_has_arrived():
     bound = StalenessBound(2)
     for worker in (0, 1, 2):
         bound.request(worker)
@@ -113,7 +113,7 @@ def test_held_gradients_are_applied_as_soon_as_the_oldest_has_come():
     assert bound.arrive(second) == [UpdateOutcome(1, 2)]
 
 
-def test_dropping_lets_nobody_wait_and_discards_what_is_too_old():
+def test_dropping_makes_no_worker_wait_and_drops_gradients_that_are_too_old():
     bound = StalenessBound(1, "drop")
     outcomes = played(bound, 3, 60, lambda worker, step: 5.5 if worker == 0 else 1.0)
     assert {each.outcome for each in outcomes if each.worker == 0} == {"dropped"}

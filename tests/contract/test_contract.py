@@ -1,4 +1,4 @@
-"""What every entered algorithm must hold, read off its claims. Nothing to add here for a new one."""
+"""What every registered algorithm must satisfy, given its claims. A new one needs no change here."""
 
 from dataclasses import fields, is_dataclass
 
@@ -25,7 +25,7 @@ every_star = pytest.mark.parametrize("name", [name for name in NAMES if laconic.
 
 
 def home(name: str) -> str:
-    """A layout in which whole packets travel: one server, or the graph of a method that has one."""
+    """A layout in which packets are not split: one server, or the graph of a method that has one."""
     return "rank0" if laconic.ALGORITHMS[name].mode == "rounds" else "auto"
 
 
@@ -103,7 +103,7 @@ def test_every_layout_it_admits_gives_the_same_parameters(name):
     expected = trained(name, "rank0").flat.values()
     for layout in layouts_of(with_test_settings(name), N):
         if layout == "dedicated":
-            continue  # one node more, but the same workers: compared below
+            continue  # one node more, with the same workers: compared below
         found = trained(name, layout).flat.values()
         if layout == "allreduce":
             assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5), "the engine's order of addition differs"
@@ -120,7 +120,7 @@ def test_the_bytes_counted_are_the_bytes_of_the_messages(name):
         for direction in (counted.up, counted.down):
             framing = HEADER_BYTES * direction.messages
             if home(name) == "rank0":
-                assert (direction.wire_bytes == 0) == (rank == 0), "worker 0 sits with the server"
+                assert (direction.wire_bytes == 0) == (rank == 0), "worker 0 is on the server's node"
             assert (
                 8 * (direction.wire_bytes + direction.local_bytes - framing)
                 >= direction.payload_bits - 2 * direction.messages
@@ -131,7 +131,7 @@ def test_the_bytes_counted_are_the_bytes_of_the_messages(name):
 
 
 def messages_a_round(algorithm: laconic.Algorithm, d: int, rank: int) -> int:
-    """As often as it yields; on a graph, once for each neighbor."""
+    """One for each yield; on a graph, one for each neighbor."""
     exchanges = len(algorithm.exchanges(d, N))
     if algorithm.mode != "decentralized":
         return exchanges
@@ -156,7 +156,7 @@ def test_the_papers_formula_is_the_mean_of_the_papers_meter(name):
 
 @every
 def test_unequal_replicas_are_never_hidden_behind_the_claim(name):
-    """Where they are claimed to be equal, the simulator itself compares every worker's result with worker 0's."""
+    """Where the claim is made, the simulator itself compares every worker's result with worker 0's."""
     simulation = trained(name, rounds=3, link=laconic.Link(latency_s=0.001))
     same = all(torch.equal(simulation.parameters_of(0), simulation.parameters_of(rank)) for rank in range(N))
     assert same == simulation.algorithm.replicas_equal
@@ -179,7 +179,7 @@ def test_it_is_frozen_keyword_only_data_with_a_source_and_hyperparameters(name):
 
 
 @every_in_step
-def test_a_round_called_off_leaves_no_trace_in_any_memory(name):
+def test_an_aborted_round_leaves_no_trace_in_any_memory(name):
     simulation = trained(name, home(name), rounds=3)
     before = [session.me.memory.saved() for session in simulation.driver.workers]
     served = simulation.driver.servers[0].view.memory.saved()
@@ -219,14 +219,14 @@ def test_where_it_claims_to_be_unbiased_the_mean_step_follows_the_mean_gradient(
 
 @pytest.mark.parametrize("name", [name for name in NAMES if laconic.ALGORITHMS[name].tolerates_absence])
 def test_where_it_claims_to_tolerate_absence_a_gradient_not_delivered_is_sent_later(name):
-    """Against a twin that had nothing to send: what arrives later goes where the unheard gradient pointed."""
+    """Compared with a run whose gradient was zero, later steps go in the direction of the gradient not delivered."""
     assert moved_after_a_loss(with_test_settings(name), gradient_value=1.0) > moved_after_a_loss(
         with_test_settings(name), gradient_value=0.0
     )
 
 
 def moved_after_a_loss(algorithm, gradient_value: float) -> float:
-    """How far up the model goes, all entries together, in 40 rounds after worker 1's gradient of -push was not heard.
+    """Sum of the changes of all parameters in 40 rounds, after worker 1's gradient -push was not delivered.
 
     All other gradients are zero.
     """

@@ -1,4 +1,4 @@
-"""What a worker remembers: zero at first, staged within a step, kept or dropped at its end."""
+"""The memory of a worker: zero at first, staged within a step, committed or dropped at its end."""
 
 import weakref
 
@@ -33,7 +33,7 @@ def test_a_step_reads_what_it_has_written_and_keeps_it_on_commit():
     mine = memory()
     mine["residual"] = torch.ones(3)
     assert "residual" in mine
-    assert list(mine) == []  # staged, not kept
+    assert list(mine) == []  # staged, not committed
     assert torch.equal(mine["residual"], torch.ones(3))
     mine.commit()
     assert list(mine) == ["residual"]
@@ -86,7 +86,7 @@ def test_what_is_replaced_is_used_again_and_what_is_committed_is_not():
     assert len(seen) == 2
 
 
-def test_a_committed_slice_keeps_its_full_vector_out():
+def test_a_committed_slice_keeps_its_full_vector_in_use():
     mine = memory()
     full = mine.scratch().fill_(7)
     mine["part"] = full[1:]
@@ -99,7 +99,7 @@ def test_a_committed_slice_keeps_its_full_vector_out():
     assert all(vector.numel() == 3 for vector in again)
 
 
-def test_a_foreign_vector_that_was_committed_is_never_given_out():
+def test_a_committed_vector_that_is_not_of_the_pool_is_never_borrowed():
     mine = memory()
     stranger = torch.ones(3, dtype=torch.float64)
     mine["residual"] = stranger
@@ -109,7 +109,7 @@ def test_a_foreign_vector_that_was_committed_is_never_given_out():
     assert stranger.data_ptr() not in indices([mine.scratch() for _ in range(4)])
 
 
-def test_a_dropped_step_gives_its_vectors_back_and_keeps_the_old_value():
+def test_a_dropped_step_returns_its_vectors_and_keeps_the_old_value():
     mine = memory()
     mine["residual"] = mine.scratch().fill_(1)
     mine.commit()
@@ -120,7 +120,7 @@ def test_a_dropped_step_gives_its_vectors_back_and_keeps_the_old_value():
     assert mine.scratch().data_ptr() == taken.data_ptr()
 
 
-def test_a_result_stays_out_until_nobody_uses_it():
+def test_a_result_is_not_reclaimed_while_it_is_used():
     mine = memory()
     result = mine.scratch()
     mine.commit(result)
@@ -142,7 +142,7 @@ def test_a_result_that_a_name_holds_too_stays_with_the_name():
     assert mine["average"].tolist() == [2.0] * 3
 
 
-def test_results_that_are_never_taken_back_do_not_pile_up():
+def test_results_that_are_never_reclaimed_do_not_pile_up():
     mine = memory()
     results = []
     for _ in range(5):

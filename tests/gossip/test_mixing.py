@@ -25,7 +25,7 @@ each_graph = pytest.mark.parametrize("text", COUNTS)
 
 @st.composite
 def connected_graphs(draw, maximum=9):
-    """A random tree, so that everybody is reached, and some edges more."""
+    """A random tree, so that the graph is connected, and some more edges."""
     n = draw(st.integers(1, maximum))
     edges = {(draw(st.integers(0, rank - 1)), rank) for rank in range(1, n)}
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
@@ -53,7 +53,7 @@ def test_full_mixing_is_the_mean_with_equal_bits_everywhere_and_rho_0(n):
     assert mixing.spectral_gap == pytest.approx(1)
 
 
-def test_a_ring_is_a_third_of_oneself_and_of_each_neighbor():
+def test_a_ring_gives_a_third_to_the_worker_and_to_each_neighbor():
     third = 1 / 3
     expected = [
         [third, third, 0, 0, third],
@@ -104,7 +104,7 @@ def test_what_is_built_is_symmetric_doubly_stochastic_and_connected_over_a_cycle
 
 
 @each_graph
-def test_a_matrix_its_weights_and_its_neighbors_say_the_same(text):
+def test_a_matrix_its_weights_and_its_neighbors_agree(text):
     for n in COUNTS[text]:
         with failing_at(n=n):
             mixing = Mixing.from_text(text, n)
@@ -142,7 +142,7 @@ def test_exponential_neighbors_are_a_power_of_two_away_on_the_circle():
     assert Mixing.from_text("exponential", 7).neighbors(6) == (0, 1, 4, 5)
 
 
-def test_a_star_keeps_what_its_arms_do_not_give():
+def test_self_weights_of_a_star_are_one_less_the_weights_of_its_edges():
     star = Mixing.from_text("star", 4)
     assert star.matrix().tolist() == [
         [0.25, 0.25, 0.25, 0.25],
@@ -150,7 +150,7 @@ def test_a_star_keeps_what_its_arms_do_not_give():
         [0.25, 0, 0.75, 0],
         [0.25, 0, 0, 0.75],
     ]
-    assert star.rho == pytest.approx(0.75)  # two arms that differ: 1 - 1/N
+    assert star.rho == pytest.approx(0.75)  # two leaves that differ: 1 - 1/N
 
 
 @over_inputs("n", COUNTS[SHIFT_ONE])
@@ -170,11 +170,11 @@ def test_shift_one_begins_again_after_a_cycle():
     rounds = [Mixing.from_text(SHIFT_ONE, 6, round_) for round_ in range(10)]
     assert rounds[:5] == rounds[5:]
     assert rounds[0] != rounds[1]
-    assert rounds[0].rho == pytest.approx(1)  # one round alone leaves pairs that never hear of each other
+    assert rounds[0].rho == pytest.approx(1)  # the graph of a single round is not connected
     assert rounds[0].spectral_gap == pytest.approx(0, abs=1e-12)
 
 
-def test_the_mean_of_a_shift_one_cycle_is_half_oneself_and_an_equal_share_of_all_others():
+def test_the_mean_of_a_shift_one_cycle_is_half_the_worker_itself_and_an_equal_share_of_all_others():
     w = Mixing.over_cycle(SHIFT_ONE, 6).matrix()
     np.testing.assert_allclose(w, np.full((6, 6), 0.1) + 0.4 * np.eye(6), rtol=0, atol=1e-15)
 
@@ -252,7 +252,7 @@ def test_a_builders_matrix_is_that_of_the_same_graph_from_networkx(text):
             assert mixing.text == text
 
 
-# What users type and hand in
+# What users give
 
 
 def test_an_edge_list_gets_metropolis_weights():
@@ -261,7 +261,7 @@ def test_an_edge_list_gets_metropolis_weights():
     assert path.text == "0-1 1-2"
 
 
-def test_weights_may_be_given_and_the_rest_is_ones_own():
+def test_weights_may_be_given_and_the_rest_is_the_self_weight():
     mixing = Mixing.from_text("0-1:0.25 1-2:0.5", 3)
     assert mixing.matrix().tolist() == [[0.75, 0.25, 0], [0.25, 0.25, 0.5], [0, 0.5, 0.5]]
     assert mixing.text == "0-1:0.25 1-2:0.5"
@@ -273,7 +273,7 @@ def test_the_text_of_one_worker_is_empty():
     assert Mixing.from_text("", 1) == alone
 
 
-def test_a_float32_matrix_is_taken_and_its_rows_made_to_sum_to_1():
+def test_a_float32_matrix_is_accepted_and_its_rows_made_to_sum_to_1():
     w = Mixing.from_matrix(Mixing.from_text("ring", 5).matrix().astype(np.float32)).matrix()
     assert np.array_equal(w, w.T)
     assert np.abs(w.sum(axis=1) - 1).max() < 1e-15
@@ -283,7 +283,7 @@ def test_rounding_below_zero_in_a_matrix_is_no_edge():
     assert Mixing.from_matrix([[0.5, 0.5, -1e-17], [0.5, 0, 0.5], [-1e-17, 0.5, 0.5]]).neighbors(0) == (1,)
 
 
-def test_edges_that_sum_to_1_but_for_rounding_keep_no_share_of_oneself():
+def test_edges_that_sum_to_1_but_for_rounding_have_no_self_weight():
     mixing = Mixing.from_text("0-1:0.1 0-2:0.2 0-3:0.7000000000000001 1-2:0.3", 4)
     assert mixing.self_weights[0] == 0.0
 
@@ -291,25 +291,25 @@ def test_edges_that_sum_to_1_but_for_rounding_keep_no_share_of_oneself():
 @pytest.mark.parametrize(
     ("text", "n", "complaint"),
     [
-        ("rign", 4, r"topology='rign' must be one of exponential, full, .*, or edges such as .*did you mean ring"),
+        ("rign", 4, r"graph='rign' must be one of exponential, full, .*, or edges such as .*did you mean ring"),
         ("0-1 1", 2, r"'1' is neither"),
         ("0-1,1-2", 3, r"'0-1,1-2' is neither"),
         ("0--1", 2, r"'0--1' is neither"),
-        ("0-1 1-1", 2, r"edge '1-1': worker 1 need not name itself; its own weight is what the others leave"),
+        ("0-1 1-1", 2, r"edge '1-1': worker 1 cannot have an edge to itself; its self weight is 1 less"),
         ("0-1 1-4", 3, r"edge '1-4': worker 4 must be between 0 and 2, n_workers=3"),
-        ("0-1 1-2 1-0", 3, r"edge 0-1 is there twice; .* keep one"),
+        ("0-1 1-2 1-0", 3, r"edge 0-1 is given twice; .* give it once"),
         ("0-1:0.3 1-2", 3, r"either every edge has a weight or none; write them as '0-1"),
         ("0-1:", 2, r"edge '0-1:': the weight must be in \(0, 1\]"),
         ("0-1:0", 2, r"edge '0-1:0': the weight must be in \(0, 1\]; leave out an edge"),
         ("0-1:-0.1", 2, r"the weight must be in \(0, 1\]"),
         ("0-1:nan", 2, r"the weight must be in \(0, 1\]"),
         ("0-1:0.7 1-2:0.5", 3, r"edges of worker 1 sum to 1.2, which leaves it a self weight of -0.2; .* at most 1"),
-        ("0-1 2-3", 4, r"workers 0, 1 never hear of 2, 3 \(rho=1\); add an edge"),
-        ("0-1 1-2 2-0", 4, r"workers 0, 1, 2 never hear of 3"),
-        ("", 12, r"workers 0 never hear of 1, 2, 3, 4, 5, 6, 7, 8, \.\.\. \(11 in all\)"),
+        ("0-1 2-3", 4, r"workers 0, 1 are not connected to 2, 3 \(rho=1\); add an edge"),
+        ("0-1 1-2 2-0", 4, r"workers 0, 1, 2 are not connected to 3"),
+        ("", 12, r"workers 0 are not connected to 1, 2, 3, 4, 5, 6, 7, 8, \.\.\. \(11 in all\)"),
         ("0-1:1", 2, r"workers 0 and 1 only swap their models \(rho=1\), .* give some edges less weight"),
         ("0-1:0.5 1-2:0.5 2-3:0.5 3-0:0.5", 4, r"workers 0, 2 and 1, 3 only swap"),
-        ("torus", 7, r"torus: n_workers=7 has no two factors of at least 2; take 8 workers, or topology ring"),
+        ("torus", 7, r"torus: n_workers=7 has no two factors of at least 2; take 8 workers, or graph ring"),
         ("torus", 1, r"torus: n_workers=1 .* take 4 workers"),
         ("torus", 2, r"torus: n_workers=2 .* take 4 workers"),
         ("shift-one", 5, r"shift-one: n_workers=5 must be even; take 6 workers"),
@@ -338,8 +338,8 @@ def test_a_bad_text_is_refused_with_the_remedy(text, n, complaint):
         ([[0.5, 0.5], [0.5, 0.4]], r"row 1 sums to 0.9 and must sum to 1; W\[1, 1\]=0.4"),
         ([[1.25, -0.25], [-0.25, 1.25]], r"W\[0, 1\]=-0.25 must be at least 0"),
         ([[0.4, 0.6, 0], [0.6, -0.1, 0.5], [0, 0.5, 0.5]], r"W\[1, 1\]=-0.1 must be at least 0"),
-        ([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]], r"workers 0, 1 never hear of 2"),  # the paper's W_3
-        (np.eye(3), r"workers 0 never hear of 1, 2"),
+        ([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]], r"workers 0, 1 are not connected to 2"),  # the paper's W_3
+        (np.eye(3), r"workers 0 are not connected to 1, 2"),
         ([[0, 1], [1, 0]], r"workers 0 and 1 only swap their models"),
     ],
 )
@@ -354,10 +354,10 @@ def test_a_bad_matrix_is_refused_with_the_remedy(matrix, complaint):
         (networkx.Graph(), r"the 0 nodes must be the workers 0 to n - 1"),
         (networkx.Graph([("a", "b")]), r"convert_node_labels_to_integers"),
         (networkx.Graph([(1, 2)]), r"must be the workers 0 to n - 1"),
-        (networkx.DiGraph([(0, 1)]), r"both ways, .* graph.to_undirected\(\)"),
-        (networkx.MultiGraph([(0, 1), (0, 1)]), r"edge 0-1 is there twice"),
-        (networkx.Graph([(0, 1), (1, 1)]), r"worker 1 need not name itself"),
-        (networkx.Graph([(0, 1), (2, 3)]), r"workers 0, 1 never hear of 2, 3"),
+        (networkx.DiGraph([(0, 1)]), r"must be undirected, .* graph.to_undirected\(\)"),
+        (networkx.MultiGraph([(0, 1), (0, 1)]), r"edge 0-1 is given twice"),
+        (networkx.Graph([(0, 1), (1, 1)]), r"worker 1 cannot have an edge to itself"),
+        (networkx.Graph([(0, 1), (2, 3)]), r"workers 0, 1 are not connected to 2, 3"),
     ],
 )
 def test_a_bad_graph_is_refused_with_the_remedy(graph, complaint):
@@ -368,7 +368,7 @@ def test_a_bad_graph_is_refused_with_the_remedy(graph, complaint):
 @given(connected_graphs(maximum=5), st.integers(1, 4))
 def test_two_graphs_side_by_side_are_refused_and_have_rho_1(graph, n_more):
     both = networkx.disjoint_union(graph, networkx.path_graph(n_more))
-    with pytest.raises(ValueError, match=f"never hear of .*{len(both) - 1}"):
+    with pytest.raises(ValueError, match=f"are not connected to .*{len(both) - 1}"):
         Mixing.from_graph(both)
 
 

@@ -245,7 +245,7 @@ def test_no_prefix_of_a_gzip_file_is_taken_for_the_complete_file(tmp_path):
     for n_left in range(len(content)):
         path.write_bytes(content[:n_left])
         # One byte is too little to tell that it was gzip.
-        words = r"not sound gzip" if n_left == 1 else r"truncated: .*expected .* bytes.* found"
+        words = r"not valid gzip" if n_left == 1 else r"truncated: .*expected .* bytes.* found"
         with pytest.raises(DatasetError, match=words):
             read_labels(path)
 
@@ -255,7 +255,7 @@ def test_a_damaged_gzip_file_is_refused(tmp_path):
     content = bytearray(gzip.compress(labels_idx([3, 1, 4])))
     content[-6] ^= 1  # inside the checksum
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match="not sound gzip"):
+    with pytest.raises(DatasetError, match="not valid gzip"):
         read_labels(path)
 
 
@@ -272,7 +272,7 @@ def test_a_gzip_bomb_is_left_packed_and_refused(tmp_path):
         stream.write(labels_idx([3, 1, 4]))
         stream.write(bytes(16 << 20))
     content = path.read_bytes()
-    # The damage at the end shows that the reader never gets there: it would be "not sound gzip".
+    # The damage at the end shows that the reader never gets there: it would be "not valid gzip".
     path.write_bytes(content[:-8] + b"\xff" * 8)
     with pytest.raises(DatasetError, match="too long"):
         read_labels(path)
@@ -280,18 +280,18 @@ def test_a_gzip_bomb_is_left_packed_and_refused(tmp_path):
 
 def test_a_header_that_announces_more_than_was_published_is_refused(tmp_path):
     (mnist_folder(tmp_path) / LABELS).write_bytes(struct.pack(">2I", LABELS_MAGIC, 2**32 - 1))
-    assert "announces 4,294,967,295 entries, must be 1 to 60,000" in refusal("mnist", tmp_path)
+    assert "announces 4,294,967,295 items, must be 1 to 60,000" in refusal("mnist", tmp_path)
 
 
 def test_a_header_that_announces_nothing_is_refused(tmp_path):
     (mnist_folder(tmp_path) / LABELS).write_bytes(labels_idx([]))
-    assert "announces 0 entries" in refusal("mnist", tmp_path)
+    assert "announces 0 items" in refusal("mnist", tmp_path)
 
 
 def test_uncompressed_content_under_a_gz_name_is_refused(tmp_path):
     path = mnist_folder(tmp_path) / IMAGES
     path.rename(path.with_name(f"{IMAGES}.gz"))
-    assert "not sound gzip" in refusal("mnist", tmp_path)
+    assert "not valid gzip" in refusal("mnist", tmp_path)
 
 
 def test_gzip_content_under_a_name_without_gz_is_refused_with_the_remedy(tmp_path):
@@ -306,7 +306,7 @@ def test_a_label_file_in_the_place_of_images_is_refused_by_its_magic_number(tmp_
 
 def test_images_of_another_shape_are_refused(tmp_path):
     (mnist_folder(tmp_path) / IMAGES).write_bytes(images_idx(12, shape=(8, 8)))
-    assert "entries of shape (8, 8), must be (28, 28)" in refusal("mnist", tmp_path)
+    assert "items of shape (8, 8), must be (28, 28)" in refusal("mnist", tmp_path)
 
 
 def test_more_images_than_labels_are_refused(tmp_path):

@@ -124,16 +124,16 @@ def test_svmlight_lines_become_dense_rows_with_values_as_they_are(tmp_path):
     [
         ("", "empty: holds 0 examples"),
         ("# nothing\n", "empty: holds 0 examples"),
-        ("1\n0\n", "2 examples with 0 entries"),
-        ("1 1:2\n0 1:x\n", "line 2: entry '1:x' must be index:value"),
-        ("1 1:2\n0 two\n", "line 2: entry 'two' must be index:value"),
-        ("1 1:2\n0 1:nan\n", "line 2: entry '1:nan' must be index:value with a finite"),
-        ("1 1:2\n0 1:1e39\n", "line 2: entry '1:1e39' must be index:value with a finite float32"),
+        ("1\n0\n", "2 examples with 0 values"),
+        ("1 1:2\n0 1:x\n", "line 2: item '1:x' must be index:value"),
+        ("1 1:2\n0 two\n", "line 2: item 'two' must be index:value"),
+        ("1 1:2\n0 1:nan\n", "line 2: item '1:nan' must be index:value with a finite"),
+        ("1 1:2\n0 1:1e39\n", "line 2: item '1:1e39' must be index:value with a finite float32"),
         ("1 1:2\ninf 1:1\n", "line 2: label 'inf' must be a finite number"),
         ("1 1:2\ncat 1:1\n", "line 2: label 'cat' must be a finite number"),
-        ("1 3:2 2:1\n", "line 1: entry '2:1' must have an index above 3"),
+        ("1 3:2 2:1\n", "line 1: item '2:1' must have an index above 3"),
         ("1 1:2\n" * 10, "every label is '1', must be of two classes"),
-        ("1 1:2\n0 2000000000:1\n", "dense entries, must be at most 1,073,741,824"),
+        ("1 1:2\n0 2000000000:1\n", "dense values, must be at most 1,073,741,824"),
     ],
 )
 def test_lines_that_are_not_svmlight_are_refused(tmp_path, text, words):

@@ -1,4 +1,4 @@
-"""Recorded times of real runs: clocks that agree, laps without gaps, files that are read back, and pictures of them."""
+"""Recorded times of real runs: clocks that agree, phases without gaps, files read back, and pictures of them."""
 
 import itertools
 import json
@@ -59,7 +59,7 @@ def test_a_line_that_is_none_of_ours_is_named(tmp_path, line):
 
 
 def test_an_empty_file_of_times_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="has no laps"):
+    with pytest.raises(ValueError, match="has no phases"):
         read_phases(written(tmp_path, phases=()))
 
 
@@ -123,7 +123,12 @@ def test_the_command_draws_a_run_and_names_what_does_not_go_with_it(tmp_path):
         (str(tmp_path), "--latency", "1ms"): "--latency: the run in",
         (str(empty),): "there is no times.csv in it; run again with --driver processes --record-times",
         ("ring", "--from-round", "1"): "--from-round 1 is for the folder of a recorded run",
-        ("--message-schedule", "x.json", "--from-round", "1"): "--from-round: a schedule of your own says that itself",
+        (
+            "--message-schedule",
+            "x.json",
+            "--from-round",
+            "1",
+        ): "--from-round: the message schedule of the file sets this",
     }.items():
         ended = laconic("timeline", *arguments)
         assert ended.code == 2, arguments

@@ -1,4 +1,4 @@
-"""The command line: `laconic list`, `show`, `run`, `compare`, `bench`, `reproduce`."""
+"""The command line: `laconic list`, `show`, `run`, `compare`, `plan`, `timeline`, `bench`, `reproduce`."""
 
 from laconic.cli.app import main
 

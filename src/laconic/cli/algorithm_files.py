@@ -1,6 +1,6 @@
-"""What the files of algorithms say of themselves, read without importing them, so that it takes no torch.
+"""Descriptions of the algorithms, read from their source files without importing them or torch.
 
-A file says it where it decorates a class: `@algorithm("name")`, the docstring's first line, and `source`.
+A description is the name in `@algorithm("name")`, the first line of the class's docstring, and its `source`.
 """
 
 import ast
@@ -18,21 +18,27 @@ FOLDER = Path(laconic.__file__).parent / "algorithms"
 
 @dataclass(frozen=True)
 class Described:
-    """One algorithm. about: one line on what it does. source: the paper."""
+    """The description of one algorithm."""
 
     name: str
     about: str
+    """One line on what it does."""
     source: str
+    """The paper."""
 
 
 class UnreadableError(Exception):
-    """A file that has to be imported, to learn which algorithms it enters."""
+    """A file must be imported to learn which algorithms it registers."""
 
 
 def described(plugins: Sequence[str] = ()) -> list[Described]:
-    """All algorithms of laconic and of a user's own files, by name.
+    """Return the algorithms of laconic and of a user's own files, sorted by name.
 
-    Raises ValueError for a plugin that is no Python file, or takes a name that another class has.
+    Args:
+        plugins: Paths of the user's files.
+
+    Raises:
+        ValueError: A plugin is not a Python file, or takes the name of another class.
     """
     files = [path for path in sorted(FOLDER.glob("*.py")) if path.stem != "__init__"]
     files += dict.fromkeys(_plugin(text) for text in plugins)
@@ -43,9 +49,10 @@ def described(plugins: Sequence[str] = ()) -> list[Described]:
 
 
 def read_file(path: Path) -> list[Described]:
-    """The algorithms that one file enters.
+    """Return the algorithms that one file registers.
 
-    Raises UnreadableError where it enters none, or one in another way than by a literal name above a class.
+    Raises:
+        UnreadableError: The file registers none, or not all by a literal name in a class decorator.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _enters(node)]
@@ -73,13 +80,13 @@ def _in_files(paths: Sequence[Path]) -> list[Described]:
     for path in paths:
         for one in read_file(path):
             if one.name in found:
-                raise UnreadableError(one.name)  # who is imported second is refused, and told by whom it is taken
+                raise UnreadableError(one.name)  # the import refuses the second class and names the first
             found[one.name] = one
     return [found[name] for name in sorted(found)]
 
 
 def _imported(plugins: Sequence[str]) -> list[Described]:
-    """The same from the classes themselves."""
+    """Import the files and return the descriptions of the registered classes."""
     load_torch()
     from laconic.contract import ALGORITHMS, load_plugins
 
@@ -93,7 +100,7 @@ def _imported(plugins: Sequence[str]) -> list[Described]:
 
 
 def _enters(call: ast.Call) -> bool:
-    """Whether this calls `algorithm` or `laconic.algorithm`."""
+    """Return whether this calls `algorithm` or `laconic.algorithm`."""
     called = call.func
     if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
         return called.attr == "algorithm"

@@ -1,4 +1,4 @@
-"""The commands' entry, and what a user sees when something is wrong: one line, no traceback."""
+"""The entry point of the command line. A user's mistake is reported in one line, without a traceback."""
 
 import sys
 import warnings
@@ -19,15 +19,15 @@ class _Commands(LazyGroup):
     lazy_commands = (
         LazyCommand(
             "list", "laconic.cli.listing", "list_algorithms",
-            "List the algorithms: what each does, and its paper.", needs_torch=False,
+            "List the algorithms with what each does and its paper.", needs_torch=False,
         ),
         LazyCommand(
             "show", "laconic.cli.show", "show",
-            "Show one algorithm: paper, symbols, hyper-parameters with ranges, claims, bits.",
+            "Show the paper, symbols, hyper-parameters, claims and bits of one algorithm.",
         ),
         LazyCommand(
             "run", "laconic.cli.train", "run",
-            "Train one model with one algorithm. Under torchrun it joins the processes that are there.",
+            "Train one model with one algorithm. Under torchrun it joins the running processes.",
         ),
         LazyCommand(
             "compare", "laconic.cli.train", "compare",
@@ -35,7 +35,7 @@ class _Commands(LazyGroup):
         ),
         LazyCommand(
             "reproduce", "laconic.cli.reproduce", "reproduce",
-            "Run a published table and print it beside the printed figures.",
+            "Run a published table and print the results beside the published figures.",
         ),
         LazyCommand(
             "plan", "laconic.cli.plan", "plan",
@@ -43,8 +43,7 @@ class _Commands(LazyGroup):
         ),
         LazyCommand(
             "timeline", "laconic.cli.timeline", "timeline",
-            "Draw who sends, receives and computes when: on the links that you describe, or in a run that was "
-            "recorded.",
+            "Draw when each machine sends, receives and computes, on links that you describe or in a recorded run.",
         ),
     )  # fmt: skip
 
@@ -71,13 +70,17 @@ def options(
     context: typer.Context,
     load: Annotated[
         list[str] | None,
-        typer.Option("--load", metavar="FILE", help="A Python file with algorithms of your own. May be given often."),
+        typer.Option(
+            "--load", metavar="FILE", help="Load a Python file with algorithms of your own. Can be given several times."
+        ),
     ] = None,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Options of all commands."""
     context.obj = tuple(load or [])
-    if load and context.invoked_subcommand != "list":  # which reads files, and imports none
+    if load and context.invoked_subcommand != "list":  # `list` reads the files without importing them
         load_torch()
         from laconic.contract import load_plugins
 
@@ -88,7 +91,7 @@ app.add_typer(bench)
 
 
 def _warn_in_one_line() -> None:
-    """Show a warning as errors are shown, and once: what is wrong and the way out, without a place in our code."""
+    """Print each distinct warning once, in one line, without the file and line of our code."""
     shown: set[str] = set()
 
     def show(message: Warning | str, *place: object, **more: object) -> None:
@@ -101,9 +104,10 @@ def _warn_in_one_line() -> None:
 
 
 def main() -> None:
-    """Run the command line; the user's mistakes end with exit code 2 and one line that says what to do.
+    """Run the command line.
 
-    SIGTERM and Ctrl-C end it with one line, too, that says what is finished and on disk; exit codes 143 and 130.
+    A user's mistake ends it with exit code 2 and one line that says what to do. SIGTERM and Ctrl-C end it with exit
+    codes 143 and 130 and one line that says which results are on disk.
     """
     try:
         with stopped_by_signals(end_at_once), warnings.catch_warnings():

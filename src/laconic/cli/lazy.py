@@ -1,6 +1,6 @@
-"""Commands that are imported when they are used: help, a typing mistake and `laconic list` do not wait for torch.
+"""Commands that are imported when they are called, so that help, typing errors and `laconic list` load no torch.
 
-A command's file imports at its top only what its options and its help need, and the rest inside its functions.
+A command's file imports at its top only what its options and help need. Its functions import the rest.
 """
 
 import sys
@@ -16,19 +16,21 @@ from laconic.lab.processes.stopping import ended_at_once_by_signals
 
 @dataclass(frozen=True)
 class LazyCommand:
-    """One command of a group. about: the first line of its function's docstring, for the help of the group."""
+    """One command of a group."""
 
     name: str
     module: str
     function: str
     about: str
+    """The first line of the function's docstring, for the help of the group."""
     needs_torch: bool = True
 
 
 class LazyGroup(TyperGroup):
-    """A group that knows its commands by name and line of help, and imports the one that is called."""
+    """A group that holds the names and help lines of its commands, and imports only the command that is called."""
 
-    lazy_commands: ClassVar[tuple[LazyCommand, ...]] = ()  # in the order of the help
+    lazy_commands: ClassVar[tuple[LazyCommand, ...]] = ()
+    """The commands in the order in which the help lists them."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - typer's own
         super().__init__(**options)
@@ -36,14 +38,14 @@ class LazyGroup(TyperGroup):
         self.commands = {**in_help, **self.commands}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - classes that typer does not name
-        """Find the command that is called, and import it."""
+        """Find and import the command that is called."""
         name, command, rest = super().resolve_command(ctx, args)
         spec = next((spec for spec in self.lazy_commands if spec.name == name), None)
         return name, command if spec is None else _imported(spec), rest
 
 
 class _NeedsTorch(TyperCommand):
-    """A command that loads torch when it runs, not when its help is asked for."""
+    """A command that loads torch when it runs, but not for its help."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - classes that typer does not name
         load_torch()
@@ -58,7 +60,7 @@ def _imported(spec: LazyCommand) -> Any:  # noqa: ANN401 - a class that typer do
 
 
 def load_torch() -> None:
-    """Import torch. This takes seconds; a signal meanwhile ends the process at once and without a traceback."""
+    """Import torch. This takes seconds; a signal during the import ends the process at once, without a traceback."""
     if "torch" in sys.modules:
         return
     with ended_at_once_by_signals():

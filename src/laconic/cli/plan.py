@@ -31,7 +31,7 @@ _ONE_RUN = (
     "--workers",
     "--set",
     "--local-steps",
-)  # which a recorded run has itself
+)  # a recorded run has its own values of these
 
 
 def plan(
@@ -91,7 +91,7 @@ def plan(
 
     _check_files(json_, plot)
     if bandwidth_ is None:
-        raise ValueError("--bandwidth is missing: what each node's link carries, such as 1Gbit")
+        raise ValueError("--bandwidth is missing: give the bandwidth of each link, such as 1Gbit")
     link = Link(bytes_per_s=_read("--bandwidth", bandwidth, bandwidth_), latency_s=_time("--latency", latency))
     asked = dict(zip(_ONE_RUN, (params, model, input_shape, workers, set_ or None, local_steps), strict=True))
     torch.set_num_threads(1)
@@ -121,12 +121,12 @@ def _query(asked: dict[str, Any], classes: int, link: Link, compute: str | None,
     if (params is None) == (model is None):
         raise ValueError("give --params COUNT, such as 25.6M, or --model NAME with --input-shape, and not both")
     if workers is None:
-        raise ValueError("--workers is missing: how many train together")
+        raise ValueError("--workers is missing: give the number of workers")
     layers: tuple[int, ...] = ()
     if model is not None:
         layers = tuple(p.numel() for p in build(model, _shape(shape), classes, 0).parameters())
     elif shape is not None:
-        raise ValueError("--input-shape goes with --model; --params says the size itself")
+        raise ValueError("--input-shape is for --model; --params is the size already")
     return Query(
         n_parameters=sum(layers) or _count(params), n_workers=workers, link=link, layers=layers,
         compute_s=_time("--compute", compute), local_steps=local_steps,
@@ -141,9 +141,9 @@ def _of_runs(
 
     for option, value in asked.items():
         if value is not None:
-            raise ValueError(f"{option}: the run in --trace {folder} says that itself; leave it out")
+            raise ValueError(f"{option}: the recorded run in --trace {folder} sets this; leave it out")
     if methods:
-        raise ValueError(f"{methods[0]}: the run in --trace {folder} says its method itself; leave it out")
+        raise ValueError(f"{methods[0]}: the recorded run in --trace {folder} sets the method; leave it out")
     runs = read_recorded(folder)
     compute_s = None if compute is None else _time("--compute", compute)
     queries = [run.query(link, compute_s) for run in runs]
@@ -158,7 +158,7 @@ def _of_runs(
 
 
 def _algorithms(names: Sequence[str], settings: dict[str, str]) -> dict[str, Algorithm]:
-    """The methods with their settings; all of them where none is named."""
+    """Return the named methods with their settings, or all methods if none is named."""
     from laconic.contract import ALGORITHMS
 
     known = sorted(ALGORITHMS)
@@ -219,14 +219,14 @@ def _read(option: str, read: Any, text: str) -> Any:  # noqa: ANN401
 
 
 def _time(option: str, text: str | None) -> float:
-    """Seconds; none where nothing or 0 is given."""
+    """Return a time in seconds: 0.0 if none or 0 is given."""
     if text is None or text.strip() in ("0", "0s", "0ms"):
         return 0.0
     return float(_read(option, duration, text))
 
 
 def _count(text: str) -> int:
-    """A number of parameters: 25600000, 25.6M, 7B."""
+    """Parse a number of parameters, such as 25600000, 25.6M or 7B."""
     match = _COUNT.fullmatch(text.strip())
     count = Fraction(match[1]) * _THOUSANDS[match[2].lower()] if match else Fraction(0)
     if count < 1 or count.denominator != 1:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Shown:
-    """Bars that are there within a `with`."""
+    """Progress bars that are shown within a `with` block."""
 
     _bars: Progress
 
@@ -31,7 +31,7 @@ class _Shown:
 
 
 class RunDisplay(_Shown):
-    """A bar for each run. Hidden on ranks that do not speak; plain lines where there is no terminal."""
+    """A progress bar for each run. It is hidden if not `shown`, and prints plain lines without a terminal."""
 
     def __init__(self, *, shown: bool = True) -> None:
         console = Console(stderr=True)
@@ -50,7 +50,7 @@ class RunDisplay(_Shown):
         self._tasks: dict[str, TaskID] = {}
 
     def listen(self, step: RunProgress) -> None:
-        """Show where a run is."""
+        """Show the progress of a run."""
         name = step.settings.algorithm
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(
@@ -74,12 +74,12 @@ class RunDisplay(_Shown):
 
     @staticmethod
     def _reported(epochs: int) -> set[int]:
-        """The epochs that get a line where there is no terminal: the first, every tenth part, the last."""
+        """Return the epochs that get a line without a terminal: the first, each tenth of the run, and the last."""
         return {1, *range(max(1, epochs // 10), epochs + 1, max(1, epochs // 10)), epochs}
 
 
 class TasksDisplay(_Shown):
-    """A bar for each job of a published table; a line at every tenth part where there is no terminal."""
+    """A progress bar for each task of a published table. Without a terminal it prints a line per tenth of a task."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -94,10 +94,10 @@ class TasksDisplay(_Shown):
             disable=self._lines,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._reported: dict[str, int] = {}  # tenth parts, by job
+        self._reported: dict[str, int] = {}  # tenths that are printed already, by task label
 
     def listen(self, step: TaskProgress) -> None:
-        """Show where a job is."""
+        """Show the progress of a task."""
         if step.label not in self._tasks:
             self._tasks[step.label] = self._bars.add_task(step.label, total=step.total, note="")
         self._bars.update(self._tasks[step.label], completed=step.done, note=step.note)

@@ -1,4 +1,4 @@
-"""`laconic reproduce`: a paper's table, run here and laid beside the printed one."""
+"""`laconic reproduce`: run a paper's table and print the results beside the published figures."""
 
 from __future__ import annotations
 
@@ -20,17 +20,22 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    name: Annotated[str | None, typer.Argument(help="A table; without one, all are listed.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The name of a table. Without it, all tables are listed.")] = None,
     data: Data = None,
-    seeds: Annotated[str | None, typer.Option(metavar="1,19,31", help="Seeds, for a table that trains.")] = None,
-    methods: Annotated[str | None, typer.Option(metavar="A,B", help="Some of its rows.", show_default="all")] = None,
-    jobs: Annotated[
-        int | None, typer.Option(help="Processes at once, of one thread each.", show_default="cores")
+    seeds: Annotated[
+        str | None, typer.Option(metavar="1,19,31", help="The seeds to train with, for a table that trains.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every figure here, as JSON.")] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List the tables.")] = False,
+    methods: Annotated[
+        str | None, typer.Option(metavar="A,B", help="The rows of the table to run.", show_default="all")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="The number of processes, of one thread each, that run at once.", show_default="cores"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write all figures to, as JSON.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the tables and exit.")] = False,
 ) -> None:
-    """Run a published table and print it beside the printed figures."""
+    """Run a published table and print the results beside the published figures."""
     if list_ or name is None:
         _list()
         return
@@ -58,7 +63,7 @@ def reproduce(
             found = run_tasks(parts, jobs or os.cpu_count() or 1, display.listen, keep)
     except Stopped as stopped:
         if out is not None and finished:
-            write_partial_result(out, table, request, finished)  # the signal may have come while it was written
+            write_partial_result(out, table, request, finished)  # the signal may have interrupted the last write
             stopped.add_note(f"finished, in {partial_path(out)}: {', '.join(finished)}")
         raise
     comparison = table.compare(found)
@@ -74,7 +79,7 @@ def _list() -> None:
 
     listing = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     listing.add_column("table", no_wrap=True)
-    listing.add_column("what it gives, and where it is printed")
+    listing.add_column("what it shows, and its source")
     for name, table in TABLES.items():
         listing.add_row(name, f"{table.title}\n[dim]{table.source}[/dim]")
     Console().print(listing)

@@ -1,4 +1,4 @@
-"""`laconic show`: where a method is from, what it takes, claims and remembers."""
+"""`laconic show`: the paper, hyper-parameters, claims and memories of one method."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from laconic.hyperparameters import hyperparameters_of, near_misses
 if TYPE_CHECKING:
     from laconic.contract import Algorithm
 
-_SHOWN_D = 10**6  # parameters of the model that bits are shown for
+_SHOWN_D = 10**6  # parameters of the model whose bits are shown
 _SHOWN_WORKERS = 10
-_SAMPLE_D = 1 << 12  # of the job whose memory is looked at
+_SAMPLE_D = 1 << 12  # parameters of the small job whose memories are measured
 _SAMPLE_ROUNDS = 6
-_MIN_SHOWN = 0.004  # of d: less are numbers
+_MIN_SHOWN = 0.004  # share of d; smaller memories are single numbers
 
 _CLAIMS = (
     ("consumes", "consumes a"),
@@ -29,7 +29,7 @@ _CLAIMS = (
     ("unbiased", "direction unbiased"),
     ("separable", "separable (several servers, same bits)"),
     ("replicas_equal", "replicas equal after each round"),
-    ("tolerates_absence", "an undelivered packet is kept as residual, not lost"),
+    ("tolerates_absence", "a packet that is not delivered becomes residual"),
     ("skips", "may skip a round"),
     ("adaptive", "sends less where the data allow it"),
     ("takes_changes", "takes changes of several local steps"),
@@ -41,10 +41,15 @@ _CLAIMS = (
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="An algorithm of `laconic list`.")],
-    accounting: Annotated[bool, typer.Option("--accounting", help="Reproduce the paper's traffic figures.")] = False,
+    name: Annotated[str, typer.Argument(help="The algorithm: a name that `laconic list` prints.")],
+    accounting: Annotated[
+        bool,
+        typer.Option(
+            "--accounting", help="Compute the paper's traffic figures and print them beside the published ones."
+        ),
+    ] = False,
 ) -> None:
-    """Show one algorithm: paper, symbols, hyper-parameters with ranges, claims, bits."""
+    """Show the paper, symbols, hyper-parameters, claims and bits of one algorithm."""
     from laconic.contract import ALGORITHMS
 
     if name not in ALGORITHMS:
@@ -112,12 +117,12 @@ def _hyperparameter_rows(cls: type, prefix: str) -> list[tuple[str, str, str, st
 
 
 def _text_of(default: object) -> str:
-    """A default as it would be typed."""
+    """Return a default value as a user would type it."""
     return "none" if default is None else str(default)
 
 
 def _default_of(plugged: object, key: str, default: str) -> str:
-    """What is plugged in by default may have other settings than its own defaults."""
+    """Return the default of `key`: the plugged object's own value, which can differ from its class's default."""
     return default if plugged is None else _text_of(getattr(plugged, key.rsplit(".", 1)[-1]))
 
 
@@ -131,11 +136,11 @@ def _print_claims(console: Console, algorithm: Algorithm) -> None:
     exchanges = algorithm.exchanges(_SHOWN_D, 4)
     names = ", ".join(exchange.name + (" (adds: all-reduce)" if exchange.adds else "") for exchange in exchanges)
     table.add_row("exchanges a round", names)
-    table.add_row("servers", _layouts(algorithm))
+    table.add_row("layouts", _layouts(algorithm))
     table.add_row("learning rate", f"{algorithm.lr_factor:g} x plain SGD's, unless given")
     for side, remembered in _remembered(algorithm).items():
-        table.add_row(f"{side} remembers", remembered)
-    table.add_row("beside these in a round", "what they become, until it is through, and a flat vector of d")
+        table.add_row(f"memories of {side}", remembered)
+    table.add_row("also within a round", "the new memories, and a flat vector of d")
     up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,), _SHOWN_WORKERS)
     table.add_row("bits a worker and round", f"{up / 1e6:.4g} d up, {down / 1e6:.4g} d down (one layer)")
     if hasattr(algorithm, "graph"):
@@ -148,7 +153,7 @@ def _print_claims(console: Console, algorithm: Algorithm) -> None:
 
 
 def _remembered(algorithm: Algorithm) -> dict[str, str]:
-    """What a worker and the server keep from round to round, in vectors of d floats: looked up in a small job."""
+    """Return the memories of a worker and of the server, in multiples of d float32, as measured in a small job."""
     from laconic.lab.synthetic_job import GivenJob
 
     job = GivenJob(algorithm, workers=_SHOWN_WORKERS, d=_SAMPLE_D)
@@ -158,7 +163,7 @@ def _remembered(algorithm: Algorithm) -> dict[str, str]:
     for (side, number, name), value in job.remembered().items():
         if number == 0:
             of_side = sizes["a worker" if side == "worker" else f"the server of {_SHOWN_WORKERS}"]
-            kind = name.split(".")[0]  # one for each worker has its number behind the dot
+            kind = name.split(".")[0]  # a memory per worker has the worker's number after the dot
             of_side[kind] = of_side.get(kind, 0.0) + value.numel() * value.element_size() / (4 * _SAMPLE_D)
     return {
         side: ", ".join(f"{name} {size:.3g} d" for name, size in sorted(kinds.items()) if size >= _MIN_SHOWN)

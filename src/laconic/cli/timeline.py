@@ -1,4 +1,4 @@
-"""`laconic timeline`: who sends, receives and computes when, drawn."""
+"""`laconic timeline`: draw when each machine sends, receives and computes."""
 
 from __future__ import annotations
 
@@ -28,35 +28,46 @@ def timeline(
         str | None,
         typer.Argument(
             metavar="[NAME|FOLDER]",
-            help="A timeline of --list, or the folder of a run with --record-times; without one, all are listed.",
+            help="A timeline that --list names, or the folder of a run with --record-times. Without it, lists all.",
         ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="How many, the server apart.")] = None,
-    latency: Annotated[str | None, typer.Option(metavar="TIME", help="Of each message; 0 for none.")] = None,
-    transfer: Annotated[str | None, typer.Option(metavar="TIME", help="Of the whole vector, latency apart.")] = None,
-    size_: Annotated[str | None, typer.Option("--size", metavar="BYTES", help="Of the vector, such as 45MB.")] = None,
+    workers: Annotated[int | None, typer.Option(help="The number of workers, without the server.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The latency of each message; 0 for none.")
+    ] = None,
+    transfer: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The transfer time of the full vector, without latency.")
+    ] = None,
+    size_: Annotated[
+        str | None, typer.Option("--size", metavar="BYTES", help="The size of the vector, such as 45MB.")
+    ] = None,
     bandwidth_: Annotated[
-        str | None, typer.Option("--bandwidth", metavar="RATE", help="Of each link, such as 100Mbit.")
+        str | None,
+        typer.Option("--bandwidth", metavar="BANDWIDTH", help="The bandwidth of each link, such as 100Mbit."),
     ] = None,
     compute: Annotated[
-        str | None, typer.Option(metavar="TIMES", help="Of a gradient, such as 50ms; or one for each, 4s,4s,20s.")
+        str | None,
+        typer.Option(
+            metavar="TIMES", help="The time of a gradient, such as 50ms, or one time per worker, such as 4s,4s,20s."
+        ),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(help="Of training, where there is computing; of a run, how many are drawn.")
+        int | None, typer.Option(help="The number of training rounds to draw, planned or of a recorded run.")
     ] = None,
     from_round: Annotated[
-        int | None, typer.Option(help="Of a run, the first that is drawn.", show_default="in its middle")
+        int | None, typer.Option(help="The first round of a recorded run to draw.", show_default="in its middle")
     ] = None,
     message_schedule: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the messages of a JSON list in place of a named one.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the messages of this JSON file instead of a named timeline."),
     ] = None,
     out: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Write it here: .png, .svg or .html. May be given often."),
+        typer.Option(metavar="FILE", help="The .png, .svg or .html file to write. Can be given several times."),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List the timelines.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the timelines and exit.")] = False,
 ) -> None:
-    """Draw who sends, receives and computes when: on the links that you describe, or in a run that was recorded."""
+    """Draw when each machine sends, receives and computes, on links that you describe or in a recorded run."""
     if list_ or (name is None and message_schedule is None):
         _list()
         return
@@ -96,7 +107,7 @@ def _of_run(folder: Path, asked: dict[str, str | int]) -> Timeline:
 
     for option in asked:
         if option not in ("--rounds", "--from-round"):
-            raise ValueError(f"{option}: the run in {folder} says that itself; leave it out")
+            raise ValueError(f"{option}: the recorded run in {folder} sets this; leave it out")
     n_rounds, begin = int(asked.get("--rounds", ROUNDS_SHOWN)), asked.get("--from-round")
     if n_rounds < 1:
         raise ValueError(f"--rounds {n_rounds} must be at least 1")
@@ -113,7 +124,9 @@ def _list() -> None:
         listing.add_row(name, named.about, named.source)
     console = Console()
     console.print(listing)
-    console.print("Sources are sections and figures of Liu and Zhang, 2020. --message-schedule FILE draws any other.")
+    console.print(
+        "Sources are sections and figures of Liu and Zhang, 2020. --message-schedule FILE draws your own messages."
+    )
 
 
 def _settings(name: str, asked: dict[str, str | int]) -> Settings:
@@ -121,8 +134,8 @@ def _settings(name: str, asked: dict[str, str | int]) -> Settings:
 
     if name not in NAMED:
         raise ValueError(
-            f"timeline {name!r} is not known{near_misses(name, list(NAMED))}; --list names them all (nor is there a "
-            "folder of that name, with a recorded run)"
+            f"timeline {name!r} is not known{near_misses(name, list(NAMED))}; --list names them all (and there is "
+            "no folder of that name with a recorded run)"
         )
     named = NAMED[name]
     settings = named.settings
@@ -131,7 +144,7 @@ def _settings(name: str, asked: dict[str, str | int]) -> Settings:
             if option in asked:
                 raise ValueError(f"{option}: {name} is one example with {settings.workers} machines; leave it out")
     if "--transfer" in asked and "--bandwidth" in asked:
-        raise ValueError("--transfer and --bandwidth say the same thing twice; give one of them")
+        raise ValueError("--transfer and --bandwidth exclude each other; give one of them")
     workers = int(asked.get("--workers", settings.workers))
     n_rounds = int(asked.get("--rounds", settings.rounds))
     for option, number in (("--workers", workers), ("--rounds", n_rounds)):
@@ -142,7 +155,7 @@ def _settings(name: str, asked: dict[str, str | int]) -> Settings:
     if "--transfer" in asked:
         bytes_per_s = n_bytes / _read("--transfer", asked, duration, 1.0)
     elif "--bandwidth" not in asked and "--size" in asked:
-        raise ValueError("--size needs --bandwidth RATE or --transfer TIME beside it")
+        raise ValueError("--size needs --bandwidth BANDWIDTH or --transfer TIME too")
     return replace(
         settings,
         workers=workers,
@@ -159,7 +172,7 @@ def _compute(asked: dict[str, str | int], settings: Settings, workers: int) -> t
     if len(times) > 1 and len(times) != workers:
         if "--compute" not in asked:
             raise ValueError(
-                f"--workers {workers}: this timeline's {len(times)} workers have times of their own; give --compute too"
+                f"--workers {workers}: this timeline has compute times for {len(times)} workers; give --compute too"
             )
         raise ValueError(f"--compute has {len(times)} times; give one for all {workers} workers, or one for each")
     return times
@@ -171,9 +184,9 @@ def _of_file(path: Path, asked: dict[str, str | int]) -> Timeline:
 
     for option in asked:
         if option not in ("--latency", "--bandwidth"):
-            raise ValueError(f"{option}: a schedule of your own says that itself; leave it out")
+            raise ValueError(f"{option}: the message schedule of the file sets this; leave it out")
     if "--bandwidth" not in asked:
-        raise ValueError("--message-schedule needs --bandwidth RATE, such as 1Gbit")
+        raise ValueError("--message-schedule needs --bandwidth BANDWIDTH, such as 1Gbit")
     bytes_per_s, latency_s = _read("--bandwidth", asked, bandwidth, 1.0), _read("--latency", asked, _time, 0.0)
     return draw_message_schedule(
         str(path), read_message_schedule(path), Link(bytes_per_s=bytes_per_s, latency_s=latency_s)
@@ -196,7 +209,7 @@ def _time(text: str) -> float:
 def _check_files(paths: Sequence[Path]) -> None:
     for path in paths:
         if path.suffix not in _ENDINGS:
-            raise ValueError(f"--out {path}: the ending says what is written, and must be one of {', '.join(_ENDINGS)}")
+            raise ValueError(f"--out {path}: the ending must be one of {', '.join(_ENDINGS)}")
         if not path.parent.is_dir():
             raise ValueError(f"--out {path}: there is no folder {path.parent}; make it, or write elsewhere")
 

@@ -133,7 +133,7 @@ def run(
     record_times: RecordTimes = False,
     out: Out = None,
 ) -> None:
-    """Train one model with one algorithm. Under torchrun it joins the processes that are there."""
+    """Train one model with one algorithm. Under torchrun it joins the running processes."""
     if record_times and out is None:
         raise ValueError("--record-times writes times.csv, so it needs --out FOLDER")
     options = {
@@ -153,12 +153,18 @@ def run(
 
 def compare(
     context: typer.Context,
-    algorithms: Annotated[list[str], typer.Argument(help="Names of `laconic list`.")],
+    algorithms: Annotated[list[str], typer.Argument(help="The methods to compare: names that `laconic list` prints.")],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME.KEY=VALUE", help="Set one hyper-parameter of one method. Can be given several times."
+        ),
     ] = None,
     lr_of: Annotated[
-        list[str] | None, typer.Option("--lr-of", metavar="NAME=RATE", help="One method's learning rate.")
+        list[str] | None,
+        typer.Option(
+            "--lr-of", metavar="NAME=LR", help="Set the learning rate of one method. Can be given several times."
+        ),
     ] = None,
     workers: Workers = None,
     driver: Driver = None,
@@ -191,7 +197,7 @@ def compare(
     from laconic.lab.runs.settings import has_dense_rounds
 
     settings, learning_rates = by_algorithm(algorithms, pairs(set_), pairs(lr_of, "--lr-of"))
-    # Where some methods begin with dense rounds, the others go without; where none can, all are told so.
+    # Only methods that have dense rounds get --dense-epochs. If none has, all get it and are refused.
     dense = {name for name in algorithms if name in ALGORITHMS and has_dense_rounds(name)} or set(algorithms)
     plans = [
         {
@@ -217,9 +223,17 @@ def execute(
     plugins: Sequence[str],
     folder_of: Callable[[Record], Path | None] = lambda record: None,
 ) -> list[Record]:
-    """Check everything, then run the plans where they belong. Empty on ranks that have nothing to report.
+    """Check all options, then run each plan on its driver.
 
-    folder_of: where a record is written as soon as its run is finished, so that it stays when the command is stopped.
+    Args:
+        options: The arguments of `RunSettings`, one dictionary per run.
+        port: The port at which the processes meet; 0 takes a free one.
+        plugins: Files with algorithms, which each process loads.
+        folder_of: Returns the folder of a record, or None. Each record is written as soon as its run is finished, so
+            that it remains if the command is stopped.
+
+    Returns:
+        The records in the order of `options`; an empty list on ranks other than 0.
     """
     from laconic.lab.runs.launch import run_in_processes
     from laconic.lab.runs.run import run_simulated
@@ -250,7 +264,7 @@ def execute(
                 finish(run_simulated(plan, display.listen))
             return records
     except Stopped as stopped:
-        for record in records[len(written) :]:  # the signal came while it was written
+        for record in records[len(written) :]:  # the signal interrupted its write
             write(record)
         if written:
             stopped.add_note(f"finished: {', '.join(f'{name} in {folder}' for name, folder in written.items())}")
@@ -262,7 +276,7 @@ def _given(asked: dict[str, Any], **defaults: Any) -> dict[str, Any]:  # noqa: A
 
 
 def _as_torchrun_rank(options: Sequence[dict[str, Any]], finish: Callable[[Record], None]) -> None:
-    """This process's part. Rank 0 alone speaks, and has finished records."""
+    """Run the plans as one rank of torchrun's processes. Only rank 0 prints and passes records to `finish`."""
     import torch.distributed as dist
 
     from laconic.lab.runs.run import run_as_rank
@@ -285,7 +299,7 @@ def _as_torchrun_rank(options: Sequence[dict[str, Any]], finish: Callable[[Recor
             plans.append(RunSettings(**(asked | {"workers": n_workers, "driver": "processes"})))
         speaks = dist.get_rank() == 0
         if not speaks:
-            warnings.simplefilter("ignore", UserWarning)  # rank 0 says the same
+            warnings.simplefilter("ignore", UserWarning)  # rank 0 prints the same warnings
         with RunDisplay(shown=speaks) as display:
             for plan in plans:
                 record = run_as_rank(plan, display.listen)
@@ -296,7 +310,11 @@ def _as_torchrun_rank(options: Sequence[dict[str, Any]], finish: Callable[[Recor
 
 
 def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
-    """`KEY=VALUE` texts as a dictionary. Raises ValueError for one without a "=" or given twice."""
+    """Return `KEY=VALUE` texts as a dictionary.
+
+    Raises:
+        ValueError: A text has no "=", or a key is given twice.
+    """
     found: dict[str, str] = {}
     for text in texts or ():
         key, sign, value = text.partition("=")
@@ -311,7 +329,11 @@ def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
 def by_algorithm(
     names: Sequence[str], settings: dict[str, str], learning_rates: dict[str, str]
 ) -> tuple[dict[str, dict[str, str]], dict[str, float | None]]:
-    """Sort `NAME.KEY=VALUE` and `NAME=RATE` by name. Raises ValueError for a name that is not compared."""
+    """Group `NAME.KEY=VALUE` and `NAME=LR` by name.
+
+    Raises:
+        ValueError: A name is given twice or is not compared, or a learning rate is not a number.
+    """
     doubled = sorted({name for name in names if list(names).count(name) > 1})
     if doubled:
         raise ValueError(f"{doubled[0]} is named twice; each algorithm can be compared once")
@@ -337,7 +359,7 @@ def by_algorithm(
 
 
 def report(records: Sequence[Record], out: Path | None, *, batch_title: bool) -> None:
-    """Print the table; draw the curves beside the records' files where these were asked for."""
+    """Print the table, and draw the curves into `out` if it is given."""
     from laconic.report.table import comparison, own_models
 
     console = Console()

@@ -1,1 +1,1 @@
-"""Experiments: data sets, models, partitions, and runs that leave records."""
+"""Experiments: data sets, models, partitions, and runs with their records."""

@@ -1,4 +1,4 @@
-"""Defaults of a run that the command line shows in its help, where torch is not loaded yet."""
+"""Defaults of a run that the help of the command line shows before torch is loaded."""
 
 DECAY_AT = "0.5,0.75"  # shares of the run; Ozfatura et al.: after 150 and 225 of 300 epochs
 WARM_UP_FROM = 0.2  # share of the learning rate; Ozfatura et al.: from 0.1 to 0.5

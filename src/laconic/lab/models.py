@@ -1,4 +1,4 @@
-"""Models by name, with first parameters that depend on the seed alone.
+"""Models by name, with initial parameters that depend on the seed alone.
 
 Shapes: n inputs in a batch, *shape the shape of one input, c channels, h by w pixels.
 """
@@ -15,9 +15,9 @@ from torch import nn
 from laconic.hyperparameters import near_misses
 from laconic.random_keys import make_key
 
-HIDDEN = 512  # units of the mlp's one hidden layer
+HIDDEN = 512  # units of the mlp's hidden layer
 CONV_CHANNELS = (16, 32)
-CONV_HIDDEN = 128  # units of the cnn's one hidden linear layer
+CONV_HIDDEN = 128  # units of the cnn's hidden linear layer
 SEED_BOUND = 1 << 63
 
 
@@ -41,7 +41,7 @@ def _mlp(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
 def _cnn(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
     """Two 3x3 convolutions with max-pooling, one hidden layer, no batch norm; for image inputs.
 
-    Batch norm would keep running averages beside the parameters, and those no packet carries.
+    Batch norm has running averages beside the parameters, which are not exchanged.
     """
     if len(input_shape) != 3:
         raise ValueError(
@@ -53,7 +53,7 @@ def _cnn(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
     for number, wider in enumerate(CONV_CHANNELS, start=1):
         layers[f"conv{number}"] = nn.Conv2d(channels, wider, kernel_size=3, padding=1)
         layers[f"relu{number}"] = nn.ReLU()
-        if min(height, width) >= 4:  # a smaller picture would lose its neighborhoods altogether
+        if min(height, width) >= 4:  # smaller images are not pooled
             layers[f"pool{number}"] = nn.MaxPool2d(2)
             height, width = height // 2, width // 2
         channels = wider
@@ -69,19 +69,19 @@ MODELS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {"cnn": _cnn, "
 
 
 def build(name: str, input_shape: Sequence[int], n_classes: int, seed: int) -> nn.Module:
-    """Make a model with PyTorch's default initialization; the global random generators are left as they were.
+    """Make a model with PyTorch's default initialization, without changing the global random generators.
 
     Args:
-        name: a key of MODELS.
-        input_shape: shape of one input, without the leading n.
-        n_classes: scores per input, at least 2.
+        name: A key of MODELS.
+        input_shape: The shape of one input, without the leading n.
+        n_classes: The number of scores per input, at least 2.
         seed: 0 to 2**63 - 1; equal seeds give bit-equal parameters.
 
     Returns:
         A module on the CPU, (n, *input_shape) float32 -> (n, n_classes) float32 scores before softmax.
 
     Raises:
-        ValueError: an unknown name, or an argument outside its range.
+        ValueError: The name is unknown, or an argument is out of range.
     """
     shape = tuple(int(size) for size in input_shape)
     if name not in MODELS:
@@ -93,8 +93,8 @@ def build(name: str, input_shape: Sequence[int], n_classes: int, seed: int) -> n
         raise ValueError(f"{name}: n_classes={n_classes} must be at least 2")
     if not 0 <= seed < SEED_BOUND:
         raise ValueError(f"{name}: seed={seed} must be 0 to 2**63 - 1")
-    # The CPU generator alone is seeded: torch.manual_seed would reseed every GPU as well, and forking
-    # those would start CUDA in processes that never use it.
+    # Only the CPU generator is seeded: torch.manual_seed would reseed every GPU too, and forking those would start
+    # CUDA in processes that do not use it.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(make_key(seed, "model", 0, 0, "init"))
         return MODELS[name](shape, n_classes)

@@ -1,4 +1,4 @@
-"""Who trains on which examples: the batches of every worker in every round.
+"""The partition of the training examples: the batches of every worker in every round.
 
 Shapes: n examples, w workers, r rounds in an epoch, b examples in a batch.
 """
@@ -19,23 +19,25 @@ SEED_BOUND = 1 << 63
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """Divides the train examples over the workers, the same way whoever asks and in whichever order.
+    """The batches of all workers. They depend on the fields alone, not on the order of the calls.
 
-    Within an epoch no example is in two batches, and what fills no whole batch is left out, other
-    examples in each epoch.
-    - resample: each epoch deals all examples anew, so all workers draw from one distribution.
-    - fixed: each worker keeps one random shard for the whole run and reshuffles it in each epoch.
+    Within an epoch no example is in two batches. Examples that do not fill a batch are left out; these differ from
+    epoch to epoch.
+    - resample: Each epoch divides all examples anew, so all workers sample from one distribution.
+    - fixed: Each worker has one random shard for the full run and reshuffles it in each epoch.
 
     Raises:
-        ValueError: a number outside its range, an unknown mode, or fewer examples than one round takes.
+        ValueError: A number is out of range, the mode is unknown, or one round needs more examples than there are.
     """
 
     n_examples: int
     n_workers: int
-    batch_size: int  # examples per worker and round
-    seed: int  # 0 to 2**63 - 1
+    batch_size: int
+    """Examples per worker and round."""
+    seed: int
+    """0 to 2**63 - 1."""
     mode: Mode = "resample"
-    # Epoch -> its batches. One epoch at most is kept, since rounds are asked for in order.
+    # Epoch -> its batches. Only one epoch is cached, since rounds are requested in order.
     _dealt: dict[int, Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -56,21 +58,21 @@ class Partition:
 
     @property
     def rounds_per_epoch(self) -> int:
-        """Whole rounds in one pass over the examples, at least 1."""
+        """The number of full rounds in one pass over the examples, at least 1."""
         return self.n_examples // (self.n_workers * self.batch_size)
 
     def batch(self, rank: int, round_number: int) -> Tensor:
-        """The examples of one worker in one round.
+        """Return the examples of one worker in one round.
 
         Args:
-            rank: the worker, 0 to n_workers - 1.
-            round_number: the round, counted from 0 over all epochs.
+            rank: The worker, 0 to n_workers - 1.
+            round_number: The round, counted from 0 over all epochs.
 
         Returns:
-            (batch_size,) int64 indices into the train examples, without repeats; the caller's own copy.
+            (batch_size,) int64 indices into the train examples, without repeats. The tensor is a copy.
 
         Raises:
-            ValueError: rank or round_number outside its range.
+            ValueError: `rank` or `round_number` is out of range.
         """
         if not 0 <= rank < self.n_workers:
             raise ValueError(f"Partition: rank={rank} must be 0 to n_workers - 1 = {self.n_workers - 1}")
@@ -85,15 +87,15 @@ class Partition:
         return batches[rank, place].clone()
 
     def _resampled(self, epoch: int) -> Tensor:
-        """One epoch's batches, (w, r, b) int64, dealt from a permutation of all examples."""
+        """Return one epoch's batches, (w, r, b) int64, from a permutation of all examples."""
         shape = (self.n_workers, self.rounds_per_epoch, self.batch_size)
         order = self._permutation(self.n_examples, 0, epoch, "order")
         return order[: self.n_workers * self.rounds_per_epoch * self.batch_size].view(shape)
 
     def _reshuffled(self, epoch: int) -> Tensor:
-        """One epoch's batches, (w, r, b) int64, worker by worker from its own shard."""
+        """Return one epoch's batches, (w, r, b) int64, each worker's from its own shard."""
         n_used = self.rounds_per_epoch * self.batch_size
-        # tensor_split, so that no example is left out for the whole run: shards differ by one at most.
+        # tensor_split, so that no example is left out in all epochs: shard sizes differ by at most one.
         shards = torch.tensor_split(self._permutation(self.n_examples, 0, 0, "shards"), self.n_workers)
         orders = [self._permutation(len(shard), rank, epoch, "order") for rank, shard in enumerate(shards)]
         picked = [shard[order[:n_used]] for shard, order in zip(shards, orders, strict=True)]

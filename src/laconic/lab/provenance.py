@@ -1,4 +1,4 @@
-"""Which versions and what machine made a result: kept in every result file."""
+"""The versions and the machine that made a result. Every result file has them."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ import laconic
 
 
 def versions() -> dict[str, str]:
-    """The versions that numbers can depend on, by package."""
+    """Return the versions that results can depend on, by package."""
     return {
         "laconic": laconic.__version__,
         "torch": torch.__version__,
@@ -21,7 +21,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The machine's size."""
+    """Return the processor type, number of cores and memory of this machine."""
     return {
         "processor": platform.machine(),
         "cores": os.cpu_count(),

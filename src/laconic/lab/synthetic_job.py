@@ -1,4 +1,4 @@
-"""A simulated job that is given its gradients: the exchange alone, and what it remembers."""
+"""A simulated job with given gradients, to measure the exchange and its memories alone."""
 
 from typing import Any
 
@@ -10,15 +10,24 @@ from laconic.drivers.simulated.arrivals import SimulatedArrivals
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.protocol.round_inputs import Inputs
 
-N_GRADIENTS = 3  # used in turns
+N_GRADIENTS = 3  # used in turn
 _LR = 0.01
 
 
 class GivenJob:
-    """Workers with random gradients, and parameters that stay where they are."""
+    """Workers with random gradients and constant parameters."""
 
     def __init__(self, algorithm: Algorithm, *, workers: int, d: int) -> None:
-        """Raises ValueError for a size that the method refuses."""
+        """Make the job.
+
+        Args:
+            algorithm: The method.
+            workers: The number of workers.
+            d: The number of parameters.
+
+        Raises:
+            ValueError: The method refuses this size.
+        """
         random = torch.Generator().manual_seed(0)
         self._gradients = [torch.randn(d, generator=random) for _ in range(N_GRADIENTS)]
         self._parameters = torch.zeros(d)
@@ -31,14 +40,14 @@ class GivenJob:
             self._driver = Simulated(algorithm, sparse_results=True, **given)
 
     def round(self) -> None:
-        """One, after which its results may be written over."""
+        """Run one round and reclaim its results."""
         self._driver.round(self._inputs)
         self._driver.reclaim()
 
     def _inputs(self, rank: int) -> Inputs:
         self._n_given += 1
         gradient = self._gradients[self._n_given % N_GRADIENTS]
-        # A copy, for the method may write over it: with one and the same the momentum would soon overflow.
+        # A copy, since the method may write over it. With a single vector the momentum would soon overflow.
         memory = self._driver.workers[rank].me.memory
         memory.reclaim()
         vector = memory.scratch().copy_(gradient)
@@ -50,9 +59,9 @@ class GivenJob:
         return Inputs(vector=vector, parameters=lambda: self._parameters, lr=_LR, gradient_at=gradient_at)
 
     def remembered(self) -> dict[tuple[str, int, str], Tensor]:
-        """What lies in the memories, by side ("worker", "server"), its number, and name.
+        """Return the tensors in the memories, by side ("worker" or "server"), number and name.
 
-        What two memories share is in both.
+        A tensor that two memories share is listed for both.
         """
         workers = [session.me.memory for session in self._driver.workers]
         servers = [session.view.memory for session in self._driver.servers]

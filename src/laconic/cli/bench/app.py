@@ -1,4 +1,4 @@
-"""`laconic bench`: what things cost on this machine."""
+"""`laconic bench`: measure the cost of kernels, steps, packets and simulation on this machine."""
 
 import typer
 
@@ -9,36 +9,41 @@ class _Benches(LazyGroup):
     lazy_commands = (
         LazyCommand(
             "kernels", "laconic.cli.bench.kernels", "bench_kernels",
-            "Time every kernel as multiples of one memory copy, beside plain torch and peers; one thread.",
+            "Time every kernel on one thread, in multiples of one memory copy, beside torch and other libraries.",
         ),
         LazyCommand(
             "step", "laconic.cli.bench.step", "bench_step",
-            "Time whole steps, gradients given, against one all-reduce and DistributedDataParallel; processes on "
-            "loopback.",
+            "Time full steps with given gradients, in processes on loopback, against one all-reduce and "
+            "DistributedDataParallel.",
         ),
         LazyCommand(
             "wire", "laconic.cli.bench.wire", "bench_wire",
-            "Time making, encoding and decoding each kind of packet, and show its bytes beside what entropy allows.",
+            "Time making, encoding and decoding each kind of packet, and show its bytes beside the entropy bound.",
         ),
         LazyCommand(
             "simulate", "laconic.cli.bench.simulate", "bench_simulate",
-            "Time simulated rounds against a bare loop over the same gradients, and messages of a large schedule.",
+            "Time simulated rounds against a bare loop over the same gradients, and the messages of a large schedule.",
         ),
         LazyCommand(
             "scale", "laconic.cli.bench.scale", "bench_scale",
-            "Fit exponents of a simulated round's cost, gradients given, over workers and over parameters.",
+            "Fit how the cost of a simulated round with given gradients grows with workers and parameters.",
         ),
         LazyCommand(
             "compare", "laconic.cli.bench.compare", "bench_compare",
-            "Compare two files of one bench: the ratio of medians, and a verdict where the quartile ranges do not "
+            "Compare two result files of one bench: the ratio of medians, and a verdict if the quartiles do not "
             "overlap.", needs_torch=False,
         ),
     )  # fmt: skip
 
 
-bench = typer.Typer(name="bench", cls=_Benches, help="Measure what things cost on this machine.", no_args_is_help=True)
+bench = typer.Typer(
+    name="bench",
+    cls=_Benches,
+    help="Measure the cost of kernels, steps, packets and simulation here.",
+    no_args_is_help=True,
+)
 
 
 @bench.callback()
 def options() -> None:
-    """Measure what things cost on this machine."""
+    """Measure the cost of kernels, steps, packets and simulation here."""

@@ -1,4 +1,4 @@
-"""`laconic bench compare`: two files of one bench."""
+"""`laconic bench compare`: compare two result files of one bench."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +12,17 @@ from laconic.units import seconds_text
 
 
 def bench_compare(
-    before: Annotated[Path, typer.Argument(metavar="A.json", help="What `laconic bench ... --json` wrote.")],
-    after: Annotated[Path, typer.Argument(metavar="B.json", help="The same bench, at another time or place.")],
+    before: Annotated[
+        Path, typer.Argument(metavar="A.json", help="The first result file, written by `laconic bench ... --json`.")
+    ],
+    after: Annotated[Path, typer.Argument(metavar="B.json", help="The second result file, of the same bench.")],
 ) -> None:
-    """Compare two files of one bench: the ratio of medians, and a verdict where the quartile ranges do not overlap."""
+    """Compare two result files of one bench: the ratio of medians, and a verdict if the quartiles do not overlap."""
     found = compare_files(before, after)
     console = Console()
     table = bench_table(
         f"bench {found.bench}: {after.name} over {before.name}",
-        "ratio: of the medians, B over A. A verdict stands only where the quartile ranges do not overlap",
+        "ratio: the median of B over that of A. There is a verdict only if the quartile ranges do not overlap",
         ["what"], ["A", "B", "ratio"],
     )  # fmt: skip
     table.add_column("verdict", no_wrap=True)

@@ -1,4 +1,4 @@
-"""`laconic bench kernels`: each kernel as a multiple of one memory copy."""
+"""`laconic bench kernels`: the time of each kernel in multiples of one memory copy."""
 
 from __future__ import annotations
 
@@ -30,18 +30,24 @@ _SMALL_BAR_US = 50
 
 
 def bench_kernels(
-    d: Annotated[int, typer.Option("--d", help="Entries of the vector; the default is ResNet-18's.")] = 11_173_962,
+    d: Annotated[
+        int, typer.Option("--d", help="The number of elements of the vector; the default is ResNet-18's.")
+    ] = 11_173_962,
     density: Annotated[
-        list[float] | None, typer.Option("--density", help="Share of entries sent. May be given often.")
+        list[float] | None,
+        typer.Option("--density", help="The share of elements that are sent. Can be given several times."),
     ] = None,
     repeats: Repeats = 15,
-    only: Annotated[str, typer.Option("--only", metavar="TEXT", help="Kernels with this in their names.")] = "",
+    only: Annotated[
+        str, typer.Option("--only", metavar="TEXT", help="Measure only kernels whose name contains this text.")
+    ] = "",
     no_retained: Annotated[
-        bool, typer.Option("--no-retained", help="Leave out plain torch with temporaries that are kept.")
+        bool,
+        typer.Option("--no-retained", help="Do not measure torch with an allocator that retains freed temporaries."),
     ] = False,
     file: JsonFile = None,
 ) -> None:
-    """Time every kernel as multiples of one memory copy, beside plain torch and peers; one thread."""
+    """Time every kernel on one thread, in multiples of one memory copy, beside torch and other libraries."""
     from laconic.bench.kernels import measure_kernels
 
     densities = tuple(dict.fromkeys(density or (0.01, 0.001)))
@@ -66,10 +72,10 @@ def _table(rows: Sequence[Measurement], d: int, repeats: int) -> Table:
     copy_s = statistics.median(row.details["copy_s"] for row in rows)
     table = bench_table(
         f"kernels: {d:,} float32, one thread, median of {repeats}; one copy takes {seconds_text(copy_s)}",
-        "copies: time over that of one copy in the same minute. torch: plain torch's; kept: with temporaries that the "
-        "C library keeps. faster: than the better of these. *: more than the bar, fewer than 5 times. "
-        f"us: microseconds of a call at d = {SMALL_D:,}",
-        ["kernel"], ["copies", "quartiles", "bar", "torch", "kept", "faster", "us"],
+        "copies: time over that of one copy in the same minute. torch: the same with plain torch; retained: with freed "
+        "temporaries that the C library retains. faster: speed-up over the better of these. "
+        f"*: more than the bar, or less than 5 times faster. us: microseconds of a call at d = {SMALL_D:,}",
+        ["kernel"], ["copies", "quartiles", "bar", "torch", "retained", "faster", "us"],
     )  # fmt: skip
     by_name = {(row.name["kernel"], row.name["by"]): row for row in rows}
     for row in rows:

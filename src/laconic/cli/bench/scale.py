@@ -1,4 +1,4 @@
-"""`laconic bench scale`: exponents of cost over workers and parameters."""
+"""`laconic bench scale`: how the cost of a simulated round grows with workers and parameters."""
 
 from __future__ import annotations
 
@@ -31,19 +31,37 @@ _MAX_WORKERS = 4096
 
 def bench_scale(
     algorithms: Algorithms = "",
-    workers: Annotated[list[int] | None, typer.Option("--workers", help="Simulated; 2, 4, .. 64 unless given.")] = None,
-    parameters: Annotated[
-        list[int] | None, typer.Option("--parameters", help="Of the vectors; 0.1 to 25 million unless given.")
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--workers",
+            help="A number of simulated workers. Can be given several times.",
+            show_default="2, 4, .. 64",
+        ),
     ] = None,
-    memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="Of all vectors of one combination.")] = "4GB",
-    seconds: Annotated[float, typer.Option("--seconds", help="What one method may take.")] = 120.0,
+    parameters: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--parameters",
+            help="A number of parameters. Can be given several times.",
+            show_default="0.1 to 25 million",
+        ),
+    ] = None,
+    memory: Annotated[
+        str,
+        typer.Option("--memory", metavar="SIZE", help="The maximum memory of all vectors of one combination."),
+    ] = "4GB",
+    seconds: Annotated[float, typer.Option("--seconds", help="The maximum number of seconds per method.")] = 120.0,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME.KEY=VALUE", help="Set one hyper-parameter of one method. Can be given several times."
+        ),
     ] = None,
     repeats: Repeats = 3,
     file: JsonFile = None,
 ) -> None:
-    """Fit exponents of a simulated round's cost, gradients given, over workers and over parameters."""
+    """Fit how the cost of a simulated round with given gradients grows with workers and parameters."""
     from laconic.bench.scale import SIZES, WORKERS, Left, measure_scale
 
     methods = algorithms_in(algorithms)
@@ -80,8 +98,8 @@ def _table(rows: Sequence[Measurement], worker_counts: Sequence[int], sizes: Seq
     table = bench_table(
         f"scale: {min(worker_counts)} .. {max(worker_counts)} workers, {min(sizes):,} .. {max(sizes):,} parameters, "
         f"{repeats} turns",
-        "exponents: least squares of log seconds on log N and log d together, median and quartiles over the turns; "
-        "*: outside 0.95 .. 1.05. largest: of the combinations measured, by their product",
+        "exponents: joint least-squares fit of log seconds on log N and log d, median and quartiles over the turns; "
+        "*: outside 0.95 .. 1.05. largest: the measured combination with the largest product N d, and its time",
         ["method"], ["N to the", "quartiles", "d to the", "quartiles", "largest", "takes"],
     )  # fmt: skip
     for method in dict.fromkeys(row.name["method"] for row in rows):

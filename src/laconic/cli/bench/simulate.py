@@ -1,4 +1,4 @@
-"""`laconic bench simulate`: the simulator against a bare loop, and events of the schedule engine."""
+"""`laconic bench simulate`: the simulator against a bare loop, and the speed of the schedule engine."""
 
 from __future__ import annotations
 
@@ -35,16 +35,24 @@ _BATCHES = (10, 32, 128)
 
 def bench_simulate(
     algorithms: Algorithms = _METHODS,
-    workers: Annotated[int, typer.Option("--workers", help="Simulated.")] = _WORKERS,
-    batches: Annotated[list[int] | None, typer.Option("--batch-size", help="Of each worker; may be repeated.")] = None,
-    ring: Annotated[int, typer.Option("--ring", help="Workers of the ring whose messages are timed.")] = 1024,
+    workers: Annotated[int, typer.Option("--workers", help="The number of simulated workers.")] = _WORKERS,
+    batches: Annotated[
+        list[int] | None,
+        typer.Option("--batch-size", help="The batch size of each worker. Can be given several times."),
+    ] = None,
+    ring: Annotated[
+        int, typer.Option("--ring", help="The number of workers of the ring all-reduce whose messages are timed.")
+    ] = 1024,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME.KEY=VALUE", help="Set one hyper-parameter of one method. Can be given several times."
+        ),
     ] = None,
     repeats: Repeats = 15,
     file: JsonFile = None,
 ) -> None:
-    """Time simulated rounds against a bare loop over the same gradients, and messages of a large schedule."""
+    """Time simulated rounds against a bare loop over the same gradients, and the messages of a large schedule."""
     from laconic.bench.simulate import measure_events, measure_simulation
 
     methods = algorithms_in(algorithms)
@@ -75,8 +83,8 @@ def _rounds(rows: Sequence[Measurement], workers: int, repeats: int) -> Table:
     d = rows[0].details["parameters"] if rows else 0
     table = bench_table(
         f"simulate: {workers} workers, {d:,} parameters, one thread, median of {repeats}",
-        "times: a round over the bare loop that computes the same gradients, in turns with it. *: more than the bar. "
-        "extra: what a worker's round takes beyond its gradient",
+        "times: time of a round over that of a bare loop with the same gradients, measured in turns. *: more than the "
+        "bar. extra: time of a worker's round beyond its gradient",
         ["method"], ["batch", "round", "bare", "extra", "rounds/s", "times", "quartiles", "bar"],
     )  # fmt: skip
     for row in rows:
@@ -93,7 +101,7 @@ def _rounds(rows: Sequence[Measurement], workers: int, repeats: int) -> Table:
 
 def _events(rows: Sequence[Measurement], ring: int) -> Table:
     table = bench_table(
-        f"schedule engine: a ring all-reduce of {ring:,} workers", "the first call loads the machine code as well",
+        f"schedule engine: a ring all-reduce of {ring:,} workers", "the first call also loads the machine code",
         ["call"], ["messages", "takes", "quartiles", "messages/s"],
     )  # fmt: skip
     for row in rows:

@@ -1,4 +1,4 @@
-"""`laconic bench step`: whole steps of methods against plain all-reduce."""
+"""`laconic bench step`: full steps of methods against plain all-reduce."""
 
 from __future__ import annotations
 
@@ -34,21 +34,32 @@ _MAX_WORKERS = 64
 
 
 def bench_step(
-    workers: Annotated[list[int] | None, typer.Option("--workers", help="Processes; 2 and 4 unless given.")] = None,
+    workers: Annotated[
+        list[int] | None,
+        typer.Option("--workers", help="A number of processes. Can be given several times.", show_default="2 and 4"),
+    ] = None,
     parameters: Annotated[
-        list[int] | None, typer.Option("--parameters", help="Of the model; 0.4, 11.17 and 25.56 million unless given.")
+        list[int] | None,
+        typer.Option(
+            "--parameters",
+            help="A number of parameters of the model. Can be given several times.",
+            show_default="0.4, 11.17 and 25.56 million",
+        ),
     ] = None,
     algorithms: Algorithms = "",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="One method's hyper-parameter.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME.KEY=VALUE", help="Set one hyper-parameter of one method. Can be given several times."
+        ),
     ] = None,
     momentum: Annotated[
-        float, typer.Option("--momentum", help="The momentum of the SGD inside, for all methods.")
+        float, typer.Option("--momentum", help="The momentum of the inner SGD, for all methods.")
     ] = 0.0,
     repeats: Repeats = 9,
     file: JsonFile = None,
 ) -> None:
-    """Time whole steps, gradients given, against one all-reduce and DistributedDataParallel; processes on loopback."""
+    """Time full steps with given gradients, in processes on loopback, against one all-reduce and DDP."""
     from laconic.bench.step import measure_steps
 
     methods = algorithms_in(algorithms)
@@ -59,7 +70,7 @@ def bench_step(
         check_size("--parameters", d)
     for n in worker_counts:
         if not 2 <= n <= _MAX_WORKERS:
-            raise ValueError(f"--workers {n} must be in 2 .. {_MAX_WORKERS}: a step exchanges something")
+            raise ValueError(f"--workers {n} must be in 2 .. {_MAX_WORKERS}")
     if not 0 <= momentum < 1:
         raise ValueError(f"--momentum {momentum} must be in [0, 1)")
     refused = [
@@ -71,9 +82,7 @@ def bench_step(
     methods = tuple(name for name in methods if not any(text.startswith(f"{name}: ") for text in refused))
     console = Console()
     rows: list[Measurement] = []
-    for (
-        n
-    ) in worker_counts:  # the tables of each number of workers as soon as they are there: all together take a long time
+    for n in worker_counts:  # each table is printed as soon as it is measured, since all together take long
         rows += measured(
             console,
             lambda listen, n=n: measure_steps(  # type: ignore[misc]
@@ -92,7 +101,7 @@ def bench_step(
 
 
 def _refusal(method: str, settings: dict[str, str], d: int, n: int) -> str:
-    """Why this method cannot step so many parameters on so many processes; empty where it can."""
+    """Return why this method refuses `d` parameters on `n` processes, or an empty text."""
     from laconic.contract import ALGORITHMS
 
     algorithm = from_text(ALGORITHMS[method], settings, method)
@@ -107,9 +116,9 @@ def _table(rows: Sequence[Measurement], n: int, d: int, repeats: int) -> Table:
     base_s = next(row for row in rows if row.name["step"] == "all-reduce").details["base_s"]
     table = bench_table(
         f"step: {n} processes, {d:,} parameters, median of {repeats}; base {seconds_text(base_s)}",
-        "base: all-reduce of a gradient that is flat already, and the optimizer's step. times: over it, in turns with "
-        "it. gathered: the same from one tensor a parameter, as the methods have it, and with the mean. ddp has a "
-        "forward and a backward in it, no_sync is these alone, and their difference is exchange and update. "
+        "base: all-reduce of a flat gradient, and the optimizer's step. times: time over the base, measured in turns. "
+        "gathered: the base from one tensor per parameter, as the methods get it, and with the mean. ddp includes "
+        "forward and backward, no_sync is these alone; their difference is exchange and update. "
         "*: more than the bar. encode, wait, decode: ms of one step, mean over ranks",
         ["step"], ["takes", "times", "quartiles", "bar", "encode", "wait", "decode"],
     )  # fmt: skip

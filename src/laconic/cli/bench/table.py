@@ -1,4 +1,4 @@
-"""What all benches' commands share: checks of options, tables, files."""
+"""Options, checks, tables and result files of all benches."""
 
 from __future__ import annotations
 
@@ -17,17 +17,24 @@ from laconic.hyperparameters import near_misses
 if TYPE_CHECKING:
     from laconic.bench.measure import Measurement
 
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here.")]
-Repeats = Annotated[int, typer.Option("--repeats", help="How often each is measured.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="The file to write all figures to, as JSON.")
+]
+Repeats = Annotated[int, typer.Option("--repeats", help="The number of times that each case is measured.")]
 Algorithms = Annotated[
-    str, typer.Option("--algorithms", metavar="NAMES", help="Names of `laconic list`, with commas between them.")
+    str,
+    typer.Option(
+        "--algorithms",
+        metavar="NAMES",
+        help="The methods to measure: names that `laconic list` prints, with commas between them.",
+    ),
 ]
 
 Listen = Callable[[str], None]
 
 
 def measured(console: Console, bench: Callable[[Listen], Iterable[Measurement]]) -> list[Measurement]:
-    """All rows of a bench, with what it is at shown meanwhile."""
+    """Return all rows of a bench, and show meanwhile what it measures."""
     with console.status("measuring") as status:
         return list(bench(lambda what: status.update(f"measuring {what}")))
 
@@ -40,7 +47,7 @@ def finish(
     file: Path | None,
     left_out: Sequence[str] = (),
 ) -> None:
-    """Say what was not measured and why, and write the file."""
+    """Print what was not measured and why, and write the result file."""
     for what in left_out:
         console.print(f"left out: {what}", highlight=False, soft_wrap=True)
     if file is not None:
@@ -50,7 +57,11 @@ def finish(
 
 
 def check(repeats: int, file: Path | None) -> None:
-    """Raises ValueError for options that no bench can take."""
+    """Check the options of all benches.
+
+    Raises:
+        ValueError: `repeats` is below 1, or the folder of `file` does not exist.
+    """
     if repeats < 1:
         raise ValueError(f"--repeats {repeats} must be at least 1; 15 gives a steady median")
     if file is not None and not file.parent.is_dir():
@@ -58,13 +69,21 @@ def check(repeats: int, file: Path | None) -> None:
 
 
 def check_size(option: str, d: int) -> None:
-    """Raises ValueError for a vector's length that is none."""
+    """Check the number of parameters `d`.
+
+    Raises:
+        ValueError: `d` is out of range.
+    """
     if not 2 <= d <= 2**32:
         raise ValueError(f"{option} {d} must be in 2 .. {2**32}; ResNet-18 has 11173962")
 
 
 def algorithms_in(names: str) -> tuple[str, ...]:
-    """The names between commas; all where there is none. Raises ValueError for an unknown one."""
+    """Return the names between commas, or all algorithms if there is none.
+
+    Raises:
+        ValueError: A name is unknown.
+    """
     from laconic.contract import ALGORITHMS
 
     known = sorted(ALGORITHMS)
@@ -76,7 +95,7 @@ def algorithms_in(names: str) -> tuple[str, ...]:
 
 
 def bench_table(title: str, caption: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
-    """Names to the left, numbers to the right."""
+    """Return an empty table with left-aligned `names` columns and right-aligned `numbers` columns."""
     table = Table(
         title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0,
         show_edge=False,
@@ -89,11 +108,11 @@ def bench_table(title: str, caption: str, names: Sequence[str], numbers: Sequenc
 
 
 def quartiles_text(row: Measurement) -> str:
-    """The quartiles."""
+    """Return the quartiles as text."""
     lower, upper = row.quartiles
     return f"{lower:.3g} .. {upper:.3g}"
 
 
 def bar_text(value: float, bar: float | None) -> str:
-    """What may be at most; with a star where it is more."""
+    """Return the bar as text, with a star if `value` is above it."""
     return "" if bar is None else f"{bar:.3g}{'*' if value > bar else ' '}"

@@ -1,4 +1,4 @@
-"""`laconic bench wire`: what packets take to make, send and read."""
+"""`laconic bench wire`: the time and bytes of each kind of packet."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 
 def bench_wire(
-    d: Annotated[int, typer.Option("--d", help="Entries of the vector; the default is ResNet-18's.")] = 11_173_962,
-    density: Annotated[float, typer.Option("--density", help="Share of entries that sparse packets send.")] = 0.01,
+    d: Annotated[
+        int, typer.Option("--d", help="The number of elements of the vector; the default is ResNet-18's.")
+    ] = 11_173_962,
+    density: Annotated[float, typer.Option("--density", help="The share of elements that sparse packets send.")] = 0.01,
     repeats: Repeats = 7,
     file: JsonFile = None,
 ) -> None:
-    """Time making, encoding and decoding each kind of packet, and show its bytes beside what entropy allows."""
+    """Time making, encoding and decoding each kind of packet, and show its bytes beside the entropy bound."""
     from laconic.bench.wire import measure_wire
 
     check_size("--d", d)
@@ -39,9 +41,10 @@ def _table(rows: Sequence[Measurement], d: int, repeats: int) -> Table:
     table = bench_table(
         f"wire: {d:,} float32, one thread, median of {repeats}; one copy takes "
         f"{seconds_text(rows[0].details['copy_s'])}",
-        "compress, encode, decode, + add: copies; quartiles are in the file. bytes: of the whole frame. bits: of an "
-        "entry; least: positions log2 C(d, k), one bit a sign, levels by how often each is there; values as they are",
-        ["packet"], ["compress", "encode", "decode", "+ add", "bytes", "bits", "least", "over"],
+        "compress, encode, decode, + add: time in copies; the file has the quartiles. bytes: of the full frame. bits: "
+        "per element; bound: positions log2 C(d, k), signs 1 bit, levels their entropy, values unchanged; over: bits "
+        "above the bound",
+        ["packet"], ["compress", "encode", "decode", "+ add", "bytes", "bits", "bound", "over"],
     )  # fmt: skip
     packets = dict.fromkeys(row.name["packet"] for row in rows)
     by_name = {(row.name["packet"], row.name["what"]): row for row in rows}

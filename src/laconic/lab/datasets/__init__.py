@@ -1,4 +1,4 @@
-"""Data sets by name. Everything is read from this machine; nothing is ever downloaded."""
+"""Data sets by name. All are read from this machine; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def load(name: str, data: str | Path | None = None) -> Dataset:
     """Read a data set.
 
     Args:
-        name: a key of DATASETS.
-        data: the file or folder to read, as given to --data; `~` is the home folder; None for digits.
+        name: A key of DATASETS.
+        data: The file or folder to read, as given to --data; `~` is the home folder. None for digits.
 
     Raises:
-        ValueError: no data set has this name.
-        DatasetError: data is missing, not wanted, or not what the name says.
+        ValueError: No data set has this name.
+        DatasetError: `data` is missing, not allowed, or not what the name says.
     """
     if name not in DATASETS:
         known = sorted(DATASETS)

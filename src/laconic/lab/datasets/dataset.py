@@ -1,4 +1,4 @@
-"""A classification data set in memory, and the error for a file that is not one.
+"""A classification data set in memory.
 
 Shapes: n examples of one split, *shape the shape of one input.
 """
@@ -16,18 +16,23 @@ from torch import Tensor
 class Dataset:
     """Train and test examples with integer labels, on the CPU.
 
-    Compared by identity: elementwise comparison of tensors has no single answer.
+    Compared by identity, since tensors compare element by element.
 
     Raises:
-        ValueError: a tensor has another dtype, shape or range than stated beside it below.
+        ValueError: A tensor has another dtype, shape or range than stated below.
     """
 
     name: str
-    train_inputs: Tensor = field(repr=False)  # (n_train, *shape) float32, finite
-    train_labels: Tensor = field(repr=False)  # (n_train,) int64, 0 to n_classes - 1
-    test_inputs: Tensor = field(repr=False)  # (n_test, *shape) float32, finite
-    test_labels: Tensor = field(repr=False)  # (n_test,) int64, 0 to n_classes - 1
+    train_inputs: Tensor = field(repr=False)
+    """(n_train, *shape) float32, finite."""
+    train_labels: Tensor = field(repr=False)
+    """(n_train,) int64, 0 to n_classes - 1."""
+    test_inputs: Tensor = field(repr=False)
+    """(n_test, *shape) float32, finite."""
+    test_labels: Tensor = field(repr=False)
+    """(n_test,) int64, 0 to n_classes - 1."""
     n_classes: int
+    """At least 2."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -60,9 +65,9 @@ class Dataset:
                 f"{where}_labels run from {low} to {high}, must be 0 to n_classes - 1 = {self.n_classes - 1}"
             )
         if not bool(torch.isfinite(inputs).all()):
-            raise ValueError(f"{where}_inputs hold NaN or infinity; every entry must be finite")
+            raise ValueError(f"{where}_inputs hold NaN or infinity; every element must be finite")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the leading n."""
+        """The shape of one input, without the leading n."""
         return tuple(self.train_inputs.shape[1:])

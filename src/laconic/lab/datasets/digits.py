@@ -1,4 +1,4 @@
-"""Handwritten digits of 8x8 pixels that come inside scikit-learn: no file is needed.
+"""Handwritten digits of 8x8 pixels that are part of scikit-learn; no file is needed.
 
 E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI, 1998.
 Differs: scikit-learn holds only the 1,797 examples of the original test set; they are split here.
@@ -24,14 +24,14 @@ def digits(path: Path | None = None) -> Dataset:
         Inputs of shape (n, 1, 8, 8), 10 classes, 1,438 train and 359 test examples.
 
     Raises:
-        DatasetError: a path is given.
+        DatasetError: A path is given.
     """
     if path is not None:
         raise DatasetError(
-            f"digits: data={str(path)!r} must not be given, the examples come inside scikit-learn; "
+            f"digits: data={str(path)!r} must not be given, the examples are part of scikit-learn; "
             "leave --data out, or name another data set"
         )
-    # scikit-learn takes a second to import; whoever only lists the data sets should not wait for it.
+    # scikit-learn takes a second to import, which listing the data sets should not need.
     from sklearn.datasets import load_digits
 
     pixels, classes = load_digits(return_X_y=True)

@@ -1,11 +1,11 @@
 """MNIST and Fashion-MNIST from their four IDX files, checked byte for byte.
 
 An IDX file is a 4-byte magic number, one big-endian uint32 per dimension, and one unsigned byte per
-entry. Y. LeCun, C. Cortes, C. Burges: The MNIST database of handwritten digits.
+element. Y. LeCun, C. Cortes, C. Burges: The MNIST database of handwritten digits.
 H. Xiao, K. Rasul, R. Vollgraf: Fashion-MNIST, 2017 (arXiv:1708.07747).
 
-Nothing is ever downloaded. A file is never unpacked beyond the size its header announces plus one
-byte, and the header may announce no more than the published number of examples.
+Nothing is downloaded. A file is never unpacked beyond the size in its header plus one byte, and the
+header may announce no more than the published number of examples.
 """
 
 from __future__ import annotations
@@ -40,10 +40,14 @@ class Collection:
     """One published data set of four IDX files."""
 
     name: str
-    origin: str  # where to get the files
-    mean: float  # of the train pixels, scaled to 0 to 1
-    std: float  # of the train pixels, scaled to 0 to 1
-    sha256: Mapping[str, str]  # name of the packed file -> checksum
+    origin: str
+    """Where to get the files."""
+    mean: float
+    """Mean of the train pixels, scaled to 0 to 1."""
+    std: float
+    """Standard deviation of the train pixels, scaled to 0 to 1."""
+    sha256: Mapping[str, str]
+    """Name of the packed file -> checksum."""
 
 
 MNIST = Collection(
@@ -78,21 +82,21 @@ def mnist(path: Path | None = None) -> Dataset:
 
 
 def fashion_mnist(path: Path | None = None) -> Dataset:
-    """Fashion-MNIST, 28x28 pieces of clothing, normalized; --data is the folder with its four IDX files."""
+    """Fashion-MNIST, 28x28 pictures of clothing, normalized; --data is the folder with its four IDX files."""
     return read_collection(FASHION_MNIST, path)
 
 
 def read_collection(collection: Collection, folder: Path | None) -> Dataset:
-    """Read the four files of a collection, packed (.gz) or not; packed wins where both lie there.
+    """Read the four files of a collection, packed (.gz) or not; the packed file wins if both exist.
 
     Returns:
         Inputs of shape (n, 1, 28, 28), normalized by the mean and std of the train pixels.
 
     Raises:
-        DatasetError: no folder, a file missing, or a file that is not what its name says.
+        DatasetError: The folder or a file is missing, or a file is not what its name says.
 
     Warns:
-        UserWarning: a packed file is sound, but its checksum is not that of the published one.
+        UserWarning: A packed file is valid, but its checksum is not the published one.
     """
     paths = _find_files(collection, folder)
     tensors: dict[str, Tensor] = {}
@@ -120,27 +124,27 @@ def read_idx(path: Path, *, magic: int, item_shape: tuple[int, ...], max_items: 
     """Read one IDX file of unsigned bytes.
 
     Args:
-        path: a plain file, or a gzip file when its name ends in .gz.
-        magic: the magic number the file must begin with.
-        item_shape: the shape that one image (or label) must have.
-        max_items: most images (or labels) that the header may announce.
+        path: A plain file, or a gzip file if its name ends in .gz.
+        magic: The magic number the file must begin with.
+        item_shape: The shape of one image (or label).
+        max_items: The maximum number of images (or labels) that the header may announce.
 
     Returns:
         (n, *item_shape) uint8.
 
     Raises:
-        DatasetError: another magic number or shape, too many entries, or another length than announced.
+        DatasetError: The magic number, shape or length is wrong, or there are too many items.
     """
     n_header = 4 * (2 + len(item_shape))
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
         header = _read_up_to(stream, n_header, path, n_expected=n_header)
         shape = _parse_header(path, header, magic=magic, item_shape=item_shape, max_items=max_items)
         n_payload = math.prod(shape)
-        # One byte more than announced: enough to notice an overlong file, too little for a gzip bomb.
+        # One byte more than announced: enough to detect an overlong file, too little for a gzip bomb.
         payload = _read_up_to(stream, n_payload + 1, path, n_expected=n_header + n_payload)
     if len(payload) != n_payload:
         fault = "truncated" if len(payload) < n_payload else "too long"
-        # Of an overlong gzip file only one byte too many was unpacked.
+        # Only one extra byte of an overlong gzip file was unpacked.
         packed = f"at least {n_header + len(payload):,}" if len(payload) > n_payload else f"{n_header + len(payload):,}"
         found = packed if path.suffix == ".gz" else f"{path.stat().st_size:,}"
         raise DatasetError(
@@ -150,7 +154,7 @@ def read_idx(path: Path, *, magic: int, item_shape: tuple[int, ...], max_items: 
 
 
 def _read_up_to(stream: gzip.GzipFile | BufferedReader, n_bytes: int, path: Path, *, n_expected: int) -> bytearray:
-    """Up to n_bytes from the stream; n_expected, the bytes from the file's start, is for the error alone."""
+    """Read up to n_bytes from the stream. n_expected, counted from the file's start, is for error messages."""
     buffer = bytearray()
     try:
         while len(buffer) < n_bytes:
@@ -165,7 +169,7 @@ def _read_up_to(stream: gzip.GzipFile | BufferedReader, n_bytes: int, path: Path
         ) from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DatasetError(
-            f"{path}: not sound gzip ({error}); fetch it again, or drop .gz from its name if it is unpacked"
+            f"{path}: not valid gzip ({error}); fetch it again, or drop .gz from its name if it is unpacked"
         ) from error
     return buffer
 
@@ -183,9 +187,9 @@ def _parse_header(
         hint = "it looks like gzip, so add .gz to its name" if header[:2] == b"\x1f\x8b" else "is it another file?"
         raise DatasetError(f"{path}: magic number {found}, must be {magic}; {hint}")
     if tuple(shape[1:]) != item_shape:
-        raise DatasetError(f"{path}: entries of shape {tuple(shape[1:])}, must be {item_shape}")
+        raise DatasetError(f"{path}: items of shape {tuple(shape[1:])}, must be {item_shape}")
     if not 1 <= shape[0] <= max_items:
-        raise DatasetError(f"{path}: announces {shape[0]:,} entries, must be 1 to {max_items:,}")
+        raise DatasetError(f"{path}: announces {shape[0]:,} items, must be 1 to {max_items:,}")
     return tuple(shape)
 
 
@@ -204,7 +208,7 @@ def _check_pair(images: Path, pixels: Tensor, labels: Path, classes: Tensor) -> 
 
 
 def _find_files(collection: Collection, folder: Path | None) -> dict[str, Path]:
-    """Packed name -> the file that lies there, packed or not."""
+    """Return packed name -> existing file, packed or not."""
     paths: dict[str, Path] = {}
     if folder is not None:
         for packed in collection.sha256:

@@ -1,4 +1,4 @@
-"""The one train and test split for data sets that come without a split of their own."""
+"""The train and test split of data sets that have none of their own."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ TEST_EVERY = 5  # one example in five is a test example: 80/20
 
 
 def stratified_split(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide examples 80/20 so that every class keeps its share, the same way in every run.
+    """Divide examples 80/20 so that the shares of the classes are preserved, equally in every run.
 
     Args:
-        labels: (n,) int64, at least 0.
+        labels: (n,) int64, each at least 0.
 
     Returns:
-        Train indices and test indices, int64, each ascending. A class with a single example
-        is trained on and never tested, because a class that is only tested cannot be learned.
+        Train indices and test indices, 1-D int64, each ascending. A class with a single example is in the train
+        split, because a class that is only tested cannot be learned.
 
     Raises:
-        DatasetError: fewer than five examples are in classes of two or more.
+        DatasetError: Fewer than five examples are in classes of two or more.
     """
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     shuffled = torch.randperm(len(labels), generator=generator)
@@ -34,8 +34,8 @@ def stratified_split(labels: Tensor) -> tuple[Tensor, Tensor]:
             f"an 80/20 split needs at least {TEST_EVERY} examples in classes of two or more, found "
             f"{len(shared)} such among {len(labels)} examples; are the labels classes, not measurements?"
         )
-    # Walking the classes one after another and taking every fifth example spreads the test
-    # examples over the classes to within one example of their exact share.
+    # Taking every fifth example of the classes in order gives each class its exact share of test examples, up to one
+    # example.
     by_class = shared[torch.argsort(labels[shared], stable=True)]
     is_test = torch.zeros(len(labels), dtype=torch.bool)
     is_test[by_class[TEST_EVERY - 1 :: TEST_EVERY]] = True

@@ -21,7 +21,7 @@ from laconic.lab.datasets.dataset import Dataset
 from laconic.lab.datasets.split import stratified_split
 
 FLOAT32_MAX = float(torch.finfo(torch.float32).max)
-# A dense table grows with its highest feature index, so one stray index could ask for terabytes.
+# A dense table grows with its highest feature index, so one wrong index could need terabytes.
 MAX_DENSE_ELEMENTS = 1 << 30  # 4 GiB of float32
 INTEGER_PATTERN = re.compile(r"[+-]?[0-9]{1,18}")
 
@@ -37,8 +37,8 @@ def csv_table(path: Path | None = None) -> Dataset:
         that is constant over the train rows is only shifted, so it is 0 there.
 
     Raises:
-        DatasetError: no file, an empty one, a cell that is not a finite float32 number, rows of
-            different lengths, a missing label, or fewer than two classes.
+        DatasetError: The file is missing or empty, a cell is not a finite float32 number, rows have different
+            lengths, a label is missing, or there are fewer than two classes.
     """
     checked = _existing_file("csv", path, "a .csv file: numeric columns, the class in the last one")
     rows = _read_rows(checked)
@@ -56,15 +56,15 @@ def csv_table(path: Path | None = None) -> Dataset:
 
 
 def libsvm_table(path: Path | None = None) -> Dataset:
-    """Sparse rows made dense, values as they are; --data is a LIBSVM (svmlight) text file.
+    """Sparse rows as dense vectors, values unchanged; --data is a LIBSVM (svmlight) text file.
 
     Returns:
         Inputs of shape (n, c), where c is the highest feature index in the file (one more if the
         indices start at 0); labels sorted by value and numbered from 0.
 
     Raises:
-        DatasetError: no file, an empty one, an entry that is not `index:value`, a value that is not a
-            finite float32 number, more than 2**30 dense entries, or fewer than two classes.
+        DatasetError: The file is missing or empty, an item is not `index:value`, a value is not a finite float32
+            number, there are more than 2**30 dense values, or fewer than two classes.
     """
     checked = _existing_file("libsvm", path, "a LIBSVM text file: one `label index:value ...` line per example")
     inputs, targets = _read_svmlight(checked)
@@ -95,7 +95,7 @@ def _dataset(name: str, inputs: Tensor, labels: Tensor, train: Tensor, test: Ten
 
 
 def _shown(word: str) -> str:
-    """A word from a file for an error message, cut short: a binary file may be one long word."""
+    """Return a word from a file for an error message, shortened: a binary file may be one long word."""
     return repr(word) if len(word) <= 40 else repr(word[:40]) + "..."
 
 
@@ -115,7 +115,7 @@ def _check_classes(path: Path, classes: Sequence[Sequence[str]]) -> None:
 
 
 def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The non-blank rows with their line numbers, counted from 1, all of one length."""
+    """Return the non-blank rows, all of one length, with their line numbers from 1."""
     rows: list[tuple[int, list[str]]] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -139,7 +139,7 @@ def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _header(path: Path, rows: Sequence[tuple[int, list[str]]]) -> list[str]:
-    """The column names, or none when the first row holds a number."""
+    """Return the column names, or none if the first row has a number."""
     top_row = rows[0][1]
     if any(_number(cell) is not None for cell in top_row[:-1]):
         return []
@@ -160,7 +160,7 @@ def _number(cell: str) -> float | None:
 def _parse_rows(
     path: Path, rows: Sequence[tuple[int, list[str]]], names: Sequence[str]
 ) -> tuple[NDArray[numpy.float64], list[str]]:
-    """Features (n, c), finite and within float32's range, and the label words."""
+    """Return the features (n, c) float64, finite and in float32's range, and the label words."""
     features = numpy.empty((len(rows), len(rows[0][1]) - 1), dtype=numpy.float64)
     for place, (row, cells) in enumerate(rows):
         for column, cell in enumerate(cells[:-1]):
@@ -175,7 +175,7 @@ def _parse_rows(
 
 
 def _sorted_classes(words: Sequence[str]) -> list[list[str]]:
-    """The classes in order, each with its spellings: 1 and +1 are one class when all are whole numbers."""
+    """Return the classes in order, each with its spellings. 1 and +1 are one class if all labels are integers."""
     distinct = sorted(set(words))
     if not all(INTEGER_PATTERN.fullmatch(word) for word in distinct):
         return [[word] for word in distinct]
@@ -200,8 +200,8 @@ def _standardized(features: NDArray[numpy.float64], train: NDArray[numpy.int64])
 
 
 def _read_svmlight(path: Path) -> tuple[NDArray[numpy.float32], NDArray[numpy.float64]]:
-    """Dense features (n, c), finite, and the labels (n,) as the numbers in the file."""
-    # scikit-learn takes a second to import; whoever only lists the data sets should not wait for it.
+    """Return dense features (n, c) float32, finite, and the labels (n,) float64 as in the file."""
+    # scikit-learn takes a second to import, which listing the data sets should not need.
     from sklearn.datasets import load_svmlight_file
 
     try:
@@ -214,20 +214,20 @@ def _read_svmlight(path: Path) -> tuple[NDArray[numpy.float32], NDArray[numpy.fl
     n_rows, n_columns = sparse.shape
     if n_rows == 0 or sparse.nnz == 0:
         raise DatasetError(
-            f"{path}: empty: holds {n_rows} examples with {sparse.nnz} entries, must hold at least one; "
+            f"{path}: empty: holds {n_rows} examples with {sparse.nnz} values, must hold at least one; "
             "lines are `label index:value ...`"
         )
     if n_rows * n_columns > MAX_DENSE_ELEMENTS:
         raise DatasetError(
             f"{path}: {n_rows:,} examples with feature indices up to {n_columns:,} make "
-            f"{n_rows * n_columns:,} dense entries, must be at most {MAX_DENSE_ELEMENTS:,}; "
+            f"{n_rows * n_columns:,} dense values, must be at most {MAX_DENSE_ELEMENTS:,}; "
             "is one index mistyped?"
         )
     return sparse.toarray(), targets
 
 
 def _bad_value(path: Path) -> str | None:
-    """Where the first entry stands that no LIBSVM line may hold, for an error message."""
+    """Return a message about the first item that is not valid LIBSVM, or None."""
     with path.open("rb") as stream:
         for line, text in enumerate(stream, start=1):
             words = text.split(b"#", 1)[0].decode("utf-8", errors="replace").split()
@@ -241,9 +241,9 @@ def _bad_value(path: Path) -> str | None:
                 if index == "qid":
                     continue
                 if not (index.isdecimal() and _is_finite(value)):
-                    return f"line {line}: entry {_shown(word)} must be index:value with a finite float32 value"
+                    return f"line {line}: item {_shown(word)} must be index:value with a finite float32 value"
                 if int(index) <= last:
-                    return f"line {line}: entry {_shown(word)} must have an index above {last}, the one before it"
+                    return f"line {line}: item {_shown(word)} must have an index above {last}, the one before it"
                 last = int(index)
     return None
 

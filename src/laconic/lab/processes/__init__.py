@@ -1,1 +1,1 @@
-"""Processes of this machine: a pool of tasks, ranks that exchange, and what starts, watches and ends them."""
+"""Processes of this machine: a pool of tasks, ranks in a group, and their start, supervision and end."""

@@ -1,7 +1,7 @@
-"""A child process, from its first line on: it is bound to its parent before anything that takes long is imported.
+"""The child's side of `supervise.Child`: it ends with its parent from its first line, before any slow import.
 
-`supervise.Child` runs this file as a script; torch and laconic come with what is unpickled. Arguments: the parent's
-process id, the descriptor of the connection to it, and 1 where the kernel shall end this process with its parent.
+`supervise.Child` runs this file as a script; unpickling imports torch and laconic. The script's arguments are the
+parent's process id, the file descriptor of the connection, and 1 if the kernel is to end this process with its parent.
 """
 
 import os
@@ -14,9 +14,9 @@ _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 def main() -> None:
-    """Make the object that the parent asks for, and call its methods on request until the parent closes."""
+    """Make the requested object, and call its methods on request until the parent closes the connection."""
     parent, descriptor, by_kernel = (int(text) for text in sys.argv[1:])
-    # Ctrl-C is for the parent, which ends its children. It started this process with the signal blocked.
+    # The parent handles Ctrl-C and ends its children. It started this process with the signal blocked.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     _end_with(parent, by_kernel=bool(by_kernel))
@@ -32,21 +32,25 @@ def main() -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # a process group that has lost a rank cannot be taken down in order
+        os._exit(code)  # a process group that has lost a rank cannot be shut down cleanly
 
 
 def _end_with(parent: int, *, by_kernel: bool) -> None:
-    """End this process when `parent` ends, even by SIGKILL, and also if it has ended already.
+    """End this process when `parent` ends, even by SIGKILL, or if it has ended already.
 
-    The kernel does it at once, but when the *thread* ends that started this process: the parent asks for it only where
-    that is its main thread. Everywhere else a thread does it, as soon as it may run: standard input is a pipe whose
-    other end the parent alone holds.
+    The kernel does this at once, but when the *thread* that started this process ends. So the parent requests it only
+    from its main thread. In all other cases a thread here does it: standard input is a pipe whose other end only the
+    parent holds.
+
+    Args:
+        parent: The parent's process id.
+        by_kernel: Whether to request it from the kernel (Linux only).
     """
     if by_kernel and sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the kernel was asked
+    if os.getppid() != parent:  # the parent ended before the request to the kernel
         os._exit(1)
     threading.Thread(target=_end_with_input, daemon=True).start()
 
@@ -58,7 +62,7 @@ def _end_with_input() -> None:
 
 
 class _Line:
-    """The connection to the parent. Plain pickles, so that tensors travel by value."""
+    """The connection to the parent. It sends plain pickles, so that tensors are sent by value."""
 
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - its module is imported late
         import pickle
@@ -66,7 +70,7 @@ class _Line:
         self._connection, self._pickle = connection, pickle
 
     def receive(self) -> bytes:
-        """The next pickle; empty when the parent has closed."""
+        """Return the next pickle, or empty bytes if the parent has closed the connection."""
         try:
             data: bytes = self._connection.recv_bytes()
         except (EOFError, OSError):
@@ -77,7 +81,7 @@ class _Line:
         return self._pickle.loads(data)
 
     def send(self, kind: str, content: object) -> None:
-        """One message; where the parent is gone, this process ends."""
+        """Send one message. If the parent has ended, end this process."""
         data = self._pickle.dumps((kind, content), self._pickle.HIGHEST_PROTOCOL)
         try:
             self._connection.send_bytes(data)
@@ -86,9 +90,9 @@ class _Line:
 
 
 def _serve(line: _Line) -> int:
-    """Answer each request; the exit code. After a failure nothing more is answered: the object may be half changed."""
+    """Answer requests and return the exit code. A failure ends it, since the object may be in an invalid state."""
     try:
-        sys.path[:] = line.load(line.receive())  # before the next is unpickled, which imports modules
+        sys.path[:] = line.load(line.receive())  # before the next pickle, which imports modules
         make, arguments = line.load(line.receive())
         served = make(*arguments)
         while request := line.receive():

@@ -1,4 +1,4 @@
-"""The parts of a published table that can be computed apart: one process for each, several at once."""
+"""A pool of independent tasks: one process per task, several at once."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,17 +12,18 @@ from laconic.lab.processes.supervise import Child, Report, end_all
 
 _SAY_EVERY_S = 0.2
 
-Figures = dict[str, Any]  # what a job found, as JSON takes it
+Figures = dict[str, Any]  # the results of a task, as plain data for JSON
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskProgress:
-    """Where a job is. `note` is a short text beside the bar."""
+    """The progress of a task."""
 
     label: str
     done: int
     total: int
     note: str = ""
+    """A short text beside the progress bar."""
 
 
 Reporter = Callable[[int, int, str], None]  # done, total, note
@@ -30,10 +31,11 @@ Reporter = Callable[[int, int, str], None]  # done, total, note
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """`work(report, **arguments)` in a process of its own; a function of a module, so that it can be found there."""
+    """A call of `work(report, **arguments)` in a process of its own."""
 
     label: str
     work: Callable[..., Figures]
+    """A function at the top of a module, since it is pickled by name."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -43,10 +45,19 @@ def run_tasks(
     listen: Callable[[TaskProgress], None],
     finished: Callable[[Task, Figures], None] = lambda task, figures: None,
 ) -> list[Figures]:
-    """Each job's figures, in the order of the jobs; `at_once` processes with one thread each.
+    """Run the tasks in processes with one thread each. No process outlives the call.
 
-    finished: gets each job's figures as soon as they are there.
-    Raises LaunchError when a job fails or its process dies; whatever happens, no process is left behind.
+    Args:
+        tasks: The tasks.
+        at_once: The number of processes that run at once.
+        listen: Gets the progress of each task.
+        finished: Gets each task's figures as soon as the task is finished.
+
+    Returns:
+        Each task's figures, in the order of `tasks`.
+
+    Raises:
+        LaunchError: A task fails or its process ends.
     """
     waiting = list(enumerate(tasks))[::-1]
     running: dict[Any, tuple[int, Child]] = {}
@@ -76,14 +87,14 @@ def run_tasks(
 
 
 class _Work:
-    """A job, in its process."""
+    """A task, in its process."""
 
     def __init__(self, task: Task) -> None:
         torch.set_num_threads(1)
         self._job = task
 
     def run(self, report: Callable[[TaskProgress], None]) -> Figures:
-        """Its figures. report: gets where it is, now and then."""
+        """Return the figures of the task. `report` gets its progress from time to time."""
         last = 0.0
 
         def report_progress(done: int, total: int, note: str) -> None:

@@ -1,4 +1,4 @@
-"""Processes of this machine in one gloo group, each with an object whose methods are called from here."""
+"""Processes of this machine in one gloo group. Each holds an object whose methods are called from here."""
 
 import math
 import time
@@ -17,20 +17,22 @@ from laconic.lab.processes.supervise import Answer, Child, Report, end_all
 from laconic.torch_compat import TCPStore
 
 _HOST = "127.0.0.1"
-_AFTERMATH_S = 1.0  # in which others may fail as well, after the one that broke
-_AFTERMATH = ("waited for", "onnection closed by peer", "onnection reset by peer")  # what those say: ours, and gloo's
+_AFTERMATH_S = 1.0  # after a failure, the time in which other ranks may fail because of it
+_AFTERMATH = ("waited for", "onnection closed by peer", "onnection reset by peer")  # their messages, ours and gloo's
 
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """Where a rank runs. Fields as the arguments of `Child`."""
+    """Where a rank runs."""
 
     prefix: tuple[str, ...] = ()
+    """A command that executes the rank's command line, as in `Child`."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of the rank, as in `Child`."""
 
 
 class Ranks:
-    """`n` processes that find each other in a store. A context manager: at its end all are gone."""
+    """`n` processes in one gloo group, which meet in a TCP store. A context manager that ends them at its exit."""
 
     def __init__(
         self,
@@ -43,12 +45,22 @@ class Ranks:
         hosts: Sequence[Host] | None = None,
         address: str | None = None,
     ) -> None:
-        """make, arguments: of each rank's object, made once it is in the group.
+        """Start the processes.
 
-        timeout_s: how long a rank waits for another. limit_s: how long one call may take. port: where they meet; 0 is
-        any that is free. hosts: where ranks run, if not simply here. address: rank 0's, if these processes cannot reach
-        a store of this one; it then opens the store, at `port`.
-        Raises ValueError for a port in use, LaunchError where a process cannot be started.
+        Args:
+            n: The number of ranks.
+            make: Makes each rank's object once the rank is in the group.
+            *arguments: The arguments of `make`.
+            timeout_s: Seconds that a rank waits for another.
+            limit_s: Maximum seconds of one call.
+            port: The port of the store; 0 takes a free one.
+            hosts: Where the ranks run, one per rank; None runs all in this environment.
+            address: Rank 0's address, if the ranks cannot reach a store of this process. Rank 0 then opens the store
+                at `port`.
+
+        Raises:
+            ValueError: The port is out of range or in use.
+            LaunchError: A process cannot be started.
         """
         self._timeout_s, self._limit_s = timeout_s, limit_s
         # A store of this process outlives any rank.
@@ -77,11 +89,19 @@ class Ranks:
         end_all(self._children)
 
     def call(self, method: str, /, *, listen: Callable[[Any], None] | None = None, **arguments: Any) -> list[Any]:  # noqa: ANN401
-        """Have all ranks call the same method; what each returned, by rank.
+        """Call the same method on all ranks.
 
-        listen: gets what the method hands to its argument `report`, as it comes.
-        Raises LaunchError where a rank fails, ends, or takes longer than `limit_s`. It names the rank that broke, not
-        those that then waited for it.
+        Args:
+            method: The name of the method.
+            listen: Gets what the method passes to its argument `report`, as it arrives.
+            **arguments: The arguments of the method.
+
+        Returns:
+            The results by rank.
+
+        Raises:
+            LaunchError: A rank fails, ends, or takes longer than `limit_s`. The message names the rank that failed
+                first, not those that waited for it.
         """
         answers = self._answers(method, arguments, listen, all_of_them=False)
         failures = {rank: answer for rank, answer in sorted(answers.items()) if answer.failure}
@@ -91,14 +111,14 @@ class Ranks:
         return [answers[rank].result for rank in range(len(self._children))]
 
     def answers(self, method: str, /, **arguments: Any) -> list[Answer]:  # noqa: ANN401
-        """The same where ranks are expected to fail or end: how each did, by rank."""
+        """Call the same method on all ranks, and return each rank's answer. For ranks that may fail or end."""
         answers = self._answers(method, arguments, None, all_of_them=True)
         return [answers[rank] for rank in range(len(self._children))]
 
     def _answers(
         self, method: str, arguments: Mapping[str, Any], listen: Callable[[Any], None] | None, *, all_of_them: bool
     ) -> dict[int, Answer]:
-        """By rank. all_of_them: also wait for the others after a failure."""
+        """Return the answers by rank. `all_of_them` also waits for the other ranks after a failure."""
         for child in self._children:
             child.request(method, arguments, reports=listen is not None)
         deadline = limit = time.monotonic() + self._limit_s
@@ -119,7 +139,7 @@ class Ranks:
                 answers[rank] = message
                 del awaited[connection]
                 if message.failure and not all_of_them:
-                    # Those that waited for a rank have done so for timeout_s, and others then soon give up, too.
+                    # A rank that reports a timeout has waited for timeout_s; the rank that caused it may answer later.
                     patience_s = _AFTERMATH_S + (0.0 if _is_cause(message) else self._timeout_s)
                     deadline = min(deadline, time.monotonic() + patience_s)
         if deadline == limit:
@@ -129,7 +149,7 @@ class Ranks:
 
 
 def _is_cause(answer: Answer) -> bool:
-    """A rank that broke says why; the others only say for whom they waited."""
+    """Return whether the failure is a cause. The other failures only name the rank that was waited for."""
     return not any(words in answer.failure for words in _AFTERMATH)
 
 
@@ -153,7 +173,7 @@ def _join(
     make: Callable[..., Any],
     arguments: Sequence[object],
 ) -> object:
-    """In a rank: become part of the group, then make the object."""
+    """Join the group as one rank, then make the object."""
     torch.set_num_threads(1)
     timeout = timedelta(seconds=timeout_s)
     store = TCPStore(*meeting, is_master=opens, wait_for_workers=False, timeout=timeout)

@@ -1,4 +1,4 @@
-"""How a command is stopped: SIGTERM and Ctrl-C end it with one line, whatever it does. Imports no torch."""
+"""SIGTERM and Ctrl-C: they end a command with one line, whatever it does. This module imports no torch."""
 
 import os
 import signal
@@ -6,33 +6,37 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_UNWIND_S = 2.0  # between a signal and the end of this process, whatever its main thread does
+_UNWIND_S = 2.0  # maximum time between a signal and the end of this process
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(BaseException):
-    """SIGTERM or Ctrl-C came. No `Exception`: nothing on its way up takes it for a failure of its own.
+    """SIGTERM or Ctrl-C arrived. It is not an `Exception`, so that no handler of failures catches it.
 
-    Notes (`add_note`) say what is finished.
+    Its notes (`add_note`) say what is finished.
     """
 
     def __init__(self, number: int) -> None:
-        """number: the signal's."""
+        """Make it for the signal of this number."""
         super().__init__(number)
         self.number = number
 
 
 @contextmanager
 def stopped_by_signals(give_up: Callable[[int], object], *, unwind_s: float = _UNWIND_S) -> Iterator[None]:
-    """Within, the first SIGTERM or Ctrl-C raises `Stopped` in the main thread; later ones change nothing.
+    """Let the first SIGTERM or Ctrl-C raise `Stopped` in the main thread; ignore later ones.
 
-    A main thread that waits in C code cannot raise anything. Then, `unwind_s` after the signal, another thread calls
-    `give_up` with the signal's number, which shall end the process. Only in the main thread; elsewhere it does nothing.
+    A main thread that waits in C code cannot raise. Therefore another thread calls `give_up` if the block is not left
+    in time. In a thread other than the main one this does nothing.
+
+    Args:
+        give_up: Gets the signal's number, and must end the process.
+        unwind_s: Seconds between the signal and the call of `give_up`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers, wakeup = os.pipe()  # Python writes a signal's number there as soon as it comes
+    numbers, wakeup = os.pipe()  # Python writes a signal's number there as soon as it arrives
     os.set_blocking(wakeup, False)
     came = False
     unwound = threading.Event()
@@ -66,26 +70,26 @@ def stopped_by_signals(give_up: Callable[[int], object], *, unwind_s: float = _U
 
 
 def stopped_line(number: int) -> str:
-    """What a command prints that a signal has stopped."""
+    """Return the line that a command prints when a signal stops it."""
     return "stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
 
 
 def exit_code(number: int) -> int:
-    """What shells report for a process that a signal has stopped: 130 for Ctrl-C, 143 for SIGTERM."""
+    """Return the exit code of a process that a signal stopped: 130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + number
 
 
 def end_at_once(number: int, frame: object = None) -> None:
-    """End this process, with that line."""
+    """Print the line of `stopped_line` and end this process."""
     os.write(2, f"{stopped_line(number)}\n".encode())
     os._exit(exit_code(number))
 
 
 @contextmanager
 def ended_at_once_by_signals() -> Iterator[None]:
-    """Within, SIGTERM and Ctrl-C end this process at once: for imports, which take long and have done nothing yet.
+    """Let SIGTERM and Ctrl-C end this process at once. For imports, which take long and leave nothing to clean up.
 
-    Only in the main thread; elsewhere it does nothing.
+    In a thread other than the main one this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,6 +1,6 @@
-"""Child processes of this machine: how they are started, and that they end with their parent.
+"""Child processes of this machine, which end with their parent.
 
-Nothing here imports torch. What a child does in its first lines is in `child.py`.
+Nothing here imports torch. The child's side is in `child.py`.
 """
 
 import contextlib
@@ -21,34 +21,34 @@ from typing import Any
 from laconic.errors import LaunchError
 
 _SCRIPT = Path(__file__).with_name("child.py")
-_END_S = 1.0  # between asking children to end and killing them
+_END_S = 1.0  # between terminating children and killing them
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a method that is still running has handed to its argument `report`."""
+    """A value that a running method passed to its argument `report`."""
 
     content: Any
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method returned, or why it did not."""
+    """The result of a method, or its failure."""
 
     result: Any = None
     failure: str = ""
-    """Empty where there is a result."""
+    """The error message; empty if there is a result."""
     trace: str = ""
-    """Of the exception behind a failure, where there is one."""
+    """The traceback of the failure, if an exception caused it."""
     ended: bool = False
     """Whether the process ended before it answered."""
 
 
 class Child:
-    """A process with one object in it, whose methods are called from here. It ends when this process does.
+    """A process that holds one object, whose methods are called from here. It ends when this process ends.
 
-    The object is made there, by `make(*arguments)`; `make` is found by its name, so it stands in a module. Use it from
-    the thread that made it, or make it in the main thread (see `child.py`).
+    The process makes the object by `make(*arguments)`. `make` is pickled by name, so it must be at the top of a
+    module. Use a child in the thread that made it, or make it in the main thread (see `child.py`).
     """
 
     def __init__(
@@ -59,9 +59,17 @@ class Child:
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """name: for messages. prefix: a command that runs another in its own place, such as `ip netns exec`.
+        """Start the process.
 
-        environment: variables besides those of this process. Raises LaunchError where the process cannot be started.
+        Args:
+            name: The name in error messages.
+            make: Makes the object.
+            *arguments: The arguments of `make`.
+            prefix: A command that executes the rest of its command line, such as `ip netns exec`.
+            environment: Environment variables beside those of this process.
+
+        Raises:
+            LaunchError: The process cannot be started.
         """
         self.name = name
         payload = pickle.dumps((make, arguments), pickle.HIGHEST_PROTOCOL)
@@ -91,15 +99,21 @@ class Child:
         return self._process.pid
 
     def request(self, method: str, arguments: Mapping[str, Any], *, reports: bool = False) -> None:
-        """Have the object's method called; `receive` gets what comes of it. reports: give it `report=`, a function."""
+        """Start a call of the object's method; `receive` returns its messages.
+
+        Args:
+            method: The name of the method.
+            arguments: Its keyword arguments.
+            reports: Whether to pass a function as its argument `report`, which sends a `Report`.
+        """
         self._send(pickle.dumps((method, dict(arguments), reports), pickle.HIGHEST_PROTOCOL))
 
     def _send(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # it has ended: `receive` says how
+        with contextlib.suppress(OSError):  # the process has ended, and `receive` reports how
             self.connection.send_bytes(data)
 
     def receive(self) -> Report | Answer:
-        """Wait for the next message. Where the process has ended, an answer that says how."""
+        """Wait for the next message. If the process has ended, return an answer that says how."""
         try:
             kind, content = pickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
@@ -112,7 +126,11 @@ class Child:
         return Answer(failure=failure, trace=trace)
 
     def call(self, method: str, /, **arguments: Any) -> Any:  # noqa: ANN401
-        """Call a method and wait for what it returns. Raises LaunchError where it fails or the process has ended."""
+        """Call a method and return its result.
+
+        Raises:
+            LaunchError: The method fails or the process has ended.
+        """
         self.request(method, arguments)
         answer = self.receive()
         assert isinstance(answer, Answer)
@@ -121,11 +139,11 @@ class Child:
         return answer.result
 
     def error(self, answer: Answer) -> LaunchError:
-        """What to raise for a failure."""
+        """Return the exception for a failure."""
         return LaunchError(f"{self.name}: {'its process ' if answer.ended else ''}{answer.failure}")
 
     def _ending(self) -> str:
-        """How the process ended; it has closed its connection, so it is made to end where it does not."""
+        """Return how the process ended. It has closed its connection, so it is killed if it still runs."""
         code = self._wait(time.monotonic() + _END_S)
         if code >= 0:
             return f"ended with exit code {code}"
@@ -141,7 +159,7 @@ class Child:
 
 
 def end_all(children: Sequence[Child]) -> None:
-    """End every child: ask it, wait for it, and kill it if it does not end."""
+    """End every child: terminate it, wait for it, and kill it if it does not end."""
     for child in children:
         child._process.terminate()
     deadline = time.monotonic() + _END_S
@@ -154,7 +172,7 @@ def end_all(children: Sequence[Child]) -> None:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Processes started within begin with SIGINT blocked; here it is only delayed."""
+    """Start processes with SIGINT blocked. In this process the signal is only delayed."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

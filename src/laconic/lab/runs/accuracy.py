@@ -1,4 +1,4 @@
-"""Test accuracy: of the one model, or of the workers' mean model and of each worker's own."""
+"""Test accuracy of the shared model, or of the workers' mean model and of each worker's own."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,25 +17,28 @@ from laconic.training.simulation import Simulation
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Shares of the test examples. own: each worker's, where their models differ; `test` is then the mean model's."""
+    """Accuracies as shares of the test examples."""
 
     test: float
+    """Accuracy of the model, or of the mean model if the workers' models differ."""
     own: tuple[float, ...] = ()
+    """Accuracy of each worker's model; empty if they are equal."""
     consensus_distance: float | None = None
+    """sqrt(1/N sum_n ||x_n - xbar||^2); None if the workers' models are equal."""
 
 
 def models_differ(algorithm: Algorithm) -> bool:
-    """Whether each worker ends with a model of its own. Under an asynchronous server the model is the server's."""
+    """Return whether each worker ends with its own model. With an asynchronous server the model is the server's."""
     return algorithm.mode == "decentralized" and not algorithm.replicas_equal
 
 
 @torch.no_grad()
 def in_simulation(simulation: Simulation, experiment: Experiment) -> Accuracy:
-    """At the parameters of the last exchange."""
+    """Return the accuracy at the parameters of the last exchange."""
     if not models_differ(experiment.algorithm):
         return Accuracy(test=experiment.accuracy())
     models = [simulation.parameters_of(rank) for rank in range(simulation.n_workers)]
-    mean = ring_sum(models) / len(models)  # as an all-reduce adds, so that processes find the same bits
+    mean = ring_sum(models) / len(models)  # in the order of the all-reduce, so that processes get the same bits
     return _summary(
         _accuracy_at(mean, simulation.flat, experiment),
         [_accuracy_at(model, simulation.flat, experiment) for model in models],
@@ -45,7 +48,13 @@ def in_simulation(simulation: Simulation, experiment: Experiment) -> Accuracy:
 
 @torch.no_grad()
 def over_processes(opt: DistributedOptimizer, experiment: Experiment, exchanged: Tensor) -> Accuracy:
-    """The same at `exchanged` (d,), this rank's parameters of the last exchange. Collective; of use on rank 0."""
+    """Return the accuracy at the parameters of the last exchange. Collective; only rank 0's result is valid.
+
+    Args:
+        opt: This rank's optimizer.
+        experiment: The model and the test examples.
+        exchanged: (d,) this rank's parameters of the last exchange.
+    """
     channel, what = opt.driver.channel, "for its accuracy"
     if models_differ(experiment.algorithm):
         mean = mean_parameters(opt, exchanged)
@@ -65,7 +74,7 @@ def _summary(of_mean: float, own: list[float], squares: list[float]) -> Accuracy
 
 
 def _accuracy_at(parameters: Tensor, flat: FlatParameters, experiment: Experiment) -> float:
-    """With these parameters (d,); the model's own are put back."""
+    """Return the accuracy at `parameters` (d,), and restore the model's own."""
     here = flat.values()
     flat.set_values(parameters)
     accuracy = experiment.accuracy()

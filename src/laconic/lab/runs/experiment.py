@@ -1,4 +1,4 @@
-"""What every rank of a run computes: losses on its mini-batches, and the model's accuracy on the test examples."""
+"""What each rank of a run computes: losses on its mini-batches, and the accuracy on the test examples."""
 
 import math
 from dataclasses import replace
@@ -22,7 +22,12 @@ class Experiment:
     """Data, model and optimizer of one run, the same on every rank."""
 
     def __init__(self, settings: RunSettings) -> None:
-        """Loads the data. Raises DatasetError or ValueError for files, sizes or settings that cannot work."""
+        """Load the data and make the model.
+
+        Raises:
+            DatasetError: The data set is missing or not valid.
+            ValueError: Sizes or settings do not fit the data or the algorithm.
+        """
         self.settings = settings
         self.dataset = load(settings.dataset, settings.data)
         self.model = build(settings.model, self.dataset.input_shape, self.dataset.n_classes, settings.seed)
@@ -42,17 +47,15 @@ class Experiment:
         self.algorithm.check_size(self.d, sizes, settings.workers)
 
     def steps_in(self, epochs: float) -> int:
-        """How many steps these epochs have."""
+        """Return the number of steps in these epochs."""
         return round(epochs * self.steps_per_epoch)
 
     def scheduler(self) -> LambdaLR:
-        """The learning-rate schedule, stepped once a step. It belongs to the inner optimizer on every driver."""
+        """Return the learning-rate schedule of the inner optimizer, to be stepped after every step."""
         return LambdaLR(self.inner, self._factor)
 
     def _factor(self, step: int) -> float:
-        """The learning rate in this step as a share of the one that was asked for: warm-up times learning-rate
-        schedule.
-        """
+        """Return the share of the learning rate in this step: warm-up times schedule."""
         factor = 1.0
         if self.settings.lr_schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
@@ -65,8 +68,8 @@ class Experiment:
         return factor
 
     def loss(self, rank: int, step: int) -> Tensor:
-        """Worker `rank`'s loss on its mini-batch; random layers draw from a stream of this worker and step."""
-        # The CPU's generator alone: torch.manual_seed also queues the seed for every GPU, stack trace and all.
+        """Return worker `rank`'s loss on its mini-batch. Random layers use a stream of this worker and step."""
+        # Only the CPU's generator: torch.manual_seed also queues the seed, with a stack trace, for every GPU.
         torch.default_generator.manual_seed(make_key(self.settings.seed, "model", rank, step, "layers") >> 1)
         batch = self.partition.batch(rank, step)
         outputs = self.model(self.dataset.train_inputs[batch])
@@ -74,7 +77,7 @@ class Experiment:
 
     @torch.no_grad()
     def accuracy(self) -> float:
-        """The share of test examples that the model gets right."""
+        """Return the share of test examples that the model classifies correctly."""
         self.model.eval()
         right = 0
         for start in range(0, len(self.dataset.test_labels), _TEST_BATCH):

@@ -1,4 +1,4 @@
-"""Runs experiments over processes of this machine, one a rank."""
+"""Runs experiments over processes of this machine, one process per rank."""
 
 import time
 import warnings
@@ -24,11 +24,21 @@ def run_in_processes(
     plugins: Sequence[str] = (),
     finished: Callable[[Record], None] = lambda record: None,
 ) -> list[Record]:
-    """Run the plans one after the other in the same processes, one a rank. Plans share data and workers.
+    """Run the plans one after the other in the same processes, one per rank.
 
-    port: where the ranks meet on this machine; 0 for any that is free. plugins: files to load in each process.
-    finished: gets each plan's record as soon as it is there.
-    Raises ValueError for a port in use, LaunchError when a rank fails or dies.
+    Args:
+        plans: The runs. All have the same data and number of processes.
+        listen: Gets the progress of each run.
+        port: The port at which the ranks meet on this machine; 0 takes a free one.
+        plugins: Files with algorithms, which each process loads.
+        finished: Gets each record as soon as its run is finished.
+
+    Returns:
+        The records in the order of the plans.
+
+    Raises:
+        ValueError: The port is in use.
+        LaunchError: A rank fails or ends.
     """
     n = plans[0].n_processes
     assert all(plan.n_processes == n for plan in plans)
@@ -43,14 +53,14 @@ def run_in_processes(
 
 
 class _Training:
-    """One rank, through all plans."""
+    """One rank, which runs all plans."""
 
     def __init__(self, plugins: Sequence[str]) -> None:
-        warnings.simplefilter("ignore", UserWarning)  # the parent has said them all
+        warnings.simplefilter("ignore", UserWarning)  # the parent has shown them all
         load_plugins(plugins)
 
     def run(self, settings: RunSettings, report: Listener) -> Record | None:
-        """Rank 0 alone reports, and has the record."""
+        """Run one plan. Only rank 0 reports, and returns the record."""
         if dist.get_rank() > 0:
             run_as_rank(settings, _nothing)
             return None
@@ -58,7 +68,7 @@ class _Training:
 
 
 def _throttled(send: Callable[[RunProgress], None]) -> Listener:
-    """Steps can be faster than anybody reads; rows always pass."""
+    """Return a listener that sends at most ten steps a second, and every row."""
     last = 0.0
 
     def say(progress: RunProgress) -> None:

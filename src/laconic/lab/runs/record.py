@@ -1,4 +1,4 @@
-"""What a run leaves behind: `config.toml`, `metrics.csv`, `summary.json`; `faults.toml` and `times.csv` if asked."""
+"""The record of a run: `config.toml`, `metrics.csv`, `summary.json`, and on request `faults.toml` and `times.csv`."""
 
 import csv
 import io
@@ -23,12 +23,16 @@ class Row:
 
     epoch: int
     round: int
-    train_loss: float  # mean over the epoch and the workers
-    test_accuracy: float  # where each worker has a model of its own: of their mean
-    own_accuracy_lowest: float | None  # over the workers' own models, where they differ
+    train_loss: float
+    """Mean over the epoch and the workers."""
+    test_accuracy: float
+    """Accuracy of the model, or of the mean model if each worker has its own."""
+    own_accuracy_lowest: float | None
+    """Minimum over the workers' own models; None if they are equal."""
     own_accuracy_mean: float | None
     own_accuracy_highest: float | None
-    consensus_distance: float | None  # sqrt(1/N sum_n ||x_n - xbar||^2)
+    consensus_distance: float | None
+    """sqrt(1/N sum_n ||x_n - xbar||^2); None if the workers' models are equal."""
     up_wire_bytes: int
     down_wire_bytes: int
     up_payload_bits: int
@@ -36,11 +40,12 @@ class Row:
     skips_up: int
     skips_down: int
     aborted_rounds: int
-    seconds: float  # since the start; virtual in the simulator
+    seconds: float
+    """Seconds since the start; virtual in the simulator."""
 
     @classmethod
     def of(cls, *, epoch: int, loss: float, accuracy: Accuracy, traffic: Traffic, seconds: float) -> "Row":
-        """A row from the counters."""
+        """Make a row from the traffic counters."""
         own = accuracy.own
         return cls(
             epoch=epoch, round=traffic.rounds, train_loss=loss, test_accuracy=accuracy.test,
@@ -60,18 +65,22 @@ class Record:
     settings: RunSettings
     n_parameters: int
     layers: tuple[int, ...]
-    layout: str  # who served
+    layout: str
     traffic: Traffic
     rows: list[Row] = field(default_factory=list)
-    dense_rounds: int = 0  # of all rounds, those of a dense warm-up
-    times: PhaseTimes | None = None  # of a run over processes that recorded them
+    """One row per epoch."""
+    dense_rounds: int = 0
+    """Rounds of the dense warm-up."""
+    times: PhaseTimes | None = None
+    """The recorded phases of a run over processes, if requested."""
 
     @property
     def last(self) -> Row:
+        """The row of the last epoch."""
         return self.rows[-1]
 
     def summary(self) -> dict[str, Any]:
-        """The run in numbers, with the versions and the size of the machine that made it."""
+        """Return the run's figures, with the versions and the machine that made them."""
         traffic, workers = self.traffic, self.settings.workers
         worker_rounds = workers * traffic.rounds
         paper_up, paper_down = self._expected_bits()
@@ -102,19 +111,19 @@ class Record:
         }
 
     def _own_models(self) -> dict[str, float]:
-        """The last row's figures of the workers' own models; nothing where they are equal."""
+        """Return the last figures of the workers' own models; nothing if they are equal."""
         names = ("own_accuracy_lowest", "own_accuracy_mean", "own_accuracy_highest", "consensus_distance")
         return {name: getattr(self.last, name) for name in names if getattr(self.last, name) is not None}
 
     def _expected_bits(self) -> tuple[float, float]:
-        """What the paper's formula charges per worker and round, (up, down), dense rounds among them."""
+        """Return the bits of the paper's formula per worker and round, (up, down), with dense rounds included."""
         sparse = self.settings.build().paper_bits(self.n_parameters, self.layers)
         share = self.dense_rounds / self.traffic.rounds
         up, down = (share * 32 * self.n_parameters + (1 - share) * bits for bits in sparse)
         return up, down
 
     def write(self, folder: Path) -> None:
-        """Write the files into `folder`, which is made if it is missing. `summary.json` is the last: all is there."""
+        """Write the files into `folder`, which is made if missing. `summary.json` is written last."""
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.toml", tomli_w.dumps(self.settings.as_data()))
         if self.settings.fault_plan is not None:

@@ -1,4 +1,4 @@
-"""Runs an experiment: in the simulator, or as one rank of a process group."""
+"""Runs an experiment in the simulator, or as one rank of a process group."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from laconic.training.simulation import Simulation
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Where a run is; sent after every step, with a row after every epoch."""
+    """The progress of a run after a step, with a row after an epoch."""
 
     settings: RunSettings
     step: int
@@ -34,7 +34,12 @@ Listener = Callable[[RunProgress], None]
 
 
 def run_simulated(settings: RunSettings, listen: Listener) -> Record:
-    """All workers in this process."""
+    """Run all workers in this process.
+
+    Args:
+        settings: The run.
+        listen: Gets the progress after every step.
+    """
     torch.set_num_threads(settings.threads)
     set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
@@ -53,7 +58,7 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
             simulation.exchange_steps()  # fewer than local_steps may be left
         lr_schedule.step()
         known = [loss for rank, loss in enumerate(losses) if rank not in down]
-        loss = sum(known) / len(known) if known else loss  # where nobody was up, the last one counts again
+        loss = sum(known) / len(known) if known else loss  # if all workers are down, the last loss counts again
         total += loss
         row = None
         if (step + 1) % experiment.steps_per_epoch == 0:
@@ -70,7 +75,12 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
 
 
 def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
-    """This process's part in a run of the default process group; every rank calls it. Rank 0 should listen."""
+    """Run as this rank of the default process group. Every rank must call it.
+
+    Args:
+        settings: The run.
+        listen: Gets the progress of this rank after every step.
+    """
     torch.set_num_threads(settings.threads)
     set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
@@ -100,7 +110,9 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
         if (step + 1) % experiment.steps_per_epoch == 0:
             ended = time.perf_counter()
             losses = opt.driver.channel.gather(total, "for its loss")
-            here = exchanged if settings.local_steps > 1 else opt.flat.values()  # local steps lead each elsewhere
+            here = (
+                exchanged if settings.local_steps > 1 else opt.flat.values()
+            )  # after local steps the workers' parameters differ
             row = Row.of(
                 epoch=len(rows) + 1, loss=sum(losses) / settings.workers / experiment.steps_per_epoch,
                 accuracy=over_processes(opt, experiment, here),
@@ -116,7 +128,7 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
 
 
 def _take_step(opt: DistributedOptimizer, experiment: Experiment, rank: int, step: int) -> float:
-    """One step of this rank; its loss, 0 on a rank that only serves."""
+    """Take one step of this rank and return its loss; 0 on a rank that only serves."""
     if opt.serves_only:
         opt.step()
         return 0.0

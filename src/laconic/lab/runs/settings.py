@@ -1,4 +1,4 @@
-"""One run's settings, checked before anything starts."""
+"""The settings of one run, checked before anything starts."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,12 +22,12 @@ from laconic.units import bandwidth, duration
 DRIVERS = ("simulated", "processes")
 PARTITIONS = ("resample", "fixed")
 LR_SCHEDULES = ("constant", "cosine", "step")
-BASE_LR = 0.1  # plain SGD's; a method's own default is this times its lr_factor
+BASE_LR = 0.1  # of plain SGD; a method's default is this times its lr_factor
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What `laconic run` was asked to do. Field names are the command line's options."""
+    """The options of `laconic run`. Field names are the names of the options."""
 
     algorithm: str
     set: dict[str, str] = field(default_factory=dict)
@@ -38,28 +38,43 @@ class RunSettings:
     data: str | None = None
     model: str = "mlp"
     epochs: int = 10
-    batch_size: int = 32  # per worker and step
-    local_steps: int = 1  # to one exchange
-    dense_epochs: float | None = None  # at the start, one step to an exchange
+    batch_size: int = 32
+    """Examples per worker and step."""
+    local_steps: int = 1
+    """Local steps per exchange."""
+    dense_epochs: float | None = None
+    """First epochs that send dense vectors, one step per exchange."""
     lr: float | None = None
+    """The learning rate; None for the method's default."""
     lr_schedule: str = "constant"
-    decay_at: str | None = None  # shares of the run, for the schedule "step"
+    decay_at: str | None = None
+    """Shares of the run at which the schedule "step" decays, separated by commas."""
     warm_up_epochs: float | None = None
-    warm_up_from: float | None = None  # share of the learning rate that the warm-up starts at
+    warm_up_from: float | None = None
+    """Share of the learning rate at which the warm-up starts."""
     weight_decay: float = 0.0
     seed: int = 0
     partition: str = "resample"
     bandwidth: str | None = None
     latency: str | None = None
     compute: str | None = None
-    faults: str | None = None  # a file
-    threads: int = 1  # of each process
-    kernel_threads: int = 1  # of each process, within a compiled kernel
+    faults: str | None = None
+    """Path of a fault plan."""
+    threads: int = 1
+    """Torch threads per process."""
+    kernel_threads: int = 1
+    """Threads per process within a compiled kernel."""
     timeout_s: float = 60.0
-    record_times: bool = False  # when each rank computed, waited, ...
+    """Seconds that a rank waits for another."""
+    record_times: bool = False
+    """Whether to record when each rank computes, encodes, waits and decodes."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError naming the option, its value, its bound and the way out."""
+        """Check all options.
+
+        Raises:
+            ValueError: An option is wrong. The message names the option, its value, its bound and the way out.
+        """
         self._one_of("algorithm", sorted(ALGORITHMS))
         self._one_of("driver", DRIVERS)
         self._one_of("dataset", sorted(DATASETS))
@@ -117,7 +132,7 @@ class RunSettings:
             raise ValueError(f"--{name.replace('_', '-')} {value:g} must be above 0 and at most {bound}")
 
     def _check_learning_rate(self) -> None:
-        """Refuse a warm-up or decays that do not fit together."""
+        """Refuse a warm-up or decays that do not fit the other options."""
         self._check_maximum("warm_up_epochs", self.epochs)
         self._check_maximum("warm_up_from", 1)
         if self.warm_up_from is not None and self.warm_up_epochs is None:
@@ -129,7 +144,7 @@ class RunSettings:
         self.decay_shares()
 
     def _check_dense_epochs(self) -> None:
-        """Refuse dense epochs for a method that has no dense rounds, or for which they are given otherwise."""
+        """Refuse dense epochs for a method without dense rounds, or beside the hyper-parameter `dense_rounds`."""
         if self.dense_epochs is None:
             return
         self._check_maximum("dense_epochs", self.epochs)
@@ -147,11 +162,15 @@ class RunSettings:
 
     @property
     def warm_up_start(self) -> float:
-        """The share of the learning rate that a warm-up starts at."""
+        """The share of the learning rate at which the warm-up starts."""
         return WARM_UP_FROM if self.warm_up_from is None else self.warm_up_from
 
     def decay_shares(self) -> tuple[float, ...]:
-        """After which shares of the run the schedule "step" divides the learning rate by 10. Raises ValueError."""
+        """Return the shares of the run at which the schedule "step" divides the learning rate by 10.
+
+        Raises:
+            ValueError: --decay-at is not a list of rising shares.
+        """
         text = DECAY_AT if self.decay_at is None else self.decay_at
         try:
             shares = tuple(float(word) for word in text.split(","))
@@ -165,20 +184,20 @@ class RunSettings:
 
     @property
     def n_processes(self) -> int:
-        """Workers, and a dedicated server."""
+        """The number of workers, plus 1 for a dedicated server."""
         return n_nodes_for(self.layout, self.build(), self.workers)
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate: what was asked for, or plain SGD's times the method's factor."""
+        """The given learning rate, or plain SGD's times the method's factor."""
         return BASE_LR * self.build().lr_factor if self.lr is None else self.lr
 
     def build(self) -> Algorithm:
-        """The algorithm with its hyper-parameters."""
+        """Make the algorithm with its hyper-parameters."""
         return from_text(ALGORITHMS[self.algorithm], self.set, self.algorithm)
 
     def link(self) -> Link:
-        """The simulated link of every node."""
+        """Return the simulated link of every node."""
         bandwidth_argument = (
             {} if self.bandwidth is None else {"bytes_per_s": _read("--bandwidth", bandwidth, self.bandwidth)}
         )
@@ -187,20 +206,25 @@ class RunSettings:
 
     @cached_property
     def fault_plan(self) -> FaultPlan | None:
-        """The faults, read once. Raises ValueError for what is wrong in the file, OSError if it cannot be read."""
+        """The fault plan, read once; None without --faults.
+
+        Raises:
+            ValueError: The file is not a valid fault plan.
+            OSError: The file cannot be read.
+        """
         if self.faults is None:
             return None
         try:
             return FaultPlan.from_toml(Path(self.faults).read_text(encoding="utf-8"))
-        except ValueError as error:  # also what is no UTF-8
+        except ValueError as error:  # also raised for text that is not UTF-8
             raise ValueError(f"--faults {self.faults}: {error}") from None
 
     def compute_s(self) -> float:
-        """The simulated time of one gradient."""
+        """Return the simulated time of one gradient, in seconds."""
         return 0.0 if self.compute is None else _read("--compute", duration, self.compute)
 
     def as_data(self) -> dict[str, Any]:
-        """What a config file holds: every option that is set, the learning rate and hyper-parameters in full."""
+        """Return the content of `config.toml`: all options that are set, the learning rate and all hyper-parameters."""
         hyperparameters = self.build().settings()
         if self.dense_epochs is not None:
             del hyperparameters["dense_rounds"]  # follows from the epochs and the data
@@ -222,5 +246,5 @@ def _read(option: str, read: Callable[[str], float], text: str) -> float:
 
 
 def has_dense_rounds(name: str) -> bool:
-    """Whether the algorithm of this name can begin with dense rounds."""
+    """Return whether the algorithm of this name can begin with dense rounds."""
     return any(field_.name == "dense_rounds" for field_, _ in hyperparameters_of(ALGORITHMS[name]))

@@ -1,10 +1,9 @@
 """When each rank of a real run computed, encoded, waited and decoded: `times.csv`.
 
-Every rank reads a clock of its own. How far it is from rank 0's is bounded by all-reduces: nobody leaves one before the
-last has entered it. So where rank r enters at b_r and leaves at a_r by its clock, r's clock is ahead of rank 0's by at
-least b_r - a_0 and at most a_r - b_0; the narrowest bounds of several all-reduces hold (Cristian: Probabilistic Clock
-Synchronization, 1989, has the same bound for a question and its answer). Clocks that run at different speeds drift
-apart afterwards, which is not made up for.
+Every rank has its own clock. All-reduces bound its offset from rank 0's: no rank leaves one before the last has entered
+it. If rank r enters at b_r and leaves at a_r by its clock, that clock is ahead of rank 0's by at least b_r - a_0 and at
+most a_r - b_0. The narrowest bounds of several all-reduces hold. (Cristian: Probabilistic Clock Synchronization, 1989,
+has the same bound for a request and its reply.) Drift between clocks afterwards is not corrected.
 """
 
 import csv
@@ -28,24 +27,26 @@ _ALIGNMENTS = 16
 
 @dataclass(frozen=True)
 class Phase:
-    """What one rank did in one stretch of a round. Seconds by rank 0's clock, from the start of the run."""
+    """One phase of one rank in a round. Times are seconds by rank 0's clock, from the start of the run."""
 
     rank: int
     round: int
-    what: str  # one of LAPS; a wait is for sending, for receiving or for others
+    what: str
+    """One of PHASES. "wait" is sending, receiving and waiting for other ranks."""
     start_s: float
     end_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseTimes:
-    """All laps of all ranks. accuracy_s: how far two ranks' clocks may be apart, at the start of the run."""
+    """The phases of all ranks."""
 
     phases: tuple[Phase, ...]
     accuracy_s: float
+    """Maximum offset between two ranks' clocks at the start of the run, in seconds."""
 
     def write(self, folder: Path) -> None:
-        """One row a lap."""
+        """Write `times.csv` into `folder`, one row per phase."""
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(column.name for column in fields(Phase))
@@ -56,7 +57,11 @@ class PhaseTimes:
 
 
 def read_phases(folder: Path) -> list[Phase]:
-    """The laps in `folder`. Raises ValueError, naming the line, for what `PhaseTimes.write` never writes."""
+    """Return the phases of the `times.csv` in `folder`.
+
+    Raises:
+        ValueError: A line is not as `PhaseTimes.write` writes it, or there is none. The message names the line.
+    """
     phases = []
     with (folder / FILE).open(newline="", encoding="utf-8") as file:
         for row in (reader := csv.reader(file)):
@@ -78,25 +83,23 @@ def read_phases(folder: Path) -> list[Phase]:
                 ) from None
             phases.append(phase)
     if not phases:
-        raise ValueError(f"{folder / FILE}: has no laps")
+        raise ValueError(f"{folder / FILE}: has no phases")
     return phases
 
 
 class Stopwatch:
-    """One rank's laps, on the clock that all ranks share."""
+    """Records one rank's phases, by rank 0's clock."""
 
     def __init__(self, opt: DistributedOptimizer) -> None:
-        """Begins now. Collective: every rank must make one."""
+        """Start the clock. Collective: every rank must make a stopwatch."""
         self._channel, self._seconds = opt.driver.channel, opt.driver.seconds
         self._zero_s, self._accuracy_s = aligned_zero(self._channel)
         self._seconds.phases = []
-        self._evaluations: list[
-            tuple[float, float]
-        ] = []  # since the last round; a computation seems to go on meanwhile
+        self._evaluations: list[tuple[float, float]] = []  # since the last round; they lie within a compute phase
         self._rows: list[tuple[int, str, float, float]] = []
 
     def took_step(self, round_: int) -> None:
-        """Note what happened since the last call, if it was a round."""
+        """Record the phases since the last call, if there was a round."""
         phases, self._seconds.phases = self._seconds.phases or [], []
         for what, start_s, end_s in phases:
             at_s = max(start_s, self._zero_s)
@@ -108,18 +111,18 @@ class Stopwatch:
             self._note(round_, what, at_s, end_s)
 
     def evaluated(self, start_s: float) -> None:
-        """Note that all since `start_s` was evaluation."""
+        """Record the time since `start_s` as evaluation."""
         self._evaluations.append((start_s, time.perf_counter()))
 
     def _note(self, round_: int, what: str, start_s: float, end_s: float) -> None:
         start_s, end_s = round(start_s - self._zero_s, 6), round(end_s - self._zero_s, 6)
         if self._rows and self._rows[-1][:2] == (round_, what) and self._rows[-1][3] == start_s:
-            start_s = self._rows.pop()[2]  # one stretch, noted in parts
+            start_s = self._rows.pop()[2]  # adjacent parts of one phase
         if end_s > start_s:
             self._rows.append((round_, what, start_s, end_s))
 
     def everybodys(self) -> PhaseTimes:
-        """All ranks' laps, on every rank. Collective."""
+        """Return all ranks' phases, on every rank. Collective."""
         for start_s, end_s in self._evaluations:  # after the last round
             self._note(self._rows[-1][0] if self._rows else 0, "evaluate", start_s, end_s)
         gathered: list[Any] = self._channel.gather([self._rows, self._accuracy_s], "for its times")
@@ -128,9 +131,13 @@ class Stopwatch:
 
 
 def aligned_zero(channel: Channel) -> tuple[float, float]:
-    """What this rank's clock showed when rank 0's began to count, and by how much that may be wrong. Collective.
+    """Align this rank's clock (`time.perf_counter`) with rank 0's. Collective.
 
-    The clock is `time.perf_counter`. Raises PeerLostError.
+    Returns:
+        The time of this rank's clock at which rank 0's starts to count, and the maximum error, in seconds.
+
+    Raises:
+        PeerLostError: A rank is lost.
     """
     entered_s, left_s = [], []
     for _ in range(_ALIGNMENTS):
@@ -142,7 +149,7 @@ def aligned_zero(channel: Channel) -> tuple[float, float]:
     gathered = channel.gather([entered_s, left_s], "to align its clock")
     rank0_entered_s, rank0_left_s = gathered[0]
     low_s, high_s = bounds_of(entered_s, left_s, rank0_entered_s, rank0_left_s)
-    # On rank 0 itself the bounds are as wide as its quickest all-reduce, but its clock is its own.
+    # Rank 0 has no offset from itself, though its bounds are as wide as its fastest all-reduce.
     ahead_s, accuracy_s = (0.0, 0.0) if channel.rank == 0 else ((low_s + high_s) / 2, (high_s - low_s) / 2)
     return rank0_left_s[-1] + ahead_s, accuracy_s
 
@@ -150,14 +157,14 @@ def aligned_zero(channel: Channel) -> tuple[float, float]:
 def bounds_of(
     entered_s: Sequence[float], left_s: Sequence[float], rank0_entered_s: Sequence[float], rank0_left_s: Sequence[float]
 ) -> tuple[float, float]:
-    """The least and the most that a rank's clock may be ahead of rank 0's."""
+    """Return the minimum and maximum seconds by which a rank's clock is ahead of rank 0's."""
     low_s = max(entered - left for entered, left in zip(entered_s, rank0_left_s, strict=True))
     high_s = min(left - entered for left, entered in zip(left_s, rank0_entered_s, strict=True))
     return low_s, high_s
 
 
 def compute_s_of(phases: Iterable[Phase]) -> float:
-    """The median time that a rank computed in a round, in seconds; 0 where none did."""
+    """Return the median seconds that a rank computed in a round; 0 if there are no compute phases."""
     sums: dict[tuple[int, int], float] = {}
     for phase in phases:
         if phase.what == "compute":

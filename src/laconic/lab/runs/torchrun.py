@@ -7,12 +7,19 @@ import torch.distributed as dist
 
 
 def is_under_torchrun() -> bool:
-    """torchrun, and launchers that do as it does, tell each process its rank and where to meet."""
+    """Return whether torchrun, or a launcher that sets the same environment variables, started this process."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
 
 
 def join_torchrun(timeout_s: float) -> int:
-    """Join over gloo; returns the number of processes. Raises ValueError for a wrong timeout."""
+    """Join the process group over gloo.
+
+    Returns:
+        The number of processes.
+
+    Raises:
+        ValueError: The timeout is not above 0 seconds.
+    """
     if timeout_s <= 0:
         raise ValueError(f"--timeout-s {timeout_s} must be above 0 seconds")
     dist.init_process_group("gloo", timeout=timedelta(seconds=timeout_s))
