@@ -202,7 +202,7 @@ def test_every_link_leads_somewhere(page):
 
 
 @every_page
-def test_every_name_that_a_page_places_in_a_file_is_defined_there(page):
+def test_every_name_that_a_page_locates_in_a_file_is_defined_there(page):
     for path, names in NAME_IN_FILE.findall(page.read_text(encoding="utf-8")):
         known = definitions_in(ROOT / path)
         assert not [name for name in names.split(", ") if name not in known], path

@@ -1,6 +1,7 @@
 """One word a thing, and the field's: the words that docs/glossary.md replaces name nothing here."""
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -53,6 +54,7 @@ def refused_in(identifier: str) -> set[str]:
     return {word for before, word in pairs if word in REFUSED and (before, word) not in COMPOUNDS}
 
 
+@functools.cache
 def identifiers_of(path: Path) -> set[str]:
     """Every name in a file, those within f-strings too, and the file's own."""
     found = {path.stem}
@@ -131,6 +133,7 @@ PHRASES = {
 }
 
 
+@functools.cache
 def prose_of(path: Path) -> str:
     """The comments, docstrings and other texts of a file; a page as it is, without code between backticks."""
     if path.suffix == ".md":

@@ -27,7 +27,7 @@ def test_eleven_million_parameters_are_a_resnet18s_exactly():
 def test_functions_take_turns_and_a_slow_one_has_fewer():
     order = []
     seconds = in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 5, limit_s=0.0)
-    assert order == ["a", "b"] * 4  # one that is not counted, and the three that everybody gets
+    assert order == ["a", "b"] * 4  # one that is not counted, and the three that every rank gets
     assert [len(taken) for taken in seconds.values()] == [3, 3]
 
 

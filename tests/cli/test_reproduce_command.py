@@ -80,7 +80,7 @@ def test_a_table_is_printed_within_80_columns_and_written_with_every_figure(tmp_
     assert sgd["paper_bits"] == 32 * 407_050 * sgd["uploads"]
     assert sasg["paper_bits"] == 32 * 4071 * sasg["uploads"]
     assert sasg["uploads"] + sasg["skips"] == 200
-    assert sasg["uploads"] >= 100, "in the first 10 rounds everybody uploads"
+    assert sasg["uploads"] >= 100, "in the first 10 rounds all workers upload"
     assert sgd["curve"][-1]["test_accuracy"] == sgd["test_accuracy"]
     assert sgd["reached"] == (sgd["test_accuracy"] >= 0.98)
     assert result["printed"]["sasg"]["rounds"] == 22_823

@@ -164,7 +164,9 @@ def test_the_chosen_are_the_largest_of_each_layer():
 
 
 def test_no_value_and_too_many_are_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"^top-k: density=0\.01 of d=99 is no element; make it at least 1/99, or give"):
+    with pytest.raises(
+        ValueError, match=r"^top-k: density=0\.01 of d=99 is no element; make it at least 1/99, or give"
+    ):
         n_selected_in(99, density=0.01)
     for k in (0, 6):
         with pytest.raises(ValueError, match=rf"^top-k: k={k} must be in 1 \.\. d=5, the vector's length; or leave k"):

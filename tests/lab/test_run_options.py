@@ -1,4 +1,6 @@
-"""Local steps, dense epochs, ramps and decays: what is refused, what each step's learning rate is, what is counted."""
+"""Local steps, dense epochs, warm-ups and decays: what is refused, what each step's learning rate is, what is
+counted.
+"""
 
 import json
 from dataclasses import replace
@@ -67,11 +69,11 @@ REFUSED = {
         {"algorithm": "ssgd-mv", "dense_epochs": 1, "set": {"dense_rounds": "3"}}, "give one of them"),
     "more dense epochs than epochs": (
         {"algorithm": "ssgd-mv", "dense_epochs": 5}, "--dense-epochs 5 must be above 0 and at most 4"),
-    "a ramp of nothing": ({"warm_up_epochs": 0}, "--warm-up-epochs 0 must be above 0"),
-    "a ramp longer than the run": ({"warm_up_epochs": 4.5}, "--warm-up-epochs 4.5 must be above 0 and at most 4"),
-    "a ramp that falls": ({"warm_up_epochs": 1, "warm_up_from": 1.5},
+    "a warm-up of nothing": ({"warm_up_epochs": 0}, "--warm-up-epochs 0 must be above 0"),
+    "a warm-up longer than the run": ({"warm_up_epochs": 4.5}, "--warm-up-epochs 4.5 must be above 0 and at most 4"),
+    "a warm-up that falls": ({"warm_up_epochs": 1, "warm_up_from": 1.5},
         "--warm-up-from 1.5 must be above 0 and at most 1"),
-    "a ramp without its length": ({"warm_up_from": 0.5},
+    "a warm-up without its length": ({"warm_up_from": 0.5},
         "--warm-up-from 0.5 needs --warm-up-epochs"),
     "decays of a schedule that has none": ({"decay_at": "0.5"},
         "--decay-at 0.5 is for --lr-schedule step, not constant"),
