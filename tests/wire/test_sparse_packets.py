@@ -112,7 +112,7 @@ def test_fractional_values_of_chosen_positions_travel(code):
     assert packet.payload_bits == stream_bits + values.payload_bits
     assert packet.paper_bits == values.paper_bits
     assert packet.named_overheads == {"positions": stream_bits, **values.named_overheads}
-    with pytest.raises(AssertionError, match="only dense values can be cut"):
+    with pytest.raises(AssertionError, match="only dense values can be split"):
         packet.part(7, 9)
 
 

@@ -1,4 +1,4 @@
-"""Vector -> Packet, without state between calls. One file a compressor, or a family of them."""
+"""Compressors: a vector in, a packet out, without state between calls. One file for each compressor or family."""
 
 from laconic.compressors.blocks import block_lengths
 from laconic.compressors.compressor import Compressor, warn_of_growing_residual

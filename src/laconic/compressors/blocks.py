@@ -1,4 +1,4 @@
-"""Compressors that treat a vector in blocks: the whole of it, its layers, or so many neighbors at a time."""
+"""Compressors that treat a vector in blocks: the full vector, its layers, or runs of a fixed length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,13 @@ from laconic.wire import uniform_lengths
 
 
 def block_lengths(blocks: str, d: int, layers: Sequence[int]) -> tuple[int, ...]:
-    """The sizes of the blocks: "vector" is one block, "layer" one a parameter, a number that many elements each.
+    """Return the sizes of the blocks of a vector.
 
-    `layers` must add up to d, or be empty for one layer. A parameter without elements gets no block.
+    Args:
+        blocks: "vector" for one block, "layer" for one block a layer, or a number of elements in each block.
+        d: Length of the vector.
+        layers: Sizes of the model's parameters, which add up to d; empty for one layer. A parameter without elements
+            gets no block.
     """
     if blocks == "vector" or (blocks == "layer" and not layers):
         return (d,)
@@ -24,9 +28,11 @@ def block_lengths(blocks: str, d: int, layers: Sequence[int]) -> tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class BlockCompressor(Compressor):
-    """What depends on a block, such as its scale, is worked out for each block alone."""
+    """A compressor that computes scales and the like for each block of the vector."""
 
-    blocks: str = hyperparameter("layer", 'one scale a "vector", a "layer", or this many elements')
+    blocks: str = hyperparameter(
+        "layer", 'one scale for the "vector", for each "layer", or for each block of this many elements'
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,5 +42,5 @@ class BlockCompressor(Compressor):
             )
 
     def lengths(self, d: int, layers: Sequence[int] = ()) -> tuple[int, ...]:
-        """The sizes of the blocks of d elements."""
+        """Return the sizes of the blocks of d elements; `layers` as for a call."""
         return block_lengths(self.blocks, d, layers)

@@ -1,4 +1,4 @@
-"""What every compressor is, and what it may claim."""
+"""The base class of compressors, and the claims that one may make."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -15,57 +15,89 @@ from laconic.wire import Packet
 
 @dataclass(frozen=True, kw_only=True)
 class Compressor(ABC):
-    """Claims are data; `tests/compressors` checks each on random, heavy-tailed and degenerate input.
+    """A function from a vector to a packet.
 
-    unbiased: the packet's dense form has the vector as its mean over keys.
-    separable: compressing a slice gives the slice of the compressed whole.
+    Its claims are data. `tests/compressors` checks each on random, heavy-tailed and degenerate vectors.
     """
 
     name: ClassVar[str]
+    """Name in `COMPRESSORS` and in messages."""
     unbiased: ClassVar[bool] = False
+    """Whether the mean of the packet's dense form over keys is the vector."""
     separable: ClassVar[bool] = False
+    """Whether compressing a slice gives the slice of the compressed vector."""
 
     def __post_init__(self) -> None:
         check_hyperparameters(self, self.name)
 
     @abstractmethod
     def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Packet:
-        """Compress `vector` (d,).
+        """Compress a vector.
 
-        layers: the model's parameter sizes, adding up to d; empty for one layer. key: the draw's key, where a
-        draw is made. first: the number of the vector's first coordinate in the whole model.
+        Args:
+            vector: (d,) of any float type.
+            layers: Sizes of the model's parameters, which add up to d; empty for one layer.
+            key: 0 .. 2**64 - 1, the key of random draws; without effect where none are made.
+            offset: Number of the vector's first coordinate in the full model.
         """
 
     @abstractmethod
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
-        """The contraction this compressor promises on `vector`: ||C(v) - v||^2 <= (1 - delta) ||v||^2.
+        """Return the contraction that the compressor promises: ||C(v) - v||^2 <= (1 - delta) ||v||^2.
 
-        None when it promises none.
+        Args:
+            vector: (d,) of any float type, v.
+            layers: As for a call.
+
+        Returns:
+            delta; None where the compressor promises none.
         """
 
     def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor | None:
-        """E (C(v)_i - v_i)^2 over keys for every element of `vector` (d,), exactly: (d,) float64.
+        """Return the exact variance of each element over keys, E (C(v)_i - v_i)^2.
 
-        None where no formula is known; a compressor that is unbiased has one.
+        Args:
+            vector: (d,) of any float type, v.
+            layers: As for a call.
+
+        Returns:
+            (d,) float64; None where no formula is known. An unbiased compressor has one.
         """
         return None
 
     def outgrows_residual(self, d: int, layers: Sequence[int] = ()) -> bool:
-        """Whether a residual under it is known to grow without bound: what it leaves out outweighs what it is given.
+        """Return whether a residual is known to grow without bound with this compressor.
 
-        False where that is not known. d, layers: as for a call.
+        It does where the compressor leaves out more than it is given.
+
+        Args:
+            d: Length of the vector.
+            layers: As for a call.
+
+        Returns:
+            False where it is not known.
         """
         return False
 
     @abstractmethod
     def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        """What the papers' formula charges for d coordinates, in expectation."""
+        """Return the expected bits that the papers' formula counts.
+
+        Args:
+            d: Length of the vector.
+            layers: As for a call.
+        """
 
 
 def warn_of_growing_residual(method: str, key: str, compressor: Compressor, d: int, layers: Sequence[int]) -> None:
-    """Warn where a method with error feedback is given a compressor under which its residual grows.
+    """Warn where a method with error feedback has a compressor with which its residual grows.
 
-    method: its name; key: that of the setting.
+    Args:
+        method: Name of the method.
+        key: Name of the method's hyperparameter that holds the compressor.
+        compressor: The compressor.
+        d: Length of the vector.
+        layers: Sizes of the model's parameters, which add up to d; empty for one layer.
     """
     if compressor.outgrows_residual(d, layers):
         warnings.warn(
@@ -73,14 +105,18 @@ def warn_of_growing_residual(method: str, key: str, compressor: Compressor, d: i
             f"grows "
             f"from round to round and training diverges; take finer settings (`laconic show {method}`), a compressor "
             "that contracts, such as scaled-sign or top-k, or csgd, which has no residual",
-            stacklevel=5,  # who made the simulation or the optimizer
+            stacklevel=5,  # the line that makes the simulation or the optimizer
         )
 
 
 def as_values(vector: Tensor) -> Tensor:
-    """The vector as the arithmetic wants it: contiguous float32 or float64; other float types become float32.
+    """Return the vector as contiguous float32 or float64; other float types become float32.
 
-    Raises TypeError for anything that is not a flat vector of floats.
+    Args:
+        vector: (d,) of any float type.
+
+    Raises:
+        TypeError: The vector has another shape, or no float type.
     """
     if vector.ndim != 1 or not vector.is_floating_point():
         raise TypeError(

@@ -16,7 +16,7 @@ _RELATIVE_ERROR = {"float32": 2.0**-24, "bfloat16": 2.0**-8}  # of rounding to n
 
 
 def dense(vector: Tensor, *, offset: int = 0) -> Dense:
-    """Send every value of `vector` (d,) as it is: 32 bits each, 64 for float64."""
+    """Return a packet of all values of `vector` (d,), uncompressed: 32 bits each, 64 for float64."""
     return Dense(values=as_values(vector), offset=offset)
 
 
@@ -43,12 +43,12 @@ class Identity(Compressor):
 
 @dataclass(frozen=True, kw_only=True)
 class DenseValues(Compressor):
-    """Every value, rounded to nearest in `value_type`."""
+    """All values, rounded to nearest in `value_type`."""
 
     name: ClassVar[str] = "dense"
     separable: ClassVar[bool] = True
 
-    value_type: str = hyperparameter("float32", "type on the wire", choices=("float32", "bfloat16"))
+    value_type: str = hyperparameter("float32", "type of the values on the wire", choices=("float32", "bfloat16"))
 
     def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Dense:
         return Dense(values=as_values(vector).to(_ROUNDED[self.value_type]), offset=offset)

@@ -17,7 +17,13 @@ from laconic.wire import FractionalValues
 
 
 def fractional(vector: Tensor, *, bits: int, offset: int = 0) -> FractionalValues:
-    """Quantize `vector` (d,) to `bits` bits a value, 1 .. 16, its sign among them."""
+    """Quantize a vector.
+
+    Args:
+        vector: (d,) of any float type.
+        bits: Bits of a value, its sign included, 1 .. 16.
+        offset: Number of the vector's first coordinate in the full model.
+    """
     values = as_values(vector)
     packed, means = fractional_codes(values, bits)
     return FractionalValues(packed=packed, count=values.numel(), means=means, bits=bits, offset=offset)
@@ -25,11 +31,11 @@ def fractional(vector: Tensor, *, bits: int, offset: int = 0) -> FractionalValue
 
 @dataclass(frozen=True, kw_only=True)
 class Fractional(Compressor):
-    """2**(bits-1) levels of magnitude. With one bit it is the scaled sign of the whole vector."""
+    """2**(bits-1) levels of magnitude. With one bit it is the scaled sign of the full vector."""
 
     name: ClassVar[str] = "fractional"
 
-    bits: int = hyperparameter(4, "q, bits of a value, its sign among them", within="[1, 16]", unit="bits")
+    bits: int = hyperparameter(4, "q, bits of a value, its sign included", within="[1, 16]", unit="bits")
 
     def __call__(
         self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0
@@ -37,9 +43,9 @@ class Fractional(Compressor):
         return fractional(vector, bits=self.bits, offset=offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
-        """sum over levels of n_l mu_l^2, divided by ||v||^2: level means are a projection of the magnitudes.
+        """Return the sum over levels of n_l mu_l^2, divided by ||v||^2, less the tolerance of the means.
 
-        Less what means may be off by.
+        The means of the levels are a projection of the magnitudes.
         """
         values = as_values(vector)
         magnitudes = values.double().abs()

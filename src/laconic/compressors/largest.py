@@ -1,4 +1,4 @@
-"""Which elements are largest, and how many of them: floor(density d), the density read as the decimal it prints as."""
+"""The choice of the largest elements: floor(density d) of them, with the density as the decimal that it prints as."""
 
 import functools
 import math
@@ -14,14 +14,20 @@ from laconic.kernels.api import top_k
 
 @functools.lru_cache(maxsize=1024)  # fractions are slow, and methods ask several times a round
 def n_selected_for(density: float, d: int) -> int:
-    """floor(density * d), exactly: 0.29 of 100 is 29, although the float 0.29 is a little below."""
+    """Return floor(density * d), exactly: 29 for 0.29 of 100, although the float 0.29 is a little below."""
     return math.floor(Fraction(str(density)) * d)
 
 
 def n_selected_in(d: int, *, density: float, k: int | None = None) -> int:
-    """How many of d elements to take: `k` where it is given, else floor(density d).
+    """Return how many of d elements to take.
 
-    Raises ValueError for none or for more than d, naming k or density, d and the way out.
+    Args:
+        d: Number of elements.
+        density: Share of the elements, in (0, 1].
+        k: Number of elements, in place of `density`.
+
+    Raises:
+        ValueError: The number is 0 or above d.
     """
     if k is not None and not 1 <= k <= d:
         raise ValueError(f"top-k: k={k} must be in 1 .. d={d}, the vector's length; or leave k out and give density")
@@ -34,9 +40,21 @@ def n_selected_in(d: int, *, density: float, k: int | None = None) -> int:
 def n_selected_by_block(
     d: int, *, density: float, k: int | None = None, blocks: str = "vector", layers: Sequence[int] = ()
 ) -> list[tuple[int, int]]:
-    """(length, elements to take) of every block. `k` is taken in place of `density` where it is given.
+    """Return the length of every block, and how many elements to take of it.
 
-    blocks: "vector", see `n_selected_in`, or "layer": at least one element of each parameter, no more than it has.
+    Args:
+        d: Number of elements.
+        density: Share of the elements, in (0, 1].
+        k: Number of elements of each block, in place of `density`.
+        blocks: "vector" for one block; or "layer" for one a layer, of which at least one element is taken, and at most
+            all.
+        layers: Sizes of the model's parameters, which add up to d; empty for one layer.
+
+    Returns:
+        (length, number of elements) of each block.
+
+    Raises:
+        ValueError: As `n_selected_in` does, for "vector".
     """
     if blocks == "vector":
         return [(d, n_selected_in(d, density=density, k=k))]
@@ -47,9 +65,20 @@ def n_selected_by_block(
 def chosen(
     vector: Tensor, *, density: float, k: int | None = None, blocks: str = "vector", layers: Sequence[int] = ()
 ) -> Tensor:
-    """The positions of the largest magnitudes of `vector` (d,) in each of its blocks: int64, ascending.
+    """Return the indices of the largest magnitudes in each block; of equal ones, the lower index comes first.
 
-    Ties go to the lower position. Raises ValueError as `n_selected_in` does.
+    Args:
+        vector: (d,) float32 or float64.
+        density: Share of the elements, in (0, 1].
+        k: Number of elements of each block, in place of `density`.
+        blocks: "vector" or "layer", as for `n_selected_by_block`.
+        layers: Sizes of the model's parameters, which add up to d; empty for one layer.
+
+    Returns:
+        (n,) int64, ascending.
+
+    Raises:
+        ValueError: As `n_selected_in` does, for "vector".
     """
     found = []
     start = 0

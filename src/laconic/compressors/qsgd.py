@@ -1,8 +1,8 @@
 """Levels of a block's L2 norm, rounded at random so that the mean is the value.
 
 Alistarh, Grubic, Li, Tomioka, Vojnovic: QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding,
-NeurIPS 2017, section 3.1. Paper -> here: s -> levels, bucket size -> blocks. Differs: the entropy code is by how
-often each level is there, in place of Elias's code.
+NeurIPS 2017, section 3.1. Paper -> here: s -> levels, bucket size -> blocks. Differs: the entropy code is by
+the counts of the levels, in place of Elias's code.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,16 @@ from laconic.wire import Levels
 
 @dataclass(frozen=True, kw_only=True)
 class QSGD(BlockCompressor):
-    """sign(v) ||v||_2 l / s with l the level below or above s |v| / ||v||_2."""
+    """sign(v) ||v||_2 l / s, with l the whole number below or above s |v| / ||v||_2."""
 
     name: ClassVar[str] = "qsgd"
     unbiased: ClassVar[bool] = True
 
     levels: int = hyperparameter(7, "s, levels of magnitude above zero", within="[1, 255]", unit="levels")
-    blocks: str = hyperparameter("512", 'one norm a "vector", a "layer", or this many elements')
-    entropy: bool = hyperparameter(False, "code what is frequent in fewer bits")
+    blocks: str = hyperparameter(
+        "512", 'one norm for the "vector", for each "layer", or for each block of this many elements'
+    )
+    entropy: bool = hyperparameter(False, "send frequent levels in fewer bits")
 
     def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Levels:
         values = as_values(vector)
@@ -41,7 +43,7 @@ class QSGD(BlockCompressor):
         return None
 
     def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
-        """(||v|| / s)^2 f (1 - f). Over a block at most min(d / s^2, sqrt(d) / s) ||v||^2."""
+        """Return (||v|| / s)^2 f (1 - f). The sum over a block is at most min(d / s^2, sqrt(d) / s) ||v||^2."""
         values = as_values(vector)
         lengths = self.lengths(values.numel(), layers)
         return level_variances(values, norms(values, lengths), lengths, self.levels)

@@ -1,8 +1,8 @@
 """b bits a value, rounded at random to one of the two nearest grid points, so that the mean is the value.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.1.1. With scaling "min-max" the grid points
-of a block are min + i (max - min) / (2**b - 1). With "l2" they are the levels of QSGD: one bit is the sign, the others
-say how many parts of the block's norm, of 2**(b-1) - 1.
+of a block are min + i (max - min) / (2**b - 1). With "l2" they are the levels of QSGD: one bit is the sign, and the
+others count multiples of norm / (2**(b-1) - 1).
 """
 
 from collections.abc import Sequence
@@ -18,22 +18,26 @@ from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import norms, quantize, ranges
 from laconic.wire import Levels, QuantizedValues
 
-_ONE_BIT_BLOCK = 16  # from here on, (max - v)(v - min) adds up to more than v^2, also where v is the residual
+_ONE_BIT_BLOCK = (
+    16  # in blocks of this size or more, (max - v)(v - min) adds up to more than v^2, also for a residual v
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized(BlockCompressor):
-    """Randomized quantization to b bits. Coarse settings add more than a residual can take: see `outgrows_residual`."""
+    """Randomized quantization to b bits. With coarse settings a residual grows: see `outgrows_residual`."""
 
     name: ClassVar[str] = "quantized"
     unbiased: ClassVar[bool] = True
 
     bits: int = hyperparameter(8, "b, bits of a value", within="[1, 8]", unit="bits")
-    blocks: str = hyperparameter("vector", 'one range a "vector", a "layer", or this many elements')
+    blocks: str = hyperparameter(
+        "vector", 'one range for the "vector", for each "layer", or for each block of this many elements'
+    )
     scaling: str = hyperparameter(
         "min-max", "grid points between minimum and maximum, or fractions of the norm", choices=("min-max", "l2")
     )
-    entropy: bool = hyperparameter(False, "code what is frequent in fewer bits")
+    entropy: bool = hyperparameter(False, "send frequent codes in fewer bits")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +69,7 @@ class Quantized(BlockCompressor):
         return None
 
     def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
-        """D^2 f (1 - f): D from grid point to grid point, f the position of the value between them. At most D^2 / 4."""
+        """Return D^2 f (1 - f), at most D^2 / 4, with D the distance of grid points and f D that to the lower one."""
         values = as_values(vector)
         lengths = self.lengths(values.numel(), layers)
         if self.scaling == "l2":

@@ -17,14 +17,28 @@ from laconic.wire import ScaledSigns
 
 
 def mean_magnitudes(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """||v_b||_1 / d_b for each block: (blocks,) of v's dtype, added up in float64."""
+    """Return the mean magnitude of each block, ||v_b||_1 / d_b, summed in float64.
+
+    Args:
+        values: (d,) float32 or float64.
+        lengths: Sizes of the blocks, which add up to d.
+
+    Returns:
+        (blocks,) of the same type.
+    """
     sums = per_block(values.abs(), lengths, lambda rows: rows.sum(1, dtype=torch.float64))
     means: Tensor = sums / torch.tensor(lengths, device=values.device)
     return means.to(values.dtype)
 
 
 def scaled_signs(vector: Tensor, *, lengths: tuple[int, ...], offset: int = 0) -> ScaledSigns:
-    """Compress `vector` (d,) in blocks of the given lengths, which add up to d."""
+    """Return the signs of a vector, scaled by the mean magnitude of each block.
+
+    Args:
+        vector: (d,) of any float type.
+        lengths: Sizes of the blocks, which add up to d.
+        offset: Number of the vector's first coordinate in the full model.
+    """
     values = as_values(vector)
     packed, _ = pack_signs(values, offset, 0, ALL_SELECTED)
     return ScaledSigns(packed=packed, scales=mean_magnitudes(values, lengths), lengths=lengths, offset=offset)
@@ -40,7 +54,7 @@ class ScaledSign(BlockCompressor):
         return scaled_signs(vector, lengths=self.lengths(vector.numel(), layers), offset=offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
-        """The worst block's ||v_b||_1^2 / (d_b ||v_b||_2^2), which is at least 1/d_b; 1 for an all-zero block."""
+        """Return ||v_b||_1^2 / (d_b ||v_b||_2^2) of the worst block, at least 1/d_b; 1 for a block of zeros."""
         lengths = self.lengths(vector.numel(), layers)
         return min(_contraction(block) for block in torch.split(vector.double().abs(), list(lengths)))
 
@@ -49,11 +63,11 @@ class ScaledSign(BlockCompressor):
 
 
 def _contraction(magnitudes: Tensor) -> float:
-    """||v||_1^2 / (d ||v||_2^2) of one block: (d,) float64, not negative."""
+    """Return ||v||_1^2 / (d ||v||_2^2) of one block of magnitudes (d,) float64."""
     absolute_maximum = magnitudes.max()
     if absolute_maximum == 0:
         return 1.0
     share = (magnitudes / absolute_maximum).sum() ** 2 / (
         magnitudes.numel() * (magnitudes / absolute_maximum).square().sum()
     )
-    return min(1.0, float(share))  # rounding may leave a constant block a hair above 1
+    return min(1.0, float(share))  # rounding may put a constant block a little above 1

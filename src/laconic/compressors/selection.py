@@ -1,4 +1,4 @@
-"""Which elements a sparse method sends: how many, of what, and how their positions are coded."""
+"""The elements that a sparse method sends: their number, their choice and the code of their positions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,24 +14,38 @@ from laconic.wire import POSITION_CODES, Dense, Sparse
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Hyper-parameters that compressors and algorithms share by inheriting them."""
+    """Hyperparameters of sparse methods. Compressors and algorithms inherit them."""
 
     density: float = hyperparameter(0.01, "share of the elements that is sent", within="(0, 1]")
     k: int | None = hyperparameter(
         None, "how many elements are sent, in place of density", within="[1, inf)", unit="elements"
     )
     blocks: str = hyperparameter(
-        "layer", "the largest of the whole vector, or of each layer", choices=("vector", "layer")
+        "layer", "the largest of the full vector, or of each layer", choices=("vector", "layer")
     )
     code: str = hyperparameter("block", "how positions are coded", choices=POSITION_CODES)
 
     def n_selected(self, d: int, layers: Sequence[int] = ()) -> int:
-        """How many elements are sent of d. Raises ValueError for none, or more than there are."""
+        """Return how many of d elements are sent.
+
+        Args:
+            d: Length of the vector.
+            layers: Sizes of the model's parameters, which add up to d; empty for one layer.
+
+        Raises:
+            ValueError: The number is 0 or above d.
+        """
         blocks = n_selected_by_block(d, density=self.density, k=self.k, blocks=self.blocks, layers=layers)
         return sum(taken for _, taken in blocks)
 
     def take(self, vector: Tensor, layers: Sequence[int] = (), offset: int = 0) -> Sparse:
-        """The largest elements of `vector` (d,), ties by the lower position."""
+        """Return the elements of largest magnitude; of equal ones, those with the lower index.
+
+        Args:
+            vector: (d,) of any float type.
+            layers: Sizes of the model's parameters, which add up to d; empty for one layer.
+            offset: Number of the vector's first coordinate in the full model.
+        """
         values = as_values(vector)
         indices = chosen(values, density=self.density, k=self.k, blocks=self.blocks, layers=layers)
         largest = Dense(values=take_at(values, indices))

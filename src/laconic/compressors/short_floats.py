@@ -1,4 +1,4 @@
-"""Values without the end of their mantissa: rounded to a power of two at random, or with their low bits cleared."""
+"""Values with a short mantissa: rounded stochastically to a power of two, or with the low bits cleared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from laconic.wire import ShortFloats, short_bits
 
 @dataclass(frozen=True, kw_only=True)
 class Natural(Compressor):
-    """A neighboring power of two, drawn so that the mean is the value: a sign and an exponent.
+    """A neighboring power of two, rounded stochastically so that the mean is the value: a sign and an exponent.
 
     Horvath, Ho, Horvath, Sahu, Canini, Richtarik: Natural Compression for Distributed Deep Learning, 2019. Magnitudes
-    from 2**127 on (float64: 2**1023) are rounded down, since nothing larger can be sent.
+    of 2**127 or more (float64: 2**1023) are rounded down, since no larger power can be sent.
     """
 
     name: ClassVar[str] = "natural"
@@ -36,14 +36,14 @@ class Natural(Compressor):
             dtype=values.dtype,
             offset=offset,
         )
-        packet.__dict__["finite"] = finite  # the cached property: it is at hand
+        packet.__dict__["finite"] = finite  # the cached property: it is known here
         return packet
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
         return None
 
     def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
-        """(|v| - a) (b - |v|) with a and b = 2a the powers below and above: at most |v|^2 / 8."""
+        """Return (|v| - a) (b - |v|), at most |v|^2 / 8, with a and b = 2a the powers below and above."""
         values = as_values(vector)
         below, fractions = powers_and_fractions(values)
         rise = values.double().abs() - below  # also where the power below is zero, and the one above the smallest
@@ -55,7 +55,7 @@ class Natural(Compressor):
 
 @dataclass(frozen=True, kw_only=True)
 class Clipped(Compressor):
-    """Low bits of the mantissa cleared: rounded toward zero, so biased.
+    """Values rounded toward zero by clearing the low bits of the mantissa. Biased.
 
     Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.2, clipping.
     """
@@ -70,7 +70,7 @@ class Clipped(Compressor):
         return ShortFloats.of(values, self.mantissa_bits, offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
-        """1 - 1/(2^m + 1)^2: of 1.f at most 2^-m is lost. None with a magnitude that has no leading one any more."""
+        """Return 1 - 1/(2^m + 1)^2: of 1.f at most 2^-m is lost. None where a value is subnormal."""
         magnitudes = as_values(vector).abs()
         if bool(((magnitudes > 0) & (magnitudes < torch.finfo(magnitudes.dtype).tiny)).any()):
             return None

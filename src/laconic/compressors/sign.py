@@ -1,6 +1,6 @@
 """One bit an element, for all elements or for those that a keyed Bernoulli draw selects.
 
-sgn(0) is +1 wherever a bit is sent (a vote's tie is +1 too).
+sgn(0) is +1 where a bit is sent, and so is a tie of votes.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,13 @@ from laconic.wire import Packet, Signs
 
 
 def threshold_of(keep: float) -> int:
-    """The hash threshold that keeps a coordinate with probability `keep` in (0, 1]; at least one pattern is kept.
+    """Return the hash threshold that selects a coordinate with probability `keep`, at least 1.
 
-    Raises ValueError for any other `keep`.
+    Args:
+        keep: In (0, 1].
+
+    Raises:
+        ValueError: `keep` is outside (0, 1].
     """
     if not 0 < keep <= 1:
         raise ValueError(f"signs: keep={keep!r} must be in (0, 1]; 1 sends every sign")
@@ -29,9 +33,18 @@ def threshold_of(keep: float) -> int:
 
 
 def signs(vector: Tensor, *, keep: float = 1.0, key: int = 0, offset: int = 0) -> Signs:
-    """The signs of the elements of `vector` (d,) that a keyed Bernoulli draw selects with probability `keep`.
+    """Return the signs of the elements that a keyed Bernoulli draw selects.
 
     Both ends derive the mask from `key`, so no positions are sent. Phuong, Phong, Fukushima 2023: sign_beta.
+
+    Args:
+        vector: (d,) of any float type.
+        keep: Probability that an element is selected, in (0, 1].
+        key: Key of the mask, 0 .. 2**64 - 1.
+        offset: Number of the vector's first coordinate in the full model.
+
+    Raises:
+        ValueError: `keep` is outside (0, 1].
     """
     values = as_values(vector)
     threshold = threshold_of(keep)
@@ -48,16 +61,29 @@ def signs(vector: Tensor, *, keep: float = 1.0, key: int = 0, offset: int = 0) -
 
 
 def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Signs:
-    """The signs of new = mu momentum + (1 - mu) gradient, which is written over `gradient` (d,)."""
+    """Return the signs of mu momentum + (1 - mu) gradient, which overwrites `gradient`.
+
+    Args:
+        gradient: (d,) float32 or float64, overwritten.
+        momentum: (d,) of the same type.
+        mu: The momentum factor.
+    """
     packed = packed_momentum_signs(gradient, momentum, mu=mu)
     d = gradient.numel()
     return Signs(packed=packed, n_selected=d, offset=0, count=d, key=0, threshold=ALL_SELECTED, dtype=gradient.dtype)
 
 
 def majority(packets: Sequence[Packet], *, offset: int, count: int, dtype: torch.dtype) -> Signs:
-    """The sign that most packets give to each of the coordinates first .. first+count-1; +1 for ties and no packets.
+    """Return the majority of the packets' signs for each coordinate; +1 for a tie, or without packets.
 
-    Raises TypeError for packets that are not of the signs of all elements.
+    Args:
+        packets: Signs of all elements, each about the coordinates offset .. offset+count-1.
+        offset: Number of the first coordinate.
+        count: Number of coordinates.
+        dtype: Type of the dense form.
+
+    Raises:
+        TypeError: A packet does not hold the signs of all elements.
     """
     packed = []
     for packet in packets:
@@ -72,11 +98,25 @@ def error_feedback_signs(
     gradient: Sequence[Tensor], momentum: Tensor, residual: Tensor, new_momentum: Tensor, new_residual: Tensor,
     *, mu: float, decay: float, c: float, keep: float, key: int,
 ) -> tuple[Signs, bool]:  # fmt: skip
-    """Momentum, error feedback and signs in one pass over the vectors (d,). `keep` may be 0, which sends nothing.
+    """Take a worker's step with momentum, error feedback and signs, in one pass over the vectors.
 
     new_momentum = mu momentum + gradient; corrected = (mu new_momentum + gradient) + decay residual;
-    new_residual = corrected - c sign(corrected) where selected, corrected elsewhere. gradient: in pieces, one behind
-    the other. Returns the signs of `corrected`, and whether all of it is finite.
+    new_residual = corrected - c sign(corrected) where selected, corrected elsewhere.
+
+    Args:
+        gradient: The gradient tensors, d elements in all, in the order of the vectors.
+        momentum: (d,) float32 or float64, as all vectors.
+        residual: (d,), the residual before the step.
+        new_momentum: (d,), overwritten.
+        new_residual: (d,), overwritten.
+        mu: The momentum factor.
+        decay: Factor of the old residual.
+        c: Magnitude that a sent sign stands for.
+        keep: Probability that an element is selected, in [0, 1]; 0 sends nothing.
+        key: Key of the mask, 0 .. 2**64 - 1.
+
+    Returns:
+        The signs of the selected elements of `corrected`, and whether all of `corrected` is finite.
     """
     threshold = threshold_of(keep) if keep else 0
     packed, n_selected, sampled, is_finite = error_feedback_step(
@@ -95,9 +135,25 @@ def server_error_feedback_signs(
     total: Tensor, residual: Tensor, new_residual: Tensor,
     *, divisor: int, scale: float, decay: float, c: float, keep: float, key: int, offset: int,
 ) -> Signs:  # fmt: skip
-    """The server's step of the same methods: corrected = decay residual + scale (total / divisor), and so on.
+    """Take the server's step of the same methods.
 
-    total: (count,), which may be int8 votes; `offset` is the number of its first coordinate in the whole model.
+    corrected = decay residual + scale (total / divisor); new_residual = corrected - c sign(corrected) where selected,
+    corrected elsewhere.
+
+    Args:
+        total: (count,), the sum over workers, of the residual's type, or int8 votes.
+        residual: (count,) float32 or float64, the residual before the step.
+        new_residual: (count,), overwritten.
+        divisor: Divisor of the total.
+        scale: Factor of the mean.
+        decay: Factor of the old residual.
+        c: Magnitude that a sent sign stands for.
+        keep: Probability that an element is selected, in [0, 1]; 0 sends nothing.
+        key: Key of the mask, 0 .. 2**64 - 1.
+        offset: Number of the first coordinate in the full model.
+
+    Returns:
+        The signs of the selected elements of `corrected`.
     """
     threshold = threshold_of(keep) if keep else 0
     packed, n_selected, sampled = error_feedback_total(
@@ -113,9 +169,9 @@ def server_error_feedback_signs(
 
 @dataclass(frozen=True, kw_only=True)
 class Sign(Compressor):
-    """sgn(v) on the kept coordinates, 0 elsewhere: no scale, hence no promise of contraction.
+    """sgn(v) at the selected coordinates, 0 elsewhere. It has no scale, so it promises no contraction.
 
-    ||c sgn(p) - p||^2 shrinks ||p||^2 only while 0 < c < 2 mean|p| over what is kept.
+    ||c sgn(p) - p||^2 is below ||p||^2 only while 0 < c < 2 mean|p| over the selected coordinates.
     """
 
     name: ClassVar[str] = "sign"

@@ -1,4 +1,4 @@
-"""Values on the elements that a keyed Bernoulli draw selects, made larger so that the mean is the value.
+"""The values of the elements that a keyed Bernoulli draw selects, scaled so that the mean is the value.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.2, randomized sparsification: z/p with
 probability p, zero with 1 - p (the print says p twice).
@@ -21,7 +21,7 @@ from laconic.wire import SelectedValues
 class Sparsified(Compressor):
     """z/p where the draw selects, else 0. Both ends derive the mask from the key, so no positions are sent.
 
-    A residual grows under it unless keep is above 1/2, since (1/p - 1) ||z||^2 is what it adds.
+    It leaves out (1/p - 1) ||z||^2, so a residual grows unless p is above 1/2.
     """
 
     name: ClassVar[str] = "sparsified"
@@ -40,7 +40,7 @@ class Sparsified(Compressor):
         return None
 
     def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
-        """(1/p - 1) z^2."""
+        """Return (1/p - 1) z^2."""
         return (ALL_SELECTED / threshold_of(self.keep) - 1) * as_values(vector).double().square()
 
     def outgrows_residual(self, d: int, layers: Sequence[int] = ()) -> bool:

@@ -1,4 +1,4 @@
-"""-1, 0 or +1 times a block's largest magnitude, drawn so that the mean is the value.
+"""-1, 0 or +1 times a block's largest magnitude, rounded stochastically so that the mean is the value.
 
 Wen, Xu, Yan, Wu, Wang, Chen, Li: TernGrad: Ternary Gradients to Reduce Communication in Distributed Deep Learning,
 NeurIPS 2017, equation (1): s = max |v|, and an element is sent as s sign(v) with probability |v| / s.
@@ -20,12 +20,12 @@ from laconic.wire import Levels
 
 @dataclass(frozen=True, kw_only=True)
 class Ternary(BlockCompressor):
-    """Two bits an element; with `entropy` fewer, since most are zero."""
+    """Two bits an element; fewer with `entropy`, since most elements are zero."""
 
     name: ClassVar[str] = "ternary"
     unbiased: ClassVar[bool] = True
 
-    entropy: bool = hyperparameter(False, "code what is frequent in fewer bits")
+    entropy: bool = hyperparameter(False, "send frequent levels in fewer bits")
 
     def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Levels:
         values = as_values(vector)
@@ -38,7 +38,7 @@ class Ternary(BlockCompressor):
         return None
 
     def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
-        """|v| (s - |v|)."""
+        """Return |v| (s - |v|)."""
         values = as_values(vector)
         lengths = self.lengths(values.numel(), layers)
         return level_variances(values, absolute_maxima(values, lengths), lengths, 1)

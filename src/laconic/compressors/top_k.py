@@ -18,7 +18,7 @@ from laconic.wire import Sparse
 
 @dataclass(frozen=True, kw_only=True)
 class TopK(Selection, Compressor):
-    """The largest magnitudes of the vector or of each layer, as they are, and their positions."""
+    """The elements of largest magnitude of the vector or of each layer, unrounded, and their positions."""
 
     name: ClassVar[str] = "top-k"
 
@@ -26,7 +26,7 @@ class TopK(Selection, Compressor):
         return self.take(vector, layers, offset)
 
     def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
-        """k/d of the worst block: what is left out of d elements is at most their (1 - k/d)th part."""
+        """Return k/d of the worst block: the other d - k elements hold at most 1 - k/d of its squared norm."""
         blocks = n_selected_by_block(vector.numel(), density=self.density, k=self.k, blocks=self.blocks, layers=layers)
         return min(n_selected / length for length, n_selected in blocks)
 

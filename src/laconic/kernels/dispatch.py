@@ -41,5 +41,5 @@ def _file(name: str) -> ModuleType:
 
 
 def reference(family: str) -> ModuleType:
-    """The file of a family that says what is meant, in ordinary torch; to compare others with."""
+    """Return the reference module of a file of functions, in plain torch, to compare other backends with."""
     return _file(f"reference.{family}")

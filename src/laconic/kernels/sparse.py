@@ -37,7 +37,7 @@ def top_k(vector: Tensor, k: int) -> Tensor:
         raise TypeError(f"top_k takes (d,) float32 or float64, not {vector.dtype} of shape {tuple(vector.shape)}")
     d = vector.numel()
     if not 1 <= k <= d:
-        raise ValueError(f"top_k: k={k} must be in 1 .. d={d}; take fewer entries, or at least one")
+        raise ValueError(f"top_k: k={k} must be in 1 .. d={d}; take fewer elements, or at least one")
     made: Tensor = fastest("top_k", vector.device).top_k(vector, k)
     return made
 

@@ -1,4 +1,4 @@
-"""From bytes to nanoseconds: links, nodes, message schedules and what a network makes of them. No tensors."""
+"""Simulated networks: links, nodes and message schedules, from bytes to nanoseconds. No tensors."""
 
 from laconic.network.clock import Clock
 from laconic.network.compute_time import ComputeTime

@@ -1,10 +1,10 @@
-"""Virtual time: a heap of things to do, and a clock that jumps from one to the next.
+"""Virtual time: a heap of callbacks, and a clock that jumps from one to the next.
 
 Prior art: SimPy's core (a serial in the heap key makes ties repeatable), trio's MockClock (no real waiting).
 Differs from SimPy: time is whole nanoseconds, never a float, so that sums of times are exact and two runs of
-one program agree to the last bit; what is due exactly at `until_ns` still runs.
+one program agree to the last bit; a callback scheduled exactly at `until_ns` still runs.
 
-Knows no network and no algorithm.
+This file depends on no network and no algorithm.
 """
 
 from __future__ import annotations
@@ -31,13 +31,19 @@ class Clock:
 
     @property
     def next_ns(self) -> int | None:
-        """When the next callback is due; None where nothing is."""
+        """Time of the next callback in nanoseconds; None where there is none."""
         return self._callbacks[0][0] if self._callbacks else None
 
     def at(self, time_ns: int, callback: Callable[[], None]) -> None:
-        """Run `callback` when the clock reads `time_ns`; callbacks due at one time run in order of creation.
+        """Run a callback at a time. Callbacks of one time run in order of creation.
 
-        Raises ValueError if `time_ns` is in the past, TypeError if it is not a whole number.
+        Args:
+            time_ns: Nanoseconds of this clock.
+            callback: Called without arguments.
+
+        Raises:
+            ValueError: `time_ns` is in the past.
+            TypeError: `time_ns` is not a whole number.
         """
         time_ns = _integer_ns("Clock.at: time_ns", time_ns)
         if time_ns < self._now_ns:
@@ -49,9 +55,15 @@ class Clock:
         self._serial += 1
 
     def after(self, delay_ns: int, callback: Callable[[], None]) -> None:
-        """Run `callback` when `delay_ns` nanoseconds have passed from now.
+        """Run a callback after a delay.
 
-        Raises ValueError if `delay_ns` is negative, TypeError if it is not a whole number.
+        Args:
+            delay_ns: Nanoseconds from now.
+            callback: Called without arguments.
+
+        Raises:
+            ValueError: `delay_ns` is negative.
+            TypeError: `delay_ns` is not a whole number.
         """
         delay_ns = _integer_ns("Clock.after: delay_ns", delay_ns)
         if delay_ns < 0:
@@ -62,12 +74,18 @@ class Clock:
         self.at(self._now_ns + delay_ns, callback)
 
     def run(self, until_ns: int | None = None) -> None:
-        """Run what is due, in order of time, up to and including `until_ns` (None: until nothing is left).
+        """Run callbacks in order of time.
 
-        With `until_ns` the clock reads `until_ns` at the end, even if the last callback came earlier. An
-        exception in a callback stops the run there and passes to the caller; that callback is spent, the
-        others stay due, and a further `run` goes on with them.
-        Raises ValueError if `until_ns` is in the past, TypeError if it is not a whole number.
+        An exception in a callback stops the run and passes to the caller. That callback does not run again; the
+        others stay scheduled, and another `run` continues with them.
+
+        Args:
+            until_ns: Run callbacks up to and including this time, to which the clock then moves even if the last
+                callback came earlier. None runs all.
+
+        Raises:
+            ValueError: `until_ns` is in the past.
+            TypeError: `until_ns` is not a whole number.
         """
         if until_ns is not None:
             until_ns = _integer_ns("Clock.run: until_ns", until_ns)
@@ -83,20 +101,21 @@ class Clock:
             self._now_ns = max(self._now_ns, until_ns)
 
     def run_next(self) -> None:
-        """Run the one callback that is due first.
+        """Run the next callback alone.
 
-        Raises ValueError where nothing is due.
+        Raises:
+            ValueError: There is none.
         """
         if not self._callbacks:
-            raise ValueError("Clock.run_next: nothing is due (next_ns is None)")
+            raise ValueError("Clock.run_next: no callback is scheduled (next_ns is None)")
         time_ns, _, callback = heapq.heappop(self._callbacks)
-        # The clock moves first: a callback due at 5 that reads the clock, or schedules by it, must see 5.
+        # The clock moves first: a callback at time 5 that reads the clock, or schedules by it, must see 5.
         self._now_ns = time_ns
         callback()
 
 
 def _integer_ns(name: str, value: int) -> int:
-    # A float would be taken by the heap without a word, and bring rounding back into every later time.
+    # The heap would accept a float silently, and rounding would enter every later time.
     try:
         return operator.index(value)
     except TypeError:

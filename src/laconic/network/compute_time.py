@@ -1,6 +1,6 @@
-"""How long each node computes: equal nodes, slow nodes, and steps that are slow by chance.
+"""How long each node computes: equal nodes, slow nodes, and steps that are slow at random.
 
-The chance part is the shifted exponential of Lee, Lam, Pedarsani, Papailiopoulos and Ramchandran: Speeding up
+The random part is the shifted exponential of Lee, Lam, Pedarsani, Papailiopoulos and Ramchandran: Speeding up
 distributed machine learning using codes, 2018: a node's usual time plus an exponential tail.
 """
 
@@ -13,15 +13,14 @@ from laconic.random_keys import make_key, uniform
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeTime:
-    """The time of one gradient, by node and step.
-
-    seconds: one number for all nodes, or one for each by its number. factors: how many times slower than that
-    some nodes are. tail_s: the mean of what chance adds, drawn afresh for every node and step.
-    """
+    """The time of one gradient, by node and step."""
 
     seconds: float | Mapping[int, float] = 0.0
+    """Usual time in seconds, for all nodes or for each by its number."""
     factors: Mapping[int, float] = field(default_factory=dict)
+    """Factor of that time for some nodes, by number; 4 takes four times as long."""
     tail_s: float = 0.0
+    """Mean of the random time in seconds that is added, sampled for every node and step."""
 
     def __post_init__(self) -> None:
         by_node = dict(self.seconds) if isinstance(self.seconds, Mapping) else {None: self.seconds}
@@ -39,7 +38,11 @@ class ComputeTime:
             raise ValueError(f"ComputeTime: tail_s={self.tail_s} must be at least 0 and finite")
 
     def check(self, n_nodes: int) -> None:
-        """Raises ValueError if a node of 0 .. `n_nodes` - 1 has no time, or one is named that does not exist."""
+        """Check that the nodes named are those of a network.
+
+        Raises:
+            ValueError: A node of 0 .. `n_nodes` - 1 has no time, or a node is named that does not exist.
+        """
         known = range(n_nodes)
         own = dict(self.seconds) if isinstance(self.seconds, Mapping) else dict.fromkeys(known, 0.0)
         for name, nodes in (("seconds", own), ("factors", self.factors)):
@@ -51,7 +54,16 @@ class ComputeTime:
             raise ValueError(f"ComputeTime: seconds names no time for node {missing[0]}; give one for each node")
 
     def ns(self, node: int, step: int, *, seed: int = 0) -> int:
-        """Whole nanoseconds that `node` computes in `step`. One seed gives the same time, whoever asks and when."""
+        """Return how long a node computes in a step.
+
+        Args:
+            node: Number of the node.
+            step: Number of the step.
+            seed: Seed of the random part; equal arguments give equal times.
+
+        Returns:
+            Whole nanoseconds.
+        """
         seconds = self.seconds[node] if isinstance(self.seconds, Mapping) else self.seconds
         seconds *= self.factors.get(node, 1.0)
         if self.tail_s:

@@ -1,4 +1,4 @@
-"""`simulate.by_callbacks` in machine code: a heap of ends and releases, and arrays in place of callbacks."""
+"""`simulate.by_callbacks` in machine code: a heap of events, and arrays in place of callbacks."""
 
 from typing import Any
 
@@ -30,15 +30,29 @@ def run_events(
     start_ns: Integers,
     end_ns: Integers,
 ) -> None:
-    """Fill the three columns of times, and move the ports' free times (3, n_nodes): send, receive, compute.
+    """Compute the times of all m steps of a message schedule.
 
-    waiters: which steps wait for each gate, ascending; opens: to which gates each step belongs; both in columns
-    with the places where each begins. `gate_left` counts down. Times begin at `now_ns`.
+    Args:
+        node: (m,) int64 as all arrays, who sends or computes.
+        receiver: (m,), who receives; NO_RECEIVER for a computation.
+        durations_ns: (m,), how long each step occupies its ports.
+        at_ns: (m,), the earliest request, counted from `now_ns`.
+        gate: (m,), the gate that each step waits for; gate 0 is empty.
+        gate_left: (gates,), how many steps each gate still waits for; counted down.
+        waiter_starts: (gates + 1,), where the waiters of each gate begin.
+        waiters: Indices of the steps that wait for each gate, ascending.
+        open_starts: (m + 1,), where the gates of each step begin.
+        opens: The gates that each step belongs to.
+        free_ns: (3, n_nodes), when the send, receive and compute port of each node is free; updated.
+        now_ns: Time of the start.
+        requested_ns: (m,), overwritten.
+        start_ns: (m,), overwritten.
+        end_ns: (m,), overwritten.
     """
     m = len(node)
-    # An entry is a time and a step; a step plus m means that its own time has come, not its end.
+    # An element is a time and a step: the step's end, or, as step + m, its `at_ns`.
     heap_ns, heap_step = np.empty(m + 1, np.int64), np.empty(m + 1, np.int64)
-    # Not the literal 0: what is called with it would be compiled twice.
+    # Not the literal 0, with which the functions called would be compiled twice.
     size: Any = np.int64(0)
     n_ready: Any = np.int64(0)
     n_awaited = np.zeros(m, np.int8)
@@ -76,7 +90,7 @@ def run_events(
         n_ready = np.int64(0)
         if size == 0:
             break
-        # All of one instant together: what it sets free is requested as listed.
+        # All events of one instant together, so that the steps they release are requested in listed order.
         time_ns = heap_ns[0]
         while size > 0 and heap_ns[0] == time_ns:
             step = heap_step[0]
@@ -103,7 +117,7 @@ def _one_less(place: int, n_awaited: NDArray[np.int8], ready: Integers, n_ready:
 
 @kernel
 def _sort(indices: Integers, n: int) -> None:
-    """The first n in rising order, by gaps (Shell, with Ciura's). numpy's own sort takes seconds to compile."""
+    """Sort the first n in place: Shell's sort with Ciura's gaps. The sort of numpy takes seconds to compile."""
     for gap in (1750, 701, 301, 132, 57, 23, 10, 4, 1):
         for at in range(gap, n):
             place = indices[at]
@@ -115,7 +129,7 @@ def _sort(indices: Integers, n: int) -> None:
 
 @kernel
 def _heap_insert(heap_ns: Integers, heap_step: Integers, size: int, time_ns: Any, step: Any) -> int:  # noqa: ANN401
-    """Onto a heap with the earliest first; entries of one time come off in any order."""
+    """Insert an element into a heap by time, and return the new size. Elements of one time leave in any order."""
     at = size
     while at > 0:
         parent = (at - 1) >> 1
@@ -129,7 +143,7 @@ def _heap_insert(heap_ns: Integers, heap_step: Integers, size: int, time_ns: Any
 
 @kernel
 def _heap_remove(heap_ns: Integers, heap_step: Integers, size: int) -> int:
-    """The earliest off the heap."""
+    """Remove the earliest element from the heap, and return the new size."""
     size -= 1
     time_ns, step = heap_ns[size], heap_step[size]
     at = 0

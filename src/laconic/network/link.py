@@ -1,4 +1,4 @@
-"""A link: bandwidth, latency, jitter and loss of what joins one node to the switch."""
+"""A link: bandwidth, latency, jitter and loss between one node and the switch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from laconic.random_keys import uniform
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """What one node is joined to the switch by. The default takes no time at all."""
+    """The connection of one node to the switch. The default takes no time at all."""
 
-    bytes_per_s: float = math.inf  # each way; 1 Gbit/s is 125e6
-    latency_s: float = 0.0  # from the first bit sent to the first bit received
-    jitter_s: float = 0.0  # each message's latency grows by a uniform draw from [0, jitter_s)
-    loss: float = 0.0  # the share of messages that must be sent again
-    retransmit_s: float | None = None  # until the sender notices; None: twice the latency, at least 1 ms
+    bytes_per_s: float = math.inf
+    """Bandwidth in each direction, in bytes per second; 1 Gbit/s is 125e6."""
+    latency_s: float = 0.0
+    """Seconds from the first bit sent to the first bit received."""
+    jitter_s: float = 0.0
+    """The latency of each message grows by a uniform draw from [0, jitter_s), in seconds."""
+    loss: float = 0.0
+    """Share of the messages that are lost and sent again, in [0, 1)."""
+    retransmit_s: float | None = None
+    """Seconds until a lost message is sent again; None for twice the latency, at least 1 ms."""
 
     def __post_init__(self) -> None:
         if not self.bytes_per_s > 0:
@@ -37,9 +42,15 @@ class Link:
         return self.jitter_s > 0 or self.loss > 0
 
     def duration_ns(self, n_bytes: int) -> int:
-        """Nanoseconds that a message of `n_bytes` occupies its ports, rounded up; without jitter and losses.
+        """Return how long a message of `n_bytes` occupies its ports, without jitter and losses.
 
-        Exact: whole numbers only, no float drift. Raises ValueError if `n_bytes` is negative.
+        The arithmetic is in whole numbers, so the result is exact.
+
+        Returns:
+            Nanoseconds, rounded up.
+
+        Raises:
+            ValueError: `n_bytes` is negative.
         """
         if n_bytes < 0:
             raise ValueError(f"Link.duration_ns: n_bytes={n_bytes} must be at least 0")
@@ -47,13 +58,21 @@ class Link:
         return -(-(fixed[0] * per_byte[1] + n_bytes * per_byte[0] * fixed[1]) // (fixed[1] * per_byte[1]))
 
     def sampled_ns(self, n_bytes: int, key_of: Callable[[str], int]) -> int:
-        """As `duration_ns`, with jitter and losses; `key_of` gives the 64-bit key of a draw by its purpose."""
+        """Return how long a message occupies its ports, with jitter and losses.
+
+        Args:
+            n_bytes: Bytes of the message.
+            key_of: Returns the 64-bit key of a draw, given its purpose: "jitter" or "loss".
+
+        Returns:
+            Nanoseconds.
+        """
         once_ns = self.duration_ns(n_bytes)
         if self.jitter_s:
             once_ns += int(uniform(key_of("jitter")) * self.jitter_s * 1e9)
         if not self.loss:
             return once_ns
-        # One uniform number tells how many were lost in a row: k or more, where it is at most loss**k.
+        # One uniform number gives how many were lost in a row: k or more where it is at most loss**k.
         n_lost = int(math.log(1.0 - uniform(key_of("loss"))) / math.log(self.loss))
         return once_ns + n_lost * (once_ns + self._retransmit_ns)
 
@@ -64,7 +83,7 @@ class Link:
 
     @cached_property
     def rational_ns(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Nanoseconds of the latency and of each byte, as numerators and denominators."""
+        """Nanoseconds of the latency and of one byte, each as (numerator, denominator)."""
         fixed = _as_written(self.latency_s) * 1_000_000_000
         unlimited = self.bytes_per_s == math.inf
         per_byte = Fraction(0) if unlimited else Fraction(1_000_000_000) / _as_written(self.bytes_per_s)
@@ -92,6 +111,6 @@ def _longer(one: float | None, other: float | None) -> float | None:
 
 
 def _as_written(value: float) -> Fraction:
-    # The float nearest to 0.1 is a little above it: taken at its bits, 0.1 s would become 100,000,001 ns.
-    # The shortest decimal that names the float is what somebody wrote.
+    # The float nearest to 0.1 is a little above it: with its exact value, 0.1 s would become 100,000,001 ns.
+    # The shortest decimal that names the float is the one in the user's program.
     return Fraction(repr(float(value)))

@@ -1,6 +1,6 @@
-"""Schedules as data: who sends what to whom, who computes how long, and after what.
+"""Message schedules as data: who sends what to whom, who computes how long, and after what.
 
-A schedule is a list of steps, and a step waits for others by their places in the list. It is kept in columns,
+A message schedule is a list of steps, and a step names by index the steps that it waits for. It is stored in columns,
 because one round of a thousand workers is two million messages, and each of half of them waits for a thousand.
 """
 
@@ -15,32 +15,37 @@ from numpy.typing import NDArray
 
 from laconic.network.network import Integers
 
-NO_RECEIVER = -1  # what a computation has in the column of receivers
+NO_RECEIVER = -1  # of a computation, in the column of receivers
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message.
-
-    `after` holds the places, in the schedule, of the steps that must be over before it may be requested.
-    Neither is it requested before `at_ns`, counted from the start of the schedule.
-    """
+    """One message."""
 
     sender: int
+    """Number of the node that sends."""
     receiver: int
+    """Number of the node that receives."""
     n_bytes: int
+    """Bytes of the message."""
     after: tuple[int, ...] = ()
+    """Indices, in the schedule, of the steps that must be over before it is requested."""
     at_ns: int = 0
+    """Earliest request, in nanoseconds from the start of the schedule."""
 
 
 @dataclass(frozen=True)
 class Computation:
-    """One computation of a node. It occupies the node's compute port, and waits as a message does."""
+    """One computation of a node. It occupies the node's compute port."""
 
     node: int
+    """Number of the node that computes."""
     duration_ns: int
+    """How long it computes, in nanoseconds."""
     after: tuple[int, ...] = ()
+    """Indices, in the schedule, of the steps that must be over before it is requested."""
     at_ns: int = 0
+    """Earliest request, in nanoseconds from the start of the schedule."""
 
 
 Operation = Message | Computation
@@ -48,43 +53,57 @@ Operation = Message | Computation
 
 @dataclass(frozen=True)
 class TimedOperation:
-    """A step with the times when it was requested, started and was over."""
+    """A step with its times, in nanoseconds of the network's clock."""
 
     step: Operation
+    """The message or computation."""
     requested_ns: int
+    """When it was requested."""
     start_ns: int
+    """When it started."""
     end_ns: int
+    """When it was over."""
 
 
 @dataclass(frozen=True, eq=False)
 class MessageSchedule(Sequence[Operation]):
-    """Steps in columns of int64, m entries each.
+    """m steps in columns of int64.
 
-    node: who sends or computes. receiver: NO_RECEIVER for a computation. amount: bytes, or nanoseconds of a
-    computation. at_ns: the earliest request. gate: which set of steps a step waits for. Gate g consists of
-    gate_steps[gate_starts[g] : gate_starts[g + 1]], each place once; gate 0 is empty.
+    A gate is a set of steps that others wait for. Gate g consists of gate_steps[gate_starts[g] : gate_starts[g + 1]];
+    gate 0 is empty.
     """
 
     node: Integers
+    """(m,), who sends or computes."""
     receiver: Integers
+    """(m,), who receives; NO_RECEIVER for a computation."""
     amount: Integers
+    """(m,), bytes of a message, or nanoseconds of a computation."""
     at_ns: Integers
+    """(m,), the earliest request, in nanoseconds from the start of the schedule."""
     gate: Integers
+    """(m,), the gate that each step waits for."""
     gate_starts: Integers
+    """(gates + 1,), where each gate begins in `gate_steps`."""
     gate_steps: Integers
+    """Indices of the steps of all gates, in each gate ascending and each once."""
 
     @classmethod
     def of(cls, steps: Iterable[Operation]) -> MessageSchedule:
-        """The steps as a schedule, in any order. A schedule is returned as it is.
+        """Return the steps as a message schedule.
 
-        Raises ValueError, naming the step, for a negative node, size or time, one of 2**62 or more, a step that
-        waits for one that is not there, and steps that wait for each other in a circle.
+        Args:
+            steps: Steps in any order; a message schedule is returned unchanged.
+
+        Raises:
+            ValueError: A node, size or time is negative, or 2**62 or more; a step waits for one that does not exist;
+                or steps wait for each other in a circle. The message names the step.
         """
         if isinstance(steps, MessageSchedule):
             return steps
         listed = list(steps)
         gates: dict[tuple[int, ...], int] = {(): 0}
-        # Thousands of messages may hold one and the same long tuple: it is looked at once.
+        # Thousands of messages may share one long tuple: it is checked once.
         gate_of: dict[int, int] = {}
         for place, step in enumerate(listed):
             _check_numbers(place, step)
@@ -114,7 +133,16 @@ class MessageSchedule(Sequence[Operation]):
         gates: Sequence[Integers | Sequence[int]] = ((),),
         at_ns: Integers | Sequence[int] | None = None,
     ) -> MessageSchedule:
-        """A schedule from its columns, unchecked. gates: the members of each gate, ascending; the first is empty."""
+        """Return a message schedule from its columns, unchecked.
+
+        Args:
+            node: (m,), who sends or computes.
+            receiver: (m,), who receives; NO_RECEIVER for a computation.
+            amount: (m,), bytes of a message, or nanoseconds of a computation.
+            gate: (m,), the gate that each step waits for; None for gate 0.
+            gates: The indices of the steps of each gate, ascending; gate 0 is empty.
+            at_ns: (m,), the earliest request in nanoseconds; None for 0.
+        """
         assert len(gates[0]) == 0
         starts = np.zeros(len(gates) + 1, dtype=np.int64)
         np.cumsum([len(awaited) for awaited in gates], out=starts[1:])
@@ -132,11 +160,11 @@ class MessageSchedule(Sequence[Operation]):
 
     @property
     def is_message(self) -> NDArray[np.bool_]:
-        """Which steps are messages: (m,) bool."""
+        """Which steps are messages, (m,) bool."""
         return np.not_equal(self.receiver, NO_RECEIVER)
 
     def awaited(self, gate: int) -> tuple[int, ...]:
-        """The places of the steps that make up a gate, ascending."""
+        """Return the indices of the steps of a gate, ascending."""
         return tuple(self.gate_steps[self.gate_starts[gate] : self.gate_starts[gate + 1]].tolist())
 
     def __len__(self) -> int:
@@ -185,24 +213,24 @@ def _awaited(place: int, step: Operation, n_steps: int) -> tuple[int, ...]:
         if not 0 <= earlier < n_steps:
             raise ValueError(
                 f"step {place} waits for step {earlier}, which must be between 0 and {n_steps - 1} "
-                "(places in the schedule count from 0)"
+                "(steps of the schedule count from 0)"
             )
     return tuple(sorted(set(step.after)))
 
 
 def _circle(message_schedule: MessageSchedule) -> list[int]:
-    """The places of steps that wait for each other, each for the next and the last for the first; else empty."""
+    """Return the indices of steps that each wait for the next, and the last for the first; empty where none do."""
     if not len(message_schedule.gate_steps):
         return []
     sizes = np.diff(message_schedule.gate_starts)
     last = np.full(len(sizes), -1, dtype=np.int64)
     last[sizes > 0] = message_schedule.gate_steps[message_schedule.gate_starts[1:][sizes > 0] - 1]
     if np.all(last[message_schedule.gate] < np.arange(len(message_schedule))):
-        return []  # everything waits for what is listed before it
+        return []  # all steps wait for earlier ones
     over = _all_that_can_run(message_schedule)
     if len(over) == len(message_schedule):
         return []
-    # Each that is left waits for another that is left: going back from any one, one comes around.
+    # Each remaining step waits for another remaining one, so a walk back from any of them ends in a circle.
     place, seen = next(place for place in range(len(message_schedule)) if place not in over), dict[int, int]()
     while place not in seen:
         seen[place] = len(seen)
@@ -213,7 +241,7 @@ def _circle(message_schedule: MessageSchedule) -> list[int]:
 
 
 def _all_that_can_run(message_schedule: MessageSchedule) -> set[int]:
-    """The places of the steps that do not wait, directly or not, for themselves."""
+    """Return the indices of the steps that can run, since they are in no circle and wait for none that is."""
     opens: list[list[int]] = [[] for _ in range(len(message_schedule))]
     waiters: list[list[int]] = [[] for _ in range(len(message_schedule.gate_starts) - 1)]
     n_awaited = np.diff(message_schedule.gate_starts).tolist()

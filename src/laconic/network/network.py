@@ -1,4 +1,4 @@
-"""How long messages and computations take: links, and nodes whose ports carry one thing at a time.
+"""How long messages and computations take: links, and nodes whose ports carry one message or computation at a time.
 
 Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020, section 1.3.1.
 Paper -> here: t_latency -> latency_s, t_transfer1MB -> 1e6 / bytes_per_s, worker -> node.
@@ -11,12 +11,12 @@ A computation occupies its node's compute port in the same way, and no other.
 Differs: the paper leaves open whether the sender is free again before the latency has passed. It must not be,
 or one server answering n workers would take latency + n transfers; the paper has n (latency + transfer).
 
-Jitter and loss are not in the paper. A message's latency grows by a share of `jitter_s`. Of every message sent
-a share `loss` does not get through; the sender notices after `retransmit_s` and sends it again, until it does,
-and both ports stay occupied, as they do under a reliable stream. Draws are keyed by (seed, sender, receiver, how
-many messages went from the one to the other before): other traffic changes none of them.
+Jitter and loss are not in the paper. A message's latency grows by a random share of `jitter_s`. A message is lost
+with probability `loss`. The sender then sends it again after `retransmit_s`, until it arrives, and both ports stay
+occupied, as they do with a reliable stream. Draws are keyed by (seed, sender, receiver, number of earlier messages
+between the two), so other traffic changes none of them.
 
-Holds no packets and no tensors: bytes come in as a number, and go out as nanoseconds.
+This file holds no packets and no tensors: it turns numbers of bytes into nanoseconds.
 """
 
 from __future__ import annotations
@@ -36,35 +36,38 @@ from laconic.random_keys import make_key
 
 Integers = NDArray[np.int64]
 
-LONGEST_NS = 2**62  # 146 years; twice that still fits into 64 bits
+LONGEST_NS = 2**62  # 146 years; twice that still fits in 64 bits
 
 
 class FreeAt(NamedTuple):
-    """When the ports of a node have nothing left to carry; a time that is not ahead means idle now."""
+    """When the ports of a node are free, in nanoseconds; a time in the past means free now."""
 
     send_ns: int
+    """The send port."""
     receive_ns: int
+    """The receive port."""
     compute_ns: int
+    """The compute port."""
 
 
 @dataclass
 class Ports:
-    """When each node's ports have carried all that was requested so far; a list for each kind, by node."""
+    """When the ports of all nodes have finished what was requested so far, in nanoseconds by node."""
 
     send_ns: list[int]
+    """The send ports."""
     receive_ns: list[int]
+    """The receive ports."""
     compute_ns: list[int]
+    """The compute ports."""
 
 
 class Network:
     """Nodes 0 to `n_nodes` - 1 around an unlimited switch, each with a send, a receive and a compute port.
 
-    `link` joins every node to the switch, except those that `links` gives their own. A message between two
-    different links moves at the slower of the two rates, and its latency is the larger of the two: the end
-    that is further away decides, and latencies are not added, because each one is already that of a whole way
-    through the switch. So it is with jitter, loss and the time until a message is sent again.
-
-    `seed` is that of jitter and losses: one seed gives the same nanoseconds.
+    A message between nodes with different links has the lower of the two bandwidths, and the larger of the two
+    latencies. Latencies are not added, because each is already that of the complete path through the switch. The larger
+    value also counts for jitter, loss and the time until a message is sent again.
     """
 
     def __init__(
@@ -76,7 +79,18 @@ class Network:
         *,
         seed: int = 0,
     ) -> None:
-        """Raises ValueError if there is no node, or `links` names one that does not exist."""
+        """Make a network that is idle.
+
+        Args:
+            n_nodes: Number of nodes, servers included.
+            link: The link of every node that is not in `links`.
+            clock: The clock to run on; None for a new one.
+            links: Links of single nodes, by number.
+            seed: Seed of jitter and losses; equal seeds give equal times.
+
+        Raises:
+            ValueError: There is no node, or `links` names one that does not exist.
+        """
         if n_nodes < 1:
             raise ValueError(f"Network: n_nodes={n_nodes} must be at least 1")
         own = dict(links or {})
@@ -87,16 +101,16 @@ class Network:
         self.seed = seed
         self.ports = Ports([0] * n_nodes, [0] * n_nodes, [0] * n_nodes)
         self._links = [own.get(node, link) for node in range(n_nodes)]
-        self._n_sent: dict[tuple[int, int], int] = {}  # over random links, by sender and receiver
+        self._n_sent: dict[tuple[int, int], int] = {}  # messages over random links, by sender and receiver
 
     @property
     def n_nodes(self) -> int:
-        """How many nodes there are, servers included."""
+        """Number of nodes, servers included."""
         return len(self._links)
 
     @property
     def is_random(self) -> bool:
-        """Whether some link has jitter or losses."""
+        """Whether any link has jitter or losses."""
         return any(link.is_random for link in self._links)
 
     @cached_property
@@ -105,7 +119,7 @@ class Network:
         return not self.is_random and all(not link.latency_s and link.bytes_per_s == math.inf for link in self._links)
 
     def link_between(self, sender: int, receiver: int) -> Link:
-        """The link a message from `sender` to `receiver` sees: the slower rate, the larger of all else."""
+        """Return the link between two nodes: the lower bandwidth, and the larger of every other value."""
         one, other = (
             self._links[self._known("sender", sender)],
             self._links[self._known("receiver", receiver)],
@@ -113,9 +127,15 @@ class Network:
         return one if one is other else _joined(one, other)
 
     def durations_ns(self, senders: Integers, receivers: Integers, n_bytes: Integers) -> Integers:
-        """How long each of m messages occupies its ports, jitter and losses apart: (m,) int64 each.
+        """Return how long each of m messages occupies its ports, without jitter and losses.
 
-        LONGEST_NS stands for all that is longer. A message to oneself takes no time.
+        Args:
+            senders: (m,) int64, numbers of nodes.
+            receivers: (m,) int64, numbers of nodes.
+            n_bytes: (m,) int64.
+
+        Returns:
+            (m,) int64 nanoseconds, at most LONGEST_NS; 0 for a message from a node to itself.
         """
         bandwidths, latencies = (
             np.array([getattr(link, name) for link in self._links]) for name in ("bytes_per_s", "latency_s")
@@ -126,7 +146,7 @@ class Network:
         columns = zip(*(latency + per_byte for latency, per_byte in pairs), strict=True)
         over, under, byte_over, byte_under = (list(column) for column in columns)
         largest = int(n_bytes.max(initial=1)) * max(byte_over) * max(under) + (max(over) + max(under)) * max(byte_under)
-        # Whole numbers of any length are exact too, and ten times slower.
+        # Python's own whole numbers are exact at any length, and ten times slower.
         kind: Any = np.int64 if largest < 2**63 else np.object_
         a, b = (np.array(column, dtype=kind)[farther] for column in (over, under))
         c, d = (np.array(column, dtype=kind)[slower] for column in (byte_over, byte_under))
@@ -134,39 +154,52 @@ class Network:
         return np.where(senders == receivers, 0, np.minimum(durations_ns, LONGEST_NS)).astype(np.int64)
 
     def free_at(self, node: int) -> FreeAt:
-        """When the ports of `node` have carried all that was requested so far."""
+        """Return when the ports of `node` have finished what was requested so far."""
         self._known("node", node)
         ports = self.ports
         return FreeAt(ports.send_ns[node], ports.receive_ns[node], ports.compute_ns[node])
 
     def next_start_ns(self, sender: int, receiver: int) -> int:
-        """When a message from `sender` to `receiver` would start if it were requested now."""
+        """Return when a message from `sender` to `receiver` would start if it were requested now, in nanoseconds."""
         self._known("sender", sender)
         self._known("receiver", receiver)
         return self._start_ns(sender, receiver)
 
     def send(self, sender: int, receiver: int, n_bytes: int, arrived: Callable[[], None]) -> None:
-        """Request a message now; the clock calls `arrived` when its last byte is in.
+        """Request a message now.
 
-        That is never before `send` returns. A message from a node to itself takes no time and no port. Raises
-        ValueError if a node does not exist or `n_bytes` is negative; then nothing has changed.
+        A message from a node to itself takes no time and no port.
+
+        Args:
+            sender: Number of the node that sends.
+            receiver: Number of the node that receives.
+            n_bytes: Bytes of the message.
+            arrived: Called by the clock when the last byte has arrived, never before `send` returns.
+
+        Raises:
+            ValueError: A node does not exist, or `n_bytes` is negative. Nothing has changed then.
         """
         duration_ns = self._duration_ns(sender, receiver, n_bytes)
         if sender == receiver:
             self.clock.after(0, arrived)
             return
-        # Fixing the start here, without looking at later requests, is first come first served only because no
-        # earlier request can still turn up: the request time is the clock's, and the clock never goes back.
+        # The start can be fixed here, first come, first served, because no earlier request can still follow: the
+        # request time is the clock's, and the clock never goes back.
         # Requests of the same instant are served in the order of these calls.
         end_ns = self._start_ns(sender, receiver) + duration_ns
         self.ports.send_ns[sender] = self.ports.receive_ns[receiver] = end_ns
         self.clock.at(end_ns, arrived)
 
     def compute(self, node: int, duration_ns: int, done: Callable[[], None]) -> None:
-        """Request a computation on `node` now; the clock calls `done` at its end.
+        """Request a computation now. A node runs one computation at a time, in the order of these calls.
 
-        A node computes one thing at a time, in the order of these calls. Raises ValueError if the node does not
-        exist or `duration_ns` is negative; then nothing has changed.
+        Args:
+            node: Number of the node.
+            duration_ns: How long it computes, in nanoseconds.
+            done: Called by the clock at the end.
+
+        Raises:
+            ValueError: The node does not exist, or `duration_ns` is negative. Nothing has changed then.
         """
         self._known("node", node)
         if duration_ns < 0:
@@ -193,7 +226,7 @@ class Network:
         return duration_ns
 
     def _known(self, name: str, node: int) -> int:
-        # Lists take -1 for the last one; a network must not.
+        # A list takes -1 for its last element; a network must not.
         if not 0 <= node < self.n_nodes:
             raise ValueError(f"Network: {name}={node} must be between 0 and {self.n_nodes - 1}")
         return node

@@ -4,14 +4,14 @@ Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020, sect
 Paper -> here: parameter server -> single_server, multi-machine server -> sharded, AllReduce -> ring.
 Differs: workers, partitions and slots count from 0.
 
-With l the latency, t the time of the whole vector and n workers, on equal links, where n divides the bytes:
+With l the latency, t the time of the full vector and n workers, on equal links, where n divides the bytes:
 
     single_server        2 n (l + t)
     sharded, ring        2 (n-1) (l + t/n)      the paper prints 2 N l + 2 t for N + 1 workers
     ring_unpartitioned   2 (n-1) (l + t)
     gossip_ring          2 (l + t)              n >= 3; one message each way for n = 2
 
-Compression by a factor divides t. Where answers have another size, each way counts its own t once.
+Compression by a factor divides t. Where answers have another size, upload and download each count their own t once.
 """
 
 from __future__ import annotations
@@ -26,10 +26,15 @@ from laconic.network.network import Integers
 
 
 def single_server(n_workers: int, n_bytes: int, *, n_bytes_down: int | None = None) -> MessageSchedule:
-    """Workers 0 to n-1 send to server n; when all have arrived, it answers each, in order.
+    """Return the schedule of a single server: workers 0 to n-1 send to server n, which then answers each in order.
 
-    Answers carry `n_bytes_down` bytes, by default as many as `n_bytes`. Raises ValueError for fewer than 1
-    worker or negative bytes; so do all the schedules here.
+    Args:
+        n_workers: Number of workers, n.
+        n_bytes: Bytes of the vector.
+        n_bytes_down: Bytes of an answer; None for `n_bytes`.
+
+    Raises:
+        ValueError: There are fewer than 1 worker, or bytes are negative. So for all schedules here.
     """
     _check_sizes("single_server", n_workers, n_bytes, n_bytes_down)
     n, down = n_workers, n_bytes if n_bytes_down is None else n_bytes_down
@@ -45,12 +50,16 @@ def single_server(n_workers: int, n_bytes: int, *, n_bytes_down: int | None = No
 
 
 def sharded(n_workers: int, n_bytes: int, *, n_bytes_down: int | None = None) -> MessageSchedule:
-    """Every worker also serves one partition (multi-server parameter server).
+    """Return the schedule of a sharded server: every worker also serves one partition.
 
-    Phase 1, slot s = 1..n-1: i sends worker i+s that worker's partition. Phase 2, the same slots: i sends
-    worker i+s its own partition, once it has it from everyone. In each slot every port carries one message,
-    and a worker asks for its next message when its last one is over (`one_at_a_time` says why). Answers are
-    partitions of `n_bytes_down` bytes, by default of `n_bytes`.
+    Phase 1, slot s = 1..n-1: worker i sends worker i+s that worker's partition. Phase 2, the same slots: worker i sends
+    worker i+s its own partition, once it has received it from all workers. In each slot every port carries one message,
+    and a worker requests its next message when its last one is over (`one_at_a_time` says why).
+
+    Args:
+        n_workers: Number of workers, n.
+        n_bytes: Bytes of the vector, which is partitioned.
+        n_bytes_down: Bytes of all answers to one worker; None for `n_bytes`.
     """
     _check_sizes("sharded", n_workers, n_bytes, n_bytes_down)
     n = n_workers
@@ -63,7 +72,7 @@ def sharded(n_workers: int, n_bytes: int, *, n_bytes_down: int | None = None) ->
     )
     if n == 1:
         return chain
-    # An owner's first answer waits for all that came up, and for its own last message up.
+    # An owner's first answer waits for all uploads to it, and for its own last upload.
     base, slots = len(i), np.arange(n - 1)
     needs = [np.sort(np.append(slots * n + (owner - slots - 1) % n, base - n + owner)) for owner in range(n)]
     gate = chain.gate.copy()
@@ -77,9 +86,13 @@ def sharded(n_workers: int, n_bytes: int, *, n_bytes_down: int | None = None) ->
 
 
 def ring(n_workers: int, n_bytes: int) -> MessageSchedule:
-    """Ring all-reduce: in slot s = 0..2n-3, partition k goes from worker k+s to worker k+s+1.
+    """Return the schedule of a ring all-reduce: in slot s = 0..2n-3, worker k+s sends partition k to worker k+s+1.
 
-    The first n-1 slots sum, the others hand the sums on; each message waits for its partition's one before.
+    The first n-1 slots sum, the others pass the sums on. Each message waits for the previous one of its partition.
+
+    Args:
+        n_workers: Number of workers, n.
+        n_bytes: Bytes of the vector.
     """
     _check_sizes("ring", n_workers, n_bytes)
     n = n_workers
@@ -88,17 +101,21 @@ def ring(n_workers: int, n_bytes: int) -> MessageSchedule:
 
 
 def ring_unpartitioned(n_workers: int, n_bytes: int) -> MessageSchedule:
-    """The ring with the vector in one piece: one message at a time, while all other links idle."""
+    """Return the schedule of a ring with the complete vector: one message at a time, while all other links are idle."""
     _check_sizes("ring_unpartitioned", n_workers, n_bytes)
     slot = np.arange(2 * n_workers - 2)
     return _relay(slot % n_workers, (slot + 1) % n_workers, np.full(len(slot), n_bytes), n_abreast=1)
 
 
 def gossip_ring(n_workers: int, n_bytes: int) -> MessageSchedule:
-    """One gossip round on a ring: everyone sends to the next worker, then to the one before.
+    """Return the schedule of one gossip round on a ring: each worker sends to the next one, then to the previous one.
 
-    A worker asks for its second message when its first one is over. Of two workers each has a single neighbor, and
+    A worker requests its second message when its first one is over. With two workers each has a single neighbor, and
     sends to it once.
+
+    Args:
+        n_workers: Number of workers.
+        n_bytes: Bytes of each message.
     """
     _check_sizes("gossip_ring", n_workers, n_bytes)
     n = n_workers
@@ -108,10 +125,13 @@ def gossip_ring(n_workers: int, n_bytes: int) -> MessageSchedule:
 
 
 def one_at_a_time(messages: Sequence[Message]) -> list[Message]:
-    """The same messages, where each also waits for the one that its sender has listed before it.
+    """Return the messages with one more condition: each also waits for the previous message of its sender.
 
-    A message that is asked for early holds its receiver's port from then on, although its sender is still busy with
+    A message that is requested early occupies its receiver's port from then on, although its sender is still busy with
     others. Where senders begin at slightly different times, that queue grows with the square of their number.
+
+    Args:
+        messages: Messages in the order of a schedule.
     """
     last: dict[int, int] = {}
     chained = []
@@ -119,7 +139,7 @@ def one_at_a_time(messages: Sequence[Message]) -> list[Message]:
         after = message.after
         before = last.get(message.sender)
         if before is not None:
-            # What the one before has waited for need not be named again.
+            # The conditions of the previous message need not be named again.
             after = (before,) if messages[before].after == after else (*after, before)
         chained.append(replace(message, after=after))
         last[message.sender] = place
@@ -127,10 +147,18 @@ def one_at_a_time(messages: Sequence[Message]) -> list[Message]:
 
 
 def rounds(pattern: Sequence[Operation], compute_ns: Sequence[int], n_rounds: int = 1) -> MessageSchedule:
-    """`n_rounds` of synchronous training: worker i computes compute_ns[i], then the pattern's messages go.
+    """Return the schedule of rounds of synchronous training: all workers compute, then the messages are sent.
 
-    The papers' barriers: nothing is sent before all have computed, and the next round's computations wait for all
-    messages. Raises ValueError for fewer than 1 round.
+    The barriers are those of the papers: nothing is sent before all workers have computed, and the computations of the
+    next round wait for all messages.
+
+    Args:
+        pattern: Messages of one round; computations in it are left out.
+        compute_ns: How long each worker computes, in nanoseconds.
+        n_rounds: Number of rounds.
+
+    Raises:
+        ValueError: There are fewer than 1 round.
     """
     if n_rounds < 1:
         raise ValueError(f"rounds: n_rounds={n_rounds} must be at least 1")
@@ -149,10 +177,14 @@ def rounds(pattern: Sequence[Operation], compute_ns: Sequence[int], n_rounds: in
 
 
 def partition_bytes(n_bytes: int, n_parts: int) -> tuple[int, ...]:
-    """Sizes of `n_parts` partitions that sum to `n_bytes`.
+    """Return the sizes of partitions, which add up to `n_bytes`. The first ones may be a byte larger than the others.
 
-    Where it does not divide, the first ones are a byte larger. Raises ValueError for fewer than 1 part or
-    negative bytes.
+    Args:
+        n_bytes: Bytes of the vector.
+        n_parts: Number of partitions.
+
+    Raises:
+        ValueError: There are fewer than 1 part, or bytes are negative.
     """
     if n_parts < 1:
         raise ValueError(f"partition_bytes: n_parts={n_parts} must be at least 1")
@@ -164,12 +196,16 @@ def partition_bytes(n_bytes: int, n_parts: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A pattern by name: its schedule, and its closed form from n, latency, and the vector's time up and down."""
+    """A communication pattern: its message schedule, and the closed form of its time."""
 
     message_schedule: Callable[[int, int], MessageSchedule]
+    """Returns the schedule, given the number of workers and the bytes of the vector."""
     seconds: Callable[[int, float, float, float], float]
-    has_answers: bool = False  # whether what comes back may have another size
-    has_server: bool = False  # one node more than the workers
+    """Returns seconds, given the number of workers, the latency, and the times of the vector's upload and download."""
+    has_answers: bool = False
+    """Whether the download may have another size than the upload."""
+    has_server: bool = False
+    """Whether there is one node more than the workers."""
 
 
 PATTERNS = {
@@ -184,10 +220,17 @@ PATTERNS = {
 def closed_form_s(
     pattern: str, n_workers: int, latency_s: float, transfer_s: float, transfer_down_s: float | None = None
 ) -> float:
-    """Seconds of one round of a pattern of PATTERNS on equal links, where n divides the bytes.
+    """Return the seconds of one round on equal links, where the number of workers divides the bytes.
 
-    transfer_s: of the whole vector; transfer_down_s: of the answer, for a pattern with servers, by default the same.
-    Raises ValueError for another name, fewer than 1 worker, or a time below 0.
+    Args:
+        pattern: Name of a pattern in PATTERNS.
+        n_workers: Number of workers.
+        latency_s: Latency in seconds.
+        transfer_s: Seconds to transfer the full vector, latency excluded.
+        transfer_down_s: The same for an answer, in a pattern with servers; None for `transfer_s`.
+
+    Raises:
+        ValueError: The name is unknown, there are fewer than 1 worker, or a time is negative.
     """
     if pattern not in PATTERNS:
         raise ValueError(f"closed_form_s: pattern={pattern!r} must be one of {', '.join(PATTERNS)}")
@@ -211,7 +254,7 @@ def _relay(
     *,
     n_abreast: int,
 ) -> MessageSchedule:
-    """Each message waits for the one `n_abreast` places before it."""
+    """Return the schedule of messages in which each waits for the one `n_abreast` before it."""
     m = len(sender)
     n_awaited = max(m - n_abreast, 0)
     return MessageSchedule(

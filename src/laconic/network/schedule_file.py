@@ -1,4 +1,4 @@
-"""A schedule in a JSON file, as a list of messages and computations."""
+"""Message schedules in JSON files, as lists of messages and computations."""
 
 import json
 from pathlib import Path
@@ -12,11 +12,17 @@ _MAY = {"after", "at_s"}
 
 
 def read_message_schedule(path: Path) -> MessageSchedule:
-    """The schedule in `path`: a JSON list, where machines and places count from 0.
+    """Read a message schedule: a JSON list in which nodes and steps count from 0.
 
-    A message is {"sender": 0, "receiver": 1, "n_bytes": 1000}, a computation {"node": 0, "compute_s": 0.2}; each may
-    have "after", a list of places, and "at_s", seconds before which it does not begin.
-    Raises ValueError with the file and the entry where something is wrong, OSError if it cannot be read.
+    A message is {"sender": 0, "receiver": 1, "n_bytes": 1000}, a computation {"node": 0, "compute_s": 0.2}. Each may
+    have "after", a list of the steps that it waits for, and "at_s", the seconds before which it does not begin.
+
+    Args:
+        path: The file, in UTF-8.
+
+    Raises:
+        ValueError: The file does not hold a schedule. The message names the file and the step.
+        OSError: The file cannot be read.
     """
     try:
         items = json.loads(path.read_text(encoding="utf-8"))
@@ -26,10 +32,10 @@ def read_message_schedule(path: Path) -> MessageSchedule:
         raise ValueError(f"{path}: is not JSON ({error}); a schedule is a JSON list") from None
     if not isinstance(items, list) or not items:
         raise ValueError(
-            f'{path}: a schedule is a JSON list with an entry or more, such as [{{"sender": 0, "receiver": 1, '
+            f'{path}: a schedule is a JSON list with a step or more, such as [{{"sender": 0, "receiver": 1, '
             '"n_bytes": 1000}]'
         )
-    steps = [_step(f"{path}, entry {place}", item) for place, item in enumerate(items)]
+    steps = [_step(f"{path}, step {place}", item) for place, item in enumerate(items)]
     try:
         return MessageSchedule.of(steps)
     except ValueError as error:
@@ -45,7 +51,7 @@ def _step(where: str, item: Any) -> Operation:  # noqa: ANN401 - whatever JSON h
         )
     after = item.get("after", [])
     if not isinstance(after, list) or not all(_is_integer(place) for place in after):
-        raise ValueError(f"{where}: after={json.dumps(after)} must be a list of places, such as [0, 1]")
+        raise ValueError(f"{where}: after={json.dumps(after)} must be a list of steps, such as [0, 1]")
     at_ns = _nanoseconds(where, "at_s", item.get("at_s", 0))
     if "node" in item:
         (node,) = _integers(where, item, "node")

@@ -1,8 +1,8 @@
-"""A schedule on a network: when each step is requested, starts and ends.
+"""Run a message schedule on a network: when each step is requested, starts and ends.
 
-A step is requested when all that it waits for is over and its `at_ns` has come; steps of one instant are requested
-as listed. What then happens is the network's rule. Two engines follow it to the nanosecond: callbacks on the
-network's clock, and the same in machine code for large schedules.
+A step is requested when all steps that it waits for are over and its `at_ns` has come. Steps of one instant are
+requested in listed order. `network` states the rule for what follows. Two engines apply it with equal results:
+callbacks on the network's clock, and machine code for large schedules.
 """
 
 from __future__ import annotations
@@ -18,35 +18,42 @@ from laconic.kernels.api import numba_available
 from laconic.network.message_schedule import NO_RECEIVER, MessageSchedule, Operation, TimedOperation
 from laconic.network.network import LONGEST_NS, Integers, Network
 
-# Below this many steps, the callbacks are done before the machine code is loaded.
+# Below this many steps, the callbacks are faster than loading the machine code.
 COMPILED_FROM = 3_000
 
 
 @dataclass(frozen=True)
 class OperationTimes:
-    """When each step was requested, started and ended: (m,) int64 nanoseconds of the network's clock."""
+    """The times of all m steps, in nanoseconds of the network's clock."""
 
     requested_ns: Integers
+    """(m,) int64, when each step was requested."""
     start_ns: Integers
+    """(m,) int64, when it started."""
     end_ns: Integers
+    """(m,) int64, when it was over."""
 
     def of(self, message_schedule: MessageSchedule) -> list[TimedOperation]:
-        """The steps of the schedule, each with its times."""
+        """Return the steps of the schedule, each with its times."""
         columns = (self.requested_ns.tolist(), self.start_ns.tolist(), self.end_ns.tolist())
         return [TimedOperation(step, *times) for step, *times in zip(message_schedule, *columns, strict=True)]
 
 
 def makespan_ns(steps: Sequence[Operation], network: Network) -> int:
-    """Nanoseconds from now until the last step is over. Raises as `simulate` does."""
+    """Return the nanoseconds from now until the last step is over. Arguments and exceptions as for `simulate`."""
     start_ns = network.clock.now_ns
     return int(simulate(steps, network).end_ns.max(initial=start_ns)) - start_ns
 
 
 def simulate(steps: Sequence[Operation], network: Network) -> OperationTimes:
-    """Run the steps from now on, and the network's clock to its end.
+    """Run the steps from now on, and the network's clock until it has no callback left.
 
-    Raises ValueError, before anything is sent, for what `MessageSchedule.of` refuses, for a node that the network
-    lacks, and for times beyond 146 years.
+    Args:
+        steps: Messages and computations, or a message schedule.
+        network: The network to run them on.
+
+    Raises:
+        ValueError: `MessageSchedule.of` refuses the steps, a node does not exist, or times exceed 146 years.
     """
     message_schedule = MessageSchedule.of(steps)
     _check_nodes(message_schedule, network)
@@ -57,7 +64,7 @@ def simulate(steps: Sequence[Operation], network: Network) -> OperationTimes:
 
 
 def by_callbacks(message_schedule: MessageSchedule, network: Network) -> OperationTimes:
-    """Each request and each end is a callback on the network's clock."""
+    """Run a schedule with a callback on the network's clock for each request and each end."""
     clock, now_ns = network.clock, network.clock.now_ns
     nodes, receivers, amounts = (
         message_schedule.node.tolist(),
@@ -68,7 +75,7 @@ def by_callbacks(message_schedule: MessageSchedule, network: Network) -> Operati
     gate_left = np.diff(message_schedule.gate_starts).tolist()
     opened_by = _lists(*_columns(message_schedule.gate, len(gate_left)))
     opens = _lists(*_gate_columns(message_schedule))
-    # A step with a time of its own waits for that too.
+    # A step with an `at_ns` waits for that time too.
     n_awaited = np.add(message_schedule.gate > 0, message_schedule.at_ns > 0, dtype=np.int64).tolist()
     ready: list[int] = []
 
@@ -97,8 +104,8 @@ def by_callbacks(message_schedule: MessageSchedule, network: Network) -> Operati
         n_awaited[place] -= 1
         if n_awaited[place] == 0:
             if not ready:
-                # Not at once: others may end at this same instant, and what they set free may be
-                # listed earlier. They are on the clock already, so this callback comes after all of them.
+                # Not at once: other steps may end at this instant, and the steps that they release may be
+                # listed earlier. They are on the clock already, so this callback runs after all of them.
                 clock.after(0, request)
             ready.append(place)
 
@@ -113,8 +120,8 @@ def by_callbacks(message_schedule: MessageSchedule, network: Network) -> Operati
 
 
 def by_machine_code(message_schedule: MessageSchedule, network: Network) -> OperationTimes:
-    """The same in machine code, for a network without chance whose clock has nothing due."""
-    from laconic.network.event_loop import run_events  # not before it is needed: numba takes a second
+    """Run a schedule in machine code, on a network without jitter and losses whose clock has no callbacks."""
+    from laconic.network.event_loop import run_events  # only where it is needed: numba takes a second
 
     assert network.clock.next_ns is None
     assert not network.is_random
@@ -157,14 +164,14 @@ def _check_nodes(message_schedule: MessageSchedule, network: Network) -> None:
 
 
 def _columns(group: Integers, n_groups: int) -> tuple[Integers, Integers]:
-    """(starts, places): group g consists of places[starts[g] : starts[g + 1]], ascending."""
+    """Return (starts, indices): group g consists of indices[starts[g] : starts[g + 1]], ascending."""
     starts = np.zeros(n_groups + 1, dtype=np.int64)
     np.cumsum(np.bincount(group, minlength=n_groups), out=starts[1:])
     return starts, np.argsort(group, kind="stable")
 
 
 def _gate_columns(message_schedule: MessageSchedule) -> tuple[Integers, Integers]:
-    """(starts, gates): step p is a member of gates[starts[p] : starts[p + 1]]."""
+    """Return (starts, gates): step p belongs to gates[starts[p] : starts[p + 1]]."""
     starts, order = _columns(message_schedule.gate_steps, len(message_schedule))
     gates = np.repeat(np.arange(len(message_schedule.gate_starts) - 1), np.diff(message_schedule.gate_starts))
     return starts, gates[order]

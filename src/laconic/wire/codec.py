@@ -1,4 +1,4 @@
-"""Packet <-> bytes. A reader trusts nobody: every wrong buffer is a WireError before anything large is allocated."""
+"""Packets to bytes and back. A wrong buffer raises WireError before anything large is allocated."""
 
 from dataclasses import dataclass, replace
 
@@ -41,32 +41,37 @@ KINDS: dict[int, type[Packet]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One message. `packet` is None for a skip control frame; `aborted` aborts the whole round."""
+    """One message."""
 
     header: Header
+    """Who sent it, and when."""
     packet: Packet | None
+    """What it carries; None for a control frame."""
     aborted: bool = False
+    """Whether a control frame is ABORT, which aborts the round, and not SKIP."""
 
     @property
     def payload_bits(self) -> int:
-        """Information bits: a control frame carries one, that it is a control frame."""
+        """Information bits of the payload. A control frame counts as one bit."""
         return 1 if self.packet is None else self.packet.payload_bits
 
     @property
     def n_bytes(self) -> int:
-        """How many bytes `encode` makes of it."""
+        """Length in bytes of what `encode` returns."""
         return HEADER_BYTES + (0 if self.packet is None else self.packet.size.encoded_bytes)
 
 
 @dataclass(frozen=True)
 class SplitFrame:
-    """A frame's bytes in two: header (32,) uint8 on the CPU, payload (n,) uint8 on a device. FORMAT.md, section 1.3."""
+    """A frame's bytes in two tensors, so that the payload can stay on a device. FORMAT.md, section 1.3."""
 
     header: Tensor
+    """(32,) uint8 on the CPU."""
     payload: Tensor
+    """(n,) uint8 on a device."""
 
     def numel(self) -> int:
-        """How many bytes."""
+        """Return the number of bytes in both."""
         return self.header.numel() + self.payload.numel()
 
 
@@ -74,7 +79,15 @@ Encoded = Tensor | SplitFrame
 
 
 def _byte_view(part: PayloadPart, *, stays: bool = False) -> Tensor:
-    """stays: a tensor is viewed where it is, not brought to the CPU."""
+    """Return the bytes of a part of a payload.
+
+    Args:
+        part: Bytes, or a tensor of any type.
+        stays: View a tensor on its own device instead of copying it to the CPU.
+
+    Returns:
+        (n,) uint8.
+    """
     if isinstance(part, bytes):
         return torch.frombuffer(bytearray(part), dtype=torch.uint8)
     if not stays:
@@ -85,15 +98,16 @@ def _byte_view(part: PayloadPart, *, stays: bool = False) -> Tensor:
 
 
 def max_encoded_bytes(max_count: int) -> int:
-    """No payload about `max_count` coordinates is longer: codes of 9 bits and two float64 ends for each of them, and
-    the longest table of level means, with room for fields."""
+    """Return an upper bound on the bytes of a payload about `max_count` coordinates."""
+    # a code of 9 bits and two float64 ends for each coordinate, the longest table of level means, and the fields
     return 18 * max_count + 8 * MAX_LEVELS + 64
 
 
 def encode(frame: Frame) -> Tensor:
-    """The frame's bytes: (n,) uint8 on the CPU. `numel` of it, or of a split frame, is the only byte count there is.
+    """Return the frame's bytes, (n,) uint8 on the CPU.
 
-    Their memory is used again when no tensor lies in it any more.
+    Bytes are counted nowhere else: their number is `numel` of this tensor, or of a split frame. The memory comes from
+    the buffer pool and is used again when no tensor refers to it any more.
     """
     packet = frame.packet
     parts = [] if packet is None else [_byte_view(part) for part in packet.payload() if len(part)]
@@ -120,7 +134,15 @@ def _payload_info(packet: Packet, encoded_bytes: int) -> PayloadInfo:
 
 
 def encode_split(frame: Frame, device: torch.device) -> Encoded:
-    """The same bytes, but a payload of which anything is on `device` is put together and stays there."""
+    """Return the frame's bytes, with the payload left on `device` where any part of it is there.
+
+    Args:
+        frame: The frame.
+        device: The device to assemble the payload on.
+
+    Returns:
+        A split frame, or the result of `encode` where no part of the payload is on `device`.
+    """
     packet = frame.packet
     parts = [] if packet is None else [_byte_view(part, stays=True) for part in packet.payload() if len(part)]
     if packet is None or not any(part.device == device for part in parts):
@@ -131,10 +153,16 @@ def encode_split(frame: Frame, device: torch.device) -> Encoded:
 
 
 def decode(data: Encoded | bytes, max_count: int) -> Frame:
-    """Read one frame. `max_count` is the receiver's vector length; nothing longer is believed.
+    """Read one frame.
 
     A decoded packet's dense values and packed codes are views of `data`, or of a split frame's payload on the CPU.
-    Raises WireError.
+
+    Args:
+        data: (n,) uint8 on the CPU, a split frame, or bytes.
+        max_count: Length of the receiver's vector; a packet about later coordinates is refused.
+
+    Raises:
+        WireError: The bytes are not a valid frame.
     """
     if isinstance(data, SplitFrame):
         header, info = read_split_header(bytes(data.header.numpy()))

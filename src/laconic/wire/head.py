@@ -18,18 +18,22 @@ ROLES: tuple[Literal["worker"], Literal["server"]] = ("worker", "server")
 VALUE_TYPES = (torch.float32, torch.float64, torch.bfloat16)
 VALUE_BITS = {torch.float32: 32, torch.float64: 64, torch.bfloat16: 16}
 
-SKIP_KIND = 1  # "I send nothing this round", on purpose
-ABORT_KIND = 2  # "this round must not happen", some rank met inf or NaN
+SKIP_KIND = 1  # the sender leaves out this round on purpose
+ABORT_KIND = 2  # the round is aborted, since a rank met inf or NaN
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """Who sent a frame, and when. `rank` is the worker's or the server's number, `exchange` counts within a round."""
+    """Who sent a frame, and when."""
 
     role: Literal["worker", "server"]
+    """Whether the sender acts as a worker or as a server."""
     rank: int
+    """Number of that worker or server."""
     round: int
+    """Number of the round."""
     exchange: int = 0
+    """Number of the exchange within the round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +41,30 @@ class PayloadInfo:
     """What a header says about the payload that follows."""
 
     kind: int
+    """Number of the packet kind or control frame."""
     dtype: torch.dtype
+    """Type of the values on the wire."""
     encoded_bytes: int
+    """Length of the payload in bytes."""
     payload_bits: int
-    is_split: bool = False  # the payload travels another way, and the checksum is of the header alone
+    """Information bits of the payload."""
+    is_split: bool = False
+    """Whether the payload is sent separately; the checksum then covers the header alone."""
 
 
 def checksum(header: bytes, payload: memoryview | bytes) -> int:
-    """CRC-32 of the whole frame with the checksum's own four bytes taken as zero."""
+    """Return the CRC-32 of the complete frame, with the four bytes of the checksum itself set to zero."""
     start = zlib.crc32(header[:_CHECKSUM_AT] + bytes(4) + header[_CHECKSUM_AT + 4 :])
     return zlib.crc32(payload, start)
 
 
 def write_header(header: Header, info: PayloadInfo, payload: memoryview | bytes) -> bytes:
-    """The header's bytes, with the checksum over `payload` filled in. A split frame's payload is not there: give
-    none.
+    """Return the header's bytes, checksum included.
+
+    Args:
+        header: Who sends the frame, and when.
+        info: What to say about the payload.
+        payload: The bytes that the checksum covers too; empty for a split frame.
     """
     fields = [
         VERSION, info.kind, ROLES.index(header.role), header.exchange, header.rank,
@@ -63,10 +76,15 @@ def write_header(header: Header, info: PayloadInfo, payload: memoryview | bytes)
 
 
 def read_payload_info(raw: bytes, max_count: int, *, may_be_split: bool = False) -> PayloadInfo:
-    """What a header says about its payload, before anybody allocates that; refuses more than `max_count` bytes of it.
+    """Return what a header says about its payload, so that memory can be allocated for it.
 
-    may_be_split: whether sender and reader have agreed on another way for payloads.
-    Raises WireError.
+    Args:
+        raw: (32,) bytes, the header.
+        max_count: Upper bound on the payload, in bytes.
+        may_be_split: Whether sender and reader have agreed to send payloads separately.
+
+    Raises:
+        WireError: The header is not valid, or it promises more than `max_count` bytes.
     """
     _, info, _ = _read_fields(raw)
     if info.is_split:
@@ -81,9 +99,10 @@ def read_payload_info(raw: bytes, max_count: int, *, may_be_split: bool = False)
 
 
 def read_split_header(raw: bytes) -> tuple[Header, PayloadInfo]:
-    """Read and check the header of a split frame: all that its checksum is of.
+    """Read and check the header of a split frame, its checksum included.
 
-    Raises WireError.
+    Raises:
+        WireError: The bytes are not a valid header of a split frame.
     """
     header, info, promised = _read_fields(raw)
     if not info.is_split or not info.encoded_bytes:
@@ -93,9 +112,13 @@ def read_split_header(raw: bytes) -> tuple[Header, PayloadInfo]:
 
 
 def read_header(data: memoryview) -> tuple[Header, PayloadInfo]:
-    """Read and check the header of a whole frame, its checksum included.
+    """Read the header of a complete frame, and check the frame's length and checksum.
 
-    Raises WireError.
+    Args:
+        data: The frame's bytes.
+
+    Raises:
+        WireError: The header is not valid, or does not belong to this payload.
     """
     if len(data) < HEADER_BYTES:
         raise WireError(f"a frame of {len(data)} bytes is shorter than its header of {HEADER_BYTES}")

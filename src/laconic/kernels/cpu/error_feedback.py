@@ -44,7 +44,7 @@ def error_feedback_step(
         mu: The momentum factor.
         decay: Factor of the old residual.
         c: Magnitude that a sent sign stands for.
-        bernoulli: The mask's first coordinate, the two halves of its key, its threshold.
+        draw: The mask's first coordinate, the two halves of its key, its threshold.
         past_caches: Store past the caches; both new vectors must begin at a multiple of 64 bytes.
         words: The stream of signs, overwritten.
         sampled: The mask as bits, overwritten.
@@ -129,7 +129,7 @@ def error_feedback_total(
         scale: Factor of the mean.
         decay: Factor of the old residual.
         c: Magnitude that a sent sign stands for.
-        bernoulli: The mask's first coordinate, the two halves of its key, its threshold.
+        draw: The mask's first coordinate, the two halves of its key, its threshold.
         past_caches: Store past the caches; the new residual must begin at a multiple of 64 bytes.
         words: The stream of signs, overwritten.
         sampled: The mask as words, overwritten.

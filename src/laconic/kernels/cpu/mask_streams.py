@@ -108,7 +108,7 @@ def placed(count: int, draw: Draw, sampled: Words, use: Callable[[int, int, int,
 
     Args:
         count: Number of elements.
-        bernoulli: First coordinate, the halves of the mixed key, threshold.
+        draw: First coordinate, the halves of the mixed key, threshold.
         sampled: The mask of all elements, or empty.
         use: Takes (start, stop, n, sampled): n bits of the stream are about elements before `start`; the mask is that
             from `start` on, or empty where `use` must sample it.
@@ -191,7 +191,7 @@ def put(words: Words, n: int, draw: Draw, sampled: Words, out: Array) -> None:
     Args:
         words: The stream of signs.
         n: Bits of the stream that belong to elements before `out`.
-        bernoulli: The mask's settings.
+        draw: The mask's settings.
         sampled: The mask as words, or empty to sample it here.
         out: Overwritten.
     """

@@ -88,7 +88,7 @@ def _take(values: Array, share: Any, draw: Draw, sampled: Words, out: Array) -> 
     Args:
         values: (count,) floats.
         share: The divisor, of the values' type.
-        bernoulli: The mask's coordinates, key and threshold.
+        draw: The mask's coordinates, key and threshold.
         sampled: The mask as words, or empty to sample it here.
         out: Overwritten; may be longer than needed.
 
@@ -125,7 +125,7 @@ def _scatter(selected: Array, start: int, draw: Draw, sampled: Words, out: Array
     Args:
         selected: All values.
         start: How many of them belong to elements before `out`.
-        bernoulli: The mask's coordinates, key and threshold.
+        draw: The mask's coordinates, key and threshold.
         sampled: The mask as words, or empty to sample it here.
         out: (count,).
         add: Add to `out` instead of overwriting it.

@@ -1,6 +1,7 @@
-"""Which k of `count` coordinates are meant: four codes of an ascending list of positions. FORMAT.md, section 6.
+"""Four codes for an ascending list of k positions among `count` coordinates. FORMAT.md, section 6.
 
-All four say the same; they differ in length. log2 C(count, k) bits are the least that a code of all sets can do with.
+All four hold the same positions; they differ in length. No code of all sets needs fewer than log2 C(count, k) bits on
+average.
 """
 
 import functools
@@ -26,15 +27,24 @@ from laconic.kernels.api import (
     take_runs,
 )
 
-_ONE = 1 << 64  # of the fixed-point numbers that shares are worked out in
+_ONE = 1 << 64  # 1.0 in the fixed-point numbers that shares are computed in
 _CLASSES = 128
 
 
 def encode_positions(positions: Tensor, count: int, code: str) -> tuple[Tensor, int]:
-    """Positions (k,) int64, ascending, each once, in 0 .. count-1, as (n,) uint8 and its length in bits.
+    """Encode positions as a bit stream.
 
-    The bytes are made where the positions are; those of the code "entropy", which is one thread's work, on the CPU.
-    Unused bits of the last one are 0. Raises ValueError for positions that are not so, or an unknown code.
+    Args:
+        positions: (k,) int64, ascending, each once, in 0 .. count - 1.
+        count: Number of coordinates.
+        code: One of POSITION_CODES.
+
+    Returns:
+        (n,) uint8 on the positions' device (on the CPU for the code "entropy"), the unused bits of the last byte 0; and
+        the length in bits.
+
+    Raises:
+        ValueError: The positions are not as above, or the code is unknown.
     """
     encoder, _ = _coder(code)
     _check(positions, count)
@@ -44,9 +54,17 @@ def encode_positions(positions: Tensor, count: int, code: str) -> tuple[Tensor, 
 
 
 def position_bits(positions: Tensor, count: int, code: str) -> int:
-    """The length in bits that `encode_positions` gives; a block code's is known without the stream.
+    """Return the length in bits of the stream that `encode_positions` makes.
 
-    Raises ValueError as that does.
+    The length of a block code is known without the stream.
+
+    Args:
+        positions: (k,) int64, ascending, each once, in 0 .. count - 1.
+        count: Number of coordinates.
+        code: One of POSITION_CODES.
+
+    Raises:
+        ValueError: As `encode_positions` does.
     """
     if code == "block":
         _check(positions, count)
@@ -65,9 +83,20 @@ def _check(positions: Tensor, count: int) -> None:
 
 
 def decode_positions(data: Tensor, n_bits: int, k: int, count: int, code: str) -> Tensor:
-    """The positions (k,) int64 that `encode_positions` made `data` (n,) uint8 and `n_bits` from, where `data` is.
+    """Invert `encode_positions`.
 
-    Raises WireError for every other stream: a set of positions has one stream in each code.
+    Args:
+        data: (n,) uint8.
+        n_bits: Length of the stream in bits.
+        k: Number of positions.
+        count: Number of coordinates.
+        code: One of POSITION_CODES.
+
+    Returns:
+        (k,) int64, ascending, on the device of `data`.
+
+    Raises:
+        WireError: `encode_positions` does not make this stream of any k positions.
     """
     _, decoder = _coder(code)
     if not 0 <= k <= count:
@@ -82,40 +111,49 @@ def decode_positions(data: Tensor, n_bits: int, k: int, count: int, code: str) -
 
 
 def entropy_bound_bits(count: int, k: int) -> float:
-    """log2 C(count, k): no code of all k-subsets has a shorter mean over them."""
+    """Return log2 C(count, k), the shortest mean length in bits of any code of all sets of k positions."""
     nats = math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
     return max(0.0, nats / math.log(2))
 
 
 def block_bits(count: int, k: int) -> int:
-    """The length of a stream of the code "block", whichever k positions it tells: k (1 + w) + blocks (002, 4.3.1)."""
+    """Return the bits of any k positions in the code "block": k (1 + w) + blocks (paper 002, section 4.3.1)."""
     return _block_bits(count, k, block_length(count, k)) if k else 0
 
 
 def paper_position_bits(count: int, k: int) -> float:
-    """What paper 002 charges for k positions: k (ceil(log2 B) + 2), with blocks of B = round(count / k)."""
+    """Return what paper 002 counts for k positions: k (ceil(log2 B) + 2) bits, where B = round(count / k)."""
     return float(k * (_width(block_length(count, k)) + 2)) if k else 0.0
 
 
 def block_length(count: int, k: int) -> int:
-    """count / k rounded to the nearest whole number, a half upward."""
+    """Return count / k, rounded to the nearest whole number; a half is rounded up."""
     return (2 * count + k) // (2 * k)
 
 
 def rice_bits(count: int, k: int) -> int:
-    """How many low bits of a gap the code "rice" sends as they are: the largest b with 2**b <= 0.9625 (count/k - 1/2).
+    """Return how many low bits of a gap the code "rice" sends as they are.
 
-    That is the best b for gaps of a geometric law (Kiely, IPN Progress Report 42-159, 2004), in whole numbers.
+    It is the largest b with 2**b <= 0.9625 (count/k - 1/2), in whole numbers: the best b for gaps of a geometric law
+    (Kiely, IPN Progress Report 42-159, 2004).
     """
     return max(1, 77 * (2 * count - k) // (160 * k)).bit_length() - 1
 
 
 @functools.lru_cache(maxsize=16)
 def class_starts(count: int, k: int) -> Numbers:
-    """Where each class of gaps begins among the 2**14 shares: (129,) int64, in whole numbers, so the same everywhere.
+    """Return where each class of gaps begins among the 2**14 shares.
 
-    Gaps are taken to follow a geometric law: one of at least g has probability (1 - k/count)**g. Classes above that
-    of the longest possible gap have no share; every other one has at least one.
+    Gaps are assumed to follow a geometric law: one of at least g has probability (1 - k/count)**g. Classes above that
+    of the longest possible gap have no share; every other one has at least one. The arithmetic is in whole numbers, so
+    the result is the same on every machine.
+
+    Args:
+        count: Number of coordinates.
+        k: Number of positions.
+
+    Returns:
+        (129,) int64, read-only.
     """
     longest = count - k + 4
     extra = longest.bit_length() - 3
@@ -123,11 +161,15 @@ def class_starts(count: int, k: int) -> Numbers:
     none_here = (count - k) * _ONE // count  # the probability that a coordinate is not marked
     to_four = _times(_times(none_here, none_here), _times(none_here, none_here))
     starts = np.full(_CLASSES + 1, 1 << SHARE_BITS, dtype=np.int64)
-    tail_share, stride, lowest = _ONE, none_here, _ONE  # of gaps from 4 * 2**e - 4 on; of 2**e coordinates unmarked
+    tail_share, stride, lowest = (
+        _ONE,
+        none_here,
+        _ONE,
+    )  # of gaps from 4 * 2**e - 4 on; of 2**e coordinates without a mark
     for start in range(0, n_classes, 4):
         tail = tail_share
         for kind in range(start, min(start + 4, n_classes)):
-            lowest = min(lowest, tail)  # truncation must not turn two classes around
+            lowest = min(lowest, tail)  # truncation must not swap two classes
             starts[kind] = kind + _times((1 << SHARE_BITS) - n_classes, _ONE - lowest)
             tail = _times(tail, stride)
         tail_share = _times(_times(tail_share, tail_share), to_four)
@@ -137,12 +179,12 @@ def class_starts(count: int, k: int) -> Numbers:
 
 
 def _times(one: int, other: int) -> int:
-    """The product of two fixed-point numbers, or of one and a whole number, truncated."""
+    """Return the product of two fixed-point numbers, or of one and a whole number, truncated."""
     return one * other >> 64
 
 
 def _width(n: int) -> int:
-    """ceil(log2 n): the bits of a number below n."""
+    """Return ceil(log2 n), the bits of a number below n."""
     return (n - 1).bit_length()
 
 
@@ -158,7 +200,7 @@ def _decode_list(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
     width = _width(count)
     if n_bits != k * width:
         raise WireError(f"a list of {k} positions among {count} in {n_bits} bits")
-    if not n_bits:  # one among one
+    if not n_bits:  # the only position among one coordinate
         return torch.zeros(k, dtype=torch.int64, device=data.device)
     positions = take_numbers(data, k, width)
     if not ascending(positions, count):
@@ -168,7 +210,16 @@ def _decode_list(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
 
 
 def block_stream(positions: Tensor, count: int, length: int) -> tuple[Tensor, int]:
-    """The stream of the code "block" for blocks of any length: bytes, and the length in bits."""
+    """Encode positions in the code "block" with blocks of any length.
+
+    Args:
+        positions: (k,) int64, ascending, each once, in 0 .. count - 1.
+        count: Number of coordinates.
+        length: Coordinates of a block.
+
+    Returns:
+        (n,) uint8, and the length in bits.
+    """
     n_bits = _block_bits(count, positions.numel(), length)
     data, _ = put_runs(positions, _width(length), length, False, n_bits)
     return data, n_bits
@@ -206,7 +257,7 @@ def _decode_rice(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
 def _runs(data: Tensor, n_bits: int, k: int, width: int, step: int, count: int, *, from_last: bool) -> Tensor:
     positions, used = take_runs(data, n_bits, k, width, step, count, from_last)
     if used < 0 or (from_last and used != n_bits):
-        raise WireError(f"a stream of {n_bits} bits does not tell {k} ascending positions among {count}")
+        raise WireError(f"a stream of {n_bits} bits does not hold {k} ascending positions among {count}")
     return positions
 
 
@@ -219,12 +270,20 @@ def _decode_entropy(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
     words, top = read_stack(data.cpu().numpy(), n_bits)
     positions, complete = ans_decode_gaps(words, top, k, class_starts(count, k), count)
     if not complete:
-        raise WireError(f"a stream of {n_bits} bits does not tell {k} positions among {count}")
+        raise WireError(f"a stream of {n_bits} bits does not hold {k} positions among {count}")
     return torch.from_numpy(positions).to(data.device)
 
 
 def stack_bytes(words: AnsWords, top: int) -> tuple[Bytes, int]:
-    """The stream of a stack: its words, then its top, whose leading one goes without saying; and its length in bits."""
+    """Write an ANS stack as a stream: its words, then its top without the leading one.
+
+    Args:
+        words: (n,) uint32.
+        top: The top of the stack, at least 1.
+
+    Returns:
+        The bytes, and the length in bits.
+    """
     top_bits = top.bit_length() - 1
     padded = (top - (1 << top_bits)) << -top_bits % 8
     tail = np.frombuffer(padded.to_bytes((top_bits + 7) // 8, "big"), dtype=np.uint8)
@@ -232,7 +291,15 @@ def stack_bytes(words: AnsWords, top: int) -> tuple[Bytes, int]:
 
 
 def read_stack(data: Bytes, n_bits: int) -> tuple[AnsWords, int]:
-    """The inverse of `stack_bytes`; data: (ceil(n_bits / 8),). Raises WireError for padding that is not zero."""
+    """Invert `stack_bytes`.
+
+    Args:
+        data: (ceil(n_bits / 8),) uint8.
+        n_bits: Length of the stream in bits.
+
+    Raises:
+        WireError: The padding is not zero.
+    """
     n_words, top_bits = (0, n_bits) if n_bits < 64 else (n_bits // 32 - 1, 32 + n_bits % 32)
     words = data[: 4 * n_words].copy().view("<u4").astype(np.uint32, copy=False)
     padded = int.from_bytes(data[4 * n_words :].tobytes(), "big")
@@ -241,7 +308,7 @@ def read_stack(data: Bytes, n_bits: int) -> tuple[AnsWords, int]:
 
 
 def _check_padding(last_byte: int, n_bits: int) -> None:
-    """Refuse set bits behind the last one that means something."""
+    """Raise WireError for set bits after the last bit of a stream."""
     if n_bits % 8 and last_byte << n_bits % 8 & 0xFF:
         raise WireError(f"the padding after bit {n_bits} is not zero")
 

@@ -1,4 +1,4 @@
-"""Symbols of a small alphabet: in bits of one width, or by how often each is there. FORMAT.md, section 7."""
+"""Codes for symbols of a small alphabet: of one width, or an entropy code by their counts. FORMAT.md, section 7."""
 
 import struct
 
@@ -16,7 +16,15 @@ _LENGTH = struct.Struct("<Q")
 
 
 def encode_symbols(symbols: Tensor, n_symbols: int) -> tuple[Tensor, int]:
-    """Symbols (k,) int32 in 0 .. n_symbols - 1 as counts and a stream: (n,) uint8 on the CPU, and its payload bits."""
+    """Encode symbols with an entropy code, as a table of counts and a stream.
+
+    Args:
+        symbols: (k,) int32 in 0 .. n_symbols - 1.
+        n_symbols: Size of the alphabet.
+
+    Returns:
+        (n,) uint8 on the CPU, and its payload bits.
+    """
     numbers = symbols.detach().cpu().numpy()
     counts = np.bincount(numbers, minlength=n_symbols)
     data, n_bits = stack_bytes(*ans_encode_symbols(numbers, symbol_starts(counts)))
@@ -26,9 +34,19 @@ def encode_symbols(symbols: Tensor, n_symbols: int) -> tuple[Tensor, int]:
 
 
 def decode_symbols(data: Tensor, k: int, n_symbols: int, what: str) -> tuple[Tensor, int]:
-    """The inverse of `encode_symbols`: symbols (k,) int32, and their payload bits.
+    """Invert `encode_symbols`.
 
-    Raises WireError for anything that `encode_symbols` did not make.
+    Args:
+        data: (n,) uint8 on the CPU.
+        k: Number of symbols.
+        n_symbols: Size of the alphabet.
+        what: Name of the packet kind, for the messages.
+
+    Returns:
+        (k,) int32, and the payload bits.
+
+    Raises:
+        WireError: `encode_symbols` does not make these bytes.
     """
     at = 4 * n_symbols + _LENGTH.size
     if data.numel() < at:
@@ -47,9 +65,15 @@ def decode_symbols(data: Tensor, k: int, n_symbols: int, what: str) -> tuple[Ten
 
 
 def symbol_starts(counts: Numbers) -> Numbers:
-    """Where each symbol begins among the 2**14 shares: (S,) counts -> (S + 1,) int64, in whole numbers.
+    """Return where each symbol begins among the 2**14 shares.
 
-    A symbol that is there has one share, and of the rest as many as its count is of all; one that is not has none.
+    Each symbol that occurs has one share, and its proportion of the remaining ones; the others have none.
+
+    Args:
+        counts: (n_symbols,) int64.
+
+    Returns:
+        (n_symbols + 1,) int64.
     """
     shares = (1 << SHARE_BITS) - int((counts > 0).sum())
     before = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
@@ -59,6 +83,16 @@ def symbol_starts(counts: Numbers) -> Numbers:
 
 
 def check_packed(data: Tensor, k: int, bits: int, what: str) -> None:
-    """Refuse bytes that are not k symbols of `bits` bits each: another length, or padding that is not zero."""
+    """Refuse bytes that are not k symbols of one width.
+
+    Args:
+        data: (n,) uint8.
+        k: Number of symbols.
+        bits: Bits of a symbol.
+        what: Name of the packet kind, for the messages.
+
+    Raises:
+        WireError: The length is wrong, or the padding is not zero.
+    """
     check_length(data, (bits * k + 7) // 8, what)
     check_padding(int(data[-1]), bits * k)

@@ -11,28 +11,37 @@ _FIELDS = struct.Struct("<II")
 
 
 def uniform_lengths(size: int, count: int) -> tuple[int, ...]:
-    """Blocks of `size`, the last one shorter where it must be."""
+    """Return the lengths of blocks of `size` out of `count` coordinates; the last block may be shorter."""
     full, rest = divmod(count, size)
     return (size,) * full + ((rest,) if rest else ())
 
 
 def uniform_size(lengths: tuple[int, ...]) -> int:
-    """The length that all blocks share, save that the last one may be shorter; 0 where they do not."""
+    """Return the length of all blocks, of which the last may be shorter; 0 where the lengths differ otherwise."""
     size = lengths[0]
     return size if lengths[-1] <= size and all(length == size for length in lengths[:-1]) else 0
 
 
 def write_blocks(lengths: tuple[int, ...]) -> bytes:
-    """size, blocks and, where no size says the same, the table of lengths."""
+    """Return the fields `size` and `blocks`, and the table of lengths where no size describes them."""
     size = uniform_size(lengths)
     table = b"" if size else struct.pack(f"<{len(lengths)}I", *lengths)
     return _FIELDS.pack(size, len(lengths)) + table
 
 
 def read_block_fields(raw: bytes, count: int, what: str) -> tuple[int, int, int]:
-    """size, blocks and the bytes of the table that follows them, for `count` coordinates; raw: FIELDS_BYTES.
+    """Read the fields `size` and `blocks`.
 
-    Raises WireError for a number of blocks that does not fit.
+    Args:
+        raw: FIELDS_BYTES bytes.
+        count: Number of coordinates of all blocks.
+        what: Name of the packet kind, for the messages.
+
+    Returns:
+        `size`, `blocks`, and the bytes of the table that follows them.
+
+    Raises:
+        WireError: The number of blocks does not fit.
     """
     size, blocks = _FIELDS.unpack(raw)
     expected = blocks if size == 0 else -(-count // size)
@@ -42,9 +51,20 @@ def read_block_fields(raw: bytes, count: int, what: str) -> tuple[int, int, int]
 
 
 def read_lengths(table: Tensor, size: int, blocks: int, count: int, what: str) -> tuple[int, ...]:
-    """The lengths of the blocks, which add up to count; table: (4 blocks,) uint8, empty where there is a size.
+    """Read the lengths of the blocks.
 
-    Raises WireError for lengths that do not add up, or that a size could tell.
+    Args:
+        table: (4 blocks,) uint8; empty where there is a size.
+        size: The field; 0 where a table follows.
+        blocks: Number of blocks.
+        count: Number of coordinates of all blocks.
+        what: Name of the packet kind, for the messages.
+
+    Returns:
+        The lengths, which add up to `count`.
+
+    Raises:
+        WireError: The lengths do not add up, or a size describes them.
     """
     if size:
         return uniform_lengths(size, count)

@@ -1,4 +1,4 @@
-"""Every value as it is. FORMAT.md, section 3.1."""
+"""All values, uncompressed. FORMAT.md, section 3.1."""
 
 import struct
 from dataclasses import dataclass
@@ -18,12 +18,14 @@ _FIELDS = struct.Struct("<II")
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Packet):
-    """values: (count,) float32, float64 or bfloat16."""
+    """All values of a vector, uncompressed."""
 
     kind: ClassVar[int] = 3
     name: ClassVar[str] = "dense"
     values: Tensor
+    """(count,) float32, float64 or bfloat16."""
     offset: int = 0
+    """Number of the first coordinate."""
 
     @property
     def count(self) -> int:  # type: ignore[override]
@@ -63,7 +65,9 @@ class Dense(Packet):
         if self.values.device.type != "cpu":
             return None
         values = BUFFER_POOL.borrow(self.values.numel() * self.values.element_size()).view(self.values.dtype)
-        return type(self)(values=values.copy_(self.values), offset=self.offset)  # a sender may write over its own
+        return type(self)(
+            values=values.copy_(self.values), offset=self.offset
+        )  # the sender may overwrite its own values
 
     def payload(self) -> list[PayloadPart]:
         return [_FIELDS.pack(self.offset, self.count), self.values.contiguous()]

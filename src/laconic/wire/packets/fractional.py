@@ -19,24 +19,29 @@ MAX_LEVELS = 1 << (MAX_BITS - 1)
 
 @dataclass(frozen=True, kw_only=True)
 class FractionalValues(Packet):
-    """packed: `bits` bits a code, its level lowest and its sign highest; means: (2**(bits-1),) >= 0, of the levels."""
+    """A code for every value: the level in its low bits, the sign in its highest bit."""
 
     kind: ClassVar[int] = 9
     name: ClassVar[str] = "fractional"
-    packed: Tensor  # (ceil(bits count / 8),) uint8
+    packed: Tensor
+    """(ceil(bits count / 8),) uint8, the packed codes."""
     count: int
+    """Number of coordinates."""
     means: Tensor
-    bits: int  # of one value, its sign among them
+    """(2**(bits-1),) of type `dtype`, not negative: the mean magnitude of each level."""
+    bits: int
+    """Bits of a value, its sign included."""
     offset: int = 0
+    """Number of the first coordinate."""
 
     @property
     def negative(self) -> Tensor:
-        """(count,) bool: what is below zero."""
+        """Which values are negative, (count,) bool."""
         return unpack_codes(self.packed, self.count, self.bits) >= 1 << (self.bits - 1)
 
     @property
     def levels(self) -> Tensor:
-        """(count,) int32 below 2**(bits-1); 0 has the largest magnitudes."""
+        """The levels, (count,) int32 below 2**(bits-1). Level 0 has the largest magnitudes."""
         return unpack_codes(self.packed, self.count, self.bits) & ((1 << (self.bits - 1)) - 1)
 
     @property
@@ -66,7 +71,7 @@ class FractionalValues(Packet):
         add_fractional(self.packed, self.means, self.count, self.bits, total)
 
     def part(self, start: int, stop: int) -> Self:
-        raise AssertionError("a fractional packet is cut only by methods that do not claim to be separable")
+        raise AssertionError("a fractional packet cannot be split: its compressor is not separable")
 
     def payload(self) -> list[PayloadPart]:
         return [_FIELDS.pack(self.offset, self.count, self.bits), self.means.contiguous(), self.packed]

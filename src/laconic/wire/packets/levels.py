@@ -1,4 +1,4 @@
-"""A sign and a level for every coordinate, levels being equal parts of a block's scale. FORMAT.md, section 3.9."""
+"""A sign and a level for every coordinate; levels are equal parts of a block's scale. FORMAT.md, section 3.9."""
 
 import struct
 from dataclasses import dataclass
@@ -21,32 +21,38 @@ MAX_STEPS = 255
 
 @dataclass(frozen=True, kw_only=True)
 class Levels(Packet):
-    """packed: level_bits(steps) bits a level -steps .. steps; scales: (blocks,) >= 0; lengths: block sizes.
+    """A signed level for every coordinate, in -steps .. steps. Level i stands for scale * i / steps.
 
-    Lengths add up to count. A level's lowest bits are its magnitude, and its highest one is set below zero. Level i
-    stands for scale * i / steps. entropy: levels take bits by how often each is there.
+    The low bits of a packed level are its magnitude; the highest bit is set for a negative level.
     """
 
     kind: ClassVar[int] = 11
     name: ClassVar[str] = "levels"
-    packed: Tensor  # (ceil(level_bits count / 8),) uint8
+    packed: Tensor
+    """(ceil(level_bits(steps) count / 8),) uint8, the packed levels."""
     count: int
+    """Number of coordinates."""
     scales: Tensor
+    """(blocks,) of type `dtype`, not negative."""
     lengths: tuple[int, ...]
+    """Sizes of the blocks, which add up to `count`."""
     steps: int
+    """Number of levels above zero, 1 .. 255."""
     entropy: bool = False
+    """Whether levels are sent in an entropy code, shorter for frequent levels."""
     offset: int = 0
+    """Number of the first coordinate."""
 
     @cached_property
     def stream(self) -> tuple[Tensor, int]:
-        """The levels' bytes (n,) uint8 and their payload bits."""
+        """The bytes of the levels, (n,) uint8, and their payload bits."""
         if self.entropy:
             return encode_symbols(self.levels + self.steps, 2 * self.steps + 1)
         return self.packed, self._packed_bits
 
     @property
     def levels(self) -> Tensor:
-        """(count,) int32 in -steps .. steps, on the CPU."""
+        """The levels, (count,) int32 in -steps .. steps, on the CPU."""
         bits = level_bits(self.steps)
         codes = unpack_codes(self.packed.cpu(), self.count, bits)
         top = 1 << (bits - 1)
@@ -86,7 +92,7 @@ class Levels(Packet):
         add_levels(self.packed, self.scales, self.lengths, self.steps, total)
 
     def part(self, start: int, stop: int) -> Self:
-        raise AssertionError("a packet of levels is cut only by methods that do not claim to be separable")
+        raise AssertionError("a packet of levels cannot be split: its compressors are not separable")
 
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count, self.steps, int(self.entropy), 0) + write_blocks(self.lengths)
@@ -124,11 +130,19 @@ class Levels(Packet):
         packet = cls(
             packed=packed, count=count, scales=scales, lengths=lengths, steps=steps, entropy=bool(code), offset=offset
         )
-        packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
+        packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is known here
         return packet
 
 
 def pack_levels(levels: Tensor, steps: int) -> Tensor:
-    """Signed levels (count,) int32 in -steps .. steps, packed as `Levels` wants them."""
+    """Pack signed levels as `Levels` holds them.
+
+    Args:
+        levels: (count,) int32 in -steps .. steps.
+        steps: Number of levels above zero.
+
+    Returns:
+        (ceil(level_bits(steps) count / 8),) uint8.
+    """
     bits = level_bits(steps)
     return pack_codes(levels.abs() + ((levels < 0).int() << (bits - 1)), bits)

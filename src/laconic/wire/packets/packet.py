@@ -1,4 +1,4 @@
-"""What an algorithm yields and a server answers: a compressed vector that knows its own dense form."""
+"""A packet: a compressed vector, with its dense form and its bytes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,41 +10,52 @@ from torch import Tensor
 
 from laconic.errors import WireError
 
-PayloadPart = bytes | Tensor  # of a payload; tensors are contiguous
+PayloadPart = bytes | Tensor  # tensors are contiguous
 
 
 class Size(NamedTuple):
-    """How long the payload of a packet is, and what it says."""
+    """Length of a packet's payload."""
 
     encoded_bytes: int
+    """Bytes of the payload."""
     payload_bits: int
+    """Information bits of the payload."""
     paper_bits: float
+    """Bits that the papers' formulas count for it."""
 
 
 class Sizes(NamedTuple):
-    """Those of several packets, one element for each."""
+    """Lengths of the payloads of several packets, one element for each."""
 
     encoded_bytes: list[int]
+    """Bytes of each payload."""
     payload_bits: list[int]
+    """Information bits of each payload."""
     paper_bits: list[float]
+    """Bits that the papers' formulas count for each."""
 
     @classmethod
     def of(cls, sizes: Sequence[Size]) -> Self:
-        """In columns."""
+        """Return the sizes as three lists."""
         return cls(*([size[place] for size in sizes] for place in range(3)))  # type: ignore[arg-type]
 
 
 class Packet(ABC):
-    """The coordinates first .. first+count-1 of a vector, in some compressed form.
+    """The coordinates offset .. offset+count-1 of a vector, in some compressed form.
 
-    One subclass a kind, in a file of its own that also holds the kind's bytes.
+    Each kind is a subclass in a file of its own, which also defines the bytes of that kind.
     """
 
     kind: ClassVar[int]
+    """Number of the kind on the wire."""
     name: ClassVar[str]
+    """Name of the kind in messages."""
     offset: int
+    """Number of the first coordinate."""
     count: int
-    dtype: torch.dtype  # of the dense form
+    """Number of coordinates."""
+    dtype: torch.dtype
+    """Type of the dense form."""
 
     @property
     def value_type(self) -> torch.dtype:
@@ -54,84 +65,98 @@ class Packet(ABC):
     @property
     @abstractmethod
     def payload_bits(self) -> int:
-        """Every information bit that the receiver needs and cannot derive; no framing, no padding."""
+        """Information bits that the receiver needs and cannot derive, without framing and padding."""
 
     @property
     @abstractmethod
     def paper_bits(self) -> float:
-        """What the papers' formulas charge for this packet."""
+        """Bits that the papers' formulas count for this packet."""
 
     @property
     def named_overheads(self) -> dict[str, float]:
-        """Why `payload_bits` is not `paper_bits`: the differences by name; they add up exactly."""
+        """The difference of `payload_bits` and `paper_bits`, as named parts that add up to it exactly."""
         return {}
 
     @property
     def finite(self) -> bool:
-        """Whether no value to be sent is inf or NaN; a decoder refuses those."""
+        """Whether no value to be sent is inf or NaN. A decoder refuses such values."""
         return True
 
     @abstractmethod
     def dense(self) -> Tensor:
-        """The vector that this packet stands for: (count,) of dtype."""
+        """Return the vector that this packet stands for, (count,) of type `dtype`."""
 
     def put_into(self, out: Tensor) -> None:
-        """out (count,) = dense(), in out's type."""
+        """Overwrite `out` (count,) with the dense form, in the type of `out`."""
         out.copy_(self.dense())
 
     def add_to(self, total: Tensor) -> None:
-        """total (count,) += dense()."""
+        """Add the dense form to `total` (count,), in place."""
         total.add_(self.dense())
 
     def unsent_of(self, vector: Tensor, out: Tensor) -> Tensor:
-        """out = vector - dense(), (count,) all: what is left of `vector` when this packet was made of it."""
+        """Write to `out` what the packet leaves out of a vector: `vector` less the dense form.
+
+        Args:
+            vector: (count,) of floats, which this packet was made from.
+            out: (count,) of the same type, overwritten.
+
+        Returns:
+            `out`.
+        """
         self.put_into(out)
         return torch.sub(vector, out, out=out)
 
     @abstractmethod
     def part(self, start: int, stop: int) -> Self:
-        """The packet of the coordinates first .. stop-1 alone (numbers of the whole vector)."""
+        """Return the packet of the coordinates start .. stop-1 alone, as numbered in the complete vector."""
 
     @property
     def size(self) -> Size:
-        """Its own; nothing is put together for it."""
+        """Length of the payload, without assembling it."""
         lengths = (len(p) if isinstance(p, bytes) else p.numel() * p.element_size() for p in self.payload())
         return Size(sum(lengths), self.payload_bits, self.paper_bits)
 
     def sizes(self, bounds: Sequence[int]) -> Sizes:
-        """Those of the parts from each coordinate in `bounds` to the next one, ascending."""
+        """Return the sizes of the parts between neighboring coordinates in `bounds`, which ascend."""
         return Sizes.of([self.part(start, stop).size for start, stop in pairwise(bounds)])
 
     def as_read(self) -> Self | None:
-        """What a reader makes of this packet's bytes, where that is known without them; else None."""
+        """Return the packet that a reader decodes from this one's bytes; None where only the bytes show it."""
         return None
 
     @abstractmethod
     def payload(self) -> list[PayloadPart]:
-        """The bytes after the header, in pieces."""
+        """Return the bytes after the header, as a list of parts."""
 
     @classmethod
     @abstractmethod
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
-        """Read a payload: (n,) uint8. No coordinate at or above `max_count` may appear.
+        """Read a payload.
 
-        Raises WireError, before allocating more than `max_count` coordinates need.
+        Args:
+            payload: (n,) uint8 on the CPU.
+            dtype: Type of the values on the wire, from the header.
+            max_count: Length of the receiver's vector; all coordinates must be below it.
+
+        Raises:
+            WireError: The payload is not valid. No more is allocated before than `max_count` coordinates need.
         """
 
 
 def check_range(offset: int, count: int, max_count: int) -> None:
-    """Refuse coordinates outside the receiver's vector."""
+    """Raise WireError for coordinates outside the receiver's vector of `max_count`."""
     if count < 1 or offset + count > max_count:
         raise WireError(f"coordinates {offset} .. {offset + count - 1} are not within a vector of {max_count}")
 
 
 def check_length(payload: Tensor, expected: int, what: str) -> None:
-    """Refuse a payload that is not exactly as long as its own fields say."""
+    """Raise WireError for a payload whose length is not the one that its fields require."""
     if payload.numel() != expected:
         raise WireError(f"{what}: a payload of {payload.numel()} bytes, its fields need {expected}")
 
 
 def check_padding(last_byte: int, bits: int) -> None:
-    """Refuse set bits behind the last one that means something."""
+    """Raise WireError for set bits after the last bit of a stream."""
     if bits % 8 and last_byte >> (bits % 8):
         raise WireError(f"the padding after bit {bits} is not zero")

@@ -1,4 +1,4 @@
-"""Which coordinates are meant, and nothing else: a vote, a mask. FORMAT.md, section 3.4."""
+"""A set of coordinates without values, such as a vote or a mask. FORMAT.md, section 3.4."""
 
 import struct
 from dataclasses import dataclass
@@ -24,17 +24,18 @@ FIELDS_BYTES = _FIELDS.size
 
 @dataclass(frozen=True, kw_only=True)
 class Positions(Packet):
-    """indices: (k,) int64, ascending, each once, counted from `offset`, in 0 .. count-1. The dense form has ones there.
-
-    code: one of POSITION_CODES.
-    """
+    """A set of coordinates. The dense form is one at them, and zero elsewhere."""
 
     kind: ClassVar[int] = 6
     name: ClassVar[str] = "positions"
     indices: Tensor
+    """(k,) int64, counted from `offset`, in 0 .. count-1, ascending, each once."""
     count: int
+    """Number of coordinates."""
     offset: int = 0
+    """Number of the first coordinate."""
     code: str = "block"
+    """How the positions are coded: one of POSITION_CODES."""
 
     @cached_property
     def stream(self) -> tuple[Tensor, int]:
@@ -87,7 +88,7 @@ class Positions(Packet):
         check_length(payload, FIELDS_BYTES + (n_bits + 7) // 8, cls.name)
         data = payload[FIELDS_BYTES:]
         packet = cls(indices=decode_positions(data, n_bits, k, count, code), count=count, offset=offset, code=code)
-        packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
+        packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is known here
         return packet
 
 
@@ -105,22 +106,39 @@ class _Coded(Protocol):
 
 
 def stream_bits(packet: _Coded) -> int:
-    """How long a packet's coded positions are, in bits; they are coded for it only where they must be."""
+    """Return the length in bits of a packet's coded positions. They are encoded only where the length depends on it."""
     if "stream" in packet.__dict__:
         return packet.stream[1]
     return position_bits(packet.indices, packet.count, packet.code)
 
 
 def write_fields(offset: int, count: int, k: int, code: str, nested: int, n_bits: int) -> bytes:
-    """The fields that all packets with positions begin with. nested: the kind of the values, 0 where there are none."""
+    """Return the fields that begin all packets with positions.
+
+    Args:
+        offset: Number of the first coordinate.
+        count: Number of coordinates.
+        k: Number of positions.
+        code: One of POSITION_CODES.
+        nested: Kind of the values; 0 where there are none.
+        n_bits: Length of the coded positions in bits.
+    """
     return _FIELDS.pack(offset, count, k, POSITION_CODES.index(code), nested, 0, n_bits)
 
 
 def read_fields(payload: Tensor, what: str, max_count: int) -> tuple[int, int, int, str, int, int]:
-    """first, count, k, code, nested and n_bits; the coordinates are within `max_count`, k within them, the code is
-    known.
+    """Read the fields that begin all packets with positions.
 
-    Raises WireError.
+    Args:
+        payload: (n,) uint8 on the CPU.
+        what: Name of the packet kind, for the messages.
+        max_count: Length of the receiver's vector.
+
+    Returns:
+        offset, count, k, code, nested and n_bits, as `write_fields` takes them.
+
+    Raises:
+        WireError: Coordinates are outside the vector, k is above count, or the code is unknown.
     """
     if payload.numel() < FIELDS_BYTES:
         raise WireError(f"{what}: a payload of {payload.numel()} bytes has no room for its fields")
@@ -134,25 +152,35 @@ def read_fields(payload: Tensor, what: str, max_count: int) -> tuple[int, int, i
 
 
 def code_overhead(n_bits: int, paper_bits: float) -> dict[str, float]:
-    """What positions take beyond the paper's formula, by name."""
+    """Return, by name, the bits of positions beyond those of the paper's formula."""
     return {"position code": n_bits - paper_bits} if n_bits != paper_bits else {}
 
 
 def indicator(indices: Tensor, count: int) -> Tensor:
-    """(count,) float32: one at the indices, zero elsewhere."""
+    """Return (count,) float32 with one at the indices (k,) int64 and zero elsewhere."""
     ones = torch.zeros(count, dtype=torch.float32, device=indices.device)
     ones[indices] = 1
     return ones
 
 
 def add_ones(total: Tensor, indices: Tensor) -> None:
-    """total (count,), of any type, += 1 at the indices."""
+    """Add 1 to `total` (count,), of any type, at the indices (k,) int64, in place."""
     indices = indices.to(total.device)
     total.index_add_(0, indices, torch.ones(indices.numel(), dtype=total.dtype, device=total.device))
 
 
 def index_range(indices: Tensor, origin: int, start: int, stop: int) -> tuple[int, int]:
-    """From which to before which element the indices, counted from `origin`, are in first .. stop-1."""
+    """Return the range of `indices` that lie within a range of coordinates.
+
+    Args:
+        indices: (k,) int64, ascending, counted from `origin`.
+        origin: Coordinate of index 0.
+        start: First coordinate of the range.
+        stop: Coordinate after its last one.
+
+    Returns:
+        (low, high): `indices[low:high]` are the coordinates start .. stop-1.
+    """
     edges = torch.tensor([start - origin, stop - origin], device=indices.device)
     low, high = torch.searchsorted(indices, edges).tolist()
     return low, high

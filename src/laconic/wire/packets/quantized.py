@@ -1,4 +1,4 @@
-"""A code for every coordinate, and the two ends of every block that codes lie between. FORMAT.md, section 3.8."""
+"""A code for every coordinate, and the range of values of every block. FORMAT.md, section 3.8."""
 
 import struct
 from dataclasses import dataclass
@@ -21,32 +21,37 @@ MAX_BITS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedValues(Packet):
-    """packed: `bits` bits a code, without gaps; lows <= highs: (blocks,); lengths: block sizes, adding up to count.
-
-    Code i stands for low + i * (high - low) / (2**bits - 1). entropy: codes take bits by how often each is there.
-    """
+    """A code for every coordinate. Code i stands for low + i * (high - low) / (2**bits - 1)."""
 
     kind: ClassVar[int] = 10
     name: ClassVar[str] = "quantized"
-    packed: Tensor  # (ceil(bits count / 8),) uint8
+    packed: Tensor
+    """(ceil(bits count / 8),) uint8, the packed codes."""
     count: int
+    """Number of coordinates."""
     lows: Tensor
+    """(blocks,) of type `dtype`, the value of code 0."""
     highs: Tensor
+    """(blocks,) of the same type, at least `lows`: the value of the largest code."""
     lengths: tuple[int, ...]
+    """Sizes of the blocks, which add up to `count`."""
     bits: int
+    """Bits of a code, 1 .. 8."""
     entropy: bool = False
+    """Whether codes are sent in an entropy code, shorter for frequent codes."""
     offset: int = 0
+    """Number of the first coordinate."""
 
     @cached_property
     def stream(self) -> tuple[Tensor, int]:
-        """The codes' bytes (n,) uint8 and their payload bits."""
+        """The bytes of the codes, (n,) uint8, and their payload bits."""
         if self.entropy:
             return encode_symbols(self.codes, 1 << self.bits)
         return self.packed, self.bits * self.count
 
     @property
     def codes(self) -> Tensor:
-        """(count,) int32 below 2**bits, on the CPU."""
+        """The codes, (count,) int32 below 2**bits, on the CPU."""
         return unpack_codes(self.packed.cpu(), self.count, self.bits)
 
     @property
@@ -82,7 +87,7 @@ class QuantizedValues(Packet):
         add_dequantized(self.packed, self.lows, self.highs, self.lengths, self.bits, total)
 
     def part(self, start: int, stop: int) -> Self:
-        raise AssertionError("a quantized packet is cut only by methods that do not claim to be separable")
+        raise AssertionError("a quantized packet cannot be split: its compressor is not separable")
 
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count, self.bits, int(self.entropy), 0) + write_blocks(self.lengths)
@@ -119,5 +124,5 @@ class QuantizedValues(Packet):
             packed=packed, count=count, lows=lows, highs=highs, lengths=lengths, bits=bits, entropy=bool(code),
             offset=offset,
         )  # fmt: skip
-        packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
+        packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is known here
         return packet

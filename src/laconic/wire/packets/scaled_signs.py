@@ -20,17 +20,18 @@ _FIELDS = struct.Struct("<II")
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledSigns(Packet):
-    """packed: (ceil(count/8),) uint8, a set bit for -1; scales: (blocks,) of dtype, not negative.
-
-    lengths: block sizes, adding up to count.
-    """
+    """A sign for every coordinate, times the scale of its block."""
 
     kind: ClassVar[int] = 5
     name: ClassVar[str] = "scaled signs"
     packed: Tensor
+    """(ceil(count / 8),) uint8, one bit a coordinate, set for -1."""
     scales: Tensor
+    """(blocks,) of type `dtype`, not negative."""
     lengths: tuple[int, ...]
+    """Sizes of the blocks, which add up to `count`."""
     offset: int
+    """Number of the first coordinate."""
 
     @cached_property
     def count(self) -> int:  # type: ignore[override]
@@ -63,11 +64,11 @@ class ScaledSigns(Packet):
         return signs.mul_(self.scales.repeat_interleave(lengths, output_size=self.count))
 
     def negated(self) -> Self:
-        """The packet of the opposite signs."""
+        """Return the packet of the opposite signs."""
         return replace(self, packed=flipped(self.packed, self.count))
 
     def part(self, start: int, stop: int) -> Self:
-        raise AssertionError("scaled signs are cut only by methods that do not claim to be separable")
+        raise AssertionError("scaled signs cannot be split: their compressor is not separable")
 
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count) + write_blocks(self.lengths)

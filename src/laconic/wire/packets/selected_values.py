@@ -19,24 +19,29 @@ _FIELDS = struct.Struct("<IIQI")
 
 @dataclass(frozen=True, kw_only=True)
 class SelectedValues(Packet):
-    """values: (kept,), the kept coordinates' values in ascending order; zero is meant elsewhere.
+    """The values of the selected coordinates. The dense form is zero elsewhere.
 
-    Coordinate i is kept iff hash32(i, key) < threshold; threshold is in 1 .. 2**32.
+    Coordinate i is selected iff hash32(i, key) < threshold.
     """
 
     kind: ClassVar[int] = 13
     name: ClassVar[str] = "kept values"
     values: Tensor
+    """(selected,) of type `dtype`, in ascending order of the coordinates."""
     count: int
+    """Number of coordinates."""
     key: int
+    """Key of the mask, 0 .. 2**64 - 1."""
     threshold: int
+    """Threshold of the mask, 1 .. 2**32; 2**32 selects all coordinates."""
     offset: int = 0
-    sampled: Tensor | None = field(default=None, compare=False, repr=False)  # what is kept, where a reader has worked
-    # it out: (ceil(count/8),) uint8
+    """Number of the first coordinate."""
+    sampled: Tensor | None = field(default=None, compare=False, repr=False)
+    """The mask as bits, (ceil(count / 8),) uint8, where a reader has already sampled it."""
 
     @property
     def mask(self) -> Tensor:
-        """(count,) bool of what is kept."""
+        """Which coordinates are selected, (count,) bool."""
         return mask_of(self.offset, self.count, self.key, self.threshold, self.values.device)
 
     @property
@@ -85,7 +90,7 @@ class SelectedValues(Packet):
         )
 
     def _selected_before(self, coordinate: int) -> int:
-        """How many are kept before a coordinate. The cuts are remembered: they mostly come in order."""
+        """Return how many coordinates before this one are selected, from the nearest earlier result."""
         at = max(known for known in self._counts_before if known <= coordinate)
         if at < coordinate:
             more = count_selected(at, coordinate - at, self.key, self.threshold, self.values.device)
@@ -94,7 +99,7 @@ class SelectedValues(Packet):
 
     @cached_property
     def _counts_before(self) -> dict[int, int]:
-        """How many are kept before some coordinates."""
+        """How many coordinates are selected before those that were asked for so far."""
         return {self.offset: 0, self.offset + self.count: self.values.numel()}
 
     def payload(self) -> list[PayloadPart]:

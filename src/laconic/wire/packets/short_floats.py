@@ -28,28 +28,38 @@ MAX_MANTISSA_BITS = 22
 
 
 def short_bits(mantissa_bits: int, dtype: torch.dtype = torch.float32) -> int:
-    """The bits of one value: its sign, its exponent and `mantissa_bits`."""
+    """Return the bits of one value: its sign, its exponent and `mantissa_bits`."""
     return EXPONENT_BITS[dtype] + mantissa_bits
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShortFloats(Packet):
-    """headers: packed codes of sign and exponent, 9 bits each (float64: 12); tails: of the first `mantissa_bits` bits
-    of the mantissas, 0 .. 22, empty for 0. dtype: float32 or float64, of the values.
-    """
+    """Every value as its sign, its exponent and the first bits of its mantissa."""
 
     kind: ClassVar[int] = 12
     name: ClassVar[str] = "short floats"
-    exponents: Tensor  # (ceil(9 count / 8),) uint8
-    tails: Tensor  # (ceil(mantissa_bits count / 8),) uint8
+    exponents: Tensor
+    """(ceil(9 count / 8),) uint8 (float64: 12 in place of 9), packed codes of sign and exponent."""
+    tails: Tensor
+    """(ceil(mantissa_bits count / 8),) uint8, the packed first bits of the mantissas."""
     mantissa_bits: int
+    """Bits of a mantissa that are sent, 0 .. 22."""
     count: int
+    """Number of coordinates."""
     dtype: torch.dtype
+    """Type of the values, float32 or float64."""
     offset: int = 0
+    """Number of the first coordinate."""
 
     @classmethod
     def of(cls, values: Tensor, mantissa_bits: int, offset: int = 0) -> Self:
-        """values: (count,) float32 or float64, whose mantissas are zero behind the first `mantissa_bits`."""
+        """Return the packet of values with short mantissas.
+
+        Args:
+            values: (count,) float32 or float64; their mantissas are zero after the first `mantissa_bits` bits.
+            mantissa_bits: 0 .. 22.
+            offset: Number of the first coordinate.
+        """
         return cls(
             exponents=pack_codes(exponent_codes(values), EXPONENT_BITS[values.dtype]),
             tails=_tails_of(values, mantissa_bits),
@@ -58,7 +68,7 @@ class ShortFloats(Packet):
 
     @property
     def values(self) -> Tensor:
-        """(count,) of dtype, a new tensor."""
+        """The values, (count,) of type `dtype`, in a new tensor."""
         return self.dense()
 
     @property

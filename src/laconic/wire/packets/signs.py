@@ -21,26 +21,33 @@ _FIELDS = struct.Struct("<IIQI")
 
 @dataclass(frozen=True, kw_only=True)
 class Signs(Packet):
-    """packed: (ceil(kept/8),) uint8, the kept coordinates' signs in ascending order, lowest bit first; 1 stands for -1.
+    """The signs of the selected coordinates. The dense form is -1 or +1 at them, and zero elsewhere.
 
-    Coordinate i is kept iff hash32(i, key) < threshold; threshold is in 1 .. 2**32.
+    Coordinate i is selected iff hash32(i, key) < threshold.
     """
 
     kind: ClassVar[int] = 4
     name: ClassVar[str] = "signs"
     packed: Tensor
+    """(ceil(n_selected / 8),) uint8, in ascending order of the coordinates, lowest bit first; set for -1."""
     n_selected: int
+    """Number of selected coordinates."""
     offset: int
+    """Number of the first coordinate."""
     count: int
+    """Number of coordinates."""
     key: int
+    """Key of the mask, 0 .. 2**64 - 1."""
     threshold: int
+    """Threshold of the mask, 1 .. 2**32; 2**32 selects all coordinates."""
     dtype: torch.dtype
-    sampled: Tensor | None = field(default=None, compare=False, repr=False)  # what is kept, where a maker or a reader
-    # has worked it out: (ceil(count/8),) uint8 on the CPU
+    """Type of the dense form."""
+    sampled: Tensor | None = field(default=None, compare=False, repr=False)
+    """The mask as bits, (ceil(count / 8),) uint8 on the CPU, where it has already been sampled."""
 
     @property
     def mask(self) -> Tensor | None:
-        """(count,) bool of what is kept; None when everything is."""
+        """Which coordinates are selected, (count,) bool; None when all are."""
         if self.threshold == ALL_SELECTED:
             return None
         return mask_of(self.offset, self.count, self.key, self.threshold, self.packed.device)
@@ -75,7 +82,7 @@ class Signs(Packet):
         return None if self.sampled is None or device.type != "cpu" else self.sampled
 
     def negated(self) -> Self:
-        """The packet of the opposite signs."""
+        """Return the packet of the opposite signs."""
         return replace(self, packed=flipped(self.packed, self.n_selected))
 
     def part(self, start: int, stop: int) -> Self:
@@ -87,7 +94,7 @@ class Signs(Packet):
         )  # fmt: skip
 
     def _selected_before(self, coordinate: int) -> int:
-        """How many are kept before a coordinate. The cuts are remembered: they mostly come in order."""
+        """Return how many coordinates before this one are selected, from the nearest earlier result."""
         at = max(known for known in self._counts_before if known <= coordinate)
         if at < coordinate and self.sampled is not None:
             more = count_ones(self.sampled, [at - self.offset, coordinate - self.offset])[0]
@@ -99,7 +106,7 @@ class Signs(Packet):
 
     @cached_property
     def _counts_before(self) -> dict[int, int]:
-        """How many are kept before some coordinates."""
+        """How many coordinates are selected before those that were asked for so far."""
         return {self.offset: 0, self.offset + self.count: self.n_selected}
 
     def sizes(self, bounds: Sequence[int]) -> Sizes:
@@ -152,7 +159,7 @@ class Signs(Packet):
 
 
 def flipped(packed: Tensor, n_bits: int) -> Tensor:
-    """The opposite of each of the first `n_bits` bits; the padding stays 0."""
+    """Return the bits with the first `n_bits` inverted; the padding stays 0."""
     turned = packed ^ 0xFF
     if n_bits % 8:
         turned[-1] &= (1 << n_bits % 8) - 1

@@ -1,4 +1,4 @@
-"""Some coordinates' values, and which coordinates they are. FORMAT.md, section 3.5."""
+"""The values of some coordinates, and their positions. FORMAT.md, section 3.5."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,19 +20,24 @@ NESTED: dict[int, type[Packet]] = {kind.kind: kind for kind in (Dense, Fractiona
 
 @dataclass(frozen=True, kw_only=True)
 class Sparse(Packet):
-    """indices: (k,) int64, ascending, each once, counted from `offset`, in 0 .. count-1; zero is meant elsewhere.
+    """The values of k coordinates, and which coordinates they are. The dense form is zero elsewhere.
 
-    values: a packet of kind dense or fractional about k coordinates from 0 on; dense where k is 0. code: one of
-    POSITION_CODES. Raises ValueError for other values.
+    Raises:
+        ValueError: `values` is of another kind or about other coordinates.
     """
 
     kind: ClassVar[int] = 7
     name: ClassVar[str] = "sparse"
     indices: Tensor
+    """(k,) int64, counted from `offset`, in 0 .. count-1, ascending, each once."""
     values: Packet
+    """A packet of kind dense or fractional about the coordinates 0 .. k-1; dense where k is 0."""
     count: int
+    """Number of coordinates."""
     offset: int = 0
+    """Number of the first coordinate."""
     code: str = "block"
+    """How the positions are coded: one of POSITION_CODES."""
 
     def __post_init__(self) -> None:
         k, values = self.indices.numel(), self.values
@@ -60,7 +65,7 @@ class Sparse(Packet):
 
     @cached_property
     def position_bits(self) -> int:
-        """The length of the coded positions."""
+        """Length of the coded positions in bits."""
         return stream_bits(self)
 
     @property
@@ -100,7 +105,7 @@ class Sparse(Packet):
         return out
 
     def part(self, start: int, stop: int) -> Self:
-        assert isinstance(self.values, Dense), "only dense values can be cut"
+        assert isinstance(self.values, Dense), "only dense values can be split"
         low, high = index_range(self.indices, self.offset, start, stop)
         return type(self)(
             indices=self.indices[low:high] - (start - self.offset), values=Dense(values=self.values.values[low:high]),
@@ -131,5 +136,5 @@ class Sparse(Packet):
         data = payload[stop:]
         indices = decode_positions(data, n_bits, k, count, code)
         packet = cls(indices=indices, values=values, count=count, offset=offset, code=code)
-        packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is at hand
+        packet.__dict__["stream"] = (data, n_bits)  # the cached property: it is known here
         return packet

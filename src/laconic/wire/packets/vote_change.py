@@ -1,4 +1,4 @@
-"""What a vote changed: elements that came and elements that went (paper 002, Algorithm 2). FORMAT.md, section 3.6."""
+"""A changed vote: the coordinates added and those dropped (paper 002, Algorithm 2). FORMAT.md, section 3.6."""
 
 import struct
 from dataclasses import dataclass
@@ -18,22 +18,29 @@ _MORE_FIELDS = struct.Struct("<IQ")
 
 @dataclass(frozen=True, kw_only=True)
 class VoteChange(Packet):
-    """added: (k,) int64 coordinates, counted from `offset`, in 0 .. count-1; dropped: (k,) int64 places in the old
-    list.
+    """The coordinates that a list gains, and those that it loses.
 
-    Both ends hold the sender's last list of `listed` coordinates, ascending, and what goes is named by its place in it.
-    Both tensors ascend, each element once. Raises ValueError where their lengths differ.
-    The dense form has ones where coordinates came in; what went out means nothing without the list.
+    Sender and receiver both hold the last list, ascending. A dropped coordinate is named by its index in that list. The
+    dense form is one at the added coordinates; those dropped mean nothing without the list.
+
+    Raises:
+        ValueError: `added` and `dropped` differ in length.
     """
 
     kind: ClassVar[int] = 8
     name: ClassVar[str] = "vote change"
     added: Tensor
+    """(k,) int64 coordinates, counted from `offset`, in 0 .. count-1, ascending, each once."""
     dropped: Tensor
+    """(k,) int64 indices in the last list, ascending, each once."""
     count: int
+    """Number of coordinates."""
     listed: int
+    """Length of the list."""
     offset: int = 0
+    """Number of the first coordinate."""
     code: str = "block"
+    """How the positions are coded: one of POSITION_CODES."""
 
     def __post_init__(self) -> None:
         if self.added.numel() != self.dropped.numel():
@@ -44,7 +51,7 @@ class VoteChange(Packet):
 
     @cached_property
     def streams(self) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
-        """What came and what went, coded: (n,) uint8 and the length in bits of each."""
+        """The coded `added` and `dropped`: for each (n,) uint8, and the length in bits."""
         return (
             encode_positions(self.added, self.count, self.code),
             encode_positions(self.dropped, self.listed, self.code),
@@ -74,7 +81,7 @@ class VoteChange(Packet):
         add_ones(total, self.added)
 
     def part(self, start: int, stop: int) -> Self:
-        raise AssertionError("vote changes are cut only by methods that do not claim to be separable")
+        raise AssertionError("vote changes cannot be split: their methods are not separable")
 
     def payload(self) -> list[PayloadPart]:
         (added, added_bits), (dropped, dropped_bits) = self.streams
@@ -100,5 +107,5 @@ class VoteChange(Packet):
             dropped=decode_positions(*streams[1], k, listed, code),
             count=count, listed=listed, offset=offset, code=code,
         )  # fmt: skip
-        packet.__dict__["streams"] = streams  # the cached property: they are at hand
+        packet.__dict__["streams"] = streams  # the cached property: they are known here
         return packet

@@ -23,10 +23,10 @@ def _update(context: Any, block: Block, value_of: Callable[[], Any], out: Any, c
 
     Args:
         block: Reads and writes the arrays; array 0 is `out`.
-        corrected_of: Returns the corrected gradient of the block's current 16 elements, as lanes.
+        value_of: Returns the corrected gradient of the block's current 16 elements, as lanes.
         out: The new residual.
         c: Scalar, the magnitude that a sent sign stands for.
-        bernoulli: Scalars: the first coordinate, the two halves of the mixed key, the threshold less 1.
+        draw: Scalars: the first coordinate, the two halves of the mixed key, the threshold less 1.
         past: Store past the caches.
 
     Returns:
