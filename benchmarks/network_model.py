@@ -1,9 +1,9 @@
-"""The network model against the monograph's printed numbers, and how long a large round takes to simulate.
+"""Compares the network model with the monograph's printed numbers, and times the simulation of a large round.
 
     python benchmarks/network_model.py
 
 Prints Markdown. Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020: sections 1.3, 4.1, 5.2. All
-times are in the monograph's units. Every printed number is a test as well, in tests/network, tests/gossip and
+times are in the monograph's units. Every printed number is also a test, in tests/network, tests/gossip and
 tests/protocol/test_async_timing.py.
 """
 
@@ -22,7 +22,7 @@ from laconic.report.timeline.named import example_1_3_1
 
 MB = 10**6
 UNIT_NS = 10**9
-LINKS = ((1.5, 5.0), (1.0, 0.1), (0.1, 8.0))  # latency and transfer of the whole vector
+LINKS = ((1.5, 5.0), (1.0, 0.1), (0.1, 8.0))  # latency and transfer of the full vector
 WORKER_COUNTS = (2, 3, 4, 8, 16)
 TRACES = ((1.0, 2.0, (4,)), (1.0, 2.0, (4, 4, 4)), (1.0, 2.0, (4, 4, 20)), (1.5, 5.0, (10,) * 4))
 LARGE = """
@@ -48,8 +48,8 @@ def table(header: Sequence[str], rows: Iterator[Sequence[object]]) -> None:
 
 
 def simulated(name: str, n_workers: int, latency: float, transfer: float) -> float:
-    """Units that the event simulation takes for one round."""
-    n_bytes = 144 * MB  # all of CREWS divide it
+    """Return the simulated time of one round, in units."""
+    n_bytes = 144 * MB  # divisible by all of WORKER_COUNTS
     pattern = PATTERNS[name]
     network = Network(n_workers + pattern.has_server, Link(bytes_per_s=n_bytes / transfer, latency_s=latency))
     return makespan_ns(pattern.message_schedule(n_workers, n_bytes), network) / UNIT_NS
@@ -109,7 +109,7 @@ def gap_rows() -> Iterator[Sequence[object]]:
 
 
 def large_round() -> Iterator[Sequence[object]]:
-    """Building and simulating in a fresh process: with no machine code on disk, then with it."""
+    """Yield the times to build and simulate in a new process, without machine code on disk and with it."""
     with tempfile.TemporaryDirectory() as cache:
         for what in ("the first ever: compiles", "a later one", "a later one"):
             environment = os.environ | {"NUMBA_CACHE_DIR": cache}
@@ -122,7 +122,7 @@ def large_round() -> Iterator[Sequence[object]]:
 
 def main() -> None:
     say("## One round of five schedules\n")
-    say("Latency l, transfer t of the whole vector. Each time is the event simulation's, equal to the closed form's.\n")
+    say("Latency l, transfer t of the full vector. Each time is the event simulation's, equal to the closed form's.\n")
     table(("l", "t", "workers", *PATTERNS), pattern_rows())
     say("## Example 1.3.1\n")
     table(("reading", "1 MB", "0.5 MB"), example_rows())

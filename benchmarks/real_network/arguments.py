@@ -1,4 +1,4 @@
-"""What the benches on shaped links take from their command lines."""
+"""Argument types of the benches on shaped links."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from laconic.units import bandwidth
 
 
 def a_bandwidth(text: str) -> str:
-    """A link's bandwidth, such as 100Mbit."""
+    """Check a bandwidth, such as 100Mbit, and return its text."""
     try:
         bandwidth(text)
     except ValueError as error:
@@ -16,7 +16,7 @@ def a_bandwidth(text: str) -> str:
 
 
 def a_file(text: str) -> Path:
-    """Where to write, in a folder that is there."""
+    """Return the path of a file to write, in an existing folder."""
     path = Path(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}; make it, or write elsewhere")

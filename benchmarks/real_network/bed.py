@@ -1,6 +1,6 @@
-"""Machines that are none: network namespaces around a bridge, each behind a link of a given rate, both ways.
+"""A test bed on one machine: network namespaces around a bridge, each behind a link of a given bandwidth.
 
-Needs root and iproute2. Everything made is undone by `close`, whatever happened in between.
+It needs root and iproute2. `close` removes everything, whatever happened before.
 """
 
 import json
@@ -11,19 +11,19 @@ from types import TracebackType
 from typing import Self
 
 INTERFACE = "eth0"
-UNDO_S = 60.0  # what undoing may take, after a signal
+UNDO_S = 60.0  # maximum time to remove the bed after a signal
 _SUBNET = "10.83.0"
-# Above the 64 KB that the kernel hands down in one piece; smaller bursts lose packets and miss the rate.
+# Above the 64 KB that the kernel sends at once; smaller bursts lose packets and do not reach the bandwidth.
 _BURST = "128kb"
-_QUANTUM_BYTES = 60_000  # served in one turn; without it the kernel warns that it has guessed
+_QUANTUM_BYTES = 60_000  # sent per turn; without it the kernel warns that it uses a guess
 
 
 class BedError(RuntimeError):
-    """A command that the kernel refused."""
+    """A command failed."""
 
 
 def why_not() -> str:
-    """Why no bed can be made here; empty where it can."""
+    """Return why no bed can be made here, or an empty text."""
     if os.geteuid() != 0:
         return "network namespaces need root; run it as root (sudo)"
     for tool in ("ip", "tc"):
@@ -40,7 +40,11 @@ class Bed:
     """`n` namespaces with one interface each, at the addresses 10.83.0.1 and up. A context manager."""
 
     def __init__(self, n: int) -> None:
-        """Raises BedError, after undoing what was done, where something cannot be made."""
+        """Make the namespaces.
+
+        Raises:
+            BedError: A command failed. Everything made before is removed.
+        """
         self.names = [f"laconic-{os.getpid()}-{number}" for number in range(n)]
         self._bridge = f"lc{os.getpid()}"
         try:
@@ -67,11 +71,11 @@ class Bed:
         self.close()
 
     def address(self, number: int) -> str:
-        """Of one namespace."""
+        """Return the address of one namespace."""
         return f"{_SUBNET}.{number + 1}"
 
     def shape(self, bits_per_s: float | None) -> None:
-        """Give every link this rate, up and down; None for as fast as the machine is."""
+        """Limit every link to this bandwidth in both directions; None removes the limit."""
         for number, name in enumerate(self.names):
             inside = ("-n", name)
             for where, device in ((inside, INTERFACE), ((), self._port(number))):
@@ -87,7 +91,7 @@ class Bed:
                 )  # fmt: skip
 
     def sent_bytes(self) -> list[int]:
-        """What each interface has sent since it was made, headers of all layers included."""
+        """Return the bytes that each interface has sent, with the headers of all layers."""
         counted = []
         for name in self.names:
             (details,) = json.loads(_run("ip", "-n", name, "-s", "-j", "link", "show", "dev", INTERFACE))
@@ -95,9 +99,9 @@ class Bed:
         return counted
 
     def close(self) -> None:
-        """Remove all of it; what is not there is left out."""
+        """Remove everything that exists."""
         for number, name in enumerate(self.names):
-            # The interface inside goes with it. A namespace itself outlives its name while the kernel ends connections.
+            # This also removes the interface inside. A namespace remains without a name until its connections end.
             _run("ip", "link", "del", self._port(number), check=False)
             _run("ip", "netns", "del", name, check=False)
         _run("ip", "link", "del", self._bridge, check=False)
@@ -107,7 +111,7 @@ class Bed:
 
 
 def _run(*command: str, check: bool = True) -> str:
-    """One command's output. Deaf to Ctrl-C, so that undoing is never cut off."""
+    """Run a command and return its output. Ctrl-C does not reach it, so that removal is never interrupted."""
     ended = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     if check and ended.returncode != 0:
         raise BedError(f"`{' '.join(command)}`: {ended.stderr.strip()}")

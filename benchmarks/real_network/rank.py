@@ -1,4 +1,4 @@
-"""One rank of the bench, in a namespace of its own."""
+"""One rank of the bench, in its own namespace."""
 
 import time
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from laconic.drivers.distributed.channel import Channel
 from laconic.hyperparameters import from_text
 from laconic.training.distributed_optimizer import DistributedOptimizer
 
-_N_VECTORS = 3  # gradients, used in turns
+_N_VECTORS = 3  # gradients, used in turn
 
 
 class Phases:
-    """Seconds of each phase of a round on the links, from when every rank is ready for it."""
+    """Seconds of the upload and download of each round, each from when all ranks are ready."""
 
     def __init__(self, channel: Channel) -> None:
         self.rounds: list[dict[str, float]] = []
-        self.waits_s = 0.0  # for the others to be ready: their computing
+        self.waits_s = 0.0  # waiting until all ranks are ready
         channel.swap = self._timed(channel.swap)  # type: ignore[method-assign]
         channel.all_reduce = self._timed(channel.all_reduce)  # type: ignore[method-assign]
 
@@ -36,7 +36,7 @@ class Phases:
             ready = time.perf_counter()
             result = exchange(*given)
             if self.rounds:
-                name = "down" if " answer " in given[-1] else "up"  # an all-reduce is both: it stands under up
+                name = "down" if " answer " in given[-1] else "up"  # an all-reduce is both, and counts as up
                 self.rounds[-1][name] = self.rounds[-1].get(name, 0.0) + time.perf_counter() - ready
                 self.waits_s += ready - start
             return result
@@ -45,7 +45,7 @@ class Phases:
 
 
 class Given(nn.Module):
-    """Parameters without a model; their gradients are handed in."""
+    """Parameters without a model, with given gradients."""
 
     def __init__(self, d: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Given(nn.Module):
 
 
 class RealNetworkRank:
-    """This rank, through all cases."""
+    """One rank, which runs all cases."""
 
     def __init__(self) -> None:
         self.opt: DistributedOptimizer | None = None
@@ -72,14 +72,14 @@ class RealNetworkRank:
         random = torch.Generator().manual_seed(dist.get_rank())
         self.gradients = [torch.randn(d, generator=random) for _ in range(_N_VECTORS)]
         self.model = model
-        self._step()  # in which some methods send more than ever after
+        self._step()  # a warm-up: some methods send more in the first round
         return {}
 
     def _step(self) -> None:
         assert self.opt is not None
 
         def closure() -> float:
-            # Another one at every evaluation: to lazy methods, gradients that have always changed.
+            # Another gradient at every evaluation, so that lazy methods see a change.
             self.model.values.grad = self.gradients[self.n_evaluated % _N_VECTORS].clone()
             self.n_evaluated += 1
             return 0.0
@@ -113,13 +113,13 @@ class RealNetworkRank:
         }
 
     def barriers(self, n: int) -> dict[str, Any]:
-        """So that their bytes can be told apart."""
+        """Run `n` barriers, to measure their bytes."""
         for _ in range(n):
             dist.barrier()
         return {}
 
     def small(self, n: int) -> dict[str, Any]:
-        """Seconds of one small message there and back, between ranks 0 and 1, each time."""
+        """Return the seconds of each of `n` round trips of a small message between ranks 0 and 1."""
         took, word = [], torch.zeros(1)
         for _ in range(n):
             start = time.perf_counter()

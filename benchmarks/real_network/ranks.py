@@ -1,4 +1,4 @@
-"""One process for each namespace of a bed, with an object whose methods are called from here."""
+"""One process per namespace of a bed, each with an object whose methods are called from here."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ _PORT = 29_571
 
 
 def ranks_in(bed: Bed, make: Callable[[], Any]) -> Ranks:
-    """The ranks, each with what `make()` returns. A context manager: at its end all are gone."""
+    """Start the ranks, each with the object that `make()` returns. The result is a context manager that ends them."""
     environment = {"GLOO_SOCKET_IFNAME": INTERFACE, "OMP_NUM_THREADS": "1"}
     hosts = [Host(prefix=("ip", "netns", "exec", name), environment=environment) for name in bed.names]
     return Ranks(len(hosts), make, timeout_s=TIMEOUT_S, hosts=hosts, address=bed.address(0), port=_PORT)

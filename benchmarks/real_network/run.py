@@ -1,8 +1,8 @@
-"""`laconic plan` beside real processes on shaped links, interface counters beside the wire meter.
+"""Compares `laconic plan` with real processes on shaped links, and interface counters with the wire meter.
 
     python benchmarks/real_network/run.py --json real_network.json
 
-Linux, root and iproute2 only; elsewhere it says so and ends. README.md says what is measured and how to read it.
+It needs Linux, root and iproute2; without them it prints so and ends. README.md explains the measurements.
 """
 
 import argparse
@@ -34,11 +34,11 @@ from laconic.planning.plan import Query, candidates_of
 from laconic.units import bandwidth, bytes_text, seconds_text
 
 RESNET18 = 11_173_962
-SMALL = 1_000_000  # what a round of dense gradients takes some seconds for at 100 Mbit/s
-_TCP_SHARE = 1448 / 1514  # of what a link carries in full packets, what is left after Ethernet, IP and TCP headers
+SMALL = 1_000_000  # parameters; a round of dense gradients takes seconds at 100 Mbit/s
+_TCP_SHARE = 1448 / 1514  # payload of a full packet after Ethernet, IP and TCP headers
 _N_BARRIERS = 20
 _N_SMALL = 30
-_WIDTH = 104  # of the widest table
+_WIDTH = 104  # columns of the widest table
 
 # Seconds that 100 rounds of ten workers spent on communication: Deng et al., SASG, Table III, the full-size ResNet-18.
 PRINTED_S = {"sgd": 327.45, "sparse": 15.94, "sasg": 13.09}
@@ -46,16 +46,19 @@ PRINTED_S = {"sgd": 327.45, "sparse": 15.94, "sasg": 13.09}
 
 @dataclass(frozen=True)
 class Case:
-    """A method on a topology, and how many rounds are timed. is_dense: both ways or one carry whole vectors."""
+    """A method on a layout."""
 
     method: str
     layout: str
     rounds: int
+    """The number of rounds that are timed."""
     is_dense: bool = True
+    """Whether uploads or downloads are dense vectors."""
     settings: dict[str, str] = field(default_factory=dict)
+    """Hyper-parameters."""
 
     def d(self, bits_per_s: float) -> int:
-        """How many parameters: fewer where whole vectors would take a slow link minutes."""
+        """Return the number of parameters: fewer if dense vectors would take minutes on a slow link."""
         return SMALL if self.is_dense and bits_per_s < 1e9 else RESNET18
 
 
@@ -63,7 +66,7 @@ CASES = (
     Case("sgd", "rank0", 3),
     Case("sgd", "sharded", 5),
     Case("sgd", "allreduce", 5),
-    Case("compskip", "rank0", 16, is_dense=False),  # as many as the plan draws coins for, with the same keys
+    Case("compskip", "rank0", 16, is_dense=False),  # the rounds of the plan, with the same Bernoulli draws
     Case("sparse", "rank0", 5),
     Case("ssgd-mv-ad", "rank0", 7, is_dense=False),
 )
@@ -71,7 +74,7 @@ LAZY = Case("sasg", "rank0", 5)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run all of it; the exit code is 0 also where it cannot run here."""
+    """Run the bench and return the exit code, which is 0 also if the bench cannot run here."""
     asked = _parsed(arguments)
     console = Console(width=max(Console().width, _WIDTH))
     refused = why_not()
@@ -84,11 +87,11 @@ def main(arguments: Sequence[str]) -> int:
         with stopped_by_signals(end_at_once, unwind_s=UNDO_S):
             for n in asked.workers:
                 with Bed(n) as bed, ranks_in(bed, RealNetworkRank) as ranks:
-                    for row in _of_ranks(bed, ranks, n, asked.learning_rates, asked.methods, asked.rounds_factor):
+                    for row in _of_ranks(bed, ranks, n, asked.bandwidths, asked.methods, asked.rounds_factor):
                         rows.append(row)
                         console.print(_line(row), highlight=False)
     except Stopped as stopped:
-        console.print(f"{stopped_line(stopped.number)}; namespaces and processes are gone")
+        console.print(f"{stopped_line(stopped.number)}; namespaces and processes are removed")
         return exit_code(stopped.number)
     communication = _communication(rows)
     console.print(_prediction_table(rows))
@@ -143,7 +146,7 @@ def _row(
         for place in range(n_rounds)
     ]
     links_s = [sum(phases.values()) for phases in by_round]
-    # Coins make rounds differ: their mean is what is planned. Else the median, which a busy machine disturbs less.
+    # The plan predicts the mean of rounds that skip at random. Else the median, which a busy machine disturbs less.
     middle = statistics.fmean if ALGORITHMS[case.method]().skips else statistics.median
     n_phases = _n_phases(case, d, n)
     metered = sum(sum(answer["wire_bytes"].values()) for answer in answers)
@@ -167,7 +170,7 @@ def _row(
 
 
 def _planned(case: Case, n: int, bandwidth_text: str, d: int) -> Candidate:
-    """What `laconic plan` makes of the case, computing apart."""
+    """Return what `laconic plan` predicts for the case, without computing."""
     query = Query(n_parameters=d, n_workers=n, link=Link(bytes_per_s=bandwidth(bandwidth_text)))
     algorithm = from_text(ALGORITHMS[case.method], case.settings, case.method)
     found = candidates_of({case.method: algorithm}, query, measure=False, only=case.layout)
@@ -176,13 +179,13 @@ def _planned(case: Case, n: int, bandwidth_text: str, d: int) -> Candidate:
 
 
 def _n_phases(case: Case, d: int, n: int) -> int:
-    """How often a round waits for everybody: before each way of each exchange; an all-reduce is one way."""
+    """Return the barriers of a round: one per direction of each exchange, and one per all-reduce."""
     exchanges = ALGORITHMS[case.method]().exchanges(d, n)
     return len(exchanges) * (1 if case.layout == "allreduce" else 2)
 
 
 def _barrier_bytes(bed: Bed, ranks: Ranks) -> float:
-    """What everybody together sends for one barrier."""
+    """Return the bytes that all ranks send for one barrier."""
     ranks.call("barriers", n=1)
     before = sum(bed.sent_bytes())
     ranks.call("barriers", n=_N_BARRIERS)
@@ -190,13 +193,13 @@ def _barrier_bytes(bed: Bed, ranks: Ranks) -> float:
 
 
 def _small_s(ranks: Ranks) -> float:
-    """Median seconds of a small message one way."""
+    """Return the median seconds of a small message in one direction."""
     times = ranks.call("small", n=_N_SMALL)[0]["there_and_back_s"]
     return float(statistics.median(times)) / 2
 
 
 def _communication(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ten workers at 1 Gbit/s with rank 0 serving: seconds on the links, as of 100 rounds."""
+    """Return the link seconds of 100 rounds of ten workers at 1 Gbit/s, with rank 0 as the server."""
     found = []
     for row in rows:
         if row["workers"] == 10 and row["d"] == RESNET18 and row["layout"] == "rank0" and _is_gigabit(row["rate"]):
@@ -226,12 +229,12 @@ def _line(row: dict[str, Any]) -> str:
 def _prediction_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(
         title="a round on the links: planned and measured; bytes on the interfaces over the wire meter's",
-        caption="whole: of a round, computing included. cpu: processor seconds of all ranks in a round",
+        caption="total: seconds of a round with computing. cpu: processor seconds of all ranks in a round",
         title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False,
     )  # fmt: skip
-    for column in ("n", "rate", "method", "layout"):
+    for column in ("n", "bandwidth", "method", "layout"):
         table.add_column(column, no_wrap=True)
-    for column in ("d", "planned", "measured", "off", "whole", "cpu", "metered", "counted"):
+    for column in ("d", "planned", "measured", "off", "total", "cpu", "metered", "counted"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -246,7 +249,7 @@ def _prediction_table(rows: list[dict[str, Any]]) -> Table:
 def _communication_table(found: list[dict[str, Any]]) -> Table:
     table = Table(
         title="100 rounds of ten workers at 1 Gbit/s, 11.17 million parameters, rank 0 serves",
-        caption="on the links alone; computing apart. printed: Deng et al., Table III, uploads",
+        caption="seconds on the links, without computing. printed: Deng et al., Table III, uploads",
         title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False,
     )  # fmt: skip
     table.add_column("method", no_wrap=True)
@@ -262,13 +265,17 @@ def _communication_table(found: list[dict[str, Any]]) -> Table:
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="laconic plan beside real processes on shaped links")
-    parser.add_argument("--workers", type=_worker_count, nargs="+", default=[4, 10], help="crews, 2 to 32 each")
-    parser.add_argument("--bandwidths", type=a_bandwidth, nargs="+", default=["100Mbit", "1Gbit"], help="of every link")
+    parser = argparse.ArgumentParser(description="Compare laconic plan with real processes on shaped links.")
+    parser.add_argument(
+        "--workers", type=_worker_count, nargs="+", default=[4, 10], help="numbers of ranks, 2 to 32 each"
+    )
+    parser.add_argument(
+        "--bandwidths", type=a_bandwidth, nargs="+", default=["100Mbit", "1Gbit"], help="bandwidth of every link"
+    )
     known = sorted({case.method for case in (*CASES, LAZY)})
-    parser.add_argument("--methods", choices=known, nargs="+", default=[], help="some of them; else all")
-    parser.add_argument("--rounds-factor", type=_factor, default=1, help="times the rounds that are timed")
-    parser.add_argument("--json", type=a_file, default=None, metavar="FILE", help="write all figures here")
+    parser.add_argument("--methods", choices=known, nargs="+", default=[], help="methods to run, all by default")
+    parser.add_argument("--rounds-factor", type=_factor, default=1, help="multiplies the number of timed rounds")
+    parser.add_argument("--json", type=a_file, default=None, metavar="FILE", help="JSON file for all figures")
     return parser.parse_args(arguments)
 
 

@@ -1,8 +1,8 @@
-"""Sign methods and SSGD-MV beside DistributedDataParallel on shaped links, gradients given.
+"""Times sign methods and SSGD-MV with given gradients beside DistributedDataParallel on shaped links.
 
     python benchmarks/shaped_step/run.py --json shaped_step.json
 
-Linux, root and iproute2 only; elsewhere it says so and ends. README.md says what is measured and how to read it.
+It needs Linux, root and iproute2; without them it prints so and ends. README.md explains the measurements.
 """
 
 import argparse
@@ -35,14 +35,14 @@ RESNET18 = 11_173_962
 METHODS = ("signsgd-mv", "dropsign", "compskip", "ssgd-mv")
 SIGN_METHODS = METHODS[:3]
 HOOKS = ("ddp", "ddp-fp16")
-# How many times faster a sign method must be than plain DDP and than its fp16 hook, by the links' bits a second.
+# The speed-up that a sign method must reach over plain DDP and over its fp16 hook, by bandwidth in bits per second.
 BARS = {1e9: {"ddp": 5.0, "ddp-fp16": 3.0}, 1e8: {"ddp": 25.0, "ddp-fp16": 14.0}}
 
-_WIDTH = 88  # of the tables
+_WIDTH = 88  # columns of the tables
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run all of it; the exit code is 0 also where it cannot run here."""
+    """Run the bench and return the exit code, which is 0 also if the bench cannot run here."""
     asked = _parsed(arguments)
     console = Console(width=max(Console().width, _WIDTH))
     refused = why_not()
@@ -59,21 +59,21 @@ def main(arguments: Sequence[str]) -> int:
             ranks.call("set_up", d=asked.parameters)
             for name in (*HOOKS, *asked.methods):
                 ranks.call("add", name=name)
-            for bandwidth_text in asked.learning_rates:
+            for bandwidth_text in asked.bandwidths:
                 console.print(f"{asked.workers} processes at {bandwidth_text}", highlight=False)
                 bed.shape(8 * bandwidth(bandwidth_text))
                 rows += _rows_at(ranks, bandwidth_text, asked)
             bed.shape(None)
     except Stopped as stopped:
-        console.print(f"{stopped_line(stopped.number)}; namespaces and processes are gone")
+        console.print(f"{stopped_line(stopped.number)}; namespaces and processes are removed")
         return exit_code(stopped.number)
-    for bandwidth_text in asked.learning_rates:
+    for bandwidth_text in asked.bandwidths:
         console.print(_table([row for row in rows if row.name["rate"] == bandwidth_text], bandwidth_text, asked))
         console.print(
             _verdict([row for row in rows if row.name["rate"] == bandwidth_text], bandwidth_text), highlight=False
         )
     settings = {
-        "workers": asked.workers, "parameters": asked.parameters, "rates": asked.learning_rates,
+        "workers": asked.workers, "parameters": asked.parameters, "rates": asked.bandwidths,
         "repeats": asked.repeats,
         "methods": list(asked.methods),
     }  # fmt: skip
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _rows_at(ranks: Ranks, bandwidth_text: str, asked: argparse.Namespace) -> Iterator[Measurement]:
-    """A row for each contender at one rate, all in turns with each other."""
+    """Yield a row for each contender at one bandwidth, measured in turns."""
     names = ["all-reduce", *(name for hook in HOOKS for name in (hook, f"{hook} no_sync")), *asked.methods]
     seconds, phases = in_turns(ranks, names, asked.repeats, limit_s=asked.seconds)
     alone = {hook: without_computing(seconds, hook) for hook in HOOKS}
@@ -104,8 +104,8 @@ def _rows_at(ranks: Ranks, bandwidth_text: str, asked: argparse.Namespace) -> It
 def _table(rows: Sequence[Measurement], bandwidth_text: str, asked: argparse.Namespace) -> Table:
     table = Table(
         title=f"exchange and update, {asked.workers} processes at {bandwidth_text}, {asked.parameters:,} parameters",
-        caption="x ddp, x fp16: how many times faster than these less their computing (- no_sync), turn by turn. "
-        "wire: bytes of a step both ways. encode, wait, decode: of a step. Means over ranks; times are in ms",
+        caption="x ddp, x fp16: speed-up over DDP without its computing (- no_sync), by turn. "
+        "wire: bytes of a step in both directions. encode, wait, decode: of a step. Means over ranks; times are in ms",
         title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False,
     )  # fmt: skip
     table.add_column("step", no_wrap=True)
@@ -124,7 +124,7 @@ def _table(rows: Sequence[Measurement], bandwidth_text: str, asked: argparse.Nam
 
 
 def _verdict(rows: Sequence[Measurement], bandwidth_text: str) -> str:
-    """What the best sign method reaches of what is demanded."""
+    """Return the speed-ups of the best sign method, and whether they reach the bars."""
     bars = BARS.get(8 * bandwidth(bandwidth_text), {})
     ours = [row for row in rows if row.name["step"] in SIGN_METHODS]
     if not ours:
@@ -140,14 +140,20 @@ def _verdict(rows: Sequence[Measurement], bandwidth_text: str) -> str:
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="steps on shaped links beside DistributedDataParallel")
-    parser.add_argument("--workers", type=_full("workers", 2, 32), default=4, help="processes, 2 to 32")
-    parser.add_argument("--parameters", type=_full("parameters", 1000, 10**9), default=RESNET18, help="of the model")
-    parser.add_argument("--bandwidths", type=a_bandwidth, nargs="+", default=["1Gbit", "100Mbit"], help="of every link")
-    parser.add_argument("--methods", type=_method, nargs="+", default=list(METHODS), help="names of `laconic list`")
-    parser.add_argument("--repeats", type=_full("repeats", 1, 1000), default=9, help="turns; three at least")
-    parser.add_argument("--seconds", type=_full("seconds", 1, 10**6), default=120, help="turns of one rate may take")
-    parser.add_argument("--json", type=a_file, default=None, metavar="FILE", help="write all figures here")
+    parser = argparse.ArgumentParser(description="Time steps on shaped links beside DistributedDataParallel.")
+    parser.add_argument("--workers", type=_full("workers", 2, 32), default=4, help="number of processes, 2 to 32")
+    parser.add_argument(
+        "--parameters", type=_full("parameters", 1000, 10**9), default=RESNET18, help="number of parameters"
+    )
+    parser.add_argument(
+        "--bandwidths", type=a_bandwidth, nargs="+", default=["1Gbit", "100Mbit"], help="bandwidth of every link"
+    )
+    parser.add_argument(
+        "--methods", type=_method, nargs="+", default=list(METHODS), help="names that `laconic list` prints"
+    )
+    parser.add_argument("--repeats", type=_full("repeats", 1, 1000), default=9, help="number of turns, at least 3")
+    parser.add_argument("--seconds", type=_full("seconds", 1, 10**6), default=120, help="maximum seconds per bandwidth")
+    parser.add_argument("--json", type=a_file, default=None, metavar="FILE", help="JSON file for all figures")
     return parser.parse_args(arguments)
 
 

@@ -161,7 +161,7 @@ def test_a_message_schedule_without_time_is_still_plotted(tmp_path):
 
 
 def test_more_than_can_be_read_is_refused():
-    with pytest.raises(ValueError, match=f"the most that is drawn are {MAX_STEPS} steps and {MAX_NODES} machines"):
+    with pytest.raises(ValueError, match=f"at most {MAX_STEPS} steps and {MAX_NODES} machines are drawn"):
         timeline_of("many", [], Network(MAX_NODES + 1), nodes=["M"] * (MAX_NODES + 1))
-    with pytest.raises(ValueError, match=f"machines are more than can be read; .* {MAX_NODES}"):
+    with pytest.raises(ValueError, match=f"machines are too many for a picture; .* {MAX_NODES}"):
         draw_message_schedule("far", MessageSchedule.of([Message(0, 10**9, 10)]), SLOW)

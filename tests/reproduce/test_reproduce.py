@@ -162,7 +162,7 @@ def test_methods_that_average_get_the_learning_rate_of_the_sum_times_ten():
     [
         ("ssgdmv-table1-bits", Request(data="here"), "--data here: ssgdmv-table1-bits reads no data"),
         ("ssgdmv-table1-bits", Request(seeds=(1,)), "--seeds: the figures of ssgdmv-table1-bits"),
-        ("ssgdmv-table1-bits", Request(methods=("sgd",)), "--methods: ssgdmv-table1-bits is computed whole"),
+        ("ssgdmv-table1-bits", Request(methods=("sgd",)), "--methods: ssgdmv-table1-bits always computes all rows"),
         ("sasg-table2-mnist", Request(methods=("sagd",)), "did you mean"),
         ("sasg-table2-mnist", Request(methods=("sgd", "sgd")), "--methods: sgd is given twice"),
         ("sasg-table2-mnist", Request(seeds=(-1,)), "--seeds -1 must be at least 0"),

@@ -1,1 +1,1 @@
-"""What things cost on this machine: kernels, whole steps, packets, the simulator, and how cost grows."""
+"""Measures kernels, full steps, packets, the simulator, and how its cost grows, on this machine."""

@@ -1,6 +1,6 @@
-"""The kernels, as data: what each is given, what laconic runs for it, and what plain torch does for the same.
+"""The kernels as data: the inputs of each, the call of laconic's kernel, and the same in plain torch.
 
-Adding a kernel is adding one `KernelCase` to one of the lists below.
+To add a kernel, add one `KernelCase` to one of the lists below.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +19,8 @@ from laconic.wire import POSITION_CODES, decode_positions, encode_positions
 
 VOTERS = 8
 ALL_SELECTED = 1 << 32
-_KEEP_30_PERCENT = int(0.3 * ALL_SELECTED)  # of a mask that keeps three signs of ten
-_KEEP_75_PERCENT = int(0.75 * ALL_SELECTED)  # and seven and a half values of ten
+_KEEP_30_PERCENT = int(0.3 * ALL_SELECTED)  # of a mask that selects 30 % of the signs
+_KEEP_75_PERCENT = int(0.75 * ALL_SELECTED)  # of a mask that selects 75 % of the values
 _KEY = 12345
 _LEVELS = 7
 
@@ -29,20 +29,19 @@ Calls = Mapping[str, Callable[[], object]]
 
 @dataclass(frozen=True, kw_only=True)
 class KernelCase:
-    """One kernel. prepare: from a vector (d,) to what is called, by whom: "laconic", "torch", and peers.
-
-    bar: copies that it may take at most; None where no figure is demanded. beats_torch: whether it must be five times
-    faster than plain torch.
-    """
+    """One kernel."""
 
     name: str
     prepare: Callable[[Tensor], Calls]
+    """Makes the calls for a float32 vector (d,), by "laconic", "torch" and other libraries."""
     bar: float | None = None
+    """Maximum time in copies of the vector; None for no bound."""
     beats_torch: bool = True
+    """Whether it must be five times faster than plain torch."""
 
 
 def cases(densities: Sequence[float]) -> dict[str, KernelCase]:
-    """All kernels by name; those of sparse methods once for each density."""
+    """Return all kernels by name; those of sparse methods once per density."""
     sparse = [case for make in (_top_k, _encoders, _decoders) for density in densities for case in make(density)]
     return {case.name: case for case in [*_SIGNS, *_quantizers(), *sparse, *_NORMS]}
 
@@ -51,14 +50,12 @@ def cases(densities: Sequence[float]) -> dict[str, KernelCase]:
 
 
 def _by_both(plainly: ModuleType, call: Callable[[Any], object]) -> Calls:
-    """The same call on the kernels and on a file of plain torch: same names, same signatures."""
+    """Return the same call on the kernels and on `plainly`, a reference module with the same signatures."""
     return {"laconic": lambda: call(kernels), "torch": lambda: call(plainly)}
 
 
 def _error_feedback_step(vector: Tensor) -> Calls:
-    """The worker's step of DropSign and CompSkip: momentum, residual, the signs on a keyed mask, packed, the new
-    residual.
-    """
+    """The worker's step of DropSign and CompSkip: momentum, residual, packed signs on a keyed mask, new residual."""
     momentum, residual = vector.flip(0), 0.1 * vector.roll(1)
     new = torch.empty_like(vector), torch.empty_like(vector)
     settings: dict[str, Any] = {
@@ -75,7 +72,7 @@ def _error_feedback_step(vector: Tensor) -> Calls:
 
 
 def _error_feedback_total(vector: Tensor) -> Calls:
-    """The server's step of the same methods, from votes."""
+    """The server's step of DropSign and CompSkip, from votes."""
     votes, residual = vector.sign().to(torch.int8), 0.1 * vector.roll(1)
     new_residual = torch.empty_like(vector)
     settings: dict[str, Any] = {
@@ -258,7 +255,7 @@ def _decoders(density: float) -> list[KernelCase]:
 
 
 def _torch_list(code: str, positions: Tensor, d: int) -> Calls:
-    """Numbers of one width are all that plain torch can make of positions in few calls."""
+    """Return the torch call for the list code, the only code that plain torch can write in few calls."""
     if code != "list":
         return {}
     width = max(1, (d - 1).bit_length())

@@ -1,4 +1,4 @@
-"""Two files of one bench, row by row."""
+"""Compares two result files of one bench, row by row."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,37 +11,49 @@ _TIMES = ("s", "copies", "times")
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One row of both files. ratio: of the second median over the first; None where the first is 0."""
+    """One row that both files have."""
 
     name: tuple[str, ...]
     unit: str
     before: float
+    """Median in the first file."""
     after: float
-    verdict: str  # empty where the quartile ranges overlap
+    """Median in the second file."""
+    verdict: str
+    """"faster", "slower", "less" or "more"; empty if the quartile ranges overlap."""
 
     @property
     def ratio(self) -> float | None:
+        """The second median over the first; None if the first is 0."""
         return self.after / self.before if self.before else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchComparison:
-    """All rows that both files have, and how many each has alone. differences: of machine, versions, settings."""
+    """The comparison of two result files."""
 
     bench: str
     changes: tuple[Change, ...]
+    """The rows that both files have."""
     only_before: tuple[str, ...]
+    """Names of rows that only the first file has."""
     only_after: tuple[str, ...]
+    """Names of rows that only the second file has."""
     differences: tuple[str, ...]
+    """Differences of settings, machine and versions."""
 
 
 def compare_files(before: Path, after: Path) -> BenchComparison:
-    """Raises ValueError for a file that no bench wrote, or two of different benches."""
+    """Compare two result files.
+
+    Raises:
+        ValueError: A file is not a bench's result, or the files are of different benches.
+    """
     one, other = _read(before), _read(after)
     if one["bench"] != other["bench"]:
         raise ValueError(
             f"{before} is of `bench {one['bench']}` and {after} of `bench {other['bench']}`; "
-            "only two runs of one bench compare"
+            "give two files of one bench"
         )
     names = list(dict.fromkeys([*one["names"], *other["names"]]))
     before_rows, after_rows = _by_name(one["rows"], names), _by_name(other["rows"], names)
@@ -77,7 +89,7 @@ def _change(name: tuple[str, ...], before: Mapping[str, Any], after: Mapping[str
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What else is not the same: the reader must know it before believing a ratio."""
+    """Return the differences of settings, machine and versions, which limit what a ratio means."""
     return [
         f"{kind} {key}: {one[kind].get(key)} and {other[kind].get(key)}"
         for kind in ("settings", "machine", "versions")

@@ -1,8 +1,7 @@
-"""One rank of the step bench: contenders that exchange and update the same parameters, each timed on its own.
+"""One rank of the step bench: contenders that exchange and update the same parameters, each timed alone.
 
-Gradients are given, so that no forward and no backward is timed. DistributedDataParallel has no way around a backward:
-its loss is the mean of the parameters, whose gradient costs next to nothing, and what it takes under `no_sync` is
-measured beside it.
+Gradients are given, so that no forward and backward is timed. DistributedDataParallel needs a backward: its loss is the
+sum of the parameters, whose gradient costs almost nothing, and its time under `no_sync` is measured too.
 """
 
 import time
@@ -22,13 +21,13 @@ from laconic.contract import ALGORITHMS
 from laconic.hyperparameters import from_text
 from laconic.training.distributed_optimizer import DistributedOptimizer
 
-_N_GRADIENTS = 3  # used in turns: to lazy methods, gradients that have always changed
+_N_GRADIENTS = 3  # used in turn, so that lazy methods see a changed gradient in each round
 _LR = 0.01
-_STAGES = ((2, 1), (2, 2), (2, 4), (2, 8))  # blocks, and times the first width
+_STAGES = ((2, 1), (2, 2), (2, 4), (2, 8))  # blocks, and width as a multiple of the first
 
 
 def resnet_shapes(d: int) -> list[tuple[int, ...]]:
-    """Shapes as a ResNet-18's, d entries together; exactly its own for 11,173,962. What is left over stands last."""
+    """Return shapes like ResNet-18's with d parameters: equal for 11,173,962, else with a remainder at the end."""
     width = 64
     while width > 1 and _n_parameters(_resnet(width)) > d:
         width -= 1
@@ -57,7 +56,7 @@ def _n_parameters(shapes: list[tuple[int, ...]]) -> int:
 
 
 class Model(nn.Module):
-    """Parameters of given shapes, and a loss whose gradient costs next to nothing."""
+    """Parameters of given shapes, and a loss whose gradient costs almost nothing."""
 
     def __init__(self, shapes: list[tuple[int, ...]]) -> None:
         super().__init__()
@@ -68,7 +67,7 @@ class Model(nn.Module):
 
 
 class BenchRank:
-    """This rank, through all contenders of one size."""
+    """One rank, which times all contenders of one size."""
 
     def __init__(self) -> None:
         self._shapes: list[tuple[int, ...]] = []
@@ -77,8 +76,11 @@ class BenchRank:
         self._momentum = 0.0
 
     def set_up(self, d: int, momentum: float = 0.0) -> None:
-        """New gradients, and the contender that all others are measured against. momentum: of the SGD of all
-        contenders.
+        """Make new gradients and the baseline contenders.
+
+        Args:
+            d: The number of parameters.
+            momentum: The momentum of the SGD of all contenders.
         """
         self.clear()
         self._momentum = momentum
@@ -91,7 +93,15 @@ class BenchRank:
         }
 
     def add(self, name: str, settings: Mapping[str, str] | None = None) -> str:
-        """Another contender: "ddp", "ddp-fp16", or a method of ours. Returns its layout."""
+        """Add a contender.
+
+        Args:
+            name: "ddp", "ddp-fp16", or the name of a method.
+            settings: The hyper-parameters of the method.
+
+        Returns:
+            The layout of the contender.
+        """
         if name in ("ddp", "ddp-fp16"):
             model = DDP(self._shapes, self._momentum, fp16=name == "ddp-fp16")
             self._contenders |= {name: model, f"{name} no_sync": DDPAlone(model)}
@@ -101,17 +111,17 @@ class BenchRank:
         return ours.opt.driver.layout.name
 
     def remove(self, name: str) -> None:
-        """Make room."""
+        """Remove a contender, to free its memory."""
         self._contenders.pop(f"{name} no_sync", None)
         self._contenders.pop(name).close()
 
     def clear(self) -> None:
-        """Remove all."""
+        """Remove all contenders."""
         for name in [name for name in self._contenders if not name.endswith("no_sync")]:
             self.remove(name)
 
     def warm_up(self, names: list[str]) -> float:
-        """Seconds of one step of each, after two: in the first round some methods send more than ever after."""
+        """Return the seconds of one step of each contender, after two warm-up steps: some send more in the first."""
         for _ in range(3):
             start = time.perf_counter()
             for name in names:
@@ -120,7 +130,15 @@ class BenchRank:
         return time.perf_counter() - start
 
     def measure(self, repeats: int, names: list[str]) -> dict[str, Any]:
-        """Seconds of each contender, in turns, from when all ranks are ready; and our phases, summed."""
+        """Time the contenders in turns, each from when all ranks are ready.
+
+        Args:
+            repeats: The number of turns.
+            names: The contenders.
+
+        Returns:
+            "seconds": the times of each contender, by turn; "phases": the sums of its phases and bytes.
+        """
         chosen = {name: self._contenders[name] for name in names}
         before = {name: contender.phases() for name, contender in chosen.items()}
         seconds: dict[str, list[float]] = {name: [] for name in chosen}
@@ -137,27 +155,27 @@ class BenchRank:
 
 
 class Contender(ABC):
-    """A step that is timed, and what is made ready before it and not timed."""
+    """A step that is timed, with a preparation that is not."""
 
-    def prepare(self) -> None:  # noqa: B027 - most have nothing to make ready
-        """What is not timed."""
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
+        """Prepare a step; not timed."""
 
     @abstractmethod
     def step(self) -> None:
-        """What is."""
+        """Take the step that is timed."""
 
     def phases(self) -> dict[str, float]:
-        """Sums of seconds and bytes since the start."""
+        """Return the sums of seconds and bytes since the start, by phase and direction."""
         return {}
 
     def close(self) -> None:  # noqa: B027 - or to end
-        """End what would live on."""
+        """Release resources beyond memory."""
 
 
 class AllReduce(Contender):
     """One flat `dist.all_reduce` of the float32 gradient, and the optimizer's step.
 
-    The gradient is flat from the start, and nothing is divided by N: no other loop over all-reduce does less.
+    The gradient is flat from the start and is not divided by N, so no other loop over all-reduce does less.
     """
 
     def __init__(self, shapes: list[tuple[int, ...]], gradient: list[Tensor], momentum: float) -> None:
@@ -178,7 +196,7 @@ class AllReduce(Contender):
 
 
 class Gathered(Contender):
-    """The same loop from gradients as a backward leaves them: one tensor a parameter; with their mean."""
+    """The same loop from one gradient tensor per parameter, as after a backward, and with their mean."""
 
     def __init__(self, shapes: list[tuple[int, ...]], gradient: list[Tensor], momentum: float) -> None:
         self._gradient = gradient
@@ -197,7 +215,7 @@ class Gathered(Contender):
 
 
 class Ours(Contender):
-    """A method: the whole `DistributedOptimizer.step()`, gradients given as a backward leaves them."""
+    """A method: the full `DistributedOptimizer.step()`, from gradients as after a backward."""
 
     def __init__(
         self,
@@ -263,7 +281,7 @@ class DDP(Contender):
 
 
 class DDPAlone(DDP):
-    """Forward and backward without a reduction, and no step: what is to be taken off DDP's time."""
+    """Forward and backward without reduction and step, to be subtracted from DDP's time."""
 
     def __init__(self, ddp: DDP) -> None:
         self.model, self.inner = ddp.model, ddp.inner

@@ -1,7 +1,7 @@
-"""Plain torch with temporaries that the C library keeps, in a process of its own.
+"""Plain torch in a process whose C library retains freed temporaries.
 
-glibc gives every block above 32 MiB back at once, so that each torch operation on a large vector pays for fresh pages.
-Its settings are read when a process starts. Elsewhere they change nothing.
+By default glibc returns every freed block above 32 MiB to the system, so that each torch operation on a large vector
+pays for new pages. Its settings are read when a process starts. They have no effect on other C libraries.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ SETTINGS = {
 
 
 class RetainedHeap:
-    """That process, measuring cases on request. A context manager: at its end it is gone."""
+    """The process, which measures cases on request. A context manager that ends it at its exit."""
 
     def __init__(self, d: int, densities: Sequence[float]) -> None:
         self._child = Child("plain torch with retained temporaries", _Cases, d, tuple(densities), environment=SETTINGS)
@@ -34,13 +34,21 @@ class RetainedHeap:
         end_all([self._child])
 
     def in_copies(self, case: str, repeats: int) -> tuple[float, ...]:
-        """Plain torch's times over the median of copies, there, in turns. Raises LaunchError if the process ended."""
+        """Return plain torch's times in multiples of the median copy, measured in turns in that process.
+
+        Args:
+            case: The name of the kernel.
+            repeats: The number of turns.
+
+        Raises:
+            LaunchError: The process has ended.
+        """
         copies: tuple[float, ...] = self._child.call("in_copies", case=case, repeats=repeats)
         return copies
 
 
 class _Cases:
-    """The cases, in that process."""
+    """The kernels, in that process."""
 
     def __init__(self, d: int, densities: Sequence[float]) -> None:
         from laconic.bench.cases import cases

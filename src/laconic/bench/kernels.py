@@ -1,4 +1,4 @@
-"""The kernels one by one, on a vector of normal numbers, one thread, as multiples of one copy of it."""
+"""Times each kernel on a vector of normal numbers, on one thread, in multiples of one copy of the vector."""
 
 import contextlib
 import statistics
@@ -22,10 +22,21 @@ def measure_kernels(
     only: str = "",
     listen: Callable[[str], None] = lambda name: None,
 ) -> Iterator[Measurement]:
-    """Every kernel on the same float32 vector (d,), one after another: a row for each and for each peer.
+    """Measure every kernel on the same float32 vector (d,).
 
-    retained: measure plain torch in a process that keeps its temporaries, too. only: part of the kernels' names.
-    listen: told what comes. Raises ValueError for a density that leaves no entry of d.
+    Args:
+        d: The length of the vector.
+        densities: Shares of elements that sparse methods select.
+        repeats: The number of measurements of each.
+        retained: Whether to measure plain torch also in a process that retains freed temporaries.
+        only: A text that the kernels' names contain.
+        listen: Gets the name of each kernel before it is measured.
+
+    Yields:
+        A row for each kernel by laconic, torch and other libraries.
+
+    Raises:
+        ValueError: No kernel's name contains `only`, or a density selects no element.
     """
     chosen = [case for name, case in cases(densities).items() if only in name]
     if not chosen:
@@ -66,7 +77,7 @@ def _rows_of(
 
 
 def _has_small(case: KernelCase, vector: torch.Tensor) -> bool:
-    """Whether there is a small vector for it: a density may leave nothing of one."""
+    """Return whether the kernel can run on a small vector: a density may select none of its elements."""
     if vector.numel() < SMALL_D:
         return False
     try:

@@ -1,4 +1,4 @@
-"""How the cost of a simulated round grows with workers and with parameters: gradients are given, the exchange alone."""
+"""Measures how the cost of a simulated exchange with given gradients grows with workers and parameters."""
 
 import math
 import statistics
@@ -16,11 +16,11 @@ from laconic.lab.synthetic_job import N_GRADIENTS, GivenJob
 
 WORKERS = (2, 4, 8, 16, 32, 64)
 SIZES = (100_000, 400_000, 1_600_000, 6_400_000, 25_000_000)
-_SAMPLE_D = 1 << 15  # of the job whose memory is looked at
-# Vectors that a round makes and drops beside what is remembered: corrected gradient, signs, decoded packets, sums.
+_SAMPLE_D = 1 << 15  # of the job whose memory is measured
+# Vectors that a round makes and drops beside its memories: corrected gradient, signs, decoded packets, sums.
 _PASSING_VECTORS = 8
-_WARM_UP_ROUNDS = 3  # in the first two vectors are made, and some methods send more than ever after
-_MIN_S = 0.05  # of one sample: short rounds are repeated
+_WARM_UP_ROUNDS = 3  # the first two allocate vectors, and some methods send more in them
+_MIN_S = 0.05  # of one sample; shorter rounds are repeated
 
 
 class Left(list[str]):
@@ -29,10 +29,11 @@ class Left(list[str]):
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One number of workers and one of parameters."""
+    """One combination of a number of workers and a number of parameters."""
 
     workers: int
     d: int
+    """The number of parameters."""
 
     def __str__(self) -> str:
         return f"{self.workers} workers, {self.d:,} parameters"
@@ -50,11 +51,24 @@ def measure_scale(
     left: Left,
     listen: Callable[[str], None] = lambda what: None,
 ) -> Iterator[Measurement]:
-    """Per method: a row of seconds for each cell, and two of exponents, over workers and over parameters.
+    """Measure rounds of each method, and fit exponents over workers and over parameters.
 
-    All cells' first samples give one exponent, the slope of log seconds by least squares; so do their second ones,
-    and so on.
-    memory_bytes: what the vectors of one cell may take. limit_s: what one method may. What is beyond is put in `left`.
+    An exponent is the least-squares slope of log seconds. The first samples of all cells give one exponent, the second
+    samples another, and so on.
+
+    Args:
+        methods: The methods.
+        workers: Numbers of workers.
+        sizes: Numbers of parameters.
+        repeats: The number of samples of each cell.
+        memory_bytes: Maximum bytes of the vectors of one cell.
+        limit_s: Maximum seconds of one method.
+        settings: Hyper-parameters by method.
+        left: Gets what was not measured, and why.
+        listen: Gets the name of each cell before it is measured.
+
+    Yields:
+        For each method a row of seconds per cell, and two rows of exponents.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -89,7 +103,7 @@ def _affordable(
 
 
 def _bytes_per_parameter(algorithm: Algorithm, n: int) -> float:
-    """What a job of `n` remembers for one parameter, and what passes: bytes."""
+    """Return the bytes per parameter of a job of `n` workers: its memories and its temporary vectors."""
     try:
         job = GivenJob(algorithm, workers=n, d=_SAMPLE_D)
     except ValueError:
@@ -97,12 +111,12 @@ def _bytes_per_parameter(algorithm: Algorithm, n: int) -> float:
     for _ in range(2):
         job.round()
     remembered = sum(value.numel() * value.element_size() for value in job.remembered().values()) / _SAMPLE_D
-    # What is remembered stays until the round is over, beside what will be, which often lies in the given gradients.
+    # Old memories remain until the round ends, beside the new ones, which often reuse the given gradients.
     return max(2 * remembered, remembered + 4.0 * n) + 4.0 * (_PASSING_VECTORS + N_GRADIENTS)
 
 
 def _seconds(job: GivenJob) -> float:
-    """The mean of one round or, where those are short, of several."""
+    """Return the seconds of one round, or the mean of several if they are short."""
     start = time.perf_counter()
     n = 0
     while n == 0 or time.perf_counter() - start < _MIN_S:
@@ -125,7 +139,7 @@ def _rows_of(
     for cell in sorted(cells, key=lambda cell: cell.workers * cell.d):
         listen(f"{method}, {cell}")
         started = time.perf_counter()
-        # Making it takes about as long as two rounds.
+        # Making the job takes about as long as two rounds.
         expected_s = max(_expected_s(seconds, cell), _MIN_S) * repeats + _expected_s(seconds, cell) * 5
         if seconds and spent_s + expected_s > limit_s:
             left.append(f"{method}, {cell}: about {expected_s:.3g} s, more than is left of --seconds")
@@ -153,7 +167,7 @@ def _rows_of(
 
 
 def _expected_s(seconds: Mapping[Cell, Sequence[float]], cell: Cell) -> float:
-    """In proportion to the largest that was measured."""
+    """Return the expected seconds of a round, in proportion to the largest cell that was measured."""
     if not seconds:
         return 0.0
     nearest = max(seconds, key=lambda known: known.workers * known.d)
@@ -161,10 +175,13 @@ def _expected_s(seconds: Mapping[Cell, Sequence[float]], cell: Cell) -> float:
 
 
 def slopes(seconds: Mapping[Cell, float]) -> tuple[float, float]:
-    """By how much log seconds grow with log workers at equal parameters, and the reverse; NaN where nothing tells.
+    """Fit the exponents of the seconds in the number of workers and in the number of parameters.
 
-    Least squares with an intercept of its own for each number of parameters (of workers): cells that were left out at
-    one end of the grid turn no slope.
+    Each fit is least squares of the logarithms, with one intercept per number of parameters (or of workers), so that
+    cells that were left out at one end of the grid do not bias the slope.
+
+    Returns:
+        The two exponents; NaN if there are fewer than two sizes.
     """
     by_workers = _slope([(cell.d, cell.workers, taken) for cell, taken in seconds.items()])
     by_sizes = _slope([(cell.workers, cell.d, taken) for cell, taken in seconds.items()])
@@ -172,7 +189,7 @@ def slopes(seconds: Mapping[Cell, float]) -> tuple[float, float]:
 
 
 def _slope(points: Sequence[tuple[int, int, float]]) -> float:
-    """points: (group, x, y). The slope of log y on log x within groups."""
+    """Return the slope of log y on log x within groups. `points` are (group, x, y)."""
     groups = np.array([group for group, _, _ in points])
     x, y = (np.log([point[place] for point in points]) for place in (1, 2))
     for group in set(groups.tolist()):

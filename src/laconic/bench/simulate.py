@@ -1,4 +1,4 @@
-"""The simulator against the bare loop that computes the same gradients, and how fast schedules run."""
+"""Times the simulator against a bare loop with the same gradients, and the schedule engine."""
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,10 +31,21 @@ def measure_simulation(
     settings: Mapping[str, Mapping[str, str]],
     listen: Callable[[str], None] = lambda what: None,
 ) -> Iterator[Measurement]:
-    """Rounds of each method over the bare loop's, in turns, one thread, on pictures of MNIST's shape at random.
+    """Time rounds of each method in turns with a bare loop, on one thread and random images of MNIST's shape.
 
-    batches: sizes of each worker's. What a round costs beyond its gradients does not depend on them.
-    Raises ValueError for what a method refuses.
+    Args:
+        methods: The methods.
+        workers: The number of workers.
+        batches: Batch sizes per worker. The cost beyond the gradients does not depend on them.
+        repeats: The number of turns.
+        settings: Hyper-parameters by method.
+        listen: Gets the name of each case before it is measured.
+
+    Yields:
+        For each method and batch size, the times over the bare loop's.
+
+    Raises:
+        ValueError: A method refuses its hyper-parameters or the number of workers.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -79,9 +90,10 @@ def _row_of(method: str, settings: Mapping[str, str], workers: int, batch: int, 
 def measure_events(
     workers: int, repeats: int, *, listen: Callable[[str], None] = lambda what: None
 ) -> Iterator[Measurement]:
-    """A ring all-reduce's messages through the schedule engine: seconds of the first call, and of later ones.
+    """Time the schedule engine on the messages of a ring all-reduce.
 
-    The first one also loads the machine code, or makes it on a fresh machine.
+    Yields:
+        A row for the first call, which also loads or compiles the machine code, and a row for later calls.
     """
     listen(f"a ring of {workers:,}")
     message_schedule = ring(workers, _RING_BYTES)

@@ -1,4 +1,4 @@
-"""Whole steps of all methods on processes of this machine, against one flat all-reduce and the optimizer's step."""
+"""Times full steps of methods in processes of this machine, against one flat all-reduce and the optimizer's step."""
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,13 +8,13 @@ from laconic.bench.measure import Measurement, over
 from laconic.lab.processes.ranks import Ranks
 
 BASE = "all-reduce"
-LIMIT_S = 20.0  # of one contender's turns
-_CALL_LIMIT_S = 300.0  # of all that ranks are asked to do at once
+LIMIT_S = 20.0  # of the turns of one contender
+_CALL_LIMIT_S = 300.0  # of one call of the ranks
 _MIN_REPEATS = 3
 _BARS = {"compskip": 1.0, "dropsign": 1.0, "ssgd-mv": 1.0, "sgd": 1.05}  # at 11.17 million parameters
 _BARS_D = 11_173_962
 
-Seconds = dict[str, list[float]]  # by contender, the slowest rank's, turn by turn
+Seconds = dict[str, list[float]]  # by contender; the slowest rank's, by turn
 
 
 def measure_steps(
@@ -27,10 +27,23 @@ def measure_steps(
     momentum: float = 0.0,
     listen: Callable[[str], None] = lambda what: None,
 ) -> Iterator[Measurement]:
-    """Rows of each size, on `n` processes: the baseline, DistributedDataParallel's, and each method's.
+    """Time full steps on `n` processes.
 
-    sizes: parameters. settings: hyper-parameters by method. momentum: of the SGD inside all of them.
-    Raises LaunchError where a process fails, and ValueError for what a method refuses.
+    Args:
+        sizes: Numbers of parameters.
+        n: The number of processes.
+        methods: The methods.
+        repeats: The number of turns.
+        settings: Hyper-parameters by method.
+        momentum: The momentum of the inner SGD of all contenders.
+        listen: Gets the name of each case before it is measured.
+
+    Yields:
+        For each size, rows of the baseline, of DistributedDataParallel, and of each method.
+
+    Raises:
+        LaunchError: A process fails.
+        ValueError: A method refuses its hyper-parameters.
     """
     with Ranks(n, BenchRank, limit_s=_CALL_LIMIT_S) as ranks:
         for d in sizes:
@@ -46,9 +59,16 @@ def measure_steps(
 def in_turns(
     ranks: Ranks, names: Sequence[str], repeats: int, *, limit_s: float = LIMIT_S
 ) -> tuple[Seconds, list[dict[str, dict[str, float]]]]:
-    """Seconds of each contender, and each rank's sums of phases over all turns.
+    """Time contenders in turns.
 
-    Fewer turns than `repeats`, but three at least, where they would take longer than `limit_s`.
+    Args:
+        ranks: The processes.
+        names: The contenders.
+        repeats: The maximum number of turns.
+        limit_s: Maximum seconds of all turns; there are at least three turns.
+
+    Returns:
+        The seconds of each contender, and each rank's sums of phases over all turns.
     """
     took_s = max(ranks.call("warm_up", names=list(names)))
     turns = min(repeats, max(_MIN_REPEATS, int(limit_s / took_s)))
@@ -61,7 +81,7 @@ def in_turns(
 
 
 def without_computing(seconds: Seconds, hook: str) -> list[float]:
-    """DDP's exchange and update: in one turn both computed the same forward and backward."""
+    """Return the seconds of DDP's exchange and update: its step less the forward and backward of the same turn."""
     return [total_s - alone for total_s, alone in zip(seconds[hook], seconds[f"{hook} no_sync"], strict=True)]
 
 
@@ -93,7 +113,7 @@ def _row_of(
     details = {
         "seconds": seconds[method], "base_s": base_s, "layout": layout,
         "bar": _BARS.get(method) if place["parameters"] == _BARS_D else None,
-        # Of one step, a mean over ranks and turns: where the time goes, apart from the waiting for each other.
+        # Of one step: the mean over ranks and turns.
         "phases": {key: statistics.fmean(rank[key] for rank in sums) / turns for key in sums[0]},
     }  # fmt: skip
     return Measurement(

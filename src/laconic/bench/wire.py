@@ -1,4 +1,4 @@
-"""Packets of every compressor: time to make, encode, decode and add them, and bytes against what entropy allows."""
+"""Times making, encoding, decoding and adding packets of every compressor, and compares bytes with the entropy."""
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping
@@ -51,14 +51,15 @@ _HEADER = Header(role="worker", rank=0, round=0, exchange=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Shipment:
-    """What is sent: by name, and how a vector (d,) becomes its packet."""
+    """A kind of packet that is measured."""
 
     name: str
     pack: Callable[[Tensor], Packet]
+    """Makes the packet of a float32 vector (d,)."""
 
 
 def shipments(density: float) -> list[Shipment]:
-    """Every kind of packet that is about many coordinates. Adding one is one entry."""
+    """Return every kind of packet with many parameters. `density` is the share that sparse packets send."""
     compressors: dict[str, Compressor] = {
         "identity": Identity(), "dense": DenseValues(), "sign": Sign(), "sign, keep 0.3": Sign(keep=0.3),
         "scaled sign": ScaledSign(), "quantized, 2 bits": Quantized(bits=2), "quantized, 4 bits": Quantized(bits=4),
@@ -87,9 +88,13 @@ def _positions(density: float, code: str) -> Callable[[Tensor], Packet]:
 def measure_wire(
     d: int, density: float, repeats: int, *, listen: Callable[[str], None] = lambda name: None
 ) -> Iterator[Measurement]:
-    """Four rows a packet, on normal numbers (d,), one thread: making it, its bytes, reading them, adding it up.
+    """Measure each kind of packet on normal numbers (d,), on one thread.
 
-    Raises ValueError for a density that leaves no entry of d.
+    Yields:
+        Four rows per packet: compress, encode, decode, and decode with adding.
+
+    Raises:
+        ValueError: The density selects no parameter.
     """
     n_selected_in(d, density=density)
     before = torch.get_num_threads()
@@ -110,7 +115,7 @@ def _rows_of(shipment: Shipment, vector: Tensor, repeats: int) -> Iterator[Measu
     total = torch.zeros(d)
 
     def encoded() -> Tensor:
-        # From a packet whose cached streams and masks are not there yet.
+        # From a packet without cached streams.
         return encode(Frame(header=_HEADER, packet=_forgetful(packet)))
 
     def added() -> None:
@@ -138,19 +143,19 @@ def _rows_of(shipment: Shipment, vector: Tensor, repeats: int) -> Iterator[Measu
 
 
 def _forgetful(packet: Packet) -> Packet:
-    """The same packet without what it has worked out for later."""
+    """Return a copy of the packet without its cached properties."""
     fresh = copy(packet)
     for name in vars(packet):
         if isinstance(getattr(type(packet), name, None), cached_property) and name != "mask":
-            del vars(fresh)[name]  # but a sender has the mask: the signs were taken through it
+            del vars(fresh)[name]  # a sender has the mask, since it selected the signs with it
     return fresh
 
 
 def min_bits_of(packet: Packet) -> float | None:
-    """What no code of these symbols, taken one by one, can do without; None where values are sent as they are.
+    """Return the minimum bits of any code of single symbols; None if values are sent unchanged.
 
-    Positions: log2 C(d, k). Signs: one bit. Levels: their entropy by how often each is there. Scales and values kept at
-    full width count with that.
+    Positions have log2 C(d, k) bits, signs one bit, levels their empirical entropy. Scales and unquantized values count
+    at their full width.
     """
     if isinstance(packet, Positions):
         return entropy_bound_bits(packet.count, packet.indices.numel())
@@ -170,7 +175,7 @@ def min_bits_of(packet: Packet) -> float | None:
 
 
 def entropy_bits(symbols: Tensor) -> float:
-    """The entropy of symbols (k,), whole numbers, by how often each is there, k times: bits."""
+    """Return the empirical entropy of integer symbols (k,), times k, in bits."""
     if not symbols.numel():
         return 0.0
     counts = torch.unique(symbols, return_counts=True)[1].double()

@@ -142,7 +142,7 @@ def _print_claims(console: Console, algorithm: Algorithm) -> None:
         table.add_row(f"memories of {side}", remembered)
     table.add_row("also within a round", "the new memories, and a flat vector of d")
     up, down = algorithm.paper_bits(_SHOWN_D, (_SHOWN_D,), _SHOWN_WORKERS)
-    table.add_row("bits a worker and round", f"{up / 1e6:.4g} d up, {down / 1e6:.4g} d down (one layer)")
+    table.add_row("bits per worker and round", f"{up / 1e6:.4g} d up, {down / 1e6:.4g} d down (one layer)")
     if hasattr(algorithm, "graph"):
         from laconic.gossip.graphs import GRAPHS
         from laconic.gossip.mixing import Mixing

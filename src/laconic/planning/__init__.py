@@ -1,4 +1,4 @@
-"""Which method and layout a network favors: frames of real rounds, timed by the network model."""
+"""Predicts step times of methods and layouts on a network, from frames of real rounds and the network model."""
 
 from laconic.planning.break_even import ladder as ladder
 from laconic.planning.candidate import Candidate as Candidate

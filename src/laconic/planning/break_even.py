@@ -1,29 +1,34 @@
-"""At which bandwidths one step time is below another: looked for on a ladder, then narrowed down."""
+"""The bandwidths at which one step time is below another: searched on a ladder, then by bisection."""
 
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-Interval = tuple[float | None, float | None]  # bytes per second; None: to the end of what was looked at
+Interval = tuple[float | None, float | None]  # bytes per second; None: the end of the search range
 
 SLOWEST_BYTES_PER_S = 10e3 / 8
 FASTEST_BYTES_PER_S = 10e12 / 8
 _RUNGS_A_DECADE = 4
-_CLOSE = 1.001  # two bandwidths this near are one
-_MARGIN = 0.01  # measured times differ by as much from one measurement to the next
+_CLOSE = 1.001  # ratio of bandwidths at which bisection ends
+_MARGIN = 0.01  # measured times vary by as much between measurements
 
 
 def ladder(n_a_decade: int = _RUNGS_A_DECADE) -> list[float]:
-    """Bandwidths from the slowest to the fastest that are looked at, evenly on a logarithmic scale."""
+    """Return the bandwidths of the search range, in bytes per second, evenly on a logarithmic scale."""
     decades = math.log10(FASTEST_BYTES_PER_S / SLOWEST_BYTES_PER_S)
     n = round(decades * n_a_decade)
     return [SLOWEST_BYTES_PER_S * 10 ** (decades * step / n) for step in range(n + 1)]
 
 
 def where_faster(one_s: Callable[[float], float], other_s: Callable[[float], float]) -> tuple[Interval, ...]:
-    """Where `one_s` is below `other_s` by a hundredth or more, as intervals of bandwidth, ascending.
+    """Return the bandwidths at which one step time is below another by at least 1 %.
 
-    Both are asked at bytes per second.
+    Args:
+        one_s: Returns a step time, in seconds, at a bandwidth in bytes per second.
+        other_s: The same for the other.
+
+    Returns:
+        Intervals of bandwidth, in bytes per second, ascending.
     """
 
     def is_faster(bytes_per_s: float) -> bool:
@@ -46,7 +51,7 @@ def where_faster(one_s: Callable[[float], float], other_s: Callable[[float], flo
 
 
 def break_even(faster_within: Sequence[Interval]) -> float | None:
-    """The bandwidth above which it is never faster again; None where there is none."""
+    """Return the bandwidth above which it is never faster; None if there is none."""
     return faster_within[-1][1] if faster_within else None
 
 

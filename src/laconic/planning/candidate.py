@@ -1,7 +1,7 @@
-"""One method on one layout: what its rounds send, what its code takes, and so how long a step takes on a link.
+"""One method on one layout: what its rounds send, its coding times, and its step time on a link.
 
-The rules are the simulator's: all workers begin an exchange at once, when the last one has its answer, and ports carry
-one message at a time (`network.py`). Encoding, serving and decoding are computations of the node that does them.
+The rules are the simulator's: all workers begin an exchange together, when the last of them has its answer, and a port
+carries one message at a time (`network.py`). Encoding, serving and decoding are computations of their node.
 """
 
 from collections import Counter
@@ -29,97 +29,104 @@ from laconic.protocol.layout import Layout
 from laconic.protocol.ring_allreduce import ring_bytes
 
 ExchangePattern = Literal["star", "all_to_all", "ring", "peers", "arrivals"]
-_WARM_UP_UPDATES = 20  # a worker; by then an asynchronous server has found its rhythm
+_WARM_UP_UPDATES = 20  # per worker; then the period of an asynchronous server is constant
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """What one exchange sends, in bytes.
-
-    up[w][s]: worker w's frame for server s; a single entry where there is no server. down[s]: what server s answers to
-    each worker. peers[w]: whom worker w sends its frame to. vector: what the engine's all-reduce is about.
-    """
+    """What one exchange sends, in bytes."""
 
     kind: ExchangePattern
     up: tuple[tuple[int, ...], ...] = ()
+    """up[w][s]: worker w's frame for server s. Without servers, up[w] has one element."""
     down: tuple[int, ...] = ()
+    """down[s]: the reply of server s to each worker."""
     peers: tuple[tuple[int, ...], ...] = ()
+    """peers[w]: the workers that get worker w's frame."""
     vector: int = 0
+    """The vector of a ring all-reduce."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodingSeconds:
-    """What one exchange computes beside the gradient: on each worker before sending, on a server, on each worker after.
+    """Seconds that one exchange computes beside the gradient.
 
-    Where there is no server but packets do not add, every worker does the serving.
+    In an all-to-all exchange every worker does the serving.
     """
 
     encode: float = 0.0
+    """On each worker before it sends."""
     serve: float = 0.0
+    """On each server."""
     decode: float = 0.0
+    """On each worker after it receives."""
 
     @property
     def path(self) -> float:
-        """What lies on the way of one exchange, one after the other."""
+        """The sum along the critical path of one exchange."""
         return self.encode + self.serve + self.decode
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A method on a layout. `rounds` are samples of what it sends; a step takes their mean."""
+    """A method on a layout."""
 
     algorithm: Algorithm
     layout: Layout
     rounds: tuple[tuple[Sent, ...], ...]
-    coding: tuple[CodingSeconds, ...]  # by exchange
-    compute_s: float = 0.0  # of one gradient
+    """What each exchange sends, for sampled rounds. A step takes their mean time."""
+    coding: tuple[CodingSeconds, ...]
+    """Coding times by exchange."""
+    compute_s: float = 0.0
+    """Seconds of one gradient."""
     local_steps: int = 1
+    """Local steps per exchange."""
 
     @property
     def gradient_s(self) -> float:
-        """The time of what one step evaluates: methods that look at two points need two gradients."""
+        """Seconds of the gradients of one step. Methods that evaluate at two points need two."""
         return self.compute_s * (2 if self.algorithm.second_gradient else 1)
 
     @property
     def coding_s(self) -> float:
-        """Encoding, serving and decoding, by step."""
+        """Seconds of encoding, serving and decoding per step."""
         return sum(part.path for part in self.coding) / self.local_steps
 
     @property
     def up_bytes(self) -> float:
-        """Bytes that cross a link in uploads, by worker and step."""
+        """Uploaded bytes that cross a link, per worker and step."""
         return self._mean_bytes(up=True)
 
     @property
     def down_bytes(self) -> float:
-        """The same in downloads."""
+        """Downloaded bytes that cross a link, per worker and step."""
         return self._mean_bytes(up=False)
 
     def step_s(self, link: Link) -> float:
-        """Seconds of one step, where every node has this link; the mean over the sampled rounds."""
+        """Return the seconds of one step if every node has this link: the mean over the sampled rounds."""
         if self.rounds and self.rounds[0] and self.rounds[0][0].kind == "arrivals":
             return self._arrivals_s(link)
-        # Thousands of small schedules are timed: even so few steps are worth the machine code.
+        # Thousands of small schedules are timed, so machine code pays even for few steps.
         run = by_machine_code if numba_available() else by_callbacks
         total_ns = sum(
             n_rounds * int(run(steps, Network(self.layout.n_nodes, link)).end_ns.max(initial=0))
             for n_rounds, message_schedules in self._message_schedules
             for steps in message_schedules
         )
-        decode_s = sum(part.decode for part in self.coding)  # the same everywhere, after the last answer
+        decode_s = sum(part.decode for part in self.coding)  # equal on all workers, after the last answer
         exchange_s = total_ns / len(self.rounds) / 1e9 + decode_s
         return self.gradient_s + exchange_s / self.local_steps
 
     @cached_property
     def _message_schedules(self) -> list[tuple[int, list[MessageSchedule]]]:
-        """How often a round occurs, and the schedules of its exchanges."""
+        """How often each distinct round occurs, and the message schedules of its exchanges."""
         return [
             (n_rounds, [self._message_schedule(*pair) for pair in zip(sent, self.coding, strict=True)])
             for sent, n_rounds in Counter(self.rounds).items()
         ]
 
     def _message_schedule(self, sent: Sent, coding: CodingSeconds) -> MessageSchedule:
-        """One exchange from its encoding to its last answer."""
+        """Return the message schedule of one exchange, from its encoding to its last answer."""
         encode_ns, serve_ns = round(coding.encode * 1e9), round(coding.serve * 1e9)
         n = self.layout.n_workers
         if sent.kind == "star":
@@ -129,17 +136,18 @@ class Candidate:
         if sent.kind == "all_to_all":
             slots = [(rank, (rank + slot) % n) for slot in range(1, n) for rank in range(n)]
             pattern = [Message(sender, to, sent.up[sender][0]) for sender, to in slots]
-            encode_ns += serve_ns  # after the frames have come, and the same everywhere: only the sum matters
-        else:  # in slots too: on a ring every worker sends to the next one, then to the one before
+            encode_ns += serve_ns  # it follows the frames and is equal on all workers, so only the sum matters
+        else:  # in slots too: on a ring every worker sends to the next worker, then to the previous one
             edges = [(rank, to) for rank, peers in enumerate(sent.peers) for to in peers]
             edges.sort(key=lambda edge: ((edge[1] - edge[0]) % n, edge[0]))
             pattern = [Message(rank, to, sent.up[rank][0]) for rank, to in edges]
         return rounds(one_at_a_time(pattern), [encode_ns] * n)
 
     def _star(self, sent: Sent, encode_ns: int, serve_ns: int) -> list[Operation]:
-        """Up, serve, down: in worker order to a single server, in slots between many, so that no port idles.
+        """Return the uploads, servings and downloads of a star exchange.
 
-        As in the simulator, each sender asks for its next message when its last one is over.
+        Messages are in worker order to a single server, and in slots between several, so that no port idles. As in the
+        simulator, a sender requests its next message when the previous one has ended.
         """
         workers, n_nodes = self.layout.worker_nodes, self.layout.n_nodes
         servers = [self.layout.shards[index].node for index in range(len(sent.down))]
@@ -167,7 +175,7 @@ class Candidate:
         return steps
 
     def _crossing_pairs(self, sent: Sent) -> list[tuple[int, int]]:
-        """Every worker with every server that sits on another node."""
+        """Return all pairs of a worker and a server index on different nodes."""
         shards = self.layout.shards[: len(sent.down)]
         return [
             (worker, index)
@@ -177,7 +185,7 @@ class Candidate:
         ]
 
     def _arrivals_s(self, link: Link) -> float:
-        """Seconds in which every worker has one gradient applied, by a server that takes each as it comes."""
+        """Return the seconds per step with a server that applies each gradient as it arrives."""
         n, (sent, *_), (coding, *_) = self.layout.n_workers, self.rounds[0], self.coding
         compute_ns = round((self.gradient_s * self.local_steps + coding.path) * 1e9)
         server = AsyncServer(
@@ -195,7 +203,7 @@ class Candidate:
         return total / len(self.rounds) / self.layout.n_workers / self.local_steps
 
     def _crossing(self, sent: Sent, *, up: bool) -> int:
-        """Bytes of one exchange that cross a link, one way, of all workers together."""
+        """Return the bytes of one exchange that cross a link in one direction, summed over the workers."""
         n = self.layout.n_workers
         if sent.kind == "ring":
             return n * ring_bytes(sent.vector, n, 1)

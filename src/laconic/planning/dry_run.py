@@ -1,7 +1,7 @@
-"""A few rounds of a method in this process, on random vectors: how long its frames are, and how long its code takes.
+"""A dry run: a few rounds of a method in this process, on random vectors, to measure its frames and its coding times.
 
-The worker and server sessions are the drivers' own. Vectors are independent from worker to worker and from round to
-round, so that methods which send less where the data allow it send the most that they ever do.
+It uses the worker and server sessions of the drivers. Vectors are independent between workers and between rounds, so
+that adaptive methods send their maximum.
 """
 
 import math
@@ -25,15 +25,15 @@ from laconic.protocol.server import ServerSession
 from laconic.protocol.worker import WorkerSession
 from laconic.wire import HEADER_BYTES, Dense, Encoded
 
-_LENGTH_D = 1 << 14  # coordinates of the vectors whose frames are looked at
-_SLICE_D = 1 << 12  # of a server's slice: in shorter ones heads outweigh what grows
+_LENGTH_D = 1 << 14  # elements of the vectors whose frames are measured
+_SLICE_D = 1 << 12  # minimum of a server's slice: in shorter ones headers outweigh the payload
 _MAX_LENGTH_D = 1 << 19
-_SPEED_ELEMENTS = 1 << 20  # coordinates times workers of those whose encoding is timed
+_SPEED_ELEMENTS = 1 << 20  # elements times workers of the vectors whose encoding is timed
 _SPEED_WORKERS = 16
 _SPEED_D = 1 << 20
-_RANDOM_ROUNDS = 16  # looked at where chance says who sends
+_RANDOM_ROUNDS = 16  # rounds of methods that skip at random
 _LR = 0.1
-_HARDLY = 1.25  # less than this, where the vector doubled
+_HARDLY = 1.25  # growth of a frame of about constant length, when the vector doubles
 _MAX_WARM_UP = 10**6
 
 T = TypeVar("T")
@@ -41,23 +41,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedJob:
-    """Who measures: a method, its model and its number of workers. bytes_per_s: what the links are thought to carry."""
+    """A planned job: a method, its layout, its model and its number of workers."""
 
     algorithm: Algorithm
     layout_name: str
     d: int
+    """The number of parameters."""
     layers: tuple[int, ...]
+    """The parameters' sizes; their sum is `d`."""
     n_workers: int
     bytes_per_s: float | None = None
+    """Bandwidth of each link, for methods that adapt to it."""
 
     @property
     def layout(self) -> Layout:
-        """The places of workers and servers. Raises ValueError for a layout that the method does not admit."""
+        """The nodes of workers and servers.
+
+        Raises:
+            ValueError: The method does not admit the layout.
+        """
         n_nodes = self.n_workers + (self.layout_name == "dedicated")
         return choose_layout(self.layout_name, self.algorithm, self.d, n_nodes)
 
     def shrunk(self, d: int) -> "PlannedJob":
-        """The same with about `d` coordinates, layers in proportion; itself where the method refuses so few."""
+        """Return the job with about `d` parameters, layers in proportion, or itself if the method refuses so few."""
         if d >= self.d:
             return self
         layers = [max(1, layer * d // self.d) for layer in self.layers]
@@ -65,7 +72,7 @@ class PlannedJob:
         return smaller if smaller._is_admitted and smaller.d < self.d else self
 
     def with_fewer(self, n_workers: int) -> "PlannedJob":
-        """The same with fewer workers; itself where the method refuses that, or its rounds would be others."""
+        """Return the job with fewer workers, or itself if the method refuses them or would have other exchanges."""
         fewer = replace(self, n_workers=min(n_workers, self.n_workers))
         return fewer if fewer._is_admitted and fewer._n_exchanges == self._n_exchanges else self
 
@@ -83,9 +90,10 @@ class PlannedJob:
 
 
 def sent_in_rounds(planned: PlannedJob) -> tuple[tuple[Sent, ...], ...]:
-    """What each of some rounds sends at the scene's own d.
+    """Measure what a few rounds send, extrapolated to the job's number of parameters from two smaller sizes.
 
-    Frames of smaller vectors are looked at, of two sizes, and what they grow by is carried on.
+    Returns:
+        For each round, what each exchange sends.
     """
     at_random = planned.algorithm.skips and not planned.algorithm.adaptive
     n_rounds = _RANDOM_ROUNDS if at_random else 2
@@ -98,8 +106,10 @@ def sent_in_rounds(planned: PlannedJob) -> tuple[tuple[Sent, ...], ...]:
 
 
 def coding_seconds(planned: PlannedJob) -> tuple[CodingSeconds, ...]:
-    """Medians of what each exchange takes on this machine, one thread, in proportion to d and to the number of
-    workers.
+    """Measure the coding times of each exchange on this machine, on one thread.
+
+    Returns:
+        The median of each exchange, scaled in proportion to d and to the number of workers.
     """
     fewer = planned.with_fewer(_SPEED_WORKERS)
     sample = fewer.shrunk(min(_SPEED_D, _SPEED_ELEMENTS // fewer.n_workers))
@@ -115,7 +125,7 @@ def coding_seconds(planned: PlannedJob) -> tuple[CodingSeconds, ...]:
 
 
 class _DryRun:
-    """The sessions of one job, and what they took."""
+    """The worker and server sessions of one job, and their times."""
 
     def __init__(self, planned: PlannedJob) -> None:
         self.planned = planned
@@ -133,23 +143,24 @@ class _DryRun:
             ServerSession(self.job, index, lambda direction: -_LR * direction) for index in range(n_servers)
         ]
         random = torch.Generator().manual_seed(0)
-        # One more than workers, handed on from worker to worker: every worker gets another one each round.
+        # One more vector than workers, used in rotation: each worker gets another one each round.
         self.vectors = [torch.randn(planned.d, generator=random) for _ in range(planned.n_workers + 1)]
         self.start_round = next((t for t in range(_MAX_WARM_UP) if not planned.algorithm.dense_in(t)), 0)
         self.round = self.start_round
         self._times: dict[int, dict[str, list[float]]] = {}
 
     def run(self, n_rounds: int) -> list[tuple[Sent, ...]]:
-        """Rounds after the first one of all, in which some methods send more than ever after."""
+        """Run rounds. The very first round is run before them, since some methods send more in it."""
         if self.round == self.start_round:
             self._one_round()
         return [self._one_round() for _ in range(n_rounds)]
 
     def forget_times(self) -> None:
+        """Drop the times measured so far."""
         self._times = {}
 
     def medians(self) -> list[CodingSeconds]:
-        """Of each exchange."""
+        """Return the median times of each exchange."""
         return [
             CodingSeconds(**{name: statistics.median(times) for name, times in by_name.items()})
             for _, by_name in sorted(self._times.items())
@@ -203,7 +214,7 @@ class _DryRun:
         return Sent(kind="star", up=up, down=tuple(reply.numel() for reply in replies))
 
     def _arrivals(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
-        """Each worker's frame on its own; the answer is the model that the next one takes."""
+        """Serve each worker's frame alone; the reply is the model for the next worker."""
         frames = self._encoded(number, began_s, WorkerSession.outgoing)
         for rank, (frame,) in enumerate(frames):
             reply = self._answer(self.servers[0], number, {rank: frame})
@@ -221,7 +232,7 @@ class _DryRun:
         return Sent(kind="all_to_all", up=tuple((frame.numel(),) for frame in frames))
 
     def _ring(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
-        """The engine adds as it sends: that is not timed."""
+        """Time encoding and decoding. The sum is computed while sending and is not timed."""
 
         def share_of(worker: WorkerSession) -> Tensor:
             assert isinstance(worker.packet, Dense), "packets that add are dense"
@@ -270,7 +281,7 @@ class _DryRun:
 
     @staticmethod
     def _took(work: Callable[..., T], *given: Any) -> tuple[T, float]:  # noqa: ANN401
-        # What this thread computed, and not how long it waited for a busy machine.
+        # The thread's own processor time, without waiting on a busy machine.
         start = time.thread_time()
         result = work(*given)
         return result, time.thread_time() - start
@@ -282,7 +293,7 @@ Rounds = Sequence[tuple[Sent, ...]]
 def _carried_on(
     planned: PlannedJob, sample: tuple[int, Rounds], small: tuple[int, Rounds]
 ) -> tuple[tuple[Sent, ...], ...]:
-    """Frames of `sample` as long as they would be at the scene's d. Notices stay as long as they are."""
+    """Return the frames of `sample` extrapolated to the job's d. Control frames have constant length."""
     (d, rounds), (small_d, small_rounds) = sample, small
     factors: dict[tuple[int, str], float] = {}
     for number in range(len(rounds[0])):
@@ -309,12 +320,12 @@ def _carried_on(
 
 
 def _length_at(d: int, sample: tuple[int, float], small: tuple[int, float]) -> float:
-    """A frame's mean length at `d` from those at two sizes.
+    """Return a frame's mean bytes at `d`, extrapolated linearly from two sizes.
 
-    In a straight line. Where it hardly grew, it is about a fixed number of entries, whose positions take log2(d) bits.
+    A frame that hardly grew has a constant number of elements, whose positions take log2(d) bits each.
     """
     (here_d, here), (there_d, there) = sample, small
-    if not there or here_d == there_d:  # nobody sent, or there is no smaller size: in proportion
+    if not there or here_d == there_d:  # nothing was sent, or there is no smaller size: in proportion
         return here * d / here_d
     if here < _HARDLY * there:
         return here + max(0.0, here - there) * math.log(d / here_d) / math.log(here_d / there_d)
@@ -322,7 +333,7 @@ def _length_at(d: int, sample: tuple[int, float], small: tuple[int, float]) -> f
 
 
 def _mean_frame(rounds: Rounds, number: int, direction: str) -> float:
-    """The mean length of one exchange's frames; notices left out."""
+    """Return the mean bytes of one exchange's frames, without control frames."""
     found = []
     for exchanges in rounds:
         sent = exchanges[number]

@@ -1,4 +1,4 @@
-"""The question that a plan answers, and the answer: step times, bytes, break-even bandwidths, a recommendation."""
+"""The query of a plan and its result: step times, bytes, break-even bandwidths and a recommendation."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,26 +12,30 @@ from laconic.planning.candidate import Candidate, CodingSeconds
 from laconic.planning.dry_run import PlannedJob, coding_seconds, sent_in_rounds
 from laconic.protocol.layout import LAYOUTS
 
-WORTH_WHILE = 1.05  # less of a speed-up is within what a model of a network can tell
+WORTH_WHILE = 1.05  # smaller speed-ups are within the error of the network model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """A model, a number of workers, and the link of every node. compute_s: the time of one gradient.
+    """A model, a number of workers, and the link of every node.
 
-    Raises ValueError for sizes, times and rates out of range, naming the option.
+    Raises:
+        ValueError: A number is out of range. The message names the option.
     """
 
     n_parameters: int
     n_workers: int
     link: Link
     compute_s: float = 0.0
-    local_steps: int = 1  # of the methods that take them
+    """Seconds of one gradient."""
+    local_steps: int = 1
+    """Local steps per exchange, for methods that take changes."""
     layers: tuple[int, ...] = ()
+    """The parameters' sizes, if known."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_parameters <= 2**32:
-            raise ValueError(f"--params {self.n_parameters} must be in 1 .. {2**32}, what one frame can be about")
+            raise ValueError(f"--params {self.n_parameters} must be in 1 .. {2**32}, the range of one frame")
         if not 2 <= self.n_workers <= 512:
             raise ValueError(f"--workers {self.n_workers} must be in 2 .. 512")
         if self.local_steps < 1:
@@ -39,40 +43,49 @@ class Query:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The parameters' sizes: one vector where they are not known."""
+        """The parameters' sizes: one vector if they are not known."""
         return self.layers or (self.n_parameters,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One method on one layout, judged. Bytes are per worker and step and cross a link."""
+    """One method on one layout, compared with plain all-reduce."""
 
     candidate: Candidate
     step_s: float
-    speed_up: float  # over plain all-reduce
-    faster_within: tuple[Interval, ...]  # bandwidths, bytes per second, at which it beats plain all-reduce
-    at: Callable[[float], float] = field(repr=False, compare=False)  # the step's seconds at another bandwidth
+    """Seconds of one step."""
+    speed_up: float
+    """Speed-up over plain all-reduce."""
+    faster_within: tuple[Interval, ...]
+    """Bandwidths, in bytes per second, at which it beats plain all-reduce."""
+    at: Callable[[float], float] = field(repr=False, compare=False)
+    """Returns the seconds of one step at another bandwidth, in bytes per second."""
 
     @property
     def method(self) -> str:
+        """The name of the method."""
         return self.candidate.algorithm.name
 
     @property
     def layout_name(self) -> str:
+        """The name of the layout."""
         return self.candidate.layout.name
 
     @property
     def is_maximum(self) -> bool:
-        """The method sends less where the data allow it."""
+        """Whether the bytes are a maximum: the method can send less, depending on the data."""
         return self.candidate.algorithm.adaptive
 
     @property
     def break_even_bytes_per_s(self) -> float | None:
-        """The bandwidth above which plain all-reduce wins; None where there is none."""
+        """The bandwidth, in bytes per second, above which plain all-reduce wins; None if there is none."""
         return break_even(self.faster_within)
 
     def as_data(self) -> dict[str, Any]:
-        """For JSON. Bandwidths are bytes per second; the ends of the range that was looked at are null."""
+        """Return plain data for JSON. Bandwidths are bytes per second; the ends of the search range are null.
+
+        Bytes are those that cross a link, per worker and step.
+        """
         candidate = self.candidate
         return {
             "method": self.method,
@@ -92,21 +105,22 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The choices, fastest first, beside plain all-reduce with one step to an exchange."""
+    """The choices, fastest first, beside plain all-reduce with one step per exchange."""
 
     query: Query
     baseline: Choice
     choices: tuple[Choice, ...]
     measured: bool
+    """Whether encoding and decoding were measured; otherwise they count as no time."""
 
     @property
     def recommended(self) -> Choice:
-        """The fastest; plain all-reduce where nothing is worth while."""
+        """The fastest choice, or plain all-reduce if no choice is at least `WORTH_WHILE` times as fast."""
         fastest = min(self.choices, key=lambda choice: choice.step_s, default=self.baseline)
         return fastest if fastest.speed_up >= WORTH_WHILE else self.baseline
 
     def as_data(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return plain data for JSON."""
         query = self.query
         return {
             "parameters": query.n_parameters,
@@ -124,7 +138,11 @@ class Plan:
 
 
 def layouts_of(algorithm: Algorithm, query: Query) -> list[str]:
-    """The layouts that a method admits. Raises ValueError for a model or number of workers that it cannot work with."""
+    """Return the names of the layouts that a method admits.
+
+    Raises:
+        ValueError: The method refuses the model or the number of workers.
+    """
     algorithm.check_size(query.n_parameters, query.sizes, query.n_workers)
     admitted = []
     for layout_name in LAYOUTS[1:]:
@@ -144,10 +162,17 @@ def candidates_of(
     only: str | None = None,
     listen: Callable[[str], None] = lambda what: None,
 ) -> Iterator[Candidate]:
-    """Every method on every layout that it admits, or on the one named. `listen` gets the name of what is being
-    measured.
+    """Yield every method on every layout that it admits.
 
-    Raises ValueError for a model or number of workers that a method cannot work with.
+    Args:
+        algorithms: The methods by name.
+        query: The model, workers and link.
+        measure: Whether to measure encoding and decoding.
+        only: The only layout to try; None tries all.
+        listen: Gets the name of what is being measured.
+
+    Raises:
+        ValueError: A method refuses the model or the number of workers.
     """
     for algorithm in algorithms.values():
         sent, coding = {}, {}
@@ -155,7 +180,7 @@ def candidates_of(
             if only not in (None, layout_name):
                 continue
             listen(f"{algorithm.name}, {layout_name}")
-            # A dedicated server gets and answers the same frames as one that also works.
+            # A dedicated server gets and answers the same frames as a serving worker.
             measured_layout = "rank0" if layout_name == "dedicated" and "rank0" in sent else layout_name
             planned = _planned(algorithm, layout_name, query)
             if measured_layout not in sent:
@@ -170,7 +195,7 @@ def candidates_of(
 
 
 def judge(candidates: Iterable[Candidate], query: Query, *, measured: bool) -> Plan:
-    """Time the candidates on the question's link, find where each beats plain all-reduce, and order them."""
+    """Time the candidates on the query's link, find where each beats plain all-reduce, and sort them by time."""
     (reference,) = candidates_of({"sgd": SGD()}, replace(query, local_steps=1), measure=measured, only="allreduce")
     baseline_s = _remembered(reference, query.link)
     at_link_s = baseline_s(query.link.bytes_per_s)
@@ -189,7 +214,7 @@ def judge(candidates: Iterable[Candidate], query: Query, *, measured: bool) -> P
 
 
 def _remembered(candidate: Candidate, link: Link) -> Callable[[float], float]:
-    """Step time by bandwidth; all else is the link's."""
+    """Return a cached function from bandwidth, in bytes per second, to step time, in seconds."""
     known: dict[float, float] = {}
 
     def step_s(bytes_per_s: float) -> float:

@@ -1,4 +1,4 @@
-"""Runs that `laconic run --out` recorded, timed again on another network by the bytes that they measured."""
+"""Runs that `laconic run --out` recorded, timed on another network from their measured bytes."""
 
 import json
 import tomllib
@@ -21,19 +21,23 @@ _FILES = ("config.toml", "summary.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """One run's settings and what it sent."""
+    """The settings and the traffic of one run."""
 
     settings: RunSettings
     n_parameters: int
     layout_name: str
     traffic: Traffic
     dense_rounds: int
-    computed_s: float = 0.0  # measured, of one step; 0 where the run did not record its times
+    computed_s: float = 0.0
+    """Measured compute seconds of one step; 0 if the run did not record its times."""
 
     def query(self, link: Link, compute_s: float | None) -> Query:
-        """The run's own model and number of workers on another link; its own compute time unless one is given.
+        """Return the query of the run's model and number of workers on another link.
 
-        That of a simulated run is what was asked for; of a real run the median of what was recorded.
+        Args:
+            link: The link of every node.
+            compute_s: Seconds of one gradient. None takes the run's own: the median of a recorded run, or the setting
+                of a simulated one.
         """
         own_s = self.computed_s or self.settings.compute_s()
         return Query(
@@ -43,7 +47,7 @@ class Recorded:
         )  # fmt: skip
 
     def candidate(self, query: Query, *, measure: bool) -> Candidate:
-        """Its method on its layout. Each message is as long as the run's were on average; skips make that less."""
+        """Return the run's method on its layout. Messages have the run's mean length, with skips counted as 0 bytes."""
         planned = PlannedJob(
             algorithm=self.settings.build(), layout_name=self.layout_name, d=self.n_parameters,
             layers=query.sizes, n_workers=query.n_workers,
@@ -59,7 +63,7 @@ class Recorded:
         return replace(bare, rounds=(sent,), coding=coding)
 
     def _sent(self, bare: Candidate, exchange: Exchange, number: int) -> Sent:
-        """One exchange: the mean over the rounds that were not dense."""
+        """Return what one exchange sends: the mean over the rounds that were not dense."""
         algorithm, layout = bare.algorithm, bare.layout
         n, n_rounds = layout.n_workers, self.traffic.rounds - self.dense_rounds
         exchanges = algorithm.exchanges(self.n_parameters, n)
@@ -74,7 +78,9 @@ class Recorded:
         up = self.traffic.up_by_exchange[exchange.name].wire_bytes / n_rounds
         down = self.traffic.down_by_exchange[exchange.name].wire_bytes / n_rounds
         if kind == "ring":
-            return Sent(kind=kind, vector=round(up / (n - 1)))  # each worker sends (n-1)/n of the vector one way
+            return Sent(
+                kind=kind, vector=round(up / (n - 1))
+            )  # each worker sends (n-1)/n of the vector in one direction
         if kind == "all_to_all":
             return Sent(kind=kind, up=((round(up / n / (n - 1)),),) * n)
         if kind == "peers":
@@ -87,9 +93,10 @@ class Recorded:
 
 
 def read_recorded(folder: Path) -> list[Recorded]:
-    """The run in `folder`, or the runs in its folders, as `laconic compare --out` leaves them.
+    """Read the run in `folder`, or the runs in its subfolders, as `laconic compare --out` writes them.
 
-    Raises ValueError for a folder without runs, or files that are none of ours.
+    Raises:
+        ValueError: The folder has no runs, or a file is not as `laconic run` writes it.
     """
     folders = (
         [folder] if (folder / _FILES[0]).is_file() else sorted(path.parent for path in folder.glob(f"*/{_FILES[0]}"))
@@ -104,7 +111,7 @@ def read_recorded(folder: Path) -> list[Recorded]:
 def _read(folder: Path) -> Recorded:
     config, summary = (folder / name for name in _FILES)
     if not summary.is_file():
-        raise ValueError(f"--trace {folder}: {_FILES[1]} is missing; the run has not come to its end")
+        raise ValueError(f"--trace {folder}: {_FILES[1]} is missing; the run was not finished")
     try:
         run_data: dict[str, Any] = json.loads(summary.read_text())
         settings = RunSettings(**tomllib.loads(config.read_text()))

@@ -1,4 +1,4 @@
-"""Accuracy against bytes, rounds and time, as a picture."""
+"""A picture of loss and accuracy over rounds and bytes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from laconic.lab.runs.record import Record
 
-# Colors that stay apart for color-blind readers and in print (Okabe and Ito).
+# Colors for color-blind readers and print (Okabe and Ito).
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", "-.", ":")
 
 
 def draw_curves(records: Sequence[Record], path: Path) -> None:
-    """Write a PNG: training loss over rounds, test accuracy over rounds, and over bytes up (logarithmic)."""
+    """Write a PNG: training loss over rounds, test accuracy over rounds and over uploaded bytes (logarithmic)."""
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
     loss, accuracy, traffic = figure.subplots(1, 3)
@@ -43,7 +43,7 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
 
 
 def _draw_own_models(axes: Axes, record: Record, color: str) -> None:
-    """A band from the worst to the best of the workers' own models, where they differ."""
+    """Draw a band from the worst to the best of the workers' own models, if they differ."""
     rows = [row for row in record.rows if row.own_accuracy_lowest is not None and row.own_accuracy_highest is not None]
     if not rows:
         return

@@ -1,4 +1,4 @@
-"""A plan on the terminal: one row for each method and layout, and what follows from them in a sentence."""
+"""A plan on the terminal: one row per method and layout, and a recommendation."""
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -10,11 +10,11 @@ _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 
 
 def plan_table(plan: Plan) -> Table:
-    """The choices, fastest first, with plain all-reduce among them; fits 80 columns."""
+    """Return a table of the choices and plain all-reduce, fastest first, within 80 columns."""
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
     for column in ("method", "layout"):
         table.add_column(column, no_wrap=True)
-    for column in ("step", "up", "down", "codec", "speed-up", "beats plain"):
+    for column in ("step", "up", "down", "coding", "speed-up", "beats plain"):
         table.add_column(column, justify="right", no_wrap=True)
     rows = sorted([*plan.choices, plan.baseline], key=lambda choice: choice.step_s)
     for choice in rows:
@@ -35,7 +35,7 @@ def plan_table(plan: Plan) -> Table:
 
 
 def plan_title(plan: Plan) -> str:
-    """The question in one line."""
+    """Return the query in one line."""
     query = plan.query
     latency = f", latency {seconds_text(query.link.latency_s)}" if query.link.latency_s else ""
     return (
@@ -45,26 +45,26 @@ def plan_title(plan: Plan) -> str:
 
 
 def plan_notes(plan: Plan) -> list[str]:
-    """The recommendation first, then how to read the table."""
-    notes = [recommendation(plan), "", "up, down: bytes a worker and step that cross a link; < at most."]
+    """Return the recommendation, then how to read the table."""
+    notes = [recommendation(plan), "", "up, down: bytes per worker and step that cross a link; < at most."]
     if plan.measured:
-        notes.append("codec: encoding, serving, decoding; a sample on one thread here, in proportion.")
+        notes.append("coding: encoding, serving, decoding; extrapolated from a sample on one thread.")
     else:
-        notes.append("codec: not measured; encoding and decoding count as no time.")
-    notes.append("beats plain: at which bandwidths it is faster than all-reduce of dense gradients.")
+        notes.append("coding: not measured; encoding and decoding count as no time.")
+    notes.append("beats plain: bandwidths at which it is faster than all-reduce of dense gradients.")
     twice = ", ".join(sorted({choice.method for choice in plan.choices if choice.candidate.algorithm.second_gradient}))
     if twice and plan.query.compute_s:
-        notes.append(f"{twice}: two gradients a step, twice the compute time.")
+        notes.append(f"{twice}: two gradients per step, twice the compute time.")
     if plan.query.local_steps > 1:
         single = {choice.method for choice in plan.choices if choice.candidate.local_steps == 1}
         alone = f", except {', '.join(sorted(single))}" if single else ""
-        notes.append(f"{plan.query.local_steps} local steps to an exchange{alone}.")
-    notes.append("A step of one method may bring less than one of another: see laconic compare.")
+        notes.append(f"{plan.query.local_steps} local steps per exchange{alone}.")
+    notes.append("Methods may need different numbers of steps: laconic compare trains with them.")
     return notes
 
 
 def recommendation(plan: Plan) -> str:
-    """What to take, and beyond which bandwidth no longer."""
+    """Return which method to use, and up to which bandwidth."""
     best, baseline = plan.recommended, plan.baseline
     if best is baseline:
         rival = min(plan.choices, key=lambda choice: choice.step_s, default=baseline)
@@ -72,7 +72,7 @@ def recommendation(plan: Plan) -> str:
             return f"Plain all-reduce wins: {seconds_text(baseline.step_s)} a step, and no other is faster."
         return (
             f"Plain all-reduce wins: {seconds_text(baseline.step_s)} a step; the fastest other, {rival.method} on "
-            f"{rival.layout_name}, is {rival.speed_up - 1:.1%} faster, less than such a model can tell."
+            f"{rival.layout_name}, is {rival.speed_up - 1:.1%} faster, which is within the error of the network model."
         )
     limit = best.break_even_bytes_per_s
     beyond = f" Above {bandwidth_text(limit)} plain all-reduce wins over it." if limit else ""
@@ -84,7 +84,7 @@ def recommendation(plan: Plan) -> str:
 
 
 def where_text(choice: Choice) -> str:
-    """The bandwidths at which it is the faster one: "< 2.5 Gbit/s", "always", "never"."""
+    """Return the bandwidths at which it is faster, such as "< 2.5 Gbit/s", "always" or "never"."""
     if not choice.faster_within:
         return "never"
     low, high = choice.faster_within[0][0], choice.faster_within[-1][1]
@@ -96,7 +96,7 @@ def where_text(choice: Choice) -> str:
 
 
 def bandwidth_text(bytes_per_s: float) -> str:
-    """A bandwidth for reading: "100 Mbit/s"."""
+    """Return a bandwidth as text, such as "100 Mbit/s"."""
     bits = float(f"{8 * bytes_per_s:.3g}")
     scale, prefix = next(((scale, prefix) for scale, prefix in _PREFIXES if bits >= scale), (1.0, ""))
     return f"{bits / scale:.4g} {prefix}bit/s"

@@ -1,4 +1,4 @@
-"""Step time over bandwidth, as a picture."""
+"""A picture of step time over bandwidth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +11,20 @@ from laconic.planning.plan import Plan
 from laconic.report.plan import bandwidth_text
 from laconic.units import seconds_text
 
-# Colors that stay apart for color-blind readers and in print (Okabe and Ito); black is plain all-reduce's.
+# Colors for color-blind readers and print (Okabe and Ito); black is plain all-reduce.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES = ("-", "--", "-.", ":")
 _TICKS_S = (*(10.0**power for power in range(-6, 2)), 60, 600, 3600, 36_000, 360_000, 3_600_000)
 
 
 def draw_plan(plan: Plan, bandwidths: Sequence[float], path: Path) -> None:
-    """Write a PNG: each method on its best layout at every bandwidth of `bandwidths`, bytes per second, ascending."""
+    """Write a PNG with the step time of each method, on its best layout at each bandwidth.
+
+    Args:
+        plan: The plan.
+        bandwidths: Bandwidths in bytes per second, ascending.
+        path: The file to write.
+    """
     figure = Figure(figsize=(10, 6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -60,6 +66,6 @@ def draw_plan(plan: Plan, bandwidths: Sequence[float], path: Path) -> None:
 
 
 def _short(seconds: float) -> str:
-    """A tick's time without digits that say nothing: "10 s"."""
+    """Return a tick's time without trailing zeros, such as "10 s"."""
     number, unit = seconds_text(seconds).split()
     return f"{float(number):g} {unit}"

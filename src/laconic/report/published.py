@@ -1,4 +1,4 @@
-"""A published table and ours, on the terminal and as a file."""
+"""A published table and the measured figures, on the terminal and as a file."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
 
 
 def side_by_side(table: PublishedTable, comparison: Comparison) -> Group:
-    """The sheets of a comparison and its notes; no line is longer than 80 columns."""
+    """Return the sheets and notes of a comparison. No line is longer than 80 columns."""
     parts: list[RenderableType] = [Text(table.source, style="bold"), Text()]
     for sheet in comparison.sheets:
         parts += [_table(sheet), Text()]
@@ -39,7 +39,7 @@ def _table(sheet: Sheet) -> Table:
 def write_result(
     path: Path, table: PublishedTable, request: Request, found: Sequence[Figures], comparison: Comparison
 ) -> None:
-    """One JSON file: what was run, when, with what and on what; every figure found; the printed figures."""
+    """Write one JSON file: command, date, versions, machine and settings, all measured and all published figures."""
     data = {
         **_of_run(table, request, found),
         "tables": [{"title": sheet.title, "columns": sheet.columns, "rows": sheet.rows} for sheet in comparison.sheets],
@@ -50,12 +50,12 @@ def write_result(
 
 
 def write_partial_result(path: Path, table: PublishedTable, request: Request, found: Mapping[str, Figures]) -> None:
-    """The same file without tables, beside `path`: figures of the jobs that are finished, by label in `finished`."""
+    """Write the figures of the finished tasks beside `path`, without tables. `finished` lists the tasks' labels."""
     _write(partial_path(path), {**_of_run(table, request, list(found.values())), "finished": list(found)})
 
 
 def partial_path(path: Path) -> Path:
-    """Where figures are until all are there: `result.partial.json` for `result.json`."""
+    """Return the path of partial results: `result.partial.json` for `result.json`."""
     return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 

@@ -1,4 +1,4 @@
-"""One table of several runs."""
+"""The table that compares several runs."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,10 @@ from laconic.units import bytes_text
 
 
 def comparison(records: Sequence[Record]) -> Table:
-    """Test accuracy, bytes, rounds, skips and seconds of each run; bytes are the wire meter's, over all workers.
+    """Return a table of test accuracy, bytes, rounds, skips and seconds of each run.
 
-    The ratio is the first run's bytes up over this one's. Skips are the workers' and, behind the stroke, the server's.
+    Bytes are wire bytes of all workers. The ratio is the first run's uploaded bytes over this run's. Skips are those of
+    the workers / of the server.
     """
     settings = records[0].settings
     table = Table(
@@ -48,7 +49,7 @@ def comparison(records: Sequence[Record]) -> Table:
 
 
 def own_models(record: Record) -> str:
-    """One line on the workers' own models, where they differ: accuracies at the end, and how far they are apart."""
+    """Return one line on the workers' own models: their final accuracies and consensus distance."""
     last, algorithm = record.last, record.settings.build()
     graph = getattr(algorithm, "graph", None)
     gap = f", spectral gap {Mixing.over_cycle(graph, record.settings.workers).spectral_gap:.3g}" if graph else ""

@@ -1,4 +1,4 @@
-"""Published tables by name: what is printed in a paper, run here, side by side."""
+"""Published tables by name, run here and compared with the published figures."""
 
 from laconic.hyperparameters import near_misses
 from laconic.reproduce.sasg_memory import SasgMemory
@@ -10,7 +10,11 @@ TABLES: dict[str, PublishedTable] = {table.name: table for table in (SasgMnist()
 
 
 def table_of(name: str) -> PublishedTable:
-    """The table of this name. Raises ValueError for an unknown one, with near misses."""
+    """Return the table of this name.
+
+    Raises:
+        ValueError: The name is unknown. The message lists near misses.
+    """
     if name not in TABLES:
         known = sorted(TABLES)
         raise ValueError(f"unknown table {name!r}; known: {', '.join(known)}{near_misses(name, known)}")

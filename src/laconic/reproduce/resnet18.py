@@ -1,9 +1,10 @@
-"""The parameters' sizes of ResNet-18 for 32x32 images, which both papers count with."""
+"""The parameters' sizes of ResNet-18 for 32x32 images, as both papers count them."""
 
 
 def layer_sizes(n_classes: int = 10) -> tuple[int, ...]:
-    """The sizes in order: weights without biases, a scale and a shift for each batch norm; 11,173,962 for 10 classes.
+    """Return the sizes in order: weights without biases, scale and shift of each batch norm.
 
+    With 10 classes their sum is 11,173,962.
     He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2016, with a 3x3 first convolution, as is usual
     for CIFAR.
     """

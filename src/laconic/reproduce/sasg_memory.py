@@ -1,8 +1,8 @@
-"""SASG, Table III, memory: what the server keeps of 10 workers' last uploads.
+"""SASG, Table III, memory: the server's storage of 10 workers' last uploads.
 
 Deng, Guo, Wang, Wang, Sun: SASG, section V. ResNet-18 for CIFAR-10, d = 11,173,962; the largest 1 % of each layer,
-k = 111,723. The print counts the values, 4 bytes each; here they are read off a server after one round through the
-driver, with the positions that belong to them. Its other columns, times on the authors' cluster, are not run.
+k = 111,723. The paper counts the values, 4 bytes each. Here values and positions are measured at a server after one
+round of the simulator. The table's other columns, times on the authors' cluster, are not run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,10 @@ from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
 
 _MIB = 2**20
 _PRINTED_MIB = {"lasg": 426.25, "sasg": 4.26}
-_STORED = {"lasg": {"values": "stored."}, "sasg": {"values": "values.", "positions": "positions."}}  # memory's names
+_STORED = {
+    "lasg": {"values": "stored."},
+    "sasg": {"values": "values.", "positions": "positions."},
+}  # prefixes of the memories' names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +70,20 @@ class SasgMemory(PublishedTable):
         return Comparison(
             sheets=(Sheet(title="MiB at the server for stored uploads", columns=columns, rows=rows),),
             notes=(
-                f"d = {d:,}, {self.workers} workers. Formula: 4 bytes a value. Positions are int32; print leaves them "
-                "out.",
+                f"d = {d:,}, {self.workers} workers. Formula: 4 bytes per value. Positions are int32; the "
+                "paper omits them.",
             ),
         )
 
 
 def stored_bytes(report: Reporter, method: str, layers: Sequence[int], workers: int) -> Figures:
-    """One round of the method, and what its server then keeps."""
+    """Run one round of the method, and return the bytes of the uploads that its server stores."""
     algorithm: Algorithm = LASG() if method == "lasg" else SASG()
     d = sum(layers)
     report(0, 1, "")
     simulated = Simulated(algorithm, d=d, n_workers=workers, layers=layers, layout="rank0")
     generator = torch.Generator().manual_seed(make_key(0, "data", 0, 0, "gradient") >> 1)
-    gradient = torch.randn(d, generator=generator)  # one for all: how much is stored does not depend on it
+    gradient = torch.randn(d, generator=generator)  # one for all workers: the stored bytes do not depend on it
     start = torch.zeros(d)
     simulated.round(lambda rank: Inputs(vector=gradient, parameters=lambda: start, lr=0.01))
     memory = simulated.servers[0].view.memory

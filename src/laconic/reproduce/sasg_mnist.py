@@ -1,9 +1,9 @@
-"""SASG, Table II, MNIST: how many uploads and bits each method needs to 98 % test accuracy.
+"""SASG, Table II, MNIST: the uploads and bits of each method to 98 % test accuracy.
 
 Deng, Guo, Wang, Wang, Sun: Communication-Efficient Distributed Learning with Sparsification and Adaptive Aggregation
 (SASG), section V. 10 workers with a fixed shard and batches of 10 each; 784-512-10 with ReLU, d = 407,050; the largest
-1 % of each layer, k = 4,071; rate 0.005 of the sum over workers, which is 0.05 of their mean; no momentum, no decay.
-One worker's upload is one round. Bits in print are 32 a value: neither positions nor downloads.
+1 % of each layer, k = 4,071; learning rate 0.005 on the sum over workers, which is 0.05 on their mean; no momentum, no
+decay. One worker's upload is one round. Published bits are 32 per value, without positions and downloads.
 """
 
 import time
@@ -25,13 +25,17 @@ _SPARSE = {"density": "0.01", "blocks": "layer"}
 
 @dataclass(frozen=True, kw_only=True)
 class _Method:
-    """How a row is run, and what is printed for it: rounds and bits to 98 %, and the rounds of the authors' logs."""
+    """The hyper-parameters of a row, and its published figures."""
 
     set: Mapping[str, str]
-    sums: bool  # the method itself takes the rate of the sum
+    sums: bool
+    """Whether the method takes the learning rate on the sum over workers."""
     rounds: int
+    """Published rounds to 98 %."""
     bits: float
+    """Published bits to 98 %."""
     logged: tuple[int, ...]
+    """Rounds to 98 % in the authors' logs, by seed."""
 
 
 _METHODS = {
@@ -59,8 +63,10 @@ class SasgMnist(PublishedTable):
     reads_data: ClassVar[bool] = True
 
     epochs: int = 20
-    look_every: int = 100  # iterations between two looks at the test accuracy
+    look_every: int = 100
+    """Iterations between two tests."""
     target: float = 0.98
+    """The test accuracy to reach."""
 
     def settings(self) -> Mapping[str, Any]:
         return {
@@ -111,9 +117,9 @@ class SasgMnist(PublishedTable):
             f"{one['method']} (seed {one['seed']}, {one['best_accuracy']:.2%})" for one in found if not one["reached"]
         ]
         notes = [
-            f"Measured: {of}. One worker's upload is a round; looked at every {self.look_every} iterations. Logs: the "
+            f"Measured: {of}. One worker's upload is a round; tested every {self.look_every} iterations. Logs: the "
             "rounds of the 5 seeds in the authors' repository.",
-            "Bits are uploads. In print: 32 a value, without its position. Payload: with positions and flag bits.",
+            "Bits are uploads. Printed: 32 per value, without positions. Payload: with positions and flag bits.",
         ]
         if late:
             notes.append(f"> : {self.target:.0%} was not reached in {self.epochs} epochs by {', '.join(late)}.")
@@ -152,12 +158,22 @@ def _mean(runs: Sequence[Figures], key: str) -> float:
 
 
 def _lower_bound_mark(runs: Sequence[Figures]) -> str:
-    """Marks a figure that is too low, because a run ended before it got there."""
+    """Return a mark for a lower bound, if a run ended before it reached the target."""
     return "" if all(run["reached"] for run in runs) else "> "
 
 
 def rounds_to_target(report: Reporter, settings: RunSettings, look_every: int, target: float) -> Figures:
-    """Train until the test accuracy is at the target, or the epochs are over."""
+    """Train until the test accuracy reaches the target, or the epochs end.
+
+    Args:
+        report: Gets the progress.
+        settings: The run.
+        look_every: Iterations between two tests.
+        target: The test accuracy to reach.
+
+    Returns:
+        The rounds, bits, bytes and accuracies of the run.
+    """
     experiment = Experiment(settings)
     simulation = Simulation(
         experiment.model, experiment.inner, settings.build(), workers=settings.workers, layout=settings.layout,

@@ -1,10 +1,10 @@
-"""Majority voting, Table 1: by how much each row of the table shortens what is sent, from messages that were made.
+"""Majority voting, Table 1: the compression ratio of each row, from measured messages.
 
 Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, Table 1 and section 4.3. ResNet-18 for
-CIFAR-10, d = 11,173,962; density 1e-2, 1e-3 for what is added and dropped, 4 bits in the rows with Q, 10 workers.
-A ratio is 32 d H over the bits of one message, H local steps. How long a message is does not depend on H, so each kind
-is made once: by the method itself, in the simulator, of random changes, in a round in which the lists of add-drop
-change as much as they may. Ratios are of one worker's link, and leave dense first rounds out, as in print.
+CIFAR-10, d = 11,173,962; density 1e-2, swap density 1e-3, 4 bits in the rows with Q, 10 workers. A ratio is 32 d H over
+the bits of one message, with H local steps. The bits do not depend on H, so each kind of message is made once: by the
+method in the simulator, from random changes, in a round in which the lists of add-drop change as much as possible.
+Ratios are of one worker's link and exclude dense first rounds, as in the paper.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,28 +23,32 @@ from laconic.random_keys import make_key
 from laconic.reproduce.resnet18 import layer_sizes
 from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
 
-_VOTERS = 3  # how many vote does not change how long a message is
+_VOTERS = 3  # the number of voters does not change the bits of a message
 _CODES = ("block", "entropy")
 _Direction = Literal["up", "down"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Kind:
-    """A method with its quantizer: what decides how long a message is. The formula's bits a parameter, up and down."""
+    """A method with its quantizer, which determine the bits of a message."""
 
     method: str
     bits: int
+    """Bits of a quantized value."""
     workers: int
     up: float
+    """Uploaded bits per parameter by the formula."""
     down: float
-    rounds: int = 1  # the last of them is measured; lists are sent whole in the first one
+    """Downloaded bits per parameter by the formula."""
+    rounds: int = 1
+    """Rounds to run; the last one is measured. The first one sends full lists."""
 
     @property
     def key(self) -> str:
         return f"{self.method} {self.bits}"
 
 
-_MASK, _VALUES = 0.01 * (7 + 2), 0.01 * 32  # bits a parameter; log2 of 1/density rounded up
+_MASK, _VALUES = 0.01 * (7 + 2), 0.01 * 32  # bits per parameter; 7 is log2(1/density) rounded up
 _SWAPS = 2 * 0.001 * (10 + 2)
 _KINDS = (
     _Kind(method="ssgd-mv", bits=32, workers=_VOTERS, up=_MASK + _VALUES, down=_MASK + _VALUES),
@@ -52,20 +56,24 @@ _KINDS = (
     _Kind(method="ssgd-mv-rs", bits=32, workers=_VOTERS, up=_MASK + _VALUES, down=_MASK + _VALUES),
     _Kind(method="ssgd-mv-ad", bits=32, workers=_VOTERS, up=_SWAPS + _VALUES, down=_MASK + _VALUES, rounds=3),
     _Kind(method="ssgd-mv-ad", bits=4, workers=_VOTERS, up=_SWAPS + 0.01 * 4, down=_MASK + _VALUES, rounds=3),
-    # No two workers send the same entry, at the worst: 10 % of all, each for 4 + 2 bits and a value.
+    # At worst no two workers send the same parameter: 10 % of all, each with 4 + 2 bits and a value.
     _Kind(method="ssgd-topk", bits=32, workers=10, up=_MASK + _VALUES, down=0.1 * (4 + 2) + 0.1 * 32),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A printed row: local steps, and by how much it shortens."""
+    """A published row."""
 
     name: str
     kind: str
+    """The `key` of its kind of message."""
     steps: int
+    """Local steps per exchange."""
     up: float
+    """Published compression ratio of uploads."""
     down: float
+    """Published compression ratio of downloads."""
 
 
 _ROWS = (
@@ -114,11 +122,12 @@ class SsgdMvBits(PublishedTable):
         return Comparison(
             sheets=(self._sheet("up", by_kind), self._sheet("down", by_kind)),
             notes=(
-                "32 d H over the bits of a message. Paper: measured, its own charge. Payload: every bit that the "
-                "receiver needs, with the paper's block code. Wire: whole frames, heads and checksums too.",
-                "* printed figures that the formula does not give: MV-L8-Q is 1969 and AD-L8 is 744. (For RS-L8 the "
-                "paper also prints the bits of L4; its ratio is right.)",
-                "top-K down: in print no two of 10 workers send one entry; measured is the union there was.",
+                "32 d H over the bits of a message. Paper: measured paper_bits. Payload: every bit that the receiver "
+                "needs, with the paper's block code. Wire: full frames, with headers and checksums.",
+                "* printed figures that differ from the formula: MV-L8-Q is 1969 and AD-L8 is 744. (For RS-L8 the "
+                "paper also gives the bits of L4; its ratio is right.)",
+                "top-K down: the paper assumes that no two of 10 workers send the same parameter; measured is the "
+                "actual union.",
             ),
         )
 
@@ -128,7 +137,7 @@ class SsgdMvBits(PublishedTable):
             kind = next(kind for kind in _KINDS if kind.key == row.kind)
             printed, per_parameter = (row.up, kind.up) if direction == "up" else (row.down, kind.down)
             formula = 32 * row.steps / per_parameter
-            # Printed to three digits, or cut to a whole number: what is further off is a misprint.
+            # Published figures have three digits or are truncated to integers; larger differences are misprints.
             star = "" if abs(printed - formula) < 0.006 * formula and int(formula) <= printed < formula + 0.5 else "*"
             bits = by_kind[row.kind][direction]
             measured = (
@@ -147,7 +156,16 @@ def _digits(ratio: float) -> str:
 
 
 def message_bits(report: Reporter, kind: _Kind, d: int) -> Figures:
-    """The bits of one worker's messages in one round: each way, in each code, as the meters count them."""
+    """Measure the bits of one worker's messages in one round.
+
+    Args:
+        report: Gets the progress.
+        kind: The kind of message.
+        d: The number of parameters.
+
+    Returns:
+        The bits by direction and code, as the wire meter counts them.
+    """
     figures: Figures = {"method": kind.method, "bits": kind.bits, "workers": kind.workers, "d": d, "up": {}, "down": {}}
     steps = len(_CODES) * kind.rounds
     start = torch.zeros(d)
@@ -173,7 +191,7 @@ def _inputs(d: int, rank: int, round_: int, start: Tensor) -> Inputs:
 
 
 def _totals(simulated: Simulated) -> dict[_Direction, dict[str, float]]:
-    """What all workers have sent and received so far, in bits."""
+    """Return the bits that all workers have sent and received so far, by direction."""
     directions: tuple[_Direction, ...] = ("up", "down")
     totals: dict[_Direction, dict[str, float]] = {}
     for direction in directions:

@@ -1,4 +1,4 @@
-"""What a published table is: jobs to run, and the printed figures to lay beside what they found."""
+"""The interface of a published table: its tasks, and its published figures to compare with."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,19 @@ from laconic.lab.processes.pool import Figures, Task
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked for; empty means the table's own choice."""
+    """The user's choices."""
 
     data: str | None = None
+    """The folder of the data set."""
     seeds: tuple[int, ...] = ()
+    """The seeds; empty for the table's default."""
     methods: tuple[str, ...] = ()
+    """The rows; empty for all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """One table as it is printed: texts. The first column is left-aligned, the others right-aligned."""
+    """The text of one table. The first column is left-aligned, the others right-aligned."""
 
     title: str
     columns: tuple[str, ...]
@@ -29,31 +32,39 @@ class Sheet:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Printed and measured figures side by side, and what must be known to read them."""
+    """Published and measured figures side by side."""
 
     sheets: tuple[Sheet, ...]
     notes: tuple[str, ...] = ()
+    """How to read the sheets."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTable(ABC):
-    """One table of one paper. Fields are its sizes; the defaults are the paper's."""
+    """One table of one paper. Fields are its sizes, with the paper's values as defaults."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
-    methods: ClassVar[tuple[str, ...]] = ()  # the rows that can be chosen; none: the table is computed whole
-    default_seeds: ClassVar[tuple[int, ...]] = ()  # none: its figures do not depend on one
+    methods: ClassVar[tuple[str, ...]] = ()
+    """The rows that can be chosen; empty if the table has no such choice."""
+    default_seeds: ClassVar[tuple[int, ...]] = ()
+    """Empty if the figures do not depend on a seed."""
     reads_data: ClassVar[bool] = False
+    """Whether it needs a data set from --data."""
 
     def plan(self, request: Request) -> Request:
-        """The request with the table's own choices filled in. Raises ValueError for what the table does not have."""
+        """Return the request with the table's defaults filled in.
+
+        Raises:
+            ValueError: The table does not have a requested option, seed or row.
+        """
         if request.data is not None and not self.reads_data:
             raise ValueError(f"--data {request.data}: {self.name} reads no data; leave it out")
         if request.seeds and not self.default_seeds:
             raise ValueError(f"--seeds: the figures of {self.name} do not depend on a seed; leave it out")
         if request.methods and not self.methods:
-            raise ValueError(f"--methods: {self.name} is computed whole; leave it out")
+            raise ValueError(f"--methods: {self.name} always computes all rows; leave it out")
         for what, chosen in (("--seeds", request.seeds), ("--methods", request.methods)):
             doubled = [one for place, one in enumerate(chosen) if one in chosen[:place]]
             if doubled:
@@ -65,7 +76,7 @@ class PublishedTable(ABC):
             if method not in self.methods:
                 known = list(self.methods)
                 raise ValueError(
-                    f"--methods {method!r} must be among {', '.join(known)} for {self.name}{near_misses(method, known)}"
+                    f"--methods {method!r} must be in {', '.join(known)} for {self.name}{near_misses(method, known)}"
                 )
         return Request(
             data=request.data,
@@ -75,7 +86,7 @@ class PublishedTable(ABC):
 
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """What the figures were made with, for the result file."""
+        """Return the settings of the runs, for the result file."""
 
     @property
     @abstractmethod
@@ -84,8 +95,15 @@ class PublishedTable(ABC):
 
     @abstractmethod
     def tasks(self, request: Request) -> list[Task]:
-        """What to compute. `request` has been through `plan`. Raises what the data set raises for wrong data."""
+        """Return the tasks to run.
+
+        Args:
+            request: The result of `plan`.
+
+        Raises:
+            DatasetError: The data set is missing or not valid.
+        """
 
     @abstractmethod
     def compare(self, found: Sequence[Figures]) -> Comparison:
-        """Every job's figures beside the printed ones."""
+        """Compare the figures of all tasks with the published ones."""

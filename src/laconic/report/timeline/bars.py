@@ -1,7 +1,7 @@
-"""What each machine's ports do over time, as lanes of bars: the data of the pictures, and the picture in letters.
+"""Timelines: what each machine's ports do over time, as lanes of bars, and their drawing as text.
 
-The figures of Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020 (1.3 to 1.7, 3.4, 3.5, 4.1,
-4.2, 5.2, 5.3) are drawn in this way.
+They are drawn as the figures 1.3 to 1.7, 3.4, 3.5, 4.1, 4.2, 5.2 and 5.3 of Liu and Zhang: Distributed Learning Systems
+with First-Order Methods, 2020.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from rich.text import Text
 from laconic.network import Computation, Message, Network, TimedOperation
 from laconic.units import seconds_text
 
-MAX_STEPS = 20_000  # what a picture is still drawn of
+MAX_STEPS = 20_000  # of one picture
 MAX_NODES = 128
 
 
 class BarKind(Enum):
-    """What a bar stands for. Colors by Okabe and Ito: they stay apart for color-blind readers."""
+    """The meaning of a bar, with its words and color. Colors by Okabe and Ito, safe for color-blind readers."""
 
     SEND = "sending", "#0072B2"
     RECEIVE = "receiving", "#D55E00"
@@ -37,18 +37,20 @@ class BarKind(Enum):
 
 @dataclass(frozen=True)
 class Bar:
-    """One stretch of time on a lane. step: the place of its step in the timeline."""
+    """A bar on a lane."""
 
     lane: int
+    """Index into the timeline's lanes."""
     kind: BarKind
     start_ns: int
     end_ns: int
     step: int
+    """Index into the timeline's steps."""
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """What a machine was seen doing in a round of a real run."""
+    """A recorded phase of a machine in a round of a real run."""
 
     node: int
     kind: BarKind
@@ -58,18 +60,21 @@ class Stretch:
 
     @property
     def requested_ns(self) -> int:
-        """The same as its start: nobody knows what was wanted earlier."""
+        """The start of the phase, since a run does not record requests."""
         return self.start_ns
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Lanes of bars, and the steps that they come from."""
+    """Lanes of bars, and the steps that they show."""
 
     title: str
     notes: tuple[str, ...]
+    """Lines below the title."""
     nodes: tuple[str, ...]
+    """Names of the nodes."""
     lanes: tuple[str, ...]
+    """Names of the lanes."""
     steps: tuple[TimedOperation, ...] | tuple[Stretch, ...]
     bars: tuple[Bar, ...]
 
@@ -80,11 +85,11 @@ class Timeline:
 
     @property
     def last_ns(self) -> int:
-        """When the last step was over."""
+        """When the last step ended."""
         return max((step.end_ns for step in self.steps), default=0)
 
     def label(self, bar: Bar) -> str:
-        """What stands on a bar: the other end of the message, or the round of a real run's computing."""
+        """Return the text on a bar: the other end of a message, or the round of a recorded computation."""
         timed = self.steps[bar.step]
         if isinstance(timed, Stretch):
             return f"round {timed.round}" if timed.kind is BarKind.COMPUTE else ""
@@ -97,9 +102,17 @@ class Timeline:
 def timeline_of(
     title: str, steps: Sequence[TimedOperation], network: Network, *, nodes: Sequence[str], notes: Sequence[str] = ()
 ) -> Timeline:
-    """Lanes for the send, receive and compute ports of each node; compute lanes only where somebody computes.
+    """Make the timeline of simulated steps, with a lane for each node's send, receive and compute port.
 
-    nodes: the names, one for each node of the network. Raises ValueError for more than can be drawn.
+    Args:
+        title: The title.
+        steps: The timed steps.
+        network: The network of the simulation.
+        nodes: A name for each node of the network.
+        notes: Lines below the title.
+
+    Raises:
+        ValueError: There are more steps or nodes than can be drawn.
     """
     _check_drawable(len(steps), len(nodes))
     computing = {timed.step.node for timed in steps if isinstance(timed.step, Computation)}
@@ -136,7 +149,11 @@ def timeline_of(
 def timeline_of_stretches(
     title: str, stretches: Sequence[Stretch], *, nodes: Sequence[str], notes: Sequence[str] = ()
 ) -> Timeline:
-    """One lane a machine, in which each stretch is a bar. Raises ValueError for more than can be drawn."""
+    """Make the timeline of recorded phases, with one lane per machine.
+
+    Raises:
+        ValueError: There are more phases or machines than can be drawn.
+    """
     _check_drawable(len(stretches), len(nodes))
     bars = [
         Bar(stretch.node, stretch.kind, stretch.start_ns, stretch.end_ns, number)
@@ -149,8 +166,8 @@ def timeline_of_stretches(
 def _check_drawable(n_steps: int, n_nodes: int) -> None:
     if n_steps > MAX_STEPS or n_nodes > MAX_NODES:
         raise ValueError(
-            f"a picture of {n_steps} steps on {n_nodes} machines cannot be read; the most that is drawn are "
-            f"{MAX_STEPS} steps and {MAX_NODES} machines, so take fewer workers or rounds"
+            f"{n_steps} steps on {n_nodes} machines are too many for a picture; at most {MAX_STEPS} steps and "
+            f"{MAX_NODES} machines are drawn, so take fewer workers or rounds"
         )
 
 
@@ -161,7 +178,7 @@ _LETTERS = {
 
 
 def in_letters(timeline: Timeline, width: int) -> Text:
-    """The lanes as lines of `width` characters: a column shows what its middle falls into."""
+    """Return the lanes as lines of `width` characters. Each column shows what happens at its middle."""
     label_width = max(len(lane) for lane in timeline.lanes) + 1
     columns = max(width - label_width - 1, 10)
     begin_ns, span_ns = timeline.begin_ns, max(timeline.last_ns - timeline.begin_ns, 1)

@@ -1,4 +1,4 @@
-"""The timelines that have a name: what they show, and the settings that their figure in the monograph has or suits.
+"""The named timelines, with the settings of their figures in the monograph.
 
 Liu and Zhang: Distributed Learning Systems with First-Order Methods, 2020. Its examples count machines from 1 and
 time in units; here M1 is node 0 and a unit is a second.
@@ -26,50 +26,68 @@ from laconic.units import bytes_text, seconds_text
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a timeline is drawn for. compute_s: one time for all workers, or one for each; empty for none."""
+    """The settings of a timeline."""
 
     workers: int
     latency_s: float
     n_bytes: int
+    """The size of the full vector."""
     bytes_per_s: float
     compute_s: tuple[float, ...] = ()
-    rounds: int = 1  # of an asynchronous server: as many updates for each worker
+    """Seconds of a gradient: one time for all workers, or one for each. Empty for no computing."""
+    rounds: int = 1
+    """Rounds, or updates per worker of an asynchronous server."""
 
     @property
     def link(self) -> Link:
-        """Every machine's."""
+        """The link of every machine."""
         return Link(bytes_per_s=self.bytes_per_s, latency_s=self.latency_s)
 
     @property
     def transfer_s(self) -> float:
-        """Of the whole vector."""
+        """Seconds to transfer the full vector, without latency."""
         return self.n_bytes / self.bytes_per_s
 
     @property
     def compute_ns(self) -> tuple[int, ...]:
-        """Of each worker."""
+        """Nanoseconds of a gradient, by worker."""
         seconds = self.compute_s * self.workers if len(self.compute_s) == 1 else self.compute_s
         return tuple(round(one * 1e9) for one in seconds)
 
 
 @dataclass(frozen=True)
 class Named:
-    """A timeline by name. fixed: it is one example, whose machines cannot be more or fewer."""
+    """A named timeline."""
 
     about: str
+    """One line on what it shows."""
     source: str
+    """Section or figure of the monograph."""
     settings: Settings
+    """The default settings."""
     draw: Callable[[str, Settings], Timeline]
     fixed: bool = False
+    """Whether the number of machines is fixed."""
 
 
 def draw_steps(
     title: str, steps: MessageSchedule, settings: Settings, *, server: bool, notes: tuple[str, ...]
 ) -> Timeline:
-    """Run a schedule on equal links and lay it out."""
+    """Simulate a message schedule on equal links and make its timeline.
+
+    Args:
+        title: The title.
+        steps: The message schedule.
+        settings: The number of workers and their links.
+        server: Whether the last node is a server beside the workers.
+        notes: Further lines below the title.
+
+    Raises:
+        ValueError: There are more machines than can be drawn.
+    """
     n_nodes = settings.workers + server
     if n_nodes > MAX_NODES:
-        raise ValueError(f"{n_nodes} machines are more than can be read; the most that is drawn are {MAX_NODES}")
+        raise ValueError(f"{n_nodes} machines are too many for a picture; at most {MAX_NODES} are drawn")
     network = Network(n_nodes, settings.link)
     timed = simulate(steps, network).of(steps)
     span_s = (max(one.end_ns for one in timed) - min(one.requested_ns for one in timed)) / 1e9 if timed else 0.0
@@ -94,7 +112,7 @@ def _setting_text(settings: Settings) -> str:
 
 
 def _pattern(pattern: str, ratio: int = 1) -> Callable[[str, Settings], Timeline]:
-    """A pattern of PATTERNS; with compute times, rounds of training with it. ratio: of compression."""
+    """Return a function that draws a pattern of PATTERNS, or rounds of training with it. `ratio` divides the bytes."""
 
     def draw(name: str, settings: Settings) -> Timeline:
         chosen = PATTERNS[pattern]
@@ -125,7 +143,7 @@ def _example_1_3_1(third: int, ratio: int = 1) -> Callable[[str, Settings], Time
 
 
 def example_1_3_1(n_bytes: int, third_receiver: int = 0) -> MessageSchedule:
-    """Three messages of Example 1.3.1, in seconds. The prose and the figure send the third to M1, the table to M2."""
+    """Return the messages of Example 1.3.1. The text and the figure send the third to M1, the table to M2."""
     second = 1_000_000_000
     return MessageSchedule.of(
         [
@@ -136,7 +154,7 @@ def example_1_3_1(n_bytes: int, third_receiver: int = 0) -> MessageSchedule:
     )
 
 
-# Example 1.3.4: in each slot who sends to whom; a partition's owner receives in the first three, and then answers.
+# Example 1.3.4: (sender, receiver) by slot. A partition's owner receives in the first three slots, then answers.
 _SLOTS_1_3_4 = (
     ((1, 0), (0, 1), (3, 2), (2, 3)),
     ((2, 0), (3, 1), (0, 2), (1, 3)),
@@ -148,7 +166,7 @@ _SLOTS_1_3_4 = (
 
 
 def example_1_3_4(n_bytes: int) -> MessageSchedule:
-    """The four machines of Example 1.3.4, slot by slot as printed; n_bytes: of the whole vector."""
+    """Return the messages of Example 1.3.4 as published, by slot. `n_bytes` is the size of the full vector."""
     pairs = [pair for slot in _SLOTS_1_3_4 for pair in slot]
     needs = [tuple(place for place in range(12) if pairs[place][1] == owner) for owner in range(4)]
     return MessageSchedule.of(
@@ -180,7 +198,7 @@ def _draw_async(name: str, settings: Settings) -> Timeline:
     )
     updates = server.run(settings.workers * settings.rounds)
     end_ns = updates[-1].time_ns
-    # What has begun and goes on after the last update is drawn up to there.
+    # A step that continues after the last update is drawn up to it.
     shown = [replace(one, end_ns=min(one.end_ns, end_ns)) for one in steps if one.start_ns < end_ns]
     listed = ", ".join(f"{one.time_ns / 1e9:g} s M{one.worker + 1} ({one.staleness})" for one in updates[:12])
     notes = [f"updates, with staleness: {listed}{', ...' if len(updates) > 12 else ''}"]
@@ -199,16 +217,16 @@ _TRAINING = replace(_FOUR, compute_s=(5.0,), rounds=2)
 NAMED = {
     "example-1.3.1": Named("three messages, the third waits: 14 s", "figure 1.3", _PRINTED, _example_1_3_1(0), True),
     "example-1.3.1-table": Named(
-        "the same as the table has it, the third to M2: 13 s", "example 1.3.1", _PRINTED, _example_1_3_1(1), True
+        "the same as in the table, the third to M2: 13 s", "example 1.3.1", _PRINTED, _example_1_3_1(1), True
     ),
     "example-1.3.2": Named("half the bytes: 9 s", "figure 1.4", _PRINTED, _example_1_3_1(0, ratio=2), True),
     "example-1.3.4": Named(
-        "four machines that each serve a partition, as printed", "example 1.3.4", _FOUR, _draw_example_1_3_4, True
+        "four machines that each serve a partition, as published", "example 1.3.4", _FOUR, _draw_example_1_3_4, True
     ),
-    "single-server": Named("all to one server, and back", "figure 1.6", _PRINTED, _pattern("single-server")),
+    "single-server": Named("all workers with one server", "figure 1.6", _PRINTED, _pattern("single-server")),
     "ring": Named("ring all-reduce", "figure 1.7, example 1.3.3", _FOUR, _pattern("ring")),
     "ring-unpartitioned": Named(
-        "the ring with the vector whole", "section 1.3.3", _FOUR, _pattern("ring-unpartitioned")
+        "the ring without partitions of the vector", "section 1.3.3", _FOUR, _pattern("ring-unpartitioned")
     ),
     "sharded": Named("every worker serves a partition", "section 1.3.4", _FOUR, _pattern("sharded")),
     "training-ring": Named("rounds of computing and all-reduce", "figures 3.4, 5.2", _TRAINING, _pattern("ring")),
@@ -222,12 +240,12 @@ NAMED = {
 
 
 def draw_named(name: str, settings: Settings) -> Timeline:
-    """Draw a timeline of NAMED with these settings."""
+    """Make the timeline of this name in NAMED with these settings."""
     return NAMED[name].draw(name, settings)
 
 
 def draw_message_schedule(title: str, steps: MessageSchedule, link: Link) -> Timeline:
-    """Draw any schedule on equal links; its machines are those that it names."""
+    """Make the timeline of a message schedule on equal links, with the machines that it names."""
     n_nodes = 1 + max(int(steps.node.max()), int(steps.receiver.max()))
     settings = Settings(workers=n_nodes, latency_s=link.latency_s, n_bytes=0, bytes_per_s=link.bytes_per_s)
     return draw_steps(title, steps, settings, server=False, notes=())

@@ -1,4 +1,4 @@
-"""A timeline as one HTML page: hover for a step's facts, wheel or keys to zoom, drag to move. It needs no network."""
+"""A timeline as one HTML page, without network access: hover for details, wheel or keys to zoom, drag to move."""
 
 import html
 import json
@@ -8,7 +8,7 @@ from laconic.report.timeline.bars import BarKind, Stretch, Timeline
 
 
 def timeline_page(timeline: Timeline) -> str:
-    """The page, with its data, style and script inside."""
+    """Return the page, which includes its data, style and script."""
     kinds = list(BarKind)
     data = {
         "lanes": timeline.lanes,
@@ -42,7 +42,7 @@ def timeline_page(timeline: Timeline) -> str:
 
 
 def _details(timeline: Timeline, timed: TimedOperation | Stretch) -> dict[str, str | int]:
-    """What the page says of a step beside its times."""
+    """Return what the page shows of a step beside its times."""
     if isinstance(timed, Stretch):
         return {"node": timeline.nodes[timed.node], "doing": timed.kind.words, "round": timed.round}
     step = timed.step
@@ -82,7 +82,7 @@ white-space:pre;font-size:13px;z-index:1}
 <ul>@NOTES@</ul>
 <div class="legend">@LEGEND@</div>
 <svg id="chart" tabindex="0" role="img" aria-label="@TITLE@"></svg>
-<p class="keys">Hover over a bar for its facts. Zoom: wheel, + and -. Move: drag, arrow keys. All: double click, 0.</p>
+<p class="keys">Hover over a bar for details. Zoom: wheel, + and -. Move: drag, arrow keys. Reset: double click, 0.</p>
 <div id="tip"></div>
 <script type="application/json" id="data">@DATA@</script>
 <script>

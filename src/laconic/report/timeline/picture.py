@@ -13,14 +13,14 @@ from laconic.report.timeline.bars import Bar, BarKind, Timeline
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
 _WIDTH_IN = 11.0
 _LANE_IN = 0.30
-_LETTER_IN = 0.075  # of the labels' size
-_MAX_LABELS = 1_500  # bars; where there are more, none has a label
-# Hatching tells latency and waiting apart also without color.
+_LETTER_IN = 0.075  # width of a label's letter
+_MAX_LABELS = 1_500  # with more bars, none has a label
+# Hatching distinguishes latency and waiting without color.
 _HATCHES = {BarKind.LATENCY: "....", BarKind.WAIT: "////"}
 
 
 def draw_timeline(timeline: Timeline, path: Path) -> None:
-    """Write the picture; the ending of `path` says whether PNG or SVG."""
+    """Write the picture as PNG or SVG, by the ending of `path`."""
     height = 1.6 + _LANE_IN * len(timeline.lanes) + 0.18 * len(timeline.notes)
     figure = Figure(figsize=(_WIDTH_IN, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -39,13 +39,13 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     figure.legend(handles=patches, loc="outside lower center", ncols=max(len(used), 1), frameon=False, fontsize=9)
     figure.suptitle(timeline.title, fontsize=11)
     axes.set_title("\n".join(timeline.notes), fontsize=8, loc="left", color="#444444")
-    # Without a date and with a salt of its own, one timeline is one file, byte for byte.
+    # Without a date and with a fixed salt, equal timelines give equal files.
     with matplotlib.rc_context({"svg.hashsalt": "laconic", "hatch.linewidth": 0.5}):
         figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _draw_axes(axes: Axes, timeline: Timeline) -> float:
-    """Lanes from the top down, machines with a gap between them; returns the seconds of a unit of the axis."""
+    """Draw the lanes from the top down, with lines between machines. Return the seconds per unit of the axis."""
     longest_s = timeline.last_ns / 1e9
     unit, scale_s = next(((unit, scale) for unit, scale in _UNITS if longest_s >= scale), _UNITS[-1])
     axes.set_yticks(range(len(timeline.lanes)), timeline.lanes, fontsize=9)

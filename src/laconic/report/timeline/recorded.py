@@ -1,4 +1,4 @@
-"""The timeline of a recorded real run: a lane a rank, from what `laconic run --record-times` wrote."""
+"""The timeline of a run that `laconic run --record-times` recorded, with a lane per rank."""
 
 import json
 import tomllib
@@ -18,9 +18,16 @@ _KINDS = {
 
 
 def draw_run(folder: Path, *, from_round: int | None = None, n_rounds: int = ROUNDS_SHOWN) -> Timeline:
-    """Some rounds of the run in `folder`; without a first one, those in its middle, when all has warmed up.
+    """Make the timeline of some rounds of a recorded run.
 
-    Raises ValueError for a folder without times, a file that is none of ours, and rounds that the run has not.
+    Args:
+        folder: The folder of the run.
+        from_round: The first round; None takes rounds in the middle, after the warm-up of processes and caches.
+        n_rounds: The maximum number of rounds.
+
+    Raises:
+        ValueError: The folder has no recorded times, a file is not as `laconic run` writes it, or the run does not
+            have these rounds.
     """
     if not (folder / FILE).is_file():
         raise ValueError(
@@ -57,7 +64,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _notes(phases: list[Phase], summary: dict[str, Any]) -> list[str]:
-    """Where the time went, and how far clocks may be apart."""
+    """Return the shares of the phases, and the maximum offset between clocks."""
     sums = dict.fromkeys(_KINDS, 0.0)
     for phase in phases:
         sums[phase.what] += phase.end_s - phase.start_s
