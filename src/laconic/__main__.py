@@ -1,13 +1,19 @@
-"""The entry point of `python -m laconic` and `laconic`. A signal during the import ends it without a traceback."""
+"""The entry point of `python -m laconic` and `laconic`. A signal ends it without a traceback."""
 
-from laconic.lab.processes.stopping import ended_at_once_by_signals
+from laconic.lab.processes.stopping import Stopped, end_at_once_on_signals, exit_at_once
 
 
 def main() -> None:
     """Load the command line, then run it."""
-    with ended_at_once_by_signals():
-        from laconic.cli.app import main as run
-    run()
+    end_at_once_on_signals()
+    from laconic.cli.app import main as run
+
+    try:
+        run()
+    except SystemExit as ending:
+        if isinstance(ending.__context__, Stopped):
+            exit_at_once(ending.__context__.number)
+        raise
 
 
 if __name__ == "__main__":

@@ -256,6 +256,15 @@ def test_a_command_whose_main_thread_waits_in_c_is_stopped(tmp_path):
         assert_is_stopped(run, tmp_path)
 
 
+def test_a_signal_at_the_exit_of_python_ends_a_command_without_a_traceback(tmp_path):
+    sign, plugin = tmp_path / "sign", tmp_path / "pauses.py"
+    plugin.write_text(f"import atexit, pathlib, signal\natexit.register(signal.pause)\n"
+                      f"atexit.register(pathlib.Path({str(sign)!r}).touch)\n")  # fmt: skip
+    with command(tmp_path, "--load", str(plugin), "show", "sgd") as run:
+        until(sign.exists, "its exit")
+        assert_is_stopped(run, tmp_path, signal.SIGINT, "stopped")
+
+
 STOPPER = '''
 """Sends SIGTERM to its command, for a test.
 

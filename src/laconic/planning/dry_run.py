@@ -228,7 +228,7 @@ class _DryRun:
         reply = self._answer(self.servers[0], number, dict(enumerate(frames)))
         (answer,) = self._read([reply], number)
         for worker in self.workers:
-            self._timed(number, "decode", worker.hear_all, answer, 0)
+            self._timed(number, "decode", worker.receive_own_answer, answer, 0)
         return Sent(kind="all_to_all", up=tuple((frame.numel(),) for frame in frames))
 
     def _ring(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
@@ -264,7 +264,7 @@ class _DryRun:
         worker.receive_sum(mean, 0, aborted=False)
 
     def _receive_from_peers(self, worker: WorkerSession, frames: dict[int, Encoded], number: int) -> None:
-        worker.hear_peers(
+        worker.receive_peers(
             {rank: Answer.read_from_peer(data, self.job, rank, self.round, number) for rank, data in frames.items()}
         )
 

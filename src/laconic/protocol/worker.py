@@ -241,7 +241,7 @@ class WorkerSession:
             self._count("up", frame, data.numel(), lead=number == 0)
         return data
 
-    def hear_peers(self, answers: Mapping[int, Answer]) -> None:
+    def receive_peers(self, answers: Mapping[int, Answer]) -> None:
         """Continue with the neighbors' frames, by rank. If one aborts the round, the others learn it at its end."""
         packets = {}
         for rank, answer in sorted(answers.items()):
@@ -289,7 +289,7 @@ class WorkerSession:
                 parts.append(frame.packet)
         self._resume(tuple(parts), delivered=delivered)
 
-    def hear_all(self, answer: Answer, n_bytes: int) -> None:
+    def receive_own_answer(self, answer: Answer, n_bytes: int) -> None:
         """Continue with the answer this rank computed from all workers' frames; others sent `n_bytes` of them."""
         frame = answer.frame
         self.meter.collective(

@@ -208,7 +208,7 @@ class Processes:
         answers = {
             rank: Answer.read_from_peer(frame, self.job, rank, self.rounds, exchange) for rank, frame in frames.items()
         }
-        worker.hear_peers(answers)
+        worker.receive_peers(answers)
 
     def _agree_on_abort(self) -> bool:
         """Return whether any rank aborted this round. An ABORT control frame reaches only neighbors."""
@@ -231,7 +231,7 @@ class Processes:
         frames = self._swap(dict.fromkeys(others, own), others, "packet")
         n_bytes = sum(data.numel() for data in frames.values())
         reply = self.servers[0].answer(self.rounds, exchange, lr, frames | {me: own})
-        worker.hear_all(Answer.read(reply, self.job, 0, self.rounds, exchange), n_bytes)
+        worker.receive_own_answer(Answer.read(reply, self.job, 0, self.rounds, exchange), n_bytes)
         return worker.aborted
 
     def _allreduce(self, exchange: Exchange) -> bool:

@@ -336,7 +336,7 @@ class Simulated:
 
         def receive(worker: WorkerSession) -> None:
             worker.aborted = worker.aborted or aborted
-            worker.hear_peers(arriving[worker.rank])
+            worker.receive_peers(arriving[worker.rank])
 
         return receive
 
@@ -349,7 +349,7 @@ class Simulated:
         self._pass_time_of_all(lambda: one_at_a_time([Message(i, to, frames[i].numel()) for i, to in slots]))
         answer = Answer.read(reply, self.job, 0, self.rounds, exchange)
         total = sum(data.numel() for data in frames.values())
-        return lambda worker: worker.hear_all(answer, total - frames[worker.rank].numel())
+        return lambda worker: worker.receive_own_answer(answer, total - frames[worker.rank].numel())
 
     def _allreduce(self, exchange: Exchange) -> Callable[[WorkerSession], None]:
         """Run the engine's ring all-reduce: the same order of addition, the same bytes, the same messages."""

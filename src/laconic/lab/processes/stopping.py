@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 _UNWIND_S = 2.0  # maximum time between a signal and the end of this process
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -60,8 +62,7 @@ def stopped_by_signals(give_up: Callable[[int], object], *, unwind_s: float = _U
         yield
     finally:
         came = True
-        for number, handler in handlers.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _restore(handlers)
         signal.set_wakeup_fd(wakeup_before)
         unwound.set()
         os.close(wakeup)
@@ -79,24 +80,40 @@ def exit_code(number: int) -> int:
     return 128 + number
 
 
+def exit_at_once(number: int) -> None:
+    """End this process after its last line. The normal exit of Python first tears torch down, for a second or two."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code(number))
+
+
 def end_at_once(number: int, frame: object = None) -> None:
     """Print the line of `stopped_line` and end this process."""
     os.write(2, f"{stopped_line(number)}\n".encode())
     os._exit(exit_code(number))
 
 
-@contextmanager
-def ended_at_once_by_signals() -> Iterator[None]:
-    """Let SIGTERM and Ctrl-C end this process at once. For imports, which take long and leave nothing to clean up.
+def end_at_once_on_signals() -> dict[int, Any]:
+    """Let SIGTERM and Ctrl-C end this process at once, from now on; return the handlers before.
 
-    In a thread other than the main one this does nothing.
+    For imports, which take long and leave nothing to clean up, and for the exit of Python. In a thread other than the
+    main one this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.signal(number, end_at_once) for number in _SIGNALS}
+        return {}
+    return {number: signal.signal(number, end_at_once) for number in _SIGNALS}
+
+
+@contextmanager
+def ended_at_once_by_signals() -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end this process at once within this context."""
+    handlers = end_at_once_on_signals()
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _restore(handlers)
+
+
+def _restore(handlers: Mapping[Any, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
