@@ -120,7 +120,7 @@ def test_the_command_draws_a_run_and_names_what_does_not_go_with_it(tmp_path):
     for arguments, message in {
         (str(tmp_path), "--from-round", "5"): "--from-round 5 must be between 0 and 1",
         (str(tmp_path), "--rounds", "0"): "--rounds 0 must be at least 1",
-        (str(tmp_path), "--latency", "1ms"): "--latency: the run in",
+        (str(tmp_path), "--latency", "1ms"): "--latency: the recorded run in",
         (str(empty),): "there is no times.csv in it; run again with --driver processes --record-times",
         ("ring", "--from-round", "1"): "--from-round 1 is for the folder of a recorded run",
         (

@@ -13,8 +13,7 @@ class _Benches(LazyGroup):
         ),
         LazyCommand(
             "step", "laconic.cli.bench.step", "bench_step",
-            "Time full steps with given gradients, in processes on loopback, against one all-reduce and "
-            "DistributedDataParallel.",
+            "Time full steps with given gradients, in processes on loopback, against one all-reduce and DDP.",
         ),
         LazyCommand(
             "wire", "laconic.cli.bench.wire", "bench_wire",
