@@ -81,8 +81,8 @@ def hostile_headers():
     """Headers that no split frame may begin with, by the error that they cause."""
     header = bytes(frame_of(torch.ones(5)).header.numpy())
     return {
-        "promises 1099511627776 body bytes": resealed(header[:16] + struct.pack("<Q", 1 << 40) + header[24:]),
-        "reserved byte 1, 0 body bytes": resealed(header[:16] + bytes(8) + header[24:]),
+        "promises 1099511627776 payload bytes": resealed(header[:16] + struct.pack("<Q", 1 << 40) + header[24:]),
+        "reserved byte 1, 0 payload bytes": resealed(header[:16] + bytes(8) + header[24:]),
         "reserved byte 2": resealed(header[:7] + b"\2" + header[8:]),
         "reserved byte 255": resealed(header[:7] + b"\xff" + header[8:]),
         "checksum": header[:20] + b"\1" + header[21:],
@@ -162,7 +162,7 @@ def test_an_asynchronous_server_accepts_split_frames(seen):
 @pytest.mark.slow
 def test_a_split_frame_is_refused_without_a_device_channel(seen):
     before, _, _ = seen[0]["hostile"]
-    assert before.startswith("rank 1, its packet: reserved byte 1: a frame whose body travels another way")
+    assert before.startswith("rank 1, its packet: reserved byte 1: a frame whose payload travels another way")
 
 
 @pytest.mark.slow

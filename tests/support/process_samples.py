@@ -62,7 +62,7 @@ class Parent:
         thread.start()
         thread.join()
         pid = self.child.call("pid")
-        self.child.ask("pause", {"sign": sign})
+        self.child.request("pause", {"sign": sign})
         return pid
 
     def start_and_hold_the_interpreter(self, sign):
