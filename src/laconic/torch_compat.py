@@ -1,6 +1,6 @@
 """The private and undocumented names of torch that laconic uses. No other file uses any.
 
-Comments say why each is needed, and since which version torch has it. laconic supports torch 2.4 and later.
+Comments say why each is needed, and since which version torch has it. laconic supports torch 2.6 and later.
 """
 
 from __future__ import annotations
