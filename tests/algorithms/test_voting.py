@@ -238,7 +238,7 @@ def test_inf_that_appears_only_in_the_values_leaves_no_trace_of_the_votes(cls, l
 
     before, x = snapshot(), run.x
     counts = [dict(worker.meter.by_exchange["up"]) for worker in run.sim.workers]
-    outcome = run.sim.round(lambda rank: inputs_of(run, rank))
+    outcome = run.sim.round(lambda rank: inputs_of(run, rank), lr=1.0)
     assert outcome.aborted
     assert run.sim.aborted_rounds == 1
     after = snapshot()
@@ -257,7 +257,7 @@ def test_inf_that_appears_only_in_the_values_leaves_no_trace_of_the_votes(cls, l
 
 
 def inputs_of(run, rank):
-    return Inputs(vector=-run.problem.gradient(rank, 1, run.x), parameters=run.x.clone, lr=1.0)
+    return Inputs(vector=-run.problem.gradient(rank, 1, run.x), parameters=run.x.clone)
 
 
 # Peers that send what does not fit.
@@ -383,7 +383,7 @@ def test_a_residual_that_overflows_where_no_other_worker_votes_aborts_the_round(
     driver = Simulated(algorithm, d=4, n_workers=3, layout="rank0")
     pushes = {0: [3e38, 1.0, 0.0, 0.0], 1: [0.0, 0.0, 0.0, 1.0], 2: [0.0, 0.0, 0.0, 1.0]}
     for _ in range(6):
-        driver.round(lambda rank: Inputs(vector=torch.tensor(pushes[rank]), parameters=lambda: torch.zeros(4), lr=0.1))
+        driver.round(lambda rank: Inputs(vector=torch.tensor(pushes[rank]), parameters=lambda: torch.zeros(4)), lr=0.1)
     assert driver.aborted_rounds > 0
     for worker in driver.workers:
         assert torch.isfinite(worker.me.memory["residual"]).all()

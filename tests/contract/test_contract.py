@@ -88,9 +88,9 @@ def test_the_order_of_delivery_changes_no_bit(name):
                     return point - targets[rank]
 
                 vector = gradient_at(here) * (1.0 if algorithm.consumes == "gradient" else -0.1)
-                return Inputs(vector=vector, parameters=lambda: here, lr=0.1, gradient_at=gradient_at)
+                return Inputs(vector=vector, parameters=lambda: here, gradient_at=gradient_at)
 
-            result = driver.round(inputs_of).of(0)
+            result = driver.round(inputs_of, lr=0.1).of(0)
             x = x - 0.1 * result if algorithm.consumes == "gradient" else x + result
         ends.append(x)
     assert torch.equal(ends[0], ends[1])
@@ -238,10 +238,10 @@ def moved_after_a_loss(algorithm, gradient_value: float) -> float:
             gradient = torch.full((31,), -gradient_value if round_ == 0 and each is lost else 0.0)
             vector = gradient if algorithm.consumes == "gradient" else -0.1 * gradient
             inputs = Inputs(
-                vector=vector, parameters=lambda: torch.zeros(31), lr=0.1,
+                vector=vector, parameters=lambda: torch.zeros(31),
                 gradient_at=lambda parameters: torch.zeros(31),
             )  # fmt: skip
-            each.begin(round_, inputs)
+            each.begin(round_, inputs, lr=0.1)
         for exchange in range(len(algorithm.exchanges(31))):
             frames = {each.rank: each.outgoing()[0] for each in driver.workers}
             if round_ == 0:

@@ -69,12 +69,12 @@ class FaultyJob:
     def round(self, factor_of=lambda rank: 1.0):
         """Run one round; returns its duration in nanoseconds."""
         before = self.driver.clock.now_ns
-        self.outcome = self.driver.round(lambda rank: self._inputs(rank, factor_of(rank)))
+        self.outcome = self.driver.round(lambda rank: self._inputs(rank, factor_of(rank)), lr=0.1)
         return self.driver.clock.now_ns - before
 
     def _inputs(self, rank, factor):
         self.asked.append((self.driver.rounds, rank))
-        return Inputs(vector=torch.full((D,), rank + 1.0) * factor, parameters=lambda: torch.zeros(D), lr=0.1)
+        return Inputs(vector=torch.full((D,), rank + 1.0) * factor, parameters=lambda: torch.zeros(D))
 
     def residual(self, rank):
         return self.driver.workers[rank].me.memory["residual"][0].item()
@@ -181,7 +181,7 @@ def test_with_all_workers_down_a_round_is_empty():
     residuals = [job.residual(rank) for rank in range(3)]
     assert job.round() == 0
     assert job.outcome.aborted
-    assert job.outcome.results == ()
+    assert job.outcome.results == {}
     assert [job.residual(rank) for rank in range(3)] == residuals == [0, 2, 0]
     assert list(job.algorithm.inbox) == [0]
     assert job.round() == 6 * MS

@@ -85,11 +85,11 @@ def simulated_rounds(algorithm, layout_name, link, d, n, n_rounds):
         def inputs_of(rank):
             place = (rank + number) % (n + 1)
             return Inputs(
-                vector=vectors[place].clone(), parameters=lambda: vectors[-1], lr=0.1,
+                vector=vectors[place].clone(), parameters=lambda: vectors[-1],
                 gradient_at=lambda parameters: vectors[place - 1],
             )  # fmt: skip
 
-        simulated.round(inputs_of)
+        simulated.round(inputs_of, 0.1)
         counts = [worker.meter.counts for worker in simulated.workers]
         sums = [sum(count[which].wire_bytes for count in counts) for which in ("up", "down")]
         return [simulated.clock.now_ns / 1e9, *sums]

@@ -70,13 +70,13 @@ def test_an_answer_with_one_non_finite_slice_is_counted_like_split_answers():
     def given_of(rank):
         vector = torch.ones(10)
         vector[7] = 3e38  # two of them add up to infinity
-        return Inputs(vector=vector, parameters=lambda: torch.zeros(10), lr=0.1)
+        return Inputs(vector=vector, parameters=lambda: torch.zeros(10))
 
     full, boundary = (
         Simulated(laconic.SGD(), d=10, n_workers=4, layout="sharded", faults=faults) for faults in (None, SPLIT)
     )
-    assert full.round(given_of).aborted
-    assert boundary.round(given_of).aborted
+    assert full.round(given_of, lr=0.1).aborted
+    assert boundary.round(given_of, lr=0.1).aborted
     assert traffic_of(full) == traffic_of(boundary)
 
 
@@ -146,9 +146,9 @@ def test_sparse_results_equal_the_dense_ones(name):
         changes = [problem.gradient(rank, round_, torch.zeros(40)).float() for rank in range(3)]
 
         def inputs_of(rank, changes=changes):
-            return Inputs(vector=changes[rank].clone(), parameters=lambda: torch.zeros(40), lr=0.1)
+            return Inputs(vector=changes[rank].clone(), parameters=lambda: torch.zeros(40))
 
-        result, expected = sparse.round(inputs_of).of(0), written.round(inputs_of).of(0)
+        result, expected = (run.round(inputs_of, lr=0.1).of(0) for run in (sparse, written))
         assert isinstance(result, Sparse)
         assert torch.equal(result.dense(), expected)
     assert traffic_of(sparse) == traffic_of(written)
@@ -162,7 +162,7 @@ def test_sparse_results_that_differ_between_workers_are_refused():
 
     run = Simulated(SparseCheat(k=2), d=8, n_workers=3, layout="rank0", sparse_results=True)
     with pytest.raises(ContractError, match="worker 2 returned other values than worker 0 in round 0"):
-        run.round(lambda rank: Inputs(vector=torch.ones(8), parameters=lambda: torch.zeros(8), lr=0.1))
+        run.round(lambda rank: Inputs(vector=torch.ones(8), parameters=lambda: torch.zeros(8)), lr=0.1)
 
 
 @settings(deadline=None)  # the initial call may compile
@@ -198,8 +198,7 @@ def test_an_answer_that_one_worker_keeps_or_changes_is_not_shared_with_others():
     run = Simulated(Greedy(), d=6, n_workers=3, layout="rank0")
     for round_ in range(6):
         outcome = run.round(
-            lambda rank, value=1.0 + round_: Inputs(
-                vector=torch.full((6,), value), parameters=lambda: torch.zeros(6), lr=0.1
-            )
+            lambda rank, value=1.0 + round_: Inputs(vector=torch.full((6,), value), parameters=lambda: torch.zeros(6)),
+            lr=0.1,
         )
         assert torch.equal(outcome.of(0), torch.full((6,), 1.0 + round_ + round_ % 2))

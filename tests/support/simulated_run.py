@@ -159,11 +159,11 @@ class Run:
         def inputs_of(rank: int) -> Inputs:
             vector = gradients[rank].clone() if algorithm.consumes == "gradient" else -lr * gradients[rank]
             return Inputs(
-                vector=vector, parameters=self.x.clone, lr=lr,
+                vector=vector, parameters=self.x.clone,
                 gradient_at=lambda point: self.problem.gradient(rank, self.t, point),
             )  # fmt: skip
 
-        outcome = self.sim.round(inputs_of)
+        outcome = self.sim.round(inputs_of, lr)
         if outcome.aborted:
             self.t += 1
             return torch.zeros_like(self.x)
@@ -221,7 +221,7 @@ class LossyRun(Run):
         for worker, gradient in zip(workers, self.gradients(), strict=True):
             vector = gradient.clone() if job.algorithm.consumes == "gradient" else -lr * gradient
             at = partial(self.problem.gradient, worker.rank, self.t)
-            worker.begin(self.t, Inputs(vector=vector, parameters=self.x.clone, lr=lr, gradient_at=at))
+            worker.begin(self.t, Inputs(vector=vector, parameters=self.x.clone, gradient_at=at), lr)
         for exchange in range(len(job.algorithm.exchanges_in(self.t, job.d))):
             frames = {worker.rank: worker.outgoing()[0] for worker in workers}
             arrived = {rank: frame for rank, frame in frames.items() if rank not in lost}

@@ -41,7 +41,7 @@ class GivenJob:
 
     def round(self) -> None:
         """Run one round and reclaim its results."""
-        self._driver.round(self._inputs)
+        self._driver.round(self._inputs, _LR)
         self._driver.reclaim()
 
     def _inputs(self, rank: int) -> Inputs:
@@ -56,7 +56,7 @@ class GivenJob:
         def gradient_at(parameters: Tensor) -> Tensor:
             return other
 
-        return Inputs(vector=vector, parameters=lambda: self._parameters, lr=_LR, gradient_at=gradient_at)
+        return Inputs(vector=vector, parameters=lambda: self._parameters, gradient_at=gradient_at)
 
     def remembered(self) -> dict[tuple[str, int, str], Tensor]:
         """Return the tensors in the memories, by side ("worker" or "server"), number and name.

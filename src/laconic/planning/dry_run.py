@@ -196,10 +196,10 @@ class _DryRun:
         worker.me.link_bytes_per_s = self.planned.bytes_per_s
         second = self.vectors[place - 1]
         inputs = Inputs(
-            vector=self.vectors[place].clone(), parameters=lambda: self.vectors[-1], lr=_LR,
+            vector=self.vectors[place].clone(), parameters=lambda: self.vectors[-1],
             gradient_at=lambda parameters: second,
         )  # fmt: skip
-        worker.begin(self.round, inputs)
+        worker.begin(self.round, inputs, _LR)
 
     def _star(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
         frames = self._encoded(number, began_s, WorkerSession.outgoing)

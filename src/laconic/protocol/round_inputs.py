@@ -11,7 +11,7 @@ from laconic.kernels.api import all_finite
 
 @dataclass(kw_only=True)
 class Inputs:
-    """The vector that the method consumes, the parameters and the learning rate.
+    """The vector that the method consumes, and the parameters.
 
     `fill` and `write_change` write `vector` later; until then its values are undefined. Both return whether all values
     written are finite; if `fill` divides, it returns what `kernels.gather` does.
@@ -23,7 +23,6 @@ class Inputs:
     """The gradient as consecutive tensors of d elements in all, for a method that takes it in that form."""
     parameters: Callable[[], Tensor]
     """Returns the parameters (d,) at the start of the round."""
-    lr: float
     gradient_at: Callable[[Tensor], Tensor] | None = None
     abort: bool = False
     """Whether this rank cannot take part, so that the round has to be aborted."""

@@ -69,17 +69,18 @@ class WorkerSession:
         values = Dense(values=self.job.zeros(self.job.d))
         self.meter.collective("setup", values.payload_bits // 8, values.payload_bits, values.paper_bits)
 
-    def begin(self, round_: int, inputs: Inputs, *, fills_late: bool = False) -> None:
+    def begin(self, round_: int, inputs: Inputs, lr: float, *, fills_late: bool = False) -> None:
         """Start a round and run the generator to its initial packet. Non-finite input aborts the round.
 
         Args:
             round_: number of the round.
             inputs: what this worker brings to the round.
+            lr: learning rate of this round.
             fills_late: whether the caller calls `write_share` while the gradient that `inputs.fill` reads still exists.
         """
         me, algorithm = self.me, self.job.algorithm
         self._exchanges, self.exchange = self.job.exchanges_in(round_), 0
-        me.round, me.lr, me.read_parameters = round_, inputs.lr, inputs.parameters
+        me.round, me.lr, me.read_parameters = round_, lr, inputs.parameters
         is_seen = self._sum_shows_non_finite
         self._share_is_fine = None
         if algorithm.consumes == "gradient":

@@ -176,7 +176,7 @@ def message_bits(report: Reporter, kind: _Kind, d: int) -> Figures:
         for round_ in range(kind.rounds):
             report(number * kind.rounds + round_, steps, f"{code} code")
             before = _totals(simulated)
-            simulated.round(lambda rank, round_=round_: _inputs(d, rank, round_, start))  # type: ignore[misc]
+            simulated.round(lambda rank, round_=round_: _inputs(d, rank, round_, start), lr=0.1)  # type: ignore[misc]
         for direction, totals in _totals(simulated).items():
             figures[direction][code] = {
                 meter: (total - before[direction][meter]) / kind.workers for meter, total in totals.items()
@@ -187,7 +187,7 @@ def message_bits(report: Reporter, kind: _Kind, d: int) -> Figures:
 
 def _inputs(d: int, rank: int, round_: int, start: Tensor) -> Inputs:
     generator = torch.Generator().manual_seed(make_key(0, "data", rank, round_, "change") >> 1)
-    return Inputs(vector=torch.randn(d, generator=generator), parameters=lambda: start, lr=0.1)
+    return Inputs(vector=torch.randn(d, generator=generator), parameters=lambda: start)
 
 
 def _totals(simulated: Simulated) -> dict[_Direction, dict[str, float]]:

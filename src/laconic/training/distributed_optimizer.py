@@ -15,8 +15,9 @@ from torch.optim import LBFGS, Optimizer
 
 from laconic.contract import Algorithm
 from laconic.drivers.distributed.arrivals import ProcessArrivals
-from laconic.drivers.distributed.rounds import Processes, Round
+from laconic.drivers.distributed.rounds import Processes
 from laconic.protocol.round_inputs import Inputs
+from laconic.protocol.round_result import RoundResult
 from laconic.telemetry.meter import Meter
 from laconic.telemetry.traffic import Traffic
 from laconic.torch_compat import ScaledOptimizer, note_step
@@ -206,20 +207,20 @@ class DistributedOptimizer(ScaledOptimizer):
     def _step_by_arrival(self, driver: ProcessArrivals) -> None:
         """Send a worker's gradient and load the newest parameters; at the server, serve until all have stepped."""
         used = self._used_now()
-        inputs = self._bring_gradient(None)
         news = [has and not active for has, active in zip(used, self._active, strict=True)]
         if any(news):
             driver.report_used(news)
             self._mark_active([place for place, has in enumerate(news) if has])
-        result = driver.round(inputs, self.learning_rates.now()).result
-        if result is not None:
+        round_ = driver.round(lambda rank: self._bring_gradient(None), self.learning_rates.now())
+        for result in round_.results.values():
+            assert isinstance(result, Tensor)
             self.flat.set_values(result)
 
     def _mark_active(self, indices: Sequence[int]) -> None:
         for place in indices:
             self._active[place] = True
 
-    def _exchange(self, used: list[bool], bring: Callable[[], Inputs | None]) -> Round:
+    def _exchange(self, used: list[bool], bring: Callable[[], Inputs]) -> RoundResult:
         """Run one round; repeat it if it was aborted because a parameter was used for the first time.
 
         Args:
@@ -228,26 +229,31 @@ class DistributedOptimizer(ScaledOptimizer):
         """
         if not any(self._active):
             self._agree_on_active(used)
-        while True:
+
+        def inputs_of(rank: int) -> Inputs:
             inputs = bring()
-            if inputs is not None:
-                news = any(has and not active for has, active in zip(used, self._active, strict=True))
-                inputs.abort = inputs.abort or news
-            round_ = self.driver.round(inputs, self.learning_rates.now())
+            news = any(has and not active for has, active in zip(used, self._active, strict=True))
+            inputs.abort = inputs.abort or news
+            return inputs
+
+        while True:
+            round_ = self.driver.round(inputs_of, self.learning_rates.now())
             if not round_.aborted or not self._agree_on_active(used):
                 return round_
             self.driver.forget_aborted_round()
 
     def _step_with_gradient(self, second: SecondGradient | None) -> None:
         round_ = self._exchange(self._used_now(), lambda: self._bring_gradient(second))
-        if round_.result is None:
+        worker = self.driver.worker
+        if round_.aborted or worker is None:
             return
+        result = round_.of(worker.rank)
+        assert isinstance(result, Tensor), "only methods that consume changes may return a sparse one"
         if self.algorithm.returns == "parameters":
-            self.flat.set_values(round_.result)
+            self.flat.set_values(result)
         else:
-            self.flat.set_gradients(round_.result, self._active)
-            if self.driver.worker is not None:
-                self.driver.worker.me.memory.reclaim(self.flat.has_gradients_in)  # the last one, if it was still used
+            self.flat.set_gradients(result, self._active)
+            worker.me.memory.reclaim(self.flat.has_gradients_in)  # the last one, if it was still used
             self.inner.step()
 
     def _used_now(self) -> list[bool]:
@@ -259,19 +265,15 @@ class DistributedOptimizer(ScaledOptimizer):
             raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before opt.step()")
         return has_gradient
 
-    def _bring_gradient(self, second: SecondGradient | None) -> Inputs | None:
-        """Return the round's inputs; None on a rank that only serves."""
+    def _bring_gradient(self, second: SecondGradient | None) -> Inputs:
+        """Return the round's inputs."""
         worker = self.driver.worker
-        if worker is None:
-            return None
+        assert worker is not None
         memory = worker.me.memory
         memory.reclaim(self.flat.has_gradients_in)  # zero_grad(set_to_none=False) keeps the last direction in use
         stays = self.algorithm.takes_gradient_tensors and self._loss_scale is None
         vector = torch.empty(0) if stays else memory.scratch()
-        inputs = Inputs(
-            vector=vector, parameters=lambda: self.flat.values(out=memory.scratch()), lr=self.learning_rates.now(),
-            gradient_at=second,
-        )  # fmt: skip
+        inputs = Inputs(vector=vector, parameters=lambda: self.flat.values(out=memory.scratch()), gradient_at=second)
         if stays:
             inputs.gradient_tensors = self.flat.gradient_tensors()
         elif self._loss_scale is None:
@@ -313,12 +315,11 @@ class DistributedOptimizer(ScaledOptimizer):
         if start is not None:
             self._apply(start, round_)
 
-    def _apply(self, start: Tensor | None, round_: Round) -> None:
+    def _apply(self, start: Tensor | None, round_: RoundResult) -> None:
         """Set the parameters by a round's result; `start` (d,) are those before the local steps, if any."""
-        result = round_.result if round_.sparse_result is None else round_.sparse_result
-        if result is not None:
+        for result in round_.results.values():
             self.local.apply(start, result, self._active)
-        elif start is not None:
+        if start is not None and not round_.results:
             self.flat.set_values(start)
 
     def _take_local_step(self) -> None:
@@ -334,15 +335,15 @@ class DistributedOptimizer(ScaledOptimizer):
                 self.flat.divide_gradients(self._loss_scale)
             self.inner.step()
 
-    def _bring_change(self, start: Tensor | None) -> Inputs | None:
+    def _bring_change(self, start: Tensor | None) -> Inputs:
         """Return the round's inputs with the change since `start` (d,)."""
         worker = self.driver.worker
-        if start is None or worker is None:
-            return None
+        assert start is not None
+        assert worker is not None
         memory = worker.me.memory
         memory.reclaim()  # the last result has been applied
         change = memory.scratch()
-        inputs = Inputs(vector=change, parameters=start.clone, lr=self.learning_rates.now(), abort=self._non_finite)
+        inputs = Inputs(vector=change, parameters=start.clone, abort=self._non_finite)
         if self.algorithm.consumes == "change":
             inputs.write_change = partial(self.flat.change_since, start, change)
         else:
@@ -350,18 +351,17 @@ class DistributedOptimizer(ScaledOptimizer):
             inputs.vector = self.local.vector(change)
         return inputs
 
-    def _bring_change_of_step(self) -> Inputs | None:
+    def _bring_change_of_step(self) -> Inputs:
         """Return the round's inputs with the change of one step that is not taken."""
         worker = self.driver.worker
-        if worker is None:
-            return None
+        assert worker is not None
         memory = worker.me.memory
         memory.reclaim()  # the last result has been applied
         change = memory.scratch()
         scale = 1.0 if self._loss_scale is None else float(self._loss_scale)
         learning_rates = [learning_rate / scale for learning_rate in self.learning_rates.by_group()]
         return Inputs(
-            vector=change, parameters=lambda: self.flat.values(out=memory.scratch()), lr=self.learning_rates.now(),
+            vector=change, parameters=lambda: self.flat.values(out=memory.scratch()),
             write_change=partial(self.flat.change_of_step, learning_rates, change),
         )  # fmt: skip
 

@@ -179,7 +179,7 @@ class Simulation:
             memory.reclaim(self.flat.has_gradients_in)
             stays = self.algorithm.takes_gradient_tensors
             vector = torch.empty(0) if stays else memory.scratch()
-            inputs = Inputs(vector=vector, parameters=lambda: self.flat.values(out=memory.scratch()), lr=lr)
+            inputs = Inputs(vector=vector, parameters=lambda: self.flat.values(out=memory.scratch()))
             if stays:
                 inputs.gradient_tensors = self.flat.gradient_tensors()
             else:
@@ -188,7 +188,7 @@ class Simulation:
                 inputs.gradient_at = lambda parameters: self._gradient_at(rank, loss_of, parameters, before)
             return inputs
 
-        outcome = self.driver.round(inputs_of)
+        outcome = self.driver.round(inputs_of, lr)
         if outcome.aborted:
             return
         result = outcome.of(0)
@@ -208,9 +208,9 @@ class Simulation:
             self.flat.set_values(driver.pulled[rank])
             self._losses[rank] = self._backward(rank, loss_of)
             self._active = [active or has for active, has in zip(self._active, self.flat.has_gradient(), strict=True)]
-            return Inputs(vector=self.flat.gradients(), parameters=lambda: driver.pulled[rank], lr=lr)
+            return Inputs(vector=self.flat.gradients(), parameters=lambda: driver.pulled[rank])
 
-        driver.round(inputs_of)
+        driver.round(inputs_of, lr)
         self._replicas = list(driver.pulled)
         self.flat.set_values(self.server_model.flat.values())
         return list(self._losses)
@@ -264,11 +264,11 @@ class Simulation:
             self._active = [active or has for active, has in zip(self._active, self.flat.has_gradient(), strict=True)]
             vector, memory = self._scratch_for(rank), self.driver.workers[rank].me.memory
             return Inputs(
-                vector=vector, parameters=lambda: self.flat.values(out=memory.scratch()), lr=self.learning_rates.now(),
+                vector=vector, parameters=lambda: self.flat.values(out=memory.scratch()),
                 write_change=partial(self.flat.change_of_step, learning_rates, vector),
             )  # fmt: skip
 
-        outcome = self.driver.round(inputs_of)
+        outcome = self.driver.round(inputs_of, self.learning_rates.now())
         note_step(self.inner)  # it does not step
         if not outcome.aborted:
             self.local.apply(None, outcome.of(0), self._active)
@@ -314,9 +314,7 @@ class Simulation:
                 vector = self._scratch_for(rank)
             scratch = self.driver.workers[rank].me.memory.scratch
             parameters = (lambda: starts[rank]) if self._replicas else (lambda: scratch().copy_(starts[rank]))
-            inputs = Inputs(
-                vector=vector, parameters=parameters, lr=self.learning_rates.now(), abort=self._non_finite[rank]
-            )
+            inputs = Inputs(vector=vector, parameters=parameters, abort=self._non_finite[rank])
             if self.algorithm.consumes == "change":
                 inputs.write_change = partial(self.flat.change_since, starts[rank], vector)
             else:
@@ -324,7 +322,7 @@ class Simulation:
                 inputs.vector = self.local.vector(vector)
             return inputs
 
-        outcome = self.driver.round(inputs_of)
+        outcome = self.driver.round(inputs_of, self.learning_rates.now())
         self._steps_taken, self._local, self._non_finite = 0, {}, [False] * self.n_workers
         if outcome.aborted:
             self.flat.set_values(shown)

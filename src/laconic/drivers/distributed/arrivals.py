@@ -15,10 +15,11 @@ from torch import Tensor
 
 from laconic.compressors import dense
 from laconic.contract import Algorithm, UpdateOutcome
-from laconic.drivers.distributed.rounds import Processes, Round
+from laconic.drivers.distributed.rounds import Processes
 from laconic.protocol.async_server import ArrivalServer, UpdateCounts
 from laconic.protocol.frames import Answer, check_frame, read_frame
 from laconic.protocol.round_inputs import Inputs
+from laconic.protocol.round_result import RoundResult
 from laconic.protocol.worker import WorkerSession
 from laconic.wire import Encoded, Frame, Header, decode, encode
 
@@ -94,17 +95,18 @@ class ProcessArrivals(Processes):
         self.channel.control_bytes += data.numel()
         self._swap({self.server: data}, [], "list of used parameters")
 
-    def round(self, inputs: Inputs | None, lr: float) -> Round:
+    def round(self, inputs_of: Callable[[int], Inputs], lr: float) -> RoundResult:
         """Send a worker's gradient and receive the answer; at the server, serve until every worker's is committed.
 
-        A worker whose gradient has inf or NaN is also answered with the newest parameters.
+        A worker whose gradient has inf or NaN is also answered with the newest parameters: its round is aborted, but
+        has a result.
         """
         if self.worker is None:
             return self._serve(lr)
-        assert inputs is not None, "a working rank brings inputs"
         worker, round_ = self.worker, self.rounds
+        inputs = inputs_of(worker.rank)
         self.seconds.phase("compute")
-        worker.begin(round_, inputs)
+        worker.begin(round_, inputs, lr)
         (data,) = worker.outgoing()
         self.seconds.phase("encode")
         reply = self._request(data, "answer")
@@ -118,7 +120,7 @@ class ProcessArrivals(Processes):
         self.rounds += 1
         self.aborted_rounds += aborted
         self.seconds.phase("decode")
-        return Round(aborted=aborted, result=result)
+        return RoundResult(aborted=aborted, results={worker.rank: result})
 
     # The server.
 
@@ -150,7 +152,7 @@ class ProcessArrivals(Processes):
         self.arrivals.update_counts = [UpdateCounts.from_data(counts) for counts in state["update_counts"]]
         self.arrivals.latest = dense(parameters)
 
-    def _serve(self, lr: float) -> Round:
+    def _serve(self, lr: float) -> RoundResult:
         assert self.arrivals is not None
         self.seconds.phase("compute")
         while behind := [
@@ -159,7 +161,7 @@ class ProcessArrivals(Processes):
             self._take_one(self.arrivals, behind, lr)
         self.rounds += 1
         self.aborted_rounds = sum(counts.aborted for counts in self.arrivals.update_counts)
-        return Round(aborted=False, result=None)
+        return RoundResult(aborted=False, results={})
 
     def _take_one(self, arrivals: ArrivalServer, behind: list[int], lr: float) -> None:
         """Wait for one message, and answer the workers that may continue. This step waits for those in `behind`."""

@@ -1,14 +1,13 @@
 """Rounds with one process per worker, over torch.distributed. Every rank runs this same code, in step."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.contract import Algorithm, Exchange
+from laconic.contract import Algorithm, Exchange, Result
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
 from laconic.errors import SetupError
@@ -17,22 +16,11 @@ from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout
 from laconic.protocol.ring_allreduce import ring_bytes
 from laconic.protocol.round_inputs import Inputs
+from laconic.protocol.round_result import RoundResult
 from laconic.protocol.server import ServerSession
 from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.phases import Seconds
-from laconic.wire import Dense, Encoded, Frame, Sparse, encode
-
-
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """The result of a round on this rank: a vector (d,) to apply, or a packet that stands for one.
-
-    It has neither if the round was aborted or this rank only serves.
-    """
-
-    aborted: bool
-    result: Tensor | None
-    sparse_result: Sparse | None = None
+from laconic.wire import Dense, Encoded, Frame, encode
 
 
 class Processes:
@@ -122,13 +110,26 @@ class Processes:
                 raise SetupError(f"rank 0 and rank {rank} were set up differently: {pairs}")
         return gpus
 
-    def round(self, inputs: Inputs | None, lr: float) -> Round:
-        """Run one round. Collective. A rank that only serves has no inputs and gets no vector."""
-        self.seconds.phase("compute")
+    def round(self, inputs_of: Callable[[int], Inputs], lr: float) -> RoundResult:
+        """Run one round. Collective.
+
+        Args:
+            inputs_of: called once with this worker's rank; not called on a rank that only serves.
+            lr: learning rate of this round.
+
+        Returns:
+            This worker's result.
+
+        Raises:
+            PeerLostError: if a rank is missing.
+        """
         worker = self.worker
         if worker is not None:
-            assert inputs is not None, "a working rank brings inputs"
-            worker.begin(self.rounds, inputs, fills_late=True)
+            inputs = inputs_of(worker.rank)
+            self.seconds.phase("compute")
+            worker.begin(self.rounds, inputs, lr, fills_late=True)
+        else:
+            self.seconds.phase("compute")
         aborted = False
         for number, exchange in enumerate(self.job.exchanges_in(self.rounds)):
             self.seconds.phase("encode")
@@ -142,16 +143,18 @@ class Processes:
                 break
         if self.layout.name == "peers":
             aborted = self._agree_on_abort()
-        result, sparse_result = None, None
+        results: dict[int, Result] = {}
         if worker is not None:
-            result, sparse_result = worker.result, worker.sparse_result
-            worker.close()
+            result = worker.result if worker.sparse_result is None else worker.sparse_result
+            if worker.close():
+                assert result is not None
+                results[worker.rank] = result
         for session in self.servers:
             session.close(not aborted)
         self.rounds += 1
         self.aborted_rounds += aborted
         self.seconds.phase("decode")
-        return Round(aborted=aborted, result=result, sparse_result=sparse_result)
+        return RoundResult(aborted=aborted, results=results)
 
     def forget_aborted_round(self) -> None:
         """Do not count the last round, which was aborted and will be repeated under the same number."""

@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from laconic.contract import Algorithm, UpdateOutcome
-from laconic.drivers.simulated.rounds import Outcome, Simulated
+from laconic.drivers.simulated.rounds import Simulated
 from laconic.protocol.async_server import ArrivalServer
 from laconic.protocol.async_timing import AsyncServer
 from laconic.protocol.frames import Answer
 from laconic.protocol.round_inputs import Inputs
+from laconic.protocol.round_result import RoundResult
 from laconic.wire import HEADER_BYTES, Encoded, decode
 
 
@@ -38,7 +39,8 @@ class SimulatedArrivals(Simulated):
             upload_bytes=self._upload, arrived=self._receive, on_outcome=self._commit,
         )  # fmt: skip
         self._inputs_of: Callable[[int], Inputs] | None = None
-        self._lr = 0.0
+        self._round_lr = 0.0
+        self._lr = 0.0  # of the last gradient that was computed
         self._answers: dict[int, Tensor] = {}  # answers being sent, or requested, by worker
         self._sent: dict[int, Encoded] = {}  # gradients being sent, by worker
         self._asked_at: dict[int, int] = {}  # number of updates at the worker's request, by worker
@@ -61,23 +63,24 @@ class SimulatedArrivals(Simulated):
     def _compute_time_ns(self, worker: int, step: int) -> int:
         return self.compute_time.ns(worker, step, seed=self.job.seed)
 
-    def round(self, inputs_of: Callable[[int], Inputs]) -> Outcome:
+    def round(self, inputs_of: Callable[[int], Inputs], lr: float) -> RoundResult:
         """Run until the server has finished one more gradient of every worker, and has sent the models it may.
 
         Args:
             inputs_of: called with a rank for each of its gradients, to be evaluated at `pulled[rank]`: several times
                 for a fast worker, never for one that is ahead.
+            lr: learning rate of the gradients that are computed in this round.
 
         Returns:
-            The outcome; each worker's result is the model that it pulled last.
+            The result; each worker's is the model that it pulled last.
         """
-        self._inputs_of = inputs_of
+        self._inputs_of, self._round_lr = inputs_of, lr
         while not all(self._is_done(worker.rank) for worker in self.workers):
             self.engine.run_next()
         self._inputs_of = None
         self.rounds += 1
         self.aborted_rounds = sum(counts.aborted for counts in self.arrivals.update_counts)
-        return Outcome(aborted=False, results=tuple(self.pulled))
+        return RoundResult(aborted=False, results=dict(enumerate(self.pulled)))
 
     def _is_done(self, rank: int) -> bool:
         n_finished = self.arrivals.update_counts[rank].n_finished
@@ -113,8 +116,8 @@ class SimulatedArrivals(Simulated):
         worker = self.workers[rank]
         assert self._inputs_of is not None
         inputs = self._inputs_of(rank)
-        self._lr = inputs.lr
-        worker.begin(self.arrivals.update_counts[rank].n_finished, inputs)
+        self._lr = self._round_lr
+        worker.begin(self.arrivals.update_counts[rank].n_finished, inputs, self._lr)
         (self._sent[rank],) = worker.outgoing()
         n_bytes = self._sent[rank].numel()
         self._measured(worker.me, worker.node, [(self.engine.server, n_bytes)])

@@ -13,7 +13,6 @@ delays later messages. Parameters for a worker that returns are counted and take
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from random import Random
 
@@ -33,23 +32,11 @@ from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard, choose_layout, n_nodes_for
 from laconic.protocol.ring_allreduce import ring_bytes, ring_sum
 from laconic.protocol.round_inputs import Inputs
+from laconic.protocol.round_result import RoundResult
 from laconic.protocol.server import ServerSession
 from laconic.protocol.shared_reply import Shared, SharedVectors
 from laconic.protocol.worker import WorkerSession
 from laconic.wire import HEADER_BYTES, Dense, Frame, Header, Sparse
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """The result of a round: no vector if it was aborted or no worker was up, else one for all workers or for each."""
-
-    aborted: bool
-    results: tuple[Result, ...]
-    """One for all workers if replicas stay equal, else one for each."""
-
-    def of(self, rank: int) -> Result:
-        """Return the vector (d,) that worker `rank` applies, or a sparse packet if sparse results were requested."""
-        return self.results[rank if len(self.results) > 1 else 0]
 
 
 class Simulated:
@@ -119,14 +106,19 @@ class Simulated:
         self._ready_ns: dict[int, int] = {}  # by worker, how much longer than the fastest it computes
         self._delivery = None if delivery_seed is None else Random(delivery_seed)
 
-    def round(self, inputs_of: Callable[[int], Inputs]) -> Outcome:
-        """Run one round. `inputs_of(rank)` is called once for each worker that is up, in rank order."""
+    def round(self, inputs_of: Callable[[int], Inputs], lr: float) -> RoundResult:
+        """Run one round.
+
+        Args:
+            inputs_of: called once with the rank of each worker that is up, in rank order.
+            lr: learning rate of this round.
+
+        Returns:
+            Each worker's result. If replicas stay equal, it is one object for all, also for workers that are down.
+        """
         present = self.injector.taking_part(self.workers, self.rounds)
-        lr = 0.0
         for worker in present:
-            inputs = inputs_of(worker.rank)
-            lr = inputs.lr
-            worker.begin(self.rounds, inputs)
+            worker.begin(self.rounds, inputs_of(worker.rank), lr)
         self._compute(present)
         results: list[Result] = []
         exchanges = self.job.exchanges_in(self.rounds) if present else ()
@@ -153,7 +145,12 @@ class Simulated:
         self._vectors.end_round(vectors, [worker.me.memory for worker in self.workers])
         self.rounds += 1
         self.aborted_rounds += aborted
-        return Outcome(aborted=aborted or not present, results=tuple(results))
+        return RoundResult(aborted=aborted or not present, results=self._by_rank(results))
+
+    def _by_rank(self, results: list[Result]) -> dict[int, Result]:
+        if len(results) == 1:  # equal replicas
+            return dict.fromkeys(range(len(self.workers)), results[0])
+        return dict(enumerate(results))
 
     def reclaim(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
         """Reuse the vectors of earlier results, except those for which `is_used` returns True."""
