@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "policies": {"contract", "kernels"},
     "algorithms": {"contract", "compressors", "policies", "gossip", "wire", "kernels"},
     "protocol": {"contract", "compressors", "telemetry", "wire", "network", "kernels"},
-    "faults": {"protocol", "contract", "network", "wire", "kernels"},
+    "faults": {"protocol", "contract", "network", "wire"},
     "drivers": {"faults", "protocol", "contract", "compressors", "telemetry", "network", "wire"},
     "training": {"drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
     "": {"training", "faults", "algorithms", "policies", "contract", "compressors", "telemetry", "network", "gossip",

@@ -69,7 +69,7 @@ class SignInverters(SignSGDMajorityVote):
         step = super().work(me)
         packet = next(step)
         if (me.rank - 2 * me.round) % me.n_workers < self.liars:
-            packet = packet.negated()
+            packet = packet.scaled(-1)
         reply = yield packet
         try:
             step.send(reply)

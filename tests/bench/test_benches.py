@@ -3,13 +3,12 @@
 import math
 
 import pytest
-import torch
 
 from laconic.bench.cases import cases
 from laconic.bench.contender import resnet_shapes
 from laconic.bench.measure import in_turns, quartiles, vector_of
 from laconic.bench.scale import Cell, slopes
-from laconic.bench.wire import entropy_bits, min_bits_of, shipments
+from laconic.bench.wire import shipments
 
 
 @pytest.mark.parametrize("d", [1, 100, 5_000, 407_050, 11_173_962, 25_557_032])
@@ -58,16 +57,11 @@ def test_one_size_alone_has_no_slope():
     assert math.isnan(by_sizes)
 
 
-def test_entropy_of_equal_symbols_is_none_and_of_four_as_frequent_two_bits_each():
-    assert entropy_bits(torch.zeros(100, dtype=torch.int32)) == 0
-    assert entropy_bits(torch.arange(400) % 4) == pytest.approx(800)
-
-
 @pytest.mark.parametrize("shipment", shipments(0.05), ids=lambda shipment: shipment.name)
 def test_no_packet_says_more_in_fewer_bits_than_its_bound(shipment):
     packet = shipment.pack(vector_of(3000))
-    minimum = min_bits_of(packet)
-    assert minimum is None or minimum <= packet.payload_bits * (1 + 1e-9)
+    minimum = packet.minimum_bits
+    assert minimum is None or 0 < minimum <= packet.payload_bits * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("name", list(cases([0.05])))

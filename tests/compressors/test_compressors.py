@@ -20,8 +20,8 @@ from laconic.compressors import (
     threshold_of,
 )
 from laconic.wire import POSITION_CODES, decode
+from support.frame_bytes import KEY, VALUE_TYPES, assert_same_packet, bytes_of
 from support.inputs import over_inputs
-from support.sample_packets import KEY, VALUE_TYPES, assert_same_packet, bytes_of
 
 SETTINGS = {
     "dense": [{"value_type": "bfloat16"}],

@@ -7,8 +7,8 @@ from laconic.compressors import QSGD, Clipped, Natural, Quantized, Sparsified, T
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.kernels.reference import stochastic_rounding as reference_stochastic_rounding
 from laconic.wire import Levels
+from support.frame_bytes import KEY
 from support.inputs import over_inputs
-from support.sample_packets import KEY
 
 N = 40_000
 

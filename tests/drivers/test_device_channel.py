@@ -6,7 +6,6 @@ machine that has GPUs.
 
 import contextlib
 import os
-import struct
 
 import pytest
 import torch
@@ -16,11 +15,11 @@ import laconic
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
 from laconic.errors import WireError
-from laconic.wire import HEADER_BYTES, Dense, Frame, Header, decode, encode, encode_split
+from laconic.wire import HEADER_BYTES, Control, Dense, Frame, Header, decode, encode, encode_split
 from support import optimizers, small_model
 from support.deadlines import DEATH_TIMEOUT_S, HANG_TIMEOUT_S, PATIENCE_S
+from support.frame_bytes import HEADER, resealed, with_promise
 from support.ranks import announce, ends_of_ranks, run_ranks, wait_for
-from support.sample_packets import HEADER, resealed
 
 pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
 
@@ -81,10 +80,10 @@ def hostile_headers():
     """Headers that no split frame may begin with, by the error that they cause."""
     header = bytes(frame_of(torch.ones(5)).header.numpy())
     return {
-        "promises 1099511627776 payload bytes": resealed(header[:16] + struct.pack("<Q", 1 << 40) + header[24:]),
-        "reserved byte 1, 0 payload bytes": resealed(header[:16] + bytes(8) + header[24:]),
-        "reserved byte 2": resealed(header[:7] + b"\2" + header[8:]),
-        "reserved byte 255": resealed(header[:7] + b"\xff" + header[8:]),
+        "promises 1099511627776 payload bytes": with_promise(header, payload_bytes=1 << 40),
+        "split flag 1, kind 3, 0 payload bytes": with_promise(header, payload_bytes=0),
+        "flags 0x0048": resealed(header[:2] + b"\x48" + header[3:]),
+        "flags 0xff08": resealed(header[:3] + b"\xff" + header[4:]),
         "checksum": header[:20] + b"\1" + header[21:],
     }
 
@@ -162,7 +161,7 @@ def test_an_asynchronous_server_accepts_split_frames(seen):
 @pytest.mark.slow
 def test_a_split_frame_is_refused_without_a_device_channel(seen):
     before, _, _ = seen[0]["hostile"]
-    assert before.startswith("rank 1, its packet: reserved byte 1: a frame whose payload travels another way")
+    assert before.startswith("rank 1, its packet: a split frame, whose payload travels apart from its header")
 
 
 @pytest.mark.slow
@@ -221,7 +220,7 @@ def die_with_its_payload(rank, channel):
         dist.isend(frame.header, 0, channel.group).wait()
         os._exit(1)
     channel.swap({0: frame} if rank else {}, [] if rank else [1, 2, 3], 1000, "its packet")
-    answer = encode(Frame(header=Header(role="server", rank=0, round=0), packet=None))
+    answer = encode(Frame(header=Header(role="server", rank=0, round=0), control=Control.SKIP))
     channel.swap({} if rank else {1: answer, 2: answer}, [0] if rank else [], 1000, "its answer")
 
 

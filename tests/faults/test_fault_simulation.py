@@ -15,15 +15,16 @@ from laconic.cli.train import report
 from laconic.compressors import Identity
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.faults.plan import Event, FaultPlan
-from laconic.faults.tampering import multiplied
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.settings import RunSettings
 from laconic.network import Link
 from laconic.protocol.round_inputs import Inputs
-from laconic.wire import HEADER_BYTES, Frame, Positions, ShortFloats, VoteChange, decode, encode
+from laconic.wire import HEADER_BYTES, Frame, decode, encode
 from support import methods, small_model
 from support.command_line import laconic as command
-from support.sample_packets import HEADER, packets
+from support.frame_bytes import HEADER
+from support.packets import BY_KIND
+from support.sample_packets import packets
 
 # Four numbers of float32 a packet: 32 + 8 + 16 bytes.
 
@@ -204,21 +205,19 @@ def test_a_control_frame_that_aborts_the_round_is_always_delivered(kind):
 @settings(deadline=None)
 @given(packets, st.sampled_from([-1.0, 0.25, -3.0, 1e-3, 1e200]))
 def test_tampering_multiplies_what_a_packet_of_values_stands_for_and_the_result_can_be_sent(packet, factor):
-    tampered = multiplied(packet, factor)
+    tampered = packet.scaled(factor)
     again = decode(encode(Frame(header=HEADER, packet=tampered)), 2**32).packet
     assert torch.equal(again.dense(), tampered.dense())
-    if isinstance(packet, Positions | VoteChange):
+    kind = BY_KIND[packet.name]
+    if kind.scales == "nothing":
         assert tampered is packet
         return
-    size = 1.0 if packet.name == "signs" else abs(factor)
-    expected = packet.dense().double() * math.copysign(size, factor)
+    expected = packet.dense().double() * math.copysign(1 if kind.scales == "signs" else abs(factor), factor)
     largest, smallest = torch.finfo(packet.value_type).max, torch.finfo(packet.value_type).tiny
     expected = expected.clamp(-largest, largest)
-    steps = 2.0**-7 if packet.value_type == torch.bfloat16 else 1e-5
-    steps = 2.0**-packet.mantissa_bits if isinstance(packet, ShortFloats) else steps
-    scale = expected.abs() if packet.name != "quantized" else expected.abs().max()
     if abs(factor) < 1e100:  # beyond that, ends and scales overflow to the largest value, and do not keep their ratio
-        assert ((tampered.dense().double() - expected).abs() <= steps * scale + 8 * smallest).all()
+        error = (tampered.dense().double() - expected).abs()
+        assert (error <= kind.scaling_error(packet, expected) + 8 * smallest).all()
 
 
 # With a user's model, and from the command line.

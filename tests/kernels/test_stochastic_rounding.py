@@ -11,8 +11,9 @@ from laconic.kernels.api import pack_codes
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import stochastic_rounding as reference_stochastic_rounding
 from laconic.wire import uniform_lengths
+from support.frame_bytes import VALUE_TYPES
 from support.inputs import over_inputs
-from support.sample_packets import VALUE_TYPES, block_lengths, vectors
+from support.packet_strategies import block_lengths, vectors
 
 pytestmark = pytest.mark.skipif(not compiled.numba_available(), reason="needs numba")
 if compiled.numba_available():

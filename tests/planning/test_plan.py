@@ -125,7 +125,7 @@ def test_frames_of_large_models_are_carried_on_from_small_ones():
     fixed = on("rank0", planned(asked, "sparse", k=100))
     vector = torch.randn(3_000_000, generator=torch.Generator().manual_seed(0))
     packet = ALGORITHMS["sparse"](k=100).take(vector, (3_000_000,))
-    frame = encode(Frame(header=Header(role="worker", rank=1, round=0), packet=packet, aborted=False)).numel()
+    frame = encode(Frame(header=Header(role="worker", rank=1, round=0), packet=packet)).numel()
     assert fixed.up_bytes == pytest.approx(0.75 * frame, rel=0.05)
 
 

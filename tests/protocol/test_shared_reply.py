@@ -19,9 +19,12 @@ from laconic.kernels.reference import popcount as reference_popcount
 from laconic.network import Link
 from laconic.protocol.round_inputs import Inputs
 from laconic.wire import HEADER_BYTES, Frame, Sparse, decode, encode
+from support.frame_bytes import HEADER
 from support.inputs import over_inputs
 from support.methods import SAMPLES
-from support.sample_packets import HEADER, dense_packets, position_packets, sign_packets
+from support.packets.dense import dense_packets
+from support.packets.positions import position_packets
+from support.packets.signs import sign_packets
 from support.simulated_run import Run, quadratic
 
 SEPARABLE = [name for name, sample in SAMPLES.items() if sample.separable]

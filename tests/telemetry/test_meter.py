@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from laconic.compressors import COMPRESSORS
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.telemetry.meter import Count, Meter
-from laconic.wire import HEADER_BYTES, Dense, Frame, ScaledSigns, encode
+from laconic.wire import HEADER_BYTES, Control, Dense, Frame, ScaledSigns, encode
+from support.frame_bytes import HEADER
 from support.inputs import over_inputs
-from support.sample_packets import HEADER, dense_packets, packets, sign_packets, signs_of
+from support.packets.dense import dense_packets
+from support.packets.signs import sign_packets, signs_of
+from support.sample_packets import packets
 
-SKIP = Frame(header=HEADER, packet=None)
-ABORT = Frame(header=HEADER, packet=None, aborted=True)
+SKIP = Frame(header=HEADER, control=Control.SKIP)
+ABORT = Frame(header=HEADER, control=Control.ABORT)
 DENSE = Frame(header=HEADER, packet=Dense(values=torch.ones(10)))
 
 

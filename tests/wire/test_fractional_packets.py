@@ -5,8 +5,9 @@ import torch
 
 from laconic.errors import WireError
 from laconic.wire import HEADER_BYTES, decode, max_encoded_bytes
+from support.frame_bytes import bytes_of, flipped, patched, resealed
 from support.inputs import over_inputs
-from support.sample_packets import bytes_of, flipped, fractional_of, patched, resealed
+from support.packets.fractional import fractional_of
 
 NEGATIVE = torch.tensor([True, False, False, True, False])
 LEVELS = [0, 1, 3, 2, 3]
@@ -30,12 +31,10 @@ def test_a_fractional_packet_counts_its_bits_and_names_its_means():
         assert packet.dense().dtype == dtype
 
 
-def test_a_fractional_packet_adds_its_dense_form_and_refuses_to_be_split():
+def test_a_fractional_packet_adds_its_dense_form():
     total = torch.ones(5)
     PACKET.add_to(total)
     assert torch.equal(total, 1 + PACKET.dense())
-    with pytest.raises(AssertionError, match="separable"):
-        PACKET.part(258, 260)
 
 
 def test_the_longest_table_of_means_about_one_coordinate_is_within_the_bound():

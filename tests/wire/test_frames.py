@@ -15,6 +15,7 @@ from laconic.kernels.reference import hashing as reference_hashing
 from laconic.random_keys import make_key
 from laconic.wire import (
     HEADER_BYTES,
+    Control,
     Dense,
     Frame,
     Header,
@@ -25,25 +26,13 @@ from laconic.wire import (
     encode_split,
     max_encoded_bytes,
 )
+from support.frame_bytes import HEADER, KEY, VALUE_TYPES, assert_same_packet, bytes_of, control_bytes_of, resealed
 from support.inputs import failing_at, over_inputs
-from support.sample_packets import (
-    HEADER,
-    KEY,
-    VALUE_TYPES,
-    assert_same_packet,
-    bytes_of,
-    dense_packets,
-    flags,
-    headers,
-    packets,
-    resealed,
-    samples,
-    samples_by_kind,
-    scaled_sign_packets,
-    sign_packets,
-    signs_of,
-    vectors,
-)
+from support.packet_strategies import flags, vectors
+from support.packets.dense import dense_packets
+from support.packets.scaled_signs import scaled_sign_packets
+from support.packets.signs import sign_packets, signs_of
+from support.sample_packets import headers, packets, samples, samples_by_kind
 
 MAX_COUNT = 1 << 32
 WIDTH = {torch.float32: 32, torch.float64: 64, torch.bfloat16: 16}
@@ -65,7 +54,7 @@ def test_the_frame_shown_in_the_page_is_what_the_encoder_makes():
     assert key == KEY
     assert bytes_of(signs(vector, keep=0.5, key=key, offset=2)) == sampled
     assert sampled == bytes.fromhex(
-        "01 04 00 00 03 00 00 00 07 00 00 00 15 bf 82 1f 16 00 00 00 00 00 00 00 09 00 00 00 00 00 00 00"
+        "02 04 00 00 03 00 00 00 07 00 00 00 65 5c 31 48 01 00 00 00 16 00 00 00 00 00 09 00 00 00 00 00"
         "02 00 00 00 0c 00 00 00 c1 8e 23 26 4e 65 06 48 ff ff ff 7f ad 01"
     )
     frame = decode(sampled, max_count=14)
@@ -92,18 +81,28 @@ def test_the_hashes_listed_in_the_page_are_the_ones_computed():
 
 
 def test_the_header_is_laid_out_byte_by_byte():
-    header = Header(role="server", rank=0x0201, round=0x06050403, exchange=9)
+    header = Header(
+        role="server",
+        rank=0x0201,
+        round=0x06050403,
+        exchange=0x0807,
+        weight=0x0C0B0A09,
+        delivered=False,
+        set_differs=True,
+    )
     data = bytes_of(Dense(values=torch.tensor([1.0], dtype=torch.float64)), header)
     payload = bytes.fromhex("00000000 01000000 000000000000f03f")
-    blank = bytes.fromhex("01 03 01 09 0102 01 00 03040506 00000000 1000000000000000 4000000000000000")
+    blank = bytes.fromhex("02 03 3300 0102 0708 03040506 00000000 090a0b0c 100000000000 400000000000")
     assert data == blank[:12] + struct.pack("<I", zlib.crc32(blank + payload)) + blank[16:] + payload
     assert zlib.crc32(b"123456789") == 0xCBF43926  # the CRC-32 that the page names
 
 
-def test_a_control_frame_is_a_header_and_nothing_else():
-    blank = "03 00 00 00 07 00 00 00 00 00 00 00 0000000000000000 0100000000000000"
-    assert bytes_of(None) == resealed(bytes.fromhex("01 01 00 00" + blank))
-    assert bytes_of(None, aborted=True) == resealed(bytes.fromhex("01 02 00 00" + blank))
+@over_inputs(("control", "kind"), zip(Control, ("80", "81", "82", "83", "84"), strict=True))
+def test_a_control_frame_is_a_header_and_the_bits_of_used(control, kind):
+    used = (True, False, False, True, True, False, True, True, False, True) if control is Control.USED else ()
+    lengths = "020000000000 0a0000000000" if used else "000000000000 010000000000"
+    header = bytes.fromhex(f"02 {kind} 0000 0300 0000 07000000 00000000 01000000" + lengths)
+    assert control_bytes_of(control, used=used) == resealed(header + (bytes.fromhex("d9 02") if used else b""))
 
 
 @over_inputs(("dtype", "values"), [(torch.float32, "0000c03f 000000c0"), (torch.bfloat16, "c03f 00c0")])
@@ -148,7 +147,7 @@ def test_what_is_read_is_what_was_written(packet, header):
     data = encode(Frame(header=header, packet=packet))
     frame = decode(data, MAX_COUNT)
     assert frame.header == header
-    assert not frame.aborted
+    assert frame.control is None
     assert_same_packet(packet, frame.packet)
     assert torch.equal(packet.dense(), frame.packet.dense())
     assert (frame.packet.count, frame.packet.dtype) == (packet.count, packet.dtype)
@@ -156,11 +155,37 @@ def test_what_is_read_is_what_was_written(packet, header):
     assert decode(bytes(data.numpy()), MAX_COUNT).header == header
 
 
-@given(headers, st.booleans())
-def test_a_control_frame_is_read_as_it_was_written(header, aborted):
-    frame = decode(encode(Frame(header=header, packet=None, aborted=aborted)), max_count=1)
-    assert frame == Frame(header=header, packet=None, aborted=aborted)
-    assert frame.payload_bits == 1
+@given(headers, st.sampled_from(Control), st.lists(st.booleans(), min_size=1, max_size=40).map(tuple))
+def test_a_control_frame_is_read_as_it_was_written(header, control, bits):
+    used = bits if control is Control.USED else ()
+    sent = Frame(header=header, control=control, used=used)
+    data = encode(sent)
+    assert decode(data, max_count=1) == sent
+    assert sent.payload_bits == (len(used) or 1)
+    assert sent.n_bytes == data.numel() == HEADER_BYTES + (len(used) + 7) // 8
+    assert (sent.aborted, sent.skipped) == (control is Control.ABORT, control is Control.SKIP)
+
+
+def test_a_frame_is_of_a_packet_or_of_a_control_and_only_used_has_bits():
+    packet = Dense(values=torch.ones(1))
+    for both_or_neither in ({}, {"packet": packet, "control": Control.SKIP}):
+        with pytest.raises(ValueError, match=r"was given (neither|both): give it one of the two"):
+            Frame(header=HEADER, **both_or_neither)
+    for wrong in (
+        {"packet": packet, "used": (True,)},
+        {"control": Control.SKIP, "used": (True,)},
+        {"control": Control.USED},
+    ):
+        with pytest.raises(ValueError, match="USED has them"):
+            Frame(header=HEADER, **wrong)
+
+
+def test_a_frame_carries_a_packet_or_says_why_it_does_not():
+    packet = Dense(values=torch.ones(1))
+    assert Frame.carrying(HEADER, packet) == Frame(header=HEADER, packet=packet)
+    assert Frame.carrying(HEADER, None) == Frame(header=HEADER, control=Control.SKIP)
+    for either in (packet, None):
+        assert Frame.carrying(HEADER, either, aborted=True) == Frame(header=HEADER, control=Control.ABORT)
 
 
 @settings(deadline=None)
@@ -188,14 +213,6 @@ def test_a_part_of_a_part_is_the_part_of_the_full_packet(packet, data):
     bounds = sorted(data.draw(st.lists(st.integers(packet.offset, stop), min_size=4, max_size=4, unique=False)))
     outer_start, offset, last, outer_stop = bounds
     assert_same_packet(packet.part(outer_start, outer_stop).part(offset, last), packet.part(offset, last))
-
-
-def test_scaled_signs_refuse_to_be_split():
-    packet = ScaledSigns(
-        packed=reference_hashing.pack_bits(torch.tensor([True, False])), scales=torch.ones(1), lengths=(2,), offset=0
-    )
-    with pytest.raises(AssertionError, match="separable"):
-        packet.part(0, 1)
 
 
 @settings(deadline=None)

@@ -15,6 +15,7 @@ from laconic.errors import WireError
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.wire import (
     HEADER_BYTES,
+    Control,
     Dense,
     Frame,
     ScaledSigns,
@@ -24,23 +25,31 @@ from laconic.wire import (
     max_encoded_bytes,
     read_payload_info,
 )
-from laconic.wire.codec import KINDS
+from laconic.wire.packets import KINDS
+from support import packets as packets_of_kinds
+from support.frame_bytes import (
+    bytes_of,
+    flipped,
+    patched,
+    promised_bits,
+    resealed,
+    with_payload,
+    with_promise,
+    with_value_type,
+)
 from support.inputs import failing_at, over_inputs
-from support.sample_packets import bytes_of, flipped, packets, patched, resealed, samples, samples_by_kind, signs_of
+from support.packets.signs import signs_of
+from support.sample_packets import USED, packets, samples, samples_by_kind
 
 MAX_COUNT = 50
 SAMPLES = samples()
 BY_KIND = samples_by_kind()
-PACKETS = [name for name in SAMPLES if name not in ("skip", "aborted")]
+PACKET_KINDS = packets_of_kinds.BY_KIND
+PACKETS = [name for kind, frames in BY_KIND.items() if kind != "control" for name in frames]
 WRONG_NUMBERS = (0, 1, 2, 3, 7, 8, 9, 50, 51, 255, 256, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
-# how many u32 a payload starts with; what takes eight bytes is two of them
-FIELDS = {"dense": 2, "signs": 5, "scaled signs": 4, "positions": 6, "sparse": 6, "vote change": 9, "fractional": 3} | {
-    "quantized": 5, "levels": 5, "short floats": 3, "kept values": 5,
-}  # fmt: skip
-
 
 every_kind = pytest.mark.parametrize("kind", BY_KIND)
-every_packet_kind = pytest.mark.parametrize("kind", FIELDS)
+every_packet_kind = pytest.mark.parametrize("kind", PACKET_KINDS)
 
 
 def believed(data: bytes, max_count: int = MAX_COUNT) -> Frame | None:
@@ -58,11 +67,6 @@ def believed(data: bytes, max_count: int = MAX_COUNT) -> Frame | None:
     return frame
 
 
-def with_payload(data: bytes, payload: bytes) -> bytes:
-    """The frame with another payload, whose length its header tells truly."""
-    return resealed(data[:16] + struct.pack("<Q", len(payload)) + data[24:HEADER_BYTES] + payload)
-
-
 @contextlib.contextmanager
 def little_memory(n_bytes: int = 64 << 20):
     """Refuse this process more than `n_bytes` of new memory, so that a large allocation fails instead of passing."""
@@ -78,7 +82,12 @@ def little_memory(n_bytes: int = 64 << 20):
 def test_the_samples_are_frames():
     assert all(believed(data) is not None for data in SAMPLES.values())
     assert {type(decode(data, MAX_COUNT).packet) for data in SAMPLES.values()} == {type(None), *KINDS.values()}
-    assert set(BY_KIND) == {"notice", *FIELDS}
+    assert {decode(data, MAX_COUNT).control for data in BY_KIND["control"].values()} == set(Control)
+
+
+def test_every_kind_of_packet_has_samples():
+    assert {kind: found.kind for kind, found in PACKET_KINDS.items()} == {cls.name: cls for cls in KINDS.values()}
+    assert all(kind < 128 for kind in KINDS), "from 128 on kinds are control frames"
 
 
 @every_kind
@@ -130,17 +139,20 @@ def test_a_flipped_bit_under_a_matching_checksum_gives_an_error_or_a_packet(kind
     for name, data in BY_KIND[kind].items():
         with failing_at(name=name):
             outcomes = [believed(resealed(flipped(data, bit))) for bit in range(8 * len(data))]
-            in_version, in_reserved = outcomes[:8], outcomes[56:64]
-            in_lengths = outcomes[128:256]
-            assert not any(in_version + in_reserved + in_lengths)
-            assert all(outcomes[32:48] + outcomes[64:128])  # rank, round and checksum hold any number
+            in_version, in_split_and_reserved = outcomes[:8], outcomes[19:20] + outcomes[22:32]
+            in_lengths = outcomes[160:208] if name == "USED" else outcomes[160:256]  # which has other numbers of bits
+            assert not any(in_version + in_split_and_reserved + in_lengths)
+            # Role and the two flags of the caller; rank, exchange, round and checksum hold any number.
+            assert all([outcomes[16], *outcomes[20:22], *outcomes[32:128]])
+            believed_weights = [outcome is not None for outcome in outcomes[128:160]]
+            assert believed_weights == [False] + 31 * [True]  # 0, and others
 
 
 @every_packet_kind
 @over_inputs("wrong", WRONG_NUMBERS)
 def test_a_lying_field_gives_an_error_or_a_packet(kind, wrong):
     for name, data in BY_KIND[kind].items():
-        for field in range(FIELDS[kind]):
+        for field in range(PACKET_KINDS[kind].n_fields):
             lying = patched(data, HEADER_BYTES + 4 * field, "I", wrong)
             for max_count in (1, MAX_COUNT, 1 << 20):
                 with failing_at(name=name, field=field, max_count=max_count):
@@ -148,13 +160,14 @@ def test_a_lying_field_gives_an_error_or_a_packet(kind, wrong):
 
 
 @every_packet_kind
-@over_inputs("wrong", [*WRONG_NUMBERS, 2**60, 2**63, 2**64 - 1])
+@over_inputs("wrong", [*WRONG_NUMBERS, 2**40, 2**47, 2**48 - 1])
 def test_a_lying_length_or_payload_is_an_error(kind, wrong):
     for name, data in BY_KIND[kind].items():
-        for at, true_value in ((16, len(data) - HEADER_BYTES), (24, decode(data, MAX_COUNT).packet.payload_bits)):
+        true_values = {"payload_bytes": len(data) - HEADER_BYTES, "payload_bits": promised_bits(data)}
+        for field, true_value in true_values.items():
             if wrong != true_value:
-                with failing_at(name=name, at=at), pytest.raises(WireError):
-                    decode(patched(data, at, "Q", wrong), MAX_COUNT)
+                with failing_at(name=name, field=field), pytest.raises(WireError):
+                    decode(with_promise(data, **{field: wrong}), MAX_COUNT)
 
 
 @over_inputs(
@@ -187,29 +200,50 @@ def test_a_table_of_lengths_must_add_up_and_be_needed(table, reason):
 @over_inputs(
     ("at", "value", "reason"),
     [
-        (0, 0, "version 0 of the format; this is a reader of version 1"),
-        (0, 2, "version 2"),
-        (1, 0, "unknown packet kind 0; known: 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"),
+        (0, 1, "version 1 of the format; this is a reader of version 2"),
+        (0, 3, "version 3"),
+        (1, 0, f"unknown packet kind 0; known: {', '.join(map(str, sorted(KINDS)))}"),
+        (1, 2, "unknown packet kind 2"),
         (1, max(KINDS) + 1, f"unknown packet kind {max(KINDS) + 1}"),
+        (1, max(control.value for control in Control) + 1, "unknown packet kind"),
         (1, 255, "unknown packet kind 255"),
-        (2, 2, "role 2"),
-        (6, 3, "value type 3"),
-        (7, 1, "reserved byte 1"),
+        (2, 6, "value type 3"),
+        (2, 8, "a split frame"),
+        (2, 64, "flags 0x0040"),
+        (3, 128, "flags 0x8000"),
     ],
 )
-@over_inputs("name", ["skip", "dense float32", "kept signs", "blocks of 4"])
+@over_inputs("name", ["SKIP", "dense float32", "kept signs", "blocks of 4"])
 def test_what_the_version_does_not_know_is_refused_by_name(name, at, value, reason):
     with pytest.raises(WireError, match=reason):
         decode(patched(SAMPLES[name], at, "B", value), MAX_COUNT)
 
 
-@over_inputs("name", ["skip", "aborted"])
-@over_inputs("change", [(6, "B", 1), (6, "B", 2), (24, "Q", 0), (24, "Q", 2)])
-def test_a_control_frame_carries_one_bit_and_no_type(name, change):
-    with pytest.raises(WireError, match="a control frame has no payload, one payload bit and value type 0"):
-        decode(patched(SAMPLES[name], *change), MAX_COUNT)
-    with pytest.raises(WireError, match="a control frame has no payload"):
-        decode(with_payload(SAMPLES[name], b"\0"), MAX_COUNT)
+@over_inputs("name", BY_KIND["control"])
+def test_a_control_frame_has_no_value_type_and_no_bits_beyond_its_own(name):
+    data = BY_KIND["control"][name]
+    for number in (1, 2):
+        with pytest.raises(WireError, match=f"{name}: a control frame has value type 0"):
+            decode(with_value_type(data, number), MAX_COUNT)
+    for n_bits in (0, promised_bits(data) - 1, promised_bits(data) + 7, 2**48 - 1):
+        with pytest.raises(WireError, match=f"{name}|used"):
+            decode(with_promise(data, payload_bits=n_bits), MAX_COUNT)
+    with pytest.raises(WireError, match=f"{name}|used"):
+        decode(with_payload(data, data[HEADER_BYTES:] + b"\0"), MAX_COUNT)
+
+
+def test_a_bit_beyond_the_last_parameter_tensor_is_refused():
+    data = SAMPLES["USED"]
+    assert decode(data, MAX_COUNT).used == USED
+    for bit in range(len(USED), 16):
+        with pytest.raises(WireError, match="used: the padding after bit 10 is not zero"):
+            decode(resealed(flipped(data, 8 * HEADER_BYTES + bit)), MAX_COUNT)
+
+
+@over_inputs("name", ["SKIP", "USED", "dense float32", "kept signs"])
+def test_a_weight_of_zero_is_refused(name):
+    with pytest.raises(WireError, match="weight 0; a packet has at least one sample behind it"):
+        decode(patched(SAMPLES[name], 16, "I", 0), MAX_COUNT)
 
 
 @every_packet_kind
@@ -273,17 +307,17 @@ def test_an_empty_packet_is_refused():
 
 def test_a_payload_longer_than_any_honest_one_is_refused_from_its_header_alone():
     header = SAMPLES["dense float32"][:HEADER_BYTES]
-    assert read_payload_info(header, max_count=28).encoded_bytes == 28
+    assert read_payload_info(header, max_bytes=28).encoded_bytes == 28
     with pytest.raises(WireError, match="promises 28 payload bytes; at most 27 can belong to this vector"):
-        read_payload_info(header, max_count=27)
-    for wrong in (2**37, 2**60, 2**64 - 1):
+        read_payload_info(header, max_bytes=27)
+    for wrong in (2**37, 2**40, 2**48 - 1):
         with pytest.raises(WireError, match=f"promises {wrong} payload bytes"):
-            read_payload_info(header[:16] + struct.pack("<Q", wrong) + header[24:], max_encoded_bytes(2**32))
+            read_payload_info(with_promise(header, payload_bytes=wrong), max_encoded_bytes(2**32))
     for n_left in (0, 31):
         with pytest.raises(WireError, match=f"a header of {n_left} bytes"):
-            read_payload_info(header[:n_left], max_count=28)
+            read_payload_info(header[:n_left], max_bytes=28)
     with pytest.raises(WireError, match="version 9"):
-        read_payload_info(b"\x09" + header[1:], max_count=28)
+        read_payload_info(b"\x09" + header[1:], max_bytes=28)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for the size of this process")
@@ -296,10 +330,10 @@ def test_a_promise_of_much_is_refused_before_a_buffer_is_made():
             data = patched(SAMPLES[name], HEADER_BYTES, "I", 0)
             for wrong in (2**32 - 1, 2**31, 2**28):
                 assert believed(patched(data, HEADER_BYTES + 4, "I", wrong), MAX_COUNT) is None
-                if name not in ("kept signs", "no sign kept", "kept values", "no value kept"):
+                if name not in ("kept signs", "no sign kept", "kept values", "no value kept", "sparse without values"):
                     assert believed(patched(data, HEADER_BYTES + 4, "I", wrong), 1 << 32) is None
-            for wrong in (2**31, 2**60):
-                assert believed(patched(data, 16, "Q", wrong), 1 << 32) is None
+            for wrong in (2**31, 2**47):
+                assert believed(with_promise(data, payload_bytes=wrong), 1 << 32) is None
         for size, blocks in ((1, 2**32 - 1), (0, 2**32 - 1), (2**32 - 1, 1), (0, 2**20), (1, 2**20)):
             data = SAMPLES["blocks of 4"]
             for at, value in ((4, 2**32 - 1), (0, 0), (8, size), (12, blocks)):
@@ -321,13 +355,13 @@ def random_frame(rng: np.random.Generator) -> bytes:
     n_noise = int(rng.integers(0, 169))
     if rng.random() < 0.3:
         kind, value_type = int(rng.integers(1, max(KINDS) + 2)), int(rng.integers(0, 3))
-        start = struct.pack("<BBBBHBBIIQQ", 1, kind, 0, 0, 0, value_type, 0, 0, 0, 0, int(rng.integers(0, 99)))
-        return with_payload(start, rng.bytes(n_noise))
+        start = struct.pack("<BBHHHIII12x", 2, kind, value_type << 1, 0, 0, 0, 0, 1)
+        return with_promise(with_payload(start, rng.bytes(n_noise)), payload_bits=int(rng.integers(0, 99)))
     data = bytearray(SAMPLES[PACKETS[int(rng.integers(len(PACKETS)))]])
     for at in rng.integers(HEADER_BYTES, len(data), size=int(rng.integers(0, 4))):
         data[at] = int(rng.integers(256)) if rng.random() < 0.5 else data[at] ^ (1 << int(rng.integers(8)))
     if rng.random() < 0.3:
-        data[6] = int(rng.integers(3))
+        data = bytearray(with_value_type(data, int(rng.integers(3))))
     if rng.random() < 0.2:
         return with_payload(bytes(data), bytes(data[HEADER_BYTES:])[:n_noise] + rng.bytes(n_noise % 5))
     return resealed(data)

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from laconic.errors import WireError
-from laconic.wire import HEADER_BYTES, SelectedValues, ShortFloats, decode, max_encoded_bytes
+from laconic.wire import HEADER_BYTES, POSITION_CODES, SelectedValues, ShortFloats, Sparse, decode, max_encoded_bytes
+from support.frame_bytes import KEY, bytes_of, flipped, patched, resealed, with_value_type
 from support.inputs import over_inputs
-from support.sample_packets import KEY, LEVELS, QUANTIZED, bytes_of, flipped, patched, quantized_of, resealed
+from support.packets.levels import LEVELS
+from support.packets.quantized import QUANTIZED, quantized_of
 
 POWERS = ShortFloats.of(torch.tensor([1.0, -0.5, 0.0]), 0, 7)
 SHORT = ShortFloats.of(torch.tensor([1.5, -2.75]), 2)
@@ -79,8 +81,6 @@ def test_what_the_entropy_code_saves_is_named_and_exact(packet):
     assert coded.paper_bits == packet.paper_bits
     assert coded.payload_bits == coded.paper_bits + sum(coded.named_overheads.values()) == packet.payload_bits + saved
     assert torch.equal(coded.dense(), packet.dense())
-    with pytest.raises(AssertionError, match="separable"):
-        coded.part(packet.offset, packet.offset + 1)
 
 
 @over_inputs(
@@ -120,7 +120,7 @@ def test_padding_that_is_not_zero_is_refused(packet):
 
 def test_short_floats_have_no_type_of_sixteen_bits():
     with pytest.raises(WireError, match=r"short floats: 0 bits of mantissa of torch\.bfloat16"):
-        decode(patched(bytes_of(POWERS), 6, "B", 2), 50)
+        decode(with_value_type(bytes_of(POWERS), 2), 50)
 
 
 def test_values_of_codes_are_finite_and_between_their_ends_whatever_these_are():
@@ -134,8 +134,22 @@ def test_values_of_codes_are_finite_and_between_their_ends_whatever_these_are():
         assert bool((dense[256:512] == largest).all())
 
 
-def test_a_block_for_every_coordinate_is_within_the_bound():
+@over_inputs("position_code", POSITION_CODES)
+def test_a_block_and_a_position_for_every_coordinate_are_within_the_bound(position_code):
     n = 100_000
-    ends = torch.zeros(n, dtype=torch.float64)
-    packet = quantized_of([0] * n, lows=ends, highs=ends, lengths=(1,) * n, bits=8)
-    assert 17 * n < len(bytes_of(packet)) - HEADER_BYTES <= max_encoded_bytes(n)
+    lengths = (2, *(n - 2) * (1,))  # of two sizes, so that they are sent
+    ends = torch.zeros(n - 1, dtype=torch.float64)
+    packet = quantized_of([0] * n, lows=ends, highs=ends, lengths=lengths, bits=8)
+    nested = Sparse(indices=torch.arange(n), values=packet, count=n, code=position_code)
+    for longest in (packet, nested):
+        payload_bytes = len(bytes_of(longest)) - HEADER_BYTES
+        assert 20 * n < payload_bytes <= max_encoded_bytes(n)
+        assert decode(bytes_of(longest), n).payload_bits == longest.payload_bits
+
+
+def test_symbols_that_are_as_many_as_can_be_are_within_the_bound():
+    n = 200_000
+    for n_others in (1, 2, n // 100, n):  # so many codes are of any value, the others 0
+        codes = [(7 * i) % 256 if i < n_others else 0 for i in range(n)]
+        packet = quantized_of(codes, lows=torch.zeros(1), highs=torch.ones(1), lengths=(n,), bits=8, entropy=True)
+        assert len(bytes_of(packet)) - HEADER_BYTES <= 1.1 * n + 4096

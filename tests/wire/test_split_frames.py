@@ -1,19 +1,18 @@
 """Frames whose payloads travel apart from their headers: the same bytes, under a checksum of the header alone."""
 
-import struct
-
 import pytest
 import torch
 from hypothesis import given, settings
 
 from laconic.errors import WireError
 from laconic.wire import HEADER_BYTES, Frame, SplitFrame, decode, encode, encode_split, read_payload_info
+from support.frame_bytes import HEADER, assert_same_packet, flipped, resealed, with_promise
 from support.inputs import failing_at, over_inputs
-from support.sample_packets import HEADER, assert_same_packet, flipped, packets, resealed, samples, samples_by_kind
+from support.sample_packets import packets, samples, samples_by_kind
 
 MAX_COUNT = 50
 SAMPLES = samples()
-BY_KIND = {kind: frames for kind, frames in samples_by_kind().items() if kind != "notice"}
+BY_KIND = {kind: frames for kind, frames in samples_by_kind().items() if kind != "control"}
 CPU = torch.device("cpu")
 
 
@@ -30,17 +29,21 @@ def split_of(name: str) -> tuple[bytes, bytes]:
     return bytes(frame.header.numpy()), bytes(frame.payload.numpy())
 
 
+def split_flag_set(data: bytes) -> bytes:
+    return resealed(data[:2] + bytes([data[2] | 8]) + data[3:])
+
+
 def read(header: bytes, payload: bytes) -> Frame:
     return decode(SplitFrame(tensor_of(header), tensor_of(payload)), MAX_COUNT)
 
 
 @every_packet_kind
-def test_a_split_frame_is_the_ordinary_one_but_for_the_reserved_byte_and_the_checksum(kind):
+def test_a_split_frame_is_the_ordinary_one_but_for_its_flag_and_the_checksum(kind):
     for name, data in BY_KIND[kind].items():
         with failing_at(name=name):
             header, payload = split_of(name)
             assert payload == data[HEADER_BYTES:]
-            assert header == resealed(data[:7] + b"\1" + data[8:HEADER_BYTES])
+            assert header == split_flag_set(data[:HEADER_BYTES])
             frame = read(header, payload)
             assert bytes(encode(frame).numpy()) == data
 
@@ -55,12 +58,12 @@ def test_any_packet_is_read_from_a_split_frame_as_it_was(packet):
     assert_same_packet(read_again.packet, packet)
 
 
-@over_inputs("name", ["skip", "aborted"])
+@over_inputs("name", samples_by_kind()["control"])
 def test_a_control_frame_is_not_split(name):
-    assert bytes(encode_split(decode(SAMPLES[name], MAX_COUNT), CPU).numpy()) == SAMPLES[name]
-    asked_for = resealed(SAMPLES[name][:7] + b"\1" + SAMPLES[name][8:])
-    with pytest.raises(WireError, match="reserved byte 1, 0 payload bytes: not of a split frame"):
-        read(asked_for, b"")
+    data = SAMPLES[name]
+    assert bytes(encode_split(decode(data, MAX_COUNT), CPU).numpy()) == data
+    with pytest.raises(WireError, match=f"split flag 1, kind {data[1]}, .* payload bytes: not of a split frame"):
+        read(split_flag_set(data[:HEADER_BYTES]), data[HEADER_BYTES:])
 
 
 def test_a_frame_with_nothing_on_the_device_is_not_split():
@@ -74,9 +77,9 @@ def test_a_split_frame_in_one_buffer_is_refused(kind):
         with failing_at(name=name):
             header, payload = split_of(name)
             for data in (header, header + payload, resealed(header + payload)):
-                with pytest.raises(WireError, match="reserved byte 1"):
+                with pytest.raises(WireError, match="a split frame, whose payload travels apart"):
                     decode(data, MAX_COUNT)
-            with pytest.raises(WireError, match=r"reserved byte 0, .* not of a split frame"):
+            with pytest.raises(WireError, match=r"split flag 0, .* not of a split frame"):
                 read(full[:HEADER_BYTES], payload)
 
 
@@ -121,7 +124,7 @@ def test_a_header_alone_shows_whether_its_frame_is_split_and_is_refused_where_th
     assert (info.is_split, info.encoded_bytes) == (True, len(payload))
     assert not read_payload_info(SAMPLES["dense float32"][:HEADER_BYTES], MAX_COUNT, may_be_split=True).is_split
     with pytest.raises(
-        WireError, match="reserved byte 1: a frame whose payload travels another way, and none was agreed"
+        WireError, match="a split frame, whose payload travels apart from its header, and none was agreed"
     ):
         read_payload_info(header, len(payload))
 
@@ -129,22 +132,18 @@ def test_a_header_alone_shows_whether_its_frame_is_split_and_is_refused_where_th
 def test_a_hostile_split_header_is_refused_before_a_buffer_is_made():
     header, payload = split_of("dense float32")
     for bit in range(8 * HEADER_BYTES):
-        if bit != 56:  # which makes it an ordinary one, whose checksum is looked at when the payload is there
+        if bit != 19:  # which makes it an ordinary one, whose checksum is looked at when the payload is there
             with pytest.raises(WireError):
                 read_payload_info(flipped(header, bit), len(payload), may_be_split=True)
     with pytest.raises(WireError, match=f"promises {len(payload)} payload bytes; at most {len(payload) - 1} can"):
         read_payload_info(header, len(payload) - 1, may_be_split=True)
-    for tampering_factor in (2**37, 2**60, 2**64 - 1):
-        with pytest.raises(WireError, match=f"promises {tampering_factor} payload bytes"):
-            read_payload_info(
-                resealed(header[:16] + struct.pack("<Q", tampering_factor) + header[24:]),
-                1 << 37 - 1,
-                may_be_split=True,
-            )
+    for wrong in (2**37, 2**40, 2**48 - 1):
+        with pytest.raises(WireError, match=f"promises {wrong} payload bytes"):
+            read_payload_info(with_promise(header, payload_bytes=wrong), 1 << 37 - 1, may_be_split=True)
     with pytest.raises(WireError, match="0 payload bytes: not of a split frame"):
-        read_payload_info(resealed(header[:16] + bytes(8) + header[24:]), len(payload), may_be_split=True)
-    with pytest.raises(WireError, match="reserved byte 2"):
-        read_payload_info(resealed(header[:7] + b"\2" + header[8:]), len(payload), may_be_split=True)
+        read_payload_info(with_promise(header, payload_bytes=0), len(payload), may_be_split=True)
+    with pytest.raises(WireError, match="flags 0x0048"):
+        read_payload_info(resealed(header[:2] + b"\x48" + header[3:]), len(payload), may_be_split=True)
     for n_left in (0, 31):
         with pytest.raises(WireError, match=f"a header of {n_left} bytes"):
             read_payload_info(header[:n_left], len(payload), may_be_split=True)

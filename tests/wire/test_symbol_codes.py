@@ -16,7 +16,7 @@ from laconic.kernels.api import pack_codes
 from laconic.kernels.cpu import ans_symbols as cpu_ans_symbols
 from laconic.kernels.reference import ans_gaps as reference_ans_gaps
 from laconic.kernels.reference import ans_symbols as reference_ans_symbols
-from laconic.wire.coding.symbols import check_packed, decode_symbols, encode_symbols, symbol_starts
+from laconic.wire.coding.symbols import check_packed, decode_symbols, encode_symbols, entropy_bits, symbol_starts
 from support.inputs import over_inputs
 
 VERSIONS = [reference_ans_symbols, cpu_ans_symbols]
@@ -162,3 +162,8 @@ def test_packed_symbols_take_their_bits_and_no_more(bits):
     data[-1] |= 0x80
     with pytest.raises(WireError, match="padding"):
         check_packed(data, 11, bits, "test")
+
+
+def test_the_entropy_of_equal_symbols_is_none_and_of_four_as_frequent_two_bits_each():
+    assert entropy_bits(torch.zeros(100, dtype=torch.int32)) == 0
+    assert entropy_bits(torch.arange(400) % 4) == pytest.approx(800)

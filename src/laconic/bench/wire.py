@@ -29,21 +29,13 @@ from laconic.compressors import (
 from laconic.kernels.api import top_k
 from laconic.wire import (
     POSITION_CODES,
-    VALUE_BITS,
-    FractionalValues,
     Frame,
     Header,
     Packet,
     Positions,
-    QuantizedValues,
-    ScaledSigns,
-    Signs,
-    Sparse,
     decode,
     encode,
-    entropy_bound_bits,
 )
-from laconic.wire import Levels as LevelsPacket
 
 _KEY = 12345
 _HEADER = Header(role="worker", rank=0, round=0, exchange=0)
@@ -128,7 +120,7 @@ def _rows_of(shipment: Shipment, vector: Tensor, repeats: int) -> Iterator[Measu
         "decode, add": added,
     }  # fmt: skip
     copies, copy_s = in_copies(calls, vector, repeats)
-    min_bits = min_bits_of(packet)
+    min_bits = packet.minimum_bits
     details = {
         "copy_s": copy_s, "bytes": data.numel(), "bits_per_parameter": 8 * data.numel() / d,
         "min_bits_per_parameter": None if min_bits is None else min_bits / d,
@@ -149,34 +141,3 @@ def _forgetful(packet: Packet) -> Packet:
         if isinstance(getattr(type(packet), name, None), cached_property) and name != "mask":
             del vars(fresh)[name]  # a sender has the mask, since it selected the signs with it
     return fresh
-
-
-def min_bits_of(packet: Packet) -> float | None:
-    """Return the minimum bits of any code of single symbols; None if values are sent unchanged.
-
-    Positions have log2 C(d, k) bits, signs one bit, levels their empirical entropy. Scales and unquantized values count
-    at their full width.
-    """
-    if isinstance(packet, Positions):
-        return entropy_bound_bits(packet.count, packet.indices.numel())
-    if isinstance(packet, Sparse):
-        k = packet.indices.numel()
-        return entropy_bound_bits(packet.count, k) + 32.0 * k
-    if isinstance(packet, (Signs, ScaledSigns)):
-        return float(packet.payload_bits)
-    if isinstance(packet, QuantizedValues):
-        return entropy_bits(packet.codes) + 2.0 * VALUE_BITS[packet.dtype] * len(packet.lengths)
-    if isinstance(packet, LevelsPacket):
-        return entropy_bits(packet.levels) + float(VALUE_BITS[packet.dtype] * len(packet.lengths))
-    if isinstance(packet, FractionalValues):
-        symbols = packet.levels.int() * 2 + packet.negative.int()
-        return entropy_bits(symbols) + float(VALUE_BITS[packet.means.dtype] * packet.means.numel())
-    return None
-
-
-def entropy_bits(symbols: Tensor) -> float:
-    """Return the empirical entropy of integer symbols (k,), times k, in bits."""
-    if not symbols.numel():
-        return 0.0
-    counts = torch.unique(symbols, return_counts=True)[1].double()
-    return float(-(counts * (counts / counts.sum()).log2()).sum())

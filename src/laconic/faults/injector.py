@@ -7,7 +7,6 @@ from dataclasses import replace
 from torch import Tensor
 
 from laconic.faults.plan import Fate, FaultPlan
-from laconic.faults.tampering import multiplied
 from laconic.network import Link
 from laconic.protocol.worker import WorkerSession
 from laconic.wire import Encoded
@@ -45,7 +44,7 @@ class FaultInjector:
             return worker.outgoing()
         factor = self.plan.tampering_factor(worker.rank, len(self.counts), round_, exchange)
         if packet is not None and factor != 1:
-            worker.packet = multiplied(packet, factor)
+            worker.packet = packet.scaled(factor)
         fate = self._fates[worker.rank] = self.plan.fate(worker.rank, round_, exchange)
         frames = worker.outgoing()
         if fate != "delivered":

@@ -17,7 +17,7 @@ def as_received(frame: Frame, d: int) -> Frame:
     packet = frame.packet.as_read()
     if packet is None:
         return decode(encode(frame), d)
-    return Frame(header=frame.header, packet=packet, aborted=frame.aborted)
+    return Frame(header=frame.header, packet=packet)
 
 
 def frame_sizes(
@@ -26,7 +26,7 @@ def frame_sizes(
     """Return the sizes of the frames that this one would be split into, from each offset in `bounds` to the next."""
     n, packet = len(bounds) - 1, frame.packet
     if packet is None:
-        skips = int(not frame.aborted)
+        skips = int(frame.skipped)
         return FrameSizes([HEADER_BYTES] * n, n * HEADER_BYTES, n, [0.0] * n, skips)
     if n > 1 and type(algorithm).paper_bits_of is Algorithm.paper_bits_of:
         return _framed(packet.sizes(bounds), algorithm)

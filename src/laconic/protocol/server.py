@@ -89,7 +89,7 @@ class ServerSession:
         self.unread = frozenset(unread)
         packet = self.serve(round_, exchange, lr, read)
         header = Header(role="server", rank=self.index, round=round_, exchange=exchange)
-        return Frame(header=header, packet=packet, aborted=self.aborted)
+        return Frame.carrying(header, packet, aborted=self.aborted)
 
     def _shard_in(self, round_: int, exchange: int) -> Shard:
         expected = self.job.exchanges_in(round_)[exchange]

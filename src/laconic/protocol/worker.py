@@ -258,7 +258,7 @@ class WorkerSession:
 
     def _frame(self, packet: Packet | None) -> Frame:
         header = Header(role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange)
-        return Frame(header=header, packet=None if self.aborted else packet, aborted=self.aborted)
+        return Frame.carrying(header, packet, aborted=self.aborted)
 
     def _encoded(self, frame: Frame) -> Encoded:
         return encode(frame) if self.payload_device is None else encode_split(frame, self.payload_device)

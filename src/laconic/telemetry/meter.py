@@ -139,7 +139,7 @@ class Meter:
         """
         packet = frame.packet
         payload_bits = frame.payload_bits + (1 if flag_bit and packet is not None else 0)
-        skips = int(lead and packet is None and not frame.aborted)
+        skips = int(lead and frame.skipped)
         sizes = FrameSizes([n_bytes], n_bytes, payload_bits, [paper_bits], skips)
         self._add(direction, exchange, sizes, n_bytes if local else 0)
 

@@ -9,6 +9,7 @@ from laconic.wire.coding.positions import (
     entropy_bound_bits,
     paper_position_bits,
 )
+from laconic.wire.control import Control
 from laconic.wire.head import HEADER_BYTES, VALUE_BITS, Header, read_payload_info
 from laconic.wire.packets.blocks import uniform_lengths
 from laconic.wire.packets.dense import Dense
@@ -28,6 +29,7 @@ __all__ = [
     "HEADER_BYTES",
     "POSITION_CODES",
     "VALUE_BITS",
+    "Control",
     "Dense",
     "Encoded",
     "FractionalValues",

@@ -7,58 +7,78 @@ from torch import Tensor
 
 from laconic.buffer_pool import BUFFER_POOL
 from laconic.errors import WireError
+from laconic.wire.control import CONTROLS, Control, pack_used, read_used
 from laconic.wire.head import (
-    ABORT_KIND,
     HEADER_BYTES,
-    SKIP_KIND,
     Header,
     PayloadInfo,
     read_header,
     read_split_header,
     write_header,
 )
-from laconic.wire.packets.dense import Dense
-from laconic.wire.packets.fractional import MAX_LEVELS, FractionalValues
-from laconic.wire.packets.levels import Levels
+from laconic.wire.packets import KINDS
+from laconic.wire.packets.fractional import MAX_LEVELS
 from laconic.wire.packets.packet import Packet, PayloadPart
-from laconic.wire.packets.positions import Positions
-from laconic.wire.packets.quantized import QuantizedValues
-from laconic.wire.packets.scaled_signs import ScaledSigns
-from laconic.wire.packets.selected_values import SelectedValues
-from laconic.wire.packets.short_floats import ShortFloats
-from laconic.wire.packets.signs import Signs
-from laconic.wire.packets.sparse import Sparse
-from laconic.wire.packets.vote_change import VoteChange
-
-KINDS: dict[int, type[Packet]] = {
-    kind.kind: kind
-    for kind in (
-        Dense, Signs, ScaledSigns, Positions, Sparse, VoteChange, FractionalValues,
-        QuantizedValues, Levels, ShortFloats, SelectedValues,
-    )
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One message."""
+    """One message: a packet, or a control frame.
+
+    Raises:
+        ValueError: It is given a packet and a control, or neither; or USED goes without its bits, or they without it.
+    """
 
     header: Header
     """Who sent it, and when."""
-    packet: Packet | None
+    packet: Packet | None = None
     """What it carries; None for a control frame."""
-    aborted: bool = False
-    """Whether a control frame is ABORT, which aborts the round, and not SKIP."""
+    control: Control | None = None
+    """What it says where it carries no packet."""
+    used: tuple[bool, ...] = ()
+    """Which parameter tensors the sender uses; only in a frame USED."""
+
+    def __post_init__(self) -> None:
+        if (self.packet is None) == (self.control is None):
+            given = "neither" if self.packet is None else "both"
+            raise ValueError(f"a frame has a packet or a control, and was given {given}: give it one of the two")
+        if bool(self.used) != (self.control is Control.USED):
+            raise ValueError(f"control={self.control}, {len(self.used)} bits in used: USED has them, and nothing else")
+
+    @classmethod
+    def carrying(cls, header: Header, packet: Packet | None, *, aborted: bool = False) -> "Frame":
+        """Return the frame of a packet; SKIP where there is none, and ABORT where the round is aborted."""
+        if aborted:
+            return cls(header=header, control=Control.ABORT)
+        return cls(header=header, packet=packet, control=Control.SKIP if packet is None else None)
+
+    @property
+    def kind(self) -> int:
+        """Number of its kind on the wire."""
+        if self.control is not None:
+            return self.control.value
+        assert self.packet is not None, "checked when the frame was made"
+        return self.packet.kind
+
+    @property
+    def aborted(self) -> bool:
+        """Whether it aborts the round."""
+        return self.control is Control.ABORT
+
+    @property
+    def skipped(self) -> bool:
+        """Whether its sender leaves out this exchange."""
+        return self.control is Control.SKIP
 
     @property
     def payload_bits(self) -> int:
-        """Information bits of the payload. A control frame counts as one bit."""
-        return 1 if self.packet is None else self.packet.payload_bits
+        """Information bits of the payload. A control frame counts as one bit, USED as one a parameter tensor."""
+        return len(self.used) or 1 if self.packet is None else self.packet.payload_bits
 
     @property
     def n_bytes(self) -> int:
         """Length in bytes of what `encode` returns."""
-        return HEADER_BYTES + (0 if self.packet is None else self.packet.size.encoded_bytes)
+        return HEADER_BYTES + ((len(self.used) + 7) // 8 if self.packet is None else self.packet.size.encoded_bytes)
 
 
 @dataclass(frozen=True)
@@ -99,8 +119,9 @@ def _byte_view(part: PayloadPart, *, stays: bool = False) -> Tensor:
 
 def max_encoded_bytes(max_count: int) -> int:
     """Return an upper bound on the bytes of a payload about `max_count` coordinates."""
-    # a code of 9 bits and two float64 ends for each coordinate, the longest table of level means, and the fields
-    return 18 * max_count + 8 * MAX_LEVELS + 64
+    # for each coordinate a position in 32 bits, a length and two float64 ends of its block, and a code of 9 bits and a
+    # little; the longest table of level means, and the fields
+    return 26 * max_count + 8 * MAX_LEVELS + 4096
 
 
 def encode(frame: Frame) -> Tensor:
@@ -109,28 +130,23 @@ def encode(frame: Frame) -> Tensor:
     Bytes are counted nowhere else: their number is `numel` of this tensor, or of a split frame. The memory comes from
     the buffer pool and is used again when no tensor refers to it any more.
     """
-    packet = frame.packet
-    parts = [] if packet is None else [_byte_view(part) for part in packet.payload() if len(part)]
+    payload = [pack_used(frame.used)] if frame.packet is None else frame.packet.payload()
+    parts = [_byte_view(part) for part in payload if len(part)]
     encoded_bytes = sum(part.numel() for part in parts)
     data = BUFFER_POOL.borrow(HEADER_BYTES + encoded_bytes)
     at = HEADER_BYTES
     for part in parts:
         data[at : at + part.numel()] = part
         at += part.numel()
-    if packet is None:
-        kind = ABORT_KIND if frame.aborted else SKIP_KIND
-        info = PayloadInfo(kind=kind, dtype=torch.float32, encoded_bytes=0, payload_bits=1)
-    else:
-        info = _payload_info(packet, encoded_bytes)
+    info = _payload_info(frame, encoded_bytes)
     view = memoryview(data.numpy())  # type: ignore[arg-type]
     view[:HEADER_BYTES] = write_header(frame.header, info, view[HEADER_BYTES:])
     return data
 
 
-def _payload_info(packet: Packet, encoded_bytes: int) -> PayloadInfo:
-    return PayloadInfo(
-        kind=packet.kind, dtype=packet.value_type, encoded_bytes=encoded_bytes, payload_bits=packet.payload_bits
-    )
+def _payload_info(frame: Frame, encoded_bytes: int) -> PayloadInfo:
+    dtype = torch.float32 if frame.packet is None else frame.packet.value_type
+    return PayloadInfo(kind=frame.kind, dtype=dtype, encoded_bytes=encoded_bytes, payload_bits=frame.payload_bits)
 
 
 def encode_split(frame: Frame, device: torch.device) -> Encoded:
@@ -148,7 +164,7 @@ def encode_split(frame: Frame, device: torch.device) -> Encoded:
     if packet is None or not any(part.device == device for part in parts):
         return encode(frame)
     payload = torch.cat([part.to(device) for part in parts])
-    info = replace(_payload_info(packet, payload.numel()), is_split=True)
+    info = replace(_payload_info(frame, payload.numel()), is_split=True)
     return SplitFrame(header=_byte_view(write_header(frame.header, info, b"")), payload=payload)
 
 
@@ -177,13 +193,22 @@ def decode(data: Encoded | bytes, max_count: int) -> Frame:
             buffer = buffer.clone()  # so that values can be viewed in place
         header, info = read_header(memoryview(buffer.numpy()))  # type: ignore[arg-type]
         payload = buffer[HEADER_BYTES:]
-    if info.kind in (SKIP_KIND, ABORT_KIND):
-        if info.encoded_bytes or info.payload_bits != 1 or info.dtype != torch.float32:
-            raise WireError("a control frame has no payload, one payload bit and value type 0")
-        return Frame(header=header, packet=None, aborted=info.kind == ABORT_KIND)
+    if info.kind in CONTROLS:
+        return _read_control(header, info, payload)
     if info.kind not in KINDS:
         raise WireError(f"unknown packet kind {info.kind}; known: {', '.join(map(str, sorted(KINDS)))}")
     packet = KINDS[info.kind].read(payload, info.dtype, max_count)
     if packet.payload_bits != info.payload_bits:
         raise WireError(f"{info.payload_bits} payload bits promised, {packet.payload_bits} are there")
     return Frame(header=header, packet=packet)
+
+
+def _read_control(header: Header, info: PayloadInfo, payload: Tensor) -> Frame:
+    control = CONTROLS[info.kind]
+    if info.dtype != torch.float32:
+        raise WireError(f"{control.name}: a control frame has value type 0")
+    if control is Control.USED:
+        return Frame(header=header, control=control, used=read_used(payload, info.payload_bits))
+    if info.encoded_bytes or info.payload_bits != 1:
+        raise WireError(f"{control.name}: a control frame without fields has no payload and one payload bit")
+    return Frame(header=header, control=control)

@@ -8,18 +8,20 @@ from typing import Literal
 import torch
 
 from laconic.errors import WireError
+from laconic.wire.control import CONTROLS
 
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 32
-_HEADER = struct.Struct("<BBBBHBBIIQQ")
+_HEADER = struct.Struct("<BBHHHIIIIHIH")  # the last four are two numbers of 48 bits
 _CHECKSUM_AT = 12
 
 ROLES: tuple[Literal["worker"], Literal["server"]] = ("worker", "server")
 VALUE_TYPES = (torch.float32, torch.float64, torch.bfloat16)
 VALUE_BITS = {torch.float32: 32, torch.float64: 64, torch.bfloat16: 16}
 
-SKIP_KIND = 1  # the sender leaves out this round on purpose
-ABORT_KIND = 2  # the round is aborted, since a rank met inf or NaN
+# Bits of the flags; 1 and 2 hold the value type.
+_SERVER, _SPLIT, _NOT_DELIVERED, _SET_DIFFERS = 1, 8, 16, 32
+_VALUE_TYPE_AT, _FLAGS_END = 1, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,13 @@ class Header:
     round: int
     """Number of the round."""
     exchange: int = 0
-    """Number of the exchange within the round."""
+    """Number of the exchange within the round, below 2**16."""
+    weight: int = 1
+    """Number of samples behind the packet, 1 .. 2**32 - 1; 1 where packets are not weighted."""
+    delivered: bool = True
+    """In a server's frame: whether the receiver's own packet of this exchange came in time."""
+    set_differs: bool = False
+    """Whether the sender used other parameters in this round than the ranks have agreed on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,34 +74,39 @@ def write_header(header: Header, info: PayloadInfo, payload: memoryview | bytes)
         info: What to say about the payload.
         payload: The bytes that the checksum covers too; empty for a split frame.
     """
+    flags = (
+        _SERVER * (header.role == "server") | VALUE_TYPES.index(info.dtype) << _VALUE_TYPE_AT | _SPLIT * info.is_split
+        | _NOT_DELIVERED * (not header.delivered) | _SET_DIFFERS * header.set_differs
+    )  # fmt: skip
+    bytes_high, bytes_low = divmod(info.encoded_bytes, 1 << 32)
+    bits_high, bits_low = divmod(info.payload_bits, 1 << 32)
     fields = [
-        VERSION, info.kind, ROLES.index(header.role), header.exchange, header.rank,
-        VALUE_TYPES.index(info.dtype), int(info.is_split), header.round, 0, info.encoded_bytes,
-        info.payload_bits,
+        VERSION, info.kind, flags, header.rank, header.exchange, header.round, 0, header.weight, bytes_low, bytes_high,
+        bits_low, bits_high,
     ]  # fmt: skip
-    fields[8] = checksum(_HEADER.pack(*fields), payload)
+    fields[6] = checksum(_HEADER.pack(*fields), payload)
     return _HEADER.pack(*fields)
 
 
-def read_payload_info(raw: bytes, max_count: int, *, may_be_split: bool = False) -> PayloadInfo:
+def read_payload_info(raw: bytes, max_bytes: int, *, may_be_split: bool = False) -> PayloadInfo:
     """Return what a header says about its payload, so that memory can be allocated for it.
 
     Args:
         raw: (32,) bytes, the header.
-        max_count: Upper bound on the payload, in bytes.
+        max_bytes: Upper bound on the payload.
         may_be_split: Whether sender and reader have agreed to send payloads separately.
 
     Raises:
-        WireError: The header is not valid, or it promises more than `max_count` bytes.
+        WireError: The header is not valid, or it promises more than `max_bytes`.
     """
     _, info, _ = _read_fields(raw)
     if info.is_split:
         if not may_be_split:
-            raise WireError("reserved byte 1: a frame whose payload travels another way, and none was agreed on")
+            raise WireError("a split frame, whose payload travels apart from its header, and none was agreed on")
         read_split_header(raw)
-    if info.encoded_bytes > max_count:
+    if info.encoded_bytes > max_bytes:
         raise WireError(
-            f"a frame promises {info.encoded_bytes} payload bytes; at most {max_count} can belong to this vector"
+            f"a frame promises {info.encoded_bytes} payload bytes; at most {max_bytes} can belong to this vector"
         )
     return info
 
@@ -105,8 +118,11 @@ def read_split_header(raw: bytes) -> tuple[Header, PayloadInfo]:
         WireError: The bytes are not a valid header of a split frame.
     """
     header, info, promised = _read_fields(raw)
-    if not info.is_split or not info.encoded_bytes:
-        raise WireError(f"reserved byte {int(info.is_split)}, {info.encoded_bytes} payload bytes: not of a split frame")
+    if not info.is_split or not info.encoded_bytes or info.kind in CONTROLS:
+        raise WireError(
+            f"split flag {int(info.is_split)}, kind {info.kind}, {info.encoded_bytes} payload bytes: not of a split "
+            "frame"
+        )
     _compare(checksum(raw, b""), promised)
     return header, info
 
@@ -125,7 +141,7 @@ def read_header(data: memoryview) -> tuple[Header, PayloadInfo]:
     raw = bytes(data[:HEADER_BYTES])
     header, info, promised = _read_fields(raw)
     if info.is_split:
-        raise WireError("reserved byte 1: a frame whose payload travels another way has none in this buffer")
+        raise WireError("a split frame, whose payload travels apart from its header, in one buffer with it")
     if info.encoded_bytes != len(data) - HEADER_BYTES:
         raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {len(data) - HEADER_BYTES} are there")
     _compare(checksum(raw, data[HEADER_BYTES:]), promised)
@@ -140,13 +156,22 @@ def _compare(found: int, promised: int) -> None:
 def _read_fields(raw: bytes) -> tuple[Header, PayloadInfo, int]:
     if len(raw) != HEADER_BYTES:
         raise WireError(f"a header of {len(raw)} bytes; it has {HEADER_BYTES}")
-    version, kind, role, exchange, rank, dtype, split, round_, crc, encoded_bytes, bits = _HEADER.unpack(raw)
+    (
+        version, kind, flags, rank, exchange, round_, crc, weight, bytes_low, bytes_high, bits_low, bits_high,
+    ) = _HEADER.unpack(raw)  # fmt: skip
     if version != VERSION:
         raise WireError(f"version {version} of the format; this is a reader of version {VERSION}")
-    if role >= len(ROLES) or dtype >= len(VALUE_TYPES) or split > 1:
-        raise WireError(f"role {role}, value type {dtype}, reserved byte {split}: not of this version")
-    header = Header(role=ROLES[role], rank=rank, round=round_, exchange=exchange)
+    dtype = flags >> _VALUE_TYPE_AT & 3
+    if dtype >= len(VALUE_TYPES) or flags >= _FLAGS_END:
+        raise WireError(f"value type {dtype}, flags {flags:#06x}: not of this version")
+    if not weight:
+        raise WireError("weight 0; a packet has at least one sample behind it")
+    header = Header(
+        role=ROLES[flags & _SERVER], rank=rank, round=round_, exchange=exchange, weight=weight,
+        delivered=not flags & _NOT_DELIVERED, set_differs=bool(flags & _SET_DIFFERS),
+    )  # fmt: skip
     info = PayloadInfo(
-        kind=kind, dtype=VALUE_TYPES[dtype], encoded_bytes=encoded_bytes, payload_bits=bits, is_split=bool(split)
-    )
+        kind=kind, dtype=VALUE_TYPES[dtype], encoded_bytes=bytes_high << 32 | bytes_low,
+        payload_bits=bits_high << 32 | bits_low, is_split=bool(flags & _SPLIT),
+    )  # fmt: skip
     return header, info, crc

@@ -1,29 +1,27 @@
 """Asynchronous workers and a dedicated server over torch.distributed: the last rank serves messages as they arrive.
 
-A worker sends three kinds of messages, distinguished by the header's exchange. A gradient is answered with the newest
-model. If a bound on the staleness can make workers wait, a worker requests admission before it computes; the answer is
-a SKIP control frame if the worker's model is still the newest, else the newest model. So no worker blocks others
-between two steps, where all may meet in a barrier. The list of parameters that this worker used for the first time
-precedes the gradient, and has no answer.
+A worker sends packets and two control frames. A gradient is answered with the newest model. If a bound on the staleness
+can make workers wait, a worker requests admission before it computes, with ADMIT; the answer is ADMIT if the worker's
+model is still the newest, else the newest model. So no worker blocks others between two steps, where all may meet in a
+barrier. USED, which names the parameters that this worker used for the first time, precedes the gradient and has no
+answer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from laconic.compressors import dense
 from laconic.contract import Algorithm, UpdateOutcome
 from laconic.drivers.distributed.rounds import Processes
+from laconic.errors import ContractError
 from laconic.protocol.async_server import ArrivalServer, UpdateCounts
 from laconic.protocol.frames import Answer, check_frame, read_frame
 from laconic.protocol.round_inputs import Inputs
 from laconic.protocol.round_result import RoundResult
 from laconic.protocol.worker import WorkerSession
-from laconic.wire import Encoded, Frame, Header, decode, encode
-
-_GRADIENT, _ADMISSION, _USED = 0, 1, 2
+from laconic.wire import Control, Encoded, Frame, Header, decode, encode
 
 
 class ProcessArrivals(Processes):
@@ -66,12 +64,11 @@ class ProcessArrivals(Processes):
         """Wait until this worker may compute. Returns the parameters (d,) if they have changed, else None."""
         assert self.worker is not None
         self.seconds.phase("compute")
-        request = Frame(
-            header=Header(role="worker", rank=self.worker.rank, round=self.rounds, exchange=_ADMISSION), packet=None
-        )
+        header = Header(role="worker", rank=self.worker.rank, round=self.rounds)
+        request = Frame(header=header, control=Control.ADMIT)
         data = encode(request)
         reply = self._request(data, "admission")
-        admission = read_frame(reply, self.job, "server", 0, self.rounds, _ADMISSION, self.layout.shards[0])
+        admission = read_frame(reply, self.job, "server", 0, self.rounds, 0, self.layout.shards[0])
         self._count(self.worker, request, data.numel(), admission, reply.numel())
         return None if admission.packet is None else admission.packet.dense()
 
@@ -89,9 +86,8 @@ class ProcessArrivals(Processes):
     def report_used(self, news: Sequence[bool]) -> None:
         """Report to the server the parameters that this worker's next gradient uses for the first time."""
         assert self.worker is not None
-        packet = dense(torch.tensor(news, dtype=torch.float32))
-        header = Header(role="worker", rank=self.worker.rank, round=self.rounds, exchange=_USED)
-        data = encode(Frame(header=header, packet=packet))
+        header = Header(role="worker", rank=self.worker.rank, round=self.rounds)
+        data = encode(Frame(header=header, control=Control.USED, used=tuple(news)))
         self.channel.control_bytes += data.numel()
         self._swap({self.server: data}, [], "list of used parameters")
 
@@ -172,13 +168,17 @@ class ProcessArrivals(Processes):
         )  # fmt: skip
         self.seconds.phase("wait")
         frame, step = decode(data, self.job.d), arrivals.update_counts[rank].n_finished
-        if frame.header.exchange == _USED:
-            check_frame(frame, "worker", rank, step, _USED, None)
-            assert frame.packet is not None
-            self._use(frame.packet.dense().nonzero().flatten().tolist())
+        if frame.control is Control.USED:
+            check_frame(frame, "worker", rank, step, 0, None)
+            if len(frame.used) != len(self.job.layers):
+                raise ContractError(
+                    f"worker {rank} says of {len(frame.used)} parameters whether it uses them; there are "
+                    f"{len(self.job.layers)}. Do all ranks train the same model?"
+                )
+            self._use([number for number, is_used in enumerate(frame.used) if is_used])
             return
-        if frame.header.exchange == _ADMISSION:
-            check_frame(frame, "worker", rank, step, _ADMISSION, None)
+        if frame.control is Control.ADMIT:
+            check_frame(frame, "worker", rank, step, 0, None)
             self.bound.request(rank)
         else:
             fit = arrivals.receive(rank, step, frame)
@@ -206,9 +206,12 @@ class ProcessArrivals(Processes):
 
     def _admit(self, arrivals: ArrivalServer, rank: int) -> None:
         self.bound.take(rank)
-        packet = None if self._seen[rank] == self.bound.version else arrivals.latest
-        header = Header(role="server", rank=0, round=arrivals.update_counts[rank].n_finished, exchange=_ADMISSION)
-        self._send(rank, encode(Frame(header=header, packet=packet)))
+        header = Header(role="server", rank=0, round=arrivals.update_counts[rank].n_finished)
+        if self._seen[rank] == self.bound.version:
+            frame = Frame(header=header, control=Control.ADMIT)
+        else:
+            frame = Frame(header=header, packet=arrivals.latest)
+        self._send(rank, encode(frame))
         self._seen[rank] = self.bound.version
 
     def _send(self, rank: int, data: Tensor) -> None:

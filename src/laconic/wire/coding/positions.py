@@ -117,12 +117,12 @@ def entropy_bound_bits(count: int, k: int) -> float:
 
 
 def block_bits(count: int, k: int) -> int:
-    """Return the bits of any k positions in the code "block": k (1 + w) + blocks (paper 002, section 4.3.1)."""
+    """Return the bits of any k positions in the code "block": k (1 + w) + blocks (SSGD-MV, section 4.3.1)."""
     return _block_bits(count, k, block_length(count, k)) if k else 0
 
 
 def paper_position_bits(count: int, k: int) -> float:
-    """Return what paper 002 counts for k positions: k (ceil(log2 B) + 2) bits, where B = round(count / k)."""
+    """Return what SSGD-MV counts for k positions: k (ceil(log2 B) + 2) bits, where B = round(count / k)."""
     return float(k * (_width(block_length(count, k)) + 2)) if k else 0.0
 
 

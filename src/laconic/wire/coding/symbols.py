@@ -64,6 +64,14 @@ def decode_symbols(data: Tensor, k: int, n_symbols: int, what: str) -> tuple[Ten
     return torch.from_numpy(symbols), 32 * n_symbols + n_bits
 
 
+def entropy_bits(symbols: Tensor) -> float:
+    """Return the empirical entropy of integer symbols (k,), times k, in bits."""
+    if not symbols.numel():
+        return 0.0
+    counts = torch.unique(symbols, return_counts=True)[1].double()
+    return float(-(counts * (counts / counts.sum()).log2()).sum())
+
+
 def symbol_starts(counts: Numbers) -> Numbers:
     """Return where each symbol begins among the 2**14 shares.
 

@@ -1,6 +1,8 @@
 """Blocks of neighboring coordinates on the wire: one size for all, or a table of lengths. FORMAT.md, section 3.3."""
 
 import struct
+from bisect import bisect_left, bisect_right
+from itertools import accumulate, pairwise
 
 from torch import Tensor
 
@@ -20,6 +22,23 @@ def uniform_size(lengths: tuple[int, ...]) -> int:
     """Return the length of all blocks, of which the last may be shorter; 0 where the lengths differ otherwise."""
     size = lengths[0]
     return size if lengths[-1] <= size and all(length == size for length in lengths[:-1]) else 0
+
+
+def blocks_between(lengths: tuple[int, ...], low: int, high: int) -> tuple[slice, tuple[int, ...]]:
+    """Return the blocks of some of the coordinates.
+
+    Args:
+        lengths: Lengths of all blocks.
+        low: First coordinate, counted from the first block's.
+        high: Coordinate after the last one.
+
+    Returns:
+        Which blocks have any of these coordinates, and how many of them each has.
+    """
+    stops = list(accumulate(lengths))
+    start_block, last_block = bisect_right(stops, low), bisect_left(stops, high)
+    bounds = [low, *stops[start_block:last_block], high]
+    return slice(start_block, last_block + 1), tuple(stop - start for start, stop in pairwise(bounds))
 
 
 def write_blocks(lengths: tuple[int, ...]) -> bytes:

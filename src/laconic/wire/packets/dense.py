@@ -1,7 +1,7 @@
 """All values, uncompressed. FORMAT.md, section 3.1."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -11,7 +11,7 @@ from laconic.buffer_pool import BUFFER_POOL
 from laconic.errors import WireError
 from laconic.kernels.api import all_finite
 from laconic.wire.head import VALUE_BITS
-from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_range, scaled_values
 
 _FIELDS = struct.Struct("<II")
 
@@ -22,6 +22,7 @@ class Dense(Packet):
 
     kind: ClassVar[int] = 3
     name: ClassVar[str] = "dense"
+    is_nestable: ClassVar[bool] = True
     values: Tensor
     """(count,) float32, float64 or bfloat16."""
     offset: int = 0
@@ -57,6 +58,9 @@ class Dense(Packet):
 
     def dense(self) -> Tensor:
         return self.values.to(self.dtype)
+
+    def scaled(self, factor: float) -> Self:
+        return replace(self, values=scaled_values(self.values, factor))
 
     def part(self, start: int, stop: int) -> Self:
         return type(self)(values=self.values[start - self.offset : stop - self.offset], offset=start)

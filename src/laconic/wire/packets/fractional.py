@@ -1,16 +1,17 @@
 """A sign and a level for every value, and the mean magnitude of every level. FORMAT.md, section 3.7."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import add_fractional, fractional_dense, unpack_codes
+from laconic.kernels.api import add_fractional, fractional_dense, pack_codes, slice_bits, unpack_codes
+from laconic.wire.coding.symbols import entropy_bits
 from laconic.wire.head import VALUE_BITS
-from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range, scaled_values
 
 _FIELDS = struct.Struct("<III")
 MAX_BITS = 16
@@ -23,6 +24,7 @@ class FractionalValues(Packet):
 
     kind: ClassVar[int] = 9
     name: ClassVar[str] = "fractional"
+    is_nestable: ClassVar[bool] = True
     packed: Tensor
     """(ceil(bits count / 8),) uint8, the packed codes."""
     count: int
@@ -61,6 +63,11 @@ class FractionalValues(Packet):
         return {"level means": float(VALUE_BITS[self.dtype] * self.means.numel())}
 
     @property
+    def minimum_bits(self) -> float:
+        codes = unpack_codes(self.packed.cpu(), self.count, self.bits)
+        return entropy_bits(codes) + VALUE_BITS[self.dtype] * self.means.numel()
+
+    @property
     def finite(self) -> bool:
         return bool(torch.isfinite(self.means).all())
 
@@ -70,8 +77,16 @@ class FractionalValues(Packet):
     def add_to(self, total: Tensor) -> None:
         add_fractional(self.packed, self.means, self.count, self.bits, total)
 
+    def scaled(self, factor: float) -> Self:
+        packed = self.packed
+        if factor < 0:  # the highest bit of a code is its sign
+            packed = pack_codes(unpack_codes(packed, self.count, self.bits) ^ 1 << (self.bits - 1), self.bits)
+        return replace(self, packed=packed, means=scaled_values(self.means, abs(factor)))
+
     def part(self, start: int, stop: int) -> Self:
-        raise AssertionError("a fractional packet cannot be split: its compressor is not separable")
+        low, high = start - self.offset, stop - self.offset
+        packed = slice_bits(self.packed, self.bits * low, self.bits * high)
+        return type(self)(packed=packed, count=stop - start, means=self.means, bits=self.bits, offset=start)
 
     def payload(self) -> list[PayloadPart]:
         return [_FIELDS.pack(self.offset, self.count, self.bits), self.means.contiguous(), self.packed]

@@ -1,7 +1,7 @@
 """A sign and a level for every coordinate; levels are equal parts of a block's scale. FORMAT.md, section 3.9."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -9,11 +9,19 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import add_levels, level_bits, levels_allowed, levels_dense, pack_codes, unpack_codes
-from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols
+from laconic.kernels.api import (
+    add_levels,
+    level_bits,
+    levels_allowed,
+    levels_dense,
+    pack_codes,
+    slice_bits,
+    unpack_codes,
+)
+from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols, entropy_bits
 from laconic.wire.head import VALUE_BITS
-from laconic.wire.packets.blocks import FIELDS_BYTES, read_block_fields, read_lengths, write_blocks
-from laconic.wire.packets.packet import Packet, PayloadPart, check_range
+from laconic.wire.packets.blocks import FIELDS_BYTES, blocks_between, read_block_fields, read_lengths, write_blocks
+from laconic.wire.packets.packet import Packet, PayloadPart, check_range, scaled_values
 
 _FIELDS = struct.Struct("<IIHBB")
 MAX_STEPS = 255
@@ -28,6 +36,7 @@ class Levels(Packet):
 
     kind: ClassVar[int] = 11
     name: ClassVar[str] = "levels"
+    is_nestable: ClassVar[bool] = True
     packed: Tensor
     """(ceil(level_bits(steps) count / 8),) uint8, the packed levels."""
     count: int
@@ -82,6 +91,10 @@ class Levels(Packet):
         return named | ({"entropy code": float(self.stream[1] - self._packed_bits)} if self.entropy else {})
 
     @property
+    def minimum_bits(self) -> float:
+        return entropy_bits(self.levels) + VALUE_BITS[self.dtype] * len(self.lengths)
+
+    @property
     def finite(self) -> bool:
         return bool(torch.isfinite(self.scales).all())
 
@@ -91,8 +104,18 @@ class Levels(Packet):
     def add_to(self, total: Tensor) -> None:
         add_levels(self.packed, self.scales, self.lengths, self.steps, total)
 
+    def scaled(self, factor: float) -> Self:
+        packed = pack_levels(-self.levels, self.steps) if factor < 0 else self.packed
+        return replace(self, packed=packed, scales=scaled_values(self.scales, abs(factor)))
+
     def part(self, start: int, stop: int) -> Self:
-        raise AssertionError("a packet of levels cannot be split: its compressors are not separable")
+        low, high = start - self.offset, stop - self.offset
+        blocks, lengths = blocks_between(self.lengths, low, high)
+        bits = level_bits(self.steps)
+        return type(self)(
+            packed=slice_bits(self.packed, bits * low, bits * high), count=stop - start, scales=self.scales[blocks],
+            lengths=lengths, steps=self.steps, entropy=self.entropy, offset=start,
+        )  # fmt: skip
 
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count, self.steps, int(self.entropy), 0) + write_blocks(self.lengths)

@@ -13,6 +13,10 @@ from laconic.errors import WireError
 PayloadPart = bytes | Tensor  # tensors are contiguous
 
 
+KINDS: dict[int, "type[Packet]"] = {}
+"""Every kind of packet by its number; `packets/__init__.py` fills it from the files of its folder."""
+
+
 class Size(NamedTuple):
     """Length of a packet's payload."""
 
@@ -47,9 +51,11 @@ class Packet(ABC):
     """
 
     kind: ClassVar[int]
-    """Number of the kind on the wire."""
+    """Number of the kind on the wire, below 128."""
     name: ClassVar[str]
     """Name of the kind in messages."""
+    is_nestable: ClassVar[bool] = False
+    """Whether a sparse packet may carry this kind as the values of its positions."""
     offset: int
     """Number of the first coordinate."""
     count: int
@@ -76,6 +82,15 @@ class Packet(ABC):
     def named_overheads(self) -> dict[str, float]:
         """The difference of `payload_bits` and `paper_bits`, as named parts that add up to it exactly."""
         return {}
+
+    @property
+    def minimum_bits(self) -> float | None:
+        """The minimum bits of any code of single symbols; None where values are sent as they are.
+
+        Positions have log2 C(count, k) bits, signs one bit, levels their empirical entropy. Scales count at their full
+        width.
+        """
+        return None
 
     @property
     def finite(self) -> bool:
@@ -106,6 +121,14 @@ class Packet(ABC):
         """
         self.put_into(out)
         return torch.sub(vector, out, out=out)
+
+    @abstractmethod
+    def scaled(self, factor: float) -> Self:
+        """Return the packet whose dense form is `factor` times as large, rounded.
+
+        What would overflow becomes the largest finite value. Signs have no magnitude and are only inverted. Positions
+        have no sign either and do not change.
+        """
 
     @abstractmethod
     def part(self, start: int, stop: int) -> Self:
@@ -142,6 +165,12 @@ class Packet(ABC):
         Raises:
             WireError: The payload is not valid. No more is allocated before than `max_count` coordinates need.
         """
+
+
+def scaled_values(values: Tensor, factor: float) -> Tensor:
+    """Return `factor` times the values (n,) in their own type; overflow gives the largest finite value."""
+    largest = torch.finfo(values.dtype).max
+    return (values.double() * factor).clamp_(-largest, largest).to(values.dtype)  # a float32 factor might be inf
 
 
 def check_range(offset: int, count: int, max_count: int) -> None:

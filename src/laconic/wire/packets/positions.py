@@ -13,6 +13,7 @@ from laconic.wire.coding.positions import (
     POSITION_CODES,
     decode_positions,
     encode_positions,
+    entropy_bound_bits,
     paper_position_bits,
     position_bits,
 )
@@ -62,11 +63,18 @@ class Positions(Packet):
     def named_overheads(self) -> dict[str, float]:
         return code_overhead(self.payload_bits, self.paper_bits)
 
+    @property
+    def minimum_bits(self) -> float:
+        return entropy_bound_bits(self.count, self.indices.numel())
+
     def dense(self) -> Tensor:
         return indicator(self.indices, self.count)
 
     def add_to(self, total: Tensor) -> None:
         add_ones(total, self.indices)
+
+    def scaled(self, factor: float) -> Self:
+        return self
 
     def part(self, start: int, stop: int) -> Self:
         low, high = index_range(self.indices, self.offset, start, stop)

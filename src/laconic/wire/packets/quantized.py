@@ -1,7 +1,7 @@
 """A code for every coordinate, and the range of values of every block. FORMAT.md, section 3.8."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import add_dequantized, dequantize, pack_codes, unpack_codes
-from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols
+from laconic.kernels.api import add_dequantized, dequantize, pack_codes, slice_bits, unpack_codes
+from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols, entropy_bits
 from laconic.wire.head import VALUE_BITS
-from laconic.wire.packets.blocks import FIELDS_BYTES, read_block_fields, read_lengths, write_blocks
-from laconic.wire.packets.packet import Packet, PayloadPart, check_range
+from laconic.wire.packets.blocks import FIELDS_BYTES, blocks_between, read_block_fields, read_lengths, write_blocks
+from laconic.wire.packets.packet import Packet, PayloadPart, check_range, scaled_values
 
 _FIELDS = struct.Struct("<IIBBH")
 MAX_BITS = 8
@@ -25,6 +25,7 @@ class QuantizedValues(Packet):
 
     kind: ClassVar[int] = 10
     name: ClassVar[str] = "quantized"
+    is_nestable: ClassVar[bool] = True
     packed: Tensor
     """(ceil(bits count / 8),) uint8, the packed codes."""
     count: int
@@ -77,6 +78,10 @@ class QuantizedValues(Packet):
         return {"ends of ranges": float(self._ends_bits), **saved}
 
     @property
+    def minimum_bits(self) -> float:
+        return entropy_bits(self.codes) + self._ends_bits
+
+    @property
     def finite(self) -> bool:
         return bool(torch.isfinite(self.lows).all() and torch.isfinite(self.highs).all())
 
@@ -86,8 +91,21 @@ class QuantizedValues(Packet):
     def add_to(self, total: Tensor) -> None:
         add_dequantized(self.packed, self.lows, self.highs, self.lengths, self.bits, total)
 
+    def scaled(self, factor: float) -> Self:
+        lows, highs = scaled_values(self.lows, factor), scaled_values(self.highs, factor)
+        if factor >= 0:
+            return replace(self, lows=lows, highs=highs)
+        packed = pack_codes(unpack_codes(self.packed, self.count, self.bits) ^ (1 << self.bits) - 1, self.bits)
+        return replace(self, packed=packed, lows=highs, highs=lows)
+
     def part(self, start: int, stop: int) -> Self:
-        raise AssertionError("a quantized packet cannot be split: its compressor is not separable")
+        low, high = start - self.offset, stop - self.offset
+        blocks, lengths = blocks_between(self.lengths, low, high)
+        return type(self)(
+            packed=slice_bits(self.packed, self.bits * low, self.bits * high), count=stop - start,
+            lows=self.lows[blocks], highs=self.highs[blocks], lengths=lengths, bits=self.bits, entropy=self.entropy,
+            offset=start,
+        )  # fmt: skip
 
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count, self.bits, int(self.entropy), 0) + write_blocks(self.lengths)

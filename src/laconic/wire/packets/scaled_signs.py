@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import ALL_SELECTED, put_signs
+from laconic.kernels.api import ALL_SELECTED, put_signs, slice_bits
 from laconic.wire.head import VALUE_BITS
-from laconic.wire.packets.blocks import FIELDS_BYTES, read_block_fields, read_lengths, write_blocks
-from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range
+from laconic.wire.packets.blocks import FIELDS_BYTES, blocks_between, read_block_fields, read_lengths, write_blocks
+from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range, scaled_values
 from laconic.wire.packets.signs import flipped
 
 _FIELDS = struct.Struct("<II")
@@ -24,6 +24,7 @@ class ScaledSigns(Packet):
 
     kind: ClassVar[int] = 5
     name: ClassVar[str] = "scaled signs"
+    is_nestable: ClassVar[bool] = True
     packed: Tensor
     """(ceil(count / 8),) uint8, one bit a coordinate, set for -1."""
     scales: Tensor
@@ -54,6 +55,10 @@ class ScaledSigns(Packet):
         return {"value type": self.payload_bits - self.paper_bits} if self.dtype != torch.float32 else {}
 
     @property
+    def minimum_bits(self) -> float:
+        return float(self.payload_bits)
+
+    @property
     def finite(self) -> bool:
         return bool(torch.isfinite(self.scales).all())
 
@@ -63,12 +68,15 @@ class ScaledSigns(Packet):
         lengths = torch.tensor(self.lengths, device=signs.device)
         return signs.mul_(self.scales.repeat_interleave(lengths, output_size=self.count))
 
-    def negated(self) -> Self:
-        """Return the packet of the opposite signs."""
-        return replace(self, packed=flipped(self.packed, self.count))
+    def scaled(self, factor: float) -> Self:
+        packed = flipped(self.packed, self.count) if factor < 0 else self.packed
+        return replace(self, packed=packed, scales=scaled_values(self.scales, abs(factor)))
 
     def part(self, start: int, stop: int) -> Self:
-        raise AssertionError("scaled signs cannot be split: their compressor is not separable")
+        low, high = start - self.offset, stop - self.offset
+        blocks, lengths = blocks_between(self.lengths, low, high)
+        packed = slice_bits(self.packed, low, high)
+        return type(self)(packed=packed, scales=self.scales[blocks], lengths=lengths, offset=start)
 
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count) + write_blocks(self.lengths)

@@ -1,7 +1,7 @@
 """The values of the coordinates that a keyed Bernoulli draw selects; no positions are sent. FORMAT.md, section 3.11."""
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -12,7 +12,7 @@ from laconic.errors import WireError
 from laconic.kernels.api import ALL_SELECTED, add_selected, all_finite, count_selected, put_selected, selected_bits
 from laconic.kernels.api import keep_mask as mask_of
 from laconic.wire.head import VALUE_BITS
-from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_range, scaled_values
 
 _FIELDS = struct.Struct("<IIQI")
 
@@ -82,6 +82,9 @@ class SelectedValues(Packet):
 
     def _sampled_on(self, device: torch.device) -> Tensor | None:
         return None if self.sampled is None or device.type != "cpu" else self.sampled
+
+    def scaled(self, factor: float) -> Self:
+        return replace(self, values=scaled_values(self.values, factor))
 
     def part(self, start: int, stop: int) -> Self:
         low, high = (self._selected_before(at) for at in (start, stop))

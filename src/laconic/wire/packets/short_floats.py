@@ -18,10 +18,11 @@ from laconic.kernels.api import (
     pack_codes,
     powers_finite,
     put_powers,
+    shortened,
     slice_bits,
     unpack_codes,
 )
-from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range, scaled_values
 
 _FIELDS = struct.Struct("<III")
 MAX_MANTISSA_BITS = 22
@@ -38,6 +39,7 @@ class ShortFloats(Packet):
 
     kind: ClassVar[int] = 12
     name: ClassVar[str] = "short floats"
+    is_nestable: ClassVar[bool] = True
     exponents: Tensor
     """(ceil(9 count / 8),) uint8 (float64: 12 in place of 9), packed codes of sign and exponent."""
     tails: Tensor
@@ -110,6 +112,10 @@ class ShortFloats(Packet):
             add_powers(self.exponents, total)
         else:
             super().add_to(total)
+
+    def scaled(self, factor: float) -> Self:
+        values = shortened(scaled_values(self.values, factor), self.mantissa_bits)
+        return type(self).of(values, self.mantissa_bits, self.offset)
 
     def part(self, start: int, stop: int) -> Self:
         low, high = start - self.offset, stop - self.offset

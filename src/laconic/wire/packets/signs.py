@@ -66,6 +66,10 @@ class Signs(Packet):
             {"mask drawn, not expected": self.payload_bits - self.paper_bits} if self.threshold < ALL_SELECTED else {}
         )
 
+    @property
+    def minimum_bits(self) -> float:
+        return float(self.payload_bits)
+
     def dense(self) -> Tensor:
         out = torch.empty(self.count, dtype=self.dtype, device=self.packed.device)
         self.put_into(out)
@@ -81,9 +85,8 @@ class Signs(Packet):
     def _sampled_on(self, device: torch.device) -> Tensor | None:
         return None if self.sampled is None or device.type != "cpu" else self.sampled
 
-    def negated(self) -> Self:
-        """Return the packet of the opposite signs."""
-        return replace(self, packed=flipped(self.packed, self.n_selected))
+    def scaled(self, factor: float) -> Self:
+        return replace(self, packed=flipped(self.packed, self.n_selected)) if factor < 0 else self
 
     def part(self, start: int, stop: int) -> Self:
         low, high = self._selected_before(start), self._selected_before(stop)

@@ -1,6 +1,6 @@
 """The values of some coordinates, and their positions. FORMAT.md, section 3.5."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -9,13 +9,10 @@ from torch import Tensor
 
 from laconic.errors import WireError
 from laconic.kernels.api import add_at
-from laconic.wire.coding.positions import decode_positions, encode_positions
+from laconic.wire.coding.positions import decode_positions, encode_positions, entropy_bound_bits
 from laconic.wire.packets.dense import Dense
-from laconic.wire.packets.fractional import FractionalValues
-from laconic.wire.packets.packet import Packet, PayloadPart, Size
+from laconic.wire.packets.packet import KINDS, Packet, PayloadPart, Size
 from laconic.wire.packets.positions import FIELDS_BYTES, index_range, read_fields, stream_bits, write_fields
-
-NESTED: dict[int, type[Packet]] = {kind.kind: kind for kind in (Dense, FractionalValues)}  # what the values may be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +28,7 @@ class Sparse(Packet):
     indices: Tensor
     """(k,) int64, counted from `offset`, in 0 .. count-1, ascending, each once."""
     values: Packet
-    """A packet of kind dense or fractional about the coordinates 0 .. k-1; dense where k is 0."""
+    """A packet of a kind that can be nested, about the coordinates 0 .. k-1; dense where k is 0."""
     count: int
     """Number of coordinates."""
     offset: int = 0
@@ -41,8 +38,8 @@ class Sparse(Packet):
 
     def __post_init__(self) -> None:
         k, values = self.indices.numel(), self.values
-        if values.kind not in NESTED or (k == 0 and values.kind != Dense.kind):
-            names = " or ".join(sorted(kind.name for kind in NESTED.values()))
+        if not values.is_nestable or (k == 0 and values.kind != Dense.kind):
+            names = ", ".join(sorted(kind.name for kind in KINDS.values() if kind.is_nestable))
             raise ValueError(f"values of {k} elements cannot be {values.name!r}; give {names if k else Dense.name}")
         if (values.offset, values.count) != (0, k):
             raise ValueError(
@@ -86,6 +83,12 @@ class Sparse(Packet):
         return {"positions": float(self.position_bits), **self.values.named_overheads}
 
     @property
+    def minimum_bits(self) -> float:
+        values = self.values.minimum_bits
+        values_bits = self.values.payload_bits if values is None else values
+        return entropy_bound_bits(self.count, self.indices.numel()) + values_bits
+
+    @property
     def finite(self) -> bool:
         return self.values.finite
 
@@ -104,13 +107,22 @@ class Sparse(Packet):
         add_at(out.copy_(vector), self.indices.to(out.device), -self.values.dense().to(out))
         return out
 
+    def scaled(self, factor: float) -> Self:
+        return replace(self, values=self.values.scaled(factor))
+
     def part(self, start: int, stop: int) -> Self:
-        assert isinstance(self.values, Dense), "only dense values can be split"
         low, high = index_range(self.indices, self.offset, start, stop)
-        return type(self)(
-            indices=self.indices[low:high] - (start - self.offset), values=Dense(values=self.values.values[low:high]),
-            count=stop - start, offset=start, code=self.code,
-        )  # fmt: skip
+        indices = self.indices[low:high] - (start - self.offset)
+        values = self._values_in(low, high)
+        return type(self)(indices=indices, values=values, count=stop - start, offset=start, code=self.code)
+
+    def _values_in(self, low: int, high: int) -> Packet:
+        if isinstance(self.values, Dense):
+            return Dense(values=self.values.values[low:high])
+        if low == high:
+            return Dense(values=torch.empty(0, dtype=self.value_type))
+        part = self.values.part(low, high)
+        return replace(part, offset=0)  # type: ignore[type-var]  # every kind is a dataclass
 
     def payload(self) -> list[PayloadPart]:
         data, n_bits = self.stream
@@ -121,14 +133,15 @@ class Sparse(Packet):
     @classmethod
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         offset, count, k, code, nested, n_bits = read_fields(payload, cls.name, max_count)
-        if nested not in NESTED or (k == 0 and nested != Dense.kind):
+        kind = KINDS.get(nested)
+        if kind is None or not kind.is_nestable or (k == 0 and nested != Dense.kind):
             raise WireError(f"sparse: values of kind {nested} for {k} positions")
         stop = payload.numel() - (n_bits + 7) // 8
         if stop < FIELDS_BYTES or (k == 0 and stop > FIELDS_BYTES):
             raise WireError(f"sparse: a payload of {payload.numel()} bytes with {n_bits} bits of positions")
         values: Packet
         if k:
-            values = NESTED[nested].read(payload[FIELDS_BYTES:stop], dtype, k)
+            values = kind.read(payload[FIELDS_BYTES:stop], dtype, k)
             if values.count != k:
                 raise WireError(f"sparse: {values.count} values for {k} positions")
         else:

@@ -1,4 +1,4 @@
-"""A changed vote: the coordinates added and those dropped (paper 002, Algorithm 2). FORMAT.md, section 3.6."""
+"""A changed vote: the coordinates added and those dropped (SSGD-MV-AD). FORMAT.md, section 3.6."""
 
 import struct
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.wire.coding.positions import decode_positions, encode_positions, paper_position_bits
+from laconic.wire.coding.positions import decode_positions, encode_positions, entropy_bound_bits, paper_position_bits
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length
 from laconic.wire.packets.positions import FIELDS_BYTES, add_ones, code_overhead, indicator, read_fields, write_fields
 
@@ -74,11 +74,19 @@ class VoteChange(Packet):
     def named_overheads(self) -> dict[str, float]:
         return code_overhead(self.payload_bits, self.paper_bits)
 
+    @property
+    def minimum_bits(self) -> float:
+        k = self.added.numel()
+        return entropy_bound_bits(self.count, k) + entropy_bound_bits(self.listed, k)
+
     def dense(self) -> Tensor:
         return indicator(self.added, self.count)
 
     def add_to(self, total: Tensor) -> None:
         add_ones(total, self.added)
+
+    def scaled(self, factor: float) -> Self:
+        return self
 
     def part(self, start: int, stop: int) -> Self:
         raise AssertionError("vote changes cannot be split: their methods are not separable")
