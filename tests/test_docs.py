@@ -29,6 +29,7 @@ import typer.main
 import laconic
 from laconic.cli.app import app
 from laconic.compressors import COMPRESSORS
+from laconic.contract import ModelSpec
 from laconic.training import state_dict
 from laconic.wire import head
 from support.command_line import laconic as command
@@ -292,7 +293,7 @@ def test_the_table_of_methods_has_every_method_with_its_papers_bits():
     cells = {name: row[2:4] for row in rows_of("docs/methods.md") for name in re.findall(r"`([\w-]+)`", row[0])}
     assert set(laconic.ALGORITHMS) <= set(cells)
     for name, cls in laconic.ALGORITHMS.items():
-        for cell, bits in zip(cells[name], cls().paper_bits(D, (D,), N), strict=True):
+        for cell, bits in zip(cells[name], cls().paper_bits(ModelSpec.of_sizes(D), N), strict=True):
             assert (
                 cell == "not counted" if not bits else float(cell.removeprefix("at most ")) == float(f"{bits / D:.3g}")
             )

@@ -23,7 +23,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.contract import ALGORITHMS
+from laconic.contract import ALGORITHMS, ModelSpec
 from laconic.hyperparameters import from_text
 from laconic.lab.processes.ranks import Ranks
 from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
@@ -171,7 +171,7 @@ def _row(
 
 def _planned(case: Case, n: int, bandwidth_text: str, d: int) -> Candidate:
     """Return what `laconic plan` predicts for the case, without computing."""
-    query = Query(n_parameters=d, n_workers=n, link=Link(bytes_per_s=bandwidth(bandwidth_text)))
+    query = Query(spec=ModelSpec.of_sizes(d), n_workers=n, link=Link(bytes_per_s=bandwidth(bandwidth_text)))
     algorithm = from_text(ALGORITHMS[case.method], case.settings, case.method)
     found = candidates_of({case.method: algorithm}, query, measure=False, only=case.layout)
     (candidate,) = found
@@ -180,7 +180,7 @@ def _planned(case: Case, n: int, bandwidth_text: str, d: int) -> Candidate:
 
 def _n_phases(case: Case, d: int, n: int) -> int:
     """Return the barriers of a round: one per direction of each exchange, and one per all-reduce."""
-    exchanges = ALGORITHMS[case.method]().exchanges(d, n)
+    exchanges = ALGORITHMS[case.method]().exchanges(ModelSpec.of_sizes(d), n)
     return len(exchanges) * (1 if case.layout == "allreduce" else 2)
 
 

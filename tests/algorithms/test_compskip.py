@@ -9,7 +9,7 @@ from laconic.algorithms.compskip import CompSkip
 from laconic.algorithms.dist_ef import DistEFBlockwise
 from laconic.algorithms.dropsign import DropSign
 from laconic.algorithms.ec_sgd import ECSGD
-from laconic.contract import Inbox
+from laconic.contract import Inbox, ModelSpec
 from laconic.network import Link, Network
 from laconic.policies.skip_policies import Never, RandomSkips, SlowLink
 from laconic.wire import HEADER_BYTES
@@ -100,7 +100,10 @@ def test_a_skip_is_one_bit_of_payload_nothing_in_the_paper_and_one_header_on_the
 
 
 def test_the_papers_bits_are_021_d_up_and_045_d_down(history):
-    assert CompSkip().paper_bits(25_557_032) == (pytest.approx(5_366_977, abs=1), pytest.approx(0.45 * 25_557_032))
+    assert CompSkip().paper_bits(ModelSpec.of_sizes(25_557_032)) == (
+        pytest.approx(5_366_977, abs=1),
+        pytest.approx(0.45 * 25_557_032),
+    )
     counts = counts_of(history[0])
     for which, (keep, p, tries) in enumerate([(0.3, 0.3, N * ROUNDS), (0.5, 0.1, ROUNDS)]):
         measured = sum(count[which].paper_bits for count in counts) / (N * ROUNDS * D)

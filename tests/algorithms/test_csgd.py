@@ -23,6 +23,7 @@ from laconic.compressors import (
     Sparsified,
     Ternary,
 )
+from laconic.contract import ModelSpec
 from laconic.faults.plan import FaultPlan
 from support.recording_meter import with_recording_meters
 from support.simulated_run import Run, assert_same, logistic, normal, quadratic, wavy
@@ -83,7 +84,7 @@ def test_paper_bits_of_csgd_are_b_a_coordinate_in_each_direction():
         Run(both(CSGD, Quantized(bits=4)), quadratic(n_workers=3), dtype=torch.float32, faults=FaultPlan())
     )
     run.path(5)
-    assert both(CSGD, Quantized(bits=4)).paper_bits(37) == (148, 148)
+    assert both(CSGD, Quantized(bits=4)).paper_bits(ModelSpec.of_sizes(37)) == (148, 148)
     for worker in run.sim.workers:
         for direction in ("up", "down"):
             count = worker.meter.counts[direction]

@@ -8,6 +8,7 @@ import laconic
 from laconic.algorithms.csgd_ring import CSGDRing
 from laconic.algorithms.dsgd import DSGD
 from laconic.compressors import DenseValues, Identity, ScaledSign, Sign, TopK
+from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.gossip.mixing import Mixing
 from laconic.protocol.round_inputs import Inputs
@@ -24,7 +25,9 @@ class Gossip:
     def __init__(self, algorithm, problem, lr=0.1):
         self.problem, self.lr, self.t = problem, lr, 0
         self.x = problem.start.expand(problem.n_workers, -1).clone()
-        self.sim = Simulated(algorithm, d=problem.d, n_workers=problem.n_workers, dtype=torch.float64)
+        self.sim = Simulated(
+            algorithm, spec=ModelSpec.of_sizes(problem.d), n_workers=problem.n_workers, dtype=torch.float64
+        )
 
     def gradients(self):
         return torch.stack([self.problem.gradient(rank, self.t, x) for rank, x in enumerate(self.x)])
@@ -144,7 +147,7 @@ def test_models_drift_apart_as_far_as_theory_says():
 @over_inputs("n", (1, 2, 3, 5, 8))
 def test_a_ring_without_loss_is_the_mean(partitioned, n):
     gradients = normal(n, 17, key=n)
-    driver = Simulated(CSGDRing(partitioned=partitioned), d=17, n_workers=n, dtype=torch.float64)
+    driver = Simulated(CSGDRing(partitioned=partitioned), spec=ModelSpec.of_sizes(17), n_workers=n, dtype=torch.float64)
     outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=lambda: gradients[0]), lr=0.1)
     assert_same(outcome.of(0), gradients.mean(0))
 
@@ -162,7 +165,7 @@ def test_each_slice_is_compressed_once_by_every_worker_and_then_passed_on_as_it_
     algorithm = CSGDRing(partitioned=partitioned)
     object.__setattr__(algorithm, "compressor", Counting())
     gradients = normal(n, d, key=3)
-    driver = Simulated(algorithm, d=d, n_workers=n, dtype=torch.float64)
+    driver = Simulated(algorithm, spec=ModelSpec.of_sizes(d), n_workers=n, dtype=torch.float64)
     outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=lambda: gradients[0]), lr=0.1)
     slices = {(0, 5), (5, 5), (10, 5), (15, 4)} if partitioned else {(0, 19)}
     assert {place: seen.count(place) for place in seen} == dict.fromkeys(slices, n)
@@ -174,7 +177,7 @@ def test_a_ring_of_signs_adds_up_as_by_hand():
     """One slice, three workers: Q(Q(Q(g0) + g1) + g2), and the sum is a third of it."""
     gradients = torch.tensor([[0.5, -2.0, 0.1], [-3.0, 0.5, 0.2], [0.5, 1.5, -4.0]], dtype=torch.float64)
     algorithm = CSGDRing(partitioned=False, compressor=Sign())
-    driver = Simulated(algorithm, d=3, n_workers=3, dtype=torch.float64)
+    driver = Simulated(algorithm, spec=ModelSpec.of_sizes(3), n_workers=3, dtype=torch.float64)
     outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=lambda: gradients[0]), lr=0.1)
     passed = gradients[0].sign()
     for own in gradients[1:]:
@@ -198,7 +201,7 @@ def test_a_ring_moves_two_vectors_less_two_nths(partitioned):
 def test_inf_at_one_worker_aborts_the_round_for_all_even_distant_ones(name):
     problem = quadratic(n_workers=6)
     algorithm = laconic.ALGORITHMS[name]()
-    driver = Simulated(algorithm, d=problem.d, n_workers=6, dtype=torch.float64)
+    driver = Simulated(algorithm, spec=ModelSpec.of_sizes(problem.d), n_workers=6, dtype=torch.float64)
     vector = torch.zeros(problem.d, dtype=torch.float64)
     outcome = driver.round(
         lambda rank: Inputs(vector=vector if rank else vector + torch.inf, parameters=lambda: vector),
@@ -219,18 +222,18 @@ def test_inf_at_one_worker_aborts_the_round_for_all_even_distant_ones(name):
 )
 def test_a_wrong_graph_is_named_before_anything_is_sent(settings, message):
     with pytest.raises(ValueError, match=message):
-        Simulated(DSGD(**settings), d=5, n_workers=4)
+        Simulated(DSGD(**settings), spec=ModelSpec.of_sizes(5), n_workers=4)
 
 
 def test_settings_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match="mixing=difference or mixing=choco"):
-        Simulated(DSGD(compressor=Sign()), d=5, n_workers=4)
+        Simulated(DSGD(compressor=Sign()), spec=ModelSpec.of_sizes(5), n_workers=4)
     with pytest.raises(ValueError, match="shift-one pairs each worker with another one every round"):
-        Simulated(DSGD(graph="shift-one", mixing="choco"), d=5, n_workers=4)
+        Simulated(DSGD(graph="shift-one", mixing="choco"), spec=ModelSpec.of_sizes(5), n_workers=4)
     with pytest.raises(ValueError, match="layout='rank0' does not go with dsgd: it has no server"):
-        Simulated(DSGD(), d=5, n_workers=4, layout="rank0")
+        Simulated(DSGD(), spec=ModelSpec.of_sizes(5), n_workers=4, layout="rank0")
     with pytest.raises(ValueError, match="layout='peers' does not go with sgd: it has no graph"):
-        Simulated(laconic.SGD(), d=5, n_workers=4, layout="peers")
+        Simulated(laconic.SGD(), spec=ModelSpec.of_sizes(5), n_workers=4, layout="peers")
 
 
 def test_after_a_step_the_simulations_model_is_the_mean_of_the_workers():

@@ -19,6 +19,7 @@ from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
 from laconic.algorithms.ssgd_mv_rs import SSGDMVRS
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import n_selected_by_block
+from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.errors import ContractError
 from laconic.protocol.round_inputs import Inputs
@@ -212,7 +213,7 @@ def test_what_a_worker_does_not_send_is_bounded_by_the_share_of_the_worst_layer(
     """||T_k(v) - v||^2 <= (1 - k/d) ||v||^2, and by layers with the smallest k_l / d_l."""
     for blocks, shares in (("vector", [(37, 9)]), ("layer", [(20, 5), (1, 1), (16, 4)])):
         algorithm = SparseSGD(density=0.25, blocks=blocks)
-        assert n_selected_by_block(37, density=0.25, blocks=blocks, layers=LAYERS) == shares
+        assert n_selected_by_block(37, density=0.25, blocks=blocks, spec=ModelSpec.of_sizes(*LAYERS)) == shares
         delta = min(k / d for d, k in shares)
         for now, then in pairwise(Run(algorithm, quadratic(), lr=wavy, layers=LAYERS).states(20)):
             corrected_gradients = now.lr * now.gradients + now.residuals
@@ -278,7 +279,7 @@ def test_bits_between_the_quantizers_and_full_floats_are_refused(cls):
 
 
 def test_a_second_gradient_without_a_closure_is_refused():
-    driver = Simulated(SASG(density=0.5, warm_up_rounds=1), d=8, n_workers=2)
+    driver = Simulated(SASG(density=0.5, warm_up_rounds=1), spec=ModelSpec.of_sizes(8), n_workers=2)
     driver.round(lambda rank: Inputs(vector=torch.ones(8), parameters=lambda: torch.zeros(8)), lr=0.1)
     moved = Inputs(vector=torch.ones(8), parameters=lambda: torch.ones(8))
     with pytest.raises(ContractError, match="gradient_at needs a closure"):

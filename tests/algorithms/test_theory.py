@@ -61,7 +61,7 @@ STEP = 0.5
 class Grid(Identity):
     """Rounds every value to a multiple of STEP: no error is above STEP / 2."""
 
-    def __call__(self, vector, *, layers=(), key=0, offset=0):
+    def __call__(self, vector, *, spec=None, key=0, offset=0):
         return dense(torch.round(vector / STEP) * STEP, offset=offset)
 
 
@@ -76,11 +76,11 @@ class Forgetful(ECSGD):
     """The same compressors without error feedback."""
 
     def work(self, me):
-        reply = yield self.compressor(me.gradient, layers=me.layers)
+        reply = yield self.compressor(me.gradient, spec=me.spec)
         return reply.dense()
 
     def serve(self, server, inbox):
-        return self.server_compressor(inbox.mean(), layers=server.layers)
+        return self.server_compressor(inbox.mean(), spec=server.spec)
 
 
 def mean_gap(run, *, rounds, last):

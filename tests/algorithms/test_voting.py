@@ -12,7 +12,7 @@ from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
 from laconic.algorithms.ssgd_mv_rs import SSGDMVRS, exponentials
 from laconic.algorithms.ssgd_topk import SSGDTopK
-from laconic.contract import Memory, Server
+from laconic.contract import Memory, ModelSpec, Server
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.errors import ContractError
 from laconic.protocol.round_inputs import Inputs
@@ -76,7 +76,8 @@ def test_random_selection_from_a_divided_vote_is_not():
 
 
 def server(round_=0, count=6, seed=0):
-    return Server(rank=0, n_workers=4, count=count, seed=seed, memory=Memory(count, torch.float64), round=round_)
+    spec, memory = ModelSpec.of_sizes(count), Memory(count, torch.float64)
+    return Server(rank=0, n_workers=4, spec=spec, seed=seed, memory=memory, round=round_)
 
 
 def mask_of(algorithm, here, counts):
@@ -380,7 +381,7 @@ def test_a_residual_that_overflows_where_no_other_worker_votes_aborts_the_round(
     """Worker 0's first parameter grows beyond the largest float32, but the winners of the vote stay finite."""
     full = {"swap_density": 1.0} if name == "ssgd-mv-ad" else {}
     algorithm = laconic.ALGORITHMS[name](k=1, ties="index", **full)
-    driver = Simulated(algorithm, d=4, n_workers=3, layout="rank0")
+    driver = Simulated(algorithm, spec=ModelSpec.of_sizes(4), n_workers=3, layout="rank0")
     pushes = {0: [3e38, 1.0, 0.0, 0.0], 1: [0.0, 0.0, 0.0, 1.0], 2: [0.0, 0.0, 0.0, 1.0]}
     for _ in range(6):
         driver.round(lambda rank: Inputs(vector=torch.tensor(pushes[rank]), parameters=lambda: torch.zeros(4)), lr=0.1)

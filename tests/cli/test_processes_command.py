@@ -49,8 +49,8 @@ class Halved(Algorithm):
     def serve(self, server, inbox):
         return dense(inbox.mean())
 
-    def paper_bits(self, d, layers=(), n_workers=10):
-        return 32.0 * d, 32.0 * d
+    def paper_bits(self, spec, n_workers=10):
+        return 32.0 * spec.d, 32.0 * spec.d
 '''
 
 DYING = MINE.replace("halved", "dying").replace(

@@ -19,6 +19,7 @@ from laconic.compressors import (
     signs,
     threshold_of,
 )
+from laconic.contract import ModelSpec
 from laconic.wire import POSITION_CODES, decode
 from support.frame_bytes import KEY, VALUE_TYPES, assert_same_packet, bytes_of
 from support.inputs import over_inputs
@@ -78,8 +79,8 @@ def vector_of(name: str, dtype: torch.dtype) -> torch.Tensor:
     return strided[1::3]
 
 
-def layers_of(d: int) -> tuple[int, ...]:
-    return (d - d // 3, d // 3) if d >= 3 else (d,)
+def spec_of(d: int) -> ModelSpec:
+    return ModelSpec.of_sizes(d - d // 3, d // 3) if d >= 3 else ModelSpec.of_sizes(d)
 
 
 def squared(vector: torch.Tensor) -> float:
@@ -96,14 +97,14 @@ def test_every_compressor_is_entered_under_its_own_name():
 def test_a_packet_covers_the_vector_and_leaves_it_alone(compressor, name, dtype):
     vector = vector_of(name, dtype)
     before = vector.clone()
-    packet = compressor(vector, layers=layers_of(len(vector)), key=KEY, offset=5)
+    packet = compressor(vector, spec=spec_of(len(vector)), key=KEY, offset=5)
     assert (packet.offset, packet.count) == (5, len(vector))
     assert packet.finite
     assert packet.dense().shape == vector.shape
     assert packet.dense().dtype == packet.dtype
     assert packet.dtype in (torch.float32, torch.float64)
     assert torch.equal(vector, before)
-    again = compressor(vector, layers=layers_of(len(vector)), key=KEY, offset=5)
+    again = compressor(vector, spec=spec_of(len(vector)), key=KEY, offset=5)
     assert_same_packet(packet, again)
     assert_same_packet(packet, decode(bytes_of(packet), 5 + len(vector)).packet)
 
@@ -116,10 +117,10 @@ PROMISE_NO_CONTRACTION = {"sign", "quantized", "qsgd", "ternary", "natural", "sp
 @over_dtypes
 def test_the_promised_contraction_holds(compressor, name, dtype):
     vector = vector_of(name, dtype)
-    for layers in ((), layers_of(len(vector))):
-        delta = compressor.delta(vector, layers)
+    for spec in (None, spec_of(len(vector))):
+        delta = compressor.delta(vector, spec)
         assert 0 < delta <= 1
-        error = compressor(vector, layers=layers, key=KEY).dense().double() - vector.double()
+        error = compressor(vector, spec=spec, key=KEY).dense().double() - vector.double()
         assert squared(error) <= ((1 - delta) * (1 + 1e-9) + 1e-30) * squared(vector)  # rounding of the two sides
 
 
@@ -127,8 +128,8 @@ def test_the_promised_contraction_holds(compressor, name, dtype):
 @over_dtypes
 def test_signs_and_randomized_compressors_promise_no_contraction(name, dtype):
     vector = vector_of(name, dtype)
-    for layers in ((), layers_of(len(vector))):
-        promise_none = [c for c in EVERY if c.delta(vector, layers) is None]
+    for spec in (None, spec_of(len(vector))):
+        promise_none = [c for c in EVERY if c.delta(vector, spec) is None]
         assert promise_none == [c for c in EVERY if c.name in PROMISE_NO_CONTRACTION]
 
 
@@ -152,11 +153,11 @@ def test_a_compressed_slice_is_the_slice_of_the_compressed_vector(compressor, na
 @over_inputs("dtype", [torch.float32, torch.float64])
 def test_over_keys_the_mean_is_the_vector_and_the_variance_the_one_on_paper(compressor, name, dtype):
     vector = vector_of(name, dtype)
-    layers = layers_of(len(vector))
+    spec = spec_of(len(vector))
     n_keys = 100
-    sampled = torch.stack([compressor(vector, layers=layers, key=key).dense().double() for key in range(n_keys)])
+    sampled = torch.stack([compressor(vector, spec=spec, key=key).dense().double() for key in range(n_keys)])
     errors = sampled - vector.double()
-    variances = compressor.variances(vector, layers)
+    variances = compressor.variances(vector, spec)
     rounding = 2e-7 * vector.double().abs()
     seldom = 10 * float(errors.abs().max()) / n_keys  # what was drawn in none of the keys, or in one by chance
     assert bool((errors.mean(0).abs() <= 6 * (variances / n_keys).sqrt() + seldom + rounding).all())
@@ -172,9 +173,9 @@ def test_no_variance_is_promised_where_the_mean_is_not_the_vector(compressor):
 
 @every
 def test_a_packet_costs_what_the_compressor_says_in_expectation(compressor):
-    for layers in ((), (200, 57)):
-        packet = compressor(VECTORS["normal"], layers=layers, key=KEY)
-        assert packet.paper_bits == pytest.approx(compressor.paper_bits(257, layers), rel=1e-9, abs=1e-6)
+    for spec in (ModelSpec.of_sizes(257), ModelSpec.of_sizes(200, 57)):
+        packet = compressor(VECTORS["normal"], spec=spec, key=KEY)
+        assert packet.paper_bits == pytest.approx(compressor.paper_bits(spec), rel=1e-9, abs=1e-6)
 
 
 @every
@@ -274,16 +275,17 @@ def test_without_a_selected_coordinate_nothing_shrinks():
     ],
 )
 def test_a_blocks_scale_is_its_mean_magnitude(blocks, layers, scales, dense):
+    spec = ModelSpec.of_sizes(*(layers or (5,)))
     vector = torch.tensor([1.0, -2.0, 3.0, -4.0, 5.0])
-    packet = ScaledSign(blocks=blocks)(vector, layers=layers)
+    packet = ScaledSign(blocks=blocks)(vector, spec=spec)
     assert packet.scales.tolist() == scales
     assert packet.dense().tolist() == dense
-    assert ScaledSign(blocks=blocks).paper_bits(5, layers) == 5 + 32 * len(scales) == packet.payload_bits
+    assert ScaledSign(blocks=blocks).paper_bits(spec) == 5 + 32 * len(scales) == packet.payload_bits
 
 
 def test_layers_that_do_not_add_up_are_our_own_mistake():
     with pytest.raises(AssertionError):
-        block_lengths("layer", 5, (2, 2))
+        block_lengths("layer", 5, ModelSpec.of_sizes(2, 2))
 
 
 @pytest.mark.parametrize("blocks", ["vector", "layer", "1", "7"])
@@ -291,9 +293,9 @@ def test_layers_that_do_not_add_up_are_our_own_mistake():
 @over_dtypes
 def test_scaled_signs_keep_the_sum_of_magnitudes_of_every_block(name, dtype, blocks):
     vector = vector_of(name, dtype)
-    layers = layers_of(len(vector))
-    packet = ScaledSign(blocks=blocks)(vector, layers=layers)
-    lengths = list(block_lengths(blocks, len(vector), layers))
+    spec = spec_of(len(vector))
+    packet = ScaledSign(blocks=blocks)(vector, spec=spec)
+    lengths = list(block_lengths(blocks, len(vector), spec))
     for ours, peer in zip(packet.dense().split(lengths), vector.double().split(lengths), strict=True):
         assert float(ours.double().abs().sum()) == pytest.approx(float(peer.abs().sum()), rel=1e-6)
 
@@ -301,7 +303,7 @@ def test_scaled_signs_keep_the_sum_of_magnitudes_of_every_block(name, dtype, blo
 def test_a_long_float32_vector_is_added_up_in_float64():
     vector = torch.full((1 << 17,), 0.1)
     for blocks in ("vector", "layer"):
-        packet = ScaledSign(blocks=blocks)(vector, layers=(3, (1 << 17) - 3))
+        packet = ScaledSign(blocks=blocks)(vector, spec=ModelSpec.of_sizes(3, (1 << 17) - 3))
         assert packet.scales.unique().tolist() == [vector[0].item()]
 
 
@@ -328,9 +330,9 @@ def test_the_contraction_of_scaled_signs_is_the_worst_blocks(vector, blocks, del
 @over_dtypes
 def test_the_contraction_of_scaled_signs_is_one_over_the_block_or_more(name, dtype, blocks):
     vector = vector_of(name, dtype)
-    layers = layers_of(len(vector))
-    longest = max(block_lengths(blocks, len(vector), layers))
-    assert 1 / longest <= ScaledSign(blocks=blocks).delta(vector, layers) <= 1
+    spec = spec_of(len(vector))
+    longest = max(block_lengths(blocks, len(vector), spec))
+    assert 1 / longest <= ScaledSign(blocks=blocks).delta(vector, spec) <= 1
 
 
 @over_inputs("seed", range(10))
@@ -348,7 +350,7 @@ def test_the_largest_values_are_sent_as_they_are_and_nothing_else(code):
     packet = TopK(k=3, blocks="vector", code=code)(vector, offset=4)
     assert packet.dense().tolist() == [0.0, -5.0, 0.0, 0.0, 9.0, -9.0, 0.0]
     assert (packet.offset, packet.code, packet.paper_bits) == (4, code, 96)
-    assert TopK(density=0.5)(vector, layers=(3, 4)).indices.tolist() == [1, 4, 5]
+    assert TopK(density=0.5)(vector, spec=ModelSpec.of_sizes(3, 4)).indices.tolist() == [1, 4, 5]
 
 
 def test_the_largest_values_promise_the_share_of_the_poorest_block():
@@ -356,13 +358,13 @@ def test_the_largest_values_promise_the_share_of_the_poorest_block():
     assert TopK(density=0.1, blocks="vector").delta(vector) == 25 / 257
     assert TopK(density=0.1).delta(vector, (200, 57)) == 5 / 57
     assert TopK(k=10).delta(vector, (200, 50, 7)) == 10 / 200
-    assert TopK(density=0.01).paper_bits(407050, (401408, 512, 5120, 10)) == 32 * 4071
+    assert TopK(density=0.01).paper_bits(ModelSpec.of_sizes(401408, 512, 5120, 10)) == 32 * 4071
 
 
 def test_a_density_that_selects_nothing_of_the_full_vector_is_refused():
     with pytest.raises(ValueError, match=r"^top-k: density=0\.01 of d=20 is no element; make it at least 1/20"):
         TopK(blocks="vector")(VECTORS["constant"])
-    assert TopK()(VECTORS["constant"], layers=(18, 2)).indices.tolist() == [0, 18]
+    assert TopK()(VECTORS["constant"], spec=ModelSpec.of_sizes(18, 2)).indices.tolist() == [0, 18]
 
 
 # Hyper-parameters

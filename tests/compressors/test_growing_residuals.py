@@ -9,6 +9,7 @@ import laconic
 from laconic.algorithms.dsgd import DSGD
 from laconic.algorithms.ec_sgd import ECSGD
 from laconic.compressors import COMPRESSORS, QSGD, Quantized, ScaledSign, Sparsified, TopK
+from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.random_keys import make_key
 from support import small_model
@@ -47,7 +48,7 @@ def residuals(compressor, d, kind, rounds):
 @pytest.mark.parametrize("kind", GRADIENTS)
 @pytest.mark.parametrize(("compressor", "d"), AT_THE_EDGE, ids=lambda value: getattr(value, "name", None))
 def test_a_residual_that_is_reported_to_grow_does(compressor, d, kind):
-    assert compressor.outgrows_residual(d)
+    assert compressor.outgrows_residual(ModelSpec.of_sizes(d))
     found = residuals(compressor, d, kind, 300)
     usual = 1.0 if kind != "heavy-tailed" else 4.0
     assert found[-1] > 3 * usual
@@ -57,7 +58,7 @@ def test_a_residual_that_is_reported_to_grow_does(compressor, d, kind):
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_under_every_other_compressor_of_our_own_settings_it_stays(name):
     compressor = COMPRESSORS[name]()
-    if compressor.outgrows_residual(600):
+    if compressor.outgrows_residual(ModelSpec.of_sizes(600)):
         assert name == "qsgd", "blocks of 512 with 7 levels"
         return
     found = residuals(compressor, 600, "normal", 300)
@@ -75,7 +76,7 @@ ONE_FINER = [
 
 
 def driver_of(algorithm, d=600):
-    return Simulated(algorithm, d=d, n_workers=4, dtype=torch.float64)
+    return Simulated(algorithm, spec=ModelSpec.of_sizes(d), n_workers=4, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("compressor", ONE_FINER, ids=lambda compressor: compressor.name)

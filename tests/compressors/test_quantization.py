@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from laconic.compressors import QSGD, Clipped, Natural, Quantized, Sparsified, Ternary
+from laconic.contract import ModelSpec
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.kernels.reference import stochastic_rounding as reference_stochastic_rounding
 from laconic.wire import Levels
@@ -65,7 +66,7 @@ def test_the_variance_of_codes_is_the_one_on_paper_and_no_more_than_a_quarter_st
 
 def test_blocks_have_ranges_of_their_own():
     vector = torch.tensor([0.0, 1.0, 10.0, 13.0, 13.0, -2.0])
-    packet = Quantized(bits=1, blocks="layer")(vector, layers=(2, 3, 1), key=KEY)
+    packet = Quantized(bits=1, blocks="layer")(vector, spec=ModelSpec.of_sizes(2, 3, 1), key=KEY)
     assert (packet.lows.tolist(), packet.highs.tolist()) == ([0, 10, -2], [1, 13, -2])
     assert torch.equal(packet.dense(), vector)
     assert Quantized(bits=1, blocks="4")(vector, key=KEY).lengths == (4, 2)
@@ -134,7 +135,11 @@ def test_quantizing_by_the_norm_is_qsgd_with_a_sign_and_what_is_left_of_the_bits
     assert isinstance(packet, Levels)
     qsgd = QSGD(levels=2 ** (bits - 1) - 1, blocks="vector")(vector, key=KEY)
     assert torch.equal(packet.levels, qsgd.levels)
-    assert packet.payload_bits == bits * 300 + 32 + 32 == Quantized(bits=bits, scaling="l2").paper_bits(300) + 32
+    assert (
+        packet.payload_bits
+        == bits * 300 + 32 + 32
+        == Quantized(bits=bits, scaling="l2").paper_bits(ModelSpec.of_sizes(300)) + 32
+    )
 
 
 @over_inputs("factor", [1e-300, 1.0, 1e300])
@@ -158,7 +163,7 @@ def test_ternary_is_a_sign_times_the_largest_magnitude():
     assert share_of(sampled.dense()[:N], -1.2) == nearly(0.25)
     assert share_of(sampled.dense()[:N], 0.0) == nearly(0.75)
     assert sampled.dense()[N] == 1.2
-    assert Ternary()(torch.ones(100), key=KEY).payload_bits == 232 == Ternary().paper_bits(100)
+    assert Ternary()(torch.ones(100), key=KEY).payload_bits == 232 == Ternary().paper_bits(ModelSpec.of_sizes(100))
 
 
 def test_the_entropy_code_takes_fewer_bits_where_levels_are_uneven():

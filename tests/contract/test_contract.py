@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import laconic
+from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.hyperparameters import from_text, hyperparameters_of
 from laconic.protocol.frames import Answer
@@ -77,8 +78,8 @@ def test_the_order_of_delivery_changes_no_bit(name):
         x = torch.zeros(19, dtype=torch.float64)
         model = ServerModel(torch.optim.SGD([torch.nn.Parameter(x.clone())], lr=0.1), lambda: [True])
         driver = Simulated(
-            algorithm, d=19, n_workers=N, layout="rank0", dtype=torch.float64, delivery_seed=delivery_seed,
-            descend=model.descend,
+            algorithm, spec=ModelSpec.of_sizes(19), n_workers=N, layout="rank0", dtype=torch.float64,
+            delivery_seed=delivery_seed, descend=model.descend,
         )  # fmt: skip
         for _ in range(20):
             here = x.clone()
@@ -132,7 +133,7 @@ def test_the_bytes_counted_are_the_bytes_of_the_messages(name):
 
 def messages_a_round(algorithm: laconic.Algorithm, d: int, rank: int) -> int:
     """One for each yield; on a graph, one for each neighbor."""
-    exchanges = len(algorithm.exchanges(d, N))
+    exchanges = len(algorithm.exchanges(ModelSpec.of_sizes(d), N))
     if algorithm.mode != "decentralized":
         return exchanges
     return sum(len(algorithm.peers(rank, N, 0, exchange)) for exchange in range(exchanges))
@@ -141,7 +142,7 @@ def messages_a_round(algorithm: laconic.Algorithm, d: int, rank: int) -> int:
 @every
 def test_the_papers_formula_is_the_mean_of_the_papers_meter(name):
     simulation = trained(name, home(name), rounds=60)
-    up, down = simulation.algorithm.paper_bits(simulation.flat.d, simulation.flat.sizes, N)
+    up, down = simulation.algorithm.paper_bits(simulation.flat.spec, N)
     total = simulation.traffic
     worker_rounds = N * total.rounds
     if simulation.algorithm.adaptive:
@@ -230,7 +231,7 @@ def moved_after_a_loss(algorithm, gradient_value: float) -> float:
 
     All other gradients are zero.
     """
-    driver = Simulated(algorithm, d=31, n_workers=2, layout="rank0", seed=3)
+    driver = Simulated(algorithm, spec=ModelSpec.of_sizes(31), n_workers=2, layout="rank0", seed=3)
     lost, server = driver.workers[1], driver.servers[0]
     moved = 0.0
     for round_ in range(41):
@@ -242,7 +243,7 @@ def moved_after_a_loss(algorithm, gradient_value: float) -> float:
                 gradient_at=lambda parameters: torch.zeros(31),
             )  # fmt: skip
             each.begin(round_, inputs, lr=0.1)
-        for exchange in range(len(algorithm.exchanges(31))):
+        for exchange in range(len(algorithm.exchanges(ModelSpec.of_sizes(31)))):
             frames = {each.rank: each.outgoing()[0] for each in driver.workers}
             if round_ == 0:
                 del frames[lost.rank]

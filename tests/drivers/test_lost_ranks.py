@@ -27,7 +27,7 @@ DEATHS = {  # case: layout, ranks that are left, the rank that dies
 }
 HANGS = {"a worker of rank 0 hangs": ("rank0", 2), "a rank hangs in an all-reduce": ("allreduce", 1)}
 ODD_RANK = 3
-DIFFERENCES = ("algorithm", "compskip.keep", "seed", "layers", "dtype", "layout", "check_every")
+DIFFERENCES = ("algorithm", "compskip.keep", "seed", "shapes", "dtype", "layout", "check_every")
 
 
 def act_all(rank: int, folder: Path) -> None:
@@ -68,7 +68,7 @@ def odd_optimizer(rank: int, what: str) -> None:
     """Make an optimizer that on ODD_RANK differs from the others' in one thing."""
     net, layout, settings = small_model.net(), "rank0", {"algorithm": laconic.CompSkip(keep=0.3)}
     if rank == ODD_RANK:
-        if what == "layers":
+        if what == "shapes":
             net = torch.nn.Linear(112, 1)  # as many parameters, of other shapes
         elif what == "dtype":
             net = net.double()

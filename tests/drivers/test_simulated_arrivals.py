@@ -221,7 +221,7 @@ def test_gradients_may_be_compressed_and_the_model_comes_back_dense(compressor):
         last = sum(simulation.step(lambda rank: small_model.loss(net, rank, 0)))
     assert last < one
     traffic = simulation.traffic
-    up, down = algorithm.paper_bits(small_model.N_PARAMETERS, simulation.flat.sizes)
+    up, down = algorithm.paper_bits(simulation.flat.spec)
     assert traffic.up.paper_bits / traffic.up.messages == pytest.approx(up)
     assert traffic.down.paper_bits / traffic.down.messages == pytest.approx(down) == 32 * small_model.N_PARAMETERS
 

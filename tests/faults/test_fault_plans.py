@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import laconic
+from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.faults.plan import KINDS, Event, FaultPlan
 from support import methods
@@ -129,7 +130,9 @@ def test_a_plan_that_the_job_does_not_admit_is_refused_before_it_starts(case):
     job, message = REFUSED[case]
     algorithm = methods.with_test_settings(job.get("algorithm", "ec-sgd"))
     with pytest.raises(ValueError, match=message):
-        Simulated(algorithm, d=20, n_workers=4, layout=job.get("layout", "auto"), faults=job["faults"])
+        Simulated(
+            algorithm, spec=ModelSpec.of_sizes(20), n_workers=4, layout=job.get("layout", "auto"), faults=job["faults"]
+        )
 
 
 def test_dense_rounds_which_keep_no_residual_are_refused_with_a_plan_that_loses_packets():
@@ -137,7 +140,7 @@ def test_dense_rounds_which_keep_no_residual_are_refused_with_a_plan_that_loses_
     with pytest.raises(
         ValueError, match="dense warm-up rounds of ssgd-topk keep no residual, so lost packets would be lost"
     ):
-        Simulated(algorithm, d=20, n_workers=4, faults=LOST)
+        Simulated(algorithm, spec=ModelSpec.of_sizes(20), n_workers=4, faults=LOST)
 
 
 def test_faults_are_as_frequent_as_their_probabilities_and_independent():

@@ -13,6 +13,7 @@ import laconic
 from laconic.algorithms.ec_sgd import ECSGD
 from laconic.cli.train import report
 from laconic.compressors import Identity
+from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.faults.plan import Event, FaultPlan
 from laconic.lab.runs.run import run_simulated
@@ -63,7 +64,11 @@ class FaultyJob:
     def __init__(self, plan, **setup):
         self.algorithm = WatchedReplies()
         self.driver = Simulated(
-            self.algorithm, d=D, n_workers=3, faults=plan, **({"layout": "dedicated", "link": LINK} | setup)
+            self.algorithm,
+            spec=ModelSpec.of_sizes(D),
+            n_workers=3,
+            faults=plan,
+            **({"layout": "dedicated", "link": LINK} | setup),
         )
         self.asked = []
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.compressors import chosen, n_selected_by_block, n_selected_for, n_selected_in
+from laconic.contract import ModelSpec
 from laconic.kernels import api as kernels
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.cpu import top_k as cpu_top_k
@@ -147,19 +148,30 @@ def test_a_density_is_read_as_the_decimal_that_it_prints_as(density, d, elements
 
 
 def test_every_layer_gives_its_share_and_one_value_or_more():
-    layers = (401408, 512, 5120, 10)
-    blocks = n_selected_by_block(sum(layers), density=0.01, blocks="layer", layers=layers)
+    spec = ModelSpec.of_sizes(401408, 512, 5120, 10)
+    blocks = n_selected_by_block(spec.d, density=0.01, blocks="layer", spec=spec)
     assert blocks == [(401408, 4014), (512, 5), (5120, 51), (10, 1)]
     assert sum(elements for _, elements in blocks) == 4071
-    assert n_selected_by_block(12, density=0.01, k=3, blocks="layer", layers=(8, 0, 2, 2)) == [(8, 3), (2, 2), (2, 2)]
+    assert n_selected_by_block(12, density=0.01, k=3, blocks="layer", spec=ModelSpec.of_sizes(8, 0, 2, 2)) == [
+        (8, 3),
+        (2, 2),
+        (2, 2),
+    ]
     assert n_selected_by_block(12, density=0.5, blocks="layer") == [(12, 6)]
 
 
 def test_the_chosen_are_the_largest_of_each_layer():
     vector = torch.tensor([1.0, -5.0, 4.0, 3.0, 9.0, -9.0, 0.5])
     assert chosen(vector, density=0.5).tolist() == [1, 4, 5]
-    assert chosen(vector, density=0.5, blocks="layer", layers=(3, 2, 0, 2)).tolist() == [1, 4, 5]
-    assert chosen(vector, density=0.5, k=2, blocks="layer", layers=(3, 2, 2)).tolist() == [1, 2, 3, 4, 5, 6]
+    assert chosen(vector, density=0.5, blocks="layer", spec=ModelSpec.of_sizes(3, 2, 0, 2)).tolist() == [1, 4, 5]
+    assert chosen(vector, density=0.5, k=2, blocks="layer", spec=ModelSpec.of_sizes(3, 2, 2)).tolist() == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
     assert chosen(vector, density=0.5, k=1).tolist() == [4]
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from laconic import ALGORITHMS
+from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.network import Link
 from laconic.planning.break_even import ladder, where_faster
@@ -21,7 +22,12 @@ DENSE_FIELDS = 8  # first and count, beside the values
 
 
 def query(n_workers=4, d=48_000, latency_s=0.0, bytes_per_s=1e6, **others):
-    return Query(n_parameters=d, n_workers=n_workers, link=Link(bytes_per_s=bytes_per_s, latency_s=latency_s), **others)
+    return Query(
+        spec=ModelSpec.of_sizes(d),
+        n_workers=n_workers,
+        link=Link(bytes_per_s=bytes_per_s, latency_s=latency_s),
+        **others,
+    )
 
 
 def planned(asked, *names, **settings):
@@ -76,7 +82,12 @@ SYNCHRONOUS = sorted(name for name, cls in ALGORITHMS.items() if cls.mode != "ar
 def simulated_rounds(algorithm, layout_name, link, d, n, n_rounds):
     """Seconds and bytes (up, down) of the rounds after the first, each as a mean over rounds and workers."""
     simulated = Simulated(
-        algorithm, d=d, n_workers=n, layout=layout_name, link=link, descend=lambda direction: -0.1 * direction
+        algorithm,
+        spec=ModelSpec.of_sizes(d),
+        n_workers=n,
+        layout=layout_name,
+        link=link,
+        descend=lambda direction: -0.1 * direction,
     )
     random = torch.Generator().manual_seed(0)
     vectors = [torch.randn(d, generator=random) for _ in range(n + 1)]
@@ -104,7 +115,7 @@ def simulated_rounds(algorithm, layout_name, link, d, n, n_rounds):
 def test_without_computing_a_plan_is_what_the_simulator_says(name):
     algorithm = ALGORITHMS[name](**ALGORITHMS[name].test_settings)
     n, d, link = 4, 240, Link(bytes_per_s=1e5, latency_s=1e-3)
-    asked = Query(n_parameters=d, n_workers=n, link=link)
+    asked = Query(spec=ModelSpec.of_sizes(d), n_workers=n, link=link)
     for candidate in candidates_of({name: algorithm}, asked, measure=False):
         layout_name = candidate.layout.name
         found = simulated_rounds(algorithm, layout_name, link, d, n, len(candidate.rounds))
@@ -124,7 +135,7 @@ def test_frames_of_large_models_are_carried_on_from_small_ones():
     assert signs.down_bytes == pytest.approx(0.75 * 3_000_000 / 8, rel=1e-3)
     fixed = on("rank0", planned(asked, "sparse", k=100))
     vector = torch.randn(3_000_000, generator=torch.Generator().manual_seed(0))
-    packet = ALGORITHMS["sparse"](k=100).take(vector, (3_000_000,))
+    packet = ALGORITHMS["sparse"](k=100).take(vector)
     frame = encode(Frame(header=Header(role="worker", rank=1, round=0), packet=packet)).numel()
     assert fixed.up_bytes == pytest.approx(0.75 * frame, rel=0.05)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import laconic
 from laconic.compressors import dense
-from laconic.contract import Algorithm
+from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.errors import ContractError
 from laconic.faults.plan import FaultPlan
@@ -76,7 +76,8 @@ def test_an_answer_with_one_non_finite_slice_is_counted_like_split_answers():
         return Inputs(vector=vector, parameters=lambda: torch.zeros(10))
 
     full, boundary = (
-        Simulated(laconic.SGD(), d=10, n_workers=4, layout="sharded", faults=faults) for faults in (None, SPLIT)
+        Simulated(laconic.SGD(), spec=ModelSpec.of_sizes(10), n_workers=4, layout="sharded", faults=faults)
+        for faults in (None, SPLIT)
     )
     assert full.round(given_of, lr=0.1).aborted
     assert boundary.round(given_of, lr=0.1).aborted
@@ -143,7 +144,8 @@ def test_dense_values_that_are_passed_on_equal_their_decoded_frame_and_are_not_t
 def test_sparse_results_equal_the_dense_ones(name):
     problem = quadratic(d=40, n_workers=3)
     sparse, written = (
-        Simulated(SAMPLES[name], d=40, n_workers=3, layout="rank0", sparse_results=wanted) for wanted in (True, False)
+        Simulated(SAMPLES[name], spec=ModelSpec.of_sizes(40), n_workers=3, layout="rank0", sparse_results=wanted)
+        for wanted in (True, False)
     )
     for round_ in range(6):
         changes = [problem.gradient(rank, round_, torch.zeros(40)).float() for rank in range(3)]
@@ -163,7 +165,7 @@ def test_sparse_results_that_differ_between_workers_are_refused():
             result = yield from super().work(me)
             return replace(result, values=dense(result.values.dense() + 1)) if me.rank == 2 else result
 
-    run = Simulated(SparseCheat(k=2), d=8, n_workers=3, layout="rank0", sparse_results=True)
+    run = Simulated(SparseCheat(k=2), spec=ModelSpec.of_sizes(8), n_workers=3, layout="rank0", sparse_results=True)
     with pytest.raises(ContractError, match="worker 2 returned other values than worker 0 in round 0"):
         run.round(lambda rank: Inputs(vector=torch.ones(8), parameters=lambda: torch.zeros(8)), lr=0.1)
 
@@ -193,12 +195,12 @@ class Greedy(Algorithm):
     def serve(self, server, inbox):
         return dense(inbox.sum() / inbox.n_workers)
 
-    def paper_bits(self, d, layers=(), n_workers=10):
-        return 32.0 * d, 32.0 * d
+    def paper_bits(self, spec, n_workers=10):
+        return 32.0 * spec.d, 32.0 * spec.d
 
 
 def test_an_answer_that_one_worker_keeps_or_changes_is_not_shared_with_others():
-    run = Simulated(Greedy(), d=6, n_workers=3, layout="rank0")
+    run = Simulated(Greedy(), spec=ModelSpec.of_sizes(6), n_workers=3, layout="rank0")
     for round_ in range(6):
         outcome = run.round(
             lambda rank, value=1.0 + round_: Inputs(vector=torch.full((6,), value), parameters=lambda: torch.zeros(6)),

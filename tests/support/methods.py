@@ -15,6 +15,7 @@ from laconic.algorithms.sparse import SparseSGD
 from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import QSGD, Clipped, DenseValues, Natural, Sign, Sparsified, Ternary
+from laconic.contract import ModelSpec
 from laconic.protocol.layout import LAYOUTS, choose_layout
 from support import small_model
 
@@ -33,7 +34,7 @@ def layouts_of(algorithm: laconic.Algorithm, n_nodes: int) -> list[str]:
     admitted = []
     for layout in LAYOUTS[1:]:
         with suppress(ValueError):
-            choose_layout(layout, algorithm, d=small_model.N_PARAMETERS, n_nodes=n_nodes)
+            choose_layout(layout, algorithm, ModelSpec.of_sizes(small_model.N_PARAMETERS), n_nodes=n_nodes)
             admitted.append(layout)
     return admitted
 

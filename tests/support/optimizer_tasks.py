@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import laconic
 from laconic.compressors import dense
+from laconic.contract import ModelSpec
 from laconic.wire import Packet
 from support import optimizers, small_model
 
@@ -51,8 +52,8 @@ def two_points() -> Iterator[laconic.Algorithm]:
         def serve(self, server: laconic.Server, inbox: laconic.Inbox) -> Packet:
             return dense(inbox.mean())
 
-        def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-            return 32.0 * d, 32.0 * d
+        def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+            return 32.0 * spec.d, 32.0 * spec.d
 
     try:
         yield TwoPoints()

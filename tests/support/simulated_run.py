@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm
+from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.protocol.frames import Answer
 from laconic.protocol.round_inputs import Inputs
@@ -132,16 +132,17 @@ class Run:
         lr: float | Callable[[int], float] = 0.1,
         dtype: torch.dtype = torch.float64,
         layout: str = "rank0",
+        layers: Sequence[int] = (),
         **setup: Any,
     ) -> None:
-        """`setup` are further arguments of `Simulated`: layers, seed, link, delivery_seed, ..."""
+        """`layers`: sizes of the parameter tensors; `setup`: further arguments of `Simulated`, as seed or link."""
         self.problem = problem
         self.lr_at = lr if callable(lr) else lambda t: lr
         self.x = problem.start.to(dtype)
         self.t = 0
         self.sim = Simulated(
-            algorithm, d=problem.d, n_workers=problem.n_workers, dtype=dtype, layout=layout,
-            descend=self._descended, **setup,
+            algorithm, spec=ModelSpec.of_sizes(*(layers or (problem.d,))), n_workers=problem.n_workers,
+            dtype=dtype, layout=layout, descend=self._descended, **setup,
         )  # fmt: skip
 
     def _descended(self, direction: Tensor) -> Tensor:
@@ -222,7 +223,7 @@ class LossyRun(Run):
             vector = gradient.clone() if job.algorithm.consumes == "gradient" else -lr * gradient
             at = partial(self.problem.gradient, worker.rank, self.t)
             worker.begin(self.t, Inputs(vector=vector, parameters=self.x.clone, gradient_at=at), lr)
-        for exchange in range(len(job.algorithm.exchanges_in(self.t, job.d))):
+        for exchange in range(len(job.exchanges_in(self.t))):
             frames = {worker.rank: worker.outgoing()[0] for worker in workers}
             arrived = {rank: frame for rank, frame in frames.items() if rank not in lost}
             answer = Answer.read(server.answer(self.t, exchange, lr, arrived), job, 0, self.t, exchange)

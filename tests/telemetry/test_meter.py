@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.compressors import COMPRESSORS
+from laconic.contract import ModelSpec
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.telemetry.meter import Count, Meter
 from laconic.wire import HEADER_BYTES, Control, Dense, Frame, ScaledSigns, encode
@@ -115,11 +116,11 @@ def test_payload_bits_are_the_paper_bits_and_the_named_overheads_of_each_message
 def test_a_compressors_default_packet_has_the_papers_bits_but_for_named_overheads(name):
     compressor = COMPRESSORS[name]()
     vector = torch.randn(1000, generator=torch.Generator().manual_seed(1))
-    packet = compressor(vector, layers=(900, 100), key=5)
+    packet = compressor(vector, spec=ModelSpec.of_sizes(900, 100), key=5)
     left_out = {"positions", "level means", "ends of ranges", "mask drawn, not expected"}  # not counted in the papers
     assert set(packet.named_overheads) <= left_out
     assert packet.payload_bits - sum(packet.named_overheads.values()) == packet.paper_bits
-    assert packet.paper_bits == compressor.paper_bits(1000, (900, 100))
+    assert packet.paper_bits == compressor.paper_bits(ModelSpec.of_sizes(900, 100))
 
 
 def test_other_value_types_than_the_papers_float32_are_an_overhead_by_name():

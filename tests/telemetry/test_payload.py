@@ -13,6 +13,7 @@ from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
 from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import Identity, ScaledSign, Sign
+from laconic.contract import ModelSpec
 from laconic.faults.plan import FaultPlan
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.telemetry.meter import Count
@@ -161,7 +162,7 @@ def test_without_a_server_the_same_bits_are_counted_as_with_one(name, dtype):
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_counts_by_exchange_add_up_to_the_counts(name):
     sample = SAMPLES[name]
-    names = {exchange.name for t in range(ROUNDS) for exchange in sample.exchanges_in(t, 37)}
+    names = {exchange.name for t in range(ROUNDS) for exchange in sample.exchanges_in(t, ModelSpec.of_sizes(37))}
     for layout in LAYOUTS[name]:
         run = Run(sample, quadratic(n_workers=3), lr=0.02, layout=layout, layers=LAYERS)
         run.path(ROUNDS)
@@ -217,7 +218,7 @@ FIXED_SIZE = [
 
 @pytest.mark.parametrize("sample", FIXED_SIZE, ids=repr)
 def test_where_the_size_is_fixed_a_float32_run_pays_the_papers_formula_to_the_bit(sample):
-    formula = sample.paper_bits(37, LAYERS)
+    formula = sample.paper_bits(ModelSpec.of_sizes(*LAYERS))
     for layout in layouts_of(sample, 4):
         run = Run(sample, quadratic(n_workers=3), lr=0.02, dtype=torch.float32, layout=layout, layers=LAYERS)
         run.path(7)
@@ -242,7 +243,7 @@ def test_where_the_size_is_fixed_paper_bits_of_every_round_are_the_papers_formul
     run.path(7)
     for worker in run.sim.workers:
         paper_bits_of = tuple(worker.meter.counts[direction].paper_bits / 7 for direction in ("up", "down"))
-        assert paper_bits_of == sample.paper_bits(37, LAYERS)
+        assert paper_bits_of == sample.paper_bits(ModelSpec.of_sizes(*LAYERS))
 
 
 @over_inputs("layout", ["rank0", "sharded"])

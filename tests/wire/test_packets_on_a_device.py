@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from laconic.compressors import COMPRESSORS, QSGD, Fractional, Quantized, ScaledSign, Sign, Ternary, TopK
+from laconic.contract import ModelSpec
 from laconic.wire import HEADER_BYTES, Frame, Header, encode, encode_split
 
 D = 6000
@@ -102,9 +103,9 @@ def work_on_the_host(compressor, packet) -> int:
 @pytest.mark.parametrize("compressor", ALL, ids=repr)
 def test_what_comes_to_the_host_is_what_is_sent(stand_in, compressor):
     vector = torch.randn(D, generator=torch.Generator().manual_seed(3))
-    here = encode(Frame(header=HEADER, packet=compressor(vector, layers=LAYERS, key=KEY)))
+    here = encode(Frame(header=HEADER, packet=compressor(vector, spec=ModelSpec.of_sizes(*LAYERS), key=KEY)))
     with Noted() as noted:
-        packet = compressor(Elsewhere(vector), layers=LAYERS, key=KEY)
+        packet = compressor(Elsewhere(vector), spec=ModelSpec.of_sizes(*LAYERS), key=KEY)
         assert packet.finite
         there = encode(Frame(header=HEADER, packet=packet))
     assert there.numel() == here.numel()
@@ -114,9 +115,9 @@ def test_what_comes_to_the_host_is_what_is_sent(stand_in, compressor):
 @pytest.mark.parametrize("compressor", ALL, ids=repr)
 def test_of_a_split_frame_nothing_comes_to_the_host_but_single_numbers(stand_in, compressor):
     vector = torch.randn(D, generator=torch.Generator().manual_seed(3))
-    here = encode(Frame(header=HEADER, packet=compressor(vector, layers=LAYERS, key=KEY)))
+    here = encode(Frame(header=HEADER, packet=compressor(vector, spec=ModelSpec.of_sizes(*LAYERS), key=KEY)))
     with Noted() as noted:
-        packet = compressor(Elsewhere(vector), layers=LAYERS, key=KEY)
+        packet = compressor(Elsewhere(vector), spec=ModelSpec.of_sizes(*LAYERS), key=KEY)
         assert packet.finite
         there = encode_split(Frame(header=HEADER, packet=packet), torch.device("meta"))
     assert isinstance(there.payload, Elsewhere)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from laconic.contract import ModelSpec
 from laconic.errors import WireError
 from laconic.wire import (
     HEADER_BYTES,
@@ -47,7 +48,7 @@ NONE = torch.empty(0, dtype=torch.int64)
 def a_fractional(k: int) -> FractionalValues:
     from laconic.compressors import COMPRESSORS
 
-    packet = COMPRESSORS["fractional"]()(torch.linspace(-2, 3, k), layers=(k,), key=1)
+    packet = COMPRESSORS["fractional"]()(torch.linspace(-2, 3, k), spec=ModelSpec.of_sizes(k), key=1)
     assert isinstance(packet, FractionalValues)
     return packet
 

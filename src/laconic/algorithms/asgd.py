@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity, dense
-from laconic.contract import Algorithm, Inbox, Late, Server, StalenessBound, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, Late, ModelSpec, Server, StalenessBound, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Dense
 
@@ -58,7 +58,7 @@ class ASGD(Algorithm):
         return StalenessBound(self.max_staleness, cast("Late", self.staleness))
 
     def work(self, me: Worker) -> Step:
-        reply = yield self.compressor(me.gradient, layers=me.layers, key=me.key("compress"))
+        reply = yield self.compressor(me.gradient, spec=me.spec, key=me.key("compress"))
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
@@ -67,5 +67,5 @@ class ASGD(Algorithm):
             direction /= 1 + server.staleness
         return dense(server.descend(direction))
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return self.compressor.paper_bits(d, layers), 32.0 * d
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return self.compressor.paper_bits(spec), 32.0 * spec.d

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import error_feedback_signs, server_error_feedback_signs
-from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.policies.skip_policies import SKIP_POLICIES, RandomSkips, SkipPolicy
 from laconic.wire import Signs
@@ -101,8 +101,10 @@ class CompSkip(Algorithm):
         server.memory["residual"] = residual
         return None if skips else sent
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return (1 - self.skip.probability) * self.keep * d, (1 - self.server_skip.probability) * self.server_keep * d
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return (1 - self.skip.probability) * self.keep * spec.d, (
+            1 - self.server_skip.probability
+        ) * self.server_keep * spec.d
 
     @classmethod
     def accounting(cls) -> list[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import COMPRESSORS, Compressor, Quantized
-from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
@@ -34,13 +34,11 @@ class CSGD(Algorithm):
         return self.compressor.separable and self.server_compressor.separable
 
     def work(self, me: Worker) -> Step:
-        reply = yield self.compressor(me.gradient, layers=me.layers, key=me.key("compress"), offset=me.offset)
+        reply = yield self.compressor(me.gradient, spec=me.spec, key=me.key("compress"), offset=me.offset)
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Packet:
-        return self.server_compressor(
-            inbox.mean(), layers=server.layers, key=server.key("compress"), offset=server.offset
-        )
+        return self.server_compressor(inbox.mean(), spec=server.spec, key=server.key("compress"), offset=server.offset)
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return self.compressor.paper_bits(d, layers), self.server_compressor.paper_bits(d, layers)
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return self.compressor.paper_bits(spec), self.server_compressor.paper_bits(spec)

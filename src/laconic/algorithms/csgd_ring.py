@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity
-from laconic.contract import Algorithm, Exchange, Step, Worker, algorithm
+from laconic.contract import Algorithm, Exchange, ModelSpec, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
@@ -29,9 +29,9 @@ class CSGDRing(Algorithm):
         True, "whether N slices travel at once (true), or the full vector from worker to worker (false)"
     )
 
-    def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         hops = n_workers - 1
-        return (Exchange(count=d, name="reduce"),) * hops + (Exchange(count=d, name="allgather"),) * hops
+        return (Exchange(count=spec.d, name="reduce"),) * hops + (Exchange(count=spec.d, name="allgather"),) * hops
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
         sends = self.partitioned or rank == exchange % n_workers
@@ -60,8 +60,8 @@ class CSGDRing(Algorithm):
         own = me.gradient[start:stop]
         return self.compressor(own if came is None else came.dense() + own, key=me.key("compress"), offset=start)
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        bits = 2 * (n_workers - 1) / n_workers * self.compressor.paper_bits(d, ())
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        bits = 2 * (n_workers - 1) / n_workers * self.compressor.paper_bits(ModelSpec.of_sizes(spec.d))
         return bits, bits  # unpartitioned: as a mean over workers
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import ScaledSign
-from laconic.contract import Algorithm, Inbox, Server, Side, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Side, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import ScaledSigns
 
@@ -42,7 +42,7 @@ class DistEFBlockwise(Algorithm):
     def work(self, me: Worker) -> Step:
         momentum = self.momentum * me.memory["momentum"] + me.gradient
         corrected = self.momentum * momentum + me.gradient + _ratio(me) * me.memory["residual"]
-        sent = ScaledSign(blocks=self.blocks)(corrected, layers=me.layers)
+        sent = ScaledSign(blocks=self.blocks)(corrected, spec=me.spec)
         me.memory["momentum"] = momentum
         me.memory.set_number("lr", me.lr)
         reply = yield sent
@@ -52,13 +52,13 @@ class DistEFBlockwise(Algorithm):
     def serve(self, server: Server, inbox: Inbox) -> ScaledSigns:
         # By all workers: what was not delivered stays in its worker's residual.
         corrected = inbox.sum() / inbox.n_workers + _ratio(server) * server.memory["residual"]
-        sent = ScaledSign(blocks=self.blocks)(corrected, layers=server.layers)
+        sent = ScaledSign(blocks=self.blocks)(corrected, spec=server.spec)
         server.memory["residual"] = corrected - sent.dense()
         server.memory.set_number("lr", server.lr)
         return sent
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        bits = ScaledSign(blocks=self.blocks).paper_bits(d, layers)
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        bits = ScaledSign(blocks=self.blocks).paper_bits(spec)
         return bits, bits
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import error_feedback_signs, server_error_feedback_signs
-from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Signs
 
@@ -83,5 +83,5 @@ class DropSign(Algorithm):
         server.memory["residual"] = residual
         return sent
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return self.keep * d, self.server_keep * d
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return self.keep * spec.d, self.server_keep * spec.d

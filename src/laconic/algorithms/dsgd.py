@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity, dense, warn_of_growing_residual
-from laconic.contract import Algorithm, Step, Worker, algorithm
+from laconic.contract import Algorithm, ModelSpec, Step, Worker, algorithm
 from laconic.gossip.mixing import Mixing
 from laconic.hyperparameters import hyperparameter
 
@@ -45,7 +45,7 @@ class DSGD(Algorithm):
         1.0, "gamma of Choco-SGD; coarser compressors need a smaller one", within="(0, 1]"
     )
 
-    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
+    def check_size(self, spec: ModelSpec, n_workers: int) -> None:
         if self.mixing == "models" and type(self.compressor) is not Identity:
             raise ValueError(
                 f"{self.name}: compressor={self.compressor.name} goes with mixing=difference or mixing=choco; the "
@@ -61,7 +61,7 @@ class DSGD(Algorithm):
         except ValueError as error:
             raise ValueError(f"{self.name}: graph={self.graph!r:.80} of {n_workers} workers: {error}") from None
         if self.mixing == "choco":  # the model less its published copy acts as a residual
-            warn_of_growing_residual(self.name, "compressor", self.compressor, d, layers)
+            warn_of_growing_residual(self.name, "compressor", self.compressor, spec)
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
         return Mixing.from_text(self.graph, n_workers, round_).neighbors(rank)
@@ -98,7 +98,7 @@ class DSGD(Algorithm):
         """Send the compressed difference between the mixed and the published model; return the new published one."""
         copies = self._copies(me)
         difference = updated - copies[me.rank] + self._mixed(me, copies) - copies[me.rank]
-        sent = self.compressor(difference, layers=me.layers, key=me.key("compress"))
+        sent = self.compressor(difference, spec=me.spec, key=me.key("compress"))
         reply = yield sent
         changes = {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: sent.dense()}
         self._publish(me, copies, changes)
@@ -107,14 +107,14 @@ class DSGD(Algorithm):
     def _choco(self, me: Worker, updated: Tensor) -> Step:
         """Send the compressed difference between own and published model, then move toward the neighbors' copies."""
         copies = self._copies(me)
-        sent = self.compressor(updated - copies[me.rank], layers=me.layers, key=me.key("compress"))
+        sent = self.compressor(updated - copies[me.rank], spec=me.spec, key=me.key("compress"))
         reply = yield sent
         changes = {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: sent.dense()}
         self._publish(me, copies, changes)
         return updated + self.consensus_step_size * (self._mixed(me, copies) - copies[me.rank])
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         mixing = Mixing.from_text(self.graph, n_workers)
         neighbors = sum(len(mixing.neighbors(rank)) for rank in range(n_workers)) / n_workers
-        bits = neighbors * self.compressor.paper_bits(d, layers)
+        bits = neighbors * self.compressor.paper_bits(spec)
         return bits, bits

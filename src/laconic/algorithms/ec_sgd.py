@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import COMPRESSORS, Compressor, ScaledSign, warn_of_growing_residual
-from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
@@ -30,10 +30,10 @@ class ECSGD(Algorithm):
     compressor: Compressor = hyperparameter(ScaledSign(), "Q, compressor of the upload", kinds=COMPRESSORS)
     server_compressor: Compressor = hyperparameter(ScaledSign(), "Q, compressor of the download", kinds=COMPRESSORS)
 
-    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
+    def check_size(self, spec: ModelSpec, n_workers: int) -> None:
         """Warn where a residual would grow without bound."""
-        warn_of_growing_residual(self.name, "compressor", self.compressor, d, layers)
-        warn_of_growing_residual(self.name, "server_compressor", self.server_compressor, d, layers)
+        warn_of_growing_residual(self.name, "compressor", self.compressor, spec)
+        warn_of_growing_residual(self.name, "server_compressor", self.server_compressor, spec)
 
     @property
     def separable(self) -> bool:
@@ -41,7 +41,7 @@ class ECSGD(Algorithm):
 
     def work(self, me: Worker) -> Step:
         corrected = me.gradient.add_(me.memory["residual"])  # (3.8), in place of the gradient
-        sent = self.compressor(corrected, layers=me.layers, key=me.key("compress"), offset=me.offset)
+        sent = self.compressor(corrected, spec=me.spec, key=me.key("compress"), offset=me.offset)
         reply = yield sent
         me.memory["residual"] = (
             sent.unsent_of(corrected, out=me.memory.scratch()) if reply.delivered else corrected
@@ -51,9 +51,9 @@ class ECSGD(Algorithm):
     def serve(self, server: Server, inbox: Inbox) -> Packet:
         mean = inbox.sum().div_(inbox.n_workers)  # by all workers: what was not delivered stays residual
         corrected = mean.add_(server.memory["residual"])  # (3.10)
-        sent = self.server_compressor(corrected, layers=server.layers, key=server.key("compress"), offset=server.offset)
+        sent = self.server_compressor(corrected, spec=server.spec, key=server.key("compress"), offset=server.offset)
         server.memory["residual"] = sent.unsent_of(corrected, out=server.memory.scratch())  # (3.11)
         return sent
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return self.compressor.paper_bits(d, layers), self.server_compressor.paper_bits(d, layers)
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return self.compressor.paper_bits(spec), self.server_compressor.paper_bits(spec)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import dense
-from laconic.contract import Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.policies.lazy_aggregation import Lazy, small_against
 from laconic.wire import Dense
 
@@ -45,8 +45,8 @@ class LAG(Lazy):
     def serve(self, server: Server, inbox: Inbox) -> Dense:
         return dense(self.combined(stored_sum(server, inbox), inbox.n_workers), offset=server.offset)
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return 32.0 * d, 32.0 * d
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return 32.0 * spec.d, 32.0 * spec.d
 
 
 def stored_sum(server: Server, inbox: Inbox) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from laconic.algorithms.lag import stored_sum
 from laconic.compressors import dense
-from laconic.contract import Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import squared_norm
 from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
@@ -89,5 +89,5 @@ class LASG(Lazy):
     def serve(self, server: Server, inbox: Inbox) -> Dense:
         return dense(self.combined(stored_sum(server, inbox), inbox.n_workers), offset=server.offset)
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return 32.0 * d, 32.0 * d
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return 32.0 * spec.d, 32.0 * spec.d

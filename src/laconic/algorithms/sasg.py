@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import Selection, dense
-from laconic.contract import Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import add_at, clear_at
 from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
@@ -45,8 +45,8 @@ class SASG(Selection, Lazy):
     def second_gradient(self) -> bool:
         return True
 
-    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
-        self.n_selected(d, layers)
+    def check_size(self, spec: ModelSpec, n_workers: int) -> None:
+        self.n_selected(spec)
 
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)
@@ -60,7 +60,7 @@ class SASG(Selection, Lazy):
                 me.memory["residual"] = torch.add(me.memory["residual"], me.memory["unsent"], out=me.memory.scratch())
             return torch.div(reply.dense(), me.lr, out=me.memory.scratch())
         corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
-        sent = self.take(corrected, me.layers)
+        sent = self.take(corrected, me.spec)
         reply = yield sent
         if reply.delivered:
             clear_at(corrected, sent.indices)
@@ -86,8 +86,8 @@ class SASG(Selection, Lazy):
     def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         return packet.paper_bits if direction == "up" else 0.0
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return 32.0 * self.n_selected(d, layers), 0.0
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return 32.0 * self.n_selected(spec), 0.0
 
 
 def _parts_of(packet: Packet) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import dense
-from laconic.contract import Algorithm, Exchange, Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.wire import Dense
 
 
@@ -25,8 +25,8 @@ class SGD(Algorithm):
     def separable(self) -> bool:
         return True
 
-    def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
-        return (Exchange(count=d, adds=True, as_given=True),)
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        return (Exchange(count=spec.d, adds=True, as_given=True),)
 
     def work(self, me: Worker) -> Step:
         reply = yield dense(me.gradient)
@@ -35,5 +35,5 @@ class SGD(Algorithm):
     def serve(self, server: Server, inbox: Inbox) -> Dense:
         return dense(inbox.mean(), offset=server.offset)
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return 32.0 * d, 32.0 * d
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return 32.0 * spec.d, 32.0 * spec.d

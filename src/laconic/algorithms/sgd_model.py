@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from laconic.compressors import dense
-from laconic.contract import Algorithm, Exchange, Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.wire import Dense
 
 
@@ -26,8 +26,8 @@ class ModelAveraging(Algorithm):
     def separable(self) -> bool:
         return True
 
-    def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
-        return (Exchange(count=d, adds=True),)
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        return (Exchange(count=spec.d, adds=True),)
 
     def work(self, me: Worker) -> Step:
         reply = yield dense(me.change_plus(me.parameters))
@@ -36,5 +36,5 @@ class ModelAveraging(Algorithm):
     def serve(self, server: Server, inbox: Inbox) -> Dense:
         return dense(inbox.mean(), offset=server.offset)
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return 32.0 * d, 32.0 * d
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return 32.0 * spec.d, 32.0 * spec.d

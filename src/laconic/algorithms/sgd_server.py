@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from laconic.compressors import dense
-from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.wire import Dense
 
 
@@ -32,5 +32,5 @@ class GlobalReplica(Algorithm):
     def serve(self, server: Server, inbox: Inbox) -> Dense:
         return dense(server.descend(inbox.mean()))
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return 32.0 * d, 32.0 * d
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return 32.0 * spec.d, 32.0 * spec.d

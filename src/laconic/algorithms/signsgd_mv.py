@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import majority, momentum_signs
-from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Signs
 
@@ -46,5 +46,5 @@ class SignSGDMajorityVote(Algorithm):
     def serve(self, server: Server, inbox: Inbox) -> Signs:
         return majority(list(inbox.values()), offset=server.offset, count=server.count, dtype=server.memory.dtype)
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return float(d), float(d)
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return float(spec.d), float(spec.d)

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 
 from laconic.compressors import Selection, dense
-from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.kernels.api import clear_at
 from laconic.wire import Dense, Packet
 
@@ -33,12 +33,12 @@ class SparseSGD(Selection, Algorithm):
     def separable(self) -> bool:
         return True
 
-    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
-        self.n_selected(d, layers)
+    def check_size(self, spec: ModelSpec, n_workers: int) -> None:
+        self.n_selected(spec)
 
     def work(self, me: Worker) -> Step:
         corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
-        sent = self.take(corrected, me.layers)
+        sent = self.take(corrected, me.spec)
         reply = yield sent
         if reply.delivered:
             clear_at(corrected, sent.indices)
@@ -52,5 +52,5 @@ class SparseSGD(Selection, Algorithm):
     def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         return packet.paper_bits if direction == "up" else 0.0
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        return 32.0 * self.n_selected(d, layers), 0.0
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        return 32.0 * self.n_selected(spec), 0.0

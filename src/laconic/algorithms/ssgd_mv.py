@@ -14,7 +14,7 @@ from torch import Tensor
 
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import dense
-from laconic.contract import Exchange, Inbox, Reply, Server, Step, Worker, algorithm
+from laconic.contract import Exchange, Inbox, ModelSpec, Reply, Server, Step, Worker, algorithm
 from laconic.errors import ContractError
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import hash_at, take_at, top_k, top_voted, vote_counts
@@ -35,10 +35,10 @@ class SSGDMV(SSGDTopK):
         choices=("random", "index"),
     )
 
-    def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         return (
-            Exchange(count=d, name="positions"),
-            Exchange(count=self.n_selected(d), name="values", adds=self.bits == 32),
+            Exchange(count=spec.d, name="positions"),
+            Exchange(count=self.n_selected(spec.d), name="values", adds=self.bits == 32),
         )
 
     def work(self, me: Worker) -> Step:
@@ -94,9 +94,9 @@ class SSGDMV(SSGDTopK):
     def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         return packet.paper_bits
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        n_selected = self.n_selected(d)
-        where = paper_position_bits(d, n_selected)
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        n_selected = self.n_selected(spec.d)
+        where = paper_position_bits(spec.d, n_selected)
         return where + self.bits * n_selected, where + 32 * n_selected
 
 

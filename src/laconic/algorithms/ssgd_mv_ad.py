@@ -16,7 +16,7 @@ from torch import Tensor
 
 from laconic.algorithms.ssgd_mv import SSGDMV, indices_of
 from laconic.compressors import dense, n_selected_for
-from laconic.contract import Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.errors import ContractError
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import top_k
@@ -89,9 +89,9 @@ class SSGDMVAD(SSGDMV):
             raise ContractError(f"worker {rank} adds coordinates that are in its list already")
         return new
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        up = 2 * paper_position_bits(d, self.swaps(d)) + self.bits * self.n_selected(d)
-        return up, super().paper_bits(d, layers)[1]
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        up = 2 * paper_position_bits(spec.d, self.swaps(spec.d)) + self.bits * self.n_selected(spec.d)
+        return up, super().paper_bits(spec)[1]
 
 
 def _list_of(server: Server, rank: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import dense, fractional, n_selected_in
-from laconic.contract import Algorithm, Inbox, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.errors import ContractError
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import add_at, clear_at, take_at, top_k, vote_counts
@@ -55,8 +55,8 @@ class SSGDTopK(Algorithm):
         if 16 < self.bits < 32:
             raise ValueError(f"{self.name}: bits={self.bits} must be in 1 .. 16, or 32 to send values as they are")
 
-    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:
-        self.n_selected(d)
+    def check_size(self, spec: ModelSpec, n_workers: int) -> None:
+        self.n_selected(spec.d)
 
     def n_selected(self, d: int) -> int:
         """Return K for d coordinates. Raises ValueError if K is 0 or above d."""
@@ -104,11 +104,11 @@ class SSGDTopK(Algorithm):
             return packet.paper_bits
         return packet.paper_bits + paper_position_bits(packet.count, packet.indices.numel())
 
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
-        n_selected = self.n_selected(d)
-        union = min(d, n_workers * n_selected)
-        up = self.bits * n_selected + paper_position_bits(d, n_selected)
-        return up, 32 * union + paper_position_bits(d, union)
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
+        n_selected = self.n_selected(spec.d)
+        union = min(spec.d, n_workers * n_selected)
+        up = self.bits * n_selected + paper_position_bits(spec.d, n_selected)
+        return up, 32 * union + paper_position_bits(spec.d, union)
 
 
 def sparse(packet: Packet) -> Sparse:

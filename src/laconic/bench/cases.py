@@ -151,7 +151,7 @@ def _add_dequantized(bits: int) -> Callable[[Tensor], Calls]:
 
 
 def _quantize_levels(vector: Tensor) -> Calls:
-    lengths = block_lengths("512", vector.numel(), ())
+    lengths = block_lengths("512", vector.numel())
     scales = kernels.norms(vector, lengths)
     return _by_both(
         reference("stochastic_rounding"), lambda by: by.quantize_levels(vector, scales, lengths, _LEVELS, 0, _KEY)
@@ -159,7 +159,7 @@ def _quantize_levels(vector: Tensor) -> Calls:
 
 
 def _add_levels(vector: Tensor) -> Calls:
-    lengths, total = block_lengths("512", vector.numel(), ()), torch.zeros_like(vector)
+    lengths, total = block_lengths("512", vector.numel()), torch.zeros_like(vector)
     scales = kernels.norms(vector, lengths)
     packed = kernels.quantize_levels(vector, scales, lengths, _LEVELS, 0, _KEY)
     return _by_both(reference("stochastic_rounding"), lambda by: by.add_levels(packed, scales, lengths, _LEVELS, total))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from laconic.bench.measure import Measurement
-from laconic.contract import ALGORITHMS, Algorithm
+from laconic.contract import ALGORITHMS, Algorithm, ModelSpec
 from laconic.hyperparameters import from_text
 from laconic.lab.synthetic_job import N_GRADIENTS, GivenJob
 
@@ -90,7 +90,7 @@ def _affordable(
         for d in sizes:
             cell = Cell(workers=n, d=d)
             try:
-                algorithm.check_size(d, (d,), n)
+                algorithm.check_size(ModelSpec.of_sizes(d), n)
             except ValueError as error:
                 left.append(f"{method}, {cell}: {error}")
                 continue

@@ -114,7 +114,8 @@ def plan(
 
 
 def _query(asked: dict[str, Any], classes: int, link: Link, compute: str | None, local_steps: int) -> Query:
-    from laconic.lab.models import build
+    from laconic.contract import ModelSpec
+    from laconic.lab.models import build, spec_of
     from laconic.planning.plan import Query
 
     params, model, shape, workers = (asked[option] for option in _ONE_RUN[:4])
@@ -122,14 +123,14 @@ def _query(asked: dict[str, Any], classes: int, link: Link, compute: str | None,
         raise ValueError("give --params COUNT, such as 25.6M, or --model NAME with --input-shape, and not both")
     if workers is None:
         raise ValueError("--workers is missing: give the number of workers")
-    layers: tuple[int, ...] = ()
     if model is not None:
-        layers = tuple(p.numel() for p in build(model, _shape(shape), classes, 0).parameters())
+        spec = spec_of(build(model, _shape(shape), classes, 0))
     elif shape is not None:
         raise ValueError("--input-shape is for --model; --params is the size already")
+    else:
+        spec = ModelSpec.of_sizes(_count(params))
     return Query(
-        n_parameters=sum(layers) or _count(params), n_workers=workers, link=link, layers=layers,
-        compute_s=_time("--compute", compute), local_steps=local_steps,
+        spec=spec, n_workers=workers, link=link, compute_s=_time("--compute", compute), local_steps=local_steps,
     )  # fmt: skip
 
 

@@ -1,28 +1,29 @@
 """Compressors that treat a vector in blocks: the full vector, its layers, or runs of a fixed length."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from laconic.compressors.compressor import Compressor
+from laconic.contract import ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import per_block as per_block
 from laconic.wire import uniform_lengths
 
 
-def block_lengths(blocks: str, d: int, layers: Sequence[int]) -> tuple[int, ...]:
+def block_lengths(blocks: str, d: int, spec: ModelSpec | None = None) -> tuple[int, ...]:
     """Return the sizes of the blocks of a vector.
 
     Args:
         blocks: "vector" for one block, "layer" for one block a layer, or a number of elements in each block.
         d: Length of the vector.
-        layers: Sizes of the model's parameters, which add up to d; empty for one layer. A parameter without elements
+        spec: The vector's tensors, each of which is a layer; without it, the vector is one. A tensor without elements
             gets no block.
     """
-    if blocks == "vector" or (blocks == "layer" and not layers):
+    if blocks == "vector" or (blocks == "layer" and spec is None):
         return (d,)
     if blocks == "layer":
-        assert sum(layers) == d, (sum(layers), d)
-        return tuple(length for length in layers if length)
+        assert spec is not None
+        assert spec.d == d, (spec.d, d)
+        return spec.block_sizes
     return uniform_lengths(int(blocks), d)
 
 
@@ -41,6 +42,6 @@ class BlockCompressor(Compressor):
                 f'{self.name}: blocks={self.blocks!r} must be "vector", "layer" or a whole number of elements above 0'
             )
 
-    def lengths(self, d: int, layers: Sequence[int] = ()) -> tuple[int, ...]:
-        """Return the sizes of the blocks of d elements; `layers` as for a call."""
-        return block_lengths(self.blocks, d, layers)
+    def lengths(self, d: int, spec: ModelSpec | None = None) -> tuple[int, ...]:
+        """Return the sizes of the blocks of d elements; `spec` as for a call."""
+        return block_lengths(self.blocks, d, spec)

@@ -2,13 +2,13 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from laconic.contract import ModelSpec
 from laconic.hyperparameters import check_hyperparameters
 from laconic.wire import Packet
 
@@ -31,48 +31,48 @@ class Compressor(ABC):
         check_hyperparameters(self, self.name)
 
     @abstractmethod
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Packet:
+    def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Packet:
         """Compress a vector.
 
         Args:
             vector: (d,) of any float type.
-            layers: Sizes of the model's parameters, which add up to d; empty for one layer.
+            spec: The vector's tensors, each of which is a layer; without it, the vector is one.
             key: 0 .. 2**64 - 1, the key of random draws; without effect where none are made.
             offset: Number of the vector's first coordinate in the full model.
         """
 
     @abstractmethod
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         """Return the contraction that the compressor promises: ||C(v) - v||^2 <= (1 - delta) ||v||^2.
 
         Args:
             vector: (d,) of any float type, v.
-            layers: As for a call.
+            spec: As for a call.
 
         Returns:
             delta; None where the compressor promises none.
         """
 
-    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor | None:
+    def variances(self, vector: Tensor, spec: ModelSpec | None = None) -> Tensor | None:
         """Return the exact variance of each element over keys, E (C(v)_i - v_i)^2.
 
         Args:
             vector: (d,) of any float type, v.
-            layers: As for a call.
+            spec: As for a call.
 
         Returns:
             (d,) float64; None where no formula is known. An unbiased compressor has one.
         """
         return None
 
-    def outgrows_residual(self, d: int, layers: Sequence[int] = ()) -> bool:
+    def outgrows_residual(self, spec: ModelSpec) -> bool:
         """Return whether a residual is known to grow without bound with this compressor.
 
         It does where the compressor leaves out more than it is given.
 
         Args:
             d: Length of the vector.
-            layers: As for a call.
+            spec: As for a call.
 
         Returns:
             False where it is not known.
@@ -80,16 +80,16 @@ class Compressor(ABC):
         return False
 
     @abstractmethod
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
+    def paper_bits(self, spec: ModelSpec) -> float:
         """Return the expected bits that the papers' formula counts.
 
         Args:
             d: Length of the vector.
-            layers: As for a call.
+            spec: As for a call.
         """
 
 
-def warn_of_growing_residual(method: str, key: str, compressor: Compressor, d: int, layers: Sequence[int]) -> None:
+def warn_of_growing_residual(method: str, key: str, compressor: Compressor, spec: ModelSpec) -> None:
     """Warn where a method with error feedback has a compressor with which its residual grows.
 
     Args:
@@ -97,9 +97,9 @@ def warn_of_growing_residual(method: str, key: str, compressor: Compressor, d: i
         key: Name of the method's hyperparameter that holds the compressor.
         compressor: The compressor.
         d: Length of the vector.
-        layers: Sizes of the model's parameters, which add up to d; empty for one layer.
+        spec: The vector's tensors, each of which is a layer; without it, the vector is one.
     """
-    if compressor.outgrows_residual(d, layers):
+    if compressor.outgrows_residual(spec):
         warnings.warn(
             f"{method}: what {key}={compressor.name} leaves out is larger than the vector itself, so the residual "
             f"grows "

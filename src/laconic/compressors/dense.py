@@ -1,6 +1,5 @@
 """All values: as they are (`identity`), or rounded to a shorter type (`dense`)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
+from laconic.contract import ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Dense
 
@@ -28,17 +28,17 @@ class Identity(Compressor):
     unbiased: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Dense:
+    def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Dense:
         return dense(vector, offset=offset)
 
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return 1.0
 
-    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
+    def variances(self, vector: Tensor, spec: ModelSpec | None = None) -> Tensor:
         return torch.zeros_like(vector, dtype=torch.float64)
 
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        return 32.0 * d
+    def paper_bits(self, spec: ModelSpec) -> float:
+        return 32.0 * spec.d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +50,11 @@ class DenseValues(Compressor):
 
     value_type: str = hyperparameter("float32", "type of the values on the wire", choices=("float32", "bfloat16"))
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Dense:
+    def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Dense:
         return Dense(values=as_values(vector).to(_ROUNDED[self.value_type]), offset=offset)
 
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return 1.0 - _RELATIVE_ERROR[self.value_type] ** 2
 
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        return 32.0 * d
+    def paper_bits(self, spec: ModelSpec) -> float:
+        return 32.0 * spec.d

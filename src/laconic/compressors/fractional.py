@@ -3,7 +3,6 @@
 Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, section 4.3.2.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
+from laconic.contract import ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import MEAN_TOLERANCE, fractional_codes
 from laconic.wire import FractionalValues
@@ -38,11 +38,11 @@ class Fractional(Compressor):
     bits: int = hyperparameter(4, "q, bits of a value, its sign included", within="[1, 16]", unit="bits")
 
     def __call__(
-        self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0
+        self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0
     ) -> FractionalValues:
         return fractional(vector, bits=self.bits, offset=offset)
 
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         """Return the sum over levels of n_l mu_l^2, divided by ||v||^2, less the tolerance of the means.
 
         The means of the levels are a projection of the magnitudes.
@@ -59,5 +59,5 @@ class Fractional(Compressor):
         share = (sums.square() / counts.clamp(min=1)).sum() / (magnitudes / absolute_maximum).square().sum()
         return min(1.0, float(share)) * (1 - MEAN_TOLERANCE[values.dtype] ** 2)
 
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        return float(self.bits * d)
+    def paper_bits(self, spec: ModelSpec) -> float:
+        return float(self.bits * spec.d)

@@ -2,13 +2,13 @@
 
 import functools
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from laconic.compressors.blocks import block_lengths
+from laconic.contract import ModelSpec
 from laconic.kernels.api import top_k
 
 
@@ -38,7 +38,7 @@ def n_selected_in(d: int, *, density: float, k: int | None = None) -> int:
 
 
 def n_selected_by_block(
-    d: int, *, density: float, k: int | None = None, blocks: str = "vector", layers: Sequence[int] = ()
+    d: int, *, density: float, k: int | None = None, blocks: str = "vector", spec: ModelSpec | None = None
 ) -> list[tuple[int, int]]:
     """Return the length of every block, and how many elements to take of it.
 
@@ -48,7 +48,7 @@ def n_selected_by_block(
         k: Number of elements of each block, in place of `density`.
         blocks: "vector" for one block; or "layer" for one a layer, of which at least one element is taken, and at most
             all.
-        layers: Sizes of the model's parameters, which add up to d; empty for one layer.
+        spec: The vector's tensors, each of which is a layer; without it, the vector is one.
 
     Returns:
         (length, number of elements) of each block.
@@ -58,12 +58,12 @@ def n_selected_by_block(
     """
     if blocks == "vector":
         return [(d, n_selected_in(d, density=density, k=k))]
-    lengths = block_lengths(blocks, d, layers)
+    lengths = block_lengths(blocks, d, spec)
     return [(n, max(1, n_selected_for(density, n)) if k is None else min(k, n)) for n in lengths]
 
 
 def chosen(
-    vector: Tensor, *, density: float, k: int | None = None, blocks: str = "vector", layers: Sequence[int] = ()
+    vector: Tensor, *, density: float, k: int | None = None, blocks: str = "vector", spec: ModelSpec | None = None
 ) -> Tensor:
     """Return the indices of the largest magnitudes in each block; of equal ones, the lower index comes first.
 
@@ -72,7 +72,7 @@ def chosen(
         density: Share of the elements, in (0, 1].
         k: Number of elements of each block, in place of `density`.
         blocks: "vector" or "layer", as for `n_selected_by_block`.
-        layers: Sizes of the model's parameters, which add up to d; empty for one layer.
+        spec: The vector's tensors, each of which is a layer; without it, the vector is one.
 
     Returns:
         (n,) int64, ascending.
@@ -82,7 +82,7 @@ def chosen(
     """
     found = []
     start = 0
-    for length, n_selected in n_selected_by_block(vector.numel(), density=density, k=k, blocks=blocks, layers=layers):
+    for length, n_selected in n_selected_by_block(vector.numel(), density=density, k=k, blocks=blocks, spec=spec):
         found.append(top_k(vector[start : start + length], n_selected) + start)
         start += length
     return torch.cat(found) if len(found) > 1 else found[0]

@@ -5,7 +5,6 @@ NeurIPS 2017, section 3.1. Paper -> here: s -> levels, bucket size -> blocks. Di
 the counts of the levels, in place of Elias's code.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
 from laconic.compressors.levels import level_variances, levels, levels_outgrow_residual
+from laconic.contract import ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import level_bits, norms
 from laconic.wire import Levels
@@ -32,24 +32,24 @@ class QSGD(BlockCompressor):
     )
     entropy: bool = hyperparameter(False, "send frequent levels in fewer bits")
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Levels:
+    def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Levels:
         values = as_values(vector)
-        lengths = self.lengths(values.numel(), layers)
+        lengths = self.lengths(values.numel(), spec)
         return levels(
             values, norms(values, lengths), lengths, self.levels, entropy=self.entropy, offset=offset, key=key
         )
 
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return None
 
-    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
+    def variances(self, vector: Tensor, spec: ModelSpec | None = None) -> Tensor:
         """Return (||v|| / s)^2 f (1 - f). The sum over a block is at most min(d / s^2, sqrt(d) / s) ||v||^2."""
         values = as_values(vector)
-        lengths = self.lengths(values.numel(), layers)
+        lengths = self.lengths(values.numel(), spec)
         return level_variances(values, norms(values, lengths), lengths, self.levels)
 
-    def outgrows_residual(self, d: int, layers: Sequence[int] = ()) -> bool:
-        return levels_outgrow_residual(self.lengths(d, layers), self.levels)
+    def outgrows_residual(self, spec: ModelSpec) -> bool:
+        return levels_outgrow_residual(self.lengths(spec.d, spec), self.levels)
 
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        return float(level_bits(self.levels) * d + 32 * len(self.lengths(d, layers)))
+    def paper_bits(self, spec: ModelSpec) -> float:
+        return float(level_bits(self.levels) * spec.d + 32 * len(self.lengths(spec.d, spec)))

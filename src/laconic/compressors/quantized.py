@@ -5,7 +5,6 @@ of a block are min + i (max - min) / (2**b - 1). With "l2" they are the levels o
 others count multiples of norm / (2**(b-1) - 1).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
 from laconic.compressors.levels import level_variances, levels, levels_outgrow_residual, place_variances
+from laconic.contract import ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import norms, quantize, ranges
 from laconic.wire import Levels, QuantizedValues
@@ -52,10 +52,10 @@ class Quantized(BlockCompressor):
         return (1 << (self.bits - 1)) - 1
 
     def __call__(
-        self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0
+        self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0
     ) -> QuantizedValues | Levels:
         values = as_values(vector)
-        lengths = self.lengths(values.numel(), layers)
+        lengths = self.lengths(values.numel(), spec)
         if self.scaling == "l2":
             scales = norms(values, lengths)
             return levels(values, scales, lengths, self._steps, entropy=self.entropy, offset=offset, key=key)
@@ -65,23 +65,25 @@ class Quantized(BlockCompressor):
             highs=highs, lengths=lengths, bits=self.bits, entropy=self.entropy, offset=offset,
         )  # fmt: skip
 
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return None
 
-    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
+    def variances(self, vector: Tensor, spec: ModelSpec | None = None) -> Tensor:
         """Return D^2 f (1 - f), at most D^2 / 4, with D the distance of grid points and f D that to the lower one."""
         values = as_values(vector)
-        lengths = self.lengths(values.numel(), layers)
+        lengths = self.lengths(values.numel(), spec)
         if self.scaling == "l2":
             return level_variances(values, norms(values, lengths), lengths, self._steps)
         return place_variances(values, *ranges(values, lengths), lengths, (1 << self.bits) - 1)
 
-    def outgrows_residual(self, d: int, layers: Sequence[int] = ()) -> bool:
-        lengths = self.lengths(d, layers)
+    def outgrows_residual(self, spec: ModelSpec) -> bool:
+        lengths = self.lengths(spec.d, spec)
         if self.scaling == "l2":
             return levels_outgrow_residual(lengths, self._steps)
         return self.bits == 1 and max(lengths, default=0) >= _ONE_BIT_BLOCK
 
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        norms_bits = 32 * len(self.lengths(d, layers)) if self.scaling == "l2" else 0  # the section does not count ends
-        return float(self.bits * d + norms_bits)
+    def paper_bits(self, spec: ModelSpec) -> float:
+        norms_bits = (
+            32 * len(self.lengths(spec.d, spec)) if self.scaling == "l2" else 0
+        )  # the section does not count ends
+        return float(self.bits * spec.d + norms_bits)

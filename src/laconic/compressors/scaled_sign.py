@@ -3,7 +3,6 @@
 Zheng, Huang, Kwok: Communication-Efficient Distributed Blockwise Momentum SGD with Error-Feedback, NeurIPS 2019.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
+from laconic.contract import ModelSpec
 from laconic.kernels.api import ALL_SELECTED, pack_signs, per_block
 from laconic.wire import ScaledSigns
 
@@ -50,16 +50,16 @@ class ScaledSign(BlockCompressor):
 
     name: ClassVar[str] = "scaled-sign"
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> ScaledSigns:
-        return scaled_signs(vector, lengths=self.lengths(vector.numel(), layers), offset=offset)
+    def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> ScaledSigns:
+        return scaled_signs(vector, lengths=self.lengths(vector.numel(), spec), offset=offset)
 
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         """Return ||v_b||_1^2 / (d_b ||v_b||_2^2) of the worst block, at least 1/d_b; 1 for a block of zeros."""
-        lengths = self.lengths(vector.numel(), layers)
+        lengths = self.lengths(vector.numel(), spec)
         return min(_contraction(block) for block in torch.split(vector.double().abs(), list(lengths)))
 
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        return float(d + 32 * len(self.lengths(d, layers)))
+    def paper_bits(self, spec: ModelSpec) -> float:
+        return float(spec.d + 32 * len(self.lengths(spec.d, spec)))
 
 
 def _contraction(magnitudes: Tensor) -> float:

@@ -1,12 +1,12 @@
 """The elements that a sparse method sends: their number, their choice and the code of their positions."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from laconic.compressors.compressor import as_values
 from laconic.compressors.largest import chosen, n_selected_by_block
+from laconic.contract import ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import take_at
 from laconic.wire import POSITION_CODES, Dense, Sparse
@@ -25,28 +25,28 @@ class Selection:
     )
     code: str = hyperparameter("block", "how positions are coded", choices=POSITION_CODES)
 
-    def n_selected(self, d: int, layers: Sequence[int] = ()) -> int:
+    def n_selected(self, spec: ModelSpec) -> int:
         """Return how many of d elements are sent.
 
         Args:
             d: Length of the vector.
-            layers: Sizes of the model's parameters, which add up to d; empty for one layer.
+            spec: The tensors of the vector.
 
         Raises:
             ValueError: The number is 0 or above d.
         """
-        blocks = n_selected_by_block(d, density=self.density, k=self.k, blocks=self.blocks, layers=layers)
+        blocks = n_selected_by_block(spec.d, density=self.density, k=self.k, blocks=self.blocks, spec=spec)
         return sum(taken for _, taken in blocks)
 
-    def take(self, vector: Tensor, layers: Sequence[int] = (), offset: int = 0) -> Sparse:
+    def take(self, vector: Tensor, spec: ModelSpec | None = None, offset: int = 0) -> Sparse:
         """Return the elements of largest magnitude; of equal ones, those with the lower index.
 
         Args:
             vector: (d,) of any float type.
-            layers: Sizes of the model's parameters, which add up to d; empty for one layer.
+            spec: The vector's tensors, each of which is a layer; without it, the vector is one.
             offset: Number of the vector's first coordinate in the full model.
         """
         values = as_values(vector)
-        indices = chosen(values, density=self.density, k=self.k, blocks=self.blocks, layers=layers)
+        indices = chosen(values, density=self.density, k=self.k, blocks=self.blocks, spec=spec)
         largest = Dense(values=take_at(values, indices))
         return Sparse(indices=indices, values=largest, count=values.numel(), offset=offset, code=self.code)

@@ -1,6 +1,5 @@
 """Values with a short mantissa: rounded stochastically to a power of two, or with the low bits cleared."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
+from laconic.contract import ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import power_codes, powers_and_fractions, shortened
 from laconic.wire import ShortFloats, short_bits
@@ -25,7 +25,7 @@ class Natural(Compressor):
     unbiased: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> ShortFloats:
+    def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> ShortFloats:
         values = as_values(vector)
         exponents, finite = power_codes(values, offset, key)
         packet = ShortFloats(
@@ -39,18 +39,18 @@ class Natural(Compressor):
         packet.__dict__["finite"] = finite  # the cached property: it is known here
         return packet
 
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return None
 
-    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
+    def variances(self, vector: Tensor, spec: ModelSpec | None = None) -> Tensor:
         """Return (|v| - a) (b - |v|), at most |v|^2 / 8, with a and b = 2a the powers below and above."""
         values = as_values(vector)
         below, fractions = powers_and_fractions(values)
         rise = values.double().abs() - below  # also where the power below is zero, and the one above the smallest
         return torch.where(fractions > 0, rise.square() * (1 - fractions) / fractions, rise.square())
 
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        return float(short_bits(0) * d)
+    def paper_bits(self, spec: ModelSpec) -> float:
+        return float(short_bits(0) * spec.d)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +65,16 @@ class Clipped(Compressor):
 
     mantissa_bits: int = hyperparameter(7, "bits of the mantissa that are sent", within="[0, 22]", unit="bits")
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> ShortFloats:
+    def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> ShortFloats:
         values = shortened(as_values(vector), self.mantissa_bits)
         return ShortFloats.of(values, self.mantissa_bits, offset)
 
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         """Return 1 - 1/(2^m + 1)^2: of 1.f at most 2^-m is lost. None where a value is subnormal."""
         magnitudes = as_values(vector).abs()
         if bool(((magnitudes > 0) & (magnitudes < torch.finfo(magnitudes.dtype).tiny)).any()):
             return None
         return 1 - 1 / float(2**self.mantissa_bits + 1) ** 2
 
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        return float(short_bits(self.mantissa_bits) * d)
+    def paper_bits(self, spec: ModelSpec) -> float:
+        return float(short_bits(self.mantissa_bits) * spec.d)

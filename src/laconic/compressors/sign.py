@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
+from laconic.contract import ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import ALL_SELECTED, error_feedback_step, error_feedback_total, pack_signs
 from laconic.kernels.api import majority as packed_majority
@@ -179,11 +180,11 @@ class Sign(Compressor):
 
     keep: float = hyperparameter(1.0, "share of coordinates whose sign is sent", within="(0, 1]")
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Signs:
+    def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Signs:
         return signs(vector, keep=self.keep, key=key, offset=offset)
 
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return None
 
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        return self.keep * d
+    def paper_bits(self, spec: ModelSpec) -> float:
+        return self.keep * spec.d

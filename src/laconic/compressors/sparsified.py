@@ -4,7 +4,6 @@ Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.2, 
 probability p, zero with 1 - p (the print says p twice).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
 from laconic.compressors.sign import threshold_of
+from laconic.contract import ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import ALL_SELECTED, take_selected
 from laconic.wire import SelectedValues
@@ -30,21 +30,23 @@ class Sparsified(Compressor):
 
     keep: float = hyperparameter(0.75, "p, share of elements that is sent", within="(0, 1]")
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> SelectedValues:
+    def __call__(
+        self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0
+    ) -> SelectedValues:
         values = as_values(vector)
         threshold = threshold_of(self.keep)
         selected = take_selected(values, threshold / ALL_SELECTED, offset, key, threshold)
         return SelectedValues(values=selected, count=values.numel(), key=key, threshold=threshold, offset=offset)
 
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return None
 
-    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
+    def variances(self, vector: Tensor, spec: ModelSpec | None = None) -> Tensor:
         """Return (1/p - 1) z^2."""
         return (ALL_SELECTED / threshold_of(self.keep) - 1) * as_values(vector).double().square()
 
-    def outgrows_residual(self, d: int, layers: Sequence[int] = ()) -> bool:
+    def outgrows_residual(self, spec: ModelSpec) -> bool:
         return threshold_of(self.keep) <= ALL_SELECTED // 2  # then (1/p - 1) z^2 is at least z^2
 
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        return 32 * self.keep * d
+    def paper_bits(self, spec: ModelSpec) -> float:
+        return 32 * self.keep * spec.d

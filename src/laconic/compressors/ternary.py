@@ -4,7 +4,6 @@ Wen, Xu, Yan, Wu, Wang, Chen, Li: TernGrad: Ternary Gradients to Reduce Communic
 NeurIPS 2017, equation (1): s = max |v|, and an element is sent as s sign(v) with probability |v| / s.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
 from laconic.compressors.levels import level_variances, levels
+from laconic.contract import ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import absolute_maxima
 from laconic.wire import Levels
@@ -27,21 +27,21 @@ class Ternary(BlockCompressor):
 
     entropy: bool = hyperparameter(False, "send frequent levels in fewer bits")
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Levels:
+    def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Levels:
         values = as_values(vector)
-        lengths = self.lengths(values.numel(), layers)
+        lengths = self.lengths(values.numel(), spec)
         return levels(
             values, absolute_maxima(values, lengths), lengths, 1, entropy=self.entropy, offset=offset, key=key
         )
 
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return None
 
-    def variances(self, vector: Tensor, layers: Sequence[int] = ()) -> Tensor:
+    def variances(self, vector: Tensor, spec: ModelSpec | None = None) -> Tensor:
         """Return |v| (s - |v|)."""
         values = as_values(vector)
-        lengths = self.lengths(values.numel(), layers)
+        lengths = self.lengths(values.numel(), spec)
         return level_variances(values, absolute_maxima(values, lengths), lengths, 1)
 
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        return float(2 * d + 32 * len(self.lengths(d, layers)))
+    def paper_bits(self, spec: ModelSpec) -> float:
+        return float(2 * spec.d + 32 * len(self.lengths(spec.d, spec)))

@@ -4,7 +4,6 @@ Alistarh, Hoefler, Johansson, Khirirat, Konstantinov, Renggli: The Convergence o
 2018.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from laconic.compressors.compressor import Compressor
 from laconic.compressors.largest import n_selected_by_block
 from laconic.compressors.selection import Selection
+from laconic.contract import ModelSpec
 from laconic.wire import Sparse
 
 
@@ -22,13 +22,13 @@ class TopK(Selection, Compressor):
 
     name: ClassVar[str] = "top-k"
 
-    def __call__(self, vector: Tensor, *, layers: Sequence[int] = (), key: int = 0, offset: int = 0) -> Sparse:
-        return self.take(vector, layers, offset)
+    def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Sparse:
+        return self.take(vector, spec, offset)
 
-    def delta(self, vector: Tensor, layers: Sequence[int] = ()) -> float | None:
+    def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         """Return k/d of the worst block: the other d - k elements hold at most 1 - k/d of its squared norm."""
-        blocks = n_selected_by_block(vector.numel(), density=self.density, k=self.k, blocks=self.blocks, layers=layers)
+        blocks = n_selected_by_block(vector.numel(), density=self.density, k=self.k, blocks=self.blocks, spec=spec)
         return min(n_selected / length for length, n_selected in blocks)
 
-    def paper_bits(self, d: int, layers: Sequence[int] = ()) -> float:
-        return 32.0 * self.n_selected(d, layers)
+    def paper_bits(self, spec: ModelSpec) -> float:
+        return 32.0 * self.n_selected(spec)

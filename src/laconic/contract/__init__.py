@@ -4,6 +4,7 @@ from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, 
 from laconic.contract.bounded_staleness import Late, StalenessBound, UpdateOutcome
 from laconic.contract.memory import Memory
 from laconic.contract.messages import Inbox, Reply
+from laconic.contract.model_spec import ModelSpec, TensorSpec
 from laconic.contract.plugins import load_plugins
 from laconic.contract.views import Server, Side, Worker
 
@@ -14,12 +15,14 @@ __all__ = [
     "Inbox",
     "Late",
     "Memory",
+    "ModelSpec",
     "Reply",
     "Result",
     "Server",
     "Side",
     "StalenessBound",
     "Step",
+    "TensorSpec",
     "UpdateOutcome",
     "Worker",
     "algorithm",

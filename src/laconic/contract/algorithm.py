@@ -14,6 +14,7 @@ from torch import Tensor
 
 from laconic.contract.bounded_staleness import StalenessBound
 from laconic.contract.messages import Inbox, Reply
+from laconic.contract.model_spec import ModelSpec
 from laconic.contract.views import Server, Worker
 from laconic.errors import ContractError
 from laconic.hyperparameters import as_settings, check_hyperparameters
@@ -99,22 +100,22 @@ class Algorithm(ABC):
         """Whether `work` calls `me.gradient_at`, for which the optimizer needs a closure."""
         return False
 
-    def check_size(self, d: int, layers: tuple[int, ...], n_workers: int) -> None:  # noqa: B027 - most have nothing to check
+    def check_size(self, spec: ModelSpec, n_workers: int) -> None:  # noqa: B027 - most have nothing to check
         """Check that the hyper-parameters fit the model, before anything is sent. Raises ValueError otherwise."""
 
     def dense_in(self, round_: int) -> bool:
         """Whether this round belongs to a dense warm-up: one exchange of the full vector, one local step."""
         return False
 
-    def exchanges(self, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         """Return the exchanges of one round, one for each yield of `work`."""
-        return (Exchange(count=d),)
+        return (Exchange(count=spec.d),)
 
-    def exchanges_in(self, round_: int, d: int, n_workers: int = 1) -> tuple[Exchange, ...]:
+    def exchanges_in(self, round_: int, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         """Return the exchanges of this round, which may belong to a dense warm-up."""
         if self.dense_in(round_):
-            return (Exchange(count=d, name="dense", adds=True),)
-        return self.exchanges(d, n_workers)
+            return (Exchange(count=spec.d, name="dense", adds=True),)
+        return self.exchanges(spec, n_workers)
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
         """Return the ranks that this worker sends its packet to, in mode "decentralized"."""
@@ -153,7 +154,7 @@ class Algorithm(ABC):
         return packet.paper_bits
 
     @abstractmethod
-    def paper_bits(self, d: int, layers: tuple[int, ...] = (), n_workers: int = 10) -> tuple[float, float]:
+    def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         """Return (upload, download) bits per worker and round by the paper's formula; the maximum if adaptive."""
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from laconic.contract.memory import Memory
+from laconic.contract.model_spec import ModelSpec
 from laconic.errors import ContractError, NonFiniteError
 from laconic.random_keys import Role, make_key, uniform
 
@@ -19,12 +20,10 @@ class Side:
     role: ClassVar[Role]
     rank: int
     n_workers: int
-    count: int
-    """Number of coordinates of this side: d, or those of a slice."""
+    spec: ModelSpec
+    """The parameter tensors of this side: those of the model, or of a slice of its vector."""
     seed: int
     memory: Memory
-    layers: tuple[int, ...] = ()
-    """Numbers of coordinates of the layers."""
     offset: int = 0
     """Index of this side's first coordinate in the full vector."""
     round: int = 0
@@ -32,6 +31,11 @@ class Side:
     """The inner optimizer's learning rate in this round."""
     link_bytes_per_s: float | None = None
     """Measured in earlier rounds; None before the first measurement."""
+
+    @property
+    def count(self) -> int:
+        """Number of coordinates of this side: d, or those of a slice."""
+        return self.spec.d
 
     @property
     def _key_rank(self) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from laconic.contract import ModelSpec
 from laconic.hyperparameters import near_misses
 from laconic.random_keys import make_key
 
@@ -98,3 +99,9 @@ def build(name: str, input_shape: Sequence[int], n_classes: int, seed: int) -> n
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(make_key(seed, "model", 0, 0, "init"))
         return MODELS[name](shape, n_classes)
+
+
+def spec_of(model: nn.Module) -> ModelSpec:
+    """Return the names and shapes of the model's parameters."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    return ModelSpec(names=names, shapes=tuple(tuple(parameter.shape) for parameter in parameters))

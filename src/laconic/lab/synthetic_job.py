@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm
+from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.simulated.arrivals import SimulatedArrivals
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.protocol.round_inputs import Inputs
@@ -32,7 +32,11 @@ class GivenJob:
         self._gradients = [torch.randn(d, generator=random) for _ in range(N_GRADIENTS)]
         self._parameters = torch.zeros(d)
         self._n_given = 0
-        given: dict[str, Any] = {"d": d, "n_workers": workers, "descend": lambda direction: -_LR * direction}
+        given: dict[str, Any] = {
+            "spec": ModelSpec.of_sizes(d),
+            "n_workers": workers,
+            "descend": lambda direction: -_LR * direction,
+        }
         self._driver: Simulated
         if algorithm.mode == "arrivals":
             self._driver = SimulatedArrivals(algorithm, parameters=torch.zeros(d), **given)

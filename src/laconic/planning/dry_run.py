@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm, Exchange
+from laconic.contract import Algorithm, Exchange, ModelSpec
 from laconic.planning.candidate import CodingSeconds, ExchangePattern, Sent
 from laconic.protocol.frames import Answer
 from laconic.protocol.job import Job
@@ -45,13 +45,16 @@ class PlannedJob:
 
     algorithm: Algorithm
     layout_name: str
-    d: int
-    """The number of parameters."""
-    layers: tuple[int, ...]
-    """The parameters' sizes; their sum is `d`."""
+    spec: ModelSpec
+    """The parameters."""
     n_workers: int
     bytes_per_s: float | None = None
     """Bandwidth of each link, for methods that adapt to it."""
+
+    @property
+    def d(self) -> int:
+        """The number of parameters."""
+        return self.spec.d
 
     @property
     def layout(self) -> Layout:
@@ -61,15 +64,22 @@ class PlannedJob:
             ValueError: The method does not admit the layout.
         """
         n_nodes = self.n_workers + (self.layout_name == "dedicated")
-        return choose_layout(self.layout_name, self.algorithm, self.d, n_nodes)
+        return choose_layout(self.layout_name, self.algorithm, self.spec, n_nodes)
 
     def shrunk(self, d: int) -> "PlannedJob":
-        """Return the job with about `d` parameters, layers in proportion, or itself if the method refuses so few."""
+        """Return the job with about `d` parameters, or itself if the method refuses so few.
+
+        Tensors are smaller in proportion: vectors, or matrices of fewer rows if the method refuses a model without any.
+        """
         if d >= self.d:
             return self
-        layers = [max(1, layer * d // self.d) for layer in self.layers]
-        smaller = replace(self, d=sum(layers), layers=tuple(layers))
-        return smaller if smaller._is_admitted and smaller.d < self.d else self
+        vectors = tuple((max(1, size * d // self.d),) for size in self.spec.sizes)
+        matrices = tuple((max(1, shape[0] * d // self.d), *shape[1:]) if shape else () for shape in self.spec.shapes)
+        for shapes in (vectors, matrices):
+            smaller = replace(self, spec=ModelSpec(names=self.spec.names, shapes=shapes))
+            if smaller._is_admitted and smaller.d < self.d:
+                return smaller
+        return self
 
     def with_fewer(self, n_workers: int) -> "PlannedJob":
         """Return the job with fewer workers, or itself if the method refuses them or would have other exchanges."""
@@ -78,12 +88,12 @@ class PlannedJob:
 
     @property
     def _n_exchanges(self) -> int:
-        return len(self.algorithm.exchanges(self.d, self.n_workers))
+        return len(self.algorithm.exchanges(self.spec, self.n_workers))
 
     @property
     def _is_admitted(self) -> bool:
         try:
-            self.algorithm.check_size(self.d, self.layers, self.n_workers)
+            self.algorithm.check_size(self.spec, self.n_workers)
             return bool(self.layout.n_nodes)
         except ValueError:
             return False
@@ -132,8 +142,7 @@ class _DryRun:
         self.job = Job(
             algorithm=planned.algorithm,
             seed=0,
-            d=planned.d,
-            layers=planned.layers,
+            spec=planned.spec,
             dtype=torch.float32,
             layout=planned.layout,
         )
@@ -304,7 +313,7 @@ def _carried_on(
     def longer(n_bytes: int, number: int, direction: str) -> int:
         return round(n_bytes * factors[number, direction]) if n_bytes > HEADER_BYTES else n_bytes
 
-    counts = [exchange.count for exchange in planned.algorithm.exchanges(planned.d, planned.n_workers)]
+    counts = [exchange.count for exchange in planned.algorithm.exchanges(planned.spec, planned.n_workers)]
     return tuple(
         tuple(
             replace(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from laconic.algorithms.sgd import SGD
-from laconic.contract import Algorithm
+from laconic.contract import Algorithm, ModelSpec
 from laconic.network import Link
 from laconic.planning.break_even import Interval, break_even, where_faster
 from laconic.planning.candidate import Candidate, CodingSeconds
@@ -23,15 +23,14 @@ class Query:
         ValueError: A number is out of range. The message names the option.
     """
 
-    n_parameters: int
+    spec: ModelSpec
+    """The model's parameters: their shapes if they are known, otherwise one vector."""
     n_workers: int
     link: Link
     compute_s: float = 0.0
     """Seconds of one gradient."""
     local_steps: int = 1
     """Local steps per exchange, for methods that take changes."""
-    layers: tuple[int, ...] = ()
-    """The parameters' sizes, if known."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_parameters <= 2**32:
@@ -42,9 +41,9 @@ class Query:
             raise ValueError(f"--local-steps {self.local_steps} must be at least 1; 1 exchanges after every step")
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """The parameters' sizes: one vector if they are not known."""
-        return self.layers or (self.n_parameters,)
+    def n_parameters(self) -> int:
+        """The number of parameters."""
+        return self.spec.d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +142,7 @@ def layouts_of(algorithm: Algorithm, query: Query) -> list[str]:
     Raises:
         ValueError: The method refuses the model or the number of workers.
     """
-    algorithm.check_size(query.n_parameters, query.sizes, query.n_workers)
+    algorithm.check_size(query.spec, query.n_workers)
     admitted = []
     for layout_name in LAYOUTS[1:]:
         try:
@@ -227,6 +226,6 @@ def _remembered(candidate: Candidate, link: Link) -> Callable[[float], float]:
 
 def _planned(algorithm: Algorithm, layout_name: str, query: Query) -> PlannedJob:
     return PlannedJob(
-        algorithm=algorithm, layout_name=layout_name, d=query.n_parameters, layers=query.sizes,
-        n_workers=query.n_workers, bytes_per_s=query.link.bytes_per_s,
+        algorithm=algorithm, layout_name=layout_name, spec=query.spec, n_workers=query.n_workers,
+        bytes_per_s=query.link.bytes_per_s,
     )  # fmt: skip

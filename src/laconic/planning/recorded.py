@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from laconic.contract import Exchange
+from laconic.contract import Exchange, ModelSpec
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import FILE as TIMES
 from laconic.lab.runs.times import compute_s_of, read_phases
@@ -41,7 +41,7 @@ class Recorded:
         """
         own_s = self.computed_s or self.settings.compute_s()
         return Query(
-            n_parameters=self.n_parameters, n_workers=self.settings.workers, link=link,
+            spec=ModelSpec.of_sizes(self.n_parameters), n_workers=self.settings.workers, link=link,
             compute_s=own_s if compute_s is None else compute_s,
             local_steps=self.settings.local_steps,
         )  # fmt: skip
@@ -49,10 +49,10 @@ class Recorded:
     def candidate(self, query: Query, *, measure: bool) -> Candidate:
         """Return the run's method on its layout. Messages have the run's mean length, with skips counted as 0 bytes."""
         planned = PlannedJob(
-            algorithm=self.settings.build(), layout_name=self.layout_name, d=self.n_parameters,
-            layers=query.sizes, n_workers=query.n_workers,
+            algorithm=self.settings.build(), layout_name=self.layout_name, spec=query.spec,
+            n_workers=query.n_workers,
         )  # fmt: skip
-        exchanges = planned.algorithm.exchanges(planned.d, planned.n_workers)
+        exchanges = planned.algorithm.exchanges(planned.spec, planned.n_workers)
         bare = Candidate(
             algorithm=planned.algorithm, layout=planned.layout, rounds=(),
             coding=tuple(CodingSeconds() for _ in exchanges),
@@ -66,7 +66,7 @@ class Recorded:
         """Return what one exchange sends: the mean over the rounds that were not dense."""
         algorithm, layout = bare.algorithm, bare.layout
         n, n_rounds = layout.n_workers, self.traffic.rounds - self.dense_rounds
-        exchanges = algorithm.exchanges(self.n_parameters, n)
+        exchanges = algorithm.exchanges(ModelSpec.of_sizes(self.n_parameters), n)
         kind: ExchangePattern = "star" if layout.shards else "ring" if exchange.adds else "all_to_all"
         peers: tuple[tuple[int, ...], ...] = ()
         if layout.name == "peers":

@@ -7,22 +7,26 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm, Exchange
+from laconic.contract import Algorithm, Exchange, ModelSpec
 from laconic.protocol.layout import Layout, Shard
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training job. `layers` are the sizes of the parameter tensors; they add up to d."""
+    """One training job."""
 
     algorithm: Algorithm
     seed: int
-    d: int
-    layers: tuple[int, ...]
+    spec: ModelSpec
     dtype: torch.dtype
     layout: Layout
     device: torch.device = torch.device("cpu")
     """Device of the workers' vectors; servers compute on the CPU."""
+
+    @property
+    def d(self) -> int:
+        """Number of parameters."""
+        return self.spec.d
 
     def zeros(self, count: int) -> Tensor:
         """Return a new zero vector (count,) on the workers' device."""
@@ -30,7 +34,7 @@ class Job:
 
     def exchanges_in(self, round_: int) -> tuple[Exchange, ...]:
         """Return the exchanges of this round."""
-        return self.algorithm.exchanges_in(round_, self.d, self.layout.n_workers)
+        return self.algorithm.exchanges_in(round_, self.spec, self.layout.n_workers)
 
     def shards(self, exchange: Exchange) -> tuple[Shard, ...]:
         """Return the slices of the exchange's vector, each with the node that serves it."""

@@ -14,7 +14,7 @@ packet to all others and computes the server's answer itself.
 
 from dataclasses import dataclass
 
-from laconic.contract import Algorithm
+from laconic.contract import Algorithm, ModelSpec
 from laconic.hyperparameters import near_misses
 
 LAYOUTS = ("auto", "allreduce", "rank0", "dedicated", "sharded", "peers")
@@ -47,7 +47,7 @@ class Layout:
         return len(self.worker_nodes)
 
 
-def choose_layout(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> Layout:
+def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int) -> Layout:
     """Return the layout called `name`, or for "auto" the fastest one that the method admits.
 
     Raises:
@@ -56,29 +56,29 @@ def choose_layout(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> Layo
     if name not in LAYOUTS:
         raise ValueError(f"layout={name!r} must be one of {', '.join(LAYOUTS)}{near_misses(name, list(LAYOUTS))}")
     if name == "auto":
-        adds = all(exchange.adds for exchange in algorithm.exchanges(d, n_nodes))
+        adds = all(exchange.adds for exchange in algorithm.exchanges(spec, n_nodes))
         name = "allreduce" if adds else "sharded" if algorithm.separable else "rank0"
         name = {"decentralized": "peers", "arrivals": "dedicated"}.get(algorithm.mode, name)
-    refused = _why_not(name, algorithm, d, n_nodes)
+    refused = _why_not(name, algorithm, spec, n_nodes)
     if refused:
         raise ValueError(f"layout={name!r} does not go with {algorithm.name}: {refused}")
     all_nodes = tuple(range(n_nodes))
     if name == "dedicated":
-        return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes[:-1], shards=(Shard(n_nodes - 1, 0, d),))
+        return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes[:-1], shards=(Shard(n_nodes - 1, 0, spec.d),))
     if name == "sharded":
-        return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=_slices(d, n_nodes))
-    shards = (Shard(0, 0, d),) if name == "rank0" else ()
+        return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=_slices(spec.d, n_nodes))
+    shards = (Shard(0, 0, spec.d),) if name == "rank0" else ()
     return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=shards)
 
 
-def _why_not(name: str, algorithm: Algorithm, d: int, n_nodes: int) -> str:
+def _why_not(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int) -> str:
     if name != "peers" and algorithm.mode == "decentralized":
         return "it has no server but a graph; use peers"
     if name != "dedicated" and algorithm.mode == "arrivals":
         return "its server receives gradients at any time, so it cannot be a worker too; use dedicated"
     if name == "peers" and algorithm.mode != "decentralized":
         return "it has no graph; use rank0, dedicated" + (" or sharded" if algorithm.separable else "")
-    if name == "allreduce" and not any(exchange.adds for exchange in algorithm.exchanges(d, n_nodes)):
+    if name == "allreduce" and not any(exchange.adds for exchange in algorithm.exchanges(spec, n_nodes)):
         return "its packets do not add up to the answer; use rank0, dedicated" + (
             " or sharded" if algorithm.separable else ""
         )

@@ -37,9 +37,8 @@ class ServerSession:
         self.refused: Packet | None = None  # the last answer, if inf or NaN in it aborted the round
         self.shard = shard
         self.view = Server(
-            rank=index, n_workers=job.layout.n_workers, count=shard.count, seed=job.seed,
-            memory=Memory(shard.count, job.dtype), offset=shard.offset,
-            layers=job.layers if len(job.layout.shards) <= 1 else (),
+            rank=index, n_workers=job.layout.n_workers, spec=job.spec.part(shard.offset, shard.count),
+            seed=job.seed, memory=Memory(shard.count, job.dtype), offset=shard.offset,
         )  # fmt: skip
         if descend is not None:
             self.view.descend = descend

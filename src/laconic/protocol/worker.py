@@ -44,8 +44,8 @@ class WorkerSession:
         self.node = job.layout.worker_nodes[rank]
         self.meter = Meter()
         self.me = Worker(
-            rank=rank, n_workers=job.layout.n_workers, count=job.d, seed=job.seed,
-            memory=Memory(job.d, job.dtype, job.device, pool), layers=job.layers,
+            rank=rank, n_workers=job.layout.n_workers, spec=job.spec, seed=job.seed,
+            memory=Memory(job.d, job.dtype, job.device, pool),
         )  # fmt: skip
         self.packet: Packet | None = None
         self.payload_device: torch.device | None = None  # the device payloads are sent from, if not the host

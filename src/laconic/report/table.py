@@ -18,7 +18,7 @@ def comparison(records: Sequence[Record]) -> Table:
     """
     settings = records[0].settings
     table = Table(
-        title=f"{settings.dataset}, {settings.model} of {records[0].n_parameters:,} parameters, {settings.workers} "
+        title=f"{settings.dataset}, {settings.model} of {records[0].spec.d:,} parameters, {settings.workers} "
         f"workers, "
         f"{settings.driver}",
         title_justify="left",

@@ -13,7 +13,7 @@ import torch
 
 from laconic.algorithms.lasg import LASG
 from laconic.algorithms.sasg import SASG
-from laconic.contract import Algorithm
+from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.lab.processes.pool import Figures, Reporter, Task
 from laconic.protocol.round_inputs import Inputs
@@ -79,12 +79,12 @@ class SasgMemory(PublishedTable):
 def stored_bytes(report: Reporter, method: str, layers: Sequence[int], workers: int) -> Figures:
     """Run one round of the method, and return the bytes of the uploads that its server stores."""
     algorithm: Algorithm = LASG() if method == "lasg" else SASG()
-    d = sum(layers)
+    spec = ModelSpec.of_sizes(*layers)
     report(0, 1, "")
-    simulated = Simulated(algorithm, d=d, n_workers=workers, layers=layers, layout="rank0")
+    simulated = Simulated(algorithm, spec=spec, n_workers=workers, layout="rank0")
     generator = torch.Generator().manual_seed(make_key(0, "data", 0, 0, "gradient") >> 1)
-    gradient = torch.randn(d, generator=generator)  # one for all workers: the stored bytes do not depend on it
-    start = torch.zeros(d)
+    gradient = torch.randn(spec.d, generator=generator)  # one for all workers: the stored bytes do not depend on it
+    start = torch.zeros(spec.d)
     simulated.round(lambda rank: Inputs(vector=gradient, parameters=lambda: start), lr=0.01)
     memory = simulated.servers[0].view.memory
     parts = {
@@ -92,7 +92,7 @@ def stored_bytes(report: Reporter, method: str, layers: Sequence[int], workers: 
     }
     stored = [tensor for tensors in parts.values() for tensor in tensors]
     held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in stored}
-    n_selected = algorithm.n_selected(d, layers) if isinstance(algorithm, SASG) else d
+    n_selected = algorithm.n_selected(spec) if isinstance(algorithm, SASG) else spec.d
     report(1, 1, "")
     return {
         "method": method,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from laconic.contract import ALGORITHMS
+from laconic.contract import ALGORITHMS, ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.hyperparameters import from_text
 from laconic.lab.processes.pool import Figures, Reporter, Task
@@ -171,7 +171,7 @@ def message_bits(report: Reporter, kind: _Kind, d: int) -> Figures:
     start = torch.zeros(d)
     for number, code in enumerate(_CODES):
         algorithm = from_text(ALGORITHMS[kind.method], {"bits": str(kind.bits), "code": code}, kind.method)
-        simulated = Simulated(algorithm, d=d, n_workers=kind.workers, layout="rank0")
+        simulated = Simulated(algorithm, spec=ModelSpec.of_sizes(d), n_workers=kind.workers, layout="rank0")
         before: dict[_Direction, dict[str, float]] = {}
         for round_ in range(kind.rounds):
             report(number * kind.rounds + round_, steps, f"{code} code")

@@ -108,7 +108,7 @@ class DistributedOptimizer(ScaledOptimizer):
         parameters = self.flat.values()
         self.server_model = ServerModel(inner, lambda: self._active) if algorithm.server_steps else None
         options: dict[str, Any] = {
-            "parameters": parameters, "layers": self.flat.sizes, "group": group, "layout": layout, "seed": seed,
+            "parameters": parameters, "spec": self.flat.spec, "group": group, "layout": layout, "seed": seed,
             "timeout_s": timeout_s, "descend": self.server_model.descend if self.server_model else None,
             "agreed": {
                 "check_every": check_every, "local_steps": local_steps,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from laconic.contract import ModelSpec
 from laconic.kernels.api import (
     add_at,
     add_into,
@@ -56,8 +57,8 @@ class FlatParameters:
         example = self.parameters[0]
         if not example.is_floating_point():
             raise ValueError(f"inner: parameter {self.names[0]!r} is {example.dtype}; only real floats can be trained")
-        self.sizes = tuple(p.numel() for p in self.parameters)
-        self.d = sum(self.sizes)
+        self.spec = ModelSpec(names=tuple(self.names), shapes=tuple(tuple(p.shape) for p in self.parameters))
+        self.sizes, self.d = self.spec.sizes, self.spec.d
         self.device = example.device
         self.dtype = torch.float64 if example.dtype == torch.float64 else torch.float32
 

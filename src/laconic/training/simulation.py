@@ -79,7 +79,7 @@ class Simulation:
         self._active = [False] * len(self.flat.parameters)
         self.server_model = ServerModel(inner, lambda: self._active) if algorithm.server_steps else None
         options: dict[str, Any] = {
-            "d": self.flat.d, "n_workers": workers, "layers": self.flat.sizes, "dtype": self.flat.dtype,
+            "spec": self.flat.spec, "n_workers": workers, "dtype": self.flat.dtype,
             "layout": layout, "seed": seed, "link": link, "links": links, "compute_s": compute_s, "faults": faults,
             "descend": self.server_model.descend if self.server_model else None,
         }  # fmt: skip

@@ -102,11 +102,11 @@ def bench_step(
 
 def _refusal(method: str, settings: dict[str, str], d: int, n: int) -> str:
     """Return why this method refuses `d` parameters on `n` processes, or an empty text."""
-    from laconic.contract import ALGORITHMS
+    from laconic.contract import ALGORITHMS, ModelSpec
 
     algorithm = from_text(ALGORITHMS[method], settings, method)
     try:
-        algorithm.check_size(d, (d,), n)
+        algorithm.check_size(ModelSpec.of_sizes(d), n)
     except ValueError as error:
         return f"{d:,} parameters, {n} processes: {error}"
     return ""

@@ -170,10 +170,10 @@ class ProcessArrivals(Processes):
         frame, step = decode(data, self.job.d), arrivals.update_counts[rank].n_finished
         if frame.control is Control.USED:
             check_frame(frame, "worker", rank, step, 0, None)
-            if len(frame.used) != len(self.job.layers):
+            if len(frame.used) != len(self.job.spec.sizes):
                 raise ContractError(
                     f"worker {rank} says of {len(frame.used)} parameters whether it uses them; there are "
-                    f"{len(self.job.layers)}. Do all ranks train the same model?"
+                    f"{len(self.job.spec.sizes)}. Do all ranks train the same model?"
                 )
             self._use([number for number, is_used in enumerate(frame.used) if is_used])
             return

@@ -1,13 +1,13 @@
 """Rounds with one process per worker, over torch.distributed. Every rank runs this same code, in step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.contract import Algorithm, Exchange, Result
+from laconic.contract import Algorithm, Exchange, ModelSpec, Result
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
 from laconic.errors import SetupError
@@ -31,7 +31,7 @@ class Processes:
         algorithm: Algorithm,
         *,
         parameters: Tensor,
-        layers: Sequence[int],
+        spec: ModelSpec,
         group: dist.ProcessGroup | None = None,
         layout: str = "auto",
         seed: int = 0,
@@ -41,21 +41,20 @@ class Processes:
     ) -> None:
         """Set up this rank. Collective: every rank of the group must construct it.
 
-        The `parameters` (d,) are overwritten by rank 0's. `agreed` holds other settings that must be equal on all
-        ranks, as data that JSON can hold.
+        The `parameters` (d,) are overwritten by rank 0's; `spec` says what they are. `agreed` holds other settings that
+        must be equal on all ranks, as data that JSON can hold.
 
         Raises:
             ValueError: for a layout that the method does not admit.
             SetupError: if ranks differ in their settings.
             PeerLostError: if a rank is missing.
         """
-        d = parameters.numel()
-        self.layout = choose_layout(layout, algorithm, d, dist.get_world_size(group))
-        algorithm.check_size(d, tuple(layers), self.layout.n_workers)
+        self.layout = choose_layout(layout, algorithm, spec, dist.get_world_size(group))
+        algorithm.check_size(spec, self.layout.n_workers)
         self.channel = Channel(group, timeout_s)
         self.job = Job(
-            algorithm=algorithm, seed=seed, d=d, layers=tuple(layers), dtype=parameters.dtype,
-            layout=self.layout, device=parameters.device,
+            algorithm=algorithm, seed=seed, spec=spec, dtype=parameters.dtype, layout=self.layout,
+            device=parameters.device,
         )  # fmt: skip
         gpus = self._agree_on_settings(agreed or {}, group)
         self.channel.broadcast(parameters)
@@ -92,8 +91,9 @@ class Processes:
         """Return each rank's GPU, or None for a rank that sends from its host's memory (then all ranks do)."""
         job = self.job
         mine = {
-            "algorithm": job.algorithm.name, "seed": job.seed, "parameters": job.d, "layers": list(job.layers),
-            "dtype": str(job.dtype), "layout": self.layout.name, **agreed,
+            "algorithm": job.algorithm.name, "seed": job.seed, "parameters": job.d,
+            "shapes": [list(shape) for shape in job.spec.shapes], "dtype": str(job.dtype),
+            "layout": self.layout.name, **agreed,
         } | {f"{job.algorithm.name}.{key}": value for key, value in job.algorithm.settings().items()}  # fmt: skip
         gpu = gpu_of(job.device, group)
         gathered = self.channel.gather(mine | ({} if gpu is None else {"gpu": gpu}), "its settings")

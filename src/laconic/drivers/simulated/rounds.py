@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
-from laconic.contract import Algorithm, Exchange, Memory, Result, Side
+from laconic.contract import Algorithm, Exchange, Memory, ModelSpec, Result, Side
 from laconic.errors import ContractError
 from laconic.faults.injector import FaultInjector, slowed
 from laconic.faults.plan import FaultPlan
@@ -46,9 +46,8 @@ class Simulated:
         self,
         algorithm: Algorithm,
         *,
-        d: int,
+        spec: ModelSpec,
         n_workers: int,
-        layers: Sequence[int] = (),
         dtype: torch.dtype = torch.float32,
         layout: str = "auto",
         seed: int = 0,
@@ -60,7 +59,7 @@ class Simulated:
         faults: FaultPlan | None = None,
         sparse_results: bool = False,
     ) -> None:
-        """Set up the workers and their servers. `d` is the number of parameters, `layers` are their sizes.
+        """Set up the workers and their servers for the parameters that `spec` describes.
 
         `link` is that of every node, and `links` holds exceptions by node. `compute_s` is the time of one gradient,
         in seconds: for all workers, by worker, or as a distribution. `descend` steps the server's own model. With
@@ -78,24 +77,22 @@ class Simulated:
         self.compute_time = compute_s if isinstance(compute_s, ComputeTime) else ComputeTime(seconds=compute_s)
         self.compute_time.check(n_workers)
         n_nodes = n_nodes_for(layout, algorithm, n_workers)
-        algorithm.check_size(d, tuple(layers) or (d,), n_workers)
-        self.layout = choose_layout(layout, algorithm, d, n_nodes)
+        algorithm.check_size(spec, n_workers)
+        self.layout = choose_layout(layout, algorithm, spec, n_nodes)
         if faults is not None:
             faults.check(algorithm, self.layout.name, n_workers)
             links = slowed(faults, link or Link(), links, self.layout.worker_nodes)
             if faults.is_slowing and not compute_s:
                 raise ValueError("faults: stragglers need a time of computing; give compute_s, --compute 50ms")
-        self.job = Job(
-            algorithm=algorithm, seed=seed, d=d, layers=tuple(layers) or (d,), dtype=dtype, layout=self.layout
-        )
-        pool = VectorPool(d, dtype)
+        self.job = Job(algorithm=algorithm, seed=seed, spec=spec, dtype=dtype, layout=self.layout)
+        pool = VectorPool(spec.d, dtype)
         self.workers = [WorkerSession(self.job, rank, pool, sparse_results=sparse_results) for rank in range(n_workers)]
         self.is_unsplit = faults is None and delivery_seed is None  # one server then serves all slices
         n_servers = (
             1 if self.is_unsplit else len(self.layout.shards) or 1
         )  # without servers, one computes what each worker would
         self.servers = [ServerSession(self.job, index, descend, unsplit=n_servers == 1) for index in range(n_servers)]
-        self._vectors = SharedVectors(Memory(d, dtype, pool=pool))
+        self._vectors = SharedVectors(Memory(spec.d, dtype, pool=pool))
         for worker in self.workers:
             worker.count_setup()
         self.clock = Clock()

@@ -10,7 +10,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from laconic.lab.datasets import load
-from laconic.lab.models import build
+from laconic.lab.models import build, spec_of
 from laconic.lab.partitions import Partition
 from laconic.lab.runs.settings import RunSettings
 from laconic.random_keys import make_key
@@ -42,9 +42,8 @@ class Experiment:
             rounds: dict[str, Any] = {"dense_rounds": self.steps_in(settings.dense_epochs)}  # of one step each
             self.algorithm = replace(self.algorithm, **rounds)
         self.inner = SGD(self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        sizes = tuple(p.numel() for p in self.model.parameters())
-        self.d = sum(sizes)
-        self.algorithm.check_size(self.d, sizes, settings.workers)
+        self.spec = spec_of(self.model)
+        self.algorithm.check_size(self.spec, settings.workers)
 
     def steps_in(self, epochs: float) -> int:
         """Return the number of steps in these epochs."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import tomli_w
 
+from laconic.contract import ModelSpec
 from laconic.lab.atomic import write_text
 from laconic.lab.provenance import machine, versions
 from laconic.lab.runs.accuracy import Accuracy
@@ -63,8 +64,7 @@ class Record:
     """A finished run."""
 
     settings: RunSettings
-    n_parameters: int
-    layers: tuple[int, ...]
+    spec: ModelSpec
     layout: str
     traffic: Traffic
     rows: list[Row] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Record:
         paper_up, paper_down = self._expected_bits()
         return {
             "settings": self.settings.as_data(),
-            "parameters": self.n_parameters,
+            "parameters": self.spec.d,
             "layout": self.layout,
             "test_accuracy": self.last.test_accuracy,
             **self._own_models(),
@@ -117,9 +117,9 @@ class Record:
 
     def _expected_bits(self) -> tuple[float, float]:
         """Return the bits of the paper's formula per worker and round, (up, down), with dense rounds included."""
-        sparse = self.settings.build().paper_bits(self.n_parameters, self.layers)
+        sparse = self.settings.build().paper_bits(self.spec)
         share = self.dense_rounds / self.traffic.rounds
-        up, down = (share * 32 * self.n_parameters + (1 - share) * bits for bits in sparse)
+        up, down = (share * 32 * self.spec.d + (1 - share) * bits for bits in sparse)
         return up, down
 
     def write(self, folder: Path) -> None:

@@ -71,7 +71,7 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
             total = 0.0
         listen(RunProgress(settings, step + 1, experiment.steps, loss, row))
     layout = simulation.driver.layout.name
-    return _record(experiment, simulation.flat.sizes, rows, layout, simulation.traffic)
+    return _record(experiment, rows, layout, simulation.traffic)
 
 
 def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
@@ -124,7 +124,7 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
                 stopwatch.evaluated(ended)
         listen(RunProgress(settings, step + 1, experiment.steps, loss, row))
     times = None if stopwatch is None else stopwatch.everybodys()
-    return _record(experiment, opt.flat.sizes, rows, opt.driver.layout.name, opt.total_traffic(), times)
+    return _record(experiment, rows, opt.driver.layout.name, opt.total_traffic(), times)
 
 
 def _take_step(opt: DistributedOptimizer, experiment: Experiment, rank: int, step: int) -> float:
@@ -144,13 +144,12 @@ def _take_step(opt: DistributedOptimizer, experiment: Experiment, rank: int, ste
 
 def _record(
     experiment: Experiment,
-    layers: tuple[int, ...],
     rows: list[Row],
     layout: str,
     traffic: Traffic,
     times: PhaseTimes | None = None,
 ) -> Record:
     return Record(
-        settings=experiment.settings, n_parameters=experiment.d, layers=layers, rows=rows, layout=layout,
+        settings=experiment.settings, spec=experiment.spec, rows=rows, layout=layout,
         traffic=traffic, times=times, dense_rounds=sum(map(experiment.algorithm.dense_in, range(traffic.rounds))),
     )  # fmt: skip

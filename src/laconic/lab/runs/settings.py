@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from laconic.contract import ALGORITHMS, Algorithm
+from laconic.contract import ALGORITHMS, Algorithm, ModelSpec
 from laconic.faults.plan import FaultPlan
 from laconic.hyperparameters import from_text, hyperparameters_of, near_misses
 from laconic.kernels.api import MAX_KERNEL_THREADS
@@ -109,7 +109,9 @@ class RunSettings:
         check_local_steps(self.build(), self.local_steps)
         self.link()
         self.compute_s()
-        layout = choose_layout(self.layout, self.build(), d=10**6, n_nodes=self.n_processes)  # data are not read yet
+        layout = choose_layout(  # data are not read yet
+            self.layout, self.build(), ModelSpec.of_sizes(10**6), n_nodes=self.n_processes
+        )
         if self.fault_plan is not None:
             self.fault_plan.check(self.build(), layout.name, self.workers)
 
