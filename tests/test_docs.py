@@ -299,8 +299,9 @@ def test_the_table_of_methods_has_every_method_with_its_papers_bits():
             )
 
 
-def test_the_page_of_methods_has_every_compressor():
-    assert set(COMPRESSORS) <= set(re.findall(r"`([\w-]+)`", (ROOT / "docs/methods.md").read_text(encoding="utf-8")))
+def test_the_page_of_methods_has_every_public_compressor():
+    public = {name for name, cls in COMPRESSORS.items() if cls.__name__ in laconic.__all__}
+    assert public <= set(re.findall(r"`([\w-]+)`", (ROOT / "docs/methods.md").read_text(encoding="utf-8")))
 
 
 def test_the_glossary_has_every_method_and_every_memory_name():

@@ -29,6 +29,8 @@ class KindSamples:
     """One small packet of each shape of payload, of vectors with at most 50 elements."""
     n_fields: int
     """How many u32 a payload starts with; what takes eight bytes is two of them."""
+    can_be_split: bool = True
+    """Whether the part of a packet is a packet."""
     scales: Literal["values", "signs", "nothing"] = "values"
     """What a scaled packet changes: values are as many times as large, signs only inverted."""
     scaling_error: Callable[[Any, Tensor], Tensor] = rounded_values

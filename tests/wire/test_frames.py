@@ -4,6 +4,7 @@ import re
 import struct
 import zlib
 from importlib.resources import files
+from itertools import pairwise
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ from laconic.wire import (
 from support.frame_bytes import HEADER, KEY, VALUE_TYPES, assert_same_packet, bytes_of, control_bytes_of, resealed
 from support.inputs import failing_at, over_inputs
 from support.packet_strategies import flags, vectors
-from support.packets.dense import dense_packets
+from support.packets import BY_KIND
 from support.packets.scaled_signs import scaled_sign_packets
 from support.packets.signs import sign_packets, signs_of
 from support.sample_packets import headers, packets, samples, samples_by_kind
@@ -188,22 +189,29 @@ def test_a_frame_carries_a_packet_or_says_why_it_does_not():
         assert Frame.carrying(HEADER, either, aborted=True) == Frame(header=HEADER, control=Control.ABORT)
 
 
-@settings(deadline=None)
-@given(st.one_of(dense_packets(), sign_packets()), st.data())
-def test_parts_add_up_to_the_full_packet_and_travel_alone(packet, data):
+SPLITTABLE = {name: found for name, found in BY_KIND.items() if found.can_be_split}
+
+
+@pytest.mark.parametrize("kind", SPLITTABLE)
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_parts_add_up_to_the_full_packet_and_travel_alone(kind, data):
+    packet = data.draw(SPLITTABLE[kind].packets)
     stop = packet.offset + packet.count
-    boundary = data.draw(st.integers(packet.offset + 1, stop)) if packet.count > 1 else stop
-    parts = [packet.part(packet.offset, boundary)] + ([packet.part(boundary, stop)] if boundary < stop else [])
-    assert [(part.offset, part.offset + part.count) for part in parts] == [(packet.offset, boundary), (boundary, stop)][
-        : len(parts)
-    ]
+    inner = st.integers(packet.offset + 1, stop - 1) if packet.count > 1 else st.nothing()
+    bounds = [packet.offset, *sorted(data.draw(st.sets(inner, max_size=3) if packet.count > 1 else st.just(()))), stop]
+    parts = [packet.part(start, stop) for start, stop in pairwise(bounds)]
+    assert [(part.offset, part.offset + part.count) for part in parts] == list(pairwise(bounds))
     delivered = [decode(bytes_of(part), MAX_COUNT).packet for part in parts]
     assert torch.equal(torch.cat([part.dense() for part in delivered]), packet.dense())
-    assert sum(part.payload_bits for part in delivered) == packet.payload_bits
-    total = torch.zeros(packet.count, dtype=torch.float64)
-    for part in delivered:
+    total, at_once = (torch.zeros(packet.count, dtype=torch.float64) for _ in range(2))
+    for sent, part in zip(parts, delivered, strict=True):
+        assert_same_packet(sent, part)
         part.add_to(total[part.offset - packet.offset :][: part.count])
-    assert torch.equal(total, packet.dense().double())
+    packet.add_to(at_once)
+    assert torch.equal(total, at_once)
+    if kind in ("dense", "signs", "short floats", "kept values"):  # the others say something about each part
+        assert sum(part.payload_bits for part in delivered) == packet.payload_bits
 
 
 @settings(deadline=None)

@@ -1,8 +1,11 @@
 """A reader trusts nobody: whatever is wrong with a buffer is a WireError, and costs no memory."""
 
 import contextlib
+import os
 import resource
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,16 +40,15 @@ from support.frame_bytes import (
     with_promise,
     with_value_type,
 )
+from support.hostile_outcomes import MAX_COUNT, WRONG_NUMBERS, digest
 from support.inputs import failing_at, over_inputs
 from support.packets.signs import signs_of
 from support.sample_packets import USED, packets, samples, samples_by_kind
 
-MAX_COUNT = 50
 SAMPLES = samples()
 BY_KIND = samples_by_kind()
 PACKET_KINDS = packets_of_kinds.BY_KIND
 PACKETS = [name for kind, frames in BY_KIND.items() if kind != "control" for name in frames]
-WRONG_NUMBERS = (0, 1, 2, 3, 7, 8, 9, 50, 51, 255, 256, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
 
 every_kind = pytest.mark.parametrize("kind", BY_KIND)
 every_packet_kind = pytest.mark.parametrize("kind", PACKET_KINDS)
@@ -378,3 +380,14 @@ def test_random_payloads_under_a_right_header_are_refused_or_hold_together():
     kinds = [type(frame.packet) for _ in range(60_000) if (frame := believed(random_frame(rng))) is not None]
     assert all(kinds.count(kind) > 200 for kind in KINDS.values())  # so the checks behind the last one were reached
     assert len(kinds) < 30_000
+
+
+@pytest.mark.slow
+def test_without_assertions_the_same_is_refused_for_the_same_reasons():
+    script = "import support.hostile_outcomes as outcomes; print(__debug__, outcomes.digest())"
+    where = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    ended = subprocess.run(
+        [sys.executable, "-O", "-c", script], env={**os.environ, "PYTHONPATH": where},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.stdout.split(), ended.stderr) == (["False", digest()], "")

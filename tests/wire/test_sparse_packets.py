@@ -1,5 +1,7 @@
 """Packets with positions: votes, sparse values, changed votes. Their bytes, their bits, and what is refused."""
 
+import dataclasses
+import math
 import struct
 
 import pytest
@@ -7,13 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.contract import ModelSpec
 from laconic.errors import WireError
 from laconic.wire import (
     HEADER_BYTES,
     POSITION_CODES,
     Dense,
-    FractionalValues,
     Frame,
     Positions,
     Signs,
@@ -35,7 +35,8 @@ from support.frame_bytes import (
     with_payload,
     with_value_type,
 )
-from support.inputs import over_inputs
+from support.inputs import failing_at, over_inputs
+from support.packets import BY_KIND
 from support.packets.positions import position_packets
 from support.packets.sparse import sparse_packets
 from support.packets.vote_change import vote_changes
@@ -43,14 +44,6 @@ from support.position_sets import random_support
 
 INDICES = torch.tensor([1, 2, 9])
 NONE = torch.empty(0, dtype=torch.int64)
-
-
-def a_fractional(k: int) -> FractionalValues:
-    from laconic.compressors import COMPRESSORS
-
-    packet = COMPRESSORS["fractional"]()(torch.linspace(-2, 3, k), spec=ModelSpec.of_sizes(k), key=1)
-    assert isinstance(packet, FractionalValues)
-    return packet
 
 
 def test_positions_follow_their_fields():
@@ -98,37 +91,56 @@ def test_dense_values_are_read_in_place():
     assert delivered.values.values.data_ptr() == data.data_ptr() + HEADER_BYTES + 32
 
 
-@pytest.mark.parametrize("code", POSITION_CODES)
-def test_fractional_values_of_chosen_positions_travel(code):
-    values = a_fractional(40)
-    packet = Sparse(indices=random_support(1000, 40), values=values, count=1000, offset=7, code=code)
+NESTABLE = {name: found for name, found in BY_KIND.items() if found.kind.is_nestable}
+
+
+def test_every_kind_with_a_value_for_each_coordinate_can_be_nested():
+    without = {"signs", "positions", "sparse", "vote change", "kept values"}
+    assert not without & NESTABLE.keys()
+    assert {"dense", "scaled signs", "fractional", "quantized", "levels", "short floats"} <= NESTABLE.keys()
+
+
+@pytest.mark.parametrize("kind", NESTABLE)
+@over_inputs("code", POSITION_CODES)
+def test_values_of_any_such_kind_travel_with_their_positions(kind, code):
+    for name, sample in NESTABLE[kind].samples.items():
+        with failing_at(name=name):
+            assert_nested(dataclasses.replace(sample, offset=0), code)
+
+
+def assert_nested(values, code):
+    packet = Sparse(indices=random_support(1000, values.count), values=values, count=1000, offset=7, code=code)
     delivered = decode(bytes_of(packet), 1007).packet
     assert_same_packet(packet, delivered)
-    expected = torch.zeros(1000)
+    expected = torch.zeros(1000, dtype=values.dtype)
     expected[packet.indices] = values.dense()
     assert torch.equal(delivered.dense(), expected)
     stream_bits = encode_positions(packet.indices, 1000, code)[1]
     assert packet.payload_bits == stream_bits + values.payload_bits
     assert packet.paper_bits == values.paper_bits
     assert packet.named_overheads == {"positions": stream_bits, **values.named_overheads}
+    assert packet.minimum_bits <= math.log2(math.comb(1000, values.count)) + values.payload_bits + 1e-6
+
+
+@pytest.mark.parametrize("kind", NESTABLE)
+def test_a_nested_payload_that_is_not_one_is_refused(kind):
+    values = dataclasses.replace(next(iter(NESTABLE[kind].samples.values())), offset=0)
+    data = bytes_of(Sparse(indices=torch.arange(values.count), values=values, count=40))
+    for at, wrong in ((0, 1), (4, 0), (4, values.count + 1), (4, 2**32 - 1)):
+        with failing_at(at=at, wrong=wrong), pytest.raises(WireError):
+            decode(patched(data, HEADER_BYTES + 24 + at, "I", wrong), 40)
 
 
 @settings(deadline=None)
 @given(st.one_of(position_packets(), sparse_packets()), st.data())
-def test_parts_add_up_to_the_full_packet_and_travel_alone(packet, data):
+def test_parts_have_all_positions_between_them_and_may_be_empty(packet, data):
     stop = packet.offset + packet.count
     boundary = data.draw(st.integers(packet.offset, stop))
     parts = [packet.part(packet.offset, boundary), packet.part(boundary, stop)]
     assert torch.equal(torch.cat([part.dense() for part in parts]), packet.dense())
-    total = torch.zeros(packet.count, dtype=torch.float64)
-    for part in parts:
-        if part.count:
-            delivered = decode(bytes_of(part), 1 << 32).packet
-            assert_same_packet(part, delivered)
-            delivered.add_to(total[part.offset - packet.offset :][: part.count])
-        assert part.payload_bits - part.paper_bits == sum(part.named_overheads.values())
-    assert torch.equal(total, packet.dense().double())
     assert sum(part.indices.numel() for part in parts) == packet.indices.numel()
+    for part in parts:
+        assert part.payload_bits - part.paper_bits == sum(part.named_overheads.values())
 
 
 @settings(deadline=None)

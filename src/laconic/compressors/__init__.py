@@ -1,4 +1,10 @@
-"""Compressors: a vector in, a packet out, without state between calls. One file for each compressor or family."""
+"""Compressors: a vector in, a packet out, without state between calls. One file for each compressor or family.
+
+Importing this package imports every file in it, so a new file enters its compressors.
+"""
+
+import pkgutil
+from importlib import import_module
 
 from laconic.compressors.blocks import block_lengths
 from laconic.compressors.compressor import Compressor, warn_of_growing_residual
@@ -23,20 +29,14 @@ from laconic.compressors.sparsified import Sparsified
 from laconic.compressors.ternary import Ternary
 from laconic.compressors.top_k import TopK
 
+_FILES = [import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
 COMPRESSORS: dict[str, type[Compressor]] = {
-    "identity": Identity,
-    "dense": DenseValues,
-    "sign": Sign,
-    "scaled-sign": ScaledSign,
-    "fractional": Fractional,
-    "top-k": TopK,
-    "quantized": Quantized,
-    "qsgd": QSGD,
-    "ternary": Ternary,
-    "natural": Natural,
-    "clipped": Clipped,
-    "sparsified": Sparsified,
+    found.name: found
+    for file in _FILES
+    for found in vars(file).values()
+    if isinstance(found, type) and issubclass(found, Compressor) and "name" in vars(found)
 }
+"""Every compressor by its name, in the order of the files."""
 
 __all__ = [
     "COMPRESSORS",

@@ -2,8 +2,9 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ class Compressor(ABC):
     """Whether the mean of the packet's dense form over keys is the vector."""
     separable: ClassVar[bool] = False
     """Whether compressing a slice gives the slice of the compressed vector."""
+
+    test_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings with which error feedback converges on a small problem, for the common tests."""
 
     def __post_init__(self) -> None:
         check_hyperparameters(self, self.name)

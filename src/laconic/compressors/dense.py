@@ -1,7 +1,8 @@
 """All values: as they are (`identity`), or rounded to a shorter type (`dense`)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -47,6 +48,7 @@ class DenseValues(Compressor):
 
     name: ClassVar[str] = "dense"
     separable: ClassVar[bool] = True
+    test_settings: ClassVar[Mapping[str, Any]] = {"value_type": "bfloat16"}
 
     value_type: str = hyperparameter("float32", "type of the values on the wire", choices=("float32", "bfloat16"))
 

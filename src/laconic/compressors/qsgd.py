@@ -5,8 +5,9 @@ NeurIPS 2017, section 3.1. Paper -> here: s -> levels, bucket size -> blocks. Di
 the counts of the levels, in place of Elias's code.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -25,6 +26,7 @@ class QSGD(BlockCompressor):
 
     name: ClassVar[str] = "qsgd"
     unbiased: ClassVar[bool] = True
+    test_settings: ClassVar[Mapping[str, Any]] = {"levels": 7, "blocks": "16"}
 
     levels: int = hyperparameter(7, "s, levels of magnitude above zero", within="[1, 255]", unit="levels")
     blocks: str = hyperparameter(

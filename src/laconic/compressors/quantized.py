@@ -5,8 +5,9 @@ of a block are min + i (max - min) / (2**b - 1). With "l2" they are the levels o
 others count multiples of norm / (2**(b-1) - 1).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -29,6 +30,7 @@ class Quantized(BlockCompressor):
 
     name: ClassVar[str] = "quantized"
     unbiased: ClassVar[bool] = True
+    test_settings: ClassVar[Mapping[str, Any]] = {"bits": 4}
 
     bits: int = hyperparameter(8, "b, bits of a value", within="[1, 8]", unit="bits")
     blocks: str = hyperparameter(

@@ -1,7 +1,8 @@
 """Values with a short mantissa: rounded stochastically to a power of two, or with the low bits cleared."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -62,6 +63,7 @@ class Clipped(Compressor):
 
     name: ClassVar[str] = "clipped"
     separable: ClassVar[bool] = True
+    test_settings: ClassVar[Mapping[str, Any]] = {"mantissa_bits": 0}
 
     mantissa_bits: int = hyperparameter(7, "bits of the mantissa that are sent", within="[0, 22]", unit="bits")
 

@@ -4,8 +4,9 @@ Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.2, 
 probability p, zero with 1 - p (the print says p twice).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -27,6 +28,7 @@ class Sparsified(Compressor):
     name: ClassVar[str] = "sparsified"
     unbiased: ClassVar[bool] = True
     separable: ClassVar[bool] = True
+    test_settings: ClassVar[Mapping[str, Any]] = {"keep": 0.8}
 
     keep: float = hyperparameter(0.75, "p, share of elements that is sent", within="(0, 1]")
 

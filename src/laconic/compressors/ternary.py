@@ -4,8 +4,9 @@ Wen, Xu, Yan, Wu, Wang, Chen, Li: TernGrad: Ternary Gradients to Reduce Communic
 NeurIPS 2017, equation (1): s = max |v|, and an element is sent as s sign(v) with probability |v| / s.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -24,6 +25,7 @@ class Ternary(BlockCompressor):
 
     name: ClassVar[str] = "ternary"
     unbiased: ClassVar[bool] = True
+    test_settings: ClassVar[Mapping[str, Any]] = {"blocks": "4"}
 
     entropy: bool = hyperparameter(False, "send frequent levels in fewer bits")
 

@@ -4,8 +4,9 @@ Alistarh, Hoefler, Johansson, Khirirat, Konstantinov, Renggli: The Convergence o
 2018.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ class TopK(Selection, Compressor):
     """The elements of largest magnitude of the vector or of each layer, unrounded, and their positions."""
 
     name: ClassVar[str] = "top-k"
+    test_settings: ClassVar[Mapping[str, Any]] = {"density": 0.2}
 
     def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Sparse:
         return self.take(vector, spec, offset)

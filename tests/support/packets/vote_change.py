@@ -22,6 +22,7 @@ SAMPLES = KindSamples(
     kind=VoteChange,
     packets=vote_changes(),
     n_fields=9,
+    can_be_split=False,
     scales="nothing",
     samples={
         "vote change": VoteChange(added=INDICES, dropped=DROPPED, count=30, listed=9, offset=4),
