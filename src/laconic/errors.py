@@ -1,5 +1,8 @@
 """The error classes of laconic. Wrong arguments raise Python's ValueError or TypeError."""
 
+from dataclasses import dataclass
+from enum import Enum
+
 
 class LaconicError(Exception):
     """Base class of all errors below."""
@@ -39,3 +42,51 @@ class LaunchError(LaconicError, RuntimeError):
 
 class DatasetError(LaconicError, ValueError):
     """A data file is missing, truncated, of another type, or unexpected."""
+
+
+class Spelling(Enum):
+    """How a message names options: as they were given."""
+
+    ARGUMENT = "argument"
+    """`epochs=0`, in Python."""
+    FLAG = "flag"
+    """`--epochs 0`, on the command line."""
+    KEY = "key"
+    """`epochs = 0`, in a TOML file."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """An option in a message: its name, and the value that it has or should have."""
+
+    option: str
+    value: object = ...
+    """`...` for the name alone."""
+    quoted: bool = False
+    """Whether a text is in quotes behind a flag: one that is refused."""
+
+    def spelled(self, spelling: Spelling) -> str:
+        """Return the text."""
+        name = f"--{self.option.replace('_', '-')}" if spelling is Spelling.FLAG else self.option
+        if self.value is ... or (spelling is Spelling.FLAG and self.value is True):
+            return name
+        if spelling is Spelling.FLAG:
+            return f"{name} {self.value!r}" if self.quoted and isinstance(self.value, str) else f"{name} {self.value}"
+        if spelling is Spelling.ARGUMENT:
+            return f"{name}={self.value!r}"
+        return f"{name} = {str(self.value).lower() if isinstance(self.value, bool) else repr(self.value)}"
+
+
+class OptionError(LaconicError, ValueError):
+    """An option is wrong. `str` of it names options as arguments of Python."""
+
+    def __init__(self, *parts: str | Named) -> None:
+        """Keep the parts of the message, which are joined without spaces."""
+        super().__init__(*parts)
+
+    def spelled(self, spelling: Spelling) -> str:
+        """Return the message, with the options named as they were given."""
+        return "".join(part if isinstance(part, str) else part.spelled(spelling) for part in self.args)
+
+    def __str__(self) -> str:
+        return self.spelled(Spelling.ARGUMENT)

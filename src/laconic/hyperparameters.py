@@ -7,6 +7,8 @@
 import dataclasses
 import difflib
 import math
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -39,7 +41,7 @@ def hyperparameter(
 ) -> Any:  # noqa: ANN401
     """Return a dataclass field with the metadata of a hyper-parameter.
 
-    A default of None means an integer within the range, or None for no value; users type "none".
+    A default of None means a value of the field's type, or None for no value; users type "none".
     """
     spec = Hyperparameter(about=about, within=within, unit=unit, choices=choices, kinds=kinds or {})
     return dataclasses.field(default=default, metadata={"hyperparameter": spec})
@@ -56,11 +58,29 @@ def near_misses(word: str, known: list[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def _inside(value: float, within: str) -> bool:
+def value_type(field: dataclasses.Field[Any]) -> type:
+    """Return the type of a field's values, None aside: of `float | None` it is float, of `tuple[int, ...]` tuple."""
+    declared = field.type
+    if isinstance(declared, types.UnionType):
+        (declared,) = (one for one in typing.get_args(declared) if one is not types.NoneType)
+    declared = typing.get_origin(declared) or declared
+    if isinstance(declared, type):
+        return declared
+    return int if field.default is None else type(field.default)  # annotations of this file are texts
+
+
+def inside(value: float, within: str) -> bool:
+    """Return whether a number is in an interval such as "(0, 1]". NaN is in none."""
     low, high = (float(end) for end in within[1:-1].split(","))
     above = value >= low if within[0] == "[" else value > low
     below = value <= high if within[-1] == "]" else value < high
     return above and below and not math.isnan(value)
+
+
+def _what(kind: type, spec: Hyperparameter, *, none: str = "") -> str:
+    """Return what a value must be: "a whole number in [1, 9], or None"."""
+    bound = f" in {spec.within}" if spec.within else ""
+    return f"{'a whole number' if kind is int else 'a number'}{bound}{f', or {none}' if none else ''}"
 
 
 def check_hyperparameters(owner: Any, name: str) -> None:  # noqa: ANN401 - any dataclass
@@ -71,53 +91,56 @@ def check_hyperparameters(owner: Any, name: str) -> None:  # noqa: ANN401 - any 
         ValueError: for a value outside its range; the message has name, value and bound.
     """
     for field, spec in hyperparameters_of(type(owner)):
-        value = getattr(owner, field.name)
-        where = f"{name}: {field.name}={value!r}"
-        if spec.kinds:
-            if type(value) not in spec.kinds.values():  # a subclass has no name that a user could type
-                raise TypeError(f"{where} must be one of {', '.join(sorted(spec.kinds))}")
-        elif spec.choices:
-            if value not in spec.choices:
-                raise ValueError(f"{where} must be one of {', '.join(spec.choices)}")
-        elif spec.within:
-            is_integer = field.default is None or (
-                isinstance(field.default, int) and not isinstance(field.default, bool)
-            )
-            if value is None and field.default is None:
-                continue  # no value
-            if isinstance(value, bool) or not isinstance(value, int if is_integer else (int, float)):
-                what = f"{'a whole number' if is_integer else 'a number'} in {spec.within}"
-                raise TypeError(f"{where} must be {what}{', or None' if field.default is None else ''}")
-            if not _inside(value, spec.within):
-                unit = f" ({spec.unit})" if spec.unit else ""
-                raise ValueError(f"{where} must be in {spec.within}{unit}; the default is {field.default!r}")
-        elif isinstance(field.default, (str, bool)) and not isinstance(value, type(field.default)):
-            what = "True or False" if isinstance(field.default, bool) else "a text"
-            raise TypeError(f"{where} must be {what}; the default is {field.default!r}")
+        _check_value(field, spec, getattr(owner, field.name), name)
 
 
-def _from_word(default: Any, spec: Hyperparameter, text: str, where: str) -> Any:  # noqa: ANN401
+def _check_value(field: dataclasses.Field[Any], spec: Hyperparameter, value: Any, name: str) -> None:  # noqa: ANN401
+    where, kind = f"{name}: {field.name}={value!r}", value_type(field)
+    if value is None and field.default is None:
+        return  # no value
+    if spec.kinds:
+        if type(value) not in spec.kinds.values():  # a subclass has no name that a user could type
+            raise TypeError(f"{where} must be one of {', '.join(sorted(spec.kinds))}")
+    elif spec.choices:
+        if value not in spec.choices:
+            raise ValueError(f"{where} must be one of {', '.join(spec.choices)}")
+    elif kind in (int, float):
+        if not is_number(value, kind):
+            raise TypeError(f"{where} must be {_what(kind, spec, none='None' if field.default is None else '')}")
+        if spec.within and not inside(value, spec.within):
+            unit = f" ({spec.unit})" if spec.unit else ""
+            raise ValueError(f"{where} must be in {spec.within}{unit}; the default is {field.default!r}")
+    elif kind in (str, bool) and not isinstance(value, kind):
+        what = "True or False" if kind is bool else "a text"
+        raise TypeError(f"{where} must be {what}; the default is {field.default!r}")
+
+
+def is_number(value: object, kind: type) -> bool:
+    """Return whether a value is an int, or for float an int or a float. True and False are no numbers."""
+    return isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+
+
+def _from_word(field: dataclasses.Field[Any], spec: Hyperparameter, text: str, where: str) -> Any:  # noqa: ANN401
+    default, kind = field.default, value_type(field)
     if spec.kinds:
         if text not in spec.kinds:
             raise ValueError(
                 f"{where} must be one of {', '.join(sorted(spec.kinds))}{near_misses(text, list(spec.kinds))}"
             )
-        kind = spec.kinds[text]
-        return default if type(default) is kind else kind()  # the field's default may differ from that of the class
-    if isinstance(default, bool):
+        plugged = spec.kinds[text]
+        return default if type(default) is plugged else plugged()  # the field's default may differ from the class's
+    if default is None and text.lower() == "none":
+        return None
+    if kind is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError(f"{where} must be true or false")
         return text.lower() == "true"
-    if default is None and text.lower() == "none":
-        return None
-    if default is None or isinstance(default, (int, float)):
-        number: type[int] | type[float] = float if isinstance(default, float) else int
+    if kind in (int, float):
         try:
-            return number(text)
+            return kind(text)
         except ValueError:
-            what = "a whole number" if number is int else "a number"
-            bound = f" in {spec.within}" if spec.within else ""
-            raise ValueError(f"{where} must be {what}{bound}{', or none' if default is None else ''}") from None
+            none = "none" if default is None else ""
+            raise ValueError(f"{where} must be {_what(kind, spec, none=none)}") from None
     return text
 
 
@@ -141,8 +164,7 @@ def from_text(cls: type[T], settings: Mapping[str, str], name: str) -> T:
         if rest:
             inner.setdefault(prefix, {})[rest] = text
         else:
-            field, known_spec = spec[prefix]
-            chosen[prefix] = _from_word(field.default, known_spec, text, f"{name}: {key}={text!r}")
+            chosen[prefix] = _from_word(*spec[prefix], text, f"{name}: {key}={text!r}")
     for prefix, below in inner.items():
         plugged = chosen.get(prefix, spec[prefix][0].default)
         start = as_settings(plugged) | below

@@ -63,6 +63,11 @@ def duration(text: str) -> float:
     return float(number * _SECONDS[unit])
 
 
+def duration_or_zero(text: str) -> float:
+    """Return the seconds in `text`, as `duration` does, but "0", "0s" and "0ms" too."""
+    return 0.0 if text.strip() in ("0", "0s", "0ms") else duration(text)
+
+
 def size(text: str) -> int:
     """Return the number of bytes in `text`, such as "4MB", "1.5 kB" or "100 bytes".
 

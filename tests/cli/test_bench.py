@@ -275,7 +275,7 @@ def test_files_that_do_not_compare_are_refused(tmp_path, after, message):
         (("step", "--workers", "1"), "--workers 1 must be in 2 .. 64"),
         (("step", "--momentum", "1"), "--momentum 1.0 must be in [0, 1)"),
         (("step", "--parameters", "1"), "--parameters 1 must be in 2 .. 4294967296"),
-        (("step", "--algorithms", "compskp"), "--algorithms: unknown 'compskp'"),
+        (("step", "--algorithms", "compskp"), "--algorithms 'compskp' must be one of"),
         (("step", "--algorithms", "sgd", "--set", "dropsign.c=1"), "--set dropsign: not among the algorithms"),
         (("step", "--algorithms", "ssgd-mv", "--parameters", "50"), "density=0.01 of d=50 is no element"),
         (("wire", "--density", "2"), "--density 2.0 must be in (0, 1]"),

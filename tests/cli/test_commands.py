@@ -124,10 +124,10 @@ MISTAKES = {
     "no workers": (("run", "-a", "sgd", "--workers", "0"), ("--workers 0", "at least 1")),
     "no epochs": (("run", "-a", "sgd", "--epochs", "0"), ("--epochs 0", "at least 1")),
     "a batch larger than the data": (
-        ("run", "-a", "sgd", "--batch-size", "999999"), ("batch_size=999999", "359")),
+        ("run", "-a", "sgd", "--batch-size", "999999"), ("--batch-size 999999", "359")),
     "a batch larger than the data, for real processes": (
         ("run", "-a", "sgd", "--driver", "processes", "--batch-size", "999999"),
-        ("error: Partition: batch_size=999999", "359")),
+        ("error: Partition: --batch-size 999999", "359")),
     "an unknown data set": (("run", "-a", "sgd", "--dataset", "mnits"), ("'mnits'", "did you mean mnist")),
     "a data set without its files": (("run", "-a", "sgd", "--dataset", "mnist"), ("mnist", "--data")),
     "a data folder that is not there": (
@@ -168,7 +168,7 @@ MISTAKES = {
     "a port that is no port": (
         ("run", "-a", "sgd", "--driver", "processes", "--port", "70000"), ("--port 70000", "65535")),
     "a key of an algorithm that is not compared": (
-        ("compare", "sgd", "--set", "dropsign.c=1"), ("--set dropsign", "not among the algorithms compared")),
+        ("compare", "sgd", "--set", "dropsign.c=1"), ("--set dropsign", "not among the algorithms (sgd)")),
     "an algorithm compared with itself": (("compare", "sgd", "sgd"), ("sgd is named twice",)),
     "a file to load that is not there": (
         ("--load", "nowhere.py", "list"), ("--load nowhere.py", "existing Python file")),

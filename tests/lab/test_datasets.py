@@ -103,7 +103,7 @@ def test_a_misspelt_name_is_answered_with_near_misses_and_all_names():
 
 @pytest.mark.parametrize("name", sorted(set(DATASETS) - {"digits"}))
 def test_a_name_that_needs_a_path_says_what_to_pass(name):
-    assert "needs --data, a" in refusal(name, None)
+    assert "needs data, a" in refusal(name, None)
 
 
 def test_every_reader_says_in_one_line_what_it_reads():
@@ -137,7 +137,7 @@ def test_digits_are_split_alike_each_time_whatever_the_global_seed():
 
 
 def test_digits_refuse_a_path():
-    assert "leave --data out" in refusal("digits", Path("somewhere"))
+    assert "leave it out" in refusal("digits", Path("somewhere"))
 
 
 # --- the split --------------------------------------------------------------------------------------

@@ -64,24 +64,24 @@ REFUSED = {
     "local steps of a method that needs gradients": (
         {"algorithm": "lasg", "local_steps": 2}, "lasg needs the gradient itself"),
     "dense epochs of a method without them": (
-        {"dense_epochs": 1}, "--dense-epochs 1: sgd has no dense rounds; leave it out, or take one of ssgd-mv"),
+        {"dense_epochs": 1}, "dense_epochs=1: sgd has no dense rounds; leave it out, or take one of ssgd-mv"),
     "dense epochs and dense rounds": (
         {"algorithm": "ssgd-mv", "dense_epochs": 1, "set": {"dense_rounds": "3"}}, "give one of them"),
     "more dense epochs than epochs": (
-        {"algorithm": "ssgd-mv", "dense_epochs": 5}, "--dense-epochs 5 must be above 0 and at most 4"),
-    "a warm-up of nothing": ({"warm_up_epochs": 0}, "--warm-up-epochs 0 must be above 0"),
-    "a warm-up longer than the run": ({"warm_up_epochs": 4.5}, "--warm-up-epochs 4.5 must be above 0 and at most 4"),
+        {"algorithm": "ssgd-mv", "dense_epochs": 5}, "dense_epochs=5 must be at most epochs=4"),
+    "a warm-up of nothing": ({"warm_up_epochs": 0}, "warm_up_epochs=0 must be above 0"),
+    "a warm-up longer than the run": ({"warm_up_epochs": 4.5}, "warm_up_epochs=4.5 must be at most epochs=4"),
     "a warm-up that falls": ({"warm_up_epochs": 1, "warm_up_from": 1.5},
-        "--warm-up-from 1.5 must be above 0 and at most 1"),
+        "warm_up_from=1.5 must be in (0, 1]"),
     "a warm-up without its length": ({"warm_up_from": 0.5},
-        "--warm-up-from 0.5 needs --warm-up-epochs"),
+        "warm_up_from=0.5 needs warm_up_epochs"),
     "decays of a schedule that has none": ({"decay_at": "0.5"},
-        "--decay-at 0.5 is for --lr-schedule step, not constant"),
-    "decays that are no shares": ({"lr_schedule": "step", "decay_at": "30,60"}, "--decay-at '30,60' must be rising"),
-    "decays that fall": ({"lr_schedule": "step", "decay_at": "0.7,0.5"}, "--decay-at '0.7,0.5' must be rising"),
-    "decays that are no numbers": ({"lr_schedule": "step", "decay_at": "half"}, "--decay-at 'half' must be rising"),
-    "no kernel thread": ({"kernel_threads": 0}, "--kernel-threads 0 must be at least 1"),
-    "more kernel threads than cores": ({"kernel_threads": 10**6}, "--kernel-threads 1000000 must be at most"),
+        "decay_at='0.5' is for lr_schedule='step', not constant"),
+    "decays that are no shares": ({"lr_schedule": "step", "decay_at": "30,60"}, "decay_at='30,60' must be rising"),
+    "decays that fall": ({"lr_schedule": "step", "decay_at": "0.7,0.5"}, "decay_at='0.7,0.5' must be rising"),
+    "decays that are no numbers": ({"lr_schedule": "step", "decay_at": "half"}, "decay_at='half' must be rising"),
+    "no kernel thread": ({"kernel_threads": 0}, "kernel_threads=0 must be at least 1"),
+    "more kernel threads than cores": ({"kernel_threads": 10**6}, "kernel_threads=1000000 must be at most"),
     "an unknown schedule": ({"lr_schedule": "stpe"}, "did you mean step"),
 }  # fmt: skip
 
@@ -95,7 +95,7 @@ def test_options_that_cannot_be_are_refused_by_name(mistake):
 
 
 def test_a_run_sets_the_kernel_threads_of_its_process(monkeypatch):
-    monkeypatch.setattr("laconic.lab.runs.settings.MAX_KERNEL_THREADS", 3)
+    monkeypatch.setattr("laconic.kernels.api.MAX_KERNEL_THREADS", 3)
     monkeypatch.setattr(threads, "MAX_KERNEL_THREADS", 3)
     run_simulated(replace(SMALL, epochs=1, kernel_threads=3), ignore_progress)
     assert laconic.kernel_threads() == 3

@@ -147,7 +147,7 @@ def test_a_run_with_more_phases_than_can_be_seen_is_refused(tmp_path):
 
 
 def test_times_are_recorded_only_over_processes_and_into_a_folder():
-    with pytest.raises(ValueError, match="--record-times is for --driver processes"):
+    with pytest.raises(ValueError, match="record_times=True is for driver='processes'"):
         replace(SMALL, driver="simulated")
     ended = laconic("run", "-a", "sgd", "--driver", "processes", "--record-times")
     assert ended.code == 2

@@ -252,10 +252,10 @@ def test_a_choice_as_data_has_every_figure():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_workers": 1}, "--workers 1 must be in 2 .. 512"),
-        ({"n_workers": 513}, "--workers 513 must be in 2 .. 512"),
-        ({"d": 0}, "--params 0 must be in 1 .. 4294967296"),
-        ({"local_steps": 0}, "--local-steps 0 must be at least 1"),
+        ({"n_workers": 1}, "n_workers=1 must be in 2 .. 512"),
+        ({"n_workers": 513}, "n_workers=513 must be in 2 .. 512"),
+        ({"d": 0}, "n_parameters=0 must be in 1 .. 4294967296"),
+        ({"local_steps": 0}, "local_steps=0 must be at least 1"),
     ],
 )
 def test_a_query_out_of_range_is_refused(change, message):

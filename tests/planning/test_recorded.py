@@ -64,9 +64,9 @@ def damaged_summary(folder):
 DAMAGED = {
     "no run at all": (lambda folder: (folder / "config.toml").unlink(), "there is no config.toml in it"),
     "a run without an end": (lambda folder: (folder / "summary.json").unlink(), "summary.json is missing"),
-    "a summary of something else": (damaged_summary, "are not what `laconic run` writes"),
-    "a text that is no JSON": (lambda folder: (folder / "summary.json").write_text("{"), "are not what"),
-    "a config that is no TOML": (lambda folder: (folder / "config.toml").write_text("= ="), "are not what"),
+    "a summary of something else": (damaged_summary, "summary.json: is not what `laconic run` writes"),
+    "a text that is no JSON": (lambda folder: (folder / "summary.json").write_text("{"), "summary.json: is not what"),
+    "a config that is no TOML": (lambda folder: (folder / "config.toml").write_text("= ="), "config.toml: is not TOML"),
 }
 
 

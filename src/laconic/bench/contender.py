@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from laconic.contract import ALGORITHMS
-from laconic.hyperparameters import from_text
+from laconic.lab.algorithms import make_algorithm
 from laconic.training.distributed_optimizer import DistributedOptimizer
 
 _N_GRADIENTS = 3  # used in turn, so that lazy methods see a changed gradient in each round
@@ -227,11 +226,11 @@ class Ours(Contender):
     ) -> None:
         self._model = Model(shapes)
         inner = torch.optim.SGD(self._model.parameters(), lr=_LR, momentum=momentum)
-        algorithm = from_text(ALGORITHMS[name], settings, name)
+        algorithm = make_algorithm(name, settings)
         self.opt = DistributedOptimizer(inner, algorithm, model=self._model, check_every=0)
         self._gradients = gradients
         self._n_given = 0
-        needs_closure = algorithm.second_gradient or algorithm.mode == "arrivals"
+        needs_closure = algorithm.second_gradient or algorithm.is_asynchronous
         self._closure: Callable[[], float] | None = self._give if needs_closure else None
 
     def _give(self) -> float:

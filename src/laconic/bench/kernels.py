@@ -9,6 +9,7 @@ import torch
 from laconic.bench.cases import Calls, KernelCase, cases
 from laconic.bench.heap import RetainedHeap
 from laconic.bench.measure import Measurement, in_copies, quartiles, small_seconds, vector_of
+from laconic.errors import Named, OptionError
 
 SMALL_D = 1_000
 
@@ -40,7 +41,7 @@ def measure_kernels(
     """
     chosen = [case for name, case in cases(densities).items() if only in name]
     if not chosen:
-        raise ValueError(f"--only {only!r} is in no kernel's name: {', '.join(cases(densities))}")
+        raise OptionError(Named("only", only, quoted=True), f" is in no kernel's name: {', '.join(cases(densities))}")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from laconic.bench.measure import Measurement
-from laconic.contract import ALGORITHMS, Algorithm, ModelSpec
-from laconic.hyperparameters import from_text
+from laconic.contract import Algorithm, ModelSpec
+from laconic.lab.algorithms import make_algorithm
 from laconic.lab.synthetic_job import N_GRADIENTS, GivenJob
 
 WORKERS = (2, 4, 8, 16, 32, 64)
@@ -74,7 +74,7 @@ def measure_scale(
     torch.set_num_threads(1)
     try:
         for method in methods:
-            algorithm = from_text(ALGORITHMS[method], settings.get(method, {}), method)
+            algorithm = make_algorithm(method, settings.get(method, {}))
             cells = _affordable(method, algorithm, workers, sizes, memory_bytes, left)
             yield from _rows_of(method, algorithm, cells, repeats, limit_s, left, listen)
     finally:

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from laconic.bench.measure import Measurement, in_turns, over, seconds_of
-from laconic.contract import ALGORITHMS
-from laconic.hyperparameters import from_text
+from laconic.lab.algorithms import make_algorithm
 from laconic.lab.models import build
 from laconic.network import Clock, Link, Network, ring, simulate
 from laconic.training.simulation import Simulation
@@ -63,7 +62,7 @@ def _row_of(method: str, settings: Mapping[str, str], workers: int, batch: int, 
     labels = torch.randint(_CLASSES, (workers, batch), generator=random)
     bare, model = (build("mlp", _INPUT_SHAPE, _CLASSES, seed=0) for _ in range(2))
     inner = torch.optim.SGD(model.parameters(), lr=_LR)
-    simulation = Simulation(model, inner, from_text(ALGORITHMS[method], dict(settings), method), workers=workers)
+    simulation = Simulation(model, inner, make_algorithm(method, settings), workers=workers)
 
     def loss_of(model: torch.nn.Module, rank: int) -> Tensor:
         return cross_entropy(model(inputs[rank]), labels[rank])

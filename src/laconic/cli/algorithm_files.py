@@ -12,6 +12,7 @@ from pathlib import Path
 
 import laconic
 from laconic.cli.lazy import load_torch
+from laconic.errors import Named, OptionError
 
 FOLDER = Path(laconic.__file__).parent / "algorithms"
 
@@ -71,7 +72,8 @@ def read_file(path: Path) -> list[Described]:
 def _plugin(text: str) -> Path:
     path = Path(text).expanduser().resolve()
     if not path.is_file() or path.suffix != ".py":
-        raise ValueError(f"--load {text}: must be an existing Python file that ends in .py")  # as `load_plugins` says
+        # `load_plugins` says the same, but its package loads torch.
+        raise OptionError(Named("load", text), ": must be an existing Python file that ends in .py")
     return path
 
 

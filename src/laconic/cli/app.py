@@ -11,7 +11,7 @@ from rich.text import Text
 import laconic
 from laconic.cli.bench.app import bench
 from laconic.cli.lazy import LazyCommand, LazyGroup, load_torch
-from laconic.errors import LaconicError
+from laconic.errors import LaconicError, OptionError, Spelling
 from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
 
 
@@ -19,7 +19,7 @@ class _Commands(LazyGroup):
     lazy_commands = (
         LazyCommand(
             "list", "laconic.cli.listing", "list_algorithms",
-            "List the algorithms with what each does and its paper.", needs_torch=False,
+            "List the algorithms with what each does and its paper.",
         ),
         LazyCommand(
             "show", "laconic.cli.show", "show",
@@ -118,6 +118,7 @@ def main() -> None:
         Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
         sys.exit(exit_code(stopped.number))
     except (ValueError, OSError, LaconicError) as error:
-        text = Text.assemble(("error: ", "bold red"), str(error))
+        words = error.spelled(Spelling.FLAG) if isinstance(error, OptionError) else str(error)
+        text = Text.assemble(("error: ", "bold red"), words)
         Console(stderr=True).print(text, soft_wrap=True)
         sys.exit(2)

@@ -23,7 +23,6 @@ class LazyCommand:
     function: str
     about: str
     """The first line of the function's docstring, for the help of the group."""
-    needs_torch: bool = True
 
 
 class LazyGroup(TyperGroup):
@@ -41,21 +40,13 @@ class LazyGroup(TyperGroup):
         """Find and import the command that is called."""
         name, command, rest = super().resolve_command(ctx, args)
         spec = next((spec for spec in self.lazy_commands if spec.name == name), None)
-        return name, command if spec is None else _imported(spec), rest
+        return name, command if spec is None else command_of(spec), rest
 
 
-class _NeedsTorch(TyperCommand):
-    """A command that loads torch when it runs, but not for its help."""
-
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - classes that typer does not name
-        load_torch()
-        return super().invoke(ctx)
-
-
-def _imported(spec: LazyCommand) -> Any:  # noqa: ANN401 - a class that typer does not name
+def command_of(spec: LazyCommand) -> Any:  # noqa: ANN401 - a class that typer does not name
+    """Import a command."""
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    cls = _NeedsTorch if spec.needs_torch else TyperCommand
-    app.command(spec.name, cls=cls)(getattr(import_module(spec.module), spec.function))
+    app.command(spec.name)(getattr(import_module(spec.module), spec.function))
     return typer.main.get_command(app)
 
 

@@ -1,17 +1,20 @@
 """`laconic show`: the paper, hyper-parameters, claims and memories of one method."""
 
-from __future__ import annotations
-
 import inspect
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.hyperparameters import hyperparameters_of, near_misses
+from laconic.cli.flags import with_flags
+from laconic.errors import Named, OptionError
+from laconic.hyperparameters import hyperparameters_of
+from laconic.lab.algorithms import algorithm_class
+from laconic.lab.options import OptionGroup, option
 
 if TYPE_CHECKING:
     from laconic.contract import Algorithm
@@ -40,27 +43,24 @@ _CLAIMS = (
 )
 
 
-def show(
-    name: Annotated[str, typer.Argument(help="The algorithm: a name that `laconic list` prints.")],
-    accounting: Annotated[
-        bool,
-        typer.Option(
-            "--accounting", help="Compute the paper's traffic figures and print them beside the published ones."
-        ),
-    ] = False,
-) -> None:
-    """Show the paper, symbols, hyper-parameters, claims and bits of one algorithm."""
-    from laconic.contract import ALGORITHMS
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(OptionGroup):
+    """The options of `laconic show`."""
 
-    if name not in ALGORITHMS:
-        known = sorted(ALGORITHMS)
-        raise ValueError(f"unknown algorithm {name!r}; known: {', '.join(known)}{near_misses(name, known)}")
-    cls = ALGORITHMS[name]
+    name: str = option(..., "The algorithm: a name that `laconic list` prints.", positional=True)
+    accounting: bool = option(False, "Compute the paper's traffic figures and print them beside the published ones.")
+
+
+@with_flags(ShowOptions)
+def show(context: typer.Context, options: ShowOptions) -> None:
+    """Show the paper, symbols, hyper-parameters, claims and bits of one algorithm."""
+    name = options.name
+    cls = algorithm_class(name)
     console = Console()
-    if accounting:
+    if options.accounting:
         rows = cls.accounting()
         if not rows:
-            raise ValueError(f"--accounting: {name} has no published traffic figures to reproduce")
+            raise OptionError(Named("accounting", True), f": {name} has no published traffic figures to reproduce")
         _print_accounting(console, name, rows)
         return
     console.print(f"[bold]{name}[/bold]: {_summary_line(cls)}")
@@ -75,7 +75,7 @@ def _summary_line(cls: type) -> str:
     return (inspect.getdoc(cls) or "").split("\n")[0]
 
 
-def _layouts(algorithm: Algorithm) -> str:
+def _layouts(algorithm: "Algorithm") -> str:
     from laconic.contract import ModelSpec
     from laconic.protocol.layout import LAYOUTS, choose_layout
 
@@ -89,7 +89,7 @@ def _layouts(algorithm: Algorithm) -> str:
     return ", ".join(admitted)
 
 
-def _print_hyperparameters(console: Console, cls: type[Algorithm]) -> None:
+def _print_hyperparameters(console: Console, cls: type["Algorithm"]) -> None:
     table = Table(title="hyper-parameters (--set key=value)", title_justify="left", box=SIMPLE_HEAD)
     for column in ("key", "default", "range", "unit", "meaning"):
         table.add_column(column, no_wrap=column == "key")
@@ -127,7 +127,7 @@ def _default_of(plugged: object, key: str, default: str) -> str:
     return default if plugged is None else _text_of(getattr(plugged, key.rsplit(".", 1)[-1]))
 
 
-def _print_claims(console: Console, algorithm: Algorithm) -> None:
+def _print_claims(console: Console, algorithm: "Algorithm") -> None:
     from laconic.contract import ModelSpec
 
     table = Table(title="claims (tested)", title_justify="left", show_header=False, box=SIMPLE_HEAD)
@@ -155,7 +155,7 @@ def _print_claims(console: Console, algorithm: Algorithm) -> None:
     console.print(table)
 
 
-def _remembered(algorithm: Algorithm) -> dict[str, str]:
+def _remembered(algorithm: "Algorithm") -> dict[str, str]:
     """Return the memories of a worker and of the server, in multiples of d float32, as measured in a small job."""
     from laconic.lab.synthetic_job import GivenJob
 

@@ -1,117 +1,123 @@
 """`laconic timeline`: draw when each machine sends, receives and computes."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from laconic.cli.flags import with_flags
+from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
-from laconic.units import bandwidth, duration, size
+from laconic.lab.options import OptionGroup, file_to_write, option
+from laconic.units import bandwidth, duration, duration_or_zero, size
 
 if TYPE_CHECKING:
     from laconic.report.timeline.bars import Timeline
     from laconic.report.timeline.named import Settings
 
-_ENDINGS = (".png", ".svg", ".html")
-T = TypeVar("T")
+_OF_A_RUN = ("rounds", "from_round")
+_OF_A_FILE = ("latency", "bandwidth")
 
 
-def timeline(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NAME|FOLDER]",
-            help="A timeline that --list names, or the folder of a run with --record-times. Without it, lists all.",
-        ),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="The number of workers, without the server.")] = None,
-    latency: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The latency of each message; 0 for none.")
-    ] = None,
-    transfer: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The transfer time of the full vector, without latency.")
-    ] = None,
-    size_: Annotated[
-        str | None, typer.Option("--size", metavar="BYTES", help="The size of the vector, such as 45MB.")
-    ] = None,
-    bandwidth_: Annotated[
-        str | None,
-        typer.Option("--bandwidth", metavar="BANDWIDTH", help="The bandwidth of each link, such as 100Mbit."),
-    ] = None,
-    compute: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIMES", help="The time of a gradient, such as 50ms, or one time per worker, such as 4s,4s,20s."
-        ),
-    ] = None,
-    rounds: Annotated[
-        int | None, typer.Option(help="The number of training rounds to draw, planned or of a recorded run.")
-    ] = None,
-    from_round: Annotated[
-        int | None, typer.Option(help="The first round of a recorded run to draw.", show_default="in its middle")
-    ] = None,
-    message_schedule: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Draw the messages of this JSON file instead of a named timeline."),
-    ] = None,
-    out: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="The .png, .svg or .html file to write. Can be given several times."),
-    ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List the timelines and exit.")] = False,
-) -> None:
+def _times(text: str) -> tuple[float, ...]:
+    return tuple(duration_or_zero(word) for word in text.split(","))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions(OptionGroup):
+    """What is drawn: the machines, their links and their rounds."""
+
+    workers: int | None = option(None, "The number of workers, without the server.", within="[1, inf)", unit="workers")
+    latency: str | None = option(
+        None, "The latency of each message, such as 10ms; 0 for none.", metavar="TIME", reads=duration_or_zero
+    )
+    transfer: str | None = option(
+        None, "The transfer time of the full vector, without latency, such as 360ms.", metavar="TIME", reads=duration
+    )
+    size: str | None = option(None, "The size of the vector, such as 45MB.", metavar="BYTES", reads=size)
+    bandwidth: str | None = option(
+        None, "The bandwidth of each link, such as 100Mbit.", metavar="BANDWIDTH", reads=bandwidth
+    )
+    compute: str | None = option(
+        None, "The time of a gradient, such as 50ms, or one time per worker, such as 4s,4s,20s.", metavar="TIMES",
+        reads=_times,
+    )  # fmt: skip
+    rounds: int | None = option(
+        None, "The number of training rounds to draw, planned or of a recorded run.", within="[1, inf)", unit="rounds"
+    )
+    from_round: int | None = option(
+        None, "The first round of a recorded run to draw.", within="[0, inf)", unit="round", shown="in its middle"
+    )
+
+    def given(self) -> list[str]:
+        """Return the names of the options that are given."""
+        return [name for name, value in vars(self).items() if value is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelineOptions(OptionGroup):
+    """Which timeline is drawn, and where to."""
+
+    name: str | None = option(
+        None, "A timeline that --list names, or the folder of a run with --record-times. Without it, lists all.",
+        metavar="[NAME|FOLDER]", positional=True,
+    )  # fmt: skip
+    message_schedule: Path | None = option(
+        None, "Draw the messages of this JSON file instead of a named timeline.", metavar="FILE"
+    )
+    out: tuple[Path, ...] = option(
+        (), "The .png, .svg or .html file to write. Can be given several times.", metavar="FILE",
+        reads=file_to_write(".png", ".svg", ".html"),
+    )  # fmt: skip
+    list: bool = option(False, "List the timelines and exit.")
+
+
+@with_flags(PictureOptions, TimelineOptions)
+def timeline(context: typer.Context, picture: PictureOptions, options: TimelineOptions) -> None:
     """Draw when each machine sends, receives and computes, on links that you describe or in a recorded run."""
-    if list_ or (name is None and message_schedule is None):
+    if options.list or (options.name is None and options.message_schedule is None):
         _list()
         return
-    _check_files(out or ())
-    asked = {
-        "--workers": workers, "--latency": latency, "--transfer": transfer, "--size": size_,
-        "--bandwidth": bandwidth_, "--compute": compute, "--rounds": rounds, "--from-round": from_round,
-    }  # fmt: skip
-    timeline = _timeline(name, message_schedule, {key: value for key, value in asked.items() if value is not None})
-    for path in out or ():
+    timeline = _timeline(options, picture)
+    for path in options.out:
         _write(timeline, path)
         Console().print(f"wrote {path}", highlight=False, soft_wrap=True)
-    if not out:
+    if not options.out:
         from laconic.report.timeline.bars import in_letters
 
         console = Console()
         console.print(in_letters(timeline, console.width), highlight=False)
 
 
-def _timeline(name: str | None, message_schedule: Path | None, asked: dict[str, str | int]) -> Timeline:
+def _timeline(options: TimelineOptions, picture: PictureOptions) -> "Timeline":
     from laconic.report.timeline.named import NAMED, draw_named
 
-    if message_schedule is not None:
+    name = options.name
+    if options.message_schedule is not None:
         if name is not None:
-            raise ValueError(f"give a name ({name}) or --message-schedule {message_schedule}, not both")
-        return _of_file(message_schedule, asked)
+            raise OptionError(
+                f"give a name ({name}) or ", Named("message_schedule", options.message_schedule), ", not both"
+            )
+        return _of_file(options.message_schedule, picture)
     assert name is not None
     if name not in NAMED and Path(name).is_dir():
-        return _of_run(Path(name), asked)
-    if "--from-round" in asked:
-        raise ValueError(f"--from-round {asked['--from-round']} is for the folder of a recorded run; leave it out")
-    return draw_named(name, _settings(name, asked))
+        return _of_run(Path(name), picture)
+    if picture.from_round is not None:
+        raise OptionError(Named("from_round", picture.from_round), " is for the folder of a recorded run; leave it out")
+    return draw_named(name, _settings(name, picture))
 
 
-def _of_run(folder: Path, asked: dict[str, str | int]) -> Timeline:
+def _of_run(folder: Path, picture: PictureOptions) -> "Timeline":
     from laconic.report.timeline.recorded import ROUNDS_SHOWN, draw_run
 
-    for option in asked:
-        if option not in ("--rounds", "--from-round"):
-            raise ValueError(f"{option}: the recorded run in {folder} sets this; leave it out")
-    n_rounds, begin = int(asked.get("--rounds", ROUNDS_SHOWN)), asked.get("--from-round")
-    if n_rounds < 1:
-        raise ValueError(f"--rounds {n_rounds} must be at least 1")
-    return draw_run(folder, from_round=None if begin is None else int(begin), n_rounds=n_rounds)
+    for option_name in picture.given():
+        if option_name not in _OF_A_RUN:
+            raise OptionError(Named(option_name), f": the recorded run in {folder} sets this; leave it out")
+    return draw_run(folder, from_round=picture.from_round, n_rounds=picture.rounds or ROUNDS_SHOWN)
 
 
 def _list() -> None:
@@ -129,92 +135,72 @@ def _list() -> None:
     )
 
 
-def _settings(name: str, asked: dict[str, str | int]) -> Settings:
+def _settings(name: str, picture: PictureOptions) -> "Settings":
     from laconic.report.timeline.named import NAMED
 
     if name not in NAMED:
-        raise ValueError(
-            f"timeline {name!r} is not known{near_misses(name, list(NAMED))}; --list names them all (and there is "
-            "no folder of that name with a recorded run)"
-        )
+        raise OptionError(
+            f"timeline {name!r} is not known{near_misses(name, list(NAMED))}; ", Named("list", True),
+            " names them all (and there is no folder of that name with a recorded run)",
+        )  # fmt: skip
     named = NAMED[name]
     settings = named.settings
     if named.fixed:
-        for option in ("--workers", "--compute", "--rounds"):
-            if option in asked:
-                raise ValueError(f"{option}: {name} is one example with {settings.workers} machines; leave it out")
-    if "--transfer" in asked and "--bandwidth" in asked:
-        raise ValueError("--transfer and --bandwidth exclude each other; give one of them")
-    workers = int(asked.get("--workers", settings.workers))
-    n_rounds = int(asked.get("--rounds", settings.rounds))
-    for option, number in (("--workers", workers), ("--rounds", n_rounds)):
-        if number < 1:
-            raise ValueError(f"{option} {number} must be at least 1")
-    n_bytes = _read("--size", asked, size, settings.n_bytes)
-    bytes_per_s = _read("--bandwidth", asked, bandwidth, settings.bytes_per_s)
-    if "--transfer" in asked:
-        bytes_per_s = n_bytes / _read("--transfer", asked, duration, 1.0)
-    elif "--bandwidth" not in asked and "--size" in asked:
-        raise ValueError("--size needs --bandwidth BANDWIDTH or --transfer TIME too")
+        for fixed in ("workers", "compute", "rounds"):
+            if getattr(picture, fixed) is not None:
+                raise OptionError(
+                    Named(fixed), f": {name} is one example with {settings.workers} machines; leave it out"
+                )
+    if picture.transfer is not None and picture.bandwidth is not None:
+        raise OptionError(Named("transfer"), " and ", Named("bandwidth"), " exclude each other; give one of them")
+    workers = picture.workers or settings.workers
+    n_bytes = settings.n_bytes if picture.size is None else size(picture.size)
+    bytes_per_s = settings.bytes_per_s if picture.bandwidth is None else bandwidth(picture.bandwidth)
+    if picture.transfer is not None:
+        bytes_per_s = n_bytes / duration(picture.transfer)
+    elif picture.bandwidth is None and picture.size is not None:
+        raise OptionError(
+            Named("size"), " needs ", Named("bandwidth"), " BANDWIDTH or ", Named("transfer"), " TIME too"
+        )
     return replace(
         settings,
         workers=workers,
-        rounds=n_rounds,
+        rounds=picture.rounds or settings.rounds,
         n_bytes=n_bytes,
         bytes_per_s=bytes_per_s,
-        latency_s=_read("--latency", asked, _time, settings.latency_s),
-        compute_s=_compute(asked, settings, workers),
+        latency_s=settings.latency_s if picture.latency is None else duration_or_zero(picture.latency),
+        compute_s=_compute(picture.compute, settings.compute_s, workers),
     )
 
 
-def _compute(asked: dict[str, str | int], settings: Settings, workers: int) -> tuple[float, ...]:
-    times = _read("--compute", asked, lambda text: tuple(_time(one) for one in text.split(",")), settings.compute_s)
+def _compute(text: str | None, default: tuple[float, ...], workers: int) -> tuple[float, ...]:
+    times = default if text is None else _times(text)
     if len(times) > 1 and len(times) != workers:
-        if "--compute" not in asked:
-            raise ValueError(
-                f"--workers {workers}: this timeline has compute times for {len(times)} workers; give --compute too"
-            )
-        raise ValueError(f"--compute has {len(times)} times; give one for all {workers} workers, or one for each")
+        if text is None:
+            raise OptionError(
+                Named("workers", workers), f": this timeline has compute times for {len(times)} workers; give ",
+                Named("compute"), " too",
+            )  # fmt: skip
+        raise OptionError(
+            Named("compute"), f" has {len(times)} times; give one for all {workers} workers, or one for each"
+        )
     return times
 
 
-def _of_file(path: Path, asked: dict[str, str | int]) -> Timeline:
+def _of_file(path: Path, picture: PictureOptions) -> "Timeline":
     from laconic.network import Link, read_message_schedule
     from laconic.report.timeline.named import draw_message_schedule
 
-    for option in asked:
-        if option not in ("--latency", "--bandwidth"):
-            raise ValueError(f"{option}: the message schedule of the file sets this; leave it out")
-    if "--bandwidth" not in asked:
-        raise ValueError("--message-schedule needs --bandwidth BANDWIDTH, such as 1Gbit")
-    bytes_per_s, latency_s = _read("--bandwidth", asked, bandwidth, 1.0), _read("--latency", asked, _time, 0.0)
-    return draw_message_schedule(
-        str(path), read_message_schedule(path), Link(bytes_per_s=bytes_per_s, latency_s=latency_s)
-    )
+    for option_name in picture.given():
+        if option_name not in _OF_A_FILE:
+            raise OptionError(Named(option_name), ": the message schedule of the file sets this; leave it out")
+    if picture.bandwidth is None:
+        raise OptionError(Named("message_schedule"), " needs ", Named("bandwidth"), " BANDWIDTH, such as 1Gbit")
+    link = Link(bytes_per_s=bandwidth(picture.bandwidth), latency_s=duration_or_zero(picture.latency or "0"))
+    return draw_message_schedule(str(path), read_message_schedule(path), link)
 
 
-def _read(option: str, asked: dict[str, str | int], read: Callable[[str], T], default: T) -> T:
-    if option not in asked:
-        return default
-    try:
-        return read(str(asked[option]))
-    except ValueError as error:
-        raise ValueError(f"{option}: {error}") from None
-
-
-def _time(text: str) -> float:
-    return 0.0 if text.strip() in ("0", "0s", "0ms") else duration(text)
-
-
-def _check_files(paths: Sequence[Path]) -> None:
-    for path in paths:
-        if path.suffix not in _ENDINGS:
-            raise ValueError(f"--out {path}: the ending must be one of {', '.join(_ENDINGS)}")
-        if not path.parent.is_dir():
-            raise ValueError(f"--out {path}: there is no folder {path.parent}; make it, or write elsewhere")
-
-
-def _write(timeline: Timeline, path: Path) -> None:
+def _write(timeline: "Timeline", path: Path) -> None:
     if path.suffix == ".html":
         from laconic.report.timeline.page import timeline_page
 

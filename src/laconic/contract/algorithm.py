@@ -86,6 +86,16 @@ class Algorithm(ABC):
         check_hyperparameters(self, self.name)
 
     @property
+    def is_asynchronous(self) -> bool:
+        """Whether a server takes each gradient as it arrives, and no worker waits for another one."""
+        return self.mode == "arrivals"
+
+    @property
+    def is_decentralized(self) -> bool:
+        """Whether there is no server, but a graph of neighbors."""
+        return self.mode == "decentralized"
+
+    @property
     def separable(self) -> bool:
         """Whether splitting the vector over several servers changes no bit of the result."""
         return False

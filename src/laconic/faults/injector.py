@@ -98,7 +98,7 @@ def slowed(
         if usual.bytes_per_s == float("inf"):
             raise ValueError(
                 f"faults: slow_links names worker {worker}, whose link has an unlimited bandwidth; give links a "
-                "bandwidth (link=Link(bytes_per_s=...), --bandwidth 100Mbit)"
+                "bandwidth, such as 100Mbit"
             )
         own[node] = replace(usual, bytes_per_s=usual.bytes_per_s * factor)
     return own

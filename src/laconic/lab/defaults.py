@@ -1,4 +1,12 @@
-"""Defaults of a run that the help of the command line shows before torch is loaded."""
+"""Defaults and names that the help of the command line shows before torch is loaded."""
 
 DECAY_AT = "0.5,0.75"  # shares of the run; Ozfatura et al.: after 150 and 225 of 300 epochs
 WARM_UP_FROM = 0.2  # share of the learning rate; Ozfatura et al.: from 0.1 to 0.5
+SEED_BOUND = 1 << 63
+
+# A test compares these with the registries, which import torch.
+DATASET_NAMES = ("digits", "mnist", "fashion-mnist", "csv", "libsvm")
+MODEL_NAMES = ("linear", "mlp", "cnn")
+
+MAX_VECTOR = 1 << 32  # parameters; a frame holds no more
+MAX_PLANNED_WORKERS = 512

@@ -14,12 +14,12 @@ from torch import nn
 
 from laconic.contract import ModelSpec
 from laconic.hyperparameters import near_misses
+from laconic.lab.defaults import SEED_BOUND
 from laconic.random_keys import make_key
 
 HIDDEN = 512  # units of the mlp's hidden layer
 CONV_CHANNELS = (16, 32)
 CONV_HIDDEN = 128  # units of the cnn's hidden linear layer
-SEED_BOUND = 1 << 63
 
 
 def _linear(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:

@@ -11,10 +11,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from laconic.errors import Named, OptionError
+from laconic.lab.defaults import SEED_BOUND
 from laconic.random_keys import make_key
 
 Mode = Literal["resample", "fixed"]
-SEED_BOUND = 1 << 63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +52,10 @@ class Partition:
         if self.rounds_per_epoch < 1:
             largest = self.n_examples // self.n_workers
             remedy = f"the largest that works is {largest}" if largest else "take fewer workers"
-            raise ValueError(
-                f"Partition: batch_size={self.batch_size} must let n_workers={self.n_workers} fill one round "
-                f"from n_examples={self.n_examples}; {remedy}"
-            )
+            raise OptionError(
+                "Partition: ", Named("batch_size", self.batch_size), f" must let n_workers={self.n_workers} fill one "
+                f"round from n_examples={self.n_examples}; {remedy}",
+            )  # fmt: skip
 
     @property
     def rounds_per_epoch(self) -> int:

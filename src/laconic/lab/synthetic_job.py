@@ -38,7 +38,7 @@ class GivenJob:
             "descend": lambda direction: -_LR * direction,
         }
         self._driver: Simulated
-        if algorithm.mode == "arrivals":
+        if algorithm.is_asynchronous:
             self._driver = SimulatedArrivals(algorithm, parameters=torch.zeros(d), **given)
         else:
             self._driver = Simulated(algorithm, sparse_results=True, **given)

@@ -6,6 +6,7 @@ from typing import Any
 
 from laconic.algorithms.sgd import SGD
 from laconic.contract import Algorithm, ModelSpec
+from laconic.lab.defaults import MAX_PLANNED_WORKERS, MAX_VECTOR
 from laconic.network import Link
 from laconic.planning.break_even import Interval, break_even, where_faster
 from laconic.planning.candidate import Candidate, CodingSeconds
@@ -20,7 +21,7 @@ class Query:
     """A model, a number of workers, and the link of every node.
 
     Raises:
-        ValueError: A number is out of range. The message names the option.
+        ValueError: A number is out of range.
     """
 
     spec: ModelSpec
@@ -33,12 +34,12 @@ class Query:
     """Local steps per exchange, for methods that take changes."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n_parameters <= 2**32:
-            raise ValueError(f"--params {self.n_parameters} must be in 1 .. {2**32}, the range of one frame")
-        if not 2 <= self.n_workers <= 512:
-            raise ValueError(f"--workers {self.n_workers} must be in 2 .. 512")
+        if not 1 <= self.n_parameters <= MAX_VECTOR:
+            raise ValueError(f"n_parameters={self.n_parameters} must be in 1 .. {MAX_VECTOR}, the range of one frame")
+        if not 2 <= self.n_workers <= MAX_PLANNED_WORKERS:
+            raise ValueError(f"n_workers={self.n_workers} must be in 2 .. {MAX_PLANNED_WORKERS}")
         if self.local_steps < 1:
-            raise ValueError(f"--local-steps {self.local_steps} must be at least 1; 1 exchanges after every step")
+            raise ValueError(f"local_steps={self.local_steps} must be at least 1; 1 exchanges after every step")
 
     @property
     def n_parameters(self) -> int:

@@ -1,12 +1,13 @@
 """Runs that `laconic run --out` recorded, timed on another network from their measured bytes."""
 
 import json
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from laconic.contract import Exchange, ModelSpec
+from laconic.errors import Named, OptionError
+from laconic.lab.options import from_toml
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import FILE as TIMES
 from laconic.lab.runs.times import compute_s_of, read_phases
@@ -49,7 +50,7 @@ class Recorded:
     def candidate(self, query: Query, *, measure: bool) -> Candidate:
         """Return the run's method on its layout. Messages have the run's mean length, with skips counted as 0 bytes."""
         planned = PlannedJob(
-            algorithm=self.settings.build(), layout_name=self.layout_name, spec=query.spec,
+            algorithm=self.settings.method, layout_name=self.layout_name, spec=query.spec,
             n_workers=query.n_workers,
         )  # fmt: skip
         exchanges = planned.algorithm.exchanges(planned.spec, planned.n_workers)
@@ -96,14 +97,16 @@ def read_recorded(folder: Path) -> list[Recorded]:
     """Read the run in `folder`, or the runs in its subfolders, as `laconic compare --out` writes them.
 
     Raises:
-        ValueError: The folder has no runs, or a file is not as `laconic run` writes it.
+        OptionError: The folder has no finished runs.
+        ValueError: A file is not as `laconic run` writes it.
     """
     folders = (
         [folder] if (folder / _FILES[0]).is_file() else sorted(path.parent for path in folder.glob(f"*/{_FILES[0]}"))
     )
     if not folders:
-        raise ValueError(
-            f"--trace {folder}: there is no {_FILES[0]} in it; give a folder that `laconic run --out FOLDER` wrote"
+        raise OptionError(
+            Named("trace", folder),
+            f": there is no {_FILES[0]} in it; give a folder that `laconic run --out FOLDER` wrote",
         )
     return [_read(one) for one in folders]
 
@@ -111,10 +114,10 @@ def read_recorded(folder: Path) -> list[Recorded]:
 def _read(folder: Path) -> Recorded:
     config, summary = (folder / name for name in _FILES)
     if not summary.is_file():
-        raise ValueError(f"--trace {folder}: {_FILES[1]} is missing; the run was not finished")
+        raise OptionError(Named("trace", folder), f": {_FILES[1]} is missing; the run was not finished")
+    settings = from_toml(RunSettings, config)
     try:
         run_data: dict[str, Any] = json.loads(summary.read_text())
-        settings = RunSettings(**tomllib.loads(config.read_text()))
         recorded = Recorded(
             settings=settings,
             computed_s=compute_s_of(read_phases(folder)) / settings.local_steps if (folder / TIMES).is_file() else 0.0,
@@ -123,12 +126,11 @@ def _read(folder: Path) -> Recorded:
             traffic=Traffic.from_data(run_data["traffic"]),
             dense_rounds=int(run_data.get("dense_rounds", 0)),
         )
-    except (KeyError, TypeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(
-            f"--trace {folder}: {_FILES[0]} and {_FILES[1]} are not what `laconic run` writes ({error!r})"
-        ) from None
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{summary}: is not what `laconic run` writes ({error!r})") from None
     if recorded.traffic.rounds <= recorded.dense_rounds:
-        raise ValueError(
-            f"--trace {folder}: all {recorded.dense_rounds} rounds of the run were dense; there is nothing to time"
+        raise OptionError(
+            Named("trace", folder),
+            f": all {recorded.dense_rounds} rounds of the run were dense; there is nothing to time",
         )
     return recorded

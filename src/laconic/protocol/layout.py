@@ -12,10 +12,16 @@ If a round of the allreduce layout has an exchange whose packets do not add up (
 packet to all others and computes the server's answer itself.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from laconic.contract import Algorithm, ModelSpec
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
+
+if TYPE_CHECKING:  # the help of the command line lists the layouts before torch is loaded
+    from laconic.contract import Algorithm, ModelSpec
 
 LAYOUTS = ("auto", "allreduce", "rank0", "dedicated", "sharded", "peers")
 
@@ -51,17 +57,18 @@ def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int
     """Return the layout called `name`, or for "auto" the fastest one that the method admits.
 
     Raises:
-        ValueError: for an unknown name, or a layout that the method or the number of nodes does not admit.
+        OptionError: for an unknown name, or a layout that the method or the number of nodes does not admit.
     """
     if name not in LAYOUTS:
-        raise ValueError(f"layout={name!r} must be one of {', '.join(LAYOUTS)}{near_misses(name, list(LAYOUTS))}")
+        near = near_misses(name, list(LAYOUTS))
+        raise OptionError(Named("layout", name, quoted=True), f" must be one of {', '.join(LAYOUTS)}{near}")
     if name == "auto":
         adds = all(exchange.adds for exchange in algorithm.exchanges(spec, n_nodes))
         name = "allreduce" if adds else "sharded" if algorithm.separable else "rank0"
         name = {"decentralized": "peers", "arrivals": "dedicated"}.get(algorithm.mode, name)
     refused = _why_not(name, algorithm, spec, n_nodes)
     if refused:
-        raise ValueError(f"layout={name!r} does not go with {algorithm.name}: {refused}")
+        raise OptionError(Named("layout", name, quoted=True), f" does not go with {algorithm.name}: {refused}")
     all_nodes = tuple(range(n_nodes))
     if name == "dedicated":
         return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes[:-1], shards=(Shard(n_nodes - 1, 0, spec.d),))
@@ -90,9 +97,9 @@ def _why_not(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int) -> 
     return ""
 
 
-def n_nodes_for(name: str, algorithm: Algorithm, n_workers: int) -> int:
+def n_nodes_for(name: str, algorithm: Algorithm | type[Algorithm], n_workers: int) -> int:
     """Return the number of nodes for `n_workers` workers: one more if the server is dedicated."""
-    alone = name == "dedicated" or (name == "auto" and algorithm.mode == "arrivals")
+    alone = name == "dedicated" or (name == "auto" and algorithm.mode == "arrivals")  # the mode is the class's
     return n_workers + alone
 
 

@@ -50,7 +50,7 @@ def comparison(records: Sequence[Record]) -> Table:
 
 def own_models(record: Record) -> str:
     """Return one line on the workers' own models: their final accuracies and consensus distance."""
-    last, algorithm = record.last, record.settings.build()
+    last, algorithm = record.last, record.settings.method
     graph = getattr(algorithm, "graph", None)
     gap = f", spectral gap {Mixing.over_cycle(graph, record.settings.workers).spectral_gap:.3g}" if graph else ""
     return (

@@ -176,7 +176,7 @@ def rounds_to_target(report: Reporter, settings: RunSettings, look_every: int, t
     """
     experiment = Experiment(settings)
     simulation = Simulation(
-        experiment.model, experiment.inner, settings.build(), workers=settings.workers, layout=settings.layout,
+        experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, layout=settings.layout,
         seed=settings.seed,
     )  # fmt: skip
     curve: list[dict[str, float]] = []

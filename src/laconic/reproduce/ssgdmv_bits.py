@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from laconic.contract import ALGORITHMS, ModelSpec
+from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
-from laconic.hyperparameters import from_text
+from laconic.lab.algorithms import make_algorithm
 from laconic.lab.processes.pool import Figures, Reporter, Task
 from laconic.protocol.round_inputs import Inputs
 from laconic.random_keys import make_key
@@ -170,7 +170,7 @@ def message_bits(report: Reporter, kind: _Kind, d: int) -> Figures:
     steps = len(_CODES) * kind.rounds
     start = torch.zeros(d)
     for number, code in enumerate(_CODES):
-        algorithm = from_text(ALGORITHMS[kind.method], {"bits": str(kind.bits), "code": code}, kind.method)
+        algorithm = make_algorithm(kind.method, {"bits": str(kind.bits), "code": code})
         simulated = Simulated(algorithm, spec=ModelSpec.of_sizes(d), n_workers=kind.workers, layout="rank0")
         before: dict[_Direction, dict[str, float]] = {}
         for round_ in range(kind.rounds):

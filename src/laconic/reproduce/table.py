@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
 from laconic.lab.processes.pool import Figures, Task
 
@@ -57,26 +58,27 @@ class PublishedTable(ABC):
         """Return the request with the table's defaults filled in.
 
         Raises:
-            ValueError: The table does not have a requested option, seed or row.
+            OptionError: The table does not have a requested option, seed or row.
         """
         if request.data is not None and not self.reads_data:
-            raise ValueError(f"--data {request.data}: {self.name} reads no data; leave it out")
+            raise OptionError(Named("data", request.data), f": {self.name} reads no data; leave it out")
         if request.seeds and not self.default_seeds:
-            raise ValueError(f"--seeds: the figures of {self.name} do not depend on a seed; leave it out")
+            raise OptionError(Named("seeds"), f": the figures of {self.name} do not depend on a seed; leave it out")
         if request.methods and not self.methods:
-            raise ValueError(f"--methods: {self.name} always computes all rows; leave it out")
-        for what, chosen in (("--seeds", request.seeds), ("--methods", request.methods)):
+            raise OptionError(Named("methods"), f": {self.name} always computes all rows; leave it out")
+        for what, chosen in (("seeds", request.seeds), ("methods", request.methods)):
             doubled = [one for place, one in enumerate(chosen) if one in chosen[:place]]
             if doubled:
-                raise ValueError(f"{what}: {doubled[0]} is given twice")
+                raise OptionError(Named(what), f": {doubled[0]} is given twice")
         for seed in request.seeds:
             if seed < 0:
-                raise ValueError(f"--seeds {seed} must be at least 0")
+                raise OptionError(Named("seeds", seed), " must be at least 0")
         for method in request.methods:
             if method not in self.methods:
                 known = list(self.methods)
-                raise ValueError(
-                    f"--methods {method!r} must be in {', '.join(known)} for {self.name}{near_misses(method, known)}"
+                raise OptionError(
+                    Named("methods", method, quoted=True),
+                    f" must be in {', '.join(known)} for {self.name}{near_misses(method, known)}",
                 )
         return Request(
             data=request.data,

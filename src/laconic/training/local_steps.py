@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from laconic.contract import Algorithm, Result
+from laconic.errors import Named, OptionError
 from laconic.torch_compat import has_step_hooks, step_is_replaced
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
@@ -24,11 +25,13 @@ def check_local_steps(algorithm: Algorithm, local_steps: int) -> None:
     if isinstance(local_steps, bool) or not isinstance(local_steps, int):
         raise TypeError(f"local_steps={local_steps!r} must be a whole number, at least 1")
     if local_steps < 1:
-        raise ValueError(f"local_steps={local_steps} must be at least 1; 1 exchanges after every step")
+        raise OptionError(Named("local_steps", local_steps), " must be at least 1; 1 exchanges after every step")
     if local_steps > 1 and not algorithm.takes_changes:
-        raise ValueError(
-            f"local_steps={local_steps}: {algorithm.name} needs the gradient itself, not what several steps changed; "
-            "leave local_steps at 1"
+        raise OptionError(
+            Named("local_steps", local_steps),
+            f": {algorithm.name} needs the gradient itself, not what several steps changed; leave ",
+            Named("local_steps"),
+            " at 1",
         )
 
 

@@ -30,7 +30,7 @@ class _Benches(LazyGroup):
         LazyCommand(
             "compare", "laconic.cli.bench.compare", "bench_compare",
             "Compare two result files of one bench: the ratio of medians, and a verdict if the quartiles do not "
-            "overlap.", needs_torch=False,
+            "overlap.",
         ),
     )  # fmt: skip
 

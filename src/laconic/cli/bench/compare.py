@@ -1,23 +1,32 @@
 """`laconic bench compare`: compare two result files of one bench."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from laconic.bench.compare import Change, compare_files
 from laconic.cli.bench.table import bench_table
+from laconic.cli.flags import with_flags
+from laconic.lab.options import OptionGroup, option
 from laconic.units import seconds_text
 
 
-def bench_compare(
-    before: Annotated[
-        Path, typer.Argument(metavar="A.json", help="The first result file, written by `laconic bench ... --json`.")
-    ],
-    after: Annotated[Path, typer.Argument(metavar="B.json", help="The second result file, of the same bench.")],
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(OptionGroup):
+    """The options of `laconic bench compare`."""
+
+    before: Path = option(
+        ..., "The first result file, written by `laconic bench ... --json`.", metavar="A.json", positional=True
+    )
+    after: Path = option(..., "The second result file, of the same bench.", metavar="B.json", positional=True)
+
+
+@with_flags(CompareOptions, needs_torch=False)
+def bench_compare(context: typer.Context, options: CompareOptions) -> None:
     """Compare two result files of one bench: the ratio of medians, and a verdict if the quartiles do not overlap."""
+    before, after = options.before, options.after
     found = compare_files(before, after)
     console = Console()
     table = bench_table(

@@ -1,26 +1,28 @@
 """`laconic bench kernels`: the time of each kernel in multiples of one memory copy."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from laconic.cli.bench.table import (
-    JsonFile,
-    Repeats,
     bar_text,
     bench_table,
-    check,
-    check_size,
+    density_option,
     finish,
+    json_option,
+    length_option,
     measured,
     quartiles_text,
+    repeats_option,
 )
+from laconic.cli.flags import with_flags
+from laconic.lab.options import OptionGroup, option
 from laconic.units import seconds_text
 
 if TYPE_CHECKING:
@@ -29,44 +31,39 @@ if TYPE_CHECKING:
 _SMALL_BAR_US = 50
 
 
-def bench_kernels(
-    d: Annotated[
-        int, typer.Option("--d", help="The number of elements of the vector; the default is ResNet-18's.")
-    ] = 11_173_962,
-    density: Annotated[
-        list[float] | None,
-        typer.Option("--density", help="The share of elements that are sent. Can be given several times."),
-    ] = None,
-    repeats: Repeats = 15,
-    only: Annotated[
-        str, typer.Option("--only", metavar="TEXT", help="Measure only kernels whose name contains this text.")
-    ] = "",
-    no_retained: Annotated[
-        bool,
-        typer.Option("--no-retained", help="Do not measure torch with an allocator that retains freed temporaries."),
-    ] = False,
-    file: JsonFile = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class KernelOptions(OptionGroup):
+    """The options of `laconic bench kernels`."""
+
+    d: int = length_option(11_173_962, "The number of elements of the vector; the default is ResNet-18's.")
+    density: tuple[float, ...] = density_option(
+        (0.01, 0.001), "The share of elements that are sent. Can be given several times."
+    )
+    repeats: int = repeats_option(15)
+    only: str = option("", "Measure only kernels whose name contains this text.", metavar="TEXT")
+    no_retained: bool = option(False, "Do not measure torch with an allocator that retains freed temporaries.")
+    json: Path | None = json_option()
+
+
+@with_flags(KernelOptions)
+def bench_kernels(context: typer.Context, options: KernelOptions) -> None:
     """Time every kernel on one thread, in multiples of one memory copy, beside torch and other libraries."""
     from laconic.bench.kernels import measure_kernels
 
-    densities = tuple(dict.fromkeys(density or (0.01, 0.001)))
-    check_size("--d", d)
-    check(repeats, file)
-    for share in densities:
-        if not 0 < share <= 1:
-            raise ValueError(f"--density {share} must be in (0, 1]; the papers use 0.01 and 0.001")
+    d, repeats, densities = options.d, options.repeats, tuple(dict.fromkeys(options.density))
     console = Console()
     rows = measured(
         console,
-        lambda listen: measure_kernels(d, densities, repeats, retained=not no_retained, only=only, listen=listen),
+        lambda listen: measure_kernels(
+            d, densities, repeats, retained=not options.no_retained, only=options.only, listen=listen
+        ),
     )
     console.print(_table(rows, d, repeats))
     settings = {"d": d, "densities": list(densities), "repeats": repeats, "threads": 1}
-    finish(console, "kernels", settings, rows, file)
+    finish(console, "kernels", settings, rows, options.json)
 
 
-def _table(rows: Sequence[Measurement], d: int, repeats: int) -> Table:
+def _table(rows: Sequence["Measurement"], d: int, repeats: int) -> Table:
     from laconic.bench.kernels import SMALL_D
 
     copy_s = statistics.median(row.details["copy_s"] for row in rows)

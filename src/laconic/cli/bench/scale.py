@@ -1,81 +1,63 @@
 """`laconic bench scale`: how the cost of a simulated round grows with workers and parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from laconic.cli.bench.table import (
-    Algorithms,
-    JsonFile,
-    Repeats,
     algorithms_in,
+    algorithms_option,
     bench_table,
-    check,
-    check_size,
     finish,
+    json_option,
+    length_option,
     measured,
+    repeats_option,
 )
-from laconic.cli.train import by_algorithm, pairs
+from laconic.cli.flags import with_flags
+from laconic.lab.algorithms import settings_by_name
+from laconic.lab.options import OptionGroup, hyperparameters_by_name, option
 from laconic.units import seconds_text, size
 
 if TYPE_CHECKING:
     from laconic.bench.measure import Measurement
 
-_MAX_WORKERS = 4096
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleOptions(OptionGroup):
+    """The options of `laconic bench scale`."""
+
+    algorithms: str = algorithms_option()
+    workers: tuple[int, ...] = option(
+        (), "A number of simulated workers. Can be given several times.", within="[1, 4096]", unit="workers",
+        shown="2, 4, .. 64",
+    )  # fmt: skip
+    parameters: tuple[int, ...] = length_option(
+        (), "A number of parameters. Can be given several times.", shown="0.1 to 25 million"
+    )
+    memory: str = option("4GB", "The maximum memory of all vectors of one combination.", metavar="SIZE", reads=size)
+    seconds: float = option(120.0, "The maximum number of seconds per method.", within="(0, inf)", unit="seconds")
+    set: dict[str, str] = hyperparameters_by_name()
+    repeats: int = repeats_option(3)
+    json: Path | None = json_option()
 
 
-def bench_scale(
-    algorithms: Algorithms = "",
-    workers: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--workers",
-            help="A number of simulated workers. Can be given several times.",
-            show_default="2, 4, .. 64",
-        ),
-    ] = None,
-    parameters: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--parameters",
-            help="A number of parameters. Can be given several times.",
-            show_default="0.1 to 25 million",
-        ),
-    ] = None,
-    memory: Annotated[
-        str,
-        typer.Option("--memory", metavar="SIZE", help="The maximum memory of all vectors of one combination."),
-    ] = "4GB",
-    seconds: Annotated[float, typer.Option("--seconds", help="The maximum number of seconds per method.")] = 120.0,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME.KEY=VALUE", help="Set one hyper-parameter of one method. Can be given several times."
-        ),
-    ] = None,
-    repeats: Repeats = 3,
-    file: JsonFile = None,
-) -> None:
+@with_flags(ScaleOptions)
+def bench_scale(context: typer.Context, options: ScaleOptions) -> None:
     """Fit how the cost of a simulated round with given gradients grows with workers and parameters."""
     from laconic.bench.scale import SIZES, WORKERS, Left, measure_scale
 
-    methods = algorithms_in(algorithms)
-    settings, _ = by_algorithm(methods, pairs(set_), {})
-    worker_counts, sizes = tuple(dict.fromkeys(workers or WORKERS)), tuple(dict.fromkeys(parameters or SIZES))
-    check(repeats, file)
-    for d in sizes:
-        check_size("--parameters", d)
-    for n in worker_counts:
-        if not 1 <= n <= _MAX_WORKERS:
-            raise ValueError(f"--workers {n} must be in 1 .. {_MAX_WORKERS}")
-    if not seconds > 0:
-        raise ValueError(f"--seconds {seconds} must be above 0")
-    memory_bytes = size(memory)
+    methods = algorithms_in(options.algorithms)
+    settings = settings_by_name(methods, options.set)
+    worker_counts = tuple(dict.fromkeys(options.workers or WORKERS))
+    sizes = tuple(dict.fromkeys(options.parameters or SIZES))
+    repeats, seconds = options.repeats, options.seconds
+    memory_bytes = size(options.memory)
     console = Console()
     left = Left()
     rows = measured(
@@ -91,10 +73,10 @@ def bench_scale(
         "workers": list(worker_counts), "parameters": list(sizes), "repeats": repeats, "memory_bytes": memory_bytes,
         "seconds": seconds, "set": settings, "threads": 1,
     }  # fmt: skip
-    finish(console, "scale", shown, rows, file, left)
+    finish(console, "scale", shown, rows, options.json, left)
 
 
-def _table(rows: Sequence[Measurement], worker_counts: Sequence[int], sizes: Sequence[int], repeats: int) -> Table:
+def _table(rows: Sequence["Measurement"], worker_counts: Sequence[int], sizes: Sequence[int], repeats: int) -> Table:
     table = bench_table(
         f"scale: {min(worker_counts)} .. {max(worker_counts)} workers, {min(sizes):,} .. {max(sizes):,} parameters, "
         f"{repeats} turns",
@@ -115,6 +97,6 @@ def _table(rows: Sequence[Measurement], worker_counts: Sequence[int], sizes: Seq
     return table
 
 
-def _exponent(row: Measurement) -> str:
+def _exponent(row: "Measurement") -> str:
     low, high = row.details["bar"]
     return f"{row.median:.2f}{' ' if low <= row.median <= high else '*'}"

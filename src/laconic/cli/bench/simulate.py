@@ -1,69 +1,62 @@
 """`laconic bench simulate`: the simulator against a bare loop, and the speed of the schedule engine."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from laconic.cli.bench.table import (
-    Algorithms,
-    JsonFile,
-    Repeats,
     algorithms_in,
+    algorithms_option,
     bar_text,
     bench_table,
-    check,
     finish,
+    json_option,
     measured,
     quartiles_text,
+    repeats_option,
 )
-from laconic.cli.train import by_algorithm, pairs
+from laconic.cli.flags import with_flags
+from laconic.lab.algorithms import settings_by_name
+from laconic.lab.options import OptionGroup, hyperparameters_by_name, option
 from laconic.units import seconds_text
 
 if TYPE_CHECKING:
     from laconic.bench.measure import Measurement
 
-_METHODS = "compskip,ssgd-mv,dropsign,signsgd-mv,sgd"
-_WORKERS = 10
-_BATCHES = (10, 32, 128)
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateOptions(OptionGroup):
+    """The options of `laconic bench simulate`."""
+
+    algorithms: str = algorithms_option("compskip,ssgd-mv,dropsign,signsgd-mv,sgd")
+    workers: int = option(10, "The number of simulated workers.", within="[2, 4096]", unit="workers")
+    batch_size: tuple[int, ...] = option(
+        (10, 32, 128), "The batch size of each worker, in examples. Can be given several times.",
+        within="[1, 1000000]", unit="examples",
+    )  # fmt: skip
+    ring: int = option(
+        1024, "The number of workers of the ring all-reduce whose messages are timed.", within="[2, 2048]",
+        unit="workers",
+    )  # fmt: skip
+    set: dict[str, str] = hyperparameters_by_name()
+    repeats: int = repeats_option(15)
+    json: Path | None = json_option()
 
 
-def bench_simulate(
-    algorithms: Algorithms = _METHODS,
-    workers: Annotated[int, typer.Option("--workers", help="The number of simulated workers.")] = _WORKERS,
-    batches: Annotated[
-        list[int] | None,
-        typer.Option("--batch-size", help="The batch size of each worker. Can be given several times."),
-    ] = None,
-    ring: Annotated[
-        int, typer.Option("--ring", help="The number of workers of the ring all-reduce whose messages are timed.")
-    ] = 1024,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME.KEY=VALUE", help="Set one hyper-parameter of one method. Can be given several times."
-        ),
-    ] = None,
-    repeats: Repeats = 15,
-    file: JsonFile = None,
-) -> None:
+@with_flags(SimulateOptions)
+def bench_simulate(context: typer.Context, options: SimulateOptions) -> None:
     """Time simulated rounds against a bare loop over the same gradients, and the messages of a large schedule."""
     from laconic.bench.simulate import measure_events, measure_simulation
 
-    methods = algorithms_in(algorithms)
-    settings, _ = by_algorithm(methods, pairs(set_), {})
-    check(repeats, file)
-    sizes = batches or list(_BATCHES)
-    bounds = [("--workers", workers, 2, 4096), ("--ring", ring, 2, 2048)]
-    bounds += [("--batch-size", size, 1, 10**6) for size in sizes]
-    for option, value, minimum, maximum in bounds:
-        if not minimum <= value <= maximum:
-            raise ValueError(f"{option} {value} must be in {minimum} .. {maximum}")
+    methods = algorithms_in(options.algorithms)
+    settings = settings_by_name(methods, options.set)
+    workers, sizes, ring, repeats = options.workers, list(options.batch_size), options.ring, options.repeats
     console = Console()
     rows = measured(
         console,
@@ -76,10 +69,10 @@ def bench_simulate(
     console.print(_rounds(rounds, workers, repeats))
     console.print(_events([row for row in rows if row.unit == "s"], ring))
     shown = {"workers": workers, "batch_sizes": sizes, "ring": ring, "repeats": repeats, "set": settings, "threads": 1}
-    finish(console, "simulate", shown, rows, file)
+    finish(console, "simulate", shown, rows, options.json)
 
 
-def _rounds(rows: Sequence[Measurement], workers: int, repeats: int) -> Table:
+def _rounds(rows: Sequence["Measurement"], workers: int, repeats: int) -> Table:
     d = rows[0].details["parameters"] if rows else 0
     table = bench_table(
         f"simulate: {workers} workers, {d:,} parameters, one thread, median of {repeats}",
@@ -92,14 +85,14 @@ def _rounds(rows: Sequence[Measurement], workers: int, repeats: int) -> Table:
         bare_s = details["bare_s"]
         table.add_row(
             str(row.name["simulation"]), str(row.name["batch"]), seconds_text(row.median * bare_s),
-            seconds_text(bare_s), seconds_text((row.median - 1) * bare_s / workers),
+            seconds_text(bare_s), seconds_text(max(0.0, row.median - 1) * bare_s / workers),
             f"{details['rounds_per_s']:.3g}", f"{row.median:.3g}", quartiles_text(row),
             bar_text(row.median, details["bar"]),
         )  # fmt: skip
     return table
 
 
-def _events(rows: Sequence[Measurement], ring: int) -> Table:
+def _events(rows: Sequence["Measurement"], ring: int) -> Table:
     table = bench_table(
         f"schedule engine: a ring all-reduce of {ring:,} workers", "the first call also loads the machine code",
         ["call"], ["messages", "takes", "quartiles", "messages/s"],

@@ -1,83 +1,69 @@
 """`laconic bench step`: full steps of methods against plain all-reduce."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from laconic.cli.bench.table import (
-    Algorithms,
-    JsonFile,
-    Repeats,
     algorithms_in,
+    algorithms_option,
     bar_text,
     bench_table,
-    check,
-    check_size,
     finish,
+    json_option,
+    length_option,
     measured,
     quartiles_text,
+    repeats_option,
 )
-from laconic.cli.train import by_algorithm, pairs
-from laconic.hyperparameters import from_text
+from laconic.cli.flags import with_flags
+from laconic.lab.algorithms import make_algorithm, settings_by_name
+from laconic.lab.options import PURE_NUMBER, OptionGroup, hyperparameters_by_name, option
 from laconic.units import seconds_text
 
 if TYPE_CHECKING:
     from laconic.bench.measure import Measurement
-
-_SIZES = (407_050, 11_173_962, 25_557_032)
-_MAX_WORKERS = 64
+    from laconic.contract import Algorithm
 
 
-def bench_step(
-    workers: Annotated[
-        list[int] | None,
-        typer.Option("--workers", help="A number of processes. Can be given several times.", show_default="2 and 4"),
-    ] = None,
-    parameters: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--parameters",
-            help="A number of parameters of the model. Can be given several times.",
-            show_default="0.4, 11.17 and 25.56 million",
-        ),
-    ] = None,
-    algorithms: Algorithms = "",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME.KEY=VALUE", help="Set one hyper-parameter of one method. Can be given several times."
-        ),
-    ] = None,
-    momentum: Annotated[
-        float, typer.Option("--momentum", help="The momentum of the inner SGD, for all methods.")
-    ] = 0.0,
-    repeats: Repeats = 9,
-    file: JsonFile = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class StepOptions(OptionGroup):
+    """The options of `laconic bench step`."""
+
+    workers: tuple[int, ...] = option(
+        (2, 4), "A number of processes. Can be given several times.", within="[2, 64]", unit="processes",
+        shown="2 and 4",
+    )  # fmt: skip
+    parameters: tuple[int, ...] = length_option(
+        (407_050, 11_173_962, 25_557_032), "A number of parameters of the model. Can be given several times.",
+        shown="0.4, 11.17 and 25.56 million",
+    )  # fmt: skip
+    algorithms: str = algorithms_option()
+    set: dict[str, str] = hyperparameters_by_name()
+    momentum: float = option(0.0, "The momentum of the inner SGD, for all methods.", within="[0, 1)", unit=PURE_NUMBER)
+    repeats: int = repeats_option(9)
+    json: Path | None = json_option()
+
+
+@with_flags(StepOptions)
+def bench_step(context: typer.Context, options: StepOptions) -> None:
     """Time full steps with given gradients, in processes on loopback, against one all-reduce and DDP."""
     from laconic.bench.step import measure_steps
 
-    methods = algorithms_in(algorithms)
-    sizes, worker_counts = tuple(dict.fromkeys(parameters or _SIZES)), tuple(dict.fromkeys(workers or (2, 4)))
-    settings, _ = by_algorithm(methods, pairs(set_), {})
-    check(repeats, file)
-    for d in sizes:
-        check_size("--parameters", d)
-    for n in worker_counts:
-        if not 2 <= n <= _MAX_WORKERS:
-            raise ValueError(f"--workers {n} must be in 2 .. {_MAX_WORKERS}")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"--momentum {momentum} must be in [0, 1)")
+    methods = algorithms_in(options.algorithms)
+    settings = settings_by_name(methods, options.set)
+    sizes, worker_counts = tuple(dict.fromkeys(options.parameters)), tuple(dict.fromkeys(options.workers))
+    momentum, repeats = options.momentum, options.repeats
     refused = [
-        f"{method}: {why}" for method in methods for d in sizes for n in worker_counts
-        if (why := _refusal(method, settings.get(method, {}), d, n))
+        f"{method}: {why}" for method in methods for algorithm in [make_algorithm(method, settings[method])]
+        for d in sizes for n in worker_counts if (why := _refusal(algorithm, d, n))
     ]  # fmt: skip
-    if refused and algorithms:
+    if refused and options.algorithms:
         raise ValueError("; ".join(refused))
     methods = tuple(name for name in methods if not any(text.startswith(f"{name}: ") for text in refused))
     console = Console()
@@ -97,14 +83,13 @@ def bench_step(
         "momentum": momentum,
         "threads": 1,
     }  # fmt: skip
-    finish(console, "step", shown, rows, file, refused)
+    finish(console, "step", shown, rows, options.json, refused)
 
 
-def _refusal(method: str, settings: dict[str, str], d: int, n: int) -> str:
+def _refusal(algorithm: "Algorithm", d: int, n: int) -> str:
     """Return why this method refuses `d` parameters on `n` processes, or an empty text."""
-    from laconic.contract import ALGORITHMS, ModelSpec
+    from laconic.contract import ModelSpec
 
-    algorithm = from_text(ALGORITHMS[method], settings, method)
     try:
         algorithm.check_size(ModelSpec.of_sizes(d), n)
     except ValueError as error:
@@ -112,7 +97,7 @@ def _refusal(method: str, settings: dict[str, str], d: int, n: int) -> str:
     return ""
 
 
-def _table(rows: Sequence[Measurement], n: int, d: int, repeats: int) -> Table:
+def _table(rows: Sequence["Measurement"], n: int, d: int, repeats: int) -> Table:
     base_s = next(row for row in rows if row.name["step"] == "all-reduce").details["base_s"]
     table = bench_table(
         f"step: {n} processes, {d:,} parameters, median of {repeats}; base {seconds_text(base_s)}",

@@ -5,30 +5,52 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.hyperparameters import near_misses
+from laconic.lab.algorithms import algorithm_names
+from laconic.lab.defaults import MAX_VECTOR
+from laconic.lab.options import PURE_NUMBER, file_to_write, option
 
 if TYPE_CHECKING:
     from laconic.bench.measure import Measurement
 
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="The file to write all figures to, as JSON.")
-]
-Repeats = Annotated[int, typer.Option("--repeats", help="The number of times that each case is measured.")]
-Algorithms = Annotated[
-    str,
-    typer.Option(
-        "--algorithms",
-        metavar="NAMES",
-        help="The methods to measure: names that `laconic list` prints, with commas between them.",
-    ),
-]
+
+def repeats_option(default: int) -> Any:  # noqa: ANN401 - a field
+    """Return the option `repeats`."""
+    return option(
+        default, "The number of times that each case is measured.", within="[1, inf)", unit="times",
+        hint="15 gives a steady median",
+    )  # fmt: skip
+
+
+def length_option(default: int | tuple[int, ...], about: str, *, shown: str = "") -> Any:  # noqa: ANN401 - a field
+    """Return an option that is a number of parameters, or several."""
+    return option(
+        default, about, within=f"[2, {MAX_VECTOR}]", unit="elements" if shown == "" else "parameters", shown=shown,
+        hint="ResNet-18 has 11173962",
+    )  # fmt: skip
+
+
+def density_option(default: float | tuple[float, ...], about: str) -> Any:  # noqa: ANN401 - a field
+    """Return an option that is a share of elements, or several."""
+    return option(default, about, within="(0, 1]", unit=PURE_NUMBER, hint="the papers use 0.01 and 0.001")
+
+
+def algorithms_option(default: str = "") -> Any:  # noqa: ANN401 - a field
+    """Return the option `algorithms`."""
+    return option(
+        default, "The methods to measure: names that `laconic list` prints, with commas between them.", metavar="NAMES"
+    )
+
+
+def json_option() -> Any:  # noqa: ANN401 - a field
+    """Return the option `json`."""
+    return option(None, "The file to write all figures to, as JSON.", metavar="FILE", reads=file_to_write())
+
 
 Listen = Callable[[str], None]
 
@@ -56,42 +78,13 @@ def finish(
         file.write_text(json.dumps(result_of(bench, settings, rows, left_out), indent=2) + "\n")
 
 
-def check(repeats: int, file: Path | None) -> None:
-    """Check the options of all benches.
-
-    Raises:
-        ValueError: `repeats` is below 1, or the folder of `file` does not exist.
-    """
-    if repeats < 1:
-        raise ValueError(f"--repeats {repeats} must be at least 1; 15 gives a steady median")
-    if file is not None and not file.parent.is_dir():
-        raise ValueError(f"--json {file}: there is no folder {file.parent}; make it, or write elsewhere")
-
-
-def check_size(option: str, d: int) -> None:
-    """Check the number of parameters `d`.
-
-    Raises:
-        ValueError: `d` is out of range.
-    """
-    if not 2 <= d <= 2**32:
-        raise ValueError(f"{option} {d} must be in 2 .. {2**32}; ResNet-18 has 11173962")
-
-
 def algorithms_in(names: str) -> tuple[str, ...]:
     """Return the names between commas, or all algorithms if there is none.
 
     Raises:
-        ValueError: A name is unknown.
+        OptionError: A name is unknown.
     """
-    from laconic.contract import ALGORITHMS
-
-    known = sorted(ALGORITHMS)
-    chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    for name in chosen:
-        if name not in ALGORITHMS:
-            raise ValueError(f"--algorithms: unknown {name!r}; known: {', '.join(known)}{near_misses(name, known)}")
-    return chosen or tuple(known)
+    return algorithm_names([name.strip() for name in names.split(",") if name.strip()], option="algorithms")
 
 
 def bench_table(title: str, caption: str, names: Sequence[str], numbers: Sequence[str]) -> Table:

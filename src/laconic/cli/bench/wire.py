@@ -1,43 +1,54 @@
 """`laconic bench wire`: the time and bytes of each kind of packet."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from laconic.cli.bench.table import JsonFile, Repeats, bench_table, check, check_size, finish, measured
+from laconic.cli.bench.table import (
+    bench_table,
+    density_option,
+    finish,
+    json_option,
+    length_option,
+    measured,
+    repeats_option,
+)
+from laconic.cli.flags import with_flags
+from laconic.lab.options import OptionGroup
 from laconic.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from laconic.bench.measure import Measurement
 
 
-def bench_wire(
-    d: Annotated[
-        int, typer.Option("--d", help="The number of elements of the vector; the default is ResNet-18's.")
-    ] = 11_173_962,
-    density: Annotated[float, typer.Option("--density", help="The share of elements that sparse packets send.")] = 0.01,
-    repeats: Repeats = 7,
-    file: JsonFile = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class WireOptions(OptionGroup):
+    """The options of `laconic bench wire`."""
+
+    d: int = length_option(11_173_962, "The number of elements of the vector; the default is ResNet-18's.")
+    density: float = density_option(0.01, "The share of elements that sparse packets send.")
+    repeats: int = repeats_option(7)
+    json: Path | None = json_option()
+
+
+@with_flags(WireOptions)
+def bench_wire(context: typer.Context, options: WireOptions) -> None:
     """Time making, encoding and decoding each kind of packet, and show its bytes beside the entropy bound."""
     from laconic.bench.wire import measure_wire
 
-    check_size("--d", d)
-    check(repeats, file)
-    if not 0 < density <= 1:
-        raise ValueError(f"--density {density} must be in (0, 1]; the papers use 0.01 and 0.001")
+    d, density, repeats = options.d, options.density, options.repeats
     console = Console()
     rows = measured(console, lambda listen: measure_wire(d, density, repeats, listen=listen))
     console.print(_table(rows, d, repeats))
-    finish(console, "wire", {"d": d, "density": density, "repeats": repeats, "threads": 1}, rows, file)
+    finish(console, "wire", {"d": d, "density": density, "repeats": repeats, "threads": 1}, rows, options.json)
 
 
-def _table(rows: Sequence[Measurement], d: int, repeats: int) -> Table:
+def _table(rows: Sequence["Measurement"], d: int, repeats: int) -> Table:
     table = bench_table(
         f"wire: {d:,} float32, one thread, median of {repeats}; one copy takes "
         f"{seconds_text(rows[0].details['copy_s'])}",

@@ -83,7 +83,7 @@ class Simulated:
             faults.check(algorithm, self.layout.name, n_workers)
             links = slowed(faults, link or Link(), links, self.layout.worker_nodes)
             if faults.is_slowing and not compute_s:
-                raise ValueError("faults: stragglers need a time of computing; give compute_s, --compute 50ms")
+                raise ValueError("faults: stragglers need a time of computing; give one, such as 50ms")
         self.job = Job(algorithm=algorithm, seed=seed, spec=spec, dtype=dtype, layout=self.layout)
         pool = VectorPool(spec.d, dtype)
         self.workers = [WorkerSession(self.job, rank, pool, sparse_results=sparse_results) for rank in range(n_workers)]

@@ -11,6 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from laconic.errors import DatasetError, OptionError
+
+
+class DataOptionError(OptionError, DatasetError):
+    """The option `data` does not go with the data set."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:

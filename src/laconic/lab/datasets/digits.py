@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from laconic.errors import DatasetError
-from laconic.lab.datasets.dataset import Dataset
+from laconic.errors import Named
+from laconic.lab.datasets.dataset import DataOptionError, Dataset
 from laconic.lab.datasets.split import stratified_split
 
 HIGHEST_PIXEL = 16.0
@@ -27,10 +27,10 @@ def digits(path: Path | None = None) -> Dataset:
         DatasetError: A path is given.
     """
     if path is not None:
-        raise DatasetError(
-            f"digits: data={str(path)!r} must not be given, the examples are part of scikit-learn; "
-            "leave --data out, or name another data set"
-        )
+        raise DataOptionError(
+            "digits: ", Named("data", str(path)), " must not be given, the examples are part of scikit-learn; leave it "
+            "out, or name another data set",
+        )  # fmt: skip
     # scikit-learn takes a second to import, which listing the data sets should not need.
     from sklearn.datasets import load_digits
 

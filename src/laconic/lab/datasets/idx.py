@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from laconic.errors import DatasetError
-from laconic.lab.datasets.dataset import Dataset
+from laconic.errors import DatasetError, Named
+from laconic.lab.datasets.dataset import DataOptionError, Dataset
 
 IMAGES_MAGIC = 2051  # unsigned bytes, three dimensions
 LABELS_MAGIC = 2049  # unsigned bytes, one dimension
@@ -218,16 +218,16 @@ def _find_files(collection: Collection, folder: Path | None) -> dict[str, Path]:
     missing = [f"{name} (sha256 {value})" for name, value in collection.sha256.items() if name not in paths]
     if not missing:
         return paths
+    complaint: tuple[str | Named, ...] = (f"folder {str(folder)!r} lacks",)
     if folder is None:
-        complaint = "needs --data, a folder with the files"
+        complaint = "needs ", Named("data"), ", a folder with the files"
     elif not folder.is_dir():
-        complaint = f"data={str(folder)!r} is not a folder; it must be a folder with the files"
-    else:
-        complaint = f"folder {str(folder)!r} lacks"
-    raise DatasetError(
-        f"{collection.name}: {complaint} {', '.join(missing)}, each packed as named or unpacked without .gz; "
-        f"to get them, {collection.origin}"
-    )
+        given = Named("data", str(folder), quoted=True)
+        complaint = given, " is not a folder; it must be a folder with the files"
+    raise DataOptionError(
+        f"{collection.name}: ", *complaint, f" {', '.join(missing)}, each packed as named or unpacked without .gz; "
+        f"to get them, {collection.origin}",
+    )  # fmt: skip
 
 
 def _compare_checksums(collection: Collection, paths: Mapping[str, Path]) -> None:

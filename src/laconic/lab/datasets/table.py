@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.errors import DatasetError
-from laconic.lab.datasets.dataset import Dataset
+from laconic.errors import DatasetError, Named
+from laconic.lab.datasets.dataset import DataOptionError, Dataset
 from laconic.lab.datasets.split import stratified_split
 
 FLOAT32_MAX = float(torch.finfo(torch.float32).max)
@@ -77,9 +77,11 @@ def libsvm_table(path: Path | None = None) -> Dataset:
 
 def _existing_file(name: str, path: Path | None, wanted: str) -> Path:
     if path is None:
-        raise DatasetError(f"{name}: needs --data, {wanted}")
+        raise DataOptionError(f"{name}: needs ", Named("data"), f", {wanted}")
     if not path.is_file():
-        raise DatasetError(f"{name}: data={str(path)!r} is not a file; it must be {wanted}")
+        raise DataOptionError(
+            f"{name}: ", Named("data", str(path), quoted=True), f" is not a file; it must be {wanted}"
+        )
     return path
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from laconic.errors import LaunchError
+from laconic.errors import LaunchError, Named, OptionError
 from laconic.lab.processes.supervise import Answer, Child, Report, end_all
 from laconic.torch_compat import TCPStore
 
@@ -59,7 +59,7 @@ class Ranks:
                 at `port`.
 
         Raises:
-            ValueError: The port is out of range or in use.
+            OptionError: The port is in use.
             LaunchError: A process cannot be started.
         """
         self._timeout_s, self._limit_s = timeout_s, limit_s
@@ -154,13 +154,11 @@ def _is_cause(answer: Answer) -> bool:
 
 
 def _open_store(port: int, timeout_s: float) -> TCPStore:
-    if not 0 <= port <= 65535:
-        raise ValueError(f"--port {port} must be between 0 and 65535 (0: any free one)")
     try:
         return TCPStore(_HOST, port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout_s))
     except RuntimeError as error:
-        raise ValueError(
-            f"--port {port} is in use on {_HOST} (or not allowed); give another, or leave it out for a free one"
+        raise OptionError(
+            Named("port", port), f" is in use on {_HOST} (or not allowed); give another, or leave it out for a free one"
         ) from error
 
 

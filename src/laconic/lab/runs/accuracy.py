@@ -29,7 +29,7 @@ class Accuracy:
 
 def models_differ(algorithm: Algorithm) -> bool:
     """Return whether each worker ends with its own model. With an asynchronous server the model is the server's."""
-    return algorithm.mode == "decentralized" and not algorithm.replicas_equal
+    return algorithm.is_decentralized and not algorithm.replicas_equal
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def over_processes(opt: DistributedOptimizer, experiment: Experiment, exchanged:
         gathered: list[Any] = channel.gather([own, squared_distance(exchanged, mean)], what)
         of_mean = _accuracy_at(mean, opt.flat, experiment) if channel.rank == 0 else 0.0
         return _summary(of_mean, [accuracy for accuracy, _ in gathered], [square for _, square in gathered])
-    if experiment.algorithm.mode == "arrivals":
+    if experiment.algorithm.is_asynchronous:
         model = None if opt.server_model is None or not opt.serves_only else opt.server_model.flat.values()
         accuracies = channel.gather(None if model is None else _accuracy_at(model, opt.flat, experiment), what)
         return Accuracy(test=next(accuracy for accuracy in accuracies if accuracy is not None))

@@ -37,7 +37,7 @@ class Experiment:
         )  # fmt: skip
         self.steps_per_epoch = self.partition.rounds_per_epoch
         self.steps = self.steps_per_epoch * settings.epochs
-        self.algorithm = settings.build()
+        self.algorithm = settings.method
         if settings.dense_epochs is not None:
             rounds: dict[str, Any] = {"dense_rounds": self.steps_in(settings.dense_epochs)}  # of one step each
             self.algorithm = replace(self.algorithm, **rounds)
@@ -59,7 +59,7 @@ class Experiment:
         if self.settings.lr_schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
         elif self.settings.lr_schedule == "step":
-            factor = 0.1 ** sum(step >= round(share * self.steps) for share in self.settings.decay_shares())
+            factor = 0.1 ** sum(step >= round(share * self.steps) for share in self.settings.decay_shares)
         warm_up_steps = self.steps_in(self.settings.warm_up_epochs or 0)
         if step < warm_up_steps:
             start = self.settings.warm_up_start

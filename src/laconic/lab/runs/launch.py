@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch.distributed as dist
 
@@ -37,7 +38,7 @@ def run_in_processes(
         The records in the order of the plans.
 
     Raises:
-        ValueError: The port is in use.
+        OptionError: The port is in use.
         LaunchError: A rank fails or ends.
     """
     n = plans[0].n_processes
@@ -47,7 +48,8 @@ def run_in_processes(
     records: list[Record] = []
     with Ranks(n, _Training, tuple(plugins), timeout_s=plans[0].timeout_s, port=port) as ranks:
         for plan in plans:
-            records.append(ranks.call("run", settings=plan, listen=listen)[0])
+            answer = ranks.call("run", settings=plan, listen=listen)[0]
+            records.append(replace(answer, settings=plan))  # with the algorithm that is made here already
             finished(records[-1])
     return records
 

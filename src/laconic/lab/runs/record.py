@@ -117,7 +117,7 @@ class Record:
 
     def _expected_bits(self) -> tuple[float, float]:
         """Return the bits of the paper's formula per worker and round, (up, down), with dense rounds included."""
-        sparse = self.settings.build().paper_bits(self.spec)
+        sparse = self.settings.method.paper_bits(self.spec)
         share = self.dense_rounds / self.traffic.rounds
         up, down = (share * 32 * self.spec.d + (1 - share) * bits for bits in sparse)
         return up, down

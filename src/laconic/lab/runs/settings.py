@@ -1,233 +1,264 @@
-"""The settings of one run, checked before anything starts."""
+"""The settings of one run, checked before anything starts.
+
+Importing this file loads no torch, since the flags of `laconic run` are made from it.
+"""
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from laconic.contract import ALGORITHMS, Algorithm, ModelSpec
-from laconic.faults.plan import FaultPlan
-from laconic.hyperparameters import from_text, hyperparameters_of, near_misses
-from laconic.kernels.api import MAX_KERNEL_THREADS
-from laconic.lab.datasets import DATASETS
-from laconic.lab.defaults import DECAY_AT, WARM_UP_FROM
-from laconic.lab.models import MODELS
-from laconic.network import Link
-from laconic.protocol.layout import choose_layout, n_nodes_for
-from laconic.training.local_steps import check_local_steps
+from laconic.errors import Named, OptionError
+from laconic.lab.algorithms import has_dense_rounds, make_algorithm
+from laconic.lab.defaults import DATASET_NAMES, DECAY_AT, MODEL_NAMES, SEED_BOUND, WARM_UP_FROM
+from laconic.lab.options import PURE_NUMBER, OptionGroup, listed, option
+from laconic.protocol.layout import LAYOUTS, choose_layout, n_nodes_for
 from laconic.units import bandwidth, duration
 
-DRIVERS = ("simulated", "processes")
-PARTITIONS = ("resample", "fixed")
-LR_SCHEDULES = ("constant", "cosine", "step")
+if TYPE_CHECKING:
+    from laconic.contract import Algorithm
+    from laconic.faults.plan import FaultPlan
+    from laconic.network import Link
+
 BASE_LR = 0.1  # of plain SGD; a method's default is this times its lr_factor
+_SIMULATED_ONLY = ("bandwidth", "latency", "compute", "faults")
+
+
+def _rising_shares(text: str) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        shares = ()
+    if not shares or list(shares) != sorted(set(shares)) or not (shares[0] > 0 and shares[-1] < 1):
+        raise ValueError(f"must be rising shares of the run between 0 and 1, such as {DECAY_AT}")
+    return shares
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """The options of `laconic run`. Field names are the names of the options."""
+class RunSettings(OptionGroup):
+    """The options of `laconic run`, and those of `config.toml`."""
 
-    algorithm: str
-    set: dict[str, str] = field(default_factory=dict)
-    workers: int = 4
-    driver: str = "simulated"
-    layout: str = "auto"
-    dataset: str = "digits"
-    data: str | None = None
-    model: str = "mlp"
-    epochs: int = 10
-    batch_size: int = 32
-    """Examples per worker and step."""
-    local_steps: int = 1
-    """Local steps per exchange."""
-    dense_epochs: float | None = None
-    """First epochs that send dense vectors, one step per exchange."""
-    lr: float | None = None
-    """The learning rate; None for the method's default."""
-    lr_schedule: str = "constant"
-    decay_at: str | None = None
-    """Shares of the run at which the schedule "step" decays, separated by commas."""
-    warm_up_epochs: float | None = None
-    warm_up_from: float | None = None
-    """Share of the learning rate at which the warm-up starts."""
-    weight_decay: float = 0.0
-    seed: int = 0
-    partition: str = "resample"
-    bandwidth: str | None = None
-    latency: str | None = None
-    compute: str | None = None
-    faults: str | None = None
-    """Path of a fault plan."""
-    threads: int = 1
-    """Torch threads per process."""
-    kernel_threads: int = 1
-    """Threads per process within a compiled kernel."""
-    timeout_s: float = 60.0
-    """Seconds that a rank waits for another."""
-    record_times: bool = False
-    """Whether to record when each rank computes, encodes, waits and decodes."""
+    algorithm: str = option(..., "The method: a name that `laconic list` prints.", short="-a")
+    set: dict[str, str] = option(
+        {}, "Set one hyper-parameter of the method. Can be given several times.", metavar="KEY=VALUE"
+    )
+    workers: int = option(
+        4, "The number of workers. Under torchrun it is the number of processes.", within="[1, inf)", unit="workers"
+    )
+    driver: str = option(
+        "simulated", "Where workers run: simulated (all in this process) or processes.",
+        choices=("simulated", "processes"),
+    )  # fmt: skip
+    layout: str = option("auto", f"Which rank serves: {listed(LAYOUTS)}.", choices=LAYOUTS)
+    dataset: str = option("digits", f"The data set: {listed(DATASET_NAMES)}.", choices=DATASET_NAMES)
+    data: str | None = option(None, "The folder or file of the data set. The digits need none.", metavar="PATH")
+    model: str = option("mlp", f"The model: {listed(MODEL_NAMES)}.", choices=MODEL_NAMES)
+    epochs: int = option(10, "The number of passes over the data.", within="[1, inf)", unit="passes")
+    batch_size: int = option(32, "The number of examples per worker and step.", within="[1, inf)", unit="examples")
+    local_steps: int = option(
+        1, "The number of local SGD steps per exchange.", within="[1, inf)", unit="steps", metavar="H",
+        hint="1 exchanges after every step",
+    )  # fmt: skip
+    dense_epochs: float | None = option(
+        None, "The number of first epochs that send dense vectors, one step per exchange.", within="(0, inf)",
+        unit="epochs", metavar="E",
+    )  # fmt: skip
+    lr: float | None = option(
+        None, "The learning rate of the inner SGD.", within="(0, inf)", unit=PURE_NUMBER, shown="the method's own",
+        hint="leave it out for the method's own default",
+    )  # fmt: skip
+    lr_schedule: str = option(
+        "constant", "How the learning rate changes: constant, cosine or step.", choices=("constant", "cosine", "step")
+    )
+    decay_at: str | None = option(
+        None, "At which shares of the run `step` divides the learning rate by 10.", metavar="SHARES", shown=DECAY_AT,
+        reads=_rising_shares,
+    )  # fmt: skip
+    warm_up_epochs: float | None = option(
+        None, "The number of first epochs over which the learning rate rises.", within="(0, inf)", unit="epochs",
+        metavar="E",
+    )  # fmt: skip
+    warm_up_from: float | None = option(
+        None, "The share of the learning rate at which the warm-up starts.", within="(0, 1]", unit=PURE_NUMBER,
+        metavar="SHARE", shown=f"{WARM_UP_FROM}",
+    )  # fmt: skip
+    weight_decay: float = option(
+        0.0, "The weight decay of the inner SGD, which is added after the exchange.", within="[0, inf)",
+        unit=PURE_NUMBER,
+    )  # fmt: skip
+    seed: int = option(
+        0, "The seed of the data order, the initial parameters and all random draws.", within=f"[0, {SEED_BOUND - 1}]",
+        unit=PURE_NUMBER,
+    )  # fmt: skip
+    partition: str = option(
+        "resample",
+        "How workers share the data: resample (a new split each epoch) or fixed (one shard per worker).",
+        choices=("resample", "fixed"),
+    )
+    bandwidth: str | None = option(
+        None, "The bandwidth of each simulated link, such as 100Mbit.", metavar="BANDWIDTH", reads=bandwidth
+    )
+    latency: str | None = option(
+        None, "The latency of each simulated link, such as 10ms.", metavar="TIME", reads=duration
+    )
+    compute: str | None = option(
+        None, "The simulated time of one gradient, such as 50ms.", metavar="TIME", reads=duration
+    )
+    faults: str | None = option(None, "A fault plan: what goes wrong in the simulator.", metavar="FILE")
+    threads: int = option(1, "The number of torch threads per process.", within="[1, inf)", unit="threads")
+    kernel_threads: int = option(
+        1, "The number of threads per process within a compiled kernel.", within="[1, inf)", unit="threads"
+    )
+    timeout_s: float = option(
+        60.0, "The number of seconds that a rank waits for another.", within="(0, inf)", unit="seconds"
+    )
+    record_times: bool = option(False, "Write to times.csv when each rank computes, encodes, waits and decodes.")
 
     def __post_init__(self) -> None:
         """Check all options.
 
         Raises:
-            ValueError: An option is wrong. The message names the option, its value, its bound and the way out.
+            OptionError: An option is wrong. The message names the option, its value, its bound and the way out.
+            ValueError: A hyper-parameter or the fault plan is wrong.
         """
-        self._one_of("algorithm", sorted(ALGORITHMS))
-        self._one_of("driver", DRIVERS)
-        self._one_of("dataset", sorted(DATASETS))
-        self._one_of("model", sorted(MODELS))
-        self._one_of("partition", PARTITIONS)
-        self._one_of("lr_schedule", LR_SCHEDULES)
-        for name in ("workers", "epochs", "batch_size", "threads", "kernel_threads"):
-            self._check_minimum(name, 1)
-        if self.kernel_threads > MAX_KERNEL_THREADS:
-            raise ValueError(
-                f"--kernel-threads {self.kernel_threads} must be at most {MAX_KERNEL_THREADS}, this machine's cores"
-            )
-        self._check_minimum("seed", 0)
-        self._check_minimum("weight_decay", 0)
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise ValueError(f"--lr {self.lr} must be above 0 and finite; leave it out for the method's own default")
-        if self.timeout_s <= 0:
-            raise ValueError(f"--timeout-s {self.timeout_s} must be above 0 seconds")
-        if self.driver == "processes":
-            for name in ("bandwidth", "latency", "compute", "faults"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"--{name} {getattr(self, name)} is for --driver simulated; processes use real links"
-                    )
-        elif self.record_times:
-            raise ValueError(
-                "--record-times is for --driver processes; a simulated run's times follow from its links: see "
-                "`laconic timeline`"
-            )
+        super().__post_init__()
+        self._check_driver()
         self._check_learning_rate()
+        self._check_kernel_threads()
         self._check_dense_epochs()
-        check_local_steps(self.build(), self.local_steps)
-        self.link()
-        self.compute_s()
-        layout = choose_layout(  # data are not read yet
-            self.layout, self.build(), ModelSpec.of_sizes(10**6), n_nodes=self.n_processes
-        )
-        if self.fault_plan is not None:
-            self.fault_plan.check(self.build(), layout.name, self.workers)
+        self._check_method()
 
-    def _one_of(self, name: str, known: Any) -> None:  # noqa: ANN401 - any sequence of names
-        value = getattr(self, name)
-        if value not in known:
-            raise ValueError(
-                f"--{name.replace('_', '-')} {value!r} must be one of "
-                f"{', '.join(known)}{near_misses(value, list(known))}"
-            )
+    def _check_driver(self) -> None:
+        """Refuse options of the other driver."""
+        if self.driver == "processes":
+            for name in _SIMULATED_ONLY:
+                if getattr(self, name) is not None:
+                    raise OptionError(
+                        Named(name, getattr(self, name)), " is for ", Named("driver", "simulated"),
+                        "; processes use real links",
+                    )  # fmt: skip
+        elif self.record_times:
+            raise OptionError(
+                Named("record_times", True), " is for ", Named("driver", "processes"),
+                "; a simulated run's times follow from its links: see `laconic timeline`",
+            )  # fmt: skip
 
-    def _check_minimum(self, name: str, bound: int) -> None:
-        value = getattr(self, name)
-        if not value >= bound:
-            raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {bound}")
+    def _check_kernel_threads(self) -> None:
+        from laconic.kernels.api import MAX_KERNEL_THREADS
 
-    def _check_maximum(self, name: str, bound: float) -> None:
-        value = getattr(self, name)
-        if value is not None and not 0 < value <= bound:
-            raise ValueError(f"--{name.replace('_', '-')} {value:g} must be above 0 and at most {bound}")
+        if self.kernel_threads > MAX_KERNEL_THREADS:
+            bound = f" must be at most {MAX_KERNEL_THREADS}, this machine's cores"
+            raise OptionError(Named("kernel_threads", self.kernel_threads), bound)
 
     def _check_learning_rate(self) -> None:
         """Refuse a warm-up or decays that do not fit the other options."""
-        self._check_maximum("warm_up_epochs", self.epochs)
-        self._check_maximum("warm_up_from", 1)
+        self._check_within_epochs("warm_up_epochs")
         if self.warm_up_from is not None and self.warm_up_epochs is None:
-            raise ValueError(
-                f"--warm-up-from {self.warm_up_from} needs --warm-up-epochs, over which the learning rate rises"
-            )
+            raise OptionError(
+                Named("warm_up_from", self.warm_up_from), " needs ", Named("warm_up_epochs"),
+                ", over which the learning rate rises",
+            )  # fmt: skip
         if self.decay_at is not None and self.lr_schedule != "step":
-            raise ValueError(f"--decay-at {self.decay_at} is for --lr-schedule step, not {self.lr_schedule}")
-        self.decay_shares()
+            raise OptionError(
+                Named("decay_at", self.decay_at), " is for ", Named("lr_schedule", "step"), f", not {self.lr_schedule}"
+            )
+
+    def _check_within_epochs(self, name: str) -> None:
+        value = getattr(self, name)
+        if value is not None and value > self.epochs:
+            raise OptionError(Named(name, value), " must be at most ", Named("epochs", self.epochs))
 
     def _check_dense_epochs(self) -> None:
         """Refuse dense epochs for a method without dense rounds, or beside the hyper-parameter `dense_rounds`."""
         if self.dense_epochs is None:
             return
-        self._check_maximum("dense_epochs", self.epochs)
+        self._check_within_epochs("dense_epochs")
+        asked = Named("dense_epochs", self.dense_epochs)
         if not has_dense_rounds(self.algorithm):
+            from laconic.contract import ALGORITHMS
+
             able = ", ".join(name for name in sorted(ALGORITHMS) if has_dense_rounds(name))
-            raise ValueError(
-                f"--dense-epochs {self.dense_epochs:g}: {self.algorithm} has no dense rounds; leave it out, or take "
-                f"one of {able}"
-            )
+            raise OptionError(asked, f": {self.algorithm} has no dense rounds; leave it out, or take one of {able}")
         if "dense_rounds" in self.set:
-            raise ValueError(
-                f"--dense-epochs {self.dense_epochs:g} and --set dense_rounds={self.set['dense_rounds']} say the same "
-                "in epochs and in rounds; give one of them"
-            )
+            raise OptionError(
+                asked, " and ", Named("set"), f" dense_rounds={self.set['dense_rounds']} say the same in epochs and in "
+                "rounds; give one of them",
+            )  # fmt: skip
+
+    def _check_method(self) -> None:
+        """Refuse hyper-parameters, local steps, a layout or faults that the method does not admit."""
+        from laconic.contract import ModelSpec
+        from laconic.training.local_steps import check_local_steps
+
+        check_local_steps(self.method, self.local_steps)
+        layout = choose_layout(
+            self.layout, self.method, ModelSpec.of_sizes(10**6), n_nodes=self.n_processes
+        )  # data are not read yet
+        if self.fault_plan is not None:
+            self.fault_plan.check(self.method, layout.name, self.workers)
+
+    @cached_property
+    def method(self) -> "Algorithm":
+        """The algorithm with its hyper-parameters, made once."""
+        return make_algorithm(self.algorithm, self.set, option="algorithm")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the options alone: another process makes its own algorithm, and reads its own fault plan."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
     def warm_up_start(self) -> float:
         """The share of the learning rate at which the warm-up starts."""
         return WARM_UP_FROM if self.warm_up_from is None else self.warm_up_from
 
+    @property
     def decay_shares(self) -> tuple[float, ...]:
-        """Return the shares of the run at which the schedule "step" divides the learning rate by 10.
-
-        Raises:
-            ValueError: --decay-at is not a list of rising shares.
-        """
-        text = DECAY_AT if self.decay_at is None else self.decay_at
-        try:
-            shares = tuple(float(word) for word in text.split(","))
-        except ValueError:
-            shares = ()
-        if not shares or list(shares) != sorted(set(shares)) or not (shares[0] > 0 and shares[-1] < 1):
-            raise ValueError(
-                f"--decay-at {text!r} must be rising shares of the run between 0 and 1, such as {DECAY_AT}"
-            )
-        return shares
+        """The shares of the run at which the schedule "step" divides the learning rate by 10."""
+        return _rising_shares(DECAY_AT if self.decay_at is None else self.decay_at)
 
     @property
     def n_processes(self) -> int:
         """The number of workers, plus 1 for a dedicated server."""
-        return n_nodes_for(self.layout, self.build(), self.workers)
+        return n_nodes_for(self.layout, self.method, self.workers)
 
     @property
     def learning_rate(self) -> float:
         """The given learning rate, or plain SGD's times the method's factor."""
-        return BASE_LR * self.build().lr_factor if self.lr is None else self.lr
+        return BASE_LR * self.method.lr_factor if self.lr is None else self.lr
 
-    def build(self) -> Algorithm:
-        """Make the algorithm with its hyper-parameters."""
-        return from_text(ALGORITHMS[self.algorithm], self.set, self.algorithm)
-
-    def link(self) -> Link:
+    def link(self) -> "Link":
         """Return the simulated link of every node."""
-        bandwidth_argument = (
-            {} if self.bandwidth is None else {"bytes_per_s": _read("--bandwidth", bandwidth, self.bandwidth)}
-        )
-        delay = {} if self.latency is None else {"latency_s": _read("--latency", duration, self.latency)}
-        return Link(**bandwidth_argument, **delay)
+        from laconic.network import Link
+
+        bytes_per_s = {} if self.bandwidth is None else {"bytes_per_s": bandwidth(self.bandwidth)}
+        latency = {} if self.latency is None else {"latency_s": duration(self.latency)}
+        return Link(**bytes_per_s, **latency)
 
     @cached_property
-    def fault_plan(self) -> FaultPlan | None:
-        """The fault plan, read once; None without --faults.
+    def fault_plan(self) -> "FaultPlan | None":
+        """The fault plan, read once; None without `faults`.
 
         Raises:
-            ValueError: The file is not a valid fault plan.
+            OptionError: The file is not a valid fault plan.
             OSError: The file cannot be read.
         """
+        from laconic.faults.plan import FaultPlan
+
         if self.faults is None:
             return None
         try:
             return FaultPlan.from_toml(Path(self.faults).read_text(encoding="utf-8"))
         except ValueError as error:  # also raised for text that is not UTF-8
-            raise ValueError(f"--faults {self.faults}: {error}") from None
+            raise OptionError(Named("faults", self.faults), f": {error}") from None
 
     def compute_s(self) -> float:
         """Return the simulated time of one gradient, in seconds."""
-        return 0.0 if self.compute is None else _read("--compute", duration, self.compute)
+        return 0.0 if self.compute is None else duration(self.compute)
 
     def as_data(self) -> dict[str, Any]:
         """Return the content of `config.toml`: all options that are set, the learning rate and all hyper-parameters."""
-        hyperparameters = self.build().settings()
+        hyperparameters = self.method.settings()
         if self.dense_epochs is not None:
             del hyperparameters["dense_rounds"]  # follows from the epochs and the data
         data = dataclasses.asdict(self) | {"lr": self.learning_rate, "set": hyperparameters}
@@ -238,15 +269,3 @@ class RunSettings:
         if self.data is not None:
             data["data"] = str(Path(self.data))
         return {key: value for key, value in data.items() if value is not None}
-
-
-def _read(option: str, read: Callable[[str], float], text: str) -> float:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise ValueError(f"{option}: {error}") from None
-
-
-def has_dense_rounds(name: str) -> bool:
-    """Return whether the algorithm of this name can begin with dense rounds."""
-    return any(field_.name == "dense_rounds" for field_, _ in hyperparameters_of(ALGORITHMS[name]))

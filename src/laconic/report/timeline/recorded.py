@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from laconic.errors import Named, OptionError
 from laconic.lab.runs.times import FILE, Phase, read_phases
 from laconic.report.timeline.bars import BarKind, Stretch, Timeline, timeline_of_stretches
 from laconic.units import seconds_text
@@ -37,7 +38,7 @@ def draw_run(folder: Path, *, from_round: int | None = None, n_rounds: int = ROU
     last = max(phase.round for phase in phases)
     begin = max(0, (last + 1 - n_rounds) // 2) if from_round is None else from_round
     if not 0 <= begin <= last:
-        raise ValueError(f"--from-round {begin} must be between 0 and {last}, the run's last")
+        raise OptionError(Named("from_round", begin), f" must be between 0 and {last}, the run's last")
     end = min(last, begin + n_rounds - 1)
     shown = [phase for phase in phases if begin <= phase.round <= end]
     config, summary = _read(folder)
