@@ -14,6 +14,7 @@ from laconic.gossip.mixing import Mixing
 from laconic.protocol.round_inputs import Inputs
 from support import small_model
 from support.inputs import over_inputs
+from support.jobs import job_of
 from support.simulated_run import Run, assert_same, normal, quadratic, wavy
 
 GRAPHS = ["ring", "full", "torus", "exponential", "star", "0-1 1-2 2-3 3-4 4-5 0-3"]
@@ -150,6 +151,19 @@ def test_a_ring_without_loss_is_the_mean(partitioned, n):
     driver = Simulated(CSGDRing(partitioned=partitioned), spec=ModelSpec.of_sizes(17), n_workers=n, dtype=torch.float64)
     outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=lambda: gradients[0]), lr=0.1)
     assert_same(outcome.of(0), gradients.mean(0))
+
+
+def test_a_ring_of_300_workers_has_598_exchanges_a_round():
+    n, d = 300, 5
+    gradients = normal(n, d, key=n)
+    driver = Simulated(CSGDRing(partitioned=False), spec=ModelSpec.of_sizes(d), n_workers=n, dtype=torch.float64)
+    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=lambda: gradients[0]), lr=0.1)
+    assert_same(outcome.of(n - 1), gradients.mean(0))
+
+
+def test_more_exchanges_than_a_header_can_number_are_refused_at_the_start():
+    with pytest.raises(ValueError, match="csgd-ring with 40000 workers has 79,998 exchanges in a round"):
+        job_of(CSGDRing(), ModelSpec.of_sizes(5), n_workers=40_000)
 
 
 @pytest.mark.parametrize("partitioned", [True, False])

@@ -32,12 +32,14 @@ def test_a_model_of_given_sizes_has_no_matrices():
     assert len(set(spec.names)) == 3
 
 
-def test_a_tensor_that_is_only_partly_in_a_slice_counts_as_a_vector_named_by_its_range():
+def test_a_tensor_that_is_not_all_in_a_slice_counts_as_a_vector_named_by_its_range():
     part = SPEC.part(10, 10)
     assert part.names == ("conv[10:12]", "bias", "scale", "head[0:2]")
     assert part.shapes == ((2,), (5,), (), (2,))
     assert part.matrices == ()
-    assert SPEC.part(18, 12) == ModelSpec(names=("head",), shapes=((3, 4),))
+    assert SPEC.part(18, 12) == ModelSpec(names=("head",), shapes=((3, 4),), offset=18)
+    assert (part.offset, part.stop) == (10, 20)
+    assert part.part(2, 5) == SPEC.part(12, 5), "a slice of a slice"
 
 
 def test_slices_that_follow_each_other_cover_the_vector():

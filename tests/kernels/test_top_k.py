@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.compressors import chosen, n_selected_by_block, n_selected_for, n_selected_in
+from laconic.algorithms.sparse import SparseSGD
+from laconic.compressors import TopK, chosen, n_selected_by_block, n_selected_for, n_selected_in
 from laconic.contract import ModelSpec
 from laconic.kernels import api as kernels
 from laconic.kernels.cpu import compile as compiled
@@ -152,11 +153,8 @@ def test_every_layer_gives_its_share_and_one_value_or_more():
     blocks = n_selected_by_block(spec.d, density=0.01, blocks="layer", spec=spec)
     assert blocks == [(401408, 4014), (512, 5), (5120, 51), (10, 1)]
     assert sum(elements for _, elements in blocks) == 4071
-    assert n_selected_by_block(12, density=0.01, k=3, blocks="layer", spec=ModelSpec.of_sizes(8, 0, 2, 2)) == [
-        (8, 3),
-        (2, 2),
-        (2, 2),
-    ]
+    blocks = n_selected_by_block(12, density=0.01, k=3, blocks="layer", spec=ModelSpec.of_sizes(8, 0, 2, 2))
+    assert blocks == [(8, 3), (2, 2), (2, 2)]
     assert n_selected_by_block(12, density=0.5, blocks="layer") == [(12, 6)]
 
 
@@ -164,15 +162,29 @@ def test_the_chosen_are_the_largest_of_each_layer():
     vector = torch.tensor([1.0, -5.0, 4.0, 3.0, 9.0, -9.0, 0.5])
     assert chosen(vector, density=0.5).tolist() == [1, 4, 5]
     assert chosen(vector, density=0.5, blocks="layer", spec=ModelSpec.of_sizes(3, 2, 0, 2)).tolist() == [1, 4, 5]
-    assert chosen(vector, density=0.5, k=2, blocks="layer", spec=ModelSpec.of_sizes(3, 2, 2)).tolist() == [
-        1,
-        2,
-        3,
-        4,
-        5,
-        6,
-    ]
+    pairs = chosen(vector, density=0.5, k=2, blocks="layer", spec=ModelSpec.of_sizes(3, 2, 2))
+    assert pairs.tolist() == [1, 2, 3, 4, 5, 6]
     assert chosen(vector, density=0.5, k=1).tolist() == [4]
+
+
+@over_inputs("size", (1, 2, 7, 64, 500))
+def test_the_chosen_of_blocks_of_a_size_are_those_of_layers_of_that_size(size):
+    d, generator = 777, torch.Generator().manual_seed(size)
+    spec = ModelSpec.of_sizes(*[size] * (d // size), *[d % size] * (d % size > 0))
+    usual = torch.randn(d, generator=generator)
+    ties = torch.randint(-2, 3, (d,), generator=generator).float()
+    odd = torch.where(ties == 2, torch.nan, torch.where(ties == 1, torch.inf, usual))
+    for vector in (usual, usual.double(), ties, odd, torch.zeros(d)):
+        for selection in ({"density": 0.3}, {"density": 1.0}, {"density": 0.3, "k": 3}):
+            of_blocks = chosen(vector, blocks=str(size), **selection)
+            assert torch.equal(of_blocks, chosen(vector, blocks="layer", spec=spec, **selection))
+
+
+@over_inputs("blocks", ("0", "-3", "half", "2.5", ""))
+def test_blocks_that_are_no_size_are_refused_at_construction(blocks):
+    for cls in (TopK, SparseSGD):
+        with pytest.raises(ValueError, match=r'must be "vector", "layer" or a whole number of elements above 0'):
+            cls(blocks=blocks)
 
 
 def test_no_value_and_too_many_are_refused_with_the_remedy():

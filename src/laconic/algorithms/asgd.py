@@ -58,14 +58,14 @@ class ASGD(Algorithm):
         return StalenessBound(self.max_staleness, cast("Late", self.staleness))
 
     def work(self, me: Worker) -> Step:
-        reply = yield self.compressor(me.gradient, spec=me.spec, key=me.key("compress"))
+        reply = yield self.compressor(me.gradient, spec=me.spec, key=me.key("compress"), offset=me.offset)
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
         direction = inbox.sum()
         if self.lr_scaling == "inverse":
             direction /= 1 + server.staleness
-        return dense(server.descend(direction))
+        return dense(server.descend(direction), offset=server.offset)
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         return self.compressor.paper_bits(spec), 32.0 * spec.d

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import error_feedback_signs, server_error_feedback_signs
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.policies.skip_policies import SKIP_POLICIES, RandomSkips, SkipPolicy
 from laconic.wire import Signs
@@ -72,6 +72,10 @@ class CompSkip(Algorithm):
         return self.server_skip.separable
 
     @property
+    def over_slices(self) -> Slices:
+        return "exact" if self.skip.separable and self.server_skip.separable else "refused"
+
+    @property
     def lr_factor(self) -> float:
         return self.c
 
@@ -81,6 +85,7 @@ class CompSkip(Algorithm):
         sent, is_finite = error_feedback_signs(  # lines 5-8 and 11 in one pass
             me.gradient_tensors, me.memory["momentum"], me.memory["residual"], momentum, residual,
             mu=self.momentum, decay=self.decay, c=self.c, keep=0.0 if skips else self.keep, key=me.key("mask"),
+            offset=me.offset,
         )  # fmt: skip
         me.require(is_finite)
         me.memory["momentum"], me.memory["residual"] = momentum, residual

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import COMPRESSORS, Compressor, Quantized
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
@@ -32,6 +32,10 @@ class CSGD(Algorithm):
     @property
     def separable(self) -> bool:
         return self.compressor.separable and self.server_compressor.separable
+
+    @property
+    def over_slices(self) -> Slices:
+        return "exact" if self.separable else "blocks"
 
     def work(self, me: Worker) -> Step:
         reply = yield self.compressor(me.gradient, spec=me.spec, key=me.key("compress"), offset=me.offset)

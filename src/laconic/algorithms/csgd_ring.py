@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity
-from laconic.contract import Algorithm, Exchange, ModelSpec, Step, Worker, algorithm
+from laconic.contract import Algorithm, Exchange, ModelSpec, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
@@ -29,9 +29,15 @@ class CSGDRing(Algorithm):
         True, "whether N slices travel at once (true), or the full vector from worker to worker (false)"
     )
 
+    @property
+    def over_slices(self) -> Slices:
+        return "blocks"
+
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         hops = n_workers - 1
-        return (Exchange(count=spec.d, name="reduce"),) * hops + (Exchange(count=spec.d, name="allgather"),) * hops
+        return (Exchange(count=spec.d, offset=spec.offset, name="reduce"),) * hops + (
+            Exchange(count=spec.d, offset=spec.offset, name="allgather"),
+        ) * hops
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
         sends = self.partitioned or rank == exchange % n_workers
@@ -52,13 +58,16 @@ class CSGDRing(Algorithm):
             came = reply.packets.get((me.rank - 1) % n)
             for packet in (sent, came):
                 if packet is not None and slot >= n - 1:
-                    total[packet.offset : packet.offset + packet.count] = packet.dense()
+                    begin = packet.offset - me.offset
+                    total[begin : begin + packet.count] = packet.dense()
         return total / n
 
     def _compressed(self, me: Worker, start: int, stop: int, came: Packet | None) -> Packet:
         """Return the received slice plus this worker's own slice of the gradient, compressed."""
         own = me.gradient[start:stop]
-        return self.compressor(own if came is None else came.dense() + own, key=me.key("compress"), offset=start)
+        return self.compressor(
+            own if came is None else came.dense() + own, key=me.key("compress"), offset=me.offset + start
+        )
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         bits = 2 * (n_workers - 1) / n_workers * self.compressor.paper_bits(ModelSpec.of_sizes(spec.d))

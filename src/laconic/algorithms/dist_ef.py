@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import ScaledSign
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Side, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Side, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import ScaledSigns
 
@@ -36,13 +36,17 @@ class DistEFBlockwise(Algorithm):
         ScaledSign(blocks=self.blocks)  # refuses a wrong block size
 
     @property
+    def over_slices(self) -> Slices:
+        return "blocks"
+
+    @property
     def lr_factor(self) -> float:
         return 1 - self.momentum
 
     def work(self, me: Worker) -> Step:
         momentum = self.momentum * me.memory["momentum"] + me.gradient
         corrected = self.momentum * momentum + me.gradient + _ratio(me) * me.memory["residual"]
-        sent = ScaledSign(blocks=self.blocks)(corrected, spec=me.spec)
+        sent = ScaledSign(blocks=self.blocks)(corrected, spec=me.spec, offset=me.offset)
         me.memory["momentum"] = momentum
         me.memory.set_number("lr", me.lr)
         reply = yield sent
@@ -52,7 +56,7 @@ class DistEFBlockwise(Algorithm):
     def serve(self, server: Server, inbox: Inbox) -> ScaledSigns:
         # By all workers: what was not delivered stays in its worker's residual.
         corrected = inbox.sum() / inbox.n_workers + _ratio(server) * server.memory["residual"]
-        sent = ScaledSign(blocks=self.blocks)(corrected, spec=server.spec)
+        sent = ScaledSign(blocks=self.blocks)(corrected, spec=server.spec, offset=server.offset)
         server.memory["residual"] = corrected - sent.dense()
         server.memory.set_number("lr", server.lr)
         return sent

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import error_feedback_signs, server_error_feedback_signs
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Signs
 
@@ -57,6 +57,10 @@ class DropSign(Algorithm):
         return True
 
     @property
+    def over_slices(self) -> Slices:
+        return "exact"
+
+    @property
     def lr_factor(self) -> float:
         return self.c
 
@@ -64,7 +68,7 @@ class DropSign(Algorithm):
         momentum, residual = me.memory.scratch(), me.memory.scratch()
         sent, is_finite = error_feedback_signs(  # lines 5-7 and 10 in one pass
             me.gradient_tensors, me.memory["momentum"], me.memory["residual"], momentum, residual,
-            mu=self.momentum, decay=1.0, c=self.c, keep=self.keep, key=me.key("mask"),
+            mu=self.momentum, decay=1.0, c=self.c, keep=self.keep, key=me.key("mask"), offset=me.offset,
         )  # fmt: skip
         me.require(is_finite)
         me.memory["momentum"], me.memory["residual"] = momentum, residual

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity, dense, warn_of_growing_residual
-from laconic.contract import Algorithm, ModelSpec, Step, Worker, algorithm
+from laconic.contract import Algorithm, ModelSpec, Slices, Step, Worker, algorithm
 from laconic.gossip.mixing import Mixing
 from laconic.hyperparameters import hyperparameter
 
@@ -44,6 +44,10 @@ class DSGD(Algorithm):
     consensus_step_size: float = hyperparameter(
         1.0, "gamma of Choco-SGD; coarser compressors need a smaller one", within="(0, 1]"
     )
+
+    @property
+    def over_slices(self) -> Slices:
+        return "exact" if self.compressor.separable else "blocks"
 
     def check_size(self, spec: ModelSpec, n_workers: int) -> None:
         if self.mixing == "models" and type(self.compressor) is not Identity:
@@ -72,7 +76,7 @@ class DSGD(Algorithm):
             return (yield from self._choco(me, updated))
         if self.mixing == "difference":
             return (yield from self._difference(me, updated))
-        reply = yield dense(updated)
+        reply = yield dense(updated, offset=me.offset)
         return self._mixed(me, {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: updated})
 
     def _mixed(self, me: Worker, models: dict[int, Tensor]) -> Tensor:
@@ -98,7 +102,7 @@ class DSGD(Algorithm):
         """Send the compressed difference between the mixed and the published model; return the new published one."""
         copies = self._copies(me)
         difference = updated - copies[me.rank] + self._mixed(me, copies) - copies[me.rank]
-        sent = self.compressor(difference, spec=me.spec, key=me.key("compress"))
+        sent = self.compressor(difference, spec=me.spec, key=me.key("compress"), offset=me.offset)
         reply = yield sent
         changes = {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: sent.dense()}
         self._publish(me, copies, changes)
@@ -107,7 +111,7 @@ class DSGD(Algorithm):
     def _choco(self, me: Worker, updated: Tensor) -> Step:
         """Send the compressed difference between own and published model, then move toward the neighbors' copies."""
         copies = self._copies(me)
-        sent = self.compressor(updated - copies[me.rank], spec=me.spec, key=me.key("compress"))
+        sent = self.compressor(updated - copies[me.rank], spec=me.spec, key=me.key("compress"), offset=me.offset)
         reply = yield sent
         changes = {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: sent.dense()}
         self._publish(me, copies, changes)

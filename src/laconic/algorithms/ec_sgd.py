@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import COMPRESSORS, Compressor, ScaledSign, warn_of_growing_residual
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
@@ -38,6 +38,10 @@ class ECSGD(Algorithm):
     @property
     def separable(self) -> bool:
         return self.compressor.separable and self.server_compressor.separable
+
+    @property
+    def over_slices(self) -> Slices:
+        return "exact" if self.separable else "blocks"
 
     def work(self, me: Worker) -> Step:
         corrected = me.gradient.add_(me.memory["residual"])  # (3.8), in place of the gradient

@@ -30,7 +30,7 @@ class LAG(Lazy):
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)
         skip = not self.must_send(me) and self._hardly_changed(me, threshold)
-        sent = None if skip else dense(me.gradient)
+        sent = None if skip else dense(me.gradient, offset=me.offset)
         reply = yield sent
         uploaded = sent is not None and reply.delivered
         self.note(me, uploaded=uploaded)

@@ -58,7 +58,7 @@ class LASG(Lazy):
             skip = small_against(gap_to_second(me, me.memory["uploaded_parameters"]), threshold)
         else:
             skip = self._has_stayed(me, threshold)
-        sent = None if skip else dense(me.gradient)
+        sent = None if skip else dense(me.gradient, offset=me.offset)
         reply = yield sent
         uploaded = sent is not None and reply.delivered
         self.note(me, uploaded=uploaded)

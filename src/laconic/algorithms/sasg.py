@@ -60,7 +60,7 @@ class SASG(Selection, Lazy):
                 me.memory["residual"] = torch.add(me.memory["residual"], me.memory["unsent"], out=me.memory.scratch())
             return torch.div(reply.dense(), me.lr, out=me.memory.scratch())
         corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
-        sent = self.take(corrected, me.spec)
+        sent = self.take(corrected, me.spec, me.offset)
         reply = yield sent
         if reply.delivered:
             clear_at(corrected, sent.indices)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import dense
-from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
 from laconic.wire import Dense
 
 
@@ -25,11 +25,15 @@ class SGD(Algorithm):
     def separable(self) -> bool:
         return True
 
+    @property
+    def over_slices(self) -> Slices:
+        return "exact"
+
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
-        return (Exchange(count=spec.d, adds=True, as_given=True),)
+        return (Exchange(count=spec.d, offset=spec.offset, adds=True, as_given=True),)
 
     def work(self, me: Worker) -> Step:
-        reply = yield dense(me.gradient)
+        reply = yield dense(me.gradient, offset=me.offset)
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:

@@ -26,11 +26,11 @@ class GlobalReplica(Algorithm):
     unbiased: ClassVar[bool] = True
 
     def work(self, me: Worker) -> Step:
-        reply = yield dense(me.gradient)
+        reply = yield dense(me.gradient, offset=me.offset)
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
-        return dense(server.descend(inbox.mean()))
+        return dense(server.descend(inbox.mean()), offset=server.offset)
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * spec.d, 32.0 * spec.d

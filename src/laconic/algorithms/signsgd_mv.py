@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import majority, momentum_signs
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Signs
 
@@ -34,11 +34,15 @@ class SignSGDMajorityVote(Algorithm):
         return True
 
     @property
+    def over_slices(self) -> Slices:
+        return "exact"
+
+    @property
     def lr_factor(self) -> float:
         return 1e-2  # a step moves every parameter by lr, where SGD moves it by lr times a small gradient
 
     def work(self, me: Worker) -> Step:
-        sent = momentum_signs(me.gradient, me.memory["momentum"], mu=self.momentum)
+        sent = momentum_signs(me.gradient, me.memory["momentum"], mu=self.momentum, offset=me.offset)
         me.memory["momentum"] = me.gradient  # momentum_signs has put the new momentum there
         reply = yield sent
         return reply.dense()

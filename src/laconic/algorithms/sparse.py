@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 
 from laconic.compressors import Selection, dense
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
 from laconic.kernels.api import clear_at
 from laconic.wire import Dense, Packet
 
@@ -33,12 +33,16 @@ class SparseSGD(Selection, Algorithm):
     def separable(self) -> bool:
         return True
 
+    @property
+    def over_slices(self) -> Slices:
+        return "blocks"
+
     def check_size(self, spec: ModelSpec, n_workers: int) -> None:
         self.n_selected(spec)
 
     def work(self, me: Worker) -> Step:
         corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
-        sent = self.take(corrected, me.spec)
+        sent = self.take(corrected, me.spec, me.offset)
         reply = yield sent
         if reply.delivered:
             clear_at(corrected, sent.indices)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import dense
-from laconic.contract import Exchange, Inbox, ModelSpec, Reply, Server, Step, Worker, algorithm
+from laconic.contract import Exchange, Inbox, ModelSpec, Reply, Server, Side, Step, Worker, algorithm
 from laconic.errors import ContractError
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import hash_at, take_at, top_k, top_voted, vote_counts
@@ -37,25 +37,25 @@ class SSGDMV(SSGDTopK):
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         return (
-            Exchange(count=spec.d, name="positions"),
+            Exchange(count=spec.d, offset=spec.offset, name="positions"),
             Exchange(count=self.n_selected(spec.d), name="values", adds=self.bits == 32),
         )
 
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
-            return (yield dense(me.change)).dense()
+            return (yield dense(me.change, offset=me.offset)).dense()
         corrected = me.change_plus(me.memory["residual"])  # line 9
         votes = self.votes(me, corrected)
-        reply = yield self.positions(votes, me.count)
+        reply = yield self.positions(me, votes)
         return (yield from self.send_values(me, corrected, reply))
 
     def votes(self, me: Worker, corrected: Tensor) -> Tensor:
         """Return the K coordinates that the worker votes for: (K,) int64, ascending."""
         return top_k(corrected, self.n_selected(me.count))
 
-    def positions(self, indices: Tensor, d: int) -> Positions:
-        """Return a packet of these indices (K,), out of d."""
-        return Positions(indices=indices, count=d, code=self.code)
+    def positions(self, side: Side, indices: Tensor) -> Positions:
+        """Return a packet of these indices (K,) of a side's coordinates."""
+        return Positions(indices=indices, count=side.count, offset=side.offset, code=self.code)
 
     def send_values(self, me: Worker, corrected: Tensor, reply: Reply) -> Step:
         """Send `corrected` (d,) on the received mask, in the second exchange; return the change (d,), sparse."""
@@ -63,14 +63,15 @@ class SSGDMV(SSGDTopK):
         sent = self.quantized(take_at(corrected, mask))
         reply = yield sent
         me.memory["residual"] = self.unsent(corrected, mask, sent) if reply.delivered else corrected  # lines 20-22
-        return Sparse(indices=mask, values=dense(reply.dense()), count=me.count)
+        return Sparse(indices=mask, values=dense(reply.dense()), count=me.count, offset=me.offset)
 
     def serve(self, server: Server, inbox: Inbox) -> Packet:
         if server.exchange == 0 and not self.dense_in(server.round):
-            return self.positions(
-                self.mask(server, *self.votes_for(server, self.lists(server, inbox))), server.count
-            )  # 14-15
-        return dense(inbox.sum() / inbox.n_workers)  # line 26; by all workers: what was not delivered stays residual
+            mask = self.mask(server, *self.votes_for(server, self.lists(server, inbox)))
+            return self.positions(server, mask)  # 14-15
+        offset = server.offset if self.dense_in(server.round) else 0  # the values' coordinates are those of the mask
+        mean = inbox.sum() / inbox.n_workers  # line 26; by all workers: what was not delivered stays residual
+        return dense(mean, offset=offset)
 
     def lists(self, server: Server, inbox: Inbox) -> list[Tensor]:
         """Return the coordinates that each worker votes for: (K,) int64 each, ascending."""
@@ -88,7 +89,9 @@ class SSGDMV(SSGDTopK):
     def mask(self, server: Server, voted: Tensor, votes: Tensor) -> Tensor:
         """Return the K coordinates of `voted` (n,) with the most `votes` (n,): (K,) int64, ascending."""
         random = self.ties == "random"
-        order = hash_at(voted, server.key("ties")) if random else voted.int()  # no two coordinates share a hash
+        order = (
+            hash_at(voted + server.offset, server.key("ties")) if random else voted.int()
+        )  # no two coordinates share a hash
         return voted[top_voted(votes, order, self.n_selected(server.count))]
 
     def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:

@@ -42,7 +42,7 @@ class SSGDMVAD(SSGDMV):
 
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
-            return (yield dense(me.change)).dense()
+            return (yield dense(me.change, offset=me.offset)).dense()
         corrected = me.change_plus(me.memory["residual"])
         best = self.votes(me, corrected)
         if "votes" in me.memory:
@@ -50,7 +50,7 @@ class SSGDMVAD(SSGDMV):
             reply = yield change
         else:
             listed = best
-            reply = yield self.positions(listed, me.count)
+            reply = yield self.positions(me, listed)
         if reply.delivered:
             me.memory["votes"] = listed
         return (yield from self.send_values(me, corrected, reply))
@@ -65,7 +65,9 @@ class SSGDMVAD(SSGDMV):
         if swaps:
             added = entering[top_k(corrected[entering], swaps)]
             dropped = leaving[corrected[old[leaving]].abs().argsort(stable=True)[:swaps]].sort().values
-        change = VoteChange(added=added, dropped=dropped, count=me.count, listed=old.numel(), code=self.code)
+        change = VoteChange(
+            added=added, dropped=dropped, count=me.count, offset=me.offset, listed=old.numel(), code=self.code
+        )
         return _applied(old, change), change
 
     def lists(self, server: Server, inbox: Inbox) -> list[Tensor]:

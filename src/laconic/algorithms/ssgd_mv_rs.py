@@ -24,7 +24,9 @@ class SSGDMVRS(SSGDMV):
     source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, 3.3"
 
     def mask(self, server: Server, voted: Tensor, votes: Tensor) -> Tensor:
-        clocks = exponentials(voted, server.key("clocks")) / votes.double()  # those without a vote come last
+        clocks = (
+            exponentials(voted + server.offset, server.key("clocks")) / votes.double()
+        )  # those without a vote come last
         return voted[clocks.argsort(stable=True)[: self.n_selected(server.count)]].sort().values
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import dense, fractional, n_selected_in
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
 from laconic.errors import ContractError
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import add_at, clear_at, take_at, top_k, vote_counts
@@ -55,6 +55,10 @@ class SSGDTopK(Algorithm):
         if 16 < self.bits < 32:
             raise ValueError(f"{self.name}: bits={self.bits} must be in 1 .. 16, or 32 to send values as they are")
 
+    @property
+    def over_slices(self) -> Slices:
+        return "blocks"
+
     def check_size(self, spec: ModelSpec, n_workers: int) -> None:
         self.n_selected(spec.d)
 
@@ -79,17 +83,17 @@ class SSGDTopK(Algorithm):
 
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
-            return (yield dense(me.change)).dense()
+            return (yield dense(me.change, offset=me.offset)).dense()
         corrected = me.change_plus(me.memory["residual"])
         positions = top_k(corrected, self.n_selected(me.count))
         values = self.quantized(take_at(corrected, positions))
-        reply = yield Sparse(indices=positions, values=values, count=me.count, code=self.code)
+        reply = yield Sparse(indices=positions, values=values, count=me.count, offset=me.offset, code=self.code)
         me.memory["residual"] = self.unsent(corrected, positions, values) if reply.delivered else corrected
         return sparse(reply.packet)
 
     def serve(self, server: Server, inbox: Inbox) -> Packet:
         if self.dense_in(server.round):
-            return dense(inbox.sum() / inbox.n_workers)
+            return dense(inbox.sum() / inbox.n_workers, offset=server.offset)
         packets = [sparse(packet) for packet in inbox.values()]
         union, _ = vote_counts([packet.indices for packet in packets])
         total = torch.zeros(union.numel(), dtype=server.memory.dtype)
@@ -97,7 +101,9 @@ class SSGDTopK(Algorithm):
             total.index_add_(0, torch.searchsorted(union, packet.indices), packet.values.dense().to(total))
         mean = total.div_(inbox.n_workers)  # by all workers: what was not delivered stays residual
         left = mean != 0
-        return Sparse(indices=union[left], values=dense(mean[left]), count=server.count, code=self.code)
+        return Sparse(
+            indices=union[left], values=dense(mean[left]), count=server.count, offset=server.offset, code=self.code
+        )
 
     def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         if not isinstance(packet, Sparse):

@@ -27,6 +27,12 @@ def block_lengths(blocks: str, d: int, spec: ModelSpec | None = None) -> tuple[i
     return uniform_lengths(int(blocks), d)
 
 
+def check_blocks(name: str, blocks: str) -> None:
+    """Raise ValueError for a text that `block_lengths` does not take. `name` is that of the method or compressor."""
+    if blocks not in ("vector", "layer") and not (blocks.isdecimal() and int(blocks) >= 1):
+        raise ValueError(f'{name}: blocks={blocks!r} must be "vector", "layer" or a whole number of elements above 0')
+
+
 @dataclass(frozen=True, kw_only=True)
 class BlockCompressor(Compressor):
     """A compressor that computes scales and the like for each block of the vector."""
@@ -37,10 +43,7 @@ class BlockCompressor(Compressor):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.blocks not in ("vector", "layer") and not (self.blocks.isdecimal() and int(self.blocks) >= 1):
-            raise ValueError(
-                f'{self.name}: blocks={self.blocks!r} must be "vector", "layer" or a whole number of elements above 0'
-            )
+        check_blocks(self.name, self.blocks)
 
     def lengths(self, d: int, spec: ModelSpec | None = None) -> tuple[int, ...]:
         """Return the sizes of the blocks of d elements; `spec` as for a call."""

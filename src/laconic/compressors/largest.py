@@ -46,8 +46,8 @@ def n_selected_by_block(
         d: Number of elements.
         density: Share of the elements, in (0, 1].
         k: Number of elements of each block, in place of `density`.
-        blocks: "vector" for one block; or "layer" for one a layer, of which at least one element is taken, and at most
-            all.
+        blocks: "vector" for one block; "layer" for one a layer, or a number of elements in each block, of which at
+            least one is taken, and at most all.
         spec: The vector's tensors, each of which is a layer; without it, the vector is one.
 
     Returns:
@@ -71,7 +71,7 @@ def chosen(
         vector: (d,) float32 or float64.
         density: Share of the elements, in (0, 1].
         k: Number of elements of each block, in place of `density`.
-        blocks: "vector" or "layer", as for `n_selected_by_block`.
+        blocks: As for `n_selected_by_block`.
         spec: The vector's tensors, each of which is a layer; without it, the vector is one.
 
     Returns:
@@ -80,9 +80,34 @@ def chosen(
     Raises:
         ValueError: As `n_selected_in` does, for "vector".
     """
+    by_block = n_selected_by_block(vector.numel(), density=density, k=k, blocks=blocks, spec=spec)
     found = []
     start = 0
-    for length, n_selected in n_selected_by_block(vector.numel(), density=density, k=k, blocks=blocks, spec=spec):
+    if blocks not in ("vector", "layer") and len(by_block) > 2:  # all but the last are alike
+        length, n_selected = by_block[0]
+        start = length * (len(by_block) - 1)
+        found.append(_chosen_in_rows(vector[:start].view(-1, length), n_selected))
+        by_block = by_block[-1:]
+    for length, n_selected in by_block:
         found.append(top_k(vector[start : start + length], n_selected) + start)
         start += length
     return torch.cat(found) if len(found) > 1 else found[0]
+
+
+def _chosen_in_rows(rows: Tensor, k: int) -> Tensor:
+    """Return the indices of the k largest magnitudes in each row, as `top_k` chooses them.
+
+    Args:
+        rows: (n, size) float32 or float64.
+        k: Number of elements of each row, 1 .. size.
+
+    Returns:
+        (n k,) int64, ascending, counted over all rows.
+    """
+    integer = torch.int32 if rows.dtype == torch.float32 else torch.int64
+    magnitudes = rows.view(integer) & torch.iinfo(integer).max  # in the order of the numbers, NaN above infinity
+    threshold = magnitudes.topk(k, sorted=False).values.amin(1, keepdim=True)
+    taken = magnitudes > threshold
+    ties = magnitudes == threshold
+    taken |= ties & (ties.cumsum(1, dtype=torch.int32) <= k - taken.sum(1, keepdim=True))
+    return taken.view(-1).nonzero().flatten()

@@ -1,9 +1,11 @@
 """The elements that a sparse method sends: their number, their choice and the code of their positions."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
+from laconic.compressors.blocks import check_blocks
 from laconic.compressors.compressor import as_values
 from laconic.compressors.largest import chosen, n_selected_by_block
 from laconic.contract import ModelSpec
@@ -21,9 +23,15 @@ class Selection:
         None, "how many elements are sent, in place of density", within="[1, inf)", unit="elements"
     )
     blocks: str = hyperparameter(
-        "layer", "the largest of the full vector, or of each layer", choices=("vector", "layer")
+        "layer", 'the largest of the full "vector", of each "layer", or of each block of this many elements'
     )
     code: str = hyperparameter("block", "how positions are coded", choices=POSITION_CODES)
+
+    name: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc] # that of the compressor or algorithm
+        check_blocks(self.name, self.blocks)
 
     def n_selected(self, spec: ModelSpec) -> int:
         """Return how many of d elements are sent.

@@ -61,17 +61,20 @@ def signs(vector: Tensor, *, keep: float = 1.0, key: int = 0, offset: int = 0) -
     )
 
 
-def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Signs:
+def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float, offset: int = 0) -> Signs:
     """Return the signs of mu momentum + (1 - mu) gradient, which overwrites `gradient`.
 
     Args:
         gradient: (d,) float32 or float64, overwritten.
         momentum: (d,) of the same type.
         mu: The momentum factor.
+        offset: Number of the vectors' first coordinate in the full model.
     """
     packed = packed_momentum_signs(gradient, momentum, mu=mu)
     d = gradient.numel()
-    return Signs(packed=packed, n_selected=d, offset=0, count=d, key=0, threshold=ALL_SELECTED, dtype=gradient.dtype)
+    return Signs(
+        packed=packed, n_selected=d, offset=offset, count=d, key=0, threshold=ALL_SELECTED, dtype=gradient.dtype
+    )
 
 
 def majority(packets: Sequence[Packet], *, offset: int, count: int, dtype: torch.dtype) -> Signs:
@@ -97,7 +100,7 @@ def majority(packets: Sequence[Packet], *, offset: int, count: int, dtype: torch
 
 def error_feedback_signs(
     gradient: Sequence[Tensor], momentum: Tensor, residual: Tensor, new_momentum: Tensor, new_residual: Tensor,
-    *, mu: float, decay: float, c: float, keep: float, key: int,
+    *, mu: float, decay: float, c: float, keep: float, key: int, offset: int = 0,
 ) -> tuple[Signs, bool]:  # fmt: skip
     """Take a worker's step with momentum, error feedback and signs, in one pass over the vectors.
 
@@ -115,6 +118,7 @@ def error_feedback_signs(
         c: Magnitude that a sent sign stands for.
         keep: Probability that an element is selected, in [0, 1]; 0 sends nothing.
         key: Key of the mask, 0 .. 2**64 - 1.
+        offset: Number of the vectors' first coordinate in the full model.
 
     Returns:
         The signs of the selected elements of `corrected`, and whether all of `corrected` is finite.
@@ -122,10 +126,10 @@ def error_feedback_signs(
     threshold = threshold_of(keep) if keep else 0
     packed, n_selected, sampled, is_finite = error_feedback_step(
         gradient, momentum, residual, new_momentum, new_residual,
-        mu=mu, decay=decay, c=c, offset=0, key=key, threshold=threshold,
+        mu=mu, decay=decay, c=c, offset=offset, key=key, threshold=threshold,
     )  # fmt: skip
     sent = Signs(
-        packed=packed, n_selected=n_selected, offset=0, count=residual.numel(), key=key, threshold=threshold,
+        packed=packed, n_selected=n_selected, offset=offset, count=residual.numel(), key=key, threshold=threshold,
         dtype=residual.dtype,
         sampled=sampled,
     )  # fmt: skip

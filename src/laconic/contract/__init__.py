@@ -1,6 +1,6 @@
 """What the author of a method uses: the algorithm, the views of a round, messages, memories."""
 
-from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, Step, algorithm
+from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, Slices, Step, algorithm
 from laconic.contract.bounded_staleness import Late, StalenessBound, UpdateOutcome
 from laconic.contract.memory import Memory
 from laconic.contract.messages import Inbox, Reply
@@ -20,6 +20,7 @@ __all__ = [
     "Result",
     "Server",
     "Side",
+    "Slices",
     "StalenessBound",
     "Step",
     "TensorSpec",

@@ -23,6 +23,11 @@ from laconic.wire import Packet, Sparse
 Result = Tensor | Sparse  # a vector (d,), dense or as a sparse packet
 Step = Generator[Packet | None, Reply, Result]
 
+Slices = Literal["exact", "blocks", "refused"]
+"""The same as a round over the full vector ("exact"); the same but for blocks, selections and partitions, which end
+where a slice does ("blocks"); or something else, since a rule looks at the full vector ("refused").
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
@@ -30,6 +35,8 @@ class Exchange:
 
     count: int
     """Number of coordinates of its packets: d, or fewer that both sides know."""
+    offset: int = 0
+    """Number of the first coordinate of its packets: `spec.offset` if they are about the parameters."""
     name: str = "update"
     adds: bool = False
     """Whether packets are dense and the answer is their mean, so that an all-reduce may replace the server. It works in
@@ -77,6 +84,8 @@ class Algorithm(ABC):
     """Whether the change of several local steps may stand in for a gradient."""
     server_steps: ClassVar[bool] = False
     """Whether the server holds the model and an optimizer."""
+    delay: ClassVar[int] = 0
+    """Number of rounds after which a result is applied. Only 0 is possible today."""
     test_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings for the common tests; the defaults stay those of the paper."""
     test_lr: ClassVar[float] = 0.1
@@ -101,6 +110,11 @@ class Algorithm(ABC):
         return False
 
     @property
+    def over_slices(self) -> Slices:
+        """What rounds over slices of the vector give, each a round of its own with its own frames and memories."""
+        return "refused"
+
+    @property
     def lr_factor(self) -> float:
         """The learning rate of this method as a multiple of SGD's; `laconic run` uses it without --lr."""
         return 1.0
@@ -119,12 +133,12 @@ class Algorithm(ABC):
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         """Return the exchanges of one round, one for each yield of `work`."""
-        return (Exchange(count=spec.d),)
+        return (Exchange(count=spec.d, offset=spec.offset),)
 
     def exchanges_in(self, round_: int, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         """Return the exchanges of this round, which may belong to a dense warm-up."""
         if self.dense_in(round_):
-            return (Exchange(count=spec.d, name="dense", adds=True),)
+            return (Exchange(count=spec.d, offset=spec.offset, name="dense", adds=True),)
         return self.exchanges(spec, n_workers)
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:

@@ -45,6 +45,11 @@ class Inbox(Mapping[int, Packet]):
     def __len__(self) -> int:
         return len(self._packets)
 
+    @property
+    def weights(self) -> Mapping[int, int]:
+        """The number of samples behind each packet, by worker. Today it is 1 for all; `mean` does not read it."""
+        return dict.fromkeys(self._packets, 1)
+
     def sum(self) -> Tensor:
         """Return the sum of the dense forms, (d,), added in rank order. Zero without any packet.
 
@@ -87,6 +92,8 @@ class Reply:
     """The servers' answers in order of coordinates; those that are missing count as zero."""
     count: int
     """Length of the vector that the answers are about."""
+    offset: int = 0
+    """Number of that vector's first coordinate."""
     empty: Callable[[], Tensor]
     """Makes a vector (count,) with arbitrary content."""
     packets: Mapping[int, Packet] = field(default_factory=dict)
@@ -110,5 +117,6 @@ class Reply:
         if sum(part.count for part in self.parts) < self.count:
             full.zero_()
         for part in self.parts:
-            part.put_into(full[part.offset : part.offset + part.count])
+            start = part.offset - self.offset
+            part.put_into(full[start : start + part.count])
         return full

@@ -15,7 +15,7 @@ class TensorSpec:
     name: str
     shape: tuple[int, ...]
     offset: int
-    """Index of its first element in the vector."""
+    """Index of its first element in the vector of its ModelSpec."""
 
     @cached_property
     def size(self) -> int:
@@ -53,6 +53,8 @@ class ModelSpec:
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    offset: int = 0
+    """Index of the first element in the vector of the full model."""
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.shapes):
@@ -78,9 +80,14 @@ class ModelSpec:
         """Number of elements of all tensors, the length of the flat vector."""
         return sum(self.sizes)
 
+    @property
+    def stop(self) -> int:
+        """Index after the last element in the vector of the full model."""
+        return self.offset + self.d
+
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Indices of the tensors' first elements in the vector."""
+        """Indices of the tensors' first elements in this vector."""
         return (0, *accumulate(self.sizes))[:-1]
 
     @cached_property
@@ -100,7 +107,7 @@ class ModelSpec:
         return tuple(tensor for tensor in self.tensors if tensor.size and not tensor.is_matrix)
 
     def part(self, offset: int, size: int) -> "ModelSpec":
-        """Return the spec of the slice offset .. offset + size - 1 of the vector.
+        """Return the spec of the slice offset .. offset + size - 1 of this vector.
 
         A tensor that lies in the slice keeps its name and shape. One that is cut counts as a flat vector of the
         elements inside, and no longer as a matrix: its name gets their range within the tensor, as in "weight[10:20]".
@@ -121,4 +128,4 @@ class ModelSpec:
                 is_partial = stop - start < tensor.size
                 names.append(f"{tensor.name}[{start}:{stop}]" if is_partial else tensor.name)
                 shapes.append((stop - start,) if is_partial else tensor.shape)
-        return ModelSpec(names=tuple(names), shapes=tuple(shapes))
+        return ModelSpec(names=tuple(names), shapes=tuple(shapes), offset=self.offset + offset)

@@ -24,8 +24,6 @@ class Side:
     """The parameter tensors of this side: those of the model, or of a slice of its vector."""
     seed: int
     memory: Memory
-    offset: int = 0
-    """Index of this side's first coordinate in the full vector."""
     round: int = 0
     lr: float = 0.0
     """The inner optimizer's learning rate in this round."""
@@ -38,12 +36,21 @@ class Side:
         return self.spec.d
 
     @property
+    def offset(self) -> int:
+        """Index of this side's first coordinate in the vector of the full model."""
+        return self.spec.offset
+
+    @property
     def _key_rank(self) -> int:
         return self.rank
 
     def key(self, stream: str) -> int:
         """Return the key of this side's draws in this round for one purpose. The peer can compute it too."""
         return make_key(self.seed, self.role, self._key_rank, self.round, stream)
+
+    def shared_key(self, stream: str) -> int:
+        """Return a key for draws that all workers and servers make alike in this round, for one purpose."""
+        return make_key(self.seed, "shared", 0, self.round, stream)
 
     def uniform(self, stream: str) -> float:
         """Return one uniform number in [0, 1), the same in every call within a round."""

@@ -20,14 +20,14 @@ class Answer:
     def read(cls, data: Encoded, job: "Job", index: int, round_: int, exchange: int) -> "Answer":
         """Decode the answer of server `index`. Workers may share it, because packets are never changed."""
         expected = job.exchanges_in(round_)[exchange]
-        shards = job.shards(expected) or (Shard(0, 0, expected.count),)
+        shards = job.shards(expected) or (Shard(0, expected.offset, expected.offset + expected.count),)
         frame = read_frame(data, job, "server", index, round_, exchange, shards[index])
         return cls(frame=frame, n_bytes=data.numel())
 
     @classmethod
     def own(cls, frame: Frame, job: Job) -> "Answer":
         """Return the answer of the server on the worker's own node, which crosses no link."""
-        return cls(frame=as_received(frame, job.d), n_bytes=frame.n_bytes)
+        return cls(frame=as_received(frame, job.spec.stop), n_bytes=frame.n_bytes)
 
     @classmethod
     def read_from_peer(cls, data: Encoded, job: Job, rank: int, round_: int, exchange: int) -> "Answer":
@@ -43,7 +43,7 @@ def read_frame(data: Encoded, job: Job, role: str, rank: int, round_: int, excha
         WireError: for a frame that cannot be decoded.
         ContractError: for a frame of another sender, round, exchange or slice.
     """
-    frame = decode(data, job.d)
+    frame = decode(data, job.spec.stop)
     check_frame(frame, role, rank, round_, exchange, shard)
     return frame
 

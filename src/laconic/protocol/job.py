@@ -1,14 +1,18 @@
 """The description of one training job that all sessions and drivers share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from laconic.contract import Algorithm, Exchange, ModelSpec
-from laconic.protocol.layout import Layout, Shard
+from laconic.protocol.layout import Layout, Shard, choose_layout
+
+MAX_EXCHANGES = 1 << 16
+"""How many exchanges of a round a frame's header can number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +27,45 @@ class Job:
     device: torch.device = torch.device("cpu")
     """Device of the workers' vectors; servers compute on the CPU."""
 
+    def __post_init__(self) -> None:
+        """Refuse what no driver can run, before anything is sent."""
+        name, n_exchanges = self.algorithm.name, len(self.exchanges_in(0))
+        if self.algorithm.delay:
+            raise ValueError(f"{name}: delay={self.algorithm.delay} must be 0; results are applied in their own round")
+        if n_exchanges > MAX_EXCHANGES:
+            raise ValueError(
+                f"{name} with {self.layout.n_workers} workers has {n_exchanges:,} exchanges in a round, and frames can "
+                f"number {MAX_EXCHANGES:,}; take fewer workers"
+            )
+
     @property
     def d(self) -> int:
         """Number of parameters."""
         return self.spec.d
+
+    def sliced(self, bounds: Sequence[int]) -> tuple["Job", ...]:
+        """Return one job for each slice of the vector. Their rounds are independent, with own frames and memories.
+
+        Args:
+            bounds: where the slices begin, and the end of the last: they ascend from 0 to d.
+
+        Raises:
+            ValueError: for bounds that do not cover the vector, and a method that does not work over slices, or not
+                over slices as small as these.
+        """
+        bounds = tuple(bounds)
+        if (bounds[:1], bounds[-1:]) != ((0,), (self.d,)) or any(start >= stop for start, stop in pairwise(bounds)):
+            raise ValueError(f"bounds={bounds} must ascend from 0 to {self.d}, the number of parameters")
+        algorithm, layout = self.algorithm, self.layout
+        if len(bounds) > 2 and algorithm.over_slices == "refused":
+            raise ValueError(f"{algorithm.name} looks at the full vector, so it does not work over slices; take one")
+        parts = [self.spec.part(start, stop - start) for start, stop in pairwise(bounds)]
+        for part in parts:
+            algorithm.check_size(part, layout.n_workers)
+        return tuple(
+            replace(self, spec=part, layout=choose_layout(layout.name, algorithm, part, layout.n_nodes))
+            for part in parts
+        )
 
     def zeros(self, count: int) -> Tensor:
         """Return a new zero vector (count,) on the workers' device."""
@@ -36,18 +75,24 @@ class Job:
         """Return the exchanges of this round."""
         return self.algorithm.exchanges_in(round_, self.spec, self.layout.n_workers)
 
+    def is_full(self, exchange: Exchange) -> bool:
+        """Whether the exchange is about all parameters of the job, and not about fewer coordinates."""
+        return (exchange.offset, exchange.count) == (self.spec.offset, self.d)
+
     def shards(self, exchange: Exchange) -> tuple[Shard, ...]:
         """Return the slices of the exchange's vector, each with the node that serves it."""
         shards = self.layout.shards
-        if exchange.count == self.d or not shards:
+        if not shards or self.is_full(exchange):
             return shards
         (only,) = shards
-        return (Shard(only.node, 0, exchange.count),)
+        return (Shard(only.node, exchange.offset, exchange.offset + exchange.count),)
 
     def shard_bounds(self, exchange: Exchange) -> Sequence[int]:
         """Return the offsets at which the servers' slices of the exchange's vector begin, and the end of the last."""
-        return self._shard_bounds if exchange.count == self.d else (0, exchange.count)
+        if self.is_full(exchange):
+            return self._shard_bounds
+        return (exchange.offset, exchange.offset + exchange.count)
 
     @cached_property
     def _shard_bounds(self) -> tuple[int, ...]:
-        return (0, *(shard.stop for shard in self.layout.shards))
+        return (self.spec.offset, *(shard.stop for shard in self.layout.shards))

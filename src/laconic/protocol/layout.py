@@ -71,10 +71,15 @@ def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int
         raise OptionError(Named("layout", name, quoted=True), f" does not go with {algorithm.name}: {refused}")
     all_nodes = tuple(range(n_nodes))
     if name == "dedicated":
-        return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes[:-1], shards=(Shard(n_nodes - 1, 0, spec.d),))
+        return Layout(
+            name=name,
+            n_nodes=n_nodes,
+            worker_nodes=all_nodes[:-1],
+            shards=(Shard(n_nodes - 1, spec.offset, spec.stop),),
+        )
     if name == "sharded":
-        return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=_slices(spec.d, n_nodes))
-    shards = (Shard(0, 0, spec.d),) if name == "rank0" else ()
+        return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=_slices(spec, n_nodes))
+    shards = (Shard(0, spec.offset, spec.stop),) if name == "rank0" else ()
     return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=shards)
 
 
@@ -103,8 +108,8 @@ def n_nodes_for(name: str, algorithm: Algorithm | type[Algorithm], n_workers: in
     return n_workers + alone
 
 
-def _slices(d: int, n: int) -> tuple[Shard, ...]:
+def _slices(spec: ModelSpec, n: int) -> tuple[Shard, ...]:
     """Return n slices; if n does not divide d, the leading ones are longer by one. Empty slices are left out."""
-    short, longer = divmod(d, n)
-    bounds = [node * short + min(node, longer) for node in range(n + 1)]
+    short, longer = divmod(spec.d, n)
+    bounds = [spec.offset + node * short + min(node, longer) for node in range(n + 1)]
     return tuple(Shard(node, bounds[node], bounds[node + 1]) for node in range(n) if bounds[node + 1] > bounds[node])

@@ -29,7 +29,9 @@ class ServerSession:
             descend: steps the server's own model, for methods that claim `server_steps`.
             unsplit: serve the full vector, whatever the layout.
         """
-        shard = job.layout.shards[index] if job.layout.shards and not unsplit else Shard(0, 0, job.d)
+        shard = (
+            job.layout.shards[index] if job.layout.shards and not unsplit else Shard(0, job.spec.offset, job.spec.stop)
+        )
         self.job = job
         self.index = index
         self.aborted = False
@@ -37,8 +39,8 @@ class ServerSession:
         self.refused: Packet | None = None  # the last answer, if inf or NaN in it aborted the round
         self.shard = shard
         self.view = Server(
-            rank=index, n_workers=job.layout.n_workers, spec=job.spec.part(shard.offset, shard.count),
-            seed=job.seed, memory=Memory(shard.count, job.dtype), offset=shard.offset,
+            rank=index, n_workers=job.layout.n_workers, spec=job.spec.part(shard.offset - job.spec.offset, shard.count),
+            seed=job.seed, memory=Memory(shard.count, job.dtype),
         )  # fmt: skip
         if descend is not None:
             self.view.descend = descend
@@ -92,7 +94,9 @@ class ServerSession:
 
     def _shard_in(self, round_: int, exchange: int) -> Shard:
         expected = self.job.exchanges_in(round_)[exchange]
-        return self.shard if expected.count == self.job.d else Shard(self.shard.node, 0, expected.count)
+        if self.job.is_full(expected):
+            return self.shard
+        return Shard(self.shard.node, expected.offset, expected.offset + expected.count)
 
     def serve(self, round_: int, exchange: int, lr: float, frames: Mapping[int, Frame]) -> Packet | None:
         """Return the answer to the workers' frames.

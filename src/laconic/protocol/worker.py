@@ -183,7 +183,7 @@ class WorkerSession:
         here: dict[int, Frame] = {}
         for index, frame in enumerate(self._frames()):
             if index == self._own_shard:
-                here[index] = as_received(frame, self.job.d)
+                here[index] = as_received(frame, self.job.spec.stop)
                 self._count_up(index, frame, frame.n_bytes)
             else:
                 away[index] = self._encoded(frame)
@@ -198,7 +198,7 @@ class WorkerSession:
 
     def outgoing_unsplit(self) -> tuple[Frame, FrameSizes]:
         """Return the same in one frame, as the server decodes it, with the sizes of the frames of `outgoing`."""
-        frame = as_received(self._frame(self.packet), self.job.d)
+        frame = as_received(self._frame(self.packet), self.job.spec.stop)
         sizes = frame_sizes(frame, self.job.shard_bounds(self._exchange), self.job.algorithm, "up")
         self.meter.frames("up", sizes, exchange=self._exchange.name, local=self._own_shard)
         return frame, sizes
@@ -307,7 +307,7 @@ class WorkerSession:
             bytes_each_direction: what this rank sent in each phase (reduce-scatter, all-gather).
             aborted: whether some worker's vector is not finite.
         """
-        packet = Dense(values=mean)
+        packet = Dense(values=mean, offset=self._exchange.offset)
         directions: tuple[Literal["up", "down"], ...] = ("up", "down")
         for direction in directions:
             paper_bits = self.job.algorithm.paper_bits_of(direction, packet)
@@ -324,15 +324,21 @@ class WorkerSession:
         shared: Shared | None = None,
     ) -> None:
         """Continue with the answer, unless the round is aborted."""
-        count = self._exchange.count
+        count, offset = self._exchange.count, self._exchange.offset
         self.exchange += 1
         if self.aborted:
             return
         if shared is not None:
-            self._advance(SharedReply(delivered=delivered, parts=parts, count=count, empty=shared.empty, shared=shared))
+            self._advance(
+                SharedReply(
+                    delivered=delivered, parts=parts, count=count, offset=offset, empty=shared.empty, shared=shared
+                )
+            )
             return
         empty = self.me.memory.scratch if count == self.job.d else partial(self.job.zeros, count)
-        self._advance(Reply(delivered=delivered, parts=parts, count=count, empty=empty, packets=packets or {}))
+        self._advance(
+            Reply(delivered=delivered, parts=parts, count=count, offset=offset, empty=empty, packets=packets or {})
+        )
 
     def close(self) -> bool:
         """End the round: commit the memory and return True, or drop what was staged and return False."""

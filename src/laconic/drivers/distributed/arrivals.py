@@ -163,11 +163,11 @@ class ProcessArrivals(Processes):
         """Wait for one message, and answer the workers that may continue. This step waits for those in `behind`."""
         waiting = {*self.bound.requesting, *self.bound.held}
         rank, data = self.channel.receive(
-            [rank for rank in range(self.layout.n_workers) if rank not in waiting], behind, self.job.d,
+            [rank for rank in range(self.layout.n_workers) if rank not in waiting], behind, self.job.spec.stop,
             f"for its packet of round {self.rounds}",
         )  # fmt: skip
         self.seconds.phase("wait")
-        frame, step = decode(data, self.job.d), arrivals.update_counts[rank].n_finished
+        frame, step = decode(data, self.job.spec.stop), arrivals.update_counts[rank].n_finished
         if frame.control is Control.USED:
             check_frame(frame, "worker", rank, step, 0, None)
             if len(frame.used) != len(self.job.spec.sizes):

@@ -194,7 +194,7 @@ class Processes:
         return worker.aborted
 
     def _swap(self, outgoing: Mapping[int, Encoded], expected: list[int], noun: str) -> dict[int, Encoded]:
-        frames = self.channel.swap(outgoing, expected, self.job.d, f"for its {noun} of round {self.rounds}")
+        frames = self.channel.swap(outgoing, expected, self.job.spec.stop, f"for its {noun} of round {self.rounds}")
         self.seconds.phase("wait")
         return frames
 

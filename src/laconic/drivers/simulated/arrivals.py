@@ -125,7 +125,7 @@ class SimulatedArrivals(Simulated):
 
     def _receive(self, rank: int) -> bool:
         step = self.arrivals.update_counts[rank].n_finished
-        return self.arrivals.receive(rank, step, decode(self._sent.pop(rank), self.job.d))
+        return self.arrivals.receive(rank, step, decode(self._sent.pop(rank), self.job.spec.stop))
 
     def _commit(self, update: UpdateOutcome) -> None:
         self.arrivals.commit(update, self._lr)

@@ -208,7 +208,7 @@ class Simulated:
         sent = {worker.rank: worker.outgoing_unsplit() for worker in present}
         packet = server.serve(round_, exchange, lr, {rank: frame for rank, (frame, _) in sent.items()})
         header = Header(role="server", rank=0, round=round_, exchange=exchange)
-        frame = as_received(Frame.carrying(header, packet, aborted=server.aborted), self.job.d)
+        frame = as_received(Frame.carrying(header, packet, aborted=server.aborted), self.job.spec.stop)
         if server.refused is not None:
             sizes = sizes_where_aborted(server.refused, self.job.shards(expected), self.job.algorithm)
         else:
