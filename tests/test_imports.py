@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "algorithms": {"contract", "compressors", "policies", "gossip", "wire", "kernels"},
     "protocol": {"contract", "compressors", "telemetry", "wire", "network", "kernels"},
     "faults": {"protocol", "contract", "network", "wire"},
-    "drivers": {"faults", "protocol", "contract", "compressors", "telemetry", "network", "wire"},
+    "drivers": {"faults", "protocol", "contract", "telemetry", "network", "wire"},
     "training": {"drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
     "": {"training", "faults", "algorithms", "policies", "contract", "compressors", "telemetry", "network", "gossip",
          "kernels"},

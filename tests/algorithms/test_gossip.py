@@ -38,7 +38,7 @@ class Gossip:
         gradients, here = self.gradients(), self.x
 
         def inputs_of(rank):
-            return Inputs(vector=-self.lr * gradients[rank], parameters=here[rank].clone)
+            return Inputs(vector=-self.lr * gradients[rank], parameters=here[rank].clone())
 
         outcome = self.sim.round(inputs_of, self.lr)
         self.x = torch.stack([outcome.of(rank) for rank in range(self.problem.n_workers)])
@@ -149,7 +149,7 @@ def test_models_drift_apart_as_far_as_theory_says():
 def test_a_ring_without_loss_is_the_mean(partitioned, n):
     gradients = normal(n, 17, key=n)
     driver = Simulated(CSGDRing(partitioned=partitioned), spec=ModelSpec.of_sizes(17), n_workers=n, dtype=torch.float64)
-    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=lambda: gradients[0]), lr=0.1)
+    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=gradients[0]), lr=0.1)
     assert_same(outcome.of(0), gradients.mean(0))
 
 
@@ -180,7 +180,7 @@ def test_each_slice_is_compressed_once_by_every_worker_and_then_passed_on_as_it_
     object.__setattr__(algorithm, "compressor", Counting())
     gradients = normal(n, d, key=3)
     driver = Simulated(algorithm, spec=ModelSpec.of_sizes(d), n_workers=n, dtype=torch.float64)
-    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=lambda: gradients[0]), lr=0.1)
+    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=gradients[0]), lr=0.1)
     slices = {(0, 5), (5, 5), (10, 5), (15, 4)} if partitioned else {(0, 19)}
     assert {place: seen.count(place) for place in seen} == dict.fromkeys(slices, n)
     assert all(result is outcome.of(0) for result in outcome.results.values()), "all workers ended with the same bits"
@@ -192,7 +192,7 @@ def test_a_ring_of_signs_adds_up_as_by_hand():
     gradients = torch.tensor([[0.5, -2.0, 0.1], [-3.0, 0.5, 0.2], [0.5, 1.5, -4.0]], dtype=torch.float64)
     algorithm = CSGDRing(partitioned=False, compressor=Sign())
     driver = Simulated(algorithm, spec=ModelSpec.of_sizes(3), n_workers=3, dtype=torch.float64)
-    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=lambda: gradients[0]), lr=0.1)
+    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=gradients[0]), lr=0.1)
     passed = gradients[0].sign()
     for own in gradients[1:]:
         passed = (passed + own).sign()
@@ -218,7 +218,7 @@ def test_inf_at_one_worker_aborts_the_round_for_all_even_distant_ones(name):
     driver = Simulated(algorithm, spec=ModelSpec.of_sizes(problem.d), n_workers=6, dtype=torch.float64)
     vector = torch.zeros(problem.d, dtype=torch.float64)
     outcome = driver.round(
-        lambda rank: Inputs(vector=vector if rank else vector + torch.inf, parameters=lambda: vector),
+        lambda rank: Inputs(vector=vector if rank else vector + torch.inf, parameters=vector),
         lr=0.1,
     )
     assert outcome.aborted

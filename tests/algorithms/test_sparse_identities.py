@@ -280,7 +280,7 @@ def test_bits_between_the_quantizers_and_full_floats_are_refused(cls):
 
 def test_a_second_gradient_without_a_closure_is_refused():
     driver = Simulated(SASG(density=0.5, warm_up_rounds=1), spec=ModelSpec.of_sizes(8), n_workers=2)
-    driver.round(lambda rank: Inputs(vector=torch.ones(8), parameters=lambda: torch.zeros(8)), lr=0.1)
-    moved = Inputs(vector=torch.ones(8), parameters=lambda: torch.ones(8))
+    driver.round(lambda rank: Inputs(vector=torch.ones(8), parameters=torch.zeros(8)), lr=0.1)
+    moved = Inputs(vector=torch.ones(8), parameters=torch.ones(8))
     with pytest.raises(ContractError, match="gradient_at needs a closure"):
         driver.round(lambda rank: moved, lr=0.1)

@@ -12,12 +12,14 @@ from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
 from laconic.algorithms.ssgd_mv_rs import SSGDMVRS, exponentials
 from laconic.algorithms.ssgd_topk import SSGDTopK
-from laconic.contract import Memory, ModelSpec, Server
+from laconic.buffer_pool import VectorPool
+from laconic.contract import ModelSpec, Scratch, Server
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.errors import ContractError
 from laconic.protocol.round_inputs import Inputs
 from laconic.wire import Positions, VoteChange
 from support.inputs import failing_at, over_inputs
+from support.memories import memory_of
 from support.simulated_run import LossyRun, Problem, Run, linear, normal, quadratic, wavy
 
 D, K = 37, 9  # number of parameters of `quadratic`, and how many are selected at density 0.25
@@ -76,8 +78,10 @@ def test_random_selection_from_a_divided_vote_is_not():
 
 
 def server(round_=0, count=6, seed=0):
-    spec, memory = ModelSpec.of_sizes(count), Memory(count, torch.float64)
-    return Server(rank=0, n_workers=4, spec=spec, seed=seed, memory=memory, round=round_)
+    spec, scratch = ModelSpec.of_sizes(count), Scratch(VectorPool(count, torch.float64))
+    return Server(
+        rank=0, n_workers=4, spec=spec, seed=seed, memory=memory_of(count), scratch=scratch, round=round_
+    )  # fmt: skip
 
 
 def mask_of(algorithm, here, counts):
@@ -258,7 +262,7 @@ def test_inf_that_appears_only_in_the_values_leaves_no_trace_of_the_votes(cls, l
 
 
 def inputs_of(run, rank):
-    return Inputs(vector=-run.problem.gradient(rank, 1, run.x), parameters=run.x.clone)
+    return Inputs(vector=-run.problem.gradient(rank, 1, run.x), parameters=run.x.clone())
 
 
 # Peers that send what does not fit.
@@ -384,7 +388,7 @@ def test_a_residual_that_overflows_where_no_other_worker_votes_aborts_the_round(
     driver = Simulated(algorithm, spec=ModelSpec.of_sizes(4), n_workers=3, layout="rank0")
     pushes = {0: [3e38, 1.0, 0.0, 0.0], 1: [0.0, 0.0, 0.0, 1.0], 2: [0.0, 0.0, 0.0, 1.0]}
     for _ in range(6):
-        driver.round(lambda rank: Inputs(vector=torch.tensor(pushes[rank]), parameters=lambda: torch.zeros(4)), lr=0.1)
+        driver.round(lambda rank: Inputs(vector=torch.tensor(pushes[rank]), parameters=torch.zeros(4)), lr=0.1)
     assert driver.aborted_rounds > 0
     for worker in driver.workers:
         assert torch.isfinite(worker.me.memory["residual"]).all()

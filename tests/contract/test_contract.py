@@ -11,6 +11,7 @@ from laconic.drivers.simulated.rounds import Simulated
 from laconic.hyperparameters import from_text, hyperparameters_of
 from laconic.protocol.frames import Answer
 from laconic.protocol.round_inputs import Inputs
+from laconic.training.active_parameters import ActiveParameters
 from laconic.training.server_model import ServerModel
 from laconic.wire import HEADER_BYTES
 from support import small_model
@@ -76,7 +77,9 @@ def test_the_order_of_delivery_changes_no_bit(name):
     targets = torch.randn(N, 19, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     for delivery_seed in (None, 1, 2):
         x = torch.zeros(19, dtype=torch.float64)
-        model = ServerModel(torch.optim.SGD([torch.nn.Parameter(x.clone())], lr=0.1), lambda: [True])
+        active = ActiveParameters([19])
+        active.select([True])
+        model = ServerModel(torch.optim.SGD([torch.nn.Parameter(x.clone())], lr=0.1), active)
         driver = Simulated(
             algorithm, spec=ModelSpec.of_sizes(19), n_workers=N, layout="rank0", dtype=torch.float64,
             delivery_seed=delivery_seed, descend=model.descend,
@@ -89,7 +92,7 @@ def test_the_order_of_delivery_changes_no_bit(name):
                     return point - targets[rank]
 
                 vector = gradient_at(here) * (1.0 if algorithm.consumes == "gradient" else -0.1)
-                return Inputs(vector=vector, parameters=lambda: here, gradient_at=gradient_at)
+                return Inputs(vector=vector, parameters=here, gradient_at=gradient_at)
 
             result = driver.round(inputs_of, lr=0.1).of(0)
             x = x - 0.1 * result if algorithm.consumes == "gradient" else x + result
@@ -239,7 +242,7 @@ def moved_after_a_loss(algorithm, gradient_value: float) -> float:
             gradient = torch.full((31,), -gradient_value if round_ == 0 and each is lost else 0.0)
             vector = gradient if algorithm.consumes == "gradient" else -0.1 * gradient
             inputs = Inputs(
-                vector=vector, parameters=lambda: torch.zeros(31),
+                vector=vector, parameters=torch.zeros(31),
                 gradient_at=lambda parameters: torch.zeros(31),
             )  # fmt: skip
             each.begin(round_, inputs, lr=0.1)

@@ -131,7 +131,7 @@ def saved_too_early(rank):
     if rank in (0, 3):
         one_step(opt, net, rank, 1)
     dist.barrier()
-    return reported, opt.state_dict()["laconic"]["rounds"]
+    return reported, opt.state_dict()["laconic"]["driver"]["rounds"]
 
 
 def without_a_closure(rank):

@@ -80,7 +80,7 @@ class FaultyJob:
 
     def _inputs(self, rank, factor):
         self.asked.append((self.driver.rounds, rank))
-        return Inputs(vector=torch.full((D,), rank + 1.0) * factor, parameters=lambda: torch.zeros(D))
+        return Inputs(vector=torch.full((D,), rank + 1.0) * factor, parameters=torch.zeros(D))
 
     def residual(self, rank):
         return self.driver.workers[rank].me.memory["residual"][0].item()

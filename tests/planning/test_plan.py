@@ -96,7 +96,7 @@ def simulated_rounds(algorithm, layout_name, link, d, n, n_rounds):
         def inputs_of(rank):
             place = (rank + number) % (n + 1)
             return Inputs(
-                vector=vectors[place].clone(), parameters=lambda: vectors[-1],
+                vector=vectors[place].clone(), parameters=vectors[-1],
                 gradient_at=lambda parameters: vectors[place - 1],
             )  # fmt: skip
 

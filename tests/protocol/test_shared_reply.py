@@ -1,7 +1,9 @@
 """The simulator serves the full vector at once and encodes no frames: no bit, byte or nanosecond may depend on it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 import laconic
 from laconic.compressors import dense
-from laconic.contract import Algorithm, ModelSpec
+from laconic.contract import Algorithm, ModelSpec, Rule, Slot
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.errors import ContractError
 from laconic.faults.plan import FaultPlan
@@ -73,7 +75,7 @@ def test_an_answer_with_one_non_finite_slice_is_counted_like_split_answers():
     def given_of(rank):
         vector = torch.ones(10)
         vector[7] = 3e38  # two of them add up to infinity
-        return Inputs(vector=vector, parameters=lambda: torch.zeros(10))
+        return Inputs(vector=vector, parameters=torch.zeros(10))
 
     full, boundary = (
         Simulated(laconic.SGD(), spec=ModelSpec.of_sizes(10), n_workers=4, layout="sharded", faults=faults)
@@ -151,7 +153,7 @@ def test_sparse_results_equal_the_dense_ones(name):
         changes = [problem.gradient(rank, round_, torch.zeros(40)).float() for rank in range(3)]
 
         def inputs_of(rank, changes=changes):
-            return Inputs(vector=changes[rank].clone(), parameters=lambda: torch.zeros(40))
+            return Inputs(vector=changes[rank].clone(), parameters=torch.zeros(40))
 
         result, expected = (run.round(inputs_of, lr=0.1).of(0) for run in (sparse, written))
         assert isinstance(result, Sparse)
@@ -167,7 +169,7 @@ def test_sparse_results_that_differ_between_workers_are_refused():
 
     run = Simulated(SparseCheat(k=2), spec=ModelSpec.of_sizes(8), n_workers=3, layout="rank0", sparse_results=True)
     with pytest.raises(ContractError, match="worker 2 returned other values than worker 0 in round 0"):
-        run.round(lambda rank: Inputs(vector=torch.ones(8), parameters=lambda: torch.zeros(8)), lr=0.1)
+        run.round(lambda rank: Inputs(vector=torch.ones(8), parameters=torch.zeros(8)), lr=0.1)
 
 
 @settings(deadline=None)  # the initial call may compile
@@ -181,6 +183,8 @@ def test_set_bits_are_counted_between_bounds(data, draw):
 @dataclass(frozen=True, kw_only=True)
 class Greedy(Algorithm):
     """Keeps one answer and overwrites the next in place, both of which it may do."""
+
+    worker_slots: ClassVar[Mapping[str, Slot]] = {"stored": Slot(rule=Rule.PER_WORKER)}
 
     def work(self, me):
         reply = yield dense(me.gradient)
@@ -203,7 +207,7 @@ def test_an_answer_that_one_worker_keeps_or_changes_is_not_shared_with_others():
     run = Simulated(Greedy(), spec=ModelSpec.of_sizes(6), n_workers=3, layout="rank0")
     for round_ in range(6):
         outcome = run.round(
-            lambda rank, value=1.0 + round_: Inputs(vector=torch.full((6,), value), parameters=lambda: torch.zeros(6)),
+            lambda rank, value=1.0 + round_: Inputs(vector=torch.full((6,), value), parameters=torch.zeros(6)),
             lr=0.1,
         )
         assert torch.equal(outcome.of(0), torch.full((6,), 1.0 + round_ + round_ % 2))

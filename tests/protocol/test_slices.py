@@ -58,7 +58,7 @@ def results_of(algorithm, specs, layout):
         for driver, (start, stop) in zip(drivers, pairwise([0, *stops]), strict=True):
 
             def inputs_of(rank, x=x[:, start:stop], vectors=vectors[:, start:stop]):
-                return Inputs(vector=vectors[rank].clone(), parameters=x[rank].clone)
+                return Inputs(vector=vectors[rank].clone(), parameters=x[rank].clone())
 
             outcome = driver.round(inputs_of, LR)
             parts.append(torch.stack([outcome.of(rank) for rank in range(N)]))

@@ -14,8 +14,9 @@ from laconic.algorithms.sasg import SASG
 from laconic.algorithms.sparse import SparseSGD
 from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_topk import SSGDTopK
-from laconic.compressors import QSGD, Clipped, DenseValues, Natural, Sign, Sparsified, Ternary
+from laconic.compressors import QSGD, Clipped, DenseValues, Natural, Sign, Sparsified, Ternary, TopK
 from laconic.contract import ModelSpec
+from laconic.policies.skip_policies import SlowLink
 from laconic.protocol.layout import LAYOUTS, choose_layout
 from support import small_model
 
@@ -76,3 +77,16 @@ SAMPLES = {
 CASES = [(name, layout) for name, sample in SAMPLES.items() for layout in layouts_of(sample, 4)]
 each_sample = pytest.mark.parametrize("name", SAMPLES)
 each_case = pytest.mark.parametrize(("name", "layout"), CASES)
+
+# All methods, so that each memory that a method may write is written by one of them.
+_HALF = TopK(density=0.5)
+_LAZY = {"warm_up_rounds": 1, "max_delay": 3}
+_FURTHER = {
+    "compskip, slow links": laconic.CompSkip(c=4.0, server_c=4.0, skip=SlowLink(), server_skip=SlowLink()),
+    "lag, skipping": laconic.LAG(alpha=0.5, **_LAZY),
+    **{f"lasg, {rule}": laconic.LASG(rule=rule, alpha=0.05, **_LAZY) for rule in ("wk1", "wk2", "ps", "pse")},
+    "sasg, corrected": laconic.SASG(density=0.25, skip_error="corrected", **_LAZY),
+    "dsgd, difference": laconic.DSGD(mixing="difference"),
+    "dsgd, choco": laconic.DSGD(mixing="choco", compressor=_HALF, consensus_step_size=0.4),
+}
+WITH_ALL_MEMORIES = {name: with_test_settings(name) for name in sorted(laconic.ALGORITHMS)} | _FURTHER

@@ -68,4 +68,6 @@ def state_of(opt: Any) -> dict[str, Any]:
     state = opt.state_dict()
     inner = [{key: torch.as_tensor(value).clone() for key, value in of.items()} for of in state["state"].values()]
     part = state["laconic"]
-    return {"worker": part["worker"], "servers": part["servers"], "server_model": part["server_model"], "inner": inner}
+    sessions = [part["driver"]["worker"], *part["driver"]["servers"]]
+    memories = [session["memory"] for session in sessions if session is not None]
+    return {"memories": memories, "server_model": part.get("server_model"), "inner": inner}

@@ -160,7 +160,7 @@ class Run:
         def inputs_of(rank: int) -> Inputs:
             vector = gradients[rank].clone() if algorithm.consumes == "gradient" else -lr * gradients[rank]
             return Inputs(
-                vector=vector, parameters=self.x.clone,
+                vector=vector, parameters=self.x.clone(),
                 gradient_at=lambda point: self.problem.gradient(rank, self.t, point),
             )  # fmt: skip
 
@@ -222,7 +222,7 @@ class LossyRun(Run):
         for worker, gradient in zip(workers, self.gradients(), strict=True):
             vector = gradient.clone() if job.algorithm.consumes == "gradient" else -lr * gradient
             at = partial(self.problem.gradient, worker.rank, self.t)
-            worker.begin(self.t, Inputs(vector=vector, parameters=self.x.clone, gradient_at=at), lr)
+            worker.begin(self.t, Inputs(vector=vector, parameters=self.x.clone(), gradient_at=at), lr)
         for exchange in range(len(job.exchanges_in(self.t))):
             frames = {worker.rank: worker.outgoing()[0] for worker in workers}
             arrived = {rank: frame for rank, frame in frames.items() if rank not in lost}

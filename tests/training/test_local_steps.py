@@ -157,7 +157,7 @@ def test_a_step_that_is_not_taken_has_the_same_result_as_one_that_is(name):
         groups = [{"params": net[0].parameters()}, {"params": net[2].parameters(), "lr": 0.05}]
         inner = sgd(groups, lr=0.1)
         simulation = simulated(methods.with_test_settings(name), net, inner)
-        assert simulation.local.is_known_in(0) == (sgd is torch.optim.SGD)
+        assert simulation.training.local.is_known_in(0) == (sgd is torch.optim.SGD)
         ends.append(torch.stack([take(simulation, [step]) for step in range(6)]))
         inners.append(inner)
     assert_same(*ends)
@@ -186,7 +186,9 @@ def test_a_round_with_inf_in_a_gradient_leaves_the_parameters_as_they_were():
 )
 def test_a_step_that_may_be_more_than_vanilla_sgd_is_taken(inner):
     net = small_model.net().double()
-    assert not simulated(methods.with_test_settings("ssgd-mv"), net, inner(net.parameters())).local.is_known_in(0)
+    assert not simulated(
+        methods.with_test_settings("ssgd-mv"), net, inner(net.parameters())
+    ).training.local.is_known_in(0)
 
 
 def test_a_step_with_hooks_or_a_replaced_function_is_taken():
@@ -194,7 +196,7 @@ def test_a_step_with_hooks_or_a_replaced_function_is_taken():
     inner = torch.optim.SGD(net.parameters(), lr=0.1)
     simulation = simulated(methods.with_test_settings("ssgd-mv"), net, inner)
     torch.optim.lr_scheduler.StepLR(inner, 10)  # which puts a wrapper around the step
-    assert simulation.local.is_known_in(0)
+    assert simulation.training.local.is_known_in(0)
     calls = []
     hook = inner.register_step_pre_hook(lambda *_: calls.append("hook"))
     take(simulation, [0])
@@ -208,9 +210,9 @@ def test_a_step_with_hooks_or_a_replaced_function_is_taken():
 
 def test_bfloat16_parameters_and_methods_whose_replicas_differ_take_their_steps():
     net = small_model.net().bfloat16()
-    assert not simulated(methods.with_test_settings("ssgd-mv"), net).local.is_known_in(0)
-    assert not simulated(methods.with_test_settings("dsgd")).local.is_known_in(0)
-    assert not simulated(methods.with_test_settings("ssgd-mv"), local_steps=2).local.is_known_in(0)
+    assert not simulated(methods.with_test_settings("ssgd-mv"), net).training.local.is_known_in(0)
+    assert not simulated(methods.with_test_settings("dsgd")).training.local.is_known_in(0)
+    assert not simulated(methods.with_test_settings("ssgd-mv"), local_steps=2).training.local.is_known_in(0)
 
 
 def test_one_local_step_of_a_gradient_method_steps_after_the_exchange():

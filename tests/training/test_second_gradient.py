@@ -78,7 +78,7 @@ def in_the_simulator(algorithm, rounds=6):
     for _ in range(rounds):
         losses = simulation.step(lambda rank: random_loss(net, log))
         after.append(({key: value.clone() for key, value in net.state_dict().items()}, streams(), losses))
-    own = [[buffer.clone() for buffer in buffers] for buffers in simulation._buffers]
+    own = [[buffer.clone() for buffer in buffers] for buffers in simulation._workers.buffers]
     assert simulation.traffic.up.skips == 0
     return after, own, log
 

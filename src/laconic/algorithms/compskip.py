@@ -12,11 +12,12 @@ learning rate: `lr_factor` is DropSign's. The paper's accounting uses beta~ = 0.
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import error_feedback_signs, server_error_feedback_signs
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.policies.skip_policies import SKIP_POLICIES, RandomSkips, SkipPolicy
 from laconic.wire import Signs
@@ -68,6 +69,14 @@ class CompSkip(Algorithm):
             )
 
     @property
+    def worker_slots(self) -> Mapping[str, Slot]:
+        return {"momentum": Slot(rule=Rule.MEAN), "residual": Slot(rule=Rule.SUM), **self.skip.slots}
+
+    @property
+    def server_slots(self) -> Mapping[str, Slot]:
+        return {"residual": Slot(rule=Rule.SAME), **self.server_skip.slots}
+
+    @property
     def separable(self) -> bool:
         return self.server_skip.separable
 
@@ -80,7 +89,7 @@ class CompSkip(Algorithm):
         return self.c
 
     def work(self, me: Worker) -> Step:
-        momentum, residual = me.memory.scratch(), me.memory.scratch()
+        momentum, residual = me.scratch(), me.scratch()
         skips = self.skip.skips(me, n_bytes=self.keep * me.count / 8)
         sent, is_finite = error_feedback_signs(  # lines 5-8 and 11 in one pass
             me.gradient_tensors, me.memory["momentum"], me.memory["residual"], momentum, residual,
@@ -97,7 +106,7 @@ class CompSkip(Algorithm):
     def serve(self, server: Server, inbox: Inbox) -> Signs | None:
         divisor = inbox.n_workers if self.cprime == "scaled" else max(1, len(inbox))
         skips = self.server_skip.skips(server, n_bytes=self.server_keep * server.count / 8)
-        residual = server.memory.scratch()
+        residual = server.scratch()
         sent = server_error_feedback_signs(  # lines 14-17 in one pass
             inbox.votes(), server.memory["residual"], residual, divisor=divisor, scale=self.c, decay=self.decay,
             c=self.server_c,

@@ -7,11 +7,12 @@ mu -> momentum, eta_{t-1}/eta_t -> the ratio of the last round's learning rate, 
 Differs: the residual has the unit of a gradient, as in the authors' code; hence the ratio.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import ScaledSign
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Side, Slices, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Side, Slices, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import ScaledSigns
 
@@ -24,6 +25,10 @@ class DistEFBlockwise(Algorithm):
     source: ClassVar[str] = "Zheng, Huang & Kwok, NeurIPS 2019, Algorithm 2"
     tolerates_absence: ClassVar[bool] = True
     reads_lr: ClassVar[bool] = True
+    worker_slots: ClassVar[Mapping[str, Slot]] = {
+        "momentum": Slot(rule=Rule.MEAN), "residual": Slot(rule=Rule.SUM), "lr": Slot.number(Rule.SAME),
+    }  # fmt: skip
+    server_slots: ClassVar[Mapping[str, Slot]] = {"residual": Slot(rule=Rule.SAME), "lr": Slot.number(Rule.SAME)}
     test_lr: ClassVar[float] = 0.01
 
     momentum: float = hyperparameter(0.9, "mu of the Nesterov momentum", within="[0, 1)")

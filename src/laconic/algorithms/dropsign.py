@@ -11,11 +11,12 @@ that, the residual grows without bound, so c has to be tuned.
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import error_feedback_signs, server_error_feedback_signs
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Signs
 
@@ -28,6 +29,10 @@ class DropSign(Algorithm):
     source: ClassVar[str] = "Phong & Phuong, IEEE Access 2020, Algorithm 1"
     tolerates_absence: ClassVar[bool] = True
     takes_gradient_tensors: ClassVar[bool] = True
+    worker_slots: ClassVar[Mapping[str, Slot]] = {
+        "momentum": Slot(rule=Rule.MEAN), "residual": Slot(rule=Rule.SUM),
+    }  # fmt: skip
+    server_slots: ClassVar[Mapping[str, Slot]] = {"residual": Slot(rule=Rule.SAME)}
     test_settings: ClassVar[dict[str, float]] = {"momentum": 0.5, "c": 4.0, "server_c": 4.0}
     test_lr: ClassVar[float] = 0.1
 
@@ -65,7 +70,7 @@ class DropSign(Algorithm):
         return self.c
 
     def work(self, me: Worker) -> Step:
-        momentum, residual = me.memory.scratch(), me.memory.scratch()
+        momentum, residual = me.scratch(), me.scratch()
         sent, is_finite = error_feedback_signs(  # lines 5-7 and 10 in one pass
             me.gradient_tensors, me.memory["momentum"], me.memory["residual"], momentum, residual,
             mu=self.momentum, decay=1.0, c=self.c, keep=self.keep, key=me.key("mask"), offset=me.offset,
@@ -78,7 +83,7 @@ class DropSign(Algorithm):
         return reply.dense()  # line 9
 
     def serve(self, server: Server, inbox: Inbox) -> Signs:
-        residual = server.memory.scratch()
+        residual = server.scratch()
         sent = server_error_feedback_signs(  # lines 13-15 in one pass
             inbox.votes(), server.memory["residual"], residual, divisor=inbox.n_workers, scale=self.c, decay=1.0,
             c=self.server_c,

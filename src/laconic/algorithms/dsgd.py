@@ -10,6 +10,7 @@ Differs: the inner optimizer makes the local step, and there may be several. Pub
 parameters, which are the same on all workers, and not at zero.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity, dense, warn_of_growing_residual
-from laconic.contract import Algorithm, ModelSpec, Slices, Step, Worker, algorithm
+from laconic.contract import Algorithm, ModelSpec, Rule, Slices, Slot, Step, Worker, algorithm
 from laconic.gossip.mixing import Mixing
 from laconic.hyperparameters import hyperparameter
 
@@ -44,6 +45,11 @@ class DSGD(Algorithm):
     consensus_step_size: float = hyperparameter(
         1.0, "gamma of Choco-SGD; coarser compressors need a smaller one", within="(0, 1]"
     )
+
+    @property
+    def worker_slots(self) -> Mapping[str, Slot]:
+        # With other neighbors the copies start again, at the parameters, which must then be equal on all workers.
+        return {} if self.mixing == "models" else {"replica.<rank>": Slot(rule=Rule.DROP, holds_parameters=True)}
 
     @property
     def over_slices(self) -> Slices:

@@ -8,11 +8,12 @@ Differs: the mean over workers (the DoubleSqueeze code sums). The scale of one-b
 ||v|| without 1/sqrt(d) would expand instead of contract.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import COMPRESSORS, Compressor, ScaledSign, warn_of_growing_residual
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
@@ -26,6 +27,8 @@ class ECSGD(Algorithm):
         "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 3.4; DoubleSqueeze, Alg. 1"
     )
     tolerates_absence: ClassVar[bool] = True
+    worker_slots: ClassVar[Mapping[str, Slot]] = {"residual": Slot(rule=Rule.SUM)}
+    server_slots: ClassVar[Mapping[str, Slot]] = {"residual": Slot(rule=Rule.SAME)}
 
     compressor: Compressor = hyperparameter(ScaledSign(), "Q, compressor of the upload", kinds=COMPRESSORS)
     server_compressor: Compressor = hyperparameter(ScaledSign(), "Q, compressor of the download", kinds=COMPRESSORS)
@@ -47,16 +50,14 @@ class ECSGD(Algorithm):
         corrected = me.gradient.add_(me.memory["residual"])  # (3.8), in place of the gradient
         sent = self.compressor(corrected, spec=me.spec, key=me.key("compress"), offset=me.offset)
         reply = yield sent
-        me.memory["residual"] = (
-            sent.unsent_of(corrected, out=me.memory.scratch()) if reply.delivered else corrected
-        )  # (3.9)
+        me.memory["residual"] = sent.unsent_of(corrected, out=me.scratch()) if reply.delivered else corrected  # (3.9)
         return reply.dense()  # (3.12)
 
     def serve(self, server: Server, inbox: Inbox) -> Packet:
         mean = inbox.sum().div_(inbox.n_workers)  # by all workers: what was not delivered stays residual
         corrected = mean.add_(server.memory["residual"])  # (3.10)
         sent = self.server_compressor(corrected, spec=server.spec, key=server.key("compress"), offset=server.offset)
-        server.memory["residual"] = sent.unsent_of(corrected, out=server.memory.scratch())  # (3.11)
+        server.memory["residual"] = sent.unsent_of(corrected, out=server.scratch())  # (3.11)
         return sent
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:

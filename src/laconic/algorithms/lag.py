@@ -8,6 +8,7 @@ Differs: skips only where the threshold is above 0. The rule compares with the g
 meant for full local gradients. With mini-batches, noise makes all workers send in every round; use LASG for them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import dense
-from laconic.contract import Inbox, ModelSpec, Server, Step, Worker, algorithm
+from laconic.contract import Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.policies.lazy_aggregation import Lazy, small_against
 from laconic.wire import Dense
+
+STORED: Mapping[str, Slot] = {"stored.<rank>": Slot(rule=Rule.PER_WORKER)}  # what `stored_sum` writes
 
 
 @algorithm("lag")
@@ -26,6 +29,12 @@ class LAG(Lazy):
     """Full local gradients, uploaded only where they have changed."""
 
     source: ClassVar[str] = "Chen, Giannakis, Sun & Yin, NeurIPS 2018, LAG-WK"
+
+    server_slots: ClassVar[Mapping[str, Slot]] = STORED
+
+    @property
+    def worker_slots(self) -> Mapping[str, Slot]:
+        return {**super().worker_slots, "uploaded": Slot(rule=Rule.PER_WORKER)}
 
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)
@@ -39,7 +48,7 @@ class LAG(Lazy):
         return reply.dense()
 
     def _hardly_changed(self, me: Worker, threshold: float) -> bool:
-        gap = torch.sub(me.gradient, me.memory["uploaded"], out=me.memory.scratch())
+        gap = torch.sub(me.gradient, me.memory["uploaded"], out=me.scratch())
         return small_against(gap, threshold)
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
@@ -53,7 +62,7 @@ def stored_sum(server: Server, inbox: Inbox) -> Tensor:
     """Store the uploads of this round; return the sum of all workers' last uploads, (d,), added in rank order."""
     for rank, packet in inbox.items():
         server.memory[f"stored.{rank}"] = packet.dense()
-    total = server.memory.scratch().copy_(server.memory["stored.0"])
+    total = server.scratch().copy_(server.memory["stored.0"])
     for rank in range(1, inbox.n_workers):
         total += server.memory[f"stored.{rank}"]
     return total

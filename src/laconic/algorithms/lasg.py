@@ -10,15 +10,16 @@ worker evaluates the same rule, which saves the server's request and changes no 
 threshold is above 0, so that alpha = 0 is plain SGD.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from laconic.algorithms.lag import stored_sum
+from laconic.algorithms.lag import STORED, stored_sum
 from laconic.compressors import dense
-from laconic.contract import Inbox, ModelSpec, Server, Step, Worker, algorithm
+from laconic.contract import Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import squared_norm
 from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
@@ -32,6 +33,7 @@ class LASG(Lazy):
 
     source: ClassVar[str] = "Chen, Sun & Yin, LASG, arXiv 2002.11360; Deng et al., SASG, (5)"
     test_settings: ClassVar[dict[str, float]] = {"alpha": 0.05}
+    server_slots: ClassVar[Mapping[str, Slot]] = STORED
 
     rule: str = hyperparameter(
         "wk2", "how change is measured: by the batch's gradients now and at the last upload's parameters (wk2), by its "
@@ -44,6 +46,17 @@ class LASG(Lazy):
     )
 
     @property
+    def worker_slots(self) -> Mapping[str, Slot]:
+        of_rule = {
+            "wk1": {
+                "snapshot": Slot(rule=Rule.SAME, holds_parameters=True),
+                "uploaded_difference": Slot(rule=Rule.PER_WORKER),
+            },
+            "pse": {"smoothness": Slot.number(Rule.PER_WORKER)},
+        }
+        return {**super().worker_slots, **of_rule.get(self.rule, {})}
+
+    @property
     def second_gradient(self) -> bool:
         return self.rule != "ps"
 
@@ -53,7 +66,7 @@ class LASG(Lazy):
         if threshold == 0 or self.must_send(me):
             skip = False
         elif news is not None:
-            skip = small_against(torch.sub(news, me.memory["uploaded_difference"], out=me.memory.scratch()), threshold)
+            skip = small_against(torch.sub(news, me.memory["uploaded_difference"], out=me.scratch()), threshold)
         elif self.rule == "wk2":
             skip = small_against(gap_to_second(me, me.memory["uploaded_parameters"]), threshold)
         else:
@@ -75,7 +88,7 @@ class LASG(Lazy):
     def _has_stayed(self, me: Worker, threshold: float) -> bool:
         """PS and PSE: return whether L^2 ||x - x at the last upload||^2 is small. PSE measures L whenever it sends."""
         moved = squared_norm(
-            torch.sub(me.memory["previous_parameters"], me.memory["uploaded_parameters"], out=me.memory.scratch())
+            torch.sub(me.memory["previous_parameters"], me.memory["uploaded_parameters"], out=me.scratch())
         )
         measured = self.rule == "pse"
         smoothness = me.memory.number("smoothness", 0) if measured else self.smoothness

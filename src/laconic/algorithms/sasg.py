@@ -12,6 +12,7 @@ makes (16) true. An upload that is lost becomes residual, and in that round the 
 either. The paper has the mean over workers, its code the sum: lr_convention. Bits as for `sparse`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import Selection, dense
-from laconic.contract import Inbox, ModelSpec, Server, Step, Worker, algorithm
+from laconic.contract import Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import add_at, clear_at
 from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
@@ -42,6 +43,22 @@ class SASG(Selection, Lazy):
     )  # fmt: skip
 
     @property
+    def worker_slots(self) -> Mapping[str, Slot]:
+        unsent = {"unsent": Slot(rule=Rule.PER_WORKER)} if self.skip_error == "corrected" else {}
+        return {**super().worker_slots, "residual": Slot(rule=Rule.SUM), **unsent}
+
+    @property
+    def server_slots(self) -> Mapping[str, Slot]:
+        # Of a slice, shorter: what of a worker's upload is in it.
+        length, per_worker = self.n_selected, Rule.PER_WORKER
+        return {
+            "positions.<rank>": Slot(
+                rule=per_worker, dtype=torch.int32, length=length, may_be_shorter=True, values="indices"
+            ),
+            "values.<rank>": Slot(rule=per_worker, length=length, may_be_shorter=True, at="positions.<rank>"),
+        }
+
+    @property
     def second_gradient(self) -> bool:
         return True
 
@@ -57,21 +74,21 @@ class SASG(Selection, Lazy):
             reply = yield None
             self.note(me, uploaded=False)
             if self.skip_error == "corrected" and reply.delivered:  # otherwise the stored upload was not used
-                me.memory["residual"] = torch.add(me.memory["residual"], me.memory["unsent"], out=me.memory.scratch())
-            return torch.div(reply.dense(), me.lr, out=me.memory.scratch())
+                me.memory["residual"] = torch.add(me.memory["residual"], me.memory["unsent"], out=me.scratch())
+            return torch.div(reply.dense(), me.lr, out=me.scratch())
         corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
         sent = self.take(corrected, me.spec, me.offset)
         reply = yield sent
         if reply.delivered:
             clear_at(corrected, sent.indices)
             if self.skip_error == "corrected":
-                me.memory["unsent"] = torch.sub(corrected, me.memory["residual"], out=me.memory.scratch())
+                me.memory["unsent"] = torch.sub(corrected, me.memory["residual"], out=me.scratch())
         me.memory["residual"] = corrected
         self.note(me, uploaded=reply.delivered)
-        return torch.div(reply.dense(), me.lr, out=me.memory.scratch())
+        return torch.div(reply.dense(), me.lr, out=me.scratch())
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
-        total = server.memory.scratch().zero_()
+        total = server.scratch().zero_()
         for rank in range(inbox.n_workers):
             if rank in inbox:
                 positions, values = _parts_of(inbox[rank])

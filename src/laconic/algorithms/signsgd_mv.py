@@ -7,11 +7,12 @@ Differs: nothing. The gradient enters the momentum with the factor 1 - beta, as 
 Weight decay is not part of the vote: the inner optimizer adds it afterwards.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import majority, momentum_signs
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Signs
 
@@ -23,6 +24,7 @@ class SignSGDMajorityVote(Algorithm):
 
     source: ClassVar[str] = "Bernstein et al., ICML 2018 and ICLR 2019, Algorithm 1"
     same_data: ClassVar[bool] = True
+    worker_slots: ClassVar[Mapping[str, Slot]] = {"momentum": Slot(rule=Rule.MEAN)}
     test_lr: ClassVar[float] = 0.01
 
     momentum: float = hyperparameter(

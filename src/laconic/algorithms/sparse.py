@@ -8,13 +8,14 @@ optimizer multiplies it again. The mean over workers (the papers' code sums). Th
 upload; `wire` and `payload` count the positions and the dense download too.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 
 from laconic.compressors import Selection, dense
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.kernels.api import clear_at
 from laconic.wire import Dense, Packet
 
@@ -27,6 +28,7 @@ class SparseSGD(Selection, Algorithm):
     source: ClassVar[str] = "Stich, Cordonnier & Jaggi, NeurIPS 2018; Deng et al., SASG, baseline"
     tolerates_absence: ClassVar[bool] = True
     reads_lr: ClassVar[bool] = True
+    worker_slots: ClassVar[Mapping[str, Slot]] = {"residual": Slot(rule=Rule.SUM)}
     test_settings: ClassVar[dict[str, float]] = {"density": 0.25}
 
     @property
@@ -47,7 +49,7 @@ class SparseSGD(Selection, Algorithm):
         if reply.delivered:
             clear_at(corrected, sent.indices)
         me.memory["residual"] = corrected
-        return torch.div(reply.dense(), me.lr, out=me.memory.scratch())
+        return torch.div(reply.dense(), me.lr, out=me.scratch())
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
         # By all workers: what was not delivered stays in its worker's residual.

@@ -8,6 +8,7 @@ in the list that are not among the K largest (13-14); the print has their names 
 sent in full. What is dropped is named by its index in the list, which the server has too.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from laconic.algorithms.ssgd_mv import SSGDMV, indices_of
 from laconic.compressors import dense, n_selected_for
-from laconic.contract import Inbox, ModelSpec, Server, Step, Worker, algorithm
+from laconic.contract import Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.errors import ContractError
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import top_k
@@ -35,6 +36,21 @@ class SSGDMVAD(SSGDMV):
     swap_density: float = hyperparameter(
         1e-3, "phi_ad, largest share of the coordinates that is added to a list in a round", within="[0, 1]"
     )
+
+    @property
+    def worker_slots(self) -> Mapping[str, Slot]:
+        return {**super().worker_slots, "votes": self._list_slot}
+
+    @property
+    def server_slots(self) -> Mapping[str, Slot]:
+        return {"votes.<rank>": self._list_slot}
+
+    @property
+    def _list_slot(self) -> Slot:
+        # A new worker has no list, here and at the server, and sends its first one in full.
+        return Slot(
+            rule=Rule.PER_WORKER, dtype=torch.int64, length=lambda spec: self.n_selected(spec.d), values="indices"
+        )
 
     def swaps(self, d: int) -> int:
         """Return K_ad, the largest number of coordinates that are swapped in a round."""

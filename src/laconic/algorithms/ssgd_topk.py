@@ -9,6 +9,7 @@ the meter counts the actual union. With dense_rounds above 0 (5 epochs in the pa
 model averaging after one local step, without residual.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import dense, fractional, n_selected_in
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
+from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.errors import ContractError
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import add_at, clear_at, take_at, top_k, vote_counts
@@ -54,6 +55,10 @@ class SSGDTopK(Algorithm):
         super().__post_init__()
         if 16 < self.bits < 32:
             raise ValueError(f"{self.name}: bits={self.bits} must be in 1 .. 16, or 32 to send values as they are")
+
+    @property
+    def worker_slots(self) -> Mapping[str, Slot]:
+        return {"residual": Slot(rule=Rule.SUM)}
 
     @property
     def over_slices(self) -> Slices:

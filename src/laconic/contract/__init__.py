@@ -6,6 +6,9 @@ from laconic.contract.memory import Memory
 from laconic.contract.messages import Inbox, Reply
 from laconic.contract.model_spec import ModelSpec, TensorSpec
 from laconic.contract.plugins import load_plugins
+from laconic.contract.saved_memory import Saved, by_parameter, read_saved, resized_server, resized_workers
+from laconic.contract.scratch import Scratch
+from laconic.contract.slots import Rule, Slot, Slots
 from laconic.contract.views import Server, Side, Worker
 
 __all__ = [
@@ -18,14 +21,23 @@ __all__ = [
     "ModelSpec",
     "Reply",
     "Result",
+    "Rule",
+    "Saved",
+    "Scratch",
     "Server",
     "Side",
     "Slices",
+    "Slot",
+    "Slots",
     "StalenessBound",
     "Step",
     "TensorSpec",
     "UpdateOutcome",
     "Worker",
     "algorithm",
+    "by_parameter",
     "load_plugins",
+    "read_saved",
+    "resized_server",
+    "resized_workers",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 from laconic.contract.bounded_staleness import StalenessBound
 from laconic.contract.messages import Inbox, Reply
 from laconic.contract.model_spec import ModelSpec
+from laconic.contract.slots import Slot
 from laconic.contract.views import Server, Worker
 from laconic.errors import ContractError
 from laconic.hyperparameters import as_settings, check_hyperparameters
@@ -93,6 +94,16 @@ class Algorithm(ABC):
 
     def __post_init__(self) -> None:
         check_hyperparameters(self, self.name)
+
+    @property
+    def worker_slots(self) -> Mapping[str, Slot]:
+        """The memories that `work` writes, by name; see `slots.py`. Constant tables are class variables."""
+        return {}
+
+    @property
+    def server_slots(self) -> Mapping[str, Slot]:
+        """The memories that `serve` writes."""
+        return {}
 
     @property
     def is_asynchronous(self) -> bool:

@@ -14,7 +14,7 @@ This file uses neither tensors nor time.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Late = Literal["hold", "drop"]
 
@@ -138,14 +138,15 @@ class StalenessBound:
         ages = sorted((version - base if base is not None else 0 for base in bases), reverse=True)
         return all(age + rank <= self.max_staleness for rank, age in enumerate(ages))
 
-    @property
-    def bases(self) -> dict[int, int]:
-        """The versions of the outstanding models, by worker. No admitted worker may still have to take its model."""
-        bases = {worker: base for worker, base in self._bases.items() if base is not None}
-        assert len(bases) == len(self._bases), "an admitted worker has not taken its model yet"
-        return bases
+    def saved(self) -> dict[str, Any]:
+        """Return the state, as data that JSON can hold."""
+        return {
+            "version": self.version, "bases": {str(worker): base for worker, base in self._bases.items()},
+            "requesting": list(self._requesting), "held": list(self._held),
+        }  # fmt: skip
 
-    def restore(self, version: int, bases: Mapping[int, int]) -> None:
-        """Continue from a saved version and bases, at which no worker and no gradient waited."""
-        self.version, self._bases = version, dict(bases)
-        self._requesting, self._held = [], []
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continue from what `saved` returned."""
+        self.version = saved["version"]
+        self._bases = {int(worker): base for worker, base in saved["bases"].items()}
+        self._requesting, self._held = list(saved["requesting"]), list(saved["held"])

@@ -4,39 +4,35 @@ A round either takes effect on all ranks or on none. So what a step writes is st
 of the round, or drops it when a rank aborts the round.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from laconic.buffer_pool import VectorPool
+from laconic.contract.slots import Slots
+from laconic.errors import ContractError
 
 
 class Memory:
     """Named tensors. A name that was never written reads as a zero vector of the worker's or server's length.
 
-    Reading sees what the current step has written. Values are replaced, never changed in place. Vectors that a step
-    borrows with `scratch` are reclaimed at its end, except for those that a name holds and the step's result.
+    Reading sees what the current step has written. Values are replaced, never changed in place.
     """
 
-    def __init__(
-        self, count: int, dtype: torch.dtype, device: torch.device | None = None, pool: VectorPool | None = None
-    ) -> None:
+    def __init__(self, slots: Slots, device: torch.device | None = None) -> None:
         """Make an empty memory.
 
         Args:
-            count: length of the vectors that unwritten names read as.
-            dtype: their type.
-            device: their device.
-            pool: where vectors are borrowed from; may be shared with memories of the same length.
+            slots: what may be written.
+            device: the device of the vectors that unwritten names read as.
         """
-        self._zero = torch.zeros((), dtype=dtype, device=device).expand(count)
-        self._pool = pool or VectorPool(count, dtype, device)
+        self.slots = slots
+        self._zero = torch.zeros((), dtype=slots.dtype, device=device).expand(slots.count)
         self._committed: dict[str, Tensor] = {}
         self._staged: dict[str, Tensor] = {}
-        self._borrowed: dict[int, Tensor] = {}  # by this step, by storage
-        self._held: dict[int, Tensor] = {}  # of the pool, in use by committed values
-        self._outstanding: list[tuple[int, Tensor]] = []  # of the pool, the latest results, oldest first
+        self._shapes: dict[str, tuple[torch.dtype, int, bool]] = {}  # of the names written so far
+        self._parts: dict[int, Memory] = {}  # by offset
 
     @property
     def dtype(self) -> torch.dtype:
@@ -49,6 +45,17 @@ class Memory:
         return self._committed.get(name, self._zero)
 
     def __setitem__(self, name: str, value: Tensor) -> None:
+        """Stage a value.
+
+        Raises:
+            ContractError: The method's slots do not declare the name, or declare another type or length.
+        """
+        if name not in self._shapes:
+            self._shapes[name] = self.slots.shape_of(name)
+        dtype, length, may_be_shorter = self._shapes[name]
+        n = value.numel()
+        if value.dtype != dtype or (n != length and not (may_be_shorter and n < length)):
+            raise ContractError(f"a value for the memory {name!r} {self.slots.mistake_in(name, value)}")
         self._staged[name] = value
 
     def __contains__(self, name: str) -> bool:
@@ -65,69 +72,84 @@ class Memory:
         """Store one number, in float64."""
         self[name] = torch.tensor(value, dtype=torch.float64)
 
-    def scratch(self, dtype: torch.dtype | None = None) -> Tensor:
-        """Return a vector (count,) with arbitrary content to write into, of the memory's type or of another."""
-        vector = self._pool.take(dtype)
-        self._borrowed[_storage(vector)] = vector
-        return vector
+    def values(self) -> Collection[Tensor]:
+        """Return the committed values."""
+        return self._committed.values()
 
-    @property
-    def borrowed(self) -> tuple[Tensor, ...]:
-        """The vectors that this step has borrowed with `scratch`."""
-        return tuple(self._borrowed.values())
-
-    def release(self, vector: Tensor) -> None:
-        """Do not reclaim this borrowed vector: its new owner keeps it."""
-        self._borrowed.pop(_storage(vector), None)
-
-    def holds(self, vector: Tensor) -> bool:
-        """Whether a committed value shares the storage of `vector`."""
-        place = _storage(vector)
-        return any(_storage(value) == place for value in self._committed.values())
-
-    def commit(self, result: Tensor | None = None) -> None:
-        """Commit what this step wrote. `result`: the step's result, which is not used again until `reclaim`."""
+    def commit(self) -> None:
+        """Commit what this step wrote."""
         self._committed |= self._staged
         self._staged = {}
-        ours = self._held | self._borrowed
-        used = {_storage(value) for value in self._committed.values()}
-        self._held = {place: vector for place, vector in ours.items() if place in used}
-        result_storage = None if result is None else _storage(result)
-        for place, vector in ours.items():
-            if place == result_storage and place not in used:
-                # Of the earlier results, the last one may still be in use.
-                self._outstanding = [*self._outstanding[-1:], (place, vector)]
-            elif place not in used:
-                self._pool.give(vector)
-        self._borrowed = {}
 
-    def reclaim(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
-        """Reclaim the vectors of earlier results, except for those that are still in use by `is_used`."""
-        outstanding, self._outstanding = self._outstanding, []
-        for place, vector in outstanding:
-            if is_used(vector):
-                self._outstanding.append((place, vector))
-            else:
-                self._pool.give(vector)
+    def revert(self, slices: Sequence[tuple[int, int]]) -> None:
+        """Take back what this step wrote for these slices (start, stop), in all memories as long as the vector."""
+        for name, value in self._staged.items():
+            slot = self.slots.find(name)
+            is_new = name not in self._committed
+            if slot is None or slot.length != "d" or (slot.holds_parameters and is_new):
+                continue
+            old = self._zero.to(value.dtype) if is_new else self._committed[name]
+            if all(torch.equal(value[start:stop], old[start:stop]) for start, stop in slices):
+                continue
+            self._staged[name] = value = value.clone()  # others may hold the one that the step wrote
+            for start, stop in slices:
+                value[start:stop] = old[start:stop]
 
     def drop(self) -> None:
         """Drop what this step wrote."""
         self._staged = {}
-        for vector in self._borrowed.values():
-            self._pool.give(vector)
-        self._borrowed = {}
+
+    def part(self, offset: int, size: int) -> "Memory":
+        """Return the memory of the slice offset .. offset + size - 1, which is saved and restored with this one.
+
+        The slices that are asked for must not overlap; asked for again, a slice gives the same object. Each is
+        committed or dropped on its own.
+        """
+        if size == self.slots.count:
+            return self
+        if offset not in self._parts:
+            slots = self.slots
+            spec = slots.spec.part(slots.offset - slots.spec.offset + offset, size)
+            part = Memory(replace(slots, spec=spec, offset=slots.offset + offset, count=size), self._zero.device)
+            part.restore(self._slice(self._committed, offset, size))
+            self._parts[offset] = part
+            if sum(each.slots.count for each in self._parts.values()) == slots.count:
+                self._committed = {}  # the parts have all of it
+        assert self._parts[offset].slots.count == size, f"slices overlap at {offset}"
+        return self._parts[offset]
+
+    def _slice(self, values: Mapping[str, Tensor], offset: int, size: int) -> dict[str, Tensor]:
+        return {
+            name: value[offset : offset + size] if self.slots.is_vector(name) else value
+            for name, value in values.items()
+        }
 
     def saved(self) -> dict[str, Tensor]:
         """Return a copy of all committed values. Nothing may be staged."""
         assert not self._staged, f"saved in the middle of a step: {sorted(self._staged)}"
-        return {name: value.clone() for name, value in self._committed.items()}
+        if not self._parts:
+            return {name: value.clone() for name, value in self._committed.items()}
+        parts = [part for _, part in sorted(self._parts.items())]
+        assert sum(part.slots.count for part in parts) == self.slots.count, "some slices have no memory yet"
+        saved = [part.saved() for part in parts]
+        return {
+            name: torch.cat([values[name] for values in saved]) if self.slots.is_vector(name) else value
+            for name, value in saved[0].items()
+        }
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """Replace all values by copies of those in `saved`."""
-        self.drop()
-        self._held = {}
-        self._committed = {name: value.clone() for name, value in saved.items()}
+        """Replace all values by copies of those in `saved`.
 
-
-def _storage(value: Tensor) -> int:
-    return value.untyped_storage().data_ptr()
+        Raises:
+            ValueError: A value does not fit its slot. Nothing has changed then.
+        """
+        self.slots.check_saved(saved)
+        self._staged = {}
+        device = self._zero.device
+        copies = {
+            name: value.to(device, copy=True) if self.slots.is_vector(name) else value.clone()
+            for name, value in saved.items()
+        }
+        self._committed = {} if self._parts else copies
+        for offset, part in self._parts.items():
+            part.restore(self._slice(saved, offset, part.slots.count))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from laconic.contract.memory import Memory
 from laconic.contract.model_spec import ModelSpec
+from laconic.contract.scratch import Scratch
 from laconic.errors import ContractError, NonFiniteError
 from laconic.random_keys import Role, make_key, uniform
 
@@ -24,6 +25,9 @@ class Side:
     """The parameter tensors of this side: those of the model, or of a slice of its vector."""
     seed: int
     memory: Memory
+    """State from round to round, as the method's slots declare it."""
+    scratch: Scratch
+    """`scratch()` borrows a vector (count,) for this round, with arbitrary content."""
     round: int = 0
     lr: float = 0.0
     """The inner optimizer's learning rate in this round."""

@@ -1,7 +1,7 @@
 """Applies a fault plan in the simulator: which workers are down, what happens to each packet, and the counts."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -69,6 +69,16 @@ class FaultInjector:
                 damaged = frames[rank] = original.clone()
                 damaged[bit // 8] ^= 1 << bit % 8
         return frames
+
+    def saved(self) -> list[dict[str, int]]:
+        """Return each worker's counts, as data that JSON can hold."""
+        return [dict(counts) for counts in self.counts]
+
+    def restore(self, saved: Sequence[Mapping[str, int]]) -> None:
+        """Continue from saved counts. With fewer workers, those of the leaving ones are added to worker 0's."""
+        self.counts = [Counter(saved[rank]) if rank < len(saved) else Counter() for rank in range(len(self.counts))]
+        for counts in saved[len(self.counts) :]:
+            self.counts[0].update(counts)
 
     def is_awaited(self, rank: int) -> bool:
         """Return whether the server waits for this worker's packet before it answers."""

@@ -9,6 +9,7 @@ from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.simulated.arrivals import SimulatedArrivals
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.protocol.round_inputs import Inputs
+from laconic.training.flat_parameters import VectorCopy
 
 N_GRADIENTS = 3  # used in turn
 _LR = 0.01
@@ -51,16 +52,13 @@ class GivenJob:
     def _inputs(self, rank: int) -> Inputs:
         self._n_given += 1
         gradient = self._gradients[self._n_given % N_GRADIENTS]
-        # A copy, since the method may write over it. With a single vector the momentum would soon overflow.
-        memory = self._driver.workers[rank].me.memory
-        memory.reclaim()
-        vector = memory.scratch().copy_(gradient)
+        # With a single vector the momentum would soon overflow.
         other = self._gradients[(self._n_given + 1) % N_GRADIENTS]
 
         def gradient_at(parameters: Tensor) -> Tensor:
             return other
 
-        return Inputs(vector=vector, parameters=lambda: self._parameters, gradient_at=gradient_at)
+        return Inputs(vector=VectorCopy(gradient), parameters=self._parameters, gradient_at=gradient_at)
 
     def remembered(self) -> dict[tuple[str, int, str], Tensor]:
         """Return the tensors in the memories, by side ("worker" or "server"), number and name.

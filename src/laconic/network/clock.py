@@ -34,6 +34,22 @@ class Clock:
         """Time of the next callback in nanoseconds; None where there is none."""
         return self._callbacks[0][0] if self._callbacks else None
 
+    def move_to(self, now_ns: int) -> None:
+        """Continue from a saved time, before anything is scheduled.
+
+        Args:
+            now_ns: Nanoseconds of this clock.
+
+        Raises:
+            ValueError: `now_ns` is negative, or a callback is scheduled.
+        """
+        if now_ns < 0 or self._callbacks:
+            raise ValueError(
+                f"Clock.move_to: now_ns={now_ns} must be at least 0, and no callback scheduled; "
+                f"{len(self._callbacks)} are"
+            )
+        self._now_ns = now_ns
+
     def at(self, time_ns: int, callback: Callable[[], None]) -> None:
         """Run a callback at a time. Callbacks of one time run in order of creation.
 

@@ -208,6 +208,36 @@ class Network:
         self.ports.compute_ns[node] = end_ns
         self.clock.at(end_ns, done)
 
+    def saved(self) -> dict[str, Any]:
+        """Return the clock's time, the ports' times and the counts of sent messages, as data that JSON can hold.
+
+        Messages and computations in progress are not in it; only the ports that they occupy are.
+        """
+        ports = self.ports
+        return {
+            "now_ns": self.clock.now_ns, "ports_ns": [ports.send_ns[:], ports.receive_ns[:], ports.compute_ns[:]],
+            "n_sent": [[sender, receiver, number] for (sender, receiver), number in self._n_sent.items()],
+        }  # fmt: skip
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continue from saved times. With another number of nodes, all ports are free when the last one was.
+
+        Args:
+            saved: What `saved` returned.
+
+        Raises:
+            ValueError: A callback of the clock is scheduled.
+        """
+        n = self.n_nodes
+        self.clock.move_to(saved["now_ns"])
+        ports_ns = saved["ports_ns"]
+        if len(ports_ns[0]) != n:
+            ports_ns = [[max(times_ns)] * n for times_ns in ports_ns]
+        self.ports = Ports(*(list(times_ns) for times_ns in ports_ns))
+        self._n_sent = {
+            (sender, receiver): number for sender, receiver, number in saved["n_sent"] if max(sender, receiver) < n
+        }
+
     def _start_ns(self, sender: int, receiver: int) -> int:
         now_ns = self.clock.now_ns
         if sender == receiver:

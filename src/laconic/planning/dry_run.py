@@ -16,6 +16,7 @@ from torch import Tensor
 
 from laconic.contract import Algorithm, Exchange, ModelSpec
 from laconic.planning.candidate import CodingSeconds, ExchangePattern, Sent
+from laconic.protocol.abort import Abort
 from laconic.protocol.frames import Answer
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Layout, choose_layout
@@ -205,7 +206,7 @@ class _DryRun:
         worker.me.link_bytes_per_s = self.planned.bytes_per_s
         second = self.vectors[place - 1]
         inputs = Inputs(
-            vector=self.vectors[place].clone(), parameters=lambda: self.vectors[-1],
+            vector=self.vectors[place].clone(), parameters=self.vectors[-1],
             gradient_at=lambda parameters: second,
         )  # fmt: skip
         worker.begin(self.round, inputs, _LR)
@@ -270,7 +271,7 @@ class _DryRun:
         return [Answer.read(reply, self.job, index, self.round, number) for index, reply in enumerate(replies)]
 
     def _receive_sum(self, worker: WorkerSession, mean: Tensor) -> None:
-        worker.receive_sum(mean, 0, aborted=False)
+        worker.receive_sum(mean, 0, Abort.NO)
 
     def _receive_from_peers(self, worker: WorkerSession, frames: dict[int, Encoded], number: int) -> None:
         worker.receive_peers(

@@ -5,13 +5,14 @@ gap, is small compared with the movement of the model:
 ||gap||^2 <= (1/N^2) sum_j alpha_j ||x_{t+1-j} - x_{t-j}||^2, j = 1 .. window.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm, Worker
+from laconic.contract import Algorithm, Rule, Slot, Worker
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import squared_norm
 
@@ -47,6 +48,15 @@ class Lazy(Algorithm):
     )
 
     @property
+    def worker_slots(self) -> Mapping[str, Slot]:
+        return {
+            "previous_parameters": Slot(rule=Rule.SAME, holds_parameters=True),
+            "squared_steps": Slot(rule=Rule.SAME, dtype=torch.float64, length=self.window, may_be_shorter=True),
+            "uploaded_parameters": Slot(rule=Rule.PER_WORKER, holds_parameters=True),  # a new worker uploads first
+            "delay": Slot.number(Rule.PER_WORKER),
+        }
+
+    @property
     def separable(self) -> bool:
         return True
 
@@ -55,7 +65,7 @@ class Lazy(Algorithm):
         here = me.parameters
         moves = me.memory["squared_steps"] if "squared_steps" in me.memory else torch.zeros(0, dtype=torch.float64)
         if "previous_parameters" in me.memory:
-            step = squared_norm(torch.sub(here, me.memory["previous_parameters"], out=me.memory.scratch()))
+            step = squared_norm(torch.sub(here, me.memory["previous_parameters"], out=me.scratch()))
             moves = torch.cat([torch.tensor([step], dtype=torch.float64), moves])[: self.window]
         me.memory["previous_parameters"] = here
         me.memory["squared_steps"] = moves
@@ -82,7 +92,7 @@ class Lazy(Algorithm):
 
 def gap_to_second(me: Worker, parameters: Tensor) -> Tensor:
     """Return the mini-batch's gradient less the one at `parameters` (d,), as a scratch vector (d,)."""
-    return torch.sub(me.gradient, me.gradient_at(parameters), out=me.memory.scratch())
+    return torch.sub(me.gradient, me.gradient_at(parameters), out=me.scratch())
 
 
 def small_against(gap: Tensor, threshold: float) -> bool:

@@ -4,10 +4,11 @@ Phuong, Phong and Fukushima, IEEE Access 2023, section II: at random, or by meas
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laconic.contract import Side
+from laconic.contract import Rule, Side, Slot
 from laconic.hyperparameters import check_hyperparameters, hyperparameter
 
 
@@ -18,6 +19,8 @@ class SkipPolicy(ABC):
     name: ClassVar[str]
     separable: ClassVar[bool] = False
     """Whether several servers, each with a slice, make the same decision."""
+    slots: ClassVar[Mapping[str, Slot]] = {}
+    """The memories that `skips` writes."""
 
     def __post_init__(self) -> None:
         check_hyperparameters(self, self.name)
@@ -70,6 +73,7 @@ class SlowLink(SkipPolicy):
     """
 
     name: ClassVar[str] = "slow-link"
+    slots: ClassVar[Mapping[str, Slot]] = {"skips in a row": Slot.number(Rule.PER_WORKER)}
 
     deadline_s: float = hyperparameter(1.0, "longest time that a packet may take", within="(0, inf)", unit="seconds")
     max_in_a_row: int = hyperparameter(

@@ -4,17 +4,19 @@ Both drivers run this. A gradient with inf or NaN affects only its own worker, w
 with the newest model. (In rounds, one such gradient aborts the round for all workers.)
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from laconic.compressors import dense
 from laconic.contract import UpdateOutcome
+from laconic.errors import ContractError
 from laconic.protocol.frames import check_frame
+from laconic.protocol.round_inputs import Active
 from laconic.protocol.server import ServerSession
-from laconic.wire import Frame, Header, Packet, encode
+from laconic.wire import Frame, Header, Packet, decode, encode
 
 
 @dataclass(kw_only=True)
@@ -29,6 +31,8 @@ class UpdateCounts:
     """Number of gradients applied later than they arrived, because older ones had to be applied before them."""
     aborted: int = 0
     """Number of gradients with inf or NaN."""
+    n_finished: int = 0
+    """Number of the worker's steps that the server has finished: its gradient was applied, dropped or aborted."""
 
     def count(self, update: UpdateOutcome) -> None:
         """Count one gradient."""
@@ -37,28 +41,24 @@ class UpdateCounts:
         self.dropped += update.outcome == "dropped"
         self.aborted += update.outcome == "aborted"
         self.held += update.waited
+        self.n_finished += 1
 
     @property
     def updates(self) -> dict[str, int]:
         """Counts of the gradients that were not applied at their arrival, without those that are zero."""
         return {name: n for name in ("dropped", "held", "aborted") if (n := getattr(self, name))}
 
-    @property
-    def n_finished(self) -> int:
-        """Number of this worker's gradients that the server has applied, dropped or aborted."""
-        return sum(self.staleness.values()) + self.dropped + self.aborted
-
     def __add__(self, other: "UpdateCounts") -> "UpdateCounts":
         ages = sorted({*self.staleness, *other.staleness})
         return UpdateCounts(
             staleness={age: self.staleness.get(age, 0) + other.staleness.get(age, 0) for age in ages},
             dropped=self.dropped + other.dropped, held=self.held + other.held, aborted=self.aborted + other.aborted,
+            n_finished=self.n_finished + other.n_finished,
         )  # fmt: skip
 
     def saved(self) -> dict[str, Any]:
         """Return the counts as data that JSON can hold."""
-        staleness = {str(age): n for age, n in self.staleness.items()}
-        return {"staleness": staleness, "dropped": self.dropped, "held": self.held, "aborted": self.aborted}
+        return asdict(self) | {"staleness": {str(age): n for age, n in self.staleness.items()}}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "UpdateCounts":
@@ -69,12 +69,15 @@ class UpdateCounts:
 class ArrivalServer:
     """Steps the server's model once for each gradient. The driver decides which worker computes next."""
 
-    def __init__(self, session: ServerSession, parameters: Tensor) -> None:
-        """Start from the initial `parameters` (d,)."""
+    def __init__(self, session: ServerSession, parameters: Tensor, active: Active | None = None) -> None:
+        """Start from the initial `parameters` (d,). `active` is given what each gradient used before it is applied."""
         self.session = session
         self.latest: Packet = dense(parameters)
         self.n_updates = 0
         self.update_counts = [UpdateCounts() for _ in range(session.job.layout.n_workers)]
+        self.used: dict[int, Sequence[bool]] = {}
+        """By worker, the parameters behind its last gradient."""
+        self._active = active
         self._frames: dict[int, Frame] = {}  # received, but not yet applied or dropped; by worker
 
     @property
@@ -100,6 +103,7 @@ class ArrivalServer:
         session, frame = self.session, self._frames.pop(update.worker)
         if update.outcome == "applied":
             session.view.staleness = update.staleness
+            self._select(update.worker)
             packet = session.serve(self.n_updates, 0, lr, {update.worker: frame})
             self.n_updates += 1
             session.close(not session.aborted)
@@ -107,6 +111,31 @@ class ArrivalServer:
                 self.latest = packet
         self.update_counts[update.worker].count(update)
 
+    def _select(self, worker: int) -> None:
+        if self._active is None:
+            return
+        if worker not in self.used:
+            raise ContractError(f"worker {worker} sent a gradient before it reported which parameters it uses")
+        self._active.select(self.used[worker])
+
     def answer(self, step: int) -> Tensor:
         """Return the newest model, encoded for a worker that has sent its gradient number `step`."""
         return encode(Frame(header=Header(role="server", rank=0, round=step), packet=self.latest))
+
+    def saved(self) -> dict[str, Any]:
+        """Return the state between two updates. Gradients that wait are saved as their frames."""
+        return {
+            "latest": self.latest.dense().clone(), "updates": self.n_updates,
+            "update_counts": [counts.saved() for counts in self.update_counts],
+            "used": {str(worker): list(used) for worker, used in self.used.items()},
+            "frames": {str(worker): encode(frame) for worker, frame in self._frames.items()},
+        }  # fmt: skip
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continue from what `saved` returned."""
+        self.latest = dense(saved["latest"].clone())
+        self.n_updates = saved["updates"]
+        self.update_counts = [UpdateCounts.from_data(counts) for counts in saved["update_counts"]]
+        self.used = {int(worker): list(used) for worker, used in saved["used"].items()}
+        stop = self.session.job.spec.stop
+        self._frames = {int(worker): decode(frame, stop) for worker, frame in saved["frames"].items()}

@@ -1,6 +1,6 @@
 """The description of one training job that all sessions and drivers share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm, Exchange, ModelSpec
+from laconic.contract import Algorithm, Exchange, ModelSpec, Slot, Slots
 from laconic.protocol.layout import Layout, Shard, choose_layout
 
 MAX_EXCHANGES = 1 << 16
@@ -42,6 +42,21 @@ class Job:
     def d(self) -> int:
         """Number of parameters."""
         return self.spec.d
+
+    @cached_property
+    def worker_slots(self) -> Slots:
+        """The memories of a worker."""
+        return self._slots("worker_slots", self.algorithm.worker_slots, self.spec.offset, self.d)
+
+    def server_slots(self, shard: Shard) -> Slots:
+        """Return the memories of the server of this slice."""
+        return self._slots("server_slots", self.algorithm.server_slots, shard.offset, shard.count)
+
+    def _slots(self, owner: str, table: Mapping[str, Slot], offset: int, count: int) -> Slots:
+        return Slots(
+            table=table, owner=f"{type(self.algorithm).__name__}.{owner}", spec=self.spec, dtype=self.dtype,
+            n_workers=self.layout.n_workers, offset=offset, count=count,
+        )  # fmt: skip
 
     def sliced(self, bounds: Sequence[int]) -> tuple["Job", ...]:
         """Return one job for each slice of the vector. Their rounds are independent, with own frames and memories.

@@ -2,43 +2,59 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
-from laconic.errors import NonFiniteError
-from laconic.kernels.api import all_finite
+from laconic.protocol.abort import Abort
+
+
+class VectorSource(Protocol):
+    """Where a vector (d,) is read from, such as a model's gradient tensors. Nothing is copied before it is read."""
+
+    def into(self, out: Tensor, start: int, stop: int, *, divisor: int = 1, plus: Tensor | None = None) -> bool:
+        """Write elements start .. stop-1, divided by `divisor`, plus those of `plus`, to the same place in `out`.
+
+        Args:
+            out: the vector to write to, (d,).
+            start: index of the first element to write.
+            stop: index behind the last one.
+            divisor: the divisor.
+            plus: a vector to add, (d,), if any.
+
+        Returns:
+            Whether all values written are finite. With a divisor, whether the sum of that many such vectors is finite
+            as well, as `kernels.divide` says.
+        """
+
+    def tensors(self) -> Sequence[Tensor]:
+        """Return the vector as consecutive tensors, of d elements in all. Empty if it has to be computed."""
+
+    def reads(self, buffer: Tensor) -> bool:
+        """Return whether it reads from the memory of `buffer`."""
+
+
+class Active(Protocol):
+    """The parameters that take part in a round: the memories keep what they hold for the others."""
+
+    def inactive(self) -> Sequence[tuple[int, int]]:
+        """Return the slices (offset, stop) of the full vector that take no part. Known when the round is committed."""
+
+    def select(self, used: Sequence[bool]) -> None:
+        """Let the parameters behind one gradient take part; called before an asynchronous server applies it."""
 
 
 @dataclass(kw_only=True)
 class Inputs:
-    """The vector that the method consumes, and the parameters.
+    """The vector that the method consumes, and the parameters."""
 
-    `fill` and `write_change` write `vector` later; until then its values are undefined. Both return whether all values
-    written are finite; if `fill` divides, it returns what `kernels.gather` does.
-    """
-
-    vector: Tensor
-    """The gradient or change, (d,). The method may overwrite or keep it. Empty if `gradient_tensors` is given."""
-    gradient_tensors: Sequence[Tensor] = ()
-    """The gradient as consecutive tensors of d elements in all, for a method that takes it in that form."""
-    parameters: Callable[[], Tensor]
-    """Returns the parameters (d,) at the start of the round."""
-    gradient_at: Callable[[Tensor], Tensor] | None = None
-    abort: bool = False
-    """Whether this rank cannot take part, so that the round has to be aborted."""
-    fill: Callable[[int, int, int], bool] | None = None
-    """`fill(start, stop, divisor)` writes that slice of the gradient, divided by `divisor`."""
-    write_change: Callable[[Tensor | None], bool] | None = None
-    """`write_change(plus)` writes the change, plus another vector (d,) if one is given."""
-
-    def change(self, plus: Tensor | None) -> Tensor:
-        """Return the change, plus another vector (d,) if one is given. Call once a round. Raises NonFiniteError."""
-        write, self.write_change = self.write_change, None
-        if write is None:
-            write = self._add
-        if not write(plus):
-            raise NonFiniteError
-        return self.vector
-
-    def _add(self, plus: Tensor | None) -> bool:
-        return plus is None or all_finite(self.vector.add_(plus))
+    vector: Tensor | VectorSource
+    """The gradient or change, (d,), or where to read it. The method may overwrite or keep a tensor."""
+    parameters: Tensor | VectorSource
+    """The parameters at the start of the round, (d,), or where to read them."""
+    gradient_at: Callable[[Tensor], Tensor | VectorSource] | None = None
+    """Returns the gradient of the same mini-batch at other parameters, both (d,), or where to read it."""
+    used: Sequence[bool] = ()
+    """By parameter tensor, whether this worker has used it since the last exchange; read by asynchronous drivers."""
+    abort: Abort = Abort.NO
+    """Why this rank cannot take part, so that the round has to be aborted."""

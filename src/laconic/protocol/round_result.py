@@ -3,18 +3,34 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from torch import Tensor
+
 from laconic.contract import Result
+from laconic.protocol.abort import Abort
+from laconic.wire import Sparse
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundResult:
     """What the workers of this process apply: vectors (d,), or sparse packets that stand for them."""
 
-    aborted: bool
-    """Whether the round had no effect: some rank met inf or NaN, or no worker was up."""
+    aborted: Abort
+    """Whether the round had no effect, and why."""
     results: Mapping[int, Result]
     """By the ranks of this process's workers. Empty if the round was aborted or this process only serves."""
 
     def of(self, rank: int) -> Result:
         """Return what worker `rank` applies. Raises KeyError if it has no result."""
         return self.results[rank]
+
+
+def same_result(one: Result, other: Result) -> bool:
+    """Return whether two workers' results have the same values. In most cases they are one tensor."""
+    if isinstance(one, Sparse) and isinstance(other, Sparse):
+        return _equal(one.indices, other.indices) and _equal(one.values.dense(), other.values.dense())
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and _equal(one, other)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one is other or np.array_equal(one.numpy(), other.numpy())

@@ -4,12 +4,12 @@ If no fault can damage a frame, only the number of its bytes matters, which is k
 methods may be served by several servers; for those, one server of the full vector gives the same bits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from laconic.contract import Memory, Reply
+from laconic.contract import Reply
 from laconic.torch_compat import version_of
 from laconic.wire import Dense
 
@@ -47,24 +47,3 @@ class SharedReply(Reply):
         if len(self.parts) == 1 and isinstance(self.parts[0], Dense):  # the packet's own vector must not be changed
             return self.empty().copy_(self.parts[0].dense())
         return super().dense()
-
-
-class SharedVectors:
-    """The memory from which the dense answers that workers share are allocated."""
-
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
-        self.scratch = memory.scratch
-
-    def end_round(self, results: Sequence[Tensor], memories: Sequence[Memory]) -> None:
-        """Release the vectors of this round, except for results and those that a memory holds."""
-        for vector in self._memory.borrowed:
-            if any(memory.holds(vector) for memory in memories):
-                self._memory.release(vector)
-        for result in results[1:]:
-            self._memory.release(result)
-        self._memory.commit(results[0] if results else None)
-
-    def reclaim(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
-        """See Memory."""
-        self._memory.reclaim(is_used)

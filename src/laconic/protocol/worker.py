@@ -3,61 +3,72 @@
 Both drivers run these sessions, which do not know how bytes travel.
 
 A round is: begin -> (outgoing -> answer -> receive), repeated as often as the algorithm yields -> commit, or drop if
-some rank aborted the round because of inf or NaN. Nothing enters a memory before the commit.
+some rank aborted the round (`abort.py`). Nothing enters a memory before the commit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property, partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
-from laconic.contract import Exchange, Memory, Reply, Step, Worker
+from laconic.contract import Exchange, Memory, Reply, Scratch, Step, Worker, by_parameter, read_saved
 from laconic.errors import ContractError, NonFiniteError
-from laconic.kernels.api import all_finite, divide
+from laconic.protocol.abort import Abort
 from laconic.protocol.frame_sizes import as_received, frame_sizes
 from laconic.protocol.frames import Answer
+from laconic.protocol.input_reader import InputReader
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard
-from laconic.protocol.round_inputs import Inputs
+from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.shared_reply import Shared, SharedReply
 from laconic.telemetry.meter import FrameSizes, Meter
 from laconic.wire import Dense, Encoded, Frame, Header, Packet, Sparse, encode, encode_split
 
 
 class WorkerSession:
-    """One worker: its generator, its memory, its meter."""
+    """One worker: its generator, its memory and scratch, its meter."""
 
-    def __init__(self, job: Job, rank: int, pool: VectorPool | None = None, *, sparse_results: bool = False) -> None:
+    def __init__(
+        self,
+        job: Job,
+        rank: int,
+        pool: VectorPool | None = None,
+        *,
+        active: Active | None = None,
+        sparse_results: bool = False,
+    ) -> None:
         """Set up worker `rank`.
 
         Args:
             job: the training job.
             rank: the worker's rank.
             pool: buffers that the workers of this process share.
+            active: which parameters take part in a round; None for all.
             sparse_results: whether a sparse result stays sparse, in `sparse_result`.
         """
         self.job = job
         self.rank = rank
         self.node = job.layout.worker_nodes[rank]
         self.meter = Meter()
+        self.scratch = Scratch(pool or VectorPool(job.d, job.dtype, job.device))
         self.me = Worker(
             rank=rank, n_workers=job.layout.n_workers, spec=job.spec, seed=job.seed,
-            memory=Memory(job.d, job.dtype, job.device, pool),
+            memory=Memory(job.worker_slots, job.device), scratch=self.scratch,
         )  # fmt: skip
         self.packet: Packet | None = None
         self.payload_device: torch.device | None = None  # the device payloads are sent from, if not the host
-        self.aborted = False
+        self.aborted = Abort.NO
         self.result: Tensor | None = None
         self.sparse_result: Sparse | None = None  # instead of `result`, if `sparse_results`
         self.exchange = 0
         self._exchanges: tuple[Exchange, ...] = ()  # of this round
         self._step: Step | None = None
+        self._active = active
         self._sparse_results = sparse_results
-        self._fill: Callable[[int, int, int], bool] | None = None  # set while the vector is not yet written
-        self._share_is_fine: bool | None = None  # what `write_share` returns, once the full share is written
+        self._reader = InputReader(job.algorithm, self.me)
 
     def count_setup(self) -> None:
         """Count the initial parameters, which are sent to every worker but the one on node 0."""
@@ -69,57 +80,41 @@ class WorkerSession:
         values = Dense(values=self.job.zeros(self.job.d))
         self.meter.collective("setup", values.payload_bits // 8, values.payload_bits, values.paper_bits)
 
-    def begin(self, round_: int, inputs: Inputs, lr: float, *, fills_late: bool = False) -> None:
+    def begin(self, round_: int, inputs: Inputs, lr: float, *, overlaps: bool = False) -> None:
         """Start a round and run the generator to its initial packet. Non-finite input aborts the round.
 
         Args:
             round_: number of the round.
             inputs: what this worker brings to the round.
             lr: learning rate of this round.
-            fills_late: whether the caller calls `write_share` while the gradient that `inputs.fill` reads still exists.
+            overlaps: whether the caller calls `write_share` while the gradient that `inputs.vector` reads still exists.
         """
-        me, algorithm = self.me, self.job.algorithm
+        me = self.me
         self._exchanges, self.exchange = self.job.exchanges_in(round_), 0
-        me.round, me.lr, me.read_parameters = round_, lr, inputs.parameters
-        is_seen = self._sum_shows_non_finite
-        self._share_is_fine = None
-        if algorithm.consumes == "gradient":
-            self._fill, inputs.fill = inputs.fill, None
-            if self._fill is not None:
-                if not (self._sum_shows_non_finite and self._exchange.as_given):
-                    is_seen |= self._fill(0, self.job.d, 1)
-                    self._fill = None  # releases the gradient it reads
-                elif not fills_late:
-                    self._share_is_fine = self._fill(0, self.job.d, self.job.layout.n_workers)
-                    self._fill = None
-            me.gradient = inputs.vector
-            if algorithm.takes_gradient_tensors:
-                is_seen = True  # the method checks them itself
-                me.gradient_tensors = inputs.gradient_tensors or [inputs.vector]
-        else:
-            is_seen |= inputs.write_change is not None
-            me.read_change = inputs.change
-        if inputs.gradient_at is not None:
-            me.gradient_at = inputs.gradient_at
+        me.round, me.lr = round_, lr
         self.packet, self.result, self.sparse_result, self._step = None, None, None, None
-        self.aborted = inputs.abort or not (is_seen or all_finite(inputs.vector))
+        self.aborted = inputs.abort
+        if self.aborted:
+            return
+        if not isinstance(inputs.vector, Tensor):
+            self.scratch.reclaim(inputs.vector.reads)  # earlier results, unless the gradient is in one of them
+        as_given = any(expected.as_given for expected in self._exchanges[:1])
+        self.aborted = self._reader.begin(
+            inputs, sum_is_checked=self._sum_is_checked, as_given=as_given, overlaps=overlaps
+        )
         if not self.aborted:
-            self._step = algorithm.work(me)
+            self._step = self.job.algorithm.work(me)
             self._advance(None)
         me.gradient_tensors = ()  # releases them
 
-    def write_share(self, start: int, stop: int) -> bool:
+    def write_share(self, start: int, stop: int) -> Abort:
         """Divide the values start .. stop-1 of the all-reduce by the number of workers. Call once for each value.
 
         Returns:
-            Whether the sum will be finite as far as this worker knows; see `kernels.divide`.
+            Whether the sum will not be finite as far as this worker knows; see `kernels.divide`.
         """
         assert isinstance(self.packet, Dense)
-        if self._share_is_fine is not None:
-            return self._share_is_fine
-        if self._fill is not None:
-            return self._fill(start, stop, self.job.layout.n_workers)
-        return divide(self.packet.values[start:stop], self.job.layout.n_workers)
+        return self._reader.write_share(self.packet.values, start, stop)
 
     def _advance(self, reply: Reply | None) -> None:
         """Run the generator to its next packet, or to its result after the last exchange."""
@@ -136,7 +131,7 @@ class WorkerSession:
             self._take_result(stop.value)
             return
         except NonFiniteError:
-            self.aborted = True
+            self.aborted = Abort.NON_FINITE
             return
         if self.exchange == expected:
             raise ContractError(f"{name}: worker {self.rank} yields more often than its {expected} exchanges")
@@ -145,10 +140,10 @@ class WorkerSession:
         if in_star and packet is not None and packet.count != count:
             raise ContractError(f"{name}: worker {self.rank} yielded {packet.count} coordinates of {count}")
         self.packet = packet
-        self.aborted = packet is not None and not (self._sum_shows_non_finite or packet.finite)
+        self.aborted = Abort.unless(packet is None or self._sum_is_checked or packet.finite)
 
     @property
-    def _sum_shows_non_finite(self) -> bool:
+    def _sum_is_checked(self) -> bool:
         """Whether this exchange is the engine's all-reduce: inf and NaN show in its sum, which all ranks check."""
         return not self.job.layout.shards and any(expected.adds for expected in self._exchanges[self.exchange :][:1])
 
@@ -158,7 +153,7 @@ class WorkerSession:
             if self._sparse_results:
                 self.sparse_result = result
             else:
-                self.result = self.me.memory.scratch()
+                self.result = self.scratch()
                 result.put_into(self.result)
             return
         if not isinstance(result, Tensor) or result.shape != (self.job.d,):
@@ -206,7 +201,7 @@ class WorkerSession:
     def receive_unsplit(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
         """Continue with an answer in one frame; it is counted as frames of `sizes`."""
         self.meter.frames("down", sizes, exchange=self._exchange.name, local=self._own_shard)
-        self.aborted = self.aborted or frame.aborted
+        self.aborted = max(self.aborted, Abort.of(frame))
         self._resume(() if frame.packet is None else (frame.packet,), shared=shared)
 
     @cached_property
@@ -247,7 +242,7 @@ class WorkerSession:
         packets = {}
         for rank, answer in sorted(answers.items()):
             self._count("down", answer.frame, answer.n_bytes)
-            self.aborted = self.aborted or answer.frame.aborted
+            self.aborted = max(self.aborted, Abort.of(answer.frame))
             if answer.frame.packet is not None:
                 packets[rank] = answer.frame.packet
         self._resume((), packets=packets)
@@ -257,8 +252,11 @@ class WorkerSession:
         return self._exchanges[self.exchange]
 
     def _frame(self, packet: Packet | None) -> Frame:
-        header = Header(role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange)
-        return Frame.carrying(header, packet, aborted=self.aborted)
+        header = Header(
+            role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange,
+            set_differs=self.aborted is Abort.SET_DIFFERS,
+        )  # fmt: skip
+        return Frame.carrying(header, packet, aborted=bool(self.aborted))
 
     def _encoded(self, frame: Frame) -> Encoded:
         return encode(frame) if self.payload_device is None else encode_split(frame, self.payload_device)
@@ -285,7 +283,7 @@ class WorkerSession:
         for index, (shard, answer) in enumerate(zip(self.job.shards(self._exchange), answers, strict=True)):
             frame = answer.frame
             self._count("down", frame, answer.n_bytes, local=shard.node == self.node, lead=index == 0)
-            self.aborted = self.aborted or frame.aborted
+            self.aborted = max(self.aborted, Abort.of(frame))
             if frame.packet is not None:
                 parts.append(frame.packet)
         self._resume(tuple(parts), delivered=delivered)
@@ -296,23 +294,23 @@ class WorkerSession:
         self.meter.collective(
             "down", n_bytes, frame.payload_bits, self._paper_bits_of("down", frame), self._exchange.name
         )
-        self.aborted = self.aborted or frame.aborted
+        self.aborted = max(self.aborted, Abort.of(frame))
         self._resume(() if frame.packet is None else (frame.packet,))
 
-    def receive_sum(self, mean: Tensor, bytes_each_direction: int, *, aborted: bool) -> None:
+    def receive_sum(self, mean: Tensor, bytes_each_direction: int, aborted: Abort) -> None:
         """Continue with the result of the engine's all-reduce.
 
         Args:
             mean: the mean of the workers' vectors.
             bytes_each_direction: what this rank sent in each phase (reduce-scatter, all-gather).
-            aborted: whether some worker's vector is not finite.
+            aborted: whether the sum shows that some worker aborts the round.
         """
         packet = Dense(values=mean, offset=self._exchange.offset)
         directions: tuple[Literal["up", "down"], ...] = ("up", "down")
         for direction in directions:
             paper_bits = self.job.algorithm.paper_bits_of(direction, packet)
             self.meter.collective(direction, bytes_each_direction, packet.payload_bits, paper_bits, self._exchange.name)
-        self.aborted = self.aborted or aborted
+        self.aborted = max(self.aborted, aborted)
         self._resume((packet,))
 
     def _resume(
@@ -335,7 +333,7 @@ class WorkerSession:
                 )
             )
             return
-        empty = self.me.memory.scratch if count == self.job.d else partial(self.job.zeros, count)
+        empty = self.scratch if count == self.job.d else partial(self.job.zeros, count)
         self._advance(
             Reply(delivered=delivered, parts=parts, count=count, offset=offset, empty=empty, packets=packets or {})
         )
@@ -345,9 +343,34 @@ class WorkerSession:
         if self._step is not None:
             self._step.close()
             self._step = None
-        self.packet, self._fill = None, None  # `_fill` holds the gradients it reads
+        self.packet = None
+        self._reader.release()
+        memory = self.me.memory
         if self.aborted:
-            self.me.memory.drop()
+            memory.drop()
+            self.scratch.end_round(memory.values())
             return False
-        self.me.memory.commit(self.result)
+        if self._active is not None:
+            offset = self.job.spec.offset
+            memory.revert([(start - offset, stop - offset) for start, stop in self._active.inactive()])
+        memory.commit()
+        self.scratch.end_round(memory.values(), () if self.result is None else (self.result,))
         return True
+
+    def saved(self) -> dict[str, Any]:
+        """Return the state between two rounds."""
+        return {
+            "memory": by_parameter(self.me.memory.saved(), self.job.worker_slots), "meter": self.meter.saved(),
+            "link_bytes_per_s": self.me.link_bytes_per_s,
+        }  # fmt: skip
+
+    def check(self, saved: Mapping[str, Any]) -> None:
+        """Raise ValueError if the memories of a saved state do not fit the method's slots."""
+        self.job.worker_slots.check_saved(read_saved([saved["memory"]], self.job.worker_slots))
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continue from a saved state. A worker that is new, whose meter is None, keeps its own counts."""
+        self.me.memory.restore(read_saved([saved["memory"]], self.job.worker_slots))
+        if saved["meter"] is not None:
+            self.meter.restore(saved["meter"])
+        self.me.link_bytes_per_s = saved["link_bytes_per_s"]

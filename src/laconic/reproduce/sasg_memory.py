@@ -85,7 +85,7 @@ def stored_bytes(report: Reporter, method: str, layers: Sequence[int], workers: 
     generator = torch.Generator().manual_seed(make_key(0, "data", 0, 0, "gradient") >> 1)
     gradient = torch.randn(spec.d, generator=generator)  # one for all workers: the stored bytes do not depend on it
     start = torch.zeros(spec.d)
-    simulated.round(lambda rank: Inputs(vector=gradient, parameters=lambda: start), lr=0.01)
+    simulated.round(lambda rank: Inputs(vector=gradient, parameters=start), lr=0.01)
     memory = simulated.servers[0].view.memory
     parts = {
         what: [memory[name] for name in memory if name.startswith(prefix)] for what, prefix in _STORED[method].items()

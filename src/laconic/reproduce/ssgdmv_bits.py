@@ -187,7 +187,7 @@ def message_bits(report: Reporter, kind: _Kind, d: int) -> Figures:
 
 def _inputs(d: int, rank: int, round_: int, start: Tensor) -> Inputs:
     generator = torch.Generator().manual_seed(make_key(0, "data", rank, round_, "change") >> 1)
-    return Inputs(vector=torch.randn(d, generator=generator), parameters=lambda: start)
+    return Inputs(vector=torch.randn(d, generator=generator), parameters=start)
 
 
 def _totals(simulated: Simulated) -> dict[_Direction, dict[str, float]]:

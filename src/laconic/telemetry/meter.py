@@ -6,7 +6,7 @@ number of bits by the paper's formula. If a rank is both worker and server, its 
 A round with several exchanges (positions, then values) is also counted by exchange.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from operator import add
@@ -169,3 +169,22 @@ class Meter:
             self._counts[direction] = _Counter(Count(**saved["counts"][direction]))
             by_name = saved["by_exchange"][direction]
             self._by_exchange[direction] = {name: _Counter(Count(**count)) for name, count in by_name.items()}
+
+
+def sum_of_saved(meters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sum of what several meters saved, as one meter would have saved it."""
+
+    def sum_of(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return asdict(reduce(add, (Count(**count) for count in counts)))
+
+    return {
+        "counts": {direction: sum_of([meter["counts"][direction] for meter in meters]) for direction in _DIRECTIONS},
+        "by_exchange": {
+            direction: {
+                name: sum_of([by_name[name] for by_name in of_meters if name in by_name])
+                for name in dict.fromkeys(name for by_name in of_meters for name in by_name)
+            }
+            for direction in _DIRECTIONS
+            for of_meters in [[meter["by_exchange"][direction] for meter in meters]]
+        },
+    }

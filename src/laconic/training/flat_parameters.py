@@ -1,6 +1,7 @@
 """The trainable parameters of an optimizer as one flat vector, in the order of its parameter groups."""
 
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from laconic.kernels.api import (
     add_at,
     add_into,
     all_finite,
+    divide,
     gather,
     gather_change,
     gather_scaled,
@@ -81,22 +83,22 @@ class FlatParameters:
         gather(self._data, vector)
         return vector
 
-    def change_since(self, start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
-        """Write the parameters - `start` + `plus`, all (d,), to `out` (d,). Returns whether all values are finite."""
-        return gather_change(self._data, start, out, plus)
-
-    def change_of_step(self, learning_rates: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
-        """Write the change by a step of plain SGD, -lr * gradient, plus `plus`, to `out`. All vectors are (d,).
+    def change_since(self, start: Tensor, divisor: Tensor | None = None) -> "ChangeSince":
+        """Return where to read the parameters - `start`, divided by `divisor`.
 
         Args:
-            learning_rates: by parameter group.
-            out: the vector to write to.
-            plus: a vector to add, if any.
-
-        Returns:
-            Whether all values are finite.
+            start: earlier parameters, (d,), or anything else to subtract.
+            divisor: one number or (d,); None to divide by nothing.
         """
-        return gather_scaled(self.gradient_tensors(), [-learning_rates[group] for group in self.groups], out, plus)
+        return ChangeSince(self._data, start, divisor)
+
+    def change_of_step(self, learning_rates: Sequence[float]) -> "ChangeOfStep":
+        """Return where to read the change by a step of plain SGD, -lr * gradient. `learning_rates`: by group."""
+        return ChangeOfStep(self.gradient_tensors(), [-learning_rates[group] for group in self.groups])
+
+    def value_source(self) -> "VectorCopy":
+        """Return where to read the parameters."""
+        return VectorCopy(*self._data)
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""
@@ -172,11 +174,6 @@ class FlatParameters:
                 raise TypeError(f"parameter {name!r} has a sparse gradient; make its layer with sparse=False")
         return [parameter.grad is not None for parameter in self.parameters]
 
-    def has_gradients_in(self, buffer: Tensor) -> bool:
-        """Return whether some gradient is a view of `buffer`."""
-        place = buffer.untyped_storage().data_ptr()
-        return any(p.grad is not None and p.grad.untyped_storage().data_ptr() == place for p in self.parameters)
-
     def divide_gradients(self, scale: Tensor) -> None:
         """Divide every gradient by `scale`, in place."""
         for parameter in self.parameters:
@@ -193,15 +190,10 @@ class FlatParameters:
         gather(self.gradient_tensors(), vector)
         return vector
 
-    def fill_by_gradients(self, out: Tensor) -> Callable[[int, int, int], bool]:
-        """Return a function `fill(start, stop, divisor)` that writes that slice of the gradients to `out` (d,).
-
-        It divides them by `divisor`, uses the gradients of now, and returns what `kernels.gather` returns.
-        """
+    def gradient_source(self, loss_scale: Tensor | None = None) -> "VectorCopy | Unscaled":
+        """Return where to read the gradients of now, divided by `loss_scale`, one number, if it is given."""
         tensors = self.gradient_tensors()
-        return lambda start, stop, divisor: gather(
-            slice_tensors(tensors, start, stop), out[start:stop], divisor=divisor
-        )
+        return VectorCopy(*tensors) if loss_scale is None else Unscaled(tensors, loss_scale)
 
     def gradient_tensors(self) -> list[Tensor]:
         """Return the gradient tensors, one for each parameter; a parameter without one counts as zero."""
@@ -216,3 +208,101 @@ class FlatParameters:
         """Set the parameters' gradients to `direction` (d,); those of inactive parameters become None."""
         for parameter, view, moves in zip(self.parameters, self.views(direction), active, strict=True):
             parameter.grad = view.view_as(parameter).to(parameter.dtype) if moves else None
+
+
+class _Source(ABC):
+    """Tensors of d elements in all, from which a vector (d,) is read. It implements `VectorSource`."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = tensors
+
+    def into(self, out: Tensor, start: int, stop: int, *, divisor: int = 1, plus: Tensor | None = None) -> bool:
+        """See `VectorSource`."""
+        part, added = out[start:stop], None if plus is None else plus[start:stop]
+        if divisor == 1:
+            return self._write(part, start, stop, added)
+        finite = self._write_share(part, start, stop, divisor)
+        return finite if added is None else finite and all_finite(part.add_(added))
+
+    @abstractmethod
+    def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
+        """Write elements start .. stop-1, plus `plus`, to `part` (stop - start,). Returns whether all are finite."""
+
+    def _write_share(self, part: Tensor, start: int, stop: int, divisor: int) -> bool:
+        """Write them divided by `divisor` to `part` (stop - start,). Returns what `kernels.divide` does."""
+        self._write(part, start, stop, None)
+        return divide(part, divisor)
+
+    def tensors(self) -> Sequence[Tensor]:
+        """See `VectorSource`."""
+        return ()
+
+    def reads(self, buffer: Tensor) -> bool:
+        """See `VectorSource`."""
+        place = buffer.untyped_storage().data_ptr()
+        return any(tensor.untyped_storage().data_ptr() == place for tensor in self._tensors)
+
+
+class VectorCopy(_Source):
+    """The tensors as they are."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        super().__init__(tensors)
+
+    def tensors(self) -> Sequence[Tensor]:
+        """See `VectorSource`."""
+        return self._tensors
+
+    def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
+        finite = gather(slice_tensors(self._tensors, start, stop), part)
+        return finite if plus is None else all_finite(part.add_(plus))
+
+    def _write_share(self, part: Tensor, start: int, stop: int, divisor: int) -> bool:
+        return gather(slice_tensors(self._tensors, start, stop), part, divisor=divisor)
+
+
+class Unscaled(_Source):
+    """The tensors divided by one number, such as gradients of a loss that was multiplied by it."""
+
+    def __init__(self, tensors: Sequence[Tensor], scale: Tensor) -> None:
+        super().__init__(tensors)
+        self._scale = scale
+
+    def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
+        gather(slice_tensors(self._tensors, start, stop), part)
+        part /= self._scale
+        return all_finite(part if plus is None else part.add_(plus))
+
+
+class ChangeSince(_Source):
+    """The difference between tensors and an earlier vector."""
+
+    def __init__(self, tensors: Sequence[Tensor], start: Tensor, divisor: Tensor | None) -> None:
+        """`start` (d,) is subtracted; `divisor` is one number or (d,), or None to divide by nothing."""
+        super().__init__(tensors)
+        self._start = start
+        self._divisor = divisor
+
+    def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
+        tensors, subtracted, divisor = slice_tensors(self._tensors, start, stop), self._start[start:stop], self._divisor
+        if divisor is None:
+            return gather_change(tensors, subtracted, part, plus)
+        gather_change(tensors, subtracted, part)
+        part /= divisor[start:stop] if divisor.dim() else divisor
+        return all_finite(part if plus is None else part.add_(plus))
+
+
+class ChangeOfStep(_Source):
+    """Tensors, each multiplied by a factor of its own."""
+
+    def __init__(self, tensors: Sequence[Tensor], factors: Sequence[float]) -> None:
+        super().__init__(tensors)
+        self._factors = factors
+
+    def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
+        factors, place = [], 0
+        for tensor, factor in zip(self._tensors, self._factors, strict=True):
+            if max(place, start) < min(place + tensor.numel(), stop):
+                factors.append(factor)
+            place += tensor.numel()
+        return gather_scaled(slice_tensors(self._tensors, start, stop), factors, part, plus)

@@ -16,7 +16,7 @@ from torch.optim import SGD, Optimizer
 from laconic.contract import Algorithm, Result
 from laconic.errors import Named, OptionError
 from laconic.torch_compat import has_step_hooks, step_is_replaced
-from laconic.training.flat_parameters import FlatParameters
+from laconic.training.flat_parameters import ChangeOfStep, ChangeSince, FlatParameters
 from laconic.training.learning_rates import LearningRates
 
 
@@ -46,8 +46,7 @@ class LocalSteps:
         learning_rates: LearningRates,
         inner: Optimizer,
     ) -> None:
-        """Check the number of steps. Raises TypeError or ValueError as `check_local_steps` does."""
-        check_local_steps(algorithm, local_steps)
+        """Set up `local_steps` steps per exchange, which `check_local_steps` must admit."""
         self.many = local_steps
         self._inner = inner
         self._algorithm = algorithm
@@ -69,9 +68,15 @@ class LocalSteps:
         takes_one = algorithm.consumes == "change" and algorithm.replicas_equal and self.steps_in(round_) == 1
         return takes_one and self._flat.has_own_dtype and _is_vanilla_sgd(self._inner)
 
-    def vector(self, change: Tensor) -> Tensor:
-        """Return the vector (d,) that the method consumes, given the `change` (d,), which is overwritten."""
-        return change if self._algorithm.consumes == "change" else change.div_(-self._learning_rate())
+    def change_since(self, start: Tensor) -> ChangeSince:
+        """Return where to read what the method consumes: the change since `start` (d,), or a gradient in its place."""
+        is_change = self._algorithm.consumes == "change"
+        return self._flat.change_since(start, None if is_change else -self._learning_rate())
+
+    def change_of_step(self, loss_scale: Tensor | None = None) -> ChangeOfStep:
+        """Return where to read the change of one step of plain SGD along gradients multiplied by `loss_scale`."""
+        scale = 1.0 if loss_scale is None else float(loss_scale)
+        return self._flat.change_of_step([lr / scale for lr in self._learning_rates.by_group()])
 
     def apply(self, start: Tensor | None, result: Result, active: Sequence[bool]) -> None:
         """Apply the method's result to the parameters before the steps.

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from laconic.buffer_pool import VectorPool
+from laconic.protocol.round_inputs import VectorSource
 from laconic.training.flat_parameters import FlatParameters
 
 
@@ -47,38 +49,42 @@ class Surroundings:
 
 
 class SecondGradient:
-    """The gradient of the same mini-batch at other parameters. Make it before the closure is called."""
+    """The gradient of the same mini-batch at other parameters. Make it before the original evaluation."""
 
     def __init__(
-        self, flat: FlatParameters, closure: Callable[[], Any], model: torch.nn.Module, scratch: Callable[[], Tensor]
+        self, flat: FlatParameters, evaluate: Callable[[], object], buffers: Sequence[Tensor], pool: VectorPool
     ) -> None:
-        """Copy the state of streams and buffers. `scratch` returns a new vector (d,) at each call, for the result."""
-        self._flat = flat
-        self._scratch = scratch
-        self._closure = closure
-        self._buffers = list(model.buffers())
-        self._before = Surroundings.of(self._buffers)
+        """Copy the state of streams and buffers.
 
-    def __call__(self, parameters: Tensor) -> Tensor:
-        """Evaluate the closure at `parameters` (d,); returns the gradient (d,).
+        Args:
+            flat: the model's parameters.
+            evaluate: runs the forward and backward passes of the mini-batch.
+            buffers: the model's buffers.
+            pool: where a vector (d,) is borrowed from during a call.
+        """
+        self._flat = flat
+        self._evaluate = evaluate
+        self._buffers = buffers
+        self._pool = pool
+        self._before = Surroundings.of(buffers)
+
+    def __call__(self, parameters: Tensor) -> VectorSource:
+        """Evaluate the mini-batch at `parameters` (d,); returns where to read the gradient (d,).
 
         It uses the same random numbers as the original evaluation, and leaves parameters, gradients, buffers and
         streams as that did.
         """
         after = Surroundings.of(self._buffers)
         self._before.put_back(self._buffers)
-        here, gradients = (
-            self._flat.values(out=self._scratch()),
-            [parameter.grad for parameter in self._flat.parameters],
-        )
+        here, own = self._flat.values(out=self._pool.take()), [parameter.grad for parameter in self._flat.parameters]
         self._flat.set_values(parameters)
-        for parameter in self._flat.parameters:
-            parameter.grad = None  # so that the closure does not change the original gradient
+        self._flat.drop_gradients()  # so that the evaluation does not change the original gradient
         with torch.enable_grad():
-            self._closure()
-        gradient = self._flat.gradients(out=self._scratch())
+            self._evaluate()
+        gradient = self._flat.gradient_source()
         after.put_back(self._buffers)
         self._flat.set_values(here)
-        for parameter, own in zip(self._flat.parameters, gradients, strict=True):
-            parameter.grad = own
+        self._pool.give(here)
+        for parameter, original in zip(self._flat.parameters, own, strict=True):
+            parameter.grad = original
         return gradient

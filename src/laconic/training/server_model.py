@@ -1,25 +1,41 @@
 """The server's own model, for methods in which the server applies the updates."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.torch_compat import note_step
+from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
+from laconic.training.state_dict import check_vector
 
 
 class ServerModel:
     """The server's own parameters and its own copy of the user's optimizer."""
 
-    def __init__(self, inner: Optimizer, active: Callable[[], Sequence[bool]]) -> None:
-        """Copy the user's optimizer. `active()` returns, by parameter, whether it changes; called at each step."""
+    def __init__(self, inner: Optimizer, active: ActiveParameters) -> None:
+        """Copy the user's optimizer. The parameters that are `active` at a step change in it."""
         self._inner = inner
         self._active = active
         self.optimizer = copy.deepcopy(inner)
         self.flat = FlatParameters(self.optimizer)
+
+    def saved(self) -> dict[str, Any]:
+        """Return the parameters and the optimizer's state."""
+        return {"values": self.flat.values(), "optimizer": self.optimizer.state_dict()}
+
+    def check(self, saved: Mapping[str, Any]) -> None:
+        """Raise ValueError if saved parameters are not those of this model."""
+        check_vector("the server's model", saved["values"], self.flat.values())
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continue from what `saved` returned."""
+        self.flat.set_values(saved["values"])
+        self.optimizer.load_state_dict(saved["optimizer"])
 
     def descend(self, direction: Tensor) -> Tensor:
         """Take one step of the optimizer along `direction` (d,); returns the parameters, (d,).
@@ -31,7 +47,7 @@ class ServerModel:
             return torch.full_like(direction, torch.nan)
         for source, own in zip(self._inner.param_groups, self.optimizer.param_groups, strict=True):
             own.update({key: value for key, value in source.items() if key != "params"})
-        self.flat.set_gradients(direction.to(self.flat.device), self._active())
+        self.flat.set_gradients(direction.to(self.flat.device), self._active.now)
         self.optimizer.step()
         note_step(self._inner)  # the user's optimizer never steps itself
         return self.flat.values().to(direction.device)

@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from laconic.compressors import dense
 from laconic.contract import Algorithm, UpdateOutcome
 from laconic.drivers.distributed.rounds import Processes
 from laconic.errors import ContractError
+from laconic.protocol.abort import Abort
 from laconic.protocol.async_server import ArrivalServer, UpdateCounts
 from laconic.protocol.frames import Answer, check_frame, read_frame
-from laconic.protocol.round_inputs import Inputs
+from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
 from laconic.protocol.worker import WorkerSession
 from laconic.wire import Control, Encoded, Frame, Header, decode, encode
@@ -32,7 +32,7 @@ class ProcessArrivals(Processes):
         algorithm: Algorithm,
         *,
         parameters: Tensor,
-        use: Callable[[Sequence[int]], None],
+        active: Active | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
         """Set up this rank. Collective, like `Processes`, which documents the other arguments.
@@ -40,14 +40,15 @@ class ProcessArrivals(Processes):
         Args:
             algorithm: an asynchronous method.
             parameters: the initial parameters (d,).
-            use: called at the server with the indices of parameters that a worker used for the first time.
+            active: which parameters take part in an update: those behind the gradient that is applied.
             options: arguments of `Processes`.
         """
-        super().__init__(algorithm, parameters=parameters, **options)
+        super().__init__(algorithm, parameters=parameters, active=active, **options)
         self.bound = algorithm.staleness_bound()
         self.server = self.layout.shards[0].node
-        self.arrivals = ArrivalServer(self.servers[0], parameters) if self.servers else None
-        self._use = use
+        self.arrivals = ArrivalServer(self.servers[0], parameters, active) if self.servers else None
+        self._active = active
+        self._reported: Sequence[bool] = ()  # by this worker: the parameters behind its last gradient
         self._seen = [0] * self.layout.n_workers  # the version of each worker's model
         if not self.bound.may_wait:
             for rank in range(self.layout.n_workers):
@@ -57,6 +58,11 @@ class ProcessArrivals(Processes):
     def may_wait(self) -> bool:
         """Whether a worker has to request admission before it computes."""
         return self.bound.may_wait
+
+    @property
+    def updates(self) -> UpdateCounts | None:
+        """See `Processes`."""
+        return None if self.arrivals is None else self.arrivals.total
 
     # The worker.
 
@@ -83,11 +89,13 @@ class ProcessArrivals(Processes):
         worker.meter.frame("up", request, n_up, paper_bits=0.0, **common)  # type: ignore[arg-type]
         worker.meter.frame("down", admission, n_down, paper_bits=bits, **common)  # type: ignore[arg-type]
 
-    def report_used(self, news: Sequence[bool]) -> None:
-        """Report to the server the parameters that this worker's next gradient uses for the first time."""
-        assert self.worker is not None
-        header = Header(role="worker", rank=self.worker.rank, round=self.rounds)
-        data = encode(Frame(header=header, control=Control.USED, used=tuple(news)))
+    def _report_used(self, worker: WorkerSession, used: Sequence[bool]) -> None:
+        """Report to the server the parameters behind this worker's next gradient, if they are others than before."""
+        if list(used) == list(self._reported):
+            return
+        self._reported = used
+        header = Header(role="worker", rank=worker.rank, round=self.rounds)
+        data = encode(Frame(header=header, control=Control.USED, used=tuple(used)))
         self.channel.control_bytes += data.numel()
         self._swap({self.server: data}, [], "list of used parameters")
 
@@ -101,6 +109,9 @@ class ProcessArrivals(Processes):
             return self._serve(lr)
         worker, round_ = self.worker, self.rounds
         inputs = inputs_of(worker.rank)
+        self._report_used(worker, inputs.used)
+        if self._active is not None:
+            self._active.select(inputs.used)
         self.seconds.phase("compute")
         worker.begin(round_, inputs, lr)
         (data,) = worker.outgoing()
@@ -112,41 +123,38 @@ class ProcessArrivals(Processes):
         packet = answer.frame.packet
         assert packet is not None
         result = packet.dense() if worker.result is None else worker.result
-        aborted = not worker.close()
+        aborted = worker.aborted
+        worker.close()
         self.rounds += 1
-        self.aborted_rounds += aborted
+        self.aborted_rounds += bool(aborted)
         self.seconds.phase("decode")
         return RoundResult(aborted=aborted, results={worker.rank: result})
 
     # The server.
 
     def saved(self) -> dict[str, Any]:
-        """Return the server's state of its workers, as data that JSON can hold.
+        """Return this rank's state between two rounds.
 
         Raises:
-            RuntimeError: if a worker is ahead or waits; its message would be lost.
+            RuntimeError: at the server, if a worker is ahead or waits; its message would be lost.
         """
-        assert self.arrivals is not None
+        if self.arrivals is None:
+            return super().saved()
         for rank, counts in enumerate(self.arrivals.update_counts):
             if counts.n_finished != self.rounds or rank in (*self.bound.requesting, *self.bound.held):
                 raise RuntimeError(
                     f"state_dict: worker {rank} has begun step {counts.n_finished + 1}, and the server has ended step "
                     f"{self.rounds}; let all ranks meet in a torch.distributed.barrier() after the step, then save"
                 )
-        return {
-            "version": self.bound.version, "bases": {str(rank): base for rank, base in self.bound.bases.items()},
-            "seen": list(self._seen), "updates": self.arrivals.n_updates,
-            "update_counts": [counts.saved() for counts in self.arrivals.update_counts],
-        }  # fmt: skip
+        own = {"bound": self.bound.saved(), "arrivals": self.arrivals.saved(), "seen": list(self._seen)}
+        return super().saved() | own
 
-    def restore(self, state: Mapping[str, Any], parameters: Tensor) -> None:
-        """Restore what `saved` returned; `parameters` (d,) are the server's model."""
-        assert self.arrivals is not None
-        self.bound.restore(state["version"], {int(rank): base for rank, base in state["bases"].items()})
-        self._seen = list(state["seen"])
-        self.arrivals.n_updates = state["updates"]
-        self.arrivals.update_counts = [UpdateCounts.from_data(counts) for counts in state["update_counts"]]
-        self.arrivals.latest = dense(parameters)
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        super().restore(saved)
+        if self.arrivals is not None:
+            self.bound.restore(saved["bound"])
+            self.arrivals.restore(saved["arrivals"])
+            self._seen = list(saved["seen"])
 
     def _serve(self, lr: float) -> RoundResult:
         assert self.arrivals is not None
@@ -157,7 +165,7 @@ class ProcessArrivals(Processes):
             self._take_one(self.arrivals, behind, lr)
         self.rounds += 1
         self.aborted_rounds = sum(counts.aborted for counts in self.arrivals.update_counts)
-        return RoundResult(aborted=False, results={})
+        return RoundResult(aborted=Abort.NO, results={})
 
     def _take_one(self, arrivals: ArrivalServer, behind: list[int], lr: float) -> None:
         """Wait for one message, and answer the workers that may continue. This step waits for those in `behind`."""
@@ -175,7 +183,7 @@ class ProcessArrivals(Processes):
                     f"worker {rank} says of {len(frame.used)} parameters whether it uses them; there are "
                     f"{len(self.job.spec.sizes)}. Do all ranks train the same model?"
                 )
-            self._use([number for number, is_used in enumerate(frame.used) if is_used])
+            arrivals.used[rank] = frame.used
             return
         if frame.control is Control.ADMIT:
             check_frame(frame, "worker", rank, step, 0, None)

@@ -7,15 +7,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic.buffer_pool import VectorPool
 from laconic.contract import Algorithm, Exchange, ModelSpec, Result
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
 from laconic.errors import SetupError
+from laconic.protocol.abort import Abort
+from laconic.protocol.async_server import UpdateCounts
 from laconic.protocol.frames import Answer
 from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout
 from laconic.protocol.ring_allreduce import ring_bytes
-from laconic.protocol.round_inputs import Inputs
+from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
 from laconic.protocol.server import ServerSession
 from laconic.protocol.worker import WorkerSession
@@ -37,12 +40,14 @@ class Processes:
         seed: int = 0,
         timeout_s: float = 300.0,
         descend: Callable[[Tensor], Tensor] | None = None,
+        active: Active | None = None,
         agreed: Mapping[str, Any] | None = None,
     ) -> None:
         """Set up this rank. Collective: every rank of the group must construct it.
 
-        The `parameters` (d,) are overwritten by rank 0's; `spec` says what they are. `agreed` holds other settings that
-        must be equal on all ranks, as data that JSON can hold.
+        The `parameters` (d,) are overwritten by rank 0's; `spec` says what they are, and `active` which of them take
+        part in a round; by default all. `agreed` holds other settings that must be equal on all ranks, as data that
+        JSON can hold.
 
         Raises:
             ValueError: for a layout that the method does not admit.
@@ -60,11 +65,14 @@ class Processes:
         self.channel.broadcast(parameters)
         node = self.channel.rank
         ranks = [rank for rank, place in enumerate(self.layout.worker_nodes) if place == node]
-        self.worker = WorkerSession(self.job, ranks[0], sparse_results=True) if ranks else None
+        self.pool = VectorPool(spec.d, parameters.dtype, parameters.device)
+        self.worker = None
+        if ranks:
+            self.worker = WorkerSession(self.job, ranks[0], self.pool, active=active, sparse_results=True)
         served = [index for index, shard in enumerate(self.layout.shards) if shard.node == node]
         if not self.layout.shards:
             served = [0]  # every worker computes the server's answer itself
-        self.servers = [ServerSession(self.job, index, descend) for index in served]
+        self.servers = [ServerSession(self.job, index, descend, active=active) for index in served]
         self.rounds = 0
         self.aborted_rounds = 0
         self.seconds = Seconds()
@@ -72,6 +80,45 @@ class Processes:
             self.worker.count_setup()
         if are_distinct(gpus):
             self.send_from(self.job.device, "nccl")
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a worker has to request admission before it computes."""
+        return False
+
+    def request_admission(self) -> Tensor | None:
+        """Wait until this worker may compute. Returns the parameters (d,) if they have changed, else None."""
+        return None
+
+    @property
+    def updates(self) -> UpdateCounts | None:
+        """What became of all workers' gradients, at the server of an asynchronous method; None elsewhere."""
+        return None
+
+    def saved(self) -> dict[str, Any]:
+        """Return this rank's state between two rounds."""
+        return {
+            "rounds": self.rounds, "aborted_rounds": self.aborted_rounds,
+            "control_bytes": self.channel.control_bytes,
+            "worker": None if self.worker is None else self.worker.saved(),
+            "servers": [session.saved() for session in self.servers],
+        }  # fmt: skip
+
+    def check(self, saved: Mapping[str, Any]) -> None:
+        """Raise ValueError if a saved state does not fit the method's slots."""
+        if self.worker is not None:
+            self.worker.check(saved["worker"])
+        for session in self.servers:
+            session.check(saved["servers"])
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continue from the state that this rank saved."""
+        self.rounds, self.aborted_rounds = saved["rounds"], saved["aborted_rounds"]
+        self.channel.control_bytes += saved["control_bytes"]  # the restart has sent some too
+        if self.worker is not None:
+            self.worker.restore(saved["worker"])
+        for session in self.servers:
+            session.restore(saved["servers"])
 
     def send_from(self, device: torch.device, engine: str) -> None:
         """Send payloads and vectors to be summed directly from the memory of `device` from now on. Collective.
@@ -127,10 +174,10 @@ class Processes:
         if worker is not None:
             inputs = inputs_of(worker.rank)
             self.seconds.phase("compute")
-            worker.begin(self.rounds, inputs, lr, fills_late=True)
+            worker.begin(self.rounds, inputs, lr, overlaps=True)
         else:
             self.seconds.phase("compute")
-        aborted = False
+        aborted = Abort.NO
         for number, exchange in enumerate(self.job.exchanges_in(self.rounds)):
             self.seconds.phase("encode")
             if self.layout.name == "peers":
@@ -151,18 +198,14 @@ class Processes:
                 results[worker.rank] = result
         for session in self.servers:
             session.close(not aborted)
-        self.rounds += 1
-        self.aborted_rounds += aborted
+        if aborted is not Abort.SET_DIFFERS:  # the ranks repeat that round
+            self.rounds += 1
+            self.aborted_rounds += bool(aborted)
         self.seconds.phase("decode")
         return RoundResult(aborted=aborted, results=results)
 
-    def forget_aborted_round(self) -> None:
-        """Do not count the last round, which was aborted and will be repeated under the same number."""
-        self.rounds -= 1
-        self.aborted_rounds -= 1
-
-    def _star(self, exchange: int, lr: float) -> bool:
-        """Run one exchange through the servers. Returns whether some rank aborted the round."""
+    def _star(self, exchange: int, lr: float) -> Abort:
+        """Run one exchange through the servers. Returns whether and why some rank aborted the round."""
         worker, me, layout = self.worker, self.channel.rank, self.layout
         away, here = worker.outgoing_from_node() if worker is not None else ({}, {})
         others = [node for node in layout.worker_nodes if node != me]
@@ -182,7 +225,7 @@ class Processes:
         servers = [shard.node for shard in layout.shards if shard.node != me]
         answers = self._swap(down, servers if worker is not None else [], "answer")
         if worker is None:
-            return any(session.aborted for session in self.servers)
+            return max(session.aborted for session in self.servers)
         worker.me.link_bytes_per_s = self.channel.link_bytes_per_s
         delivered = [
             Answer.own(replies[index], self.job)
@@ -213,19 +256,19 @@ class Processes:
         }
         worker.receive_peers(answers)
 
-    def _agree_on_abort(self) -> bool:
-        """Return whether any rank aborted this round. An ABORT control frame reaches only neighbors."""
+    def _agree_on_abort(self) -> Abort:
+        """Return whether and why any rank aborted this round. An ABORT control frame reaches only neighbors."""
         assert self.worker is not None
-        flag = torch.tensor([float(self.worker.aborted)])
+        flag = torch.tensor([self.worker.aborted.mark])
         self.seconds.phase("decode")
         self.channel.all_reduce(flag, f"to end round {self.rounds}")
         self.seconds.phase("wait")
         self.channel.control_bytes += 2 * flag.element_size()
-        self.worker.aborted = bool(flag > 0)
+        self.worker.aborted = Abort.of_sum(float(flag))
         return self.worker.aborted
 
-    def _all_to_all(self, exchange: int, lr: float) -> bool:
-        """Run one exchange in which every worker sends its frame to all others. Returns whether it was aborted."""
+    def _all_to_all(self, exchange: int, lr: float) -> Abort:
+        """Run one exchange in which every worker sends its frame to all others. Returns whether and why it aborts."""
         worker, me = self.worker, self.channel.rank
         assert worker is not None, "without a server every rank works"
         own = worker.outgoing_to_all()
@@ -237,34 +280,35 @@ class Processes:
         worker.receive_own_answer(Answer.read(reply, self.job, 0, self.rounds, exchange), n_bytes)
         return worker.aborted
 
-    def _allreduce(self, exchange: Exchange) -> bool:
-        """Run one exchange by the engine's all-reduce. Returns whether some rank aborted the round."""
+    def _allreduce(self, exchange: Exchange) -> Abort:
+        """Run one exchange by the engine's all-reduce. Returns whether and why some rank aborted the round."""
         worker, d = self.worker, exchange.count
         assert worker is not None, "with an all-reduce every rank works"
         if worker.aborted or not isinstance(worker.packet, Dense):
-            total = torch.full((d,), torch.nan, dtype=self.job.dtype, device=self.job.device)
+            reason = worker.aborted or Abort.NON_FINITE
+            total = torch.full((d,), reason.mark, dtype=self.job.dtype, device=self.job.device)
             write = None
         else:
             total, write = worker.packet.values, self._sharing(worker, worker.packet.values)
         self.channel.all_reduce(total, f"for the all-reduce of round {self.rounds}", write)
         self.seconds.phase("wait")
         bytes_each_direction = ring_bytes(d, self.channel.size, total.element_size())
-        worker.receive_sum(total, bytes_each_direction, aborted=not bool(torch.isfinite(total[-1])))
+        worker.receive_sum(total, bytes_each_direction, Abort.of_sum(float(total[-1])))
         return worker.aborted
 
     def _sharing(self, worker: WorkerSession, values: Tensor) -> Callable[[int, int], None]:
         """Return a function that writes this worker's share into parts of `values` (d,), in order.
 
-        If the sum may not be finite, it sets the last element to NaN, so that all ranks need to check only that one.
+        If the sum may not be finite, it marks the last element, so that all ranks need to check only that one.
         """
-        is_fine = True
+        aborted = Abort.NO
 
         def write(start: int, stop: int) -> None:
-            nonlocal is_fine
+            nonlocal aborted
             self.seconds.phase("wait")
-            is_fine &= worker.write_share(start, stop)
-            if stop == values.numel() and not is_fine:
-                values[-1] = torch.nan
+            aborted = max(aborted, worker.write_share(start, stop))
+            if stop == values.numel() and aborted:
+                values[-1] = aborted.mark
             self.seconds.phase("encode")
 
         return write

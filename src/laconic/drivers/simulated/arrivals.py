@@ -12,10 +12,11 @@ from torch import Tensor
 
 from laconic.contract import Algorithm, UpdateOutcome
 from laconic.drivers.simulated.rounds import Simulated
-from laconic.protocol.async_server import ArrivalServer
+from laconic.protocol.abort import Abort
+from laconic.protocol.async_server import ArrivalServer, UpdateCounts
 from laconic.protocol.async_timing import AsyncServer
 from laconic.protocol.frames import Answer
-from laconic.protocol.round_inputs import Inputs
+from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
 from laconic.wire import HEADER_BYTES, Encoded, decode
 
@@ -23,16 +24,24 @@ from laconic.wire import HEADER_BYTES, Encoded, decode
 class SimulatedArrivals(Simulated):
     """The simulator for mode "arrivals": a round ends when the server has finished one more gradient of each worker."""
 
-    def __init__(self, algorithm: Algorithm, *, parameters: Tensor, **options: Any) -> None:  # noqa: ANN401
-        """Start from the initial `parameters` (d,); `options` are those of `Simulated`.
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        *,
+        parameters: Tensor,
+        active: Active | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        """Start from the initial `parameters` (d,); the other arguments are those of `Simulated`.
 
         Raises:
             ValueError: as `Simulated` does, and if some workers take no virtual time and others do.
         """
-        super().__init__(algorithm, **options)
+        super().__init__(algorithm, active=active, **options)
         n = len(self.workers)
-        self.arrivals = ArrivalServer(self.servers[0], parameters)
-        self.pulled = [parameters.clone() for _ in range(n)]  # the parameters that each worker computes with
+        self.arrivals = ArrivalServer(self.servers[0], parameters, active)
+        self._active = active
+        self.pulled = [parameters.clone() for _ in range(n)]
         self.engine = AsyncServer(
             self.network, n, compute_ns=self._compute_time_ns, bound=self.job.algorithm.staleness_bound(),
             download_bytes=self._request, pulled=self._take, got_model=self._receive_answer,
@@ -80,7 +89,11 @@ class SimulatedArrivals(Simulated):
         self._inputs_of = None
         self.rounds += 1
         self.aborted_rounds = sum(counts.aborted for counts in self.arrivals.update_counts)
-        return RoundResult(aborted=False, results=dict(enumerate(self.pulled)))
+        return RoundResult(aborted=Abort.NO, results=dict(enumerate(self.pulled)))
+
+    def updates_of(self, rank: int) -> UpdateCounts | None:
+        """See `Simulated`."""
+        return self.arrivals.update_counts[rank]
 
     def _is_done(self, rank: int) -> bool:
         n_finished = self.arrivals.update_counts[rank].n_finished
@@ -110,12 +123,15 @@ class SimulatedArrivals(Simulated):
         packet = answer.frame.packet
         assert packet is not None
         self.pulled[rank] = packet.dense() if worker.result is None else worker.result
+        if self._active is not None:
+            self._active.select(self.arrivals.used.get(rank, ()))
         worker.close()
 
     def _upload(self, rank: int) -> int:
         worker = self.workers[rank]
         assert self._inputs_of is not None
         inputs = self._inputs_of(rank)
+        self.arrivals.used[rank] = inputs.used
         self._lr = self._round_lr
         worker.begin(self.arrivals.update_counts[rank].n_finished, inputs, self._lr)
         (self._sent[rank],) = worker.outgoing()

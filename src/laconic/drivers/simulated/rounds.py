@@ -15,28 +15,31 @@ delays later messages. Parameters for a worker that returns are counted and take
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
-from laconic.contract import Algorithm, Exchange, Memory, ModelSpec, Result, Side
+from laconic.contract import Algorithm, Exchange, ModelSpec, Result, Scratch, Side
 from laconic.errors import ContractError
 from laconic.faults.injector import FaultInjector, slowed
 from laconic.faults.plan import FaultPlan
 from laconic.network import Clock, ComputeTime, Link, Message, Network, Operation, makespan_ns, one_at_a_time, ring
+from laconic.protocol.abort import Abort
+from laconic.protocol.async_server import UpdateCounts
 from laconic.protocol.frame_sizes import as_received, frame_sizes, sizes_where_aborted
 from laconic.protocol.frames import Answer
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard, choose_layout, n_nodes_for
+from laconic.protocol.resize import resized
 from laconic.protocol.ring_allreduce import ring_bytes, ring_sum
-from laconic.protocol.round_inputs import Inputs
-from laconic.protocol.round_result import RoundResult
+from laconic.protocol.round_inputs import Active, Inputs
+from laconic.protocol.round_result import RoundResult, same_result
 from laconic.protocol.server import ServerSession
-from laconic.protocol.shared_reply import Shared, SharedVectors
+from laconic.protocol.shared_reply import Shared
 from laconic.protocol.worker import WorkerSession
-from laconic.wire import HEADER_BYTES, Dense, Frame, Header, Sparse
+from laconic.wire import HEADER_BYTES, Dense, Frame, Header
 
 
 class Simulated:
@@ -55,6 +58,7 @@ class Simulated:
         links: Mapping[int, Link] | None = None,
         compute_s: float | Mapping[int, float] | ComputeTime = 0.0,
         descend: Callable[[Tensor], Tensor] | None = None,
+        active: Active | None = None,
         delivery_seed: int | None = None,
         faults: FaultPlan | None = None,
         sparse_results: bool = False,
@@ -62,9 +66,10 @@ class Simulated:
         """Set up the workers and their servers for the parameters that `spec` describes.
 
         `link` is that of every node, and `links` holds exceptions by node. `compute_s` is the time of one gradient,
-        in seconds: for all workers, by worker, or as a distribution. `descend` steps the server's own model. With
-        `sparse_results`, a result that the method returns as a sparse packet stays one. With `delivery_seed`, the
-        server receives frames in a random order; no bit may depend on it.
+        in seconds: for all workers, by worker, or as a distribution. `descend` steps the server's own model. `active`
+        says which parameters take part in a round; by default all do. With `sparse_results`, a result that the method
+        returns as a sparse packet stays one. With `delivery_seed`, the server receives frames in a random order; no bit
+        may depend on it.
 
         Raises:
             ValueError: for a wrong number of workers, layout or compute time, or faults that the method does not
@@ -85,14 +90,18 @@ class Simulated:
             if faults.is_slowing and not compute_s:
                 raise ValueError("faults: stragglers need a time of computing; give one, such as 50ms")
         self.job = Job(algorithm=algorithm, seed=seed, spec=spec, dtype=dtype, layout=self.layout)
-        pool = VectorPool(spec.d, dtype)
-        self.workers = [WorkerSession(self.job, rank, pool, sparse_results=sparse_results) for rank in range(n_workers)]
+        self.pool = pool = VectorPool(spec.d, dtype)
+        self.workers = [
+            WorkerSession(self.job, rank, pool, active=active, sparse_results=sparse_results)
+            for rank in range(n_workers)
+        ]
         self.is_unsplit = faults is None and delivery_seed is None  # one server then serves all slices
-        n_servers = (
-            1 if self.is_unsplit else len(self.layout.shards) or 1
-        )  # without servers, one computes what each worker would
-        self.servers = [ServerSession(self.job, index, descend, unsplit=n_servers == 1) for index in range(n_servers)]
-        self._vectors = SharedVectors(Memory(spec.d, dtype, pool=pool))
+        # Without servers, one computes what each worker would.
+        n_servers = 1 if self.is_unsplit else len(self.layout.shards) or 1
+        self.servers = [
+            ServerSession(self.job, index, descend, active=active, unsplit=n_servers == 1) for index in range(n_servers)
+        ]
+        self._scratch = Scratch(pool)  # for the dense answers that workers share
         for worker in self.workers:
             worker.count_setup()
         self.clock = Clock()
@@ -101,6 +110,8 @@ class Simulated:
         self.aborted_rounds = 0
         self.injector = FaultInjector(faults, n_workers)
         self._ready_ns: dict[int, int] = {}  # by worker, how much longer than the fastest it computes
+        self.pulled: list[Tensor] = []
+        """By worker, the parameters (d,) that an asynchronous server has sent to it; empty with other methods."""
         self._delivery = None if delivery_seed is None else Random(delivery_seed)
 
     def round(self, inputs_of: Callable[[int], Inputs], lr: float) -> RoundResult:
@@ -115,7 +126,10 @@ class Simulated:
         """
         present = self.injector.taking_part(self.workers, self.rounds)
         for worker in present:
-            worker.begin(self.rounds, inputs_of(worker.rank), lr)
+            inputs = inputs_of(worker.rank)
+            if not isinstance(inputs.vector, Tensor):
+                self.reclaim(inputs.vector.reads)
+            worker.begin(self.rounds, inputs, lr)
         self._compute(present)
         results: list[Result] = []
         exchanges = self.job.exchanges_in(self.rounds) if present else ()
@@ -135,23 +149,54 @@ class Simulated:
         if not exchanges:  # a single worker on a ring has no peer
             for worker in present:
                 self._close(worker, results)
-        aborted = bool(present) and present[0].aborted
+        aborted = present[0].aborted if present else Abort.ABSENCE
         for server in self.servers:
             server.close(not aborted)
-        vectors = [result for result in results if isinstance(result, Tensor)]
-        self._vectors.end_round(vectors, [worker.me.memory for worker in self.workers])
+        held = (value for worker in self.workers for value in worker.me.memory.values())
+        self._scratch.end_round(held, [result for result in results if isinstance(result, Tensor)])
         self.rounds += 1
-        self.aborted_rounds += aborted
-        return RoundResult(aborted=aborted or not present, results=self._by_rank(results))
+        self.aborted_rounds += aborted is Abort.NON_FINITE
+        return RoundResult(aborted=aborted, results=self._by_rank(results))
 
     def _by_rank(self, results: list[Result]) -> dict[int, Result]:
         if len(results) == 1:  # equal replicas
             return dict.fromkeys(range(len(self.workers)), results[0])
         return dict(enumerate(results))
 
+    def updates_of(self, rank: int) -> UpdateCounts | None:
+        """Return what became of worker `rank`'s gradients; None if the method is not asynchronous."""
+        return None
+
     def reclaim(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
         """Reuse the vectors of earlier results, except those for which `is_used` returns True."""
-        self._vectors.reclaim(is_used)
+        self._scratch.reclaim(is_used)
+
+    def saved(self) -> dict[str, Any]:
+        """Return the state between two rounds: the sessions, the network's times and the counts."""
+        return {
+            "rounds": self.rounds, "aborted_rounds": self.aborted_rounds, "network": self.network.saved(),
+            "faults": self.injector.saved(), "workers": [worker.saved() for worker in self.workers],
+            "servers": [server.saved() for server in self.servers],
+        }  # fmt: skip
+
+    def check(self, saved: Mapping[str, Any]) -> None:
+        """Raise ValueError if a saved state does not fit the method's slots."""
+        workers, servers = resized(saved["workers"], saved["servers"], self.job)
+        for worker, state in zip(self.workers, workers, strict=True):
+            worker.check(state)
+        for server in self.servers:
+            server.check(servers)
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continue from a saved state, before the first round. It may be of another number of workers or servers."""
+        workers, servers = resized(saved["workers"], saved["servers"], self.job)
+        self.network.restore(saved["network"])
+        self.injector.restore(saved["faults"])
+        for worker, state in zip(self.workers, workers, strict=True):
+            worker.restore(state)
+        for server in self.servers:
+            server.restore(servers)
+        self.rounds, self.aborted_rounds = saved["rounds"], saved["aborted_rounds"]
 
     def _compute(self, present: list[WorkerSession]) -> None:
         """Run the clock until the fastest worker has its gradient, and record how much longer the others take."""
@@ -171,14 +216,14 @@ class Simulated:
         assert result is not None
         if not results or not self.job.algorithm.replicas_equal:
             results.append(result)
-        elif not _same(result, results[0]):
+        elif not same_result(result, results[0]):
             raise ContractError(
                 f"{self.job.algorithm.name} claims equal replicas, but worker {worker.rank} returned other values "
                 f"than worker 0 in round {self.rounds}"
             )
         elif isinstance(results[0], Tensor):
             own = worker.result = results[0]  # its own vector is reused
-            worker.me.memory.reclaim(lambda vector: vector.data_ptr() == own.data_ptr())
+            worker.scratch.reclaim(lambda vector: vector.data_ptr() == own.data_ptr())
 
     def _star(self, present: list[WorkerSession], exchange: int, lr: float) -> Callable[[WorkerSession], None]:
         """Run one exchange through the servers, on the clock. Returns a function that gives a worker the answers."""
@@ -208,7 +253,7 @@ class Simulated:
         sent = {worker.rank: worker.outgoing_unsplit() for worker in present}
         packet = server.serve(round_, exchange, lr, {rank: frame for rank, (frame, _) in sent.items()})
         header = Header(role="server", rank=0, round=round_, exchange=exchange)
-        frame = as_received(Frame.carrying(header, packet, aborted=server.aborted), self.job.spec.stop)
+        frame = as_received(Frame.carrying(header, packet, aborted=bool(server.aborted)), self.job.spec.stop)
         if server.refused is not None:
             sizes = sizes_where_aborted(server.refused, self.job.shards(expected), self.job.algorithm)
         else:
@@ -216,9 +261,7 @@ class Simulated:
         up = {rank: of_rank.n_bytes for rank, (_, of_rank) in sent.items()}
         self._pass_time(present, up, sizes.n_bytes)
         self._measure_links(present, up, sizes.n_bytes)
-        shared = Shared(
-            self._vectors.scratch if expected.count == self.job.d else partial(self.job.zeros, expected.count)
-        )
+        shared = Shared(self._scratch if expected.count == self.job.d else partial(self.job.zeros, expected.count))
         return lambda worker: worker.receive_unsplit(frame, sizes, shared)
 
     def _pass_time(self, present: list[WorkerSession], up: dict[int, list[int]], down: list[int]) -> None:
@@ -262,20 +305,15 @@ class Simulated:
         awaited = [worker for worker in present if self.injector.is_awaited(worker.rank)]
         own_ns = {worker.node: ready_ns[worker.rank] for worker in awaited}  # a node's own packet is no message
         back = pairs if len(self.layout.shards) == 1 else sorted(pairs, key=self._slot_of_answer)
-        answers = [
+        return requests + [
             Message(shard.node, worker.node, down[i], after[i], own_ns.get(shard.node, 0)) for worker, i, shard in back
         ]
-        return requests + answers
 
     def _pairs(self, present: list[WorkerSession]) -> list[tuple[WorkerSession, int, Shard]]:
         """Pair every worker with every server on another node; in slot s, node i sends to node i + s."""
         shards = self.layout.shards
-        pairs = [
-            (worker, index, shard)
-            for worker in present
-            for index, shard in enumerate(shards)
-            if shard.node != worker.node
-        ]
+        numbered = list(enumerate(shards))
+        pairs = [(worker, index, to) for worker in present for index, to in numbered if to.node != worker.node]
         if len(shards) == 1:
             return pairs
         n = self.layout.n_nodes
@@ -290,12 +328,12 @@ class Simulated:
 
         If one server stands for several, it measures nothing: separable methods do not use the servers' links.
         """
+        shards = self.layout.shards
         if self.network.is_instant:
             return
-        shards = self.layout.shards
         for worker in present:
-            frames = zip(shards, up[worker.rank], strict=True)
-            self._measured(worker.me, worker.node, [(shard.node, n_bytes) for shard, n_bytes in frames])
+            frames = [(shard.node, n) for shard, n in zip(shards, up[worker.rank], strict=True)]
+            self._measured(worker.me, worker.node, frames)
         if len(self.servers) != len(shards):
             return
         for server, shard, n_bytes in zip(self.servers, shards, down, strict=True):
@@ -320,7 +358,7 @@ class Simulated:
         pairs = [(rank, to) for rank, targets in peers.items() for to in targets]
         pairs.sort(key=lambda pair: ((pair[1] - pair[0]) % n, pair[0]))  # in slots, so that no port idles
         self._pass_time_of_all(lambda: one_at_a_time([Message(i, to, frames[i].numel()) for i, to in pairs]))
-        aborted = any(worker.aborted for worker in self.workers)
+        aborted = max(worker.aborted for worker in self.workers)
         answers = {
             rank: Answer.read_from_peer(data, self.job, rank, self.rounds, exchange) for rank, data in frames.items()
         }
@@ -329,7 +367,7 @@ class Simulated:
             arriving[to][rank] = answers[rank]
 
         def receive(worker: WorkerSession) -> None:
-            worker.aborted = worker.aborted or aborted
+            worker.aborted = max(worker.aborted, aborted)
             worker.receive_peers(arriving[worker.rank])
 
         return receive
@@ -349,25 +387,14 @@ class Simulated:
         """Run the engine's ring all-reduce: the same order of addition, the same bytes, the same messages."""
         n, d = len(self.workers), exchange.count
         packets = [worker.packet for worker in self.workers if isinstance(worker.packet, Dense)]
-        aborted = len(packets) < n or any(worker.aborted for worker in self.workers)
+        aborted = max(worker.aborted for worker in self.workers)
         if not aborted:
-            aborted = not all(worker.write_share(0, d) for worker in self.workers)
+            aborted = max(worker.write_share(0, d) for worker in self.workers)
         mean = self.job.zeros(d) if aborted else ring_sum([packet.values for packet in packets])
         one_direction = ring_bytes(d, n, mean.element_size())
         self._pass_time_of_all(lambda: ring(n, d * mean.element_size()))
 
         def receive(worker: WorkerSession) -> None:
-            worker.receive_sum(mean, one_direction, aborted=aborted)
+            worker.receive_sum(mean, one_direction, aborted)
 
         return receive
-
-
-def _same(one: Result, other: Result) -> bool:
-    """Return whether two workers' results have the same values. In most cases they are one tensor."""
-    if isinstance(one, Sparse) and isinstance(other, Sparse):
-        return _equal(one.indices, other.indices) and _equal(one.values.dense(), other.values.dense())
-    return isinstance(one, Tensor) and isinstance(other, Tensor) and _equal(one, other)
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return one is other or np.array_equal(one.numpy(), other.numpy())

@@ -1,0 +1,100 @@
+"""How a worker's gradient or change gets to its method: it is written once, and no earlier than it is needed."""
+
+from functools import partial
+
+from torch import Tensor
+
+from laconic.contract import Algorithm, Worker
+from laconic.kernels.api import all_finite, divide
+from laconic.protocol.abort import Abort
+from laconic.protocol.round_inputs import Inputs, VectorSource
+
+
+class InputReader:
+    """Sets what a method reads of its worker, from the inputs of each round."""
+
+    def __init__(self, algorithm: Algorithm, me: Worker) -> None:
+        self._algorithm = algorithm
+        self._me = me
+        self._unread: VectorSource | None = None  # until the gradient or change is read
+        self._share: Abort | None = None  # what `write_share` returns, if the full share is already written
+
+    def begin(self, inputs: Inputs, *, sum_is_checked: bool, as_given: bool, overlaps: bool) -> Abort:
+        """Start a round.
+
+        Args:
+            inputs: what the worker brings to the round.
+            sum_is_checked: whether inf and NaN are found in the sum over all workers.
+            as_given: whether that is the sum of the gradients unchanged.
+            overlaps: whether `write_share` is called while the gradient still exists.
+
+        Returns:
+            Whether inf or NaN was found.
+        """
+        me, vector, gradient_at, self._share = self._me, inputs.vector, inputs.gradient_at, None
+        me.read_parameters = partial(self._vector, inputs.parameters)
+        if gradient_at is not None:
+            me.gradient_at = lambda parameters: self._vector(gradient_at(parameters))
+        if isinstance(vector, Tensor):
+            return Abort.unless(self._take(vector) or sum_is_checked or all_finite(vector))
+        if self._algorithm.consumes == "change":
+            self._unread, me.read_change = vector, self._read_change
+            return Abort.NO  # it is checked when it is read
+        return self._read_gradient(vector, sum_is_checked, sum_is_checked and as_given, overlaps)
+
+    def _take(self, vector: Tensor) -> bool:
+        """Give the method a gradient or change (d,) that is already written. Returns whether it checks it itself."""
+        if self._algorithm.consumes == "change":
+            self._me.read_change = partial(self._with_sum, vector)
+            return False
+        self._me.gradient = vector
+        self._me.gradient_tensors = [vector] if self._algorithm.takes_gradient_tensors else ()
+        return self._algorithm.takes_gradient_tensors
+
+    def _with_sum(self, vector: Tensor, plus: Tensor | None) -> Tensor:
+        self._me.require(plus is None or all_finite(vector.add_(plus)))
+        return vector
+
+    def _read_gradient(self, source: VectorSource, sum_is_checked: bool, is_summed: bool, overlaps: bool) -> Abort:
+        me = self._me
+        me.gradient_tensors = source.tensors() if self._algorithm.takes_gradient_tensors else ()
+        if me.gradient_tensors:
+            return Abort.NO  # the method checks them itself
+        me.gradient = me.scratch()
+        if self._algorithm.takes_gradient_tensors:
+            me.gradient_tensors = [me.gradient]
+        if is_summed and overlaps:
+            self._unread = source  # `write_share` reads it
+            return Abort.NO
+        if is_summed:
+            self._share = Abort.unless(source.into(me.gradient, 0, me.count, divisor=me.n_workers))
+            return Abort.NO  # `write_share` says it
+        return Abort.unless(source.into(me.gradient, 0, me.count) or sum_is_checked)
+
+    def _vector(self, vector: Tensor | VectorSource) -> Tensor:
+        """Return a vector (d,), which is valid until the end of the round if it has to be written."""
+        if isinstance(vector, Tensor):
+            return vector
+        out = self._me.scratch()
+        vector.into(out, 0, self._me.count)
+        return out
+
+    def _read_change(self, plus: Tensor | None) -> Tensor:
+        """Return the change (d,), plus another vector (d,) if one is given."""
+        source, self._unread = self._unread, None
+        assert source is not None, f"{self._algorithm.name} reads the change more often than once a round"
+        change = self._me.scratch()
+        self._me.require(source.into(change, 0, self._me.count, plus=plus))
+        return change
+
+    def write_share(self, values: Tensor, start: int, stop: int) -> Abort:
+        """Divide `values` (d,) from `start` to `stop` by the number of workers. See `WorkerSession.write_share`."""
+        if self._share is not None:
+            return self._share
+        if self._unread is not None:
+            return Abort.unless(self._unread.into(values, start, stop, divisor=self._me.n_workers))
+        return Abort.unless(divide(values[start:stop], self._me.n_workers))
+
+    def release(self) -> None:
+        """Hold no gradient any more."""
+        self._unread, self._me.gradient_tensors = None, ()

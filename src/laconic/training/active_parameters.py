@@ -1,0 +1,86 @@
+"""Which parameters take part in a round: those that some rank has used since the last exchange.
+
+The others get no update: a zero in their place would be one for a sign method, or for an optimizer with momentum.
+
+Over processes, ranks agree on the parameters that any of them uses. Each remembers which ones it used itself at that
+time. While that set stays, it sends nothing. A rank whose set has changed aborts the round (`Abort.SET_DIFFERS`); then
+all ranks send their sets to each other, and repeat the round with the gradients that they still have.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from laconic.protocol.abort import Abort
+
+Gather = Callable[[list[int]], Sequence[Sequence[int]]]
+
+
+class ActiveParameters:
+    """The parameters that take part in this round, by index."""
+
+    def __init__(self, sizes: Sequence[int], gather: Gather | None = None) -> None:
+        """Start without any.
+
+        Args:
+            sizes: the parameters' numbers of elements.
+            gather: returns what all ranks give to it, by rank. None if all workers are in this process: what they use
+                is known without an agreement.
+        """
+        self._sizes = sizes
+        self._gather = gather
+        self.now = [False] * len(sizes)
+        """By parameter, whether it takes part in this round."""
+        self.used = [False] * len(sizes)
+        """By parameter, whether a worker of this process has used it since the last exchange."""
+        self._used_when_agreed: list[bool] | None = None  # None before the first agreement
+
+    def note(self, has_gradient: Sequence[bool]) -> None:
+        """Add the parameters that a worker of this process has just used."""
+        self.used = [used or has for used, has in zip(self.used, has_gradient, strict=True)]
+        if self._gather is None:
+            self.now = self.used
+
+    def select(self, used: Sequence[bool]) -> None:
+        """Let exactly these parameters take part, such as those behind one gradient of an asynchronous worker."""
+        self.now = list(used)
+
+    @property
+    def is_agreed(self) -> bool:
+        """Whether the ranks have agreed before, so that a round can tell whether they still do."""
+        return self._gather is None or self._used_when_agreed is not None
+
+    @property
+    def abort(self) -> Abort:
+        """Whether this process has used other parameters than at the last agreement."""
+        return Abort.SET_DIFFERS if self._gather is not None and self.used != self._used_when_agreed else Abort.NO
+
+    def agree(self) -> None:
+        """Let all parameters take part that any rank has used since the last exchange. Collective."""
+        assert self._gather is not None, "one process knows what its workers use"
+        self._used_when_agreed, self.now = self.used, [False] * len(self.used)
+        for of_rank in self._gather([place for place, used in enumerate(self.used) if used]):
+            for place in of_rank:
+                self.now[place] = True
+
+    def end_round(self) -> None:
+        """Begin to note what is used until the next exchange."""
+        self.used = [False] * len(self.used)
+
+    def inactive(self) -> Sequence[tuple[int, int]]:
+        """Return the slices (offset, stop) of the full vector that take no part in this round."""
+        if all(self.now):
+            return ()
+        slices, offset = [], 0
+        for size, active in zip(self._sizes, self.now, strict=True):
+            if not active:
+                slices.append((offset, offset + size))
+            offset += size
+        return slices
+
+    def saved(self) -> dict[str, list[bool] | None]:
+        """Return the state between two rounds, as data that JSON can hold."""
+        return {"now": self.now, "used": self.used, "used_when_agreed": self._used_when_agreed}
+
+    def restore(self, state: Mapping[str, list[bool] | None]) -> None:
+        """Restore what `saved` has returned."""
+        self.now, self.used = list(state["now"] or ()), list(state["used"] or ())
+        self._used_when_agreed = None if state["used_when_agreed"] is None else list(state["used_when_agreed"])

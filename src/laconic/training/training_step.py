@@ -1,0 +1,280 @@
+"""One step of training, over processes and in a simulation: gradient in, parameters out.
+
+| the method | one step |
+|---|---|
+| reads gradients | one round with the gradients; then the inner optimizer steps along its result |
+| reads changes, or takes local steps | the inner optimizer steps; the last step runs a round with the change |
+| reads the change of a step of plain SGD | one round with that change, given by the gradient; no step is taken |
+| is asynchronous | each worker's gradient goes to the server; the answer is the newest model |
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from laconic.contract import Algorithm, Result
+from laconic.protocol.abort import Abort
+from laconic.protocol.round_inputs import Inputs, VectorSource
+from laconic.protocol.round_result import RoundResult
+from laconic.torch_compat import note_step
+from laconic.training.active_parameters import ActiveParameters
+from laconic.training.flat_parameters import FlatParameters, VectorCopy
+from laconic.training.learning_rates import LearningRates
+from laconic.training.local_steps import LocalSteps
+from laconic.training.state_dict import check_vector
+
+
+class Driver(Protocol):
+    """What a step needs of a driver."""
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds so far."""
+
+    def round(self, inputs_of: Callable[[int], Inputs], lr: float) -> RoundResult:
+        """Run one round; `inputs_of` is called with the rank of each worker of this process that takes part."""
+
+
+class Workers(Protocol):
+    """The workers of this process, which share one model: one over processes, all of them in a simulation."""
+
+    @property
+    def present(self) -> Sequence[int]:
+        """Ranks of the workers of this process that take part in this step."""
+
+    @property
+    def applying(self) -> Sequence[int]:
+        """Ranks of the workers whose results are applied: one that stands for all, if their models are equal."""
+
+    def compute(self, rank: int) -> None:
+        """Leave worker `rank`'s gradient in the parameters' `.grad`."""
+
+    def gradient_at(self, rank: int) -> Callable[[Tensor], VectorSource] | None:
+        """Return what evaluates the same mini-batch at other parameters (d,), if the method does that."""
+
+    def start_of(self, rank: int, start: Tensor) -> Tensor:
+        """Return worker `rank`'s parameters at the last exchange, (d,); `start` (d,) are the model's."""
+
+    def load(self, rank: int, start: Tensor) -> None:
+        """Give the model worker `rank`'s parameters, and the inner optimizer its state. For `start` see `start_of`."""
+
+    def store(self, rank: int) -> None:
+        """Keep the parameters that worker `rank` has after a step that no exchange follows."""
+
+    def keep(self, rank: int) -> None:
+        """Keep the parameters that worker `rank` has after an exchange of changes."""
+
+    def end_step(self, start: Tensor | None, *, exchanged: bool) -> None:
+        """End a local step.
+
+        Args:
+            start: the model's parameters at the last exchange, (d,), if they still hold for users.
+            exchanged: whether an exchange of changes ends this step; if it was aborted, `start` is given.
+        """
+
+    def pull(self, models: Mapping[int, Result]) -> None:
+        """Take the newest models, by worker, which an asynchronous server has sent."""
+
+
+class TrainingStep:
+    """The steps of the workers of this process."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        inner: Optimizer,
+        local_steps: int,
+        flat: FlatParameters,
+        active: ActiveParameters,
+        driver: Driver,
+        workers: Workers,
+    ) -> None:
+        """Set up the steps.
+
+        Args:
+            algorithm: the method that exchanges gradients or changes.
+            inner: the user's optimizer.
+            local_steps: steps per exchange, as `check_local_steps` admits them.
+            flat: the model's parameters.
+            active: those that take part in a round.
+            driver: runs the rounds.
+            workers: the workers of this process.
+        """
+        self.learning_rates = LearningRates(inner, algorithm)
+        self.local = LocalSteps(algorithm, local_steps, flat, self.learning_rates, inner)
+        self.active = active
+        self.n_taken = 0
+        """Number of steps since the last exchange, if steps are local."""
+        self.start: Tensor | None = None
+        """The parameters at the last exchange, (d,), if this process has taken steps since."""
+        self.aborts: dict[int, Abort] = {}
+        """By worker, whether a local step since the last exchange met inf or NaN."""
+        self._driver = driver
+        self._algorithm = algorithm
+        self._inner = inner
+        self._flat = flat
+        self._workers = workers
+        self._loss_scale: Tensor | None = None
+        self._buffer: Tensor | None = None  # for `start`, while that is None
+
+    def step(self, loss_scale: Tensor | None = None) -> None:
+        """Take one step of each worker. Over processes it is collective.
+
+        Args:
+            loss_scale: what the loss was multiplied by, one number; None if by nothing.
+        """
+        self._loss_scale = loss_scale
+        if self._algorithm.mode == "arrivals":
+            self._step_by_arrival()
+        elif not self.local.are_taken:
+            self._step_with_gradient()
+        elif not self.n_taken and self.local.is_known_in(self._driver.rounds):
+            self._step_with_known_change()
+        else:
+            self._step_locally()
+        note_step(self._inner)  # not every method steps it
+
+    def exchange(self) -> None:
+        """Run a round with the change of the local steps since the last one, if any. Over processes, collective."""
+        if self.n_taken:
+            self._exchange_change(untaken=set())
+
+    def _step_by_arrival(self) -> None:
+        def inputs_of(rank: int) -> Inputs:
+            self._workers.compute(rank)
+            return Inputs(
+                vector=self._flat.gradient_source(self._loss_scale), parameters=self._flat.value_source(),
+                used=self._flat.has_gradient(),
+            )  # fmt: skip
+
+        self._workers.pull(self._driver.round(inputs_of, self.learning_rates.now()).results)
+
+    def _step_with_gradient(self) -> None:
+        def inputs_of(rank: int) -> Inputs:
+            self._workers.compute(rank)
+            return Inputs(
+                vector=self._flat.gradient_source(self._loss_scale), parameters=self._flat.value_source(),
+                gradient_at=self._workers.gradient_at(rank),
+            )  # fmt: skip
+
+        result = self._round(inputs_of)
+        for rank in () if result.aborted else self._workers.applying:
+            direction = result.of(rank)
+            assert isinstance(direction, Tensor), "only methods that read changes may return a sparse result"
+            if self._algorithm.returns == "parameters":
+                self._flat.set_values(direction)
+            else:
+                self._flat.set_gradients(direction, self.active.now)
+                self._inner.step()
+
+    def _step_with_known_change(self) -> None:
+        """Run one round with the change of a step that is not taken."""
+
+        def inputs_of(rank: int) -> Inputs:
+            self._workers.compute(rank)
+            change = self.local.change_of_step(self._loss_scale)
+            return Inputs(vector=change, parameters=self._flat.value_source())
+
+        result = self._round(inputs_of)
+        for rank in () if result.aborted else self._workers.applying:
+            self.local.apply(None, result.of(rank), self.active.now)
+
+    def _step_locally(self) -> None:
+        if self.start is None and self._workers.applying:
+            self.start = self._flat.values(out=self._buffer)
+        self.n_taken += 1
+        if self.n_taken >= self.local.steps_in(self._driver.rounds):
+            self._exchange_change(untaken=set(self._workers.present))
+            return
+        for rank in self._workers.present:
+            self._take_step(rank)
+            self._workers.store(rank)
+        self._workers.end_step(self.start, exchanged=False)
+
+    def _take_step(self, rank: int) -> None:
+        assert self.start is not None
+        self._workers.load(rank, self.start)
+        self._workers.compute(rank)
+        is_finite = self._flat.gradients_are_finite()
+        self.aborts[rank] = max(self.aborts.get(rank, Abort.NO), Abort.unless(is_finite))
+        if not self.aborts[rank]:
+            if self._loss_scale is not None:
+                self._flat.divide_gradients(self._loss_scale)
+            self._inner.step()
+
+    def _exchange_change(self, untaken: set[int]) -> None:
+        """Run one round with the changes of local steps.
+
+        Args:
+            untaken: ranks of the workers that still have to take the last step. They do when it is their turn, so that
+                N workers' changes never exist together.
+        """
+        start = self.start
+
+        def inputs_of(rank: int) -> Inputs:
+            assert start is not None
+            if rank in untaken:
+                untaken.remove(rank)
+                self._take_step(rank)
+            else:
+                self._workers.load(rank, start)
+            own = self._workers.start_of(rank, start)
+            return Inputs(
+                vector=self.local.change_since(own), abort=self.aborts.get(rank, Abort.NO),
+                parameters=VectorCopy(start) if own is start else own,
+            )  # fmt: skip
+
+        result = self._round(inputs_of)
+        self.n_taken, self.start, self.aborts, self._buffer = 0, None, {}, start
+        if start is None:
+            return  # this rank only serves
+        for rank in () if result.aborted else self._workers.applying:
+            self.local.apply(self._workers.start_of(rank, start), result.of(rank), self.active.now)
+            self._workers.keep(rank)
+        self._workers.end_step(start if result.aborted else None, exchanged=True)
+
+    def _round(self, inputs_of: Callable[[int], Inputs]) -> RoundResult:
+        """Run one round; repeat it if the ranks have to agree on the parameters that take part."""
+        if not self.active.is_agreed:
+            self.active.agree()
+
+        def checked(rank: int) -> Inputs:
+            inputs = inputs_of(rank)
+            inputs.abort = max(inputs.abort, self.active.abort)
+            return inputs
+
+        lr = self.learning_rates.now()
+        while (result := self._driver.round(checked, lr)).aborted is Abort.SET_DIFFERS:
+            self.active.agree()
+        self.active.end_round()
+        return result
+
+    def saved(self) -> dict[str, Any]:
+        """Return the state between two steps, as tensors and data that JSON can hold."""
+        differs = self.start is not None or not self._algorithm.replicas_equal  # the model, from rank to rank
+        return {
+            "active": self.active.saved(),
+            "initial_lrs": list(self.learning_rates.initial),
+            "steps_taken": self.n_taken,
+            "start": None if self.start is None else self.start.clone(),
+            "values": self._flat.values() if differs else None,
+            "non_finite": [rank for rank, abort in self.aborts.items() if abort],
+        }
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Raise ValueError if saved parameters are not those of this model."""
+        like = self._flat.values()
+        check_vector("the parameters at the last exchange", state["start"], like)
+        check_vector("the parameters", state["values"], like)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore what `saved` has returned."""
+        self.active.restore(state["active"])
+        self.learning_rates.initial = list(state["initial_lrs"])
+        self.n_taken = state["steps_taken"]
+        self.start = None if state["start"] is None else state["start"].clone()
+        if state["values"] is not None:
+            self._flat.set_values(state["values"])
+        self.aborts = dict.fromkeys(state["non_finite"], Abort.NON_FINITE)
