@@ -35,9 +35,9 @@ class KindSamples:
     """What a scaled packet changes: values are as many times as large, signs only inverted."""
     scaling_error: Callable[[Any, Tensor], Tensor] = rounded_values
     """The largest error (count,) that a scaled packet may have, from it and its exact dense form (count,) float64."""
-    dense_from_page: Callable[[bytes, int], Sequence[float]] | None = None
-    """The dense form from payload and value type as FORMAT.md says it, without the library, where
-    `tests/wire/page_decoder.py` does not read the kind."""
+    read_from_page: Callable[[bytes, int], tuple[int, Sequence[float], int]] | None = None
+    """Offset, dense form and payload bits, from payload and value type: a reader written from FORMAT.md without the
+    library, for a kind that `tests/wire/page_decoder.py` does not read."""
 
 
 def vectors(dtype: torch.dtype, largest: float = 2.0**100) -> st.SearchStrategy[Tensor]:

@@ -61,8 +61,6 @@ def read_frame(data: bytes) -> Frame:
         used = [bool(bit) for bit in low_bits(payload)[:payload_bits]]
     elif control is not None:
         assert (payload, payload_bits) == (b"", 1)
-    else:
-        assert kind in PACKETS
     return Frame(
         kind=kind, role="server" if flags & 1 else "worker", rank=rank, exchange=exchange, round=round_, weight=weight,
         delivered=not flags >> 4 & 1, set_differs=bool(flags >> 5 & 1), value_type=flags >> 1 & 3, control=control,
@@ -70,9 +68,9 @@ def read_frame(data: bytes) -> Frame:
     )  # fmt: skip
 
 
-def read_packet(frame: Frame) -> Packet:
-    """Section 3."""
-    return READERS[frame.kind](frame.payload, frame.value_type)
+def read_packet(frame: Frame, readers: dict) -> Packet:
+    """Section 3. `readers`: READERS, and those of further kinds."""
+    return readers[frame.kind](frame.payload, frame.value_type, readers)
 
 
 # Numbers and bits.
@@ -274,14 +272,14 @@ def read_symbols(code: int, data: bytes, k: int, n_symbols: int, width: int) -> 
 # 3: the kinds.
 
 
-def read_dense(payload: bytes, value_type: int) -> Packet:
+def read_dense(payload: bytes, value_type: int, readers: dict) -> Packet:
     offset, count = struct.unpack_from("<II", payload)
     values = values_of(payload[8:], value_type)
     assert len(values) == count
     return Packet(offset, values, 8 * WIDTHS[value_type] * count)
 
 
-def read_signs(payload: bytes, value_type: int) -> Packet:
+def read_signs(payload: bytes, value_type: int, readers: dict) -> Packet:
     offset, count, key, below = struct.unpack_from("<IIQI", payload)
     mask = selected(offset, count, key, below)
     dense = np.zeros(count)
@@ -297,7 +295,7 @@ def read_blocks(payload: bytes, count: int) -> tuple[np.ndarray, bytes]:
     return np.array(struct.unpack_from(f"<{blocks}I", payload, 8)), payload[8 + 4 * blocks :]
 
 
-def read_scaled_signs(payload: bytes, value_type: int) -> Packet:
+def read_scaled_signs(payload: bytes, value_type: int, readers: dict) -> Packet:
     offset, count = struct.unpack_from("<II", payload)
     lengths, rest = read_blocks(payload[8:], count)
     n_bytes = WIDTHS[value_type] * len(lengths)
@@ -318,19 +316,19 @@ def indicator(count: int, positions: list[int]) -> np.ndarray:
     return dense
 
 
-def read_position_packet(payload: bytes, value_type: int) -> Packet:
+def read_position_packet(payload: bytes, value_type: int, readers: dict) -> Packet:
     offset, count, k, code, values, n_bits = read_position_fields(payload)
     assert (values, value_type) == (0, 0)
     return Packet(offset, indicator(count, read_positions(code, payload[24:], n_bits, k, count)), n_bits)
 
 
-def read_sparse(payload: bytes, value_type: int) -> Packet:
+def read_sparse(payload: bytes, value_type: int, readers: dict) -> Packet:
     offset, count, k, code, values, n_bits = read_position_fields(payload)
     stop = len(payload) - (n_bits + 7) // 8
     positions = read_positions(code, payload[stop:], n_bits, k, count)
     dense, values_bits = np.zeros(count), 0
     if k:
-        nested = READERS[values](payload[24:stop], value_type)
+        nested = readers[values](payload[24:stop], value_type, readers)
         assert (nested.offset, len(nested.dense)) == (0, k)
         dense[positions], values_bits = nested.dense, nested.payload_bits
     else:
@@ -338,7 +336,7 @@ def read_sparse(payload: bytes, value_type: int) -> Packet:
     return Packet(offset, dense, n_bits + values_bits)
 
 
-def read_vote_change(payload: bytes, value_type: int) -> Packet:
+def read_vote_change(payload: bytes, value_type: int, readers: dict) -> Packet:
     offset, count, k, code, values, added_bits = read_position_fields(payload)
     listed, dropped_bits = struct.unpack_from("<IQ", payload, 24)
     assert (values, value_type) == (0, 0)
@@ -348,7 +346,7 @@ def read_vote_change(payload: bytes, value_type: int) -> Packet:
     return Packet(offset, indicator(count, added), added_bits + dropped_bits, dropped)
 
 
-def read_fractional(payload: bytes, value_type: int) -> Packet:
+def read_fractional(payload: bytes, value_type: int, readers: dict) -> Packet:
     offset, count, q = struct.unpack_from("<III", payload)
     n_levels = 2 ** (q - 1)
     n_bytes = WIDTHS[value_type] * n_levels
@@ -373,7 +371,7 @@ def between(low: np.ndarray, high: np.ndarray, codes: np.ndarray, n: int, value_
     return rounded(dense, value_type) + 0.0  # a zero has no minus sign
 
 
-def read_quantized(payload: bytes, value_type: int) -> Packet:
+def read_quantized(payload: bytes, value_type: int, readers: dict) -> Packet:
     offset, count, b, code, reserved = struct.unpack_from("<IIBBH", payload)
     assert reserved == 0
     lengths, rest = read_blocks(payload[12:], count)
@@ -384,7 +382,7 @@ def read_quantized(payload: bytes, value_type: int) -> Packet:
     return Packet(offset, dense, n_bits + 8 * n_bytes)
 
 
-def read_levels(payload: bytes, value_type: int) -> Packet:
+def read_levels(payload: bytes, value_type: int, readers: dict) -> Packet:
     offset, count, s, code, reserved = struct.unpack_from("<IIHBB", payload)
     assert reserved == 0
     lengths, rest = read_blocks(payload[12:], count)
@@ -397,7 +395,7 @@ def read_levels(payload: bytes, value_type: int) -> Packet:
     return Packet(offset, dense, n_bits + 8 * n_bytes)
 
 
-def read_short_floats(payload: bytes, value_type: int) -> Packet:
+def read_short_floats(payload: bytes, value_type: int, readers: dict) -> Packet:
     offset, count, m = struct.unpack_from("<III", payload)
     n_exponent, n_mantissa, number, integer = (11, 52, "<f8", "<u8") if value_type == FLOAT64 else (8, 23, "<f4", "<u4")
     middle = 12 + ((1 + n_exponent) * count + 7) // 8
@@ -407,7 +405,7 @@ def read_short_floats(payload: bytes, value_type: int) -> Packet:
     return Packet(offset, patterns.astype(integer).view(number).astype(np.float64), (1 + n_exponent + m) * count)
 
 
-def read_selected_values(payload: bytes, value_type: int) -> Packet:
+def read_selected_values(payload: bytes, value_type: int, readers: dict) -> Packet:
     offset, count, key, below = struct.unpack_from("<IIQI", payload)
     mask = selected(offset, count, key, below)
     dense = np.zeros(count)

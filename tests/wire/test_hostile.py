@@ -343,6 +343,18 @@ def test_a_promise_of_much_is_refused_before_a_buffer_is_made():
             assert believed(data, 1 << 32) is None
 
 
+@every_packet_kind
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for the size of this process")
+def test_no_number_in_a_payload_makes_a_reader_allocate_more_than_its_own_vector_needs(kind):
+    torch.ones(1 << 16).sum()  # whatever torch sets up once is set up
+    with little_memory():
+        for name, data in BY_KIND[kind].items():
+            for at in range(HEADER_BYTES, len(data) - 3):
+                for wrong in (2**32 - 1, 2**31, 2**20, 2**18):
+                    with failing_at(name=name, at=at, wrong=wrong):
+                        believed(patched(data, at, "I", wrong), 1 << 20)
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for the size of this process")
 def test_a_mask_costs_no_more_than_the_readers_own_vector():
     data = patched(SAMPLES["no sign kept"], HEADER_BYTES + 4, "I", 1 << 20)

@@ -222,7 +222,7 @@ def test_values_that_are_not_those_of_the_indices_are_the_callers_mistake():
         threshold=1 << 32,
         dtype=torch.float32,
     )
-    with pytest.raises(ValueError, match="values of 3 elements cannot be 'signs'; give dense, fractional, levels, "):
+    with pytest.raises(ValueError, match="values of 3 elements cannot be 'signs'; give dense, fractional, "):
         Sparse(indices=INDICES, values=signs, count=16)
 
 
