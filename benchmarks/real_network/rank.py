@@ -1,7 +1,8 @@
 """One rank of the bench, in its own namespace."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,35 +14,45 @@ from laconic.contract import ALGORITHMS
 from laconic.drivers.distributed.channel import Channel
 from laconic.hyperparameters import from_text
 from laconic.training.distributed_optimizer import DistributedOptimizer
+from laconic.wire import Encoded
 
 _N_VECTORS = 3  # gradients, used in turn
 
 
-class Phases:
-    """Seconds of the upload and download of each round, each from when all ranks are ready."""
+class TimedTransport:
+    """A channel on which all ranks wait for each other before each swap or sum, which is then timed."""
 
     def __init__(self, channel: Channel) -> None:
-        self.rounds: list[dict[str, float]] = []
+        self._channel = channel
+        self.rounds: list[dict[str, float]] = []  # seconds of upload and download
         self.waits_s = 0.0  # waiting until all ranks are ready
-        channel.swap = self._timed(channel.swap)  # type: ignore[method-assign]
-        channel.all_reduce = self._timed(channel.all_reduce)  # type: ignore[method-assign]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._channel, name)
 
     def begin(self) -> None:
         self.rounds.append({})
 
-    def _timed(self, exchange: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*given: Any) -> Any:  # noqa: ANN401
-            start = time.perf_counter()
-            dist.barrier()
-            ready = time.perf_counter()
-            result = exchange(*given)
-            if self.rounds:
-                name = "down" if " answer " in given[-1] else "up"  # an all-reduce is both, and counts as up
-                self.rounds[-1][name] = self.rounds[-1].get(name, 0.0) + time.perf_counter() - ready
-                self.waits_s += ready - start
-            return result
+    def swap(
+        self, outgoing: Mapping[int, Encoded], expected: Sequence[int], purpose: str
+    ) -> Iterator[tuple[int, Encoded]]:
+        with self._timed("down" if " answer " in purpose else "up"):
+            arrived = list(self._channel.swap(outgoing, expected, purpose))
+        return iter(arrived)
 
-        return timed
+    def all_reduce(self, *given: Any) -> None:  # noqa: ANN401
+        with self._timed("up"):  # it is both directions
+            self._channel.all_reduce(*given)
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        dist.barrier()
+        ready = time.perf_counter()
+        yield
+        if self.rounds:
+            self.rounds[-1][name] = self.rounds[-1].get(name, 0.0) + time.perf_counter() - ready
+            self.waits_s += ready - start
 
 
 class Given(nn.Module):
@@ -57,7 +68,7 @@ class RealNetworkRank:
 
     def __init__(self) -> None:
         self.opt: DistributedOptimizer | None = None
-        self.phases: Phases | None = None
+        self.phases: TimedTransport | None = None
         self.gradients: list[Tensor] = []
         self.n_evaluated = 0
 
@@ -68,7 +79,7 @@ class RealNetworkRank:
         self.opt = DistributedOptimizer(
             inner, algorithm, model=model, layout=layout, check_every=0, timeout_s=TIMEOUT_S
         )
-        self.phases = Phases(self.opt.driver.channel)
+        self.phases = self.opt.driver.channel = TimedTransport(self.opt.driver.channel)
         random = torch.Generator().manual_seed(dist.get_rank())
         self.gradients = [torch.randn(d, generator=random) for _ in range(_N_VECTORS)]
         self.model = model

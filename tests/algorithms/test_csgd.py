@@ -21,7 +21,6 @@ from laconic.compressors import (
     Ternary,
 )
 from laconic.contract import ModelSpec
-from laconic.faults.plan import FaultPlan
 from support.recording_meter import with_recording_meters
 from support.simulated_run import Run, assert_same, logistic, normal, quadratic, wavy
 
@@ -78,7 +77,7 @@ def test_whatever_its_defaults_compress_with_is_unbiased_as_it_claims():
 
 def test_paper_bits_of_csgd_are_b_a_coordinate_in_each_direction():
     run = with_recording_meters(
-        Run(both(CSGD, Quantized(bits=4)), quadratic(n_workers=3), dtype=torch.float32, faults=FaultPlan())
+        Run(both(CSGD, Quantized(bits=4)), quadratic(n_workers=3), dtype=torch.float32, frames="encoded")
     )
     run.path(5)
     assert both(CSGD, Quantized(bits=4)).paper_bits(ModelSpec.of_sizes(37)) == (148, 148)
@@ -112,7 +111,7 @@ def test_csgds_direction_varies_by_no_more_than_the_monograph_says(compressor):
     """sigma^2 / N + (1 + 1/N) sigma'^2, with the largest sigma' of all vectors that were compressed."""
     noise, n, rounds = 0.3, 4, 150
     problem = quadratic(noise=noise, n_workers=n)
-    run = with_recording_meters(Run(both(CSGD, compressor), problem, lr=0.0, faults=FaultPlan()))
+    run = with_recording_meters(Run(both(CSGD, compressor), problem, lr=0.0, frames="encoded"))
     directions = torch.stack([run.step() for _ in range(rounds)])
     given = [problem.gradient(rank, t, problem.start) for t in range(rounds) for rank in range(n)]
     sent = [[frame.packet.dense() for frame, *_ in worker.meter.seen["up"]] for worker in run.sim.workers]

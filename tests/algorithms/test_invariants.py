@@ -28,7 +28,6 @@ from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import signs
 from laconic.contract import algorithm
 from laconic.errors import ContractError
-from laconic.faults.plan import FaultPlan
 from laconic.policies.skip_policies import Never
 from laconic.wire import encode
 from support.inputs import over_inputs
@@ -176,8 +175,7 @@ UNEVEN = ((23, 4), (3, 5))  # (d, workers): d is not divisible by the number of 
 def test_a_separable_method_has_the_same_bits_however_its_vector_is_split(name, dtype, d, n_workers):
     problem = quadratic(d=d, n_workers=n_workers)
     runs = {
-        # With a fault plan, even an empty one, the simulator really splits the vector.
-        layout: Run(SAMPLES[name], problem, lr=0.02, dtype=dtype, layout=layout, faults=FaultPlan())
+        layout: Run(SAMPLES[name], problem, lr=0.02, dtype=dtype, layout=layout, frames="encoded")
         for layout in ("rank0", "dedicated", "sharded")
     }
     paths = {layout: run.path(6) for layout, run in runs.items()}
@@ -210,7 +208,7 @@ def test_delivering_in_a_random_order_changes_no_bit(name, layout):
 
 def seeded(name, seed):
     problem = quadratic(n_workers=3)
-    run = with_recording_meters(Run(SAMPLES[name], problem, lr=0.02, layers=LAYERS, seed=seed, faults=FaultPlan()))
+    run = with_recording_meters(Run(SAMPLES[name], problem, lr=0.02, layers=LAYERS, seed=seed, frames="encoded"))
     run.path(6)
     return run
 

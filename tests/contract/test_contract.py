@@ -9,13 +9,13 @@ import laconic
 from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.hyperparameters import from_text, hyperparameters_of
-from laconic.protocol.frames import Answer
 from laconic.protocol.round_inputs import Inputs
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.server_model import ServerModel
 from laconic.wire import HEADER_BYTES
 from support import small_model
 from support.methods import IN_STEP, layouts_of, with_test_settings
+from support.simulated_run import exchange_without
 
 NAMES = sorted(laconic.ALGORITHMS)
 N = 5
@@ -247,12 +247,7 @@ def moved_after_a_loss(algorithm, gradient_value: float) -> float:
             )  # fmt: skip
             each.begin(round_, inputs, lr=0.1)
         for exchange in range(len(algorithm.exchanges(ModelSpec.of_sizes(31)))):
-            frames = {each.rank: each.outgoing()[0] for each in driver.workers}
-            if round_ == 0:
-                del frames[lost.rank]
-            answer = Answer.read(server.answer(round_, exchange, 0.1, frames), driver.job, 0, round_, exchange)
-            for each in driver.workers:
-                each.receive([answer], delivered=round_ > 0 or each is not lost)
+            exchange_without([] if round_ else [lost.rank], driver, round_, exchange, 0.1)
         result = lost.result
         for each in driver.workers:
             each.close()

@@ -90,7 +90,7 @@ def hostile_headers():
 
 def messages_of_hostile_headers(rank):
     """Rank 1 sends hostile headers, then a valid frame. Returns rank 0's errors, and the values it reads at last."""
-    channel = Channel(None, PATIENCE_S)
+    channel = Channel(None, PATIENCE_S, 5)
     honest = frame_of(torch.arange(5.0))
 
     def message_of(header):
@@ -98,14 +98,14 @@ def messages_of_hostile_headers(rank):
             dist.isend(torch.frombuffer(bytearray(header), dtype=torch.uint8), 0, channel.group).wait()
         if rank == 0:
             with pytest.raises(WireError) as refused:
-                channel.swap({}, [1], 5, "its packet")
+                list(channel.swap({}, [1], "its packet"))
             return str(refused.value)
         return None
 
     before = message_of(bytes(honest.header.numpy()))
     channel.open_device_channel(CPU, "gloo")
     reports = {reason: message_of(header) for reason, header in hostile_headers().items()}
-    frames = channel.swap({0: honest} if rank == 1 else {}, [1] if rank == 0 else [], 5, "its packet")
+    frames = dict(channel.swap({0: honest} if rank == 1 else {}, [1] if rank == 0 else [], "its packet"))
     return (before, reports, decode(frames[1], 5).packet.dense()) if rank == 0 else None
 
 
@@ -193,7 +193,7 @@ def act_all(rank, folder):
         (die_in_a_sum, range(3), DEATH_TIMEOUT_S),
     ):
         group = dist.new_group(list(ranks), use_local_synchronization=True)
-        channel = Channel(group, timeout_s)
+        channel = Channel(group, timeout_s, 1000)
         channel.open_device_channel(CPU, "gloo")
         try:
             story(rank, channel)
@@ -219,9 +219,9 @@ def die_with_its_payload(rank, channel):
     if rank == 3:
         dist.isend(frame.header, 0, channel.group).wait()
         os._exit(1)
-    channel.swap({0: frame} if rank else {}, [] if rank else [1, 2, 3], 1000, "its packet")
+    list(channel.swap({0: frame} if rank else {}, [] if rank else [1, 2, 3], "its packet"))
     answer = encode(Frame(header=Header(role="server", rank=0, round=0), control=Control.SKIP))
-    channel.swap({} if rank else {1: answer, 2: answer}, [0] if rank else [], 1000, "its answer")
+    list(channel.swap({} if rank else {1: answer, 2: answer}, [0] if rank else [], "its answer"))
 
 
 def die_in_a_sum(rank, channel):

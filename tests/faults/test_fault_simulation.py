@@ -100,7 +100,7 @@ def test_a_packet_that_is_not_delivered_is_counted_stored_as_residual_and_sent_i
     assert job.algorithm.delivered == {(0, 0): True, (0, 1): False, (0, 2): True}
     assert job.algorithm.inbox[0] == [0, 2]
     assert job.outcome.of(0).tolist() == pytest.approx([4 / 3] * D)
-    assert job.driver.servers[0].unread == ({1} if kind == "corrupted" else set())
+    assert job.driver.lock_step.unread == ({1} if kind == "corrupted" else set())
     assert [job.residual(rank) for rank in range(3)] == [0, 2, 0]
     assert job.count(1).wire_bytes == FRAME_BYTES
     assert job.driver.injector.counts == [{}, {kind: 1}, {}]
@@ -126,7 +126,7 @@ def test_whichever_bit_is_flipped_the_server_refuses_the_frame():
         bits.add(plan.damaged_bit(1, 0, 0, 8 * FRAME_BYTES))
         job = FaultyJob(plan)
         job.round()
-        assert job.driver.servers[0].unread == {1}
+        assert job.driver.lock_step.unread == {1}
     assert len(bits) > 30
 
 

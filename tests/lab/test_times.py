@@ -155,7 +155,7 @@ def test_times_are_recorded_only_over_processes_and_into_a_folder():
 
 
 def clocks(rank):
-    return [aligned_zero(Channel(None, PATIENCE_S)) for _ in range(3)]
+    return [aligned_zero(Channel(None, PATIENCE_S, 1)) for _ in range(3)]
 
 
 @pytest.mark.slow

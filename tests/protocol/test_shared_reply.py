@@ -15,7 +15,6 @@ from laconic.compressors import dense
 from laconic.contract import Algorithm, ModelSpec, Rule, Slot
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.errors import ContractError
-from laconic.faults.plan import FaultPlan
 from laconic.kernels.cpu import popcount as cpu_popcount
 from laconic.kernels.reference import popcount as reference_popcount
 from laconic.network import Link
@@ -30,7 +29,7 @@ from support.packets.signs import sign_packets
 from support.simulated_run import Run, quadratic
 
 SEPARABLE = [name for name, sample in SAMPLES.items() if sample.separable]
-SPLIT = FaultPlan()  # no fault, but every frame is encoded, split and decoded
+BOTH = ("sized", "encoded")
 
 
 def traffic_of(sim):
@@ -44,10 +43,10 @@ def test_a_sharded_round_is_the_same_whether_its_packets_are_split_or_not(name, 
     problem = quadratic(d=d, n_workers=n_workers)
     full, boundary = (
         Run(
-            SAMPLES[name], problem, lr=0.02, dtype=dtype, layout="sharded", faults=faults,
+            SAMPLES[name], problem, lr=0.02, dtype=dtype, layout="sharded", frames=frames,
             link=Link(bytes_per_s=1e5, latency_s=1e-4), links={1: Link(bytes_per_s=3e4)},
         )
-        for faults in (None, SPLIT)
+        for frames in BOTH
     )  # fmt: skip
     assert (len(full.sim.servers), len(boundary.sim.servers)) == (1, min(d, n_workers))
     assert torch.equal(full.path(8), boundary.path(8))
@@ -63,7 +62,7 @@ def test_a_round_with_one_server_is_the_same_whether_its_frames_are_encoded_or_n
     problem = quadratic(d=23, n_workers=3)
     link = Link(bytes_per_s=1e5, latency_s=1e-4)
     result_storage, made = (
-        Run(SAMPLES[name], problem, lr=0.02, layout="dedicated", faults=faults, link=link) for faults in (None, SPLIT)
+        Run(SAMPLES[name], problem, lr=0.02, layout="dedicated", frames=frames, link=link) for frames in BOTH
     )
     assert torch.equal(result_storage.path(8), made.path(8))
     assert traffic_of(result_storage.sim) == traffic_of(made.sim)
@@ -78,8 +77,8 @@ def test_an_answer_with_one_non_finite_slice_is_counted_like_split_answers():
         return Inputs(vector=vector, parameters=torch.zeros(10))
 
     full, boundary = (
-        Simulated(laconic.SGD(), spec=ModelSpec.of_sizes(10), n_workers=4, layout="sharded", faults=faults)
-        for faults in (None, SPLIT)
+        Simulated(laconic.SGD(), spec=ModelSpec.of_sizes(10), n_workers=4, layout="sharded", frames=frames)
+        for frames in BOTH
     )
     assert full.round(given_of, lr=0.1).aborted
     assert boundary.round(given_of, lr=0.1).aborted

@@ -50,8 +50,8 @@ def use_every_method() -> None:
     for name in IN_STEP:
         net, algorithm = small_model.net(), with_test_settings(name)
         inner = torch.optim.SGD(net.parameters(), lr=algorithm.test_lr)
-        by_frames = {"layout": "rank0", "faults": laconic.FaultPlan()} if algorithm.mode == "rounds" else {}
-        simulation = laconic.Simulation(net, inner, algorithm, workers=2, **by_frames)
+        layout = "rank0" if algorithm.mode == "rounds" else "auto"
+        simulation = laconic.Simulation(net, inner, algorithm, workers=2, layout=layout, frames="encoded")
         for round_ in range(3):
             simulation.step(lambda rank, net=net, round_=round_: small_model.loss(net, rank, round_))
 

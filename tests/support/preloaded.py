@@ -5,10 +5,9 @@ No other thread may run here, and none does: torch and kernels use one, and ther
 
 import torch
 
-import laconic
 from support.methods import SAMPLES
 from support.simulated_run import Run, quadratic
 
 torch.set_num_threads(1)
 for sample in SAMPLES.values():
-    Run(sample, quadratic(), layout="rank0", faults=laconic.FaultPlan(), dtype=torch.float32).path(3)
+    Run(sample, quadratic(), layout="rank0", frames="encoded", dtype=torch.float32).path(3)

@@ -16,8 +16,8 @@ class RecordingMeter(Meter):
 
 
 def with_recording_meters(run):
-    """The run, with such a meter at every worker. Its frames must be encoded, as with a fault plan, even if empty."""
-    assert not run.sim.is_unsplit
+    """The run, with such a meter at every worker. Its frames must be encoded, as with frames="encoded"."""
+    assert run.sim.frames == "encoded"
     for worker in run.sim.workers:
         worker.meter = RecordingMeter()
     return run

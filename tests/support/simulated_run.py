@@ -4,7 +4,7 @@ Letters: d parameters, n workers, t the round. State number t is the one before 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from laconic.drivers.simulated.rounds import Simulated
 from laconic.protocol.frames import Answer
 from laconic.protocol.round_inputs import Inputs
 from laconic.random_keys import make_key
+from laconic.wire import encode
 
 torch.set_num_threads(1)
 
@@ -209,6 +210,19 @@ class Run:
         return torch.stack(points)
 
 
+def exchange_without(lost: Collection[int], simulated: Simulated, round_: int, number: int, lr: float) -> None:
+    """Run one exchange with a single server, which the packets of the workers in `lost` do not reach."""
+    job, server = simulated.job, simulated.servers[0]
+    server.open(round_, number, lr)
+    for worker in simulated.workers:
+        frames, _ = worker.outgoing()
+        if worker.rank not in lost:
+            server.take(worker.rank, frames[0])
+    answer = Answer.read(encode(server.answer()), job, 0, round_, number)
+    for worker in simulated.workers:
+        worker.receive({0: answer}, delivered=worker.rank not in lost)
+
+
 class LossyRun(Run):
     """The packets of the workers in `lost(t)` never reach the server, and those workers know it."""
 
@@ -223,12 +237,8 @@ class LossyRun(Run):
             vector = gradient.clone() if job.algorithm.consumes == "gradient" else -lr * gradient
             at = partial(self.problem.gradient, worker.rank, self.t)
             worker.begin(self.t, Inputs(vector=vector, parameters=self.x.clone(), gradient_at=at), lr)
-        for exchange in range(len(job.exchanges_in(self.t))):
-            frames = {worker.rank: worker.outgoing()[0] for worker in workers}
-            arrived = {rank: frame for rank, frame in frames.items() if rank not in lost}
-            answer = Answer.read(server.answer(self.t, exchange, lr, arrived), job, 0, self.t, exchange)
-            for worker in workers:
-                worker.receive([answer], delivered=worker.rank not in lost)
+        for number in range(len(job.exchanges_in(self.t))):
+            exchange_without(lost, self.sim, self.t, number, lr)
         for worker in workers:
             worker.close()
         server.close(happened=True)

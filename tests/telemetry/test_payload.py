@@ -14,7 +14,6 @@ from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import Identity, ScaledSign, Sign
 from laconic.contract import ModelSpec
-from laconic.faults.plan import FaultPlan
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.telemetry.meter import Count
 from laconic.wire import (
@@ -117,9 +116,9 @@ def test_payload_is_the_papers_bits_and_the_named_overheads_message_by_message(n
 
 def assert_paper_bits_of_every_message(name, layout, dtype):
     sample = SAMPLES[name]
-    problem, real_frames = quadratic(n_workers=3), FaultPlan()
+    problem = quadratic(n_workers=3)
     run = with_recording_meters(
-        Run(sample, problem, lr=0.02, dtype=dtype, layout=layout, layers=LAYERS, faults=real_frames)
+        Run(sample, problem, lr=0.02, dtype=dtype, layout=layout, layers=LAYERS, frames="encoded")
     )
     run.path(ROUNDS)
     for worker in run.sim.workers:
@@ -195,7 +194,7 @@ def test_positions_and_values_of_a_vote_are_counted_apart_to_the_bit():
 
 def test_paper_bits_of_the_union_that_comes_back_are_those_of_its_size_and_not_of_the_worst():
     problem = quadratic(n_workers=3)
-    run = with_recording_meters(Run(SSGDTopK(density=0.1), problem, lr=0.02, dtype=torch.float32, faults=FaultPlan()))
+    run = with_recording_meters(Run(SSGDTopK(density=0.1), problem, lr=0.02, dtype=torch.float32, frames="encoded"))
     run.path(ROUNDS)
     unions = [frame.packet.indices.numel() for frame, *_ in run.sim.workers[0].meter.seen["down"]]
     assert min(unions) < max(unions) <= 3 * 3

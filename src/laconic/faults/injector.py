@@ -36,17 +36,17 @@ class FaultInjector:
                 worker.count_parameters()
         return [worker for worker in workers if worker.rank not in down]
 
-    def send(self, worker: WorkerSession, round_: int, exchange: int) -> list[Encoded]:
-        """Return one worker's frames in this exchange, one for each server: counted, tampered with, not yet damaged."""
+    def send(self, worker: WorkerSession, round_: int, exchange: int) -> dict[int, Encoded]:
+        """Return one worker's frames in this exchange, by server: counted, tampered with, not yet damaged."""
         packet = worker.packet
         if worker.aborted:
             self._fates[worker.rank] = "delivered"
-            return worker.outgoing()
+            return worker.outgoing()[0]
         factor = self.plan.tampering_factor(worker.rank, len(self.counts), round_, exchange)
         if packet is not None and factor != 1:
             worker.packet = packet.scaled(factor)
         fate = self._fates[worker.rank] = self.plan.fate(worker.rank, round_, exchange)
-        frames = worker.outgoing()
+        frames, _ = worker.outgoing()
         if fate != "delivered":
             self.counts[worker.rank][fate] += 1
         if fate == "duplicated":
@@ -54,7 +54,7 @@ class FaultInjector:
         return frames
 
     def arriving(
-        self, outgoing: Mapping[int, list[Encoded]], index: int, round_: int, exchange: int
+        self, outgoing: Mapping[int, Mapping[int, Encoded]], index: int, round_: int, exchange: int
     ) -> dict[int, Encoded]:
         """Return the frames that server `index` receives before it answers, by worker."""
         frames: dict[int, Encoded] = {}
@@ -89,8 +89,8 @@ class FaultInjector:
         return self._fates.get(rank) == "late"
 
     def n_copies(self, rank: int) -> int:
-        """Return how often this worker's packet is sent."""
-        return 2 if self._fates.get(rank) == "duplicated" else 1
+        """Return how often this worker's packet is sent before the answers."""
+        return {"duplicated": 2, "late": 0}.get(self._fates.get(rank, "delivered"), 1)
 
 
 def slowed(

@@ -21,13 +21,13 @@ import tomli_w
 
 from laconic.contract import Algorithm
 from laconic.hyperparameters import near_misses
+from laconic.protocol.layout import Layout
 from laconic.random_keys import make_key, uniform
 
 Fate = Literal["delivered", "lost", "late", "corrupted", "duplicated"]
 PACKET_FAULTS: tuple[Fate, ...] = ("lost", "late", "corrupted", "duplicated")
 ABSENCES = ("lost", "late", "corrupted", "crashed")  # faults by which a gradient is not delivered
 KINDS = ("lost", "late", "duplicated", "corrupted", "crashed")  # the kinds of events and counts
-SERVED = ("rank0", "dedicated", "sharded")  # layouts with a server: only uploads to it have faults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,16 +113,16 @@ class FaultPlan:
             if low > high:
                 raise ValueError(f"faults: rescale={[low, high]} must be the lowest factor and then the highest")
 
-    def check(self, algorithm: Algorithm, layout: str, n_workers: int) -> None:
+    def check(self, algorithm: Algorithm, layout: Layout, n_workers: int) -> None:
         """Raise ValueError if this method, layout or number of workers does not admit the plan."""
-        if algorithm.mode != "rounds":
+        if algorithm.is_decentralized or algorithm.is_asynchronous:
             raise ValueError(
                 f"faults: {algorithm.name} has mode={algorithm.mode!r}, and faults are simulated only where "
                 "rounds have a server; take a method with mode='rounds'"
             )
-        if layout not in SERVED:
+        if not layout.has_server:
             raise ValueError(
-                f"faults: layout={layout!r} has no server that packets could fail to reach; use rank0, dedicated"
+                f"faults: layout={layout.name!r} has no server that packets could fail to reach; use rank0, dedicated"
                 + (" or sharded" if algorithm.separable else "")
             )
         self._check_workers(n_workers)
@@ -201,6 +201,11 @@ class FaultPlan:
         if self.straggle and self._draw(worker, round_, "straggle") < self.straggle:
             factor *= self.straggle_factor
         return factor
+
+    @property
+    def is_damaging(self) -> bool:
+        """Whether a packet may be changed or not arrive, or arrive twice: not only late workers and slow links."""
+        return bool(self._possible) or self.rescale is not None or self.inverted_links > 0
 
     @property
     def is_slowing(self) -> bool:

@@ -7,28 +7,15 @@ carries one message at a time (`network.py`). Encoding, serving and decoding are
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from laconic.contract import Algorithm
+from laconic.drivers.simulated.lock_step import Exchanged
 from laconic.kernels.api import numba_available
-from laconic.network import (
-    Computation,
-    Link,
-    Message,
-    MessageSchedule,
-    Network,
-    Operation,
-    by_callbacks,
-    by_machine_code,
-    one_at_a_time,
-    ring,
-    rounds,
-)
+from laconic.network import Link, MessageSchedule, Network, by_callbacks, by_machine_code
 from laconic.protocol.async_timing import AsyncServer
 from laconic.protocol.layout import Layout
-from laconic.protocol.ring_allreduce import ring_bytes
+from laconic.protocol.legs import Answering, Pattern, bytes_across_links, operations, pattern_of
 
-ExchangePattern = Literal["star", "all_to_all", "ring", "peers", "arrivals"]
 _WARM_UP_UPDATES = 20  # per worker; then the period of an asynchronous server is constant
 
 
@@ -36,15 +23,35 @@ _WARM_UP_UPDATES = 20  # per worker; then the period of an asynchronous server i
 class Sent:
     """What one exchange sends, in bytes."""
 
-    kind: ExchangePattern
-    up: tuple[tuple[int, ...], ...] = ()
-    """up[w][s]: worker w's frame for server s. Without servers, up[w] has one element."""
+    answering: Answering
+    up: tuple[tuple[int, ...], ...]
+    """up[w][s]: worker w's frame for server s. Without servers, up[w] has one element, or none if w sends nothing.
+    If the engine adds up, that is the vector.
+    """
     down: tuple[int, ...] = ()
     """down[s]: the reply of server s to each worker."""
     peers: tuple[tuple[int, ...], ...] = ()
     """peers[w]: the workers that get worker w's frame."""
-    vector: int = 0
-    """The vector of a ring all-reduce."""
+
+    @classmethod
+    def of(cls, exchanged: Exchanged, layout: Layout) -> "Sent":
+        """Return what an exchange of the executor has sent."""
+        pattern, ranks = exchanged.pattern, layout.rank_at
+        up = tuple(tuple(exchanged.up[node]) for node in layout.worker_nodes)
+        peers: tuple[tuple[int, ...], ...] = ()
+        if pattern.answering is Answering.NOBODY:
+            peers = tuple(
+                tuple(ranks[leg.receiver] for leg in pattern.ends[node].uploads) for node in layout.worker_nodes
+            )
+        return cls(answering=pattern.answering, up=up, down=tuple(exchanged.down), peers=peers)
+
+    def pattern(self, layout: Layout) -> Pattern:
+        """Return who sends to whom on this layout, with as many servers as there are replies."""
+        return pattern_of(layout, self.answering, self.peers, len(self.down) or None)
+
+    def up_by_node(self, layout: Layout) -> dict[int, tuple[int, ...]]:
+        """Return `up` by the workers' nodes."""
+        return dict(zip(layout.worker_nodes, self.up, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +102,16 @@ class Candidate:
     @property
     def up_bytes(self) -> float:
         """Uploaded bytes that cross a link, per worker and step."""
-        return self._mean_bytes(up=True)
+        return self._mean_bytes(0)
 
     @property
     def down_bytes(self) -> float:
         """Downloaded bytes that cross a link, per worker and step."""
-        return self._mean_bytes(up=False)
+        return self._mean_bytes(1)
 
     def step_s(self, link: Link) -> float:
         """Return the seconds of one step if every node has this link: the mean over the sampled rounds."""
-        if self.rounds and self.rounds[0] and self.rounds[0][0].kind == "arrivals":
+        if self.algorithm.is_asynchronous:
             return self._arrivals_s(link)
         # Thousands of small schedules are timed, so machine code pays even for few steps.
         run = by_machine_code if numba_available() else by_callbacks
@@ -127,62 +134,11 @@ class Candidate:
 
     def _message_schedule(self, sent: Sent, coding: CodingSeconds) -> MessageSchedule:
         """Return the message schedule of one exchange, from its encoding to its last answer."""
-        encode_ns, serve_ns = round(coding.encode * 1e9), round(coding.serve * 1e9)
-        n = self.layout.n_workers
-        if sent.kind == "star":
-            return MessageSchedule.of(self._star(sent, encode_ns, serve_ns))
-        if sent.kind == "ring":
-            return rounds(ring(n, sent.vector), [encode_ns] * n)
-        if sent.kind == "all_to_all":
-            slots = [(rank, (rank + slot) % n) for slot in range(1, n) for rank in range(n)]
-            pattern = [Message(sender, to, sent.up[sender][0]) for sender, to in slots]
-            encode_ns += serve_ns  # it follows the frames and is equal on all workers, so only the sum matters
-        else:  # in slots too: on a ring every worker sends to the next worker, then to the previous one
-            edges = [(rank, to) for rank, peers in enumerate(sent.peers) for to in peers]
-            edges.sort(key=lambda edge: ((edge[1] - edge[0]) % n, edge[0]))
-            pattern = [Message(rank, to, sent.up[rank][0]) for rank, to in edges]
-        return rounds(one_at_a_time(pattern), [encode_ns] * n)
-
-    def _star(self, sent: Sent, encode_ns: int, serve_ns: int) -> list[Operation]:
-        """Return the uploads, servings and downloads of a star exchange.
-
-        Messages are in worker order to a single server, and in slots between several, so that no port idles. As in the
-        simulator, a sender requests its next message when the previous one has ended.
-        """
-        workers, n_nodes = self.layout.worker_nodes, self.layout.n_nodes
-        servers = [self.layout.shards[index].node for index in range(len(sent.down))]
-        steps: list[Operation] = [Computation(node, encode_ns) for node in workers]
-        needs = [[rank for rank, node in enumerate(workers) if node == server] for server in servers]
-        last: dict[int, int] = {}
-
-        def say(sender: int, receiver: int, n_bytes: int, after: int) -> None:
-            earlier = (last[sender],) if sender in last else ()
-            last[sender] = len(steps)
-            steps.append(Message(sender, receiver, n_bytes, (after, *earlier)))
-
-        pairs = self._crossing_pairs(sent)
-        if len(servers) > 1:
-            pairs.sort(key=lambda pair: ((servers[pair[1]] - workers[pair[0]]) % n_nodes, workers[pair[0]]))
-        for worker, index in pairs:
-            needs[index].append(len(steps))
-            say(workers[worker], servers[index], sent.up[worker][index], worker)
-        served = len(steps)
-        steps += [Computation(server, serve_ns, tuple(needs[index])) for index, server in enumerate(servers)]
-        if len(servers) > 1:
-            pairs.sort(key=lambda pair: ((workers[pair[0]] - servers[pair[1]]) % n_nodes, servers[pair[1]]))
-        for worker, index in pairs:
-            say(servers[index], workers[worker], sent.down[index], served + index)
-        return steps
-
-    def _crossing_pairs(self, sent: Sent) -> list[tuple[int, int]]:
-        """Return all pairs of a worker and a server index on different nodes."""
-        shards = self.layout.shards[: len(sent.down)]
-        return [
-            (worker, index)
-            for worker, node in enumerate(self.layout.worker_nodes)
-            for index, shard in enumerate(shards)
-            if shard.node != node
-        ]
+        listed = operations(
+            sent.pattern(self.layout), sent.up_by_node(self.layout), sent.down,
+            encode_ns=round(coding.encode * 1e9), serve_ns=round(coding.serve * 1e9),
+        )  # fmt: skip
+        return MessageSchedule.of(listed)
 
     def _arrivals_s(self, link: Link) -> float:
         """Return the seconds per step with a server that applies each gradient as it arrives."""
@@ -198,18 +154,10 @@ class Candidate:
         period_s = (updates[-1].time_ns - updates[n_warm_up - 1].time_ns) / 1e9 / _WARM_UP_UPDATES
         return max(period_s, n * coding.serve) / self.local_steps
 
-    def _mean_bytes(self, *, up: bool) -> float:
-        total = sum(self._crossing(sent, up=up) for exchanges in self.rounds for sent in exchanges)
+    def _mean_bytes(self, direction: int) -> float:
+        total = 0
+        for exchanges in self.rounds:
+            for sent in exchanges:
+                crossed = bytes_across_links(sent.pattern(self.layout), sent.up_by_node(self.layout), sent.down)
+                total += crossed[direction]
         return total / len(self.rounds) / self.layout.n_workers / self.local_steps
-
-    def _crossing(self, sent: Sent, *, up: bool) -> int:
-        """Return the bytes of one exchange that cross a link in one direction, summed over the workers."""
-        n = self.layout.n_workers
-        if sent.kind == "ring":
-            return n * ring_bytes(sent.vector, n, 1)
-        if sent.kind == "all_to_all":
-            return (n - 1) * sum(frames[0] for frames in sent.up)
-        if sent.kind == "peers":
-            return sum(frames[0] * len(peers) for frames, peers in zip(sent.up, sent.peers, strict=True))
-        pairs = self._crossing_pairs(sent)
-        return sum(sent.up[worker][index] if up else sent.down[index] for worker, index in pairs)

@@ -7,24 +7,24 @@ that adaptive methods send their maximum.
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from functools import partial
 
 import torch
-from torch import Tensor
 
-from laconic.contract import Algorithm, Exchange, ModelSpec
-from laconic.planning.candidate import CodingSeconds, ExchangePattern, Sent
-from laconic.protocol.abort import Abort
-from laconic.protocol.frames import Answer
+from laconic.contract import Algorithm, ModelSpec
+from laconic.drivers.simulated.lock_step import LockStep
+from laconic.faults.injector import FaultInjector
+from laconic.planning.candidate import CodingSeconds, Sent
 from laconic.protocol.job import Job
-from laconic.protocol.layout import Layout, choose_layout
-from laconic.protocol.ring_allreduce import ring_sum
+from laconic.protocol.layout import Layout, choose_layout, n_nodes_for
+from laconic.protocol.legs import Answering, Pattern
 from laconic.protocol.round_inputs import Inputs
 from laconic.protocol.server import ServerSession
 from laconic.protocol.worker import WorkerSession
-from laconic.wire import HEADER_BYTES, Dense, Encoded
+from laconic.wire import HEADER_BYTES
 
 _LENGTH_D = 1 << 14  # elements of the vectors whose frames are measured
 _SLICE_D = 1 << 12  # minimum of a server's slice: in shorter ones headers outweigh the payload
@@ -36,8 +36,6 @@ _RANDOM_ROUNDS = 16  # rounds of methods that skip at random
 _LR = 0.1
 _HARDLY = 1.25  # growth of a frame of about constant length, when the vector doubles
 _MAX_WARM_UP = 10**6
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +62,7 @@ class PlannedJob:
         Raises:
             ValueError: The method does not admit the layout.
         """
-        n_nodes = self.n_workers + (self.layout_name == "dedicated")
+        n_nodes = n_nodes_for(self.layout_name, self.algorithm, self.n_workers)
         return choose_layout(self.layout_name, self.algorithm, self.spec, n_nodes)
 
     def shrunk(self, d: int) -> "PlannedJob":
@@ -136,22 +134,24 @@ def coding_seconds(planned: PlannedJob) -> tuple[CodingSeconds, ...]:
 
 
 class _DryRun:
-    """The worker and server sessions of one job, and their times."""
+    """The simulator's executor with encoded frames, and the times of one job."""
 
     def __init__(self, planned: PlannedJob) -> None:
         self.planned = planned
         self.job = Job(
-            algorithm=planned.algorithm,
-            seed=0,
-            spec=planned.spec,
-            dtype=torch.float32,
+            algorithm=planned.algorithm, seed=0, spec=planned.spec, dtype=torch.float32,
             layout=planned.layout,
-        )
+        )  # fmt: skip
         self.workers = [WorkerSession(self.job, rank) for rank in range(planned.n_workers)]
         n_servers = len(self.job.layout.shards) or 1
         self.servers = [
             ServerSession(self.job, index, lambda direction: -_LR * direction) for index in range(n_servers)
         ]
+        self._timer = _Timer()
+        self._lock_step = LockStep(
+            self.job, self.servers, FaultInjector(None, planned.n_workers), unsplit=False,
+            scratch=partial(self.job.zeros, planned.d), phase=self._timer.phase,
+        )  # fmt: skip
         random = torch.Generator().manual_seed(0)
         # One more vector than workers, used in rotation: each worker gets another one each round.
         self.vectors = [torch.randn(planned.d, generator=random) for _ in range(planned.n_workers + 1)]
@@ -172,19 +172,27 @@ class _DryRun:
     def medians(self) -> list[CodingSeconds]:
         """Return the median times of each exchange."""
         return [
-            CodingSeconds(**{name: statistics.median(times) for name, times in by_name.items()})
+            CodingSeconds(**{name: statistics.median(times) for name, times in by_name.items() if times})
             for _, by_name in sorted(self._times.items())
         ]
 
     def _one_round(self) -> tuple[Sent, ...]:
-        began_s = [self._took(self._begin, worker)[1] for worker in self.workers]
+        for server in self.servers:
+            server.view.link_bytes_per_s = self.planned.bytes_per_s
+        self._timer.start()
+        for worker in self.workers:
+            self._begin(worker)
+            self._timer.phase("begin")
+        began_s = self._timer.taken()["begin"]
         sent = []
-        for number, exchange in enumerate(self.job.exchanges_in(self.round)):
-            by_kind = {
-                "star": self._star, "arrivals": self._arrivals, "all_to_all": self._all_to_all, "ring": self._ring,
-                "peers": self._exchange_with_peers,
-            }  # fmt: skip
-            sent.append(by_kind[self._kind(exchange)](number, exchange, began_s))
+        for number in range(len(self.job.exchanges_in(self.round))):
+            self._timer.start()
+            exchanged = self._lock_step.exchange(self.workers, self.round, number, _LR)
+            for worker in self.workers:
+                exchanged.receive(worker)
+                self._timer.phase("decode")
+            self._record(number, exchanged.pattern, began_s)
+            sent.append(Sent.of(exchanged, self.job.layout))
             began_s = [0.0] * len(self.workers)
         for worker in self.workers:
             assert worker.close(), "random vectors are finite"
@@ -192,14 +200,6 @@ class _DryRun:
             server.close(True)
         self.round += 1
         return tuple(sent)
-
-    def _kind(self, exchange: Exchange) -> ExchangePattern:
-        layout = self.job.layout
-        if self.planned.algorithm.mode == "arrivals":
-            return "arrivals"
-        if layout.name == "peers":
-            return "peers"
-        return "star" if layout.shards else "ring" if exchange.adds else "all_to_all"
 
     def _begin(self, worker: WorkerSession) -> None:
         place = (worker.rank + self.round) % len(self.vectors)
@@ -211,90 +211,36 @@ class _DryRun:
         )  # fmt: skip
         worker.begin(self.round, inputs, _LR)
 
-    def _star(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
-        frames = self._encoded(number, began_s, WorkerSession.outgoing)
-        replies = [
-            self._answer(server, number, {rank: of_worker[index] for rank, of_worker in enumerate(frames)})
-            for index, server in enumerate(self.servers)
-        ]
-        answers, read_s = self._took(self._read, replies, number)
-        for worker in self.workers:
-            self._timed(number, "decode", worker.receive, answers, before_s=read_s)
-        up = tuple(tuple(frame.numel() for frame in of_worker) for of_worker in frames)
-        return Sent(kind="star", up=up, down=tuple(reply.numel() for reply in replies))
+    def _record(self, number: int, pattern: Pattern, began_s: Sequence[float]) -> None:
+        """Record the times of one exchange. The engine adds up while it sends, which is not timed."""
+        taken, times = self._timer.taken(), self._times.setdefault(number, {"encode": [], "serve": [], "decode": []})
+        times["encode"] += [sum(pair) for pair in zip(began_s, taken["encode"], strict=True)]
+        times["serve"] += taken["serve"]
+        read_s = sum(taken["read"])
+        if pattern.answering is Answering.NOBODY:  # all frames were read once; each worker reads its neighbors'
+            read_s *= len(pattern.uploads) / len(self.workers) / max(1, len({leg.sender for leg in pattern.uploads}))
+        times["decode"] += [read_s + decode_s for decode_s in taken["decode"]]
 
-    def _arrivals(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
-        """Serve each worker's frame alone; the reply is the model for the next worker."""
-        frames = self._encoded(number, began_s, WorkerSession.outgoing)
-        for rank, (frame,) in enumerate(frames):
-            reply = self._answer(self.servers[0], number, {rank: frame})
-        answers, read_s = self._took(self._read, [reply], number)
-        for worker in self.workers:
-            self._timed(number, "decode", worker.receive, answers, before_s=read_s)
-        return Sent(kind="arrivals", up=tuple((frame.numel(),) for (frame,) in frames), down=(reply.numel(),))
 
-    def _all_to_all(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
-        frames = self._encoded(number, began_s, WorkerSession.outgoing_to_all)
-        reply = self._answer(self.servers[0], number, dict(enumerate(frames)))
-        (answer,) = self._read([reply], number)
-        for worker in self.workers:
-            self._timed(number, "decode", worker.receive_own_answer, answer, 0)
-        return Sent(kind="all_to_all", up=tuple((frame.numel(),) for frame in frames))
+class _Timer:
+    """Adds up the thread's own processor time by phase, without waiting on a busy machine."""
 
-    def _ring(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
-        """Time encoding and decoding. The sum is computed while sending and is not timed."""
+    def __init__(self) -> None:
+        self.start()
 
-        def share_of(worker: WorkerSession) -> Tensor:
-            assert isinstance(worker.packet, Dense), "packets that add are dense"
-            worker.write_share(0, exchange.count)
-            return worker.packet.values
+    def start(self) -> None:
+        self._taken: defaultdict[str, list[float]] = defaultdict(list)
+        self._since_s = time.thread_time()
 
-        mean = ring_sum(self._encoded(number, began_s, share_of))
-        for worker in self.workers:
-            self._timed(number, "decode", self._receive_sum, worker, mean)
-        return Sent(kind="ring", vector=exchange.count * mean.element_size())
+    def phase(self, name: str) -> None:
+        """Record the time since the last call as one phase."""
+        now_s = time.thread_time()
+        self._taken[name].append(now_s - self._since_s)
+        self._since_s = now_s
 
-    def _exchange_with_peers(self, number: int, exchange: Exchange, began_s: Sequence[float]) -> Sent:
-        peers = tuple(worker.peers for worker in self.workers)
-        frames = self._encoded(number, began_s, lambda worker: worker.outgoing_to_peers() if worker.peers else None)
-        for worker in self.workers:
-            arrived = {rank: frames[rank] for rank, of_worker in enumerate(peers) if worker.rank in of_worker}
-            self._timed(number, "decode", self._receive_from_peers, worker, arrived, number)
-        up = tuple((0 if frame is None else frame.numel(),) for frame in frames)
-        return Sent(kind="peers", up=up, peers=peers)
-
-    def _answer(self, server: ServerSession, number: int, frames: dict[int, Encoded]) -> Tensor:
-        server.view.link_bytes_per_s = self.planned.bytes_per_s
-        return self._timed(number, "serve", server.answer, self.round, number, _LR, frames)
-
-    def _read(self, replies: list[Tensor], number: int) -> list[Answer]:
-        return [Answer.read(reply, self.job, index, self.round, number) for index, reply in enumerate(replies)]
-
-    def _receive_sum(self, worker: WorkerSession, mean: Tensor) -> None:
-        worker.receive_sum(mean, 0, Abort.NO)
-
-    def _receive_from_peers(self, worker: WorkerSession, frames: dict[int, Encoded], number: int) -> None:
-        worker.receive_peers(
-            {rank: Answer.read_from_peer(data, self.job, rank, self.round, number) for rank, data in frames.items()}
-        )
-
-    def _encoded(self, number: int, began_s: Sequence[float], outgoing: Callable[[WorkerSession], T]) -> list[T]:
-        return [
-            self._timed(number, "encode", outgoing, worker, before_s=before_s)
-            for worker, before_s in zip(self.workers, began_s, strict=True)
-        ]
-
-    def _timed(self, number: int, name: str, work: Callable[..., T], *given: Any, before_s: float = 0.0) -> T:  # noqa: ANN401
-        result, took_s = self._took(work, *given)
-        self._times.setdefault(number, {}).setdefault(name, []).append(before_s + took_s)
-        return result
-
-    @staticmethod
-    def _took(work: Callable[..., T], *given: Any) -> tuple[T, float]:  # noqa: ANN401
-        # The thread's own processor time, without waiting on a busy machine.
-        start = time.thread_time()
-        result = work(*given)
-        return result, time.thread_time() - start
+    def taken(self) -> defaultdict[str, list[float]]:
+        """Return the seconds of each phase since the start, by name."""
+        return self._taken
 
 
 Rounds = Sequence[tuple[Sent, ...]]
@@ -315,18 +261,17 @@ def _carried_on(
         return round(n_bytes * factors[number, direction]) if n_bytes > HEADER_BYTES else n_bytes
 
     counts = [exchange.count for exchange in planned.algorithm.exchanges(planned.spec, planned.n_workers)]
-    return tuple(
-        tuple(
-            replace(
-                sent,
-                up=tuple(tuple(longer(n_bytes, number, "up") for n_bytes in of_worker) for of_worker in sent.up),
-                down=tuple(longer(n_bytes, number, "down") for n_bytes in sent.down),
-                vector=counts[number] * torch.float32.itemsize if sent.kind == "ring" else 0,
-            )
-            for number, sent in enumerate(exchanges)
+
+    def longer_sent(sent: Sent, number: int) -> Sent:
+        if sent.answering is Answering.ENGINE:
+            return replace(sent, up=((counts[number] * torch.float32.itemsize,),) * planned.n_workers)
+        return replace(
+            sent,
+            up=tuple(tuple(longer(n_bytes, number, "up") for n_bytes in of_worker) for of_worker in sent.up),
+            down=tuple(longer(n_bytes, number, "down") for n_bytes in sent.down),
         )
-        for exchanges in rounds
-    )
+
+    return tuple(tuple(longer_sent(sent, number) for number, sent in enumerate(exchanges)) for exchanges in rounds)
 
 
 def _length_at(d: int, sample: tuple[int, float], small: tuple[int, float]) -> float:

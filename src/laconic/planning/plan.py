@@ -1,6 +1,6 @@
 """The query of a plan and its result: step times, bytes, break-even bandwidths and a recommendation."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,9 +9,10 @@ from laconic.contract import Algorithm, ModelSpec
 from laconic.lab.defaults import MAX_PLANNED_WORKERS, MAX_VECTOR
 from laconic.network import Link
 from laconic.planning.break_even import Interval, break_even, where_faster
-from laconic.planning.candidate import Candidate, CodingSeconds
+from laconic.planning.candidate import Candidate, CodingSeconds, Sent
 from laconic.planning.dry_run import PlannedJob, coding_seconds, sent_in_rounds
 from laconic.protocol.layout import LAYOUTS
+from laconic.protocol.legs import frames_of
 
 WORTH_WHILE = 1.05  # smaller speed-ups are within the error of the network model
 
@@ -175,21 +176,20 @@ def candidates_of(
         ValueError: A method refuses the model or the number of workers.
     """
     for algorithm in algorithms.values():
-        sent, coding = {}, {}
+        sent: dict[Hashable, tuple[tuple[Sent, ...], ...]] = {}
+        coding: dict[Hashable, tuple[CodingSeconds, ...]] = {}
         for layout_name in layouts_of(algorithm, query):
             if only not in (None, layout_name):
                 continue
             listen(f"{algorithm.name}, {layout_name}")
-            # A dedicated server gets and answers the same frames as a serving worker.
-            measured_layout = "rank0" if layout_name == "dedicated" and "rank0" in sent else layout_name
             planned = _planned(algorithm, layout_name, query)
-            if measured_layout not in sent:
-                sent[measured_layout] = sent_in_rounds(planned)
-                silent = tuple(CodingSeconds() for _ in sent[measured_layout][0])
-                coding[measured_layout] = coding_seconds(planned) if measure else silent
+            frames = frames_of(planned.layout, algorithm.exchanges(query.spec, query.n_workers))
+            if frames not in sent:
+                sent[frames] = sent_in_rounds(planned)
+                silent = tuple(CodingSeconds() for _ in sent[frames][0])
+                coding[frames] = coding_seconds(planned) if measure else silent
             yield Candidate(
-                algorithm=algorithm, layout=planned.layout, rounds=sent[measured_layout],
-                coding=coding[measured_layout],
+                algorithm=algorithm, layout=planned.layout, rounds=sent[frames], coding=coding[frames],
                 compute_s=query.compute_s, local_steps=query.local_steps if algorithm.takes_changes else 1,
             )  # fmt: skip
 
@@ -202,7 +202,8 @@ def judge(candidates: Iterable[Candidate], query: Query, *, measured: bool) -> P
     baseline = Choice(candidate=reference, step_s=at_link_s, speed_up=1.0, faster_within=(), at=baseline_s)
     choices = []
     for candidate in candidates:
-        if (candidate.algorithm.name, candidate.layout.name, candidate.local_steps) == ("sgd", "allreduce", 1):
+        same = (candidate.algorithm.name, candidate.layout) == (reference.algorithm.name, reference.layout)
+        if same and candidate.local_steps == reference.local_steps:
             continue
         step_s = _remembered(candidate, query.link)
         here_s = step_s(query.link.bytes_per_s)

@@ -12,9 +12,10 @@ from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import FILE as TIMES
 from laconic.lab.runs.times import compute_s_of, read_phases
 from laconic.network import Link
-from laconic.planning.candidate import Candidate, CodingSeconds, ExchangePattern, Sent
+from laconic.planning.candidate import Candidate, CodingSeconds, Sent
 from laconic.planning.dry_run import PlannedJob, coding_seconds
 from laconic.planning.plan import Query
+from laconic.protocol.legs import Answering, answering_of
 from laconic.telemetry.traffic import Traffic
 
 _FILES = ("config.toml", "summary.json")
@@ -68,29 +69,22 @@ class Recorded:
         algorithm, layout = bare.algorithm, bare.layout
         n, n_rounds = layout.n_workers, self.traffic.rounds - self.dense_rounds
         exchanges = algorithm.exchanges(ModelSpec.of_sizes(self.n_parameters), n)
-        kind: ExchangePattern = "star" if layout.shards else "ring" if exchange.adds else "all_to_all"
-        peers: tuple[tuple[int, ...], ...] = ()
-        if layout.name == "peers":
-            kind = "peers"
-            peers = tuple(algorithm.peers(rank, n, 0, number) for rank in range(n))
-        elif algorithm.mode == "arrivals":
-            kind = "arrivals"
+        answering = answering_of(layout, exchange)
         same_name = [place for place, other in enumerate(exchanges) if other.name == exchange.name]
         up = self.traffic.up_by_exchange[exchange.name].wire_bytes / n_rounds
         down = self.traffic.down_by_exchange[exchange.name].wire_bytes / n_rounds
-        if kind == "ring":
-            return Sent(
-                kind=kind, vector=round(up / (n - 1))
-            )  # each worker sends (n-1)/n of the vector in one direction
-        if kind == "all_to_all":
-            return Sent(kind=kind, up=((round(up / n / (n - 1)),),) * n)
-        if kind == "peers":
+        if answering is Answering.ENGINE:  # each worker sends (n-1)/n of the vector in one direction
+            return Sent(answering=answering, up=((round(up / (n - 1)),),) * n)
+        if answering is Answering.EVERY_WORKER:
+            return Sent(answering=answering, up=((round(up / n / (n - 1)),),) * n)
+        if answering is Answering.NOBODY:
             edges = [len(algorithm.peers(rank, n, 0, place)) for place in same_name for rank in range(n)]
-            return Sent(kind=kind, up=((round(up / max(1, sum(edges))),),) * n, peers=peers)
+            peers = tuple(algorithm.peers(rank, n, 0, number) for rank in range(n))
+            return Sent(answering=answering, up=((round(up / max(1, sum(edges))),),) * n, peers=peers)
         n_links = sum(node != shard.node for node in layout.worker_nodes for shard in layout.shards)
         up_frame, down_frame = (round(total / len(same_name) / n_links) for total in (up, down))
         n_shards = len(layout.shards)
-        return Sent(kind=kind, up=((up_frame,) * n_shards,) * n, down=(down_frame,) * n_shards)
+        return Sent(answering=answering, up=((up_frame,) * n_shards,) * n, down=(down_frame,) * n_shards)
 
 
 def read_recorded(folder: Path) -> list[Recorded]:

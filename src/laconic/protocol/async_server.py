@@ -104,7 +104,8 @@ class ArrivalServer:
         if update.outcome == "applied":
             session.view.staleness = update.staleness
             self._select(update.worker)
-            packet = session.serve(self.n_updates, 0, lr, {update.worker: frame})
+            session.open(self.n_updates, 0, lr)
+            packet = session.serve({update.worker: frame})
             self.n_updates += 1
             session.close(not session.aborted)
             if packet is not None:

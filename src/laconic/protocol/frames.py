@@ -19,9 +19,8 @@ class Answer:
     @classmethod
     def read(cls, data: Encoded, job: "Job", index: int, round_: int, exchange: int) -> "Answer":
         """Decode the answer of server `index`. Workers may share it, because packets are never changed."""
-        expected = job.exchanges_in(round_)[exchange]
-        shards = job.shards(expected) or (Shard(0, expected.offset, expected.offset + expected.count),)
-        frame = read_frame(data, job, "server", index, round_, exchange, shards[index])
+        shard = job.exchanges_in(round_)[exchange].shards[index]
+        frame = read_frame(data, job, "server", index, round_, exchange, shard)
         return cls(frame=frame, n_bytes=data.numel())
 
     @classmethod

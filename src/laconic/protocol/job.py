@@ -10,9 +10,32 @@ from torch import Tensor
 
 from laconic.contract import Algorithm, Exchange, ModelSpec, Slot, Slots
 from laconic.protocol.layout import Layout, Shard, choose_layout
+from laconic.protocol.legs import Answering, Pattern, pattern_in
 
 MAX_EXCHANGES = 1 << 16
 """How many exchanges of a round a frame's header can number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedExchange:
+    """One exchange of a round, and how its frames travel in this job."""
+
+    exchange: Exchange
+    is_full: bool
+    """Whether its packets are about all parameters of the job, and not about fewer coordinates."""
+    shards: tuple[Shard, ...]
+    """The slices of its vector, each with the node that serves it; a single one without servers."""
+    pattern: Pattern
+
+    @cached_property
+    def sum_is_checked(self) -> bool:
+        """Whether inf and NaN show in the engine's sum, which all ranks check."""
+        return self.pattern.answering is Answering.ENGINE
+
+    @cached_property
+    def bounds(self) -> tuple[int, ...]:
+        """The offsets at which the slices begin, and the end of the last."""
+        return (self.shards[0].offset, *(shard.stop for shard in self.shards))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,28 +109,36 @@ class Job:
         """Return a new zero vector (count,) on the workers' device."""
         return torch.zeros(count, dtype=self.dtype, device=self.device)
 
-    def exchanges_in(self, round_: int) -> tuple[Exchange, ...]:
+    def exchanges_in(self, round_: int) -> tuple[PlannedExchange, ...]:
         """Return the exchanges of this round."""
-        return self.algorithm.exchanges_in(round_, self.spec, self.layout.n_workers)
-
-    def is_full(self, exchange: Exchange) -> bool:
-        """Whether the exchange is about all parameters of the job, and not about fewer coordinates."""
-        return (exchange.offset, exchange.count) == (self.spec.offset, self.d)
-
-    def shards(self, exchange: Exchange) -> tuple[Shard, ...]:
-        """Return the slices of the exchange's vector, each with the node that serves it."""
-        shards = self.layout.shards
-        if not shards or self.is_full(exchange):
-            return shards
-        (only,) = shards
-        return (Shard(only.node, exchange.offset, exchange.offset + exchange.count),)
-
-    def shard_bounds(self, exchange: Exchange) -> Sequence[int]:
-        """Return the offsets at which the servers' slices of the exchange's vector begin, and the end of the last."""
-        if self.is_full(exchange):
-            return self._shard_bounds
-        return (exchange.offset, exchange.offset + exchange.count)
+        latest = self._latest
+        if latest.round != round_:
+            exchanges = self.algorithm.exchanges_in(round_, self.spec, self.layout.n_workers)
+            if self.layout.has_graph or exchanges != latest.exchanges:  # a graph may change from round to round
+                latest.planned = tuple(self._planned(round_, number, each) for number, each in enumerate(exchanges))
+            latest.round, latest.exchanges = round_, exchanges
+        return latest.planned
 
     @cached_property
-    def _shard_bounds(self) -> tuple[int, ...]:
-        return (self.spec.offset, *(shard.stop for shard in self.layout.shards))
+    def _latest(self) -> "_LatestRound":
+        return _LatestRound()
+
+    def _planned(self, round_: int, number: int, exchange: Exchange) -> PlannedExchange:
+        shards, stop = self.layout.shards, exchange.offset + exchange.count
+        is_full = (exchange.offset, exchange.count) == (self.spec.offset, self.d)
+        if shards and not is_full:
+            (only,) = shards
+            shards = (Shard(only.node, exchange.offset, stop),)
+        return PlannedExchange(
+            exchange=exchange, is_full=is_full, shards=shards or (Shard(0, exchange.offset, stop),),
+            pattern=pattern_in(self.layout, self.algorithm, exchange, round_, number),
+        )  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class _LatestRound:
+    """The exchanges of the round that was asked for last."""
+
+    round: int = -1
+    exchanges: tuple[Exchange, ...] = ()
+    planned: tuple[PlannedExchange, ...] = ()

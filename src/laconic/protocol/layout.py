@@ -15,6 +15,7 @@ packet to all others and computes the server's answer itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from laconic.errors import Named, OptionError
@@ -34,7 +35,7 @@ class Shard:
     offset: int
     stop: int
 
-    @property
+    @cached_property
     def count(self) -> int:
         return self.stop - self.offset
 
@@ -48,9 +49,24 @@ class Layout:
     worker_nodes: tuple[int, ...]
     shards: tuple[Shard, ...]
 
-    @property
+    @cached_property
     def n_workers(self) -> int:
         return len(self.worker_nodes)
+
+    @cached_property
+    def rank_at(self) -> dict[int, int]:
+        """The rank of the worker on each node that has one."""
+        return {node: rank for rank, node in enumerate(self.worker_nodes)}
+
+    @cached_property
+    def has_server(self) -> bool:
+        """Whether nodes serve; else workers send to each other, or through the engine's all-reduce."""
+        return bool(self.shards)
+
+    @cached_property
+    def has_graph(self) -> bool:
+        """Whether each worker sends to its neighbors only."""
+        return self.name == "peers"
 
 
 def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int) -> Layout:
@@ -86,7 +102,7 @@ def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int
 def _why_not(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int) -> str:
     if name != "peers" and algorithm.mode == "decentralized":
         return "it has no server but a graph; use peers"
-    if name != "dedicated" and algorithm.mode == "arrivals":
+    if name != "dedicated" and algorithm.is_asynchronous:
         return "its server receives gradients at any time, so it cannot be a worker too; use dedicated"
     if name == "peers" and algorithm.mode != "decentralized":
         return "it has no graph; use rank0, dedicated" + (" or sharded" if algorithm.separable else "")
@@ -97,7 +113,7 @@ def _why_not(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int) -> 
     if name == "sharded" and not algorithm.separable:
         return "splitting its vector between servers would change the result; use rank0 or dedicated"
     if name == "dedicated" and n_nodes < 2:
-        or_else = "" if algorithm.mode == "arrivals" else ", or use rank0"
+        or_else = "" if algorithm.is_asynchronous else ", or use rank0"
         return f"{n_nodes} process leaves no worker beside the server; start at least 2{or_else}"
     return ""
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
 from laconic.contract import Inbox, Memory, Scratch, Server, by_parameter, read_saved
-from laconic.errors import ContractError, WireError
+from laconic.errors import ContractError
 from laconic.protocol.abort import Abort
 from laconic.protocol.frames import check_frame, read_frame
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard
 from laconic.protocol.round_inputs import Active
-from laconic.wire import Encoded, Frame, Header, Packet, encode
+from laconic.wire import Encoded, Frame, Header, Packet
 
 
 class ServerSession:
@@ -46,9 +46,9 @@ class ServerSession:
         self.job = job
         self.index = index
         self.aborted = Abort.NO
-        self.unread: frozenset[int] = frozenset()  # ranks whose frames of the last exchange were damaged
         self.refused: Packet | None = None  # the last answer, if inf or NaN in it aborted the round
-        self.shard = shard
+        self.shard = self._shard = shard  # `_shard` is the part that this exchange is about
+        self._frames: dict[int, Frame] = {}  # of this exchange, by worker
         self.scratch = Scratch(VectorPool(shard.count, job.dtype))
         self._active = active
         self.view = Server(
@@ -58,69 +58,49 @@ class ServerSession:
         if descend is not None:
             self.view.descend = descend
 
-    def answer(
-        self, round_: int, exchange: int, lr: float, frames: Mapping[int, Encoded], *, damage_expected: bool = False
-    ) -> Tensor:
-        """Decode the workers' frames, serve, and encode the one answer that goes to all of them.
+    def open(self, round_: int, exchange: int, lr: float) -> None:
+        """Begin an exchange: `take` each frame, then `answer`.
 
         Args:
             round_: number of the round.
             exchange: number of the exchange in this round.
             lr: learning rate of this round.
-            frames: the encoded frames, by rank.
-            damage_expected: whether a frame that cannot be decoded counts as not delivered; its sender is then in
-                `unread`.
+        """
+        self.view.round, self.view.exchange, self.view.lr = round_, exchange, lr
+        planned = self.job.exchanges_in(round_)[exchange]
+        self._shard = self.shard if planned.is_full else planned.shards[0]
+        self._frames = {}
+
+    def take(self, rank: int, data: Encoded | Frame) -> None:
+        """Take the frame of worker `rank`. A worker on the server's own node passes a `Frame`.
 
         Raises:
-            WireError: for a frame that cannot be decoded, unless `damage_expected`.
+            WireError: if it cannot be decoded.
+            ContractError: if it is not the expected one.
         """
-        return encode(self.answer_frame(round_, exchange, lr, frames, damage_expected=damage_expected))
+        view = self.view
+        if isinstance(data, Frame):
+            check_frame(data, "worker", rank, view.round, view.exchange, self._shard)
+            self._frames[rank] = data
+        else:
+            self._frames[rank] = read_frame(data, self.job, "worker", rank, view.round, view.exchange, self._shard)
 
-    def answer_frame(
-        self,
-        round_: int,
-        exchange: int,
-        lr: float,
-        frames: Mapping[int, Encoded | Frame],
-        *,
-        damage_expected: bool = False,
-    ) -> Frame:
-        """Return the same answer before it is encoded. A worker on the server's own node passes its `Frame`."""
-        shard = self._shard_in(round_, exchange)
-        read: dict[int, Frame] = {}
-        unread: set[int] = set()
-        for rank, data in frames.items():
-            if isinstance(data, Frame):
-                check_frame(data, "worker", rank, round_, exchange, shard)
-                read[rank] = data
-                continue
-            try:
-                read[rank] = read_frame(data, self.job, "worker", rank, round_, exchange, shard)
-            except WireError:
-                if not damage_expected:
-                    raise
-                unread.add(rank)
-        self.unread = frozenset(unread)
-        packet = self.serve(round_, exchange, lr, read)
+    def answer(self) -> Frame:
+        """Return the one answer that goes to all workers."""
+        frames, self._frames = self._frames, {}
+        packet = self.serve(frames)
         header = Header(
-            role="server", rank=self.index, round=round_, exchange=exchange,
+            role="server", rank=self.index, round=self.view.round, exchange=self.view.exchange,
             set_differs=self.aborted is Abort.SET_DIFFERS,
         )  # fmt: skip
         return Frame.carrying(header, packet, aborted=bool(self.aborted))
 
-    def _shard_in(self, round_: int, exchange: int) -> Shard:
-        expected = self.job.exchanges_in(round_)[exchange]
-        if self.job.is_full(expected):
-            return self.shard
-        return Shard(self.shard.node, expected.offset, expected.offset + expected.count)
-
-    def serve(self, round_: int, exchange: int, lr: float, frames: Mapping[int, Frame]) -> Packet | None:
-        """Return the answer to the workers' frames.
+    def serve(self, frames: Mapping[int, Frame]) -> Packet | None:
+        """Return the answer to the workers' frames, by worker, in the exchange that `open` began.
 
         If one of the frames or the answer is not finite, it returns None and sets `aborted`.
         """
-        view, shard = self.view, self._shard_in(round_, exchange)
-        view.round, view.exchange, view.lr = round_, exchange, lr
+        view, shard = self.view, self._shard
         packets: dict[int, Packet] = {}
         skipped: set[int] = set()
         aborted = Abort.NO
@@ -148,7 +128,7 @@ class ServerSession:
 
     def _zeros(self, count: int) -> Tensor:
         """Return zeros (count,) that are valid in this round, or for as long as the server's memory holds them."""
-        lives_on = self.job.algorithm.mode == "arrivals"  # there an answer is sent in later rounds, too
+        lives_on = self.job.algorithm.is_asynchronous  # there an answer is sent in later rounds, too
         if count != self.view.count or lives_on:
             return torch.zeros(count, dtype=self.job.dtype)
         return self.scratch().zero_()

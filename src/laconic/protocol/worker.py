@@ -6,22 +6,23 @@ A round is: begin -> (outgoing -> answer -> receive), repeated as often as the a
 some rank aborted the round (`abort.py`). Nothing enters a memory before the commit.
 """
 
-from collections.abc import Mapping
-from functools import cached_property, partial
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
-from laconic.contract import Exchange, Memory, Reply, Scratch, Step, Worker, by_parameter, read_saved
+from laconic.contract import Memory, Reply, Result, Scratch, Step, Worker, by_parameter, read_saved
 from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
 from laconic.protocol.frame_sizes import as_received, frame_sizes
 from laconic.protocol.frames import Answer
 from laconic.protocol.input_reader import InputReader
-from laconic.protocol.job import Job
-from laconic.protocol.layout import Shard
+from laconic.protocol.job import Job, PlannedExchange
+from laconic.protocol.legs import Answering
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.shared_reply import Shared, SharedReply
 from laconic.telemetry.meter import FrameSizes, Meter
@@ -47,7 +48,7 @@ class WorkerSession:
             rank: the worker's rank.
             pool: buffers that the workers of this process share.
             active: which parameters take part in a round; None for all.
-            sparse_results: whether a sparse result stays sparse, in `sparse_result`.
+            sparse_results: whether a sparse result stays sparse.
         """
         self.job = job
         self.rank = rank
@@ -61,19 +62,15 @@ class WorkerSession:
         self.packet: Packet | None = None
         self.payload_device: torch.device | None = None  # the device payloads are sent from, if not the host
         self.aborted = Abort.NO
-        self.result: Tensor | None = None
-        self.sparse_result: Sparse | None = None  # instead of `result`, if `sparse_results`
+        self.result: Result | None = None
         self.exchange = 0
-        self._exchanges: tuple[Exchange, ...] = ()  # of this round
+        self._planned: tuple[PlannedExchange, ...] = ()  # the exchanges of this round
         self._step: Step | None = None
         self._active = active
         self._sparse_results = sparse_results
         self._reader = InputReader(job.algorithm, self.me)
-
-    def count_setup(self) -> None:
-        """Count the initial parameters, which are sent to every worker but the one on node 0."""
         if self.node != 0:
-            self.count_parameters()
+            self.count_parameters()  # the initial ones, which node 0 sends to every other worker
 
     def count_parameters(self) -> None:
         """Count one vector of parameters that is sent to this worker."""
@@ -90,18 +87,19 @@ class WorkerSession:
             overlaps: whether the caller calls `write_share` while the gradient that `inputs.vector` reads still exists.
         """
         me = self.me
-        self._exchanges, self.exchange = self.job.exchanges_in(round_), 0
+        self._planned, self.exchange = self.job.exchanges_in(round_), 0
         me.round, me.lr = round_, lr
-        self.packet, self.result, self.sparse_result, self._step = None, None, None, None
+        self.packet, self.result, self._step = None, None, None
         self.aborted = inputs.abort
         if self.aborted:
             return
         if not isinstance(inputs.vector, Tensor):
             self.scratch.reclaim(inputs.vector.reads)  # earlier results, unless the gradient is in one of them
-        as_given = any(expected.as_given for expected in self._exchanges[:1])
+        planned = self._planned[0] if self._planned else None
         self.aborted = self._reader.begin(
-            inputs, sum_is_checked=self._sum_is_checked, as_given=as_given, overlaps=overlaps
-        )
+            inputs, sum_is_checked=planned is not None and planned.sum_is_checked,
+            as_given=planned is not None and planned.exchange.as_given, overlaps=overlaps,
+        )  # fmt: skip
         if not self.aborted:
             self._step = self.job.algorithm.work(me)
             self._advance(None)
@@ -119,7 +117,7 @@ class WorkerSession:
     def _advance(self, reply: Reply | None) -> None:
         """Run the generator to its next packet, or to its result after the last exchange."""
         assert self._step is not None
-        name, expected = self.job.algorithm.name, len(self._exchanges)
+        name, expected = self.job.algorithm.name, len(self._planned)
         try:
             packet = next(self._step) if reply is None else self._step.send(reply)
         except StopIteration as stop:
@@ -135,26 +133,21 @@ class WorkerSession:
             return
         if self.exchange == expected:
             raise ContractError(f"{name}: worker {self.rank} yields more often than its {expected} exchanges")
-        count = self._exchanges[self.exchange].count
-        in_star = self.job.algorithm.mode != "decentralized"
-        if in_star and packet is not None and packet.count != count:
+        planned = self._planned[self.exchange]
+        count = planned.exchange.count
+        if not self.job.layout.has_graph and packet is not None and packet.count != count:
             raise ContractError(f"{name}: worker {self.rank} yielded {packet.count} coordinates of {count}")
         self.packet = packet
-        self.aborted = Abort.unless(packet is None or self._sum_is_checked or packet.finite)
-
-    @property
-    def _sum_is_checked(self) -> bool:
-        """Whether this exchange is the engine's all-reduce: inf and NaN show in its sum, which all ranks check."""
-        return not self.job.layout.shards and any(expected.adds for expected in self._exchanges[self.exchange :][:1])
+        self.aborted = Abort.unless(packet is None or planned.sum_is_checked or packet.finite)
 
     def _take_result(self, result: object) -> None:
         if isinstance(result, Sparse) and result.count == self.job.d and self.job.algorithm.consumes == "change":
             self._step = None
             if self._sparse_results:
-                self.sparse_result = result
+                self.result = result
             else:
-                self.result = self.scratch()
-                result.put_into(self.result)
+                self.result = vector = self.scratch()
+                result.put_into(vector)
             return
         if not isinstance(result, Tensor) or result.shape != (self.job.d,):
             raise ContractError(
@@ -163,137 +156,119 @@ class WorkerSession:
             )
         self.result, self._step = result, None
 
-    def outgoing(self) -> list[Encoded]:
-        """Return this exchange's frames, one for each shard, encoded and counted: ABORT frames if it is aborted."""
-        frames = []
-        for index, frame in enumerate(self._frames()):
-            data = self._encoded(frame)
-            self._count_up(index, frame, data.numel())
-            frames.append(data)
-        return frames
+    def outgoing(self, *, encodes_own: bool = True) -> tuple[dict[int, Encoded], Frame | None]:
+        """Return this exchange's frames, counted: ABORT control frames if the round is aborted.
 
-    def outgoing_from_node(self) -> tuple[dict[int, Encoded], dict[int, Frame]]:
-        """Return the same frames by server: encoded for other nodes, decoded for the server on this worker's node."""
-        away: dict[int, Encoded] = {}
-        here: dict[int, Frame] = {}
-        for index, frame in enumerate(self._frames()):
-            if index == self._own_shard:
-                here[index] = as_received(frame, self.job.spec.stop)
-                self._count_up(index, frame, frame.n_bytes)
+        Args:
+            encodes_own: whether the frame for the server on this worker's own node is encoded, too.
+
+        Returns:
+            The encoded frames by shard, and that other frame as its server would decode it.
+        """
+        pattern = self._planned[self.exchange].pattern
+        served, all_copies = pattern.served_at.get(self.node), pattern.ends[self.node].n_copies
+        sent: dict[int, Encoded] = {}
+        own: Frame | None = None
+        for shard, n_copies in enumerate(all_copies):
+            local = shard == served
+            if not (n_copies or local or pattern.copies_count_once):
+                continue  # no neighbor gets it
+            frame = self._frame(shard)
+            if local and not encodes_own:
+                own, n_bytes = as_received(frame, self.job.spec.stop), frame.n_bytes
             else:
-                away[index] = self._encoded(frame)
-                self._count_up(index, frame, away[index].numel())
-        return away, here
+                device = self.payload_device
+                sent[shard] = encode(frame) if device is None else encode_split(frame, device)
+                n_bytes = sent[shard].numel()
+            if pattern.copies_count_once:
+                self._count("up", frame, n_bytes * n_copies, once=True)
+            for number in range(0 if pattern.copies_count_once else n_copies or 1):
+                self._count("up", frame, n_bytes, local=local, lead=shard == number == 0)
+        return sent, own
 
-    def _frames(self) -> list[Frame]:
-        return [self._frame(self._part_for(shard)) for shard in self.job.shards(self._exchange)]
-
-    def _count_up(self, index: int, frame: Frame, n_bytes: int) -> None:
-        self._count("up", frame, n_bytes, local=index == self._own_shard, lead=index == 0)
-
-    def outgoing_unsplit(self) -> tuple[Frame, FrameSizes]:
-        """Return the same in one frame, as the server decodes it, with the sizes of the frames of `outgoing`."""
-        frame = as_received(self._frame(self.packet), self.job.spec.stop)
-        sizes = frame_sizes(frame, self.job.shard_bounds(self._exchange), self.job.algorithm, "up")
-        self.meter.frames("up", sizes, exchange=self._exchange.name, local=self._own_shard)
-        return frame, sizes
-
-    def receive_unsplit(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
-        """Continue with an answer in one frame; it is counted as frames of `sizes`."""
-        self.meter.frames("down", sizes, exchange=self._exchange.name, local=self._own_shard)
-        self.aborted = max(self.aborted, Abort.of(frame))
-        self._resume(() if frame.packet is None else (frame.packet,), shared=shared)
-
-    @cached_property
-    def _own_shard(self) -> int | None:
-        """Index of the shard that this worker's own node serves."""
-        nodes = [shard.node for shard in self.job.layout.shards]
-        return nodes.index(self.node) if self.node in nodes else None
-
-    def count_copies(self, frames: list[Encoded]) -> None:
-        """Count frames that are sent twice: only their bytes, not their payload. Call before `receive`."""
-        for shard, data in zip(self.job.shards(self._exchange), frames, strict=True):
-            if shard.node != self.node:
-                self.meter.collective("up", data.numel(), 0, 0.0, self._exchange.name)
-
-    def outgoing_to_all(self) -> Encoded:
-        """Return this exchange's one frame for a layout without a server, counted once for every other worker."""
-        frame = self._frame(self.packet)
-        data = self._encoded(frame)
-        n_bytes = data.numel() * (self.job.layout.n_workers - 1)
-        self.meter.collective("up", n_bytes, frame.payload_bits, self._paper_bits_of("up", frame), self._exchange.name)
-        return data
-
-    @property
-    def peers(self) -> tuple[int, ...]:
-        """Ranks of the neighbors that this exchange's packet goes to, in a layout with a graph."""
-        return self.job.algorithm.peers(self.rank, self.job.layout.n_workers, self.me.round, self.exchange)
-
-    def outgoing_to_peers(self) -> Encoded:
-        """Return this exchange's one frame for the neighbors, counted for each of them."""
-        frame = self._frame(self.packet)
-        data = self._encoded(frame)
-        for number, _ in enumerate(self.peers):
-            self._count("up", frame, data.numel(), lead=number == 0)
-        return data
-
-    def receive_peers(self, answers: Mapping[int, Answer]) -> None:
-        """Continue with the neighbors' frames, by rank. If one aborts the round, the others learn it at its end."""
-        packets = {}
-        for rank, answer in sorted(answers.items()):
-            self._count("down", answer.frame, answer.n_bytes)
-            self.aborted = max(self.aborted, Abort.of(answer.frame))
-            if answer.frame.packet is not None:
-                packets[rank] = answer.frame.packet
-        self._resume((), packets=packets)
-
-    @property
-    def _exchange(self) -> Exchange:
-        return self._exchanges[self.exchange]
-
-    def _frame(self, packet: Packet | None) -> Frame:
+    def _frame(self, shard: int | None) -> Frame:
+        """Return the frame of one slice of the packet, or of the full packet."""
+        packet, planned = self.packet, self._planned[self.exchange]
+        if packet is not None and shard is not None and len(planned.shards) > 1:
+            part = planned.shards[shard]
+            packet = packet.part(part.offset, part.stop)
         header = Header(
             role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange,
             set_differs=self.aborted is Abort.SET_DIFFERS,
         )  # fmt: skip
         return Frame.carrying(header, packet, aborted=bool(self.aborted))
 
-    def _encoded(self, frame: Frame) -> Encoded:
-        return encode(frame) if self.payload_device is None else encode_split(frame, self.payload_device)
+    def outgoing_unsplit(self) -> tuple[Frame, FrameSizes]:
+        """Return the same in one frame, as the server decodes it, with the sizes of the frames of `outgoing`."""
+        frame = as_received(self._frame(None), self.job.spec.stop)
+        sizes = frame_sizes(frame, self._planned[self.exchange].bounds, self.job.algorithm, "up")
+        self._count_unsplit("up", sizes)
+        return frame, sizes
 
-    def _part_for(self, shard: Shard) -> Packet | None:
-        if self.packet is None or self.packet.count == shard.count:
-            return self.packet
-        return self.packet.part(shard.offset, shard.stop)
+    def receive_unsplit(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
+        """Continue with an answer in one frame; it is counted as frames of `sizes`."""
+        self._count_unsplit("down", sizes)
+        self.aborted = max(self.aborted, Abort.of(frame))
+        self._resume(() if frame.packet is None else (frame.packet,), shared=shared)
 
-    def _paper_bits_of(self, direction: Literal["up", "down"], frame: Frame) -> float:
-        return 0.0 if frame.packet is None else self.job.algorithm.paper_bits_of(direction, frame.packet)
+    def _count_unsplit(self, direction: Literal["up", "down"], sizes: FrameSizes) -> None:
+        planned = self._planned[self.exchange]
+        local = planned.pattern.served_at.get(self.node)
+        self.meter.frames(direction, sizes, exchange=planned.exchange.name, local=local)
+
+    def count_copies(self, frames: Mapping[int, Encoded]) -> None:
+        """Count frames that are sent twice: only their bytes, not their payload. Call before `receive`."""
+        planned = self._planned[self.exchange]
+        for leg in planned.pattern.ends[self.node].uploads:
+            self.meter.collective("up", frames[leg.shard].numel(), 0, 0.0, planned.exchange.name)
 
     def _count(
-        self, direction: Literal["up", "down"], frame: Frame, n_bytes: int, *, local: bool = False, lead: bool = True
+        self,
+        direction: Literal["up", "down"],
+        frame: Frame,
+        n_bytes: int,
+        *,
+        local: bool = False,
+        lead: bool = True,
+        once: bool = False,
     ) -> None:
+        """Count a frame, or one that goes to many or comes from many as one of `n_bytes` if `once`."""
+        packet, algorithm = frame.packet, self.job.algorithm
+        paper_bits = 0.0 if packet is None else algorithm.paper_bits_of(direction, packet)
+        exchange = self._planned[self.exchange].exchange.name
+        if once:
+            self.meter.collective(direction, n_bytes, frame.payload_bits, paper_bits, exchange)
+            return
         self.meter.frame(
-            direction, frame, n_bytes, paper_bits=self._paper_bits_of(direction, frame), exchange=self._exchange.name,
-            local=local, flag_bit=self.job.algorithm.skips, lead=lead,
+            direction, frame, n_bytes, paper_bits=paper_bits, exchange=exchange, local=local,
+            flag_bit=algorithm.skips, lead=lead,
         )  # fmt: skip
 
-    def receive(self, answers: list[Answer], *, delivered: bool = True) -> None:
-        """Continue with the servers' answers, one for each shard, to the next packet or the result."""
-        parts = []
-        for index, (shard, answer) in enumerate(zip(self.job.shards(self._exchange), answers, strict=True)):
+    def receive(self, answers: Mapping[int, Answer], *, delivered: bool = True) -> None:
+        """Continue with the answers to the next packet or the result.
+
+        Args:
+            answers: by the number of the server, or by the rank of the neighbor if nobody answers.
+            delivered: whether the servers got this worker's own frames.
+        """
+        pattern = self._planned[self.exchange].pattern
+        served, from_peers = pattern.served_at.get(self.node), pattern.answering is Answering.NOBODY
+        packets = {}
+        for number, answer in sorted(answers.items()):
             frame = answer.frame
-            self._count("down", frame, answer.n_bytes, local=shard.node == self.node, lead=index == 0)
+            self._count("down", frame, answer.n_bytes, local=number == served, lead=from_peers or number == 0)
             self.aborted = max(self.aborted, Abort.of(frame))
             if frame.packet is not None:
-                parts.append(frame.packet)
-        self._resume(tuple(parts), delivered=delivered)
+                packets[number] = frame.packet
+        if from_peers:
+            self._resume((), packets=packets)
+        else:
+            self._resume(tuple(packets.values()), delivered=delivered)
 
     def receive_own_answer(self, answer: Answer, n_bytes: int) -> None:
         """Continue with the answer this rank computed from all workers' frames; others sent `n_bytes` of them."""
         frame = answer.frame
-        self.meter.collective(
-            "down", n_bytes, frame.payload_bits, self._paper_bits_of("down", frame), self._exchange.name
-        )
+        self._count("down", frame, n_bytes, once=True)
         self.aborted = max(self.aborted, Abort.of(frame))
         self._resume(() if frame.packet is None else (frame.packet,))
 
@@ -305,11 +280,12 @@ class WorkerSession:
             bytes_each_direction: what this rank sent in each phase (reduce-scatter, all-gather).
             aborted: whether the sum shows that some worker aborts the round.
         """
-        packet = Dense(values=mean, offset=self._exchange.offset)
+        exchange = self._planned[self.exchange].exchange
+        packet = Dense(values=mean, offset=exchange.offset)
         directions: tuple[Literal["up", "down"], ...] = ("up", "down")
         for direction in directions:
             paper_bits = self.job.algorithm.paper_bits_of(direction, packet)
-            self.meter.collective(direction, bytes_each_direction, packet.payload_bits, paper_bits, self._exchange.name)
+            self.meter.collective(direction, bytes_each_direction, packet.payload_bits, paper_bits, exchange.name)
         self.aborted = max(self.aborted, aborted)
         self._resume((packet,))
 
@@ -322,9 +298,12 @@ class WorkerSession:
         shared: Shared | None = None,
     ) -> None:
         """Continue with the answer, unless the round is aborted."""
-        count, offset = self._exchange.count, self._exchange.offset
+        planned = self._planned[self.exchange]
+        count, offset = planned.exchange.count, planned.exchange.offset
         self.exchange += 1
         if self.aborted:
+            if planned.pattern.one_by_one:  # it continues with the newest parameters
+                self.result = parts[0].dense()
             return
         if shared is not None:
             self._advance(
@@ -333,7 +312,7 @@ class WorkerSession:
                 )
             )
             return
-        empty = self.scratch if count == self.job.d else partial(self.job.zeros, count)
+        empty = self.scratch if planned.is_full else partial(self.job.zeros, count)
         self._advance(
             Reply(delivered=delivered, parts=parts, count=count, offset=offset, empty=empty, packets=packets or {})
         )
@@ -354,7 +333,7 @@ class WorkerSession:
             offset = self.job.spec.offset
             memory.revert([(start - offset, stop - offset) for start, stop in self._active.inactive()])
         memory.commit()
-        self.scratch.end_round(memory.values(), () if self.result is None else (self.result,))
+        self.scratch.end_round(memory.values(), (self.result,) if isinstance(self.result, Tensor) else ())
         return True
 
     def saved(self) -> dict[str, Any]:
@@ -374,3 +353,10 @@ class WorkerSession:
         if saved["meter"] is not None:
             self.meter.restore(saved["meter"])
         self.me.link_bytes_per_s = saved["link_bytes_per_s"]
+
+
+def residual_norm(workers: Sequence[WorkerSession]) -> float:
+    """Return the norm of the residuals of these workers; 0 where the method keeps none."""
+    memories = [worker.me.memory for worker in workers]
+    norms = [float(memory["residual"].norm()) for memory in memories if "residual" in list(memory)]
+    return math.hypot(*norms)

@@ -44,6 +44,9 @@ class Count:
             paper_bits=self.paper_bits + other.paper_bits,
         )
 
+    def __sub__(self, other: "Count") -> "Count":
+        return Count(**{field.name: getattr(self, field.name) - getattr(other, field.name) for field in fields(self)})
+
 
 class FrameSizes(NamedTuple):
     """The sizes of the frames that one packet was split into."""
@@ -72,16 +75,6 @@ class _Counter:
         self.payload_bits = count.payload_bits
         self.paper_bits = count.paper_bits
 
-    def add(self, sizes: FrameSizes, local_bytes: int) -> None:
-        self.messages += len(sizes.n_bytes)
-        self.skips += sizes.skips
-        self.wire_bytes += sizes.total_bytes - local_bytes
-        self.local_bytes += local_bytes
-        self.payload_bits += sizes.payload_bits
-        self.paper_bits = reduce(
-            add, sizes.paper_bits, self.paper_bits
-        )  # in order, since floating-point sums depend on it
-
     def read(self) -> Count:
         return Count(**{name: getattr(self, name) for name in self.__slots__})
 
@@ -106,12 +99,29 @@ class Meter:
             for direction, by_name in self._by_exchange.items()
         }
 
-    def _add(self, direction: Direction, exchange: str, sizes: FrameSizes, local_bytes: int) -> None:
+    def _add(
+        self,
+        direction: Direction,
+        exchange: str,
+        n_bytes: int,
+        payload_bits: int,
+        paper_bits: Sequence[float],
+        *,
+        skips: int = 0,
+        local_bytes: int = 0,
+    ) -> None:
+        """Add as many messages as there are `paper_bits`."""
         by_name = self._by_exchange[direction]
         if exchange not in by_name:
             by_name[exchange] = _Counter(Count())
-        self._counts[direction].add(sizes, local_bytes)
-        by_name[exchange].add(sizes, local_bytes)
+        for counter in (self._counts[direction], by_name[exchange]):
+            counter.messages += len(paper_bits)
+            counter.skips += skips
+            counter.wire_bytes += n_bytes - local_bytes
+            counter.local_bytes += local_bytes
+            counter.payload_bits += payload_bits
+            # In order, since floating-point sums depend on it.
+            counter.paper_bits = reduce(add, paper_bits, counter.paper_bits)
 
     def frame(
         self,
@@ -138,20 +148,24 @@ class Meter:
             lead: whether it is frame 0 of those that one packet was split into; a skip is counted once.
         """
         packet = frame.packet
-        payload_bits = frame.payload_bits + (1 if flag_bit and packet is not None else 0)
-        skips = int(lead and frame.skipped)
-        sizes = FrameSizes([n_bytes], n_bytes, payload_bits, [paper_bits], skips)
-        self._add(direction, exchange, sizes, n_bytes if local else 0)
+        payload_bits = frame.payload_bits if packet is None else packet.payload_bits + flag_bit
+        self._add(
+            direction, exchange, n_bytes, payload_bits, (paper_bits,),
+            skips=int(lead and packet is None and frame.skipped), local_bytes=n_bytes if local else 0,
+        )  # fmt: skip
 
     def frames(self, direction: Direction, sizes: FrameSizes, *, exchange: str, local: int | None) -> None:
         """Count the frames that one packet was split into, as `frame` does. `local` is the one that crosses no link."""
-        self._add(direction, exchange, sizes, 0 if local is None else sizes.n_bytes[local])
+        self._add(
+            direction, exchange, sizes.total_bytes, sizes.payload_bits, sizes.paper_bits,
+            skips=sizes.skips, local_bytes=0 if local is None else sizes.n_bytes[local],
+        )  # fmt: skip
 
     def collective(
         self, direction: Direction, n_bytes: int, payload_bits: int, paper_bits: float, exchange: str = "update"
     ) -> None:
         """Count a collective of known size: the engine's own, or one frame for many peers."""
-        self._add(direction, exchange, FrameSizes([n_bytes], n_bytes, payload_bits, [paper_bits], 0), 0)
+        self._add(direction, exchange, n_bytes, payload_bits, (paper_bits,))
 
     def saved(self) -> dict[str, Any]:
         """Return the counts as data that JSON can hold."""

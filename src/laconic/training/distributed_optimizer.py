@@ -79,7 +79,7 @@ class DistributedOptimizer(ScaledOptimizer):
         self.server_model = ServerModel(inner, active) if algorithm.server_steps else None
         parameters = self.flat.values()
         fixed = fixed_tensors(inner, model)
-        kind = ProcessArrivals if algorithm.mode == "arrivals" else Processes
+        kind = ProcessArrivals if algorithm.is_asynchronous else Processes
         self.driver: Processes = kind(
             algorithm, parameters=parameters, spec=self.flat.spec, group=group, layout=layout, seed=seed,
             timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None, active=active,
@@ -117,7 +117,7 @@ class DistributedOptimizer(ScaledOptimizer):
 
     def total_traffic(self) -> Traffic:
         """Return the sum of all workers' counters, on every rank. Collective: every rank must call it."""
-        counts_nothing = self.serves_only and self.algorithm.mode != "arrivals"
+        counts_nothing = self.serves_only and not self.algorithm.is_asynchronous
         mine = None if counts_nothing else self.traffic.as_data()
         gathered = self.driver.channel.gather(mine, f"for its traffic, round {self.driver.rounds}")
         offset, *others = [Traffic.from_data(peer) for peer in gathered if peer is not None]

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from laconic.contract import Algorithm
 from laconic.drivers.simulated.arrivals import SimulatedArrivals
-from laconic.drivers.simulated.rounds import Simulated
+from laconic.drivers.simulated.rounds import Frames, Simulated
 from laconic.faults.plan import FaultPlan
 from laconic.network import ComputeTime, Link
 from laconic.telemetry.traffic import Traffic
@@ -47,6 +47,7 @@ class Simulation:
         links: Mapping[int, Link] | None = None,
         compute_s: float | Mapping[int, float] | ComputeTime = 0.0,
         faults: FaultPlan | None = None,
+        frames: Frames = "auto",
     ) -> None:
         """Set up the simulated workers.
 
@@ -62,6 +63,8 @@ class Simulation:
             links: exceptions, by node.
             compute_s: virtual time of one gradient, seconds: of all workers, by worker, or as a distribution.
             faults: the faults to simulate.
+            frames: "encoded" encodes and decodes frames to and from servers as processes do; "sized" only computes
+                their sizes, with the same result; "auto" does the latter where no fault may damage a frame.
 
         Raises:
             ValueError: for wrong arguments.
@@ -76,10 +79,11 @@ class Simulation:
         options: dict[str, Any] = {
             "spec": self.flat.spec, "n_workers": workers, "dtype": self.flat.dtype,
             "layout": layout, "seed": seed, "link": link, "links": links, "compute_s": compute_s, "faults": faults,
+            "frames": frames,
             "descend": self.server_model.descend if self.server_model else None, "active": active,
         }  # fmt: skip
         self.driver: Simulated
-        if algorithm.mode == "arrivals":
+        if algorithm.is_asynchronous:
             self.driver = SimulatedArrivals(algorithm, parameters=self.flat.values(), **options)
         else:
             self.driver = Simulated(algorithm, sparse_results=True, **options)

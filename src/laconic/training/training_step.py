@@ -126,7 +126,7 @@ class TrainingStep:
             loss_scale: what the loss was multiplied by, one number; None if by nothing.
         """
         self._loss_scale = loss_scale
-        if self._algorithm.mode == "arrivals":
+        if self._algorithm.is_asynchronous:
             self._step_by_arrival()
         elif not self.local.are_taken:
             self._step_with_gradient()

@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,12 +34,13 @@ _PROBE_EVERY_S = 1.0  # waiting for a frame from any rank does not detect a clos
 class Channel:
     """This rank's connection to the others: a gloo group of its own, so that user's collectives never mix with ours."""
 
-    def __init__(self, group: dist.ProcessGroup | None, timeout_s: float) -> None:
+    def __init__(self, group: dist.ProcessGroup | None, timeout_s: float, max_count: int) -> None:
         """Make the channel. Collective: every rank of the group must call it.
 
         Args:
             group: the ranks that train together; None for all.
             timeout_s: how long to wait for other ranks, seconds.
+            max_count: number of coordinates up to the last one, which bounds the sizes that a header may announce.
 
         Raises:
             PeerLostError: naming the ranks that did not call it in time.
@@ -47,6 +48,7 @@ class Channel:
         ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
         self._global_ranks = ranks
         self.timeout_s = timeout_s
+        self._max_encoded_bytes = max_encoded_bytes(max_count)
         self.rank = ranks.index(dist.get_rank())
         self.size = len(ranks)
         self.link_bytes_per_s: float | None = None  # of the slowest large message in the last phase that had one
@@ -87,22 +89,10 @@ class Channel:
             what = f"to make a group over {engine}, which reported: {error!s:.200}"
             raise self._lost(what, PayloadsLostError(str(error))) from error
 
-    def swap(self, outgoing: Mapping[int, Encoded], expected: Sequence[int], d: int, what: str) -> dict[int, Encoded]:
-        """Send each peer its frame, and receive one frame from each of `expected`. Peers are ranks of the group.
-
-        No frame may depend on one of the same swap, because payloads are sent when the headers have arrived. An answer
-        needs a swap of its own.
-
-        Args:
-            outgoing: the frames to send, by peer.
-            expected: the peers to receive from.
-            d: number of parameters, which bounds the sizes that a header may announce.
-            what: the purpose, for errors, such as "for its packet of round 7".
-
-        Raises:
-            PeerLostError: naming the rank that is missing.
-            WireError: for a malformed header.
-        """
+    def swap(
+        self, outgoing: Mapping[int, Encoded], expected: Sequence[int], purpose: str
+    ) -> Iterator[tuple[int, Encoded]]:
+        """Swap frames; see `Transport`. Payloads are sent when all headers have arrived."""
         deadline = time.monotonic() + self.timeout_s * _PATIENCE
         awaited = self.rank
         try:
@@ -110,45 +100,49 @@ class Channel:
             arriving = {}
             for peer in expected:
                 arriving[peer] = dist.irecv(headers[peer], self._global_ranks[peer], self.group)
-            sends = [self._send(peer, _on_host(data)[:HEADER_BYTES]) for peer, data in outgoing.items()]
+            # Each rank begins with its successor, so that not all of them send to the same rank.
+            on_host = {
+                peer: data.header if isinstance(data, SplitFrame) else data
+                for peer, data in sorted(outgoing.items(), key=lambda item: (item[0] - self.rank) % self.size)
+            }
+            sends: list[tuple[Tensor, dist.Work | None]] = []  # a tensor must be held until it is sent
+            for peer, data in on_host.items():
+                header = data[:HEADER_BYTES]
+                sends.append((header, dist.isend(header, self._global_ranks[peer], self.group)))
             frames, payloads = {}, {}
             for peer in expected:
                 awaited = peer
                 wait_until(arriving[peer], deadline)
-                frames[peer] = self._empty_frame(headers[peer], d)
-                if len(_on_host(frames[peer])) > HEADER_BYTES:
-                    payload = _on_host(frames[peer])[HEADER_BYTES:]
-                    payloads[peer] = dist.irecv(payload, self._global_ranks[peer], self.group)
+                frame = frames[peer] = self._empty_frame(headers[peer])
+                if isinstance(frame, Tensor) and len(frame) > HEADER_BYTES:
+                    payloads[peer] = dist.irecv(frame[HEADER_BYTES:], self._global_ranks[peer], self.group)
             bandwidths = (
                 [] if self.device_channel is None else self._swap_split(self.device_channel, outgoing, frames, deadline)
             )
             # Not earlier: the engine's control message that a receive is posted queues behind data already being sent.
-            # Each rank begins with its successor, so that not all of them send to the same rank.
             start = time.perf_counter()
-            for peer in sorted(outgoing, key=lambda peer: (peer - self.rank) % self.size):
-                if len(_on_host(outgoing[peer])) > HEADER_BYTES:
-                    sends.append(self._send(peer, _on_host(outgoing[peer])[HEADER_BYTES:]))
+            for peer, data in on_host.items():
+                if len(data) > HEADER_BYTES:
+                    payload = data[HEADER_BYTES:]
+                    sends.append((payload, dist.isend(payload, self._global_ranks[peer], self.group)))
             for part, work in sends:
                 wait_until(work, deadline)
                 if part.numel() >= _SMALLEST_SAMPLE_BYTES:
                     bandwidths.append(part.numel() / max(time.perf_counter() - start, 1e-9))
             self.link_bytes_per_s = min(bandwidths, default=self.link_bytes_per_s)
-            for work in payloads.values():
-                wait_until(work, deadline)
+            for peer in expected:
+                if peer in payloads:
+                    wait_until(payloads[peer], deadline)
+                yield peer, frames.pop(peer)
         except WireError as error:
-            raise WireError(f"rank {awaited}, {what}: {error}") from None
+            raise WireError(f"rank {awaited}, {purpose}: {error}") from None
         except RuntimeError as error:
-            raise self._lost(what, error) from error
-        return frames
+            raise self._lost(purpose, error) from error
 
-    def _send(self, peer: int, part: Tensor) -> tuple[Tensor, dist.Work | None]:
-        """Start to send. The returned tensor must be held until the work is done."""
-        return part, dist.isend(part, self._global_ranks[peer], self.group)
-
-    def _empty_frame(self, header: Tensor, d: int) -> Encoded:
+    def _empty_frame(self, header: Tensor) -> Encoded:
         """Return a buffer for the frame that a header announces, with the header in it. Raises WireError."""
         info = read_payload_info(
-            bytes(header.numpy()), max_encoded_bytes(d), may_be_split=self.device_channel is not None
+            bytes(header.numpy()), self._max_encoded_bytes, may_be_split=self.device_channel is not None
         )
         if self.device_channel is not None and info.is_split:
             return SplitFrame(
@@ -178,19 +172,8 @@ class Channel:
         for peer in peers:
             self._probe(peer)
 
-    def receive(self, senders: Sequence[int], awaited: Sequence[int], d: int, what: str) -> tuple[int, Encoded]:
-        """Return the rank and frame of whichever of `senders` sends earliest. No other rank may send meanwhile.
-
-        Args:
-            senders: ranks that may send.
-            awaited: ranks to name in the error if no frame arrives.
-            d: as for `swap`.
-            what: as for `swap`.
-
-        Raises:
-            PeerLostError: naming the rank that is missing.
-            WireError: for a malformed header.
-        """
+    def receive(self, senders: Sequence[int], awaited: Sequence[int], purpose: str) -> tuple[int, Encoded]:
+        """Return the earliest frame of `senders`; see `Transport`."""
         deadline = time.monotonic() + self.timeout_s * _PATIENCE
         header = torch.empty(HEADER_BYTES, dtype=torch.uint8)
         sender = self.rank
@@ -203,32 +186,23 @@ class Channel:
             wait_until(arriving, deadline)
             assert arriving is not None
             sender = senders[0] if only is not None else source_rank(arriving)
-            frame = self._empty_frame(header, d)
-            if len(_on_host(frame)) > HEADER_BYTES:
-                wait_until(dist.irecv(_on_host(frame)[HEADER_BYTES:], self._global_ranks[sender], self.group), deadline)
+            frame = self._empty_frame(header)
+            if isinstance(frame, Tensor) and len(frame) > HEADER_BYTES:
+                wait_until(dist.irecv(frame[HEADER_BYTES:], self._global_ranks[sender], self.group), deadline)
             elif self.device_channel is not None:
                 self._swap_split(self.device_channel, {}, {sender: frame}, deadline)
         except WireError as error:
-            raise WireError(f"rank {sender}, {what}: {error}") from None
+            raise WireError(f"rank {sender}, {purpose}: {error}") from None
         except RuntimeError as error:
-            raise self._lost(what, error, awaited) from error
+            raise self._lost(purpose, error, awaited) from error
         return sender, frame
 
     def _probe(self, peer: int) -> dist.Work | None:
         """Post a receive that no message answers. Raises RuntimeError if the connection has closed."""
         return dist.irecv(torch.empty(1), self._global_ranks[peer], self.group, tag=_PROBE_TAG)
 
-    def all_reduce(self, vector: Tensor, what: str, write: Callable[[int, int], object] | None = None) -> None:
-        """Sum `vector` (d,) over all ranks, in place, by the engine.
-
-        Args:
-            vector: the values to add, (d,).
-            what: as for `swap`.
-            write: `write(offset, stop)` is called for each part before it is sent, and may still change it.
-
-        Raises:
-            PeerLostError: if a rank is lost.
-        """
+    def all_reduce(self, vector: Tensor, purpose: str, write: Callable[[int, int], object] | None = None) -> None:
+        """Add up `vector` (d,) over all ranks by the engine; see `Transport`."""
         there = (
             self.device_channel
             if self.device_channel is not None and self.device_channel.device == vector.device
@@ -248,7 +222,7 @@ class Channel:
                     deadline = time.monotonic() + self.timeout_s * _PATIENCE
                     there.end_sum(work, deadline, lambda: self._look(self._others()))
         except RuntimeError as error:
-            raise self._lost(what, error) from error
+            raise self._lost(purpose, error) from error
 
     def broadcast(self, vector: Tensor) -> None:
         """Overwrite `vector` (any shape, contiguous) on every rank by rank 0's. Raises PeerLostError."""
@@ -265,7 +239,7 @@ class Channel:
         with torch.no_grad():
             tensor.copy_(travelling)
 
-    def gather(self, value: Any, what: str) -> list[Any]:  # noqa: ANN401 - anything JSON holds
+    def gather(self, value: Any, purpose: str) -> list[Any]:  # noqa: ANN401 - anything JSON holds
         """Return the `value` of all ranks, by rank. It is sent as JSON, so nothing received is executed.
 
         Raises PeerLostError.
@@ -281,8 +255,14 @@ class Channel:
             dist.all_gather(texts, padded, self.group)
             self.control_bytes += (self.size - 1) * (longest + 8)
         except RuntimeError as error:
-            raise self._lost(what, error) from error
+            raise self._lost(purpose, error) from error
         return [json.loads(bytes(text[: int(size)].numpy())) for text, size in zip(texts, sizes, strict=True)]
+
+    def close(self) -> None:
+        """Leave the groups."""
+        if self.device_channel is not None:
+            dist.destroy_process_group(self.device_channel.group)
+        dist.destroy_process_group(self.group)
 
     def _lost(self, what: str, error: RuntimeError, awaited: Sequence[int] = ()) -> PeerLostError:
         """Give up: find out which ranks are missing, and let no rank wait for this one.
@@ -351,8 +331,3 @@ class Channel:
             place = self._global_ranks[rank]
             names.append(f"rank {rank}" if place == rank else f"rank {rank} of the group (global rank {place})")
         return " and ".join(names) or "a rank that was too late"
-
-
-def _on_host(data: Encoded) -> Tensor:
-    """Return the part of a frame that goes through the channel's own group, from the header on."""
-    return data.header if isinstance(data, SplitFrame) else data

@@ -87,6 +87,8 @@ class SimulatedArrivals(Simulated):
         while not all(self._is_done(worker.rank) for worker in self.workers):
             self.engine.run_next()
         self._inputs_of = None
+        if self.recorder.observers:
+            self.recorder.round_ended(self.rounds, aborted=False)
         self.rounds += 1
         self.aborted_rounds = sum(counts.aborted for counts in self.arrivals.update_counts)
         return RoundResult(aborted=Abort.NO, results=dict(enumerate(self.pulled)))
@@ -119,10 +121,12 @@ class SimulatedArrivals(Simulated):
         worker, data = self.workers[rank], self._answers.pop(rank)
         answer = Answer.read(data, self.job, 0, self._step_of(rank), 0)
         if self.arrivals.update_counts[rank].n_finished:  # the initial parameters are no answer
-            worker.receive([answer])
+            worker.receive({0: answer})
         packet = answer.frame.packet
         assert packet is not None
-        self.pulled[rank] = packet.dense() if worker.result is None else worker.result
+        result = packet.dense() if worker.result is None else worker.result
+        assert isinstance(result, Tensor)
+        self.pulled[rank] = result
         if self._active is not None:
             self._active.select(self.arrivals.used.get(rank, ()))
         worker.close()
@@ -134,7 +138,7 @@ class SimulatedArrivals(Simulated):
         self.arrivals.used[rank] = inputs.used
         self._lr = self._round_lr
         worker.begin(self.arrivals.update_counts[rank].n_finished, inputs, self._lr)
-        (self._sent[rank],) = worker.outgoing()
+        self._sent[rank] = worker.outgoing()[0][0]
         n_bytes = self._sent[rank].numel()
         self._measured(worker.me, worker.node, [(self.engine.server, n_bytes)])
         return n_bytes

@@ -101,8 +101,6 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
         if step + 1 == experiment.steps:
             opt.exchange_steps()  # fewer than local_steps may be left
         lr_schedule.step()
-        if stopwatch is not None:
-            stopwatch.took_step(rounds)
         if opt.driver.rounds > rounds and settings.local_steps > 1:
             exchanged = opt.flat.values()
         total += loss

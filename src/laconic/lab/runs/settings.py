@@ -196,7 +196,7 @@ class RunSettings(OptionGroup):
             self.layout, self.method, ModelSpec.of_sizes(10**6), n_nodes=self.n_processes
         )  # data are not read yet
         if self.fault_plan is not None:
-            self.fault_plan.check(self.method, layout.name, self.workers)
+            self.fault_plan.check(self.method, layout, self.workers)
 
     @cached_property
     def method(self) -> "Algorithm":

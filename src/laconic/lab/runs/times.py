@@ -18,6 +18,7 @@ import torch
 
 from laconic.drivers.distributed.channel import Channel
 from laconic.lab.atomic import write_text
+from laconic.telemetry.recorder import RoundStats
 from laconic.training.distributed_optimizer import DistributedOptimizer
 
 FILE = "times.csv"
@@ -92,16 +93,16 @@ class Stopwatch:
 
     def __init__(self, opt: DistributedOptimizer) -> None:
         """Start the clock. Collective: every rank must make a stopwatch."""
-        self._channel, self._seconds = opt.driver.channel, opt.driver.seconds
+        self._channel = opt.driver.channel
         self._zero_s, self._accuracy_s = aligned_zero(self._channel)
-        self._seconds.phases = []
+        opt.driver.recorder.observe(self._record)
         self._evaluations: list[tuple[float, float]] = []  # since the last round; they lie within a compute phase
         self._rows: list[tuple[int, str, float, float]] = []
 
-    def took_step(self, round_: int) -> None:
-        """Record the phases since the last call, if there was a round."""
-        phases, self._seconds.phases = self._seconds.phases or [], []
-        for what, start_s, end_s in phases:
+    def _record(self, stats: RoundStats) -> None:
+        """Record the phases of one round."""
+        round_ = stats.round
+        for what, start_s, end_s in stats.phases:
             at_s = max(start_s, self._zero_s)
             while self._evaluations and self._evaluations[0][1] <= end_s:
                 began_s, ended_s = self._evaluations.pop(0)

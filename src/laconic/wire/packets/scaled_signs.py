@@ -42,9 +42,9 @@ class ScaledSigns(Packet):
     def dtype(self) -> torch.dtype:  # type: ignore[override]
         return self.scales.dtype
 
-    @property
+    @cached_property
     def payload_bits(self) -> int:
-        return self.count + VALUE_BITS[self.dtype] * len(self.lengths)
+        return self.count + VALUE_BITS[self.scales.dtype] * len(self.lengths)
 
     @property
     def paper_bits(self) -> float:
@@ -63,7 +63,7 @@ class ScaledSigns(Packet):
         return bool(torch.isfinite(self.scales).all())
 
     def dense(self) -> Tensor:
-        signs = torch.empty(self.count, dtype=self.dtype, device=self.packed.device)
+        signs = torch.empty(self.count, dtype=self.scales.dtype, device=self.packed.device)
         put_signs(self.packed, self.offset, 0, ALL_SELECTED, signs)
         lengths = torch.tensor(self.lengths, device=signs.device)
         return signs.mul_(self.scales.repeat_interleave(lengths, output_size=self.count))

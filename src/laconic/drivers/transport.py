@@ -1,0 +1,132 @@
+"""What the ranks of a job need to reach each other, and how the requests of a round are carried out over it.
+
+Ranks are those of the job's group, and each is one node of the layout.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+
+from laconic.protocol.exchanges import Receive, Requests, Sum
+from laconic.wire import Encoded
+
+
+class Transport(Protocol):
+    """One rank's connection to the others. Every rank calls the same collective methods in the same order."""
+
+    rank: int
+    size: int
+    """Number of ranks."""
+    link_bytes_per_s: float | None
+    """Of the slowest large message in the last swap that had one."""
+    control_bytes: int
+    """Sent by this rank in collectives that belong to no exchange of the method."""
+
+    def swap(
+        self, outgoing: Mapping[int, Encoded], expected: Sequence[int], purpose: str
+    ) -> Iterator[tuple[int, Encoded]]:
+        """Send each peer its frame, and yield one frame from each of `expected` with its rank, as they come.
+
+        The caller has to use up the iterator. A rank that is missing from it was not delivered. No frame may depend on
+        one of the same swap: an answer needs a swap of its own.
+
+        Args:
+            outgoing: the frames to send, by peer.
+            expected: the peers to receive from.
+            purpose: for errors, such as "for its packet of round 7".
+
+        Raises:
+            PeerLostError: naming the rank that is missing.
+            WireError: for a malformed header.
+        """
+        ...
+
+    def receive(self, senders: Sequence[int], awaited: Sequence[int], purpose: str) -> tuple[int, Encoded]:
+        """Return the rank and frame of whichever of `senders` sends earliest. No other rank may send meanwhile.
+
+        Args:
+            senders: ranks that may send.
+            awaited: ranks to name in the error if no frame arrives.
+            purpose: as for `swap`.
+
+        Raises:
+            PeerLostError: naming the rank that is missing.
+            WireError: for a malformed header.
+        """
+        ...
+
+    def all_reduce(self, vector: Tensor, purpose: str, write: Callable[[int, int], object] | None = None) -> None:
+        """Add up `vector` (d,) over all ranks, in place.
+
+        Args:
+            vector: the values to add, (d,).
+            purpose: as for `swap`.
+            write: `write(start, stop)` is called for each part before it is sent, and may still change it.
+
+        Raises:
+            PeerLostError: if a rank is lost.
+        """
+        ...
+
+    def gather(self, value: Any, purpose: str) -> list[Any]:  # noqa: ANN401 - anything JSON holds
+        """Return the `value` of all ranks, by rank. Raises PeerLostError."""
+        ...
+
+    def broadcast(self, vector: Tensor) -> None:
+        """Overwrite `vector` (any shape, contiguous) on every rank by rank 0's. Raises PeerLostError."""
+        ...
+
+    def close(self) -> None:
+        """Release the connections. Not collective."""
+        ...
+
+
+T = TypeVar("T")
+
+
+def carry_out(requests: Requests[T], transport: Transport) -> T:
+    """Carry out a rank's requests, one after the other, and return what the generator returns.
+
+    Raises:
+        PeerLostError: if a rank is lost.
+        WireError: for a frame that is malformed.
+        ContractError: for a frame that is not the expected one.
+    """
+    answer = None
+    while True:
+        try:
+            request = requests.send(answer)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        if isinstance(request, Sum):
+            transport.all_reduce(request.vector, request.purpose, request.write)
+            if request.is_control:
+                transport.control_bytes += 2 * request.vector.numel() * request.vector.element_size()
+        elif isinstance(request, Receive):
+            request.take(*transport.receive(request.senders, request.awaited, request.purpose))
+        else:
+            for peer, data in transport.swap(request.outgoing, request.expected, request.purpose):
+                request.take(peer, data)
+        answer = transport.link_bytes_per_s
+
+
+class Scheduler:
+    """A thread that owns a transport. Rounds are started from any thread, and carried out in the order of their start.
+
+    Every rank must start them in the same order.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="laconic")
+
+    def start(self, requests: Requests[T]) -> Future[T]:
+        """Start a round; its result, or what it raised, can be awaited."""
+        return self._thread.submit(carry_out, requests, self._transport)
+
+    def close(self) -> None:
+        """Wait for all rounds that were started."""
+        self._thread.shutdown()

@@ -1,0 +1,259 @@
+"""One rank's part of a round, without I/O: a generator of requests that a driver carries out over its transport."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from laconic.buffer_pool import VectorPool
+from laconic.contract import Result
+from laconic.protocol.abort import Abort
+from laconic.protocol.frames import Answer
+from laconic.protocol.job import Job
+from laconic.protocol.legs import Answering, Pattern
+from laconic.protocol.ring_allreduce import ring_bytes
+from laconic.protocol.round_inputs import Active, Inputs
+from laconic.protocol.round_result import RoundResult
+from laconic.protocol.server import ServerSession
+from laconic.protocol.worker import WorkerSession
+from laconic.wire import Dense, Encoded, Frame, encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swap:
+    """Frames to send to other nodes, and frames to receive from them."""
+
+    outgoing: Mapping[int, Encoded]
+    """By receiver."""
+    expected: Sequence[int]
+    """Nodes that send one frame each; one that sends none is not delivered."""
+    purpose: str
+    """For errors, such as "for its packet of round 7"."""
+    take: Callable[[int, Encoded], object]
+    """Called with the sender and each frame as it arrives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sum:
+    """A vector to add up over all ranks, in place, by the engine's all-reduce."""
+
+    vector: Tensor
+    """(d,)."""
+    purpose: str
+    """As for `Swap`."""
+    write: Callable[[int, int], object] | None = None
+    """`write(start, stop)` is called for each part before it is sent, and may still change it."""
+    is_control: bool = False
+    """Whether it belongs to no exchange of the method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receive:
+    """One frame to receive from whichever rank sends earliest."""
+
+    senders: Sequence[int]
+    """Ranks that may send."""
+    awaited: Sequence[int]
+    """Ranks to name in the error if no frame arrives."""
+    purpose: str
+    """As for `Swap`."""
+    take: Callable[[int, Encoded], object]
+    """Called with the sender and the frame."""
+
+
+Request = Swap | Sum | Receive
+T = TypeVar("T")
+Requests = Generator[Request, float | None, T]
+"""Each request is answered with the bytes per second that this rank's links were last measured at, or None."""
+
+
+class RankSessions:
+    """The sessions of one rank: a worker, a server, or both."""
+
+    def __init__(
+        self,
+        job: Job,
+        node: int,
+        descend: Callable[[Tensor], Tensor] | None = None,
+        *,
+        pool: VectorPool | None = None,
+        active: Active | None = None,
+    ) -> None:
+        """Make the sessions of a rank.
+
+        Args:
+            job: the training job.
+            node: the rank's node.
+            descend: steps the server's own model, for methods that claim `server_steps`.
+            pool: the worker's buffers.
+            active: which parameters take part in a round; None for all.
+        """
+        layout = job.layout
+        self.job, self.node = job, node
+        self.worker: WorkerSession | None = None
+        if node in layout.rank_at:
+            self.worker = WorkerSession(job, layout.rank_at[node], pool, active=active, sparse_results=True)
+        served = [index for index, shard in enumerate(layout.shards) if shard.node == node]
+        if not layout.has_server:
+            served = [0]  # every worker computes the server's answer itself
+        self.servers = [ServerSession(job, index, descend, active=active) for index in served]
+
+
+def run_rank(
+    rank: RankSessions, round_: int, inputs: Inputs | None, lr: float, phase: Callable[[str], object]
+) -> Requests[RoundResult]:
+    """Run one rank's part of a round.
+
+    Args:
+        rank: its sessions.
+        round_: number of the round.
+        inputs: of its worker; None on a rank that only serves.
+        lr: learning rate of this round.
+        phase: called with "encode", "wait" or "decode" at the end of each such phase.
+
+    Raises:
+        WireError: for a frame that cannot be decoded.
+        ContractError: for a frame that is not the expected one.
+    """
+    job, worker = rank.job, rank.worker
+    if worker is not None:
+        assert inputs is not None, "a working rank brings inputs"
+        worker.begin(round_, inputs, lr, overlaps=True)
+    aborted = Abort.NO
+    for number, planned in enumerate(job.exchanges_in(round_)):
+        if planned.pattern.answering is Answering.ENGINE:
+            aborted = yield from _sum(rank, planned.exchange.count, f"for the all-reduce of round {round_}", phase)
+        else:
+            aborted = yield from _swap_frames(rank, planned.pattern, (round_, number), lr, phase)
+        if aborted:
+            break
+    if job.layout.has_graph:  # an ABORT control frame reaches only neighbors
+        aborted = yield from _agree_on_abort(rank, round_, phase)
+    results: dict[int, Result] = {}
+    if worker is not None:
+        result = worker.result
+        if worker.close() or job.algorithm.is_asynchronous:
+            assert result is not None
+            results[worker.rank] = result
+    for server in rank.servers:
+        server.close(not aborted)
+    phase("decode")
+    return RoundResult(aborted=aborted, results=results)
+
+
+def _swap_frames(
+    rank: RankSessions, pattern: Pattern, place: tuple[int, int], lr: float, phase: Callable[[str], object]
+) -> Requests[Abort]:
+    """Send this rank's frames, answer those of others if it serves, and continue with the answers.
+
+    Returns whether and why the round is aborted, as far as this rank knows. So do the functions below.
+    """
+    job, worker, ends, (round_, number) = rank.job, rank.worker, pattern.ends[rank.node], place
+    serves = pattern.served_at.get(rank.node, 0)
+    server = rank.servers[0] if rank.servers and pattern.answering is not Answering.NOBODY else None
+    sent, own = ({}, None) if worker is None else worker.outgoing(encodes_own=False)
+    if server is not None:
+        server.open(round_, number, lr)
+        if worker is not None:
+            server.take(worker.rank, sent[0] if own is None else own)
+    answers: dict[int, Answer] = {}
+    n_bytes = 0
+
+    def take(node: int, data: Encoded) -> None:
+        nonlocal n_bytes
+        n_bytes += data.numel()
+        sender = job.layout.rank_at[node]
+        if server is not None:
+            server.take(sender, data)
+        else:
+            answers[sender] = Answer.read_from_peer(data, job, sender, round_, number)
+
+    def take_answer(node: int, data: Encoded) -> None:
+        index = ends.answerers[node]
+        answers[index] = Answer.read(data, job, index, round_, number)
+
+    phase("encode")
+    link_bytes_per_s = yield Swap(
+        outgoing={leg.receiver: sent[leg.shard] for leg in ends.uploads}, expected=ends.uploaders,
+        purpose=f"for its packet of round {round_}", take=take,
+    )  # fmt: skip
+    phase("wait")
+    if pattern.answering is Answering.NOBODY:
+        assert worker is not None, "without a server every rank works"
+        worker.receive(answers)
+        return Abort.NO  # agreed on at the end of the round
+    reply: Frame | None = None
+    if server is not None:
+        server.view.link_bytes_per_s = link_bytes_per_s
+        reply = server.answer()
+    if pattern.answering is Answering.EVERY_WORKER:
+        assert worker is not None, "without a server every rank works"
+        assert reply is not None
+        worker.receive_own_answer(Answer.own(reply, job), n_bytes)
+        return worker.aborted
+    down: dict[int, Encoded] = {}
+    if reply is not None and ends.downloads:
+        down = dict.fromkeys((leg.receiver for leg in ends.downloads), encode(reply))
+    phase("decode")
+    link_bytes_per_s = yield Swap(
+        outgoing=down, expected=tuple(ends.answerers), purpose=f"for its answer of round {round_}", take=take_answer
+    )
+    phase("wait")
+    if worker is None:
+        assert server is not None
+        return server.aborted
+    if reply is not None:
+        answers[serves] = Answer.own(reply, job)
+    worker.me.link_bytes_per_s = link_bytes_per_s
+    worker.receive(answers)
+    return worker.aborted
+
+
+def _sum(rank: RankSessions, count: int, purpose: str, phase: Callable[[str], object]) -> Requests[Abort]:
+    """Run one exchange by the engine's all-reduce: the sum's last element says if a rank aborts the round."""
+    phase("encode")
+    job, worker = rank.job, rank.worker
+    assert worker is not None, "with an all-reduce every rank works"
+    if worker.aborted or not isinstance(worker.packet, Dense):
+        reason = worker.aborted or Abort.NON_FINITE
+        total = torch.full((count,), reason.mark, dtype=job.dtype, device=job.device)
+        write = None
+    else:
+        total = worker.packet.values
+        write = _sharing(worker, total, phase)
+    yield Sum(vector=total, purpose=purpose, write=write)
+    phase("wait")
+    bytes_each_direction = ring_bytes(count, job.layout.n_workers, total.element_size())
+    worker.receive_sum(total, bytes_each_direction, Abort.of_sum(float(total[-1])))
+    return worker.aborted
+
+
+def _sharing(worker: WorkerSession, values: Tensor, phase: Callable[[str], object]) -> Callable[[int, int], None]:
+    """Return a function that writes this worker's share into parts of `values` (d,), in order.
+
+    If the sum may not be finite, it marks the last element, so that all ranks need to check only that one.
+    """
+    aborted = Abort.NO
+
+    def write(start: int, stop: int) -> None:
+        nonlocal aborted
+        phase("wait")
+        aborted = max(aborted, worker.write_share(start, stop))
+        if stop == values.numel() and aborted:
+            values[-1] = aborted.mark
+        phase("encode")
+
+    return write
+
+
+def _agree_on_abort(rank: RankSessions, round_: int, phase: Callable[[str], object]) -> Requests[Abort]:
+    worker = rank.worker
+    assert worker is not None, "without a server every rank works"
+    flag = torch.tensor([worker.aborted.mark])
+    phase("decode")
+    yield Sum(vector=flag, purpose=f"to end round {round_}", is_control=True)
+    phase("wait")
+    worker.aborted = Abort.of_sum(float(flag))
+    return worker.aborted

@@ -1,0 +1,75 @@
+"""One event a round, for whoever observes a job: its phases, its traffic, and whether it was aborted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from laconic.telemetry.meter import Count, Meter
+from laconic.telemetry.phases import Seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundStats:
+    """One round of the workers of this process."""
+
+    round: int
+    aborted: bool
+    """Whether it had no effect."""
+    phases: Sequence[tuple[str, float, float]]
+    """Name, start and end of each phase since the last round, in seconds of `time.perf_counter`. Empty if simulated."""
+    up: Mapping[str, Count]
+    """Upload of this round by exchange, added up over the workers."""
+    down: Mapping[str, Count]
+    """Download."""
+    residual_norm: float | None = None
+    """Norm of all workers' residuals after the round, if it was asked for."""
+
+
+Observer = Callable[[RoundStats], object]
+
+
+class Recorder:
+    """Hands each round's stats to observers. It does nothing without any."""
+
+    def __init__(
+        self, meters: Sequence[Meter], seconds: Seconds | None = None, residual_norm: Callable[[], float] | None = None
+    ) -> None:
+        """Record what the workers' `meters` count and this rank's `seconds`."""
+        self.observers: list[Observer] = []
+        self._meters, self._seconds, self._residual_norm = meters, seconds, residual_norm
+        self._wants_norm = False
+        self._before = self._counts()
+
+    def observe(self, observer: Observer, *, residual_norm: bool = False) -> None:
+        """Call the observer after each round from now on. The norm takes a pass over the residuals."""
+        if not self.observers:
+            self._before = self._counts()
+            if self._seconds is not None:
+                self._seconds.phases = []
+        self.observers.append(observer)
+        self._wants_norm |= residual_norm
+
+    def round_ended(self, round_: int, *, aborted: bool) -> None:
+        """Tell the observers of a round."""
+        phases: list[tuple[str, float, float]] = []
+        if self._seconds is not None:
+            phases, self._seconds.phases = self._seconds.phases or [], []
+        before, self._before = self._before, self._counts()
+        up, down = (_difference(self._before[place], before[place]) for place in (0, 1))
+        norm = self._residual_norm() if self._wants_norm and self._residual_norm is not None else None
+        stats = RoundStats(round=round_, aborted=aborted, phases=phases, up=up, down=down, residual_norm=norm)
+        for observer in self.observers:
+            observer(stats)
+
+    def _counts(self) -> tuple[dict[str, Count], dict[str, Count]]:
+        up, down = dict[str, Count](), dict[str, Count]()
+        for meter in self._meters:
+            by_exchange = meter.by_exchange
+            for total, direction in ((up, by_exchange["up"]), (down, by_exchange["down"])):
+                for name, count in direction.items():
+                    total[name] = total.get(name, Count()) + count
+        return up, down
+
+
+def _difference(now: Mapping[str, Count], before: Mapping[str, Count]) -> dict[str, Count]:
+    by_name = {name: count - before.get(name, Count()) for name, count in now.items()}
+    return {name: count for name, count in by_name.items() if count.messages}

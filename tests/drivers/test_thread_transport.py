@@ -1,0 +1,180 @@
+"""The requests of a rank over a transport of threads and queues: every bit and byte is the simulator's."""
+
+from itertools import count
+
+import pytest
+import torch
+
+import laconic
+from laconic.contract import ModelSpec
+from laconic.drivers.simulated.arrivals import SimulatedArrivals
+from laconic.drivers.simulated.rounds import Simulated
+from laconic.drivers.transport import Scheduler, carry_out
+from laconic.protocol.async_rank import ServingRank
+from laconic.protocol.exchanges import RankSessions, run_rank
+from laconic.protocol.job import Job
+from laconic.protocol.layout import choose_layout
+from laconic.protocol.round_inputs import Inputs
+from support import methods
+from support.golden_jobs import LR, D, table
+from support.thread_transport import in_threads
+
+N = 4
+ROUNDS = 12
+SPEC = ModelSpec.of_sizes(200, 61)
+
+
+class Replica:
+    """The parameters of one worker, or of a server."""
+
+    def __init__(self):
+        self.x = torch.zeros(D)
+        self.path = []
+
+    def inputs(self, algorithm, rank, round_):
+        here = self.x.clone()
+        gradient = table(rank, round_) + here / 8
+        return Inputs(
+            vector=gradient if algorithm.consumes == "gradient" else -LR * gradient, parameters=here.clone(),
+            gradient_at=lambda point: table(rank, round_) + point / 8,
+        )  # fmt: skip
+
+    def apply(self, algorithm, result):
+        result = result if isinstance(result, torch.Tensor) else result.dense()
+        if algorithm.returns == "parameters":
+            self.x = result.clone()
+        else:
+            self.x = self.x + (result if algorithm.consumes == "change" else -LR * result)
+
+    def descend(self, direction):
+        self.x = self.x - LR * direction
+        self.path.append(self.x)
+        return self.x.clone()
+
+
+def job_of(algorithm, layout, n_nodes):
+    return Job(
+        algorithm=algorithm, seed=5, spec=SPEC, dtype=torch.float32,
+        layout=choose_layout(layout, algorithm, SPEC, n_nodes),
+    )  # fmt: skip
+
+
+def silent(phase):
+    pass
+
+
+def over_threads(algorithm, layout):
+    """Of each rank: the parameters after the rounds, and the traffic; None for one that only serves."""
+
+    def task(transport):
+        own, job = Replica(), job_of(algorithm, layout, N)
+        sessions = RankSessions(job, transport.rank, Replica().descend)
+        worker = sessions.worker
+        for round_ in range(ROUNDS):
+            inputs = None if worker is None else own.inputs(algorithm, worker.rank, round_)
+            result = carry_out(run_rank(sessions, round_, inputs, LR, silent), transport)
+            if worker is not None:
+                own.apply(algorithm, result.of(worker.rank))
+        transport.close()
+        return None if worker is None else (own.x, worker.meter.saved())
+
+    return in_threads(task, N)
+
+
+def in_lock_step(algorithm, layout):
+    """The same of each worker, in the simulator."""
+    driver = Simulated(
+        algorithm, spec=SPEC, n_workers=N - (layout == "dedicated"), layout=layout, seed=5,
+        descend=Replica().descend, sparse_results=True,
+    )  # fmt: skip
+    replicas = [Replica() for _ in driver.workers]
+    for round_ in range(ROUNDS):
+        result = driver.round(lambda rank, round_=round_: replicas[rank].inputs(algorithm, rank, round_), LR)
+        for rank, replica in enumerate(replicas):
+            replica.apply(algorithm, result.of(rank))
+    return [(replica.x, worker.meter.saved()) for replica, worker in zip(replicas, driver.workers, strict=True)]
+
+
+@pytest.mark.parametrize(("name", "layout"), methods.in_step_with_layouts(N))
+def test_threads_and_the_simulator_end_with_the_same_bits_and_bytes(name, layout):
+    algorithm = methods.with_test_settings(name)
+    found = [of_rank for of_rank in over_threads(algorithm, layout) if of_rank is not None]
+    expected = in_lock_step(algorithm, layout)
+    assert len(found) == len(expected)
+    for (x, traffic), (expected_x, expected_traffic) in zip(found, expected, strict=True):
+        assert torch.isfinite(x).all()
+        assert torch.equal(x, expected_x)
+        assert traffic == expected_traffic
+
+
+def test_a_server_that_takes_gradients_in_a_given_order_steps_as_the_simulator_s():
+    """The order is that of simulated workers of different speeds, no two of which are ready at the same time."""
+    algorithm, n_steps, simulated, served = laconic.ASGD(), 6, Replica(), Replica()
+    driver = SimulatedArrivals(
+        algorithm, parameters=torch.zeros(D), spec=SPEC, n_workers=3, seed=5,
+        descend=simulated.descend, compute_s={0: 1.0, 1: 1.37, 2: 0.31},
+    )  # fmt: skip
+    steps = [count() for _ in range(3)]
+
+    def inputs_of(rank):
+        here = Replica()
+        here.x = driver.pulled[rank]
+        return here.inputs(algorithm, rank, next(steps[rank]))
+
+    for _ in range(n_steps):
+        driver.round(inputs_of, LR)
+    order = []
+    for update in driver.engine.updates:
+        if all(order.count(rank) >= n_steps for rank in range(3)):
+            break
+        order.append(update.worker)
+
+    def task(transport):
+        sessions = RankSessions(job_of(algorithm, "auto", N), transport.rank, served.descend)
+        if sessions.worker is None:
+            transport.order = iter(order)
+            serving = ServingRank(sessions, torch.zeros(D))
+            for round_ in range(n_steps):
+                carry_out(serving.serve(round_, LR, silent), transport)
+            return serving.arrivals.update_counts
+        own = Replica()
+        for round_ in range(order.count(transport.rank)):
+            inputs = own.inputs(algorithm, transport.rank, round_)
+            result = carry_out(run_rank(sessions, round_, inputs, LR, silent), transport)
+            own.apply(algorithm, result.of(transport.rank))
+        return sessions.worker.meter.saved()
+
+    *_, counts = in_threads(task, N)
+    assert [each.n_finished for each in counts] == [order.count(rank) for rank in range(3)]
+    assert any(staleness for each in counts for staleness in each.staleness)
+    assert len(served.path) == len(order)
+    for mine, expected in zip(served.path, simulated.path, strict=False):
+        assert torch.equal(mine, expected)
+
+
+def test_rounds_in_flight_end_as_those_that_are_awaited_one_by_one():
+    """All rounds are started before the first is awaited, from another thread than the one that owns the transport."""
+    algorithm = methods.with_test_settings("ec-sgd")
+
+    def results_of(sessions, results):
+        return [result.of(sessions.worker.rank).clone() for result in results]
+
+    def task(transport, in_flight):
+        sessions = RankSessions(job_of(algorithm, "rank0", N), transport.rank)
+        requests = [
+            run_rank(sessions, round_, Replica().inputs(algorithm, transport.rank, round_), LR, silent)
+            for round_ in range(ROUNDS)
+        ]
+        if not in_flight:
+            return results_of(sessions, [carry_out(each, transport) for each in requests])
+        scheduler = Scheduler(transport)
+        started = [scheduler.start(each) for each in requests]
+        scheduler.close()
+        return results_of(sessions, [each.result() for each in started])
+
+    plain, in_flight = (
+        in_threads(lambda transport, all_started=all_started: task(transport, all_started), N)
+        for all_started in (False, True)
+    )
+    for ended, expected in zip(in_flight, plain, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(ended, expected, strict=True))
