@@ -15,6 +15,7 @@ import laconic
 from laconic.contract import Rule
 from laconic.contract.slots import rank_in, slot_of
 from support import small_model
+from support.inputs import over_inputs
 from support.methods import WITH_ALL_MEMORIES as METHODS
 from support.methods import layouts_of
 
@@ -84,6 +85,168 @@ def test_a_simulation_goes_on_with_the_same_bits_bytes_and_nanoseconds(method):
     assert resumed.driver.clock.now_ns == straight.driver.clock.now_ns
     assert_equal(everything(resumed)["model"], everything(straight)["model"])
     assert_equal(everything(resumed)["state"], everything(straight)["state"])
+
+
+class Normalized(torch.nn.Module):
+    """The small model after batch norm, whose buffers differ from worker to worker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(6, dtype=torch.float64)
+        self.core = small_model.net().double()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.core(self.norm(inputs))
+
+
+@pytest.mark.parametrize("method", ["sgd-model", "ssgd-mv", "ec-sgd", "dsgd, choco", "sgd-server"])
+@over_inputs("rounds", (6, 7, 8))
+def test_local_steps_adam_and_batch_norm_go_on_wherever_they_were_interrupted(method, rounds):
+    algorithm = METHODS[method]
+    options = {"adam": True, "local_steps": 3 if algorithm.takes_changes else 1}
+    straight = made(algorithm, net=Normalized(), **options)
+    train(straight, range(12))
+    broken = made(algorithm, net=Normalized(), **options)
+    train(broken, range(rounds))
+    resumed = continued(broken, **options)
+    train(resumed, range(rounds, 12))
+    assert_equal(everything(resumed), everything(straight))
+
+
+@pytest.mark.parametrize("method", [name for name, algorithm in IN_STEP.items() if algorithm.tolerates_absence])
+def test_faults_go_on_with_the_same_draws_and_counts(method):
+    plan = laconic.FaultPlan(seed=2, lost=0.2, late=0.1, duplicated=0.1, crashed=0.1, crash_rounds=2)
+    straight = made(IN_STEP[method], faults=plan, layout="rank0")
+    train(straight, range(2 * ROUNDS))
+    broken = made(IN_STEP[method], faults=plan, layout="rank0")
+    train(broken, range(ROUNDS))
+    resumed = continued(broken, faults=plan, layout="rank0")
+    train(resumed, range(ROUNDS, 2 * ROUNDS))
+    assert resumed.traffic.faults
+    assert_equal(everything(resumed), everything(straight))
+
+
+COMPUTE_S = {0: 0.01, 1: 0.013, 2: 0.037, 3: 0.008}
+ASYNCHRONOUS = {
+    "no bound": laconic.ASGD(),
+    "one at a time": laconic.ASGD(max_staleness=0),
+    "those that are too old wait": laconic.ASGD(max_staleness=3),
+    "those that are too old are dropped": laconic.ASGD(max_staleness=2, staleness="drop", lr_scaling="inverse"),
+    "compressed": laconic.ASGD(compressor=laconic.compressors.QSGD()),
+}
+
+
+def train_unless(simulation: laconic.Simulation, rounds: range, *, bad: int | None) -> None:
+    """Train; the losses of worker 1 in round `bad` are infinite."""
+    for round_ in rounds:
+
+        def loss_of(rank: int, round_=round_) -> torch.Tensor:
+            factor = float("inf") if (rank, round_) == (1, bad) else 1.0
+            return factor * small_model.loss(simulation.model, rank, round_)
+
+        simulation.step(loss_of)
+
+
+@pytest.mark.parametrize("method", ASYNCHRONOUS)
+@over_inputs("bad", (None, 3, 4))
+def test_gradients_and_models_in_transit_arrive_after_an_interruption(method, bad):
+    options = {"compute_s": COMPUTE_S, "link": laconic.Link(bytes_per_s=1e5, latency_s=1e-3, jitter_s=1e-3)}
+    straight = made(ASYNCHRONOUS[method], **options)
+    train_unless(straight, range(12), bad=bad)
+    broken = made(ASYNCHRONOUS[method], **options)
+    for begin, end in ((0, 4), (4, 5), (5, 9), (9, 12)):
+        train_unless(broken, range(begin, end), bad=bad)
+        broken = continued(broken, **options)
+    assert (straight.traffic.updates.get("aborted", 0) > 0) == (bad is not None)
+    assert_equal(everything(broken), everything(straight))
+
+
+@pytest.mark.parametrize("method", ASYNCHRONOUS)
+def test_another_number_of_asynchronous_workers_goes_on_from_the_servers_model(method):
+    options = {"compute_s": 0.01}
+    saved = made(ASYNCHRONOUS[method], **options)
+    train(saved, range(5))
+    for n in (2, 7):
+        resumed = continued(saved, workers=n, **options)
+        assert torch.equal(resumed.parameters_of(n - 1), saved.flat.values())
+        assert sum(resumed.traffic.staleness.values()) == sum(saved.traffic.staleness.values())
+        assert resumed.driver.clock.now_ns == saved.driver.clock.now_ns
+        train(resumed, range(5, 8))
+        assert resumed.traffic.rounds == 8
+        assert sum(resumed.traffic.staleness.values()) >= sum(saved.traffic.staleness.values()) + 2 * n
+        assert torch.isfinite(resumed.flat.values()).all()
+
+
+# What does not fit.
+
+
+def change(state: Any, path: tuple[Any, ...], value: Any) -> None:
+    """Replace what is found in a state along a path of keys."""
+    for key in path[:-1]:
+        state = state[key]
+    if value is None:
+        del state[path[-1]]
+    else:
+        state[path[-1]] = value
+
+
+RESIDUAL = ("driver", "workers", 1, "memory", "residual", "0.bias", 0)
+SERVER = ("driver", "servers", 0, "memory", "residual", "2.weight", 0)
+NAN = float("nan") * torch.ones(11, dtype=torch.float64)
+REFUSED = {
+    "another value type": (RESIDUAL, torch.zeros(11), "'residual' is torch.float32"),
+    "inf or NaN": (RESIDUAL, NAN, "'residual' has inf or NaN"),
+    "a parameter too short": (
+        RESIDUAL,
+        torch.zeros(10, dtype=torch.float64),
+        "'residual' has nothing for coordinate 76, or",
+    ),
+    "a parameter missing": (RESIDUAL[:-1], None, "'residual' has nothing for coordinate 66, or"),
+    "at the server": (SERVER, torch.full((33,), float("inf"), dtype=torch.float64), "'residual' has inf or NaN"),
+    "an unknown memory": ((*RESIDUAL[:4], "residuals"), torch.zeros(3), "declares no memory 'residuals'"),
+    "a part missing": (("training",), None, "the part 'training' is not complete"),
+    "a session's memories missing": (RESIDUAL[:4], None, "the part 'driver' is not complete: KeyError('memory')"),
+    "buffers": (("workers", "buffers", 0), [torch.zeros(1)], "the buffers are not those of this model"),
+    "seed": (("seed",), 4, "seed is 4 in the saved state and 3 here"),
+    "version": (("version",), 3, "version is 3 in the saved state and 4 here"),
+    "one rank's state": (("rank",), 0, "rank is 0 in the saved state and None here"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_state_that_does_not_fit_is_refused_before_anything_changes(what):
+    path, value, message = REFUSED[what]
+    algorithm = laconic.ECSGD()
+    saved, here = made(algorithm), made(algorithm)
+    train(saved, range(ROUNDS))
+    train(here, range(2))
+    state = copy.deepcopy(saved.state_dict())
+    change(state["laconic"], path, value)
+    before = copy.deepcopy(everything(here))
+    with pytest.raises(ValueError, match=r"^state_dict: ") as caught:
+        here.load_state_dict(state)
+    assert message in str(caught.value)
+    assert_equal(everything(here), before)
+
+
+@pytest.mark.parametrize("votes", [torch.arange(-1, 27), torch.arange(87, 115), torch.arange(27)])
+def test_votes_for_coordinates_that_do_not_exist_are_refused(votes):
+    saved, here = made(METHODS["ssgd-mv-ad"]), made(METHODS["ssgd-mv-ad"])
+    train(saved, range(2))
+    state = saved.state_dict()
+    assert state["laconic"]["driver"]["workers"][2]["memory"]["votes"].shape == (28,)
+    state["laconic"]["driver"]["workers"][2]["memory"]["votes"] = votes
+    with pytest.raises(ValueError, match="state_dict: the memory 'votes' has "):
+        here.load_state_dict(state)
+
+
+def test_another_number_of_workers_in_the_middle_of_local_steps_is_refused():
+    saved, here = made(METHODS["sgd-model"], local_steps=3), made(METHODS["sgd-model"], workers=3, local_steps=3)
+    train(saved, range(4))
+    with pytest.raises(ValueError, match=r"between two exchanges; to go on with 3, call exchange_steps\(\)"):
+        here.load_state_dict(saved.state_dict())
+    saved.exchange_steps()
+    here.load_state_dict(saved.state_dict())
 
 
 # Another number of workers.

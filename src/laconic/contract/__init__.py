@@ -6,7 +6,7 @@ from laconic.contract.memory import Memory
 from laconic.contract.messages import Inbox, Reply
 from laconic.contract.model_spec import ModelSpec, TensorSpec
 from laconic.contract.plugins import load_plugins
-from laconic.contract.saved_memory import Saved, by_parameter, read_saved, resized_server, resized_workers
+from laconic.contract.saved_memory import Saved, by_parameter, check_vector, read_saved, resized_server, resized_workers
 from laconic.contract.scratch import Scratch
 from laconic.contract.slots import Rule, Slot, Slots
 from laconic.contract.views import Server, Side, Worker
@@ -36,6 +36,7 @@ __all__ = [
     "Worker",
     "algorithm",
     "by_parameter",
+    "check_vector",
     "load_plugins",
     "read_saved",
     "resized_server",

@@ -56,7 +56,7 @@ def read_saved(parts: Sequence[Saved], slots: Slots) -> dict[str, Tensor]:
             raise ValueError(f"state_dict: {slots.owner} declares no memory {name!r}")
         having = [part for part in parts if name in part]
         if slot.length == "d":
-            found[name] = _vector([part[name] for part in having], name, slots)
+            found[name] = _vector([part[name] for part in having], name, slot.dtype or slots.dtype, slots)
         elif slot.values == "indices" or slot.at:
             found[name] = _sparse(having, name, slot, slots)
         else:
@@ -68,7 +68,7 @@ def _names(parts: Iterable[Saved]) -> list[str]:
     return list(dict.fromkeys(name for part in parts for name in part))
 
 
-def _vector(parts: Sequence[Any], name: str, slots: Slots) -> Tensor:
+def _vector(parts: Sequence[Any], name: str, dtype: torch.dtype, slots: Slots) -> Tensor:
     """Return a side's vector (count,), put together from what was saved by parameter and offset."""
     offsets = {tensor.name: slots.spec.offset + tensor.offset for tensor in slots.spec.tensors}
     known = [
@@ -78,18 +78,20 @@ def _vector(parts: Sequence[Any], name: str, slots: Slots) -> Tensor:
         for offset, values in by_offset.items()
         if parameter in offsets
     ]
-    like = known[0][1] if known else torch.empty(0, dtype=slots.dtype)
-    vector = torch.empty(slots.count, dtype=like.dtype, device=like.device)
-    n_read = 0
-    for place, values in known:
+    wrong = [values.dtype for _, values in known if values.dtype != dtype]
+    if wrong:
+        raise ValueError(f"state_dict: the memory {name!r} is {wrong[0]}; {slots.owner} declares {dtype}")
+    vector = torch.empty(slots.count, dtype=dtype, device=known[0][1].device if known else None)
+    end = 0
+    for place, values in sorted(known, key=lambda one: one[0]):
         start, stop = max(place, 0), min(place + values.numel(), slots.count)
-        if start < stop:
+        if start == end < stop:
             vector[start:stop] = values[start - place : stop - place]
-            n_read += stop - start
-    if n_read != slots.count:
+            end = stop
+    if end < slots.count:
         raise ValueError(
-            f"state_dict: the memory {name!r} has {n_read} elements for coordinates {slots.offset} .. "
-            f"{slots.offset + slots.count - 1}; it must have {slots.count}, those of the same parameters"
+            f"state_dict: the memory {name!r} has nothing for coordinate {slots.offset + end}, or has it twice; it "
+            f"must have coordinates {slots.offset} .. {slots.offset + slots.count - 1}, those of the same parameters"
         )
     return vector
 
@@ -103,6 +105,17 @@ def _sparse(parts: Sequence[Saved], name: str, slot: Slot, slots: Slots) -> Tens
         inside = (part[at] >= slots.offset) & (part[at] < slots.offset + slots.count)
         found.append(part[name][inside] if slot.at else part[name][inside] - slots.offset)
     return torch.cat(found)
+
+
+def check_vector(name: str, value: Tensor, like: Tensor) -> None:
+    """Raise ValueError unless a saved vector has the length and type of `like`, and no inf or NaN."""
+    if value.shape != like.shape or value.dtype != like.dtype:
+        raise ValueError(
+            f"state_dict: {name} is {value.dtype} of shape {tuple(value.shape)}; it must be {like.dtype} of shape "
+            f"{tuple(like.shape)}"
+        )
+    if not bool(torch.isfinite(value).all()):
+        raise ValueError(f"state_dict: {name} has inf or NaN")
 
 
 def resized_workers(

@@ -34,6 +34,11 @@ class Clock:
         """Time of the next callback in nanoseconds; None where there is none."""
         return self._callbacks[0][0] if self._callbacks else None
 
+    @property
+    def scheduled(self) -> list[tuple[int, Callable[[], None]]]:
+        """The callbacks to come with their times in nanoseconds, in the order in which they will run."""
+        return [(time_ns, callback) for time_ns, _, callback in sorted(self._callbacks, key=lambda one: one[:2])]
+
     def move_to(self, now_ns: int) -> None:
         """Continue from a saved time, before anything is scheduled.
 

@@ -158,6 +158,10 @@ class ServingRank:
                 )
         return {"bound": self.bound.saved(), "arrivals": self.arrivals.saved(), "seen": list(self._seen)}
 
+    def check(self, saved: Mapping[str, Any]) -> None:
+        """Raise ValueError if a saved model is not one of this server's."""
+        self.arrivals.check(saved["arrivals"])
+
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Continue from what `saved` returned."""
         self.bound.restore(saved["bound"])

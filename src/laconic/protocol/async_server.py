@@ -5,13 +5,13 @@ with the newest model. (In rounds, one such gradient aborts the round for all wo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from laconic.compressors import dense
-from laconic.contract import UpdateOutcome
+from laconic.contract import UpdateOutcome, check_vector
 from laconic.errors import ContractError
 from laconic.protocol.frames import check_frame
 from laconic.protocol.round_inputs import Active
@@ -132,6 +132,10 @@ class ArrivalServer:
             "frames": {str(worker): encode(frame) for worker, frame in self._frames.items()},
         }  # fmt: skip
 
+    def check(self, saved: Mapping[str, Any]) -> None:
+        """Raise ValueError if a saved model is not one of this server's."""
+        check_vector("the server's latest model", saved["latest"], self.latest.dense())
+
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Continue from what `saved` returned."""
         self.latest = dense(saved["latest"].clone())
@@ -140,3 +144,16 @@ class ArrivalServer:
         self.used = {int(worker): list(used) for worker, used in saved["used"].items()}
         stop = self.session.job.spec.stop
         self._frames = {int(worker): decode(frame, stop) for worker, frame in saved["frames"].items()}
+
+
+def resized_arrivals(saved: Mapping[str, Any], n_workers: int, round_: int) -> dict[str, Any]:
+    """Return the state of a server after `round_` rounds, for another number of workers.
+
+    Gradients that wait are lost. What became of leaving workers' gradients is added to worker 0's counts.
+    """
+    counts = [UpdateCounts.from_data(one) for one in saved["update_counts"]]
+    new = [*counts[:n_workers], *(UpdateCounts() for _ in range(n_workers - len(counts)))]
+    new[0] = sum(counts[n_workers:], new[0])
+    used = {rank: list(used) for rank, used in saved["used"].items() if int(rank) < n_workers}
+    update_counts = [replace(one, n_finished=round_).saved() for one in new]
+    return {**saved, "update_counts": update_counts, "used": used, "frames": {}}

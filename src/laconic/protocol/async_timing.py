@@ -12,8 +12,10 @@ Workers request their initial pulls in rank order. Events at the same instant ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from laconic.contract import StalenessBound, UpdateOutcome
 from laconic.network import Computation, Message, Network, TimedOperation
@@ -101,17 +103,17 @@ class AsyncServer:
             self._pull(worker)
 
     def _pull(self, worker: int) -> None:
-        def take_model() -> None:
-            self.bound.take(worker)
-            self._pulled(worker)
-
-        def arrive() -> None:
-            self._got_model(worker)
-            self._compute(worker)
-
         # Before the message, so that even one that takes no time arrives after the model is taken.
-        self.network.clock.at(self.network.next_start_ns(self.server, worker), take_model)
-        self._send(Message(self.server, worker, self._download_bytes(worker)), arrive)
+        self.network.clock.at(self.network.next_start_ns(self.server, worker), partial(self._take_model, worker))
+        self._send(Message(self.server, worker, self._download_bytes(worker)), partial(self._receive_model, worker))
+
+    def _take_model(self, worker: int) -> None:
+        self.bound.take(worker)
+        self._pulled(worker)
+
+    def _receive_model(self, worker: int) -> None:
+        self._got_model(worker)
+        self._compute(worker)
 
     def _compute(self, worker: int) -> None:
         network, step = self.network, self._n_steps[worker]
@@ -119,11 +121,11 @@ class AsyncServer:
         duration_ns = self._compute_ns(worker, step)
         now_ns = network.clock.now_ns
         start_ns = max(now_ns, network.free_at(worker).compute_ns)
-        network.compute(worker, duration_ns, lambda: self._upload(worker))
+        network.compute(worker, duration_ns, partial(self._upload, worker))
         self._timed(TimedOperation(Computation(worker, duration_ns), now_ns, start_ns, start_ns + duration_ns))
 
     def _upload(self, worker: int) -> None:
-        self._send(Message(worker, self.server, self._upload_bytes(worker)), lambda: self._arrive(worker))
+        self._send(Message(worker, self.server, self._upload_bytes(worker)), partial(self._arrive, worker))
 
     def _arrive(self, worker: int) -> None:
         for update in self.bound.arrive(worker, aborted=not self._arrived(worker)):
@@ -132,6 +134,33 @@ class AsyncServer:
             self._on_outcome(update)
             self.bound.request(update.worker)
         self._let_pull()
+
+    @property
+    def _events(self) -> dict[str, Callable[[int], None]]:
+        """What happens to a worker at its events, by name."""
+        return {
+            "takes": self._take_model, "has the model": self._receive_model, "has computed": self._upload,
+            "has sent": self._arrive,
+        }  # fmt: skip
+
+    def saved(self) -> dict[str, Any]:
+        """Return the state between two events, as data that JSON can hold; without the network's and the clock's."""
+        names = {event: name for name, event in self._events.items()}
+        return {
+            "started": self._started, "n_steps": list(self._n_steps), "bound": self.bound.saved(),
+            "events": [
+                [time_ns, names[callback.func], *callback.args]
+                for time_ns, callback in self.network.clock.scheduled
+                if isinstance(callback, partial)
+            ],
+        }  # fmt: skip
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continue from what `saved` returned. Restore the network first."""
+        self._started, self._n_steps = saved["started"], list(saved["n_steps"])
+        self.bound.restore(saved["bound"])
+        for time_ns, name, worker in saved["events"]:
+            self.network.clock.at(time_ns, partial(self._events[name], worker))
 
     def _send(self, message: Message, arrived: Callable[[], None]) -> None:
         network, sender = self.network, message.sender

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from laconic.contract import check_vector
 from laconic.torch_compat import note_step
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
-from laconic.training.state_dict import check_vector
 
 
 class ServerModel:

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.contract import Result
+from laconic.contract import Result, check_vector
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.second_gradient import SecondGradient
 from laconic.training.server_model import ServerModel
-from laconic.training.state_dict import check_vector
 
 
 class SimulatedWorkers:
@@ -133,9 +132,10 @@ class SimulatedWorkers:
 
     def saved(self) -> dict[str, Any]:
         """Return the state between two steps, by worker."""
+        replicas = [] if self._driver.pulled else self.replicas  # the driver saves what it has sent
         return {
             "buffers": [[buffer.clone() for buffer in own] for own in self.buffers],
-            "replicas": [replica.clone() for replica in self.replicas], "losses": list(self.losses),
+            "replicas": [replica.clone() for replica in replicas], "losses": list(self.losses),
             "optimizers": [self._packed(state) for state in self._states],
             "local": {str(rank): values.clone() for rank, values in self._local.items()},
         }  # fmt: skip
@@ -171,7 +171,7 @@ class SimulatedWorkers:
         replicas = saved["replicas"]
         if replicas and n != n_saved:
             replicas = [torch.stack(replicas).mean(0)] * n
-        self.replicas = [replica.clone() for replica in replicas]
+        self.replicas = list(self._driver.pulled) or [replica.clone() for replica in replicas]
 
     def _packed(self, state: Mapping[Tensor, Any]) -> dict[int, Any]:
         """Return a copy of one worker's state of the optimizer, by the parameter's number in it."""

@@ -6,8 +6,6 @@ A part checks a state before any part changes, so that a state that does not fit
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.protocol.job import Job
@@ -63,20 +61,10 @@ def load(
                 "must load the state that the same rank of the same job saved"
             )
     for name, part in parts.items():
-        part.check(state[name])
+        try:
+            part.check(state[name])
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"state_dict: the part {name!r} is not complete: {error!r:.200}") from error
     inner.load_state_dict({key: value for key, value in state_dict.items() if key != "laconic"})
     for name, part in parts.items():
         part.restore(state[name])
-
-
-def check_vector(name: str, value: Tensor | None, like: Tensor) -> None:
-    """Raise ValueError unless a saved vector has the length and type of `like`, and no inf or NaN. None passes."""
-    if value is None:
-        return
-    if value.shape != like.shape or value.dtype != like.dtype:
-        raise ValueError(
-            f"state_dict: {name} is {value.dtype} of shape {tuple(value.shape)}; it must be {like.dtype} of shape "
-            f"{tuple(like.shape)}"
-        )
-    if not bool(torch.isfinite(value).all()):
-        raise ValueError(f"state_dict: {name} has inf or NaN")

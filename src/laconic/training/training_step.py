@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.contract import Algorithm, Result
+from laconic.contract import Algorithm, Result, check_vector
 from laconic.protocol.abort import Abort
 from laconic.protocol.round_inputs import Inputs, VectorSource
 from laconic.protocol.round_result import RoundResult
@@ -23,7 +23,6 @@ from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters, VectorCopy
 from laconic.training.learning_rates import LearningRates
 from laconic.training.local_steps import LocalSteps
-from laconic.training.state_dict import check_vector
 
 
 class Driver(Protocol):
@@ -265,9 +264,9 @@ class TrainingStep:
 
     def check(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if saved parameters are not those of this model."""
-        like = self._flat.values()
-        check_vector("the parameters at the last exchange", state["start"], like)
-        check_vector("the parameters", state["values"], like)
+        for what, name in (("the parameters at the last exchange", "start"), ("the parameters", "values")):
+            if state[name] is not None:
+                check_vector(what, state[name], self._flat.values())
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore what `saved` has returned."""

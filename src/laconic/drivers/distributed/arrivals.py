@@ -91,6 +91,11 @@ class ProcessArrivals(Processes):
         """
         return super().saved() | ({} if self.serving is None else self.serving.saved(self.rounds))
 
+    def check(self, saved: Mapping[str, Any]) -> None:
+        super().check(saved)
+        if self.serving is not None:
+            self.serving.check(saved)
+
     def restore(self, saved: Mapping[str, Any]) -> None:
         super().restore(saved)
         if self.serving is not None:

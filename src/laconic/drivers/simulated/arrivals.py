@@ -5,20 +5,23 @@ computed when its virtual computation ends, at the parameters that the server se
 the worker computes with next. Encoding and decoding cost no virtual time.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm, UpdateOutcome
+from laconic.contract import Algorithm, UpdateOutcome, check_vector
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.protocol.abort import Abort
-from laconic.protocol.async_server import ArrivalServer, UpdateCounts
+from laconic.protocol.async_server import ArrivalServer, UpdateCounts, resized_arrivals
 from laconic.protocol.async_timing import AsyncServer
 from laconic.protocol.frames import Answer
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
 from laconic.wire import HEADER_BYTES, Encoded, decode
+
+T = TypeVar("T")
 
 
 class SimulatedArrivals(Simulated):
@@ -53,6 +56,7 @@ class SimulatedArrivals(Simulated):
         self._answers: dict[int, Tensor] = {}  # answers being sent, or requested, by worker
         self._sent: dict[int, Encoded] = {}  # gradients being sent, by worker
         self._asked_at: dict[int, int] = {}  # number of updates at the worker's request, by worker
+        self._begun: dict[int, Tensor] = {}  # headers of the gradients that are not yet answered, by worker
         self._check_times(parameters)
 
     def _check_times(self, parameters: Tensor) -> None:
@@ -120,7 +124,7 @@ class SimulatedArrivals(Simulated):
     def _receive_answer(self, rank: int) -> None:
         worker, data = self.workers[rank], self._answers.pop(rank)
         answer = Answer.read(data, self.job, 0, self._step_of(rank), 0)
-        if self.arrivals.update_counts[rank].n_finished:  # the initial parameters are no answer
+        if self._begun.pop(rank, None) is not None:  # the initial parameters are no answer
             worker.receive({0: answer})
         packet = answer.frame.packet
         assert packet is not None
@@ -139,6 +143,7 @@ class SimulatedArrivals(Simulated):
         self._lr = self._round_lr
         worker.begin(self.arrivals.update_counts[rank].n_finished, inputs, self._lr)
         self._sent[rank] = worker.outgoing()[0][0]
+        self._begun[rank] = _header_of(self._sent[rank])
         n_bytes = self._sent[rank].numel()
         self._measured(worker.me, worker.node, [(self.engine.server, n_bytes)])
         return n_bytes
@@ -149,3 +154,83 @@ class SimulatedArrivals(Simulated):
 
     def _commit(self, update: UpdateOutcome) -> None:
         self.arrivals.commit(update, self._lr)
+
+    def saved(self) -> dict[str, Any]:
+        """Return the state between two rounds, with the gradients and models that are on their way.
+
+        Raises:
+            RuntimeError: if gradients are on their way and the method does not take them as vectors.
+        """
+        if self._begun and self.job.algorithm.takes_gradient_tensors:
+            raise RuntimeError(
+                f"state_dict: {self.job.algorithm.name} takes its gradients in place, so those of workers "
+                f"{sorted(self._begun)}, which are on their way, cannot be saved"
+            )
+        sides = {rank: self.workers[rank].me for rank in self._begun}
+        return super().saved() | {
+            "arrivals": self.arrivals.saved(), "events": self.engine.saved(), "lr": self._lr,
+            "pulled": [model.clone() for model in self.pulled], "asked_at": _by_text(self._asked_at),
+            "answers": _by_text({rank: answer.clone() for rank, answer in self._answers.items()}),
+            "sent": sorted(self._sent), "headers": _by_text(self._begun),
+            "gradients": {str(rank): [me.gradient.clone(), me.round, me.lr] for rank, me in sides.items()},
+        }  # fmt: skip
+
+    def check(self, saved: Mapping[str, Any]) -> None:
+        super().check(saved)
+        self.arrivals.check(saved["arrivals"])
+        for model in saved["pulled"]:
+            check_vector("a worker's model", model, self.pulled[0])
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continue from a saved state, before the first round.
+
+        With another number of workers, gradients and models on their way are lost, and all workers take the latest
+        model.
+        """
+        super().restore(saved)
+        n = len(self.workers)
+        if len(saved["workers"]) != n:
+            self.arrivals.restore(resized_arrivals(saved["arrivals"], n, self.rounds))
+            self.engine.bound.version = saved["events"]["bound"]["version"]
+            self.pulled = [self.arrivals.latest.dense().clone() for _ in range(n)]
+            return
+        self.arrivals.restore(saved["arrivals"])
+        self.engine.restore(saved["events"])
+        self._lr, self.pulled = saved["lr"], [model.clone() for model in saved["pulled"]]
+        self._asked_at, self._begun = _by_rank(saved["asked_at"]), _by_rank(saved["headers"])
+        self._answers = {rank: answer.clone() for rank, answer in _by_rank(saved["answers"]).items()}
+        for rank, (gradient, round_, lr) in _by_rank(saved["gradients"]).items():
+            frame = self._begun_again(rank, gradient.clone(), round_, lr)
+            if rank in saved["sent"]:
+                self._sent[rank] = frame
+        for worker, state in zip(self.workers, saved["workers"], strict=True):
+            worker.meter.restore(state["meter"])  # which has counted those gradients
+
+    def _begun_again(self, rank: int, gradient: Tensor, round_: int, lr: float) -> Encoded:
+        """Bring a worker to where it waits for its answer. Returns the frame that it has sent.
+
+        Raises:
+            RuntimeError: if the method had overwritten its gradient when that was saved.
+        """
+        worker = self.workers[rank]
+        worker.begin(round_, Inputs(vector=gradient, parameters=self.pulled[rank]), lr)
+        frame = worker.outgoing()[0][0]
+        if not torch.equal(_header_of(frame), self._begun[rank]):
+            raise RuntimeError(
+                f"state_dict: {self.job.algorithm.name} overwrites its gradients, so worker {rank} cannot send again "
+                "the one that was on its way; save after another step"
+            )
+        return frame
+
+
+def _header_of(frame: Encoded) -> Tensor:
+    assert isinstance(frame, Tensor), "within one process no frame is split"
+    return frame[:HEADER_BYTES].clone()
+
+
+def _by_text(values: Mapping[int, T]) -> dict[str, T]:
+    return {str(rank): value for rank, value in values.items()}
+
+
+def _by_rank(values: Mapping[str, T]) -> dict[int, T]:
+    return {int(rank): value for rank, value in values.items()}
