@@ -2,14 +2,31 @@
 
 import hashlib
 
+import torch
+
 from laconic.errors import WireError
-from laconic.wire import HEADER_BYTES, decode
+from laconic.wire import HEADER_BYTES, Frame, decode, encode
 from support.frame_bytes import flipped, patched, resealed
 from support.packets import BY_KIND
 from support.sample_packets import samples_by_kind
 
 MAX_COUNT = 50
 WRONG_NUMBERS = (0, 1, 2, 3, 7, 8, 9, 50, 51, 255, 256, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
+
+
+def believed(data: bytes, max_count: int = MAX_COUNT) -> Frame | None:
+    """The frame, or None for a WireError. What is believed must hold together: one packet has one encoding."""
+    try:
+        frame = decode(data, max_count)
+    except WireError:
+        return None
+    if frame.packet is not None:
+        dense = frame.packet.dense()
+        assert dense.shape == (frame.packet.count,)
+        assert frame.packet.offset + frame.packet.count <= max_count
+        assert bool(torch.isfinite(dense).all())
+    assert bytes(encode(frame).numpy()) == data
+    return frame
 
 
 def digest() -> str:

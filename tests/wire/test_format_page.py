@@ -7,6 +7,7 @@ import sys
 from importlib.resources import files
 
 import numpy as np
+import page_codes
 import page_decoder
 import pytest
 from hypothesis import given, settings
@@ -24,12 +25,13 @@ HEADER = Header(role="server", rank=513, round=70_000, exchange=300, weight=64_0
 
 def test_the_decoder_imports_nothing_but_numpy_and_the_standard_library():
     imported = set()
-    for node in ast.walk(ast.parse(inspect.getsource(page_decoder))):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imported.add(node.module.partition(".")[0])
-    assert imported <= {"numpy", *sys.stdlib_module_names}
+    for module in (page_decoder, page_codes):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.partition(".")[0])
+    assert imported <= {"numpy", "page_codes", *sys.stdlib_module_names}
 
 
 def reader_of(found):

@@ -36,7 +36,7 @@ class Frame:
     control: Control | None = None
     """What it says where it carries no packet."""
     used: tuple[bool, ...] = ()
-    """Which parameter tensors the sender begins to use; only in a frame USED."""
+    """Which parameter tensors the sender uses from its next packet on; only in a frame USED."""
 
     def __post_init__(self) -> None:
         if (self.packet is None) == (self.control is None):

@@ -19,7 +19,7 @@ class Control(Enum):
     ADMIT = 130
     """A worker requests to begin its next step; a server lets it begin with the model that it has."""
     USED = 131
-    """Which parameter tensors the sender's next packet uses and no earlier one did, one bit each."""
+    """Which parameter tensors the sender uses from its next packet on, one bit each."""
     BYE = 132
     """The sender leaves the job. Reserved: no driver sends it yet."""
 
