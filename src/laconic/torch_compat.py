@@ -5,6 +5,8 @@ Comments say why each is needed, and since which version torch has it. laconic s
 
 from __future__ import annotations
 
+import datetime
+import time
 from collections.abc import Callable
 
 import torch
@@ -78,3 +80,10 @@ class ScaledOptimizer(Optimizer):
     def _loss_scale(self) -> Tensor | None:
         """The factor that the loss was multiplied by; None outside of `step`, and without a GradScaler."""
         return getattr(self, "grad_scale", None)
+
+
+def wait_until(work: dist.Work | None, deadline: float) -> None:
+    """Wait for any group's work until time.monotonic() is `deadline`. Raises RuntimeError where it fails."""
+    # No page of torch's names the argument for the time. Since 1.6.
+    assert work is not None
+    work.wait(datetime.timedelta(seconds=max(0.001, deadline - time.monotonic())))

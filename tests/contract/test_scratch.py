@@ -81,12 +81,10 @@ def test_a_result_is_not_reclaimed_while_it_is_used():
     mine = Borrower()
     result = mine.scratch()
     mine.commit(result)
-    used = True
-    mine.scratch.reclaim(lambda vector: used)
+    mine.scratch.reclaim([result])
     assert mine.scratch().data_ptr() != result.data_ptr()
     mine.commit()
-    used = False
-    mine.scratch.reclaim(lambda vector: used)
+    mine.scratch.reclaim()
     assert result.data_ptr() in indices([mine.scratch(), mine.scratch()])
 
 
@@ -146,5 +144,5 @@ def test_all_results_of_a_round_stay_until_they_are_reclaimed():
     results = [mine.scratch(), mine.scratch()]
     mine.commit(*results)
     assert not indices(results) & indices([mine.scratch(), mine.scratch()])
-    mine.scratch.reclaim(lambda vector: vector.data_ptr() == results[0].data_ptr())
+    mine.scratch.reclaim(results[:1])
     assert mine.scratch().data_ptr() == results[1].data_ptr()

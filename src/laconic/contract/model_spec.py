@@ -80,7 +80,7 @@ class ModelSpec:
         """Number of elements of all tensors, the length of the flat vector."""
         return sum(self.sizes)
 
-    @property
+    @cached_property
     def stop(self) -> int:
         """Index after the last element in the vector of the full model."""
         return self.offset + self.d

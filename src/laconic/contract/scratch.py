@@ -1,6 +1,6 @@
 """Buffers of a round: vectors that a step writes into, and that later rounds use again."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ class Scratch:
     def __call__(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return a vector (count,) with arbitrary content, of the pool's type or of another."""
         vector = self._pool.take(dtype)
-        self._borrowed[_storage(vector)] = vector
+        self._borrowed[vector.untyped_storage().data_ptr()] = vector
         return vector
 
     def end_round(self, held: Iterable[Tensor], results: Sequence[Tensor] = ()) -> None:
@@ -39,8 +39,8 @@ class Scratch:
         self._borrowed = {}
         if not ours:
             return
-        in_memories = {_storage(value) for value in held}
-        returned = {_storage(result) for result in results}
+        in_memories = {value.untyped_storage().data_ptr() for value in held}
+        returned = {result.untyped_storage().data_ptr() for result in results}
         self._held = {place: vector for place, vector in ours.items() if place in in_memories}
         new = {place: vector for place, vector in ours.items() if place in returned and place not in in_memories}
         if new:  # of the earlier results, the last ones may still be in use
@@ -49,17 +49,16 @@ class Scratch:
             if place not in self._held and place not in new:
                 self._pool.give(vector)
 
-    def reclaim(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
-        """Reclaim earlier results, except for those that are still in use by `is_used`."""
+    def reclaim(self, in_use: Iterable[Tensor] = ()) -> None:
+        """Reclaim earlier results, except for those that share memory with a tensor that is in use."""
         results, self._results = self._results, []
+        if not results:
+            return
+        used_storages = {tensor.untyped_storage().data_ptr() for tensor in in_use}
         for of_round in results:
-            used = {place: vector for place, vector in of_round.items() if is_used(vector)}
+            used = {place: vector for place, vector in of_round.items() if place in used_storages}
             for place, vector in of_round.items():
                 if place not in used:
                     self._pool.give(vector)
             if used:
                 self._results.append(used)
-
-
-def _storage(value: Tensor) -> int:
-    return value.untyped_storage().data_ptr()

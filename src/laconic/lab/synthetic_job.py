@@ -58,7 +58,7 @@ class GivenJob:
         def gradient_at(parameters: Tensor) -> Tensor:
             return other
 
-        return Inputs(vector=VectorCopy(gradient), parameters=self._parameters, gradient_at=gradient_at)
+        return Inputs(vector=VectorCopy([gradient]), parameters=self._parameters, gradient_at=gradient_at)
 
     def remembered(self) -> dict[tuple[str, int, str], Tensor]:
         """Return the tensors in the memories, by side ("worker" or "server"), number and name.

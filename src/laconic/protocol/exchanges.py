@@ -196,7 +196,8 @@ def _swap_frames(
     down: dict[int, Encoded] = {}
     if reply is not None and ends.downloads:
         down = dict.fromkeys((leg.receiver for leg in ends.downloads), encode(reply))
-    phase("decode")
+    if server is not None:
+        phase("decode")
     link_bytes_per_s = yield Swap(
         outgoing=down, expected=tuple(ends.answerers), purpose=f"for its answer of round {round_}", take=take_answer
     )

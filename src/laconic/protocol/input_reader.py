@@ -69,7 +69,7 @@ class InputReader:
         if is_summed:
             self._share = Abort.unless(source.into(me.gradient, 0, me.count, divisor=me.n_workers))
             return Abort.NO  # `write_share` says it
-        return Abort.unless(source.into(me.gradient, 0, me.count) or sum_is_checked)
+        return Abort.unless(source.into(me.gradient, 0, me.spec.d) or sum_is_checked)
 
     def _vector(self, vector: Tensor | VectorSource) -> Tensor:
         """Return a vector (d,), which is valid until the end of the round if it has to be written."""

@@ -61,7 +61,7 @@ class Job:
                 f"number {MAX_EXCHANGES:,}; take fewer workers"
             )
 
-    @property
+    @cached_property
     def d(self) -> int:
         """Number of parameters."""
         return self.spec.d
@@ -113,10 +113,11 @@ class Job:
         """Return the exchanges of this round."""
         latest = self._latest
         if latest.round != round_:
-            exchanges = self.algorithm.exchanges_in(round_, self.spec, self.layout.n_workers)
-            if self.layout.has_graph or exchanges != latest.exchanges:  # a graph may change from round to round
+            is_dense = self.algorithm.dense_in(round_)
+            if self.layout.has_graph or is_dense != latest.is_dense:  # a graph may change from round to round
+                exchanges = self.algorithm.exchanges_in(round_, self.spec, self.layout.n_workers)
                 latest.planned = tuple(self._planned(round_, number, each) for number, each in enumerate(exchanges))
-            latest.round, latest.exchanges = round_, exchanges
+            latest.round, latest.is_dense = round_, is_dense
         return latest.planned
 
     @cached_property
@@ -140,5 +141,5 @@ class _LatestRound:
     """The exchanges of the round that was asked for last."""
 
     round: int = -1
-    exchanges: tuple[Exchange, ...] = ()
+    is_dense: bool | None = None
     planned: tuple[PlannedExchange, ...] = ()

@@ -12,6 +12,9 @@ from laconic.protocol.abort import Abort
 class VectorSource(Protocol):
     """Where a vector (d,) is read from, such as a model's gradient tensors. Nothing is copied before it is read."""
 
+    reads: Sequence[Tensor]
+    """The tensors whose memory it reads."""
+
     def into(self, out: Tensor, start: int, stop: int, *, divisor: int = 1, plus: Tensor | None = None) -> bool:
         """Write elements start .. stop-1, divided by `divisor`, plus those of `plus`, to the same place in `out`.
 
@@ -30,12 +33,12 @@ class VectorSource(Protocol):
     def tensors(self) -> Sequence[Tensor]:
         """Return the vector as consecutive tensors, of d elements in all. Empty if it has to be computed."""
 
-    def reads(self, buffer: Tensor) -> bool:
-        """Return whether it reads from the memory of `buffer`."""
-
 
 class Active(Protocol):
     """The parameters that take part in a round: the memories keep what they hold for the others."""
+
+    all_active: bool
+    """Whether all parameters take part."""
 
     def inactive(self) -> Sequence[tuple[int, int]]:
         """Return the slices (offset, stop) of the full vector that take no part. Known when the round is committed."""

@@ -136,7 +136,7 @@ class ServerSession:
     def close(self, happened: bool) -> None:
         """End the round: commit the memory, or drop what was staged if the round was aborted."""
         if happened:
-            if self._active is not None:
+            if self._active is not None and not self._active.all_active:
                 offset, count = self.shard.offset, self.shard.count
                 slices = [
                     (max(0, start - offset), min(count, stop - offset)) for start, stop in self._active.inactive()

@@ -329,7 +329,7 @@ class WorkerSession:
             memory.drop()
             self.scratch.end_round(memory.values())
             return False
-        if self._active is not None:
+        if self._active is not None and not self._active.all_active:
             offset = self.job.spec.offset
             memory.revert([(start - offset, stop - offset) for start, stop in self._active.inactive()])
         memory.commit()

@@ -29,6 +29,8 @@ class ActiveParameters:
         self._gather = gather
         self.now = [False] * len(sizes)
         """By parameter, whether it takes part in this round."""
+        self.all_active = False
+        """Whether all take part."""
         self.used = [False] * len(sizes)
         """By parameter, whether a worker of this process has used it since the last exchange."""
         self._used_when_agreed: list[bool] | None = None  # None before the first agreement
@@ -37,11 +39,14 @@ class ActiveParameters:
         """Add the parameters that a worker of this process has just used."""
         self.used = [used or has for used, has in zip(self.used, has_gradient, strict=True)]
         if self._gather is None:
-            self.now = self.used
+            self._set(self.used)
+
+    def _set(self, now: list[bool]) -> None:
+        self.now, self.all_active = now, all(now)
 
     def select(self, used: Sequence[bool]) -> None:
         """Let exactly these parameters take part, such as those behind one gradient of an asynchronous worker."""
-        self.now = list(used)
+        self._set(list(used))
 
     @property
     def is_agreed(self) -> bool:
@@ -56,10 +61,11 @@ class ActiveParameters:
     def agree(self) -> None:
         """Let all parameters take part that any rank has used since the last exchange. Collective."""
         assert self._gather is not None, "one process knows what its workers use"
-        self._used_when_agreed, self.now = self.used, [False] * len(self.used)
+        self._used_when_agreed, now = self.used, [False] * len(self.used)
         for of_rank in self._gather([place for place, used in enumerate(self.used) if used]):
             for place in of_rank:
-                self.now[place] = True
+                now[place] = True
+        self._set(now)
 
     def end_round(self) -> None:
         """Begin to note what is used until the next exchange."""
@@ -67,8 +73,6 @@ class ActiveParameters:
 
     def inactive(self) -> Sequence[tuple[int, int]]:
         """Return the slices (offset, stop) of the full vector that take no part in this round."""
-        if all(self.now):
-            return ()
         slices, offset = [], 0
         for size, active in zip(self._sizes, self.now, strict=True):
             if not active:
@@ -82,5 +86,6 @@ class ActiveParameters:
 
     def restore(self, state: Mapping[str, list[bool] | None]) -> None:
         """Restore what `saved` has returned."""
-        self.now, self.used = list(state["now"] or ()), list(state["used"] or ())
+        self._set(list(state["now"] or ()))
+        self.used = list(state["used"] or ())
         self._used_when_agreed = None if state["used_when_agreed"] is None else list(state["used_when_agreed"])

@@ -98,7 +98,7 @@ class FlatParameters:
 
     def value_source(self) -> "VectorCopy":
         """Return where to read the parameters."""
-        return VectorCopy(*self._data)
+        return VectorCopy(self._data)
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""
@@ -193,7 +193,7 @@ class FlatParameters:
     def gradient_source(self, loss_scale: Tensor | None = None) -> "VectorCopy | Unscaled":
         """Return where to read the gradients of now, divided by `loss_scale`, one number, if it is given."""
         tensors = self.gradient_tensors()
-        return VectorCopy(*tensors) if loss_scale is None else Unscaled(tensors, loss_scale)
+        return VectorCopy(tensors) if loss_scale is None else Unscaled(tensors, loss_scale)
 
     def gradient_tensors(self) -> list[Tensor]:
         """Return the gradient tensors, one for each parameter; a parameter without one counts as zero."""
@@ -214,7 +214,7 @@ class _Source(ABC):
     """Tensors of d elements in all, from which a vector (d,) is read. It implements `VectorSource`."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._tensors = tensors
+        self.reads = tensors
 
     def into(self, out: Tensor, start: int, stop: int, *, divisor: int = 1, plus: Tensor | None = None) -> bool:
         """See `VectorSource`."""
@@ -237,28 +237,20 @@ class _Source(ABC):
         """See `VectorSource`."""
         return ()
 
-    def reads(self, buffer: Tensor) -> bool:
-        """See `VectorSource`."""
-        place = buffer.untyped_storage().data_ptr()
-        return any(tensor.untyped_storage().data_ptr() == place for tensor in self._tensors)
-
 
 class VectorCopy(_Source):
     """The tensors as they are."""
 
-    def __init__(self, *tensors: Tensor) -> None:
-        super().__init__(tensors)
-
     def tensors(self) -> Sequence[Tensor]:
         """See `VectorSource`."""
-        return self._tensors
+        return self.reads
 
     def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
-        finite = gather(slice_tensors(self._tensors, start, stop), part)
+        finite = gather(slice_tensors(self.reads, start, stop), part)
         return finite if plus is None else all_finite(part.add_(plus))
 
     def _write_share(self, part: Tensor, start: int, stop: int, divisor: int) -> bool:
-        return gather(slice_tensors(self._tensors, start, stop), part, divisor=divisor)
+        return gather(slice_tensors(self.reads, start, stop), part, divisor=divisor)
 
 
 class Unscaled(_Source):
@@ -269,7 +261,7 @@ class Unscaled(_Source):
         self._scale = scale
 
     def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
-        gather(slice_tensors(self._tensors, start, stop), part)
+        gather(slice_tensors(self.reads, start, stop), part)
         part /= self._scale
         return all_finite(part if plus is None else part.add_(plus))
 
@@ -284,7 +276,7 @@ class ChangeSince(_Source):
         self._divisor = divisor
 
     def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
-        tensors, subtracted, divisor = slice_tensors(self._tensors, start, stop), self._start[start:stop], self._divisor
+        tensors, subtracted, divisor = slice_tensors(self.reads, start, stop), self._start[start:stop], self._divisor
         if divisor is None:
             return gather_change(tensors, subtracted, part, plus)
         gather_change(tensors, subtracted, part)
@@ -301,8 +293,8 @@ class ChangeOfStep(_Source):
 
     def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
         factors, place = [], 0
-        for tensor, factor in zip(self._tensors, self._factors, strict=True):
+        for tensor, factor in zip(self.reads, self._factors, strict=True):
             if max(place, start) < min(place + tensor.numel(), stop):
                 factors.append(factor)
             place += tensor.numel()
-        return gather_scaled(slice_tensors(self._tensors, start, stop), factors, part, plus)
+        return gather_scaled(slice_tensors(self.reads, start, stop), factors, part, plus)

@@ -160,7 +160,7 @@ class TrainingStep:
 
         result = self._round(inputs_of)
         for rank in () if result.aborted else self._workers.applying:
-            direction = result.of(rank)
+            direction = result.results[rank]
             assert isinstance(direction, Tensor), "only methods that read changes may return a sparse result"
             if self._algorithm.returns == "parameters":
                 self._flat.set_values(direction)
@@ -222,7 +222,7 @@ class TrainingStep:
             own = self._workers.start_of(rank, start)
             return Inputs(
                 vector=self.local.change_since(own), abort=self.aborts.get(rank, Abort.NO),
-                parameters=VectorCopy(start) if own is start else own,
+                parameters=VectorCopy([start]) if own is start else own,
             )  # fmt: skip
 
         result = self._round(inputs_of)

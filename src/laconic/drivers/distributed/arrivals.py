@@ -37,12 +37,7 @@ class ProcessArrivals(Processes):
         self.serving = ServingRank(self.sessions, parameters, active) if self.servers else None
         self._active = active
         self._reported: Sequence[bool] = ()  # by this worker: the parameters behind its last gradient
-        self._may_wait = algorithm.staleness_bound().may_wait
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether a worker has to request admission before it computes."""
-        return self._may_wait
+        self.may_wait = algorithm.staleness_bound().may_wait
 
     @property
     def updates(self) -> UpdateCounts | None:

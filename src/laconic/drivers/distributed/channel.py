@@ -16,11 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.drivers.distributed.device_channel import DeviceChannel, wait_until
+from laconic.drivers.distributed.device_channel import DeviceChannel
 from laconic.drivers.distributed.failure_report import FailureReport
 from laconic.errors import PayloadsLostError, PeerLostError, WireError
 from laconic.protocol.ring_allreduce import ring_parts
-from laconic.torch_compat import source_rank
+from laconic.torch_compat import source_rank, wait_until
 from laconic.wire import HEADER_BYTES, Encoded, SplitFrame, max_encoded_bytes, read_payload_info
 
 _SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller messages end in a socket's buffer and do not measure the link

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.errors import PayloadsLostError
-from laconic.torch_compat import abort_of, bound_device
+from laconic.torch_compat import abort_of, bound_device, wait_until
 
 _ERROR_HANDLING = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
 _POLL_S = 5e-5  # a payload takes longer
@@ -152,12 +152,6 @@ class DeviceChannel:
             leaving = threading.Thread(target=_quietly, args=(abort,), daemon=True)
             leaving.start()
             leaving.join(_ABORT_S)
-
-
-def wait_until(work: dist.Work | None, deadline: float) -> None:
-    """Wait for any group's work until time.monotonic() is `deadline`. Raises RuntimeError where it fails."""
-    assert work is not None
-    work.wait(datetime.timedelta(seconds=max(0.001, deadline - time.monotonic())))
 
 
 def _quietly(abort: Callable[[], None]) -> None:

@@ -68,16 +68,13 @@ class Processes:
         self.worker, self.servers = self.sessions.worker, self.sessions.servers
         self.rounds = 0
         self.aborted_rounds = 0
+        self.may_wait = False
+        """Whether a worker has to request admission before it computes."""
         self.seconds = Seconds()
         workers = [] if self.worker is None else [self.worker]
         self.recorder = Recorder([each.meter for each in workers], self.seconds, partial(residual_norm, workers))
         if are_distinct(gpus):
             self.send_from(self.job.device, "nccl")
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether a worker has to request admission before it computes."""
-        return False
 
     def request_admission(self) -> Tensor | None:
         """Wait until this worker may compute. Returns the parameters (d,) if they have changed, else None."""

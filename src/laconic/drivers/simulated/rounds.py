@@ -11,7 +11,7 @@ includes no deadlines. Lost packets occupy ports like others. A late packet is s
 delays later messages. Parameters for a worker that returns are counted and take no time, like the initial ones.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any, Literal, get_args
@@ -173,9 +173,9 @@ class Simulated:
         """Return what became of worker `rank`'s gradients; None if the method is not asynchronous."""
         return None
 
-    def reclaim(self, is_used: Callable[[Tensor], bool] = lambda _: False) -> None:
-        """Reuse the vectors of earlier results, except those for which `is_used` returns True."""
-        self._scratch.reclaim(is_used)
+    def reclaim(self, in_use: Sequence[Tensor] = ()) -> None:
+        """Reuse the vectors of earlier results, except those that share memory with a tensor that is in use."""
+        self._scratch.reclaim(in_use)
 
     def saved(self) -> dict[str, Any]:
         """Return the state between two rounds: the sessions, the network's times and the counts."""
@@ -229,7 +229,7 @@ class Simulated:
             )
         elif isinstance(results[0], Tensor):
             own = worker.result = results[0]  # its own vector is reused
-            worker.scratch.reclaim(lambda vector: vector.data_ptr() == own.data_ptr())
+            worker.scratch.reclaim([own])
 
     def _pass_time(self, exchanged: Exchanged, present: list[WorkerSession]) -> None:
         """Run the clock until all workers have the answers; then send the late packets."""
