@@ -18,11 +18,13 @@ from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
 from laconic.algorithms.ssgd_mv_rs import SSGDMVRS
 from laconic.algorithms.ssgd_topk import SSGDTopK
+from laconic.buffer_pool import VectorPool
 from laconic.compressors import QSGD, Quantized, ScaledSign, Sparsified, Ternary, TopK, block_lengths
-from laconic.contract import Memory, ModelSpec, Server
+from laconic.contract import ModelSpec, Scratch, Server
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.protocol.round_inputs import Inputs
 from support.jobs import job_of
+from support.memories import memory_of
 from support.methods import LAYERS, SAMPLES, layouts_of, with_test_settings
 from support.simulated_run import quadratic
 
@@ -147,8 +149,8 @@ def test_random_selections_depend_on_the_coordinate_and_not_on_the_slice(algorit
     full = ModelSpec.of_sizes(20)
     masks = []
     for spec in (full, full.part(8, 6)):
-        memory = Memory(spec.d, torch.float64)
-        server = Server(rank=0, n_workers=N, spec=spec, seed=SEED, memory=memory)
+        scratch = Scratch(VectorPool(spec.d, torch.float64))
+        server = Server(rank=0, n_workers=N, spec=spec, seed=SEED, memory=memory_of(spec.d), scratch=scratch)
         masks.append(algorithm.mask(server, voted - spec.offset, votes) + spec.offset)
     assert torch.equal(*masks)
     assert masks[0].tolist() != [8, 9, 10]

@@ -82,7 +82,7 @@ def interrupted(rank, name, layout, inner, order):
 
 
 def used_only_before(rank):
-    """A layer that is used before the save and by no rank after it still moves by the momentum it had."""
+    """A layer that is used before the save, and by no rank after it: the saved set is no longer that of the ranks."""
     ends = []
     for resumes in (False, True):
         net = optimizers.Branches()
@@ -195,7 +195,7 @@ def test_a_save_in_the_middle_of_local_steps_holds_each_ranks_own_parameters(by_
 
 
 @pytest.mark.slow
-def test_the_set_of_layers_ever_used_is_restored(by_rank):
+def test_the_set_of_layers_in_use_is_restored(by_rank):
     for straight, resumed in (results["used only before"] for results in by_rank):
         assert torch.equal(resumed, straight)
 

@@ -1,6 +1,6 @@
 """The result of one round, from any driver."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,11 @@ class RoundResult:
     def of(self, rank: int) -> Result:
         """Return what worker `rank` applies. Raises KeyError if it has no result."""
         return self.results[rank]
+
+
+def by_rank(results: Sequence[Result], n_workers: int) -> dict[int, Result]:
+    """Return the results by rank; a single one is that of all workers."""
+    return dict.fromkeys(range(n_workers), results[0]) if len(results) == 1 else dict(enumerate(results))
 
 
 def same_result(one: Result, other: Result) -> bool:

@@ -9,9 +9,10 @@ all ranks send their sets to each other, and repeat the round with the gradients
 
 from collections.abc import Callable, Mapping, Sequence
 
+from laconic.errors import ContractError
 from laconic.protocol.abort import Abort
 
-Gather = Callable[[list[int]], Sequence[Sequence[int]]]
+Gather = Callable[[list[int]], Sequence[object]]
 
 
 class ActiveParameters:
@@ -59,12 +60,22 @@ class ActiveParameters:
         return Abort.SET_DIFFERS if self._gather is not None and self.used != self._used_when_agreed else Abort.NO
 
     def agree(self) -> None:
-        """Let all parameters take part that any rank has used since the last exchange. Collective."""
+        """Let all parameters take part that any rank has used since the last exchange. Collective.
+
+        Raises:
+            ContractError: for a list that a rank of this job cannot send.
+        """
         assert self._gather is not None, "one process knows what its workers use"
-        self._used_when_agreed, now = self.used, [False] * len(self.used)
-        for of_rank in self._gather([place for place, used in enumerate(self.used) if used]):
-            for place in of_rank:
+        now = [False] * len(self.used)
+        for rank, indices in enumerate(self._gather([place for place, used in enumerate(self.used) if used])):
+            if not isinstance(indices, list) or not all(type(i) is int and 0 <= i < len(now) for i in indices):
+                raise ContractError(
+                    f"rank {rank} uses the parameters {indices!r:.80}, where there are {len(now)}; do all ranks train "
+                    "the same model?"
+                )
+            for place in indices:
                 now[place] = True
+        self._used_when_agreed = self.used
         self._set(now)
 
     def end_round(self) -> None:

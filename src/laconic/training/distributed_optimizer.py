@@ -174,7 +174,7 @@ class DistributedOptimizer(ScaledOptimizer):
         """Exchange the change of local steps since the last round, if any. Call it at a run's end. Collective."""
         self.training.exchange()
 
-    def _gather_used(self, indices: list[int]) -> Sequence[Sequence[int]]:
+    def _gather_used(self, indices: list[int]) -> Sequence[object]:
         what = f"for its list of used parameters, round {self.driver.rounds}"
         return self.driver.channel.gather(indices, what)
 

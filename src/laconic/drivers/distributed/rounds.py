@@ -163,9 +163,9 @@ class Processes:
         inputs = None if self.worker is None else inputs_of(self.worker.rank)
         self.seconds.phase("compute")
         result = carry_out(run_rank(self.sessions, self.rounds, inputs, lr, self.seconds.phase), self.channel)
-        if self.recorder.observers:
-            self.recorder.round_ended(self.rounds, aborted=bool(result.aborted))
         if result.aborted is not Abort.SET_DIFFERS:  # the ranks repeat that round
+            if self.recorder.observers:
+                self.recorder.round_ended(self.rounds, aborted=bool(result.aborted))
             self.rounds += 1
             self.aborted_rounds += bool(result.aborted)
         return result

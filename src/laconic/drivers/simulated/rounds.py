@@ -33,7 +33,7 @@ from laconic.protocol.layout import choose_layout, n_nodes_for
 from laconic.protocol.legs import operations
 from laconic.protocol.resize import resized
 from laconic.protocol.round_inputs import Active, Inputs
-from laconic.protocol.round_result import RoundResult, same_result
+from laconic.protocol.round_result import RoundResult, by_rank, same_result
 from laconic.protocol.server import ServerSession
 from laconic.protocol.worker import WorkerSession, residual_norm
 from laconic.telemetry.recorder import Recorder
@@ -162,12 +162,7 @@ class Simulated:
             self.recorder.round_ended(self.rounds, aborted=bool(aborted))
         self.rounds += 1
         self.aborted_rounds += aborted is Abort.NON_FINITE
-        return RoundResult(aborted=aborted, results=self._by_rank(results))
-
-    def _by_rank(self, results: list[Result]) -> dict[int, Result]:
-        if len(results) == 1:  # equal replicas
-            return dict.fromkeys(range(len(self.workers)), results[0])
-        return dict(enumerate(results))
+        return RoundResult(aborted=aborted, results=by_rank(results, len(self.workers)))
 
     def updates_of(self, rank: int) -> UpdateCounts | None:
         """Return what became of worker `rank`'s gradients; None if the method is not asynchronous."""

@@ -1,0 +1,89 @@
+"""Where a round reads its vector from: any slice, divided or with something added, equals the vector made at once."""
+
+import pytest
+import torch
+
+from laconic.training.flat_parameters import ChangeOfStep, ChangeSince, Unscaled, VectorCopy
+from support.inputs import over_inputs
+
+SHAPES = ((3, 4), (), (5,), (2, 2, 2), (0,))
+D = 26
+SLICES = ((0, D), (0, 7), (7, 13), (13, 13), (12, D))
+
+
+def tensors(dtype, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator).to(dtype) for shape in SHAPES]
+
+
+def joined(parts):
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def sources(dtype):
+    """Each source over the same tensors, with the vector that it stands for."""
+    given = tensors(dtype)
+    vector, start = joined(given), torch.linspace(-1, 1, D).to(dtype)
+    divisors = torch.linspace(0.5, 2, D).to(dtype)
+    factors = [-0.1, 0.2, 0.3, -0.4, 0.5]
+    half, scale = torch.tensor(-0.5, dtype=dtype), torch.tensor(8.0, dtype=dtype)
+    return {
+        "copy": (VectorCopy(given), vector),
+        "unscaled": (Unscaled(given, scale), vector / 8),
+        "change": (ChangeSince(given, start, None), vector - start),
+        "change, divided": (ChangeSince(given, start, half), (vector - start) / -0.5),
+        "change, by element": (ChangeSince(given, start, divisors), (vector - start) / divisors),
+        "step": (
+            ChangeOfStep(given, factors),
+            joined([factor * tensor for factor, tensor in zip(factors, given, strict=True)]),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", sources(torch.float32))
+@over_inputs("dtype", (torch.float32, torch.float64))
+@over_inputs("divisor", (1, 3))
+@over_inputs("adds", (False, True))
+def test_any_slice_is_that_of_the_vector(name, dtype, divisor, adds):
+    source, vector = sources(dtype)[name]
+    plus = torch.randn(D, generator=torch.Generator().manual_seed(2)).to(dtype) if adds else None
+    expected = vector / divisor + (0 if plus is None else plus)
+    for start, stop in SLICES:
+        out = torch.full((D,), 7.0, dtype=dtype)
+        assert source.into(out, start, stop, divisor=divisor, plus=plus)
+        torch.testing.assert_close(out[start:stop], expected[start:stop])
+        assert (out[:start] == 7).all()
+        assert (out[stop:] == 7).all(), "nothing else is written"
+
+
+@pytest.mark.parametrize("name", sources(torch.float32))
+@over_inputs("divisor", (1, 3))
+@over_inputs("bad", (torch.inf, torch.nan))
+def test_a_value_that_is_not_finite_is_found_in_its_own_slice_alone(name, divisor, bad):
+    source, _ = sources(torch.float32)[name]
+    source.reads[2][1] = bad  # element 14 of the vector
+    out = torch.empty(D)
+    found = [not source.into(out, start, stop, divisor=divisor) for start, stop in SLICES]
+    assert found == [start <= 14 < stop for start, stop in SLICES]
+
+
+@pytest.mark.parametrize("name", sources(torch.float32))
+def test_a_sum_that_is_not_finite_is_found(name):
+    source, _ = sources(torch.float32)[name]
+    plus = torch.zeros(D)
+    plus[20] = torch.inf
+    for divisor in (1, 3):
+        assert not source.into(torch.empty(D), 0, D, divisor=divisor, plus=plus)
+        assert source.into(torch.empty(D), 0, 20, divisor=divisor, plus=plus)
+
+
+def test_what_is_a_vector_already_can_be_read_as_tensors_without_a_copy():
+    given = tensors(torch.float32)
+    assert all(one is other for one, other in zip(VectorCopy(given).tensors(), given, strict=True))
+    assert not any(source.tensors() for name, (source, _) in sources(torch.float32).items() if name != "copy")
+
+
+def test_a_source_lists_the_tensors_whose_memory_it_reads():
+    views = [torch.zeros(4), torch.ones(3)]
+    for source in (VectorCopy(views), Unscaled(views, torch.tensor(2.0)), ChangeSince(views, torch.ones(7), None)):
+        assert all(one is other for one, other in zip(source.reads, views, strict=True))
