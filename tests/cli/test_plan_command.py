@@ -20,10 +20,14 @@ def everything(tmp_path_factory):
     return laconic("plan", *SMALL, "--compute", "5ms", *files), folder
 
 
+# Of these, the number of parameters is not enough to plan.
+NEEDING_SHAPES = {name for name, cls in library.ALGORITHMS.items() if cls.needs_shapes}
+
+
 def test_every_method_has_its_rows_and_fits_eighty_columns(everything):
     ended, _ = everything
     assert ended.code == 0, ended.err
-    assert all(f"\n{name} " in ended.out for name in library.ALGORITHMS)
+    assert all((f"\n{name} " in ended.out) == (name not in NEEDING_SHAPES) for name in library.ALGORITHMS)
     table = ended.out.split("beats plain:")[0].splitlines()
     assert max(len(line) for line in table if "wrote" not in line) <= 80
     assert "plain" in ended.out
@@ -32,7 +36,7 @@ def test_every_method_has_its_rows_and_fits_eighty_columns(everything):
 def test_the_file_has_a_row_for_each_choice_and_the_recommendation(everything):
     _, folder = everything
     data = json.loads((folder / "plan.json").read_text())
-    assert {row["method"] for row in data["choices"]} == set(library.ALGORITHMS)
+    assert {row["method"] for row in data["choices"]} == set(library.ALGORITHMS) - NEEDING_SHAPES
     assert {row["layout"] for row in data["choices"] if row["method"] == "sgd"} == {"rank0", "dedicated", "sharded"}
     assert (data["parameters"], data["bytes_per_s"], data["latency_s"]) == (10_000, 1.25e6, 1e-3)
     best = data["choices"][0]

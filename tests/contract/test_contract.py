@@ -130,13 +130,13 @@ def test_the_bytes_counted_are_the_bytes_of_the_messages(name):
                 >= direction.payload_bits - 2 * direction.messages
             )
             assert direction.messages == counted.rounds * messages_a_round(
-                simulation.algorithm, simulation.flat.d, rank
+                simulation.algorithm, simulation.flat.spec, rank
             )
 
 
-def messages_a_round(algorithm: laconic.Algorithm, d: int, rank: int) -> int:
+def messages_a_round(algorithm: laconic.Algorithm, spec: ModelSpec, rank: int) -> int:
     """One for each yield; on a graph, one for each neighbor."""
-    exchanges = len(algorithm.exchanges(ModelSpec.of_sizes(d), N))
+    exchanges = len(algorithm.exchanges(spec, N))
     if algorithm.mode != "decentralized":
         return exchanges
     return sum(len(algorithm.peers(rank, N, 0, exchange)) for exchange in range(exchanges))

@@ -217,8 +217,10 @@ NETWORKS = {
 
 
 def plan_on(network: str) -> dict[str, dict[str, Any]]:
-    """What `laconic plan --json` says of all methods, by network, method and layout."""
-    ended = command("plan", *NETWORKS[network], *methods(), "--no-measure", "--json", "-")
+    """What `laconic plan --json` says of all methods that it can plan, by network, method and layout."""
+    options = NETWORKS[network]
+    planned = [name for name in methods() if "--model" in options or not laconic.ALGORITHMS[name].needs_shapes]
+    ended = command("plan", *options, *planned, "--no-measure", "--json", "-")
     assert ended.code == 0, ended.err
     answer = json.loads(ended.out)
     rows = {f"{network} | {row['method']} | {_layout(row)}": _of_choice(row) for row in answer["choices"]}

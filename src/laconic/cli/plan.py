@@ -25,6 +25,7 @@ from laconic.lab.options import (
 from laconic.units import bandwidth, duration_or_zero
 
 if TYPE_CHECKING:
+    from laconic.contract import Algorithm
     from laconic.network import Link
     from laconic.planning.plan import Plan, Query
 
@@ -168,6 +169,7 @@ def plan(context: typer.Context, options: PlanOptions) -> None:
             names = algorithm_names(options.methods)
             settings = settings_by_name(names, options.set)
             algorithms = {name: make_algorithm(name, settings[name]) for name in names}
+            left_out = _without_shapes(algorithms, options)
             query = _query(options)
 
             def listen(what: str) -> None:
@@ -176,7 +178,27 @@ def plan(context: typer.Context, options: PlanOptions) -> None:
             candidates = list(candidates_of(algorithms, query, measure=measured, listen=listen))
             status.update("timing")
             answer = judge(candidates, query, measured=measured)
+            if left_out:
+                console.print(f"left out, since --params says no shapes and --model does: {', '.join(left_out)}")
     _show(answer, options.json, options.plot)
+
+
+def _without_shapes(algorithms: "dict[str, Algorithm]", options: PlanOptions) -> list[str]:
+    """Remove the methods that need the shapes of parameters where only their number is known, and return their names.
+
+    Raises:
+        OptionError: Such a method was named.
+    """
+    needing = [name for name, algorithm in algorithms.items() if algorithm.needs_shapes and options.model is None]
+    for name in needing:
+        if name in options.methods:
+            raise OptionError(
+                f"{name}: what it sends depends on the shapes of the parameters, and ", Named("params"),
+                " is only their number; give ", Named("model"), " NAME with ", Named("input_shape"), ", or ",
+                Named("trace"), " FOLDER of a run",
+            )  # fmt: skip
+        del algorithms[name]
+    return needing
 
 
 def _query(options: PlanOptions) -> "Query":

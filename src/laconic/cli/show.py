@@ -35,6 +35,7 @@ _CLAIMS = (
     ("tolerates_absence", "a packet that is not delivered becomes residual"),
     ("skips", "may skip a round"),
     ("adaptive", "sends less where the data allow it"),
+    ("needs_shapes", "needs the shapes of parameters"),
     ("takes_changes", "takes changes of several local steps"),
     ("same_data", "needs one data distribution"),
     ("reads_lr", "reads the learning rate"),

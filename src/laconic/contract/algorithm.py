@@ -81,6 +81,8 @@ class Algorithm(ABC):
     """Whether `work` or `serve` reads the learning rate."""
     takes_gradient_tensors: ClassVar[bool] = False
     """Whether `work` reads `me.gradient_tensors`, once and before the first yield, in place of `me.gradient`."""
+    needs_shapes: ClassVar[bool] = False
+    """Whether what it sends depends on the shapes of the parameter tensors, and not on their sizes alone."""
     takes_changes: ClassVar[bool] = True
     """Whether the change of several local steps may stand in for a gradient."""
     server_steps: ClassVar[bool] = False

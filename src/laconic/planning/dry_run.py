@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from laconic.contract import Algorithm, ModelSpec
+from laconic.contract import Algorithm, Exchange, ModelSpec
 from laconic.drivers.simulated.lock_step import LockStep
 from laconic.faults.injector import FaultInjector
 from laconic.planning.candidate import CodingSeconds, Sent
@@ -66,9 +66,9 @@ class PlannedJob:
         return choose_layout(self.layout_name, self.algorithm, self.spec, n_nodes)
 
     def shrunk(self, d: int) -> "PlannedJob":
-        """Return the job with about `d` parameters, or itself if the method refuses so few.
+        """Return the job with about `d` parameters, or itself if the method refuses them or would have other exchanges.
 
-        Tensors are smaller in proportion: vectors, or matrices of fewer rows if the method refuses a model without any.
+        Tensors are smaller in proportion: vectors, or matrices of fewer rows for a method that needs these.
         """
         if d >= self.d:
             return self
@@ -76,18 +76,19 @@ class PlannedJob:
         matrices = tuple((max(1, shape[0] * d // self.d), *shape[1:]) if shape else () for shape in self.spec.shapes)
         for shapes in (vectors, matrices):
             smaller = replace(self, spec=ModelSpec(names=self.spec.names, shapes=shapes))
-            if smaller._is_admitted and smaller.d < self.d:
+            if smaller._is_admitted and smaller.d < self.d and len(smaller.exchanges) == len(self.exchanges):
                 return smaller
         return self
 
     def with_fewer(self, n_workers: int) -> "PlannedJob":
         """Return the job with fewer workers, or itself if the method refuses them or would have other exchanges."""
         fewer = replace(self, n_workers=min(n_workers, self.n_workers))
-        return fewer if fewer._is_admitted and fewer._n_exchanges == self._n_exchanges else self
+        return fewer if fewer._is_admitted and len(fewer.exchanges) == len(self.exchanges) else self
 
     @property
-    def _n_exchanges(self) -> int:
-        return len(self.algorithm.exchanges(self.spec, self.n_workers))
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """The exchanges of one round."""
+        return self.algorithm.exchanges(self.spec, self.n_workers)
 
     @property
     def _is_admitted(self) -> bool:
@@ -111,7 +112,7 @@ def sent_in_rounds(planned: PlannedJob) -> tuple[tuple[Sent, ...], ...]:
     if sample.d == planned.d:
         return tuple(rounds)
     small = sample.shrunk(sample.d // 2)
-    return _carried_on(planned, (sample.d, rounds), (small.d, _DryRun(small).run(2)))
+    return _carried_on(planned, (sample, rounds), (small, _DryRun(small).run(2)))
 
 
 def coding_seconds(planned: PlannedJob) -> tuple[CodingSeconds, ...]:
@@ -247,20 +248,23 @@ Rounds = Sequence[tuple[Sent, ...]]
 
 
 def _carried_on(
-    planned: PlannedJob, sample: tuple[int, Rounds], small: tuple[int, Rounds]
+    planned: PlannedJob, sample: tuple[PlannedJob, Rounds], small: tuple[PlannedJob, Rounds]
 ) -> tuple[tuple[Sent, ...], ...]:
     """Return the frames of `sample` extrapolated to the job's d. Control frames have constant length."""
-    (d, rounds), (small_d, small_rounds) = sample, small
+    (here_job, rounds), (there_job, small_rounds) = sample, small
+    counts = [exchange.count for exchange in planned.exchanges]
     factors: dict[tuple[int, str], float] = {}
-    for number in range(len(rounds[0])):
+    for number, exchange in enumerate(here_job.exchanges):
         for direction in ("up", "down"):
             here, there = _mean_frame(rounds, number, direction), _mean_frame(small_rounds, number, direction)
-            factors[number, direction] = _length_at(planned.d, (d, here), (small_d, there)) / here if here else 1.0
+            length = _length_at(planned.d, (here_job.d, here), (there_job.d, there))
+            if exchange.adds and planned.algorithm.needs_shapes:  # dense, of a length that is no multiple of d
+                n_more = (counts[number] - exchange.count) / max(1, len(planned.layout.shards))
+                length = here + n_more * torch.float32.itemsize
+            factors[number, direction] = length / here if here else 1.0
 
     def longer(n_bytes: int, number: int, direction: str) -> int:
         return round(n_bytes * factors[number, direction]) if n_bytes > HEADER_BYTES else n_bytes
-
-    counts = [exchange.count for exchange in planned.algorithm.exchanges(planned.spec, planned.n_workers)]
 
     def longer_sent(sent: Sent, number: int) -> Sent:
         if sent.answering is Answering.ENGINE:
