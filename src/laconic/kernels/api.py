@@ -42,6 +42,7 @@ from laconic.kernels.reference.ans_gaps import SHARE_BITS, AnsWords, Bytes, Numb
 from laconic.kernels.reference.flatten import slice_tensors
 from laconic.kernels.reference.fractional import MEAN_TOLERANCE
 from laconic.kernels.reference.hashing import keep_mask, squared_norm
+from laconic.kernels.reference.low_rank import orthonormal, outer_sum
 from laconic.kernels.reference.powers_of_two import EXPONENT_BITS, INTEGERS, MANTISSA_BITS, exponent_codes
 from laconic.kernels.reference.signs import ALL_SELECTED
 from laconic.kernels.reference.stochastic_rounding import (
@@ -133,6 +134,8 @@ __all__ = [
     "momentum_signs",
     "norms",
     "numba_available",
+    "orthonormal",
+    "outer_sum",
     "pack_codes",
     "pack_signs",
     "per_block",
