@@ -51,7 +51,7 @@ def differences(golden, found):
 def test_a_method_gives_its_golden_figures(method):
     """All of its layouts and conditions: parameters, losses, traffic and virtual time.
 
-    Parameters are held bit by bit, but for three cases that `golden/README.md` names.
+    Parameters are held bit by bit, but for four cases that `golden/README.md` names.
     """
     hold(method, {run: job.run() for run, job in golden_runs.jobs_of(method).items()})
 
