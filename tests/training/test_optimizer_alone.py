@@ -1,5 +1,6 @@
 """`DistributedOptimizer` in a group of one: the training loop does not change."""
 
+import copy
 import weakref
 
 import pytest
@@ -185,3 +186,40 @@ def test_nothing_of_a_step_holds_its_gradients_afterwards(factor):
     opt.step()
     opt.zero_grad()
     assert storage() is None
+
+
+def nan_in(part):
+    part["worker"]["memory"]["residual"]["0.bias"][0][3] = float("nan")
+
+
+def short_slice(part):
+    part["servers"][0]["memory"]["residual"]["2.weight"] = {0: torch.zeros(32)}
+
+
+def without_a_parameter(part):
+    del part["worker"]["memory"]["residual"]["0.weight"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (nan_in, "'residual' has inf or NaN"),
+        (short_slice, "'residual' has nothing for coordinate 109"),
+        (without_a_parameter, "'residual' has nothing for coordinate 0"),
+    ],
+)
+def test_a_damaged_memory_is_refused_before_anything_is_loaded(group_of_one, damage, message):
+    opts = []
+    for rounds in (3, 2):
+        net = small_model.net()
+        opts.append(optimizers.wrapped(net, "ec-sgd", "rank0"))
+        for round_ in range(rounds):
+            optimizers.one_step(opts[-1], net, 0, round_)
+    state = copy.deepcopy(opts[0].state_dict())
+    damage(state["laconic"]["driver"])
+    before = copy.deepcopy(optimizers.state_of(opts[1]))
+    with pytest.raises(ValueError, match=r"^state_dict: the memory ") as caught:
+        opts[1].load_state_dict(state)
+    assert message in str(caught.value)
+    torch.testing.assert_close(optimizers.state_of(opts[1]), before, rtol=0, atol=0)
+    assert opts[1].traffic.rounds == 2

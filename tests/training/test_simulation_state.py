@@ -177,6 +177,22 @@ def test_another_number_of_asynchronous_workers_goes_on_from_the_servers_model(m
         assert torch.isfinite(resumed.flat.values()).all()
 
 
+@pytest.mark.parametrize("method", ["ec-sgd", "asgd"])
+def test_an_observer_sees_the_traffic_of_its_round_alone_after_a_state_is_loaded(method):
+    options = {"compute_s": 0.01, "layout": "dedicated"}
+    saved, here = made(METHODS[method], **options), made(METHODS[method], **options)
+    train(saved, range(ROUNDS))
+    seen = []
+    here.driver.recorder.observe(seen.append)
+    here.load_state_dict(saved.state_dict())
+    before = here.traffic
+    train(here, range(ROUNDS, ROUNDS + 1))
+    (stats,) = seen
+    assert stats.round == ROUNDS
+    assert stats.up["update"].messages == here.traffic.up.messages - before.up.messages
+    assert stats.up["update"].messages <= 2 * N
+
+
 # What does not fit.
 
 

@@ -31,7 +31,7 @@ class Memory:
         self._zero = torch.zeros((), dtype=slots.dtype, device=device).expand(slots.count)
         self._committed: dict[str, Tensor] = {}
         self._staged: dict[str, Tensor] = {}
-        self._shapes: dict[str, tuple[torch.dtype, int, bool]] = {}  # of the names written so far
+        self._shapes: dict[str, tuple[torch.dtype, int]] = {}  # of the names written so far
         self._parts: dict[int, Memory] = {}  # by offset
 
     @property
@@ -50,12 +50,13 @@ class Memory:
         Raises:
             ContractError: The method's slots do not declare the name, or declare another type or length.
         """
-        if name not in self._shapes:
-            self._shapes[name] = self.slots.shape_of(name)
-        dtype, length, may_be_shorter = self._shapes[name]
-        n = value.numel()
-        if value.dtype != dtype or (n != length and not (may_be_shorter and n < length)):
-            raise ContractError(f"a value for the memory {name!r} {self.slots.mistake_in(name, value)}")
+        shape = self._shapes.get(name)
+        if shape is None:
+            self._shapes[name] = shape = self.slots.shape_of(name)
+        if value.dtype is not shape[0] or value.numel() != shape[1]:
+            mistake = self.slots.mistake_in(name, value)
+            if mistake:
+                raise ContractError(f"a value for the memory {name!r} {mistake}")
         self._staged[name] = value
 
     def __contains__(self, name: str) -> bool:

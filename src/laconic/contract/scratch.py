@@ -40,14 +40,18 @@ class Scratch:
         if not ours:
             return
         in_memories = {value.untyped_storage().data_ptr() for value in held}
-        returned = {result.untyped_storage().data_ptr() for result in results}
-        self._held = {place: vector for place, vector in ours.items() if place in in_memories}
-        new = {place: vector for place, vector in ours.items() if place in returned and place not in in_memories}
-        if new:  # of the earlier results, the last ones may still be in use
-            self._results = [*self._results[-1:], new]
+        in_use = {result.untyped_storage().data_ptr() for result in results}
+        self._held = {}
+        returned: dict[int, Tensor] = {}
         for place, vector in ours.items():
-            if place not in self._held and place not in new:
+            if place in in_memories:
+                self._held[place] = vector
+            elif place in in_use:
+                returned[place] = vector
+            else:
                 self._pool.give(vector)
+        if returned:  # of the earlier results, the last ones may still be in use
+            self._results = [*self._results[-1:], returned]
 
     def reclaim(self, in_use: Iterable[Tensor] = ()) -> None:
         """Reclaim earlier results, except for those that share memory with a tensor that is in use."""
@@ -57,8 +61,8 @@ class Scratch:
         used_storages = {tensor.untyped_storage().data_ptr() for tensor in in_use}
         for of_round in results:
             used = {place: vector for place, vector in of_round.items() if place in used_storages}
+            if used:
+                self._results.append(used)
             for place, vector in of_round.items():
                 if place not in used:
                     self._pool.give(vector)
-            if used:
-                self._results.append(used)

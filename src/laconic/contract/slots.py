@@ -105,8 +105,8 @@ class Slots:
         slot = self.find(name)
         return slot is not None and slot.length == "d"
 
-    def shape_of(self, name: str) -> tuple[torch.dtype, int, bool]:
-        """Return type and length of the memory `name`, and whether the length is only the maximum.
+    def shape_of(self, name: str) -> tuple[torch.dtype, int]:
+        """Return type and length of the memory `name`.
 
         Raises:
             ContractError: The table does not declare it.
@@ -120,11 +120,12 @@ class Slots:
         length = slot.length if isinstance(slot.length, int) else self.count
         if callable(slot.length):
             length = slot.length(self.spec)
-        return slot.dtype or self.dtype, length, slot.may_be_shorter
+        return slot.dtype or self.dtype, length
 
     def mistake_in(self, name: str, value: Tensor) -> str:
         """Return what is wrong with a value of the memory `name`: its type or its length; empty if nothing is."""
-        dtype, length, may_be_shorter = self.shape_of(name)
+        (dtype, length), slot = self.shape_of(name), self.find(name)
+        may_be_shorter = slot is not None and slot.may_be_shorter
         if value.dtype != dtype:
             return f"is {value.dtype}; {self.owner} declares {dtype}"
         if value.numel() != length and not (may_be_shorter and value.numel() < length):

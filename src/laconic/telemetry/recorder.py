@@ -48,6 +48,10 @@ class Recorder:
         self.observers.append(observer)
         self._wants_norm |= residual_norm
 
+    def restart(self) -> None:
+        """Begin to count a round now, because the meters were restored."""
+        self._before = self._counts()
+
     def round_ended(self, round_: int, *, aborted: bool) -> None:
         """Tell the observers of a round."""
         phases: list[tuple[str, float, float]] = []

@@ -109,6 +109,7 @@ class Processes:
             self.worker.restore(saved["worker"])
         for session in self.servers:
             session.restore(saved["servers"])
+        self.recorder.restart()
 
     def send_from(self, device: torch.device, engine: str) -> None:
         """Send payloads and vectors to be summed directly from the memory of `device` from now on. Collective.

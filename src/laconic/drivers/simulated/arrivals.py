@@ -205,6 +205,7 @@ class SimulatedArrivals(Simulated):
                 self._sent[rank] = frame
         for worker, state in zip(self.workers, saved["workers"], strict=True):
             worker.meter.restore(state["meter"])  # which has counted those gradients
+        self.recorder.restart()
 
     def _begun_again(self, rank: int, gradient: Tensor, round_: int, lr: float) -> Encoded:
         """Bring a worker to where it waits for its answer. Returns the frame that it has sent.

@@ -198,6 +198,7 @@ class Simulated:
         for server in self.servers:
             server.restore(servers)
         self.rounds, self.aborted_rounds = saved["rounds"], saved["aborted_rounds"]
+        self.recorder.restart()
 
     def _compute(self, present: list[WorkerSession]) -> None:
         """Run the clock until the fastest worker has its gradient, and record how much longer the others take."""
