@@ -7,16 +7,19 @@ import pytest
 import torch
 
 import laconic
-from laconic.contract import Inbox, Memory, ModelSpec, Server, Worker
+from laconic.buffer_pool import VectorPool
+from laconic.contract import Inbox, ModelSpec, Scratch, Server, Worker
 from laconic.wire import Dense
 from support.jobs import job_of
+from support.memories import memory_of
 
 SPEC = ModelSpec.of_sizes(6)
 
 
 def sides(round_=3, seed=1):
-    common = {"n_workers": 2, "spec": SPEC, "seed": seed, "round": round_}
-    memories = [Memory(SPEC.d, torch.float32) for _ in range(3)]
+    scratch = Scratch(VectorPool(SPEC.d, torch.float32))
+    common = {"n_workers": 2, "spec": SPEC, "seed": seed, "round": round_, "scratch": scratch}
+    memories = [memory_of(SPEC.d, torch.float32) for _ in range(3)]
     return (
         Worker(rank=0, memory=memories[0], **common),
         Worker(rank=1, memory=memories[1], **common),

@@ -1,6 +1,6 @@
 """The requests of a rank over a transport of threads and queues: every bit and byte is the simulator's."""
 
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 import torch
@@ -152,29 +152,47 @@ def test_a_server_that_takes_gradients_in_a_given_order_steps_as_the_simulator_s
         assert torch.equal(mine, expected)
 
 
-def test_rounds_in_flight_end_as_those_that_are_awaited_one_by_one():
-    """All rounds are started before the first is awaited, from another thread than the one that owns the transport."""
-    algorithm = methods.with_test_settings("ec-sgd")
+BOUNDS = (0, 1, 30, 77, 150, 200, 230, D)
+EXACT = [
+    (name, layout)
+    for name, layout in methods.in_step_with_layouts(N)
+    if layout in ("rank0", "sharded", "peers") and methods.with_test_settings(name).over_slices == "exact"
+]
 
-    def results_of(sessions, results):
-        return [result.of(sessions.worker.rank).clone() for result in results]
 
-    def task(transport, in_flight):
-        sessions = RankSessions(job_of(algorithm, "rank0", N), transport.rank)
-        requests = [
-            run_rank(sessions, round_, Replica().inputs(algorithm, transport.rank, round_), LR, silent)
-            for round_ in range(ROUNDS)
-        ]
-        if not in_flight:
-            return results_of(sessions, [carry_out(each, transport) for each in requests])
+def by_slices(algorithm, layout):
+    """What `over_threads` returns without the traffic, with seven slices of each round in flight at a time.
+
+    A round of a slice is started here, and carried out by the thread that owns the transport.
+    """
+
+    def task(transport):
+        own, job = Replica(), job_of(algorithm, layout, N)
+        sessions = [RankSessions(part, transport.rank) for part in job.sliced(BOUNDS)]
         scheduler = Scheduler(transport)
-        started = [scheduler.start(each) for each in requests]
+        for round_ in range(ROUNDS):
+            vector, here = own.inputs(algorithm, transport.rank, round_).vector, own.x
+            started = [
+                scheduler.start(run_rank(each, round_, slice_of(vector, here, bounds), LR, silent))
+                for each, bounds in zip(sessions, pairwise(BOUNDS), strict=True)
+            ]
+            own.apply(algorithm, torch.cat([each.result().of(transport.rank) for each in started]))
         scheduler.close()
-        return results_of(sessions, [each.result() for each in started])
+        transport.close()
+        return own.x
 
-    plain, in_flight = (
-        in_threads(lambda transport, all_started=all_started: task(transport, all_started), N)
-        for all_started in (False, True)
-    )
-    for ended, expected in zip(in_flight, plain, strict=True):
-        assert all(torch.equal(one, other) for one, other in zip(ended, expected, strict=True))
+    return in_threads(task, N)
+
+
+def slice_of(vector, here, bounds):
+    start, stop = bounds
+    return Inputs(vector=vector[start:stop].clone(), parameters=here[start:stop].clone())
+
+
+@pytest.mark.parametrize(("name", "layout"), EXACT)
+def test_seven_slices_in_flight_end_as_one_round_over_all(name, layout):
+    algorithm = methods.with_test_settings(name)
+    full = over_threads(algorithm, layout)
+    assert len(full) == N
+    for (x, _), sliced in zip(full, by_slices(algorithm, layout), strict=True):
+        assert torch.equal(sliced, x)

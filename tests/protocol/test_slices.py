@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import laconic
-from laconic import ALGORITHMS, FaultPlan
+from laconic import ALGORITHMS
 from laconic.algorithms.csgd import CSGD
 from laconic.algorithms.csgd_ring import CSGDRing
 from laconic.algorithms.dist_ef import DistEFBlockwise
@@ -45,9 +45,8 @@ EXACT = [name for name, sample in ALL.items() if sample.over_slices == "exact"]
 def results_of(algorithm, specs, layout):
     """What each worker applies in each round, over models or slices of one model that follow each other."""
     problem = quadratic(n_workers=N)
-    faults = FaultPlan() if layout in ("rank0", "sharded") else None  # then frames are encoded and decoded
     drivers = [
-        Simulated(algorithm, spec=spec, n_workers=N, dtype=torch.float64, layout=layout, seed=SEED, faults=faults)
+        Simulated(algorithm, spec=spec, n_workers=N, dtype=torch.float64, layout=layout, seed=SEED, frames="encoded")
         for spec in specs
     ]
     stops = torch.tensor([spec.d for spec in specs]).cumsum(0).tolist()
