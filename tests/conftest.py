@@ -3,12 +3,17 @@
 `--fault-seed SEED`: run only that fault plan.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
 from hypothesis import HealthCheck, settings
 
+import laconic
 from laconic.contract import load_plugins
+
+COMPILED = "laconic/compiled kernels"
 
 pytest.register_assert_rewrite("support")
 
@@ -31,10 +36,29 @@ def pytest_configure(config):
 
 def pytest_sessionstart(session):
     """Compile the kernels before the test processes start, since each of them would compile what it uses."""
-    if session.config.getoption("numprocesses", None):  # not in the worker processes of xdist
+    if not session.config.getoption("numprocesses", None):  # so it is in the worker processes of xdist, too
+        return
+    cache = getattr(session.config, "cache", None)  # None without pytest's cacheprovider
+    if cache is None or not are_compiled(cache):
         from support.methods import use_every_method  # imported late, because --load registers algorithms
 
         use_every_method()
+        if cache is not None:
+            cache.set(COMPILED, state_of_kernels())
+
+
+def are_compiled(cache):
+    """Whether a former run compiled the kernels as they are, so that the test processes only load them."""
+    before, now = cache.get(COMPILED, {"source_ns": 0, "files": 0}), state_of_kernels()
+    return before["source_ns"] == now["source_ns"] and before["files"] <= now["files"]
+
+
+def state_of_kernels():
+    """When a source was last changed, and how many compiled files there are."""
+    root = Path(laconic.__file__).parent
+    sources = [*root.glob("kernels/**/*.py"), *root.glob("network/*.py")]
+    compiled = [*root.glob("kernels/**/__pycache__/*.nbi"), *root.glob("network/__pycache__/*.nbi")]
+    return {"source_ns": max(path.stat().st_mtime_ns for path in sources), "files": len(compiled)}
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,5 +1,6 @@
 """What every registered algorithm must satisfy, given its claims. A new one needs no change here."""
 
+import functools
 from dataclasses import fields, is_dataclass
 
 import pytest
@@ -19,7 +20,7 @@ from support.simulated_run import exchange_without
 
 NAMES = sorted(laconic.ALGORITHMS)
 N = 5
-ROUNDS = 400
+FEW_ROUNDS, ROUNDS = 150, 400
 
 every = pytest.mark.parametrize("name", NAMES)
 every_in_step = pytest.mark.parametrize("name", IN_STEP)
@@ -41,8 +42,20 @@ def trained(name: str, layout: str = "auto", seed: int = 1, rounds: int = 30, **
     return simulation
 
 
+@functools.cache
+def usual_run(name: str, layout: str = "auto") -> laconic.Simulation:
+    """A run that several tests look at, and none of them changes."""
+    return trained(name, layout)
+
+
 @every
 def test_it_comes_near_the_best_point_of_a_quadratic(name):
+    """Most do so in a few rounds. Those whose steps have a size of their own, not the gradient's, need more."""
+    assert any(distance_to_the_best_point(name, rounds) < 0.1 for rounds in (FEW_ROUNDS, ROUNDS))
+
+
+def distance_to_the_best_point(name: str, rounds: int) -> float:
+    """The mean distance in the last 50 rounds, as a share of that at the start. The learning rate falls to 5 %."""
     algorithm = with_test_settings(name)
     generator = torch.Generator().manual_seed(11)
     best = torch.randn(23, generator=generator)
@@ -53,19 +66,19 @@ def test_it_comes_near_the_best_point_of_a_quadratic(name):
     inner = torch.optim.SGD([x], lr=algorithm.test_lr)
     net = torch.nn.ParameterList([x])
     simulation = laconic.Simulation(net, inner, algorithm, workers=N)
-    decay = torch.optim.lr_scheduler.LambdaLR(inner, lambda t: 1 - 0.95 * t / ROUNDS)
+    decay = torch.optim.lr_scheduler.LambdaLR(inner, lambda t: 1 - 0.95 * t / rounds)
     late = []
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds):
         simulation.step(lambda rank: 0.5 * (x - targets[rank]).square().sum())
         decay.step()
-        if round_ >= ROUNDS - 50:
+        if round_ >= rounds - 50:
             late.append(float((x.detach() - goal).norm()))
-    assert sum(late) / len(late) < 0.1 * float(goal.norm())
+    return sum(late) / len(late) / float(goal.norm())
 
 
 @every
 def test_the_same_seed_gives_the_same_bits_and_bytes(name):
-    one, again = trained(name), trained(name)
+    one, again = usual_run(name), trained(name)
     assert torch.equal(one.flat.values(), again.flat.values())
     assert one.traffic == again.traffic
 
@@ -104,7 +117,7 @@ def test_the_order_of_delivery_changes_no_bit(name):
 
 @every_star
 def test_every_layout_it_admits_gives_the_same_parameters(name):
-    expected = trained(name, "rank0").flat.values()
+    expected = usual_run(name, "rank0").flat.values()
     for layout in layouts_of(with_test_settings(name), N):
         if layout == "dedicated":
             continue  # one node more, with the same workers: compared below
@@ -118,7 +131,7 @@ def test_every_layout_it_admits_gives_the_same_parameters(name):
 
 @every
 def test_the_bytes_counted_are_the_bytes_of_the_messages(name):
-    simulation = trained(name, home(name))
+    simulation = usual_run(name, home(name))
     for rank in range(N):
         counted = simulation.traffic_of(rank)
         for direction in (counted.up, counted.down):

@@ -1,5 +1,7 @@
 """A small model and its data, the same in every process."""
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -18,13 +20,19 @@ def net() -> nn.Sequential:
     return made
 
 
+@functools.cache
+def batch(rank: int, round_: int) -> tuple[Tensor, Tensor]:
+    """The inputs and labels of a worker in a round. Nobody changes them."""
+    generator = torch.Generator().manual_seed(make_key(3, "data", rank, round_, "batch") >> 1)
+    inputs = torch.randn(8, 6, generator=generator)
+    return inputs, (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0.3).long()
+
+
 def loss(net: nn.Module, rank: int, round_: int) -> Tensor:
     """Worker `rank`'s loss on its mini-batch of this round."""
-    generator = torch.Generator().manual_seed(make_key(3, "data", rank, round_, "batch") >> 1)
+    inputs, labels = batch(rank, round_)
     like = next(net.parameters())
-    inputs = torch.randn(8, 6, generator=generator).to(like)
-    labels = (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0.3).long()
-    return nn.functional.cross_entropy(net(inputs), labels)
+    return nn.functional.cross_entropy(net(inputs.to(like)), labels.to(like.device))
 
 
 def values(net: nn.Module) -> Tensor:
