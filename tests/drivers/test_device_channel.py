@@ -210,7 +210,9 @@ def hang_in_a_sum(rank, channel):
     if rank == 1:
         wait_for("0 gave up", "2 gave up", "3 gave up")
     channel.all_reduce(torch.ones(1000), "for a sum")
-    channel.gather(rank, "for what comes next")  # gloo's sum may have ended without those that gave up
+    channel.gather(
+        rank, "for what comes next", int, max_bytes=8
+    )  # gloo's sum may have ended without those that gave up
 
 
 def die_with_its_payload(rank, channel):

@@ -27,6 +27,8 @@ class KindSamples:
     """Packets of at most 40 coordinates."""
     samples: Mapping[str, Packet]
     """One small packet of each shape of payload, of vectors with at most 50 elements."""
+    about: Callable[[int, int], Packet]
+    """A packet of float32 values about a slice, from its offset and count."""
     n_fields: int
     """How many u32 a payload starts with; what takes eight bytes is two of them."""
     can_be_split: bool = True

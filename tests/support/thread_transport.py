@@ -8,6 +8,7 @@ from queue import Queue
 from threading import Barrier
 from typing import Any
 
+from laconic.drivers.gathered import check_sizes, read_gathered
 from laconic.protocol.ring_allreduce import ring_parts, ring_sum
 from support.deadlines import PATIENCE_S
 
@@ -45,8 +46,10 @@ class ThreadTransport:
             write(start, stop)
         vector.copy_(ring_sum(self._of_all(vector.clone())))
 
-    def gather(self, value, purpose):
-        return [json.loads(text) for text in self._of_all(json.dumps(value))]
+    def gather(self, value, purpose, schema, max_bytes):
+        texts = self._of_all(json.dumps(value).encode())
+        check_sizes(list(map(len, texts)), max_bytes, purpose)
+        return read_gathered(texts, schema, purpose)
 
     def broadcast(self, vector):
         vector.copy_(self._of_all(vector.clone())[0])

@@ -15,7 +15,18 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity, dense
-from laconic.contract import Algorithm, Inbox, Late, ModelSpec, Server, StalenessBound, Step, Worker, algorithm
+from laconic.contract import (
+    Algorithm,
+    Exchange,
+    Inbox,
+    Late,
+    ModelSpec,
+    Server,
+    StalenessBound,
+    Step,
+    Worker,
+    algorithm,
+)
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Dense
 
@@ -56,6 +67,9 @@ class ASGD(Algorithm):
 
     def staleness_bound(self) -> StalenessBound:
         return StalenessBound(self.max_staleness, cast("Late", self.staleness))
+
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        return (Exchange(count=spec.d, offset=spec.offset, up=self.compressor.accept(spec)),)
 
     def work(self, me: Worker) -> Step:
         reply = yield self.compressor(me.gradient, spec=me.spec, key=me.key("compress"), offset=me.offset)

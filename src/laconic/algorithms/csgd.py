@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import COMPRESSORS, Compressor, Quantized
-from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
+from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
@@ -36,6 +36,10 @@ class CSGD(Algorithm):
     @property
     def over_slices(self) -> Slices:
         return "exact" if self.separable else "blocks"
+
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        up, down = self.compressor.accept(spec), self.server_compressor.accept(spec)
+        return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
         reply = yield self.compressor(me.gradient, spec=me.spec, key=me.key("compress"), offset=me.offset)

@@ -7,11 +7,13 @@ by each worker that adds its own. The last value travels on unchanged, so that a
 partitioned=false there is one slice, the full vector, and one worker sends at a time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity
-from laconic.contract import Algorithm, Exchange, ModelSpec, Slices, Step, Worker, algorithm
+from laconic.contract import Accept, Algorithm, Exchange, ModelSpec, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
@@ -35,9 +37,25 @@ class CSGDRing(Algorithm):
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         hops = n_workers - 1
-        return (Exchange(count=spec.d, offset=spec.offset, name="reduce"),) * hops + (
-            Exchange(count=spec.d, offset=spec.offset, name="allgather"),
-        ) * hops
+        compressed = [self._accept(spec, *bounds) for bounds in self._slices(spec.d, n_workers)]
+        forwarded = [accept and accept.forwarded((number - 1) % n_workers) for number, accept in enumerate(compressed)]
+        return tuple(
+            Exchange(
+                count=spec.d, offset=spec.offset, name="reduce" if slot < hops else "allgather",
+                up=partial(_of_sender, compressed if slot <= hops else forwarded, slot),
+            )
+            for slot in range(2 * hops)
+        )  # fmt: skip
+
+    def _slices(self, d: int, n: int) -> list[tuple[int, int]]:
+        """Return n slices (start, stop) of d coordinates: one is all of them unless the vector is partitioned."""
+        return _equal_slices(d, n) if self.partitioned else [(0, d)] + [(0, 0)] * (n - 1)
+
+    def _accept(self, spec: ModelSpec, start: int, stop: int) -> Accept | None:
+        """Return what a peer accepts of a slice: nothing if it is empty."""
+        if start == stop:
+            return None
+        return self.compressor.accept(ModelSpec.of_sizes(stop - start)).about(spec.offset + start, stop - start)
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
         sends = self.partitioned or rank == exchange % n_workers
@@ -46,7 +64,7 @@ class CSGDRing(Algorithm):
     def work(self, me: Worker) -> Step:
         """Slice k leaves worker k+s in exchange s; from exchange N-1 on it is complete."""
         n = me.n_workers
-        slices = _slices(me.count, n) if self.partitioned else [(0, me.count)] + [(0, 0)] * (n - 1)
+        slices = self._slices(me.count, n)
         total = me.gradient.clone()
         came: Packet | None = None  # in the last exchange
         for slot in range(2 * n - 2):
@@ -74,7 +92,11 @@ class CSGDRing(Algorithm):
         return bits, bits  # unpartitioned: as a mean over workers
 
 
-def _slices(d: int, n: int) -> list[tuple[int, int]]:
+def _of_sender(accepted: Sequence[Accept | None], slot: int, rank: int) -> Accept | None:
+    return accepted[(rank - slot) % len(accepted)]
+
+
+def _equal_slices(d: int, n: int) -> list[tuple[int, int]]:
     """Return n slices (start, stop) of d coordinates; the first ones are longer by one where n does not divide d."""
     short, longer = divmod(d, n)
     bounds = [k * short + min(k, longer) for k in range(n + 1)]

@@ -12,7 +12,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import ScaledSign
-from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Side, Slices, Slot, Step, Worker, algorithm
+from laconic.contract import (
+    Algorithm,
+    Exchange,
+    Inbox,
+    ModelSpec,
+    Rule,
+    Server,
+    Side,
+    Slices,
+    Slot,
+    Step,
+    Worker,
+    algorithm,
+)
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import ScaledSigns
 
@@ -47,6 +60,10 @@ class DistEFBlockwise(Algorithm):
     @property
     def lr_factor(self) -> float:
         return 1 - self.momentum
+
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        signs = ScaledSign(blocks=self.blocks).accept(spec)
+        return (Exchange(count=spec.d, offset=spec.offset, up=signs, down=signs),)
 
     def work(self, me: Worker) -> Step:
         momentum = self.momentum * me.memory["momentum"] + me.gradient

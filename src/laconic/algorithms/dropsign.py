@@ -15,8 +15,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laconic.compressors import error_feedback_signs, server_error_feedback_signs
-from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
+from laconic.compressors import error_feedback_signs, server_error_feedback_signs, threshold_of
+from laconic.contract import (
+    Accept,
+    Algorithm,
+    Exchange,
+    Inbox,
+    ModelSpec,
+    Rule,
+    Server,
+    Slices,
+    Slot,
+    Step,
+    Worker,
+    algorithm,
+)
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Signs
 
@@ -68,6 +81,12 @@ class DropSign(Algorithm):
     @property
     def lr_factor(self) -> float:
         return self.c
+
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        up, down = (
+            Accept(Signs, threshold=threshold_of(keep), stream="mask") for keep in (self.keep, self.server_keep)
+        )
+        return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
         momentum, residual = me.scratch(), me.scratch()

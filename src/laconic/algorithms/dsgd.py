@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity, dense, warn_of_growing_residual
-from laconic.contract import Algorithm, ModelSpec, Rule, Slices, Slot, Step, Worker, algorithm
+from laconic.contract import DENSE, Algorithm, Exchange, ModelSpec, Rule, Slices, Slot, Step, Worker, algorithm
 from laconic.gossip.mixing import Mixing
 from laconic.hyperparameters import hyperparameter
 
@@ -72,6 +72,10 @@ class DSGD(Algorithm):
             raise ValueError(f"{self.name}: graph={self.graph!r:.80} of {n_workers} workers: {error}") from None
         if self.mixing == "choco":  # the model less its published copy acts as a residual
             warn_of_growing_residual(self.name, "compressor", self.compressor, spec)
+
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        sent = DENSE if self.mixing == "models" else self.compressor.accept(spec)
+        return (Exchange(count=spec.d, offset=spec.offset, up=sent),)
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
         return Mixing.from_text(self.graph, n_workers, round_).neighbors(rank)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import COMPRESSORS, Compressor, ScaledSign, warn_of_growing_residual
-from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
+from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
 
@@ -45,6 +45,10 @@ class ECSGD(Algorithm):
     @property
     def over_slices(self) -> Slices:
         return "exact" if self.separable else "blocks"
+
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        up, down = self.compressor.accept(spec), self.server_compressor.accept(spec)
+        return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
         corrected = me.gradient.add_(me.memory["residual"])  # (3.8), in place of the gradient

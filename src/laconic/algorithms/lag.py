@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import dense
-from laconic.contract import Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
+from laconic.contract import DENSE, Exchange, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.policies.lazy_aggregation import Lazy, small_against
 from laconic.wire import Dense
 
@@ -35,6 +35,9 @@ class LAG(Lazy):
     @property
     def worker_slots(self) -> Mapping[str, Slot]:
         return {**super().worker_slots, "uploaded": Slot(rule=Rule.PER_WORKER)}
+
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        return (Exchange(count=spec.d, offset=spec.offset, up=(DENSE, None)),)
 
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)

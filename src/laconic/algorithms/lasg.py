@@ -19,7 +19,7 @@ from torch import Tensor
 
 from laconic.algorithms.lag import STORED, stored_sum
 from laconic.compressors import dense
-from laconic.contract import Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
+from laconic.contract import DENSE, Exchange, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import squared_norm
 from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
@@ -59,6 +59,9 @@ class LASG(Lazy):
     @property
     def second_gradient(self) -> bool:
         return self.rule != "ps"
+
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        return (Exchange(count=spec.d, offset=spec.offset, up=(DENSE, None)),)
 
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)

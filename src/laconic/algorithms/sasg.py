@@ -14,13 +14,13 @@ either. The paper has the mean over workers, its code the sum: lr_convention. Bi
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
 from laconic.compressors import Selection, dense
-from laconic.contract import Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
+from laconic.contract import Exchange, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import add_at, clear_at
 from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
@@ -65,6 +65,9 @@ class SASG(Selection, Lazy):
     def check_size(self, spec: ModelSpec, n_workers: int) -> None:
         self.n_selected(spec)
 
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        return (Exchange(count=spec.d, offset=spec.offset, up=(self.accept_selection(spec), None)),)
+
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)
         skip = False
@@ -91,7 +94,7 @@ class SASG(Selection, Lazy):
         total = server.scratch().zero_()
         for rank in range(inbox.n_workers):
             if rank in inbox:
-                positions, values = _parts_of(inbox[rank])
+                positions, values = _parts_of(cast("Sparse", inbox[rank]))
                 server.memory[f"positions.{rank}"], server.memory[f"values.{rank}"] = positions, values
             elif rank in inbox.skipped and f"positions.{rank}" in server.memory:
                 positions, values = server.memory[f"positions.{rank}"], server.memory[f"values.{rank}"]
@@ -107,7 +110,6 @@ class SASG(Selection, Lazy):
         return 32.0 * self.n_selected(spec), 0.0
 
 
-def _parts_of(packet: Packet) -> tuple[Tensor, Tensor]:
+def _parts_of(packet: Sparse) -> tuple[Tensor, Tensor]:
     """Return what is stored of an upload: positions (k,) int32 and values (k,)."""
-    assert isinstance(packet, Sparse), packet.name
     return packet.indices.int(), packet.values.dense().clone()  # a view would keep the full frame in memory

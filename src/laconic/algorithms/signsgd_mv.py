@@ -12,8 +12,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.compressors import majority, momentum_signs
-from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
+from laconic.contract import (
+    Accept,
+    Algorithm,
+    Exchange,
+    Inbox,
+    ModelSpec,
+    Rule,
+    Server,
+    Slices,
+    Slot,
+    Step,
+    Worker,
+    algorithm,
+)
 from laconic.hyperparameters import hyperparameter
+from laconic.kernels.api import ALL_SELECTED
 from laconic.wire import Signs
 
 
@@ -42,6 +56,10 @@ class SignSGDMajorityVote(Algorithm):
     @property
     def lr_factor(self) -> float:
         return 1e-2  # a step moves every parameter by lr, where SGD moves it by lr times a small gradient
+
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        signs = Accept(Signs, threshold=ALL_SELECTED, key=0)
+        return (Exchange(count=spec.d, offset=spec.offset, up=signs, down=signs),)
 
     def work(self, me: Worker) -> Step:
         sent = momentum_signs(me.gradient, me.memory["momentum"], mu=self.momentum, offset=me.offset)

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import torch
 
 from laconic.compressors import Selection, dense
-from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
+from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.kernels.api import clear_at
 from laconic.wire import Dense, Packet
 
@@ -41,6 +41,9 @@ class SparseSGD(Selection, Algorithm):
 
     def check_size(self, spec: ModelSpec, n_workers: int) -> None:
         self.n_selected(spec)
+
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        return (Exchange(count=spec.d, offset=spec.offset, up=self.accept_selection(spec)),)
 
     def work(self, me: Worker) -> Step:
         corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from laconic.compressors import Selection, dense, fractional
-from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
+from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import take_at
 from laconic.wire import Packet, Sparse, paper_position_bits
@@ -47,6 +47,10 @@ class SparseLoCo(Selection, Algorithm):
     @property
     def separable(self) -> bool:
         return self.bits == 32
+
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        up, down = self.accept_selection(spec, self.bits), self.accept_union(spec, n_workers)
+        return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
         corrected = me.change_plus(me.memory["residual"] * self.decay)

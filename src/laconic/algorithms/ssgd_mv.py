@@ -7,15 +7,14 @@ exchanges keeps its step as residual. Values that are not quantized add, so with
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
 from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import dense
-from laconic.contract import Exchange, Inbox, ModelSpec, Reply, Server, Side, Step, Worker, algorithm
-from laconic.errors import ContractError
+from laconic.contract import Accept, Accepted, Exchange, Inbox, ModelSpec, Reply, Server, Side, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import hash_at, take_at, top_k, top_voted, vote_counts
 from laconic.wire import Packet, Positions, Sparse, paper_position_bits
@@ -37,9 +36,22 @@ class SSGDMV(SSGDTopK):
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         return (
-            Exchange(count=spec.d, offset=spec.offset, name="positions"),
-            Exchange(count=self.n_selected(spec.d), name="values", adds=self.bits == 32),
-        )
+            Exchange(
+                count=spec.d, offset=spec.offset, name="positions",
+                up=self.accept_votes(spec), down=self.accept_positions(spec),
+            ),
+            Exchange(
+                count=self.n_selected(spec.d), name="values", adds=self.bits == 32, up=self.accept_quantized()
+            ),
+        )  # fmt: skip
+
+    def accept_positions(self, spec: ModelSpec) -> Accept:
+        """Return what a peer accepts as what `positions` returns of K coordinates."""
+        return Accept(Positions, n_selected=self.n_selected(spec.d), code=self.code)
+
+    def accept_votes(self, spec: ModelSpec) -> Accepted:
+        """Return what the server accepts as votes."""
+        return self.accept_positions(spec)
 
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
@@ -59,7 +71,7 @@ class SSGDMV(SSGDTopK):
 
     def send_values(self, me: Worker, corrected: Tensor, reply: Reply) -> Step:
         """Send `corrected` (d,) on the received mask, in the second exchange; return the change (d,), sparse."""
-        mask = indices_of(reply.packet, "the server", self.n_selected(me.count))
+        mask = cast("Positions", reply.packet).indices
         sent = self.quantized(take_at(corrected, mask))
         reply = yield sent
         me.memory["residual"] = self.unsent(corrected, mask, sent) if reply.delivered else corrected  # lines 20-22
@@ -75,7 +87,7 @@ class SSGDMV(SSGDTopK):
 
     def lists(self, server: Server, inbox: Inbox) -> list[Tensor]:
         """Return the coordinates that each worker votes for: (K,) int64 each, ascending."""
-        return [indices_of(packet, f"worker {rank}", self.n_selected(server.count)) for rank, packet in inbox.items()]
+        return [cast("Positions", packet).indices for packet in inbox.values()]
 
     def votes_for(self, server: Server, lists: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return every coordinate with a vote, at least K, ascending, and the votes for each: both (n,) int64."""
@@ -101,13 +113,3 @@ class SSGDMV(SSGDTopK):
         n_selected = self.n_selected(spec.d)
         where = paper_position_bits(spec.d, n_selected)
         return where + self.bits * n_selected, where + 32 * n_selected
-
-
-def indices_of(packet: Packet, who: str, n_selected: int) -> Tensor:
-    """Return the K indices of a packet of positions. Raises ContractError for another kind of packet or number."""
-    if not isinstance(packet, Positions) or packet.indices.numel() != n_selected:
-        found = f"{packet.indices.numel()} positions" if isinstance(packet, Positions) else f"a packet of {packet.name}"
-        raise ContractError(
-            f"{who} sent {found}; expected a vote list of {n_selected}. Do all ranks have the same density and model?"
-        )
-    return packet.indices

@@ -10,14 +10,14 @@ sent in full. What is dropped is named by its index in the list, which the serve
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from laconic.algorithms.ssgd_mv import SSGDMV, indices_of
+from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.compressors import dense, n_selected_for
-from laconic.contract import Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
+from laconic.contract import Accept, Accepted, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.errors import ContractError
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import top_k
@@ -56,6 +56,11 @@ class SSGDMVAD(SSGDMV):
         """Return K_ad, the largest number of coordinates that are swapped in a round."""
         return min(n_selected_for(self.swap_density, d), self.n_selected(d))
 
+    def accept_votes(self, spec: ModelSpec) -> Accepted:
+        k, swaps = self.n_selected(spec.d), self.swaps(spec.d)
+        change = Accept(VoteChange, listed=k, n_added=range(swaps + 1), code=self.code)
+        return self.accept_positions(spec), change
+
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change, offset=me.offset)).dense()
@@ -87,25 +92,12 @@ class SSGDMVAD(SSGDMV):
         return _applied(old, change), change
 
     def lists(self, server: Server, inbox: Inbox) -> list[Tensor]:
-        for rank, packet in inbox.items():
-            server.memory[f"votes.{rank}"] = self._list_after(packet, _list_of(server, rank), rank, server.count)
+        lists = {rank: _list_after(packet, _list_of(server, rank), rank) for rank, packet in inbox.items()}
+        for rank, listed in lists.items():
+            server.memory[f"votes.{rank}"] = listed
         return [
             _list_of(server, rank) for rank in range(inbox.n_workers)
         ]  # where nothing was delivered, the old list counts
-
-    def _list_after(self, packet: Packet, old: Tensor, rank: int, d: int) -> Tensor:
-        """Return worker `rank`'s list after its packet. Raises ContractError for a change that does not fit."""
-        if isinstance(packet, Positions):
-            return indices_of(packet, f"worker {rank}", self.n_selected(d))
-        if not isinstance(packet, VoteChange) or packet.listed != old.numel():
-            found = f"a change of a list of {packet.listed}" if isinstance(packet, VoteChange) else packet.name
-            raise ContractError(
-                f"worker {rank} sent {found}; its list here has {old.numel()}. Was its state saved in another round?"
-            )
-        new = _applied(old, packet)
-        if bool((new.diff() == 0).any()):
-            raise ContractError(f"worker {rank} adds coordinates that are in its list already")
-        return new
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         up = 2 * paper_position_bits(spec.d, self.swaps(spec.d)) + self.bits * self.n_selected(spec.d)
@@ -116,6 +108,21 @@ def _list_of(server: Server, rank: int) -> Tensor:
     """Return the server's copy of worker `rank`'s list: (K,) int64, ascending; empty before the first."""
     name = f"votes.{rank}"
     return server.memory[name] if name in server.memory else torch.empty(0, dtype=torch.int64)
+
+
+def _list_after(packet: Packet, old: Tensor, rank: int) -> Tensor:
+    """Return worker `rank`'s list after its packet. Raises ContractError for a change that does not fit."""
+    if not isinstance(packet, VoteChange):
+        return cast("Positions", packet).indices
+    if packet.listed != old.numel():
+        raise ContractError(
+            f"worker {rank} sent a change of a list of {packet.listed}; its list here has {old.numel()}. Was its state "
+            "saved in another round?"
+        )
+    new = _applied(old, packet)
+    if bool((new.diff() == 0).any()):
+        raise ContractError(f"worker {rank} adds coordinates that are in its list already")
+    return new
 
 
 def _applied(old: Tensor, change: VoteChange) -> Tensor:

@@ -11,14 +11,27 @@ model averaging after one local step, without residual.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
 from laconic.compressors import dense, fractional, n_selected_in
-from laconic.contract import Algorithm, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
-from laconic.errors import ContractError
+from laconic.contract import (
+    DENSE,
+    Accept,
+    Algorithm,
+    Exchange,
+    Inbox,
+    ModelSpec,
+    Rule,
+    Server,
+    Slices,
+    Slot,
+    Step,
+    Worker,
+    algorithm,
+)
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import add_at, clear_at, take_at, top_k, vote_counts
 from laconic.wire import POSITION_CODES, Dense, FractionalValues, Packet, Sparse, paper_position_bits
@@ -78,6 +91,10 @@ class SSGDTopK(Algorithm):
         """Return the values (K,) as a packet for the upload."""
         return dense(values) if self.bits == 32 else fractional(values, bits=self.bits)
 
+    def accept_quantized(self) -> Accept:
+        """Return what a peer accepts as what `quantized` returns."""
+        return DENSE if self.bits == 32 else Accept(FractionalValues, bits=self.bits)
+
     def unsent(self, corrected: Tensor, positions: Tensor, sent: Packet) -> Tensor:
         """Return `corrected` (d,) less what was sent of it at the positions (K,). Overwrites `corrected`."""
         if self.bits == 32:
@@ -85,6 +102,13 @@ class SSGDTopK(Algorithm):
         else:
             add_at(corrected, positions, sent.dense().neg_())
         return corrected
+
+    def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
+        n_selected = self.n_selected(spec.d)
+        union = range(min(spec.d, n_workers * n_selected) + 1)
+        up = Accept(Sparse, n_selected=n_selected, values=self.accept_quantized(), code=self.code)
+        down = Accept(Sparse, n_selected=union, values=DENSE, code=self.code)
+        return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
@@ -94,12 +118,12 @@ class SSGDTopK(Algorithm):
         values = self.quantized(take_at(corrected, positions))
         reply = yield Sparse(indices=positions, values=values, count=me.count, offset=me.offset, code=self.code)
         me.memory["residual"] = self.unsent(corrected, positions, values) if reply.delivered else corrected
-        return sparse(reply.packet)
+        return cast("Sparse", reply.packet)
 
     def serve(self, server: Server, inbox: Inbox) -> Packet:
         if self.dense_in(server.round):
             return dense(inbox.sum() / inbox.n_workers, offset=server.offset)
-        packets = [sparse(packet) for packet in inbox.values()]
+        packets = [cast("Sparse", packet) for packet in inbox.values()]
         union, _ = vote_counts([packet.indices for packet in packets])
         total = torch.zeros(union.numel(), dtype=server.memory.dtype)
         for packet in packets:
@@ -120,12 +144,3 @@ class SSGDTopK(Algorithm):
         union = min(spec.d, n_workers * n_selected)
         up = self.bits * n_selected + paper_position_bits(spec.d, n_selected)
         return up, 32 * union + paper_position_bits(spec.d, union)
-
-
-def sparse(packet: Packet) -> Sparse:
-    """Return the packet, typed as sparse. Raises ContractError for another kind of packet."""
-    if not isinstance(packet, Sparse):
-        raise ContractError(
-            f"received a packet of {packet.name}; expected a sparse one. Do all ranks run the same algorithm?"
-        )
-    return packet

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from laconic.contract import ModelSpec
+from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import check_hyperparameters
 from laconic.wire import Packet
 
@@ -43,6 +43,15 @@ class Compressor(ABC):
             spec: The vector's tensors, each of which is a layer; without it, the vector is one.
             key: 0 .. 2**64 - 1, the key of random draws; without effect where none are made.
             offset: Number of the vector's first coordinate in the full model.
+        """
+
+    @abstractmethod
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        """Return what a peer accepts as the packet of a vector.
+
+        Args:
+            spec: The vector's tensors.
+            stream: Name of the stream of the sender's keys that `key` comes from.
         """
 
     @abstractmethod

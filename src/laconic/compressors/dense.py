@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.contract import ModelSpec
+from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Dense
 
@@ -32,6 +32,9 @@ class Identity(Compressor):
     def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Dense:
         return dense(vector, offset=offset)
 
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        return Accept(Dense)
+
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return 1.0
 
@@ -54,6 +57,9 @@ class DenseValues(Compressor):
 
     def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Dense:
         return Dense(values=as_values(vector).to(_ROUNDED[self.value_type]), offset=offset)
+
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        return Accept(Dense, value_type=_ROUNDED[self.value_type])
 
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return 1.0 - _RELATIVE_ERROR[self.value_type] ** 2

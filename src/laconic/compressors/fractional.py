@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.contract import ModelSpec
+from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import MEAN_TOLERANCE, fractional_codes
 from laconic.wire import FractionalValues
@@ -41,6 +41,9 @@ class Fractional(Compressor):
         self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0
     ) -> FractionalValues:
         return fractional(vector, bits=self.bits, offset=offset)
+
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        return Accept(FractionalValues, bits=self.bits)
 
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         """Return the sum over levels of n_l mu_l^2, divided by ||v||^2, less the tolerance of the means.

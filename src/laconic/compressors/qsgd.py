@@ -14,7 +14,7 @@ from torch import Tensor
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
 from laconic.compressors.levels import level_variances, levels, levels_outgrow_residual
-from laconic.contract import ModelSpec
+from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import level_bits, norms
 from laconic.wire import Levels
@@ -40,6 +40,9 @@ class QSGD(BlockCompressor):
         return levels(
             values, norms(values, lengths), lengths, self.levels, entropy=self.entropy, offset=offset, key=key
         )
+
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        return Accept(Levels, steps=self.levels, lengths=self.lengths(spec.d, spec), entropy=self.entropy)
 
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return None

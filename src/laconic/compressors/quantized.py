@@ -14,7 +14,7 @@ from torch import Tensor
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
 from laconic.compressors.levels import level_variances, levels, levels_outgrow_residual, place_variances
-from laconic.contract import ModelSpec
+from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import norms, quantize, ranges
 from laconic.wire import Levels, QuantizedValues
@@ -66,6 +66,12 @@ class Quantized(BlockCompressor):
             packed=quantize(values, lows, highs, lengths, self.bits, offset, key), count=values.numel(), lows=lows,
             highs=highs, lengths=lengths, bits=self.bits, entropy=self.entropy, offset=offset,
         )  # fmt: skip
+
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        lengths = self.lengths(spec.d, spec)
+        if self.scaling == "l2":
+            return Accept(Levels, steps=self._steps, lengths=lengths, entropy=self.entropy)
+        return Accept(QuantizedValues, bits=self.bits, lengths=lengths, entropy=self.entropy)
 
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
-from laconic.contract import ModelSpec
+from laconic.contract import Accept, ModelSpec
 from laconic.kernels.api import ALL_SELECTED, pack_signs, per_block
 from laconic.wire import ScaledSigns
 
@@ -52,6 +52,9 @@ class ScaledSign(BlockCompressor):
 
     def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> ScaledSigns:
         return scaled_signs(vector, lengths=self.lengths(vector.numel(), spec), offset=offset)
+
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        return Accept(ScaledSigns, lengths=self.lengths(spec.d, spec))
 
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         """Return ||v_b||_1^2 / (d_b ||v_b||_2^2) of the worst block, at least 1/d_b; 1 for a block of zeros."""

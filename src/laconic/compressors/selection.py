@@ -8,10 +8,10 @@ from torch import Tensor
 from laconic.compressors.blocks import check_blocks
 from laconic.compressors.compressor import as_values
 from laconic.compressors.largest import chosen, n_selected_by_block
-from laconic.contract import ModelSpec
+from laconic.contract import DENSE, Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import take_at
-from laconic.wire import POSITION_CODES, Dense, Sparse
+from laconic.wire import POSITION_CODES, Dense, FractionalValues, Sparse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,16 @@ class Selection:
         """
         blocks = n_selected_by_block(spec.d, density=self.density, k=self.k, blocks=self.blocks, spec=spec)
         return sum(taken for _, taken in blocks)
+
+    def accept_selection(self, spec: ModelSpec, bits: int = 32) -> Accept:
+        """Return what a peer accepts of `take` with the same `spec`: values as they are, or in fewer `bits`."""
+        values = DENSE if bits == 32 else Accept(FractionalValues, bits=bits)
+        return Accept(Sparse, n_selected=self.n_selected(spec), values=values, code=self.code)
+
+    def accept_union(self, spec: ModelSpec, n_workers: int) -> Accept:
+        """Return what a peer accepts as elements that any worker has selected, with their values as they are."""
+        union = range(min(spec.d, n_workers * self.n_selected(spec)) + 1)
+        return Accept(Sparse, n_selected=union, values=DENSE, code=self.code)
 
     def take(self, vector: Tensor, spec: ModelSpec | None = None, offset: int = 0) -> Sparse:
         """Return the elements of largest magnitude; of equal ones, those with the lower index.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.contract import ModelSpec
+from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import power_codes, powers_and_fractions, shortened
 from laconic.wire import ShortFloats, short_bits
@@ -40,6 +40,9 @@ class Natural(Compressor):
         packet.__dict__["finite"] = finite  # the cached property: it is known here
         return packet
 
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        return Accept(ShortFloats, mantissa_bits=0)
+
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return None
 
@@ -70,6 +73,9 @@ class Clipped(Compressor):
     def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> ShortFloats:
         values = shortened(as_values(vector), self.mantissa_bits)
         return ShortFloats.of(values, self.mantissa_bits, offset)
+
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        return Accept(ShortFloats, mantissa_bits=self.mantissa_bits)
 
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         """Return 1 - 1/(2^m + 1)^2: of 1.f at most 2^-m is lost. None where a value is subnormal."""

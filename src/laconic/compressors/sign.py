@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
-from laconic.contract import ModelSpec
+from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import ALL_SELECTED, error_feedback_step, error_feedback_total, pack_signs
 from laconic.kernels.api import majority as packed_majority
@@ -186,6 +186,9 @@ class Sign(Compressor):
 
     def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Signs:
         return signs(vector, keep=self.keep, key=key, offset=offset)
+
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        return Accept(Signs, threshold=threshold_of(self.keep), stream=stream)
 
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from laconic.compressors.compressor import Compressor, as_values
 from laconic.compressors.sign import threshold_of
-from laconic.contract import ModelSpec
+from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import ALL_SELECTED, take_selected
 from laconic.wire import SelectedValues
@@ -39,6 +39,9 @@ class Sparsified(Compressor):
         threshold = threshold_of(self.keep)
         selected = take_selected(values, threshold / ALL_SELECTED, offset, key, threshold)
         return SelectedValues(values=selected, count=values.numel(), key=key, threshold=threshold, offset=offset)
+
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        return Accept(SelectedValues, threshold=threshold_of(self.keep), stream=stream)
 
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return None

@@ -13,7 +13,7 @@ from torch import Tensor
 from laconic.compressors.blocks import BlockCompressor
 from laconic.compressors.compressor import as_values
 from laconic.compressors.levels import level_variances, levels
-from laconic.contract import ModelSpec
+from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import absolute_maxima
 from laconic.wire import Levels
@@ -35,6 +35,9 @@ class Ternary(BlockCompressor):
         return levels(
             values, absolute_maxima(values, lengths), lengths, 1, entropy=self.entropy, offset=offset, key=key
         )
+
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        return Accept(Levels, steps=1, lengths=self.lengths(spec.d, spec), entropy=self.entropy)
 
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         return None

@@ -13,7 +13,7 @@ from torch import Tensor
 from laconic.compressors.compressor import Compressor
 from laconic.compressors.largest import n_selected_by_block
 from laconic.compressors.selection import Selection
-from laconic.contract import ModelSpec
+from laconic.contract import Accept, ModelSpec
 from laconic.wire import Sparse
 
 
@@ -26,6 +26,9 @@ class TopK(Selection, Compressor):
 
     def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Sparse:
         return self.take(vector, spec, offset)
+
+    def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
+        return self.accept_selection(spec)
 
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         """Return k/d of the worst block: the other d - k elements hold at most 1 - k/d of its squared norm."""

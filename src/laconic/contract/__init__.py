@@ -1,5 +1,6 @@
 """What the author of a method uses: the algorithm, the views of a round, messages, memories."""
 
+from laconic.contract.accept import DENSE, Accept, Accepted, AcceptedBy
 from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, Slices, Step, algorithm
 from laconic.contract.bounded_staleness import Late, StalenessBound, UpdateOutcome
 from laconic.contract.memory import Memory
@@ -13,6 +14,10 @@ from laconic.contract.views import Server, Side, Worker
 
 __all__ = [
     "ALGORITHMS",
+    "DENSE",
+    "Accept",
+    "Accepted",
+    "AcceptedBy",
     "Algorithm",
     "Exchange",
     "Inbox",

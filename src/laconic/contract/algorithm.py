@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor
 
+from laconic.contract.accept import DENSE, AcceptedBy
 from laconic.contract.bounded_staleness import StalenessBound
 from laconic.contract.messages import Inbox, Reply
 from laconic.contract.model_spec import ModelSpec
@@ -38,6 +39,10 @@ class Exchange:
     """Number of coordinates of its packets: d, or fewer that both sides know."""
     offset: int = 0
     """Number of the first coordinate of its packets: `spec.offset` if they are about the parameters."""
+    up: AcceptedBy = DENSE
+    """What workers may send; a packet of dense values if the method says nothing."""
+    down: AcceptedBy = DENSE
+    """What servers may answer."""
     name: str = "update"
     adds: bool = False
     """Whether packets are dense and the answer is their mean, so that an all-reduce may replace the server. It works in

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from laconic.errors import ContractError
+
 Late = Literal["hold", "drop"]
 
 
@@ -78,8 +80,11 @@ class StalenessBound:
         return tuple(self._bases)
 
     def request(self, worker: int) -> None:
-        """Request the model for a worker."""
-        assert worker not in {*self._bases, *self._requesting}, f"worker {worker} requests the model twice"
+        """Request the model for a worker. Raises ContractError if it has requested or has one already."""
+        if worker in self._bases or worker in self._requesting:
+            raise ContractError(
+                f"worker {worker} requests the model, and has requested it already; it must send a gradient first"
+            )
         self._requesting.append(worker)
 
     def admit(self) -> list[int]:
@@ -105,9 +110,13 @@ class StalenessBound:
 
         Returns:
             The outcomes that this arrival decides, in order of application; held gradients of others may be included.
+
+        Raises:
+            ContractError: if the worker has no model to compute a gradient at.
         """
-        base = self._bases[worker]
-        assert base is not None, f"worker {worker} arrives without a model"
+        base = self._bases.get(worker)
+        if base is None or worker in self._held:
+            raise ContractError(f"worker {worker} sent a gradient without a model; it must request one before each")
         staleness = self.version - base
         outcomes = []
         if aborted or (self.late == "drop" and self.max_staleness is not None and staleness > self.max_staleness):

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
+from laconic.drivers.gathered import Schema
 from laconic.protocol.exchanges import Receive, Requests, Sum
 from laconic.wire import Encoded
 
@@ -70,8 +71,19 @@ class Transport(Protocol):
         """
         ...
 
-    def gather(self, value: Any, purpose: str) -> list[Any]:  # noqa: ANN401 - anything JSON holds
-        """Return the `value` of all ranks, by rank. Raises PeerLostError."""
+    def gather(self, value: Any, purpose: str, schema: Schema, max_bytes: int) -> list[Any]:  # noqa: ANN401 - JSON
+        """Return the `value` of all ranks, by rank.
+
+        Args:
+            value: anything that JSON can hold.
+            purpose: as for `swap`.
+            schema: what every rank's value must fit.
+            max_bytes: upper bound on the JSON of each.
+
+        Raises:
+            PeerLostError: if a rank is lost.
+            WireError: naming the rank whose value is too long, no JSON, or does not fit.
+        """
         ...
 
     def broadcast(self, vector: Tensor) -> None:

@@ -12,28 +12,28 @@ from typing import Any
 from torch import Tensor
 
 from laconic.contract import UpdateOutcome
-from laconic.errors import ContractError
 from laconic.protocol.abort import Abort
 from laconic.protocol.async_server import ArrivalServer
 from laconic.protocol.exchanges import RankSessions, Receive, Requests, Swap
-from laconic.protocol.frames import check_frame, read_frame
+from laconic.protocol.frames import read_frame
 from laconic.protocol.job import Job
 from laconic.protocol.round_inputs import Active
 from laconic.protocol.round_result import RoundResult
 from laconic.protocol.worker import WorkerSession
-from laconic.wire import Control, Encoded, Frame, Header, decode, encode
+from laconic.wire import Control, Encoded, Frame, Header, encode
 
 
 def request_admission(worker: WorkerSession, round_: int) -> Requests[Tensor | None]:
     """Wait until this worker may compute. Returns the parameters (d,) if they have changed, else None."""
     job = worker.job
     (shard,) = job.layout.shards
-    request = Frame(header=Header(role="worker", rank=worker.rank, round=round_), control=Control.ADMIT)
+    header = Header(role="worker", rank=worker.rank, round=round_)
+    request = Frame(header=header, control=Control.ADMIT)
     data, replies = encode(request), list[Encoded]()
     yield Swap(outgoing={shard.node: data}, expected=(), purpose="admission", take=_never)
     yield Swap(outgoing={}, expected=(shard.node,), purpose="admission", take=lambda _, data: replies.append(data))
     (reply,) = replies
-    admission = read_frame(reply, job, "server", 0, round_, 0, shard)
+    admission = read_frame(reply, job, "server", 0, round_, 0, shard, controls=(Control.ADMIT,))
     bits = 0.0 if admission.packet is None else job.algorithm.paper_bits_of("down", admission.packet)
     common: dict[str, Any] = {"exchange": "admission", "local": False, "flag_bit": False, "lead": False}
     worker.meter.frame("up", request, data.numel(), paper_bits=0.0, **common)
@@ -95,23 +95,16 @@ class ServingRank:
     def _take(self, rank: int, data: Encoded, lr: float, phase: Callable[[str], object]) -> None:
         """Take one message, and answer the workers that may continue."""
         phase("wait")
-        arrivals, frame = self.arrivals, decode(data, self.job.spec.stop)
-        step = arrivals.update_counts[rank].n_finished
+        frame = self.arrivals.read(rank, data)
         if frame.control is Control.USED:
-            check_frame(frame, "worker", rank, step, 0, None)
-            if len(frame.used) != len(self.job.spec.sizes):
-                raise ContractError(
-                    f"worker {rank} says of {len(frame.used)} parameters whether it uses them; there are "
-                    f"{len(self.job.spec.sizes)}. Do all ranks train the same model?"
-                )
-            arrivals.used[rank] = frame.used
+            self.arrivals.used[rank] = frame.used
             return
         if frame.control is Control.ADMIT:
-            check_frame(frame, "worker", rank, step, 0, None)
             self.bound.request(rank)
         else:
-            fit = arrivals.receive(rank, step, frame)
-            self._commit(self.bound.arrive(rank, aborted=not fit), lr)
+            outcomes = self.bound.arrive(rank, aborted=frame.aborted)
+            self.arrivals.receive(rank, frame)
+            self._commit(outcomes, lr)
         phase("decode")
         if self.bound.may_wait:
             for admitted in self.bound.admit():

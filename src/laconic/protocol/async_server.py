@@ -13,10 +13,10 @@ from torch import Tensor
 from laconic.compressors import dense
 from laconic.contract import UpdateOutcome, check_vector
 from laconic.errors import ContractError
-from laconic.protocol.frames import check_frame
+from laconic.protocol.frames import read_frame
 from laconic.protocol.round_inputs import Active
 from laconic.protocol.server import ServerSession
-from laconic.wire import Frame, Header, Packet, decode, encode
+from laconic.wire import Control, Encoded, Frame, Header, Packet, decode, encode
 
 
 @dataclass(kw_only=True)
@@ -85,18 +85,20 @@ class ArrivalServer:
         """All workers' counts added up."""
         return sum(self.update_counts, UpdateCounts())
 
-    def receive(self, worker: int, step: int, frame: Frame) -> bool:
-        """Receive the worker's gradient number `step`.
-
-        Returns:
-            Whether it can be applied: False if it has inf or NaN.
+    def read(self, worker: int, data: Encoded) -> Frame:
+        """Decode the worker's next message: its next gradient, or a control frame ADMIT or USED before it.
 
         Raises:
+            WireError: if it cannot be decoded.
             ContractError: if it is not the expected frame.
         """
-        check_frame(frame, "worker", worker, step, 0, self.session.shard)
+        step, session = self.update_counts[worker].n_finished, self.session
+        controls = (Control.ADMIT, Control.USED)
+        return read_frame(data, session.job, "worker", worker, step, 0, session.shard, controls=controls)
+
+    def receive(self, worker: int, frame: Frame) -> None:
+        """Receive the frame of the worker's gradient."""
         self._frames[worker] = frame
-        return not frame.aborted
 
     def commit(self, update: UpdateOutcome, lr: float) -> None:
         """Apply or drop a received gradient, as `update` says."""

@@ -1,12 +1,17 @@
-"""Decoding a frame, and checking that it is the expected one."""
+"""Decoding a frame, and refusing every one that is not expected, before anything is computed from it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from laconic.errors import ContractError
+from laconic.contract import Exchange
+from laconic.errors import ContractError, WireError
 from laconic.protocol.frame_sizes import as_received
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard
-from laconic.wire import Encoded, Frame, decode
+from laconic.wire import Control, Encoded, Frame, Packet, decode
+
+Role = Literal["worker", "server"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,30 +40,100 @@ class Answer:
         return cls(frame=frame, n_bytes=data.numel())
 
 
-def read_frame(data: Encoded, job: Job, role: str, rank: int, round_: int, exchange: int, shard: Shard | None) -> Frame:
-    """Decode a frame and check that it is the expected one. Without a `shard`, any slice is accepted.
+def read_frame(
+    data: Encoded, job: Job, role: Role, rank: int, round_: int, exchange: int,
+    shard: Shard | None, *, controls: Sequence[Control] = (),
+) -> Frame:  # fmt: skip
+    """Decode a frame and check that it is the expected one.
+
+    Args:
+        data: the encoded frame.
+        job: the training job.
+        role: whether its sender acts as a worker or as a server.
+        rank: number of that worker or server.
+        round_: number of the round.
+        exchange: number of the exchange in this round.
+        shard: the slice that it must be about; None for that of the exchange.
+        controls: the control frames that it may be, besides ABORT, and SKIP where the exchange accepts it.
 
     Raises:
         WireError: for a frame that cannot be decoded.
-        ContractError: for a frame of another sender, round, exchange or slice.
+        ContractError: for a frame of another sender, round, exchange or slice, or with a packet that the exchange does
+            not accept.
     """
-    frame = decode(data, job.spec.stop)
-    check_frame(frame, role, rank, round_, exchange, shard)
+    try:
+        frame = decode(data, job.spec.stop)
+    except WireError as error:
+        raise WireError(f"{_named(job, role, rank)}, round {round_}, exchange {exchange}: {error}") from None
+    check_frame(frame, job, role, rank, round_, exchange, shard, controls=controls)
     return frame
 
 
-def check_frame(frame: Frame, role: str, rank: int, round_: int, exchange: int, shard: Shard | None) -> None:
-    """Raise ContractError if the frame's sender, round, exchange or slice is not the expected one."""
+def check_frame(
+    frame: Frame, job: Job, role: Role, rank: int, round_: int, exchange: int,
+    shard: Shard | None, *, controls: Sequence[Control] = (),
+) -> None:  # fmt: skip
+    """Raise ContractError if the frame is not the expected one; the arguments are those of `read_frame`."""
     header = frame.header
     if (header.role, header.rank, header.round, header.exchange) != (role, rank, round_, exchange):
         raise ContractError(
-            f"expected {role} {rank} with round {round_}, exchange {exchange}, but received {header.role} "
-            f"{header.rank} with round {header.round}, exchange {header.exchange}. Did every rank call step() equally "
-            f"often?"
+            f"{_named(job, role, rank)} sent a frame of {header.role} {header.rank} with round {header.round}, "
+            f"exchange {header.exchange}; expected was {role} {rank} with round {round_}, exchange {exchange}. "
+            "Did every rank call step() equally often?"
         )
-    packet = frame.packet
-    if shard is not None and packet is not None and (packet.offset, packet.count) != (shard.offset, shard.count):
+    control = frame.control
+    may_abort = role == "worker" or not job.algorithm.is_asynchronous  # there, a server always answers with the model
+    if (control is Control.ABORT and may_abort) or control in controls:
+        if control is Control.USED and len(frame.used) != len(job.spec.shapes):
+            raise ContractError(
+                f"{_named(job, role, rank)} says of {len(frame.used)} parameters whether it uses them; expected were "
+                f"{len(job.spec.shapes)}. Do all ranks train the same model?"
+            )
+        return
+    expected = job.exchanges_in(round_)[exchange].exchange
+    span = (expected.offset, expected.count) if shard is None else (shard.offset, shard.count)
+    accepted, is_split = expected.up if role == "worker" else expected.down, span[1] < expected.count
+    expectation = job.expectations.get((id(accepted), is_split)) or job.expect(accepted, rank, is_split=is_split)
+    origin = (job.seed, role, 0 if role == "server" else rank, round_)
+    other_control = control is not None and control is not Control.SKIP
+    if other_control or not expectation.holds(frame.packet, origin, span):
+        found = f"the control frame {control.name}" if control else expectation.found(frame.packet, origin)
         raise ContractError(
-            f"{role} {rank} sent coordinates {packet.offset} .. {packet.offset + packet.count - 1}; "
-            f"expected were {shard.offset} .. {shard.stop - 1}. Do all ranks train the same model?"
+            f"{_named(job, role, rank)} sent {found}, in round {round_}, exchange {exchange} of {job.algorithm.name}; "
+            f"expected was {expectation.text(span)}. Do all ranks run the same method, with the same settings and "
+            "model?"
         )
+
+
+def check_own(
+    packet: Packet | None, job: Job, expected: Exchange, role: Role, rank: int, round_: int, span: tuple[int, int]
+) -> None:
+    """Raise ContractError if a packet that this rank's own method made is not what its exchange accepts.
+
+    Args:
+        packet: what `work` yielded or `serve` returned.
+        job: the training job.
+        expected: the exchange.
+        role: whether this rank acts as a worker or as a server.
+        rank: number of that worker or server.
+        round_: number of the round.
+        span: offset and count that the packet must have.
+    """
+    accepted, is_split = expected.up if role == "worker" else expected.down, span[1] < expected.count
+    expectation = job.expectations.get((id(accepted), is_split)) or job.expect(accepted, rank, is_split=is_split)
+    origin = (job.seed, role, 0 if role == "server" else rank, round_)
+    if not expectation.holds(packet, origin, span):
+        made, field = ("yielded", "up") if role == "worker" else ("answered", "down")
+        raise ContractError(
+            f"{job.algorithm.name}: {role} {rank} {made} {expectation.found(packet, origin)}; its exchange "
+            f"{expected.name!r} accepts {expectation.text(span)}. `exchanges` says what it accepts: "
+            f"Exchange({field}=Accept(...))"
+        )
+
+
+def _named(job: Job, role: Role, rank: int) -> str:
+    """Return the name of a sender: its rank, and what it does there."""
+    if role == "worker":
+        return f"rank {job.layout.worker_nodes[rank]} (worker)"
+    shards = job.layout.shards
+    return f"rank {shards[rank].node if shards else rank} (server)"

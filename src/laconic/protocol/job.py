@@ -1,16 +1,20 @@
 """The description of one training job that all sessions and drivers share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm, Exchange, ModelSpec, Slot, Slots
+from laconic.contract import AcceptedBy, Algorithm, Exchange, ModelSpec, Slot, Slots
+from laconic.protocol.expectation import Expectation
 from laconic.protocol.layout import Layout, Shard, choose_layout
 from laconic.protocol.legs import Answering, Pattern, pattern_in
+
+_MAX_ROUNDS = 64  # asynchronous workers are in different rounds
+_MAX_PHASES = 2  # warm-up and after; or the last rounds of a method whose exchanges depend on the round
 
 MAX_EXCHANGES = 1 << 16
 """How many exchanges of a round a frame's header can number."""
@@ -49,6 +53,14 @@ class Job:
     layout: Layout
     device: torch.device = torch.device("cpu")
     """Device of the workers' vectors; servers compute on the CPU."""
+    _planned: dict[int, tuple[PlannedExchange, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _phases: dict[int, tuple[PlannedExchange, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    expectations: dict[tuple[int, bool], Expectation] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """By the id of what is accepted, which the expectation holds, and whether frames carry slices."""
 
     def __post_init__(self) -> None:
         """Refuse what no driver can run, before anything is sent."""
@@ -111,35 +123,51 @@ class Job:
 
     def exchanges_in(self, round_: int) -> tuple[PlannedExchange, ...]:
         """Return the exchanges of this round."""
-        latest = self._latest
-        if latest.round != round_:
-            is_dense = self.algorithm.dense_in(round_)
-            if self.layout.has_graph or is_dense != latest.is_dense:  # a graph may change from round to round
-                exchanges = self.algorithm.exchanges_in(round_, self.spec, self.layout.n_workers)
-                latest.planned = tuple(self._planned(round_, number, each) for number, each in enumerate(exchanges))
-            latest.round, latest.is_dense = round_, is_dense
-        return latest.planned
+        planned = self._planned.get(round_)
+        return self._plan(round_) if planned is None else planned
 
-    @cached_property
-    def _latest(self) -> "_LatestRound":
-        return _LatestRound()
+    def _plan(self, round_: int) -> tuple[PlannedExchange, ...]:
+        """Plan a round. The exchanges are the same objects in all rounds that are alike."""
+        algorithm = self.algorithm
+        depends_on_round = type(algorithm).exchanges_in is not Algorithm.exchanges_in
+        phase = round_ if depends_on_round else algorithm.dense_in(round_)
+        planned = self._phases.get(phase)
+        if planned is None:
+            if len(self._phases) == _MAX_PHASES:
+                self._phases.clear()
+                self._planned.clear()
+                self.expectations.clear()
+            exchanges = algorithm.exchanges_in(round_, self.spec, self.layout.n_workers)
+            planned = self._phases[phase] = tuple(self._one(round_, *each) for each in enumerate(exchanges))
+        elif self.layout.has_graph:  # it may change from round to round
+            planned = tuple(self._one(round_, number, each.exchange) for number, each in enumerate(planned))
+        if len(self._planned) == _MAX_ROUNDS:
+            self._planned.clear()
+        self._planned[round_] = planned
+        return planned
 
-    def _planned(self, round_: int, number: int, exchange: Exchange) -> PlannedExchange:
-        shards, stop = self.layout.shards, exchange.offset + exchange.count
+    def _one(self, round_: int, number: int, exchange: Exchange) -> PlannedExchange:
+        stop = exchange.offset + exchange.count
         is_full = (exchange.offset, exchange.count) == (self.spec.offset, self.d)
-        if shards and not is_full:
+        shards = self.layout.shards
+        if not shards:
+            shards = (Shard(0, exchange.offset, stop),)
+        elif not is_full:
             (only,) = shards
             shards = (Shard(only.node, exchange.offset, stop),)
-        return PlannedExchange(
-            exchange=exchange, is_full=is_full, shards=shards or (Shard(0, exchange.offset, stop),),
-            pattern=pattern_in(self.layout, self.algorithm, exchange, round_, number),
-        )  # fmt: skip
+        pattern = pattern_in(self.layout, self.algorithm, exchange, round_, number)
+        return PlannedExchange(exchange=exchange, is_full=is_full, shards=shards, pattern=pattern)
 
+    def expect(self, accepted: AcceptedBy, rank: int, *, is_split: bool) -> Expectation:
+        """Return what is expected of a sender, and keep it in `expectations`.
 
-@dataclass(kw_only=True)
-class _LatestRound:
-    """The exchanges of the round that was asked for last."""
-
-    round: int = -1
-    is_dense: bool | None = None
-    planned: tuple[PlannedExchange, ...] = ()
+        Args:
+            accepted: what an exchange accepts in one direction.
+            rank: number of the worker or server that sends.
+            is_split: whether the packet is the slice of one of several servers.
+        """
+        of_sender = accepted(rank) if callable(accepted) else accepted
+        key = (id(of_sender), is_split)
+        if key not in self.expectations:
+            self.expectations[key] = Expectation(of_sender, self.dtype, is_split=is_split)
+        return self.expectations[key]

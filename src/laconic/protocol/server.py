@@ -9,9 +9,8 @@ from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
 from laconic.contract import Inbox, Memory, Scratch, Server, by_parameter, read_saved
-from laconic.errors import ContractError
 from laconic.protocol.abort import Abort
-from laconic.protocol.frames import check_frame, read_frame
+from laconic.protocol.frames import check_frame, check_own, read_frame
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard
 from laconic.protocol.round_inputs import Active
@@ -80,7 +79,7 @@ class ServerSession:
         """
         view = self.view
         if isinstance(data, Frame):
-            check_frame(data, "worker", rank, view.round, view.exchange, self._shard)
+            check_frame(data, self.job, "worker", rank, view.round, view.exchange, self._shard)
             self._frames[rank] = data
         else:
             self._frames[rank] = read_frame(data, self.job, "worker", rank, view.round, view.exchange, self._shard)
@@ -118,10 +117,8 @@ class ServerSession:
             vote_buffer=(lambda: self.scratch(torch.int8)) if shard.count == view.count else None,
         )  # fmt: skip
         packet = self.job.algorithm.serve(view, inbox)
-        if packet is not None and packet.count != shard.count:
-            raise ContractError(
-                f"{self.job.algorithm.name}: the server answered {packet.count} coordinates of {shard.count}"
-            )
+        expected = self.job.exchanges_in(view.round)[view.exchange].exchange
+        check_own(packet, self.job, expected, "server", self.index, view.round, (shard.offset, shard.count))
         self.aborted = Abort.unless(packet is None or packet.finite)
         self.refused = packet if self.aborted else None
         return None if self.aborted else packet

@@ -19,7 +19,7 @@ from laconic.contract import Memory, Reply, Result, Scratch, Step, Worker, by_pa
 from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
 from laconic.protocol.frame_sizes import as_received, frame_sizes
-from laconic.protocol.frames import Answer
+from laconic.protocol.frames import Answer, check_own
 from laconic.protocol.input_reader import InputReader
 from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.legs import Answering
@@ -134,9 +134,8 @@ class WorkerSession:
         if self.exchange == expected:
             raise ContractError(f"{name}: worker {self.rank} yields more often than its {expected} exchanges")
         planned = self._planned[self.exchange]
-        count = planned.exchange.count
-        if not self.job.layout.has_graph and packet is not None and packet.count != count:
-            raise ContractError(f"{name}: worker {self.rank} yielded {packet.count} coordinates of {count}")
+        exchange = planned.exchange
+        check_own(packet, self.job, exchange, "worker", self.rank, self.me.round, (exchange.offset, exchange.count))
         self.packet = packet
         self.aborted = Abort.unless(packet is None or planned.sum_is_checked or packet.finite)
 

@@ -1,12 +1,22 @@
 """The snapshot of the traffic counters that `opt.traffic` returns."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from laconic.telemetry.meter import Count, Meter
+from laconic.telemetry.phases import Seconds
 
 Key = TypeVar("Key")
+
+_COUNT_SCHEMA = {field.name: int | float for field in fields(Count)}
+TRAFFIC_SCHEMA = {
+    "up": _COUNT_SCHEMA, "down": _COUNT_SCHEMA, "setup": _COUNT_SCHEMA, "rounds": int, "aborted_rounds": int,
+    "seconds": dict.fromkeys(Seconds().sums(), int | float), "control_bytes": int,
+    "up_by_exchange": {str: _COUNT_SCHEMA}, "down_by_exchange": {str: _COUNT_SCHEMA}, 
+    "faults": {str: int}, "staleness": {int: int}, "updates": {str: int},
+}  # fmt: skip
+"""What `Traffic.as_data` of another rank must fit: see `drivers/gathered.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)

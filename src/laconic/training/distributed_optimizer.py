@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 
 from laconic.contract import Algorithm
 from laconic.drivers.distributed.arrivals import ProcessArrivals
@@ -20,7 +19,7 @@ from laconic.telemetry.traffic import Traffic
 from laconic.torch_compat import ScaledOptimizer
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
-from laconic.training.local_steps import check_local_steps
+from laconic.training.optimizer_arguments import check_arguments, fixed_tensors
 from laconic.training.own_worker import OwnWorker
 from laconic.training.replica_check import compare_replicas
 from laconic.training.second_gradient import SecondGradient
@@ -66,7 +65,7 @@ class DistributedOptimizer(ScaledOptimizer):
 
         Raises ValueError or TypeError for wrong arguments, before anything is sent.
         """
-        _check_arguments(inner, algorithm, model, local_steps, check_every, timeout_s, group)
+        check_arguments(inner, algorithm, model, local_steps, check_every, timeout_s, group)
         self.flat = FlatParameters(inner, model)
         super().__init__(inner.param_groups, inner.defaults)
         self.inner = inner
@@ -118,10 +117,7 @@ class DistributedOptimizer(ScaledOptimizer):
     def total_traffic(self) -> Traffic:
         """Return the sum of all workers' counters, on every rank. Collective: every rank must call it."""
         counts_nothing = self.serves_only and not self.algorithm.is_asynchronous
-        mine = None if counts_nothing else self.traffic.as_data()
-        gathered = self.driver.channel.gather(mine, f"for its traffic, round {self.driver.rounds}")
-        offset, *others = [Traffic.from_data(peer) for peer in gathered if peer is not None]
-        return sum(others, offset)
+        return self.driver.total_traffic(None if counts_nothing else self.traffic)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401
@@ -175,8 +171,8 @@ class DistributedOptimizer(ScaledOptimizer):
         self.training.exchange()
 
     def _gather_used(self, indices: list[int]) -> Sequence[object]:
-        what = f"for its list of used parameters, round {self.driver.rounds}"
-        return self.driver.channel.gather(indices, what)
+        n, what = len(self.flat.spec.shapes), f"for its list of used parameters, round {self.driver.rounds}"
+        return self.driver.channel.gather(indices, what, [range(n)], max_bytes=2 + 12 * n)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, as the inner optimizer does."""
@@ -209,46 +205,3 @@ class DistributedOptimizer(ScaledOptimizer):
     def _parts(self) -> dict[str, Part]:
         parts: dict[str, Part] = {"driver": self.driver, "training": self.training}
         return parts if self.server_model is None else {**parts, "server_model": self.server_model}
-
-
-def fixed_tensors(inner: Optimizer, model: torch.nn.Module | None) -> list[Tensor]:
-    """Return the tensors that no step changes, but all ranks must share: frozen parameters and the model's buffers."""
-    known = [parameter for group in inner.param_groups for parameter in group["params"]]
-    if model is not None:
-        listed = {id(parameter) for parameter in known}
-        known += [parameter for parameter in model.parameters() if id(parameter) not in listed]
-        known += list(model.buffers())
-    return [tensor for tensor in known if not tensor.requires_grad]
-
-
-def _check_arguments(
-    inner: Optimizer,
-    algorithm: Algorithm,
-    model: torch.nn.Module | None,
-    local_steps: int,
-    check_every: int,
-    timeout_s: float,
-    group: dist.ProcessGroup | None,
-) -> None:
-    """Raise TypeError, ValueError or RuntimeError for wrong arguments of `DistributedOptimizer`."""
-    if not isinstance(inner, Optimizer):
-        raise TypeError(f"inner={inner!r:.80} must be a torch.optim.Optimizer")
-    if not isinstance(algorithm, Algorithm):
-        raise TypeError(f"algorithm={algorithm!r:.80} must be an algorithm such as laconic.CompSkip()")
-    if isinstance(inner, LBFGS):
-        raise ValueError("inner=LBFGS evaluates its closure several times a step, and a round exchanges one gradient")
-    if check_every < 0 or timeout_s <= 0:
-        raise ValueError(f"check_every={check_every} must be at least 0 and timeout_s={timeout_s} above 0")
-    if not dist.is_available() or not dist.is_initialized():
-        raise RuntimeError(
-            "no process group: call torch.distributed.init_process_group(...) first, or start the script with "
-            "torchrun; to run many workers in one process use laconic.Simulation"
-        )
-    if algorithm.second_gradient and model is None:
-        raise ValueError(
-            f"model: {algorithm.name} evaluates each mini-batch at two points and restores the model's buffers; "
-            "pass model=model"
-        )
-    if group is not None and dist.get_rank(group) < 0:
-        raise ValueError(f"group: this process, global rank {dist.get_rank()}, is not one of its ranks")
-    check_local_steps(algorithm, local_steps)

@@ -79,7 +79,7 @@ class FlatParameters:
 
     def values(self, out: Tensor | None = None) -> Tensor:
         """Return a copy of the parameters, (d,), in `out` if it is given."""
-        vector = self._empty() if out is None else out
+        vector = torch.empty(self.d, dtype=self.dtype, device=self.device) if out is None else out
         gather(self._data, vector)
         return vector
 
@@ -108,9 +108,6 @@ class FlatParameters:
     def _data(self) -> list[Tensor]:
         """Return the parameters detached from autograd, which still sees in-place changes of them."""
         return [parameter.detach() for parameter in self.parameters]
-
-    def _empty(self) -> Tensor:
-        return torch.empty(self.d, dtype=self.dtype, device=self.device)
 
     def views(self, vector: Tensor) -> tuple[Tensor, ...]:
         """Return views of `vector` (d,), one for each parameter, in its shape."""
@@ -183,12 +180,6 @@ class FlatParameters:
     def gradients_are_finite(self) -> bool:
         """Return whether all elements of all gradients are finite."""
         return all(p.grad is None or all_finite(p.grad.detach().reshape(-1)) for p in self.parameters)
-
-    def gradients(self, out: Tensor | None = None) -> Tensor:
-        """Return the gradients, (d,); a parameter without one counts as zero."""
-        vector = self._empty() if out is None else out
-        gather(self.gradient_tensors(), vector)
-        return vector
 
     def gradient_source(self, loss_scale: Tensor | None = None) -> "VectorCopy | Unscaled":
         """Return where to read the gradients of now, divided by `loss_scale`, one number, if it is given."""

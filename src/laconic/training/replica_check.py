@@ -21,7 +21,7 @@ def compare_replicas(channel: Channel, parameters: Tensor | None, round_: int) -
         ReplicaError: naming the ranks that differ from the majority.
     """
     mine = "" if parameters is None else hash_of(parameters)
-    gathered = channel.gather(mine, f"for its parameters' hash, round {round_}")
+    gathered = channel.gather(mine, f"for its parameters' hash, round {round_}", str, max_bytes=64)
     hashes = {rank: other for rank, other in enumerate(gathered) if other}
     counts = Counter(hashes.values())
     right = max(hashes, key=lambda rank: (counts[hashes[rank]], -rank))  # the majority's; on a tie, the lowest rank's

@@ -1,5 +1,6 @@
 """Samples of dense packets."""
 
+import torch
 from hypothesis import strategies as st
 
 from laconic.wire import Dense
@@ -14,6 +15,7 @@ def dense_packets(draw) -> Dense:
 SAMPLES = KindSamples(
     kind=Dense,
     packets=dense_packets(),
+    about=lambda offset, count: Dense(values=torch.ones(count), offset=offset),
     n_fields=2,
     samples={
         "dense float32": Dense(values=VALUES, offset=4),

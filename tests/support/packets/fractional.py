@@ -34,6 +34,9 @@ FRACTIONAL = fractional_of(VALUES < 0, [0, 1, 3, 2, 3], means=torch.tensor([7, 3
 SAMPLES = KindSamples(
     kind=FractionalValues,
     packets=fractional_packets(),
+    about=lambda offset, count: fractional_of(
+        torch.ones(count) < 0, [0] * count, means=SCALES[:1], bits=1, offset=offset
+    ),
     n_fields=3,
     samples={
         "fractional": dataclasses.replace(FRACTIONAL, offset=2),

@@ -31,6 +31,7 @@ LEVELS = levels_of([0, -1, 2, 1, 0, -2, 0], scales=SCALES, lengths=(3, 3, 1), st
 SAMPLES = KindSamples(
     kind=Levels,
     packets=level_packets(),
+    about=lambda offset, count: levels_of([1] * count, scales=SCALES[:1], lengths=(count,), steps=3, offset=offset),
     n_fields=5,
     samples={
         "levels": LEVELS,

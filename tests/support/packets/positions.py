@@ -1,5 +1,6 @@
 """Samples of positions without values."""
 
+import torch
 from hypothesis import strategies as st
 
 from laconic.wire import POSITION_CODES, Positions
@@ -15,6 +16,7 @@ def position_packets(draw) -> Positions:
 SAMPLES = KindSamples(
     kind=Positions,
     packets=position_packets(),
+    about=lambda offset, count: Positions(indices=torch.arange(1), count=count, offset=offset),
     n_fields=6,
     scales="nothing",
     samples={

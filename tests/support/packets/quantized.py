@@ -44,6 +44,9 @@ def _uneven(dtype: torch.dtype) -> QuantizedValues:
 SAMPLES = KindSamples(
     kind=QuantizedValues,
     packets=quantized_packets(),
+    about=lambda offset, count: quantized_of(
+        [1] * count, lows=-torch.ones(1), highs=torch.ones(1), lengths=(count,), bits=3, offset=offset
+    ),
     n_fields=5,
     scaling_error=lambda packet, exact: rounded_values(packet, exact.abs().max().expand_as(exact)),
     samples={

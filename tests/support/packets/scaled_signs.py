@@ -1,5 +1,6 @@
 """Samples of scaled signs."""
 
+import torch
 from hypothesis import strategies as st
 
 from laconic.kernels.reference import hashing as reference_hashing
@@ -24,6 +25,9 @@ def scaled_sign_packets(draw) -> ScaledSigns:
 SAMPLES = KindSamples(
     kind=ScaledSigns,
     packets=scaled_sign_packets(),
+    about=lambda offset, count: ScaledSigns(
+        packed=reference_hashing.pack_bits(torch.ones(count) < 0), scales=SCALES[:1], lengths=(count,), offset=offset
+    ),
     n_fields=4,
     samples={
         "one block": ScaledSigns(packed=PACKED, scales=SCALES[:1], lengths=(11,), offset=3),

@@ -1,5 +1,6 @@
 """Samples of values on keyed masks."""
 
+import torch
 from hypothesis import strategies as st
 
 from laconic.kernels.reference import hashing as reference_hashing
@@ -19,6 +20,9 @@ def selected_value_packets(draw) -> SelectedValues:
 SAMPLES = KindSamples(
     kind=SelectedValues,
     packets=selected_value_packets(),
+    about=lambda offset, count: SelectedValues(
+        values=torch.ones(count), count=count, key=1, threshold=1 << 32, offset=offset
+    ),
     n_fields=5,
     samples={
         "kept values": SelectedValues(values=VALUES[:4], count=5, key=KEY, threshold=1 << 31, offset=2),

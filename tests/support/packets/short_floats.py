@@ -19,6 +19,7 @@ def short_float_packets(draw) -> ShortFloats:
 SAMPLES = KindSamples(
     kind=ShortFloats,
     packets=short_float_packets(),
+    about=lambda offset, count: ShortFloats.of(torch.ones(count), 3, offset),
     n_fields=3,
     scaling_error=lambda packet, exact: exact.abs() * 2.0**-packet.mantissa_bits,
     samples={

@@ -35,6 +35,7 @@ def sign_packets(draw) -> Signs:
 SAMPLES = KindSamples(
     kind=Signs,
     packets=sign_packets(),
+    about=lambda offset, count: signs_of(torch.ones(count) < 0, offset=offset),
     n_fields=5,
     scales="signs",
     samples={

@@ -45,6 +45,9 @@ def _scaling_error(packet: Sparse, exact: Tensor) -> Tensor:
 SAMPLES = KindSamples(
     kind=Sparse,
     packets=sparse_packets(),
+    about=lambda offset, count: Sparse(
+        indices=torch.arange(1), values=Dense(values=torch.ones(1)), count=count, offset=offset
+    ),
     n_fields=6,
     scaling_error=_scaling_error,
     samples={

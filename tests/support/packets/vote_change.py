@@ -21,6 +21,9 @@ def vote_changes(draw) -> VoteChange:
 SAMPLES = KindSamples(
     kind=VoteChange,
     packets=vote_changes(),
+    about=lambda offset, count: VoteChange(
+        added=torch.arange(1), dropped=torch.arange(1), count=count, listed=1, offset=offset
+    ),
     n_fields=9,
     can_be_split=False,
     scales="nothing",

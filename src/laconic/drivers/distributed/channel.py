@@ -18,6 +18,7 @@ from torch import Tensor
 
 from laconic.drivers.distributed.device_channel import DeviceChannel
 from laconic.drivers.distributed.failure_report import FailureReport
+from laconic.drivers.gathered import Schema, check_sizes, read_gathered
 from laconic.errors import PayloadsLostError, PeerLostError, WireError
 from laconic.protocol.ring_allreduce import ring_parts
 from laconic.torch_compat import source_rank, wait_until
@@ -239,15 +240,13 @@ class Channel:
         with torch.no_grad():
             tensor.copy_(travelling)
 
-    def gather(self, value: Any, purpose: str) -> list[Any]:  # noqa: ANN401 - anything JSON holds
-        """Return the `value` of all ranks, by rank. It is sent as JSON, so nothing received is executed.
-
-        Raises PeerLostError.
-        """
+    def gather(self, value: Any, purpose: str, schema: Schema, max_bytes: int) -> list[Any]:  # noqa: ANN401 - JSON
+        """Return the `value` of all ranks, by rank; see `Transport`. It is sent as JSON, so nothing is executed."""
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         try:
             sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
             dist.all_gather(sizes, torch.tensor([data.numel()]), self.group)
+            check_sizes([int(size) for size in sizes], max_bytes, purpose)  # all ranks see the same sizes
             longest = max(int(size) for size in sizes)
             padded = torch.zeros(longest, dtype=torch.uint8)
             padded[: data.numel()] = data
@@ -256,7 +255,8 @@ class Channel:
             self.control_bytes += (self.size - 1) * (longest + 8)
         except RuntimeError as error:
             raise self._lost(purpose, error) from error
-        return [json.loads(bytes(text[: int(size)].numpy())) for text, size in zip(texts, sizes, strict=True)]
+        shown = [bytes(text[: int(size)].numpy()) for text, size in zip(texts, sizes, strict=True)]
+        return read_gathered(shown, schema, purpose)
 
     def close(self) -> None:
         """Leave the groups."""

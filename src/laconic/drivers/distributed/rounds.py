@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import NoneType
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from laconic.buffer_pool import VectorPool
 from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
+from laconic.drivers.gathered import Either
 from laconic.drivers.transport import carry_out
 from laconic.errors import SetupError
 from laconic.protocol.abort import Abort
@@ -24,6 +26,11 @@ from laconic.protocol.round_result import RoundResult
 from laconic.protocol.worker import residual_norm
 from laconic.telemetry.phases import Seconds
 from laconic.telemetry.recorder import Recorder
+from laconic.telemetry.traffic import TRAFFIC_SCHEMA, Traffic
+
+_SETTING = Either(str | int | float | bool | None, [[int]])  # shapes are lists of numbers
+_MAX_TRAFFIC_BYTES = 1 << 20
+_MAX_SETTINGS_BYTES = 1 << 22  # a model of 40,000 tensors has shapes of less than a megabyte
 
 
 class Processes:
@@ -134,7 +141,9 @@ class Processes:
             "layout": self.layout.name, **agreed,
         } | {f"{job.algorithm.name}.{key}": value for key, value in job.algorithm.settings().items()}  # fmt: skip
         gpu = gpu_of(job.device, group)
-        gathered = self.channel.gather(mine | ({} if gpu is None else {"gpu": gpu}), "its settings")
+        gathered = self.channel.gather(
+            mine | ({} if gpu is None else {"gpu": gpu}), "its settings", {str: _SETTING}, _MAX_SETTINGS_BYTES
+        )
         gpus = [settings.pop("gpu", None) for settings in gathered]
         for rank, settings in enumerate(gathered):
             of_rank_0 = gathered[0]
@@ -170,3 +179,17 @@ class Processes:
             self.rounds += 1
             self.aborted_rounds += bool(result.aborted)
         return result
+
+    def total_traffic(self, mine: Traffic | None) -> Traffic:
+        """Return the sum of all ranks' counters; `mine` is None on a rank that counts nothing. Collective.
+
+        Raises:
+            PeerLostError: if a rank is missing.
+            WireError: for counters of another form, naming the rank.
+        """
+        gathered = self.channel.gather(
+            None if mine is None else mine.as_data(), f"for its traffic, round {self.rounds}",
+            Either(NoneType, TRAFFIC_SCHEMA), _MAX_TRAFFIC_BYTES,
+        )  # fmt: skip
+        one, *others = [Traffic.from_data(counters) for counters in gathered if counters is not None]
+        return sum(others, one)

@@ -19,7 +19,7 @@ from laconic.protocol.async_timing import AsyncServer
 from laconic.protocol.frames import Answer
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
-from laconic.wire import HEADER_BYTES, Encoded, decode
+from laconic.wire import HEADER_BYTES, Encoded
 
 T = TypeVar("T")
 
@@ -149,8 +149,9 @@ class SimulatedArrivals(Simulated):
         return n_bytes
 
     def _receive(self, rank: int) -> bool:
-        step = self.arrivals.update_counts[rank].n_finished
-        return self.arrivals.receive(rank, step, decode(self._sent.pop(rank), self.job.spec.stop))
+        frame = self.arrivals.read(rank, self._sent.pop(rank))
+        self.arrivals.receive(rank, frame)
+        return not frame.aborted
 
     def _commit(self, update: UpdateOutcome) -> None:
         self.arrivals.commit(update, self._lr)

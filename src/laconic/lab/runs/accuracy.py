@@ -46,6 +46,9 @@ def in_simulation(simulation: Simulation, experiment: Experiment) -> Accuracy:
     )
 
 
+_MAX_BYTES = 64  # two numbers
+
+
 @torch.no_grad()
 def over_processes(opt: DistributedOptimizer, experiment: Experiment, exchanged: Tensor) -> Accuracy:
     """Return the accuracy at the parameters of the last exchange. Collective; only rank 0's result is valid.
@@ -59,12 +62,14 @@ def over_processes(opt: DistributedOptimizer, experiment: Experiment, exchanged:
     if models_differ(experiment.algorithm):
         mean = mean_parameters(opt, exchanged)
         own = _accuracy_at(exchanged, opt.flat, experiment)
-        gathered: list[Any] = channel.gather([own, squared_distance(exchanged, mean)], what)
+        gathered: list[Any] = channel.gather([own, squared_distance(exchanged, mean)], what, (float, float), _MAX_BYTES)
         of_mean = _accuracy_at(mean, opt.flat, experiment) if channel.rank == 0 else 0.0
         return _summary(of_mean, [accuracy for accuracy, _ in gathered], [square for _, square in gathered])
     if experiment.algorithm.is_asynchronous:
         model = None if opt.server_model is None or not opt.serves_only else opt.server_model.flat.values()
-        accuracies = channel.gather(None if model is None else _accuracy_at(model, opt.flat, experiment), what)
+        accuracies = channel.gather(
+            None if model is None else _accuracy_at(model, opt.flat, experiment), what, float | None, _MAX_BYTES
+        )
         return Accuracy(test=next(accuracy for accuracy in accuracies if accuracy is not None))
     return Accuracy(test=_accuracy_at(exchanged, opt.flat, experiment) if channel.rank == 0 else 0.0)
 

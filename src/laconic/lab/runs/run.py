@@ -107,7 +107,7 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
         row = None
         if (step + 1) % experiment.steps_per_epoch == 0:
             ended = time.perf_counter()
-            losses = opt.driver.channel.gather(total, "for its loss")
+            losses = opt.driver.channel.gather(total, "for its loss", float, max_bytes=64)
             here = (
                 exchanged if settings.local_steps > 1 else opt.flat.values()
             )  # after local steps the workers' parameters differ

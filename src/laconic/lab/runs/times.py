@@ -24,6 +24,7 @@ from laconic.training.distributed_optimizer import DistributedOptimizer
 FILE = "times.csv"
 PHASES = ("compute", "encode", "wait", "decode", "evaluate")
 _ALIGNMENTS = 16
+_MAX_TIMES_BYTES = 1 << 28  # four million phases
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,9 @@ class Stopwatch:
         """Return all ranks' phases, on every rank. Collective."""
         for start_s, end_s in self._evaluations:  # after the last round
             self._note(self._rows[-1][0] if self._rows else 0, "evaluate", start_s, end_s)
-        gathered: list[Any] = self._channel.gather([self._rows, self._accuracy_s], "for its times")
+        gathered: list[Any] = self._channel.gather(
+            [self._rows, self._accuracy_s], "for its times", ([(int, str, float, float)], float), _MAX_TIMES_BYTES
+        )
         phases = [Phase(rank, *row) for rank, (rows, _) in enumerate(gathered) for row in rows]
         return PhaseTimes(phases=tuple(phases), accuracy_s=max(accuracy_s for _, accuracy_s in gathered))
 
@@ -147,7 +150,7 @@ def aligned_zero(channel: Channel) -> tuple[float, float]:
         channel.all_reduce(flag, "to align its clock")
         left_s.append(time.perf_counter())
         channel.control_bytes += 2 * flag.element_size()
-    gathered = channel.gather([entered_s, left_s], "to align its clock")
+    gathered = channel.gather([entered_s, left_s], "to align its clock", ([float], [float]), max_bytes=64 * _ALIGNMENTS)
     rank0_entered_s, rank0_left_s = gathered[0]
     low_s, high_s = bounds_of(entered_s, left_s, rank0_entered_s, rank0_left_s)
     # Rank 0 has no offset from itself, though its bounds are as wide as its fastest all-reduce.

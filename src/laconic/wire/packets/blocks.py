@@ -2,6 +2,7 @@
 
 import struct
 from bisect import bisect_left, bisect_right
+from functools import lru_cache
 from itertools import accumulate, pairwise
 
 from torch import Tensor
@@ -12,6 +13,7 @@ FIELDS_BYTES = 8
 _FIELDS = struct.Struct("<II")
 
 
+@lru_cache(maxsize=64)  # so that equal ones are one object, which is fast to compare
 def uniform_lengths(size: int, count: int) -> tuple[int, ...]:
     """Return the lengths of blocks of `size` out of `count` coordinates; the last block may be shorter."""
     full, rest = divmod(count, size)

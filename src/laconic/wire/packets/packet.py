@@ -54,6 +54,8 @@ class Packet(ABC):
     """Number of the kind on the wire, below 128."""
     name: ClassVar[str]
     """Name of the kind in messages."""
+    has_values: ClassVar[bool] = True
+    """Whether its numbers are of a value type that the method chooses."""
     is_nestable: ClassVar[bool] = False
     """Whether a sparse packet may carry this kind as the values of its positions."""
     offset: int

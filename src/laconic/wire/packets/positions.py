@@ -29,6 +29,7 @@ class Positions(Packet):
 
     kind: ClassVar[int] = 6
     name: ClassVar[str] = "positions"
+    has_values: ClassVar[bool] = False
     indices: Tensor
     """(k,) int64, counted from `offset`, in 0 .. count-1, ascending, each once."""
     count: int
@@ -42,6 +43,11 @@ class Positions(Packet):
     def stream(self) -> tuple[Tensor, int]:
         """The coded positions: (n,) uint8, and the length in bits."""
         return encode_positions(self.indices, self.count, self.code)
+
+    @property
+    def n_selected(self) -> int:
+        """Number of positions."""
+        return self.indices.numel()
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]

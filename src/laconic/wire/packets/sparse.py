@@ -53,6 +53,11 @@ class Sparse(Packet):
         return encode_positions(self.indices, self.count, self.code)
 
     @property
+    def n_selected(self) -> int:
+        """Number of positions."""
+        return self.indices.numel()
+
+    @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
         return self.values.dtype
 

@@ -29,6 +29,7 @@ class VoteChange(Packet):
 
     kind: ClassVar[int] = 8
     name: ClassVar[str] = "vote change"
+    has_values: ClassVar[bool] = False
     added: Tensor
     """(k,) int64 coordinates, counted from `offset`, in 0 .. count-1, ascending, each once."""
     dropped: Tensor
@@ -56,6 +57,11 @@ class VoteChange(Packet):
             encode_positions(self.added, self.count, self.code),
             encode_positions(self.dropped, self.listed, self.code),
         )
+
+    @property
+    def n_added(self) -> int:
+        """Number of added coordinates, which is that of the dropped ones."""
+        return self.added.numel()
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
