@@ -41,10 +41,6 @@ class DiLoCo(Algorithm):
     def over_slices(self) -> Slices:
         return "exact"
 
-    @property
-    def lr_factor(self) -> float:
-        return min(1.0, (1 - self.outer_momentum) / self.outer_lr)
-
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         return (Exchange(count=spec.d, offset=spec.offset, adds=True),)
 
