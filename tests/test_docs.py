@@ -32,6 +32,7 @@ from laconic.compressors import COMPRESSORS
 from laconic.contract import ModelSpec
 from laconic.training import state_dict
 from laconic.wire import head
+from laconic.wire.packets import KINDS
 from support.command_line import laconic as command
 
 ROOT = Path(__file__).parents[1]
@@ -149,7 +150,8 @@ def example_run(tmp_path, monkeypatch) -> Iterator[dict[str, object]]:
     Registries are restored afterwards, so that what a page registers is gone.
     """
     monkeypatch.chdir(tmp_path)
-    known = dict(laconic.ALGORITHMS), dict(COMPRESSORS)
+    registries = laconic.ALGORITHMS, COMPRESSORS, KINDS
+    known = [dict(registry) for registry in registries]
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
     torch.manual_seed(0)
     inputs, labels = torch.randn(8, 16, 6), torch.randint(3, (8, 16))
@@ -163,15 +165,17 @@ def example_run(tmp_path, monkeypatch) -> Iterator[dict[str, object]]:
         "batches": list(zip(inputs, labels, strict=True)),
     }
     dist.destroy_process_group()
-    for register, before in zip((laconic.ALGORITHMS, COMPRESSORS), known, strict=True):
-        register.clear()
-        register.update(before)
+    for registry, before in zip(registries, known, strict=True):
+        registry.clear()
+        registry.update(before)
 
 
 @pytest.mark.parametrize(
     "page", sorted({block.page for block in CODE if block.comment == "run"}), ids=lambda page: page.name
 )
 def test_code_marked_run_runs_in_the_order_of_the_page(page, example_run):
+    for name in re.findall(r'@algorithm\("([\w-]+)"\)', page.read_text(encoding="utf-8")):
+        laconic.ALGORITHMS.pop(name, None)  # someone may have put the page's example into the package
     for block in blocks_of(page):
         if block.comment == "run":
             exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), example_run)
@@ -289,29 +293,43 @@ def rows_of(page: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
 
 
-def test_the_table_of_methods_has_every_method_with_its_papers_bits():
+def is_public(cls: type) -> bool:
+    """Whether `laconic` names the class. Pages must have those; of others they may say nothing, but nothing wrong."""
+    return cls.__name__ in laconic.__all__
+
+
+PUBLIC_METHODS = {name for name, cls in laconic.ALGORITHMS.items() if is_public(cls)}
+
+
+def test_the_table_of_methods_has_every_public_method_and_all_rows_have_the_papers_bits():
     cells = {name: row[2:4] for row in rows_of("docs/methods.md") for name in re.findall(r"`([\w-]+)`", row[0])}
-    assert set(laconic.ALGORITHMS) <= set(cells)
-    for name, cls in laconic.ALGORITHMS.items():
-        for cell, bits in zip(cells[name], cls().paper_bits(ModelSpec.of_sizes(D), N), strict=True):
-            assert (
-                cell == "not counted" if not bits else float(cell.removeprefix("at most ")) == float(f"{bits / D:.3g}")
-            )
+    assert set(cells) >= PUBLIC_METHODS
+    for name in cells.keys() & laconic.ALGORITHMS.keys():
+        figures = laconic.ALGORITHMS[name]().paper_bits(ModelSpec.of_sizes(D), N)
+        for cell, bits in zip(cells[name], figures, strict=True):
+            expected = float(f"{bits / D:.3g}")
+            assert cell == "not counted" if not bits else float(cell.removeprefix("at most ")) == expected, name
 
 
 def test_the_page_of_methods_has_every_public_compressor():
-    public = {name for name, cls in COMPRESSORS.items() if cls.__name__ in laconic.__all__}
+    public = {name for name, cls in COMPRESSORS.items() if is_public(cls)}
     assert public <= set(re.findall(r"`([\w-]+)`", (ROOT / "docs/methods.md").read_text(encoding="utf-8")))
 
 
-def test_the_glossary_has_every_method_and_every_memory_name():
+def test_the_glossary_has_every_public_method():
     page = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
-    assert not [name for name in laconic.ALGORITHMS if f"`{name}`" not in page]
+    assert not [name for name in PUBLIC_METHODS if f"`{name}`" not in page]
+
+
+def test_every_memory_name_is_in_the_glossary_or_at_the_top_of_a_method_that_is_not_public():
+    page = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    new = {cls.__module__.rpartition(".")[2] for cls in laconic.ALGORITHMS.values() if not is_public(cls)}
     for folder in ("algorithms", "policies"):
         for path in sorted((ROOT / "src/laconic" / folder).glob("*.py")):
-            code = path.read_text(encoding="utf-8").split('"""', 2)[-1]
+            _, top, code = path.read_text(encoding="utf-8").split('"""', 2)
+            explained = page + top if path.stem in new else page
             memories = re.findall(r'memory(?:\.number|\.set_number)?[\[(]f?"([\w ]+)', code)
-            assert not [name for name in memories if not re.search(rf'memory\["{name}[."]', page)], path.name
+            assert not [name for name in memories if not re.search(rf'memory\["{name}[."]', explained)], path.name
 
 
 def test_the_versions_of_data_are_those_of_the_code():

@@ -5,32 +5,29 @@ rewrites them: `LACONIC_REWRITE_GOLDEN=1 pytest tests/test_golden_runs.py`.
 """
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
 
 from laconic.protocol.layout import LAYOUTS
 from support import golden_jobs, golden_runs
+from support.golden_runs import GOLDEN, REWRITE, REWRITING, file_of
 
-GOLDEN = Path(__file__).parent / "golden"
-REWRITE = "LACONIC_REWRITE_GOLDEN"
 SOME = "some parameters, about"
 
 
 def written(name):
     """The golden figures of one file, by run; none if there is no file yet."""
-    file = GOLDEN / f"{name}.json"
+    file = file_of(name)
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def hold(name, found):
     """Compare the figures found, by run, with the file of that name, or write them there."""
     found = json.loads(json.dumps(found))
-    if os.environ.get(REWRITE) == "1":
+    if REWRITING:
         lines = [f"{json.dumps(run)}: {json.dumps(figures)}" for run, figures in sorted(found.items())]
-        (GOLDEN / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        file_of(name).write_text("{\n" + ",\n".join(lines) + "\n}\n")
     wrong = differences(written(name), found)
     assert not wrong, "\n".join(["", *wrong, f"({REWRITE}=1 stores what was found, if it is meant to differ)"])
 
@@ -62,7 +59,7 @@ def test_a_plan_gives_its_golden_figures(network):
     hold(f"plan-{network}", golden_runs.plan_on(network))
 
 
-def test_every_method_has_a_golden_run_on_every_layout_that_it_admits():
+def test_every_method_that_is_held_has_a_golden_run_on_every_layout_that_it_admits():
     assert sorted(golden_jobs.LAYOUTS.values()) == sorted(set(LAYOUTS) - {"auto"}), "name the new layout in golden_jobs"
     for method in golden_runs.methods():
         layouts = golden_runs.layouts_of(golden_runs.algorithm(method))

@@ -1,8 +1,10 @@
 """The list of golden runs: every method on every layout that it admits, and one further condition at a time."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,10 @@ import laconic
 from laconic.compressors import COMPRESSORS
 from support.command_line import laconic as command
 from support.golden_jobs import LAYOUTS, LR, Job
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+REWRITE = "LACONIC_REWRITE_GOLDEN"
+REWRITING = os.environ.get(REWRITE) == "1"
 
 SHORT = 20  # rounds of further conditions; the runs on each layout have 50
 _USUAL = ("server at rank 0", "dedicated server", "graph")  # the layout of a condition, the first that is admitted
@@ -134,8 +140,19 @@ def layouts_of(method: laconic.Algorithm) -> list[str]:
 
 
 def methods() -> list[str]:
-    """Our own; a plug-in has no golden runs."""
-    return sorted(name for name, cls in laconic.ALGORITHMS.items() if cls.__module__.startswith("laconic."))
+    """The methods whose figures are held: those with a file, and every public one. All, while files are written."""
+    ours = (name for name, cls in laconic.ALGORITHMS.items() if cls.__module__.startswith("laconic."))
+    return sorted(name for name in ours if REWRITING or file_of(name).is_file() or is_public(name))
+
+
+def is_public(method: str) -> bool:
+    """Whether `laconic` names the method's class."""
+    return laconic.ALGORITHMS[method].__name__ in laconic.__all__
+
+
+def file_of(name: str) -> Path:
+    """The file of a method's figures, or of a plan's."""
+    return GOLDEN / f"{name}.json"
 
 
 def jobs_of(method: str) -> dict[str, Job]:
