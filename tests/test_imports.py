@@ -9,7 +9,7 @@ import laconic
 ROOT = Path(laconic.__file__).parent
 
 # From the bottom up. Every package may import the ground, which imports nothing of laconic.
-GROUND = {"errors", "units", "hyperparameters", "random_keys", "buffer_pool", "torch_compat"}
+GROUND = {"errors", "units", "hyperparameters", "random_keys", "random_streams", "buffer_pool", "torch_compat"}
 MAY_IMPORT = {
     "gossip": set(),
     "kernels": set(),
@@ -44,7 +44,8 @@ FACES = {
     "kernels": "kernels.api",
 }
 # Neither algorithms nor what they import use drivers, clocks or processes.
-NO_IO = {"algorithms", "contract", "compressors", "policies", "gossip", "kernels", "hyperparameters", "random_keys"}
+NO_IO = {"algorithms", "contract", "compressors", "policies", "gossip", "kernels", "hyperparameters", "random_keys",
+         "random_streams"}  # fmt: skip
 IO = ("torch.distributed", "socket", "time", "multiprocessing", "subprocess", "random", "os")
 
 
