@@ -21,6 +21,11 @@ def make_key(seed: int, role: Role, rank: int, step: int, stream: str) -> int:
     return int.from_bytes(blake2b(numbers + text, digest_size=8).digest(), "little")
 
 
+def shared_key(seed: int, step: int, stream: str) -> int:
+    """Return the key of a draw that all ranks make alike."""
+    return make_key(seed, "shared", 0, step, stream)
+
+
 def uniform(key: int) -> float:
     """Return one number in [0, 1) with 53 random bits, made from a key."""
     return (key >> (KEY_BITS - 53)) * 2.0**-53

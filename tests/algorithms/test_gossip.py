@@ -1,5 +1,8 @@
 """Decentralized SGD and the compressed ring: identities with SGD, and how far models drift apart."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +10,13 @@ import torch
 import laconic
 from laconic.algorithms.csgd_ring import CSGDRing
 from laconic.algorithms.dsgd import DSGD
-from laconic.compressors import DenseValues, Identity, ScaledSign, Sign, TopK
-from laconic.contract import ModelSpec
+from laconic.algorithms.sgd_model import ModelAveraging
+from laconic.compressors import DenseValues, Identity, ScaledSign, Sign, TopK, dense
+from laconic.contract import Exchange, ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.gossip.mixing import Mixing
 from laconic.protocol.round_inputs import Inputs
+from laconic.random_keys import shared_key, words
 from support import small_model
 from support.inputs import over_inputs
 from support.jobs import job_of
@@ -260,3 +265,48 @@ def test_after_a_step_the_simulations_model_is_the_mean_of_the_workers():
     models = [simulation.parameters_of(rank) for rank in range(5)]
     assert not torch.equal(models[0], models[1])
     assert_same(small_model.values(net), torch.stack(models).mean(0))
+
+
+# Graphs.
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomPartners(ModelAveraging):
+    """Every round, workers average their models in pairs that all ranks draw alike."""
+
+    mode: ClassVar[str] = "decentralized"
+    replicas_equal: ClassVar[bool] = False
+
+    def exchanges(self, spec, n_workers=1):
+        return (Exchange(count=spec.d, offset=spec.offset),)
+
+    def peers(self, rank, n_workers, round_, exchange, key):
+        order = np.argsort(words(key, n_workers)).tolist()
+        return (order[order.index(rank) ^ 1],)
+
+    def work(self, me):
+        model = me.change_plus(me.parameters)
+        reply = yield dense(model, offset=me.offset)
+        (other,) = reply.packets.values()
+        return (model + other.dense()) / 2
+
+
+def test_a_graph_may_be_sampled_by_key_in_every_round():
+    n, d = 6, 3
+    x = normal(n, d, key=4)
+    driver = Simulated(RandomPartners(), spec=ModelSpec.of_sizes(d), n_workers=n, dtype=torch.float64, seed=7)
+    seen = set()
+    for round_ in range(12):
+        pairs = frozenset(
+            frozenset((rank, *RandomPartners().peers(rank, n, round_, 0, shared_key(7, round_, "graph"))))
+            for rank in range(n)
+        )
+        assert sorted(rank for pair in pairs for rank in pair) == list(range(n))
+        seen.add(pairs)
+        outcome = driver.round(lambda rank, x=x: Inputs(vector=torch.zeros(d).double(), parameters=x[rank]), lr=0.1)
+        expected = torch.empty_like(x)
+        for one, other in map(tuple, pairs):
+            expected[one] = expected[other] = (x[one] + x[other]) / 2
+        x = torch.stack([outcome.of(rank) for rank in range(n)])
+        assert torch.equal(x, expected)
+    assert len(seen) > 6

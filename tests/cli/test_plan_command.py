@@ -46,10 +46,10 @@ def test_the_file_has_a_row_for_each_choice_and_the_recommendation(everything):
 
 def test_the_sentence_says_clearly_that_the_all_reduce_wins():
     fast = ("--params", "1M", "--workers", "4", "--bandwidth", "100Gbit", "--latency", "10ms", "--no-measure")
-    ended = laconic("plan", "ssgd-mv", "csgd", *fast)
+    ended = laconic("plan", "ssgd-mv", "csgd-ring", *fast)
     assert ended.code == 0, ended.err
     assert "Plain all-reduce wins" in ended.out
-    slow = laconic("plan", "ssgd-mv", "csgd", *fast[:5], "10Mbit", *fast[6:])
+    slow = laconic("plan", "ssgd-mv", "csgd-ring", *fast[:5], "10Mbit", *fast[6:])
     assert "Take ssgd-mv on allreduce" in " ".join(slow.out.split())
     assert "plain all-reduce wins over it" in " ".join(slow.out.split())
 

@@ -10,6 +10,7 @@ import laconic
 from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.hyperparameters import from_text, hyperparameters_of
+from laconic.lab.synthetic_job import sample_spec
 from laconic.protocol.round_inputs import Inputs
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.server_model import ServerModel
@@ -62,7 +63,7 @@ def distance_to_the_best_point(name: str, rounds: int) -> float:
     noise_scale = 0.0 if algorithm.same_data else 0.3
     targets = best + noise_scale * torch.randn(N, 23, generator=generator)
     goal = targets.mean(0)
-    x = torch.nn.Parameter(torch.zeros(23))
+    x = torch.nn.Parameter(torch.zeros(1, 23))  # a matrix, for methods that need one
     inner = torch.optim.SGD([x], lr=algorithm.test_lr)
     net = torch.nn.ParameterList([x])
     simulation = laconic.Simulation(net, inner, algorithm, workers=N)
@@ -94,7 +95,7 @@ def test_the_order_of_delivery_changes_no_bit(name):
         active.select([True])
         model = ServerModel(torch.optim.SGD([torch.nn.Parameter(x.clone())], lr=0.1), active)
         driver = Simulated(
-            algorithm, spec=ModelSpec.of_sizes(19), n_workers=N, layout="rank0", dtype=torch.float64,
+            algorithm, spec=sample_spec(algorithm, 19, N), n_workers=N, layout="rank0", dtype=torch.float64,
             delivery_seed=delivery_seed, descend=model.descend,
         )  # fmt: skip
         for _ in range(20):
@@ -152,7 +153,7 @@ def messages_a_round(algorithm: laconic.Algorithm, spec: ModelSpec, rank: int) -
     exchanges = len(algorithm.exchanges(spec, N))
     if algorithm.mode != "decentralized":
         return exchanges
-    return sum(len(algorithm.peers(rank, N, 0, exchange)) for exchange in range(exchanges))
+    return sum(len(algorithm.peers(rank, N, 0, exchange, 0)) for exchange in range(exchanges))
 
 
 @every
@@ -247,7 +248,7 @@ def moved_after_a_loss(algorithm, gradient_value: float) -> float:
 
     All other gradients are zero.
     """
-    driver = Simulated(algorithm, spec=ModelSpec.of_sizes(31), n_workers=2, layout="rank0", seed=3)
+    driver = Simulated(algorithm, spec=sample_spec(algorithm, 31, 2), n_workers=2, layout="rank0", seed=3)
     lost, server = driver.workers[1], driver.servers[0]
     moved = 0.0
     for round_ in range(41):
@@ -259,7 +260,7 @@ def moved_after_a_loss(algorithm, gradient_value: float) -> float:
                 gradient_at=lambda parameters: torch.zeros(31),
             )  # fmt: skip
             each.begin(round_, inputs, lr=0.1)
-        for exchange in range(len(algorithm.exchanges(ModelSpec.of_sizes(31)))):
+        for exchange in range(len(driver.job.exchanges_in(round_))):
             exchange_without([] if round_ else [lost.rank], driver, round_, exchange, 0.1)
         result = lost.result
         for each in driver.workers:

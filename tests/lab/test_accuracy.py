@@ -113,7 +113,7 @@ def test_processes_record_the_same_figures_as_the_simulator():
         ours = run_simulated(replace(plan, driver="simulated"), ignore_progress)
         assert [own_figures(row) for row in other.rows] == [own_figures(row) for row in ours.rows]
         assert (other.traffic.up, other.traffic.down) == (ours.traffic.up, ours.traffic.down)
-        d, n = other.n_parameters, plan.workers
+        d, n = other.spec.d, plan.workers
         assert other.traffic.control_bytes > plan.epochs * 2 * 4 * d * (n - 1), "the mean models are counted there"
 
 

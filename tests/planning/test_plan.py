@@ -194,7 +194,10 @@ def test_at_the_break_even_bandwidth_both_take_equally_long_but_for_the_margin()
     plan = judged(asked, "ssgd-topk", "ssgd-mv")
     for choice in plan.choices:
         bandwidth = choice.break_even_bytes_per_s
-        assert bandwidth is not None
+        if bandwidth is None:  # with fewer messages in turn, it is faster at any bandwidth
+            assert choice.candidate.layout.name == "allgather"
+            assert choice.faster_within == ((None, None),)
+            continue
         assert choice.at(bandwidth) == pytest.approx(0.99 * plan.baseline.at(bandwidth), rel=2e-3)
         assert choice.at(bandwidth / 2) < plan.baseline.at(bandwidth / 2)
         assert choice.at(bandwidth * 2) > plan.baseline.at(bandwidth * 2) * 0.99
@@ -230,7 +233,7 @@ def test_a_speed_up_too_small_to_matter_has_the_all_reduce_baseline_recommended(
 def test_every_method_is_planned_on_each_layout_that_it_admits():
     asked = query()
     assert layouts_of(ALGORITHMS["sgd"](), asked) == ["allreduce", "rank0", "dedicated", "sharded"]
-    assert layouts_of(ALGORITHMS["ec-sgd"](), asked) == ["rank0", "dedicated"]
+    assert layouts_of(ALGORITHMS["ec-sgd"](), asked) == ["rank0", "dedicated", "allgather"]
     assert layouts_of(ALGORITHMS["dsgd"](), asked) == ["peers"]
     assert layouts_of(ALGORITHMS["asgd"](), asked) == ["dedicated"]
 

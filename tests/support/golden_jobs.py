@@ -21,6 +21,7 @@ from laconic.network import ComputeTime
 LAYOUTS = {
     "all-reduce": "allreduce",
     "server at rank 0": "rank0",
+    "all-gather": "allgather",
     "dedicated server": "dedicated",
     "sharded servers": "sharded",
     "graph": "peers",

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laconic.contract import Algorithm, ModelSpec
+from laconic.contract import Algorithm
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.protocol.frames import Answer
 from laconic.protocol.round_inputs import Inputs
 from laconic.random_keys import make_key
 from laconic.wire import encode
+from support.jobs import matrices_of
 
 torch.set_num_threads(1)
 
@@ -142,7 +143,7 @@ class Run:
         self.x = problem.start.to(dtype)
         self.t = 0
         self.sim = Simulated(
-            algorithm, spec=ModelSpec.of_sizes(*(layers or (problem.d,))), n_workers=problem.n_workers,
+            algorithm, spec=matrices_of(*(layers or (problem.d,))), n_workers=problem.n_workers,
             dtype=dtype, layout=layout, descend=self._descended, **setup,
         )  # fmt: skip
 

@@ -30,6 +30,7 @@ from laconic.wire import (
     VoteChange,
 )
 from support.inputs import failing_at, over_inputs
+from support.jobs import matrices_of
 from support.methods import CASES, LAYERS, SAMPLES, layouts_of
 from support.recording_meter import with_recording_meters
 from support.simulated_run import Run, quadratic
@@ -37,7 +38,7 @@ from support.simulated_run import Run, quadratic
 ROUNDS = 8
 LAYOUTS = {name: [layout for case, layout in CASES if case == name] for name, _ in CASES}
 WITH_SERVER = {
-    name: [layout for layout in layouts if layout != "allreduce"]
+    name: [layout for layout in layouts if layout not in ("allreduce", "allgather")]
     for name, layouts in LAYOUTS.items()
     if layouts != ["allreduce"]
 }
@@ -101,7 +102,7 @@ def paper_bits_beside(name, direction, packet):
     """The method's paper bits in addition to the formula of the packet's kind."""
     if name.startswith(("sparse", "sasg")) and direction == "down":
         return -32 * packet.count  # paper 001 does not count downloads
-    if name.startswith("ssgd-topk") and isinstance(packet, Sparse):
+    if name.startswith(("ssgd-topk", "sparseloco")) and isinstance(packet, Sparse):
         return printed_position_bits(packet.count, packet.indices.numel())  # paper 002 counts positions, 001 does not
     return 0
 
@@ -161,7 +162,8 @@ def test_without_a_server_the_same_bits_are_counted_as_with_one(name, dtype):
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_counts_by_exchange_add_up_to_the_counts(name):
     sample = SAMPLES[name]
-    names = {exchange.name for t in range(ROUNDS) for exchange in sample.exchanges_in(t, ModelSpec.of_sizes(37))}
+    spec = matrices_of(*LAYERS)
+    names = {exchange.name for t in range(ROUNDS) for exchange in sample.exchanges_in(t, spec)}
     for layout in LAYOUTS[name]:
         run = Run(sample, quadratic(n_workers=3), lr=0.02, layout=layout, layers=LAYERS)
         run.path(ROUNDS)

@@ -57,7 +57,7 @@ class CSGDRing(Algorithm):
             return None
         return self.compressor.accept(ModelSpec.of_sizes(stop - start)).about(spec.offset + start, stop - start)
 
-    def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
+    def peers(self, rank: int, n_workers: int, round_: int, exchange: int, key: int) -> tuple[int, ...]:
         sends = self.partitioned or rank == exchange % n_workers
         return ((rank + 1) % n_workers,) if sends else ()
 

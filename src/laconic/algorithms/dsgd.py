@@ -77,7 +77,7 @@ class DSGD(Algorithm):
         sent = DENSE if self.mixing == "models" else self.compressor.accept(spec)
         return (Exchange(count=spec.d, offset=spec.offset, up=sent),)
 
-    def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
+    def peers(self, rank: int, n_workers: int, round_: int, exchange: int, key: int) -> tuple[int, ...]:
         return Mixing.from_text(self.graph, n_workers, round_).neighbors(rank)
 
     def work(self, me: Worker) -> Step:
@@ -99,7 +99,7 @@ class DSGD(Algorithm):
 
     def _copies(self, me: Worker) -> dict[int, Tensor]:
         """Return the published models of this worker and its neighbors, by rank, each (d,)."""
-        ranks = (me.rank, *self.peers(me.rank, me.n_workers, me.round, 0))
+        ranks = (me.rank, *self.peers(me.rank, me.n_workers, me.round, 0, me.shared_key("graph")))
         if f"replica.{me.rank}" not in me.memory:
             return dict.fromkeys(ranks, me.parameters)
         return {rank: me.memory[f"replica.{rank}"] for rank in ranks}

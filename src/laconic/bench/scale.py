@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from laconic.bench.measure import Measurement
-from laconic.contract import Algorithm, ModelSpec
+from laconic.contract import Algorithm
 from laconic.lab.algorithms import make_algorithm
-from laconic.lab.synthetic_job import N_GRADIENTS, GivenJob
+from laconic.lab.synthetic_job import N_GRADIENTS, GivenJob, sample_spec
 
 WORKERS = (2, 4, 8, 16, 32, 64)
 SIZES = (100_000, 400_000, 1_600_000, 6_400_000, 25_000_000)
@@ -90,7 +90,7 @@ def _affordable(
         for d in sizes:
             cell = Cell(workers=n, d=d)
             try:
-                algorithm.check_size(ModelSpec.of_sizes(d), n)
+                algorithm.check_size(sample_spec(algorithm, d, n), n)
             except ValueError as error:
                 left.append(f"{method}, {cell}: {error}")
                 continue

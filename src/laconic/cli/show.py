@@ -77,13 +77,13 @@ def _summary_line(cls: type) -> str:
 
 
 def _layouts(algorithm: "Algorithm") -> str:
-    from laconic.contract import ModelSpec
+    from laconic.lab.synthetic_job import sample_spec
     from laconic.protocol.layout import LAYOUTS, choose_layout
 
     admitted = []
     for layout in LAYOUTS[1:]:
         try:
-            choose_layout(layout, algorithm, ModelSpec.of_sizes(_SHOWN_D), n_nodes=4)
+            choose_layout(layout, algorithm, sample_spec(algorithm, _SHOWN_D, 4), n_nodes=4)
         except ValueError:
             continue
         admitted.append(layout)
@@ -129,7 +129,7 @@ def _default_of(plugged: object, key: str, default: str) -> str:
 
 
 def _print_claims(console: Console, algorithm: "Algorithm") -> None:
-    from laconic.contract import ModelSpec
+    from laconic.lab.synthetic_job import sample_spec
 
     table = Table(title="claims (tested)", title_justify="left", show_header=False, box=SIMPLE_HEAD)
     for attribute, words in _CLAIMS:
@@ -137,7 +137,7 @@ def _print_claims(console: Console, algorithm: "Algorithm") -> None:
         table.add_row(
             words, {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
         )
-    exchanges = algorithm.exchanges(ModelSpec.of_sizes(_SHOWN_D), 4)
+    exchanges = algorithm.exchanges(sample_spec(algorithm, _SHOWN_D, 4), 4)
     names = ", ".join(exchange.name + (" (adds: all-reduce)" if exchange.adds else "") for exchange in exchanges)
     table.add_row("exchanges a round", names)
     table.add_row("layouts", _layouts(algorithm))
@@ -145,7 +145,7 @@ def _print_claims(console: Console, algorithm: "Algorithm") -> None:
     for side, remembered in _remembered(algorithm).items():
         table.add_row(f"memories of {side}", remembered)
     table.add_row("also within a round", "the new memories, and a flat vector of d")
-    up, down = algorithm.paper_bits(ModelSpec.of_sizes(_SHOWN_D), _SHOWN_WORKERS)
+    up, down = algorithm.paper_bits(sample_spec(algorithm, _SHOWN_D, _SHOWN_WORKERS), _SHOWN_WORKERS)
     table.add_row("bits per worker and round", f"{up / 1e6:.4g} d up, {down / 1e6:.4g} d down (one layer)")
     if hasattr(algorithm, "graph"):
         from laconic.gossip.graphs import GRAPHS

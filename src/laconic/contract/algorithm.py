@@ -159,8 +159,16 @@ class Algorithm(ABC):
             return (Exchange(count=spec.d, offset=spec.offset, name="dense", adds=True),)
         return self.exchanges(spec, n_workers)
 
-    def peers(self, rank: int, n_workers: int, round_: int, exchange: int) -> tuple[int, ...]:
-        """Return the ranks that this worker sends its packet to, in mode "decentralized"."""
+    def peers(self, rank: int, n_workers: int, round_: int, exchange: int, key: int) -> tuple[int, ...]:
+        """Return the ranks that this worker sends its packet to, in mode "decentralized".
+
+        Args:
+            rank: the worker's.
+            n_workers: N.
+            round_: number of the round.
+            exchange: number of the exchange in the round.
+            key: `shared_key("graph")` of the round, from which all ranks may draw the same graph.
+        """
         raise ContractError(f"{self.name} has no graph: its mode is {self.mode!r}")
 
     def staleness_bound(self) -> StalenessBound:

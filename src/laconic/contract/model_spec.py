@@ -63,7 +63,12 @@ class ModelSpec:
     @classmethod
     def of_sizes(cls, *sizes: int) -> "ModelSpec":
         """Return a model of flat tensors of these sizes; with one size, a single vector."""
-        return cls(names=tuple(f"tensor{i}" for i in range(len(sizes))), shapes=tuple((size,) for size in sizes))
+        return cls.of_shapes(*((size,) for size in sizes))
+
+    @classmethod
+    def of_shapes(cls, *shapes: tuple[int, ...]) -> "ModelSpec":
+        """Return a model of tensors of these shapes, named by their number."""
+        return cls(names=tuple(f"tensor{number}" for number in range(len(shapes))), shapes=shapes)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:

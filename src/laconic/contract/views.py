@@ -11,7 +11,7 @@ from laconic.contract.memory import Memory
 from laconic.contract.model_spec import ModelSpec
 from laconic.contract.scratch import Scratch
 from laconic.errors import ContractError, NonFiniteError
-from laconic.random_keys import Role, make_key, uniform
+from laconic.random_keys import Role, make_key, shared_key, uniform
 
 
 @dataclass(kw_only=True)
@@ -54,7 +54,7 @@ class Side:
 
     def shared_key(self, stream: str) -> int:
         """Return a key for draws that all workers and servers make alike in this round, for one purpose."""
-        return make_key(self.seed, "shared", 0, self.round, stream)
+        return shared_key(self.seed, self.round, stream)
 
     def uniform(self, stream: str) -> float:
         """Return one uniform number in [0, 1), the same in every call within a round."""

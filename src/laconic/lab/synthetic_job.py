@@ -1,5 +1,7 @@
 """A simulated job with given gradients, to measure the exchange and its memories alone."""
 
+import math
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,6 +15,19 @@ from laconic.training.flat_parameters import VectorCopy
 
 N_GRADIENTS = 3  # used in turn
 _LR = 0.01
+
+
+def sample_spec(algorithm: Algorithm, d: int, n_workers: int) -> ModelSpec:
+    """Return one vector of `d` parameters, or a matrix and a rest where the method refuses a model without matrices."""
+    vector = ModelSpec.of_sizes(d)
+    rows = math.isqrt(d)
+    columns = d // rows
+    matrix = ModelSpec.of_shapes((rows, columns), (d - rows * columns,))
+    for spec in (vector, matrix):
+        with suppress(ValueError):
+            algorithm.check_size(spec, n_workers)
+            return spec
+    return vector
 
 
 class GivenJob:
@@ -34,7 +49,7 @@ class GivenJob:
         self._parameters = torch.zeros(d)
         self._n_given = 0
         given: dict[str, Any] = {
-            "spec": ModelSpec.of_sizes(d),
+            "spec": sample_spec(algorithm, d, workers),
             "n_workers": workers,
             "descend": lambda direction: -_LR * direction,
         }

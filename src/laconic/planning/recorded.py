@@ -1,6 +1,7 @@
 """Runs that `laconic run --out` recorded, timed on another network from their measured bytes."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from laconic.planning.candidate import Candidate, CodingSeconds, Sent
 from laconic.planning.dry_run import PlannedJob, coding_seconds
 from laconic.planning.plan import Query
 from laconic.protocol.legs import Answering, answering_of
+from laconic.random_keys import shared_key
 from laconic.telemetry.traffic import Traffic
 
 _FILES = ("config.toml", "summary.json")
@@ -26,7 +28,8 @@ class Recorded:
     """The settings and the traffic of one run."""
 
     settings: RunSettings
-    n_parameters: int
+    spec: ModelSpec
+    """The run's parameters."""
     layout_name: str
     traffic: Traffic
     dense_rounds: int
@@ -43,7 +46,7 @@ class Recorded:
         """
         own_s = self.computed_s or self.settings.compute_s()
         return Query(
-            spec=ModelSpec.of_sizes(self.n_parameters), n_workers=self.settings.workers, link=link,
+            spec=self.spec, n_workers=self.settings.workers, link=link,
             compute_s=own_s if compute_s is None else compute_s,
             local_steps=self.settings.local_steps,
         )  # fmt: skip
@@ -68,7 +71,7 @@ class Recorded:
         """Return what one exchange sends: the mean over the rounds that were not dense."""
         algorithm, layout = bare.algorithm, bare.layout
         n, n_rounds = layout.n_workers, self.traffic.rounds - self.dense_rounds
-        exchanges = algorithm.exchanges(ModelSpec.of_sizes(self.n_parameters), n)
+        exchanges = algorithm.exchanges(self.spec, n)
         answering = answering_of(layout, exchange)
         same_name = [place for place, other in enumerate(exchanges) if other.name == exchange.name]
         up = self.traffic.up_by_exchange[exchange.name].wire_bytes / n_rounds
@@ -78,8 +81,9 @@ class Recorded:
         if answering is Answering.EVERY_WORKER:
             return Sent(answering=answering, up=((round(up / n / (n - 1)),),) * n)
         if answering is Answering.NOBODY:
-            edges = [len(algorithm.peers(rank, n, 0, place)) for place in same_name for rank in range(n)]
-            peers = tuple(algorithm.peers(rank, n, 0, number) for rank in range(n))
+            key = shared_key(self.settings.seed, 0, "graph")
+            edges = [len(algorithm.peers(rank, n, 0, place, key)) for place in same_name for rank in range(n)]
+            peers = tuple(algorithm.peers(rank, n, 0, number, key) for rank in range(n))
             return Sent(answering=answering, up=((round(up / max(1, sum(edges))),),) * n, peers=peers)
         n_links = sum(node != shard.node for node in layout.worker_nodes for shard in layout.shards)
         up_frame, down_frame = (round(total / len(same_name) / n_links) for total in (up, down))
@@ -105,6 +109,12 @@ def read_recorded(folder: Path) -> list[Recorded]:
     return [_read(one) for one in folders]
 
 
+def _spec_of(tensors: Mapping[str, Sequence[int]]) -> ModelSpec:
+    """Return the parameters that the shapes by name are of."""
+    shapes = tuple(tuple(int(length) for length in shape) for shape in tensors.values())
+    return ModelSpec(names=tuple(tensors), shapes=shapes)
+
+
 def _read(folder: Path) -> Recorded:
     config, summary = (folder / name for name in _FILES)
     if not summary.is_file():
@@ -115,12 +125,12 @@ def _read(folder: Path) -> Recorded:
         recorded = Recorded(
             settings=settings,
             computed_s=compute_s_of(read_phases(folder)) / settings.local_steps if (folder / TIMES).is_file() else 0.0,
-            n_parameters=int(run_data["parameters"]),
+            spec=_spec_of(run_data["tensors"]),
             layout_name=str(run_data["layout"]),
             traffic=Traffic.from_data(run_data["traffic"]),
             dense_rounds=int(run_data.get("dense_rounds", 0)),
         )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{summary}: is not what `laconic run` writes ({error!r})") from None
     if recorded.traffic.rounds <= recorded.dense_rounds:
         raise OptionError(

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
-from laconic.contract import Result
+from laconic.contract import Memory, Result
 from laconic.protocol.abort import Abort
 from laconic.protocol.frames import Answer
 from laconic.protocol.job import Job
+from laconic.protocol.layout import Shard
 from laconic.protocol.legs import Answering, Pattern
 from laconic.protocol.ring_allreduce import ring_bytes
 from laconic.protocol.round_inputs import Active, Inputs
@@ -80,6 +81,8 @@ class RankSessions:
         *,
         pool: VectorPool | None = None,
         active: Active | None = None,
+        memory: Memory | None = None,
+        server_memory: Callable[[Shard], Memory] | None = None,
     ) -> None:
         """Make the sessions of a rank.
 
@@ -89,22 +92,34 @@ class RankSessions:
             descend: steps the server's own model, for methods that claim `server_steps`.
             pool: the worker's buffers.
             active: which parameters take part in a round; None for all.
+            memory: the worker's memory, if it is part of another one.
+            server_memory: makes the memory of the server of a slice, if not from the job's own slots.
         """
         layout = job.layout
         self.job, self.node = job, node
         self.worker: WorkerSession | None = None
         if node in layout.rank_at:
-            self.worker = WorkerSession(job, layout.rank_at[node], pool, active=active, sparse_results=True)
+            self.worker = WorkerSession(
+                job, layout.rank_at[node], pool, active=active, memory=memory, sparse_results=True
+            )
         served = [index for index, shard in enumerate(layout.shards) if shard.node == node]
         if not layout.has_server:
             served = [0]  # every worker computes the server's answer itself
-        self.servers = [ServerSession(job, index, descend, active=active) for index in served]
+        self.servers = [ServerSession(job, index, descend, active=active, memory_of=server_memory) for index in served]
 
 
 def run_rank(
     rank: RankSessions, round_: int, inputs: Inputs | None, lr: float, phase: Callable[[str], object]
 ) -> Requests[RoundResult]:
-    """Run one rank's part of a round.
+    """Run one rank's part of a round. See `run_exchanges`, after which it ends the round."""
+    aborted = yield from run_exchanges(rank, round_, inputs, lr, phase)
+    return end_round(rank, aborted, phase)
+
+
+def run_exchanges(
+    rank: RankSessions, round_: int, inputs: Inputs | None, lr: float, phase: Callable[[str], object]
+) -> Requests[Abort]:
+    """Run one rank's part of a round up to its end, so that nothing is committed yet.
 
     Args:
         rank: its sessions.
@@ -112,6 +127,9 @@ def run_rank(
         inputs: of its worker; None on a rank that only serves.
         lr: learning rate of this round.
         phase: called with "encode", "wait" or "decode" at the end of each such phase.
+
+    Returns:
+        Whether and why the round is aborted, on all ranks alike.
 
     Raises:
         WireError: for a frame that cannot be decoded.
@@ -131,6 +149,12 @@ def run_rank(
             break
     if job.layout.has_graph:  # an ABORT control frame reaches only neighbors
         aborted = yield from _agree_on_abort(rank, round_, phase)
+    return aborted
+
+
+def end_round(rank: RankSessions, aborted: Abort, phase: Callable[[str], object]) -> RoundResult:
+    """Commit what the round wrote to the memories, or drop it if the round is aborted."""
+    job, worker = rank.job, rank.worker
     results: dict[int, Result] = {}
     if worker is not None:
         result = worker.result
@@ -186,7 +210,8 @@ def _swap_frames(
         return Abort.NO  # agreed on at the end of the round
     reply: Frame | None = None
     if server is not None:
-        server.view.link_bytes_per_s = link_bytes_per_s
+        if job.layout.has_server:  # otherwise all workers must decide alike
+            server.view.link_bytes_per_s = link_bytes_per_s
         reply = server.answer()
     if pattern.answering is Answering.EVERY_WORKER:
         assert worker is not None, "without a server every rank works"

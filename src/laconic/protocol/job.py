@@ -64,12 +64,13 @@ class Job:
 
     def __post_init__(self) -> None:
         """Refuse what no driver can run, before anything is sent."""
-        name, n_exchanges = self.algorithm.name, len(self.exchanges_in(0))
+        name, n_workers = self.algorithm.name, self.layout.n_workers
+        n_exchanges = len(self.algorithm.exchanges_in(0, self.spec, n_workers))
         if self.algorithm.delay:
             raise ValueError(f"{name}: delay={self.algorithm.delay} must be 0; results are applied in their own round")
         if n_exchanges > MAX_EXCHANGES:
             raise ValueError(
-                f"{name} with {self.layout.n_workers} workers has {n_exchanges:,} exchanges in a round, and frames can "
+                f"{name} with {n_workers} workers has {n_exchanges:,} exchanges in a round, and frames can "
                 f"number {MAX_EXCHANGES:,}; take fewer workers"
             )
 
@@ -155,7 +156,7 @@ class Job:
         elif not is_full:
             (only,) = shards
             shards = (Shard(only.node, exchange.offset, stop),)
-        pattern = pattern_in(self.layout, self.algorithm, exchange, round_, number)
+        pattern = pattern_in(self.layout, self.algorithm, exchange, round_, number, seed=self.seed)
         return PlannedExchange(exchange=exchange, is_full=is_full, shards=shards, pattern=pattern)
 
     def expect(self, accepted: AcceptedBy, rank: int, *, is_split: bool) -> Expectation:

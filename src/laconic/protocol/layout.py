@@ -6,10 +6,11 @@
 | dedicated | N + 1 | the last node, which only serves |
 | sharded | N | every node, one slice of the vector each (the papers' multi-server parameter server) |
 | allreduce | N | no node: packets that add up go through the engine's own all-reduce |
+| allgather | N | no node: every worker sends its packet to all others and computes the server's answer itself |
 | peers | N | no node: packets go along the edges of the method's graph |
 
-If a round of the allreduce layout has an exchange whose packets do not add up (positions), every worker sends its
-packet to all others and computes the server's answer itself.
+If a round of the allreduce layout has an exchange whose packets do not add up (positions), that exchange is as in
+allgather.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from laconic.hyperparameters import near_misses
 if TYPE_CHECKING:  # the help of the command line lists the layouts before torch is loaded
     from laconic.contract import Algorithm, ModelSpec
 
-LAYOUTS = ("auto", "allreduce", "rank0", "dedicated", "sharded", "peers")
+LAYOUTS = ("auto", "allreduce", "rank0", "dedicated", "sharded", "allgather", "peers")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Layout:
     def has_server(self) -> bool:
         """Whether nodes serve; else workers send to each other, or through the engine's all-reduce."""
         return bool(self.shards)
+
+    @cached_property
+    def uses_all_reduce(self) -> bool:
+        """Whether packets that add up go through the engine's all-reduce."""
+        return self.name == "allreduce"
 
     @cached_property
     def has_graph(self) -> bool:
@@ -110,6 +116,10 @@ def _why_not(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int) -> 
         return "its packets do not add up to the answer; use rank0, dedicated" + (
             " or sharded" if algorithm.separable else ""
         )
+    if name == "allgather" and algorithm.server_steps:
+        return "its server holds the model, of which every worker would need one more; use rank0 or dedicated"
+    if name == "allgather" and all(exchange.adds for exchange in algorithm.exchanges(spec, n_nodes)):
+        return "its packets add up to the answer, so that fewer bytes are sent with allreduce; use that"
     if name == "sharded" and not algorithm.separable:
         return "splitting its vector between servers would change the result; use rank0 or dedicated"
     if name == "dedicated" and n_nodes < 2:

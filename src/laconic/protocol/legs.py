@@ -22,6 +22,7 @@ from laconic.contract import Algorithm, Exchange
 from laconic.network import Computation, Message, Operation, ring, rounds
 from laconic.protocol.layout import Layout
 from laconic.protocol.ring_allreduce import ring_bytes
+from laconic.random_keys import shared_key
 
 _N_GRAPHS = 64  # kept, of methods whose graph changes
 _N_LAYOUTS = 16
@@ -130,7 +131,7 @@ def answering_of(layout: Layout, exchange: Exchange) -> Answering:
         return Answering.NOBODY
     if layout.has_server:
         return Answering.SERVERS
-    return Answering.ENGINE if exchange.adds else Answering.EVERY_WORKER
+    return Answering.ENGINE if exchange.adds and layout.uses_all_reduce else Answering.EVERY_WORKER
 
 
 def frames_of(layout: Layout, exchanges: Sequence[Exchange]) -> Hashable:
@@ -163,11 +164,14 @@ def pattern_of(
     return _ENGINE
 
 
-def pattern_in(layout: Layout, algorithm: Algorithm, exchange: Exchange, round_: int, number: int) -> Pattern:
-    """Return the pattern of exchange `number` of a round."""
+def pattern_in(
+    layout: Layout, algorithm: Algorithm, exchange: Exchange, round_: int, number: int, *, seed: int
+) -> Pattern:
+    """Return the pattern of exchange `number` of a round of a job with this seed."""
     answering, n = answering_of(layout, exchange), layout.n_workers
     if answering is Answering.NOBODY:
-        return _graph(tuple(algorithm.peers(rank, n, round_, number) for rank in range(n)))
+        key = shared_key(seed, round_, "graph")
+        return _graph(tuple(algorithm.peers(rank, n, round_, number, key) for rank in range(n)))
     if algorithm.is_asynchronous:
         return _star(layout, one_by_one=True)
     return pattern_of(layout, answering)

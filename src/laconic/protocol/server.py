@@ -27,6 +27,7 @@ class ServerSession:
         descend: Callable[[Tensor], Tensor] | None = None,
         *,
         active: Active | None = None,
+        memory_of: Callable[[Shard], Memory] | None = None,
         unsplit: bool = False,
     ) -> None:
         """Set up the server.
@@ -37,6 +38,7 @@ class ServerSession:
                 index 0 and computes the answers itself.
             descend: steps the server's own model, for methods that claim `server_steps`.
             active: which parameters take part in a round; None for all.
+            memory_of: makes the memory of a slice, if not from the job's own slots.
             unsplit: serve the full vector, whatever the layout.
         """
         shard = (
@@ -52,7 +54,8 @@ class ServerSession:
         self._active = active
         self.view = Server(
             rank=index, n_workers=job.layout.n_workers, spec=job.spec.part(shard.offset - job.spec.offset, shard.count),
-            seed=job.seed, memory=Memory(job.server_slots(shard)), scratch=self.scratch,
+            seed=job.seed, scratch=self.scratch,
+            memory=Memory(job.server_slots(shard)) if memory_of is None else memory_of(shard),
         )  # fmt: skip
         if descend is not None:
             self.view.descend = descend

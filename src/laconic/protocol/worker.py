@@ -39,6 +39,7 @@ class WorkerSession:
         pool: VectorPool | None = None,
         *,
         active: Active | None = None,
+        memory: Memory | None = None,
         sparse_results: bool = False,
     ) -> None:
         """Set up worker `rank`.
@@ -48,6 +49,7 @@ class WorkerSession:
             rank: the worker's rank.
             pool: buffers that the workers of this process share.
             active: which parameters take part in a round; None for all.
+            memory: the memory, if it is part of another one.
             sparse_results: whether a sparse result stays sparse.
         """
         self.job = job
@@ -57,7 +59,8 @@ class WorkerSession:
         self.scratch = Scratch(pool or VectorPool(job.d, job.dtype, job.device))
         self.me = Worker(
             rank=rank, n_workers=job.layout.n_workers, spec=job.spec, seed=job.seed,
-            memory=Memory(job.worker_slots, job.device), scratch=self.scratch,
+            scratch=self.scratch,
+            memory=Memory(job.worker_slots, job.device) if memory is None else memory,
         )  # fmt: skip
         self.packet: Packet | None = None
         self.payload_device: torch.device | None = None  # the device payloads are sent from, if not the host

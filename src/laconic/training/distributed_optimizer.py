@@ -56,7 +56,7 @@ class DistributedOptimizer(ScaledOptimizer):
             inner: the optimizer to wrap.
             algorithm: the method that exchanges gradients.
             model: gives the parameters' names for saved state, and the buffers.
-            layout: "auto", "allreduce", "rank0", "dedicated", "sharded" or "peers".
+            layout: "auto", "allreduce", "rank0", "dedicated", "sharded", "allgather" or "peers".
             local_steps: calls of `step()` per exchange.
             seed: seed of all random draws of the method.
             check_every: rounds between two comparisons of the replicas' hashes; 0 for never.

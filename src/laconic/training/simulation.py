@@ -56,7 +56,7 @@ class Simulation:
             inner: its optimizer.
             algorithm: the method that exchanges gradients.
             workers: number of workers.
-            layout: "auto", "allreduce", "rank0", "dedicated", "sharded" or "peers".
+            layout: "auto", "allreduce", "rank0", "dedicated", "sharded", "allgather" or "peers".
             local_steps: steps per exchange.
             seed: seed of all random draws of the method, the network and the faults.
             link: the link of every node; by default it is unlimited.

@@ -88,10 +88,10 @@ def bench_step(context: typer.Context, options: StepOptions) -> None:
 
 def _refusal(algorithm: "Algorithm", d: int, n: int) -> str:
     """Return why this method refuses `d` parameters on `n` processes, or an empty text."""
-    from laconic.contract import ModelSpec
+    from laconic.lab.synthetic_job import sample_spec
 
     try:
-        algorithm.check_size(ModelSpec.of_sizes(d), n)
+        algorithm.check_size(sample_spec(algorithm, d, n), n)
     except ValueError as error:
         return f"{d:,} parameters, {n} processes: {error}"
     return ""

@@ -87,6 +87,7 @@ class Record:
         return {
             "settings": self.settings.as_data(),
             "parameters": self.spec.d,
+            "tensors": dict(zip(self.spec.names, self.spec.shapes, strict=True)),
             "layout": self.layout,
             "test_accuracy": self.last.test_accuracy,
             **self._own_models(),
