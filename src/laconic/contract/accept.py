@@ -59,7 +59,11 @@ class Accept:
 
     def __str__(self) -> str:
         named = dict(self.settings) | ({} if self.stream is None else {"key": f"the sender's of {self.stream!r}"})
-        return " ".join([self.kind.name, *(f"{name}={value!s:.60}" for name, value in named.items())])
+        return ", ".join([self.kind.name, *(f"{name}={_text(value):.60}" for name, value in named.items())])
+
+
+def _text(value: object) -> str:
+    return f"{value.start} .. {value.stop - 1}" if isinstance(value, range) else str(value)
 
 
 DENSE = Accept(Dense)

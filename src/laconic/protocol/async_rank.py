@@ -33,7 +33,7 @@ def request_admission(worker: WorkerSession, round_: int) -> Requests[Tensor | N
     yield Swap(outgoing={shard.node: data}, expected=(), purpose="admission", take=_never)
     yield Swap(outgoing={}, expected=(shard.node,), purpose="admission", take=lambda _, data: replies.append(data))
     (reply,) = replies
-    admission = read_frame(reply, job, "server", 0, round_, 0, shard, controls=(Control.ADMIT,))
+    admission = read_frame(reply, job, "server", 0, round_, 0, controls=(Control.ADMIT,))
     bits = 0.0 if admission.packet is None else job.algorithm.paper_bits_of("down", admission.packet)
     common: dict[str, Any] = {"exchange": "admission", "local": False, "flag_bit": False, "lead": False}
     worker.meter.frame("up", request, data.numel(), paper_bits=0.0, **common)

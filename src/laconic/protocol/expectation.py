@@ -53,7 +53,7 @@ class Expectation:
     def text(self, span: Span) -> str:
         """Return what is accepted; `span` as for `holds`."""
         accepted = [
-            str(kind.accept) if kind.has_own_span else f"{kind.accept} of {_coordinates(*span)}" for kind in self._kinds
+            str(kind.accept) if kind.has_own_span else f"{kind.accept}, {_coordinates(*span)}" for kind in self._kinds
         ]
         return " or ".join([*accepted, *(["nothing (SKIP)"] if self.may_skip else [])])
 

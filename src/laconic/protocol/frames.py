@@ -24,8 +24,7 @@ class Answer:
     @classmethod
     def read(cls, data: Encoded, job: "Job", index: int, round_: int, exchange: int) -> "Answer":
         """Decode the answer of server `index`. Workers may share it, because packets are never changed."""
-        shard = job.exchanges_in(round_)[exchange].shards[index]
-        frame = read_frame(data, job, "server", index, round_, exchange, shard)
+        frame = read_frame(data, job, "server", index, round_, exchange)
         return cls(frame=frame, n_bytes=data.numel())
 
     @classmethod
@@ -36,13 +35,13 @@ class Answer:
     @classmethod
     def read_from_peer(cls, data: Encoded, job: Job, rank: int, round_: int, exchange: int) -> "Answer":
         """Decode the frame that worker `rank` sent to its neighbors."""
-        frame = read_frame(data, job, "worker", rank, round_, exchange, None)
+        frame = read_frame(data, job, "worker", rank, round_, exchange)
         return cls(frame=frame, n_bytes=data.numel())
 
 
 def read_frame(
     data: Encoded, job: Job, role: Role, rank: int, round_: int, exchange: int,
-    shard: Shard | None, *, controls: Sequence[Control] = (),
+    shard: Shard | None = None, *, controls: Sequence[Control] = (),
 ) -> Frame:  # fmt: skip
     """Decode a frame and check that it is the expected one.
 
@@ -53,7 +52,7 @@ def read_frame(
         rank: number of that worker or server.
         round_: number of the round.
         exchange: number of the exchange in this round.
-        shard: the slice that it must be about; None for that of the exchange.
+        shard: the slice that a worker's frame must be about, by default that of the exchange; a server's is its own.
         controls: the control frames that it may be, besides ABORT, and SKIP where the exchange accepts it.
 
     Raises:
@@ -71,7 +70,7 @@ def read_frame(
 
 def check_frame(
     frame: Frame, job: Job, role: Role, rank: int, round_: int, exchange: int,
-    shard: Shard | None, *, controls: Sequence[Control] = (),
+    shard: Shard | None = None, *, controls: Sequence[Control] = (),
 ) -> None:  # fmt: skip
     """Raise ContractError if the frame is not the expected one; the arguments are those of `read_frame`."""
     header = frame.header
@@ -90,7 +89,8 @@ def check_frame(
                 f"{len(job.spec.shapes)}. Do all ranks train the same model?"
             )
         return
-    expected = job.exchanges_in(round_)[exchange].exchange
+    planned = job.exchanges_in(round_)[exchange]
+    expected, shard = planned.exchange, planned.shards[rank] if role == "server" else shard
     span = (expected.offset, expected.count) if shard is None else (shard.offset, shard.count)
     accepted, is_split = expected.up if role == "worker" else expected.down, span[1] < expected.count
     expectation = job.expectations.get((id(accepted), is_split)) or job.expect(accepted, rank, is_split=is_split)
