@@ -100,10 +100,10 @@ def overheads_by_hand(packet, dtype):
 
 def paper_bits_beside(name, direction, packet):
     """The method's paper bits in addition to the formula of the packet's kind."""
-    if name.startswith(("sparse", "sasg")) and direction == "down":
-        return -32 * packet.count  # paper 001 does not count downloads
     if name.startswith(("ssgd-topk", "sparseloco")) and isinstance(packet, Sparse):
         return printed_position_bits(packet.count, packet.indices.numel())  # paper 002 counts positions, 001 does not
+    if name.startswith(("sparse", "sasg")) and direction == "down":
+        return -32 * packet.count  # paper 001 does not count downloads
     return 0
 
 
