@@ -6,6 +6,7 @@ the last tensor that shares its memory is gone.
 """
 
 import weakref
+from collections.abc import Iterable
 from threading import RLock
 
 import torch
@@ -26,16 +27,17 @@ class BufferPool:
         """Return a buffer (n_bytes,) uint8 with arbitrary content."""
         with self._choosing:
             self._n_borrowed += 1
-            buffer = self._free_buffer(n_bytes)
+            for place, (_, buffer) in enumerate(self._free):
+                if n_bytes <= buffer.numel() <= 2 * n_bytes:
+                    del self._free[place]
+                    break
+            else:
+                buffer = self._new_buffer(n_bytes)
         borrowed = buffer.numpy()[:n_bytes]  # a new array, which lives as long as any tensor over it
         weakref.finalize(borrowed, self._free.append, (self._n_borrowed, buffer)).atexit = False
         return torch.from_numpy(borrowed)
 
-    def _free_buffer(self, n_bytes: int) -> Tensor:
-        for place, (_, buffer) in enumerate(self._free):
-            if n_bytes <= buffer.numel() <= 2 * n_bytes:
-                del self._free[place]
-                return buffer
+    def _new_buffer(self, n_bytes: int) -> Tensor:
         self._free[:] = [
             (borrowed, buffer) for borrowed, buffer in self._free if self._n_borrowed - borrowed < _PATIENCE
         ]
@@ -52,13 +54,15 @@ class VectorPool:
         self.count = count
         self.dtype = dtype
         self.device = device
-        self._free: dict[torch.dtype, list[Tensor]] = {}
+        self.free: dict[torch.dtype, list[Tensor]] = {}
+        """Vectors that are not in use, by type."""
 
     def take(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return a vector (count,) with arbitrary content, of the pool's type or of another."""
-        free = self._free.get(dtype or self.dtype)
+        free = self.free.get(dtype or self.dtype)
         return free.pop() if free else torch.empty(self.count, dtype=dtype or self.dtype, device=self.device)
 
-    def give(self, vector: Tensor) -> None:
-        """Return a vector to the pool. It must not be in use any more."""
-        self._free.setdefault(vector.dtype, []).append(vector)
+    def give(self, vectors: Iterable[Tensor]) -> None:
+        """Return vectors to the pool. They must not be in use any more."""
+        for vector in vectors:
+            self.free.setdefault(vector.dtype, []).append(vector)

@@ -76,10 +76,8 @@ class ScaledOptimizer(Optimizer):
     # GradScaler reads the former name before it calls `step`, and sets the latter during the call. Since 1.13.
     _step_supports_amp_scaling = True
 
-    @property
-    def _loss_scale(self) -> Tensor | None:
-        """The factor that the loss was multiplied by; None outside of `step`, and without a GradScaler."""
-        return getattr(self, "grad_scale", None)
+    grad_scale: Tensor | None = None
+    """The factor that the loss was multiplied by; None outside of `step`, and without a GradScaler."""
 
 
 def wait_until(work: dist.Work | None, deadline: float) -> None:

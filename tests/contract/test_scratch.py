@@ -18,11 +18,11 @@ class Borrower:
 
     def commit(self, *results: torch.Tensor) -> None:
         self.memory.commit()
-        self.scratch.end_round(self.memory.values(), results)
+        self.scratch.end_round(self.memory.committed.values(), results)
 
     def drop(self) -> None:
         self.memory.drop()
-        self.scratch.end_round(self.memory.values())
+        self.scratch.end_round(self.memory.committed.values())
 
 
 def indices(vectors: list[torch.Tensor]) -> set[int]:
@@ -131,11 +131,11 @@ def test_a_vector_that_another_memory_holds_is_reclaimed_once_that_replaces_it()
     shared = scratch().fill_(4)
     memories[1]["stored"] = shared
     memories[1].commit()
-    scratch.end_round(value for memory in memories for value in memory.values())
+    scratch.end_round(value for memory in memories for value in memory.committed.values())
     assert scratch().data_ptr() != shared.data_ptr()
     memories[1]["stored"] = torch.zeros(3, dtype=torch.float64)
     memories[1].commit()
-    scratch.end_round(value for memory in memories for value in memory.values())
+    scratch.end_round(value for memory in memories for value in memory.committed.values())
     assert shared.data_ptr() in indices([scratch(), scratch()])
 
 

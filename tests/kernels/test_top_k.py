@@ -14,6 +14,7 @@ from laconic.algorithms.sparse import SparseSGD
 from laconic.compressors import TopK, chosen, n_selected_by_block, n_selected_for, n_selected_in
 from laconic.contract import ModelSpec
 from laconic.kernels import api as kernels
+from laconic.kernels import dispatch
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.cpu import top_k as cpu_top_k
 from laconic.kernels.reference import top_k as reference_top_k
@@ -206,12 +207,17 @@ def test_importing_the_package_does_not_import_numba():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_without_numba_torch_serves_and_one_warning_names_the_remedy(monkeypatch):
+def forget_backends():
     compiled.numba_available.cache_clear()
+    dispatch.fastest.cache_clear()
+
+
+def test_without_numba_torch_serves_and_one_warning_names_the_remedy(monkeypatch):
+    forget_backends()
     monkeypatch.setitem(sys.modules, "numba", None)
     try:
         with pytest.warns(RuntimeWarning, match="pip install numba"):
             assert kernels.top_k(normal(50), 5).tolist() == by_sorting(normal(50), 5)
         assert kernels.top_k(normal(50), 6).tolist() == by_sorting(normal(50), 6)  # a second warning would be an error
     finally:
-        compiled.numba_available.cache_clear()
+        forget_backends()

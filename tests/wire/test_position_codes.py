@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.errors import WireError
+from laconic.kernels import dispatch
 from laconic.kernels.cpu import compile as compiled
 from laconic.wire import POSITION_CODES, decode_positions, encode_positions, entropy_bound_bits, paper_position_bits
 from laconic.wire.coding.positions import block_bits, block_length, block_stream, position_bits, rice_bits
@@ -263,10 +264,12 @@ def no_numba(monkeypatch):
     """numba cannot be imported while the test runs."""
     monkeypatch.setitem(sys.modules, "numba", None)
     compiled.numba_available.cache_clear()
+    dispatch.fastest.cache_clear()
     with pytest.warns(RuntimeWarning, match="numba cannot be imported"):
         assert not compiled.numba_available()
     yield
     compiled.numba_available.cache_clear()
+    dispatch.fastest.cache_clear()
 
 
 RANDOM_300 = random_support(5000, 300)

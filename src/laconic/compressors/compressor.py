@@ -1,4 +1,7 @@
-"""The base class of compressors, and the claims that one may make."""
+"""The base classes of compressors, and the claims that one may make.
+
+Some treat a vector in blocks: the full vector, its layers, or runs of a fixed length.
+"""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -10,8 +13,8 @@ import torch
 from torch import Tensor
 
 from laconic.contract import Accept, ModelSpec
-from laconic.hyperparameters import check_hyperparameters
-from laconic.wire import Packet
+from laconic.hyperparameters import check_hyperparameters, hyperparameter
+from laconic.wire import Packet, uniform_lengths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +100,51 @@ class Compressor(ABC):
         """Return the expected bits that the papers' formula counts.
 
         Args:
-            d: Length of the vector.
             spec: As for a call.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockCompressor(Compressor):
+    """A compressor that computes scales and the like for each block of the vector."""
+
+    blocks: str = hyperparameter(
+        "layer", 'one scale for the "vector", for each "layer", or for each block of this many elements'
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_blocks(self.name, self.blocks)
+
+    def lengths(self, d: int, spec: ModelSpec | None = None) -> tuple[int, ...]:
+        """Return the sizes of the blocks of d elements; `spec` as for a call."""
+        if self.blocks == "layer" and spec is not None and spec.d == d:
+            return spec.block_sizes
+        return block_lengths(self.blocks, d, spec)
+
+
+def block_lengths(blocks: str, d: int, spec: ModelSpec | None = None) -> tuple[int, ...]:
+    """Return the sizes of the blocks of a vector.
+
+    Args:
+        blocks: "vector" for one block, "layer" for one block a layer, or a number of elements in each block.
+        d: Length of the vector.
+        spec: The vector's tensors, each of which is a layer; without it, the vector is one. A tensor without elements
+            gets no block.
+    """
+    if blocks == "vector" or (blocks == "layer" and spec is None):
+        return (d,)
+    if blocks == "layer":
+        assert spec is not None
+        assert spec.d == d, (spec.d, d)
+        return spec.block_sizes
+    return uniform_lengths(int(blocks), d)
+
+
+def check_blocks(name: str, blocks: str) -> None:
+    """Raise ValueError for a text that `block_lengths` does not take. `name` is that of the method or compressor."""
+    if blocks not in ("vector", "layer") and not (blocks.isdecimal() and int(blocks) >= 1):
+        raise ValueError(f'{name}: blocks={blocks!r} must be "vector", "layer" or a whole number of elements above 0')
 
 
 def warn_of_growing_residual(method: str, key: str, compressor: Compressor, spec: ModelSpec) -> None:
@@ -109,7 +154,6 @@ def warn_of_growing_residual(method: str, key: str, compressor: Compressor, spec
         method: Name of the method.
         key: Name of the method's hyperparameter that holds the compressor.
         compressor: The compressor.
-        d: Length of the vector.
         spec: The vector's tensors, each of which is a layer; without it, the vector is one.
     """
     if compressor.outgrows_residual(spec):

@@ -7,7 +7,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from laconic.compressors.blocks import block_lengths
+from laconic.compressors.compressor import block_lengths
 from laconic.contract import ModelSpec
 from laconic.kernels.api import top_k
 

@@ -9,8 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from laconic.compressors.blocks import BlockCompressor
-from laconic.compressors.compressor import as_values
+from laconic.compressors.compressor import BlockCompressor, as_values
 from laconic.contract import Accept, ModelSpec
 from laconic.kernels.api import ALL_SELECTED, pack_signs, per_block
 from laconic.wire import ScaledSigns
@@ -41,7 +40,9 @@ def scaled_signs(vector: Tensor, *, lengths: tuple[int, ...], offset: int = 0) -
     """
     values = as_values(vector)
     packed, _ = pack_signs(values, offset, 0, ALL_SELECTED)
-    return ScaledSigns(packed=packed, scales=mean_magnitudes(values, lengths), lengths=lengths, offset=offset)
+    packet = ScaledSigns(packed=packed, scales=mean_magnitudes(values, lengths), lengths=lengths, offset=offset)
+    packet.__dict__["count"] = values.numel()  # the cached property: it is known here
+    return packet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from laconic.compressors.blocks import check_blocks
-from laconic.compressors.compressor import as_values
+from laconic.compressors.compressor import as_values, check_blocks
 from laconic.compressors.largest import chosen, n_selected_by_block
 from laconic.contract import DENSE, Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter

@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from laconic.compressors.blocks import BlockCompressor
-from laconic.compressors.compressor import as_values
+from laconic.compressors.compressor import BlockCompressor, as_values
 from laconic.compressors.levels import level_variances, levels
 from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter

@@ -3,12 +3,11 @@
 from laconic.contract.accept import DENSE, Accept, Accepted, AcceptedBy
 from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, Slices, Step, algorithm
 from laconic.contract.bounded_staleness import Late, StalenessBound, UpdateOutcome
-from laconic.contract.memory import Memory
+from laconic.contract.memory import Memory, Scratch
 from laconic.contract.messages import Inbox, Reply
 from laconic.contract.model_spec import ModelSpec, TensorSpec
 from laconic.contract.plugins import load_plugins
 from laconic.contract.saved_memory import Saved, by_parameter, check_vector, read_saved, resized_server, resized_workers
-from laconic.contract.scratch import Scratch
 from laconic.contract.slots import Rule, Slot, Slots
 from laconic.contract.views import Server, Side, Worker
 

@@ -1,15 +1,16 @@
-"""The state that one worker or one server keeps from round to round.
+"""The state that one worker or one server keeps from round to round, and the buffers that it borrows for one.
 
 A round either takes effect on all ranks or on none. So what a step writes is staged; the driver commits it at the end
 of the round, or drops it when a rank aborts the round.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from laconic.buffer_pool import VectorPool
 from laconic.contract.slots import Slots
 from laconic.errors import ContractError
 
@@ -29,7 +30,8 @@ class Memory:
         """
         self.slots = slots
         self._zero = torch.zeros((), dtype=slots.dtype, device=device).expand(slots.count)
-        self._committed: dict[str, Tensor] = {}
+        self.committed: dict[str, Tensor] = {}
+        """The values after the last round that had an effect, by name."""
         self._staged: dict[str, Tensor] = {}
         self._shapes: dict[str, tuple[torch.dtype, int]] = {}  # of the names written so far
         self._parts: dict[int, Memory] = {}  # by offset
@@ -42,7 +44,7 @@ class Memory:
     def __getitem__(self, name: str) -> Tensor:
         if name in self._staged:
             return self._staged[name]
-        return self._committed.get(name, self._zero)
+        return self.committed.get(name, self._zero)
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         """Stage a value.
@@ -60,10 +62,10 @@ class Memory:
         self._staged[name] = value
 
     def __contains__(self, name: str) -> bool:
-        return name in self._staged or name in self._committed
+        return name in self._staged or name in self.committed
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._committed)
+        return iter(self.committed)
 
     def number(self, name: str, default: float) -> float:
         """Return a stored number, or `default` before it was first set."""
@@ -73,23 +75,19 @@ class Memory:
         """Store one number, in float64."""
         self[name] = torch.tensor(value, dtype=torch.float64)
 
-    def values(self) -> Collection[Tensor]:
-        """Return the committed values."""
-        return self._committed.values()
-
     def commit(self) -> None:
         """Commit what this step wrote."""
-        self._committed |= self._staged
+        self.committed |= self._staged
         self._staged = {}
 
     def revert(self, slices: Sequence[tuple[int, int]]) -> None:
         """Take back what this step wrote for these slices (start, stop), in all memories as long as the vector."""
         for name, value in self._staged.items():
             slot = self.slots.find(name)
-            is_new = name not in self._committed
+            is_new = name not in self.committed
             if slot is None or slot.length != "d" or (slot.holds_parameters and is_new):
                 continue
-            old = self._zero.to(value.dtype) if is_new else self._committed[name]
+            old = self._zero.to(value.dtype) if is_new else self.committed[name]
             if all(torch.equal(value[start:stop], old[start:stop]) for start, stop in slices):
                 continue
             self._staged[name] = value = value.clone()  # others may hold the one that the step wrote
@@ -112,10 +110,10 @@ class Memory:
             slots = self.slots
             spec = slots.spec.part(slots.offset - slots.spec.offset + offset, size)
             part = Memory(replace(slots, spec=spec, offset=slots.offset + offset, count=size), self._zero.device)
-            part.restore(self._slice(self._committed, offset, size))
+            part.restore(self._slice(self.committed, offset, size))
             self._parts[offset] = part
             if sum(each.slots.count for each in self._parts.values()) == slots.count:
-                self._committed = {}  # the parts have all of it
+                self.committed = {}  # the parts have all of it
         assert self._parts[offset].slots.count == size, f"slices overlap at {offset}"
         return self._parts[offset]
 
@@ -129,7 +127,7 @@ class Memory:
         """Return a copy of all committed values. Nothing may be staged."""
         assert not self._staged, f"saved in the middle of a step: {sorted(self._staged)}"
         if not self._parts:
-            return {name: value.clone() for name, value in self._committed.items()}
+            return {name: value.clone() for name, value in self.committed.items()}
         parts = [part for _, part in sorted(self._parts.items())]
         assert sum(part.slots.count for part in parts) == self.slots.count, "some slices have no memory yet"
         saved = [part.saved() for part in parts]
@@ -151,6 +149,69 @@ class Memory:
             name: value.to(device, copy=True) if self.slots.is_vector(name) else value.clone()
             for name, value in saved.items()
         }
-        self._committed = {} if self._parts else copies
+        self.committed = {} if self._parts else copies
         for offset, part in self._parts.items():
             part.restore(self._slice(saved, offset, part.slots.count))
+
+
+class Scratch:
+    """Vectors (count,) to write into. Each call borrows one for this round.
+
+    A borrowed vector survives the round in two cases: while a memory holds it, and if it is a result of the round,
+    until `reclaim` finds that it is not used any more. All others are reclaimed at the end of the round.
+    """
+
+    def __init__(self, pool: VectorPool) -> None:
+        """`pool`: where vectors come from; several may share one."""
+        self._pool = pool
+        self._borrowed: dict[int, Tensor] = {}  # in this round, by storage
+        self._held: dict[int, Tensor] = {}  # by memories, by storage
+        self._results: list[dict[int, Tensor]] = []  # of the latest rounds, oldest first, by storage
+
+    def __call__(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return a vector (count,) with arbitrary content, of the pool's type or of another."""
+        free = self._pool.free.get(dtype or self._pool.dtype)
+        vector = free.pop() if free else self._pool.take(dtype)
+        self._borrowed[vector.untyped_storage().data_ptr()] = vector
+        return vector
+
+    def end_round(self, held: Iterable[Tensor], results: Sequence[Tensor] = ()) -> None:
+        """Reclaim the vectors of this round, except for those that survive it.
+
+        Args:
+            held: the committed values of all memories that may hold vectors of this scratch.
+            results: the results of the round, which are in use until `reclaim`.
+        """
+        ours = self._held | self._borrowed
+        self._borrowed = {}
+        if not ours:
+            return
+        in_memories = {value.untyped_storage().data_ptr() for value in held}
+        in_use = {result.untyped_storage().data_ptr() for result in results}
+        self._held = {}
+        returned: dict[int, Tensor] = {}
+        unused = []
+        for place, vector in ours.items():
+            if place in in_memories:
+                self._held[place] = vector
+            elif place in in_use:
+                returned[place] = vector
+            else:
+                unused.append(vector)
+        if unused:
+            self._pool.give(unused)
+        if returned:  # of the earlier results, the last ones may still be in use
+            self._results = [*self._results[-1:], returned]
+
+    def reclaim(self, in_use: Iterable[Tensor] = ()) -> None:
+        """Reclaim earlier results, except for those that share memory with a tensor that is in use."""
+        results, self._results = self._results, []
+        if not results:
+            return
+        used_storages = {tensor.untyped_storage().data_ptr() for tensor in in_use}
+        for of_round in results:
+            used = {place: vector for place, vector in of_round.items() if place in used_storages}
+            if used:
+                self._results.append(used)
+            if len(used) < len(of_round):
+                self._pool.give([vector for place, vector in of_round.items() if place not in used])

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from laconic.contract.memory import Memory
+from laconic.contract.memory import Memory, Scratch
 from laconic.contract.model_spec import ModelSpec
-from laconic.contract.scratch import Scratch
 from laconic.errors import ContractError, NonFiniteError
 from laconic.random_keys import Role, make_key, shared_key, uniform
 
@@ -34,23 +34,19 @@ class Side:
     link_bytes_per_s: float | None = None
     """Measured in earlier rounds; None before the first measurement."""
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of coordinates of this side: d, or those of a slice."""
         return self.spec.d
 
-    @property
+    @cached_property
     def offset(self) -> int:
         """Index of this side's first coordinate in the vector of the full model."""
         return self.spec.offset
 
-    @property
-    def _key_rank(self) -> int:
-        return self.rank
-
     def key(self, stream: str) -> int:
         """Return the key of this side's draws in this round for one purpose. The peer can compute it too."""
-        return make_key(self.seed, self.role, self._key_rank, self.round, stream)
+        return make_key(self.seed, self.role, 0 if self.role == "server" else self.rank, self.round, stream)
 
     def shared_key(self, stream: str) -> int:
         """Return a key for draws that all workers and servers make alike in this round, for one purpose."""
@@ -116,10 +112,6 @@ class Server(Side):
     """In mode "arrivals": number of updates since the sender took its model."""
     descend: Callable[[Tensor], Tensor] = field(default=lambda direction: _no_server_model())
     """Steps the server's optimizer along a direction (d,) and returns the new parameters (d,)."""
-
-    @property
-    def _key_rank(self) -> int:
-        return 0
 
 
 def _no_second_gradient() -> Tensor:

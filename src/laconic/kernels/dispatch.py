@@ -19,6 +19,7 @@ _REFERENCE_ON_GPUS = (
 )  # files without kernels in Triton
 
 
+@functools.cache
 def fastest(family: str, device: torch.device = CPU) -> ModuleType:
     """Return the module of the fastest backend that has a file of functions.
 

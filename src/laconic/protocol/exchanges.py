@@ -10,10 +10,10 @@ from torch import Tensor
 from laconic.buffer_pool import VectorPool
 from laconic.contract import Memory, Result
 from laconic.protocol.abort import Abort
-from laconic.protocol.frames import Answer
-from laconic.protocol.job import Job
+from laconic.protocol.frames import Answer, read_frame
+from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.layout import Shard
-from laconic.protocol.legs import Answering, Pattern
+from laconic.protocol.legs import Answering
 from laconic.protocol.ring_allreduce import ring_bytes
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
@@ -140,11 +140,11 @@ def run_exchanges(
         assert inputs is not None, "a working rank brings inputs"
         worker.begin(round_, inputs, lr, overlaps=True)
     aborted = Abort.NO
-    for number, planned in enumerate(job.exchanges_in(round_)):
+    for number, planned in enumerate(job.exchanges_in(round_) if worker is None else worker.planned):
         if planned.pattern.answering is Answering.ENGINE:
             aborted = yield from _sum(rank, planned.exchange.count, f"for the all-reduce of round {round_}", phase)
         else:
-            aborted = yield from _swap_frames(rank, planned.pattern, (round_, number), lr, phase)
+            aborted = yield from _swap_frames(rank, planned, (round_, number), lr, phase)
         if aborted:
             break
     if job.layout.has_graph:  # an ABORT control frame reaches only neighbors
@@ -168,13 +168,14 @@ def end_round(rank: RankSessions, aborted: Abort, phase: Callable[[str], object]
 
 
 def _swap_frames(
-    rank: RankSessions, pattern: Pattern, place: tuple[int, int], lr: float, phase: Callable[[str], object]
+    rank: RankSessions, planned: PlannedExchange, place: tuple[int, int], lr: float, phase: Callable[[str], object]
 ) -> Requests[Abort]:
     """Send this rank's frames, answer those of others if it serves, and continue with the answers.
 
     Returns whether and why the round is aborted, as far as this rank knows. So do the functions below.
     """
-    job, worker, ends, (round_, number) = rank.job, rank.worker, pattern.ends[rank.node], place
+    pattern, (round_, number) = planned.pattern, place
+    job, worker, ends = rank.job, rank.worker, pattern.ends[rank.node]
     serves = pattern.served_at.get(rank.node, 0)
     server = rank.servers[0] if rank.servers and pattern.answering is not Answering.NOBODY else None
     sent, own = ({}, None) if worker is None else worker.outgoing(encodes_own=False)
@@ -196,7 +197,8 @@ def _swap_frames(
 
     def take_answer(node: int, data: Encoded) -> None:
         index = ends.answerers[node]
-        answers[index] = Answer.read(data, job, index, round_, number)
+        frame = read_frame(data, job, "server", index, round_, number, planned.shards[index])
+        answers[index] = Answer(frame=frame, n_bytes=data.numel())
 
     phase("encode")
     link_bytes_per_s = yield Swap(

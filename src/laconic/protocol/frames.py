@@ -81,8 +81,9 @@ def check_frame(
             "Did every rank call step() equally often?"
         )
     control = frame.control
-    may_abort = role == "worker" or not job.algorithm.is_asynchronous  # there, a server always answers with the model
-    if (control is Control.ABORT and may_abort) or control in controls:
+    # The server of an asynchronous method always answers with the model.
+    may_abort = control is Control.ABORT and (role == "worker" or not job.algorithm.is_asynchronous)
+    if may_abort or control in controls:
         if control is Control.USED and len(frame.used) != len(job.spec.shapes):
             raise ContractError(
                 f"{_named(job, role, rank)} says of {len(frame.used)} parameters whether it uses them; expected were "

@@ -16,7 +16,8 @@ class InputReader:
     def __init__(self, algorithm: Algorithm, me: Worker) -> None:
         self._algorithm = algorithm
         self._me = me
-        self._unread: VectorSource | None = None  # until the gradient or change is read
+        self.unread: VectorSource | None = None
+        """Where to read the gradient or change, until it is read."""
         self._share: Abort | None = None  # what `write_share` returns, if the full share is already written
 
     def begin(self, inputs: Inputs, *, sum_is_checked: bool, as_given: bool, overlaps: bool) -> Abort:
@@ -38,7 +39,7 @@ class InputReader:
         if isinstance(vector, Tensor):
             return Abort.unless(self._take(vector) or sum_is_checked or all_finite(vector))
         if self._algorithm.consumes == "change":
-            self._unread, me.read_change = vector, self._read_change
+            self.unread, me.read_change = vector, self._read_change
             return Abort.NO  # it is checked when it is read
         return self._read_gradient(vector, sum_is_checked, sum_is_checked and as_given, overlaps)
 
@@ -64,12 +65,13 @@ class InputReader:
         if self._algorithm.takes_gradient_tensors:
             me.gradient_tensors = [me.gradient]
         if is_summed and overlaps:
-            self._unread = source  # `write_share` reads it
+            self.unread = source  # `write_share` reads it
             return Abort.NO
         if is_summed:
             self._share = Abort.unless(source.into(me.gradient, 0, me.count, divisor=me.n_workers))
             return Abort.NO  # `write_share` says it
-        return Abort.unless(source.into(me.gradient, 0, me.spec.d) or sum_is_checked)
+        is_finite = source.into(me.gradient, 0, me.count) or sum_is_checked
+        return Abort.NO if is_finite else Abort.NON_FINITE
 
     def _vector(self, vector: Tensor | VectorSource) -> Tensor:
         """Return a vector (d,), which is valid until the end of the round if it has to be written."""
@@ -81,7 +83,7 @@ class InputReader:
 
     def _read_change(self, plus: Tensor | None) -> Tensor:
         """Return the change (d,), plus another vector (d,) if one is given."""
-        source, self._unread = self._unread, None
+        source, self.unread = self.unread, None
         assert source is not None, f"{self._algorithm.name} reads the change more often than once a round"
         change = self._me.scratch()
         self._me.require(source.into(change, 0, self._me.count, plus=plus))
@@ -91,10 +93,6 @@ class InputReader:
         """Divide `values` (d,) from `start` to `stop` by the number of workers. See `WorkerSession.write_share`."""
         if self._share is not None:
             return self._share
-        if self._unread is not None:
-            return Abort.unless(self._unread.into(values, start, stop, divisor=self._me.n_workers))
+        if self.unread is not None:
+            return Abort.unless(self.unread.into(values, start, stop, divisor=self._me.n_workers))
         return Abort.unless(divide(values[start:stop], self._me.n_workers))
-
-    def release(self) -> None:
-        """Hold no gradient any more."""
-        self._unread, self._me.gradient_tensors = None, ()

@@ -124,8 +124,19 @@ class Job:
 
     def exchanges_in(self, round_: int) -> tuple[PlannedExchange, ...]:
         """Return the exchanges of this round."""
-        planned = self._planned.get(round_)
+        planned = self._always or self._planned.get(round_)
         return self._plan(round_) if planned is None else planned
+
+    @cached_property
+    def _always(self) -> tuple[PlannedExchange, ...] | None:
+        """The exchanges of every round, if no round differs from another."""
+        kind = type(self.algorithm)
+        may_differ = (
+            self.layout.has_graph
+            or kind.dense_in is not Algorithm.dense_in
+            or kind.exchanges_in is not Algorithm.exchanges_in
+        )
+        return None if may_differ else self._plan(0)
 
     def _plan(self, round_: int) -> tuple[PlannedExchange, ...]:
         """Plan a round. The exchanges are the same objects in all rounds that are alike."""

@@ -145,7 +145,7 @@ class ServerSession:
             self.view.memory.commit()
         else:
             self.view.memory.drop()
-        self.scratch.end_round(self.view.memory.values())
+        self.scratch.end_round(self.view.memory.committed.values())
 
     def saved(self) -> dict[str, Any]:
         """Return the state between two rounds."""

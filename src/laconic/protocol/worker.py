@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
-from laconic.contract import Memory, Reply, Result, Scratch, Step, Worker, by_parameter, read_saved
+from laconic.contract import Algorithm, Memory, Reply, Result, Scratch, Step, Worker, by_parameter, read_saved
 from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
 from laconic.protocol.frame_sizes import as_received, frame_sizes
@@ -67,9 +67,12 @@ class WorkerSession:
         self.aborted = Abort.NO
         self.result: Result | None = None
         self.exchange = 0
-        self._planned: tuple[PlannedExchange, ...] = ()  # the exchanges of this round
+        self.planned: tuple[PlannedExchange, ...] = ()
+        """The exchanges of this round."""
         self._step: Step | None = None
         self._active = active
+        self._shape = torch.Size((job.d,))
+        self._has_own_formula = type(job.algorithm).paper_bits_of is not Algorithm.paper_bits_of
         self._sparse_results = sparse_results
         self._reader = InputReader(job.algorithm, self.me)
         if self.node != 0:
@@ -90,7 +93,7 @@ class WorkerSession:
             overlaps: whether the caller calls `write_share` while the gradient that `inputs.vector` reads still exists.
         """
         me = self.me
-        self._planned, self.exchange = self.job.exchanges_in(round_), 0
+        self.planned, self.exchange = self.job.exchanges_in(round_), 0
         me.round, me.lr = round_, lr
         self.packet, self.result, self._step = None, None, None
         self.aborted = inputs.abort
@@ -98,7 +101,7 @@ class WorkerSession:
             return
         if not isinstance(inputs.vector, Tensor):
             self.scratch.reclaim(inputs.vector.reads)  # earlier results, unless the gradient is in one of them
-        planned = self._planned[0] if self._planned else None
+        planned = self.planned[0] if self.planned else None
         self.aborted = self._reader.begin(
             inputs, sum_is_checked=planned is not None and planned.sum_is_checked,
             as_given=planned is not None and planned.exchange.as_given, overlaps=overlaps,
@@ -120,7 +123,7 @@ class WorkerSession:
     def _advance(self, reply: Reply | None) -> None:
         """Run the generator to its next packet, or to its result after the last exchange."""
         assert self._step is not None
-        name, expected = self.job.algorithm.name, len(self._planned)
+        name, expected = self.job.algorithm.name, len(self.planned)
         try:
             packet = next(self._step) if reply is None else self._step.send(reply)
         except StopIteration as stop:
@@ -129,25 +132,26 @@ class WorkerSession:
                     f"{name}: worker {self.rank} ended the round after {self.exchange} of {expected} exchanges; "
                     "every worker must yield equally often (yield None to send nothing)"
                 ) from None
-            self._take_result(stop.value)
+            self._step, self.result = None, stop.value
+            if type(self.result) is not Tensor or self.result.shape != self._shape:
+                self._take_other_result(stop.value)
             return
         except NonFiniteError:
             self.aborted = Abort.NON_FINITE
             return
         if self.exchange == expected:
             raise ContractError(f"{name}: worker {self.rank} yields more often than its {expected} exchanges")
-        planned = self._planned[self.exchange]
+        planned = self.planned[self.exchange]
         exchange = planned.exchange
         check_own(packet, self.job, exchange, "worker", self.rank, self.me.round, (exchange.offset, exchange.count))
         self.packet = packet
-        self.aborted = Abort.unless(packet is None or planned.sum_is_checked or packet.finite)
+        is_finite = packet is None or planned.sum_is_checked or packet.finite
+        self.aborted = Abort.NO if is_finite else Abort.NON_FINITE
 
-    def _take_result(self, result: object) -> None:
+    def _take_other_result(self, result: object) -> None:
+        """Take a result that is not a plain vector (d,). Raises ContractError if it stands for none."""
         if isinstance(result, Sparse) and result.count == self.job.d and self.job.algorithm.consumes == "change":
-            self._step = None
-            if self._sparse_results:
-                self.result = result
-            else:
+            if not self._sparse_results:
                 self.result = vector = self.scratch()
                 result.put_into(vector)
             return
@@ -156,7 +160,6 @@ class WorkerSession:
                 f"{self.job.algorithm.name}: work must return a vector of {self.job.d} elements; "
                 f"worker {self.rank} returned {result!r:.80}"
             )
-        self.result, self._step = result, None
 
     def outgoing(self, *, encodes_own: bool = True) -> tuple[dict[int, Encoded], Frame | None]:
         """Return this exchange's frames, counted: ABORT control frames if the round is aborted.
@@ -167,7 +170,7 @@ class WorkerSession:
         Returns:
             The encoded frames by shard, and that other frame as its server would decode it.
         """
-        pattern = self._planned[self.exchange].pattern
+        pattern = self.planned[self.exchange].pattern
         served, all_copies = pattern.served_at.get(self.node), pattern.ends[self.node].n_copies
         sent: dict[int, Encoded] = {}
         own: Frame | None = None
@@ -190,7 +193,7 @@ class WorkerSession:
 
     def _frame(self, shard: int | None) -> Frame:
         """Return the frame of one slice of the packet, or of the full packet."""
-        packet, planned = self.packet, self._planned[self.exchange]
+        packet, planned = self.packet, self.planned[self.exchange]
         if packet is not None and shard is not None and len(planned.shards) > 1:
             part = planned.shards[shard]
             packet = packet.part(part.offset, part.stop)
@@ -203,7 +206,7 @@ class WorkerSession:
     def outgoing_unsplit(self) -> tuple[Frame, FrameSizes]:
         """Return the same in one frame, as the server decodes it, with the sizes of the frames of `outgoing`."""
         frame = as_received(self._frame(None), self.job.spec.stop)
-        sizes = frame_sizes(frame, self._planned[self.exchange].bounds, self.job.algorithm, "up")
+        sizes = frame_sizes(frame, self.planned[self.exchange].bounds, self.job.algorithm, "up")
         self._count_unsplit("up", sizes)
         return frame, sizes
 
@@ -214,13 +217,13 @@ class WorkerSession:
         self._resume(() if frame.packet is None else (frame.packet,), shared=shared)
 
     def _count_unsplit(self, direction: Literal["up", "down"], sizes: FrameSizes) -> None:
-        planned = self._planned[self.exchange]
+        planned = self.planned[self.exchange]
         local = planned.pattern.served_at.get(self.node)
         self.meter.frames(direction, sizes, exchange=planned.exchange.name, local=local)
 
     def count_copies(self, frames: Mapping[int, Encoded]) -> None:
         """Count frames that are sent twice: only their bytes, not their payload. Call before `receive`."""
-        planned = self._planned[self.exchange]
+        planned = self.planned[self.exchange]
         for leg in planned.pattern.ends[self.node].uploads:
             self.meter.collective("up", frames[leg.shard].numel(), 0, 0.0, planned.exchange.name)
 
@@ -236,8 +239,11 @@ class WorkerSession:
     ) -> None:
         """Count a frame, or one that goes to many or comes from many as one of `n_bytes` if `once`."""
         packet, algorithm = frame.packet, self.job.algorithm
-        paper_bits = 0.0 if packet is None else algorithm.paper_bits_of(direction, packet)
-        exchange = self._planned[self.exchange].exchange.name
+        if packet is None:
+            paper_bits = 0.0
+        else:
+            paper_bits = algorithm.paper_bits_of(direction, packet) if self._has_own_formula else packet.paper_bits
+        exchange = self.planned[self.exchange].exchange.name
         if once:
             self.meter.collective(direction, n_bytes, frame.payload_bits, paper_bits, exchange)
             return
@@ -253,15 +259,16 @@ class WorkerSession:
             answers: by the number of the server, or by the rank of the neighbor if nobody answers.
             delivered: whether the servers got this worker's own frames.
         """
-        pattern = self._planned[self.exchange].pattern
+        pattern = self.planned[self.exchange].pattern
         served, from_peers = pattern.served_at.get(self.node), pattern.answering is Answering.NOBODY
         packets = {}
         for number, answer in sorted(answers.items()):
             frame = answer.frame
             self._count("down", frame, answer.n_bytes, local=number == served, lead=from_peers or number == 0)
-            self.aborted = max(self.aborted, Abort.of(frame))
             if frame.packet is not None:
                 packets[number] = frame.packet
+            else:
+                self.aborted = max(self.aborted, Abort.of(frame))
         if from_peers:
             self._resume((), packets=packets)
         else:
@@ -282,7 +289,7 @@ class WorkerSession:
             bytes_each_direction: what this rank sent in each phase (reduce-scatter, all-gather).
             aborted: whether the sum shows that some worker aborts the round.
         """
-        exchange = self._planned[self.exchange].exchange
+        exchange = self.planned[self.exchange].exchange
         packet = Dense(values=mean, offset=exchange.offset)
         directions: tuple[Literal["up", "down"], ...] = ("up", "down")
         for direction in directions:
@@ -300,7 +307,7 @@ class WorkerSession:
         shared: Shared | None = None,
     ) -> None:
         """Continue with the answer, unless the round is aborted."""
-        planned = self._planned[self.exchange]
+        planned = self.planned[self.exchange]
         count, offset = planned.exchange.count, planned.exchange.offset
         self.exchange += 1
         if self.aborted:
@@ -325,17 +332,17 @@ class WorkerSession:
             self._step.close()
             self._step = None
         self.packet = None
-        self._reader.release()
+        self._reader.unread = None  # it holds a gradient
         memory = self.me.memory
         if self.aborted:
             memory.drop()
-            self.scratch.end_round(memory.values())
+            self.scratch.end_round(memory.committed.values())
             return False
         if self._active is not None and not self._active.all_active:
             offset = self.job.spec.offset
             memory.revert([(start - offset, stop - offset) for start, stop in self._active.inactive()])
         memory.commit()
-        self.scratch.end_round(memory.values(), (self.result,) if isinstance(self.result, Tensor) else ())
+        self.scratch.end_round(memory.committed.values(), (self.result,) if isinstance(self.result, Tensor) else ())
         return True
 
     def saved(self) -> dict[str, Any]:

@@ -151,7 +151,7 @@ class Meter:
         payload_bits = frame.payload_bits if packet is None else packet.payload_bits + flag_bit
         self._add(
             direction, exchange, n_bytes, payload_bits, (paper_bits,),
-            skips=int(lead and packet is None and frame.skipped), local_bytes=n_bytes if local else 0,
+            skips=int(packet is None and lead and frame.skipped), local_bytes=n_bytes if local else 0,
         )  # fmt: skip
 
     def frames(self, direction: Direction, sizes: FrameSizes, *, exchange: str, local: int | None) -> None:

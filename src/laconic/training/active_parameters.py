@@ -34,6 +34,10 @@ class ActiveParameters:
         """Whether all take part."""
         self.used = [False] * len(sizes)
         """By parameter, whether a worker of this process has used it since the last exchange."""
+        self.is_agreed = gather is None
+        """Whether the ranks have agreed before, so that a round can tell whether they still do."""
+        self.abort = Abort.NO
+        """Whether this process has used other parameters than at the last agreement."""
         self._used_when_agreed: list[bool] | None = None  # None before the first agreement
 
     def note(self, has_gradient: Sequence[bool]) -> None:
@@ -41,6 +45,8 @@ class ActiveParameters:
         self.used = [used or has for used, has in zip(self.used, has_gradient, strict=True)]
         if self._gather is None:
             self._set(self.used)
+        elif self.is_agreed:
+            self.abort = Abort.NO if self.used == self._used_when_agreed else Abort.SET_DIFFERS
 
     def _set(self, now: list[bool]) -> None:
         self.now, self.all_active = now, all(now)
@@ -48,16 +54,6 @@ class ActiveParameters:
     def select(self, used: Sequence[bool]) -> None:
         """Let exactly these parameters take part, such as those behind one gradient of an asynchronous worker."""
         self._set(list(used))
-
-    @property
-    def is_agreed(self) -> bool:
-        """Whether the ranks have agreed before, so that a round can tell whether they still do."""
-        return self._gather is None or self._used_when_agreed is not None
-
-    @property
-    def abort(self) -> Abort:
-        """Whether this process has used other parameters than at the last agreement."""
-        return Abort.SET_DIFFERS if self._gather is not None and self.used != self._used_when_agreed else Abort.NO
 
     def agree(self) -> None:
         """Let all parameters take part that any rank has used since the last exchange. Collective.
@@ -76,6 +72,7 @@ class ActiveParameters:
             for place in indices:
                 now[place] = True
         self._used_when_agreed = self.used
+        self.is_agreed, self.abort = True, Abort.NO
         self._set(now)
 
     def end_round(self) -> None:
@@ -99,4 +96,8 @@ class ActiveParameters:
         """Restore what `saved` has returned."""
         self._set(list(state["now"] or ()))
         self.used = list(state["used"] or ())
-        self._used_when_agreed = None if state["used_when_agreed"] is None else list(state["used_when_agreed"])
+        agreed = state["used_when_agreed"]
+        self._used_when_agreed = None if agreed is None else list(agreed)
+        self.is_agreed = self._gather is None or agreed is not None
+        differs = self._gather is not None and agreed is not None and self.used != agreed
+        self.abort = Abort.SET_DIFFERS if differs else Abort.NO

@@ -3,15 +3,16 @@
 One call of `step()` is one round. The training loop does not change: zero_grad, backward, step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.contract import Algorithm
+from laconic.contract import Algorithm, Result
 from laconic.drivers.distributed.arrivals import ProcessArrivals
 from laconic.drivers.distributed.rounds import Processes
 from laconic.telemetry.meter import Meter
@@ -20,7 +21,6 @@ from laconic.torch_compat import ScaledOptimizer
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.optimizer_arguments import check_arguments, fixed_tensors
-from laconic.training.own_worker import OwnWorker
 from laconic.training.replica_check import compare_replicas
 from laconic.training.second_gradient import SecondGradient
 from laconic.training.server_model import ServerModel
@@ -91,18 +91,16 @@ class DistributedOptimizer(ScaledOptimizer):
             self.driver.channel.share(tensor)
         if self.server_model is not None:
             self.server_model.flat.set_values(parameters)
-        self._own = OwnWorker(self.flat, None if self.driver.worker is None else self.driver.worker.rank)
+        self.serves_only = self.driver.worker is None
+        """Whether this rank is a dedicated server: it calls `step()` like the others, but trains no model."""
+        self._needs_closure = not self.serves_only and (algorithm.second_gradient or self.driver.may_wait)
+        self._own = _OwnWorker(self.flat, None if self.driver.worker is None else self.driver.worker.rank)
         self.training = TrainingStep(algorithm, inner, local_steps, self.flat, active, self.driver, self._own)
 
     def _share_groups(self, inner: Optimizer) -> None:
         """Share the groups and the state with the inner optimizer, so that a scheduler may hold either."""
         self.param_groups = inner.param_groups
         self.state = inner.state
-
-    @property
-    def serves_only(self) -> bool:
-        """Whether this rank is a dedicated server: it calls `step()` like the others, but trains no model."""
-        return self.driver.worker is None
 
     @property
     def traffic(self) -> Traffic:
@@ -128,13 +126,13 @@ class DistributedOptimizer(ScaledOptimizer):
             PeerLostError: if a rank is missing.
             ReplicaError: if a check finds that the replicas differ.
         """
-        loss = self._evaluate(closure)
+        loss = self._evaluate(closure) if closure is not None or self._needs_closure else None
         if not self.serves_only:
             has_gradient = self.flat.has_gradient()
             if not any(has_gradient):
                 raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before step()")
             self.training.active.note(has_gradient)
-        self.training.step(self._loss_scale)
+        self.training.step(self.grad_scale)
         self._own.second = None
         rounds = self.driver.rounds
         is_expected = self.check_every and rounds % self.check_every == 0 and not self.training.n_taken
@@ -145,7 +143,7 @@ class DistributedOptimizer(ScaledOptimizer):
     def _evaluate(self, closure: Callable[[], Any] | None) -> Any:  # noqa: ANN401
         """Wait until this worker may compute, then call the closure, if there is one. Returns its loss."""
         two_points, may_wait = self.algorithm.second_gradient, self.driver.may_wait
-        if not self.serves_only and closure is None and (two_points or may_wait):
+        if closure is None:
             why = "evaluates the mini-batch at two points"
             if may_wait:
                 why = "with max_staleness may make this worker wait before it computes"
@@ -153,8 +151,6 @@ class DistributedOptimizer(ScaledOptimizer):
                 f"{self.algorithm.name} {why}, so step() needs a closure: "
                 "def closure(): opt.zero_grad(); loss = loss_of(batch); loss.backward(); return loss"
             )
-        if closure is None:
-            return None
         if not self.serves_only and may_wait:
             parameters = self.driver.request_admission()
             if parameters is not None:
@@ -205,3 +201,46 @@ class DistributedOptimizer(ScaledOptimizer):
     def _parts(self) -> dict[str, Part]:
         parts: dict[str, Part] = {"driver": self.driver, "training": self.training}
         return parts if self.server_model is None else {**parts, "server_model": self.server_model}
+
+
+class _OwnWorker:
+    """The worker of this process, whose parameters the model always has; none if it only serves. See `Workers`."""
+
+    def __init__(self, flat: FlatParameters, rank: int | None) -> None:
+        """`rank`: the worker's rank; None if this process only serves."""
+        self.present: Sequence[int] = () if rank is None else (rank,)
+        self.applying = self.present
+        self.second: SecondGradient | None = None
+        """What evaluates this step's mini-batch at other parameters, if the method does that."""
+        self._flat = flat
+
+    def compute(self, rank: int) -> None:
+        """Do nothing: users compute the gradient before they call `step`."""
+
+    def gradient_at(self, rank: int) -> SecondGradient | None:
+        """Return what evaluates this step's mini-batch at other parameters."""
+        return self.second
+
+    def start_of(self, rank: int, start: Tensor) -> Tensor:
+        """Return `start` (d,): there is one model."""
+        return start
+
+    def load(self, rank: int, start: Tensor) -> None:
+        """Do nothing, and nothing in `store` and `keep`: the model has this worker's parameters."""
+
+    def store(self, rank: int) -> None:
+        """See `load`."""
+
+    def keep(self, rank: int) -> None:
+        """See `load`."""
+
+    def end_step(self, start: Tensor | None, *, exchanged: bool) -> None:
+        """Give the model the parameters `start` (d,) again if the exchange was aborted."""
+        if exchanged and start is not None:
+            self._flat.set_values(start)
+
+    def pull(self, models: Mapping[int, Result]) -> None:
+        """Take the newest model that the server has sent."""
+        for model in models.values():
+            assert isinstance(model, Tensor), "a server sends its model as a vector"
+            self._flat.set_values(model)

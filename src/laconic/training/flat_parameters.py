@@ -1,13 +1,14 @@
-"""The trainable parameters of an optimizer as one flat vector, in the order of its parameter groups."""
+"""The trainable parameters of an optimizer as one flat vector, in the order of its parameter groups; their rates."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.contract import ModelSpec
+from laconic.contract import Algorithm, ModelSpec
 from laconic.kernels.api import (
     add_at,
     add_into,
@@ -61,6 +62,8 @@ class FlatParameters:
             raise ValueError(f"inner: parameter {self.names[0]!r} is {example.dtype}; only real floats can be trained")
         self.spec = ModelSpec(names=tuple(self.names), shapes=tuple(tuple(p.shape) for p in self.parameters))
         self.sizes, self.d = self.spec.sizes, self.spec.d
+        self.current = CurrentValues(self.parameters)
+        """Where to read the parameters."""
         self.device = example.device
         self.dtype = torch.float64 if example.dtype == torch.float64 else torch.float32
 
@@ -95,10 +98,6 @@ class FlatParameters:
     def change_of_step(self, learning_rates: Sequence[float]) -> "ChangeOfStep":
         """Return where to read the change by a step of plain SGD, -lr * gradient. `learning_rates`: by group."""
         return ChangeOfStep(self.gradient_tensors(), [-learning_rates[group] for group in self.groups])
-
-    def value_source(self) -> "VectorCopy":
-        """Return where to read the parameters."""
-        return VectorCopy(self._data)
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""
@@ -197,15 +196,50 @@ class FlatParameters:
 
     def set_gradients(self, direction: Tensor, active: Sequence[bool]) -> None:
         """Set the parameters' gradients to `direction` (d,); those of inactive parameters become None."""
-        for parameter, view, moves in zip(self.parameters, self.views(direction), active, strict=True):
+        views = torch.split(direction, list(self.sizes))
+        for parameter, view, moves in zip(self.parameters, views, active, strict=True):
             parameter.grad = view.view_as(parameter).to(parameter.dtype) if moves else None
 
 
+class LearningRates:
+    """Reads the learning rate each round, and checks it for methods that divide by it."""
+
+    def __init__(self, inner: Optimizer, algorithm: Algorithm) -> None:
+        self._inner = inner
+        self._algorithm = algorithm
+        self.initial = self.by_group()
+
+    def by_group(self) -> list[float]:
+        """Return every parameter group's current learning rate."""
+        return [float(group.get("lr", 0.0)) for group in self._inner.param_groups]
+
+    def now(self) -> float:
+        """Return the current learning rate of parameter group 0.
+
+        Raises:
+            ValueError: if the method reads it and it is 0, or the groups' learning rates changed their proportions.
+        """
+        if not self._algorithm.reads_lr:
+            return float(self._inner.param_groups[0].get("lr", 0.0))
+        learning_rates = self.by_group()
+        if min(learning_rates) <= 0 or min(self.initial) <= 0:
+            raise ValueError(
+                f"{self._algorithm.name} divides by the learning rate: lr={min(learning_rates)} must be above 0"
+            )
+        common = [learning_rate / initial for learning_rate, initial in zip(learning_rates, self.initial, strict=True)]
+        if max(common) > min(common) * (1 + 1e-9):
+            raise ValueError(
+                f"{self._algorithm.name} scales its residual with the learning rate, so the parameter groups' "
+                f"learning rates must keep their proportions; they were {self.initial} and are {learning_rates}"
+            )
+        return learning_rates[0]
+
+
+@dataclass(eq=False)
 class _Source(ABC):
     """Tensors of d elements in all, from which a vector (d,) is read. It implements `VectorSource`."""
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.reads = tensors
+    reads: Sequence[Tensor]
 
     def into(self, out: Tensor, start: int, stop: int, *, divisor: int = 1, plus: Tensor | None = None) -> bool:
         """See `VectorSource`."""
@@ -242,6 +276,13 @@ class VectorCopy(_Source):
 
     def _write_share(self, part: Tensor, start: int, stop: int, divisor: int) -> bool:
         return gather(slice_tensors(self.reads, start, stop), part, divisor=divisor)
+
+
+class CurrentValues(VectorCopy):
+    """Parameters, as they are when they are read."""
+
+    def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
+        return VectorCopy([parameter.detach() for parameter in self.reads])._write(part, start, stop, plus)
 
 
 class Unscaled(_Source):

@@ -16,8 +16,7 @@ from torch.optim import SGD, Optimizer
 from laconic.contract import Algorithm, Result
 from laconic.errors import Named, OptionError
 from laconic.torch_compat import has_step_hooks, step_is_replaced
-from laconic.training.flat_parameters import ChangeOfStep, ChangeSince, FlatParameters
-from laconic.training.learning_rates import LearningRates
+from laconic.training.flat_parameters import ChangeOfStep, ChangeSince, FlatParameters, LearningRates
 
 
 def check_local_steps(algorithm: Algorithm, local_steps: int) -> None:
@@ -48,15 +47,12 @@ class LocalSteps:
     ) -> None:
         """Set up `local_steps` steps per exchange, which `check_local_steps` must admit."""
         self.many = local_steps
+        self.are_taken = algorithm.consumes == "change" or local_steps > 1
+        """Whether the inner optimizer steps before the exchange."""
         self._inner = inner
         self._algorithm = algorithm
         self._flat = flat
         self._learning_rates = learning_rates
-
-    @property
-    def are_taken(self) -> bool:
-        """Whether the inner optimizer steps before the exchange."""
-        return self._algorithm.consumes == "change" or self.many > 1
 
     def steps_in(self, round_: int) -> int:
         """Return the number of steps before this round's exchange; it is 1 in a dense warm-up."""

@@ -84,7 +84,7 @@ class SecondGradient:
         gradient = self._flat.gradient_source()
         after.put_back(self._buffers)
         self._flat.set_values(here)
-        self._pool.give(here)
+        self._pool.give([here])
         for parameter, original in zip(self._flat.parameters, own, strict=True):
             parameter.grad = original
         return gradient

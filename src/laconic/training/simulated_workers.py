@@ -96,7 +96,7 @@ class SimulatedWorkers:
         own = self._local.pop(rank, None)
         self._flat.set_values(self.start_of(rank, start) if own is None else own)
         if own is not None:
-            self._driver.pool.give(own)
+            self._driver.pool.give([own])
         self._inner.state = self._states[rank]
 
     def store(self, rank: int) -> None:
@@ -112,7 +112,7 @@ class SimulatedWorkers:
         """Show `start` (d,), or without it the mean of the workers' models if they differ."""
         if exchanged:
             for own in self._local.values():  # of workers that missed the exchange
-                self._driver.pool.give(own)
+                self._driver.pool.give([own])
             self._local = {}
         if start is not None:
             self._flat.set_values(start)

@@ -20,8 +20,7 @@ from laconic.protocol.round_inputs import Inputs, VectorSource
 from laconic.protocol.round_result import RoundResult
 from laconic.torch_compat import note_step
 from laconic.training.active_parameters import ActiveParameters
-from laconic.training.flat_parameters import FlatParameters, VectorCopy
-from laconic.training.learning_rates import LearningRates
+from laconic.training.flat_parameters import FlatParameters, LearningRates, VectorCopy
 from laconic.training.local_steps import LocalSteps
 
 
@@ -112,6 +111,8 @@ class TrainingStep:
         """By worker, whether a local step since the last exchange met inf or NaN."""
         self._driver = driver
         self._algorithm = algorithm
+        self._is_asynchronous = algorithm.is_asynchronous
+        self._at_two_points = algorithm.second_gradient
         self._inner = inner
         self._flat = flat
         self._workers = workers
@@ -125,15 +126,16 @@ class TrainingStep:
             loss_scale: what the loss was multiplied by, one number; None if by nothing.
         """
         self._loss_scale = loss_scale
-        if self._algorithm.is_asynchronous:
-            self._step_by_arrival()
-        elif not self.local.are_taken:
+        if not self.local.are_taken and not self._is_asynchronous:
             self._step_with_gradient()
+            return
+        if self._is_asynchronous:
+            self._step_by_arrival()
         elif not self.n_taken and self.local.is_known_in(self._driver.rounds):
             self._step_with_known_change()
         else:
             self._step_locally()
-        note_step(self._inner)  # not every method steps it
+        note_step(self._inner)  # it may not have stepped
 
     def exchange(self) -> None:
         """Run a round with the change of the local steps since the last one, if any. Over processes, collective."""
@@ -144,7 +146,7 @@ class TrainingStep:
         def inputs_of(rank: int) -> Inputs:
             self._workers.compute(rank)
             return Inputs(
-                vector=self._flat.gradient_source(self._loss_scale), parameters=self._flat.value_source(),
+                vector=self._flat.gradient_source(self._loss_scale), parameters=self._flat.current,
                 used=self._flat.has_gradient(),
             )  # fmt: skip
 
@@ -154,11 +156,13 @@ class TrainingStep:
         def inputs_of(rank: int) -> Inputs:
             self._workers.compute(rank)
             return Inputs(
-                vector=self._flat.gradient_source(self._loss_scale), parameters=self._flat.value_source(),
-                gradient_at=self._workers.gradient_at(rank),
+                vector=self._flat.gradient_source(self._loss_scale), parameters=self._flat.current,
+                gradient_at=self._workers.gradient_at(rank) if self._at_two_points else None, abort=self.active.abort,
             )  # fmt: skip
 
         result = self._round(inputs_of)
+        if result.aborted or self._algorithm.returns == "parameters":
+            note_step(self._inner)
         for rank in () if result.aborted else self._workers.applying:
             direction = result.results[rank]
             assert isinstance(direction, Tensor), "only methods that read changes may return a sparse result"
@@ -174,7 +178,7 @@ class TrainingStep:
         def inputs_of(rank: int) -> Inputs:
             self._workers.compute(rank)
             change = self.local.change_of_step(self._loss_scale)
-            return Inputs(vector=change, parameters=self._flat.value_source())
+            return Inputs(vector=change, parameters=self._flat.current, abort=self.active.abort)
 
         result = self._round(inputs_of)
         for rank in () if result.aborted else self._workers.applying:
@@ -221,8 +225,8 @@ class TrainingStep:
                 self._workers.load(rank, start)
             own = self._workers.start_of(rank, start)
             return Inputs(
-                vector=self.local.change_since(own), abort=self.aborts.get(rank, Abort.NO),
-                parameters=VectorCopy([start]) if own is start else own,
+                vector=self.local.change_since(own), parameters=VectorCopy([start]) if own is start else own,
+                abort=max(self.aborts.get(rank, Abort.NO), self.active.abort),
             )  # fmt: skip
 
         result = self._round(inputs_of)
@@ -238,14 +242,8 @@ class TrainingStep:
         """Run one round; repeat it if the ranks have to agree on the parameters that take part."""
         if not self.active.is_agreed:
             self.active.agree()
-
-        def checked(rank: int) -> Inputs:
-            inputs = inputs_of(rank)
-            inputs.abort = max(inputs.abort, self.active.abort)
-            return inputs
-
         lr = self.learning_rates.now()
-        while (result := self._driver.round(checked, lr)).aborted is Abort.SET_DIFFERS:
+        while (result := self._driver.round(inputs_of, lr)).aborted is Abort.SET_DIFFERS:
             self.active.agree()
         self.active.end_round()
         return result

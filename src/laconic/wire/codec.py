@@ -131,22 +131,31 @@ def encode(frame: Frame) -> Tensor:
     the buffer pool and is used again when no tensor refers to it any more.
     """
     payload = [pack_used(frame.used)] if frame.packet is None else frame.packet.payload()
-    parts = [_byte_view(part) for part in payload if len(part)]
-    encoded_bytes = sum(part.numel() for part in parts)
+    parts = [part if isinstance(part, bytes) else _byte_view(part) for part in payload if len(part)]
+    encoded_bytes = sum(map(len, parts))
     data = BUFFER_POOL.borrow(HEADER_BYTES + encoded_bytes)
+    view = memoryview(data.numpy())  # type: ignore[arg-type]
     at = HEADER_BYTES
     for part in parts:
-        data[at : at + part.numel()] = part
-        at += part.numel()
+        if isinstance(part, bytes):
+            view[at : at + len(part)] = part
+        else:
+            data[at : at + len(part)] = part
+        at += len(part)
     info = _payload_info(frame, encoded_bytes)
-    view = memoryview(data.numpy())  # type: ignore[arg-type]
     view[:HEADER_BYTES] = write_header(frame.header, info, view[HEADER_BYTES:])
     return data
 
 
 def _payload_info(frame: Frame, encoded_bytes: int) -> PayloadInfo:
-    dtype = torch.float32 if frame.packet is None else frame.packet.value_type
-    return PayloadInfo(kind=frame.kind, dtype=dtype, encoded_bytes=encoded_bytes, payload_bits=frame.payload_bits)
+    packet = frame.packet
+    if packet is None:
+        return PayloadInfo(
+            kind=frame.kind, dtype=torch.float32, encoded_bytes=encoded_bytes, payload_bits=frame.payload_bits
+        )
+    return PayloadInfo(
+        kind=packet.kind, dtype=packet.value_type, encoded_bytes=encoded_bytes, payload_bits=packet.payload_bits
+    )
 
 
 def encode_split(frame: Frame, device: torch.device) -> Encoded:

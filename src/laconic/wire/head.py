@@ -84,7 +84,7 @@ def write_header(header: Header, info: PayloadInfo, payload: memoryview | bytes)
         VERSION, info.kind, flags, header.rank, header.exchange, header.round, 0, header.weight, bytes_low, bytes_high,
         bits_low, bits_high,
     ]  # fmt: skip
-    fields[6] = checksum(_HEADER.pack(*fields), payload)
+    fields[6] = zlib.crc32(payload, zlib.crc32(_HEADER.pack(*fields)))  # `checksum`, while its own bytes are zero
     return _HEADER.pack(*fields)
 
 
@@ -123,7 +123,9 @@ def read_split_header(raw: bytes) -> tuple[Header, PayloadInfo]:
             f"split flag {int(info.is_split)}, kind {info.kind}, {info.encoded_bytes} payload bytes: not of a split "
             "frame"
         )
-    _compare(checksum(raw, b""), promised)
+    found = checksum(raw, b"")
+    if found != promised:
+        raise _damaged(found, promised)
     return header, info
 
 
@@ -144,13 +146,14 @@ def read_header(data: memoryview) -> tuple[Header, PayloadInfo]:
         raise WireError("a split frame, whose payload travels apart from its header, in one buffer with it")
     if info.encoded_bytes != len(data) - HEADER_BYTES:
         raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {len(data) - HEADER_BYTES} are there")
-    _compare(checksum(raw, data[HEADER_BYTES:]), promised)
+    found = checksum(raw, data[HEADER_BYTES:])
+    if found != promised:
+        raise _damaged(found, promised)
     return header, info
 
 
-def _compare(found: int, promised: int) -> None:
-    if found != promised:
-        raise WireError(f"checksum {found:#010x} of the frame is not the {promised:#010x} its header promises")
+def _damaged(found: int, promised: int) -> WireError:
+    return WireError(f"checksum {found:#010x} of the frame is not the {promised:#010x} its header promises")
 
 
 def _read_fields(raw: bytes) -> tuple[Header, PayloadInfo, int]:

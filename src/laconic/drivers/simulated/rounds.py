@@ -156,7 +156,7 @@ class Simulated:
         aborted = present[0].aborted if present else Abort.ABSENCE
         for server in self.servers:
             server.close(not aborted)
-        held = (value for worker in self.workers for value in worker.me.memory.values())
+        held = (value for worker in self.workers for value in worker.me.memory.committed.values())
         self._scratch.end_round(held, [result for result in results if isinstance(result, Tensor)])
         if self.recorder.observers:
             self.recorder.round_ended(self.rounds, aborted=bool(aborted))

@@ -71,7 +71,7 @@ def pack_signs(values: Tensor, offset: int, key: int, threshold: int) -> tuple[T
         The packed signs, and how many elements were selected.
     """
     negative = values < 0
-    mask = _mask(offset, negative, key, threshold)
+    mask = None if threshold == ALL_SELECTED else _mask(offset, negative, key, threshold)
     selected = negative if mask is None else negative[mask]
     return reference_hashing.pack_bits(selected), selected.numel()
 
@@ -89,10 +89,15 @@ def put_signs(
         out: (count,) float32 or float64, contiguous, overwritten.
         sampled: The mask as bits, from `selected_bits`; None to sample it again.
     """
-    mask = (
-        _mask(offset, out, key, threshold) if sampled is None else reference_hashing.unpack_bits(sampled, out.numel())
-    )
-    n_selected = out.numel() if mask is None else int(mask.sum())
+    mask = None
+    if sampled is not None:
+        mask = reference_hashing.unpack_bits(sampled, out.numel())
+    elif threshold != ALL_SELECTED:
+        mask = _mask(offset, out, key, threshold)
+    if mask is None:
+        out.copy_(reference_hashing.unpack_bits(packed, out.numel())).mul_(-2).add_(1)
+        return
+    n_selected = int(mask.sum())
     out.copy_(reference_hashing.scatter_signs(reference_hashing.unpack_bits(packed, n_selected), mask, out.dtype))
 
 

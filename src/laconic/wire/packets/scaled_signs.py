@@ -43,6 +43,10 @@ class ScaledSigns(Packet):
         return self.scales.dtype
 
     @cached_property
+    def value_type(self) -> torch.dtype:
+        return self.scales.dtype
+
+    @cached_property
     def payload_bits(self) -> int:
         return self.count + VALUE_BITS[self.scales.dtype] * len(self.lengths)
 
@@ -63,10 +67,17 @@ class ScaledSigns(Packet):
         return bool(torch.isfinite(self.scales).all())
 
     def dense(self) -> Tensor:
-        signs = torch.empty(self.count, dtype=self.scales.dtype, device=self.packed.device)
-        put_signs(self.packed, self.offset, 0, ALL_SELECTED, signs)
-        lengths = torch.tensor(self.lengths, device=signs.device)
-        return signs.mul_(self.scales.repeat_interleave(lengths, output_size=self.count))
+        full = torch.empty(self.count, dtype=self.scales.dtype, device=self.packed.device)
+        self.put_into(full)
+        return full
+
+    def put_into(self, out: Tensor) -> None:
+        if out.dtype != self.scales.dtype or out.device != self.packed.device or not out.is_contiguous():
+            super().put_into(out)
+            return
+        put_signs(self.packed, self.offset, 0, ALL_SELECTED, out)
+        lengths = torch.tensor(self.lengths, device=out.device)
+        out.mul_(self.scales.repeat_interleave(lengths, output_size=self.count))
 
     def scaled(self, factor: float) -> Self:
         packed = flipped(self.packed, self.count) if factor < 0 else self.packed
@@ -99,4 +110,6 @@ class ScaledSigns(Packet):
         if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
             raise WireError("scaled signs: a scale is negative, inf or NaN")
         check_padding(int(payload[-1]), count)
-        return cls(packed=rest[table_bytes + scale_bytes :], scales=scales, lengths=lengths, offset=offset)
+        packet = cls(packed=rest[table_bytes + scale_bytes :], scales=scales, lengths=lengths, offset=offset)
+        packet.__dict__["count"] = count  # the cached property: it is known here
+        return packet
