@@ -3,6 +3,7 @@
 `--fault-seed SEED`: run only that fault plan.
 """
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,11 @@ def state_of_kernels():
     sources = [*root.glob("kernels/**/*.py"), *root.glob("network/*.py")]
     compiled = [*root.glob("kernels/**/__pycache__/*.nbi"), *root.glob("network/__pycache__/*.nbi")]
     return {"source_ns": max(path.stat().st_mtime_ns for path in sources), "files": len(compiled)}
+
+
+def pytest_collection_finish(session):
+    """The tests and modules stay to the end, so the garbage collector need not look at them again and again."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,11 +1,14 @@
 """Imports go one way: a package imports only itself and the packages in its row."""
 
 import ast
+import functools
 from collections import defaultdict
 from pathlib import Path
 
 import laconic
+from support.sources import share_trees, tree_of
 
+pytestmark = share_trees
 ROOT = Path(laconic.__file__).parent
 
 # From the bottom up. Every package may import the ground, which imports nothing of laconic.
@@ -63,23 +66,25 @@ def package_of(module: str) -> str:
 
 def offered_by(path: Path) -> set[str]:
     """The names that a package imports and re-exports."""
-    froms = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    froms = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ImportFrom)]
     return {name.asname or name.name for node in froms for name in node.names}
 
 
-OFFERED = {module: offered_by(path) for module, path in FILES.items() if path.name == "__init__.py"}
+@functools.cache
+def offered() -> dict[str, set[str]]:
+    return {module: offered_by(path) for module, path in FILES.items() if path.name == "__init__.py"}
 
 
 def imports_of(module: str) -> set[str]:
     """Every import, including those in functions and for type checking; a name that is a module counts as a module."""
     found = set()
-    for node in ast.walk(ast.parse(FILES[module].read_text())):
+    for node in ast.walk(tree_of(FILES[module])):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: imports are absolute"
             for name in node.names:
-                if name.name in OFFERED.get(node.module, ()):  # the package's own name, though a module has it too
+                if name.name in offered().get(node.module, ()):  # the package's own name, though a module has it too
                     found.add(node.module)
                     continue
                 full = f"{node.module}.{name.name}"
@@ -87,14 +92,20 @@ def imports_of(module: str) -> set[str]:
     return found
 
 
-IMPORTS = {module: imports_of(module) for module in FILES}
-OURS = {module: {name for name in names if name in FILES} for module, names in IMPORTS.items()}
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    return {module: imports_of(module) for module in FILES}
+
+
+@functools.cache
+def our_imports() -> dict[str, set[str]]:
+    return {module: {name for name in names if name in FILES} for module, names in imports().items()}
 
 
 def test_a_package_imports_only_those_that_its_row_names():
     wrong = [
         f"{module} imports {name}"
-        for module, names in OURS.items()
+        for module, names in our_imports().items()
         for name in names
         if ((package := package_of(module)) != (other := package_of(name))
         and other not in GROUND | MAY_IMPORT.get(package, set()))
@@ -106,16 +117,16 @@ def test_a_package_imports_only_those_that_its_row_names():
 
 def test_no_row_names_a_package_that_is_not_imported():
     used = defaultdict(set)
-    for module, names in OURS.items():
+    for module, names in our_imports().items():
         used[package_of(module)] |= {package_of(name) for name in names} - GROUND - {package_of(module)}
     assert {package: names - used[package] for package, names in MAY_IMPORT.items() if names - used[package]} == {}
 
 
 def test_no_circle_of_files_or_packages():
     packages = defaultdict(set)
-    for module, names in OURS.items():
+    for module, names in our_imports().items():
         packages[package_of(module)] |= {package_of(name) for name in names} - {package_of(module)}
-    for graph in (OURS, packages):
+    for graph in (our_imports(), packages):
         left = {node: set(to) - {node} for node, to in graph.items()}
         while free := [node for node, to in left.items() if not to]:
             left = {node: to.difference(free) for node, to in left.items() if node not in free}
@@ -125,7 +136,7 @@ def test_no_circle_of_files_or_packages():
 def test_no_import_bypasses_the_five_faces():
     passed = [
         f"{module} imports {name}"
-        for module, names in OURS.items()
+        for module, names in our_imports().items()
         for name in names
         if (other := package_of(name)) in FACES
         and package_of(module) not in (other, "")
@@ -141,7 +152,7 @@ def test_no_more_than_31_modules_and_packages_stand_at_the_top():
 def test_no_algorithm_and_nothing_it_imports_does_input_or_output():
     doing = [
         f"{module} imports {name}"
-        for module, names in IMPORTS.items()
+        for module, names in imports().items()
         for name in names
         if package_of(module) in NO_IO and any(name == io or name.startswith(f"{io}.") for io in IO)
     ]

@@ -1,12 +1,16 @@
 """Only `protocol` knows the layouts and modes by name: others ask for an attribute, such as `layout.has_server`."""
 
 import ast
+import functools
 from pathlib import Path
 
 import laconic
 from laconic.contract import ALGORITHMS
 from laconic.protocol.layout import LAYOUTS
+from support.sources import share_trees, tree_of
 from test_imports import FILES, package_of
+
+pytestmark = share_trees
 
 MODES = {cls.mode for cls in ALGORITHMS.values()}
 NAMES = set(LAYOUTS) - {"auto"} | MODES
@@ -53,7 +57,9 @@ def drivers_asked_for(tree):
     }
 
 
-TREES = {module: ast.parse(path.read_text()) for module, path in FILES.items() if package_of(module) != "protocol"}
+@functools.cache
+def trees():
+    return {module: tree_of(path) for module, path in FILES.items() if package_of(module) != "protocol"}
 
 
 def file_of(module):
@@ -61,13 +67,13 @@ def file_of(module):
 
 
 def test_no_package_but_protocol_asks_for_a_layout_or_a_mode_by_name():
-    found = {(file_of(module), name) for module, tree in TREES.items() for name in names_asked_for(tree)}
+    found = {(file_of(module), name) for module, tree in trees().items() for name in names_asked_for(tree)}
     assert found - OTHER_MEANINGS.keys() == set()
     assert OTHER_MEANINGS.keys() - found == set(), "not needed any more"
 
 
 def test_nothing_asks_which_driver_it_has():
-    assert {module: names for module, tree in TREES.items() if (names := drivers_asked_for(tree))} == {}
+    assert {module: names for module, tree in trees().items() if (names := drivers_asked_for(tree))} == {}
 
 
 def test_asking_by_name_would_be_found():

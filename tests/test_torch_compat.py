@@ -1,6 +1,7 @@
 """Private names of torch are in one file only, so that a new torch affects no other file."""
 
 import ast
+import functools
 from pathlib import Path
 
 import torch
@@ -8,10 +9,16 @@ from torch.optim.lr_scheduler import StepLR
 
 import laconic
 from laconic import torch_compat
+from support.sources import share_trees, tree_of
 
 ROOT = Path(laconic.__file__).parent
 FILE = Path(torch_compat.__file__)
-TREES = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+pytestmark = share_trees
+
+
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    return {path: tree_of(path) for path in sorted(ROOT.rglob("*.py"))}
 
 
 def is_private(name: str) -> bool:
@@ -54,13 +61,13 @@ OTHERS = {"_replace", "_exit", "_args_from_interpreter_flags"}  # of Python: nam
 
 
 def test_the_file_of_private_names_imports_these_from_torch():
-    assert reached_for(TREES[FILE]) == OF_TORCH
-    assert "_step_supports_amp_scaling" in named_in(TREES[FILE])
+    assert reached_for(trees()[FILE]) == OF_TORCH
+    assert "_step_supports_amp_scaling" in named_in(trees()[FILE])
 
 
 def test_no_other_file_uses_a_private_name_of_torch():
-    ours = set().union(*(named_in(tree) for path, tree in TREES.items() if path != FILE)) | OTHERS
-    for path, tree in TREES.items():
+    ours = set().union(*(named_in(tree) for path, tree in trees().items() if path != FILE)) | OTHERS
+    for path, tree in trees().items():
         if path != FILE:
             assert not reached_for(tree) & OF_TORCH, path
             assert not reached_for(tree) - ours, path
@@ -68,7 +75,7 @@ def test_no_other_file_uses_a_private_name_of_torch():
 
 
 def test_no_other_file_imports_a_private_module_of_torch():
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         of_torch = {name for name in imported(tree) if name.split(".")[0] == "torch"}
         private = {name for name in of_torch if any(map(is_private, name.split("."))) or "distributed_c10d" in name}
         assert bool(private) == (path == FILE), path

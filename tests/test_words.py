@@ -12,6 +12,9 @@ import pytest
 
 import laconic
 from laconic.contract import ALGORITHMS
+from support.sources import share_trees, tree_of
+
+pytestmark = share_trees
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*Path(laconic.__file__).parent.rglob("*.py"), *Path(__file__).parent.rglob("*.py")])
@@ -87,7 +90,7 @@ def test_no_hyperparameter_and_no_memory_has_a_word_that_was_replaced():
         for field in fields(cls):
             assert not refused_in(field.name), f"{name}: {field.name}"
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if (
                 isinstance(node, ast.Subscript)
                 and isinstance(node.slice, ast.Constant)

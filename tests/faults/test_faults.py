@@ -195,6 +195,7 @@ def holds_under(name, seeds, config):
     return seen
 
 
+@pytest.mark.slow
 @each_method
 def test_some_plans_keep_replicas_equal_and_every_gradient_applied_or_residual(name, request):
     seen = holds_under(name, SEVERAL, request.config)

@@ -140,6 +140,7 @@ def test_frames_of_large_models_are_carried_on_from_small_ones():
     assert fixed.up_bytes == pytest.approx(0.75 * frame, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sparse", "sgd"])
 def test_a_slice_of_many_servers_is_carried_on_as_the_full_vector_is(name):
     """Heads outweigh the few entries of a short slice, which must not pass for frames that do not grow."""

@@ -36,6 +36,7 @@ def traffic_of(sim):
     return [worker.meter.saved() for worker in sim.workers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEPARABLE)
 @over_inputs("dtype", (torch.float32, torch.float64))
 @over_inputs(("d", "n_workers"), ((23, 4), (3, 5), (300, 3)))

@@ -82,6 +82,7 @@ def test_which_methods_work_over_slices():
     assert exact <= {name for name, claim in claims.items() if claim == "exact"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 @over_bounds
 def test_exact_over_slices_means_to_the_bit(name, bounds):

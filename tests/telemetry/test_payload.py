@@ -107,6 +107,7 @@ def paper_bits_beside(name, direction, packet):
     return 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_SERVER)
 @over_dtypes
 def test_payload_is_the_papers_bits_and_the_named_overheads_message_by_message(name, dtype):

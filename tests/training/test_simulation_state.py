@@ -147,6 +147,7 @@ def train_unless(simulation: laconic.Simulation, rounds: range, *, bad: int | No
         simulation.step(loss_of)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ASYNCHRONOUS)
 @over_inputs("bad", (None, 3, 4))
 def test_gradients_and_models_in_transit_arrive_after_an_interruption(method, bad):
@@ -308,6 +309,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "layout", "frames"), CASES)
 def test_another_number_of_workers_follows_the_slots_rules_and_loses_no_residual(method, layout, frames):
     algorithm = IN_STEP[method]

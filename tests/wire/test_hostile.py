@@ -316,6 +316,7 @@ def test_random_buffers_are_refused():
     assert not any(believed(rng.bytes(int(length))) for length in lengths)
 
 
+@pytest.mark.slow
 def test_random_payloads_under_a_right_header_are_refused_or_hold_together():
     rng = np.random.default_rng(2025)
     kinds = [type(frame.packet) for _ in range(60_000) if (frame := believed(random_frame(rng))) is not None]
