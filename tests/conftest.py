@@ -7,12 +7,9 @@ import gc
 from pathlib import Path
 
 import pytest
-import torch
-import torch.distributed as dist
 from hypothesis import HealthCheck, settings
 
 import laconic
-from laconic.contract import load_plugins
 
 COMPILED = "laconic/compiled kernels"
 
@@ -31,16 +28,27 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if not config.getoption("numprocesses", None):  # so it is in the worker processes of xdist, too
+        prepare(config)
+
+
+def prepare(config):
+    """Load torch and the user's algorithms. The process that only deals out tests does without, and starts sooner."""
+    import torch
+
+    from laconic.contract import load_plugins
+
     torch.set_num_threads(1)
     load_plugins(config.getoption("--load"))
 
 
 def pytest_sessionstart(session):
     """Compile the kernels before the test processes start, since each of them would compile what it uses."""
-    if not session.config.getoption("numprocesses", None):  # so it is in the worker processes of xdist, too
+    if not session.config.getoption("numprocesses", None):
         return
     cache = getattr(session.config, "cache", None)  # None without pytest's cacheprovider
     if cache is None or not are_compiled(cache):
+        prepare(session.config)
         from support.methods import use_every_method  # imported late, because --load registers algorithms
 
         use_every_method()
@@ -76,6 +84,8 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="module")
 def group_of_one(tmp_path_factory):
     """A process group of this process alone."""
+    import torch.distributed as dist
+
     meeting = tmp_path_factory.mktemp("group") / "meeting"
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
     yield

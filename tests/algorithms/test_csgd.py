@@ -157,6 +157,7 @@ WITHOUT_BOUND = {"sign"}  # signs have no scale, so their residual has no bound
 
 
 @pytest.mark.parametrize("name", [name for name in COMPENSATED if name not in WITHOUT_BOUND])
+@pytest.mark.slow
 def test_every_compressor_with_a_bound_converges_with_a_residual(name):
     problem = quadratic(noise=0.05, n_workers=3)
     run = Run(both(ECSGD, COMPENSATED[name]), problem, lr=0.05, layers=LAYERS)
@@ -180,6 +181,7 @@ def test_a_biased_compressor_without_a_residual_stays_away_from_the_best_point()
 
 
 @pytest.mark.parametrize("algorithm", [both(CSGD, Quantized()), both(ECSGD, Quantized(bits=4)), both(ECSGD, Clipped())])
+@pytest.mark.slow
 def test_local_steps_go_with_randomized_compressors(algorithm):
     x = torch.nn.Parameter(torch.zeros(23))
     targets = torch.randn(4, 23, generator=torch.Generator().manual_seed(3))

@@ -175,6 +175,7 @@ UNEVEN = ((23, 4), (3, 5))  # (d, workers): d is not divisible by the number of 
 @pytest.mark.parametrize("name", SEPARABLE)
 @over_inputs("dtype", (torch.float32, torch.float64))
 @over_inputs(("d", "n_workers"), UNEVEN)
+@pytest.mark.slow
 def test_a_separable_method_has_the_same_bits_however_its_vector_is_split(name, dtype, d, n_workers):
     problem = quadratic(d=d, n_workers=n_workers)
     runs = {

@@ -247,6 +247,7 @@ def test_a_sum_at_one_learning_rate_is_a_mean_at_n_times_the_learning_rate_with_
 
 
 @pytest.mark.parametrize("algorithm", [LASG(alpha=0.2), SASG(alpha=0.2, density=0.25)], ids=lambda a: a.name)
+@pytest.mark.slow
 def test_with_a_step_of_one_over_root_t_the_mean_gradient_vanishes_as_t_grows(algorithm):
     """The analysis bounds the mean of ||grad f||^2 over T rounds by a constant over sqrt(T)."""
     problem, means = quadratic(n_workers=3), []

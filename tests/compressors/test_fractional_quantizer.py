@@ -48,6 +48,7 @@ def test_the_worked_example_comes_out(version):
 
 @over_inputs("kind", ["normal", "wide", "half zero", "constant", "zero", "in order", "extreme", "denormal"])
 @over_inputs("dtype", [torch.float32, torch.float64])
+@pytest.mark.slow
 def test_both_versions_give_the_same_codes_and_nearly_the_same_means(kind, dtype):
     tolerance = reference_fractional.MEAN_TOLERANCE[dtype]
     for d in (1, 7, 8, 3001):
@@ -76,6 +77,7 @@ def test_both_versions_give_the_same_codes_and_nearly_the_same_means(kind, dtype
 
 @pytest.mark.parametrize("kind", [llvm_level_sums.MasksInVectors, llvm_level_sums.MasksInRegisters])
 @over_inputs("dtype", [torch.float32, torch.float64])
+@pytest.mark.slow
 def test_groups_have_their_codes_counts_and_sums_on_processors_of_both_kinds(kind, dtype):
     spans = llvm_level_sums.spans_by(lambda context: kind)
 

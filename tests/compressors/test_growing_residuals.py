@@ -47,6 +47,7 @@ def residuals(compressor, d, kind, rounds):
 
 @pytest.mark.parametrize("kind", GRADIENTS)
 @pytest.mark.parametrize(("compressor", "d"), AT_THE_EDGE, ids=lambda value: getattr(value, "name", None))
+@pytest.mark.slow
 def test_a_residual_that_is_reported_to_grow_does(compressor, d, kind):
     assert compressor.outgrows_residual(ModelSpec.of_sizes(d))
     found = residuals(compressor, d, kind, 300)

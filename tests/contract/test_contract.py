@@ -11,6 +11,7 @@ from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.hyperparameters import from_text, hyperparameters_of
 from laconic.lab.synthetic_job import sample_spec
+from laconic.protocol.layout import choose_layout
 from laconic.protocol.round_inputs import Inputs
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.server_model import ServerModel
@@ -23,14 +24,26 @@ NAMES = sorted(laconic.ALGORITHMS)
 N = 5
 FEW_ROUNDS, ROUNDS = 150, 400
 
-every = pytest.mark.parametrize("name", NAMES)
-every_in_step = pytest.mark.parametrize("name", IN_STEP)
-every_star = pytest.mark.parametrize("name", [name for name in NAMES if laconic.ALGORITHMS[name].mode == "rounds"])
+
+def over(names: list[str]) -> pytest.MarkDecorator:
+    """Run a test for each of these methods. The tests of one method share a process, and so its usual runs."""
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names])
+
+
+every = over(NAMES)
+every_in_step = over(IN_STEP)
+every_star = over([name for name in NAMES if laconic.ALGORITHMS[name].mode == "rounds"])
 
 
 def home(name: str) -> str:
     """A layout in which packets are not split: one server, or the graph of a method that has one."""
     return "rank0" if laconic.ALGORITHMS[name].mode == "rounds" else "auto"
+
+
+def automatic_layout(name: str) -> str:
+    """The layout that "auto" is."""
+    spec = ModelSpec.of_sizes(small_model.N_PARAMETERS)
+    return choose_layout("auto", with_test_settings(name), spec, n_nodes=N).name
 
 
 def trained(name: str, layout: str = "auto", seed: int = 1, rounds: int = 30, **options) -> laconic.Simulation:
@@ -44,7 +57,7 @@ def trained(name: str, layout: str = "auto", seed: int = 1, rounds: int = 30, **
 
 
 @functools.cache
-def usual_run(name: str, layout: str = "auto") -> laconic.Simulation:
+def usual_run(name: str, layout: str) -> laconic.Simulation:
     """A run that several tests look at, and none of them changes."""
     return trained(name, layout)
 
@@ -79,7 +92,7 @@ def distance_to_the_best_point(name: str, rounds: int) -> float:
 
 @every
 def test_the_same_seed_gives_the_same_bits_and_bytes(name):
-    one, again = usual_run(name), trained(name)
+    one, again = usual_run(name, automatic_layout(name)), trained(name, "auto")
     assert torch.equal(one.flat.values(), again.flat.values())
     assert one.traffic == again.traffic
 
@@ -122,7 +135,7 @@ def test_every_layout_it_admits_gives_the_same_parameters(name):
     for layout in layouts_of(with_test_settings(name), N):
         if layout == "dedicated":
             continue  # one node more, with the same workers: compared below
-        found = trained(name, layout).flat.values()
+        found = (trained if layout == "rank0" else usual_run)(name, layout).flat.values()
         if layout == "allreduce":
             assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5), "the engine's order of addition differs"
         else:

@@ -214,6 +214,7 @@ def assert_same_ends(found, expected):
 
 
 @pytest.mark.parametrize(("name", "layout"), EXACT)
+@pytest.mark.slow
 def test_seven_slices_in_flight_end_as_the_plain_step(name, layout):
     algorithm = methods.with_test_settings(name)
     plain = plain_steps(algorithm, layout)

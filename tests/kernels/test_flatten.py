@@ -111,6 +111,7 @@ def test_both_scatter_alike(shapes, dtype, as_sum):
     assert torch.equal(_bits(made), _bits([vector + 0.0 if as_sum else vector]))
 
 
+@pytest.mark.slow
 def test_a_tensor_with_one_wrong_value_is_seen():
     tensors, d = _segments(LARGE, torch.float32)
     out, ones, factors = torch.empty(d), torch.ones(d), [0.1] * len(tensors)

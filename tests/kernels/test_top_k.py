@@ -66,6 +66,7 @@ LONG = long_vectors()
 
 @over_inputs("name", LONG)
 @over_inputs("dtype", [torch.float32, torch.float64])
+@pytest.mark.slow
 def test_the_largest_of_a_long_vector_are_those_that_sorting_finds(name, dtype):
     vector = LONG[name].to(dtype)
     order = by_magnitude(vector)

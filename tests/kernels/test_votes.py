@@ -24,6 +24,7 @@ def random_lists(n_lists: int, k: int, divisor: int, seed: int = 0) -> list[torc
     ("n_lists", "k", "divisor"),
     [(1, 5, 9), (2, 7, 7), (3, 40, 100), (64, 11, 1000), (3, 900, 60_000), (300, 2, 3), (4, 5, 10**7)],
 )
+@pytest.mark.slow
 def test_vote_counts_say_in_how_many_lists_each_position_is(kernels, n_lists, k, divisor):
     lists = random_lists(n_lists, k, divisor)
     before = [positions.clone() for positions in lists]

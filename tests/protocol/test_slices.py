@@ -119,6 +119,7 @@ def with_layers(algorithm):
 
 @pytest.mark.parametrize("name", BY_BLOCKS)
 @over_bounds
+@pytest.mark.slow
 def test_blocks_over_slices_end_where_a_slice_does(name, bounds):
     algorithm, blocks = BY_BLOCKS[name]
     assert algorithm.over_slices == "blocks"

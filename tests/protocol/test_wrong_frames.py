@@ -12,6 +12,7 @@ from support.wrong_frames import ARRIVALS, CASES, refuse_all, refuse_all_arrival
 
 
 @pytest.mark.parametrize(("name", "layout"), CASES)
+@pytest.mark.slow
 def test_no_session_of_any_pattern_takes_a_wrong_frame(name, layout):
     assert refuse_all(name, layout) > 100
 
@@ -21,6 +22,7 @@ def test_no_asynchronous_worker_or_server_takes_a_wrong_frame(algorithm):
     assert refuse_all_arrivals(algorithm) > 50
 
 
+@pytest.mark.slow
 def test_python_that_drops_asserts_refuses_as_much():
     command = [sys.executable, "-O", "-m", "support.wrong_frames"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

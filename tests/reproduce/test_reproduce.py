@@ -160,12 +160,12 @@ def test_methods_that_average_get_the_learning_rate_of_the_sum_times_ten():
 @pytest.mark.parametrize(
     ("name", "request_", "words"),
     [
-        ("ssgdmv-table1-bits", Request(data="here"), "--data here: ssgdmv-table1-bits reads no data"),
-        ("ssgdmv-table1-bits", Request(seeds=(1,)), "--seeds: the figures of ssgdmv-table1-bits"),
-        ("ssgdmv-table1-bits", Request(methods=("sgd",)), "--methods: ssgdmv-table1-bits always computes all rows"),
+        ("ssgdmv-table1-bits", Request(data="here"), "data='here': ssgdmv-table1-bits reads no data"),
+        ("ssgdmv-table1-bits", Request(seeds=(1,)), "seeds: the figures of ssgdmv-table1-bits"),
+        ("ssgdmv-table1-bits", Request(methods=("sgd",)), "methods: ssgdmv-table1-bits always computes all rows"),
         ("sasg-table2-mnist", Request(methods=("sagd",)), "did you mean"),
-        ("sasg-table2-mnist", Request(methods=("sgd", "sgd")), "--methods: sgd is given twice"),
-        ("sasg-table2-mnist", Request(seeds=(-1,)), "--seeds -1 must be at least 0"),
+        ("sasg-table2-mnist", Request(methods=("sgd", "sgd")), "methods: sgd is given twice"),
+        ("sasg-table2-mnist", Request(seeds=(-1,)), "seeds=-1 must be at least 0"),
     ],
 )
 def test_what_a_table_does_not_have_is_refused(name, request_, words):

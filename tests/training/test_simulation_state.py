@@ -73,6 +73,7 @@ IN_STEP = {name: algorithm for name, algorithm in METHODS.items() if algorithm.m
 
 
 @pytest.mark.parametrize("method", IN_STEP)
+@pytest.mark.slow
 def test_a_simulation_goes_on_with_the_same_bits_bytes_and_nanoseconds(method):
     algorithm = IN_STEP[method]
     straight = made(algorithm)
@@ -101,6 +102,7 @@ class Normalized(torch.nn.Module):
 
 @pytest.mark.parametrize("method", ["sgd-model", "ssgd-mv", "ec-sgd", "dsgd, choco", "sgd-server"])
 @over_inputs("rounds", (6, 7, 8))
+@pytest.mark.slow
 def test_local_steps_adam_and_batch_norm_go_on_wherever_they_were_interrupted(method, rounds):
     algorithm = METHODS[method]
     options = {"adam": True, "local_steps": 3 if algorithm.takes_changes else 1}
@@ -114,6 +116,7 @@ def test_local_steps_adam_and_batch_norm_go_on_wherever_they_were_interrupted(me
 
 
 @pytest.mark.parametrize("method", [name for name, algorithm in IN_STEP.items() if algorithm.tolerates_absence])
+@pytest.mark.slow
 def test_faults_go_on_with_the_same_draws_and_counts(method):
     plan = laconic.FaultPlan(seed=2, lost=0.2, late=0.1, duplicated=0.1, crashed=0.1, crash_rounds=2)
     straight = made(IN_STEP[method], faults=plan, layout="rank0")

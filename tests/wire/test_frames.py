@@ -195,6 +195,7 @@ SPLITTABLE = {name: found for name, found in BY_KIND.items() if found.can_be_spl
 @pytest.mark.parametrize("kind", SPLITTABLE)
 @settings(deadline=None, max_examples=50)
 @given(st.data())
+@pytest.mark.slow
 def test_parts_add_up_to_the_full_packet_and_travel_alone(kind, data):
     packet = data.draw(SPLITTABLE[kind].packets)
     stop = packet.offset + packet.count

@@ -106,6 +106,7 @@ def test_no_flipped_bit_goes_unseen(kind):
 
 
 @every_kind
+@pytest.mark.slow
 def test_a_flipped_bit_under_a_matching_checksum_gives_an_error_or_a_packet(kind):
     for name, data in BY_KIND[kind].items():
         with failing_at(name=name):
