@@ -11,18 +11,21 @@ if TYPE_CHECKING:
     from laconic.algorithms.compskip import CompSkip
     from laconic.algorithms.csgd import CSGD
     from laconic.algorithms.csgd_ring import CSGDRing
+    from laconic.algorithms.diloco import DiLoCo
     from laconic.algorithms.dist_ef import DistEFBlockwise
     from laconic.algorithms.dropsign import DropSign
     from laconic.algorithms.dsgd import DSGD
     from laconic.algorithms.ec_sgd import ECSGD
     from laconic.algorithms.lag import LAG
     from laconic.algorithms.lasg import LASG
+    from laconic.algorithms.powersgd import PowerSGD
     from laconic.algorithms.sasg import SASG
     from laconic.algorithms.sgd import SGD
     from laconic.algorithms.sgd_model import ModelAveraging
     from laconic.algorithms.sgd_server import GlobalReplica
     from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
     from laconic.algorithms.sparse import SparseSGD
+    from laconic.algorithms.sparseloco import SparseLoCo
     from laconic.algorithms.ssgd_mv import SSGDMV
     from laconic.algorithms.ssgd_mv_ad import SSGDMVAD
     from laconic.algorithms.ssgd_mv_rs import SSGDMVRS
@@ -77,6 +80,7 @@ __all__ = [
     "ContractError",
     "Count",
     "DenseValues",
+    "DiLoCo",
     "DistEFBlockwise",
     "DistributedOptimizer",
     "DropSign",
@@ -92,6 +96,7 @@ __all__ = [
     "Natural",
     "Never",
     "PeerLostError",
+    "PowerSGD",
     "Quantized",
     "RandomSkips",
     "ReplicaError",
@@ -104,6 +109,7 @@ __all__ = [
     "SignSGDMajorityVote",
     "Simulation",
     "SlowLink",
+    "SparseLoCo",
     "SparseSGD",
     "Sparsified",
     "Step",
@@ -139,6 +145,7 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "ContractError": "laconic.errors",
     "Count": "laconic.telemetry.meter",
     "DenseValues": "laconic.compressors",
+    "DiLoCo": "laconic.algorithms.diloco",
     "DistEFBlockwise": "laconic.algorithms.dist_ef",
     "DistributedOptimizer": "laconic.training.distributed_optimizer",
     "DropSign": "laconic.algorithms.dropsign",
@@ -154,6 +161,7 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "Natural": "laconic.compressors",
     "Never": "laconic.policies.skip_policies",
     "PeerLostError": "laconic.errors",
+    "PowerSGD": "laconic.algorithms.powersgd",
     "Quantized": "laconic.compressors",
     "RandomSkips": "laconic.policies.skip_policies",
     "ReplicaError": "laconic.errors",
@@ -166,6 +174,7 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "SignSGDMajorityVote": "laconic.algorithms.signsgd_mv",
     "Simulation": "laconic.training.simulation",
     "SlowLink": "laconic.policies.skip_policies",
+    "SparseLoCo": "laconic.algorithms.sparseloco",
     "SparseSGD": "laconic.algorithms.sparse",
     "Sparsified": "laconic.compressors",
     "Step": "laconic.contract",

@@ -70,14 +70,15 @@ def step_is_replaced(inner: Optimizer) -> bool:
     return step is not None and not getattr(step, "_wrapped_by_lr_sched", False)
 
 
+LOSS_SCALE = "grad_scale"
+"""Name of the attribute that GradScaler sets while it calls `step`: the factor that the loss was multiplied by."""
+
+
 class ScaledOptimizer(Optimizer):
     """An optimizer that unscales gradients for `torch.amp.GradScaler`, and skips steps with non-finite gradients."""
 
-    # GradScaler reads the former name before it calls `step`, and sets the latter during the call. Since 1.13.
+    # GradScaler reads this name before it calls `step`, and then sets `LOSS_SCALE` during the call. Since 1.13.
     _step_supports_amp_scaling = True
-
-    grad_scale: Tensor | None = None
-    """The factor that the loss was multiplied by; None outside of `step`, and without a GradScaler."""
 
 
 def wait_until(work: dist.Work | None, deadline: float) -> None:

@@ -28,8 +28,10 @@ ROUNDED_ONCE = re.compile(r"\bfma\.|\bmad\.f|\bdiv\.(full|approx)|\.ftz\b")
 def without_triton(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     gpu.triton_available.cache_clear()
+    families.fastest.cache_clear()
     yield
     gpu.triton_available.cache_clear()
+    families.fastest.cache_clear()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from laconic.drivers.distributed.arrivals import ProcessArrivals
 from laconic.drivers.distributed.rounds import Processes
 from laconic.telemetry.meter import Meter
 from laconic.telemetry.traffic import Traffic
-from laconic.torch_compat import ScaledOptimizer
+from laconic.torch_compat import LOSS_SCALE, ScaledOptimizer
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.optimizer_arguments import check_arguments, fixed_tensors
@@ -132,7 +132,7 @@ class DistributedOptimizer(ScaledOptimizer):
             if not any(has_gradient):
                 raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before step()")
             self.training.active.note(has_gradient)
-        self.training.step(self.grad_scale)
+        self.training.step(vars(self).get(LOSS_SCALE))
         self._own.second = None
         rounds = self.driver.rounds
         is_expected = self.check_every and rounds % self.check_every == 0 and not self.training.n_taken
