@@ -163,7 +163,7 @@ def test_a_ring_of_300_workers_has_598_exchanges_a_round():
     n, d = 300, 5
     gradients = normal(n, d, key=n)
     driver = Simulated(CSGDRing(partitioned=False), spec=ModelSpec.of_sizes(d), n_workers=n, dtype=torch.float64)
-    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=lambda: gradients[0]), lr=0.1)
+    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=gradients[0]), lr=0.1)
     assert_same(outcome.of(n - 1), gradients.mean(0))
 
 

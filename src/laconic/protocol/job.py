@@ -16,6 +16,8 @@ from laconic.protocol.legs import Answering, Pattern, pattern_in
 _MAX_ROUNDS = 64  # asynchronous workers are in different rounds
 _MAX_PHASES = 2  # warm-up and after; or the last rounds of a method whose exchanges depend on the round
 
+MAX_RANKS = 1 << 16
+"""How many ranks a frame's header can number."""
 MAX_EXCHANGES = 1 << 16
 """How many exchanges of a round a frame's header can number."""
 
@@ -65,6 +67,8 @@ class Job:
     def __post_init__(self) -> None:
         """Refuse what no driver can run, before anything is sent."""
         name, n_workers = self.algorithm.name, self.layout.n_workers
+        if n_workers > MAX_RANKS:
+            raise ValueError(f"workers={n_workers:,} must be at most {MAX_RANKS:,}, which frames can number")
         n_exchanges = len(self.algorithm.exchanges_in(0, self.spec, n_workers))
         if self.algorithm.delay:
             raise ValueError(f"{name}: delay={self.algorithm.delay} must be 0; results are applied in their own round")
