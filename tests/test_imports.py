@@ -12,7 +12,16 @@ pytestmark = share_trees
 ROOT = Path(laconic.__file__).parent
 
 # From the bottom up. Every package may import the ground, which imports nothing of laconic.
-GROUND = {"errors", "units", "hyperparameters", "random_keys", "random_streams", "buffer_pool", "torch_compat"}
+GROUND = {
+    "errors",
+    "statements",
+    "units",
+    "hyperparameters",
+    "random_keys",
+    "random_streams",
+    "buffer_pool",
+    "torch_compat",
+}
 MAY_IMPORT = {
     "gossip": set(),
     "kernels": set(),

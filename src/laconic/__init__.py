@@ -45,12 +45,20 @@ if TYPE_CHECKING:
         TopK,
     )
     from laconic.contract import ALGORITHMS, Algorithm, Inbox, Reply, Server, Step, Worker, algorithm
-    from laconic.errors import ContractError, LaconicError, PeerLostError, ReplicaError, SetupError, WireError
+    from laconic.errors import (
+        ContractError,
+        LaconicError,
+        PeerLostError,
+        ReplicaError,
+        SetupError,
+        WireError,
+    )
     from laconic.faults.plan import FaultPlan
     from laconic.gossip.mixing import Mixing
     from laconic.kernels.api import kernel_threads, set_kernel_threads
     from laconic.network import Link
     from laconic.policies.skip_policies import Never, RandomSkips, SlowLink
+    from laconic.statements import LaconicWarning
     from laconic.telemetry.meter import Count
     from laconic.telemetry.traffic import Traffic
     from laconic.training.consensus import mean_parameters
@@ -90,6 +98,7 @@ __all__ = [
     "Identity",
     "Inbox",
     "LaconicError",
+    "LaconicWarning",
     "Link",
     "Mixing",
     "ModelAveraging",
@@ -155,6 +164,7 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "Identity": "laconic.compressors",
     "Inbox": "laconic.contract",
     "LaconicError": "laconic.errors",
+    "LaconicWarning": "laconic.statements",
     "Link": "laconic.network",
     "Mixing": "laconic.gossip.mixing",
     "ModelAveraging": "laconic.algorithms.sgd_model",

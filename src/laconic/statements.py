@@ -1,0 +1,32 @@
+"""What a user is told beside errors: statements, once each, and warnings."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+_LOGGER = logging.getLogger("laconic")
+_PACKAGE = str(Path(__file__).parent)
+_stated: set[str] = set()
+
+
+class LaconicWarning(UserWarning):
+    """Something is probably not what the user means, such as equal mini-batches on all ranks."""
+
+
+def state_once(text: str) -> None:
+    """State a fact that a user should know, once in this process, through the logger "laconic" (level WARNING).
+
+    Nothing is wrong then, so this is no Python warning, which a user may have turned into an error.
+    """
+    if text not in _stated:
+        _stated.add(text)
+        _LOGGER.warning(text)
+
+
+def warn(text: str) -> None:
+    """Warn of what is probably a mistake, by a `LaconicWarning` at the user's line that led here."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, LaconicWarning, stacklevel=level)
