@@ -17,11 +17,17 @@ class LaconicWarning(UserWarning):
 def state_once(text: str) -> None:
     """State a fact that a user should know, once in this process, through the logger "laconic" (level WARNING).
 
-    Nothing is wrong then, so this is no Python warning, which a user may have turned into an error.
+    Nothing is wrong then, so this is no Python warning, which a user may have turned into an error. An empty text
+    states nothing.
     """
-    if text not in _stated:
+    if text and text not in _stated:
         _stated.add(text)
         _LOGGER.warning(text)
+
+
+def mark_stated(text: str) -> None:
+    """Do not state this in this process: what runs in it has seen to it."""
+    _stated.add(text)
 
 
 def warn(text: str) -> None:

@@ -151,17 +151,6 @@ def test_a_gradient_of_a_parameter_that_was_frozen_is_refused():
 
 
 @in_group
-def test_dist_ef_refuses_a_learning_rate_of_zero():
-    net = small_model.net()
-    opt = wrapped(net, laconic.DistEFBlockwise())
-    opt.param_groups[0]["lr"] = 0.0
-    small_model.loss(net, 0, 0).backward()
-    with pytest.raises(ValueError, match=r"dist-ef divides by the learning rate: lr=0.0 must be above 0"):
-        opt.step()
-    assert opt.traffic.rounds == 0
-
-
-@in_group
 def test_dist_ef_refuses_groups_whose_learning_rates_change_their_proportions():
     net = small_model.net()
     groups = [{"params": net[0].parameters(), "lr": 0.1}, {"params": net[2].parameters(), "lr": 0.2}]

@@ -1,5 +1,6 @@
 """A second evaluation of a mini-batch has no side effects: streams, buffers, parameters and later batches are equal."""
 
+import logging
 import random
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 import laconic
+from laconic import statements
 from laconic.algorithms.lasg import LASG
 from laconic.algorithms.sasg import SASG
 from support import optimizers, small_model
@@ -222,3 +224,49 @@ def test_methods_with_one_evaluation_need_neither(group_of_one, algorithm):
     for round_ in range(15):
         optimizers.one_step(opt, net, 0, round_)
     assert not torch.equal(small_model.values(net), start)
+
+
+class Recurrent(nn.Module):
+    """A model that keeps a hidden state from batch to batch in a buffer, which it replaces."""
+
+    def __init__(self):
+        super().__init__()
+        self.core = small_model.net()
+        self.register_buffer("hidden", torch.zeros(6))
+
+    def forward(self, inputs):
+        self.hidden = 0.5 * self.hidden + inputs.mean(0)
+        return self.core(inputs + self.hidden)
+
+
+@pytest.mark.parametrize(("once", "twice"), [(ONCE["sasg"], TWICE["sasg"])], ids=["sasg"])
+def test_a_hidden_state_in_a_buffer_moves_once_even_if_the_model_replaces_it(group_of_one, once, twice):
+    ends = []
+    for algorithm in (once, twice):
+        net, calls = Recurrent(), []
+        opt = laconic.DistributedOptimizer(torch.optim.SGD(net.parameters(), lr=0.05), algorithm, model=net)
+        for round_ in range(6):
+
+            def closure(opt=opt, net=net, calls=calls, round_=round_):
+                calls.append(round_)
+                opt.zero_grad()
+                loss = small_model.loss(net, 0, round_)
+                loss.backward()
+                return loss.detach()
+
+            opt.step(closure)
+        ends.append((net.state_dict(), len(calls)))
+    (expected, n_once), (found, n_twice) = ends
+    assert (n_once, n_twice) == (6, 11)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_what_a_closure_must_not_keep_is_stated_by_methods_that_may_call_it_twice(caplog, monkeypatch):
+    monkeypatch.setattr(statements, "_stated", set())
+    with caplog.at_level(logging.WARNING, "laconic"):
+        for algorithm in (SASG(density=0.3), LASG(rule="ps"), laconic.LAG(), laconic.SGD(), SASG(density=0.3)):
+            net = small_model.net()
+            laconic.Simulation(net, torch.optim.SGD(net.parameters(), lr=0.05), algorithm, workers=2)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("sasg: a step may evaluate its mini-batch twice")
+    assert "moves twice" in caplog.text

@@ -89,5 +89,8 @@ class DistEFBlockwise(Algorithm):
 
 
 def _ratio(side: Side) -> float:
-    """Return eta_{t-1} / eta_t. In the first round the residual is zero and the ratio does not matter."""
-    return side.memory.number("lr", side.lr) / side.lr
+    """Return eta_{t-1} / eta_t. In the first round the residual is zero and the ratio does not matter.
+
+    It is 0 at the learning rate 0, so that the residual waits; eta_{t-1} is the last rate that was not 0.
+    """
+    return side.memory.number("lr", side.lr) / side.lr if side.lr else 0.0

@@ -79,7 +79,9 @@ class SASG(Selection, Lazy):
             if self.skip_error == "corrected" and reply.delivered:  # otherwise the stored upload was not used
                 me.memory["residual"] = torch.add(me.memory["residual"], me.memory["unsent"], out=me.scratch())
             return torch.div(reply.dense(), me.lr, out=me.scratch())
-        corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
+        corrected = me.gradient  # at the learning rate 0 the residual waits
+        if me.lr:
+            corrected.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
         sent = self.take(corrected, me.spec, me.offset)
         reply = yield sent
         if reply.delivered:
@@ -88,7 +90,7 @@ class SASG(Selection, Lazy):
                 me.memory["unsent"] = torch.sub(corrected, me.memory["residual"], out=me.scratch())
         me.memory["residual"] = corrected
         self.note(me, uploaded=reply.delivered)
-        return torch.div(reply.dense(), me.lr, out=me.scratch())
+        return torch.div(reply.dense(), me.lr or 1.0, out=me.scratch())
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
         total = server.scratch().zero_()

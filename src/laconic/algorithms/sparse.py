@@ -46,13 +46,15 @@ class SparseSGD(Selection, Algorithm):
         return (Exchange(count=spec.d, offset=spec.offset, up=self.accept_selection(spec)),)
 
     def work(self, me: Worker) -> Step:
-        corrected = me.gradient.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
+        corrected = me.gradient  # at the learning rate 0 the residual waits
+        if me.lr:
+            corrected.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
         sent = self.take(corrected, me.spec, me.offset)
         reply = yield sent
         if reply.delivered:
             clear_at(corrected, sent.indices)
         me.memory["residual"] = corrected
-        return torch.div(reply.dense(), me.lr, out=me.scratch())
+        return torch.div(reply.dense(), me.lr or 1.0, out=me.scratch())
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
         # By all workers: what was not delivered stays in its worker's residual.

@@ -227,7 +227,7 @@ class Ours(Contender):
         self._model = Model(shapes)
         inner = torch.optim.SGD(self._model.parameters(), lr=_LR, momentum=momentum)
         algorithm = make_algorithm(name, settings)
-        self.opt = DistributedOptimizer(inner, algorithm, model=self._model, check_every=0)
+        self.opt = DistributedOptimizer(inner, algorithm, model=self._model, check_every=0, lr="kept")
         self._gradients = gradients
         self._n_given = 0
         needs_closure = algorithm.second_gradient or algorithm.is_asynchronous

@@ -62,7 +62,7 @@ def _row_of(method: str, settings: Mapping[str, str], workers: int, batch: int, 
     labels = torch.randint(_CLASSES, (workers, batch), generator=random)
     bare, model = (build("mlp", _INPUT_SHAPE, _CLASSES, seed=0) for _ in range(2))
     inner = torch.optim.SGD(model.parameters(), lr=_LR)
-    simulation = Simulation(model, inner, make_algorithm(method, settings), workers=workers)
+    simulation = Simulation(model, inner, make_algorithm(method, settings), workers=workers, lr="kept")
 
     def loss_of(model: torch.nn.Module, rank: int) -> Tensor:
         return cross_entropy(model(inputs[rank]), labels[rank])

@@ -142,6 +142,8 @@ def _print_claims(console: Console, algorithm: "Algorithm") -> None:
     table.add_row("exchanges a round", names)
     table.add_row("layouts", _layouts(algorithm))
     table.add_row("learning rate", f"{algorithm.lr_factor:g} x plain SGD's, unless given")
+    if algorithm.second_gradient:
+        table.add_row("the closure", "may be called twice in a step: no state but the model's parameters and buffers")
     for side, remembered in _remembered(algorithm).items():
         table.add_row(f"memories of {side}", remembered)
     table.add_row("also within a round", "the new memories, and a flat vector of d")

@@ -134,7 +134,10 @@ class Algorithm(ABC):
 
     @property
     def lr_factor(self) -> float:
-        """The learning rate of this method as a multiple of SGD's; `laconic run` uses it without --lr."""
+        """The learning rate of this method as a multiple of SGD's.
+
+        `laconic run` uses it without --lr, and `lr="scaled"` multiplies a user's rates by it.
+        """
         return 1.0
 
     @property

@@ -30,7 +30,11 @@ class Side:
     """`scratch()` borrows a vector (count,) for this round, with arbitrary content."""
     round: int = 0
     lr: float = 0.0
-    """The inner optimizer's learning rate in this round."""
+    """The inner optimizer's learning rate in this round, at least 0; of parameter groups with own rates, the first's.
+
+    At 0 nothing that a round returns is applied, and where workers share one model nothing that it writes to a memory
+    is kept, so a method only has to avoid dividing by it.
+    """
     link_bytes_per_s: float | None = None
     """Measured in earlier rounds; None before the first measurement."""
 

@@ -69,6 +69,8 @@ class Lazy(Algorithm):
             moves = torch.cat([torch.tensor([step], dtype=torch.float64), moves])[: self.window]
         me.memory["previous_parameters"] = here
         me.memory["squared_steps"] = moves
+        if not me.lr:
+            return 0.0  # no skip: the step is 0, and says nothing about how much the gradient may have changed
         learning_rate = me.lr / me.n_workers if self.lr_convention == "mean" else me.lr
         return self.alpha / learning_rate * float(moves.sum()) / me.n_workers**2
 

@@ -134,8 +134,11 @@ class ServerSession:
         return self.scratch().zero_()
 
     def close(self, happened: bool) -> None:
-        """End the round: commit the memory, or drop what was staged if the round was aborted."""
-        if happened:
+        """End the round: commit the memory, or drop what was staged if the round was aborted.
+
+        It is dropped at the learning rate 0, too: see `WorkerSession.close`.
+        """
+        if happened and (self.view.lr or not self.job.algorithm.replicas_equal):
             if self._active is not None and not self._active.all_active:
                 offset, count = self.shard.offset, self.shard.count
                 slices = [

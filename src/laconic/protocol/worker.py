@@ -72,6 +72,7 @@ class WorkerSession:
         self._step: Step | None = None
         self._active = active
         self._shape = torch.Size((job.d,))
+        self._waits_at_lr_0 = job.algorithm.replicas_equal
         self._has_own_formula = type(job.algorithm).paper_bits_of is not Algorithm.paper_bits_of
         self._sparse_results = sparse_results
         self._reader = InputReader(job.algorithm, self.me)
@@ -327,7 +328,10 @@ class WorkerSession:
         )
 
     def close(self) -> bool:
-        """End the round: commit the memory and return True, or drop what was staged and return False."""
+        """End the round: commit the memory and return True, or drop what was staged and return False.
+
+        At the learning rate 0 the round has a result, but nothing is committed where all workers share one model.
+        """
         if self._step is not None:
             self._step.close()
             self._step = None
@@ -341,7 +345,10 @@ class WorkerSession:
         if self._active is not None and not self._active.all_active:
             offset = self.job.spec.offset
             memory.revert([(start - offset, stop - offset) for start, stop in self._active.inactive()])
-        memory.commit()
+        if self._waits_at_lr_0 and not self.me.lr:  # what was sent is not applied, so no memory may leave it out
+            memory.drop()
+        else:
+            memory.commit()
         self.scratch.end_round(memory.committed.values(), (self.result,) if isinstance(self.result, Tensor) else ())
         return True
 

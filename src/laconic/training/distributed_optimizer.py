@@ -15,14 +15,17 @@ from torch.optim import Optimizer
 from laconic.contract import Algorithm, Result
 from laconic.drivers.distributed.arrivals import ProcessArrivals
 from laconic.drivers.distributed.rounds import Processes
+from laconic.statements import state_once
 from laconic.telemetry.meter import Meter
 from laconic.telemetry.traffic import Traffic
 from laconic.torch_compat import LOSS_SCALE, ScaledOptimizer
 from laconic.training.active_parameters import ActiveParameters
+from laconic.training.clipping import clipping_of
 from laconic.training.flat_parameters import FlatParameters
+from laconic.training.learning_rates import Choice, LearningRates
 from laconic.training.optimizer_arguments import check_arguments, fixed_tensors
 from laconic.training.replica_check import compare_replicas
-from laconic.training.second_gradient import SecondGradient
+from laconic.training.second_gradient import SecondGradient, called_twice
 from laconic.training.server_model import ServerModel
 from laconic.training.state_dict import Part, compose, identity_of, load
 from laconic.training.training_step import TrainingStep
@@ -49,6 +52,9 @@ class DistributedOptimizer(ScaledOptimizer):
         check_every: int = 100,
         timeout_s: float = 300.0,
         group: dist.ProcessGroup | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        lr: Choice | None = None,
     ) -> None:
         """Broadcast rank 0's parameters, frozen ones included, and the buffers of `model`. Collective.
 
@@ -62,11 +68,20 @@ class DistributedOptimizer(ScaledOptimizer):
             check_every: rounds between two comparisons of the replicas' hashes; 0 for never.
             timeout_s: how long to wait for another rank, seconds.
             group: the ranks that train together; None for all.
+            clip_norm: the largest norm of the gradient that `inner` applies, as in `clip_grad_norm_`: of the
+                exchanged direction, or where steps are local (`local_steps` above 1, or a method that sends changes)
+                of each local step's own gradient. None for no bound.
+            clip_value: the largest magnitude of its elements, as in `clip_grad_value_`. None for no bound.
+            lr: "scaled" multiplies the learning rates of `inner`, whenever they are used, by the method's `lr_factor`;
+                the parameter groups and schedules keep the user's own. "kept" leaves them. None leaves them too, and
+                rank 0 states the factor if it is not 1.
 
         Raises ValueError or TypeError for wrong arguments, before anything is sent.
         """
         check_arguments(inner, algorithm, model, local_steps, check_every, timeout_s, group)
         self.flat = FlatParameters(inner, model)
+        learning_rates = LearningRates(inner, algorithm, lr)
+        clipping = clipping_of(clip_norm, clip_value, algorithm, self.flat, model)
         super().__init__(inner.param_groups, inner.defaults)
         self.inner = inner
         self._share_groups(inner)
@@ -75,7 +90,7 @@ class DistributedOptimizer(ScaledOptimizer):
         self.check_every = check_every
         self._model = model
         active = ActiveParameters(self.flat.sizes, self._gather_used)
-        self.server_model = ServerModel(inner, active) if algorithm.server_steps else None
+        self.server_model = ServerModel(inner, active, learning_rates, clipping) if algorithm.server_steps else None
         parameters = self.flat.values()
         fixed = fixed_tensors(inner, model)
         kind = ProcessArrivals if algorithm.is_asynchronous else Processes
@@ -84,6 +99,8 @@ class DistributedOptimizer(ScaledOptimizer):
             timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None, active=active,
             agreed={
                 "check_every": check_every, "local_steps": local_steps, "not trained": [list(t.shape) for t in fixed],
+                "clip_norm": clipping and clipping.norm, "clip_value": clipping and clipping.value,
+                "lr_factor": learning_rates.factor,
             },
         )  # fmt: skip
         self.flat.set_values(parameters)
@@ -95,7 +112,13 @@ class DistributedOptimizer(ScaledOptimizer):
         """Whether this rank is a dedicated server: it calls `step()` like the others, but trains no model."""
         self._needs_closure = not self.serves_only and (algorithm.second_gradient or self.driver.may_wait)
         self._own = _OwnWorker(self.flat, None if self.driver.worker is None else self.driver.worker.rank)
-        self.training = TrainingStep(algorithm, inner, local_steps, self.flat, active, self.driver, self._own)
+        self.training = TrainingStep(
+            algorithm, inner, local_steps, self.flat, active, self.driver, self._own,
+            learning_rates=learning_rates, clipping=clipping,
+        )  # fmt: skip
+        if self.driver.channel.rank == 0:
+            state_once(learning_rates.statement())
+            state_once(called_twice(algorithm))
 
     def _share_groups(self, inner: Optimizer) -> None:
         """Share the groups and the state with the inner optimizer, so that a scheduler may hold either."""
@@ -120,6 +143,10 @@ class DistributedOptimizer(ScaledOptimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401
         """Take part in one round and apply its result. Returns the closure's loss, if there is a closure.
+
+        A method with `second_gradient` (lasg, sasg) may call the closure twice, at two points. Parameters, gradients,
+        random streams and buffers of the model are put back between the calls. A state that the closure keeps elsewhere
+        (a hidden state, a counter, an iterator over the data) cannot be: it would move twice.
 
         Raises:
             RuntimeError: if no parameter has a gradient, or a closure is needed and missing.
@@ -156,8 +183,7 @@ class DistributedOptimizer(ScaledOptimizer):
             if parameters is not None:
                 self.flat.set_values(parameters)
         if not self.serves_only and two_points and self._model is not None:
-            buffers = list(self._model.buffers())
-            self._own.second = SecondGradient(self.flat, closure, buffers, self.driver.pool)
+            self._own.second = SecondGradient(self.flat, closure, self._model.buffers, self.driver.pool)
         with torch.enable_grad():
             return closure()
 

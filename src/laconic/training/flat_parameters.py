@@ -1,4 +1,4 @@
-"""The trainable parameters of an optimizer as one flat vector, in the order of its parameter groups; their rates."""
+"""The trainable parameters of an optimizer as one flat vector, in the order of its parameter groups."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.contract import Algorithm, ModelSpec
+from laconic.contract import ModelSpec
 from laconic.kernels.api import (
     add_at,
     add_into,
@@ -163,7 +163,8 @@ class FlatParameters:
             if parameter.grad is not None:
                 raise RuntimeError(
                     f"parameter {name!r} was frozen when the ranks agreed on what to train, and now has a gradient "
-                    "that each would apply alone; make a new DistributedOptimizer after requires_grad_(True)"
+                    "that each would apply alone; make a new DistributedOptimizer after requires_grad_(True), or make "
+                    "it while all are trainable and freeze later"
                 )
         for name, parameter in zip(self.names, self.parameters, strict=True):
             if parameter.grad is not None and parameter.grad.layout != torch.strided:
@@ -199,40 +200,6 @@ class FlatParameters:
         views = torch.split(direction, list(self.sizes))
         for parameter, view, moves in zip(self.parameters, views, active, strict=True):
             parameter.grad = view.view_as(parameter).to(parameter.dtype) if moves else None
-
-
-class LearningRates:
-    """Reads the learning rate each round, and checks it for methods that divide by it."""
-
-    def __init__(self, inner: Optimizer, algorithm: Algorithm) -> None:
-        self._inner = inner
-        self._algorithm = algorithm
-        self.initial = self.by_group()
-
-    def by_group(self) -> list[float]:
-        """Return every parameter group's current learning rate."""
-        return [float(group.get("lr", 0.0)) for group in self._inner.param_groups]
-
-    def now(self) -> float:
-        """Return the current learning rate of parameter group 0.
-
-        Raises:
-            ValueError: if the method reads it and it is 0, or the groups' learning rates changed their proportions.
-        """
-        if not self._algorithm.reads_lr:
-            return float(self._inner.param_groups[0].get("lr", 0.0))
-        learning_rates = self.by_group()
-        if min(learning_rates) <= 0 or min(self.initial) <= 0:
-            raise ValueError(
-                f"{self._algorithm.name} divides by the learning rate: lr={min(learning_rates)} must be above 0"
-            )
-        common = [learning_rate / initial for learning_rate, initial in zip(learning_rates, self.initial, strict=True)]
-        if max(common) > min(common) * (1 + 1e-9):
-            raise ValueError(
-                f"{self._algorithm.name} scales its residual with the learning rate, so the parameter groups' "
-                f"learning rates must keep their proportions; they were {self.initial} and are {learning_rates}"
-            )
-        return learning_rates[0]
 
 
 @dataclass(eq=False)

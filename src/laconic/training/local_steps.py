@@ -1,7 +1,8 @@
 """Several steps of the inner optimizer between two exchanges, for every method that admits them.
 
 A method that consumes a gradient gets -(change) / lr instead, and its result is applied as plain SGD would:
-x - lr * direction. With one step of plain SGD per exchange, that is the gradient itself.
+x - lr * direction. With one step of plain SGD per exchange, that is the gradient itself. Where the last local step has
+rate 0, lr is the last rate before it that was not, so that the change of the earlier steps is not lost.
 
 Conversely, one step of plain SGD changes the parameters by -lr times the gradient. A method that consumes a change
 gets that, and the step is not taken, so that no parameters have to be copied before it and restored after it.
@@ -16,7 +17,8 @@ from torch.optim import SGD, Optimizer
 from laconic.contract import Algorithm, Result
 from laconic.errors import Named, OptionError
 from laconic.torch_compat import has_step_hooks, step_is_replaced
-from laconic.training.flat_parameters import ChangeOfStep, ChangeSince, FlatParameters, LearningRates
+from laconic.training.flat_parameters import ChangeOfStep, ChangeSince, FlatParameters
+from laconic.training.learning_rates import LearningRates
 
 
 def check_local_steps(algorithm: Algorithm, local_steps: int) -> None:
@@ -67,7 +69,7 @@ class LocalSteps:
     def change_since(self, start: Tensor) -> ChangeSince:
         """Return where to read what the method consumes: the change since `start` (d,), or a gradient in its place."""
         is_change = self._algorithm.consumes == "change"
-        return self._flat.change_since(start, None if is_change else -self._learning_rate())
+        return self._flat.change_since(start, None if is_change else -self._learning_rate(at_zero=1.0))
 
     def change_of_step(self, loss_scale: Tensor | None = None) -> ChangeOfStep:
         """Return where to read the change of one step of plain SGD along gradients multiplied by `loss_scale`."""
@@ -91,18 +93,17 @@ class LocalSteps:
             flat.set_sum(start, result, active)
         else:
             assert start is not None
-            learning_rates = flat.views(self._learning_rate().expand(flat.d))
+            learning_rates = flat.views(self._learning_rate(at_zero=0.0).expand(flat.d))
             values = zip(flat.views(start), learning_rates, flat.views(result), strict=True)
             flat.set_active_values((old - learning_rate * by for old, learning_rate, by in values), start, active)
 
-    def _learning_rate(self) -> Tensor:
-        """Return the learning rate of every parameter: one number if all groups share it, else (d,)."""
-        learning_rates = self._learning_rates.by_group()
-        if min(learning_rates) <= 0:
-            raise ValueError(
-                f"local_steps={self.many}: {self._algorithm.name} gets the change divided by the learning rate, "
-                f"so lr={min(learning_rates)} must be above 0"
-            )
+    def _learning_rate(self, *, at_zero: float) -> Tensor:
+        """Return the learning rate of every parameter: one number if all groups share it, else (d,).
+
+        Args:
+            at_zero: what stands for a rate of 0, at which nothing has changed: 1 to divide by, 0 to multiply by.
+        """
+        learning_rates = [lr or at_zero for lr in self._learning_rates.of_round()]
         if len(set(learning_rates)) == 1:
             learning_rates = learning_rates[:1]
         of_group = torch.tensor(learning_rates, dtype=self._flat.dtype, device=self._flat.device)

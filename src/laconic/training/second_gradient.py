@@ -1,10 +1,11 @@
 """A second evaluation of a mini-batch, without side effects on random streams and buffers.
 
-A method that evaluates twice must leave both as one evaluation would.
+A method that evaluates twice must leave both as one evaluation would. What the user's closure keeps elsewhere cannot be
+put back, so users are told.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
+from laconic.contract import Algorithm
 from laconic.protocol.round_inputs import VectorSource
 from laconic.training.flat_parameters import FlatParameters
 
@@ -28,7 +30,7 @@ class Surroundings:
     buffers: list[Tensor]
 
     @classmethod
-    def of(cls, buffers: Sequence[Tensor]) -> Self:
+    def of(cls, buffers: Iterable[Tensor]) -> Self:
         """Copy their current state."""
         gpus_in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         return cls(
@@ -37,7 +39,7 @@ class Surroundings:
             buffers=[buffer.clone() for buffer in buffers],
         )  # fmt: skip
 
-    def put_back(self, buffers: Sequence[Tensor]) -> None:
+    def put_back(self, buffers: Iterable[Tensor]) -> None:
         """Restore the copied state."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
@@ -52,21 +54,25 @@ class SecondGradient:
     """The gradient of the same mini-batch at other parameters. Make it before the original evaluation."""
 
     def __init__(
-        self, flat: FlatParameters, evaluate: Callable[[], object], buffers: Sequence[Tensor], pool: VectorPool
+        self,
+        flat: FlatParameters,
+        evaluate: Callable[[], object],
+        buffers: Callable[[], Iterable[Tensor]],
+        pool: VectorPool,
     ) -> None:
         """Copy the state of streams and buffers.
 
         Args:
             flat: the model's parameters.
             evaluate: runs the forward and backward passes of the mini-batch.
-            buffers: the model's buffers.
+            buffers: returns the model's buffers of now; an evaluation may replace them by others of their shapes.
             pool: where a vector (d,) is borrowed from during a call.
         """
         self._flat = flat
         self._evaluate = evaluate
         self._buffers = buffers
         self._pool = pool
-        self._before = Surroundings.of(buffers)
+        self._before = Surroundings.of(buffers())
 
     def __call__(self, parameters: Tensor) -> VectorSource:
         """Evaluate the mini-batch at `parameters` (d,); returns where to read the gradient (d,).
@@ -74,17 +80,29 @@ class SecondGradient:
         It uses the same random numbers as the original evaluation, and leaves parameters, gradients, buffers and
         streams as that did.
         """
-        after = Surroundings.of(self._buffers)
-        self._before.put_back(self._buffers)
+        after = Surroundings.of(self._buffers())
+        self._before.put_back(self._buffers())
         here, own = self._flat.values(out=self._pool.take()), [parameter.grad for parameter in self._flat.parameters]
         self._flat.set_values(parameters)
         self._flat.drop_gradients()  # so that the evaluation does not change the original gradient
         with torch.enable_grad():
             self._evaluate()
         gradient = self._flat.gradient_source()
-        after.put_back(self._buffers)
+        after.put_back(self._buffers())
         self._flat.set_values(here)
         self._pool.give([here])
         for parameter, original in zip(self._flat.parameters, own, strict=True):
             parameter.grad = original
         return gradient
+
+
+def called_twice(algorithm: Algorithm) -> str:
+    """Return what users of a method with `second_gradient` are told; empty for other methods."""
+    if not algorithm.second_gradient:
+        return ""
+    return (
+        f"{algorithm.name}: a step may evaluate its mini-batch twice, at two points. Parameters, gradients, random "
+        "streams and the model's buffers are put back in between. Any other state that the evaluation changes (a "
+        "hidden state, a counter, an iterator) moves twice: take the mini-batch before the step, and keep such a state "
+        "in a buffer of the model (register_buffer)"
+    )

@@ -11,16 +11,33 @@ from torch.optim import Optimizer
 from laconic.contract import check_vector
 from laconic.torch_compat import note_step
 from laconic.training.active_parameters import ActiveParameters
+from laconic.training.clipping import Clipping
 from laconic.training.flat_parameters import FlatParameters
+from laconic.training.learning_rates import LearningRates
 
 
 class ServerModel:
     """The server's own parameters and its own copy of the user's optimizer."""
 
-    def __init__(self, inner: Optimizer, active: ActiveParameters) -> None:
-        """Copy the user's optimizer. The parameters that are `active` at a step change in it."""
+    def __init__(
+        self,
+        inner: Optimizer,
+        active: ActiveParameters,
+        learning_rates: LearningRates,
+        clipping: Clipping | None,
+    ) -> None:
+        """Copy the user's optimizer.
+
+        Args:
+            inner: the user's optimizer.
+            active: the parameters that change at a step.
+            learning_rates: those of the user's optimizer.
+            clipping: what clips a direction before it is applied.
+        """
         self._inner = inner
         self._active = active
+        self._learning_rates = learning_rates
+        self._clipping = clipping
         self.optimizer = copy.deepcopy(inner)
         self.flat = FlatParameters(self.optimizer)
 
@@ -48,6 +65,8 @@ class ServerModel:
         for source, own in zip(self._inner.param_groups, self.optimizer.param_groups, strict=True):
             own.update({key: value for key, value in source.items() if key != "params"})
         self.flat.set_gradients(direction.to(self.flat.device), self._active.now)
-        self.optimizer.step()
+        if self._clipping is not None:
+            self._clipping.clip(self.flat.parameters)
+        self._learning_rates.step(self.optimizer)
         note_step(self._inner)  # the user's optimizer never steps itself
         return self.flat.values().to(direction.device)

@@ -76,7 +76,7 @@ class SimulatedWorkers:
             buffer.copy_(own)
         if self._algorithm.second_gradient:
             evaluate = partial(_backward, self._loss_of, rank)
-            self._second = SecondGradient(self._flat, evaluate, self._shown_buffers, self._driver.pool)
+            self._second = SecondGradient(self._flat, evaluate, lambda: self._shown_buffers, self._driver.pool)
         self._flat.drop_gradients()
         with torch.enable_grad():
             self.losses[rank] = _backward(self._loss_of, rank)

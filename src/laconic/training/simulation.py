@@ -13,10 +13,14 @@ from laconic.drivers.simulated.arrivals import SimulatedArrivals
 from laconic.drivers.simulated.rounds import Frames, Simulated
 from laconic.faults.plan import FaultPlan
 from laconic.network import ComputeTime, Link
+from laconic.statements import state_once
 from laconic.telemetry.traffic import Traffic
 from laconic.training.active_parameters import ActiveParameters
+from laconic.training.clipping import clipping_of
 from laconic.training.flat_parameters import FlatParameters
+from laconic.training.learning_rates import Choice, LearningRates
 from laconic.training.local_steps import check_local_steps
+from laconic.training.second_gradient import called_twice
 from laconic.training.server_model import ServerModel
 from laconic.training.simulated_workers import SimulatedWorkers
 from laconic.training.state_dict import Part, compose, identity_of, load
@@ -48,6 +52,9 @@ class Simulation:
         compute_s: float | Mapping[int, float] | ComputeTime = 0.0,
         faults: FaultPlan | None = None,
         frames: Frames = "auto",
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        lr: Choice | None = None,
     ) -> None:
         """Set up the simulated workers.
 
@@ -65,8 +72,12 @@ class Simulation:
             faults: the faults to simulate.
             frames: "encoded" encodes and decodes frames to and from servers as processes do; "sized" only computes
                 their sizes, with the same result; "auto" does the latter where no fault may damage a frame.
+            clip_norm: as for `DistributedOptimizer`.
+            clip_value: as for `DistributedOptimizer`.
+            lr: as for `DistributedOptimizer`.
 
         Raises:
+            TypeError: for wrong arguments.
             ValueError: for wrong arguments.
         """
         check_local_steps(algorithm, local_steps)
@@ -75,7 +86,9 @@ class Simulation:
         self.algorithm = algorithm
         self.flat = FlatParameters(inner, model)
         active = ActiveParameters(self.flat.sizes)
-        self.server_model = ServerModel(inner, active) if algorithm.server_steps else None
+        learning_rates = LearningRates(inner, algorithm, lr)
+        clipping = clipping_of(clip_norm, clip_value, algorithm, self.flat, model)
+        self.server_model = ServerModel(inner, active, learning_rates, clipping) if algorithm.server_steps else None
         options: dict[str, Any] = {
             "spec": self.flat.spec, "n_workers": workers, "dtype": self.flat.dtype,
             "layout": layout, "seed": seed, "link": link, "links": links, "compute_s": compute_s, "faults": faults,
@@ -88,7 +101,12 @@ class Simulation:
         else:
             self.driver = Simulated(algorithm, sparse_results=True, **options)
         self._workers = SimulatedWorkers(model, inner, self.flat, active, self.driver, self.server_model)
-        self.training = TrainingStep(algorithm, inner, local_steps, self.flat, active, self.driver, self._workers)
+        self.training = TrainingStep(
+            algorithm, inner, local_steps, self.flat, active, self.driver, self._workers,
+            learning_rates=learning_rates, clipping=clipping,
+        )  # fmt: skip
+        state_once(learning_rates.statement())
+        state_once(called_twice(algorithm))
 
     @property
     def n_workers(self) -> int:

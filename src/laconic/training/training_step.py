@@ -20,7 +20,9 @@ from laconic.protocol.round_inputs import Inputs, VectorSource
 from laconic.protocol.round_result import RoundResult
 from laconic.torch_compat import note_step
 from laconic.training.active_parameters import ActiveParameters
-from laconic.training.flat_parameters import FlatParameters, LearningRates, VectorCopy
+from laconic.training.clipping import Clipping
+from laconic.training.flat_parameters import FlatParameters, VectorCopy
+from laconic.training.learning_rates import LearningRates
 from laconic.training.local_steps import LocalSteps
 
 
@@ -88,6 +90,9 @@ class TrainingStep:
         active: ActiveParameters,
         driver: Driver,
         workers: Workers,
+        *,
+        learning_rates: LearningRates,
+        clipping: Clipping | None,
     ) -> None:
         """Set up the steps.
 
@@ -99,8 +104,10 @@ class TrainingStep:
             active: those that take part in a round.
             driver: runs the rounds.
             workers: the workers of this process.
+            learning_rates: those of `inner`.
+            clipping: what clips a gradient before the inner optimizer applies it.
         """
-        self.learning_rates = LearningRates(inner, algorithm)
+        self.learning_rates = learning_rates
         self.local = LocalSteps(algorithm, local_steps, flat, self.learning_rates, inner)
         self.active = active
         self.n_taken = 0
@@ -116,6 +123,8 @@ class TrainingStep:
         self._inner = inner
         self._flat = flat
         self._workers = workers
+        self._clipping = clipping
+        self._lr = 0.0  # of this round
         self._loss_scale: Tensor | None = None
         self._buffer: Tensor | None = None  # for `start`, while that is None
 
@@ -170,24 +179,32 @@ class TrainingStep:
                 self._flat.set_values(direction)
             else:
                 self._flat.set_gradients(direction, self.active.now)
-                self._inner.step()
+                if self._clipping is not None:
+                    self._clipping.clip(self._flat.parameters)
+                self.learning_rates.step(self._inner)
 
     def _step_with_known_change(self) -> None:
         """Run one round with the change of a step that is not taken."""
+        clipped: dict[int, Abort] = {}  # by rank; a round may be repeated, and a gradient is clipped once
 
         def inputs_of(rank: int) -> Inputs:
             self._workers.compute(rank)
-            change = self.local.change_of_step(self._loss_scale)
-            return Inputs(vector=change, parameters=self._flat.current, abort=self.active.abort)
+            scale, abort = self._loss_scale, self.active.abort
+            if self._clipping is not None:
+                if rank not in clipped:
+                    clipped[rank] = self._prepare_gradients()
+                scale, abort = None, max(clipped[rank], abort)
+            return Inputs(vector=self.local.change_of_step(scale), parameters=self._flat.current, abort=abort)
 
         result = self._round(inputs_of)
-        for rank in () if result.aborted else self._workers.applying:
+        for rank in self._applying(result):
             self.local.apply(None, result.of(rank), self.active.now)
 
     def _step_locally(self) -> None:
         if self.start is None and self._workers.applying:
             self.start = self._flat.values(out=self._buffer)
         self.n_taken += 1
+        self.learning_rates.note()
         if self.n_taken >= self.local.steps_in(self._driver.rounds):
             self._exchange_change(untaken=set(self._workers.present))
             return
@@ -200,12 +217,19 @@ class TrainingStep:
         assert self.start is not None
         self._workers.load(rank, self.start)
         self._workers.compute(rank)
-        is_finite = self._flat.gradients_are_finite()
-        self.aborts[rank] = max(self.aborts.get(rank, Abort.NO), Abort.unless(is_finite))
+        self.aborts[rank] = max(self.aborts.get(rank, Abort.NO), self._prepare_gradients())
         if not self.aborts[rank]:
-            if self._loss_scale is not None:
-                self._flat.divide_gradients(self._loss_scale)
-            self._inner.step()
+            self.learning_rates.step(self._inner)
+
+    def _prepare_gradients(self) -> Abort:
+        """Unscale and clip the gradients of a local step. If they are not finite, do nothing, and return so."""
+        if not self._flat.gradients_are_finite():
+            return Abort.NON_FINITE
+        if self._loss_scale is not None:
+            self._flat.divide_gradients(self._loss_scale)
+        if self._clipping is not None:
+            self._clipping.clip(self._flat.parameters)
+        return Abort.NO
 
     def _exchange_change(self, untaken: set[int]) -> None:
         """Run one round with the changes of local steps.
@@ -231,19 +255,29 @@ class TrainingStep:
 
         result = self._round(inputs_of)
         self.n_taken, self.start, self.aborts, self._buffer = 0, None, {}, start
-        if start is None:
-            return  # this rank only serves
-        for rank in () if result.aborted else self._workers.applying:
-            self.local.apply(self._workers.start_of(rank, start), result.of(rank), self.active.now)
-            self._workers.keep(rank)
-        self._workers.end_step(start if result.aborted else None, exchanged=True)
+        if start is not None:  # else this rank only serves
+            applying = self._applying(result)
+            for rank in applying:
+                self.local.apply(self._workers.start_of(rank, start), result.of(rank), self.active.now)
+                self._workers.keep(rank)
+            self._workers.end_step(None if applying else start, exchanged=True)
+        self.learning_rates.end_round()
+
+    def _applying(self, result: RoundResult) -> Sequence[int]:
+        """Return the ranks whose results of a round with changes are applied.
+
+        There is none if the round was aborted, or if the learning rate is 0: then the memories wait as well, where all
+        workers hold the same parameters. (Workers of a graph go on mixing.)
+        """
+        stays = self._algorithm.replicas_equal and not self._lr
+        return () if result.aborted or stays else self._workers.applying
 
     def _round(self, inputs_of: Callable[[int], Inputs]) -> RoundResult:
         """Run one round; repeat it if the ranks have to agree on the parameters that take part."""
         if not self.active.is_agreed:
             self.active.agree()
-        lr = self.learning_rates.now()
-        while (result := self._driver.round(inputs_of, lr)).aborted is Abort.SET_DIFFERS:
+        self._lr = self.learning_rates.now()
+        while (result := self._driver.round(inputs_of, self._lr)).aborted is Abort.SET_DIFFERS:
             self.active.agree()
         self.active.end_round()
         return result
@@ -254,6 +288,7 @@ class TrainingStep:
         return {
             "active": self.active.saved(),
             "initial_lrs": list(self.learning_rates.initial),
+            "lrs_since_exchange": list(self.learning_rates.since_exchange),
             "steps_taken": self.n_taken,
             "start": None if self.start is None else self.start.clone(),
             "values": self._flat.values() if differs else None,
@@ -270,6 +305,7 @@ class TrainingStep:
         """Restore what `saved` has returned."""
         self.active.restore(state["active"])
         self.learning_rates.initial = list(state["initial_lrs"])
+        self.learning_rates.since_exchange = list(state["lrs_since_exchange"])
         self.n_taken = state["steps_taken"]
         self.start = None if state["start"] is None else state["start"].clone()
         if state["values"] is not None:

@@ -14,8 +14,10 @@ from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.record import Record, Row
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import PhaseTimes, Stopwatch
+from laconic.statements import mark_stated
 from laconic.telemetry.traffic import Traffic
 from laconic.training.distributed_optimizer import DistributedOptimizer
+from laconic.training.second_gradient import called_twice
 from laconic.training.simulation import Simulation
 
 
@@ -43,10 +45,11 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
     torch.set_num_threads(settings.threads)
     set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
+    mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
     simulation = Simulation(
         experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, layout=settings.layout,
         local_steps=settings.local_steps, seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
-        faults=settings.fault_plan,
+        faults=settings.fault_plan, lr="kept",
     )  # fmt: skip
     lr_schedule = experiment.scheduler()
     rows: list[Row] = []
@@ -84,9 +87,10 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
     torch.set_num_threads(settings.threads)
     set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
+    mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
     opt = DistributedOptimizer(
         experiment.inner, experiment.algorithm, model=experiment.model, layout=settings.layout,
-        local_steps=settings.local_steps, seed=settings.seed, timeout_s=settings.timeout_s,
+        local_steps=settings.local_steps, seed=settings.seed, timeout_s=settings.timeout_s, lr="kept",
     )  # fmt: skip
     lr_schedule = experiment.scheduler()
     rank = dist.get_rank()
