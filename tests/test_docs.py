@@ -334,7 +334,7 @@ def test_every_memory_name_is_in_the_glossary_or_at_the_top_of_a_method_that_is_
 
 def test_the_versions_of_data_are_those_of_the_code():
     versions = {row[0]: row[1] for row in rows_of("docs/compatibility.md") if len(row) == 4}
-    assert versions["wire format"] == str(head.VERSION)
+    assert versions["wire format"] == str(head.FORMAT_VERSION)
     assert versions["saved state"] == str(state_dict.VERSION)
 
 

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "algorithms": {"contract", "compressors", "policies", "gossip", "wire", "kernels"},
     "protocol": {"contract", "compressors", "telemetry", "wire", "network", "kernels"},
     "faults": {"protocol", "contract", "network", "wire"},
-    "drivers": {"faults", "protocol", "contract", "telemetry", "network", "wire"},
+    "drivers": {"faults", "protocol", "contract", "telemetry", "network", "wire", "kernels"},
     "training": {"drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
     "": {"training", "faults", "algorithms", "policies", "contract", "compressors", "telemetry", "network", "gossip",
          "kernels"},

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 if dist.is_available():
     # As in torch.distributed, where type checkers do not see them. Since 1.8.
+    from torch._C._distributed_c10d import PrefixStore as PrefixStore
     from torch._C._distributed_c10d import Store as Store
     from torch._C._distributed_c10d import TCPStore as TCPStore
 

@@ -97,6 +97,12 @@ def test_a_negative_check_every_is_refused():
 
 
 @in_group
+def test_a_misspelled_word_for_what_becomes_of_replicas_is_refused():
+    with pytest.raises(ValueError, match="replicas='sink' must be one of sync, stop"):
+        wrapped(small_model.net(), replicas="sink")
+
+
+@in_group
 @pytest.mark.parametrize("seconds", [0, -1.0])
 def test_a_timeout_that_is_not_above_zero_is_refused(seconds):
     with pytest.raises(ValueError, match=f"timeout_s={seconds} above 0"):

@@ -34,6 +34,10 @@ class _Commands(LazyGroup):
             "Train the same model with several algorithms and print one table.",
         ),
         LazyCommand(
+            "check", "laconic.cli.check", "check",
+            "Check under torchrun that all machines agree and reach each other, and how fast, with exit code 0 or 1.",
+        ),
+        LazyCommand(
             "reproduce", "laconic.cli.reproduce", "reproduce",
             "Run a published table and print the results beside the published figures.",
         ),

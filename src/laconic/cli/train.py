@@ -155,7 +155,7 @@ def execute(
 
     try:
         if is_under_torchrun():
-            _as_torchrun_rank(options, finish)
+            _as_torchrun_rank(options, plugins, finish)
             return records
         plans = [RunSettings(**given) for given in options]
         with RunDisplay() as display:
@@ -172,19 +172,25 @@ def execute(
         raise
 
 
-def _as_torchrun_rank(options: Sequence[dict[str, Any]], finish: Callable[["Record"], None]) -> None:
+def _as_torchrun_rank(
+    options: Sequence[dict[str, Any]], plugins: Sequence[str], finish: Callable[["Record"], None]
+) -> None:
     """Run the plans as one rank of torchrun's processes. Only rank 0 prints and passes records to `finish`."""
     import torch.distributed as dist
 
+    from laconic.lab.runs.agreement import agree_on_plans, refusals_of_command_shown
     from laconic.lab.runs.run import run_as_rank
     from laconic.lab.runs.torchrun import join_torchrun
 
     for given in options:
         if given.get("driver") == "simulated":
             raise OptionError(Named("driver", "simulated"), " runs in one process; start it without torchrun")
-    n = join_torchrun(options[0].get("timeout_s", RunSettings.timeout_s))
+    timeout_s = options[0].get("timeout_s", RunSettings.timeout_s)
+    n = join_torchrun(timeout_s)
     try:
-        plans = [RunSettings(**(given | _for_torchrun(given, n))) for given in options]
+        with refusals_of_command_shown():
+            plans = [RunSettings(**(given | _for_torchrun(given, n))) for given in options]
+        agree_on_plans(plans, plugins, timeout_s)
         speaks = dist.get_rank() == 0
         if not speaks:
             warnings.simplefilter("ignore", UserWarning)  # rank 0 prints the same warnings

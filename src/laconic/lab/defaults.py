@@ -8,5 +8,8 @@ SEED_BOUND = 1 << 63
 DATASET_NAMES = ("digits", "mnist", "fashion-mnist", "csv", "libsvm")
 MODEL_NAMES = ("linear", "mlp", "cnn")
 
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Of the environment: what torchrun, or another launcher, sets for every process."""
+
 MAX_VECTOR = 1 << 32  # parameters; a frame holds no more
 MAX_PLANNED_WORKERS = 512

@@ -12,7 +12,7 @@ Key = TypeVar("Key")
 _COUNT_SCHEMA = {field.name: int | float for field in fields(Count)}
 TRAFFIC_SCHEMA = {
     "up": _COUNT_SCHEMA, "down": _COUNT_SCHEMA, "setup": _COUNT_SCHEMA, "rounds": int, "aborted_rounds": int,
-    "seconds": dict.fromkeys(Seconds().sums(), int | float), "control_bytes": int,
+    "seconds": dict.fromkeys(Seconds().sums(), int | float), "control_bytes": int, "replica_syncs": int,
     "up_by_exchange": {str: _COUNT_SCHEMA}, "down_by_exchange": {str: _COUNT_SCHEMA}, 
     "faults": {str: int}, "staleness": {int: int}, "updates": {str: int},
 }  # fmt: skip
@@ -40,6 +40,8 @@ class Traffic:
     """Time by phase: compute, encode, wait, decode."""
     control_bytes: int = 0
     """Bytes for settings, hash checks and these totals themselves; they are in none of the counts."""
+    replica_syncs: int = 0
+    """Checks in which replicas that differed by rounding were given rank 0's parameters again."""
     up_by_exchange: Mapping[str, Count] = field(default_factory=dict)
     """`up` by the names of a round's exchanges (positions, values)."""
     down_by_exchange: Mapping[str, Count] = field(default_factory=dict)
@@ -78,6 +80,7 @@ class Traffic:
             rounds=max(self.rounds, other.rounds),
             aborted_rounds=max(self.aborted_rounds, other.aborted_rounds),
             control_bytes=self.control_bytes + other.control_bytes,
+            replica_syncs=max(self.replica_syncs, other.replica_syncs),
             seconds={name: max(value, other.seconds[name]) for name, value in self.seconds.items()},
             up_by_exchange=_added(self.up_by_exchange, other.up_by_exchange),
             down_by_exchange=_added(self.down_by_exchange, other.down_by_exchange),

@@ -14,17 +14,19 @@ from torch.optim import Optimizer
 
 from laconic.contract import Algorithm, Result
 from laconic.drivers.distributed.arrivals import ProcessArrivals
-from laconic.drivers.distributed.rounds import Processes
+from laconic.drivers.distributed.meeting import shows_refusals
+from laconic.drivers.distributed.rounds import TOPIC, Processes
 from laconic.statements import state_once
 from laconic.telemetry.meter import Meter
 from laconic.telemetry.traffic import Traffic
 from laconic.torch_compat import LOSS_SCALE, ScaledOptimizer
 from laconic.training.active_parameters import ActiveParameters
+from laconic.training.agreed_settings import agreed_settings, check_order
 from laconic.training.clipping import clipping_of
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import Choice, LearningRates
 from laconic.training.optimizer_arguments import check_arguments, fixed_tensors
-from laconic.training.replica_check import compare_replicas
+from laconic.training.replica_check import ReplicaCheck
 from laconic.training.second_gradient import SecondGradient, called_twice
 from laconic.training.server_model import ServerModel
 from laconic.training.state_dict import Part, compose, identity_of, load
@@ -40,6 +42,7 @@ class DistributedOptimizer(ScaledOptimizer):
     the exchange, so it is neither compressed nor voted on.
     """
 
+    @shows_refusals(TOPIC)
     def __init__(
         self,
         inner: Optimizer,
@@ -50,6 +53,7 @@ class DistributedOptimizer(ScaledOptimizer):
         local_steps: int = 1,
         seed: int = 0,
         check_every: int = 100,
+        replicas: str = "sync",
         timeout_s: float = 300.0,
         group: dist.ProcessGroup | None = None,
         clip_norm: float | None = None,
@@ -65,7 +69,9 @@ class DistributedOptimizer(ScaledOptimizer):
             layout: "auto", "allreduce", "rank0", "dedicated", "sharded", "allgather" or "peers".
             local_steps: calls of `step()` per exchange.
             seed: seed of all random draws of the method.
-            check_every: rounds between two comparisons of the replicas' hashes; 0 for never.
+            check_every: rounds between two comparisons of the replicas, and of the optimizers' options; 0 for never.
+            replicas: what happens to replicas that differ by rounding, as on unlike processors: "sync" gives all ranks
+                rank 0's again, "stop" raises ReplicaError. Larger differences always raise.
             timeout_s: how long to wait for another rank, seconds.
             group: the ranks that train together; None for all.
             clip_norm: the largest norm of the gradient that `inner` applies, as in `clip_grad_norm_`: of the
@@ -76,9 +82,13 @@ class DistributedOptimizer(ScaledOptimizer):
                 the parameter groups and schedules keep the user's own. "kept" leaves them. None leaves them too, and
                 rank 0 states the factor if it is not 1.
 
-        Raises ValueError or TypeError for wrong arguments, before anything is sent.
+        Raises:
+            ValueError: for wrong arguments, before anything is sent; TypeError for wrong types. The other ranks learn
+                it at once.
+            SetupError: if ranks differ in what they must have in common, or another one refused its own arguments.
+            PeerLostError: if a rank is missing.
         """
-        check_arguments(inner, algorithm, model, local_steps, check_every, timeout_s, group)
+        check_arguments(inner, algorithm, model, local_steps, check_every, replicas, timeout_s, group)
         self.flat = FlatParameters(inner, model)
         learning_rates = LearningRates(inner, algorithm, lr)
         clipping = clipping_of(clip_norm, clip_value, algorithm, self.flat, model)
@@ -87,7 +97,6 @@ class DistributedOptimizer(ScaledOptimizer):
         self._share_groups(inner)
         inner.register_load_state_dict_post_hook(self._share_groups)  # loading replaces the lists of groups
         self.algorithm = algorithm
-        self.check_every = check_every
         self._model = model
         active = ActiveParameters(self.flat.sizes, self._gather_used)
         self.server_model = ServerModel(inner, active, learning_rates, clipping) if algorithm.server_steps else None
@@ -98,11 +107,13 @@ class DistributedOptimizer(ScaledOptimizer):
             algorithm, parameters=parameters, spec=self.flat.spec, group=group, layout=layout, seed=seed,
             timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None, active=active,
             agreed={
-                "check_every": check_every, "local_steps": local_steps, "not trained": [list(t.shape) for t in fixed],
-                "clip_norm": clipping and clipping.norm, "clip_value": clipping and clipping.value,
-                "lr_factor": learning_rates.factor,
+                "local_steps": local_steps, "check_every": check_every, "replicas": replicas,
+                "clip_norm": clip_norm, "clip_value": clip_value,
+                "lr_factor": learning_rates.factor, **agreed_settings(inner, self.flat, fixed),
             },
         )  # fmt: skip
+        if not self.flat.is_named:
+            check_order(self.flat, self.driver.channel)
         self.flat.set_values(parameters)
         for tensor in fixed:
             self.driver.channel.share(tensor)
@@ -115,6 +126,11 @@ class DistributedOptimizer(ScaledOptimizer):
         self.training = TrainingStep(
             algorithm, inner, local_steps, self.flat, active, self.driver, self._own,
             learning_rates=learning_rates, clipping=clipping,
+        )  # fmt: skip
+        self.replica_check = ReplicaCheck(
+            self.driver, inner, self.flat, replicas=replicas, every=0 if algorithm.is_asynchronous else check_every,
+            compares_parameters=algorithm.replicas_equal and not self.serves_only,
+            compares_options=self.server_model is not None or not self.serves_only,
         )  # fmt: skip
         if self.driver.channel.rank == 0:
             state_once(learning_rates.statement())
@@ -132,6 +148,8 @@ class DistributedOptimizer(ScaledOptimizer):
         meter = Meter() if driver.worker is None else driver.worker.meter
         control_bytes = driver.channel.control_bytes
         traffic = Traffic.of(meter, driver.rounds, driver.aborted_rounds, driver.seconds.sums(), control_bytes)
+        if driver.replica_syncs:
+            traffic = replace(traffic, replica_syncs=driver.replica_syncs)
         updates = driver.updates
         return traffic if updates is None else replace(traffic, staleness=updates.staleness, updates=updates.updates)
 
@@ -161,10 +179,9 @@ class DistributedOptimizer(ScaledOptimizer):
             self.training.active.note(has_gradient)
         self.training.step(vars(self).get(LOSS_SCALE))
         self._own.second = None
-        rounds = self.driver.rounds
-        is_expected = self.check_every and rounds % self.check_every == 0 and not self.training.n_taken
-        if is_expected and self.algorithm.replicas_equal:
-            compare_replicas(self.driver.channel, None if self.serves_only else self.flat.values(), rounds)
+        every = self.replica_check.every
+        if every and self.driver.rounds % every == 0 and not self.training.n_taken:
+            self.replica_check.check()
         return loss
 
     def _evaluate(self, closure: Callable[[], Any] | None) -> Any:  # noqa: ANN401
@@ -189,8 +206,16 @@ class DistributedOptimizer(ScaledOptimizer):
 
     @torch.no_grad()
     def exchange_steps(self) -> None:
-        """Exchange the change of local steps since the last round, if any. Call it at a run's end. Collective."""
+        """Exchange the change of local steps since the last round, if any, and compare the replicas. Collective.
+
+        Call it at a run's end.
+
+        Raises:
+            PeerLostError: if a rank is missing.
+            ReplicaError: if the replicas differ.
+        """
         self.training.exchange()
+        self.replica_check.at_end()
 
     def _gather_used(self, indices: list[int]) -> Sequence[object]:
         n, what = len(self.flat.spec.shapes), f"for its list of used parameters, round {self.driver.rounds}"

@@ -43,10 +43,13 @@ class FlatParameters:
         self.names: list[str] = []
         self.groups: list[int] = []  # the number of each parameter's group
         self._frozen: list[tuple[str, Tensor]] = []
+        self.is_named = True
+        """Whether every parameter has the name that the model, or the optimizer's groups, give it."""
         for number, group in enumerate(optimizer.param_groups):
             in_group = group.get("param_names") or [f"group{number}.{place}" for place in range(len(group["params"]))]
             for name, parameter in zip(in_group, group["params"], strict=True):
                 called = given.get(id(parameter), name)
+                self.is_named &= id(parameter) in given or bool(group.get("param_names"))
                 if parameter.requires_grad:
                     self.parameters.append(parameter)
                     self.names.append(called)

@@ -7,6 +7,7 @@ from torch.optim import LBFGS, Optimizer
 
 from laconic.contract import Algorithm
 from laconic.training.local_steps import check_local_steps
+from laconic.training.replica_check import REPLICAS
 
 
 def fixed_tensors(inner: Optimizer, model: torch.nn.Module | None) -> list[Tensor]:
@@ -25,6 +26,7 @@ def check_arguments(
     model: torch.nn.Module | None,
     local_steps: int,
     check_every: int,
+    replicas: str,
     timeout_s: float,
     group: dist.ProcessGroup | None,
 ) -> None:
@@ -37,6 +39,8 @@ def check_arguments(
         raise ValueError("inner=LBFGS evaluates its closure several times a step, and a round exchanges one gradient")
     if check_every < 0 or timeout_s <= 0:
         raise ValueError(f"check_every={check_every} must be at least 0 and timeout_s={timeout_s} above 0")
+    if replicas not in REPLICAS:
+        raise ValueError(f"replicas={replicas!r:.80} must be one of {', '.join(REPLICAS)}")
     if not dist.is_available() or not dist.is_initialized():
         raise RuntimeError(
             "no process group: call torch.distributed.init_process_group(...) first, or start the script with "

@@ -10,7 +10,7 @@ from laconic.wire.coding.positions import (
     paper_position_bits,
 )
 from laconic.wire.control import Control
-from laconic.wire.head import HEADER_BYTES, VALUE_BITS, Header, read_payload_info
+from laconic.wire.head import FORMAT_VERSION, HEADER_BYTES, VALUE_BITS, Header, read_payload_info
 from laconic.wire.packets.blocks import uniform_lengths
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import FractionalValues
@@ -26,6 +26,7 @@ from laconic.wire.packets.sparse import Sparse
 from laconic.wire.packets.vote_change import VoteChange
 
 __all__ = [
+    "FORMAT_VERSION",
     "HEADER_BYTES",
     "POSITION_CODES",
     "VALUE_BITS",

@@ -10,7 +10,7 @@ import torch
 from laconic.errors import WireError
 from laconic.wire.control import CONTROLS
 
-VERSION = 2
+FORMAT_VERSION = 2
 HEADER_BYTES = 32
 _HEADER = struct.Struct("<BBHHHIIIIHIH")  # the last four are two numbers of 48 bits
 _CHECKSUM_AT = 12
@@ -81,8 +81,8 @@ def write_header(header: Header, info: PayloadInfo, payload: memoryview | bytes)
     bytes_high, bytes_low = divmod(info.encoded_bytes, 1 << 32)
     bits_high, bits_low = divmod(info.payload_bits, 1 << 32)
     fields = [
-        VERSION, info.kind, flags, header.rank, header.exchange, header.round, 0, header.weight, bytes_low, bytes_high,
-        bits_low, bits_high,
+        FORMAT_VERSION, info.kind, flags, header.rank, header.exchange, header.round, 0, header.weight, bytes_low,
+        bytes_high, bits_low, bits_high,
     ]  # fmt: skip
     fields[6] = zlib.crc32(payload, zlib.crc32(_HEADER.pack(*fields)))  # `checksum`, while its own bytes are zero
     return _HEADER.pack(*fields)
@@ -162,8 +162,8 @@ def _read_fields(raw: bytes) -> tuple[Header, PayloadInfo, int]:
     (
         version, kind, flags, rank, exchange, round_, crc, weight, bytes_low, bytes_high, bits_low, bits_high,
     ) = _HEADER.unpack(raw)  # fmt: skip
-    if version != VERSION:
-        raise WireError(f"version {version} of the format; this is a reader of version {VERSION}")
+    if version != FORMAT_VERSION:
+        raise WireError(f"version {version} of the format; this is a reader of version {FORMAT_VERSION}")
     dtype = flags >> _VALUE_TYPE_AT & 3
     if dtype >= len(VALUE_TYPES) or flags >= _FLAGS_END:
         raise WireError(f"value type {dtype}, flags {flags:#06x}: not of this version")

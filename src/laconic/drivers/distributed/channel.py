@@ -229,17 +229,17 @@ class Channel:
         except RuntimeError as error:
             raise self._lost(purpose, error) from error
 
-    def broadcast(self, vector: Tensor) -> None:
+    def broadcast(self, vector: Tensor, purpose: str = "for the initial parameters") -> None:
         """Overwrite `vector` (any shape, contiguous) on every rank by rank 0's. Raises PeerLostError."""
         try:
             dist.broadcast(vector, self._global_ranks[0], self.group)
         except RuntimeError as error:
-            raise self._lost("for the initial parameters", error) from error
+            raise self._lost(purpose, error) from error
 
-    def share(self, tensor: Tensor) -> None:
+    def share(self, tensor: Tensor, purpose: str = "for the initial parameters") -> None:
         """Overwrite a tensor of any device and shape by rank 0's. Raises PeerLostError."""
         travelling = tensor.detach().cpu().contiguous()
-        self.broadcast(travelling)
+        self.broadcast(travelling, purpose)
         self.control_bytes += travelling.numel() * travelling.element_size() if self.rank == 0 else 0
         with torch.no_grad():
             tensor.copy_(travelling)

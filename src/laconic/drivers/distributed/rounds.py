@@ -11,11 +11,12 @@ from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
 from laconic.contract import Algorithm, ModelSpec
+from laconic.drivers.distributed.agreement import Scalar, Settings, agree
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
+from laconic.drivers.distributed.meeting import Meeting, refusals_shown
 from laconic.drivers.gathered import Either
 from laconic.drivers.transport import carry_out
-from laconic.errors import SetupError
 from laconic.protocol.abort import Abort
 from laconic.protocol.async_server import UpdateCounts
 from laconic.protocol.exchanges import RankSessions, run_rank
@@ -28,9 +29,9 @@ from laconic.telemetry.phases import Seconds
 from laconic.telemetry.recorder import Recorder
 from laconic.telemetry.traffic import TRAFFIC_SCHEMA, Traffic
 
-_SETTING = Either(str | int | float | bool | None, [[int]])  # shapes are lists of numbers
+TOPIC = "optimizer"
+"""Of the meeting at which the ranks agree, and to which a rank that refuses its arguments does not come."""
 _MAX_TRAFFIC_BYTES = 1 << 20
-_MAX_SETTINGS_BYTES = 1 << 22  # a model of 40,000 tensors has shapes of less than a megabyte
 
 
 class Processes:
@@ -48,39 +49,52 @@ class Processes:
         timeout_s: float = 300.0,
         descend: Callable[[Tensor], Tensor] | None = None,
         active: Active | None = None,
-        agreed: Mapping[str, Any] | None = None,
+        agreed: Settings | None = None,
     ) -> None:
         """Set up this rank. Collective: every rank of the group must construct it.
 
         The `parameters` (d,) are overwritten by rank 0's; `spec` says what they are, and `active` which of them take
-        part in a round; by default all. `agreed` holds other settings that must be equal on all ranks, as data that
-        JSON can hold.
+        part in a round; by default all. `agreed` holds other settings that must be equal on all ranks.
 
         Raises:
             ValueError: for a layout that the method does not admit.
-            SetupError: if ranks differ in their settings.
+            SetupError: if ranks differ in their settings, or another one refuses its own.
             PeerLostError: if a rank is missing.
         """
-        self.layout = choose_layout(layout, algorithm, spec, dist.get_world_size(group))
-        algorithm.check_size(spec, self.layout.n_workers)
+        with refusals_shown(group, TOPIC):
+            self.layout = choose_layout(layout, algorithm, spec, dist.get_world_size(group))
+            algorithm.check_size(spec, self.layout.n_workers)
+            self.job = Job(
+                algorithm=algorithm, seed=seed, spec=spec, dtype=parameters.dtype, layout=self.layout,
+                device=parameters.device,
+            )  # fmt: skip
+        meeting = Meeting.of_group(group, TOPIC)
+        settings: dict[str, Scalar] = {
+            "algorithm": algorithm.name,
+            **{f"{algorithm.name}/{key}": value for key, value in algorithm.settings().items()},
+            "seed": seed, "layout": self.layout.name, "dtype": str(parameters.dtype), **(agreed or {}),
+            "number of parameters": spec.d,
+        }  # fmt: skip
+        gpu = gpu_of(parameters.device, group) or ""
+        gpus = agree(
+            meeting, settings, "to make its DistributedOptimizer", timeout_s, device=parameters.device.type, gpu=gpu
+        )
         self.channel = Channel(group, timeout_s, spec.stop)
-        self.job = Job(
-            algorithm=algorithm, seed=seed, spec=spec, dtype=parameters.dtype, layout=self.layout,
-            device=parameters.device,
-        )  # fmt: skip
-        gpus = self._agree_on_settings(agreed or {}, group)
+        self.channel.control_bytes += meeting.control_bytes
         self.channel.broadcast(parameters)
         self.pool = VectorPool(spec.d, parameters.dtype, parameters.device)
         self.sessions = RankSessions(self.job, self.channel.rank, descend, pool=self.pool, active=active)
         self.worker, self.servers = self.sessions.worker, self.sessions.servers
         self.rounds = 0
         self.aborted_rounds = 0
+        self.replica_syncs = 0
+        """Number of checks in which replicas that differed by rounding were put right."""
         self.may_wait = False
         """Whether a worker has to request admission before it computes."""
         self.seconds = Seconds()
         workers = [] if self.worker is None else [self.worker]
         self.recorder = Recorder([each.meter for each in workers], self.seconds, partial(residual_norm, workers))
-        if are_distinct(gpus):
+        if are_distinct([each or None for each in gpus]):
             self.send_from(self.job.device, "nccl")
 
     def request_admission(self) -> Tensor | None:
@@ -96,7 +110,7 @@ class Processes:
         """Return this rank's state between two rounds."""
         return {
             "rounds": self.rounds, "aborted_rounds": self.aborted_rounds,
-            "control_bytes": self.channel.control_bytes,
+            "control_bytes": self.channel.control_bytes, "replica_syncs": self.replica_syncs,
             "worker": None if self.worker is None else self.worker.saved(),
             "servers": [session.saved() for session in self.servers],
         }  # fmt: skip
@@ -111,6 +125,7 @@ class Processes:
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Continue from the state that this rank saved."""
         self.rounds, self.aborted_rounds = saved["rounds"], saved["aborted_rounds"]
+        self.replica_syncs = saved.get("replica_syncs", 0)
         self.channel.control_bytes += saved["control_bytes"]  # the restart has sent some too
         if self.worker is not None:
             self.worker.restore(saved["worker"])
@@ -131,31 +146,6 @@ class Processes:
         self.channel.open_device_channel(device, engine)
         if self.worker is not None:
             self.worker.payload_device = device
-
-    def _agree_on_settings(self, agreed: Mapping[str, Any], group: dist.ProcessGroup | None) -> list[str | None]:
-        """Return each rank's GPU, or None for a rank that sends from its host's memory (then all ranks do)."""
-        job = self.job
-        mine = {
-            "algorithm": job.algorithm.name, "seed": job.seed, "parameters": job.d,
-            "shapes": [list(shape) for shape in job.spec.shapes], "dtype": str(job.dtype),
-            "layout": self.layout.name, **agreed,
-        } | {f"{job.algorithm.name}.{key}": value for key, value in job.algorithm.settings().items()}  # fmt: skip
-        gpu = gpu_of(job.device, group)
-        gathered = self.channel.gather(
-            mine | ({} if gpu is None else {"gpu": gpu}), "its settings", {str: _SETTING}, _MAX_SETTINGS_BYTES
-        )
-        gpus = [settings.pop("gpu", None) for settings in gathered]
-        for rank, settings in enumerate(gathered):
-            of_rank_0 = gathered[0]
-            differs = [key for key in of_rank_0 | settings if settings.get(key) != of_rank_0.get(key)]
-            if "algorithm" in differs:
-                differs = ["algorithm"]  # and all of its settings
-            if differs:
-                pairs = ", ".join(
-                    f"{key}: {of_rank_0.get(key)!r:.200} and {settings.get(key)!r:.200}" for key in differs
-                )
-                raise SetupError(f"rank 0 and rank {rank} were set up differently: {pairs}")
-        return gpus
 
     def round(self, inputs_of: Callable[[int], Inputs], lr: float) -> RoundResult:
         """Run one round. Collective.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from laconic.kernels.api import set_kernel_threads
 from laconic.lab.runs.accuracy import in_simulation, over_processes
+from laconic.lab.runs.agreement import agree_on_data, refusals_of_command_shown
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.record import Record, Row
 from laconic.lab.runs.settings import RunSettings
@@ -86,7 +87,9 @@ def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
     """
     torch.set_num_threads(settings.threads)
     set_kernel_threads(settings.kernel_threads)
-    experiment = Experiment(settings)
+    with refusals_of_command_shown():
+        experiment = Experiment(settings)
+    agree_on_data(experiment, settings.timeout_s)
     mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
     opt = DistributedOptimizer(
         experiment.inner, experiment.algorithm, model=experiment.model, layout=settings.layout,

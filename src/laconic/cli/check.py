@@ -1,0 +1,66 @@
+"""`laconic check`: whether the machines that torchrun has brought together can train, before they do."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import typer
+from rich.console import Console
+
+from laconic.cli.flags import with_flags
+from laconic.cli.lazy import load_torch
+from laconic.errors import LaunchError, OptionError, PeerLostError, WireError
+from laconic.lab.defaults import LAUNCHER_VARIABLES
+from laconic.lab.options import OptionGroup, option
+
+_HOW = (
+    "start it on every machine as the run itself, for instance: torchrun --nnodes 2 --nproc-per-node 1 --node-rank 0 "
+    "--master-addr 10.0.0.1 --master-port 29500 --no-python laconic check"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(OptionGroup):
+    """How long the check waits."""
+
+    timeout_s: float = option(
+        60.0, "The number of seconds that a rank waits for another.", within="(0, inf)", unit="seconds"
+    )
+
+
+@with_flags(CheckOptions, needs_torch=False)
+def check(context: typer.Context, options: CheckOptions) -> None:
+    """Check under torchrun that all machines agree and reach each other, and how fast, with exit code 0 or 1."""
+    missing = [name for name in LAUNCHER_VARIABLES if name not in os.environ]
+    if missing:
+        raise OptionError(
+            f"laconic check compares the processes of several machines, and torchrun, which sets {', '.join(missing)}, "
+            f"has not started this one; {_HOW}"
+        )
+    load_torch()
+    from laconic.lab.check.ranks_check import Findings, check_ranks
+
+    def show(found: Findings) -> None:
+        _print(found.lines)
+        _print([f"note: {remark}" for remark in found.remarks])
+        _print([f"mend: {problem}" for _, problem in found.problems] or ["all ranks agree and reach each other"])
+        sys.stdout.flush()
+
+    try:
+        found = check_ranks(options.timeout_s, show)
+    except (LaunchError, PeerLostError, WireError) as error:
+        _print([f"mend: {error}"], stderr=True)
+        raise typer.Exit(1) from error
+    rank = int(os.environ["RANK"])
+    if rank > 0:  # whoever sits at that machine does not see rank 0's output
+        _print([f"mend: {problem}" for odd, problem in found.problems if odd == rank], stderr=True)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _print(lines: Sequence[str], *, stderr: bool = False) -> None:
+    """Print lines that no width of a terminal breaks."""
+    console = Console(stderr=stderr)
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,1 @@
+"""`laconic check`: whether the ranks that torchrun started can train together, and how fast they reach each other."""

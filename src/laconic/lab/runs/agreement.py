@@ -1,0 +1,57 @@
+"""What the ranks of a command must have in common, compared before it trains: options, and the data of each."""
+
+import zlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from laconic.drivers.distributed.agreement import Scalar, agree
+from laconic.drivers.distributed.meeting import Meeting, refusals_shown
+from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.settings import RunSettings
+
+_TOPIC = "command"
+
+_OWN = ("data", "threads", "kernel_threads", "timeout_s", "workers", "driver")
+"""Options that each rank has for itself; what is in its data is compared, not where they are."""
+_PURPOSE = "to begin its run"
+
+
+def refusals_of_command_shown() -> AbstractContextManager[None]:
+    """Show an exception to the other ranks of the command, which wait for this one to agree with it."""
+    return refusals_shown(None, _TOPIC)
+
+
+def agree_on_plans(plans: Sequence[RunSettings], plugins: Sequence[str], timeout_s: float) -> None:
+    """Compare the options of all runs of a command, and the files with algorithms. Collective.
+
+    Raises:
+        SetupError: naming the first difference and both ranks.
+        PeerLostError: A rank is missing.
+    """
+    settings: dict[str, Scalar] = {"algorithms": ", ".join(plan.algorithm for plan in plans)}
+    for plan in plans:
+        values = {name: value for name, value in plan.as_data().items() if name not in _OWN}
+        hyperparameters = values.pop("set")
+        for name, value in {**values, **hyperparameters}.items():
+            settings[f"{plan.algorithm}/{name}"] = value if isinstance(value, int | float | bool) else str(value)
+    for number, file in enumerate(plugins):
+        settings[f"--load {Path(file).name}/hash of file {number}"] = zlib.crc32(Path(file).read_bytes())
+    agree(Meeting.of_group(None, _TOPIC), settings, _PURPOSE, timeout_s)
+
+
+def agree_on_data(experiment: Experiment, timeout_s: float) -> None:
+    """Compare the examples that all ranks have read. Collective. Raises as `agree_on_plans`."""
+    dataset = experiment.dataset
+    settings: dict[str, Scalar] = {
+        "dataset": dataset.name, "classes": dataset.n_classes, "steps per epoch": experiment.steps_per_epoch,
+    }  # fmt: skip
+    for split, inputs, labels in (
+        ("train", dataset.train_inputs, dataset.train_labels), ("test", dataset.test_inputs, dataset.test_labels),
+    ):  # fmt: skip
+        settings[f"{split} examples/number of examples"] = len(labels)
+        settings[f"{split} examples/shape of an example"] = str(tuple(inputs.shape[1:]))
+        settings[f"{split} examples/hash of the values"] = zlib.crc32(
+            labels.numpy().data, zlib.crc32(inputs.numpy().data)
+        )
+    agree(Meeting.of_group(None, _TOPIC), settings, _PURPOSE, timeout_s)
