@@ -6,13 +6,16 @@ Comments say why each is needed, and since which version torch has it. laconic s
 from __future__ import annotations
 
 import datetime
+import sys
 import time
 from collections.abc import Callable
+from types import FrameType
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim import optimizer as optimizers
 
 if dist.is_available():
     # As in torch.distributed, where type checkers do not see them. Since 1.8.
@@ -59,9 +62,46 @@ def note_step(inner: Optimizer) -> None:
 
 
 def has_step_hooks(inner: Optimizer) -> bool:
-    """Return whether hooks of the user run before or after each step."""
-    # torch has functions to register hooks, but none to list them. Since 2.0.
-    return bool(inner._optimizer_step_pre_hooks or inner._optimizer_step_post_hooks)
+    """Return whether hooks of the user run before or after each step, of this optimizer or of all."""
+    # torch has functions to register hooks, but none to list them. Since 2.0; those of all optimizers since 2.1.
+    own = inner._optimizer_step_pre_hooks or inner._optimizer_step_post_hooks
+    return bool(own or optimizers._global_optimizer_pre_hooks or optimizers._global_optimizer_post_hooks)
+
+
+def apply_as_step(inner: Optimizer, apply: Callable[[], None]) -> None:
+    """Call `apply`, which stands for a step of `inner`, between the hooks of the user."""
+    # torch wraps each class's `step` by this function, which no page names. Since 1.5.
+    if has_step_hooks(inner):
+        Optimizer.profile_hook_step(lambda _: apply())(inner)
+    else:
+        apply()
+
+
+def step_unobserved(optimizer: Optimizer) -> None:
+    """Take a step without hooks: of an optimizer that the user does not know."""
+    # The mark of a `step` that is wrapped as above. Since 1.5.
+    step = type(optimizer).step
+    (step.__wrapped__ if getattr(step, "hooked", False) else step)(optimizer)  # type: ignore[attr-defined]
+
+
+opaque = torch._disable_dynamo  # type: ignore[attr-defined]
+"""Decorator of functions that torch.compile does not look into."""
+# As torch.compiler.disable, but without importing the compiler, which takes seconds. Since 2.1.
+
+NAME_PARTS_OF_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
+"""What torch.compile and activation checkpointing add to the names of parameters."""
+
+
+def compiled_module(model: torch.nn.Module) -> torch.nn.Module | None:
+    """Return the module inside what torch.compile returns; None for other modules."""
+    # Its class is in a module that takes seconds to import. Since 2.0.
+    return model._orig_mod if type(model).__name__ == "OptimizedModule" else None  # type: ignore[return-value]
+
+
+def is_flat_shard(tensor: Tensor) -> bool:
+    """Return whether a tensor is or was part of FullyShardedDataParallel's flat parameters."""
+    # The first mark is of the flat parameter, the second also of the user's own (use_orig_params). Since 1.12 and 2.0.
+    return getattr(tensor, "_is_flat_param", False) or getattr(tensor, "_fsdp_flattened", False)
 
 
 def step_is_replaced(inner: Optimizer) -> bool:
@@ -73,6 +113,25 @@ def step_is_replaced(inner: Optimizer) -> bool:
 
 LOSS_SCALE = "grad_scale"
 """Name of the attribute that GradScaler sets while it calls `step`: the factor that the loss was multiplied by."""
+OVERFLOW = "found_inf"
+"""The same: above 0 if this rank's gradients had inf or NaN; before the user clipped them, if `unscale_` was called."""
+
+
+def report_overflow(optimizer: Optimizer, found: bool) -> None:
+    """Tell the GradScaler that calls `step` whether any rank has met inf or NaN, so that all scales stay equal."""
+    # It looks at this rank's gradients only, and what it sets in the optimizer is a copy. Nothing leads to it but the
+    # call itself. Since 1.6.
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        scaler = frame.f_locals.get("self")
+        if scaler is not None and issubclass(type(scaler), torch.amp.GradScaler):
+            checks = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]
+            for check in checks.values():
+                check.fill_(float(found))
+            if not checks and found:
+                checks[torch.device("cpu")] = torch.ones(())
+            return
+        frame = frame.f_back
 
 
 class ScaledOptimizer(Optimizer):

@@ -19,9 +19,10 @@ from laconic.drivers.distributed.rounds import TOPIC, Processes
 from laconic.statements import state_once
 from laconic.telemetry.meter import Meter
 from laconic.telemetry.traffic import Traffic
-from laconic.torch_compat import LOSS_SCALE, ScaledOptimizer
+from laconic.torch_compat import LOSS_SCALE, OVERFLOW, opaque, report_overflow
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.agreed_settings import agreed_settings, check_order
+from laconic.training.claims import Claim
 from laconic.training.clipping import clipping_of
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import Choice, LearningRates
@@ -31,9 +32,10 @@ from laconic.training.second_gradient import SecondGradient, called_twice
 from laconic.training.server_model import ServerModel
 from laconic.training.state_dict import Part, compose, identity_of, load
 from laconic.training.training_step import TrainingStep
+from laconic.training.wrapping import OptimizerAround
 
 
-class DistributedOptimizer(ScaledOptimizer):
+class DistributedOptimizer(OptimizerAround):
     """Wraps any `torch.optim` optimizer. Every rank of the process group must make one, and call `step` equally often.
 
     After `step()`, a parameter's `.grad` holds the direction that was applied. Its memory is reused when no parameter
@@ -59,6 +61,7 @@ class DistributedOptimizer(ScaledOptimizer):
         clip_norm: float | None = None,
         clip_value: float | None = None,
         lr: Choice | None = None,
+        sparse_gradients: str = "refuse",
     ) -> None:
         """Broadcast rank 0's parameters, frozen ones included, and the buffers of `model`. Collective.
 
@@ -81,6 +84,7 @@ class DistributedOptimizer(ScaledOptimizer):
             lr: "scaled" multiplies the learning rates of `inner`, whenever they are used, by the method's `lr_factor`;
                 the parameter groups and schedules keep the user's own. "kept" leaves them. None leaves them too, and
                 rank 0 states the factor if it is not 1.
+            sparse_gradients: "refuse" them, or make them "dense", as layers with sparse=False would have them.
 
         Raises:
             ValueError: for wrong arguments, before anything is sent; TypeError for wrong types. The other ranks learn
@@ -88,14 +92,13 @@ class DistributedOptimizer(ScaledOptimizer):
             SetupError: if ranks differ in what they must have in common, or another one refused its own arguments.
             PeerLostError: if a rank is missing.
         """
-        check_arguments(inner, algorithm, model, local_steps, check_every, replicas, timeout_s, group)
-        self.flat = FlatParameters(inner, model)
+        check_arguments(inner, algorithm, model, local_steps, check_every, replicas, timeout_s, group, sparse_gradients)
+        super().__init__(inner)
+        self.flat = FlatParameters(inner, model, sparse_gradients=sparse_gradients)
         learning_rates = LearningRates(inner, algorithm, lr)
         clipping = clipping_of(clip_norm, clip_value, algorithm, self.flat, model)
-        super().__init__(inner.param_groups, inner.defaults)
-        self.inner = inner
-        self._share_groups(inner)
-        inner.register_load_state_dict_post_hook(self._share_groups)  # loading replaces the lists of groups
+        self._claim = Claim(self.flat, group)
+        self._claim.check()
         self.algorithm = algorithm
         self._model = model
         active = ActiveParameters(self.flat.sizes, self._gather_used)
@@ -135,11 +138,8 @@ class DistributedOptimizer(ScaledOptimizer):
         if self.driver.channel.rank == 0:
             state_once(learning_rates.statement())
             state_once(called_twice(algorithm))
-
-    def _share_groups(self, inner: Optimizer) -> None:
-        """Share the groups and the state with the inner optimizer, so that a scheduler may hold either."""
-        self.param_groups = inner.param_groups
-        self.state = inner.state
+        self._claim.take()
+        self.guard_groups()
 
     @property
     def traffic(self) -> Traffic:
@@ -158,6 +158,7 @@ class DistributedOptimizer(ScaledOptimizer):
         counts_nothing = self.serves_only and not self.algorithm.is_asynchronous
         return self.driver.total_traffic(None if counts_nothing else self.traffic)
 
+    @opaque
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401
         """Take part in one round and apply its result. Returns the closure's loss, if there is a closure.
@@ -167,17 +168,24 @@ class DistributedOptimizer(ScaledOptimizer):
         (a hidden state, a counter, an iterator over the data) cannot be: it would move twice.
 
         Raises:
-            RuntimeError: if no parameter has a gradient, or a closure is needed and missing.
+            RuntimeError: if no parameter has a gradient, a closure is needed and missing, or an optimizer that was made
+                later has the parameters.
             PeerLostError: if a rank is missing.
             ReplicaError: if a check finds that the replicas differ.
         """
+        if self._claim.lost:
+            raise RuntimeError(f"step(): {self._claim.lost}")
         loss = self._evaluate(closure) if closure is not None or self._needs_closure else None
         if not self.serves_only:
             has_gradient = self.flat.has_gradient()
             if not any(has_gradient):
                 raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before step()")
             self.training.active.note(has_gradient)
-        self.training.step(vars(self).get(LOSS_SCALE))
+        scaler = vars(self)  # what GradScaler has set
+        n_aborted = self.driver.aborted_rounds
+        self.training.step(scaler.get(LOSS_SCALE), has_overflow=bool(scaler.get(OVERFLOW, 0)))
+        if OVERFLOW in scaler and not self.algorithm.is_asynchronous:
+            report_overflow(self, self.driver.aborted_rounds > n_aborted)
         self._own.second = None
         every = self.replica_check.every
         if every and self.driver.rounds % every == 0 and not self.training.n_taken:
@@ -204,6 +212,7 @@ class DistributedOptimizer(ScaledOptimizer):
         with torch.enable_grad():
             return closure()
 
+    @opaque
     @torch.no_grad()
     def exchange_steps(self) -> None:
         """Exchange the change of local steps since the last round, if any, and compare the replicas. Collective.
@@ -221,17 +230,10 @@ class DistributedOptimizer(ScaledOptimizer):
         n, what = len(self.flat.spec.shapes), f"for its list of used parameters, round {self.driver.rounds}"
         return self.driver.channel.gather(indices, what, [range(n)], max_bytes=2 + 12 * n)
 
+    @opaque
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, as the inner optimizer does."""
         self.inner.zero_grad(set_to_none)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Raise RuntimeError: parameters cannot be added after construction."""
-        if hasattr(self, "driver"):
-            raise RuntimeError(
-                "add_param_group: the ranks have agreed on the parameters; make a new DistributedOptimizer"
-            )
-        super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the inner optimizer's state and, under "laconic", the method's state of this rank."""

@@ -20,25 +20,32 @@ from laconic.kernels.api import (
     scatter,
     slice_tensors,
 )
+from laconic.training.parameter_names import names_of
 
 
 class FlatParameters:
     """Reads and writes gradients and values of all trainable parameters as vectors (d,).
 
-    The vectors are float64 for float64 parameters and float32 for all others.
+    The vectors are float64 if a parameter is float64, and float32 otherwise.
     """
 
-    def __init__(self, optimizer: Optimizer, model: torch.nn.Module | None = None) -> None:
-        """Collect the optimizer's trainable parameters.
+    def __init__(
+        self, optimizer: Optimizer, model: torch.nn.Module | None = None, *, sparse_gradients: str = "refuse"
+    ) -> None:
+        """Collect the optimizer's trainable parameters, which `check_parameters` admits.
 
         Args:
             optimizer: the user's optimizer.
             model: gives the parameters' names; without it they are named by group and index.
+            sparse_gradients: "refuse" or "dense".
 
         Raises:
-            ValueError: for no trainable parameter, mixed devices or dtypes, or an uninitialized parameter.
+            ValueError: for no trainable parameter, or mixed devices.
         """
-        given = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
+        given = names_of(model)
+        self._optimizer = optimizer
+        self._n_listed = _n_listed_in(optimizer)
+        self._sparse_to_dense = sparse_gradients == "dense"
         self.parameters: list[Tensor] = []
         self.names: list[str] = []
         self.groups: list[int] = []  # the number of each parameter's group
@@ -56,32 +63,27 @@ class FlatParameters:
                     self.groups.append(number)
                 else:
                     self._frozen.append((called, parameter))
-        if not self.parameters:
+        if not any(parameter.numel() for parameter in self.parameters):
             raise ValueError("inner: no parameter of the optimizer requires a gradient, so there is nothing to train")
-        self._refuse_mixed("device", [str(p.device) for p in self.parameters], "model.to(device)")
-        self._refuse_mixed("dtype", [str(p.dtype) for p in self.parameters], "model.to(dtype)")
-        example = self.parameters[0]
-        if not example.is_floating_point():
-            raise ValueError(f"inner: parameter {self.names[0]!r} is {example.dtype}; only real floats can be trained")
+        self._refuse_mixed_devices()
         self.spec = ModelSpec(names=tuple(self.names), shapes=tuple(tuple(p.shape) for p in self.parameters))
         self.sizes, self.d = self.spec.sizes, self.spec.d
         self.current = CurrentValues(self.parameters)
         """Where to read the parameters."""
-        self.device = example.device
-        self.dtype = torch.float64 if example.dtype == torch.float64 else torch.float32
+        self.device = self.parameters[0].device
+        dtypes = {parameter.dtype for parameter in self.parameters}
+        self.dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+        self.has_own_dtype = dtypes == {self.dtype}
+        """Whether all parameters have the dtype of the vectors."""
 
-    def _refuse_mixed(self, what: str, values: Sequence[str], remedy: str) -> None:
-        if len(set(values)) > 1:
-            other = next(place for place, value in enumerate(values) if value != values[0])
+    def _refuse_mixed_devices(self) -> None:
+        devices = [str(parameter.device) for parameter in self.parameters]
+        if len(set(devices)) > 1:
+            other = next(place for place, device in enumerate(devices) if device != devices[0])
             raise ValueError(
-                f"inner: parameters of mixed {what}s: {self.names[0]!r} is {values[0]}, {self.names[other]!r} is "
-                f"{values[other]}; all must share one, for instance by {remedy} before the optimizer is made"
+                f"inner: parameters of mixed devices: {self.names[0]!r} is {devices[0]}, {self.names[other]!r} is "
+                f"{devices[other]}; all must share one, for instance by model.to(device) before the optimizer is made"
             )
-
-    @property
-    def has_own_dtype(self) -> bool:
-        """Whether the parameters have the dtype of the vectors."""
-        return self.parameters[0].dtype == self.dtype
 
     def values(self, out: Tensor | None = None) -> Tensor:
         """Return a copy of the parameters, (d,), in `out` if it is given."""
@@ -155,11 +157,19 @@ class FlatParameters:
         else:
             self.set_active_values((view + 0.0 for view in self.views(start)), start, active)
 
+    def check_listed(self) -> None:
+        """Raise RuntimeError if the optimizer has been given further parameters."""
+        if _n_listed_in(self._optimizer) != self._n_listed:
+            raise RuntimeError(
+                f"the optimizer has {_n_listed_in(self._optimizer)} parameters and had {self._n_listed} when the ranks "
+                "agreed on what to train; each would train the new ones alone: make a new DistributedOptimizer"
+            )
+
     def has_gradient(self) -> list[bool]:
         """Return, by parameter, whether it has a gradient now.
 
         Raises:
-            TypeError: for a sparse gradient.
+            TypeError: for a sparse gradient, unless they are made dense.
             RuntimeError: if a parameter was frozen at the start and now has a gradient.
         """
         for name, parameter in self._frozen:
@@ -169,10 +179,19 @@ class FlatParameters:
                     "that each would apply alone; make a new DistributedOptimizer after requires_grad_(True), or make "
                     "it while all are trainable and freeze later"
                 )
+        self.make_dense()
+        return [parameter.grad is not None for parameter in self.parameters]
+
+    def make_dense(self) -> None:
+        """Make sparse gradients dense, or raise TypeError."""
         for name, parameter in zip(self.names, self.parameters, strict=True):
             if parameter.grad is not None and parameter.grad.layout != torch.strided:
-                raise TypeError(f"parameter {name!r} has a sparse gradient; make its layer with sparse=False")
-        return [parameter.grad is not None for parameter in self.parameters]
+                if not self._sparse_to_dense:
+                    raise TypeError(
+                        f"parameter {name!r} has a sparse gradient; make its layer with sparse=False, or pass "
+                        "sparse_gradients='dense'"
+                    )
+                parameter.grad = parameter.grad.to_dense()
 
     def divide_gradients(self, scale: Tensor) -> None:
         """Divide every gradient by `scale`, in place."""
@@ -202,7 +221,19 @@ class FlatParameters:
         """Set the parameters' gradients to `direction` (d,); those of inactive parameters become None."""
         views = torch.split(direction, list(self.sizes))
         for parameter, view, moves in zip(self.parameters, views, active, strict=True):
-            parameter.grad = view.view_as(parameter).to(parameter.dtype) if moves else None
+            parameter.grad = _as_gradient(view, parameter) if moves else None
+
+
+def _as_gradient(view: Tensor, parameter: Tensor) -> Tensor:
+    """Return the elements (size,) as a gradient of `parameter`: in its strides too, which fused optimizers assume."""
+    if parameter.is_contiguous():
+        return view.view_as(parameter).to(parameter.dtype)
+    return torch.empty_like(parameter).copy_(view.view(parameter.shape))
+
+
+def _n_listed_in(optimizer: Optimizer) -> int:
+    """Return the number of parameters in the optimizer's groups."""
+    return sum(len(group["params"]) for group in optimizer.param_groups)
 
 
 @dataclass(eq=False)

@@ -3,21 +3,41 @@
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 
 from laconic.contract import Algorithm
+from laconic.training.claims import claims
+from laconic.training.inner_checks import check_inner
 from laconic.training.local_steps import check_local_steps
+from laconic.training.parameter_checks import check_parameters
 from laconic.training.replica_check import REPLICAS
+from laconic.training.wrappers import refuse_wrappers
 
 
 def fixed_tensors(inner: Optimizer, model: torch.nn.Module | None) -> list[Tensor]:
-    """Return the tensors that no step changes, but all ranks must share: frozen parameters and the model's buffers."""
-    known = [parameter for group in inner.param_groups for parameter in group["params"]]
+    """Return the tensors that this optimizer does not change, but all ranks must share.
+
+    They are frozen parameters, parameters of the model in no group of an optimizer that exchanges, and buffers.
+    """
+    listed = [parameter for group in inner.param_groups for parameter in group["params"]]
+    fixed = [parameter for parameter in listed if not parameter.requires_grad]
     if model is not None:
-        listed = {id(parameter) for parameter in known}
-        known += [parameter for parameter in model.parameters() if id(parameter) not in listed]
-        known += list(model.buffers())
-    return [tensor for tensor in known if not tensor.requires_grad]
+        known = {id(parameter) for parameter in listed}
+        others = [parameter for parameter in model.parameters() if id(parameter) not in known]
+        fixed += [parameter for parameter in others if not any(claim.holds([parameter]) for claim in claims())]
+        fixed += list(model.buffers())
+    return fixed
+
+
+def check_model(inner: Optimizer, model: torch.nn.Module | None, group: dist.ProcessGroup | None, sparse: str) -> None:
+    """Raise TypeError or ValueError for a model, or parameters, that an exchange cannot keep equal on all ranks."""
+    if model is not None and not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model={model!r:.80} must be the torch.nn.Module whose parameters are trained")
+    if sparse not in ("refuse", "dense"):
+        raise ValueError(f"sparse_gradients={sparse!r} must be 'refuse' or 'dense'")
+    check_parameters(inner, model, refuse_sparse=sparse == "refuse")
+    trained = [parameter for each in inner.param_groups for parameter in each["params"] if parameter.requires_grad]
+    refuse_wrappers(trained, model, group)
 
 
 def check_arguments(
@@ -29,14 +49,12 @@ def check_arguments(
     replicas: str,
     timeout_s: float,
     group: dist.ProcessGroup | None,
+    sparse_gradients: str,
 ) -> None:
     """Raise TypeError, ValueError or RuntimeError for wrong arguments of `DistributedOptimizer`."""
-    if not isinstance(inner, Optimizer):
-        raise TypeError(f"inner={inner!r:.80} must be a torch.optim.Optimizer")
     if not isinstance(algorithm, Algorithm):
         raise TypeError(f"algorithm={algorithm!r:.80} must be an algorithm such as laconic.CompSkip()")
-    if isinstance(inner, LBFGS):
-        raise ValueError("inner=LBFGS evaluates its closure several times a step, and a round exchanges one gradient")
+    check_inner(inner, algorithm, local_steps)
     if check_every < 0 or timeout_s <= 0:
         raise ValueError(f"check_every={check_every} must be at least 0 and timeout_s={timeout_s} above 0")
     if replicas not in REPLICAS:
@@ -54,3 +72,4 @@ def check_arguments(
     if group is not None and dist.get_rank(group) < 0:
         raise ValueError(f"group: this process, global rank {dist.get_rank()}, is not one of its ranks")
     check_local_steps(algorithm, local_steps)
+    check_model(inner, model, group, sparse_gradients)

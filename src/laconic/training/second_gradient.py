@@ -87,6 +87,7 @@ class SecondGradient:
         self._flat.drop_gradients()  # so that the evaluation does not change the original gradient
         with torch.enable_grad():
             self._evaluate()
+        self._flat.make_dense()
         gradient = self._flat.gradient_source()
         after.put_back(self._buffers())
         self._flat.set_values(here)

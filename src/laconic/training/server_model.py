@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.contract import check_vector
-from laconic.torch_compat import note_step
+from laconic.torch_compat import note_step, step_unobserved
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.clipping import Clipping
 from laconic.training.flat_parameters import FlatParameters
@@ -39,6 +40,7 @@ class ServerModel:
         self._learning_rates = learning_rates
         self._clipping = clipping
         self.optimizer = copy.deepcopy(inner)
+        self.optimizer.step = partial(step_unobserved, self.optimizer)  # type: ignore[assignment, method-assign]
         self.flat = FlatParameters(self.optimizer)
 
     def saved(self) -> dict[str, Any]:

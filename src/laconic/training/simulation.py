@@ -18,8 +18,10 @@ from laconic.telemetry.traffic import Traffic
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.clipping import clipping_of
 from laconic.training.flat_parameters import FlatParameters
+from laconic.training.inner_checks import check_inner
 from laconic.training.learning_rates import Choice, LearningRates
 from laconic.training.local_steps import check_local_steps
+from laconic.training.optimizer_arguments import check_model
 from laconic.training.second_gradient import called_twice
 from laconic.training.server_model import ServerModel
 from laconic.training.simulated_workers import SimulatedWorkers
@@ -55,6 +57,7 @@ class Simulation:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         lr: Choice | None = None,
+        sparse_gradients: str = "refuse",
     ) -> None:
         """Set up the simulated workers.
 
@@ -75,16 +78,19 @@ class Simulation:
             clip_norm: as for `DistributedOptimizer`.
             clip_value: as for `DistributedOptimizer`.
             lr: as for `DistributedOptimizer`.
+            sparse_gradients: "refuse" them, or make them "dense", as layers with sparse=False would have them.
 
         Raises:
             TypeError: for wrong arguments.
             ValueError: for wrong arguments.
         """
         check_local_steps(algorithm, local_steps)
+        check_inner(inner, algorithm, local_steps)
+        check_model(inner, model, None, sparse_gradients)
         self.model = model
         self.inner = inner
         self.algorithm = algorithm
-        self.flat = FlatParameters(inner, model)
+        self.flat = FlatParameters(inner, model, sparse_gradients=sparse_gradients)
         active = ActiveParameters(self.flat.sizes)
         learning_rates = LearningRates(inner, algorithm, lr)
         clipping = clipping_of(clip_norm, clip_value, algorithm, self.flat, model)

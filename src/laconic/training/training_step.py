@@ -9,6 +9,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from laconic.contract import Algorithm, Result, check_vector
 from laconic.protocol.abort import Abort
 from laconic.protocol.round_inputs import Inputs, VectorSource
 from laconic.protocol.round_result import RoundResult
-from laconic.torch_compat import note_step
+from laconic.torch_compat import apply_as_step, note_step
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.clipping import Clipping
 from laconic.training.flat_parameters import FlatParameters, VectorCopy
@@ -126,15 +127,19 @@ class TrainingStep:
         self._clipping = clipping
         self._lr = 0.0  # of this round
         self._loss_scale: Tensor | None = None
+        self._overflow = Abort.NO  # whether GradScaler has found inf or NaN
         self._buffer: Tensor | None = None  # for `start`, while that is None
 
-    def step(self, loss_scale: Tensor | None = None) -> None:
+    def step(self, loss_scale: Tensor | None = None, *, has_overflow: bool = False) -> None:
         """Take one step of each worker. Over processes it is collective.
 
         Args:
             loss_scale: what the loss was multiplied by, one number; None if by nothing.
+            has_overflow: whether there was inf or NaN in the gradients of this step, which may be gone.
         """
+        self._flat.check_listed()
         self._loss_scale = loss_scale
+        self._overflow = Abort.unless(not has_overflow)
         if not self.local.are_taken and not self._is_asynchronous:
             self._step_with_gradient()
             return
@@ -156,17 +161,21 @@ class TrainingStep:
             self._workers.compute(rank)
             return Inputs(
                 vector=self._flat.gradient_source(self._loss_scale), parameters=self._flat.current,
-                used=self._flat.has_gradient(),
+                used=self._flat.has_gradient(), abort=self._overflow,
             )  # fmt: skip
 
-        self._workers.pull(self._driver.round(inputs_of, self.learning_rates.now()).results)
+        result = self._driver.round(inputs_of, self.learning_rates.now())
+        if result.aborted or not result.results:
+            self._workers.pull(result.results)
+        else:
+            apply_as_step(self._inner, partial(self._workers.pull, result.results))
 
     def _step_with_gradient(self) -> None:
         def inputs_of(rank: int) -> Inputs:
             self._workers.compute(rank)
             return Inputs(
                 vector=self._flat.gradient_source(self._loss_scale), parameters=self._flat.current,
-                gradient_at=self._workers.gradient_at(rank) if self._at_two_points else None, abort=self.active.abort,
+                gradient_at=self._workers.gradient_at(rank) if self._at_two_points else None, abort=self._abort(),
             )  # fmt: skip
 
         result = self._round(inputs_of)
@@ -176,7 +185,7 @@ class TrainingStep:
             direction = result.results[rank]
             assert isinstance(direction, Tensor), "only methods that read changes may return a sparse result"
             if self._algorithm.returns == "parameters":
-                self._flat.set_values(direction)
+                apply_as_step(self._inner, partial(self._flat.set_values, direction))
             else:
                 self._flat.set_gradients(direction, self.active.now)
                 if self._clipping is not None:
@@ -189,7 +198,7 @@ class TrainingStep:
 
         def inputs_of(rank: int) -> Inputs:
             self._workers.compute(rank)
-            scale, abort = self._loss_scale, self.active.abort
+            scale, abort = self._loss_scale, self._abort()
             if self._clipping is not None:
                 if rank not in clipped:
                     clipped[rank] = self._prepare_gradients()
@@ -223,7 +232,7 @@ class TrainingStep:
 
     def _prepare_gradients(self) -> Abort:
         """Unscale and clip the gradients of a local step. If they are not finite, do nothing, and return so."""
-        if not self._flat.gradients_are_finite():
+        if self._overflow or not self._flat.gradients_are_finite():
             return Abort.NON_FINITE
         if self._loss_scale is not None:
             self._flat.divide_gradients(self._loss_scale)
@@ -271,6 +280,9 @@ class TrainingStep:
         """
         stays = self._algorithm.replicas_equal and not self._lr
         return () if result.aborted or stays else self._workers.applying
+
+    def _abort(self) -> Abort:
+        return max(self._overflow, self.active.abort)
 
     def _round(self, inputs_of: Callable[[int], Inputs]) -> RoundResult:
         """Run one round; repeat it if the ranks have to agree on the parameters that take part."""

@@ -237,12 +237,15 @@ class Channel:
             raise self._lost(purpose, error) from error
 
     def share(self, tensor: Tensor, purpose: str = "for the initial parameters") -> None:
-        """Overwrite a tensor of any device and shape by rank 0's. Raises PeerLostError."""
-        travelling = tensor.detach().cpu().contiguous()
-        self.broadcast(travelling, purpose)
+        """Overwrite a tensor of any device, shape and type by rank 0's. Raises PeerLostError."""
+        travelling = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        self.broadcast(travelling.reshape(-1).view(torch.uint8), purpose)
         self.control_bytes += travelling.numel() * travelling.element_size() if self.rank == 0 else 0
-        with torch.no_grad():
-            tensor.copy_(travelling)
+        into = tensor.detach()
+        for dim, stride in enumerate(into.stride()):
+            if not stride:  # an expanded dimension, whose elements share memory
+                into, travelling = into.narrow(dim, 0, 1), travelling.narrow(dim, 0, 1)
+        into.copy_(travelling)
 
     def gather(self, value: Any, purpose: str, schema: Schema, max_bytes: int) -> list[Any]:  # noqa: ANN401 - JSON
         """Return the `value` of all ranks, by rank; see `Transport`. It is sent as JSON, so nothing is executed."""
