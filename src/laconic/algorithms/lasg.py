@@ -10,6 +10,7 @@ worker evaluates the same rule, which saves the server's request and changes no 
 threshold is above 0, so that alpha = 0 is plain SGD.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,7 +22,7 @@ from laconic.algorithms.lag import STORED, stored_sum
 from laconic.compressors import dense
 from laconic.contract import DENSE, Exchange, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import squared_norm
+from laconic.kernels.api import all_finite, squared_norm
 from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
 from laconic.wire import Dense
 
@@ -86,7 +87,9 @@ class LASG(Lazy):
         """WK1: return the batch's gradient at the parameters less the one at the snapshot, (d,)."""
         if me.round % self.max_delay == 0 or "snapshot" not in me.memory:
             me.memory["snapshot"] = me.memory["previous_parameters"]
-        return gap_to_second(me, me.memory["snapshot"])
+        news = gap_to_second(me, me.memory["snapshot"])
+        me.require(all_finite(news))  # it may become a memory
+        return news
 
     def _has_stayed(self, me: Worker, threshold: float) -> bool:
         """PS and PSE: return whether L^2 ||x - x at the last upload||^2 is small. PSE measures L whenever it sends."""
@@ -99,7 +102,8 @@ class LASG(Lazy):
             return True
         if measured and moved > 0:
             gap = squared_norm(gap_to_second(me, me.memory["uploaded_parameters"]))
-            me.memory.set_number("smoothness", max(smoothness, (gap / moved) ** 0.5))
+            if math.isfinite(gap):
+                me.memory.set_number("smoothness", max(smoothness, (gap / moved) ** 0.5))
         return False
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:

@@ -74,10 +74,13 @@ class SASG(Selection, Lazy):
         if threshold > 0 and not self.must_send(me):
             skip = small_against(gap_to_second(me, me.memory["uploaded_parameters"]), threshold)  # (5)
         if skip:
+            residual = me.memory["residual"]
+            if self.skip_error == "corrected":  # before it is sent, so that an overflow aborts the round
+                me.memory["residual"] = torch.add(residual, me.memory["unsent"], out=me.scratch())
             reply = yield None
             self.note(me, uploaded=False)
-            if self.skip_error == "corrected" and reply.delivered:  # otherwise the stored upload was not used
-                me.memory["residual"] = torch.add(me.memory["residual"], me.memory["unsent"], out=me.scratch())
+            if self.skip_error == "corrected" and not reply.delivered:  # the stored upload was not used
+                me.memory["residual"] = residual
             return torch.div(reply.dense(), me.lr, out=me.scratch())
         corrected = me.gradient  # at the learning rate 0 the residual waits
         if me.lr:

@@ -4,6 +4,7 @@ A round either takes effect on all ranks or on none. So what a step writes is st
 of the round, or drops it when a rank aborts the round.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
 from laconic.contract.slots import Slots
-from laconic.errors import ContractError
+from laconic.errors import ContractError, NonFiniteError
 
 
 class Memory:
@@ -72,8 +73,15 @@ class Memory:
         return float(self[name]) if name in self else default
 
     def set_number(self, name: str, value: float) -> None:
-        """Store one number, in float64."""
+        """Store one number, in float64. Raises NonFiniteError, which aborts the round, for inf and NaN."""
+        if not math.isfinite(value):
+            raise NonFiniteError
         self[name] = torch.tensor(value, dtype=torch.float64)
+
+    @property
+    def written(self) -> Mapping[str, Tensor]:
+        """What this step has written, by name."""
+        return self._staged
 
     def commit(self) -> None:
         """Commit what this step wrote."""

@@ -70,6 +70,7 @@ from laconic.kernels.sparse import (
     vote_counts,
 )
 from laconic.kernels.vectors import (
+    absolute_maximum,
     add_at,
     add_into,
     all_finite,
@@ -95,6 +96,7 @@ __all__ = [
     "Bytes",
     "Numbers",
     "absolute_maxima",
+    "absolute_maximum",
     "add_at",
     "add_dequantized",
     "add_fractional",

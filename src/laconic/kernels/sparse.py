@@ -7,6 +7,7 @@ from torch import Tensor
 
 from laconic.kernels.dispatch import fastest
 from laconic.kernels.reference.ans_gaps import AnsWords, Codes, Numbers
+from laconic.kernels.vectors import absolute_maximum as absolute_maximum
 from laconic.kernels.vectors import add_at as add_at
 from laconic.kernels.vectors import add_into as add_into
 from laconic.kernels.vectors import all_finite as all_finite

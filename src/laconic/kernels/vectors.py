@@ -34,6 +34,14 @@ def divide(vector: Tensor, n: int) -> bool:
     return made
 
 
+def absolute_maximum(vector: Tensor) -> float:
+    """Return the largest magnitude of `vector` (d,): NaN if it has one, 0 if it is empty. See `reference/finite.py`."""
+    if vector.device.type != "cpu" or vector.dtype not in (torch.float32, torch.float64) or not vector.is_contiguous():
+        return reference_finite.absolute_maximum(vector)
+    made: float = fastest("finite").absolute_maximum(vector)
+    return made
+
+
 def all_finite(vector: Tensor) -> bool:
     """Return whether no element of `vector` (d,) is inf or NaN; see `reference/finite.py`."""
     if vector.device.type != "cpu" or vector.dtype not in (torch.float32, torch.float64) or not vector.is_contiguous():
@@ -42,9 +50,9 @@ def all_finite(vector: Tensor) -> bool:
     return made
 
 
-def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1) -> bool:
+def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: float | None = None) -> bool:
     """Copy tensors into `out` (d,), divided; return whether all is finite. See `reference/flatten.py`, also below."""
-    made: bool = fastest("flatten", out.device).gather(tensors, out, divisor=divisor)
+    made: bool = fastest("flatten", out.device).gather(tensors, out, divisor=divisor, limit=limit)
     return made
 
 

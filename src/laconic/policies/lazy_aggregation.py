@@ -5,6 +5,7 @@ gap, is small compared with the movement of the model:
 ||gap||^2 <= (1/N^2) sum_j alpha_j ||x_{t+1-j} - x_{t-j}||^2, j = 1 .. window.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -66,6 +67,7 @@ class Lazy(Algorithm):
         moves = me.memory["squared_steps"] if "squared_steps" in me.memory else torch.zeros(0, dtype=torch.float64)
         if "previous_parameters" in me.memory:
             step = squared_norm(torch.sub(here, me.memory["previous_parameters"], out=me.scratch()))
+            step = min(step, sys.float_info.max)  # in float64, a square may overflow
             moves = torch.cat([torch.tensor([step], dtype=torch.float64), moves])[: self.window]
         me.memory["previous_parameters"] = here
         me.memory["squared_steps"] = moves

@@ -112,6 +112,8 @@ class ArrivalServer:
             session.close(not session.aborted)
             if packet is not None:
                 self.latest = packet
+            else:  # the server's step would have overflowed
+                update = replace(update, outcome="aborted")
         self.update_counts[update.worker].count(update)
 
     def _select(self, worker: int) -> None:

@@ -1,6 +1,6 @@
 """The sizes of frames that are not encoded, and what decoding them would give."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -17,6 +17,9 @@ def as_received(frame: Frame, d: int) -> Frame:
     packet = frame.packet.as_read()
     if packet is None:
         return decode(encode(frame), d)
+    known = vars(frame.packet).get("absolute_maximum")
+    if known is not None:  # the cached property: it is known here
+        packet.__dict__["absolute_maximum"] = known
     return Frame(header=frame.header, packet=packet)
 
 
@@ -42,13 +45,15 @@ def _framed(sizes: Sizes, algorithm: Algorithm) -> FrameSizes:
     return FrameSizes(n_bytes, sum(n_bytes), sum(sizes.payload_bits) + flags, sizes.paper_bits, 0)
 
 
-def sizes_where_aborted(packet: Packet, shards: Sequence[Shard], algorithm: Algorithm) -> FrameSizes:
-    """Return the same for an answer with inf or NaN: each shard that has one sends an ABORT control frame instead."""
+def sizes_where_aborted(
+    packet: Packet, shards: Sequence[Shard], algorithm: Algorithm, refuses: Callable[[Packet, Shard], bool]
+) -> FrameSizes:
+    """Return the same for an answer that is refused: each shard that `refuses` sends an ABORT control frame instead."""
     flag = int(algorithm.skips)
     counted = []
     for shard in shards:
         part = packet if len(shards) == 1 else packet.part(shard.offset, shard.stop)
-        if part.finite:
+        if not refuses(part, shard):
             size = part.size
             counted.append(Size(size.encoded_bytes, size.payload_bits + flag, algorithm.paper_bits_of("down", part)))
         else:

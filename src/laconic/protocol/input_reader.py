@@ -1,11 +1,12 @@
 """How a worker's gradient or change gets to its method: it is written once, and no earlier than it is needed."""
 
+import math
 from functools import partial
 
 from torch import Tensor
 
 from laconic.contract import Algorithm, Worker
-from laconic.kernels.api import all_finite, divide
+from laconic.kernels.api import absolute_maximum, all_finite, divide
 from laconic.protocol.abort import Abort
 from laconic.protocol.round_inputs import Inputs, VectorSource
 
@@ -18,9 +19,14 @@ class InputReader:
         self._me = me
         self.unread: VectorSource | None = None
         """Where to read the gradient or change, until it is read."""
+        self.exceeds = False
+        """Whether the gradient or change of this round has a magnitude above the limit."""
+        self._limit: float | None = None
         self._share: Abort | None = None  # what `write_share` returns, if the full share is already written
 
-    def begin(self, inputs: Inputs, *, sum_is_checked: bool, as_given: bool, overlaps: bool) -> Abort:
+    def begin(
+        self, inputs: Inputs, *, sum_is_checked: bool, as_given: bool, overlaps: bool, limit: float | None = None
+    ) -> Abort:
         """Start a round.
 
         Args:
@@ -28,16 +34,18 @@ class InputReader:
             sum_is_checked: whether inf and NaN are found in the sum over all workers.
             as_given: whether that is the sum of the gradients unchanged.
             overlaps: whether `write_share` is called while the gradient still exists.
+            limit: the magnitude to look for, see `exceeds`; None to look for none.
 
         Returns:
             Whether inf or NaN was found.
         """
+        self._limit, self.exceeds = limit, False
         me, vector, gradient_at, self._share = self._me, inputs.vector, inputs.gradient_at, None
         me.read_parameters = partial(self._vector, inputs.parameters)
         if gradient_at is not None:
             me.gradient_at = lambda parameters: self._vector(gradient_at(parameters))
         if isinstance(vector, Tensor):
-            return Abort.unless(self._take(vector) or sum_is_checked or all_finite(vector))
+            return Abort.unless(self._take(vector) or sum_is_checked or self._is_finite(vector))
         if self._algorithm.consumes == "change":
             self.unread, me.read_change = vector, self._read_change
             return Abort.NO  # it is checked when it is read
@@ -53,7 +61,7 @@ class InputReader:
         return self._algorithm.takes_gradient_tensors
 
     def _with_sum(self, vector: Tensor, plus: Tensor | None) -> Tensor:
-        self._me.require(plus is None or all_finite(vector.add_(plus)))
+        self._me.require(plus is None or self._is_finite(vector.add_(plus)))
         return vector
 
     def _read_gradient(self, source: VectorSource, sum_is_checked: bool, is_summed: bool, overlaps: bool) -> Abort:
@@ -70,8 +78,19 @@ class InputReader:
         if is_summed:
             self._share = Abort.unless(source.into(me.gradient, 0, me.count, divisor=me.n_workers))
             return Abort.NO  # `write_share` says it
-        is_finite = source.into(me.gradient, 0, me.count) or sum_is_checked
+        if self._limit is not None:
+            is_finite = source.into(me.gradient, 0, me.count, limit=self._limit) or self._is_finite(me.gradient)
+        else:
+            is_finite = source.into(me.gradient, 0, me.count) or sum_is_checked
         return Abort.NO if is_finite else Abort.NON_FINITE
+
+    def _is_finite(self, vector: Tensor) -> bool:
+        """Return whether a vector (d,) is finite, and note whether it exceeds the limit."""
+        if self._limit is None:
+            return all_finite(vector)
+        largest = absolute_maximum(vector)
+        self.exceeds |= not largest <= self._limit
+        return math.isfinite(largest)
 
     def _vector(self, vector: Tensor | VectorSource) -> Tensor:
         """Return a vector (d,), which is valid until the end of the round if it has to be written."""
@@ -87,6 +106,8 @@ class InputReader:
         assert source is not None, f"{self._algorithm.name} reads the change more often than once a round"
         change = self._me.scratch()
         self._me.require(source.into(change, 0, self._me.count, plus=plus))
+        if self._limit is not None:
+            self._is_finite(change)
         return change
 
     def write_share(self, values: Tensor, start: int, stop: int) -> Abort:

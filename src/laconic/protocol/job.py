@@ -39,6 +39,13 @@ class PlannedExchange:
         return self.pattern.answering is Answering.ENGINE
 
     @cached_property
+    def shows_magnitudes(self) -> bool:
+        """Whether a worker's packet bounds the vector that it is made of; see `Packet.shows_magnitudes`."""
+        accepted = self.exchange.up
+        kinds = accepted if isinstance(accepted, tuple) else () if callable(accepted) else (accepted,)
+        return all(each is None or each.kind.shows_magnitudes for each in kinds)
+
+    @cached_property
     def bounds(self) -> tuple[int, ...]:
         """The offsets at which the slices begin, and the end of the last."""
         return (self.shards[0].offset, *(shard.stop for shard in self.shards))

@@ -15,7 +15,16 @@ class VectorSource(Protocol):
     reads: Sequence[Tensor]
     """The tensors whose memory it reads."""
 
-    def into(self, out: Tensor, start: int, stop: int, *, divisor: int = 1, plus: Tensor | None = None) -> bool:
+    def into(
+        self,
+        out: Tensor,
+        start: int,
+        stop: int,
+        *,
+        divisor: int = 1,
+        plus: Tensor | None = None,
+        limit: float | None = None,
+    ) -> bool:
         """Write elements start .. stop-1, divided by `divisor`, plus those of `plus`, to the same place in `out`.
 
         Args:
@@ -24,10 +33,11 @@ class VectorSource(Protocol):
             stop: index behind the last one.
             divisor: the divisor.
             plus: a vector to add, (d,), if any.
+            limit: the magnitude to look for, with neither divisor nor `plus`.
 
         Returns:
-            Whether all values written are finite. With a divisor, whether the sum of that many such vectors is finite
-            as well, as `kernels.divide` says.
+            Whether all values written are finite, or with a limit, within it. With a divisor, whether the sum of that
+            many such vectors is finite as well, as `kernels.divide` says.
         """
 
     def tensors(self) -> Sequence[Tensor]:

@@ -1,5 +1,6 @@
 """The server's part of a round, between algorithm and bytes; the worker's is in `worker.py`."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,10 +10,12 @@ from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
 from laconic.contract import Inbox, Memory, Scratch, Server, by_parameter, read_saved
+from laconic.errors import NonFiniteError
 from laconic.protocol.abort import Abort
 from laconic.protocol.frames import check_frame, check_own, read_frame
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard
+from laconic.protocol.magnitudes import Magnitudes, within
 from laconic.protocol.round_inputs import Active
 from laconic.wire import Encoded, Frame, Header, Packet
 
@@ -59,6 +62,7 @@ class ServerSession:
         )  # fmt: skip
         if descend is not None:
             self.view.descend = descend
+        self.magnitudes = Magnitudes(job.algorithm, self.view.memory)
 
     def open(self, round_: int, exchange: int, lr: float) -> None:
         """Begin an exchange: `take` each frame, then `answer`.
@@ -69,6 +73,8 @@ class ServerSession:
             lr: learning rate of this round.
         """
         self.view.round, self.view.exchange, self.view.lr = round_, exchange, lr
+        if exchange == 0:
+            self.magnitudes.begin(round_, lr)
         planned = self.job.exchanges_in(round_)[exchange]
         self._shard = self.shard if planned.is_full else planned.shards[0]
         self._frames = {}
@@ -119,12 +125,38 @@ class ServerSession:
             packets, view.n_workers, partial(self._zeros, shard.count), frozenset(skipped),
             vote_buffer=(lambda: self.scratch(torch.int8)) if shard.count == view.count else None,
         )  # fmt: skip
-        packet = self.job.algorithm.serve(view, inbox)
+        if self.magnitudes.are_watched:
+            self.magnitudes.saw(packets.values())
+        try:
+            packet = self.job.algorithm.serve(view, inbox)
+        except NonFiniteError:
+            self.aborted, self.refused = Abort.NON_FINITE, None
+            return None
         expected = self.job.exchanges_in(view.round)[view.exchange].exchange
         check_own(packet, self.job, expected, "server", self.index, view.round, (shard.offset, shard.count))
-        self.aborted = Abort.unless(packet is None or packet.finite)
+        is_finite = packet is None or packet.finite
+        if self.magnitudes.are_watched and packet is not None:
+            self.magnitudes.saw((packet,))
+        if self.magnitudes.are_large:
+            is_finite = is_finite and self.magnitudes.answer_holds(packet) and self.magnitudes.may_be_written()
+        elif self.magnitudes.largest < math.inf:
+            is_finite = self.magnitudes.answer_holds(packet)
+        self.aborted = Abort.unless(is_finite)
         self.refused = packet if self.aborted else None
         return None if self.aborted else packet
+
+    def would_refuse(self, part: Packet, shard: Shard) -> bool:
+        """Return whether a server of this slice alone would abort the round; call it where `serve` has `refused`."""
+        if not self.magnitudes.answer_holds(part):
+            return True
+        if not self.magnitudes.are_large:
+            return False
+        memory, start = self.view.memory, shard.offset - self.shard.offset
+        written = [
+            value[start : start + shard.count] if memory.slots.is_vector(name) else value
+            for name, value in memory.written.items()
+        ]
+        return not within(written, self.magnitudes.safe)
 
     def _zeros(self, count: int) -> Tensor:
         """Return zeros (count,) that are valid in this round, or for as long as the server's memory holds them."""
@@ -146,6 +178,7 @@ class ServerSession:
                 ]
                 self.view.memory.revert([(start, stop) for start, stop in slices if start < stop])
             self.view.memory.commit()
+            self.magnitudes.end(self.view.round)
         else:
             self.view.memory.drop()
         self.scratch.end_round(self.view.memory.committed.values())
@@ -166,4 +199,5 @@ class ServerSession:
         """Continue from the saved states of servers, whose slices together must cover this one's."""
         memory = self.view.memory
         memory.restore(read_saved([server["memory"] for server in saved], memory.slots))
+        self.magnitudes.restart()
         self.view.link_bytes_per_s = saved[self.index]["link_bytes_per_s"] if self.index < len(saved) else None

@@ -6,8 +6,7 @@ A round is: begin -> (outgoing -> answer -> receive), repeated as often as the a
 some rank aborted the round (`abort.py`). Nothing enters a memory before the commit.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from laconic.protocol.frames import Answer, check_own
 from laconic.protocol.input_reader import InputReader
 from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.legs import Answering
+from laconic.protocol.magnitudes import Magnitudes
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.shared_reply import Shared, SharedReply
 from laconic.telemetry.meter import FrameSizes, Meter
@@ -67,8 +67,14 @@ class WorkerSession:
         self.aborted = Abort.NO
         self.result: Result | None = None
         self.exchange = 0
+        self.is_closed = True
+        """Whether the round has ended for this worker."""
+        self.is_cause = False
+        """Whether this worker's own numbers abort the round."""
         self.planned: tuple[PlannedExchange, ...] = ()
         """The exchanges of this round."""
+        self.fits: Callable[[Result, Tensor], bool] | None = None
+        """Returns whether a result can be applied to the parameters (d,), where they have a shorter type than (d,)."""
         self._step: Step | None = None
         self._active = active
         self._shape = torch.Size((job.d,))
@@ -76,6 +82,7 @@ class WorkerSession:
         self._has_own_formula = type(job.algorithm).paper_bits_of is not Algorithm.paper_bits_of
         self._sparse_results = sparse_results
         self._reader = InputReader(job.algorithm, self.me)
+        self.magnitudes = Magnitudes(job.algorithm, self.me.memory)
         if self.node != 0:
             self.count_parameters()  # the initial ones, which node 0 sends to every other worker
 
@@ -95,9 +102,10 @@ class WorkerSession:
         """
         me = self.me
         self.planned, self.exchange = self.job.exchanges_in(round_), 0
-        me.round, me.lr = round_, lr
+        me.round, me.lr, self.is_closed = round_, lr, False
         self.packet, self.result, self._step = None, None, None
-        self.aborted = inputs.abort
+        self.magnitudes.begin(round_, lr)
+        self.aborted, self.is_cause = inputs.abort, inputs.abort is Abort.NON_FINITE
         if self.aborted:
             return
         if not isinstance(inputs.vector, Tensor):
@@ -106,8 +114,11 @@ class WorkerSession:
         self.aborted = self._reader.begin(
             inputs, sum_is_checked=planned is not None and planned.sum_is_checked,
             as_given=planned is not None and planned.exchange.as_given, overlaps=overlaps,
+            limit=None if planned is None else self.magnitudes.limit_in(planned),
         )  # fmt: skip
-        if not self.aborted:
+        if self.aborted:
+            self._abort()
+        else:
             self._step = self.job.algorithm.work(me)
             self._advance(None)
         me.gradient_tensors = ()  # releases them
@@ -119,7 +130,9 @@ class WorkerSession:
             Whether the sum will not be finite as far as this worker knows; see `kernels.divide`.
         """
         assert isinstance(self.packet, Dense)
-        return self._reader.write_share(self.packet.values, start, stop)
+        aborted = self._reader.write_share(self.packet.values, start, stop)
+        self.is_cause |= bool(aborted)
+        return aborted
 
     def _advance(self, reply: Reply | None) -> None:
         """Run the generator to its next packet, or to its result after the last exchange."""
@@ -136,9 +149,13 @@ class WorkerSession:
             self._step, self.result = None, stop.value
             if type(self.result) is not Tensor or self.result.shape != self._shape:
                 self._take_other_result(stop.value)
+            if (self.magnitudes.are_large and not self.magnitudes.is_finite(self.result)) or (
+                self.fits is not None and not self.fits(self.result, self.me.parameters)
+            ):
+                self._abort()
             return
         except NonFiniteError:
-            self.aborted = Abort.NON_FINITE
+            self._abort()
             return
         if self.exchange == expected:
             raise ContractError(f"{name}: worker {self.rank} yields more often than its {expected} exchanges")
@@ -147,7 +164,14 @@ class WorkerSession:
         check_own(packet, self.job, exchange, "worker", self.rank, self.me.round, (exchange.offset, exchange.count))
         self.packet = packet
         is_finite = packet is None or planned.sum_is_checked or packet.finite
-        self.aborted = Abort.NO if is_finite else Abort.NON_FINITE
+        if self.magnitudes.are_watched:
+            read = self.me.gradient if self.me.gradient.shape == self._shape else None
+            is_finite = is_finite and self.magnitudes.may_send(packet, read, exceeds=self._reader.exceeds)
+        if not is_finite:
+            self._abort()
+
+    def _abort(self) -> None:
+        self.aborted, self.is_cause = Abort.NON_FINITE, True
 
     def _take_other_result(self, result: object) -> None:
         """Take a result that is not a plain vector (d,). Raises ContractError if it stands for none."""
@@ -315,6 +339,8 @@ class WorkerSession:
             if planned.pattern.one_by_one:  # it continues with the newest parameters
                 self.result = parts[0].dense()
             return
+        if self.magnitudes.are_watched:
+            self.magnitudes.saw(parts if packets is None else packets.values())
         if shared is not None:
             self._advance(
                 SharedReply(
@@ -335,7 +361,7 @@ class WorkerSession:
         if self._step is not None:
             self._step.close()
             self._step = None
-        self.packet = None
+        self.packet, self.is_closed = None, True
         self._reader.unread = None  # it holds a gradient
         memory = self.me.memory
         if self.aborted:
@@ -349,6 +375,7 @@ class WorkerSession:
             memory.drop()
         else:
             memory.commit()
+            self.magnitudes.end(self.me.round)
         self.scratch.end_round(memory.committed.values(), (self.result,) if isinstance(self.result, Tensor) else ())
         return True
 
@@ -366,13 +393,7 @@ class WorkerSession:
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Continue from a saved state. A worker that is new, whose meter is None, keeps its own counts."""
         self.me.memory.restore(read_saved([saved["memory"]], self.job.worker_slots))
+        self.magnitudes.restart()
         if saved["meter"] is not None:
             self.meter.restore(saved["meter"])
         self.me.link_bytes_per_s = saved["link_bytes_per_s"]
-
-
-def residual_norm(workers: Sequence[WorkerSession]) -> float:
-    """Return the norm of the residuals of these workers; 0 where the method keeps none."""
-    memories = [worker.me.memory for worker in workers]
-    norms = [float(memory["residual"].norm()) for memory in memories if "residual" in list(memory)]
-    return math.hypot(*norms)

@@ -1,5 +1,6 @@
 """The trainable parameters of an optimizer as one flat vector, in the order of its parameter groups."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 
 from laconic.contract import ModelSpec
 from laconic.kernels.api import (
+    absolute_maximum,
     add_at,
     add_into,
     all_finite,
@@ -84,6 +86,11 @@ class FlatParameters:
                 f"inner: parameters of mixed devices: {self.names[0]!r} is {devices[0]}, {self.names[other]!r} is "
                 f"{devices[other]}; all must share one, for instance by model.to(device) before the optimizer is made"
             )
+
+    @property
+    def largest_value(self) -> float:
+        """The largest number that every parameter's type holds."""
+        return min(torch.finfo(parameter.dtype).max for parameter in self.parameters)
 
     def values(self, out: Tensor | None = None) -> Tensor:
         """Return a copy of the parameters, (d,), in `out` if it is given."""
@@ -199,9 +206,10 @@ class FlatParameters:
             if parameter.grad is not None:
                 parameter.grad /= scale
 
-    def gradients_are_finite(self) -> bool:
-        """Return whether all elements of all gradients are finite."""
-        return all(p.grad is None or all_finite(p.grad.detach().reshape(-1)) for p in self.parameters)
+    def largest_gradient(self) -> float:
+        """Return the largest magnitude in all gradients; NaN if one of them has a NaN."""
+        found = [absolute_maximum(p.grad.detach().reshape(-1)) for p in self.parameters if p.grad is not None]
+        return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
 
     def gradient_source(self, loss_scale: Tensor | None = None) -> "VectorCopy | Unscaled":
         """Return where to read the gradients of now, divided by `loss_scale`, one number, if it is given."""
@@ -242,9 +250,20 @@ class _Source(ABC):
 
     reads: Sequence[Tensor]
 
-    def into(self, out: Tensor, start: int, stop: int, *, divisor: int = 1, plus: Tensor | None = None) -> bool:
+    def into(
+        self,
+        out: Tensor,
+        start: int,
+        stop: int,
+        *,
+        divisor: int = 1,
+        plus: Tensor | None = None,
+        limit: float | None = None,
+    ) -> bool:
         """See `VectorSource`."""
         part, added = out[start:stop], None if plus is None else plus[start:stop]
+        if limit is not None:
+            return self._write_within(part, start, stop, limit)
         if divisor == 1:
             return self._write(part, start, stop, added)
         finite = self._write_share(part, start, stop, divisor)
@@ -253,6 +272,10 @@ class _Source(ABC):
     @abstractmethod
     def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
         """Write elements start .. stop-1, plus `plus`, to `part` (stop - start,). Returns whether all are finite."""
+
+    def _write_within(self, part: Tensor, start: int, stop: int, limit: float) -> bool:
+        """Write them to `part` (stop - start,). Returns whether no magnitude is above the limit."""
+        return self._write(part, start, stop, None) and absolute_maximum(part) <= limit
 
     def _write_share(self, part: Tensor, start: int, stop: int, divisor: int) -> bool:
         """Write them divided by `divisor` to `part` (stop - start,). Returns what `kernels.divide` does."""
@@ -274,6 +297,9 @@ class VectorCopy(_Source):
     def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
         finite = gather(slice_tensors(self.reads, start, stop), part)
         return finite if plus is None else all_finite(part.add_(plus))
+
+    def _write_within(self, part: Tensor, start: int, stop: int, limit: float) -> bool:
+        return gather(slice_tensors(self.reads, start, stop), part, limit=limit)
 
     def _write_share(self, part: Tensor, start: int, stop: int, divisor: int) -> bool:
         return gather(slice_tensors(self.reads, start, stop), part, divisor=divisor)

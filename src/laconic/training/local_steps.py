@@ -97,6 +97,19 @@ class LocalSteps:
             values = zip(flat.views(start), learning_rates, flat.views(result), strict=True)
             flat.set_active_values((old - learning_rate * by for old, learning_rate, by in values), start, active)
 
+    def fits(self, result: Result, start: Tensor) -> bool:
+        """Return whether what a result makes of the parameters at the start of the round, (d,), fits their type.
+
+        Of a direction that the inner optimizer steps along, whether that is.
+        """
+        vector = result if isinstance(result, Tensor) else result.dense()
+        if self._algorithm.consumes == "change" and self._algorithm.returns == "change":
+            vector = start + vector
+        elif self.are_taken and self._algorithm.returns == "direction":
+            vector = start - self._learning_rate(at_zero=0.0) * vector
+        views = zip(self._flat.parameters, self._flat.views(vector), strict=True)
+        return all(bool(torch.isfinite(view.to(parameter.dtype)).all()) for parameter, view in views)
+
     def _learning_rate(self, *, at_zero: float) -> Tensor:
         """Return the learning rate of every parameter: one number if all groups share it, else (d,).
 

@@ -1,6 +1,7 @@
 """The server's own model, for methods in which the server applies the updates."""
 
 import copy
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -10,11 +11,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.contract import check_vector
+from laconic.kernels.api import absolute_maximum
 from laconic.torch_compat import note_step, step_unobserved
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.clipping import Clipping
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
+from laconic.training.step_guard import StepGuard
 
 
 class ServerModel:
@@ -42,6 +45,7 @@ class ServerModel:
         self.optimizer = copy.deepcopy(inner)
         self.optimizer.step = partial(step_unobserved, self.optimizer)  # type: ignore[assignment, method-assign]
         self.flat = FlatParameters(self.optimizer)
+        self._guard = StepGuard()
 
     def saved(self) -> dict[str, Any]:
         """Return the parameters and the optimizer's state."""
@@ -60,15 +64,18 @@ class ServerModel:
         """Take one step of the optimizer along `direction` (d,); returns the parameters, (d,).
 
         The options (such as the learning rate) are the current ones of the user's optimizer. For a direction with inf
-        or NaN it takes no step and returns NaN, which aborts the round.
+        or NaN, or one whose step would leave inf or NaN in the parameters or in the optimizer's state, it takes no step
+        and returns NaN, which aborts the round.
         """
-        if not bool(torch.isfinite(direction).all()):
+        largest = absolute_maximum(direction)
+        if not math.isfinite(largest):
             return torch.full_like(direction, torch.nan)
         for source, own in zip(self._inner.param_groups, self.optimizer.param_groups, strict=True):
             own.update({key: value for key, value in source.items() if key != "params"})
         self.flat.set_gradients(direction.to(self.flat.device), self._active.now)
         if self._clipping is not None:
             self._clipping.clip(self.flat.parameters)
-        self._learning_rates.step(self.optimizer)
+        if not self._guard.step(self.optimizer, self.flat, largest, self._learning_rates.step):
+            return torch.full_like(direction, torch.nan)
         note_step(self._inner)  # the user's optimizer never steps itself
         return self.flat.values().to(direction.device)

@@ -8,10 +8,12 @@
 | is asynchronous | each worker's gradient goes to the server; the answer is the newest model |
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -20,19 +22,23 @@ from laconic.protocol.abort import Abort
 from laconic.protocol.round_inputs import Inputs, VectorSource
 from laconic.protocol.round_result import RoundResult
 from laconic.torch_compat import apply_as_step, note_step
+from laconic.training.aborted_rounds import AbortedRounds, Rounds
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.clipping import Clipping
 from laconic.training.flat_parameters import FlatParameters, VectorCopy
 from laconic.training.learning_rates import LearningRates
 from laconic.training.local_steps import LocalSteps
+from laconic.training.step_guard import StepGuard
 
 
-class Driver(Protocol):
+class Driver(Rounds, Protocol):
     """What a step needs of a driver."""
 
-    @property
-    def rounds(self) -> int:
-        """Number of rounds so far."""
+    aborted_rounds: int
+    """Number of rounds aborted because of inf or NaN; single gradients if the method is asynchronous."""
+
+    def check_results(self, fits: Callable[[Result, Tensor], bool], largest: float) -> None:
+        """Abort every round whose result does not fit the parameters, or whose answers have numbers above `largest`."""
 
     def round(self, inputs_of: Callable[[int], Inputs], lr: float) -> RoundResult:
         """Run one round; `inputs_of` is called with the rank of each worker of this process that takes part."""
@@ -117,6 +123,7 @@ class TrainingStep:
         """The parameters at the last exchange, (d,), if this process has taken steps since."""
         self.aborts: dict[int, Abort] = {}
         """By worker, whether a local step since the last exchange met inf or NaN."""
+        self.aborted_rounds = AbortedRounds(driver, flat)
         self._driver = driver
         self._algorithm = algorithm
         self._is_asynchronous = algorithm.is_asynchronous
@@ -126,6 +133,11 @@ class TrainingStep:
         self._workers = workers
         self._clipping = clipping
         self._lr = 0.0  # of this round
+        self._guard = StepGuard()
+        self._largest_gradient = 0.0  # in a local step
+        if (largest := flat.largest_value) < torch.finfo(torch.bfloat16).max:
+            takes_answers = algorithm.returns == "direction" and not self.local.are_taken
+            driver.check_results(self.local.fits, largest if takes_answers else math.inf)
         self._loss_scale: Tensor | None = None
         self._overflow = Abort.NO  # whether GradScaler has found inf or NaN
         self._buffer: Tensor | None = None  # for `start`, while that is None
@@ -164,11 +176,13 @@ class TrainingStep:
                 used=self._flat.has_gradient(), abort=self._overflow,
             )  # fmt: skip
 
+        before = self._driver.aborted_rounds
         result = self._driver.round(inputs_of, self.learning_rates.now())
         if result.aborted or not result.results:
             self._workers.pull(result.results)
         else:
             apply_as_step(self._inner, partial(self._workers.pull, result.results))
+        self.aborted_rounds.note(self._driver.aborted_rounds > before)
 
     def _step_with_gradient(self) -> None:
         def inputs_of(rank: int) -> Inputs:
@@ -228,11 +242,13 @@ class TrainingStep:
         self._workers.compute(rank)
         self.aborts[rank] = max(self.aborts.get(rank, Abort.NO), self._prepare_gradients())
         if not self.aborts[rank]:
-            self.learning_rates.step(self._inner)
+            taken = self._guard.step(self._inner, self._flat, self._largest_gradient, self.learning_rates.step)
+            self.aborts[rank] = Abort.unless(taken)
 
     def _prepare_gradients(self) -> Abort:
         """Unscale and clip the gradients of a local step. If they are not finite, do nothing, and return so."""
-        if self._overflow or not self._flat.gradients_are_finite():
+        self._largest_gradient = self._flat.largest_gradient()
+        if self._overflow or not math.isfinite(self._largest_gradient):
             return Abort.NON_FINITE
         if self._loss_scale is not None:
             self._flat.divide_gradients(self._loss_scale)
@@ -292,6 +308,8 @@ class TrainingStep:
         while (result := self._driver.round(inputs_of, self._lr)).aborted is Abort.SET_DIFFERS:
             self.active.agree()
         self.active.end_round()
+        if result.aborted or self.aborted_rounds.in_a_row:
+            self.aborted_rounds.note(result.aborted is Abort.NON_FINITE)
         return result
 
     def saved(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
-from laconic.contract import Algorithm, ModelSpec
+from laconic.contract import Algorithm, ModelSpec, Result
 from laconic.drivers.distributed.agreement import Scalar, Settings, agree
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
@@ -22,9 +22,9 @@ from laconic.protocol.async_server import UpdateCounts
 from laconic.protocol.exchanges import RankSessions, run_rank
 from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout
+from laconic.protocol.magnitudes import residual_norm
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
-from laconic.protocol.worker import residual_norm
 from laconic.telemetry.phases import Seconds
 from laconic.telemetry.recorder import Recorder
 from laconic.telemetry.traffic import TRAFFIC_SCHEMA, Traffic
@@ -93,9 +93,30 @@ class Processes:
         """Whether a worker has to request admission before it computes."""
         self.seconds = Seconds()
         workers = [] if self.worker is None else [self.worker]
-        self.recorder = Recorder([each.meter for each in workers], self.seconds, partial(residual_norm, workers))
+        self.recorder = Recorder(
+            [each.meter for each in workers],
+            self.seconds,
+            partial(residual_norm, [worker.me.memory for worker in workers]),
+        )
         if are_distinct([each or None for each in gpus]):
             self.send_from(self.job.device, "nccl")
+
+    @property
+    def causes(self) -> list[int]:
+        """The rank of this process's worker, if its own numbers abort the last round."""
+        return [self.worker.rank] if self.worker is not None and self.worker.is_cause else []
+
+    def check_results(self, fits: Callable[[Result, Tensor], bool], largest: float) -> None:
+        """Abort every round whose result does not fit the parameters, or whose answers have numbers above `largest`."""
+        if self.worker is not None:
+            self.worker.fits = fits
+        for server in self.servers:
+            server.magnitudes.largest = largest
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this process is the one that tells users what concerns all ranks."""
+        return self.channel.rank == 0
 
     def request_admission(self) -> Tensor | None:
         """Wait until this worker may compute. Returns the parameters (d,) if they have changed, else None."""

@@ -160,7 +160,7 @@ class LockStep:
         header = Header(role="server", rank=0, round=round_, exchange=number)
         frame = as_received(Frame.carrying(header, packet, aborted=bool(server.aborted)), job.spec.stop)
         if server.refused is not None:
-            sizes = sizes_where_aborted(server.refused, planned.shards, job.algorithm)
+            sizes = sizes_where_aborted(server.refused, planned.shards, job.algorithm, server.would_refuse)
         else:
             sizes = frame_sizes(frame, planned.bounds, job.algorithm, "down")
         shared = Shared(self._scratch if planned.is_full else partial(job.zeros, planned.exchange.count))
@@ -177,8 +177,7 @@ class LockStep:
         place: tuple[int, int],
         outgoing: Mapping[int, Mapping[int, Encoded]],
     ) -> Exchanged:
-        """Give every worker its neighbors' frames. If one worker aborts the round, all do: they agree at its end."""
-        aborted = max(worker.aborted for worker in present)
+        """Give every worker its neighbors' frames. Whether one of them aborts the round, all learn at its end."""
         rank_at = self.job.layout.rank_at
         answers = {
             rank: Answer.read_from_peer(frames[0], self.job, rank, *place)
@@ -188,7 +187,6 @@ class LockStep:
         self._phase("read")
 
         def receive(worker: WorkerSession) -> None:
-            worker.aborted = max(worker.aborted, aborted)
             senders = [rank_at[node] for node in pattern.ends[worker.node].uploaders]
             worker.receive({rank: answers[rank] for rank in senders})
 

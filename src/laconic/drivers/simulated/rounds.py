@@ -31,11 +31,12 @@ from laconic.protocol.async_server import UpdateCounts
 from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout, n_nodes_for
 from laconic.protocol.legs import operations
+from laconic.protocol.magnitudes import residual_norm
 from laconic.protocol.resize import resized
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult, by_rank, same_result
 from laconic.protocol.server import ServerSession
-from laconic.protocol.worker import WorkerSession, residual_norm
+from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.recorder import Recorder
 from laconic.wire import HEADER_BYTES
 
@@ -114,7 +115,8 @@ class Simulated:
         self.pulled: list[Tensor] = []
         """By worker, the parameters (d,) that an asynchronous server has sent to it; empty with other methods."""
         self.recorder = Recorder(
-            [each.meter for each in self.workers], residual_norm=partial(residual_norm, self.workers)
+            [each.meter for each in self.workers],
+            residual_norm=partial(residual_norm, [worker.me.memory for worker in self.workers]),
         )
         self.lock_step = LockStep(
             self.job, self.servers, self.injector, unsplit=self.frames == "sized", scratch=self._scratch,
@@ -140,20 +142,23 @@ class Simulated:
         self._compute(present)
         results: list[Result] = []
         exchanges = self.job.exchanges_in(self.rounds) if present else ()
+        agrees = self.layout.has_graph  # at the end of the round: until then an aborted one goes on
         for number in range(len(exchanges)):
             exchanged = self.lock_step.exchange(present, self.rounds, number, lr)
             self._pass_time(exchanged, present)
             self._measure_links(exchanged, present)
+            waits = agrees and any(worker.aborted or worker.magnitudes.are_large for worker in present)
             for worker in present:
                 exchanged.receive(worker)
-                if worker.aborted or worker.result is not None:
+                if not waits and (worker.aborted or worker.result is not None):
                     self._close(worker, results)
-            if present[0].aborted:
+            if present[0].aborted and not agrees:
                 break
-        if not exchanges:  # a single worker on a ring has no peer
-            for worker in present:
+        aborted = max((worker.aborted for worker in present), default=Abort.ABSENCE)
+        for worker in present:
+            if not worker.is_closed:  # all agree; and a single worker on a ring has no peer
+                worker.aborted = aborted
                 self._close(worker, results)
-        aborted = present[0].aborted if present else Abort.ABSENCE
         for server in self.servers:
             server.close(not aborted)
         held = (value for worker in self.workers for value in worker.me.memory.committed.values())
@@ -163,6 +168,21 @@ class Simulated:
         self.rounds += 1
         self.aborted_rounds += aborted is Abort.NON_FINITE
         return RoundResult(aborted=aborted, results=by_rank(results, len(self.workers)))
+
+    @property
+    def causes(self) -> list[int]:
+        """Ranks of the workers whose own numbers abort the last round."""
+        return [worker.rank for worker in self.workers if worker.is_cause]
+
+    def check_results(self, fits: Callable[[Result, Tensor], bool], largest: float) -> None:
+        """Abort every round whose result does not fit the parameters, or whose answers have numbers above `largest`."""
+        for worker in self.workers:
+            worker.fits = fits
+        for server in self.servers:
+            server.magnitudes.largest = largest
+
+    speaks = True
+    """Whether this process is the one that tells users what concerns all ranks."""
 
     def updates_of(self, rank: int) -> UpdateCounts | None:
         """Return what became of worker `rank`'s gradients; None if the method is not asynchronous."""

@@ -1,4 +1,4 @@
-"""Division and the check for inf and NaN, compiled: one thread, one pass, the same bits.
+"""Division, the largest magnitude and the check for inf and NaN, compiled: one thread, one pass, the same bits.
 
 Reference: `reference/finite.py`.
 """
@@ -6,6 +6,7 @@ Reference: `reference/finite.py`.
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,12 +35,39 @@ def _divide(vector: NDArray[Any], n: float, max_magnitude: float) -> bool:
     return not non_finite
 
 
+_PATTERNS = {torch.float32: np.int32, torch.float64: np.int64}
+
+
+def absolute_maximum(vector: Tensor) -> float:
+    """See `reference.finite.absolute_maximum`."""
+    values = vector.detach().numpy().reshape(-1)  # a single number has no dimension
+    patterns = values.view(_PATTERNS[vector.dtype])
+    found = _largest_pattern(patterns, patterns.dtype.type(np.iinfo(patterns.dtype).max))
+    return float(patterns.dtype.type(found).view(values.dtype))
+
+
 def all_finite(vector: Tensor) -> bool:
     """See `reference.finite.all_finite`."""
     return bool(_all_finite(vector.detach().numpy()))
 
 
 _STREAMS, _STEP = 4, 1024  # read side by side: a processor prefetches each of them
+
+
+@kernel
+def _largest_pattern(patterns: NDArray[Any], mask: Any) -> Any:  # noqa: ANN401 - an integer of the patterns' type
+    """Return the largest of the bits without their sign: they have the order of magnitudes, NaN behind inf."""
+    found = mask ^ mask  # 0
+    quarter = patterns.size // (_STREAMS * _STEP) * _STEP
+    for start in range(0, quarter, _STEP):
+        a, b = patterns[start : start + _STEP], patterns[quarter + start : quarter + start + _STEP]
+        c, d = patterns[2 * quarter + start :][:_STEP], patterns[3 * quarter + start :][:_STEP]
+        for i in range(_STEP):
+            found = max(found, max(max(a[i] & mask, b[i] & mask), max(c[i] & mask, d[i] & mask)))
+    rest = patterns[_STREAMS * quarter :]
+    for i in range(rest.size):
+        found = max(found, rest[i] & mask)
+    return found
 
 
 @kernel

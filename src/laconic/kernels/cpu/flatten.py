@@ -25,13 +25,13 @@ Array = NDArray[Any]
 PAST_CACHES_BYTES = 1 << 24  # from so many on, a vector leaves the caches before it is read again
 
 
-def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1) -> bool:
+def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: float | None = None) -> bool:
     """See `reference.flatten.gather`."""
     if not are_contiguous_floats(tensors, out):
-        return reference_flatten.gather(tensors, out, divisor=divisor)
-    if divisor == 1:
+        return reference_flatten.gather(tensors, out, divisor=divisor, limit=limit)
+    if divisor == 1 and limit is None:
         return bool(_gather(*addresses_and_sizes(tensors), out.numpy(), is_long(out)))
-    limit_ = max_quotient(out.dtype, divisor)
+    limit_ = max_quotient(out.dtype, divisor) if limit is None else limit
     return bool(_gather_shares(*addresses_and_sizes(tensors), out.numpy(), float(divisor), limit_, is_long(out)))
 
 

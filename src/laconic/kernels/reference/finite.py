@@ -28,6 +28,11 @@ def divide(vector: Tensor, n: int) -> bool:
     return bool((vector.abs() <= max_quotient(vector.dtype, n)).all())
 
 
+def absolute_maximum(vector: Tensor) -> float:
+    """Return the largest magnitude of a vector (d,) of any float type: NaN if it has a NaN, 0 if it is empty."""
+    return float(vector.abs().max()) if vector.numel() else 0.0
+
+
 def all_finite(vector: Tensor) -> bool:
     """Return whether no element of a vector (d,) is inf or NaN.
 

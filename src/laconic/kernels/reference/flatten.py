@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from laconic.kernels.reference.finite import all_finite, divide
+from laconic.kernels.reference.finite import absolute_maximum, all_finite, divide
 
 
 def slice_tensors(tensors: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
@@ -29,22 +29,25 @@ def slice_tensors(tensors: Sequence[Tensor], start: int, stop: int) -> list[Tens
     return slices
 
 
-def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1) -> bool:
+def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: float | None = None) -> bool:
     """Copy tensors, one behind the other, into a vector, divided by a number.
 
     Args:
         tensors: Tensors of any shapes and float types, d elements in all.
         out: (d,), overwritten.
         divisor: The divisor.
+        limit: The magnitude to look for, where nothing is divided.
 
     Returns:
-        Whether no element is inf or NaN; where it divides, whether that many such vectors have a finite sum: see
-        `reference.finite.divide`.
+        Whether no element is inf or NaN; with a limit, whether none is NaN or has a magnitude above it; where it
+        divides, whether that many such vectors have a finite sum: see `reference.finite.divide`.
     """
     place = 0
     for tensor in tensors:
         out[place : place + tensor.numel()].view(tensor.shape).copy_(tensor)
         place += tensor.numel()
+    if limit is not None:
+        return absolute_maximum(out) <= limit
     return all_finite(out) if divisor == 1 else divide(out, divisor)
 
 

@@ -129,5 +129,9 @@ _CHUNK = 1 << 16
 
 
 def squared_norm(vector: Tensor) -> float:
-    """Return ||v||^2 of a vector (d,). The squared norms of chunks of 65,536 elements are added in float64."""
-    return math.fsum(float(torch.dot(chunk, chunk)) for chunk in torch.split(vector, _CHUNK))
+    """Return ||v||^2 of a vector (d,). The squared norms of chunks of 65,536 elements are added in float64.
+
+    Where that of a chunk of float32 overflows, it is computed in float64.
+    """
+    total = math.fsum(float(torch.dot(chunk, chunk)) for chunk in torch.split(vector, _CHUNK))
+    return total if math.isfinite(total) or vector.dtype == torch.float64 else squared_norm(vector.double())

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from laconic.buffer_pool import BUFFER_POOL
 from laconic.errors import WireError
-from laconic.kernels.api import all_finite
+from laconic.kernels.api import absolute_maximum
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_range, scaled_values
 
@@ -52,9 +53,9 @@ class Dense(Packet):
     def named_overheads(self) -> dict[str, float]:
         return {"value type": self.payload_bits - self.paper_bits} if self.value_type != torch.float32 else {}
 
-    @property
-    def finite(self) -> bool:
-        return all_finite(self.values)
+    @cached_property
+    def absolute_maximum(self) -> float:
+        return absolute_maximum(self.values)
 
     def dense(self) -> Tensor:
         return self.values.to(self.dtype)

@@ -2,13 +2,21 @@
 
 import struct
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import add_fractional, fractional_dense, pack_codes, slice_bits, unpack_codes
+from laconic.kernels.api import (
+    absolute_maximum,
+    add_fractional,
+    fractional_dense,
+    pack_codes,
+    slice_bits,
+    unpack_codes,
+)
 from laconic.wire.coding.symbols import entropy_bits
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range, scaled_values
@@ -67,9 +75,9 @@ class FractionalValues(Packet):
         codes = unpack_codes(self.packed.cpu(), self.count, self.bits)
         return entropy_bits(codes) + VALUE_BITS[self.dtype] * self.means.numel()
 
-    @property
-    def finite(self) -> bool:
-        return bool(torch.isfinite(self.means).all())
+    @cached_property
+    def absolute_maximum(self) -> float:
+        return absolute_maximum(self.means)
 
     def dense(self) -> Tensor:
         return fractional_dense(self.packed, self.means, self.count, self.bits)

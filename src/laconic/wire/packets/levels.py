@@ -10,6 +10,7 @@ from torch import Tensor
 
 from laconic.errors import WireError
 from laconic.kernels.api import (
+    absolute_maximum,
     add_levels,
     level_bits,
     levels_allowed,
@@ -94,9 +95,9 @@ class Levels(Packet):
     def minimum_bits(self) -> float:
         return entropy_bits(self.levels) + VALUE_BITS[self.dtype] * len(self.lengths)
 
-    @property
-    def finite(self) -> bool:
-        return bool(torch.isfinite(self.scales).all())
+    @cached_property
+    def absolute_maximum(self) -> float:
+        return absolute_maximum(self.scales)
 
     def dense(self) -> Tensor:
         return levels_dense(self.packed, self.scales, self.lengths, self.steps)

@@ -1,5 +1,6 @@
 """A packet: a compressed vector, with its dense form and its bytes."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
+from laconic.kernels.api import absolute_maximum
 
 PayloadPart = bytes | Tensor  # tensors are contiguous
 
@@ -56,6 +58,8 @@ class Packet(ABC):
     """Name of the kind in messages."""
     has_values: ClassVar[bool] = True
     """Whether its numbers are of a value type that the method chooses."""
+    shows_magnitudes: ClassVar[bool] = True
+    """Whether the magnitudes of the vector that it was made of bound its own from below: not of signs alone."""
     is_nestable: ClassVar[bool] = False
     """Whether a sparse packet may carry this kind as the values of its positions."""
     offset: int
@@ -95,9 +99,14 @@ class Packet(ABC):
         return None
 
     @property
+    def absolute_maximum(self) -> float:
+        """The largest magnitude that its numbers allow the dense form; NaN if one of them is NaN."""
+        return absolute_maximum(self.dense())
+
+    @property
     def finite(self) -> bool:
         """Whether no value to be sent is inf or NaN. A decoder refuses such values."""
-        return True
+        return math.isfinite(self.absolute_maximum)
 
     @abstractmethod
     def dense(self) -> Tensor:

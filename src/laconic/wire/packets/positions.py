@@ -30,6 +30,7 @@ class Positions(Packet):
     kind: ClassVar[int] = 6
     name: ClassVar[str] = "positions"
     has_values: ClassVar[bool] = False
+    absolute_maximum: ClassVar[float] = 1.0
     indices: Tensor
     """(k,) int64, counted from `offset`, in 0 .. count-1, ascending, each once."""
     count: int

@@ -1,5 +1,6 @@
 """A code for every coordinate, and the range of values of every block. FORMAT.md, section 3.8."""
 
+import math
 import struct
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import add_dequantized, dequantize, pack_codes, slice_bits, unpack_codes
+from laconic.kernels.api import absolute_maximum, add_dequantized, dequantize, pack_codes, slice_bits, unpack_codes
 from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols, entropy_bits
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import FIELDS_BYTES, blocks_between, read_block_fields, read_lengths, write_blocks
@@ -81,9 +82,10 @@ class QuantizedValues(Packet):
     def minimum_bits(self) -> float:
         return entropy_bits(self.codes) + self._ends_bits
 
-    @property
-    def finite(self) -> bool:
-        return bool(torch.isfinite(self.lows).all() and torch.isfinite(self.highs).all())
+    @cached_property
+    def absolute_maximum(self) -> float:
+        ends = absolute_maximum(self.lows), absolute_maximum(self.highs)
+        return math.nan if math.isnan(sum(ends)) else max(ends)
 
     def dense(self) -> Tensor:
         return dequantize(self.packed, self.lows, self.highs, self.lengths, self.bits)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import ALL_SELECTED, put_signs, slice_bits
+from laconic.kernels.api import ALL_SELECTED, absolute_maximum, put_signs, slice_bits
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import FIELDS_BYTES, blocks_between, read_block_fields, read_lengths, write_blocks
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range, scaled_values
@@ -62,9 +62,9 @@ class ScaledSigns(Packet):
     def minimum_bits(self) -> float:
         return float(self.payload_bits)
 
-    @property
-    def finite(self) -> bool:
-        return bool(torch.isfinite(self.scales).all())
+    @cached_property
+    def absolute_maximum(self) -> float:
+        return absolute_maximum(self.scales)
 
     def dense(self) -> Tensor:
         full = torch.empty(self.count, dtype=self.scales.dtype, device=self.packed.device)

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import ALL_SELECTED, add_selected, all_finite, count_selected, put_selected, selected_bits
+from laconic.kernels.api import (
+    ALL_SELECTED,
+    absolute_maximum,
+    add_selected,
+    count_selected,
+    put_selected,
+    selected_bits,
+)
 from laconic.kernels.api import keep_mask as mask_of
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_range, scaled_values
@@ -63,9 +70,9 @@ class SelectedValues(Packet):
         sampled = 32 * n_selected - self.paper_bits
         return ({"mask drawn, not expected": sampled} if sampled else {}) | ({"value type": wide} if wide else {})
 
-    @property
-    def finite(self) -> bool:
-        return all_finite(self.values)
+    @cached_property
+    def absolute_maximum(self) -> float:
+        return absolute_maximum(self.values)
 
     def dense(self) -> Tensor:
         full = torch.empty(self.count, dtype=self.dtype, device=self.values.device)

@@ -28,6 +28,8 @@ class Signs(Packet):
 
     kind: ClassVar[int] = 4
     name: ClassVar[str] = "signs"
+    shows_magnitudes: ClassVar[bool] = False
+    absolute_maximum: ClassVar[float] = 1.0
     packed: Tensor
     """(ceil(n_selected / 8),) uint8, in ascending order of the coordinates, lowest bit first; set for -1."""
     n_selected: int

@@ -94,6 +94,10 @@ class Sparse(Packet):
         return entropy_bound_bits(self.count, self.indices.numel()) + values_bits
 
     @property
+    def absolute_maximum(self) -> float:
+        return self.values.absolute_maximum
+
+    @property
     def finite(self) -> bool:
         return self.values.finite
 

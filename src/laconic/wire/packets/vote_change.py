@@ -30,6 +30,7 @@ class VoteChange(Packet):
     kind: ClassVar[int] = 8
     name: ClassVar[str] = "vote change"
     has_values: ClassVar[bool] = False
+    absolute_maximum: ClassVar[float] = 1.0
     added: Tensor
     """(k,) int64 coordinates, counted from `offset`, in 0 .. count-1, ascending, each once."""
     dropped: Tensor
