@@ -6,6 +6,7 @@ Comments say why each is needed, and since which version torch has it. laconic s
 from __future__ import annotations
 
 import datetime
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +30,43 @@ def default_store() -> Store:
     # Ranks that give up report to each other when no collective call works any more. No public function returns the
     # store that the user's own call has made. Since 1.8.
     return dist.distributed_c10d._get_default_store()
+
+
+def open_store(host: str, port: int, timeout_s: float) -> TCPStore:
+    """Open a store of this process that listens at this address only. A port of 0 takes a free one.
+
+    Raises OSError if the address cannot be used.
+    """
+    # By itself the store listens on every interface, whatever host it is given. It takes over a socket since 1.13; it
+    # then closes it, too.
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen()
+        port = listening.getsockname()[1]
+    except OSError:
+        listening.close()
+        raise
+    timeout = datetime.timedelta(seconds=timeout_s)
+    return TCPStore(
+        host, port, is_master=True, wait_for_workers=False, timeout=timeout, master_listen_fd=listening.detach()
+    )
+
+
+def timeout_s_of(group: dist.ProcessGroup | None) -> float:
+    """Return how long the operations of a process group wait, seconds; torch's default where the group does not say."""
+    # Users choose it once, in init_process_group. No public function returns it. Since 2.1.
+    group = dist.group.WORLD if group is None else group
+    assert group is not None
+    for device in ("cpu", "cuda"):
+        try:
+            timeout: datetime.timedelta = group._get_backend(torch.device(device)).options._timeout
+            return timeout.total_seconds()
+        except (RuntimeError, AttributeError):
+            continue
+    return dist.distributed_c10d.default_pg_timeout.total_seconds()
 
 
 def source_rank(work: dist.Work) -> int:

@@ -140,3 +140,31 @@ def test_an_aborted_gradient_is_no_update_and_no_longer_an_obstacle():
 def test_a_negative_bound_is_refused():
     with pytest.raises(ValueError, match="max_staleness=-1 must be at least 0, or None for no bound"):
         StalenessBound(-1)
+
+
+def test_a_worker_that_leaves_is_waited_for_by_nobody():
+    bound = StalenessBound(0)
+    for worker in (0, 1):
+        bound.request(worker)
+    assert bound.admit() == [0]
+    bound.take(0)
+    assert bound.forget(0) == []
+    assert bound.admit() == [1]
+    bound.take(1)
+    assert [each.outcome for each in bound.arrive(1)] == ["applied"]
+    assert bound.outstanding == ()
+
+
+def test_a_gradient_that_waits_for_a_worker_that_leaves_is_applied():
+    bound = StalenessBound(1)
+    for worker in (0, 1):
+        bound.request(worker)
+    for worker in bound.admit():
+        bound.take(worker)
+    assert [each.worker for each in bound.arrive(1)] == [1]
+    bound.request(1)
+    assert bound.admit() == [1]
+    bound.take(1)
+    assert bound.arrive(1) == []
+    assert bound.forget(0) == [UpdateOutcome(1, 0, waited=True)]
+    assert bound.held == ()

@@ -20,6 +20,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from laconic.lab.processes.ranks import loopback_interface
+from laconic.torch_compat import open_store
 from support.deadlines import DEADLINE_S, PATIENCE_S
 
 _HOST = "127.0.0.1"
@@ -46,7 +48,7 @@ def run_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[Any]:
 def ends_of_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[RankEnding]:
     """The same, but a rank may fail; returns how each ended, by rank."""
     context = _fork_server()
-    store = dist.TCPStore(_HOST, 0, is_master=True, wait_for_workers=False, timeout=_PATIENCE)  # any free port
+    store = open_store(_HOST, 0, PATIENCE_S)  # any free port
     pipes = [context.Pipe() for _ in range(n)]
     processes = [
         context.Process(target=_run, args=(pipes[rank][1], rank, n, store.port, task, args)) for rank in range(n)
@@ -84,6 +86,7 @@ def _fork_server() -> Any:
     context.set_forkserver_preload(["support.preloaded"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it imports before it gets ours
+        patch.setenv("GLOO_SOCKET_IFNAME", loopback_interface())  # the ranks listen on no other
         forkserver.ensure_running()
     return context
 

@@ -171,7 +171,9 @@ def _wrong_frames(true: Frame, job: Job) -> Iterator[tuple[str, Frame]]:
     }
     for what, changes in others.items():
         yield what, replace(true, header=replace(header, **changes))
-    controls = {Control.ADMIT, Control.BYE} | (set() if job.algorithm.skips else {Control.SKIP})
+    controls = {Control.ADMIT} | (set() if job.algorithm.skips else {Control.SKIP})
+    if not job.algorithm.is_asynchronous or header.role == "server":
+        controls |= {Control.BYE}
     n_used = len(SPEC.shapes)
     if job.algorithm.is_asynchronous:
         controls |= {Control.ABORT} if header.role == "server" else set()

@@ -124,6 +124,19 @@ class StalenessBound:
             outcomes.append(UpdateOutcome(worker, staleness, "aborted" if aborted else "dropped"))
         else:
             self._held.append(worker)
+        return outcomes + self._apply_held(worker)
+
+    def forget(self, worker: int) -> list[UpdateOutcome]:
+        """Forget a worker that takes no further steps. Returns the outcomes that this decides, as `arrive` does."""
+        self._bases.pop(worker, None)
+        for waiting in (self._requesting, self._held):
+            if worker in waiting:
+                waiting.remove(worker)
+        return self._apply_held(worker)
+
+    def _apply_held(self, worker: int) -> list[UpdateOutcome]:
+        """Apply the gradients that may be applied, now that something has come from `worker`."""
+        outcomes = []
         while (ready := next((one for one in self._held if self._may_apply(one)), None)) is not None:
             self._held.remove(ready)
             outcomes.append(UpdateOutcome(ready, self._apply(ready), waited=ready != worker))

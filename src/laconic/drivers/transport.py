@@ -36,7 +36,8 @@ class Transport(Protocol):
         Args:
             outgoing: the frames to send, by peer.
             expected: the peers to receive from.
-            purpose: for errors, such as "for its packet of round 7".
+            purpose: for errors, such as "for its packet of round 7". Outside of `step()` it begins with the call, such
+                as "total_traffic() after round 7", so that a rank elsewhere can be told where the others are.
 
         Raises:
             PeerLostError: naming the rank that is missing.
@@ -90,6 +91,10 @@ class Transport(Protocol):
         """Overwrite `vector` (any shape, contiguous) on every rank by rank 0's. Raises PeerLostError."""
         ...
 
+    def give_up(self, error: BaseException, purpose: str) -> None:
+        """Tell the others that this rank ends a round with an error, and let none of them wait for it."""
+        ...
+
     def close(self) -> None:
         """Release the connections. Not collective."""
         ...
@@ -107,22 +112,29 @@ def carry_out(requests: Requests[T], transport: Transport) -> T:
         ContractError: for a frame that is not the expected one.
     """
     answer = None
-    while True:
-        try:
-            request = requests.send(answer)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        if isinstance(request, Sum):
-            transport.all_reduce(request.vector, request.purpose, request.write)
-            if request.is_control:
-                transport.control_bytes += 2 * request.vector.numel() * request.vector.element_size()
-        elif isinstance(request, Receive):
-            request.take(*transport.receive(request.senders, request.awaited, request.purpose))
-        else:
-            for peer, data in transport.swap(request.outgoing, request.expected, request.purpose):
-                request.take(peer, data)
-        answer = transport.link_bytes_per_s
+    purpose = ""  # of the last request: once there is one, other ranks may wait for this one
+    try:
+        while True:
+            try:
+                request = requests.send(answer)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            purpose = request.purpose
+            if isinstance(request, Sum):
+                transport.all_reduce(request.vector, purpose, request.write)
+                if request.is_control:
+                    transport.control_bytes += 2 * request.vector.numel() * request.vector.element_size()
+            elif isinstance(request, Receive):
+                request.take(*transport.receive(request.senders, request.awaited, purpose))
+            else:
+                for peer, data in transport.swap(request.outgoing, request.expected, purpose):
+                    request.take(peer, data)
+            answer = transport.link_bytes_per_s
+    except BaseException as error:
+        if purpose:
+            transport.give_up(error, purpose)
+        raise
 
 
 class Scheduler:

@@ -3,7 +3,8 @@
 A worker sends packets and two control frames. A gradient is answered with the newest model. If a bound on the staleness
 can make workers wait, a worker requests admission before it computes, with ADMIT; the answer is ADMIT if the worker's
 model is still the newest, else the newest model. So no worker blocks others between two steps, where all may meet in a
-barrier. USED, which names the parameters behind this worker's gradients, precedes the first of them and has no answer.
+barrier. USED, which names the parameters behind this worker's gradients, precedes the first of them and has no answer;
+nor has BYE, after which the server waits for no gradient of this worker.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,11 @@ def report_used(worker: WorkerSession, round_: int, used: Sequence[bool]) -> Req
     return data.numel()
 
 
+def goodbye(worker: int, round_: int) -> Encoded:
+    """Return the frame that tells the server that this worker takes no further step after `round_` rounds."""
+    return encode(Frame(header=Header(role="worker", rank=worker, round=round_), control=Control.BYE))
+
+
 def _never(peer: int, data: Encoded) -> None:
     raise AssertionError("nothing is expected")
 
@@ -72,6 +78,8 @@ class ServingRank:
         self.arrivals = ArrivalServer(sessions.servers[0], parameters, active)
         self.bound = self.job.algorithm.staleness_bound()
         self._ranks = range(self.job.layout.n_workers)
+        self.left: set[int] = set()
+        """The workers that take no further step."""
         self._seen = [0 for _ in self._ranks]  # the version of each worker's model
         self._outgoing: list[tuple[int, Encoded]] = []
         if not self.bound.may_wait:
@@ -79,9 +87,9 @@ class ServingRank:
                 self._let_go(rank)
 
     def serve(self, round_: int, lr: float, phase: Callable[[str], object]) -> Requests[RoundResult]:
-        """Serve until every worker's gradient number `round_` is committed."""
-        while behind := [rank for rank in self._ranks if self.arrivals.update_counts[rank].n_finished <= round_]:
-            waiting = {*self.bound.requesting, *self.bound.held}
+        """Serve until every worker's gradient number `round_` is committed, except for those of workers that left."""
+        while behind := self._behind(round_):
+            waiting = {*self.bound.requesting, *self.bound.held, *self.left}
             yield Receive(
                 senders=[rank for rank in self._ranks if rank not in waiting], awaited=behind,
                 purpose=f"for its packet of round {round_}", take=lambda rank, data: self._take(rank, data, lr, phase),
@@ -92,6 +100,10 @@ class ServingRank:
             self._outgoing = []
         return RoundResult(aborted=Abort.NO, results={})
 
+    def _behind(self, round_: int) -> list[int]:
+        counts = self.arrivals.update_counts
+        return [rank for rank in self._ranks if rank not in self.left and counts[rank].n_finished <= round_]
+
     def _take(self, rank: int, data: Encoded, lr: float, phase: Callable[[str], object]) -> None:
         """Take one message, and answer the workers that may continue."""
         phase("wait")
@@ -99,7 +111,10 @@ class ServingRank:
         if frame.control is Control.USED:
             self.arrivals.used[rank] = frame.used
             return
-        if frame.control is Control.ADMIT:
+        if frame.control is Control.BYE:
+            self.left.add(rank)
+            self._commit(self.bound.forget(rank), lr)
+        elif frame.control is Control.ADMIT:
             self.bound.request(rank)
         else:
             outcomes = self.bound.arrive(rank, aborted=frame.aborted)
@@ -144,6 +159,8 @@ class ServingRank:
             RuntimeError: if a worker is ahead or waits; its message would be lost.
         """
         for rank, counts in enumerate(self.arrivals.update_counts):
+            if rank in self.left:
+                continue
             if counts.n_finished != round_ or rank in (*self.bound.requesting, *self.bound.held):
                 raise RuntimeError(
                     f"state_dict: worker {rank} has begun step {counts.n_finished + 1}, and the server has ended step "

@@ -86,14 +86,14 @@ class ArrivalServer:
         return sum(self.update_counts, UpdateCounts())
 
     def read(self, worker: int, data: Encoded) -> Frame:
-        """Decode the worker's next message: its next gradient, or a control frame ADMIT or USED before it.
+        """Decode the worker's next message: its next gradient, or a control frame ADMIT, USED or BYE before it.
 
         Raises:
             WireError: if it cannot be decoded.
             ContractError: if it is not the expected frame.
         """
         step, session = self.update_counts[worker].n_finished, self.session
-        controls = (Control.ADMIT, Control.USED)
+        controls = (Control.ADMIT, Control.USED, Control.BYE)
         return read_frame(data, session.job, "worker", worker, step, 0, session.shard, controls=controls)
 
     def receive(self, worker: int, frame: Frame) -> None:

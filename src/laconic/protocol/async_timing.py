@@ -125,7 +125,12 @@ class AsyncServer:
         self._timed(TimedOperation(Computation(worker, duration_ns), now_ns, start_ns, start_ns + duration_ns))
 
     def _upload(self, worker: int) -> None:
-        self._send(Message(worker, self.server, self._upload_bytes(worker)), partial(self._arrive, worker))
+        try:
+            n_bytes = self._upload_bytes(worker)
+        except BaseException:  # of the user's model: the next run evaluates it again
+            self.network.clock.at(self.network.clock.now_ns, partial(self._upload, worker))
+            raise
+        self._send(Message(worker, self.server, n_bytes), partial(self._arrive, worker))
 
     def _arrive(self, worker: int) -> None:
         for update in self.bound.arrive(worker, aborted=not self._arrived(worker)):

@@ -167,6 +167,16 @@ def end_round(rank: RankSessions, aborted: Abort, phase: Callable[[str], object]
     return RoundResult(aborted=aborted, results=results)
 
 
+def abandon_round(workers: Sequence[WorkerSession], servers: Sequence[ServerSession]) -> None:
+    """End a round that an exception has ended: drop what it wrote to the memories."""
+    for worker in workers:
+        if not worker.is_closed:
+            worker.aborted = worker.aborted or Abort.ABSENCE
+            worker.close()
+    for server in servers:
+        server.close(happened=False)
+
+
 def _swap_frames(
     rank: RankSessions, planned: PlannedExchange, place: tuple[int, int], lr: float, phase: Callable[[str], object]
 ) -> Requests[Abort]:

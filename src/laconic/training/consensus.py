@@ -33,7 +33,7 @@ def mean_parameters(opt: DistributedOptimizer, parameters: Tensor | None = None)
             f"{opt.algorithm.name} keeps workers' models equal, or one model at the server; evaluate that"
         )
     total = opt.flat.values() if parameters is None else parameters.detach().clone()
-    channel.all_reduce(total, f"for the mean of the models after round {opt.driver.rounds}")
+    channel.all_reduce(total, f"mean_parameters() after round {opt.driver.rounds}")
     channel.control_bytes += 2 * ring_bytes(total.numel(), channel.size, total.element_size())
     return total / channel.size
 

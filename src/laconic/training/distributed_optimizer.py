@@ -56,7 +56,7 @@ class DistributedOptimizer(OptimizerAround):
         seed: int = 0,
         check_every: int = 100,
         replicas: str = "sync",
-        timeout_s: float = 300.0,
+        timeout_s: float | None = None,
         group: dist.ProcessGroup | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
@@ -75,7 +75,7 @@ class DistributedOptimizer(OptimizerAround):
             check_every: rounds between two comparisons of the replicas, and of the optimizers' options; 0 for never.
             replicas: what happens to replicas that differ by rounding, as on unlike processors: "sync" gives all ranks
                 rank 0's again, "stop" raises ReplicaError. Larger differences always raise.
-            timeout_s: how long to wait for another rank, seconds.
+            timeout_s: how long another rank is waited for, seconds; None for as long as the process group waits.
             group: the ranks that train together; None for all.
             clip_norm: the largest norm of the gradient that `inner` applies, as in `clip_grad_norm_`: of the
                 exchanged direction, or where steps are local (`local_steps` above 1, or a method that sends changes)

@@ -13,6 +13,8 @@ from laconic.training.parameter_checks import check_parameters
 from laconic.training.replica_check import REPLICAS
 from laconic.training.wrappers import refuse_wrappers
 
+_LONGEST_TIMEOUT_S = 1e8  # three years; the engine counts milliseconds
+
 
 def fixed_tensors(inner: Optimizer, model: torch.nn.Module | None) -> list[Tensor]:
     """Return the tensors that this optimizer does not change, but all ranks must share.
@@ -47,7 +49,7 @@ def check_arguments(
     local_steps: int,
     check_every: int,
     replicas: str,
-    timeout_s: float,
+    timeout_s: float | None,
     group: dist.ProcessGroup | None,
     sparse_gradients: str,
 ) -> None:
@@ -55,8 +57,15 @@ def check_arguments(
     if not isinstance(algorithm, Algorithm):
         raise TypeError(f"algorithm={algorithm!r:.80} must be an algorithm such as laconic.CompSkip()")
     check_inner(inner, algorithm, local_steps)
-    if check_every < 0 or timeout_s <= 0:
-        raise ValueError(f"check_every={check_every} must be at least 0 and timeout_s={timeout_s} above 0")
+    if check_every < 0:
+        raise ValueError(f"check_every={check_every} must be at least 0; 0 never compares the replicas")
+    if timeout_s is not None and (isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float))):
+        raise TypeError(f"timeout_s={timeout_s!r:.80} must be a number of seconds, or None for the process group's own")
+    if timeout_s is not None and not 0 < timeout_s <= _LONGEST_TIMEOUT_S:
+        raise ValueError(
+            f"timeout_s={timeout_s} must be above 0 and at most {_LONGEST_TIMEOUT_S:g} seconds; None takes the process "
+            "group's own"
+        )
     if replicas not in REPLICAS:
         raise ValueError(f"replicas={replicas!r:.80} must be one of {', '.join(REPLICAS)}")
     if not dist.is_available() or not dist.is_initialized():

@@ -9,7 +9,8 @@
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -160,13 +161,28 @@ class TrainingStep:
         elif not self.n_taken and self.local.is_known_in(self._driver.rounds):
             self._step_with_known_change()
         else:
-            self._step_locally()
+            with self._undone_by_errors():
+                self._step_locally()
         note_step(self._inner)  # it may not have stepped
 
     def exchange(self) -> None:
         """Run a round with the change of the local steps since the last one, if any. Over processes, collective."""
         if self.n_taken:
-            self._exchange_change(untaken=set())
+            with self._undone_by_errors():
+                self._exchange_change(untaken=set())
+
+    @contextmanager
+    def _undone_by_errors(self) -> Iterator[None]:
+        """Undo the local steps since the last exchange if any exception comes, as if the round were aborted."""
+        try:
+            yield
+        except BaseException:
+            start = self.start
+            self.n_taken, self.start, self.aborts = 0, None, {}
+            if start is not None:
+                self._buffer = start
+                self._workers.end_step(start, exchanged=True)
+            raise
 
     def _step_by_arrival(self) -> None:
         def inputs_of(rank: int) -> Inputs:

@@ -10,7 +10,7 @@ from laconic.wire.coding.positions import (
     paper_position_bits,
 )
 from laconic.wire.control import Control
-from laconic.wire.head import FORMAT_VERSION, HEADER_BYTES, VALUE_BITS, Header, read_payload_info
+from laconic.wire.head import FORMAT_VERSION, HEADER_BYTES, VALUE_BITS, Header, promised_bytes, read_payload_info
 from laconic.wire.packets.blocks import uniform_lengths
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import FractionalValues
@@ -59,6 +59,7 @@ __all__ = [
     "max_encoded_bytes",
     "pack_levels",
     "paper_position_bits",
+    "promised_bytes",
     "read_payload_info",
     "short_bits",
     "uniform_lengths",

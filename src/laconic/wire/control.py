@@ -21,7 +21,7 @@ class Control(Enum):
     USED = 131
     """Which parameter tensors the sender uses from its next packet on, one bit each."""
     BYE = 132
-    """The sender leaves the job. Reserved: no driver sends it yet."""
+    """The sender, a worker, takes no further step."""
 
 
 CONTROLS = {control.value: control for control in Control}

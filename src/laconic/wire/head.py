@@ -14,6 +14,7 @@ FORMAT_VERSION = 2
 HEADER_BYTES = 32
 _HEADER = struct.Struct("<BBHHHIIIIHIH")  # the last four are two numbers of 48 bits
 _CHECKSUM_AT = 12
+_ENCODED_BYTES, _ENCODED_BYTES_AT = struct.Struct("<IH"), 20
 
 ROLES: tuple[Literal["worker"], Literal["server"]] = ("worker", "server")
 VALUE_TYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -86,6 +87,13 @@ def write_header(header: Header, info: PayloadInfo, payload: memoryview | bytes)
     ]  # fmt: skip
     fields[6] = zlib.crc32(payload, zlib.crc32(_HEADER.pack(*fields)))  # `checksum`, while its own bytes are zero
     return _HEADER.pack(*fields)
+
+
+def promised_bytes(raw: bytes) -> int:
+    """Return how many payload bytes a header promises. It is not checked otherwise."""
+    low, high = _ENCODED_BYTES.unpack_from(raw, _ENCODED_BYTES_AT)
+    n_bytes: int = high << 32 | low
+    return n_bytes
 
 
 def read_payload_info(raw: bytes, max_bytes: int, *, may_be_split: bool = False) -> PayloadInfo:

@@ -1,6 +1,7 @@
 """Asynchronous workers and a dedicated server over torch.distributed: the last rank serves messages as they arrive."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from laconic.contract import Algorithm
 from laconic.drivers.distributed.rounds import Processes
 from laconic.drivers.transport import carry_out
-from laconic.protocol.async_rank import ServingRank, report_used, request_admission
+from laconic.protocol.async_rank import ServingRank, goodbye, report_used, request_admission
 from laconic.protocol.async_server import UpdateCounts
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
@@ -38,6 +39,9 @@ class ProcessArrivals(Processes):
         self._active = active
         self._reported: Sequence[bool] = ()  # by this worker: the parameters behind its last gradient
         self.may_wait = algorithm.staleness_bound().may_wait
+        if self.worker is not None:
+            (server,) = self.job.layout.shards
+            self.channel.goodbye = (server.node, partial(goodbye, self.worker.rank))
 
     @property
     def updates(self) -> UpdateCounts | None:

@@ -2,14 +2,17 @@
 
 One scheduler (`swap`) posts every message of a phase in one order, and never from a callback. A frame is sent as two
 messages, header and payload, so that a receiver knows the payload's size before it allocates memory. The payload of a
-split frame goes through the group of `device_channel.py`.
+split frame goes through the group of `device_channel.py`. How a rank gives up is in `giving_up.py`.
 """
 
-import contextlib
 import datetime
 import json
+import re
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import torch
@@ -17,23 +20,21 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.drivers.distributed.device_channel import DeviceChannel
-from laconic.drivers.distributed.failure_report import FailureReport
+from laconic.drivers.distributed.giving_up import GivingUp, is_call
+from laconic.drivers.distributed.incoming import IncomingFrame, header_buffer
 from laconic.drivers.gathered import Schema, check_sizes, read_gathered
 from laconic.errors import PayloadsLostError, PeerLostError, WireError
 from laconic.protocol.ring_allreduce import ring_parts
 from laconic.torch_compat import source_rank, wait_until
-from laconic.wire import HEADER_BYTES, Encoded, SplitFrame, max_encoded_bytes, read_payload_info
+from laconic.wire import HEADER_BYTES, Encoded, SplitFrame, max_encoded_bytes, promised_bytes, read_payload_info
 
 _SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller messages end in a socket's buffer and do not measure the link
-_PATIENCE = 0.75  # share of the timeout spent waiting; the rest is for finding out who is missing
 _SOON_S = 0.001  # a deadline that has passed still lets finished work end
-_PROBE_TAG = 1  # frames travel under tag 0
-_CLOSING_S = 0.5  # between the ends of a dead rank's connections in two groups
-_CLOSING_POLL_S = 0.02
 _PROBE_EVERY_S = 1.0  # waiting for a frame from any rank does not detect a closed connection
+_WORD_BITS = 31  # of a gather's purpose, beside its size
 
 
-class Channel:
+class Channel(GivingUp):
     """This rank's connection to the others: a gloo group of its own, so that user's collectives never mix with ours."""
 
     def __init__(self, group: dist.ProcessGroup | None, timeout_s: float, max_count: int) -> None:
@@ -47,31 +48,12 @@ class Channel:
         Raises:
             PeerLostError: naming the ranks that did not call it in time.
         """
-        ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
-        self._global_ranks = ranks
-        self.timeout_s = timeout_s
         self._max_encoded_bytes = max_encoded_bytes(max_count)
-        self.rank = ranks.index(dist.get_rank())
-        self.size = len(ranks)
         self.link_bytes_per_s: float | None = None  # of the slowest large message in the last phase that had one
         self.control_bytes = 0  # sent by this rank in gathers: settings, hashes, lists
         self.device_channel: DeviceChannel | None = None  # for payloads on a device, if opened
-        self._failure_report = FailureReport(ranks, self.rank)
         self._probed_s = time.monotonic()
-        try:
-            self.group = dist.new_group(
-                ranks,
-                backend="gloo",
-                timeout=datetime.timedelta(seconds=timeout_s * _PATIENCE),
-                use_local_synchronization=self.size
-                < dist.get_world_size(),  # else every rank of the world would have to call
-            )
-        except RuntimeError as error:
-            raise PeerLostError(
-                f"{self._named(self._failure_report.absent())} was waited for (to make its DistributedOptimizer), but "
-                f"did not "
-                f"come within timeout_s={timeout_s:g}; every rank of the group must make one"
-            ) from error
+        super().__init__(group, timeout_s)
 
     def open_device_channel(self, device: torch.device, engine: str) -> None:
         """Send payloads of split frames, and vectors on `device`, through a second group from now on. Collective.
@@ -83,22 +65,31 @@ class Channel:
         Raises:
             PeerLostError: if a rank is lost, or the group cannot be made.
         """
+        purpose = f"to make a group over {engine}"
+        self._began_s = time.monotonic()
         try:
-            self.device_channel = DeviceChannel(self._global_ranks, device, engine, self.timeout_s * _PATIENCE)
-            deadline = time.monotonic() + self.timeout_s * _PATIENCE
-            self.device_channel.connect(deadline, lambda: self._look(self._others()))
+            self.device_channel = DeviceChannel(self._global_ranks, device, engine, self.patience_s)
+            self.device_channel.connect(self._began_s + self.patience_s, lambda: self._look(self._others()))
         except RuntimeError as error:
-            what = f"to make a group over {engine}, which reported: {error!s:.200}"
-            raise self._lost(what, PayloadsLostError(str(error))) from error
+            purpose += f", which reported: {error!s:.200}"
+            self._give_up(purpose, PayloadsLostError(str(error)), self._others())
 
     def swap(
         self, outgoing: Mapping[int, Encoded], expected: Sequence[int], purpose: str
     ) -> Iterator[tuple[int, Encoded]]:
-        """Swap frames; see `Transport`. Payloads are sent when all headers have arrived."""
-        deadline = time.monotonic() + self.timeout_s * _PATIENCE
-        awaited = self.rank
+        """Swap frames; see `Transport`. Payloads are sent when all headers have arrived.
+
+        Where only sending fails, the swap goes on: this rank has what it needs, and can end its round. The next call
+        then reports the rank that is lost.
+        """
+        self._began_s = time.monotonic()
+        deadline = self._began_s + self.patience_s
+        awaited: Sequence[int] = expected
+        sender = self.rank
         try:
-            headers = {peer: torch.empty(HEADER_BYTES, dtype=torch.uint8) for peer in expected}
+            if self._unsent is not None:
+                raise self._unsent
+            headers = {peer: header_buffer() for peer in expected}
             arriving = {}
             for peer in expected:
                 arriving[peer] = dist.irecv(headers[peer], self._global_ranks[peer], self.group)
@@ -107,107 +98,124 @@ class Channel:
                 peer: data.header if isinstance(data, SplitFrame) else data
                 for peer, data in sorted(outgoing.items(), key=lambda item: (item[0] - self.rank) % self.size)
             }
-            sends: list[tuple[Tensor, dist.Work | None]] = []  # a tensor must be held until it is sent
+            sends: list[tuple[int, Tensor, dist.Work | None]] = []  # a tensor must be held until it is sent
             for peer, data in on_host.items():
                 header = data[:HEADER_BYTES]
-                sends.append((header, dist.isend(header, self._global_ranks[peer], self.group)))
-            frames, payloads = {}, {}
+                _check_promise(bytes(header.numpy()), outgoing[peer])
+                sends.append((peer, header, self._send(header, peer)))
+            incoming: dict[int, IncomingFrame | SplitFrame] = {}
+            payloads = {}
             for peer in expected:
-                awaited = peer
+                awaited, sender = (peer,), peer
                 # Four waits a swap: written out, since each is on the way of every step.
                 if (work := arriving[peer]) is not None:
                     work.wait(datetime.timedelta(seconds=max(_SOON_S, deadline - time.monotonic())))
-                frame = frames[peer] = self._empty_frame(headers[peer])
-                if isinstance(frame, Tensor) and len(frame) > HEADER_BYTES:
-                    payloads[peer] = dist.irecv(frame[HEADER_BYTES:], self._global_ranks[peer], self.group)
+                frame = incoming[peer] = self._empty_frame(headers[peer])
+                if isinstance(frame, IncomingFrame) and frame.has_payload:
+                    payloads[peer] = dist.irecv(frame.payload, self._global_ranks[peer], self.group)
+            awaited, sender = expected, self.rank
             bandwidths = (
-                [] if self.device_channel is None else self._swap_split(self.device_channel, outgoing, frames, deadline)
+                []
+                if self.device_channel is None
+                else self._swap_split(self.device_channel, outgoing, incoming, deadline)
             )
             # Not earlier: the engine's control message that a receive is posted queues behind data already being sent.
             start = time.perf_counter()
             for peer, data in on_host.items():
                 if len(data) > HEADER_BYTES:
                     payload = data[HEADER_BYTES:]
-                    sends.append((payload, dist.isend(payload, self._global_ranks[peer], self.group)))
-            for part, work in sends:
+                    sends.append((peer, payload, self._send(payload, peer)))
+            for peer, part, work in sends:
                 if work is not None:
-                    work.wait(datetime.timedelta(seconds=max(_SOON_S, deadline - time.monotonic())))
+                    try:
+                        work.wait(datetime.timedelta(seconds=max(_SOON_S, deadline - time.monotonic())))
+                    except RuntimeError as error:
+                        self._note_unsent(peer, error)
                 if part.numel() >= _SMALLEST_SAMPLE_BYTES:
                     bandwidths.append(part.numel() / max(time.perf_counter() - start, 1e-9))
             self.link_bytes_per_s = min(bandwidths, default=self.link_bytes_per_s)
             for peer in expected:
+                awaited, sender = (peer,), peer
                 if (work := payloads.get(peer)) is not None:
                     work.wait(datetime.timedelta(seconds=max(_SOON_S, deadline - time.monotonic())))
-                yield peer, frames.pop(peer)
+                arrived = incoming.pop(peer)
+                yield peer, arrived.read() if isinstance(arrived, IncomingFrame) else arrived
         except WireError as error:
-            raise WireError(f"rank {awaited}, {purpose}: {error}") from None
+            this = ", this one" if sender == self.rank else ""
+            raise WireError(f"rank {sender}{this}, {purpose}: {error}") from None
         except RuntimeError as error:
-            raise self._lost(purpose, error) from error
+            self._give_up(purpose, error, awaited)
 
-    def _empty_frame(self, header: Tensor) -> Encoded:
+    def _send(self, data: Tensor, peer: int) -> dist.Work | None:
+        try:
+            return dist.isend(data, self._global_ranks[peer], self.group)
+        except RuntimeError as error:
+            self._note_unsent(peer, error)
+            return None
+
+    def _empty_frame(self, header: Tensor) -> IncomingFrame | SplitFrame:
         """Return a buffer for the frame that a header announces, with the header in it. Raises WireError."""
-        info = read_payload_info(
-            bytes(header.numpy()), self._max_encoded_bytes, may_be_split=self.device_channel is not None
-        )
+        raw = bytes(header[:HEADER_BYTES].numpy())
+        info = read_payload_info(raw, self._max_encoded_bytes, may_be_split=self.device_channel is not None)
         if self.device_channel is not None and info.is_split:
-            return SplitFrame(
-                header, torch.empty(info.encoded_bytes, dtype=torch.uint8, device=self.device_channel.device)
-            )
-        frame = torch.empty(HEADER_BYTES + info.encoded_bytes, dtype=torch.uint8)
-        frame[:HEADER_BYTES] = header
-        return frame
+            payload = torch.empty(info.encoded_bytes, dtype=torch.uint8, device=self.device_channel.device)
+            return SplitFrame(header[:HEADER_BYTES], payload)
+        return IncomingFrame(raw, info.encoded_bytes)
 
     def _swap_split(
         self,
         device_channel: DeviceChannel,
         outgoing: Mapping[int, Encoded],
-        frames: Mapping[int, Encoded],
+        incoming: Mapping[int, IncomingFrame | SplitFrame],
         deadline: float,
     ) -> list[float]:
         """Swap the payloads of split frames. Returns the bytes per second of the large ones that were sent."""
         sent = {peer: data.payload for peer, data in outgoing.items() if isinstance(data, SplitFrame)}
-        expected = {peer: data.payload for peer, data in frames.items() if isinstance(data, SplitFrame)}
+        expected = {peer: data.payload for peer, data in incoming.items() if isinstance(data, SplitFrame)}
         start = time.perf_counter()
         device_channel.swap(sent, expected, deadline, lambda: self._look({*sent, *expected}))
         seconds = max(time.perf_counter() - start, 1e-9)
         return [payload.numel() / seconds for payload in sent.values() if payload.numel() >= _SMALLEST_SAMPLE_BYTES]
 
-    def _look(self, peers: Iterable[int]) -> None:
-        """Raise RuntimeError if the connection to one of the peers has closed."""
-        for peer in peers:
-            self._probe(peer)
-
     def receive(self, senders: Sequence[int], awaited: Sequence[int], purpose: str) -> tuple[int, Encoded]:
-        """Return the earliest frame of `senders`; see `Transport`."""
-        deadline = time.monotonic() + self.timeout_s * _PATIENCE
-        header = torch.empty(HEADER_BYTES, dtype=torch.uint8)
+        """Return the earliest frame of `senders`; see `Transport`. A sender that is not awaited may have left."""
+        self._began_s = time.monotonic()
+        deadline = self._began_s + self.patience_s
+        header = header_buffer()
         sender = self.rank
         try:
-            if time.monotonic() - self._probed_s > _PROBE_EVERY_S:
-                self._probed_s = time.monotonic()
-                self._look(senders)
+            if self._unsent is not None:
+                raise self._unsent
+            if self._began_s - self._probed_s > _PROBE_EVERY_S:
+                self._probed_s = self._began_s
+                self._look(awaited)
             only = self._global_ranks[senders[0]] if len(senders) == 1 else None
             arriving = dist.irecv(header, only, self.group)
             wait_until(arriving, deadline)
             assert arriving is not None
             sender = senders[0] if only is not None else source_rank(arriving)
             frame = self._empty_frame(header)
-            if isinstance(frame, Tensor) and len(frame) > HEADER_BYTES:
-                wait_until(dist.irecv(frame[HEADER_BYTES:], self._global_ranks[sender], self.group), deadline)
-            elif self.device_channel is not None:
+            if not isinstance(frame, IncomingFrame):
+                assert self.device_channel is not None
                 self._swap_split(self.device_channel, {}, {sender: frame}, deadline)
+                return sender, frame
+            if frame.has_payload:
+                wait_until(dist.irecv(frame.payload, self._global_ranks[sender], self.group), deadline)
+            return sender, frame.read()
         except WireError as error:
             raise WireError(f"rank {sender}, {purpose}: {error}") from None
         except RuntimeError as error:
-            raise self._lost(purpose, error, awaited) from error
-        return sender, frame
-
-    def _probe(self, peer: int) -> dist.Work | None:
-        """Post a receive that no message answers. Raises RuntimeError if the connection has closed."""
-        return dist.irecv(torch.empty(1), self._global_ranks[peer], self.group, tag=_PROBE_TAG)
+            self._give_up(purpose, error, awaited)
 
     def all_reduce(self, vector: Tensor, purpose: str, write: Callable[[int, int], object] | None = None) -> None:
-        """Add up `vector` (d,) over all ranks by the engine; see `Transport`."""
+        """Add up `vector` (d,) over all ranks by the engine; see `Transport`.
+
+        Outside of `step()` the ranks agree on the purpose first: the engine would add vectors of different calls, or
+        end the process where their lengths differ.
+        """
+        if is_call(purpose):
+            self.gather(None, purpose, NoneType, max_bytes=len("null"))
+        self._began_s = time.monotonic()
         there = (
             self.device_channel
             if self.device_channel is not None and self.device_channel.device == vector.device
@@ -215,6 +223,8 @@ class Channel:
         )
         works = []
         try:
+            if self._unsent is not None:
+                raise self._unsent
             for start, stop in ring_parts(vector.numel(), vector.element_size()):
                 if write is not None:
                     write(start, stop)
@@ -224,17 +234,17 @@ class Channel:
                 if there is None:
                     work.wait()
                 else:
-                    deadline = time.monotonic() + self.timeout_s * _PATIENCE
-                    there.end_sum(work, deadline, lambda: self._look(self._others()))
+                    there.end_sum(work, time.monotonic() + self.patience_s, lambda: self._look(self._others()))
         except RuntimeError as error:
-            raise self._lost(purpose, error) from error
+            self._give_up(purpose, error, self._others())
 
     def broadcast(self, vector: Tensor, purpose: str = "for the initial parameters") -> None:
         """Overwrite `vector` (any shape, contiguous) on every rank by rank 0's. Raises PeerLostError."""
+        self._began_s = time.monotonic()
         try:
             dist.broadcast(vector, self._global_ranks[0], self.group)
         except RuntimeError as error:
-            raise self._lost(purpose, error) from error
+            self._give_up(purpose, error, self._others())
 
     def share(self, tensor: Tensor, purpose: str = "for the initial parameters") -> None:
         """Overwrite a tensor of any device, shape and type by rank 0's. Raises PeerLostError."""
@@ -249,92 +259,46 @@ class Channel:
 
     def gather(self, value: Any, purpose: str, schema: Schema, max_bytes: int) -> list[Any]:  # noqa: ANN401 - JSON
         """Return the `value` of all ranks, by rank; see `Transport`. It is sent as JSON, so nothing is executed."""
+        self._began_s = time.monotonic()
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        word = _word_of(purpose)
         try:
-            sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-            dist.all_gather(sizes, torch.tensor([data.numel()]), self.group)
-            check_sizes([int(size) for size in sizes], max_bytes, purpose)  # all ranks see the same sizes
-            longest = max(int(size) for size in sizes)
-            padded = torch.zeros(longest, dtype=torch.uint8)
+            if self._unsent is not None:
+                raise self._unsent
+            announced = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+            dist.all_gather(announced, torch.tensor([data.numel() << _WORD_BITS | word]), self.group)
+            if any(int(each) & (1 << _WORD_BITS) - 1 != word for each in announced):
+                self._give_up_elsewhere(purpose)
+            sizes = [int(each) >> _WORD_BITS for each in announced]
+            check_sizes(sizes, max_bytes, purpose)  # all ranks see the same sizes
+            padded = torch.zeros(max(sizes), dtype=torch.uint8)
             padded[: data.numel()] = data
-            texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+            texts = [torch.zeros(max(sizes), dtype=torch.uint8) for _ in range(self.size)]
             dist.all_gather(texts, padded, self.group)
-            self.control_bytes += (self.size - 1) * (longest + 8)
+            self.control_bytes += (self.size - 1) * (max(sizes) + 8)
+        except PeerLostError:
+            raise
         except RuntimeError as error:
-            raise self._lost(purpose, error) from error
-        shown = [bytes(text[: int(size)].numpy()) for text, size in zip(texts, sizes, strict=True)]
-        return read_gathered(shown, schema, purpose)
+            self._give_up(purpose, error, self._others())
+        return read_gathered(
+            [bytes(text[:size].numpy()) for text, size in zip(texts, sizes, strict=True)], schema, purpose
+        )
 
     def close(self) -> None:
-        """Leave the groups."""
+        """Tell the others that this rank takes no further part, and leave the groups."""
+        self.sign_off(sys.exc_info()[1])
         if self.device_channel is not None:
             dist.destroy_process_group(self.device_channel.group)
         dist.destroy_process_group(self.group)
 
-    def _lost(self, what: str, error: RuntimeError, awaited: Sequence[int] = ()) -> PeerLostError:
-        """Give up: find out which ranks are missing, and let no rank wait for this one.
 
-        Args:
-            what: the purpose, for the error.
-            error: what the engine raised.
-            awaited: of the ranks that report nothing, those to name in the error; by default all of them.
+def _check_promise(header: bytes, data: Encoded) -> None:
+    """Raise WireError for a frame of another length than its header promises: it would end the process that gets it."""
+    n_bytes = data.payload.numel() if isinstance(data, SplitFrame) else data.numel() - HEADER_BYTES
+    if n_bytes < 0 or n_bytes != promised_bytes(header):
+        raise WireError(f"its frame has {n_bytes} payload bytes, and its header promises {promised_bytes(header)}")
 
-        Returns:
-            The error to raise.
-        """
-        if isinstance(error, PayloadsLostError):
-            self._hang_up(_CLOSING_S)
-        elif "timed out" in str(error).lower():  # the engine has then closed all our connections itself
-            self._failure_report.give_up([])
-        else:
-            self._hang_up()
-        if self.device_channel is not None:
-            self.device_channel.abandon()
-        dead, silent = self._failure_report.missing(self.timeout_s * (1 - _PATIENCE))
-        silent = [rank for rank in silent if rank in awaited] or silent
-        if self.rank in dead + silent:
-            return PeerLostError(
-                f"{self._named([self.rank])}, this one, came too late ({what}): the others gave up waiting after "
-                f"timeout_s={self.timeout_s:g}; a slow rank needs a larger one"
-            )
-        how = "its connection closed" if dead else f"nothing came within timeout_s={self.timeout_s:g}"
-        return PeerLostError(
-            f"{self._named(dead or silent)} was waited for ({what}), but {how}. Look at that rank's own output; "
-            "a slow rank needs a larger timeout_s"
-        )
 
-    def _hang_up(self, patience_s: float = 0.0) -> None:
-        """Report the closed connections, then close all others, so that ranks waiting for this one learn it at once.
-
-        Args:
-            patience_s: how long to wait, in seconds, for a connection that is expected to close.
-        """
-        closed, probes = self._probe_all()
-        expected_until = time.monotonic() + patience_s
-        while not closed and time.monotonic() < expected_until:
-            time.sleep(_CLOSING_POLL_S)
-            closed, probes = self._probe_all()
-        self._failure_report.give_up(closed)
-        if probes:
-            with contextlib.suppress(RuntimeError):  # on a timeout, the engine closes every connection
-                wait_until(probes[0], time.monotonic())
-
-    def _probe_all(self) -> tuple[list[int], list[dist.Work | None]]:
-        """Return the ranks whose connections have closed, and the posted receives of the others."""
-        closed, probes = [], []
-        for peer in self._others():
-            try:
-                probes.append(self._probe(peer))
-            except RuntimeError:
-                closed.append(peer)
-        return closed, probes
-
-    def _others(self) -> list[int]:
-        return [peer for peer in range(self.size) if peer != self.rank]
-
-    def _named(self, ranks: Sequence[int]) -> str:
-        names = []
-        for rank in ranks:
-            place = self._global_ranks[rank]
-            names.append(f"rank {rank}" if place == rank else f"rank {rank} of the group (global rank {place})")
-        return " and ".join(names) or "a rank that was too late"
+def _word_of(purpose: str) -> int:
+    """Return a number for what a gather is for, the same in every round."""
+    return zlib.crc32(re.sub(r"\d+", "", purpose).encode()) & (1 << _WORD_BITS) - 1

@@ -120,6 +120,8 @@ class DeviceChannel:
         try:
             with torch.cuda.device_of(messages[0].tensor):  # type: ignore[no-untyped-call]  # as NCCL wants it
                 works = dist.batch_isend_irecv(messages)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise PayloadsLostError(str(error)) from error
         for work in works:
@@ -142,6 +144,8 @@ class DeviceChannel:
     def _wait(self, work: dist.Work, deadline: float) -> None:
         try:
             wait_until(work, deadline)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise PayloadsLostError(str(error)) from error
 

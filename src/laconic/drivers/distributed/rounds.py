@@ -1,5 +1,6 @@
 """Rounds with one process per worker, over torch.distributed. Every rank runs this same code, in step."""
 
+import multiprocessing.util
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import NoneType
@@ -19,7 +20,7 @@ from laconic.drivers.gathered import Either
 from laconic.drivers.transport import carry_out
 from laconic.protocol.abort import Abort
 from laconic.protocol.async_server import UpdateCounts
-from laconic.protocol.exchanges import RankSessions, run_rank
+from laconic.protocol.exchanges import RankSessions, abandon_round, run_rank
 from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout
 from laconic.protocol.magnitudes import residual_norm
@@ -28,10 +29,12 @@ from laconic.protocol.round_result import RoundResult
 from laconic.telemetry.phases import Seconds
 from laconic.telemetry.recorder import Recorder
 from laconic.telemetry.traffic import TRAFFIC_SCHEMA, Traffic
+from laconic.torch_compat import timeout_s_of
 
 TOPIC = "optimizer"
 """Of the meeting at which the ranks agree, and to which a rank that refuses its arguments does not come."""
 _MAX_TRAFFIC_BYTES = 1 << 20
+_AT_EXIT_PRIORITY = 100  # before Python's own
 
 
 class Processes:
@@ -46,7 +49,7 @@ class Processes:
         group: dist.ProcessGroup | None = None,
         layout: str = "auto",
         seed: int = 0,
-        timeout_s: float = 300.0,
+        timeout_s: float | None = None,
         descend: Callable[[Tensor], Tensor] | None = None,
         active: Active | None = None,
         agreed: Settings | None = None,
@@ -54,13 +57,15 @@ class Processes:
         """Set up this rank. Collective: every rank of the group must construct it.
 
         The `parameters` (d,) are overwritten by rank 0's; `spec` says what they are, and `active` which of them take
-        part in a round; by default all. `agreed` holds other settings that must be equal on all ranks.
+        part in a round; by default all. `agreed` holds other settings that must be equal on all ranks. `timeout_s` is
+        how long a rank is waited for, by default as long as `group` waits.
 
         Raises:
             ValueError: for a layout that the method does not admit.
             SetupError: if ranks differ in their settings, or another one refuses its own.
             PeerLostError: if a rank is missing.
         """
+        timeout_s = timeout_s_of(group) if timeout_s is None else timeout_s
         with refusals_shown(group, TOPIC):
             self.layout = choose_layout(layout, algorithm, spec, dist.get_world_size(group))
             algorithm.check_size(spec, self.layout.n_workers)
@@ -81,6 +86,8 @@ class Processes:
         )
         self.channel = Channel(group, timeout_s, spec.stop)
         self.channel.control_bytes += meeting.control_bytes
+        if settings.get("local_steps", 1) != 1:
+            self.channel.unit = "round"
         self.channel.broadcast(parameters)
         self.pool = VectorPool(spec.d, parameters.dtype, parameters.device)
         self.sessions = RankSessions(self.job, self.channel.rank, descend, pool=self.pool, active=active)
@@ -100,6 +107,8 @@ class Processes:
         )
         if are_distinct([each or None for each in gpus]):
             self.send_from(self.job.device, "nccl")
+        # When this object or the process ends; in processes that multiprocessing starts, `atexit` runs nothing.
+        multiprocessing.util.Finalize(self, self.channel.end, exitpriority=_AT_EXIT_PRIORITY)
 
     @property
     def causes(self) -> list[int]:
@@ -147,6 +156,7 @@ class Processes:
         """Continue from the state that this rank saved."""
         self.rounds, self.aborted_rounds = saved["rounds"], saved["aborted_rounds"]
         self.replica_syncs = saved.get("replica_syncs", 0)
+        self.channel.rounds = self.rounds
         self.channel.control_bytes += saved["control_bytes"]  # the restart has sent some too
         if self.worker is not None:
             self.worker.restore(saved["worker"])
@@ -179,15 +189,20 @@ class Processes:
             This worker's result.
 
         Raises:
-            PeerLostError: if a rank is missing.
+            PeerLostError: if a rank is missing. The round then has no effect on this rank, as after any other error.
         """
         inputs = None if self.worker is None else inputs_of(self.worker.rank)
         self.seconds.phase("compute")
-        result = carry_out(run_rank(self.sessions, self.rounds, inputs, lr, self.seconds.phase), self.channel)
+        try:
+            result = carry_out(run_rank(self.sessions, self.rounds, inputs, lr, self.seconds.phase), self.channel)
+        except BaseException:
+            abandon_round([] if self.worker is None else [self.worker], self.servers)
+            raise
         if result.aborted is not Abort.SET_DIFFERS:  # the ranks repeat that round
             if self.recorder.observers:
                 self.recorder.round_ended(self.rounds, aborted=bool(result.aborted))
             self.rounds += 1
+            self.channel.rounds = self.rounds
             self.aborted_rounds += bool(result.aborted)
         return result
 
@@ -199,7 +214,7 @@ class Processes:
             WireError: for counters of another form, naming the rank.
         """
         gathered = self.channel.gather(
-            None if mine is None else mine.as_data(), f"for its traffic, round {self.rounds}",
+            None if mine is None else mine.as_data(), f"total_traffic() after round {self.rounds}",
             Either(NoneType, TRAFFIC_SCHEMA), _MAX_TRAFFIC_BYTES,
         )  # fmt: skip
         one, *others = [Traffic.from_data(counters) for counters in gathered if counters is not None]

@@ -28,6 +28,7 @@ from laconic.faults.plan import FaultPlan
 from laconic.network import Clock, ComputeTime, Link, Network, makespan_ns
 from laconic.protocol.abort import Abort
 from laconic.protocol.async_server import UpdateCounts
+from laconic.protocol.exchanges import abandon_round
 from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout, n_nodes_for
 from laconic.protocol.legs import operations
@@ -133,6 +134,13 @@ class Simulated:
         Returns:
             Each worker's result. If replicas stay equal, it is one object for all, also for workers that are down.
         """
+        try:
+            return self._round(inputs_of, lr)
+        except BaseException:
+            abandon_round(self.workers, self.servers)
+            raise
+
+    def _round(self, inputs_of: Callable[[int], Inputs], lr: float) -> RoundResult:
         present = self.injector.taking_part(self.workers, self.rounds)
         for worker in present:
             inputs = inputs_of(worker.rank)

@@ -1,6 +1,8 @@
 """Processes of this machine in one gloo group. Each holds an object whose methods are called from here."""
 
 import math
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +16,12 @@ import torch.distributed as dist
 
 from laconic.errors import LaunchError, Named, OptionError
 from laconic.lab.processes.supervise import Answer, Child, Report, end_all
-from laconic.torch_compat import TCPStore
+from laconic.torch_compat import TCPStore, open_store
 
 _HOST = "127.0.0.1"
 _AFTERMATH_S = 1.0  # after a failure, the time in which other ranks may fail because of it
-_AFTERMATH = ("waited for", "onnection closed by peer", "onnection reset by peer")  # their messages, ours and gloo's
+_AFTERMATH = ("PeerLostError", "onnection closed by peer", "onnection reset by peer")  # their messages, ours and gloo's
+_INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,10 +156,16 @@ def _is_cause(answer: Answer) -> bool:
     return not any(words in answer.failure for words in _AFTERMATH)
 
 
+def loopback_interface() -> str:
+    """Return the name of this machine's interface to itself."""
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in names if name.startswith("lo")), "lo")
+
+
 def _open_store(port: int, timeout_s: float) -> TCPStore:
     try:
-        return TCPStore(_HOST, port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout_s))
-    except RuntimeError as error:
+        return open_store(_HOST, port, timeout_s)
+    except OSError as error:
         raise OptionError(
             Named("port", port), f" is in use on {_HOST} (or not allowed); give another, or leave it out for a free one"
         ) from error
@@ -171,9 +180,15 @@ def _join(
     make: Callable[..., Any],
     arguments: Sequence[object],
 ) -> object:
-    """Join the group as one rank, then make the object."""
+    """Join the group as one rank, then make the object. Nothing listens at more than one address."""
     torch.set_num_threads(1)
     timeout = timedelta(seconds=timeout_s)
-    store = TCPStore(*meeting, is_master=opens, wait_for_workers=False, timeout=timeout)
+    host, port = meeting
+    if host == _HOST:  # all ranks are on this machine, and the engine would listen where this machine's name leads
+        os.environ[_INTERFACE] = loopback_interface()
+    if opens:
+        store = open_store(host, port, timeout_s)
+    else:
+        store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=n, timeout=timeout)
     return make(*arguments)
