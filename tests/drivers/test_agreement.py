@@ -1,5 +1,6 @@
 """What ranks must have in common is agreed at the start: the first difference is named with both, on all ranks."""
 
+import json
 import logging
 import sys
 import time
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 import laconic
-from laconic.drivers.distributed.agreement import difference
+from laconic.drivers.distributed.agreement import _beginning, difference
 from support import small_model
 from support.deadlines import PATIENCE_S
 from support.ranks import run_ranks
@@ -191,3 +192,11 @@ def test_values_that_differ_by_rounding_are_equal_and_others_are_not():
     assert difference({"lr": 1, "seed": 1}, {"lr": 1.0, "seed": 2}) == ("seed=1", "seed=2")
     assert difference({"x": 1, "y": None}, {"x": 1}) == ("y=None", "no y")
     assert difference({}, {"y": "text"}) == ("no y", "y=text")
+
+
+def test_of_more_settings_than_the_store_takes_the_rest_is_compared_by_a_hash():
+    many = {f"parameter {number}": "x" * 100 for number in range(50_000)}
+    one, other = (_beginning(many | {"parameter 49999": value}) for value in ("a", "b"))
+    assert len(json.dumps(one)) < 1 << 22
+    assert difference(one, other) == (f"hash={one['hash']}", f"hash={other['hash']}")
+    assert _beginning({"lr": 0.1}) == {"lr": 0.1}

@@ -26,7 +26,7 @@ Settings = Mapping[str, Scalar]
 
 _SCHEMA = {str: str | int | float | bool | NoneType}
 _MAX_HASH_BYTES = 4096
-_MAX_SETTINGS_BYTES = 1 << 24  # a model of 40,000 tensors has descriptions of four megabytes
+_MAX_SETTINGS_BYTES = 1 << 22  # torch's store takes values of eight megabytes
 _ROUNDING = 1e-6  # relative; learning rates are made by functions that unlike machines round differently
 
 
@@ -67,9 +67,8 @@ def agree(
         PeerLostError: naming the ranks that did not come in time.
         WireError: naming the rank that shows something else.
     """
-    text = json.dumps(settings)
     mine = versions() | environment() | {
-        "device": device, "gpu": gpu, "settings": hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
+        "device": device, "gpu": gpu, "settings": _hash_of(settings),
     }  # fmt: skip
     shown = meeting.gather(mine, purpose, {str: str}, _MAX_HASH_BYTES, timeout_s)
     for rank, other in enumerate(shown):
@@ -110,8 +109,8 @@ def _versions_in(shown: Mapping[str, str]) -> str:
 def _find_difference(meeting: Meeting, settings: Settings, hashes: list[str], purpose: str, timeout_s: float) -> None:
     """Raise SetupError with the first difference between rank 0 and the first other rank that has one."""
     odd = [rank for rank, found in enumerate(hashes) if found != hashes[0]]
-    shows = meeting.rank == 0 or meeting.rank in odd
-    shown = meeting.gather(dict(settings) if shows else {}, purpose, _SCHEMA, _MAX_SETTINGS_BYTES, timeout_s)
+    mine = _beginning(settings) if meeting.rank == 0 or meeting.rank in odd else {}
+    shown = meeting.gather(mine, purpose, _SCHEMA, _MAX_SETTINGS_BYTES, timeout_s)
     for rank in odd:
         found = difference(shown[0], shown[rank])
         if found is not None:
@@ -120,6 +119,22 @@ def _find_difference(meeting: Meeting, settings: Settings, hashes: list[str], pu
                 f"rank 0 and rank {rank} were set up differently: rank 0 has {found[0]:.300}, rank {rank} has "
                 f"{found[1]:.300}"
             )
+
+
+def _beginning(settings: Settings) -> dict[str, Scalar]:
+    """Return as many settings, from the first one on, as can be shown; of a model of 40,000 tensors it is all."""
+    found: dict[str, Scalar] = {}
+    n_bytes = 0
+    for name, value in settings.items():
+        n_bytes += len(json.dumps({name: value}))
+        if n_bytes > _MAX_SETTINGS_BYTES - (1 << 12):
+            return found | {"number of settings that are compared by name": len(found), "hash": _hash_of(settings)}
+        found[name] = value
+    return found
+
+
+def _hash_of(settings: Settings) -> str:
+    return hashlib.blake2b(json.dumps(settings).encode(), digest_size=16).hexdigest()
 
 
 def _state_unlike(shown: list[dict[str, str]]) -> None:

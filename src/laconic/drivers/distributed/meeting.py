@@ -20,6 +20,7 @@ from laconic.torch_compat import Store, default_store
 _MIN_POLL_S, _MAX_POLL_S = 0.001, 0.05
 _GRACE_S = 5.0  # how long the process with the store stays for others that have not read why it ends
 _MAX_REFUSAL = 1000  # characters of an error that the others are shown
+_MAX_ENDING_BYTES = 1 << 13  # of such an error, or of the ranks that another one waited for
 _ABSENT = b'{"gave up": []}'  # read in place of what a rank has not shown, where another one has refused
 
 
@@ -144,7 +145,7 @@ class Meeting:
 
     def _read(self, texts: Sequence[bytes], purpose: str, schema: Schema, max_bytes: int) -> list[Any]:
         for rank, text in enumerate(texts):
-            if len(text) > max_bytes + 2 * _MAX_REFUSAL:
+            if len(text) > max(max_bytes, _MAX_ENDING_BYTES):
                 raise WireError(
                     f"rank {rank}, {purpose}: it shows {len(text)} bytes; at most {max_bytes} can belong to this"
                 )
