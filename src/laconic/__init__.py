@@ -53,10 +53,10 @@ if TYPE_CHECKING:
         SetupError,
         WireError,
     )
-    from laconic.faults.plan import FaultPlan
+    from laconic.faults.plan import Event, FaultPlan
     from laconic.gossip.mixing import Mixing
     from laconic.kernels.api import kernel_threads, set_kernel_threads
-    from laconic.network import Link
+    from laconic.network import ComputeTime, Link
     from laconic.policies.skip_policies import Never, RandomSkips, SlowLink
     from laconic.statements import LaconicWarning
     from laconic.telemetry.meter import Count
@@ -85,6 +85,7 @@ __all__ = [
     "CSGDRing",
     "Clipped",
     "CompSkip",
+    "ComputeTime",
     "ContractError",
     "Count",
     "DenseValues",
@@ -92,6 +93,7 @@ __all__ = [
     "DistEFBlockwise",
     "DistributedOptimizer",
     "DropSign",
+    "Event",
     "FaultPlan",
     "Fractional",
     "GlobalReplica",
@@ -151,6 +153,7 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "CSGDRing": "laconic.algorithms.csgd_ring",
     "Clipped": "laconic.compressors",
     "CompSkip": "laconic.algorithms.compskip",
+    "ComputeTime": "laconic.network",
     "ContractError": "laconic.errors",
     "Count": "laconic.telemetry.meter",
     "DenseValues": "laconic.compressors",
@@ -158,6 +161,7 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "DistEFBlockwise": "laconic.algorithms.dist_ef",
     "DistributedOptimizer": "laconic.training.distributed_optimizer",
     "DropSign": "laconic.algorithms.dropsign",
+    "Event": "laconic.faults.plan",
     "FaultPlan": "laconic.faults.plan",
     "Fractional": "laconic.compressors",
     "GlobalReplica": "laconic.algorithms.sgd_server",

@@ -28,6 +28,10 @@ class PeerLostError(LaconicError, RuntimeError):
     """A rank did not answer before the deadline. The process group cannot be used any more."""
 
 
+class ClosedError(LaconicError):
+    """An optimizer was closed and is asked to communicate."""
+
+
 class PayloadsLostError(LaconicError, RuntimeError):
     """A transfer of payloads over the second process group failed. The channel's own connections still work."""
 

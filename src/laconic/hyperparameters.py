@@ -9,7 +9,8 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -91,10 +92,11 @@ def check_hyperparameters(owner: Any, name: str) -> None:  # noqa: ANN401 - any 
         ValueError: for a value outside its range; the message has name, value and bound.
     """
     for field, spec in hyperparameters_of(type(owner)):
-        _check_value(field, spec, getattr(owner, field.name), name)
+        _check_value(owner, field, spec, name)
 
 
-def _check_value(field: dataclasses.Field[Any], spec: Hyperparameter, value: Any, name: str) -> None:  # noqa: ANN401
+def _check_value(owner: Any, field: dataclasses.Field[Any], spec: Hyperparameter, name: str) -> None:  # noqa: ANN401
+    value = getattr(owner, field.name)
     where, kind = f"{name}: {field.name}={value!r}", value_type(field)
     if value is None and field.default is None:
         return  # no value
@@ -107,6 +109,7 @@ def _check_value(field: dataclasses.Field[Any], spec: Hyperparameter, value: Any
     elif kind in (int, float):
         if not is_number(value, kind):
             raise TypeError(f"{where} must be {_what(kind, spec, none='None' if field.default is None else '')}")
+        make_plain(owner, [field.name], name)
         if spec.within and not inside(value, spec.within):
             unit = f" ({spec.unit})" if spec.unit else ""
             raise ValueError(f"{where} must be in {spec.within}{unit}; the default is {field.default!r}")
@@ -116,8 +119,32 @@ def _check_value(field: dataclasses.Field[Any], spec: Hyperparameter, value: Any
 
 
 def is_number(value: object, kind: type) -> bool:
-    """Return whether a value is an int, or for float an int or a float. True and False are no numbers."""
-    return isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    """Return whether a value is an int, or for float an int or a float; numpy's are, True and False are not."""
+    return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+
+
+def plain_number(value: object, what: str, kind: type = float) -> Any:  # noqa: ANN401 - int for `int`, else int or float
+    """Return a number as Python's own, whatever library it is from. Raises TypeError, beginning with `what`."""
+    if not is_number(value, kind):
+        raise TypeError(f"{what}={value!r:.80} must be a {'whole number' if kind is int else 'number'}")
+    return int(value) if isinstance(value, Integral) else float(value)  # type: ignore[arg-type]
+
+
+def make_plain(owner: Any, names: Iterable[str], of: str, kind: type = float) -> None:  # noqa: ANN401 - any dataclass
+    """Make fields of a dataclass, also of a frozen one, Python's own numbers. Raises TypeError for what is none."""
+    for name in names:
+        object.__setattr__(owner, name, plain_number(getattr(owner, name), f"{of}: {name}", kind))
+
+
+def line_of(owner: Any) -> str:  # noqa: ANN401 - any dataclass
+    """Return the line that makes an equal object: its class, and the fields that are not at their defaults."""
+    parts = []
+    for field in dataclasses.fields(owner):
+        value = getattr(owner, field.name)
+        made = dataclasses.MISSING if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if value != (field.default if made is dataclasses.MISSING else made):
+            parts.append(f"{field.name}={value!r}")
+    return f"{type(owner).__name__}({', '.join(parts)})"
 
 
 def _from_word(field: dataclasses.Field[Any], spec: Hyperparameter, text: str, where: str) -> Any:  # noqa: ANN401

@@ -9,8 +9,9 @@ import datetime
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -67,6 +68,25 @@ def timeout_s_of(group: dist.ProcessGroup | None) -> float:
         except (RuntimeError, AttributeError):
             continue
     return dist.distributed_c10d.default_pg_timeout.total_seconds()
+
+
+def new_named_group(ranks: Sequence[int], backend: str, name: str, timeout: datetime.timedelta) -> dist.ProcessGroup:
+    """Make a group of global ranks, this one among them, under a name that no group had before. Collective over them.
+
+    Raises RuntimeError if a rank does not come in time.
+    """
+    # `dist.new_group` derives the names of smaller groups from the number of groups that a process has now. Where a
+    # group was destroyed, a name comes again, and its ranks meet at addresses that are gone. Since 1.8, with these
+    # arguments since 2.4.
+    c10d, world = dist.distributed_c10d, dist.group.WORLD
+    place = list(ranks).index(dist.get_rank())
+    device = None if backend == "gloo" or world is None else bound_device(world)
+    make: Any = c10d._new_process_group_helper  # the name is a text in older versions, and a NewType of one since
+    group: dist.ProcessGroup = make(
+        len(ranks), place, list(ranks), dist.Backend(backend), default_store(), name, timeout=timeout, device_id=device
+    )[0]
+    c10d._world.pg_group_ranks[group] = {rank: place for place, rank in enumerate(ranks)}
+    return group
 
 
 def source_rank(work: dist.Work) -> int:

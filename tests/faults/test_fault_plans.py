@@ -164,6 +164,21 @@ def test_a_worker_is_down_for_as_many_rounds_as_a_crash_is_long_and_a_second_cra
     assert not any(plan.is_down(0, t) for t in range(20))
 
 
+def test_long_crashes_by_chance_begin_as_often_as_short_ones_and_are_found_at_any_round():
+    n, chance, length = 60_000, 0.002, 100
+    plan = FaultPlan(crashed=chance, crash_rounds=length)
+    down = [plan.is_down(0, t) for t in range(n)]
+    assert down == [plan.is_down(0, t) for t in reversed(range(n))][::-1]
+    share = 1 - (1 - chance) ** length
+    assert abs(sum(down) / n - share) < 4 * math.sqrt(share * (1 - share) * 2 * length / n)
+    begins = [t for t in range(1, n) if down[t] and not down[t - 1]]
+    assert all(all(down[t : t + length]) for t in begins[:-1])
+    rare = FaultPlan(crashed=1e-9, crash_rounds=10**6)
+    late = [rare.is_down(worker, 10**15) for worker in range(20)]  # one draw a round would take minutes
+    assert len(rare._blocks) <= 20 * (10**6 // 2**14 + 2)
+    assert not all(late)
+
+
 def test_an_event_without_an_exchange_hits_all_of_its_round():
     at = {"round": 2, "worker": 0, "kind": "late"}
     one, full = FaultPlan(events=(Event(exchange=1, **at),)), FaultPlan(events=(Event(**at),))

@@ -23,6 +23,7 @@ from laconic.lab.processes.ranks import Host, Ranks
 from laconic.lab.processes.supervise import Answer, Child, Report, end_all
 from laconic.reproduce import TABLES
 from laconic.reproduce.table import Comparison, PublishedTable
+from laconic.statements import LaconicWarning
 from support.command_line import laconic
 from support.deadlines import DEADLINE_S
 from support.process_samples import Parent, Rank, Sample, figures_of, killed, stops_its_parent
@@ -178,6 +179,17 @@ def test_the_ranks_that_broke_are_named_and_not_those_that_waited_for_them():
         with pytest.raises(LaunchError) as failed:
             ranks.call("meet", failing=[1], ending=[3])
     assert str(failed.value) == "rank 1: ArithmeticError: nothing adds up\nrank 3: ended with exit code 7"
+
+
+def test_a_rank_that_ends_when_the_decisive_result_is_there_costs_no_result_and_is_named_in_a_warning():
+    with Ranks(3, Rank, timeout_s=DEADLINE_S) as ranks:
+        with pytest.warns(LaconicWarning, match="rank 2: its process was ended by SIGABRT at the end of a run"):
+            totals = ranks.call("meet_and_abort", decisive=0, aborting=[2])
+        assert [total is None for total in totals] == [False, False, True]
+        with pytest.raises(LaunchError, match=r"^rank 2: was ended by SIGABRT$"):
+            ranks.call("meet", decisive=0)
+    with Ranks(2, Rank, timeout_s=DEADLINE_S) as ranks, pytest.raises(LaunchError, match=r"^rank 0: was ended by SIG"):
+        ranks.call("meet_and_abort", decisive=0, aborting=[0])
 
 
 def test_ranks_that_do_not_answer_in_time_are_named():

@@ -38,6 +38,7 @@ class SignSGDMajorityVote(Algorithm):
 
     source: ClassVar[str] = "Bernstein et al., ICML 2018 and ICLR 2019, Algorithm 1"
     same_data: ClassVar[bool] = True
+    counts_zeros: ClassVar[bool] = True
     worker_slots: ClassVar[Mapping[str, Slot]] = {"momentum": Slot(rule=Rule.MEAN)}
     test_lr: ClassVar[float] = 0.01
 

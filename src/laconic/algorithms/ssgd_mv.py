@@ -27,6 +27,7 @@ class SSGDMV(SSGDTopK):
 
     source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, Algorithm 1"
     adaptive: ClassVar[bool] = False
+    counts_zeros: ClassVar[bool] = True
 
     ties: str = hyperparameter(
         "random",

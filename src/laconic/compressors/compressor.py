@@ -30,6 +30,8 @@ class Compressor(ABC):
     """Whether the mean of the packet's dense form over keys is the vector."""
     separable: ClassVar[bool] = False
     """Whether compressing a slice gives the slice of the compressed vector."""
+    counts_zeros: ClassVar[bool] = False
+    """Whether zeros become something else, such as a sign."""
 
     test_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings with which error feedback converges on a small problem, for the common tests."""

@@ -180,6 +180,7 @@ class Sign(Compressor):
     """
 
     name: ClassVar[str] = "sign"
+    counts_zeros: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
     keep: float = hyperparameter(1.0, "share of coordinates whose sign is sent", within="(0, 1]")

@@ -82,6 +82,8 @@ class Algorithm(ABC):
     """Whether the mean of the direction is the mean gradient."""
     same_data: ClassVar[bool] = False
     """Whether the proof needs all workers to sample from one distribution."""
+    counts_zeros: ClassVar[bool] = False
+    """Whether a worker's gradient of zeros still moves the result, as a vote does."""
     reads_lr: ClassVar[bool] = False
     """Whether `work` or `serve` reads the learning rate."""
     takes_gradient_tensors: ClassVar[bool] = False

@@ -12,6 +12,7 @@ link, and the crash of a worker never stops a server.
 import dataclasses
 import math
 import tomllib
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,13 +21,15 @@ from typing import Any, Literal
 import tomli_w
 
 from laconic.contract import Algorithm
-from laconic.hyperparameters import near_misses
+from laconic.hyperparameters import line_of, make_plain, near_misses, plain_number
 from laconic.protocol.layout import Layout
 from laconic.random_keys import make_key, uniform
 
 Fate = Literal["delivered", "lost", "late", "corrupted", "duplicated"]
 PACKET_FAULTS: tuple[Fate, ...] = ("lost", "late", "corrupted", "duplicated")
 ABSENCES = ("lost", "late", "corrupted", "crashed")  # faults by which a gradient is not delivered
+_SHORT = 32  # rounds of a crash up to which each round is drawn
+_BLOCK = 1 << 14  # rounds for which longer crashes are drawn together
 KINDS = ("lost", "late", "duplicated", "corrupted", "crashed")  # the kinds of events and counts
 
 
@@ -45,7 +48,7 @@ class Event:
         for name in ("round", "worker", "exchange"):
             value = getattr(self, name)
             if value is not None or name != "exchange":
-                _check_integer(f"event: {name}", value, 0)
+                object.__setattr__(self, name, _integer(f"event: {name}", value, 0))
         if self.kind not in KINDS:
             raise ValueError(
                 f"event: kind={self.kind!r} must be one of {', '.join(KINDS)}{near_misses(str(self.kind), list(KINDS))}"
@@ -94,24 +97,39 @@ class FaultPlan:
 
     def __post_init__(self) -> None:
         for name in (*KINDS, "straggle"):
+            make_plain(self, [name], "faults")
             chance = getattr(self, name)
-            _check_number(name, chance)
             if not 0 <= chance < 1:
                 raise ValueError(f"faults: {name}={chance} must be in [0, 1) (one in a hundred is 0.01)")
-        _check_integer("seed", self.seed, 0)
-        _check_integer("crash_rounds", self.crash_rounds, 1)
-        _check_integer("inverted_links", self.inverted_links, 0)
-        _check_factor("straggle_factor", self.straggle_factor)
+        for name, minimum in (("seed", 0), ("crash_rounds", 1), ("inverted_links", 0)):
+            object.__setattr__(self, name, _integer(name, getattr(self, name), minimum))
+        object.__setattr__(self, "straggle_factor", _factor("straggle_factor", self.straggle_factor))
         for name in ("stragglers", "slow_links"):
-            for worker, factor in getattr(self, name).items():
-                _check_integer(f"{name}: worker", worker, 0)
-                _check_factor(f"{name}: the factor of worker {worker}", factor)
+            by_worker = getattr(self, name)
+            if not isinstance(by_worker, Mapping):
+                raise TypeError(f"faults: {name}={by_worker!r:.80} must be factors by worker, such as {{2: 4.0}}")
+            plain = {
+                _integer(f"{name}: worker", worker, 0): _factor(f"{name}: the factor of worker {worker}", factor)
+                for worker, factor in by_worker.items()
+            }
+            object.__setattr__(self, name, plain)
         if self.rescale is not None:
-            low, high = self.rescale
-            _check_factor("rescale: the lowest factor", low)
-            _check_factor("rescale: the highest factor", high)
-            if low > high:
-                raise ValueError(f"faults: rescale={[low, high]} must be the lowest factor and then the highest")
+            self._check_rescale()
+        if isinstance(self.events, str) or not all(isinstance(event, Event) for event in self.events):
+            raise TypeError(f"faults: events={self.events!r:.80} must be objects of laconic.Event")
+        object.__setattr__(self, "events", tuple(self.events))
+
+    def _check_rescale(self) -> None:
+        pair = self.rescale
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"faults: rescale={pair!r:.80} must be two factors, such as (0.001, 1000.0)")
+        low, high = _factor("rescale: the lowest factor", pair[0]), _factor("rescale: the highest factor", pair[1])
+        if low > high:
+            raise ValueError(f"faults: rescale={[low, high]} must be the lowest factor and then the highest")
+        object.__setattr__(self, "rescale", (low, high))
+
+    def __repr__(self) -> str:
+        return line_of(self)
 
     def check(self, algorithm: Algorithm, layout: Layout, n_workers: int) -> None:
         """Raise ValueError if this method, layout or number of workers does not admit the plan."""
@@ -186,10 +204,50 @@ class FaultPlan:
         """Return whether the worker misses this round."""
         if "crashed" not in self._possible:
             return False
-        return any(
-            ("crashed", worker, start) in self._events_at or self._draw(worker, start, "crashed") < self.crashed
-            for start in range(max(0, round_ - self.crash_rounds + 1), round_ + 1)
-        )
+        earliest = max(0, round_ - self.crash_rounds + 1)
+        named = self._crashes_by_events.get(worker, [])
+        if (place := bisect_right(named, round_)) and named[place - 1] >= earliest:
+            return True
+        if not self.crashed:
+            return False
+        if self.crash_rounds <= _SHORT:
+            rounds = range(earliest, round_ + 1)
+            return any(self._draw(worker, start, "crashed") < self.crashed for start in rounds)
+        for block in range(round_ // _BLOCK, earliest // _BLOCK - 1, -1):
+            crashes = self._crashes_in(worker, block)
+            if place := bisect_right(crashes, round_):
+                return crashes[place - 1] >= earliest
+        return False
+
+    @cached_property
+    def _crashes_by_events(self) -> dict[int, list[int]]:
+        """The rounds of crashes that are events, ascending, by worker."""
+        rounds: dict[int, list[int]] = {}
+        for event in self.events:
+            if event.kind == "crashed":
+                rounds.setdefault(event.worker, []).append(event.round)
+        return {worker: sorted(of_worker) for worker, of_worker in rounds.items()}
+
+    @cached_property
+    def _blocks(self) -> dict[tuple[int, int], list[int]]:
+        return {}
+
+    def _crashes_in(self, worker: int, block: int) -> list[int]:
+        """Return the rounds of a block in which this worker crashes by chance, ascending.
+
+        The gaps between them are drawn, so that long crashes do not ask for a draw for each of their rounds.
+        """
+        crashes = self._blocks.get((worker, block))
+        if crashes is None:
+            crashes = self._blocks[worker, block] = []
+            round_, end = block * _BLOCK - 1, (block + 1) * _BLOCK
+            while True:
+                chance = self._draw(worker, block, f"crash {len(crashes)}")
+                round_ += 1 + int(math.log(1.0 - chance) / math.log1p(-self.crashed))
+                if round_ >= end:
+                    break
+                crashes.append(round_)
+        return crashes
 
     def damaged_bit(self, worker: int, round_: int, exchange: int, n_bits: int) -> int:
         """Return which bit of a corrupted frame of `n_bits` bits is flipped."""
@@ -272,22 +330,18 @@ class FaultPlan:
         return tomli_w.dumps(data)
 
 
-def _check_number(name: str, value: Any) -> None:  # noqa: ANN401 - whatever a file holds
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"faults: {name}={value!r} must be a number")
+def _factor(name: str, value: object) -> float:
+    number: float = plain_number(value, f"faults: {name}")
+    if not 0 < number < math.inf:
+        raise ValueError(f"faults: {name}={number} must be above 0 and finite")
+    return number
 
 
-def _check_factor(name: str, value: Any) -> None:  # noqa: ANN401
-    _check_number(name, value)
-    if not 0 < value < math.inf:
-        raise ValueError(f"faults: {name}={value} must be above 0 and finite")
-
-
-def _check_integer(name: str, value: Any, minimum: int) -> None:  # noqa: ANN401
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"faults: {name}={value!r} must be a whole number")
-    if not minimum <= value < 2**63:
-        raise ValueError(f"faults: {name}={value} must be at least {minimum} and below 2**63")
+def _integer(name: str, value: object, minimum: int) -> int:
+    number: int = plain_number(value, f"faults: {name}", int)
+    if not minimum <= number < 2**63:
+        raise ValueError(f"faults: {name}={number} must be at least {minimum} and below 2**63")
+    return number
 
 
 def _check_keys(where: str, data: Mapping[str, Any], known: list[str]) -> None:

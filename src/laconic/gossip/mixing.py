@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from laconic.gossip.graphs import _BUILDERS, GRAPHS, SHIFT_ONE, Edge, _pairs, _sorted, cycle_length
-from laconic.hyperparameters import near_misses
+from laconic.hyperparameters import near_misses, plain_number
 
 ROUNDING = 1e-12  # weights that differ by less are equal, and smaller ones are 0
 TOLERANCE = 1e-6  # how far a given matrix may be from symmetric, and its rows from summing to 1
@@ -51,6 +51,42 @@ class Mixing:
     """For each worker: 1 less the weights of its neighbors."""
     name: str = field(default="", compare=False)
     """The name of the graph, or its edges if the weights follow from them."""
+
+    def __post_init__(self) -> None:
+        """Raise TypeError or ValueError for what is no W, with the worker's number."""
+        if not isinstance(self.rows, tuple) or not all(isinstance(row, tuple) for row in self.rows):
+            raise TypeError(
+                f"Mixing: rows={self.rows!r:.80} must be a tuple of rows; from_text and from_matrix make one"
+            )
+        n = len(self.rows)
+        if not n or not isinstance(self.self_weights, tuple) or len(self.self_weights) != n:
+            raise ValueError(
+                f"Mixing: self_weights={self.self_weights!r:.80} must be one weight for each of {n} workers"
+            )
+        rows = tuple(
+            tuple((_integer(rank, other, n), _weight(rank, weight, minimum=0.0)) for other, weight in row)
+            for rank, row in enumerate(self.rows)
+        )
+        object.__setattr__(self, "rows", rows)
+        own = tuple(_weight(rank, weight, minimum=-ROUNDING) for rank, weight in enumerate(self.self_weights))
+        object.__setattr__(self, "self_weights", own)
+        for rank, row in enumerate(rows):
+            others = [other for other, _ in row]
+            if others != sorted({*others} - {rank}):
+                raise ValueError(f"Mixing: rows[{rank}] names the workers {others}; each neighbor once, ascending")
+            total = own[rank] + math.fsum(weight for _, weight in row)
+            if abs(total - 1) > TOLERANCE:
+                raise ValueError(f"Mixing: the weights of worker {rank} sum to {total:g}, and must sum to 1")
+            for other, weight in row:
+                if abs(self.weight(other, rank) - weight) > TOLERANCE:
+                    raise ValueError(
+                        f"Mixing: W must be symmetric, but W[{rank}, {other}] and W[{other}, {rank}] differ"
+                    )
+
+    def __repr__(self) -> str:
+        if self.name != SHIFT_ONE:  # that text alone does not say which round's it is
+            return f"Mixing.from_text({self.text!r}, {self.n_workers})"
+        return f"Mixing(rows={self.rows!r}, self_weights={self.self_weights!r}, name={self.name!r})"
 
     @classmethod
     def from_text(cls, text: str, n_workers: int, round_: int = 0) -> "Mixing":
@@ -170,6 +206,20 @@ class Mixing:
         if not 0 <= rank < self.n_workers:
             raise ValueError(f"Mixing: worker {rank} must be between 0 and {self.n_workers - 1}")
         return rank
+
+
+def _integer(rank: int, other: object, n_workers: int) -> int:
+    worker: int = plain_number(other, f"Mixing: a neighbor of worker {rank}", int)
+    if not 0 <= worker < n_workers:
+        raise ValueError(f"Mixing: rows[{rank}] names worker {worker}, which must be in 0 .. {n_workers - 1}")
+    return worker
+
+
+def _weight(rank: int, value: object, *, minimum: float) -> float:
+    weight: float = plain_number(value, f"Mixing: a weight of worker {rank}")
+    if not minimum <= weight <= 1 + ROUNDING:
+        raise ValueError(f"Mixing: a weight of worker {rank} is {weight}, which must be in [0, 1]")
+    return weight
 
 
 @lru_cache(maxsize=16)  # the simulator calls it for each worker in each round

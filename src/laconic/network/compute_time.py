@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from laconic.hyperparameters import line_of, make_plain, plain_number
 from laconic.random_keys import make_key, uniform
 
 
@@ -23,6 +24,7 @@ class ComputeTime:
     """Mean of the random time in seconds that is added, sampled for every node and step."""
 
     def __post_init__(self) -> None:
+        self._make_numbers_plain()
         by_node = dict(self.seconds) if isinstance(self.seconds, Mapping) else {None: self.seconds}
         for node, seconds in by_node.items():
             where = "" if node is None else f" of node {node}"
@@ -36,6 +38,27 @@ class ComputeTime:
                 )
         if not 0 <= self.tail_s < math.inf:
             raise ValueError(f"ComputeTime: tail_s={self.tail_s} must be at least 0 and finite")
+
+    def _make_numbers_plain(self) -> None:
+        """Raise TypeError for what is no number, or a node that is no whole one."""
+        make_plain(self, ["tail_s"], "ComputeTime")
+        if not isinstance(self.seconds, Mapping):
+            make_plain(self, ["seconds"], "ComputeTime")
+        if not isinstance(self.factors, Mapping):
+            raise TypeError(f"ComputeTime: factors={self.factors!r:.80} must be factors by node, such as {{2: 4.0}}")
+        for name in ("seconds", "factors"):
+            by_node = getattr(self, name)
+            if isinstance(by_node, Mapping):
+                plain = {
+                    plain_number(node, f"ComputeTime: {name}: node", int): plain_number(
+                        of, f"ComputeTime: {name}[{node}]"
+                    )
+                    for node, of in by_node.items()
+                }
+                object.__setattr__(self, name, plain)
+
+    def __repr__(self) -> str:
+        return line_of(self)
 
     def check(self, n_nodes: int) -> None:
         """Check that the nodes named are those of a network.

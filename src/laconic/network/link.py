@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
 
+from laconic.hyperparameters import line_of, make_plain
 from laconic.random_keys import uniform
 
 
@@ -27,6 +28,15 @@ class Link:
     """Seconds until a lost message is sent again; None for twice the latency, at least 1 ms."""
 
     def __post_init__(self) -> None:
+        for name in ("bytes_per_s", "latency_s", "jitter_s", "loss", "retransmit_s"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise TypeError(
+                    f"Link: {name}={value!r:.80} must be a number; laconic.units.bandwidth('100Mbit') and "
+                    "laconic.units.duration('10ms') make one of a text"
+                )
+            if value is not None or name != "retransmit_s":
+                make_plain(self, [name], "Link")
         if not self.bytes_per_s > 0:
             raise ValueError(f"Link: bytes_per_s={self.bytes_per_s} must be above 0 (1 Gbit/s is 125e6)")
         for name in ("latency_s", "jitter_s", "retransmit_s"):
@@ -35,6 +45,9 @@ class Link:
                 raise ValueError(f"Link: {name}={value} must be at least 0 and finite (10 ms is 0.01)")
         if not 0 <= self.loss < 1:
             raise ValueError(f"Link: loss={self.loss} must be in [0, 1) (one message in a hundred is 0.01)")
+
+    def __repr__(self) -> str:
+        return line_of(self)
 
     @property
     def is_random(self) -> bool:

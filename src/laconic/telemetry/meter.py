@@ -12,6 +12,7 @@ from functools import reduce
 from operator import add
 from typing import Any, Literal, NamedTuple, get_args
 
+from laconic.hyperparameters import plain_number
 from laconic.wire import Frame
 
 Direction = Literal["up", "down", "setup"]
@@ -33,6 +34,18 @@ class Count:
     """Information bits of the packets."""
     paper_bits: float = 0.0
     """Bits by the formula of the method's paper."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if type(value) not in (int, float) or not value >= 0 or (type(value) is float and name != "paper_bits"):
+                self._refuse(name, value)
+
+    def _refuse(self, name: str, value: object) -> None:
+        """Take a number of numpy's as Python's own, or raise TypeError or ValueError."""
+        number = plain_number(value, f"Count: {name}", float if name == "paper_bits" else int)
+        if not number >= 0:
+            raise ValueError(f"Count: {name}={number} must be at least 0")
+        object.__setattr__(self, name, number)
 
     def __add__(self, other: "Count") -> "Count":
         return Count(

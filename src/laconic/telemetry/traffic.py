@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
+from laconic.hyperparameters import make_plain
 from laconic.telemetry.meter import Count, Meter
 from laconic.telemetry.phases import Seconds
+from laconic.units import bytes_text, seconds_text
 
 Key = TypeVar("Key")
 
@@ -52,6 +54,43 @@ class Traffic:
     """Asynchronous methods: the number of applied gradients by their staleness."""
     updates: Mapping[str, int] = field(default_factory=dict)
     """Asynchronous methods: gradients dropped (too old), held (until older ones came) and aborted (inf or NaN)."""
+
+    def __post_init__(self) -> None:
+        for name in ("up", "down", "setup"):
+            if not isinstance(getattr(self, name), Count):
+                raise TypeError(f"Traffic: {name}={getattr(self, name)!r:.80} must be a laconic.Count")
+        make_plain(self, ("rounds", "aborted_rounds", "control_bytes"), "Traffic", int)
+        for name in ("rounds", "aborted_rounds", "control_bytes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"Traffic: {name}={getattr(self, name)} must be at least 0")
+        for name in ("seconds", "up_by_exchange", "down_by_exchange", "faults", "staleness", "updates"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"Traffic: {name}={getattr(self, name)!r:.80} must be a dictionary")
+
+    def __str__(self) -> str:
+        """Return a small table: what was sent in each direction and exchange, then rounds and seconds."""
+        counts = {"up": self.up, "down": self.down, "setup": self.setup}
+        if len({*self.up_by_exchange, *self.down_by_exchange}) > 1:
+            counts |= {f"up, {name}": count for name, count in self.up_by_exchange.items()}
+            counts |= {f"down, {name}": count for name, count in self.down_by_exchange.items()}
+        rows: list[tuple[str, ...]] = [("", "messages", "skips", "wire", "local", "payload", "paper")]
+        for name, count in counts.items():
+            bits = (count.payload_bits, count.paper_bits)
+            in_bytes = (count.wire_bytes, count.local_bytes, *(number / 8 for number in bits))
+            rows.append((name, f"{count.messages:,}", f"{count.skips:,}", *map(bytes_text, in_bytes)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(both))
+            for both in (zip(row, widths, strict=True) for row in rows)
+        ]
+        lines.append(
+            f"{self.rounds:,} rounds, {self.aborted_rounds:,} aborted; control {bytes_text(self.control_bytes)}"
+        )
+        lines.append("; ".join(f"{name} {seconds_text(value)}" for name, value in self.seconds.items()))
+        for name in ("faults", "staleness", "updates"):
+            listed = ", ".join(f"{key}: {number:,}" for key, number in getattr(self, name).items())
+            lines += [f"{name} {listed}"] if listed else []
+        return "\n".join(line.rstrip() for line in lines if line)
 
     @classmethod
     def of(

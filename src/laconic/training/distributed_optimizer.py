@@ -3,17 +3,20 @@
 One call of `step()` is one round. The training loop does not change: zero_grad, backward, step.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, Self
+from weakref import WeakMethod
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.contract import Algorithm, Result
+from laconic.contract import Algorithm
 from laconic.drivers.distributed.arrivals import ProcessArrivals
+from laconic.drivers.distributed.giving_up import CLOSED
 from laconic.drivers.distributed.meeting import shows_refusals
 from laconic.drivers.distributed.rounds import TOPIC, Processes
 from laconic.statements import state_once
@@ -22,11 +25,15 @@ from laconic.telemetry.traffic import Traffic
 from laconic.torch_compat import LOSS_SCALE, OVERFLOW, opaque, report_overflow
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.agreed_settings import agreed_settings, check_order
+from laconic.training.buffers import Buffers, SharedBuffers, check_share, chosen_buffers
 from laconic.training.claims import Claim
 from laconic.training.clipping import clipping_of
 from laconic.training.flat_parameters import FlatParameters
+from laconic.training.initial_gradient import InitialGradient
+from laconic.training.joining import Joining, check_join
 from laconic.training.learning_rates import Choice, LearningRates
-from laconic.training.optimizer_arguments import check_arguments, fixed_tensors
+from laconic.training.optimizer_arguments import check_arguments, check_plain, fixed_tensors
+from laconic.training.own_worker import OwnWorker
 from laconic.training.replica_check import ReplicaCheck
 from laconic.training.second_gradient import SecondGradient, called_twice
 from laconic.training.server_model import ServerModel
@@ -56,6 +63,8 @@ class DistributedOptimizer(OptimizerAround):
         seed: int = 0,
         check_every: int = 100,
         replicas: str = "sync",
+        buffers: Buffers | None = None,
+        buffers_every: int = 100,
         timeout_s: float | None = None,
         group: dist.ProcessGroup | None = None,
         clip_norm: float | None = None,
@@ -75,6 +84,9 @@ class DistributedOptimizer(OptimizerAround):
             check_every: rounds between two comparisons of the replicas, and of the optimizers' options; 0 for never.
             replicas: what happens to replicas that differ by rounding, as on unlike processors: "sync" gives all ranks
                 rank 0's again, "stop" raises ReplicaError. Larger differences always raise.
+            buffers: whose batch-norm statistics and other buffers all ranks get: "rank0", "average" or "local", each
+                its own. None for "rank0", as with DistributedDataParallel, or "local" if workers' models may differ.
+            buffers_every: rounds between two times that they get them; 0 for only in `share_buffers()`.
             timeout_s: how long another rank is waited for, seconds; None for as long as the process group waits.
             group: the ranks that train together; None for all.
             clip_norm: the largest norm of the gradient that `inner` applies, as in `clip_grad_norm_`: of the
@@ -92,7 +104,10 @@ class DistributedOptimizer(OptimizerAround):
             SetupError: if ranks differ in what they must have in common, or another one refused its own arguments.
             PeerLostError: if a rank is missing.
         """
+        check_plain(layout, seed, check_every)
         check_arguments(inner, algorithm, model, local_steps, check_every, replicas, timeout_s, group, sparse_gradients)
+        local_steps, seed, check_every = int(local_steps), int(seed), int(check_every)  # numpy's too
+        buffers = chosen_buffers(buffers, buffers_every, model, algorithm)
         super().__init__(inner)
         self.flat = FlatParameters(inner, model, sparse_gradients=sparse_gradients)
         learning_rates = LearningRates(inner, algorithm, lr)
@@ -101,7 +116,7 @@ class DistributedOptimizer(OptimizerAround):
         self._claim.check()
         self.algorithm = algorithm
         self._model = model
-        active = ActiveParameters(self.flat.sizes, self._gather_used)
+        active = ActiveParameters(self.flat.sizes, partial(_call, WeakMethod(self._gather_used)))
         self.server_model = ServerModel(inner, active, learning_rates, clipping) if algorithm.server_steps else None
         parameters = self.flat.values()
         fixed = fixed_tensors(inner, model)
@@ -112,20 +127,29 @@ class DistributedOptimizer(OptimizerAround):
             agreed={
                 "local_steps": local_steps, "check_every": check_every, "replicas": replicas,
                 "clip_norm": clip_norm, "clip_value": clip_value,
-                "lr_factor": learning_rates.factor, **agreed_settings(inner, self.flat, fixed),
+                "lr_factor": learning_rates.factor, "buffers": buffers, "buffers_every": buffers_every,
+                **agreed_settings(inner, self.flat, fixed),
             },
         )  # fmt: skip
         if not self.flat.is_named:
             check_order(self.flat, self.driver.channel)
+        channel, n_workers = self.driver.channel, self.driver.layout.n_workers
         self.flat.set_values(parameters)
         for tensor in fixed:
-            self.driver.channel.share(tensor)
+            channel.share(tensor)
         if self.server_model is not None:
             self.server_model.flat.set_values(parameters)
         self.serves_only = self.driver.worker is None
         """Whether this rank is a dedicated server: it calls `step()` like the others, but trains no model."""
+        self._buffers_every = buffers_every
+        self._buffers: SharedBuffers | None = None
+        if model is not None and any(True for _ in model.buffers()):
+            self._buffers = SharedBuffers(model, channel, buffers, trains=not self.serves_only, n_workers=n_workers)
+        workers = [node for node, _ in sorted(self.driver.layout.rank_at.items())]
+        self._initial = InitialGradient(channel, workers) if n_workers > 1 and not self.serves_only else None
+        self.joining: Joining | None = None
         self._needs_closure = not self.serves_only and (algorithm.second_gradient or self.driver.may_wait)
-        self._own = _OwnWorker(self.flat, None if self.driver.worker is None else self.driver.worker.rank)
+        self._own = OwnWorker(self.flat, None if self.driver.worker is None else self.driver.worker.rank)
         self.training = TrainingStep(
             algorithm, inner, local_steps, self.flat, active, self.driver, self._own,
             learning_rates=learning_rates, clipping=clipping,
@@ -175,22 +199,43 @@ class DistributedOptimizer(OptimizerAround):
         """
         if self._claim.lost:
             raise RuntimeError(f"step(): {self._claim.lost}")
+        if self.joining is not None and not self.joining.goes_on(has_data=True):
+            return None
         loss = self._evaluate(closure) if closure is not None or self._needs_closure else None
         if not self.serves_only:
             has_gradient = self.flat.has_gradient()
             if not any(has_gradient):
                 raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before step()")
             self.training.active.note(has_gradient)
+        if self._initial is not None:
+            self._initial.show(self.flat.parameters)
         scaler = vars(self)  # what GradScaler has set
         n_aborted = self.driver.aborted_rounds
-        self.training.step(scaler.get(LOSS_SCALE), has_overflow=bool(scaler.get(OVERFLOW, 0)))
+        self._finish_step(scaler.get(LOSS_SCALE), has_overflow=bool(scaler.get(OVERFLOW, 0)))
         if OVERFLOW in scaler and not self.algorithm.is_asynchronous:
             report_overflow(self, self.driver.aborted_rounds > n_aborted)
+        if self._initial is not None and self._initial.is_compared():
+            self._initial = None
+        return loss
+
+    @torch.no_grad()
+    def shadow(self) -> None:
+        """Take part in a step of the others without a mini-batch; see `join`."""
+        if not self.serves_only:
+            self.flat.drop_gradients()
+            self.training.active.note([False] * len(self.flat.parameters))
+        self._finish_step(None)
+
+    def _finish_step(self, loss_scale: Tensor | None, *, has_overflow: bool = False) -> None:
+        if self.joining is not None:
+            loss_scale = self.joining.scaled(loss_scale, self.flat)
+        self.training.step(loss_scale, has_overflow=has_overflow)
         self._own.second = None
         every = self.replica_check.every
         if every and self.driver.rounds % every == 0 and not self.training.n_taken:
             self.replica_check.check()
-        return loss
+        if self._buffers is not None and not self.training.n_taken:
+            self._buffers.after_round(self.driver.rounds, self._buffers_every)
 
     def _evaluate(self, closure: Callable[[], Any] | None) -> Any:  # noqa: ANN401
         """Wait until this worker may compute, then call the closure, if there is one. Returns its loss."""
@@ -226,6 +271,75 @@ class DistributedOptimizer(OptimizerAround):
         self.training.exchange()
         self.replica_check.at_end()
 
+    def join(
+        self,
+        divide_by_initial_world_size: bool = True,
+        enable: bool = True,
+        throw_on_early_termination: bool = False,
+    ) -> Joining:
+        """Return a context in which ranks may call `step()` unequally often, as `DistributedDataParallel.join`.
+
+        At its end a rank whose mini-batches have run out shadows the others' steps: it brings a gradient of zeros, or
+        no change after local steps, and applies the results. Each step in it begins with one all-reduce of one number,
+        and while ranks are in shadow they take over the others' learning rates. Collective: all ranks enter it.
+
+        Args:
+            divide_by_initial_world_size: whether a mean is divided by the number of all workers. If not, gradients are
+                divided by the number of those that still have data.
+            enable: whether the context does anything.
+            throw_on_early_termination: whether all ranks raise RuntimeError once one has run out of data.
+
+        Raises:
+            ValueError: if a rank without data cannot take part in the method's rounds, as in a vote.
+        """
+        check_join(self.algorithm, self.training.local.many, by_initial_size=divide_by_initial_world_size)
+        return Joining(
+            self, self.driver.channel, self.driver.layout.n_workers, by_initial_size=divide_by_initial_world_size,
+            throws=throw_on_early_termination, enabled=enable,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def share_buffers(self, how: Buffers | None = None) -> None:
+        """Make the model's buffers, such as batch-norm statistics, equal on all ranks: before evaluation. Collective.
+
+        Those of floats become the ranks' mean with `how="average"`, and rank 0's with "rank0"; the others are rank 0's.
+        Only buffers that a rank has changed since they were last equal travel; they count as control bytes.
+
+        Args:
+            how: by default what `buffers` says, or "rank0" if they are local.
+
+        Raises:
+            ValueError: if `model` was not given, or for another `how`.
+            PeerLostError: if a rank is lost.
+        """
+        check_share(how, self._model)
+        if self._buffers is not None:
+            self._buffers.share(how)
+
+    def close(self) -> None:
+        """Leave the process group that this optimizer has made, with its threads and descriptors.
+
+        Not collective: ranks that still wait for this one raise PeerLostError with the reason. Afterwards `step()` and
+        what else communicates raises ClosedError; `traffic` and `state_dict()` still work.
+        """
+        self.driver.channel.close()
+        self._claim.lost = self._claim.lost or CLOSED
+        self.release_groups()
+
+    def __repr__(self) -> str:
+        layout, channel, lr = self.driver.layout, self.driver.channel, self.param_groups[0].get("lr")
+        made = f"{type(self.inner).__name__}(lr={lr}), {self.algorithm!r}, layout={layout.name!r}"
+        return (
+            f"DistributedOptimizer({made}, local_steps={self.training.local.many}): rank {channel.rank} of "
+            f"{channel.size}, {self.flat.d:,} parameters, round {self.driver.rounds}"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def _gather_used(self, indices: list[int]) -> Sequence[object]:
         n, what = len(self.flat.spec.shapes), f"for its list of used parameters, round {self.driver.rounds}"
         return self.driver.channel.gather(indices, what, [range(n)], max_bytes=2 + 12 * n)
@@ -256,44 +370,7 @@ class DistributedOptimizer(OptimizerAround):
         return parts if self.server_model is None else {**parts, "server_model": self.server_model}
 
 
-class _OwnWorker:
-    """The worker of this process, whose parameters the model always has; none if it only serves. See `Workers`."""
-
-    def __init__(self, flat: FlatParameters, rank: int | None) -> None:
-        """`rank`: the worker's rank; None if this process only serves."""
-        self.present: Sequence[int] = () if rank is None else (rank,)
-        self.applying = self.present
-        self.second: SecondGradient | None = None
-        """What evaluates this step's mini-batch at other parameters, if the method does that."""
-        self._flat = flat
-
-    def compute(self, rank: int) -> None:
-        """Do nothing: users compute the gradient before they call `step`."""
-
-    def gradient_at(self, rank: int) -> SecondGradient | None:
-        """Return what evaluates this step's mini-batch at other parameters."""
-        return self.second
-
-    def start_of(self, rank: int, start: Tensor) -> Tensor:
-        """Return `start` (d,): there is one model."""
-        return start
-
-    def load(self, rank: int, start: Tensor) -> None:
-        """Do nothing, and nothing in `store` and `keep`: the model has this worker's parameters."""
-
-    def store(self, rank: int) -> None:
-        """See `load`."""
-
-    def keep(self, rank: int) -> None:
-        """See `load`."""
-
-    def end_step(self, start: Tensor | None, *, exchanged: bool) -> None:
-        """Give the model the parameters `start` (d,) again if the exchange was aborted."""
-        if exchanged and start is not None:
-            self._flat.set_values(start)
-
-    def pull(self, models: Mapping[int, Result]) -> None:
-        """Take the newest model that the server has sent."""
-        for model in models.values():
-            assert isinstance(model, Tensor), "a server sends its model as a vector"
-            self._flat.set_values(model)
+def _call(method: "WeakMethod[Callable[..., Any]]", *arguments: object) -> Any:  # noqa: ANN401
+    """Call a method of an object that may be gone; then do nothing."""
+    bound = method()
+    return None if bound is None else bound(*arguments)

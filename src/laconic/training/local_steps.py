@@ -16,6 +16,7 @@ from torch.optim import SGD, Optimizer
 
 from laconic.contract import Algorithm, Result
 from laconic.errors import Named, OptionError
+from laconic.hyperparameters import is_number
 from laconic.torch_compat import has_step_hooks, step_is_replaced
 from laconic.training.flat_parameters import ChangeOfStep, ChangeSince, FlatParameters
 from laconic.training.learning_rates import LearningRates
@@ -23,7 +24,7 @@ from laconic.training.learning_rates import LearningRates
 
 def check_local_steps(algorithm: Algorithm, local_steps: int) -> None:
     """Raise TypeError or ValueError for a wrong number of steps, or one that the method does not admit."""
-    if isinstance(local_steps, bool) or not isinstance(local_steps, int):
+    if not is_number(local_steps, int):
         raise TypeError(f"local_steps={local_steps!r} must be a whole number, at least 1")
     if local_steps < 1:
         raise OptionError(Named("local_steps", local_steps), " must be at least 1; 1 exchanges after every step")

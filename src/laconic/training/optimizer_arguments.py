@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.contract import Algorithm
+from laconic.hyperparameters import is_number, plain_number
 from laconic.training.claims import claims
 from laconic.training.inner_checks import check_inner
 from laconic.training.local_steps import check_local_steps
@@ -42,6 +43,20 @@ def check_model(inner: Optimizer, model: torch.nn.Module | None, group: dist.Pro
     refuse_wrappers(trained, model, group)
 
 
+def check_seed(seed: int) -> None:
+    """Raise TypeError or ValueError for a seed that no key can be made of."""
+    if not -(2**63) <= plain_number(seed, "seed", int) < 2**63:
+        raise ValueError(f"seed={seed} must be in -2**63 .. 2**63 - 1")
+
+
+def check_plain(layout: str, seed: int, check_every: int) -> None:
+    """Raise TypeError or ValueError for arguments of the wrong type, and for a seed that no key can be made of."""
+    check_seed(seed)
+    plain_number(check_every, "check_every", int)
+    if not isinstance(layout, str):
+        raise TypeError(f"layout={layout!r:.80} must be a text, such as 'auto' or 'rank0'")
+
+
 def check_arguments(
     inner: Optimizer,
     algorithm: Algorithm,
@@ -57,9 +72,13 @@ def check_arguments(
     if not isinstance(algorithm, Algorithm):
         raise TypeError(f"algorithm={algorithm!r:.80} must be an algorithm such as laconic.CompSkip()")
     check_inner(inner, algorithm, local_steps)
+    if model is not None and not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model={model!r:.80} must be the torch.nn.Module that the optimizer trains, or None")
+    if group is not None and not isinstance(group, dist.ProcessGroup) and group != dist.GroupMember.NON_GROUP_MEMBER:
+        raise TypeError(f"group={group!r:.80} must be a process group that torch.distributed.new_group made, or None")
     if check_every < 0:
         raise ValueError(f"check_every={check_every} must be at least 0; 0 never compares the replicas")
-    if timeout_s is not None and (isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float))):
+    if timeout_s is not None and not is_number(timeout_s, float):
         raise TypeError(f"timeout_s={timeout_s!r:.80} must be a number of seconds, or None for the process group's own")
     if timeout_s is not None and not 0 < timeout_s <= _LONGEST_TIMEOUT_S:
         raise ValueError(

@@ -15,6 +15,7 @@ from laconic.contract import Result, check_vector
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
+from laconic.training.initial_gradient import LAST_TRY, hash_of_gradient, warn_of_equal
 from laconic.training.second_gradient import SecondGradient
 from laconic.training.server_model import ServerModel
 
@@ -50,6 +51,7 @@ class SimulatedWorkers:
         self._local: dict[int, Tensor] = {}  # by worker, its parameters between two exchanges
         self._loss_of: Callable[[int], Tensor] = _no_loss
         self._second: SecondGradient | None = None  # of the worker that computed last
+        self._initial: dict[int, str] | None = {} if len(ranks) > 1 else None  # hashes, until compared
 
     def begin_step(self, loss_of: Callable[[int], Tensor]) -> None:
         """Start a step, in which `loss_of(rank)` returns the loss of a worker at the current model."""
@@ -80,8 +82,18 @@ class SimulatedWorkers:
         self._flat.drop_gradients()
         with torch.enable_grad():
             self.losses[rank] = _backward(self._loss_of, rank)
+        if self._initial is not None:
+            self._note_initial(rank)
         self.buffers[rank] = [buffer.clone() for buffer in self._shown_buffers]
         self._active.note(self._flat.has_gradient())
+
+    def _note_initial(self, rank: int) -> None:
+        assert self._initial is not None
+        if rank not in self._initial and (text := hash_of_gradient(self._flat.parameters)):
+            self._initial[rank] = text
+        if len(self._initial) == len(self.buffers) or self._driver.rounds > LAST_TRY:
+            hashes, self._initial = self._initial, None
+            warn_of_equal(hashes, "worker")
 
     def gradient_at(self, rank: int) -> SecondGradient | None:
         """Return the second evaluation of the worker that has just computed, if the method needs it."""

@@ -12,6 +12,7 @@ from laconic.contract import Algorithm
 from laconic.drivers.simulated.arrivals import SimulatedArrivals
 from laconic.drivers.simulated.rounds import Frames, Simulated
 from laconic.faults.plan import FaultPlan
+from laconic.hyperparameters import plain_number
 from laconic.network import ComputeTime, Link
 from laconic.statements import state_once
 from laconic.telemetry.traffic import Traffic
@@ -21,7 +22,7 @@ from laconic.training.flat_parameters import FlatParameters
 from laconic.training.inner_checks import check_inner
 from laconic.training.learning_rates import Choice, LearningRates
 from laconic.training.local_steps import check_local_steps
-from laconic.training.optimizer_arguments import check_model
+from laconic.training.optimizer_arguments import check_model, check_seed
 from laconic.training.second_gradient import called_twice
 from laconic.training.server_model import ServerModel
 from laconic.training.simulated_workers import SimulatedWorkers
@@ -84,9 +85,14 @@ class Simulation:
             TypeError: for wrong arguments.
             ValueError: for wrong arguments.
         """
+        _check_objects(model, inner, algorithm, link, links, faults)
         check_local_steps(algorithm, local_steps)
         check_inner(inner, algorithm, local_steps)
         check_model(inner, model, None, sparse_gradients)
+        check_seed(seed)
+        workers, local_steps, seed = plain_number(workers, "workers", int), int(local_steps), int(seed)
+        if isinstance(compute_s, str) or not isinstance(compute_s, Mapping | ComputeTime):
+            compute_s = plain_number(compute_s, "compute_s")
         self.model = model
         self.inner = inner
         self.algorithm = algorithm
@@ -113,6 +119,13 @@ class Simulation:
         )  # fmt: skip
         state_once(learning_rates.statement())
         state_once(called_twice(algorithm))
+
+    def __repr__(self) -> str:
+        return (
+            f"Simulation({type(self.model).__name__}, {type(self.inner).__name__}, {self.algorithm!r}, "
+            f"workers={self.n_workers}, layout={self.driver.layout.name!r}): {self.flat.d:,} parameters, round "
+            f"{self.driver.rounds}"
+        )
 
     @property
     def n_workers(self) -> int:
@@ -197,3 +210,25 @@ class Simulation:
     def _parts(self) -> dict[str, Part]:
         parts: dict[str, Part] = {"driver": self.driver, "training": self.training, "workers": self._workers}
         return parts if self.server_model is None else {**parts, "server_model": self.server_model}
+
+
+def _check_objects(
+    model: object, inner: object, algorithm: object, link: object, links: object, faults: object
+) -> None:
+    """Raise TypeError for an argument that is no object of its class."""
+    one_link = "must be a laconic.Link, such as laconic.Link(bytes_per_s=12.5e6, latency_s=0.01)"
+    expected = (
+        ("model", model, torch.nn.Module, "must be a torch.nn.Module"),
+        ("inner", inner, Optimizer, "must be a torch.optim.Optimizer"),
+        ("algorithm", algorithm, Algorithm, "must be an algorithm such as laconic.CompSkip()"),
+        ("link", link, Link | None, one_link),
+        ("links", links, Mapping | None, "must be links by node, such as {2: laconic.Link(bytes_per_s=1e6)}"),
+        ("faults", faults, FaultPlan | None, "must be a laconic.FaultPlan, or None"),
+    )
+    for name, value, kind, remedy in expected:
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}={value!r:.80} {remedy}")
+    for node, of_node in links.items() if isinstance(links, Mapping) else ():
+        plain_number(node, "links: node", int)
+        if not isinstance(of_node, Link):
+            raise TypeError(f"links[{node}]={of_node!r:.80} {one_link}")

@@ -68,7 +68,8 @@ class Channel(GivingUp):
         purpose = f"to make a group over {engine}"
         self._began_s = time.monotonic()
         try:
-            self.device_channel = DeviceChannel(self._global_ranks, device, engine, self.patience_s)
+            name = f"{self._failure_report.channel_name}/device"
+            self.device_channel = DeviceChannel(self._global_ranks, device, engine, name, self.patience_s)
             self.device_channel.connect(self._began_s + self.patience_s, lambda: self._look(self._others()))
         except RuntimeError as error:
             purpose += f", which reported: {error!s:.200}"
@@ -284,12 +285,18 @@ class Channel(GivingUp):
             [bytes(text[:size].numpy()) for text, size in zip(texts, sizes, strict=True)], schema, purpose
         )
 
+    def show(self, topic: str, text: str) -> None:
+        """Keep a text in the store for other ranks to read. Not collective; nothing waits for it."""
+        self._failure_report.show(topic, text)
+
+    def shown(self, topic: str, ranks: Sequence[int]) -> dict[int, str] | None:
+        """Return what these ranks have shown, by rank; None while one of them has not."""
+        return self._failure_report.shown(topic, ranks)
+
     def close(self) -> None:
-        """Tell the others that this rank takes no further part, and leave the groups."""
+        """Tell the others that this rank takes no further part, and leave the groups. Closed again, do nothing."""
         self.sign_off(sys.exc_info()[1])
-        if self.device_channel is not None:
-            dist.destroy_process_group(self.device_channel.group)
-        dist.destroy_process_group(self.group)
+        self.destroy_groups()
 
 
 def _check_promise(header: bytes, data: Encoded) -> None:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.errors import PayloadsLostError
-from laconic.torch_compat import abort_of, bound_device, wait_until
+from laconic.torch_compat import abort_of, bound_device, new_named_group, wait_until
 
 _ERROR_HANDLING = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
 _POLL_S = 5e-5  # a payload takes longer
@@ -51,25 +51,22 @@ def are_distinct(gpus: Sequence[str | None]) -> bool:
 class DeviceChannel:
     """A second group of the same ranks, for tensors on `device`."""
 
-    def __init__(self, ranks: Sequence[int], device: torch.device, engine: str, timeout_s: float) -> None:
+    def __init__(self, ranks: Sequence[int], device: torch.device, engine: str, name: str, timeout_s: float) -> None:
         """Make the group. Collective: every rank must call it. Raises RuntimeError.
 
         Args:
             ranks: the global ranks of the group.
             device: where the tensors are.
             engine: name of the backend in torch.distributed.
+            name: name of the group, which none had before.
             timeout_s: the channel's timeout, seconds.
         """
         self.device = device
         self._ranks = ranks
         self._reports_completion = engine != "gloo"  # gloo's operations complete only when waited for
         with _errors_left_to_us():
-            self.group = dist.new_group(
-                ranks,
-                backend=engine,
-                timeout=datetime.timedelta(seconds=2 * timeout_s),  # our own deadline is earlier
-                use_local_synchronization=len(ranks) < dist.get_world_size(),
-            )
+            timeout = datetime.timedelta(seconds=2 * timeout_s)  # our own deadline is earlier
+            self.group = new_named_group(ranks, engine, name, timeout)
 
     def connect(self, deadline: float, look: Callable[[], None]) -> None:
         """Run one all-reduce, in which NCCL connects the ranks; it must come before any batch. Collective.

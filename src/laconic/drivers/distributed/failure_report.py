@@ -114,6 +114,24 @@ class FailureReport:
         made = {rank: self._store.add(f"{self._name}/channels-of-{rank}", 0) for rank in self._others}
         return [rank for rank in self._others if made[rank] < self._number]
 
+    @property
+    def channel_name(self) -> str:
+        """A name that no earlier channel had, the same on all of its ranks."""
+        return f"{self._name}/{self._number}"
+
+    def show(self, topic: str, text: str) -> None:
+        """Keep a text for other ranks to read."""
+        with contextlib.suppress(RuntimeError):
+            self._store.set(self._key(topic, self._me), text)
+
+    def shown(self, topic: str, ranks: Sequence[int]) -> dict[int, str] | None:
+        """Return what these ranks have shown, by rank; None while one of them has not, or if the store is gone."""
+        keys = [self._key(topic, rank) for rank in ranks]
+        with contextlib.suppress(RuntimeError):
+            if self._store.check(keys):
+                return {rank: self._store.get(key).decode() for rank, key in zip(ranks, keys, strict=True)}
+        return None
+
     def write(self, note: Note) -> None:
         """Write this rank's note, for all others to read."""
         texts = {name: getattr(note, name)[:_MAX_TEXT] for name in ("where", "purpose", "cause")}

@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -19,8 +19,8 @@ from laconic.drivers.distributed.device_channel import DeviceChannel
 from laconic.drivers.distributed.engine_errors import is_of_the_network, is_timeout
 from laconic.drivers.distributed.failure_report import FailureReport, How, Note
 from laconic.drivers.distributed.verdict import verdict
-from laconic.errors import PayloadsLostError, PeerLostError
-from laconic.torch_compat import default_store, wait_until
+from laconic.errors import ClosedError, PayloadsLostError, PeerLostError
+from laconic.torch_compat import default_store, new_named_group, wait_until
 from laconic.wire import Encoded
 
 _LONGEST_SEARCH_S = 15.0  # for those who are missing, and
@@ -32,6 +32,7 @@ _PROBE_TAG = 1  # frames travel under tag 0
 _FAREWELL_S = 10.0  # for a server that takes a worker's last frame
 _CLOSING_S = 0.5  # between the ends of a dead rank's connections in two groups
 _CLOSING_POLL_S = 0.02
+CLOSED = "this DistributedOptimizer is closed and takes part in no more rounds; make a new one on every rank"
 _CALL = re.compile(r"\w+\(\)")  # with which a purpose outside of step() begins
 
 
@@ -73,13 +74,8 @@ class GivingUp:
                 f"global rank 0, or the launcher ({making}): {error!s:.200}"
             ) from error
         try:
-            self.group = dist.new_group(
-                ranks,
-                backend="gloo",
-                timeout=datetime.timedelta(seconds=self.patience_s + _ENGINE_MARGIN_S),
-                use_local_synchronization=self.size
-                < dist.get_world_size(),  # else every rank of the world would have to call
-            )
+            timeout = datetime.timedelta(seconds=self.patience_s + _ENGINE_MARGIN_S)
+            self.group = new_named_group(ranks, "gloo", self._failure_report.channel_name, timeout)
         except RuntimeError as error:
             raise self._unmade(making, error) from error
 
@@ -170,10 +166,28 @@ class GivingUp:
         self._abandon()
         raise PeerLostError(verdict(self._failure_report.collect(mine, self._search_s), self._named, self.timeout_s))
 
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - only for what is missing: the group that was left
+        if name == "group":
+            raise ClosedError(CLOSED)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def end(self) -> None:
         """End this rank's part in order, unless an error ends this process. Not collective."""
         is_interactive = hasattr(sys, "ps1")  # there, an earlier error does not end it
-        self.sign_off(None if is_interactive else getattr(sys, "last_value", None))
+        ending = None if is_interactive else getattr(sys, "last_value", None)
+        self.sign_off(ending)
+        if ending is None:  # else there may be work that nobody ends any more
+            self.destroy_groups()
+
+    def destroy_groups(self) -> None:
+        """Destroy the groups of this channel, with their threads and descriptors. Not collective."""
+        groups = [vars(self).pop("group", None), self.device_channel and self.device_channel.group]
+        self.device_channel = None
+        while groups:
+            group = groups.pop()
+            if group is not None:
+                with contextlib.suppress(ValueError, RuntimeError, AssertionError):  # the user has destroyed all
+                    dist.destroy_process_group(group)
 
     def sign_off(self, ending: BaseException | None) -> None:
         """Tell the others that this rank takes no further part, and the error that ends it, if one does."""

@@ -187,7 +187,8 @@ def refusals_shown(group: dist.ProcessGroup | None, topic: str) -> Iterator[None
         group: the ranks that meet; None for all. Without a process group, nobody waits.
         topic: that of the `Meeting`.
     """
-    if not dist.is_available() or not dist.is_initialized() or dist.get_rank(group) < 0:
+    is_group = group is None or isinstance(group, dist.ProcessGroup)  # else it is refused within
+    if not dist.is_available() or not dist.is_initialized() or not is_group or dist.get_rank(group) < 0:
         yield
         return
     meeting = Meeting.of_group(group, topic)

@@ -88,7 +88,11 @@ class Processes:
         self.channel.control_bytes += meeting.control_bytes
         if settings.get("local_steps", 1) != 1:
             self.channel.unit = "round"
-        self.channel.broadcast(parameters)
+        try:
+            self.channel.broadcast(parameters)
+        except BaseException:
+            self.channel.close()
+            raise
         self.pool = VectorPool(spec.d, parameters.dtype, parameters.device)
         self.sessions = RankSessions(self.job, self.channel.rank, descend, pool=self.pool, active=active)
         self.worker, self.servers = self.sessions.worker, self.sessions.servers

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from laconic.errors import LaunchError, Named, OptionError
 from laconic.lab.processes.supervise import Answer, Child, Report, end_all
+from laconic.statements import warn
 from laconic.torch_compat import TCPStore, open_store
 
 _HOST = "127.0.0.1"
@@ -91,16 +92,26 @@ class Ranks:
     ) -> None:
         end_all(self._children)
 
-    def call(self, method: str, /, *, listen: Callable[[Any], None] | None = None, **arguments: Any) -> list[Any]:  # noqa: ANN401
+    def call(
+        self,
+        method: str,
+        /,
+        *,
+        listen: Callable[[Any], None] | None = None,
+        decisive: int | None = None,
+        **arguments: Any,  # noqa: ANN401
+    ) -> list[Any]:
         """Call the same method on all ranks.
 
         Args:
             method: The name of the method.
             listen: Gets what the method passes to its argument `report`, as it arrives.
+            decisive: The rank whose result stands for all, if there is one: once it is there, another rank whose
+                process ends only causes a warning.
             **arguments: The arguments of the method.
 
         Returns:
-            The results by rank.
+            The results by rank; None of a rank that has ended so.
 
         Raises:
             LaunchError: A rank fails, ends, or takes longer than `limit_s`. The message names the rank that failed
@@ -108,10 +119,14 @@ class Ranks:
         """
         answers = self._answers(method, arguments, listen, all_of_them=False)
         failures = {rank: answer for rank, answer in sorted(answers.items()) if answer.failure}
-        if failures:
+        decided = decisive is not None and decisive in answers and decisive not in failures
+        if decided and all(answer.ended for answer in failures.values()):
+            for rank, answer in failures.items():
+                warn(f"rank {rank}: its process {answer.failure} at the end of a run whose result is complete")
+        elif failures:
             causes = {rank: answer for rank, answer in failures.items() if _is_cause(answer)} or failures
             raise LaunchError("\n".join(f"rank {rank}: {answer.failure}" for rank, answer in causes.items()))
-        return [answers[rank].result for rank in range(len(self._children))]
+        return [answers[rank].result if rank in answers else None for rank in range(len(self._children))]
 
     def answers(self, method: str, /, **arguments: Any) -> list[Answer]:  # noqa: ANN401
         """Call the same method on all ranks, and return each rank's answer. For ranks that may fail or end."""

@@ -48,7 +48,7 @@ def run_in_processes(
     records: list[Record] = []
     with Ranks(n, _Training, tuple(plugins), timeout_s=plans[0].timeout_s, port=port) as ranks:
         for plan in plans:
-            answer = ranks.call("run", settings=plan, listen=listen)[0]
+            answer = ranks.call("run", settings=plan, listen=listen, decisive=0)[0]
             records.append(replace(answer, settings=plan))  # with the algorithm that is made here already
             finished(records[-1])
     return records

@@ -1,0 +1,52 @@
+"""The worker of this process, whose parameters the model always has."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from laconic.contract import Result
+from laconic.training.flat_parameters import FlatParameters
+from laconic.training.second_gradient import SecondGradient
+
+
+class OwnWorker:
+    """The worker of this process, whose parameters the model always has; none if it only serves. See `Workers`."""
+
+    def __init__(self, flat: FlatParameters, rank: int | None) -> None:
+        """`rank`: the worker's rank; None if this process only serves."""
+        self.present: Sequence[int] = () if rank is None else (rank,)
+        self.applying = self.present
+        self.second: SecondGradient | None = None
+        """What evaluates this step's mini-batch at other parameters, if the method does that."""
+        self._flat = flat
+
+    def compute(self, rank: int) -> None:
+        """Do nothing: users compute the gradient before they call `step`."""
+
+    def gradient_at(self, rank: int) -> SecondGradient | None:
+        """Return what evaluates this step's mini-batch at other parameters."""
+        return self.second
+
+    def start_of(self, rank: int, start: Tensor) -> Tensor:
+        """Return `start` (d,): there is one model."""
+        return start
+
+    def load(self, rank: int, start: Tensor) -> None:
+        """Do nothing, and nothing in `store` and `keep`: the model has this worker's parameters."""
+
+    def store(self, rank: int) -> None:
+        """See `load`."""
+
+    def keep(self, rank: int) -> None:
+        """See `load`."""
+
+    def end_step(self, start: Tensor | None, *, exchanged: bool) -> None:
+        """Give the model the parameters `start` (d,) again if the exchange was aborted."""
+        if exchanged and start is not None:
+            self._flat.set_values(start)
+
+    def pull(self, models: Mapping[int, Result]) -> None:
+        """Take the newest model that the server has sent."""
+        for model in models.values():
+            assert isinstance(model, Tensor), "a server sends its model as a vector"
+            self._flat.set_values(model)
