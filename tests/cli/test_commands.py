@@ -32,6 +32,13 @@ def test_show_prints_source_symbols_hyperparameters_with_ranges_and_claims(name)
     assert all(key in ended.out for key in cls().settings() if "." not in key)
 
 
+@pytest.mark.parametrize("name", ["sasg", "lasg", "lag"])
+def test_a_method_that_evaluates_twice_shows_what_its_closure_must_not_keep(name):
+    shown = " ".join(laconic("show", name).out.split())
+    text = "the closure may be called twice in a step: no state but the model's parameters and buffers"
+    assert (text in shown) is (name != "lag")
+
+
 def test_gossip_shows_the_spectral_gap_of_each_graph_and_of_the_one_it_ran_on():
     assert "ring 0.127" in " ".join(laconic("show", "dsgd").out.split())
     ended = laconic("run", "-a", "dsgd", "--model", "linear", *QUICK)

@@ -23,6 +23,11 @@ CLIPS: dict[str, dict[str, float]] = {"": {}, "norm": {"clip_norm": 0.5}, "value
 METHODS = ("signsgd-mv", "compskip", "ssgd-mv", "ec-sgd", "sasg", "asgd")
 
 
+def warm_up(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """A rise of the learning rate from 0, as transformers has it."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda round_: min(1.0, round_ / 2))
+
+
 def change(net: optimizers.Branches, rank: int, round_: int) -> None:
     """What a user changes before a round: which layers are used, and which are frozen."""
     net.uses_late = rank == 1 and LATE[0] <= round_ < LATE[1]
@@ -35,6 +40,7 @@ def by_ddp(rank: int, inner: str, clip: str, set_to_none: bool) -> list[Tensor]:
     net = optimizers.Branches()
     parallel = DistributedDataParallel(net, find_unused_parameters=True)
     optimizer, values = INNER[inner](parallel.parameters()), []
+    scheduler = warm_up(optimizer)
     for round_ in range(ROUNDS):
         change(net, rank, round_)
         optimizer.zero_grad(set_to_none=set_to_none)
@@ -44,6 +50,7 @@ def by_ddp(rank: int, inner: str, clip: str, set_to_none: bool) -> list[Tensor]:
         elif clip == "value":
             nn.utils.clip_grad_value_(parallel.parameters(), CLIPS[clip]["clip_value"])
         optimizer.step()
+        scheduler.step()
         values.append(small_model.values(net))
     return values
 
@@ -51,8 +58,10 @@ def by_ddp(rank: int, inner: str, clip: str, set_to_none: bool) -> list[Tensor]:
 def by_laconic(rank: int, name: str, layout: str, inner: str, clip: str, set_to_none: bool) -> list[dict[str, Tensor]]:
     """The state of the model after every round."""
     net = optimizers.Branches()
+    optimizer = INNER[inner](net.parameters())
+    scheduler = warm_up(optimizer)
     opt = laconic.DistributedOptimizer(
-        INNER[inner](net.parameters()), methods.with_test_settings(name), model=net, layout=layout, check_every=1,
+        optimizer, methods.with_test_settings(name), model=net, layout=layout, check_every=1,
         timeout_s=PATIENCE_S, **CLIPS[clip],
     )  # fmt: skip
     states = []
@@ -66,6 +75,7 @@ def by_laconic(rank: int, name: str, layout: str, inner: str, clip: str, set_to_
             return loss.detach()
 
         opt.step(None if opt.serves_only else closure)
+        scheduler.step()
         if opt.algorithm.is_asynchronous:
             dist.barrier()
         states.append({key: value.clone() for key, value in net.state_dict().items()})

@@ -198,3 +198,11 @@ def test_a_clipped_direction_leaves_the_memory_that_holds_the_unclipped_one():
 def test_a_bound_that_is_no_number_above_zero_and_two_bounds_are_refused(settings, error, message):
     with pytest.raises(error, match=message):
         simulated(small_model.net(), laconic.SGD(), **settings)
+
+
+def test_a_method_in_which_no_optimizer_applies_a_gradient_is_refused_by_name():
+    class WithoutOptimizer(laconic.GlobalReplica):
+        server_steps = False
+
+    with pytest.raises(ValueError, match="clip_value: sgd-server returns parameters, so no optimizer applies"):
+        simulated(small_model.net(), WithoutOptimizer(), clip_value=1.0)

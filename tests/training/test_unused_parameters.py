@@ -73,7 +73,7 @@ def as_vector(state):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3])
-def test_over_processes_unused_frozen_and_clipped_parameters_do_what_they_do_in_ddp(n):
+def test_over_processes_unused_frozen_and_clipped_parameters_do_what_they_do_in_ddp_and_warm_up_from_zero(n):
     by_rank = run_ranks(ddp_tasks.all_cases, n, SGD_CASES, OTHERS)
     for case, (by_ddp, by_laconic) in zip(SGD_CASES, by_rank[0][0], strict=True):
         for round_ in range(ROUNDS):
@@ -99,6 +99,8 @@ def assert_still_where_unused(states, where, *, settles, late_is_used):
             not torch.equal(states[round_][key], states[round_ - 1][key]) for key in states[0] if key.startswith(layer)
         )
 
+    start = optimizers.Branches().state_dict()
+    assert all(torch.equal(states[0][key], start[key]) for key in start), f"{where}: at the learning rate 0"
     for round_ in range(1, ROUNDS):
         assert not moved("never.", round_), where
         assert moved("core.2.", round_), where
