@@ -171,7 +171,7 @@ def an_error_of_the_engine(rank):
     opt = optimizer(net)
     take_steps(opt, net, rank, 0, 1)
     if rank == ODD_RANK:
-        return error_of(opt.driver.channel.all_reduce, torch.ones(3, dtype=torch.bool), "for a test")
+        return error_of(opt.driver.channel.all_reduce, torch.ones(3, dtype=torch.int16), "for a test")
     return error_of(take_steps, opt, net, rank, 1, 2)
 
 

@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from laconic.errors import PayloadsLostError
 
-_TIMEOUT = re.compile(r"timed? ?out", re.IGNORECASE)
+_TIMEOUT = re.compile(r"timed? ?out|not done in time", re.IGNORECASE)
 _CONNECTION = re.compile(
     r"gloo/(transport|rendezvous)|connection (was )?(closed|reset|refused|aborted)|broken pipe|socket closed|"
     r"pair is not connected|closed by peer",
@@ -18,8 +18,8 @@ _NETWORK_ERRORS = (dist.DistNetworkError, dist.DistStoreError, PayloadsLostError
 
 
 def is_timeout(error: RuntimeError) -> bool:
-    """Return whether the engine waited in vain. It has then closed all connections of its group."""
-    return not isinstance(error, PayloadsLostError) and bool(_TIMEOUT.search(str(error)))
+    """Return whether the engine waited in vain. It has then closed all connections of that group."""
+    return bool(_TIMEOUT.search(str(error)))
 
 
 def is_of_the_network(error: RuntimeError) -> bool:

@@ -150,12 +150,14 @@ class GivingUp:
         """
         if self._gave_up:
             raise PeerLostError(f"this rank has given up before, {self._gave_up}") from error
-        timed_out = is_timeout(error)
         if not is_of_the_network(error) and not self._probe_all()[0]:
             self.give_up(error, purpose)
             raise error
-        lost = isinstance(error, PayloadsLostError)
-        mine = self._hang_up("timeout" if timed_out else "closed", purpose, awaited, _CLOSING_S if lost else 0.0)
+        how: How = "timeout" if is_timeout(error) else "closed"
+        of_device = isinstance(error, PayloadsLostError)
+        mine = self._hang_up(
+            how, purpose, awaited, _CLOSING_S if of_device else 0.0, is_open=of_device or how == "closed"
+        )
         self._abandon()
         found = self._failure_report.collect(mine, self._search_s)
         raise PeerLostError(verdict(found, self._named, self.timeout_s)) from error
@@ -219,7 +221,14 @@ class GivingUp:
         return f"in {call[0]}" if call else f"in {self.unit} {self.rounds + 1}"
 
     def _hang_up(
-        self, how: How, purpose: str, awaited: Sequence[int], patience_s: float = 0.0, *, cause: str = ""
+        self,
+        how: How,
+        purpose: str,
+        awaited: Sequence[int],
+        patience_s: float = 0.0,
+        *,
+        cause: str = "",
+        is_open: bool = True,
     ) -> Note:
         """Write this rank's note, then close its connections, so that ranks waiting for it learn it at once.
 
@@ -229,16 +238,16 @@ class GivingUp:
             awaited: as in the note.
             patience_s: how long to wait, in seconds, for a connection that is expected to close.
             cause: as in the note.
+            is_open: whether the connections are still open; after a timeout the engine has closed them itself.
 
         Returns:
             The note.
         """
         self._gave_up = self._where(purpose)
         waited_s = time.monotonic() - self._began_s
-        # After a timeout the engine has closed all our connections itself.
-        closed, probes = ([], []) if how == "timeout" else self._probe_all()
+        closed, probes = self._probe_all() if is_open else ([], [])
         expected_until = time.monotonic() + patience_s
-        while not closed and time.monotonic() < expected_until:
+        while is_open and not closed and time.monotonic() < expected_until:
             time.sleep(_CLOSING_POLL_S)
             closed, probes = self._probe_all()
         note = Note(

@@ -18,7 +18,7 @@ from laconic.drivers.distributed.meeting import Meeting
 from laconic.lab.check.addresses import Listener, address_towards, gloo_address, is_loopback, reached
 from laconic.lab.check.links import MeasuredLink, answer, measure
 from laconic.lab.runs.torchrun import Place, place_under_torchrun, why_not_joined
-from laconic.torch_compat import PrefixStore, Store, TCPStore
+from laconic.torch_compat import PrefixStore, Store, TCPStore, open_store
 
 _PURPOSE = "to be checked"
 _MAX_BYTES = 1 << 16
@@ -105,10 +105,12 @@ def check_ranks(timeout_s: float, show: Callable[[Findings], None]) -> Findings:
 def _open_store(place: Place, timeout_s: float) -> Store:
     opens = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
+        if opens:
+            return open_store(place.address, place.port, timeout_s)
         return TCPStore(
-            place.address, place.port, is_master=opens, wait_for_workers=False, timeout=timedelta(seconds=timeout_s)
+            place.address, place.port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=timeout_s)
         )
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise why_not_joined(place, timeout_s, error) from error
 
 
