@@ -169,6 +169,23 @@ def step_is_replaced(inner: Optimizer) -> bool:
     return step is not None and not getattr(step, "_wrapped_by_lr_sched", False)
 
 
+def caller_named(function: str) -> FrameType | None:
+    """Return the frame of this function of torch.distributed.checkpoint.state_dict, if it is calling now."""
+    # Its functions drop what they do not know of an optimizer's state, and step a new optimizer, as if that had no
+    # effect on other ranks. They call like a user and have no hook. Since 2.2.
+    frame = sys._getframe(1).f_back
+    for _ in range(_DEEPEST):
+        if frame is None:
+            break
+        if frame.f_code.co_name == function and frame.f_globals.get("__name__") == _CHECKPOINTS:
+            return frame
+        frame = frame.f_back
+    return None
+
+
+_CHECKPOINTS = "torch.distributed.checkpoint.state_dict"
+_DEEPEST = 12  # wrappers of torch's and of a scheduler's lie between
+
 LOSS_SCALE = "grad_scale"
 """Name of the attribute that GradScaler sets while it calls `step`: the factor that the loss was multiplied by."""
 OVERFLOW = "found_inf"

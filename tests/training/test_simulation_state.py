@@ -228,7 +228,7 @@ REFUSED = {
     "a session's memories missing": (RESIDUAL[:4], None, "the part 'driver' is not complete: KeyError('memory')"),
     "buffers": (("workers", "buffers", 0), [torch.zeros(1)], "the buffers are not those of this model"),
     "seed": (("seed",), 4, "seed is 4 in the saved state and 3 here"),
-    "version": (("version",), 3, "version is 3 in the saved state and 4 here"),
+    "version": (("version",), 3, "version is 3 in the saved state and 5 here"),
     "one rank's state": (("rank",), 0, "rank is 0 in the saved state and None here"),
 }
 

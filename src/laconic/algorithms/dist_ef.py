@@ -39,9 +39,12 @@ class DistEFBlockwise(Algorithm):
     tolerates_absence: ClassVar[bool] = True
     reads_lr: ClassVar[bool] = True
     worker_slots: ClassVar[Mapping[str, Slot]] = {
-        "momentum": Slot(rule=Rule.MEAN), "residual": Slot(rule=Rule.SUM), "lr": Slot.number(Rule.SAME),
+        "momentum": Slot(rule=Rule.MEAN), "residual": Slot(rule=Rule.SUM), "lr": Slot.number(Rule.SAME, at_least=0),
     }  # fmt: skip
-    server_slots: ClassVar[Mapping[str, Slot]] = {"residual": Slot(rule=Rule.SAME), "lr": Slot.number(Rule.SAME)}
+    server_slots: ClassVar[Mapping[str, Slot]] = {
+        "residual": Slot(rule=Rule.SAME),
+        "lr": Slot.number(Rule.SAME, at_least=0),
+    }
     test_lr: ClassVar[float] = 0.01
 
     momentum: float = hyperparameter(0.9, "mu of the Nesterov momentum", within="[0, 1)")

@@ -53,16 +53,18 @@ class Slot:
     may_be_shorter: bool = False
     """Whether `length` is only the maximum."""
     values: Literal["finite", "indices", "bits"] = "finite"
-    """What is checked before saved state is loaded: no inf or NaN; coordinates of the vector; nothing."""
+    """What is checked before saved state is loaded: no inf or NaN; ascending coordinates of the vector; nothing."""
+    at_least: float | None = None
+    """The lowest number that a saved value may have, for counts, ages and sizes."""
     holds_parameters: bool = False
     """Whether it is about the parameters themselves: before it is written, zeros do not stand for it."""
     at: str = ""
     """Name of the slot with the indices that these values belong to, if they are a sparse vector's."""
 
     @classmethod
-    def number(cls, rule: Rule) -> "Slot":
+    def number(cls, rule: Rule, *, at_least: float | None = None) -> "Slot":
         """Return the slot of one number, as `Memory.set_number` stores it."""
-        return cls(rule=rule, dtype=torch.float64, length=1)
+        return cls(rule=rule, dtype=torch.float64, length=1, at_least=at_least)
 
 
 def rank_in(name: str) -> int | None:
@@ -136,18 +138,54 @@ class Slots:
         """Check memories that are about to be loaded.
 
         Raises:
-            ValueError: One is not declared, or has another type, another length or values that it cannot have.
+            ValueError: One is not declared, is no plain vector, or has another type, another length or values that it
+                cannot have.
         """
         for name, value in saved.items():
             slot = self.find(name)
             if slot is None:
                 raise ValueError(f"state_dict: {self.owner} declares no memory {name!r}")
-            mistake = self.mistake_in(name, value)
-            if not mistake and slot.values == "finite" and not bool(torch.isfinite(value).all()):
-                mistake = "has inf or NaN"
-            if not mistake and slot.values == "indices" and value.numel():
-                low, high = (int(end) for end in value.aminmax())
-                if low < 0 or high >= self.count:
-                    mistake = f"has indices {low} .. {high}, which must be within 0 .. {self.count - 1}"
+            mistake = not_plain(value) or self.mistake_in(name, value) or self._impossible_in(slot, value)
+            if not mistake and slot.at:
+                of = name.rpartition(".")[2] if rank_in(name) is not None else ""
+                place = slot.at.replace(_RANK, of)
+                if place not in saved or saved[place].numel() != value.numel():
+                    mistake = f"has {value.numel()} values, and {place!r} not as many indices"
             if mistake:
                 raise ValueError(f"state_dict: the memory {name!r} {mistake}")
+        self._check_pairs(saved)
+
+    def _check_pairs(self, saved: Mapping[str, Tensor]) -> None:
+        """Raise ValueError for indices without their values."""
+        for owner, slot in self.table.items():
+            for name in saved if slot.at else ():
+                if self.find(name) is not self.table.get(slot.at):
+                    continue
+                values = owner.replace(_RANK, name.rpartition(".")[2])
+                if values not in saved:
+                    raise ValueError(f"state_dict: the memory {name!r} has indices, and {values!r} is missing")
+
+    def _impossible_in(self, slot: Slot, value: Tensor) -> str:
+        """Return what is wrong with the values of a memory that has its type and its length; empty if nothing is."""
+        if slot.values == "finite" and not bool(torch.isfinite(value).all()):
+            return "has inf or NaN"
+        if slot.values == "indices" and value.numel():
+            low, high = (int(end) for end in value.aminmax())
+            if low < 0 or high >= self.count:
+                return f"has indices {low} .. {high}, which must be within 0 .. {self.count - 1}"
+            if bool((value.diff() <= 0).any()):
+                return "has indices that do not ascend, each once"
+        if slot.at_least is not None and value.numel() and float(value.min()) < slot.at_least:
+            return f"has {float(value.min()):g}, which must be at least {slot.at_least:g}"
+        return ""
+
+
+def not_plain(value: object) -> str:
+    """Return why a saved value is no vector or number with memory of its own; empty if it is one."""
+    if type(value) is not Tensor:
+        return f"is a {type(value).__name__}, not a tensor"
+    if value.layout != torch.strided or value.device.type == "meta":
+        return f"is a {value.layout} tensor on {value.device}, which has no elements of its own"
+    if value.dim() > 1:
+        return f"has the shape {tuple(value.shape)}; memories are vectors"
+    return ""

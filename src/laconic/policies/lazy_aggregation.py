@@ -52,9 +52,11 @@ class Lazy(Algorithm):
     def worker_slots(self) -> Mapping[str, Slot]:
         return {
             "previous_parameters": Slot(rule=Rule.SAME, holds_parameters=True),
-            "squared_steps": Slot(rule=Rule.SAME, dtype=torch.float64, length=self.window, may_be_shorter=True),
+            "squared_steps": Slot(
+                rule=Rule.SAME, dtype=torch.float64, length=self.window, may_be_shorter=True, at_least=0
+            ),
             "uploaded_parameters": Slot(rule=Rule.PER_WORKER, holds_parameters=True),  # a new worker uploads first
-            "delay": Slot.number(Rule.PER_WORKER),
+            "delay": Slot.number(Rule.PER_WORKER, at_least=1),
         }
 
     @property

@@ -152,6 +152,11 @@ class ServingRank:
         self._outgoing.append((rank, encode(frame)))
         self._seen[rank] = self.bound.version
 
+    def take(self, values: Tensor) -> None:
+        """Answer with these parameters (d,) from now on."""
+        self.arrivals.take(values)
+        self._seen = [-1 for _ in self._ranks]
+
     def saved(self, round_: int) -> dict[str, Any]:
         """Return the state of its workers after `round_` rounds, as data that JSON can hold.
 

@@ -127,6 +127,10 @@ class ArrivalServer:
         """Return the newest model, encoded for a worker that has sent its gradient number `step`."""
         return encode(Frame(header=Header(role="server", rank=0, round=step), packet=self.latest))
 
+    def take(self, values: Tensor) -> None:
+        """Answer with these parameters (d,) from now on."""
+        self.latest = dense(values.clone())
+
     def saved(self) -> dict[str, Any]:
         """Return the state between two updates. Gradients that wait are saved as their frames."""
         return {

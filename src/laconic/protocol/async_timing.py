@@ -83,6 +83,11 @@ class AsyncServer:
         self._n_steps = [0] * n_workers
         self._started = False
 
+    @property
+    def event_names(self) -> frozenset[str]:
+        """The names under which events are saved."""
+        return frozenset(self._events)
+
     def run(self, n_updates: int) -> list[Update]:
         """Run until `n_updates` have happened since the beginning, and return those."""
         while len(self.updates) < n_updates:

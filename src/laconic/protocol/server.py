@@ -188,6 +188,7 @@ class ServerSession:
         memory = self.view.memory
         return {
             "memory": by_parameter(memory.saved(), memory.slots), "link_bytes_per_s": self.view.link_bytes_per_s,
+            "slice": [self.shard.offset, self.shard.stop],
         }  # fmt: skip
 
     def check(self, saved: Sequence[Mapping[str, Any]]) -> None:
@@ -200,4 +201,6 @@ class ServerSession:
         memory = self.view.memory
         memory.restore(read_saved([server["memory"] for server in saved], memory.slots))
         self.magnitudes.restart()
-        self.view.link_bytes_per_s = saved[self.index]["link_bytes_per_s"] if self.index < len(saved) else None
+        own = [self.shard.offset, self.shard.stop]
+        links = [server["link_bytes_per_s"] for server in saved if list(server["slice"]) == own]
+        self.view.link_bytes_per_s = links[0] if links else None

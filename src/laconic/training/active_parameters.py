@@ -9,6 +9,8 @@ all ranks send their sets to each other, and repeat the round with the gradients
 
 from collections.abc import Callable, Mapping, Sequence
 
+from laconic.drivers.gathered import Either
+from laconic.drivers.saved_data import check_data
 from laconic.errors import ContractError
 from laconic.protocol.abort import Abort
 
@@ -91,6 +93,18 @@ class ActiveParameters:
     def saved(self) -> dict[str, list[bool] | None]:
         """Return the state between two rounds, as data that JSON can hold."""
         return {"now": self.now, "used": self.used, "used_when_agreed": self._used_when_agreed}
+
+    def check(self, state: Mapping[str, object]) -> None:
+        """Raise ValueError unless saved sets are of this model's parameters."""
+        each = (bool,) * len(self._sizes)
+        check_data(
+            "the active parameters", state, {"now": each, "used": each, "used_when_agreed": Either(type(None), each)}
+        )
+
+    def unsettled(self) -> dict[str, list[bool] | None]:
+        """Return the state of ranks that have yet to agree."""
+        none = [False] * len(self._sizes)
+        return {"now": none, "used": none, "used_when_agreed": None}
 
     def restore(self, state: Mapping[str, list[bool] | None]) -> None:
         """Restore what `saved` has returned."""

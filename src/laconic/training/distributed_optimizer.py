@@ -22,10 +22,11 @@ from laconic.drivers.distributed.rounds import TOPIC, Processes
 from laconic.statements import state_once
 from laconic.telemetry.meter import Meter
 from laconic.telemetry.traffic import Traffic
-from laconic.torch_compat import LOSS_SCALE, OVERFLOW, opaque, report_overflow
+from laconic.torch_compat import LOSS_SCALE, OVERFLOW, caller_named, opaque, report_overflow
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.agreed_settings import agreed_settings, check_order
 from laconic.training.buffers import Buffers, SharedBuffers, check_share, chosen_buffers
+from laconic.training.checkpoints import Checkpoints, say_if_loaded
 from laconic.training.claims import Claim
 from laconic.training.clipping import clipping_of
 from laconic.training.flat_parameters import FlatParameters
@@ -34,10 +35,11 @@ from laconic.training.joining import Joining, check_join
 from laconic.training.learning_rates import Choice, LearningRates
 from laconic.training.optimizer_arguments import check_arguments, check_plain, fixed_tensors
 from laconic.training.own_worker import OwnWorker
-from laconic.training.replica_check import ReplicaCheck
+from laconic.training.replaced_tensors import HeldModel, ReplacedTensors
+from laconic.training.replica_check import ReplicaCheck, compare_start
 from laconic.training.second_gradient import SecondGradient, called_twice
 from laconic.training.server_model import ServerModel
-from laconic.training.state_dict import Part, compose, identity_of, load
+from laconic.training.state_dict import take_part
 from laconic.training.training_step import TrainingStep
 from laconic.training.wrapping import OptimizerAround
 
@@ -109,6 +111,7 @@ class DistributedOptimizer(OptimizerAround):
         local_steps, seed, check_every = int(local_steps), int(seed), int(check_every)  # numpy's too
         buffers = chosen_buffers(buffers, buffers_every, model, algorithm)
         super().__init__(inner)
+        loaded = take_part(inner)
         self.flat = FlatParameters(inner, model, sparse_gradients=sparse_gradients)
         learning_rates = LearningRates(inner, algorithm, lr)
         clipping = clipping_of(clip_norm, clip_value, algorithm, self.flat, model)
@@ -129,6 +132,7 @@ class DistributedOptimizer(OptimizerAround):
                 "clip_norm": clip_norm, "clip_value": clip_value,
                 "lr_factor": learning_rates.factor, "buffers": buffers, "buffers_every": buffers_every,
                 **agreed_settings(inner, self.flat, fixed),
+                **({} if loaded is None else {"state loaded into inner": str(loaded.get("algorithm"))}),
             },
         )  # fmt: skip
         if not self.flat.is_named:
@@ -164,6 +168,14 @@ class DistributedOptimizer(OptimizerAround):
             state_once(called_twice(algorithm))
         self._claim.take()
         self.guard_groups()
+        inner.register_load_state_dict_post_hook(say_if_loaded)
+        serving = self.server_model if self.driver.servers else None
+        self._held = None if serving is None else HeldModel(self.flat, serving, self.driver)
+        self._replaced = ReplacedTensors(self.flat, model)
+        self._checkpoints = Checkpoints(inner, self.driver, self.training, self.flat, serving, self._held)
+        self._is_to_compare = True  # at the next step: weights may be loaded on some ranks only
+        if loaded is not None:
+            self._checkpoints.take_up(loaded)
 
     @property
     def traffic(self) -> Traffic:
@@ -199,6 +211,11 @@ class DistributedOptimizer(OptimizerAround):
         """
         if self._claim.lost:
             raise RuntimeError(f"step(): {self._claim.lost}")
+        if not self.inner.state and not self.param_groups[0].get("lr") and caller_named("_init_optim_state"):
+            return self.inner.step()  # torch makes its state; that is no step of training, and no rank waits
+        self._replaced.check()
+        if self._is_to_compare and self.algorithm.is_asynchronous:  # before it waits to be admitted
+            self._compare_at_start()
         if self.joining is not None and not self.joining.goes_on(has_data=True):
             return None
         loss = self._evaluate(closure) if closure is not None or self._needs_closure else None
@@ -229,8 +246,14 @@ class DistributedOptimizer(OptimizerAround):
     def _finish_step(self, loss_scale: Tensor | None, *, has_overflow: bool = False) -> None:
         if self.joining is not None:
             loss_scale = self.joining.scaled(loss_scale, self.flat)
+        if self._held is not None:
+            self._held.take_up()
+        if self._is_to_compare:
+            self._compare_at_start()
         self.training.step(loss_scale, has_overflow=has_overflow)
-        self._own.second = None
+        self._own.second = self._checkpoints.others = None
+        if self._held is not None:
+            self._held.end_step(self.server_model.flat.values() if self.server_model and self.serves_only else None)
         every = self.replica_check.every
         if every and self.driver.rounds % every == 0 and not self.training.n_taken:
             self.replica_check.check()
@@ -350,24 +373,51 @@ class DistributedOptimizer(OptimizerAround):
         self.inner.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the inner optimizer's state and, under "laconic", the method's state of this rank."""
-        return compose(self.inner, self._identity(), self._parts())
+        """Return the inner optimizer's state and, under "laconic", the method's state of this rank. It never waits.
+
+        After `gather_state()`, and before the next step, it is the state of all ranks.
+        """
+        return self._checkpoints.saved()
+
+    def gather_state(self, rank: int | None = None) -> dict[str, Any]:
+        """Gather the state of all ranks, and return it. Collective: every rank must call it.
+
+        `state_dict()` returns it too, until the next step.
+
+        Args:
+            rank: the rank that gets it, and needs room for the memories of all; None for every rank. The others get
+                what they have.
+
+        Raises:
+            ValueError: there is no such rank.
+            RuntimeError: a rank cannot be saved now.
+            PeerLostError: a rank is missing.
+        """
+        self._checkpoints.gather(rank)
+        return self.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken, bit for bit. The parameters are part of the model's own state.
+        """Go on where `state_dict` was taken. The parameters are part of the model's own state. Collective.
 
-        Raises ValueError, before anything changes, for another algorithm, rank, number of workers, layout or model.
+        Where each rank loads what it saved, or all load a whole state, training goes on bit for bit. A state of one
+        rank, of another number of ranks or of another layout is taken as far as it goes, by the rules of the method's
+        slots; what that means is stated.
+
+        Raises:
+            ValueError: it is of another algorithm or model, or of another round than that of another rank, or has
+                values that cannot be. Nothing has changed then, on any rank.
+            PeerLostError: a rank is missing.
         """
-        load(state_dict, self.inner, self._identity(), self._parts())
+        self._checkpoints.load(state_dict)
+        self._is_to_compare = True
 
-    def _identity(self) -> dict[str, Any]:
-        job, rank = self.driver.job, self.driver.channel.rank
-        own = {"n_workers": job.layout.n_workers}
-        return identity_of(job, local_steps=self.training.local.many, rank=rank) | own
-
-    def _parts(self) -> dict[str, Part]:
-        parts: dict[str, Part] = {"driver": self.driver, "training": self.training}
-        return parts if self.server_model is None else {**parts, "server_model": self.server_model}
+    def _compare_at_start(self) -> None:
+        """Compare the ranks before the first step, so that weights that one of them alone has loaded are noticed."""
+        self._is_to_compare = False
+        if self.replica_check.every and not self.training.n_taken:
+            self.replica_check.check()
+        if self.server_model is not None and not self.driver.rounds:
+            compare_start(self.driver.channel, self.flat.values())
 
 
 def _call(method: "WeakMethod[Callable[..., Any]]", *arguments: object) -> Any:  # noqa: ANN401

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.drivers.distributed.agreement import Scalar, difference
+from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.rounds import Processes
 from laconic.errors import ReplicaError
 from laconic.statements import state_once
@@ -147,6 +148,17 @@ class ReplicaCheck:
                 "value), as on unlike processors or versions. All ranks have rank 0's parameters again. Later checks "
                 'do the same, and traffic.replica_syncs counts them; replicas="stop" raises an error instead'
             )
+
+
+def compare_start(channel: Channel, parameters: Tensor) -> None:
+    """Raise ReplicaError if a rank begins with other parameters (d,) than rank 0, also one that serves. Collective."""
+    gathered = channel.gather(hash_of(parameters), "for its first parameters' hash", str, max_bytes=64)
+    wrong = [str(rank) for rank, hash_ in enumerate(gathered) if hash_ != gathered[0]]
+    if wrong:
+        raise ReplicaError(
+            f"the parameters of rank {' and rank '.join(wrong)} differ from rank 0's before the first step; load "
+            "weights on every rank, also on one that only serves"
+        )
 
 
 def largest_difference(flat: FlatParameters, one: Tensor, other: Tensor, n_rounds: int = 1) -> tuple[float, float, int]:

@@ -17,6 +17,7 @@ from laconic.training.active_parameters import ActiveParameters
 from laconic.training.clipping import Clipping
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
+from laconic.training.state_dict import InnerLoad
 from laconic.training.step_guard import StepGuard
 
 
@@ -47,18 +48,27 @@ class ServerModel:
         self.flat = FlatParameters(self.optimizer)
         self._guard = StepGuard()
 
+    def take(self, values: Tensor) -> None:
+        """Go on from these parameters (d,), such as weights that a user has loaded."""
+        self.flat.set_values(values)
+
     def saved(self) -> dict[str, Any]:
         """Return the parameters and the optimizer's state."""
         return {"values": self.flat.values(), "optimizer": self.optimizer.state_dict()}
 
     def check(self, saved: Mapping[str, Any]) -> None:
-        """Raise ValueError if saved parameters are not those of this model."""
+        """Raise ValueError if saved parameters are not those of this model, or its optimizer cannot load its state."""
         check_vector("the server's model", saved["values"], self.flat.values())
+        if saved["optimizer"] is not None:
+            trial = InnerLoad(self.optimizer)
+            trial.load(saved["optimizer"])
+            trial.undo()
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Continue from what `saved` returned."""
         self.flat.set_values(saved["values"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        if saved["optimizer"] is not None:
+            self.optimizer.load_state_dict(saved["optimizer"])
 
     def descend(self, direction: Tensor) -> Tensor:
         """Take one step of the optimizer along `direction` (d,); returns the parameters, (d,).

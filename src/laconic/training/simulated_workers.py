@@ -131,6 +131,18 @@ class SimulatedWorkers:
         elif self.replicas:
             self._flat.set_values(torch.stack(self.replicas).mean(0))
 
+    def take(self, values: Tensor) -> None:
+        """Go on from parameters (d,) that a user has loaded into the model, where it is not the model that counts.
+
+        Models that differ are replaced only before the first round: later, users may show one worker's in it.
+        """
+        if self._server_model is not None:
+            self._server_model.take(values)
+        if self._driver.pulled:
+            self._driver.take(values)
+        elif self.replicas and not self._driver.rounds:
+            self.replicas = [values.clone() for _ in self.replicas]
+
     def pull(self, models: Mapping[int, Result]) -> None:
         """Take the newest models that the server has sent, by worker, and show the server's own."""
         assert self._server_model is not None, "an asynchronous method has its model at the server"

@@ -23,10 +23,23 @@ from laconic.training.inner_checks import check_inner
 from laconic.training.learning_rates import Choice, LearningRates
 from laconic.training.local_steps import check_local_steps
 from laconic.training.optimizer_arguments import check_model, check_seed
+from laconic.training.replaced_tensors import HeldModel
 from laconic.training.second_gradient import called_twice
 from laconic.training.server_model import ServerModel
+from laconic.training.simulated_state import as_simulation
 from laconic.training.simulated_workers import SimulatedWorkers
-from laconic.training.state_dict import Part, compose, identity_of, load
+from laconic.training.state_dict import (
+    InnerLoad,
+    Part,
+    check_identity,
+    check_parts,
+    checked,
+    composed,
+    identity_of,
+    split,
+    take_part,
+    with_names,
+)
 from laconic.training.training_step import TrainingStep
 
 
@@ -93,6 +106,7 @@ class Simulation:
         workers, local_steps, seed = plain_number(workers, "workers", int), int(local_steps), int(seed)
         if isinstance(compute_s, str) or not isinstance(compute_s, Mapping | ComputeTime):
             compute_s = plain_number(compute_s, "compute_s")
+        loaded = take_part(inner)
         self.model = model
         self.inner = inner
         self.algorithm = algorithm
@@ -119,6 +133,11 @@ class Simulation:
         )  # fmt: skip
         state_once(learning_rates.statement())
         state_once(called_twice(algorithm))
+
+        follows = self.server_model is not None or not algorithm.replicas_equal
+        self._held = HeldModel(self.flat, self._workers) if follows else None
+        if loaded is not None:
+            self._restore(self._read(loaded, inner.state_dict()))
 
     def __repr__(self) -> str:
         return (
@@ -170,15 +189,21 @@ class Simulation:
         Returns:
             The workers' losses, in rank order; NaN for a worker that is down.
         """
+        if self._held is not None:
+            self._held.take_up()
         self._workers.begin_step(loss_of)
         self.training.step()
         self._workers.average_buffers()
+        if self._held is not None:
+            self._held.end_step()
         return list(self._workers.losses)
 
     @torch.no_grad()
     def exchange_steps(self) -> None:
         """Exchange the change of local steps since the last round, if any. Call it at a run's end."""
         self.training.exchange()
+        if self._held is not None:
+            self._held.end_step()
 
     def parameters_of(self, rank: int) -> Tensor:
         """Return a copy of worker `rank`'s parameters after the last exchange, (d,)."""
@@ -189,7 +214,8 @@ class Simulation:
 
         The shown parameters and buffers are part of the model's own state.
         """
-        return compose(self.inner, self._identity(), self._parts())
+        parts = {name: part.saved() for name, part in self._parts().items()}
+        return composed(self.inner, {**self._identity(), **parts})
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken, before the first step; with as many workers, bit for bit.
@@ -202,7 +228,37 @@ class Simulation:
             ValueError: for another algorithm, layout, model, seed or local steps, or values that a memory cannot have.
                 Nothing has changed then.
         """
-        load(state_dict, self.inner, self._identity(), self._parts())
+        inner_state, part = split(state_dict)
+        if part is None:
+            raise ValueError(
+                "state_dict: no 'laconic' part: this is the state of an optimizer alone; load it into `inner` before "
+                "the Simulation is made"
+            )
+        new = self._read(part, inner_state)
+        InnerLoad(self.inner).load(inner_state)
+        self._restore(new)
+
+    def _read(self, part: Mapping[str, Any], inner_state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a saved part that fits. Raises ValueError for another."""
+        new: dict[str, Any] = {}
+        checked(lambda: new.update(self._as_simulation(part, inner_state)), "the part 'laconic'")
+        check_identity(new, self._identity(), "make the simulation as it was made when the state was saved")
+        check_parts(new, self._parts())
+        return new
+
+    def _restore(self, new: Mapping[str, Any]) -> None:
+        for name, each in self._parts().items():
+            each.restore(new[name])
+        if self._held is not None:
+            self._held.forget()
+
+    def _as_simulation(self, part: Mapping[str, Any], inner_state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a saved part with this model's names; one that ranks have gathered as a simulation's."""
+        renamed = with_names(part, self.flat.spec.names)
+        if "n_workers" not in renamed:
+            return renamed
+        n_nodes, buffers = self.driver.network.n_nodes, [buffer.clone() for buffer in self.model.buffers()]
+        return as_simulation(renamed, inner_state, self._identity(), n_nodes, buffers)
 
     def _identity(self) -> dict[str, Any]:
         return identity_of(self.driver.job, local_steps=self.training.local.many, rank=None)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from math import isfinite
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.contract import Algorithm, Result, check_vector
+from laconic.drivers.saved_data import NUMBER, check_data
 from laconic.protocol.abort import Abort
 from laconic.protocol.round_inputs import Inputs, VectorSource
 from laconic.protocol.round_result import RoundResult
@@ -341,8 +343,30 @@ class TrainingStep:
             "non_finite": [rank for rank, abort in self.aborts.items() if abort],
         }
 
+    def begun_again(self, state: Mapping[str, Any], values: Tensor | None) -> dict[str, Any]:
+        """Return the state of a rank that begins at an exchange, with what all ranks had alike in a saved one.
+
+        Args:
+            state: what `saved` has returned, on any rank.
+            values: the parameters (d,) that it begins with; None for those that the model has.
+        """
+        return {
+            **state, "active": self.active.unsettled(), "steps_taken": 0, "start": None, "values": values,
+            "non_finite": [], "lrs_since_exchange": [0.0] * len(self.learning_rates.initial),
+        }  # fmt: skip
+
     def check(self, state: Mapping[str, Any]) -> None:
-        """Raise ValueError if saved parameters are not those of this model."""
+        """Raise ValueError if saved parameters are not those of this model, or its counts impossible."""
+        n_groups, steps = len(self.learning_rates.initial), state["steps_taken"]
+        self.active.check(state["active"])
+        lrs = [*state["initial_lrs"], *state["lrs_since_exchange"]]
+        check_data("the learning rates", lrs, (int | float,) * (2 * n_groups))
+        check_data("the steps since the last exchange", steps, range(self.local.many if self.local.are_taken else 1))
+        check_data("the ranks with inf or NaN", state["non_finite"], [NUMBER])
+        if not all(map(isfinite, lrs)) or (state["start"] is not None) > (steps > 0):
+            raise ValueError("state_dict: the learning rates are not finite, or no step follows an exchange")
+        if steps and state["start"] is None and self._workers.applying:
+            raise ValueError("state_dict: the parameters at the last exchange are missing")
         for what, name in (("the parameters at the last exchange", "start"), ("the parameters", "values")):
             if state[name] is not None:
                 check_vector(what, state[name], self._flat.values())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from laconic.contract import Algorithm
 from laconic.drivers.distributed.rounds import Processes
+from laconic.drivers.saved_data import check_arrivals, check_bound, check_data
 from laconic.drivers.transport import carry_out
 from laconic.protocol.async_rank import ServingRank, goodbye, report_used, request_admission
 from laconic.protocol.async_server import UpdateCounts
@@ -82,6 +83,11 @@ class ProcessArrivals(Processes):
             self._active.select(inputs.used)
         return inputs
 
+    def take(self, values: Tensor) -> None:
+        """Answer with these parameters (d,) from now on; the server's model was given them."""
+        if self.serving is not None:
+            self.serving.take(values)
+
     def saved(self) -> dict[str, Any]:
         """Return this rank's state between two rounds.
 
@@ -92,10 +98,20 @@ class ProcessArrivals(Processes):
 
     def check(self, saved: Mapping[str, Any]) -> None:
         super().check(saved)
-        if self.serving is not None:
-            self.serving.check(saved)
+        if self.serving is None:
+            return
+        check_arrivals(saved["arrivals"], self.job.layout.n_workers, len(self.job.spec.shapes))
+        if saved["arrivals"]["frames"] or saved["bound"]["requesting"] or saved["bound"]["held"]:
+            raise ValueError("state_dict: gradients wait at the server, which none does between two steps")
+        if any(counts["n_finished"] != saved["rounds"] for counts in saved["arrivals"]["update_counts"]):
+            raise ValueError("state_dict: the server has finished other steps than it has rounds")
+        check_bound(saved["bound"], self.job.layout.n_workers)
+        version = saved["bound"]["version"]
+        check_data("the workers' models", saved["seen"], (range(-1, version + 1),) * self.job.layout.n_workers)
+        self.serving.check(saved)
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         super().restore(saved)
+        self._reported = ()  # the server may have been told of others
         if self.serving is not None:
             self.serving.restore(saved)

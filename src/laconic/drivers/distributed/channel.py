@@ -239,18 +239,18 @@ class Channel(GivingUp):
         except RuntimeError as error:
             self._give_up(purpose, error, self._others())
 
-    def broadcast(self, vector: Tensor, purpose: str = "for the initial parameters") -> None:
-        """Overwrite `vector` (any shape, contiguous) on every rank by rank 0's. Raises PeerLostError."""
+    def broadcast(self, vector: Tensor, root: int = 0, purpose: str = "for the initial parameters") -> None:
+        """Overwrite `vector` (any shape, contiguous) on every rank by rank `root`'s. Raises PeerLostError."""
         self._began_s = time.monotonic()
         try:
-            dist.broadcast(vector, self._global_ranks[0], self.group)
+            dist.broadcast(vector, self._global_ranks[root], self.group)
         except RuntimeError as error:
             self._give_up(purpose, error, self._others())
 
     def share(self, tensor: Tensor, purpose: str = "for the initial parameters") -> None:
         """Overwrite a tensor of any device, shape and type by rank 0's. Raises PeerLostError."""
         travelling = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        self.broadcast(travelling.reshape(-1).view(torch.uint8), purpose)
+        self.broadcast(travelling.reshape(-1).view(torch.uint8), purpose=purpose)
         self.control_bytes += travelling.numel() * travelling.element_size() if self.rank == 0 else 0
         into = tensor.detach()
         for dim, stride in enumerate(into.stride()):

@@ -17,6 +17,7 @@ from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
 from laconic.drivers.distributed.meeting import Meeting, refusals_shown
 from laconic.drivers.gathered import Either
+from laconic.drivers.saved_data import COUNTS, NUMBER, check_counts, check_server, check_worker
 from laconic.drivers.transport import carry_out
 from laconic.protocol.abort import Abort
 from laconic.protocol.async_server import UpdateCounts
@@ -140,6 +141,9 @@ class Processes:
         """What became of all workers' gradients, at the server of an asynchronous method; None elsewhere."""
         return None
 
+    def take(self, values: Tensor) -> None:
+        """Go on from parameters (d,) that the server's model was given: a server in rounds answers with that model."""
+
     def saved(self) -> dict[str, Any]:
         """Return this rank's state between two rounds."""
         return {
@@ -151,8 +155,12 @@ class Processes:
 
     def check(self, saved: Mapping[str, Any]) -> None:
         """Raise ValueError if a saved state does not fit the method's slots."""
+        check_counts(saved, COUNTS | {"control_bytes": NUMBER})
         if self.worker is not None:
+            check_worker(saved["worker"])
             self.worker.check(saved["worker"])
+        for server in saved["servers"]:
+            check_server(server)
         for session in self.servers:
             session.check(saved["servers"])
 

@@ -12,6 +12,14 @@ import torch
 from torch import Tensor
 
 from laconic.contract import Algorithm, UpdateOutcome, check_vector
+from laconic.drivers.saved_data import (
+    NUMBER,
+    check_arrivals,
+    check_bound,
+    check_counts,
+    check_data,
+    check_ranks,
+)
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.protocol.abort import Abort
 from laconic.protocol.async_server import ArrivalServer, UpdateCounts, resized_arrivals
@@ -19,7 +27,7 @@ from laconic.protocol.async_timing import AsyncServer
 from laconic.protocol.frames import Answer
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
-from laconic.wire import HEADER_BYTES, Encoded
+from laconic.wire import HEADER_BYTES, Encoded, decode
 
 T = TypeVar("T")
 
@@ -156,6 +164,11 @@ class SimulatedArrivals(Simulated):
     def _commit(self, update: UpdateOutcome) -> None:
         self.arrivals.commit(update, self._lr)
 
+    def take(self, values: Tensor) -> None:
+        """Let the server answer, and every worker compute, with these parameters (d,) from now on."""
+        self.arrivals.take(values)
+        self.pulled = [values.clone() for _ in self.pulled]
+
     def saved(self) -> dict[str, Any]:
         """Return the state between two rounds, with the gradients and models that are on their way.
 
@@ -178,9 +191,27 @@ class SimulatedArrivals(Simulated):
 
     def check(self, saved: Mapping[str, Any]) -> None:
         super().check(saved)
+        n = len(saved["workers"])
+        check_arrivals(saved["arrivals"], n, len(self.job.spec.shapes))
         self.arrivals.check(saved["arrivals"])
+        check_bound(saved["events"]["bound"], n)
+        check_data("the events", {key: saved["events"][key] for key in ("started", "n_steps", "events")}, {
+            "started": bool, "n_steps": (NUMBER,) * n,
+            "events": [(range(saved["network"]["now_ns"], NUMBER.stop), str, range(n))],
+        })  # fmt: skip
+        unknown = {name for _, name, _ in saved["events"]["events"]} - self.engine.event_names
+        if unknown or len(saved["pulled"]) != n:
+            raise ValueError(f"state_dict: events {sorted(unknown)} that do not exist, or a worker without a model")
+        check_counts(saved, {"lr": float, "asked_at": {int: NUMBER}, "sent": [range(n)]})
+        for ranks in (saved["asked_at"], saved["answers"], saved["headers"], saved["gradients"]):
+            check_ranks("the workers", [int(rank) for rank in ranks], n)
         for model in saved["pulled"]:
             check_vector("a worker's model", model, self.pulled[0])
+        for gradient, round_, lr in saved["gradients"].values():
+            check_vector("a gradient on its way", gradient, self.pulled[0], is_finite=False)
+            check_data("a gradient on its way", [round_, lr], (NUMBER, float))
+        for data in (*saved["arrivals"]["frames"].values(), *saved["answers"].values()):
+            decode(data, self.job.spec.stop)
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Continue from a saved state, before the first round.

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
 from laconic.contract import Algorithm, ModelSpec, Result, Scratch, Side
+from laconic.drivers.saved_data import NUMBER, check_counts, check_data, check_server, check_worker
 from laconic.drivers.simulated.lock_step import Exchanged, LockStep
 from laconic.errors import ContractError
 from laconic.faults.injector import FaultInjector, slowed
@@ -33,7 +34,7 @@ from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout, n_nodes_for
 from laconic.protocol.legs import operations
 from laconic.protocol.magnitudes import residual_norm
-from laconic.protocol.resize import resized
+from laconic.protocol.resize import distinct, resized
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult, by_rank, same_result
 from laconic.protocol.server import ServerSession
@@ -41,6 +42,7 @@ from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.recorder import Recorder
 from laconic.wire import HEADER_BYTES
 
+_NETWORK = {"now_ns": NUMBER, "ports_ns": ([NUMBER], [NUMBER], [NUMBER]), "n_sent": [(NUMBER, NUMBER, NUMBER)]}
 Frames = Literal["auto", "sized", "encoded"]
 
 
@@ -200,6 +202,9 @@ class Simulated:
         """Reuse the vectors of earlier results, except those that share memory with a tensor that is in use."""
         self._scratch.reclaim(in_use)
 
+    def take(self, values: Tensor) -> None:
+        """Go on from parameters (d,) that the server's model was given: a server in rounds answers with that model."""
+
     def saved(self) -> dict[str, Any]:
         """Return the state between two rounds: the sessions, the network's times and the counts."""
         return {
@@ -210,7 +215,16 @@ class Simulated:
 
     def check(self, saved: Mapping[str, Any]) -> None:
         """Raise ValueError if a saved state does not fit the method's slots."""
-        workers, servers = resized(saved["workers"], saved["servers"], self.job)
+        check_counts(saved)
+        check_data("the network", saved["network"], _NETWORK)
+        check_data("the faults", saved["faults"], [{str: NUMBER}])
+        if len(saved["faults"]) != len(saved["workers"]):
+            raise ValueError("state_dict: the faults are those of another number of workers")
+        for worker_state in saved["workers"]:
+            check_worker(worker_state)
+        for server_state in saved["servers"]:
+            check_server(server_state)
+        workers, servers = self._fitted(saved)
         for worker, state in zip(self.workers, workers, strict=True):
             worker.check(state)
         for server in self.servers:
@@ -218,7 +232,7 @@ class Simulated:
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Continue from a saved state, before the first round. It may be of another number of workers or servers."""
-        workers, servers = resized(saved["workers"], saved["servers"], self.job)
+        workers, servers = self._fitted(saved)
         self.network.restore(saved["network"])
         self.injector.restore(saved["faults"])
         for worker, state in zip(self.workers, workers, strict=True):
@@ -227,6 +241,10 @@ class Simulated:
             server.restore(servers)
         self.rounds, self.aborted_rounds = saved["rounds"], saved["aborted_rounds"]
         self.recorder.restart()
+
+    def _fitted(self, saved: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+        workers = saved["workers"]
+        return resized(dict(enumerate(workers)), len(workers), distinct(saved["servers"]), self.job)
 
     def _compute(self, present: list[WorkerSession]) -> None:
         """Run the clock until the fastest worker has its gradient, and record how much longer the others take."""
