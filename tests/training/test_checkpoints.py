@@ -396,7 +396,7 @@ def test_a_state_that_the_inner_optimizer_loads_is_taken_up_at_wrapping(name, by
 
 
 @pytest.mark.parametrize("name", ["sgd", "sgd-server"])
-def test_weights_loaded_on_one_rank_alone_are_refused_at_the_first_step_with_the_rank(name, by_rank):
+def test_weights_loaded_on_one_rank_alone_are_refused_when_training_begins_with_the_rank(name, by_rank):
     for results in by_rank:
         assert "the parameters of rank 1 differ from rank 0's" in results["one"][name]
 

@@ -51,7 +51,7 @@ def test_a_tensor_that_is_not_trained_any_more_is_refused_with_its_name(what, na
 
 
 @pytest.mark.parametrize("name", ["sgd", "ec-sgd", "sgd-server", "sgd-model"])
-def test_new_memory_and_values_written_in_any_way_are_taken_up_at_the_next_step(name):
+def test_new_memory_and_values_however_written_are_taken_up_at_the_next_step(name):
     writes = {
         "in place": lambda parameter, value: parameter.copy_(value),
         "data": lambda parameter, value: setattr(parameter, "data", value.clone()),

@@ -39,11 +39,11 @@ class DistEFBlockwise(Algorithm):
     tolerates_absence: ClassVar[bool] = True
     reads_lr: ClassVar[bool] = True
     worker_slots: ClassVar[Mapping[str, Slot]] = {
-        "momentum": Slot(rule=Rule.MEAN), "residual": Slot(rule=Rule.SUM), "lr": Slot.number(Rule.SAME, at_least=0),
+        "momentum": Slot(rule=Rule.MEAN), "residual": Slot(rule=Rule.SUM), "lr": Slot.number(Rule.SAME, lowest=0),
     }  # fmt: skip
     server_slots: ClassVar[Mapping[str, Slot]] = {
         "residual": Slot(rule=Rule.SAME),
-        "lr": Slot.number(Rule.SAME, at_least=0),
+        "lr": Slot.number(Rule.SAME, lowest=0),
     }
     test_lr: ClassVar[float] = 0.01
 

@@ -53,7 +53,7 @@ class LASG(Lazy):
                 "snapshot": Slot(rule=Rule.SAME, holds_parameters=True),
                 "uploaded_difference": Slot(rule=Rule.PER_WORKER),
             },
-            "pse": {"smoothness": Slot.number(Rule.PER_WORKER, at_least=0)},
+            "pse": {"smoothness": Slot.number(Rule.PER_WORKER, lowest=0)},
         }
         return {**super().worker_slots, **of_rule.get(self.rule, {})}
 

@@ -54,7 +54,7 @@ class Slot:
     """Whether `length` is only the maximum."""
     values: Literal["finite", "indices", "bits"] = "finite"
     """What is checked before saved state is loaded: no inf or NaN; ascending coordinates of the vector; nothing."""
-    at_least: float | None = None
+    lowest: float | None = None
     """The lowest number that a saved value may have, for counts, ages and sizes."""
     holds_parameters: bool = False
     """Whether it is about the parameters themselves: before it is written, zeros do not stand for it."""
@@ -62,9 +62,9 @@ class Slot:
     """Name of the slot with the indices that these values belong to, if they are a sparse vector's."""
 
     @classmethod
-    def number(cls, rule: Rule, *, at_least: float | None = None) -> "Slot":
+    def number(cls, rule: Rule, *, lowest: float | None = None) -> "Slot":
         """Return the slot of one number, as `Memory.set_number` stores it."""
-        return cls(rule=rule, dtype=torch.float64, length=1, at_least=at_least)
+        return cls(rule=rule, dtype=torch.float64, length=1, lowest=lowest)
 
 
 def rank_in(name: str) -> int | None:
@@ -175,8 +175,8 @@ class Slots:
                 return f"has indices {low} .. {high}, which must be within 0 .. {self.count - 1}"
             if bool((value.diff() <= 0).any()):
                 return "has indices that do not ascend, each once"
-        if slot.at_least is not None and value.numel() and float(value.min()) < slot.at_least:
-            return f"has {float(value.min()):g}, which must be at least {slot.at_least:g}"
+        if slot.lowest is not None and value.numel() and float(value.min()) < slot.lowest:
+            return f"has {float(value.min()):g}, which must be at least {slot.lowest:g}"
         return ""
 
 

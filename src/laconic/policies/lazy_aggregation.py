@@ -53,10 +53,10 @@ class Lazy(Algorithm):
         return {
             "previous_parameters": Slot(rule=Rule.SAME, holds_parameters=True),
             "squared_steps": Slot(
-                rule=Rule.SAME, dtype=torch.float64, length=self.window, may_be_shorter=True, at_least=0
+                rule=Rule.SAME, dtype=torch.float64, length=self.window, may_be_shorter=True, lowest=0
             ),
             "uploaded_parameters": Slot(rule=Rule.PER_WORKER, holds_parameters=True),  # a new worker uploads first
-            "delay": Slot.number(Rule.PER_WORKER, at_least=1),
+            "delay": Slot.number(Rule.PER_WORKER, lowest=1),
         }
 
     @property

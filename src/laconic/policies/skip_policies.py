@@ -73,7 +73,7 @@ class SlowLink(SkipPolicy):
     """
 
     name: ClassVar[str] = "slow-link"
-    slots: ClassVar[Mapping[str, Slot]] = {"skips in a row": Slot.number(Rule.PER_WORKER, at_least=0)}
+    slots: ClassVar[Mapping[str, Slot]] = {"skips in a row": Slot.number(Rule.PER_WORKER, lowest=0)}
 
     deadline_s: float = hyperparameter(1.0, "longest time that a packet may take", within="(0, inf)", unit="seconds")
     max_in_a_row: int = hyperparameter(

@@ -254,10 +254,10 @@ class Checkpoints:
         """Return the checked part that this rank goes on from, and what that means where it is not all as it was."""
         channel, name = self._driver.channel, self._driver.job.algorithm.name
         own = parts.get(channel.rank)
-        first = next(iter(parts.values()), {"n_workers": 0, "layout": ""})
+        leading = next(iter(parts.values()), {"n_workers": 0, "layout": ""})
         read = {
-            "error": error[:2000], "has_part": has_part, "n_workers": first["n_workers"],
-            "layout": str(first["layout"])[:80],
+            "error": error[:2000], "has_part": has_part, "n_workers": leading["n_workers"],
+            "layout": str(leading["layout"])[:80],
             "is_exact": own is not None and all(own.get(key) == value for key, value in self.identity().items()),
             "rounds": {str(rank): _time_of(part) for rank, part in parts.items()},
         }  # fmt: skip
@@ -334,7 +334,7 @@ def disagreement(reports: list[Any]) -> str:
     errors = [f"rank {rank}: {each['error']}" for rank, each in enumerate(reports) if each["error"]]
     if errors:
         return "; ".join(errors)
-    for what, said in (
+    for what, phrase in (
         ("has_part", "a state {} the method's part"), ("n_workers", "the state of {} workers"),
         ("layout", "a state of the layout {}"),
     ):  # fmt: skip
@@ -342,7 +342,7 @@ def disagreement(reports: list[Any]) -> str:
         other = next((rank for rank, value in enumerate(values) if value != values[0]), None)
         if other is not None:
             shown = [{True: "with", False: "without"}.get(value, value) for value in (values[0], values[other])]
-            return f"state_dict: rank 0 loads {said.format(shown[0])} and rank {other} {said.format(shown[1])}"
+            return f"state_dict: rank 0 loads {phrase.format(shown[0])} and rank {other} {phrase.format(shown[1])}"
     times = [(rank, *time) for rank, each in enumerate(reports) for time in each["rounds"].values()]
     for rank, *time in times:
         if time != list(times[0][1:]):

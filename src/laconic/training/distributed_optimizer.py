@@ -36,7 +36,7 @@ from laconic.training.learning_rates import Choice, LearningRates
 from laconic.training.optimizer_arguments import check_arguments, check_plain, fixed_tensors
 from laconic.training.own_worker import OwnWorker
 from laconic.training.replaced_tensors import HeldModel, ReplacedTensors
-from laconic.training.replica_check import ReplicaCheck, compare_start
+from laconic.training.replica_check import ReplicaCheck
 from laconic.training.second_gradient import SecondGradient, called_twice
 from laconic.training.server_model import ServerModel
 from laconic.training.state_dict import take_part
@@ -162,6 +162,7 @@ class DistributedOptimizer(OptimizerAround):
             self.driver, inner, self.flat, replicas=replicas, every=0 if algorithm.is_asynchronous else check_every,
             compares_parameters=algorithm.replicas_equal and not self.serves_only,
             compares_options=self.server_model is not None or not self.serves_only,
+            server_holds_model=self.server_model is not None,
         )  # fmt: skip
         if self.driver.channel.rank == 0:
             state_once(learning_rates.statement())
@@ -171,9 +172,10 @@ class DistributedOptimizer(OptimizerAround):
         inner.register_load_state_dict_post_hook(say_if_loaded)
         serving = self.server_model if self.driver.servers else None
         self._held = None if serving is None else HeldModel(self.flat, serving, self.driver)
+        if self._held is not None and self.serves_only:
+            self._held.shows = serving
         self._replaced = ReplacedTensors(self.flat, model)
         self._checkpoints = Checkpoints(inner, self.driver, self.training, self.flat, serving, self._held)
-        self._is_to_compare = True  # at the next step: weights may be loaded on some ranks only
         if loaded is not None:
             self._checkpoints.take_up(loaded)
 
@@ -214,8 +216,8 @@ class DistributedOptimizer(OptimizerAround):
         if not self.inner.state and not self.param_groups[0].get("lr") and caller_named("_init_optim_state"):
             return self.inner.step()  # torch makes its state; that is no step of training, and no rank waits
         self._replaced.check()
-        if self._is_to_compare and self.algorithm.is_asynchronous:  # before it waits to be admitted
-            self._compare_at_start()
+        if self.replica_check.is_start and self.algorithm.is_asynchronous:  # before it waits to be admitted
+            self.replica_check.at_start(self.training.n_taken)
         if self.joining is not None and not self.joining.goes_on(has_data=True):
             return None
         loss = self._evaluate(closure) if closure is not None or self._needs_closure else None
@@ -248,12 +250,12 @@ class DistributedOptimizer(OptimizerAround):
             loss_scale = self.joining.scaled(loss_scale, self.flat)
         if self._held is not None:
             self._held.take_up()
-        if self._is_to_compare:
-            self._compare_at_start()
+        if self.replica_check.is_start:
+            self.replica_check.at_start(self.training.n_taken)
         self.training.step(loss_scale, has_overflow=has_overflow)
         self._own.second = self._checkpoints.others = None
         if self._held is not None:
-            self._held.end_step(self.server_model.flat.values() if self.server_model and self.serves_only else None)
+            self._held.end_step()
         every = self.replica_check.every
         if every and self.driver.rounds % every == 0 and not self.training.n_taken:
             self.replica_check.check()
@@ -380,18 +382,11 @@ class DistributedOptimizer(OptimizerAround):
         return self._checkpoints.saved()
 
     def gather_state(self, rank: int | None = None) -> dict[str, Any]:
-        """Gather the state of all ranks, and return it. Collective: every rank must call it.
+        """Gather the state of all ranks, on `rank` or on every one; until the next step, `state_dict()` returns it too.
 
-        `state_dict()` returns it too, until the next step.
+        It needs memory for what all ranks keep. The other ranks get their own state. Collective.
 
-        Args:
-            rank: the rank that gets it, and needs room for the memories of all; None for every rank. The others get
-                what they have.
-
-        Raises:
-            ValueError: there is no such rank.
-            RuntimeError: a rank cannot be saved now.
-            PeerLostError: a rank is missing.
+        Raises ValueError for a wrong rank, RuntimeError if one cannot be saved now, PeerLostError.
         """
         self._checkpoints.gather(rank)
         return self.state_dict()
@@ -400,24 +395,13 @@ class DistributedOptimizer(OptimizerAround):
         """Go on where `state_dict` was taken. The parameters are part of the model's own state. Collective.
 
         Where each rank loads what it saved, or all load a whole state, training goes on bit for bit. A state of one
-        rank, of another number of ranks or of another layout is taken as far as it goes, by the rules of the method's
-        slots; what that means is stated.
+        rank, of another number of ranks or of another layout is taken as far as it goes, and a statement says how far.
 
-        Raises:
-            ValueError: it is of another algorithm or model, or of another round than that of another rank, or has
-                values that cannot be. Nothing has changed then, on any rank.
-            PeerLostError: a rank is missing.
+        Raises ValueError for a state of another algorithm, model or round, or with values that cannot be: nothing has
+        changed then, on any rank. Raises PeerLostError.
         """
         self._checkpoints.load(state_dict)
-        self._is_to_compare = True
-
-    def _compare_at_start(self) -> None:
-        """Compare the ranks before the first step, so that weights that one of them alone has loaded are noticed."""
-        self._is_to_compare = False
-        if self.replica_check.every and not self.training.n_taken:
-            self.replica_check.check()
-        if self.server_model is not None and not self.driver.rounds:
-            compare_start(self.driver.channel, self.flat.values())
+        self.replica_check.is_start = True
 
 
 def _call(method: "WeakMethod[Callable[..., Any]]", *arguments: object) -> Any:  # noqa: ANN401

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from laconic.training.flat_parameters import FlatParameters
+from laconic.training.server_model import ServerModel
 
 
 class TakesValues(Protocol):
@@ -76,6 +77,8 @@ class HeldModel:
         """`held`: the copies that must follow the user's parameters."""
         self._flat = flat
         self._held = held
+        self.shows: ServerModel | None = None
+        """The held model, if the user's has its values after each step."""
         self._seen: Tensor | None = flat.values()  # the user's parameters after the last step, (d,)
 
     def take_up(self) -> None:
@@ -84,10 +87,10 @@ class HeldModel:
             for each in self._held:
                 each.take(values)
 
-    def end_step(self, shown: Tensor | None = None) -> None:
-        """After a step: what the parameters are now is no user's doing. `shown` (d,): what they must become first."""
-        if shown is not None:
-            self._flat.set_values(shown)
+    def end_step(self) -> None:
+        """After a step: what the parameters are now is no user's doing."""
+        if self.shows is not None:
+            self._flat.set_values(self.shows.flat.values())
         self._seen = self._flat.values(out=self._seen)
 
     def forget(self) -> None:

@@ -51,6 +51,7 @@ class ReplicaCheck:
         replicas: str,
         compares_parameters: bool,
         compares_options: bool,
+        server_holds_model: bool = False,
     ) -> None:
         """Set up the check.
 
@@ -62,6 +63,7 @@ class ReplicaCheck:
             replicas: what happens to replicas that differ by rounding: "sync" puts them right, "stop" raises.
             compares_parameters: whether this rank has a replica.
             compares_options: whether this rank's inner optimizer is used.
+            server_holds_model: whether a server has the model, so that its rank must begin with the same one.
         """
         self._driver = driver
         self._inner = inner
@@ -71,7 +73,25 @@ class ReplicaCheck:
         self._stops = replicas == "stop"
         self._compares_parameters = compares_parameters
         self._compares_options = compares_options
+        self.is_start = True
+        """Whether the next step is the first one, or the first after a state was loaded."""
+        self._server_holds_model = server_holds_model
         self._checked = 0  # the last round that was checked
+
+    def at_start(self, n_taken: int) -> None:
+        """Check before a step, so that weights that one rank alone has loaded are noticed. Collective.
+
+        Args:
+            n_taken: number of local steps since the last exchange, which part the replicas.
+
+        Raises:
+            ReplicaError: naming the ranks that differ.
+        """
+        self.is_start = False
+        if self.every and not n_taken:
+            self.check()
+        if self._server_holds_model and not self._driver.rounds:
+            _compare_start(self._driver.channel, self._flat.values())
 
     def at_end(self) -> None:
         """Check, unless that was done after the last round. Collective. Raises ReplicaError."""
@@ -150,7 +170,7 @@ class ReplicaCheck:
             )
 
 
-def compare_start(channel: Channel, parameters: Tensor) -> None:
+def _compare_start(channel: Channel, parameters: Tensor) -> None:
     """Raise ReplicaError if a rank begins with other parameters (d,) than rank 0, also one that serves. Collective."""
     gathered = channel.gather(hash_of(parameters), "for its first parameters' hash", str, max_bytes=64)
     wrong = [str(rank) for rank, hash_ in enumerate(gathered) if hash_ != gathered[0]]

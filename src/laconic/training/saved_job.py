@@ -57,14 +57,14 @@ class SavedJob:
     parts: Mapping[int, Saved]
 
     @property
-    def first(self) -> Saved:
+    def leading(self) -> Saved:
         """The part of the lowest rank."""
         return next(iter(self.parts.values()))
 
     @property
     def n_workers(self) -> int:
         """The number of workers that the job had."""
-        return int(self.first["n_workers"])
+        return int(self.leading["n_workers"])
 
     @property
     def workers(self) -> dict[int, Saved]:
@@ -99,13 +99,13 @@ class SavedJob:
         Raises:
             ValueError: what was saved does not fit the job.
         """
-        first, workers = self.first, self.workers
+        leading, workers = self.leading, self.workers
         for worker in workers.values():
             check_worker(worker)
         new_workers, new_servers = resized(workers, self.n_workers, self.servers, job)
         rank, own = job.layout.rank_at.get(node), self.parts.get(node)
         driver: dict[str, Any] = {
-            "rounds": first["driver"]["rounds"], "aborted_rounds": first["driver"]["aborted_rounds"],
+            "rounds": leading["driver"]["rounds"], "aborted_rounds": leading["driver"]["aborted_rounds"],
             "control_bytes": 0 if own is None else own["driver"]["control_bytes"],
             "worker": None if rank is None else new_workers[rank], "servers": new_servers,
         }  # fmt: skip
@@ -113,7 +113,7 @@ class SavedJob:
         serves = any(shard.node == node for shard in job.layout.shards)
         if job.algorithm.is_asynchronous and serves:
             driver |= self._serving(job, values, driver["rounds"])
-        training = begun_again(first["training"], values)
+        training = begun_again(leading["training"], values)
         new = {"driver": driver, "training": training}
         server_model = self.anywhere("server_model")
         if server_model is None and job.algorithm.is_asynchronous:
@@ -154,9 +154,8 @@ class SavedJob:
             return ""
         names = own_names(algorithm)
         what = " and the ".join(names)
-        sentences = [
-            f"{algorithm.name} goes on at round {self.first['driver']['rounds']} on {n} workers, from {self.n_workers}"
-        ]
+        rounds = self.leading["driver"]["rounds"]
+        sentences = [f"{algorithm.name} goes on at round {rounds} on {n} workers, from {self.n_workers}"]
         missing = sorted({*range(self.n_workers)} - {*workers})
         if missing and what:
             sentences.append(

@@ -31,12 +31,12 @@ def as_ranks(part: Saved, inner_state: Saved, *, has_own_steps: bool) -> dict[in
     models = shown["replicas"] or driver.get("pulled", [])
     parts: dict[int, Any] = {}
     for rank, worker in enumerate(driver["workers"]):
-        first: dict[str, Any] = {"servers": driver["servers"] if rank == 0 else []}
+        leading: dict[str, Any] = {"servers": driver["servers"] if rank == 0 else []}
         if rank == 0 and "arrivals" in driver:
-            first["arrivals"] = driver["arrivals"]
+            leading["arrivals"] = driver["arrivals"]
         parts[rank] = {
             **identity, "rank": rank, "n_workers": n, "layout": f"simulated {part['layout']}",
-            "driver": counts | {"worker": worker} | first,
+            "driver": counts | {"worker": worker} | leading,
             "training": {**training, "values": models[rank] if models else None},
         } | ({"server_model": part["server_model"]} if rank == 0 and "server_model" in part else {})  # fmt: skip
         if has_own_steps:
@@ -61,7 +61,7 @@ def as_simulation(
         ValueError: a rank is missing, the method is asynchronous, or it was saved between two exchanges.
     """
     saved = SavedJob(parts=parts_in(part))
-    n, workers, first = saved.n_workers, saved.workers, saved.first
+    n, workers, leading = saved.n_workers, saved.workers, saved.leading
     if len(workers) != n:
         raise ValueError(
             f"state_dict: it has the part of rank {', '.join(map(str, workers))} of {n} alone; call opt.gather_state() "
@@ -74,9 +74,9 @@ def as_simulation(
         raise ValueError("state_dict: it was saved between two exchanges; call opt.exchange_steps() before")
     states = [saved.parts[rank].get("inner", inner_state)["state"] for rank in range(n)]
     new = {
-        **{key: first[key] for key in own if key in first}, "rank": None,
+        **{key: leading[key] for key in own if key in leading}, "rank": None,
         "driver": {
-            "rounds": first["driver"]["rounds"], "aborted_rounds": first["driver"]["aborted_rounds"],
+            "rounds": leading["driver"]["rounds"], "aborted_rounds": leading["driver"]["aborted_rounds"],
             "network": {"now_ns": 0, "ports_ns": [[0] * n_nodes for _ in range(3)], "n_sent": []},
             "faults": [{} for _ in range(n)], "workers": [workers[rank] for rank in range(n)], "servers": saved.servers,
         },
