@@ -61,7 +61,6 @@ class Checkpoints:
         training: TrainingStep,
         flat: FlatParameters,
         server_model: ServerModel | None,
-        held: HeldModel | None,
     ) -> None:
         """Save and load these parts of a `DistributedOptimizer`.
 
@@ -70,18 +69,20 @@ class Checkpoints:
             driver: its rounds.
             training: its steps.
             flat: the model's parameters.
-            server_model: the server's model, if this rank serves one.
-            held: what takes a user's weights up into that model.
+            server_model: the server's model, if a server has one.
         """
         self._inner = inner
         self._driver = driver
         self._training = training
         self._flat = flat
-        self._held = held
-        self._serves_model = server_model is not None
+        self._serves_model = server_model is not None and bool(driver.servers)
+        self.held: HeldModel | None = None
+        """What takes a user's weights up into the model that this rank serves."""
         self._parts: dict[str, Part] = {"driver": driver, "training": training}
-        if server_model is not None:
+        if server_model is not None and driver.servers:
             self._parts["server_model"] = server_model
+            self.held = HeldModel(flat, server_model, driver)
+            self.held.shows = None if driver.worker is not None else server_model
         self.others: dict[int, Any] | None = None
         """The other ranks' parts, if nothing has changed since they were gathered."""
 
@@ -244,8 +245,8 @@ class Checkpoints:
         for name, part in self._parts.items():
             if new.get(name) is not None:
                 part.restore(new[name])
-        if self._held is not None and new.get("server_model") is not None:
-            self._held.forget()
+        if self.held is not None and new.get("server_model") is not None:
+            self.held.forget()
         self.others = None
         if summary and self._driver.channel.rank == 0:
             state_once(f"load_state_dict: {summary}")

@@ -35,7 +35,7 @@ from laconic.training.joining import Joining, check_join
 from laconic.training.learning_rates import Choice, LearningRates
 from laconic.training.optimizer_arguments import check_arguments, check_plain, fixed_tensors
 from laconic.training.own_worker import OwnWorker
-from laconic.training.replaced_tensors import HeldModel, ReplacedTensors
+from laconic.training.replaced_tensors import ReplacedTensors
 from laconic.training.replica_check import ReplicaCheck
 from laconic.training.second_gradient import SecondGradient, called_twice
 from laconic.training.server_model import ServerModel
@@ -135,9 +135,9 @@ class DistributedOptimizer(OptimizerAround):
                 **({} if loaded is None else {"state loaded into inner": str(loaded.get("algorithm"))}),
             },
         )  # fmt: skip
-        if not self.flat.is_named:
-            check_order(self.flat, self.driver.channel)
         channel, n_workers = self.driver.channel, self.driver.layout.n_workers
+        if not self.flat.is_named:
+            check_order(self.flat, channel)
         self.flat.set_values(parameters)
         for tensor in fixed:
             channel.share(tensor)
@@ -164,18 +164,13 @@ class DistributedOptimizer(OptimizerAround):
             compares_options=self.server_model is not None or not self.serves_only,
             server_holds_model=self.server_model is not None,
         )  # fmt: skip
-        if self.driver.channel.rank == 0:
-            state_once(learning_rates.statement())
-            state_once(called_twice(algorithm))
+        for statement in (learning_rates.statement(), called_twice(algorithm)) if channel.rank == 0 else ():
+            state_once(statement)
         self._claim.take()
         self.guard_groups()
         inner.register_load_state_dict_post_hook(say_if_loaded)
-        serving = self.server_model if self.driver.servers else None
-        self._held = None if serving is None else HeldModel(self.flat, serving, self.driver)
-        if self._held is not None and self.serves_only:
-            self._held.shows = serving
         self._replaced = ReplacedTensors(self.flat, model)
-        self._checkpoints = Checkpoints(inner, self.driver, self.training, self.flat, serving, self._held)
+        self._checkpoints = Checkpoints(inner, self.driver, self.training, self.flat, self.server_model)
         if loaded is not None:
             self._checkpoints.take_up(loaded)
 
@@ -202,8 +197,8 @@ class DistributedOptimizer(OptimizerAround):
         """Take part in one round and apply its result. Returns the closure's loss, if there is a closure.
 
         A method with `second_gradient` (lasg, sasg) may call the closure twice, at two points. Parameters, gradients,
-        random streams and buffers of the model are put back between the calls. A state that the closure keeps elsewhere
-        (a hidden state, a counter, an iterator over the data) cannot be: it would move twice.
+        random streams and buffers are put back between the calls. A state that the closure keeps elsewhere (a counter,
+        an iterator over the data) cannot be: it would move twice.
 
         Raises:
             RuntimeError: if no parameter has a gradient, a closure is needed and missing, or an optimizer that was made
@@ -248,16 +243,15 @@ class DistributedOptimizer(OptimizerAround):
     def _finish_step(self, loss_scale: Tensor | None, *, has_overflow: bool = False) -> None:
         if self.joining is not None:
             loss_scale = self.joining.scaled(loss_scale, self.flat)
-        if self._held is not None:
-            self._held.take_up()
+        if (held := self._checkpoints.held) is not None:
+            held.take_up()
         if self.replica_check.is_start:
             self.replica_check.at_start(self.training.n_taken)
         self.training.step(loss_scale, has_overflow=has_overflow)
         self._own.second = self._checkpoints.others = None
-        if self._held is not None:
-            self._held.end_step()
-        every = self.replica_check.every
-        if every and self.driver.rounds % every == 0 and not self.training.n_taken:
+        if held is not None:
+            held.end_step()
+        if (every := self.replica_check.every) and self.driver.rounds % every == 0 and not self.training.n_taken:
             self.replica_check.check()
         if self._buffers is not None and not self.training.n_taken:
             self._buffers.after_round(self.driver.rounds, self._buffers_every)
@@ -375,18 +369,14 @@ class DistributedOptimizer(OptimizerAround):
         self.inner.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the inner optimizer's state and, under "laconic", the method's state of this rank. It never waits.
-
-        After `gather_state()`, and before the next step, it is the state of all ranks.
-        """
+        """Return the inner optimizer's state and the method's, of this rank or as it was gathered. It never waits."""
         return self._checkpoints.saved()
 
     def gather_state(self, rank: int | None = None) -> dict[str, Any]:
         """Gather the state of all ranks, on `rank` or on every one; until the next step, `state_dict()` returns it too.
 
-        It needs memory for what all ranks keep. The other ranks get their own state. Collective.
-
-        Raises ValueError for a wrong rank, RuntimeError if one cannot be saved now, PeerLostError.
+        It needs memory for what all ranks keep; the other ranks get their own state. Collective. Raises ValueError for
+        a wrong rank, RuntimeError if one cannot be saved now, PeerLostError.
         """
         self._checkpoints.gather(rank)
         return self.state_dict()
@@ -397,8 +387,8 @@ class DistributedOptimizer(OptimizerAround):
         Where each rank loads what it saved, or all load a whole state, training goes on bit for bit. A state of one
         rank, of another number of ranks or of another layout is taken as far as it goes, and a statement says how far.
 
-        Raises ValueError for a state of another algorithm, model or round, or with values that cannot be: nothing has
-        changed then, on any rank. Raises PeerLostError.
+        Raises PeerLostError, and ValueError for a state of another algorithm, model or round, or with values that
+        cannot be: then nothing has changed on any rank.
         """
         self._checkpoints.load(state_dict)
         self.replica_check.is_start = True
