@@ -11,8 +11,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(__name__)]  # one proces
 
 N = 2
 LOCAL = [("sgd", 2), ("compskip", 3), ("sgd-model", 2), ("diloco", 2)]
-MIXED = [(types, name, 1) for types in ("bfloat16", "float64") for name in methods.IN_STEP] + [
-    *(("bfloat16", *case) for case in LOCAL), ("float16", "sgd", 1), ("float16", "compskip", 1)]  # fmt: skip
+SOME = ("sgd", "compskip", "ec-sgd", "sgd-model")
+MIXED = [("bfloat16", name, 1) for name in methods.IN_STEP] + [("bfloat16", *case) for case in LOCAL] + [
+    (types, name, 1) for types in ("float16", "float64") for name in SOME]  # fmt: skip
 SPARSE = [("sgd", 1), ("compskip", 1), ("lasg", 1), ("sgd-model", 1), ("sgd", 2), ("sgd-server", 1)]
 SCALED = [(name, steps, clip) for name, steps in (("sgd", 1), ("compskip", 1), ("sgd-model", 1), ("sgd", 2))
           for clip in (False, True)]  # fmt: skip

@@ -81,7 +81,7 @@ def test_groups_state_and_defaults_are_those_of_the_inner_optimizer_also_when_th
     assert opt.param_groups is opt.inner.param_groups
     assert "param_groups" not in vars(opt)
     assert repr(opt).startswith("DistributedOptimizer(")
-    assert "lr: 0.1" in repr(opt)
+    assert "Adam(lr=0.1)" in repr(opt)
 
 
 @pytest.mark.parametrize("name", ONE_STEP)

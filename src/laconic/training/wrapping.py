@@ -34,10 +34,6 @@ class OptimizerAround(ScaledOptimizer):
         else:
             super().__setattr__(name, value)
 
-    def __repr__(self) -> str:
-        inner = "\n  ".join(repr(self.inner).splitlines())
-        return f"{type(self).__name__}(\n  {inner}\n)"
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Never:
         """Raise TypeError; see `__reduce_ex__`."""
         self.__reduce_ex__(4)
