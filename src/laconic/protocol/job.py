@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from laconic.contract import AcceptedBy, Algorithm, Exchange, ModelSpec, Slot, Slots
+from laconic.contract import Accepted, AcceptedBy, Algorithm, Exchange, ModelSpec, Slot, Slots
 from laconic.protocol.expectation import Expectation
 from laconic.protocol.layout import Layout, Shard, choose_layout
 from laconic.protocol.legs import Answering, Pattern, pattern_in
@@ -70,6 +70,10 @@ class Job:
         default_factory=dict, init=False, repr=False, compare=False
     )
     """By the id of what is accepted, which the expectation holds, and whether frames carry slices."""
+    _by_rank: dict[tuple[int, int], tuple[Accepted, object]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """By the id of a function of the sender's rank, and that: what it returned."""
 
     def __post_init__(self) -> None:
         """Refuse what no driver can run, before anything is sent."""
@@ -160,6 +164,7 @@ class Job:
                 self._phases.clear()
                 self._planned.clear()
                 self.expectations.clear()
+                self._by_rank.clear()
             exchanges = algorithm.exchanges_in(round_, self.spec, self.layout.n_workers)
             planned = self._phases[phase] = tuple(self._one(round_, *each) for each in enumerate(exchanges))
         elif self.layout.has_graph:  # it may change from round to round
@@ -189,7 +194,13 @@ class Job:
             rank: number of the worker or server that sends.
             is_split: whether the packet is the slice of one of several servers.
         """
-        of_sender = accepted(rank) if callable(accepted) else accepted
+        if callable(accepted):
+            by_rank = self._by_rank.get((id(accepted), rank))
+            if by_rank is None:
+                by_rank = self._by_rank[id(accepted), rank] = (accepted(rank), accepted)  # which keeps its id its own
+            of_sender = by_rank[0]
+        else:
+            of_sender = accepted
         key = (id(of_sender), is_split)
         if key not in self.expectations:
             self.expectations[key] = Expectation(of_sender, self.dtype, is_split=is_split)

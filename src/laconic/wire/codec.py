@@ -39,6 +39,8 @@ class Frame:
     """Which parameter tensors the sender uses from its next packet on; only in a frame USED."""
 
     def __post_init__(self) -> None:
+        if self.packet is not None and self.control is None and not self.used:
+            return  # as most are
         if (self.packet is None) == (self.control is None):
             given = "neither" if self.packet is None else "both"
             raise ValueError(f"a frame has a packet or a control, and was given {given}: give it one of the two")
@@ -131,17 +133,23 @@ def encode(frame: Frame) -> Tensor:
     the buffer pool and is used again when no tensor refers to it any more.
     """
     payload = [pack_used(frame.used)] if frame.packet is None else frame.packet.payload()
-    parts = [part if isinstance(part, bytes) else _byte_view(part) for part in payload if len(part)]
-    encoded_bytes = sum(map(len, parts))
+    parts, sizes = [], []
+    for part in payload:  # `len` of a tensor takes several times as long as `numel`
+        each = part if isinstance(part, bytes) else _byte_view(part) if part.numel() else b""
+        size = len(each) if isinstance(each, bytes) else each.numel()
+        if size:
+            parts.append(each)
+            sizes.append(size)
+    encoded_bytes = sum(sizes)
     data = BUFFER_POOL.borrow(HEADER_BYTES + encoded_bytes)
     view = memoryview(data.numpy())  # type: ignore[arg-type]
     at = HEADER_BYTES
-    for part in parts:
+    for part, size in zip(parts, sizes, strict=True):
         if isinstance(part, bytes):
-            view[at : at + len(part)] = part
+            view[at : at + size] = part
         else:
-            data[at : at + len(part)] = part
-        at += len(part)
+            data[at : at + size] = part
+        at += size
     info = _payload_info(frame, encoded_bytes)
     view[:HEADER_BYTES] = write_header(frame.header, info, view[HEADER_BYTES:])
     return data

@@ -35,15 +35,17 @@ def _divide(vector: NDArray[Any], n: float, max_magnitude: float) -> bool:
     return not non_finite
 
 
-_PATTERNS = {torch.float32: np.int32, torch.float64: np.int64}
+_PATTERNS: dict[torch.dtype, tuple[Any, Any, Any]] = {  # integers as wide, all bits but the sign, the floats
+    torch.float32: (np.int32, np.int32(np.iinfo(np.int32).max), np.float32),
+    torch.float64: (np.int64, np.int64(np.iinfo(np.int64).max), np.float64),
+}
 
 
 def absolute_maximum(vector: Tensor) -> float:
     """See `reference.finite.absolute_maximum`."""
+    integer, mask, number = _PATTERNS[vector.dtype]
     values = vector.detach().numpy().reshape(-1)  # a single number has no dimension
-    patterns = values.view(_PATTERNS[vector.dtype])
-    found = _largest_pattern(patterns, patterns.dtype.type(np.iinfo(patterns.dtype).max))
-    return float(patterns.dtype.type(found).view(values.dtype))
+    return float(integer(_largest_pattern(values.view(integer), mask)).view(number))
 
 
 def all_finite(vector: Tensor) -> bool:

@@ -41,7 +41,7 @@ class Dense(Packet):
     def value_type(self) -> torch.dtype:
         return self.values.dtype
 
-    @property
+    @cached_property
     def payload_bits(self) -> int:
         return VALUE_BITS[self.value_type] * self.count
 
@@ -81,7 +81,7 @@ class Dense(Packet):
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         if payload.numel() < _FIELDS.size:
             raise WireError(f"dense: a payload of {payload.numel()} bytes has no room for its fields")
-        offset, count = _FIELDS.unpack(bytes(payload[: _FIELDS.size].numpy()))
+        offset, count = _FIELDS.unpack_from(payload.numpy())  # type: ignore[arg-type]
         check_range(offset, count, max_count)
         check_length(payload, _FIELDS.size + count * (VALUE_BITS[dtype] // 8), "dense")
         packet = cls(values=payload[_FIELDS.size :].view(dtype), offset=offset)
