@@ -244,6 +244,8 @@ class TrainingStep:
     def _step_locally(self) -> None:
         if self.start is None and self._workers.applying:
             self.start = self._flat.values(out=self._buffer)
+        if not self.n_taken:
+            self.learning_rates.end_round()  # those of steps that an error has undone
         self.n_taken += 1
         self.learning_rates.note()
         if self.n_taken >= self.local.steps_in(self._driver.rounds):
