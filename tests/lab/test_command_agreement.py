@@ -36,7 +36,7 @@ def experiment(rank, change=None):
         dataset = made.dataset
         if change == "values":
             inputs = dataset.train_inputs.clone()
-            inputs[5, 3] += 1
+            inputs[5] += 1
             made.dataset = replace(dataset, train_inputs=inputs)
         else:
             made.dataset = replace(
@@ -51,7 +51,7 @@ def agree_on_everything(rank, folder):
         found[name] = error_of(agree_on_plans, [settings(**{name: value} if rank == 1 else {})], ())
     plans = [settings(), settings(algorithm="signsgd-mv")]
     found["algorithms"] = error_of(agree_on_plans, plans[: 2 - rank], ())
-    odd = [settings(algorithm="compskip", set={"keep": "0.3"} if rank == 1 else {})]
+    odd = [settings(algorithm="compskip", set={"keep": "0.4"} if rank == 1 else {})]
     found["hyperparameter"] = error_of(agree_on_plans, odd, ())
     file = folder / f"{rank}" / "mine.py"
     file.parent.mkdir()
@@ -85,7 +85,7 @@ def test_an_option_that_differs_is_named_with_both_values(name, seen):
 def test_other_methods_hyperparameters_and_files_of_methods_are_named(seen):
     for found in seen:
         assert "rank 0 has algorithms=sgd, signsgd-mv, rank 1 has algorithms=sgd" in found["algorithms"]
-        assert "rank 1 has keep=0.3 (compskip)" in found["hyperparameter"]
+        assert "rank 1 has keep=0.4 (compskip)" in found["hyperparameter"]
         assert "rank 1 has hash of file 0=" in found["file"]
         assert found["file"].endswith("(--load mine.py)")
 
