@@ -41,6 +41,10 @@ def is_call(purpose: str) -> bool:
     return _CALL.match(purpose) is not None
 
 
+def _text_of(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
 class GivingUp:
     """The group of a channel, and what becomes of it when a rank is lost."""
 
@@ -132,8 +136,7 @@ class GivingUp:
     def give_up(self, error: BaseException, purpose: str) -> None:
         """Tell the others that this rank ends a round with an error, and let none of them wait for it."""
         if not self._gave_up:
-            text = f"{type(error).__name__}: {error}"
-            self._hang_up("raised", purpose, (), cause=text)
+            self._hang_up("raised", purpose, (), cause=_text_of(error))
             self._abandon()
 
     def _give_up(self, purpose: str, error: RuntimeError, awaited: Sequence[int]) -> NoReturn:
@@ -196,7 +199,7 @@ class GivingUp:
         if not self._gave_up:
             if ending is None:
                 self.say_goodbye()
-            cause = "" if ending is None else f"{type(ending).__name__}: {ending}"
+            cause = "" if ending is None else _text_of(ending)
             self._gave_up = f"after {self._count()}"
             self._failure_report.write(Note(how="ended", where=self._gave_up, cause=cause, rounds=self.rounds))
 

@@ -87,7 +87,8 @@ def _rounds(found: Findings, names: Callable[[Sequence[int]], str]) -> str:
         return ""
     if len(left) == 1:
         (rounds,) = left
-        return f"All ranks that are left have ended {rounds} rounds, so what their state_dict() returns fits together"
+        n_rounds = f"{rounds} round{'' if rounds == 1 else 's'}"
+        return f"All ranks that are left have ended {n_rounds}, so what their state_dict() returns fits together"
     (newest, ahead), *_ = sorted(left.items(), reverse=True)
     stand = ", ".join(f"{names(ranks[:_MAX_NAMED])} {rounds}" for rounds, ranks in sorted(left.items()))
     return (
