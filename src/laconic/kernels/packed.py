@@ -2,7 +2,9 @@
 
 `reference` defines each function, in torch, for any device; its docstrings are the full documentation. `cpu` has the
 same names and signatures compiled by numba, `gpu` in Triton. All give the same bits, except where a docstring in
-`reference` states a tolerance. `dispatch` chooses.
+`reference` states a tolerance. `dispatch` chooses. `checks` refuses arguments that do not fit together, with TypeError
+or ValueError, before anything is written; only whether a stream on a mask has one bit or value for each selected
+element is known later.
 """
 
 from collections.abc import Sequence
@@ -10,7 +12,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from laconic.kernels import checks
+from laconic.kernels.checks import ALL_FLOATS, FLOATS
 from laconic.kernels.dispatch import CPU, fastest
+from laconic.kernels.reference.powers_of_two import EXPONENT_BITS
+from laconic.kernels.reference.stochastic_rounding import level_bits
+
+_SIGNED = (*ALL_FLOATS, torch.int8)  # what has signs to pack
+_SUMS = (*FLOATS, torch.bfloat16, torch.int8)  # what signs are added to
+_MAX_STEPS = 255  # a level and its 23 bits of fraction fill int32
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -20,31 +30,50 @@ def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         values: (K,) float32 or float64, K >= 1.
         bits: 1 .. 16.
     """
-    assert 1 <= bits <= 16, bits
-    assert values.numel() >= 1
+    checks.number("fractional_codes", "bits", bits, 1, 16)
+    checks.vector("fractional_codes", "values", values, FLOATS)
+    checks.number("fractional_codes", "number of values", values.numel(), 1, checks.MAX_COUNT)
     made: tuple[Tensor, Tensor] = fastest("fractional", values.device).fractional_codes(values, bits)
     return made
 
 
 def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Tensor:
     """Return what such packed codes stand for."""
+    _check_fractional("fractional_dense", packed, means, count, bits)
     made: Tensor = fastest("fractional", packed.device).fractional_dense(packed, means, count, bits)
     return made
 
 
 def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: Tensor) -> None:
     """Add what such packed codes stand for to `total`."""
+    _check_fractional("add_fractional", packed, means, count, bits)
+    checks.output("add_fractional", "total", total, ALL_FLOATS, count, packed.device, strided=True)
     fastest("fractional", packed.device).add_fractional(packed, means, count, bits, total)
+
+
+def _check_fractional(call: str, packed: Tensor, means: Tensor, count: int, bits: int) -> None:
+    checks.number(call, "bits", bits, 1, 16)
+    checks.number(call, "count", count, 0, checks.MAX_COUNT)
+    checks.packed(call, "packed", packed, bits * count)
+    checks.vector(call, "means", means, ALL_FLOATS, 1 << (bits - 1), packed.device)
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
     """Pack (K,) int32 in 0 .. 2**bits - 1 into (ceil(bits K / 8),) uint8, `bits` bits a code, lowest bits first."""
+    checks.number("pack_codes", "bits", bits, 1, 32)
+    checks.vector("pack_codes", "codes", codes, (torch.int32,))
+    if len(codes) and bits < 32:
+        for end in codes.aminmax():
+            checks.number("pack_codes", "code", int(end), 0, (1 << bits) - 1)
     made: Tensor = fastest("fractional", codes.device).pack_codes(codes, bits)
     return made
 
 
 def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
     """Invert `pack_codes`: (ceil(bits k / 8),) uint8 -> (k,) int32."""
+    checks.number("unpack_codes", "bits", bits, 1, 32)
+    checks.number("unpack_codes", "k", k, 0, checks.MAX_COUNT)
+    checks.packed("unpack_codes", "packed", packed, bits * k)
     made: Tensor = fastest("fractional", packed.device).unpack_codes(packed, k, bits)
     return made
 
@@ -53,6 +82,9 @@ def quantize(
     values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, offset: int, key: int
 ) -> Tensor:
     """Return packed codes of values, rounded stochastically; see `reference/stochastic_rounding.py`, also below."""
+    checks.number("quantize", "bits", bits, 1, 8)
+    _check_blocks("quantize", values, lengths, lows, highs)
+    checks.coordinates("quantize", offset, values.numel(), key)
     made: Tensor = fastest("stochastic_rounding", values.device).quantize(
         values, lows, highs, lengths, bits, offset, key
     )
@@ -61,6 +93,7 @@ def quantize(
 
 def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
     """Return the grid points that packed codes stand for."""
+    _check_codes("dequantize", packed, bits, lengths, lows, highs)
     made: Tensor = fastest("stochastic_rounding", packed.device).dequantize(packed, lows, highs, lengths, bits)
     return made
 
@@ -69,6 +102,8 @@ def add_dequantized(
     packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, total: Tensor
 ) -> None:
     """Add the grid points that packed codes stand for to `total`."""
+    count = _check_codes("add_dequantized", packed, bits, lengths, lows, highs)
+    checks.output("add_dequantized", "total", total, ALL_FLOATS, count, packed.device, strided=True)
     fastest("stochastic_rounding", packed.device).add_dequantized(packed, lows, highs, lengths, bits, total)
 
 
@@ -76,6 +111,9 @@ def quantize_levels(
     values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, offset: int, key: int
 ) -> Tensor:
     """Return packed signed levels of values, rounded stochastically."""
+    checks.number("quantize_levels", "steps", steps, 1, _MAX_STEPS)
+    _check_blocks("quantize_levels", values, lengths, scales)
+    checks.coordinates("quantize_levels", offset, values.numel(), key)
     made: Tensor = fastest("stochastic_rounding", values.device).quantize_levels(
         values, scales, lengths, steps, offset, key
     )
@@ -84,59 +122,93 @@ def quantize_levels(
 
 def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
     """Return the values that packed levels stand for."""
+    checks.number("levels_dense", "steps", steps, 1, _MAX_STEPS)
+    _check_codes("levels_dense", packed, level_bits(steps), lengths, scales)
     made: Tensor = fastest("stochastic_rounding", packed.device).levels_dense(packed, scales, lengths, steps)
     return made
 
 
 def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
     """Add the values that packed levels stand for to `total`."""
+    checks.number("add_levels", "steps", steps, 1, _MAX_STEPS)
+    count = _check_codes("add_levels", packed, level_bits(steps), lengths, scales)
+    checks.output("add_levels", "total", total, ALL_FLOATS, count, packed.device, strided=True)
     fastest("stochastic_rounding", packed.device).add_levels(packed, scales, lengths, steps, total)
 
 
 def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
     """Return whether packed levels are within their range, and no zero has a minus sign."""
+    checks.number("levels_allowed", "steps", steps, 1, _MAX_STEPS)
+    checks.number("levels_allowed", "count", count, 0, checks.MAX_COUNT)
+    checks.packed("levels_allowed", "packed", packed, level_bits(steps) * count)
     made: bool = fastest("stochastic_rounding", packed.device).levels_allowed(packed, count, steps)
     return made
 
 
 def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return the minimum and the maximum of each block."""
+    _check_blocks("ranges", values, lengths)
     made: tuple[Tensor, Tensor] = fastest("stochastic_rounding", values.device).ranges(values, lengths)
     return made
 
 
 def absolute_maxima(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Return the absolute maximum of each block."""
+    _check_blocks("absolute_maxima", values, lengths)
     made: Tensor = fastest("stochastic_rounding", values.device).absolute_maxima(values, lengths)
     return made
 
 
 def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Return the L2 norm of each block."""
+    _check_blocks("norms", values, lengths)
     made: Tensor = fastest("stochastic_rounding", values.device).norms(values, lengths)
     return made
 
 
+def _check_blocks(call: str, values: Tensor, lengths: tuple[int, ...], *ends: Tensor) -> None:
+    checks.vector(call, "values", values, FLOATS, checks.blocks(call, lengths))
+    checks.ends(call, ends, lengths, FLOATS, values.device)
+
+
+def _check_codes(call: str, packed: Tensor, bits: int, lengths: tuple[int, ...], *ends: Tensor) -> int:
+    """Return how many elements the blocks have."""
+    checks.number(call, "bits", bits, 1, 9)
+    count = checks.blocks(call, lengths)
+    checks.packed(call, "packed", packed, bits * count)
+    checks.ends(call, ends, lengths, ALL_FLOATS, packed.device)
+    return count
+
+
 def count_selected(offset: int, count: int, key: int, threshold: int, device: torch.device = CPU) -> int:
     """Return how many coordinates a keyed mask selects; see `reference/signs.py`, as for all of signs below."""
+    checks.mask("count_selected", offset, count, key, threshold)
     made: int = fastest("signs", device).count_selected(offset, count, key, threshold, device)
     return made
 
 
 def selected_bits(offset: int, count: int, key: int, threshold: int, device: torch.device = CPU) -> tuple[Tensor, int]:
     """Return which coordinates the mask selects, as bits, and how many."""
+    checks.mask("selected_bits", offset, count, key, threshold)
     made: tuple[Tensor, int] = fastest("signs", device).selected_bits(offset, count, key, threshold, device)
     return made
 
 
 def count_ones(packed: Tensor, bounds: Sequence[int]) -> list[int]:
     """Return how many bits of a packed stream are set between neighboring bounds; see `reference/popcount.py`."""
+    checks.vector("count_ones", "packed", packed, checks.BYTES, None, CPU)
+    last = 0
+    for bound in bounds:
+        checks.number("count_ones", "bound", bound, last, 8 * packed.numel())
+        last = bound
     made: list[int] = fastest("popcount").count_ones(packed, bounds)
     return made
 
 
 def pack_signs(values: Tensor, offset: int, key: int, threshold: int) -> tuple[Tensor, int]:
     """Return the packed signs of the selected elements, and how many are selected."""
+    checks.vector("pack_signs", "values", values, _SIGNED)
+    checks.mask("pack_signs", offset, values.numel(), key, threshold)
     made: tuple[Tensor, int] = fastest("signs", values.device).pack_signs(values, offset, key, threshold)
     return made
 
@@ -145,6 +217,7 @@ def put_signs(
     packed: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None = None
 ) -> None:
     """Write -1 or +1 at the selected elements of `out`, and 0 elsewhere."""
+    _check_stream("put_signs", packed, checks.BYTES, offset, key, threshold, "out", out, sampled)
     fastest("signs", out.device).put_signs(packed, offset, key, threshold, out, sampled)
 
 
@@ -152,23 +225,48 @@ def add_signs(
     packed: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None
 ) -> None:
     """Add -1 or +1 at the selected elements of `total`, which may be int8."""
+    _check_stream("add_signs", packed, checks.BYTES, offset, key, threshold, "total", total, sampled)
     fastest("signs", total.device).add_signs(packed, offset, key, threshold, total, sampled)
+
+
+def _check_stream(
+    call: str, stream: Tensor, dtypes: tuple[torch.dtype, ...], offset: int, key: int, threshold: int, name: str,
+    out: Tensor, sampled: Tensor | None,
+) -> None:  # fmt: skip
+    """Check a stream of bits or values on a mask, and where they go to."""
+    checks.output(call, name, out, _SUMS)
+    checks.mask(call, offset, out.numel(), key, threshold)
+    device = out.device if out.is_cpu else None  # a GPU takes what is in the host's memory
+    checks.vector(call, "packed" if dtypes is checks.BYTES else "selected", stream, dtypes, None, device)
+    most = (out.numel() + 7) // 8 if dtypes is checks.BYTES else out.numel()
+    checks.number(call, "length of the stream", stream.numel(), 0, most)
+    if sampled is not None:
+        checks.packed(call, "sampled", sampled, out.numel(), device)
 
 
 def slice_bits(packed: Tensor, low: int, high: int) -> Tensor:
     """Return the bits low .. high-1 of a packed stream as a stream of their own."""
+    checks.vector("slice_bits", "packed", packed, checks.BYTES)
+    checks.number("slice_bits", "low", low, 0, 8 * packed.numel())
+    checks.number("slice_bits", "high", high, low, 8 * packed.numel())
     made: Tensor = fastest("signs", packed.device).slice_bits(packed, low, high)
     return made
 
 
 def majority(packed: Sequence[Tensor], count: int) -> Tensor:
     """Return the majority of several voters' packed signs; +1 for a tie."""
+    checks.number("majority", "number of voters", len(packed), 1, checks.MAX_COUNT)
+    checks.number("majority", "count", count, 0, checks.MAX_COUNT)
+    for number, voter in enumerate(packed):
+        checks.packed("majority", f"voter {number}", voter, count, packed[0].device)
     made: Tensor = fastest("signs", packed[0].device).majority(packed, count)
     return made
 
 
 def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
     """Average momentum and gradient over `gradient`, and return its packed signs."""
+    checks.output("momentum_signs", "gradient", gradient, FLOATS)
+    checks.vector("momentum_signs", "momentum", momentum, (gradient.dtype,), gradient.numel(), gradient.device)
     made: Tensor = fastest("signs", gradient.device).momentum_signs(gradient, momentum, mu=mu)
     return made
 
@@ -178,6 +276,14 @@ def error_feedback_step(
     *, mu: float, decay: float, c: float, offset: int, key: int, threshold: int,
 ) -> tuple[Tensor, int, Tensor | None, bool]:  # fmt: skip
     """Take a worker's step with momentum, error feedback and signs on a keyed mask, in one pass."""
+    call, d = "error_feedback_step", new_residual.numel()
+    like = (new_residual.dtype,), d, new_residual.device
+    checks.output(call, "new_residual", new_residual, FLOATS)
+    checks.output(call, "new_momentum", new_momentum, *like)
+    checks.vector(call, "momentum", momentum, *like)
+    checks.vector(call, "residual", residual, *like)
+    checks.tensors(call, tensors, d)
+    checks.mask(call, offset, d, key, threshold)
     made: tuple[Tensor, int, Tensor | None, bool] = fastest("signs", new_residual.device).error_feedback_step(
         tensors, momentum, residual, new_momentum, new_residual,
         mu=mu, decay=decay, c=c, offset=offset, key=key, threshold=threshold,
@@ -190,6 +296,12 @@ def error_feedback_total(
     *, divisor: int, scale: float, decay: float, c: float, offset: int, key: int, threshold: int,
 ) -> tuple[Tensor, int, Tensor | None]:  # fmt: skip
     """Take the server's step of the same methods."""
+    call, d = "error_feedback_total", new_residual.numel()
+    checks.output(call, "new_residual", new_residual, FLOATS)
+    checks.vector(call, "residual", residual, (new_residual.dtype,), d, new_residual.device)
+    checks.vector(call, "total", total, (new_residual.dtype, torch.int8), d, new_residual.device)
+    checks.number(call, "divisor", divisor, 1, checks.MAX_COUNT)
+    checks.mask(call, offset, d, key, threshold)
     made: tuple[Tensor, int, Tensor | None] = fastest("signs", total.device).error_feedback_total(
         total,
         residual,
@@ -207,28 +319,40 @@ def error_feedback_total(
 
 def power_codes(values: Tensor, offset: int, key: int) -> tuple[Tensor, bool]:
     """Return packed codes of powers of two, and whether all are finite; see `reference/powers_of_two.py`."""
+    checks.vector("power_codes", "values", values, FLOATS)
+    checks.coordinates("power_codes", offset, values.numel(), key)
     made: tuple[Tensor, bool] = fastest("powers_of_two", values.device).power_codes(values, offset, key)
     return made
 
 
 def put_powers(packed: Tensor, out: Tensor) -> None:
     """Write the powers of two that packed codes stand for to `out`."""
+    checks.output("put_powers", "out", out, FLOATS)
+    checks.packed("put_powers", "packed", packed, EXPONENT_BITS[out.dtype] * out.numel(), out.device)
     fastest("powers_of_two", out.device).put_powers(packed, out)
 
 
 def add_powers(packed: Tensor, total: Tensor) -> None:
     """Add the powers of two that packed codes stand for to `total`, of the values' type."""
+    checks.output("add_powers", "total", total, FLOATS)
+    checks.packed("add_powers", "packed", packed, EXPONENT_BITS[total.dtype] * total.numel(), total.device)
     fastest("powers_of_two", total.device).add_powers(packed, total)
 
 
 def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:
     """Return whether no packed code stands for inf or NaN."""
+    if dtype not in EXPONENT_BITS:
+        raise TypeError(f"powers_finite: dtype={dtype} must be float32 or float64")
+    checks.number("powers_finite", "count", count, 0, checks.MAX_COUNT)
+    checks.packed("powers_finite", "packed", packed, EXPONENT_BITS[dtype] * count)
     made: bool = fastest("powers_of_two", packed.device).powers_finite(packed, count, dtype)
     return made
 
 
 def take_selected(values: Tensor, share: float, offset: int, key: int, threshold: int) -> Tensor:
     """Return the values of the selected elements, divided by `share`; see `reference/selected_values.py`, as below."""
+    checks.vector("take_selected", "values", values, ALL_FLOATS)
+    checks.mask("take_selected", offset, values.numel(), key, threshold, 1)
     made: Tensor = fastest("selected_values", values.device).take_selected(values, share, offset, key, threshold)
     return made
 
@@ -237,6 +361,8 @@ def put_selected(
     selected: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None = None
 ) -> None:
     """Write such values at the selected elements of `out`, and 0 elsewhere."""
+    checks.mask("put_selected", offset, out.numel(), key, threshold, 1)
+    _check_stream("put_selected", selected, ALL_FLOATS, offset, key, threshold, "out", out, sampled)
     fastest("selected_values", out.device).put_selected(selected, offset, key, threshold, out, sampled)
 
 
@@ -244,4 +370,6 @@ def add_selected(
     selected: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None
 ) -> None:
     """Add such values at the selected elements of `total`."""
+    checks.mask("add_selected", offset, total.numel(), key, threshold, 1)
+    _check_stream("add_selected", selected, ALL_FLOATS, offset, key, threshold, "total", total, sampled)
     fastest("selected_values", total.device).add_selected(selected, offset, key, threshold, total, sampled)

@@ -1,23 +1,18 @@
 """Positions, votes and the streams that they are coded in: the functions of the face, by the fastest backend."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.kernels import checks
 from laconic.kernels.dispatch import fastest
-from laconic.kernels.reference.ans_gaps import AnsWords, Codes, Numbers
-from laconic.kernels.vectors import absolute_maximum as absolute_maximum
-from laconic.kernels.vectors import add_at as add_at
-from laconic.kernels.vectors import add_into as add_into
-from laconic.kernels.vectors import all_finite as all_finite
-from laconic.kernels.vectors import clear_at as clear_at
-from laconic.kernels.vectors import divide as divide
-from laconic.kernels.vectors import gather as gather
-from laconic.kernels.vectors import gather_change as gather_change
-from laconic.kernels.vectors import gather_scaled as gather_scaled
-from laconic.kernels.vectors import scatter as scatter
-from laconic.kernels.vectors import take_at as take_at
+from laconic.kernels.reference.ans_gaps import SHARE_BITS, AnsWords, Codes, Numbers
+
+_MAX_VOTES = 1 << 24  # of one coordinate, by as many workers
 
 
 def top_k(vector: Tensor, k: int) -> Tensor:
@@ -34,8 +29,7 @@ def top_k(vector: Tensor, k: int) -> Tensor:
         TypeError: The vector has another type or shape.
         ValueError: k is outside 1 .. d.
     """
-    if vector.ndim != 1 or vector.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"top_k takes (d,) float32 or float64, not {vector.dtype} of shape {tuple(vector.shape)}")
+    checks.vector("top_k", "vector", vector, checks.FLOATS)
     d = vector.numel()
     if not 1 <= k <= d:
         raise ValueError(f"top_k: k={k} must be in 1 .. d={d}; take fewer elements, or at least one")
@@ -45,24 +39,39 @@ def top_k(vector: Tensor, k: int) -> Tensor:
 
 def ascending(positions: Tensor, count: int) -> bool:
     """Return whether positions ascend, each once, within 0 .. count - 1; see `reference/position_streams.py`."""
+    checks.vector("ascending", "positions", positions, checks.INDICES)
+    checks.number("ascending", "count", count, 0, checks.MAX_COUNT)
     made: bool = fastest("position_streams", positions.device).ascending(positions, count)
     return made
 
 
 def put_numbers(numbers: Tensor, width: int) -> Tensor:
     """Write numbers of one width into a bit stream; see `reference/position_streams.py`, as for the next three."""
+    checks.vector("put_numbers", "numbers", numbers, checks.INDICES)
+    checks.number("put_numbers", "width", width, 1, 32)
+    if len(numbers):
+        for end in numbers.aminmax():
+            checks.number("put_numbers", "number", int(end), 0, (1 << width) - 1)
     made: Tensor = fastest("position_streams", numbers.device).put_numbers(numbers, width)
     return made
 
 
 def take_numbers(data: Tensor, k: int, width: int) -> Tensor:
     """Read numbers of one width from a bit stream."""
+    checks.vector("take_numbers", "data", data, checks.BYTES)
+    checks.number("take_numbers", "width", width, 1, 32)
+    checks.number("take_numbers", "k", k, 0, 8 * data.numel() // width)
     made: Tensor = fastest("position_streams", data.device).take_numbers(data, k, width)
     return made
 
 
 def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: int) -> tuple[Tensor, int]:
     """Write positions as a bit stream of runs and numbers; return it and the bits used."""
+    checks.indices("put_runs", "positions", positions, checks.MAX_COUNT)
+    k = _check_runs("put_runs", len(positions), width, step)
+    longest = (int(positions[-1]) - (k - 1 if from_last else 0)) // step if k else 0
+    enough = k * (1 + width) + checks.MAX_COUNT // step + 1
+    checks.number("put_runs", "n_bits", n_bits, k * (1 + width) + longest, enough)
     family = fastest("position_streams", positions.device)
     made: tuple[Tensor, int] = family.put_runs(positions, width, step, from_last, n_bits)
     return made
@@ -72,38 +81,87 @@ def take_runs(
     data: Tensor, n_bits: int, k: int, width: int, step: int, count: int, from_last: bool
 ) -> tuple[Tensor, int]:
     """Read positions from a bit stream of runs and numbers; return them and the bits used, or -1."""
+    checks.vector("take_runs", "data", data, checks.BYTES)
+    checks.number("take_runs", "n_bits", n_bits, 0, 8 * data.numel())
+    checks.number("take_runs", "count", count, 0, checks.MAX_COUNT)
+    _check_runs("take_runs", k, width, step)
     family = fastest("position_streams", data.device)
     made: tuple[Tensor, int] = family.take_runs(data, n_bits, k, width, step, count, from_last)
     return made
 
 
+def _check_runs(call: str, k: int, width: int, step: int) -> int:
+    """Return k."""
+    checks.number(call, "k", k, 0, checks.MAX_COUNT)
+    checks.number(call, "width", width, 0, 32)
+    checks.number(call, "step", step, 1, 1 << width)
+    return k
+
+
 def ans_encode_gaps(positions: Numbers, starts: Numbers) -> tuple[AnsWords, int]:
     """Encode positions by their gaps with an ANS, in the host's memory; see `reference/ans_gaps.py`."""
+    checks.indices("ans_encode_gaps", "positions", torch.from_numpy(positions), checks.MAX_COUNT)
+    _check_starts("ans_encode_gaps", starts, 128)
     made: tuple[AnsWords, int] = fastest("ans_gaps").ans_encode_gaps(positions, starts)
     return made
 
 
 def ans_decode_gaps(words: AnsWords, top: int, k: int, starts: Numbers, count: int) -> tuple[Numbers, bool]:
     """Decode positions; return them and whether the stream held them and nothing else."""
+    _check_stack("ans_decode_gaps", words, top, k)
+    _check_starts("ans_decode_gaps", starts, 128)
+    checks.number("ans_decode_gaps", "count", count, 0, checks.MAX_COUNT)
     made: tuple[Numbers, bool] = fastest("ans_gaps").ans_decode_gaps(words, top, k, starts, count)
     return made
 
 
 def ans_encode_symbols(symbols: Codes, starts: Numbers) -> tuple[AnsWords, int]:
     """Encode symbols with an ANS; see `reference/ans_symbols.py`."""
+    _check_starts("ans_encode_symbols", starts, len(starts) - 1)
+    _check_array("ans_encode_symbols", "symbols", symbols, np.int32)
+    if symbols.size:
+        for end in (symbols.min(), symbols.max()):
+            checks.number("ans_encode_symbols", "symbol", int(end), 0, len(starts) - 2)
     made: tuple[AnsWords, int] = fastest("ans_symbols").ans_encode_symbols(symbols, starts)
     return made
 
 
 def ans_decode_symbols(words: AnsWords, top: int, k: int, starts: Numbers) -> tuple[Codes, bool]:
     """Decode symbols; return them and whether the stream held them and nothing else."""
+    _check_stack("ans_decode_symbols", words, top, k)
+    _check_starts("ans_decode_symbols", starts, len(starts) - 1)
     made: tuple[Codes, bool] = fastest("ans_symbols").ans_decode_symbols(words, top, k, starts)
     return made
 
 
+def _check_stack(call: str, words: AnsWords, top: int, k: int) -> None:
+    _check_array(call, "words", words, np.uint32)
+    checks.number(call, "top", top, 0, (1 << 64) - 1)
+    checks.number(call, "k", k, 0, checks.MAX_COUNT)
+
+
+def _check_starts(call: str, starts: Numbers, n: int) -> None:
+    """Check where each of n classes or symbols begins among the shares, and the end of the last one."""
+    _check_array(call, "starts", starts, np.int64)
+    end = 1 << SHARE_BITS
+    if n < 1 or starts.size != n + 1 or starts[0] != 0 or starts[-1] != end or bool((starts[1:] < starts[:-1]).any()):
+        raise ValueError(f"{call}: starts must have {n + 1} numbers that do not descend, from 0 to {end}")
+
+
+def _check_array(call: str, name: str, given: NDArray[Any], dtype: type) -> None:
+    if given.ndim != 1 or given.dtype != dtype:
+        raise TypeError(
+            f"{call}: {name} is {given.dtype} of shape {given.shape}; it must be a vector of {dtype.__name__}"
+        )
+
+
 def top_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
     """Return the indices of the k largest vote counts, the lowest in `order` first; see `reference/votes.py`."""
-    assert 1 <= k <= votes.numel(), (k, votes.numel())
+    checks.vector("top_voted", "votes", votes, checks.INDICES)
+    checks.vector("top_voted", "order", order, (torch.int32,), votes.numel(), votes.device)
+    checks.number("top_voted", "k", k, 1, votes.numel())
+    for end in votes.aminmax():
+        checks.number("top_voted", "vote count", int(end), 0, _MAX_VOTES)
     made: Tensor = fastest("votes", votes.device).top_voted(votes, order, k)
     return made
 
@@ -112,11 +170,15 @@ def vote_counts(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the positions in any of several lists, and in how many lists each is; see `reference/votes.py`."""
     if not lists:
         return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    for number, positions in enumerate(lists):
+        checks.indices("vote_counts", f"list {number}", positions, checks.MAX_COUNT)
     made: tuple[Tensor, Tensor] = fastest("votes", lists[0].device).vote_counts(lists)
     return made
 
 
 def hash_at(positions: Tensor, key: int) -> Tensor:
     """Return 32 random bits for each of the positions (n,) int64: (n,) int32; see `reference/hashing.py`."""
+    checks.vector("hash_at", "positions", positions, checks.INDICES)
+    checks.coordinates("hash_at", 0, 0, key)
     made: Tensor = fastest("votes", positions.device).hash_at(positions, key)
     return made

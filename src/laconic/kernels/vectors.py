@@ -2,33 +2,42 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from laconic.kernels import checks
 from laconic.kernels.dispatch import fastest
 from laconic.kernels.reference import finite as reference_finite
 
 
 def take_at(vector: Tensor, indices: Tensor) -> Tensor:
     """Return the elements of `vector` at indices (k,) int64, ascending, each once; see `reference/indexing.py`."""
+    checks.vector("take_at", "vector", vector, None, None, indices.device)
+    checks.indices("take_at", "indices", indices, vector.numel())
     made: Tensor = fastest("indexing", vector.device).take_at(vector, indices)
     return made
 
 
 def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     """Add `values` (k,), of the vector's type, to `vector` (d,) at the indices, in place."""
+    checks.output("add_at", "vector", vector, None, None, indices.device, strided=True)
+    checks.vector("add_at", "values", values, (vector.dtype,), indices.numel(), vector.device)
+    checks.indices("add_at", "indices", indices, vector.numel())
     fastest("indexing", vector.device).add_at(vector, indices, values)
 
 
 def clear_at(vector: Tensor, indices: Tensor) -> None:
     """Set `vector` (d,) to 0 at the indices."""
+    checks.output("clear_at", "vector", vector, None, None, indices.device, strided=True)
+    checks.indices("clear_at", "indices", indices, vector.numel())
     fastest("indexing", vector.device).clear_at(vector, indices)
 
 
 def divide(vector: Tensor, n: int) -> bool:
     """Divide `vector` (d,) by n in place; return whether n such have a finite sum. See `reference/finite.py`."""
-    if vector.dtype not in (torch.float32, torch.float64):
+    checks.output("divide", "vector", vector, checks.ALL_FLOATS, strided=True)
+    checks.number("divide", "n", n, 1, checks.MAX_COUNT)
+    if vector.dtype not in checks.FLOATS or not vector.is_contiguous():
         return reference_finite.divide(vector, n)
     made: bool = fastest("finite", vector.device).divide(vector, n)
     return made
@@ -36,7 +45,8 @@ def divide(vector: Tensor, n: int) -> bool:
 
 def absolute_maximum(vector: Tensor) -> float:
     """Return the largest magnitude of `vector` (d,): NaN if it has one, 0 if it is empty. See `reference/finite.py`."""
-    if vector.device.type != "cpu" or vector.dtype not in (torch.float32, torch.float64) or not vector.is_contiguous():
+    checks.vector("absolute_maximum", "vector", vector, checks.ALL_FLOATS)
+    if vector.device.type != "cpu" or vector.dtype not in checks.FLOATS or not vector.is_contiguous():
         return reference_finite.absolute_maximum(vector)
     made: float = fastest("finite").absolute_maximum(vector)
     return made
@@ -44,7 +54,11 @@ def absolute_maximum(vector: Tensor) -> float:
 
 def all_finite(vector: Tensor) -> bool:
     """Return whether no element of `vector` (d,) is inf or NaN; see `reference/finite.py`."""
-    if vector.device.type != "cpu" or vector.dtype not in (torch.float32, torch.float64) or not vector.is_contiguous():
+    checks.tensors("all_finite", [vector], vector.numel())
+    if vector.ndim != 1:
+        raise TypeError(f"all_finite: vector has the shape {tuple(vector.shape)}; pass its .reshape(-1)")
+    is_plain = checks.is_plain(vector) and vector.is_contiguous()
+    if vector.device.type != "cpu" or vector.dtype not in checks.FLOATS or not is_plain:
         return reference_finite.all_finite(vector)
     made: bool = fastest("finite").all_finite(vector)
     return made
@@ -52,24 +66,43 @@ def all_finite(vector: Tensor) -> bool:
 
 def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: float | None = None) -> bool:
     """Copy tensors into `out` (d,), divided; return whether all is finite. See `reference/flatten.py`, also below."""
+    checks.output("gather", "out", out, checks.ALL_FLOATS, strided=True)
+    checks.tensors("gather", tensors, out.numel())
+    checks.number("gather", "divisor", divisor, 1, checks.MAX_COUNT)
     made: bool = fastest("flatten", out.device).gather(tensors, out, divisor=divisor, limit=limit)
     return made
 
 
 def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
     """Write tensors less `start` (d,), plus `plus` (d,), to `out`; return whether all elements are finite."""
+    checks.output("gather_change", "out", out, checks.ALL_FLOATS, strided=True)
+    checks.vector("gather_change", "start", start, checks.ALL_FLOATS, out.numel(), out.device)
+    if plus is not None:
+        checks.vector("gather_change", "plus", plus, checks.ALL_FLOATS, out.numel(), out.device)
+    checks.tensors("gather_change", tensors, out.numel())
     made: bool = fastest("flatten", out.device).gather_change(tensors, start, out, plus)
     return made
 
 
 def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
     """Write each tensor times its factor, plus `plus` (d,), to `out`; return whether all elements are finite."""
+    checks.output("gather_scaled", "out", out, checks.ALL_FLOATS, strided=True)
+    checks.number("gather_scaled", "number of factors", len(factors), len(tensors), len(tensors))
+    if plus is not None:
+        checks.vector("gather_scaled", "plus", plus, checks.ALL_FLOATS, out.numel(), out.device)
+    checks.tensors("gather_scaled", tensors, out.numel())
     made: bool = fastest("flatten", out.device).gather_scaled(tensors, factors, out, plus)
     return made
 
 
 def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
     """Add `values` (k,) to tensors at indices (k,) int64 of the vector that they make."""
+    d = sum(tensor.numel() for tensor in tensors)
+    checks.tensors("add_into", tensors, d, written=True)
+    checks.vector("add_into", "values", values, checks.ALL_FLOATS, indices.numel(), indices.device)
+    checks.indices("add_into", "indices", indices, d)
+    if not indices.numel():
+        return
     fastest("flatten", values.device).add_into(tensors, indices, values)
     for tensor in tensors:
         increment_version(tensor)
@@ -77,6 +110,8 @@ def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None
 
 def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) -> None:
     """Copy `vector` (d,) into tensors; as_sum makes -0.0 to 0.0, as adding 0.0 does."""
+    checks.vector("scatter", "vector", vector, checks.ALL_FLOATS)
+    checks.tensors("scatter", tensors, vector.numel(), written=True)
     fastest("flatten", vector.device).scatter(vector, tensors, as_sum=as_sum)
     for tensor in tensors:
         increment_version(tensor)

@@ -20,7 +20,9 @@ _FOUR = 1025 << 2  # the float 4.0 without its last 50 bits
 def ans_encode_gaps(positions: Numbers, starts: Numbers) -> tuple[AnsWords, int]:
     """See `reference.ans_gaps.ans_encode_gaps`."""
     words = np.empty(2 * positions.size, dtype=np.uint32)  # at most one before each number, and a gap is two numbers
-    n_words, top = _encode(positions, starts, words)
+    n_words, top = _encode(np.ascontiguousarray(positions), starts, words)
+    if n_words < 0:
+        raise ValueError("ans_encode_gaps: starts gives no share to the class of a gap that occurs")
     return words[:n_words].copy(), int(top)
 
 
@@ -28,12 +30,12 @@ def ans_decode_gaps(words: AnsWords, top: int, k: int, starts: Numbers, count: i
     """See `reference.ans_gaps.ans_decode_gaps`."""
     class_of = np.repeat(np.arange(starts.size - 1, dtype=np.uint8), np.diff(starts))
     positions = np.zeros(k, dtype=np.int64)
-    return positions, bool(_decode(words, _U64(top), starts, class_of, count, positions))
+    return positions, bool(_decode(np.ascontiguousarray(words), _U64(top), starts, class_of, count, positions))
 
 
 @kernel
 def _encode(positions: Numbers, starts: Numbers, words: AnsWords) -> tuple[int, np.uint64]:
-    """Encode gaps. Returns the number of words written, and the final state."""
+    """Encode gaps. Returns the number of words written, -1 if a class has no share, and the final state."""
     top = _U64(1)
     n = 0
     for i in range(positions.size - 1, -1, -1):
@@ -48,6 +50,8 @@ def _encode(positions: Numbers, starts: Numbers, words: AnsWords) -> tuple[int, 
         top = top << extra | rest
         start = _U64(starts[kind])
         share = _U64(starts[kind + 1]) - start
+        if share == _U64(0):
+            return -1, top
         if top >> _U64(64 - SHARE_BITS) >= share:
             words[n] = top & _U64(_WORD_MASK)
             n += 1

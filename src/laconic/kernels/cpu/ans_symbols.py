@@ -19,7 +19,9 @@ _WORD_MASK = 0xFFFFFFFF
 def ans_encode_symbols(symbols: Codes, starts: Numbers) -> tuple[AnsWords, int]:
     """See `reference.ans_symbols.ans_encode_symbols`."""
     words = np.empty(symbols.size // 2 + 2, dtype=np.uint32)  # a symbol takes at most 14 bits
-    n_words, top = _encode(symbols, starts.astype(np.uint64), words)
+    n_words, top = _encode(np.ascontiguousarray(symbols), starts.astype(np.uint64), words)
+    if n_words < 0:
+        raise ValueError("ans_encode_symbols: starts gives no share to a symbol that occurs")
     return words[:n_words].copy(), int(top)
 
 
@@ -27,17 +29,19 @@ def ans_decode_symbols(words: AnsWords, top: int, k: int, starts: Numbers) -> tu
     """See `reference.ans_symbols.ans_decode_symbols`."""
     symbol_of = np.repeat(np.arange(starts.size - 1, dtype=np.int32), np.diff(starts))
     symbols = np.zeros(k, dtype=np.int32)
-    return symbols, bool(_decode(words, _U64(top), starts.astype(np.uint64), symbol_of, symbols))
+    return symbols, bool(_decode(np.ascontiguousarray(words), _U64(top), starts.astype(np.uint64), symbol_of, symbols))
 
 
 @kernel
 def _encode(symbols: Codes, starts: NDArray[np.uint64], words: AnsWords) -> tuple[int, np.uint64]:
-    """Encode symbols. Returns the number of words written, and the final state."""
+    """Encode symbols. Returns the number of words written, -1 if a symbol has no share, and the final state."""
     top = _U64(1)
     n = 0
     for i in range(symbols.size - 1, -1, -1):
         start = starts[symbols[i]]
         share = starts[symbols[i] + 1] - start
+        if share == _U64(0):
+            return -1, top
         if top >> _U64(64 - SHARE_BITS) >= share:
             words[n] = top & _U64(_WORD_MASK)
             n += 1

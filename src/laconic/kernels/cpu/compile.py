@@ -34,7 +34,7 @@ def kernel(function: F) -> F:
     """Compile a function at its first call; later processes read the machine code from disk, where it can be kept.
 
     Division by zero gives inf or NaN as in numpy, the GIL is released, and nothing runs in parallel. Indices are not
-    checked: a kernel must stay within its arrays.
+    checked, unless NUMBA_BOUNDSCHECK=1: a kernel must stay within its arrays, whatever `kernels.checks` let pass.
 
     Args:
         function: Takes arrays, numbers and tuples; numba compiles it once for each combination of their types.

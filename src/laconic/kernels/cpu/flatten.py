@@ -15,6 +15,7 @@ from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.kernels.checks import is_plain
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, full_blocks, intrinsic, same, splat, types
 from laconic.kernels.reference import flatten as reference_flatten
@@ -46,7 +47,7 @@ def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: T
 
 def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
     """See `reference.flatten.gather_scaled`."""
-    if not are_contiguous_floats([*tensors, out if plus is None else plus], out):
+    if not are_contiguous_floats(tensors if plus is None else [*tensors, plus], out):
         return reference_flatten.gather_scaled(tensors, factors, out, plus)
     more = np.zeros(0, out.numpy().dtype) if plus is None else plus.numpy()
     return bool(_gather_scaled(*addresses_and_sizes(tensors), np.array(factors), more, out.numpy(), is_long(out)))
@@ -69,10 +70,11 @@ def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) 
 
 
 def are_contiguous_floats(tensors: Sequence[Tensor], vector: Tensor) -> bool:
-    """Return whether all are contiguous float32, or all contiguous float64."""
+    """Return whether all are plain, contiguous and float32, or all float64. `checks` has seen that they have memory."""
     dtype = vector.dtype
     return dtype in (torch.float32, torch.float64) and all(
-        tensor.dtype == dtype and tensor.is_contiguous() for tensor in (*tensors, vector)
+        tensor.dtype == dtype and tensor.is_contiguous() and is_plain(tensor) and tensor.is_cpu
+        for tensor in (*tensors, vector)
     )
 
 

@@ -272,7 +272,6 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
 
 def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
     """See `reference.fractional.unpack_codes`."""
-    assert len(packed) == (bits * k + 7) // 8, (len(packed), k, bits)
     codes = torch.empty(k, dtype=torch.int32)
     buffer = code_buffer(bits)
     _unpack(packed.contiguous().numpy(), bits, buffer, codes.numpy())

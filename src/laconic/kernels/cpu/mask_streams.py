@@ -185,8 +185,8 @@ def pack(values: Array, draw: Draw, words: Words) -> int:
 
 
 @kernel
-def put(words: Words, n: int, draw: Draw, sampled: Words, out: Array) -> None:
-    """Write -1 or +1 at the selected elements, and 0 elsewhere.
+def put(words: Words, n: int, draw: Draw, sampled: Words, out: Array) -> int:
+    """Write -1 or +1 at the selected elements, and 0 elsewhere. Returns how many bits of the stream are used by then.
 
     Args:
         words: The stream of signs.
@@ -207,11 +207,13 @@ def put(words: Words, n: int, draw: Draw, sampled: Words, out: Array) -> None:
         mask = sampled[full >> 6] if sampled.size else mask_at(draw, full)
         put_signs_at(last, 0, expand(peek(words, n), mask), mask, one)
         out[full:] = last[:rest]
+        n += population(mask & low_bits(rest))
+    return n
 
 
 @kernel
-def add(words: Words, n: int, draw: Draw, sampled: Words, total: Array) -> None:
-    """Add -1 or +1 at the selected elements. Arguments as for `put`."""
+def add(words: Words, n: int, draw: Draw, sampled: Words, total: Array) -> int:
+    """Add -1 or +1 at the selected elements. Arguments and result as for `put`."""
     full = total.size // 64 * 64
     one = total.dtype.type(1)
     for place in range(0, full, 64):
@@ -225,6 +227,8 @@ def add(words: Words, n: int, draw: Draw, sampled: Words, total: Array) -> None:
         mask = sampled[full >> 6] if sampled.size else mask_at(draw, full)
         add_signs_at(last, 0, expand(peek(words, n), mask), mask, one)
         total[full:] = last[:rest]
+        n += population(mask & low_bits(rest))
+    return n
 
 
 @kernel

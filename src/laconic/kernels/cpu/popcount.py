@@ -16,7 +16,7 @@ Numbers = NDArray[np.int64]
 
 def count_ones(packed: Tensor, bounds: Sequence[int]) -> list[int]:
     """See `reference.popcount.count_ones`."""
-    data = packed.numpy()
+    data = packed.contiguous().numpy()
     words = data[: data.size // 8 * 8].view(np.uint64)
     below = np.empty(len(bounds), np.int64)
     _count_below(words, data[words.size * 8 :], np.asarray(bounds, np.int64), below)

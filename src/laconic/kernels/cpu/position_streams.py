@@ -21,14 +21,14 @@ _LEADING = np.array([8 - byte.bit_length() for byte in range(256)], dtype=np.uin
 
 def ascending(positions: Tensor, count: int) -> bool:
     """See `reference.position_streams.ascending`."""
-    return bool(_ascending(positions.numpy(), count))
+    return bool(_ascending(positions.contiguous().numpy(), count))
 
 
 def put_numbers(numbers: Tensor, width: int) -> Tensor:
     """See `reference.position_streams.put_numbers`."""
     n_bits = numbers.numel() * width
     words = np.zeros(n_bits // 64 + 1, dtype=np.uint64)
-    _put(numbers.numpy(), width, words)
+    _put(numbers.contiguous().numpy(), width, words)
     return _bytes(words, n_bits)
 
 
@@ -40,7 +40,7 @@ def take_numbers(data: Tensor, k: int, width: int) -> Tensor:
 def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: int) -> tuple[Tensor, int]:
     """See `reference.position_streams.put_runs`."""
     words = np.zeros(n_bits // 64 + 1, dtype=np.uint64)
-    used = int(_put_runs(positions.numpy(), width, step, from_last, words))
+    used = int(_put_runs(positions.contiguous().numpy(), width, step, from_last, words))
     return _bytes(words, n_bits), used
 
 

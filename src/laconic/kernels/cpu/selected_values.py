@@ -11,6 +11,7 @@ from numba import int64, uint64
 from torch import Tensor
 
 from laconic.buffer_pool import BUFFER_POOL
+from laconic.kernels import checks
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.llvm.vectors import Words, low_bits
 from laconic.kernels.cpu.mask_streams import Array, Draw, draw_from, mask_at, ones, padded, placed
@@ -52,7 +53,7 @@ def put_selected(
     selected: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None = None
 ) -> None:
     """See `reference.selected_values.put_selected`."""
-    if not _write(selected, offset, key, threshold, out, sampled, add=False):
+    if not _write("put_selected", selected, offset, key, threshold, out, sampled):
         reference_selected_values.put_selected(selected, offset, key, threshold, out, sampled)
 
 
@@ -60,24 +61,26 @@ def add_selected(
     selected: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None
 ) -> None:
     """See `reference.selected_values.add_selected`."""
-    if not _write(selected, offset, key, threshold, total, sampled, add=True):
+    if not _write("add_selected", selected, offset, key, threshold, total, sampled):
         reference_selected_values.add_selected(selected, offset, key, threshold, total, sampled)
 
 
 def _write(
-    selected: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None, *, add: bool
+    call: str, selected: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None
 ) -> bool:
     """Write or add the values. Returns False, and does nothing, for a type that numpy does not have."""
     if selected.dtype not in _FLOATS or out.dtype not in _FLOATS:  # numpy has no bfloat16
         return False
-    assert out.is_contiguous()
     values, elements = selected.contiguous().numpy(), out.detach().numpy()
     draw = (offset, *key_words(key), threshold)
+    used: list[int] = []
 
     def use(start: int, stop: int, n: int, mask_words: Words) -> None:
-        _scatter(values, n, draw_from(draw, start), mask_words, elements[start:stop], add)
+        part = elements[start:stop]
+        used.append(int(_scatter(values, n, draw_from(draw, start), mask_words, part, call == "add_selected")))
 
     placed(len(elements), draw, _NO_MASK if sampled is None else padded(sampled, len(elements)), use)
+    checks.stream(call, selected, max(used))
     return True
 
 
@@ -119,7 +122,7 @@ def _take(values: Array, share: Any, draw: Draw, sampled: Words, out: Array) -> 
 
 
 @kernel
-def _scatter(selected: Array, start: int, draw: Draw, sampled: Words, out: Array, add: bool) -> None:
+def _scatter(selected: Array, start: int, draw: Draw, sampled: Words, out: Array, add: bool) -> Any:  # noqa: ANN401
     """Write or add values at the selected elements.
 
     Args:
@@ -129,6 +132,9 @@ def _scatter(selected: Array, start: int, draw: Draw, sampled: Words, out: Array
         sampled: The mask as words, or empty to sample it here.
         out: (count,).
         add: Add to `out` instead of overwriting it.
+
+    Returns:
+        How many values belong to elements up to the last one of `out`, also where `selected` has fewer.
     """
     buffer, choice = np.empty(64, out.dtype), np.zeros(2, out.dtype)  # selecting by index costs less than a branch
     n, one, capacity = uint64(start), uint64(1), uint64(selected.size)
@@ -146,8 +152,9 @@ def _scatter(selected: Array, start: int, draw: Draw, sampled: Words, out: Array
         else:
             for i in range(part.size):
                 buffer[i] = choice[0]
-                if mask & one and n < capacity:
-                    buffer[i] = selected[n]
+                if mask & one:
+                    if n < capacity:
+                        buffer[i] = selected[n]
                     n += one
                 mask >>= one
         if add:
@@ -156,3 +163,4 @@ def _scatter(selected: Array, start: int, draw: Draw, sampled: Words, out: Array
         else:
             for i in range(part.size):
                 part[i] = buffer[i]
+    return int64(n)

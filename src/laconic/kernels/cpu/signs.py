@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from laconic.kernels.checks import stream as check_stream
 from laconic.kernels.cpu import error_feedback as cpu_error_feedback
 from laconic.kernels.cpu.flatten import addresses_and_sizes, are_contiguous_floats
 from laconic.kernels.cpu.llvm.vectors import Words
@@ -71,11 +72,13 @@ def put_signs(
         reference_signs.put_signs(packed, offset, key, threshold, out, sampled)
         return
     signs, elements, draw = padded(packed, out.numel()), _own(out), _draw(offset, key, threshold)
+    used: list[int] = []
 
     def use(start: int, stop: int, n: int, mask_words: Words) -> None:
-        put(signs, n, draw_from(draw, start), mask_words, elements[start:stop])
+        used.append(int(put(signs, n, draw_from(draw, start), mask_words, elements[start:stop])))
 
     placed(len(elements), draw, _sampled(sampled, out), use)
+    check_stream("put_signs", packed, max(used))
 
 
 def add_signs(
@@ -86,11 +89,13 @@ def add_signs(
         reference_signs.add_signs(packed, offset, key, threshold, total, sampled)
         return
     signs, elements, draw = padded(packed, total.numel()), _own(total), _draw(offset, key, threshold)
+    used: list[int] = []
 
     def use(start: int, stop: int, n: int, mask_words: Words) -> None:
-        add(signs, n, draw_from(draw, start), mask_words, elements[start:stop])
+        used.append(int(add(signs, n, draw_from(draw, start), mask_words, elements[start:stop])))
 
     placed(len(elements), draw, _sampled(sampled, total), use)
+    check_stream("add_signs", packed, max(used))
 
 
 def slice_bits(packed: Tensor, low: int, high: int) -> Tensor:
@@ -113,7 +118,10 @@ def majority(packed: Sequence[Tensor], count: int) -> Tensor:
     stream = bit_buffer(count)
     words = words_of(stream)
     in_chunks(count, lambda start, stop: vote(voters, start // 64, (stop + 63) // 64, words))
-    return trimmed(stream, count)
+    made = trimmed(stream, count)
+    if count % 8:
+        made[-1] &= (1 << count % 8) - 1  # whatever voters have there
+    return made
 
 
 def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
@@ -224,8 +232,7 @@ def _array(values: Tensor) -> Array:
 
 
 def _own(values: Tensor) -> Array:
-    """Return an array to write to."""
-    assert values.is_contiguous()
+    """Return an array to write to, of a contiguous vector."""
     return values.detach().numpy()
 
 

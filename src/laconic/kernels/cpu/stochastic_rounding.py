@@ -84,7 +84,7 @@ def _quantized(
 
 def _array(ends: Tensor, dtype: torch.dtype) -> Array:
     """Return the ends of blocks as an array of the given type."""
-    made: Array = (ends if ends.dtype == dtype else ends.to(dtype)).numpy()
+    made: Array = (ends if ends.dtype == dtype else ends.to(dtype)).contiguous().numpy()
     return made
 
 

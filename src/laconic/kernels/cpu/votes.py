@@ -41,7 +41,8 @@ def hash_at(positions: Tensor, key: int) -> Tensor:
 def top_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
     """See `reference.votes.top_voted`."""
     indices = torch.empty(k + 1, dtype=torch.int64)  # one more: every index is written, and stays if selected
-    _top_voted(votes.numpy(), order.numpy(), indices.numpy())
+    if not _top_voted(votes.contiguous().numpy(), order.contiguous().numpy(), indices.numpy()):
+        raise ValueError("top_voted: order has equal numbers; of tied ones, the lowest shall win")
     return indices[:k]
 
 
@@ -116,8 +117,12 @@ def _hash_at(positions: Numbers, low: int, high: int, hashes: Ranks) -> None:
 
 
 @kernel
-def _top_voted(votes: Numbers, order: Ranks, indices: Numbers) -> None:
-    """Write indices to all of `indices` but the last element. Every index is written, and stays if selected."""
+def _top_voted(votes: Numbers, order: Ranks, indices: Numbers) -> bool:
+    """Write indices to all of `indices` but the last element. Every index is written, and stays if selected.
+
+    Returns:
+        False if equal numbers in `order` would select more.
+    """
     highest = int64(0)
     for i in range(votes.size):
         highest = max(highest, votes[i])
@@ -132,10 +137,11 @@ def _top_voted(votes: Numbers, order: Ranks, indices: Numbers) -> None:
     for i in range(votes.size):
         tied[n] = order[i]
         n += uint64(votes[i] == threshold)
-    last, n = _smallest(tied[: int64(n)], left), uint64(0)
+    last, n, k = _smallest(tied[: int64(n)], left), uint64(0), uint64(indices.size - 1)
     for i in range(votes.size):
-        indices[n] = i
+        indices[min(n, k)] = i
         n += uint64(votes[i] > threshold) | (uint64(votes[i] == threshold) & uint64(order[i] <= last))
+    return bool(n == k)
 
 
 @kernel

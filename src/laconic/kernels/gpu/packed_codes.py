@@ -27,7 +27,6 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
 
 def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
     """See `reference.fractional.unpack_codes`."""
-    assert len(packed) == blocks_of(bits * k, 8), (len(packed), k, bits)
     codes = torch.empty(k, dtype=torch.int32, device=packed.device)
     launch(_unpack, blocks_of(k, BLOCK), packed.contiguous(), k, codes, BITS=bits, BLOCK=BLOCK)
     return codes

@@ -2,7 +2,7 @@
 
 Where a mask selects elements, a first kernel counts how many each block selects; their cumulative sum tells the next
 kernel where its block's bits begin. A word at the edge of a block has bits of two blocks, so bits are set by atomic
-ors. The host waits for the number of selected elements, and only where signs are packed.
+ors. The host waits for the number of selected elements.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from laconic.kernels.checks import stream as check_stream
 from laconic.kernels.gpu.compile import blocks_of, kernel, launch
 from laconic.kernels.gpu.hashing import hashed
 from laconic.kernels.reference.hashing import key_words
@@ -152,9 +153,12 @@ def _unpack_into(packed: Tensor, offset: int, key: int, threshold: int, total: T
     count = total.numel()
     masked = threshold != ALL_SELECTED
     before = packed
+    n_selected = count
     if masked:
         per_block = _selected_per_block(offset, count, key, threshold, total.device)
-        before = per_block.cumsum(0) - per_block
+        upto = per_block.cumsum(0)
+        before, n_selected = upto - per_block, int(upto[-1]) if count else 0
+    check_stream("add_signs" if add else "put_signs", packed, n_selected)
     launch(
         _unpack, blocks_of(count, _BLOCK), total, packed.to(total.device).contiguous(), count, offset,
         *key_words(key), threshold % ALL_SELECTED, before, MASKED=masked, ADD=add, BLOCK=_BLOCK,

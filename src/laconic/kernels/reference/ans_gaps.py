@@ -30,6 +30,9 @@ def ans_encode_gaps(positions: Numbers, starts: Numbers) -> tuple[AnsWords, int]
 
     Returns:
         The words (n,) uint32, in the order in which they left the state, and the final state.
+
+    Raises:
+        ValueError: A class that occurs has no share.
     """
     words: list[int] = []
     top = 1
@@ -48,6 +51,8 @@ def ans_encode_gaps(positions: Numbers, starts: Numbers) -> tuple[AnsWords, int]
         top = encode(raised % (1 << extra), 0, 1, extra)
         kind = 4 * extra + (raised >> extra) - 4
         start, stop = starts[kind : kind + 2].tolist()
+        if start == stop:
+            raise ValueError("ans_encode_gaps: starts gives no share to the class of a gap that occurs")
         top = encode(0, start, stop - start, SHARE_BITS)
     return np.array(words, dtype=np.uint32), top
 

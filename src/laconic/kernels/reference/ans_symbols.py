@@ -21,6 +21,9 @@ def ans_encode_symbols(symbols: Codes, starts: Numbers) -> tuple[AnsWords, int]:
 
     Returns:
         The words (n,) uint32, in the order in which they left the state, and the final state.
+
+    Raises:
+        ValueError: A symbol that occurs has no share.
     """
     words: list[int] = []
     top = 1
@@ -28,6 +31,8 @@ def ans_encode_symbols(symbols: Codes, starts: Numbers) -> tuple[AnsWords, int]:
     for symbol in reversed(symbols.tolist()):
         start = bounds[symbol]
         share = bounds[symbol + 1] - start
+        if share == 0:
+            raise ValueError("ans_encode_symbols: starts gives no share to a symbol that occurs")
         if top >= share << (64 - SHARE_BITS):
             words.append(top % _WORD)
             top //= _WORD

@@ -86,8 +86,12 @@ def keep_mask(offset: int, count: int, key: int, threshold: int, device: torch.d
 
     Returns:
         (count,) bool.
+
+    Raises:
+        ValueError: The threshold is out of range.
     """
-    assert 1 <= threshold <= _ALL, threshold
+    if not 1 <= threshold <= _ALL:
+        raise ValueError(f"keep_mask: threshold={threshold} must be in 1 .. 2**32")
     if threshold == _ALL:
         return torch.ones(count, dtype=torch.bool, device=device)
     flipped = hash32(offset, count, key, device).bitwise_xor_(_signed(1 << 31))  # unsigned order in signed order

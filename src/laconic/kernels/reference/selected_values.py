@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from laconic.kernels.checks import stream as check_stream
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.kernels.reference.signs import ALL_SELECTED
 
@@ -29,21 +30,23 @@ def put_selected(
     """Write values at the selected elements of a vector, and 0 elsewhere.
 
     Args:
-        selected: (k,), in ascending order of coordinates.
+        selected: (k,), in ascending order of coordinates; another number of values raises ValueError.
         offset: Number of the first coordinate.
         key: 0 .. 2**64 - 1.
         threshold: 1 .. 2**32.
         out: (count,), overwritten.
         sampled: The mask as bits, from `selected_bits`; None to sample it again.
     """
+    count = out.numel()
     if threshold == ALL_SELECTED:
+        check_stream("put_selected", selected, count)
         out.copy_(selected)
         return
-    count = out.numel()
     if sampled is None:
         mask = reference_hashing.keep_mask(offset, count, key, threshold, out.device)
     else:
         mask = reference_hashing.unpack_bits(sampled, count)
+    check_stream("put_selected", selected, int(mask.sum()))
     out.zero_().masked_scatter_(mask, selected.to(out.dtype))
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from laconic.kernels.checks import stream as check_stream
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.kernels.reference.finite import all_finite
 from laconic.kernels.reference.flatten import gather
@@ -82,7 +83,7 @@ def put_signs(
     """Write -1 or +1 at the selected elements, and 0 elsewhere.
 
     Args:
-        packed: The signs of the selected elements.
+        packed: The signs of the selected elements; another number of bytes raises ValueError, here and below.
         offset: Number of the first coordinate.
         key: 0 .. 2**64 - 1.
         threshold: 0 .. 2**32.
@@ -94,10 +95,11 @@ def put_signs(
         mask = reference_hashing.unpack_bits(sampled, out.numel())
     elif threshold != ALL_SELECTED:
         mask = _mask(offset, out, key, threshold)
+    n_selected = out.numel() if mask is None else int(mask.sum())
+    check_stream("put_signs", packed, n_selected)
     if mask is None:
-        out.copy_(reference_hashing.unpack_bits(packed, out.numel())).mul_(-2).add_(1)
+        out.copy_(reference_hashing.unpack_bits(packed, n_selected)).mul_(-2).add_(1)
         return
-    n_selected = int(mask.sum())
     out.copy_(reference_hashing.scatter_signs(reference_hashing.unpack_bits(packed, n_selected), mask, out.dtype))
 
 
@@ -141,7 +143,7 @@ def majority(packed: Sequence[Tensor], count: int) -> Tensor:
         (ceil(count/8),) uint8.
     """
     negatives = sum(reference_hashing.unpack_bits(voter, count).to(torch.int32) for voter in packed)
-    assert isinstance(negatives, Tensor), "no voter"
+    assert isinstance(negatives, Tensor)
     return reference_hashing.pack_bits(2 * negatives > len(packed))
 
 

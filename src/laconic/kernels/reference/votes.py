@@ -31,9 +31,15 @@ def top_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
 
     Returns:
         (k,) int64, ascending.
+
+    Raises:
+        ValueError: Equal numbers in `order` would select more.
     """
     n_at_threshold = votes.bincount().flip(0).cumsum(0)  # how many have the maximum, or one less, and so on
     threshold = n_at_threshold.numel() - 1 - int((n_at_threshold < k).sum())
     wins, tied = votes > threshold, votes == threshold
     last = order[tied].kthvalue(k - int(wins.sum())).values
-    return (wins | tied & (order <= last)).nonzero().flatten()
+    selected = (wins | tied & (order <= last)).nonzero().flatten()
+    if len(selected) != k:
+        raise ValueError("top_voted: order has equal numbers; of tied ones, the lowest shall win")
+    return selected

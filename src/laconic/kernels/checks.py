@@ -1,0 +1,264 @@
+"""What every function of the face asks of its arguments, once a call: compiled code checks no index.
+
+A tensor costs about a microsecond, indices one pass over them. Values are not looked at, unless they are indices.
+All backends refuse the same, before anything is written.
+"""
+
+from collections.abc import Container, Sequence
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from laconic.kernels.dispatch import fastest
+
+FLOATS = (torch.float32, torch.float64)
+ALL_FLOATS = (*FLOATS, torch.bfloat16, torch.float16)
+BYTES = (torch.uint8,)
+INDICES = (torch.int64,)
+MAX_COUNT = 1 << 32  # coordinates; their numbers are hashed as 32 bits
+
+_PLAIN_TYPES = (Tensor, Parameter)
+_NO_DISPATCH = Tensor.__torch_dispatch__
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor's memory, if it has some, holds its values: it is not lazily negated, and of no subclass.
+
+    A subclass may mean something else by its memory; operations of torch know.
+    """
+    return type(tensor) in _PLAIN_TYPES and not tensor.is_neg()
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Return whether all elements of a tensor lie in memory of its own, in rows.
+
+    Not so: meta tensors, sparse layouts, wrappers such as DTensor, tensors within `torch.func`, and storage that was
+    freed or shortened, as sharding and offloading leave it.
+    """
+    if tensor.layout is not torch.strided:
+        return False
+    if type(tensor) not in _PLAIN_TYPES and type(tensor).__torch_dispatch__ is not _NO_DISPATCH:
+        return False
+    n = tensor.numel()
+    if n == 0:
+        return not tensor.is_meta
+    if not tensor.is_contiguous():
+        n = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    try:
+        storage = tensor.untyped_storage()
+        return storage.nbytes() >= (tensor.storage_offset() + n) * tensor.itemsize and storage.data_ptr() != 0
+    except (RuntimeError, NotImplementedError):  # of a wrapper without storage
+        return False
+
+
+def overlaps(tensor: Tensor) -> bool:
+    """Return whether two elements of a tensor may share memory, as those of an expanded one do."""
+    if tensor.is_contiguous():
+        return False
+    reach = 0  # from the first element to the last one of the dimensions so far, the densest first
+    for step, size in sorted(
+        (step, size) for step, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1
+    ):
+        if step <= reach:
+            return True
+        reach += (size - 1) * step
+    return False
+
+
+def vector(
+    call: str,
+    name: str,
+    given: Tensor,
+    dtypes: Container[torch.dtype] | None = None,
+    count: int | None = None,
+    device: torch.device | None = None,
+) -> None:
+    """Check one vector that a function reads.
+
+    Args:
+        call: Name of the function, for the messages.
+        name: Name of the argument.
+        given: The argument.
+        dtypes: Types that it may have; None for any.
+        count: Elements that it must have; None for any number.
+        device: Where it must be; None for anywhere.
+
+    Raises:
+        TypeError: It is no vector with memory of its own, or has another type.
+        ValueError: It has another length, or is on another device.
+    """
+    if not (has_memory(given) and is_plain(given)):
+        _refuse(call, name, given)
+    if given.ndim != 1 or (dtypes is not None and given.dtype not in dtypes):
+        shape = tuple(given.shape)
+        raise TypeError(f"{call}: {name} is {given.dtype} of shape {shape}; it must be a vector{_of(dtypes)}")
+    if count is not None and given.numel() != count:
+        raise ValueError(f"{call}: {name} has {given.numel()} elements; it must have {count}")
+    if device is not None and given.device != device:
+        raise ValueError(f"{call}: {name} is on {given.device}, the other tensors are on {device}; move one with .to()")
+
+
+def output(
+    call: str,
+    name: str,
+    given: Tensor,
+    dtypes: Container[torch.dtype] | None = None,
+    count: int | None = None,
+    device: torch.device | None = None,
+    *,
+    strided: bool = False,
+) -> None:
+    """Check one vector that a function writes to. Arguments and exceptions as for `vector`.
+
+    It must be contiguous; if `strided`, it suffices that no two elements share memory.
+    """
+    vector(call, name, given, dtypes, count, device)
+    if not given.is_contiguous() and not (strided and given.stride(0)):
+        raise ValueError(
+            f"{call}: {name} has the stride {given.stride(0)} and is written to; pass "
+            f"{'its .clone()' if strided else 'a contiguous vector'}"
+        )
+
+
+def tensors(call: str, given: Sequence[Tensor], count: int, *, written: bool = False) -> None:
+    """Check tensors of any shapes that make one vector.
+
+    Args:
+        call: Name of the function.
+        given: The tensors.
+        count: Elements that they must have in all.
+        written: Whether the function writes to them, so that no two elements may share memory.
+
+    Raises:
+        TypeError: One has no memory of its own.
+        ValueError: They have another number of elements, or one is expanded and written to.
+    """
+    total = 0
+    for place, tensor in enumerate(given):
+        if not has_memory(tensor):
+            _refuse(call, f"tensor {place} of {len(given)}", tensor)
+        if written and overlaps(tensor):
+            raise ValueError(
+                f"{call}: elements of tensor {place} of {len(given)}, of shape {tuple(tensor.shape)}, share memory, as "
+                "after expand(); pass its .clone()"
+            )
+        total += tensor.numel()
+    if total != count:
+        raise ValueError(f"{call}: {len(given)} tensors have {total} elements in all; they must have {count}")
+
+
+def indices(call: str, name: str, given: Tensor, count: int) -> None:
+    """Check indices (k,) int64 of a vector of `count` elements: ascending, each once.
+
+    Raises:
+        TypeError: They are no int64 vector.
+        IndexError: One is outside 0 .. count - 1.
+        ValueError: They do not ascend.
+    """
+    vector(call, name, given, INDICES)
+    if not fastest("position_streams", given.device).ascending(given, count):
+        low, high = int(given.min()), int(given.max())
+        if low < 0 or high >= count:
+            raise IndexError(f"{call}: {name} has {low if low < 0 else high}, which is outside 0 .. {count - 1}")
+        raise ValueError(f"{call}: {name} must ascend, each once; sort them, and leave out repeated ones")
+
+
+def number(call: str, name: str, given: int, low: int, high: int) -> None:
+    """Check a whole number. Raises ValueError outside low .. high."""
+    if not low <= given <= high:
+        raise ValueError(f"{call}: {name}={given} must be in {low} .. {high}")
+
+
+def mask(call: str, offset: int, count: int, key: int, threshold: int, lowest: int = 0) -> None:
+    """Check the coordinates, the key and the threshold of a keyed mask. Raises ValueError for what is out of range."""
+    coordinates(call, offset, count, key)
+    if not lowest <= threshold <= 1 << 32:
+        raise ValueError(f"{call}: threshold={threshold} must be in {lowest} .. 2**32")
+
+
+def coordinates(call: str, offset: int, count: int, key: int = 0) -> None:
+    """Check which coordinates are hashed, and by which key. Raises ValueError for what is out of range."""
+    if not 0 <= offset <= offset + count <= MAX_COUNT:
+        raise ValueError(f"{call}: offset={offset} and count={count} must be within the coordinates 0 .. 2**32 - 1")
+    if not 0 <= key < 1 << 64:
+        raise ValueError(f"{call}: key={key} must be in 0 .. 2**64 - 1")
+
+
+def packed(call: str, name: str, given: Tensor, n_bits: int, device: torch.device | None = None) -> None:
+    """Check a packed stream of so many bits: as many bytes as it takes. Exceptions as for `vector`."""
+    vector(call, name, given, BYTES, (n_bits + 7) // 8, device)
+
+
+def stream(call: str, given: Tensor, n_selected: int) -> None:
+    """Check that a stream on a mask has one bit, or one value, for each selected element. Raises ValueError."""
+    expected = (n_selected + 7) // 8 if given.dtype == torch.uint8 else n_selected
+    if given.numel() != expected:
+        what = "bytes of bits" if given.dtype == torch.uint8 else "values"
+        raise ValueError(f"{call}: {given.numel()} {what} for {n_selected} selected elements, which take {expected}")
+
+
+_totals: dict[
+    int, tuple[tuple[int, ...], int]
+] = {}  # of the lengths seen last, by their identity: hashing takes longer
+
+
+def blocks(call: str, lengths: tuple[int, ...]) -> int:
+    """Check the lengths of blocks, and return how many elements they have in all.
+
+    Raises:
+        ValueError: A length is below 1.
+    """
+    known = _totals.get(id(lengths))
+    if known is not None and known[0] is lengths:
+        return known[1]
+    if min(lengths, default=1) < 1:
+        raise ValueError(f"{call}: lengths has a block of {min(lengths)} elements; a block has at least one")
+    total = sum(lengths)
+    number(call, "sum(lengths)", total, 0, MAX_COUNT)
+    if len(_totals) >= 16:
+        _totals.clear()
+    _totals[id(lengths)] = lengths, total
+    return total
+
+
+def ends(
+    call: str,
+    given: Sequence[Tensor],
+    lengths: tuple[int, ...],
+    dtypes: Container[torch.dtype],
+    device: torch.device,
+) -> None:
+    """Check vectors of one number for each block: its low and high end, or its scale. Exceptions as for `vector`."""
+    for tensor in given:
+        vector(call, "ends of blocks", tensor, dtypes, len(lengths), device)
+        dtypes = (tensor.dtype,)  # of both ends
+
+
+def _refuse(call: str, name: str, given: Tensor) -> NoReturn:
+    """Raise TypeError for a tensor whose values are not in memory of its own, with what to pass instead."""
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{call}: {name} is {type(given).__name__}; it must be a tensor")
+    kind = type(given).__name__
+    if given.layout is not torch.strided:
+        why = f"has the layout {given.layout}; pass its .to_dense()"
+    elif type(given) not in _PLAIN_TYPES and type(given).__torch_dispatch__ is not _NO_DISPATCH:
+        why = f"is a {kind}, which wraps other tensors; pass the plain one inside, such as .to_local() of a DTensor"
+    elif given.is_meta:
+        why = "is on the meta device, where tensors have no values; move the model with .to_empty() and load it"
+    elif not has_memory(given):
+        why = (
+            "has no memory for its values: its storage was freed or is too short, as sharding and offloading leave it; "
+            "bring them back first"
+        )
+    elif given.is_neg():
+        why = "is lazily negated; pass its .resolve_neg()"
+    else:
+        why = f"is a {kind}; pass a plain tensor"
+    raise TypeError(f"{call}: {name} {why}")
+
+
+def _of(dtypes: Container[torch.dtype] | None) -> str:
+    """Return the types as part of a message."""
+    return f" of {', '.join(map(str, dtypes))}" if isinstance(dtypes, tuple) else ""
