@@ -32,10 +32,10 @@ def guarded(values: Tensor) -> Tensor:
 
 def guards_hold(tensor: Tensor) -> bool:
     """Return whether the bytes around a guarded tensor are as they were."""
-    whole = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+    buffer = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
     start = tensor.storage_offset() * tensor.element_size()
     stop = start + tensor.numel() * tensor.element_size()
-    return bool((whole[:start] == GUARD_BYTE).all() and (whole[stop:] == GUARD_BYTE).all())
+    return bool((buffer[:start] == GUARD_BYTE).all() and (buffer[stop:] == GUARD_BYTE).all())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,9 +190,9 @@ def _freed(tensor: Tensor) -> Tensor:
 
 
 def _shortened(tensor: Tensor) -> Tensor:
-    whole = tensor.clone()
-    whole.untyped_storage().resize_(max(0, whole.untyped_storage().nbytes() - 1))
-    return whole
+    clone = tensor.clone()
+    clone.untyped_storage().resize_(max(0, clone.untyped_storage().nbytes() - 1))
+    return clone
 
 
 WITHOUT_MEMORY: dict[str, Callable[[Tensor], Tensor]] = {

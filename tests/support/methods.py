@@ -86,6 +86,9 @@ _FURTHER = {
     "lag, skipping": laconic.LAG(alpha=0.5, **_LAZY),
     **{f"lasg, {rule}": laconic.LASG(rule=rule, alpha=0.05, **_LAZY) for rule in ("wk1", "wk2", "ps", "pse")},
     "sasg, corrected": laconic.SASG(density=0.25, skip_error="corrected", **_LAZY),
+    "lasg, alpha that follows": laconic.LASG(alpha=0.05, alpha_of="delayed", alpha_delay=2, **_LAZY),
+    "dist-ef, weight decay": laconic.DistEFBlockwise(weight_decay=0.01),
+    "ssgd-mv, residual at decay": laconic.SSGDMV(density=0.25, residual_at_decay=0.1),
     "dsgd, difference": laconic.DSGD(mixing="difference"),
     "dsgd, choco": laconic.DSGD(mixing="choco", compressor=_HALF, consensus_step_size=0.4),
 }

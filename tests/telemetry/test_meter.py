@@ -32,7 +32,7 @@ def counted(frame, direction="up", *, local=False, flag_bit=False, lead=True) ->
         paper_bits=paper_bits, exchange="update", local=local, flag_bit=flag_bit, lead=lead,
     )  # fmt: skip
     others = [count for other, count in meter.counts.items() if other != direction]
-    assert others == [Count(), Count()]
+    assert others == [Count(), Count(), Count()]
     return meter.counts[direction]
 
 
@@ -48,19 +48,19 @@ def test_a_packet_that_a_rank_sends_to_itself_crosses_no_link():
 
 
 def test_a_skip_counts_one_header_and_one_bit_and_costs_the_paper_nothing():
-    assert counted(SKIP) == Count(messages=1, skips=1, wire_bytes=HEADER_BYTES, payload_bits=1)
+    assert counted(SKIP) == Count(messages=1, skips=1, skip_messages=1, wire_bytes=HEADER_BYTES, payload_bits=1)
     assert counted(SKIP, flag_bit=True) == counted(SKIP)  # the control frame is its own flag
 
 
-def test_a_skip_that_was_split_by_servers_is_one_skip():
+def test_a_skip_that_was_split_by_servers_is_one_skip_and_as_many_messages_that_are_skips():
     meter = Meter()
     for index in range(3):
         meter.frame(
             "up", SKIP, HEADER_BYTES,
             paper_bits=0.0, exchange="update", local=index == 1, flag_bit=True, lead=index == 0,
         )  # fmt: skip
-    expected = Count(messages=3, skips=1, wire_bytes=2 * HEADER_BYTES, local_bytes=HEADER_BYTES, payload_bits=3)
-    assert meter.counts["up"] == expected
+    bytes_ = {"wire_bytes": 2 * HEADER_BYTES, "local_bytes": HEADER_BYTES}
+    assert meter.counts["up"] == Count(messages=3, skips=1, skip_messages=3, payload_bits=3, **bytes_)
 
 
 def test_an_abort_is_a_message_but_no_skip():
@@ -70,6 +70,25 @@ def test_an_abort_is_a_message_but_no_skip():
 def test_if_a_method_may_skip_a_packet_that_is_not_skipped_counts_one_bit_more():
     assert counted(DENSE, flag_bit=True).payload_bits == 321
     assert counted(DENSE, flag_bit=True).paper_bits == 320.0
+
+
+def test_what_a_server_on_the_rank_receives_and_sends_is_counted_beside_its_workers_own_traffic():
+    meter = Meter()
+    meter.serve(6, 4321, "values")
+    assert meter.counts["served"] == Count(messages=6, wire_bytes=4321)
+    assert meter.counts["up"] == meter.counts["down"] == Count()
+    assert meter.by_exchange["served"] == {"values": Count(messages=6, wire_bytes=4321)}
+
+
+def test_a_state_saved_before_there_was_such_a_count_is_read_as_none():
+    meter = Meter()
+    saved = meter.saved()
+    for of_kind in saved.values():
+        del of_kind["served"]
+    del saved["counts"]["up"]["skip_messages"]
+    meter.serve(6, 4321, "values")
+    meter.restore(saved)
+    assert meter.counts["served"] == meter.counts["up"] == Count()
 
 
 def test_an_engines_collective_is_one_message_of_known_bytes():

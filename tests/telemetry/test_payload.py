@@ -63,7 +63,7 @@ def position_bits(count, k, code):
 
 
 def printed_position_bits(count, k):
-    """The bits by paper 002: K (ceil(log2 of 1/phi) + 2)."""
+    """The bits by SSGD-MV, 4.3.1: K (ceil(log2 of 1/phi) + 2)."""
     return k * (block_width(count, k)[1] + 2) if k else 0
 
 
@@ -101,9 +101,9 @@ def overheads_by_hand(packet, dtype):
 def paper_bits_beside(name, direction, packet):
     """The method's paper bits in addition to the formula of the packet's kind."""
     if name.startswith(("ssgd-topk", "sparseloco")) and isinstance(packet, Sparse):
-        return printed_position_bits(packet.count, packet.indices.numel())  # paper 002 counts positions, 001 does not
+        return printed_position_bits(packet.count, packet.indices.numel())  # SSGD-MV counts positions, SASG does not
     if name.startswith(("sparse", "sasg")) and direction == "down":
-        return -32 * packet.count  # paper 001 does not count downloads
+        return -32 * packet.count  # SASG does not count downloads
     return 0
 
 

@@ -110,7 +110,7 @@ class CompSkip(Algorithm):
     def work(self, me: Worker) -> Step:
         momentum, residual = me.scratch(), me.scratch()
         skips = self.skip.skips(me, n_bytes=self.keep * me.count / 8)
-        sent, is_finite = error_feedback_signs(  # lines 5-8 and 11 in one pass
+        sent, is_finite = error_feedback_signs(  # lines 6-9 and 12 in one pass, by the numbers of the paper's prose
             me.gradient_tensors, me.memory["momentum"], me.memory["residual"], momentum, residual,
             mu=self.momentum, decay=self.decay, c=self.c, keep=0.0 if skips else self.keep, key=me.key("mask"),
             offset=me.offset,
@@ -126,7 +126,7 @@ class CompSkip(Algorithm):
         divisor = inbox.n_workers if self.cprime == "scaled" else max(1, len(inbox))
         skips = self.server_skip.skips(server, n_bytes=self.server_keep * server.count / 8)
         residual = server.scratch()
-        sent = server_error_feedback_signs(  # lines 14-17 in one pass
+        sent = server_error_feedback_signs(  # lines 15-18 in one pass
             inbox.votes(), server.memory["residual"], residual, divisor=divisor, scale=self.c, decay=self.decay,
             c=self.server_c,
             keep=0.0 if skips else self.server_keep, key=server.key("mask"), offset=server.offset,

@@ -3,7 +3,8 @@
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.1.2, (3.2), with a parameter server.
 Paper -> here: Q -> compressor / server_compressor, g^(n) -> me.gradient, N -> inbox.n_workers, gamma -> the inner
 optimizer's learning rate.
-Differs: the mean, where the section prints a sum; over the workers whose packets arrived, since there is no residual.
+Differs: the mean of (3.2), where (3.3) and the section's prose have a sum; it is over the workers whose packets
+arrived, since there is no residual.
 The variance of the direction is at most sigma^2 / N + (1 + 1/N) sigma'^2, where the second term is Q's. A biased Q
 leaves an error that does not vanish; use EC-SGD for it.
 """

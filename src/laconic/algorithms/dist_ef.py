@@ -4,7 +4,10 @@ Zheng, Huang, Kwok: Communication-Efficient Distributed Blockwise Momentum SGD w
 NeurIPS 2019, Algorithm 2.
 Paper -> here: m -> me.memory["momentum"], e -> me.memory["residual"], e~ -> server.memory["residual"],
 mu -> momentum, eta_{t-1}/eta_t -> the ratio of the last round's learning rate, memory["lr"], to this round's.
-Differs: the residual has the unit of a gradient, as in the authors' code; hence the ratio.
+Differs: the residual has the unit of a gradient, as in the authors' code; hence the ratio. The authors' weight decay
+has a Nesterov momentum of its own, w <- mu w + lambda x, and adds lambda x + mu w to the direction. The inner
+optimizer's `weight_decay` has none, and its momentum would act on the direction too. `weight_decay` here is the
+authors' way.
 """
 
 from collections.abc import Mapping
@@ -38,9 +41,6 @@ class DistEFBlockwise(Algorithm):
     source: ClassVar[str] = "Zheng, Huang & Kwok, NeurIPS 2019, Algorithm 2"
     tolerates_absence: ClassVar[bool] = True
     reads_lr: ClassVar[bool] = True
-    worker_slots: ClassVar[Mapping[str, Slot]] = {
-        "momentum": Slot(rule=Rule.MEAN), "residual": Slot(rule=Rule.SUM), "lr": Slot.number(Rule.SAME, lowest=0),
-    }  # fmt: skip
     server_slots: ClassVar[Mapping[str, Slot]] = {
         "residual": Slot(rule=Rule.SAME),
         "lr": Slot.number(Rule.SAME, lowest=0),
@@ -51,10 +51,23 @@ class DistEFBlockwise(Algorithm):
     blocks: str = hyperparameter(
         "layer", 'what shares one scale: the "vector", a "layer", or a block of this many parameters'
     )
+    weight_decay: float = hyperparameter(
+        0.0, "lambda, weight decay with a Nesterov momentum of its own, as in the authors' code; leave the inner "
+        "optimizer's weight_decay at 0 then",
+        within="[0, inf)",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
         ScaledSign(blocks=self.blocks)  # refuses a wrong block size
+
+    @property
+    def worker_slots(self) -> Mapping[str, Slot]:
+        decay = {"weight_decay": Slot(rule=Rule.SAME)} if self.weight_decay else {}
+        return {
+            "momentum": Slot(rule=Rule.MEAN), "residual": Slot(rule=Rule.SUM),
+            "lr": Slot.number(Rule.SAME, lowest=0), **decay,
+        }  # fmt: skip
 
     @property
     def over_slices(self) -> Slices:
@@ -76,7 +89,11 @@ class DistEFBlockwise(Algorithm):
         me.memory.set_number("lr", me.lr)
         reply = yield sent
         me.memory["residual"] = corrected - sent.dense() if reply.delivered else corrected
-        return reply.dense()
+        if not self.weight_decay:
+            return reply.dense()
+        shrinking = self.weight_decay * me.parameters
+        me.memory["weight_decay"] = self.momentum * me.memory["weight_decay"] + shrinking
+        return reply.dense() + (shrinking + self.momentum * me.memory["weight_decay"])
 
     def serve(self, server: Server, inbox: Inbox) -> ScaledSigns:
         # By all workers: what was not delivered stays in its worker's residual.

@@ -90,7 +90,7 @@ class DropSign(Algorithm):
 
     def work(self, me: Worker) -> Step:
         momentum, residual = me.scratch(), me.scratch()
-        sent, is_finite = error_feedback_signs(  # lines 5-7 and 10 in one pass
+        sent, is_finite = error_feedback_signs(  # lines 6-8 and 12 in one pass
             me.gradient_tensors, me.memory["momentum"], me.memory["residual"], momentum, residual,
             mu=self.momentum, decay=1.0, c=self.c, keep=self.keep, key=me.key("mask"), offset=me.offset,
         )  # fmt: skip
@@ -99,11 +99,11 @@ class DropSign(Algorithm):
         reply = yield sent
         if not reply.delivered:
             me.memory["residual"] = residual.add_(sent.dense(), alpha=self.c)
-        return reply.dense()  # line 9
+        return reply.dense()  # lines 10-11
 
     def serve(self, server: Server, inbox: Inbox) -> Signs:
         residual = server.scratch()
-        sent = server_error_feedback_signs(  # lines 13-15 in one pass
+        sent = server_error_feedback_signs(  # lines 15-17 in one pass
             inbox.votes(), server.memory["residual"], residual, divisor=inbox.n_workers, scale=self.c, decay=1.0,
             c=self.server_c,
             keep=self.server_keep, key=server.key("mask"), offset=server.offset,

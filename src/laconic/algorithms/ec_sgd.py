@@ -1,6 +1,6 @@
 """EC-SGD, also DoubleSqueeze: compress upload and download, and keep what was not sent as residual.
 
-Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.4, equations (3.8)-(3.12);
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.3, equations (3.8)-(3.12);
 Tang et al.: DoubleSqueeze, ICML 2019, Algorithm 1.
 Paper -> here: delta^(n) -> me.memory["residual"], delta -> server.memory["residual"],
 Q -> compressor / server_compressor.
@@ -24,7 +24,7 @@ class ECSGD(Algorithm):
     """Any compressor in both directions, with error feedback at the workers and the server."""
 
     source: ClassVar[str] = (
-        "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 3.4; DoubleSqueeze, Alg. 1"
+        "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 3.3; DoubleSqueeze, Alg. 1"
     )
     tolerates_absence: ClassVar[bool] = True
     worker_slots: ClassVar[Mapping[str, Slot]] = {"residual": Slot(rule=Rule.SUM)}

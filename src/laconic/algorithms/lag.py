@@ -1,7 +1,7 @@
 """LAG-WK: a worker whose gradient has hardly changed skips, and the server uses its last upload again.
 
 Chen, Giannakis, Sun, Yin: LAG: Lazily Aggregated Gradient for Communication-Efficient Distributed Learning,
-NeurIPS 2018; rule (5) of Deng et al. (SASG) without its second evaluation.
+NeurIPS 2018; rule (5) of Deng, Li, Sun, Lu (SASG), which compares gradients of two different samples.
 Paper -> here: grad_n(x^{t-tau}) -> me.memory["uploaded"], stored gradient h_n -> server.memory["stored.<rank>"],
 xi or alpha_j -> alpha, D -> window and max_delay (two things that the papers give one letter).
 Differs: skips only where the threshold is above 0. The rule compares with the gradient that was uploaded, so it is

@@ -1,7 +1,7 @@
 """LASG: lazy aggregation for stochastic gradients, which compares two gradients of the same mini-batch.
 
 Chen, Sun, Yin: LASG: Lazily Aggregated Stochastic Gradients for Communication-Efficient Distributed Learning, 2020;
-the baseline of Deng et al. (SASG), equation (5).
+the baseline of Deng, Li, Sun, Lu (SASG), equation (6).
 Paper -> here: theta^{k-tau_m} -> me.memory["uploaded_parameters"], theta~ -> me.memory["snapshot"], WK1's difference
 at the last upload -> me.memory["uploaded_difference"], stored gradient -> server.memory["stored.<rank>"],
 c_d or alpha_d -> alpha, D -> window and max_delay, L_m -> smoothness, or with PSE me.memory["smoothness"].
@@ -32,7 +32,7 @@ from laconic.wire import Dense
 class LASG(Lazy):
     """Mini-batch gradients, uploaded only where they have changed."""
 
-    source: ClassVar[str] = "Chen, Sun & Yin, LASG, arXiv 2002.11360; Deng et al., SASG, (5)"
+    source: ClassVar[str] = "Chen, Sun & Yin, LASG, arXiv 2002.11360; Deng, Li, Sun & Lu, SASG, (6)"
     test_settings: ClassVar[dict[str, float]] = {"alpha": 0.05}
     server_slots: ClassVar[Mapping[str, Slot]] = STORED
 

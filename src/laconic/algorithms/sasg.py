@@ -1,7 +1,7 @@
 """SASG: sparse uploads with error feedback, sent only when the gradient has changed.
 
-Deng, Guo, Wang, Wang, Sun: Communication-Efficient Distributed Learning with Sparsification and Adaptive Aggregation
-(SASG), Algorithm 1.
+Deng, Li, Sun, Lu: Communication-Efficient Distributed Learning via Sparse and Adaptive Stochastic Gradient (SASG),
+Algorithm 1.
 Paper -> here: e_m -> me.memory["residual"], gamma -> me.lr, T_k -> take, omega^{t-tau} ->
 me.memory["uploaded_parameters"], alpha_d -> alpha, D -> window and max_delay, M^t -> inbox, M_c^t -> inbox.skipped,
 stored T_k(g) -> server.memory["positions.<rank>"] and server.memory["values.<rank>"].
@@ -32,7 +32,7 @@ from laconic.wire import Dense, Packet, Sparse
 class SASG(Selection, Lazy):
     """The largest elements of each worker's step, uploaded only where its gradient has changed."""
 
-    source: ClassVar[str] = "Deng, Guo, Wang, Wang & Sun, SASG, Algorithm 1"
+    source: ClassVar[str] = "Deng, Li, Sun & Lu, SASG, Algorithm 1"
     tolerates_absence: ClassVar[bool] = True
     test_settings: ClassVar[dict[str, float]] = {"density": 0.25, "alpha": 0.05}
 
@@ -72,7 +72,7 @@ class SASG(Selection, Lazy):
         threshold = self.watch(me)
         skip = False
         if threshold > 0 and not self.must_send(me):
-            skip = small_against(gap_to_second(me, me.memory["uploaded_parameters"]), threshold)  # (5)
+            skip = small_against(gap_to_second(me, me.memory["uploaded_parameters"]), threshold)  # (6)
         if skip:
             residual = me.memory["residual"]
             if self.skip_error == "corrected":  # before it is sent, so that an overflow aborts the round

@@ -3,7 +3,9 @@
 Bernstein, Wang, Azizzadenesheli, Anandkumar: signSGD, ICML 2018; Bernstein, Zhao, Azizzadenesheli, Anandkumar:
 signSGD with Majority Vote is Communication Efficient and Fault Tolerant, ICLR 2019, Algorithm 1.
 Paper -> here: beta -> momentum, v_m -> me.memory["momentum"], lambda -> the inner optimizer's weight_decay.
-Differs: nothing. The gradient enters the momentum with the factor 1 - beta, as in the papers' code. A tie gives +1.
+Differs: nothing. The gradient enters the momentum with the factor 1 - beta, as in the papers' code. The sign of 0 is
++1, and so is a tie, as in the code of 2019; sign_zero="random" draws both. A third sign, 0, as in that of 2018, fits no
+bit.
 Weight decay is not part of the vote: the inner optimizer adds it afterwards.
 """
 
@@ -11,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laconic.compressors import majority, momentum_signs
+from laconic.compressors import majority, momentum_signs, zeros_at_random
 from laconic.contract import (
     Accept,
     Algorithm,
@@ -46,6 +48,11 @@ class SignSGDMajorityVote(Algorithm):
         0.9, "beta, share of the old momentum that stays; 0 gives signSGD", within="[0, 1)"
     )
 
+    sign_zero: str = hyperparameter(
+        "plus", "the sign of 0, and of a tie of votes: +1 (plus), or a keyed draw of -1 and +1 (random)",
+        choices=("plus", "random"),
+    )  # fmt: skip
+
     @property
     def separable(self) -> bool:
         return True
@@ -64,12 +71,15 @@ class SignSGDMajorityVote(Algorithm):
 
     def work(self, me: Worker) -> Step:
         sent = momentum_signs(me.gradient, me.memory["momentum"], mu=self.momentum, offset=me.offset)
+        if self.sign_zero == "random":
+            sent = zeros_at_random(sent, me.gradient == 0, me.key("zeros"))
         me.memory["momentum"] = me.gradient  # momentum_signs has put the new momentum there
         reply = yield sent
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Signs:
-        return majority(list(inbox.values()), offset=server.offset, count=server.count, dtype=server.memory.dtype)
+        made = majority(list(inbox.values()), offset=server.offset, count=server.count, dtype=server.memory.dtype)
+        return made if self.sign_zero == "plus" else zeros_at_random(made, inbox.votes() == 0, server.key("ties"))
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         return float(spec.d), float(spec.d)

@@ -1,7 +1,7 @@
 """Sparse SGD: every worker sends the largest elements of its step and keeps the rest as residual.
 
-Deng, Guo, Wang, Wang, Sun: Communication-Efficient Distributed Learning with Sparsification and Adaptive Aggregation
-(SASG), the baseline "Sparse"; Stich, Cordonnier, Jaggi: Sparsified SGD with Memory, NeurIPS 2018.
+Deng, Li, Sun, Lu: Communication-Efficient Distributed Learning via Sparse and Adaptive Stochastic Gradient (SASG), the
+baseline "Sparse"; Stich, Cordonnier, Jaggi: Sparsified SGD with Memory, NeurIPS 2018.
 Paper -> here: e -> me.memory["residual"], gamma -> me.lr, T_k -> take, k -> k or density.
 Differs: the residual contains the learning rate, as in the paper, so the direction is divided by it before the inner
 optimizer multiplies it again. The mean over workers (the papers' code sums). The paper counts only the values of the
@@ -25,7 +25,7 @@ from laconic.wire import Dense, Packet
 class SparseSGD(Selection, Algorithm):
     """The largest elements of each worker's step, with error feedback."""
 
-    source: ClassVar[str] = "Stich, Cordonnier & Jaggi, NeurIPS 2018; Deng et al., SASG, baseline"
+    source: ClassVar[str] = "Stich, Cordonnier & Jaggi, NeurIPS 2018; Deng, Li, Sun & Lu, SASG, baseline"
     tolerates_absence: ClassVar[bool] = True
     reads_lr: ClassVar[bool] = True
     worker_slots: ClassVar[Mapping[str, Slot]] = {"residual": Slot(rule=Rule.SUM)}

@@ -57,7 +57,7 @@ class SSGDMV(SSGDTopK):
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change, offset=me.offset)).dense()
-        corrected = me.change_plus(me.memory["residual"])  # line 9
+        corrected = self.corrected(me)  # line 9
         votes = self.votes(me, corrected)
         reply = yield self.positions(me, votes)
         return (yield from self.send_values(me, corrected, reply))

@@ -1,6 +1,7 @@
 """SSGD-MV-RS: the mask is sampled at random, in proportion to the votes.
 
-Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, section 3.3, random selection.
+Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, section 2, random selection
+(Algorithm 1, line 15), and section 4.2.
 Paper -> here: as in `ssgd_mv.py`.
 Differs: K coordinates are sampled without replacement, each in proportion to its vote count c_i: the K smallest of
 E_i / c_i for exponential variables E_i (exponential clocks). The variables are keyed, so a run can be repeated.
@@ -21,7 +22,7 @@ from laconic.kernels.api import hash_at
 class SSGDMVRS(SSGDMV):
     """Vote for coordinates, sample winners in proportion to their votes, then send their values."""
 
-    source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, 3.3"
+    source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, 2"
 
     def mask(self, server: Server, voted: Tensor, votes: Tensor) -> Tensor:
         clocks = (

@@ -6,7 +6,8 @@ K -> n_selected, Q -> bits (fractional quantizer, 4.3.2), H -> local_steps of th
 Differs: the residual of round t enters round t+1, quantization error included (the print mixes indices). The mean over
 workers, where Algorithm 1, line 26 prints a sum. The paper's formula counts the download as a union without overlap;
 the meter counts the actual union. With dense_rounds above 0 (5 epochs in the paper), training starts with rounds of
-model averaging after one local step, without residual.
+model averaging after one local step, without residual. K is rounded down; the first author's code rounds it up
+(rounding="ceil"), and multiplies the residual by 0.1 where the learning rate falls (residual_at_decay=0.1).
 """
 
 from collections.abc import Mapping
@@ -63,6 +64,13 @@ class SSGDTopK(Algorithm):
     dense_rounds: int = hyperparameter(
         0, "number of initial rounds that are dense and not quantized", within="[0, inf)", unit="rounds"
     )
+    rounding: str = hyperparameter(
+        "floor", "how density times the number of coordinates is rounded", choices=("floor", "ceil")
+    )
+    residual_at_decay: float = hyperparameter(
+        1.0, "factor of the residual in a round whose learning rate is at most half of the round's before",
+        within="[0, 1]",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,7 +79,8 @@ class SSGDTopK(Algorithm):
 
     @property
     def worker_slots(self) -> Mapping[str, Slot]:
-        return {"residual": Slot(rule=Rule.SUM)}
+        lr = {} if self.residual_at_decay == 1 else {"lr": Slot.number(Rule.SAME, lowest=0)}
+        return {"residual": Slot(rule=Rule.SUM), **lr}
 
     @property
     def over_slices(self) -> Slices:
@@ -82,10 +91,19 @@ class SSGDTopK(Algorithm):
 
     def n_selected(self, d: int) -> int:
         """Return K for d coordinates. Raises ValueError if K is 0 or above d."""
-        return n_selected_in(d, density=self.density, k=self.k)
+        return n_selected_in(d, density=self.density, k=self.k, rounding=self.rounding)
 
     def dense_in(self, round_: int) -> bool:
         return round_ < self.dense_rounds
+
+    def corrected(self, me: Worker) -> Tensor:
+        """Return the change plus the residual, (d,), as a scratch vector. Call it once a round."""
+        residual = me.memory["residual"]
+        if self.residual_at_decay < 1 and me.lr > 0:
+            if 2 * me.lr <= me.memory.number("lr", 0):
+                residual = torch.mul(residual, self.residual_at_decay, out=me.scratch())
+            me.memory.set_number("lr", me.lr)
+        return me.change_plus(residual)
 
     def quantized(self, values: Tensor) -> Dense | FractionalValues:
         """Return the values (K,) as a packet for the upload."""
@@ -113,7 +131,7 @@ class SSGDTopK(Algorithm):
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change, offset=me.offset)).dense()
-        corrected = me.change_plus(me.memory["residual"])
+        corrected = self.corrected(me)
         positions = top_k(corrected, self.n_selected(me.count))
         values = self.quantized(take_at(corrected, positions))
         reply = yield Sparse(indices=positions, values=values, count=me.count, offset=me.offset, code=self.code)

@@ -148,7 +148,9 @@ def _print_claims(console: Console, algorithm: "Algorithm") -> None:
         table.add_row(f"memories of {side}", remembered)
     table.add_row("also within a round", "the new memories, and a flat vector of d")
     up, down = algorithm.paper_bits(sample_spec(algorithm, _SHOWN_D, _SHOWN_WORKERS), _SHOWN_WORKERS)
-    table.add_row("bits per worker and round", f"{up / 1e6:.4g} d up, {down / 1e6:.4g} d down (one layer)")
+    downward = f"{down / 1e6:.4g} d down" if down else "down not counted by the paper, but in payload and wire"
+    prefix = "at most " if algorithm.adaptive else ""
+    table.add_row("bits per worker and round", f"{prefix}{up / 1e6:.4g} d up, {downward} (one layer)")
     if hasattr(algorithm, "graph"):
         from laconic.gossip.graphs import GRAPHS
         from laconic.gossip.mixing import Mixing

@@ -217,10 +217,11 @@ def _for_torchrun(given: Mapping[str, Any], n: int) -> dict[str, Any]:
 
 def report(records: "Sequence[Record]", out: Path | None, *, batch_title: bool) -> None:
     """Print the table, and draw the curves into `out` if it is given."""
-    from laconic.report.table import comparison, own_models
+    from laconic.report.table import comparison, note_on, own_models
 
     console = Console()
     console.print(comparison(records))
+    console.print(note_on(records), highlight=False)
     for record in records:
         if record.last.consensus_distance is not None:
             console.print(own_models(record), highlight=False)

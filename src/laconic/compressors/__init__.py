@@ -23,6 +23,7 @@ from laconic.compressors.sign import (
     server_error_feedback_signs,
     signs,
     threshold_of,
+    zeros_at_random,
 )
 from laconic.compressors.sparsified import Sparsified
 from laconic.compressors.ternary import Ternary
@@ -68,4 +69,5 @@ __all__ = [
     "signs",
     "threshold_of",
     "warn_of_growing_residual",
+    "zeros_at_random",
 ]

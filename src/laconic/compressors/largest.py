@@ -13,25 +13,33 @@ from laconic.kernels.api import top_k
 
 
 @functools.lru_cache(maxsize=1024)  # fractions are slow, and methods ask several times a round
-def n_selected_for(density: float, d: int) -> int:
-    """Return floor(density * d), exactly: 29 for 0.29 of 100, although the float 0.29 is a little below."""
-    return math.floor(Fraction(str(density)) * d)
+def n_selected_for(density: float, d: int, rounding: str = "floor") -> int:
+    """Return density * d, rounded exactly: down to 29 for 0.29 of 100, although the float 0.29 is a little below.
+
+    Args:
+        density: Share of the elements.
+        d: Number of elements.
+        rounding: "floor" or "ceil".
+    """
+    exact = Fraction(str(density)) * d
+    return math.ceil(exact) if rounding == "ceil" else math.floor(exact)
 
 
-def n_selected_in(d: int, *, density: float, k: int | None = None) -> int:
+def n_selected_in(d: int, *, density: float, k: int | None = None, rounding: str = "floor") -> int:
     """Return how many of d elements to take.
 
     Args:
         d: Number of elements.
         density: Share of the elements, in (0, 1].
         k: Number of elements, in place of `density`.
+        rounding: How density * d is rounded, "floor" or "ceil".
 
     Raises:
         ValueError: The number is 0 or above d.
     """
     if k is not None and not 1 <= k <= d:
         raise ValueError(f"top-k: k={k} must be in 1 .. d={d}, the vector's length; or leave k out and give density")
-    n_selected = n_selected_for(density, d) if k is None else k
+    n_selected = n_selected_for(density, d, rounding) if k is None else k
     if n_selected == 0:
         raise ValueError(f"top-k: density={density} of d={d} is no element; make it at least 1/{d}, or give k=1")
     return n_selected

@@ -1,10 +1,10 @@
 """One bit an element, for all elements or for those that a keyed Bernoulli draw selects.
 
-sgn(0) is +1 where a bit is sent, and so is a tie of votes.
+sgn(0) is +1 where a bit is sent, and so is a tie of votes; `zeros_at_random` makes them +1 or -1 by a keyed draw.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from laconic.compressors.compressor import Compressor, as_values
 from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import ALL_SELECTED, error_feedback_step, error_feedback_total, pack_signs
+from laconic.kernels.api import ALL_SELECTED, error_feedback_step, error_feedback_total, pack_signs, selected_bits
 from laconic.kernels.api import majority as packed_majority
 from laconic.kernels.api import momentum_signs as packed_momentum_signs
 from laconic.wire import Packet, Signs
@@ -96,6 +96,19 @@ def majority(packets: Sequence[Packet], *, offset: int, count: int, dtype: torch
         packed.append(packet.packed)
     made = packed_majority(packed, count) if packed else torch.zeros((count + 7) // 8, dtype=torch.uint8)
     return Signs(packed=made, n_selected=count, offset=offset, count=count, key=0, threshold=ALL_SELECTED, dtype=dtype)
+
+
+def zeros_at_random(made: Signs, is_zero: Tensor, key: int) -> Signs:
+    """Return a packet in which elements that were 0, and so are +1, are +1 or -1 with equal probability.
+
+    Args:
+        made: The signs of all elements.
+        is_zero: (count,) bool, which elements were 0.
+        key: Key of the draw, 0 .. 2**64 - 1; it is of each coordinate's own, however the vector is split.
+    """
+    zeros, _ = pack_signs(is_zero.to(torch.int8).neg_(), made.offset, 0, ALL_SELECTED)
+    random, _ = selected_bits(made.offset, made.count, key, 1 << 31, made.packed.device)
+    return replace(made, packed=made.packed | (zeros & random))
 
 
 def error_feedback_signs(

@@ -238,8 +238,8 @@ def _check_stream(
     checks.mask(call, offset, out.numel(), key, threshold)
     device = out.device if out.is_cpu else None  # a GPU takes what is in the host's memory
     checks.vector(call, "packed" if dtypes is checks.BYTES else "selected", stream, dtypes, None, device)
-    most = (out.numel() + 7) // 8 if dtypes is checks.BYTES else out.numel()
-    checks.number(call, "length of the stream", stream.numel(), 0, most)
+    maximum = (out.numel() + 7) // 8 if dtypes is checks.BYTES else out.numel()
+    checks.number(call, "length of the stream", stream.numel(), 0, maximum)
     if sampled is not None:
         checks.packed(call, "sampled", sampled, out.numel(), device)
 

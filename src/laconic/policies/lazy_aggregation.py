@@ -17,6 +17,8 @@ from laconic.contract import Algorithm, Rule, Slot, Worker
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import squared_norm
 
+_LR_SLOTS = {"now": (), "initial": ("alpha_lr",), "delayed": ("alpha_lr", "next_lr", "changed_at")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lazy(Algorithm):
@@ -24,7 +26,8 @@ class Lazy(Algorithm):
 
     In me.memory: "previous_parameters" (d,), those of one round ago; "squared_steps" (window,), squared lengths of the
     last steps, newest first; "uploaded_parameters" (d,), those at the last upload; "delay", rounds since the last
-    upload, 1 after an upload.
+    upload, 1 after an upload. Unless alpha_of="now", also "alpha_lr", the learning rate of alpha_j; and with "delayed"
+    "next_lr", that of the last round, and "changed_at", the round in which it changed.
     """
 
     skips: ClassVar[bool] = True
@@ -36,6 +39,17 @@ class Lazy(Algorithm):
         0.5, "how much change of the gradient is tolerated per movement of the model; alpha_j is this divided by the "
         "learning rate of one worker's gradient",
         within="[0, inf)", unit="1/learning rate",
+    )  # fmt: skip
+    alpha_of: str = hyperparameter(
+        "now", "the learning rate that divides alpha: this round's, so that the threshold jumps up where a schedule "
+        "lowers it (now); the initial one, so that alpha_j is constant, as printed (initial); or an earlier one "
+        "(delayed)",
+        choices=("now", "initial", "delayed"),
+    )  # fmt: skip
+    alpha_delay: int = hyperparameter(
+        0, "with alpha_of=delayed: rounds after which alpha_j follows a change of the learning rate; in the authors' "
+        "code those of one epoch",
+        within="[0, inf)", unit="rounds",
     )  # fmt: skip
     window: int = hyperparameter(10, "number of past steps that count as movement", within="[1, inf)", unit="rounds")
     max_delay: int = hyperparameter(10, "age at which an upload is always renewed", within="[1, inf)", unit="rounds")
@@ -57,6 +71,7 @@ class Lazy(Algorithm):
             ),
             "uploaded_parameters": Slot(rule=Rule.PER_WORKER, holds_parameters=True),  # a new worker uploads first
             "delay": Slot.number(Rule.PER_WORKER, lowest=1),
+            **{name: Slot.number(Rule.SAME, lowest=0) for name in _LR_SLOTS[self.alpha_of]},
         }
 
     @property
@@ -75,8 +90,22 @@ class Lazy(Algorithm):
         me.memory["squared_steps"] = moves
         if not me.lr:
             return 0.0  # no skip: the step is 0, and says nothing about how much the gradient may have changed
-        learning_rate = me.lr / me.n_workers if self.lr_convention == "mean" else me.lr
+        lr = self._lr_of_alpha(me)
+        learning_rate = lr / me.n_workers if self.lr_convention == "mean" else lr
         return self.alpha / learning_rate * float(moves.sum()) / me.n_workers**2
+
+    def _lr_of_alpha(self, me: Worker) -> float:
+        """Return the learning rate that alpha is divided by in this round."""
+        if self.alpha_of == "now":
+            return me.lr
+        lr = me.memory.number("alpha_lr", me.lr)
+        if self.alpha_of == "delayed":
+            if me.lr != me.memory.number("next_lr", me.lr):
+                me.memory.set_number("changed_at", me.round)
+            me.memory.set_number("next_lr", me.lr)
+            lr = me.lr if me.round - me.memory.number("changed_at", me.round) >= self.alpha_delay else lr
+        me.memory.set_number("alpha_lr", lr)
+        return lr
 
     def must_send(self, me: Worker) -> bool:
         """Return whether this round requires an upload, whatever the gradient is."""

@@ -19,6 +19,7 @@ from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
 from laconic.protocol.server import ServerSession
 from laconic.protocol.worker import WorkerSession
+from laconic.telemetry.meter import Meter
 from laconic.wire import Dense, Encoded, Frame, encode
 
 
@@ -106,6 +107,8 @@ class RankSessions:
         if not layout.has_server:
             served = [0]  # every worker computes the server's answer itself
         self.servers = [ServerSession(job, index, descend, active=active, memory_of=server_memory) for index in served]
+        self.meter = Meter() if self.worker is None else self.worker.meter
+        """What this rank sends, receives and serves."""
 
 
 def run_rank(
@@ -232,7 +235,9 @@ def _swap_frames(
         return worker.aborted
     down: dict[int, Encoded] = {}
     if reply is not None and ends.downloads:
-        down = dict.fromkeys((leg.receiver for leg in ends.downloads), encode(reply))
+        data = encode(reply)
+        down = dict.fromkeys((leg.receiver for leg in ends.downloads), data)
+        rank.meter.serve(len(ends.uploaders) + len(down), n_bytes + len(down) * data.numel(), planned.exchange.name)
     if server is not None:
         phase("decode")
     link_bytes_per_s = yield Swap(

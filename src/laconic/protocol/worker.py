@@ -270,7 +270,8 @@ class WorkerSession:
             paper_bits = algorithm.paper_bits_of(direction, packet) if self._has_own_formula else packet.paper_bits
         exchange = self.planned[self.exchange].exchange.name
         if once:
-            self.meter.collective(direction, n_bytes, frame.payload_bits, paper_bits, exchange)
+            skips = packet is None and frame.skipped
+            self.meter.collective(direction, n_bytes, frame.payload_bits, paper_bits, exchange, skips=skips)
             return
         self.meter.frame(
             direction, frame, n_bytes, paper_bits=paper_bits, exchange=exchange, local=local,

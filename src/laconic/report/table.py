@@ -11,10 +11,10 @@ from laconic.units import bytes_text
 
 
 def comparison(records: Sequence[Record]) -> Table:
-    """Return a table of test accuracy, bytes, rounds, skips and seconds of each run.
+    """Return a table of test accuracy, bytes up and down, rounds, skips and seconds of each run.
 
-    Bytes are wire bytes of all workers. The ratio is the first run's uploaded bytes over this run's. Skips are those of
-    the workers / of the server.
+    Bytes are wire bytes of all workers. Behind either column of bytes stands the ratio of the first run's over this
+    run's. Skips are those of the workers / of the server. `note_on` explains all this.
     """
     settings = records[0].settings
     table = Table(
@@ -28,24 +28,38 @@ def comparison(records: Sequence[Record]) -> Table:
     )
     for column in ("algorithm", "layout"):
         table.add_column(column, no_wrap=True)
-    for column in ("accuracy", "bytes up", "ratio", "bytes down", "rounds", "skips", "seconds"):
+    for column in ("accuracy", "up", "ratio", "down", "ratio", "rounds", "skips", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
-    reference = records[0].traffic.up.wire_bytes
     for record in records:
         traffic = record.traffic
-        up = traffic.up.wire_bytes
+        bytes_and_ratios = []
+        for direction in ("up", "down"):
+            sent, of_reference = (
+                getattr(traffic, direction).wire_bytes,
+                getattr(records[0].traffic, direction).wire_bytes,
+            )
+            bytes_and_ratios += [bytes_text(sent), f"{of_reference / sent:.1f}" if sent else "-"]
         table.add_row(
             record.settings.algorithm,
             record.layout,
             f"{record.last.test_accuracy:.2%}",
-            bytes_text(up),
-            f"{reference / up:.1f}" if up else "-",
-            bytes_text(traffic.down.wire_bytes),
+            *bytes_and_ratios,
             str(traffic.rounds),
             f"{traffic.up.skips}/{traffic.down.skips // record.settings.workers}",
             f"{record.last.seconds:.1f}",
         )
     return table
+
+
+def note_on(records: Sequence[Record]) -> str:
+    """Return one line on what the columns of bytes count, and whose bytes the ratios are over."""
+    reference = records[0].settings.algorithm
+    local = sum(record.traffic.up.local_bytes + record.traffic.down.local_bytes for record in records)
+    own = "; a worker that also serves sends itself nothing over a link" if local else ""
+    return (
+        f"up, down: bytes that crossed links, of all workers{own}; ratio: those of {reference}, the first method, over "
+        "the method's"
+    )
 
 
 def own_models(record: Record) -> str:

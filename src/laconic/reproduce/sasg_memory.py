@@ -1,6 +1,6 @@
 """SASG, Table III, memory: the server's storage of 10 workers' last uploads.
 
-Deng, Guo, Wang, Wang, Sun: SASG, section V. ResNet-18 for CIFAR-10, d = 11,173,962; the largest 1 % of each layer,
+Deng, Li, Sun, Lu: SASG, section VI. ResNet-18 for CIFAR-10, d = 11,173,962; the largest 1 % of each layer,
 k = 111,723. The paper counts the values, 4 bytes each. Here values and positions are measured at a server after one
 round of the simulator. The table's other columns, times on the authors' cluster, are not run.
 """
@@ -35,7 +35,7 @@ class SasgMemory(PublishedTable):
 
     name: ClassVar[str] = "sasg-table3-memory"
     title: ClassVar[str] = "server memory for stored uploads, ResNet-18 and 10 workers: LASG, SASG"
-    source: ClassVar[str] = "Deng, Guo, Wang, Wang & Sun, SASG, Table III (memory)"
+    source: ClassVar[str] = "Deng, Li, Sun & Lu, SASG, Table III (memory)"
     methods: ClassVar[tuple[str, ...]] = ("lasg", "sasg")
 
     layers: tuple[int, ...] = field(default_factory=layer_sizes)

@@ -2,7 +2,8 @@
 
 `wire` is the number of encoded bytes that crossed a link, `payload` the number of information bits, and `paper` the
 number of bits by the paper's formula. If a rank is both worker and server, its own packet crosses no link. It counts in
-`payload` and `paper` (the papers count every worker), and in `local` instead of `wire`.
+`payload` and `paper` (the papers count every worker), and in `local` instead of `wire`. What the others send to it and
+get from it crosses this rank's link too: `served` counts it here, beside their own counts.
 A round with several exchanges (positions, then values) is also counted by exchange.
 """
 
@@ -15,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from laconic.hyperparameters import plain_number
 from laconic.wire import Frame
 
-Direction = Literal["up", "down", "setup"]
+Direction = Literal["up", "down", "setup", "served"]
 _DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 
@@ -24,8 +25,11 @@ class Count:
     """The traffic in one direction, as totals since the start."""
 
     messages: int = 0
+    """Number of frames: in each exchange one for each server or neighbor, or one for all in a collective."""
     skips: int = 0
-    """Number of rounds or exchanges in which a SKIP control frame was sent instead of a packet."""
+    """Number of exchanges in which a SKIP control frame was sent instead of a packet, to however many servers."""
+    skip_messages: int = 0
+    """How many of the messages are SKIP control frames; the other messages carry packets, or abort a round."""
     wire_bytes: int = 0
     """Encoded bytes, headers included, that crossed a link."""
     local_bytes: int = 0
@@ -51,6 +55,7 @@ class Count:
         return Count(
             messages=self.messages + other.messages,
             skips=self.skips + other.skips,
+            skip_messages=self.skip_messages + other.skip_messages,
             wire_bytes=self.wire_bytes + other.wire_bytes,
             local_bytes=self.local_bytes + other.local_bytes,
             payload_bits=self.payload_bits + other.payload_bits,
@@ -83,6 +88,7 @@ class _Counter:
     def __init__(self, count: Count) -> None:
         self.messages = count.messages
         self.skips = count.skips
+        self.skip_messages = count.skip_messages
         self.wire_bytes = count.wire_bytes
         self.local_bytes = count.local_bytes
         self.payload_bits = count.payload_bits
@@ -93,7 +99,10 @@ class _Counter:
 
 
 class Meter:
-    """Counts one worker's traffic: up is what it sends, down is what it receives."""
+    """Counts one worker's traffic: up is what it sends, down is what it receives.
+
+    If its rank serves, too, `served` is what that server receives from other ranks and sends to them.
+    """
 
     def __init__(self) -> None:
         self._counts: dict[Direction, _Counter] = {direction: _Counter(Count()) for direction in _DIRECTIONS}
@@ -121,6 +130,7 @@ class Meter:
         paper_bits: Sequence[float],
         *,
         skips: int = 0,
+        skip_messages: int = 0,
         local_bytes: int = 0,
     ) -> None:
         """Add as many messages as there are `paper_bits`."""
@@ -130,6 +140,7 @@ class Meter:
         for counter in (self._counts[direction], by_name[exchange]):
             counter.messages += len(paper_bits)
             counter.skips += skips
+            counter.skip_messages += skip_messages
             counter.wire_bytes += n_bytes - local_bytes
             counter.local_bytes += local_bytes
             counter.payload_bits += payload_bits
@@ -162,23 +173,36 @@ class Meter:
         """
         packet = frame.packet
         payload_bits = frame.payload_bits if packet is None else packet.payload_bits + flag_bit
+        is_skip = packet is None and frame.skipped
         self._add(
             direction, exchange, n_bytes, payload_bits, (paper_bits,),
-            skips=int(packet is None and lead and frame.skipped), local_bytes=n_bytes if local else 0,
+            skips=int(is_skip and lead), skip_messages=int(is_skip), local_bytes=n_bytes if local else 0,
         )  # fmt: skip
 
     def frames(self, direction: Direction, sizes: FrameSizes, *, exchange: str, local: int | None) -> None:
         """Count the frames that one packet was split into, as `frame` does. `local` is the one that crosses no link."""
         self._add(
             direction, exchange, sizes.total_bytes, sizes.payload_bits, sizes.paper_bits,
-            skips=sizes.skips, local_bytes=0 if local is None else sizes.n_bytes[local],
+            skips=sizes.skips, skip_messages=len(sizes.n_bytes) if sizes.skips else 0,
+            local_bytes=0 if local is None else sizes.n_bytes[local],
         )  # fmt: skip
 
     def collective(
-        self, direction: Direction, n_bytes: int, payload_bits: int, paper_bits: float, exchange: str = "update"
+        self,
+        direction: Direction,
+        n_bytes: int,
+        payload_bits: int,
+        paper_bits: float,
+        exchange: str = "update",
+        *,
+        skips: bool = False,
     ) -> None:
-        """Count a collective of known size: the engine's own, or one frame for many peers."""
-        self._add(direction, exchange, n_bytes, payload_bits, (paper_bits,))
+        """Count a collective of known size: the engine's own, or one frame for many peers, which may be a skip."""
+        self._add(direction, exchange, n_bytes, payload_bits, (paper_bits,), skips=int(skips), skip_messages=int(skips))
+
+    def serve(self, n_messages: int, n_bytes: int, exchange: str) -> None:
+        """Count frames that the server on this rank received from other ranks, or sent to them."""
+        self._add("served", exchange, n_bytes, 0, (0.0,) * n_messages)
 
     def saved(self) -> dict[str, Any]:
         """Return the counts as data that JSON can hold."""
@@ -193,8 +217,8 @@ class Meter:
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Continue counting from `saved`."""
         for direction in _DIRECTIONS:
-            self._counts[direction] = _Counter(Count(**saved["counts"][direction]))
-            by_name = saved["by_exchange"][direction]
+            self._counts[direction] = _Counter(Count(**saved["counts"].get(direction, {})))
+            by_name = saved["by_exchange"].get(direction, {})
             self._by_exchange[direction] = {name: _Counter(Count(**count)) for name, count in by_name.items()}
 
 
@@ -205,13 +229,15 @@ def sum_of_saved(meters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return asdict(reduce(add, (Count(**count) for count in counts)))
 
     return {
-        "counts": {direction: sum_of([meter["counts"][direction] for meter in meters]) for direction in _DIRECTIONS},
+        "counts": {
+            direction: sum_of([meter["counts"].get(direction, {}) for meter in meters]) for direction in _DIRECTIONS
+        },
         "by_exchange": {
             direction: {
                 name: sum_of([by_name[name] for by_name in of_meters if name in by_name])
                 for name in dict.fromkeys(name for by_name in of_meters for name in by_name)
             }
             for direction in _DIRECTIONS
-            for of_meters in [[meter["by_exchange"][direction] for meter in meters]]
+            for of_meters in [[meter["by_exchange"].get(direction, {}) for meter in meters]]
         },
     }

@@ -13,7 +13,8 @@ Key = TypeVar("Key")
 
 _COUNT_SCHEMA = {field.name: int | float for field in fields(Count)}
 TRAFFIC_SCHEMA = {
-    "up": _COUNT_SCHEMA, "down": _COUNT_SCHEMA, "setup": _COUNT_SCHEMA, "rounds": int, "aborted_rounds": int,
+    "up": _COUNT_SCHEMA, "down": _COUNT_SCHEMA, "setup": _COUNT_SCHEMA, "served": _COUNT_SCHEMA,
+    "rounds": int, "aborted_rounds": int,
     "seconds": dict.fromkeys(Seconds().sums(), int | float), "control_bytes": int, "replica_syncs": int,
     "up_by_exchange": {str: _COUNT_SCHEMA}, "down_by_exchange": {str: _COUNT_SCHEMA}, 
     "faults": {str: int}, "staleness": {int: int}, "updates": {str: int},
@@ -29,9 +30,9 @@ class Traffic:
     """
 
     up: Count
-    """From the worker to the server."""
+    """From the worker to the server. On a rank that also serves, its own packets cross no link: `local_bytes`."""
     down: Count
-    """From the server to the worker."""
+    """From the server to the worker, likewise. In a sum over workers, an answer to all counts once for each of them."""
     setup: Count
     """The initial parameters."""
     rounds: int
@@ -40,6 +41,9 @@ class Traffic:
     """Rounds without effect because a rank met inf or NaN; single gradients if the method is asynchronous."""
     seconds: dict[str, float]
     """Time by phase: compute, encode, wait, decode."""
+    served: Count = field(default_factory=Count)
+    """Frames that cross this rank's link because it serves: from other workers, and answers to them. Messages and wire
+    bytes, which those workers count in `up` and `down` as well; so add them to neither."""
     control_bytes: int = 0
     """Bytes for settings, hash checks and these totals themselves; they are in none of the counts."""
     replica_syncs: int = 0
@@ -105,6 +109,7 @@ class Traffic:
         """Make a snapshot of a meter and the other counters."""
         return cls(
             up=meter.counts["up"], down=meter.counts["down"], setup=meter.counts["setup"],
+            served=meter.counts["served"],
             rounds=rounds, aborted_rounds=aborted_rounds, seconds=seconds, control_bytes=control_bytes,
             up_by_exchange=dict(meter.by_exchange["up"]), down_by_exchange=dict(meter.by_exchange["down"]),
             faults=dict(sorted((faults or {}).items())),
@@ -116,6 +121,7 @@ class Traffic:
             up=self.up + other.up,
             down=self.down + other.down,
             setup=self.setup + other.setup,
+            served=self.served + other.served,
             rounds=max(self.rounds, other.rounds),
             aborted_rounds=max(self.aborted_rounds, other.aborted_rounds),
             control_bytes=self.control_bytes + other.control_bytes,
@@ -131,7 +137,7 @@ class Traffic:
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Traffic":
         """The inverse of `as_data`."""
-        counts = {name: Count(**data[name]) for name in ("up", "down", "setup")}
+        counts = {name: Count(**data[name]) for name in ("up", "down", "setup", "served") if name in data}
         by_exchange = {
             name: {exchange: Count(**count) for exchange, count in data[name].items()}
             for name in ("up_by_exchange", "down_by_exchange")

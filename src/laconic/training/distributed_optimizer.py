@@ -20,7 +20,6 @@ from laconic.drivers.distributed.giving_up import CLOSED
 from laconic.drivers.distributed.meeting import shows_refusals
 from laconic.drivers.distributed.rounds import TOPIC, Processes
 from laconic.statements import state_once
-from laconic.telemetry.meter import Meter
 from laconic.telemetry.traffic import Traffic
 from laconic.torch_compat import LOSS_SCALE, OVERFLOW, caller_named, opaque, report_overflow
 from laconic.training.active_parameters import ActiveParameters
@@ -176,9 +175,9 @@ class DistributedOptimizer(OptimizerAround):
 
     @property
     def traffic(self) -> Traffic:
-        """This rank's counters. A dedicated server counts nothing, because workers count both directions."""
+        """This rank's counters. A dedicated server counts only what it serves: workers count both directions."""
         driver = self.driver
-        meter = Meter() if driver.worker is None else driver.worker.meter
+        meter = driver.sessions.meter
         control_bytes = driver.channel.control_bytes
         traffic = Traffic.of(meter, driver.rounds, driver.aborted_rounds, driver.seconds.sums(), control_bytes)
         if driver.replica_syncs:

@@ -37,6 +37,14 @@ class Exchanged:
     down: Sequence[int] = ()
     """Bytes of the answers, by server."""
 
+    def served_by(self, node: int) -> tuple[int, int] | None:
+        """Return the frames that a server on this node received from other nodes or sent there, and their bytes."""
+        shard = self.pattern.served_at.get(node)
+        if shard is None or self.pattern.answering is not Answering.SERVERS:
+            return None
+        others = [sizes[shard] for other, sizes in self.up.items() if other != node]
+        return 2 * len(others), sum(others) + len(others) * self.down[shard]
+
 
 class LockStep:
     """Runs one exchange at a time, of workers that have begun the round."""

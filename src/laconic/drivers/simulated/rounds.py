@@ -157,6 +157,7 @@ class Simulated:
             exchanged = self.lock_step.exchange(present, self.rounds, number, lr)
             self._pass_time(exchanged, present)
             self._measure_links(exchanged, present)
+            self._count_served(exchanged, exchanges[number].exchange.name)
             waits = agrees and any(worker.aborted or worker.magnitudes.are_large for worker in present)
             for worker in present:
                 exchanged.receive(worker)
@@ -294,6 +295,13 @@ class Simulated:
         for leg in pattern.uploads if late else ():
             if leg.sender in late:
                 self.network.send(leg.sender, leg.receiver, exchanged.up[leg.sender][leg.shard], lambda: None)
+
+    def _count_served(self, exchanged: Exchanged, exchange: str) -> None:
+        """Count what crosses a worker's link because a server is on its node, too."""
+        for worker in self.workers:
+            served = exchanged.served_by(worker.node)
+            if served is not None:
+                worker.meter.serve(*served, exchange)
 
     def _measure_links(self, exchanged: Exchanged, present: list[WorkerSession]) -> None:
         """Set the bandwidth that each side would measure: bytes over the time its frames were sent, without queues.

@@ -84,7 +84,8 @@ class RunSettings(OptionGroup):
         metavar="SHARE", shown=f"{WARM_UP_FROM}",
     )  # fmt: skip
     weight_decay: float = option(
-        0.0, "The weight decay of the inner SGD, which is added after the exchange.", within="[0, inf)",
+        0.0, "The weight decay of the inner SGD: added after the exchange; or before it, in each local step, if the "
+        "method exchanges changes or there are several local steps.", within="[0, inf)",
         unit=PURE_NUMBER,
     )  # fmt: skip
     seed: int = option(
