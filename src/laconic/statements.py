@@ -32,7 +32,9 @@ def mark_stated(text: str) -> None:
 
 def warn(text: str) -> None:
     """Warn of what is probably a mistake, by a `LaconicWarning` at the user's line that led here."""
+    torch = sys.modules.get("torch")  # whose decorators stand between our functions
+    inner = (_PACKAGE,) if torch is None else (_PACKAGE, str(Path(str(torch.__file__)).parent))
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inner):
         frame, level = frame.f_back, level + 1
     warnings.warn(text, LaconicWarning, stacklevel=level)

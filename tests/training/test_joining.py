@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.xdist_group(__name__)]
 
 N = 3
 BATCHES = {0: 5, 1: 0, 2: 3}  # by rank, in an epoch
-REFUSING = ("signsgd-mv", "ssgd-mv", "ssgd-mv-ad", "ssgd-mv-rs", "lasg", "sasg", "csgd-ring")
+REFUSING = ("signsgd-mv", "ssgd-mv", "ssgd-mv-ad", "ssgd-mv-rs", "lasg", "sasg")
 ADMITTING = [case for case in methods.in_step_with_layouts(N) if case[0] not in REFUSING]
 JOINED = [case for case in ADMITTING if case[0] == "sgd" or case == [c for c in ADMITTING if c[0] == case[0]][-1]]
 
