@@ -128,7 +128,7 @@ class DistributedOptimizer(OptimizerAround):
             timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None, active=active,
             agreed={
                 "local_steps": local_steps, "check_every": check_every, "replicas": replicas,
-                "clip_norm": clip_norm, "clip_value": clip_value,
+                "clip_norm": clip_norm, "clip_value": clip_value, "sparse_gradients": sparse_gradients,
                 "lr_factor": learning_rates.factor, "buffers": buffers, "buffers_every": buffers_every,
                 **agreed_settings(inner, self.flat, fixed),
                 **({} if loaded is None else {"state loaded into inner": str(loaded.get("algorithm"))}),
