@@ -62,6 +62,7 @@ def usual_run(name: str, layout: str) -> laconic.Simulation:
     return trained(name, layout)
 
 
+@pytest.mark.filterwarnings("ignore:.*bring the same first gradient")  # where one data distribution is needed
 @every
 def test_it_comes_near_the_best_point_of_a_quadratic(name):
     """Most do so in a few rounds. Those whose steps have a size of their own, not the gradient's, need more."""

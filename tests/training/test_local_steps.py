@@ -39,6 +39,7 @@ def residuals_of(simulation):
 # Every method that admits local steps.
 
 
+@pytest.mark.filterwarnings("ignore:.*bring the same first gradient")  # where one data distribution is needed
 @pytest.mark.slow
 @each_taking
 def test_every_method_with_local_steps_comes_near_the_minimum_with_three_of_them(name):
