@@ -29,6 +29,11 @@ COMPRESSED = {
 ALGORITHMS = {**SAMPLES, **WITH_ALL_MEMORIES, **COMPRESSED}
 
 
+def alike(rank: int, value: float) -> torch.Tensor:
+    """A slope of almost the same value everywhere, another one for each rank."""
+    return torch.full((43,), value * (1 - rank / 16))
+
+
 def steps(model: Slopes, simulation: laconic.Simulation, bad: float) -> list[bool]:
     """Whether each of 7 rounds was aborted, some with a bad value. All that is kept and applied stays finite."""
     aborted = []
@@ -94,7 +99,7 @@ def test_a_server_held_model_never_keeps_the_inf_of_an_aborted_round(layout, inn
     aborted = []
     for step in range(12):
         before, done = state_of(simulation), simulation.traffic.aborted_rounds
-        simulation.step(lambda rank, step=step: model.loss(torch.full((43,), bad if step == 3 else 1e-6)))
+        simulation.step(lambda rank, step=step: model.loss(alike(rank, bad if step == 3 else 1e-6)))
         aborted.append(simulation.traffic.aborted_rounds - done)
         assert not not_finite(state_of(simulation))
         assert not aborted[-1] or not changed(before, state_of(simulation))
@@ -104,7 +109,7 @@ def test_a_server_held_model_never_keeps_the_inf_of_an_aborted_round(layout, inn
 def test_an_asynchronous_server_s_model_does_not_either_and_counts_the_gradient_as_aborted():
     model, simulation = simulated("asgd", lr=1e5)
     for step in range(6):
-        simulation.step(lambda rank, step=step: model.loss(torch.full((43,), 1e35 if (rank, step) == (1, 3) else 1e-6)))
+        simulation.step(lambda rank, step=step: model.loss(alike(rank, 1e35 if (rank, step) == (1, 3) else 1e-6)))
         assert not not_finite(state_of(simulation))
     assert simulation.traffic.updates["aborted"] == 1
 
@@ -114,7 +119,7 @@ def test_a_local_step_that_overflows_leaves_no_inf_in_the_inner_optimizer():
     inner = torch.optim.SGD(model.parameters(), lr=1e5, momentum=0.9)
     simulation = laconic.Simulation(model, inner, laconic.DiLoCo(), workers=2, local_steps=2)
     for step in range(8):
-        simulation.step(lambda rank, step=step: model.loss(torch.full((43,), 1e35 if (rank, step) == (1, 3) else 1e-6)))
+        simulation.step(lambda rank, step=step: model.loss(alike(rank, 1e35 if (rank, step) == (1, 3) else 1e-6)))
     assert simulation.traffic.aborted_rounds == 1
     assert not not_finite(state_of(simulation))
 
@@ -134,7 +139,7 @@ def test_an_update_that_overflows_the_parameters_own_type_aborts_the_round(name,
     model, simulation = simulated(algorithm, lr=1.0, dtype=torch.float16)
     for step in range(4):
         before, done = state_of(simulation), simulation.traffic.aborted_rounds
-        simulation.step(lambda rank, step=step: model.loss(torch.full((43,), slope if step in (1, 2) else 1e-3)))
+        simulation.step(lambda rank, step=step: model.loss(alike(rank, slope if step in (1, 2) else 1e-3)))
         after = state_of(simulation)
         assert not not_finite(after)
         assert bool(torch.isfinite(torch.cat([each.grad.reshape(-1) for each in model.parameters()])).all())
@@ -163,6 +168,6 @@ def test_the_warning_names_a_parameter_that_is_inf_itself():
     with torch.no_grad():
         model.tensors[2].fill_(torch.inf)
     for _ in range(9):
-        simulation.step(lambda rank: model.loss(torch.full((43,), torch.nan)))
+        simulation.step(lambda rank: model.loss(alike(rank, torch.nan)))
     with pytest.warns(laconic.LaconicWarning, match=r"parameter 'tensors\.2' is inf or NaN itself"):
-        simulation.step(lambda rank: model.loss(torch.full((43,), torch.nan)))
+        simulation.step(lambda rank: model.loss(alike(rank, torch.nan)))
