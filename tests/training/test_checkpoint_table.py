@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 
 import laconic
-from support import methods, optimizers, small_model
+from laconic.training.state_dict import from_bytes, to_bytes
+from support import optimizers, small_model
 from support.ranks import run_ranks
 
 pytestmark = pytest.mark.nightly
@@ -41,14 +42,30 @@ def train(opt, net, rank, rounds):
         optimizers.one_step(opt, net, rank, round_)
 
 
-def outcome(rank, name, n, group, states, noted):
-    """What became of a load on n ranks: goes on, goes on and names what is missing, or is refused."""
-    if rank >= n:
-        return ""
-    algorithm = methods.with_test_settings(name)
+def saving(rank):
+    """By method, the model's and the optimizer's state that rank 0 alone has saved; of the others, nothing."""
+    found = {}
+    for name in sorted(laconic.ALGORITHMS):
+        net = small_model.net()
+        opt = optimizers.wrapped(net, name, "auto")
+        train(opt, net, rank, range(4))
+        found[name] = (net.state_dict(), opt.state_dict()) if rank == 0 else None
+        dist.barrier()
+    return to_bytes(found)
+
+
+def loading(rank, n, data):
+    """By method, what became of a load on n ranks."""
+    noted, states = Noted(), from_bytes(data)
+    logging.getLogger("laconic").addHandler(noted)
+    return {name: outcome(name, rank, n, states[name], noted) for name in sorted(laconic.ALGORITHMS)}
+
+
+def outcome(name, rank, n, states, noted):
+    """It goes on, goes on and names what is missing, or is refused."""
     net = small_model.net()
     try:
-        opt = optimizers.wrapped(net, name, "auto", group=group)
+        opt = optimizers.wrapped(net, name, "auto")
     except ValueError:
         return "-"  # the method needs more ranks
     net.load_state_dict(states[0])
@@ -59,42 +76,24 @@ def outcome(rank, name, n, group, states, noted):
     except ValueError as error:
         torch.testing.assert_close(before, optimizers.state_of(opt), rtol=0, atol=0)
         return f"{REFUSED}: {error}"
+    messages = list(noted.messages)
     train(opt, net, rank, range(4, 6))
     assert opt.traffic.rounds == 6
-    if algorithm.replicas_equal:
+    if opt.algorithm.replicas_equal:
         values = [torch.zeros(small_model.N_PARAMETERS) for _ in range(n)]
-        dist.all_gather(values, small_model.values(net), group=group)
-        workers = values[: opt.driver.job.layout.n_workers]
-        assert all(torch.equal(other, workers[0]) for other in workers)
-    return f"{NAMED}: {noted.messages[0]}" if noted.messages else GOES_ON
-
-
-def act(rank):
-    noted = Noted()
-    logging.getLogger("laconic").addHandler(noted)
-    groups = {n: dist.new_group(list(range(n))) for n in (*LOADING, SAVING)}
-    found = {}
-    for name in sorted(laconic.ALGORITHMS):
-        states = [None, None]
-        if rank < SAVING:
-            net = small_model.net()
-            opt = optimizers.wrapped(net, name, "auto", group=groups[SAVING])
-            train(opt, net, rank, range(4))
-            if rank == 0:
-                states = [net.state_dict(), opt.state_dict()]
-        dist.broadcast_object_list(states, 0)
-        for n in LOADING:
-            found[name, n] = outcome(rank, name, n, groups[n], states, noted)
-            dist.barrier()
-    return found
+        dist.all_gather(values, small_model.values(net))
+        assert all(torch.equal(other, values[0]) for other in values[: opt.driver.job.layout.n_workers])
+    dist.barrier()
+    return f"{NAMED}: {messages[0]}" if messages else GOES_ON
 
 
 def test_every_method_goes_on_or_names_what_is_missing_or_refuses_and_changes_nothing():
-    by_rank = run_ranks(act, max(LOADING))
+    data = run_ranks(saving, SAVING)[0]
+    by_number = {n: run_ranks(loading, n, data) for n in LOADING}
     cells = {}
     for name in sorted(laconic.ALGORITHMS):
         for n in LOADING:
-            of_ranks = [results[name, n] for results in by_rank[:n]]
+            of_ranks = [results[name] for results in by_number[n]]
             kinds = {each.partition(":")[0] for each in of_ranks[1:]} - {GOES_ON}
             assert not kinds or kinds == {of_ranks[0].partition(":")[0]}, (name, n, of_ranks)
             cells[name, n] = of_ranks[0]

@@ -109,6 +109,13 @@ def _sparse(parts: Sequence[Saved], name: str, slot: Slot, slots: Slots) -> Tens
     at = slot.at.replace("<rank>", str(rank)) if slot.at else name
     found = []
     for part in parts:
+        if part[at].numel() and not slot.at:
+            low, high = (int(end) for end in part[at].aminmax())
+            if low < slots.spec.offset or high >= slots.spec.stop:
+                within = f"{slots.spec.offset} .. {slots.spec.stop - 1}"
+                raise ValueError(
+                    f"state_dict: the memory {name!r} has indices {low} .. {high}, which must be within {within}"
+                )
         inside = (part[at] >= slots.offset) & (part[at] < slots.offset + slots.count)
         found.append(part[name][inside] if slot.at else part[name][inside] - slots.offset)
     return torch.cat(found)

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any, get_args
 
 from laconic.drivers.gathered import Either, Schema, misfit
-from laconic.telemetry.meter import Count, Direction
+from laconic.telemetry.meter import Count, Direction, Meter
 
 NUMBER = range(1 << 62)
 """The schema of a count."""
@@ -29,6 +29,8 @@ def check_data(what: str, value: object, schema: Schema) -> None:
 def check_worker(saved: Mapping[str, Any]) -> None:
     """Raise ValueError for counts or a bandwidth of a worker that cannot be. Its memories have checks of their own."""
     check_data("a worker's meter", saved["meter"], Either(type(None), _METER))
+    if saved["meter"] is not None:
+        Meter().restore(saved["meter"])  # which refuses numbers that are no counts
     _check_link(saved["link_bytes_per_s"])
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.contract import Result, check_vector
+from laconic.drivers.saved_data import check_data
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
@@ -166,11 +167,23 @@ class SimulatedWorkers:
 
     def check(self, saved: Mapping[str, Any]) -> None:
         """Raise ValueError if a saved state is not of this model, or cannot go on with this number of workers."""
+        n, numbers = len(saved["buffers"]), {number for number, _ in self._numbered()}
+        check_data("the workers' losses", saved["losses"], (int | float,) * n)
+        check_data("the numbers of workers' parameters", [int(rank) for rank in saved["local"]], [range(n)])
+        is_known = all(
+            numbers >= state.keys() and all(isinstance(values, dict) for values in state.values())
+            for state in saved["optimizers"]
+        )
+        if not is_known or len(saved["optimizers"]) != n or len(saved["replicas"]) not in (0, n):
+            raise ValueError("state_dict: the workers' optimizers or models are not those of this model")
+        if self.replicas and not self._driver.pulled and not saved["replicas"]:
+            raise ValueError("state_dict: the workers' models are missing")
         like = self._flat.values()
         for vector in (*saved["replicas"], *saved["local"].values()):
             check_vector("a worker's parameters", vector, like)
         for own in saved["buffers"]:
-            if [buffer.shape for buffer in own] != [buffer.shape for buffer in self._shown_buffers]:
+            kinds = [(buffer.shape, buffer.dtype) for buffer in own]
+            if kinds != [(buffer.shape, buffer.dtype) for buffer in self._shown_buffers]:
                 raise ValueError("state_dict: the buffers are not those of this model")
         if saved["local"] and len(saved["buffers"]) != len(self.buffers):
             raise ValueError(

@@ -218,6 +218,9 @@ class Simulated:
         """Raise ValueError if a saved state does not fit the method's slots."""
         check_counts(saved)
         check_data("the network", saved["network"], _NETWORK)
+        n_ports = {len(times_ns) for times_ns in saved["network"]["ports_ns"]}
+        if len(n_ports) != 1 or 0 in n_ports:
+            raise ValueError("state_dict: the network's ports are not those of one number of nodes")
         check_data("the faults", saved["faults"], [{str: NUMBER}])
         if len(saved["faults"]) != len(saved["workers"]):
             raise ValueError("state_dict: the faults are those of another number of workers")
