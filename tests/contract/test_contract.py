@@ -162,6 +162,12 @@ def test_the_bytes_counted_are_the_bytes_of_the_messages(name):
             )
 
 
+@every_star
+def test_what_crosses_a_link_is_counted_at_the_worker_and_at_the_rank_that_serves_it(name):
+    total = usual_run(name, home(name)).traffic
+    assert total.served.wire_bytes == total.up.wire_bytes + total.down.wire_bytes > 0
+
+
 def messages_a_round(algorithm: laconic.Algorithm, spec: ModelSpec, rank: int) -> int:
     """One for each yield; on a graph, one for each neighbor."""
     exchanges = len(algorithm.exchanges(spec, N))

@@ -71,6 +71,7 @@ def test_four_processes_and_the_simulator_end_with_the_same_bits_and_bytes(case,
         mine = simulation.traffic_of(rank)
         assert traffic["up"] == dataclasses.asdict(mine.up)
         assert traffic["down"] == dataclasses.asdict(mine.down)
+        assert traffic["served"] == dataclasses.asdict(mine.served)
         assert traffic["up_by_exchange"] == {
             name: dataclasses.asdict(count) for name, count in mine.up_by_exchange.items()
         }
