@@ -252,7 +252,7 @@ def test_a_damaged_or_longer_body_is_refused_with_its_senders_rank_on_all_ranks(
 
 @pytest.mark.slow
 def test_a_message_that_is_longer_than_its_header_says_does_not_end_the_process_that_gets_it(seen):
-    assert seen[0]["raw_message"].startswith("rank 1, its packet: it sent more than the 20 payload bytes"), seen[0]
+    assert seen[0]["raw_message"].startswith("rank 1, its packet: it sent more than the 28 payload bytes"), seen[0]
 
 
 @pytest.mark.slow
