@@ -89,7 +89,7 @@ def outcome(name, rank, n, states, noted):
 
 def test_every_method_goes_on_or_names_what_is_missing_or_refuses_and_changes_nothing():
     data = run_ranks(saving, SAVING)[0]
-    by_number = {n: run_ranks(loading, n, data) for n in LOADING}
+    by_number = {n: run_ranks(loading, n, n, data) for n in LOADING}
     cells = {}
     for name in sorted(laconic.ALGORITHMS):
         for n in LOADING:
