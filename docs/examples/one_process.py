@@ -1,0 +1,31 @@
+"""Train on the digits of scikit-learn, in one process."""
+
+import torch
+from sklearn.datasets import load_digits
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset, random_split
+
+torch.manual_seed(0)
+images, labels = load_digits(return_X_y=True)
+digits = TensorDataset(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels))
+train, test = random_split(digits, [1400, 397])
+model = torch.nn.Sequential(
+    torch.nn.Linear(64, 128), torch.nn.BatchNorm1d(128), torch.nn.ReLU(), torch.nn.Linear(128, 10)
+)
+loader = DataLoader(train, batch_size=56, shuffle=True)
+opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+schedule = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=5)
+
+for epoch in range(5):
+    for inputs, targets in loader:
+        opt.zero_grad()
+        cross_entropy(model(inputs), targets).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        opt.step()
+    schedule.step()
+
+model.eval()
+with torch.no_grad():
+    n_right = sum(int((model(inputs).argmax(1) == targets).sum()) for inputs, targets in DataLoader(test, 100))
+print(f"accuracy {n_right / len(test):.3f}")
+torch.save({"model": model.state_dict(), "opt": opt.state_dict()}, "digits.pt")
