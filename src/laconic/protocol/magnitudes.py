@@ -112,7 +112,7 @@ class Magnitudes:
 
 def within(vectors: Iterable[Tensor], limit: float) -> bool:
     """Return whether no magnitude in vectors of floats is above a limit, or NaN; integers are left out."""
-    return all(absolute_maximum(vector) <= limit for vector in vectors if vector.is_floating_point())
+    return all(absolute_maximum(vector.reshape(-1)) <= limit for vector in vectors if vector.is_floating_point())
 
 
 def residual_norm(memories: Sequence[Memory]) -> float:
