@@ -220,9 +220,8 @@ def from_our_q(spec, net, r):
 def beside_torch(rank, r):
     """The directions of ROUNDS rounds by torch's hook and by ours, each (ROUNDS, d)."""
     net = net_of()
-    opt = laconic.DistributedOptimizer(
-        torch.optim.SGD(net.parameters(), lr=0.0), PowerSGD(rank=r), model=net, seed=SEED, timeout_s=PATIENCE_S
-    )
+    inner = torch.optim.SGD(net.parameters(), lr=1e-300)  # too small to move a parameter; at 0 no residual is kept
+    opt = laconic.DistributedOptimizer(inner, PowerSGD(rank=r), model=net, seed=SEED, timeout_s=PATIENCE_S)
     ours = []
     for round_ in range(DENSE_STEPS, DENSE_STEPS + ROUNDS):
         opt.zero_grad()

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 import laconic
+from laconic.drivers.distributed import giving_up
 from laconic.errors import LaconicError, WireError
 from laconic.wire import HEADER_BYTES, encode
 from support import small_model
@@ -334,12 +335,20 @@ def dies_before_its_answer(rank, name, group):
     return f"{error}|{state}|{small_model.values(net).tolist()}"
 
 
+def dies_while_making(rank, group):
+    if rank == dist.get_world_size(group) - 1:
+        giving_up.new_named_group = lambda *args, **options: os._exit(1)
+    return error_of(lambda: optimizer(small_model.net(), timeout_s=SHORT_S, group=group))
+
+
 def act_deaths(rank, folder: Path):
     for name, size in (("ec-sgd", 5), ("dropsign", 4)):
         group = None if size == 5 else dist.new_group(list(range(size)), use_local_synchronization=True)
         (folder / f"{name} {rank}").write_text(dies_before_its_answer(rank, name, group))
         announce(f"{name} {rank}")
         wait_for(*(f"{name} {other}" for other in range(size - 1)))
+    group = dist.new_group([0, 1, 2], use_local_synchronization=True)
+    (folder / f"making {rank}").write_text(dies_while_making(rank, group))
     os._exit(0)  # most of the ranks are gone, so nothing can be taken down in order
 
 
@@ -361,3 +370,11 @@ def test_when_a_rank_dies_before_its_answer_all_others_hold_the_same_round_and_c
         assert error.endswith(f"have ended {rounds} rounds, so what their state_dict() returns fits together"), error
         assert int(state) == rounds
         assert parameters == ends[0][2]
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_while_optimizers_are_made_is_named(left):
+    for rank in (0, 1):
+        message = left("making", rank)
+        assert message.startswith("PeerLostError: rank 2 was waited for (DistributedOptimizer()"), message
+        assert "has died or hangs" in message
