@@ -50,7 +50,7 @@ IDS = [f"{group.__qualname__}.{field.name}" for group, field, _ in FIELDS]
 def test_the_walk_finds_every_command():
     words = {" ".join(names) for names in COMMANDS}
     assert words == {
-        "list", "show", "run", "compare", "reproduce", "plan", "timeline",
+        "list", "show", "run", "compare", "reproduce", "plan", "timeline", "check",
         *(f"bench {name}" for name in ("kernels", "step", "wire", "simulate", "scale", "compare")),
     }  # fmt: skip
 

@@ -14,6 +14,7 @@ from laconic.lab.synthetic_job import sample_spec
 from laconic.protocol.layout import choose_layout
 from laconic.protocol.round_inputs import Inputs
 from laconic.training.active_parameters import ActiveParameters
+from laconic.training.learning_rates import LearningRates
 from laconic.training.server_model import ServerModel
 from laconic.wire import HEADER_BYTES
 from support import small_model
@@ -107,7 +108,8 @@ def test_the_order_of_delivery_changes_no_bit(name):
         x = torch.zeros(19, dtype=torch.float64)
         active = ActiveParameters([19])
         active.select([True])
-        model = ServerModel(torch.optim.SGD([torch.nn.Parameter(x.clone())], lr=0.1), active)
+        inner = torch.optim.SGD([torch.nn.Parameter(x.clone())], lr=0.1)
+        model = ServerModel(inner, active, LearningRates(inner, algorithm), None)
         driver = Simulated(
             algorithm, spec=sample_spec(algorithm, 19, N), n_workers=N, layout="rank0", dtype=torch.float64,
             delivery_seed=delivery_seed, descend=model.descend,

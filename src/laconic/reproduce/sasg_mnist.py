@@ -16,6 +16,8 @@ from laconic.lab.processes.pool import Figures, Reporter, Task
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.settings import RunSettings
 from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
+from laconic.statements import mark_stated
+from laconic.training.second_gradient import called_twice
 from laconic.training.simulation import Simulation
 
 _LEARNING_RATE = 0.005
@@ -175,9 +177,10 @@ def rounds_to_target(report: Reporter, settings: RunSettings, look_every: int, t
         The rounds, bits, bytes and accuracies of the run.
     """
     experiment = Experiment(settings)
+    mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
     simulation = Simulation(
         experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, layout=settings.layout,
-        seed=settings.seed,
+        seed=settings.seed, lr="kept",
     )  # fmt: skip
     curve: list[dict[str, float]] = []
     start = time.perf_counter()

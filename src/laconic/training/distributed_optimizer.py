@@ -36,7 +36,7 @@ from laconic.training.optimizer_arguments import check_arguments, check_plain, f
 from laconic.training.own_worker import OwnWorker
 from laconic.training.replaced_tensors import ReplacedTensors
 from laconic.training.replica_check import ReplicaCheck
-from laconic.training.second_gradient import SecondGradient, called_twice
+from laconic.training.second_gradient import SecondGradient, called_twice, why_a_closure
 from laconic.training.server_model import ServerModel
 from laconic.training.state_dict import take_part
 from laconic.training.training_step import TrainingStep
@@ -209,12 +209,14 @@ class DistributedOptimizer(OptimizerAround):
             raise RuntimeError(f"step(): {self._claim.lost}")
         if not self.inner.state and not self.param_groups[0].get("lr") and caller_named("_init_optim_state"):
             return self.inner.step()  # torch makes its state; that is no step of training, and no rank waits
+        if closure is None and self._needs_closure:
+            raise RuntimeError(why_a_closure(self.algorithm, may_wait=self.driver.may_wait))
         self._replaced.check()
         if self.replica_check.is_start and self.algorithm.is_asynchronous:  # before it waits to be admitted
             self.replica_check.at_start(self.training.n_taken)
         if self.joining is not None and not self.joining.goes_on(has_data=True):
             return None
-        loss = self._evaluate(closure) if closure is not None or self._needs_closure else None
+        loss = None if closure is None else self._evaluate(closure)
         if not self.serves_only:
             has_gradient = self.flat.has_gradient()
             if not any(has_gradient):
@@ -255,17 +257,9 @@ class DistributedOptimizer(OptimizerAround):
         if self._buffers is not None and not self.training.n_taken:
             self._buffers.after_round(self.driver.rounds, self._buffers_every)
 
-    def _evaluate(self, closure: Callable[[], Any] | None) -> Any:  # noqa: ANN401
-        """Wait until this worker may compute, then call the closure, if there is one. Returns its loss."""
+    def _evaluate(self, closure: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Wait until this worker may compute, then call the closure. Returns its loss."""
         two_points, may_wait = self.algorithm.second_gradient, self.driver.may_wait
-        if closure is None:
-            why = "evaluates the mini-batch at two points"
-            if may_wait:
-                why = "with max_staleness may make this worker wait before it computes"
-            raise RuntimeError(
-                f"{self.algorithm.name} {why}, so step() needs a closure: "
-                "def closure(): opt.zero_grad(); loss = loss_of(batch); loss.backward(); return loss"
-            )
         if not self.serves_only and may_wait:
             parameters = self.driver.request_admission()
             if parameters is not None:

@@ -107,3 +107,14 @@ def called_twice(algorithm: Algorithm) -> str:
         "hidden state, a counter, an iterator) moves twice: take the mini-batch before the step, and keep such a state "
         "in a buffer of the model (register_buffer)"
     )
+
+
+def why_a_closure(algorithm: Algorithm, *, may_wait: bool) -> str:
+    """Return why `step` of this method needs a closure, for the error of a call without one."""
+    why = "with max_staleness may make this worker wait before it computes"
+    if not may_wait:
+        why = "evaluates the mini-batch at two points"
+    return (
+        f"{algorithm.name} {why}, so step() needs a closure: "
+        "def closure(): opt.zero_grad(); loss = loss_of(batch); loss.backward(); return loss"
+    )
