@@ -419,7 +419,7 @@ def test_an_asynchronous_server_shows_its_model_and_goes_on_from_rank_0s_state(b
 def test_names_of_wrapped_and_compiled_models_are_those_of_the_model(by_rank):
     for results in by_rank:
         name, came_back = results["prefixed"]
-        assert name in ("module._orig_mod.0.weight", "0.weight")
+        assert name == "module.0.weight"  # that of torch.compile is looked through
         assert came_back
 
 
