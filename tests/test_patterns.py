@@ -21,6 +21,9 @@ OTHER_MEANINGS = {
     ("report/timeline/named.py", "sharded"): "an example of `laconic timeline`",
     ("contract/algorithm.py", "arrivals"): "where the mode is turned into an attribute",
     ("contract/algorithm.py", "decentralized"): "the same",
+    ("training/simulated_state.py", "arrivals"): "a key of a saved state",
+    ("drivers/distributed/arrivals.py", "rounds"): "the same",
+    ("training/buffers.py", "rank0"): "whose buffers all ranks get",
 }
 KEYS = NAMES - {"rounds", "arrivals"}  # these two are also keys of saved figures and states
 

@@ -253,7 +253,7 @@ def test_inf_that_appears_only_in_the_values_leaves_no_trace_of_the_votes(cls, l
     for worker, count in zip(run.sim.workers, counts, strict=True):
         now = worker.meter.by_exchange["up"]
         assert now["positions"].messages == count["positions"].messages + 1  # the votes were sent
-        assert now["values"].messages == count["values"].messages + 1
+        assert now["values"].messages == count["values"].messages  # a worker finds the inf before it sends them
     assert torch.equal(run.x, x)
     run.t = 2
     run.step()

@@ -10,6 +10,8 @@ from laconic import ASGD, Link, Simulation
 from laconic.network import ComputeTime
 from support import small_model
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*bring the same first gradient")  # all workers have one quadratic
+
 PULLED_OVER = 3.0  # seconds of a message of the golden traces: latency 1, transfer 2
 
 

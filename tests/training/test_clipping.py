@@ -166,6 +166,7 @@ def test_parameters_without_a_gradient_do_not_count():
     assert torch.equal(small_model.values(net.core), ends[1])
 
 
+@pytest.mark.filterwarnings("ignore:.*bring the same first gradient")
 def test_a_norm_whose_squares_overflow_clips_to_the_bound_and_not_to_zero():
     weight = nn.Parameter(torch.zeros(4))
     simulation = simulated(nn.ParameterList([weight]), laconic.SGD(), torch.optim.SGD([weight], lr=1.0), clip_norm=2.0)

@@ -86,7 +86,7 @@ def test_a_misspelled_word_for_what_becomes_of_replicas_is_refused():
 @in_group
 @pytest.mark.parametrize("seconds", [0, -1.0])
 def test_a_timeout_that_is_not_above_zero_is_refused(seconds):
-    with pytest.raises(ValueError, match=f"timeout_s={seconds} above 0"):
+    with pytest.raises(ValueError, match=f"timeout_s={seconds} must be above 0"):
         laconic.DistributedOptimizer(inner_sgd(small_model.net()), laconic.SGD(), timeout_s=seconds)
 
 

@@ -39,7 +39,6 @@ class DistEFBlockwise(Algorithm):
     """Scaled signs by block in both directions, with Nesterov momentum at the workers."""
 
     source: ClassVar[str] = "Zheng, Huang & Kwok, NeurIPS 2019, Algorithm 2"
-    tolerates_absence: ClassVar[bool] = True
     reads_lr: ClassVar[bool] = True
     server_slots: ClassVar[Mapping[str, Slot]] = {
         "residual": Slot(rule=Rule.SAME),
@@ -68,6 +67,11 @@ class DistEFBlockwise(Algorithm):
             "momentum": Slot(rule=Rule.MEAN), "residual": Slot(rule=Rule.SUM),
             "lr": Slot.number(Rule.SAME, lowest=0), **decay,
         }  # fmt: skip
+
+    @property
+    def tolerates_absence(self) -> bool:  # type: ignore[override]
+        """A worker that misses a round misses its part of the momentum of the weight decay, which all must have."""
+        return not self.weight_decay
 
     @property
     def over_slices(self) -> Slices:

@@ -28,10 +28,15 @@ def check_data(what: str, value: object, schema: Schema) -> None:
 
 def check_worker(saved: Mapping[str, Any]) -> None:
     """Raise ValueError for counts or a bandwidth of a worker that cannot be. Its memories have checks of their own."""
-    check_data("a worker's meter", saved["meter"], Either(type(None), _METER))
-    if saved["meter"] is not None:
-        Meter().restore(saved["meter"])  # which refuses numbers that are no counts
+    check_meter(saved["meter"])
     _check_link(saved["link_bytes_per_s"])
+
+
+def check_meter(saved: Any) -> None:  # noqa: ANN401 - from a file
+    """Raise ValueError for counts that cannot be. None is no counts."""
+    check_data("a meter", saved, Either(type(None), _METER))
+    if saved is not None:
+        Meter().restore(saved)  # which refuses numbers that are no counts
 
 
 def check_server(saved: Mapping[str, Any]) -> None:

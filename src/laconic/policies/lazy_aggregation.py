@@ -100,10 +100,11 @@ class Lazy(Algorithm):
             return me.lr
         lr = me.memory.number("alpha_lr", me.lr)
         if self.alpha_of == "delayed":
-            if me.lr != me.memory.number("next_lr", me.lr):
-                me.memory.set_number("changed_at", me.round)
+            stays = me.lr == me.memory.number("next_lr", me.lr)
+            changed_at = me.memory.number("changed_at", me.round) if stays else me.round
+            me.memory.set_number("changed_at", changed_at)
             me.memory.set_number("next_lr", me.lr)
-            lr = me.lr if me.round - me.memory.number("changed_at", me.round) >= self.alpha_delay else lr
+            lr = me.lr if me.round - changed_at >= self.alpha_delay else lr
         me.memory.set_number("alpha_lr", lr)
         return lr
 

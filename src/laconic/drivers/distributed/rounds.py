@@ -17,7 +17,7 @@ from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
 from laconic.drivers.distributed.meeting import Meeting, refusals_shown
 from laconic.drivers.gathered import Either
-from laconic.drivers.saved_data import COUNTS, NUMBER, check_counts, check_server, check_worker
+from laconic.drivers.saved_data import COUNTS, NUMBER, check_counts, check_meter, check_server, check_worker
 from laconic.drivers.transport import carry_out
 from laconic.protocol.abort import Abort
 from laconic.protocol.async_server import UpdateCounts
@@ -151,6 +151,7 @@ class Processes:
             "control_bytes": self.channel.control_bytes, "replica_syncs": self.replica_syncs,
             "worker": None if self.worker is None else self.worker.saved(),
             "servers": [session.saved() for session in self.servers],
+            "served": self.sessions.meter.saved() if self.worker is None else None,
         }  # fmt: skip
 
     def check(self, saved: Mapping[str, Any]) -> None:
@@ -159,6 +160,7 @@ class Processes:
         if self.worker is not None:
             check_worker(saved["worker"])
             self.worker.check(saved["worker"])
+        check_meter(saved.get("served"))
         for server in saved["servers"]:
             check_server(server)
         for session in self.servers:
@@ -172,6 +174,8 @@ class Processes:
         self.channel.control_bytes += saved["control_bytes"]  # the restart has sent some too
         if self.worker is not None:
             self.worker.restore(saved["worker"])
+        elif saved.get("served") is not None:
+            self.sessions.meter.restore(saved["served"])
         for session in self.servers:
             session.restore(saved["servers"])
         self.recorder.restart()
