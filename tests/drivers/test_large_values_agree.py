@@ -52,7 +52,7 @@ def train(rank: int, cases: list[tuple[str, str]]) -> list[dict[str, Any]]:
     return ended
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # tests/training/test_large_values.py has the same without processes
 def test_processes_and_the_simulator_abort_the_same_rounds_and_count_the_same_bytes():
     by_rank = run_ranks(train, N, CASES)
     for place, (name, layout) in enumerate(CASES):
