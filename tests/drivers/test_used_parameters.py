@@ -42,6 +42,19 @@ CASES = {f"{name}-{layout}": (name, layout, 1) for name, layout in methods.in_st
         ("dsgd", "peers"),
     ]
 }
+
+
+def chosen():
+    """All cases. One layout a method runs every day, another one for each next method; the others are nightly."""
+    by_method = {}
+    for case, (name, _, local_steps) in CASES.items():
+        if local_steps == 1:
+            by_method.setdefault(name, []).append(case)
+    by_day = {cases[place % len(cases)] for place, cases in enumerate(by_method.values())}
+    by_day |= {case for case, (_, _, local_steps) in CASES.items() if local_steps > 1}
+    return [case if case in by_day else pytest.param(case, marks=pytest.mark.nightly) for case in CASES]
+
+
 GRAPHS = {
     "choco": DSGD(mixing="choco", compressor=TopK(density=0.3), consensus_step_size=0.4),
     "difference": DSGD(mixing="difference", compressor=DenseValues(value_type="bfloat16")),
@@ -103,14 +116,16 @@ def train_in_simulator(case):
 
 
 @pytest.fixture(scope="module")
-def from_processes():
-    cases = [*CASES, *GRAPHS]
+def from_processes(request):
+    here = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    wanted = {item.callspec.params.get("case") for item in here}
+    cases = [case for case in (*CASES, *GRAPHS) if case in wanted]
     by_rank = run_ranks(train_in_process, N, cases)
     return {case: [of_rank[place] for of_rank in by_rank] for place, case in enumerate(cases)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [*CASES, *GRAPHS])
+@pytest.mark.parametrize("case", [*chosen(), *GRAPHS])
 def test_a_layer_used_from_time_to_time_ends_with_the_bits_of_the_simulator(case, from_processes):
     torch.set_num_threads(1)
     simulation = train_in_simulator(case)
@@ -121,7 +136,7 @@ def test_a_layer_used_from_time_to_time_ends_with_the_bits_of_the_simulator(case
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [*CASES, *GRAPHS])
+@pytest.mark.parametrize("case", [*chosen(), *GRAPHS])
 def test_a_layer_moves_in_the_rounds_in_which_a_rank_uses_it_and_in_no_others(case, from_processes):
     _, layout, local_steps = made(case)
     start = small_model.values(optimizers.Branches().late)

@@ -64,7 +64,7 @@ def join_in_all(rank: int, cases: list[tuple[str, str]]) -> list[tuple[Tensor, i
     return ended
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_rank_without_data_shadows_the_others_in_each_method_and_layout():
     by_rank = run_ranks(join_in_all, N, JOINED)
     for place, (name, layout) in enumerate(JOINED):

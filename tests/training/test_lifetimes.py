@@ -43,8 +43,8 @@ def make_many(rank: int, group_ranks: list[int], many: int) -> list[tuple[int, i
     return seen
 
 
-@pytest.mark.parametrize(("n", "group_ranks", "many"), [(1, [0], 200), (2, [0, 1], 200), (3, [1, 2], 16)])
-def test_of_200_optimizers_in_one_process_nothing_remains(n, group_ranks, many):
+@pytest.mark.parametrize(("n", "group_ranks", "many"), [(1, [0], 200), (2, [0, 1], 40), (3, [1, 2], 16)])
+def test_of_many_optimizers_in_one_process_nothing_remains(n, group_ranks, many):
     for early, late in run_ranks(make_many, n, group_ranks, many):
         assert late == early
 
