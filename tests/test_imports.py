@@ -169,5 +169,6 @@ def test_no_algorithm_and_nothing_it_imports_does_input_or_output():
 
 
 def test_no_file_is_longer_than_400_lines():
-    long = {str(path): n for path in FILES.values() if (n := len(path.read_text().splitlines())) > 400}
+    files = [*FILES.values(), *Path(__file__).parent.rglob("*.py")]
+    long = {str(path): n for path in files if (n := len(path.read_text().splitlines())) > 400}
     assert not long
