@@ -81,6 +81,8 @@ WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
     "Traffic": [
         (vars(MADE["Traffic"]) | {"up": 3}, "up=3"), (vars(MADE["Traffic"]) | {"rounds": -1}, "rounds=-1"),
         (vars(MADE["Traffic"]) | {"seconds": 1.0}, "seconds=1.0"),
+        (vars(MADE["Traffic"]) | {"served": 3}, "served=3"),
+        (vars(MADE["Traffic"]) | {"replica_syncs": -1}, "replica_syncs=-1"),
     ],
 }  # fmt: skip
 

@@ -177,6 +177,7 @@ def test_long_crashes_by_chance_begin_as_often_as_short_ones_and_are_found_at_an
     late = [rare.is_down(worker, 10**15) for worker in range(20)]  # one draw a round would take minutes
     assert len(rare._blocks) <= 20 * (10**6 // 2**14 + 2)
     assert not all(late)
+    assert not FaultPlan(crashed=5e-324, crash_rounds=100).is_down(0, 50)  # the gap to the next one overflows
 
 
 def test_an_event_without_an_exchange_hits_all_of_its_round():

@@ -105,8 +105,7 @@ def _vector(parts: Sequence[Any], name: str, dtype: torch.dtype, slots: Slots, m
 
 def _sparse(parts: Sequence[Saved], name: str, slot: Slot, slots: Slots) -> Tensor:
     """Return the indices that are in a side's slice, or the values that belong to them."""
-    rank = rank_in(name)
-    at = slot.at.replace("<rank>", str(rank)) if slot.at else name
+    at = slot.indices_of(name)
     found = []
     for part in parts:
         if part[at].numel() and not slot.at:
@@ -151,15 +150,13 @@ def resized_workers(
     found: list[dict[str, Tensor]] = [{} for _ in range(n_workers)]
     for name in _names(saved.values()):
         slot = slot_of(table, name)
-        is_dropped = slot is None or slot.rule is Rule.DROP or (slot.rule is Rule.PER_WORKER and not per_worker)
-        if is_dropped or (rank_in(name) or 0) >= n_workers:
+        if slot is None or _is_dropped(slot, per_worker) or (rank_in(name) or 0) >= n_workers:
             continue
         having = {rank: memory[name] for rank, memory in saved.items() if name in memory}
         staying = {rank: value for rank, value in having.items() if rank < n_workers}
         leaving = [value for rank, value in having.items() if rank >= n_workers]
         for rank, value in staying.items():
             found[rank][name] = value
-        assert slot is not None
         if slot.rule is Rule.SUM and leaving:
             found[0][name] = sum(leaving, staying.get(0, torch.zeros_like(leaving[0])))
         known = list(staying.values()) or leaving
@@ -189,7 +186,10 @@ def resized_server(
         slot, rank = slot_of(table, name), rank_in(name)
         if rank is not None and (rank >= n_workers or rank not in known):
             continue
-        if slot is not None and (slot.rule is Rule.DROP or (slot.rule is Rule.PER_WORKER and not per_worker)):
-            continue
-        found[name] = value  # one without a slot is refused when it is loaded
+        if slot is None or not _is_dropped(slot, per_worker):  # one without a slot is refused when it is loaded
+            found[name] = value
     return found
+
+
+def _is_dropped(slot: Slot, per_worker: bool) -> bool:
+    return slot.rule is Rule.DROP or (slot.rule is Rule.PER_WORKER and not per_worker)

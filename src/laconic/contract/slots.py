@@ -66,6 +66,10 @@ class Slot:
         """Return the slot of one number, as `Memory.set_number` stores it."""
         return cls(rule=rule, dtype=torch.float64, length=1, lowest=lowest)
 
+    def indices_of(self, name: str) -> str:
+        """Return the name of the memory with the indices of the memory `name` of this slot, which may be itself."""
+        return self.at.replace(_RANK, name.rpartition(".")[2]) if self.at else name
+
 
 def rank_in(name: str) -> int | None:
     """Return the rank of the worker that a memory is about by its name, as in "stored.3"; None if there is none."""
@@ -147,8 +151,7 @@ class Slots:
                 raise ValueError(f"state_dict: {self.owner} declares no memory {name!r}")
             mistake = not_plain(value) or self.mistake_in(name, value) or self._impossible_in(slot, value)
             if not mistake and slot.at:
-                of = name.rpartition(".")[2] if rank_in(name) is not None else ""
-                place = slot.at.replace(_RANK, of)
+                place = slot.indices_of(name)
                 if place not in saved or saved[place].numel() != value.numel():
                     mistake = f"has {value.numel()} values, and {place!r} not as many indices"
             if mistake:

@@ -243,9 +243,10 @@ class FaultPlan:
             round_, end = block * _BLOCK - 1, (block + 1) * _BLOCK
             while True:
                 chance = self._draw(worker, block, f"crash {len(crashes)}")
-                round_ += 1 + int(math.log(1.0 - chance) / math.log1p(-self.crashed))
-                if round_ >= end:
+                gap = math.log(1.0 - chance) / math.log1p(-self.crashed)  # inf where a crash is that improbable
+                if gap >= end - round_ - 1:
                     break
+                round_ += 1 + int(gap)
                 crashes.append(round_)
         return crashes
 

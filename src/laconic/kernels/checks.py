@@ -1,6 +1,6 @@
 """What every function of the face asks of its arguments, once a call: compiled code checks no index.
 
-A tensor costs about a microsecond, indices one pass over them. Values are not looked at, unless they are indices.
+A tensor costs one or two microseconds, indices and codes one pass over them. Other values are not looked at.
 All backends refuse the same, before anything is written.
 """
 
@@ -48,7 +48,7 @@ def has_memory(tensor: Tensor) -> bool:
         n = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
     try:
         storage = tensor.untyped_storage()
-        return storage.nbytes() >= (tensor.storage_offset() + n) * tensor.itemsize and storage.data_ptr() != 0
+        return storage.nbytes() >= (tensor.storage_offset() + n) * tensor.element_size() and storage.data_ptr() != 0
     except (RuntimeError, NotImplementedError):  # of a wrapper without storage
         return False
 
@@ -68,13 +68,9 @@ def overlaps(tensor: Tensor) -> bool:
 
 
 def vector(
-    call: str,
-    name: str,
-    given: Tensor,
-    dtypes: Container[torch.dtype] | None = None,
-    count: int | None = None,
+    call: str, name: str, given: Tensor, dtypes: Container[torch.dtype] | None = None, count: int | None = None,
     device: torch.device | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Check one vector that a function reads.
 
     Args:
@@ -101,15 +97,9 @@ def vector(
 
 
 def output(
-    call: str,
-    name: str,
-    given: Tensor,
-    dtypes: Container[torch.dtype] | None = None,
-    count: int | None = None,
-    device: torch.device | None = None,
-    *,
-    strided: bool = False,
-) -> None:
+    call: str, name: str, given: Tensor, dtypes: Container[torch.dtype] | None = None, count: int | None = None,
+    device: torch.device | None = None, *, strided: bool = False,
+) -> None:  # fmt: skip
     """Check one vector that a function writes to. Arguments and exceptions as for `vector`.
 
     It must be contiguous; if `strided`, it suffices that no two elements share memory.
@@ -122,13 +112,13 @@ def output(
         )
 
 
-def tensors(call: str, given: Sequence[Tensor], count: int, *, written: bool = False) -> None:
-    """Check tensors of any shapes that make one vector.
+def tensors(call: str, given: Sequence[Tensor], count: int | None = None, *, written: bool = False) -> int:
+    """Check tensors of any shapes that make one vector, and return how many elements they have in all.
 
     Args:
         call: Name of the function.
         given: The tensors.
-        count: Elements that they must have in all.
+        count: Elements that they must have in all; None for any number.
         written: Whether the function writes to them, so that no two elements may share memory.
 
     Raises:
@@ -145,8 +135,9 @@ def tensors(call: str, given: Sequence[Tensor], count: int, *, written: bool = F
                 "after expand(); pass its .clone()"
             )
         total += tensor.numel()
-    if total != count:
+    if count is not None and total != count:
         raise ValueError(f"{call}: {len(given)} tensors have {total} elements in all; they must have {count}")
+    return total
 
 
 def indices(call: str, name: str, given: Tensor, count: int) -> None:
@@ -199,9 +190,8 @@ def stream(call: str, given: Tensor, n_selected: int) -> None:
         raise ValueError(f"{call}: {given.numel()} {what} for {n_selected} selected elements, which take {expected}")
 
 
-_totals: dict[
-    int, tuple[tuple[int, ...], int]
-] = {}  # of the lengths seen last, by their identity: hashing takes longer
+# Of the lengths seen last, by their identity: hashing takes longer.
+_totals: dict[int, tuple[tuple[int, ...], int]] = {}
 
 
 def blocks(call: str, lengths: tuple[int, ...]) -> int:

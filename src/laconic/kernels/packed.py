@@ -235,13 +235,13 @@ def _check_stream(
 ) -> None:  # fmt: skip
     """Check a stream of bits or values on a mask, and where they go to."""
     checks.output(call, name, out, _SUMS)
-    checks.mask(call, offset, out.numel(), key, threshold)
+    count, is_bits = out.numel(), dtypes is checks.BYTES
+    checks.mask(call, offset, count, key, threshold, 0 if is_bits else 1)
     device = out.device if out.is_cpu else None  # a GPU takes what is in the host's memory
-    checks.vector(call, "packed" if dtypes is checks.BYTES else "selected", stream, dtypes, None, device)
-    maximum = (out.numel() + 7) // 8 if dtypes is checks.BYTES else out.numel()
-    checks.number(call, "length of the stream", stream.numel(), 0, maximum)
+    checks.vector(call, "packed" if is_bits else "selected", stream, dtypes, None, device)
+    checks.number(call, "length of the stream", stream.numel(), 0, (count + 7) // 8 if is_bits else count)
     if sampled is not None:
-        checks.packed(call, "sampled", sampled, out.numel(), device)
+        checks.packed(call, "sampled", sampled, count, device)
 
 
 def slice_bits(packed: Tensor, low: int, high: int) -> Tensor:
@@ -361,7 +361,6 @@ def put_selected(
     selected: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None = None
 ) -> None:
     """Write such values at the selected elements of `out`, and 0 elsewhere."""
-    checks.mask("put_selected", offset, out.numel(), key, threshold, 1)
     _check_stream("put_selected", selected, ALL_FLOATS, offset, key, threshold, "out", out, sampled)
     fastest("selected_values", out.device).put_selected(selected, offset, key, threshold, out, sampled)
 
@@ -370,6 +369,5 @@ def add_selected(
     selected: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None
 ) -> None:
     """Add such values at the selected elements of `total`."""
-    checks.mask("add_selected", offset, total.numel(), key, threshold, 1)
     _check_stream("add_selected", selected, ALL_FLOATS, offset, key, threshold, "total", total, sampled)
     fastest("selected_values", total.device).add_selected(selected, offset, key, threshold, total, sampled)

@@ -54,7 +54,7 @@ def absolute_maximum(vector: Tensor) -> float:
 
 def all_finite(vector: Tensor) -> bool:
     """Return whether no element of `vector` (d,) is inf or NaN; see `reference/finite.py`."""
-    checks.tensors("all_finite", [vector], vector.numel())
+    checks.tensors("all_finite", [vector])
     if vector.ndim != 1:
         raise TypeError(f"all_finite: vector has the shape {tuple(vector.shape)}; pass its .reshape(-1)")
     is_plain = checks.is_plain(vector) and vector.is_contiguous()
@@ -97,8 +97,7 @@ def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tens
 
 def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
     """Add `values` (k,) to tensors at indices (k,) int64 of the vector that they make."""
-    d = sum(tensor.numel() for tensor in tensors)
-    checks.tensors("add_into", tensors, d, written=True)
+    d = checks.tensors("add_into", tensors, written=True)
     checks.vector("add_into", "values", values, checks.ALL_FLOATS, indices.numel(), indices.device)
     checks.indices("add_into", "indices", indices, d)
     if not indices.numel():

@@ -34,10 +34,7 @@ def comparison(records: Sequence[Record]) -> Table:
         traffic = record.traffic
         bytes_and_ratios = []
         for direction in ("up", "down"):
-            sent, of_reference = (
-                getattr(traffic, direction).wire_bytes,
-                getattr(records[0].traffic, direction).wire_bytes,
-            )
+            of_reference, sent = (getattr(each.traffic, direction).wire_bytes for each in (records[0], record))
             bytes_and_ratios += [bytes_text(sent), f"{of_reference / sent:.1f}" if sent else "-"]
         table.add_row(
             record.settings.algorithm,

@@ -13,7 +13,7 @@ from functools import reduce
 from operator import add
 from typing import Any, Literal, NamedTuple, get_args
 
-from laconic.hyperparameters import plain_number
+from laconic.hyperparameters import make_plain
 from laconic.wire import Frame
 
 Direction = Literal["up", "down", "setup", "served"]
@@ -42,14 +42,14 @@ class Count:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if type(value) not in (int, float) or not value >= 0 or (type(value) is float and name != "paper_bits"):
-                self._refuse(name, value)
+                self._make_plain(name)
 
-    def _refuse(self, name: str, value: object) -> None:
+    def _make_plain(self, name: str) -> None:
         """Take a number of numpy's as Python's own, or raise TypeError or ValueError."""
-        number = plain_number(value, f"Count: {name}", float if name == "paper_bits" else int)
+        make_plain(self, [name], "Count", float if name == "paper_bits" else int)
+        number = getattr(self, name)
         if not number >= 0:
             raise ValueError(f"Count: {name}={number} must be at least 0")
-        object.__setattr__(self, name, number)
 
     def __add__(self, other: "Count") -> "Count":
         return Count(

@@ -60,11 +60,12 @@ class Traffic:
     """Asynchronous methods: gradients dropped (too old), held (until older ones came) and aborted (inf or NaN)."""
 
     def __post_init__(self) -> None:
-        for name in ("up", "down", "setup"):
+        for name in ("up", "down", "setup", "served"):
             if not isinstance(getattr(self, name), Count):
                 raise TypeError(f"Traffic: {name}={getattr(self, name)!r:.80} must be a laconic.Count")
-        make_plain(self, ("rounds", "aborted_rounds", "control_bytes"), "Traffic", int)
-        for name in ("rounds", "aborted_rounds", "control_bytes"):
+        totals = ("rounds", "aborted_rounds", "control_bytes", "replica_syncs")
+        make_plain(self, totals, "Traffic", int)
+        for name in totals:
             if getattr(self, name) < 0:
                 raise ValueError(f"Traffic: {name}={getattr(self, name)} must be at least 0")
         for name in ("seconds", "up_by_exchange", "down_by_exchange", "faults", "staleness", "updates"):

@@ -43,8 +43,7 @@ _PATTERNS: dict[torch.dtype, tuple[Any, Any, Any]] = {  # integers as wide, all 
 def absolute_maximum(vector: Tensor) -> float:
     """See `reference.finite.absolute_maximum`."""
     integer, mask, number = _PATTERNS[vector.dtype]
-    values = vector.detach().numpy().reshape(-1)  # a single number has no dimension
-    return float(integer(_largest_pattern(values.view(integer), mask)).view(number))
+    return float(integer(_largest_pattern(vector.detach().numpy().view(integer), mask)).view(number))
 
 
 def all_finite(vector: Tensor) -> bool:

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import ClassVar, NamedTuple, Self
 
@@ -98,7 +99,7 @@ class Packet(ABC):
         """
         return None
 
-    @property
+    @cached_property
     def absolute_maximum(self) -> float:
         """The largest magnitude that its numbers allow the dense form; NaN if one of them is NaN."""
         return absolute_maximum(self.dense())
