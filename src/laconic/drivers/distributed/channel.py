@@ -156,7 +156,7 @@ class Channel(GivingUp):
 
     def _empty_frame(self, header: Tensor) -> IncomingFrame | SplitFrame:
         """Return a buffer for the frame that a header announces, with the header in it. Raises WireError."""
-        raw = bytes(header[:HEADER_BYTES].numpy())
+        raw = bytes(header.numpy()[:HEADER_BYTES])
         info = read_payload_info(raw, self._max_encoded_bytes, may_be_split=self.device_channel is not None)
         if self.device_channel is not None and info.is_split:
             payload = torch.empty(info.encoded_bytes, dtype=torch.uint8, device=self.device_channel.device)

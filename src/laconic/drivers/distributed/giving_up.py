@@ -18,7 +18,7 @@ from torch import Tensor
 from laconic.drivers.distributed.device_channel import DeviceChannel
 from laconic.drivers.distributed.engine_errors import is_of_the_network, is_timeout
 from laconic.drivers.distributed.failure_report import FailureReport, How, Note
-from laconic.drivers.distributed.verdict import verdict
+from laconic.drivers.distributed.verdict import names_of, verdict
 from laconic.errors import ClosedError, PayloadsLostError, PeerLostError
 from laconic.torch_compat import default_store, new_named_group, wait_until
 from laconic.wire import Encoded
@@ -281,8 +281,4 @@ class GivingUp:
         return [peer for peer in range(self.size) if peer != self.rank]
 
     def _named(self, ranks: Sequence[int]) -> str:
-        names = []
-        for rank in ranks:
-            place = self._global_ranks[rank]
-            names.append(f"rank {rank}" if place == rank else f"rank {rank} of the group (global rank {place})")
-        return " and ".join(names)
+        return names_of(ranks, self._global_ranks)

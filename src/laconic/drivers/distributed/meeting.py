@@ -13,6 +13,7 @@ from typing import Any, ParamSpec
 
 import torch.distributed as dist
 
+from laconic.drivers.distributed.verdict import names_of
 from laconic.drivers.gathered import Either, Schema, read_gathered
 from laconic.errors import PeerLostError, SetupError, WireError
 from laconic.torch_compat import Store, default_store
@@ -166,11 +167,7 @@ class Meeting:
         return [content["value"] for content in shown]
 
     def _named(self, ranks: Sequence[int]) -> str:
-        names = []
-        for rank in ranks:
-            place = self._global_ranks[rank]
-            names.append(f"rank {rank}" if place == rank else f"rank {rank} of the group (global rank {place})")
-        return " and ".join(names) or "a rank that was too late"
+        return names_of(ranks, self._global_ranks) or "a rank that was too late"
 
     def _key(self, number: int, rank: int, what: str = "shown") -> str:
         return f"{self._keys}/{number}/{what}-{rank}"

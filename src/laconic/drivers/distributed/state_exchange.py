@@ -26,4 +26,4 @@ def show(channel: Channel, data: bytes | None, root: int, n_bytes: int, purpose:
         chunk = torch.frombuffer(buffer, dtype=torch.uint8, offset=start, count=min(_CHUNK, n_bytes - start))
         channel.broadcast(chunk, root=root, purpose=purpose)
     channel.control_bytes += (channel.size - 1) * n_bytes if channel.rank == root else 0
-    return bytes(buffer)
+    return bytes(buffer) if data is None else data

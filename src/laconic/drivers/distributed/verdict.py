@@ -7,6 +7,15 @@ from laconic.drivers.distributed.failure_report import Findings
 _MAX_NAMED = 6  # ranks in one sentence
 
 
+def names_of(ranks: Sequence[int], global_ranks: Sequence[int]) -> str:
+    """Return the names of ranks of a group, such as "rank 1 and rank 2"; of those with another global rank, with it."""
+    names = []
+    for rank in ranks:
+        place = global_ranks[rank]
+        names.append(f"rank {rank}" if place == rank else f"rank {rank} of the group (global rank {place})")
+    return " and ".join(names)
+
+
 def verdict(found: Findings, names: Callable[[Sequence[int]], str], timeout_s: float) -> str:
     """Return why this rank gave up, and which rounds are whole.
 
