@@ -43,11 +43,7 @@ _READ = {
     "error": str, "has_part": bool, "rounds": {str: (_NUMBER, _NUMBER)}, "n_workers": int, "layout": str,
     "is_exact": bool,
 }  # fmt: skip
-_OPTIONS = {
-    "layout": "",
-    "local_steps": 0,
-    "rank": None,
-}  # what may differ where the slots' rules say what then happens
+_MAY_DIFFER = {"layout", "local_steps", "rank", "n_workers"}  # the slots' rules say what then happens
 _REMEDY = "make the optimizer as it was made when the state was saved"
 
 
@@ -75,7 +71,6 @@ class Checkpoints:
         self._driver = driver
         self._training = training
         self._flat = flat
-        self._serves_model = server_model is not None and bool(driver.servers)
         self.held: HeldModel | None = None
         """What takes a user's weights up into the model that this rank serves."""
         self._parts: dict[str, Part] = {"driver": driver, "training": training}
@@ -119,7 +114,7 @@ class Checkpoints:
         missing = [f"the {' and the '.join(names)} of {others}"] if names else []
         if algorithm.server_slots and any(shard.node for shard in job.layout.shards):
             missing.append("what other ranks keep as servers")
-        if algorithm.server_steps and not self._serves_model:
+        if algorithm.server_steps and self.held is None:
             missing.append("the server's model and its optimizer")
         if self._training.local.are_taken and self._inner.state:
             missing.append(f"the inner optimizer's state of {others}")
@@ -213,7 +208,7 @@ class Checkpoints:
         """Return all ranks' parts in a saved one, by rank; none if the method keeps nothing and the part is foreign."""
         job = self._driver.job
         renamed = with_names(part, job.spec.names)
-        fixed = {key: value for key, value in self.identity().items() if key not in {*_OPTIONS, "n_workers"}}
+        fixed = {key: value for key, value in self.identity().items() if key not in _MAY_DIFFER}
         if keeps_nothing(job.algorithm) and any(renamed.get(key) != value for key, value in fixed.items()):
             if list(part["parameters"].values()) != list(job.spec.sizes):
                 check_identity(renamed, {"parameters": fixed["parameters"]}, "is it another model?")

@@ -208,7 +208,8 @@ class FlatParameters:
 
     def largest_gradient(self) -> float:
         """Return the largest magnitude in all gradients; NaN if one of them has a NaN."""
-        found = [absolute_maximum(p.grad.detach().reshape(-1)) for p in self.parameters if p.grad is not None]
+        gradients = [parameter.grad for parameter in self.parameters]
+        found = [absolute_maximum(gradient.reshape(-1)) for gradient in gradients if gradient is not None]
         return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
 
     def gradient_source(self, loss_scale: Tensor | None = None) -> "VectorCopy | Unscaled":

@@ -33,9 +33,7 @@ def fixed_tensors(inner: Optimizer, model: torch.nn.Module | None) -> list[Tenso
 
 
 def check_model(inner: Optimizer, model: torch.nn.Module | None, group: dist.ProcessGroup | None, sparse: str) -> None:
-    """Raise TypeError or ValueError for a model, or parameters, that an exchange cannot keep equal on all ranks."""
-    if model is not None and not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model={model!r:.80} must be the torch.nn.Module whose parameters are trained")
+    """Raise ValueError for a model, or parameters, that an exchange cannot keep equal on all ranks."""
     if sparse not in ("refuse", "dense"):
         raise ValueError(f"sparse_gradients={sparse!r} must be 'refuse' or 'dense'")
     check_parameters(inner, model, refuse_sparse=sparse == "refuse")

@@ -80,8 +80,9 @@ class SecondGradient:
         It uses the same random numbers as the original evaluation, and leaves parameters, gradients, buffers and
         streams as that did.
         """
-        after = Surroundings.of(self._buffers())
-        self._before.put_back(self._buffers())
+        buffers = list(self._buffers())  # which walks all modules
+        after = Surroundings.of(buffers)
+        self._before.put_back(buffers)
         here, own = self._flat.values(out=self._pool.take()), [parameter.grad for parameter in self._flat.parameters]
         self._flat.set_values(parameters)
         self._flat.drop_gradients()  # so that the evaluation does not change the original gradient

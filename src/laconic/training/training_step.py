@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from math import isfinite
 from typing import Any, Protocol
 
 import torch
@@ -365,7 +364,7 @@ class TrainingStep:
         check_data("the learning rates", lrs, (int | float,) * (2 * n_groups))
         check_data("the steps since the last exchange", steps, range(self.local.many if self.local.are_taken else 1))
         check_data("the ranks with inf or NaN", state["non_finite"], [NUMBER])
-        if not all(map(isfinite, lrs)) or (state["start"] is not None) > (steps > 0):
+        if not all(map(math.isfinite, lrs)) or (state["start"] is not None) > (steps > 0):
             raise ValueError("state_dict: the learning rates are not finite, or no step follows an exchange")
         if steps and state["start"] is None and self._workers.applying:
             raise ValueError("state_dict: the parameters at the last exchange are missing")
