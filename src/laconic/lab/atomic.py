@@ -1,11 +1,42 @@
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all. Every error of the system names the file."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to a temporary file and rename it to `path`, so that `path` is never incomplete."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(text.encode())
-    os.replace(part, path)
+    """Write `text` as UTF-8, whatever the locale is, as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to a temporary file and rename it to `path`, so that `path` is never incomplete.
+
+    Raises:
+        OSError: The file cannot be written. What was there before is still there, and no temporary file is left.
+    """
+    part = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
+    with named_in_errors(path):
+        try:
+            with part.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())  # some file systems report a full disk only here
+            os.replace(part, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def named_in_errors(path: Path) -> Iterator[None]:
+    """Let every OSError of the block name `path`: the system names no file where a write fails."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename == str(path):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

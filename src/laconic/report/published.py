@@ -1,6 +1,5 @@
 """A published table and the measured figures, on the terminal and as a file."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic.lab.atomic import write_text
+from laconic.lab.json_text import json_text
 from laconic.lab.processes.pool import Figures
 from laconic.lab.provenance import machine, versions
 from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
@@ -75,4 +75,4 @@ def _of_run(table: PublishedTable, request: Request, found: Sequence[Figures]) -
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(data, indent=1) + "\n")
+    write_text(path, json_text(data, indent=1))

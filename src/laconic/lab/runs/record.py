@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import tomli_w
 
 from laconic.contract import ModelSpec
 from laconic.lab.atomic import write_text
+from laconic.lab.json_text import json_text
 from laconic.lab.provenance import machine, versions
 from laconic.lab.runs.accuracy import Accuracy
 from laconic.lab.runs.settings import RunSettings
@@ -136,4 +136,4 @@ class Record:
         writer.writeheader()
         writer.writerows(asdict(row) for row in self.rows)
         write_text(folder / "metrics.csv", metrics.getvalue())
-        write_text(folder / "summary.json", json.dumps(self.summary(), indent=2) + "\n")
+        write_text(folder / "summary.json", json_text(self.summary()))

@@ -1,0 +1,21 @@
+"""JSON that every reader of JSON can read."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def json_text(data: Any, *, indent: int | None = 2) -> str:  # noqa: ANN401 - whatever JSON can hold
+    """Return `data` as JSON with a line end. Numbers that are not finite, which JSON does not have, become null."""
+    return json.dumps(_finite(data), indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _finite(data: Any) -> Any:  # noqa: ANN401
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return data
