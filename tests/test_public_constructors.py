@@ -241,6 +241,6 @@ def test_traffic_prints_as_a_small_table():
     assert lines[0].split() == ["messages", "skips", "wire", "local", "payload", "paper"]
     assert [line.split("  ")[0] for line in lines[1:6]] == ["up", "down", "setup", "up, positions", "up, values"]
     assert bytes_text(traffic.up.wire_bytes) in lines[1]
-    assert "3 rounds, 0 aborted" in lines[-2]
+    assert "3 rounds, 0 aborted" in lines[-3]
     assert max(map(len, lines)) <= 100
     assert all(line == line.rstrip() for line in lines)

@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from laconic.hyperparameters import make_plain
+from laconic.telemetry.count_table import NOT_COUNTED, NOTE, VIRTUAL, aligned, count_rows, seconds_line
+from laconic.telemetry.html import html_lines, html_table
 from laconic.telemetry.meter import Count, Meter
 from laconic.telemetry.phases import Seconds
-from laconic.units import bytes_text, seconds_text
+from laconic.units import bytes_text
 
 Key = TypeVar("Key")
 
@@ -74,28 +76,30 @@ class Traffic:
 
     def __str__(self) -> str:
         """Return a small table: what was sent in each direction and exchange, then rounds and seconds."""
+        return "\n".join([*aligned(self._rows()), *self._lines()])
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook."""
+        return html_table(self._rows()) + html_lines(self._lines())
+
+    def _rows(self) -> list[list[str]]:
         counts = {"up": self.up, "down": self.down, "setup": self.setup}
         if len({*self.up_by_exchange, *self.down_by_exchange}) > 1:
             counts |= {f"up, {name}": count for name, count in self.up_by_exchange.items()}
             counts |= {f"down, {name}": count for name, count in self.down_by_exchange.items()}
-        rows: list[tuple[str, ...]] = [("", "messages", "skips", "wire", "local", "payload", "paper")]
-        for name, count in counts.items():
-            bits = (count.payload_bits, count.paper_bits)
-            in_bytes = (count.wire_bytes, count.local_bytes, *(number / 8 for number in bits))
-            rows.append((name, f"{count.messages:,}", f"{count.skips:,}", *map(bytes_text, in_bytes)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(both))
-            for both in (zip(row, widths, strict=True) for row in rows)
-        ]
-        lines.append(
-            f"{self.rounds:,} rounds, {self.aborted_rounds:,} aborted; control {bytes_text(self.control_bytes)}"
-        )
-        lines.append("; ".join(f"{name} {seconds_text(value)}" for name, value in self.seconds.items()))
+        return count_rows(counts, self.served)
+
+    def _lines(self) -> list[str]:
+        """Return what is below the table: rounds, bytes that are in no count, seconds, and what else is not 0."""
+        simulated = VIRTUAL in self.seconds
+        control = NOT_COUNTED if simulated and not self.control_bytes else bytes_text(self.control_bytes)
+        rounds = f"{self.rounds:,} round{'s' * (self.rounds != 1)}, {self.aborted_rounds:,} aborted"
+        syncs = f"; replica syncs {self.replica_syncs:,}" if self.replica_syncs else ""
+        lines = [f"{rounds}; control {control}{syncs}", seconds_line(self.seconds, self.rounds)]
         for name in ("faults", "staleness", "updates"):
             listed = ", ".join(f"{key}: {number:,}" for key, number in getattr(self, name).items())
             lines += [f"{name} {listed}"] if listed else []
-        return "\n".join(line.rstrip() for line in lines if line)
+        return [line for line in [*lines, NOTE] if line]
 
     @classmethod
     def of(

@@ -15,6 +15,8 @@ from laconic.faults.plan import FaultPlan
 from laconic.hyperparameters import plain_number
 from laconic.network import ComputeTime, Link
 from laconic.statements import state_once
+from laconic.telemetry.count_table import VIRTUAL
+from laconic.telemetry.html import html_table
 from laconic.telemetry.traffic import Traffic
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.clipping import clipping_of
@@ -146,6 +148,16 @@ class Simulation:
             f"{self.driver.rounds}"
         )
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the job, then `traffic`."""
+        rows = [
+            ["model", f"{type(self.model).__name__}, {self.flat.d:,} parameters"],
+            ["inner", type(self.inner).__name__],
+            ["algorithm", repr(self.algorithm)],
+            ["workers", f"{self.n_workers}, layout {self.driver.layout.name}"],
+        ]
+        return html_table(rows, title="Simulation", header=False) + self.traffic._repr_html_()
+
     @property
     def n_workers(self) -> int:
         return len(self.driver.workers)
@@ -158,7 +170,7 @@ class Simulation:
     def traffic_of(self, rank: int) -> Traffic:
         """Return one worker's counters. Seconds are virtual: the clock at the end of the last round."""
         driver = self.driver
-        seconds = {"virtual": driver.clock.now_ns / 1e9}
+        seconds = {VIRTUAL: driver.clock.now_ns / 1e9}
         faults = driver.injector.counts[rank]
         traffic = Traffic.of(driver.workers[rank].meter, driver.rounds, driver.aborted_rounds, seconds, faults=faults)
         counts = driver.updates_of(rank)
