@@ -75,7 +75,9 @@ class Named:
         if self.value is ... or (spelling is Spelling.FLAG and self.value is True):
             return name
         if spelling is Spelling.FLAG:
-            return f"{name} {self.value!r}" if self.quoted and isinstance(self.value, str) else f"{name} {self.value}"
+            shown = str(self.value)
+            quotes = (self.quoted and isinstance(self.value, str)) or not shown.isprintable()
+            return f"{name} {shown!r}" if quotes else f"{name} {shown}"
         if spelling is Spelling.ARGUMENT:
             return f"{name}={self.value!r}"
         return f"{name} = {str(self.value).lower() if isinstance(self.value, bool) else repr(self.value)}"

@@ -7,6 +7,7 @@
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -51,6 +52,15 @@ def hyperparameter(
 def hyperparameters_of(cls: type) -> list[tuple[dataclasses.Field[Any], Hyperparameter]]:
     """Return the hyper-parameter fields of a dataclass, in order, with their metadata."""
     return [(f, f.metadata["hyperparameter"]) for f in dataclasses.fields(cls) if "hyperparameter" in f.metadata]
+
+
+MAX_NAME = 64
+"""The most characters of a name that a user types and files are called by."""
+
+
+def is_plain_name(name: str) -> bool:
+    """Return whether a name is letters, digits, - and _, of any script, and does not begin with -."""
+    return len(name) <= MAX_NAME and re.fullmatch(r"\w[\w-]*", name) is not None
 
 
 def near_misses(word: str, known: list[str]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import laconic
 from laconic.cli.lazy import load_torch
 from laconic.errors import Named, OptionError
+from laconic.hyperparameters import is_plain_name
 
 FOLDER = Path(laconic.__file__).parent / "algorithms"
 
@@ -62,6 +63,8 @@ def read_file(path: Path) -> list[Described]:
         if isinstance(node, ast.ClassDef):
             for call in node.decorator_list:
                 if call in calls and isinstance(name := _literal(call.args[0] if call.args else None), str):
+                    if not is_plain_name(name):
+                        raise UnreadableError(path)  # the import refuses it
                     source = _source_of(node) or _summary_line(ast.get_docstring(tree))
                     found.append(Described(name, _summary_line(ast.get_docstring(node)), source))
     if not calls or len(found) < len(calls):

@@ -5,7 +5,6 @@ import warnings
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 import laconic
@@ -13,6 +12,8 @@ from laconic.cli.bench.app import bench
 from laconic.cli.lazy import LazyCommand, LazyGroup, load_torch
 from laconic.errors import LaconicError, OptionError, Spelling
 from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
+from laconic.report.terminal import terminal
+from laconic.report.visible import visible_lines
 
 
 class _Commands(LazyGroup):
@@ -101,8 +102,8 @@ def _warn_in_one_line() -> None:
     def show(message: Warning | str, *place: object, **more: object) -> None:
         if str(message) not in shown:
             shown.add(str(message))
-            text = Text.assemble(("warning: ", "bold yellow"), str(message))
-            Console(stderr=True).print(text, soft_wrap=True)
+            text = Text.assemble(("warning: ", "bold yellow"), visible_lines(str(message)).replace("\n", "\n  "))
+            terminal(stderr=True).print(text, soft_wrap=True)
 
     warnings.showwarning = show
 
@@ -119,10 +120,11 @@ def main() -> None:
             app()
     except Stopped as stopped:
         line = "; ".join([stopped_line(stopped.number), *getattr(stopped, "__notes__", [])])
-        Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+        terminal(stderr=True).print(line, soft_wrap=True)
         sys.exit(exit_code(stopped.number))
     except (ValueError, OSError, LaconicError) as error:
         words = error.spelled(Spelling.FLAG) if isinstance(error, OptionError) else str(error)
-        text = Text.assemble(("error: ", "bold red"), words)
-        Console(stderr=True).print(text, soft_wrap=True)
+        # Lines after the first are indented, so that no name with a line end in it forges a message.
+        text = Text.assemble(("error: ", "bold red"), visible_lines(words).replace("\n", "\n  "))
+        terminal(stderr=True).print(text, soft_wrap=True)
         sys.exit(2)

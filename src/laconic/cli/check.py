@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import typer
-from rich.console import Console
 
 from laconic.cli.flags import with_flags
 from laconic.cli.lazy import load_torch
 from laconic.errors import LaunchError, OptionError, PeerLostError, WireError
 from laconic.lab.defaults import LAUNCHER_VARIABLES
 from laconic.lab.options import OptionGroup, option
+from laconic.report.terminal import terminal
+from laconic.report.visible import visible
 
 _HOW = (
     "start it on every machine as the run itself, for instance: torchrun --nnodes 2 --nproc-per-node 1 --node-rank 0 "
@@ -61,6 +62,6 @@ def check(context: typer.Context, options: CheckOptions) -> None:
 
 def _print(lines: Sequence[str], *, stderr: bool = False) -> None:
     """Print lines that no width of a terminal breaks."""
-    console = Console(stderr=stderr)
+    console = terminal(stderr=stderr)
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(visible(line), soft_wrap=True)

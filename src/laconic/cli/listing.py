@@ -2,11 +2,11 @@
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from laconic.cli.algorithm_files import described
+from laconic.report.terminal import terminal
 
 
 def list_algorithms(context: typer.Context) -> None:
@@ -16,8 +16,6 @@ def list_algorithms(context: typer.Context) -> None:
     table.add_column("what it does, and its paper")
     for one in described(context.obj or ()):
         table.add_row(one.name, Text.assemble(one.about, "\n", (one.source, "dim")))
-    console = Console()
+    console = terminal()
     console.print(table)
-    console.print(
-        "\n`laconic show NAME` prints the bits, layouts, hyper-parameters and claims of one algorithm.", highlight=False
-    )
+    console.print("\n`laconic show NAME` prints the bits, layouts, hyper-parameters and claims of one algorithm.")

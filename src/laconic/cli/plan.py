@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from laconic.cli.flags import with_flags
 from laconic.errors import Named, OptionError
@@ -22,6 +22,7 @@ from laconic.lab.options import (
     listed,
     option,
 )
+from laconic.report.terminal import terminal
 from laconic.units import bandwidth, duration_or_zero
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def plan(context: typer.Context, options: PlanOptions) -> None:
     from laconic.planning.plan import candidates_of, judge
 
     torch.set_num_threads(1)
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     measured = not options.no_measure
     with console.status("measuring") as status:
         if options.trace is not None:
@@ -173,7 +174,7 @@ def plan(context: typer.Context, options: PlanOptions) -> None:
             query = _query(options)
 
             def listen(what: str) -> None:
-                status.update(f"measuring {what}")
+                status.update(Text(f"measuring {what}"))
 
             candidates = list(candidates_of(algorithms, query, measure=measured, listen=listen))
             status.update("timing")
@@ -243,17 +244,17 @@ def _show(answer: "Plan", file: Path | None, plot: Path | None) -> None:
 
         here = answer.query.link.bytes_per_s
         draw_plan(answer, [bandwidth for bandwidth in ladder() if here / 1000 <= bandwidth <= 1000 * here], plot)
-    console = Console()
+    console = terminal()
     text = json.dumps(answer.as_data(), indent=2)
     if file == Path("-"):
         typer.echo(text)
         return
-    console.print(plan_title(answer), style="italic", highlight=False)
-    console.print(plan_table(answer), highlight=False)
+    console.print(plan_title(answer), style="italic")
+    console.print(plan_table(answer))
     for note in plan_notes(answer):
-        console.print(note, highlight=False, markup=False)
+        console.print(note)
     if file is not None:
         file.write_text(text + "\n")
     for path in (file, plot):
         if path is not None:
-            console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"wrote {path}", soft_wrap=True)

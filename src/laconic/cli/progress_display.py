@@ -5,14 +5,18 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from laconic.report.terminal import terminal
 from laconic.units import bytes_text
 
 if TYPE_CHECKING:
     from laconic.lab.processes.pool import TaskProgress
     from laconic.lab.runs.run import RunProgress
+
+
+def _text_column(text_format: str, style: str = "none") -> TextColumn:
+    return TextColumn(text_format, style=style, markup=False)
 
 
 class _Shown:
@@ -34,15 +38,17 @@ class RunDisplay(_Shown):
     """A progress bar for each run. It is hidden if not `shown`, and prints plain lines without a terminal."""
 
     def __init__(self, *, shown: bool = True) -> None:
-        console = Console(stderr=True)
+        console = terminal(stderr=True)
         self._lines = shown and not console.is_terminal
         self._console = console
         self._bars = Progress(
-            TextColumn("[bold]{task.description}"),
+            _text_column("{task.description}", "bold"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("steps  epoch {task.fields[epoch]}  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"
-                       "  up {task.fields[up]}"),
+            _text_column(
+                "steps  epoch {task.fields[epoch]}  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"
+                "  up {task.fields[up]}"
+            ),
             TimeRemainingColumn(),
             console=console,
             disable=not shown or self._lines,
@@ -67,8 +73,7 @@ class RunDisplay(_Shown):
             if self._lines and row.epoch in self._reported(step.settings.epochs):
                 self._console.print(
                     f"{name}: epoch {shown['epoch']}, round {row.round}, loss {row.train_loss:.3f}, "
-                    f"accuracy {shown['accuracy']}, up {shown['up']}",
-                    highlight=False,
+                    f"accuracy {shown['accuracy']}, up {shown['up']}"
                 )
         self._bars.update(self._tasks[name], **shown)  # type: ignore[arg-type]
 
@@ -82,13 +87,13 @@ class TasksDisplay(_Shown):
     """A progress bar for each task of a published table. Without a terminal it prints a line per tenth of a task."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = terminal(stderr=True)
         self._lines = not self._console.is_terminal
         self._bars = Progress(
-            TextColumn("[bold]{task.description}"),
+            _text_column("{task.description}", "bold"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            _text_column("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=self._console,
             disable=self._lines,
@@ -105,4 +110,4 @@ class TasksDisplay(_Shown):
         if self._lines and tenth > self._reported.get(step.label, -1):
             self._reported[step.label] = tenth
             note = f", {step.note}" if step.note else ""
-            self._console.print(f"{step.label}: {step.done} of {step.total}{note}", highlight=False)
+            self._console.print(f"{step.label}: {step.done} of {step.total}{note}")

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from laconic.cli.flags import with_flags
 from laconic.cli.progress_display import TasksDisplay
 from laconic.errors import Named, OptionError
 from laconic.lab.options import OptionGroup, option
 from laconic.lab.processes.stopping import Stopped
+from laconic.report.terminal import terminal
 
 if TYPE_CHECKING:
     from laconic.lab.processes.pool import Figures, Task
@@ -84,11 +85,11 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
             stopped.add_note(f"finished, in {partial_path(out)}: {', '.join(finished)}")
         raise
     comparison = table.compare(found)
-    console = Console()
-    console.print(side_by_side(table, comparison), highlight=False)
+    console = terminal()
+    console.print(side_by_side(table, comparison))
     if out is not None:
         write_result(out, table, request, found, comparison)
-        console.print(f"wrote {out}", highlight=False)
+        console.print(f"wrote {out}")
 
 
 def _list() -> None:
@@ -98,5 +99,5 @@ def _list() -> None:
     listing.add_column("table", no_wrap=True)
     listing.add_column("what it shows, and its source")
     for name, table in TABLES.items():
-        listing.add_row(name, f"{table.title}\n[dim]{table.source}[/dim]")
-    Console().print(listing)
+        listing.add_row(name, Text.assemble(table.title, "\n", (table.source, "dim")))
+    terminal().print(listing)

@@ -9,12 +9,14 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from laconic.cli.flags import with_flags
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import hyperparameters_of
 from laconic.lab.algorithms import algorithm_class
 from laconic.lab.options import OptionGroup, option
+from laconic.report.terminal import terminal
 
 if TYPE_CHECKING:
     from laconic.contract import Algorithm
@@ -57,16 +59,16 @@ def show(context: typer.Context, options: ShowOptions) -> None:
     """Show the paper, symbols, hyper-parameters, claims and bits of one algorithm."""
     name = options.name
     cls = algorithm_class(name)
-    console = Console()
+    console = terminal()
     if options.accounting:
         rows = cls.accounting()
         if not rows:
             raise OptionError(Named("accounting", True), f": {name} has no published traffic figures to reproduce")
         _print_accounting(console, name, rows)
         return
-    console.print(f"[bold]{name}[/bold]: {_summary_line(cls)}")
-    console.print(f"source: {cls.source}\n", highlight=False)
-    console.print(inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""), markup=False, highlight=False)
+    console.print(Text.assemble((name, "bold"), f": {_summary_line(cls)}"))
+    console.print(f"source: {cls.source}\n")
+    console.print(inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""))
     console.print()
     _print_hyperparameters(console, cls)
     _print_claims(console, cls())

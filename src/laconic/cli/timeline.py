@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from laconic.cli.flags import with_flags
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
 from laconic.lab.options import OptionGroup, file_to_write, option
+from laconic.report.terminal import terminal
 from laconic.units import bandwidth, duration, duration_or_zero, size
 
 if TYPE_CHECKING:
@@ -85,12 +85,12 @@ def timeline(context: typer.Context, picture: PictureOptions, options: TimelineO
     timeline = _timeline(options, picture)
     for path in options.out:
         _write(timeline, path)
-        Console().print(f"wrote {path}", highlight=False, soft_wrap=True)
+        terminal().print(f"wrote {path}", soft_wrap=True)
     if not options.out:
         from laconic.report.timeline.bars import in_letters
 
-        console = Console()
-        console.print(in_letters(timeline, console.width), highlight=False)
+        console = terminal()
+        console.print(in_letters(timeline, console.width))
 
 
 def _timeline(options: TimelineOptions, picture: PictureOptions) -> "Timeline":
@@ -128,7 +128,7 @@ def _list() -> None:
         listing.add_column(column, no_wrap=column == "timeline")
     for name, named in NAMED.items():
         listing.add_row(name, named.about, named.source)
-    console = Console()
+    console = terminal()
     console.print(listing)
     console.print(
         "Sources are sections and figures of Liu and Zhang, 2020. --message-schedule FILE draws your own messages."

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
 from laconic.cli.flags import Given, with_flags
 from laconic.cli.progress_display import RunDisplay
@@ -18,6 +17,7 @@ from laconic.lab.options import PURE_NUMBER, OptionGroup, option
 from laconic.lab.processes.stopping import Stopped
 from laconic.lab.runs.settings import RunSettings
 from laconic.protocol.layout import n_nodes_for
+from laconic.report.terminal import terminal
 
 if TYPE_CHECKING:
     from laconic.lab.runs.record import Record
@@ -219,15 +219,15 @@ def report(records: "Sequence[Record]", out: Path | None, *, batch_title: bool) 
     """Print the table, and draw the curves into `out` if it is given."""
     from laconic.report.table import comparison, note_on, own_models
 
-    console = Console()
+    console = terminal()
     console.print(comparison(records))
-    console.print(note_on(records), highlight=False)
+    console.print(note_on(records))
     for record in records:
         if record.last.consensus_distance is not None:
-            console.print(own_models(record), highlight=False)
+            console.print(own_models(record))
         if record.traffic.faults:
             counted = ", ".join(f"{count} {kind}" for kind, count in sorted(record.traffic.faults.items()))
-            console.print(f"{record.settings.algorithm}: faults: {counted}", highlight=False)
+            console.print(f"{record.settings.algorithm}: faults: {counted}")
     if out is None:
         return
     from laconic.report.curves import draw_curves  # here, since matplotlib takes a second and a half to load
@@ -236,4 +236,4 @@ def report(records: "Sequence[Record]", out: Path | None, *, batch_title: bool) 
         for record in records:
             draw_curves([record], out / record.settings.algorithm / "curves.png")
     draw_curves(records, out / "curves.png")
-    console.print(f"wrote {out}", highlight=False)
+    console.print(f"wrote {out}")

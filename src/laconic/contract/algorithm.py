@@ -19,7 +19,7 @@ from laconic.contract.model_spec import ModelSpec
 from laconic.contract.slots import Slot
 from laconic.contract.views import Server, Worker
 from laconic.errors import ContractError
-from laconic.hyperparameters import as_settings, check_hyperparameters
+from laconic.hyperparameters import MAX_NAME, as_settings, check_hyperparameters, is_plain_name
 from laconic.wire import Packet, Sparse
 
 Result = Tensor | Sparse  # a vector (d,), dense or as a sparse packet
@@ -247,7 +247,16 @@ ALGORITHMS = Registry()
 
 
 def algorithm(name: str) -> Callable[[A], A]:
-    """Register an algorithm under the name that users type. Raises ValueError if another class has the name."""
+    """Register an algorithm under the name that users type, which is also that of its folder and its curve.
+
+    Raises:
+        ValueError: The name has other characters than letters, digits, - and _, or another class has it.
+    """
+    if not is_plain_name(name):
+        raise ValueError(
+            f"algorithm {name!r}: a name must be 1 to {MAX_NAME} letters, digits, - and _, and not begin with -, "
+            "since it is typed, and names files"
+        )
 
     def enter(cls: A) -> A:
         taken = ALGORITHMS.get(name)

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from laconic.bench.compare import Change, compare_files
 from laconic.cli.bench.table import bench_table
 from laconic.cli.flags import with_flags
 from laconic.lab.options import OptionGroup, option
+from laconic.report.terminal import terminal
 from laconic.units import seconds_text
 
 
@@ -28,7 +28,7 @@ def bench_compare(context: typer.Context, options: CompareOptions) -> None:
     """Compare two result files of one bench: the ratio of medians, and a verdict if the quartiles do not overlap."""
     before, after = options.before, options.after
     found = compare_files(before, after)
-    console = Console()
+    console = terminal()
     table = bench_table(
         f"bench {found.bench}: {after.name} over {before.name}",
         "ratio: the median of B over that of A. There is a verdict only if the quartile ranges do not overlap",
@@ -44,9 +44,9 @@ def bench_compare(context: typer.Context, options: CompareOptions) -> None:
     console.print(table)
     for which, alone in ((before, found.only_before), (after, found.only_after)):
         if alone:
-            console.print(f"only in {which}: {', '.join(alone)}", highlight=False, soft_wrap=True)
+            console.print(f"only in {which}: {', '.join(alone)}", soft_wrap=True)
     if found.differences:
-        console.print(f"not the same: {'; '.join(found.differences)}", highlight=False, soft_wrap=True)
+        console.print(f"not the same: {'; '.join(found.differences)}", soft_wrap=True)
 
 
 def _text(change: Change, value: float) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from laconic.cli.bench.table import (
@@ -23,6 +22,7 @@ from laconic.cli.bench.table import (
 )
 from laconic.cli.flags import with_flags
 from laconic.lab.options import OptionGroup, option
+from laconic.report.terminal import terminal
 from laconic.units import seconds_text
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def bench_kernels(context: typer.Context, options: KernelOptions) -> None:
     from laconic.bench.kernels import measure_kernels
 
     d, repeats, densities = options.d, options.repeats, tuple(dict.fromkeys(options.density))
-    console = Console()
+    console = terminal()
     rows = measured(
         console,
         lambda listen: measure_kernels(

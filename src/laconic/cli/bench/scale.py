@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from laconic.cli.bench.table import (
@@ -22,6 +21,7 @@ from laconic.cli.bench.table import (
 from laconic.cli.flags import with_flags
 from laconic.lab.algorithms import settings_by_name
 from laconic.lab.options import OptionGroup, hyperparameters_by_name, option
+from laconic.report.terminal import terminal
 from laconic.units import seconds_text, size
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def bench_scale(context: typer.Context, options: ScaleOptions) -> None:
     sizes = tuple(dict.fromkeys(options.parameters or SIZES))
     repeats, seconds = options.repeats, options.seconds
     memory_bytes = size(options.memory)
-    console = Console()
+    console = terminal()
     left = Left()
     rows = measured(
         console,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from laconic.cli.bench.table import (
@@ -24,6 +23,7 @@ from laconic.cli.bench.table import (
 from laconic.cli.flags import with_flags
 from laconic.lab.algorithms import settings_by_name
 from laconic.lab.options import OptionGroup, hyperparameters_by_name, option
+from laconic.report.terminal import terminal
 from laconic.units import seconds_text
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def bench_simulate(context: typer.Context, options: SimulateOptions) -> None:
     methods = algorithms_in(options.algorithms)
     settings = settings_by_name(methods, options.set)
     workers, sizes, ring, repeats = options.workers, list(options.batch_size), options.ring, options.repeats
-    console = Console()
+    console = terminal()
     rows = measured(
         console,
         lambda listen: chain(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from laconic.cli.bench.table import (
@@ -24,6 +23,7 @@ from laconic.cli.bench.table import (
 from laconic.cli.flags import with_flags
 from laconic.lab.algorithms import make_algorithm, settings_by_name
 from laconic.lab.options import PURE_NUMBER, OptionGroup, hyperparameters_by_name, option
+from laconic.report.terminal import terminal
 from laconic.units import seconds_text
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def bench_step(context: typer.Context, options: StepOptions) -> None:
     if refused and options.algorithms:
         raise ValueError("; ".join(refused))
     methods = tuple(name for name in methods if not any(text.startswith(f"{name}: ") for text in refused))
-    console = Console()
+    console = terminal()
     rows: list[Measurement] = []
     for n in worker_counts:  # each table is printed as soon as it is measured, since all together take long
         rows += measured(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from laconic.lab.algorithms import algorithm_names
 from laconic.lab.defaults import MAX_VECTOR
@@ -58,7 +59,7 @@ Listen = Callable[[str], None]
 def measured(console: Console, bench: Callable[[Listen], Iterable[Measurement]]) -> list[Measurement]:
     """Return all rows of a bench, and show meanwhile what it measures."""
     with console.status("measuring") as status:
-        return list(bench(lambda what: status.update(f"measuring {what}")))
+        return list(bench(lambda what: status.update(Text(f"measuring {what}"))))
 
 
 def finish(
@@ -71,7 +72,7 @@ def finish(
 ) -> None:
     """Print what was not measured and why, and write the result file."""
     for what in left_out:
-        console.print(f"left out: {what}", highlight=False, soft_wrap=True)
+        console.print(f"left out: {what}", soft_wrap=True)
     if file is not None:
         from laconic.bench.measure import result_of
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from laconic.cli.bench.table import (
@@ -20,6 +19,7 @@ from laconic.cli.bench.table import (
 )
 from laconic.cli.flags import with_flags
 from laconic.lab.options import OptionGroup
+from laconic.report.terminal import terminal
 from laconic.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def bench_wire(context: typer.Context, options: WireOptions) -> None:
     from laconic.bench.wire import measure_wire
 
     d, density, repeats = options.d, options.density, options.repeats
-    console = Console()
+    console = terminal()
     rows = measured(console, lambda listen: measure_wire(d, density, repeats, listen=listen))
     console.print(_table(rows, d, repeats))
     finish(console, "wire", {"d": d, "density": density, "repeats": repeats, "threads": 1}, rows, options.json)
