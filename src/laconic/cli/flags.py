@@ -2,18 +2,25 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
 from laconic.cli.lazy import load_torch
-from laconic.errors import Named, OptionError
+from laconic.errors import LaconicError, Named, OptionError
 from laconic.hyperparameters import value_type
 from laconic.lab.options import Option, check_options, options_of
+from laconic.lab.runs.config_file import read_values, with_typed
 
 Command = Callable[..., None]
+
+CONFIG = "config"
+"""The option that names a file with the others. A command that has it requires none of them to be typed."""
+_TYPED_ONLY = (CONFIG, "resume", "overwrite")  # they say what this call is to do, so no file has them
 
 
 @dataclass(frozen=True)
@@ -43,20 +50,28 @@ def with_flags(*groups: type | Given, needs_torch: bool = True) -> Callable[[Com
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def with_groups(context: typer.Context, **values: Any) -> None:  # noqa: ANN401
-            arguments: list[object] = []
-            for one, group, of_group in zip(given, groups, fields, strict=True):
-                typed = {
-                    field.name: _typed(field, values[field.name]) for field, _ in of_group if _is_typed(context, field)
-                }
-                if one is group:
-                    check_options(one.group, typed)
-                arguments.append(typed if one is group else one.group(**typed))
-            if needs_torch:
-                load_torch()
-            command(context, *arguments)
+            typed = [
+                {field.name: _typed(field, values[field.name]) for field, _ in of_group if _is_typed(context, field)}
+                for of_group in fields
+            ]
+            for one, of_group in zip(given, typed, strict=True):
+                check_options(one.group, of_group)
+            file = next((of_group[CONFIG] for of_group in typed if CONFIG in of_group), None)
+            from_file = {} if file is None else _in_file(file, fields)
+            with _file_named(file, from_file.keys() - {name for of_group in typed for name in of_group}):
+                arguments: list[object] = []
+                for one, group, of_group, of_typed in zip(given, groups, fields, typed, strict=True):
+                    names = {field.name for field, _ in of_group}
+                    found = with_typed({name: from_file[name] for name in names & from_file.keys()}, of_typed)
+                    _refuse_missing(of_group, found)
+                    arguments.append(found if one is group else one.group(**found))
+                if needs_torch:
+                    load_torch()
+                command(context, *arguments)
 
         parameters = [_parameter("context", typer.Context, MISSING)]
-        parameters += [_flag(field, spec) for of_group in fields for field, spec in of_group]
+        has_config = any(field.name == CONFIG for of_group in fields for field, _ in of_group)
+        parameters += [_flag(field, spec, optional=has_config) for of_group in fields for field, spec in of_group]
         with_groups.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         with_groups.__annotations__ = {one.name: one.annotation for one in parameters}
         with_groups.options = [  # type: ignore[attr-defined]
@@ -74,10 +89,19 @@ def _parameter(name: str, annotation: object, default: object) -> inspect.Parame
     )
 
 
-def _flag(field: Field[Any], spec: Option) -> inspect.Parameter:
-    """Return the parameter of a command that typer makes a flag of."""
+def _flag(field: Field[Any], spec: Option, *, optional: bool) -> inspect.Parameter:
+    """Return the parameter of a command that typer makes a flag of.
+
+    Args:
+        field: The option.
+        spec: Its metadata.
+        optional: Whether a required option need not be typed, since it can be in a file.
+    """
     kind = value_type(field)
     annotation, default = field.type, field.default
+    shown = spec.shown
+    if optional and default is field.default_factory is MISSING:
+        annotation, default, shown = annotation | None, None, "none; it must be given, here or in --config"
     if kind is tuple:
         element = get_args(field.type)[0]
         annotation = list[element] | None  # type: ignore[valid-type]
@@ -87,8 +111,8 @@ def _flag(field: Field[Any], spec: Option) -> inspect.Parameter:
     info: dict[str, Any] = {"help": spec.about}
     if spec.metavar:
         info["metavar"] = spec.metavar
-    if spec.shown:
-        info["show_default"] = spec.shown
+    if shown:
+        info["show_default"] = shown
     if spec.positional:
         made: Any = typer.Argument(**info)
     else:
@@ -107,6 +131,38 @@ def _typed(field: Field[Any], value: Any) -> Any:  # noqa: ANN401
     if kind is tuple:
         return tuple(value)
     return _pairs(field.name, value) if kind is dict else value
+
+
+def _in_file(file: Path, fields: Sequence[Sequence[tuple[Field[Any], Option]]]) -> dict[str, Any]:
+    """Return the values in a file of options. Raises ValueError as `read_values`; OptionError if it is missing."""
+    options = [(field, spec) for of_group in fields for field, spec in of_group if field.name not in _TYPED_ONLY]
+    try:
+        return read_values(file, options)
+    except OSError as error:
+        raise OptionError(Named(CONFIG, file), f": it cannot be read: {error.strerror}") from None
+
+
+def _refuse_missing(options: Sequence[tuple[Field[Any], Option]], values: Mapping[str, Any]) -> None:
+    for field, spec in options:
+        if field.name not in values and field.default is field.default_factory is MISSING:
+            named = field.name.upper() if spec.positional else Named(field.name)
+            raise OptionError(named, " is missing; give it, or a file that has it with ", Named(CONFIG))
+
+
+@contextmanager
+def _file_named(file: Path | None, names: Collection[str]) -> Iterator[None]:
+    """Name the file in an error about one of its values."""
+    try:
+        yield
+    except OptionError as error:
+        found = [part.option for part in error.args if isinstance(part, Named) and part.option in names]
+        if not found:
+            raise
+        raise OptionError(*error.args, f" ({' and '.join(dict.fromkeys(found))} from {file})") from None
+    except ValueError as error:
+        if "set" not in names or isinstance(error, LaconicError | OSError | UnicodeError):
+            raise
+        raise ValueError(f"{error} (the hyper-parameters are from [set] in {file})") from None
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:

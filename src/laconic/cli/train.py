@@ -34,6 +34,9 @@ class LaunchOptions(OptionGroup):
         unit=PURE_NUMBER, hint="0 takes a free one",
     )  # fmt: skip
     out: Path | None = option(None, "The folder to write config, metrics, summary and curves to.", metavar="FOLDER")
+    config: Path | None = option(
+        None, "A TOML file with options, such as the config.toml of a run. What is typed wins.", metavar="FILE"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

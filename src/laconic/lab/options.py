@@ -5,15 +5,12 @@ A field of a group of options is declared with `option`. From the declaration ar
 """
 
 import dataclasses
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
-from laconic.errors import Named, OptionError, Spelling
+from laconic.errors import Named, OptionError
 from laconic.hyperparameters import Hyperparameter, hyperparameters_of, inside, is_number, near_misses, value_type
-
-T = TypeVar("T")
 
 PURE_NUMBER = "pure number"
 """The unit of a number without a unit: a rate, a share, a seed."""
@@ -114,19 +111,25 @@ def check_options(group: type, values: Mapping[str, Any]) -> None:
         OptionError: A value is wrong. The message has its name, the value, the bound and the way out.
     """
     for field, spec in options_of(group):
-        if field.name not in values or (values[field.name] is None and field.default is None):
-            continue
-        value, kind = values[field.name], value_type(field)
-        if kind is tuple:
-            if not isinstance(value, tuple):
-                raise _refusal(field, spec, value, f"must be a tuple{_element_hint(field)}")
-            for one in value:
-                _check_value(field, spec, one, get_args(field.type)[0])
-        elif kind is dict:
-            if not isinstance(value, dict) or not all(isinstance(text, str) for pair in value.items() for text in pair):
-                raise _refusal(field, spec, value, "must be a table of texts")
-        else:
-            _check_value(field, spec, value, kind)
+        if field.name in values:
+            check_option(field, spec, values[field.name])
+
+
+def check_option(field: dataclasses.Field[Any], spec: Option, value: Any) -> None:  # noqa: ANN401
+    """Check the type and range of one option's value. Raises OptionError as `check_options`."""
+    kind = value_type(field)
+    if value is None and field.default is None:
+        return
+    if kind is tuple:
+        if not isinstance(value, tuple):
+            raise _refusal(field, spec, value, f"must be a tuple{_element_hint(field)}")
+        for one in value:
+            _check_value(field, spec, one, get_args(field.type)[0])
+    elif kind is dict:
+        if not isinstance(value, dict) or not all(isinstance(text, str) for pair in value.items() for text in pair):
+            raise _refusal(field, spec, value, "must be a table of texts")
+    else:
+        _check_value(field, spec, value, kind)
 
 
 def _element_hint(field: dataclasses.Field[Any]) -> str:
@@ -171,27 +174,3 @@ def bound_text(spec: Option, kind: type) -> str:
         finite = " and finite" if kind is float else ""
         return f"{'at least' if spec.within[0] == '[' else 'above'} {low}{unit if kind is float else ''}{finite}"
     return f"in {low} .. {high}" if kind is int else f"in {spec.within}{unit}"
-
-
-def from_toml(group: type[T], path: Path) -> T:
-    """Read a group of options from a TOML file whose keys are the options.
-
-    Raises:
-        ValueError: A key is unknown, missing or has a wrong value. The message names the file and the key.
-        OSError: The file cannot be read.
-    """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also raised for text that is not UTF-8
-        raise ValueError(f"{path}: is not TOML ({error})") from None
-    fields = {field.name: field for field, _ in options_of(group)}
-    for key in values:
-        if key not in fields:
-            raise ValueError(f"{path}: unknown key {key!r}; known: {', '.join(fields)}{near_misses(key, list(fields))}")
-    for name, field in fields.items():
-        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{path}: the key {name} is missing")
-    try:
-        return group(**values)
-    except OptionError as error:
-        raise ValueError(f"{path}: {error.spelled(Spelling.KEY)}") from None

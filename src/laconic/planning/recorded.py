@@ -8,7 +8,7 @@ from typing import Any
 
 from laconic.contract import Exchange, ModelSpec
 from laconic.errors import Named, OptionError
-from laconic.lab.options import from_toml
+from laconic.lab.runs.config_file import read_group
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import FILE as TIMES
 from laconic.lab.runs.times import compute_s_of, read_phases
@@ -119,7 +119,7 @@ def _read(folder: Path) -> Recorded:
     config, summary = (folder / name for name in _FILES)
     if not summary.is_file():
         raise OptionError(Named("trace", folder), f": {_FILES[1]} is missing; the run was not finished")
-    settings = from_toml(RunSettings, config)
+    settings = read_group(RunSettings, config)
     try:
         run_data: dict[str, Any] = json.loads(summary.read_text())
         recorded = Recorded(

@@ -1,0 +1,153 @@
+"""Options in a TOML file: the `config.toml` that a run has written, or a file of one's own for `--config`.
+
+Keys are the options. Values have TOML's types; a quantity with a unit is a text, as on the command line. Importing this
+file loads no torch.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from laconic.errors import Named, OptionError, Spelling
+from laconic.hyperparameters import near_misses, value_type
+from laconic.lab.options import Option, check_option, options_of
+
+T = TypeVar("T")
+
+
+def read_values(path: Path, options: Sequence[tuple[Field[Any], Option]]) -> dict[str, Any]:
+    """Return the values in a file, by option, as the options have them: checked one by one.
+
+    Args:
+        path: The file.
+        options: The options that may be keys, each with its metadata.
+
+    Raises:
+        ValueError: The file is not TOML, or a key is unknown or has a wrong value. The message names the file, and the
+            key or the line.
+        OSError: The file cannot be read.
+    """
+    table = read_table(path)
+    known = {field.name: (field, spec) for field, spec in options}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise ValueError(f"{path}: unknown key {key!r}; known: {', '.join(known)}{near_misses(key, list(known))}")
+        try:
+            values[key] = _as_option(*known[key], value)
+            check_option(*known[key], values[key])
+        except OptionError as error:
+            raise ValueError(f"{path}: {error.spelled(Spelling.KEY)}") from None
+    return values
+
+
+def read_group(group: type[T], path: Path) -> T:
+    """Read a group of options from a file.
+
+    Raises:
+        ValueError: As `read_values`; or a key is missing, or does not go with another.
+        OSError: The file cannot be read.
+    """
+    values = read_values(path, options_of(group))
+    for field, _ in options_of(group):
+        if field.name not in values and field.default is field.default_factory is MISSING:
+            raise ValueError(f"{path}: the key {field.name} is missing")
+    try:
+        return group(**values)
+    except OptionError as error:
+        raise ValueError(f"{path}: {error.spelled(Spelling.KEY)}") from None
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises:
+        ValueError: It is not TOML. The message has the line, if there is one that is wrong.
+        OSError: The file cannot be read.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # a byte order mark is what some editors begin a text with
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not TOML: it is no UTF-8 text ({error.reason} at byte {error.start})") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: is not TOML: {_with_line(str(error), text)}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: its values are nested too deeply") from None
+
+
+def _with_line(problem: str, text: str) -> str:
+    """Return what is wrong with a text, with the number of the line and the line itself."""
+    what, _, place = problem.partition(" (at ")
+    lines = text.rstrip().splitlines() or [""]
+    found = re.match(r"line (\d+)", place)
+    number = min(int(found[1]), len(lines)) if found else len(lines)  # else it is the end
+    return f"{what}, in line {number}: {lines[number - 1].strip()!r:.80}"
+
+
+def _as_option(field: Field[Any], spec: Option, value: Any) -> Any:  # noqa: ANN401
+    """Return a value of TOML as the option has it.
+
+    Raises:
+        OptionError: It should be a table or a list, or has one inside.
+    """
+    kind = value_type(field)
+    if kind is dict:
+        if not isinstance(value, Mapping):
+            raise OptionError(
+                Named(field.name, value), f" must be a table, such as a line [{field.name}] and lines KEY = VALUE below"
+            )
+        return dict(_texts(field.name, value))
+    if kind is tuple:
+        if not isinstance(value, list):
+            raise OptionError(Named(field.name, value), ' must be a list, such as ["sgd", "ec-sgd"]')
+        return tuple(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is str and isinstance(value, list) and all(type(each) in (int, float) for each in value):
+        return ",".join(map(str, value))  # such as shares of a run
+    example = re.search(r"such as ([^\s;,]+?)[.;,]*(\s|$)", spec.about)
+    if kind is str and not isinstance(value, str) and not spec.choices and example:
+        raise OptionError(Named(field.name, value), f' must be a text, such as "{example[1]}"')
+    return value
+
+
+def _texts(option: str, table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return the entries of a table as the texts that a user would type; of tables in it with their names before."""
+    found: list[tuple[str, str]] = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            found += _texts(option, value, f"{prefix}{key}.")
+        elif isinstance(value, bool):
+            found.append((f"{prefix}{key}", str(value).lower()))
+        elif isinstance(value, int | float | str):
+            found.append((f"{prefix}{key}", str(value)))
+        else:
+            shown = f"{option}.{prefix}{key} = {value!r:.60}"
+            raise OptionError(f"{shown} must be a number, a text, true, false or a table")
+    names = [name for name, _ in found]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise OptionError(f"{option}.{doubled} is given twice, with dots in a key and as a table")
+    return found
+
+
+def with_typed(from_file: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a file with those that were typed, which win.
+
+    Tables are joined. A typed `skip` also takes the file's `skip.probability` away, which is of the file's `skip`.
+    """
+    values = {**from_file, **typed}
+    for name in from_file.keys() & typed.keys():
+        if isinstance(typed[name], Mapping):
+            kept = {
+                key: text
+                for key, text in from_file[name].items()
+                if not any(key.startswith(f"{plugged}.") for plugged in typed[name])
+            }
+            values[name] = kept | dict(typed[name])
+    return values
