@@ -54,11 +54,11 @@ def with_flags(*groups: type | Given, needs_torch: bool = True) -> Callable[[Com
                 {field.name: _typed(field, values[field.name]) for field, _ in of_group if _is_typed(context, field)}
                 for of_group in fields
             ]
-            for one, of_group in zip(given, typed, strict=True):
-                check_options(one.group, of_group)
-            file = next((of_group[CONFIG] for of_group in typed if CONFIG in of_group), None)
+            for one, of_typed in zip(given, typed, strict=True):
+                check_options(one.group, of_typed)
+            file = next((of_typed[CONFIG] for of_typed in typed if CONFIG in of_typed), None)
             from_file = {} if file is None else _in_file(file, fields)
-            with _file_named(file, from_file.keys() - {name for of_group in typed for name in of_group}):
+            with _file_named(file, from_file.keys() - {name for of_typed in typed for name in of_typed}):
                 arguments: list[object] = []
                 for one, group, of_group, of_typed in zip(given, groups, fields, typed, strict=True):
                     names = {field.name for field, _ in of_group}
@@ -98,8 +98,8 @@ def _flag(field: Field[Any], spec: Option, *, optional: bool) -> inspect.Paramet
         optional: Whether a required option need not be typed, since it can be in a file.
     """
     kind = value_type(field)
-    annotation, default = field.type, field.default
-    shown = spec.shown
+    annotation: Any = field.type
+    default, shown = field.default, spec.shown
     if optional and default is field.default_factory is MISSING:
         annotation, default, shown = annotation | None, None, "none; it must be given, here or in --config"
     if kind is tuple:
