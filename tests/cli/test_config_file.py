@@ -24,8 +24,8 @@ def written(path, text):
 def test_the_config_file_of_a_run_makes_the_same_run_and_what_is_typed_wins(tmp_path):
     network = ["--lr-schedule", "step", "--bandwidth", "1Mbit"]
     line = ["run", "-a", "compskip", "--set", "skip=random", "--set", "skip.probability=0.25", *network]
-    first = laconic(*line, *QUICK, "--seed", "3", "--out", str(tmp_path / "a"))
-    assert first.code == 0, first.err
+    original = laconic(*line, *QUICK, "--seed", "3", "--out", str(tmp_path / "a"))
+    assert original.code == 0, first.err
     config = str(tmp_path / "a" / "config.toml")
     again = laconic("run", "--config", config, "--out", str(tmp_path / "b"))
     assert again.code == 0, again.err

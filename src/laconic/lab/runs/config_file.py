@@ -144,10 +144,10 @@ def with_typed(from_file: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[s
     values = {**from_file, **typed}
     for name in from_file.keys() & typed.keys():
         if isinstance(typed[name], Mapping):
-            kept = {
+            remaining = {
                 key: text
                 for key, text in from_file[name].items()
                 if not any(key.startswith(f"{plugged}.") for plugged in typed[name])
             }
-            values[name] = kept | dict(typed[name])
+            values[name] = remaining | dict(typed[name])
     return values
