@@ -25,7 +25,7 @@ def test_the_config_file_of_a_run_makes_the_same_run_and_what_is_typed_wins(tmp_
     network = ["--lr-schedule", "step", "--bandwidth", "1Mbit"]
     line = ["run", "-a", "compskip", "--set", "skip=random", "--set", "skip.probability=0.25", *network]
     original = laconic(*line, *QUICK, "--seed", "3", "--out", str(tmp_path / "a"))
-    assert original.code == 0, first.err
+    assert original.code == 0, original.err
     config = str(tmp_path / "a" / "config.toml")
     again = laconic("run", "--config", config, "--out", str(tmp_path / "b"))
     assert again.code == 0, again.err
