@@ -11,6 +11,7 @@ from laconic.network import (
     Message,
     MessageSchedule,
     Network,
+    Sites,
     by_callbacks,
     by_machine_code,
     makespan_ns,
@@ -49,9 +50,17 @@ def numbers(step):
 
 
 LINKS = st.builds(
-    lambda bandwidth, latency: Link(bytes_per_s=bandwidth * 1e9, latency_s=latency / 1e9),
+    lambda bandwidth, down, latency: Link(
+        bytes_per_s=bandwidth * 1e9, down_bytes_per_s=down and down * 1e9, latency_s=latency / 1e9
+    ),
     st.sampled_from([0.5, 1, 3]),
+    st.sampled_from([None, None, 1, 2]),
     st.sampled_from([0, 5, 3]),
+)
+SITES = st.builds(
+    lambda sizes, line: sizes and Sites(sizes=sizes, line=Link(bytes_per_s=line * 1e9, latency_s=line / 1e9)),
+    st.sampled_from([None, (2, 2), (1, 2), (1, 1, 2)]),
+    st.sampled_from([0.5, 2]),
 )
 
 
@@ -60,9 +69,9 @@ def columns(times):
 
 
 @settings(deadline=None)  # the first example compiles
-@given(message_schedules(), LINKS, st.dictionaries(NODES, LINKS), st.sampled_from([0, 7]))
-def test_both_engines_give_the_same_times_and_end_with_the_same_network(steps, link, links, from_ns):
-    networks = [Network(4, link, links=links) for _ in range(2)]
+@given(message_schedules(), LINKS, st.dictionaries(NODES, LINKS), st.sampled_from([0, 7]), SITES)
+def test_both_engines_give_the_same_times_and_end_with_the_same_network(steps, link, links, from_ns, sites):
+    networks = [Network(4, link, links=links, sites=sites) for _ in range(2)]
     for network in networks:
         network.clock.run(from_ns)
         network.send(0, 1, 20, lambda: None)

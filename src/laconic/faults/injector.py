@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -110,5 +109,5 @@ def slowed(
                 f"faults: slow_links names worker {worker}, whose link has an unlimited bandwidth; give links a "
                 "bandwidth, such as 100Mbit"
             )
-        own[node] = replace(usual, bytes_per_s=usual.bytes_per_s * factor)
+        own[node] = usual.scaled(factor)
     return own

@@ -20,6 +20,7 @@ from laconic.network.patterns import (
 )
 from laconic.network.schedule_file import read_message_schedule
 from laconic.network.simulate import OperationTimes, by_callbacks, by_machine_code, makespan_ns, simulate
+from laconic.network.sites import Sites
 
 __all__ = [
     "PATTERNS",
@@ -33,6 +34,7 @@ __all__ = [
     "Operation",
     "OperationTimes",
     "Pattern",
+    "Sites",
     "TimedOperation",
     "by_callbacks",
     "by_machine_code",

@@ -17,6 +17,10 @@ def run_events(
     node: Integers,
     receiver: Integers,
     durations_ns: Integers,
+    receive_ns: Integers,
+    line_ns: Integers,
+    line_latency_ns: int,
+    site_of: Integers,
     at_ns: Integers,
     gate: Integers,
     gate_left: Integers,
@@ -35,7 +39,11 @@ def run_events(
     Args:
         node: (m,) int64 as all arrays, who sends or computes.
         receiver: (m,), who receives; NO_RECEIVER for a computation.
-        durations_ns: (m,), how long each step occupies its ports.
+        durations_ns: (m,), how long each step occupies its ports; where ports are shared, the send port.
+        receive_ns: (m,), how long each message occupies the receive port; empty where ports are not shared.
+        line_ns: (m,), how long each message between sites occupies a line.
+        line_latency_ns: The latency of the line.
+        site_of: (n_nodes,), the site of each node.
         at_ns: (m,), the earliest request, counted from `now_ns`.
         gate: (m,), the gate that each step waits for; gate 0 is empty.
         gate_left: (gates,), how many steps each gate still waits for; counted down.
@@ -43,13 +51,15 @@ def run_events(
         waiters: Indices of the steps that wait for each gate, ascending.
         open_starts: (m + 1,), where the gates of each step begin.
         opens: The gates that each step belongs to.
-        free_ns: (3, n_nodes), when the send, receive and compute port of each node is free; updated.
+        free_ns: (5, n_nodes), when the send, receive and compute port of each node is free, and the line of each site
+            in the direction of others and of the site; updated.
         now_ns: Time of the start.
         requested_ns: (m,), overwritten.
         start_ns: (m,), overwritten.
         end_ns: (m,), overwritten.
     """
     m = len(node)
+    shared = len(receive_ns) > 0
     # An element is a time and a step: the step's end, or, as step + m, its `at_ns`.
     heap_ns, heap_step = np.empty(m + 1, np.int64), np.empty(m + 1, np.int64)
     # Not the literal 0, with which the functions called would be compiled twice.
@@ -75,11 +85,22 @@ def run_events(
             start = time_ns
             if to == _NONE:
                 start = max(start, free_ns[2, sender])
+            elif to != sender and shared:
+                start = max(start, free_ns[0, sender])
             elif to != sender:
                 start = max(start, max(free_ns[0, sender], free_ns[1, to]))
             end = start + durations_ns[place]
             if to == _NONE:
                 free_ns[2, sender] = end
+            elif to != sender and shared:
+                free_ns[0, sender] = end
+                free_ns[1, to] = max(time_ns, free_ns[1, to]) + receive_ns[place]
+                end = max(end, free_ns[1, to])
+                here, there = site_of[sender], site_of[to]
+                if here != there:
+                    free_ns[3, here] = max(time_ns, free_ns[3, here]) + line_ns[place]
+                    free_ns[4, there] = max(time_ns, free_ns[4, there]) + line_ns[place]
+                    end = max(end, max(free_ns[3, here], free_ns[4, there])) + line_latency_ns
             elif to != sender:
                 free_ns[0, sender] = end
                 free_ns[1, to] = end

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
 
 from laconic.hyperparameters import line_of, make_plain
 from laconic.random_keys import uniform
+
+_MAY_BE_NONE = ("down_bytes_per_s", "retransmit_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,8 @@ class Link:
 
     bytes_per_s: float = math.inf
     """Bandwidth in each direction, in bytes per second; 1 Gbit/s is 125e6."""
+    down_bytes_per_s: float | None = None
+    """Bandwidth of what the node receives, if it differs: `bytes_per_s` is then that of what it sends."""
     latency_s: float = 0.0
     """Seconds from the first bit sent to the first bit received."""
     jitter_s: float = 0.0
@@ -28,17 +32,21 @@ class Link:
     """Seconds until a lost message is sent again; None for twice the latency, at least 1 ms."""
 
     def __post_init__(self) -> None:
-        for name in ("bytes_per_s", "latency_s", "jitter_s", "loss", "retransmit_s"):
+        for name in ("bytes_per_s", "latency_s", "jitter_s", "loss", *_MAY_BE_NONE):
             value = getattr(self, name)
             if isinstance(value, str):
                 raise TypeError(
                     f"Link: {name}={value!r:.80} must be a number; laconic.units.bandwidth('100Mbit') and "
                     "laconic.units.duration('10ms') make one of a text"
                 )
-            if value is not None or name != "retransmit_s":
+            if value is not None or name not in _MAY_BE_NONE:
                 make_plain(self, [name], "Link")
-        if not self.bytes_per_s > 0:
-            raise ValueError(f"Link: bytes_per_s={self.bytes_per_s} must be above 0 (1 Gbit/s is 125e6)")
+        for name in ("bytes_per_s", "down_bytes_per_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"Link: {name}={value} must be above 0 (1 Gbit/s is 125e6)")
+        if self.down_bytes_per_s == self.bytes_per_s:
+            object.__setattr__(self, "down_bytes_per_s", None)
         for name in ("latency_s", "jitter_s", "retransmit_s"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
@@ -54,8 +62,26 @@ class Link:
         """Whether two equal messages may take different times."""
         return self.jitter_s > 0 or self.loss > 0
 
+    @property
+    def receiving(self) -> Link:
+        """The same link with the bandwidth of what the node receives in both directions."""
+        down = self.down_bytes_per_s
+        return self if down is None else replace(self, bytes_per_s=down, down_bytes_per_s=None)
+
+    @property
+    def slower_bytes_per_s(self) -> float:
+        """The lower of its two bandwidths, in bytes per second."""
+        return min(self.bytes_per_s, self.bytes_per_s if self.down_bytes_per_s is None else self.down_bytes_per_s)
+
+    def scaled(self, factor: float) -> Link:
+        """Return the link with `factor` times the bandwidth in both directions."""
+        down = self.down_bytes_per_s
+        return replace(
+            self, bytes_per_s=self.bytes_per_s * factor, down_bytes_per_s=None if down is None else down * factor
+        )
+
     def duration_ns(self, n_bytes: int) -> int:
-        """Return how long a message of `n_bytes` occupies its ports, without jitter and losses.
+        """Return how long a message of `n_bytes` occupies the port that sends it, without jitter and losses.
 
         The arithmetic is in whole numbers, so the result is exact.
 
@@ -107,13 +133,24 @@ UNLIMITED = Link()
 
 
 @lru_cache(maxsize=4096)
-def _joined(one: Link, other: Link) -> Link:
+def _joined(sender: Link, receiver: Link) -> Link:
+    one, other = sender, receiver.receiving
     return Link(
         bytes_per_s=min(one.bytes_per_s, other.bytes_per_s),
         latency_s=max(one.latency_s, other.latency_s),
         jitter_s=max(one.jitter_s, other.jitter_s),
         loss=max(one.loss, other.loss),
         retransmit_s=_longer(one.retransmit_s, other.retransmit_s),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _through(sender: Link, receiver: Link) -> tuple[Link, Link]:
+    """Return what a message occupies at either end: each one's own bandwidth, and the larger latency."""
+    latency_s = max(sender.latency_s, receiver.latency_s)
+    return (
+        Link(bytes_per_s=sender.bytes_per_s, latency_s=latency_s),
+        Link(bytes_per_s=receiver.receiving.bytes_per_s, latency_s=latency_s),
     )
 
 

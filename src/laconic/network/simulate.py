@@ -128,21 +128,33 @@ def by_machine_code(message_schedule: MessageSchedule, network: Network) -> Oper
     now_ns, ports = network.clock.now_ns, network.ports
     durations_ns = message_schedule.amount.copy()
     of = message_schedule.is_message
-    durations_ns[of] = network.durations_ns(
-        message_schedule.node[of], message_schedule.receiver[of], message_schedule.amount[of]
-    )
-    free_ns = np.array([ports.send_ns, ports.receive_ns, ports.compute_ns], dtype=np.int64)
+    messages = message_schedule.node[of], message_schedule.receiver[of], message_schedule.amount[of]
+    receive_ns = line_ns = np.zeros(0, dtype=np.int64)
+    if network.shares_ports:
+        receive_ns, line_ns = np.zeros_like(durations_ns), np.zeros_like(durations_ns)
+        durations_ns[of], receive_ns[of], line_ns[of] = network.shared_durations_ns(*messages)
+    else:
+        durations_ns[of] = network.durations_ns(*messages)
+    line_latency_ns = network.line.duration_ns(0)
+    free_ns = np.zeros((5, network.n_nodes), dtype=np.int64)
+    for row, times_ns in enumerate(ports.columns()):
+        free_ns[row, : len(times_ns)] = times_ns
     last_ns = max(now_ns, int(free_ns.max())) + int(message_schedule.at_ns.max(initial=0))
-    if last_ns + float(durations_ns.sum(dtype=np.float64)) > LONGEST_NS:
+    taken_ns = sum(float(part.sum(dtype=np.float64)) for part in (durations_ns, receive_ns, line_ns))
+    if last_ns + taken_ns + len(message_schedule) * line_latency_ns > LONGEST_NS:
         raise ValueError(_TOO_LONG)
     n_gates = len(message_schedule.gate_starts) - 1
     times = OperationTimes(*(np.full(len(message_schedule), now_ns, dtype=np.int64) for _ in range(3)))
     run_events(
-        message_schedule.node, message_schedule.receiver, durations_ns, message_schedule.at_ns,
+        message_schedule.node, message_schedule.receiver, durations_ns, receive_ns, line_ns, line_latency_ns,
+        np.array(network.site_of, dtype=np.int64), message_schedule.at_ns,
         message_schedule.gate, np.diff(message_schedule.gate_starts), *_columns(message_schedule.gate, n_gates),
         *_gate_columns(message_schedule), free_ns, now_ns, times.requested_ns, times.start_ns, times.end_ns,
     )  # fmt: skip
-    ports.send_ns[:], ports.receive_ns[:], ports.compute_ns[:] = free_ns.tolist()
+    for column, row in zip((ports.send_ns, ports.receive_ns, ports.compute_ns), free_ns[:3], strict=True):
+        column[:] = row.tolist()
+    for column, row in zip((ports.out_ns, ports.in_ns), free_ns[3:], strict=True):
+        column[:] = row[: len(column)].tolist()
     network.clock.run(int(times.end_ns.max(initial=now_ns)))
     return times
 
