@@ -4,12 +4,10 @@
 """
 
 import gc
-from pathlib import Path
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-import laconic
 
 COMPILED = "laconic/compiled kernels"
 
@@ -28,6 +26,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if not os.access(os.path.expanduser("~"), os.W_OK):  # else each process would compile all kernels
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(config.rootpath / ".pytest_cache"))
     if not config.getoption("numprocesses", None):  # so it is in the worker processes of xdist, too
         prepare(config)
 
@@ -58,16 +58,16 @@ def pytest_sessionstart(session):
 
 def are_compiled(cache):
     """Whether a former run compiled the kernels as they are, so that the test processes only load them."""
-    before, now = cache.get(COMPILED, {"source_ns": 0, "files": 0}), state_of_kernels()
-    return before["source_ns"] == now["source_ns"] and before["files"] <= now["files"]
+    before, now = cache.get(COMPILED, {}), state_of_kernels()
+    return before.get("folder") == now["folder"] and 0 < before["files"] <= now["files"]
 
 
 def state_of_kernels():
-    """When a source was last changed, and how many compiled files there are."""
-    root = Path(laconic.__file__).parent
-    sources = [*root.glob("kernels/**/*.py"), *root.glob("network/*.py")]
-    compiled = [*root.glob("kernels/**/__pycache__/*.nbi"), *root.glob("network/__pycache__/*.nbi")]
-    return {"source_ns": max(path.stat().st_mtime_ns for path in sources), "files": len(compiled)}
+    """The folder of compiled kernels, which has another name after a change of them, and how many files it has."""
+    from laconic.kernels.cpu.cache import kernel_folder
+
+    path = kernel_folder().path
+    return {"folder": str(path), "files": 0 if path is None else len(list(path.glob("*.kernel")))}
 
 
 def pytest_collection_finish(session):

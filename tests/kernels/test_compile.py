@@ -12,37 +12,40 @@ from laconic.kernels.cpu import compile as compiled
 
 pytestmark = pytest.mark.skipif(not compiled.numba_available(), reason="needs numba")
 
-QUANTIZE = """
+DIVIDE = """
 import torch
 from laconic.kernels import api as kernels
-vector = torch.arange(9.0)
-codes = kernels.quantize(vector, vector[:1], vector[8:], (9,), 3, 0, 1)
-print(kernels.dequantize(codes, vector[:1], vector[8:], (9,), 3).tolist()[::8])
+vector = torch.tensor([8.0])
+kernels.divide(vector, 2)
+print(vector.item())
 """
 
 
-def quantized_with(cache_classes, folder):
+def divided_with(folder):
     environment = {
-        **os.environ, "NUMBA_CACHE_DIR": str(folder), "NUMBA_CACHE_LOCATOR_CLASSES": cache_classes,
-        "PYTHONPATH": str(Path(laconic.__file__).parents[1]),
+        **os.environ, "NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": str(Path(laconic.__file__).parents[1]),
     }  # fmt: skip
     return subprocess.run(
-        [sys.executable, "-c", QUANTIZE], env=environment, capture_output=True, text=True, timeout=300, check=True
+        [sys.executable, "-c", DIVIDE], env=environment, capture_output=True, text=True, timeout=300, check=True
     )
 
 
 @pytest.mark.slow
-def test_an_initial_use_reports_once_that_it_compiles_and_a_second_one_reads_from_disk(tmp_path):
-    one, second = (quantized_with("", tmp_path) for _ in range(2))
-    assert one.stdout == second.stdout == "[0.0, 8.0]\n"
-    assert one.stderr == "compiling kernels, once; they are kept on disk\n"
-    assert second.stderr == ""
+def test_machine_code_is_saved_read_compiled_again_where_it_is_damaged_and_else_stays_in_memory(tmp_path):
+    cold, warm = divided_with(tmp_path), divided_with(tmp_path)
+    (folder_of_version,) = tmp_path.glob("laconic-kernels-*/laconic-*-numba-*")
+    files = {path.name: path.read_bytes() for path in folder_of_version.glob("*.kernel")}
+    for path in folder_of_version.glob("divide-*.kernel"):
+        path.write_bytes(path.read_bytes()[:-1])
+    damaged, mended = divided_with(tmp_path), divided_with(tmp_path)
+    tmp_path.chmod(0o777)
+    unsafe = divided_with(tmp_path)
 
-
-@pytest.mark.slow
-def test_without_a_place_to_keep_it_machine_code_is_made_in_each_process(tmp_path):
-    # No locator of numba's that is left finds a place for an ordinary file: the same as with no folder to write to.
-    for _ in range(2):
-        ended = quantized_with("_IPythonCacheLocator", tmp_path)
-        assert ended.stdout == "[0.0, 8.0]\n"
-        assert "compiling" in ended.stderr
+    assert {ended.stdout for ended in (cold, warm, damaged, mended, unsafe)} == {"4.0\n"}
+    assert cold.stderr == f"compiling kernels, once a machine; kept in {folder_of_version}\n"
+    assert warm.stderr == mended.stderr == ""
+    assert damaged.stderr.startswith(cold.stderr.strip())
+    assert damaged.stderr.endswith("is damaged, and is replaced\n")
+    assert files.keys() == {path.name for path in folder_of_version.glob("*.kernel")}
+    assert f"cannot be kept: other users can write into {tmp_path};" in unsafe.stderr
+    assert unsafe.stderr.count("\n") == 1

@@ -5,10 +5,11 @@ numba is imported on first use: it takes a second.
 
 import functools
 import importlib
-import logging
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from laconic.kernels.cpu.cache import KernelCache
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,12 +27,11 @@ def numba_available() -> bool:
             stacklevel=4,
         )
         return False
-    _say_when_compiling()
     return True
 
 
 def kernel(function: F) -> F:
-    """Compile a function at its first call; later processes read the machine code from disk, where it can be kept.
+    """Compile a function at its first call; later processes read the machine code from disk (`cache.py`).
 
     Division by zero gives inf or NaN as in numpy, the GIL is released, and nothing runs in parallel. Indices are not
     checked, unless NUMBA_BOUNDSCHECK=1: a kernel must stay within its arrays, whatever `kernels.checks` let pass.
@@ -39,16 +39,10 @@ def kernel(function: F) -> F:
     Args:
         function: Takes arrays, numbers and tuples; numba compiles it once for each combination of their types.
     """
-    return _compiled(function)
-
-
-def _compiled(function: F, **options: object) -> F:
     numba = importlib.import_module("numba")
-    options |= {"nogil": True, "error_model": "numpy"}
-    try:
-        made: F = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written: compiled in each process
-        made = numba.njit(**options)(function)
+    made: F = numba.njit(nogil=True, error_model="numpy")(function)
+    if hasattr(made, "enable_caching"):  # else numba is switched off, and it is the function itself
+        made._cache = KernelCache(function)  # type: ignore[attr-defined]
     return made
 
 
@@ -63,23 +57,3 @@ def inlined(function: F) -> F:
     numba = importlib.import_module("numba")
     made: F = numba.njit(inline="always", error_model="numpy")(function)
     return made
-
-
-@functools.cache
-def _say_when_compiling() -> None:
-    """Log one line at the first kernel that is not on disk yet, so that the wait of some seconds has a reason."""
-    event = importlib.import_module("numba.core.event")
-
-    class Compiling(event.Listener):  # type: ignore[misc, name-defined]
-        warned = False
-
-        def on_start(self, event: Any) -> None:  # noqa: ANN401 - numba has no types
-            ours = event.data["dispatcher"].py_func.__module__.startswith("laconic.")
-            if ours and not self.warned:
-                self.warned = True
-                logging.getLogger("laconic").warning("compiling kernels, once; they are kept on disk")
-
-        def on_end(self, event: Any) -> None:  # noqa: ANN401
-            pass
-
-    event.register("numba:compile", Compiling())

@@ -1,0 +1,168 @@
+"""Machine code of kernels on disk, for this user alone; where that cannot be, it stays in memory, and one line says so.
+
+In place of numba's own cache, which reads what other users can write, and whose faults end the program.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import json
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from laconic.kernels.cpu.private_folder import PrivateFolder, digest
+from laconic.statements import state_once
+
+_KERNELS = Path(__file__).parents[1]
+_NOT_COMPILED = ("cache.py", "private_folder.py")
+# Settings of numba that change the machine code.
+_NUMBA_SETTINGS = (
+    "BOUNDSCHECK", "CPU_FEATURES", "CPU_NAME", "DEBUGINFO_DEFAULT", "DISABLE_INTEL_SVML", "ENABLE_AVX",
+    "LOOP_VECTORIZE", "OPT", "SLP_VECTORIZE",
+)  # fmt: skip
+_prepared: set[str] = set()  # jobs, by this process
+
+
+class KernelCache:
+    """The machine code of one function, by the types of its arguments. It has the methods of numba's own caches."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        """Make the cache of a function that numba compiles."""
+        self._function = function
+
+    @property
+    def cache_path(self) -> str:
+        """The folder."""
+        return str(kernel_folder().path)
+
+    def load_overload(self, signature: Any, context: Any) -> Any:  # noqa: ANN401 - numba has no types
+        """Return what was compiled for a signature; None if nothing was."""
+        context.refresh()
+        payload = kernel_folder().read(self._name(signature, context.codegen()))
+        if payload is not None:
+            compiler = importlib.import_module("numba.core.compiler")
+            with contextlib.suppress(Exception):  # it is compiled again, and replaced
+                return compiler.CompileResult._rebuild(context, *pickle.loads(payload))
+        _state_compiling()
+        return None
+
+    def save_overload(self, signature: Any, result: Any) -> None:  # noqa: ANN401
+        """Keep what was compiled for a signature."""
+        if result.library.has_dynamic_globals or any(not each.can_cache for each in result.lifted):
+            return
+        serialize = importlib.import_module("numba.core.serialize")
+        kernel_folder().write(self._name(signature, result.codegen), serialize.dumps(result._reduce()))
+        if kernel_folder().full:
+            _state_in_memory()
+
+    def _name(self, signature: Any, codegen: Any) -> str:  # noqa: ANN401
+        function = self._function
+        about = repr((function.__module__, function.__qualname__, str(signature), codegen.magic_tuple())).encode()
+        code = function.__code__
+        found = hashlib.blake2b(about + code.co_code + _digest_of(code.co_filename), digest_size=10).hexdigest()
+        return f"{function.__name__.strip('_')}-{found}.kernel"
+
+
+@functools.cache
+def kernel_folder() -> PrivateFolder:
+    """Return the folder of this process: one for each version of all that machine code depends on."""
+    root, problem = _root()
+    return PrivateFolder(None if root is None else root / _version(), problem)
+
+
+def _root() -> tuple[Path | None, str]:
+    """Return this user's folder for all versions, or why there is none."""
+    if given := os.environ.get("NUMBA_CACHE_DIR"):  # users may share it
+        user = os.geteuid() if hasattr(os, "geteuid") else "own"
+        return Path(given).absolute() / f"laconic-kernels-{user}", ""
+    if os.path.isabs(given := os.environ.get("XDG_CACHE_HOME", "")):
+        return Path(given) / "laconic" / "kernels", ""
+    home = os.path.expanduser("~")
+    if not os.path.isdir(home):
+        return None, f"the home folder {home} does not exist"
+    return Path(home) / ".cache" / "laconic" / "kernels", ""
+
+
+@functools.cache
+def _version() -> str:
+    """Return a name for the kernels' sources, numba, Python, this processor, and what numba is settings."""
+    numba, llvm = importlib.import_module("numba"), importlib.import_module("llvmlite.binding")
+    cpu = numba.config.CPU_NAME or llvm.get_host_cpu_name()
+    settings = [getattr(numba.config, name, None) for name in _NUMBA_SETTINGS]
+    about = hashlib.blake2b(repr((llvm.get_host_cpu_features().flatten(), settings)).encode(), digest_size=6)
+    for folder in ("cpu", "reference"):  # kernels take functions and numbers from other files
+        for file in sorted((_KERNELS / folder).rglob("*.py")):
+            about.update(b"" if file.name in _NOT_COMPILED else digest(file.read_bytes()))
+    laconic = getattr(sys.modules["laconic"], "__version__", "")
+    python = sys.implementation.cache_tag
+    return f"laconic-{laconic}-numba-{numba.__version__}-{python}-{cpu}-{about.hexdigest()}"
+
+
+@functools.cache
+def _digest_of(file: str) -> bytes:
+    try:
+        return digest(Path(file).read_bytes())
+    except OSError:
+        return b""
+
+
+@functools.cache
+def _state_compiling() -> None:
+    """State once that kernels are compiled, so that the wait has a reason, and where they are kept."""
+    folder = kernel_folder()
+    folder.try_to_write()
+    if folder.problem or folder.full:
+        _state_in_memory()
+    else:
+        again = f"; {folder.damaged}, and is replaced" if folder.damaged else ""
+        state_once(f"compiling kernels, once a machine; kept in {folder.path}{again}")
+
+
+@functools.cache
+def _state_in_memory() -> None:
+    folder = kernel_folder()
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # it concerns all processes of this machine
+        state_once(
+            f"compiling kernels in memory, since they cannot be kept: {folder.problem or folder.full}; set "
+            "NUMBA_CACHE_DIR to a folder that you alone can write, and they are"
+        )
+
+
+def are_prepared(job: str) -> bool:
+    """Return whether this process, or the folder, has all kernels that a job was seen to use.
+
+    Args:
+        job: All that the choice of its kernels depends on.
+    """
+    if job not in _prepared:
+        folder = kernel_folder()
+        listed = folder.read(_list_of(job))
+        with contextlib.suppress(ValueError, TypeError):
+            if listed is not None and folder.has(set(json.loads(listed))):
+                _prepared.add(job)
+    return job in _prepared
+
+
+def prepare(job: str, use: Callable[[], object]) -> None:
+    """Compile the kernels of a job, unless another process has. One process of this machine does so at a time.
+
+    Args:
+        job: All that the choice of its kernels depends on.
+        use: Uses all of them once.
+    """
+    folder = kernel_folder()
+    with folder.locked():
+        if not are_prepared(job):
+            use()
+            names = {name for name in folder.used if name.endswith(".kernel")}
+            folder.write(_list_of(job), json.dumps(sorted(names)).encode())
+            _prepared.add(job)
+
+
+def _list_of(job: str) -> str:
+    return f"job-{hashlib.blake2b(job.encode(), digest_size=10).hexdigest()}.json"
