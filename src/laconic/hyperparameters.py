@@ -63,10 +63,29 @@ def is_plain_name(name: str) -> bool:
     return len(name) <= MAX_NAME and re.fullmatch(r"\w[\w-]*", name) is not None
 
 
-def near_misses(word: str, known: list[str]) -> str:
-    """Return '; did you mean ...?' for a misspelled word, or an empty text if no known word is close."""
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+def near_misses(word: str, known: list[str], *, closeness: float = 0.5) -> str:
+    """Return '; did you mean ...?' for a misspelled word, or an empty text if no known word is close.
+
+    Capitals, and underscores for hyphens, make no difference.
+
+    Args:
+        word: What was typed.
+        known: What could have been meant.
+        closeness: In 0 .. 1, how much a known word must share with it.
+    """
+    forms: dict[str, list[str]] = {}
+    for name in known:
+        forms.setdefault(_form(name), []).append(name)
+    near = {form: difflib.SequenceMatcher(None, _form(word), form).ratio() for form in forms}
+    bound = max(closeness, max(near.values(), default=0.0) - 0.15)
+    close = [form for form in sorted(near, key=near.__getitem__, reverse=True) if near[form] >= bound]
+    names = [name for form in close[: 1 if _form(word) in forms else 3] for name in forms[form]]
+    return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+def _form(name: str) -> str:
+    """Return a name as it is compared with what was typed."""
+    return name.casefold().replace("_", "-")
 
 
 def value_type(field: dataclasses.Field[Any]) -> type:
@@ -115,7 +134,8 @@ def _check_value(owner: Any, field: dataclasses.Field[Any], spec: Hyperparameter
             raise TypeError(f"{where} must be one of {', '.join(sorted(spec.kinds))}")
     elif spec.choices:
         if value not in spec.choices:
-            raise ValueError(f"{where} must be one of {', '.join(spec.choices)}")
+            near = near_misses(value, list(spec.choices)) if isinstance(value, str) else ""
+            raise ValueError(f"{where} must be one of {', '.join(spec.choices)}{near}")
     elif kind in (int, float):
         if not is_number(value, kind):
             raise TypeError(f"{where} must be {_what(kind, spec, none='None' if field.default is None else '')}")

@@ -173,7 +173,7 @@ class Example(OptionGroup):
         ({"count": True}, "count=True must be a whole number", "--count must", "count = true"),
         ({"count": "2"}, "count='2' must be a whole number", "--count '2' must", "count = '2' must"),
         ({"share": float("nan")}, "share=nan must be in (0, 1]", "--share nan must", "share = nan must"),
-        ({"color": "gren"}, "color='gren' must be one of red, green; did you mean green or red?", "--color 'gren' must",
+        ({"color": "gren"}, "color='gren' must be one of red, green; did you mean green?", "--color 'gren' must",
          "color = 'gren' must"),
         ({"time": "1"}, "time: duration '1' must be a number and a unit", "--time: duration", "time: duration"),
         ({"time": 1}, "time=1 must be a text", "--time 1 must", "time = 1 must"),

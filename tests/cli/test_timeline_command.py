@@ -59,7 +59,7 @@ def test_a_message_schedule_of_one_s_own_is_plotted(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("rings",), "timeline 'rings' is not known; did you mean ring"),
+        (("rings",), "there is no timeline 'rings'"),
         (("ring", "--workers", "0"), "--workers 0 must be at least 1"),
         (("ring", "--rounds", "0"), "--rounds 0 must be at least 1"),
         (("ring", "--workers", "200"), "200 machines are too many for a picture"),

@@ -2,12 +2,11 @@
 
 import io
 import re
-import sys
 
 import pytest
 from rich.console import Console
 
-from laconic.report.fitting import FittingTable, screen
+from laconic.report.fitting import FittingTable
 
 FIGURES = ["97.23 %", "127.4 MB", "12.3", "1.23 GB", "12345", "12/3", "12.4"]
 
@@ -78,12 +77,3 @@ def test_names_with_markup_in_them_are_text():
     table.add_column("[red]name")
     table.add_row("[blink]mine[/blink]")
     assert printed(table, 40).split() == ["[bold]title", "[red]name", "───────────────────", "[blink]mine[/blink]"]
-
-
-@pytest.mark.parametrize(("columns", "width"), [(None, 10_000), ("60", 60), ("0", 10_000), ("wide", 10_000)])
-def test_what_is_no_terminal_is_narrowed_by_columns_only(monkeypatch, columns, width):
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
-    monkeypatch.delenv("COLUMNS", raising=False)
-    if columns is not None:
-        monkeypatch.setenv("COLUMNS", columns)
-    assert screen().width == width

@@ -34,7 +34,7 @@ from laconic.wire import Dense
 @algorithm("asgd")
 @dataclass(frozen=True, kw_only=True)
 class ASGD(Algorithm):
-    """The server applies each gradient as it arrives; those that are too old wait or are dropped."""
+    """Gradients are applied as they arrive; old ones wait or are dropped."""
 
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 4.1"
     returns: ClassVar[Literal["direction", "change", "parameters"]] = "parameters"

@@ -23,7 +23,7 @@ from laconic.wire import Dense
 @algorithm("diloco")
 @dataclass(frozen=True, kw_only=True)
 class DiLoCo(Algorithm):
-    """Local steps of any optimizer, then one outer step with Nesterov momentum."""
+    """Local steps of any optimizer, then an outer step with momentum."""
 
     source: ClassVar[str] = "Douillard et al., DiLoCo, 2023, Algorithm 1"
     consumes: ClassVar[Literal["gradient", "change"]] = "change"

@@ -36,7 +36,7 @@ from laconic.wire import ScaledSigns
 @algorithm("dist-ef")
 @dataclass(frozen=True, kw_only=True)
 class DistEFBlockwise(Algorithm):
-    """Scaled signs by block in both directions, with Nesterov momentum at the workers."""
+    """Scaled signs by block in both directions, with worker momentum."""
 
     source: ClassVar[str] = "Zheng, Huang & Kwok, NeurIPS 2019, Algorithm 2"
     reads_lr: ClassVar[bool] = True

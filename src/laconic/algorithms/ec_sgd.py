@@ -21,7 +21,7 @@ from laconic.wire import Packet
 @algorithm("ec-sgd")
 @dataclass(frozen=True, kw_only=True)
 class ECSGD(Algorithm):
-    """Any compressor in both directions, with error feedback at the workers and the server."""
+    """Any compressor in both directions, with error feedback on both sides."""
 
     source: ClassVar[str] = (
         "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 3.3; DoubleSqueeze, Alg. 1"

@@ -22,7 +22,7 @@ from laconic.wire import Dense
 @algorithm("powersgd")
 @dataclass(frozen=True, kw_only=True)
 class PowerSGD(Algorithm):
-    """Low-rank approximations of gradient matrices, with error feedback and a warm start."""
+    """Low-rank gradient matrices, with error feedback and a warm start."""
 
     source: ClassVar[str] = "Vogels, Karimireddy & Jaggi, NeurIPS 2019, Algorithms 1 and 2"
     over_slices: ClassVar[Slices] = "blocks"

@@ -30,7 +30,7 @@ from laconic.wire import Dense, Packet, Sparse
 @algorithm("sasg")
 @dataclass(frozen=True, kw_only=True)
 class SASG(Selection, Lazy):
-    """The largest elements of each worker's step, uploaded only where its gradient has changed."""
+    """The largest elements of each step, where the gradient has changed."""
 
     source: ClassVar[str] = "Deng, Li, Sun & Lu, SASG, Algorithm 1"
     tolerates_absence: ClassVar[bool] = True

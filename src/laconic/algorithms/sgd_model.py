@@ -16,7 +16,7 @@ from laconic.wire import Dense
 @algorithm("sgd-model")
 @dataclass(frozen=True, kw_only=True)
 class ModelAveraging(Algorithm):
-    """Every worker makes a local step, and all take the mean of the models."""
+    """Every worker makes a local step; all take the mean of the models."""
 
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 2.1.2"
     consumes: ClassVar[Literal["gradient", "change"]] = "change"

@@ -36,7 +36,7 @@ from laconic.wire import Signs
 @algorithm("signsgd-mv")
 @dataclass(frozen=True, kw_only=True)
 class SignSGDMajorityVote(Algorithm):
-    """One bit per parameter in each direction; the server takes the majority."""
+    """One bit per parameter in each direction, and a majority vote."""
 
     source: ClassVar[str] = "Bernstein et al., ICML 2018 and ICLR 2019, Algorithm 1"
     same_data: ClassVar[bool] = True

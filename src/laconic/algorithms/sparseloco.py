@@ -22,7 +22,7 @@ from laconic.wire import Packet, Sparse, paper_position_bits
 @algorithm("sparseloco")
 @dataclass(frozen=True, kw_only=True)
 class SparseLoCo(Selection, Algorithm):
-    """Local steps, then the largest elements of each chunk of their change, in two bits."""
+    """Local steps, then the largest elements of each chunk, in two bits."""
 
     source: ClassVar[str] = "Sarfi et al., SparseLoCo, 2025, arXiv 2508.15706"
     consumes: ClassVar[Literal["gradient", "change"]] = "change"

@@ -20,7 +20,7 @@ from laconic.kernels.api import hash_at
 @algorithm("ssgd-mv-rs")
 @dataclass(frozen=True, kw_only=True)
 class SSGDMVRS(SSGDMV):
-    """Vote for coordinates, sample winners in proportion to their votes, then send their values."""
+    """Vote for coordinates, draw winners by votes, then send their values."""
 
     source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, 2"
 

@@ -41,7 +41,7 @@ from laconic.wire import POSITION_CODES, Dense, FractionalValues, Packet, Sparse
 @algorithm("ssgd-topk")
 @dataclass(frozen=True, kw_only=True)
 class SSGDTopK(Algorithm):
-    """The largest elements of each worker's change, quantized or not; the download is their union."""
+    """The largest elements of each worker's change; down comes their union."""
 
     source: ClassVar[str] = "Ozfatura, Ozfatura & Gunduz, Distributed Sparse SGD with Majority Voting, Table 1"
     consumes: ClassVar[Literal["gradient", "change"]] = "change"

@@ -43,7 +43,7 @@ def described(plugins: Sequence[str] = ()) -> list[Described]:
         ValueError: A plugin is not a Python file, or takes the name of another class.
     """
     files = [path for path in sorted(FOLDER.glob("*.py")) if path.stem != "__init__"]
-    files += dict.fromkeys(_plugin(text) for text in plugins)
+    files += dict.fromkeys(plugin_file(text) for text in plugins)
     try:
         return _in_files(files)
     except UnreadableError:
@@ -72,7 +72,8 @@ def read_file(path: Path) -> list[Described]:
     return found
 
 
-def _plugin(text: str) -> Path:
+def plugin_file(text: str) -> Path:
+    """Return the file with algorithms that a user names. Raises OptionError for what is no Python file."""
     path = Path(text).expanduser().resolve()
     if not path.is_file() or path.suffix != ".py":
         # `load_plugins` says the same, but its package loads torch.

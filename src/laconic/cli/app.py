@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,9 @@ from rich.text import Text
 
 import laconic
 from laconic.cli.bench.app import bench
-from laconic.cli.lazy import LazyCommand, LazyGroup, load_torch
+from laconic.cli.invocation import LOAD, QUIET, invocation_of
+from laconic.cli.lazy import LazyCommand, LazyGroup
+from laconic.cli.usage import UsageError, usage_line
 from laconic.errors import LaconicError, OptionError, Spelling
 from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
 from laconic.report.terminal import terminal
@@ -20,7 +23,7 @@ class _Commands(LazyGroup):
     lazy_commands = (
         LazyCommand(
             "list", "laconic.cli.listing", "list_algorithms",
-            "List the algorithms with what each does and its paper.",
+            "List the algorithms with what each does.",
         ),
         LazyCommand(
             "show", "laconic.cli.show", "show",
@@ -58,7 +61,7 @@ app = typer.Typer(
     cls=_Commands,
     help="Train PyTorch models over slow, lossy and unreliable networks, with every byte counted.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -73,23 +76,14 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     context: typer.Context,
-    load: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--load", metavar="FILE", help="Load a Python file with algorithms of your own. Can be given several times."
-        ),
-    ] = None,
+    load: Annotated[list[str] | None, typer.Option("--load", metavar="FILE", help=LOAD)] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help=QUIET)] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Print the version.")
     ] = False,
 ) -> None:
     """Options of all commands."""
-    context.obj = tuple(load or [])
-    if load and context.invoked_subcommand != "list":  # `list` reads the files without importing them
-        load_torch()
-        from laconic.contract import load_plugins
-
-        load_plugins(load)
+    invocation_of(context).add(load or [], quiet=quiet)
 
 
 app.add_typer(bench)
@@ -117,14 +111,28 @@ def main() -> None:
     try:
         with stopped_by_signals(end_at_once), warnings.catch_warnings():
             _warn_in_one_line()
-            app()
+            code = app(standalone_mode=False, prog_name=_program(), complete_var="_LACONIC_COMPLETE")
+        sys.exit(code if isinstance(code, int) else 0)
     except Stopped as stopped:
         line = "; ".join([stopped_line(stopped.number), *getattr(stopped, "__notes__", [])])
         terminal(stderr=True).print(line, soft_wrap=True)
         sys.exit(exit_code(stopped.number))
-    except (ValueError, OSError, LaconicError) as error:
-        words = error.spelled(Spelling.FLAG) if isinstance(error, OptionError) else str(error)
-        # Lines after the first are indented, so that no name with a line end in it forges a message.
-        text = Text.assemble(("error: ", "bold red"), visible_lines(words).replace("\n", "\n  "))
-        terminal(stderr=True).print(text, soft_wrap=True)
+    except UsageError as error:
+        if line := usage_line(error):
+            _print_error(line)
         sys.exit(2)
+    except (ValueError, OSError, LaconicError) as error:
+        _print_error(error.spelled(Spelling.FLAG) if isinstance(error, OptionError) else str(error))
+        sys.exit(2)
+
+
+def _program() -> str:
+    """Return how the command was called. Shells complete the command itself only."""
+    as_command = Path(sys.argv[0]).stem == "laconic" or any(arg.endswith("-completion") for arg in sys.argv[1:])
+    return "laconic" if as_command else "python -m laconic"
+
+
+def _print_error(line: str) -> None:
+    # Lines after the first are indented, so that no name with a line end in it forges a message.
+    text = Text.assemble(("error: ", "bold red"), visible_lines(line).replace("\n", "\n  "))
+    terminal(stderr=True).print(text, soft_wrap=True)

@@ -10,7 +10,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from laconic.cli.lazy import load_torch
+from laconic.cli.completion import candidates
+from laconic.cli.invocation import EveryCommand, invocation_of, load_plugins_of
 from laconic.errors import LaconicError, Named, OptionError
 from laconic.hyperparameters import value_type
 from laconic.lab.options import Option, check_options, options_of
@@ -20,7 +21,8 @@ Command = Callable[..., None]
 
 CONFIG = "config"
 """The option that names a file with the others. A command that has it requires none of them to be typed."""
-_TYPED_ONLY = (CONFIG, "resume", "overwrite")  # they say what this call is to do, so no file has them
+_TYPED_ONLY = (CONFIG, "resume", "overwrite", "load", "quiet")  # they say what this call is to do, so no file has them
+_NUMBERS = (int, float)
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,16 @@ class Given:
 
 
 def with_flags(*groups: type | Given, needs_torch: bool = True) -> Callable[[Command], Command]:
-    """Give a command a flag for each option of the groups.
+    """Give a command a flag for each option of the groups, and those of `EveryCommand`.
 
-    Wrong values are refused before torch is loaded.
+    Wrong values are refused before torch, and then the user's own algorithms, are loaded.
 
     Args:
         *groups: The groups. The command gets the context, and an object of each group, or the typed values of a
             `Given`.
-        needs_torch: Whether torch is loaded before the command is called.
+        needs_torch: Whether torch and the user's own algorithms are loaded before the command is called.
     """
-    given = [group if isinstance(group, Given) else Given(group) for group in groups]
+    given = [group if isinstance(group, Given) else Given(group) for group in (*groups, EveryCommand)]
     fields = [
         [(field, spec) for field, spec in options_of(one.group) if field.name not in one.without] for one in given
     ]
@@ -60,13 +62,16 @@ def with_flags(*groups: type | Given, needs_torch: bool = True) -> Callable[[Com
             from_file = {} if file is None else _in_file(file, fields)
             with _file_named(file, from_file.keys() - {name for of_typed in typed for name in of_typed}):
                 arguments: list[object] = []
-                for one, group, of_group, of_typed in zip(given, groups, fields, typed, strict=True):
+                for one, group, of_group, of_typed in zip(given, (*groups, EveryCommand), fields, typed, strict=True):
                     names = {field.name for field, _ in of_group}
                     found = with_typed({name: from_file[name] for name in names & from_file.keys()}, of_typed)
                     _refuse_missing(of_group, found)
                     arguments.append(found if one is group else one.group(**found))
+                everywhere = arguments.pop()
+                assert isinstance(everywhere, EveryCommand)
+                invocation_of(context).add(everywhere.load, quiet=everywhere.quiet)
                 if needs_torch:
-                    load_torch()
+                    load_plugins_of(context)
                 command(context, *arguments)
 
         parameters = [_parameter("context", typer.Context, MISSING)]
@@ -98,26 +103,39 @@ def _flag(field: Field[Any], spec: Option, *, optional: bool) -> inspect.Paramet
         optional: Whether a required option need not be typed, since it can be in a file.
     """
     kind = value_type(field)
+    element = get_args(field.type)[0] if kind is tuple else kind
     annotation: Any = field.type
     default, shown = field.default, spec.shown
     if optional and default is field.default_factory is MISSING:
         annotation, default, shown = annotation | None, None, "none; it must be given, here or in --config"
     if kind is tuple:
-        element = get_args(field.type)[0]
-        annotation = list[element] | None  # type: ignore[valid-type]
+        typed_as = str if element in _NUMBERS else element
+        annotation = list[typed_as] | None  # type: ignore[valid-type]
         default = MISSING if default is MISSING else None
     elif kind is dict:
         annotation, default = list[str] | None, None
+    elif kind in _NUMBERS:  # read by `_typed`, so that a wrong one is refused as all wrong values are
+        annotation, default = str | None, default if default in (None, MISSING) else str(default)
     info: dict[str, Any] = {"help": spec.about}
-    if spec.metavar:
-        info["metavar"] = spec.metavar
+    info["metavar"] = spec.metavar or _metavar(spec, element)
     if shown:
         info["show_default"] = shown
+    if (completes := candidates(spec)) is not None:
+        info["autocompletion"] = completes
     if spec.positional:
         made: Any = typer.Argument(**info)
     else:
         made = typer.Option(f"--{field.name.replace('_', '-')}", *([spec.short] if spec.short else []), **info)
     return _parameter(field.name, Annotated[annotation, made], default)
+
+
+def _metavar(spec: Option, kind: type) -> str | None:
+    """Return what the help shows for the value of an option that says nothing of it."""
+    if spec.positional:
+        return None
+    if spec.choices or spec.names:
+        return "CHOICE" if spec.choices else "NAME"
+    return {int: "INTEGER", float: "FLOAT", bool: "", Path: "PATH"}.get(kind, "TEXT")
 
 
 def _is_typed(context: typer.Context, field: Field[Any]) -> bool:
@@ -129,8 +147,16 @@ def _typed(field: Field[Any], value: Any) -> Any:  # noqa: ANN401
     """Return a typed value as the option's type."""
     kind = value_type(field)
     if kind is tuple:
-        return tuple(value)
-    return _pairs(field.name, value) if kind is dict else value
+        return tuple(_number(one, get_args(field.type)[0]) for one in value)
+    return _pairs(field.name, value) if kind is dict else _number(value, kind)
+
+
+def _number(value: Any, kind: type) -> Any:  # noqa: ANN401
+    """Return a text as the number that it is; a text that is none is refused later, with the bound and the way out."""
+    try:
+        return kind(value) if kind in _NUMBERS else value
+    except ValueError:
+        return value
 
 
 def _in_file(file: Path, fields: Sequence[Sequence[tuple[Field[Any], Option]]]) -> dict[str, Any]:

@@ -1,21 +1,31 @@
-"""`laconic list`: the algorithms and their papers."""
+"""`laconic list`: the algorithms, and what each does, one line a method."""
+
+from dataclasses import dataclass
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
 from laconic.cli.algorithm_files import described
+from laconic.cli.flags import with_flags
+from laconic.cli.invocation import is_quiet, plugins_of
+from laconic.lab.options import OptionGroup
+from laconic.report.fitting import FittingTable
 from laconic.report.terminal import terminal
 
 
-def list_algorithms(context: typer.Context) -> None:
-    """List the algorithms with what each does and its paper."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("algorithm", no_wrap=True)
-    table.add_column("what it does, and its paper")
-    for one in described(context.obj or ()):
-        table.add_row(one.name, Text.assemble(one.about, "\n", (one.source, "dim")))
+@dataclass(frozen=True, kw_only=True)
+class ListOptions(OptionGroup):
+    """The options of `laconic list`."""
+
+
+@with_flags(ListOptions, needs_torch=False)
+def list_algorithms(context: typer.Context, options: ListOptions) -> None:
+    """List the algorithms with what each does."""
+    table = FittingTable()
+    table.add_column("algorithm")
+    table.add_column("what it does", wraps=True)
+    for one in described(plugins_of(context)):
+        table.add_row(one.name, one.about)
     console = terminal()
     console.print(table)
-    console.print("\n`laconic show NAME` prints the bits, layouts, hyper-parameters and claims of one algorithm.")
+    if not is_quiet(context):
+        console.print("\n`laconic show NAME` prints the paper, bits, layouts and hyper-parameters of one algorithm.")

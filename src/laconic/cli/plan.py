@@ -69,7 +69,7 @@ class PlanOptions(OptionGroup):
     """The options of `laconic plan`."""
 
     methods: tuple[str, ...] = option(
-        (), "Methods: names that `laconic list` prints.", positional=True, shown="all of them"
+        (), "Methods: names that `laconic list` prints.", positional=True, shown="all of them", names="methods"
     )
     params: str | None = option(
         None, "The number of parameters of the model, such as 25.6M.", metavar="COUNT", reads=_count

@@ -50,7 +50,7 @@ _CLAIMS = (
 class ShowOptions(OptionGroup):
     """The options of `laconic show`."""
 
-    name: str = option(..., "The algorithm: a name that `laconic list` prints.", positional=True)
+    name: str = option(..., "The algorithm: a name that `laconic list` prints.", positional=True, names="methods")
     accounting: bool = option(False, "Compute the paper's traffic figures and print them beside the published ones.")
 
 

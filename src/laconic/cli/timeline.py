@@ -12,7 +12,7 @@ from laconic.cli.flags import with_flags
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
 from laconic.lab.options import OptionGroup, file_to_write, option
-from laconic.report.terminal import terminal
+from laconic.report.terminal import drawing_width, terminal
 from laconic.units import bandwidth, duration, duration_or_zero, size
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def timeline(context: typer.Context, picture: PictureOptions, options: TimelineO
         from laconic.report.timeline.bars import in_letters
 
         console = terminal()
-        console.print(in_letters(timeline, console.width))
+        console.print(in_letters(timeline, drawing_width(console)))
 
 
 def _timeline(options: TimelineOptions, picture: PictureOptions) -> "Timeline":
@@ -140,8 +140,8 @@ def _settings(name: str, picture: PictureOptions) -> "Settings":
 
     if name not in NAMED:
         raise OptionError(
-            f"timeline {name!r} is not known{near_misses(name, list(NAMED))}; ", Named("list", True),
-            " names them all (and there is no folder of that name with a recorded run)",
+            f"there is no timeline {name!r}, and no folder of that name with a recorded run; ", Named("list", True),
+            f" names the timelines{near_misses(name, list(NAMED))}",
         )  # fmt: skip
     named = NAMED[name]
     settings = named.settings

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from laconic.cli.flags import Given, with_flags
+from laconic.cli.invocation import plugins_of
 from laconic.cli.progress_display import RunDisplay
 from laconic.errors import Named, OptionError
 from laconic.lab.algorithms import algorithm_class, check_name, has_dense_rounds, settings_by_name
@@ -44,7 +45,7 @@ class CompareOptions(OptionGroup):
     """The algorithms to compare, and what differs between them."""
 
     algorithms: tuple[str, ...] = option(
-        ..., "The methods to compare: names that `laconic list` prints.", positional=True
+        ..., "The methods to compare: names that `laconic list` prints.", positional=True, names="methods"
     )
     set: dict[str, str] = option(
         {}, "Set one hyper-parameter of one method. Can be given several times.", metavar="NAME.KEY=VALUE"
@@ -103,7 +104,7 @@ def run(context: typer.Context, given: dict[str, Any], launch: LaunchOptions) ->
     """Train one model with one algorithm. Under torchrun it joins the running processes."""
     if given.get("record_times") and launch.out is None:
         raise OptionError(Named("record_times", True), " writes times.csv, so it needs ", Named("out"), " FOLDER")
-    records = execute([given], launch.port, context.obj or (), lambda record: launch.out)
+    records = execute([given], launch.port, plugins_of(context), lambda record: launch.out)
     if records:
         report(records, launch.out, batch_title=False)
 
@@ -115,7 +116,7 @@ def compare(context: typer.Context, comparison: CompareOptions, given: dict[str,
     records = execute(
         comparison.plans(given),
         launch.port,
-        context.obj or (),
+        plugins_of(context),
         lambda record: out and out / record.settings.algorithm,
     )
     if records:

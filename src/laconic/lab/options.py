@@ -30,6 +30,8 @@ class Option(Hyperparameter):
     """What the help shows as the default of None, or in place of a long default."""
     hint: str = ""
     """The way out, after the bound in a message."""
+    names: str = ""
+    """What the value names, or several with commas between them: "methods". A shell completes them."""
     reads: Callable[[Any], object] | None = None
     """Reads a text or looks at a path. It raises ValueError("must be ...") if it is not valid."""
 
@@ -46,12 +48,13 @@ def option(
     positional: bool = False,
     shown: str = "",
     hint: str = "",
+    names: str = "",
     reads: Callable[[Any], object] | None = None,
 ) -> Any:  # noqa: ANN401
     """Return a dataclass field with the metadata of an option. A default of `...` means that it must be given."""
     spec = Option(
         about=about, within=within, unit=unit, choices=choices, metavar=metavar, short=short, positional=positional,
-        shown=shown, hint=hint, reads=reads,
+        shown=shown, hint=hint, names=names, reads=reads,
     )  # fmt: skip
     metadata = {"hyperparameter": spec}
     if default is ...:

@@ -1,6 +1,5 @@
 """Tables that fit the width at hand: whole columns are dropped, and no figure is ever cut."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,25 +11,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-_UNLIMITED = 10_000
-"""The columns of an output that is no terminal: a file and a pipe have no edge."""
+from laconic.report.visible import visible, visible_lines
+
 _ASCII_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 _GAP = 1
-
-
-def screen(*, stderr: bool = False) -> Console:
-    """Return the console of standard output or standard error. What it prints is text, without markup.
-
-    It is as wide as COLUMNS says, or else as the terminal. Without either nothing limits it, so a table in a file or a
-    pipe has all its columns.
-    """
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isdecimal() and int(columns) > 0:
-        console.width = int(columns)
-    elif not console.is_terminal:
-        console.width = _UNLIMITED
-    return console
 
 
 @dataclass(frozen=True)
@@ -68,7 +52,7 @@ class FittingTable:
             title: One line above the table.
             remedy: How to see the columns that were dropped, such as "a wider terminal or --json FILE shows them".
         """
-        self.title = title
+        self.title = visible(title)
         self.remedy = remedy
         self._columns: list[_Column] = []
         self._styles: list[str | None] = []
@@ -90,12 +74,12 @@ class FittingTable:
                 A column without it is never dropped.
             wraps: Whether its cells are text that may take several lines, broken between words.
         """
-        self._columns.append(_Column(name, justify, importance, wraps))
+        self._columns.append(_Column(visible(name), justify, importance, wraps))
 
     def add_row(self, *cells: str | Text, style: str | None = None) -> None:
         """Add a row with a cell for each column."""
         for column, cell in zip(self._columns, cells, strict=True):
-            column.cells.append(Text(cell) if isinstance(cell, str) else cell)
+            column.cells.append(Text(visible_lines(cell)) if isinstance(cell, str) else cell)
         self._styles.append(style)
 
     def shown_at(self, width: int) -> list[str]:

@@ -1,5 +1,6 @@
 """The terminal: what is printed there is text, without rich's markup, emoji codes or control characters in it."""
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,6 +9,10 @@ from rich.segment import Segment
 from rich.text import Text
 
 from laconic.report.visible import visible_lines
+
+_UNLIMITED = 10_000
+"""The columns of an output that is no terminal: a file and a pipe have no edge."""
+_OF_A_DRAWING = 80
 
 
 class _Terminal(Console):
@@ -25,5 +30,20 @@ class _Terminal(Console):
 
 
 def terminal(*, stderr: bool = False) -> Console:
-    """Return the console to print to. Styles are given by `Text` and `style`, since texts are not read as markup."""
-    return _Terminal(stderr=stderr, markup=False, emoji=False, highlight=False)
+    """Return the console to print to. Styles are given by `Text` and `style`, since texts are not read as markup.
+
+    It is as wide as COLUMNS says, or else as the terminal. Without either nothing limits it, so a table in a file or a
+    pipe has all its columns.
+    """
+    console = _Terminal(stderr=stderr, markup=False, emoji=False, highlight=False)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        console.width = int(columns)
+    elif not console.is_terminal:
+        console.width = _UNLIMITED
+    return console
+
+
+def drawing_width(console: Console) -> int:
+    """Return the columns for a drawing that takes any width: 80 where nothing limits it."""
+    return _OF_A_DRAWING if console.width == _UNLIMITED else console.width

@@ -1,7 +1,10 @@
 """`laconic bench`: measure the cost of kernels, steps, packets and simulation on this machine."""
 
+from typing import Annotated
+
 import typer
 
+from laconic.cli.invocation import LOAD, QUIET, invocation_of
 from laconic.cli.lazy import LazyCommand, LazyGroup
 
 
@@ -44,5 +47,10 @@ bench = typer.Typer(
 
 
 @bench.callback()
-def options() -> None:
+def options(
+    context: typer.Context,
+    load: Annotated[list[str] | None, typer.Option("--load", metavar="FILE", help=LOAD)] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help=QUIET)] = False,
+) -> None:
     """Measure the cost of kernels, steps, packets and simulation here."""
+    invocation_of(context).add(load or [], quiet=quiet)

@@ -44,8 +44,9 @@ def density_option(default: float | tuple[float, ...], about: str) -> Any:  # no
 def algorithms_option(default: str = "") -> Any:  # noqa: ANN401 - a field
     """Return the option `algorithms`."""
     return option(
-        default, "The methods to measure: names that `laconic list` prints, with commas between them.", metavar="NAMES"
-    )
+        default, "The methods to measure: names that `laconic list` prints, with commas between them.", metavar="NAMES",
+        names="methods",
+    )  # fmt: skip
 
 
 def json_option() -> Any:  # noqa: ANN401 - a field

@@ -39,7 +39,7 @@ def _rising_shares(text: str) -> tuple[float, ...]:
 class RunSettings(OptionGroup):
     """The options of `laconic run`, and those of `config.toml`."""
 
-    algorithm: str = option(..., "The method: a name that `laconic list` prints.", short="-a")
+    algorithm: str = option(..., "The method: a name that `laconic list` prints.", short="-a", names="methods")
     set: dict[str, str] = option(
         {}, "Set one hyper-parameter of the method. Can be given several times.", metavar="KEY=VALUE"
     )

@@ -1,0 +1,68 @@
+"""The options that every command has, and what was given of them."""
+
+from dataclasses import dataclass, field
+
+import typer
+
+from laconic.cli.algorithm_files import plugin_file
+from laconic.cli.lazy import load_torch
+from laconic.lab.options import OptionGroup, option
+
+LOAD = "Load a Python file with algorithms of your own. Can be given several times."
+QUIET = "Print the result alone: no progress and no notes."
+
+
+@dataclass(frozen=True, kw_only=True)
+class EveryCommand(OptionGroup):
+    """The options of every command. They may stand before or behind its name."""
+
+    load: tuple[str, ...] = option((), LOAD, metavar="FILE")
+    quiet: bool = option(False, QUIET, short="-q")
+
+
+@dataclass
+class Invocation:
+    """What was given of the options of every command, wherever it stands."""
+
+    plugins: list[str] = field(default_factory=list)
+    """Files with algorithms."""
+    quiet: bool = False
+
+    def add(self, plugins: "list[str] | tuple[str, ...]", *, quiet: bool) -> None:
+        """Add what was given at one more place.
+
+        Raises:
+            OptionError: A file of algorithms does not exist, or is no Python file.
+        """
+        for text in plugins:
+            plugin_file(text)
+        self.plugins += plugins
+        self.quiet |= quiet
+
+
+def invocation_of(context: typer.Context) -> Invocation:
+    """Return what was given so far of the options of every command."""
+    root = context.find_root()
+    if root.obj is None:
+        root.obj = Invocation()
+    assert isinstance(root.obj, Invocation)
+    return root.obj
+
+
+def plugins_of(context: typer.Context) -> tuple[str, ...]:
+    """Return the files with algorithms that were given."""
+    return tuple(invocation_of(context).plugins)
+
+
+def is_quiet(context: typer.Context) -> bool:
+    """Return whether only the result is printed."""
+    return invocation_of(context).quiet
+
+
+def load_plugins_of(context: typer.Context) -> None:
+    """Import torch, and the files with algorithms that were given."""
+    load_torch()
+    if plugins := plugins_of(context):
+        from laconic.contract import load_plugins
+
+        load_plugins(plugins)
