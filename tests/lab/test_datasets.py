@@ -101,6 +101,14 @@ def test_a_misspelt_name_is_answered_with_near_misses_and_all_names():
     assert all(name in str(caught.value) for name in DATASETS)
 
 
+def test_an_option_of_another_reader_is_refused_with_the_data_sets_that_it_is_for():
+    with pytest.raises(DatasetError, match="header='yes' is for the data sets csv; mnist has no such choice"):
+        load("mnist", Path("nowhere"), header="yes")
+    for name in ("digits", "fashion-mnist"):
+        with pytest.raises(DatasetError, match=f"csv and libsvm; {name} comes with test examples of its own, so leave"):
+            load(name, Path("nowhere"), test_data="t.csv")
+
+
 @pytest.mark.parametrize("name", sorted(set(DATASETS) - {"digits"}))
 def test_a_name_that_needs_a_path_says_what_to_pass(name):
     assert "needs data, a" in refusal(name, None)

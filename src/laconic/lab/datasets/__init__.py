@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from laconic.errors import DatasetError
+from laconic.errors import DatasetError, Named
 from laconic.hyperparameters import near_misses
-from laconic.lab.datasets.dataset import Dataset
+from laconic.lab.datasets.csv_table import csv_table
+from laconic.lab.datasets.dataset import DataOptionError, Dataset
 from laconic.lab.datasets.digits import digits
 from laconic.lab.datasets.idx import fashion_mnist, mnist
-from laconic.lab.datasets.table import csv_table, libsvm_table
+from laconic.lab.datasets.libsvm import libsvm_table
 
-__all__ = ["DATASETS", "Dataset", "DatasetError", "load"]
+__all__ = ["DATASETS", "Dataset", "DatasetError", "check_reading", "load"]
 
-# Name -> reader. The first line of a reader's docstring says what it reads and what --data must be.
-DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
+# Name -> reader. The first line of a reader's docstring says what it reads and what --data must be; its keyword
+# arguments are the options that it takes.
+DATASETS: dict[str, Callable[..., Dataset]] = {
     "csv": csv_table,
     "digits": digits,
     "fashion-mnist": fashion_mnist,
@@ -24,18 +28,37 @@ DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
 }
 
 
-def load(name: str, data: str | Path | None = None) -> Dataset:
+def check_reading(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that the reader of a data set does not take.
+
+    Raises:
+        DataOptionError: naming the option, and the data sets that it is for.
+    """
+    for option, value in options.items():
+        takers = [other for other, reader in DATASETS.items() if option in inspect.signature(reader).parameters]
+        if name not in takers:
+            reason = "comes with test examples of its own" if option == "test_data" else "has no such choice"
+            raise DataOptionError(
+                Named(option, value), f" is for the data sets {' and '.join(takers)}; {name} {reason}, so leave it out"
+            )
+
+
+def load(name: str, data: str | Path | None = None, **options: Any) -> Dataset:  # noqa: ANN401 - the reader's
     """Read a data set.
 
     Args:
         name: A key of DATASETS.
         data: The file or folder to read, as given to --data; `~` is the home folder. None for digits.
+        **options: How to read it: keyword arguments of its reader.
 
     Raises:
         ValueError: No data set has this name.
-        DatasetError: `data` is missing, not allowed, or not what the name says.
+        DatasetError: `data` is missing, not allowed, or not what the name says, or the reader has no such option.
     """
     if name not in DATASETS:
         known = sorted(DATASETS)
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(known)}{near_misses(name, known)}")
-    return DATASETS[name](None if data is None else Path(data).expanduser())
+    check_reading(name, options)
+    if options.get("test_data") is not None:
+        options["test_data"] = Path(options["test_data"]).expanduser()
+    return DATASETS[name](None if data is None else Path(data).expanduser(), **options)

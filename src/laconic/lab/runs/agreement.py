@@ -12,7 +12,7 @@ from laconic.lab.runs.settings import RunSettings
 
 _TOPIC = "command"
 
-_OWN = ("data", "threads", "kernel_threads", "timeout_s", "workers", "driver")
+_OWN = ("data", "test_data", "threads", "kernel_threads", "timeout_s", "workers", "driver")
 """Options that each rank has for itself; what is in its data is compared, not where they are."""
 _PURPOSE = "to begin its run"
 

@@ -29,7 +29,7 @@ class Experiment:
             ValueError: Sizes or settings do not fit the data or the algorithm.
         """
         self.settings = settings
-        self.dataset = load(settings.dataset, settings.data)
+        self.dataset = load(settings.dataset, settings.data, **settings.reading)
         self.model = build(settings.model, self.dataset.input_shape, self.dataset.n_classes, settings.seed)
         self.partition = Partition(
             n_examples=len(self.dataset.train_labels), n_workers=settings.workers, batch_size=settings.batch_size,

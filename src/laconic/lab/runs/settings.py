@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from laconic.network import Link
 
 BASE_LR = 0.1  # of plain SGD; a method's default is this times its lr_factor
+_OF_READING = ("test_data", "label_column", "drop_columns", "header", "missing", "encoding", "index_base")
 _SIMULATED_ONLY = ("bandwidth", "latency", "compute", "faults")
 
 
@@ -33,6 +34,13 @@ def _rising_shares(text: str) -> tuple[float, ...]:
     if not shares or list(shares) != sorted(set(shares)) or not (shares[0] > 0 and shares[-1] < 1):
         raise ValueError(f"must be rising shares of the run between 0 and 1, such as {DECAY_AT}")
     return shares
+
+
+def _text_encoding(name: str) -> None:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError("must be the name of an encoding, such as utf-8, latin-1 or cp1252") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +61,31 @@ class RunSettings(OptionGroup):
     layout: str = option("auto", f"Which rank serves: {listed(LAYOUTS)}.", choices=LAYOUTS)
     dataset: str = option("digits", f"The data set: {listed(DATASET_NAMES)}.", choices=DATASET_NAMES)
     data: str | None = option(None, "The folder or file of the data set. The digits need none.", metavar="PATH")
+    test_data: str | None = option(
+        None, "A file of test examples, for csv and libsvm; without it one in five is tested.", metavar="FILE"
+    )
+    label_column: str | None = option(
+        None, "The column of the class in a csv file: first, last, a name or a number from 1.", metavar="COLUMN",
+        shown="last",
+    )  # fmt: skip
+    drop_columns: str | None = option(
+        None, "Columns of a csv file to leave out: names or numbers, or none.", metavar="COLUMNS",
+        shown="row numbers without a name",
+    )  # fmt: skip
+    header: str | None = option(
+        None, "Whether the first row of a csv file names its columns: auto, yes or no.", choices=("auto", "yes", "no"),
+        shown="auto",
+    )  # fmt: skip
+    missing: str | None = option(
+        None, "What to do about missing values in a csv file: refuse them, drop their rows, or put the mean there.",
+        choices=("refuse", "drop", "mean"), shown="refuse",
+    )  # fmt: skip
+    encoding: str | None = option(
+        None, "The encoding of a csv file, such as latin-1.", metavar="NAME", shown="UTF-8", reads=_text_encoding
+    )
+    index_base: int | None = option(
+        None, "From what the features of a libsvm file count: 1 or 0.", within="[0, 1]", unit=PURE_NUMBER, shown="1"
+    )
     model: str = option("mlp", f"The model: {listed(MODEL_NAMES)}.", choices=MODEL_NAMES)
     epochs: int = option(10, "The number of passes over the data.", within="[1, inf)", unit="passes")
     batch_size: int = option(32, "The number of examples per worker and step.", within="[1, inf)", unit="examples")
@@ -128,7 +161,14 @@ class RunSettings(OptionGroup):
         self._check_learning_rate()
         self._check_kernel_threads()
         self._check_dense_epochs()
+        self._check_reading()
         self._check_method()
+
+    def _check_reading(self) -> None:
+        """Refuse options of the reader of another data set."""
+        from laconic.lab.datasets import check_reading
+
+        check_reading(self.dataset, self.reading)
 
     def _check_driver(self) -> None:
         """Refuse options of the other driver."""
@@ -207,6 +247,11 @@ class RunSettings(OptionGroup):
     def __getstate__(self) -> dict[str, Any]:
         """Return the options alone: another process makes its own algorithm, and reads its own fault plan."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The options that say how the data set is read, where they are given."""
+        return {name: getattr(self, name) for name in _OF_READING if getattr(self, name) is not None}
 
     @property
     def warm_up_start(self) -> float:

@@ -1,0 +1,126 @@
+"""Classes from labels, and train and test examples from one file or two."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import numpy
+import torch
+from numpy.typing import NDArray
+
+from laconic.errors import DatasetError
+from laconic.lab.datasets.dataset import Dataset
+from laconic.lab.datasets.numbers import class_of
+from laconic.lab.datasets.split import stratified_split
+from laconic.lab.datasets.text_file import shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """The examples of one file."""
+
+    path: Path
+    features: NDArray[numpy.float64] | NDArray[numpy.float32]
+    """(n, c)."""
+    labels: Sequence[str]
+    lines: Sequence[int]
+    """The line of each example."""
+
+
+def assemble(name: str, examples: Examples, test: Examples | None, *, standardize: bool) -> Dataset:
+    """Return the data set of one file, divided 80/20, or of a train and a test file with equally many columns.
+
+    Labels that are numbers are sorted by value, other labels as text, and numbered from 0. Missing features (NaN)
+    become the mean of the train examples.
+
+    Raises:
+        DatasetError: There are fewer than two classes, a test example has a class of its own, or a column has no value.
+
+    Warns:
+        UserWarning: Some classes have one example.
+    """
+    numbers = _numbers(examples)
+    labels = torch.tensor([numbers[class_of(word)] for word in examples.labels], dtype=torch.int64)
+    if test is None:
+        train_rows, test_rows = (rows.numpy() for rows in _split(examples, labels))
+        train_labels, test_labels = labels[train_rows], labels[test_rows]
+        train_features, test_features = examples.features[train_rows], examples.features[test_rows]
+    else:
+        train_labels, test_labels = labels, _test_labels(examples, test, numbers)
+        train_features, test_features = examples.features, test.features
+    if standardize:
+        mean, scale = _mean_and_scale(examples.path, train_features)
+        train_features, test_features = (
+            numpy.nan_to_num((features - mean) / scale, nan=0.0) for features in (train_features, test_features)
+        )
+    return Dataset(
+        name=name,
+        train_inputs=torch.from_numpy(numpy.ascontiguousarray(train_features, dtype=numpy.float32)),
+        train_labels=train_labels,
+        test_inputs=torch.from_numpy(numpy.ascontiguousarray(test_features, dtype=numpy.float32)),
+        test_labels=test_labels,
+        n_classes=len(numbers),
+    )
+
+
+def _numbers(examples: Examples) -> dict[Decimal | str, int]:
+    """Return class -> number. Labels are compared as numbers if all of them are, so that 1 and 1.0 are one class."""
+    counts = Counter(class_of(word) for word in examples.labels)
+    if len(counts) < 2:
+        raise DatasetError(
+            f"{examples.path}: every label is {shown(examples.labels[0])}, must be of two classes at least; is the "
+            "label in another column, or are these the rows of one class?"
+        )
+    return {one: number for number, one in enumerate(sorted(counts, key=lambda one: (isinstance(one, str), one)))}
+
+
+def _split(examples: Examples, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    try:
+        divided = stratified_split(labels)
+    except DatasetError as error:
+        raise DatasetError(f"{examples.path}: {error}") from None
+    sizes = torch.bincount(labels)
+    if alone := int((sizes == 1).sum()):
+        line = examples.lines[int(torch.nonzero(sizes[labels] == 1)[0])]
+        classes = "1 class has" if alone == 1 else f"{alone} classes have"
+        warnings.warn(
+            f"{examples.path}: {classes} one example, which is never tested; the first is in line {line}",
+            UserWarning, stacklevel=2,
+        )  # fmt: skip
+    return divided
+
+
+def _test_labels(examples: Examples, test: Examples, numbers: dict[Decimal | str, int]) -> torch.Tensor:
+    labels = [numbers.get(class_of(word)) for word in test.labels]
+    if None in labels:
+        place = labels.index(None)
+        known = [shown(str(one)) for one in numbers]
+        listed = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
+        raise DatasetError(
+            f"{test.path}: line {test.lines[place]}: label {shown(test.labels[place])} is no class of {examples.path}, "
+            f"which has {listed}; what is tested must have been trained"
+        )
+    return torch.tensor(labels, dtype=torch.int64)
+
+
+def _mean_and_scale(
+    path: Path, train: NDArray[numpy.float64] | NDArray[numpy.float32]
+) -> tuple[NDArray[numpy.float64], NDArray[numpy.float64]]:
+    """Return the mean and standard deviation of each column, without what is missing; 1 for a constant column."""
+    empty = numpy.isnan(train).all(axis=0)
+    if empty.any():
+        raise DatasetError(
+            f"{path}: feature {int(numpy.argmax(empty)) + 1} has no value in any train example; leave its column out"
+        )
+    low, high = numpy.nanmin(train, axis=0), numpy.nanmax(train, axis=0)
+    # The mean of equal numbers can miss them by one rounding, which a tiny std would blow up to 1.
+    constant = low == high
+    some = numpy.isnan(train).any()
+    mean = numpy.nanmean(train, axis=0) if some else train.mean(axis=0)
+    std = numpy.nanstd(train, axis=0) if some else train.std(axis=0)
+    return numpy.where(constant, low, mean), numpy.where(constant, 1.0, std)
