@@ -4,7 +4,7 @@ import csv
 import io
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 
@@ -13,6 +13,8 @@ from laconic.lab.atomic import write_text
 from laconic.lab.json_text import json_text
 from laconic.lab.provenance import machine, versions
 from laconic.lab.runs.accuracy import Accuracy
+from laconic.lab.runs.dense_sgd import DenseSGD
+from laconic.lab.runs.divergence import EpochEnd, Guess, why_diverged
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import PhaseTimes
 from laconic.telemetry.traffic import Traffic
@@ -41,11 +43,11 @@ class Row:
     skips_up: int
     skips_down: int
     aborted_rounds: int
-    seconds: float
-    """Seconds since the start; virtual in the simulator."""
+    seconds: float | None
+    """Seconds since the start, as `Record.clock` says; None where nothing takes simulated time."""
 
     @classmethod
-    def of(cls, *, epoch: int, loss: float, accuracy: Accuracy, traffic: Traffic, seconds: float) -> "Row":
+    def of(cls, *, epoch: int, loss: float, accuracy: Accuracy, traffic: Traffic, seconds: float | None) -> "Row":
         """Make a row from the traffic counters."""
         own = accuracy.own
         return cls(
@@ -73,11 +75,37 @@ class Record:
     """Rounds of the dense warm-up."""
     times: PhaseTimes | None = None
     """The recorded phases of a run over processes, if requested."""
+    guess: Guess | None = None
+    """What a model reaches on these data that learns nothing."""
+    dense_sgd: DenseSGD | None = None
+    """What dense SGD would have sent in this run."""
 
     @property
     def last(self) -> Row:
         """The row of the last epoch."""
         return self.rows[-1]
+
+    @property
+    def clock(self) -> Literal["simulated", "wall"]:
+        """Whether seconds are those of simulated links and gradients, or of this machine."""
+        return "simulated" if self.settings.driver == "simulated" else "wall"
+
+    @property
+    def why_diverged(self) -> str | None:
+        """Why this run diverged, in words; None if it did not."""
+        per_round = self.settings.workers if self.settings.method.is_asynchronous else 1  # it aborts single gradients
+        epochs = [
+            EpochEnd(
+                rounds=row.round * per_round, aborted=row.aborted_rounds, loss=row.train_loss, accuracy=row.test_accuracy
+            )
+            for row in self.rows
+        ]
+        return why_diverged(epochs, self.guess)
+
+    @property
+    def label(self) -> str:
+        """The name of the method for a picture or a line, with a word if the run diverged."""
+        return f"{self.settings.algorithm} (diverged)" if self.why_diverged else self.settings.algorithm
 
     def summary(self) -> dict[str, Any]:
         """Return the run's figures, with the versions and the machine that made them."""
@@ -89,6 +117,8 @@ class Record:
             "parameters": self.spec.d,
             "tensors": dict(zip(self.spec.names, self.spec.shapes, strict=True)),
             "layout": self.layout,
+            "diverged": self.why_diverged is not None,
+            "diverged_because": self.why_diverged,
             "test_accuracy": self.last.test_accuracy,
             **self._own_models(),
             "best_test_accuracy": max(row.test_accuracy for row in self.rows),
@@ -101,10 +131,13 @@ class Record:
                 "paper_up": traffic.up.paper_bits / worker_rounds,
                 "payload_up": traffic.up.payload_bits / worker_rounds,
                 "wire_up": 8 * (traffic.up.wire_bytes + traffic.up.local_bytes) / worker_rounds,
-                "paper_down": traffic.down.paper_bits / worker_rounds,
+                "paper_down": None if paper_down is None else traffic.down.paper_bits / worker_rounds,
                 "payload_down": traffic.down.payload_bits / worker_rounds,
                 "wire_down": 8 * (traffic.down.wire_bytes + traffic.down.local_bytes) / worker_rounds,
             },
+            "dense_sgd": None if self.dense_sgd is None else asdict(self.dense_sgd),
+            "dense_sgd_wire_bytes_over_own": None if self.dense_sgd is None else self.dense_sgd.over(traffic),
+            "clock": self.clock,
             "seconds": self.last.seconds,
             **({} if self.times is None else {"clocks_apart_s": self.times.accuracy_s}),
             "versions": versions(),
@@ -116,12 +149,15 @@ class Record:
         names = ("own_accuracy_lowest", "own_accuracy_mean", "own_accuracy_highest", "consensus_distance")
         return {name: getattr(self.last, name) for name in names if getattr(self.last, name) is not None}
 
-    def _expected_bits(self) -> tuple[float, float]:
-        """Return the bits of the paper's formula per worker and round, (up, down), with dense rounds included."""
+    def _expected_bits(self) -> tuple[float, float | None]:
+        """Return the bits of the paper's formula per worker and round, (up, down), with dense rounds included.
+
+        The second is None if the paper does not count what comes down.
+        """
         sparse = self.settings.method.paper_bits(self.spec)
         share = self.dense_rounds / self.traffic.rounds
         up, down = (share * 32 * self.spec.d + (1 - share) * bits for bits in sparse)
-        return up, down
+        return up, down if sparse[1] else None
 
     def write(self, folder: Path) -> None:
         """Write the files into `folder`, which is made if missing. `summary.json` is written last."""

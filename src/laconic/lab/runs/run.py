@@ -11,6 +11,7 @@ from torch import Tensor
 from laconic.kernels.api import set_kernel_threads
 from laconic.lab.runs.accuracy import in_simulation, over_processes
 from laconic.lab.runs.agreement import agree_on_data, refusals_of_command_shown
+from laconic.lab.runs.dense_sgd import DenseSGD
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.record import Record, Row
 from laconic.lab.runs.settings import RunSettings
@@ -69,7 +70,7 @@ def run_simulated(settings: RunSettings, listen: Listener) -> Record:
             row = Row.of(
                 epoch=len(rows) + 1, loss=total / experiment.steps_per_epoch,
                 accuracy=in_simulation(simulation, experiment),
-                traffic=simulation.traffic, seconds=simulation.driver.clock.now_ns / 1e9,
+                traffic=simulation.traffic, seconds=simulation.driver.clock.now_ns / 1e9 or None,
             )  # fmt: skip
             rows.append(row)
             total = 0.0
@@ -154,7 +155,13 @@ def _record(
     traffic: Traffic,
     times: PhaseTimes | None = None,
 ) -> Record:
+    settings = experiment.settings
     return Record(
-        settings=experiment.settings, spec=experiment.spec, rows=rows, layout=layout,
+        settings=settings, spec=experiment.spec, rows=rows, layout=layout,
         traffic=traffic, times=times, dense_rounds=sum(map(experiment.algorithm.dense_in, range(traffic.rounds))),
+        guess=experiment.guess(),
+        dense_sgd=DenseSGD.of(
+            spec=experiment.spec, workers=settings.workers, layout=settings.layout, steps=experiment.steps,
+            local_steps=settings.local_steps,
+        ),
     )  # fmt: skip
