@@ -14,7 +14,7 @@ from laconic.lab.runs.launch import run_in_processes
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.settings import RunSettings
 from laconic.report.curves import draw_curves
-from laconic.report.table import own_models
+from laconic.report.table_notes import own_models
 from laconic.training.consensus import consensus_distance, squared_distance
 from laconic.training.simulation import Simulation
 from support.deadlines import PATIENCE_S

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from laconic.cli.exit_codes import DIVERGED
 from laconic.cli.flags import Given, with_flags
 from laconic.cli.invocation import plugins_of
 from laconic.cli.progress_display import RunDisplay
@@ -107,6 +108,7 @@ def run(context: typer.Context, given: dict[str, Any], launch: LaunchOptions) ->
     records = execute([given], launch.port, plugins_of(context), lambda record: launch.out)
     if records:
         report(records, launch.out, batch_title=False)
+        exit_if_diverged(records)
 
 
 @with_flags(CompareOptions, Given(RunSettings, without=_OF_ONE_RUN), LaunchOptions)
@@ -121,6 +123,7 @@ def compare(context: typer.Context, comparison: CompareOptions, given: dict[str,
     )
     if records:
         report(records, out, batch_title=True)
+        exit_if_diverged(records)
 
 
 def execute(
@@ -219,19 +222,21 @@ def _for_torchrun(given: Mapping[str, Any], n: int) -> dict[str, Any]:
     return {"workers": workers, "driver": "processes"}
 
 
+def exit_if_diverged(records: "Sequence[Record]") -> None:
+    """Leave the command with exit code 3 if a run diverged: a script must not take its figures for a result."""
+    if any(record.why_diverged for record in records):
+        raise typer.Exit(DIVERGED)
+
+
 def report(records: "Sequence[Record]", out: Path | None, *, batch_title: bool) -> None:
     """Print the table, and draw the curves into `out` if it is given."""
-    from laconic.report.table import comparison, note_on, own_models
+    from laconic.report.table import comparison
+    from laconic.report.table_notes import notes_on
 
     console = terminal()
     console.print(comparison(records))
-    console.print(note_on(records))
-    for record in records:
-        if record.last.consensus_distance is not None:
-            console.print(own_models(record))
-        if record.traffic.faults:
-            counted = ", ".join(f"{count} {kind}" for kind, count in sorted(record.traffic.faults.items()))
-            console.print(f"{record.settings.algorithm}: faults: {counted}")
+    for note in notes_on(records, lr_by_method=batch_title):
+        console.print(note)
     if out is None:
         return
     from laconic.report.curves import draw_curves  # here, since matplotlib takes a second and a half to load

@@ -25,7 +25,7 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
         rounds = [row.round for row in record.rows]
         percent = [100 * row.test_accuracy for row in record.rows]
         marker = "o" if len(rounds) == 1 else None
-        line = {"color": color, "linestyle": style, "marker": marker, "label": record.settings.algorithm}
+        line = {"color": color, "linestyle": style, "marker": marker, "label": record.label}
         loss.plot(rounds, [row.train_loss for row in record.rows], **line)
         accuracy.plot(rounds, percent, **line)
         _draw_own_models(accuracy, record, color)

@@ -1,71 +1,80 @@
-"""The table that compares several runs."""
+"""The table that compares several runs, and the lines that say what its figures are."""
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
-from laconic.gossip.mixing import Mixing
+from laconic.lab.runs.dense_sgd import DenseSGD
 from laconic.lab.runs.record import Record
+from laconic.report.fitting import FittingTable
+from laconic.report.visible import visible
 from laconic.units import bytes_text
 
+NOT_COUNTED = "-"
+_RIGHT = {  # column: importance
+    "up": 7, "up ratio": 4, "down": 6, "down ratio": 3, "total": 8, "total ratio": 9, "rounds": 5, "aborted": 10,
+    "skips": 1,
+}  # fmt: skip
 
-def comparison(records: Sequence[Record]) -> Table:
-    """Return a table of test accuracy, bytes up and down, rounds, skips and seconds of each run.
 
-    Bytes are wire bytes of all workers. Behind either column of bytes stands the ratio of the first run's over this
-    run's. Skips are those of the workers / of the server. `note_on` explains all this.
+def comparison(records: Sequence[Record]) -> FittingTable:
+    """Return a table of test accuracy, bytes, their ratios to dense SGD's, rounds, skips and seconds of each run.
+
+    `notes_on` explains the columns. A run that diverged is marked beside its accuracy and has no ratios: it is no
+    cheaper way to the same model.
     """
     settings = records[0].settings
-    table = Table(
-        title=f"{settings.dataset}, {settings.model} of {records[0].spec.d:,} parameters, {settings.workers} "
-        f"workers, "
-        f"{settings.driver}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=0,
-        show_edge=False,
+    table = FittingTable(
+        f"{settings.dataset}, {settings.model} of {records[0].spec.d:,} parameters, {settings.workers} workers, "
+        f"{settings.driver}"
     )
-    for column in ("algorithm", "layout"):
-        table.add_column(column, no_wrap=True)
-    for column in ("accuracy", "up", "ratio", "down", "ratio", "rounds", "skips", "seconds"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for column, importance in {"algorithm": float("inf"), "layout": 2}.items():
+        table.add_column(column, importance=importance)
+    table.add_column("accuracy", justify="right")
+    columns = [
+        column for column in _RIGHT if column != "aborted" or any(record.last.aborted_rounds for record in records)
+    ]
+    for column in columns:
+        table.add_column(column, justify="right", importance=_RIGHT[column])
+    takes_time = any(record.last.seconds is not None for record in records)
+    table.add_column(seconds_label(records[0]), justify="right", importance=5 if takes_time else 0)
     for record in records:
-        traffic = record.traffic
-        bytes_and_ratios = []
-        for direction in ("up", "down"):
-            of_reference, sent = (getattr(each.traffic, direction).wire_bytes for each in (records[0], record))
-            bytes_and_ratios += [bytes_text(sent), f"{of_reference / sent:.1f}" if sent else "-"]
+        figures = _figures(record, base_of(records, record))
         table.add_row(
-            record.settings.algorithm,
-            record.layout,
-            f"{record.last.test_accuracy:.2%}",
-            *bytes_and_ratios,
-            str(traffic.rounds),
-            f"{traffic.up.skips}/{traffic.down.skips // record.settings.workers}",
-            f"{record.last.seconds:.1f}",
-        )
+            visible(record.settings.algorithm), record.layout, _accuracy(record), *(figures[name] for name in columns),
+            NOT_COUNTED if record.last.seconds is None else f"{record.last.seconds:.1f}",
+            style="red" if record.why_diverged else None,
+        )  # fmt: skip
     return table
 
 
-def note_on(records: Sequence[Record]) -> str:
-    """Return one line on what the columns of bytes count, and whose bytes the ratios are over."""
-    reference = records[0].settings.algorithm
-    local = sum(record.traffic.up.local_bytes + record.traffic.down.local_bytes for record in records)
-    own = "; a worker that also serves sends itself nothing over a link" if local else ""
-    return (
-        f"up, down: bytes that crossed links, of all workers{own}; ratio: those of {reference}, the first method, over "
-        "the method's"
-    )
+def seconds_label(record: Record) -> str:
+    """Return the name of a column or an axis of seconds, which says what clock they are of."""
+    return f"{record.clock} s"
 
 
-def own_models(record: Record) -> str:
-    """Return one line on the workers' own models: their final accuracies and consensus distance."""
-    last, algorithm = record.last, record.settings.method
-    graph = getattr(algorithm, "graph", None)
-    gap = f", spectral gap {Mixing.over_cycle(graph, record.settings.workers).spectral_gap:.3g}" if graph else ""
-    return (
-        f"{record.settings.algorithm}: accuracy is of the mean model; workers' own: {last.own_accuracy_lowest:.2%} to "
-        f"{last.own_accuracy_highest:.2%}, mean {last.own_accuracy_mean:.2%}; consensus distance "
-        f"{last.consensus_distance:.3g}{gap}"
-    )
+def base_of(records: Sequence[Record], record: Record) -> DenseSGD | None:
+    """Return what a run's bytes are compared with: what dense SGD would have sent, or else did send in this table."""
+    if record.dense_sgd is not None:
+        return record.dense_sgd
+    for other in records:
+        if other.settings.algorithm == "sgd":
+            up, down = other.traffic.up.wire_bytes, other.traffic.down.wire_bytes
+            return DenseSGD(layout=other.layout, rounds=other.traffic.rounds, up_wire_bytes=up, down_wire_bytes=down)
+    return None
+
+
+def _accuracy(record: Record) -> str:
+    text = f"{record.last.test_accuracy:.2%}"
+    return f"{text} diverged" if record.why_diverged else text
+
+
+def _figures(record: Record, base: DenseSGD | None) -> dict[str, str]:
+    traffic = record.traffic
+    up, down = traffic.up.wire_bytes, traffic.down.wire_bytes
+    ratios = {} if base is None or record.why_diverged else base.over(traffic)
+    shown = {f"{name} ratio": ratios.get(name) for name in ("up", "down", "total")}
+    return {
+        "up": bytes_text(up), "down": bytes_text(down), "total": bytes_text(up + down),
+        **{name: NOT_COUNTED if ratio is None else f"{ratio:.1f}" for name, ratio in shown.items()},
+        "rounds": str(traffic.rounds), "aborted": str(traffic.aborted_rounds),
+        "skips": f"{traffic.up.skips}/{traffic.down.skips // record.settings.workers}",
+    }  # fmt: skip

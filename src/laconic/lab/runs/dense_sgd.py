@@ -13,7 +13,7 @@ from laconic.telemetry.traffic import Traffic
 
 @dataclass(frozen=True, kw_only=True)
 class DenseSGD:
-    """The traffic of `sgd`, added up over the workers, without faults or aborted rounds. It is computed, not measured."""
+    """The traffic of `sgd`, added up over the workers, without faults or aborted rounds: computed, not measured."""
 
     layout: str
     """The layout of the run, or sgd's own where it does not admit that."""

@@ -4,7 +4,7 @@
 |---|---|
 | no round took effect | the last epochs: of 10 rounds or more, at least two rounds |
 | most rounds were aborted, and the loss is not finite | likewise, at least two |
-| the loss is not finite | the last epoch; one aborted round excuses it, unless the accuracy has fallen to that of a guess |
+| the loss is not finite | one aborted round excuses it, unless the accuracy has fallen to that of a guess |
 | the accuracy is that of a guess, and the loss no better than a guess's | after two or more aborted rounds |
 | the same, with a loss of 1.5 times a guess's | also without aborted rounds |
 | a loss of 10 times a guess's, and under half of what can be won over a guess | also without aborted rounds |

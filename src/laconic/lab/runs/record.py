@@ -96,7 +96,10 @@ class Record:
         per_round = self.settings.workers if self.settings.method.is_asynchronous else 1  # it aborts single gradients
         epochs = [
             EpochEnd(
-                rounds=row.round * per_round, aborted=row.aborted_rounds, loss=row.train_loss, accuracy=row.test_accuracy
+                rounds=row.round * per_round,
+                aborted=row.aborted_rounds,
+                loss=row.train_loss,
+                accuracy=row.test_accuracy,
             )
             for row in self.rows
         ]

@@ -271,7 +271,12 @@ class RunSettings(OptionGroup):
     @property
     def learning_rate(self) -> float:
         """The given learning rate, or plain SGD's times the method's factor."""
-        return BASE_LR * self.method.lr_factor if self.lr is None else self.lr
+        return self.default_learning_rate if self.lr is None else self.lr
+
+    @property
+    def default_learning_rate(self) -> float:
+        """Plain SGD's learning rate times the method's factor."""
+        return BASE_LR * self.method.lr_factor
 
     def link(self) -> "Link":
         """Return the simulated link of every node."""

@@ -1,0 +1,103 @@
+"""The lines under a table of runs: which runs diverged, what each column counts, and what else there is to know."""
+
+from collections.abc import Sequence
+
+from laconic.gossip.mixing import Mixing
+from laconic.lab.runs.record import Record
+from laconic.report.table import base_of, seconds_label
+from laconic.report.visible import visible
+
+_TIMED = ("bandwidth", "latency", "compute")
+
+
+def notes_on(records: Sequence[Record], *, lr_by_method: bool) -> list[str]:
+    """Return the notes, those on runs that diverged first.
+
+    Args:
+        records: The rows of the table.
+        lr_by_method: Whether the command takes a learning rate for each method, as `laconic compare` does.
+    """
+    notes = [divergence_note(record, lr_by_method=lr_by_method) for record in records if record.why_diverged]
+    notes += [_aborted_note(record) for record in records if record.last.aborted_rounds and not record.why_diverged]
+    notes += [_bytes_note(records), _ratio_note(records)]
+    if any(record.traffic.up.skips or record.traffic.down.skips for record in records):
+        notes.append("skips: packets that the workers / the server did not send, on purpose.")
+    notes.append(_seconds_note(records[0]))
+    notes += [own_models(record) for record in records if record.last.consensus_distance is not None]
+    for record in records:
+        if record.traffic.faults:
+            counted = ", ".join(f"{count} {kind}" for kind, count in sorted(record.traffic.faults.items()))
+            notes.append(f"{visible(record.settings.algorithm)}: faults: {counted}")
+    return notes
+
+
+def divergence_note(record: Record, *, lr_by_method: bool) -> str:
+    """Return why a run diverged, and what to do."""
+    settings, name = record.settings, visible(record.settings.algorithm)
+    aborted = f" {_aborted_share(record)} had no effect, because numbers were inf or NaN." if _aborted(record) else ""
+    flag = f"--lr-of {name}=RATE" if lr_by_method else "--lr"
+    own = settings.default_learning_rate
+    lower = f"; the method's own is {own:g}" if settings.learning_rate > own else ""
+    return (
+        f"{name} diverged: {record.why_diverged}.{aborted} Its figures are not those of a trained model. Give a lower "
+        f"{flag} (it was {settings.learning_rate:g}{lower})."
+    )
+
+
+def _aborted_note(record: Record) -> str:
+    were = "was" if _aborted(record) == 1 else "were"
+    return (
+        f"{visible(record.settings.algorithm)}: {_aborted_share(record)} {were} aborted, because a number was inf or "
+        "NaN, and had no effect."
+    )
+
+
+def _aborted(record: Record) -> int:
+    return record.last.aborted_rounds
+
+
+def _aborted_share(record: Record) -> str:
+    """Return how many rounds were aborted. With an asynchronous method they are gradients."""
+    if record.settings.method.is_asynchronous:
+        return f"{_aborted(record)} of {record.last.round * record.settings.workers} gradients"
+    return f"{_aborted(record)} of {record.last.round} round{'s' * (record.last.round != 1)}"
+
+
+def _bytes_note(records: Sequence[Record]) -> str:
+    local = any(record.traffic.up.local_bytes or record.traffic.down.local_bytes for record in records)
+    own = "; a worker that also serves sends itself nothing over a link" if local else ""
+    return (
+        "up, down, total: wire bytes, which are those of frames that crossed a link, of all workers in the whole run"
+        f"{own}."
+    )
+
+
+def _ratio_note(records: Sequence[Record]) -> str:
+    bases = dict.fromkeys(base for record in records if (base := base_of(records, record)) is not None)
+    if not bases:
+        return "ratio: not known, since nothing says what sgd would have sent."
+    how = " and ".join(f"{base.rounds} rounds, layout {base.layout}" for base in bases)
+    return f"ratio: wire bytes of sgd (dense gradients; {how}) over the method's, up, down and both, in the whole run."
+
+
+def _seconds_note(record: Record) -> str:
+    label = seconds_label(record)
+    if record.clock == "wall":
+        return f"{label}: seconds on this machine, with the tests of the model."
+    missing = [f"--{name}" for name in _TIMED if getattr(record.settings, name) is None]
+    if record.last.seconds is None:
+        return f"{label}: none, since no --bandwidth, --latency or --compute is given."
+    none = f"; nothing is counted for {' and '.join(missing)}, not given" if missing else ""
+    return f"{label}: seconds of the simulated links and gradients, not of this machine{none}."
+
+
+def own_models(record: Record) -> str:
+    """Return one line on the workers' own models: their final accuracies and consensus distance."""
+    last, algorithm = record.last, record.settings.method
+    graph = getattr(algorithm, "graph", None)
+    gap = f", spectral gap {Mixing.over_cycle(graph, record.settings.workers).spectral_gap:.3g}" if graph else ""
+    return (
+        f"{visible(record.settings.algorithm)}: accuracy is of the mean model; workers' own: "
+        f"{last.own_accuracy_lowest:.2%} to {last.own_accuracy_highest:.2%}, mean {last.own_accuracy_mean:.2%}; "
+        f"consensus distance {last.consensus_distance:.3g}{gap}"
+    )
