@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 import laconic
 from laconic.algorithms.ec_sgd import ECSGD
-from laconic.cli.train import report
+from laconic.cli.train import print_table
 from laconic.compressors import Identity
 from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.faults.plan import Event, FaultPlan
+from laconic.lab.runs.files import write_record
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.settings import RunSettings
 from laconic.network import Link
@@ -272,8 +273,8 @@ def test_a_run_with_faults_writes_its_plan_and_counts_and_prints_them_in_one_lin
     record = run_simulated(RunSettings(**SETTINGS, faults=str(path)), lambda progress: None)
     assert set(record.traffic.faults) == {"lost", "corrupted", "duplicated", "crashed"}
     assert all(0 < row.train_loss < 5 for row in record.rows)
-    record.write(tmp_path / "out")
-    report([record], tmp_path / "out", batch_title=False)
+    write_record(tmp_path / "out", record)
+    print_table([record], lr_by_method=False)
     reported = ", ".join(f"{count} {kind}" for kind, count in sorted(record.traffic.faults.items()))
     assert f"ec-sgd: faults: {reported}\n" in capsys.readouterr().out
     assert FaultPlan.from_toml((tmp_path / "out" / "faults.toml").read_text()) == PLAN
@@ -282,8 +283,8 @@ def test_a_run_with_faults_writes_its_plan_and_counts_and_prints_them_in_one_lin
 
 def test_a_run_without_faults_prints_nothing_about_them(tmp_path, capsys):
     record = run_simulated(RunSettings(**SETTINGS), lambda progress: None)
-    record.write(tmp_path)
-    report([record], tmp_path, batch_title=False)
+    write_record(tmp_path, record)
+    print_table([record], lr_by_method=False)
     assert record.traffic.faults == {}
     assert "faults:" not in capsys.readouterr().out
     assert not (tmp_path / "faults.toml").exists()

@@ -10,6 +10,7 @@ import torch
 import laconic
 from laconic.lab.runs.accuracy import in_simulation, models_differ
 from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.files import write_record
 from laconic.lab.runs.launch import run_in_processes
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.settings import RunSettings
@@ -80,7 +81,7 @@ def test_full_averaging_leaves_no_distance_and_another_method_has_no_such_figure
 
 def test_files_line_and_picture_show_the_workers_own_models(tmp_path):
     record = run_simulated(replace(SMALL, set={"graph": "star"}), ignore_progress)
-    record.write(tmp_path)
+    write_record(tmp_path, record)
     with (tmp_path / "metrics.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
     summary = json.loads((tmp_path / "summary.json").read_text())

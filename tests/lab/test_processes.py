@@ -151,7 +151,9 @@ def test_reports_come_before_the_result():
 
 def test_a_failure_is_named_with_its_error_and_after_it_the_process_is_gone():
     with started(Sample) as process:
-        with pytest.raises(LaunchError, match=r"^sample: ArithmeticError: nothing adds up$"):
+        with pytest.raises(
+            LaunchError, match=r"^sample: ArithmeticError: nothing adds up \(.*process_samples\.py, line \d+, in fail: "
+        ):
             process.call("fail")
         with pytest.raises(LaunchError, match=r"^sample: its process ended with exit code 1$"):
             process.call("pid")
@@ -323,8 +325,13 @@ def test_what_a_stopped_comparison_has_finished_is_on_disk(driver, tmp_path):
         "--workers", "2", "--epochs", "50", "--model", "linear", "--batch-size", "400", "--out", str(out),
     ) as run:  # fmt: skip
         assert run.wait(DEADLINE_S) == 128 + signal.SIGTERM
-    assert lines_printed_in(tmp_path)[-1] == f"stopped by SIGTERM; finished: sgd in {out / 'sgd'}"
+    assert lines_printed_in(tmp_path)[-1] == (
+        f"stopped by SIGTERM; finished: sgd in {out / 'sgd'}; not finished: stopper; the same command with --resume "
+        "goes on from there"
+    )
     assert "Traceback" not in (tmp_path / "err").read_text()
+    table = (tmp_path / "out").read_text().splitlines()
+    assert [line.split()[0] for line in table if "allreduce" in line or "sharded" in line] == ["sgd"]
     assert sorted(path.name for path in out.rglob("*.*")) == ["config.toml", "metrics.csv", "summary.json"]
     assert json.loads((out / "sgd" / "summary.json").read_text())["settings"]["algorithm"] == "sgd"
 

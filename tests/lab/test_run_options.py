@@ -10,6 +10,7 @@ import pytest
 import laconic
 from laconic.kernels.cpu import threads
 from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.files import write_record
 from laconic.lab.runs.launch import run_in_processes
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.settings import RunSettings
@@ -129,7 +130,7 @@ def test_config_and_summary_hold_what_was_asked_for_and_traffic_by_exchange(tmp_
         "lr_schedule": "step",
     }
     settings = replace(SMALL, epochs=1, **options)
-    run_simulated(settings, ignore_progress).write(tmp_path)
+    write_record(tmp_path, run_simulated(settings, ignore_progress))
     summary = json.loads((tmp_path / "summary.json").read_text())
     message = summary["settings"]
     assert {key: message[key] for key in ("local_steps", "dense_epochs", "warm_up_epochs", "warm_up_from",

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from laconic.drivers.distributed.channel import Channel
+from laconic.lab.runs.files import write_record
 from laconic.lab.runs.launch import run_in_processes
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import FILE, Phase, PhaseTimes, aligned_zero, bounds_of, compute_s_of, read_phases
@@ -173,7 +174,7 @@ def test_processes_of_one_machine_find_that_they_have_one_clock():
 @pytest.mark.parametrize(("algorithm", "options"), [("sgd", {"layout": "rank0"}), ("dsgd", {"local_steps": 2})])
 def test_a_recorded_run_has_no_gaps_is_plotted_and_is_planned_from(tmp_path, algorithm, options):
     (record,) = run_in_processes([replace(SMALL, algorithm=algorithm, **options)], lambda progress: None)
-    record.write(tmp_path)
+    write_record(tmp_path, record)
     phases = read_phases(tmp_path)
     assert {phase.round for phase in phases} == set(range(record.traffic.rounds))
     for rank in range(2):

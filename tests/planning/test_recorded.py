@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from laconic.lab.runs.files import write_record
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.settings import RunSettings
 from laconic.network import Link
@@ -15,7 +16,7 @@ def recorded(folder, algorithm, **options):
         algorithm=algorithm, epochs=1, batch_size=90, model="linear", bandwidth="1Mbit", latency="2ms", **options
     )
     record = run_simulated(settings, lambda progress: None)
-    record.write(folder)
+    write_record(folder, record)
     return record
 
 

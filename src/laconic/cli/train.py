@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,20 @@ import typer
 from laconic.cli.exit_codes import DIVERGED
 from laconic.cli.flags import Given, with_flags
 from laconic.cli.invocation import plugins_of
+from laconic.cli.lazy import load_matplotlib
 from laconic.cli.progress_display import RunDisplay
-from laconic.errors import Named, OptionError
+from laconic.errors import LaconicError, Named, OptionError, Spelling
 from laconic.lab.algorithms import algorithm_class, check_name, has_dense_rounds, settings_by_name
 from laconic.lab.options import PURE_NUMBER, OptionGroup, option
+from laconic.lab.outputs import output_folder
+from laconic.lab.processes.place import described
 from laconic.lab.processes.stopping import Stopped
 from laconic.lab.runs.settings import RunSettings
 from laconic.protocol.layout import n_nodes_for
 from laconic.report.terminal import terminal
 
 if TYPE_CHECKING:
+    from laconic.lab.runs.batch import Batch
     from laconic.lab.runs.record import Record
 
 _OF_ONE_RUN = ("algorithm", "set", "lr", "faults", "record_times")  # of `laconic run` only
@@ -39,6 +44,25 @@ class LaunchOptions(OptionGroup):
     config: Path | None = option(
         None, "A TOML file with options, such as the config.toml of a run. What is typed wins.", metavar="FILE"
     )
+    overwrite: bool = option(False, "Replace the results of earlier runs in the folder of --out.")
+    resume: bool = option(False, "Go on with the runs in the folder of --out: what is finished there is not run again.")
+
+    def __post_init__(self) -> None:
+        """Check that the options go together.
+
+        Raises:
+            OptionError: They do not.
+        """
+        super().__post_init__()
+        for name in ("overwrite", "resume"):
+            if getattr(self, name) and self.out is None:
+                raise OptionError(
+                    Named(name, True), " is about a folder of results, so it needs ", Named("out"), " FOLDER"
+                )
+        if self.overwrite and self.resume:
+            raise OptionError(
+                Named("overwrite", True), " begins anew and ", Named("resume", True), " goes on; give one of them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,87 +129,86 @@ def run(context: typer.Context, given: dict[str, Any], launch: LaunchOptions) ->
     """Train one model with one algorithm. Under torchrun it joins the running processes."""
     if given.get("record_times") and launch.out is None:
         raise OptionError(Named("record_times", True), " writes times.csv, so it needs ", Named("out"), " FOLDER")
-    records = execute([given], launch.port, plugins_of(context), lambda record: launch.out)
-    if records:
-        report(records, launch.out, batch_title=False)
-        exit_if_diverged(records)
+    train([given], launch, plugins_of(context))
 
 
 @with_flags(CompareOptions, Given(RunSettings, without=_OF_ONE_RUN), LaunchOptions)
 def compare(context: typer.Context, comparison: CompareOptions, given: dict[str, Any], launch: LaunchOptions) -> None:
     """Train the same model with several algorithms and print one table."""
-    out = launch.out
-    records = execute(
-        comparison.plans(given),
-        launch.port,
-        plugins_of(context),
-        lambda record: out and out / record.settings.algorithm,
-    )
-    if records:
-        report(records, out, batch_title=True)
-        exit_if_diverged(records)
+    train(comparison.plans(given), launch, plugins_of(context), in_folders=True)
 
 
-def execute(
-    options: Sequence[dict[str, Any]],
-    port: int,
-    plugins: Sequence[str],
-    folder_of: Callable[["Record"], Path | None] = lambda record: None,
-) -> "list[Record]":
-    """Check all options, then run each plan on its driver.
+def train(
+    options: Sequence[dict[str, Any]], launch: LaunchOptions, plugins: Sequence[str], *, in_folders: bool = False
+) -> None:
+    """Check all options and the folder, run each plan on its driver, and print the table of those that finish.
 
     Args:
         options: The values of `RunSettings` that were given, one dictionary per run.
-        port: The port at which the processes meet; 0 takes a free one.
+        launch: Where processes meet, and where files go.
         plugins: Files with algorithms, which each process loads.
-        folder_of: Returns the folder of a record, or None. Each record is written as soon as its run is finished, so
-            that it remains if the command is stopped.
+        in_folders: Whether each run has a folder of its own, named by its method.
 
-    Returns:
-        The records in the order of `options`; an empty list on ranks other than 0.
+    Raises:
+        LaconicError: A run has failed, or something could not be written. All that is finished is printed and, as far
+            as that can be, written.
     """
-    from laconic.lab.runs.launch import run_in_processes
-    from laconic.lab.runs.run import run_simulated
-    from laconic.lab.runs.torchrun import is_under_torchrun
+    import laconic.report.table
+    import laconic.report.table_notes  # noqa: F401 - a signal leaves no time to load it
+    from laconic.lab.runs.batch import Batch
+    from laconic.lab.runs.torchrun import is_under_torchrun, place_under_torchrun
 
-    records: list[Record] = []
-    written: dict[str, Path] = {}
+    is_rank = is_under_torchrun()
+    speaks = not is_rank or place_under_torchrun().rank == 0
+    with ExitStack() as stack:
+        out = None
+        if launch.out is not None and speaks:
+            out = output_folder(launch.out, option="out", overwrite=launch.overwrite, resume=launch.resume)
+            stack.enter_context(out)
 
-    def write(record: "Record") -> None:
-        if (folder := folder_of(record)) is not None:
-            record.write(folder)
-            written[record.settings.algorithm] = folder
+        def batch_of(plans: Sequence[RunSettings]) -> Batch:
+            return Batch(plans, out, in_folders=in_folders, resume=launch.resume)
 
-    def finish(record: "Record") -> None:
-        records.append(record)
-        write(record)
+        if is_rank:
+            batch = _as_torchrun_rank(options, plugins, batch_of)
+        else:
+            batch = batch_of([RunSettings(**given) for given in options])
+            _tell_what_is_taken_up(batch)
+            with _reporting_stops(batch), RunDisplay() as display:
+                batch.run(display.listen, port=launch.port, plugins=plugins)
+        if speaks:
+            report(batch, launch.out)
+            exit_if_diverged(batch.records)
 
+
+def _tell_what_is_taken_up(batch: "Batch") -> None:
+    for record in batch.records:
+        line = f"{batch.where(record.settings.algorithm)} is finished; it is not run again"
+        terminal(stderr=True).print(line, soft_wrap=True)
+
+
+@contextmanager
+def _reporting_stops(batch: "Batch") -> Iterator[None]:
+    """Print the table of what is finished if a signal stops the block, and note where it is and what is missing."""
     try:
-        if is_under_torchrun():
-            _as_torchrun_rank(options, plugins, finish)
-            return records
-        plans = [RunSettings(**given) for given in options]
-        with RunDisplay() as display:
-            if plans[0].driver == "processes":
-                return run_in_processes(plans, display.listen, port=port, plugins=plugins, finished=finish)
-            for plan in plans:
-                finish(run_simulated(plan, display.listen))
-            return records
+        yield
     except Stopped as stopped:
-        for record in records[len(written) :]:  # the signal interrupted its write
-            write(record)
-        if written:
-            stopped.add_note(f"finished: {', '.join(f'{name} in {folder}' for name, folder in written.items())}")
+        batch.finish_writing()
+        print_table(batch.records, lr_by_method=batch.in_folders)
+        for clause in batch.state():
+            stopped.add_note(clause)
+        if batch.is_written and batch.left:
+            stopped.add_note("the same command with --resume goes on from there")
         raise
 
 
 def _as_torchrun_rank(
-    options: Sequence[dict[str, Any]], plugins: Sequence[str], finish: Callable[["Record"], None]
-) -> None:
-    """Run the plans as one rank of torchrun's processes. Only rank 0 prints and passes records to `finish`."""
+    options: Sequence[dict[str, Any]], plugins: Sequence[str], batch_of: "Callable[[Sequence[RunSettings]], Batch]"
+) -> "Batch":
+    """Run the plans as one rank of torchrun's processes, until one fails. Only rank 0 prints and writes."""
     import torch.distributed as dist
 
-    from laconic.lab.runs.agreement import agree_on_plans, refusals_of_command_shown
+    from laconic.lab.runs.agreement import agree_on_plans, left_at_rank_0, refusals_of_command_shown
     from laconic.lab.runs.run import run_as_rank
     from laconic.lab.runs.torchrun import join_torchrun
 
@@ -197,15 +220,24 @@ def _as_torchrun_rank(
     try:
         with refusals_of_command_shown():
             plans = [RunSettings(**(given | _for_torchrun(given, n))) for given in options]
+            batch = batch_of(plans)
         agree_on_plans(plans, plugins, timeout_s)
         speaks = dist.get_rank() == 0
         if not speaks:
             warnings.simplefilter("ignore", UserWarning)  # rank 0 prints the same warnings
-        with RunDisplay(shown=speaks) as display:
-            for plan in plans:
-                record = run_as_rank(plan, display.listen)
-                if speaks:
-                    finish(record)
+        _tell_what_is_taken_up(batch)
+        left = left_at_rank_0(plans, batch.left)
+        reporting = _reporting_stops(batch) if speaks else nullcontext()
+        with reporting, RunDisplay(shown=speaks) as display:
+            listen = batch.listener(display.listen)
+            try:
+                for plan in left:
+                    batch.finish(run_as_rank(plan, listen))
+            except Exception as error:
+                if not speaks or not batch.records:
+                    raise
+                batch.fail(error)
+        return batch
     finally:
         dist.destroy_process_group()
 
@@ -228,21 +260,63 @@ def exit_if_diverged(records: "Sequence[Record]") -> None:
         raise typer.Exit(DIVERGED)
 
 
-def report(records: "Sequence[Record]", out: Path | None, *, batch_title: bool) -> None:
-    """Print the table, and draw the curves into `out` if it is given."""
+def report(batch: "Batch", out: Path | None) -> None:
+    """Print the table of what is finished, draw the curves into `out` if it is given, and raise what went wrong.
+
+    Raises:
+        LaconicError: A run has failed, or something could not be written.
+    """
+    records = batch.records
+    print_table(records, lr_by_method=batch.in_folders)
+    problems = [*_failures(batch)]
+    if out is not None and records:
+        problems += _draw(records, out, in_folders=batch.in_folders)
+    if out is not None and not batch.unwritten and records:
+        terminal().print(f"wrote {out}", soft_wrap=True)
+    if problems:
+        raise LaconicError("\n".join(problems))
+
+
+def print_table(records: "Sequence[Record]", *, lr_by_method: bool) -> None:
+    """Print the table of finished runs, and what is to be said about them; nothing if there are none."""
     from laconic.report.table import comparison
     from laconic.report.table_notes import notes_on
 
+    if not records:
+        return
     console = terminal()
     console.print(comparison(records))
-    for note in notes_on(records, lr_by_method=batch_title):
+    for note in notes_on(records, lr_by_method=lr_by_method):
         console.print(note)
-    if out is None:
-        return
-    from laconic.report.curves import draw_curves  # here, since matplotlib takes a second and a half to load
 
-    if batch_title:
-        for record in records:
-            draw_curves([record], out / record.settings.algorithm / "curves.png")
-    draw_curves(records, out / "curves.png")
-    console.print(f"wrote {out}")
+
+def _failures(batch: "Batch") -> Iterator[str]:
+    """Return why runs failed or could not be written, a line each."""
+    from laconic.lab.runs.batch import reason_of
+
+    for name, error in batch.failures.items():
+        reason = reason_of(error)
+        words = reason.spelled(Spelling.FLAG) if isinstance(reason, OptionError) else str(reason)
+        so_far = batch.how_far(name).removeprefix(name).strip(" ()")
+        yield f"{f'{name}: ' if batch.in_folders else ''}{words}{f'; it got to {so_far}' if so_far else ''}"
+    for name, unwritten in batch.unwritten.items():
+        yield f"{name} is finished, but {unwritten.filename} could not be written: {unwritten.strerror}"
+
+
+def _draw(records: "Sequence[Record]", out: Path, *, in_folders: bool) -> Iterator[str]:
+    """Draw the curves, and return why that failed if it did."""
+    path = out / "curves.png"
+    try:
+        load_matplotlib()
+        from laconic.report.curves import draw_curves
+
+        if in_folders:
+            for record in records:
+                path = out / record.settings.algorithm / "curves.png"
+                draw_curves([record], path)
+        path = out / "curves.png"
+        draw_curves(records, path)
+    except OSError as error:
+        yield f"{path} could not be drawn: {error.strerror or error}; the figures are written"
+    except Exception as error:
+        yield f"{path} could not be drawn: {described(error)}; the figures are written"

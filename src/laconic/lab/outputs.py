@@ -95,13 +95,7 @@ class OutputFolder(_Output):
         return self._inner[name]
 
     def clear(self) -> None:
-        """Remove the results of earlier runs, in this folder and in folders of methods in it. Other files stay.
-
-        Raises:
-            OptionError: Another process uses one of them.
-        """
-        for folder in _run_folders(self.path):
-            self.inner(folder.name)
+        """Remove the results of earlier runs, in this folder and in folders of methods in it. Other files stay."""
         for path in _results(self.path):
             path.unlink(missing_ok=True)
 
@@ -172,14 +166,19 @@ def output_folder(path: Path, *, option: str, overwrite: bool, resume: bool = Fa
     except BaseException:
         _Output(made).close()
         raise
-    found = _results(path)
-    if found and not overwrite and not resume:
+    try:
+        found = _results(path)
+        if found and not overwrite and not resume:
+            names = ", ".join(str(one.relative_to(path)) for one in found[:3]) + (", ..." if len(found) > 3 else "")
+            raise OptionError(
+                Named(option, str(path)), f" holds results of an earlier run ({names}); ", Named("overwrite", True),
+                " replaces them, or give another folder",
+            )  # fmt: skip
+        for inner in run_folders(path):
+            folder.inner(inner.name)  # another command may use it alone
+    except BaseException:
         folder.close()
-        names = ", ".join(str(one.relative_to(path)) for one in found[:3]) + (", ..." if len(found) > 3 else "")
-        raise OptionError(
-            Named(option, str(path)), f" holds results of an earlier run ({names}); ", Named("overwrite", True),
-            " replaces them, or give another folder",
-        )  # fmt: skip
+        raise
     return folder
 
 
@@ -236,7 +235,7 @@ def _refused(path: Path, option: str, what: str) -> Iterator[None]:
         raise OptionError(Named(option, str(path)), f" cannot be written: {error}; give another {what}") from error
 
 
-def _run_folders(folder: Path) -> list[Path]:
+def run_folders(folder: Path) -> list[Path]:
     """Return the folders of runs in this one, as a comparison writes them."""
     return sorted(
         config.parent
@@ -248,7 +247,7 @@ def _run_folders(folder: Path) -> list[Path]:
 def _results(folder: Path) -> list[Path]:
     """Return the files that runs wrote into this folder and into the folders of runs in it."""
     return [
-        one / name for one in (folder, *_run_folders(folder)) for name in (*RUN_FILES, *_PICTURES)
+        one / name for one in (folder, *run_folders(folder)) for name in (*RUN_FILES, *_PICTURES)
         if os.path.lexists(one / name)
     ]  # fmt: skip
 

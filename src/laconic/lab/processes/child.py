@@ -103,7 +103,9 @@ def _serve(line: _Line) -> int:
     except Exception as error:
         import traceback
 
-        line.send("failed", (f"{type(error).__name__}: {error}", traceback.format_exc()))
+        from laconic.lab.processes.place import described
+
+        line.send("failed", (described(error), traceback.format_exc()))
         return 1
     return 0
 

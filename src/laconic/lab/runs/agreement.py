@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import torch
+import torch.distributed as dist
+
 from laconic.drivers.distributed.agreement import Scalar, agree
 from laconic.drivers.distributed.meeting import Meeting, refusals_shown
 from laconic.lab.runs.experiment import Experiment
@@ -38,6 +41,14 @@ def agree_on_plans(plans: Sequence[RunSettings], plugins: Sequence[str], timeout
     for number, file in enumerate(plugins):
         settings[f"--load {Path(file).name}/hash of file {number}"] = zlib.crc32(Path(file).read_bytes())
     agree(Meeting.of_group(None, _TOPIC), settings, _PURPOSE, timeout_s)
+
+
+def left_at_rank_0(plans: Sequence[RunSettings], left: Sequence[RunSettings]) -> list[RunSettings]:
+    """Return the plans that are left to run at rank 0, which alone reads what is finished. Collective."""
+    names = {plan.algorithm for plan in left}
+    flags = torch.tensor([plan.algorithm in names for plan in plans], dtype=torch.uint8)
+    dist.broadcast(flags, 0)
+    return [plan for plan, flag in zip(plans, flags.tolist(), strict=True) if flag]
 
 
 def agree_on_data(experiment: Experiment, timeout_s: float) -> None:

@@ -1,16 +1,9 @@
-"""The record of a run: `config.toml`, `metrics.csv`, `summary.json`, and on request `faults.toml` and `times.csv`."""
+"""The record of a run: its settings, a row per epoch, and its figures. `laconic.lab.runs.files` writes and reads it."""
 
-import csv
-import io
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import tomli_w
-
 from laconic.contract import ModelSpec
-from laconic.lab.atomic import write_text
-from laconic.lab.json_text import json_text
 from laconic.lab.provenance import machine, versions
 from laconic.lab.runs.accuracy import Accuracy
 from laconic.lab.runs.dense_sgd import DenseSGD
@@ -111,12 +104,11 @@ class Record:
         return f"{self.settings.algorithm} (diverged)" if self.why_diverged else self.settings.algorithm
 
     def summary(self) -> dict[str, Any]:
-        """Return the run's figures, with the versions and the machine that made them."""
+        """Return the run's figures, without its settings, and the versions and the machine that made them."""
         traffic, workers = self.traffic, self.settings.workers
         worker_rounds = workers * traffic.rounds
         paper_up, paper_down = self._expected_bits()
         return {
-            "settings": self.settings.as_data(),
             "parameters": self.spec.d,
             "tensors": dict(zip(self.spec.names, self.spec.shapes, strict=True)),
             "layout": self.layout,
@@ -138,6 +130,7 @@ class Record:
                 "payload_down": traffic.down.payload_bits / worker_rounds,
                 "wire_down": 8 * (traffic.down.wire_bytes + traffic.down.local_bytes) / worker_rounds,
             },
+            "guess": None if self.guess is None else asdict(self.guess),
             "dense_sgd": None if self.dense_sgd is None else asdict(self.dense_sgd),
             "dense_sgd_wire_bytes_over_own": None if self.dense_sgd is None else self.dense_sgd.over(traffic),
             "clock": self.clock,
@@ -161,18 +154,3 @@ class Record:
         share = self.dense_rounds / self.traffic.rounds
         up, down = (share * 32 * self.spec.d + (1 - share) * bits for bits in sparse)
         return up, down if sparse[1] else None
-
-    def write(self, folder: Path) -> None:
-        """Write the files into `folder`, which is made if missing. `summary.json` is written last."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.toml", tomli_w.dumps(self.settings.as_data()))
-        if self.settings.fault_plan is not None:
-            write_text(folder / "faults.toml", self.settings.fault_plan.to_toml())
-        if self.times is not None:
-            self.times.write(folder)
-        metrics = io.StringIO(newline="")
-        writer = csv.DictWriter(metrics, [column.name for column in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in self.rows)
-        write_text(folder / "metrics.csv", metrics.getvalue())
-        write_text(folder / "summary.json", json_text(self.summary()))
