@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from laconic.reproduce import TABLES
+from laconic.reproduce import TABLES, sasg_mnist
 from support.command_line import laconic
 from support.deadlines import DEADLINE_S
 
@@ -84,6 +84,17 @@ def test_a_table_is_printed_within_80_columns_and_written_with_every_figure(tmp_
     assert sgd["curve"][-1]["test_accuracy"] == sgd["test_accuracy"]
     assert sgd["reached"] == (sgd["test_accuracy"] >= 0.98)
     assert result["printed"]["sasg"]["rounds"] == 22_823
+
+
+@pytest.mark.slow
+def test_a_table_with_a_run_that_diverged_is_printed_and_ends_with_3(tmp_path, monkeypatch):
+    monkeypatch.setattr(sasg_mnist, "_LEARNING_RATE", 1e29)
+    data, out = idx_folder(tmp_path, 100, 50, teaches=True), tmp_path / "result.json"
+    ended = laconic("reproduce", "sasg-table2-mnist", "--data", str(data), "--methods", "sgd", "--out", str(out))
+    assert ended.code == 3
+    assert "sgd (diverged)" in ended.out
+    assert "diverged: sgd (seed 1): most of its last rounds were aborted" in " ".join(ended.out.split())
+    assert json.loads(out.read_text())["found"][0]["diverged"] == "most of its last rounds were aborted"
 
 
 @pytest.mark.slow

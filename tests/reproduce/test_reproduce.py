@@ -9,11 +9,12 @@ import pytest
 from laconic.compressors import n_selected_for
 from laconic.errors import LaunchError
 from laconic.lab.processes.pool import Task, run_tasks
+from laconic.lab.runs.settings import RunSettings
 from laconic.report.published import write_result
 from laconic.reproduce import TABLES, table_of
 from laconic.reproduce.resnet18 import layer_sizes
 from laconic.reproduce.sasg_memory import SasgMemory
-from laconic.reproduce.sasg_mnist import SasgMnist
+from laconic.reproduce.sasg_mnist import SasgMnist, rounds_to_target
 from laconic.reproduce.ssgdmv_bits import SsgdMvBits
 from laconic.reproduce.table import Request
 from support import pool_tasks
@@ -118,13 +119,13 @@ def test_the_printed_memory_is_four_bytes_for_each_of_ten_workers_values():
 # --- rounds to 98 % ---------------------------------------------------------------------------------
 
 
-def run_of(method, *, uploads, seed=1, reached=True):
+def run_of(method, *, uploads=10, seed=1, reached=True, diverged=None):
     """Figures as a job finds them."""
     each = 32 * (407_050 if method in ("sgd", "lasg") else 4071)
     return {
         "method": method, "seed": seed, "uploads": uploads, "iterations": 6000, "reached": reached,
         "best_accuracy": 0.979, "paper_bits": each * uploads, "payload_bits": 1.3 * each * uploads,
-        "encoded_bytes": each * uploads // 6,
+        "encoded_bytes": each * uploads // 6, "diverged": diverged,
     }  # fmt: skip
 
 
@@ -142,6 +143,22 @@ def test_figures_of_several_seeds_are_means_and_a_run_that_did_not_get_there_is_
     assert comparison.sheets[0].rows[0][3] == "> 90,000"
     assert "mean of 2 seeds" in comparison.notes[0]
     assert "98% was not reached in 20 epochs by sgd (seed 19, 97.90%)" in comparison.notes[-1]
+
+
+def test_a_run_that_diverged_is_marked_in_both_sheets_and_named_with_the_reason():
+    found = [run_of("sgd", uploads=60_000), run_of("sasg", reached=False, diverged="its loss is not finite")]
+    comparison = SasgMnist().compare(found)
+    assert [sheet.rows[1][0] for sheet in comparison.sheets] == ["sasg (diverged)"] * 2
+    assert comparison.sheets[0].rows[0][0] == "sgd"
+    assert comparison.diverged == ("sasg (seed 1): its loss is not finite",)
+    assert SasgMnist().compare(found[:1]).diverged == ()
+
+
+def test_a_task_says_whether_its_run_diverged():
+    settings = RunSettings(algorithm="sgd", lr=1e30, epochs=1, workers=2, batch_size=140)  # 5 rounds
+    figures = rounds_to_target(silent, settings, look_every=100, target=0.98)
+    assert figures["diverged"]
+    assert rounds_to_target(silent, replace(settings, lr=0.1), look_every=100, target=0.98)["diverged"] is None
 
 
 def test_without_sgd_there_is_no_share_of_it():

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from laconic.cli.exit_codes import DIVERGED
 from laconic.cli.flags import with_flags
 from laconic.cli.progress_display import TasksDisplay
 from laconic.errors import Named, OptionError
@@ -90,6 +91,8 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
     if out is not None:
         write_result(out, table, request, found, comparison)
         console.print(f"wrote {out}")
+    if comparison.diverged:
+        raise typer.Exit(DIVERGED)
 
 
 def _list() -> None:

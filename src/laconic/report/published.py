@@ -23,6 +23,9 @@ def side_by_side(table: PublishedTable, comparison: Comparison) -> Group:
     parts: list[RenderableType] = [Text(table.source, style="bold"), Text()]
     for sheet in comparison.sheets:
         parts += [_table(sheet), Text()]
+    parts += [
+        Text(f"diverged: {which}. Its figures are not those of a trained model.") for which in comparison.diverged
+    ]
     parts += [Text(note) for note in comparison.notes]
     return Group(*parts)
 
@@ -44,6 +47,7 @@ def write_result(
         **_of_run(table, request, found),
         "tables": [{"title": sheet.title, "columns": sheet.columns, "rows": sheet.rows} for sheet in comparison.sheets],
         "notes": comparison.notes,
+        "diverged": comparison.diverged,
     }
     _write(path, data)
     partial_path(path).unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from statistics import mean
 from typing import Any, ClassVar
 
 from laconic.lab.processes.pool import Figures, Reporter, Task
+from laconic.lab.runs.divergence import EpochEnd, why_diverged
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.settings import RunSettings
 from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
@@ -125,7 +126,8 @@ class SasgMnist(PublishedTable):
         ]
         if late:
             notes.append(f"> : {self.target:.0%} was not reached in {self.epochs} epochs by {', '.join(late)}.")
-        return Comparison(sheets=(self._rounds(present), self._bits(present)), notes=tuple(notes))
+        diverged = tuple(f"{one['method']} (seed {one['seed']}): {one['diverged']}" for one in found if _diverged(one))
+        return Comparison(sheets=(self._rounds(present), self._bits(present)), notes=tuple(notes), diverged=diverged)
 
     def _rounds(self, runs: Mapping[str, Sequence[Figures]]) -> Sheet:
         sgd = runs.get("sgd")
@@ -134,7 +136,7 @@ class SasgMnist(PublishedTable):
             method = _METHODS[name]
             ratio = f"{_mean(ours, 'uploads') / _mean(sgd, 'uploads'):.3f}" if sgd else "-"
             rows.append((
-                name, f"{method.rounds:,}", f"{min(method.logged):,} .. {max(method.logged):,}",
+                _row_name(name, ours), f"{method.rounds:,}", f"{min(method.logged):,} .. {max(method.logged):,}",
                 _lower_bound_mark(ours) + f"{_mean(ours, 'uploads'):,.0f}",
                 f"{method.rounds / _METHODS['sgd'].rounds:.3f}", ratio,
                 f"{_mean(ours, 'iterations'):,.0f}",
@@ -145,7 +147,8 @@ class SasgMnist(PublishedTable):
     def _bits(self, runs: Mapping[str, Sequence[Figures]]) -> Sheet:
         rows = tuple(
             (
-                name, f"{_METHODS[name].bits:.3g}", _lower_bound_mark(ours) + f"{_mean(ours, 'paper_bits'):.3g}",
+                _row_name(name, ours), f"{_METHODS[name].bits:.3g}",
+                _lower_bound_mark(ours) + f"{_mean(ours, 'paper_bits'):.3g}",
                 _lower_bound_mark(ours) + f"{_mean(ours, 'payload_bits'):.3g}",
                 _lower_bound_mark(ours) + f"{8 * _mean(ours, 'encoded_bytes'):.3g}",
             )
@@ -157,6 +160,15 @@ class SasgMnist(PublishedTable):
 
 def _mean(runs: Sequence[Figures], key: str) -> float:
     return mean(float(run[key]) for run in runs)
+
+
+def _diverged(run: Figures) -> bool:
+    return run.get("diverged") is not None
+
+
+def _row_name(name: str, runs: Sequence[Figures]) -> str:
+    """Return the method's name, marked if a run of it diverged."""
+    return f"{name} (diverged)" if any(map(_diverged, runs)) else name
 
 
 def _lower_bound_mark(runs: Sequence[Figures]) -> str:
@@ -195,17 +207,26 @@ def rounds_to_target(report: Reporter, settings: RunSettings, look_every: int, t
             up = simulation.traffic.up
             since = iteration - int(curve[-1]["iteration"]) if curve else iteration
             curve.append({
-                "iteration": iteration, "uploads": up.messages - up.skip_messages, "train_loss": total / since,
+                "iteration": iteration, "aborted_rounds": simulation.driver.aborted_rounds,
+                "uploads": up.messages - up.skip_messages, "train_loss": total / since,
                 "test_accuracy": accuracy, "payload_bits": up.payload_bits,
             })  # fmt: skip
             total = 0.0
         report(iteration, experiment.steps, f"accuracy {accuracy:.2%}")
     traffic = simulation.traffic
     up = traffic.up
+    looks = [
+        EpochEnd(
+            rounds=int(row["iteration"]), aborted=int(row["aborted_rounds"]), loss=row["train_loss"],
+            accuracy=row["test_accuracy"],
+        )
+        for row in curve
+    ]  # fmt: skip
     return {
         "method": settings.algorithm,
         "seed": settings.seed,
         "reached": accuracy >= target,
+        "diverged": why_diverged(looks, experiment.guess()),
         "iterations": iteration,
         "uploads": up.messages - up.skip_messages,
         "skips": up.skips,

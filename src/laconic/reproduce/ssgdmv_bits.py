@@ -122,8 +122,9 @@ class SsgdMvBits(PublishedTable):
         return Comparison(
             sheets=(self._sheet("up", by_kind), self._sheet("down", by_kind)),
             notes=(
-                "32 d H over the bits of a message. Paper: measured paper_bits. Payload: every bit that the receiver "
-                "needs, with the paper's block code. Wire: full frames, with headers and checksums.",
+                "Ratios are of one exchange of a worker: 32 d H, the bits of dense vectors of its H local steps, over "
+                "those of its message. Paper: measured paper_bits. Payload: every bit that the receiver needs, with "
+                "the paper's block code. Wire: full frames, with headers and checksums.",
                 "* printed figures that differ from the formula: MV-L8-Q is 1969 and AD-L8 is 744. (For RS-L8 the "
                 "paper also gives the bits of L4; its ratio is right.)",
                 "top-K down: the paper assumes that no two of 10 workers send the same parameter; measured is the "

@@ -38,6 +38,8 @@ class Comparison:
     sheets: tuple[Sheet, ...]
     notes: tuple[str, ...] = ()
     """How to read the sheets."""
+    diverged: tuple[str, ...] = ()
+    """The runs that diverged, each with the reason: their figures are not those of a trained model."""
 
 
 @dataclass(frozen=True, kw_only=True)
