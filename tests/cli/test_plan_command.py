@@ -16,7 +16,7 @@ SMALL = ("--params", "10K", *LINK)
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
-    files = ("--json", str(folder / "plan.json"), "--plot", str(folder / "plan.png"))
+    files = ("--json", str(folder / "plan.json"), "--plot", str(folder / "plan.PDF"))
     return laconic("plan", *SMALL, "--compute", "5ms", *files), folder
 
 
@@ -41,7 +41,7 @@ def test_the_file_has_a_row_for_each_choice_and_the_recommendation(everything):
     assert (data["parameters"], data["bytes_per_s"], data["latency_s"]) == (10_000, 1.25e6, 1e-3)
     best = data["choices"][0]
     assert data["recommended"] == {"method": best["method"], "layout": best["layout"]}
-    assert (folder / "plan.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "plan.PDF").read_bytes().startswith(b"%PDF")
 
 
 def test_the_sentence_says_clearly_that_the_all_reduce_wins():
@@ -113,7 +113,7 @@ MISTAKES = {
     "an unknown key": (("compskip", *SMALL, "--set", "compskip.keeep=1"), ("compskip: unknown key 'keeep'",)),
     "no local steps": ((*SMALL, "--local-steps", "0"), ("--local-steps 0", "at least 1")),
     "a folder without a run": (("--trace", "nowhere", "--bandwidth", "1Mbit"), ("--trace nowhere", "config.toml")),
-    "a plot that is no PNG": ((*SMALL, "--plot", "plan.pdf"), ("--plot plan.pdf", ".png")),
+    "a plot that is no picture": ((*SMALL, "--plot", "plan.jpg"), ("--plot plan.jpg", ".png, .svg, .pdf")),
     "a file in a folder that is not there": ((*SMALL, "--json", "/no/such/x.json"), ("--json /no/such/x.json",)),
 }  # fmt: skip
 

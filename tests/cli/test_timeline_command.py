@@ -71,7 +71,7 @@ def test_a_message_schedule_of_one_s_own_is_plotted(tmp_path):
         (("ring", "--compute", "1s,2s"), "--compute has 2 times; give one for all 4 workers, or one for each"),
         (("sync-server", "--workers", "4"), "this timeline has compute times for 3 workers; give --compute too"),
         (("example-1.3.1", "--workers", "4"), "--workers: example-1.3.1 is one example with 3 machines"),
-        (("ring", "--out", "ring.pdf"), "--out ring.pdf: the ending must be one of .png"),
+        (("ring", "--out", "ring.jpg"), "--out ring.jpg: the ending must be one of .png, .svg, .pdf, .html"),
         (("ring", "--out", "/no/such/x.png"), "--out /no/such/x.png: there is no folder /no/such"),
         (("ring", "--message-schedule", "x.json"), "give a name (ring) or --message-schedule x.json, not both"),
         (("--message-schedule", "x.json"), "--message-schedule needs --bandwidth BANDWIDTH"),

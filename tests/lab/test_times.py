@@ -92,9 +92,8 @@ def test_a_run_is_plotted_with_a_lane_a_rank_and_each_phase_a_bar(tmp_path):
     assert "encoding" in letters
     page = timeline_page(timeline)
     assert '"node":"rank 0","doing":"encoding","round":0' in page
-    for ending in (".png", ".svg"):
-        draw_timeline(timeline, tmp_path / f"run{ending}")
-        assert (tmp_path / f"run{ending}").stat().st_size > 5000
+    assert "wall time since the start of the run" in page
+    assert len(draw_timeline(timeline, ".png")) > 5000
 
 
 def test_a_dedicated_server_has_a_lane_of_that_name(tmp_path):

@@ -14,7 +14,8 @@ from rich.text import Text
 from laconic.cli.flags import with_flags
 from laconic.errors import Named, OptionError
 from laconic.lab.algorithms import algorithm_names, make_algorithm, settings_by_name
-from laconic.lab.defaults import MAX_PLANNED_WORKERS, MAX_VECTOR, MODEL_NAMES
+from laconic.lab.atomic import write_bytes
+from laconic.lab.defaults import MAX_PLANNED_WORKERS, MAX_VECTOR, MODEL_NAMES, PICTURE_ENDINGS
 from laconic.lab.options import (
     OptionGroup,
     file_to_write,
@@ -105,8 +106,9 @@ class PlanOptions(OptionGroup):
         None, "The file to write all figures to, as JSON; - prints them.", metavar="FILE", reads=file_to_write()
     )
     plot: Path | None = option(
-        None, "The .png file to draw step times over bandwidth to.", metavar="FILE", reads=file_to_write(".png")
-    )
+        None, "The .png, .svg or .pdf file to draw step times over bandwidth to.", metavar="FILE",
+        reads=file_to_write(*PICTURE_ENDINGS),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check the options, and that they fit each other.
@@ -243,7 +245,8 @@ def _show(answer: "Plan", file: Path | None, plot: Path | None) -> None:
         from laconic.report.plan_picture import draw_plan  # here, since matplotlib takes a second and a half to load
 
         here = answer.query.link.bytes_per_s
-        draw_plan(answer, [bandwidth for bandwidth in ladder() if here / 1000 <= bandwidth <= 1000 * here], plot)
+        bandwidths = [bandwidth for bandwidth in ladder() if here / 1000 <= bandwidth <= 1000 * here]
+        write_bytes(plot, draw_plan(answer, bandwidths, plot.suffix))
     console = terminal()
     text = json.dumps(answer.as_data(), indent=2)
     if file == Path("-"):

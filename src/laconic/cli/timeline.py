@@ -11,6 +11,8 @@ from rich.table import Table
 from laconic.cli.flags import with_flags
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
+from laconic.lab.atomic import write_bytes, write_text
+from laconic.lab.defaults import PICTURE_ENDINGS
 from laconic.lab.options import OptionGroup, file_to_write, option
 from laconic.report.terminal import drawing_width, terminal
 from laconic.units import bandwidth, duration, duration_or_zero, size
@@ -70,8 +72,8 @@ class TimelineOptions(OptionGroup):
         None, "Draw the messages of this JSON file instead of a named timeline.", metavar="FILE"
     )
     out: tuple[Path, ...] = option(
-        (), "The .png, .svg or .html file to write. Can be given several times.", metavar="FILE",
-        reads=file_to_write(".png", ".svg", ".html"),
+        (), "The .png, .svg, .pdf or .html file to write. Can be given several times.", metavar="FILE",
+        reads=file_to_write(*PICTURE_ENDINGS, ".html"),
     )  # fmt: skip
     list: bool = option(False, "List the timelines and exit.")
 
@@ -201,11 +203,11 @@ def _of_file(path: Path, picture: PictureOptions) -> "Timeline":
 
 
 def _write(timeline: "Timeline", path: Path) -> None:
-    if path.suffix == ".html":
+    if path.suffix.lower() == ".html":
         from laconic.report.timeline.page import timeline_page
 
-        path.write_text(timeline_page(timeline), encoding="utf-8")
+        write_text(path, timeline_page(timeline))
         return
     from laconic.report.timeline.picture import draw_timeline  # here, since matplotlib takes a second and a half
 
-    draw_timeline(timeline, path)
+    write_bytes(path, draw_timeline(timeline, path.suffix))

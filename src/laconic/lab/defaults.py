@@ -13,3 +13,4 @@ LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 MAX_VECTOR = 1 << 32  # parameters; a frame holds no more
 MAX_PLANNED_WORKERS = 512
+PICTURE_ENDINGS = (".png", ".svg", ".pdf")

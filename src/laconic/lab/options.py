@@ -73,7 +73,7 @@ def file_to_write(*endings: str) -> Callable[[Path], None]:
     """Return a check of a file to write: that its folder exists, and its ending is one of these, if there are any."""
 
     def check(path: Path) -> None:
-        if endings and path.suffix not in endings:
+        if endings and path.suffix.lower() not in endings:
             raise ValueError(f"the ending must be one of {', '.join(endings)}")
         if not path.parent.is_dir():
             raise ValueError(f"there is no folder {path.parent}; make it, or write elsewhere")

@@ -1,62 +1,136 @@
-"""A picture of loss and accuracy over rounds and bytes."""
+"""A picture of loss and accuracy over epochs, time and bytes."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from laconic.lab.atomic import write_bytes
+from laconic.lab.runs.record import Record, Row
+from laconic.report.drawing import drawn, line_style, plain_axes
+from laconic.report.visible import for_matplotlib
 
-from laconic.lab.runs.record import Record
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Colors for color-blind readers and print (Okabe and Ito).
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLES = ("-", "--", "-.", ":")
+_TIMES = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"), (1e-3, "ms"), (1e-6, "us"))
+_BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "bytes"))
+_LOGARITHMIC = 20.0  # an axis whose lines end farther apart than this is logarithmic
 
 
 def draw_curves(records: Sequence[Record], path: Path) -> None:
-    """Write a PNG: training loss over rounds, test accuracy over rounds and over uploaded bytes (logarithmic)."""
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    loss, accuracy, traffic = figure.subplots(1, 3)
-    for number, record in enumerate(records):
-        color = _COLORS[number % len(_COLORS)]
-        style = _STYLES[number % len(_STYLES)]
-        rounds = [row.round for row in record.rows]
-        percent = [100 * row.test_accuracy for row in record.rows]
-        marker = "o" if len(rounds) == 1 else None
-        line = {"color": color, "linestyle": style, "marker": marker, "label": record.label}
-        loss.plot(rounds, [row.train_loss for row in record.rows], **line)
-        accuracy.plot(rounds, percent, **line)
-        _draw_own_models(accuracy, record, color)
-        traffic.plot([row.up_wire_bytes for row in record.rows], percent, **line)
-    _label(loss, "round", "training loss")
-    _label(accuracy, "round", "test accuracy (%)")
-    _label(traffic, "bytes up, all workers (wire)", "test accuracy (%)")
-    if any(row.up_wire_bytes for record in records for row in record.rows):
-        traffic.set_xscale("log")
-    accuracy.legend(frameon=False)
+    """Write the picture of the runs as PNG, SVG or PDF, by the ending of `path`."""
+    write_bytes(path, curves_picture(records, path.suffix))
+
+
+def curves_picture(records: Sequence[Record], ending: str) -> bytes:
+    """Return a picture: training loss and test accuracy over epochs, test accuracy over time and over bytes.
+
+    Args:
+        records: The runs, a line each.
+        ending: ".png", ".svg" or ".pdf".
+    """
     settings = records[0].settings
-    figure.suptitle(f"{settings.dataset}, {settings.model}, {settings.workers} workers, {settings.driver}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    title = f"{settings.dataset}, {settings.model}, {settings.workers} workers, {settings.driver}"
+
+    def draw(figure: "Figure") -> None:
+        (loss, accuracy), (time, traffic) = figure.subplots(2, 2)
+        _draw_over_epochs(loss, records, "training loss", lambda row: row.train_loss)
+        _draw_over_epochs(accuracy, records, "test accuracy (%)", _percent)
+        for number, record in enumerate(records):
+            _draw_own_models(accuracy, record, number)
+        _draw_over_time(time, records)
+        _draw_over_bytes(traffic, records)
+        lines = loss.get_lines()[: len(records)]
+        figure.legend(
+            lines, [for_matplotlib(record.label) for record in records], loc="outside lower center",
+            ncols=min(len(records), 4), frameon=False, handlelength=3.5,
+        )  # fmt: skip
+        figure.suptitle(for_matplotlib(title))
+
+    legend_in = 0.25 * math.ceil(len(records) / 4)
+    return drawn((11, 7.5 + legend_in), ending, title, draw)
 
 
-def _draw_own_models(axes: Axes, record: Record, color: str) -> None:
-    """Draw a band from the worst to the best of the workers' own models, if they differ."""
-    rows = [row for row in record.rows if row.own_accuracy_lowest is not None and row.own_accuracy_highest is not None]
-    if not rows:
+def _percent(row: Row) -> float:
+    return 100 * row.test_accuracy
+
+
+def _draw_over_epochs(axes: "Axes", records: Sequence[Record], label: str, value: Callable[[Row], float]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for number, record in enumerate(records):
+        epochs = [row.epoch for row in record.rows]
+        axes.plot(epochs, [value(row) for row in record.rows], **line_style(number, len(epochs)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes, "epochs", label)
+
+
+def _draw_over_time(axes: "Axes", records: Sequence[Record]) -> None:
+    clock = records[0].clock
+    if not any(row.seconds for record in records for row in record.rows):
+        _say(axes, f"no {clock} time:\n--bandwidth, --latency and --compute\nsay how long a round takes")
+        _finish(axes, f"{clock} time", "test accuracy (%)")
         return
-    low, high = ([100 * float(getattr(row, f"own_accuracy_{end}")) for row in rows] for end in ("lowest", "highest"))
-    label = f"{record.settings.algorithm}: workers' own models"
-    rounds = [row.round for row in rows]
-    axes.fill_between(rounds, low, high, color=color, alpha=0.25, linewidth=0, label=label)
-    if len(rows) == 1:  # a band needs two ends
-        axes.vlines(rounds, low, high, color=color, alpha=0.5, linewidth=4)
+    _draw_accuracy_over(axes, records, lambda row: row.seconds or 0.0, f"{clock} time", _TIMES)
 
 
-def _label(axes: Axes, x: str, y: str) -> None:
+def _draw_over_bytes(axes: "Axes", records: Sequence[Record]) -> None:
+    def sent(row: Row) -> int:
+        return row.up_wire_bytes + row.down_wire_bytes
+
+    _draw_accuracy_over(axes, records, sent, "wire bytes up and down, all workers", _BYTES)
+
+
+def _draw_accuracy_over(
+    axes: "Axes",
+    records: Sequence[Record],
+    spent: Callable[[Row], float],
+    label: str,
+    units: Sequence[tuple[float, str]],
+) -> None:
+    """Draw accuracy over what it has cost, in one unit for all runs."""
+    ends = [spent(record.last) for record in records]
+    logarithmic = max(ends) > _LOGARITHMIC * min(ends)
+    scale, unit = next((one for one in units if max(ends) >= one[0]), units[-1])
+    for number, record in enumerate(records):
+        # What has cost nothing yet has no place on a logarithmic axis.
+        rows = [row for row in record.rows if spent(row) > 0 or not logarithmic]
+        costs = [spent(row) / scale for row in rows]
+        axes.plot(costs, [_percent(row) for row in rows], **line_style(number, len(rows)))
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
+    else:
+        axes.set_xlim(left=0)
+    _finish(axes, f"{label} ({unit})", "test accuracy (%)")
+
+
+def _draw_own_models(axes: "Axes", record: Record, number: int) -> None:
+    """Draw a band from the worst to the best of the workers' own models, if they differ."""
+    bands = [
+        (row.epoch, 100 * row.own_accuracy_lowest, 100 * row.own_accuracy_highest)
+        for row in record.rows
+        if row.own_accuracy_lowest is not None and row.own_accuracy_highest is not None
+    ]
+    if not bands:
+        return
+    epochs, low, high = zip(*bands, strict=True)
+    color = line_style(number)["color"]
+    axes.fill_between(epochs, low, high, color=color, alpha=0.25, linewidth=0)
+    if len(bands) == 1:  # a band needs two ends
+        axes.vlines(epochs, low, high, color=color, alpha=0.5, linewidth=4)
+    axes.set_title("bands: the workers' own models, worst to best", fontsize=8, loc="right", color="#555555")
+
+
+def _say(axes: "Axes", text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#555555", fontsize=9)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _finish(axes: "Axes", x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)

@@ -4,6 +4,7 @@ They are drawn as the figures 1.3 to 1.7, 3.4, 3.5, 4.1, 4.2, 5.2 and 5.3 of Liu
 with First-Order Methods, 2020.
 """
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -11,28 +12,34 @@ from enum import Enum
 from rich.text import Text
 
 from laconic.network import Computation, Message, Network, TimedOperation
+from laconic.report.visible import visible
 from laconic.units import seconds_text
 
 MAX_STEPS = 20_000  # of one picture
 MAX_NODES = 128
+_UNITS = (("s", 10**9), ("ms", 10**6), ("us", 10**3), ("ns", 1))
 
 
 class BarKind(Enum):
-    """The meaning of a bar, with its words and color. Colors by Okabe and Ito, safe for color-blind readers."""
+    """The meaning of a bar, with its words, its color and the color of text on it.
 
-    SEND = "sending", "#0072B2"
-    RECEIVE = "receiving", "#D55E00"
-    LATENCY = "latency", "#F0E442"
-    WAIT = "waiting for the receiver", "#B3D4E8"
-    COMPUTE = "computing", "#009E73"
-    ENCODE = "encoding", "#CC79A7"
-    EXCHANGE = "sending, receiving, waiting for others", "#B3D4E8"
-    DECODE = "decoding, serving", "#E69F00"
-    EVALUATE = "evaluating", "#999999"
+    Colors by Okabe and Ito, safe for color-blind readers. Text has a contrast of at least 4.5.
+    """
 
-    def __init__(self, words: str, color: str) -> None:
+    SEND = "sending", "#0072B2", "white"
+    RECEIVE = "receiving", "#D55E00", "black"
+    LATENCY = "latency", "#F0E442", "black"
+    WAIT = "waiting for the receiver", "#B3D4E8", "black"
+    COMPUTE = "computing", "#009E73", "black"
+    ENCODE = "encoding", "#CC79A7", "black"
+    EXCHANGE = "sending, receiving, waiting for others", "#B3D4E8", "black"
+    DECODE = "decoding, serving", "#E69F00", "black"
+    EVALUATE = "evaluating", "#999999", "black"
+
+    def __init__(self, words: str, color: str, ink: str) -> None:
         self.words = words
         self.color = color
+        self.ink = ink
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Stretch:
         return self.start_ns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Timeline:
     """Lanes of bars, and the steps that they show."""
 
@@ -77,6 +84,37 @@ class Timeline:
     """Names of the lanes."""
     steps: tuple[TimedOperation, ...] | tuple[Stretch, ...]
     bars: tuple[Bar, ...]
+
+    def __repr__(self) -> str:
+        """Return one line: a timeline can have 20,000 steps."""
+        return f"{type(self).__name__}({self.title!r}, {len(self.lanes)} lanes, {len(self.steps)} steps)"
+
+    def _repr_html_(self) -> str:
+        """Return its page in a frame of a notebook, which keeps the page's style and script to itself."""
+        from laconic.report.timeline.page import timeline_page
+
+        height_px = 330 + 24 * len(self.lanes)
+        return (
+            f'<iframe title="{html.escape(visible(self.title))}" srcdoc="{html.escape(timeline_page(self))}" '
+            f'sandbox="allow-scripts" style="width:100%;height:{height_px}px;border:0"></iframe>'
+        )
+
+    @property
+    def clock(self) -> str:
+        """What the times are of: a simulated network, or a run that was recorded."""
+        recorded = any(isinstance(step, Stretch) for step in self.steps)
+        return "wall time since the start of the run" if recorded else "simulated time"
+
+    @property
+    def unit(self) -> tuple[str, int]:
+        """The one unit of its times, and the nanoseconds in it."""
+        return next((one for one in _UNITS if self.last_ns >= one[1]), _UNITS[-1])
+
+    @property
+    def kinds(self) -> list[BarKind]:
+        """The kinds of its bars, as the legend lists them."""
+        used = {bar.kind for bar in self.bars}
+        return [kind for kind in BarKind if kind in used]
 
     @property
     def begin_ns(self) -> int:
@@ -193,8 +231,8 @@ def in_letters(timeline: Timeline, width: int) -> Text:
         at = begin + (end - begin - len(label)) // 2
         if label and end - begin >= len(label) + 2:
             for column, letter in enumerate(label, at):
-                letters[bar.lane][column], styles[bar.lane][column] = letter, f"bold white on {style}"
-    text = Text.assemble((timeline.title, "bold"), "\n")
+                letters[bar.lane][column], styles[bar.lane][column] = letter, f"bold {bar.kind.ink} on {style}"
+    text = Text.assemble((visible(timeline.title), "bold"), "\n")
     for name, line, line_styles in zip(timeline.lanes, letters, styles, strict=True):
         text.append(f"{name:<{label_width}}")
         for letter, style in zip(line, line_styles, strict=True):
@@ -202,12 +240,10 @@ def in_letters(timeline: Timeline, width: int) -> Text:
         text.append("\n")
     begin_text, end_text = seconds_text(begin_ns / 1e9), seconds_text(timeline.last_ns / 1e9)
     text.append(" " * label_width + begin_text + f"{end_text:>{columns - len(begin_text)}}\n")
-    used = {bar.kind for bar in timeline.bars}
-    for kind in BarKind:
-        if kind in used:
-            text.append(f"{_LETTERS[kind]} ", kind.color)
-            text.append(f"{kind.words}   ")
+    for kind in timeline.kinds:
+        text.append(f"{_LETTERS[kind]} ", kind.color)
+        text.append(f"{kind.words}   ")
     text.append("\n")
     for note in timeline.notes:
-        text.append(note + "\n")
+        text.append(visible(note) + "\n")
     return text

@@ -1,58 +1,59 @@
-"""A timeline as a PNG or SVG picture."""
+"""A timeline as a picture: PNG, SVG or PDF."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-
+from laconic.report.drawing import drawn
 from laconic.report.timeline.bars import Bar, BarKind, Timeline
+from laconic.report.visible import for_matplotlib
 
-_UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 _WIDTH_IN = 11.0
 _LANE_IN = 0.30
 _LETTER_IN = 0.075  # width of a label's letter
 _MAX_LABELS = 1_500  # with more bars, none has a label
 # Hatching distinguishes latency and waiting without color.
-_HATCHES = {BarKind.LATENCY: "....", BarKind.WAIT: "////"}
+_HATCHES = {BarKind.LATENCY: "....", BarKind.WAIT: "////", BarKind.EXCHANGE: "////"}
 
 
-def draw_timeline(timeline: Timeline, path: Path) -> None:
-    """Write the picture as PNG or SVG, by the ending of `path`."""
-    height = 1.6 + _LANE_IN * len(timeline.lanes) + 0.18 * len(timeline.notes)
-    figure = Figure(figsize=(_WIDTH_IN, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    scale_s = _draw_axes(axes, timeline)
-    for kind in BarKind:
-        bars = [bar for bar in timeline.bars if bar.kind is kind]
-        _draw_bars(axes, kind, bars, scale_s)
-    span_s = max(timeline.last_ns - timeline.begin_ns, 1) / 1e9 / scale_s
-    for bar in timeline.bars if len(timeline.bars) <= _MAX_LABELS else ():
-        _write_label(axes, timeline, bar, scale_s, span_s)
-    used = [kind for kind in BarKind if any(bar.kind is kind for bar in timeline.bars)]
-    patches = [
-        Patch(facecolor=kind.color, edgecolor="#444444", hatch=_HATCHES.get(kind), label=kind.words) for kind in used
-    ]
-    figure.legend(handles=patches, loc="outside lower center", ncols=max(len(used), 1), frameon=False, fontsize=9)
-    figure.suptitle(timeline.title, fontsize=11)
-    axes.set_title("\n".join(timeline.notes), fontsize=8, loc="left", color="#444444")
-    # Without a date and with a fixed salt, equal timelines give equal files.
-    with matplotlib.rc_context({"svg.hashsalt": "laconic", "hatch.linewidth": 0.5}):
-        figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+def draw_timeline(timeline: Timeline, ending: str) -> bytes:
+    """Return the picture. `ending` is ".png", ".svg" or ".pdf"."""
+    height_in = 1.6 + _LANE_IN * len(timeline.lanes) + 0.18 * len(timeline.notes)
+
+    def draw(figure: "Figure") -> None:
+        from matplotlib.patches import Patch
+
+        axes = figure.subplots()
+        scale_s = _draw_axes(axes, timeline)
+        for kind in BarKind:
+            _draw_bars(axes, kind, [bar for bar in timeline.bars if bar.kind is kind], scale_s)
+        span_s = max(timeline.last_ns - timeline.begin_ns, 1) / 1e9 / scale_s
+        for bar in timeline.bars if len(timeline.bars) <= _MAX_LABELS else ():
+            _write_label(axes, timeline, bar, scale_s, span_s)
+        patches = [
+            Patch(facecolor=kind.color, edgecolor="#444444", hatch=_HATCHES.get(kind), label=kind.words)
+            for kind in timeline.kinds
+        ]
+        columns = max(len(patches), 1)
+        figure.legend(handles=patches, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+        figure.suptitle(for_matplotlib(timeline.title), fontsize=11)
+        notes = "\n".join(map(for_matplotlib, timeline.notes))
+        axes.set_title(notes, fontsize=8, loc="left", color="#444444")
+
+    return drawn((_WIDTH_IN, height_in), ending, timeline.title, draw)
 
 
-def _draw_axes(axes: Axes, timeline: Timeline) -> float:
+def _draw_axes(axes: "Axes", timeline: Timeline) -> float:
     """Draw the lanes from the top down, with lines between machines. Return the seconds per unit of the axis."""
-    longest_s = timeline.last_ns / 1e9
-    unit, scale_s = next(((unit, scale) for unit, scale in _UNITS if longest_s >= scale), _UNITS[-1])
-    axes.set_yticks(range(len(timeline.lanes)), timeline.lanes, fontsize=9)
+    unit, scale_ns = timeline.unit
+    longest_s, scale_s = timeline.last_ns / 1e9, scale_ns / 1e9
+    axes.set_yticks(range(len(timeline.lanes)), [*map(for_matplotlib, timeline.lanes)], fontsize=9)
     axes.set_ylim(len(timeline.lanes) - 0.4, -0.6)
     offset, last = timeline.begin_ns / 1e9 / scale_s, longest_s / scale_s
     axes.set_xlim(offset, last + 0.005 * (last - offset) or 1.0)
-    axes.set_xlabel(f"time ({unit})")
+    axes.set_xlabel(f"{timeline.clock} ({unit})")
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
@@ -62,7 +63,7 @@ def _draw_axes(axes: Axes, timeline: Timeline) -> float:
     return scale_s
 
 
-def _draw_bars(axes: Axes, kind: BarKind, bars: list[Bar], scale_s: float) -> None:
+def _draw_bars(axes: "Axes", kind: BarKind, bars: list[Bar], scale_s: float) -> None:
     if not bars:
         return
     axes.barh(
@@ -73,9 +74,12 @@ def _draw_bars(axes: Axes, kind: BarKind, bars: list[Bar], scale_s: float) -> No
     )  # fmt: skip
 
 
-def _write_label(axes: Axes, timeline: Timeline, bar: Bar, scale_s: float, span_s: float) -> None:
+def _write_label(axes: "Axes", timeline: Timeline, bar: Bar, scale_s: float, span_s: float) -> None:
     label = timeline.label(bar)
     start, end = bar.start_ns / 1e9 / scale_s, bar.end_ns / 1e9 / scale_s
     width_in = (end - start) / span_s * (_WIDTH_IN - 1.6)
     if label and width_in > _LETTER_IN * len(label):
-        axes.text((start + end) / 2, bar.lane, label, ha="center", va="center", fontsize=7.5, color="white")
+        axes.text(
+            (start + end) / 2, bar.lane, for_matplotlib(label), ha="center", va="center", fontsize=7.5,
+            color=bar.kind.ink,
+        )  # fmt: skip
