@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from laconic.lab.atomic import write_bytes
 from laconic.lab.runs.record import Record, Row
-from laconic.report.drawing import drawn, line_style, plain_axes
+from laconic.report.drawing import picture_bytes, line_style, plain_axes
 from laconic.report.visible import for_matplotlib
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def curves_picture(records: Sequence[Record], ending: str) -> bytes:
         figure.suptitle(for_matplotlib(title))
 
     legend_in = 0.25 * math.ceil(len(records) / 4)
-    return drawn((11, 7.5 + legend_in), ending, title, draw)
+    return picture_bytes((11, 7.5 + legend_in), ending, title, draw)
 
 
 def _percent(row: Row) -> float:

@@ -28,7 +28,7 @@ _SETTINGS = {
 }
 
 
-def drawn(size_in: tuple[float, float], ending: str, title: str, draw: Callable[["Figure"], None]) -> bytes:
+def picture_bytes(size_in: tuple[float, float], ending: str, title: str, draw: Callable[["Figure"], None]) -> bytes:
     """Return a picture.
 
     Args:
@@ -54,7 +54,7 @@ def drawn(size_in: tuple[float, float], ending: str, title: str, draw: Callable[
 
 
 def line_style(number: int, n_points: int = 0) -> dict[str, Any]:
-    """Return how the line of this number is drawn; with `n_points`, markers on up to eight of its points."""
+    """Return how the line of this number is picture_bytes; with `n_points`, markers on up to eight of its points."""
     style: dict[str, Any] = {
         "color": _COLORS[number % len(_COLORS)],
         "linestyle": _DASHES[number % len(_DASHES)],

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from laconic.planning.plan import Plan
-from laconic.report.drawing import drawn, line_style, plain_axes
+from laconic.report.drawing import picture_bytes, line_style, plain_axes
 from laconic.report.plan import bandwidth_text
 from laconic.report.visible import for_matplotlib
 from laconic.units import seconds_text
@@ -39,7 +39,7 @@ def draw_plan(plan: Plan, bandwidths: Sequence[float], ending: str) -> bytes:
         axes.set_title(title, fontsize=10)
         figure.legend(loc="outside right upper", frameon=False, fontsize=9, handlelength=3.5)
 
-    return drawn((10, 6), ending, title, draw)
+    return picture_bytes((10, 6), ending, title, draw)
 
 
 def _draw_lines(axes: "Axes", plan: Plan, bandwidths: Sequence[float]) -> None:

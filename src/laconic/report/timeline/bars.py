@@ -8,6 +8,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from importlib import import_module
 
 from rich.text import Text
 
@@ -91,11 +92,10 @@ class Timeline:
 
     def _repr_html_(self) -> str:
         """Return its page in a frame of a notebook, which keeps the page's style and script to itself."""
-        from laconic.report.timeline.page import timeline_page
-
+        page = import_module("laconic.report.timeline.page")  # not at the top of the file: it imports this one
         height_px = 330 + 24 * len(self.lanes)
         return (
-            f'<iframe title="{html.escape(visible(self.title))}" srcdoc="{html.escape(timeline_page(self))}" '
+            f'<iframe title="{html.escape(visible(self.title))}" srcdoc="{html.escape(page.timeline_page(self))}" '
             f'sandbox="allow-scripts" style="width:100%;height:{height_px}px;border:0"></iframe>'
         )
 

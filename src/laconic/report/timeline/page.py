@@ -93,7 +93,7 @@ def _table(timeline: Timeline) -> str:
     recorded = any(isinstance(timed, Stretch) for timed in timeline.steps)
     own = ["machine", "what", "round"] if recorded else ["machine", "what", "to", "bytes", f"requested ({unit})"]
     head = [*own, f"start ({unit})", f"end ({unit})"]
-    first_number = own.index("round" if recorded else "bytes")
+    n_texts = own.index("round" if recorded else "bytes")
 
     def cells(timed: TimedOperation | Stretch) -> list[str]:
         times = [f"{ns / scale_ns:.9g}" for ns in (timed.requested_ns, timed.start_ns, timed.end_ns)]
@@ -106,17 +106,17 @@ def _table(timeline: Timeline) -> str:
 
     return (
         f"<table><caption>{_text(timeline.title)}; {_text(timeline.clock)}</caption>\n<thead>"
-        f"{_row(head, first_number, 'th scope=col')}</thead>\n<tbody>"
-        + "\n".join(_row(cells(timed), first_number, "td") for timed in timeline.steps)
+        f"{_row(head, n_texts, 'th scope=col')}</thead>\n<tbody>"
+        + "\n".join(_row(cells(timed), n_texts, "td") for timed in timeline.steps)
         + "</tbody></table>"
     )
 
 
-def _row(cells: Sequence[str], first_number: int, kind: str) -> str:
-    """Return a row of the table. `kind` is what opens each cell; numbers stand to the right."""
+def _row(cells: Sequence[str], n_texts: int, kind: str) -> str:
+    """Return a row of the table. `kind` is what opens each cell; all but the leading texts are numbers."""
     end = kind.split()[0]
     shown = (
-        f"<{kind}{' class=number' if place >= first_number else ''}>{_text(cell)}</{end}>"
+        f"<{kind}{' class=number' if place >= n_texts else ''}>{_text(cell)}</{end}>"
         for place, cell in enumerate(cells)
     )
     return f"<tr>{''.join(shown)}</tr>"

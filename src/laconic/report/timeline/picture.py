@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from laconic.report.drawing import drawn
+from laconic.report.drawing import picture_bytes
 from laconic.report.timeline.bars import Bar, BarKind, Timeline
 from laconic.report.visible import for_matplotlib
 
@@ -42,7 +42,7 @@ def draw_timeline(timeline: Timeline, ending: str) -> bytes:
         notes = "\n".join(map(for_matplotlib, timeline.notes))
         axes.set_title(notes, fontsize=8, loc="left", color="#444444")
 
-    return drawn((_WIDTH_IN, height_in), ending, timeline.title, draw)
+    return picture_bytes((_WIDTH_IN, height_in), ending, timeline.title, draw)
 
 
 def _draw_axes(axes: "Axes", timeline: Timeline) -> float:
