@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from laconic.lab.atomic import write_bytes
 from laconic.lab.runs.record import Record, Row
-from laconic.report.drawing import picture_bytes, line_style, plain_axes
+from laconic.report.drawing import line_style, picture_bytes, plain_axes
 from laconic.report.visible import for_matplotlib
 
 if TYPE_CHECKING:

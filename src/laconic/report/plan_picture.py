@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from laconic.planning.plan import Plan
-from laconic.report.drawing import picture_bytes, line_style, plain_axes
+from laconic.report.drawing import line_style, picture_bytes, plain_axes
 from laconic.report.plan import bandwidth_text
 from laconic.report.visible import for_matplotlib
 from laconic.units import seconds_text
