@@ -271,7 +271,7 @@ def test_files_that_do_not_compare_are_refused(tmp_path, after, message):
         (("kernels", "--density", "1.5"), "--density 1.5 must be in (0, 1]"),
         (("kernels", "--d", "50", "--density", "0.01", "--no-retained"), "density=0.01 of d=50 is no element"),
         (("kernels", "--only", "nothing"), "--only 'nothing' is in no kernel's name: sign step"),
-        (("kernels", "--json", "/no/such/folder/x.json"), "--json /no/such/folder/x.json: there is no folder"),
+        (("kernels", "--json", "/dev/null/x.json"), "--json /dev/null/x.json cannot be written"),
         (("step", "--workers", "1"), "--workers 1 must be in 2 .. 64"),
         (("step", "--momentum", "1"), "--momentum 1.0 must be in [0, 1)"),
         (("step", "--parameters", "1"), "--parameters 1 must be in 2 .. 4294967296"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import tomllib
 import warnings
 
@@ -28,7 +29,12 @@ def test_show_prints_source_symbols_hyperparameters_with_ranges_and_claims(name)
     assert ended.code == 0
     assert cls.source.split(",")[0] in words
     assert "Paper -> here" in words
+    assert "Equations: " in words
+    assert re.search(r"paper: +https://(arxiv.org/abs/|doi.org/10)", ended.out)
     assert "claims" in words
+    line = re.search(r"^Python: +(laconic\..*)$", ended.out, flags=re.MULTILINE)
+    assert line is not None
+    assert eval(line[1], {"laconic": library}) == cls()
     assert all(key in ended.out for key in cls().settings() if "." not in key)
 
 
@@ -65,10 +71,32 @@ def test_the_accounting_of_compskip_reproduces_the_papers_figures():
         assert figure in ended.out
 
 
-def test_accounting_of_a_method_without_figures_says_so():
-    ended = laconic("show", "sgd", "--accounting")
-    assert ended.code == 2
-    assert "sgd has no published traffic figures" in ended.err
+def test_accounting_of_a_method_without_published_figures_counts_and_says_so():
+    ended = laconic("show", "ssgd-mv", "--accounting")
+    assert ended.code == 0
+    assert "up of a worker and round   51.25 KB; 78.05 times fewer than 32 bits a parameter -" in ended.out
+    assert "No traffic figures of the paper of ssgd-mv are kept here" in ended.out
+
+
+def test_show_takes_hyperparameters_into_its_lines():
+    ended = laconic("show", "compskip", "--set", "keep=0.25", "--set", "server_skip=random", "--json", "-")
+    shown = json.loads(ended.out)
+    assert shown["python"] == "laconic.CompSkip(keep=0.25, server_skip=laconic.RandomSkips(probability=0.1))"
+    assert shown["links"] == ["https://doi.org/10.1109/ACCESS.2023.3315331"]
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("show", "sgd"), ("show", "sgd", "--accounting")], ids=" ".join)
+def test_json_is_written_beside_the_table_or_printed_in_its_place(tmp_path, arguments):
+    printed = laconic(*arguments, "--json", "-")
+    ended = laconic(*arguments, "--json", str(tmp_path / "new" / "x.json"))
+    assert (printed.code, ended.code, printed.err, ended.err) == (0, 0, "", "")
+    assert (tmp_path / "new" / "x.json").read_text() == printed.out
+    assert json.loads(printed.out)
+    assert ended.out.endswith(f"wrote {tmp_path}/new/x.json\n")
+    assert "wrote" not in laconic("-q", *arguments, "--json", str(tmp_path / "x.json")).out
+    refused = laconic(*arguments, "--json", "/dev/null/x.json")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--json /dev/null/x.json cannot be written" in refused.err
 
 
 @pytest.mark.slow

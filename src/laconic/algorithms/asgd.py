@@ -1,11 +1,15 @@
 """Asynchronous SGD with bounded staleness: the server applies each worker's gradient as it arrives.
 
-Liu, Zhang: Distributed Learning Systems with First-Order Methods, 2020, sections 4.1 and 4.2:
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, 2020, arXiv 2104.05245, sections 4.1 and 4.2:
 x_{t+1} = x_t - gamma g(x_{D(t)}), where t - D(t) <= tau.
 Paper -> here: x -> the model that server.descend steps, gamma -> the inner optimizer's learning rate, t -> the number
 of updates, D(t) -> the update at which the worker took the model, t - D(t) -> server.staleness, tau -> max_staleness.
-lr_scaling="inverse": Zhang, Gupta, Lian, Liu: Staleness-Aware Async-SGD for Distributed Deep Learning, 2016. The paper
-divides the learning rate by the staleness. Here it is divided by 1 + staleness: a fresh gradient counts in full.
+lr_scaling="inverse": Zhang, Gupta, Lian, Liu: Staleness-Aware Async-SGD for Distributed Deep Learning, 2016, arXiv
+1511.05950. The paper divides the learning rate by the staleness. Here it is divided by 1 + staleness: a fresh gradient
+counts in full.
+Equations:
+  worker: sends Q(g) of the model that it has, which is t - D(t) updates old
+  server: x <- x - gamma Q(g), as each arrives; with lr_scaling=inverse x <- x - gamma Q(g) / (1 + t - D(t))
 Differs: the inner optimizer makes the server's step, whichever it is. Gradients may be compressed; the model is sent
 uncompressed. The paper's learning rate (4.10), 1/(L (tau + 1) + ...), violates its own condition (4.8),
 eta L tau <= 1/2, from tau = 2 on; 1/(2 L (tau + 1) + ...) satisfies it. So `lr_factor` is 1/(2 (tau + 1)) for tau > 0.

@@ -1,10 +1,14 @@
 """CompSkipDSGD: DropSign's signs; workers and the server may skip a round.
 
 Phuong, Phong, Fukushima: Distributed Stochastic Gradient Descent With Compressed and Skipped Communication,
-IEEE Access 2023, Algorithm 1.
+IEEE Access 2023, doi 10.1109/ACCESS.2023.3315331, Algorithm 1.
 Paper -> here: m -> me.memory["momentum"], e -> me.memory["residual"], e~ -> server.memory["residual"],
 mu -> momentum, gamma -> decay, beta -> keep, beta~ -> server_keep, c -> c, c~ -> server_c, skip_{t,i} -> skip,
 serverSkip_t -> server_skip, S_t -> inbox, M -> inbox.n_workers.
+Equations:
+  worker: m <- mu m + g; p = mu m + g + gamma e; sends s = sgn(p) on a random share beta, or nothing; e <- p - c s
+  server: P = (c'/|S|) sum of s + gamma e~; answers s~ = sgn(P) on a random share beta~, or nothing; e~ <- P - c~ s~
+  step: x <- x - lr s~
 Differs: the algorithm does not define c'. Lemma 1 requires c' = c|S|/M, which is the default (cprime="scaled");
 cprime="plain" is c' = c. Line 11 applies the server's Delta~. What was sent and not delivered is added back to the
 residual, which differs by rounding from leaving it there. Without any packet the sum is zero. The paper gives no

@@ -1,8 +1,13 @@
 """CSGD: compress upload and download with an unbiased compressor, without error feedback.
 
-Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.1.2, (3.2), with a parameter server.
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, arXiv 2104.05245, section 3.1.2, (3.2), with a
+parameter server.
 Paper -> here: Q -> compressor / server_compressor, g^(n) -> me.gradient, N -> inbox.n_workers, gamma -> the inner
 optimizer's learning rate.
+Equations:
+  worker: sends Q(g)
+  server: answers Q(mean of Q(g))
+  step: x <- x - gamma Q(mean of Q(g))
 Differs: the mean of (3.2), where (3.3) and the section's prose have a sum; it is over the workers whose packets
 arrived, since there is no residual.
 The variance of the direction is at most sigma^2 / N + (1 + 1/N) sigma'^2, where the second term is Q's. A biased Q

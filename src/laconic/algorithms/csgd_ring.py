@@ -1,7 +1,11 @@
 """CSGD on a ring: an all-reduce that compresses at every hop.
 
-Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.1.2, (3.3), on the ring of section 1.3.
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, arXiv 2104.05245, section 3.1.2, (3.3), on the ring
+of section 1.3.
 Paper -> here: Q -> compressor, partition p -> the slice that worker p compresses first.
+Equations:
+  hop: slice p of worker n is Q(slice p of worker n-1 + its own), from worker p on around the ring
+  step: x <- x - gamma (last value of each slice) / N
 Differs: the paper prints a sum; here it is divided by N. Each slice is compressed N times: by its first worker, then
 by each worker that adds its own. The last value travels on unchanged, so that all workers apply the same bits. With
 partitioned=false there is one slice, the full vector, and one worker sends at a time.

@@ -1,9 +1,12 @@
 """DiLoCo: many local steps, then one step of an outer optimizer along the mean of the workers' changes.
 
 Douillard, Feng, Rusu, Chhaparia, Donchev, Kuncoro, Ranzato, Szlam, Shen: DiLoCo, Distributed Low-Communication Training
-of Language Models, 2023, Algorithm 1.
+of Language Models, 2023, arXiv 2311.08105, Algorithm 1.
 Paper -> here: InnerOpt -> the inner optimizer, H -> local_steps of the driver, theta^(t-1) - theta_i^(t) -> -me.change,
 Delta^(t) -> -mean, OuterOpt -> outer_lr and outer_momentum, k -> inbox.n_workers.
+Equations:
+  worker: H steps of InnerOpt from x to x_i; sends change_i = x_i - x
+  step: m <- mu m + mean of change_i; x <- x + outer_lr (mu m + mean of change_i)
 Differs: the outer momentum adds changes and not outer gradients, so that its sign is the other one. Every worker makes
 the outer step itself, from the same mean. All workers weigh the same. The paper's inner optimizer is AdamW.
 """

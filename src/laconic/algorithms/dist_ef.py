@@ -1,9 +1,14 @@
 """dist-EF-blockwise SGD with momentum: scaled signs by block, error feedback under a changing learning rate.
 
 Zheng, Huang, Kwok: Communication-Efficient Distributed Blockwise Momentum SGD with Error-Feedback,
-NeurIPS 2019, Algorithm 2.
+NeurIPS 2019, arXiv 1905.10936, Algorithm 2.
 Paper -> here: m -> me.memory["momentum"], e -> me.memory["residual"], e~ -> server.memory["residual"],
 mu -> momentum, eta_{t-1}/eta_t -> the ratio of the last round's learning rate, memory["lr"], to this round's.
+Equations:
+  worker: m <- mu m + g; p = mu m + g + (eta_{t-1}/eta_t) e; sends s = C(p); e <- p - s
+  server: P = mean of s + (eta_{t-1}/eta_t) e~; answers C(P); e~ <- P - C(P)
+  C(v) = (||v_b||_1/d_b) sgn(v_b) for each block b
+  step: x <- x - eta_t C(P)
 Differs: the residual has the unit of a gradient, as in the authors' code; hence the ratio. The authors' weight decay
 has a Nesterov momentum of its own, w <- mu w + lambda x, and adds lambda x + mu w to the direction. The inner
 optimizer's `weight_decay` has none, and its momentum would act on the direction too. `weight_decay` here is the

@@ -1,8 +1,13 @@
 """DropSignSGD: signs of randomly selected parameters in both directions, with error feedback.
 
-Phong, Phuong: Distributed SignSGD With Improved Accuracy and Network-Fault Tolerance, IEEE Access 2020, Algorithm 1.
+Phong, Phuong: Distributed SignSGD With Improved Accuracy and Network-Fault Tolerance, IEEE Access 2020,
+doi 10.1109/ACCESS.2020.3032637, Algorithm 1.
 Paper -> here: m -> me.memory["momentum"], e -> me.memory["residual"], e~ -> server.memory["residual"],
 mu -> momentum, beta -> keep, beta~ -> server_keep, c -> c, c~ -> server_c, M -> inbox.n_workers.
+Equations:
+  worker: m <- mu m + g; p = mu m + g + e; sends s = sgn(p) on a random share beta; e <- p - c s
+  server: P = (c/M) sum of s + e~; answers s~ = sgn(P) on a random share beta~; e~ <- P - c~ s~
+  step: x <- x - eta s~
 Differs: the paper gives no learning rate; by Lemma 7 the effective one is eta/c, so `lr_factor` is c. Line 11 applies
 the server's Delta~ (the print drops the tilde). sgn(0) is +1, since one bit is sent. What was sent and not delivered
 is added back to the residual, which differs by rounding from leaving it there.

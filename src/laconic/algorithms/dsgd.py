@@ -1,11 +1,16 @@
 """DSGD: no server; every worker makes a local step, then mixes its model with those of its neighbors.
 
-Liu, Zhang: Distributed Learning Systems with First-Order Methods, sections 5.1 and 5.2: X_{t+1} = (X_t - gamma G_t) W.
-mixing="difference": Tang et al.: Communication Compression for Decentralized Training, 2018, and the low-precision
-form of Bagua. mixing="choco": Koloskova, Stich, Jaggi: Decentralized Stochastic Optimization and Gossip Algorithms with
-Compressed Communication, ICML 2019.
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, arXiv 2104.05245, sections 5.1 and 5.2: X_{t+1} =
+(X_t - gamma G_t) W.
+mixing="difference": Tang et al.: Communication Compression for Decentralized Training, 2018, arXiv 1803.06443,
+and the low-precision form of Bagua. mixing="choco": Koloskova, Stich, Jaggi: Decentralized Stochastic Optimization and
+Gossip Algorithms with Compressed Communication, ICML 2019, arXiv 1902.00340.
 Paper -> here: W -> graph, x^(n) -> me.parameters, x^(n)_{t+1/2} -> updated, the published copies x^_j ->
 me.memory["replica.<rank>"], Q -> compressor, Choco's gamma -> consensus_step_size.
+Equations:
+  models: x_n <- sum over m of W_nm y_m, where y = x - gamma g
+  difference: z_n = sum over m of W_nm x^_m + y_n - x^_n; sends Q(z_n - x^_n); x_n = x^_n <- x^_n + Q(z_n - x^_n)
+  choco: sends Q(y_n - x^_n); x^_n <- x^_n + Q(y_n - x^_n); x_n <- y_n + step_size (sum over m of W_nm x^_m - x^_n)
 Differs: the inner optimizer makes the local step, and there may be several. Published copies start at the initial
 parameters, which are the same on all workers, and not at zero.
 """

@@ -1,9 +1,13 @@
 """EC-SGD, also DoubleSqueeze: compress upload and download, and keep what was not sent as residual.
 
-Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 3.3, equations (3.8)-(3.12);
-Tang et al.: DoubleSqueeze, ICML 2019, Algorithm 1.
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, arXiv 2104.05245, section 3.3, equations
+(3.8)-(3.12); Tang et al.: DoubleSqueeze, ICML 2019, arXiv 1905.05957, Algorithm 1.
 Paper -> here: delta^(n) -> me.memory["residual"], delta -> server.memory["residual"],
 Q -> compressor / server_compressor.
+Equations:
+  worker: v = g + delta_n; sends Q(v); delta_n <- v - Q(v)
+  server: V = mean of Q(v) + delta; answers Q(V); delta <- V - Q(V)
+  step: x <- x - gamma Q(V)
 Differs: the mean over workers (the DoubleSqueeze code sums). The scale of one-bit signs is ||v||_1/d: the section's
 ||v|| without 1/sqrt(d) would expand instead of contract.
 """

@@ -1,9 +1,14 @@
 """LAG-WK: a worker whose gradient has hardly changed skips, and the server uses its last upload again.
 
 Chen, Giannakis, Sun, Yin: LAG: Lazily Aggregated Gradient for Communication-Efficient Distributed Learning,
-NeurIPS 2018; rule (5) of Deng, Li, Sun, Lu (SASG), which compares gradients of two different samples.
+NeurIPS 2018, arXiv 1805.09965; rule (5) of Deng, Li, Sun, Lu (SASG), arXiv 2112.04088, which compares gradients of two
+different samples.
 Paper -> here: grad_n(x^{t-tau}) -> me.memory["uploaded"], stored gradient h_n -> server.memory["stored.<rank>"],
 xi or alpha_j -> alpha, D -> window and max_delay (two things that the papers give one letter).
+Equations:
+  worker: sends g if ||g - g at the last upload||^2 > (alpha/gamma) (sum of the last D ||x_t - x_{t-1}||^2) / N^2
+  server: answers the mean over all workers of h_n, where h_n is the last upload of worker n
+  step: x <- x - gamma mean of h_n
 Differs: skips only where the threshold is above 0. The rule compares with the gradient that was uploaded, so it is
 meant for full local gradients. With mini-batches, noise makes all workers send in every round; use LASG for them.
 """

@@ -1,10 +1,15 @@
 """LASG: lazy aggregation for stochastic gradients, which compares two gradients of the same mini-batch.
 
-Chen, Sun, Yin: LASG: Lazily Aggregated Stochastic Gradients for Communication-Efficient Distributed Learning, 2020;
-the baseline of Deng, Li, Sun, Lu (SASG), equation (6).
+Chen, Sun, Yin: LASG: Lazily Aggregated Stochastic Gradients for Communication-Efficient Distributed Learning, 2020,
+arXiv 2002.11360; the baseline of Deng, Li, Sun, Lu (SASG), arXiv 2112.04088, equation (6).
 Paper -> here: theta^{k-tau_m} -> me.memory["uploaded_parameters"], theta~ -> me.memory["snapshot"], WK1's difference
 at the last upload -> me.memory["uploaded_difference"], stored gradient -> server.memory["stored.<rank>"],
 c_d or alpha_d -> alpha, D -> window and max_delay, L_m -> smoothness, or with PSE me.memory["smoothness"].
+Equations:
+  worker: sends g(x) if ||g(x) - g(x at the last upload)||^2, of one mini-batch (WK2), is above the threshold
+  threshold: (alpha/gamma) (sum of the last D ||x_t - x_{t-1}||^2) / N^2
+  server: answers the mean over all workers of their last uploads
+  step: x <- x - gamma mean
 Differs: WK1's snapshot is renewed every max_delay rounds. In the paper, the server decides in PS and PSE; here the
 worker evaluates the same rule, which saves the server's request and changes no decision. Skips only where the
 threshold is above 0, so that alpha = 0 is plain SGD.

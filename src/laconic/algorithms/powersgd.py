@@ -1,7 +1,13 @@
 """PowerSGD: each gradient matrix as the product of two thin ones, which two all-reduces average.
 
-Vogels, Karimireddy, Jaggi: PowerSGD, Practical Low-Rank Gradient Compression, NeurIPS 2019, Algorithms 1 and 2.
+Vogels, Karimireddy, Jaggi: PowerSGD, Practical Low-Rank Gradient Compression, NeurIPS 2019, arXiv 1905.13727,
+Algorithms 1 and 2.
 Paper -> here: r -> rank, P-hat -> left, Q -> me.memory["q"], e_w -> me.memory["residual"].
+Equations:
+  worker, for a gradient matrix G: M = G + e_w; sends M Q
+  server: answers P = mean of M Q, of which all take P-hat = orthonormal(P)
+  worker: sends M^T P-hat; server: answers Q = mean of M^T P-hat; e_w <- M - P-hat (own M^T P-hat)^T
+  step: x <- x - lr P-hat Q^T
 Differs: momentum is the inner optimizer's. Vectors, and matrices no longer than their factors, go with P as they are.
 """
 

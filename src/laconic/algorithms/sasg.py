@@ -1,10 +1,14 @@
 """SASG: sparse uploads with error feedback, sent only when the gradient has changed.
 
 Deng, Li, Sun, Lu: Communication-Efficient Distributed Learning via Sparse and Adaptive Stochastic Gradient (SASG),
-Algorithm 1.
+arXiv 2112.04088, Algorithm 1.
 Paper -> here: e_m -> me.memory["residual"], gamma -> me.lr, T_k -> take, omega^{t-tau} ->
 me.memory["uploaded_parameters"], alpha_d -> alpha, D -> window and max_delay, M^t -> inbox, M_c^t -> inbox.skipped,
 stored T_k(g) -> server.memory["positions.<rank>"] and server.memory["values.<rank>"].
+Equations:
+  worker: if it has changed as in LASG (WK2): p = gamma g + e_m; sends T_k(p); e_m <- p - T_k(p)
+  server: answers the mean over all workers of their last uploads, stored sparse
+  step: x <- x - mean
 Differs: uploads are stored sparse, multiplied by the learning rate of their round. Equation (16) is false as printed
 when k < d and a worker skips: what holds is nu' = nu - (1/M)(sum over uploaders of gamma g + sum over skippers of what
 is stored). With skip_error="corrected", skippers add the difference, me.memory["unsent"], to their residual, which

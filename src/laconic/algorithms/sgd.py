@@ -1,7 +1,11 @@
 """Mini-batch SGD: the replicas average gradients.
 
-Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 2.1.2, gradient aggregation.
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, arXiv 2104.05245, section 2.1.2, gradient
+aggregation.
 Paper -> here: g^(n) -> me.gradient, N -> inbox.n_workers, gamma -> the inner optimizer's learning rate.
+Equations:
+  worker: sends g
+  step: x <- x - gamma mean of g
 Differs: the mean of the gradients, where the section prints their sum; the two differ by a factor of the learning rate.
 """
 

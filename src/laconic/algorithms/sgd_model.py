@@ -1,7 +1,10 @@
 """Mini-batch SGD: the replicas average models.
 
-Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 2.1.2, model aggregation.
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, arXiv 2104.05245, section 2.1.2, model aggregation.
 Paper -> here: x^(n)_{1/2} -> me.parameters + me.change.
+Equations:
+  worker: sends y = x - gamma g
+  step: x <- mean of y
 Differs: nothing. With plain SGD as inner optimizer, the trajectory is that of gradient aggregation.
 """
 

@@ -1,7 +1,10 @@
 """Mini-batch SGD: the server holds the only model.
 
-Liu, Zhang: Distributed Learning Systems with First-Order Methods, section 2.1.2, global replica.
+Liu, Zhang: Distributed Learning Systems with First-Order Methods, arXiv 2104.05245, section 2.1.2, global replica.
 Paper -> here: the server's x -> the model that server.descend steps, g^(n) -> me.gradient.
+Equations:
+  worker: sends g
+  server: x <- x - gamma mean of g; answers x
 Differs: the server steps with a copy of the user's own optimizer, whichever it is; the section has plain SGD.
 The model stays on one server: splitting it is only right for optimizers that update each parameter on its own.
 """

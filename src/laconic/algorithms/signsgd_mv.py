@@ -1,8 +1,13 @@
 """signSGD with majority vote; with momentum it is Signum.
 
-Bernstein, Wang, Azizzadenesheli, Anandkumar: signSGD, ICML 2018; Bernstein, Zhao, Azizzadenesheli, Anandkumar:
-signSGD with Majority Vote is Communication Efficient and Fault Tolerant, ICLR 2019, Algorithm 1.
+Bernstein, Wang, Azizzadenesheli, Anandkumar: signSGD, ICML 2018, arXiv 1802.04434; Bernstein, Zhao,
+Azizzadenesheli, Anandkumar: signSGD with Majority Vote is Communication Efficient and Fault Tolerant, ICLR 2019,
+arXiv 1810.05291, Algorithm 1.
 Paper -> here: beta -> momentum, v_m -> me.memory["momentum"], lambda -> the inner optimizer's weight_decay.
+Equations:
+  worker: v <- beta v + (1 - beta) g; sends sgn(v)
+  server: answers s = sgn(sum of sgn(v))
+  step: x <- x - lr (s + lambda x)
 Differs: nothing. The gradient enters the momentum with the factor 1 - beta, as in the papers' code. The sign of 0 is
 +1, and so is a tie, as in the code of 2019; sign_zero="random" draws both. A third sign, 0, as in that of 2018, fits no
 bit.

@@ -1,8 +1,13 @@
 """Sparse SGD: every worker sends the largest elements of its step and keeps the rest as residual.
 
-Deng, Li, Sun, Lu: Communication-Efficient Distributed Learning via Sparse and Adaptive Stochastic Gradient (SASG), the
-baseline "Sparse"; Stich, Cordonnier, Jaggi: Sparsified SGD with Memory, NeurIPS 2018.
+Deng, Li, Sun, Lu: Communication-Efficient Distributed Learning via Sparse and Adaptive Stochastic Gradient (SASG),
+arXiv 2112.04088, the baseline "Sparse"; Stich, Cordonnier, Jaggi: Sparsified SGD with Memory, NeurIPS 2018,
+arXiv 1809.07599.
 Paper -> here: e -> me.memory["residual"], gamma -> me.lr, T_k -> take, k -> k or density.
+Equations:
+  worker: p = gamma g + e; sends T_k(p); e <- p - T_k(p)
+  server: answers the mean of T_k(p)
+  step: x <- x - mean of T_k(p)
 Differs: the residual contains the learning rate, as in the paper, so the direction is divided by it before the inner
 optimizer multiplies it again. The mean over workers (the papers' code sums). The paper counts only the values of the
 upload; `wire` and `payload` count the positions and the dense download too.

@@ -3,6 +3,10 @@
 Sarfi, Therien, Lidin, Belilovsky: Communication Efficient LLM Pre-training with SparseLoCo, 2025, arXiv 2508.15706.
 Paper -> here: Delta_r -> -me.change, e_r -> me.memory["residual"], beta -> decay, Top-k -> take, Q -> bits,
 alpha -> outer_lr, R -> inbox.n_workers, H -> local_steps of the driver.
+Equations:
+  worker: H local steps from x to x_r; p = x_r - x + beta e; sends Q(Top-k(p)) by chunk; e <- p - Q(Top-k(p))
+  server: answers alpha mean of Q(Top-k(p))
+  step: x <- x + alpha mean of Q(Top-k(p))
 Differs: chunks are runs of 4096 parameters; the authors' code cuts matrices into squares of 64 x 64. The 2 bits are a
 sign and one of two levels of magnitude, with their means; the code has four parts of the range. The paper gathers the
 workers' packets; here the answer is their mean. Positions are coded and counted in blocks, as `ssgd-topk` does.

@@ -1,7 +1,12 @@
 """SSGD-MV: all workers send the same coordinates, those with the most votes.
 
-Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, Algorithm 1.
+Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, arXiv 2011.06495, Algorithm 1.
 Paper -> here: b -> the votes, m -> the mask, e -> me.memory["residual"]; the rest as in `ssgd_topk.py`.
+Equations:
+  worker: p = theta_{t,H} - theta_t + e; sends its votes b = the K largest |p|
+  server: answers m = the K coordinates with the most votes
+  worker: sends Q(p) on m; e <- p - Q(p) on m, and p elsewhere
+  step: theta <- theta + mean of Q(p) on m
 Differs: equal votes are ordered by a keyed hash, or by index. A worker whose packet is not delivered in one of the two
 exchanges keeps its step as residual. Values that are not quantized add, so without a server they are all-reduced.
 """

@@ -1,8 +1,13 @@
 """SSGD-MV-AD: each worker's list of votes changes little, so only what was added and dropped is sent.
 
-Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, Algorithm 2, add-drop.
+Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, arXiv 2011.06495, Algorithm 2, add-drop.
 Paper -> here: b_n -> me.memory["votes"], K_ad -> swaps, phi_ad -> swap_density, the vote counts ->
 recomputed from the workers' lists, server.memory["votes.<rank>"]; the rest as in `ssgd_mv.py`.
+Equations:
+  worker: p = theta_{t,H} - theta_t + e; swaps K_ad of its votes b_n; sends what is added and what is dropped
+  server: answers m = the K coordinates with the most votes
+  worker: sends Q(p) on m; e <- p - Q(p) on m, and p elsewhere
+  step: theta <- theta + mean of Q(p) on m
 Differs: added are the largest |corrected gradient| that are not in the list (printed lines 11-12), dropped the smallest
 in the list that are not among the K largest (13-14); the print has their names the other way round. The initial list is
 sent in full, so that the first round, 0.41 d by default, is the most that a round takes; later ones take at most

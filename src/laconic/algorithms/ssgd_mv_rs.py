@@ -1,8 +1,13 @@
 """SSGD-MV-RS: the mask is sampled at random, in proportion to the votes.
 
-Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, section 2, random selection
-(Algorithm 1, line 15), and section 4.2.
+Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, arXiv 2011.06495, section 2, random
+selection (Algorithm 1, line 15), and section 4.2.
 Paper -> here: as in `ssgd_mv.py`.
+Equations:
+  worker: p = theta_{t,H} - theta_t + e; sends its votes b = the K largest |p|
+  server: answers m = K coordinates sampled with weights c_i, the numbers of votes
+  worker: sends Q(p) on m; e <- p - Q(p) on m, and p elsewhere
+  step: theta <- theta + mean of Q(p) on m
 Differs: K coordinates are sampled without replacement, each in proportion to its vote count c_i: the K smallest of
 E_i / c_i for exponential variables E_i (exponential clocks). The variables are keyed, so a run can be repeated.
 """

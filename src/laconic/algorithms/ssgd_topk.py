@@ -1,8 +1,13 @@
 """SSGD-top-K: each worker sends the largest elements of its change after local steps and gets back their union.
 
-Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, section 2 and the baseline of Table 1.
+Ozfatura, Ozfatura, Gunduz: Distributed Sparse SGD with Majority Voting, 2020, arXiv 2011.06495, section 2 and the
+baseline of Table 1.
 Paper -> here: theta_{t,H} - theta_t -> me.change, e -> me.memory["residual"], phi -> density,
 K -> n_selected, Q -> bits (fractional quantizer, 4.3.2), H -> local_steps of the driver.
+Equations:
+  worker: p = theta_{t,H} - theta_t + e; sends Q(top-K(p)); e <- p - Q(top-K(p))
+  server: answers the mean of Q(top-K(p)), on the union of their coordinates
+  step: theta <- theta + mean
 Differs: the residual of round t enters round t+1, quantization error included (the print mixes indices). The mean over
 workers, where Algorithm 1, line 26 prints a sum. The paper's formula counts the download as a union without overlap;
 the meter counts the actual union. With dense_rounds above 0 (5 epochs in the paper), training starts with rounds of

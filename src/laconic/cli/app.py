@@ -27,7 +27,7 @@ class _Commands(LazyGroup):
         ),
         LazyCommand(
             "show", "laconic.cli.show", "show",
-            "Show the paper, symbols, hyper-parameters, claims and bits of one algorithm.",
+            "Show the paper, equations, hyper-parameters, claims and bits of one algorithm.",
         ),
         LazyCommand(
             "run", "laconic.cli.train", "run",

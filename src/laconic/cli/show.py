@@ -1,49 +1,36 @@
-"""`laconic show`: the paper, hyper-parameters, claims and memories of one method."""
+"""`laconic show`: the paper, equations, hyper-parameters, claims and memories of one method."""
 
-import inspect
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from laconic.cli.flags import with_flags
-from laconic.errors import Named, OptionError
-from laconic.hyperparameters import hyperparameters_of
-from laconic.lab.algorithms import algorithm_class
+from laconic.cli.invocation import is_quiet
+from laconic.cli.json_output import json_option, json_output
+from laconic.cli.method import (
+    accounting_of,
+    claims_of,
+    head_of,
+    hyperparameter_rows,
+    links_of,
+    python_line,
+    summary_line,
+)
+from laconic.lab.algorithms import make_algorithm
 from laconic.lab.options import OptionGroup, option
-from laconic.report.terminal import terminal
+from laconic.report.fitting import FittingTable
 
 if TYPE_CHECKING:
     from laconic.contract import Algorithm
 
-_SHOWN_D = 10**6  # parameters of the model whose bits are shown
-_SHOWN_WORKERS = 10
-_SAMPLE_D = 1 << 12  # parameters of the small job whose memories are measured
-_SAMPLE_ROUNDS = 6
-_MIN_SHOWN = 0.004  # share of d; smaller memories are single numbers
-
-_CLAIMS = (
-    ("consumes", "consumes a"),
-    ("returns", "returns a"),
-    ("mode", "mode"),
-    ("unbiased", "direction unbiased"),
-    ("separable", "separable (several servers, same bits)"),
-    ("replicas_equal", "replicas equal after each round"),
-    ("tolerates_absence", "a packet that is not delivered becomes residual"),
-    ("skips", "may skip a round"),
-    ("adaptive", "sends less where the data allow it"),
-    ("needs_shapes", "needs the shapes of parameters"),
-    ("takes_changes", "takes changes of several local steps"),
-    ("same_data", "needs one data distribution"),
-    ("reads_lr", "reads the learning rate"),
-    ("second_gradient", "needs a closure"),
-    ("server_steps", "server holds the model and an optimizer"),
-)
+_PARAGRAPHS = ("Paper -> here", "Differs:", "Equations:", "Stability:")
+_ALMOST_FULL = 60  # a line of a file that is longer goes on in the next one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,141 +38,110 @@ class ShowOptions(OptionGroup):
     """The options of `laconic show`."""
 
     name: str = option(..., "The algorithm: a name that `laconic list` prints.", positional=True, names="methods")
+    set: dict[str, str] = option(
+        {}, "Show it with this hyper-parameter. Can be given several times.", metavar="KEY=VALUE"
+    )
     accounting: bool = option(False, "Compute the paper's traffic figures and print them beside the published ones.")
+    json: Path | None = json_option()
 
 
 @with_flags(ShowOptions)
 def show(context: typer.Context, options: ShowOptions) -> None:
-    """Show the paper, symbols, hyper-parameters, claims and bits of one algorithm."""
-    name = options.name
-    cls = algorithm_class(name)
-    console = terminal()
-    if options.accounting:
-        rows = cls.accounting()
-        if not rows:
-            raise OptionError(Named("accounting", True), f": {name} has no published traffic figures to reproduce")
-        _print_accounting(console, name, rows)
-        return
-    console.print(Text.assemble((name, "bold"), f": {_summary_line(cls)}"))
-    console.print(f"source: {cls.source}\n")
-    console.print(inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""))
-    console.print()
-    _print_hyperparameters(console, cls)
-    _print_claims(console, cls())
-
-
-def _summary_line(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").split("\n")[0]
-
-
-def _layouts(algorithm: "Algorithm") -> str:
-    from laconic.lab.synthetic_job import sample_spec
-    from laconic.protocol.layout import LAYOUTS, choose_layout
-
-    admitted = []
-    for layout in LAYOUTS[1:]:
-        try:
-            choose_layout(layout, algorithm, sample_spec(algorithm, _SHOWN_D, 4), n_nodes=4)
-        except ValueError:
-            continue
-        admitted.append(layout)
-    return ", ".join(admitted)
-
-
-def _print_hyperparameters(console: Console, cls: type["Algorithm"]) -> None:
-    table = Table(title="hyper-parameters (--set key=value)", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("key", "default", "range", "unit", "meaning"):
-        table.add_column(column, no_wrap=column == "key")
-    for key, default, bounds, unit, about in _hyperparameter_rows(cls, ""):
-        table.add_row(key, default, bounds, unit, about)
-    console.print(table if table.row_count else "no hyper-parameters")
-
-
-def _hyperparameter_rows(cls: type, prefix: str) -> list[tuple[str, str, str, str, str]]:
-    rows = []
-    for field, spec in hyperparameters_of(cls):
-        if spec.kinds:
-            word = next(word for word, kind in spec.kinds.items() if type(field.default) is kind)
-            rows.append((prefix + field.name, word, " | ".join(spec.kinds), spec.unit, spec.about))
-            for kind_word, kind in spec.kinds.items():
-                below = _hyperparameter_rows(kind, f"{prefix}{field.name}.")
-                chosen: Any = field.default if kind_word == word else None
-                rows += [
-                    (key, _default_of(chosen, key, default), bounds, unit, f"{kind_word}: {about}")
-                    for key, default, bounds, unit, about in below
-                ]
+    """Show the paper, equations, hyper-parameters, claims and bits of one algorithm."""
+    with json_output(options.json) as file:
+        algorithm = make_algorithm(options.name, options.set)
+        written = file.write(_data(algorithm, options))
+        console = file.console
+        if options.accounting:
+            _print_accounting(console, algorithm)
         else:
-            bounds = " | ".join(spec.choices) or spec.within
-            rows.append((prefix + field.name, _text_of(field.default), bounds, spec.unit, spec.about))
-    return rows
+            _print_method(console, algorithm, options)
+        if written and not is_quiet(context):
+            console.print(written)
 
 
-def _text_of(default: object) -> str:
-    """Return a default value as a user would type it."""
-    return "none" if default is None else str(default)
+def _print_method(console: Console, algorithm: "Algorithm", options: ShowOptions) -> None:
+    cls = type(algorithm)
+    settings = "".join(f" --set {key}={value}" for key, value in options.set.items())
+    console.print(Text.assemble((options.name, "bold"), f": {summary_line(cls)}"))
+    lines = [("source", cls.source), *(("paper", link) for link in links_of(cls))]
+    lines += [("Python", python_line(algorithm, options.set)), ("command", f"laconic run -a {options.name}{settings}")]
+    for name, value in lines:
+        console.print(f"{name + ':':<9}{value}", soft_wrap=True)
+    console.print()
+    for line in paragraphs(head_of(cls)):
+        indented = len(line) - len(line.lstrip())
+        console.print(Padding(Text(line.lstrip()), (0, 0, 0, indented), expand=False))
+    console.print()
+    _print_hyperparameters(console, hyperparameter_rows(cls))
+    console.print()
+    _print_rows(console, "claims (tested)", ("claim", "value"), claims_of(algorithm))
 
 
-def _default_of(plugged: object, key: str, default: str) -> str:
-    """Return the default of `key`: the plugged object's own value, which can differ from its class's default."""
-    return default if plugged is None else _text_of(getattr(plugged, key.rsplit(".", 1)[-1]))
+def paragraphs(text: str) -> list[str]:
+    """Return the lines of a file's head as paragraphs, to be broken anew. Indented lines stay as they are."""
+    found: list[str] = []
+    goes_on = False
+    for line in text.splitlines():
+        if (
+            goes_on
+            and line[:1].isprintable()
+            and line[:1].strip() not in ("", "-", "*")
+            and (not line.startswith(_PARAGRAPHS))
+        ):
+            found[-1] += f" {line}"
+        else:
+            found.append(line)
+        goes_on = len(line) > _ALMOST_FULL and not line.startswith(" ")
+    return found
 
 
-def _print_claims(console: Console, algorithm: "Algorithm") -> None:
-    from laconic.lab.synthetic_job import sample_spec
-
-    table = Table(title="claims (tested)", title_justify="left", show_header=False, box=SIMPLE_HEAD)
-    for attribute, words in _CLAIMS:
-        value = getattr(algorithm, attribute)
-        table.add_row(
-            words, {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-        )
-    exchanges = algorithm.exchanges(sample_spec(algorithm, _SHOWN_D, 4), 4)
-    names = ", ".join(exchange.name + (" (adds: all-reduce)" if exchange.adds else "") for exchange in exchanges)
-    table.add_row("exchanges a round", names)
-    table.add_row("layouts", _layouts(algorithm))
-    table.add_row("learning rate", f"{algorithm.lr_factor:g} x plain SGD's, unless given")
-    if algorithm.second_gradient:
-        table.add_row("the closure", "may be called twice in a step: no state but the model's parameters and buffers")
-    for side, remembered in _remembered(algorithm).items():
-        table.add_row(f"memories of {side}", remembered)
-    table.add_row("also within a round", "the new memories, and a flat vector of d")
-    up, down = algorithm.paper_bits(sample_spec(algorithm, _SHOWN_D, _SHOWN_WORKERS), _SHOWN_WORKERS)
-    downward = f"{down / 1e6:.4g} d down" if down else "down not counted by the paper, but in payload and wire"
-    prefix = "at most " if algorithm.adaptive else ""
-    table.add_row("bits per worker and round", f"{prefix}{up / 1e6:.4g} d up, {downward} (one layer)")
-    if hasattr(algorithm, "graph"):
-        from laconic.gossip.graphs import GRAPHS
-        from laconic.gossip.mixing import Mixing
-
-        gaps = [f"{name} {Mixing.over_cycle(name, _SHOWN_WORKERS).spectral_gap:.3g}" for name in GRAPHS]
-        table.add_row(f"spectral gaps, {_SHOWN_WORKERS} workers", ", ".join(gaps))
-    console.print(table)
-
-
-def _remembered(algorithm: "Algorithm") -> dict[str, str]:
-    """Return the memories of a worker and of the server, in multiples of d float32, as measured in a small job."""
-    from laconic.lab.synthetic_job import GivenJob
-
-    job = GivenJob(algorithm, workers=_SHOWN_WORKERS, d=_SAMPLE_D)
-    for _ in range(_SAMPLE_ROUNDS):
-        job.round()
-    sizes: dict[str, dict[str, float]] = {"a worker": {}, f"the server of {_SHOWN_WORKERS}": {}}
-    for (side, number, name), value in job.remembered().items():
-        if number == 0:
-            of_side = sizes["a worker" if side == "worker" else f"the server of {_SHOWN_WORKERS}"]
-            kind = name.split(".")[0]  # a memory per worker has the worker's number after the dot
-            of_side[kind] = of_side.get(kind, 0.0) + value.numel() * value.element_size() / (4 * _SAMPLE_D)
+def _data(algorithm: "Algorithm", options: ShowOptions) -> dict[str, Any]:
+    cls = type(algorithm)
+    if options.accounting:
+        rows, sentence = accounting_of(algorithm)
+        return {"name": options.name, "accounting": _named(("what", "by_formula", "printed"), rows), "note": sentence}
     return {
-        side: ", ".join(f"{name} {size:.3g} d" for name, size in sorted(kinds.items()) if size >= _MIN_SHOWN)
-        or "nothing of d's length"
-        for side, kinds in sizes.items()
+        "name": options.name,
+        "about": summary_line(cls),
+        "source": cls.source,
+        "links": links_of(cls),
+        "python": python_line(algorithm, options.set),
+        "head": head_of(cls),
+        "hyperparameters": _named(("key", "default", "range", "unit", "meaning"), hyperparameter_rows(cls)),
+        "claims": dict(claims_of(algorithm)),
     }
 
 
-def _print_accounting(console: Console, name: str, rows: list[tuple[str, str, str]]) -> None:
-    table = Table(title=f"{name}: the paper's traffic figures", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("what", "by formula", "printed"):
-        table.add_column(column)
+def _named(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _print_hyperparameters(console: Console, rows: Sequence[tuple[str, str, str, str, str]]) -> None:
+    if not rows:
+        console.print("no hyper-parameters")
+        return
+    table = FittingTable("hyper-parameters (--set KEY=VALUE)", remedy="a wider terminal or --json - shows them")
+    table.add_column("key")
+    table.add_column("default")
+    table.add_column("range", importance=2, wraps=True)
+    table.add_column("unit", importance=1, wraps=True)
+    table.add_column("meaning", importance=3, wraps=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _print_accounting(console: Console, algorithm: "Algorithm") -> None:
+    rows, sentence = accounting_of(algorithm)
+    _print_rows(console, f"{algorithm.name}: the paper's traffic figures", ("what", "by formula", "printed"), rows)
+    console.print(sentence)
+
+
+def _print_rows(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = FittingTable(title)
+    for column in columns:
+        table.add_column(column, wraps=True)
     for row in rows:
         table.add_row(*row)
     console.print(table)

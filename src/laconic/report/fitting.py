@@ -45,14 +45,16 @@ class FittingTable:
     the form `column  value`. On a terminal that is no UTF-8 the table is drawn in ASCII.
     """
 
-    def __init__(self, title: str = "", *, remedy: str = "a wider terminal shows all") -> None:
+    def __init__(self, title: str = "", *, caption: str = "", remedy: str = "a wider terminal shows all") -> None:
         """Make an empty table.
 
         Args:
             title: One line above the table.
+            caption: How to read it, below.
             remedy: How to see the columns that were dropped, such as "a wider terminal or --json FILE shows them".
         """
         self.title = visible(title)
+        self.caption = visible(caption)
         self.remedy = remedy
         self._columns: list[_Column] = []
         self._styles: list[str | None] = []
@@ -77,8 +79,9 @@ class FittingTable:
         self._columns.append(_Column(visible(name), justify, importance, wraps))
 
     def add_row(self, *cells: str | Text, style: str | None = None) -> None:
-        """Add a row with a cell for each column."""
-        for column, cell in zip(self._columns, cells, strict=True):
+        """Add a row. The last cells may be left out."""
+        missing = [""] * (len(self._columns) - len(cells))
+        for column, cell in zip(self._columns, [*cells, *missing], strict=True):
             column.cells.append(Text(visible_lines(cell)) if isinstance(cell, str) else cell)
         self._styles.append(style)
 
@@ -97,6 +100,8 @@ class FittingTable:
         else:
             yield from self._as_lines(shown)
         dropped = [column.name for column in self._columns if column not in shown]
+        if self.caption:
+            yield Text(self.caption, style="dim")
         if dropped:
             names = ", ".join(dict.fromkeys(dropped))
             yield Text(f"not shown at {width} columns: {names}; {self.remedy}", style="dim")

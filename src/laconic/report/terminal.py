@@ -29,13 +29,17 @@ class _Terminal(Console):
             yield segment if control or text.isprintable() else Segment(visible_lines(text), style)
 
 
-def terminal(*, stderr: bool = False) -> Console:
+def terminal(*, stderr: bool = False, quiet: bool = False) -> Console:
     """Return the console to print to. Styles are given by `Text` and `style`, since texts are not read as markup.
 
     It is as wide as COLUMNS says, or else as the terminal. Without either nothing limits it, so a table in a file or a
     pipe has all its columns.
+
+    Args:
+        stderr: Whether it is that of standard error.
+        quiet: Whether what is printed to it is dropped.
     """
-    console = _Terminal(stderr=stderr, markup=False, emoji=False, highlight=False)
+    console = _Terminal(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns) > 0:
         console.width = int(columns)

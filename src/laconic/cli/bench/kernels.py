@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.table import Table
 
 from laconic.cli.bench.table import (
     bar_text,
     bench_table,
     density_option,
     finish,
-    json_option,
     length_option,
     measured,
     quartiles_text,
     repeats_option,
 )
 from laconic.cli.flags import with_flags
+from laconic.cli.json_output import json_option, json_output
 from laconic.lab.options import OptionGroup, option
-from laconic.report.terminal import terminal
+from laconic.report.fitting import FittingTable
 from laconic.units import seconds_text
 
 if TYPE_CHECKING:
@@ -51,19 +50,19 @@ def bench_kernels(context: typer.Context, options: KernelOptions) -> None:
     from laconic.bench.kernels import measure_kernels
 
     d, repeats, densities = options.d, options.repeats, tuple(dict.fromkeys(options.density))
-    console = terminal()
-    rows = measured(
-        console,
-        lambda listen: measure_kernels(
-            d, densities, repeats, retained=not options.no_retained, only=options.only, listen=listen
-        ),
-    )
-    console.print(_table(rows, d, repeats))
-    settings = {"d": d, "densities": list(densities), "repeats": repeats, "threads": 1}
-    finish(console, "kernels", settings, rows, options.json)
+    with json_output(options.json) as file:
+        rows = measured(
+            context,
+            lambda listen: measure_kernels(
+                d, densities, repeats, retained=not options.no_retained, only=options.only, listen=listen
+            ),
+        )
+        file.console.print(_table(rows, d, repeats))
+        settings = {"d": d, "densities": list(densities), "repeats": repeats, "threads": 1}
+        finish(context, "kernels", settings, rows, file)
 
 
-def _table(rows: Sequence["Measurement"], d: int, repeats: int) -> Table:
+def _table(rows: Sequence["Measurement"], d: int, repeats: int) -> FittingTable:
     from laconic.bench.kernels import SMALL_D
 
     copy_s = statistics.median(row.details["copy_s"] for row in rows)

@@ -6,22 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.table import Table
 
 from laconic.cli.bench.table import (
     algorithms_in,
     algorithms_option,
     bench_table,
     finish,
-    json_option,
     length_option,
     measured,
     repeats_option,
 )
 from laconic.cli.flags import with_flags
+from laconic.cli.json_output import json_option, json_output
 from laconic.lab.algorithms import settings_by_name
 from laconic.lab.options import OptionGroup, hyperparameters_by_name, option
-from laconic.report.terminal import terminal
+from laconic.report.fitting import FittingTable
 from laconic.units import seconds_text, size
 
 if TYPE_CHECKING:
@@ -58,25 +57,27 @@ def bench_scale(context: typer.Context, options: ScaleOptions) -> None:
     sizes = tuple(dict.fromkeys(options.parameters or SIZES))
     repeats, seconds = options.repeats, options.seconds
     memory_bytes = size(options.memory)
-    console = terminal()
-    left = Left()
-    rows = measured(
-        console,
-        lambda listen: measure_scale(
-            methods, worker_counts, sizes, repeats, memory_bytes=memory_bytes, limit_s=seconds, settings=settings,
-            left=left,
-            listen=listen,
-        ),
-    )  # fmt: skip
-    console.print(_table(rows, worker_counts, sizes, repeats))
-    shown = {
-        "workers": list(worker_counts), "parameters": list(sizes), "repeats": repeats, "memory_bytes": memory_bytes,
-        "seconds": seconds, "set": settings, "threads": 1,
-    }  # fmt: skip
-    finish(console, "scale", shown, rows, options.json, left)
+    with json_output(options.json) as file:
+        left = Left()
+        rows = measured(
+            context,
+            lambda listen: measure_scale(
+                methods, worker_counts, sizes, repeats, memory_bytes=memory_bytes, limit_s=seconds, settings=settings,
+                left=left,
+                listen=listen,
+            ),
+        )  # fmt: skip
+        file.console.print(_table(rows, worker_counts, sizes, repeats))
+        shown = {
+            "workers": list(worker_counts), "parameters": list(sizes), "repeats": repeats, "memory_bytes": memory_bytes,
+            "seconds": seconds, "set": settings, "threads": 1,
+        }  # fmt: skip
+        finish(context, "scale", shown, rows, file, left)
 
 
-def _table(rows: Sequence["Measurement"], worker_counts: Sequence[int], sizes: Sequence[int], repeats: int) -> Table:
+def _table(
+    rows: Sequence["Measurement"], worker_counts: Sequence[int], sizes: Sequence[int], repeats: int
+) -> FittingTable:
     table = bench_table(
         f"scale: {min(worker_counts)} .. {max(worker_counts)} workers, {min(sizes):,} .. {max(sizes):,} parameters, "
         f"{repeats} turns",

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.table import Table
 
 from laconic.cli.bench.table import (
     algorithms_in,
@@ -15,15 +14,15 @@ from laconic.cli.bench.table import (
     bar_text,
     bench_table,
     finish,
-    json_option,
     measured,
     quartiles_text,
     repeats_option,
 )
 from laconic.cli.flags import with_flags
+from laconic.cli.json_output import json_option, json_output
 from laconic.lab.algorithms import settings_by_name
 from laconic.lab.options import OptionGroup, hyperparameters_by_name, option
-from laconic.report.terminal import terminal
+from laconic.report.fitting import FittingTable
 from laconic.units import seconds_text
 
 if TYPE_CHECKING:
@@ -57,22 +56,29 @@ def bench_simulate(context: typer.Context, options: SimulateOptions) -> None:
     methods = algorithms_in(options.algorithms)
     settings = settings_by_name(methods, options.set)
     workers, sizes, ring, repeats = options.workers, list(options.batch_size), options.ring, options.repeats
-    console = terminal()
-    rows = measured(
-        console,
-        lambda listen: chain(
-            measure_simulation(methods, workers, sizes, repeats, settings=settings, listen=listen),
-            measure_events(ring, repeats, listen=listen),
-        ),
-    )
-    rounds = [row for row in rows if row.unit == "times"]
-    console.print(_rounds(rounds, workers, repeats))
-    console.print(_events([row for row in rows if row.unit == "s"], ring))
-    shown = {"workers": workers, "batch_sizes": sizes, "ring": ring, "repeats": repeats, "set": settings, "threads": 1}
-    finish(console, "simulate", shown, rows, options.json)
+    with json_output(options.json) as file:
+        rows = measured(
+            context,
+            lambda listen: chain(
+                measure_simulation(methods, workers, sizes, repeats, settings=settings, listen=listen),
+                measure_events(ring, repeats, listen=listen),
+            ),
+        )
+        rounds = [row for row in rows if row.unit == "times"]
+        file.console.print(_rounds(rounds, workers, repeats))
+        file.console.print(_events([row for row in rows if row.unit == "s"], ring))
+        shown = {
+            "workers": workers,
+            "batch_sizes": sizes,
+            "ring": ring,
+            "repeats": repeats,
+            "set": settings,
+            "threads": 1,
+        }
+        finish(context, "simulate", shown, rows, file)
 
 
-def _rounds(rows: Sequence["Measurement"], workers: int, repeats: int) -> Table:
+def _rounds(rows: Sequence["Measurement"], workers: int, repeats: int) -> FittingTable:
     d = rows[0].details["parameters"] if rows else 0
     table = bench_table(
         f"simulate: {workers} workers, {d:,} parameters, one thread, median of {repeats}",
@@ -92,7 +98,7 @@ def _rounds(rows: Sequence["Measurement"], workers: int, repeats: int) -> Table:
     return table
 
 
-def _events(rows: Sequence["Measurement"], ring: int) -> Table:
+def _events(rows: Sequence["Measurement"], ring: int) -> FittingTable:
     table = bench_table(
         f"schedule engine: a ring all-reduce of {ring:,} workers", "the first call also loads the machine code",
         ["call"], ["messages", "takes", "quartiles", "messages/s"],

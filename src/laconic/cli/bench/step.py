@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.table import Table
 
 from laconic.cli.bench.table import (
     algorithms_in,
@@ -14,16 +13,16 @@ from laconic.cli.bench.table import (
     bar_text,
     bench_table,
     finish,
-    json_option,
     length_option,
     measured,
     quartiles_text,
     repeats_option,
 )
 from laconic.cli.flags import with_flags
+from laconic.cli.json_output import json_option, json_output
 from laconic.lab.algorithms import make_algorithm, settings_by_name
 from laconic.lab.options import PURE_NUMBER, OptionGroup, hyperparameters_by_name, option
-from laconic.report.terminal import terminal
+from laconic.report.fitting import FittingTable
 from laconic.units import seconds_text
 
 if TYPE_CHECKING:
@@ -66,24 +65,24 @@ def bench_step(context: typer.Context, options: StepOptions) -> None:
     if refused and options.algorithms:
         raise ValueError("; ".join(refused))
     methods = tuple(name for name in methods if not any(text.startswith(f"{name}: ") for text in refused))
-    console = terminal()
-    rows: list[Measurement] = []
-    for n in worker_counts:  # each table is printed as soon as it is measured, since all together take long
-        rows += measured(
-            console,
-            lambda listen, n=n: measure_steps(  # type: ignore[misc]
-                sizes, n, methods, repeats, settings=settings, momentum=momentum, listen=listen
-            ),
-        )
-        for d in sizes:
-            chosen = [row for row in rows if (row.name["workers"], row.name["parameters"]) == (n, d)]
-            console.print(_table(chosen, n, d, repeats))
-    shown = {
-        "workers": list(worker_counts), "parameters": list(sizes), "repeats": repeats, "set": settings,
-        "momentum": momentum,
-        "threads": 1,
-    }  # fmt: skip
-    finish(console, "step", shown, rows, options.json, refused)
+    with json_output(options.json) as file:
+        rows: list[Measurement] = []
+        for n in worker_counts:  # each table is printed as soon as it is measured, since all together take long
+            rows += measured(
+                context,
+                lambda listen, n=n: measure_steps(  # type: ignore[misc]
+                    sizes, n, methods, repeats, settings=settings, momentum=momentum, listen=listen
+                ),
+            )
+            for d in sizes:
+                chosen = [row for row in rows if (row.name["workers"], row.name["parameters"]) == (n, d)]
+                file.console.print(_table(chosen, n, d, repeats))
+        shown = {
+            "workers": list(worker_counts), "parameters": list(sizes), "repeats": repeats, "set": settings,
+            "momentum": momentum,
+            "threads": 1,
+        }  # fmt: skip
+        finish(context, "step", shown, rows, file, refused)
 
 
 def _refusal(algorithm: "Algorithm", d: int, n: int) -> str:
@@ -97,7 +96,7 @@ def _refusal(algorithm: "Algorithm", d: int, n: int) -> str:
     return ""
 
 
-def _table(rows: Sequence["Measurement"], n: int, d: int, repeats: int) -> Table:
+def _table(rows: Sequence["Measurement"], n: int, d: int, repeats: int) -> FittingTable:
     base_s = next(row for row in rows if row.name["step"] == "all-reduce").details["base_s"]
     table = bench_table(
         f"step: {n} processes, {d:,} parameters, median of {repeats}; base {seconds_text(base_s)}",

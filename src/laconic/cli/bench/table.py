@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+import typer
 from rich.text import Text
 
+from laconic.cli.invocation import is_quiet
+from laconic.cli.json_output import JsonOutput
 from laconic.lab.algorithms import algorithm_names
 from laconic.lab.defaults import MAX_VECTOR
-from laconic.lab.options import PURE_NUMBER, file_to_write, option
+from laconic.lab.options import PURE_NUMBER, option
+from laconic.report.fitting import FittingTable
+from laconic.report.terminal import terminal
 
 if TYPE_CHECKING:
     from laconic.bench.measure import Measurement
@@ -49,35 +49,31 @@ def algorithms_option(default: str = "") -> Any:  # noqa: ANN401 - a field
     )  # fmt: skip
 
 
-def json_option() -> Any:  # noqa: ANN401 - a field
-    """Return the option `json`."""
-    return option(None, "The file to write all figures to, as JSON.", metavar="FILE", reads=file_to_write())
-
-
 Listen = Callable[[str], None]
 
 
-def measured(console: Console, bench: Callable[[Listen], Iterable[Measurement]]) -> list[Measurement]:
+def measured(context: typer.Context, bench: Callable[[Listen], Iterable[Measurement]]) -> list[Measurement]:
     """Return all rows of a bench, and show meanwhile what it measures."""
-    with console.status("measuring") as status:
+    with terminal(stderr=True, quiet=is_quiet(context)).status("measuring") as status:
         return list(bench(lambda what: status.update(Text(f"measuring {what}"))))
 
 
 def finish(
-    console: Console,
+    context: typer.Context,
     bench: str,
     settings: Mapping[str, Any],
     rows: Sequence[Measurement],
-    file: Path | None,
+    file: JsonOutput,
     left_out: Sequence[str] = (),
 ) -> None:
-    """Print what was not measured and why, and write the result file."""
-    for what in left_out:
-        console.print(f"left out: {what}", soft_wrap=True)
-    if file is not None:
-        from laconic.bench.measure import result_of
+    """Write the result file, and print what was not measured and why."""
+    from laconic.bench.measure import result_of
 
-        file.write_text(json.dumps(result_of(bench, settings, rows, left_out), indent=2) + "\n")
+    notes = [f"left out: {what}" for what in left_out]
+    notes.append(file.write(result_of(bench, settings, rows, left_out)))
+    if not is_quiet(context):
+        for note in filter(None, notes):
+            file.console.print(note, soft_wrap=True)
 
 
 def algorithms_in(names: str) -> tuple[str, ...]:
@@ -89,16 +85,20 @@ def algorithms_in(names: str) -> tuple[str, ...]:
     return algorithm_names([name.strip() for name in names.split(",") if name.strip()], option="algorithms")
 
 
-def bench_table(title: str, caption: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
-    """Return an empty table with left-aligned `names` columns and right-aligned `numbers` columns."""
-    table = Table(
-        title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0,
-        show_edge=False,
-    )  # fmt: skip
+def bench_table(
+    title: str, caption: str, names: Sequence[str], numbers: Sequence[str], *, always: str = ""
+) -> FittingTable:
+    """Return an empty table with left-aligned `names` columns and right-aligned `numbers` columns.
+
+    Where it is too wide, numbers are dropped from the right, but for `always`, which is the first unless it is given.
+    """
+    table = FittingTable(title, caption=caption, remedy="a wider terminal or --json - shows them")
     for column in names:
-        table.add_column(column, no_wrap=True)
-    for column in numbers:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column)
+    for place, column in enumerate(numbers):
+        table.add_column(
+            column, justify="right", importance=float("inf") if column == (always or numbers[0]) else -place
+        )
     return table
 
 

@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.table import Table
 
 from laconic.cli.bench.table import (
     bench_table,
     density_option,
     finish,
-    json_option,
     length_option,
     measured,
     repeats_option,
 )
 from laconic.cli.flags import with_flags
+from laconic.cli.json_output import json_option, json_output
 from laconic.lab.options import OptionGroup
-from laconic.report.terminal import terminal
+from laconic.report.fitting import FittingTable
 from laconic.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
@@ -42,13 +41,13 @@ def bench_wire(context: typer.Context, options: WireOptions) -> None:
     from laconic.bench.wire import measure_wire
 
     d, density, repeats = options.d, options.density, options.repeats
-    console = terminal()
-    rows = measured(console, lambda listen: measure_wire(d, density, repeats, listen=listen))
-    console.print(_table(rows, d, repeats))
-    finish(console, "wire", {"d": d, "density": density, "repeats": repeats, "threads": 1}, rows, options.json)
+    with json_output(options.json) as file:
+        rows = measured(context, lambda listen: measure_wire(d, density, repeats, listen=listen))
+        file.console.print(_table(rows, d, repeats))
+        finish(context, "wire", {"d": d, "density": density, "repeats": repeats, "threads": 1}, rows, file)
 
 
-def _table(rows: Sequence["Measurement"], d: int, repeats: int) -> Table:
+def _table(rows: Sequence["Measurement"], d: int, repeats: int) -> FittingTable:
     table = bench_table(
         f"wire: {d:,} float32, one thread, median of {repeats}; one copy takes "
         f"{seconds_text(rows[0].details['copy_s'])}",
