@@ -10,7 +10,7 @@ from laconic.compressors import n_selected_for
 from laconic.errors import LaunchError
 from laconic.lab.processes.pool import Task, run_tasks
 from laconic.lab.runs.settings import RunSettings
-from laconic.report.published import write_result
+from laconic.report.published import result_text
 from laconic.reproduce import TABLES, table_of
 from laconic.reproduce.resnet18 import layer_sizes
 from laconic.reproduce.sasg_memory import SasgMemory
@@ -210,7 +210,8 @@ def test_a_result_file_says_what_was_run_with_what_and_every_figure(tmp_path):
     request = table.plan(Request(methods=("sasg",)))
     found = [task.work(silent, **task.arguments) for task in table.tasks(request)]
     path = tmp_path / "new" / "result.json"
-    write_result(path, table, request, found, table.compare(found))
+    path.parent.mkdir()
+    path.write_text(result_text(table, request, found, table.compare(found)))
     data = json.loads(path.read_text())
     assert data["found"] == found
     assert data["printed"] == {"lasg": {"mib": 426.25}, "sasg": {"mib": 4.26}}

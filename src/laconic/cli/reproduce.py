@@ -1,6 +1,7 @@
 """`laconic reproduce`: run a paper's table and print the results beside the published figures."""
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +14,17 @@ from rich.text import Text
 from laconic.cli.exit_codes import DIVERGED
 from laconic.cli.flags import with_flags
 from laconic.cli.progress_display import TasksDisplay
-from laconic.errors import Named, OptionError
+from laconic.errors import LaconicError, LaunchError
 from laconic.lab.options import OptionGroup, option
+from laconic.lab.outputs import OutputFile, check_old_results, output_file, output_folder
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
+from laconic.statements import warn
 
 if TYPE_CHECKING:
     from laconic.lab.processes.pool import Figures, Task
+    from laconic.reproduce.cells import Cells
+    from laconic.reproduce.table import Comparison, PublishedTable, Request
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -48,7 +53,16 @@ class ReproduceOptions(OptionGroup):
         shown="cores",
     )  # fmt: skip
     out: Path | None = option(None, "The file to write all figures to, as JSON.", metavar="FILE")
+    overwrite: bool = option(False, "Begin anew where an earlier command with this --out was stopped.")
+    resume: bool = option(
+        False, "Go on where an earlier command with this --out was stopped: what it has finished is not run again."
+    )
     list: bool = option(False, "List the tables and exit.")
+
+    def __post_init__(self) -> None:
+        """Check that the options go together. Raises OptionError if they do not."""
+        super().__post_init__()
+        check_old_results(self.out, overwrite=self.overwrite, resume=self.resume)
 
 
 @with_flags(ReproduceOptions)
@@ -58,41 +72,111 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
     if options.list or name is None:
         _list()
         return
-    from laconic.lab.processes.pool import run_tasks
-    from laconic.report.published import partial_path, side_by_side, write_partial_result, write_result
     from laconic.reproduce import table_of
+    from laconic.reproduce.cells import Cells, cells_folder, remove_if_empty
     from laconic.reproduce.table import Request
 
     table = table_of(name)
-    if out is not None and out.is_dir():
-        raise OptionError(Named("out", out), f" is a folder; give the file to write, such as {out / (name + '.json')}")
     seeds = () if options.seeds is None else _seeds(options.seeds)
     methods = () if options.methods is None else _words(options.methods)
     request = table.plan(Request(data=options.data, seeds=seeds, methods=methods))
-    parts = table.tasks(request)
-    finished: dict[str, Figures] = {}
+    jobs = options.jobs or os.cpu_count() or 1
+    with ExitStack() as stack:
+        if out is None:
+            _Reproduction(table, request).run(jobs, None)
+            return
+        file = stack.enter_context(output_file(out, option="out"))
+        stack.callback(remove_if_empty, cells_folder(out))  # after the folder is closed
+        folder = stack.enter_context(output_folder(cells_folder(out), option="out", overwrite=True))
+        cells = Cells(folder.path, table)
+        if not options.resume and not options.overwrite:
+            cells.refuse()
+        _Reproduction(table, request, cells, resume=options.resume).run(jobs, file)
 
-    def keep(job: "Task", figures: "Figures") -> None:
-        finished[job.label] = figures
-        if out is not None:
-            write_partial_result(out, table, request, finished)
 
-    try:
-        with TasksDisplay() as display:
-            found = run_tasks(parts, options.jobs or os.cpu_count() or 1, display.listen, keep)
-    except Stopped as stopped:
-        if out is not None and finished:
-            write_partial_result(out, table, request, finished)  # the signal may have interrupted the last write
-            stopped.add_note(f"finished, in {partial_path(out)}: {', '.join(finished)}")
-        raise
-    comparison = table.compare(found)
-    console = terminal()
-    console.print(side_by_side(table, comparison))
-    if out is not None:
-        write_result(out, table, request, found, comparison)
-        console.print(f"wrote {out}")
-    if comparison.diverged:
-        raise typer.Exit(DIVERGED)
+class _Reproduction:
+    """The tasks of a table: each is kept when it is finished."""
+
+    def __init__(
+        self, table: "PublishedTable", request: "Request", cells: "Cells | None" = None, *, resume: bool = False
+    ) -> None:
+        """Take up what is finished, if `resume`."""
+        self._table, self._request, self._cells = table, request, cells
+        self._tasks = table.tasks(request)
+        self._found: dict[str, Figures] = {}
+        self._problems: list[str] = []
+        if cells is not None and resume:
+            self._found = cells.finished(self._tasks)
+        for label in self._found:
+            terminal(stderr=True).print(f"{label} is finished; it is not run again", soft_wrap=True)
+
+    def run(self, jobs: int, file: OutputFile | None) -> None:
+        """Run what is left, print the table and write the file.
+
+        Raises:
+            LaconicError: A task has failed. The table of the others is printed, and they are kept.
+        """
+        from laconic.lab.processes.pool import run_tasks
+
+        left = [task for task in self._tasks if task.label not in self._found]
+        try:
+            with TasksDisplay() as display:
+                run_tasks(left, jobs, display.listen, self._keep, self._fail)
+        except Stopped as stopped:
+            for task in self._tasks:
+                if task.label in self._found and self._cells is not None and not self._cells.has(task):
+                    self._keep(task, self._found[task.label])  # the signal interrupted its write
+            self._print()
+            for clause in self._state():
+                stopped.add_note(clause)
+            raise
+        comparison = self._print()
+        if self._problems:
+            raise LaconicError("\n".join([*self._problems, *self._state()]))
+        if file is not None and comparison is not None:
+            from laconic.report.published import result_text
+
+            file.write_text(result_text(self._table, self._request, self._in_order(), comparison))
+            if self._cells is not None:
+                self._cells.remove(list(self._found))
+            terminal().print(f"wrote {file.path}", soft_wrap=True)
+        if comparison is not None and comparison.diverged:
+            raise typer.Exit(DIVERGED)
+
+    def _keep(self, task: "Task", figures: "Figures") -> None:
+        self._found[task.label] = figures
+        if self._cells is not None:
+            try:
+                self._cells.keep(task, figures)
+            except OSError as error:
+                warn(f"{error.filename}: {error.strerror}; {task.label} is finished, but not kept on disk")
+
+    def _fail(self, task: "Task", error: LaunchError) -> None:
+        self._problems.append(str(error))
+
+    def _in_order(self) -> "list[Figures]":
+        return [self._found[task.label] for task in self._tasks if task.label in self._found]
+
+    def _print(self) -> "Comparison | None":
+        """Print the table of what is finished, and return it; None if nothing is."""
+        from laconic.report.published import side_by_side
+
+        if not self._found:
+            return None
+        comparison = self._table.compare(self._in_order())
+        terminal().print(side_by_side(self._table, comparison))
+        return comparison
+
+    def _state(self) -> list[str]:
+        """Return what is finished and where it is, and what is not."""
+        left = [task.label for task in self._tasks if task.label not in self._found]
+        where = "" if self._cells is None else f", in {self._cells.folder}"
+        clauses = [f"finished{where}: {', '.join(self._found)}"] if self._found else []
+        if left:
+            clauses.append(f"not finished: {', '.join(left)}")
+        if left and self._found and self._cells is not None:
+            clauses.append("the same command with --resume goes on from there")
+        return clauses
 
 
 def _list() -> None:

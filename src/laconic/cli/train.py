@@ -18,7 +18,7 @@ from laconic.cli.progress_display import RunDisplay
 from laconic.errors import LaconicError, Named, OptionError, Spelling
 from laconic.lab.algorithms import algorithm_class, check_name, has_dense_rounds, settings_by_name
 from laconic.lab.options import PURE_NUMBER, OptionGroup, option
-from laconic.lab.outputs import output_folder
+from laconic.lab.outputs import check_old_results, output_folder
 from laconic.lab.processes.place import described
 from laconic.lab.processes.stopping import Stopped
 from laconic.lab.runs.settings import RunSettings
@@ -54,15 +54,7 @@ class LaunchOptions(OptionGroup):
             OptionError: They do not.
         """
         super().__post_init__()
-        for name in ("overwrite", "resume"):
-            if getattr(self, name) and self.out is None:
-                raise OptionError(
-                    Named(name, True), " is about a folder of results, so it needs ", Named("out"), " FOLDER"
-                )
-        if self.overwrite and self.resume:
-            raise OptionError(
-                Named("overwrite", True), " begins anew and ", Named("resume", True), " goes on; give one of them"
-            )
+        check_old_results(self.out, overwrite=self.overwrite, resume=self.resume)
 
 
 @dataclass(frozen=True, kw_only=True)

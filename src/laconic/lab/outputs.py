@@ -111,6 +111,21 @@ class OutputFolder(_Output):
         super().close()
 
 
+def check_old_results(out: Path | None, *, overwrite: bool, resume: bool) -> None:
+    """Refuse options about results of earlier commands that do not go together, or without `out`.
+
+    Raises:
+        OptionError: They do not.
+    """
+    for name, given in (("overwrite", overwrite), ("resume", resume)):
+        if given and out is None:
+            raise OptionError(Named(name, True), " is about results of an earlier command, so it needs ", Named("out"))
+    if overwrite and resume:
+        raise OptionError(
+            Named("overwrite", True), " begins anew and ", Named("resume", True), " goes on; give one of them"
+        )
+
+
 def output_file(path: Path, *, option: str) -> OutputFile:
     """Check that a file can be written, before the work whose result it gets. What is there stays as it is.
 
@@ -124,7 +139,7 @@ def output_file(path: Path, *, option: str) -> OutputFile:
     with _refused(path, option, "file"):
         if path.is_dir():
             raise OptionError(
-                Named(option, str(path)), f" is a folder; give a file to write, such as {path / 'result'}"
+                Named(option, str(path)), f" is a folder; give a file to write, such as {path / 'result.json'}"
             )
         target = path.resolve()
         if _is_stream(target):

@@ -1,9 +1,8 @@
 """A published table and the measured figures, on the terminal and as a file."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -11,7 +10,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from laconic.lab.atomic import write_text
 from laconic.lab.json_text import json_text
 from laconic.lab.processes.pool import Figures
 from laconic.lab.provenance import machine, versions
@@ -39,28 +37,15 @@ def _table(sheet: Sheet) -> Table:
     return table
 
 
-def write_result(
-    path: Path, table: PublishedTable, request: Request, found: Sequence[Figures], comparison: Comparison
-) -> None:
-    """Write one JSON file: command, date, versions, machine and settings, all measured and all published figures."""
+def result_text(table: PublishedTable, request: Request, found: Sequence[Figures], comparison: Comparison) -> str:
+    """Return the result file: command, date, versions, machine, settings, all measured and all published figures."""
     data = {
         **_of_run(table, request, found),
         "tables": [{"title": sheet.title, "columns": sheet.columns, "rows": sheet.rows} for sheet in comparison.sheets],
         "notes": comparison.notes,
         "diverged": comparison.diverged,
     }
-    _write(path, data)
-    partial_path(path).unlink(missing_ok=True)
-
-
-def write_partial_result(path: Path, table: PublishedTable, request: Request, found: Mapping[str, Figures]) -> None:
-    """Write the figures of the finished tasks beside `path`, without tables. `finished` lists the tasks' labels."""
-    _write(partial_path(path), {**_of_run(table, request, list(found.values())), "finished": list(found)})
-
-
-def partial_path(path: Path) -> Path:
-    """Return the path of partial results: `result.partial.json` for `result.json`."""
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
+    return json_text(data, indent=1)
 
 
 def _of_run(table: PublishedTable, request: Request, found: Sequence[Figures]) -> dict[str, Any]:
@@ -75,8 +60,3 @@ def _of_run(table: PublishedTable, request: Request, found: Sequence[Figures]) -
         "printed": table.printed,
         "found": found,
     }
-
-
-def _write(path: Path, data: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json_text(data, indent=1))

@@ -134,7 +134,7 @@ class SsgdMvBits(PublishedTable):
 
     def _sheet(self, direction: _Direction, by_kind: Mapping[str, Figures]) -> Sheet:
         rows = []
-        for row in _ROWS:
+        for row in (row for row in _ROWS if row.kind in by_kind):
             kind = next(kind for kind in _KINDS if kind.key == row.kind)
             printed, per_parameter = (row.up, kind.up) if direction == "up" else (row.down, kind.down)
             formula = 32 * row.steps / per_parameter

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from laconic.errors import LaunchError
 from laconic.lab.processes.supervise import Child, Report, end_all
 
 _SAY_EVERY_S = 0.2
@@ -44,6 +45,7 @@ def run_tasks(
     at_once: int,
     listen: Callable[[TaskProgress], None],
     finished: Callable[[Task, Figures], None] = lambda task, figures: None,
+    failed: Callable[[Task, LaunchError], None] | None = None,
 ) -> list[Figures]:
     """Run the tasks in processes with one thread each. No process outlives the call.
 
@@ -52,12 +54,13 @@ def run_tasks(
         at_once: The number of processes that run at once.
         listen: Gets the progress of each task.
         finished: Gets each task's figures as soon as the task is finished.
+        failed: Gets each task that fails or whose process ends, and why; the others go on. None ends them all.
 
     Returns:
-        Each task's figures, in the order of `tasks`.
+        The figures of each task that has not failed, in the order of `tasks`.
 
     Raises:
-        LaunchError: A task fails or its process ends.
+        LaunchError: A task fails or its process ends, and `failed` is None.
     """
     waiting = list(enumerate(tasks))[::-1]
     running: dict[Any, tuple[int, Child]] = {}
@@ -76,14 +79,17 @@ def run_tasks(
                     listen(message.content)
                     continue
                 if message.failure:
-                    raise child.error(message)
-                found[number] = message.result
-                finished(tasks[number], message.result)
+                    if failed is None:
+                        raise child.error(message)
+                    failed(tasks[number], child.error(message))
+                else:
+                    found[number] = message.result
+                    finished(tasks[number], message.result)
                 del running[connection]
                 end_all([child])
     finally:
         end_all([child for _, child in running.values()])
-    return [found[number] for number in range(len(tasks))]
+    return [found[number] for number in sorted(found)]
 
 
 class _Work:
