@@ -1,5 +1,6 @@
 """The face of the kernels: all that other packages use of them."""
 
+from laconic.kernels.cpu.cache import are_prepared, prepare
 from laconic.kernels.cpu.compile import kernel, numba_available
 from laconic.kernels.cpu.threads import MAX_KERNEL_THREADS, kernel_threads, set_kernel_threads
 from laconic.kernels.dispatch import reference
@@ -110,6 +111,7 @@ __all__ = [
     "ans_decode_symbols",
     "ans_encode_gaps",
     "ans_encode_symbols",
+    "are_prepared",
     "ascending",
     "clear_at",
     "count_ones",
@@ -145,6 +147,7 @@ __all__ = [
     "power_codes",
     "powers_and_fractions",
     "powers_finite",
+    "prepare",
     "put_numbers",
     "put_powers",
     "put_runs",

@@ -31,6 +31,7 @@ from laconic.training.clipping import clipping_of
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.initial_gradient import InitialGradient
 from laconic.training.joining import Joining, check_join
+from laconic.training.kernel_preparation import KernelPreparation
 from laconic.training.learning_rates import Choice, LearningRates
 from laconic.training.optimizer_arguments import check_arguments, check_plain, fixed_tensors
 from laconic.training.own_worker import OwnWorker
@@ -120,12 +121,16 @@ class DistributedOptimizer(OptimizerAround):
         self._model = model
         active = ActiveParameters(self.flat.sizes, partial(_call, WeakMethod(self._gather_used)))
         self.server_model = ServerModel(inner, active, learning_rates, clipping) if algorithm.server_steps else None
-        parameters = self.flat.values()
+        parameters = self.flat.values_by_torch()
         fixed = fixed_tensors(inner, model)
         kind = ProcessArrivals if algorithm.is_asynchronous else Processes
         self.driver: Processes = kind(
             algorithm, parameters=parameters, spec=self.flat.spec, group=group, layout=layout, seed=seed,
             timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None, active=active,
+            kernels=KernelPreparation(
+                algorithm=algorithm, flat=self.flat, local_steps=local_steps, clip=(clip_norm, clip_value),
+                speaks=not dist.get_rank(group),
+            ),
             agreed={
                 "local_steps": local_steps, "check_every": check_every, "replicas": replicas,
                 "clip_norm": clip_norm, "clip_value": clip_value, "sparse_gradients": sparse_gradients,

@@ -98,6 +98,10 @@ class FlatParameters:
         gather(self._data, vector)
         return vector
 
+    def values_by_torch(self) -> Tensor:
+        """Return the same without a kernel, which would have to be compiled first."""
+        return torch.cat([tensor.reshape(-1).to(self.dtype) for tensor in self._data])
+
     def change_since(self, start: Tensor, divisor: Tensor | None = None) -> "ChangeSince":
         """Return where to read the parameters - `start`, divided by `divisor`.
 

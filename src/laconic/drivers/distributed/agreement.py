@@ -10,7 +10,7 @@ import math
 import platform
 import sys
 from collections.abc import Mapping
-from types import NoneType
+from types import MappingProxyType, NoneType
 
 import torch
 
@@ -47,8 +47,12 @@ def environment() -> dict[str, str]:
 
 
 def agree(
-    meeting: Meeting, settings: Settings, purpose: str, timeout_s: float, device: str = "cpu", gpu: str = ""
-) -> list[str]:
+    meeting: Meeting,
+    settings: Settings,
+    purpose: str,
+    timeout_s: float,
+    own: Mapping[str, str] = MappingProxyType({"device": "cpu"}),
+) -> list[dict[str, str]]:
     """Compare the settings of all ranks. Collective.
 
     Args:
@@ -56,20 +60,17 @@ def agree(
         settings: what must be equal.
         purpose: for errors, such as "to make its DistributedOptimizer".
         timeout_s: how long to wait for the others, in seconds.
-        device: type of the device that this rank computes on.
-        gpu: what to show all ranks about a GPU.
+        own: what else to show all ranks: the type of the "device" that this rank computes on, and more.
 
     Returns:
-        Each rank's `gpu`.
+        What each rank shows.
 
     Raises:
         SetupError: naming the first difference and both ranks; or a rank that refused its own arguments, at once.
         PeerLostError: naming the ranks that did not come in time.
         WireError: naming the rank that shows something else.
     """
-    mine = versions() | environment() | {
-        "device": device, "gpu": gpu, "settings": _hash_of(settings),
-    }  # fmt: skip
+    mine = versions() | environment() | {**own, "settings": _hash_of(settings)}
     shown = meeting.gather(mine, purpose, {str: str}, _MAX_HASH_BYTES, timeout_s)
     for rank, other in enumerate(shown):
         if any(other.get(name) != shown[0].get(name) for name in versions()):
@@ -82,7 +83,7 @@ def agree(
         _find_difference(meeting, settings, [other.get("settings", "") for other in shown], purpose, timeout_s)
     if meeting.rank == 0:
         _state_unlike(shown)
-    return [other.get("gpu", "") for other in shown]
+    return shown
 
 
 def difference(one: Settings, other: Settings) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec
@@ -19,6 +20,7 @@ from laconic.errors import PeerLostError, SetupError, WireError
 from laconic.torch_compat import Store, default_store
 
 _MIN_POLL_S, _MAX_POLL_S = 0.001, 0.05
+_PULSE_S = 0.5
 _GRACE_S = 5.0  # how long the process with the store stays for others that have not read why it ends
 _MAX_REFUSAL = 1000  # characters of an error that the others are shown
 _MAX_ENDING_BYTES = 1 << 13  # of such an error, or of the ranks that another one waited for
@@ -101,6 +103,29 @@ class Meeting:
             self.linger()
             raise
 
+    @contextlib.contextmanager
+    def not_hurried(self) -> Iterator[None]:
+        """Let the others wait at a gather until this rank comes to it, within this context, however long that takes.
+
+        A thread shows that this rank is alive. If its process ends, they wait for `timeout_s` more.
+        """
+        key, over = self._pulse_key(self.rank), threading.Event()
+
+        def beat() -> None:
+            with contextlib.suppress(RuntimeError):
+                while not over.wait(_PULSE_S):
+                    self._store.add(key, 1)
+
+        beating = threading.Thread(target=beat, daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            over.set()
+            beating.join()
+            with contextlib.suppress(RuntimeError):
+                self._store.delete_key(key)
+
     def refuse(self, error: Exception) -> None:
         """Show the others, in place of a gather, that this rank stays away, and why. Returns almost at once."""
         with contextlib.suppress(RuntimeError):
@@ -130,11 +155,16 @@ class Meeting:
         keys = [self._key(number, rank) for rank in range(self.size)]
         deadline = time.monotonic() + timeout_s
         poll_s = _MIN_POLL_S
+        pulses: list[int] = []
         while not self._store.check(keys):
             if self._store.check([self._end_key(number)]):
                 return [self._store.get(key) if self._store.check([key]) else b"" for key in keys]
             if time.monotonic() > deadline:
                 absent = [rank for rank, key in enumerate(keys) if not self._store.check([key])]
+                before, pulses = pulses, [self._store.add(self._pulse_key(rank), 0) for rank in range(self.size)]
+                if absent and all(pulses[rank] > (before or [0] * self.size)[rank] for rank in absent):
+                    deadline = time.monotonic() + timeout_s
+                    continue
                 self._show(number, {"gave up": absent})  # for those who come later
                 raise PeerLostError(
                     f"{self._named(absent)} was waited for ({purpose}), but did not come within "
@@ -171,6 +201,9 @@ class Meeting:
 
     def _key(self, number: int, rank: int, what: str = "shown") -> str:
         return f"{self._keys}/{number}/{what}-{rank}"
+
+    def _pulse_key(self, rank: int) -> str:
+        return f"{self._keys}/pulse-{rank}"
 
     def _end_key(self, number: int) -> str:
         return f"{self._keys}/{number}/refused"

@@ -2,9 +2,10 @@
 
 import multiprocessing.util
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from types import NoneType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,7 @@ from laconic.protocol.abort import Abort
 from laconic.protocol.async_server import UpdateCounts
 from laconic.protocol.exchanges import RankSessions, abandon_round, run_rank
 from laconic.protocol.job import Job
-from laconic.protocol.layout import choose_layout
+from laconic.protocol.layout import Layout, choose_layout
 from laconic.protocol.magnitudes import residual_norm
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
@@ -34,8 +35,19 @@ from laconic.torch_compat import timeout_s_of
 
 TOPIC = "optimizer"
 """Of the meeting at which the ranks agree, and to which a rank that refuses its arguments does not come."""
-_MAX_TRAFFIC_BYTES = 1 << 20
+_PURPOSE = "to make its DistributedOptimizer"
+_MAX_TRAFFIC_BYTES, _MAX_READY_BYTES = 1 << 20, 64
 _AT_EXIT_PRIORITY = 100  # before Python's own
+
+
+class Kernels(Protocol):
+    """The compiled kernels that this rank is going to use."""
+
+    def is_done(self, layout: Layout) -> bool:
+        """Return whether this machine has them."""
+
+    def run(self, layout: Layout) -> None:
+        """Compile them, or wait until another process of this machine has. It may take minutes."""
 
 
 class Processes:
@@ -54,12 +66,13 @@ class Processes:
         descend: Callable[[Tensor], Tensor] | None = None,
         active: Active | None = None,
         agreed: Settings | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
         """Set up this rank. Collective: every rank of the group must construct it.
 
         The `parameters` (d,) are overwritten by rank 0's; `spec` says what they are, and `active` which of them take
         part in a round; by default all. `agreed` holds other settings that must be equal on all ranks. `timeout_s` is
-        how long a rank is waited for, by default as long as `group` waits.
+        how long a rank is waited for, by default as long as `group` waits; however long it compiles `kernels`.
 
         Raises:
             ValueError: for a layout that the method does not admit.
@@ -82,9 +95,15 @@ class Processes:
             "number of parameters": spec.d,
         }  # fmt: skip
         gpu = gpu_of(parameters.device, group) or ""
-        gpus = agree(
-            meeting, settings, "to make its DistributedOptimizer", timeout_s, device=parameters.device.type, gpu=gpu
-        )
+        is_ready = kernels is None or kernels.is_done(self.layout)
+        shown = agree(meeting, settings, _PURPOSE, timeout_s, {
+            "device": parameters.device.type, "gpu": gpu, "kernels are ready": str(is_ready),
+        })  # fmt: skip
+        if any(each.get("kernels are ready") != "True" for each in shown):
+            with nullcontext() if is_ready else meeting.not_hurried():
+                if kernels is not None and not is_ready:
+                    kernels.run(self.layout)
+                meeting.gather(None, "to compile its kernels", NoneType, _MAX_READY_BYTES, timeout_s)
         self.channel = Channel(group, timeout_s, spec.stop)
         self.channel.control_bytes += meeting.control_bytes
         if settings.get("local_steps", 1) != 1:
@@ -110,7 +129,7 @@ class Processes:
             self.seconds,
             partial(residual_norm, [worker.me.memory for worker in workers]),
         )
-        if are_distinct([each or None for each in gpus]):
+        if are_distinct([each.get("gpu") or None for each in shown]):
             self.send_from(self.job.device, "nccl")
         # When this object or the process ends; in processes that multiprocessing starts, `atexit` runs nothing.
         multiprocessing.util.Finalize(self, self.channel.end, exitpriority=_AT_EXIT_PRIORITY)

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 import pickle
@@ -139,6 +140,8 @@ def are_prepared(job: str) -> bool:
     Args:
         job: All that the choice of its kernels depends on.
     """
+    if job not in _prepared and importlib.util.find_spec("numba") is None:
+        _prepared.add(job)  # kernels run in torch
     if job not in _prepared:
         folder = kernel_folder()
         listed = folder.read(_list_of(job))
