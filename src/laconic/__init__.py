@@ -53,7 +53,8 @@ if TYPE_CHECKING:
         SetupError,
         WireError,
     )
-    from laconic.faults.plan import Event, FaultPlan
+    from laconic.faults.events import Event
+    from laconic.faults.plan import FaultPlan
     from laconic.gossip.mixing import Mixing
     from laconic.kernels.api import kernel_threads, set_kernel_threads
     from laconic.network import ComputeTime, Link
@@ -161,7 +162,7 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "DistEFBlockwise": "laconic.algorithms.dist_ef",
     "DistributedOptimizer": "laconic.training.distributed_optimizer",
     "DropSign": "laconic.algorithms.dropsign",
-    "Event": "laconic.faults.plan",
+    "Event": "laconic.faults.events",
     "FaultPlan": "laconic.faults.plan",
     "Fractional": "laconic.compressors",
     "GlobalReplica": "laconic.algorithms.sgd_server",

@@ -23,7 +23,6 @@ from laconic.network import Link
 from laconic.protocol.round_inputs import Inputs
 from laconic.wire import HEADER_BYTES, Frame, decode, encode
 from support import methods, small_model
-from support.command_line import laconic as command
 from support.frame_bytes import HEADER
 from support.packets import BY_KIND
 from support.sample_packets import packets
@@ -288,17 +287,3 @@ def test_a_run_without_faults_prints_nothing_about_them(tmp_path, capsys):
     assert record.traffic.faults == {}
     assert "faults:" not in capsys.readouterr().out
     assert not (tmp_path / "faults.toml").exists()
-
-
-def test_the_command_refuses_a_wrong_plan_with_one_line(tmp_path):
-    path = tmp_path / "plan.toml"
-    path.write_text("lost = 2.0")
-    for arguments, message in (
-        (("-a", "ec-sgd", "--faults", str(path)), f"--faults {path}: faults: lost=2.0 must be in [0, 1)"),
-        (("-a", "ec-sgd", "--faults", "/nowhere.toml"), "/nowhere.toml"),
-        (("-a", "ec-sgd", "--driver", "processes", "--faults", str(path)), "is for --driver simulated"),
-    ):
-        ended = command("run", *arguments)
-        assert ended.code == 2
-        assert message in ended.err
-        assert ended.err.count("\n") == 1

@@ -9,19 +9,17 @@ Nothing depends on the layout: the packet that rank 0 sends to its own server ha
 link, and the crash of a worker never stops a server.
 """
 
-import dataclasses
 import math
-import tomllib
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
-import tomli_w
-
-from laconic.contract import Algorithm
-from laconic.hyperparameters import line_of, make_plain, near_misses, plain_number
+from laconic.contract import Algorithm, ModelSpec
+from laconic.faults.events import KINDS, Event, PlanError, factor_of, integer_of
+from laconic.faults.plan_file import plan_text, read_plan
+from laconic.hyperparameters import line_of, make_plain
 from laconic.protocol.layout import Layout
 from laconic.random_keys import make_key, uniform
 
@@ -30,34 +28,6 @@ PACKET_FAULTS: tuple[Fate, ...] = ("lost", "late", "corrupted", "duplicated")
 ABSENCES = ("lost", "late", "corrupted", "crashed")  # faults by which a gradient is not delivered
 _SHORT = 32  # rounds of a crash up to which each round is drawn
 _BLOCK = 1 << 14  # rounds for which longer crashes are drawn together
-KINDS = ("lost", "late", "duplicated", "corrupted", "crashed")  # the kinds of events and counts
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """One fault of one worker in one round. Raises TypeError or ValueError, naming the field."""
-
-    round: int
-    worker: int
-    kind: str
-    """One of KINDS."""
-    exchange: int | None = None
-    """Number of the exchange in the round; None for all of them."""
-
-    def __post_init__(self) -> None:
-        for name in ("round", "worker", "exchange"):
-            value = getattr(self, name)
-            if value is not None or name != "exchange":
-                object.__setattr__(self, name, _integer(f"event: {name}", value, 0))
-        if self.kind not in KINDS:
-            raise ValueError(
-                f"event: kind={self.kind!r} must be one of {', '.join(KINDS)}{near_misses(str(self.kind), list(KINDS))}"
-            )
-        if self.kind == "crashed" and self.exchange is not None:
-            raise ValueError(
-                f"event: exchange={self.exchange} does not go with kind='crashed': a worker that crashes misses "
-                "complete rounds; leave exchange out"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +72,14 @@ class FaultPlan:
             if not 0 <= chance < 1:
                 raise ValueError(f"faults: {name}={chance} must be in [0, 1) (one in a hundred is 0.01)")
         for name, minimum in (("seed", 0), ("crash_rounds", 1), ("inverted_links", 0)):
-            object.__setattr__(self, name, _integer(name, getattr(self, name), minimum))
-        object.__setattr__(self, "straggle_factor", _factor("straggle_factor", self.straggle_factor))
+            object.__setattr__(self, name, integer_of(name, getattr(self, name), minimum))
+        object.__setattr__(self, "straggle_factor", factor_of("straggle_factor", self.straggle_factor))
         for name in ("stragglers", "slow_links"):
             by_worker = getattr(self, name)
             if not isinstance(by_worker, Mapping):
                 raise TypeError(f"faults: {name}={by_worker!r:.80} must be factors by worker, such as {{2: 4.0}}")
             plain = {
-                _integer(f"{name}: worker", worker, 0): _factor(f"{name}: the factor of worker {worker}", factor)
+                integer_of(f"{name}: worker", worker, 0): factor_of(f"{name}: the factor of worker {worker}", factor)
                 for worker, factor in by_worker.items()
             }
             object.__setattr__(self, name, plain)
@@ -123,7 +93,7 @@ class FaultPlan:
         pair = self.rescale
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(f"faults: rescale={pair!r:.80} must be two factors, such as (0.001, 1000.0)")
-        low, high = _factor("rescale: the lowest factor", pair[0]), _factor("rescale: the highest factor", pair[1])
+        low, high = factor_of("rescale: the lowest factor", pair[0]), factor_of("rescale: the highest factor", pair[1])
         if low > high:
             raise ValueError(f"faults: rescale={[low, high]} must be the lowest factor and then the highest")
         object.__setattr__(self, "rescale", (low, high))
@@ -131,46 +101,95 @@ class FaultPlan:
     def __repr__(self) -> str:
         return line_of(self)
 
-    def check(self, algorithm: Algorithm, layout: Layout, n_workers: int) -> None:
-        """Raise ValueError if this method, layout or number of workers does not admit the plan."""
+    def check(
+        self, algorithm: Algorithm, layout: Layout, n_workers: int, spec: ModelSpec, rounds: int | None = None
+    ) -> None:
+        """Raise PlanError if this method, layout or number of workers does not admit the plan, or a fault never comes.
+
+        Args:
+            algorithm: the method.
+            layout: who serves.
+            n_workers: the number of workers.
+            spec: the model, on whose parameters the exchanges of a round depend.
+            rounds: how many the job has, if that is known.
+        """
         if algorithm.is_decentralized or algorithm.is_asynchronous:
-            raise ValueError(
+            raise PlanError(
                 f"faults: {algorithm.name} has mode={algorithm.mode!r}, and faults are simulated only where "
                 "rounds have a server; take a method with mode='rounds'"
             )
         if not layout.has_server:
-            raise ValueError(
+            raise PlanError(
                 f"faults: layout={layout.name!r} has no server that packets could fail to reach; use rank0, dedicated"
                 + (" or sharded" if algorithm.separable else "")
             )
         self._check_workers(n_workers)
-        absences = [kind for kind in ABSENCES if kind in self._possible]
-        if absences and not algorithm.tolerates_absence:
-            raise ValueError(
-                f"faults: {algorithm.name} does not tolerate {absences[0]} packets: what is not delivered would be "
-                "lost for good; remove that fault, or use a method that keeps it as residual (see `laconic show`), "
-                "such as ec-sgd"
-            )
-        if absences and algorithm.dense_in(0):
-            raise ValueError(
-                f"faults: the dense warm-up rounds of {algorithm.name} keep no residual, so {absences[0]} packets "
-                "would be lost for good; leave the dense rounds out"
-            )
-        if "crashed" in absences and not algorithm.replicas_equal:
-            raise ValueError(
-                f"faults: {algorithm.name} lets models differ, so no other worker has the parameters that a crashed "
-                "one returns to; remove crashes"
-            )
+        self._check_absences(algorithm)
+        self._check_events(algorithm, spec, n_workers, rounds)
 
     def _check_workers(self, n_workers: int) -> None:
-        named = [("stragglers", worker) for worker in self.stragglers]
-        named += [("slow_links", worker) for worker in self.slow_links]
-        named += [(f"event of round {event.round}", event.worker) for event in self.events]
-        for where, worker in named:
+        named: list[tuple[str, int, tuple[str | int, ...]]] = []
+        for table in ("stragglers", "slow_links"):
+            named += [(table, worker, (table, str(worker))) for worker in getattr(self, table)]
+        for number, event in enumerate(self.events):
+            named.append((f"event of round {event.round}", event.worker, ("event", number, "worker")))
+        for where, worker, at in named:
             if worker >= n_workers:
-                raise ValueError(f"faults: {where}: worker {worker} must be in 0 .. {n_workers - 1}")
+                raise PlanError(
+                    f"faults: {where}: worker {worker} must be in 0 .. {n_workers - 1}, since there are {n_workers} "
+                    "workers; mend it, or take more workers", *at,
+                )  # fmt: skip
         if self.inverted_links > n_workers:
-            raise ValueError(f"faults: inverted_links={self.inverted_links} must be at most workers={n_workers}")
+            raise PlanError(
+                f"faults: inverted_links={self.inverted_links} must be at most workers={n_workers}", "inverted_links"
+            )
+
+    def _check_absences(self, algorithm: Algorithm) -> None:
+        """Refuse faults by which something would be lost for good."""
+        kind = next((kind for kind in ABSENCES if kind in self._possible), None)
+        if kind is None:
+            return
+        at = self._at(kind)
+        if not algorithm.tolerates_absence:
+            raise PlanError(
+                f"faults: {algorithm.name} does not tolerate {kind} packets: what is not delivered would be lost for "
+                "good; remove that fault, or use a method that keeps it as residual (see `laconic show`), such as "
+                "ec-sgd", *at,
+            )  # fmt: skip
+        if algorithm.dense_in(0):
+            raise PlanError(
+                f"faults: the dense warm-up rounds of {algorithm.name} keep no residual, so {kind} packets would be "
+                "lost for good; leave the dense rounds out", *at,
+            )  # fmt: skip
+        if "crashed" in self._possible and not algorithm.replicas_equal:
+            raise PlanError(
+                f"faults: {algorithm.name} lets models differ, so no other worker has the parameters that a crashed "
+                "one returns to; remove crashes", *self._at("crashed"),
+            )  # fmt: skip
+
+    def _at(self, kind: str) -> tuple[str | int, ...]:
+        """Return where the plan has faults of this kind."""
+        if getattr(self, kind):
+            return (kind,)
+        return "event", next(number for number, event in enumerate(self.events) if event.kind == kind), "kind"
+
+    def _check_events(self, algorithm: Algorithm, spec: ModelSpec, n_workers: int, rounds: int | None) -> None:
+        """Refuse events that never come in this job."""
+        for number, event in enumerate(self.events):
+            if rounds is not None and event.round >= rounds:
+                raise PlanError(
+                    f"faults: event of round {event.round}: round must be in 0 .. {rounds - 1}, since the run has "
+                    f"{rounds} rounds (a round is one exchange of all workers); mend it, or run longer",
+                    "event", number, "round",
+                )  # fmt: skip
+            exchanges = len(algorithm.exchanges_in(event.round, spec, n_workers))
+            if event.exchange is not None and event.exchange >= exchanges:
+                bound = "must be 0" if exchanges == 1 else f"must be in 0 .. {exchanges - 1}"
+                raise PlanError(
+                    f"faults: event of round {event.round}: exchange {event.exchange} {bound}, since a round of "
+                    f"{algorithm.name} has {exchanges} exchange{'s' if exchanges > 1 else ''}; mend it, or leave it "
+                    "out for all of them", "event", number, "exchange",
+                )  # fmt: skip
 
     @cached_property
     def _possible(self) -> frozenset[str]:
@@ -291,83 +310,11 @@ class FaultPlan:
         """Read what `to_toml` writes: the fields by name, `[[event]]` tables, workers as keys of the two tables.
 
         Raises:
-            ValueError: for text that is not TOML, unknown keys (with near misses) and wrong values.
+            PlanError: a ValueError that names the line, for text that is not TOML, unknown keys (with near misses),
+                wrong values, events that are there twice or exclude each other, and settings without effect.
         """
-        try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"faults: not TOML: {error}") from None
-        known = [item.name for item in dataclasses.fields(cls) if item.name != "events"] + ["event"]
-        _check_keys("faults", data, known)
-        chosen: dict[str, Any] = {key: value for key, value in data.items() if key != "event"}
-        for name in ("stragglers", "slow_links"):
-            if name in chosen:
-                chosen[name] = _by_worker(name, chosen[name])
-        if "rescale" in chosen:
-            pair = chosen["rescale"]
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise ValueError(f"faults: rescale={pair!r} must be two factors, such as [0.001, 1000.0]")
-            chosen["rescale"] = tuple(pair)
-        try:
-            return cls(**chosen, events=_events(data.get("event", [])))
-        except TypeError as error:
-            raise ValueError(str(error)) from None
+        return read_plan(cls, text)
 
     def to_toml(self) -> str:
         """Return the plan as TOML, without fields that have their default values."""
-        default = type(self)()
-        data: dict[str, Any] = {}
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if value == getattr(default, item.name):
-                continue
-            if isinstance(value, Mapping):
-                data[item.name] = {str(worker): factor for worker, factor in value.items()}
-            elif item.name == "events":
-                given = [dataclasses.asdict(event) for event in self.events]
-                data["event"] = [{k: v for k, v in event.items() if v is not None} for event in given]
-            else:
-                data[item.name] = list(value) if isinstance(value, tuple) else value
-        return tomli_w.dumps(data)
-
-
-def _factor(name: str, value: object) -> float:
-    number: float = plain_number(value, f"faults: {name}")
-    if not 0 < number < math.inf:
-        raise ValueError(f"faults: {name}={number} must be above 0 and finite")
-    return number
-
-
-def _integer(name: str, value: object, minimum: int) -> int:
-    number: int = plain_number(value, f"faults: {name}", int)
-    if not minimum <= number < 2**63:
-        raise ValueError(f"faults: {name}={number} must be at least {minimum} and below 2**63")
-    return number
-
-
-def _check_keys(where: str, data: Mapping[str, Any], known: list[str]) -> None:
-    for key in data:
-        if key not in known:
-            raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(known)}{near_misses(key, known)}")
-
-
-def _by_worker(name: str, table: Any) -> dict[int, Any]:  # noqa: ANN401
-    """Return the table with integer keys; TOML's keys are strings."""
-    if not isinstance(table, dict):
-        raise ValueError(f"faults: {name}={table!r} must be a table of factors by worker, such as {{ 2 = 4.0 }}")
-    for worker in table:
-        if not worker.isdecimal():
-            raise ValueError(f"faults: {name}: worker {worker!r} must be a whole number of at least 0")
-    return {int(worker): factor for worker, factor in table.items()}
-
-
-def _events(tables: Any) -> tuple[Event, ...]:  # noqa: ANN401
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise ValueError("faults: events are written as [[event]] tables with round, worker and kind")
-    known = [item.name for item in dataclasses.fields(Event)]
-    for table in tables:
-        _check_keys("faults: event", table, known)
-        missing = [name for name in ("round", "worker", "kind") if name not in table]
-        if missing:
-            raise ValueError(f"faults: an event has no {missing[0]}; it needs round, worker and kind")
-    return tuple(Event(**table) for table in tables)
+        return plan_text(self)

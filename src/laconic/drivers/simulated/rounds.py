@@ -92,7 +92,7 @@ class Simulated:
         algorithm.check_size(spec, n_workers)
         self.layout = choose_layout(layout, algorithm, spec, n_nodes)
         if faults is not None:
-            faults.check(algorithm, self.layout, n_workers)
+            faults.check(algorithm, self.layout, n_workers, spec)
             links = slowed(faults, link or Link(), links, self.layout.worker_nodes)
             if faults.is_slowing and not compute_s:
                 raise ValueError("faults: stragglers need a time of computing; give one, such as 50ms")

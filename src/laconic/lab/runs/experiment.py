@@ -14,6 +14,7 @@ from laconic.lab.models import build, spec_of
 from laconic.lab.partitions import Partition
 from laconic.lab.runs.divergence import Guess
 from laconic.lab.runs.settings import RunSettings
+from laconic.protocol.layout import choose_layout
 from laconic.random_keys import make_key
 
 _TEST_BATCH = 1000
@@ -45,10 +46,22 @@ class Experiment:
         self.inner = SGD(self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.spec = spec_of(self.model)
         self.algorithm.check_size(self.spec, settings.workers)
+        if settings.fault_file is not None:
+            layout = choose_layout(settings.layout, self.algorithm, self.spec, n_nodes=settings.n_processes)
+            settings.fault_file.check(self.algorithm, layout, settings.workers, self.spec, self.rounds)
 
     def steps_in(self, epochs: float) -> int:
         """Return the number of steps in these epochs."""
         return round(epochs * self.steps_per_epoch)
+
+    @property
+    def rounds(self) -> int:
+        """The number of rounds of the run: one for `local_steps` steps, or for one step where the round is dense."""
+        rounds = steps = 0
+        while steps < self.steps:
+            steps += 1 if self.algorithm.dense_in(rounds) else self.settings.local_steps
+            rounds += 1
+        return rounds
 
     def scheduler(self) -> LambdaLR:
         """Return the learning-rate schedule of the inner optimizer, to be stepped after every step."""

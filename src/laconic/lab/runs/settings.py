@@ -19,6 +19,7 @@ from laconic.units import bandwidth, duration
 if TYPE_CHECKING:
     from laconic.contract import Algorithm
     from laconic.faults.plan import FaultPlan
+    from laconic.lab.runs.fault_file import FaultFile
     from laconic.network import Link
 
 BASE_LR = 0.1  # of plain SGD; a method's default is this times its lr_factor
@@ -233,11 +234,11 @@ class RunSettings(OptionGroup):
         from laconic.training.local_steps import check_local_steps
 
         check_local_steps(self.method, self.local_steps)
-        layout = choose_layout(
-            self.layout, self.method, ModelSpec.of_sizes(10**6), n_nodes=self.n_processes
-        )  # data are not read yet
-        if self.fault_plan is not None:
-            self.fault_plan.check(self.method, layout, self.workers)
+        spec = ModelSpec.of_sizes(10**6)  # data are not read yet
+        layout = choose_layout(self.layout, self.method, spec, n_nodes=self.n_processes)
+        if self.fault_file is not None:
+            self.fault_file.check(self.method, layout, self.workers, spec)
+            self.fault_file.check_times(self.compute, self.bandwidth)
 
     @cached_property
     def method(self) -> "Algorithm":
@@ -287,21 +288,21 @@ class RunSettings(OptionGroup):
         return Link(**bytes_per_s, **latency)
 
     @cached_property
-    def fault_plan(self) -> "FaultPlan | None":
-        """The fault plan, read once; None without `faults`.
+    def fault_file(self) -> "FaultFile | None":
+        """The file with the fault plan, read once; None without `faults`.
 
         Raises:
             OptionError: The file is not a valid fault plan.
             OSError: The file cannot be read.
         """
-        from laconic.faults.plan import FaultPlan
+        from laconic.lab.runs.fault_file import FaultFile
 
-        if self.faults is None:
-            return None
-        try:
-            return FaultPlan.from_toml(Path(self.faults).read_text(encoding="utf-8"))
-        except ValueError as error:  # also raised for text that is not UTF-8
-            raise OptionError(Named("faults", self.faults), f": {error}") from None
+        return None if self.faults is None else FaultFile(self.faults)
+
+    @property
+    def fault_plan(self) -> "FaultPlan | None":
+        """The fault plan; None without `faults`."""
+        return None if self.fault_file is None else self.fault_file.plan
 
     def compute_s(self) -> float:
         """Return the simulated time of one gradient, in seconds."""
