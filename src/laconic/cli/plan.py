@@ -1,10 +1,7 @@
 """`laconic plan`: which method and layout a network favors, and when plain all-reduce is best."""
 
-import json
-import math
-import re
-from dataclasses import dataclass
-from fractions import Fraction
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,147 +9,19 @@ import typer
 from rich.text import Text
 
 from laconic.cli.flags import with_flags
+from laconic.cli.plan_options import PlanOptions
 from laconic.errors import Named, OptionError
 from laconic.lab.algorithms import algorithm_names, make_algorithm, settings_by_name
-from laconic.lab.atomic import write_bytes
-from laconic.lab.defaults import MAX_PLANNED_WORKERS, MAX_VECTOR, MODEL_NAMES, PICTURE_ENDINGS
-from laconic.lab.options import (
-    OptionGroup,
-    file_to_write,
-    hyperparameters_by_name,
-    listed,
-    option,
-)
+from laconic.lab.json_text import json_text
+from laconic.lab.outputs import output_file
 from laconic.report.terminal import terminal
-from laconic.units import bandwidth, duration_or_zero
 
 if TYPE_CHECKING:
     from laconic.contract import Algorithm
-    from laconic.network import Link
-    from laconic.planning.plan import Plan, Query
+    from laconic.planning.plan import Plan
+    from laconic.planning.query import Query
 
-_COUNT = re.compile(r"(\d{1,15}(?:\.\d{0,15})?)\s*([kKmMgGbB]?)", re.ASCII)
-_THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
-_OF_ONE_RUN = (
-    "params",
-    "model",
-    "input_shape",
-    "workers",
-    "set",
-    "local_steps",
-    "methods",
-)  # a recorded run has its own
-
-
-def _count(text: str) -> int:
-    """Parse a number of parameters, such as 25600000, 25.6M or 7B."""
-    match = _COUNT.fullmatch(text.strip())
-    count = Fraction(match[1]) * _THOUSANDS[match[2].lower()] if match else Fraction(0)
-    if count < 1 or count.denominator != 1:
-        raise ValueError("must be a whole number above 0, such as 25.6M or 25557032")
-    if count > MAX_VECTOR:
-        raise ValueError(f"must be in 1 .. {MAX_VECTOR}, the range of one frame")
-    return int(count)
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(word) for word in re.split("[x,]", text))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1 or math.prod(shape) > MAX_VECTOR:
-        raise ValueError("must be sizes above 0 with x between them, such as 1x28x28")
-    return shape
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanOptions(OptionGroup):
-    """The options of `laconic plan`."""
-
-    methods: tuple[str, ...] = option(
-        (), "Methods: names that `laconic list` prints.", positional=True, shown="all of them", names="methods"
-    )
-    params: str | None = option(
-        None, "The number of parameters of the model, such as 25.6M.", metavar="COUNT", reads=_count
-    )
-    model: str | None = option(None, f"A model in place of --params: {listed(MODEL_NAMES)}.", choices=MODEL_NAMES)
-    input_shape: str | None = option(
-        None, "The shape of one input of --model, such as 1x28x28.", metavar="SHAPE", reads=_shape
-    )
-    classes: int = option(10, "The number of classes of --model.", within="[2, inf)", unit="classes")
-    workers: int | None = option(
-        None, "The number of workers, without a dedicated server.", within=f"[2, {MAX_PLANNED_WORKERS}]",
-        unit="workers",
-    )  # fmt: skip
-    bandwidth: str | None = option(
-        None, "The bandwidth of each link, such as 1Gbit.", metavar="BANDWIDTH", reads=bandwidth
-    )
-    latency: str | None = option(
-        None, "The latency of each message, such as 20ms.", metavar="TIME", reads=duration_or_zero
-    )
-    compute: str | None = option(
-        None, "The time of one gradient, such as 0.2s.", metavar="TIME", reads=duration_or_zero
-    )
-    local_steps: int | None = option(
-        None, "The number of local steps per exchange, for methods that take changes.", within="[1, inf)",
-        unit="steps", metavar="H", shown="1", hint="1 exchanges after every step",
-    )  # fmt: skip
-    set: dict[str, str] = hyperparameters_by_name()
-    no_measure: bool = option(False, "Do not measure encoding and decoding; count them as no time.")
-    trace: Path | None = option(
-        None, "Time a run that `laconic run --out FOLDER` recorded, instead of a planned one.", metavar="FOLDER"
-    )
-    json: Path | None = option(
-        None, "The file to write all figures to, as JSON; - prints them.", metavar="FILE", reads=file_to_write()
-    )
-    plot: Path | None = option(
-        None, "The .png, .svg or .pdf file to draw step times over bandwidth to.", metavar="FILE",
-        reads=file_to_write(*PICTURE_ENDINGS),
-    )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        """Check the options, and that they fit each other.
-
-        Raises:
-            OptionError: They do not.
-        """
-        super().__post_init__()
-        if self.bandwidth is None:
-            raise OptionError(Named("bandwidth"), " is missing: give the bandwidth of each link, such as 1Gbit")
-        if self.trace is not None:
-            for name in _OF_ONE_RUN:
-                if getattr(self, name):
-                    named = self.methods[0] if name == "methods" else Named(name)
-                    raise OptionError(
-                        named, ": the recorded run in ", Named("trace", self.trace), " sets this; leave it out"
-                    )
-            return
-        if (self.params is None) == (self.model is None):
-            raise OptionError(
-                "give ", Named("params"), " COUNT, such as 25.6M, or ", Named("model"), " NAME with ",
-                Named("input_shape"), ", and not both",
-            )  # fmt: skip
-        if self.workers is None:
-            raise OptionError(Named("workers"), " is missing: give the number of workers")
-        if self.model is not None and self.input_shape is None:
-            raise OptionError(Named("model"), " needs ", Named("input_shape"), " SHAPE, such as 1x28x28 or 784")
-        if self.model is None and self.input_shape is not None:
-            raise OptionError(
-                Named("input_shape"), " is for ", Named("model"), "; ", Named("params"), " is the size already"
-            )
-
-    @property
-    def compute_s(self) -> float | None:
-        """Seconds of one gradient; None if not given."""
-        return None if self.compute is None else duration_or_zero(self.compute)
-
-    @property
-    def link(self) -> "Link":
-        """The link of every node."""
-        from laconic.network import Link
-
-        assert self.bandwidth is not None
-        return Link(bytes_per_s=bandwidth(self.bandwidth), latency_s=duration_or_zero(self.latency or "0"))
+_PRINTED = Path("-")
 
 
 @with_flags(PlanOptions)
@@ -160,30 +29,55 @@ def plan(context: typer.Context, options: PlanOptions) -> None:
     """Predict step times on a network: which method and layout is fastest, and when plain all-reduce is."""
     import torch
 
+    torch.set_num_threads(1)
+    with ExitStack() as opened:
+        files = {
+            name: opened.enter_context(output_file(path, option=name))
+            for name, path in (("json", options.json), ("plot", options.plot))
+            if path is not None and path != _PRINTED
+        }
+        answer = _answer(options)
+        if answer is None:  # another rank prints
+            return
+        if options.json == _PRINTED:
+            sys.stdout.write(json_text(answer.as_data()))
+        else:
+            _print(answer, options)
+        if "json" in files:
+            files["json"].write_text(json_text(answer.as_data()))
+        if "plot" in files and options.plot is not None:
+            files["plot"].write_bytes(_picture(answer, options.plot.suffix))
+        for path in (options.json, options.plot):
+            if path is not None and options.json != _PRINTED:
+                terminal().print(f"wrote {path}", soft_wrap=True)
+
+
+def _answer(options: PlanOptions) -> "Plan | None":
+    """Return the plan; None on a rank of a measurement that only takes part."""
     from laconic.planning.plan import candidates_of, judge
 
-    torch.set_num_threads(1)
-    console = terminal(stderr=True)
     measured = not options.no_measure
+    if options.trace is not None:
+        return _of_runs(options, options.trace)
+    names = algorithm_names(options.methods)
+    settings = settings_by_name(names, options.set)
+    algorithms = {name: make_algorithm(name, settings[name]) for name in names}
+    left_out = _without_shapes(algorithms, options)
+    query = _query(options)
+    if query is None:
+        return None
+    console = terminal(stderr=True)
     with console.status("measuring") as status:
-        if options.trace is not None:
-            answer = _of_runs(options, options.trace)
-        else:
-            names = algorithm_names(options.methods)
-            settings = settings_by_name(names, options.set)
-            algorithms = {name: make_algorithm(name, settings[name]) for name in names}
-            left_out = _without_shapes(algorithms, options)
-            query = _query(options)
 
-            def listen(what: str) -> None:
-                status.update(Text(f"measuring {what}"))
+        def listen(what: str) -> None:
+            status.update(Text(f"measuring {what}" if measured else what))
 
-            candidates = list(candidates_of(algorithms, query, measure=measured, listen=listen))
-            status.update("timing")
-            answer = judge(candidates, query, measured=measured)
-            if left_out:
-                console.print(f"left out, since --params says no shapes and --model does: {', '.join(left_out)}")
-    _show(answer, options.json, options.plot)
+        candidates = list(candidates_of(algorithms, query, measure=measured, listen=listen))
+        status.update("timing")
+        answer = judge(candidates, query, measured=measured)
+    if left_out:
+        console.print(f"left out, since --params says no shapes and --model does: {', '.join(left_out)}")
+    return answer
 
 
 def _without_shapes(algorithms: "dict[str, Algorithm]", options: PlanOptions) -> list[str]:
@@ -204,18 +98,14 @@ def _without_shapes(algorithms: "dict[str, Algorithm]", options: PlanOptions) ->
     return needing
 
 
-def _query(options: PlanOptions) -> "Query":
-    from laconic.contract import ModelSpec
-    from laconic.lab.models import build, spec_of
-    from laconic.planning.plan import Query
+def _query(options: PlanOptions) -> "Query | None":
+    """Return what the plan is asked; None on a rank that only takes part in measuring it."""
+    from laconic.planning.query import Query
 
-    if options.model is not None:
-        spec = spec_of(build(options.model, _shape(options.input_shape or ""), options.classes, 0))
-    else:
-        spec = ModelSpec.of_sizes(_count(options.params or ""))
+    spec = options.spec()
     return Query(
-        spec=spec, n_workers=options.workers or 0, link=options.link, compute_s=options.compute_s or 0.0,
-        local_steps=options.local_steps or 1,
+        spec=spec, n_workers=options.n_workers, link=options.link, sites=options.joined_sites,
+        latency_given=options.latency is not None, compute_s=options.compute_s, local_steps=options.local_steps or 1,
     )  # fmt: skip
 
 
@@ -224,7 +114,14 @@ def _of_runs(options: PlanOptions, folder: Path) -> "Plan":
     from laconic.planning.recorded import read_recorded
 
     runs = read_recorded(folder)
-    queries = [run.query(options.link, options.compute_s) for run in runs]
+    sites, latency_given = options.joined_sites, options.latency is not None
+    for run in runs:
+        if sites is not None and sum(sites.sizes) != run.settings.workers:
+            raise OptionError(
+                Named("sites", options.sites), f" has {sum(sites.sizes)} workers, and the run in ",
+                Named("trace", folder), f" has {run.settings.workers}",
+            )  # fmt: skip
+    queries = [run.query(options.link, options.compute_s, sites=sites, latency_given=latency_given) for run in runs]
     for run, query in zip(runs, queries, strict=True):
         if query != queries[0]:
             raise OptionError(
@@ -237,27 +134,24 @@ def _of_runs(options: PlanOptions, folder: Path) -> "Plan":
     return judge(candidates, queries[0], measured=measure)
 
 
-def _show(answer: "Plan", file: Path | None, plot: Path | None) -> None:
-    from laconic.planning.break_even import ladder
-    from laconic.report.plan import plan_notes, plan_table, plan_title
+def _print(answer: "Plan", options: PlanOptions) -> None:
+    from laconic.report.plan import SHOWN, plan_notes, plan_table, plan_title, python_lines
 
-    if plot is not None:
-        from laconic.report.plan_picture import draw_plan  # here, since matplotlib takes a second and a half to load
-
-        here = answer.query.link.bytes_per_s
-        bandwidths = [bandwidth for bandwidth in ladder() if here / 1000 <= bandwidth <= 1000 * here]
-        write_bytes(plot, draw_plan(answer, bandwidths, plot.suffix))
+    n_shown = len(answer.choices) if options.all else SHOWN
     console = terminal()
-    text = json.dumps(answer.as_data(), indent=2)
-    if file == Path("-"):
-        typer.echo(text)
-        return
     console.print(plan_title(answer), style="italic")
-    console.print(plan_table(answer))
-    for note in plan_notes(answer):
+    console.print(plan_table(answer, n_shown))
+    for note in plan_notes(answer, n_shown):
         console.print(note)
-    if file is not None:
-        file.write_text(text + "\n")
-    for path in (file, plot):
-        if path is not None:
-            console.print(f"wrote {path}", soft_wrap=True)
+    console.print()
+    for line in python_lines(answer, n_shown, options.lr):
+        console.print(line, soft_wrap=True)
+
+
+def _picture(answer: "Plan", ending: str) -> bytes:
+    from laconic.planning.break_even import ladder
+    from laconic.report.plan_picture import draw_plan  # here, since matplotlib takes a second and a half to load
+
+    here = answer.query.bytes_per_s
+    bandwidths = [bandwidth for bandwidth in ladder() if here / 1000 <= bandwidth <= 1000 * here]
+    return draw_plan(answer, bandwidths, ending)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import from_text, hyperparameters_of, near_misses
@@ -87,3 +87,13 @@ def make_algorithm(name: str, settings: Mapping[str, str], *, option: str = "") 
 def has_dense_rounds(name: str) -> bool:
     """Return whether the algorithm of this name can begin with dense rounds."""
     return any(field.name == "dense_rounds" for field, _ in hyperparameters_of(algorithm_class(name)))
+
+
+def python_line(owner: Any) -> str:  # noqa: ANN401 - an algorithm, or an object in one of its fields
+    """Return the Python that makes an equal algorithm, such as "laconic.SSGDMV(density=0.02)"."""
+    given = []
+    for field, spec in hyperparameters_of(type(owner)):
+        value = getattr(owner, field.name)
+        if value != field.default:
+            given.append(f"{field.name}={python_line(value) if spec.kinds else repr(value)}")
+    return f"laconic.{type(owner).__name__}({', '.join(given)})"

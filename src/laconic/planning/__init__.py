@@ -6,9 +6,9 @@ from laconic.planning.candidate import CodingSeconds as CodingSeconds
 from laconic.planning.candidate import Sent as Sent
 from laconic.planning.plan import Choice as Choice
 from laconic.planning.plan import Plan as Plan
-from laconic.planning.plan import Query as Query
 from laconic.planning.plan import candidates_of as candidates_of
 from laconic.planning.plan import judge as judge
 from laconic.planning.plan import layouts_of as layouts_of
+from laconic.planning.query import Query as Query
 from laconic.planning.recorded import Recorded as Recorded
 from laconic.planning.recorded import read_recorded as read_recorded

@@ -8,13 +8,18 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from laconic.contract import Algorithm
 from laconic.drivers.simulated.lock_step import Exchanged
 from laconic.kernels.api import numba_available
-from laconic.network import Link, MessageSchedule, Network, by_callbacks, by_machine_code
+from laconic.network import Link, MessageSchedule, Network, Sites, by_callbacks, by_machine_code
 from laconic.protocol.async_timing import AsyncServer
 from laconic.protocol.layout import Layout
 from laconic.protocol.legs import Answering, Pattern, bytes_across_links, operations, pattern_of
+
+Integers = NDArray[np.int64]
 
 _WARM_UP_UPDATES = 20  # per worker; then the period of an asynchronous server is constant
 
@@ -75,6 +80,27 @@ class CodingSeconds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasuredLinks:
+    """What links carry, as measured under three kinds of traffic, in which ports and processors are shared.
+
+    Bandwidths and latencies are those at which the network model gives the measured times.
+    """
+
+    server: Link
+    """Of a single server: what it sends to all, and as download what all send to it."""
+    everyone: Link
+    """Of each node, while every node sends to all others."""
+    ring: Link
+    """Of each node, in the engine's all-reduce."""
+
+    def scaled(self, factor: float) -> "MeasuredLinks":
+        """Return `factor` times the bandwidths."""
+        return MeasuredLinks(
+            server=self.server.scaled(factor), everyone=self.everyone.scaled(factor), ring=self.ring.scaled(factor)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A method on a layout."""
 
@@ -109,27 +135,57 @@ class Candidate:
         """Downloaded bytes that cross a link, per worker and step."""
         return self._mean_bytes(1)
 
-    def step_s(self, link: Link) -> float:
-        """Return the seconds of one step if every node has this link: the mean over the sampled rounds."""
+    @property
+    def node_bytes(self) -> list[float]:
+        """By node, the bytes per step that its link carries: what it sends, and what it receives."""
+        carried = np.zeros(self.layout.n_nodes)
+        for n_rounds, message_schedules in self._message_schedules:
+            for _, steps in message_schedules:
+                senders, receivers, n_bytes = _messages(steps)
+                for nodes in (senders, receivers):
+                    carried += n_rounds * np.bincount(nodes, n_bytes, self.layout.n_nodes)
+        return [float(n_bytes) / len(self.rounds) / self.local_steps for n_bytes in carried]
+
+    def between_bytes(self, sites: Sites) -> float:
+        """Return the bytes per step that cross from one site to another."""
+        site_of, total = np.array(sites.of_nodes(self.layout.n_nodes)), 0.0
+        for n_rounds, message_schedules in self._message_schedules:
+            for _, steps in message_schedules:
+                senders, receivers, n_bytes = _messages(steps)
+                total += n_rounds * float(n_bytes[site_of[senders] != site_of[receivers]].sum())
+        return total / len(self.rounds) / self.local_steps
+
+    def step_s(self, link: Link, sites: Sites | None = None, measured: MeasuredLinks | None = None) -> float:
+        """Return the seconds of one step: the mean over the sampled rounds.
+
+        Args:
+            link: The link of every node.
+            sites: Where the nodes are; None for one place.
+            measured: What the links carry under the traffic of each layout, in place of `link`.
+        """
         if self.algorithm.is_asynchronous:
-            return self._arrivals_s(link)
-        # Thousands of small schedules are timed, so machine code pays even for few steps.
-        run = by_machine_code if numba_available() else by_callbacks
+            return self._arrivals_s(link, sites, measured)
         total_ns = sum(
-            n_rounds * int(run(steps, Network(self.layout.n_nodes, link)).end_ns.max(initial=0))
+            n_rounds * ended_ns(steps, self._network(answering, link, sites, measured))
             for n_rounds, message_schedules in self._message_schedules
-            for steps in message_schedules
+            for answering, steps in message_schedules
         )
         decode_s = sum(part.decode for part in self.coding)  # equal on all workers, after the last answer
         exchange_s = total_ns / len(self.rounds) / 1e9 + decode_s
         return self.gradient_s + exchange_s / self.local_steps
 
     @cached_property
-    def _message_schedules(self) -> list[tuple[int, list[MessageSchedule]]]:
-        """How often each distinct round occurs, and the message schedules of its exchanges."""
+    def _message_schedules(self) -> list[tuple[int, list[tuple[Answering, MessageSchedule]]]]:
+        """How often each distinct round occurs, and of its exchanges who answers, and the message schedules."""
         return [
-            (n_rounds, [self._message_schedule(*pair) for pair in zip(sent, self.coding, strict=True)])
-            for sent, n_rounds in Counter(self.rounds).items()
+            (
+                n_rounds,
+                [
+                    (sent.answering, self._message_schedule(sent, coding))
+                    for sent, coding in zip(exchanges, self.coding, strict=True)
+                ],
+            )
+            for exchanges, n_rounds in Counter(self.rounds).items()
         ]
 
     def _message_schedule(self, sent: Sent, coding: CodingSeconds) -> MessageSchedule:
@@ -140,12 +196,23 @@ class Candidate:
         )  # fmt: skip
         return MessageSchedule.of(listed)
 
-    def _arrivals_s(self, link: Link) -> float:
+    def _network(
+        self, answering: Answering, link: Link, sites: Sites | None, measured: MeasuredLinks | None
+    ) -> Network:
+        """Return the network that one exchange runs on, at rest."""
+        n_nodes, shards = self.layout.n_nodes, self.layout.shards
+        if measured is None or answering is Answering.NOBODY:
+            return Network(n_nodes, link, sites=sites)
+        if answering is Answering.SERVERS and len(shards) == 1:
+            return Network(n_nodes, links={shards[0].node: measured.server})
+        return Network(n_nodes, measured.ring if answering is Answering.ENGINE else measured.everyone)
+
+    def _arrivals_s(self, link: Link, sites: Sites | None, measured: MeasuredLinks | None) -> float:
         """Return the seconds per step with a server that applies each gradient as it arrives."""
         n, (sent, *_), (coding, *_) = self.layout.n_workers, self.rounds[0], self.coding
         compute_ns = round((self.gradient_s * self.local_steps + coding.path) * 1e9)
         server = AsyncServer(
-            Network(n + 1, link), n,
+            self._network(sent.answering, link, sites, measured), n,
             compute_ns=lambda worker, step: compute_ns, bound=self.algorithm.staleness_bound(),
             download_bytes=lambda worker: sent.down[0], upload_bytes=lambda worker: sent.up[worker][0],
         )  # fmt: skip
@@ -161,3 +228,16 @@ class Candidate:
                 crossed = bytes_across_links(sent.pattern(self.layout), sent.up_by_node(self.layout), sent.down)
                 total += crossed[direction]
         return total / len(self.rounds) / self.layout.n_workers / self.local_steps
+
+
+def ended_ns(steps: MessageSchedule, network: Network) -> int:
+    """Return the nanoseconds from the start until the last step of a message schedule is over."""
+    # Thousands of small schedules are timed, so machine code pays even for few steps.
+    run = by_machine_code if numba_available() else by_callbacks
+    return int(run(steps, network).end_ns.max(initial=0))
+
+
+def _messages(steps: MessageSchedule) -> tuple[Integers, Integers, Integers]:
+    """Return senders, receivers and bytes of the messages that cross a link."""
+    of = steps.is_message & (steps.node != steps.receiver)
+    return steps.node[of], steps.receiver[of], steps.amount[of]

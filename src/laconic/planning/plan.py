@@ -1,51 +1,60 @@
 """The query of a plan and its result: step times, bytes, break-even bandwidths and a recommendation."""
 
+import statistics
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from laconic.algorithms.sgd import SGD
-from laconic.contract import Algorithm, ModelSpec
-from laconic.lab.defaults import MAX_PLANNED_WORKERS, MAX_VECTOR
-from laconic.network import Link
+from laconic.contract import Algorithm
+from laconic.lab.algorithms import python_line
 from laconic.planning.break_even import Interval, break_even, where_faster
 from laconic.planning.candidate import Candidate, CodingSeconds, Sent
 from laconic.planning.dry_run import PlannedJob, coding_seconds, sent_in_rounds
+from laconic.planning.query import Query
+from laconic.planning.today import Today, today
 from laconic.protocol.layout import LAYOUTS
 from laconic.protocol.legs import frames_of
 
 WORTH_WHILE = 1.05  # smaller speed-ups are within the error of the network model
 
 
+SECONDS_A_DAY = 86_400
+
+
 @dataclass(frozen=True, kw_only=True)
-class Query:
-    """A model, a number of workers, and the link of every node.
+class BytesADay:
+    """The bytes that links carry in a day of steps, sent and received. None for what does not exist."""
 
-    Raises:
-        ValueError: A number is out of range.
-    """
+    worker: float
+    """The link of a worker: the median."""
+    busiest: float
+    """The link that carries most, such as a server's."""
+    total: float
+    """All links together."""
+    between_sites: float | None = None
+    """The lines between sites, both directions."""
 
-    spec: ModelSpec
-    """The model's parameters: their shapes if they are known, otherwise one vector."""
-    n_workers: int
-    link: Link
-    compute_s: float = 0.0
-    """Seconds of one gradient."""
-    local_steps: int = 1
-    """Local steps per exchange, for methods that take changes."""
+    @classmethod
+    def of(cls, candidate: Candidate, query: Query, step_s: float) -> "BytesADay":
+        """Return what a method's links carry at this step time. It must be above 0."""
+        steps, carried = SECONDS_A_DAY / step_s, candidate.node_bytes
+        of_workers = [carried[node] for node in candidate.layout.worker_nodes]
+        between = None if query.sites is None else steps * candidate.between_bytes(query.sites)
+        return cls(
+            worker=steps * statistics.median(of_workers), busiest=steps * max(carried), total=steps * sum(carried),
+            between_sites=between,
+        )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.n_parameters <= MAX_VECTOR:
-            raise ValueError(f"n_parameters={self.n_parameters} must be in 1 .. {MAX_VECTOR}, the range of one frame")
-        if not 2 <= self.n_workers <= MAX_PLANNED_WORKERS:
-            raise ValueError(f"n_workers={self.n_workers} must be in 2 .. {MAX_PLANNED_WORKERS}")
-        if self.local_steps < 1:
-            raise ValueError(f"local_steps={self.local_steps} must be at least 1; 1 exchanges after every step")
-
-    @property
-    def n_parameters(self) -> int:
-        """The number of parameters."""
-        return self.spec.d
+    def as_data(self) -> dict[str, float | None]:
+        """Return plain data for JSON."""
+        return {
+            "worker_bytes_per_day": self.worker,
+            "busiest_link_bytes_per_day": self.busiest,
+            "all_links_bytes_per_day": self.total,
+            "between_sites_bytes_per_day": self.between_sites,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +66,27 @@ class Choice:
     """Seconds of one step."""
     speed_up: float
     """Speed-up over plain all-reduce."""
+    speed_up_at_most: float
+    """Its upper bound over what is not known; equal to it if latency and gradient time are given."""
+    a_day: BytesADay | None
+    """The bytes that links carry in a day; None if a step takes no time."""
     faster_within: tuple[Interval, ...]
     """Bandwidths, in bytes per second, at which it beats plain all-reduce."""
     at: Callable[[float], float] = field(repr=False, compare=False)
-    """Returns the seconds of one step at another bandwidth, in bytes per second."""
+    """Returns the seconds of one step at another bandwidth, in bytes per second; see `Query.at`."""
+
+    @property
+    def python(self) -> str:
+        """The line that sets it up."""
+        steps = self.candidate.local_steps
+        local = f", local_steps={steps}" if steps > 1 else ""
+        method = python_line(self.candidate.algorithm)
+        return f'laconic.DistributedOptimizer(optimizer, {method}, model=model, layout="{self.layout_name}"{local})'
+
+    @property
+    def lr_factor(self) -> float:
+        """The learning rate to start from, as a multiple of plain SGD's."""
+        return self.candidate.algorithm.lr_factor
 
     @property
     def method(self) -> str:
@@ -99,6 +125,11 @@ class Choice:
             "coding_s": candidate.coding_s,
             "bytes_are_maxima": self.is_maximum,
             "speed_up": self.speed_up,
+            "speed_up_at_most": self.speed_up_at_most,
+            "python": self.python,
+            "lr_factor": self.lr_factor,
+            **(dict.fromkeys(BytesADay(worker=0, busiest=0, total=0).as_data()) if self.a_day is None else {}),
+            **({} if self.a_day is None else self.a_day.as_data()),
             "faster_within_bytes_per_s": [list(interval) for interval in self.faster_within],
             "break_even_bytes_per_s": self.break_even_bytes_per_s,
         }
@@ -113,6 +144,20 @@ class Plan:
     choices: tuple[Choice, ...]
     measured: bool
     """Whether encoding and decoding were measured; otherwise they count as no time."""
+    today: tuple[Today, ...] = ()
+    """What people use today, modelled."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What is not known and counts as no time, so that speed-ups are upper bounds."""
+        query = self.query
+        missing = ("latency", not query.latency_given), ("gradient time", query.compute_s is None)
+        return tuple(name for name, absent in (*missing, ("coding time", not self.measured)) if absent)
+
+    @property
+    def best_today(self) -> Today | None:
+        """The fastest of what people use today."""
+        return min(self.today, key=lambda row: row.step_s, default=None)
 
     @property
     def recommended(self) -> Choice:
@@ -123,14 +168,26 @@ class Plan:
     def as_data(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         query = self.query
+        link, sites = query.link, query.sites
+        best = self.best_today
         return {
             "parameters": query.n_parameters,
             "workers": query.n_workers,
-            "bytes_per_s": query.link.bytes_per_s,
-            "latency_s": query.link.latency_s,
+            "bytes_per_s": link.bytes_per_s,
+            "down_bytes_per_s": link.receiving.bytes_per_s,
+            "latency_s": link.latency_s if query.latency_given else None,
+            "sites": None if sites is None else list(sites.sizes),
+            "between_sites_bytes_per_s": None if sites is None else sites.line.bytes_per_s,
+            "between_sites_latency_s": None if sites is None else sites.line.latency_s,
             "compute_s": query.compute_s,
             "local_steps": query.local_steps,
             "codec_measured": self.measured,
+            "times_are_of": "a step, not to an accuracy",
+            "not_given": list(self.missing),
+            "speed_ups_are_upper_bounds": bool(self.missing),
+            "break_even_is_of": "the line between sites" if sites else "each link",
+            "today": [row.as_data() for row in self.today],
+            "fastest_today": None if best is None else best.name,
             "all_reduce": self.baseline.as_data(),
             "choices": [choice.as_data() for choice in self.choices],
             "recommended": {"method": self.recommended.method, "layout": self.recommended.layout_name},
@@ -190,44 +247,49 @@ def candidates_of(
                 coding[frames] = coding_seconds(planned) if measure else silent
             yield Candidate(
                 algorithm=algorithm, layout=planned.layout, rounds=sent[frames], coding=coding[frames],
-                compute_s=query.compute_s, local_steps=query.local_steps if algorithm.takes_changes else 1,
+                compute_s=query.compute_s or 0.0, local_steps=query.local_steps if algorithm.takes_changes else 1,
             )  # fmt: skip
 
 
 def judge(candidates: Iterable[Candidate], query: Query, *, measured: bool) -> Plan:
-    """Time the candidates on the query's link, find where each beats plain all-reduce, and sort them by time."""
+    """Time the candidates on the query's network, find where each beats plain all-reduce, and sort them by time."""
     (reference,) = candidates_of({"sgd": SGD()}, replace(query, local_steps=1), measure=measured, only="allreduce")
-    baseline_s = _remembered(reference, query.link)
-    at_link_s = baseline_s(query.link.bytes_per_s)
-    baseline = Choice(candidate=reference, step_s=at_link_s, speed_up=1.0, faster_within=(), at=baseline_s)
+    possible = query.at_possible_latencies()
+    plain_s = [at.step_s(reference) for at in possible]
+    baseline_s = _remembered(reference, query)
+
+    def choice(candidate: Candidate) -> Choice:
+        step_s = _remembered(candidate, query)
+        here_s = step_s(query.bytes_per_s)
+        speed_up = plain_s[0] / here_s if here_s else 1.0
+        at_most = max(
+            [speed_up, *(plain / at.step_s(candidate) for plain, at in zip(plain_s[1:], possible[1:], strict=True))]
+        )
+        if query.compute_s is None:
+            at_most = max(at_most, 1.0 / (2 if candidate.algorithm.second_gradient else 1))
+        within = () if candidate is reference else where_faster(step_s, baseline_s)
+        return Choice(
+            candidate=candidate, step_s=here_s, speed_up=speed_up, speed_up_at_most=at_most,
+            a_day=BytesADay.of(candidate, query, here_s) if here_s else None, faster_within=within, at=step_s,
+        )  # fmt: skip
+
     choices = []
     for candidate in candidates:
         same = (candidate.algorithm.name, candidate.layout) == (reference.algorithm.name, reference.layout)
-        if same and candidate.local_steps == reference.local_steps:
-            continue
-        step_s = _remembered(candidate, query.link)
-        here_s = step_s(query.link.bytes_per_s)
-        speed_up = at_link_s / here_s if here_s else 1.0
-        within = where_faster(step_s, baseline_s)
-        choices.append(Choice(candidate=candidate, step_s=here_s, speed_up=speed_up, faster_within=within, at=step_s))
-    choices.sort(key=lambda choice: choice.step_s)
-    return Plan(query=query, baseline=baseline, choices=tuple(choices), measured=measured)
+        if not (same and candidate.local_steps == reference.local_steps):
+            choices.append(choice(candidate))
+    choices.sort(key=lambda one: one.step_s)
+    rows = today(query, lambda at: at.step_s(reference), measure=measured)
+    return Plan(query=query, baseline=choice(reference), choices=tuple(choices), measured=measured, today=tuple(rows))
 
 
-def _remembered(candidate: Candidate, link: Link) -> Callable[[float], float]:
+def _remembered(candidate: Candidate, query: Query) -> Callable[[float], float]:
     """Return a cached function from bandwidth, in bytes per second, to step time, in seconds."""
-    known: dict[float, float] = {}
-
-    def step_s(bytes_per_s: float) -> float:
-        if bytes_per_s not in known:
-            known[bytes_per_s] = candidate.step_s(replace(link, bytes_per_s=bytes_per_s))
-        return known[bytes_per_s]
-
-    return step_s
+    return cache(lambda bytes_per_s: query.at(bytes_per_s).step_s(candidate))
 
 
 def _planned(algorithm: Algorithm, layout_name: str, query: Query) -> PlannedJob:
     return PlannedJob(
         algorithm=algorithm, layout_name=layout_name, spec=query.spec, n_workers=query.n_workers,
-        bytes_per_s=query.link.bytes_per_s,
+        bytes_per_s=query.slowest_bytes_per_s,
     )  # fmt: skip

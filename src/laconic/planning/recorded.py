@@ -8,19 +8,21 @@ from typing import Any
 
 from laconic.contract import Exchange, ModelSpec
 from laconic.errors import Named, OptionError
-from laconic.lab.runs.config_file import read_group
+from laconic.lab.options import options_of
+from laconic.lab.runs.config_file import group_of, read_values
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import FILE as TIMES
 from laconic.lab.runs.times import compute_s_of, read_phases
-from laconic.network import Link
+from laconic.network import Link, Sites
 from laconic.planning.candidate import Candidate, CodingSeconds, Sent
 from laconic.planning.dry_run import PlannedJob, coding_seconds
-from laconic.planning.plan import Query
+from laconic.planning.query import Query
 from laconic.protocol.legs import Answering, answering_of
 from laconic.random_keys import shared_key
 from laconic.telemetry.traffic import Traffic
 
 _FILES = ("config.toml", "summary.json")
+_FAULTS = "faults.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +35,25 @@ class Recorded:
     layout_name: str
     traffic: Traffic
     dense_rounds: int
-    computed_s: float = 0.0
-    """Measured compute seconds of one step; 0 if the run did not record its times."""
+    computed_s: float | None = None
+    """Seconds of one step's gradient: the median of a run that recorded its times, or the setting of a simulated one;
+    None for a run that has neither.
+    """
 
-    def query(self, link: Link, compute_s: float | None) -> Query:
-        """Return the query of the run's model and number of workers on another link.
+    def query(
+        self, link: Link, compute_s: float | None, *, sites: Sites | None = None, latency_given: bool = True
+    ) -> Query:
+        """Return the query of the run's model and number of workers on another network.
 
         Args:
             link: The link of every node.
-            compute_s: Seconds of one gradient. None takes the run's own: the median of a recorded run, or the setting
-                of a simulated one.
+            compute_s: Seconds of one gradient; None takes the run's own, if it has one.
+            sites: Where the workers are; None for one place.
+            latency_given: Whether the latency of `link` is known.
         """
-        own_s = self.computed_s or self.settings.compute_s()
         return Query(
-            spec=self.spec, n_workers=self.settings.workers, link=link,
-            compute_s=own_s if compute_s is None else compute_s,
+            spec=self.spec, n_workers=self.settings.workers, link=link, sites=sites, latency_given=latency_given,
+            compute_s=self.computed_s if compute_s is None else compute_s,
             local_steps=self.settings.local_steps,
         )  # fmt: skip
 
@@ -61,7 +67,7 @@ class Recorded:
         bare = Candidate(
             algorithm=planned.algorithm, layout=planned.layout, rounds=(),
             coding=tuple(CodingSeconds() for _ in exchanges),
-            compute_s=query.compute_s, local_steps=query.local_steps,
+            compute_s=query.compute_s or 0.0, local_steps=query.local_steps,
         )  # fmt: skip
         sent = tuple(self._sent(bare, exchange, number) for number, exchange in enumerate(exchanges))
         coding = coding_seconds(planned) if measure else bare.coding
@@ -116,21 +122,22 @@ def _spec_of(tensors: Mapping[str, Sequence[int]]) -> ModelSpec:
 
 
 def _read(folder: Path) -> Recorded:
-    config, summary = (folder / name for name in _FILES)
+    summary = folder / _FILES[1]
     if not summary.is_file():
         raise OptionError(Named("trace", folder), f": {_FILES[1]} is missing; the run was not finished")
-    settings = read_group(RunSettings, config)
+    settings = _settings(folder)
     try:
-        run_data: dict[str, Any] = json.loads(summary.read_text())
+        run_data: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+        _check_one_run(folder, settings, run_data)
         recorded = Recorded(
             settings=settings,
-            computed_s=compute_s_of(read_phases(folder)) / settings.local_steps if (folder / TIMES).is_file() else 0.0,
+            computed_s=_computed_s(folder, settings, int(run_data["traffic"]["rounds"])),
             spec=_spec_of(run_data["tensors"]),
             layout_name=str(run_data["layout"]),
             traffic=Traffic.from_data(run_data["traffic"]),
             dense_rounds=int(run_data.get("dense_rounds", 0)),
         )
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{summary}: is not what `laconic run` writes ({error!r})") from None
     if recorded.traffic.rounds <= recorded.dense_rounds:
         raise OptionError(
@@ -138,3 +145,51 @@ def _read(folder: Path) -> Recorded:
             f": all {recorded.dense_rounds} rounds of the run were dense; there is nothing to time",
         )
     return recorded
+
+
+def _settings(folder: Path) -> RunSettings:
+    """Return the settings in `config.toml`, with the folder's own copy of the fault plan and no other file."""
+    config, faults = folder / _FILES[0], folder / _FAULTS
+    values = read_values(config, options_of(RunSettings))
+    if "faults" in values and not faults.is_file():
+        raise _mixed(folder, f"{_FAULTS} is missing, and {config.name} says that the run had faults")
+    if "faults" not in values and faults.is_file():
+        raise _mixed(folder, f"{_FAULTS} is of another run: {config.name} has no faults")
+    if "faults" in values:
+        values["faults"] = str(faults)
+    return group_of(RunSettings, config, values)
+
+
+def _check_one_run(folder: Path, settings: RunSettings, run_data: Mapping[str, Any]) -> None:
+    """Refuse a folder whose `summary.json` was written by another run than its `config.toml`."""
+    of_config, of_summary = settings.as_data(), dict(run_data["settings"])
+    for name in sorted((of_config.keys() | of_summary.keys()) - {"faults"}):
+        one, other = (json.loads(json.dumps(each.get(name))) for each in (of_config, of_summary))
+        if one != other:
+            raise _mixed(
+                folder,
+                f"{_FILES[1]} is of another run than {_FILES[0]}: {name} is {other!r:.40} there, {one!r:.40} here",
+            )
+
+
+def _computed_s(folder: Path, settings: RunSettings, n_rounds: int) -> float | None:
+    """Return the seconds of one gradient, of the run's `times.csv` or its settings; None if there is neither."""
+    times = folder / TIMES
+    if not settings.record_times:
+        if times.is_file():
+            raise _mixed(folder, f"{TIMES} is of another run: {_FILES[0]} says that this one recorded no times")
+        return None if settings.compute is None else settings.compute_s()
+    if not times.is_file():
+        raise _mixed(folder, f"{TIMES} is missing, and {_FILES[0]} says that the run recorded its times")
+    phases = read_phases(folder)
+    ranks, rounds = {phase.rank for phase in phases}, {phase.round for phase in phases}
+    for what, found, expected in (("ranks", len(ranks), settings.workers), ("rounds", max(rounds) + 1, n_rounds)):
+        if found != expected and not (what == "ranks" and settings.method.is_asynchronous):
+            raise _mixed(folder, f"{TIMES} is of another run: it has {found} {what}, and the run {expected}")
+    return compute_s_of(phases) / settings.local_steps
+
+
+def _mixed(folder: Path, fault: str) -> OptionError:
+    return OptionError(
+        Named("trace", folder), f": {fault}; give a folder that one `laconic run --out FOLDER` wrote, and nothing else"
+    )

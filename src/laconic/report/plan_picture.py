@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from laconic.planning.plan import Plan
 from laconic.report.drawing import line_style, picture_bytes, plain_axes
-from laconic.report.plan import bandwidth_text
+from laconic.report.plan import bandwidth_text, plan_title
 from laconic.report.visible import for_matplotlib
 from laconic.units import seconds_text
 
@@ -24,17 +24,12 @@ def draw_plan(plan: Plan, bandwidths: Sequence[float], ending: str) -> bytes:
         bandwidths: Bandwidths in bytes per second, ascending.
         ending: ".png", ".svg" or ".pdf".
     """
-    query = plan.query
-    title = (
-        f"{query.n_parameters:,} parameters, {query.n_workers} workers, latency "
-        f"{seconds_text(query.link.latency_s)}, gradient {seconds_text(query.compute_s)}; "
-        "each method on its best layout"
-    )
+    title = f"{plan_title(plan)}; each method on its best layout"
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         _draw_lines(axes, plan, bandwidths)
-        _mark_bandwidth(axes, query.link.bytes_per_s, bandwidths)
+        _mark_bandwidth(axes, query.bytes_per_s, bandwidths)
         _label(axes, bandwidths)
         axes.set_title(title, fontsize=10)
         figure.legend(loc="outside right upper", frameon=False, fontsize=9, handlelength=3.5)
@@ -72,7 +67,7 @@ def _label(axes: "Axes", bandwidths: Sequence[float]) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(lambda value, place: _short(value))
     axes.tick_params(labelsize=9)
-    axes.set_xlabel("bandwidth of each link")
+    axes.set_xlabel("bandwidth of the line between sites" if plan.query.sites else "bandwidth of each link")
     axes.set_ylabel("predicted time of one step")
     plain_axes(axes)
     axes.set_xlim(8 * bandwidths[0], 8 * bandwidths[-1])

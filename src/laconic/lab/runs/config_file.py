@@ -51,7 +51,15 @@ def read_group(group: type[T], path: Path) -> T:
         ValueError: As `read_values`; or a key is missing, or does not go with another.
         OSError: The file cannot be read.
     """
-    values = read_values(path, options_of(group))
+    return group_of(group, path, read_values(path, options_of(group)))
+
+
+def group_of(group: type[T], path: Path, values: Mapping[str, Any]) -> T:
+    """Return a group of options with the values that were read from a file.
+
+    Raises:
+        ValueError: A key is missing, or does not go with another. The message names the file.
+    """
     for field, _ in options_of(group):
         if field.name not in values and field.default is field.default_factory is MISSING:
             raise ValueError(f"{path}: the key {field.name} is missing")
