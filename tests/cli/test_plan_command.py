@@ -22,13 +22,8 @@ def everything(tmp_path_factory):
 
 def planned_in_full(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
-<<<<<<< HEAD
     files = ("--json", str(folder / "plan.json"), "--plot", str(folder / "plan.PDF"))
-    return laconic("plan", *SMALL, "--compute", "5ms", *files), folder
-=======
-    files = ("--json", str(folder / "plan.json"), "--plot", str(folder / "plan.png"))
     return laconic("plan", *SMALL, "--all", "--compute", "5ms", *files), folder
->>>>>>> 857d4b3 (plan: the five fastest rows with the Python and the learning rate to start from, both directions of a link,)
 
 
 # Of these, the number of parameters is not enough to plan.
@@ -172,7 +167,7 @@ MISTAKES = {
         ("--params", "1K", "--workers", "4", "--up", "1Mbit"), ("--up needs --down BANDWIDTH", "--bandwidth"),
     ),
     "directions and both at once": ((*SMALL, "--up", "1Mbit", "--down", "2Mbit"), ("give --bandwidth, or --up",)),
-    "a download that is none": (("--params", "1K", "--workers", "4", "--up", "1Mbit", "--down", "fast"), ("--down", "'fast'", "100Mbit")),
+    "a download that is none": (("--params", "1K", "--up", "1Mbit", "--down", "fast"), ("--down", "'fast'", "100Mbit")),
     "sites without a line": ((*SMALL, "--sites", "2+2"), ("--sites needs --between", "50Mbit,20ms")),
     "a line without sites": ((*SMALL, "--between", "1Mbit,1ms"), ("--between needs --sites", "4+4")),
     "one site": ((*SMALL, "--sites", "4", "--between", "1Mbit,1ms"), ("--sites '4'", "such as 4+4")),

@@ -29,8 +29,9 @@ def draw_plan(plan: Plan, bandwidths: Sequence[float], ending: str) -> bytes:
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         _draw_lines(axes, plan, bandwidths)
-        _mark_bandwidth(axes, query.bytes_per_s, bandwidths)
-        _label(axes, bandwidths)
+        _mark_bandwidth(axes, plan.query.bytes_per_s, bandwidths)
+        of = "the line between sites" if plan.query.sites else "each link"
+        _label(axes, bandwidths, of)
         axes.set_title(title, fontsize=10)
         figure.legend(loc="outside right upper", frameon=False, fontsize=9, handlelength=3.5)
 
@@ -57,7 +58,7 @@ def _mark_bandwidth(axes: "Axes", here_bytes_per_s: float, bandwidths: Sequence[
     axes.annotate(label, (here, 1), xycoords=("data", "axes fraction"), va="top", color="#555555", fontsize=9)
 
 
-def _label(axes: "Axes", bandwidths: Sequence[float]) -> None:
+def _label(axes: "Axes", bandwidths: Sequence[float], of: str) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
     axes.set_xscale("log")
@@ -67,7 +68,7 @@ def _label(axes: "Axes", bandwidths: Sequence[float]) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(lambda value, place: _short(value))
     axes.tick_params(labelsize=9)
-    axes.set_xlabel("bandwidth of the line between sites" if plan.query.sites else "bandwidth of each link")
+    axes.set_xlabel(f"bandwidth of {of}")
     axes.set_ylabel("predicted time of one step")
     plain_axes(axes)
     axes.set_xlim(8 * bandwidths[0], 8 * bandwidths[-1])
