@@ -81,10 +81,10 @@ def test_what_is_not_given_makes_every_speed_up_an_upper_bound():
     # Two messages of a ring of neighbors against six of an all-reduce: the longer the latency, the faster it is.
     rows = {row["method"]: row for row in missing["choices"]}
     assert rows["dsgd"]["speed_up"] < 1
-    assert rows["dsgd"]["speed_up_at_most"] == pytest.approx(3, rel=1e-3)
+    assert rows["dsgd"]["speed_up_upper_bound"] == pytest.approx(3, rel=1e-3)
 
 
-def test_a_plan_of_two_sites_prints_the_python_the_rate_and_the_bytes_of_a_day():
+def test_a_plan_of_two_sites_prints_the_python_the_lr_and_the_bytes_of_a_day():
     ended = laconic("plan", "compskip", "--params", "10K", *SITES, "--latency", "1ms", "--lr", "0.5", "--compute", "1s")
     assert ended.code == 0, ended.err
     words = " ".join(ended.out.split())

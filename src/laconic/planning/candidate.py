@@ -88,7 +88,7 @@ class MeasuredLinks:
 
     server: Link
     """Of a single server: what it sends to all, and as download what all send to it."""
-    everyone: Link
+    all_to_all: Link
     """Of each node, while every node sends to all others."""
     ring: Link
     """Of each node, in the engine's all-reduce."""
@@ -96,7 +96,7 @@ class MeasuredLinks:
     def scaled(self, factor: float) -> "MeasuredLinks":
         """Return `factor` times the bandwidths."""
         return MeasuredLinks(
-            server=self.server.scaled(factor), everyone=self.everyone.scaled(factor), ring=self.ring.scaled(factor)
+            server=self.server.scaled(factor), all_to_all=self.all_to_all.scaled(factor), ring=self.ring.scaled(factor)
         )
 
 
@@ -205,7 +205,7 @@ class Candidate:
             return Network(n_nodes, link, sites=sites)
         if answering is Answering.SERVERS and len(shards) == 1:
             return Network(n_nodes, links={shards[0].node: measured.server})
-        return Network(n_nodes, measured.ring if answering is Answering.ENGINE else measured.everyone)
+        return Network(n_nodes, measured.ring if answering is Answering.ENGINE else measured.all_to_all)
 
     def _arrivals_s(self, link: Link, sites: Sites | None, measured: MeasuredLinks | None) -> float:
         """Return the seconds per step with a server that applies each gradient as it arrives."""

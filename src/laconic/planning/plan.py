@@ -66,7 +66,7 @@ class Choice:
     """Seconds of one step."""
     speed_up: float
     """Speed-up over plain all-reduce."""
-    speed_up_at_most: float
+    speed_up_bound: float
     """Its upper bound over what is not known; equal to it if latency and gradient time are given."""
     a_day: BytesADay | None
     """The bytes that links carry in a day; None if a step takes no time."""
@@ -125,7 +125,7 @@ class Choice:
             "coding_s": candidate.coding_s,
             "bytes_are_maxima": self.is_maximum,
             "speed_up": self.speed_up,
-            "speed_up_at_most": self.speed_up_at_most,
+            "speed_up_upper_bound": self.speed_up_bound,
             "python": self.python,
             "lr_factor": self.lr_factor,
             **(dict.fromkeys(BytesADay(worker=0, busiest=0, total=0).as_data()) if self.a_day is None else {}),
@@ -262,14 +262,14 @@ def judge(candidates: Iterable[Candidate], query: Query, *, measured: bool) -> P
         step_s = _remembered(candidate, query)
         here_s = step_s(query.bytes_per_s)
         speed_up = plain_s[0] / here_s if here_s else 1.0
-        at_most = max(
+        upper_bound = max(
             [speed_up, *(plain / at.step_s(candidate) for plain, at in zip(plain_s[1:], possible[1:], strict=True))]
         )
         if query.compute_s is None:
-            at_most = max(at_most, 1.0 / (2 if candidate.algorithm.second_gradient else 1))
+            upper_bound = max(upper_bound, 1.0 / (2 if candidate.algorithm.second_gradient else 1))
         within = () if candidate is reference else where_faster(step_s, baseline_s)
         return Choice(
-            candidate=candidate, step_s=here_s, speed_up=speed_up, speed_up_at_most=at_most,
+            candidate=candidate, step_s=here_s, speed_up=speed_up, speed_up_bound=upper_bound,
             a_day=BytesADay.of(candidate, query, here_s) if here_s else None, faster_within=within, at=step_s,
         )  # fmt: skip
 

@@ -22,12 +22,12 @@ from laconic.network import ring
 from laconic.planning.candidate import ended_ns
 from laconic.planning.query import Query
 
-_FIRST_BUCKET_BYTES = 1 << 20
+_SMALL_BUCKET_BYTES = 1 << 20
 _BUCKET_BYTES = 25 << 20
 _BACKWARD = 2 / 3
 _SIDE = 512
 _INSTANT_S = 1e-12  # in place of no time at all
-_MIN_RATE = 2  # torch's min_compression_rate
+_MIN_COMPRESSION = 2  # torch's min_compression_rate
 _SAMPLE_SIDE = 1024
 _HOOKS = "torch.distributed.algorithms.ddp_comm_hooks"
 
@@ -49,7 +49,7 @@ class Today:
     """Seconds of compressing and decompressing per step; None if they are not measured."""
     speed_up: float
     """Speed-up over plain all-reduce."""
-    speed_up_at_most: float
+    speed_up_bound: float
     """Its upper bound over what is not known; equal to it if nothing is missing."""
 
     @property
@@ -63,7 +63,7 @@ class Today:
         return {
             "name": self.name, "python": self.python, "step_s": self.step_s, "up_bytes": self.up_bytes,
             "down_bytes": self.up_bytes, "coding_s": self.coding_s, "speed_up": self.speed_up,
-            "speed_up_at_most": self.speed_up_at_most, "worker_bytes_per_day": self.worker_bytes_a_day,
+            "speed_up_upper_bound": self.speed_up_bound, "worker_bytes_per_day": self.worker_bytes_a_day,
             "is_modelled": True,
         }  # fmt: skip
 
@@ -118,7 +118,7 @@ def today(query: Query, plain_s: Callable[[Query], float], *, measure: bool) -> 
             Today(
                 name=name, python=python, step_s=here_s, up_bytes=up_bytes,
                 coding_s=None if element_s is None else coding_s, speed_up=usual_s / max(here_s, _INSTANT_S),
-                speed_up_at_most=max(
+                speed_up_bound=max(
                     _largest_speed_up(_Overlapped(at, buckets, sent, coding_s), plain_s(at))
                     for at in query.at_possible_latencies()
                 ),
@@ -165,18 +165,18 @@ def _largest_speed_up(overlapped: _Overlapped, plain_s: float) -> float:
 def _buckets(spec: ModelSpec) -> list[list[int]]:
     """Return the sizes of the tensors in each bucket: from the last tensor on, as torch fills them."""
     if len(spec.sizes) == 1:  # its tensors are not known: cut anywhere
-        first, usual = _FIRST_BUCKET_BYTES // 4, _BUCKET_BYTES // 4
-        rest = max(0, spec.d - first)
-        cut = [min(spec.d, first), *[usual] * (rest // usual), rest % usual]
-        return [[size] for size in cut if size]
+        small, usual = _SMALL_BUCKET_BYTES // 4, _BUCKET_BYTES // 4
+        rest = max(0, spec.d - small)
+        parts = [min(spec.d, small), *[usual] * (rest // usual), rest % usual]
+        return [[size] for size in parts if size]
     buckets: list[list[int]] = []
-    room = 0
+    left_bytes = 0
     for size in reversed(spec.sizes):
-        if room <= 0:
-            room = _BUCKET_BYTES if buckets else _FIRST_BUCKET_BYTES
+        if left_bytes <= 0:
+            left_bytes = _BUCKET_BYTES if buckets else _SMALL_BUCKET_BYTES
             buckets.append([])
         buckets[-1].append(size)
-        room -= 4 * size
+        left_bytes -= 4 * size
     return buckets
 
 
@@ -192,7 +192,7 @@ def _low_rank(spec: ModelSpec, buckets: Sequence[Sequence[int]]) -> list[BucketB
         for size, shape in zip(sizes, shapes, strict=False):
             rows = shape[0] if shape else 1
             columns = size // max(1, rows)
-            if len(shape) > 1 and (rows + columns) * _MIN_RATE < size:
+            if len(shape) > 1 and (rows + columns) * _MIN_COMPRESSION < size:
                 left, right = left + rows, right + columns
             else:
                 plain += size

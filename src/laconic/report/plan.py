@@ -24,7 +24,7 @@ def plan_table(plan: Plan, n_shown: int) -> FittingTable:
     table.add_column("speed-up", justify="right")
     table.add_column("a day", justify="right", importance=1)
     table.add_column("beats plain", justify="right", importance=4)
-    at_most = "<=" if plan.missing else ""
+    upper_bound = "<=" if plan.missing else ""
     rows: list[tuple[float, list[str], str | None]] = []
     for choice in (*plan.choices[:n_shown], plan.baseline):
         bound = "<" if choice.is_maximum else ""
@@ -32,16 +32,16 @@ def plan_table(plan: Plan, n_shown: int) -> FittingTable:
         cells = [
             choice.method, choice.layout_name, seconds_text(choice.step_s), bound + bytes_text(candidate.up_bytes),
             bound + bytes_text(candidate.down_bytes), seconds_text(candidate.coding_s) if plan.measured else "-",
-            "plain" if baseline else f"{at_most}{choice.speed_up_at_most:.3g}",
-            "-" if choice.a_day is None else at_most + bytes_text(choice.a_day.worker),
+            "plain" if baseline else f"{upper_bound}{choice.speed_up_bound:.3g}",
+            "-" if choice.a_day is None else upper_bound + bytes_text(choice.a_day.worker),
             "" if baseline else where_text(choice),
         ]  # fmt: skip
         rows.append((choice.step_s, cells, "bold" if choice is plan.recommended else "reverse" if baseline else None))
     for row in plan.today:
         cells = [
             row.name, "allreduce", seconds_text(row.step_s), bytes_text(row.up_bytes), bytes_text(row.up_bytes),
-            "-" if row.coding_s is None else seconds_text(row.coding_s), f"{at_most}{row.speed_up_at_most:.3g}",
-            "-" if row.worker_bytes_a_day is None else at_most + bytes_text(row.worker_bytes_a_day), "",
+            "-" if row.coding_s is None else seconds_text(row.coding_s), f"{upper_bound}{row.speed_up_bound:.3g}",
+            "-" if row.worker_bytes_a_day is None else upper_bound + bytes_text(row.worker_bytes_a_day), "",
         ]  # fmt: skip
         rows.append((row.step_s, cells, "italic"))
     for _, cells, style in sorted(rows, key=lambda row: row[0]):
@@ -58,17 +58,17 @@ def python_lines(plan: Plan, n_shown: int, lr: float | None) -> list[str]:
         lr: The user's learning rate for plain SGD; None shows multiples of it.
     """
 
-    def rate(factor: float) -> str:
+    def lr_text(factor: float) -> str:
         if lr is not None:
             return f"{factor * lr:g}"
         return "SGD's" if factor == 1 else f"{factor:g} x SGD's"
 
     lines = ["Python to paste, and the learning rate to start from:"]
     for choice in plan.choices[:n_shown]:
-        lines.append(f"{choice.method}, {choice.layout_name}; learning rate {rate(choice.lr_factor)}")
+        lines.append(f"{choice.method}, {choice.layout_name}; learning rate {lr_text(choice.lr_factor)}")
         lines.append(f"  {choice.python}")
     for row in plan.today:
-        lines.append(f"{row.name}; learning rate {rate(1.0)}")
+        lines.append(f"{row.name}; learning rate {lr_text(1.0)}")
         lines += [f"  {line}" for line in row.python.splitlines()]
     return lines
 
@@ -140,7 +140,7 @@ def _advice(plan: Plan) -> str:
         )
     limit = best.break_even_bytes_per_s
     beyond = f" Above {bandwidth_text(limit)} plain all-reduce wins over it." if limit else ""
-    times = f"at most {best.speed_up_at_most:.3g}" if plan.missing else f"{best.speed_up:.3g}"
+    times = f"at most {best.speed_up_bound:.3g}" if plan.missing else f"{best.speed_up:.3g}"
     over = ""
     if today is not None and today.step_s > best.step_s:
         over = f" and {today.step_s / best.step_s:.3g} times as fast as {today.name} ({seconds_text(today.step_s)})"
@@ -163,13 +163,13 @@ def _a_day_notes(plan: Plan) -> list[str]:
     a_day: BytesADay | None = plan.recommended.a_day
     if a_day is None:
         return []
-    at_most = "at most " if plan.missing or plan.recommended.is_maximum else ""
+    upper_bound = "at most " if plan.missing or plan.recommended.is_maximum else ""
     busiest = ""
     if a_day.busiest > 1.01 * a_day.worker:
         busiest = f", {bytes_text(a_day.busiest)} on the busiest link, which serves"
     between = "" if a_day.between_sites is None else f", {bytes_text(a_day.between_sites)} between the sites"
     return [
-        f"In a day of such steps, {at_most}{bytes_text(a_day.worker)} on the link of a worker, sent and received"
+        f"In a day of such steps, {upper_bound}{bytes_text(a_day.worker)} on the link of a worker, sent and received"
         f"{busiest}, {bytes_text(a_day.total)} on all links{between}."
     ]
 
