@@ -67,8 +67,7 @@ def _bytes_note(records: Sequence[Record]) -> str:
     local = any(record.traffic.up.local_bytes or record.traffic.down.local_bytes for record in records)
     own = "; a worker that also serves sends itself nothing over a link" if local else ""
     return (
-        "up, down, total: wire bytes, which are those of frames that crossed a link, of all workers in the whole run"
-        f"{own}."
+        f"up, down, total: wire bytes (frames that crossed a link, with headers) of all workers, in the whole run{own}."
     )
 
 
@@ -77,7 +76,7 @@ def _ratio_note(records: Sequence[Record]) -> str:
     if not bases:
         return "ratio: not known, since nothing says what sgd would have sent."
     how = " and ".join(f"{base.rounds} rounds, layout {base.layout}" for base in bases)
-    return f"ratio: wire bytes of sgd (dense gradients; {how}) over the method's, up, down and both, in the whole run."
+    return f"ratio: wire bytes of sgd over the method's, in the whole run; sgd sends dense gradients ({how})."
 
 
 def _seconds_note(record: Record) -> str:
