@@ -120,6 +120,24 @@ def test_a_simulated_run_writes_config_metrics_summary_and_curves(tmp_path):
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_curves_are_drawn_to_files_of_one_s_own_which_are_checked_before_the_run(tmp_path):
+    files = [tmp_path / "new" / "curves.svg", tmp_path / "curves.PDF"]
+    small = ("run", "-a", "sgd", "--model", "linear", "--epochs", "1", "--batch-size", "300")
+    ended = laconic(*small, *(word for file in files for word in ("--plot", str(file))))
+    assert ended.code == 0, ended.err
+    assert [file.read_bytes()[:5] for file in files] == [b"<?xml", b"%PDF-"]
+    assert all(f"wrote {file}\n" in ended.out for file in files)
+    for wrong, why in (
+        (tmp_path / "curves.jpg", "the ending must be one of .png, .svg, .pdf"),
+        (tmp_path / "curves.PDF" / "a.svg", "curves.PDF is not a folder"),
+    ):
+        refused = laconic(*small, "--plot", str(wrong))
+        assert (refused.code, refused.out) == (2, "")
+        assert f"--plot {wrong}" in refused.err
+        assert why in refused.err
+        assert "epoch" not in refused.err
+
+
 @pytest.mark.slow
 def test_compare_prints_one_table_and_draws_one_picture(tmp_path):
     ended = laconic(

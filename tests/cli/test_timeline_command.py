@@ -1,10 +1,13 @@
 """`laconic timeline`: the list, the letters, the files, and what it refuses."""
 
+import html
 import json
+from pathlib import Path
 
 import pytest
 
 from laconic.report.timeline.named import NAMED
+from laconic.report.visible import visible
 from support.command_line import laconic
 
 
@@ -35,11 +38,35 @@ def test_settings_of_one_s_own_reach_the_picture():
 
 
 def test_files_are_written_by_their_endings(tmp_path):
-    files = [tmp_path / f"gossip{ending}" for ending in (".png", ".svg", ".html")]
+    files = [tmp_path / "new" / f"gossip{ending}" for ending in (".png", ".SVG", ".html", ".pdf")]
     ended = laconic("timeline", "gossip-ring", *(word for file in files for word in ("--out", str(file))))
     assert ended.code == 0
-    assert [file.read_bytes()[:5] for file in files] == [b"\x89PNG\r", b"<?xml", b"<!DOC"]
+    assert [file.read_bytes()[:5] for file in files] == [b"\x89PNG\r", b"<?xml", b"<!DOC", b"%PDF-"]
     assert "M1 send" not in ended.out
+
+
+def test_files_are_checked_before_the_timeline_is_made(tmp_path):
+    files = ("--out", str(tmp_path / "new" / "a.svg"), "--out", str(tmp_path))
+    ended = laconic("timeline", "ring", "--workers", "200", *files)
+    assert f"--out {tmp_path}: the ending must be one of" in ended.err
+    (tmp_path / "folder.svg").mkdir()
+    ended = laconic("timeline", "ring", "--workers", "200", "--out", str(tmp_path / "folder.svg"))
+    assert "folder.svg is a folder; give a file to write" in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.svg"]
+
+
+@pytest.mark.parametrize("name", ["a[bold]b", "[red]q", "$x_{$", "@DATA@", "two\nlines", "\x1b[2Jx", "\u202egpj"])
+def test_no_file_s_name_is_markup_a_formula_or_a_mark_of_the_page(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(f"{name}.json").write_text('[{"sender": 0, "receiver": 1, "n_bytes": 1000}]')
+    out = f"{name}.html"
+    ended = laconic("timeline", "--message-schedule", f"{name}.json", "--bandwidth", "1Mbit", "--out", out)
+    assert (ended.code, ended.out, ended.err) == (0, f"wrote {visible(out)}\n", "")
+    page = Path(out).read_text()
+    assert f"<h1>{html.escape(visible(name))}.json</h1>" in page
+    assert 'id="data">{"' in page
+    shown = laconic("timeline", "--message-schedule", f"{name}.json", "--bandwidth", "1Mbit")
+    assert shown.out.startswith(f"{visible(name)}.json\n")
 
 
 def test_a_message_schedule_of_one_s_own_is_plotted(tmp_path):
@@ -72,7 +99,7 @@ def test_a_message_schedule_of_one_s_own_is_plotted(tmp_path):
         (("sync-server", "--workers", "4"), "this timeline has compute times for 3 workers; give --compute too"),
         (("example-1.3.1", "--workers", "4"), "--workers: example-1.3.1 is one example with 3 machines"),
         (("ring", "--out", "ring.jpg"), "--out ring.jpg: the ending must be one of .png, .svg, .pdf, .html"),
-        (("ring", "--out", "/no/such/x.png"), "--out /no/such/x.png: there is no folder /no/such"),
+        (("ring", "--out", f"{__file__}/x.png"), "test_timeline_command.py is not a folder; give another file"),
         (("ring", "--message-schedule", "x.json"), "give a name (ring) or --message-schedule x.json, not both"),
         (("--message-schedule", "x.json"), "--message-schedule needs --bandwidth BANDWIDTH"),
         (("--message-schedule", "x.json", "--workers", "2"), "--workers: the message schedule of the file sets this"),

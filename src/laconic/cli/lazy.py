@@ -3,7 +3,6 @@
 A command's file imports at its top only what its options and help need. Its functions import the rest.
 """
 
-import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -82,12 +81,3 @@ def load_torch() -> None:
         return
     with ended_at_once_by_signals():
         import_module("torch")
-
-
-def load_matplotlib() -> None:
-    """Import matplotlib, which takes a second and a half, for files alone.
-
-    A backend that a notebook's environment variable names need not exist here, and no file needs one.
-    """
-    os.environ["MPLBACKEND"] = "agg"
-    import_module("matplotlib")

@@ -15,6 +15,7 @@ from laconic.lab.algorithms import algorithm_names, make_algorithm, settings_by_
 from laconic.lab.json_text import json_text
 from laconic.lab.outputs import output_file
 from laconic.report.terminal import terminal
+from laconic.report.visible import visible
 
 if TYPE_CHECKING:
     from laconic.contract import Algorithm
@@ -49,7 +50,7 @@ def plan(context: typer.Context, options: PlanOptions) -> None:
             files["plot"].write_bytes(_picture(answer, options.plot.suffix))
         for path in (options.json, options.plot):
             if path is not None and options.json != _PRINTED:
-                terminal().print(f"wrote {path}", soft_wrap=True)
+                terminal().print(f"wrote {visible(str(path))}", soft_wrap=True)
 
 
 def _answer(options: PlanOptions) -> "Plan | None":

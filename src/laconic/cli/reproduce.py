@@ -19,6 +19,7 @@ from laconic.lab.options import OptionGroup, option
 from laconic.lab.outputs import OutputFile, check_old_results, output_file, output_folder
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
+from laconic.report.visible import visible
 from laconic.statements import warn
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class _Reproduction:
             file.write_text(result_text(self._table, self._request, self._in_order(), comparison))
             if self._cells is not None:
                 self._cells.remove(list(self._found))
-            terminal().print(f"wrote {file.path}", soft_wrap=True)
+            terminal().print(f"wrote {visible(str(file.path))}", soft_wrap=True)
         if comparison is not None and comparison.diverged:
             raise typer.Exit(DIVERGED)
 

@@ -1,5 +1,6 @@
 """`laconic timeline`: draw when each machine sends, receives and computes."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,11 @@ from rich.table import Table
 from laconic.cli.flags import with_flags
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
-from laconic.lab.atomic import write_bytes, write_text
 from laconic.lab.defaults import PICTURE_ENDINGS
-from laconic.lab.options import OptionGroup, file_to_write, option
+from laconic.lab.options import OptionGroup, file_of_kind, option
+from laconic.lab.outputs import OutputFile, output_file
 from laconic.report.terminal import drawing_width, terminal
+from laconic.report.visible import visible
 from laconic.units import bandwidth, duration, duration_or_zero, size
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ class TimelineOptions(OptionGroup):
     )
     out: tuple[Path, ...] = option(
         (), "The .png, .svg, .pdf or .html file to write. Can be given several times.", metavar="FILE",
-        reads=file_to_write(*PICTURE_ENDINGS, ".html"),
+        reads=file_of_kind(*PICTURE_ENDINGS, ".html"),
     )  # fmt: skip
     list: bool = option(False, "List the timelines and exit.")
 
@@ -84,10 +86,12 @@ def timeline(context: typer.Context, picture: PictureOptions, options: TimelineO
     if options.list or (options.name is None and options.message_schedule is None):
         _list()
         return
-    timeline = _timeline(options, picture)
-    for path in options.out:
-        _write(timeline, path)
-        terminal().print(f"wrote {path}", soft_wrap=True)
+    with ExitStack() as stack:
+        files = [stack.enter_context(output_file(path, option="out")) for path in options.out]
+        timeline = _timeline(options, picture)
+        for file in files:
+            _write(timeline, file)
+            terminal().print(f"wrote {visible(str(file.path))}", soft_wrap=True)
     if not options.out:
         from laconic.report.timeline.bars import in_letters
 
@@ -202,12 +206,13 @@ def _of_file(path: Path, picture: PictureOptions) -> "Timeline":
     return draw_message_schedule(str(path), read_message_schedule(path), link)
 
 
-def _write(timeline: "Timeline", path: Path) -> None:
-    if path.suffix.lower() == ".html":
+def _write(timeline: "Timeline", file: OutputFile) -> None:
+    ending = file.path.suffix.lower()
+    if ending == ".html":
         from laconic.report.timeline.page import timeline_page
 
-        write_text(path, timeline_page(timeline))
+        file.write_text(timeline_page(timeline))
         return
     from laconic.report.timeline.picture import draw_timeline  # here, since matplotlib takes a second and a half
 
-    write_bytes(path, draw_timeline(timeline, path.suffix))
+    file.write_bytes(draw_timeline(timeline, ending))

@@ -13,17 +13,19 @@ import typer
 from laconic.cli.exit_codes import DIVERGED
 from laconic.cli.flags import Given, with_flags
 from laconic.cli.invocation import plugins_of
-from laconic.cli.lazy import load_matplotlib
 from laconic.cli.progress_display import RunDisplay
 from laconic.errors import LaconicError, Named, OptionError, Spelling
 from laconic.lab.algorithms import algorithm_class, check_name, has_dense_rounds, settings_by_name
-from laconic.lab.options import PURE_NUMBER, OptionGroup, option
-from laconic.lab.outputs import check_old_results, output_folder
+from laconic.lab.atomic import write_bytes
+from laconic.lab.defaults import PICTURE_ENDINGS
+from laconic.lab.options import PURE_NUMBER, OptionGroup, file_of_kind, option
+from laconic.lab.outputs import OutputFile, check_old_results, output_file, output_folder
 from laconic.lab.processes.place import described
 from laconic.lab.processes.stopping import Stopped
 from laconic.lab.runs.settings import RunSettings
 from laconic.protocol.layout import n_nodes_for
 from laconic.report.terminal import terminal
+from laconic.report.visible import visible
 
 if TYPE_CHECKING:
     from laconic.lab.runs.batch import Batch
@@ -41,6 +43,10 @@ class LaunchOptions(OptionGroup):
         unit=PURE_NUMBER, hint="0 takes a free one",
     )  # fmt: skip
     out: Path | None = option(None, "The folder to write config, metrics, summary and curves to.", metavar="FOLDER")
+    plot: tuple[Path, ...] = option(
+        (), "A .png, .svg or .pdf file to draw the curves to. Can be given several times.", metavar="FILE",
+        reads=file_of_kind(*PICTURE_ENDINGS),
+    )  # fmt: skip
     config: Path | None = option(
         None, "A TOML file with options, such as the config.toml of a run. What is typed wins.", metavar="FILE"
     )
@@ -157,6 +163,7 @@ def train(
         if launch.out is not None and speaks:
             out = output_folder(launch.out, option="out", overwrite=launch.overwrite, resume=launch.resume)
             stack.enter_context(out)
+        plots = [stack.enter_context(output_file(path, option="plot")) for path in launch.plot if speaks]
 
         def batch_of(plans: Sequence[RunSettings]) -> Batch:
             return Batch(plans, out, in_folders=in_folders, resume=launch.resume)
@@ -169,7 +176,7 @@ def train(
             with _reporting_stops(batch), RunDisplay() as display:
                 batch.run(display.listen, port=launch.port, plugins=plugins)
         if speaks:
-            report(batch, launch.out)
+            report(batch, launch.out, plots)
             exit_if_diverged(batch.records)
 
 
@@ -252,8 +259,8 @@ def exit_if_diverged(records: "Sequence[Record]") -> None:
         raise typer.Exit(DIVERGED)
 
 
-def report(batch: "Batch", out: Path | None) -> None:
-    """Print the table of what is finished, draw the curves into `out` if it is given, and raise what went wrong.
+def report(batch: "Batch", out: Path | None, plots: Sequence[OutputFile]) -> None:
+    """Print the table of what is finished, draw the curves into `out` and `plots`, and raise what went wrong.
 
     Raises:
         LaconicError: A run has failed, or something could not be written.
@@ -261,10 +268,13 @@ def report(batch: "Batch", out: Path | None) -> None:
     records = batch.records
     print_table(records, lr_by_method=batch.in_folders)
     problems = [*_failures(batch)]
-    if out is not None and records:
-        problems += _draw(records, out, in_folders=batch.in_folders)
-    if out is not None and not batch.unwritten and records:
-        terminal().print(f"wrote {out}", soft_wrap=True)
+    if records:
+        pictures = [] if out is None else _pictures_in(out, records, in_folders=batch.in_folders)
+        not_drawn = _draw([*pictures, *((file, records) for file in plots)])
+        problems += not_drawn.values()
+        written = [] if out is None or batch.unwritten else [out]
+        for path in [*written, *(file.path for file in plots if file.path not in not_drawn)]:
+            terminal().print(f"wrote {visible(str(path))}", soft_wrap=True)
     if problems:
         raise LaconicError("\n".join(problems))
 
@@ -295,20 +305,29 @@ def _failures(batch: "Batch") -> Iterator[str]:
         yield f"{name} is finished, but {unwritten.filename} could not be written: {unwritten.strerror}"
 
 
-def _draw(records: "Sequence[Record]", out: Path, *, in_folders: bool) -> Iterator[str]:
-    """Draw the curves, and return why that failed if it did."""
-    path = out / "curves.png"
-    try:
-        load_matplotlib()
-        from laconic.report.curves import draw_curves
+def _pictures_in(
+    out: Path, records: "Sequence[Record]", *, in_folders: bool
+) -> "list[tuple[OutputFile | Path, Sequence[Record]]]":
+    """Return the pictures of a folder of results: one of all runs, and one of each in its own folder."""
+    of_one = [(out / record.settings.algorithm / "curves.png", [record]) for record in records if in_folders]
+    return [*of_one, (out / "curves.png", records)]
 
-        if in_folders:
-            for record in records:
-                path = out / record.settings.algorithm / "curves.png"
-                draw_curves([record], path)
-        path = out / "curves.png"
-        draw_curves(records, path)
-    except OSError as error:
-        yield f"{path} could not be drawn: {error.strerror or error}; the figures are written"
-    except Exception as error:
-        yield f"{path} could not be drawn: {described(error)}; the figures are written"
+
+def _draw(pictures: "Sequence[tuple[OutputFile | Path, Sequence[Record]]]") -> dict[Path, str]:
+    """Draw the curves, and return why that failed, by file."""
+    problems = {}
+    for file, records in pictures:
+        path = file if isinstance(file, Path) else file.path
+        try:
+            from laconic.report.curves import draw_curves  # here, where a fault of matplotlib costs no result
+
+            picture = draw_curves(records, path.suffix)
+            if isinstance(file, Path):
+                write_bytes(file, picture)
+            else:
+                file.write_bytes(picture)
+        except OSError as error:
+            problems[path] = f"{path} could not be written: {error.strerror or error}; the figures are written"
+        except Exception as error:
+            problems[path] = f"{path} could not be drawn: {described(error)}; the figures are written"
+    return problems

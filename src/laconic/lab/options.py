@@ -69,12 +69,22 @@ def hyperparameters_by_name() -> Any:  # noqa: ANN401 - a field
     return option({}, "Set one hyper-parameter of one method. Can be given several times.", metavar="NAME.KEY=VALUE")
 
 
+def file_of_kind(*endings: str) -> Callable[[Path], None]:
+    """Return a check of a file to write, which says by its ending what is written: one of these, large or small."""
+
+    def check(path: Path) -> None:
+        if path.suffix.lower() not in endings:
+            raise ValueError(f"the ending must be one of {', '.join(endings)}")
+
+    return check
+
+
 def file_to_write(*endings: str) -> Callable[[Path], None]:
     """Return a check of a file to write: that its folder exists, and its ending is one of these, if there are any."""
 
     def check(path: Path) -> None:
-        if endings and path.suffix.lower() not in endings:
-            raise ValueError(f"the ending must be one of {', '.join(endings)}")
+        if endings:
+            file_of_kind(*endings)(path)
         if not path.parent.is_dir():
             raise ValueError(f"there is no folder {path.parent}; make it, or write elsewhere")
 

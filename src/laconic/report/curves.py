@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from laconic.lab.atomic import write_bytes
 from laconic.lab.runs.record import Record, Row
-from laconic.report.drawing import line_style, picture_bytes, plain_axes
+from laconic.report.drawing import line_style, picture_bytes, plain_axes, wrapped
 from laconic.report.visible import for_matplotlib
 
 if TYPE_CHECKING:
@@ -19,12 +17,7 @@ _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "bytes"))
 _LOGARITHMIC = 20.0  # an axis whose lines end farther apart than this is logarithmic
 
 
-def draw_curves(records: Sequence[Record], path: Path) -> None:
-    """Write the picture of the runs as PNG, SVG or PDF, by the ending of `path`."""
-    write_bytes(path, curves_picture(records, path.suffix))
-
-
-def curves_picture(records: Sequence[Record], ending: str) -> bytes:
+def draw_curves(records: Sequence[Record], ending: str) -> bytes:
     """Return a picture: training loss and test accuracy over epochs, test accuracy over time and over bytes.
 
     Args:
@@ -47,7 +40,7 @@ def curves_picture(records: Sequence[Record], ending: str) -> bytes:
             lines, [for_matplotlib(record.label) for record in records], loc="outside lower center",
             ncols=min(len(records), 4), frameon=False, handlelength=3.5,
         )  # fmt: skip
-        figure.suptitle(for_matplotlib(title))
+        figure.suptitle(wrapped(title, 100))
 
     legend_in = 0.25 * math.ceil(len(records) / 4)
     return picture_bytes((11, 7.5 + legend_in), ending, title, draw)

@@ -5,9 +5,12 @@ import importlib
 import io
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from laconic.report.visible import for_matplotlib, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,6 +71,11 @@ def line_style(number: int, n_points: int = 0) -> dict[str, Any]:
             "markevery": (-1 % n_points % every, every),
         }
     return style
+
+
+def wrapped(text: str, letters: int) -> str:
+    """Return a text as matplotlib shows it, in lines of at most so many letters."""
+    return "\n".join(for_matplotlib(line) for line in textwrap.wrap(visible(text), letters))
 
 
 def plain_axes(axes: "Axes") -> None:

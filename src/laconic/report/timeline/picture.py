@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from laconic.report.drawing import picture_bytes
+from laconic.report.drawing import picture_bytes, wrapped
 from laconic.report.timeline.bars import Bar, BarKind, Timeline
 from laconic.report.visible import for_matplotlib
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _WIDTH_IN = 11.0
 _LANE_IN = 0.30
+_TITLE, _NOTE = 110, 150  # letters of a line
 _LETTER_IN = 0.075  # width of a label's letter
 _MAX_LABELS = 1_500  # with more bars, none has a label
 # Hatching distinguishes latency and waiting without color.
@@ -20,7 +21,9 @@ _HATCHES = {BarKind.LATENCY: "....", BarKind.WAIT: "////", BarKind.EXCHANGE: "//
 
 def draw_timeline(timeline: Timeline, ending: str) -> bytes:
     """Return the picture. `ending` is ".png", ".svg" or ".pdf"."""
-    height_in = 1.6 + _LANE_IN * len(timeline.lanes) + 0.18 * len(timeline.notes)
+    notes = [wrapped(note, _NOTE) for note in timeline.notes]
+    n_lines = sum(1 + note.count("\n") for note in notes)
+    height_in = 1.6 + _LANE_IN * len(timeline.lanes) + 0.18 * n_lines
 
     def draw(figure: "Figure") -> None:
         from matplotlib.patches import Patch
@@ -38,9 +41,8 @@ def draw_timeline(timeline: Timeline, ending: str) -> bytes:
         ]
         columns = max(len(patches), 1)
         figure.legend(handles=patches, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-        figure.suptitle(for_matplotlib(timeline.title), fontsize=11)
-        notes = "\n".join(map(for_matplotlib, timeline.notes))
-        axes.set_title(notes, fontsize=8, loc="left", color="#444444")
+        figure.suptitle(wrapped(timeline.title, _TITLE), fontsize=11)
+        axes.set_title("\n".join(notes), fontsize=8, loc="left", color="#444444")
 
     return picture_bytes((_WIDTH_IN, height_in), ending, timeline.title, draw)
 
