@@ -120,7 +120,7 @@ def test_a_simulated_run_writes_config_metrics_summary_and_curves(tmp_path):
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_curves_are_drawn_to_files_of_one_s_own_which_are_checked_before_the_run(tmp_path):
+def test_curves_are_written_to_files_of_one_s_own_which_are_checked_before_the_run(tmp_path):
     files = [tmp_path / "new" / "curves.svg", tmp_path / "curves.PDF"]
     small = ("run", "-a", "sgd", "--model", "linear", "--epochs", "1", "--batch-size", "300")
     ended = laconic(*small, *(word for file in files for word in ("--plot", str(file))))

@@ -44,7 +44,7 @@ def test_axes_say_whose_seconds_and_which_bytes_in_one_unit():
     assert "wall time (seconds)" in texts_of(record_of((2.0, 10, 10), driver="processes"))
 
 
-def test_time_that_was_not_simulated_is_not_drawn_as_no_time():
+def test_time_that_was_not_simulated_is_not_shown_as_no_time():
     assert "no simulated time:" in texts_of(record_of((None, 10, 10)))
     assert "simulated time" in texts_of(record_of((None, 10, 10)))
 
@@ -61,8 +61,8 @@ def test_28_lines_are_all_different_and_the_last_point_has_a_marker():
     assert len({(style["color"], str(style["linestyle"])) for style in styles}) == 28
     assert len({(style["color"], style["marker"]) for style in styles}) == 28
     for n_points in (1, 2, 8, 9, 100):
-        first, every = line_style(0, n_points)["markevery"]
-        marked = range(first, n_points, every)
+        begin, every = line_style(0, n_points)["markevery"]
+        marked = range(begin, n_points, every)
         assert marked[-1] == n_points - 1
         assert len(marked) <= 8
 

@@ -270,10 +270,10 @@ def report(batch: "Batch", out: Path | None, plots: Sequence[OutputFile]) -> Non
     problems = [*_failures(batch)]
     if records:
         pictures = [] if out is None else _pictures_in(out, records, in_folders=batch.in_folders)
-        not_drawn = _draw([*pictures, *((file, records) for file in plots)])
-        problems += not_drawn.values()
+        failed = _draw([*pictures, *((file, records) for file in plots)])
+        problems += failed.values()
         written = [] if out is None or batch.unwritten else [out]
-        for path in [*written, *(file.path for file in plots if file.path not in not_drawn)]:
+        for path in [*written, *(file.path for file in plots if file.path not in failed)]:
             terminal().print(f"wrote {visible(str(path))}", soft_wrap=True)
     if problems:
         raise LaconicError("\n".join(problems))
