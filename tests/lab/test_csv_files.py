@@ -107,6 +107,7 @@ FORMS = {
     "everything quoted": ("".join(",".join(f'"{c}"' for c in cells) + "\n" for cells in CELLS), {}),
     "blanks about the cells": (TEN_ROWS.replace(",", " , "), {}),
     "no newline at the end": (TEN_ROWS.rstrip(), {}),
+    "the separator in a line of its own": ("sep=;\n" + TEN_ROWS.replace(",", ";"), {}),
     "UTF-16 with its mark": (TEN_ROWS.encode("utf-16"), {}),
     "packed by gzip": (gzip.compress(TEN_ROWS.encode()), {}),
     "the label first": ("".join(",".join([c[3], *c[:3]]) + "\n" for c in CELLS), {"label_column": "first"}),
@@ -163,6 +164,13 @@ def test_what_is_concluded_from_the_rows_is_warned_of_and_the_table_is_the_same(
         table = load("csv", path, **options)
     assert any(words in str(one.message) for one in warned)
     assert same(table, load("csv", write(tmp_path, TEN_ROWS, "plain.csv")))
+
+
+def test_a_header_of_column_numbers_that_are_classes_too_shows_by_the_decimals_below(tmp_path):
+    path = write(tmp_path, "0,1,2\n" + "".join(f"{i}.5,{i * i}.25,{i % 3}\n" for i in range(12)))
+    with pytest.warns(UserWarning, match="line 1 has whole numbers where all other rows have decimals; it is read as"):
+        table = load("csv", path)
+    assert len(table.train_labels) + len(table.test_labels) == 12
 
 
 def test_a_counting_column_in_front_is_a_feature_with_a_warning_until_it_is_decided(tmp_path):
@@ -244,8 +252,10 @@ REFUSED = {
     "one class": ("1,2,a\n" * 10, "every label is 'a', must be of two classes"),
     "measurements": ("1,2,a\n3,4,b\n", "at least 5 examples in classes of two or more, found 0"),
     "an open quote": ('1,2,b\n1,2,"a\n3,4,b\n', "line 2: a quote that opens here is not closed"),
-    "a header of numbers, perhaps": ("2019,2020\n" + "1.5,0\n2.5,1\n" * 5,
+    "a header of numbers, perhaps": ("2019,2020\n" + "3,0\n2.5,1\n" * 5,
                                      "line 1 is the only one with the label '2020'.*: --header yes or --header no"),
+    "a header of a number that is a class": (
+        "10,20,1\n" + "1.5,2.5,0\n2.5,1.5,1\n" * 5, "line 1 has whole numbers where all other rows have decimals"),
     "a bad first cell": ("oops,a\n" + "1,a\n2,b\n" * 5, "line 1 has texts .* but 'a' is the label of other rows too"),
     "a zero byte": ("1,2,a\n3,\0,b\n", "line 2 has a zero byte"),
     "bytes of Latin-1": ("1,2,caf\u00e9\n".encode("latin-1"), "line 1, character 8: byte 0xe9 is not UTF-8 text; .* "
@@ -293,3 +303,4 @@ def test_a_folder_and_a_file_that_is_missing_are_named(tmp_path):
     assert f"--data {str(tmp_path / 'gone')!r} is not a file" in refusal(tmp_path / "gone")
     path = write(tmp_path, TEN_ROWS)
     assert f"--test-data {str(tmp_path)!r} is a folder" in refusal(path, test_data=tmp_path)
+    assert "is the file of the train examples; give another" in refusal(path, test_data=path)

@@ -61,4 +61,11 @@ def load(name: str, data: str | Path | None = None, **options: Any) -> Dataset: 
     check_reading(name, options)
     if options.get("test_data") is not None:
         options["test_data"] = Path(options["test_data"]).expanduser()
-    return DATASETS[name](None if data is None else Path(data).expanduser(), **options)
+    path = None if data is None else Path(data).expanduser()
+    test = options.get("test_data")
+    if path and test and path.is_file() and test.is_file() and test.samefile(path):
+        raise DataOptionError(
+            f"{name}: ", Named("test_data", str(test), quoted=True), " is the file of the train examples; give "
+            "another, or leave it out and one example in five is tested",
+        )  # fmt: skip
+    return DATASETS[name](path, **options)

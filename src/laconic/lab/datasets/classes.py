@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from laconic.lab.datasets.dataset import Dataset
 from laconic.lab.datasets.numbers import class_of
 from laconic.lab.datasets.split import stratified_split
 from laconic.lab.datasets.text_file import shown
+from laconic.statements import warn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class Examples:
     labels: Sequence[str]
     lines: Sequence[int]
     """The line of each example."""
+    columns: Sequence[str]
+    """What a message calls each feature."""
 
 
 def assemble(name: str, examples: Examples, test: Examples | None, *, standardize: bool) -> Dataset:
@@ -54,7 +56,7 @@ def assemble(name: str, examples: Examples, test: Examples | None, *, standardiz
         train_labels, test_labels = labels, _test_labels(examples, test, numbers)
         train_features, test_features = examples.features, test.features
     if standardize:
-        mean, scale = _mean_and_scale(examples.path, train_features)
+        mean, scale = _mean_and_scale(examples, train_features)
         train_features, test_features = (
             numpy.nan_to_num((features - mean) / scale, nan=0.0) for features in (train_features, test_features)
         )
@@ -88,9 +90,8 @@ def _split(examples: Examples, labels: torch.Tensor) -> tuple[torch.Tensor, torc
     if alone := int((sizes == 1).sum()):
         line = examples.lines[int(torch.nonzero(sizes[labels] == 1)[0])]
         classes = "1 class has" if alone == 1 else f"{alone} classes have"
-        warnings.warn(
+        warn(
             f"{examples.path}: {classes} one example, which is never tested; the first is in line {line}",
-            UserWarning, stacklevel=2,
         )  # fmt: skip
     return divided
 
@@ -109,13 +110,14 @@ def _test_labels(examples: Examples, test: Examples, numbers: dict[Decimal | str
 
 
 def _mean_and_scale(
-    path: Path, train: NDArray[numpy.float64] | NDArray[numpy.float32]
+    examples: Examples, train: NDArray[numpy.float64] | NDArray[numpy.float32]
 ) -> tuple[NDArray[numpy.float64], NDArray[numpy.float64]]:
     """Return the mean and standard deviation of each column, without what is missing; 1 for a constant column."""
     empty = numpy.isnan(train).all(axis=0)
     if empty.any():
         raise DatasetError(
-            f"{path}: feature {int(numpy.argmax(empty)) + 1} has no value in any train example; leave its column out"
+            f"{examples.path}: {examples.columns[int(numpy.argmax(empty))]} has no value in any train example; leave "
+            "it out"
         )
     low, high = numpy.nanmin(train, axis=0), numpy.nanmax(train, axis=0)
     # The mean of equal numbers can miss them by one rounding, which a tiny std would blow up to 1.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import warnings
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from laconic.hyperparameters import near_misses
 from laconic.lab.datasets.csv_rows import Row, Rows
 from laconic.lab.datasets.dataset import DataOptionError
 from laconic.lab.datasets.numbers import class_of, is_missing, number_of, with_decimal_point
+from laconic.statements import warn
 
 _LABEL_NAMES = frozenset(["class", "classes", "label", "labels", "target", "targets", "species", "category", "y"])
 _UNNAMED = ("", "unnamed: 0")  # the header of pandas' and R's row numbers; pandas' own name when it is read again
@@ -114,6 +115,10 @@ def _is_header(table: Rows, label: int) -> bool:
     if texts:  # of a bad cell in an example, the reader of numbers complains
         is_name = any(all(not _is_text(table, row.cells[column]) for row in below) for column in texts)
         return is_name and not is_label and _say_header(table, "has texts where the others have numbers")
+    if _is_of_another_type(table, features):
+        if is_label and not _numbers_columns(top):
+            raise _doubtful(table, "has whole numbers where all other rows have decimals, so it may be a header")
+        return _say_header(table, "has whole numbers where all other rows have decimals")
     if is_label or is_missing(name) or not below:
         if below and table.width > 2 and _numbers_columns(top):
             _say(table, f"line {top.line} could be a header that numbers the columns; it is read as an example, and "
@@ -141,6 +146,16 @@ def _numbers_columns(row: Row) -> bool:
     return any(row.cells == [str(i + start) for i in range(len(row.cells))] for start in (0, 1))
 
 
+def _is_of_another_type(table: Rows, features: Sequence[int]) -> bool:
+    """Return whether all features are whole numbers in the first row, and decimals in all others."""
+    top, *below = table.rows
+    are_integers = all(top.cells[column].lstrip("+-").isdecimal() for column in features)
+    marks = re.compile(r"[.,eE]")
+    return (
+        are_integers and len(below) > 3 and all(marks.search(row.cells[column]) for row in below for column in features)
+    )
+
+
 def _doubtful(table: Rows, doubt: str) -> DataOptionError:
     return DataOptionError(
         f"{table.path}: line {table.rows[0].line} {doubt}; say whether it is a header: ", Named("header", "yes"),
@@ -155,7 +170,7 @@ def _say_header(table: Rows, reason: str) -> bool:
 
 
 def _say(table: Rows, text: str) -> None:
-    warnings.warn(f"{table.path}: {text}", UserWarning, stacklevel=2)
+    warn(f"{table.path}: {text}")
 
 
 def _count_up(integers: Sequence[int]) -> bool:

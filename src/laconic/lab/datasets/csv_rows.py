@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from laconic.lab.datasets.text_file import numbered_lines
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
 MAX_CELLS = 1 << 30  # as many as a dense table may have values
+_STATED_SEPARATOR = re.compile(r"sep=([^\w\s]|\t)\s*", re.IGNORECASE)  # Excel's own mark, in the first line
 _SAMPLE = 50  # lines by which the separator is found
 
 
@@ -47,8 +49,11 @@ def read_rows(path: Path, encoding: str | None) -> Rows:
     """
     lines = ((number, line) for number, line in numbered_lines(path, encoding))
     sample = list(itertools.islice(lines, _SAMPLE))
+    stated = _STATED_SEPARATOR.fullmatch(sample[0][1]) if sample else None
+    if stated is not None:
+        del sample[0]
     texts = [line for _, line in sample if line.strip() and not line.lstrip().startswith("#")]
-    separator = _separator(texts, may_break_off=len(sample) == _SAMPLE)
+    separator = stated[1] if stated else _separator(texts, may_break_off=len(sample) == _SAMPLE)
     rows = list(_parsed(path, itertools.chain(sample, lines), separator))
     if not rows:
         raise DatasetError(f"{path}: empty, must hold rows of numbers with the class in the last column")
@@ -62,12 +67,12 @@ def read_rows(path: Path, encoding: str | None) -> Rows:
             f"{path}: line {usual} has one cell, must have a number and a label; separate them by commas, semicolons "
             "or tabs"
         )
+    marks = SEPARATORS.get(separator, repr(separator))
     for line, cells in rows:
         if len(cells) != width:
             raise DatasetError(
                 f"{path}: line {line} has {len(cells)} cells, must have {width} as line {usual} has, separated by "
-                f"{SEPARATORS[separator]}; mend the line, put texts with separators in them into quotes, or begin a "
-                "comment with #"
+                f"{marks}; mend the line, put texts with separators in them into quotes, or begin a comment with #"
             )
     return Rows(path, separator, rows)
 

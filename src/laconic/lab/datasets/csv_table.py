@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from laconic.lab.datasets.numbers import (
     with_decimal_point,
 )
 from laconic.lab.datasets.text_file import existing_file, shown
+from laconic.statements import warn
 
 _WANTED = "a .csv file: numeric columns, the class in the last one"
 
@@ -107,7 +107,8 @@ def _examples(table: Rows, columns: Columns, rows: Sequence[Row], missing: str) 
             f"{table.path}: every row has a missing value, and ", Named("missing", "drop"), " leaves none; leave out "
             "the column that has them, or take ", Named("missing", "mean"),
         )  # fmt: skip
-    return Examples(path=table.path, features=features[: len(lines)], labels=labels, lines=lines)
+    names = [columns.named(column) for column in columns.features]
+    return Examples(path=table.path, features=features[: len(lines)], labels=labels, lines=lines, columns=names)
 
 
 class _Cells:
@@ -175,7 +176,7 @@ class _Cells:
         parts: list[str | Named] = [f"{self._where(row, column)} must be a finite float32 number; mend it"]
         if row.line == self._top and not self._columns.names:
             parts += [", or read this line as a header: ", Named("header", "yes")]
-        elif number_of(row.cells[column]) is None:
+        if number_of(row.cells[column]) is None:
             parts += [", or leave the column out: ", Named("drop_columns", column + 1), "; or is it the label: ",
                       Named("label_column", column + 1)]  # fmt: skip
         return DataOptionError(*parts)
@@ -191,4 +192,4 @@ class _Cells:
 
 
 def _say(path: Path, text: str) -> None:
-    warnings.warn(f"{path}: {text}", UserWarning, stacklevel=2)
+    warn(f"{path}: {text}")

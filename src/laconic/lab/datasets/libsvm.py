@@ -6,7 +6,6 @@ scikit-learn's reader names no line, and refuses a blank behind the colon, which
 from __future__ import annotations
 
 import re
-import warnings
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from laconic.lab.datasets.classes import Examples, assemble
 from laconic.lab.datasets.dataset import DataOptionError, Dataset
 from laconic.lab.datasets.numbers import is_finite, number_of
 from laconic.lab.datasets.text_file import existing_file, numbered_lines, shown
+from laconic.statements import warn
 
 # A dense table grows with its highest feature index, so one wrong index could need terabytes.
 MAX_DENSE_ELEMENTS = 1 << 30  # 4 GiB of float32
@@ -70,9 +70,9 @@ def libsvm_table(path: Path | None = None, *, test_data: Path | None = None, ind
         test = _read(existing_file("libsvm", test_data, _WANTED, option="test_data"), index_base)
     width = train.width if test is None else max(train.width, test.width)
     if test is not None and test.width > train.width:
-        warnings.warn(
+        warn(
             f"{test.path}: line {test.widest} has feature {width - 1 + index_base}, but those of {train.path} end at "
-            f"{train.width - 1 + index_base}; the features above are 0 in training", UserWarning, stacklevel=2,
+            f"{train.width - 1 + index_base}; the features above are 0 in training",
         )  # fmt: skip
     test_examples = None if test is None else _examples(test, width)
     return assemble("libsvm", _examples(train, width), test_examples, standardize=False)
@@ -90,7 +90,7 @@ def _examples(sparse: _Sparse, width: int) -> Examples:
     dense[rows, numpy.frombuffer(sparse.columns, dtype=numpy.int64)] = numpy.frombuffer(
         sparse.values, dtype=numpy.float32
     )
-    return Examples(path=sparse.path, features=dense, labels=sparse.labels, lines=sparse.lines)
+    return Examples(path=sparse.path, features=dense, labels=sparse.labels, lines=sparse.lines, columns=())
 
 
 def _read(path: Path, index_base: int) -> _Sparse:
@@ -119,9 +119,8 @@ def _read(path: Path, index_base: int) -> _Sparse:
         if indices and indices[-1] - index_base >= sparse.width:
             sparse.width, sparse.widest = indices[-1] - index_base + 1, line
     if query_line:
-        warnings.warn(
+        warn(
             f"{path}: line {query_line} has a query (qid); queries are ignored, since rows are classified one by one",
-            UserWarning, stacklevel=2,
         )  # fmt: skip
     if not sparse.values:
         raise DatasetError(

@@ -99,7 +99,9 @@ def numbered_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[in
                 "fetch or pack the file again"
             ) from None
         except UnicodeError as error:
-            raise DatasetError(f"{path}: after line {number}: is not {encoding or detected} text ({error})") from None
+            raise DatasetError(
+                f"{path}: after line {number}: is not {encoding or detected} text ({error}); name another encoding"
+            ) from None
 
 
 def _check_characters(path: Path, number: int, line: str, encoding: str) -> None:
