@@ -102,6 +102,14 @@ def test_a_notebook_shows_closed_tables_of_text_alone(what):
         assert "113 parameters" in words
 
 
+def test_a_notebook_shows_every_figure_of_a_count():
+    page = Seen(laconic.Count(messages=3, wire_bytes=1234)._repr_html_())
+    words = " ".join(page.text)
+    assert "messages 3" in words
+    assert "wire bytes 1,234" in words
+    assert "skip messages 0" in words
+
+
 def test_names_in_a_notebook_are_text():
     name = "<script>alert(1)</script>"
     count = laconic.Count(messages=1, wire_bytes=5)

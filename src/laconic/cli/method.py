@@ -146,7 +146,7 @@ def claims_of(algorithm: "Algorithm") -> list[tuple[str, str]]:
     up, down = algorithm.paper_bits(sample_spec(algorithm, _SHOWN_D, _SHOWN_WORKERS), _SHOWN_WORKERS)
     downward = f"{down / 1e6:.4g} d down" if down else "down not counted by the paper, but in payload and wire"
     prefix = "at most " if algorithm.adaptive else ""
-    rows.append(("bits per worker and round", f"{prefix}{up / 1e6:.4g} d up, {downward} (one layer)"))
+    rows.append(("paper bits per worker and round", f"{prefix}{up / 1e6:.4g} d up, {downward} (one layer)"))
     if hasattr(algorithm, "graph"):
         from laconic.gossip.graphs import GRAPHS
         from laconic.gossip.mixing import Mixing

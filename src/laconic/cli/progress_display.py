@@ -60,7 +60,7 @@ class RunDisplay(_Shown):
         name = step.settings.algorithm
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(
-                name, total=step.steps, epoch=f"0/{step.settings.epochs}", loss="-", accuracy="-", up="0 B"
+                name, total=step.steps, epoch=f"0/{step.settings.epochs}", loss="-", accuracy="-", up="-"
             )
         shown = {"completed": step.step, "loss": f"{step.loss:.3f}"}
         if step.row is not None:
@@ -71,8 +71,9 @@ class RunDisplay(_Shown):
                 "up": bytes_text(row.up_wire_bytes),
             }
             if self._lines and row.epoch in self._reported(step.settings.epochs):
+                aborted = f" ({row.aborted_rounds} aborted)" if row.aborted_rounds else ""
                 self._console.print(
-                    f"{name}: epoch {shown['epoch']}, round {row.round}, loss {row.train_loss:.3f}, "
+                    f"{name}: epoch {shown['epoch']}, round {row.round}{aborted}, loss {row.train_loss:.3f}, "
                     f"accuracy {shown['accuracy']}, up {shown['up']}"
                 )
         self._bars.update(self._tasks[name], **shown)  # type: ignore[arg-type]

@@ -98,7 +98,8 @@ def plan_notes(plan: Plan, n_shown: int) -> list[str]:
     notes = [recommendation(plan), *_a_day_notes(plan), ""]
     if n_shown < len(plan.choices):
         notes.append(f"The {n_shown} fastest of {len(plan.choices)} rows; --all shows the others.")
-    notes.append("up, down: bytes per worker and step that cross a link; < at most.")
+    notes.append("step: simulated time of a step. speed-up: that of plain all-reduce of dense gradients over it.")
+    notes.append("up, down: wire bytes per worker and step, which cross a link; < at most.")
     if plan.measured:
         notes.append("coding: encoding, serving, decoding; extrapolated from a sample on one thread.")
     else:

@@ -14,6 +14,7 @@ from operator import add
 from typing import Any, Literal, NamedTuple, get_args
 
 from laconic.hyperparameters import make_plain
+from laconic.telemetry.html import html_table
 from laconic.wire import Frame
 
 Direction = Literal["up", "down", "setup", "served"]
@@ -50,6 +51,11 @@ class Count:
         number = getattr(self, name)
         if not number >= 0:
             raise ValueError(f"Count: {name}={number} must be at least 0")
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        rows = [[name.replace("_", " "), f"{value:,}"] for name, value in asdict(self).items()]
+        return html_table(rows, title="Count", header=False)
 
     def __add__(self, other: "Count") -> "Count":
         return Count(
