@@ -176,7 +176,12 @@ def train(
             with _reporting_stops(batch), RunDisplay() as display:
                 batch.run(display.listen, port=launch.port, plugins=plugins)
         if speaks:
-            report(batch, launch.out, plots)
+            try:
+                report(batch, launch.out, plots)
+            except Stopped as stopped:
+                for clause in batch.state():
+                    stopped.add_note(clause)
+                raise
             exit_if_diverged(batch.records)
 
 

@@ -85,6 +85,9 @@ class OutputFolder(_Output):
         self.path = path
         self._option = option
         self._lock = _locked(path, option)
+        for part in path.glob(".*.part"):  # of a process that was killed while it wrote
+            with contextlib.suppress(OSError):
+                part.unlink()
         self._inner: dict[str, OutputFolder] = {}
 
     def inner(self, name: str) -> "OutputFolder":
