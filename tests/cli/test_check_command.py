@@ -59,7 +59,7 @@ def test_without_torchrun_it_says_how_to_start_it(monkeypatch):
     assert "RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT" in found.err
     assert "torchrun --nnodes 2 --nproc-per-node 1 --node-rank 0" in found.err
     monkeypatch.setenv("RANK", "0")
-    assert "torchrun, which sets WORLD_SIZE, MASTER_ADDR, MASTER_PORT," in laconic("check").err
+    assert "but not WORLD_SIZE, MASTER_ADDR, MASTER_PORT: torchrun sets all four" in laconic("check").err
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def launched_with(monkeypatch, **variables):
         ({"RANK": "2"}, "RANK=2 must be below WORLD_SIZE=2"),
         ({"MASTER_PORT": "99999"}, "MASTER_PORT=99999 must be a port, 1 to 65535"),
         ({"RANK": "1", "MASTER_ADDR": "no-such-host.invalid"}, "MASTER_ADDR=no-such-host.invalid is no address that"),
-        ({}, r"within timeout_s=1: were all 2 ranks started.*`laconic check`"),
+        ({}, r"within timeout_s=1: were all 2 ranks that torchrun speaks of started.*`laconic check`"),
         (
             {"WORLD_SIZE": "1", "GLOO_SOCKET_IFNAME": "eth77"},
             "GLOO_SOCKET_IFNAME=eth77 is no usable interface here; there",

@@ -12,6 +12,7 @@ from laconic.cli.lazy import load_torch
 from laconic.errors import LaunchError, OptionError, PeerLostError, WireError
 from laconic.lab.defaults import LAUNCHER_VARIABLES
 from laconic.lab.options import OptionGroup, option
+from laconic.lab.processes.launcher import started_as_rank
 from laconic.report.terminal import terminal
 from laconic.report.visible import visible
 
@@ -33,8 +34,8 @@ class CheckOptions(OptionGroup):
 @with_flags(CheckOptions, needs_torch=False)
 def check(context: typer.Context, options: CheckOptions) -> None:
     """Check under torchrun that all machines agree and reach each other, and how fast, with exit code 0 or 1."""
-    missing = [name for name in LAUNCHER_VARIABLES if name not in os.environ]
-    if missing:
+    if not started_as_rank():
+        missing = [name for name in LAUNCHER_VARIABLES if name not in os.environ]
         raise OptionError(
             f"laconic check compares the processes of several machines, and torchrun, which sets {', '.join(missing)}, "
             f"has not started this one; {_HOW}"

@@ -17,6 +17,7 @@ from laconic.cli.progress_display import TasksDisplay
 from laconic.errors import LaconicError, LaunchError
 from laconic.lab.options import OptionGroup, option
 from laconic.lab.outputs import OutputFile, check_old_results, output_file, output_folder
+from laconic.lab.processes.launcher import origin, started_as_rank
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
 from laconic.report.visible import visible
@@ -77,6 +78,11 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
     from laconic.reproduce.cells import Cells, cells_folder, remove_if_empty
     from laconic.reproduce.table import Request
 
+    if started_as_rank():
+        raise LaunchError(
+            f"laconic reproduce is one process that starts others itself, and {origin()} has started it several times; "
+            "start it alone, with --jobs"
+        )
     table = table_of(name)
     seeds = () if options.seeds is None else _seeds(options.seeds)
     methods = () if options.methods is None else _words(options.methods)

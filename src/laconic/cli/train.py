@@ -20,6 +20,7 @@ from laconic.lab.atomic import write_bytes
 from laconic.lab.defaults import PICTURE_ENDINGS
 from laconic.lab.options import PURE_NUMBER, OptionGroup, file_of_kind, option
 from laconic.lab.outputs import OutputFile, check_old_results, output_file, output_folder
+from laconic.lab.processes.launcher import started_as_rank
 from laconic.lab.processes.place import described
 from laconic.lab.processes.stopping import Stopped
 from laconic.lab.runs.settings import RunSettings
@@ -154,9 +155,9 @@ def train(
     import laconic.report.table
     import laconic.report.table_notes  # noqa: F401 - a signal leaves no time to load it
     from laconic.lab.runs.batch import Batch
-    from laconic.lab.runs.torchrun import is_under_torchrun, place_under_torchrun
+    from laconic.lab.runs.torchrun import place_under_torchrun
 
-    is_rank = is_under_torchrun()
+    is_rank = started_as_rank()
     speaks = not is_rank or place_under_torchrun().rank == 0
     with ExitStack() as stack:
         out = None

@@ -8,7 +8,8 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from laconic.errors import LaunchError
-from laconic.lab.defaults import LAUNCHER_VARIABLES
+from laconic.lab.processes.launcher import origin
+from laconic.lab.processes.ranks import loopback_interface
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +27,6 @@ class Place:
         return f"{self.address}:{self.port}"
 
 
-def is_under_torchrun() -> bool:
-    """Return whether torchrun, or a launcher that sets the same environment variables, started this process."""
-    return all(name in os.environ for name in LAUNCHER_VARIABLES)
-
-
 def place_under_torchrun() -> Place:
     """Return what the environment variables say.
 
@@ -41,11 +37,15 @@ def place_under_torchrun() -> Place:
     for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
         text = os.environ[name]
         if not text.strip().isdecimal():
-            raise LaunchError(f"the environment variable {name}={text!r} must be a whole number; torchrun sets it")
+            raise LaunchError(f"the environment variable {name}={text!r} must be a whole number; {origin()} sets it")
         numbers[name] = int(text)
     rank, size, port = numbers.values()
+    if size < 1:
+        raise LaunchError(f"the environment variable WORLD_SIZE={size} must be at least 1; {origin()} sets it")
     if rank >= size:
-        raise LaunchError(f"the environment variable RANK={rank} must be below WORLD_SIZE={size}")
+        raise LaunchError(
+            f"the environment variable RANK={rank} must be below WORLD_SIZE={size}: ranks are 0 .. {max(0, size - 1)}"
+        )
     if not 0 < port < 1 << 16:
         raise LaunchError(f"the environment variable MASTER_PORT={port} must be a port, 1 to 65535")
     return Place(rank=rank, size=size, address=os.environ["MASTER_ADDR"], port=port)
@@ -58,6 +58,9 @@ def join_torchrun(timeout_s: float) -> int:
         LaunchError: The ranks do not meet. It says where they were to, and what to look at.
     """
     place = place_under_torchrun()
+    if place.address == "localhost" or place.address.startswith("127."):
+        # Else the engine listens where this machine's name leads, which may be nowhere.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback_interface())
     try:
         dist.init_process_group("gloo", timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
@@ -81,7 +84,7 @@ def why_not_joined(place: Place, timeout_s: float, error: Exception) -> LaunchEr
         return LaunchError(f"{where}: GLOO_SOCKET_IFNAME={interface} is no usable interface here; there are {known}")
     if "timed out" in text.lower() or "timeout" in text.lower():
         return LaunchError(
-            f"{where} within timeout_s={timeout_s:g}: were all {place.size} ranks started, and can each reach that "
-            f"address? `laconic check`, started in the same way, says more ({text:.200})"
+            f"{where} within timeout_s={timeout_s:g}: were all {place.size} ranks that {origin()} speaks of started, "
+            f"and can each reach that address? `laconic check`, started in the same way, says more ({text:.200})"
         )
     return LaunchError(f"{where}: {text:.300}. `laconic check`, started in the same way, says more")
