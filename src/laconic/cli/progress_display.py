@@ -12,7 +12,7 @@ from laconic.units import bytes_text
 
 if TYPE_CHECKING:
     from laconic.lab.processes.pool import TaskProgress
-    from laconic.lab.runs.run import RunProgress
+    from laconic.lab.runs.run_so_far import RunProgress
 
 
 def _text_column(text_format: str, style: str = "none") -> TextColumn:

@@ -1,6 +1,7 @@
 """The time that a rank spends in each phase of its rounds, in seconds."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -29,3 +30,8 @@ class Seconds:
     def sums(self) -> dict[str, float]:
         """Return the sums by name."""
         return {"compute": self.compute, "encode": self.encode, "wait": self.wait, "decode": self.decode}
+
+    def go_on(self, sums: Mapping[str, float]) -> None:
+        """Add what `sums` has returned before a break."""
+        for name, seconds in sums.items():
+            setattr(self, name, getattr(self, name) + seconds)

@@ -38,8 +38,7 @@ def agree_on_plans(plans: Sequence[RunSettings], plugins: Sequence[str], timeout
         hyperparameters = values.pop("set")
         for name, value in {**values, **hyperparameters}.items():
             settings[f"{plan.algorithm}/{name}"] = value if isinstance(value, int | float | bool) else str(value)
-    for number, file in enumerate(plugins):
-        settings[f"--load {Path(file).name}/hash of file {number}"] = zlib.crc32(Path(file).read_bytes())
+    settings |= described_files(plugins)
     agree(Meeting.of_group(None, _TOPIC), settings, _PURPOSE, timeout_s)
 
 
@@ -53,6 +52,19 @@ def left_at_rank_0(plans: Sequence[RunSettings], left: Sequence[RunSettings]) ->
 
 def agree_on_data(experiment: Experiment, timeout_s: float) -> None:
     """Compare the examples that all ranks have read. Collective. Raises as `agree_on_plans`."""
+    agree(Meeting.of_group(None, _TOPIC), described_data(experiment), _PURPOSE, timeout_s)
+
+
+def described_files(plugins: Sequence[str]) -> dict[str, Scalar]:
+    """Return a hash of each file with algorithms, by a name for it."""
+    return {
+        f"--load {Path(file).name}/hash of file {number}": zlib.crc32(Path(file).read_bytes())
+        for number, file in enumerate(plugins)
+    }
+
+
+def described_data(experiment: Experiment) -> dict[str, Scalar]:
+    """Return what the examples of a run are, by a name for each figure; where they are does not matter."""
     dataset = experiment.dataset
     settings: dict[str, Scalar] = {
         "dataset": dataset.name, "classes": dataset.n_classes, "steps per epoch": experiment.steps_per_epoch,
@@ -65,4 +77,4 @@ def agree_on_data(experiment: Experiment, timeout_s: float) -> None:
         settings[f"{split} examples/hash of the values"] = zlib.crc32(
             labels.numpy().data, zlib.crc32(inputs.numpy().data)
         )
-    agree(Meeting.of_group(None, _TOPIC), settings, _PURPOSE, timeout_s)
+    return settings

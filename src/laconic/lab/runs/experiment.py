@@ -63,9 +63,11 @@ class Experiment:
             rounds += 1
         return rounds
 
-    def scheduler(self) -> LambdaLR:
-        """Return the learning-rate schedule of the inner optimizer, to be stepped after every step."""
-        return LambdaLR(self.inner, self._factor)
+    def scheduler(self, start: int = 0) -> LambdaLR:
+        """Return the inner optimizer's learning-rate schedule from step `start`, to be stepped after every step."""
+        for group in self.inner.param_groups:
+            group["initial_lr"] = group["lr"] = self.settings.learning_rate
+        return LambdaLR(self.inner, self._factor, last_epoch=start - 1)
 
     def _factor(self, step: int) -> float:
         """Return the share of the learning rate in this step: warm-up times schedule."""

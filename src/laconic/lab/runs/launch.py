@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch.distributed as dist
@@ -11,7 +11,9 @@ from laconic.contract import load_plugins
 from laconic.lab.processes.ranks import Ranks
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.record import Record
-from laconic.lab.runs.run import Listener, RunProgress, run_as_rank
+from laconic.lab.runs.run import run_as_rank
+from laconic.lab.runs.run_so_far import Listener, RunProgress
+from laconic.lab.runs.saved import Saving
 from laconic.lab.runs.settings import RunSettings
 
 _SAY_EVERY_S = 0.1
@@ -24,6 +26,7 @@ def run_in_processes(
     port: int = 0,
     plugins: Sequence[str] = (),
     finished: Callable[[Record], None] = lambda record: None,
+    savings: Mapping[str, Saving] | None = None,
 ) -> list[Record]:
     """Run the plans one after the other in the same processes, one per rank.
 
@@ -33,22 +36,26 @@ def run_in_processes(
         port: The port at which the ranks meet on this machine; 0 takes a free one.
         plugins: Files with algorithms, which each process loads.
         finished: Gets each record as soon as its run is finished.
+        savings: By algorithm, where its run saves itself and goes on from.
 
     Returns:
         The records in the order of the plans.
 
     Raises:
-        OptionError: The port is in use.
+        OptionError: The port is in use, or a run cannot go on from what is saved.
         LaunchError: A rank fails or ends.
     """
     n = plans[0].n_processes
     assert all(plan.n_processes == n for plan in plans)
     for plan in plans:
-        Experiment(plan)  # refuses wrong data and sizes here, and warns, before any process starts
+        experiment = Experiment(plan)  # refuses wrong data and sizes here, and warns, before any process starts
+        if saving := (savings or {}).get(plan.algorithm):
+            saving.read_checked(experiment)
     records: list[Record] = []
     with Ranks(n, _Training, tuple(plugins), timeout_s=plans[0].timeout_s, port=port) as ranks:
         for plan in plans:
-            answer = ranks.call("run", settings=plan, listen=listen, decisive=0)[0]
+            saving = (savings or {}).get(plan.algorithm)
+            answer = ranks.call("run", settings=plan, saving=saving, listen=listen, decisive=0)[0]
             records.append(replace(answer, settings=plan))  # with the algorithm that is made here already
             finished(records[-1])
     return records
@@ -61,12 +68,12 @@ class _Training:
         warnings.simplefilter("ignore", UserWarning)  # the parent has shown them all
         load_plugins(plugins)
 
-    def run(self, settings: RunSettings, report: Listener) -> Record | None:
+    def run(self, settings: RunSettings, saving: Saving | None, report: Listener) -> Record | None:
         """Run one plan. Only rank 0 reports, and returns the record."""
         if dist.get_rank() > 0:
-            run_as_rank(settings, _nothing)
+            run_as_rank(settings, _nothing, saving)
             return None
-        return run_as_rank(settings, _throttled(report))
+        return run_as_rank(settings, _throttled(report), saving)
 
 
 def _throttled(send: Callable[[RunProgress], None]) -> Listener:
@@ -76,7 +83,7 @@ def _throttled(send: Callable[[RunProgress], None]) -> Listener:
     def say(progress: RunProgress) -> None:
         nonlocal last
         now = time.monotonic()
-        if progress.row is not None or now - last > _SAY_EVERY_S:
+        if progress.row is not None or progress.earlier or progress.warning or now - last > _SAY_EVERY_S:
             last = now
             send(progress)
 

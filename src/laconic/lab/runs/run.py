@@ -1,8 +1,6 @@
 """Runs an experiment in the simulator, or as one rank of a process group."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -14,6 +12,8 @@ from laconic.lab.runs.agreement import agree_on_data, refusals_of_command_shown
 from laconic.lab.runs.dense_sgd import DenseSGD
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.record import Record, Row
+from laconic.lab.runs.run_so_far import Listener, RunSoFar
+from laconic.lab.runs.saved import Saving, gathered_seconds
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import PhaseTimes, Stopwatch
 from laconic.statements import mark_stated
@@ -23,114 +23,109 @@ from laconic.training.second_gradient import called_twice
 from laconic.training.simulation import Simulation
 
 
-@dataclass(frozen=True)
-class RunProgress:
-    """The progress of a run after a step, with a row after an epoch."""
-
-    settings: RunSettings
-    step: int
-    steps: int
-    loss: float
-    row: Row | None = None
-
-
-Listener = Callable[[RunProgress], None]
-
-
-def run_simulated(settings: RunSettings, listen: Listener) -> Record:
+def run_simulated(settings: RunSettings, listen: Listener, saving: Saving | None = None) -> Record:
     """Run all workers in this process.
 
     Args:
         settings: The run.
         listen: Gets the progress after every step.
+        saving: Where the run saves itself and goes on from; None for neither.
+
+    Raises:
+        OptionError: It cannot go on from what is saved there.
     """
     torch.set_num_threads(settings.threads)
     set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
+    saved = None if saving is None else saving.saved_run(experiment)
     mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
     simulation = Simulation(
         experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, layout=settings.layout,
         local_steps=settings.local_steps, seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
         faults=settings.fault_plan, lr="kept",
     )  # fmt: skip
-    lr_schedule = experiment.scheduler()
-    rows: list[Row] = []
-    total = loss = 0.0
-    for step in range(experiment.steps):
+    run = RunSoFar(experiment, saving, saved, listen)
+    run.go_on(simulation)
+    lr_schedule = experiment.scheduler(run.step)
+    for step in range(run.step, experiment.steps):
         down = simulation.down
         losses = simulation.step(lambda rank, step=step: experiment.loss(rank, step))  # type: ignore[misc]
-        if step + 1 == experiment.steps:
+        run.note_step(bool(simulation.training.n_taken))
+        if run.is_over:
             simulation.exchange_steps()  # fewer than local_steps may be left
         lr_schedule.step()
         known = [loss for rank, loss in enumerate(losses) if rank not in down]
-        loss = sum(known) / len(known) if known else loss  # if all workers are down, the last loss counts again
-        total += loss
+        run.note_loss(sum(known) / len(known) if known else run.loss)  # if all are down, the last loss counts again
         row = None
-        if (step + 1) % experiment.steps_per_epoch == 0:
+        if run.ends_epoch:
             row = Row.of(
-                epoch=len(rows) + 1, loss=total / experiment.steps_per_epoch,
+                epoch=len(run.rows) + 1, loss=run.total / experiment.steps_per_epoch,
                 accuracy=in_simulation(simulation, experiment),
                 traffic=simulation.traffic, seconds=simulation.driver.clock.now_ns / 1e9 or None,
             )  # fmt: skip
-            rows.append(row)
-            total = 0.0
-        listen(RunProgress(settings, step + 1, experiment.steps, loss, row))
+        run.report(row)
+        if run.is_due:
+            run.save(simulation.state_dict())
     layout = simulation.driver.layout.name
-    return _record(experiment, rows, layout, simulation.traffic)
+    return _record(experiment, run.rows, layout, simulation.traffic)
 
 
-def run_as_rank(settings: RunSettings, listen: Listener) -> Record:
+def run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None = None) -> Record:
     """Run as this rank of the default process group. Every rank must call it.
 
     Args:
         settings: The run.
         listen: Gets the progress of this rank after every step.
+        saving: Where rank 0 saves the run, and goes on from; None for neither. The other ranks get it from rank 0.
+
+    Raises:
+        OptionError: It cannot go on from what is saved there.
     """
     torch.set_num_threads(settings.threads)
     set_kernel_threads(settings.kernel_threads)
+    rank = dist.get_rank()
     with refusals_of_command_shown():
         experiment = Experiment(settings)
+        data = saving.read_checked(experiment) if saving is not None and rank == 0 else b""
     agree_on_data(experiment, settings.timeout_s)
     mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
     opt = DistributedOptimizer(
         experiment.inner, experiment.algorithm, model=experiment.model, layout=settings.layout,
         local_steps=settings.local_steps, seed=settings.seed, timeout_s=settings.timeout_s, lr="kept",
     )  # fmt: skip
-    lr_schedule = experiment.scheduler()
-    rank = dist.get_rank()
-    rows: list[Row] = []
-    total = 0.0
-    exchanged = opt.flat.values()
+    saved = None if saving is None else saving.shown_run(experiment, data, opt.driver.channel)
+    run = RunSoFar(experiment, saving, saved, listen)
+    run.go_on(opt)
+    if saved is not None:
+        opt.driver.seconds.go_on(saved.phases[rank])
+    lr_schedule = experiment.scheduler(run.step)
     stopwatch = Stopwatch(opt) if settings.record_times else None
-    start = time.perf_counter()
-    for step in range(experiment.steps):
-        rounds = opt.driver.rounds
+    for step in range(run.step, experiment.steps):
         loss = _take_step(opt, experiment, rank, step)
-        if step + 1 == experiment.steps:
+        run.note_step(bool(opt.training.n_taken))
+        if run.is_over:
             opt.exchange_steps()  # fewer than local_steps may be left
         lr_schedule.step()
-        if opt.driver.rounds > rounds and settings.local_steps > 1:
-            exchanged = opt.flat.values()
-        total += loss
+        run.note_loss(loss)
         row = None
-        if (step + 1) % experiment.steps_per_epoch == 0:
+        if run.ends_epoch:
             ended = time.perf_counter()
-            losses = opt.driver.channel.gather(total, "for its loss", float, max_bytes=64)
-            here = (
-                exchanged if settings.local_steps > 1 else opt.flat.values()
-            )  # after local steps the workers' parameters differ
+            losses = opt.driver.channel.gather(run.total, "for its loss", float, max_bytes=64)
+            exchanged = (
+                opt.training.start
+            )  # the local steps since do not count, which the workers' parameters differ in
             row = Row.of(
-                epoch=len(rows) + 1, loss=sum(losses) / settings.workers / experiment.steps_per_epoch,
-                accuracy=over_processes(opt, experiment, here),
-                traffic=opt.total_traffic(), seconds=time.perf_counter() - start,
+                epoch=len(run.rows) + 1, loss=sum(losses) / settings.workers / experiment.steps_per_epoch,
+                accuracy=over_processes(opt, experiment, opt.flat.values() if exchanged is None else exchanged),
+                traffic=opt.total_traffic(), seconds=run.seconds,
             )  # fmt: skip
-            rows.append(row)
-            total = 0.0
             if stopwatch is not None:
                 stopwatch.evaluated(ended)
-        listen(RunProgress(settings, step + 1, experiment.steps, loss, row))
+        run.report(row)
+        if run.is_due:
+            run.save(opt.gather_state(0), gathered_seconds(opt), writes=rank == 0)
     times = None if stopwatch is None else stopwatch.everybodys()
-    return _record(experiment, rows, opt.driver.layout.name, opt.total_traffic(), times)
+    return _record(experiment, run.rows, opt.driver.layout.name, opt.total_traffic(), times)
 
 
 def _take_step(opt: DistributedOptimizer, experiment: Experiment, rank: int, step: int) -> float:

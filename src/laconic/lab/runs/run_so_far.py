@@ -1,0 +1,134 @@
+"""How far a run is: its steps, losses and rows, what a listener is told of them, and what is saved of them."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.lab.runs import saved as saved_runs
+from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.record import Row
+from laconic.lab.runs.saved import SavedRun, Saving
+from laconic.lab.runs.settings import RunSettings
+from laconic.training.distributed_optimizer import DistributedOptimizer
+from laconic.training.simulation import Simulation
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """The progress of a run after a step, with a row after an epoch."""
+
+    settings: RunSettings
+    step: int
+    steps: int
+    loss: float
+    row: Row | None = None
+    earlier: tuple[Row, ...] = ()
+    """Before the first step of a run that goes on: the rows of the epochs that are done."""
+    warning: str = ""
+    """What has gone wrong, such as an epoch that could not be saved."""
+
+
+Listener = Callable[[RunProgress], None]
+
+
+class RunSoFar:
+    """The steps, losses and rows of a run that goes on."""
+
+    def __init__(self, experiment: Experiment, saving: Saving | None, saved: SavedRun | None, listen: Listener) -> None:
+        """Begin at step 0, or where the saved run ended.
+
+        Args:
+            experiment: The run.
+            saving: Where it saves itself; None for nowhere.
+            saved: What it goes on from, if it does.
+            listen: Gets the progress.
+        """
+        self._experiment, self._saving, self._saved, self._listen = experiment, saving, saved, listen
+        self.rows: list[Row] = [] if saved is None else list(saved.rows)
+        """One row per epoch."""
+        self.step = len(self.rows) * experiment.steps_per_epoch
+        """Number of steps that are taken."""
+        self.loss = 0.0 if saved is None else saved.loss
+        """The loss of the last step."""
+        self.total = 0.0
+        """The sum of the losses of this epoch."""
+        self._start_s = time.perf_counter() - (0.0 if saved is None else saved.seconds)
+        self._has_local_steps = False
+        own = None if saving is None else saving.every
+        self._every = saved.every if own is None and saved is not None else own
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds since the start, without the break of a run that goes on."""
+        return time.perf_counter() - self._start_s
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step is taken."""
+        return self.step == self._experiment.steps
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the last step of an epoch is taken."""
+        return self.step % self._experiment.steps_per_epoch == 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the run is to be saved now, at the end of an epoch."""
+        return bool(self._every and self.ends_epoch and (self.is_over or len(self.rows) % self._every == 0))
+
+    def go_on(self, trained: Simulation | DistributedOptimizer) -> None:
+        """Load what is saved, if the run goes on from it. Collective over processes.
+
+        Raises:
+            OptionError: It does not fit, and nothing is trained.
+        """
+        if self._saved is None or self._saving is None:
+            return
+        with saved_runs.refused_as(self._saving.file):
+            self._experiment.model.load_state_dict(self._saved.model)
+            trained.load_state_dict(dict(self._saved.optimizer))
+            if trained.driver.rounds != self.rows[-1].round:
+                raise ValueError(f"its state is of round {trained.driver.rounds}, its rows of {self.rows[-1].round}")
+        settings, steps = self._experiment.settings, self._experiment.steps
+        self._listen(RunProgress(settings, self.step, steps, self.loss, earlier=tuple(self.rows)))
+
+    def note_step(self, has_local_steps: bool) -> None:
+        """Count a step. `has_local_steps`: whether local steps are not exchanged after it."""
+        self.step += 1
+        self._has_local_steps = has_local_steps
+
+    def note_loss(self, loss: float) -> None:
+        """Add the loss of a step."""
+        self.loss = loss
+        self.total += loss
+
+    def report(self, row: Row | None) -> None:
+        """Report a step, and after an epoch its row."""
+        if row is not None:
+            self.rows.append(row)
+            self.total = 0.0
+        self._listen(RunProgress(self._experiment.settings, self.step, self._experiment.steps, self.loss, row))
+
+    def save(
+        self, optimizer: Mapping[str, Any], phases: Sequence[dict[str, float]] = (), *, writes: bool = True
+    ) -> None:
+        """Save the run after an epoch. A disk that is full does not end it.
+
+        Args:
+            optimizer: The state of the simulation, or that gathered from all ranks.
+            phases: By rank, its seconds by phase.
+            writes: Whether this rank writes the file.
+        """
+        if not writes or self._saving is None or self._every is None:
+            return
+        run = SavedRun(
+            every=self._every, rows=tuple(self.rows), loss=float(self.loss), seconds=self.seconds, phases=tuple(phases),
+            has_early_exchange=self.is_over and self._has_local_steps, model=self._experiment.model.state_dict(),
+            optimizer=optimizer,
+        )  # fmt: skip
+        if warning := saved_runs.write(self._saving, self._experiment, run):
+            self._listen(
+                RunProgress(self._experiment.settings, self.step, self._experiment.steps, self.loss, warning=warning)
+            )
