@@ -39,7 +39,7 @@ class RunDisplay(_Shown):
 
     def __init__(self, *, shown: bool = True) -> None:
         console = terminal(stderr=True)
-        self._lines = shown and not console.is_terminal
+        self._shown, self._lines = shown, shown and not console.is_terminal
         self._console = console
         self._bars = Progress(
             _text_column("{task.description}", "bold"),
@@ -62,6 +62,12 @@ class RunDisplay(_Shown):
             self._tasks[name] = self._bars.add_task(
                 name, total=step.steps, epoch=f"0/{step.settings.epochs}", loss="-", accuracy="-", up="-"
             )
+        if step.earlier:
+            done, last = f"{len(step.earlier)} of {step.settings.epochs}", step.earlier[-1]
+            self._bars.update(self._tasks[name], epoch=f"{last.epoch}/{step.settings.epochs}")
+            self._bars.reset(self._tasks[name], completed=step.step)  # the time left is that of new steps
+            if self._shown:
+                self._console.print(f"{name} goes on after epoch {done}, round {last.round}")
         shown = {"completed": step.step, "loss": f"{step.loss:.3f}"}
         if step.row is not None:
             row = step.row

@@ -31,6 +31,7 @@ from laconic.report.visible import visible
 if TYPE_CHECKING:
     from laconic.lab.runs.batch import Batch
     from laconic.lab.runs.record import Record
+    from laconic.lab.runs.saved import Saving
 
 _OF_ONE_RUN = ("algorithm", "set", "lr", "faults", "record_times")  # of `laconic run` only
 
@@ -52,7 +53,14 @@ class LaunchOptions(OptionGroup):
         None, "A TOML file with options, such as the config.toml of a run. What is typed wins.", metavar="FILE"
     )
     overwrite: bool = option(False, "Replace the results of earlier runs in the folder of --out.")
-    resume: bool = option(False, "Go on with the runs in the folder of --out: what is finished there is not run again.")
+    resume: bool = option(
+        False, "Go on with the runs in the folder of --out, from their last saved epoch; what is finished is not run "
+        "again.",
+    )  # fmt: skip
+    save_every: int | None = option(
+        None, "The number of epochs after which each run saves itself in the folder of --out, for --resume.",
+        within="[1, inf)", unit="epochs", metavar="E",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check that the options go together.
@@ -62,6 +70,25 @@ class LaunchOptions(OptionGroup):
         """
         super().__post_init__()
         check_old_results(self.out, overwrite=self.overwrite, resume=self.resume)
+        if self.save_every is not None and self.out is None:
+            raise OptionError(
+                Named("save_every", self.save_every), " saves into a folder, so it needs ", Named("out"), " FOLDER"
+            )
+
+    def savings(self, names: Sequence[str], plugins: Sequence[str], *, in_folders: bool) -> "dict[str, Saving]":
+        """Return where each run saves itself and goes on from, by method; nothing if it does neither."""
+        from laconic.lab.runs.files import CHECKPOINT
+        from laconic.lab.runs.saved import Saving
+
+        if self.out is None or not (self.resume or self.save_every):
+            return {}
+        folders = {name: self.out.absolute() / name if in_folders else self.out.absolute() for name in names}
+        return {
+            name: Saving(
+                file=folder / CHECKPOINT, every=self.save_every, resume=self.resume, plugins=tuple(plugins)
+            )
+            for name, folder in folders.items()
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,11 +193,14 @@ def train(
             stack.enter_context(out)
         plots = [stack.enter_context(output_file(path, option="plot")) for path in launch.plot if speaks]
 
+        savings = launch.savings([given["algorithm"] for given in options], plugins, in_folders=in_folders)
+
         def batch_of(plans: Sequence[RunSettings]) -> Batch:
-            return Batch(plans, out, in_folders=in_folders, resume=launch.resume)
+            return Batch(plans, out, in_folders=in_folders, resume=launch.resume, savings=savings)
 
         if is_rank:
-            batch = _as_torchrun_rank(options, plugins, batch_of)
+            saves = {"--save-every": launch.save_every or 0, "--resume": launch.resume}
+            batch = _as_torchrun_rank(options, plugins, batch_of, saves)
         else:
             batch = batch_of([RunSettings(**given) for given in options])
             _tell_what_is_taken_up(batch)
@@ -187,6 +217,8 @@ def train(
 
 
 def _tell_what_is_taken_up(batch: "Batch") -> None:
+    for name in batch.begun_anew:
+        terminal(stderr=True).print(f"{name} has nothing saved to go on from; it begins anew", soft_wrap=True)
     for record in batch.records:
         line = f"{batch.where(record.settings.algorithm)} is finished; it is not run again"
         terminal(stderr=True).print(line, soft_wrap=True)
@@ -208,7 +240,10 @@ def _reporting_stops(batch: "Batch") -> Iterator[None]:
 
 
 def _as_torchrun_rank(
-    options: Sequence[dict[str, Any]], plugins: Sequence[str], batch_of: "Callable[[Sequence[RunSettings]], Batch]"
+    options: Sequence[dict[str, Any]],
+    plugins: Sequence[str],
+    batch_of: "Callable[[Sequence[RunSettings]], Batch]",
+    saves: Mapping[str, int | bool],
 ) -> "Batch":
     """Run the plans as one rank of torchrun's processes, until one fails. Only rank 0 prints and writes."""
     import torch.distributed as dist
@@ -226,18 +261,19 @@ def _as_torchrun_rank(
         with refusals_of_command_shown():
             plans = [RunSettings(**(given | _for_torchrun(given, n))) for given in options]
             batch = batch_of(plans)
-        agree_on_plans(plans, plugins, timeout_s)
+        agree_on_plans(plans, plugins, timeout_s, saves)
         speaks = dist.get_rank() == 0
         if not speaks:
             warnings.simplefilter("ignore", UserWarning)  # rank 0 prints the same warnings
-        _tell_what_is_taken_up(batch)
+        if speaks:
+            _tell_what_is_taken_up(batch)
         left = left_at_rank_0(plans, batch.left)
         reporting = _reporting_stops(batch) if speaks else nullcontext()
         with reporting, RunDisplay(shown=speaks) as display:
             listen = batch.listener(display.listen)
             try:
                 for plan in left:
-                    batch.finish(run_as_rank(plan, listen))
+                    batch.finish(run_as_rank(plan, listen, batch.savings.get(plan.algorithm)))
             except Exception as error:
                 if not speaks or not batch.records:
                     raise

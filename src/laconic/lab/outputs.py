@@ -15,7 +15,7 @@ from typing import Self
 from laconic.errors import Named, OptionError
 from laconic.lab.atomic import named_in_errors, write_bytes
 
-RUN_FILES = ("config.toml", "faults.toml", "metrics.csv", "times.csv", "summary.json")
+RUN_FILES = ("config.toml", "faults.toml", "metrics.csv", "times.csv", "summary.json", "checkpoint.pt")
 """The files of a run's folder, beside its pictures."""
 _PICTURES = ("curves.png", "curves.svg", "curves.pdf")
 _LOCK = ".laconic.lock"

@@ -1,7 +1,7 @@
 """What the ranks of a command must have in common, compared before it trains: options, and the data of each."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -25,14 +25,22 @@ def refusals_of_command_shown() -> AbstractContextManager[None]:
     return refusals_shown(None, _TOPIC)
 
 
-def agree_on_plans(plans: Sequence[RunSettings], plugins: Sequence[str], timeout_s: float) -> None:
+def agree_on_plans(
+    plans: Sequence[RunSettings], plugins: Sequence[str], timeout_s: float, saves: Mapping[str, Scalar] | None = None
+) -> None:
     """Compare the options of all runs of a command, and the files with algorithms. Collective.
+
+    Args:
+        plans: The runs.
+        plugins: The files.
+        timeout_s: How long another rank is waited for, seconds.
+        saves: The options that say when runs are saved and whether they go on, by name.
 
     Raises:
         SetupError: naming the first difference and both ranks.
         PeerLostError: A rank is missing.
     """
-    settings: dict[str, Scalar] = {"algorithms": ", ".join(plan.algorithm for plan in plans)}
+    settings: dict[str, Scalar] = {"algorithms": ", ".join(plan.algorithm for plan in plans), **(saves or {})}
     for plan in plans:
         values = {name: value for name, value in plan.as_data().items() if name not in _OWN}
         hyperparameters = values.pop("set")

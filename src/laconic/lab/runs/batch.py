@@ -1,6 +1,6 @@
 """The runs of one command, one after the other: none that is finished is lost, whatever happens to the others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,9 @@ from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.files import RunFiles, read_record
 from laconic.lab.runs.launch import run_in_processes
 from laconic.lab.runs.record import Record
-from laconic.lab.runs.run import Listener, RunProgress, run_simulated
+from laconic.lab.runs.run import run_simulated
+from laconic.lab.runs.run_so_far import Listener, RunProgress
+from laconic.lab.runs.saved import Saving, check_saving
 from laconic.lab.runs.settings import RunSettings
 from laconic.statements import warn
 
@@ -26,6 +28,7 @@ class Batch:
         *,
         in_folders: bool = False,
         resume: bool = False,
+        savings: Mapping[str, Saving] | None = None,
     ) -> None:
         """Take up what is finished.
 
@@ -34,10 +37,16 @@ class Batch:
             out: The folder for all files; None writes none.
             in_folders: Whether each run has a folder of its own in it, named by its method.
             resume: Whether finished runs in the folder are taken up.
+            savings: By method, where its run saves itself and goes on from.
 
         Raises:
-            OptionError: A folder is in use, or holds a run with other settings.
+            OptionError: A folder is in use, or holds a run with other settings; or a run cannot save itself.
         """
+        self.savings = savings or {}
+        """By method, where its run saves itself and goes on from."""
+        for plan in plans:
+            if plan.algorithm in self.savings and self.savings[plan.algorithm].every is not None:
+                check_saving(plan)
         self._plans = {plan.algorithm: plan for plan in plans}
         self.in_folders = in_folders
         """Whether each run has a folder of its own."""
@@ -71,6 +80,12 @@ class Batch:
         return [plan for name, plan in self._plans.items() if name not in self._found and name not in self.failures]
 
     @property
+    def begun_anew(self) -> list[str]:
+        """The methods whose runs are to go on, but have saved nothing."""
+        savings = [(plan.algorithm, self.savings.get(plan.algorithm)) for plan in self.left]
+        return [name for name, saving in savings if saving and saving.resume and not saving.file.exists()]
+
+    @property
     def is_written(self) -> bool:
         """Whether files are written."""
         return bool(self._files)
@@ -90,19 +105,22 @@ class Batch:
         plans = self.left
         if len(plans) > 1 and plans[0].driver == "simulated":
             for plan in plans:
-                Experiment(plan)  # refuses wrong data and sizes, and warns, before the first run begins
+                experiment = Experiment(plan)  # refuses wrong data and sizes, and warns, before the first run begins
+                if saving := self.savings.get(plan.algorithm):
+                    saving.read_checked(experiment)
         listen = self.listener(listen)
         while plans := self.left:
             if plans[0].driver == "processes":
                 work: Callable[[], object] = partial(
-                    run_in_processes, plans, listen, port=port, plugins=plugins, finished=self.finish
-                )
+                    run_in_processes, plans, listen, port=port, plugins=plugins, finished=self.finish,
+                    savings=self.savings,
+                )  # fmt: skip
             else:
                 work = partial(self._run_simulated, plans[0], listen)
             self._guarded(work)
 
     def _run_simulated(self, plan: RunSettings, listen: Listener) -> None:
-        self.finish(run_simulated(plan, listen))
+        self.finish(run_simulated(plan, listen, self.savings.get(plan.algorithm)))
 
     def _guarded(self, work: Callable[[], object]) -> None:
         """Do the work of the first run that is left. If it fails, keep why."""
@@ -127,12 +145,14 @@ class Batch:
             if not self._epochs and self._out is not None and not self._resume:
                 self._out.clear()  # only now, when options and data are right and the first step is taken
             if name not in self._epochs:
-                self._epochs[name] = 0
-                self._try(name, lambda files: files.begin())
+                self._epochs[name] = len(progress.earlier)
+                self._try(name, lambda files: files.begin(progress.earlier))
             if progress.row is not None:
                 row = progress.row
                 self._epochs[name] = row.epoch
                 self._try(name, lambda files: files.add(row))
+            if progress.warning:
+                warn(progress.warning)
             listen(progress)
 
         return write_and_tell

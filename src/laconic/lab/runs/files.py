@@ -6,6 +6,8 @@ epoch, and at the end `times.csv`, if it is requested, and `summary.json`, the l
 
 import csv
 import io
+import json
+import math
 import os
 import tomllib
 from collections.abc import Sequence
@@ -27,6 +29,7 @@ from laconic.lab.runs.times import PhaseTimes, read_phases
 from laconic.telemetry.traffic import Traffic
 
 CONFIG, FAULTS, METRICS = "config.toml", "faults.toml", "metrics.csv"
+CHECKPOINT = "checkpoint.pt"
 _COLUMNS = {column.name: column.type for column in fields(Row)}
 
 
@@ -45,15 +48,19 @@ class RunFiles:
         """The file with a row per epoch."""
         return self.folder / METRICS
 
-    def begin(self) -> None:
+    def begin(self, earlier: Sequence[Row] = ()) -> None:
         """Write the settings, and a `metrics.csv` without rows if there is none.
+
+        Args:
+            earlier: The rows of a run that goes on. They replace what is in `metrics.csv`, where some may be missing,
+                and others be of epochs that are computed again.
 
         Raises:
             OSError: A file cannot be written. The error names it.
         """
         write_settings(self.folder, self._settings)
-        if not self.metrics.exists():
-            write_text(self.metrics, metrics_text(()))
+        if earlier or not self.metrics.exists():
+            write_text(self.metrics, metrics_text(earlier))
 
     def add(self, row: Row) -> None:
         """Add a row to `metrics.csv`. Rows of a run before from the same epoch on are removed.
@@ -109,6 +116,8 @@ def read_record(folder: Path, settings: RunSettings) -> Record | None:
         OptionError: What is in the folder was made with other settings, or is damaged.
     """
     _refuse_other_run(folder, settings)
+    if (folder / CHECKPOINT).is_file() and _epochs_in(folder) < settings.epochs:
+        return None  # it goes on for more epochs
     figures = store.finished(folder, settings.as_data())
     if figures is None:
         return None
@@ -129,9 +138,20 @@ def read_record(folder: Path, settings: RunSettings) -> Record | None:
     return record
 
 
+def _epochs_in(folder: Path) -> float:
+    """Return the epochs of the finished run in a folder; infinitely many if that is not known."""
+    try:
+        epochs = json.loads((folder / store.FILE).read_text(encoding="utf-8"))["settings"]["epochs"]
+    except (OSError, KeyError, TypeError, ValueError):
+        return math.inf
+    return epochs if type(epochs) is int else math.inf
+
+
 def _refuse_other_run(folder: Path, settings: RunSettings) -> None:
     """Refuse to continue an unfinished run with other settings, or with other faults in the same file."""
     config, faults = folder / CONFIG, folder / FAULTS
+    if (folder / CHECKPOINT).is_file():
+        return  # it knows more than its settings, and which of them may differ: see `laconic.lab.runs.saved`
     if config.is_file():
         try:
             made_with = tomllib.loads(config.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A run that saves itself after some of its epochs, and goes on from there: `checkpoint.pt` in the folder of the run.
+"""A run that saves itself after some of its epochs, and goes on from there: `checkpoint.pt` in its folder.
 
 The file holds all that a run needs to end with the bits of a run without a break: the model, the state of all workers
 and servers, the rows so far. It belongs to one set of settings, files and data. It is read as input from anywhere: no
@@ -36,7 +36,6 @@ from laconic.training.distributed_optimizer import DistributedOptimizer
 from laconic.training.state_dict import VERSION as STATE_VERSION
 from laconic.wire import FORMAT_VERSION
 
-FILE = "checkpoint.pt"
 _PURPOSE = "for its saved run"
 _MAGIC = b"laconic run\n"
 _DIGEST_BYTES = 32
@@ -75,15 +74,16 @@ class Saving:
 
     def read_checked(self, experiment: Experiment) -> bytes:
         """Return what is in the file that the run is to go on from; nothing if it begins anew. Raises as `read`."""
-        data = read_bytes(self.file) if self.resume else b""
-        if data:
-            read(data, self, experiment)
+        data = read_bytes(self.file) if self.resume else None
+        if data is None:
+            return b""
+        read(data, self, experiment)
         return data
 
     def saved_run(self, experiment: Experiment) -> "SavedRun | None":
         """Return the saved run that the run is to go on from; None if it begins anew. Raises as `read`."""
-        data = read_bytes(self.file) if self.resume else b""
-        return read(data, self, experiment) if data else None
+        data = read_bytes(self.file) if self.resume else None
+        return None if data is None else read(data, self, experiment)
 
     def shown_run(self, experiment: Experiment, data: bytes, channel: Channel) -> "SavedRun | None":
         """Return the saved run that rank 0 has read, on every rank; None if there is none. Collective.
@@ -209,12 +209,12 @@ def write(saving: Saving, experiment: Experiment, run: SavedRun) -> str:
     return ""
 
 
-def read_bytes(file: Path) -> bytes:
-    """Return what is in a file; nothing if it is not there. Raises OptionError if it cannot be read."""
+def read_bytes(file: Path) -> bytes | None:
+    """Return what is in a file; None if it is not there. Raises OptionError if it cannot be read."""
     try:
         return file.read_bytes()
     except FileNotFoundError:
-        return b""
+        return None
     except OSError as error:
         raise _refusal(file, f"cannot be read: {error.strerror}") from None
 
