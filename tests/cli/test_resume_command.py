@@ -285,7 +285,7 @@ def test_a_killed_comparison_goes_on_where_each_method_was(driver, ending, tmp_p
     saving = ["--save-every", "1", "--out", str(tmp_path / "out")]
     killed = subprocess.run(
         [sys.executable, "-m", "laconic", *line, *saving], capture_output=True, text=True, timeout=DEADLINE_S,
-        check=False, cwd=tmp_path,
+        check=False,
     )  # fmt: skip
     assert killed.returncode == (-signal.SIGKILL if driver == "simulated" else 1), killed.stderr
     how.unlink()
