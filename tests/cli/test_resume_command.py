@@ -287,7 +287,7 @@ def test_a_killed_comparison_goes_on_where_each_method_was(driver, ending, tmp_p
         [sys.executable, "-m", "laconic", *line, *saving], capture_output=True, text=True, timeout=DEADLINE_S,
         check=False,
     )  # fmt: skip
-    assert killed.returncode == (-signal.SIGKILL if driver == "simulated" else 1), killed.stderr
+    assert killed.returncode == (-signal.SIGKILL if driver == "simulated" else 2), killed.stderr
     how.unlink()
     again = laconic(*line, "--resume", "--out", str(tmp_path / "out"))
     assert again.code == 0, again.err
