@@ -36,7 +36,7 @@ def stopped_after(step):
 
 
 def saved_state(settings, file):
-    """The saved run in a file: its rows, the model's bits and the whole state."""
+    """The saved run in a file: its rows, the model's bits and the unbroken state."""
     return read(file.read_bytes(), Saving(file=file), Experiment(settings))
 
 
@@ -81,17 +81,17 @@ RUNS = {
 def test_a_stopped_run_goes_on_with_the_same_rows_bytes_and_bits(what, tmp_path):
     settings = replace(SMALL, **RUNS[what])
     straight, stopped = (Saving(file=tmp_path / name, every=1) for name in ("straight.pt", "stopped.pt"))
-    whole = run_simulated(settings, ignore, straight)
+    unbroken = run_simulated(settings, ignore, straight)
     with pytest.raises(StopError):
         run_simulated(settings, stopped_after(13), stopped)
     assert saved_state(settings, stopped.file).epochs == 2
-    told = []
-    record = run_simulated(settings, told.append, replace(stopped, every=None, resume=True))
-    assert told[0].earlier == tuple(whole.rows[:2])
-    assert (told[0].step, told[1].step) == (10, 11)
-    assert list(map(asdict, record.rows)) == list(map(asdict, whole.rows))
-    assert record.traffic == whole.traffic
-    assert record.summary()["traffic"] == whole.summary()["traffic"]
+    reports = []
+    record = run_simulated(settings, reports.append, replace(stopped, every=None, resume=True))
+    assert reports[0].earlier == tuple(unbroken.rows[:2])
+    assert (reports[0].step, reports[1].step) == (10, 11)
+    assert list(map(asdict, record.rows)) == list(map(asdict, unbroken.rows))
+    assert record.traffic == unbroken.traffic
+    assert record.summary()["traffic"] == unbroken.summary()["traffic"]
     assert_same_state(*(saved_state(settings, saving.file) for saving in (straight, stopped)))
 
 
@@ -130,8 +130,8 @@ def train_as_rank(rank, folder):
 def test_ranks_go_on_with_the_same_rows_bytes_and_bits(tmp_path):
     by_rank = run_ranks(train_as_rank, 3, tmp_path)
     for name in PROCESSES:
-        (whole, traffic), (rows, other_traffic) = by_rank[0][name]
-        assert list(map(figures, rows)) == list(map(figures, whole)), name
+        (unbroken, traffic), (rows, other_traffic) = by_rank[0][name]
+        assert list(map(figures, rows)) == list(map(figures, unbroken)), name
         assert [row.seconds for row in rows] == sorted(row.seconds for row in rows)
         assert (traffic.up, traffic.down, traffic.setup) == (other_traffic.up, other_traffic.down, other_traffic.setup)
         files = (tmp_path / f"{name} {which}.pt" for which in ("straight", "stopped"))

@@ -64,7 +64,7 @@ def run_simulated(settings: RunSettings, listen: Listener, saving: Saving | None
                 traffic=simulation.traffic, seconds=simulation.driver.clock.now_ns / 1e9 or None,
             )  # fmt: skip
         run.report(row)
-        if run.is_due:
+        if run.has_to_save:
             run.save(simulation.state_dict())
     layout = simulation.driver.layout.name
     return _record(experiment, run.rows, layout, simulation.traffic)
@@ -122,7 +122,7 @@ def run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None =
             if stopwatch is not None:
                 stopwatch.evaluated(ended)
         run.report(row)
-        if run.is_due:
+        if run.has_to_save:
             run.save(opt.gather_state(0), gathered_seconds(opt), writes=rank == 0)
     times = None if stopwatch is None else stopwatch.everybodys()
     return _record(experiment, run.rows, opt.driver.layout.name, opt.total_traffic(), times)

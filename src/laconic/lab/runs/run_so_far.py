@@ -74,7 +74,7 @@ class RunSoFar:
         return self.step % self._experiment.steps_per_epoch == 0
 
     @property
-    def is_due(self) -> bool:
+    def has_to_save(self) -> bool:
         """Whether the run is to be saved now, at the end of an epoch."""
         return bool(self._every and self.ends_epoch and (self.is_over or len(self.rows) % self._every == 0))
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-import laconic
+from laconic.drivers.distributed.agreement import versions as fixed_versions
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.state_exchange import show
 from laconic.drivers.gathered import misfit
@@ -34,7 +34,6 @@ from laconic.statements import warn
 from laconic.telemetry.phases import Seconds
 from laconic.training.distributed_optimizer import DistributedOptimizer
 from laconic.training.state_dict import VERSION as STATE_VERSION
-from laconic.wire import FORMAT_VERSION
 
 _PURPOSE = "for its saved run"
 _MAGIC = b"laconic run\n"
@@ -143,16 +142,16 @@ def check_saving(settings: RunSettings) -> None:
         OptionError: Its method or an option has no such state.
     """
     method, name = settings.method, settings.algorithm
-    wanted, way_out = Named("save_every"), "; leave it out"
+    wanted, remedy = Named("save_every"), "; leave it out"
     if settings.record_times:
         raise OptionError(wanted, " does not go with ", Named("record_times", True), ": times are recorded in one go")
     if method.is_asynchronous and settings.driver == "processes":
         raise OptionError(
             wanted, f": {name} over processes cannot go on with the same figures, since the order in which gradients "
-            f"come is open{way_out}, or take ", Named("driver", "simulated"),
+            f"come is open{remedy}, or take ", Named("driver", "simulated"),
         )  # fmt: skip
     if method.is_asynchronous and method.takes_gradient_tensors:
-        raise OptionError(wanted, f": {name} cannot save gradients that are on their way{way_out}")
+        raise OptionError(wanted, f": {name} cannot save gradients that are on their way{remedy}")
 
 
 def identity_of(experiment: Experiment, plugins: tuple[str, ...]) -> dict[str, Any]:
@@ -180,12 +179,9 @@ def _versions() -> dict[str, str]:
     return {name: str(version) for name, version in versions().items()}  # torch's is a class of its own
 
 
-def _made_by() -> dict[str, Any]:
+def _made_by() -> dict[str, str]:
     """Return the versions that the content of a file depends on."""
-    return {
-        "laconic": laconic.__version__, "form of the file": _FORM, "saved state": STATE_VERSION,
-        "wire format": FORMAT_VERSION,
-    }  # fmt: skip
+    return {**fixed_versions(), "form of the file": str(_FORM), "saved state": str(STATE_VERSION)}
 
 
 def write(saving: Saving, experiment: Experiment, run: SavedRun) -> str:
