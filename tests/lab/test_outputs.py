@@ -125,3 +125,11 @@ def test_json_has_null_for_what_is_not_finite_and_keeps_every_other_digit():
     data = {"a": [math.nan, -math.inf, 0.1, 2**70], "b": (True, None, "ä")}
     assert json.loads(json_text(data)) == {"a": [None, None, 0.1, 2**70], "b": [True, None, "ä"]}
     assert "NaN" not in json_text(data)
+
+
+def test_json_that_is_printed_holds_no_letter_that_a_terminal_obeys():
+    name = "ä\x1b[1m\x7f\x9b\u202e\U000e0041"
+    printed = json_text({name: [name]}, indent=None, ascii_only=True)
+    assert printed.strip().isprintable()
+    assert printed.isascii()
+    assert json.loads(printed) == {name: [name]}

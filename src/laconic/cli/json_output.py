@@ -11,6 +11,7 @@ from laconic.lab.json_text import json_text
 from laconic.lab.options import option
 from laconic.lab.outputs import OutputFile, output_file
 from laconic.report.terminal import terminal
+from laconic.report.visible import visible
 
 STANDARD_OUTPUT = Path("-")
 
@@ -36,11 +37,11 @@ class JsonOutput:
     def write(self, data: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
         """Write the figures, and return the line that says where they are; an empty text if there is no file."""
         if self.in_place_of_tables:
-            typer.echo(json_text(data), nl=False)
+            typer.echo(json_text(data, ascii_only=True), nl=False)
         if self._file is None:
             return ""
         self._file.write_text(json_text(data))
-        return f"wrote {self._file.path}"
+        return f"wrote {visible(str(self._file.path))}"
 
 
 @contextmanager

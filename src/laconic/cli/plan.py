@@ -41,7 +41,7 @@ def plan(context: typer.Context, options: PlanOptions) -> None:
         if answer is None:  # another rank prints
             return
         if options.json == _PRINTED:
-            sys.stdout.write(json_text(answer.as_data()))
+            sys.stdout.write(json_text(answer.as_data(), ascii_only=True))
         else:
             _print(answer, options)
         if "json" in files:

@@ -51,6 +51,11 @@ class Exchange:
     as_given: bool = False
     """Whether the packet is the gradient unchanged, so that an all-reduce may begin before the gradient is complete."""
 
+    def __post_init__(self) -> None:
+        """Refuse a name that moves the cursor or hides: tables and pages of traffic show it."""
+        if not self.name.isprintable():
+            raise ValueError(f"Exchange: name={self.name!r} must be printable, in one line")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm(ABC):

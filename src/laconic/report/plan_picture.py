@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from laconic.planning.plan import Plan
-from laconic.report.drawing import line_style, picture_bytes, plain_axes
+from laconic.report.drawing import line_style, picture_bytes, plain_axes, wrapped
 from laconic.report.plan import bandwidth_text, plan_title
 from laconic.report.visible import for_matplotlib
 from laconic.units import seconds_text
@@ -32,7 +32,7 @@ def draw_plan(plan: Plan, bandwidths: Sequence[float], ending: str) -> bytes:
         _mark_bandwidth(axes, plan.query.bytes_per_s, bandwidths)
         of = "the line between sites" if plan.query.sites else "each link"
         _label(axes, bandwidths, of)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(wrapped(title, 90), fontsize=10)
         figure.legend(loc="outside right upper", frameon=False, fontsize=9, handlelength=3.5)
 
     return picture_bytes((10, 6), ending, title, draw)
