@@ -263,3 +263,31 @@ def test_a_misspelt_option_is_refused():
     ended = laconic("run", "-a", "sgd", "--epoch", "3")
     assert ended.code == 2
     assert "--epoch" in ended.err
+
+
+def test_a_comparison_takes_a_learning_rate_for_all_and_one_for_each():
+    short = ("--model", "linear", "--epochs", "1", "--batch-size", "300")
+    ended = laconic("compare", "sgd", "signsgd-mv", *short, "--lr", "0.02", "--lr-of", "sgd=0.3", "--json", "-", "-q")
+    assert (ended.code, ended.err) == (0, "")
+    runs = json.loads(ended.out)["runs"]
+    assert [(run["name"], run["options"]["lr"]) for run in runs] == [("sgd", 0.3), ("signsgd-mv", 0.02)]
+
+
+def test_a_comparison_takes_a_fault_plan(tmp_path):
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[[event]]\nkind = "lost"\nworker = 1\nround = 1\n')
+    short = ("--model", "linear", "--epochs", "1", "--batch-size", "100")
+    ended = laconic(
+        "compare", "dist-ef", "ec-sgd", *short, "--layout", "rank0", "--faults", str(plan), "-q", "--json", "-"
+    )
+    assert ended.code in (0, 3), ended.err
+    runs = json.loads(ended.out)["runs"]
+    assert [run["traffic"]["faults"] != {} for run in runs] == [True, True]
+
+
+def test_json_and_out_are_looked_at_before_the_work():
+    for option in ("--json", "--out"):
+        ended = laconic("run", "-a", "sgd", option, "/dev/null/x")
+        assert ended.code == 2
+        assert f"{option} /dev/null/x" in ended.err
+        assert "epoch" not in ended.err

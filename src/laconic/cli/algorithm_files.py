@@ -65,11 +65,27 @@ def read_file(path: Path) -> list[Described]:
                 if call in calls and isinstance(name := _literal(call.args[0] if call.args else None), str):
                     if not is_plain_name(name):
                         raise UnreadableError(path)  # the import refuses it
-                    source = _source_of(node) or _summary_line(ast.get_docstring(tree))
+                    source = _text_in(node, "source") or _summary_line(ast.get_docstring(tree))
                     found.append(Described(name, _summary_line(ast.get_docstring(node)), source))
     if not calls or len(found) < len(calls):
         raise UnreadableError(path)
     return found
+
+
+def steps_by_arrival(name: str) -> bool:
+    """Return whether a method of laconic says of itself that its server steps as gradients arrive."""
+    for path in FOLDER.glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        if any(
+            _text_in(node, "mode") == "arrivals" and name in map(_registered, node.decorator_list) for node in classes
+        ):
+            return True
+    return False
+
+
+def _registered(decorator: ast.expr) -> object:
+    return _literal(decorator.args[0]) if isinstance(decorator, ast.Call) and decorator.args else None
 
 
 def plugin_file(text: str) -> Path:
@@ -113,11 +129,12 @@ def _enters(call: ast.Call) -> bool:
     return isinstance(called, ast.Name) and called.id == "algorithm"
 
 
-def _source_of(node: ast.ClassDef) -> str:
+def _text_in(node: ast.ClassDef, name: str) -> str:
+    """Return the text that the class gives this name; empty for none."""
     for line in node.body:
         if isinstance(line, (ast.Assign, ast.AnnAssign)):
             targets = line.targets if isinstance(line, ast.Assign) else [line.target]
-            if any(isinstance(target, ast.Name) and target.id == "source" for target in targets):
+            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
                 value = _literal(line.value)
                 return value if isinstance(value, str) else ""
     return ""

@@ -34,7 +34,9 @@ class Given:
     """Options of the group that the command does not have."""
 
 
-def with_flags(*groups: type | Given, needs_torch: bool = True) -> Callable[[Command], Command]:
+def with_flags(
+    *groups: type | Given, needs_torch: bool = True, first: Callable[..., None] | None = None
+) -> Callable[[Command], Command]:
     """Give a command a flag for each option of the groups, and those of `EveryCommand`.
 
     Wrong values are refused before torch, and then the user's own algorithms, are loaded.
@@ -43,6 +45,7 @@ def with_flags(*groups: type | Given, needs_torch: bool = True) -> Callable[[Com
         *groups: The groups. The command gets the context, and an object of each group, or the typed values of a
             `Given`.
         needs_torch: Whether torch and the user's own algorithms are loaded before the command is called.
+        first: What is called before torch is loaded, with the arguments of the command.
     """
     given = [group if isinstance(group, Given) else Given(group) for group in (*groups, EveryCommand)]
     fields = [
@@ -70,6 +73,8 @@ def with_flags(*groups: type | Given, needs_torch: bool = True) -> Callable[[Com
                 everywhere = arguments.pop()
                 assert isinstance(everywhere, EveryCommand)
                 invocation_of(context).add(everywhere.load, quiet=everywhere.quiet)
+                if first is not None:
+                    first(context, *arguments)
                 if needs_torch:
                     load_plugins_of(context)
                 command(context, *arguments)

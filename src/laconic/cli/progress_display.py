@@ -5,7 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 from laconic.report.terminal import terminal
 from laconic.units import bytes_text
@@ -15,8 +18,43 @@ if TYPE_CHECKING:
     from laconic.lab.runs.run_so_far import RunProgress
 
 
+_FULL, _MEDIUM, _SHORT = 120, 78, 48  # columns of a terminal that a line with all figures, a few, or a bar takes
+
+
 def _text_column(text_format: str, style: str = "none") -> TextColumn:
-    return TextColumn(text_format, style=style, markup=False)
+    return TextColumn(text_format, style=style, markup=False, table_column=Column(no_wrap=True))
+
+
+class _TimeLeft(ProgressColumn):
+    """The estimated time left, said as such; behind a finished task the time that it took."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of one task."""
+        if task.finished:
+            return Text(f"in {span_text(task.finished_time or 0.0)}")
+        left = task.time_remaining
+        return Text("" if left is None else f"{span_text(left)} left", style="cyan")
+
+
+def span_text(seconds: float) -> str:
+    """Return a span of time in one or two units: "45 s", "2 min", "3 h 20 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{max(0, round(seconds))} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+
+
+def _columns(console: Console, few: str, more: str) -> list[ProgressColumn]:
+    """Return the columns of a line that fit the terminal: steps and time left always, the texts where there is room."""
+    shown: list[ProgressColumn] = [_text_column("{task.description}", "bold")]
+    if console.width >= _SHORT:
+        shown.append(BarColumn(bar_width=20 if console.width >= _FULL else 10))
+    shown.append(MofNCompleteColumn(table_column=Column(no_wrap=True)))
+    if console.width >= _MEDIUM:
+        shown.append(_text_column(few + more if console.width >= _FULL else few))
+    return [*shown, _TimeLeft(table_column=Column(no_wrap=True))]
 
 
 class _Shown:
@@ -42,14 +80,10 @@ class RunDisplay(_Shown):
         self._shown, self._lines = shown, shown and not console.is_terminal
         self._console = console
         self._bars = Progress(
-            _text_column("{task.description}", "bold"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            _text_column(
-                "steps  epoch {task.fields[epoch]}  loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"
-                "  up {task.fields[up]}"
+            *_columns(
+                console, "epoch {task.fields[epoch]}  accuracy {task.fields[accuracy]}",
+                "  loss {task.fields[loss]}  up {task.fields[up]}",
             ),
-            TimeRemainingColumn(),
             console=console,
             disable=not shown or self._lines,
         )  # fmt: skip
@@ -93,17 +127,13 @@ class RunDisplay(_Shown):
 class TasksDisplay(_Shown):
     """A progress bar for each task of a published table. Without a terminal it prints a line per tenth of a task."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shown: bool = True) -> None:
         self._console = terminal(stderr=True)
-        self._lines = not self._console.is_terminal
+        self._lines = shown and not self._console.is_terminal
         self._bars = Progress(
-            _text_column("{task.description}", "bold"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            _text_column("{task.fields[note]}"),
-            TimeRemainingColumn(),
+            *_columns(self._console, "{task.fields[note]}", ""),
             console=self._console,
-            disable=self._lines,
+            disable=not shown or self._lines,
         )
         self._tasks: dict[str, TaskID] = {}
         self._reported: dict[str, int] = {}  # tenths that are printed already, by task label

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Console
 
+from laconic.cli.algorithm_files import steps_by_arrival
 from laconic.cli.exit_codes import DIVERGED
 from laconic.cli.flags import Given, with_flags
-from laconic.cli.invocation import plugins_of
+from laconic.cli.invocation import is_quiet, plugins_of
+from laconic.cli.json_output import JsonOutput, json_option, json_output
 from laconic.cli.progress_display import RunDisplay
 from laconic.errors import LaconicError, Named, OptionError, Spelling
 from laconic.lab.algorithms import algorithm_class, check_name, has_dense_rounds, settings_by_name
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from laconic.lab.runs.record import Record
     from laconic.lab.runs.saved import Saving
 
-_OF_ONE_RUN = ("algorithm", "set", "lr", "faults", "record_times")  # of `laconic run` only
+_OF_ONE_RUN = ("algorithm", "set")  # a comparison has these for each method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,7 @@ class LaunchOptions(OptionGroup):
         (), "A .png, .svg or .pdf file to draw the curves to. Can be given several times.", metavar="FILE",
         reads=file_of_kind(*PICTURE_ENDINGS),
     )  # fmt: skip
+    json: Path | None = json_option()
     config: Path | None = option(
         None, "A TOML file with options, such as the config.toml of a run. What is typed wins.", metavar="FILE"
     )
@@ -150,29 +154,39 @@ def _learning_rate(text: str) -> float | None:
     return learning_rate if 0 < learning_rate < math.inf else None
 
 
-@with_flags(Given(RunSettings), LaunchOptions)
+def _say_what_starts(context: typer.Context, *groups: Any) -> None:  # noqa: ANN401
+    """Say at once, before torch loads, that processes start, and how many."""
+    given = next(group for group in groups if isinstance(group, dict))
+    if given.get("driver") != "processes" or is_quiet(context) or started_as_rank():
+        return
+    comparison = next((group for group in groups if isinstance(group, CompareOptions)), None)
+    name = given.get("algorithm", "") if comparison is None else comparison.algorithms[0]
+    layout, workers = given.get("layout", RunSettings.layout), given.get("workers", RunSettings.workers)
+    serves = layout == "dedicated" or (layout == "auto" and steps_by_arrival(name))
+    terminal(stderr=True).print(f"starting {workers + serves} {'process' if workers + serves == 1 else 'processes'}")
+
+
+@with_flags(Given(RunSettings), LaunchOptions, first=_say_what_starts)
 def run(context: typer.Context, given: dict[str, Any], launch: LaunchOptions) -> None:
     """Train one model with one algorithm. Under torchrun it joins the running processes."""
-    if given.get("record_times") and launch.out is None:
-        raise OptionError(Named("record_times", True), " writes times.csv, so it needs ", Named("out"), " FOLDER")
-    train([given], launch, plugins_of(context))
+    train(context, [given], launch)
 
 
-@with_flags(CompareOptions, Given(RunSettings, without=_OF_ONE_RUN), LaunchOptions)
+@with_flags(CompareOptions, Given(RunSettings, without=_OF_ONE_RUN), LaunchOptions, first=_say_what_starts)
 def compare(context: typer.Context, comparison: CompareOptions, given: dict[str, Any], launch: LaunchOptions) -> None:
     """Train the same model with several algorithms and print one table."""
-    train(comparison.plans(given), launch, plugins_of(context), in_folders=True)
+    train(context, comparison.plans(given), launch, in_folders=True)
 
 
 def train(
-    options: Sequence[dict[str, Any]], launch: LaunchOptions, plugins: Sequence[str], *, in_folders: bool = False
+    context: typer.Context, options: Sequence[dict[str, Any]], launch: LaunchOptions, *, in_folders: bool = False
 ) -> None:
     """Check all options and the folder, run each plan on its driver, and print the table of those that finish.
 
     Args:
+        context: The call of the command.
         options: The values of `RunSettings` that were given, one dictionary per run.
         launch: Where processes meet, and where files go.
-        plugins: Files with algorithms, which each process loads.
         in_folders: Whether each run has a folder of its own, named by its method.
 
     Raises:
@@ -184,9 +198,14 @@ def train(
     from laconic.lab.runs.batch import Batch
     from laconic.lab.runs.torchrun import place_under_torchrun
 
+    if options[0].get("record_times") and launch.out is None:
+        raise OptionError(Named("record_times", True), " writes times.csv, so it needs ", Named("out"), " FOLDER")
+    plugins = plugins_of(context)
     is_rank = started_as_rank()
     speaks = not is_rank or place_under_torchrun().rank == 0
+    shows = speaks and not is_quiet(context)
     with ExitStack() as stack:
+        file = stack.enter_context(json_output(launch.json if speaks else None))
         out = None
         if launch.out is not None and speaks:
             out = output_folder(launch.out, option="out", overwrite=launch.overwrite, resume=launch.resume)
@@ -200,15 +219,16 @@ def train(
 
         if is_rank:
             saves = {"--save-every": launch.save_every or 0, "--resume": launch.resume}
-            batch = _as_torchrun_rank(options, plugins, batch_of, saves)
+            batch = _as_torchrun_rank(options, plugins, batch_of, saves, file, shows=shows)
         else:
             batch = batch_of([RunSettings(**given) for given in options])
-            _tell_what_is_taken_up(batch)
-            with _reporting_stops(batch), RunDisplay() as display:
+            if shows:
+                _tell_what_is_taken_up(batch)
+            with _reporting_stops(batch, file), RunDisplay(shown=shows) as display:
                 batch.run(display.listen, port=launch.port, plugins=plugins)
         if speaks:
             try:
-                report(batch, launch.out, plots)
+                report(batch, launch.out, plots, file, shows=shows)
             except Stopped as stopped:
                 for clause in batch.state():
                     stopped.add_note(clause)
@@ -225,13 +245,14 @@ def _tell_what_is_taken_up(batch: "Batch") -> None:
 
 
 @contextmanager
-def _reporting_stops(batch: "Batch") -> Iterator[None]:
+def _reporting_stops(batch: "Batch", file: JsonOutput) -> Iterator[None]:
     """Print the table of what is finished if a signal stops the block, and note where it is and what is missing."""
     try:
         yield
     except Stopped as stopped:
         batch.finish_writing()
-        print_table(batch.records, lr_by_method=batch.in_folders)
+        print_table(batch.records, lr_by_method=batch.in_folders, console=file.console)
+        file.write(_data(batch))
         for clause in batch.state():
             stopped.add_note(clause)
         if batch.is_written and batch.left:
@@ -244,6 +265,9 @@ def _as_torchrun_rank(
     plugins: Sequence[str],
     batch_of: "Callable[[Sequence[RunSettings]], Batch]",
     saves: Mapping[str, int | bool],
+    file: JsonOutput,
+    *,
+    shows: bool,
 ) -> "Batch":
     """Run the plans as one rank of torchrun's processes, until one fails. Only rank 0 prints and writes."""
     import torch.distributed as dist
@@ -265,11 +289,11 @@ def _as_torchrun_rank(
         speaks = dist.get_rank() == 0
         if not speaks:
             warnings.simplefilter("ignore", UserWarning)  # rank 0 prints the same warnings
-        if speaks:
+        if shows:
             _tell_what_is_taken_up(batch)
         left = left_at_rank_0(plans, batch.left)
-        reporting = _reporting_stops(batch) if speaks else nullcontext()
-        with reporting, RunDisplay(shown=speaks) as display:
+        reporting = _reporting_stops(batch, file) if speaks else nullcontext()
+        with reporting, RunDisplay(shown=shows) as display:
             listen = batch.listener(display.listen)
             try:
                 for plan in left:
@@ -301,36 +325,49 @@ def exit_if_diverged(records: "Sequence[Record]") -> None:
         raise typer.Exit(DIVERGED)
 
 
-def report(batch: "Batch", out: Path | None, plots: Sequence[OutputFile]) -> None:
-    """Print the table of what is finished, draw the curves into `out` and `plots`, and raise what went wrong.
+def report(batch: "Batch", out: Path | None, plots: Sequence[OutputFile], file: JsonOutput, *, shows: bool) -> None:
+    """Print and write the figures of what is finished, draw the curves, and raise what went wrong.
 
     Raises:
         LaconicError: A run has failed, or something could not be written.
     """
     records = batch.records
-    print_table(records, lr_by_method=batch.in_folders)
+    print_table(records, lr_by_method=batch.in_folders, console=file.console, notes=shows)
     problems = [*_failures(batch)]
+    lines = [file.write(_data(batch))]
     if records:
         pictures = [] if out is None else _pictures_in(out, records, in_folders=batch.in_folders)
-        failed = _draw([*pictures, *((file, records) for file in plots)])
+        failed = _draw([*pictures, *((plot, records) for plot in plots)])
         problems += failed.values()
         written = [] if out is None or batch.unwritten else [out]
-        for path in [*written, *(file.path for file in plots if file.path not in failed)]:
-            terminal().print(f"wrote {visible(str(path))}", soft_wrap=True)
+        written += [plot.path for plot in plots if plot.path not in failed]
+        lines += [f"wrote {visible(str(path))}" for path in written]
+    for line in filter(None, lines if shows else []):
+        file.console.print(line, soft_wrap=True)
     if problems:
         raise LaconicError("\n".join(problems))
 
 
-def print_table(records: "Sequence[Record]", *, lr_by_method: bool) -> None:
-    """Print the table of finished runs, and what is to be said about them; nothing if there are none."""
+def _data(batch: "Batch") -> dict[str, Any]:
+    """Return the figures of finished runs: the options of each, and what is in its `summary.json`."""
+    return {
+        "runs": [{"name": record.settings.algorithm, "options": record.settings.as_data(), **record.summary()}
+                 for record in batch.records]
+    }  # fmt: skip
+
+
+def print_table(
+    records: "Sequence[Record]", *, lr_by_method: bool, console: Console | None = None, notes: bool = True
+) -> None:
+    """Print the table of finished runs, and the notes on it; nothing if there are none."""
     from laconic.report.table import comparison
     from laconic.report.table_notes import notes_on
 
     if not records:
         return
-    console = terminal()
+    console = console or terminal()
     console.print(comparison(records))
-    for note in notes_on(records, lr_by_method=lr_by_method):
+    for note in notes_on(records, lr_by_method=lr_by_method) if notes else ():
         console.print(note)
 
 

@@ -24,7 +24,8 @@ def comparison(records: Sequence[Record]) -> FittingTable:
     settings = records[0].settings
     table = FittingTable(
         f"{settings.dataset}, {settings.model} of {records[0].spec.d:,} parameters, {settings.workers} workers, "
-        f"{settings.driver}"
+        f"{settings.driver}",
+        remedy="a wider terminal or --json - shows them",
     )
     for column, importance in {"algorithm": float("inf"), "layout": 2}.items():
         table.add_column(column, importance=importance)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from laconic.errors import LaconicError, Named, OptionError
@@ -111,8 +112,9 @@ class Batch:
         listen = self.listener(listen)
         while plans := self.left:
             if plans[0].driver == "processes":
+                together = list(takewhile(lambda plan, n=plans[0].n_processes: plan.n_processes == n, plans))  # type: ignore[misc]
                 work: Callable[[], object] = partial(
-                    run_in_processes, plans, listen, port=port, plugins=plugins, finished=self.finish,
+                    run_in_processes, together, listen, port=port, plugins=plugins, finished=self.finish,
                     savings=self.savings,
                 )  # fmt: skip
             else:
