@@ -13,7 +13,7 @@ from laconic.cli.progress_display import _columns, span_text
     ("seconds", "text"),
     [(0.2, "0 s"), (45, "45 s"), (60, "1 min"), (125, "2 min"), (3599, "1 h"), (12000, "3 h 20 min")],
 )
-def test_a_span_of_time_is_said_in_words(seconds, text):
+def test_a_span_of_time_has_one_or_two_units(seconds, text):
     assert span_text(seconds) == text
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import laconic
 from laconic.algorithms.ec_sgd import ECSGD
-from laconic.cli.train import print_table
+from laconic.cli.train_report import print_table
 from laconic.compressors import Identity
 from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated

@@ -35,7 +35,7 @@ class Given:
 
 
 def with_flags(
-    *groups: type | Given, needs_torch: bool = True, first: Callable[..., None] | None = None
+    *groups: type | Given, needs_torch: bool = True, before_torch: Callable[..., None] | None = None
 ) -> Callable[[Command], Command]:
     """Give a command a flag for each option of the groups, and those of `EveryCommand`.
 
@@ -45,7 +45,7 @@ def with_flags(
         *groups: The groups. The command gets the context, and an object of each group, or the typed values of a
             `Given`.
         needs_torch: Whether torch and the user's own algorithms are loaded before the command is called.
-        first: What is called before torch is loaded, with the arguments of the command.
+        before_torch: What is called before torch is loaded, with the arguments of the command.
     """
     given = [group if isinstance(group, Given) else Given(group) for group in (*groups, EveryCommand)]
     fields = [
@@ -73,8 +73,8 @@ def with_flags(
                 everywhere = arguments.pop()
                 assert isinstance(everywhere, EveryCommand)
                 invocation_of(context).add(everywhere.load, quiet=everywhere.quiet)
-                if first is not None:
-                    first(context, *arguments)
+                if before_torch is not None:
+                    before_torch(context, *arguments)
                 if needs_torch:
                     load_plugins_of(context)
                 command(context, *arguments)
