@@ -66,7 +66,7 @@ def test_a_table_is_printed_within_80_columns_and_written_with_every_figure(tmp_
     ended = subprocess.run(
         [str(BIN / "laconic"), "reproduce", "sasg-table2-mnist", "--data", str(data), "--methods", "sgd,sasg",
          "--seeds", "3", "--out", str(out)],
-        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False, env={**os.environ, "COLUMNS": "80"},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "sgd: 0 of 20" in ended.stderr

@@ -5,14 +5,16 @@ import json
 from dataclasses import replace
 
 import pytest
+from matplotlib.figure import Figure
 
 from laconic.lab.runs.dense_sgd import DenseSGD
+from laconic.lab.runs.files import write_record
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.settings import RunSettings
 from laconic.report.curves import draw_curves
-from laconic.report.fitting import screen
 from laconic.report.table import comparison
 from laconic.report.table_notes import notes_on
+from laconic.report.terminal import terminal
 from support.command_line import laconic
 from support.printed_table import cells_of
 
@@ -24,8 +26,7 @@ def record_of(name, **options):
 
 
 def table_of(*records):
-    console = screen()
-    console.width = 500
+    console = terminal()
     with console.capture() as captured:
         console.print(comparison(records))
     return cells_of(captured.get())
@@ -56,6 +57,7 @@ def test_local_steps_are_sgds_too():
     record = record_of("sgd", local_steps=3, epochs=2)  # 4 steps: rounds of 3 and 1
     assert record.dense_sgd.rounds == record.traffic.rounds == 2
     assert record.dense_sgd.up_wire_bytes == record.traffic.up.wire_bytes
+    assert "Both take 3 local steps to a round." in notes_of(record)
 
 
 def test_where_sgd_does_not_take_the_layout_its_own_is_the_base():
@@ -121,13 +123,11 @@ def test_of_an_asynchronous_method_single_gradients_are_aborted():
     assert f"{record.last.aborted_rounds} of 30 gradients had no effect" in notes_of(record)
 
 
-def test_the_legend_of_the_picture_says_what_diverged(diverged, tmp_path, monkeypatch):
+def test_the_legend_of_the_picture_says_what_diverged(diverged, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        "matplotlib.axes.Axes.legend", lambda axes, **_: seen.extend(axes.get_legend_handles_labels()[1])
-    )
-    draw_curves([diverged], tmp_path / "curves.png")
-    assert "sgd (diverged)" in seen
+    monkeypatch.setattr(Figure, "legend", lambda figure, lines, labels, **_: seen.extend(labels))
+    draw_curves([diverged], ".svg")
+    assert seen == ["sgd (diverged)"]
 
 
 def test_no_seconds_are_claimed_where_nothing_takes_time(records):
@@ -177,8 +177,8 @@ def test_a_run_over_processes_that_diverged_ends_with_3():
 
 
 def test_the_summary_has_null_for_what_is_not_given_or_not_counted(records, tmp_path):
-    records["sgd"].write(tmp_path / "a")
-    record_of("sasg").write(tmp_path / "b")
+    write_record(tmp_path / "a", records["sgd"])
+    write_record(tmp_path / "b", record_of("sasg"))
     sgd, sasg = (json.loads((tmp_path / name / "summary.json").read_text()) for name in "ab")
     assert (sgd["clock"], sgd["seconds"]) == ("simulated", None)
     assert sgd["dense_sgd_wire_bytes_over_own"] == {"up": 1.0, "down": 1.0, "total": 1.0}

@@ -76,7 +76,9 @@ def _ratio_note(records: Sequence[Record]) -> str:
     if not bases:
         return "ratio: not known, since nothing says what sgd would have sent."
     how = " and ".join(f"{base.rounds} rounds, layout {base.layout}" for base in bases)
-    return f"ratio: wire bytes of sgd over the method's, in the whole run; sgd sends dense gradients ({how})."
+    local_steps = records[0].settings.local_steps
+    both = f" Both take {local_steps} local steps to a round." if local_steps > 1 else ""
+    return f"ratio: wire bytes of sgd over the method's, in the whole run; sgd sends dense gradients ({how}).{both}"
 
 
 def _seconds_note(record: Record) -> str:
