@@ -61,6 +61,8 @@ def assert_same_state(one, other):
             assert same, place
 
 
+FAULTS = "seed = 3\nlost = 0.1\ncorrupted = 0.05\ncrashed = 0.1\ncrash_rounds = 4\n"
+
 RUNS = {
     "sgd": {},
     "votes, dense epochs, a warm-up and steps": {
@@ -73,13 +75,16 @@ RUNS = {
     "arrivals": {"algorithm": "asgd", "workers": 3, "batch_size": 95, **NETWORK},
     "skips": {"algorithm": "compskip", "set": {"skip": "random", "skip.probability": "0.5"}, **NETWORK},
     "models that differ, with local steps": {"algorithm": "dsgd", "local_steps": 2},
+    "packets and workers that are lost": {"algorithm": "ec-sgd", "faults": FAULTS, "workers": 3, "batch_size": 95},
     "the server's steps": {"algorithm": "sgd-server", "layout": "dedicated"},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", RUNS)
 def test_a_stopped_run_goes_on_with_the_same_rows_bytes_and_bits(what, tmp_path):
-    settings = replace(SMALL, **RUNS[what])
+    (tmp_path / "plan.toml").write_text(FAULTS)
+    options = {name: str(tmp_path / "plan.toml") if name == "faults" else value for name, value in RUNS[what].items()}
+    settings = replace(SMALL, **options)
     straight, stopped = (Saving(file=tmp_path / name, every=1) for name in ("straight.pt", "stopped.pt"))
     unbroken = run_simulated(settings, ignore, straight)
     with pytest.raises(StopError):

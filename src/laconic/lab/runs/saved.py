@@ -6,6 +6,8 @@ code in it is run, and every part is checked before anything changes.
 """
 
 import io
+import math
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -163,8 +165,10 @@ def identity_of(experiment: Experiment, plugins: tuple[str, ...]) -> dict[str, A
             found |= {f"set {key}": text for key, text in value.items()}
         elif name not in _FREE:
             found[name] = value
-    found["faults"] = None if settings.fault_plan is None else settings.fault_plan.to_toml()
-    return described_data(experiment) | found | described_files(plugins)
+    plan = {} if settings.fault_plan is None else tomllib.loads(settings.fault_plan.to_toml())
+    found |= {f"faults {name}": value if isinstance(value, _SCALAR) else repr(value) for name, value in plan.items()}
+    found |= {name: value for name, value in described_data(experiment).items() if name not in found}
+    return found | described_files(plugins)
 
 
 def gathered_seconds(opt: DistributedOptimizer) -> list[dict[str, float]]:
@@ -199,6 +203,8 @@ def write(saving: Saving, experiment: Experiment, run: SavedRun) -> str:
     torch.save(content, data)
     digest = blake2b(data.getbuffer(), digest_size=_DIGEST_BYTES).digest()
     try:
+        for part in saving.file.parent.glob(f".{saving.file.name}.*.part"):
+            part.unlink()  # of a process that was killed while it wrote; nobody else uses the folder
         write_bytes(saving.file, b"".join((_MAGIC, digest, data.getbuffer())))
     except OSError as error:
         return f"{error.filename}: {error.strerror}; the run goes on, but epoch {run.epochs} is not saved"
@@ -245,6 +251,10 @@ def read(data: bytes, saving: Saving, experiment: Experiment, *, compares: bool 
             phases=tuple(state["phases"]), has_early_exchange=state["has_early_exchange"], model=content["model"],
             optimizer=content["optimizer"],
         )  # fmt: skip
+        if not all(
+            0 <= each < math.inf for each in (run.seconds, *(s for of_rank in run.phases for s in of_rank.values()))
+        ):
+            raise ValueError("its seconds are below 0 or not finite")
         _check_epochs(content["epochs"], run, experiment.settings, saving.file)
         _check_model(run.model, experiment.model)
         _check_groups(run.optimizer, experiment.inner)
