@@ -16,7 +16,7 @@ run: $(INSTALLED)
 	  --epochs 40 --batch-size 16 --lr-schedule cosine \
 	  --lr-of sgd=0.3 --lr-of signsgd-mv=0.001 --lr-of dropsign=0.005 --lr-of compskip=0.005 \
 	  --set dropsign.c=0.3 --set dropsign.server_c=0.3 --set compskip.c=0.1 --set compskip.server_c=0.1 \
-	  --out $(OUT)
+	  --out $(OUT) --overwrite
 
 # Two files at a time: the tests of a file share what is dear to make. Files keep their order, in which slow ones come first.
 AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
