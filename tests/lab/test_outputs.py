@@ -133,3 +133,12 @@ def test_json_that_is_printed_holds_no_letter_that_a_terminal_obeys():
     assert printed.strip().isprintable()
     assert printed.isascii()
     assert json.loads(printed) == {name: [name]}
+
+
+def test_a_name_that_is_no_text_costs_no_result(tmp_path):
+    name = os.fsdecode(b"d\xff")
+    assert json.loads(json_text({"data": name})) == {"data": "d?"}
+    atomic.write_text(tmp_path / "config.toml", f'data = "{name}"')
+    with output_file(tmp_path / "x.json", option="json") as file:
+        file.write_text(name)
+    assert [(tmp_path / one).read_text() for one in ("config.toml", "x.json")] == ['data = "d?"', "d?"]

@@ -68,7 +68,7 @@ def compare_files(before: Path, after: Path) -> BenchComparison:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); give a file that `laconic bench ... --json` wrote") from None
     if not isinstance(data, dict) or not {"bench", "names", "rows", "settings", "versions", "machine"} <= set(data):

@@ -14,6 +14,7 @@ from laconic.cli.invocation import LOAD, QUIET, invocation_of
 from laconic.cli.lazy import LazyCommand, LazyGroup
 from laconic.cli.usage import UsageError, usage_line
 from laconic.errors import LaconicError, OptionError, Spelling
+from laconic.lab.processes.place import described, inner_place_of, place_of
 from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
 from laconic.report.terminal import terminal
 from laconic.report.visible import visible_lines
@@ -123,6 +124,10 @@ def main() -> None:
         sys.exit(2)
     except (ValueError, OSError, LaconicError) as error:
         _print_error(error.spelled(Spelling.FLAG) if isinstance(error, OptionError) else str(error))
+        sys.exit(2)
+    except Exception as error:
+        place = "" if place_of(error) else f"{inner_place_of(error)}; this is a fault of laconic, please report it"
+        _print_error(f"{described(error)}{place}")
         sys.exit(2)
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, whatever the locale is, as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    """Write `text` as UTF-8, whatever the locale is, as `write_bytes` does.
+
+    Bytes of a file's name that are no text are "?": a name costs no result.
+    """
+    write_bytes(path, text.encode(errors="replace"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

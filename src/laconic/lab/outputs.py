@@ -53,7 +53,7 @@ class OutputFile(_Output):
 
     def write_text(self, text: str) -> None:
         """Write `text` as UTF-8, as `write_bytes` does."""
-        self.write_bytes(text.encode())
+        self.write_bytes(text.encode(errors="replace"))
 
     def write_bytes(self, data: bytes) -> None:
         """Replace the file as a whole. A device or a pipe is written to.

@@ -24,6 +24,12 @@ def place_of(error: BaseException) -> str:
     return ""
 
 
+def inner_place_of(error: BaseException) -> str:
+    """Return the file and line in which an error was raised, wherever that is, for a report of a fault."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+
+
 def described(error: BaseException) -> str:
     """Return the class and message of an error, and where in a user's own file it was raised."""
     message = str(error)
