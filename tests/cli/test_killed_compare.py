@@ -148,11 +148,11 @@ def test_a_stopped_comparison_prints_the_table_of_what_is_finished_and_where_it_
     with comparison(out) as run:
         seen = epochs_read(run, EPOCHS + 2)
         run.send_signal(number)
-        table, said = run.communicate(timeout=DEADLINE_S)
+        table, printed = run.communicate(timeout=DEADLINE_S)
     assert run.returncode == 128 + number
     assert [line.split()[0] for line in table.splitlines() if line.startswith(METHODS)] == ["sgd"]
-    assert f"finished: sgd in {out / 'sgd'}; not finished: signsgd-mv (2 of 4 epochs" in said.splitlines()[-1]
-    assert "Traceback" not in said
+    assert f"finished: sgd in {out / 'sgd'}; not finished: signsgd-mv (2 of 4 epochs" in printed.splitlines()[-1]
+    assert "Traceback" not in printed
     state = state_of(out, expected)
     show(f"{signal.Signals(number).name}: {state}")
     assert_nothing_is_lost(state, seen)
