@@ -3,6 +3,7 @@
 Reference: `reference/finite.py`.
 """
 
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -34,16 +35,18 @@ def _divide(vector: NDArray[Any], n: float, max_magnitude: float) -> bool:
     return not non_finite
 
 
-_PATTERNS: dict[torch.dtype, tuple[Any, Any, Any]] = {  # integers as wide, all bits but the sign, the floats
-    torch.float32: (np.int32, np.int32(np.iinfo(np.int32).max), np.float32),
-    torch.float64: (np.int64, np.int64(np.iinfo(np.int64).max), np.float64),
+# Integers as wide, all bits but the sign, and how such an integer's bytes are read as a float.
+_PATTERNS: dict[torch.dtype, tuple[Any, Any, Struct, Struct]] = {
+    torch.float32: (np.int32, np.int32(np.iinfo(np.int32).max), Struct("=i"), Struct("=f")),
+    torch.float64: (np.int64, np.int64(np.iinfo(np.int64).max), Struct("=q"), Struct("=d")),
 }
 
 
 def absolute_maximum(vector: Tensor) -> float:
     """See `reference.finite.absolute_maximum`."""
-    integer, mask, number = _PATTERNS[vector.dtype]
-    return float(integer(_largest_pattern(vector.detach().numpy().view(integer), mask)).view(number))
+    integer, mask, whole, number = _PATTERNS[vector.dtype]
+    largest: float = number.unpack(whole.pack(_largest_pattern(vector.detach().numpy().view(integer), mask)))[0]
+    return largest
 
 
 def all_finite(vector: Tensor) -> bool:
