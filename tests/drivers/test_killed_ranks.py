@@ -39,13 +39,9 @@ def train_and_die(rank: int, jobs: list[tuple[str, int]], folder: Path) -> None:
         os._exit(0)
     name, moment = jobs[own]
     layout, doomed, share = job_of(name, moment)
-    model, algorithm = Slopes(), with_test_settings(name)
-    opt = laconic.DistributedOptimizer(
-        torch.optim.SGD(model.parameters(), lr=0.1), algorithm, model=model, layout=layout, group=groups[own],
-        timeout_s=DEATH_TIMEOUT_S,
-    )  # fmt: skip
+    model = Slopes()
 
-    def step(number: int) -> None:
+    def step(opt: laconic.DistributedOptimizer, number: int) -> None:
         def closure() -> torch.Tensor:
             opt.zero_grad()
             loss = model.loss(table(place, number))
@@ -57,16 +53,20 @@ def train_and_die(rank: int, jobs: list[tuple[str, int]], folder: Path) -> None:
     moments = Moments()
     number, begun, ended = 0, time.monotonic(), "went on"
     try:
+        opt = laconic.DistributedOptimizer(
+            torch.optim.SGD(model.parameters(), lr=0.1), with_test_settings(name), model=model, layout=layout,
+            group=groups[own], timeout_s=DEATH_TIMEOUT_S,
+        )  # fmt: skip
         for number in range(2):
-            step(number)
+            step(opt, number)
         if place == doomed:
-            n_calls = moments.count(lambda: step(2))
+            n_calls = moments.count(lambda: step(opt, 2))
             moments.die_after(1 + int(3 * share * n_calls))
         else:
-            step(2)
+            step(opt, 2)
         for number in range(3, ROUNDS):
             begun = time.monotonic()
-            step(number)
+            step(opt, number)
     except Exception as error:
         ended = f"{type(error).__name__}: {error}"
     what = {"ended": ended, "round": number, "seconds": time.monotonic() - begun}
