@@ -44,8 +44,8 @@ _PATTERNS: dict[torch.dtype, tuple[Any, Any, Struct, Struct]] = {
 
 def absolute_maximum(vector: Tensor) -> float:
     """See `reference.finite.absolute_maximum`."""
-    integer, mask, whole, number = _PATTERNS[vector.dtype]
-    largest: float = number.unpack(whole.pack(_largest_pattern(vector.detach().numpy().view(integer), mask)))[0]
+    integer, mask, as_bytes, as_float = _PATTERNS[vector.dtype]
+    largest: float = as_float.unpack(as_bytes.pack(_largest_pattern(vector.detach().numpy().view(integer), mask)))[0]
     return largest
 
 
