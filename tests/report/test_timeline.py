@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from laconic.network import Computation, Link, Message, MessageSchedule, Network, makespan_ns, simulate
+from laconic.report.timeline.bars import _LETTERS as LETTERS
 from laconic.report.timeline.bars import MAX_NODES, MAX_STEPS, BarKind, in_letters, timeline_of
 from laconic.report.timeline.named import NAMED, draw_message_schedule, draw_named, example_1_3_1, example_1_3_4
 from laconic.report.timeline.page import timeline_page
@@ -118,7 +119,17 @@ def test_letters_show_each_lane_in_the_width_given():
     assert max(map(len, text.splitlines()[1:8])) <= 60
     assert re.fullmatch(r"M1 send    ░+█+to M2█+ *", lines["M1 send"])
     assert re.fullmatch(r"M3 send     +·+░+█*to M1█* *", lines["M3 send"])
+    assert re.fullmatch(r"M1 receive +░+▓+from M2▓+░+▓+from M3▓+", lines["M1 receive"])
+    assert re.search(r"5\.00 s +simulated time +19\.0 s\n", text)
     assert "14 s from the first request to the end" in text
+
+
+def test_each_letter_has_one_meaning_and_a_terminal_without_blocks_gets_ascii():
+    for ascii_only in (False, True):
+        assert len({letters[ascii_only] for letters in LETTERS.values()}) == len(BarKind)
+    text = in_letters(draw_named("sync-server", NAMED["sync-server"].settings), 80, ascii_only=True).plain
+    assert text.isascii()
+    assert "# sending   % receiving   : latency   . waiting for the receiver   + computing" in text
 
 
 def test_a_page_holds_every_step_and_refers_to_nothing_outside():

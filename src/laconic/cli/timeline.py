@@ -96,7 +96,7 @@ def timeline(context: typer.Context, picture: PictureOptions, options: TimelineO
         from laconic.report.timeline.bars import in_letters
 
         console = terminal()
-        console.print(in_letters(timeline, drawing_width(console)))
+        console.print(in_letters(timeline, drawing_width(console), ascii_only=console.options.ascii_only))
 
 
 def _timeline(options: TimelineOptions, picture: PictureOptions) -> "Timeline":

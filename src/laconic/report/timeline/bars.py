@@ -209,14 +209,16 @@ def _check_drawable(n_steps: int, n_nodes: int) -> None:
         )
 
 
+# One letter, one meaning: a pipe, and many readers, see no color. The second is for terminals with ASCII alone.
 _LETTERS = {
-    BarKind.SEND: "█", BarKind.RECEIVE: "█", BarKind.LATENCY: "░", BarKind.WAIT: "·", BarKind.COMPUTE: "▒",
-    BarKind.ENCODE: "█", BarKind.EXCHANGE: "·", BarKind.DECODE: "▓", BarKind.EVALUATE: "░",
+    BarKind.SEND: "█#", BarKind.RECEIVE: "▓%", BarKind.LATENCY: "░:", BarKind.WAIT: "·.", BarKind.COMPUTE: "▒+",
+    BarKind.ENCODE: "▀^", BarKind.EXCHANGE: "─-", BarKind.DECODE: "▄v", BarKind.EVALUATE: "═=",
 }  # fmt: skip
 
 
-def in_letters(timeline: Timeline, width: int) -> Text:
+def in_letters(timeline: Timeline, width: int, *, ascii_only: bool = False) -> Text:
     """Return the lanes as lines of `width` characters. Each column shows what happens at its middle."""
+    letter_of = {kind: letters[ascii_only] for kind, letters in _LETTERS.items()}
     label_width = max(len(lane) for lane in timeline.lanes) + 1
     columns = max(width - label_width - 1, 10)
     begin_ns, span_ns = timeline.begin_ns, max(timeline.last_ns - timeline.begin_ns, 1)
@@ -227,7 +229,7 @@ def in_letters(timeline: Timeline, width: int) -> Text:
         label = timeline.label(bar)
         style = bar.kind.color
         for column in range(begin, end):
-            letters[bar.lane][column], styles[bar.lane][column] = _LETTERS[bar.kind], style
+            letters[bar.lane][column], styles[bar.lane][column] = letter_of[bar.kind], style
         at = begin + (end - begin - len(label)) // 2
         if label and end - begin >= len(label) + 2:
             for column, letter in enumerate(label, at):
@@ -239,10 +241,13 @@ def in_letters(timeline: Timeline, width: int) -> Text:
             text.append(letter, style or None)
         text.append("\n")
     begin_text, end_text = seconds_text(begin_ns / 1e9), seconds_text(timeline.last_ns / 1e9)
-    text.append(" " * label_width + begin_text + f"{end_text:>{columns - len(begin_text)}}\n")
-    for kind in timeline.kinds:
-        text.append(f"{_LETTERS[kind]} ", kind.color)
-        text.append(f"{kind.words}   ")
+    between = columns - len(begin_text) - len(end_text)
+    clock = timeline.clock if between > len(timeline.clock) + 1 else ""
+    text.append(f"{'':{label_width}}{begin_text}{clock:^{max(between, 1)}}{end_text}\n")
+    for number, kind in enumerate(timeline.kinds):
+        text.append("   " * (number > 0))
+        text.append(f"{letter_of[kind]} ", kind.color)
+        text.append(kind.words)
     text.append("\n")
     for note in timeline.notes:
         text.append(visible(note) + "\n")
