@@ -15,6 +15,15 @@ def a_bandwidth(text: str) -> str:
     return text
 
 
+def a_link(text: str) -> str:
+    """Check the bandwidth of a link, such as 100Mbit, or of its upload and download, such as 20Mbit+100Mbit."""
+    for part in text.split("+"):
+        a_bandwidth(part)
+    if text.count("+") > 1:
+        raise argparse.ArgumentTypeError(f"{text} must be a bandwidth, or an upload and a download with + between")
+    return text
+
+
 def a_file(text: str) -> Path:
     """Return the path of a file to write, in an existing folder."""
     path = Path(text)

@@ -74,15 +74,14 @@ class Bed:
         """Return the address of one namespace."""
         return f"{_SUBNET}.{number + 1}"
 
-    def shape(self, bits_per_s: float | None) -> None:
-        """Limit every link to this bandwidth in both directions; None removes the limit."""
+    def shape(self, bits_per_s: tuple[float, float] | None) -> None:
+        """Limit what every link sends and what it receives to these bandwidths; None removes the limits."""
         for number, name in enumerate(self.names):
-            inside = ("-n", name)
-            for where, device in ((inside, INTERFACE), ((), self._port(number))):
+            for place, (where, device) in enumerate(((("-n", name), INTERFACE), ((), self._port(number)))):
                 _run("tc", *where, "qdisc", "del", "dev", device, "root", check=False)
                 if bits_per_s is None:
                     continue
-                bandwidth_text = f"{bits_per_s:.0f}bit"
+                bandwidth_text = f"{bits_per_s[place]:.0f}bit"
                 _run("tc", *where, "qdisc", "add", "dev", device, "root", "handle", "1:", "htb", "default", "1")
                 _run(
                     "tc", *where, "class", "add", "dev", device, "parent", "1:", "classid", "1:1", "htb",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from laconic.contract import ALGORITHMS
 from laconic.drivers.distributed.channel import Channel
 from laconic.hyperparameters import from_text
+from laconic.planning.measure import measure_network
 from laconic.training.distributed_optimizer import DistributedOptimizer
 from laconic.wire import Encoded
 
@@ -24,14 +25,14 @@ class TimedTransport:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self.rounds: list[dict[str, float]] = []  # seconds of upload and download
+        self.by_round: list[dict[str, float]] = []  # seconds of upload and download
         self.waits_s = 0.0  # waiting until all ranks are ready
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._channel, name)
 
     def begin(self) -> None:
-        self.rounds.append({})
+        self.by_round.append({})
 
     def swap(
         self, outgoing: Mapping[int, Encoded], expected: Sequence[int], purpose: str
@@ -50,8 +51,8 @@ class TimedTransport:
         dist.barrier()
         ready = time.perf_counter()
         yield
-        if self.rounds:
-            self.rounds[-1][name] = self.rounds[-1].get(name, 0.0) + time.perf_counter() - ready
+        if self.by_round:
+            self.by_round[-1][name] = self.by_round[-1].get(name, 0.0) + time.perf_counter() - ready
             self.waits_s += ready - start
 
 
@@ -112,7 +113,7 @@ class RealNetworkRank:
         wall_s, used_s = time.perf_counter() - start, time.process_time() - used_s
         after = self.opt.traffic
         return {
-            "phases": self.phases.rounds,
+            "phases": self.phases.by_round,
             "ready_s": self.phases.waits_s,
             "wall_s": wall_s,
             "process_s": used_s,
@@ -122,6 +123,11 @@ class RealNetworkRank:
                 "down": after.down.wire_bytes - before.down.wire_bytes,
             },
         }
+
+    def measure(self) -> dict[str, Any]:
+        """Measure the network as `laconic plan --measure` does."""
+        found = measure_network(TIMEOUT_S)
+        return {"link": found.link, "links": found.links, "ranks_per_core": found.ranks_per_core}
 
     def barriers(self, n: int) -> dict[str, Any]:
         """Run `n` barriers, to measure their bytes."""

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
                 ranks.call("add", name=name)
             for bandwidth_text in asked.bandwidths:
                 console.print(f"{asked.workers} processes at {bandwidth_text}", highlight=False)
-                bed.shape(8 * bandwidth(bandwidth_text))
+                bed.shape((8 * bandwidth(bandwidth_text),) * 2)
                 rows += _rows_at(ranks, bandwidth_text, asked)
             bed.shape(None)
     except Stopped as stopped:

@@ -1,5 +1,6 @@
 """`laconic plan`: which method and layout a network favors, and when plain all-reduce is best."""
 
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,11 +19,12 @@ from laconic.report.terminal import terminal
 from laconic.report.visible import visible
 
 if TYPE_CHECKING:
-    from laconic.contract import Algorithm
+    from laconic.contract import Algorithm, ModelSpec
     from laconic.planning.plan import Plan
     from laconic.planning.query import Query
 
 _PRINTED = Path("-")
+_PATIENCE_S = 120.0  # how long a rank waits for another
 
 
 @with_flags(PlanOptions)
@@ -35,7 +37,7 @@ def plan(context: typer.Context, options: PlanOptions) -> None:
         files = {
             name: opened.enter_context(output_file(path, option=name))
             for name, path in (("json", options.json), ("plot", options.plot))
-            if path is not None and path != _PRINTED
+            if path is not None and path != _PRINTED and _prints(options)
         }
         answer = _answer(options)
         if answer is None:  # another rank prints
@@ -51,6 +53,11 @@ def plan(context: typer.Context, options: PlanOptions) -> None:
         for path in (options.json, options.plot):
             if path is not None and options.json != _PRINTED:
                 terminal().print(f"wrote {visible(str(path))}", soft_wrap=True)
+
+
+def _prints(options: PlanOptions) -> bool:
+    """Return whether this process prints and writes: every one, but for the later ranks of a measurement."""
+    return not options.measure or os.environ.get("RANK", "0") == "0"
 
 
 def _answer(options: PlanOptions) -> "Plan | None":
@@ -104,9 +111,50 @@ def _query(options: PlanOptions) -> "Query | None":
     from laconic.planning.query import Query
 
     spec = options.spec()
+    if options.measure:
+        return _measured(options, spec)
     return Query(
         spec=spec, n_workers=options.n_workers, link=options.link, sites=options.joined_sites,
         latency_given=options.latency is not None, compute_s=options.compute_s, local_steps=options.local_steps or 1,
+    )  # fmt: skip
+
+
+def _measured(options: PlanOptions, spec: "ModelSpec") -> "Query | None":
+    """Measure the network between the ranks that torchrun started, and a gradient of the model.
+
+    Raises:
+        OptionError: torchrun has not started this process, or as many ranks as --workers says.
+        LaunchError: The ranks do not meet.
+        PeerLostError: A rank is lost.
+    """
+    import torch.distributed as dist
+
+    from laconic.lab.runs.torchrun import is_under_torchrun, join_torchrun
+    from laconic.planning.measure import gradient_s, measure_network
+    from laconic.planning.query import Query
+
+    if not is_under_torchrun():
+        raise OptionError(
+            Named("measure"), " measures between the processes that torchrun starts, for instance: torchrun "
+            "--nproc-per-node 4 -m laconic plan --measure --model mlp --input-shape 784",
+        )  # fmt: skip
+    n_workers = int(os.environ["WORLD_SIZE"])
+    if n_workers < 2 or options.workers not in (None, n_workers):
+        said = f"{n_workers} rank{'s' * (n_workers != 1)}"
+        if n_workers < 2:
+            raise OptionError(Named("measure"), f": torchrun started {said}; at least 2 have a network between them")
+        raise OptionError(Named("workers", options.workers), f": torchrun started {said}; leave it out")
+    join_torchrun(_PATIENCE_S)
+    found, compute_s = measure_network(_PATIENCE_S), options.compute_s
+    if compute_s is None and options.model is not None:
+        compute_s = gradient_s(options.model, options.shape, options.classes, options.batch_size, _PATIENCE_S)
+    rank = dist.get_rank()
+    dist.destroy_process_group()
+    if rank > 0:
+        return None
+    return Query(
+        spec=spec, n_workers=n_workers, link=found.link, compute_s=compute_s, local_steps=options.local_steps or 1,
+        measured=found.links, ranks_per_core=found.ranks_per_core,
     )  # fmt: skip
 
 

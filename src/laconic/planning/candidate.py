@@ -93,6 +93,18 @@ class MeasuredLinks:
     ring: Link
     """Of each node, in the engine's all-reduce."""
 
+    def as_data(self) -> dict[str, float]:
+        """Return plain data for JSON."""
+        return {
+            "server_sends_bytes_per_s": self.server.bytes_per_s,
+            "server_receives_bytes_per_s": self.server.receiving.bytes_per_s,
+            "server_message_s": self.server.latency_s,
+            "all_to_all_bytes_per_s": self.all_to_all.bytes_per_s,
+            "all_to_all_message_s": self.all_to_all.latency_s,
+            "all_reduce_bytes_per_s": self.ring.bytes_per_s,
+            "all_reduce_message_s": self.ring.latency_s,
+        }
+
     def scaled(self, factor: float) -> "MeasuredLinks":
         """Return `factor` times the bandwidths."""
         return MeasuredLinks(

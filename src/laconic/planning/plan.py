@@ -179,6 +179,8 @@ class Plan:
             "sites": None if sites is None else list(sites.sizes),
             "between_sites_bytes_per_s": None if sites is None else sites.line.bytes_per_s,
             "between_sites_latency_s": None if sites is None else sites.line.latency_s,
+            "measured_links": None if query.measured is None else query.measured.as_data(),
+            "ranks_per_core": query.ranks_per_core if query.measured is not None else None,
             "compute_s": query.compute_s,
             "local_steps": query.local_steps,
             "codec_measured": self.measured,
@@ -244,11 +246,21 @@ def candidates_of(
             if frames not in sent:
                 sent[frames] = sent_in_rounds(planned)
                 silent = tuple(CodingSeconds() for _ in sent[frames][0])
-                coding[frames] = coding_seconds(planned) if measure else silent
+                coding[frames] = _in_turns(coding_seconds(planned), query, planned) if measure else silent
             yield Candidate(
                 algorithm=algorithm, layout=planned.layout, rounds=sent[frames], coding=coding[frames],
                 compute_s=query.compute_s or 0.0, local_steps=query.local_steps if algorithm.takes_changes else 1,
             )  # fmt: skip
+
+
+def _in_turns(coding: tuple[CodingSeconds, ...], query: Query, planned: PlannedJob) -> tuple[CodingSeconds, ...]:
+    """Return coding times where several ranks share a processor core: all encode and decode at once, one serves."""
+    turns = max(1.0, query.ranks_per_core)
+    serving = turns if len(planned.layout.shards) != 1 else 1.0
+    return tuple(
+        CodingSeconds(encode=turns * part.encode, serve=serving * part.serve, decode=turns * part.decode)
+        for part in coding
+    )
 
 
 def judge(candidates: Iterable[Candidate], query: Query, *, measured: bool) -> Plan:

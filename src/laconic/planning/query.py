@@ -33,6 +33,8 @@ class Query:
     """Where the workers are; None for one place."""
     measured: MeasuredLinks | None = None
     """What the links carry under the traffic of each layout, where it was measured."""
+    ranks_per_core: float = 1.0
+    """Ranks on one machine over its processor cores. Above 1 they encode and decode in turns."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_parameters <= MAX_VECTOR:

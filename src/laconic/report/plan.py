@@ -95,7 +95,7 @@ def plan_title(plan: Plan) -> str:
 
 def plan_notes(plan: Plan, n_shown: int) -> list[str]:
     """Return the recommendation, then how to read the table."""
-    notes = [recommendation(plan), *_a_day_notes(plan), ""]
+    notes = [recommendation(plan), *_a_day_notes(plan), *_measured_notes(plan), ""]
     if n_shown < len(plan.choices):
         notes.append(f"The {n_shown} fastest of {len(plan.choices)} rows; --all shows the others.")
     notes.append("step: simulated time of a step. speed-up: that of plain all-reduce of dense gradients over it.")
@@ -173,6 +173,19 @@ def _a_day_notes(plan: Plan) -> list[str]:
         f"In a day of such steps, {upper_bound}{bytes_text(a_day.worker)} on the link of a worker, sent and received"
         f"{busiest}, {bytes_text(a_day.total)} on all links{between}."
     ]
+
+
+def _measured_notes(plan: Plan) -> list[str]:
+    links = plan.query.measured
+    if links is None:
+        return []
+    server = links.server
+    kinds = (
+        ("a server receives", server.receiving), ("a server sends", server), ("all to all", links.all_to_all),
+        ("all-reduce", links.ring),
+    )  # fmt: skip
+    each = [f"{name} {bandwidth_text(one.bytes_per_s)}, {seconds_text(one.latency_s)}" for name, one in kinds]
+    return [f"Measured bandwidths, and times to start a message: {'; '.join(each)}."]
 
 
 def _listed(names: tuple[str, ...]) -> str:
