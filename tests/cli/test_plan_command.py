@@ -175,6 +175,9 @@ MISTAKES = {
     "sites of other workers": (
         (*SMALL, "--sites", "2+3", "--between", "1Mbit,1ms"), ("--sites 2+3 has 5 workers", "--workers 4"),
     ),
+    "a measurement of one process": (("--measure", "--params", "1K"), ("--measure", "torchrun --nproc-per-node")),
+    "a measurement of what is given": ((*SMALL, "--measure"), ("--bandwidth", "--measure finds the network")),
+    "a measurement of a recorded run": (("--measure", "--trace", "folder"), ("--measure and --trace folder",)),
     "a rate of nothing": ((*SMALL, "--lr", "0"), ("--lr 0", "above 0")),
     "an overhead below nothing": ((*SMALL, "--overhead", "-1ms"), ("--overhead", "-1ms")),
     "no size": (LINK, ("--params COUNT", "--model NAME")),

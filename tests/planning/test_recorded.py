@@ -50,6 +50,21 @@ def test_the_compute_time_is_the_runs_own_unless_one_is_given(tmp_path):
     assert run.query(Link(), 1.5).compute_s == 1.5
 
 
+def test_a_run_without_a_gradients_time_has_none_rather_than_nothing(tmp_path):
+    recorded(tmp_path, "sgd")
+    (run,) = read_recorded(tmp_path)
+    assert run.query(Link(), None).compute_s is None
+
+
+def test_a_run_with_faults_is_read_with_the_folders_own_copy_of_them(tmp_path):
+    plan = tmp_path / "plan.toml"
+    plan.write_text("seed = 1\nlost = 0.05\n")
+    recorded(tmp_path / "run", "ec-sgd", faults=str(plan))
+    plan.unlink()
+    (run,) = read_recorded(tmp_path / "run")
+    assert run.settings.fault_plan.lost == 0.05
+
+
 def test_a_comparison_is_read_run_by_run(tmp_path):
     recorded(tmp_path / "a", "sgd")
     recorded(tmp_path / "b", "signsgd-mv")
@@ -62,7 +77,22 @@ def damaged_summary(folder):
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
+def with_another_summary(folder):
+    recorded(folder.parent / "other", "signsgd-mv")
+    (folder / "summary.json").write_text((folder.parent / "other" / "summary.json").read_text())
+
+
+def with_times(folder):
+    (folder / "times.csv").write_text("rank,round,what,start_s,end_s\n0,0,compute,0,1\n")
+
+
 DAMAGED = {
+    "the times of another run": (with_times, "times.csv is of another run"),
+    "the faults of another run": (
+        lambda folder: (folder / "faults.toml").write_text("seed = 1\nlost = 0.05\n"),
+        "faults.toml is of another run",
+    ),
+    "the summary of another run": (with_another_summary, "summary.json is of another run than config.toml"),
     "no run at all": (lambda folder: (folder / "config.toml").unlink(), "there is no config.toml in it"),
     "a run without an end": (lambda folder: (folder / "summary.json").unlink(), "summary.json is missing"),
     "a summary of something else": (damaged_summary, "summary.json: is not what `laconic run` writes"),
@@ -74,7 +104,8 @@ DAMAGED = {
 @pytest.mark.parametrize("how", DAMAGED)
 def test_a_folder_that_holds_no_finished_run_is_refused(tmp_path, how):
     damage, message = DAMAGED[how]
-    recorded(tmp_path, "sgd")
-    damage(tmp_path)
+    folder = tmp_path / "run"
+    recorded(folder, "sgd")
+    damage(folder)
     with pytest.raises(ValueError, match=message):
-        read_recorded(tmp_path)
+        read_recorded(folder)

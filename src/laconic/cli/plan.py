@@ -11,10 +11,11 @@ from rich.text import Text
 
 from laconic.cli.flags import with_flags
 from laconic.cli.plan_options import PlanOptions
-from laconic.errors import Named, OptionError
+from laconic.errors import LaconicError, LaunchError, Named, OptionError
 from laconic.lab.algorithms import algorithm_names, make_algorithm, settings_by_name
 from laconic.lab.json_text import json_text
 from laconic.lab.outputs import output_file
+from laconic.lab.processes.launcher import started_as_rank
 from laconic.report.terminal import terminal
 from laconic.report.visible import visible
 
@@ -57,7 +58,7 @@ def plan(context: typer.Context, options: PlanOptions) -> None:
 
 def _prints(options: PlanOptions) -> bool:
     """Return whether this process prints and writes: every one, but for the later ranks of a measurement."""
-    return not options.measure or os.environ.get("RANK", "0") == "0"
+    return not (options.measure and started_as_rank()) or os.environ["RANK"] == "0"
 
 
 def _answer(options: PlanOptions) -> "Plan | None":
@@ -129,26 +130,32 @@ def _measured(options: PlanOptions, spec: "ModelSpec") -> "Query | None":
     """
     import torch.distributed as dist
 
-    from laconic.lab.runs.torchrun import is_under_torchrun, join_torchrun
+    from laconic.lab.runs.torchrun import join_torchrun, place_under_torchrun
     from laconic.planning.measure import gradient_s, measure_network
     from laconic.planning.query import Query
 
-    if not is_under_torchrun():
+    if not started_as_rank():
         raise OptionError(
             Named("measure"), " measures between the processes that torchrun starts, for instance: torchrun "
             "--nproc-per-node 4 -m laconic plan --measure --model mlp --input-shape 784",
         )  # fmt: skip
-    n_workers = int(os.environ["WORLD_SIZE"])
+    n_workers = place_under_torchrun().size
     if n_workers < 2 or options.workers not in (None, n_workers):
         said = f"{n_workers} rank{'s' * (n_workers != 1)}"
         if n_workers < 2:
             raise OptionError(Named("measure"), f": torchrun started {said}; at least 2 have a network between them")
         raise OptionError(Named("workers", options.workers), f": torchrun started {said}; leave it out")
     join_torchrun(_PATIENCE_S)
-    found, compute_s = measure_network(_PATIENCE_S), options.compute_s
-    if compute_s is None and options.model is not None:
-        compute_s = gradient_s(options.model, options.shape, options.classes, options.batch_size, _PATIENCE_S)
-    rank = dist.get_rank()
+    rank, compute_s = dist.get_rank(), options.compute_s
+    try:
+        found = measure_network(_PATIENCE_S)
+        if compute_s is None and options.model is not None:
+            compute_s = gradient_s(options.model, options.shape, options.classes, options.batch_size, _PATIENCE_S)
+    except RuntimeError as error:
+        if isinstance(error, LaconicError):
+            raise
+        lost = f"rank {rank}: another rank was lost while the network was measured ({error!s:.200})"
+        raise LaunchError(lost) from error
     dist.destroy_process_group()
     if rank > 0:
         return None

@@ -1,11 +1,11 @@
 """A plan's numbers from running ranks: what their links carry under the traffic of each layout, and a gradient's time.
 
 A link that carries its bandwidth for one message carries less where many messages share it, and where the processes of
-one machine share its processors while they send and receive. So four kinds of traffic are timed, each with small, medium
-and large messages: all to one server, one server to all, all to all, and the engine's all-reduce. The bandwidth follows
-from the large ones, and the time to start a message from the others: it is what a medium message takes beside its
-transfer, and at least what a small one takes. Before each exchange the links rest, as they do while ranks compute. These
-are figures of the network and the machines, and know nothing of any method.
+one machine share its processors while they send and receive. So four kinds of traffic are timed, each with small,
+medium and large messages: all to one server, one server to all, all to all, and the engine's all-reduce. The bandwidth
+follows from the large ones, and the time to start a message from the others: it is what a medium message takes beside
+its transfer, and at least what a small one takes. Before each exchange the links rest, as they do while ranks compute.
+These are figures of the network and the machines, and know nothing of any method.
 """
 
 import os
@@ -32,7 +32,6 @@ _REST_S = 0.25
 _SMALLEST_ELEMENTS, _LARGEST_ELEMENTS = 1 << 10, 1 << 22
 _AIM_S = 0.4  # of a large exchange
 _REPEATS = 5
-_GRADIENTS = 5
 _PURPOSE = "to measure the network"
 
 Swap = tuple[Sequence[int], Sequence[int]]
@@ -53,11 +52,13 @@ class MeasuredRanks:
     """Seconds of one gradient, on all ranks at once; None without a model."""
 
 
-def measure_network(timeout_s: float) -> MeasuredRanks:
+def measure_network(timeout_s: float, *, rest_s: float = _REST_S, large_s: float = _AIM_S) -> MeasuredRanks:
     """Measure the network between the ranks of the default group. Collective; it takes some seconds a rank.
 
     Args:
         timeout_s: How long to wait for another rank, seconds.
+        rest_s: How long the links rest before each exchange, seconds.
+        large_s: About how long an exchange of large messages takes, seconds.
 
     Raises:
         PeerLostError: A rank is lost.
@@ -70,13 +71,13 @@ def measure_network(timeout_s: float) -> MeasuredRanks:
     is_server = channel.rank == 0
     to_server: Swap = ([], others) if is_server else ([0], [])
     from_server: Swap = (others, []) if is_server else ([], [0])
-    count = _elements(link.slower_bytes_per_s, n - 1)
+    count = _elements(large_s * link.slower_bytes_per_s, n - 1)
     sizes = _SMALL, min(_MEDIUM, max(_SMALL, count // 8)), count
     incoming, outgoing, both_ways = (
-        _link([_seconds(channel, partial(_swap, channel, swap, size)) for size in sizes], n - 1, sizes)
+        _link([_seconds(channel, partial(_swap, channel, swap, size), rest_s=rest_s) for size in sizes], n - 1, sizes)
         for swap in (to_server, from_server, (others, others))
     )
-    ring_s = [_seconds(channel, partial(_all_reduce, channel, n * size)) for size in sizes]
+    ring_s = [_seconds(channel, partial(_all_reduce, channel, n * size), rest_s=rest_s) for size in sizes]
     places = channel.gather([socket.gethostname(), str(os.cpu_count() or 1)], _PURPOSE, [str], 1 << 10)
     return MeasuredRanks(
         link=link,
@@ -114,7 +115,7 @@ def gradient_s(name: str, shape: Sequence[int], n_classes: int, batch_size: int,
         torch.autograd.backward(torch.nn.functional.cross_entropy(model(inputs), targets))
 
     gradient()
-    return _seconds(channel, gradient, _GRADIENTS, rest_s=0.0)
+    return _seconds(channel, gradient)
 
 
 def _slowest_pair(channel: Channel) -> Link:
@@ -130,9 +131,9 @@ def _slowest_pair(channel: Channel) -> Link:
     return Link(bytes_per_s=min(ups), down_bytes_per_s=min(downs), latency_s=max(latencies_s))
 
 
-def _elements(bytes_per_s: float, n_messages: int) -> int:
-    """Return the elements of messages of which so many take about `_AIM_S` one after the other."""
-    return int(min(_LARGEST_ELEMENTS, max(_SMALLEST_ELEMENTS, _AIM_S * bytes_per_s / n_messages / 4)))
+def _elements(n_bytes: float, n_messages: int) -> int:
+    """Return the elements of each of so many messages of together about `n_bytes`."""
+    return int(min(_LARGEST_ELEMENTS, max(_SMALLEST_ELEMENTS, n_bytes / n_messages / 4)))
 
 
 def _swap(channel: Channel, swap: Swap, n_elements: int) -> None:
@@ -151,10 +152,10 @@ def _all_reduce(channel: Channel, n_elements: int) -> None:
     channel.all_reduce(torch.ones(n_elements), _PURPOSE)
 
 
-def _seconds(channel: Channel, work: Callable[[], None], n_repeats: int = _REPEATS, rest_s: float = _REST_S) -> float:
+def _seconds(channel: Channel, work: Callable[[], None], *, rest_s: float = 0.0) -> float:
     """Return the median seconds of work that all ranks begin together and the slowest one ends."""
     taken_s = []
-    for _ in range(n_repeats):
+    for _ in range(_REPEATS):
         time.sleep(rest_s)
         dist.barrier(channel.group)
         start_s = time.perf_counter()
