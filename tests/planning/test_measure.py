@@ -54,11 +54,11 @@ def measured(rank):
 
 @pytest.mark.slow
 def test_ranks_measure_their_network_and_a_gradient_and_agree_on_both():
-    first, second = run_ranks(measured, 2)
-    assert first[0].links == second[0].links
-    assert first[1] == second[1] > 0
-    links = first[0].links
-    for link in (first[0].link, links.server, links.all_to_all, links.ring):
+    rank_0, rank_1 = run_ranks(measured, 2)
+    assert rank_0[0].links == rank_1[0].links
+    assert rank_0[1] == rank_1[1] > 0
+    links = rank_0[0].links
+    for link in (rank_0[0].link, links.server, links.all_to_all, links.ring):
         assert link.bytes_per_s > 0
         assert link.latency_s > 0
-    assert first[0].ranks_per_core > 0
+    assert rank_0[0].ranks_per_core > 0

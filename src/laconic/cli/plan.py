@@ -141,10 +141,10 @@ def _measured(options: PlanOptions, spec: "ModelSpec") -> "Query | None":
         )  # fmt: skip
     n_workers = place_under_torchrun().size
     if n_workers < 2 or options.workers not in (None, n_workers):
-        said = f"{n_workers} rank{'s' * (n_workers != 1)}"
+        started = f"{n_workers} rank{'s' * (n_workers != 1)}"
         if n_workers < 2:
-            raise OptionError(Named("measure"), f": torchrun started {said}; at least 2 have a network between them")
-        raise OptionError(Named("workers", options.workers), f": torchrun started {said}; leave it out")
+            raise OptionError(Named("measure"), f": torchrun started {started}; at least 2 have a network between them")
+        raise OptionError(Named("workers", options.workers), f": torchrun started {started}; leave it out")
     join_torchrun(_PATIENCE_S)
     rank, compute_s = dist.get_rank(), options.compute_s
     try:

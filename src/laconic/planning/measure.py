@@ -73,12 +73,12 @@ def measure_network(timeout_s: float, *, rest_s: float = _REST_S, large_s: float
     from_server: Swap = (others, []) if is_server else ([], [0])
     count = _elements(large_s * link.slower_bytes_per_s, n - 1)
     sizes = _SMALL, min(_MEDIUM, max(_SMALL, count // 8)), count
-    incoming, outgoing, both_ways = (
+    incoming, outgoing, exchanged = (
         _link([_seconds(channel, partial(_swap, channel, swap, size), rest_s=rest_s) for size in sizes], n - 1, sizes)
         for swap in (to_server, from_server, (others, others))
     )
     ring_s = [_seconds(channel, partial(_all_reduce, channel, n * size), rest_s=rest_s) for size in sizes]
-    places = channel.gather([socket.gethostname(), str(os.cpu_count() or 1)], _PURPOSE, [str], 1 << 10)
+    machines = channel.gather([socket.gethostname(), str(os.cpu_count() or 1)], _PURPOSE, [str], 1 << 10)
     return MeasuredRanks(
         link=link,
         links=MeasuredLinks(
@@ -86,10 +86,10 @@ def measure_network(timeout_s: float, *, rest_s: float = _REST_S, large_s: float
                 bytes_per_s=outgoing.bytes_per_s, down_bytes_per_s=incoming.bytes_per_s,
                 latency_s=(incoming.latency_s + outgoing.latency_s) / 2,
             ),
-            all_to_all=both_ways,
+            all_to_all=exchanged,
             ring=_link(ring_s, 2 * (n - 1), sizes),
         ),
-        ranks_per_core=max(places.count(place) / int(place[1]) for place in places),
+        ranks_per_core=max(machines.count(machine) / int(machine[1]) for machine in machines),
     )  # fmt: skip
 
 
