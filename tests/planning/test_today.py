@@ -17,7 +17,7 @@ def rows_of(spec, *, compute_s=0.0, n_workers=2, bytes_per_s=1.0 * MIB, latency_
     return {row.name: row for row in today(asked, lambda at: 51.0 + (at.compute_s or 0.0), measure=False)}
 
 
-# 51 MiB: buckets of 1, 25 and 25 MiB. Of two workers, each sends and receives half of it twice: a bucket takes a second per MiB.
+# 51 MiB: buckets of 1, 25 and 25 MiB. Of two workers, each sends half of it twice: a bucket takes a second per MiB.
 SPEC = ModelSpec.of_sizes(51 * MIB // 4)
 
 
