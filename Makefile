@@ -27,21 +27,39 @@ test: $(TESTABLE)
 nightly: $(TESTABLE)
 	$(BIN)/pytest $(AT_ONCE) -m "nightly or not nightly"
 
-# torch first: with it in place, no other package asks for a newer one. Not compiling every file of every package
-# ahead halves the time; what is imported is compiled then.
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
+# What is installed has a version and a hash (pins/README.md), but for torch and this folder. Not compiling every file of
+# every package ahead halves the time; what is imported is compiled then.
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --no-compile
+PINNED := $(PIP) --no-deps --require-hashes --requirement
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt pins/run.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) torch
-	$(PIP) --editable .
+	$(PINNED) pins/run.txt
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $(INSTALLED)
 
-$(TESTABLE): $(INSTALLED)
-	$(PIP) --editable ".[test]"
+$(TESTABLE): $(INSTALLED) pins/test.txt
+	$(PINNED) pins/test.txt
 	@touch $(TESTABLE)
+
+UV := build/pins/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+  --override pins/without-torch.txt --constraint constraints.txt
+
+pins:
+	$(PYTHON) -m venv build/pins
+	build/pins/bin/pip --disable-pip-version-check install --quiet uv
+	$(UV) pyproject.toml pins/torch-and-build.in --output-file pins/run.txt
+	$(UV) pyproject.toml pins/torch-and-build.in --extra test --constraint pins/run.txt --output-file pins/test.txt
+
+# The fast tests with the oldest versions that pyproject.toml names, and with the newest that there are.
+oldest:
+	$(PYTHON) benchmarks/versions.py oldest
+
+newest:
+	$(PYTHON) benchmarks/versions.py newest
 
 clean:
 	rm -rf $(VENV) build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: run test nightly clean
+.PHONY: run test nightly pins oldest newest clean
