@@ -135,6 +135,14 @@ def test_no_seconds_are_claimed_where_nothing_takes_time(records):
     assert "simulated s: none, since no --bandwidth, --latency or --compute is given" in notes_of(records["sgd"])
 
 
+def test_a_small_figure_is_not_shown_as_0(records):
+    last = replace(records["ec-sgd"].last, seconds=0.0123)
+    base = replace(records["ec-sgd"].dense_sgd, up_wire_bytes=1)
+    row = table_of(replace(records["ec-sgd"], rows=[last], dense_sgd=base))["ec-sgd"]
+    assert row["simulated s"] == "0.012"
+    assert 0 < float(row["up ratio"]) < 0.1
+
+
 def test_seconds_name_what_is_not_in_them():
     record = record_of("sgd", bandwidth="1Mbit")
     assert float(table_of(record)["sgd"]["simulated s"]) > 0
@@ -180,7 +188,7 @@ def test_the_summary_has_null_for_what_is_not_given_or_not_counted(records, tmp_
     write_record(tmp_path / "a", records["sgd"])
     write_record(tmp_path / "b", record_of("sasg"))
     sgd, sasg = (json.loads((tmp_path / name / "summary.json").read_text()) for name in "ab")
-    assert (sgd["clock"], sgd["seconds"]) == ("simulated", None)
+    assert (sgd["clock"], sgd["seconds"], sgd["traffic"]["seconds"]) == ("simulated", None, {"virtual": None})
     assert sgd["dense_sgd_wire_bytes_over_own"] == {"up": 1.0, "down": 1.0, "total": 1.0}
     assert sgd["bits_per_worker_and_round"]["paper_down"] > 0
     assert sasg["bits_per_worker_and_round"]["paper_down"] is None

@@ -107,7 +107,7 @@ def main() -> None:
     """Run the command line.
 
     A user's mistake ends it with exit code 2 and one line that says what to do. SIGTERM and Ctrl-C end it with exit
-    codes 143 and 130 and one line that says which results are on disk.
+    codes 143 and 130 and one line that says which results are on disk. `cli/exit_codes.py` has the others.
     """
     try:
         with stopped_by_signals(end_at_once), warnings.catch_warnings():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import typer
 
+from laconic.cli.exit_codes import ANSWER_IS_NO
 from laconic.cli.flags import with_flags
 from laconic.cli.lazy import load_torch
 from laconic.errors import LaunchError, OptionError, PeerLostError, WireError
@@ -53,12 +54,12 @@ def check(context: typer.Context, options: CheckOptions) -> None:
         found = check_ranks(options.timeout_s, show)
     except (LaunchError, PeerLostError, WireError) as error:
         _print([f"mend: {error}"], stderr=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(ANSWER_IS_NO) from error
     rank = int(os.environ["RANK"])
     if rank > 0:  # whoever sits at that machine does not see rank 0's output
         _print([f"mend: {problem}" for odd, problem in found.problems if odd == rank], stderr=True)
     if found.problems:
-        raise typer.Exit(1)
+        raise typer.Exit(ANSWER_IS_NO)
 
 
 def _print(lines: Sequence[str], *, stderr: bool = False) -> None:

@@ -41,7 +41,7 @@ def comparison(records: Sequence[Record]) -> FittingTable:
         figures = _figures(record, base_of(records, record))
         table.add_row(
             visible(record.settings.algorithm), record.layout, _accuracy(record), *(figures[name] for name in columns),
-            NOT_COUNTED if record.last.seconds is None else f"{record.last.seconds:.1f}",
+            NOT_COUNTED if record.last.seconds is None else _short(record.last.seconds),
             style="red" if record.why_diverged else None,
         )  # fmt: skip
     return table
@@ -75,7 +75,12 @@ def _figures(record: Record, base: DenseSGD | None) -> dict[str, str]:
     shown = {f"{name} ratio": ratios.get(name) for name in ("up", "down", "total")}
     return {
         "up": bytes_text(up), "down": bytes_text(down), "total": bytes_text(up + down),
-        **{name: NOT_COUNTED if ratio is None else f"{ratio:.1f}" for name, ratio in shown.items()},
+        **{name: NOT_COUNTED if ratio is None else _short(ratio) for name, ratio in shown.items()},
         "rounds": str(traffic.rounds), "aborted": str(traffic.aborted_rounds),
         "skips": f"{traffic.up.skips}/{traffic.down.skips // record.settings.workers}",
     }  # fmt: skip
+
+
+def _short(number: float) -> str:
+    """Return a number with one decimal, or with two digits where that would show 0."""
+    return f"{number:.1f}" if number >= 0.1 or not number else f"{number:.2g}"

@@ -56,6 +56,6 @@ def seconds_line(seconds: Mapping[str, float], rounds: int) -> str:
     if VIRTUAL in seconds:
         if rounds and not seconds[VIRTUAL]:
             return "simulated time: none, since neither link nor compute time is given"
-        return f"simulated time: {seconds_text(seconds[VIRTUAL])}"
+        return f"simulated time: {seconds_text(seconds[VIRTUAL] or 0.0)}"
     phases = ", ".join(f"{name} {seconds_text(value)}" for name, value in seconds.items())
     return f"wall time: {phases}" if phases else ""

@@ -119,7 +119,7 @@ class Record:
             "best_test_accuracy": max(row.test_accuracy for row in self.rows),
             "train_loss": self.last.train_loss,
             "dense_rounds": self.dense_rounds,
-            "traffic": traffic.as_data(),
+            "traffic": self._traffic_data(),
             "bits_per_worker_and_round": {
                 "expected_paper_up": paper_up,
                 "expected_paper_down": paper_down,
@@ -139,6 +139,10 @@ class Record:
             "versions": versions(),
             "machine": machine(),
         }
+
+    def _traffic_data(self) -> dict[str, Any]:
+        data = self.traffic.as_data()
+        return data if self.last.seconds is not None else data | {"seconds": dict.fromkeys(data["seconds"])}
 
     def _own_models(self) -> dict[str, float]:
         """Return the last figures of the workers' own models; nothing if they are equal."""
