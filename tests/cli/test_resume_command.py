@@ -88,6 +88,7 @@ def everything_in(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_early_goes_on_and_is_that_without_a_break(ending, tmp_path):
     load, _ = ending
     out = begin(ending, tmp_path)
@@ -246,6 +247,7 @@ HOSTILE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_file_that_is_damaged_old_or_hostile_is_refused_and_runs_no_code(ending, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     load, _ = ending

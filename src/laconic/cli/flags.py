@@ -170,7 +170,8 @@ def _in_file(file: Path, fields: Sequence[Sequence[tuple[Field[Any], Option]]]) 
     try:
         return read_values(file, options)
     except OSError as error:
-        raise OptionError(Named(CONFIG, file), f": it cannot be read: {error.strerror}") from None
+        hint = f"; did you mean {file / 'config.toml'}?" if (file / "config.toml").is_file() else ""
+        raise OptionError(Named(CONFIG, file), f": it cannot be read: {error.strerror}{hint}") from None
 
 
 def _refuse_missing(options: Sequence[tuple[Field[Any], Option]], values: Mapping[str, Any]) -> None:

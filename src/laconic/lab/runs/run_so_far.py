@@ -9,6 +9,7 @@ from laconic.lab.runs import saved as saved_runs
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.record import Row
 from laconic.lab.runs.saved import SavedRun, Saving
+from laconic.lab.runs.saved_checks import refused_as
 from laconic.lab.runs.settings import RunSettings
 from laconic.training.distributed_optimizer import DistributedOptimizer
 from laconic.training.simulation import Simulation
@@ -86,7 +87,7 @@ class RunSoFar:
         """
         if self._saved is None or self._saving is None:
             return
-        with saved_runs.refused_as(self._saving.file):
+        with refused_as(self._saving.file):
             self._experiment.model.load_state_dict(self._saved.model)
             trained.load_state_dict(dict(self._saved.optimizer))
             if trained.driver.rounds != self.rows[-1].round:
