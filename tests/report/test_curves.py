@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +55,14 @@ def test_runs_far_apart_stand_on_a_logarithmic_axis_and_all_bytes_count():
     assert "wire bytes up and down, all workers (KB)" in texts_of(near, far)
     ticks = [draw_curves([near, other], ".svg").count(b"line2d") for other in (far, near)]
     assert ticks[0] > ticks[1], "a logarithmic axis has ticks between those with numbers"
+
+
+def test_a_run_that_diverged_leaves_the_others_to_be_seen_and_inf_and_nan_draw_nothing():
+    good, bad = record_of((1.0, 10, 10), (2.0, 20, 20)), record_of((1.0, 10, 10), (2.0, 20, 20))
+    for loss, ticks in ((1e30, True), (float("inf"), False), (float("nan"), False)):
+        bad.rows[1] = replace(bad.rows[1], train_loss=loss)
+        picture = draw_curves([good, bad], ".svg")
+        assert (b"10^{" in picture or b"mathdefault" in picture) is ticks
 
 
 def test_28_lines_are_all_different_and_the_last_point_has_a_marker():

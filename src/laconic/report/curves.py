@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _TIMES = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"), (1e-3, "ms"), (1e-6, "us"))
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "bytes"))
+_DIVERGED = 1000.0  # a loss this many times another's
 _LOGARITHMIC = 20.0  # an axis whose lines end farther apart than this is logarithmic
 
 
@@ -56,6 +57,9 @@ def _draw_over_epochs(axes: "Axes", records: Sequence[Record], label: str, value
     for number, record in enumerate(records):
         epochs = [row.epoch for row in record.rows]
         axes.plot(epochs, [value(row) for row in record.rows], **line_style(number, len(epochs)))
+    finite = [value(row) for record in records for row in record.rows if math.isfinite(value(row))]
+    if finite and max(finite) > _DIVERGED * min(finite) > 0:
+        axes.set_yscale("log")  # otherwise one run that diverged would flatten all others
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _finish(axes, "epochs", label)
 
