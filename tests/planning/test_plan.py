@@ -10,7 +10,7 @@ import torch
 from laconic import ALGORITHMS
 from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
-from laconic.network import Link
+from laconic.network import Link, Sites
 from laconic.planning.break_even import ladder, where_faster
 from laconic.planning.candidate import Candidate, CodingSeconds
 from laconic.planning.plan import Query, candidates_of, judge, layouts_of
@@ -79,7 +79,7 @@ def test_an_asynchronous_server_gives_the_periods_of_the_book():
 SYNCHRONOUS = sorted(name for name, cls in ALGORITHMS.items() if cls.mode != "arrivals")
 
 
-def simulated_rounds(algorithm, layout_name, link, d, n, n_rounds):
+def simulated_rounds(algorithm, layout_name, link, d, n, n_rounds, sites=None):
     """Seconds and bytes (up, down) of the rounds after the first, each as a mean over rounds and workers."""
     simulated = Simulated(
         algorithm,
@@ -87,6 +87,7 @@ def simulated_rounds(algorithm, layout_name, link, d, n, n_rounds):
         n_workers=n,
         layout=layout_name,
         link=link,
+        sites=sites,
         descend=lambda direction: -0.1 * direction,
     )
     random = torch.Generator().manual_seed(0)
@@ -125,6 +126,17 @@ def test_without_computing_a_plan_is_what_the_simulator_says(name):
             assert step_s <= found[0] * (1 + 1e-6)
         else:
             assert step_s == pytest.approx(found[0], rel=1e-6), layout_name
+
+
+@pytest.mark.parametrize("sites", [None, Sites(sizes=(2, 2), line=Link(bytes_per_s=3e4, latency_s=5e-3))])
+@pytest.mark.parametrize("name", ["sgd", "ec-sgd", "csgd-ring"])
+def test_on_unlike_directions_and_between_sites_a_plan_is_what_the_simulator_says(name, sites):
+    algorithm = ALGORITHMS[name](**ALGORITHMS[name].test_settings)
+    n, d, link = 4, 240, Link(bytes_per_s=1e5, down_bytes_per_s=3e5, latency_s=1e-3)
+    asked = Query(spec=ModelSpec.of_sizes(d), n_workers=n, link=link, sites=sites)
+    for candidate in candidates_of({name: algorithm}, asked, measure=False):
+        found = simulated_rounds(algorithm, candidate.layout.name, link, d, n, len(candidate.rounds), sites)
+        assert asked.step_s(candidate) == pytest.approx(found[0], rel=1e-6), candidate.layout.name
 
 
 def test_frames_of_large_models_are_carried_on_from_small_ones():

@@ -13,7 +13,7 @@ from laconic.drivers.simulated.arrivals import SimulatedArrivals
 from laconic.drivers.simulated.rounds import Frames, Simulated
 from laconic.faults.plan import FaultPlan
 from laconic.hyperparameters import plain_number
-from laconic.network import ComputeTime, Link
+from laconic.network import ComputeTime, Link, Sites
 from laconic.statements import state_once
 from laconic.telemetry.count_table import VIRTUAL
 from laconic.telemetry.html import html_table
@@ -67,6 +67,7 @@ class Simulation:
         seed: int = 0,
         link: Link | None = None,
         links: Mapping[int, Link] | None = None,
+        sites: Sites | None = None,
         compute_s: float | Mapping[int, float] | ComputeTime = 0.0,
         faults: FaultPlan | None = None,
         frames: Frames = "auto",
@@ -87,6 +88,7 @@ class Simulation:
             seed: seed of all random draws of the method, the network and the faults.
             link: the link of every node; by default it is unlimited.
             links: exceptions, by node.
+            sites: where the nodes are, and the line between; by default all are at one place.
             compute_s: virtual time of one gradient, seconds: of all workers, by worker, or as a distribution.
             faults: the faults to simulate.
             frames: "encoded" encodes and decodes frames to and from servers as processes do; "sized" only computes
@@ -100,7 +102,7 @@ class Simulation:
             TypeError: for wrong arguments.
             ValueError: for wrong arguments.
         """
-        _check_objects(model, inner, algorithm, link, links, faults)
+        _check_objects(model, inner, algorithm, link, links, sites, faults)
         check_local_steps(algorithm, local_steps)
         check_inner(inner, algorithm, local_steps)
         check_model(inner, model, None, sparse_gradients)
@@ -119,7 +121,8 @@ class Simulation:
         self.server_model = ServerModel(inner, active, learning_rates, clipping) if algorithm.server_steps else None
         options: dict[str, Any] = {
             "spec": self.flat.spec, "n_workers": workers, "dtype": self.flat.dtype,
-            "layout": layout, "seed": seed, "link": link, "links": links, "compute_s": compute_s, "faults": faults,
+            "layout": layout, "seed": seed, "link": link, "links": links, "sites": sites, "compute_s": compute_s,
+            "faults": faults,
             "frames": frames,
             "descend": self.server_model.descend if self.server_model else None, "active": active,
         }  # fmt: skip
@@ -281,7 +284,7 @@ class Simulation:
 
 
 def _check_objects(
-    model: object, inner: object, algorithm: object, link: object, links: object, faults: object
+    model: object, inner: object, algorithm: object, link: object, links: object, sites: object, faults: object
 ) -> None:
     """Raise TypeError for an argument that is no object of its class."""
     one_link = "must be a laconic.Link, such as laconic.Link(bytes_per_s=12.5e6, latency_s=0.01)"
@@ -290,6 +293,7 @@ def _check_objects(
         ("inner", inner, Optimizer, "must be a torch.optim.Optimizer"),
         ("algorithm", algorithm, Algorithm, "must be an algorithm such as laconic.CompSkip()"),
         ("link", link, Link | None, one_link),
+        ("sites", sites, Sites | None, "must be laconic.network.Sites, such as Sites(sizes=(2, 2), line=Link(...))"),
         ("links", links, Mapping | None, "must be links by node, such as {2: laconic.Link(bytes_per_s=1e6)}"),
         ("faults", faults, FaultPlan | None, "must be a laconic.FaultPlan, or None"),
     )

@@ -26,7 +26,7 @@ from laconic.drivers.simulated.lock_step import Exchanged, LockStep
 from laconic.errors import ContractError
 from laconic.faults.injector import FaultInjector, slowed
 from laconic.faults.plan import FaultPlan
-from laconic.network import Clock, ComputeTime, Link, Network, makespan_ns
+from laconic.network import Clock, ComputeTime, Link, Network, Sites, makespan_ns
 from laconic.protocol.abort import Abort
 from laconic.protocol.async_server import UpdateCounts
 from laconic.protocol.exchanges import abandon_round
@@ -60,6 +60,7 @@ class Simulated:
         seed: int = 0,
         link: Link | None = None,
         links: Mapping[int, Link] | None = None,
+        sites: Sites | None = None,
         compute_s: float | Mapping[int, float] | ComputeTime = 0.0,
         descend: Callable[[Tensor], Tensor] | None = None,
         active: Active | None = None,
@@ -70,13 +71,14 @@ class Simulated:
     ) -> None:
         """Set up the workers and their servers for the parameters that `spec` describes.
 
-        `link` is that of every node, and `links` holds exceptions by node. `compute_s` is the time of one gradient,
-        in seconds: for all workers, by worker, or as a distribution. `descend` steps the server's own model. `active`
-        says which parameters take part in a round; by default all do. With `sparse_results`, a result that the method
-        returns as a sparse packet stays one. With `delivery_seed`, the server receives frames in a random order; no bit
-        may depend on it. With `frames="encoded"`, frames to and from servers are encoded and decoded as between
-        processes; with "sized", only their sizes are computed, with the same result; "auto" does the latter where no
-        fault and no order of delivery asks for the former. Frames between workers are always encoded.
+        `link` is that of every node, and `links` holds exceptions by node. `sites` says where the nodes are, by
+        default all at one place. `compute_s` is the time of one gradient, in seconds: for all workers, by
+        worker, or as a distribution. `descend` steps the server's own model. `active` says which parameters
+        take part in a round; by default all do. With `sparse_results`, a result that the method returns as a
+        sparse packet stays one. With `delivery_seed`, the server receives frames in a random order; no bit may
+        depend on it. With `frames="encoded"`, frames to and from servers are encoded and decoded as between
+        processes; with "sized", only their sizes are computed, with the same result; "auto" does the latter
+        where no fault and no order of delivery asks for the former. Frames between workers are always encoded.
 
         Raises:
             ValueError: for a wrong number of workers, layout, compute time or `frames`, or faults that the method does
@@ -110,7 +112,7 @@ class Simulated:
         ]
         self._scratch = Scratch(pool)  # for the dense answers that workers share
         self.clock = Clock()
-        self.network = Network(n_nodes, link or Link(), self.clock, links)
+        self.network = Network(n_nodes, link or Link(), self.clock, links, sites=sites)
         self.rounds = 0
         self.aborted_rounds = 0
         self.injector = FaultInjector(faults, n_workers)
