@@ -135,10 +135,11 @@ def test_json_that_is_printed_holds_no_letter_that_a_terminal_obeys():
     assert json.loads(printed) == {name: [name]}
 
 
-def test_a_name_that_is_no_text_costs_no_result(tmp_path):
-    name = os.fsdecode(b"d\xff")
-    assert json.loads(json_text({"data": name})) == {"data": "d?"}
-    atomic.write_text(tmp_path / "config.toml", f'data = "{name}"')
+def test_a_name_that_the_locale_cannot_read_or_that_is_no_text_costs_no_result(tmp_path):
+    name = "d\udcc3\udca4ta \udcff "  # UTF-8 as a C locale reads it, and a byte that is no UTF-8
+    assert json.loads(json_text({"data": name})) == {"data": "däta \ufffd "}
+    atomic.write_text(tmp_path / "config.toml", name)
     with output_file(tmp_path / "x.json", option="json") as file:
         file.write_text(name)
-    assert [(tmp_path / one).read_text() for one in ("config.toml", "x.json")] == ['data = "d?"', "d?"]
+    assert [(tmp_path / one).read_text(encoding="utf-8") for one in ("config.toml", "x.json")] == ["däta \ufffd "] * 2
+    assert json.loads(json_text("\ud800")) == "?"

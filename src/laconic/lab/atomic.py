@@ -7,11 +7,19 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, whatever the locale is, as `write_bytes` does.
+    """Write `text` as UTF-8, as `utf8` does, and as a whole, as `write_bytes` does."""
+    write_bytes(path, utf8(text))
 
-    Bytes of a file's name that are no text are "?": a name costs no result.
+
+def utf8(text: str) -> bytes:
+    """Return `text` as UTF-8, whatever the locale is. No name of a file costs a result.
+
+    Bytes of such a name that the locale could not read become what they are in UTF-8, or else a replacement character.
     """
-    write_bytes(path, text.encode(errors="replace"))
+    try:
+        return text.encode(errors="surrogateescape").decode(errors="replace").encode()
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        return text.encode(errors="replace")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

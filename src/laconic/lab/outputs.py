@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from laconic.errors import Named, OptionError
-from laconic.lab.atomic import named_in_errors, write_bytes
+from laconic.lab.atomic import named_in_errors, utf8, write_bytes
 
 RUN_FILES = ("config.toml", "faults.toml", "metrics.csv", "times.csv", "summary.json", "checkpoint.pt")
 """The files of a run's folder, beside its pictures."""
@@ -53,7 +53,7 @@ class OutputFile(_Output):
 
     def write_text(self, text: str) -> None:
         """Write `text` as UTF-8, as `write_bytes` does."""
-        self.write_bytes(text.encode(errors="replace"))
+        self.write_bytes(utf8(text))
 
     def write_bytes(self, data: bytes) -> None:
         """Replace the file as a whole. A device or a pipe is written to.
