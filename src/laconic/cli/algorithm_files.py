@@ -56,7 +56,10 @@ def read_file(path: Path) -> list[Described]:
     Raises:
         UnreadableError: The file registers none, or not all by a literal name in a class decorator.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except (OSError, SyntaxError, ValueError, RecursionError) as error:
+        raise UnreadableError(path) from error  # the import says what is wrong
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _enters(node)]
     found = []
     for node in tree.body:

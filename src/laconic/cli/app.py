@@ -90,13 +90,18 @@ def options(
 app.add_typer(bench)
 
 
+_MAX_WARNINGS = 20  # a file with methods may warn without end
+
+
 def _warn_in_one_line() -> None:
     """Print each distinct warning once, in one line, without the file and line of our code."""
     shown: set[str] = set()
 
     def show(message: Warning | str, *place: object, **more: object) -> None:
-        if str(message) not in shown:
+        if str(message) not in shown and len(shown) <= _MAX_WARNINGS:
             shown.add(str(message))
+            if len(shown) > _MAX_WARNINGS:
+                message = f"there are more than {_MAX_WARNINGS} warnings; further ones are not shown"
             text = Text.assemble(("warning: ", "bold yellow"), visible_lines(str(message)).replace("\n", "\n  "))
             terminal(stderr=True).print(text, soft_wrap=True)
 

@@ -77,7 +77,7 @@ class RunDisplay(_Shown):
 
     def __init__(self, *, shown: bool = True) -> None:
         console = terminal(stderr=True)
-        self._shown, self._lines = shown, shown and not console.is_terminal
+        self._shown, self._lines = shown, shown and (not console.is_terminal or console.is_dumb_terminal)
         self._console = console
         self._bars = Progress(
             *_columns(
@@ -129,7 +129,7 @@ class TasksDisplay(_Shown):
 
     def __init__(self, *, shown: bool = True) -> None:
         self._console = terminal(stderr=True)
-        self._lines = shown and not self._console.is_terminal
+        self._lines = shown and (not self._console.is_terminal or self._console.is_dumb_terminal)
         self._bars = Progress(
             *_columns(self._console, "{task.fields[note]}", ""),
             console=self._console,

@@ -4,6 +4,7 @@ The worker's generator yields packets and is resumed with replies. The server's 
 A driver does everything else: processes, bytes, clock, faults, counting. Letters: d parameters, N workers.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from laconic.contract.views import Server, Worker
 from laconic.errors import ContractError
 from laconic.hyperparameters import MAX_NAME, as_settings, check_hyperparameters, is_plain_name
 from laconic.wire import Packet, Sparse
+
+PLUGIN = "laconic_plugin_"
+"""How the names of modules begin that are files of users."""
 
 Result = Tensor | Sparse  # a vector (d,), dense or as a sparse packet
 Step = Generator[Packet | None, Reply, Result]
@@ -257,6 +261,11 @@ def algorithm(name: str) -> Callable[[A], A]:
     Raises:
         ValueError: The name has other characters than letters, digits, - and _, or another class has it.
     """
+    if not isinstance(name, str):
+        raise TypeError(
+            "@laconic.algorithm needs the name that users type: "
+            f'@laconic.algorithm("{getattr(name, "__name__", "name").lower()}")'
+        )
     if not is_plain_name(name):
         raise ValueError(
             f"algorithm {name!r}: a name must be 1 to {MAX_NAME} letters, digits, - and _, and not begin with -, "
@@ -264,8 +273,11 @@ def algorithm(name: str) -> Callable[[A], A]:
         )
 
     def enter(cls: A) -> A:
+        if not isinstance(cls, type) or not issubclass(cls, Algorithm):
+            raise TypeError(f"@laconic.algorithm({name!r}) is for a class that derives from laconic.Algorithm")
         taken = ALGORITHMS.get(name)
-        if taken is not None and _full_name(taken) != _full_name(cls):
+        # A notebook's cell may define its class again; a file is loaded once.
+        if taken is not None and (_full_name(taken) != _full_name(cls) or cls.__module__.startswith(PLUGIN)):
             raise ValueError(f"algorithm {name!r} is already {_full_name(taken)}; give {_full_name(cls)} another name")
         cls.name = name
         ALGORITHMS[name] = cls
@@ -275,4 +287,6 @@ def algorithm(name: str) -> Callable[[A], A]:
 
 
 def _full_name(cls: type) -> str:
+    if cls.__module__.startswith(PLUGIN):
+        return f"{cls.__qualname__} in {getattr(sys.modules.get(cls.__module__), '__file__', cls.__module__)}"
     return f"{cls.__module__}.{cls.__qualname__}"

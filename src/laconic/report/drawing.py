@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import logging
 import os
 import sys
 import textwrap
@@ -87,6 +88,8 @@ def plain_axes(axes: "Axes") -> None:
 def _matplotlib() -> Any:  # noqa: ANN401 - a module
     """Import matplotlib, whatever backend the environment asks for: it is for windows, and may not be there."""
     asked = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    if "matplotlib" not in sys.modules:  # it says at length where it keeps its fonts if there is no home folder
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         matplotlib = importlib.import_module("matplotlib")
     finally:

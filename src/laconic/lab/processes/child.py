@@ -20,6 +20,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     _end_with(parent, by_kernel=bool(by_kernel))
+    for stream in (sys.stdout, sys.stderr):  # a user's method may print what the terminal's encoding does not have
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
     from multiprocessing.connection import Connection
 

@@ -72,7 +72,7 @@ class Ranks:
         meeting = (address or _HOST, port if self._store is None else self._store.port)
         self._children: list[Child] = []
         try:
-            for rank, host in enumerate(hosts or [Host()] * n):
+            for rank, host in enumerate(hosts or [Host(environment={"LOCAL_RANK": str(rank)}) for rank in range(n)]):
                 opens = self._store is None and rank == 0
                 self._children.append(
                     Child(

@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C: they end a command with one line, whatever it does. This module imports no torch."""
 
+import io
 import os
 import signal
 import sys
@@ -112,6 +113,13 @@ def ended_at_once_by_signals() -> Iterator[None]:
         yield
     finally:
         _restore(handlers)
+
+
+def print_anything() -> None:
+    """Let characters that the terminal's encoding does not have be printed as `?`, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _restore(handlers: Mapping[Any, Any]) -> None:
