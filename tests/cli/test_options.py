@@ -255,7 +255,7 @@ def test_the_settings_of_a_run_are_read_back_from_its_config_file(tmp_path, what
         ("algorithm = 'sgd'\nbandwidth = '10'", "bandwidth: bandwidth '10' must be"),
         ("algorithm = 'lasg'\nlocal_steps = 2", "local_steps = 2: lasg needs the gradient itself"),
         ("algorithm = 'ec-sgd'\nlayout = 'sharded'", "layout = 'sharded' does not go with ec-sgd"),
-        ("algorithm = 'sgd'\nindex_base = 0", "index_base = 0 is for the data sets libsvm; digits has no such choice"),
+        ("algorithm = 'sgd'\nindex_base = 0", "index_base = 0 is for dataset = 'libsvm'; digits has no such choice"),
         ("algorithm = 'sgd'\nencoding = 'latin'", "encoding = 'latin' is"),
         ("algorithm = 'sdg'", "algorithm = 'sdg' must be one of"),
         ("algorithm = 'sgd'\nepoch = 3", "unknown key 'epoch'; known: algorithm, set, workers"),

@@ -102,10 +102,12 @@ def test_a_misspelt_name_is_answered_with_near_misses_and_all_names():
 
 
 def test_an_option_of_another_reader_is_refused_with_the_data_sets_that_it_is_for():
-    with pytest.raises(DatasetError, match="header='yes' is for the data sets csv; mnist has no such choice"):
+    with pytest.raises(DatasetError, match="header='yes' is for dataset='csv'; mnist has no such choice"):
         load("mnist", Path("nowhere"), header="yes")
     for name in ("digits", "fashion-mnist"):
-        with pytest.raises(DatasetError, match=f"csv and libsvm; {name} comes with test examples of its own, so leave"):
+        with pytest.raises(
+            DatasetError, match=f" is for dataset='csv' or libsvm; {name} comes with test examples of its own, so leave"
+        ):
             load(name, Path("nowhere"), test_data="t.csv")
 
 

@@ -39,8 +39,10 @@ def check_reading(name: str, options: Mapping[str, Any]) -> None:
         if name not in takers:
             reason = "comes with test examples of its own" if option == "test_data" else "has no such choice"
             raise DataOptionError(
-                Named(option, value), f" is for the data sets {' and '.join(takers)}; {name} {reason}, so leave it out"
-            )
+                Named(option, value), " is for ", Named("dataset", takers[0]),
+                *(f" or {other}" for other in takers[1:]),
+                f"; {name} {reason}, so leave it out",
+            )  # fmt: skip
 
 
 def load(name: str, data: str | Path | None = None, **options: Any) -> Dataset:  # noqa: ANN401 - the reader's
