@@ -117,6 +117,12 @@ def test_one_aborted_round_is_noted_without_alarm(records):
     assert "diverged" not in notes_of(record)
 
 
+def test_a_learning_rate_that_was_another_methods_is_noted(records):
+    note = "signsgd-mv: the learning rate 0.1 is far above its usual 0.001"
+    assert note in notes_of(record_of("signsgd-mv", lr=0.1))
+    assert "usual" not in notes_of(*records.values())
+
+
 def test_of_an_asynchronous_method_single_gradients_are_aborted():
     record = record_of("asgd", lr=1e30, epochs=5, model="mlp")
     assert record.why_diverged

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from laconic.gossip.mixing import Mixing
 from laconic.lab.runs.record import Record
+from laconic.lab.runs.settings import RunSettings
 from laconic.report.table import base_of, seconds_label
 from laconic.report.visible import visible
 
@@ -19,6 +20,7 @@ def notes_on(records: Sequence[Record], *, lr_by_method: bool) -> list[str]:
     """
     notes = [divergence_note(record, lr_by_method=lr_by_method) for record in records if record.why_diverged]
     notes += [_aborted_note(record) for record in records if record.last.aborted_rounds and not record.why_diverged]
+    notes += [_lr_note(record) for record in records if not record.why_diverged and _far_above_own(record.settings)]
     notes += [_bytes_note(records), _ratio_note(records)]
     if any(record.traffic.up.skips or record.traffic.down.skips for record in records):
         notes.append("skips: packets that the workers / the server did not send, on purpose.")
@@ -41,6 +43,19 @@ def divergence_note(record: Record, *, lr_by_method: bool) -> str:
     return (
         f"{name} diverged: {record.why_diverged}.{aborted} Its figures are not those of a trained model. Give a lower "
         f"{flag} (it was {settings.learning_rate:g}{lower})."
+    )
+
+
+def _far_above_own(settings: RunSettings) -> bool:
+    """Return whether the learning rate is probably another method's, such as plain SGD's for a method of signs."""
+    return settings.learning_rate >= 10 * settings.default_learning_rate
+
+
+def _lr_note(record: Record) -> str:
+    settings, name = record.settings, visible(record.settings.algorithm)
+    return (
+        f"{name}: the learning rate {settings.learning_rate:g} is far above its usual "
+        f"{settings.default_learning_rate:g} (laconic show {name})."
     )
 
 
