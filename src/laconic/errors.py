@@ -75,12 +75,17 @@ class Named:
         if self.value is ... or (spelling is Spelling.FLAG and self.value is True):
             return name
         if spelling is Spelling.FLAG:
-            shown = str(self.value)
+            shown = str(_typed(self.value))
             quotes = (self.quoted and isinstance(self.value, str)) or not shown.isprintable()
             return f"{name} {shown!r}" if quotes else f"{name} {shown}"
         if spelling is Spelling.ARGUMENT:
             return f"{name}={self.value!r}"
         return f"{name} = {str(self.value).lower() if isinstance(self.value, bool) else repr(self.value)}"
+
+
+def _typed(value: object) -> object:
+    """Return a number as a user types it: 2 for 2.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
 
 
 class OptionError(LaconicError, ValueError):

@@ -79,6 +79,8 @@ def near_misses(word: str, known: list[str], *, closeness: float = 0.5) -> str:
     near = {form: difflib.SequenceMatcher(None, _form(word), form).ratio() for form in forms}
     bound = max(closeness, max(near.values(), default=0.0) - 0.15)
     close = [form for form in sorted(near, key=near.__getitem__, reverse=True) if near[form] >= bound]
+    if not close and len(word) > 2:
+        close = [form for form in forms if form.startswith(_form(word))]
     names = [name for form in close[: 1 if _form(word) in forms else 3] for name in forms[form]]
     return f"; did you mean {' or '.join(names)}?" if names else ""
 

@@ -128,7 +128,7 @@ def main() -> None:
             _print_error(line)
         sys.exit(2)
     except (ValueError, OSError, LaconicError) as error:
-        _print_error(error.spelled(Spelling.FLAG) if isinstance(error, OptionError) else str(error))
+        _print_error(_words_of(error))
         sys.exit(2)
     except Exception as error:
         place = "" if place_of(error) else f"{inner_place_of(error)}; this is a fault of laconic, please report it"
@@ -140,6 +140,14 @@ def _program() -> str:
     """Return how the command was called. Shells complete the command itself only."""
     as_command = Path(sys.argv[0]).stem == "laconic" or any(arg.endswith("-completion") for arg in sys.argv[1:])
     return "laconic" if as_command else "python -m laconic"
+
+
+def _words_of(error: Exception) -> str:
+    if isinstance(error, OptionError):
+        return error.spelled(Spelling.FLAG)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"  # without Python's "[Errno 2]"
+    return str(error)
 
 
 def _print_error(line: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from laconic.cli.usage import OptionsCommand, errors_of, without_value
+from laconic.cli.usage import OptionsCommand, errors_of, without_types
 from laconic.errors import OptionError
 from laconic.hyperparameters import near_misses
 from laconic.lab.processes.stopping import ended_at_once_by_signals
@@ -44,9 +44,9 @@ class LazyGroup(TyperGroup):
         with errors_of(ctx):
             return super().parse_args(ctx, args)
 
-    def get_help_option(self, ctx: Any) -> Any:  # noqa: ANN401 - classes that typer does not name
-        """Return the option for the help, which takes no value."""
-        return without_value(super().get_help_option(ctx))
+    def get_params(self, ctx: Any) -> Any:  # noqa: ANN401 - classes that typer does not name
+        """Return the options, as the help shows them."""
+        return without_types(super().get_params(ctx))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - classes that typer does not name
         """Find and import the command that is called.

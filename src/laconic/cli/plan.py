@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from laconic.cli.flags import with_flags
+from laconic.cli.invocation import is_quiet
 from laconic.cli.plan_options import PlanOptions
 from laconic.errors import LaconicError, LaunchError, Named, OptionError
 from laconic.lab.algorithms import algorithm_names, make_algorithm, settings_by_name
@@ -40,19 +41,19 @@ def plan(context: typer.Context, options: PlanOptions) -> None:
             for name, path in (("json", options.json), ("plot", options.plot))
             if path is not None and path != _PRINTED and _prints(options)
         }
-        answer = _answer(options)
+        answer = _answer(options, quiet=is_quiet(context))
         if answer is None:  # another rank prints
             return
         if options.json == _PRINTED:
             sys.stdout.write(json_text(answer.as_data(), ascii_only=True))
         else:
-            _print(answer, options)
+            _print(answer, options, notes=not is_quiet(context))
         if "json" in files:
             files["json"].write_text(json_text(answer.as_data()))
         if "plot" in files and options.plot is not None:
             files["plot"].write_bytes(_picture(answer, options.plot.suffix))
         for path in (options.json, options.plot):
-            if path is not None and options.json != _PRINTED:
+            if path is not None and options.json != _PRINTED and not is_quiet(context):
                 terminal().print(f"wrote {visible(str(path))}", soft_wrap=True)
 
 
@@ -61,7 +62,7 @@ def _prints(options: PlanOptions) -> bool:
     return not (options.measure and started_as_rank()) or os.environ["RANK"] == "0"
 
 
-def _answer(options: PlanOptions) -> "Plan | None":
+def _answer(options: PlanOptions, *, quiet: bool) -> "Plan | None":
     """Return the plan; None on a rank of a measurement that only takes part."""
     from laconic.planning.plan import candidates_of, judge
 
@@ -75,7 +76,7 @@ def _answer(options: PlanOptions) -> "Plan | None":
     query = _query(options)
     if query is None:
         return None
-    console = terminal(stderr=True)
+    console = terminal(stderr=True, quiet=quiet)
     with console.status("measuring") as status:
 
         def listen(what: str) -> None:
@@ -190,14 +191,15 @@ def _of_runs(options: PlanOptions, folder: Path) -> "Plan":
     return judge(candidates, queries[0], measured=measure)
 
 
-def _print(answer: "Plan", options: PlanOptions) -> None:
+def _print(answer: "Plan", options: PlanOptions, *, notes: bool) -> None:
     from laconic.report.plan import SHOWN, plan_notes, plan_table, plan_title, python_lines
 
     n_shown = len(answer.choices) if options.all else SHOWN
     console = terminal()
     console.print(plan_title(answer), style="italic")
     console.print(plan_table(answer, n_shown))
-    for note in plan_notes(answer, n_shown):
+    advice, *others = plan_notes(answer, n_shown)
+    for note in [advice, *others] if notes else [advice]:
         console.print(note)
     console.print()
     for line in python_lines(answer, n_shown, options.lr):

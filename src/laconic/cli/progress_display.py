@@ -46,6 +46,11 @@ def span_text(seconds: float) -> str:
     return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
 
 
+def _loss_text(loss: float) -> str:
+    """Return a loss as text; that of a run that diverges may have thirty digits."""
+    return f"{loss:.3f}" if abs(loss) < 1e4 else f"{loss:.3g}"
+
+
 def _columns(console: Console, few: str, more: str) -> list[ProgressColumn]:
     """Return the columns of a line that fit the terminal: steps and time left always, the texts where there is room."""
     shown: list[ProgressColumn] = [_text_column("{task.description}", "bold")]
@@ -101,8 +106,8 @@ class RunDisplay(_Shown):
             self._bars.update(self._tasks[name], epoch=f"{last.epoch}/{step.settings.epochs}")
             self._bars.reset(self._tasks[name], completed=step.step)  # the time left is that of new steps
             if self._shown:
-                self._console.print(f"{name} goes on after epoch {done}, round {last.round}")
-        shown = {"completed": step.step, "loss": f"{step.loss:.3f}"}
+                self._console.print(f"{name} goes on after epoch {done}, round {last.round}", soft_wrap=True)
+        shown = {"completed": step.step, "loss": _loss_text(step.loss)}
         if step.row is not None:
             row = step.row
             shown |= {
@@ -113,8 +118,9 @@ class RunDisplay(_Shown):
             if self._lines and row.epoch in self._reported(step.settings.epochs):
                 aborted = f" ({row.aborted_rounds} aborted)" if row.aborted_rounds else ""
                 self._console.print(
-                    f"{name}: epoch {shown['epoch']}, round {row.round}{aborted}, loss {row.train_loss:.3f}, "
-                    f"accuracy {shown['accuracy']}, up {shown['up']}"
+                    f"{name}: epoch {shown['epoch']}, round {row.round}{aborted}, loss {_loss_text(row.train_loss)}, "
+                    f"accuracy {shown['accuracy']}, up {shown['up']}",
+                    soft_wrap=True,
                 )
         self._bars.update(self._tasks[name], **shown)  # type: ignore[arg-type]
 
@@ -147,4 +153,4 @@ class TasksDisplay(_Shown):
         if self._lines and tenth > self._reported.get(step.label, -1):
             self._reported[step.label] = tenth
             note = f", {step.note}" if step.note else ""
-            self._console.print(f"{step.label}: {step.done} of {step.total}{note}")
+            self._console.print(f"{step.label}: {step.done} of {step.total}{note}", soft_wrap=True)

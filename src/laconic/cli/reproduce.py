@@ -13,6 +13,7 @@ from rich.text import Text
 
 from laconic.cli.exit_codes import DIVERGED
 from laconic.cli.flags import with_flags
+from laconic.cli.invocation import is_quiet
 from laconic.cli.progress_display import TasksDisplay
 from laconic.errors import LaconicError, LaunchError
 from laconic.lab.options import OptionGroup, option
@@ -90,7 +91,7 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
     jobs = options.jobs or os.cpu_count() or 1
     with ExitStack() as stack:
         if out is None:
-            _Reproduction(table, request).run(jobs, None)
+            _Reproduction(table, request, quiet=is_quiet(context)).run(jobs, None)
             return
         file = stack.enter_context(output_file(out, option="out"))
         stack.callback(remove_if_empty, cells_folder(out))  # after the folder is closed
@@ -98,24 +99,30 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
         cells = Cells(folder.path, table)
         if not options.resume and not options.overwrite:
             cells.refuse()
-        _Reproduction(table, request, cells, resume=options.resume).run(jobs, file)
+        _Reproduction(table, request, cells, resume=options.resume, quiet=is_quiet(context)).run(jobs, file)
 
 
 class _Reproduction:
     """The tasks of a table: each is kept when it is finished."""
 
     def __init__(
-        self, table: "PublishedTable", request: "Request", cells: "Cells | None" = None, *, resume: bool = False
+        self,
+        table: "PublishedTable",
+        request: "Request",
+        cells: "Cells | None" = None,
+        *,
+        resume: bool = False,
+        quiet: bool = False,
     ) -> None:
         """Take up what is finished, if `resume`."""
-        self._table, self._request, self._cells = table, request, cells
+        self._table, self._request, self._cells, self._quiet = table, request, cells, quiet
         self._tasks = table.tasks(request)
         self._found: dict[str, Figures] = {}
         self._problems: list[str] = []
         if cells is not None and resume:
             self._found = cells.finished(self._tasks)
         for label in self._found:
-            terminal(stderr=True).print(f"{label} is finished; it is not run again", soft_wrap=True)
+            terminal(stderr=True, quiet=quiet).print(f"{label} is finished; it is not run again", soft_wrap=True)
 
     def run(self, jobs: int, file: OutputFile | None) -> None:
         """Run what is left, print the table and write the file.
@@ -127,7 +134,7 @@ class _Reproduction:
 
         left = [task for task in self._tasks if task.label not in self._found]
         try:
-            with TasksDisplay() as display:
+            with TasksDisplay(shown=not self._quiet) as display:
                 run_tasks(left, jobs, display.listen, self._keep, self._fail)
         except Stopped as stopped:
             for task in self._tasks:
@@ -146,7 +153,7 @@ class _Reproduction:
             file.write_text(result_text(self._table, self._request, self._in_order(), comparison))
             if self._cells is not None:
                 self._cells.remove(list(self._found))
-            terminal().print(f"wrote {visible(str(file.path))}", soft_wrap=True)
+            terminal(quiet=self._quiet).print(f"wrote {visible(str(file.path))}", soft_wrap=True)
         if comparison is not None and comparison.diverged:
             raise typer.Exit(DIVERGED)
 

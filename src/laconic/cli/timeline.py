@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from laconic.cli.flags import with_flags
+from laconic.cli.invocation import is_quiet
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
 from laconic.lab.defaults import PICTURE_ENDINGS
@@ -68,7 +69,7 @@ class TimelineOptions(OptionGroup):
 
     name: str | None = option(
         None, "A timeline that --list names, or the folder of a run with --record-times. Without it, lists all.",
-        metavar="[NAME|FOLDER]", positional=True,
+        metavar="NAME|FOLDER", positional=True,
     )  # fmt: skip
     message_schedule: Path | None = option(
         None, "Draw the messages of this JSON file instead of a named timeline.", metavar="FILE"
@@ -91,7 +92,7 @@ def timeline(context: typer.Context, picture: PictureOptions, options: TimelineO
         timeline = _timeline(options, picture)
         for file in files:
             _write(timeline, file)
-            terminal().print(f"wrote {visible(str(file.path))}", soft_wrap=True)
+            terminal(quiet=is_quiet(context)).print(f"wrote {visible(str(file.path))}", soft_wrap=True)
     if not options.out:
         from laconic.report.timeline.bars import in_letters
 

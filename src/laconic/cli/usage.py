@@ -34,9 +34,9 @@ class OptionsCommand(TyperCommand):
                     _refuse_rest(rest, found, self.get_params(ctx), ctx.command_path)
             return super().parse_args(ctx, args)
 
-    def get_help_option(self, ctx: Any) -> Any:  # noqa: ANN401 - classes that typer does not name
-        """Return the option for the help, which takes no value."""
-        return without_value(super().get_help_option(ctx))
+    def get_params(self, ctx: Any) -> Any:  # noqa: ANN401 - classes that typer does not name
+        """Return the options and arguments, as the help shows them."""
+        return without_types(super().get_params(ctx))
 
 
 @contextmanager
@@ -49,11 +49,18 @@ def errors_of(ctx: Any) -> Iterator[None]:  # noqa: ANN401
         raise
 
 
-def without_value(option: Any) -> Any:  # noqa: ANN401
-    """Return a flag, shown without the word for a value that typer gives it."""
-    if option is not None:
-        option.metavar = ""
-    return option
+def without_types(parameters: Any) -> Any:  # noqa: ANN401
+    """Return parameters without what typer shows of Python's types: `<bool>` of flags, `<str>` of arguments."""
+    for parameter in parameters:
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = _no_type
+        elif parameter.is_flag:
+            parameter.metavar = ""
+    return parameters
+
+
+def _no_type(**_: object) -> None:
+    return None
 
 
 def _refuse_rest(rest: list[str], found: list[Any], parameters: list[Any], path: str) -> None:

@@ -53,8 +53,8 @@ class Partition:
             largest = self.n_examples // self.n_workers
             remedy = f"the largest that works is {largest}" if largest else "take fewer workers"
             raise OptionError(
-                "Partition: ", Named("batch_size", self.batch_size), f" must let n_workers={self.n_workers} fill one "
-                f"round from n_examples={self.n_examples}; {remedy}",
+                Named("batch_size", self.batch_size), f" is too large: {self.n_workers} workers share "
+                f"{self.n_examples} examples, and each needs a full batch; {remedy}",
             )  # fmt: skip
 
     @property

@@ -32,10 +32,9 @@ class _Column:
 
     @property
     def minimum(self) -> int:
-        """Columns of the terminal below which a figure, or a word, would be cut."""
-        if not self.wraps:
-            return self.width
-        return max(cell_len(self.name), *(_widest(cell.plain.split()) for cell in self.cells), 1)
+        """Columns of the terminal below which a figure, or a word, would be cut. A header may take several lines."""
+        parts = [cell.plain.split() if self.wraps else cell.plain.splitlines() for cell in self.cells]
+        return max(_widest(self.name.split()), *map(_widest, parts), 1)
 
 
 class FittingTable:
@@ -125,10 +124,7 @@ class FittingTable:
         box = _ASCII_HEAD if ascii_only else SIMPLE_HEAD
         table = Table(box=box, padding=0, show_edge=False)
         for column, columns_wide in zip(shown, _widths(shown, width), strict=True):
-            table.add_column(
-                Text(column.name), justify=column.justify, width=columns_wide, no_wrap=not column.wraps,
-                overflow="fold",
-            )  # fmt: skip
+            table.add_column(Text(column.name), justify=column.justify, width=columns_wide, overflow="fold")
         for place, style in enumerate(self._styles):
             table.add_row(*(column.cells[place] for column in shown), style=style)
         return table

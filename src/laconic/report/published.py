@@ -5,19 +5,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from laconic.lab.json_text import json_text
 from laconic.lab.processes.pool import Figures
 from laconic.lab.provenance import machine, versions
+from laconic.report.fitting import FittingTable
 from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
 
 
 def side_by_side(table: PublishedTable, comparison: Comparison) -> Group:
-    """Return the sheets and notes of a comparison. No line is longer than 80 columns."""
+    """Return the sheets and notes of a comparison. Columns that do not fit the terminal are dropped and named."""
     parts: list[RenderableType] = [Text(table.source, style="bold"), Text()]
     for sheet in comparison.sheets:
         parts += [_table(sheet), Text()]
@@ -28,10 +27,13 @@ def side_by_side(table: PublishedTable, comparison: Comparison) -> Group:
     return Group(*parts)
 
 
-def _table(sheet: Sheet) -> Table:
-    table = Table(title=sheet.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+def _table(sheet: Sheet) -> FittingTable:
+    table = FittingTable(sheet.title, remedy="a wider terminal or --out FILE shows them")
     for place, column in enumerate(sheet.columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=place == 0, vertical="bottom")
+        if place:
+            table.add_column(column, justify="right", importance=-place)
+        else:
+            table.add_column(column)
     for row in sheet.rows:
         table.add_row(*row)
     return table

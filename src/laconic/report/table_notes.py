@@ -90,7 +90,7 @@ def _ratio_note(records: Sequence[Record]) -> str:
     bases = dict.fromkeys(base for record in records if (base := base_of(records, record)) is not None)
     if not bases:
         return "ratio: not known, since nothing says what sgd would have sent."
-    how = " and ".join(f"{base.rounds} rounds, layout {base.layout}" for base in bases)
+    how = " and ".join(f"{base.rounds} round{'s' * (base.rounds != 1)}, layout {base.layout}" for base in bases)
     local_steps = records[0].settings.local_steps
     both = f" Both take {local_steps} local steps to a round." if local_steps > 1 else ""
     return f"ratio: wire bytes of sgd over the method's, in the whole run; sgd sends dense gradients ({how}).{both}"
