@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import PurePath
 
 
 class LaconicError(Exception):
@@ -80,7 +81,8 @@ class Named:
             return f"{name} {shown!r}" if quotes else f"{name} {shown}"
         if spelling is Spelling.ARGUMENT:
             return f"{name}={self.value!r}"
-        return f"{name} = {str(self.value).lower() if isinstance(self.value, bool) else repr(self.value)}"
+        value = str(self.value) if isinstance(self.value, PurePath) else self.value  # a text, in a file
+        return f"{name} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
 
 
 def _typed(value: object) -> object:

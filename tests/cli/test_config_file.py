@@ -27,6 +27,11 @@ def test_the_config_file_of_a_run_makes_the_same_run_and_what_is_typed_wins(tmp_
     original = laconic(*line, *QUICK, "--seed", "3", "--out", str(tmp_path / "a"))
     assert original.code == 0, original.err
     config = str(tmp_path / "a" / "config.toml")
+    with_picture = written(tmp_path / "picture.toml", f"plot = ['{tmp_path}/curves.txt']")
+    assert (
+        f"plot = '{tmp_path}/curves.txt': the ending must be one of"
+        in laconic("run", "-a", "sgd", "--config", with_picture).err
+    )
     again = laconic("run", "--config", config, "--out", str(tmp_path / "b"))
     assert again.code == 0, again.err
     assert metrics(tmp_path / "a") == metrics(tmp_path / "b")

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from laconic.errors import Named, OptionError, Spelling
 from laconic.hyperparameters import near_misses, value_type
@@ -113,7 +113,8 @@ def _as_option(field: Field[Any], spec: Option, value: Any) -> Any:  # noqa: ANN
     if kind is tuple:
         if not isinstance(value, list):
             raise OptionError(Named(field.name, value), ' must be a list, such as ["sgd", "ec-sgd"]')
-        return tuple(value)
+        is_path = get_args(field.type)[0] is Path
+        return tuple(Path(each) if is_path and isinstance(each, str) else each for each in value)
     if kind is Path and isinstance(value, str):
         return Path(value)
     if kind is str and isinstance(value, list) and all(type(each) in (int, float) for each in value):
