@@ -1,7 +1,7 @@
 """`laconic reproduce`: run a paper's table and print the results beside the published figures."""
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from laconic.lab.processes.launcher import origin, started_as_rank
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
 from laconic.report.visible import visible
-from laconic.statements import warn
+from laconic.statements import LaconicWarning, warn
 
 if TYPE_CHECKING:
     from laconic.lab.processes.pool import Figures, Task
@@ -163,7 +163,8 @@ class _Reproduction:
             try:
                 self._cells.keep(task, figures)
             except OSError as error:
-                warn(f"{error.filename}: {error.strerror}; {task.label} is finished, but not kept on disk")
+                with suppress(LaconicWarning):  # a warning that is an error here would cost the table
+                    warn(f"{error.filename}: {error.strerror}; {task.label} is finished, but not kept on disk")
 
     def _fail(self, task: "Task", error: LaunchError) -> None:
         self._problems.append(str(error))

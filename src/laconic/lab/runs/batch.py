@@ -1,6 +1,7 @@
 """The runs of one command, one after the other: none that is finished is lost, whatever happens to the others."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -16,7 +17,7 @@ from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.run_so_far import Listener, RunProgress
 from laconic.lab.runs.saved import Saving, check_saving
 from laconic.lab.runs.settings import RunSettings
-from laconic.statements import warn
+from laconic.statements import LaconicWarning, warn
 
 
 class Batch:
@@ -165,7 +166,11 @@ class Batch:
             try:
                 write(self._files[name])
             except OSError as error:
-                warn(f"{error.filename}: {error.strerror}; the run goes on, and its files are written again at its end")
+                with suppress(LaconicWarning):  # a warning that is an error here would cost the run
+                    warn(
+                        f"{error.filename}: {error.strerror}; the run goes on, and its files are written again at its "
+                        "end"
+                    )
 
     def finish(self, record: Record) -> None:
         """Keep a finished run, on disk if there is a folder."""
