@@ -184,7 +184,7 @@ def _computed_s(folder: Path, settings: RunSettings, n_rounds: int) -> float | N
     phases = read_phases(folder)
     ranks, rounds = {phase.rank for phase in phases}, {phase.round for phase in phases}
     for what, found, expected in (("ranks", len(ranks), settings.workers), ("rounds", max(rounds) + 1, n_rounds)):
-        if found != expected and not (what == "ranks" and settings.method.is_asynchronous):
+        if found != expected and not settings.method.is_asynchronous:  # whose server has no phases, nor rounds
             raise _mixed(folder, f"{TIMES} is of another run: it has {found} {what}, and the run {expected}")
     return compute_s_of(phases) / settings.local_steps
 
