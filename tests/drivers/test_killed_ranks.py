@@ -20,7 +20,7 @@ from support.moments import Moments
 from support.ranks import announce, ends_of_ranks, wait_for
 from support.slopes import Slopes, table
 
-N, JOBS, MOMENTS, ROUNDS = 3, 4, 20, 12
+N, JOBS, MOMENTS, ROUNDS = 3, 8, 20, 40  # rounds enough to die in, also where some make few calls
 NAMES = sorted(laconic.ALGORITHMS)
 
 
