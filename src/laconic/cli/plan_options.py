@@ -91,17 +91,20 @@ class PlanOptions(OptionGroup):
         None, "The bandwidth of each link, such as 1Gbit.", metavar="BANDWIDTH", reads=read_bandwidth
     )
     up: str | None = option(
-        None, "The upload bandwidth of each link, in place of --bandwidth; goes with --down.", metavar="BANDWIDTH",
+        None, "The upload bandwidth of each link, such as 20Mbit, in place of --bandwidth; goes with --down.", metavar="BANDWIDTH",
         reads=read_bandwidth,
     )  # fmt: skip
     down: str | None = option(
-        None, "The download bandwidth of each link; goes with --up.", metavar="BANDWIDTH", reads=read_bandwidth
+        None,
+        "The download bandwidth of each link, such as 100Mbit; goes with --up.",
+        metavar="BANDWIDTH",
+        reads=read_bandwidth,
     )
     latency: str | None = option(
         None, "The latency of each message, such as 20ms.", metavar="TIME", reads=duration_or_zero, shown="not known"
     )
     overhead: str | None = option(
-        None, "The time that a computer takes to start a message, beside the latency.", metavar="TIME",
+        None, "The time that a computer takes to start a message, such as 50us, beside the latency.", metavar="TIME",
         reads=duration_or_zero,
     )  # fmt: skip
     sites: str | None = option(
