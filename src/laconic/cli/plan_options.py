@@ -91,7 +91,8 @@ class PlanOptions(OptionGroup):
         None, "The bandwidth of each link, such as 1Gbit.", metavar="BANDWIDTH", reads=read_bandwidth
     )
     up: str | None = option(
-        None, "The upload bandwidth of each link, such as 20Mbit, in place of --bandwidth; goes with --down.", metavar="BANDWIDTH",
+        None, "The upload bandwidth of each link, such as 20Mbit, in place of --bandwidth; goes with --down.",
+        metavar="BANDWIDTH",
         reads=read_bandwidth,
     )  # fmt: skip
     down: str | None = option(
