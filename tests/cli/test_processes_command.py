@@ -141,6 +141,7 @@ def test_ctrl_c_ends_a_run_without_a_traceback_and_without_orphans():
     )  # fmt: skip
     try:
         assert run.stderr is not None
+        assert run.stderr.readline() == "starting 2 processes\n"
         top_line = run.stderr.readline()
         assert "epoch" in top_line, top_line
         os.killpg(run.pid, signal.SIGINT)  # the group that this test made: what a terminal does
