@@ -26,6 +26,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    for size in ("COLUMNS", "LINES"):  # a process that has loaded readline hands them on: 80 and 24 without a terminal
+        os.environ.pop(size, None)
     if not os.access(os.path.expanduser("~"), os.W_OK):  # else each process would compile all kernels
         os.environ.setdefault("NUMBA_CACHE_DIR", str(config.rootpath / ".pytest_cache"))
     if not config.getoption("numprocesses", None):  # so it is in the worker processes of xdist, too

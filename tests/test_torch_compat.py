@@ -65,7 +65,10 @@ OTHERS = {
     "_exit",
     "_args_from_interpreter_flags",
     "_getframe",
-}  # of Python: named tuples, os, subprocess, sys
+    "_rebuild",
+    "_reduce",
+    "_cache",
+}  # of Python: named tuples, os, subprocess, sys; of numba: how its own cache keeps compiled code
 
 
 def test_the_file_of_private_names_imports_these_from_torch():

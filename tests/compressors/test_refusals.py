@@ -27,7 +27,9 @@ def test_wrong_types_and_names_of_hyperparameters_are_named():
         ScaledSign(blocks=64)
     with pytest.raises(TypeError, match=r"^sign: keep='0.3' must be a number in \(0, 1\]$"):
         Sign(keep="0.3")
-    with pytest.raises(ValueError, match=r"^dense: value_type='float16' must be one of float32, bfloat16$"):
+    with pytest.raises(
+        ValueError, match=r"^dense: value_type='float16' must be one of float32, bfloat16; did you mean bfloat16\?$"
+    ):
         DenseValues(value_type="float16")
     with pytest.raises(TypeError, match="value_typ"):
         DenseValues(value_typ="float32")

@@ -24,7 +24,7 @@ from laconic.lab.outputs import check_old_results, output_file, output_folder
 from laconic.lab.processes.launcher import started_as_rank
 from laconic.lab.processes.stopping import Stopped
 from laconic.lab.runs.settings import RunSettings
-from laconic.protocol.layout import n_nodes_for
+from laconic.protocol.layout import has_dedicated_server, n_nodes_for
 from laconic.report.terminal import terminal
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _say_what_starts(context: typer.Context, *groups: Any) -> None:  # noqa: ANN
     comparison = next((group for group in groups if isinstance(group, CompareOptions)), None)
     name = given.get("algorithm", "") if comparison is None else comparison.algorithms[0]
     layout, workers = given.get("layout", RunSettings.layout), given.get("workers", RunSettings.workers)
-    serves = layout == "dedicated" or (layout == "auto" and steps_by_arrival(name))
+    serves = has_dedicated_server(layout, by_arrival=steps_by_arrival(name))
     terminal(stderr=True).print(f"starting {workers + serves} {'process' if workers + serves == 1 else 'processes'}")
 
 

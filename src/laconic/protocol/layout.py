@@ -130,8 +130,12 @@ def _why_not(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int) -> 
 
 def n_nodes_for(name: str, algorithm: Algorithm | type[Algorithm], n_workers: int) -> int:
     """Return the number of nodes for `n_workers` workers: one more if the server is dedicated."""
-    alone = name == "dedicated" or (name == "auto" and algorithm.mode == "arrivals")  # the mode is the class's
-    return n_workers + alone
+    return n_workers + has_dedicated_server(name, by_arrival=algorithm.mode == "arrivals")  # the mode is the class's
+
+
+def has_dedicated_server(name: str, *, by_arrival: bool) -> bool:
+    """Return whether the server of a layout is no worker, for a method that steps by arrival, or in rounds."""
+    return name == "dedicated" or (name == "auto" and by_arrival)
 
 
 def _slices(spec: ModelSpec, n: int) -> tuple[Shard, ...]:
