@@ -94,7 +94,9 @@ def in_process(rank, inner, layout):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout", [each if each == "rank0" else pytest.param(each, marks=pytest.mark.nightly) for each in LAYOUTS]
+)
 def test_in_processes_it_is_local_sgd_with_averaging_too_and_equals_the_simulator(layout):
     by_rank = run_ranks(in_process, N, "adamw", layout)
     expected = simulated(DiLoCo(), "adamw", torch.float32, layout)[-1]

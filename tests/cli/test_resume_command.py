@@ -278,7 +278,7 @@ def test_a_file_that_cannot_be_written_costs_a_warning_and_not_the_run(ending, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("driver", ["simulated", "processes"])
+@pytest.mark.parametrize("driver", ["simulated", pytest.param("processes", marks=pytest.mark.nightly)])
 def test_a_killed_comparison_goes_on_where_each_method_was(driver, ending, tmp_path):
     load, how = ending
     how.write_text("kill")

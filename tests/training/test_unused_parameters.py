@@ -72,7 +72,7 @@ def as_vector(state):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("n", [pytest.param(2, marks=pytest.mark.nightly), 3])
 def test_over_processes_unused_frozen_and_clipped_parameters_do_what_they_do_in_ddp_and_warm_up_from_zero(n):
     by_rank = run_ranks(ddp_tasks.all_cases, n, SGD_CASES, OTHERS)
     for case, (by_ddp, by_laconic) in zip(SGD_CASES, by_rank[0][0], strict=True):
