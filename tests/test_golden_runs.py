@@ -13,6 +13,8 @@ from laconic.protocol.layout import LAYOUTS
 from support import golden_jobs, golden_runs
 from support.golden_runs import GOLDEN, REWRITE, REWRITING, file_of
 
+pytestmark = pytest.mark.slow
+
 SOME = "some parameters, about"
 
 

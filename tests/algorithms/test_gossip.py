@@ -159,6 +159,7 @@ def test_a_ring_without_loss_is_the_mean(partitioned, n):
     assert_same(outcome.of(0), gradients.mean(0))
 
 
+@pytest.mark.slow
 def test_a_ring_of_300_workers_has_598_exchanges_a_round():
     n, d = 300, 5
     gradients = normal(n, d, key=n)

@@ -11,6 +11,8 @@ import pytest
 
 from support.command_line import laconic
 
+pytestmark = pytest.mark.slow
+
 SCREENS = Path(__file__).parent / "screens"
 REWRITING = os.environ.get("LACONIC_REWRITE_GOLDEN") == "1"
 WIDTHS = (60, 80, 200, None)
