@@ -64,14 +64,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=("oldest", "newest"))
     parser.add_argument("--keep", action="store_true", help="use the environment that is there")
-    parser.add_argument("pytest", nargs="*", help="options of pytest, after --")
-    given = parser.parse_args()
+    given, more = parser.parse_known_args()
+    for_pytest = more[1:] if more[:1] == ["--"] else more
     folder = ROOT / "build" / given.which
     python = folder / "bin" / "python" if given.keep else install(folder, oldest=given.which == "oldest")
     left_out = ["--ignore-glob=*screens*"]
     if given.which == "oldest":
         left_out += ["-W", "ignore::DeprecationWarning"]  # of what the old versions call in newer ones
-    tests = [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", FAST, *left_out, *given.pytest]
+    tests = [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", FAST, *left_out, *for_pytest]
     ended = subprocess.run(tests, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     sys.stdout.write(ended.stdout)
     result = ended.stdout.rstrip().rpartition("\n")[2].strip("= ")
