@@ -72,12 +72,16 @@ def main() -> int:
     if given.which == "oldest":
         left_out += ["-W", "ignore::DeprecationWarning"]  # of what the old versions call in newer ones
     tests = [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", FAST, *left_out, *for_pytest]
-    ended = subprocess.run(tests, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    sys.stdout.write(ended.stdout)
-    result = ended.stdout.rstrip().rpartition("\n")[2].strip("= ")
+    result = ""
+    with subprocess.Popen(tests, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:  # shown as it comes, so that a run that is cut off has said something
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            result = line.strip("= \n") or result
     what = f"Python {sys.version.split()[0]}, {installed_versions(folder)}"
     sys.stdout.write(f"\n| {given.which} | {what} | {result}, {datetime.now(tz=UTC).date()} |\n")
-    return ended.returncode
+    return running.returncode
 
 
 if __name__ == "__main__":

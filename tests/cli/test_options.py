@@ -21,7 +21,7 @@ from laconic.lab.datasets import DATASETS
 from laconic.lab.defaults import DATASET_NAMES, MODEL_NAMES
 from laconic.lab.models import MODELS
 from laconic.lab.options import PURE_NUMBER, OptionGroup, bound_text, check_options, option, options_of
-from laconic.lab.runs.config_file import read_group
+from laconic.lab.runs.config_file import group_of, read_values
 from laconic.lab.runs.settings import RunSettings
 from laconic.units import bandwidth, duration, size
 from support.command_line import laconic
@@ -230,12 +230,16 @@ SETTINGS = {
 }  # fmt: skip
 
 
+def settings_in(file):
+    return group_of(RunSettings, file, read_values(file, options_of(RunSettings)))
+
+
 @pytest.mark.parametrize("what", SETTINGS)
 def test_the_settings_of_a_run_are_read_back_from_its_config_file(tmp_path, what):
     settings = RunSettings(**SETTINGS[what])
     file = tmp_path / "config.toml"
     file.write_text(tomli_w.dumps(settings.as_data()))
-    again = read_group(RunSettings, file)
+    again = settings_in(file)
     assert again.as_data() == settings.as_data()
     assert again.method == settings.method
     assert again.learning_rate == settings.learning_rate
@@ -268,7 +272,7 @@ def test_a_wrong_key_of_a_file_is_named_with_the_file_and_without_flags(tmp_path
     file = tmp_path / "config.toml"
     file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=r"^") as caught:
-        read_group(RunSettings, file)
+        settings_in(file)
     assert str(caught.value).startswith(f"{file}: {message}")
     assert "--" not in str(caught.value).removeprefix(str(file))
 

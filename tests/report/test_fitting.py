@@ -45,7 +45,8 @@ def test_the_columns_of_the_lowest_importance_are_dropped_and_named():
     assert "not shown at 60 columns: layout, seconds; a wider terminal or --json FILE shows them" in " ".join(
         text.split()
     )
-    assert comparison().shown_at(60) == ["algorithm", "accuracy", "up", "ratio", "down", "rounds", "skips"]
+    headers = ["algorithm", "accuracy", "up", "ratio", "down", "rounds", "skips"]
+    assert headers in [line.split() for line in text.splitlines()]
     assert "not shown" not in printed(comparison(), 80)
 
 

@@ -84,10 +84,6 @@ class FittingTable:
             column.cells.append(Text(visible_lines(cell)) if isinstance(cell, str) else cell)
         self._styles.append(style)
 
-    def shown_at(self, width: int) -> list[str]:
-        """Return the headers of the columns that are shown at this width of a terminal."""
-        return [column.name for column in self._fitting(width)]
-
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render the table, and the line on what was dropped."""
         width = options.max_width

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -171,10 +170,6 @@ def _say_header(table: Rows, reason: str) -> bool:
 
 def _say(table: Rows, text: str) -> None:
     warn(f"{table.path}: {text}")
-
-
-def _count_up(integers: Sequence[int]) -> bool:
-    return all(after - before == 1 for before, after in itertools.pairwise(integers))
 
 
 def _say_equal_names(table: Rows, names: Sequence[str]) -> None:

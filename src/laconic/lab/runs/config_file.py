@@ -44,16 +44,6 @@ def read_values(path: Path, options: Sequence[tuple[Field[Any], Option]]) -> dic
     return values
 
 
-def read_group(group: type[T], path: Path) -> T:
-    """Read a group of options from a file.
-
-    Raises:
-        ValueError: As `read_values`; or a key is missing, or does not go with another.
-        OSError: The file cannot be read.
-    """
-    return group_of(group, path, read_values(path, options_of(group)))
-
-
 def group_of(group: type[T], path: Path, values: Mapping[str, Any]) -> T:
     """Return a group of options with the values that were read from a file.
 
