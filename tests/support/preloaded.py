@@ -4,6 +4,7 @@ No other thread may run here, and none does: torch and kernels use one, and ther
 """
 
 import torch
+import torch._dynamo  # by the first optimizer of every process, for longer than torch itself
 
 from support.methods import SAMPLES
 from support.simulated_run import Run, quadratic

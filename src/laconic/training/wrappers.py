@@ -68,8 +68,9 @@ def _wrappers_of(ids: set[int]) -> list[nn.Module]:
     if not _is_watching:
         _is_watching = True
         register_module_module_registration_hook(_see)
-        kinds = tuple(_kinds())
-        _known.update(thing for thing in gc.get_objects() if issubclass(type(thing), kinds))
+        kinds, things = tuple(_kinds()), gc.get_objects()
+        of_wrappers = {kind for kind in set(map(type, things)) if issubclass(kind, kinds)}  # few of a million things
+        _known.update(thing for thing in things if type(thing) in of_wrappers)
     return [wrapper for wrapper in _known if any(id(parameter) in ids for parameter in wrapper.parameters())]
 
 
