@@ -3,6 +3,8 @@
 No other thread may run here, and none does: torch and kernels use one, and there is no backward pass.
 """
 
+import gc
+
 import torch
 import torch._dynamo  # by the first optimizer of every process, for longer than torch itself
 
@@ -12,3 +14,5 @@ from support.simulated_run import Run, quadratic
 torch.set_num_threads(1)
 for sample in SAMPLES.values():
     Run(sample, quadratic(), layout="rank0", frames="encoded", dtype=torch.float32).path(3)
+gc.collect()
+gc.freeze()  # a rank that looks through its objects, as its first optimizer does, would copy all it was forked with
