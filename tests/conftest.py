@@ -4,6 +4,7 @@
 """
 
 import gc
+import logging
 import os
 
 import pytest
@@ -92,3 +93,33 @@ def group_of_one(tmp_path_factory):
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
+
+
+class Statements(logging.Handler):
+    """The messages of the logger "laconic" from a level on."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.messages: list[str] = []
+
+    def emit(self, record):
+        self.messages.append(record.getMessage())
+
+    @property
+    def text(self):
+        return "\n".join(self.messages)
+
+
+@pytest.fixture
+def stated(monkeypatch):
+    """What users are told through the log, as if nothing had been before.
+
+    Instead of `caplog`, whose plugin is off: around each test it visits all loggers, and torch makes many.
+    """
+    from laconic import statements
+
+    monkeypatch.setattr(statements, "_stated", set())
+    logger, handler = logging.getLogger("laconic"), Statements(logging.WARNING)
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)

@@ -1,19 +1,16 @@
 """What users are told beside errors."""
 
-import logging
-
 import pytest
 
 import laconic
 from laconic import statements
 
 
-def test_a_statement_is_made_once_and_is_no_python_warning(caplog):
-    with caplog.at_level(logging.WARNING, "laconic"):
-        statements.state_once("the sky is above")
-        statements.state_once("the sky is above")
-        statements.state_once("the ground is below")
-    assert caplog.messages == ["the sky is above", "the ground is below"]
+def test_a_statement_is_made_once_and_is_no_python_warning(stated):
+    statements.state_once("the sky is above")
+    statements.state_once("the sky is above")
+    statements.state_once("the ground is below")
+    assert stated.messages == ["the sky is above", "the ground is below"]
 
 
 def test_a_warning_names_the_line_of_the_user_that_led_to_it():

@@ -17,8 +17,10 @@ _PATTERNS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    of_this_folder = {path: here in path.parents for path in {item.path for item in items}}
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if of_this_folder[item.path]:
             item.add_marker(pytest.mark.gpu)
             item.add_marker(
                 pytest.mark.filterwarnings("ignore:.* encountered in .*:RuntimeWarning")

@@ -1,12 +1,9 @@
 """The learning rate: 0 is legal, a method's factor is stated or applied, and what is none is refused."""
 
-import logging
-
 import pytest
 import torch
 
 import laconic
-from laconic import statements
 from laconic.training.flat_parameters import FlatParameters
 from support import methods, small_model
 from support.inputs import over_inputs
@@ -179,14 +176,6 @@ def test_learning_rates_may_be_tensors():
 
 
 # The method's factor.
-
-
-@pytest.fixture
-def stated(caplog, monkeypatch):
-    """What is stated, as if nothing had been before."""
-    monkeypatch.setattr(statements, "_stated", set())
-    with caplog.at_level(logging.WARNING, "laconic"):
-        yield caplog
 
 
 def test_the_factor_of_a_sign_method_is_stated_once_with_the_learning_rate_that_it_makes(stated):

@@ -1,6 +1,5 @@
 """A second evaluation of a mini-batch has no side effects: streams, buffers, parameters and later batches are equal."""
 
-import logging
 import random
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from torch import nn
 
 import laconic
-from laconic import statements
 from laconic.algorithms.lasg import LASG
 from laconic.algorithms.sasg import SASG
 from support import optimizers, small_model
@@ -261,12 +259,10 @@ def test_a_hidden_state_in_a_buffer_moves_once_even_if_the_model_replaces_it(gro
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-def test_what_a_closure_must_not_keep_is_stated_by_methods_that_may_call_it_twice(caplog, monkeypatch):
-    monkeypatch.setattr(statements, "_stated", set())
-    with caplog.at_level(logging.WARNING, "laconic"):
-        for algorithm in (SASG(density=0.3), LASG(rule="ps"), laconic.LAG(), laconic.SGD(), SASG(density=0.3)):
-            net = small_model.net()
-            laconic.Simulation(net, torch.optim.SGD(net.parameters(), lr=0.05), algorithm, workers=2)
-    assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("sasg: a step may evaluate its mini-batch twice")
-    assert "moves twice" in caplog.text
+def test_what_a_closure_must_not_keep_is_stated_by_methods_that_may_call_it_twice(stated):
+    for algorithm in (SASG(density=0.3), LASG(rule="ps"), laconic.LAG(), laconic.SGD(), SASG(density=0.3)):
+        net = small_model.net()
+        laconic.Simulation(net, torch.optim.SGD(net.parameters(), lr=0.05), algorithm, workers=2)
+    assert len(stated.messages) == 1
+    assert stated.messages[0].startswith("sasg: a step may evaluate its mini-batch twice")
+    assert "moves twice" in stated.text
