@@ -5,12 +5,14 @@
 
 Each makes an environment of its own in build/, installs the package with its tests there, runs the tests that are
 neither slow nor nightly, and prints the versions and the result as a line of docs/results/versions.md. Options after
-`--` go to pytest. torch comes as the package index has it, with its libraries for a GPU: several gigabytes.
+`--` go to pytest. torch comes as the package index has it, with its libraries for a GPU: several gigabytes. Python is
+the one that runs this file: `python3.13 benchmarks/versions.py newest` tests with another.
 
 The tests of golden screens show what the pinned versions of typer and rich draw; they are left out here.
 """
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -72,15 +74,19 @@ def main() -> int:
     if given.which == "oldest":
         left_out += ["-W", "ignore::DeprecationWarning"]  # of what the old versions call in newer ones
     tests = [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", FAST, *left_out, *for_pytest]
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    where = f"commit {commit.stdout.strip() or 'unknown'}, {os.cpu_count()} cores"  # before the run: files may change
     result = ""
-    with subprocess.Popen(tests, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+    # Every process imports torch; compiled once and kept, that takes half as long.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with subprocess.Popen(tests, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         for line in running.stdout:  # shown as it comes, so that a run that is cut off has said something
             sys.stdout.write(line)
             sys.stdout.flush()
             result = line.strip("= \n") or result
     what = f"Python {sys.version.split()[0]}, {installed_versions(folder)}"
-    sys.stdout.write(f"\n| {given.which} | {what} | {result}, {datetime.now(tz=UTC).date()} |\n")
+    sys.stdout.write(f"\n| {given.which} | {what} | {result}; {where}, {datetime.now(tz=UTC).date()} |\n")
     return running.returncode
 
 
