@@ -34,6 +34,7 @@ from laconic.training import state_dict
 from laconic.wire import head
 from laconic.wire.packets import KINDS
 from support.command_line import laconic as command
+from support.inputs import over_inputs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -50,7 +51,7 @@ TREE_PATH = re.compile(r"(?<![\w./-])(?:src|tests|docs|benchmarks)/[\w./*-]*[\w*
 NAME_IN_FILE = re.compile(r"`((?:src|tests)/[\w/]+\.py): ([\w., ]+)`")
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+over_pages = over_inputs("page", PAGES)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def test_code_in_the_pages_is_from_a_file_or_is_run():
         assert is_placed, f"{block.place}: say above it where it is from, see {Path(__file__).name}"
 
 
-@pytest.mark.parametrize("block", TAKEN, ids=lambda block: block.place)
+@over_inputs("block", TAKEN)
 def test_code_from_a_file_equals_the_file(block):
     source = source_of(block)
     if source is None:
@@ -185,7 +186,7 @@ def exists(path: str) -> bool:
     return any(ROOT.glob(path)) if "*" in path else (ROOT / path).exists()
 
 
-@every_page
+@over_pages
 def test_every_path_that_a_page_names_exists(page):
     named = set(TREE_PATH.findall(page.read_text(encoding="utf-8")))
     assert not sorted(path for path in named if not exists(path))
@@ -197,7 +198,7 @@ def anchors_of(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", [*PAGES, HISTORY], ids=lambda page: str(page.relative_to(ROOT)))
+@over_inputs("page", [*PAGES, HISTORY])
 def test_every_link_leads_somewhere(page):
     for link in LINK.findall(prose_of(page)):
         path, _, anchor = link.partition("#")
@@ -206,7 +207,7 @@ def test_every_link_leads_somewhere(page):
         assert not anchor or anchor in anchors_of(target), link
 
 
-@every_page
+@over_pages
 def test_every_name_that_a_page_locates_in_a_file_is_defined_there(page):
     for path, names in NAME_IN_FILE.findall(page.read_text(encoding="utf-8")):
         known = definitions_in(ROOT / path)
@@ -237,7 +238,7 @@ def parse(words: list[str]) -> None:
         _, command, words = command.resolve_command(context, words)
 
 
-@every_page
+@over_pages
 def test_the_command_line_accepts_every_command_of_a_page(page):
     for words in command_lines(page):
         try:
@@ -264,7 +265,7 @@ def known_options() -> set[str]:
     return of(COMMANDS) | set(in_tests) | {"--help"}
 
 
-@every_page
+@over_pages
 def test_every_option_that_a_page_names_exists(page):
     names = COMMANDS.list_commands(TOP)
     for code in INLINE.findall(prose_of(page)):
@@ -276,7 +277,7 @@ def test_every_option_that_a_page_names_exists(page):
             assert not [option for option in options if option not in known_options()], code
 
 
-@every_page
+@over_pages
 def test_every_target_of_make_that_a_page_names_exists(page):
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     named = set(re.findall(r"(?:^|`)make (\w+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE))

@@ -16,6 +16,7 @@ from laconic.hyperparameters import (
     near_misses,
 )
 from laconic.policies.skip_policies import SKIP_POLICIES, Never, RandomSkips
+from support.inputs import over_inputs
 
 
 class Checked:
@@ -60,7 +61,7 @@ class Example(Checked):
     label: str = "not a hyper-parameter"
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("settings", "error", "message"),
     [
         ({"share": 0.0}, ValueError, "example: share=0.0 must be in (0, 1]; the default is 0.25"),
@@ -118,7 +119,7 @@ def test_a_subclass_of_an_allowed_class_has_no_name_and_is_refused():
         Example(plug=Lower())
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("texts", "message"),
     [
         ({"sahre": "1"}, "example: unknown key 'sahre'; known: {known}; did you mean share?"),
@@ -220,7 +221,7 @@ def test_settings_are_the_texts_of_every_hyperparameter_and_of_nothing_else():
     assert from_text(Example, as_settings(example), "example") == Example(share=1 / 3, fast=True, plug=High())
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("word", "guess"),
     [("compskp", "; did you mean compskip?"), ("sgd", "; did you mean sgd?"), ("%", ""), ("", "")],
 )
@@ -231,7 +232,7 @@ def test_near_misses_are_offered_only_when_near(word, guess):
 ENTERED = {**ALGORITHMS, **COMPRESSORS, **SKIP_POLICIES}
 
 
-@pytest.mark.parametrize("name", ENTERED)
+@over_inputs("name", ENTERED)
 def test_every_named_object_can_be_given_as_text(name):
     cls = ENTERED[name]
     for made in (cls(), cls(**getattr(cls, "example", {}))):
@@ -241,7 +242,7 @@ def test_every_named_object_can_be_given_as_text(name):
         assert as_settings(from_text(cls, settings, name)) == settings
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@over_inputs("name", ALGORITHMS)
 def test_every_part_of_an_algorithm_can_be_given_as_text(name):
     cls = ALGORITHMS[name]
     for field, spec in hyperparameters_of(cls):
@@ -250,7 +251,7 @@ def test_every_part_of_an_algorithm_can_be_given_as_text(name):
             assert from_text(cls, {field.name: word}, name) == cls(**{field.name: plugged})
 
 
-@pytest.mark.parametrize("name", ENTERED)
+@over_inputs("name", ENTERED)
 def test_every_field_of_a_named_class_is_a_hyperparameter_with_a_sentence(name):
     hyperparameters = hyperparameters_of(ENTERED[name])
     assert [field.name for field, _ in hyperparameters] == [field.name for field in fields(ENTERED[name])]

@@ -14,6 +14,7 @@ import laconic
 from laconic.hyperparameters import hyperparameters_of, value_type
 from laconic.units import bytes_text
 from support import methods, small_model
+from support.inputs import over_inputs
 
 NAMES = {name: getattr(laconic, name) for name in laconic.__all__}
 DECLARED = {name: cls for name, cls in NAMES.items() if dataclasses.is_dataclass(cls)
@@ -125,7 +126,7 @@ def test_every_public_name_is_covered_here_or_is_no_constructor_of_users():
     assert MADE.keys() == WRONG.keys()
 
 
-@pytest.mark.parametrize("name", DECLARED)
+@over_inputs("name", DECLARED)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_settings_of_a_wrong_type_or_out_of_range_are_refused_with_their_name(name):
     for field, wrong in wrong_values(DECLARED[name]):
@@ -135,14 +136,14 @@ def test_settings_of_a_wrong_type_or_out_of_range_are_refused_with_their_name(na
         assert str(wrong)[:20] in str(caught.value), (field, wrong, str(caught.value))
 
 
-@pytest.mark.parametrize("name", WRONG)
+@over_inputs("name", WRONG)
 def test_values_of_a_wrong_type_or_out_of_range_are_refused_with_their_name(name):
     for settings, why in WRONG[name]:
         with pytest.raises((TypeError, ValueError), match=why):
             NAMES[name](**settings)
 
 
-@pytest.mark.parametrize("name", DECLARED)
+@over_inputs("name", DECLARED)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_numbers_of_numpy_are_taken_as_pythons_own(name):
     plain = DECLARED[name](**settings_of(name))
@@ -157,7 +158,7 @@ def test_numbers_of_numpy_are_taken_as_pythons_own(name):
     assert all(type(getattr(made, field)) in (int, float) for field in given)
 
 
-@pytest.mark.parametrize("name", [*DECLARED, *MADE])
+@over_inputs("name", [*DECLARED, *MADE])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_an_object_prints_as_a_line_that_makes_an_equal_one(name):
     made = [MADE[name]] if name in MADE else [DECLARED[name](), DECLARED[name](**settings_of(name))]
@@ -191,7 +192,7 @@ SIMULATION = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("settings", "why"), SIMULATION)
+@over_inputs(("settings", "why"), SIMULATION)
 def test_a_simulation_refuses_wrong_arguments_by_name(settings, why):
     net = small_model.net()
     arguments = {"model": net, "inner": torch.optim.SGD(net.parameters(), lr=0.1), "algorithm": laconic.SGD(),
@@ -209,7 +210,7 @@ OPTIMIZER = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("settings", "why"), OPTIMIZER)
+@over_inputs(("settings", "why"), OPTIMIZER)
 def test_a_distributed_optimizer_refuses_wrong_arguments_by_name(settings, why, group_of_one):
     with pytest.raises((TypeError, ValueError), match=why):
         laconic.DistributedOptimizer(torch.optim.SGD(small_model.net().parameters(), lr=0.1), laconic.SGD(), **settings)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laconic.units import bandwidth, bytes_text, duration, seconds_text, size
+from support.inputs import over_inputs
 
 
 def test_a_bandwidth_is_read_in_bytes_per_second():
@@ -65,23 +66,19 @@ def test_a_duration_is_the_float_of_its_decimal_number(n):
     assert duration(f"{n}us") == float(f"{n}e-6")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "fast", "100", "100M", "100 Mbit/min", "Mbit", "1 Mibit", "1,5MB", "inf B", "10ms"]
-)
+@over_inputs("text", ["", "fast", "100", "100M", "100 Mbit/min", "Mbit", "1 Mibit", "1,5MB", "inf B", "10ms"])
 def test_a_text_that_is_no_bandwidth_is_refused_with_units_and_examples(text):
     with pytest.raises(ValueError, match=rf"bandwidth '{text}' must be .*Kbit.*GB .*examples: .*100Mbit"):
         bandwidth(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "soon", "10", "10m", "1 day", "ms", "1..5s", "nan s", "1_0s", "1 m\u017f", "1s\n2"]
-)
+@over_inputs("text", ["", "soon", "10", "10m", "1 day", "ms", "1..5s", "nan s", "1_0s", "1 m\u017f", "1s\n2"])
 def test_a_text_that_is_no_duration_is_refused_with_units_and_examples(text):
     with pytest.raises(ValueError, match=r"duration '.*' must be .*ns, us, ms, s, min or h .*examples: .*10ms"):
         duration(text)
 
 
-@pytest.mark.parametrize("number", ["0", "-1", "0.0", "-1e-9", "0e9"])
+@over_inputs("number", ["0", "-1", "0.0", "-1e-9", "0e9"])
 def test_zero_and_less_are_refused_with_the_bound(number):
     with pytest.raises(ValueError, match=f"bandwidth '{number} Mbit' must be above 0"):
         bandwidth(f"{number} Mbit")
@@ -89,7 +86,7 @@ def test_zero_and_less_are_refused_with_the_bound(number):
         duration(f"{number}ms")
 
 
-@pytest.mark.parametrize("number", ["1e999999999", "9" * 400, "1e-999", "0." + "0" * 400 + "1"])
+@over_inputs("number", ["1e999999999", "9" * 400, "1e-999", "0." + "0" * 400 + "1"])
 def test_a_hostile_number_is_refused_and_costs_no_time(number):
     with pytest.raises(ValueError, match="must be a number and a unit"):
         bandwidth(f"{number} Mbit")
@@ -162,7 +159,7 @@ def test_what_bytes_text_prints_has_three_digits_right(n_bytes):
     assert float(number) < 1000 or unit == "PB"
 
 
-@pytest.mark.parametrize("value", [-1, math.inf, math.nan])
+@over_inputs("value", [-1, math.inf, math.nan])
 def test_what_cannot_be_printed_is_refused_by_name(value):
     with pytest.raises(ValueError, match=rf"bytes_text: n_bytes={value} must be at least 0 and finite"):
         bytes_text(value)
@@ -177,7 +174,7 @@ def test_a_size_is_read_in_bytes():
         assert size(text) == n_bytes, text
 
 
-@pytest.mark.parametrize("text", ["", "45", "MB", "45MiB", "1Mbit", "1Mb", "1MB/s", "-1MB", "0B", "0.5 B", "nanB"])
+@over_inputs("text", ["", "45", "MB", "45MiB", "1Mbit", "1Mb", "1MB/s", "-1MB", "0B", "0.5 B", "nanB"])
 def test_a_text_that_is_no_size_is_refused_with_the_text(text):
     with pytest.raises(ValueError, match=f"^size {re.escape(repr(text))} must be "):
         size(text)

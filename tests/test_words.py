@@ -8,10 +8,9 @@ import tokenize
 from dataclasses import fields
 from pathlib import Path
 
-import pytest
-
 import laconic
 from laconic.contract import ALGORITHMS
+from support.inputs import over_inputs
 from support.sources import share_trees, tree_of
 
 pytestmark = share_trees
@@ -58,14 +57,24 @@ def refused_in(identifier: str) -> set[str]:
 
 
 @functools.cache
+def tokens_of(path: Path) -> tuple[set[str], list[str], list[str]]:
+    """The names, the strings and the comments of a file."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(path.read_text()).readline))
+    names = {token.string for token in tokens if token.type == tokenize.NAME}
+    strings, comments = (
+        [token.string for token in tokens if token.type == kind] for kind in (tokenize.STRING, tokenize.COMMENT)
+    )
+    return names, strings, comments
+
+
+@functools.cache
 def identifiers_of(path: Path) -> set[str]:
     """Every name in a file, those within f-strings too, and the file's own."""
-    found = {path.stem}
-    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
-        if token.type == tokenize.NAME:
-            found.add(token.string)
-        elif token.type == tokenize.STRING and token.string[:1] in "fF":
-            for inside in re.findall(r"\{([^{}]*)\}", token.string):
+    names, strings, _ = tokens_of(path)
+    found = {path.stem, *names}
+    for string in strings:
+        if string[:1] in "fF":
+            for inside in re.findall(r"\{([^{}]*)\}", string):
                 found |= set(re.findall(r"[A-Za-z_]\w*", re.sub(r"'[^']*'|\"[^\"]*\"", "", inside)))
     return found
 
@@ -90,7 +99,7 @@ def test_no_hyperparameter_and_no_memory_has_a_word_that_was_replaced():
         for field in fields(cls):
             assert not refused_in(field.name), f"{name}: {field.name}"
     for path in FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in ast.walk(tree_of(path)) if "memory" in path.read_text() else ():  # to parse all takes seconds
             if (
                 isinstance(node, ast.Subscript)
                 and isinstance(node.slice, ast.Constant)
@@ -141,13 +150,13 @@ def prose_of(path: Path) -> str:
     """The comments, docstrings and other texts of a file; a page as it is, without code between backticks."""
     if path.suffix == ".md":
         return re.sub(r"`[^`\n]*`", "", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL))
-    tokens = tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
-    texts = [token.string for token in tokens if token.type in (tokenize.COMMENT, tokenize.STRING)]
-    texts = [text for text in texts if " " in text]  # one word alone is a name, such as a stream of random numbers
+    _, strings, comments = tokens_of(path)
+    # One word alone is a name, such as a stream of random numbers.
+    texts = [text for text in strings + comments if " " in text]
     return re.sub(r"`[^`\n]*`", "", "\n".join(texts))
 
 
-@pytest.mark.parametrize("pattern", PHRASES)
+@over_inputs("pattern", PHRASES)
 def test_no_sentence_uses_a_word_that_was_replaced(pattern):
     wrong = [
         f"{path.relative_to(ROOT)}: ...{text[max(0, hit.start() - 40) : hit.end() + 30]!r}"

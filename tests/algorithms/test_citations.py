@@ -5,10 +5,9 @@ import re
 import tokenize
 from pathlib import Path
 
-import pytest
-
 import laconic
 from laconic.contract import ALGORITHMS
+from support.inputs import over_inputs
 
 PACKAGE = Path(laconic.__file__).parent
 
@@ -143,7 +142,7 @@ def _citations(path: Path) -> set[str]:
     return {place for place in found if not any(place != other and place in other for other in found)}
 
 
-@pytest.mark.parametrize("name", CITED)
+@over_inputs("name", CITED)
 def test_a_file_names_its_papers_and_cites_only_what_was_read(name):
     papers, cited = CITED[name]
     path = PACKAGE / name

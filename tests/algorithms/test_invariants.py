@@ -191,7 +191,7 @@ def test_a_separable_method_has_the_same_bits_however_its_vector_is_split(name, 
         assert torch.equal(runs[layout].state().residuals, runs["rank0"].state().residuals)
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLES if name not in SEPARABLE])
+@over_inputs("name", [name for name in SAMPLES if name not in SEPARABLE])
 def test_a_method_that_is_not_separable_is_not_split(name):
     with pytest.raises(ValueError, match="would change the result; use rank0 or dedicated"):
         Run(SAMPLES[name], quadratic(), layout="sharded")

@@ -10,6 +10,7 @@ import pytest
 
 import laconic as library
 from support.command_line import laconic
+from support.inputs import over_inputs
 
 QUICK = ("--epochs", "1", "--batch-size", "32")
 
@@ -228,7 +229,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@over_inputs("mistake", MISTAKES)
 def test_a_mistake_ends_with_one_line_that_names_it_and_the_remedy(mistake):
     arguments, expected = MISTAKES[mistake]
     ended = laconic(*arguments)

@@ -120,6 +120,7 @@ def test_list_loads_nothing_heavy_with_a_file_of_ones_own_either(tmp_path):
     assert loaded_by(*lines) == [(line, 0, []) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_command_that_runs_loads_torch():
     ((_, code, heavy),) = loaded_by("show no-such-method")
     assert code == 2, "the names of the methods are looked at first, and need torch"
@@ -219,6 +220,7 @@ def test_python_m_laconic_is_the_command_and_says_how_it_was_called():
     assert ended.stderr == "error: --workers needs a value: --workers INTEGER; see `python -m laconic run --help`\n"
 
 
+@pytest.mark.slow
 def test_a_signal_while_torch_loads_ends_the_command_with_one_line(tmp_path):
     slow = tmp_path / "torch"
     slow.mkdir()

@@ -26,6 +26,7 @@ from laconic.lab.runs.settings import RunSettings
 from laconic.units import bandwidth, duration, size
 from support.command_line import laconic
 from support.deadlines import DEADLINE_S
+from support.inputs import over_inputs
 
 
 def commands(group=None, before=()):
@@ -56,7 +57,7 @@ def test_the_walk_finds_every_command():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+@over_inputs("names", COMMANDS)
 def test_every_option_of_a_command_is_made_from_a_field(names):
     command = COMMANDS[names]
     fields = {field.name: spec for _, field, spec in OPTIONS[names]}
@@ -70,7 +71,7 @@ def test_every_option_of_a_command_is_made_from_a_field(names):
             assert parameter.opts[1:] == ([spec.short] if spec.short else [])
 
 
-@pytest.mark.parametrize(("group", "field", "spec"), FIELDS, ids=IDS)
+@over_inputs(("group", "field", "spec"), FIELDS)
 def test_every_field_has_help_that_is_a_sentence_and_says_its_unit(group, field, spec):
     assert spec.about.endswith(".")
     kind = value_type(field)
@@ -96,7 +97,7 @@ def test_the_names_in_the_help_are_those_of_the_registries():
     assert set(MODEL_NAMES) == MODELS.keys()
 
 
-@pytest.mark.parametrize(("group", "field", "spec"), FIELDS, ids=IDS)
+@over_inputs(("group", "field", "spec"), FIELDS)
 def test_the_default_of_every_field_is_a_valid_value(group, field, spec):
     if field.default is not dataclasses.MISSING:
         check_options(group, {field.name: field.default})
@@ -114,7 +115,7 @@ def wrong_value(field, spec):
     return None
 
 
-@pytest.mark.parametrize(("group", "field", "spec"), FIELDS, ids=IDS)
+@over_inputs(("group", "field", "spec"), FIELDS)
 def test_a_wrong_value_of_every_kind_names_flag_key_or_argument_as_it_was_given(group, field, spec):
     value = wrong_value(field, spec)
     if value is None:
@@ -132,7 +133,7 @@ def test_a_wrong_value_of_every_kind_names_flag_key_or_argument_as_it_was_given(
     assert (f"{value:g}" if isinstance(value, float) else str(value)) in as_flag
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("within", "kind", "unit", "text"),
     [
         ("[1, inf)", int, "rounds", "at least 1"),
@@ -165,7 +166,7 @@ class Example(OptionGroup):
     set: dict[str, str] = option({}, "Texts by key.")
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("values", "argument", "flag", "key"),
     [
         ({"count": 0}, "count=0 must be at least 1; 2 is usual", "--count 0 must", "count = 0 must"),
@@ -248,7 +249,7 @@ def test_the_settings_of_a_run_are_read_back_from_its_config_file(tmp_path, what
     }
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("text", "message"),
     [
         ("algorithm = 'sgd'\nepochs = 0", "epochs = 0 must be at least 1"),
@@ -280,7 +281,7 @@ def test_a_wrong_key_of_a_file_is_named_with_the_file_and_without_flags(tmp_path
 # On the command line
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("line", "message"),
     [
         ("run -a sgd --epochs 0", "--epochs 0 must be at least 1"),

@@ -9,6 +9,7 @@ import pytest
 from laconic.report.timeline.named import NAMED
 from laconic.report.visible import visible
 from support.command_line import laconic
+from support.inputs import over_inputs
 
 
 def test_the_list_names_every_timeline():
@@ -18,7 +19,7 @@ def test_the_list_names_every_timeline():
             assert name in ended.out
 
 
-@pytest.mark.parametrize("name", NAMED)
+@over_inputs("name", NAMED)
 def test_every_timeline_is_shown_in_letters(name):
     ended = laconic("timeline", name)
     assert ended.code == 0
@@ -83,7 +84,7 @@ def test_a_message_schedule_of_one_s_own_is_plotted(tmp_path):
     assert "5 s from the first request to the end" in ended.out
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("arguments", "message"),
     [
         (("rings",), "there is no timeline 'rings'"),
@@ -113,7 +114,7 @@ def test_a_wrong_argument_is_named_with_its_remedy(arguments, message):
     assert "Traceback" not in ended.err
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("text", "message"),
     [
         ("{", "is not JSON"),

@@ -21,6 +21,7 @@ from laconic.contract import Accept, Exchange, ModelSpec
 from laconic.protocol.expectation import Expectation
 from laconic.random_keys import make_key
 from laconic.wire import Dense, Positions, Signs, Sparse, VoteChange
+from support.inputs import over_inputs
 
 SPEC = ModelSpec.of_sizes(20, 1, 16)
 ORIGIN = (5, "worker", 2, 7)
@@ -42,8 +43,8 @@ def holds(expectation, packet, *, offset=0, count=SPEC.d):
     return expectation.holds(packet, ORIGIN, (offset, count))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("compressor", ALL, ids=str)
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs("compressor", ALL)
 def test_a_compressor_accepts_its_own_packets_and_those_of_no_other(compressor, dtype):
     vector = torch.linspace(-2, 3, SPEC.d, dtype=dtype) ** 3
     expectation = expectation_of(compressor.accept(SPEC), dtype)

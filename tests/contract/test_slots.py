@@ -10,6 +10,7 @@ from laconic.contract import Algorithm
 from laconic.contract.slots import rank_in
 from laconic.errors import ContractError
 from support import small_model
+from support.inputs import each_over
 from support.methods import WITH_ALL_MEMORIES as METHODS
 from support.methods import layouts_of
 
@@ -64,7 +65,7 @@ def test_every_declared_memory_is_written(method):
         assert found[side] == getattr(algorithm, side).keys()
 
 
-@pytest.mark.parametrize(("method", "side", "name"), SLOTS)
+@each_over(("method", "side", "name"), SLOTS)
 def test_a_slot_that_is_missing_from_a_table_is_found(method, side, name):
     algorithm = copy.copy(METHODS[method])
     table = {other: slot for other, slot in getattr(algorithm, side).items() if other != name}

@@ -10,6 +10,7 @@ from laconic.errors import WireError
 from laconic.telemetry.meter import Meter
 from laconic.telemetry.phases import Seconds
 from laconic.telemetry.traffic import TRAFFIC_SCHEMA, Traffic
+from support.inputs import over_inputs
 
 TRAFFIC = Traffic.of(Meter(), 3, 0, Seconds().sums())
 
@@ -31,12 +32,12 @@ MISFITS = [
 NO_JSON = [b"", b"{", b"\xff", b"nonsense", b"[" * 100_000, b"1" * 5000]
 
 
-@pytest.mark.parametrize(("schema", "value"), FITS)
+@over_inputs(("schema", "value"), FITS)
 def test_data_that_fit_are_read_as_they_were_shown(schema, value):
     assert read_gathered([json.dumps(value).encode()] * 2, schema, "for a test") == [value, value]
 
 
-@pytest.mark.parametrize(("schema", "value", "problem"), MISFITS)
+@over_inputs(("schema", "value", "problem"), MISFITS)
 def test_data_of_another_form_are_refused_with_the_rank_and_what_was_expected(schema, value, problem):
     with pytest.raises(WireError, match=f"rank 0, for a test: .*{problem}"):
         read_gathered([json.dumps(value).encode()], schema, "for a test")

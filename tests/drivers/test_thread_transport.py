@@ -18,6 +18,7 @@ from laconic.protocol.round_inputs import Inputs
 from laconic.protocol.slices import SlicedRank
 from support import methods
 from support.golden_jobs import LR, D, table
+from support.inputs import each_over
 from support.thread_transport import in_threads
 
 N = 4
@@ -96,7 +97,7 @@ def in_lock_step(algorithm, layout):
     return [(replica.x, worker.meter.saved()) for replica, worker in zip(replicas, driver.workers, strict=True)]
 
 
-@pytest.mark.parametrize(("name", "layout"), methods.in_step_with_layouts(N))
+@each_over(("name", "layout"), methods.in_step_with_layouts(N))
 def test_threads_and_the_simulator_end_with_the_same_bits_and_bytes(name, layout):
     algorithm = methods.with_test_settings(name)
     found = [of_rank for of_rank in over_threads(algorithm, layout) if of_rank is not None]

@@ -12,6 +12,7 @@ from laconic.faults.plan import FaultPlan
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.settings import RunSettings
 from support.command_line import laconic as command
+from support.inputs import over_inputs
 
 chances = st.floats(0, 1, exclude_max=True)
 factors = st.floats(1e-6, 1e6)
@@ -130,7 +131,7 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", WRONG)
+@over_inputs("case", WRONG)
 def test_a_wrong_plan_is_refused_with_its_line_the_value_and_the_bound(case):
     text, message = WRONG[case]
     with pytest.raises(ValueError, match=f"^faults: {message}"):
@@ -176,7 +177,7 @@ NEVER = {
 }
 
 
-@pytest.mark.parametrize("case", NEVER)
+@over_inputs("case", NEVER)
 def test_what_never_comes_in_a_run_is_refused_before_the_data_are_read(tmp_path, case):
     text, options, message = NEVER[case]
     path = tmp_path / "plan.toml"

@@ -288,7 +288,7 @@ def test_edges_that_sum_to_1_but_for_rounding_have_no_self_weight():
     assert mixing.self_weights[0] == 0.0
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("text", "n", "complaint"),
     [
         ("rign", 4, r"graph='rign' must be one of exponential, full, .*, or edges such as .*did you mean ring"),
@@ -325,7 +325,7 @@ def test_a_bad_text_is_refused_with_the_remedy(text, n, complaint):
         Mixing.over_cycle(text, n)
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("matrix", "complaint"),
     [
         ([[0.5, 0.5]], r"must be square, .* not of shape \(1, 2\)"),
@@ -348,7 +348,7 @@ def test_a_bad_matrix_is_refused_with_the_remedy(matrix, complaint):
         Mixing.from_matrix(matrix)
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("graph", "complaint"),
     [
         (networkx.Graph(), r"the 0 nodes must be the workers 0 to n - 1"),
@@ -372,7 +372,7 @@ def test_two_graphs_side_by_side_are_refused_and_have_rho_1(graph, n_more):
         Mixing.from_graph(both)
 
 
-@pytest.mark.parametrize("rank", [-1, 3])
+@over_inputs("rank", [-1, 3])
 def test_an_unknown_worker_is_refused(rank):
     ring = Mixing.from_text("ring", 3)
     for request in (ring.neighbors, lambda rank: ring.weight(rank, 0), lambda rank: ring.weight(0, rank)):

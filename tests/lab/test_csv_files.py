@@ -10,6 +10,7 @@ import torch
 
 from laconic.errors import DatasetError, Spelling
 from laconic.lab.datasets import Dataset, load
+from support.inputs import over_inputs
 
 
 def write(folder: Path, text: str | bytes, name: str = "t.csv") -> Path:
@@ -69,7 +70,7 @@ def test_text_labels_are_numbered_in_alphabetical_order(tmp_path):
     assert table.train_labels[order].diff().min() >= 0
 
 
-@pytest.mark.parametrize(
+@over_inputs(
     ("labels", "n_classes"),
     [
         (["10", "-1", "9", "+9"], 3),
@@ -122,7 +123,7 @@ FORMS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("form", FORMS)
+@over_inputs("form", FORMS)
 def test_a_table_is_the_same_in_every_form_without_a_warning(tmp_path, form):
     text, options = FORMS[form]
     assert same(load("csv", write(tmp_path, text), **options), load("csv", write(tmp_path, TEN_ROWS, "plain.csv")))
@@ -156,7 +157,7 @@ WARNED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", WARNED)
+@over_inputs("case", WARNED)
 def test_what_is_concluded_from_the_rows_is_warned_of_and_the_table_is_the_same(tmp_path, case):
     text, options, words = WARNED[case]
     path = write(tmp_path, text)
@@ -217,7 +218,7 @@ WRONG_TESTS = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG_TESTS)
+@over_inputs("case", WRONG_TESTS)
 def test_a_test_file_that_does_not_fit_is_refused(tmp_path, case):
     text, words = WRONG_TESTS[case]
     train = write(tmp_path, "x,y,kind\n" + "".join(f"{i * i},{i},{'ba'[i % 2]}\n" for i in range(10)), "train.csv")
@@ -265,7 +266,7 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@over_inputs("case", REFUSED)
 def test_a_table_that_cannot_be_learned_from_is_refused_with_its_line(tmp_path, case):
     text, words = REFUSED[case]
     path = write(tmp_path, text)
@@ -284,7 +285,7 @@ WRONG_OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG_OPTIONS)
+@over_inputs("case", WRONG_OPTIONS)
 def test_columns_that_are_not_there_are_refused_with_those_that_are(tmp_path, case):
     options, words = WRONG_OPTIONS[case]
     path = write(tmp_path, "x,x,z,kind\n" + TEN_ROWS)

@@ -11,6 +11,7 @@ import torch
 
 from laconic.errors import DatasetError, Spelling
 from laconic.lab.datasets import load
+from support.inputs import over_inputs
 
 LINES = "".join(f"{'+1' if i % 2 else '-1'} 1:{i} 4:0.5\n" for i in range(10))
 
@@ -44,7 +45,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@over_inputs("form", FORMS)
 def test_lines_become_dense_rows_with_values_as_they_are(tmp_path, form):
     table = load("libsvm", write(tmp_path, FORMS[form]))
     assert table.input_shape == (4,)
@@ -113,7 +114,7 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@over_inputs("case", REFUSED)
 def test_lines_that_are_not_svmlight_are_refused_with_their_number(tmp_path, case):
     text, words = REFUSED[case]
     path = write(tmp_path, text)

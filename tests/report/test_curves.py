@@ -16,6 +16,7 @@ from laconic.report.drawing import line_style, picture_bytes
 from laconic.report.visible import visible
 from laconic.telemetry.meter import Count
 from laconic.telemetry.traffic import Traffic
+from support.inputs import over_inputs
 
 
 def record_of(*ends, algorithm="sgd", driver="simulated"):
@@ -76,7 +77,7 @@ def test_28_lines_are_all_different_and_the_last_point_has_a_marker():
         assert len(marked) <= 8
 
 
-@pytest.mark.parametrize("name", ["$x_{$", "_hidden", "a\x1b[1m", "two\nlines", "\u202ex", "a" * 300])
+@over_inputs("name", ["$x_{$", "_hidden", "a\x1b[1m", "two\nlines", "\u202ex", "a" * 300])
 def test_a_name_in_a_picture_is_a_name(name):
     record = record_of((1.0, 10, 10))
     object.__setattr__(record.settings, "dataset", name)
@@ -100,7 +101,8 @@ def test_a_picture_does_not_follow_the_settings_of_the_user_s_own_pictures():
         assert matplotlib.rcParams["font.size"] == 40
 
 
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.not_there", "no such"])
+@pytest.mark.slow
+@over_inputs("backend", ["module://matplotlib_inline.not_there", "no such"])
 def test_a_backend_that_is_not_there_costs_no_picture(backend):
     code = (
         "from laconic.report.drawing import picture_bytes; import os; "

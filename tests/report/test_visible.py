@@ -13,6 +13,7 @@ from rich.text import Text
 import laconic
 from laconic.report.terminal import terminal
 from laconic.report.visible import for_matplotlib, visible, visible_lines
+from support.inputs import over_inputs
 
 SOURCES = Path(laconic.__file__).parent
 
@@ -22,7 +23,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@over_inputs("text", HOSTILE)
 def test_nothing_that_moves_the_cursor_or_turns_the_line_is_left(text):
     shown = visible(text)
     assert shown.isprintable()

@@ -5,6 +5,8 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 
+import pytest
+
 
 @contextlib.contextmanager
 def failing_at(**inputs: object) -> Iterator[None]:
@@ -17,7 +19,7 @@ def failing_at(**inputs: object) -> Iterator[None]:
 
 
 def over_inputs(names: str | tuple[str, ...], values: Iterable) -> Callable:
-    """Run a test over all values, like `pytest.mark.parametrize`, but as one item and up to the first failure.
+    """Run a test over all values as one item, where `parametrize` makes one of each; all that fail are named.
 
     Parametrize over what is tested (kernels, kinds of packets, compressors); loop over what it is given.
 
@@ -33,13 +35,43 @@ def over_inputs(names: str | tuple[str, ...], values: Iterable) -> Callable:
         @functools.wraps(test)
         def over_all(**others):
             __tracebackhide__ = True
+            failures = []
             for row in rows:
-                with failing_at(**row):
-                    test(**others, **row)
+                try:
+                    with failing_at(**row):
+                        test(**others, **row)
+                except (Exception, pytest.fail.Exception) as error:
+                    failures.append(error)
+            if failures:
+                for error in failures[1:]:
+                    inputs = [note for note in reversed(error.__notes__) if note.startswith("at ")]
+                    failures[0].add_note(f"and {', '.join(inputs)}: {type(error).__name__}")
+                raise failures[0]
 
         signature = inspect.signature(test)
         left = [argument for name, argument in signature.parameters.items() if name not in rows[0]]
         over_all.__signature__ = signature.replace(parameters=left)
         return over_all
+
+    return decorate
+
+
+def each_over(names: tuple[str, ...], rows: Iterable[tuple]) -> Callable:
+    """Parametrize over the first of the names, what is tested; loop over the others' values that stand with it."""
+    tested, *others = names
+    grouped: dict[str, list] = {}
+    for value, *rest in rows:
+        grouped.setdefault(value, []).append(rest)
+
+    def decorate(test: Callable) -> Callable:
+        loops = {value: over_inputs(tuple(others), rest)(test) for value, rest in grouped.items()}
+
+        @functools.wraps(test)
+        def over_rest(**given):
+            __tracebackhide__ = True
+            loops[given[tested]](**given)
+
+        over_rest.__signature__ = inspect.signature(next(iter(loops.values())))
+        return pytest.mark.parametrize(tested, list(grouped))(over_rest)
 
     return decorate

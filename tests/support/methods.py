@@ -19,6 +19,7 @@ from laconic.contract import ModelSpec
 from laconic.policies.skip_policies import SlowLink
 from laconic.protocol.layout import LAYOUTS, choose_layout
 from support import small_model
+from support.inputs import each_over
 
 # The methods whose workers step together, in one process or more.
 IN_STEP = sorted(name for name, cls in ALGORITHMS.items() if cls.mode != "arrivals")
@@ -76,7 +77,7 @@ SAMPLES = {
 
 CASES = [(name, layout) for name, sample in SAMPLES.items() for layout in layouts_of(sample, 4)]
 each_sample = pytest.mark.parametrize("name", SAMPLES)
-each_case = pytest.mark.parametrize(("name", "layout"), CASES)
+each_case = each_over(("name", "layout"), CASES)  # an item for each method
 
 # All methods, so that each memory that a method may write is written by one of them.
 _HALF = TopK(density=0.5)

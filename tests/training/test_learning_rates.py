@@ -6,7 +6,7 @@ import torch
 import laconic
 from laconic.training.flat_parameters import FlatParameters
 from support import methods, small_model
-from support.inputs import over_inputs
+from support.inputs import each_over, over_inputs
 
 LAYOUTS = methods.in_step_with_layouts(2)
 STAYING = [(name, layout) for name, layout in LAYOUTS if laconic.ALGORITHMS[name].replicas_equal]
@@ -36,7 +36,7 @@ def set_lr(simulation, lr):
         group["lr"] = lr
 
 
-@pytest.mark.parametrize(("name", "layout"), STAYING)
+@each_over(("name", "layout"), STAYING)
 def test_a_step_of_learning_rate_zero_moves_nothing_keeps_every_memory_and_training_goes_on(name, layout):
     algorithm, net = methods.with_test_settings(name), small_model.net()
     simulation = simulated(net, algorithm, layout=layout)

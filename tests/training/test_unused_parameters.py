@@ -6,7 +6,7 @@ import torch
 import laconic
 from support import ddp_tasks, methods, optimizers, small_model
 from support.ddp_tasks import FROZEN, LATE, METHODS, ROUNDS
-from support.inputs import over_inputs
+from support.inputs import each_over, over_inputs
 from support.ranks import run_ranks
 
 SGD_CASES = [
@@ -20,7 +20,7 @@ def freeze(net, frozen):
     net.core[0].requires_grad_(not frozen)
 
 
-@pytest.mark.parametrize(("name", "layout"), [*methods.in_step_with_layouts(2), ("asgd", "auto")])
+@each_over(("name", "layout"), [*methods.in_step_with_layouts(2), ("asgd", "auto")])
 @over_inputs("local_steps", (1, 2))
 def test_a_layer_frozen_in_mid_training_stays_with_its_memories_until_it_is_thawed(name, layout, local_steps):
     algorithm = methods.with_test_settings(name)
