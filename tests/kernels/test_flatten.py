@@ -1,5 +1,7 @@
 """Tensors gathered into one vector, and a vector scattered into them, in one pass over memory."""
 
+import functools
+
 import pytest
 import torch
 
@@ -15,11 +17,17 @@ KINDS = [
     (SHAPES, torch.float32),
     (SHAPES, torch.float64),
     (LARGE, torch.float32),
-    (LARGE, torch.float64),
+    ([*SHAPES, (2_100_000,), (31,)], torch.float64),  # past the caches, too
 ]
 
 
 def _segments(shapes, dtype, seed=0):
+    tensors = [tensor.clone() for tensor in _sampled(tuple(shapes), dtype, seed)]
+    return tensors, sum(tensor.numel() for tensor in tensors)
+
+
+@functools.cache
+def _sampled(shapes, dtype, seed):
     random = torch.Generator().manual_seed(seed)
     tensors = [torch.randn(shape, generator=random, dtype=dtype) for shape in shapes]
     for tensor in tensors:
@@ -27,7 +35,7 @@ def _segments(shapes, dtype, seed=0):
         flat[::5] *= torch.finfo(dtype).max / 16
         flat[1::5] *= torch.finfo(dtype).smallest_normal
         flat[2::5] = -0.0
-    return tensors, sum(tensor.numel() for tensor in tensors)
+    return tensors
 
 
 def _bits(tensors):
