@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from laconic.lab.processes.pool import Task, run_tasks
 from laconic.lab.processes.ranks import Host, Ranks
 from laconic.lab.processes.supervise import Answer, Child, Report, end_all
 from laconic.statements import LaconicWarning
+from support.child_processes import children_of, has_ended, started, state_of, until
 from support.deadlines import DEADLINE_S
 from support.process_samples import Parent, Rank, Sample, figures_of, killed
 
@@ -28,60 +28,27 @@ pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 
 
-def until(happened, what):
-    """Wait for something that is about to happen."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not happened():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        time.sleep(0.01)
-
-
-def state_of(pid):
-    """A process's state, as a letter, and its parent. X where there is none."""
-    try:
-        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
-    except OSError:
-        return "X", 0
-    return state, int(parent)
-
-
-def has_ended(pid):
-    return state_of(pid)[0] in "ZX"  # Z: and whoever inherited it has not asked how
-
-
-def children_of(pid):
-    pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
-    return [one for one in pids if state_of(one)[1] == pid and not has_ended(one)]
-
-
-@contextlib.contextmanager
-def started(make, *arguments):
-    process = Child("sample", make, *arguments)
-    try:
-        yield process
-    finally:
-        end_all([process])
-
-
 # --- children end with their parent -----------------------------------------------------------------
 
 
-def test_a_child_whose_parent_is_killed_right_after_its_start_ends():
+def test_a_fresh_child_whose_parent_is_killed_right_after_its_start_ends():
     with started(Parent) as parent:
-        pid = parent.call("start")
+        [pid] = parent.call("start_fresh")
         os.kill(parent.pid, signal.SIGKILL)
         until(lambda: has_ended(pid), "its end")
 
 
-@pytest.mark.parametrize("how", ["start_importing", "start_and_hold_the_interpreter", "start_in_a_thread_that_ends"])
+@pytest.mark.parametrize(
+    "how", ["start_making", "start_both_and_hold_their_interpreters", "start_in_a_thread_that_ends"]
+)
 def test_a_child_ends_with_its_parent_but_not_with_the_thread_that_started_it(how, tmp_path):
-    sign = tmp_path / "sign"
     with started(Parent) as parent:
-        pid = parent.call(how, sign=str(sign))
-        until(sign.exists, "the child's sign")
-        assert not has_ended(pid)
+        pids = parent.call(how, sign=str(tmp_path / "sign"))
+        until(lambda: len(list(tmp_path.iterdir())) == len(pids), "the children's signs")
+        assert not any(map(has_ended, pids))
+        pids += children_of(parent.pid)  # the template too
         os.kill(parent.pid, signal.SIGKILL)
-        until(lambda: has_ended(pid), "its end")
+        until(lambda: all(map(has_ended, pids)), "their end")
 
 
 def test_a_child_that_finds_another_parent_than_the_one_that_started_it_ends_at_once():
@@ -100,16 +67,19 @@ def test_a_child_that_finds_another_parent_than_the_one_that_started_it_ends_at_
         peer.close()
 
 
-def test_ranks_end_when_their_command_is_killed_while_they_import(tmp_path):
+@pytest.mark.parametrize("n_there", [1, 4], ids=["while_the_template_imports", "while_they_start"])
+def test_ranks_end_when_their_command_is_killed(n_there, tmp_path):
     with command(tmp_path, "run", "-a", "sgd", "--driver", "processes", "--workers", "3") as run:
-        until(lambda: len(children_of(run.pid)) == 3, "three ranks")
-        ranks = children_of(run.pid)
+        until(lambda: len(children_of(run.pid)) == n_there, "the template, and three ranks")
+        processes = children_of(run.pid)
         run.kill()
-        until(lambda: all(map(has_ended, ranks)), "the ranks' end")
+        until(lambda: all(map(has_ended, processes)), "their end")
 
 
 def test_when_one_rank_cannot_be_started_those_before_it_are_ended():
-    before = children_of(os.getpid())
+    with started(Sample):
+        pass
+    before = children_of(os.getpid())  # the template
     hosts = [Host(), Host(), Host(prefix=("/no/such/command",))]
     with pytest.raises(LaunchError, match=r"rank 2: its process could not be started: .*/no/such/command"):
         Ranks(3, Rank, hosts=hosts)
@@ -241,7 +211,7 @@ SIGNALS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "stopped"}
 def test_a_run_over_processes_is_stopped_with_its_ranks(number, tmp_path):
     with command(tmp_path, "run", "-a", "sgd", "--driver", "processes", "--workers", "2", "--epochs", "5000") as run:
         until(lambda: any("epoch" in line for line in lines_printed_in(tmp_path)), "its first epoch")
-        assert len(children_of(run.pid)) == 2
+        assert len(children_of(run.pid)) == 3, "two ranks and their template"
         assert_is_stopped(run, tmp_path, number, SIGNALS[number])
 
 

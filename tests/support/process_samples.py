@@ -1,8 +1,11 @@
 """Objects and jobs for the tests of child processes; a module of its own, since these import it, and quickly."""
 
 import ctypes
+import importlib
 import os
+import random
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -17,6 +20,20 @@ class Sample:
 
     def pid(self):
         return os.getpid()
+
+    def has_imported(self, module):
+        return module in sys.modules
+
+    def surroundings(self, variable, module):
+        """What is of the moment of its start, after a line on each stream."""
+        sys.stdout.write("to output\n")
+        sys.stderr.write("to error\n")
+        return os.getcwd(), os.environ.get(variable), importlib.import_module(module).VALUE
+
+    def random_numbers(self):
+        import numpy as np
+
+        return random.random(), float(np.random.rand())
 
     def report_numbers(self, report):
         for number in range(3):
@@ -44,13 +61,16 @@ class Sample:
 class Parent:
     """In a child process that has a child of its own."""
 
-    def start(self, *arguments):
+    def start(self, *arguments, **environment):
         from laconic.lab.processes.supervise import Child
 
-        self.child = Child("inner", Sample, *arguments)
-        return self.child.pid
+        self.child = Child("inner", Sample, *arguments, environment=environment)
+        return [self.child.pid]
 
-    def start_importing(self, sign):
+    def start_fresh(self):
+        return self.start(OF_ITS_OWN="1")
+
+    def start_making(self, sign):
         return self.start(sign)
 
     def start_in_a_thread_that_ends(self, sign):
@@ -63,12 +83,15 @@ class Parent:
         thread.join()
         pid = self.child.call("pid")
         self.child.request("pause", {"sign": sign})
-        return pid
+        return [pid]
 
-    def start_and_hold_the_interpreter(self, sign):
-        pid = self.start()
+    def start_both_and_hold_their_interpreters(self, sign):
+        pids = self.start_fresh()
+        self.fresh = self.child
+        pids += self.start()
+        self.fresh.request("hold_the_interpreter", {"sign": f"{sign} of the fresh one"})
         self.child.request("hold_the_interpreter", {"sign": sign})
-        return pid
+        return pids
 
 
 class Rank:

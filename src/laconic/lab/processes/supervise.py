@@ -1,6 +1,6 @@
 """Child processes of this machine, which end with their parent.
 
-Nothing here imports torch. The child's side is in `child.py`.
+Nothing here imports torch. Their start is in `starting.py`, the child's side in `child.py`.
 """
 
 import contextlib
@@ -10,17 +10,14 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from laconic.errors import LaunchError
+from laconic.lab.processes.starting import Forked, start
 
-_SCRIPT = Path(__file__).with_name("child.py")
 _END_S = 1.0  # between terminating children and killing them
 
 
@@ -74,23 +71,19 @@ class Child:
         self.name = name
         payload = pickle.dumps((make, arguments), pickle.HIGHEST_PROTOCOL)
         self.connection, peer = multiprocessing.Pipe()
-        by_kernel = threading.current_thread() is threading.main_thread()
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        command = [
-            *prefix, sys.executable, *flags, "-P", str(_SCRIPT),
-            str(os.getpid()), str(peer.fileno()), str(int(by_kernel)),
-        ]  # fmt: skip
+        lifeline, self._lifeline = os.pipe()
         try:
-            with _interrupts_blocked():
-                self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, pass_fds=[peer.fileno()], env=os.environ | (environment or {})
-                )
-        except OSError as error:
-            self.connection.close()
+            self._process = start(peer.fileno(), lifeline, prefix, environment or {})
+        except BaseException as error:
+            self._close()
+            if not isinstance(error, OSError):
+                raise
             raise LaunchError(f"{name}: its process could not be started: {error}") from error
         finally:
             peer.close()
-        self._send(pickle.dumps(sys.path))
+            os.close(lifeline)
+        variables = os.environ | (environment or {}) if isinstance(self._process, Forked) else None
+        self._send(pickle.dumps((sys.path, variables)))
         self._send(payload)
 
     @property
@@ -157,6 +150,12 @@ class Child:
             self._process.kill()
             return self._process.wait()
 
+    def _close(self) -> None:
+        self.connection.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
 
 def end_all(children: Sequence[Child]) -> None:
     """End every child: terminate it, wait for it, and kill it if it does not end."""
@@ -165,16 +164,4 @@ def end_all(children: Sequence[Child]) -> None:
     deadline = time.monotonic() + _END_S
     for child in children:
         child._wait(deadline)
-        child.connection.close()
-        assert child._process.stdin is not None
-        child._process.stdin.close()
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start processes with SIGINT blocked. In this process the signal is only delayed."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        child._close()
