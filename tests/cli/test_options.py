@@ -255,7 +255,10 @@ def test_the_settings_of_a_run_are_read_back_from_its_config_file(tmp_path, what
         ("algorithm = 'sgd'\nepochs = 0", "epochs = 0 must be at least 1"),
         ("algorithm = 'sgd'\nepochs = 'many'", "epochs = 'many' must be a whole number, at least 1"),
         ("algorithm = 'sgd'\nlr = -1", "lr = -1 must be above 0 and finite; leave it out"),
-        ("algorithm = 'sgd'\nmodel = 'mpl'", "model = 'mpl' must be one of linear, mlp, cnn; did you mean mlp?"),
+        (
+            "algorithm = 'sgd'\nmodel = 'mpl'",
+            "model = 'mpl' must be one of linear, mlp, cnn, resnet18, resnet50; did you mean mlp?",
+        ),
         ("algorithm = 'sgd'\nwarm_up_from = 0.5", "warm_up_from = 0.5 needs warm_up_epochs"),
         ("algorithm = 'sgd'\nbandwidth = '10'", "bandwidth: bandwidth '10' must be"),
         ("algorithm = 'lasg'\nlocal_steps = 2", "local_steps = 2: lasg needs the gradient itself"),

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from laconic.lab.models import MODELS, build
+from laconic.lab.models import MODELS, WITH_BATCH_NORM, build
+from laconic.reproduce.resnet18 import layer_sizes
 from support.inputs import over_inputs
 
 
@@ -22,28 +23,64 @@ def n_parameters(model: nn.Module) -> int:
         ("cnn", (1, 28, 28), 206_922),
         ("cnn", (3, 32, 32), 268_650),
         ("cnn", (1, 8, 8), 22_602),
+        ("resnet18", (3, 32, 32), 11_173_962),
     ],
 )
 def test_a_model_has_the_published_number_of_parameters(name, shape, count):
     assert n_parameters(build(name, shape, 10, seed=0)) == count
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "width", "count"),
+    [
+        ("mlp", (1, 28, 28), 64, 50_890),
+        ("mlp", (3, 32, 32), 64, 197_322),
+        ("resnet18", (3, 32, 32), 16, 701_466),
+        ("resnet18", (3, 32, 32), 8, 176_402),
+    ],
+)
+def test_a_model_of_another_width_has_the_number_of_parameters_that_is_known_for_it(name, shape, width, count):
+    assert n_parameters(build(name, shape, 10, seed=0, width=width)) == count
+
+
+def test_resnet50_has_the_published_number_of_parameters_with_its_1000_classes():
+    with torch.device("meta"):  # the sizes alone: its values would take 100 MB
+        assert n_parameters(MODELS["resnet50"]((3, 224, 224), 1000)) == 25_557_032
+
+
+def test_the_parameters_of_resnet18_are_those_that_the_published_tables_count():
+    sizes = [parameter.numel() for parameter in build("resnet18", (3, 32, 32), 10, seed=0).parameters()]
+    assert sorted(sizes) == sorted(layer_sizes())
+
+
+def test_a_width_is_refused_by_models_that_have_none_and_below_1():
+    with pytest.raises(ValueError, match="width=8 is for model='mlp' or resnet18 or resnet50; cnn has no such choice"):
+        build("cnn", (1, 8, 8), 10, seed=0, width=8)
+    with pytest.raises(ValueError, match="mlp: width=0 must be at least 1"):
+        build("mlp", (4,), 2, seed=0, width=0)
+
+
+def small(name: str, shape: tuple[int, ...], n_classes: int, seed: int) -> nn.Module:
+    """A model, narrow where its full width takes seconds."""
+    return build(name, shape, n_classes, seed, **({"width": 4} if name in WITH_BATCH_NORM else {}))
+
+
 @pytest.mark.parametrize("name", sorted(MODELS))
 @over_inputs("shape", ((1, 28, 28), (3, 32, 32), (1, 8, 8), (2, 1, 5)))
 def test_a_model_gives_one_score_per_class_and_a_gradient_to_every_parameter(name, shape):
-    model = build(name, shape, 7, seed=1)
+    model = small(name, shape, 7, seed=1)
     scores = model(torch.linspace(-1, 1, 4 * shape[0] * shape[1] * shape[2]).reshape(4, *shape))
     assert scores.shape == (4, 7)
     assert scores.dtype == torch.float32
     scores.square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-    assert not list(model.buffers())
+    assert bool(list(model.buffers())) == (name in WITH_BATCH_NORM)
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_equal_seeds_give_equal_models_and_other_seeds_other_ones(name):
     def flat(seed: int) -> torch.Tensor:
-        return nn.utils.parameters_to_vector(build(name, (1, 8, 8), 10, seed).parameters())
+        return nn.utils.parameters_to_vector(small(name, (1, 8, 8), 10, seed).parameters())
 
     assert torch.equal(flat(3), flat(3))
     assert not torch.equal(flat(3), flat(4))

@@ -9,17 +9,21 @@ from typing import Any
 
 from laconic.errors import DatasetError, Named
 from laconic.hyperparameters import near_misses
+from laconic.lab.datasets.cifar import cifar10, cifar100
 from laconic.lab.datasets.csv_table import csv_table
 from laconic.lab.datasets.dataset import DataOptionError, Dataset
 from laconic.lab.datasets.digits import digits
 from laconic.lab.datasets.idx import fashion_mnist, mnist
 from laconic.lab.datasets.libsvm import libsvm_table
+from laconic.lab.datasets.split import SUBSET_SEED
 
 __all__ = ["DATASETS", "Dataset", "DatasetError", "check_reading", "load"]
 
 # Name -> reader. The first line of a reader's docstring says what it reads and what --data must be; its keyword
 # arguments are the options that it takes.
 DATASETS: dict[str, Callable[..., Dataset]] = {
+    "cifar10": cifar10,
+    "cifar100": cifar100,
     "csv": csv_table,
     "digits": digits,
     "fashion-mnist": fashion_mnist,
@@ -45,12 +49,19 @@ def check_reading(name: str, options: Mapping[str, Any]) -> None:
             )  # fmt: skip
 
 
-def load(name: str, data: str | Path | None = None, **options: Any) -> Dataset:  # noqa: ANN401 - the reader's
+def load(
+    name: str,
+    data: str | Path | None = None,
+    *,
+    examples: int | None = None,
+    **options: Any,  # noqa: ANN401 - the reader's
+) -> Dataset:
     """Read a data set.
 
     Args:
         name: A key of DATASETS.
         data: The file or folder to read, as given to --data; `~` is the home folder. None for digits.
+        examples: How many train examples are used: a random choice, the same in every run. None for all.
         **options: How to read it: keyword arguments of its reader.
 
     Raises:
@@ -70,4 +81,5 @@ def load(name: str, data: str | Path | None = None, **options: Any) -> Dataset: 
             f"{name}: ", Named("test_data", str(test), quoted=True), " is the file of the train examples; give "
             "another, or leave it out and one example in five is tested",
         )  # fmt: skip
-    return DATASETS[name](path, **options)
+    dataset = DATASETS[name](path, **options)
+    return dataset if examples is None else dataset.sampled(examples, SUBSET_SEED)

@@ -6,12 +6,12 @@ Shapes: n examples of one split, *shape the shape of one input.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from laconic.errors import DatasetError, OptionError
+from laconic.errors import DatasetError, Named, OptionError
 
 
 class DataOptionError(OptionError, DatasetError):
@@ -39,6 +39,8 @@ class Dataset:
     """(n_test,) int64, 0 to n_classes - 1."""
     n_classes: int
     """At least 2."""
+    background: tuple[float, ...] = ()
+    """The value of a black pixel by channel, of photographs and the like that may be shifted and mirrored."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -52,6 +54,21 @@ class Dataset:
                 f"Dataset {self.name}: test_inputs have shape {tuple(self.test_inputs.shape[1:])} each, "
                 f"must be {self.input_shape} as in train_inputs"
             )
+
+    def sampled(self, n: int, seed: int) -> Dataset:
+        """Return the data set with `n` of its train examples: the first of a random order.
+
+        Raises:
+            OptionError: There are fewer.
+        """
+        available = len(self.train_labels)
+        if not 1 <= n <= available:
+            raise DataOptionError(
+                Named("examples", n), f" must be 1 to {available:,}, the train examples of {self.name}; leave it out "
+                "for all of them",
+            )  # fmt: skip
+        chosen = torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:n].sort().values
+        return replace(self, train_inputs=self.train_inputs[chosen], train_labels=self.train_labels[chosen])
 
     def _check_split(self, split: str, inputs: Tensor, labels: Tensor) -> None:
         where = f"Dataset {self.name}: {split}"

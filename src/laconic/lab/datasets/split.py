@@ -9,6 +9,7 @@ from laconic.errors import DatasetError
 
 # Fixed, so that runs with different seeds are scored on the same test examples.
 SPLIT_SEED = 20_240_229
+SUBSET_SEED = SPLIT_SEED + 1
 TEST_EVERY = 5  # one example in five is a test example: 80/20
 
 

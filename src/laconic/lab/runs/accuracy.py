@@ -1,5 +1,7 @@
 """Test accuracy of the shared model, or of the workers' mean model and of each worker's own."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +60,22 @@ def over_processes(opt: DistributedOptimizer, experiment: Experiment, exchanged:
         experiment: The model and the test examples.
         exchanged: (d,) this rank's parameters of the last exchange.
     """
+    with _mean_buffers(opt, experiment):
+        return _over_processes(opt, experiment, exchanged)
+
+
+@contextmanager
+def _mean_buffers(opt: DistributedOptimizer, experiment: Experiment) -> Iterator[None]:
+    """Give the model the mean of all workers' batch-norm statistics, as a simulation shows it. Collective."""
+    buffers = list(experiment.model.buffers())
+    own = [buffer.clone() for buffer in buffers]
+    opt.share_buffers("average")
+    yield
+    for buffer, values in zip(buffers, own, strict=True):
+        buffer.copy_(values)
+
+
+def _over_processes(opt: DistributedOptimizer, experiment: Experiment, exchanged: Tensor) -> Accuracy:
     channel, what = opt.driver.channel, "for its accuracy"
     if models_differ(experiment.algorithm):
         mean = mean_parameters(opt, exchanged)

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
+from laconic.errors import Named, OptionError
 from laconic.lab.datasets import load
+from laconic.lab.datasets.augmentation import Augmentation
 from laconic.lab.models import build, spec_of
 from laconic.lab.partitions import Partition
 from laconic.lab.runs.divergence import Guess
@@ -31,8 +33,11 @@ class Experiment:
             ValueError: Sizes or settings do not fit the data or the algorithm.
         """
         self.settings = settings
-        self.dataset = load(settings.dataset, settings.data, **settings.reading)
-        self.model = build(settings.model, self.dataset.input_shape, self.dataset.n_classes, settings.seed)
+        self.dataset = load(settings.dataset, settings.data, examples=settings.examples, **settings.reading)
+        self.model = build(
+            settings.model, self.dataset.input_shape, self.dataset.n_classes, settings.seed, **settings.of_model
+        )
+        self._augmentation = self._chosen_augmentation()
         self.partition = Partition(
             n_examples=len(self.dataset.train_labels), n_workers=settings.workers, batch_size=settings.batch_size,
             seed=settings.seed, mode="fixed" if settings.partition == "fixed" else "resample",
@@ -49,6 +54,18 @@ class Experiment:
         if settings.fault_file is not None:
             layout = choose_layout(settings.layout, self.algorithm, self.spec, n_nodes=settings.n_processes)
             settings.fault_file.check(self.algorithm, layout, settings.workers, self.spec, self.rounds)
+
+    def _chosen_augmentation(self) -> Augmentation | None:
+        if not self.settings.augment:
+            return None
+        if not self.dataset.background:
+            raise OptionError(
+                Named("augment", True), f" is for pictures such as those of cifar10; {self.dataset.name} has none that "
+                "may be mirrored, so leave it out",
+            )  # fmt: skip
+        return Augmentation(
+            n_examples=len(self.dataset.train_labels), seed=self.settings.seed, background=self.dataset.background
+        )
 
     def steps_in(self, epochs: float) -> int:
         """Return the number of steps in these epochs."""
@@ -87,7 +104,10 @@ class Experiment:
         # Only the CPU's generator: torch.manual_seed also queues the seed, with a stack trace, for every GPU.
         torch.default_generator.manual_seed(make_key(self.settings.seed, "model", rank, step, "layers") >> 1)
         batch = self.partition.batch(rank, step)
-        outputs = self.model(self.dataset.train_inputs[batch])
+        inputs = self.dataset.train_inputs[batch]
+        if self._augmentation is not None:
+            inputs = self._augmentation(inputs, batch, step // self.steps_per_epoch)
+        outputs = self.model(inputs)
         return nn.functional.cross_entropy(outputs, self.dataset.train_labels[batch])
 
     def guess(self) -> Guess:

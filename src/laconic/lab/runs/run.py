@@ -92,6 +92,7 @@ def run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None =
     opt = DistributedOptimizer(
         experiment.inner, experiment.algorithm, model=experiment.model, layout=settings.layout,
         local_steps=settings.local_steps, seed=settings.seed, timeout_s=settings.timeout_s, lr="kept",
+        buffers="local",
     )  # fmt: skip
     saved = None if saving is None else saving.shown_run(experiment, data, opt.driver.channel)
     run = RunSoFar(experiment, saving, saved, listen)

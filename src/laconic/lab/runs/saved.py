@@ -23,6 +23,7 @@ from laconic.drivers.distributed.state_exchange import show
 from laconic.drivers.gathered import misfit
 from laconic.errors import Named, OptionError
 from laconic.lab.atomic import write_bytes
+from laconic.lab.models import WITH_BATCH_NORM
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.record import Row
 from laconic.lab.runs.saved_checks import (
@@ -147,6 +148,11 @@ def check_saving(settings: RunSettings) -> None:
     wanted, remedy = Named("save_every"), "; leave it out"
     if settings.record_times:
         raise OptionError(wanted, " does not go with ", Named("record_times", True), ": times are recorded in one go")
+    if settings.model in WITH_BATCH_NORM and settings.driver == "processes":
+        raise OptionError(
+            wanted, f": {settings.model} over processes cannot go on with the same figures, since each rank has "
+            f"batch-norm statistics of its own{remedy}, or take ", Named("driver", "simulated"),
+        )  # fmt: skip
     if method.is_asynchronous and settings.driver == "processes":
         raise OptionError(
             wanted, f": {name} over processes cannot go on with the same figures, since the order in which gradients "

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from laconic.network import Link
 
 BASE_LR = 0.1  # of plain SGD; a method's default is this times its lr_factor
-_OF_READING = ("test_data", "label_column", "drop_columns", "header", "missing", "encoding", "index_base")
+_OF_READING = (
+    "test_data", "label_column", "drop_columns", "header", "missing", "encoding", "index_base", "allow_missing",
+)  # fmt: skip
+_OF_MODEL = ("width",)
 _SIMULATED_ONLY = ("bandwidth", "latency", "compute", "faults")
 
 
@@ -87,7 +90,21 @@ class RunSettings(OptionGroup):
     index_base: int | None = option(
         None, "From what the features of a libsvm file count: 1 or 0.", within="[0, 1]", unit=PURE_NUMBER, shown="1"
     )
+    allow_missing: bool | None = option(
+        None, "Train on the batches of cifar10 that are there, if some are missing.", shown="no"
+    )
+    examples: int | None = option(
+        None, "How many train examples are used: a random choice, the same in every run.", within="[1, inf)",
+        unit="examples", metavar="N", shown="all",
+    )  # fmt: skip
+    augment: bool | None = option(
+        None, "Shift train images by up to 4 pixels and mirror half of them, anew in each epoch.", shown="no"
+    )
     model: str = option("mlp", f"The model: {listed(MODEL_NAMES)}.", choices=MODEL_NAMES)
+    width: int | None = option(
+        None, "The width of the model: hidden units of mlp, first channels of resnet18 and resnet50.",
+        within="[1, inf)", unit=PURE_NUMBER, shown="512 of mlp, 64 of others",
+    )  # fmt: skip
     epochs: int = option(10, "The number of passes over the data.", within="[1, inf)", unit="passes")
     batch_size: int = option(32, "The number of examples per worker and step.", within="[1, inf)", unit="examples")
     local_steps: int = option(
@@ -166,10 +183,17 @@ class RunSettings(OptionGroup):
         self._check_method()
 
     def _check_reading(self) -> None:
-        """Refuse options of the reader of another data set."""
+        """Refuse options of the reader of another data set, or of another model."""
         from laconic.lab.datasets import check_reading
+        from laconic.lab.models import WITH_BATCH_NORM, check_choices
 
         check_reading(self.dataset, self.reading)
+        check_choices(self.model, self.of_model)
+        if self.model in WITH_BATCH_NORM and self.batch_size == 1:
+            raise OptionError(
+                Named("batch_size", 1), " must be at least 2 with ", Named("model", self.model),
+                ", whose batch norm compares the examples of a batch",
+            )  # fmt: skip
 
     def _check_driver(self) -> None:
         """Refuse options of the other driver."""
@@ -253,6 +277,11 @@ class RunSettings(OptionGroup):
     def reading(self) -> dict[str, Any]:
         """The options that say how the data set is read, where they are given."""
         return {name: getattr(self, name) for name in _OF_READING if getattr(self, name) is not None}
+
+    @property
+    def of_model(self) -> dict[str, int]:
+        """The options of the model, where they are given."""
+        return {name: getattr(self, name) for name in _OF_MODEL if getattr(self, name) is not None}
 
     @property
     def warm_up_start(self) -> float:
