@@ -85,6 +85,11 @@ def test_two_datasets_can_be_compared_and_shown_without_their_tensors():
         ({"test_labels": torch.tensor([-1])}, "test_labels run from -1"),
         ({"test_inputs": torch.zeros(1, 3)}, r"test_inputs have shape \(3,\) each, must be \(2,\)"),
         ({"test_inputs": torch.full((1, 2), torch.nan)}, "test_inputs hold NaN"),
+        ({"train_inputs": torch.zeros(3, 2).long()}, r"train_labels=\(3,\).*must be windows of characters"),
+        (
+            {"train_inputs": torch.zeros(3, 2).long(), "train_labels": torch.full((3, 2), 2)},
+            "train characters run from 0 to 2, must be 0 to n_classes - 1 = 1",
+        ),
     ],
 )
 def test_a_wrong_part_of_a_dataset_is_refused_by_name(changes, words):

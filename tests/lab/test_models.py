@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from laconic.lab.models import MODELS, WITH_BATCH_NORM, build
+from laconic.lab.models import MODELS, OF_TEXT, WITH_BATCH_NORM, build
 from laconic.reproduce.resnet18 import layer_sizes
 from support.inputs import over_inputs
 
@@ -54,7 +54,9 @@ def test_the_parameters_of_resnet18_are_those_that_the_published_tables_count():
 
 
 def test_a_width_is_refused_by_models_that_have_none_and_below_1():
-    with pytest.raises(ValueError, match="width=8 is for model='mlp' or resnet18 or resnet50; cnn has no such choice"):
+    with pytest.raises(
+        ValueError, match="width=8 is for model='mlp' or resnet18 or resnet50 or transformer; cnn has no such choice"
+    ):
         build("cnn", (1, 8, 8), 10, seed=0, width=8)
     with pytest.raises(ValueError, match="mlp: width=0 must be at least 1"):
         build("mlp", (4,), 2, seed=0, width=0)
@@ -65,7 +67,7 @@ def small(name: str, shape: tuple[int, ...], n_classes: int, seed: int) -> nn.Mo
     return build(name, shape, n_classes, seed, **({"width": 4} if name in WITH_BATCH_NORM else {}))
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - OF_TEXT))
 @over_inputs("shape", ((1, 28, 28), (3, 32, 32), (1, 8, 8), (2, 1, 5)))
 def test_a_model_gives_one_score_per_class_and_a_gradient_to_every_parameter(name, shape):
     model = small(name, shape, 7, seed=1)
@@ -77,7 +79,26 @@ def test_a_model_gives_one_score_per_class_and_a_gradient_to_every_parameter(nam
     assert bool(list(model.buffers())) == (name in WITH_BATCH_NORM)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+def test_the_transformer_has_the_known_number_of_parameters_and_scores_for_each_character():
+    assert n_parameters(build("transformer", (64,), 65, seed=0)) == 1_016_513
+    model = build("transformer", (6,), 9, seed=0, width=8)
+    scores = model(torch.arange(6).view(1, 6))
+    assert scores.shape == (1, 6, 9)
+    scores.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    for shape, width, words in (((3, 4), 8, r"must be \(window,\)"), ((6,), 6, "width=6 must be a multiple of 4")):
+        with pytest.raises(ValueError, match=words):
+            build("transformer", shape, 9, seed=0, width=width)
+
+
+def test_no_score_of_the_transformer_depends_on_what_follows():
+    model = build("transformer", (6,), 9, seed=0, width=8)
+    one, other = model(torch.tensor([[1, 2, 3, 4, 5, 6], [1, 2, 3, 8, 0, 7]]))
+    assert torch.equal(one[:3], other[:3])
+    assert not torch.equal(one[3], other[3])
+
+
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - OF_TEXT))
 def test_equal_seeds_give_equal_models_and_other_seeds_other_ones(name):
     def flat(seed: int) -> torch.Tensor:
         return nn.utils.parameters_to_vector(small(name, (1, 8, 8), 10, seed).parameters())

@@ -10,6 +10,7 @@ from rich.text import Text
 
 import laconic
 from laconic.cli.bench.app import bench
+from laconic.cli.data.app import data
 from laconic.cli.invocation import LOAD, QUIET, invocation_of
 from laconic.cli.lazy import LazyCommand, LazyGroup
 from laconic.cli.usage import UsageError, usage_line
@@ -88,6 +89,7 @@ def options(
 
 
 app.add_typer(bench)
+app.add_typer(data)
 
 
 _MAX_WARNINGS = 20  # a file with methods may warn without end

@@ -5,8 +5,9 @@ WARM_UP_FROM = 0.2  # share of the learning rate; Ozfatura et al.: from 0.1 to 0
 SEED_BOUND = 1 << 63
 
 # A test compares these with the registries, which import torch.
-DATASET_NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "csv", "libsvm")
-MODEL_NAMES = ("linear", "mlp", "cnn", "resnet18", "resnet50")
+DATASET_NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "csv", "libsvm", "text")
+PUBLISHED_NAMES = ("mnist", "fashion-mnist", "cifar10", "cifar100")
+MODEL_NAMES = ("linear", "mlp", "cnn", "resnet18", "resnet50", "transformer")
 
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Of the environment: what torchrun, or another launcher, sets for every process."""

@@ -6,13 +6,14 @@ Shapes: n examples, w workers, r rounds in an epoch, b examples in a batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
 from laconic.errors import Named, OptionError
 from laconic.lab.defaults import SEED_BOUND
+from laconic.lab.shards import Shards, by_dirichlet, by_labels, of_unequal_sizes
 from laconic.random_keys import make_key
 
 Mode = Literal["resample", "fixed"]
@@ -62,6 +63,14 @@ class Partition:
         """The number of full rounds in one pass over the examples, at least 1."""
         return self.n_examples // (self.n_workers * self.batch_size)
 
+    @property
+    def shards(self) -> tuple[Tensor, ...]:
+        """By worker, the examples that are its own for the full run; empty if all workers share all."""
+        if self.mode == "resample":
+            return ()
+        # tensor_split, so that no example is left out in all epochs: shard sizes differ by at most one.
+        return torch.tensor_split(self._permutation(self.n_examples, 0, 0, "shards"), self.n_workers)
+
     def batch(self, rank: int, round_number: int) -> Tensor:
         """Return the examples of one worker in one round.
 
@@ -96,8 +105,7 @@ class Partition:
     def _reshuffled(self, epoch: int) -> Tensor:
         """Return one epoch's batches, (w, r, b) int64, each worker's from its own shard."""
         n_used = self.rounds_per_epoch * self.batch_size
-        # tensor_split, so that no example is left out in all epochs: shard sizes differ by at most one.
-        shards = torch.tensor_split(self._permutation(self.n_examples, 0, 0, "shards"), self.n_workers)
+        shards = self.shards
         orders = [self._permutation(len(shard), rank, epoch, "order") for rank, shard in enumerate(shards)]
         picked = [shard[order[:n_used]] for shard, order in zip(shards, orders, strict=True)]
         return torch.stack(picked).view(self.n_workers, self.rounds_per_epoch, self.batch_size)
@@ -105,3 +113,68 @@ class Partition:
     def _permutation(self, n: int, rank: int, epoch: int, stream: str) -> Tensor:
         generator = torch.Generator().manual_seed(make_key(self.seed, "data", rank, epoch, stream))
         return torch.randperm(n, generator=generator)
+
+
+def partition_of(
+    kind: str,
+    labels: Tensor,
+    *,
+    n_workers: int,
+    batch_size: int,
+    seed: int,
+    shards_per_worker: int = 2,
+    dirichlet_alpha: float = 0.5,
+    size_ratio: float = 4.0,
+) -> Partition | Shards:
+    """Return the partition of a name.
+
+    Args:
+        kind: resample, fixed, labels, dirichlet or unequal.
+        labels: (n,) int64 of the train examples, or (n, t) of windows of text.
+        n_workers: The number of workers.
+        batch_size: Examples per worker and round.
+        seed: 0 to 2**63 - 1.
+        shards_per_worker: Of `labels`.
+        dirichlet_alpha: Of `dirichlet`.
+        size_ratio: Of `unequal`: the largest shard over the smallest.
+
+    Raises:
+        OptionError: A worker would not have a full batch, or the examples have no classes.
+    """
+    if kind in get_args(Mode):
+        return Partition(
+            n_examples=len(labels), n_workers=n_workers, batch_size=batch_size, seed=seed, mode=cast(Mode, kind)
+        )
+    if kind != "unequal" and labels.dim() > 1:
+        raise OptionError(
+            Named("partition", kind), " is for examples with one label each; take resample, fixed or unequal"
+        )
+    if kind == "labels":
+        shards = by_labels(labels, n_workers, seed, per_worker=shards_per_worker)
+    elif kind == "dirichlet":
+        shards = by_dirichlet(labels, n_workers, seed, alpha=dirichlet_alpha)
+    else:
+        shards = of_unequal_sizes(len(labels), n_workers, seed, ratio=size_ratio)
+    return Shards(shards=shards, batch_size=batch_size, seed=seed)
+
+
+_MAX_COLUMNS = 12  # classes that a summary counts one by one
+
+
+def summary(partition: Partition | Shards, labels: Tensor, n_classes: int) -> list[str]:
+    """Return, in lines of text, how many examples of which classes each worker has."""
+    rounds = f"{partition.rounds_per_epoch:,} rounds in an epoch"
+    if not partition.shards:
+        return [f"every worker draws from all {len(labels):,} examples, anew in each epoch; {rounds}"]
+    by_class = labels.dim() == 1
+    counts = [labels[shard].bincount(minlength=n_classes).tolist() if by_class else [] for shard in partition.shards]
+    columns = range(n_classes) if by_class and n_classes <= _MAX_COLUMNS else ()
+    rows = [["worker", "examples", *(f"class {one}" for one in columns)] + (["classes", "largest"] if by_class else [])]
+    for rank, (shard, of_worker) in enumerate(zip(partition.shards, counts, strict=True)):
+        row = [str(rank), f"{len(shard):,}", *(f"{of_worker[one]:,}" for one in columns)]
+        if by_class:
+            row += [str(sum(count > 0 for count in of_worker)), f"{max(of_worker) / len(shard):.0%}"]
+        rows.append(row)
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return [*lines, rounds]

@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from laconic.drivers.distributed.channel import Channel
 from laconic.lab.check import links as pair
-from laconic.lab.models import build
+from laconic.lab.models import OF_TEXT, build
 from laconic.network import Link
 from laconic.planning.candidate import MeasuredLinks
 from laconic.wire import Dense, Encoded, Frame, Header, encode
@@ -107,12 +107,15 @@ def gradient_s(name: str, shape: Sequence[int], n_classes: int, batch_size: int,
         PeerLostError: A rank is lost.
     """
     model = build(name, shape, n_classes, 0)
-    inputs, targets = torch.randn(batch_size, *shape), torch.zeros(batch_size, dtype=torch.int64)
+    if name in OF_TEXT:
+        inputs = targets = torch.zeros(batch_size, *shape, dtype=torch.int64)
+    else:
+        inputs, targets = torch.randn(batch_size, *shape), torch.zeros(batch_size, dtype=torch.int64)
     channel = Channel(None, timeout_s, 1)
 
     def gradient() -> None:
         model.zero_grad(set_to_none=True)
-        torch.autograd.backward(torch.nn.functional.cross_entropy(model(inputs), targets))
+        torch.autograd.backward(torch.nn.functional.cross_entropy(model(inputs).flatten(0, -2), targets.flatten()))
 
     gradient()
     return _seconds(channel, gradient)

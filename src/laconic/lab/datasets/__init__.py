@@ -15,6 +15,7 @@ from laconic.lab.datasets.dataset import DataOptionError, Dataset
 from laconic.lab.datasets.digits import digits
 from laconic.lab.datasets.idx import fashion_mnist, mnist
 from laconic.lab.datasets.libsvm import libsvm_table
+from laconic.lab.datasets.plain_text import plain_text
 from laconic.lab.datasets.split import SUBSET_SEED
 
 __all__ = ["DATASETS", "Dataset", "DatasetError", "check_reading", "load"]
@@ -29,6 +30,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "fashion-mnist": fashion_mnist,
     "libsvm": libsvm_table,
     "mnist": mnist,
+    "text": plain_text,
 }
 
 

@@ -1,4 +1,4 @@
-"""A classification data set in memory.
+"""A data set of a classifier, or of a model of characters, in memory.
 
 Shapes: n examples of one split, *shape the shape of one input.
 """
@@ -22,6 +22,8 @@ class DataOptionError(OptionError, DatasetError):
 class Dataset:
     """Train and test examples with integer labels, on the CPU.
 
+    Inputs are numbers, with one label each; or windows of t characters, with one label for each of them: the next one.
+
     Compared by identity, since tensors compare element by element.
 
     Raises:
@@ -30,13 +32,13 @@ class Dataset:
 
     name: str
     train_inputs: Tensor = field(repr=False)
-    """(n_train, *shape) float32, finite."""
+    """(n_train, *shape) float32, finite; or (n_train, t) int64, 0 to n_classes - 1."""
     train_labels: Tensor = field(repr=False)
-    """(n_train,) int64, 0 to n_classes - 1."""
+    """(n_train,) int64, 0 to n_classes - 1; or (n_train, t)."""
     test_inputs: Tensor = field(repr=False)
-    """(n_test, *shape) float32, finite."""
+    """As train_inputs."""
     test_labels: Tensor = field(repr=False)
-    """(n_test,) int64, 0 to n_classes - 1."""
+    """As train_labels."""
     n_classes: int
     """At least 2."""
     background: tuple[float, ...] = ()
@@ -72,6 +74,9 @@ class Dataset:
 
     def _check_split(self, split: str, inputs: Tensor, labels: Tensor) -> None:
         where = f"Dataset {self.name}: {split}"
+        if inputs.dtype == torch.int64:
+            _check_characters(where, inputs, labels, self.n_classes)
+            return
         if inputs.dtype != torch.float32 or inputs.dim() < 2 or math.prod(inputs.shape) == 0:
             raise ValueError(
                 f"{where}_inputs={tuple(inputs.shape)} {inputs.dtype} must be float32 of shape (n, *shape), "
@@ -91,6 +96,22 @@ class Dataset:
             raise ValueError(f"{where}_inputs hold NaN or infinity; every element must be finite")
 
     @property
+    def is_text(self) -> bool:
+        """Whether inputs are windows of characters."""
+        return self.train_inputs.dtype == torch.int64
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input, without the leading n."""
         return tuple(self.train_inputs.shape[1:])
+
+
+def _check_characters(where: str, inputs: Tensor, labels: Tensor, n_classes: int) -> None:
+    if inputs.dim() != 2 or math.prod(inputs.shape) == 0 or labels.dtype != torch.int64 or labels.shape != inputs.shape:
+        raise ValueError(
+            f"{where}_inputs={tuple(inputs.shape)} and {where}_labels={tuple(labels.shape)} {labels.dtype} must be "
+            "windows of characters, (n, t) int64 both, with n and t at least 1"
+        )
+    low, high = (int(end) for end in torch.stack([inputs, labels]).aminmax())
+    if low < 0 or high >= n_classes:
+        raise ValueError(f"{where} characters run from {low} to {high}, must be 0 to n_classes - 1 = {n_classes - 1}")

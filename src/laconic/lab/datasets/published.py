@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+from laconic.lab.datasets.idx import FASHION_MNIST, MNIST
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """The one file in which a data set was published."""
+
+    file: str
+    checksum: str
+    folder: str
+    """What it unpacks to."""
+
 
 # Data set -> file -> kind of checksum and its value.
 PUBLISHED: Mapping[str, Mapping[str, str]] = {
@@ -22,6 +36,18 @@ PUBLISHED: Mapping[str, Mapping[str, str]] = {
         "test": "md5:f0ef6b0ae62326f3e7ffdfab6717acfc",
         "train": "md5:16019d7e3df5f24257cddd939b257f8d",
     },
+    **{
+        collection.name: {file: f"sha256:{value}" for file, value in collection.sha256.items()}
+        for collection in (MNIST, FASHION_MNIST)
+    },
+}
+ARCHIVES: Mapping[str, Archive] = {
+    "cifar10": Archive(
+        file="cifar-10-python.tar.gz", checksum="md5:c58f30108f718f92721af3b95e74349a", folder="cifar-10-batches-py"
+    ),
+    "cifar100": Archive(
+        file="cifar-100-python.tar.gz", checksum="md5:eb9058c3a382ffc7106e4002c42a8d85", folder="cifar-100-python"
+    ),
 }
 
 

@@ -14,9 +14,10 @@ from laconic.hyperparameters import near_misses
 from laconic.lab.defaults import SEED_BOUND
 from laconic.lab.models.feedforward import cnn, linear, mlp
 from laconic.lab.models.resnet import resnet18, resnet50
+from laconic.lab.models.transformer import transformer
 from laconic.random_keys import make_key
 
-__all__ = ["MODELS", "WITH_BATCH_NORM", "build", "check_choices", "spec_of"]
+__all__ = ["MODELS", "OF_TEXT", "WITH_BATCH_NORM", "build", "check_choices", "check_kind", "spec_of"]
 
 # Name -> maker. The first line of a maker's docstring describes the model; its keyword arguments are the options that
 # it takes.
@@ -26,9 +27,24 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "resnet18": resnet18,
     "resnet50": resnet50,
+    "transformer": transformer,
 }
 
 WITH_BATCH_NORM = frozenset(["resnet18", "resnet50"])
+OF_TEXT = frozenset(["transformer"])
+"""Models whose inputs are windows of characters, and that give scores for each of them."""
+
+
+def check_kind(name: str, *, is_text: bool) -> None:
+    """Refuse a model of text for other inputs, and the other way round.
+
+    Raises:
+        OptionError: They do not go together.
+    """
+    if is_text != (name in OF_TEXT):
+        fitting = [other for other in sorted(MODELS) if is_text == (other in OF_TEXT)]
+        what = "a text, and this model is for numbers" if is_text else "no text, and this model is for characters"
+        raise OptionError(Named("model", name), f": the data set is {what}; take {' or '.join(fitting)}")
 
 
 def check_choices(name: str, choices: Mapping[str, int]) -> None:
@@ -57,7 +73,8 @@ def build(name: str, input_shape: Sequence[int], n_classes: int, seed: int, **ch
         **choices: Keyword arguments of its maker, such as `width`, each at least 1.
 
     Returns:
-        A module on the CPU, (n, *input_shape) float32 -> (n, n_classes) float32 scores before softmax.
+        A module on the CPU, (n, *input_shape) float32 -> (n, n_classes) float32 scores before softmax. A model of text
+        has (n, t) int64 -> (n, t, n_classes).
 
     Raises:
         ValueError: The name is unknown, or an argument is out of range.

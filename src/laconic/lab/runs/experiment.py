@@ -12,8 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from laconic.errors import Named, OptionError
 from laconic.lab.datasets import load
 from laconic.lab.datasets.augmentation import Augmentation
-from laconic.lab.models import build, spec_of
-from laconic.lab.partitions import Partition
+from laconic.lab.models import build, check_kind, spec_of
+from laconic.lab.partitions import partition_of
 from laconic.lab.runs.divergence import Guess
 from laconic.lab.runs.settings import RunSettings
 from laconic.protocol.layout import choose_layout
@@ -34,14 +34,12 @@ class Experiment:
         """
         self.settings = settings
         self.dataset = load(settings.dataset, settings.data, examples=settings.examples, **settings.reading)
+        check_kind(settings.model, is_text=self.dataset.is_text)
         self.model = build(
             settings.model, self.dataset.input_shape, self.dataset.n_classes, settings.seed, **settings.of_model
         )
         self._augmentation = self._chosen_augmentation()
-        self.partition = Partition(
-            n_examples=len(self.dataset.train_labels), n_workers=settings.workers, batch_size=settings.batch_size,
-            seed=settings.seed, mode="fixed" if settings.partition == "fixed" else "resample",
-        )  # fmt: skip
+        self.partition = partition_of(settings.partition, self.dataset.train_labels, **settings.of_partition)
         self.steps_per_epoch = self.partition.rounds_per_epoch
         self.steps = self.steps_per_epoch * settings.epochs
         self.algorithm = settings.method
@@ -108,20 +106,23 @@ class Experiment:
         if self._augmentation is not None:
             inputs = self._augmentation(inputs, batch, step // self.steps_per_epoch)
         outputs = self.model(inputs)
-        return nn.functional.cross_entropy(outputs, self.dataset.train_labels[batch])
+        # Of a text each character of a window has scores and a label; of others each input.
+        return nn.functional.cross_entropy(outputs.flatten(0, -2), self.dataset.train_labels[batch].flatten())
 
     def guess(self) -> Guess:
         """Return what a model reaches that gives the same answer to everything."""
-        counts = self.dataset.test_labels.bincount()
+        counts = self.dataset.test_labels.flatten().bincount()
         return Guess(accuracy=float(counts.max()) / int(counts.sum()), loss=math.log(self.dataset.n_classes))
 
     @torch.no_grad()
     def accuracy(self) -> float:
-        """Return the share of test examples that the model classifies correctly."""
+        """Return the share of test examples, or of characters in them, that the model classifies correctly."""
         self.model.eval()
         right = 0
         for start in range(0, len(self.dataset.test_labels), _TEST_BATCH):
             part = slice(start, start + _TEST_BATCH)
-            right += int((self.model(self.dataset.test_inputs[part]).argmax(1) == self.dataset.test_labels[part]).sum())
+            right += int(
+                (self.model(self.dataset.test_inputs[part]).argmax(-1) == self.dataset.test_labels[part]).sum()
+            )
         self.model.train()
-        return right / len(self.dataset.test_labels)
+        return right / self.dataset.test_labels.numel()

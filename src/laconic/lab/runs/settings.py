@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 BASE_LR = 0.1  # of plain SGD; a method's default is this times its lr_factor
 _OF_READING = (
     "test_data", "label_column", "drop_columns", "header", "missing", "encoding", "index_base", "allow_missing",
+    "window",
 )  # fmt: skip
+_OF_PARTITION = {"shards_per_worker": "labels", "dirichlet_alpha": "dirichlet", "size_ratio": "unequal"}
+OF_DATA = (
+    "dataset", "data", "examples", *_OF_READING, "workers", "batch_size", "seed", "partition", *_OF_PARTITION,
+)  # fmt: skip
+"""Options that say which examples there are, and which worker has them."""
 _OF_MODEL = ("width",)
 _SIMULATED_ONLY = ("bandwidth", "latency", "compute", "faults")
 
@@ -85,10 +91,17 @@ class RunSettings(OptionGroup):
         choices=("refuse", "drop", "mean"), shown="refuse",
     )  # fmt: skip
     encoding: str | None = option(
-        None, "The encoding of a csv file, such as latin-1.", metavar="NAME", shown="UTF-8", reads=_text_encoding
+        None,
+        "The encoding of a csv file or text, such as latin-1.",
+        metavar="NAME",
+        shown="UTF-8",
+        reads=_text_encoding,
     )
     index_base: int | None = option(
         None, "From what the features of a libsvm file count: 1 or 0.", within="[0, 1]", unit=PURE_NUMBER, shown="1"
+    )
+    window: int | None = option(
+        None, "The number of characters in a window of a text.", within="[1, inf)", unit="characters", shown="64"
     )
     allow_missing: bool | None = option(
         None, "Train on the batches of cifar10 that are there, if some are missing.", shown="no"
@@ -102,8 +115,8 @@ class RunSettings(OptionGroup):
     )
     model: str = option("mlp", f"The model: {listed(MODEL_NAMES)}.", choices=MODEL_NAMES)
     width: int | None = option(
-        None, "The width of the model: hidden units of mlp, first channels of resnet18 and resnet50.",
-        within="[1, inf)", unit=PURE_NUMBER, shown="512 of mlp, 64 of others",
+        None, "The width of the model: hidden units of mlp, first channels of resnet18 and resnet50, size of the "
+        "transformer's vectors.", within="[1, inf)", unit=PURE_NUMBER, shown="512, 64 and 128",
     )  # fmt: skip
     epochs: int = option(10, "The number of passes over the data.", within="[1, inf)", unit="passes")
     batch_size: int = option(32, "The number of examples per worker and step.", within="[1, inf)", unit="examples")
@@ -145,9 +158,22 @@ class RunSettings(OptionGroup):
     )  # fmt: skip
     partition: str = option(
         "resample",
-        "How workers share the data: resample (a new split each epoch) or fixed (one shard per worker).",
-        choices=("resample", "fixed"),
+        "How workers share the data: resample (a new split each epoch), fixed (one shard per worker), labels (shards "
+        "of few classes), dirichlet (classes in random shares) or unequal (shards of unequal sizes).",
+        choices=("resample", "fixed", "labels", "dirichlet", "unequal"),
     )
+    shards_per_worker: int | None = option(
+        None, "The number of shards of each worker, of the examples sorted by label.", within="[1, inf)",
+        unit="shards", shown="2",
+    )  # fmt: skip
+    dirichlet_alpha: float | None = option(
+        None, "How alike workers are with the partition dirichlet: small values give each class to few.",
+        within="(0, inf)", unit=PURE_NUMBER, shown="0.5",
+    )  # fmt: skip
+    size_ratio: float | None = option(
+        None, "The largest shard over the smallest with the partition unequal.", within="[1, inf)",
+        unit=PURE_NUMBER, shown="4",
+    )  # fmt: skip
     bandwidth: str | None = option(
         None, "The bandwidth of each simulated link, such as 100Mbit.", metavar="BANDWIDTH", reads=bandwidth
     )
@@ -180,6 +206,7 @@ class RunSettings(OptionGroup):
         self._check_kernel_threads()
         self._check_dense_epochs()
         self._check_reading()
+        self._check_partition()
         self._check_method()
 
     def _check_reading(self) -> None:
@@ -194,6 +221,13 @@ class RunSettings(OptionGroup):
                 Named("batch_size", 1), " must be at least 2 with ", Named("model", self.model),
                 ", whose batch norm compares the examples of a batch",
             )  # fmt: skip
+
+    def _check_partition(self) -> None:
+        for name, kind in _OF_PARTITION.items():
+            if getattr(self, name) is not None and self.partition != kind:
+                raise OptionError(
+                    Named(name, getattr(self, name)), " is for ", Named("partition", kind), f", not {self.partition}"
+                )
 
     def _check_driver(self) -> None:
         """Refuse options of the other driver."""
@@ -282,6 +316,12 @@ class RunSettings(OptionGroup):
     def of_model(self) -> dict[str, int]:
         """The options of the model, where they are given."""
         return {name: getattr(self, name) for name in _OF_MODEL if getattr(self, name) is not None}
+
+    @property
+    def of_partition(self) -> dict[str, Any]:
+        """The arguments of the partition."""
+        own = {name: getattr(self, name) for name in _OF_PARTITION if getattr(self, name) is not None}
+        return {"n_workers": self.workers, "batch_size": self.batch_size, "seed": self.seed, **own}
 
     @property
     def warm_up_start(self) -> float:

@@ -1,0 +1,1 @@
+"""`laconic data`: check and fetch data sets, and show how workers share one."""
