@@ -39,6 +39,7 @@ from laconic.kernels.packed import (
     take_selected,
     unpack_codes,
 )
+from laconic.kernels.pieces import Pieces
 from laconic.kernels.reference.ans_gaps import SHARE_BITS, AnsWords, Bytes, Numbers
 from laconic.kernels.reference.flatten import slice_tensors
 from laconic.kernels.reference.fractional import MEAN_TOLERANCE
@@ -96,6 +97,7 @@ __all__ = [
     "AnsWords",
     "Bytes",
     "Numbers",
+    "Pieces",
     "absolute_maxima",
     "absolute_maximum",
     "add_at",

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from laconic.kernels.dispatch import fastest
+from laconic.kernels.pieces import Pieces
 
 FLOATS = (torch.float32, torch.float64)
 ALL_FLOATS = (*FLOATS, torch.bfloat16, torch.float16)
@@ -37,19 +38,19 @@ def has_memory(tensor: Tensor) -> bool:
     Not so: meta tensors, sparse layouts, wrappers such as DTensor, tensors within `torch.func`, and storage that was
     freed or shortened, as sharding and offloading leave it.
     """
-    if tensor.layout is not torch.strided:
-        return False
     if type(tensor) not in _PLAIN_TYPES and type(tensor).__torch_dispatch__ is not _NO_DISPATCH:
         return False
-    n = tensor.numel()
-    if n == 0:
-        return not tensor.is_meta
-    if not tensor.is_contiguous():
-        n = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
     try:
         storage = tensor.untyped_storage()
-        return storage.nbytes() >= (tensor.storage_offset() + n) * tensor.element_size() and storage.data_ptr() != 0
-    except (RuntimeError, NotImplementedError):  # of a wrapper without storage
+        n_bytes = tensor.nbytes  # of all elements, as they lie behind each other in rows
+        if n_bytes == 0:
+            return tensor.layout is torch.strided and not tensor.is_meta
+        if not tensor.is_contiguous():
+            reach = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+            n_bytes = (1 + reach) * tensor.itemsize
+        end = tensor.storage_offset() * tensor.itemsize + n_bytes
+        return storage.nbytes() >= end and storage.data_ptr() != 0 and tensor.layout is torch.strided
+    except (RuntimeError, NotImplementedError):  # of a sparse layout, or a wrapper without storage
         return False
 
 
@@ -85,7 +86,7 @@ def vector(
         TypeError: It is no vector with memory of its own, or has another type.
         ValueError: It has another length, or is on another device.
     """
-    if not (has_memory(given) and is_plain(given)):
+    if not has_memory(given) or type(given) not in _PLAIN_TYPES or given.is_neg():
         _refuse(call, name, given)
     if given.ndim != 1 or (dtypes is not None and given.dtype not in dtypes):
         shape = tuple(given.shape)
@@ -125,16 +126,19 @@ def tensors(call: str, given: Sequence[Tensor], count: int | None = None, *, wri
         TypeError: One has no memory of its own.
         ValueError: They have another number of elements, or one is expanded and written to.
     """
-    total = 0
-    for place, tensor in enumerate(given):
-        if not has_memory(tensor):
-            _refuse(call, f"tensor {place} of {len(given)}", tensor)
-        if written and overlaps(tensor):
-            raise ValueError(
-                f"{call}: elements of tensor {place} of {len(given)}, of shape {tuple(tensor.shape)}, share memory, as "
-                "after expand(); pass its .clone()"
-            )
-        total += tensor.numel()
+    if isinstance(given, Pieces) and given.are_known():
+        total = given.total
+    else:
+        total = 0
+        for place, tensor in enumerate(given):
+            if not has_memory(tensor):
+                _refuse(call, f"tensor {place} of {len(given)}", tensor)
+            if written and overlaps(tensor):
+                raise ValueError(
+                    f"{call}: elements of tensor {place} of {len(given)}, of shape {tuple(tensor.shape)}, share "
+                    "memory, as after expand(); pass its .clone()"
+                )
+            total += tensor.numel()
     if count is not None and total != count:
         raise ValueError(f"{call}: {len(given)} tensors have {total} elements in all; they must have {count}")
     return total

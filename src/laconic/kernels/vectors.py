@@ -103,8 +103,7 @@ def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None
     if not indices.numel():
         return
     fastest("flatten", values.device).add_into(tensors, indices, values)
-    for tensor in tensors:
-        increment_version(tensor)
+    increment_version(tensors)
 
 
 def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) -> None:
@@ -112,5 +111,4 @@ def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) 
     checks.vector("scatter", "vector", vector, checks.ALL_FLOATS)
     checks.tensors("scatter", tensors, vector.numel(), written=True)
     fastest("flatten", vector.device).scatter(vector, tensors, as_sum=as_sum)
-    for tensor in tensors:
-        increment_version(tensor)
+    increment_version(tensors)

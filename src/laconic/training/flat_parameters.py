@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from laconic.contract import ModelSpec
 from laconic.kernels.api import (
+    Pieces,
     absolute_maximum,
     add_at,
     add_into,
@@ -70,7 +71,8 @@ class FlatParameters:
         self._refuse_mixed_devices()
         self.spec = ModelSpec(names=tuple(self.names), shapes=tuple(tuple(p.shape) for p in self.parameters))
         self.sizes, self.d = self.spec.sizes, self.spec.d
-        self.current = CurrentValues(self.parameters)
+        self._pieces = Pieces(self.parameters)
+        self.current = VectorCopy(self._pieces)
         """Where to read the parameters."""
         self.device = self.parameters[0].device
         dtypes = {parameter.dtype for parameter in self.parameters}
@@ -95,12 +97,13 @@ class FlatParameters:
     def values(self, out: Tensor | None = None) -> Tensor:
         """Return a copy of the parameters, (d,), in `out` if it is given."""
         vector = torch.empty(self.d, dtype=self.dtype, device=self.device) if out is None else out
-        gather(self._data, vector)
+        gather(self._pieces, vector)
         return vector
 
     def values_by_torch(self) -> Tensor:
         """Return the same without a kernel, which would have to be compiled first."""
-        return torch.cat([tensor.reshape(-1).to(self.dtype) for tensor in self._data])
+        detached = (parameter.detach() for parameter in self.parameters)
+        return torch.cat([tensor.reshape(-1).to(self.dtype) for tensor in detached])
 
     def change_since(self, start: Tensor, divisor: Tensor | None = None) -> "ChangeSince":
         """Return where to read the parameters - `start`, divided by `divisor`.
@@ -109,7 +112,7 @@ class FlatParameters:
             start: earlier parameters, (d,), or anything else to subtract.
             divisor: one number or (d,); None to divide by nothing.
         """
-        return ChangeSince(self._data, start, divisor)
+        return ChangeSince(self._pieces, start, divisor)
 
     def change_of_step(self, learning_rates: Sequence[float]) -> "ChangeOfStep":
         """Return where to read the change by a step of plain SGD, -lr * gradient. `learning_rates`: by group."""
@@ -117,12 +120,7 @@ class FlatParameters:
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""
-        scatter(vector, self._data)
-
-    @property
-    def _data(self) -> list[Tensor]:
-        """Return the parameters detached from autograd, which still sees in-place changes of them."""
-        return [parameter.detach() for parameter in self.parameters]
+        scatter(vector, self._pieces)
 
     def views(self, vector: Tensor) -> tuple[Tensor, ...]:
         """Return views of `vector` (d,), one for each parameter, in its shape."""
@@ -150,7 +148,7 @@ class FlatParameters:
                     parameter.copy_(old.view_as(parameter) + by.view_as(parameter))
 
     def _start(self, start: Tensor | None) -> Sequence[Tensor]:
-        return self._data if start is None else self.views(start)
+        return self.parameters if start is None else self.views(start)
 
     def set_sparse_sum(self, start: Tensor | None, positions: Tensor, values: Tensor, active: Sequence[bool]) -> None:
         """Do the same if only the elements at `positions` (k,) change, by `values` (k,). This overwrites `start`."""
@@ -160,11 +158,11 @@ class FlatParameters:
             positions, values = positions[moves], values[moves]
         if start is None:
             device = self.parameters[0].device
-            add_into(self._data, positions.to(device), values.to(device, self.dtype))
+            add_into(self._pieces, positions.to(device), values.to(device, self.dtype))
             return
         add_at(start, positions.to(start.device), values.to(start))
         if all(active):
-            scatter(start, self._data, as_sum=True)
+            scatter(start, self._pieces, as_sum=True)
         else:
             self.set_active_values((view + 0.0 for view in self.views(start)), start, active)
 
@@ -196,13 +194,14 @@ class FlatParameters:
     def make_dense(self) -> None:
         """Make sparse gradients dense, or raise TypeError."""
         for name, parameter in zip(self.names, self.parameters, strict=True):
-            if parameter.grad is not None and parameter.grad.layout != torch.strided:
+            gradient = parameter.grad
+            if gradient is not None and gradient.layout is not torch.strided:
                 if not self._sparse_to_dense:
                     raise TypeError(
                         f"parameter {name!r} has a sparse gradient; make its layer with sparse=False, or pass "
                         "sparse_gradients='dense'"
                     )
-                parameter.grad = parameter.grad.to_dense()
+                parameter.grad = gradient.to_dense()
 
     def divide_gradients(self, scale: Tensor) -> None:
         """Divide every gradient by `scale`, in place."""
@@ -223,7 +222,15 @@ class FlatParameters:
 
     def gradient_tensors(self) -> list[Tensor]:
         """Return the gradient tensors, one for each parameter; a parameter without one counts as zero."""
-        return [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        given = [parameter.grad for parameter in self.parameters]
+        return [
+            torch.zeros_like(parameter)
+            if gradient is None
+            else gradient.detach()
+            if gradient.requires_grad
+            else gradient
+            for gradient, parameter in zip(given, self.parameters, strict=True)
+        ]
 
     def drop_gradients(self) -> None:
         """Set the gradients of all parameters to None."""
@@ -266,25 +273,34 @@ class _Source(ABC):
         limit: float | None = None,
     ) -> bool:
         """See `VectorSource`."""
-        part, added = out[start:stop], None if plus is None else plus[start:stop]
+        place = slice(start, stop)
+        part, added = out[place], None if plus is None else plus[place]
+        tensors = self.reads if len(part) == len(out) else slice_tensors(self.reads, start, stop)
         if limit is not None:
-            return self._write_within(part, start, stop, limit)
+            return self._write_within(part, tensors, place, limit)
         if divisor == 1:
-            return self._write(part, start, stop, added)
-        finite = self._write_share(part, start, stop, divisor)
+            return self._write(part, tensors, place, added)
+        finite = self._write_share(part, tensors, place, divisor)
         return finite if added is None else finite and all_finite(part.add_(added))
 
     @abstractmethod
-    def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
-        """Write elements start .. stop-1, plus `plus`, to `part` (stop - start,). Returns whether all are finite."""
+    def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Tensor | None) -> bool:
+        """Write elements of the vector, plus `plus`, to `part`. Returns whether all are finite.
 
-    def _write_within(self, part: Tensor, start: int, stop: int, limit: float) -> bool:
-        """Write them to `part` (stop - start,). Returns whether no magnitude is above the limit."""
-        return self._write(part, start, stop, None) and absolute_maximum(part) <= limit
+        Args:
+            part: where to write, of as many elements.
+            tensors: what `reads` has at `place`.
+            place: indices of the vector (d,).
+            plus: what to add, as long as `part`.
+        """
 
-    def _write_share(self, part: Tensor, start: int, stop: int, divisor: int) -> bool:
-        """Write them divided by `divisor` to `part` (stop - start,). Returns what `kernels.divide` does."""
-        self._write(part, start, stop, None)
+    def _write_within(self, part: Tensor, tensors: Sequence[Tensor], place: slice, limit: float) -> bool:
+        """Write them to `part`. Returns whether no magnitude is above the limit."""
+        return self._write(part, tensors, place, None) and absolute_maximum(part) <= limit
+
+    def _write_share(self, part: Tensor, tensors: Sequence[Tensor], place: slice, divisor: int) -> bool:
+        """Write them divided by `divisor` to `part`. Returns what `kernels.divide` does."""
+        self._write(part, tensors, place, None)
         return divide(part, divisor)
 
     def tensors(self) -> Sequence[Tensor]:
@@ -299,22 +315,15 @@ class VectorCopy(_Source):
         """See `VectorSource`."""
         return self.reads
 
-    def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
-        finite = gather(slice_tensors(self.reads, start, stop), part)
+    def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Tensor | None) -> bool:
+        finite = gather(tensors, part)
         return finite if plus is None else all_finite(part.add_(plus))
 
-    def _write_within(self, part: Tensor, start: int, stop: int, limit: float) -> bool:
-        return gather(slice_tensors(self.reads, start, stop), part, limit=limit)
+    def _write_within(self, part: Tensor, tensors: Sequence[Tensor], place: slice, limit: float) -> bool:
+        return gather(tensors, part, limit=limit)
 
-    def _write_share(self, part: Tensor, start: int, stop: int, divisor: int) -> bool:
-        return gather(slice_tensors(self.reads, start, stop), part, divisor=divisor)
-
-
-class CurrentValues(VectorCopy):
-    """Parameters, as they are when they are read."""
-
-    def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
-        return VectorCopy([parameter.detach() for parameter in self.reads])._write(part, start, stop, plus)
+    def _write_share(self, part: Tensor, tensors: Sequence[Tensor], place: slice, divisor: int) -> bool:
+        return gather(tensors, part, divisor=divisor)
 
 
 class Unscaled(_Source):
@@ -324,8 +333,8 @@ class Unscaled(_Source):
         super().__init__(tensors)
         self._scale = scale
 
-    def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
-        gather(slice_tensors(self.reads, start, stop), part)
+    def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Tensor | None) -> bool:
+        gather(tensors, part)
         part /= self._scale
         return all_finite(part if plus is None else part.add_(plus))
 
@@ -339,12 +348,12 @@ class ChangeSince(_Source):
         self._start = start
         self._divisor = divisor
 
-    def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
-        tensors, subtracted, divisor = slice_tensors(self.reads, start, stop), self._start[start:stop], self._divisor
+    def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Tensor | None) -> bool:
+        subtracted, divisor = self._start[place], self._divisor
         if divisor is None:
             return gather_change(tensors, subtracted, part, plus)
         gather_change(tensors, subtracted, part)
-        part /= divisor[start:stop] if divisor.dim() else divisor
+        part /= divisor[place] if divisor.dim() else divisor
         return all_finite(part if plus is None else part.add_(plus))
 
 
@@ -355,10 +364,12 @@ class ChangeOfStep(_Source):
         super().__init__(tensors)
         self._factors = factors
 
-    def _write(self, part: Tensor, start: int, stop: int, plus: Tensor | None) -> bool:
-        factors, place = [], 0
+    def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Tensor | None) -> bool:
+        if len(tensors) == len(self._factors):
+            return gather_scaled(tensors, self._factors, part, plus)
+        factors, at = [], 0
         for tensor, factor in zip(self.reads, self._factors, strict=True):
-            if max(place, start) < min(place + tensor.numel(), stop):
+            if max(at, place.start) < min(at + tensor.numel(), place.stop):
                 factors.append(factor)
-            place += tensor.numel()
-        return gather_scaled(slice_tensors(self.reads, start, stop), factors, part, plus)
+            at += tensor.numel()
+        return gather_scaled(tensors, factors, part, plus)

@@ -15,9 +15,10 @@ from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.kernels.checks import is_plain
+from laconic.kernels.checks import FLOATS, is_plain
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, full_blocks, intrinsic, same, splat, types
+from laconic.kernels.pieces import Pieces, Spans
 from laconic.kernels.reference import flatten as reference_flatten
 from laconic.kernels.reference.finite import max_quotient
 
@@ -28,60 +29,79 @@ PAST_CACHES_BYTES = 1 << 24  # from so many on, a vector leaves the caches befor
 
 def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: float | None = None) -> bool:
     """See `reference.flatten.gather`."""
-    if not are_contiguous_floats(tensors, out):
+    spans = spans_of(tensors, out)
+    if spans is None:
         return reference_flatten.gather(tensors, out, divisor=divisor, limit=limit)
     if divisor == 1 and limit is None:
-        return bool(_gather(*addresses_and_sizes(tensors), out.numpy(), is_long(out)))
+        return bool(_gather(*spans, out.numpy(), is_long(out)))
     limit_ = max_quotient(out.dtype, divisor) if limit is None else limit
-    return bool(_gather_shares(*addresses_and_sizes(tensors), out.numpy(), float(divisor), limit_, is_long(out)))
+    return bool(_gather_shares(*spans, out.numpy(), float(divisor), limit_, is_long(out)))
 
 
 def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
     """See `reference.flatten.gather_change`."""
     others = [start] if plus is None else [start, plus]
-    if not are_contiguous_floats([*tensors, *others], out):
+    spans = spans_of(tensors, out)
+    if spans is None or not are_contiguous_floats(others, out.dtype):
         return reference_flatten.gather_change(tensors, start, out, plus)
     arrays = start.numpy(), others[-1].numpy(), out.numpy()
-    return bool(_gather_change(*addresses_and_sizes(tensors), *arrays, plus is not None, is_long(out)))
+    return bool(_gather_change(*spans, *arrays, plus is not None, is_long(out)))
 
 
 def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
     """See `reference.flatten.gather_scaled`."""
-    if not are_contiguous_floats(tensors if plus is None else [*tensors, plus], out):
+    spans = spans_of(tensors, out)
+    if spans is None or not are_contiguous_floats([] if plus is None else [plus], out.dtype):
         return reference_flatten.gather_scaled(tensors, factors, out, plus)
     more = np.zeros(0, out.numpy().dtype) if plus is None else plus.numpy()
-    return bool(_gather_scaled(*addresses_and_sizes(tensors), np.array(factors), more, out.numpy(), is_long(out)))
+    return bool(_gather_scaled(*spans, np.array(factors), more, out.numpy(), is_long(out)))
 
 
 def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
     """See `reference.flatten.add_into`."""
-    if not are_contiguous_floats(tensors, values):
+    spans = spans_of(tensors, values)
+    if spans is None:
         reference_flatten.add_into(tensors, indices, values)
         return
-    _add_into(*addresses_and_sizes(tensors), indices.contiguous().numpy(), values.numpy())
+    _add_into(*spans, indices.contiguous().numpy(), values.numpy())
 
 
 def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) -> None:
     """See `reference.flatten.scatter`."""
-    if not are_contiguous_floats(tensors, vector):
+    spans = spans_of(tensors, vector)
+    if spans is None:
         reference_flatten.scatter(vector, tensors, as_sum=as_sum)
         return
-    _scatter(*addresses_and_sizes(tensors), vector.numpy(), as_sum, is_long(vector))
+    _scatter(*spans, vector.numpy(), as_sum, is_long(vector))
 
 
-def are_contiguous_floats(tensors: Sequence[Tensor], vector: Tensor) -> bool:
-    """Return whether all are plain, contiguous and float32, or all float64. `checks` has seen that they have memory."""
-    dtype = vector.dtype
-    return dtype in (torch.float32, torch.float64) and all(
-        tensor.dtype == dtype and tensor.is_contiguous() and is_plain(tensor) and tensor.is_cpu
-        for tensor in (*tensors, vector)
-    )
+def spans_of(tensors: Sequence[Tensor], vector: Tensor) -> Spans | None:
+    """Return where tensors are, if they and the vector are plain, contiguous, and float32 or float64; else None.
 
-
-def addresses_and_sizes(tensors: Sequence[Tensor]) -> tuple[Array, Array]:
-    """Return the addresses (n,) uint64 and the numbers of elements (n,) int64 of n tensors."""
+    `checks` has seen that they have memory.
+    """
+    if not are_contiguous_floats([vector], vector.dtype):
+        return None
+    known = isinstance(tensors, Pieces) and tensors.spans is not None
+    if known:
+        return tensors.spans if tensors.dtype is vector.dtype else None
+    if not are_contiguous_floats(tensors, vector.dtype):
+        return None
     addresses = np.array([tensor.data_ptr() for tensor in tensors], np.uint64)
-    return addresses, np.array([tensor.numel() for tensor in tensors], np.int64)
+    spans = addresses, np.array([tensor.numel() for tensor in tensors], np.int64)
+    if isinstance(tensors, Pieces):
+        tensors.know(spans, vector.dtype)
+    return spans
+
+
+def are_contiguous_floats(tensors: Sequence[Tensor], dtype: torch.dtype) -> bool:
+    """Return whether all are plain and contiguous, in the CPU's memory, and all float32, or all float64: `dtype`."""
+    if dtype not in FLOATS:
+        return False
+    for tensor in tensors:
+        if tensor.dtype is not dtype or not tensor.is_contiguous() or not is_plain(tensor) or not tensor.is_cpu:
+            return False
+    return True
 
 
 def is_long(vector: Tensor) -> bool:

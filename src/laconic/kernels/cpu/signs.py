@@ -11,7 +11,7 @@ from torch import Tensor
 
 from laconic.kernels.checks import stream as check_stream
 from laconic.kernels.cpu import error_feedback as cpu_error_feedback
-from laconic.kernels.cpu.flatten import addresses_and_sizes, are_contiguous_floats
+from laconic.kernels.cpu.flatten import spans_of
 from laconic.kernels.cpu.llvm.vectors import Words
 from laconic.kernels.cpu.mask_streams import (
     Array,
@@ -149,7 +149,8 @@ def error_feedback_step(
     threshold: int,
 ) -> tuple[Tensor, int, Tensor | None, bool]:
     """See `reference.signs.error_feedback_step`."""
-    if not are_contiguous_floats(tensors, new_residual):
+    spans = spans_of(tensors, new_residual)
+    if spans is None:
         gathered = torch.empty_like(new_residual)
         reference_flatten.gather(tensors, gathered)
         tensors = [gathered]
@@ -158,10 +159,13 @@ def error_feedback_step(
     sampled, fine = _SampledMask(len(after)), []
 
     def write(start: int, stop: int, words: Words) -> int:
-        within = tensors if stop - start == len(after) else slice_tensors(tensors, start, stop)
+        within = spans
+        if within is None or stop - start < len(after):
+            within = spans_of(slice_tensors(tensors, start, stop), new_residual)
+        assert within is not None, "parts of contiguous tensors are contiguous"
         mask_words = sampled.buffer(start, stop)
         n, is_finite = cpu_error_feedback.error_feedback_step(
-            *addresses_and_sizes(within), old[start:stop], before[start:stop], moved[start:stop], after[start:stop], mu,
+            *within, old[start:stop], before[start:stop], moved[start:stop], after[start:stop], mu,
             decay, c,
             draw_from(draw, start), past_caches, words, mask_words,
         )  # fmt: skip

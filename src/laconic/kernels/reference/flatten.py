@@ -22,13 +22,14 @@ def slice_tensors(tensors: Sequence[Tensor], start: int, stop: int) -> list[Tens
     """
     slices = []
     for tensor in tensors:
-        low, high = max(0, start), min(stop, tensor.numel())
-        if low < high:
-            slices.append(tensor if high - low == tensor.numel() else tensor.reshape(-1)[low:high])
-        start, stop = start - tensor.numel(), stop - tensor.numel()
+        n = tensor.numel()
+        if start < n and stop > 0 and start < stop and n:
+            slices.append(tensor if start <= 0 and stop >= n else tensor.reshape(-1)[max(0, start) : stop])
+        start, stop = start - n, stop - n
     return slices
 
 
+@torch.no_grad()
 def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: float | None = None) -> bool:
     """Copy tensors, one behind the other, into a vector, divided by a number.
 
@@ -51,6 +52,7 @@ def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: f
     return all_finite(out) if divisor == 1 else divide(out, divisor)
 
 
+@torch.no_grad()
 def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
     """Write the elements of tensors less a vector, plus another one.
 
@@ -70,6 +72,7 @@ def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: T
     return all_finite(out)
 
 
+@torch.no_grad()
 def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
     """Write the elements of tensors, each tensor times its own factor, plus a vector.
 
@@ -92,6 +95,7 @@ def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tens
     return all_finite(out)
 
 
+@torch.no_grad()
 def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
     """Add values to some elements of tensors, in place.
 
@@ -109,6 +113,7 @@ def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None
             tensor[rows] = (tensor[rows].to(by.dtype) + by).to(tensor.dtype)
 
 
+@torch.no_grad()
 def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) -> None:
     """Copy a vector into tensors: the inverse of `gather`.
 
