@@ -52,7 +52,7 @@ def test_a_buffer_that_is_not_borrowed_any_more_is_dropped_when_a_new_one_is_all
     held = pool.borrow(100)
     another = pool.borrow(100)
     assert held.data_ptr() != another.data_ptr()
-    assert [buffer.numel() for _, buffer in pool._free] == []
+    assert [buffer.numel() for *_, buffer in pool._free] == []
 
 
 def test_frames_of_one_length_take_turns_in_the_same_memory_and_what_was_read_of_one_stays():

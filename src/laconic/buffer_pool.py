@@ -19,7 +19,7 @@ class BufferPool:
     """Buffers of bytes, borrowed by length. Threads may share a pool."""
 
     def __init__(self) -> None:
-        self._free: list[tuple[int, Tensor]] = []  # (number of its last borrowing, buffer)
+        self._free: list[tuple[int, int, Tensor]] = []  # (number of its last borrowing, length, buffer)
         self._n_borrowed = 0
         self._choosing = RLock()  # protects the choice of a buffer; reclaiming only appends
 
@@ -27,20 +27,19 @@ class BufferPool:
         """Return a buffer (n_bytes,) uint8 with arbitrary content."""
         with self._choosing:
             self._n_borrowed += 1
-            for place, (_, buffer) in enumerate(self._free):
-                if n_bytes <= buffer.numel() <= 2 * n_bytes:
-                    del self._free[place]
+            for place, (_, length, _) in enumerate(self._free):
+                if n_bytes <= length <= 2 * n_bytes:
+                    buffer = self._free.pop(place)[2]
                     break
             else:
                 buffer = self._new_buffer(n_bytes)
+                length = buffer.numel()
         borrowed = buffer.numpy()[:n_bytes]  # a new array, which lives as long as any tensor over it
-        weakref.finalize(borrowed, self._free.append, (self._n_borrowed, buffer)).atexit = False
+        weakref.finalize(borrowed, self._free.append, (self._n_borrowed, length, buffer)).atexit = False
         return torch.from_numpy(borrowed)
 
     def _new_buffer(self, n_bytes: int) -> Tensor:
-        self._free[:] = [
-            (borrowed, buffer) for borrowed, buffer in self._free if self._n_borrowed - borrowed < _PATIENCE
-        ]
+        self._free[:] = [free for free in self._free if self._n_borrowed - free[0] < _PATIENCE]
         return torch.empty(n_bytes + n_bytes // 8, dtype=torch.uint8)  # large enough for slightly longer frames
 
 

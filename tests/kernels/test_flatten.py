@@ -175,3 +175,31 @@ def test_a_tape_sees_that_a_tensor_was_overwritten():
     scatter(torch.zeros(3), [weight.detach()])
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_tensors_that_were_checked_before_are_read_and_written_where_they_are_now():
+    checked = kernels.CheckedTensors([torch.arange(6.0), torch.zeros(2, 2)])
+    out = torch.empty(10)
+    for _ in range(2):  # the second time, what is known of them is used
+        assert kernels.gather(checked, out)
+        assert out.tolist() == [0, 1, 2, 3, 4, 5, 0, 0, 0, 0]
+    checked[0].data = torch.ones(6)
+    checked[1].data = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).t()
+    assert kernels.gather(checked, out)
+    assert out.tolist() == [1, 1, 1, 1, 1, 1, 1, 3, 2, 4]
+    kernels.scatter(torch.arange(10.0), checked)
+    assert checked[1].tolist() == [[6, 7], [8, 9]]
+
+
+def test_a_tensor_that_was_checked_before_and_has_lost_its_memory_is_refused():
+    for lose, error in (
+        (lambda tensor: tensor.untyped_storage().resize_(0), TypeError),
+        (lambda tensor: tensor.untyped_storage().resize_(16), TypeError),
+        (lambda tensor: setattr(tensor, "data", tensor.data[:4]), ValueError),
+        (lambda tensor: setattr(tensor, "data", torch.zeros(1).expand(8)), ValueError),
+    ):
+        checked = kernels.CheckedTensors([torch.ones(8), torch.ones(4)])
+        kernels.scatter(torch.zeros(12), checked)
+        lose(checked[0])
+        with pytest.raises(error):
+            kernels.scatter(torch.zeros(12), checked)

@@ -1,5 +1,6 @@
 """The face of the kernels: all that other packages use of them."""
 
+from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.cpu.cache import are_prepared, prepare
 from laconic.kernels.cpu.compile import kernel, numba_available
 from laconic.kernels.cpu.threads import MAX_KERNEL_THREADS, kernel_threads, set_kernel_threads
@@ -39,7 +40,6 @@ from laconic.kernels.packed import (
     take_selected,
     unpack_codes,
 )
-from laconic.kernels.pieces import Pieces
 from laconic.kernels.reference.ans_gaps import SHARE_BITS, AnsWords, Bytes, Numbers
 from laconic.kernels.reference.flatten import slice_tensors
 from laconic.kernels.reference.fractional import MEAN_TOLERANCE
@@ -96,8 +96,8 @@ __all__ = [
     "SHARE_BITS",
     "AnsWords",
     "Bytes",
+    "CheckedTensors",
     "Numbers",
-    "Pieces",
     "absolute_maxima",
     "absolute_maximum",
     "add_at",

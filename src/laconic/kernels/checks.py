@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.dispatch import fastest
-from laconic.kernels.pieces import Pieces
 
 FLOATS = (torch.float32, torch.float64)
 ALL_FLOATS = (*FLOATS, torch.bfloat16, torch.float16)
@@ -126,7 +126,7 @@ def tensors(call: str, given: Sequence[Tensor], count: int | None = None, *, wri
         TypeError: One has no memory of its own.
         ValueError: They have another number of elements, or one is expanded and written to.
     """
-    if isinstance(given, Pieces) and given.are_known():
+    if isinstance(given, CheckedTensors) and given.are_known():
         total = given.total
     else:
         total = 0

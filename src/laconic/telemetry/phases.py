@@ -22,7 +22,7 @@ class Seconds:
     def phase(self, name: str) -> None:
         """End a phase: add the time since the last one ended to the sum of that name."""
         now = time.perf_counter()
-        setattr(self, name, getattr(self, name) + now - self._since)
+        self.__dict__[name] += now - self._since
         if self.phases is not None:
             self.phases.append((name, self._since, now))
         self._since = now

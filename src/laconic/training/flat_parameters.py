@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from laconic.contract import ModelSpec
 from laconic.kernels.api import (
-    Pieces,
+    CheckedTensors,
     absolute_maximum,
     add_at,
     add_into,
@@ -71,8 +71,8 @@ class FlatParameters:
         self._refuse_mixed_devices()
         self.spec = ModelSpec(names=tuple(self.names), shapes=tuple(tuple(p.shape) for p in self.parameters))
         self.sizes, self.d = self.spec.sizes, self.spec.d
-        self._pieces = Pieces(self.parameters)
-        self.current = VectorCopy(self._pieces)
+        self._checked = CheckedTensors(self.parameters)
+        self.current = VectorCopy(self._checked)
         """Where to read the parameters."""
         self.device = self.parameters[0].device
         dtypes = {parameter.dtype for parameter in self.parameters}
@@ -97,7 +97,7 @@ class FlatParameters:
     def values(self, out: Tensor | None = None) -> Tensor:
         """Return a copy of the parameters, (d,), in `out` if it is given."""
         vector = torch.empty(self.d, dtype=self.dtype, device=self.device) if out is None else out
-        gather(self._pieces, vector)
+        gather(self._checked, vector)
         return vector
 
     def values_by_torch(self) -> Tensor:
@@ -112,7 +112,7 @@ class FlatParameters:
             start: earlier parameters, (d,), or anything else to subtract.
             divisor: one number or (d,); None to divide by nothing.
         """
-        return ChangeSince(self._pieces, start, divisor)
+        return ChangeSince(self._checked, start, divisor)
 
     def change_of_step(self, learning_rates: Sequence[float]) -> "ChangeOfStep":
         """Return where to read the change by a step of plain SGD, -lr * gradient. `learning_rates`: by group."""
@@ -120,7 +120,7 @@ class FlatParameters:
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""
-        scatter(vector, self._pieces)
+        scatter(vector, self._checked)
 
     def views(self, vector: Tensor) -> tuple[Tensor, ...]:
         """Return views of `vector` (d,), one for each parameter, in its shape."""
@@ -158,11 +158,11 @@ class FlatParameters:
             positions, values = positions[moves], values[moves]
         if start is None:
             device = self.parameters[0].device
-            add_into(self._pieces, positions.to(device), values.to(device, self.dtype))
+            add_into(self._checked, positions.to(device), values.to(device, self.dtype))
             return
         add_at(start, positions.to(start.device), values.to(start))
         if all(active):
-            scatter(start, self._pieces, as_sum=True)
+            scatter(start, self._checked, as_sum=True)
         else:
             self.set_active_values((view + 0.0 for view in self.views(start)), start, active)
 
@@ -247,7 +247,8 @@ class FlatParameters:
 def _as_gradient(view: Tensor, parameter: Tensor) -> Tensor:
     """Return the elements (size,) as a gradient of `parameter`: in its strides too, which fused optimizers assume."""
     if parameter.is_contiguous():
-        return view.view_as(parameter).to(parameter.dtype)
+        shaped = view.view_as(parameter)
+        return shaped if shaped.dtype is parameter.dtype else shaped.to(parameter.dtype)
     return torch.empty_like(parameter).copy_(view.view(parameter.shape))
 
 

@@ -89,7 +89,10 @@ class LocalSteps:
         if not isinstance(result, Tensor):
             flat.set_sparse_sum(start, result.indices, result.values.dense(), active)
         elif self._algorithm.returns == "parameters":
-            flat.set_active_values(flat.views(result), start, active)
+            if all(active):
+                flat.set_values(result)
+            else:
+                flat.set_active_values(flat.views(result), start, active)
         elif self._algorithm.consumes == "change":
             flat.set_sum(start, result, active)
         else:

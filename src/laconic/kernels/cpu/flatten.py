@@ -15,10 +15,10 @@ from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.kernels.checked_tensors import CheckedTensors, Spans
 from laconic.kernels.checks import FLOATS, is_plain
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, full_blocks, intrinsic, same, splat, types
-from laconic.kernels.pieces import Pieces, Spans
 from laconic.kernels.reference import flatten as reference_flatten
 from laconic.kernels.reference.finite import max_quotient
 
@@ -82,14 +82,13 @@ def spans_of(tensors: Sequence[Tensor], vector: Tensor) -> Spans | None:
     """
     if not are_contiguous_floats([vector], vector.dtype):
         return None
-    known = isinstance(tensors, Pieces) and tensors.spans is not None
-    if known:
+    if isinstance(tensors, CheckedTensors) and tensors.spans is not None:
         return tensors.spans if tensors.dtype is vector.dtype else None
     if not are_contiguous_floats(tensors, vector.dtype):
         return None
     addresses = np.array([tensor.data_ptr() for tensor in tensors], np.uint64)
     spans = addresses, np.array([tensor.numel() for tensor in tensors], np.int64)
-    if isinstance(tensors, Pieces):
+    if isinstance(tensors, CheckedTensors):
         tensors.know(spans, vector.dtype)
     return spans
 

@@ -10,7 +10,7 @@ Spans = tuple[NDArray[Any], NDArray[Any]]
 """Addresses (n,) uint64 and numbers of elements (n,) int64 of n tensors."""
 
 
-class Pieces(tuple[Tensor, ...]):
+class CheckedTensors(tuple[Tensor, ...]):
     """Tensors that make one vector.
 
     What was found of their memory holds while each is contiguous, where it was, and as long as it was: freed, shortened
@@ -28,17 +28,17 @@ class Pieces(tuple[Tensor, ...]):
 
     def are_known(self) -> bool:
         """Return whether `spans` still holds."""
-        if self.spans is not None and (self._n_bytes, self._at) != (self._sizes(), self._places()):
+        if self.spans is not None and (self._n_bytes, self._at) != (self._sizes(), self._addresses()):
             self.spans = None
         return self.spans is not None
 
     def know(self, spans: Spans, dtype: torch.dtype) -> None:
         """Remember what was found of them."""
         self.spans, self.dtype, self.total = spans, dtype, int(spans[1].sum())
-        self._n_bytes, self._at = self._sizes(), self._places()
+        self._n_bytes, self._at = self._sizes(), self._addresses()
 
     def _sizes(self) -> list[int]:
         return [each.nbytes for each in self]
 
-    def _places(self) -> list[int]:
+    def _addresses(self) -> list[int]:
         return [each.data_ptr() if each.is_contiguous() else -1 for each in self]
