@@ -1,6 +1,7 @@
 """`laconic check`, and what `laconic run` says where ranks do not meet or were called with other options."""
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from laconic.errors import LaunchError
 from laconic.lab.check import addresses
 from laconic.lab.check.links import MeasuredLink
 from laconic.lab.check.ranks_check import Findings
+from laconic.lab.json_text import json_text
 from laconic.lab.runs.torchrun import join_torchrun
 from support.command_line import laconic
 from support.deadlines import DEADLINE_S, PATIENCE_S
@@ -189,3 +191,24 @@ def test_two_machines_with_other_options_learn_which_before_they_train():
         assert code == 2
         assert "error: rank 0 and rank 1 were set up differently: rank 0 has lr=0.1, rank 1 has lr=0.5 (sgd)" in err
         assert "Traceback" not in err
+
+
+def test_what_was_found_is_json():
+    link = MeasuredLink(latency_s=0.001, to_bytes_per_s=1e6, from_bytes_per_s=2e6, clock_ahead_s=0.0)
+    found = Findings(shown=[{"host": "a"}, {"host": "b"}], links={1: link}, problems=[(1, "rank 1: other version")])
+    data = json.loads(json_text(found.as_data()))
+    assert [rank["shown"]["host"] for rank in data["ranks"]] == ["a", "b"]
+    assert data["ranks"][0]["link"] is None
+    assert data["ranks"][1]["link"]["latency_s"] == 0.001
+    assert data["problems"] == [{"rank": 1, "problem": "rank 1: other version"}]
+    assert data["agree"] is False
+
+
+def test_a_check_whose_ranks_do_not_meet_prints_json_that_says_so(monkeypatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "0")):
+        monkeypatch.setenv(name, value)
+    ended = laconic("check", "--json", "-")
+    assert ended.code == 1
+    data = json.loads(ended.out)
+    assert data["agree"] is False
+    assert "MASTER_PORT=0 must be a port" in data["problems"][0]["problem"]

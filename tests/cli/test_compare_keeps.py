@@ -55,13 +55,27 @@ def late(tmp_path):
     ALGORITHMS.pop("late", None)
 
 
+CONFIG = """algorithm = "sgd"
+workers = 1
+driver = "simulated"
+layout = "auto"
+seed = 0
+faults = "plan.toml"
+"""
+
+
 @pytest.fixture
 def held(tmp_path):
     """A folder with the results of an earlier run."""
     folder = tmp_path / "held"
     folder.mkdir()
-    for name in ("config.toml", "faults.toml", "metrics.csv", "summary.json", "times.csv"):
-        (folder / name).write_text("of an earlier run")
+    files = {
+        "config.toml": CONFIG,
+        "faults.toml": "# of an earlier run", "metrics.csv": "epoch,round,train_loss,test_accuracy\n",
+        "summary.json": '{"settings": {"algorithm": "sgd"}}', "times.csv": "rank,round,what,start_s,end_s\n",
+    }  # fmt: skip
+    for name, text in files.items():
+        (folder / name).write_text(text)
     return folder
 
 

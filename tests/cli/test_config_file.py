@@ -91,7 +91,7 @@ def test_a_wrong_file_is_refused_in_one_line_with_the_key_or_the_line(what, tmp_
     config = written(tmp_path / "mine.toml", text)
     ended = laconic("run", "-a", "sgd", "--config", config, "--out", str(tmp_path / "out"))
     assert ended.code == 2
-    assert ended.err.startswith(f"error: {config}: ")
+    assert re.match(rf"error: {re.escape(config)}(, line \d+)?: ", ended.err)
     assert not [word for word in words if word not in ended.err], ended.err
     assert len(ended.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
@@ -110,3 +110,53 @@ def test_a_missing_file_a_missing_method_and_values_that_do_not_go_together_are_
     config = written(tmp_path / "mine.toml", "[set]\ndensty = 0.1")
     ended = laconic("run", "-a", "ssgd-mv", "--config", config)
     assert "did you mean density? (the hyper-parameters are from [set] in" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("algorithm = 'sgd'\n\nepoch = 3\n", "line 3: unknown key 'epoch'; known: "),
+        ("algorithm = 'sgd'\n[sets]\nc = 1\n", "line 2: unknown key 'sets'; known: "),
+        ("# epochs = 1\nalgorithm = 'sgd'\nepochs = 0\n", "line 3: epochs = 0 must be at least 1"),
+        ('algorithm = """\nepochs = 1"""\nepochs = 0', "line 3: epochs = 0 must be at least 1"),
+        ("[set]\nepochs = 1\n[epoch]\n", "line 3: unknown key 'epoch'"),
+        ("set.c = 1\n'epoch' = 2", "line 2: unknown key 'epoch'"),
+        ("\ufeffalgorithm = 'sgd'\r\nbatchsize = 2\r\n", "line 2: unknown key 'batchsize'"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_line(tmp_path, text, message):
+    file = written(tmp_path / "options.toml", text)
+    ended = laconic("run", "--config", file)
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {file}, {message}")
+    if "unknown key 'epoch'" in message:
+        assert ended.err.endswith("did you mean epochs?\n")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--json", "x.png", "--plot", "x.png"),
+        ("--plot", "x.png", "--plot", "./x.png"),
+        ("--json", "mine.toml", "--config", "mine.toml"),
+        ("--out", "o", "--json", "o/summary.json"),
+        ("--out", "o", "--plot", "o/curves.png"),
+        ("--out", ".", "--faults", "faults.toml"),
+    ],
+    ids=" ".join,
+)
+def test_one_file_for_two_options_is_refused_before_the_work(tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "mine.toml", "epochs = 1")
+    written(tmp_path / "faults.toml", "[[event]]\n")
+    ended = laconic("run", "-a", "sgd", *QUICK, *options)
+    assert ended.code == 2
+    assert "the same file" in ended.err or "would be replaced" in ended.err
+    assert ended.err.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.toml", "faults.toml"}
+
+
+def test_a_mistake_that_torch_knows_of_is_the_only_line_of_a_run_over_processes():
+    ended = laconic("run", "-a", "ec-sgd", "--layout", "sharded", "--driver", "processes")
+    assert ended.err.startswith("error: --layout 'sharded' does not go with ec-sgd")
+    assert ended.err.count("\n") == 1

@@ -147,3 +147,17 @@ def test_a_bad_file_is_named_with_the_item_at_fault(tmp_path, text, message):
     assert ended.code == 2
     assert message in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_the_bars_are_written_as_json_in_place_of_the_drawing_or_beside_it(tmp_path):
+    printed = laconic("timeline", "ring", "--workers", "3", "--json", "-")
+    assert printed.code == 0, printed.err
+    found = json.loads(printed.out)
+    assert found["clock"] == "simulated time"
+    assert {bar["lane"] for bar in found["bars"]} <= set(found["lanes"])
+    assert all(bar["start_s"] <= bar["end_s"] for bar in found["bars"])
+    beside = laconic("timeline", "ring", "--workers", "3", "--json", str(tmp_path / "ring.json"))
+    assert json.loads((tmp_path / "ring.json").read_text()) == found
+    assert "wrote " in beside.out
+    names = json.loads(laconic("timeline", "--list", "--json", "-").out)
+    assert "ring" in [one["name"] for one in names]

@@ -13,7 +13,24 @@ import pytest
 from laconic.errors import OptionError
 from laconic.lab import atomic
 from laconic.lab.json_text import json_text
-from laconic.lab.outputs import output_file, output_folder
+from laconic.lab.outputs import output_file, output_folder, refuse_shared_files
+from laconic.lab.own_results import foreign_files, own_files
+from laconic.lab.runs.times import Phase, PhaseTimes
+from support.command_line import laconic
+
+CONFIG = 'algorithm = "sgd"\nworkers = 1\ndriver = "simulated"\nlayout = "auto"\nseed = 0\n'
+OWN = {
+    "config.toml": CONFIG + 'faults = "plan.toml"\n', "faults.toml": "", "times.csv": "rank,round,what,start_s,end_s\n",
+    "metrics.csv": "epoch,round,train_loss,test_accuracy\n", "summary.json": '{"settings": {"algorithm": "sgd"}}',
+    "checkpoint.pt": "laconic run\n", "curves.png": "",
+}  # fmt: skip
+
+
+def write_results(folder):
+    """Files as a run writes them, by what is at their beginning."""
+    folder.mkdir(exist_ok=True)
+    for name, text in OWN.items():
+        (folder / name).write_text(text)
 
 
 def refusal(call):
@@ -82,9 +99,9 @@ def test_a_full_disk_is_named_with_the_file_and_keeps_what_was_there(tmp_path):
 
 
 def test_a_folder_with_results_is_refused_and_overwrite_removes_results_alone(tmp_path):
-    (tmp_path / "sgd").mkdir()
-    for name in ("sgd/config.toml", "sgd/metrics.csv", "faults.toml", "times.csv", "curves.png", "notes.txt"):
-        (tmp_path / name).touch()
+    write_results(tmp_path / "sgd")
+    write_results(tmp_path)
+    (tmp_path / "notes.txt").touch()
     words = refusal(lambda: output_folder(tmp_path, option="out", overwrite=False))
     assert "faults.toml" in words
     assert "overwrite=True" in words
@@ -92,6 +109,76 @@ def test_a_folder_with_results_is_refused_and_overwrite_removes_results_alone(tm
         assert (tmp_path / "faults.toml").exists(), "nothing is removed before the work begins"
         folder.clear()
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", [*OWN, "curves.svg"])
+@pytest.mark.parametrize("where", ["", "sgd"], ids=["the folder", "the folder of a method"])
+def test_a_file_of_others_that_has_the_name_of_a_result_is_refused_and_remains(tmp_path, name, where):
+    folder = tmp_path / where
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("mine, for instance lr = 0.1\n")
+
+    def use():
+        with output_folder(tmp_path, option="out", overwrite=True) as used:
+            used.inner("sgd")
+            used.clear()
+
+    words = refusal(use)
+    assert f"holds {name}, which no run of laconic has written; move it" in words
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [name]
+
+
+def test_folders_of_another_program_beside_the_results_are_left_alone(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("config.toml", "metrics.csv", "checkpoint.pt"):
+        (other / name).write_text("learning_rate = 1\n")
+    with output_folder(tmp_path, option="out", overwrite=True) as folder:
+        folder.clear()
+    assert len(list(other.iterdir())) == 3
+
+
+def test_the_files_that_a_run_writes_are_known_again(tmp_path):
+    ended = laconic("run", "-a", "sgd", "--model", "linear", "--epochs", "1", "--batch-size", "300", "--save-every",
+                    "1", "--out", str(tmp_path))  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert {path.name for path in own_files(tmp_path)} == {path.name for path in tmp_path.iterdir()}
+    assert not foreign_files(tmp_path)
+    times = PhaseTimes(phases=(Phase(0, 0, "compute", 0.0, 1.0),), accuracy_s=0.0)
+    times.write(tmp_path)
+    assert tmp_path / "times.csv" in own_files(tmp_path)
+
+
+def test_a_fault_plan_of_ones_own_is_not_taken_for_a_runs_copy(tmp_path):
+    write_results(tmp_path)
+    (tmp_path / "config.toml").write_text(CONFIG + f"faults = {str(tmp_path / 'faults.toml')!r}\n")
+    assert [path.name for path in foreign_files(tmp_path)] == ["faults.toml"]
+
+
+@pytest.mark.parametrize("how", ["spelled otherwise", "symbolic link", "hard link"])
+def test_one_file_for_two_options_is_refused(tmp_path, how):
+    one, other = tmp_path / "a.json", tmp_path / "b.png"
+    one.write_text("before")
+    if how == "spelled otherwise":
+        other = tmp_path / "sub" / ".." / "a.json"
+        (tmp_path / "sub").mkdir()
+    elif how == "symbolic link":
+        other.symlink_to(one)
+    else:
+        other.hardlink_to(one)
+    words = refusal(lambda: refuse_shared_files([("json", one), ("plot", other)], []))
+    assert "write the same file" in words
+    assert "need the same file" in refusal(lambda: refuse_shared_files([("json", one)], [("config", other)]))
+    refuse_shared_files([("json", one), ("plot", tmp_path / "c.png")], [("config", tmp_path / "d.toml")])
+    refuse_shared_files([("json", Path("/dev/null")), ("plot", Path("/dev/null"))], [])
+
+
+def test_a_file_that_a_run_writes_into_its_folder_is_not_given_to_another_option(tmp_path):
+    for file in (tmp_path / "config.toml", tmp_path / "sgd" / "summary.json", tmp_path / "curves.png"):
+        assert "write the same file" in refusal(lambda file=file: refuse_shared_files([("json", file)], [], tmp_path))
+    plan = [("faults", tmp_path / "faults.toml")]
+    assert "would be replaced" in refusal(lambda: refuse_shared_files([], plan, tmp_path))
+    refuse_shared_files([("json", tmp_path / "figures.json")], [("faults", tmp_path / "plan.toml")], tmp_path)
 
 
 def test_a_folder_in_use_is_refused_with_the_process_id_and_so_is_one_in_it(tmp_path):

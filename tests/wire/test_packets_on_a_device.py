@@ -1,20 +1,16 @@
 """Packets of vectors that are not in the host's memory: what is copied to the host is what is sent, and no more; and
 nothing at all where it is sent from there.
 
-There is no GPU here. A vector with the stand-in's device is a tensor that no numpy can read; every operation on it is
-done on the CPU and hands back another such tensor, but for copies to the host and single numbers, which are noted.
+There is no GPU here: `support.elsewhere` stands in for one.
 """
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from laconic.compressors import COMPRESSORS, QSGD, Fractional, Quantized, ScaledSign, Sign, Ternary, TopK
 from laconic.contract import ModelSpec
-from laconic.kernels import checks
 from laconic.wire import HEADER_BYTES, Frame, Header, encode, encode_split
+from support.elsewhere import Elsewhere, Noted, stand_in_for_a_gpu
 
 D = 6000
 LAYERS = (4000, 1990, 10)
@@ -28,73 +24,9 @@ ALL += [
 ]  # fmt: skip
 
 
-class Elsewhere(Tensor):
-    """A tensor whose numbers are not the host's to read. Its device says "meta", the one that needs no driver."""
-
-    held: Tensor
-
-    @staticmethod
-    def __new__(cls, held: Tensor):
-        made = Tensor._make_wrapper_subclass(
-            cls,
-            held.shape,
-            strides=held.stride(),
-            storage_offset=held.storage_offset(),
-            dtype=held.dtype,
-            device="meta",
-        )
-        made.held = held
-        return made
-
-    @classmethod
-    def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
-        raise AssertionError(f"{operation} on a tensor elsewhere, and nobody noted it")
-
-
-class Noted(TorchDispatchMode):
-    """Does the operations, and notes in `bytes_copied` the size of everything that comes to the host."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes_copied = []
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        there = []
-        tree_map_only(Elsewhere, there.append, (args, kwargs))
-        stays = bool(there)
-        inner_args, inner_kwargs = tree_map_only(Elsewhere, lambda one: one.held, (args, kwargs))
-        if inner_kwargs.get("device") is not None:
-            stays = torch.device(inner_kwargs["device"]).type == "meta"
-            inner_kwargs["device"] = torch.device("cpu")
-            if there and not stays:
-                self.note(there[0])
-        if operation is torch.ops.aten._local_scalar_dense.default:
-            self.note(args[0])
-        if operation is torch.ops.aten.copy_.default and there and not isinstance(args[0], Elsewhere):
-            self.note(args[1])
-        made = operation(*inner_args, **inner_kwargs)
-        if there and operation._schema.is_mutable:
-            return args[0]
-        return tree_map_only(Tensor, Elsewhere, made) if stays else made
-
-    def note(self, tensor: Tensor) -> None:
-        self.bytes_copied.append(tensor.numel() * tensor.element_size())
-
-
 @pytest.fixture
 def stand_in(monkeypatch):
-    """torch.tensor, which no dispatch mode sees, makes tensors of the stand-in's device too."""
-    make = torch.tensor
-
-    def tensor(data, *, device=None, **kwargs):
-        there = device is not None and torch.device(device).type == "meta"
-        return Elsewhere(make(data, **kwargs)) if there else make(data, device=device, **kwargs)
-
-    monkeypatch.setattr(torch, "tensor", tensor)
-    for name in ("has_memory", "is_plain"):  # kernels refuse it otherwise: a wrapper has no memory of its own
-        asked = getattr(checks, name)
-        monkeypatch.setattr(checks, name, lambda tensor, asked=asked: type(tensor) is Elsewhere or asked(tensor))
+    stand_in_for_a_gpu(monkeypatch)
 
 
 def work_on_the_host(compressor, packet) -> int:

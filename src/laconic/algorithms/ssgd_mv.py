@@ -77,7 +77,7 @@ class SSGDMV(SSGDTopK):
 
     def send_values(self, me: Worker, corrected: Tensor, reply: Reply) -> Step:
         """Send `corrected` (d,) on the received mask, in the second exchange; return the change (d,), sparse."""
-        mask = cast("Positions", reply.packet).indices
+        mask = cast("Positions", reply.packet).indices.to(corrected.device)
         sent = self.quantized(take_at(corrected, mask))
         reply = yield sent
         me.memory["residual"] = self.unsent(corrected, mask, sent) if reply.delivered else corrected  # lines 20-22

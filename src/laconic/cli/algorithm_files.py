@@ -75,22 +75,6 @@ def read_file(path: Path) -> list[Described]:
     return found
 
 
-def steps_by_arrival(name: str) -> bool:
-    """Return whether a method of laconic says of itself that its server steps as gradients arrive."""
-    for path in FOLDER.glob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-        if any(
-            _text_in(node, "mode") == "arrivals" and name in map(_registered, node.decorator_list) for node in classes
-        ):
-            return True
-    return False
-
-
-def _registered(decorator: ast.expr) -> object:
-    return _literal(decorator.args[0]) if isinstance(decorator, ast.Call) and decorator.args else None
-
-
 def plugin_file(text: str) -> Path:
     """Return the file with algorithms that a user names. Raises OptionError for what is no Python file."""
     path = Path(text).expanduser().resolve()

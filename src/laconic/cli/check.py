@@ -4,11 +4,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 
 from laconic.cli.exit_codes import ANSWER_IS_NO
 from laconic.cli.flags import with_flags
+from laconic.cli.invocation import is_quiet
+from laconic.cli.json_output import JsonOutput, json_option, json_output
 from laconic.cli.lazy import load_torch
 from laconic.errors import LaunchError, OptionError, PeerLostError, WireError
 from laconic.lab.defaults import LAUNCHER_VARIABLES
@@ -30,6 +33,7 @@ class CheckOptions(OptionGroup):
     timeout_s: float = option(
         60.0, "The number of seconds that a rank waits for another.", within="(0, inf)", unit="seconds"
     )
+    json: Path | None = json_option()
 
 
 @with_flags(CheckOptions, needs_torch=False)
@@ -41,18 +45,27 @@ def check(context: typer.Context, options: CheckOptions) -> None:
             f"laconic check compares the processes of several machines, and torchrun, which sets {', '.join(missing)}, "
             f"has not started this one; {_HOW}"
         )
+    with json_output(options.json if os.environ["RANK"] == "0" else None) as file:
+        _check(options, file, notes=not is_quiet(context))
+
+
+def _check(options: CheckOptions, file: JsonOutput, *, notes: bool) -> None:
     load_torch()
     from laconic.lab.check.ranks_check import Findings, check_ranks
 
     def show(found: Findings) -> None:
-        _print(found.lines)
-        _print([f"note: {remark}" for remark in found.remarks])
-        _print([f"mend: {problem}" for _, problem in found.problems] or ["all ranks agree and reach each other"])
+        written = file.write(found.as_data())
+        if not file.in_place_of_tables:
+            _print(found.lines)
+            _print([f"note: {remark}" for remark in found.remarks])
+            _print([f"mend: {problem}" for _, problem in found.problems] or ["all ranks agree and reach each other"])
+            _print([written] if written and notes else [])
         sys.stdout.flush()
 
     try:
         found = check_ranks(options.timeout_s, show)
     except (LaunchError, PeerLostError, WireError) as error:
+        file.write(Findings(shown=(), problems=[(int(os.environ["RANK"]), str(error))]).as_data())
         _print([f"mend: {error}"], stderr=True)
         raise typer.Exit(ANSWER_IS_NO) from error
     rank = int(os.environ["RANK"])

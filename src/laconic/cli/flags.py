@@ -11,10 +11,11 @@ from typing import Annotated, Any, get_args
 import typer
 
 from laconic.cli.completion import candidates
-from laconic.cli.invocation import EveryCommand, invocation_of, load_plugins_of
+from laconic.cli.invocation import EveryCommand, invocation_of, load_plugins_of, refuse_ranks
 from laconic.errors import LaconicError, Named, OptionError
 from laconic.hyperparameters import value_type
 from laconic.lab.options import Option, check_options, options_of
+from laconic.lab.outputs import refuse_shared_files
 from laconic.lab.runs.config_file import read_values, with_typed
 
 Command = Callable[..., None]
@@ -23,6 +24,8 @@ CONFIG = "config"
 """The option that names a file with the others. A command that has it requires none of them to be typed."""
 _TYPED_ONLY = (CONFIG, "resume", "overwrite", "load", "quiet")  # they say what this call is to do, so no file has them
 _NUMBERS = (int, float)
+_WRITTEN = ("out", "json", "plot")
+_READ = ("config", "faults", "data", "test_data", "load", "message_schedule", "trace", "before", "after")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,10 @@ class Given:
 
 
 def with_flags(
-    *groups: type | Given, needs_torch: bool = True, before_torch: Callable[..., None] | None = None
+    *groups: type | Given,
+    needs_torch: bool = True,
+    before_torch: Callable[..., None] | None = None,
+    alone: bool = False,
 ) -> Callable[[Command], Command]:
     """Give a command a flag for each option of the groups, and those of `EveryCommand`.
 
@@ -45,12 +51,15 @@ def with_flags(
         *groups: The groups. The command gets the context, and an object of each group, or the typed values of a
             `Given`.
         needs_torch: Whether torch and the user's own algorithms are loaded before the command is called.
+        alone: Whether the command is one process, and a launcher must not start it several times.
         before_torch: What is called before torch is loaded, with the arguments of the command.
     """
     given = [group if isinstance(group, Given) else Given(group) for group in (*groups, EveryCommand)]
     fields = [
         [(field, spec) for field, spec in options_of(one.group) if field.name not in one.without] for one in given
     ]
+
+    has_folder = any(field.name == "out" and spec.metavar == "FOLDER" for one in fields for field, spec in one)
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -65,14 +74,19 @@ def with_flags(
             from_file = {} if file is None else _in_file(file, fields)
             with _file_named(file, from_file.keys() - {name for of_typed in typed for name in of_typed}):
                 arguments: list[object] = []
+                everything: dict[str, Any] = {}
                 for one, group, of_group, of_typed in zip(given, (*groups, EveryCommand), fields, typed, strict=True):
                     names = {field.name for field, _ in of_group}
                     found = with_typed({name: from_file[name] for name in names & from_file.keys()}, of_typed)
                     _refuse_missing(of_group, found)
+                    everything |= found
                     arguments.append(found if one is group else one.group(**found))
                 everywhere = arguments.pop()
                 assert isinstance(everywhere, EveryCommand)
                 invocation_of(context).add(everywhere.load, quiet=everywhere.quiet)
+                _refuse_shared_files(everything, has_folder=has_folder)
+                if alone:
+                    refuse_ranks(context)
                 if before_torch is not None:
                     before_torch(context, *arguments)
                 if needs_torch:
@@ -179,6 +193,20 @@ def _refuse_missing(options: Sequence[tuple[Field[Any], Option]], values: Mappin
         if field.name not in values and field.default is field.default_factory is MISSING:
             named = field.name.upper() if spec.positional else Named(field.name)
             raise OptionError(named, " is missing; give it, or a file that has it with ", Named(CONFIG))
+
+
+def _refuse_shared_files(values: Mapping[str, Any], *, has_folder: bool) -> None:
+    """Refuse options that would write the same file, or write what another one reads."""
+    files = [
+        (name, Path(each))
+        for name, value in values.items()
+        if name in (*_WRITTEN, *_READ)
+        for each in (value if isinstance(value, tuple) else (value,))
+        if each is not None and str(each) != "-"
+    ]
+    folder = values.get("out") if has_folder else None
+    writes = [(name, path) for name, path in files if name in _WRITTEN and not (name == "out" and has_folder)]
+    refuse_shared_files(writes, [(name, path) for name, path in files if name in _READ], folder)
 
 
 @contextmanager

@@ -6,7 +6,9 @@ import typer
 
 from laconic.cli.algorithm_files import plugin_file
 from laconic.cli.lazy import load_torch
+from laconic.errors import LaunchError
 from laconic.lab.options import OptionGroup, option
+from laconic.lab.processes.launcher import origin, started_as_rank
 
 LOAD = "Load a Python file with algorithms of your own. Can be given several times."
 QUIET = "Print the result alone: no progress and no notes."
@@ -57,6 +59,18 @@ def plugins_of(context: typer.Context) -> tuple[str, ...]:
 def is_quiet(context: typer.Context) -> bool:
     """Return whether only the result is printed."""
     return invocation_of(context).quiet
+
+
+def refuse_ranks(context: typer.Context) -> None:
+    """Refuse to be one of several processes, which would all do the same.
+
+    Raises:
+        LaunchError: A launcher has started this process as one of several.
+    """
+    if started_as_rank():
+        raise LaunchError(
+            f"{context.command_path} is one process, and {origin()} has started it several times; start it alone"
+        )
 
 
 def load_plugins_of(context: typer.Context) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from laconic.cli.flags import with_flags
-from laconic.cli.invocation import is_quiet
+from laconic.cli.invocation import is_quiet, refuse_ranks
 from laconic.cli.plan_options import PlanOptions
 from laconic.errors import LaconicError, LaunchError, Named, OptionError
 from laconic.lab.algorithms import algorithm_names, make_algorithm, settings_by_name
@@ -29,7 +29,12 @@ _PRINTED = Path("-")
 _PATIENCE_S = 120.0  # how long a rank waits for another
 
 
-@with_flags(PlanOptions)
+def _refuse_ranks(context: typer.Context, options: PlanOptions, *_: object) -> None:
+    if not options.measure:
+        refuse_ranks(context)
+
+
+@with_flags(PlanOptions, before_torch=_refuse_ranks)
 def plan(context: typer.Context, options: PlanOptions) -> None:
     """Predict step times on a network: which method and layout is fastest, and when plain all-reduce is."""
     import torch

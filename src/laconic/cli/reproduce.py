@@ -18,7 +18,6 @@ from laconic.cli.progress_display import TasksDisplay
 from laconic.errors import LaconicError, LaunchError
 from laconic.lab.options import OptionGroup, option
 from laconic.lab.outputs import OutputFile, check_old_results, output_file, output_folder
-from laconic.lab.processes.launcher import origin, started_as_rank
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
 from laconic.report.visible import visible
@@ -68,7 +67,7 @@ class ReproduceOptions(OptionGroup):
         check_old_results(self.out, overwrite=self.overwrite, resume=self.resume)
 
 
-@with_flags(ReproduceOptions)
+@with_flags(ReproduceOptions, alone=True)
 def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
     """Run a published table and print the results beside the published figures."""
     name, out = options.name, options.out
@@ -79,11 +78,6 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
     from laconic.reproduce.cells import Cells, cells_folder, remove_if_empty
     from laconic.reproduce.table import Request
 
-    if started_as_rank():
-        raise LaunchError(
-            f"laconic reproduce is one process that starts others itself, and {origin()} has started it several times; "
-            "start it alone, with --jobs"
-        )
     table = table_of(name)
     seeds = () if options.seeds is None else _seeds(options.seeds)
     methods = () if options.methods is None else _words(options.methods)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from laconic.cli.flags import with_flags
 from laconic.cli.invocation import is_quiet
+from laconic.cli.json_output import JsonOutput, json_option, json_output
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
 from laconic.lab.defaults import PICTURE_ENDINGS
@@ -78,22 +79,29 @@ class TimelineOptions(OptionGroup):
         (), "The .png, .svg, .pdf or .html file to write. Can be given several times.", metavar="FILE",
         reads=file_of_kind(*PICTURE_ENDINGS, ".html"),
     )  # fmt: skip
+    json: Path | None = json_option()
     list: bool = option(False, "List the timelines and exit.")
 
 
-@with_flags(PictureOptions, TimelineOptions)
+@with_flags(PictureOptions, TimelineOptions, alone=True)
 def timeline(context: typer.Context, picture: PictureOptions, options: TimelineOptions) -> None:
     """Draw when each machine sends, receives and computes, on links that you describe or in a recorded run."""
     if options.list or (options.name is None and options.message_schedule is None):
-        _list()
+        with json_output(options.json) as figures:
+            _list(figures, notes=not is_quiet(context))
         return
     with ExitStack() as stack:
+        figures = stack.enter_context(json_output(options.json))
         files = [stack.enter_context(output_file(path, option="out")) for path in options.out]
         timeline = _timeline(options, picture)
         for file in files:
             _write(timeline, file)
-            terminal(quiet=is_quiet(context)).print(f"wrote {visible(str(file.path))}", soft_wrap=True)
-    if not options.out:
+            if not is_quiet(context):
+                figures.console.print(f"wrote {visible(str(file.path))}", soft_wrap=True)
+        written = figures.write(timeline.as_data())
+        if written and not is_quiet(context):
+            figures.console.print(written, soft_wrap=True)
+    if not options.out and not figures.in_place_of_tables:
         from laconic.report.timeline.bars import in_letters
 
         console = terminal()
@@ -127,7 +135,7 @@ def _of_run(folder: Path, picture: PictureOptions) -> "Timeline":
     return draw_run(folder, from_round=picture.from_round, n_rounds=picture.rounds or ROUNDS_SHOWN)
 
 
-def _list() -> None:
+def _list(figures: JsonOutput, *, notes: bool) -> None:
     from laconic.report.timeline.named import NAMED
 
     listing = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
@@ -135,8 +143,13 @@ def _list() -> None:
         listing.add_column(column, no_wrap=column == "timeline")
     for name, named in NAMED.items():
         listing.add_row(name, named.about, named.source)
-    console = terminal()
+    console = figures.console
+    written = figures.write(
+        [{"name": name, "about": named.about, "source": named.source} for name, named in NAMED.items()]
+    )
     console.print(listing)
+    if written and notes:
+        console.print(written, soft_wrap=True)
     console.print(
         "Sources are sections and figures of Liu and Zhang, 2020. --message-schedule FILE draws your own messages."
     )

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from laconic.cli.algorithm_files import steps_by_arrival
 from laconic.cli.flags import Given, with_flags
 from laconic.cli.invocation import is_quiet, plugins_of
 from laconic.cli.json_output import JsonOutput, json_option, json_output
@@ -24,7 +23,7 @@ from laconic.lab.outputs import check_old_results, output_file, output_folder
 from laconic.lab.processes.launcher import started_as_rank
 from laconic.lab.processes.stopping import Stopped
 from laconic.lab.runs.settings import RunSettings
-from laconic.protocol.layout import has_dedicated_server, n_nodes_for
+from laconic.protocol.layout import n_nodes_for
 from laconic.report.terminal import terminal
 
 if TYPE_CHECKING:
@@ -149,25 +148,20 @@ def _learning_rate(text: str) -> float | None:
     return learning_rate if 0 < learning_rate < math.inf else None
 
 
-def _say_what_starts(context: typer.Context, *groups: Any) -> None:  # noqa: ANN401
-    """Say at once, before torch loads, that processes start, and how many."""
-    given = next(group for group in groups if isinstance(group, dict))
-    if given.get("driver") != "processes" or is_quiet(context) or started_as_rank():
-        return
-    comparison = next((group for group in groups if isinstance(group, CompareOptions)), None)
-    name = given.get("algorithm", "") if comparison is None else comparison.algorithms[0]
-    layout, workers = given.get("layout", RunSettings.layout), given.get("workers", RunSettings.workers)
-    serves = has_dedicated_server(layout, by_arrival=steps_by_arrival(name))
-    terminal(stderr=True).print(f"starting {workers + serves} {'process' if workers + serves == 1 else 'processes'}")
+def _say_what_starts(batch: "Batch") -> None:
+    """Say that processes start, and how many, once no option is wrong."""
+    if batch.left and batch.left[0].driver == "processes":
+        n = batch.left[0].n_processes
+        terminal(stderr=True).print(f"starting {n} {'process' if n == 1 else 'processes'}")
 
 
-@with_flags(Given(RunSettings), LaunchOptions, before_torch=_say_what_starts)
+@with_flags(Given(RunSettings), LaunchOptions)
 def run(context: typer.Context, given: dict[str, Any], launch: LaunchOptions) -> None:
     """Train one model with one algorithm. Under torchrun it joins the running processes."""
     train(context, [given], launch)
 
 
-@with_flags(CompareOptions, Given(RunSettings, without=_OF_ONE_RUN), LaunchOptions, before_torch=_say_what_starts)
+@with_flags(CompareOptions, Given(RunSettings, without=_OF_ONE_RUN), LaunchOptions)
 def compare(context: typer.Context, comparison: CompareOptions, given: dict[str, Any], launch: LaunchOptions) -> None:
     """Train the same model with several algorithms and print one table."""
     train(context, comparison.plans(given), launch, in_folders=True)
@@ -219,6 +213,7 @@ def train(
             batch = batch_of([RunSettings(**given) for given in options])
             if shows:
                 _tell_what_is_taken_up(batch)
+                _say_what_starts(batch)
             with _reporting_stops(batch, file), RunDisplay(shown=shows) as display:
                 batch.run(display.listen, port=launch.port, plugins=plugins)
         if speaks:

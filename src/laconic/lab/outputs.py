@@ -14,10 +14,8 @@ from typing import Self
 
 from laconic.errors import Named, OptionError
 from laconic.lab.atomic import named_in_errors, utf8, write_bytes
+from laconic.lab.own_results import PICTURES, RUN_FILES, foreign_files, own_files, run_folders
 
-RUN_FILES = ("config.toml", "faults.toml", "metrics.csv", "times.csv", "summary.json", "checkpoint.pt")
-"""The files of a run's folder, beside its pictures."""
-_PICTURES = ("curves.png", "curves.svg", "curves.pdf")
 _LOCK = ".laconic.lock"
 
 
@@ -75,7 +73,7 @@ class OutputFile(_Output):
 class OutputFolder(_Output):
     """A folder that one command uses. Made by `output_folder`, and locked until it is closed or the process ends."""
 
-    def __init__(self, path: Path, *, option: str, made: Sequence[Path]) -> None:
+    def __init__(self, path: Path, *, option: str, made: Sequence[Path], resume: bool) -> None:
         """Lock the folder.
 
         Raises:
@@ -83,7 +81,7 @@ class OutputFolder(_Output):
         """
         super().__init__(made)
         self.path = path
-        self._option = option
+        self._option, self._resume = option, resume
         self._lock = _locked(path, option)
         for part in path.glob(".*.part"):  # of a process that was killed while it wrote
             with contextlib.suppress(OSError):
@@ -94,7 +92,10 @@ class OutputFolder(_Output):
         """Return a folder in this one, made and locked until this one is closed."""
         if name not in self._inner:
             path = self.path / name
-            self._inner[name] = OutputFolder(path, option=self._option, made=_make(path, self._option, "folder"))
+            made = _make(path, self._option, "folder")
+            self._inner[name] = OutputFolder(path, option=self._option, made=made, resume=self._resume)
+            if not self._resume:
+                _refuse_foreign(path, self._option)
         return self._inner[name]
 
     def clear(self) -> None:
@@ -180,11 +181,13 @@ def output_folder(path: Path, *, option: str, overwrite: bool, resume: bool = Fa
             raise OptionError(Named(option, str(path)), " is a file; give a folder, which is made if it is missing")
     made = _make(path, option, "folder")
     try:
-        folder = OutputFolder(path, option=option, made=made)
+        folder = OutputFolder(path, option=option, made=made, resume=resume)
     except BaseException:
         _Output(made).close()
         raise
     try:
+        if not resume:
+            _refuse_foreign(path, option)
         found = _results(path)
         if found and not overwrite and not resume:
             names = ", ".join(str(one.relative_to(path)) for one in found[:3]) + (", ..." if len(found) > 3 else "")
@@ -253,21 +256,69 @@ def _refused(path: Path, option: str, what: str) -> Iterator[None]:
         raise OptionError(Named(option, str(path)), f" cannot be written: {error}; give another {what}") from error
 
 
-def run_folders(folder: Path) -> list[Path]:
-    """Return the folders of runs in this one, as a comparison writes them."""
-    return sorted(
-        config.parent
-        for config in folder.glob(f"*/{RUN_FILES[0]}")
-        if any((config.parent / name).exists() for name in ("metrics.csv", "summary.json"))
-    )
+def refuse_shared_files(
+    writes: Sequence[tuple[str, Path]], reads: Sequence[tuple[str, Path]], folder: Path | None = None
+) -> None:
+    """Refuse a file that two options would write, or that one would write and another reads.
+
+    Args:
+        writes: The files to write, each with its option.
+        reads: The files to read.
+        folder: The folder of `out`, in which files of runs are written.
+
+    Raises:
+        OptionError: Two lead to the same file, in whatever spelling, or by links.
+    """
+    for number, (option, path) in enumerate(writes):
+        for other, known in [*writes[:number], *reads]:
+            if _is_same(path, known) and not _is_stream(path):
+                what = "write" if (other, known) in writes else "need"
+                raise OptionError(
+                    Named(option, str(path)), " and ", Named(other, str(known)), f" {what} the same file; give another"
+                )
+    if folder is not None:
+        _refuse_files_of_runs(writes, reads, folder)
+
+
+def _refuse_files_of_runs(writes: Sequence[tuple[str, Path]], reads: Sequence[tuple[str, Path]], folder: Path) -> None:
+    for option, path in writes:
+        where = path.resolve()
+        if where.name in (*RUN_FILES, *PICTURES) and folder.resolve() in (where.parent, where.parent.parent):
+            raise OptionError(
+                Named(option, str(path)), " and ", Named("out", str(folder)), " write the same file; give another"
+            )
+    for option, path in reads:
+        if option == "faults" and path.resolve() == folder.resolve() / "faults.toml":
+            raise OptionError(
+                Named(option, str(path)), " would be replaced, since ", Named("out", str(folder)),
+                " writes a file of this name; give another folder",
+            )  # fmt: skip
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        if one.resolve() == other.resolve():
+            return True
+        return one.exists() and other.exists() and one.samefile(other)
+    except (OSError, ValueError, RuntimeError):  # such a path is refused where it is opened
+        return False
+
+
+def _refuse_foreign(folder: Path, option: str) -> None:
+    """Refuse a folder with files of others that a run would replace."""
+    found = foreign_files(folder)
+    if found:
+        names = ", ".join(file.name for file in found)
+        them = "it" if len(found) == 1 else "them"
+        raise OptionError(
+            Named(option, str(folder)), f" holds {names}, which no run of laconic has written; move {them}, or give "
+            "another folder",
+        )  # fmt: skip
 
 
 def _results(folder: Path) -> list[Path]:
     """Return the files that runs wrote into this folder and into the folders of runs in it."""
-    return [
-        one / name for one in (folder, *run_folders(folder)) for name in (*RUN_FILES, *_PICTURES)
-        if os.path.lexists(one / name)
-    ]  # fmt: skip
+    return [file for one in (folder, *run_folders(folder)) for file in own_files(one)]
 
 
 def _locked(folder: Path, option: str) -> int | None:

@@ -38,4 +38,4 @@ def same_result(one: Result, other: Result) -> bool:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    return one is other or np.array_equal(one.numpy(), other.numpy())
+    return one is other or np.array_equal(one.cpu().numpy(), other.cpu().numpy())

@@ -120,7 +120,7 @@ class Simulation:
         clipping = clipping_of(clip_norm, clip_value, algorithm, self.flat, model)
         self.server_model = ServerModel(inner, active, learning_rates, clipping) if algorithm.server_steps else None
         options: dict[str, Any] = {
-            "spec": self.flat.spec, "n_workers": workers, "dtype": self.flat.dtype,
+            "spec": self.flat.spec, "n_workers": workers, "dtype": self.flat.dtype, "device": self.flat.device,
             "layout": layout, "seed": seed, "link": link, "links": links, "sites": sites, "compute_s": compute_s,
             "faults": faults,
             "frames": frames,

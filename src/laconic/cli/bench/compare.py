@@ -26,7 +26,7 @@ class CompareOptions(OptionGroup):
     json: Path | None = json_option()
 
 
-@with_flags(CompareOptions, needs_torch=False)
+@with_flags(CompareOptions, needs_torch=False, alone=True)
 def bench_compare(context: typer.Context, options: CompareOptions) -> None:
     """Compare two result files of one bench: the ratio of medians, and a verdict if the quartiles do not overlap."""
     before, after = options.before, options.after

@@ -44,7 +44,7 @@ class KernelOptions(OptionGroup):
     json: Path | None = json_option()
 
 
-@with_flags(KernelOptions)
+@with_flags(KernelOptions, alone=True)
 def bench_kernels(context: typer.Context, options: KernelOptions) -> None:
     """Time every kernel on one thread, in multiples of one memory copy, beside torch and other libraries."""
     from laconic.bench.kernels import measure_kernels

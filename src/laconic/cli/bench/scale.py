@@ -46,7 +46,7 @@ class ScaleOptions(OptionGroup):
     json: Path | None = json_option()
 
 
-@with_flags(ScaleOptions)
+@with_flags(ScaleOptions, alone=True)
 def bench_scale(context: typer.Context, options: ScaleOptions) -> None:
     """Fit how the cost of a simulated round with given gradients grows with workers and parameters."""
     from laconic.bench.scale import SIZES, WORKERS, Left, measure_scale

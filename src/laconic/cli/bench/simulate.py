@@ -48,7 +48,7 @@ class SimulateOptions(OptionGroup):
     json: Path | None = json_option()
 
 
-@with_flags(SimulateOptions)
+@with_flags(SimulateOptions, alone=True)
 def bench_simulate(context: typer.Context, options: SimulateOptions) -> None:
     """Time simulated rounds against a bare loop over the same gradients, and the messages of a large schedule."""
     from laconic.bench.simulate import measure_events, measure_simulation

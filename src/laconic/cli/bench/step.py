@@ -49,7 +49,7 @@ class StepOptions(OptionGroup):
     json: Path | None = json_option()
 
 
-@with_flags(StepOptions)
+@with_flags(StepOptions, alone=True)
 def bench_step(context: typer.Context, options: StepOptions) -> None:
     """Time full steps with given gradients, in processes on loopback, against one all-reduce and DDP."""
     from laconic.bench.step import measure_steps

@@ -35,7 +35,7 @@ class WireOptions(OptionGroup):
     json: Path | None = json_option()
 
 
-@with_flags(WireOptions)
+@with_flags(WireOptions, alone=True)
 def bench_wire(context: typer.Context, options: WireOptions) -> None:
     """Time making, encoding and decoding each kind of packet, and show its bytes beside the entropy bound."""
     from laconic.bench.wire import measure_wire

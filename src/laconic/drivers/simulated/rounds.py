@@ -43,6 +43,7 @@ from laconic.telemetry.recorder import Recorder
 from laconic.wire import HEADER_BYTES
 
 _NETWORK = {"now_ns": NUMBER, "ports_ns": ([NUMBER], [NUMBER], [NUMBER]), "n_sent": [(NUMBER, NUMBER, NUMBER)]}
+_CPU = torch.device("cpu")
 Frames = Literal["auto", "sized", "encoded"]
 
 
@@ -58,6 +59,7 @@ class Simulated:
         dtype: torch.dtype = torch.float32,
         layout: str = "auto",
         seed: int = 0,
+        device: torch.device | None = None,
         link: Link | None = None,
         links: Mapping[int, Link] | None = None,
         sites: Sites | None = None,
@@ -71,6 +73,7 @@ class Simulated:
     ) -> None:
         """Set up the workers and their servers for the parameters that `spec` describes.
 
+        `device` is where the workers' vectors are, by default the CPU.
         `link` is that of every node, and `links` holds exceptions by node. `sites` says where the nodes are, by
         default all at one place. `compute_s` is the time of one gradient, in seconds: for all workers, by
         worker, or as a distribution. `descend` steps the server's own model. `active` says which parameters
@@ -98,8 +101,10 @@ class Simulated:
             links = slowed(faults, link or Link(), links, self.layout.worker_nodes)
             if faults.is_slowing and not compute_s:
                 raise ValueError("faults: stragglers need a time of computing; give one, such as 50ms")
-        self.job = Job(algorithm=algorithm, seed=seed, spec=spec, dtype=dtype, layout=self.layout)
-        self.pool = pool = VectorPool(spec.d, dtype)
+        self.job = Job(
+            algorithm=algorithm, seed=seed, spec=spec, dtype=dtype, layout=self.layout, device=device or _CPU
+        )
+        self.pool = pool = VectorPool(spec.d, dtype, self.job.device)
         self.workers = [
             WorkerSession(self.job, rank, pool, active=active, sparse_results=sparse_results)
             for rank in range(n_workers)

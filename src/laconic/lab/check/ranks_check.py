@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -41,6 +41,16 @@ class Findings:
     """What is wrong, with the rank to mend."""
     remarks: Sequence[str] = ()
     """What is unlike and may be so."""
+
+    def as_data(self) -> dict[str, Any]:
+        """Return what was found, for JSON: by rank what it has shown and its link with rank 0, and what is wrong."""
+        ranks = [
+            {"rank": rank, "shown": dict(shown),
+             "link": asdict(self.links[rank]) if rank in self.links else None}
+            for rank, shown in enumerate(self.shown)
+        ]  # fmt: skip
+        problems = [{"rank": rank, "problem": problem} for rank, problem in self.problems]
+        return {"ranks": ranks, "problems": problems, "remarks": list(self.remarks), "agree": not self.problems}
 
     @property
     def lines(self) -> list[str]:

@@ -40,14 +40,20 @@ def agree_on_plans(
         SetupError: naming the first difference and both ranks.
         PeerLostError: A rank is missing.
     """
-    settings: dict[str, Scalar] = {"algorithms": ", ".join(plan.algorithm for plan in plans), **(saves or {})}
+    settings = {**settings_of_command(plans, plugins), **(saves or {})}
+    agree(Meeting.of_group(None, _TOPIC), settings, _PURPOSE, timeout_s)
+
+
+def settings_of_command(plans: Sequence[RunSettings], plugins: Sequence[str]) -> dict[str, Scalar]:
+    """Return what all ranks must have in common, by a name for each."""
+    settings: dict[str, Scalar] = {"algorithms": ", ".join(plan.algorithm for plan in plans)}
     for plan in plans:
         values = {name: value for name, value in plan.as_data().items() if name not in _OWN}
         hyperparameters = values.pop("set")
+        values["device"] = plan.device.partition(":")[0]  # each rank may have a GPU of another number
         for name, value in {**values, **hyperparameters}.items():
             settings[f"{plan.algorithm}/{name}"] = value if isinstance(value, int | float | bool) else str(value)
-    settings |= described_files(plugins)
-    agree(Meeting.of_group(None, _TOPIC), settings, _PURPOSE, timeout_s)
+    return settings | described_files(plugins)
 
 
 def left_at_rank_0(plans: Sequence[RunSettings], left: Sequence[RunSettings]) -> list[RunSettings]:

@@ -7,7 +7,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from laconic.errors import LaconicError, Named, OptionError
-from laconic.lab.outputs import OutputFolder, run_folders
+from laconic.lab.outputs import OutputFolder
+from laconic.lab.own_results import run_folders
 from laconic.lab.processes.place import described, place_of
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.files import RunFiles, read_record

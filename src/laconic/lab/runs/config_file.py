@@ -35,12 +35,15 @@ def read_values(path: Path, options: Sequence[tuple[Field[Any], Option]]) -> dic
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            raise ValueError(f"{path}: unknown key {key!r}; known: {', '.join(known)}{near_misses(key, list(known))}")
+            raise ValueError(
+                f"{path}{_line_of(path, key)}: unknown key {key!r}; known: {', '.join(known)}"
+                f"{near_misses(key, list(known))}"
+            )
         try:
             values[key] = _as_option(*known[key], value)
             check_option(*known[key], values[key])
         except OptionError as error:
-            raise ValueError(f"{path}: {error.spelled(Spelling.KEY)}") from None
+            raise ValueError(f"{path}{_line_of(path, key)}: {error.spelled(Spelling.KEY)}") from None
     return values
 
 
@@ -76,6 +79,33 @@ def read_table(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: is not TOML: {_with_line(str(error), text)}") from None
     except RecursionError:
         raise ValueError(f"{path}: its values are nested too deeply") from None
+
+
+def _line_of(path: Path, key: str) -> str:
+    """Return ", line 3" for a key at the top of a file, as a value or as a table; nothing where it is not found.
+
+    It is the last line of the shortest beginning of the file that has the key.
+    """
+    lines = path.read_bytes().decode("utf-8-sig").splitlines(keepends=True)
+    name = re.escape(key)
+    begins = re.compile(rf"\s*(\[\[?\s*)?(\"{name}\"|'{name}'|{name})\s*([=.\]]|$)")
+    for number, line in enumerate(lines, start=1):
+        if begins.match(line) and _has(key, "".join(lines[:number]), "".join(lines[: number - 1])):
+            return f", line {number}"
+    return ""
+
+
+def _has(key: str, text: str, before: str) -> bool:
+    """Return whether the line by which `text` is longer is at the top of the file, and not within a value or table."""
+    try:
+        if key in tomllib.loads(before):
+            return False
+    except tomllib.TOMLDecodeError:
+        return False  # within a value of several lines
+    try:
+        return key in tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return True  # its own value goes on
 
 
 def _with_line(problem: str, text: str) -> str:

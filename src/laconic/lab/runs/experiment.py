@@ -14,6 +14,7 @@ from laconic.lab.datasets import load
 from laconic.lab.datasets.augmentation import Augmentation
 from laconic.lab.models import build, check_kind, spec_of
 from laconic.lab.partitions import partition_of
+from laconic.lab.runs.device import CPU, generators_of, use_device
 from laconic.lab.runs.divergence import Guess
 from laconic.lab.runs.settings import RunSettings
 from laconic.protocol.layout import choose_layout
@@ -47,6 +48,9 @@ class Experiment:
             rounds: dict[str, Any] = {"dense_rounds": self.steps_in(settings.dense_epochs)}  # of one step each
             self.algorithm = replace(self.algorithm, **rounds)
         self.inner = SGD(self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.device = CPU
+        """Where the model, and the examples that it gets, are."""
+        self._train, self._test = self._examples()
         self.spec = spec_of(self.model)
         self.algorithm.check_size(self.spec, settings.workers)
         if settings.fault_file is not None:
@@ -63,6 +67,21 @@ class Experiment:
             )  # fmt: skip
         return Augmentation(
             n_examples=len(self.dataset.train_labels), seed=self.settings.seed, background=self.dataset.background
+        )
+
+    def move_to(self, device: torch.device) -> None:
+        """Move the model, and the examples that it gets, to where this process computes."""
+        use_device(device)
+        self.device = device
+        self.model.to(device)  # in place: the inner optimizer keeps its parameters
+        self._train, self._test = self._examples()
+
+    def _examples(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return inputs and labels, to train and to test, where the model is."""
+        data, device = self.dataset, self.device
+        return (
+            (data.train_inputs.to(device), data.train_labels.to(device)),
+            (data.test_inputs.to(device), data.test_labels.to(device)),
         )
 
     def steps_in(self, epochs: float) -> int:
@@ -99,15 +118,18 @@ class Experiment:
 
     def loss(self, rank: int, step: int) -> Tensor:
         """Return worker `rank`'s loss on its mini-batch. Random layers use a stream of this worker and step."""
-        # Only the CPU's generator: torch.manual_seed also queues the seed, with a stack trace, for every GPU.
-        torch.default_generator.manual_seed(make_key(self.settings.seed, "model", rank, step, "layers") >> 1)
+        for generator in generators_of(self.device):
+            generator.manual_seed(make_key(self.settings.seed, "model", rank, step, "layers") >> 1)
         batch = self.partition.batch(rank, step)
-        inputs = self.dataset.train_inputs[batch]
-        if self._augmentation is not None:
-            inputs = self._augmentation(inputs, batch, step // self.steps_per_epoch)
-        outputs = self.model(inputs)
+        inputs, labels = self._train
+        if self._augmentation is None:
+            chosen = inputs[batch.to(self.device)]
+        else:  # images are changed on the CPU
+            changed = self._augmentation(self.dataset.train_inputs[batch], batch, step // self.steps_per_epoch)
+            chosen = changed.to(self.device)
         # Of a text each character of a window has scores and a label; of others each input.
-        return nn.functional.cross_entropy(outputs.flatten(0, -2), self.dataset.train_labels[batch].flatten())
+        scores = self.model(chosen).flatten(0, -2)
+        return nn.functional.cross_entropy(scores, labels[batch.to(self.device)].flatten())
 
     def guess(self) -> Guess:
         """Return what a model reaches that gives the same answer to everything."""
@@ -119,10 +141,9 @@ class Experiment:
         """Return the share of test examples, or of characters in them, that the model classifies correctly."""
         self.model.eval()
         right = 0
-        for start in range(0, len(self.dataset.test_labels), _TEST_BATCH):
+        inputs, labels = self._test
+        for start in range(0, len(labels), _TEST_BATCH):
             part = slice(start, start + _TEST_BATCH)
-            right += int(
-                (self.model(self.dataset.test_inputs[part]).argmax(-1) == self.dataset.test_labels[part]).sum()
-            )
+            right += int((self.model(inputs[part]).argmax(-1) == labels[part]).sum())
         self.model.train()
-        return right / self.dataset.test_labels.numel()
+        return right / labels.numel()

@@ -7,6 +7,7 @@ from laconic.contract import ModelSpec
 from laconic.lab.provenance import machine, versions
 from laconic.lab.runs.accuracy import Accuracy
 from laconic.lab.runs.dense_sgd import DenseSGD
+from laconic.lab.runs.device import described_device
 from laconic.lab.runs.divergence import EpochEnd, Guess, why_diverged
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import PhaseTimes
@@ -137,8 +138,13 @@ class Record:
             "seconds": self.last.seconds,
             **({} if self.times is None else {"clocks_apart_s": self.times.accuracy_s}),
             "versions": versions(),
-            "machine": machine(),
+            "machine": self.machine_of(self.settings),
         }
+
+    @staticmethod
+    def machine_of(settings: RunSettings) -> dict[str, Any]:
+        """Return the machine that a run has used, with its GPU if it used one."""
+        return machine() | described_device(settings.device)
 
     def _traffic_data(self) -> dict[str, Any]:
         data = self.traffic.as_data()

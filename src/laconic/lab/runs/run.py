@@ -1,5 +1,6 @@
 """Runs an experiment in the simulator, or as one rank of a process group."""
 
+import os
 import time
 
 import torch
@@ -10,6 +11,7 @@ from laconic.kernels.api import set_kernel_threads
 from laconic.lab.runs.accuracy import in_simulation, over_processes
 from laconic.lab.runs.agreement import agree_on_data, refusals_of_command_shown
 from laconic.lab.runs.dense_sgd import DenseSGD
+from laconic.lab.runs.device import device_of_rank, gpus_here, local_rank
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.record import Record, Row
 from laconic.lab.runs.run_so_far import Listener, RunSoFar
@@ -37,6 +39,7 @@ def run_simulated(settings: RunSettings, listen: Listener, saving: Saving | None
     torch.set_num_threads(settings.threads)
     set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
+    experiment.move_to(device_of_rank(settings.device, 0, gpus_here()))
     saved = None if saving is None else saving.saved_run(experiment)
     mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
     simulation = Simulation(
@@ -87,6 +90,7 @@ def run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None =
     with refusals_of_command_shown():
         experiment = Experiment(settings)
         data = saving.read_checked(experiment) if saving is not None and rank == 0 else b""
+        experiment.move_to(device_of_rank(settings.device, local_rank(rank, os.environ), gpus_here()))
     agree_on_data(experiment, settings.timeout_s)
     mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
     opt = DistributedOptimizer(

@@ -216,7 +216,7 @@ def read(data: bytes, saving: Saving, experiment: Experiment, *, compares: bool 
         OptionError: They are damaged or no saved run, or of a run with other versions, settings or data. It names the
             first difference, with both values.
     """
-    content = _content(data, saving.file)
+    content = _content(data, saving.file, experiment.device)
     with refused_as(saving.file):
         check_versions(content, saving.file)
         if compares:
@@ -246,14 +246,19 @@ def read(data: bytes, saving: Saving, experiment: Experiment, *, compares: bool 
     return run
 
 
-def _content(data: bytes, file: Path) -> dict[str, Any]:
+def _content(data: bytes, file: Path, device: torch.device) -> dict[str, Any]:
     start = len(_MAGIC) + _DIGEST_BYTES
     if not data.startswith(_MAGIC):
         raise refusal(file, "is no saved run of laconic; remove it, or give another folder")
     if blake2b(data[start:], digest_size=_DIGEST_BYTES).digest() != data[len(_MAGIC) : start]:
         raise refusal(file, "is damaged: its bytes are not those that were written")
+
+    def here(storage: Any, location: str) -> Any:  # noqa: ANN401 - torch names its class in several ways
+        # What was on the CPU stays there. What was on a GPU comes to this process's own device.
+        return storage if location == "cpu" or device.type == "cpu" else storage.cuda(device.index)
+
     try:
-        content = torch.load(io.BytesIO(data[start:]), weights_only=True)
+        content = torch.load(io.BytesIO(data[start:]), weights_only=True, map_location=here)
     except Exception as error:  # torch raises many kinds
         raise refusal(
             file, f"cannot be read: it holds more than tensors and plain data ({type(error).__name__})"

@@ -4,6 +4,7 @@ Importing this file loads no torch, since the flags of `laconic run` are made fr
 """
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,12 @@ def _rising_shares(text: str) -> tuple[float, ...]:
     if not shares or list(shares) != sorted(set(shares)) or not (shares[0] > 0 and shares[-1] < 1):
         raise ValueError(f"must be rising shares of the run between 0 and 1, such as {DECAY_AT}")
     return shares
+
+
+def _device(text: str) -> None:
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", text):
+        near = "; did you mean cuda?" if text.lower().startswith(("gpu", "cud", "nvidia")) else ""
+        raise ValueError(f"must be cpu, cuda, or cuda with the number of a GPU, such as cuda:1{near}")
 
 
 def _text_encoding(name: str) -> None:
@@ -184,6 +191,10 @@ class RunSettings(OptionGroup):
         None, "The simulated time of one gradient, such as 50ms.", metavar="TIME", reads=duration
     )
     faults: str | None = option(None, "A fault plan: what goes wrong in the simulator.", metavar="FILE")
+    device: str = option(
+        "cpu", "Where the model and the data are: cpu, cuda (the GPUs of this machine in turn), or cuda:1.",
+        metavar="DEVICE", reads=_device,
+    )  # fmt: skip
     threads: int = option(1, "The number of torch threads per process.", within="[1, inf)", unit="threads")
     kernel_threads: int = option(
         1, "The number of threads per process within a compiled kernel.", within="[1, inf)", unit="threads"
@@ -202,6 +213,7 @@ class RunSettings(OptionGroup):
         """
         super().__post_init__()
         self._check_driver()
+        self._check_device()
         self._check_learning_rate()
         self._check_kernel_threads()
         self._check_dense_epochs()
@@ -243,6 +255,12 @@ class RunSettings(OptionGroup):
                 Named("record_times", True), " is for ", Named("driver", "processes"),
                 "; a simulated run's times follow from its links: see `laconic timeline`",
             )  # fmt: skip
+
+    def _check_device(self) -> None:
+        if self.device != "cpu":
+            from laconic.lab.runs.device import check_device, gpus_here
+
+            check_device(self.device, gpus_here())
 
     def _check_kernel_threads(self) -> None:
         from laconic.kernels.api import MAX_KERNEL_THREADS

@@ -48,9 +48,8 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None
 def damaged(file: Path, error: Exception) -> OptionError:
     """Return the error for a file that cannot be continued from."""
     return OptionError(
-        Named("resume", True), f": {file} is not what laconic wrote ({error!r}); remove it, or give ",
-        Named("overwrite", True), " to begin anew",
-    )  # fmt: skip
+        Named("resume", True), f": {file} is not what laconic wrote ({error!r}); remove it to run this again"
+    )
 
 
 def refuse_other_settings(file: Path, made_with: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

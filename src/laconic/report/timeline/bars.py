@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
+from typing import Any
 
 from rich.text import Text
 
@@ -98,6 +99,18 @@ class Timeline:
             f'<iframe title="{html.escape(visible(self.title))}" srcdoc="{html.escape(page.timeline_page(self))}" '
             f'sandbox="allow-scripts" style="width:100%;height:{height_px}px;border:0"></iframe>'
         )
+
+    def as_data(self) -> dict[str, Any]:
+        """Return its bars with the names of their lanes and what they stand for, for JSON."""
+        bars = [
+            {"lane": self.lanes[bar.lane], "what": bar.kind.words, "start_s": bar.start_ns / 1e9,
+             "end_s": bar.end_ns / 1e9}
+            for bar in self.bars
+        ]  # fmt: skip
+        return {
+            "title": self.title, "notes": list(self.notes), "clock": self.clock, "nodes": list(self.nodes),
+            "lanes": list(self.lanes), "bars": bars,
+        }  # fmt: skip
 
     @property
     def clock(self) -> str:
