@@ -4,7 +4,6 @@ Importing this file loads no torch, since the flags of `laconic run` are made fr
 """
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from laconic.errors import Named, OptionError
 from laconic.lab.algorithms import has_dense_rounds, make_algorithm
 from laconic.lab.defaults import DATASET_NAMES, DECAY_AT, MODEL_NAMES, SEED_BOUND, WARM_UP_FROM
 from laconic.lab.options import PURE_NUMBER, OptionGroup, listed, option
+from laconic.lab.runs.option_texts import device_name, text_encoding
 from laconic.protocol.layout import LAYOUTS, choose_layout, n_nodes_for
 from laconic.units import bandwidth, duration
 
@@ -45,19 +45,6 @@ def _rising_shares(text: str) -> tuple[float, ...]:
     if not shares or list(shares) != sorted(set(shares)) or not (shares[0] > 0 and shares[-1] < 1):
         raise ValueError(f"must be rising shares of the run between 0 and 1, such as {DECAY_AT}")
     return shares
-
-
-def _device(text: str) -> None:
-    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", text):
-        near = "; did you mean cuda?" if text.lower().startswith(("gpu", "cud", "nvidia")) else ""
-        raise ValueError(f"must be cpu, cuda, or cuda with the number of a GPU, such as cuda:1{near}")
-
-
-def _text_encoding(name: str) -> None:
-    try:
-        "".encode(name)
-    except LookupError:
-        raise ValueError("must be the name of an encoding, such as utf-8, latin-1 or cp1252") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +89,7 @@ class RunSettings(OptionGroup):
         "The encoding of a csv file or text, such as latin-1.",
         metavar="NAME",
         shown="UTF-8",
-        reads=_text_encoding,
+        reads=text_encoding,
     )
     index_base: int | None = option(
         None, "From what the features of a libsvm file count: 1 or 0.", within="[0, 1]", unit=PURE_NUMBER, shown="1"
@@ -193,7 +180,7 @@ class RunSettings(OptionGroup):
     faults: str | None = option(None, "A fault plan: what goes wrong in the simulator.", metavar="FILE")
     device: str = option(
         "cpu", "Where the model and the data are: cpu, cuda (the GPUs of this machine in turn), or cuda:1.",
-        metavar="DEVICE", reads=_device,
+        metavar="DEVICE", reads=device_name,
     )  # fmt: skip
     threads: int = option(1, "The number of torch threads per process.", within="[1, inf)", unit="threads")
     kernel_threads: int = option(
