@@ -201,7 +201,9 @@ WITHOUT_MEMORY: dict[str, Callable[[Tensor], Tensor]] = {
     "meta": lambda tensor: tensor.to("meta"),
     "wrapper": Wrapped,
     "sparse": lambda tensor: tensor.to_sparse(),
-    "functional": torch._to_functional_tensor,
+    "functional": lambda tensor: (
+        torch._to_functional_tensor(tensor) if tensor.numel() else tensor
+    ),  # else nothing is read
 }
 
 WRONG_TENSORS: dict[str, Callable[[Tensor], Tensor]] = {

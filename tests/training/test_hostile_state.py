@@ -154,6 +154,16 @@ def test_a_state_with_one_thing_changed_is_refused_or_a_step_works(name, kind):
     assert outcomes(name, kind, 4) <= {"refused", "goes on", "named"}
 
 
+@pytest.mark.parametrize("kind", [Simulated, OverProcesses])
+@pytest.mark.parametrize("entry", ["version", "algorithm", "layout", "rank", "local_steps", "parameters"])
+def test_what_a_state_is_of_may_be_missing_or_no_single_value(entry, kind):
+    method = METHODS["ec-sgd"]
+    saved = kind(method)
+    saved.step(0)
+    for how in ("missing", torch.ones(2), None):
+        assert outcome(saved.job.state_dict(), kind, method, ("laconic", entry), how) in ("refused", "goes on")
+
+
 @pytest.mark.nightly
 @each
 def test_every_single_change_of_a_state_is_refused_or_a_step_works(name, kind):

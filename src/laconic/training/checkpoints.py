@@ -29,6 +29,7 @@ from laconic.training.state_dict import (
     composed,
     from_bytes,
     identity_of,
+    is_same,
     split,
     take_part,
     to_bytes,
@@ -209,7 +210,7 @@ class Checkpoints:
         job = self._driver.job
         renamed = with_names(part, job.spec.names)
         fixed = {key: value for key, value in self.identity().items() if key not in _MAY_DIFFER}
-        if keeps_nothing(job.algorithm) and any(renamed.get(key) != value for key, value in fixed.items()):
+        if keeps_nothing(job.algorithm) and not all(is_same(renamed.get(key), value) for key, value in fixed.items()):
             if list(part["parameters"].values()) != list(job.spec.sizes):
                 check_identity(renamed, {"parameters": fixed["parameters"]}, "is it another model?")
             rounds = part["driver"]["rounds"]
@@ -254,7 +255,7 @@ class Checkpoints:
         read = {
             "error": error[:2000], "has_part": has_part, "n_workers": leading["n_workers"],
             "layout": str(leading["layout"])[:80],
-            "is_exact": own is not None and all(own.get(key) == value for key, value in self.identity().items()),
+            "is_exact": own is not None and all(is_same(own.get(key), value) for key, value in self.identity().items()),
             "rounds": {str(rank): _time_of(part) for rank, part in parts.items()},
         }  # fmt: skip
         reports = channel.gather(read, "to load a state", _READ, _MAX_BYTES)

@@ -45,6 +45,8 @@ def parts_in(part: Saved) -> dict[int, Saved]:
         check_counts({"rank": rank, **each}, {"rank": NUMBER, "n_workers": range(1, 1 << 16)})
         check_counts(each["training"], {"steps_taken": NUMBER})
         check_counts(each["driver"], {"rounds": NUMBER, "aborted_rounds": NUMBER, "control_bytes": NUMBER})
+        if not isinstance(each["layout"], str):
+            raise ValueError(f"state_dict: layout is {each['layout']!r:.60}; it must be a text")
         if rank != each["rank"]:
             raise ValueError(f"state_dict: the part of rank {rank} says that it is rank {each['rank']}'s")
     return dict(sorted(parts.items()))

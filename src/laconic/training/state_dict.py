@@ -46,10 +46,18 @@ def identity_of(job: Job, *, local_steps: int, rank: int | None) -> dict[str, An
     }  # fmt: skip
 
 
+def is_same(saved: Any, value: Any) -> bool:  # noqa: ANN401
+    """Return whether a saved entry equals a value; not so what cannot be compared to it, such as several numbers."""
+    try:
+        return bool(saved == value)
+    except (RuntimeError, ValueError, TypeError):  # of a tensor or an array
+        return False
+
+
 def check_identity(state: Mapping[str, Any], identity: Mapping[str, Any], remedy: str) -> None:
     """Raise ValueError for the first entry of `identity` that a saved state has otherwise."""
     for key, value in identity.items():
-        if state.get(key) != value:
+        if not is_same(state.get(key), value):
             raise ValueError(
                 f"state_dict: {key} is {state.get(key)!r:.200} in the saved state and {value!r:.200} here; {remedy}"
             )
