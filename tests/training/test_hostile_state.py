@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -162,6 +163,21 @@ def test_what_a_state_is_of_may_be_missing_or_no_single_value(entry, kind):
     saved.step(0)
     for how in ("missing", torch.ones(2), None):
         assert outcome(saved.job.state_dict(), kind, method, ("laconic", entry), how) in ("refused", "goes on")
+
+
+@pytest.mark.parametrize("name", ["ec-sgd", "sgd-server"])
+@pytest.mark.parametrize("kind", [Simulated, OverProcesses])
+def test_a_tensor_in_place_of_named_entries_is_refused_before_torch_is_asked_for_one(name, kind, monkeypatch):
+    monkeypatch.delattr(sys, "last_value", raising=False)  # set where torch's warning, an error here, meets another one
+    saved = kind(METHODS[name])
+    saved.step(0)
+    state = saved.job.state_dict()
+    for path in leaves(state["laconic"], ("laconic",)):
+        if (
+            isinstance(at(state, path), dict) and "memory" not in path and "optimizer" not in path[:-1]
+        ):  # torch reads those
+            outcome(state, kind, METHODS[name], path, torch.ones(2))
+            assert not hasattr(sys, "last_value"), path
 
 
 @pytest.mark.nightly
