@@ -27,9 +27,9 @@ NAMES = sorted(laconic.ALGORITHMS)
 
 def chosen() -> list[tuple[str, int]]:
     """The methods and moments to try."""
-    first, _, end = os.environ.get("LACONIC_MOMENTS", str(MOMENTS)).rpartition(":")
+    low, _, high = os.environ.get("LACONIC_MOMENTS", str(MOMENTS)).rpartition(":")
     names = os.environ.get("LACONIC_METHODS", ",".join(NAMES)).split(",")
-    return [(name, moment) for moment in range(int(first or 0), int(end)) for name in names]
+    return [(name, moment) for moment in range(int(low or 0), int(high)) for name in names]
 
 
 def job_of(name: str, moment: int) -> tuple[str, int, float]:

@@ -156,18 +156,18 @@ def test_a_state_with_one_thing_changed_is_refused_or_a_step_works(name, kind):
 
 
 @pytest.mark.parametrize("kind", [Simulated, OverProcesses])
-@pytest.mark.parametrize("entry", ["version", "algorithm", "layout", "rank", "local_steps", "parameters"])
-def test_what_a_state_is_of_may_be_missing_or_no_single_value(entry, kind):
+@pytest.mark.parametrize("name", ["version", "algorithm", "layout", "rank", "local_steps", "parameters"])
+def test_what_a_state_is_of_may_be_missing_or_no_single_value(name, kind):
     method = METHODS["ec-sgd"]
     saved = kind(method)
     saved.step(0)
     for how in ("missing", torch.ones(2), None):
-        assert outcome(saved.job.state_dict(), kind, method, ("laconic", entry), how) in ("refused", "goes on")
+        assert outcome(saved.job.state_dict(), kind, method, ("laconic", name), how) in ("refused", "goes on")
 
 
 @pytest.mark.parametrize("name", ["ec-sgd", "sgd-server"])
 @pytest.mark.parametrize("kind", [Simulated, OverProcesses])
-def test_a_tensor_in_place_of_named_entries_is_refused_before_torch_is_asked_for_one(name, kind, monkeypatch):
+def test_a_tensor_in_place_of_a_mapping_is_refused_before_torch_is_asked_for_one(name, kind, monkeypatch):
     monkeypatch.delattr(sys, "last_value", raising=False)  # set where torch's warning, an error here, meets another one
     saved = kind(METHODS[name])
     saved.step(0)

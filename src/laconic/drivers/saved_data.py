@@ -26,7 +26,7 @@ def check_data(what: str, value: object, schema: Schema) -> None:
         raise ValueError(f"state_dict: {problem}")
 
 
-def check_entries(what: str, saved: object) -> None:
+def check_mapping(what: str, saved: object) -> None:
     """Raise ValueError unless it has named entries. A tensor has none, though torch lets it be asked."""
     if not isinstance(saved, Mapping):
         raise ValueError(f"state_dict: {what} is {type(saved).__name__}; it must be a mapping of names to values")
@@ -34,7 +34,7 @@ def check_entries(what: str, saved: object) -> None:
 
 def check_worker(saved: Mapping[str, Any]) -> None:
     """Raise ValueError for counts or a bandwidth of a worker that cannot be. Its memories have checks of their own."""
-    check_entries("a worker's state", saved)
+    check_mapping("a worker's state", saved)
     check_meter(saved["meter"])
     _check_link(saved["link_bytes_per_s"])
 
@@ -48,14 +48,14 @@ def check_meter(saved: Any) -> None:  # noqa: ANN401 - from a file
 
 def check_server(saved: Mapping[str, Any]) -> None:
     """Raise ValueError for a slice or a bandwidth of a server that cannot be."""
-    check_entries("a server's state", saved)
+    check_mapping("a server's state", saved)
     check_data("a server's slice", saved["slice"], (NUMBER, NUMBER))
     _check_link(saved["link_bytes_per_s"])
 
 
 def check_counts(saved: Mapping[str, Any], schema: Mapping[str, Schema] = COUNTS) -> None:
     """Raise ValueError unless these entries of a saved state fit their schemas; it may have others."""
-    check_entries("a part", saved)
+    check_mapping("a part", saved)
     for name, of in schema.items():
         check_data(name, saved[name], of)
 
@@ -68,7 +68,7 @@ def _check_link(bytes_per_s: object) -> None:
 
 def check_arrivals(saved: Mapping[str, Any], n_workers: int, n_parameters: int) -> None:
     """Raise ValueError for counts of an asynchronous server that cannot be. Its model has a check of its own."""
-    check_entries("the server's part", saved)
+    check_mapping("the server's part", saved)
     check_data("the server's updates", saved["updates"], NUMBER)
     counts = {"staleness": {int: NUMBER}} | dict.fromkeys(("dropped", "held", "aborted", "n_finished"), NUMBER)
     check_data("the workers' updates", saved["update_counts"], (counts,) * n_workers)
@@ -79,7 +79,7 @@ def check_arrivals(saved: Mapping[str, Any], n_workers: int, n_parameters: int) 
 
 def check_bound(saved: Mapping[str, Any], n_workers: int) -> None:
     """Raise ValueError for a state of a staleness bound that cannot be."""
-    check_entries("the server's bound", saved)
+    check_mapping("the server's bound", saved)
     check_data("the server's version", saved["version"], NUMBER)
     versions = Either(type(None), range(saved["version"] + 1))
     check_data("the models that are out", saved["bases"], {str: versions})

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.contract import check_vector
-from laconic.drivers.saved_data import check_entries
+from laconic.drivers.saved_data import check_mapping
 from laconic.kernels.api import absolute_maximum
 from laconic.torch_compat import note_step, step_unobserved
 from laconic.training.active_parameters import ActiveParameters
@@ -59,10 +59,10 @@ class ServerModel:
 
     def check(self, saved: Mapping[str, Any]) -> None:
         """Raise ValueError if saved parameters are not those of this model, or its optimizer cannot load its state."""
-        check_entries("the part 'server_model'", saved)
+        check_mapping("the part 'server_model'", saved)
         check_vector("the server's model", saved["values"], self.flat.values())
         if saved["optimizer"] is not None:
-            check_entries("the server's optimizer", saved["optimizer"])
+            check_mapping("the server's optimizer", saved["optimizer"])
             trial = InnerLoad(self.optimizer)
             trial.load(saved["optimizer"])
             trial.undo()

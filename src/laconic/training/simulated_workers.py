@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.contract import Result, check_vector
-from laconic.drivers.saved_data import check_data, check_entries
+from laconic.drivers.saved_data import check_data, check_mapping
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
@@ -167,7 +167,7 @@ class SimulatedWorkers:
 
     def check(self, saved: Mapping[str, Any]) -> None:
         """Raise ValueError if a saved state is not of this model, or cannot go on with this number of workers."""
-        check_entries("the part 'workers'", saved)
+        check_mapping("the part 'workers'", saved)
         n, numbers = len(saved["buffers"]), {number for number, _ in self._numbered()}
         check_data("the workers' losses", saved["losses"], (int | float,) * n)
         check_data("the numbers of workers' parameters", [int(rank) for rank in saved["local"]], [range(n)])

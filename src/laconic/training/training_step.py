@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.contract import Algorithm, Result, check_vector
-from laconic.drivers.saved_data import NUMBER, check_data, check_entries
+from laconic.drivers.saved_data import NUMBER, check_data, check_mapping
 from laconic.protocol.abort import Abort
 from laconic.protocol.round_inputs import Inputs, VectorSource
 from laconic.protocol.round_result import RoundResult
@@ -358,7 +358,7 @@ class TrainingStep:
 
     def check(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if saved parameters are not those of this model, or its counts impossible."""
-        check_entries("the part 'training'", state)
+        check_mapping("the part 'training'", state)
         n_groups, steps = len(self.learning_rates.initial), state["steps_taken"]
         self.active.check(state["active"])
         lrs = [*state["initial_lrs"], *state["lrs_since_exchange"]]
