@@ -65,14 +65,14 @@ def test_a_batch_that_python_3_has_written_is_read_too(tmp_path, protocol):
     assert numpy.array_equal(found["data"], pixels)
 
 
-def test_missing_batches_are_named_and_missed_only_when_asked_for(tmp_path, caplog):
+def test_missing_batches_are_named_and_missed_only_when_asked_for(tmp_path, stated):
     folder = cifar10_folder(tmp_path, without=("data_batch_3", "data_batch_5"))
     message = refusal("cifar10", folder)
     assert "lacks data_batch_3, data_batch_5" in message
     assert "allow_missing=True" in message
     cifar = load("cifar10", folder, allow_missing=True)
     assert cifar.train_labels.tolist() == [(k + seed) % 10 for seed in (1, 2, 4) for k in range(4)]
-    assert "3 of 5 train files are used" in caplog.text
+    assert "3 of 5 train files are used" in stated.text
     (folder / "test_batch").unlink()
     assert "test_batch; they are in" in refusal("cifar10", folder, allow_missing=True)
 
@@ -128,7 +128,7 @@ def test_a_malicious_batch_is_refused_and_runs_nothing(tmp_path, protocol):
         (b"]}b", "the state of what is no array"),
         (b"K\x01K\x02a", "items of what is no list"),
         (b"h\x63", "a value that was never noted"),
-        (b"]K\x01s", "items of what is no dictionary"),
+        (b"]K\x01s", "entries of what is no dictionary"),
         (b"P1\n", "the opcode PERSID"),
         (b"(ios\nsystem\n", "the opcode INST"),
         (b"\x82\x01", "the opcode EXT1"),
