@@ -128,6 +128,15 @@ def test_a_file_of_others_that_has_the_name_of_a_result_is_refused_and_remains(t
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [name]
 
 
+def test_the_picture_of_a_comparison_above_its_runs_is_a_result(tmp_path):
+    write_results(tmp_path / "sgd")
+    (tmp_path / "curves.png").touch()
+    assert "curves.png" in refusal(lambda: output_folder(tmp_path, option="out", overwrite=False))
+    with output_folder(tmp_path, option="out", overwrite=True) as folder:
+        folder.clear()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_folders_of_another_program_beside_the_results_are_left_alone(tmp_path):
     other = tmp_path / "other"
     other.mkdir()

@@ -79,4 +79,5 @@ def stand_in_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("has_memory", "is_plain"):  # kernels refuse it otherwise: a wrapper has no memory of its own
         asked = getattr(checks, name)
         monkeypatch.setattr(checks, name, lambda tensor, asked=asked: type(tensor) is Elsewhere or asked(tensor))
+    monkeypatch.setattr(checks, "_PLAIN_TYPES", (*checks._PLAIN_TYPES, Elsewhere))
     monkeypatch.setattr(Elsewhere, "tolist", lambda self: self.held.tolist(), raising=False)
