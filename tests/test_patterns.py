@@ -24,7 +24,6 @@ OTHER_MEANINGS = {
     ("training/simulated_state.py", "arrivals"): "a key of a saved state",
     ("drivers/distributed/arrivals.py", "rounds"): "the same",
     ("training/buffers.py", "rank0"): "whose buffers all ranks get",
-    ("cli/algorithm_files.py", "arrivals"): "the text of an algorithm file, which is read without importing it",
 }
 KEYS = NAMES - {"rounds", "arrivals"}  # these two are also keys of saved figures and states
 

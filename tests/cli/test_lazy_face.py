@@ -141,7 +141,7 @@ def test_the_help_of_a_group_says_of_each_command_what_its_function_says():
         function = getattr(import_module(command.module), command.function)
         assert command.about == (inspect.getdoc(function) or "").split("\n\n")[0], command.name
     assert [command.name for command in benches.lazy_commands] == list(BENCHES)
-    assert list(group(app).commands) == ["list", *COMMANDS, "bench"]
+    assert list(group(app).commands) == ["list", *COMMANDS, "bench", "data"]
 
 
 def test_what_is_read_in_the_files_is_what_the_imported_classes_say():
