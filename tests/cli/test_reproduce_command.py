@@ -36,6 +36,21 @@ def test_without_a_name_and_with_list_every_table_is_named_with_its_source():
     assert "Ozfatura" in listed.out
 
 
+def test_its_figures_and_its_list_are_json_where_that_is_asked_for(tmp_path):
+    listed = json.loads(laconic("reproduce", "--json", "-").out)
+    assert [table["name"] for table in listed["tables"]] == list(TABLES)
+    ended = laconic("reproduce", "sasg-table3-memory", "--json", "-")
+    assert ended.code == 0, ended.err
+    printed = json.loads(ended.out)
+    assert printed["table"] == "sasg-table3-memory"
+    assert printed["tables"]
+    file = tmp_path / "figures.json"
+    ended = laconic("reproduce", "sasg-table3-memory", "--json", str(file))
+    assert "wrote" in ended.out
+    assert "figures.json" in ended.out
+    assert json.loads(file.read_text())["tables"] == printed["tables"]
+
+
 MISTAKES = {
     "an unknown table, with near misses": (("sasg-table2-mnits",), ("'sasg-table2-mnits'", "did you mean sasg-table2")),
     "no data": (("sasg-table2-mnist",), ("mnist: needs --data", "sha256")),

@@ -8,9 +8,10 @@ import pytest
 
 from laconic.compressors import n_selected_for
 from laconic.errors import LaunchError
+from laconic.lab.json_text import json_text
 from laconic.lab.processes.pool import Task, run_tasks
 from laconic.lab.runs.settings import RunSettings
-from laconic.report.published import result_text
+from laconic.report.published import result_of
 from laconic.reproduce import TABLES, table_of
 from laconic.reproduce.resnet18 import layer_sizes
 from laconic.reproduce.sasg_memory import SasgMemory
@@ -211,7 +212,7 @@ def test_a_result_file_says_what_was_run_with_what_and_every_figure(tmp_path):
     found = [task.work(silent, **task.arguments) for task in table.tasks(request)]
     path = tmp_path / "new" / "result.json"
     path.parent.mkdir()
-    path.write_text(result_text(table, request, found, table.compare(found)))
+    path.write_text(json_text(result_of(table, request, found, table.compare(found))))
     data = json.loads(path.read_text())
     assert data["found"] == found
     assert data["printed"] == {"lasg": {"mib": 426.25}, "sasg": {"mib": 4.26}}

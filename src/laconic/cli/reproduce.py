@@ -4,7 +4,7 @@ import os
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -14,8 +14,10 @@ from rich.text import Text
 from laconic.cli.exit_codes import DIVERGED
 from laconic.cli.flags import with_flags
 from laconic.cli.invocation import is_quiet
+from laconic.cli.json_output import JsonOutput, json_option, json_output
 from laconic.cli.progress_display import TasksDisplay
 from laconic.errors import LaconicError, LaunchError
+from laconic.lab.json_text import json_text
 from laconic.lab.options import OptionGroup, option
 from laconic.lab.outputs import OutputFile, check_old_results, output_file, output_folder
 from laconic.lab.processes.stopping import Stopped
@@ -54,7 +56,11 @@ class ReproduceOptions(OptionGroup):
         None, "The number of processes, of one thread each, that run at once.", within="[1, inf)", unit="processes",
         shown="cores",
     )  # fmt: skip
-    out: Path | None = option(None, "The file to write all figures to, as JSON.", metavar="FILE")
+    json: Path | None = json_option()
+    out: Path | None = option(
+        None, "The file to write all figures to, as JSON; what is finished is kept beside it until all is.",
+        metavar="FILE",
+    )  # fmt: skip
     overwrite: bool = option(False, "Begin anew where an earlier command with this --out was stopped.")
     resume: bool = option(
         False, "Go on where an earlier command with this --out was stopped: what it has finished is not run again."
@@ -72,7 +78,8 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
     """Run a published table and print the results beside the published figures."""
     name, out = options.name, options.out
     if options.list or name is None:
-        _list()
+        with json_output(options.json) as figures:
+            _list(figures)
         return
     from laconic.reproduce import table_of
     from laconic.reproduce.cells import Cells, cells_folder, remove_if_empty
@@ -84,8 +91,9 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
     request = table.plan(Request(data=options.data, seeds=seeds, methods=methods))
     jobs = options.jobs or os.cpu_count() or 1
     with ExitStack() as stack:
+        figures = stack.enter_context(json_output(options.json))
         if out is None:
-            _Reproduction(table, request, quiet=is_quiet(context)).run(jobs, None)
+            _Reproduction(table, request, figures, quiet=is_quiet(context)).run(jobs, None)
             return
         file = stack.enter_context(output_file(out, option="out"))
         stack.callback(remove_if_empty, cells_folder(out))  # after the folder is closed
@@ -93,7 +101,7 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
         cells = Cells(folder.path, table)
         if not options.resume and not options.overwrite:
             cells.refuse()
-        _Reproduction(table, request, cells, resume=options.resume, quiet=is_quiet(context)).run(jobs, file)
+        _Reproduction(table, request, figures, cells, resume=options.resume, quiet=is_quiet(context)).run(jobs, file)
 
 
 class _Reproduction:
@@ -103,6 +111,7 @@ class _Reproduction:
         self,
         table: "PublishedTable",
         request: "Request",
+        json: JsonOutput,
         cells: "Cells | None" = None,
         *,
         resume: bool = False,
@@ -110,6 +119,7 @@ class _Reproduction:
     ) -> None:
         """Take up what is finished, if `resume`."""
         self._table, self._request, self._cells, self._quiet = table, request, cells, quiet
+        self._json = json
         self._tasks = table.tasks(request)
         self._found: dict[str, Figures] = {}
         self._problems: list[str] = []
@@ -141,15 +151,23 @@ class _Reproduction:
         comparison = self._print()
         if self._problems:
             raise LaconicError("\n".join([*self._problems, *self._state()]))
-        if file is not None and comparison is not None:
-            from laconic.report.published import result_text
+        if comparison is not None:
+            from laconic.report.published import result_of
 
-            file.write_text(result_text(self._table, self._request, self._in_order(), comparison))
-            if self._cells is not None:
-                self._cells.remove(list(self._found))
-            terminal(quiet=self._quiet).print(f"wrote {visible(str(file.path))}", soft_wrap=True)
+            self._write(result_of(self._table, self._request, self._in_order(), comparison), file)
         if comparison is not None and comparison.diverged:
             raise typer.Exit(DIVERGED)
+
+    def _write(self, result: dict[str, Any], file: OutputFile | None) -> None:
+        """Write the result where --json and --out want it. What is finished need not be kept beside it any more."""
+        lines = [self._json.write(result)]
+        if file is not None:
+            file.write_text(json_text(result, indent=1))
+            if self._cells is not None:
+                self._cells.remove(list(self._found))
+            lines.append(f"wrote {visible(str(file.path))}")
+        for line in filter(None, lines):
+            terminal(quiet=self._quiet or self._json.in_place_of_tables).print(line, soft_wrap=True)
 
     def _keep(self, task: "Task", figures: "Figures") -> None:
         self._found[task.label] = figures
@@ -173,7 +191,7 @@ class _Reproduction:
         if not self._found:
             return None
         comparison = self._table.compare(self._in_order())
-        terminal().print(side_by_side(self._table, comparison))
+        self._json.console.print(side_by_side(self._table, comparison))
         return comparison
 
     def _state(self) -> list[str]:
@@ -188,7 +206,7 @@ class _Reproduction:
         return clauses
 
 
-def _list() -> None:
+def _list(figures: JsonOutput) -> None:
     from laconic.reproduce import TABLES
 
     listing = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
@@ -196,4 +214,7 @@ def _list() -> None:
     listing.add_column("what it shows, and its source")
     for name, table in TABLES.items():
         listing.add_row(name, Text.assemble(table.title, "\n", (table.source, "dim")))
-    terminal().print(listing)
+    figures.console.print(listing)
+    tables = [{"name": name, "title": table.title, "source": table.source} for name, table in TABLES.items()]
+    if wrote := figures.write({"tables": tables}):
+        figures.console.print(wrote, soft_wrap=True)

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from laconic.lab.json_text import json_text
 from laconic.lab.processes.pool import Figures
 from laconic.lab.provenance import machine, versions
 from laconic.report.fitting import FittingTable
@@ -39,15 +38,16 @@ def _table(sheet: Sheet) -> FittingTable:
     return table
 
 
-def result_text(table: PublishedTable, request: Request, found: Sequence[Figures], comparison: Comparison) -> str:
-    """Return the result file: command, date, versions, machine, settings, all measured and all published figures."""
-    data = {
+def result_of(
+    table: PublishedTable, request: Request, found: Sequence[Figures], comparison: Comparison
+) -> dict[str, Any]:
+    """Return the result: command, date, versions, machine, settings, all measured and all published figures."""
+    return {
         **_of_run(table, request, found),
         "tables": [{"title": sheet.title, "columns": sheet.columns, "rows": sheet.rows} for sheet in comparison.sheets],
         "notes": comparison.notes,
         "diverged": comparison.diverged,
     }
-    return json_text(data, indent=1)
 
 
 def _of_run(table: PublishedTable, request: Request, found: Sequence[Figures]) -> dict[str, Any]:
