@@ -1,6 +1,7 @@
 """One algorithm file, two drivers: every bit of the parameters and every byte of the traffic must be the same."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -15,37 +16,42 @@ from support.ranks import run_ranks
 pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
 
 N = 4
-ROUNDS = 50
-
+BY_DAY, AT_NIGHT = 24, 50  # rounds
+CHECK_EVERY = 10
 
 CASES = methods.in_step_with_layouts(N)
 
 
-def train_in_process(rank: int, cases: list[tuple[str, str]]) -> list[tuple[torch.Tensor, dict]]:
+def halving(opt: torch.optim.Optimizer, rounds: int) -> torch.optim.lr_scheduler.StepLR:
+    """Two cuts of the learning rate."""
+    return torch.optim.lr_scheduler.StepLR(opt, step_size=2 * rounds // 5, gamma=0.5)
+
+
+def train_in_process(rank: int, cases: list[tuple[str, str]], rounds: int) -> list[tuple[torch.Tensor, dict]]:
     results = []
     for name, layout in cases:
         net = small_model.net()
         algorithm = methods.with_test_settings(name)
         inner = torch.optim.SGD(net.parameters(), lr=algorithm.test_lr, momentum=0.5)
         opt = laconic.DistributedOptimizer(
-            inner, algorithm, model=net, layout=layout, seed=5, check_every=10, timeout_s=PATIENCE_S
+            inner, algorithm, model=net, layout=layout, seed=5, check_every=CHECK_EVERY, timeout_s=PATIENCE_S
         )
-        scheduler = torch.optim.lr_scheduler.StepLR(opt, step_size=20, gamma=0.5)
-        for round_ in range(ROUNDS):
+        scheduler = halving(opt, rounds)
+        for round_ in range(rounds):
             optimizers.one_step(opt, net, rank, round_)
             scheduler.step()
         results.append((small_model.values(net), opt.traffic.as_data()))
     return results
 
 
-def train_in_simulator(name: str, layout: str) -> tuple[torch.Tensor, laconic.Simulation]:
+def train_in_simulator(name: str, layout: str, rounds: int) -> tuple[torch.Tensor, laconic.Simulation]:
     net = small_model.net()
     algorithm = methods.with_test_settings(name)
     inner = torch.optim.SGD(net.parameters(), lr=algorithm.test_lr, momentum=0.5)
     workers = N - (layout == "dedicated")
     simulation = laconic.Simulation(net, inner, algorithm, workers=workers, layout=layout, seed=5)
-    scheduler = torch.optim.lr_scheduler.StepLR(inner, step_size=20, gamma=0.5)
-    for round_ in range(ROUNDS):
+    scheduler = halving(inner, rounds)
+    for round_ in range(rounds):
         simulation.step(lambda rank, round_=round_: small_model.loss(net, rank, round_))
         scheduler.step()
     return small_model.values(net), simulation
@@ -53,20 +59,27 @@ def train_in_simulator(name: str, layout: str) -> tuple[torch.Tensor, laconic.Si
 
 @pytest.fixture(scope="module")
 def from_processes():
-    by_rank = run_ranks(train_in_process, N, CASES)
-    return {case: [peer[place] for peer in by_rank] for place, case in enumerate(CASES)}
+    """What each rank ended with after so many rounds, by case."""
+
+    @functools.cache
+    def after(rounds: int) -> dict[tuple[str, str], list[tuple[torch.Tensor, dict]]]:
+        by_rank = run_ranks(train_in_process, N, CASES, rounds)
+        return {case: [peer[place] for peer in by_rank] for place, case in enumerate(CASES)}
+
+    return after
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rounds", [BY_DAY, pytest.param(AT_NIGHT, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_four_processes_and_the_simulator_end_with_the_same_bits_and_bytes(case, from_processes):
+def test_four_processes_and_the_simulator_end_with_the_same_bits_and_bytes(case, rounds, from_processes):
     name, layout = case
     torch.set_num_threads(1)
-    expected, simulation = train_in_simulator(name, layout)
+    expected, simulation = train_in_simulator(name, layout, rounds)
     assert torch.isfinite(expected).all()
     assert not torch.equal(expected, small_model.values(small_model.net()))
     for rank in range(simulation.n_workers):
-        parameters, traffic = from_processes[case][rank]
+        parameters, traffic = from_processes(rounds)[case][rank]
         assert torch.equal(parameters, simulation.parameters_of(rank)), f"rank {rank} differs"
         mine = simulation.traffic_of(rank)
         assert traffic["up"] == dataclasses.asdict(mine.up)
@@ -75,7 +88,7 @@ def test_four_processes_and_the_simulator_end_with_the_same_bits_and_bytes(case,
         assert traffic["up_by_exchange"] == {
             name: dataclasses.asdict(count) for name, count in mine.up_by_exchange.items()
         }
-        assert traffic["rounds"] == ROUNDS
+        assert traffic["rounds"] == rounds
 
 
 LARGE = 1_100_003  # float32: the engine adds it up in two parts
