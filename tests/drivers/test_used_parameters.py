@@ -147,6 +147,19 @@ def test_a_layer_moves_in_the_rounds_in_which_a_rank_uses_it_and_in_no_others(ca
         assert moved[1], "the layer moves when it is used for the first time"
 
 
+USES_LATE = ([True] * N, [False] * N, [False, True, False, False])
+
+
+def trained_with_sets_that_stay(rank):
+    return [trained_once(rank, uses_late) for uses_late in USES_LATE]
+
+
+@pytest.fixture(scope="module")
+def with_sets_that_stay():
+    """What each rank returned, by place in USES_LATE."""
+    return list(zip(*run_ranks(trained_with_sets_that_stay, N), strict=True))
+
+
 def trained_once(rank, uses_late):
     """The counters, after the start and at the end, of a layer that ranks use always or never."""
     results = []
@@ -166,10 +179,9 @@ def trained_once(rank, uses_late):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("uses_late", [[True] * N, [False] * N, [False, True, False, False]], ids=str)
-def test_a_set_that_stays_costs_no_byte_after_the_initial_round(uses_late):
-    by_rank = run_ranks(trained_once, N, uses_late)
-    for rank, results in enumerate(by_rank):
+@pytest.mark.parametrize("uses_late", USES_LATE, ids=str)
+def test_a_set_that_stays_costs_no_byte_after_the_initial_round(uses_late, with_sets_that_stay):
+    for rank, results in enumerate(with_sets_that_stay[USES_LATE.index(uses_late)]):
         for layout, start, end in results:
             workers = N - (layout == "dedicated")
             if rank >= workers:
