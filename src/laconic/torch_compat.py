@@ -1,6 +1,6 @@
 """The private and undocumented names of torch that laconic uses. No other file uses any.
 
-Comments say why each is needed, and since which version torch has it. laconic supports torch 2.6 and later.
+Comments say why each is needed, and since which version torch has it. laconic supports torch 2.8 and later.
 """
 
 from __future__ import annotations
@@ -99,12 +99,6 @@ def bound_device(group: dist.ProcessGroup) -> torch.device | None:
     """Return the GPU that the user has bound this rank to, by init_process_group(device_id=...); None without one."""
     # If there is one, NCCL splits smaller groups from the world's, in which every rank must take part. Since 2.3.
     return group.bound_device_id
-
-
-def abort_of(group: dist.ProcessGroup) -> Callable[[], None] | None:
-    """Return the method that aborts all operations of the group; None in versions of torch without it."""
-    # Nothing else stops a device's stream from waiting for a lost rank.
-    return getattr(group, "abort", None)
 
 
 def version_of(tensor: Tensor) -> int:

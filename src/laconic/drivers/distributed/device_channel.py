@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.errors import PayloadsLostError
-from laconic.torch_compat import abort_of, bound_device, new_named_group, wait_until
+from laconic.torch_compat import bound_device, new_named_group, wait_until
 
 _ERROR_HANDLING = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
 _POLL_S = 5e-5  # a payload takes longer
@@ -148,11 +148,9 @@ class DeviceChannel:
 
     def abandon(self) -> None:
         """Abort the group, so that no other rank and no kernel waits for this one. NCCL's abort itself can hang."""
-        abort = abort_of(self.group)
-        if abort is not None:
-            leaving = threading.Thread(target=_quietly, args=(abort,), daemon=True)
-            leaving.start()
-            leaving.join(_ABORT_S)
+        leaving = threading.Thread(target=_quietly, args=(self.group.abort,), daemon=True)
+        leaving.start()
+        leaving.join(_ABORT_S)
 
 
 def _quietly(abort: Callable[[], None]) -> None:
