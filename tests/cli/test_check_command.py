@@ -19,6 +19,7 @@ from laconic.lab.json_text import json_text
 from laconic.lab.runs.torchrun import join_torchrun
 from support.command_line import laconic
 from support.deadlines import DEADLINE_S, PATIENCE_S
+from support.programs import Program, command
 
 BED = Path(__file__).parents[2] / "benchmarks" / "real_network" / "bed.py"
 OTHER_VERSION = "import laconic; laconic.__version__ = '0.0.9'; from laconic.__main__ import main; main()"
@@ -31,16 +32,18 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def started(rank, size, port, arguments, *, address="127.0.0.1", prefix=(), code=None, **variables):
-    """A process of `laconic` as a launcher would start it."""
-    what = ("-m", "laconic") if code is None else ("-c", code)
-    environment = os.environ | {
+def started(rank, size, port, arguments, folder, *, address="127.0.0.1", prefix=(), code=None, **variables):
+    """A process of `laconic` as a launcher would start it. It is forked, but for one with a prefix or code."""
+    variables |= {
         "RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": address, "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), **variables,
+        "OMP_NUM_THREADS": "1",
     }  # fmt: skip
+    if not prefix and code is None:
+        return Program(folder, f"rank {rank}", command, arguments, **variables)
+    what = ("-m", "laconic") if code is None else ("-c", code)
     return subprocess.Popen(
         [*prefix, sys.executable, *what, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables,
     )  # fmt: skip
 
 
@@ -65,10 +68,10 @@ def test_without_torchrun_it_says_how_to_start_it(monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_ranks_that_agree_are_a_line_each_with_the_link_between_them():
+def test_two_ranks_that_agree_are_a_line_each_with_the_link_between_them(tmp_path):
     port = free_port()
     (code, out, err), (other_code, other_out, _) = ended(
-        [started(rank, 2, port, ["check", *PATIENCE]) for rank in (0, 1)]
+        [started(rank, 2, port, ["check", *PATIENCE], tmp_path) for rank in (0, 1)]
     )
     assert (code, other_code, other_out) == (0, 0, ""), out + err
     lines = out.splitlines()
@@ -99,10 +102,11 @@ def bed():
 
 
 @pytest.mark.slow
-def test_over_namespaces_a_wrong_interface_and_another_version_are_each_named_with_what_to_set(bed):
+def test_over_namespaces_a_wrong_interface_and_another_version_are_each_named_with_what_to_set(bed, tmp_path):
     ranks = [
         started(
-            rank, 3, 29_577, ["check", *PATIENCE], address=bed.address(0), code=OTHER_VERSION if rank == 2 else None,
+            rank, 3, 29_577, ["check", *PATIENCE], tmp_path, address=bed.address(0),
+            code=OTHER_VERSION if rank == 2 else None,
             prefix=("ip", "netns", "exec", name), GLOO_SOCKET_IFNAME="lo" if rank == 1 else "eth0",
         )
         for rank, name in enumerate(bed.names)
@@ -182,11 +186,11 @@ def test_a_port_in_use_is_named(monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_machines_with_other_options_learn_which_before_they_train():
+def test_two_machines_with_other_options_learn_which_before_they_train(tmp_path):
     port = free_port()
     arguments = ["run", "-a", "sgd", "--epochs", "1", *PATIENCE]
     for code, _, err in ended(
-        [started(rank, 2, port, [*arguments, "--lr", lr]) for rank, lr in ((0, "0.1"), (1, "0.5"))]
+        [started(rank, 2, port, [*arguments, "--lr", lr], tmp_path) for rank, lr in ((0, "0.1"), (1, "0.5"))]
     ):
         assert code == 2
         assert "error: rank 0 and rank 1 were set up differently: rank 0 has lr=0.1, rank 1 has lr=0.5 (sgd)" in err

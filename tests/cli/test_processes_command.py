@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from laconic import ALGORITHMS
+from support.child_processes import children_of
 from support.command_line import laconic
 from support.deadlines import DEADLINE_S, PATIENCE_S
+from support.programs import Program, command
 
 pytestmark = pytest.mark.slow
 
@@ -108,18 +109,22 @@ def test_the_contract_tests_run_over_an_algorithm_in_ones_own_file(mine):
     assert "failed" not in ended.stdout
 
 
-def test_a_rank_that_dies_is_named_and_leaves_nobody_behind(tmp_path):
+def test_a_rank_that_dies_is_named_and_leaves_nobody_behind(tmp_path, capfd):
     dying = tmp_path / "dying.py"
     dying.write_text(DYING)
-    ended = subprocess.run(
-        [str(BIN / "laconic"), "--load", str(dying), "run", "-a", "dying", "--driver", "processes", "--workers", "3",
-         *PATIENCE],
-        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 2
-    assert "rank 2" in ended.stderr
-    assert "exit code 7" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    laconic("run", "-a", "sgd", "--driver", "processes", "--workers", "1", "--epochs", "1", "--model", "linear")
+    before = children_of(os.getpid())  # the template
+    try:
+        ended = laconic(
+            "--load", str(dying), "run", "-a", "dying", "--driver", "processes", "--workers", "3", *PATIENCE
+        )
+    finally:
+        ALGORITHMS.pop("dying", None)
+    assert ended.code == 2
+    assert "rank 2" in ended.err
+    assert "exit code 7" in ended.err
+    assert "Traceback" not in ended.err + capfd.readouterr().err
+    assert children_of(os.getpid()) == before
 
 
 def test_a_port_in_use_is_refused_by_name():
@@ -133,27 +138,25 @@ def test_a_port_in_use_is_refused_by_name():
     assert "leave it out" in ended.err
 
 
-def test_ctrl_c_ends_a_run_without_a_traceback_and_without_orphans():
-    run = subprocess.Popen(
-        [str(BIN / "laconic"), "run", "-a", "sgd", "--driver", "processes", "--workers", "2", "--epochs", "5000",
-         *PATIENCE],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        assert run.stderr is not None
-        assert run.stderr.readline() == "starting 2 processes\n"
-        top_line = run.stderr.readline()
-        assert "epoch" in top_line, top_line
-        os.killpg(run.pid, signal.SIGINT)  # the group that this test made: what a terminal does
-        out, err = run.communicate(timeout=DEADLINE_S)  # ends when every process that holds these pipes is gone
-    finally:
-        if run.poll() is None:
-            os.killpg(run.pid, signal.SIGKILL)
-    assert "Traceback" not in out + err
-    assert "stopped" in err
-    assert run.returncode == 130
+def assert_rank_0_alone_reports(printed, out):
+    rows = [line for line in printed.splitlines() if line.startswith("signsgd-mv ")]
+    assert len(rows) == 1, "rank 0 alone reports"
+    assert json.loads((out / "summary.json").read_text())["settings"]["workers"] == 2
 
 
+def test_with_the_variables_of_torchrun_the_command_joins_the_processes_that_are_there(tmp_path):
+    out = tmp_path / "out"
+    line = ["run", "-a", "signsgd-mv", "--epochs", "1", "--out", str(out), *PATIENCE]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        there = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [Program(tmp_path, f"rank {rank}", command, line, RANK=str(rank), **there) for rank in range(2)]
+    printed = [rank.communicate(timeout=DEADLINE_S) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], printed
+    assert_rank_0_alone_reports("".join(of_rank for of_rank, _ in printed), out)
+
+
+@pytest.mark.nightly
 def test_under_torchrun_the_command_joins_the_processes_that_are_there(tmp_path):
     out = tmp_path / "out"
     ended = subprocess.run(
@@ -162,6 +165,4 @@ def test_under_torchrun_the_command_joins_the_processes_that_are_there(tmp_path)
         capture_output=True, text=True, timeout=DEADLINE_S, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    rows = [line for line in ended.stdout.splitlines() if line.startswith("signsgd-mv ")]
-    assert len(rows) == 1, "rank 0 alone reports"
-    assert json.loads((out / "summary.json").read_text())["settings"]["workers"] == 2
+    assert_rank_0_alone_reports(ended.stdout, out)

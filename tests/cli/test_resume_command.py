@@ -5,8 +5,6 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
 from hashlib import blake2b
 from io import BytesIO
 
@@ -16,6 +14,7 @@ import torch
 from laconic import ALGORITHMS
 from support.command_line import laconic
 from support.deadlines import DEADLINE_S
+from support.programs import Program, command
 
 # Error feedback that ends its command in round 11, the second of epoch 3, as long as a file says how.
 ENDING = '''
@@ -285,11 +284,9 @@ def test_a_killed_comparison_goes_on_where_each_method_was(driver, ending, tmp_p
     line = [*load, "compare", "sgd", "ending", "--workers", "2", "--model", "linear", "--batch-size", "140", "--driver",
             driver, "--epochs", "3"]  # fmt: skip
     saving = ["--save-every", "1", "--out", str(tmp_path / "out")]
-    killed = subprocess.run(
-        [sys.executable, "-m", "laconic", *line, *saving], capture_output=True, text=True, timeout=DEADLINE_S,
-        check=False,
-    )  # fmt: skip
-    assert killed.returncode == (-signal.SIGKILL if driver == "simulated" else 2), killed.stderr
+    killed = Program(tmp_path, "killed", command, [*line, *saving])
+    _, err = killed.communicate(timeout=DEADLINE_S)
+    assert killed.returncode == (-signal.SIGKILL if driver == "simulated" else 2), err
     how.unlink()
     again = laconic(*line, "--resume", "--out", str(tmp_path / "out"))
     assert again.code == 0, again.err

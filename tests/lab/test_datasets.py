@@ -140,6 +140,20 @@ def test_digits_are_small_pictures_with_pixels_from_0_to_1():
     assert digits.train_inputs.max() == 1.0
 
 
+def test_digits_are_those_that_scikit_learn_loads_and_an_install_without_them_is_named(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    digits, (pixels, classes) = load("digits", None), load_digits(return_X_y=True)
+    train, test = stratified_split(torch.tensor(classes))
+    expected = torch.tensor(pixels).float().div(16).view(-1, 1, 8, 8)
+    assert torch.equal(digits.train_inputs, expected[train])
+    assert torch.equal(digits.test_inputs, expected[test])
+    assert torch.equal(digits.train_labels, torch.tensor(classes)[train])
+    assert torch.equal(digits.test_labels, torch.tensor(classes)[test])
+    monkeypatch.setattr("laconic.lab.datasets.digits._INSIDE", "nowhere.csv.gz")
+    assert "scikit-learn has no nowhere.csv.gz here; install it anew" in refusal("digits", None)
+
+
 def test_digits_are_split_alike_each_time_whatever_the_global_seed():
     state = torch.random.get_rng_state()
     torch.manual_seed(1)

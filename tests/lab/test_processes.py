@@ -38,12 +38,9 @@ def test_a_fresh_child_whose_parent_is_killed_right_after_its_start_ends():
         until(lambda: has_ended(pid), "its end")
 
 
-@pytest.mark.parametrize(
-    "how", ["start_making", "start_both_and_hold_their_interpreters", "start_in_a_thread_that_ends"]
-)
-def test_a_child_ends_with_its_parent_but_not_with_the_thread_that_started_it(how, tmp_path):
+def test_children_end_with_their_parent_but_not_with_the_thread_that_started_them(tmp_path):
     with started(Parent) as parent:
-        pids = parent.call(how, sign=str(tmp_path / "sign"))
+        pids = parent.call("start_each_kind", folder=str(tmp_path))
         until(lambda: len(list(tmp_path.iterdir())) == len(pids), "the children's signs")
         assert not any(map(has_ended, pids))
         pids += children_of(parent.pid)  # the template too
@@ -67,7 +64,13 @@ def test_a_child_that_finds_another_parent_than_the_one_that_started_it_ends_at_
         peer.close()
 
 
-@pytest.mark.parametrize("n_there", [1, 4], ids=["while_the_template_imports", "while_they_start"])
+@pytest.mark.parametrize(
+    "n_there",
+    [
+        pytest.param(1, id="while_the_template_imports"),
+        pytest.param(4, id="while_they_start", marks=pytest.mark.nightly),
+    ],
+)
 def test_ranks_end_when_their_command_is_killed(n_there, tmp_path):
     with command(tmp_path, "run", "-a", "sgd", "--driver", "processes", "--workers", "3") as run:
         until(lambda: len(children_of(run.pid)) == n_there, "the template, and three ranks")
@@ -191,31 +194,36 @@ def lines_printed_in(folder):
     return (folder / "err").read_text().splitlines()
 
 
-def assert_is_stopped(run, folder, number=signal.SIGTERM, line="stopped by SIGTERM"):
+def assert_is_stopped(run, folder, number=signal.SIGTERM, line="stopped by SIGTERM", send=os.kill):
     """It and its ranks end after the signal, with one line."""
     ranks = children_of(run.pid)
-    os.kill(run.pid, number)
+    send(run.pid, number)
     with contextlib.suppress(ProcessLookupError):
-        os.kill(run.pid, number)  # again: it changes nothing
+        send(run.pid, number)  # again: it changes nothing
     assert run.wait(DEADLINE_S) == 128 + number
     until(lambda: all(map(has_ended, ranks)), "the ranks' end")
     assert lines_printed_in(folder)[-1].split("; not finished: ")[0] == line
-    assert "Traceback" not in (folder / "err").read_text()
-    assert (folder / "err").read_text().count("stopped") == 1
+    printed = (folder / "err").read_text()
+    assert "Traceback" not in printed + (folder / "out").read_text()
+    assert printed.count("stopped") == 1
 
 
-SIGNALS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "stopped"}
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_run_over_processes_is_stopped_with_its_ranks(number, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "line", "send"),
+    [(signal.SIGTERM, "stopped by SIGTERM", os.kill), (signal.SIGINT, "stopped", os.killpg)],
+    ids=["terminated", "by a terminal's ctrl-c"],  # which goes to the group
+)
+def test_a_run_over_processes_is_stopped_with_its_ranks(number, line, send, tmp_path):
     with command(tmp_path, "run", "-a", "sgd", "--driver", "processes", "--workers", "2", "--epochs", "5000") as run:
         until(lambda: any("epoch" in line for line in lines_printed_in(tmp_path)), "its first epoch")
+        assert lines_printed_in(tmp_path)[0] == "starting 2 processes"
         assert len(children_of(run.pid)) == 3, "two ranks and their template"
-        assert_is_stopped(run, tmp_path, number, SIGNALS[number])
+        assert_is_stopped(run, tmp_path, number, line, send)
 
 
-@pytest.mark.parametrize("arguments", [("step", "--workers", "2"), ("kernels",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [("step", "--workers", "2"), pytest.param(("kernels",), marks=pytest.mark.nightly)], ids=" ".join
+)
 def test_a_bench_is_stopped_with_its_processes(arguments, tmp_path):
     with command(tmp_path, "bench", *arguments) as run:
         until(lambda: children_of(run.pid), "its processes")
@@ -284,7 +292,7 @@ class Stopper(Algorithm):
 '''
 
 
-@pytest.mark.parametrize("driver", ["simulated", "processes"])
+@pytest.mark.parametrize("driver", [pytest.param("simulated", marks=pytest.mark.nightly), "processes"])
 def test_what_a_stopped_comparison_has_finished_is_on_disk(driver, tmp_path):
     (tmp_path / "stopper.py").write_text(STOPPER)
     out = tmp_path / "runs"

@@ -30,8 +30,11 @@ def has_ended(pid):
 
 
 def children_of(pid):
-    pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
-    return [one for one in pids if state_of(one)[1] == pid and not has_ended(one)]
+    found = []
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):  # it has ended since
+            found += map(int, (thread / "children").read_text().split())
+    return sorted(one for one in found if not has_ended(one))
 
 
 @contextlib.contextmanager

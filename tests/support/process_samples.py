@@ -70,27 +70,25 @@ class Parent:
     def start_fresh(self):
         return self.start(OF_ITS_OWN="1")
 
-    def start_making(self, sign):
-        return self.start(sign)
+    def start_each_kind(self, folder):
+        """One that a thread started which has ended, one that makes its object, and two that hold their interpreters.
 
-    def start_in_a_thread_that_ends(self, sign):
-        def start():
-            self.start()
-            self.child.call("pid")
-
-        thread = threading.Thread(target=start)
+        Each makes a sign. The first and the third are fresh interpreters: there is no template yet, or it is not used.
+        """
+        thread = threading.Thread(target=self.start)
         thread.start()
         thread.join()
-        pid = self.child.call("pid")
-        self.child.request("pause", {"sign": sign})
-        return [pid]
-
-    def start_both_and_hold_their_interpreters(self, sign):
-        pids = self.start_fresh()
-        self.fresh = self.child
+        pids = [self.child.call("pid")]
+        of_thread = self.child
+        of_thread.request("pause", {"sign": f"{folder}/of a thread"})
+        pids += self.start(f"{folder}/making")
+        making = self.child
+        pids += self.start_fresh()
+        fresh = self.child
         pids += self.start()
-        self.fresh.request("hold_the_interpreter", {"sign": f"{sign} of the fresh one"})
-        self.child.request("hold_the_interpreter", {"sign": sign})
+        fresh.request("hold_the_interpreter", {"sign": f"{folder}/fresh"})
+        self.child.request("hold_the_interpreter", {"sign": f"{folder}/forked"})
+        self.others = of_thread, making, fresh
         return pids
 
 

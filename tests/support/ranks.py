@@ -47,7 +47,7 @@ def run_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[Any]:
 
 def ends_of_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[RankEnding]:
     """The same, but a rank may fail; returns how each ended, by rank."""
-    context = _fork_server()
+    context = fork_server()
     store = open_store(_HOST, 0, PATIENCE_S)  # any free port
     pipes = [context.Pipe() for _ in range(n)]
     processes = [
@@ -81,7 +81,8 @@ def wait_for(*events: str) -> None:
 
 
 @functools.cache
-def _fork_server() -> Any:
+def fork_server() -> Any:
+    """Return the way to start processes that are forked from one that has imported `support.preloaded`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["support.preloaded"])
     with pytest.MonkeyPatch.context() as patch:

@@ -6,15 +6,18 @@ Differs: scikit-learn holds only the 1,797 examples of the original test set; th
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy
 import torch
 
-from laconic.errors import Named
+from laconic.errors import DatasetError, Named
 from laconic.lab.datasets.dataset import DataOptionError, Dataset
 from laconic.lab.datasets.split import stratified_split
 
 HIGHEST_PIXEL = 16.0
+_INSIDE = "datasets/data/digits.csv.gz"
 
 
 def digits(path: Path | None = None) -> Dataset:
@@ -24,19 +27,16 @@ def digits(path: Path | None = None) -> Dataset:
         Inputs of shape (n, 1, 8, 8), 10 classes, 1,438 train and 359 test examples.
 
     Raises:
-        DatasetError: A path is given.
+        DatasetError: A path is given, or scikit-learn's file is not there.
     """
     if path is not None:
         raise DataOptionError(
             "digits: ", Named("data", str(path)), " must not be given, the examples are part of scikit-learn; leave it "
             "out, or name another data set",
         )  # fmt: skip
-    # scikit-learn takes a second to import, which listing the data sets should not need.
-    from sklearn.datasets import load_digits
-
-    pixels, classes = load_digits(return_X_y=True)
-    inputs = torch.tensor(pixels, dtype=torch.float32).div_(HIGHEST_PIXEL).reshape(-1, 1, 8, 8)
-    labels = torch.tensor(classes, dtype=torch.int64)
+    rows = torch.from_numpy(numpy.loadtxt(_file(), delimiter=","))
+    inputs = rows[:, :-1].float().div_(HIGHEST_PIXEL).reshape(-1, 1, 8, 8)
+    labels = rows[:, -1].long()
     train, test = stratified_split(labels)
     return Dataset(
         name="digits",
@@ -46,3 +46,13 @@ def digits(path: Path | None = None) -> Dataset:
         test_labels=labels[test],
         n_classes=10,
     )
+
+
+def _file() -> Path:
+    """Return scikit-learn's file of 64 pixels and a class a line. To import scikit-learn takes longer than a run."""
+    spec = find_spec("sklearn")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    found = next((file for folder in folders if (file := Path(folder, _INSIDE)).is_file()), None)
+    if found is None:
+        raise DatasetError(f"digits: scikit-learn has no {_INSIDE} here; install it anew: pip install scikit-learn")
+    return found

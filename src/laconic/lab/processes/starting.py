@@ -26,9 +26,10 @@ _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37  # of <sys/prctl.h>
 _POLL_S = 0.01
 # What every process of a run imports. torch._dynamo: by its first optimizer, for longer than torch itself.
 _PRELOADED = ("torch", "torch._dynamo", "laconic.lab.runs.launch", "laconic.algorithms")
-_OF_DATA = frozenset(["sklearn.datasets"])  # where this process has imported it
 # Nothing reads these while it is imported. Any other variable may count before a process's first line.
 _READ_LATE = frozenset((*LAUNCHER_VARIABLES, "LOCAL_RANK", "GLOO_SOCKET_IFNAME", "PYTEST_CURRENT_TEST"))
+# Torch's compiler and scikit-learn set these when they are imported, where they are not set.
+_SET_LATE = frozenset(("TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"))
 # What else a process inherits, of /proc/self/status.
 _INHERITED = ("Umask:", "Uid:", "Gid:", "Groups:", "SigIgn:", "Cap", "Seccomp:", "Cpus_allowed:", "Mems_allowed:")
 
@@ -137,7 +138,7 @@ class _Template:
                     peer.fileno(), "template", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )  # fmt: skip
-            line.sendall(pickle.dumps((sys.path, [*_PRELOADED, *_OF_DATA.intersection(sys.modules)])))
+            line.sendall(pickle.dumps((sys.path, _PRELOADED)))
             if line.recv(1):
                 self._line = line
         except ConnectionError:  # it has failed, and so will a fresh interpreter, which says how
@@ -219,7 +220,7 @@ def _is_main_thread() -> bool:
 
 def _circumstances() -> tuple[object, ...]:
     """Return what a new process takes over from this one, but for what a template gets with each request."""
-    variables = {name: value for name, value in os.environ.items() if name not in _READ_LATE}
+    variables = {name: value for name, value in os.environ.items() if name not in _READ_LATE | _SET_LATE}
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     status = Path("/proc/self/status").read_text().splitlines()
     inherited = [line for line in status if line.startswith(_INHERITED)]
