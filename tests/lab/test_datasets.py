@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import struct
+import sys
 import warnings
 from pathlib import Path
 
@@ -150,8 +151,8 @@ def test_digits_are_those_that_scikit_learn_loads_and_an_install_without_them_is
     assert torch.equal(digits.test_inputs, expected[test])
     assert torch.equal(digits.train_labels, torch.tensor(classes)[train])
     assert torch.equal(digits.test_labels, torch.tensor(classes)[test])
-    monkeypatch.setattr("laconic.lab.datasets.digits._INSIDE", "nowhere.csv.gz")
-    assert "scikit-learn has no nowhere.csv.gz here; install it anew" in refusal("digits", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert "scikit-learn has no datasets/data/digits.csv.gz here; install it anew" in refusal("digits", None)
 
 
 def test_digits_are_split_alike_each_time_whatever_the_global_seed():
