@@ -27,7 +27,9 @@ _POLL_S = 0.01
 # What every process of a run imports. torch._dynamo: by its first optimizer, for longer than torch itself.
 _PRELOADED = ("torch", "torch._dynamo", "laconic.lab.runs.launch", "laconic.algorithms")
 # Nothing reads these while it is imported. Any other variable may count before a process's first line.
-_READ_LATE = frozenset((*LAUNCHER_VARIABLES, "LOCAL_RANK", "GLOO_SOCKET_IFNAME", "PYTEST_CURRENT_TEST"))
+_READ_LATE = frozenset(
+    (*LAUNCHER_VARIABLES, "LOCAL_RANK", "GLOO_SOCKET_IFNAME", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST")
+)
 # Torch's compiler and scikit-learn set these when they are imported, where they are not set.
 _SET_LATE = frozenset(("TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"))
 # What else a process inherits, of /proc/self/status.
