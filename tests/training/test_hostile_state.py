@@ -180,6 +180,15 @@ def test_a_tensor_in_place_of_a_mapping_is_refused_before_torch_is_asked_for_one
             assert not hasattr(sys, "last_value"), path
 
 
+@pytest.mark.parametrize("part", ["driver", "training", "workers"])
+def test_a_simulation_lacks_none_of_its_parts(part):
+    saved = Simulated(METHODS["ec-sgd"])
+    saved.step(0)
+    state = saved.job.state_dict()
+    for how in ("missing", None):
+        assert outcome(state, Simulated, METHODS["ec-sgd"], ("laconic", part), how) == "refused"
+
+
 @pytest.mark.nightly
 @each
 def test_every_single_change_of_a_state_is_refused_or_a_step_works(name, kind):

@@ -267,7 +267,7 @@ class Checkpoints:
             everywhere = parts if is_exact else self._shared(parts, reports)
             try:
                 checked(lambda: new.update(self._fitted(everywhere, is_exact=is_exact)), "the part 'laconic'")
-                check_parts(new, self._parts)
+                check_parts(new, self._parts, may_lack=True)
                 summary = "" if is_exact else SavedJob(parts=everywhere).summary(self._driver.job)
             except ValueError as failed:
                 error = str(failed)

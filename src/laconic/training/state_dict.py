@@ -170,10 +170,16 @@ def checked(check: Callable[[], None], what: str) -> None:
         raise ValueError(f"state_dict: {what} is not complete: {error!r:.200}") from error
 
 
-def check_parts(state: Mapping[str, Any], parts: Mapping[str, Part]) -> None:
-    """Raise ValueError if one of the parts cannot continue from a state. One that is None in it keeps what it has."""
+def check_parts(state: Mapping[str, Any], parts: Mapping[str, Part], *, may_lack: bool = False) -> None:
+    """Raise ValueError if one of the parts cannot continue from a state.
+
+    Args:
+        state: the saved state of each part.
+        parts: those that are to continue.
+        may_lack: whether a part that is None in the state keeps what it has.
+    """
     for name, part in parts.items():
-        if name in state and state[name] is None:
+        if may_lack and name in state and state[name] is None:
             continue
         checked(lambda name=name, part=part: part.check(state[name]), f"the part {name!r}")  # type: ignore[misc]
 
