@@ -25,7 +25,7 @@ from support.simulated_run import Problem, Run, assert_same, linear, normal, qua
 ROUNDS = 40
 D = 11
 LAYERS = (6, 1, 4)
-SEVERAL, ALL = range(8), range(1000)
+SEVERAL, ALL = range(4), range(1000)
 
 
 def random_number(seed, purpose, low, high):

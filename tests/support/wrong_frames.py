@@ -3,6 +3,7 @@
 Nothing here is an `assert`, so that `python -O -m support.wrong_frames` checks as much.
 """
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -73,7 +74,10 @@ def _job_of(algorithm: laconic.Algorithm, layout: str) -> Job:
 
 
 def refuse_all(name: str, layout: str, rounds: int = 3) -> int:
-    """Run a few rounds of a method; give every session wrong frames before each true one. Returns their number."""
+    """Run a few rounds of a method; give every session wrong frames before true ones. Returns their number.
+
+    In the initial round they come in the name of every sender, in later ones of one sender for each receiver.
+    """
     job = _job_of(SAMPLES[name], layout)
     ranks = [RankSessions(job, node, lambda direction: -LR * direction) for node in range(N)]
     n_refused = 0
@@ -85,9 +89,11 @@ def refuse_all(name: str, layout: str, rounds: int = 3) -> int:
                 _add_up(requests)
             else:
                 for rank, request in zip(ranks, requests, strict=True):
-                    for sender in request.expected:
+                    turn = (round_ + rank.node) % len(request.expected) if request.expected else 0
+                    for place, sender in enumerate(request.expected):
                         data = requests[sender].outgoing[rank.node]
-                        n_refused += refuse_in_place_of(data, job, sender, rank, request.take)
+                        if round_ == 0 or place == turn:
+                            n_refused += refuse_in_place_of(data, job, sender, rank, request.take)
                         request.take(sender, data)
             requests = [request for request in map(_next_of, steps) if request is not None]
     return n_refused
@@ -121,15 +127,21 @@ def refuse_in_place_of(
     data: Encoded, job: Job, sender: int, rank: RankSessions, take: Callable[[int, Encoded], object]
 ) -> int:
     """Give `take` every wrong frame that `sender` might send in place of this one. Returns their number."""
-    n = 0
+    n, before = 0, {name: value.clone() for name, value in _state_of(rank).items()}
     for what, wrong in (*_wrong_bytes(data), *_wrong_frames(decode(data, SPEC.d), job)):
-        _refuse(what, sender, rank, take, wrong if isinstance(wrong, torch.Tensor) else encode(wrong))
+        _refuse(what, sender, rank, take, wrong if isinstance(wrong, torch.Tensor) else encode(wrong), before)
         n += 1
     return n
 
 
-def _refuse(what: str, sender: int, rank: RankSessions, take: Callable[[int, Encoded], object], data: Encoded) -> None:
-    before = _state_of(rank)
+def _refuse(
+    what: str,
+    sender: int,
+    rank: RankSessions,
+    take: Callable[[int, Encoded], object],
+    data: Encoded,
+    before: dict[str, torch.Tensor],
+) -> None:
     try:
         take(sender, data)
     except (ContractError, WireError) as error:
@@ -190,12 +202,12 @@ def _wrong_packets(packet: Packet, job: Job) -> Iterator[tuple[str, Packet]]:
     swaps = job.algorithm.name == "ssgd-mv-ad" and type(packet) in (Positions, VoteChange)  # either is accepted
     for name, samples in BY_KIND.items():
         if samples.kind is not type(packet) and not (swaps and samples.kind in (Positions, VoteChange)):
-            yield name, samples.about(offset, count)
+            yield name, _about(name, offset, count)
         if count > 1:
-            yield f"{name}, one coordinate fewer", samples.about(offset, count - 1)
+            yield f"{name}, one coordinate fewer", _about(name, offset, count - 1)
         if offset + count < SPEC.d:
-            yield f"{name}, one coordinate more", samples.about(offset, count + 1)
-            yield f"{name}, the next coordinates", samples.about(offset + 1, count)
+            yield f"{name}, one coordinate more", _about(name, offset, count + 1)
+            yield f"{name}, the next coordinates", _about(name, offset + 1, count)
     yield from _other_settings(packet, job)
 
 
@@ -218,7 +230,13 @@ def _other_settings(packet: Packet, job: Job) -> Iterator[tuple[str, Packet]]:
             yield "another code", replace(packet, code="list" if packet.code == "block" else "block")
             yield "float64 values", replace(packet, values=Dense(values=torch.ones(packet.values.count).double()))
         case _:
-            yield "other settings", BY_KIND[packet.name].about(offset, count)
+            yield "other settings", _about(packet.name, offset, count)
+
+
+@functools.cache
+def _about(name: str, offset: int, count: int) -> Packet:
+    """A packet of this kind. Nobody changes it: it is sent as a frame."""
+    return BY_KIND[name].about(offset, count)
 
 
 def _signs(packet: Signs, key: int, threshold: int) -> Signs:
@@ -235,7 +253,7 @@ def refuse_all_arrivals(algorithm: laconic.Algorithm) -> int:
     step = run_rank(ranks[0], 0, _inputs(ranks[0], 0), LR, lambda phase: None)
     gradient = next(step).outgoing[N - 1]
     if server.bound.may_wait:
-        _refuse("a gradient without admission", 0, ranks[-1], receiving.take, gradient)
+        _refuse("a gradient without admission", 0, ranks[-1], receiving.take, gradient, _state_of(ranks[-1]))
         admission = request_admission(worker, 0)
         receiving.take(0, next(admission).outgoing[N - 1])
         answering = serving.send(None)
@@ -255,7 +273,7 @@ def main() -> None:
     """Check one layout of each method, and write the number of wrong frames."""
     if __debug__:
         raise NotRefusedError("python -O is needed: it drops every assert")
-    cases = {name: layout for name, layout in CASES if name in methods.IN_STEP}
+    cases = {name: layout for name, layout in reversed(CASES) if name in methods.IN_STEP}
     n = sum(refuse_all(*case, rounds=1) for case in cases.items())
     n += sum(map(refuse_all_arrivals, ARRIVALS))
     sys.stdout.write(f"{n} wrong frames of {len(cases) + len(ARRIVALS)} methods were refused\n")
