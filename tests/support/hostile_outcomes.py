@@ -30,7 +30,7 @@ def believed(data: bytes, max_count: int = MAX_COUNT) -> Frame | None:
 
 
 def digest() -> str:
-    """A hash over the outcome of damaged frames: of each kind, one in every bit, others in every third of the payload."""
+    """A hash over the outcome of damaged frames: of each kind one in every bit, others in each third of the payload."""
     outcomes = hashlib.sha256()
     for kind, frames in samples_by_kind().items():
         n_fields = BY_KIND[kind].n_fields if kind in BY_KIND else 0

@@ -1,10 +1,9 @@
 """Frames that are well formed and wrong, given to the sessions of every pattern: each must be refused.
 
-Nothing here is an `assert`, so that `python -O -m support.wrong_frames` checks as much.
+Nothing here is an `assert`, so that `support.without_asserts` checks as much.
 """
 
 import functools
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -269,15 +268,9 @@ def refuse_all_arrivals(algorithm: laconic.Algorithm) -> int:
     return n
 
 
-def main() -> None:
-    """Check one layout of each method, and write the number of wrong frames."""
-    if __debug__:
-        raise NotRefusedError("python -O is needed: it drops every assert")
+def refuse_all_once() -> str:
+    """Check one layout of each method. Returns the number of wrong frames, as a sentence."""
     cases = {name: layout for name, layout in reversed(CASES) if name in methods.IN_STEP}
     n = sum(refuse_all(*case, rounds=1) for case in cases.items())
     n += sum(map(refuse_all_arrivals, ARRIVALS))
-    sys.stdout.write(f"{n} wrong frames of {len(cases) + len(ARRIVALS)} methods were refused\n")
-
-
-if __name__ == "__main__":
-    main()
+    return f"{n} wrong frames of {len(cases) + len(ARRIVALS)} methods were refused"
