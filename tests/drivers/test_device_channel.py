@@ -19,7 +19,7 @@ from laconic.wire import HEADER_BYTES, Control, Dense, Frame, Header, decode, en
 from support import optimizers, small_model
 from support.deadlines import DEATH_TIMEOUT_S, HANG_TIMEOUT_S, PATIENCE_S
 from support.frame_bytes import HEADER, resealed, with_promise
-from support.ranks import announce, ends_of_ranks, run_ranks, wait_for
+from support.ranks import Launch, announce, run_ranks, wait_for
 
 pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
 
@@ -189,13 +189,9 @@ def test_payloads_are_sent_from_gpus_only_if_each_rank_has_its_own():
 N_DOOMED = 4
 
 
-def act_all(rank, folder):
-    for story, ranks, timeout_s in (
-        (hang_in_a_sum, range(4), HANG_TIMEOUT_S),
-        (die_with_its_payload, range(4), DEATH_TIMEOUT_S),
-        (die_in_a_sum, range(3), DEATH_TIMEOUT_S),
-    ):
-        group = dist.new_group(list(ranks), use_local_synchronization=True)
+def act_out(rank, folder, stories):
+    for story, n, timeout_s in stories:
+        group = dist.new_group(list(range(n)), use_local_synchronization=True)
         channel = Channel(group, timeout_s, 1000)
         channel.open_device_channel(CPU, "gloo")
         try:
@@ -205,7 +201,7 @@ def act_all(rank, folder):
             reports = str(error)
         (folder / f"{story.__name__} {rank}").write_text(reports)
         announce(f"{rank} gave up")
-    os._exit(0)  # two of the ranks are gone, so nothing can be taken down in order
+    os._exit(0)  # some of the ranks are gone, so nothing can be taken down in order
 
 
 def hang_in_a_sum(rank, channel):
@@ -239,8 +235,10 @@ def die_in_a_sum(rank, channel):
 def reports(tmp_path_factory):
     """The error that each rank got in each case."""
     folder = tmp_path_factory.mktemp("reported")
-    endings = ends_of_ranks(act_all, N_DOOMED, folder)
-    errors = [end.error for end in endings if end.error]
+    deaths = [(die_with_its_payload, 4, DEATH_TIMEOUT_S), (die_in_a_sum, 3, DEATH_TIMEOUT_S)]
+    each = ([(hang_in_a_sum, 4, HANG_TIMEOUT_S)], deaths)
+    launches = [Launch(act_out, N_DOOMED, folder, stories) for stories in each]  # they mostly wait: at the same time
+    errors = [end.error for launch in launches for end in launch.ends() if end.error]
     assert not errors, "\n".join(errors)
     return lambda story, rank: (folder / f"{story.__name__} {rank}").read_text()
 

@@ -1,6 +1,6 @@
 """Rounds that end badly over real processes: who is waited for, who is named, and what state the others are left in.
 
-One launch runs all cases in which nobody dies. Then one rank fewer is left after each of the others.
+What waits for seconds is launched apart, at the same time as the rest.
 """
 
 import gc
@@ -19,7 +19,7 @@ from laconic.wire import HEADER_BYTES, encode
 from support import small_model
 from support.deadlines import DEATH_TIMEOUT_S, HANG_TIMEOUT_S
 from support.frame_bytes import with_promise
-from support.ranks import announce, ends_of_ranks, run_ranks, wait_for
+from support.ranks import Launch, announce, wait_for
 
 pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
 
@@ -72,7 +72,7 @@ def meet(case, rank):
     wait_for(*(f"{case} {other}" for other in range(N)))
 
 
-def late_by_less(rank):
+def steps_with_a_late_rank(rank):
     """Rank 1 is late by nine tenths of the timeout."""
     net = small_model.net()
     opt = optimizer(net, laconic.ECSGD(), "rank0", timeout_s=SHORT_S)
@@ -209,35 +209,45 @@ def interrupted(rank):
     return error, moved, undone, state["training"]["steps_taken"], state["driver"]["rounds"]
 
 
+def late_by_less(rank):
+    return error_of(steps_with_a_late_rank, rank)
+
+
+WAITING = (late_by_less, elsewhere, in_another_sum)  # each for seconds
+
+
 def act(rank):
-    seen = {"late by less": error_of(late_by_less, rank)}
+    seen = {}
     for name in METHODS:
         for wrong in WRONG:
             seen[name, wrong] = with_a_wrong_frame(rank, name, WRONG[wrong])
             meet((name, wrong), rank)
-    for case in (
-        raw_message,
-        elsewhere,
-        in_another_gather,
-        in_another_sum,
-        an_error_of_the_engine,
-        uneven,
-        interrupted,
-    ):
+    for case in (raw_message, in_another_gather, an_error_of_the_engine, uneven, interrupted):
         seen[case.__name__] = case(rank)
         meet(case.__name__, rank)
     return seen
 
 
 @pytest.fixture(scope="module")
-def seen():
+def launches(tmp_path_factory):
+    """Of the cases in which nobody dies, and of the others with the folder that they write to. All run at once."""
+    folder = tmp_path_factory.mktemp("left")
+    waiting = {case.__name__: Launch(case, N) for case in WAITING}
+    deaths = [Launch(die_while_making, N, folder), Launch(act_deaths, 5, folder)]
+    return waiting, Launch(act, N), deaths, folder
+
+
+@pytest.fixture(scope="module")
+def seen(launches):
     """What each rank saw in each case."""
-    return run_ranks(act, N)
+    waiting, launch, *_ = launches
+    apart = {case: waited.results() for case, waited in waiting.items()}
+    return [of_rank | {case: apart[case][rank] for case in apart} for rank, of_rank in enumerate(launch.results())]
 
 
 @pytest.mark.slow
 def test_a_rank_that_is_late_by_less_than_the_timeout_is_waited_for(seen):
-    assert [of_rank["late by less"] for of_rank in seen] == ["nothing"] * N
+    assert [of_rank["late_by_less"] for of_rank in seen] == ["nothing"] * N
 
 
 @pytest.mark.slow
@@ -336,10 +346,11 @@ def dies_before_its_answer(rank, name, group):
     return f"{error}|{state}|{small_model.values(net).tolist()}"
 
 
-def dies_while_making(rank, group):
-    if rank == dist.get_world_size(group) - 1:
+def die_while_making(rank, folder: Path):
+    if rank == N - 1:
         giving_up.new_named_group = lambda *args, **options: os._exit(1)
-    return error_of(lambda: optimizer(small_model.net(), timeout_s=SHORT_S, group=group))
+    (folder / f"making {rank}").write_text(error_of(lambda: optimizer(small_model.net(), timeout_s=SHORT_S)))
+    os._exit(0)  # a rank is gone, so nothing can be taken down in order
 
 
 def act_deaths(rank, folder: Path):
@@ -348,16 +359,14 @@ def act_deaths(rank, folder: Path):
         (folder / f"{name} {rank}").write_text(dies_before_its_answer(rank, name, group))
         announce(f"{name} {rank}")
         wait_for(*(f"{name} {other}" for other in range(size - 1)))
-    group = dist.new_group([0, 1, 2], use_local_synchronization=True)
-    (folder / f"making {rank}").write_text(dies_while_making(rank, group))
-    os._exit(0)  # most of the ranks are gone, so nothing can be taken down in order
+    os._exit(0)  # some of the ranks are gone, so nothing can be taken down in order
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory):
+def left(launches):
     """What each rank that is left wrote in each case."""
-    folder = tmp_path_factory.mktemp("left")
-    errors = [end.error for end in ends_of_ranks(act_deaths, 5, folder) if end.error]
+    *_, deaths, folder = launches
+    errors = [end.error for launch in deaths for end in launch.ends() if end.error]
     assert not errors, "\n".join(errors)
     return lambda case, rank: (folder / f"{case} {rank}").read_text()
 

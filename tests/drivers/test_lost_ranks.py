@@ -1,6 +1,7 @@
 """Ranks that die, hang, never start or have other settings: the others must report it, and name them.
 
-The same ranks run all cases. Each death leaves one rank fewer, and the others continue with the next case.
+Launches that mostly wait do so at the same time. In one of them each death leaves one rank fewer, and the others
+continue with the next case.
 """
 
 import os
@@ -13,7 +14,7 @@ import torch.distributed as dist
 import laconic
 from support import small_model
 from support.deadlines import DEATH_TIMEOUT_S, HANG_TIMEOUT_S, PATIENCE_S
-from support.ranks import announce, ends_of_ranks, wait_for
+from support.ranks import Launch, announce, wait_for
 
 pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
 
@@ -35,22 +36,39 @@ DIFFERENCES = {  # what rank 0 and the odd rank have
 }  # fmt: skip
 
 
-def act_all(rank: int, folder: Path) -> None:
-    """Run all cases in order; this rank's errors are written to files, since it may die before it can return them."""
+def differ(rank: int, folder: Path) -> None:
+    """This rank's errors are written to files, here and below, since it may die before it can return them."""
     for what in DIFFERENCES:
         note(folder, what, rank, lambda what=what: odd_optimizer(rank, what))
-    for layout in ("sharded", "allreduce", "dedicated", "rank0"):  # so that no module is imported while others wait
-        train(rank, layout, range(N), 2, lambda: None, PATIENCE_S)
-    for story, place in DEATHS.items():
-        if len(place[1]) == 3:
-            for hang in HANGS:
-                note(folder, hang, rank, lambda hang=hang: hang_in_training(rank, hang))
-                announce(f"{hang}: {rank} gave up")
-        note(folder, story, rank, lambda place=place: die(rank, *place))
+    die_in_turn(rank, folder, [story for story, (_, ranks, _) in DEATHS.items() if len(ranks) > 4])
+
+
+def die_in_turn(rank: int, folder: Path, stories: list[str]) -> None:
+    begin(rank, {DEATHS[story][0] for story in stories})
+    for story in stories:
+        note(folder, story, rank, lambda story=story: die(rank, *DEATHS[story]))
+    os._exit(0)  # some of the ranks are gone, so nothing can be taken down in order
+
+
+def hang(rank: int, folder: Path, story: str) -> None:
+    begin(rank, {HANGS[story][0]})
+    note(folder, story, rank, lambda: hang_in_training(rank, story))
+    announce(f"{story}: {rank} gave up")
+    wait_for(*(f"{story}: {other} gave up" for other in range(3)))
+    os._exit(0)
+
+
+def never_come(rank: int, folder: Path) -> None:
     group = dist.new_group([1, 2], use_local_synchronization=True)
     if rank == 1:
         note(folder, "a rank never comes", rank, lambda: optimizer(small_model.net(), "rank0", group, HANG_TIMEOUT_S))
-    os._exit(0)  # most of the ranks are gone, so nothing can be taken down in order
+    os._exit(0)
+
+
+def begin(rank: int, layouts: set[str]) -> None:
+    """Train a little, so that no module is imported while others wait."""
+    for layout in sorted(layouts):
+        train(rank, layout, range(dist.get_world_size()), 2, lambda: None, PATIENCE_S)
 
 
 def note(folder: Path, story: str, rank: int, task) -> None:
@@ -87,7 +105,7 @@ def odd_optimizer(rank: int, what: str) -> None:
 
 def train(rank: int, layout: str, ranks, rounds: int, before_the_last, timeout_s: float) -> None:
     """Train some rounds with `ranks`; `before_the_last()` is called before the last one."""
-    group = None if len(ranks) == N else dist.new_group(list(ranks), use_local_synchronization=True)
+    group = None if len(ranks) == dist.get_world_size() else dist.new_group(list(ranks), use_local_synchronization=True)
     net = small_model.net()
     opt = optimizer(net, layout, group, timeout_s)
     for round_ in range(rounds):
@@ -103,10 +121,10 @@ def die(rank: int, layout: str, ranks, doomed: int) -> None:
     train(rank, layout, ranks, 4, lambda: os._exit(1) if rank == doomed else None, DEATH_TIMEOUT_S)
 
 
-def hang_in_training(rank: int, hang: str) -> None:
+def hang_in_training(rank: int, story: str) -> None:
     """Of three ranks the idle rank begins its last round when the others have given up."""
-    layout, idle = HANGS[hang]
-    others = [f"{hang}: {other} gave up" for other in range(3) if other != idle]
+    layout, idle = HANGS[story]
+    others = [f"{story}: {other} gave up" for other in range(3) if other != idle]
     train(rank, layout, range(3), 4, lambda: wait_for(*others) if rank == idle else None, HANG_TIMEOUT_S)
 
 
@@ -114,7 +132,13 @@ def hang_in_training(rank: int, hang: str) -> None:
 def reported(tmp_path_factory):
     """The error that each rank got in each case."""
     folder = tmp_path_factory.mktemp("reported")
-    errors = [end.error for end in ends_of_ranks(act_all, N, folder) if end.error]
+    launches = [Launch(hang, 3, folder, story) for story in HANGS]
+    launches.append(Launch(never_come, 3, folder))
+    launches.append(
+        Launch(die_in_turn, 4, folder, [story for story, (_, ranks, _) in DEATHS.items() if len(ranks) <= 4])
+    )
+    launches.append(Launch(differ, N, folder))
+    errors = [end.error for launch in launches for end in launch.ends() if end.error]
     assert not errors, "\n".join(errors)
     return lambda story, rank: (folder / f"{story} {rank}").read_text()
 

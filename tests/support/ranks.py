@@ -39,33 +39,49 @@ class RankEnding:
 
 def run_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[Any]:
     """`task(rank, *args)` in n gloo processes; returns the results by rank, and fails if any rank failed."""
-    ended = ends_of_ranks(task, n, *args)
-    errors = [f"rank {rank}:\n{end.error}" for rank, end in enumerate(ended) if end.error]
-    assert not errors, "\n".join(errors)
-    return [end.result for end in ended]
+    return Launch(task, n, *args).results()
 
 
 def ends_of_ranks(task: Callable[..., Any], n: int, *args: Any) -> list[RankEnding]:
     """The same, but a rank may fail; returns how each ended, by rank."""
-    context = fork_server()
-    store = open_store(_HOST, 0, PATIENCE_S)  # any free port
-    pipes = [context.Pipe() for _ in range(n)]
-    processes = [
-        context.Process(target=_run, args=(pipes[rank][1], rank, n, store.port, task, args)) for rank in range(n)
-    ]
-    for process in processes:
-        process.start()
-    for _, far_end in pipes:
-        far_end.close()
-    deadline = time.monotonic() + DEADLINE_S
-    ended = [_end_of(pipe, deadline) for pipe, _ in pipes]
-    for pipe, _ in pipes:
-        pipe.close()  # all is read
-    for process in processes:
-        process.join(max(0.1, deadline - time.monotonic()))
-        if process.is_alive():
-            process.kill()
-    return ended
+    return Launch(task, n, *args).ends()
+
+
+class Launch:
+    """`task(rank, *args)` in n gloo processes, which run from here on: several launches may wait at the same time."""
+
+    def __init__(self, task: Callable[..., Any], n: int, *args: Any) -> None:
+        context = fork_server()
+        self._store = open_store(_HOST, 0, PATIENCE_S)  # any free port
+        pipes = [context.Pipe() for _ in range(n)]
+        self._processes = [
+            context.Process(target=_run, args=(pipes[rank][1], rank, n, self._store.port, task, args))
+            for rank in range(n)
+        ]
+        for process in self._processes:
+            process.start()
+        for _, far_end in pipes:
+            far_end.close()
+        self._pipes = [pipe for pipe, _ in pipes]
+        self._deadline = time.monotonic() + DEADLINE_S
+
+    def ends(self) -> list[RankEnding]:
+        """How each rank ended, by rank. To be called once."""
+        ended = [_end_of(pipe, self._deadline) for pipe in self._pipes]
+        for pipe in self._pipes:
+            pipe.close()  # all is read
+        for process in self._processes:
+            process.join(max(0.1, self._deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+        return ended
+
+    def results(self) -> list[Any]:
+        """What each rank returned, by rank; fails if any rank failed. To be called once."""
+        ended = self.ends()
+        errors = [f"rank {rank}:\n{end.error}" for rank, end in enumerate(ended) if end.error]
+        assert not errors, "\n".join(errors)
+        return [end.result for end in ended]
 
 
 def announce(event: str) -> None:
