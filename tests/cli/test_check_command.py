@@ -1,16 +1,16 @@
 """`laconic check`, and what `laconic run` says where ranks do not meet or were called with other options."""
 
+import ctypes
 import importlib.util
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import laconic as laconic_package
 from laconic.errors import LaunchError
 from laconic.lab.check import addresses
 from laconic.lab.check.links import MeasuredLink
@@ -22,7 +22,7 @@ from support.deadlines import DEADLINE_S, PATIENCE_S
 from support.programs import Program, command
 
 BED = Path(__file__).parents[2] / "benchmarks" / "real_network" / "bed.py"
-OTHER_VERSION = "import laconic; laconic.__version__ = '0.0.9'; from laconic.__main__ import main; main()"
+CLONE_NEWNET = 0x40000000
 PATIENCE = ("--timeout-s", str(PATIENCE_S))
 
 
@@ -32,19 +32,21 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def started(rank, size, port, arguments, folder, *, address="127.0.0.1", prefix=(), code=None, **variables):
-    """A process of `laconic` as a launcher would start it. It is forked, but for one with a prefix or code."""
+def started(rank, size, port, arguments, folder, *, address="127.0.0.1", call=command, **variables):
+    """A process of `laconic` as a launcher would start it."""
     variables |= {
         "RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": address, "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    if not prefix and code is None:
-        return Program(folder, f"rank {rank}", command, arguments, **variables)
-    what = ("-m", "laconic") if code is None else ("-c", code)
-    return subprocess.Popen(
-        [*prefix, sys.executable, *what, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables,
-    )  # fmt: skip
+    return Program(folder, f"rank {rank}", call, arguments, **variables)
+
+
+def command_over_namespaces(arguments):
+    """The command in the network namespace that a variable names, with the version of laconic that another one says."""
+    with open(f"/run/netns/{os.environ['OF_NAMESPACE']}") as namespace:
+        assert ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET) == 0
+    laconic_package.__version__ = os.environ.get("OF_VERSION", laconic_package.__version__)
+    command(arguments)
 
 
 def ended(processes):
@@ -103,11 +105,14 @@ def bed():
 
 @pytest.mark.slow
 def test_over_namespaces_a_wrong_interface_and_another_version_are_each_named_with_what_to_set(bed, tmp_path):
+    variables = [
+        {"GLOO_SOCKET_IFNAME": "eth0"}, {"GLOO_SOCKET_IFNAME": "lo"},
+        {"GLOO_SOCKET_IFNAME": "eth0", "OF_VERSION": "0.0.9"},
+    ]  # fmt: skip
     ranks = [
         started(
-            rank, 3, 29_577, ["check", *PATIENCE], tmp_path, address=bed.address(0),
-            code=OTHER_VERSION if rank == 2 else None,
-            prefix=("ip", "netns", "exec", name), GLOO_SOCKET_IFNAME="lo" if rank == 1 else "eth0",
+            rank, 3, 29_577, ["check", *PATIENCE], tmp_path, address=bed.address(0), call=command_over_namespaces,
+            OF_NAMESPACE=name, **variables[rank],
         )
         for rank, name in enumerate(bed.names)
     ]  # fmt: skip

@@ -98,15 +98,19 @@ def test_an_algorithm_in_ones_own_file_runs_in_both_drivers_and_is_listed(tmp_pa
     assert "'sgd' is already laconic.algorithms.sgd.SGD" in ended.err
 
 
-def test_the_contract_tests_run_over_an_algorithm_in_ones_own_file(mine):
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract/test_contract.py",
-         "--load", str(mine), "-k", "halved"],
-        capture_output=True, text=True, timeout=DEADLINE_S, check=False, cwd=ROOT,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout
-    assert " passed" in ended.stdout
-    assert "failed" not in ended.stdout
+def tests_of_this_folder(arguments):
+    os.chdir(ROOT)
+    sys.exit(pytest.main(arguments))
+
+
+def test_the_contract_tests_run_over_an_algorithm_in_ones_own_file(tmp_path, mine):
+    line = ["-q", "-p", "no:cacheprovider", "-W", "ignore:Module already imported", "tests/contract/test_contract.py",
+            "--load", str(mine), "-k", "halved"]  # fmt: skip
+    tests = Program(tmp_path, "tests", tests_of_this_folder, line)
+    out, err = tests.communicate(timeout=DEADLINE_S)
+    assert tests.returncode == 0, out + err
+    assert " passed" in out
+    assert "failed" not in out
 
 
 def test_a_rank_that_dies_is_named_and_leaves_nobody_behind(tmp_path, capfd):

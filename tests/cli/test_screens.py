@@ -46,6 +46,9 @@ COMMANDS = {
     "timeline-ring": "timeline ring --workers 3",
 }  # fmt: skip
 
+BY_NIGHT = ("plan-of-little",)
+"""A plan takes as long as all other screens together, and there is another one."""
+
 TO_PASTE = ("error: ", "source: ", "paper: ", "Python: ", "command: ", "  laconic.", "  model.")
 """How lines begin that no terminal breaks, since they are searched for or copied."""
 PROGRESS = re.compile(r"[\w-]+: epoch \d+/\d+, round ")
@@ -101,7 +104,9 @@ def check(name: str, text: str) -> None:
     assert text == file.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.nightly) if name in BY_NIGHT else name for name in COMMANDS]
+)
 def test_a_screen_is_as_it_was_reviewed(monkeypatch, name):
     parts = []
     for width in WIDTHS:

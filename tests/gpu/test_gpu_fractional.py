@@ -2,9 +2,10 @@
 
 import torch
 
-from support.gpu_inputs import over_dtypes, over_kinds, vector_of
+from support.gpu_inputs import KINDS, is_in_half, over_dtypes, over_halves, over_kinds, vector_of
 from support.inputs import over_inputs
 
+BITS = [1, 4, 5, 6, 9, 16]
 MEANS_AGREE = {torch.float32: 2.0**-20, torch.float64: 2.0**-40}
 
 
@@ -16,10 +17,13 @@ def test_codes_of_every_width_are_packed_and_unpacked(twins, bits):
         assert torch.equal(twins("fractional").alike("unpack_codes", packed, k, bits), codes)
 
 
-@over_inputs("bits", [1, 4, 5, 6, 9, 16])
+@over_halves
+@over_inputs("bits", BITS)
 @over_kinds
 @over_dtypes
-def test_levels_are_alike_and_means_nearly(twins, kind, dtype, bits):
+def test_levels_are_alike_and_means_nearly(twins, kind, dtype, bits, half):
+    if not is_in_half(half, BITS.index(bits), KINDS.index(kind), dtype == torch.float64):
+        return
     family = twins("fractional")
     vector = vector_of(kind, 1027, dtype)
     ((packed, means), _), ((same_packed, same_means), _) = family.both("fractional_codes", vector, bits)

@@ -2,18 +2,21 @@
 
 import torch
 
-from support.gpu_inputs import over_dtypes, over_kinds, vector_of
+from support.gpu_inputs import KINDS, is_in_half, over_dtypes, over_halves, over_kinds, vector_of
 from support.inputs import over_inputs
 
 KEY = 0x4806654E26238EC1
 OFFSET = 2**32 - 1100
-LENGTHS = {"one block": (1030,), "one size": (500, 500, 30), "different sizes": (1, 700, 2, 327)}
+LENGTHS = [(1030,), (500, 500, 30), (1, 700, 2, 327)]
 
 
-@over_inputs("lengths", LENGTHS.values())
+@over_halves
+@over_inputs("lengths", LENGTHS)
 @over_kinds
 @over_dtypes
-def test_ends_and_largest_and_norms_of_blocks_are_alike(twins, kind, dtype, lengths):
+def test_ends_and_largest_and_norms_of_blocks_are_alike(twins, kind, dtype, lengths, half):
+    if not is_in_half(half, LENGTHS.index(lengths), KINDS.index(kind), dtype == torch.float64):
+        return
     family = twins("stochastic_rounding")
     vector = vector_of(kind, 1030, dtype)
     family.alike("ranges", vector, lengths)
@@ -28,10 +31,13 @@ def test_a_block_of_many_parts_is_measured_alike(twins):
         twins("stochastic_rounding").alike(name, vector, (2, 5001))
 
 
-@over_inputs("lengths", LENGTHS.values())
+@over_halves
+@over_inputs("lengths", LENGTHS)
 @over_kinds
 @over_dtypes
-def test_codes_and_their_values_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths):
+def test_codes_and_their_values_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths, half):
+    if not is_in_half(half, LENGTHS.index(lengths), KINDS.index(kind), dtype == torch.float64):
+        return
     family = twins("stochastic_rounding")
     vector = vector_of(kind, 1030, dtype)
     lows, highs = family.reference.ranges(vector, lengths)
@@ -49,10 +55,13 @@ def test_codes_and_their_values_of_every_width_are_alike(twins, bits):
         family.alike("add_dequantized", packed, lows, highs, (d,), bits, vector)
 
 
-@over_inputs("lengths", LENGTHS.values())
+@over_halves
+@over_inputs("lengths", LENGTHS)
 @over_kinds
 @over_dtypes
-def test_levels_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths):
+def test_levels_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths, half):
+    if not is_in_half(half, LENGTHS.index(lengths), KINDS.index(kind), dtype == torch.float64):
+        return
     family = twins("stochastic_rounding")
     vector = vector_of(kind, 1030, dtype)
     scales = family.reference.absolute_maxima(vector, lengths)

@@ -1,37 +1,28 @@
 """Machine code with and without a place on disk to keep it."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-import laconic
 from laconic.kernels.cpu import compile as compiled
+from support.child_processes import started
+from support.process_samples import Dividing
 
 pytestmark = pytest.mark.skipif(not compiled.numba_available(), reason="needs numba")
 
-DIVIDE = """
-import torch
-from laconic.kernels import api as kernels
-vector = torch.tensor([8.0])
-kernels.divide(vector, 2)
-print(vector.item())
-"""
 
+@pytest.fixture
+def divided_with(capfd):
+    """What a process prints that divides 8 by 2, its kernels kept in a folder. It is forked before it has any."""
 
-def divided_with(folder):
-    environment = {
-        **os.environ, "NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": str(Path(laconic.__file__).parents[1]),
-    }  # fmt: skip
-    return subprocess.run(
-        [sys.executable, "-c", DIVIDE], env=environment, capture_output=True, text=True, timeout=300, check=True
-    )
+    def divided(folder):
+        with started(Dividing) as process:
+            process.call("divide", folder=str(folder))
+        return capfd.readouterr()
+
+    return divided
 
 
 @pytest.mark.slow
-def test_machine_code_is_saved_read_compiled_again_where_it_is_damaged_and_else_stays_in_memory(tmp_path):
+def test_machine_code_is_saved_read_compiled_again_where_it_is_damaged_and_else_stays_in_memory(tmp_path, divided_with):
     cold, warm = divided_with(tmp_path), divided_with(tmp_path)
     (folder_of_version,) = tmp_path.glob("laconic-kernels-*/laconic-*-numba-*")
     files = {path.name: path.read_bytes() for path in folder_of_version.glob("*.kernel")}
@@ -41,11 +32,11 @@ def test_machine_code_is_saved_read_compiled_again_where_it_is_damaged_and_else_
     tmp_path.chmod(0o777)
     unsafe = divided_with(tmp_path)
 
-    assert {ended.stdout for ended in (cold, warm, damaged, mended, unsafe)} == {"4.0\n"}
-    assert cold.stderr == f"compiling kernels, once a machine; kept in {folder_of_version}\n"
-    assert warm.stderr == mended.stderr == ""
-    assert damaged.stderr.startswith(cold.stderr.strip())
-    assert damaged.stderr.endswith("is damaged, and is replaced\n")
+    assert {ended.out for ended in (cold, warm, damaged, mended, unsafe)} == {"4.0\n"}
+    assert cold.err == f"compiling kernels, once a machine; kept in {folder_of_version}\n"
+    assert warm.err == mended.err == ""
+    assert damaged.err.startswith(cold.err.strip())
+    assert damaged.err.endswith("is damaged, and is replaced\n")
     assert files.keys() == {path.name for path in folder_of_version.glob("*.kernel")}
-    assert f"cannot be kept: other users can write into {tmp_path};" in unsafe.stderr
-    assert unsafe.stderr.count("\n") == 1
+    assert f"cannot be kept: other users can write into {tmp_path};" in unsafe.err
+    assert unsafe.err.count("\n") == 1

@@ -35,7 +35,8 @@ def without_triton(monkeypatch):
 
 
 @pytest.mark.slow
-def test_interpreted_kernels_give_what_the_reference_gives():
+@pytest.mark.parametrize("which", ["gpu and not nightly", pytest.param("gpu and nightly", marks=pytest.mark.nightly)])
+def test_interpreted_kernels_give_what_the_reference_gives(which):
     pytest.importorskip("triton")
     command = [
         sys.executable,
@@ -43,7 +44,7 @@ def test_interpreted_kernels_give_what_the_reference_gives():
         "pytest",
         "-q",
         "-m",
-        "gpu",
+        which,
         "-p",
         "no:cacheprovider",
         "-p",

@@ -114,7 +114,7 @@ PROCESSES = {
 
 
 def on_three_ranks(name):
-    return replace(SMALL, algorithm=name, driver="processes", timeout_s=PATIENCE_S, **PROCESSES[name])
+    return replace(SMALL, algorithm=name, epochs=3, driver="processes", timeout_s=PATIENCE_S, **PROCESSES[name])
 
 
 def train_as_rank(rank, folder):

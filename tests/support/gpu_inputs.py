@@ -1,5 +1,6 @@
 """Inputs of the tests of GPU kernels: vectors of every kind and dtype."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -7,8 +8,16 @@ from support.inputs import over_inputs
 
 KINDS = ("normal", "heavy-tailed", "denormal", "zeros of both signs", "widest range", "constant")
 
+# Of three inputs each pair comes in one half and each triple in one of the two. The second is left out where the kernels
+# are interpreted by day.
+over_halves = pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.nightly)])
 over_kinds = over_inputs("kind", KINDS)
 over_dtypes = over_inputs("dtype", [torch.float32, torch.float64])
+
+
+def is_in_half(half: int, *places: int) -> bool:
+    """Whether inputs, each by its place among those of its kind, are in a half."""
+    return sum(places) % 2 == half
 
 
 def vector_of(kind: str, d: int, dtype: torch.dtype) -> Tensor:

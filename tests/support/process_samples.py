@@ -92,6 +92,20 @@ class Parent:
         return pids
 
 
+class Dividing:
+    """In a child process, which has no kernels yet."""
+
+    def divide(self, folder):
+        os.environ["NUMBA_CACHE_DIR"] = folder
+        import torch
+
+        from laconic.kernels import api as kernels
+
+        vector = torch.tensor([8.0])
+        kernels.divide(vector, 2)
+        sys.stdout.write(f"{vector.item()}\n")
+
+
 class Rank:
     """In a rank."""
 
