@@ -8,8 +8,7 @@ from support.inputs import over_inputs
 
 KINDS = ("normal", "heavy-tailed", "denormal", "zeros of both signs", "widest range", "constant")
 
-# Of three inputs each pair comes in one half and each triple in one of the two. The second is left out where the kernels
-# are interpreted by day.
+# Of three inputs each pair is in both halves, and each triple in one. Kernels are interpreted with the second by night.
 over_halves = pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.nightly)])
 over_kinds = over_inputs("kind", KINDS)
 over_dtypes = over_inputs("dtype", [torch.float32, torch.float64])
