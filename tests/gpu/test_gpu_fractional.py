@@ -2,7 +2,7 @@
 
 import torch
 
-from support.gpu_inputs import KINDS, is_in_half, over_dtypes, over_halves, over_kinds, vector_of
+from support.gpu_inputs import KINDS, is_in_part, over_dtypes, over_kinds, over_parts, vector_of
 from support.inputs import over_inputs
 
 BITS = [1, 4, 5, 6, 9, 16]
@@ -17,12 +17,12 @@ def test_codes_of_every_width_are_packed_and_unpacked(twins, bits):
         assert torch.equal(twins("fractional").alike("unpack_codes", packed, k, bits), codes)
 
 
-@over_halves
+@over_parts
 @over_inputs("bits", BITS)
 @over_kinds
 @over_dtypes
-def test_levels_are_alike_and_means_nearly(twins, kind, dtype, bits, half):
-    if not is_in_half(half, BITS.index(bits), KINDS.index(kind), dtype == torch.float64):
+def test_levels_are_alike_and_means_nearly(twins, kind, dtype, bits, part):
+    if not is_in_part(part, BITS.index(bits), KINDS.index(kind), dtype == torch.float64):
         return
     family = twins("fractional")
     vector = vector_of(kind, 1027, dtype)

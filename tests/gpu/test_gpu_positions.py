@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from laconic.wire import decode_positions, encode_positions
-from support.gpu_inputs import is_in_half, over_halves
+from support.gpu_inputs import is_in_part, over_parts
 from support.inputs import over_inputs
 
 MAX_COUNT = 1 << 32
@@ -43,13 +43,13 @@ def test_numbers_of_every_width_are_written_and_read(positions, width):
         assert torch.equal(positions.alike("take_numbers", stream, k, width), numbers)
 
 
-@over_halves
+@over_parts
 @over_inputs("name", SUPPORTS)
 @over_inputs("from_last", [False, True])
-def test_runs_are_written_and_read(positions, name, from_last, half):
+def test_runs_are_written_and_read(positions, name, from_last, part):
     where, count = SUPPORTS[name]
     for place, width in enumerate((0, 1, 5, 11, 18, 31, 32)):
-        if not is_in_half(half, list(SUPPORTS).index(name), from_last, place):
+        if not is_in_part(part, list(SUPPORTS).index(name), from_last, place):
             continue
         step = 1 << width if from_last else max(1, (1 << width) - 1)
         if count // step > LONGEST:

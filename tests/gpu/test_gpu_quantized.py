@@ -2,7 +2,7 @@
 
 import torch
 
-from support.gpu_inputs import KINDS, is_in_half, over_dtypes, over_halves, over_kinds, vector_of
+from support.gpu_inputs import KINDS, is_in_part, over_dtypes, over_kinds, over_parts, vector_of
 from support.inputs import over_inputs
 
 KEY = 0x4806654E26238EC1
@@ -10,12 +10,12 @@ OFFSET = 2**32 - 1100
 LENGTHS = [(1030,), (500, 500, 30), (1, 700, 2, 327)]
 
 
-@over_halves
+@over_parts
 @over_inputs("lengths", LENGTHS)
 @over_kinds
 @over_dtypes
-def test_ends_and_largest_and_norms_of_blocks_are_alike(twins, kind, dtype, lengths, half):
-    if not is_in_half(half, LENGTHS.index(lengths), KINDS.index(kind), dtype == torch.float64):
+def test_ends_and_largest_and_norms_of_blocks_are_alike(twins, kind, dtype, lengths, part):
+    if not is_in_part(part, LENGTHS.index(lengths), KINDS.index(kind), dtype == torch.float64):
         return
     family = twins("stochastic_rounding")
     vector = vector_of(kind, 1030, dtype)
@@ -31,12 +31,12 @@ def test_a_block_of_many_parts_is_measured_alike(twins):
         twins("stochastic_rounding").alike(name, vector, (2, 5001))
 
 
-@over_halves
+@over_parts
 @over_inputs("lengths", LENGTHS)
 @over_kinds
 @over_dtypes
-def test_codes_and_their_values_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths, half):
-    if not is_in_half(half, LENGTHS.index(lengths), KINDS.index(kind), dtype == torch.float64):
+def test_codes_and_their_values_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths, part):
+    if not is_in_part(part, LENGTHS.index(lengths), KINDS.index(kind), dtype == torch.float64):
         return
     family = twins("stochastic_rounding")
     vector = vector_of(kind, 1030, dtype)
@@ -55,12 +55,12 @@ def test_codes_and_their_values_of_every_width_are_alike(twins, bits):
         family.alike("add_dequantized", packed, lows, highs, (d,), bits, vector)
 
 
-@over_halves
+@over_parts
 @over_inputs("lengths", LENGTHS)
 @over_kinds
 @over_dtypes
-def test_levels_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths, half):
-    if not is_in_half(half, LENGTHS.index(lengths), KINDS.index(kind), dtype == torch.float64):
+def test_levels_of_all_kinds_of_vectors_are_alike(twins, kind, dtype, lengths, part):
+    if not is_in_part(part, LENGTHS.index(lengths), KINDS.index(kind), dtype == torch.float64):
         return
     family = twins("stochastic_rounding")
     vector = vector_of(kind, 1030, dtype)

@@ -8,15 +8,15 @@ from support.inputs import over_inputs
 
 KINDS = ("normal", "heavy-tailed", "denormal", "zeros of both signs", "widest range", "constant")
 
-# Of three inputs each pair is in both halves, and each triple in one. Kernels are interpreted with the second by night.
-over_halves = pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.nightly)])
+# Of three inputs each pair is in both parts, and each triple in one. Kernels are interpreted with the second by night.
+over_parts = pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.nightly)])
 over_kinds = over_inputs("kind", KINDS)
 over_dtypes = over_inputs("dtype", [torch.float32, torch.float64])
 
 
-def is_in_half(half: int, *places: int) -> bool:
-    """Whether inputs, each by its place among those of its kind, are in a half."""
-    return sum(places) % 2 == half
+def is_in_part(part: int, *numbers: int) -> bool:
+    """Whether inputs, each by its place among those of its kind, are in a part."""
+    return sum(numbers) % 2 == part
 
 
 def vector_of(kind: str, d: int, dtype: torch.dtype) -> Tensor:
