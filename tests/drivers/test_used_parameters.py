@@ -33,7 +33,7 @@ def uses(rank, round_):
 
 USED = [any(uses(rank, round_) for rank in range(3)) for round_ in range(ROUNDS)]
 CASES = {f"{name}-{layout}": (name, layout, 1) for name, layout in methods.in_step_with_layouts(N)} | {
-    f"{name}-{layout}, local steps": (name, layout, 3)
+    f"{name}-{layout}, local steps": (name, layout, 2)
     for name, layout in [
         ("sgd", "allreduce"),
         ("ec-sgd", "rank0"),

@@ -61,11 +61,14 @@ def two_points() -> Iterator[laconic.Algorithm]:
         del laconic.ALGORITHMS["two-points"]
 
 
+INNER_ROUNDS = 6
+
+
 def any_inner(rank: int, inner: str, name: str) -> Tensor:
-    """12 rounds in float64; the all-reduce where the method admits it."""
+    """INNER_ROUNDS in float64; the all-reduce where the method admits it."""
     net = small_model.net().double()
     opt = optimizers.wrapped(net, name, "auto", optimizers.INNER[inner](net.parameters()))
-    for round_ in range(12):
+    for round_ in range(INNER_ROUNDS):
         optimizers.one_step(opt, net, rank, round_)
     return small_model.values(net)
 
@@ -87,12 +90,12 @@ def groups_and_frozen(rank: int, name: str) -> tuple[Tensor, Tensor]:
 
 
 def never_used(rank: int, name: str) -> tuple[Tensor, bool]:
-    """The layer that no rank uses after 5 rounds with momentum and weight decay, and whether it has a gradient."""
+    """The layer that no rank uses after 3 rounds with momentum and weight decay, and whether it has a gradient."""
     net = optimizers.Branches()
     opt = optimizers.wrapped(
         net, name, "auto", torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     )
-    for round_ in range(5):
+    for round_ in range(3):
         optimizers.one_step(opt, net, rank, round_)
     return small_model.values(net.never), any(parameter.grad is not None for parameter in net.never.parameters())
 
@@ -249,9 +252,9 @@ def with_an_inner_scheduler(rank: int, layout: str) -> tuple[float, list[str]]:
 
 
 def in_type(rank: int, name: str, dtype: torch.dtype) -> tuple[Tensor, str]:
-    """The parameters after 10 rounds, and the dtype of the directions in `.grad`."""
+    """The parameters after 5 rounds, and the dtype of the directions in `.grad`."""
     net = small_model.net().to(dtype)
     opt = optimizers.wrapped(net, name, "auto")
-    for round_ in range(10):
+    for round_ in range(5):
         optimizers.one_step(opt, net, rank, round_)
     return small_model.values(net), str(net[0].weight.grad.dtype)

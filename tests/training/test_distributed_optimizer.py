@@ -71,7 +71,7 @@ def plainly(net, inner, rounds, n=N):
 @pytest.mark.parametrize("inner", optimizers.INNER)
 def test_any_inner_optimizer_does_what_it_would_do_with_the_mean_gradient(inner, seen):
     net = small_model.net().double()
-    expected = plainly(net, optimizers.INNER[inner](net.parameters()), 12)
+    expected = plainly(net, optimizers.INNER[inner](net.parameters()), tasks.INNER_ROUNDS)
     assert_equal_on_all_ranks(seen["inner", inner, "sgd"])
     torch.testing.assert_close(seen["inner", inner, "sgd"][0], expected, rtol=1e-9, atol=1e-9)
 
