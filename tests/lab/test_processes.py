@@ -210,8 +210,11 @@ def assert_is_stopped(run, folder, number=signal.SIGTERM, line="stopped by SIGTE
 
 @pytest.mark.parametrize(
     ("number", "line", "send"),
-    [(signal.SIGTERM, "stopped by SIGTERM", os.kill), (signal.SIGINT, "stopped", os.killpg)],
-    ids=["terminated", "by a terminal's ctrl-c"],  # which goes to the group
+    [
+        pytest.param(signal.SIGTERM, "stopped by SIGTERM", os.kill, id="terminated"),
+        # It goes to the group, as in a test of `reproduce` by day.
+        pytest.param(signal.SIGINT, "stopped", os.killpg, id="by a terminal's ctrl-c", marks=pytest.mark.nightly),
+    ],
 )
 def test_a_run_over_processes_is_stopped_with_its_ranks(number, line, send, tmp_path):
     with command(tmp_path, "run", "-a", "sgd", "--driver", "processes", "--workers", "2", "--epochs", "5000") as run:
