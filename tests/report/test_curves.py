@@ -47,8 +47,9 @@ def test_axes_say_whose_seconds_and_which_bytes_in_one_unit():
 
 
 def test_time_that_was_not_simulated_is_not_shown_as_no_time():
-    assert "no simulated time:" in texts_of(record_of((None, 10, 10)))
-    assert "simulated time" in texts_of(record_of((None, 10, 10)))
+    texts = texts_of(record_of((None, 10, 10)))
+    assert "no simulated time:" in texts
+    assert "simulated time" in texts
 
 
 def test_runs_far_apart_stand_on_a_logarithmic_axis_and_all_bytes_count():
