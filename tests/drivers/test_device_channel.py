@@ -121,8 +121,8 @@ def act(rank):
 
 
 @pytest.fixture(scope="module")
-def seen():
-    """What each rank returned: seen[rank][case]."""
+def seen(doomed):
+    """What each rank returned: seen[rank][case]. Meanwhile the others wait."""
     return run_ranks(act, N)
 
 
@@ -232,12 +232,18 @@ def die_in_a_sum(rank, channel):
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory):
-    """The error that each rank got in each case."""
+def doomed(tmp_path_factory):
+    """The launches of ranks that hang or die, which mostly wait: at the same time. And the folder they write to."""
     folder = tmp_path_factory.mktemp("reported")
     deaths = [(die_with_its_payload, 4, DEATH_TIMEOUT_S), (die_in_a_sum, 3, DEATH_TIMEOUT_S)]
     each = ([(hang_in_a_sum, 4, HANG_TIMEOUT_S)], deaths)
-    launches = [Launch(act_out, N_DOOMED, folder, stories) for stories in each]  # they mostly wait: at the same time
+    return [Launch(act_out, N_DOOMED, folder, stories) for stories in each], folder
+
+
+@pytest.fixture(scope="module")
+def reports(doomed):
+    """The error that each rank got in each case."""
+    launches, folder = doomed
     errors = [end.error for launch in launches for end in launch.ends() if end.error]
     assert not errors, "\n".join(errors)
     return lambda story, rank: (folder / f"{story.__name__} {rank}").read_text()

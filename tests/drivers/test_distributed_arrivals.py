@@ -13,7 +13,7 @@ import torch.distributed as dist
 import laconic
 from laconic import ASGD
 from support import optimizers, small_model
-from support.deadlines import PATIENCE_S
+from support.deadlines import DEATH_TIMEOUT_S, PATIENCE_S
 from support.ranks import announce, ends_of_ranks, run_ranks, wait_for
 
 pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these tests share
@@ -251,7 +251,7 @@ def lose_a_worker(rank):
     """Rank 1 dies before its third gradient, while the others continue."""
     net = small_model.net()
     inner = torch.optim.SGD(net.parameters(), lr=0.05)
-    opt = laconic.DistributedOptimizer(inner, ASGD(), timeout_s=PATIENCE_S)
+    opt = laconic.DistributedOptimizer(inner, ASGD(), timeout_s=DEATH_TIMEOUT_S)
     reported = "nothing"
     for round_ in range(400):
         if rank == 1 and round_ == 2:
