@@ -114,8 +114,8 @@ LOSSY = [
 def test_compressed_gossip_keeps_both_ends_copies_equal_and_brings_models_together(algorithm):
     problem = quadratic(n_workers=6, noise=0.0)
     gossip = Gossip(algorithm, problem, lr=0.05)
-    for t in range(300):
-        gossip.lr = 0.05 * (1 - t / 400)
+    for t in range(200):
+        gossip.lr = 0.05 * (1 - t / 260)
         gossip.step()
     copies = [worker.me.memory for worker in gossip.sim.workers]
     for rank, memory in enumerate(copies):

@@ -182,7 +182,7 @@ def test_a_separable_method_has_the_same_bits_however_its_vector_is_split(name, 
         layout: Run(SAMPLES[name], problem, lr=0.02, dtype=dtype, layout=layout, frames="encoded")
         for layout in ("rank0", "dedicated", "sharded")
     }
-    paths = {layout: run.path(6) for layout, run in runs.items()}
+    paths = {layout: run.path(4) for layout, run in runs.items()}
     assert len(runs["sharded"].sim.servers) == min(d, n_workers)
     assert paths["rank0"].dtype == dtype
     for layout in ("dedicated", "sharded"):

@@ -193,14 +193,14 @@ SHORTENED = {name: CALIBRATION[name] for name in ("sgd", "ec-sgd", "signsgd-mv")
 
 @pytest.fixture(scope="module")
 def shortened():
-    """Three hundred rounds instead of two thousand: name -> (mean gap of the last fifty, largest residual)."""
+    """Two hundred rounds instead of two thousand: name -> (mean gap of the last fifty, largest residual)."""
     problem, outcome = logistic(), {}
     for name, (algorithm, lr, _) in SHORTENED.items():
         run = Run(algorithm, problem, lr=lr)
         gap, largest = 0.0, 0.0
-        for t in range(300):
+        for t in range(200):
             run.step()
-            gap += problem.gap(run.x) / 50 if t >= 250 else 0.0
+            gap += problem.gap(run.x) / 50 if t >= 150 else 0.0
             largest = max(largest, *(float(worker.me.memory["residual"].abs().max()) for worker in run.sim.workers))
         outcome[name] = (gap, largest)
     return outcome

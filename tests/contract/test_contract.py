@@ -47,7 +47,7 @@ def automatic_layout(name: str) -> str:
     return choose_layout("auto", with_test_settings(name), spec, n_nodes=N).name
 
 
-def trained(name: str, layout: str = "auto", seed: int = 1, rounds: int = 16, **options) -> laconic.Simulation:
+def trained(name: str, layout: str = "auto", seed: int = 1, rounds: int = 10, **options) -> laconic.Simulation:
     net = small_model.net()
     algorithm = with_test_settings(name)
     inner = torch.optim.SGD(net.parameters(), lr=algorithm.test_lr, momentum=0.5)
@@ -201,7 +201,7 @@ def test_the_papers_formula_is_the_maximum_of_any_round_if_the_traffic_depends_o
     simulation = trained(name, home(name), rounds=0)
     formula = simulation.algorithm.paper_bits(simulation.flat.spec, N)
     seen = [[0.0, 0.0] for _ in range(N)]
-    for round_ in range(30):
+    for round_ in range(16):
         simulation.step(lambda rank, round_=round_: small_model.loss(simulation.model, rank, round_))
         for rank, before in enumerate(seen):
             traffic = simulation.traffic_of(rank)

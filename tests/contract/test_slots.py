@@ -28,7 +28,7 @@ def trained(algorithm: Algorithm, layout: str = "auto", **options) -> laconic.Si
     inner = torch.optim.SGD(net.parameters(), lr=algorithm.test_lr)
     link = laconic.Link(bytes_per_s=1e3)  # slow enough to skip for
     simulation = laconic.Simulation(net, inner, algorithm, workers=N, layout=layout, link=link, **options)
-    for round_ in range(6):
+    for round_ in range(4):
         simulation.step(lambda rank, round_=round_: small_model.loss(net, rank, round_))
     return simulation
 

@@ -38,8 +38,10 @@ def traffic_of(sim):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SEPARABLE)
-@over_inputs("dtype", (torch.float32, torch.float64))
-@over_inputs(("d", "n_workers"), ((23, 4), (3, 5), (300, 3)))
+@over_inputs(
+    ("dtype", "d", "n_workers"),
+    [(torch.float32, 23, 4), (torch.float32, 3, 5), (torch.float32, 300, 3), (torch.float64, 23, 4)],
+)
 def test_a_sharded_round_is_the_same_whether_its_packets_are_split_or_not(name, dtype, d, n_workers):
     problem = quadratic(d=d, n_workers=n_workers)
     full, boundary = (
@@ -50,7 +52,7 @@ def test_a_sharded_round_is_the_same_whether_its_packets_are_split_or_not(name, 
         for frames in BOTH
     )  # fmt: skip
     assert (len(full.sim.servers), len(boundary.sim.servers)) == (1, min(d, n_workers))
-    assert torch.equal(full.path(8), boundary.path(8))
+    assert torch.equal(full.path(6), boundary.path(6))
     assert traffic_of(full.sim) == traffic_of(boundary.sim)
     assert full.sim.clock.now_ns == boundary.sim.clock.now_ns
     assert torch.equal(full.state().server_residual, boundary.state().server_residual)

@@ -142,7 +142,7 @@ def test_a_table_of_block_lengths_is_sent_only_where_no_size_says_it(lengths, fi
     assert decode(data, 12).packet.lengths == lengths
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(packets, headers)
 def test_what_is_read_is_what_was_written(packet, header):
     data = encode(Frame(header=header, packet=packet))
@@ -193,7 +193,7 @@ SPLITTABLE = {name: found for name, found in BY_KIND.items() if found.can_be_spl
 
 
 @pytest.mark.parametrize("kind", SPLITTABLE)
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(st.data())
 @pytest.mark.slow
 def test_parts_add_up_to_the_full_packet_and_travel_alone(kind, data):
