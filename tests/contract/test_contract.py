@@ -72,16 +72,16 @@ def test_it_comes_near_the_best_point_of_a_quadratic(name):
 
 def distance_to_the_best_point(name: str, rounds: int) -> float:
     """The mean distance in the last 50 rounds, as a share of that at the start. The learning rate falls to 5 %."""
-    algorithm = with_test_settings(name)
+    n, algorithm = 3, with_test_settings(name)
     generator = torch.Generator().manual_seed(11)
     best = torch.randn(23, generator=generator)
     noise_scale = 0.0 if algorithm.same_data else 0.3
-    targets = best + noise_scale * torch.randn(N, 23, generator=generator)
+    targets = best + noise_scale * torch.randn(n, 23, generator=generator)
     goal = targets.mean(0)
     x = torch.nn.Parameter(torch.zeros(1, 23))  # a matrix, for methods that need one
     inner = torch.optim.SGD([x], lr=algorithm.test_lr)
     net = torch.nn.ParameterList([x])
-    simulation = laconic.Simulation(net, inner, algorithm, workers=N)
+    simulation = laconic.Simulation(net, inner, algorithm, workers=n)
     decay = torch.optim.lr_scheduler.LambdaLR(inner, lambda t: 1 - 0.95 * t / rounds)
     late = []
     for round_ in range(rounds):
