@@ -98,7 +98,7 @@ def test_an_algorithm_in_ones_own_file_runs_in_both_drivers_and_is_listed(tmp_pa
     assert "'sgd' is already laconic.algorithms.sgd.SGD" in ended.err
 
 
-def tests_of_this_folder(arguments):
+def run_pytest_here(arguments):
     os.chdir(ROOT)
     sys.exit(pytest.main(arguments))
 
@@ -106,7 +106,7 @@ def tests_of_this_folder(arguments):
 def test_the_contract_tests_run_over_an_algorithm_in_ones_own_file(tmp_path, mine):
     line = ["-q", "-p", "no:cacheprovider", "-W", "ignore:Module already imported", "tests/contract/test_contract.py",
             "--load", str(mine), "-k", "halved"]  # fmt: skip
-    tests = Program(tmp_path, "tests", tests_of_this_folder, line)
+    tests = Program(tmp_path, "tests", run_pytest_here, line)
     out, err = tests.communicate(timeout=DEADLINE_S)
     assert tests.returncode == 0, out + err
     assert " passed" in out
