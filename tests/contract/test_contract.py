@@ -23,7 +23,7 @@ from support.simulated_run import exchange_without
 
 NAMES = sorted(laconic.ALGORITHMS)
 N = 5
-ROUNDS = (80, 150, 400)
+ROUNDS = (150, 400)
 
 
 def over(names: list[str]) -> pytest.MarkDecorator:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import socket
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -43,6 +44,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.ranges.append(asked)
         if data is None:
             self.send_error(404)
+            return
+        if not data:
+            self.close_connection = True  # without an answer
             return
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.with_ranges else 0
         if start >= len(data):
@@ -147,3 +151,25 @@ def test_the_commands_fetch_what_is_missing_unpack_it_and_check_it(tmp_path, mon
     assert wrong.code == 1
     assert "differs " in wrong.out
     assert sums["meta"] in wrong.out
+
+
+@pytest.mark.parametrize("kind", ["hangs up", "speaks another protocol"])
+def test_a_server_without_an_answer_is_named(tmp_path, kind):
+    if kind == "hangs up":
+        with serving({"file": b""}) as server, pytest.raises(DatasetError, match="file: cannot be fetched: "):
+            fetch_file(f"{server.url}file", tmp_path / "file", KNOWN)
+        return
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=greet, args=(listening,))
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/file"
+        with pytest.raises(DatasetError, match=r"file: cannot be fetched: SSH-2\.0"):
+            fetch_file(url, tmp_path / "file", KNOWN)
+        thread.join()
+
+
+def greet(listening: socket.socket) -> None:
+    connection, _ = listening.accept()
+    with connection:
+        connection.recv(1 << 16)
+        connection.sendall(b"SSH-2.0-OpenSSH\r\n")

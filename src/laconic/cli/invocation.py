@@ -1,11 +1,12 @@
 """The options that every command has, and what was given of them."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import typer
 
 from laconic.cli.algorithm_files import plugin_file
-from laconic.cli.lazy import load_torch
+from laconic.cli.lazy import LazyGroup, load_torch
 from laconic.errors import LaunchError
 from laconic.lab.options import OptionGroup, option
 from laconic.lab.processes.launcher import origin, started_as_rank
@@ -54,6 +55,27 @@ def invocation_of(context: typer.Context) -> Invocation:
 def plugins_of(context: typer.Context) -> tuple[str, ...]:
     """Return the files with algorithms that were given."""
     return tuple(invocation_of(context).plugins)
+
+
+def group_of_commands(name: str, commands: type[LazyGroup], about: str) -> typer.Typer:
+    """Return a group of commands, which has the options of every command too.
+
+    Args:
+        name: Its name.
+        commands: The commands in it.
+        about: Its help.
+    """
+    group = typer.Typer(name=name, cls=commands, help=about, no_args_is_help=True)
+
+    @group.callback()
+    def options(
+        context: typer.Context,
+        load: Annotated[list[str] | None, typer.Option("--load", metavar="FILE", help=LOAD)] = None,
+        quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help=QUIET)] = False,
+    ) -> None:
+        invocation_of(context).add(load or [], quiet=quiet)
+
+    return group
 
 
 def is_quiet(context: typer.Context) -> bool:

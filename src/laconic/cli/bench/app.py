@@ -1,10 +1,6 @@
 """`laconic bench`: measure the cost of kernels, steps, packets and simulation on this machine."""
 
-from typing import Annotated
-
-import typer
-
-from laconic.cli.invocation import LOAD, QUIET, invocation_of
+from laconic.cli.invocation import group_of_commands
 from laconic.cli.lazy import LazyCommand, LazyGroup
 
 
@@ -38,19 +34,4 @@ class _Benches(LazyGroup):
     )  # fmt: skip
 
 
-bench = typer.Typer(
-    name="bench",
-    cls=_Benches,
-    help="Measure the cost of kernels, steps, packets and simulation here.",
-    no_args_is_help=True,
-)
-
-
-@bench.callback()
-def options(
-    context: typer.Context,
-    load: Annotated[list[str] | None, typer.Option("--load", metavar="FILE", help=LOAD)] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help=QUIET)] = False,
-) -> None:
-    """Measure the cost of kernels, steps, packets and simulation here."""
-    invocation_of(context).add(load or [], quiet=quiet)
+bench = group_of_commands("bench", _Benches, "Measure the cost of kernels, steps, packets and simulation here.")

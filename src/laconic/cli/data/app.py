@@ -1,10 +1,6 @@
 """`laconic data`: check and fetch data sets, and show how workers share one."""
 
-from typing import Annotated
-
-import typer
-
-from laconic.cli.invocation import LOAD, QUIET, invocation_of
+from laconic.cli.invocation import group_of_commands
 from laconic.cli.lazy import LazyCommand, LazyGroup
 
 
@@ -25,19 +21,4 @@ class _Data(LazyGroup):
     )  # fmt: skip
 
 
-data = typer.Typer(
-    name="data",
-    cls=_Data,
-    help="Check and fetch data sets, and show how workers share one.",
-    no_args_is_help=True,
-)
-
-
-@data.callback()
-def options(
-    context: typer.Context,
-    load: Annotated[list[str] | None, typer.Option("--load", metavar="FILE", help=LOAD)] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help=QUIET)] = False,
-) -> None:
-    """Check and fetch data sets, and show how workers share one."""
-    invocation_of(context).add(load or [], quiet=quiet)
+data = group_of_commands("data", _Data, "Check and fetch data sets, and show how workers share one.")

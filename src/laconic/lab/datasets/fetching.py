@@ -94,6 +94,8 @@ def fetch_file(url: str, path: Path, known: str) -> int:
             raise DatasetError(f"{url}: cannot be fetched: {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         raise DatasetError(f"{url}: cannot be fetched: {error.reason}") from None
+    except (http.client.HTTPException, ConnectionError, TimeoutError) as error:  # in place of an answer
+        raise DatasetError(f"{url}: cannot be fetched: {error or type(error).__name__}") from None
     found = checksum(part, known.partition(":")[0])
     if found != known:
         part.unlink()

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
-
-
 _TEMPLATE = "template"
 _DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri", "/dev/dxg")
 

@@ -70,9 +70,11 @@ def _mean_buffers(opt: DistributedOptimizer, experiment: Experiment) -> Iterator
     buffers = list(experiment.model.buffers())
     own = [buffer.clone() for buffer in buffers]
     opt.share_buffers("average")
-    yield
-    for buffer, values in zip(buffers, own, strict=True):
-        buffer.copy_(values)
+    try:
+        yield
+    finally:
+        for buffer, values in zip(buffers, own, strict=True):
+            buffer.copy_(values)
 
 
 def _over_processes(opt: DistributedOptimizer, experiment: Experiment, exchanged: Tensor) -> Accuracy:

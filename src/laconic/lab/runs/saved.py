@@ -24,6 +24,7 @@ from laconic.drivers.gathered import misfit
 from laconic.errors import Named, OptionError
 from laconic.lab.atomic import write_bytes
 from laconic.lab.models import WITH_BATCH_NORM
+from laconic.lab.own_results import SAVED_RUN_BEGINS
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.record import Row
 from laconic.lab.runs.saved_checks import (
@@ -44,7 +45,6 @@ from laconic.telemetry.phases import Seconds
 from laconic.training.distributed_optimizer import DistributedOptimizer
 
 _PURPOSE = "for its saved run"
-_MAGIC = b"laconic run\n"
 _DIGEST_BYTES = 32
 _NUMBER = range(1 << 62)
 
@@ -187,7 +187,7 @@ def write(saving: Saving, experiment: Experiment, run: SavedRun) -> str:
     try:
         for part in saving.file.parent.glob(f".{saving.file.name}.*.part"):
             part.unlink()  # of a process that was killed while it wrote; nobody else uses the folder
-        write_bytes(saving.file, b"".join((_MAGIC, digest, data.getbuffer())))
+        write_bytes(saving.file, b"".join((SAVED_RUN_BEGINS, digest, data.getbuffer())))
     except OSError as error:
         return f"{error.filename}: {error.strerror}; the run goes on, but epoch {run.epochs} is not saved"
     return ""
@@ -247,10 +247,10 @@ def read(data: bytes, saving: Saving, experiment: Experiment, *, compares: bool 
 
 
 def _content(data: bytes, file: Path, device: torch.device) -> dict[str, Any]:
-    start = len(_MAGIC) + _DIGEST_BYTES
-    if not data.startswith(_MAGIC):
+    start = len(SAVED_RUN_BEGINS) + _DIGEST_BYTES
+    if not data.startswith(SAVED_RUN_BEGINS):
         raise refusal(file, "is no saved run of laconic; remove it, or give another folder")
-    if blake2b(data[start:], digest_size=_DIGEST_BYTES).digest() != data[len(_MAGIC) : start]:
+    if blake2b(data[start:], digest_size=_DIGEST_BYTES).digest() != data[len(SAVED_RUN_BEGINS) : start]:
         raise refusal(file, "is damaged: its bytes are not those that were written")
 
     def here(storage: Any, location: str) -> Any:  # noqa: ANN401 - torch names its class in several ways
