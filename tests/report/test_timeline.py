@@ -9,10 +9,20 @@ from itertools import pairwise
 
 import pytest
 
-from laconic.network import Computation, Link, Message, MessageSchedule, Network, makespan_ns, simulate
+from laconic.network import (
+    Computation,
+    Link,
+    Message,
+    MessageSchedule,
+    Network,
+    example_1_3_1,
+    example_1_3_4,
+    makespan_ns,
+    simulate,
+)
 from laconic.report.timeline.bars import _LETTERS as LETTERS
 from laconic.report.timeline.bars import MAX_NODES, MAX_STEPS, BarKind, in_letters, timeline_of
-from laconic.report.timeline.named import NAMED, draw_message_schedule, draw_named, example_1_3_1, example_1_3_4
+from laconic.report.timeline.named import NAMED, draw_message_schedule, draw_named
 from laconic.report.timeline.page import timeline_page
 from laconic.report.timeline.picture import draw_timeline
 from laconic.report.visible import visible

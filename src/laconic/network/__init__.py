@@ -4,6 +4,7 @@ from laconic.network.clock import Clock
 from laconic.network.compute_time import ComputeTime
 from laconic.network.link import Link
 from laconic.network.message_schedule import Computation, Message, MessageSchedule, Operation, TimedOperation
+from laconic.network.monograph import example_1_3_1, example_1_3_4
 from laconic.network.network import Network
 from laconic.network.patterns import (
     PATTERNS,
@@ -39,6 +40,8 @@ __all__ = [
     "by_callbacks",
     "by_machine_code",
     "closed_form_s",
+    "example_1_3_1",
+    "example_1_3_4",
     "gossip_ring",
     "makespan_ns",
     "one_at_a_time",

@@ -6,20 +6,16 @@ section VI. 10 workers with a fixed shard and batches of 10 each; 784-512-10 wit
 decay. One worker's upload is one round. Published bits are 32 per value, without positions and downloads.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any, ClassVar
 
 from laconic.lab.processes.pool import Figures, Reporter, Task
-from laconic.lab.runs.divergence import EpochEnd, why_diverged
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.settings import RunSettings
+from laconic.reproduce.looks import train_with_looks
 from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
-from laconic.statements import mark_stated
-from laconic.training.second_gradient import called_twice
-from laconic.training.simulation import Simulation
 
 _LEARNING_RATE = 0.005
 _LAZY = {"alpha": "0.5", "window": "10", "max_delay": "10", "warm_up_rounds": "10", "lr_convention": "sum"}
@@ -188,54 +184,25 @@ def rounds_to_target(report: Reporter, settings: RunSettings, look_every: int, t
     Returns:
         The rounds, bits, bytes and accuracies of the run.
     """
-    experiment = Experiment(settings)
-    mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
-    simulation = Simulation(
-        experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, layout=settings.layout,
-        seed=settings.seed, lr="kept",
-    )  # fmt: skip
-    curve: list[dict[str, float]] = []
-    start = time.perf_counter()
-    iteration, accuracy, total = 0, 0.0, 0.0
-    report(0, experiment.steps, "")
-    while iteration < experiment.steps and accuracy < target:
-        losses = simulation.step(lambda rank, step=iteration: experiment.loss(rank, step))  # type: ignore[misc]
-        total += sum(losses) / len(losses)
-        iteration += 1
-        if iteration % look_every == 0 or iteration == experiment.steps:
-            accuracy = experiment.accuracy()
-            up = simulation.traffic.up
-            since = iteration - int(curve[-1]["iteration"]) if curve else iteration
-            curve.append({
-                "iteration": iteration, "aborted_rounds": simulation.driver.aborted_rounds,
-                "uploads": up.messages - up.skip_messages, "train_loss": total / since,
-                "test_accuracy": accuracy, "payload_bits": up.payload_bits,
-            })  # fmt: skip
-            total = 0.0
-        report(iteration, experiment.steps, f"accuracy {accuracy:.2%}")
-    traffic = simulation.traffic
-    up = traffic.up
-    looks = [
-        EpochEnd(
-            rounds=int(row["iteration"]), aborted=int(row["aborted_rounds"]), loss=row["train_loss"],
-            accuracy=row["test_accuracy"],
-        )
-        for row in curve
-    ]  # fmt: skip
+    run = train_with_looks(report, settings, look_every, target)
+    looks, last = run["looks"], run["looks"][-1]
     return {
         "method": settings.algorithm,
         "seed": settings.seed,
-        "reached": accuracy >= target,
-        "diverged": why_diverged(looks, experiment.guess()),
-        "iterations": iteration,
-        "uploads": up.messages - up.skip_messages,
-        "skips": up.skips,
-        "test_accuracy": accuracy,
-        "best_accuracy": max(row["test_accuracy"] for row in curve),
-        "paper_bits": up.paper_bits,
-        "payload_bits": up.payload_bits,
-        "encoded_bytes": up.wire_bytes + up.local_bytes,
-        "seconds": time.perf_counter() - start,
-        "traffic": traffic.as_data(),
-        "curve": curve,
+        "reached": last["test_accuracy"] >= target,
+        "diverged": run["diverged"],
+        "iterations": last["step"],
+        "uploads": last["uploads"],
+        "skips": last["skips"],
+        "test_accuracy": last["test_accuracy"],
+        "best_accuracy": max(look["test_accuracy"] for look in looks),
+        "paper_bits": last["paper_bits"],
+        "payload_bits": last["payload_bits"],
+        "encoded_bytes": last["encoded_bytes"],
+        "seconds": run["seconds"],
+        "traffic": run["traffic"],
+        "curve": [{"iteration": look["step"], **{name: look[name] for name in _CURVE}} for look in looks],
     }
+
+
+_CURVE = ("aborted_rounds", "uploads", "train_loss", "test_accuracy", "payload_bits")

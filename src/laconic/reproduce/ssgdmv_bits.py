@@ -29,7 +29,7 @@ _Direction = Literal["up", "down"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kind:
+class Kind:
     """A method with its quantizer, which determine the bits of a message."""
 
     method: str
@@ -50,19 +50,19 @@ class _Kind:
 
 _MASK, _VALUES = 0.01 * (7 + 2), 0.01 * 32  # bits per parameter; 7 is log2(1/density) rounded up
 _SWAPS = 2 * 0.001 * (10 + 2)
-_KINDS = (
-    _Kind(method="ssgd-mv", bits=32, workers=_VOTERS, up=_MASK + _VALUES, down=_MASK + _VALUES),
-    _Kind(method="ssgd-mv", bits=4, workers=_VOTERS, up=_MASK + 0.01 * 4, down=_MASK + _VALUES),
-    _Kind(method="ssgd-mv-rs", bits=32, workers=_VOTERS, up=_MASK + _VALUES, down=_MASK + _VALUES),
-    _Kind(method="ssgd-mv-ad", bits=32, workers=_VOTERS, up=_SWAPS + _VALUES, down=_MASK + _VALUES, rounds=3),
-    _Kind(method="ssgd-mv-ad", bits=4, workers=_VOTERS, up=_SWAPS + 0.01 * 4, down=_MASK + _VALUES, rounds=3),
+KINDS = (
+    Kind(method="ssgd-mv", bits=32, workers=_VOTERS, up=_MASK + _VALUES, down=_MASK + _VALUES),
+    Kind(method="ssgd-mv", bits=4, workers=_VOTERS, up=_MASK + 0.01 * 4, down=_MASK + _VALUES),
+    Kind(method="ssgd-mv-rs", bits=32, workers=_VOTERS, up=_MASK + _VALUES, down=_MASK + _VALUES),
+    Kind(method="ssgd-mv-ad", bits=32, workers=_VOTERS, up=_SWAPS + _VALUES, down=_MASK + _VALUES, rounds=3),
+    Kind(method="ssgd-mv-ad", bits=4, workers=_VOTERS, up=_SWAPS + 0.01 * 4, down=_MASK + _VALUES, rounds=3),
     # At worst no two workers send the same parameter: 10 % of all, each with 4 + 2 bits and a value.
-    _Kind(method="ssgd-topk", bits=32, workers=10, up=_MASK + _VALUES, down=0.1 * (4 + 2) + 0.1 * 32),
+    Kind(method="ssgd-topk", bits=32, workers=10, up=_MASK + _VALUES, down=0.1 * (4 + 2) + 0.1 * 32),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Row:
+class Row:
     """A published row."""
 
     name: str
@@ -76,21 +76,21 @@ class _Row:
     """Published compression ratio of downloads."""
 
 
-_ROWS = (
-    _Row(name="MV", kind="ssgd-mv 32", steps=1, up=78, down=78),
-    _Row(name="MV-L2", kind="ssgd-mv 32", steps=2, up=156, down=156),
-    _Row(name="MV-L4", kind="ssgd-mv 32", steps=4, up=312, down=312),
-    _Row(name="MV-L8", kind="ssgd-mv 32", steps=8, up=624, down=624),
-    _Row(name="MV-L8-Q", kind="ssgd-mv 4", steps=8, up=2000, down=624),
-    _Row(name="MV-RS-L4", kind="ssgd-mv-rs 32", steps=4, up=312, down=312),
-    _Row(name="MV-RS-L8", kind="ssgd-mv-rs 32", steps=8, up=624, down=624),
-    _Row(name="AD", kind="ssgd-mv-ad 32", steps=1, up=93, down=78),
-    _Row(name="AD-L2", kind="ssgd-mv-ad 32", steps=2, up=186, down=156),
-    _Row(name="AD-L4", kind="ssgd-mv-ad 32", steps=4, up=372, down=312),
-    _Row(name="AD-L4-Q", kind="ssgd-mv-ad 4", steps=4, up=2000, down=312),
-    _Row(name="AD-L8", kind="ssgd-mv-ad 32", steps=8, up=745, down=624),
-    _Row(name="AD-L8-Q", kind="ssgd-mv-ad 4", steps=8, up=4000, down=624),
-    _Row(name="top-K", kind="ssgd-topk 32", steps=1, up=78, down=8.4),
+ROWS = (
+    Row(name="MV", kind="ssgd-mv 32", steps=1, up=78, down=78),
+    Row(name="MV-L2", kind="ssgd-mv 32", steps=2, up=156, down=156),
+    Row(name="MV-L4", kind="ssgd-mv 32", steps=4, up=312, down=312),
+    Row(name="MV-L8", kind="ssgd-mv 32", steps=8, up=624, down=624),
+    Row(name="MV-L8-Q", kind="ssgd-mv 4", steps=8, up=2000, down=624),
+    Row(name="MV-RS-L4", kind="ssgd-mv-rs 32", steps=4, up=312, down=312),
+    Row(name="MV-RS-L8", kind="ssgd-mv-rs 32", steps=8, up=624, down=624),
+    Row(name="AD", kind="ssgd-mv-ad 32", steps=1, up=93, down=78),
+    Row(name="AD-L2", kind="ssgd-mv-ad 32", steps=2, up=186, down=156),
+    Row(name="AD-L4", kind="ssgd-mv-ad 32", steps=4, up=372, down=312),
+    Row(name="AD-L4-Q", kind="ssgd-mv-ad 4", steps=4, up=2000, down=312),
+    Row(name="AD-L8", kind="ssgd-mv-ad 32", steps=8, up=745, down=624),
+    Row(name="AD-L8-Q", kind="ssgd-mv-ad 4", steps=8, up=4000, down=624),
+    Row(name="top-K", kind="ssgd-topk 32", steps=1, up=78, down=8.4),
 )
 
 
@@ -109,12 +109,12 @@ class SsgdMvBits(PublishedTable):
 
     @property
     def printed(self) -> Mapping[str, Any]:
-        return {row.name: {"local_steps": row.steps, "up": row.up, "down": row.down} for row in _ROWS}
+        return {row.name: {"local_steps": row.steps, "up": row.up, "down": row.down} for row in ROWS}
 
     def tasks(self, request: Request) -> list[Task]:
         return [
             Task(label=f"{kind.key} bits", work=message_bits, arguments={"kind": kind, "d": self.parameters})
-            for kind in _KINDS
+            for kind in KINDS
         ]
 
     def compare(self, found: Sequence[Figures]) -> Comparison:
@@ -134,8 +134,8 @@ class SsgdMvBits(PublishedTable):
 
     def _sheet(self, direction: _Direction, by_kind: Mapping[str, Figures]) -> Sheet:
         rows = []
-        for row in (row for row in _ROWS if row.kind in by_kind):
-            kind = next(kind for kind in _KINDS if kind.key == row.kind)
+        for row in (row for row in ROWS if row.kind in by_kind):
+            kind = next(kind for kind in KINDS if kind.key == row.kind)
             printed, per_parameter = (row.up, kind.up) if direction == "up" else (row.down, kind.down)
             formula = 32 * row.steps / per_parameter
             # Published figures have three digits or are truncated to integers; larger differences are misprints.
@@ -156,7 +156,7 @@ def _digits(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 100 else f"{ratio:.1f}"
 
 
-def message_bits(report: Reporter, kind: _Kind, d: int) -> Figures:
+def message_bits(report: Reporter, kind: Kind, d: int) -> Figures:
     """Measure the bits of one worker's messages in one round.
 
     Args:

@@ -1,0 +1,35 @@
+"""Figures that are computed in seconds, from formulas, message schedules and real messages: by the name of their item.
+
+Each function reports its progress and returns its figures by name.
+"""
+
+from collections.abc import Callable
+
+from laconic.lab.processes.pool import Reporter
+from laconic.reproduce.computed import messages, schedules, storage, traffic
+
+Values = dict[str, float]
+
+COMPUTED: dict[str, Callable[[Reporter], Values]] = {
+    "compskip-cost": traffic.compskip_cost,
+    "compskip-saved": traffic.compskip_saved,
+    "uploads-of-methods": traffic.uploads_of_methods,
+    "bits-of-printed-rounds": traffic.bits_of_printed_rounds,
+    "stored-uploads": storage.stored_uploads,
+    "upload-seconds": storage.upload_seconds,
+    "majority-vote-ratios": messages.majority_vote_ratios,
+    "sign-costs": messages.sign_costs,
+    "quantized-draws": messages.quantized_draws,
+    "example-1.3.1": schedules.three_messages,
+    "example-1.3.2": schedules.three_compressed_messages,
+    "single-server": schedules.single_server,
+    "ring": schedules.ring,
+    "ring-unpartitioned": schedules.ring_unpartitioned,
+    "example-1.3.4": schedules.sharded,
+    "three-implementations": schedules.three_implementations,
+    "resnet152-on-16-gpus": schedules.resnet152,
+    "compressed-ring": schedules.compressed_ring,
+    "servers-with-and-without-rounds": schedules.servers_with_and_without_rounds,
+    "ring-and-gossip": schedules.ring_and_gossip,
+    "communication-costs": schedules.communication_costs,
+}
