@@ -171,6 +171,7 @@ def example_run(tmp_path, monkeypatch) -> Iterator[dict[str, object]]:
         registry.update(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", sorted({block.page for block in CODE if block.comment == "run"}), ids=lambda page: page.name
 )

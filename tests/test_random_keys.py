@@ -49,6 +49,7 @@ def test_role_and_stream_are_separated_in_a_key():
     assert make_key(0, "worker", 0, 0, "") != make_key(0, "worker", 0, 0, "\0")
 
 
+@pytest.mark.slow
 @given(int64s, st.sampled_from(ROLES), int64s, int64s, st.text(max_size=20))
 def test_a_key_is_64_bits_and_its_number_is_below_one(seed, role, rank, step, stream):
     key = make_key(seed, role, rank, step, stream)

@@ -45,6 +45,7 @@ def test_k_and_the_swaps_are_rounded_up_on_request_and_down_otherwise():
         laconic.SSGDMV(density=0.001).n_selected(10)
 
 
+@pytest.mark.slow
 def test_what_is_rounded_up_is_sent():
     run = Run(laconic.SSGDMV(density=0.26, rounding="ceil"), quadratic(d=37))
     applied = run.step()
@@ -110,6 +111,7 @@ def test_a_constant_alpha_is_the_threshold_of_the_initial_learning_rate():
 # dist-EF's weight decay with a momentum of its own.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["rank0", "allgather"])
 def test_weight_decay_of_dist_ef_has_a_nesterov_momentum_of_its_own(layout):
     mu, decay, lr = 0.9, 0.05, 0.1
@@ -128,6 +130,7 @@ def test_weight_decay_of_dist_ef_has_a_nesterov_momentum_of_its_own(layout):
 # The sign of zero.
 
 
+@pytest.mark.slow
 def test_zeros_and_ties_are_sampled_on_request_alike_in_every_layout():
     flat = quadratic(d=400, n_workers=4)
     ones = torch.ones(400, dtype=torch.float64)
@@ -155,6 +158,7 @@ def test_zeros_and_ties_are_sampled_on_request_alike_in_every_layout():
 # The most that a round takes.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [32, 4])
 def test_paper_bits_of_add_drop_is_the_maximum_which_the_initial_round_takes(bits):
     algorithm = laconic.SSGDMVAD(density=0.25, swap_density=0.05, bits=bits)

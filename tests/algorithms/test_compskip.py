@@ -110,6 +110,7 @@ def test_the_papers_bits_are_021_d_up_and_045_d_down(history):
         assert measured == pytest.approx((1 - p) * keep, abs=4 * keep * (p * (1 - p) / tries) ** 0.5)
 
 
+@pytest.mark.slow
 def test_when_no_worker_sends_the_servers_residual_only_decays():
     algorithm = CompSkip(**ONE, skip=Never(), server_skip=Never(), decay=0.9)
     run = Run(algorithm, quadratic(d=D), lr=0.02)

@@ -47,6 +47,7 @@ def test_csgd_with_a_lossless_compressor_is_sgd_bit_for_bit():
         assert torch.equal(run.path(20), Run(SGD(), problem, lr=wavy, layout=layout).path(20))
 
 
+@pytest.mark.slow
 def test_csgd_is_q_of_the_mean_of_q_with_draws_of_each_sides_own():
     problem = quadratic(n_workers=3)
     algorithm = CSGD(compressor=Quantized(bits=2), server_compressor=Natural())
@@ -59,6 +60,7 @@ def test_csgd_is_q_of_the_mean_of_q_with_draws_of_each_sides_own():
     assert torch.equal(run.step(), expected)
 
 
+@pytest.mark.slow
 def test_csgd_claims_to_be_separable_where_both_compressors_are():
     assert CSGD(compressor=Natural(), server_compressor=Sparsified()).separable
     assert not CSGD(compressor=Natural()).separable
@@ -106,6 +108,7 @@ def test_batches_without_replacement_vary_less_by_the_factor_of_the_finite_popul
         assert_same(variance, (m - size) / (m - 1) * of_one.square().sum(1).mean() / size, gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressor", [Quantized(bits=2), Ternary(), Sparsified(keep=0.5)], ids=lambda c: c.name)
 def test_csgds_direction_varies_by_no_more_than_the_monograph_says(compressor):
     """sigma^2 / N + (1 + 1/N) sigma'^2, with the largest sigma' of all vectors that were compressed."""
@@ -164,6 +167,7 @@ def test_every_compressor_with_a_bound_converges_with_a_residual(name):
     assert mean_gap(run, rounds=100, last=20) < problem.gap(problem.start) / 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, cls in COMPRESSORS.items() if cls.unbiased])
 def test_every_unbiased_compressor_converges_without_a_residual(name):
     problem = quadratic(noise=0.05, n_workers=3)

@@ -57,6 +57,7 @@ def by_hand(inner, outer_lr, outer_momentum):
     return torch.stack(points)
 
 
+@pytest.mark.slow
 @each_inner
 @pytest.mark.parametrize(("outer_lr", "outer_momentum"), [(0.7, 0.9), (0.4, 0.0), (1.0, 0.0)])
 def test_it_is_torchs_nesterov_over_replicas_that_keep_their_inner_optimizers(inner, outer_lr, outer_momentum):
@@ -69,6 +70,7 @@ def test_it_is_torchs_nesterov_over_replicas_that_keep_their_inner_optimizers(in
 PLAIN_MEAN = DiLoCo(outer_lr=1.0, outer_momentum=0.0)
 
 
+@pytest.mark.slow
 @each_inner
 def test_without_momentum_and_at_an_outer_learning_rate_of_1_it_is_local_sgd_with_averaging(inner):
     for dtype, to in ((torch.float32, 1e-6), (torch.float64, 1e-14)):

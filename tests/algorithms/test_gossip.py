@@ -110,6 +110,7 @@ LOSSY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", LOSSY, ids=lambda a: f"{a.mixing}-{a.compressor.name}")
 def test_compressed_gossip_keeps_both_ends_copies_equal_and_brings_models_together(algorithm):
     problem = quadratic(n_workers=6, noise=0.0)
@@ -168,6 +169,7 @@ def test_a_ring_of_130_workers_has_258_exchanges_a_round():
     assert_same(outcome.of(n - 1), gradients.mean(0))
 
 
+@pytest.mark.slow
 def test_more_exchanges_than_a_header_can_number_are_refused_at_the_start():
     with pytest.raises(ValueError, match="csgd-ring with 33000 workers has 65,998 exchanges in a round"):
         job_of(CSGDRing(), ModelSpec.of_sizes(5), n_workers=33_000)

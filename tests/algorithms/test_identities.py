@@ -164,6 +164,7 @@ def follows_lemma_3_4_1(run, rounds):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPRESSORS)
 @over_inputs("lr", (steady, wavy))
 def test_ec_sgd_with_its_residuals_applied_is_sgd(name, lr):

@@ -125,6 +125,7 @@ def test_without_that_claim_each_worker_gets_its_own_result(cheat):
     assert not torch.equal(results[2], results[0])
 
 
+@pytest.mark.slow
 @each_case
 def test_after_each_round_every_worker_has_the_same_result(name, layout):
     run = Run(SAMPLES[name], quadratic(n_workers=3), lr=0.02, layout=layout)
@@ -156,6 +157,7 @@ SYMMETRIC = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample", SYMMETRIC, ids=lambda sample: sample.name)
 def test_dealing_the_data_to_the_workers_in_another_order_changes_nothing(sample):
     problem = quadratic(n_workers=5)
@@ -200,6 +202,7 @@ def test_a_method_that_is_not_separable_is_not_split(name):
 # Order of delivery, and seeds.
 
 
+@pytest.mark.slow
 @each_case
 def test_delivering_in_a_random_order_changes_no_bit(name, layout):
     problem = quadratic(n_workers=5, d=11)

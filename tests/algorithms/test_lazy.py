@@ -192,6 +192,7 @@ def test_every_rule_skips_now_and_then_and_comes_near_the_best_point(algorithm):
     assert problem.gap(run.x) < problem.gap(problem.start) / 50
 
 
+@pytest.mark.slow
 @each_method
 def test_more_alpha_means_fewer_uploads(algorithm):
     problem = noiseless_for(algorithm)
@@ -265,6 +266,7 @@ def test_with_a_step_of_one_over_root_t_the_mean_gradient_vanishes_as_t_grows(al
     assert means[2] < means[1] / 1.6
 
 
+@pytest.mark.slow
 def test_the_rule_ps_asks_for_no_second_gradient():
     net = small_model.net()
     algorithm = LASG(rule="ps", smoothness=0.5, alpha=1.0, warm_up_rounds=1)

@@ -153,6 +153,7 @@ def test_over_slices_that_hold_full_matrices_it_is_the_same(r):
         assert_same(torch.cat(parts, 1), full)
 
 
+@pytest.mark.slow
 def test_a_plan_needs_the_shapes_of_a_model():
     link = ("--workers", "4", "--bandwidth", "10Mbit", "--no-measure", "--json", "-")
     refused = command("plan", "powersgd", "--params", "1M", *link)

@@ -54,6 +54,7 @@ LOSSLESS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", LOSSLESS, ids=named)
 @over_inputs("lr", (steady, wavy))
 def test_with_everything_sent_every_method_walks_sgds_path(algorithm, lr):

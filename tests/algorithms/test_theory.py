@@ -89,6 +89,7 @@ def mean_gap(run, *, rounds, last):
     return sum(run.problem.gap(x) for x in path) / last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("coarse", "lr"), [(Grid(), 0.1), (ScaledSign(blocks="vector"), 0.02)], ids=["grid", "scaled-sign"]
 )

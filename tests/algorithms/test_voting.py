@@ -129,6 +129,7 @@ def inclusion(counts, k):
     return shares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", [3000, pytest.param(60_000, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize(("counts", "k"), [((4, 1, 2, 0, 3), 2), ((1, 1, 5, 2, 3, 4), 3)])
 def test_random_selection_includes_each_coordinate_as_often_as_sampling_one_by_one_does(counts, k, draws):

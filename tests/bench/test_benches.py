@@ -57,6 +57,7 @@ def test_one_size_alone_has_no_slope():
     assert math.isnan(by_sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shipment", shipments(0.05), ids=lambda shipment: shipment.name)
 def test_no_packet_says_more_in_fewer_bits_than_its_bound(shipment):
     packet = shipment.pack(vector_of(3000))
@@ -64,6 +65,7 @@ def test_no_packet_says_more_in_fewer_bits_than_its_bound(shipment):
     assert minimum is None or 0 < minimum <= packet.payload_bits * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(cases([0.05])))
 def test_every_kernel_runs_for_every_contender_it_names(name):
     calls = cases([0.05])[name].prepare(vector_of(1001))

@@ -85,6 +85,7 @@ def test_torch_is_measured_with_both_heaps_and_the_better_is_named(tmp_path_fact
 # wire
 
 
+@pytest.mark.slow
 def test_packets_are_shown_beside_what_entropy_allows(tmp_path_factory):
     ended, figures = ran(tmp_path_factory, "wire", "--d", "20000", "--repeats", "1", "--density", "0.05")
     assert_is_complete(figures, "wire", ["packet", "what"])
@@ -121,6 +122,7 @@ def test_rounds_stand_beside_the_bare_loop_and_messages_beside_seconds(tmp_path_
 # scale
 
 
+@pytest.mark.slow
 def test_exponents_are_fitted_and_what_is_too_large_is_named(tmp_path_factory):
     arguments = (
         "--algorithms", "sgd,dropsign", "--workers", "2", "--workers", "4", "--parameters", "1000",

@@ -22,6 +22,7 @@ def test_list_names_every_algorithm():
     assert all(f"\n{name} " in ended.out for name in ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(library.ALGORITHMS))
 def test_show_prints_source_symbols_hyperparameters_with_ranges_and_claims(name):
     ended = laconic("show", name)
@@ -121,6 +122,7 @@ def test_a_simulated_run_writes_config_metrics_summary_and_curves(tmp_path):
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_curves_are_written_to_files_of_one_s_own_which_are_checked_before_the_run(tmp_path):
     files = [tmp_path / "new" / "curves.svg", tmp_path / "curves.PDF"]
     small = ("run", "-a", "sgd", "--model", "linear", "--epochs", "1", "--batch-size", "300")

@@ -21,6 +21,7 @@ def written(path, text):
     return str(path)
 
 
+@pytest.mark.slow
 def test_the_config_file_of_a_run_makes_the_same_run_and_what_is_typed_wins(tmp_path):
     network = ["--lr-schedule", "step", "--bandwidth", "1Mbit"]
     line = ["run", "-a", "compskip", "--set", "skip=random", "--set", "skip.probability=0.25", *network]
@@ -44,6 +45,7 @@ def test_the_config_file_of_a_run_makes_the_same_run_and_what_is_typed_wins(tmp_
     assert 'bandwidth = "1Mbit"' in text
 
 
+@pytest.mark.slow
 def test_the_file_of_the_page_makes_the_comparison_that_it_says(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
     (text,) = re.findall(r"^```toml\n(algorithms = .*?)^```", page, flags=re.DOTALL | re.MULTILINE)

@@ -95,6 +95,7 @@ def group(app_of_it) -> LazyGroup:
     return made
 
 
+@pytest.mark.slow
 def test_help_and_the_version_load_nothing_heavy():
     lines = ["--help", "-h", "--version", "bench -h", "list -h"]
     lines += [f"{name} -h" for name in COMMANDS] + [f"bench {name} --help" for name in BENCHES]

@@ -359,6 +359,7 @@ def counted(tmp_path):
     ALGORITHMS.pop("counted", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [

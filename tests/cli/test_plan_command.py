@@ -54,6 +54,7 @@ def test_the_file_has_a_row_for_each_choice_and_the_recommendation(everything):
 SITES = ("--sites", "2+2", "--between", "1Mbit,20ms", "--up", "10Mbit", "--down", "50Mbit", "--no-measure")
 
 
+@pytest.mark.slow
 def test_five_rows_are_shown_and_the_others_on_request(everything):
     every, _ = everything
     ended = laconic("plan", *SMALL)
@@ -64,6 +65,7 @@ def test_five_rows_are_shown_and_the_others_on_request(everything):
     assert {"DDP", "DDP + fp16", "DDP + PowerSGD"} <= {row.split("  ")[0].split(" allreduce")[0] for row in rows}
 
 
+@pytest.mark.slow
 def test_what_is_not_given_makes_every_speed_up_an_upper_bound():
     of = ("plan", "compskip", "dsgd", "--params", "10K", "--workers", "4", "--bandwidth", "10Mbit", "--no-measure")
     ended = laconic(*of)
@@ -84,6 +86,7 @@ def test_what_is_not_given_makes_every_speed_up_an_upper_bound():
     assert rows["dsgd"]["speed_up_upper_bound"] == pytest.approx(3, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_plan_of_two_sites_prints_the_python_the_lr_and_the_bytes_of_a_day():
     ended = laconic("plan", "compskip", "--params", "10K", *SITES, "--latency", "1ms", "--lr", "0.5", "--compute", "1s")
     assert ended.code == 0, ended.err
@@ -139,6 +142,7 @@ def test_a_measured_plan_says_so():
     assert "a sample on one thread" in ended.out
 
 
+@pytest.mark.slow
 def test_a_recorded_run_is_timed_again(tmp_path):
     quick = ("--epochs", "1", "--batch-size", "90", "--model", "linear")
     assert laconic("compare", "sgd", "signsgd-mv", *quick, "--out", str(tmp_path)).code == 0

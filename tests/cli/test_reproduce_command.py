@@ -36,6 +36,7 @@ def test_without_a_name_and_with_list_every_table_is_named_with_its_source():
     assert "Ozfatura" in listed.out
 
 
+@pytest.mark.slow
 def test_its_figures_and_its_list_are_json_where_that_is_asked_for(tmp_path):
     listed = json.loads(laconic("reproduce", "--json", "-").out)
     assert [table["name"] for table in listed["tables"]] == list(TABLES)

@@ -38,6 +38,7 @@ def test_settings_of_one_s_own_reach_the_picture():
     assert "░" not in free.out
 
 
+@pytest.mark.slow
 def test_files_are_written_by_their_endings(tmp_path):
     files = [tmp_path / "new" / f"gossip{ending}" for ending in (".png", ".SVG", ".html", ".pdf")]
     ended = laconic("timeline", "gossip-ring", *(word for file in files for word in ("--out", str(file))))

@@ -91,6 +91,7 @@ def test_every_compressor_is_entered_under_its_own_name():
     assert {name: cls.name for name, cls in COMPRESSORS.items()} == {name: name for name in COMPRESSORS}
 
 
+@pytest.mark.slow
 @every
 @over_vectors
 @over_dtypes
@@ -137,6 +138,7 @@ def test_the_promised_contraction_holds(compressor, name, dtype):
         assert squared(error) <= ((1 - delta) * (1 + 1e-9) + 1e-30) * squared(vector)  # rounding of the two sides
 
 
+@pytest.mark.slow
 @over_vectors
 @over_dtypes
 def test_a_compressor_promises_a_contraction_of_every_vector_or_of_none(name, dtype):
@@ -160,6 +162,7 @@ def test_a_compressed_slice_is_the_slice_of_the_compressed_vector(compressor, na
         assert bytes_of(slice_) == bytes_of(full.part(offset + start, offset + stop))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressor", [c for c in EVERY if c.unbiased], ids=str)
 @over_vectors
 @over_inputs("dtype", [torch.float32, torch.float64])

@@ -113,6 +113,7 @@ def test_groups_have_their_codes_counts_and_sums_on_processors_of_both_kinds(kin
                 assert sums.sum(1) == pytest.approx(np.bincount(levels, magnitudes, rows), rel=tolerance, abs=0)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.floats(-(2.0**127), 2.0**127, width=32), min_size=1, max_size=60), st.integers(1, 16))
 def test_levels_fall_with_magnitude_and_keep_its_sum(numbers, bits):

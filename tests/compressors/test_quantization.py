@@ -207,6 +207,7 @@ def test_the_smallest_and_the_largest_numbers_have_powers_of_two_too():
         assert not Natural()(torch.tensor([float("inf"), 1.0], dtype=dtype), key=KEY).finite
 
 
+@pytest.mark.slow
 @over_inputs("mantissa_bits", [0, 1, 7, 22])
 def test_clipping_clears_what_is_behind_its_bits(mantissa_bits):
     vector = normal(1000, dtype=torch.float32)

@@ -210,6 +210,7 @@ def test_a_gradient_with_inf_or_nan_affects_no_other_gradient(bad):
     assert not torch.equal(small_model.values(nets[0]), small_model.values(nets[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressor", ["top-k", "sign", "scaled-sign", "fractional", "dense"])
 def test_gradients_may_be_compressed_and_the_model_comes_back_dense(compressor):
     net = small_model.net()

@@ -101,6 +101,7 @@ def in_lock_step(algorithm, layout):
     return [(replica.x, worker.meter.saved()) for replica, worker in zip(replicas, driver.workers, strict=True)]
 
 
+@pytest.mark.slow
 @each_over(("name", "layout"), methods.in_step_with_layouts(N))
 def test_threads_and_the_simulator_end_with_the_same_bits_and_bytes(name, layout):
     algorithm = methods.with_test_settings(name)
@@ -227,6 +228,7 @@ def test_seven_slices_in_flight_end_as_the_plain_step(name, layout):
     assert_same_ends(steps_over_slices(algorithm, layout), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["rank0", "sharded", "allgather"])
 def test_inf_in_one_slice_aborts_the_round_for_all_slices(layout):
     algorithm, broken = methods.with_test_settings("dropsign"), {(2, 3), (0, 7)}

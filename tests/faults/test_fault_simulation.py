@@ -207,6 +207,7 @@ def test_a_control_frame_that_aborts_the_round_is_always_delivered(kind):
 # Tampering.
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(packets, st.sampled_from([-1.0, 0.25, -3.0, 1e-3, 1e200]))
 def test_tampering_multiplies_what_a_packet_of_values_stands_for_and_the_result_can_be_sent(packet, factor):

@@ -227,6 +227,7 @@ def test_a_plan_that_breaks_a_claim_prints_the_command_that_tries_it_again(reque
 TOLERANT = [name for name, sample in SAMPLES.items() if sample.tolerates_absence and not sample.dense_in(0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOLERANT)
 def test_one_plan_gives_the_same_parameters_and_faults_again_and_on_every_layout(name):
     algorithm = SAMPLES[name]

@@ -77,11 +77,13 @@ def _fuzz(call, seeds, n):
     return outcomes
 
 
+@pytest.mark.slow
 @each_call
 def test_a_right_call_does_what_the_reference_does(call):
     assert _try(call, call.made) is not None or call.face(call.made()) is None
 
 
+@pytest.mark.slow
 @each_call
 def test_a_wrong_argument_is_refused_by_name_or_means_what_the_reference_says(call):
     assert None in _fuzz(call, range(20), 1)
@@ -94,6 +96,7 @@ def test_several_wrong_arguments_are_refused_by_name_or_mean_what_the_reference_
         _fuzz(call, range(100, 1600), n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WITHOUT_MEMORY)
 def test_a_tensor_without_memory_of_its_own_is_refused_by_every_kernel(kind):
     n = 0

@@ -84,6 +84,7 @@ def inputs(dtype):
 CASES = [(dtype, name) for dtype in DTYPES for name in inputs(torch.float32)]
 
 
+@pytest.mark.slow
 @over_inputs("blocks", LENGTHS)
 @over_inputs(("dtype", "name"), CASES)
 def test_every_kernel_gives_the_reference_bits(dtype, name, blocks):
@@ -121,6 +122,7 @@ def test_norms_are_the_reference_ones_but_for_the_last_bits(dtype, name, blocks)
     assert bool((made >= reference_stochastic_rounding.absolute_maxima(vector, lengths)).all())
 
 
+@pytest.mark.slow
 @over_inputs("bits", range(1, 9))  # of levels one more, so nine too
 @over_inputs("end_type", VALUE_TYPES)
 def test_what_is_added_is_the_dense_form(bits, end_type):

@@ -86,6 +86,7 @@ def made_by_sign_kernels(vector):
     return [*made, kernels.majority(voters, D)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not compiled.numba_available(), reason="needs numba")
 def test_the_number_of_threads_changes_no_bit(two_threads):
     one = made_by_every_kernel()

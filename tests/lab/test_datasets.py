@@ -141,6 +141,7 @@ def test_digits_are_small_pictures_with_pixels_from_0_to_1():
     assert digits.train_inputs.max() == 1.0
 
 
+@pytest.mark.slow
 def test_digits_are_those_that_scikit_learn_loads_and_an_install_without_them_is_named(monkeypatch):
     from sklearn.datasets import load_digits
 

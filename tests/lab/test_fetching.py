@@ -75,6 +75,7 @@ def serving(files: dict[str, bytes], **options: bool) -> Iterator[Server]:
             thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_ranges", [True, False])
 def test_a_fetch_that_breaks_off_goes_on_where_it_was_or_begins_again_if_the_server_cannot(tmp_path, with_ranges):
     path = tmp_path / "file"
@@ -89,6 +90,7 @@ def test_a_fetch_that_breaks_off_goes_on_where_it_was_or_begins_again_if_the_ser
     assert not path.with_name("file.part").exists()
 
 
+@pytest.mark.slow
 def test_a_fetch_that_broke_off_after_the_last_byte_is_finished(tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT)
     with serving({"file": CONTENT}) as server:
@@ -96,6 +98,7 @@ def test_a_fetch_that_broke_off_after_the_last_byte_is_finished(tmp_path):
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
+@pytest.mark.slow
 def test_a_file_with_another_checksum_is_named_with_both_and_removed(tmp_path):
     with serving({"file": CONTENT[:-1]}) as server, pytest.raises(DatasetError, match="the checksum is") as caught:
         fetch_file(f"{server.url}file", tmp_path / "file", KNOWN)
@@ -104,6 +107,7 @@ def test_a_file_with_another_checksum_is_named_with_both_and_removed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_missing_file_a_dead_server_and_a_strange_address_are_one_line_each(tmp_path):
     with serving({}) as server:
         with pytest.raises(DatasetError, match="cannot be fetched: 404"):
@@ -116,6 +120,7 @@ def test_a_missing_file_a_dead_server_and_a_strange_address_are_one_line_each(tm
             fetch("mnist", tmp_path, strange, print)
 
 
+@pytest.mark.slow
 def test_the_commands_fetch_what_is_missing_unpack_it_and_check_it(tmp_path, monkeypatch):
     files = {"train": batch(3, n_classes=100), "test": batch(2, n_classes=100), "meta": b"names"}
     packed = io.BytesIO()
@@ -153,6 +158,7 @@ def test_the_commands_fetch_what_is_missing_unpack_it_and_check_it(tmp_path, mon
     assert sums["meta"] in wrong.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hangs up", "speaks another protocol"])
 def test_a_server_without_an_answer_is_named(tmp_path, kind):
     if kind == "hangs up":

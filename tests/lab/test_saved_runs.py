@@ -80,6 +80,7 @@ RUNS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", RUNS)
 def test_a_stopped_run_goes_on_with_the_same_rows_bytes_and_bits(what, tmp_path):
     (tmp_path / "plan.toml").write_text(FAULTS)

@@ -112,6 +112,7 @@ def simulated_rounds(algorithm, layout_name, link, d, n, n_rounds, sites=None):
     return seconds / n_rounds, up / n_rounds / n, down / n_rounds / n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SYNCHRONOUS)
 def test_without_computing_a_plan_is_what_the_simulator_says(name):
     algorithm = ALGORITHMS[name](**ALGORITHMS[name].test_settings)

@@ -52,6 +52,7 @@ def test_time_that_was_not_simulated_is_not_shown_as_no_time():
     assert "simulated time" in texts
 
 
+@pytest.mark.slow
 def test_runs_far_apart_stand_on_a_logarithmic_axis_and_all_bytes_count():
     near, far = record_of((1.0, 100, 900), (2.0, 200, 1800)), record_of((1.0, 10, 40_000), (2.0, 20, 80_000))
     assert "wire bytes up and down, all workers (KB)" in texts_of(near, far)
@@ -59,6 +60,7 @@ def test_runs_far_apart_stand_on_a_logarithmic_axis_and_all_bytes_count():
     assert ticks[0] > ticks[1], "a logarithmic axis has ticks between those with numbers"
 
 
+@pytest.mark.slow
 def test_a_run_that_diverged_leaves_the_others_to_be_seen_and_inf_and_nan_draw_nothing():
     good, bad = record_of((1.0, 10, 10), (2.0, 20, 20)), record_of((1.0, 10, 10), (2.0, 20, 20))
     for loss, ticks in ((1e30, True), (float("inf"), False), (float("nan"), False)):
@@ -78,6 +80,7 @@ def test_28_lines_are_all_different_and_the_last_point_has_a_marker():
         assert len(marked) <= 8
 
 
+@pytest.mark.slow
 @over_inputs("name", ["$x_{$", "_hidden", "a\x1b[1m", "two\nlines", "\u202ex", "a" * 300])
 def test_a_name_in_a_picture_is_a_name(name):
     record = record_of((1.0, 10, 10))
@@ -85,6 +88,7 @@ def test_a_name_in_a_picture_is_a_name(name):
     assert visible(name) in "".join(texts_of(record))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "begins"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
 def test_pictures_are_of_the_kind_that_was_asked_for_and_the_same_each_time(ending, begins):
     records = [record_of((1.0, 10, 10), (2.0, 20, 20)), record_of((1.5, 10, 10), algorithm="signsgd-mv")]

@@ -165,6 +165,7 @@ def wide(monkeypatch):
     monkeypatch.setenv("COLUMNS", "500")
 
 
+@pytest.mark.slow
 def test_a_comparison_in_which_a_run_diverged_ends_with_3_and_all_its_files(tmp_path):
     ended = laconic("compare", "sgd", "ec-sgd", *QUICK, "--epochs", "5", "--lr-of", "sgd=1e30", "--out", str(tmp_path))
     assert ended.code == 3

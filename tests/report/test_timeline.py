@@ -222,6 +222,7 @@ TABLE_HEAD = [("machine", ""), ("what", ""), ("to", "")] + [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "begins"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")])
 def test_pictures_are_the_same_each_time_and_name_no_day(ending, begins):
     timeline = draw_message_schedule("few", MessageSchedule.of([Message(0, 1, 10)]), SLOW)

@@ -38,6 +38,7 @@ def test_letters_of_any_script_stay_as_they_are(text):
     assert visible(text) == text
 
 
+@pytest.mark.slow
 def test_every_character_that_is_shown_raw_is_one_to_be_seen():
     for code in range(0x110000):
         shown = visible(chr(code))

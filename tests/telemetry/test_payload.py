@@ -160,6 +160,7 @@ def test_without_a_server_the_same_bits_are_counted_as_with_one(name, dtype):
     assert counts[0] == counts[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_counts_by_exchange_add_up_to_the_counts(name):
     sample = SAMPLES[name]

@@ -73,6 +73,7 @@ LAZY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", LAZY, ids=str)
 def test_a_lazy_method_allocates_no_long_vector_once_each_worker_has_skipped_and_sent(algorithm):
     run = SimulatedJob(algorithm)
@@ -137,6 +138,7 @@ def test_a_lazy_step_of_the_optimizer_allocates_no_long_vector_once_it_has_skipp
     assert [tuple(tensor.shape) for tensor in allocations.seen] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", METHODS + GRADIENTS + SPARSE, ids=lambda algorithm: algorithm.name)
 @over_inputs("momentum", (0.0, 0.9))
 @over_inputs("set_to_none", (True, False))

@@ -37,6 +37,7 @@ def norm_of_gradients(net):
     return float(torch.cat([p.grad.reshape(-1) for p in net.parameters()]).norm())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("group_of_one")
 @pytest.mark.parametrize("inner", optimizers.INNER)
 @each_clip

@@ -150,11 +150,13 @@ def outcomes(name: str, kind: Any, n: int | None) -> set[str]:
     return {outcome(saved, kind, algorithm, *mutation) for mutation in mutations}
 
 
+@pytest.mark.slow
 @each
 def test_a_state_with_one_thing_changed_is_refused_or_a_step_works(name, kind):
     assert outcomes(name, kind, 2) <= {"refused", "goes on", "named"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Simulated, OverProcesses])
 @pytest.mark.parametrize("name", ["version", "algorithm", "layout", "rank", "local_steps", "parameters"])
 def test_what_a_state_is_of_may_be_missing_or_no_single_value(name, kind):
@@ -165,6 +167,7 @@ def test_what_a_state_is_of_may_be_missing_or_no_single_value(name, kind):
         assert outcome(saved.job.state_dict(), kind, method, ("laconic", name), how) in ("refused", "goes on")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ec-sgd", "sgd-server"])
 @pytest.mark.parametrize("kind", [Simulated, OverProcesses])
 def test_a_tensor_in_place_of_a_mapping_is_refused_before_torch_is_asked_for_one(name, kind, monkeypatch):

@@ -58,6 +58,7 @@ def gather(meeting, timeout_s):
     return meeting.gather(None, "to compile its kernels", NoneType, 64, timeout_s)
 
 
+@pytest.mark.slow
 def test_a_rank_that_compiles_is_waited_for_beyond_the_deadline():
     store, timeout_s = dist.HashStore(), 1.2
     ranks = [Meeting(store, (0, 1), rank, "kernels") for rank in (0, 1)]

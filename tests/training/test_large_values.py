@@ -54,6 +54,7 @@ def layouts_by_day(name: str) -> list[str]:
     return [layouts[[*ALGORITHMS].index(name) % len(layouts)]] if name in COMPRESSED else layouts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_no_memory_and_no_parameter_becomes_inf(name):
     none_becomes_inf(name, layouts_by_day(name))
@@ -85,6 +86,7 @@ def test_a_quotient_or_product_with_the_learning_rate_that_overflows_aborts_the_
     steps(model, simulation, 3e35)
 
 
+@pytest.mark.slow
 @over_inputs("name", sorted(WITH_ALL_MEMORIES))
 def test_in_float64_too(name):
     model, simulation = simulated(WITH_ALL_MEMORIES[name], lr=0.1, dtype=torch.float64)

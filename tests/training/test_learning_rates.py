@@ -36,6 +36,7 @@ def set_lr(simulation, lr):
         group["lr"] = lr
 
 
+@pytest.mark.slow
 @each_over(("name", "layout"), STAYING)
 def test_a_step_of_learning_rate_zero_moves_nothing_keeps_every_memory_and_training_goes_on(name, layout):
     algorithm, net = methods.with_test_settings(name), small_model.net()

@@ -28,6 +28,7 @@ def test_one_rank_of_sgd_is_the_inner_optimizer_itself(layout, inner, set_to_non
     assert torch.equal(small_model.values(net), small_model.values(twin))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", methods.IN_STEP)
 def test_two_backward_calls_before_a_step_are_one_on_the_joint_batch(name):
     ends = []
@@ -116,6 +117,7 @@ def test_a_state_loaded_into_the_inner_optimizer_leaves_it_and_the_wrapper_with_
     assert len(opt.state) == len(list(net.parameters()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", methods.IN_STEP)
 @over_inputs("dtype", (torch.float64, torch.bfloat16))
 def test_models_of_other_types_keep_their_type_and_move(name, dtype):

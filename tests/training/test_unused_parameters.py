@@ -20,6 +20,7 @@ def freeze(net, frozen):
     net.core[0].requires_grad_(not frozen)
 
 
+@pytest.mark.slow
 @each_over(("name", "layout"), [*methods.in_step_with_layouts(2), ("asgd", "auto")])
 @over_inputs("local_steps", (1, 2))
 def test_a_layer_frozen_in_mid_training_stays_with_its_memories_until_it_is_thawed(name, layout, local_steps):

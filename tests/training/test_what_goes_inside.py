@@ -159,6 +159,7 @@ class OfDDP:
         return ddp, ddp
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [name for name in vars(OfDDP) if not name.startswith("_")])
 def test_a_module_in_ddp_is_refused_wherever_it_is_found(place):
     net = small_model.net()
@@ -171,6 +172,7 @@ def test_a_module_in_ddp_is_refused_wherever_it_is_found(place):
     assert torch.equal(small_model.values(net), small_model.values(small_model.net()))
 
 
+@pytest.mark.slow
 def test_ddp_that_takes_the_module_afterwards_is_refused_where_it_is_made():
     net = small_model.net()
     opt = make(net)

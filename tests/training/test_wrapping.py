@@ -84,6 +84,7 @@ def test_groups_state_and_defaults_are_those_of_the_inner_optimizer_also_when_th
     assert "Adam(lr=0.1)" in repr(opt)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_STEP)
 @over_inputs("place", ("wrapper", "inner", "all optimizers"))
 def test_a_step_hook_runs_once_for_each_step_that_is_applied(name, place):
@@ -174,6 +175,7 @@ def test_a_copy_is_refused_and_leaves_the_original_as_it_was(take):
     assert len(pickle.loads(pickle.dumps(opt.inner)).param_groups) == 1
 
 
+@pytest.mark.slow
 def test_groups_are_refused_on_the_inner_optimizer_too_until_the_wrapper_is_gone():
     net = small_model.net()
     inner = torch.optim.SGD(net[2].parameters(), lr=0.1)

@@ -97,6 +97,7 @@ def test_a_control_frame_with_all_flags_is_read_from_the_page(control):
     assert_read_from_the_page(control_bytes_of(control, HEADER, USED if control is Control.USED else ()))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(packets, headers)
 def test_any_packet_is_read_from_the_page(packet, header):

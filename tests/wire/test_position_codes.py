@@ -83,6 +83,7 @@ def test_the_streams_listed_in_the_page_are_the_ones_made():
             assert (bytes(made.tolist()).hex(" "), made_bits) == (data, int(n_bits))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(supports(), st.sampled_from(POSITION_CODES))
 def test_what_is_decoded_is_what_was_encoded(support, code):
@@ -95,6 +96,7 @@ def test_what_is_decoded_is_what_was_encoded(support, code):
     assert torch.equal(found, where)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(supports(), st.sampled_from(POSITION_CODES))
 def test_the_length_is_known_as_the_stream_has_it(support, code):

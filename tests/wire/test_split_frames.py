@@ -92,6 +92,7 @@ def test_no_flipped_bit_of_a_split_frames_header_goes_unseen(kind):
                 read(flipped(header, bit), payload)
 
 
+@pytest.mark.slow
 @every_packet_kind
 def test_a_split_frame_whose_payload_was_changed_gives_an_error_or_a_packet(kind):
     for name in BY_KIND[kind]:
