@@ -82,12 +82,12 @@ def test_a_computed_figure_holds_if_it_is_the_printed_one_after_rounding_to_the_
         ((7.8575e11, "7.87E+11"), {}, NOT),
         ((426.25244140625, "426.25"), {}, HOLDS),
         ((14 / 9, "1.55"), {}, NOT),
-        ((14 / 9, "1.55"), {"cut_off": True}, HOLDS),
+        ((14 / 9, "1.55"), {"truncated": True}, HOLDS),
         ((0.5, "1"), {}, HOLDS),
     ])  # fmt: skip
 
 
-def test_a_run_that_misses_its_target_is_at_most_within_the_band():
+def test_a_run_that_misses_its_target_is_within_the_band_and_no_better():
     missed = of(0.5, 0.5, 0.5, is_bound=True)
     found = [order(missed), no_loss(missed, margin=0.5), interval(missed, low=0.4, high=0.7)]
     assert found == [BAND] * 3
@@ -96,9 +96,9 @@ def test_a_run_that_misses_its_target_is_at_most_within_the_band():
 
 def test_figures_are_paired_by_seed_and_a_seed_that_only_one_has_is_left_out():
     ours = Measured(by_seed={1: 2.0, 19: 4.0, 31: 6.0})
-    theirs = Measured(by_seed={19: 1.0, 31: 2.0})
-    assert ours.less(theirs).by_seed == {19: 3.0, 31: 4.0}
-    assert ours.over(theirs).by_seed == {19: 4.0, 31: 3.0}
+    others = Measured(by_seed={19: 1.0, 31: 2.0})
+    assert ours.less(others).by_seed == {19: 3.0, 31: 4.0}
+    assert ours.over(others).by_seed == {19: 4.0, 31: 3.0}
     assert (ours.mean, ours.lowest, ours.highest) == (4.0, 2.0, 6.0)
     with pytest.raises(ValueError, match=r"no seed is in both: \[1\] and \[2\]"):
         Measured(by_seed={1: 1.0}).less(Measured(by_seed={2: 1.0}))

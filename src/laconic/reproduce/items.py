@@ -49,7 +49,7 @@ class Rule:
     """How far an exponent may be from `expected`; None for that of all items."""
     fewer: bool = False
     """Whether less is what the paper claims: of the two sides of an order, the second is the larger one."""
-    cut_off: bool = False
+    truncated: bool = False
     """Whether print cuts digits off in place of rounding."""
     note: str = ""
 
@@ -172,11 +172,11 @@ def _item(file: Traversable, name: str) -> Item:
 def _read(cls: type[T], file: Traversable, name: str) -> T:
     """Return what a file holds as an object of `cls`, with its name and its first line."""
     text = file.read_text(encoding="utf-8")
-    first = text.splitlines()[0]
-    if not first.startswith("# "):
+    heading = text.splitlines()[0]
+    if not heading.startswith("# "):
         raise ValueError(f"{file.name}: the first line must be a comment that says what is scaled down")
     data = tomllib.loads(text)
-    return _made(cls, {**data, "name": name, "scaled": first.removeprefix("# ")}, file.name)
+    return _made(cls, {**data, "name": name, "scaled": heading.removeprefix("# ")}, file.name)
 
 
 def _made(cls: type[T], data: Mapping[str, Any], where: str) -> T:

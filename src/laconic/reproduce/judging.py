@@ -82,7 +82,7 @@ def _judged(rule: Rule, figure: Measured) -> Verdict:
             return rules.exponent(figure, expected=rule.expected, holds=holds, band=band)
         case _:
             assert rule.kind == "computed"
-            return rules.computed(figure.mean, rule.printed, cut_off=rule.cut_off)
+            return rules.computed(figure.mean, rule.printed, truncated=rule.truncated)
 
 
 def _ends(rule: Rule) -> tuple[float | None, float | None]:
@@ -119,6 +119,6 @@ def _text(rule: Rule) -> str:
             holds = rules.EXPONENT_HOLDS if rule.holds is None else rule.holds
             return f"within {holds:g} of {rule.expected:g}"
         case "computed":
-            return "equal, digits cut off" if rule.cut_off else "equal after rounding"
+            return "equal, digits cut off" if rule.truncated else "equal after rounding"
         case _:
             return ""

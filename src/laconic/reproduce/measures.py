@@ -142,14 +142,14 @@ def _stays_above(row: str, cells: Cells, other: str) -> _Found:
         if that is not None:
             below = [
                 float(own["epoch"])
-                for own, theirs in zip(cell.looks, that.looks, strict=True)
-                if own["test_accuracy"] <= theirs["test_accuracy"]
+                for own, other_look in zip(cell.looks, that.looks, strict=True)
+                if own["test_accuracy"] <= other_look["test_accuracy"]
             ]
             found[cell.seed] = (max(below, default=0.0), False)
     return found
 
 
-def _spread(row: str, cells: Cells, *others: str) -> _Found:
+def _range(row: str, cells: Cells, *others: str) -> _Found:
     """Return the difference between the best and the worst final accuracy of several rows, in points."""
     by_row = [measured("accuracy", one, cells).by_seed for one in (row, *others)]
     seeds = set(by_row[0]).intersection(*by_row)
@@ -177,7 +177,7 @@ _MEASURES: dict[str, Callable[..., _Found]] = {
     "seconds in fifth": _seconds_in_fifth,
     "drop after": _drop_at,
     "epoch from which above": _stays_above,
-    "spread with": _spread,
+    "spread with": _range,
     "mean with": _mean_of,
     "parameters": _of_run("parameters_hash"),
 }

@@ -112,15 +112,17 @@ def exponent(fit: Measured, *, expected: float, holds: float = EXPONENT_HOLDS, b
     return Verdict.WITHIN_BAND if distance <= band else Verdict.DOES_NOT_HOLD
 
 
-def computed(value: float, printed: str, *, cut_off: bool = False) -> Verdict:
+def computed(value: float, printed: str, *, truncated: bool = False) -> Verdict:
     """Judge a computed figure: equal to the printed one after rounding to its digits, or after cutting them off."""
-    return Verdict.HOLDS if as_printed(value, printed, cut_off=cut_off) == Decimal(printed) else Verdict.DOES_NOT_HOLD
+    return (
+        Verdict.HOLDS if as_printed(value, printed, truncated=truncated) == Decimal(printed) else Verdict.DOES_NOT_HOLD
+    )
 
 
-def as_printed(value: float, printed: str, *, cut_off: bool = False) -> Decimal:
+def as_printed(value: float, printed: str, *, truncated: bool = False) -> Decimal:
     """Return the value with the digits of the printed figure."""
     unit = Decimal((0, (1,), int(Decimal(printed).as_tuple().exponent)))
-    return Decimal(repr(value)).quantize(unit, rounding=ROUND_DOWN if cut_off else ROUND_HALF_UP)
+    return Decimal(repr(value)).quantize(unit, rounding=ROUND_DOWN if truncated else ROUND_HALF_UP)
 
 
 def _capped(verdict: Verdict, figure: Measured) -> Verdict:

@@ -6,7 +6,7 @@ Each function reports its progress and returns its figures by name.
 from collections.abc import Callable
 
 from laconic.lab.processes.pool import Reporter
-from laconic.reproduce.computed import messages, schedules, storage, traffic
+from laconic.reproduce.computed import messages, storage, timings, traffic
 
 Values = dict[str, float]
 
@@ -20,16 +20,16 @@ COMPUTED: dict[str, Callable[[Reporter], Values]] = {
     "majority-vote-ratios": messages.majority_vote_ratios,
     "sign-costs": messages.sign_costs,
     "quantized-draws": messages.quantized_draws,
-    "example-1.3.1": schedules.three_messages,
-    "example-1.3.2": schedules.three_compressed_messages,
-    "single-server": schedules.single_server,
-    "ring": schedules.ring,
-    "ring-unpartitioned": schedules.ring_unpartitioned,
-    "example-1.3.4": schedules.sharded,
-    "three-implementations": schedules.three_implementations,
-    "resnet152-on-16-gpus": schedules.resnet152,
-    "compressed-ring": schedules.compressed_ring,
-    "servers-with-and-without-rounds": schedules.servers_with_and_without_rounds,
-    "ring-and-gossip": schedules.ring_and_gossip,
-    "communication-costs": schedules.communication_costs,
+    "example-1.3.1": timings.three_messages,
+    "example-1.3.2": timings.three_compressed_messages,
+    "single-server": timings.single_server,
+    "ring": timings.ring,
+    "ring-unpartitioned": timings.ring_unpartitioned,
+    "example-1.3.4": timings.sharded,
+    "three-implementations": timings.three_implementations,
+    "resnet152-on-16-gpus": timings.resnet152,
+    "compressed-ring": timings.compressed_ring,
+    "servers-with-and-without-rounds": timings.servers_with_and_without_rounds,
+    "ring-and-gossip": timings.ring_and_gossip,
+    "communication-costs": timings.communication_costs,
 }

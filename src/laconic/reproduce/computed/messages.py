@@ -68,8 +68,8 @@ def quantized_draws(report: Reporter) -> dict[str, float]:
     report(0, 1, "")
     values = torch.full((20_002,), 0.3)
     values[0], values[1] = -0.5, 1.3
-    drawn = Quantized(bits=2)(values, spec=ModelSpec.of_sizes(len(values)), key=make_key(0, "worker", 0, 0, "compress"))
-    draws = drawn.dense()[2:]
+    sent = Quantized(bits=2)(values, spec=ModelSpec.of_sizes(len(values)), key=make_key(0, "worker", 0, 0, "compress"))
+    draws = sent.dense()[2:]
     report(1, 1, "")
     return {
         "share of 0.1": float((draws - 0.1).abs().lt(1e-3).double().mean()),

@@ -18,7 +18,7 @@ from laconic.network import (
     makespan_ns,
     simulate,
 )
-from laconic.network import sharded as sharded_schedule
+from laconic.network import sharded as sharded_messages
 from laconic.protocol.async_timing import AsyncServer, sync_iteration_s
 
 _MB = 1_000_000
@@ -75,7 +75,7 @@ def three_implementations(report: Reporter) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, (up, down) in sent.items():
         spans = [
-            makespan_ns(sharded_schedule(n, up, n_bytes_down=down), Network(n, link)) / _S
+            makespan_ns(sharded_messages(n, up, n_bytes_down=down), Network(n, link)) / _S
             for link in (Link(latency_s=_L), Link(bytes_per_s=gradient / _T))
         ]
         found[f"{name}, l"] = spans[0] / _L
@@ -138,8 +138,8 @@ def communication_costs(report: Reporter) -> dict[str, float]:
     found = dict.fromkeys(("messages of a worker, differences from 2(N-1)", "vectors, differences from 2(N-1)/N"), 0.0)
     messages, vectors = found
     for n in range(2, 65):
-        schedule = _of("ring", n, n * 1000)
-        own = [step for step in schedule if isinstance(step, Message) and step.sender == 0]
+        messages_of_all = _of("ring", n, n * 1000)
+        own = [step for step in messages_of_all if isinstance(step, Message) and step.sender == 0]
         found[messages] = max(found[messages], abs(len(own) - 2 * (n - 1)))
         found[vectors] = max(found[vectors], abs(sum(step.n_bytes for step in own) / (n * 1000) - 2 * (n - 1) / n))
     return found
