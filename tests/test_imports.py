@@ -40,7 +40,7 @@ MAY_IMPORT = {
          "kernels"},
     "lab": {"", "training", "drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
     "reproduce": {"lab", "training", "drivers", "protocol", "algorithms", "contract", "compressors", "telemetry",
-                  "network"},
+                  "network", "wire", "gossip"},
     "planning": {"lab", "drivers", "faults", "protocol", "algorithms", "contract", "telemetry", "network", "wire",
                  "kernels"},
     "bench": {"lab", "training", "contract", "compressors", "network", "wire", "kernels"},

@@ -16,7 +16,7 @@ from laconic.cli.flags import with_flags
 from laconic.cli.invocation import is_quiet
 from laconic.cli.json_output import JsonOutput, json_option, json_output
 from laconic.cli.progress_display import TasksDisplay
-from laconic.errors import LaconicError, LaunchError
+from laconic.errors import LaconicError, LaunchError, Named, OptionError
 from laconic.lab.json_text import json_text
 from laconic.lab.options import OptionGroup, option
 from laconic.lab.outputs import OutputFile, check_old_results, output_file, output_folder
@@ -46,8 +46,15 @@ def _seeds(text: str) -> tuple[int, ...]:
 class ReproduceOptions(OptionGroup):
     """The options of `laconic reproduce`."""
 
-    name: str | None = option(None, "The name of a table. Without it, all tables are listed.", positional=True)
-    data: str | None = option(None, "The folder or file of the data set.", metavar="PATH")
+    names: tuple[str, ...] = option(
+        (), "The items of the papers to run, or one of the full tables. Without a name, all are listed.",
+        positional=True,
+    )  # fmt: skip
+    all: bool = option(False, "Run all items. Those that cannot be run here are named.")
+    full: bool = option(False, "Run items in the printed setting, which takes GPUs and days.")
+    data: tuple[str, ...] = option(
+        (), "The folder of a data set; for items with its name. Can be given several times.", metavar="[NAME=]PATH"
+    )
     seeds: str | None = option(
         None, "The seeds to train with, for a table that trains.", metavar="1,19,31", reads=_seeds
     )
@@ -58,37 +65,102 @@ class ReproduceOptions(OptionGroup):
     )  # fmt: skip
     json: Path | None = json_option()
     out: Path | None = option(
-        None, "The file to write all figures to, as JSON; what is finished is kept beside it until all is.",
-        metavar="FILE",
+        None, "Of a full table, the file to write all figures to, as JSON; what is finished is kept beside it until "
+        "all is. Of items, the folder in which what is finished is kept: it is not run again.",
+        metavar="PATH",
     )  # fmt: skip
+    page: Path | None = option(
+        None, "Write a page with the results of all items that are finished in --out.", metavar="FILE.md"
+    )
     overwrite: bool = option(False, "Begin anew where an earlier command with this --out was stopped.")
     resume: bool = option(
         False, "Go on where an earlier command with this --out was stopped: what it has finished is not run again."
     )
-    list: bool = option(False, "List the tables and exit.")
+    list: bool = option(False, "List the items and tables, with the verdicts that --out holds, and exit.")
 
     def __post_init__(self) -> None:
         """Check that the options go together. Raises OptionError if they do not."""
         super().__post_init__()
+        if self.all and self.names:
+            raise OptionError(Named("all", True), f" runs all items; leave {', '.join(self.names)} out")
+        if self.page is not None and self.out is None:
+            raise OptionError(Named("page", str(self.page)), " is of what a folder holds, so it needs ", Named("out"))
         check_old_results(self.out, overwrite=self.overwrite, resume=self.resume)
 
 
 @with_flags(ReproduceOptions, alone=True)
 def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
-    """Run a published table and print the results beside the published figures."""
-    name, out = options.name, options.out
-    if options.list or name is None:
+    """Run what the papers' tables and figures show, and print the results beside the published figures."""
+    from laconic.reproduce import TABLES, table_of
+
+    if options.list or not (options.names or options.all or options.page):
         with json_output(options.json) as figures:
-            _list(figures)
+            _list(figures, options)
         return
-    from laconic.reproduce import table_of
+    tables = [name for name in options.names if name in TABLES]
+    if len(tables) == 1 == len(options.names):
+        _run_table(context, table_of(tables[0]), options)
+        return
+    if tables:
+        raise OptionError(f"{tables[0]} is a full table, which is run by itself; leave the other names out")
+    _run_items(context, options)
+
+
+def _run_items(context: typer.Context, options: ReproduceOptions) -> None:
+    from laconic.cli.reproduce_items import run_items, write_page
+    from laconic.reproduce import TABLES
+    from laconic.reproduce.item_runs import Choices
+    from laconic.reproduce.items import item_of, items
+
+    if options.methods is not None:
+        raise OptionError(Named("methods", options.methods), " is for a full table; items have all rows")
+    chosen = (
+        list(items().values())
+        if options.all
+        else [item_of(name, list(TABLES)) for name in dict.fromkeys(options.names)]
+    )
+    choices = Choices(
+        data=_data_by_name(options.data), seeds=() if options.seeds is None else _seeds(options.seeds),
+        full=options.full,
+    )  # fmt: skip
+    quiet = is_quiet(context)
+    with ExitStack() as stack:
+        figures = stack.enter_context(json_output(options.json))
+        page = None if options.page is None else stack.enter_context(output_file(options.page, option="page"))
+        if chosen:
+            run_items(
+                chosen, choices, figures, out=options.out, jobs=options.jobs or os.cpu_count() or 1,
+                overwrite=options.overwrite, skip_refused=options.all, quiet=quiet,
+            )  # fmt: skip
+        if page is not None:
+            assert options.out is not None
+            write_page(page, options.out, choices)
+            terminal(quiet=quiet).print(f"wrote {visible(str(page.path))}", soft_wrap=True)
+
+
+def _data_by_name(texts: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals:
+            raise OptionError(Named("data", text, quoted=True), " needs the name of the data set: NAME=PATH")
+        found[name] = path
+    return found
+
+
+def _run_table(context: typer.Context, table: "PublishedTable", options: ReproduceOptions) -> None:
     from laconic.reproduce.cells import Cells, cells_folder, remove_if_empty
     from laconic.reproduce.table import Request
 
-    table = table_of(name)
+    for name in ("full", "page"):
+        if getattr(options, name):
+            raise OptionError(Named(name, getattr(options, name)), f" is for items; {table.name} is a full table")
+    if len(options.data) > 1:
+        raise OptionError(Named("data", options.data[1]), f": {table.name} reads one data set; leave the others out")
+    out, data = options.out, options.data[0] if options.data else None
     seeds = () if options.seeds is None else _seeds(options.seeds)
     methods = () if options.methods is None else _words(options.methods)
-    request = table.plan(Request(data=options.data, seeds=seeds, methods=methods))
+    request = table.plan(Request(data=data, seeds=seeds, methods=methods))
     jobs = options.jobs or os.cpu_count() or 1
     with ExitStack() as stack:
         figures = stack.enter_context(json_output(options.json))
@@ -206,15 +278,27 @@ class _Reproduction:
         return clauses
 
 
-def _list(figures: JsonOutput) -> None:
+def _list(figures: JsonOutput, options: ReproduceOptions) -> None:
+    from laconic.cli.reproduce_items import known_verdicts
+    from laconic.report.items import list_of
     from laconic.reproduce import TABLES
+    from laconic.reproduce.item_runs import Choices
+    from laconic.reproduce.items import items
 
+    choices = Choices(data=_data_by_name(options.data), full=options.full)
+    verdicts = known_verdicts(options.out, choices)
+    figures.console.print(list_of(list(items().values()), verdicts))
     listing = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    listing.add_column("table", no_wrap=True)
+    listing.add_column("full table", no_wrap=True)
     listing.add_column("what it shows, and its source")
     for name, table in TABLES.items():
         listing.add_row(name, Text.assemble(table.title, "\n", (table.source, "dim")))
     figures.console.print(listing)
     tables = [{"name": name, "title": table.title, "source": table.source} for name, table in TABLES.items()]
-    if wrote := figures.write({"tables": tables}):
+    listed = [
+        {"name": item.name, "paper": item.paper, "prints": item.prints, "title": item.title, "kind": item.kind,
+         "minutes": item.minutes, "verdict": verdicts.get(item.name)}
+        for item in items().values()
+    ]  # fmt: skip
+    if wrote := figures.write({"items": listed, "tables": tables}):
         figures.console.print(wrote, soft_wrap=True)

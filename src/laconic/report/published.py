@@ -18,7 +18,7 @@ def side_by_side(table: PublishedTable, comparison: Comparison) -> Group:
     """Return the sheets and notes of a comparison. Columns that do not fit the terminal are dropped and named."""
     parts: list[RenderableType] = [Text(table.source, style="bold"), Text()]
     for sheet in comparison.sheets:
-        parts += [_table(sheet), Text()]
+        parts += [sheet_table(sheet), Text()]
     parts += [
         Text(f"diverged: {which}. Its figures are not those of a trained model.") for which in comparison.diverged
     ]
@@ -26,7 +26,8 @@ def side_by_side(table: PublishedTable, comparison: Comparison) -> Group:
     return Group(*parts)
 
 
-def _table(sheet: Sheet) -> FittingTable:
+def sheet_table(sheet: Sheet) -> FittingTable:
+    """Return a sheet as a table that drops columns which do not fit the terminal, and names them."""
     table = FittingTable(sheet.title, remedy="a wider terminal or --out FILE shows them")
     for place, column in enumerate(sheet.columns):
         if place:

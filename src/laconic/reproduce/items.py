@@ -5,7 +5,7 @@ what is scaled down. Settings that several items share are in the folder `experi
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from importlib.resources import files
@@ -136,11 +136,11 @@ def _items() -> tuple[tuple[str, Item], ...]:
     return tuple((name, _item(one, name)) for one in found for name in [one.name.removesuffix(".toml")])
 
 
-def item_of(name: str) -> Item:
-    """Return the item of this name. Raises ValueError, with near misses, if there is none."""
+def item_of(name: str, others: Sequence[str] = ()) -> Item:
+    """Return the item of this name. Raises ValueError, with near misses among `others` too, if there is none."""
     known = items()
     if name not in known:
-        near = near_misses(name, list(known))
+        near = near_misses(name, [*known, *others])
         raise ValueError(f"unknown item {name!r}; `laconic reproduce --list` prints all{near}")
     return known[name]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from laconic.reproduce import rules
+from laconic.reproduce.computed import Values
 from laconic.reproduce.items import Item, Rule
 from laconic.reproduce.measures import Cells, measured
 from laconic.reproduce.rules import Measured, Verdict
@@ -13,7 +14,7 @@ from laconic.reproduce.rules import Measured, Verdict
 class Found:
     """What there is of an item."""
 
-    computed: Mapping[str, float] | None = None
+    computed: Values | None = None
     cells: Cells = field(default_factory=dict)
 
 
@@ -55,7 +56,7 @@ def _line(rule: Rule, row: str, found: Found) -> Line:
 def _figure(rule: Rule, row: str, found: Found) -> Measured | None:
     """Return what a rule looks at: a figure, a difference or a ratio; None if it has not been run."""
     if not rule.measure:
-        return None if found.computed is None else Measured(by_seed={0: found.computed[row]})
+        return None if found.computed is None else _by_seed(found.computed[row])
     if any(one not in found.cells for one in (row, rule.against) if one):
         return None
     own = measured(rule.measure, row, found.cells)
@@ -65,6 +66,13 @@ def _figure(rule: Rule, row: str, found: Found) -> Measured | None:
     if rule.ratio:
         return own.over(other)
     return other.less(own) if rule.fewer else own.less(other)
+
+
+def _by_seed(value: float | Mapping[int, float]) -> Measured:
+    """Return a computed figure; in a file the seeds of a table are texts."""
+    if isinstance(value, Mapping):
+        return Measured(by_seed={int(seed): one for seed, one in value.items()})
+    return Measured(by_seed={0: value})
 
 
 def _judged(rule: Rule, figure: Measured) -> Verdict:

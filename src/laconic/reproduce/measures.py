@@ -123,6 +123,25 @@ def _seconds_in_fifth(row: str, cells: Cells, number: str) -> _Found:
     return found
 
 
+def _fall_of_seconds(row: str, cells: Cells) -> _Found:
+    """Return the seconds between two looks in the first fifth of the run, less those in the last."""
+    begin, end = _seconds_in_fifth(row, cells, "1"), _seconds_in_fifth(row, cells, "5")
+    return {seed: (begin[seed][0] - end[seed][0], False) for seed in begin}
+
+
+def _change_of_seconds(row: str, cells: Cells) -> _Found:
+    """Return the seconds between two looks in the last fifth of the run, over those in the first."""
+    begin, end = _seconds_in_fifth(row, cells, "1"), _seconds_in_fifth(row, cells, "5")
+    return {seed: (end[seed][0] / begin[seed][0], False) for seed in begin}
+
+
+def _below_mean(row: str, cells: Cells, margin: str, *others: str) -> _Found:
+    """Return by how much more than a margin a row's final accuracy is below the mean of others, in points."""
+    mean_of_others = _mean_of(others[0], cells, *others[1:])
+    own = measured("accuracy", row, cells).by_seed
+    return {seed: (value - own[seed] - float(margin), False) for seed, (value, _) in mean_of_others.items()}
+
+
 def _drop_at(row: str, cells: Cells, share: str) -> _Found:
     """Return by how many points the accuracy changes within the epoch that follows this share of a run."""
     found: _Found = {}
@@ -174,10 +193,11 @@ _MEASURES: dict[str, Callable[..., _Found]] = {
     "seconds to share": _to_share("seconds"),
     "seconds": _at_end("seconds"),
     "accuracy at uploads of": _accuracy_at_uploads,
-    "seconds in fifth": _seconds_in_fifth,
+    "fall of seconds": _fall_of_seconds,
+    "change of seconds": _change_of_seconds,
     "drop after": _drop_at,
     "epoch from which above": _stays_above,
     "spread with": _range,
-    "mean with": _mean_of,
+    "below the mean by more than": _below_mean,
     "parameters": _of_run("parameters_hash"),
 }

@@ -1,22 +1,22 @@
-"""Figures that are computed in seconds, from formulas, message schedules and real messages: by the name of their item.
+"""Figures that need no data: from formulas, message schedules, real messages and runs on quadratics.
 
 Each function reports its progress and returns its figures by name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from laconic.lab.processes.pool import Reporter
-from laconic.reproduce.computed import messages, storage, timings, traffic
+from laconic.reproduce.computed import exponents, messages, storage, timings, traffic
 
-Values = dict[str, float]
+Values = Mapping[str, float | Mapping[int, float]]
+"""A figure, or one for each seed, by name."""
 
 COMPUTED: dict[str, Callable[[Reporter], Values]] = {
     "compskip-cost": traffic.compskip_cost,
     "compskip-saved": traffic.compskip_saved,
     "uploads-of-methods": traffic.uploads_of_methods,
     "bits-of-printed-rounds": traffic.bits_of_printed_rounds,
-    "stored-uploads": storage.stored_uploads,
-    "upload-seconds": storage.upload_seconds,
+    "memory-and-seconds": storage.memory_and_seconds,
     "majority-vote-ratios": messages.majority_vote_ratios,
     "sign-costs": messages.sign_costs,
     "quantized-draws": messages.quantized_draws,
@@ -31,5 +31,10 @@ COMPUTED: dict[str, Callable[[Reporter], Values]] = {
     "compressed-ring": timings.compressed_ring,
     "servers-with-and-without-rounds": timings.servers_with_and_without_rounds,
     "ring-and-gossip": timings.ring_and_gossip,
+    **{f"fit-{name}": exponents.fit(name) for name in ("gd", "sgd", "mb-sgd", "csgd", "ec-sgd", "dsgd")},
+    "fit-asgd": exponents.fit_asgd,
+    "fit-rings": exponents.fit_rings,
+    "fit-smoothness": exponents.fit_smoothness,
+    "speed-up": exponents.speed_up,
     "communication-costs": timings.communication_costs,
 }

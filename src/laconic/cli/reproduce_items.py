@@ -1,0 +1,199 @@
+"""`laconic reproduce ITEM...`: run what the papers' tables and figures need, once for all of them, and judge it."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from laconic.cli.json_output import JsonOutput
+from laconic.cli.progress_display import TasksDisplay
+from laconic.errors import LaconicError, LaunchError, OptionError
+from laconic.lab.outputs import OutputFile, output_folder
+from laconic.lab.processes.stopping import Stopped
+from laconic.report.terminal import terminal
+from laconic.statements import LaconicWarning, warn
+
+if TYPE_CHECKING:
+    from laconic.lab.processes.pool import Figures, Task
+    from laconic.reproduce.item_runs import Choices, Folder, PlannedCell
+    from laconic.reproduce.items import Item
+    from laconic.reproduce.judging import Line
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    """An item with its runs, or why it is not run."""
+
+    item: "Item"
+    cells: "list[PlannedCell]"
+    why_not: str = ""
+
+
+def run_items(
+    items: "Sequence[Item]",
+    choices: "Choices",
+    figures: JsonOutput,
+    *,
+    out: Path | None,
+    jobs: int,
+    overwrite: bool,
+    skip_refused: bool,
+    quiet: bool,
+) -> None:
+    """Run items and print them.
+
+    Args:
+        items: The items.
+        choices: Data, seeds and settings.
+        figures: Where the results go.
+        out: The folder of what is finished; None for one that is removed.
+        jobs: Processes at once.
+        overwrite: Whether what is finished there is run again.
+        skip_refused: Whether an item that cannot be run is left out and named, or refused.
+        quiet: Whether only results are printed.
+
+    Raises:
+        OptionError: An item cannot be run with these choices.
+        LaconicError: A run has failed. What is finished is printed and on disk.
+    """
+    planned = [_plan(item, choices, skip_refused=skip_refused) for item in items]
+    with ExitStack() as stack:
+        path = Path(stack.enter_context(TemporaryDirectory())) if out is None else out
+        folder = stack.enter_context(output_folder(path, option="out", overwrite=True, resume=True))
+        from laconic.reproduce.item_runs import Folder
+
+        if overwrite:
+            Folder(folder.path).clear()
+        _Items(planned, Folder(folder.path), figures, quiet=quiet, stays=out is not None).run(jobs)
+
+
+def _plan(item: "Item", choices: "Choices", *, skip_refused: bool) -> _Planned:
+    from laconic.reproduce.item_runs import check_choices, planned_cells
+
+    try:
+        check_choices(item, choices)
+    except OptionError as error:
+        if not skip_refused:
+            raise
+        return _Planned(item=item, cells=[], why_not=f"not run: {error}")
+    return _Planned(item=item, cells=planned_cells(item, choices))
+
+
+class _Items:
+    """What items need, each run or computed once, and judged when all is finished."""
+
+    def __init__(
+        self, planned: Sequence[_Planned], folder: "Folder", json: JsonOutput, *, quiet: bool, stays: bool
+    ) -> None:
+        """Find what is finished."""
+        from laconic.reproduce.item_runs import task_of_cell, task_of_computed
+
+        self._planned, self._folder, self._json = planned, folder, json
+        self._quiet, self._stays = quiet, stays
+        self._cells: dict[str, PlannedCell] = {}
+        self._computed: dict[str, str] = {}
+        self._tasks: list[Task] = []
+        self._problems: list[str] = []
+        for one in planned:
+            for cell in one.cells:
+                if cell.key not in {known.key for known in self._cells.values()} and folder.cell(cell) is None:
+                    label = f"{one.item.name}: {cell.row}, seed {cell.settings.seed}"
+                    self._cells[label] = cell
+                    self._tasks.append(task_of_cell(cell, label))
+            name = one.item.compute
+            if name and not one.why_not and name not in self._computed and folder.computed(name) is None:
+                self._computed[name] = name
+                self._tasks.append(task_of_computed(name))
+
+    def run(self, jobs: int) -> None:
+        """Run what is left, print and write.
+
+        Raises:
+            LaconicError: A run has failed.
+        """
+        from laconic.lab.processes.pool import run_tasks
+
+        self._check_data()
+        try:
+            with TasksDisplay(shown=not self._quiet) as display:
+                run_tasks(self._tasks, jobs, display.listen, self._keep, self._fail)
+        except Stopped as stopped:
+            self._print()
+            if self._stays:
+                stopped.add_note(f"what is finished is in {self._folder.path}; the same command goes on from there")
+            raise
+        data = self._print()
+        if self._problems:
+            raise LaconicError("\n".join(self._problems))
+        if wrote := self._json.write({"items": data}):
+            terminal(quiet=self._quiet or self._json.in_place_of_tables).print(wrote, soft_wrap=True)
+
+    def _check_data(self) -> None:
+        """Refuse wrong data before any process starts: one run of each data set is set up."""
+        from laconic.lab.runs.experiment import Experiment
+
+        checked: set[str] = set()
+        for cell in self._cells.values():
+            if cell.settings.dataset not in checked:
+                checked.add(cell.settings.dataset)
+                Experiment(cell.settings)
+
+    def _keep(self, task: "Task", figures: "Figures") -> None:
+        try:
+            if task.label in self._cells:
+                self._folder.keep_cell(self._cells[task.label], figures)
+            else:
+                self._folder.keep_computed(task.label, figures)
+        except OSError as error:
+            with suppress(LaconicWarning):  # a warning that is an error here would cost what the others find
+                warn(f"{error.filename}: {error.strerror}; {task.label} is finished, but not kept on disk")
+
+    def _fail(self, task: "Task", error: LaunchError) -> None:
+        self._problems.append(str(error))
+
+    def _print(self) -> "list[dict[str, object]]":
+        """Print every item, and return their data."""
+        from laconic.report.items import data_of, list_of, printed_beside_measured, verdict_text
+        from laconic.reproduce.item_runs import found_in
+        from laconic.reproduce.judging import lines_of
+
+        data: list[dict[str, object]] = []
+        texts: dict[str, str] = {}
+        for one in self._planned:
+            item = one.item
+            lines: list[Line] = [] if one.why_not else lines_of(item, found_in(self._folder, item, one.cells))
+            verdict = one.why_not or verdict_text(item, lines)
+            texts[item.name] = verdict
+            data.append({**data_of(item, lines), "verdict": verdict})
+            if lines:
+                self._json.console.print(printed_beside_measured(item, lines))
+        self._json.console.print(list_of([one.item for one in self._planned], texts))
+        return data
+
+
+def known_verdicts(out: Path | None, choices: "Choices") -> dict[str, str]:
+    """Return the verdict of each item, from what is finished in a folder, or why it has none."""
+    from laconic.report.items import verdict_text
+    from laconic.reproduce.items import items
+
+    return {item.name: verdict_text(item, _lines(out, item, choices)) for item in items().values()}
+
+
+def _lines(out: Path | None, item: "Item", choices: "Choices") -> "list[Line]":
+    """Return the lines of an item from what is finished in a folder."""
+    from laconic.reproduce.item_runs import Folder, found_in, planned_cells
+    from laconic.reproduce.judging import lines_of
+
+    return [] if out is None else lines_of(item, found_in(Folder(out), item, planned_cells(item, choices)))
+
+
+def write_page(page: OutputFile, out: Path, choices: "Choices") -> None:
+    """Write the page of all items with what is finished in a folder. Raises OSError as `OutputFile.write_text`."""
+    from laconic.report.items_page import page_of
+    from laconic.reproduce.item_runs import Folder
+    from laconic.reproduce.items import items
+
+    found = [(item, _lines(out, item, choices)) for item in items().values()]
+    page.write_text(page_of(found, Folder(out).made_with()))
