@@ -287,7 +287,7 @@ def _list(figures: JsonOutput, options: ReproduceOptions) -> None:
 
     choices = Choices(data=_data_by_name(options.data), full=options.full)
     verdicts = known_verdicts(options.out, choices)
-    figures.console.print(list_of(list(items().values()), verdicts))
+    figures.console.print(list_of(list(items().values()), verdicts), "")
     listing = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     listing.add_column("full table", no_wrap=True)
     listing.add_column("what it shows, and its source")

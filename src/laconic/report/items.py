@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from laconic.report.published import sheet_table
@@ -48,19 +46,19 @@ def printed_beside_measured(item: Item, lines: Sequence[Line]) -> Group:
     return Group(*parts, Text())
 
 
-def list_of(items: Sequence[Item], verdicts: Mapping[str, str]) -> Table:
-    """Return the list of items with the verdicts that are known."""
-    listing = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("item", "paper prints", "kind", "minutes", "verdict"):
-        listing.add_column(
-            column, no_wrap=column in ("item", "kind", "minutes"), justify="right" if column == "minutes" else "left"
-        )
+def list_of(items: Sequence[Item], verdicts: Mapping[str, str]) -> Group:
+    """Return the list of items, two lines for each: its name, kind, minutes and verdict; what is printed."""
+    width = max(len(item.name) for item in items)
+    parts = [Text(f"{'item':{width}}  {'kind':8}  minutes  verdict")]
     for item in items:
-        listing.add_row(
-            item.name, Text.assemble(item.prints, "\n", (item.title, "dim")), item.kind, _minutes(item),
-            verdicts.get(item.name, ""),
-        )  # fmt: skip
-    return listing
+        parts.append(
+            Text.assemble(
+                (f"{item.name:{width}}", "bold"),
+                f"  {item.kind:8}  {_minutes(item):>7}  {verdicts.get(item.name, '')}",
+            )
+        )
+        parts.append(Text(f"  {item.prints}: {item.title}", style="dim"))
+    return Group(*parts)
 
 
 def verdict_text(item: Item, lines: Sequence[Line]) -> str:
