@@ -101,7 +101,7 @@ def test_a_file_that_is_no_item_is_refused_with_its_name(case, tmp_path):
     assert words in str(error.value)
 
 
-def test_an_unknown_item_is_refused_with_near_misses_among_the_full_tables_too():
+def test_an_unknown_item_is_refused_with_near_misses_of_full_tables_too():
     with pytest.raises(ValueError, match="did you mean 000-table2"):
         item_of("000-tabel2")
     with pytest.raises(ValueError, match="did you mean sasg-table3-memory"):
@@ -226,7 +226,7 @@ def test_accuracies_are_compared_where_both_have_sent_as_often():
     assert measured("accuracy at uploads of: lazy, 3", "lazy", CELLS).by_seed == {1: 90.0, 2: 80.0}
 
 
-def test_a_run_that_does_not_reach_the_target_counts_with_its_whole_traffic_as_a_bound():
+def test_a_run_that_does_not_reach_the_target_counts_with_all_its_traffic_as_a_bound():
     missed = measured("uploads to: 0.85", "lazy", CELLS)
     assert (missed.by_seed, missed.is_bound) == ({1: 8, 2: 8}, True)
     assert not measured("uploads to: 0.8", "lazy", CELLS).is_bound
@@ -288,7 +288,7 @@ def test_computed_figures_are_judged_one_by_one_and_those_by_seed_as_an_exponent
     assert cells_of(lines[2])[2:5] == ("1.7833", "1.7", "1.9")
 
 
-def test_what_has_not_been_run_is_said_and_has_no_verdict():
+def test_what_has_not_been_run_has_no_verdict():
     of = item(rule("shown", measure="accuracy"), rule("no loss", against="sgd", measure="accuracy", margin=1.0))
     lines = lines_of(of, Found(cells={"lazy": CELLS["lazy"]}))
     assert [line.figure is None for line in lines] == [False, True]
@@ -297,7 +297,7 @@ def test_what_has_not_been_run_is_said_and_has_no_verdict():
     assert cells_of(lines[1])[2] == "-"
 
 
-def test_numbers_have_five_digits_and_whole_ones_none_behind_the_point():
+def test_numbers_have_five_digits_and_integers_none_behind_the_point():
     assert [number_text(one) for one in (328.2174, 14.0, 7.8675e11, 0.0, 60400.0)] == [
         "328.22", "14", "7.8675e+11", "0", "60400",
     ]  # fmt: skip

@@ -61,7 +61,7 @@ class Item:
     paper: str
     """Its number among the papers of the README: 000 to 004."""
     prints: str
-    """Its name in the paper, such as "Table 2"."""
+    """Its name in the paper: that of a table, a figure or a section."""
     title: str
     kind: str
     """One of KINDS: computed in seconds, trained here, a schematic that is drawn, or not here."""
