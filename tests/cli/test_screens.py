@@ -22,8 +22,8 @@ SMALL = "--model linear --epochs 1 --batch-size 300"
 NETWORK = "--params 25M --workers 8 --bandwidth 1Gbit --no-measure"
 COMMANDS = {
     "help": "-h",
-    **{f"help-{name}": f"{name} -h" for name in ("list", "show", "run", "compare", "check", "reproduce", "plan",
-                                                 "timeline", "bench")},
+    **{f"help-{name}": f"{name} -h" for name in ("list", "show", "run", "compare", "report", "check", "reproduce",
+                                                 "plan", "timeline", "bench")},
     **{f"help-bench-{name}": f"bench {name} -h" for name in ("kernels", "step", "wire", "simulate", "scale",
                                                              "compare")},
     "list": "list",

@@ -48,6 +48,10 @@ class _Commands(LazyGroup):
             "Run a published table and print the results beside the published figures.",
         ),
         LazyCommand(
+            "report", "laconic.cli.report", "report",
+            "Write the page of a comparison: tables, curves with bands over seeds, times on any network, in one file.",
+        ),
+        LazyCommand(
             "plan", "laconic.cli.plan", "plan",
             "Predict step times on a network: which method and layout is fastest, and when plain all-reduce is.",
         ),
