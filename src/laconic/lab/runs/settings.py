@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from laconic.errors import Named, OptionError
 from laconic.lab.algorithms import has_dense_rounds, make_algorithm
-from laconic.lab.defaults import DATASET_NAMES, DECAY_AT, MODEL_NAMES, SEED_BOUND, WARM_UP_FROM
-from laconic.lab.options import PURE_NUMBER, OptionGroup, listed, option
-from laconic.lab.runs.option_texts import device_name, text_encoding
-from laconic.protocol.layout import LAYOUTS, choose_layout, n_nodes_for
+from laconic.lab.defaults import DECAY_AT, SEED_BOUND, WARM_UP_FROM
+from laconic.lab.options import PURE_NUMBER, option
+from laconic.lab.runs.method_and_data import OF_READING, MethodAndData
+from laconic.lab.runs.option_texts import device_name
+from laconic.protocol.layout import choose_layout, n_nodes_for
 from laconic.units import bandwidth, duration
 
 if TYPE_CHECKING:
@@ -24,16 +25,11 @@ if TYPE_CHECKING:
     from laconic.network import Link
 
 BASE_LR = 0.1  # of plain SGD; a method's default is this times its lr_factor
-_OF_READING = (
-    "test_data", "label_column", "drop_columns", "header", "missing", "encoding", "index_base", "allow_missing",
-    "window",
-)  # fmt: skip
 _OF_PARTITION = {"shards_per_worker": "labels", "dirichlet_alpha": "dirichlet", "size_ratio": "unequal"}
 OF_DATA = (
-    "dataset", "data", "examples", *_OF_READING, "workers", "batch_size", "seed", "partition", *_OF_PARTITION,
+    "dataset", "data", "examples", *OF_READING, "workers", "batch_size", "seed", "partition", *_OF_PARTITION,
 )  # fmt: skip
 """Options that say which examples there are, and which worker has them."""
-_OF_MODEL = ("width",)
 _SIMULATED_ONLY = ("bandwidth", "latency", "compute", "faults")
 
 
@@ -48,70 +44,9 @@ def _rising_shares(text: str) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(OptionGroup):
+class RunSettings(MethodAndData):
     """The options of `laconic run`, and those of `config.toml`."""
 
-    algorithm: str = option(..., "The method: a name that `laconic list` prints.", short="-a", names="methods")
-    set: dict[str, str] = option(
-        {}, "Set one hyper-parameter of the method. Can be given several times.", metavar="KEY=VALUE"
-    )
-    workers: int = option(
-        4, "The number of workers. Under torchrun it is the number of processes.", within="[1, inf)", unit="workers"
-    )
-    driver: str = option(
-        "simulated", "Where workers run: simulated (all in this process) or processes.",
-        choices=("simulated", "processes"),
-    )  # fmt: skip
-    layout: str = option("auto", f"Which rank serves: {listed(LAYOUTS)}.", choices=LAYOUTS)
-    dataset: str = option("digits", f"The data set: {listed(DATASET_NAMES)}.", choices=DATASET_NAMES)
-    data: str | None = option(None, "The folder or file of the data set. The digits need none.", metavar="PATH")
-    test_data: str | None = option(
-        None, "A file of test examples, for csv and libsvm; without it one in five is tested.", metavar="FILE"
-    )
-    label_column: str | None = option(
-        None, "The column of the class in a csv file: first, last, a name or a number from 1.", metavar="COLUMN",
-        shown="last",
-    )  # fmt: skip
-    drop_columns: str | None = option(
-        None, "Columns of a csv file to leave out: names or numbers, or none.", metavar="COLUMNS",
-        shown="row numbers without a name",
-    )  # fmt: skip
-    header: str | None = option(
-        None, "Whether the first row of a csv file names its columns: auto, yes or no.", choices=("auto", "yes", "no"),
-        shown="auto",
-    )  # fmt: skip
-    missing: str | None = option(
-        None, "What to do about missing values in a csv file: refuse them, drop their rows, or put the mean there.",
-        choices=("refuse", "drop", "mean"), shown="refuse",
-    )  # fmt: skip
-    encoding: str | None = option(
-        None,
-        "The encoding of a csv file or text, such as latin-1.",
-        metavar="NAME",
-        shown="UTF-8",
-        reads=text_encoding,
-    )
-    index_base: int | None = option(
-        None, "From what the features of a libsvm file count: 1 or 0.", within="[0, 1]", unit=PURE_NUMBER, shown="1"
-    )
-    window: int | None = option(
-        None, "The number of characters in a window of a text.", within="[1, inf)", unit="characters", shown="64"
-    )
-    allow_missing: bool | None = option(
-        None, "Train on the batches of cifar10 that are there, if some are missing.", shown="no"
-    )
-    examples: int | None = option(
-        None, "How many train examples are used: a random choice, the same in every run.", within="[1, inf)",
-        unit="examples", metavar="N", shown="all",
-    )  # fmt: skip
-    augment: bool | None = option(
-        None, "Shift train images by up to 4 pixels and mirror half of them, anew in each epoch.", shown="no"
-    )
-    model: str = option("mlp", f"The model: {listed(MODEL_NAMES)}.", choices=MODEL_NAMES)
-    width: int | None = option(
-        None, "The width of the model: hidden units of mlp, first channels of resnet18 and resnet50, size of the "
-        "transformer's vectors.", within="[1, inf)", unit=PURE_NUMBER, shown="512, 64 and 128",
-    )  # fmt: skip
     epochs: int = option(10, "The number of passes over the data.", within="[1, inf)", unit="passes")
     batch_size: int = option(32, "The number of examples per worker and step.", within="[1, inf)", unit="examples")
     local_steps: int = option(
@@ -204,17 +139,13 @@ class RunSettings(OptionGroup):
         self._check_learning_rate()
         self._check_kernel_threads()
         self._check_dense_epochs()
-        self._check_reading()
+        self._check_batch_norm()
         self._check_partition()
         self._check_method()
 
-    def _check_reading(self) -> None:
-        """Refuse options of the reader of another data set, or of another model."""
-        from laconic.lab.datasets import check_reading
-        from laconic.lab.models import WITH_BATCH_NORM, check_choices
+    def _check_batch_norm(self) -> None:
+        from laconic.lab.models import WITH_BATCH_NORM
 
-        check_reading(self.dataset, self.reading)
-        check_choices(self.model, self.of_model)
         if self.model in WITH_BATCH_NORM and self.batch_size == 1:
             raise OptionError(
                 Named("batch_size", 1), " must be at least 2 with ", Named("model", self.model),
@@ -311,16 +242,6 @@ class RunSettings(OptionGroup):
     def __getstate__(self) -> dict[str, Any]:
         """Return the options alone: another process makes its own algorithm, and reads its own fault plan."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """The options that say how the data set is read, where they are given."""
-        return {name: getattr(self, name) for name in _OF_READING if getattr(self, name) is not None}
-
-    @property
-    def of_model(self) -> dict[str, int]:
-        """The options of the model, where they are given."""
-        return {name: getattr(self, name) for name in _OF_MODEL if getattr(self, name) is not None}
 
     @property
     def of_partition(self) -> dict[str, Any]:
