@@ -91,14 +91,21 @@ def _form(name: str) -> str:
 
 
 def value_type(field: dataclasses.Field[Any]) -> type:
-    """Return the type of a field's values, None aside: of `float | None` it is float, of `tuple[int, ...]` tuple."""
+    """Return the type of a field's values, None and words aside: of `float | Literal["theory"] | None` it is float."""
     declared = field.type
     if isinstance(declared, types.UnionType):
-        (declared,) = (one for one in typing.get_args(declared) if one is not types.NoneType)
+        (declared,) = (one for one in typing.get_args(declared) if one is not types.NoneType and not words_of(one))
     declared = typing.get_origin(declared) or declared
     if isinstance(declared, type):
         return declared
     return int if field.default is None else type(field.default)  # annotations of this file are texts
+
+
+def words_of(declared: Any) -> tuple[str, ...]:  # noqa: ANN401 - a type
+    """Return the texts that may stand for a value: of `float | Literal["theory"] | None` it is ("theory",)."""
+    if typing.get_origin(declared) is typing.Literal:
+        return typing.get_args(declared)
+    return tuple(word for one in typing.get_args(declared) for word in words_of(one))
 
 
 def inside(value: float, within: str) -> bool:

@@ -33,13 +33,13 @@ def error_of(task, *arguments):
 def experiment(rank, change=None):
     made = Experiment(settings())
     if rank == 1 and change is not None:
-        dataset = made.dataset
+        dataset = made.task.dataset
         if change == "values":
             inputs = dataset.train_inputs.clone()
             inputs[5] += 1
-            made.dataset = replace(dataset, train_inputs=inputs)
+            made.task.dataset = replace(dataset, train_inputs=inputs)
         else:
-            made.dataset = replace(
+            made.task.dataset = replace(
                 dataset, train_inputs=dataset.train_inputs[:-1], train_labels=dataset.train_labels[:-1]
             )
     return made

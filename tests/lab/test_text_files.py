@@ -67,10 +67,10 @@ def test_a_character_model_learns_and_its_accuracy_is_that_of_characters(tmp_pat
     losses = [row.train_loss for row in record.rows]
     assert losses[-1] < losses[0]
     experiment = Experiment(settings(path))
-    counts = experiment.dataset.test_labels.flatten().bincount()
-    assert experiment.guess().accuracy == int(counts.max()) / experiment.dataset.test_labels.numel()
-    scores = experiment.model.eval()(experiment.dataset.test_inputs)
-    right = (scores.argmax(-1) == experiment.dataset.test_labels).float().mean()
+    counts = experiment.task.dataset.test_labels.flatten().bincount()
+    assert experiment.guess().accuracy == int(counts.max()) / experiment.task.dataset.test_labels.numel()
+    scores = experiment.model.eval()(experiment.task.dataset.test_inputs)
+    right = (scores.argmax(-1) == experiment.task.dataset.test_labels).float().mean()
     assert experiment.accuracy() == pytest.approx(float(right))
 
 

@@ -96,6 +96,8 @@ class RunDisplay(_Shown):
 
     def listen(self, step: RunProgress) -> None:
         """Show the progress of a run."""
+        from laconic.lab.runs.measure import measure_of
+
         name = step.settings.algorithm
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(
@@ -112,14 +114,14 @@ class RunDisplay(_Shown):
             row = step.row
             shown |= {
                 "epoch": f"{row.epoch}/{step.settings.epochs}",
-                "accuracy": f"{row.test_accuracy:.2%}",
+                "accuracy": measure_of(step.settings).text(row),
                 "up": bytes_text(row.up_wire_bytes),
             }
             if self._lines and row.epoch in self._reported(step.settings.epochs):
                 aborted = f" ({row.aborted_rounds} aborted)" if row.aborted_rounds else ""
                 self._console.print(
                     f"{name}: epoch {shown['epoch']}, round {row.round}{aborted}, loss {_loss_text(row.train_loss)}, "
-                    f"accuracy {shown['accuracy']}, up {shown['up']}",
+                    f"{measure_of(step.settings).short} {shown['accuracy']}, up {shown['up']}",
                     soft_wrap=True,
                 )
         self._bars.update(self._tasks[name], **shown)  # type: ignore[arg-type]

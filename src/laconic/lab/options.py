@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from laconic.errors import Named, OptionError
-from laconic.hyperparameters import Hyperparameter, hyperparameters_of, inside, is_number, near_misses, value_type
+from laconic.hyperparameters import (
+    Hyperparameter,
+    hyperparameters_of,
+    inside,
+    is_number,
+    near_misses,
+    value_type,
+    words_of,
+)
 
 PURE_NUMBER = "pure number"
 """The unit of a number without a unit: a rate, a share, a seed."""
@@ -131,7 +139,7 @@ def check_options(group: type, values: Mapping[str, Any]) -> None:
 def check_option(field: dataclasses.Field[Any], spec: Option, value: Any) -> None:  # noqa: ANN401
     """Check the type and range of one option's value. Raises OptionError as `check_options`."""
     kind = value_type(field)
-    if value is None and field.default is None:
+    if (value is None and field.default is None) or value in words_of(field.type):
         return
     if kind is tuple:
         if not isinstance(value, tuple):

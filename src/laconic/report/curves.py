@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from laconic.lab.runs.measure import measure_of
 from laconic.lab.runs.record import Record, Row
 from laconic.report.drawing import line_style, picture_bytes, plain_axes, wrapped
 from laconic.report.visible import for_matplotlib
@@ -26,12 +27,13 @@ def draw_curves(records: Sequence[Record], ending: str) -> bytes:
         ending: ".png", ".svg" or ".pdf".
     """
     settings = records[0].settings
-    title = f"{settings.dataset}, {settings.model}, {settings.workers} workers, {settings.driver}"
+    title = f"{settings.title}, {settings.workers} workers, {settings.driver}"
+    measure = measure_of(settings)
 
     def draw(figure: "Figure") -> None:
         (loss, accuracy), (time, traffic) = figure.subplots(2, 2)
         _draw_over_epochs(loss, records, "training loss", lambda row: row.train_loss)
-        _draw_over_epochs(accuracy, records, "test accuracy (%)", _percent)
+        _draw_over_epochs(accuracy, records, measure.label, measure.value)
         for number, record in enumerate(records):
             _draw_own_models(accuracy, record, number)
         _draw_over_time(time, records)
@@ -45,10 +47,6 @@ def draw_curves(records: Sequence[Record], ending: str) -> bytes:
 
     legend_in = 0.25 * math.ceil(len(records) / 4)
     return picture_bytes((11, 7.5 + legend_in), ending, title, draw)
-
-
-def _percent(row: Row) -> float:
-    return 100 * row.test_accuracy
 
 
 def _draw_over_epochs(axes: "Axes", records: Sequence[Record], label: str, value: Callable[[Row], float]) -> None:
@@ -68,7 +66,7 @@ def _draw_over_time(axes: "Axes", records: Sequence[Record]) -> None:
     clock = records[0].clock
     if not any(row.seconds for record in records for row in record.rows):
         _say(axes, f"no {clock} time:\n--bandwidth, --latency and --compute\nsay how long a round takes")
-        _finish(axes, f"{clock} time", "test accuracy (%)")
+        _finish(axes, f"{clock} time", measure_of(records[0].settings).label)
         return
     _draw_accuracy_over(axes, records, lambda row: row.seconds or 0.0, f"{clock} time", _TIMES)
 
@@ -88,6 +86,7 @@ def _draw_accuracy_over(
     units: Sequence[tuple[float, str]],
 ) -> None:
     """Draw accuracy over what it has cost, in one unit for all runs."""
+    measure = measure_of(records[0].settings)
     ends = [spent(record.last) for record in records]
     logarithmic = max(ends) > _LOGARITHMIC * min(ends)
     scale, unit = next((one for one in units if max(ends) >= one[0]), units[-1])
@@ -95,13 +94,13 @@ def _draw_accuracy_over(
         # What has cost nothing yet has no place on a logarithmic axis.
         rows = [row for row in record.rows if spent(row) > 0 or not logarithmic]
         costs = [spent(row) / scale for row in rows]
-        axes.plot(costs, [_percent(row) for row in rows], **line_style(number, len(rows)))
+        axes.plot(costs, [measure.value(row) for row in rows], **line_style(number, len(rows)))
     if logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
     else:
         axes.set_xlim(left=0)
-    _finish(axes, f"{label} ({unit})", "test accuracy (%)")
+    _finish(axes, f"{label} ({unit})", measure.label)
 
 
 def _draw_own_models(axes: "Axes", record: Record, number: int) -> None:

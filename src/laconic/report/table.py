@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from laconic.lab.runs.dense_sgd import DenseSGD
+from laconic.lab.runs.measure import measure_of
 from laconic.lab.runs.record import Record
 from laconic.report.fitting import FittingTable
 from laconic.report.visible import visible
@@ -18,18 +19,17 @@ _RIGHT = {  # column: importance
 def comparison(records: Sequence[Record]) -> FittingTable:
     """Return a table of test accuracy, bytes, their ratios to dense SGD's, rounds, skips and seconds of each run.
 
-    `notes_on` explains the columns. A run that diverged is marked beside its accuracy and has no ratios: it is no
-    cheaper way to the same model.
+    `notes_on` explains the columns. What else a task is judged by takes the accuracy's place. A run that diverged is
+    marked there and has no ratios: it is no cheaper way to the same model.
     """
     settings = records[0].settings
     table = FittingTable(
-        f"{settings.dataset}, {settings.model} of {records[0].spec.d:,} parameters, {settings.workers} workers, "
-        f"{settings.driver}",
+        f"{settings.title} of {records[0].spec.d:,} parameters, {settings.workers} workers, {settings.driver}",
         remedy="a wider terminal or --json - shows them",
     )
     for column, importance in {"algorithm": float("inf"), "layout": 2}.items():
         table.add_column(column, importance=importance)
-    table.add_column("accuracy", justify="right")
+    table.add_column(measure_of(settings).short, justify="right")
     columns = [
         column for column in _RIGHT if column != "aborted" or any(record.last.aborted_rounds for record in records)
     ]
@@ -40,7 +40,7 @@ def comparison(records: Sequence[Record]) -> FittingTable:
     for record in records:
         figures = _figures(record, base_of(records, record))
         table.add_row(
-            visible(record.settings.algorithm), record.layout, _accuracy(record), *(figures[name] for name in columns),
+            visible(record.settings.algorithm), record.layout, _measured(record), *(figures[name] for name in columns),
             NOT_COUNTED if record.last.seconds is None else _short(record.last.seconds),
             style="red" if record.why_diverged else None,
         )  # fmt: skip
@@ -63,8 +63,8 @@ def base_of(records: Sequence[Record], record: Record) -> DenseSGD | None:
     return None
 
 
-def _accuracy(record: Record) -> str:
-    text = f"{record.last.test_accuracy:.2%}"
+def _measured(record: Record) -> str:
+    text = measure_of(record.settings).text(record.last)
     return f"{text} diverged" if record.why_diverged else text
 
 

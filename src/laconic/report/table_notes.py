@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from laconic.gossip.mixing import Mixing
+from laconic.lab.runs.measure import measure_of
 from laconic.lab.runs.record import Record
 from laconic.lab.runs.settings import RunSettings
 from laconic.report.table import base_of, seconds_label
@@ -38,17 +39,21 @@ def divergence_note(record: Record, *, lr_by_method: bool) -> str:
     settings, name = record.settings, visible(record.settings.algorithm)
     aborted = f" {_aborted_share(record)} had no effect, because numbers were inf or NaN." if _aborted(record) else ""
     flag = f"--lr-of {name}=RATE" if lr_by_method else "--lr"
-    own = settings.default_learning_rate
-    lower = f"; the method's own is {own:g}" if settings.learning_rate > own else ""
+    own, was = settings.default_learning_rate, _learning_rate(record)
+    lower = f"; the method's own is {own:g}" if was > own else ""
     return (
         f"{name} diverged: {record.why_diverged}.{aborted} Its figures are not those of a trained model. Give a lower "
-        f"{flag} (it was {settings.learning_rate:g}{lower})."
+        f"{flag} (it was {was:g}{lower})."
     )
+
+
+def _learning_rate(record: Record) -> float:
+    return record.settings.learning_rate if record.learning_rate is None else record.learning_rate
 
 
 def _far_above_own(settings: RunSettings) -> bool:
     """Return whether the learning rate is probably another method's, such as plain SGD's for a method of signs."""
-    return settings.learning_rate >= 10 * settings.default_learning_rate
+    return settings.lr != "theory" and settings.learning_rate >= 10 * settings.default_learning_rate
 
 
 def _lr_note(record: Record) -> str:
@@ -112,8 +117,15 @@ def own_models(record: Record) -> str:
     last, algorithm = record.last, record.settings.method
     graph = getattr(algorithm, "graph", None)
     gap = f", spectral gap {Mixing.over_cycle(graph, record.settings.workers).spectral_gap:.3g}" if graph else ""
+    own = (
+        ""
+        if last.own_accuracy_lowest is None
+        else (
+            f"workers' own: {last.own_accuracy_lowest:.2%} to {last.own_accuracy_highest:.2%}, mean "
+            f"{last.own_accuracy_mean:.2%}; "
+        )
+    )
     return (
-        f"{visible(record.settings.algorithm)}: accuracy is of the mean model; workers' own: "
-        f"{last.own_accuracy_lowest:.2%} to {last.own_accuracy_highest:.2%}, mean {last.own_accuracy_mean:.2%}; "
+        f"{visible(record.settings.algorithm)}: {measure_of(record.settings).short} is of the mean model; {own}"
         f"consensus distance {last.consensus_distance:.3g}{gap}"
     )

@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -51,9 +52,17 @@ def settings_of_command(plans: Sequence[RunSettings], plugins: Sequence[str]) ->
         values = {name: value for name, value in plan.as_data().items() if name not in _OWN}
         hyperparameters = values.pop("set")
         values["device"] = plan.device.partition(":")[0]  # each rank may have a GPU of another number
-        for name, value in {**values, **hyperparameters}.items():
+        for name, value in {**without_tables(values), **hyperparameters}.items():
             settings[f"{plan.algorithm}/{name}"] = value if isinstance(value, int | float | bool) else str(value)
     return settings | described_files(plugins)
+
+
+def without_tables(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with each entry of a table as one of its own: `task_set.noise`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= {f"{name}.{key}": text for key, text in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def left_at_rank_0(plans: Sequence[RunSettings], left: Sequence[RunSettings]) -> list[RunSettings]:
@@ -66,7 +75,7 @@ def left_at_rank_0(plans: Sequence[RunSettings], left: Sequence[RunSettings]) ->
 
 def agree_on_data(experiment: Experiment, timeout_s: float) -> None:
     """Compare the examples that all ranks have read. Collective. Raises as `agree_on_plans`."""
-    agree(Meeting.of_group(None, _TOPIC), described_data(experiment), _PURPOSE, timeout_s)
+    agree(Meeting.of_group(None, _TOPIC), dict(experiment.task.described()), _PURPOSE, timeout_s)
 
 
 def described_files(plugins: Sequence[str]) -> dict[str, Scalar]:
@@ -75,20 +84,3 @@ def described_files(plugins: Sequence[str]) -> dict[str, Scalar]:
         f"--load {Path(file).name}/hash of file {number}": zlib.crc32(Path(file).read_bytes())
         for number, file in enumerate(plugins)
     }
-
-
-def described_data(experiment: Experiment) -> dict[str, Scalar]:
-    """Return what the examples of a run are, by a name for each figure; where they are does not matter."""
-    dataset = experiment.dataset
-    settings: dict[str, Scalar] = {
-        "dataset": dataset.name, "classes": dataset.n_classes, "steps per epoch": experiment.steps_per_epoch,
-    }  # fmt: skip
-    for split, inputs, labels in (
-        ("train", dataset.train_inputs, dataset.train_labels), ("test", dataset.test_inputs, dataset.test_labels),
-    ):  # fmt: skip
-        settings[f"{split} examples/number of examples"] = len(labels)
-        settings[f"{split} examples/shape of an example"] = str(tuple(inputs.shape[1:]))
-        settings[f"{split} examples/hash of the values"] = zlib.crc32(
-            labels.numpy().data, zlib.crc32(inputs.numpy().data)
-        )
-    return settings

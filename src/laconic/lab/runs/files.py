@@ -22,7 +22,7 @@ from laconic.lab.atomic import named_in_errors, write_text
 from laconic.lab.runs import store
 from laconic.lab.runs.dense_sgd import DenseSGD
 from laconic.lab.runs.divergence import Guess
-from laconic.lab.runs.record import Record, Row
+from laconic.lab.runs.record import OF_TASKS, Record, Row
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import FILE as TIMES
 from laconic.lab.runs.times import PhaseTimes, read_phases
@@ -30,7 +30,7 @@ from laconic.telemetry.traffic import Traffic
 
 CONFIG, FAULTS, METRICS = "config.toml", "faults.toml", "metrics.csv"
 CHECKPOINT = "checkpoint.pt"
-_COLUMNS = {column.name: column.type for column in fields(Row)}
+_TYPES = {column.name: column.type for column in fields(Row)}
 
 
 class RunFiles:
@@ -42,6 +42,7 @@ class RunFiles:
         self._settings = settings
         self._waiting: list[Row] = []  # rows that are not in the file yet
         self._begun = False
+        self._columns = columns_of(settings)
 
     @property
     def metrics(self) -> Path:
@@ -60,7 +61,7 @@ class RunFiles:
         """
         write_settings(self.folder, self._settings)
         if earlier or not self.metrics.exists():
-            write_text(self.metrics, metrics_text(earlier))
+            write_text(self.metrics, metrics_text(earlier, self._columns))
 
     def add(self, row: Row) -> None:
         """Add a row to `metrics.csv`. Rows of a run before from the same epoch on are removed.
@@ -70,10 +71,11 @@ class RunFiles:
         """
         self._waiting.append(row)
         if not self._begun:
-            write_text(self.metrics, metrics_text([*self._before(self._waiting[0].epoch), *self._waiting]))
+            rows = [*self._before(self._waiting[0].epoch), *self._waiting]
+            write_text(self.metrics, metrics_text(rows, self._columns))
             self._begun = True
         else:
-            _append(self.metrics, _lines(self._waiting))
+            _append(self.metrics, _lines(self._waiting, self._columns))
         self._waiting.clear()
 
     def _before(self, epoch: int) -> list[Row]:
@@ -97,7 +99,7 @@ def write_record(folder: Path, record: Record) -> None:
     write_settings(folder, record.settings)
     if record.times is not None:
         record.times.write(folder)
-    write_text(folder / METRICS, metrics_text(record.rows))
+    write_text(folder / METRICS, metrics_text(record.rows, columns_of(record.settings)))
     store.keep(folder, record.settings.as_data(), record.summary())
 
 
@@ -126,7 +128,7 @@ def read_record(folder: Path, settings: RunSettings) -> Record | None:
             settings=settings, spec=spec_of(figures["tensors"]), layout=str(figures["layout"]),
             traffic=Traffic.from_data(figures["traffic"]), rows=_rows(folder / METRICS),
             dense_rounds=int(figures["dense_rounds"]),
-            guess=Guess(**figures["guess"]) if figures["guess"] else None,
+            guess=Guess(**figures["guess"]) if figures["guess"] else None, learning_rate=figures.get("learning_rate"),
             dense_sgd=DenseSGD(**figures["dense_sgd"]) if figures["dense_sgd"] else None,
             times=PhaseTimes(phases=tuple(read_phases(folder)), accuracy_s=float(figures["clocks_apart_s"]))
             if (folder / TIMES).is_file() else None,
@@ -172,14 +174,19 @@ def spec_of(tensors: dict[str, Sequence[int]]) -> ModelSpec:
     return ModelSpec(names=tuple(tensors), shapes=shapes)
 
 
-def metrics_text(rows: Sequence[Row]) -> str:
+def columns_of(settings: RunSettings) -> tuple[str, ...]:
+    """Return the names of the columns of a run's `metrics.csv`."""
+    return tuple(name for name in _TYPES if name not in OF_TASKS or name in settings.task_columns)
+
+
+def metrics_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """Return the text of `metrics.csv`: the names of the columns, and a line per row."""
-    return ",".join(_COLUMNS) + "\r\n" + _lines(rows)
+    return ",".join(columns) + "\r\n" + _lines(rows, columns)
 
 
-def _lines(rows: Sequence[Row]) -> str:
+def _lines(rows: Sequence[Row], columns: Sequence[str]) -> str:
     text = io.StringIO(newline="")
-    csv.DictWriter(text, list(_COLUMNS)).writerows(asdict(row) for row in rows)
+    csv.DictWriter(text, columns, extrasaction="ignore").writerows(asdict(row) for row in rows)
     return text.getvalue()
 
 
@@ -205,11 +212,14 @@ def _rows(path: Path) -> list[Row]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as stream:
-        return [Row(**{name: _value(name, line[name]) for name in _COLUMNS}) for line in csv.DictReader(stream)]
+        return [
+            Row(**{name: _value(name, line[name]) for name in _TYPES if name not in OF_TASKS or name in line})
+            for line in csv.DictReader(stream)
+        ]
 
 
 def _value(name: str, text: str) -> Any:  # noqa: ANN401 - of the column's type
-    kind = _COLUMNS[name]
+    kind = _TYPES[name]
     if text == "" and kind not in (int, float):
         return None
     return int(text) if kind is int else float(text)

@@ -3,10 +3,14 @@
 Importing this file loads no torch, since the flags of `laconic run` are made from it.
 """
 
+import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from laconic.lab.defaults import DATASET_NAMES, MODEL_NAMES
+from laconic.errors import Named, OptionError
+from laconic.hyperparameters import from_text
+from laconic.lab.defaults import DATASET_NAMES, MODEL_NAMES, TASK_NAMES
 from laconic.lab.options import PURE_NUMBER, OptionGroup, listed, option
 from laconic.lab.runs.option_texts import text_encoding
 from laconic.protocol.layout import LAYOUTS
@@ -16,6 +20,7 @@ OF_READING = (
     "window",
 )  # fmt: skip
 _OF_MODEL = ("width",)
+_OF_EXAMPLES = ("dataset", "data", "examples", "augment", "model", *OF_READING, *_OF_MODEL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,14 @@ class MethodAndData(OptionGroup):
         choices=("simulated", "processes"),
     )  # fmt: skip
     layout: str = option("auto", f"Which rank serves: {listed(LAYOUTS)}.", choices=LAYOUTS)
+    task: str | None = option(
+        None, f"What is trained: {listed(TASK_NAMES)}. A task owns data, model, loss and metric.", choices=TASK_NAMES,
+        shown="classifier, or language-model for a text",
+    )  # fmt: skip
+    task_set: dict[str, str] = option(
+        {}, "Set one number of the task, such as noise=2 of quadratic. Can be given several times.",
+        metavar="KEY=VALUE",
+    )  # fmt: skip
     dataset: str = option("digits", f"The data set: {listed(DATASET_NAMES)}.", choices=DATASET_NAMES)
     data: str | None = option(None, "The folder or file of the data set. The digits need none.", metavar="PATH")
     test_data: str | None = option(
@@ -92,6 +105,46 @@ class MethodAndData(OptionGroup):
         """
         super().__post_init__()
         self._check_reading()
+        self._check_task()
+
+    def _check_task(self) -> None:
+        """Refuse numbers that the task does not have, and options of data where it needs none."""
+        if self.has_examples:
+            return
+        for field in dataclasses.fields(MethodAndData):
+            if field.name in _OF_EXAMPLES and getattr(self, field.name) != field.default:
+                raise OptionError(
+                    Named(field.name, getattr(self, field.name)), " is for tasks with examples; ",
+                    Named("task", self.task_name), " needs none, so leave it out",
+                )  # fmt: skip
+
+    @property
+    def task_name(self) -> str:
+        """The task, chosen or that of the data."""
+        return self.task or ("language-model" if self.dataset == "text" else "classifier")
+
+    @cached_property
+    def task_kind(self) -> Any:  # noqa: ANN401 - a dataclass of `laconic.lab.tasks`
+        """The task with its numbers, made once."""
+        from laconic.lab.tasks import TASKS
+
+        return from_text(TASKS[self.task_name], self.task_set, self.task_name)
+
+    @property
+    def title(self) -> str:
+        """What is trained on what, such as "digits, mlp"."""
+        return f"{self.dataset}, {self.model}" if self.has_examples else self.task_name
+
+    @property
+    def task_columns(self) -> tuple[str, ...]:
+        """The columns of `metrics.csv` that only this task fills."""
+        columns: tuple[str, ...] = self.task_kind.columns
+        return columns
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether the task has examples, which workers share."""
+        return bool(self.task_kind.has_examples)
 
     def _check_reading(self) -> None:
         from laconic.lab.datasets import check_reading

@@ -22,8 +22,8 @@ class Row:
     round: int
     train_loss: float
     """Mean over the epoch and the workers."""
-    test_accuracy: float
-    """Accuracy of the model, or of the mean model if each worker has its own."""
+    test_accuracy: float | None
+    """Accuracy of the model, or of the mean model if each worker has its own; None where nothing is classified."""
     own_accuracy_lowest: float | None
     """Minimum over the workers' own models; None if they are equal."""
     own_accuracy_mean: float | None
@@ -39,9 +39,24 @@ class Row:
     aborted_rounds: int
     seconds: float | None
     """Seconds since the start, as `Record.clock` says; None where nothing takes simulated time."""
+    gap: float | None = None
+    """f(x) - f* of the same model, where the task's minimum is known."""
+    mean_squared_gradient: float | None = None
+    """Mean over the epoch of ||f'(x)||^2 at the model before each step, where the task measures it."""
+    metric: float | None = None
+    """The figure of a user's own task."""
 
     @classmethod
-    def of(cls, *, epoch: int, loss: float, accuracy: Accuracy, traffic: Traffic, seconds: float | None) -> "Row":
+    def of(
+        cls,
+        *,
+        epoch: int,
+        loss: float,
+        accuracy: Accuracy,
+        traffic: Traffic,
+        seconds: float | None,
+        mean_squared_gradient: float | None = None,
+    ) -> "Row":
         """Make a row from the traffic counters."""
         own = accuracy.own
         return cls(
@@ -51,8 +66,12 @@ class Row:
             up_wire_bytes=traffic.up.wire_bytes, down_wire_bytes=traffic.down.wire_bytes,
             up_payload_bits=traffic.up.payload_bits, up_paper_bits=traffic.up.paper_bits,
             skips_up=traffic.up.skips, skips_down=traffic.down.skips, aborted_rounds=traffic.aborted_rounds,
-            seconds=seconds,
+            seconds=seconds, gap=accuracy.gap, mean_squared_gradient=mean_squared_gradient, metric=accuracy.metric,
         )  # fmt: skip
+
+
+OF_TASKS = ("gap", "mean_squared_gradient", "metric")
+"""The columns that only some tasks fill: `metrics.csv` has those of its own task."""
 
 
 @dataclass(kw_only=True)
@@ -73,6 +92,8 @@ class Record:
     """What a model reaches on these data that learns nothing."""
     dense_sgd: DenseSGD | None = None
     """What dense SGD would have sent in this run."""
+    learning_rate: float | None = None
+    """The learning rate that a theorem gave; None where it is that of the settings."""
 
     @property
     def last(self) -> Row:
@@ -93,7 +114,7 @@ class Record:
                 rounds=row.round * per_round,
                 aborted=row.aborted_rounds,
                 loss=row.train_loss,
-                accuracy=row.test_accuracy,
+                accuracy=row.test_accuracy or 0.0,
             )
             for row in self.rows
         ]
@@ -117,7 +138,10 @@ class Record:
             "diverged_because": self.why_diverged,
             "test_accuracy": self.last.test_accuracy,
             **self._own_models(),
-            "best_test_accuracy": max(row.test_accuracy for row in self.rows),
+            "best_test_accuracy": max(
+                (row.test_accuracy for row in self.rows if row.test_accuracy is not None), default=None
+            ),
+            **self._of_task(),
             "train_loss": self.last.train_loss,
             "dense_rounds": self.dense_rounds,
             "traffic": self._traffic_data(),
@@ -149,6 +173,16 @@ class Record:
     def _traffic_data(self) -> dict[str, Any]:
         data = self.traffic.as_data()
         return data if self.last.seconds is not None else data | {"seconds": dict.fromkeys(data["seconds"])}
+
+    def _of_task(self) -> dict[str, float]:
+        """Return the figures that only some tasks have; the squared gradient is the mean over the whole run."""
+        found = {name: getattr(self.last, name) for name in OF_TASKS if getattr(self.last, name) is not None}
+        if "mean_squared_gradient" in found:
+            squares = [row.mean_squared_gradient for row in self.rows if row.mean_squared_gradient is not None]
+            found["mean_squared_gradient"] = sum(squares) / len(squares)
+        if self.learning_rate is not None:
+            found["learning_rate"] = self.learning_rate
+        return found
 
     def _own_models(self) -> dict[str, float]:
         """Return the last figures of the workers' own models; nothing if they are equal."""

@@ -13,6 +13,7 @@ from laconic.lab.runs.agreement import agree_on_data, refusals_of_command_shown
 from laconic.lab.runs.dense_sgd import DenseSGD
 from laconic.lab.runs.device import device_of_rank, gpus_here, local_rank
 from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.gradient_norms import GradientNorms
 from laconic.lab.runs.record import Record, Row
 from laconic.lab.runs.run_so_far import Listener, RunSoFar
 from laconic.lab.runs.saved import Saving, gathered_seconds
@@ -50,7 +51,9 @@ def run_simulated(settings: RunSettings, listen: Listener, saving: Saving | None
     run = RunSoFar(experiment, saving, saved, listen)
     run.go_on(simulation)
     lr_schedule = experiment.scheduler(run.step)
+    norms = GradientNorms(experiment)
     for step in range(run.step, experiment.steps):
+        norms.note_simulated()
         down = simulation.down
         losses = simulation.step(lambda rank, step=step: experiment.loss(rank, step))  # type: ignore[misc]
         run.note_step(bool(simulation.training.n_taken))
@@ -65,6 +68,7 @@ def run_simulated(settings: RunSettings, listen: Listener, saving: Saving | None
                 epoch=len(run.rows) + 1, loss=run.total / experiment.steps_per_epoch,
                 accuracy=in_simulation(simulation, experiment),
                 traffic=simulation.traffic, seconds=simulation.driver.clock.now_ns / 1e9 or None,
+                mean_squared_gradient=norms.end_epoch(),
             )  # fmt: skip
         run.report(row)
         if run.has_to_save:
@@ -105,7 +109,9 @@ def run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None =
         opt.driver.seconds.go_on(saved.phases[rank])
     lr_schedule = experiment.scheduler(run.step)
     stopwatch = Stopwatch(opt) if settings.record_times else None
+    norms = GradientNorms(experiment)
     for step in range(run.step, experiment.steps):
+        norms.note_of_rank(opt)
         loss = _take_step(opt, experiment, rank, step)
         run.note_step(bool(opt.training.n_taken))
         if run.is_over:
@@ -122,7 +128,7 @@ def run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None =
             row = Row.of(
                 epoch=len(run.rows) + 1, loss=sum(losses) / settings.workers / experiment.steps_per_epoch,
                 accuracy=over_processes(opt, experiment, opt.flat.values() if exchanged is None else exchanged),
-                traffic=opt.total_traffic(), seconds=run.seconds,
+                traffic=opt.total_traffic(), seconds=run.seconds, mean_squared_gradient=norms.end_epoch(),
             )  # fmt: skip
             if stopwatch is not None:
                 stopwatch.evaluated(ended)
@@ -159,7 +165,7 @@ def _record(
     return Record(
         settings=settings, spec=experiment.spec, rows=rows, layout=layout,
         traffic=traffic, times=times, dense_rounds=sum(map(experiment.algorithm.dense_in, range(traffic.rounds))),
-        guess=experiment.guess(),
+        guess=experiment.guess(), learning_rate=experiment.learning_rate if settings.lr == "theory" else None,
         dense_sgd=DenseSGD.of(
             spec=experiment.spec, workers=settings.workers, layout=settings.layout, steps=experiment.steps,
             local_steps=settings.local_steps,

@@ -14,13 +14,13 @@ from laconic.drivers.distributed.agreement import versions as fixed_versions
 from laconic.drivers.gathered import misfit
 from laconic.errors import Named, OptionError
 from laconic.lab.provenance import versions
-from laconic.lab.runs.agreement import described_data, described_files
+from laconic.lab.runs.agreement import described_files, without_tables
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.settings import RunSettings
 from laconic.statements import warn
 from laconic.training.state_dict import VERSION as STATE_VERSION
 
-_FORM = 1  # of the file
+_FORM = 2  # of the file
 _SCALAR = str | int | float | bool | None
 _FREE = ("epochs", "timeout_s", "data", "faults")
 """Settings that need not be equal: `check_epochs` looks at the epochs, the data and faults are compared themselves,
@@ -31,14 +31,12 @@ def identity_of(experiment: Experiment, plugins: tuple[str, ...]) -> dict[str, A
     """Return all that must be equal when a run goes on: options, data, faults, and files of methods."""
     settings = experiment.settings
     found: dict[str, Any] = {}
-    for name, value in settings.as_data().items():
-        if name == "set":
-            found |= {f"set {key}": text for key, text in value.items()}
-        elif name not in _FREE:
-            found[name] = value
+    data = settings.as_data()
+    found |= {f"set {key}": text for key, text in data.pop("set").items()}
+    found |= {name: value for name, value in without_tables(data).items() if name not in _FREE}
     plan = {} if settings.fault_plan is None else tomllib.loads(settings.fault_plan.to_toml())
     found |= {f"faults {name}": value if isinstance(value, _SCALAR) else repr(value) for name, value in plan.items()}
-    found |= {name: value for name, value in described_data(experiment).items() if name not in found}
+    found |= {name: value for name, value in experiment.task.described().items() if name not in found}
     return found | described_files(plugins)
 
 

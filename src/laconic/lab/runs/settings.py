@@ -7,9 +7,10 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from laconic.errors import Named, OptionError
+from laconic.hyperparameters import as_settings
 from laconic.lab.algorithms import has_dense_rounds, make_algorithm
 from laconic.lab.defaults import DECAY_AT, SEED_BOUND, WARM_UP_FROM
 from laconic.lab.options import PURE_NUMBER, option
@@ -57,8 +58,9 @@ class RunSettings(MethodAndData):
         None, "The number of first epochs that send dense vectors, one step per exchange.", within="(0, inf)",
         unit="epochs", metavar="E",
     )  # fmt: skip
-    lr: float | None = option(
-        None, "The learning rate of the inner SGD.", within="(0, inf)", unit=PURE_NUMBER, shown="the method's own",
+    lr: float | Literal["theory"] | None = option(
+        None, "The learning rate of the inner SGD; theory takes that of the method's theorem, where the task's L and "
+        "sigma are known.", within="(0, inf)", unit=PURE_NUMBER, shown="the method's own",
         hint="leave it out for the method's own default",
     )  # fmt: skip
     lr_schedule: str = option(
@@ -153,6 +155,11 @@ class RunSettings(MethodAndData):
             )  # fmt: skip
 
     def _check_partition(self) -> None:
+        if not self.has_examples and self.partition != RunSettings.partition:
+            raise OptionError(
+                Named("partition", self.partition), " is for tasks with examples; ", Named("task", self.task_name),
+                " has none, so leave it out",
+            )  # fmt: skip
         for name, kind in _OF_PARTITION.items():
             if getattr(self, name) is not None and self.partition != kind:
                 raise OptionError(
@@ -266,7 +273,11 @@ class RunSettings(MethodAndData):
 
     @property
     def learning_rate(self) -> float:
-        """The given learning rate, or plain SGD's times the method's factor."""
+        """The given learning rate, or plain SGD's times the method's factor.
+
+        That of a theorem needs the task's constants: see `Experiment.learning_rate`.
+        """
+        assert self.lr != "theory"
         return self.default_learning_rate if self.lr is None else self.lr
 
     @property
@@ -308,7 +319,9 @@ class RunSettings(MethodAndData):
         hyperparameters = self.method.settings()
         if self.dense_epochs is not None:
             del hyperparameters["dense_rounds"]  # follows from the epochs and the data
-        data = dataclasses.asdict(self) | {"lr": self.learning_rate, "set": hyperparameters}
+        data = dataclasses.asdict(self) | {"set": hyperparameters}
+        data["lr"] = "theory" if self.lr == "theory" else self.learning_rate
+        data["task_set"] = as_settings(self.task_kind) or None
         if self.lr_schedule == "step":
             data["decay_at"] = self.decay_at or DECAY_AT
         if self.warm_up_epochs is not None:

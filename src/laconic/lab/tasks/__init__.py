@@ -1,0 +1,11 @@
+"""Tasks by name: each owns data, model, loss and metric."""
+
+from laconic.lab.tasks.examples import ClassifierTask
+from laconic.lab.tasks.kinds import TASKS, Classifier, LanguageModel
+from laconic.lab.tasks.quadratic import Quadratic, QuadraticTask
+from laconic.lab.tasks.task import Bounds, Judgement, Shares, Task
+
+__all__ = [
+    "TASKS", "Bounds", "Classifier", "ClassifierTask", "Judgement", "LanguageModel", "Quadratic", "QuadraticTask",
+    "Shares", "Task",
+]  # fmt: skip
