@@ -93,7 +93,7 @@ def _form(name: str) -> str:
 def value_type(field: dataclasses.Field[Any]) -> type:
     """Return the type of a field's values, None and words aside: of `float | Literal["theory"] | None` it is float."""
     declared = field.type
-    if isinstance(declared, types.UnionType):
+    if typing.get_origin(declared) in (types.UnionType, typing.Union):  # with a Literal it is the latter
         (declared,) = (one for one in typing.get_args(declared) if one is not types.NoneType and not words_of(one))
     declared = typing.get_origin(declared) or declared
     if isinstance(declared, type):

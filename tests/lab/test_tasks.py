@@ -105,7 +105,7 @@ def test_wrong_numbers_and_options_without_use_are_refused():
         ({"dataset": "mnist"}, "dataset='mnist' is for tasks with examples"),
         ({"partition": "fixed"}, "partition='fixed' is for tasks with examples"),
         ({"task": "classifier", "task_set": {"noise": 1}}, "classifier: unknown key 'noise'; known: none"),
-        ({"lr": "theorie"}, "lr='theorie' must be a number"),
+        ({"lr": "theorie"}, "lr='theorie' must be a number, above 0"),
     ):
         with pytest.raises(ValueError, match=words):
             settings(**options)
