@@ -19,6 +19,7 @@ from laconic.hyperparameters import (
     value_type,
     words_of,
 )
+from laconic.lab.own_functions import FORM, check_form, is_own
 
 PURE_NUMBER = "pure number"
 """The unit of a number without a unit: a rate, a share, a seed."""
@@ -38,6 +39,8 @@ class Option(Hyperparameter):
     """What the help shows as the default of None, or in place of a long default."""
     hint: str = ""
     """The way out, after the bound in a message."""
+    own: bool = False
+    """Whether a `module:function` of the user's own may stand for one of the choices."""
     names: str = ""
     """What the value names, or several with commas between them: "methods". A shell completes them."""
     reads: Callable[[Any], object] | None = None
@@ -56,13 +59,14 @@ def option(
     positional: bool = False,
     shown: str = "",
     hint: str = "",
+    own: bool = False,
     names: str = "",
     reads: Callable[[Any], object] | None = None,
 ) -> Any:  # noqa: ANN401
     """Return a dataclass field with the metadata of an option. A default of `...` means that it must be given."""
     spec = Option(
         about=about, within=within, unit=unit, choices=choices, metavar=metavar, short=short, positional=positional,
-        shown=shown, hint=hint, names=names, reads=reads,
+        shown=shown, hint=hint, own=own, names=names, reads=reads,
     )  # fmt: skip
     metadata = {"hyperparameter": spec}
     if default is ...:
@@ -158,10 +162,16 @@ def _element_hint(field: dataclasses.Field[Any]) -> str:
 
 
 def _check_value(field: dataclasses.Field[Any], spec: Option, value: Any, kind: type) -> None:  # noqa: ANN401
-    if spec.choices:
+    if spec.own and isinstance(value, str) and is_own(value):
+        try:
+            check_form(value)
+        except ValueError as error:
+            raise OptionError(Named(field.name, value, quoted=True), f" {error}") from None
+    elif spec.choices:
         if value not in spec.choices:
             near = near_misses(value, list(spec.choices)) if isinstance(value, str) else ""
-            raise _refusal(field, spec, value, f"must be one of {', '.join(spec.choices)}{near}")
+            own = f", or {FORM} of your own" if spec.own else ""
+            raise _refusal(field, spec, value, f"must be one of {', '.join(spec.choices)}{own}{near}")
     elif kind in (int, float):
         if not is_number(value, kind):
             what = "a whole number" if kind is int else "a number"

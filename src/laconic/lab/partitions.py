@@ -17,6 +17,8 @@ from laconic.lab.shards import Shards, by_dirichlet, by_labels, of_unequal_sizes
 from laconic.random_keys import make_key
 
 Mode = Literal["resample", "fixed"]
+BY_LABEL = ("labels", "dirichlet")
+"""Partitions that need a class for each example."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +147,7 @@ def partition_of(
         return Partition(
             n_examples=len(labels), n_workers=n_workers, batch_size=batch_size, seed=seed, mode=cast(Mode, kind)
         )
-    if kind != "unequal" and labels.dim() > 1:
+    if kind in BY_LABEL and labels.dim() > 1:
         raise OptionError(
             Named("partition", kind), " is for examples with one label each; take resample, fixed or unequal"
         )

@@ -15,8 +15,10 @@ from laconic.lab.datasets.dataset import DataOptionError, Dataset
 from laconic.lab.datasets.digits import digits
 from laconic.lab.datasets.idx import fashion_mnist, mnist
 from laconic.lab.datasets.libsvm import libsvm_table
+from laconic.lab.datasets.own import own_dataset
 from laconic.lab.datasets.plain_text import plain_text
 from laconic.lab.datasets.split import SUBSET_SEED
+from laconic.lab.own_functions import is_own
 
 __all__ = ["DATASETS", "Dataset", "DatasetError", "check_reading", "load"]
 
@@ -61,7 +63,7 @@ def load(
     """Read a data set.
 
     Args:
-        name: A key of DATASETS.
+        name: A key of DATASETS, or `module:function` of a user's own.
         data: The file or folder to read, as given to --data; `~` is the home folder. None for digits.
         examples: How many train examples are used: a random choice, the same in every run. None for all.
         **options: How to read it: keyword arguments of its reader.
@@ -70,6 +72,10 @@ def load(
         ValueError: No data set has this name.
         DatasetError: `data` is missing, not allowed, or not what the name says, or the reader has no such option.
     """
+    if is_own(name):
+        check_reading(name, options)
+        own = own_dataset(name, None if data is None else Path(data).expanduser())
+        return own if examples is None else own.sampled(examples, SUBSET_SEED)
     if name not in DATASETS:
         known = sorted(DATASETS)
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(known)}{near_misses(name, known)}")

@@ -13,11 +13,13 @@ from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
 from laconic.lab.defaults import SEED_BOUND
 from laconic.lab.models.feedforward import cnn, linear, mlp
+from laconic.lab.models.own import check_scores, own_model
 from laconic.lab.models.resnet import resnet18, resnet50
 from laconic.lab.models.transformer import transformer
+from laconic.lab.own_functions import is_own
 from laconic.random_keys import make_key
 
-__all__ = ["MODELS", "OF_TEXT", "WITH_BATCH_NORM", "build", "check_choices", "check_kind", "spec_of"]
+__all__ = ["MODELS", "OF_TEXT", "WITH_BATCH_NORM", "build", "check_choices", "check_kind", "check_scores", "spec_of"]
 
 # Name -> maker. The first line of a maker's docstring describes the model; its keyword arguments are the options that
 # it takes.
@@ -41,7 +43,7 @@ def check_kind(name: str, *, is_text: bool) -> None:
     Raises:
         OptionError: They do not go together.
     """
-    if is_text != (name in OF_TEXT):
+    if not is_own(name) and is_text != (name in OF_TEXT):
         fitting = [other for other in sorted(MODELS) if is_text == (other in OF_TEXT)]
         what = "a text, and this model is for numbers" if is_text else "no text, and this model is for characters"
         raise OptionError(Named("model", name), f": the data set is {what}; take {' or '.join(fitting)}")
@@ -66,7 +68,7 @@ def build(name: str, input_shape: Sequence[int], n_classes: int, seed: int, **ch
     """Make a model with PyTorch's default initialization, without changing the global random generators.
 
     Args:
-        name: A key of MODELS.
+        name: A key of MODELS, or `module:function` of a user's own.
         input_shape: The shape of one input, without the leading n.
         n_classes: The number of scores per input, at least 2.
         seed: 0 to 2**63 - 1; equal seeds give bit-equal parameters.
@@ -80,7 +82,7 @@ def build(name: str, input_shape: Sequence[int], n_classes: int, seed: int, **ch
         ValueError: The name is unknown, or an argument is out of range.
     """
     shape = tuple(int(size) for size in input_shape)
-    if name not in MODELS:
+    if name not in MODELS and not is_own(name):
         known = sorted(MODELS)
         raise ValueError(f"unknown model {name!r}; known: {', '.join(known)}{near_misses(name, known)}")
     check_choices(name, choices)
@@ -97,7 +99,7 @@ def build(name: str, input_shape: Sequence[int], n_classes: int, seed: int, **ch
     # CUDA in processes that do not use it.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(make_key(seed, "model", 0, 0, "init"))
-        return MODELS[name](shape, n_classes, **choices)
+        return own_model(name, shape, n_classes) if is_own(name) else MODELS[name](shape, n_classes, **choices)
 
 
 def spec_of(model: nn.Module) -> ModelSpec:

@@ -54,6 +54,7 @@ def settings_of_command(plans: Sequence[RunSettings], plugins: Sequence[str]) ->
         values["device"] = plan.device.partition(":")[0]  # each rank may have a GPU of another number
         for name, value in {**without_tables(values), **hyperparameters}.items():
             settings[f"{plan.algorithm}/{name}"] = value if isinstance(value, int | float | bool) else str(value)
+        settings |= plan.described_functions()
     return settings | described_files(plugins)
 
 

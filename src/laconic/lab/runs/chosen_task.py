@@ -1,12 +1,15 @@
 """The task of a run, from its settings."""
 
+import torch
+
 from laconic.errors import Named, OptionError
 from laconic.lab.datasets import Dataset, load
 from laconic.lab.datasets.augmentation import Augmentation
-from laconic.lab.models import build, check_kind
-from laconic.lab.partitions import partition_of
+from laconic.lab.models import build, check_kind, check_scores
+from laconic.lab.own_functions import is_own
+from laconic.lab.partitions import BY_LABEL, partition_of
 from laconic.lab.runs.settings import RunSettings
-from laconic.lab.tasks import ClassifierTask, Quadratic, Shares, Task
+from laconic.lab.tasks import ClassifierTask, ExampleTask, OwnKind, Quadratic, Shares, Task
 
 
 def task_of(settings: RunSettings) -> Task:
@@ -19,14 +22,30 @@ def task_of(settings: RunSettings) -> Task:
     kind = settings.task_kind
     if isinstance(kind, Quadratic):
         return kind.task(Shares(workers=settings.workers, batch_size=settings.batch_size, seed=settings.seed))
-    return _of_examples(settings)
+    if isinstance(kind, OwnKind):
+        return _of_own(kind, settings)
+    return _of_data(settings)
 
 
-def _of_examples(settings: RunSettings) -> ClassifierTask:
+def _of_own(kind: OwnKind, settings: RunSettings) -> ExampleTask:
+    own = kind.made(settings.seed)
+    targets = own.train[1]
+    if settings.partition in BY_LABEL and (targets.dtype != torch.int64 or targets.dim() != 1):
+        raise OptionError(
+            Named("partition", settings.partition), ": the targets of ", Named("task", kind.text), " are no classes, "
+            "one int64 for each example; take resample, fixed or unequal",
+        )  # fmt: skip
+    partition = partition_of(settings.partition, targets, **settings.of_partition)
+    return ExampleTask(kind.text, own, partition, settings.seed)
+
+
+def _of_data(settings: RunSettings) -> ClassifierTask:
     dataset = load(settings.dataset, settings.data, examples=settings.examples, **settings.reading)
     check_kind(settings.model, is_text=dataset.is_text)
     _check_text(settings, dataset)
     model = build(settings.model, dataset.input_shape, dataset.n_classes, settings.seed, **settings.of_model)
+    if is_own(settings.model):
+        check_scores(settings.model, model, dataset.train_inputs, dataset.n_classes)
     return ClassifierTask(
         dataset, model, partition_of(settings.partition, dataset.train_labels, **settings.of_partition),
         name=f"{settings.dataset}, {settings.model}", seed=settings.seed, augmentation=_augmentation(settings, dataset),

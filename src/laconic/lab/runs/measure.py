@@ -37,6 +37,7 @@ ACCURACY = Measure(
 _BY_COLUMN = {
     ACCURACY.column: ACCURACY,
     "gap": Measure(column="gap", short="gap", label="f(x) - f*", is_share=False, higher_is_better=False),
+    "metric": Measure(column="metric", short="metric", label="metric", is_share=False, higher_is_better=True),
 }
 
 

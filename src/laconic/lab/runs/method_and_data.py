@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from laconic.errors import Named, OptionError
-from laconic.hyperparameters import from_text
+from laconic.hyperparameters import as_settings, from_text
 from laconic.lab.defaults import DATASET_NAMES, MODEL_NAMES, TASK_NAMES
 from laconic.lab.options import PURE_NUMBER, OptionGroup, listed, option
+from laconic.lab.own_functions import FORM, described_functions, is_own
 from laconic.lab.runs.option_texts import text_encoding
 from laconic.protocol.layout import LAYOUTS
 
@@ -20,6 +21,8 @@ OF_READING = (
     "window",
 )  # fmt: skip
 _OF_MODEL = ("width",)
+OF_FUNCTIONS = ("dataset", "model", "task")
+"""Options whose value may be a function of the user's own."""
 _OF_EXAMPLES = ("dataset", "data", "examples", "augment", "model", *OF_READING, *_OF_MODEL)
 
 
@@ -40,14 +43,16 @@ class MethodAndData(OptionGroup):
     )  # fmt: skip
     layout: str = option("auto", f"Which rank serves: {listed(LAYOUTS)}.", choices=LAYOUTS)
     task: str | None = option(
-        None, f"What is trained: {listed(TASK_NAMES)}. A task owns data, model, loss and metric.", choices=TASK_NAMES,
-        shown="classifier, or language-model for a text",
+        None, f"What is trained: {listed(TASK_NAMES)}; or {FORM} of your own. A task owns data, model, loss and "
+        "metric.", choices=TASK_NAMES, own=True, shown="classifier, or language-model for a text",
     )  # fmt: skip
     task_set: dict[str, str] = option(
         {}, "Set one number of the task, such as noise=2 of quadratic. Can be given several times.",
         metavar="KEY=VALUE",
     )  # fmt: skip
-    dataset: str = option("digits", f"The data set: {listed(DATASET_NAMES)}.", choices=DATASET_NAMES)
+    dataset: str = option(
+        "digits", f"The data set: {listed(DATASET_NAMES)}; or {FORM} of your own.", choices=DATASET_NAMES, own=True
+    )
     data: str | None = option(None, "The folder or file of the data set. The digits need none.", metavar="PATH")
     test_data: str | None = option(
         None, "A file of test examples, for csv and libsvm; without it one in five is tested.", metavar="FILE"
@@ -91,7 +96,9 @@ class MethodAndData(OptionGroup):
     augment: bool | None = option(
         None, "Shift train images by up to 4 pixels and mirror half of them, anew in each epoch.", shown="no"
     )
-    model: str = option("mlp", f"The model: {listed(MODEL_NAMES)}.", choices=MODEL_NAMES)
+    model: str = option(
+        "mlp", f"The model: {listed(MODEL_NAMES)}; or {FORM} of your own.", choices=MODEL_NAMES, own=True
+    )
     width: int | None = option(
         None, "The width of the model: hidden units of mlp, first channels of resnet18 and resnet50, size of the "
         "transformer's vectors.", within="[1, inf)", unit=PURE_NUMBER, shown="512, 64 and 128",
@@ -109,13 +116,13 @@ class MethodAndData(OptionGroup):
 
     def _check_task(self) -> None:
         """Refuse numbers that the task does not have, and options of data where it needs none."""
-        if self.has_examples:
+        if self.task_kind.takes_data:
             return
         for field in dataclasses.fields(MethodAndData):
             if field.name in _OF_EXAMPLES and getattr(self, field.name) != field.default:
                 raise OptionError(
-                    Named(field.name, getattr(self, field.name)), " is for tasks with examples; ",
-                    Named("task", self.task_name), " needs none, so leave it out",
+                    Named(field.name, getattr(self, field.name)), " is for tasks of a data set; ",
+                    Named("task", self.task_name), " has its own, so leave it out",
                 )  # fmt: skip
 
     @property
@@ -126,14 +133,25 @@ class MethodAndData(OptionGroup):
     @cached_property
     def task_kind(self) -> Any:  # noqa: ANN401 - a dataclass of `laconic.lab.tasks`
         """The task with its numbers, made once."""
-        from laconic.lab.tasks import TASKS
+        from laconic.lab.tasks import TASKS, OwnKind
 
+        if is_own(self.task):
+            return OwnKind(text=self.task_name, settings=self.task_set)
         return from_text(TASKS[self.task_name], self.task_set, self.task_name)
 
     @property
     def title(self) -> str:
         """What is trained on what, such as "digits, mlp"."""
-        return f"{self.dataset}, {self.model}" if self.has_examples else self.task_name
+        return f"{self.dataset}, {self.model}" if self.task_kind.takes_data else self.task_name
+
+    @property
+    def task_settings(self) -> dict[str, str]:
+        """The numbers of the task, with their defaults, as the texts that `task_set` takes."""
+        return self.task_set if is_own(self.task) else as_settings(self.task_kind)
+
+    def described_functions(self) -> dict[str, int]:
+        """Return a hash of the file of each function of the user's own."""
+        return described_functions({name: getattr(self, name) for name in OF_FUNCTIONS})
 
     @property
     def task_columns(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def identity_of(experiment: Experiment, plugins: tuple[str, ...]) -> dict[str, A
     plan = {} if settings.fault_plan is None else tomllib.loads(settings.fault_plan.to_toml())
     found |= {f"faults {name}": value if isinstance(value, _SCALAR) else repr(value) for name, value in plan.items()}
     found |= {name: value for name, value in experiment.task.described().items() if name not in found}
-    return found | described_files(plugins)
+    return found | settings.described_functions() | described_files(plugins)
 
 
 def library_versions() -> dict[str, str]:

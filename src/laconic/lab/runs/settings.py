@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from laconic.errors import Named, OptionError
-from laconic.hyperparameters import as_settings
 from laconic.lab.algorithms import has_dense_rounds, make_algorithm
 from laconic.lab.defaults import DECAY_AT, SEED_BOUND, WARM_UP_FROM
 from laconic.lab.options import PURE_NUMBER, option
@@ -321,7 +320,9 @@ class RunSettings(MethodAndData):
             del hyperparameters["dense_rounds"]  # follows from the epochs and the data
         data = dataclasses.asdict(self) | {"set": hyperparameters}
         data["lr"] = "theory" if self.lr == "theory" else self.learning_rate
-        data["task_set"] = as_settings(self.task_kind) or None
+        data["task_set"] = self.task_settings or None
+        if not self.task_kind.takes_data:
+            del data["dataset"], data["model"]
         if self.lr_schedule == "step":
             data["decay_at"] = self.decay_at or DECAY_AT
         if self.warm_up_epochs is not None:

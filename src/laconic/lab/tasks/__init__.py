@@ -2,10 +2,11 @@
 
 from laconic.lab.tasks.examples import ClassifierTask
 from laconic.lab.tasks.kinds import TASKS, Classifier, LanguageModel
+from laconic.lab.tasks.own import ExampleTask, OwnKind, OwnTask
 from laconic.lab.tasks.quadratic import Quadratic, QuadraticTask
 from laconic.lab.tasks.task import Bounds, Judgement, Shares, Task
 
 __all__ = [
-    "TASKS", "Bounds", "Classifier", "ClassifierTask", "Judgement", "LanguageModel", "Quadratic", "QuadraticTask",
-    "Shares", "Task",
+    "TASKS", "Bounds", "Classifier", "ClassifierTask", "ExampleTask", "Judgement", "LanguageModel", "OwnKind",
+    "OwnTask", "Quadratic", "QuadraticTask", "Shares", "Task",
 ]  # fmt: skip

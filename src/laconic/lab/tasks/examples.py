@@ -1,7 +1,6 @@
 """A classifier of examples, or a language model of characters: cross entropy, and the share of right answers."""
 
 import math
-import zlib
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from laconic.lab.datasets import Dataset
 from laconic.lab.datasets.augmentation import Augmentation
+from laconic.lab.datasets.hashing import hash_of
 from laconic.lab.partitions import Partition
 from laconic.lab.runs.device import CPU, generators_of
 from laconic.lab.runs.divergence import Guess
@@ -106,7 +106,5 @@ class ClassifierTask(Task):
         ):  # fmt: skip
             found[f"{split} examples/number of examples"] = len(labels)
             found[f"{split} examples/shape of an example"] = str(tuple(inputs.shape[1:]))
-            found[f"{split} examples/hash of the values"] = zlib.crc32(
-                labels.numpy().data, zlib.crc32(inputs.numpy().data)
-            )
+            found[f"{split} examples/hash of the values"] = hash_of(inputs, labels)
         return found

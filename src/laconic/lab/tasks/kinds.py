@@ -11,6 +11,7 @@ class Classifier:
     """Cross entropy of the data set's classes under a model; measured is the test accuracy."""
 
     has_examples: ClassVar[bool] = True
+    takes_data: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ()
     judged_by: ClassVar[str] = "test_accuracy"
 
@@ -20,12 +21,14 @@ class LanguageModel:
     """Cross entropy of the next character of a text; measured is the share of characters that are predicted."""
 
     has_examples: ClassVar[bool] = True
+    takes_data: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ()
     judged_by: ClassVar[str] = "test_accuracy"
 
 
 # Name -> kind. The first line of a kind's docstring says what is trained; its hyper-parameters are the keys of
 # --task-set, `has_examples` says whether workers share examples,
+# `takes_data` whether the options of data and model are for it,
 # and `columns` names the columns of `metrics.csv` that only this kind fills, `judged_by` the one that
 # it is judged by.
 TASKS: dict[str, type] = {

@@ -7,7 +7,6 @@ First-Order Methods, 2020, so that their rates can be measured.
 """
 
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.hyperparameters import check_hyperparameters, hyperparameter
+from laconic.lab.datasets.hashing import hash_of
 from laconic.lab.tasks.task import Bounds, Judgement, Shares, Task
 from laconic.random_keys import make_key
 
@@ -25,6 +25,7 @@ class Quadratic:
     """A quadratic: minimum, L and noise are known. Needs no data."""
 
     has_examples: ClassVar[bool] = False
+    takes_data: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]] = ("gap", "mean_squared_gradient")
     judged_by: ClassVar[str] = "gap"
 
@@ -121,8 +122,7 @@ class QuadraticTask(Task):
 
     def described(self) -> Mapping[str, str | int | float | bool]:
         """Return a hash of the A_n and b_n."""
-        matrices = zlib.crc32(self._matrices.cpu().numpy().data)
-        return {"task": self.name, "hash of the problem": zlib.crc32(self._vectors.cpu().numpy().data, matrices)}
+        return {"task": self.name, "hash of the problem": hash_of(self._matrices.cpu(), self._vectors.cpu())}
 
     def move_to(self, device: torch.device) -> None:
         """Move the A_n and b_n."""
