@@ -8,6 +8,7 @@ SEED_BOUND = 1 << 63
 DATASET_NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "csv", "libsvm", "text")
 PUBLISHED_NAMES = ("mnist", "fashion-mnist", "cifar10", "cifar100")
 TASK_NAMES = ("classifier", "language-model", "quadratic")
+INNER_NAMES = ("sgd", "adamw", "muon")
 MODEL_NAMES = ("linear", "mlp", "cnn", "resnet18", "resnet50", "transformer")
 
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

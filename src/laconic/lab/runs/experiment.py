@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from laconic.errors import Named, OptionError
@@ -18,6 +18,7 @@ from laconic.lab.runs.settings import RunSettings
 from laconic.lab.tasks import Judgement
 from laconic.lab.tasks.theory import theory_rate
 from laconic.protocol.layout import choose_layout
+from laconic.training.inner_checks import check_inner
 
 
 class Experiment:
@@ -41,7 +42,8 @@ class Experiment:
             self.algorithm = replace(self.algorithm, **rounds)
         self.learning_rate = self._theory_rate() if settings.lr == "theory" else settings.learning_rate
         """The learning rate before warm-up and schedule."""
-        self.inner = SGD(self.model.parameters(), lr=self.learning_rate, weight_decay=settings.weight_decay)
+        self.inner: Optimizer = settings.inner_kind.made(self.model, self.learning_rate, settings.weight_decay)
+        check_inner(self.inner, self.algorithm, settings.local_steps)
         self.device = CPU
         """Where the model, and the examples that it gets, are."""
         self.spec = spec_of(self.model)
@@ -57,8 +59,8 @@ class Experiment:
                 Named("lr", "theory"), f": the constants L and sigma of the task {settings.task_name} are not known; "
                 "give a number, or take ", Named("task", "quadratic"),
             )  # fmt: skip
-        if settings.local_steps > 1 or settings.weight_decay:
-            name = "local_steps" if settings.local_steps > 1 else "weight_decay"
+        plain = {"local_steps": 1, "weight_decay": 0.0, "inner": None, "inner_set": {}}
+        for name in (name for name, value in plain.items() if getattr(settings, name) != value):
             raise OptionError(
                 Named("lr", "theory"), " is for one step of plain SGD to a round; leave ",
                 Named(name, getattr(settings, name)), " out, or give a number",

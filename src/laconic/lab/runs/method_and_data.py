@@ -12,7 +12,7 @@ from laconic.errors import Named, OptionError
 from laconic.hyperparameters import as_settings, from_text
 from laconic.lab.defaults import DATASET_NAMES, MODEL_NAMES, TASK_NAMES
 from laconic.lab.options import PURE_NUMBER, OptionGroup, listed, option
-from laconic.lab.own_functions import FORM, described_functions, is_own
+from laconic.lab.own_functions import FORM, is_own
 from laconic.lab.runs.option_texts import text_encoding
 from laconic.protocol.layout import LAYOUTS
 
@@ -21,8 +21,6 @@ OF_READING = (
     "window",
 )  # fmt: skip
 _OF_MODEL = ("width",)
-OF_FUNCTIONS = ("dataset", "model", "task")
-"""Options whose value may be a function of the user's own."""
 _OF_EXAMPLES = ("dataset", "data", "examples", "augment", "model", *OF_READING, *_OF_MODEL)
 
 
@@ -148,10 +146,6 @@ class MethodAndData(OptionGroup):
     def task_settings(self) -> dict[str, str]:
         """The numbers of the task, with their defaults, as the texts that `task_set` takes."""
         return self.task_set if is_own(self.task) else as_settings(self.task_kind)
-
-    def described_functions(self) -> dict[str, int]:
-        """Return a hash of the file of each function of the user's own."""
-        return described_functions({name: getattr(self, name) for name in OF_FUNCTIONS})
 
     @property
     def task_columns(self) -> tuple[str, ...]:

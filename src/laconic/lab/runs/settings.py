@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from laconic.errors import Named, OptionError
+from laconic.hyperparameters import as_settings, from_text
 from laconic.lab.algorithms import has_dense_rounds, make_algorithm
-from laconic.lab.defaults import DECAY_AT, SEED_BOUND, WARM_UP_FROM
-from laconic.lab.options import PURE_NUMBER, option
+from laconic.lab.defaults import DECAY_AT, INNER_NAMES, SEED_BOUND, WARM_UP_FROM
+from laconic.lab.options import PURE_NUMBER, listed, option
+from laconic.lab.own_functions import FORM, described_functions, is_own
 from laconic.lab.runs.method_and_data import OF_READING, MethodAndData
 from laconic.lab.runs.option_texts import device_name
 from laconic.protocol.layout import choose_layout, n_nodes_for
@@ -58,8 +60,8 @@ class RunSettings(MethodAndData):
         unit="epochs", metavar="E",
     )  # fmt: skip
     lr: float | Literal["theory"] | None = option(
-        None, "The learning rate of the inner SGD; theory takes that of the method's theorem, where the task's L and "
-        "sigma are known.", within="(0, inf)", unit=PURE_NUMBER, shown="the method's own",
+        None, "The learning rate of the inner optimizer; theory takes that of the method's theorem, where the task's "
+        "L and sigma are known.", within="(0, inf)", unit=PURE_NUMBER, shown="the method's own",
         hint="leave it out for the method's own default",
     )  # fmt: skip
     lr_schedule: str = option(
@@ -78,9 +80,17 @@ class RunSettings(MethodAndData):
         metavar="SHARE", shown=f"{WARM_UP_FROM}",
     )  # fmt: skip
     weight_decay: float = option(
-        0.0, "The weight decay of the inner SGD: added after the exchange; or before it, in each local step, if the "
-        "method exchanges changes or there are several local steps.", within="[0, inf)",
+        0.0, "The weight decay of the inner optimizer: added after the exchange; or before it, in each local step, if "
+        "the method exchanges changes or there are several local steps.", within="[0, inf)",
         unit=PURE_NUMBER,
+    )  # fmt: skip
+    inner: str | None = option(
+        None, f"The inner optimizer, which makes a step of what the method returns: {listed(INNER_NAMES)}; or {FORM} "
+        "of your own.", choices=INNER_NAMES, own=True, shown="sgd",
+    )  # fmt: skip
+    inner_set: dict[str, str] = option(
+        {}, "Set one number of the inner optimizer, such as momentum=0.9. Can be given several times.",
+        metavar="KEY=VALUE",
     )  # fmt: skip
     seed: int = option(
         0, "The seed of the data order, the initial parameters and all random draws.", within=f"[0, {SEED_BOUND - 1}]",
@@ -231,9 +241,11 @@ class RunSettings(MethodAndData):
     def _check_method(self) -> None:
         """Refuse hyper-parameters, local steps, a layout or faults that the method does not admit."""
         from laconic.contract import ModelSpec
+        from laconic.lab.inner_optimizers import check_momentum
         from laconic.training.local_steps import check_local_steps
 
         check_local_steps(self.method, self.local_steps)
+        check_momentum(self.inner_kind, self.method)
         spec = ModelSpec.of_sizes(10**6)  # data are not read yet
         layout = choose_layout(self.layout, self.method, spec, n_nodes=self.n_processes)
         if self.fault_file is not None:
@@ -281,8 +293,32 @@ class RunSettings(MethodAndData):
 
     @property
     def default_learning_rate(self) -> float:
-        """Plain SGD's learning rate times the method's factor."""
-        return BASE_LR * self.method.lr_factor
+        """Plain SGD's learning rate times the method's factor, or the usual one of another inner optimizer."""
+        usual: float | None = self.inner_kind.usual_lr
+        return BASE_LR * self.method.lr_factor if usual is None else usual
+
+    @cached_property
+    def inner_kind(self) -> Any:  # noqa: ANN401 - a dataclass of `laconic.lab.inner_optimizers`
+        """The kind of the inner optimizer with its numbers, made once."""
+        from laconic.lab.inner_optimizers import INNER, OwnInner
+
+        name = self.inner or "sgd"
+        return (
+            OwnInner(text=name, settings=self.inner_set)
+            if is_own(name)
+            else from_text(INNER[name], self.inner_set, name)
+        )
+
+    @property
+    def _inner_settings(self) -> dict[str, str]:
+        """The numbers of the inner optimizer as texts; none of plain SGD, whose settings are those of all old runs."""
+        if is_own(self.inner):
+            return self.inner_set
+        return as_settings(self.inner_kind) if self.inner or self.inner_set else {}
+
+    def described_functions(self) -> dict[str, int]:
+        """Return a hash of the file of each function of the user's own."""
+        return described_functions({name: getattr(self, name) for name in ("dataset", "model", "task", "inner")})
 
     def link(self) -> "Link":
         """Return the simulated link of every node."""
@@ -321,6 +357,7 @@ class RunSettings(MethodAndData):
         data = dataclasses.asdict(self) | {"set": hyperparameters}
         data["lr"] = "theory" if self.lr == "theory" else self.learning_rate
         data["task_set"] = self.task_settings or None
+        data["inner_set"] = self._inner_settings or None
         if not self.task_kind.takes_data:
             del data["dataset"], data["model"]
         if self.lr_schedule == "step":
