@@ -102,7 +102,7 @@ def test_wrong_numbers_and_options_without_use_are_refused():
         ({"task_set": {"nois": 1}}, "unknown key 'nois'.*did you mean noise"),
         ({"task_set": {"noise": -1}}, "noise=-1.0 must be in"),
         ({"task_set": {"lowest": 2}}, "lowest=2.0 must be at most highest=1.0"),
-        ({"dataset": "mnist"}, "dataset='mnist' is for tasks of a data set"),
+        ({"dataset": "mnist"}, "dataset='mnist' is not for task='quadratic'"),
         ({"partition": "fixed"}, "partition='fixed' is for tasks with examples"),
         ({"task": "classifier", "task_set": {"noise": 1}}, "classifier: unknown key 'noise'; known: none"),
         ({"lr": "theorie"}, "lr='theorie' must be a number, above 0"),

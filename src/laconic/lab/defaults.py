@@ -7,7 +7,7 @@ SEED_BOUND = 1 << 63
 # A test compares these with the registries, which import torch.
 DATASET_NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "csv", "libsvm", "text")
 PUBLISHED_NAMES = ("mnist", "fashion-mnist", "cifar10", "cifar100")
-TASK_NAMES = ("classifier", "language-model", "quadratic")
+TASK_NAMES = ("classifier", "language-model", "logistic", "least-squares", "quadratic")
 INNER_NAMES = ("sgd", "adamw", "muon")
 MODEL_NAMES = ("linear", "mlp", "cnn", "resnet18", "resnet50", "transformer")
 

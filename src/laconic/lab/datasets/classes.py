@@ -21,15 +21,21 @@ from laconic.statements import warn
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples:
-    """The examples of one file."""
+class Labeled:
+    """The labels of the examples of one file."""
 
     path: Path
-    features: NDArray[numpy.float64] | NDArray[numpy.float32]
-    """(n, c)."""
     labels: Sequence[str]
     lines: Sequence[int]
     """The line of each example."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples(Labeled):
+    """The examples of one file."""
+
+    features: NDArray[numpy.float64] | NDArray[numpy.float32]
+    """(n, c)."""
     columns: Sequence[str]
     """What a message calls each feature."""
 
@@ -46,15 +52,12 @@ def assemble(name: str, examples: Examples, test: Examples | None, *, standardiz
     Warns:
         UserWarning: Some classes have one example.
     """
-    numbers = _numbers(examples)
-    labels = torch.tensor([numbers[class_of(word)] for word in examples.labels], dtype=torch.int64)
-    if test is None:
-        train_rows, test_rows = (rows.numpy() for rows in _split(examples, labels))
-        train_labels, test_labels = labels[train_rows], labels[test_rows]
-        train_features, test_features = examples.features[train_rows], examples.features[test_rows]
-    else:
-        train_labels, test_labels = labels, _test_labels(examples, test, numbers)
+    division = divided(examples, test)
+    if division.rows is None:
+        assert test is not None
         train_features, test_features = examples.features, test.features
+    else:
+        train_features, test_features = (examples.features[rows.numpy()] for rows in division.rows)
     if standardize:
         mean, scale = _mean_and_scale(examples, train_features)
         train_features, test_features = (
@@ -63,14 +66,38 @@ def assemble(name: str, examples: Examples, test: Examples | None, *, standardiz
     return Dataset(
         name=name,
         train_inputs=torch.from_numpy(numpy.ascontiguousarray(train_features, dtype=numpy.float32)),
-        train_labels=train_labels,
+        train_labels=division.train_labels,
         test_inputs=torch.from_numpy(numpy.ascontiguousarray(test_features, dtype=numpy.float32)),
-        test_labels=test_labels,
-        n_classes=len(numbers),
+        test_labels=division.test_labels,
+        n_classes=division.n_classes,
     )
 
 
-def _numbers(examples: Examples) -> dict[Decimal | str, int]:
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """Labels as numbers, of train and test examples."""
+
+    train_labels: torch.Tensor
+    """(n,) int64."""
+    test_labels: torch.Tensor
+    n_classes: int
+    rows: tuple[torch.Tensor, torch.Tensor] | None = None
+    """The rows of train and of test examples, if both are of one file."""
+
+
+def divided(examples: Labeled, test: Labeled | None) -> Division:
+    """Number the labels of one file, divided 80/20, or of a train and a test file. Raises as `assemble`."""
+    numbers = _numbers(examples)
+    labels = torch.tensor([numbers[class_of(word)] for word in examples.labels], dtype=torch.int64)
+    if test is not None:
+        return Division(train_labels=labels, test_labels=_test_labels(examples, test, numbers), n_classes=len(numbers))
+    train, tested = _split(examples, labels)
+    return Division(
+        train_labels=labels[train], test_labels=labels[tested], n_classes=len(numbers), rows=(train, tested)
+    )
+
+
+def _numbers(examples: Labeled) -> dict[Decimal | str, int]:
     """Return class -> number. Labels are compared as numbers if all of them are, so that 1 and 1.0 are one class."""
     counts = Counter(class_of(word) for word in examples.labels)
     if len(counts) < 2:
@@ -81,7 +108,7 @@ def _numbers(examples: Examples) -> dict[Decimal | str, int]:
     return {one: number for number, one in enumerate(sorted(counts, key=lambda one: (isinstance(one, str), one)))}
 
 
-def _split(examples: Examples, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _split(examples: Labeled, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     try:
         divided = stratified_split(labels)
     except DatasetError as error:
@@ -96,7 +123,7 @@ def _split(examples: Examples, labels: torch.Tensor) -> tuple[torch.Tensor, torc
     return divided
 
 
-def _test_labels(examples: Examples, test: Examples, numbers: dict[Decimal | str, int]) -> torch.Tensor:
+def _test_labels(examples: Labeled, test: Labeled, numbers: dict[Decimal | str, int]) -> torch.Tensor:
     labels = [numbers.get(class_of(word)) for word in test.labels]
     if None in labels:
         place = labels.index(None)

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy
+import torch
 from numpy.typing import NDArray
 
 from laconic.errors import DatasetError, Named
-from laconic.lab.datasets.classes import Examples, assemble
+from laconic.lab.datasets.classes import Examples, Labeled, assemble, divided
 from laconic.lab.datasets.dataset import DataOptionError, Dataset
 from laconic.lab.datasets.numbers import is_finite, number_of
+from laconic.lab.datasets.sparse import SparseDataset, SparseRows
 from laconic.lab.datasets.text_file import existing_file, numbered_lines, shown
 from laconic.statements import warn
 
@@ -44,6 +46,19 @@ class _Sparse:
     widest: int = 0
     """The line of the highest column."""
 
+    def labeled(self) -> Labeled:
+        """Return the labels."""
+        return Labeled(path=self.path, labels=self.labels, lines=self.lines)
+
+    def rows(self, width: int) -> SparseRows:
+        """Return the features, in `width` columns."""
+        sizes = torch.from_numpy(numpy.frombuffer(self.sizes, dtype=numpy.int64).copy())
+        return SparseRows(
+            offsets=torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]),
+            columns=torch.from_numpy(numpy.frombuffer(self.columns, dtype=numpy.int64).copy()),
+            values=torch.from_numpy(numpy.frombuffer(self.values, dtype=numpy.float32).copy()), n_columns=width,
+        )  # fmt: skip
+
 
 def libsvm_table(path: Path | None = None, *, test_data: Path | None = None, index_base: int = 1) -> Dataset:
     """Sparse rows as dense vectors, values unchanged; --data is a LIBSVM (svmlight) text file.
@@ -64,6 +79,29 @@ def libsvm_table(path: Path | None = None, *, test_data: Path | None = None, ind
     Warns:
         UserWarning: Queries (qid) are ignored, or only test examples have the last features.
     """
+    train, test, width = _read_both(path, test_data, index_base)
+    test_examples = None if test is None else _examples(test, width)
+    return assemble("libsvm", _examples(train, width), test_examples, standardize=False)
+
+
+def libsvm_rows(path: Path | None = None, *, test_data: Path | None = None, index_base: int = 1) -> SparseDataset:
+    """Return the rows of a LIBSVM file as they are, sparse. Arguments and errors are those of `libsvm_table`."""
+    train, test, width = _read_both(path, test_data, index_base)
+    division = divided(train.labeled(), None if test is None else test.labeled())
+    rows = train.rows(width)
+    if division.rows is None:
+        assert test is not None
+        train_rows, test_rows = rows, test.rows(width)
+    else:
+        train_rows, test_rows = (rows.selected(each) for each in division.rows)
+    return SparseDataset(
+        name="libsvm", train=train_rows, train_labels=division.train_labels, test=test_rows,
+        test_labels=division.test_labels, n_classes=division.n_classes,
+    )  # fmt: skip
+
+
+def _read_both(path: Path | None, test_data: Path | None, index_base: int) -> tuple[_Sparse, _Sparse | None, int]:
+    """Return the examples of both files, and their number of features."""
     train = _read(existing_file("libsvm", path, _WANTED), index_base)
     test = None
     if test_data is not None:
@@ -74,8 +112,7 @@ def libsvm_table(path: Path | None = None, *, test_data: Path | None = None, ind
             f"{test.path}: line {test.widest} has feature {width - 1 + index_base}, but those of {train.path} end at "
             f"{train.width - 1 + index_base}; the features above are 0 in training",
         )  # fmt: skip
-    test_examples = None if test is None else _examples(test, width)
-    return assemble("libsvm", _examples(train, width), test_examples, standardize=False)
+    return train, test, width
 
 
 def _examples(sparse: _Sparse, width: int) -> Examples:

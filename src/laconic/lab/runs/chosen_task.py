@@ -1,15 +1,29 @@
 """The task of a run, from its settings."""
 
+from pathlib import Path
+
 import torch
 
 from laconic.errors import Named, OptionError
 from laconic.lab.datasets import Dataset, load
 from laconic.lab.datasets.augmentation import Augmentation
+from laconic.lab.datasets.libsvm import libsvm_rows
+from laconic.lab.datasets.sparse import SparseDataset, SparseRows
 from laconic.lab.models import build, check_kind, check_scores
 from laconic.lab.own_functions import is_own
 from laconic.lab.partitions import BY_LABEL, partition_of
 from laconic.lab.runs.settings import RunSettings
-from laconic.lab.tasks import ClassifierTask, ExampleTask, OwnKind, Quadratic, Shares, Task
+from laconic.lab.tasks import (
+    ClassifierTask,
+    ConvexTask,
+    ExampleTask,
+    LeastSquares,
+    Logistic,
+    OwnKind,
+    Quadratic,
+    Shares,
+    Task,
+)
 
 
 def task_of(settings: RunSettings) -> Task:
@@ -24,7 +38,29 @@ def task_of(settings: RunSettings) -> Task:
         return kind.task(Shares(workers=settings.workers, batch_size=settings.batch_size, seed=settings.seed))
     if isinstance(kind, OwnKind):
         return _of_own(kind, settings)
+    if isinstance(kind, Logistic | LeastSquares):
+        data = _sparse(settings)
+        partition = partition_of(settings.partition, data.train_labels, **settings.of_partition)
+        return ConvexTask(kind, data, partition)
     return _of_data(settings)
+
+
+def _sparse(settings: RunSettings) -> SparseDataset:
+    """Return the rows of the data set; those of a libsvm file are never dense."""
+    if settings.dataset == "libsvm" and settings.examples is None:
+        path = None if settings.data is None else Path(settings.data).expanduser()
+        reading = settings.reading
+        if "test_data" in reading:
+            reading["test_data"] = Path(reading["test_data"]).expanduser()
+        return libsvm_rows(path, **reading)
+    dataset = load(settings.dataset, settings.data, examples=settings.examples, **settings.reading)
+    if dataset.is_text:
+        _check_text(settings, dataset)
+    return SparseDataset(
+        name=dataset.name, train=SparseRows.of_dense(dataset.train_inputs.flatten(1)),
+        train_labels=dataset.train_labels, test=SparseRows.of_dense(dataset.test_inputs.flatten(1)),
+        test_labels=dataset.test_labels, n_classes=dataset.n_classes,
+    )  # fmt: skip
 
 
 def _of_own(kind: OwnKind, settings: RunSettings) -> ExampleTask:

@@ -21,7 +21,7 @@ OF_READING = (
     "window",
 )  # fmt: skip
 _OF_MODEL = ("width",)
-_OF_EXAMPLES = ("dataset", "data", "examples", "augment", "model", *OF_READING, *_OF_MODEL)
+_OF_DATA = ("dataset", "data", "examples", "augment", *OF_READING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +114,13 @@ class MethodAndData(OptionGroup):
 
     def _check_task(self) -> None:
         """Refuse numbers that the task does not have, and options of data where it needs none."""
-        if self.task_kind.takes_data:
-            return
+        kind = self.task_kind
+        useless = (*(() if kind.takes_data else _OF_DATA), *(() if kind.takes_model else ("model", *_OF_MODEL)))
         for field in dataclasses.fields(MethodAndData):
-            if field.name in _OF_EXAMPLES and getattr(self, field.name) != field.default:
+            if field.name in useless and getattr(self, field.name) != field.default:
                 raise OptionError(
-                    Named(field.name, getattr(self, field.name)), " is for tasks of a data set; ",
-                    Named("task", self.task_name), " has its own, so leave it out",
+                    Named(field.name, getattr(self, field.name)), " is not for ",
+                    Named("task", self.task_name), ", which has its own; leave it out",
                 )  # fmt: skip
 
     @property
@@ -140,7 +140,8 @@ class MethodAndData(OptionGroup):
     @property
     def title(self) -> str:
         """What is trained on what, such as "digits, mlp"."""
-        return f"{self.dataset}, {self.model}" if self.task_kind.takes_data else self.task_name
+        parts = [self.dataset] if self.task_kind.takes_data else []
+        return ", ".join([*parts, self.model if self.task_kind.takes_model else self.task_name])
 
     @property
     def task_settings(self) -> dict[str, str]:

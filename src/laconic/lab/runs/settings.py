@@ -359,7 +359,9 @@ class RunSettings(MethodAndData):
         data["task_set"] = self.task_settings or None
         data["inner_set"] = self._inner_settings or None
         if not self.task_kind.takes_data:
-            del data["dataset"], data["model"]
+            del data["dataset"]
+        if not self.task_kind.takes_model:
+            del data["model"]
         if self.lr_schedule == "step":
             data["decay_at"] = self.decay_at or DECAY_AT
         if self.warm_up_epochs is not None:

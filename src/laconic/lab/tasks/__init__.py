@@ -1,5 +1,6 @@
 """Tasks by name: each owns data, model, loss and metric."""
 
+from laconic.lab.tasks.convex import ConvexTask, LeastSquares, Logistic
 from laconic.lab.tasks.examples import ClassifierTask
 from laconic.lab.tasks.kinds import TASKS, Classifier, LanguageModel
 from laconic.lab.tasks.own import ExampleTask, OwnKind, OwnTask
@@ -7,6 +8,6 @@ from laconic.lab.tasks.quadratic import Quadratic, QuadraticTask
 from laconic.lab.tasks.task import Bounds, Judgement, Shares, Task
 
 __all__ = [
-    "TASKS", "Bounds", "Classifier", "ClassifierTask", "ExampleTask", "Judgement", "LanguageModel", "OwnKind",
-    "OwnTask", "Quadratic", "QuadraticTask", "Shares", "Task",
+    "TASKS", "Bounds", "Classifier", "ClassifierTask", "ConvexTask", "ExampleTask", "Judgement", "LanguageModel",
+    "LeastSquares", "Logistic", "OwnKind", "OwnTask", "Quadratic", "QuadraticTask", "Shares", "Task",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from laconic.lab.tasks.convex import LeastSquares, Logistic
 from laconic.lab.tasks.quadratic import Quadratic
 
 
@@ -12,6 +13,7 @@ class Classifier:
 
     has_examples: ClassVar[bool] = True
     takes_data: ClassVar[bool] = True
+    takes_model: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ()
     judged_by: ClassVar[str] = "test_accuracy"
 
@@ -22,17 +24,21 @@ class LanguageModel:
 
     has_examples: ClassVar[bool] = True
     takes_data: ClassVar[bool] = True
+    takes_model: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ()
     judged_by: ClassVar[str] = "test_accuracy"
 
 
 # Name -> kind. The first line of a kind's docstring says what is trained; its hyper-parameters are the keys of
 # --task-set, `has_examples` says whether workers share examples,
-# `takes_data` whether the options of data and model are for it,
+# `takes_data` and `takes_model` whether the options of
+# data and of the model are for it,
 # and `columns` names the columns of `metrics.csv` that only this kind fills, `judged_by` the one that
 # it is judged by.
 TASKS: dict[str, type] = {
     "classifier": Classifier,
     "language-model": LanguageModel,
+    "least-squares": LeastSquares,
+    "logistic": Logistic,
     "quadratic": Quadratic,
 }

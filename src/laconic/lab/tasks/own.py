@@ -39,6 +39,7 @@ class OwnKind:
 
     has_examples: ClassVar[bool] = True
     takes_data: ClassVar[bool] = False
+    takes_model: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]] = ("metric",)
     judged_by: ClassVar[str] = "metric"
 

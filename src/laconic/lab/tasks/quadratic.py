@@ -26,6 +26,7 @@ class Quadratic:
 
     has_examples: ClassVar[bool] = False
     takes_data: ClassVar[bool] = False
+    takes_model: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]] = ("gap", "mean_squared_gradient")
     judged_by: ClassVar[str] = "gap"
 
