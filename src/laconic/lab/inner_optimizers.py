@@ -104,7 +104,7 @@ class MatricesByMuon(Optimizer):
         super().__init__([group for part in self._parts for group in part.param_groups], {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]  # noqa: ANN401 - torch's own signature
+    def step(self, closure: Any = None) -> Any:  # noqa: ANN401 - torch's own signature
         """Take a step of both, with the groups and the state that are here now."""
         loss = None
         if closure is not None:

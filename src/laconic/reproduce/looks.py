@@ -49,7 +49,7 @@ def train_with_looks(report: Reporter, settings: RunSettings, look_every: int, t
             simulation.exchange_steps()  # fewer than local_steps may be left
         lr_schedule.step()
         if done % look_every == 0 or done == experiment.steps:
-            accuracy = in_simulation(simulation, experiment).test
+            accuracy = in_simulation(simulation, experiment).test or 0.0  # of what classifies nothing
             since = done - (looks[-1]["step"] if looks else 0)
             looks.append(_look(simulation, done, done / experiment.steps_per_epoch, accuracy, loss / since))
             loss = 0.0

@@ -84,15 +84,15 @@ class Products:
 
     def times(self, vector: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
         """Return X v, (n,)."""
-        return numpy.bincount(self._rows, self._values * vector[self._columns], self.shape[0])
+        return _summed(self._rows, self._values * vector[self._columns], self.shape[0])
 
     def transposed_times(self, vector: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
         """Return X'v, (c,)."""
-        return numpy.bincount(self._columns, self._values * vector[self._rows], self.shape[1])
+        return _summed(self._columns, self._values * vector[self._rows], self.shape[1])
 
     def squared_norms(self) -> NDArray[numpy.float64]:
         """Return the squared norm of each row, (n,)."""
-        return numpy.bincount(self._rows, self._values**2, self.shape[0])
+        return _summed(self._rows, self._values**2, self.shape[0])
 
     def gram(self, weights: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
         """Return X' diag(w) X, (c, c). Rows are dense a few at a time."""
@@ -106,6 +106,11 @@ class Products:
             dense[self._rows[part] - start, self._columns[part]] = self._values[part]
             total += dense.T @ (dense * weights[start : start + step, None])
         return total
+
+
+def _summed(places: NDArray[numpy.int64], values: NDArray[numpy.float64], count: int) -> NDArray[numpy.float64]:
+    """Return the sum of the values at each of `count` places, added in order."""
+    return numpy.bincount(places, values, count).astype(numpy.float64, copy=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

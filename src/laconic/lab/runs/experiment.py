@@ -59,7 +59,7 @@ class Experiment:
                 Named("lr", "theory"), f": the constants L and sigma of the task {settings.task_name} are not known; "
                 "give a number, or take ", Named("task", "quadratic"),
             )  # fmt: skip
-        plain = {"local_steps": 1, "weight_decay": 0.0, "inner": None, "inner_set": {}}
+        plain: dict[str, object] = {"local_steps": 1, "weight_decay": 0.0, "inner": None, "inner_set": {}}
         for name in (name for name, value in plain.items() if getattr(settings, name) != value):
             raise OptionError(
                 Named("lr", "theory"), " is for one step of plain SGD to a round; leave ",

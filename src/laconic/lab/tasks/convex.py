@@ -6,6 +6,7 @@ stay sparse.
 Shapes: n examples, c features with the constant one, b examples in a batch.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -162,7 +163,7 @@ class Objective:
         slopes = self._kind.slope(numpy.zeros(len(self._signs)))
         second = float((slopes**2 * self.products.squared_norms()).mean())
         mean = self.gradient(numpy.zeros(self.products.shape[1]))
-        return float(max(0.0, second - float(mean @ mean)) / batch_size) ** 0.5
+        return math.sqrt(max(0.0, second - float(mean @ mean)) / batch_size)
 
     def smoothness(self) -> float:
         """Return a bound on L: the highest phi'' times the highest eigenvalue of X'X / n, plus l2."""
@@ -176,6 +177,8 @@ class Objective:
 
 class ConvexTask(Task):
     """Logistic regression or least squares of one run."""
+
+    model: _Weights
 
     def __init__(self, kind: Logistic | LeastSquares, data: SparseDataset, partition: Partition | Shards) -> None:
         """Set up the task, and find its minimum if that is wanted.
@@ -253,7 +256,7 @@ class ConvexTask(Task):
         squares = [float(each @ each) for each in apart]
         return Bounds(
             smoothness=self._objective.smoothness(), noise=self._objective.noise_at_0(self._batch_size),
-            disagreement=(sum(squares) / len(squares)) ** 0.5 if squares else 0.0,
+            disagreement=math.sqrt(sum(squares) / len(squares)) if squares else 0.0,
         )  # fmt: skip
 
     def described(self) -> Mapping[str, str | int | float | bool]:

@@ -6,7 +6,7 @@ proofs have it. Differs: 3.4.2 prints sigma for sigma' in its last term, 5.2.6 s
 lacks the factor 2 that its own condition (4.8) needs.
 """
 
-from math import sqrt
+from math import cbrt, sqrt
 
 import laconic
 from laconic.contract import Algorithm
@@ -45,17 +45,17 @@ def theory_rate(algorithm: Algorithm, bounds: Bounds, *, rounds: int, workers: i
         updates = rounds * workers
         factor = 2 if staleness else 1  # one worker is SGD
         return 1 / (factor * smoothness * (staleness + 1) + bounds.noise * sqrt(updates * smoothness))  # (4.10)
-    cube_root = (rounds * smoothness**2) ** (1 / 3)
+    cube_root = cbrt(rounds * smoothness**2)
     if name == "dsgd":
         rho = laconic.Mixing.over_cycle(getattr(algorithm, "graph", "ring"), workers).rho if workers > 1 else 0.0
         spread = bounds.disagreement * rho / (1 - rho)
-        return 1 / (smoothness + noise_term + cube_root * spread ** (2 / 3))  # 5.2.6
+        return 1 / (smoothness + noise_term + cube_root * cbrt(spread**2))  # 5.2.6
     if not bounds.compression_error:
         raise OptionError(
             Named("lr", "theory"), f": the theorem of {name} needs sigma', the bound on what its compressor leaves; "
             "give ", Named("task_set"), " compression_error=...",
         )  # fmt: skip
     if name == "ec-sgd":
-        return 1 / (2 * smoothness + noise_term + cube_root * bounds.compression_error ** (2 / 3))  # 3.4.2
+        return 1 / (2 * smoothness + noise_term + cube_root * cbrt(bounds.compression_error**2))  # 3.4.2
     variance = bounds.noise**2 / workers + (1 + 1 / workers) * bounds.compression_error**2  # sigma_c^2 of (3.5)
     return 1 / (smoothness + sqrt(rounds * smoothness * variance))
