@@ -85,7 +85,7 @@ def fractions(): return torch.zeros(4, 2), torch.tensor([0.5] * 4), torch.zeros(
 def rows_differ(): return torch.zeros(4, 2), torch.zeros(3), torch.zeros(4, 2), torch.zeros(4)
 value = 5
 def bad_loss():
-    pair = (torch.zeros(9, 2), torch.zeros(9))
+    pair = (torch.zeros(200, 2), torch.zeros(200))
     net = torch.nn.Linear(2, 1)
     return OwnTask(model=net, train=pair, test=pair, loss=lambda m, x, y: 1.0, metric=lambda m, x, y: 0)
 """
