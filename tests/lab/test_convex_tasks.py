@@ -110,8 +110,8 @@ def test_a_run_on_sparse_rows_closes_the_gap_and_records_accuracy_beside_it(tmp_
     assert (without.last.gap, without.spec.d) == (None, 5)
     theory = Experiment(settings(file, lr="theory"))
     bounds = theory.task.bounds()
-    rate = 1 / (bounds.smoothness + bounds.noise * (theory.steps * bounds.smoothness / 2) ** 0.5)
-    assert theory.learning_rate == pytest.approx(rate)
+    expected_lr = 1 / (bounds.smoothness + bounds.noise * (theory.steps * bounds.smoothness / 2) ** 0.5)
+    assert theory.learning_rate == pytest.approx(expected_lr)
 
 
 def test_what_does_not_fit_a_convex_task_is_refused(tmp_path):

@@ -58,8 +58,8 @@ def test_data_and_model_of_a_users_own_are_trained(tmp_path, monkeypatch):
 def test_a_task_of_a_users_own_is_trained_with_its_own_loss_and_judged_by_its_own_figure(tmp_path, monkeypatch):
     own = own_module(tmp_path, monkeypatch, GOOD)
     record = run(task=f"{own}:task", lr=0.1, epochs=5, partition="fixed")
-    first, last = record.rows[0], record.rows[-1]
-    assert first.metric < last.metric < 0
+    begin, last = record.rows[0], record.rows[-1]
+    assert begin.metric < last.metric < 0
     assert last.test_accuracy is None
     assert record.summary()["metric"] == last.metric
     data = record.settings.as_data()
@@ -77,7 +77,7 @@ def not_a_model(): return 3
 def six_scores(): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 6))
 def of_vectors(): return torch.nn.Linear(64, 10)
 def no_parameters(): return torch.nn.ReLU()
-def halves(): return torch.nn.Linear(64, 10).half()
+def half_precision(): return torch.nn.Linear(64, 10).half()
 def raises(): return {}["gone"]
 def takes_more(this): return this
 def three(): return 1, 2, 3
@@ -108,7 +108,7 @@ def test_what_is_wrong_with_a_function_is_one_line_before_training(tmp_path, mon
         ("model", f"{own}:six_scores", r"scores of shape \(2, 6\) for inputs of shape \(2, 1, 8, 8\); for 10 classes"),
         ("model", f"{own}:of_vectors", r"for inputs of shape \(2, 1, 8, 8\) its model raised RuntimeError"),
         ("model", f"{own}:no_parameters", "a model without parameters to train"),
-        ("model", f"{own}:halves", "whose parameter weight is not float32 on the CPU"),
+        ("model", f"{own}:half_precision", "whose parameter weight is not float32 on the CPU"),
         ("model", f"{own}:raises", r"raised KeyError: 'gone' \(.*line 11, in raises"),
         ("model", f"{own}:takes_more", r"takes_more\(this\) is called with \(\): missing a required argument"),
         ("dataset", f"{own}:three", r"returned an object of class tuple; it must return \(train inputs"),

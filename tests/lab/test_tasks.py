@@ -13,9 +13,9 @@ from laconic.lab.runs.files import columns_of, metrics_text
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.tasks import TASKS, Bounds, Quadratic, Shares
-from laconic.lab.tasks.theory import KNOWN, theory_rate
+from laconic.lab.tasks.theory import KNOWN, theorem_learning_rate
 
-KINDS = {"noise": 3.0, "disagreement": 10.0, "curvature_spread": 0.5}
+KINDS = {"noise": 3.0, "disagreement": 10.0, "curvature_range": 0.5}
 
 
 def quadratic(workers=8, seed=0, **numbers):
@@ -67,7 +67,7 @@ def test_noise_has_the_variance_that_was_asked_for_and_depends_on_worker_and_ste
     assert not torch.equal(quadratic(seed=1).model.x, task.model.x), "the problem follows from the seed"
 
 
-def test_theory_takes_the_rates_of_the_theorems():
+def test_theory_takes_the_learning_rates_of_the_theorems():
     bounds = Bounds(smoothness=1.0, noise=3.0, disagreement=2.0, compression_error=10.0)
     rho = laconic.Mixing.from_text("ring", 8).rho
     expected = {
@@ -79,9 +79,12 @@ def test_theory_takes_the_rates_of_the_theorems():
         ("dsgd", 8): 1 / (1 + 3 * math.sqrt(1024 / 8) + 1024 ** (1 / 3) * (2 * rho / (1 - rho)) ** (2 / 3)),
         ("csgd", 8): 1 / (1 + math.sqrt(1024 * (9 / 8 + 100 * 9 / 8))),
     }
-    for (name, workers), rate in expected.items():
+    for (name, workers), expected_lr in expected.items():
         algorithm = RunSettings(algorithm=name, workers=workers).method
-        assert theory_rate(algorithm, bounds, rounds=1024, workers=workers) == pytest.approx(rate), (name, workers)
+        assert theorem_learning_rate(algorithm, bounds, rounds=1024, workers=workers) == pytest.approx(expected_lr), (
+            name,
+            workers,
+        )
     assert {name for name, _ in expected} <= set(KNOWN)
 
 
@@ -113,7 +116,7 @@ def test_wrong_numbers_and_options_without_use_are_refused():
         Experiment(settings(task="language-model"))
 
 
-def test_a_run_records_gap_and_squared_gradient_and_its_theory_rate():
+def test_a_run_records_gap_and_squared_gradient_and_its_theorem_learning_rate():
     plan = settings(lr="theory", workers=2, epochs=2, task_set={"rounds": 8, "noise": 0.5})
     record = run_simulated(plan, lambda progress: None)
     x = Experiment(plan).task
@@ -125,12 +128,12 @@ def test_a_run_records_gap_and_squared_gradient_and_its_theory_rate():
     assert summary["learning_rate"] == pytest.approx(1 / (1 + 0.5 * math.sqrt(16 / 2)))
     assert plan.as_data()["lr"] == "theory", "a run that goes on finds the rate again"
     assert both[0] < 1.01 * x.squared_gradient(), "from x_1 on"
-    header, first = metrics_text(record.rows, columns_of(plan)).split("\r\n")[:2]
+    header, line = metrics_text(record.rows, columns_of(plan)).split("\r\n")[:2]
     assert header.endswith(",seconds,gap,mean_squared_gradient")
-    assert first.endswith(f",{record.rows[0].gap},{both[0]}")
+    assert line.endswith(f",{record.rows[0].gap},{both[0]}")
     assert "gap" not in columns_of(settings(task="classifier"))
 
 
-def test_gradient_descent_at_the_rate_of_its_theorem_keeps_its_bound():
+def test_gradient_descent_as_its_theorem_says_keeps_its_bound():
     record = run_simulated(settings(lr="theory", workers=1, epochs=1), lambda progress: None)
     assert record.summary()["mean_squared_gradient"] <= 2 / 256, "1.1.1: 2 L (f(x_1) - f*) / T"

@@ -40,10 +40,10 @@ class SparseRows:
         """Return the rows with one more column, whose values are 1."""
         n = len(self)
         last = self.offsets[1:].repeat_interleave(1)
-        places = torch.arange(len(self.values)) + self.row_numbers()
+        positions = torch.arange(len(self.values)) + self.row_numbers()
         columns = torch.full((len(self.values) + n,), self.n_columns, dtype=torch.int64)
         values = torch.ones(len(columns))
-        columns[places], values[places] = self.columns, self.values
+        columns[positions], values[positions] = self.columns, self.values
         return SparseRows(
             offsets=torch.cat([self.offsets[:1], last + torch.arange(1, n + 1)]), columns=columns, values=values,
             n_columns=self.n_columns + 1,
@@ -61,9 +61,9 @@ class SparseRows:
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         ends = lengths.cumsum(0)
-        places = (starts - ends + lengths).repeat_interleave(lengths) + torch.arange(int(lengths.sum()))
+        positions = (starts - ends + lengths).repeat_interleave(lengths) + torch.arange(int(lengths.sum()))
         row = torch.arange(len(rows)).repeat_interleave(lengths)
-        return row, self.columns[places], self.values[places]
+        return row, self.columns[positions], self.values[positions]
 
     def selected(self, rows: Tensor) -> SparseRows:
         """Return some rows as a matrix of their own."""
@@ -108,9 +108,9 @@ class Products:
         return total
 
 
-def _summed(places: NDArray[numpy.int64], values: NDArray[numpy.float64], count: int) -> NDArray[numpy.float64]:
-    """Return the sum of the values at each of `count` places, added in order."""
-    return numpy.bincount(places, values, count).astype(numpy.float64, copy=False)
+def _summed(positions: NDArray[numpy.int64], values: NDArray[numpy.float64], count: int) -> NDArray[numpy.float64]:
+    """Return the sum of the values at each of `count` positions, added in order."""
+    return numpy.bincount(positions, values, count).astype(numpy.float64, copy=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,10 +17,10 @@ from laconic.lab.tasks import (
     ClassifierTask,
     ConvexTask,
     ExampleTask,
-    LeastSquares,
     Logistic,
     OwnKind,
     Quadratic,
+    Ridge,
     Shares,
     Task,
 )
@@ -38,7 +38,7 @@ def task_of(settings: RunSettings) -> Task:
         return kind.task(Shares(workers=settings.workers, batch_size=settings.batch_size, seed=settings.seed))
     if isinstance(kind, OwnKind):
         return _of_own(kind, settings)
-    if isinstance(kind, Logistic | LeastSquares):
+    if isinstance(kind, Logistic | Ridge):
         data = _sparse(settings)
         partition = partition_of(settings.partition, data.train_labels, **settings.of_partition)
         return ConvexTask(kind, data, partition)

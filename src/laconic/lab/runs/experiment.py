@@ -16,7 +16,7 @@ from laconic.lab.runs.device import CPU, use_device
 from laconic.lab.runs.divergence import Guess
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.tasks import Judgement
-from laconic.lab.tasks.theory import theory_rate
+from laconic.lab.tasks.theory import theorem_learning_rate
 from laconic.protocol.layout import choose_layout
 from laconic.training.inner_checks import check_inner
 
@@ -40,7 +40,7 @@ class Experiment:
         if settings.dense_epochs is not None:
             rounds: dict[str, Any] = {"dense_rounds": self.steps_in(settings.dense_epochs)}  # of one step each
             self.algorithm = replace(self.algorithm, **rounds)
-        self.learning_rate = self._theory_rate() if settings.lr == "theory" else settings.learning_rate
+        self.learning_rate = self._theorem_learning_rate() if settings.lr == "theory" else settings.learning_rate
         """The learning rate before warm-up and schedule."""
         self.inner: Optimizer = settings.inner_kind.made(self.model, self.learning_rate, settings.weight_decay)
         check_inner(self.inner, self.algorithm, settings.local_steps)
@@ -52,7 +52,7 @@ class Experiment:
             layout = choose_layout(settings.layout, self.algorithm, self.spec, n_nodes=settings.n_processes)
             settings.fault_file.check(self.algorithm, layout, settings.workers, self.spec, self.rounds)
 
-    def _theory_rate(self) -> float:
+    def _theorem_learning_rate(self) -> float:
         settings, bounds = self.settings, self.task.bounds()
         if bounds is None:
             raise OptionError(
@@ -65,7 +65,7 @@ class Experiment:
                 Named("lr", "theory"), " is for one step of plain SGD to a round; leave ",
                 Named(name, getattr(settings, name)), " out, or give a number",
             )  # fmt: skip
-        return theory_rate(self.algorithm, bounds, rounds=self.steps, workers=settings.workers)
+        return theorem_learning_rate(self.algorithm, bounds, rounds=self.steps, workers=settings.workers)
 
     def move_to(self, device: torch.device) -> None:
         """Move the model, and the examples that it gets, to where this process computes."""

@@ -83,7 +83,7 @@ class Logistic(_Convex):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeastSquares(_Convex):
+class Ridge(_Convex):
     """Least squares to the classes -1 and 1 on sparse rows, with its exact minimum."""
 
     name: ClassVar[str] = "least-squares"
@@ -117,7 +117,7 @@ class _Weights(nn.Module):
 class Objective:
     """f in float64, over all train examples."""
 
-    def __init__(self, kind: Logistic | LeastSquares, products: Products, signs: NDArray[numpy.float64]) -> None:
+    def __init__(self, kind: Logistic | Ridge, products: Products, signs: NDArray[numpy.float64]) -> None:
         """Keep X and the y_i."""
         self._kind, self.products, self._signs = kind, products, signs
 
@@ -180,7 +180,7 @@ class ConvexTask(Task):
 
     model: _Weights
 
-    def __init__(self, kind: Logistic | LeastSquares, data: SparseDataset, partition: Partition | Shards) -> None:
+    def __init__(self, kind: Logistic | Ridge, data: SparseDataset, partition: Partition | Shards) -> None:
         """Set up the task, and find its minimum if that is wanted.
 
         Raises:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laconic.lab.tasks.convex import LeastSquares, Logistic
+from laconic.lab.tasks.convex import Logistic, Ridge
 from laconic.lab.tasks.quadratic import Quadratic
 
 
@@ -38,7 +38,7 @@ class LanguageModel:
 TASKS: dict[str, type] = {
     "classifier": Classifier,
     "language-model": LanguageModel,
-    "least-squares": LeastSquares,
+    "least-squares": Ridge,
     "logistic": Logistic,
     "quadratic": Quadratic,
 }

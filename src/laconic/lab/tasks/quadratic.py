@@ -37,7 +37,7 @@ class Quadratic:
     disagreement: float = hyperparameter(
         0.0, "the root mean square over the workers of the norm of b_n, whose sum is 0", within="[0, inf)"
     )
-    curvature_spread: float = hyperparameter(
+    curvature_range: float = hyperparameter(
         0.0, "by which share the eigenvalues of the workers' A_n differ from the mean's at most", within="[0, 1)"
     )
     compression_error: float = hyperparameter(
@@ -136,10 +136,10 @@ def _matrices(settings: Quadratic, shares: Shares) -> tuple[Tensor, Tensor]:
     d, n = settings.dimension, shares.workers
     eigenvalues = torch.logspace(math.log10(settings.lowest), math.log10(settings.highest), d, dtype=torch.float64)
     vectors = torch.linalg.qr(_normal(shares.seed, d, d, stream="eigenvectors")).Q
-    spread = _normal(shares.seed, n, d, stream="curvatures")
-    spread -= spread.mean(0)
-    largest = float(spread.abs().max())
-    factors = 1 + (settings.curvature_spread / largest if largest else 0.0) * spread  # (N, d), of mean 1
+    differences = _normal(shares.seed, n, d, stream="curvatures")
+    differences -= differences.mean(0)
+    largest = float(differences.abs().max())
+    factors = 1 + (settings.curvature_range / largest if largest else 0.0) * differences  # (N, d), of mean 1
     own = (vectors * (factors * eigenvalues).unsqueeze(1)) @ vectors.T
     return (vectors * eigenvalues) @ vectors.T, own.float()
 

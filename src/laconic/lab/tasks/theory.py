@@ -18,7 +18,7 @@ AVERAGING = ("sgd", "sgd-model", "sgd-server")
 KNOWN = (*AVERAGING, "csgd", "ec-sgd", "asgd", "dsgd")
 
 
-def theory_rate(algorithm: Algorithm, bounds: Bounds, *, rounds: int, workers: int) -> float:
+def theorem_learning_rate(algorithm: Algorithm, bounds: Bounds, *, rounds: int, workers: int) -> float:
     """Return the learning rate of the method's theorem.
 
     Args:
@@ -48,8 +48,8 @@ def theory_rate(algorithm: Algorithm, bounds: Bounds, *, rounds: int, workers: i
     cube_root = cbrt(rounds * smoothness**2)
     if name == "dsgd":
         rho = laconic.Mixing.over_cycle(getattr(algorithm, "graph", "ring"), workers).rho if workers > 1 else 0.0
-        spread = bounds.disagreement * rho / (1 - rho)
-        return 1 / (smoothness + noise_term + cube_root * cbrt(spread**2))  # 5.2.6
+        drift = bounds.disagreement * rho / (1 - rho)
+        return 1 / (smoothness + noise_term + cube_root * cbrt(drift**2))  # 5.2.6
     if not bounds.compression_error:
         raise OptionError(
             Named("lr", "theory"), f": the theorem of {name} needs sigma', the bound on what its compressor leaves; "
