@@ -40,7 +40,7 @@ MIXINGS = [
     laconic.Mixing.from_text("shift-one", 4, 1),
     laconic.Mixing.over_cycle("shift-one", 4),
 ]
-WITH_STATE = {"DistributedOptimizer", "Simulation"}
+WITH_STATE = {"DistributedOptimizer", "RunLog", "Simulation"}
 WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
     "Link": [
         ({"bytes_per_s": "100Mbit"}, "bytes_per_s='100Mbit' must be a number.*units.bandwidth"),
@@ -114,7 +114,7 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 def test_every_public_name_is_covered_here_or_is_no_constructor_of_users():
-    made_by_the_library = {"Algorithm", "Inbox", "Reply", "Server", "Worker", "Step", "ALGORITHMS"}
+    made_by_the_library = {"Algorithm", "Inbox", "Reply", "RoundStats", "Server", "Worker", "Step", "ALGORITHMS"}
     functions = {name for name, value in NAMES.items() if isinstance(value, FunctionType)}
     errors = {
         name for name, value in NAMES.items() if isinstance(value, type) and issubclass(value, BaseException | Warning)

@@ -60,7 +60,10 @@ if TYPE_CHECKING:
     from laconic.network import ComputeTime, Link
     from laconic.policies.skip_policies import Never, RandomSkips, SlowLink
     from laconic.statements import LaconicWarning
+    from laconic.telemetry.logs.run_log import RunLog
     from laconic.telemetry.meter import Count
+    from laconic.telemetry.observing import observe
+    from laconic.telemetry.recorder import RoundStats
     from laconic.telemetry.traffic import Traffic
     from laconic.training.consensus import mean_parameters
     from laconic.training.distributed_optimizer import DistributedOptimizer
@@ -113,6 +116,8 @@ __all__ = [
     "RandomSkips",
     "ReplicaError",
     "Reply",
+    "RoundStats",
+    "RunLog",
     "SSGDTopK",
     "ScaledSign",
     "Server",
@@ -133,6 +138,7 @@ __all__ = [
     "algorithm",
     "kernel_threads",
     "mean_parameters",
+    "observe",
     "set_kernel_threads",
 ]
 
@@ -181,6 +187,8 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "RandomSkips": "laconic.policies.skip_policies",
     "ReplicaError": "laconic.errors",
     "Reply": "laconic.contract",
+    "RoundStats": "laconic.telemetry.recorder",
+    "RunLog": "laconic.telemetry.logs.run_log",
     "SSGDTopK": "laconic.algorithms.ssgd_topk",
     "ScaledSign": "laconic.compressors",
     "Server": "laconic.contract",
@@ -201,6 +209,7 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "algorithm": "laconic.contract",
     "kernel_threads": "laconic.kernels.api",
     "mean_parameters": "laconic.training.consensus",
+    "observe": "laconic.telemetry.observing",
     "set_kernel_threads": "laconic.kernels.api",
 }
 _FACES = ("compressors", "contract", "kernels", "network", "wire")  # packages whose names are public too

@@ -73,6 +73,9 @@ SAMPLES = {
     "sasg, skipping": SASG(density=0.25, alpha=0.2, warm_up_rounds=1, max_delay=4),
     "ssgd-topk, 3 bits": SSGDTopK(density=0.25, bits=3),
     "ssgd-mv, 4 bits": SSGDMV(density=0.25, bits=4, dense_rounds=2),
+    "ssgd-mv-ad, density that falls": laconic.SSGDMVAD(
+        density=0.1, swap_density=0.1, dense_rounds=3, warm_up_density=0.7
+    ),
 }
 
 CASES = [(name, layout) for name, sample in SAMPLES.items() for layout in layouts_of(sample, 4)]

@@ -58,6 +58,13 @@ class SSGDMVAD(SSGDMV):
             rule=Rule.PER_WORKER, dtype=torch.int64, length=lambda spec: self.n_selected(spec.d), values="indices"
         )
 
+    def with_density(self, density: float) -> SSGDMV:
+        """See `SSGDTopK`. In a warm-up the votes are sent in full: a list begins once its length stays."""
+        return SSGDMV(
+            density=density, bits=self.bits, code=self.code, rounding=self.rounding, ties=self.ties,
+            residual_at_decay=self.residual_at_decay,
+        )  # fmt: skip
+
     def swaps(self, d: int) -> int:
         """Return K_ad, the largest number of coordinates that are swapped in a round."""
         return min(n_selected_for(self.swap_density, d, self.rounding), self.n_selected(d))

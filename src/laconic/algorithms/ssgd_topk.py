@@ -11,12 +11,16 @@ Equations:
 Differs: the residual of round t enters round t+1, quantization error included (the print mixes indices). The mean over
 workers, where Algorithm 1, line 26 prints a sum. The paper's formula counts the download as a union without overlap;
 the meter counts the actual union. With dense_rounds above 0 (5 epochs in the paper), training starts with rounds of
-model averaging after one local step, without residual. K is rounded down; the first author's code rounds it up
-(rounding="ceil"), and multiplies the residual by 0.1 where the learning rate falls (residual_at_decay=0.1).
+model averaging after one local step, without residual. With warm_up_density these rounds are sparse instead, and the
+density falls exponentially to its own, as in Lin et al.: Deep Gradient Compression, 2018. K is rounded down; the first
+author's code rounds it up (rounding="ceil"), and multiplies the residual by 0.1 where the learning rate falls
+(residual_at_decay=0.1).
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -41,6 +45,8 @@ from laconic.contract import (
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import add_at, clear_at, take_at, top_k, vote_counts
 from laconic.wire import POSITION_CODES, Dense, FractionalValues, Packet, Sparse, paper_position_bits
+
+_FACTOR = 4  # by which the density falls from stage to stage of a warm-up, or by less
 
 
 @algorithm("ssgd-topk")
@@ -69,6 +75,10 @@ class SSGDTopK(Algorithm):
     dense_rounds: int = hyperparameter(
         0, "number of initial rounds that are dense and not quantized", within="[0, inf)", unit="rounds"
     )
+    warm_up_density: float | None = hyperparameter(
+        None, "density of the first of dense_rounds, which are then not dense: it falls to density, by a factor of at "
+        "most 4 a stage", within="(0, 1]",
+    )  # fmt: skip
     rounding: str = hyperparameter(
         "floor", "how density times the number of coordinates is rounded", choices=("floor", "ceil")
     )
@@ -81,6 +91,18 @@ class SSGDTopK(Algorithm):
         super().__post_init__()
         if 16 < self.bits < 32:
             raise ValueError(f"{self.name}: bits={self.bits} must be in 1 .. 16, or 32 to send values as they are")
+        self._check_warm_up()
+
+    def _check_warm_up(self) -> None:
+        if self.warm_up_density is None:
+            return
+        asked = f"{self.name}: warm_up_density={self.warm_up_density:g}"
+        if self.k is not None:
+            raise ValueError(f"{asked} falls to a density, and k={self.k} is a number; give density in place of k")
+        if self.warm_up_density <= self.density:
+            raise ValueError(f"{asked} must be above density={self.density:g}, to which it falls")
+        if not self.dense_rounds:
+            raise ValueError(f"{asked} needs dense_rounds, the number of rounds in which it falls")
 
     @property
     def worker_slots(self) -> Mapping[str, Slot]:
@@ -99,7 +121,24 @@ class SSGDTopK(Algorithm):
         return n_selected_in(d, density=self.density, k=self.k, rounding=self.rounding)
 
     def dense_in(self, round_: int) -> bool:
-        return round_ < self.dense_rounds
+        return self.warm_up_density is None and round_ < self.dense_rounds
+
+    def in_round(self, round_: int) -> "SSGDTopK":
+        if self.warm_up_density is None or round_ >= self.dense_rounds:
+            return self
+        return self._stages[len(self._stages) * round_ // self.dense_rounds]
+
+    @cached_property
+    def _stages(self) -> tuple["SSGDTopK", ...]:
+        """The method in each stage of the warm-up; all take equally many rounds."""
+        assert self.warm_up_density is not None
+        fall = self.density / self.warm_up_density
+        n = max(1, math.ceil(-math.log(fall, _FACTOR) - 1e-9))
+        return tuple(self.with_density(self.warm_up_density * fall ** (stage / n)) for stage in range(n))
+
+    def with_density(self, density: float) -> "SSGDTopK":
+        """Return the method without a warm-up at this density, as it is in a stage of one."""
+        return replace(self, density=density, dense_rounds=0, warm_up_density=None)
 
     def corrected(self, me: Worker) -> Tensor:
         """Return the change plus the residual, (d,), as a scratch vector. Call it once a round."""

@@ -16,9 +16,9 @@ from laconic.cli.json_output import JsonOutput, json_option, json_output
 from laconic.cli.progress_display import RunDisplay
 from laconic.cli.train_report import exit_if_diverged, figures_of, print_table, report
 from laconic.errors import Named, OptionError
-from laconic.lab.algorithms import algorithm_class, check_name, has_dense_rounds, settings_by_name
-from laconic.lab.defaults import PICTURE_ENDINGS
-from laconic.lab.options import PURE_NUMBER, OptionGroup, file_of_kind, option
+from laconic.lab.algorithms import OF_WARM_UP, algorithm_class, check_name, has_dense_rounds, settings_by_name
+from laconic.lab.defaults import LOG_KINDS, PICTURE_ENDINGS
+from laconic.lab.options import PURE_NUMBER, OptionGroup, file_of_kind, listed, option
 from laconic.lab.outputs import check_old_results, output_file, output_folder
 from laconic.lab.processes.launcher import started_as_rank
 from laconic.lab.processes.stopping import Stopped
@@ -28,6 +28,7 @@ from laconic.report.terminal import terminal
 
 if TYPE_CHECKING:
     from laconic.lab.runs.batch import Batch
+    from laconic.lab.runs.logged_run import LogPlan
     from laconic.lab.runs.saved import Saving
 
 _OF_ONE_RUN = ("algorithm", "set")  # a comparison has these for each method
@@ -45,6 +46,10 @@ class LaunchOptions(OptionGroup):
     plot: tuple[Path, ...] = option(
         (), "A .png, .svg or .pdf file to draw the curves to. Can be given several times.", metavar="FILE",
         reads=file_of_kind(*PICTURE_ENDINGS),
+    )  # fmt: skip
+    log: tuple[str, ...] = option(
+        (), f"Log every round and epoch to {listed(LOG_KINDS)}. Can be given several times.", metavar="KIND",
+        choices=LOG_KINDS,
     )  # fmt: skip
     json: Path | None = json_option()
     config: Path | None = option(
@@ -78,15 +83,32 @@ class LaunchOptions(OptionGroup):
         from laconic.lab.runs.files import CHECKPOINT
         from laconic.lab.runs.saved import Saving
 
-        if self.out is None or not (self.resume or self.save_every):
+        if not (self.resume or self.save_every):
             return {}
-        folders = {name: self.out.absolute() / name if in_folders else self.out.absolute() for name in names}
         return {
             name: Saving(
                 file=folder / CHECKPOINT, every=self.save_every, resume=self.resume, plugins=tuple(plugins)
             )
-            for name, folder in folders.items()
+            for name, folder in self._folders(names, in_folders=in_folders).items()
         }  # fmt: skip
+
+    def logs(self, names: Sequence[str], *, in_folders: bool) -> "dict[str, LogPlan]":
+        """Return where each run logs, by method; nothing if it does not.
+
+        Raises:
+            OptionError: A kind of log is not installed, or needs a folder.
+        """
+        from laconic.lab.runs.logged_run import LogPlan, check_logs
+
+        check_logs(self.log, self.out)
+        folders = self._folders(names, in_folders=in_folders)
+        return {name: LogPlan(kinds=self.log, folder=folders.get(name)) for name in names} if self.log else {}
+
+    def _folders(self, names: Sequence[str], *, in_folders: bool) -> dict[str, Path]:
+        """Return the folder of each run, by method; nothing without --out."""
+        if self.out is None:
+            return {}
+        return {name: self.out.absolute() / name if in_folders else self.out.absolute() for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +157,7 @@ class CompareOptions(OptionGroup):
             own: dict[str, Any] = {"algorithm": name, "set": settings[name]}
             if name in self.lr_of:
                 own["lr"] = _learning_rate(self.lr_of[name])
-            plans.append({key: value for key, value in shared.items() if key != "dense_epochs" or name in dense} | own)
+            plans.append({key: value for key, value in shared.items() if key not in OF_WARM_UP or name in dense} | own)
         return plans
 
 
@@ -194,6 +216,8 @@ def train(
     speaks = not is_rank or place_under_torchrun().rank == 0
     shows = speaks and not is_quiet(context)
     with ExitStack() as stack:
+        names = [given["algorithm"] for given in options]
+        logs = launch.logs(names, in_folders=in_folders) if speaks else {}
         file = stack.enter_context(json_output(launch.json if speaks else None))
         out = None
         if launch.out is not None and speaks:
@@ -201,10 +225,10 @@ def train(
             stack.enter_context(out)
         plots = [stack.enter_context(output_file(path, option="plot")) for path in launch.plot if speaks]
 
-        savings = launch.savings([given["algorithm"] for given in options], plugins, in_folders=in_folders)
+        savings = launch.savings(names, plugins, in_folders=in_folders)
 
         def batch_of(plans: Sequence[RunSettings]) -> Batch:
-            return Batch(plans, out, in_folders=in_folders, resume=launch.resume, savings=savings)
+            return Batch(plans, out, in_folders=in_folders, resume=launch.resume, savings=savings, logs=logs)
 
         if is_rank:
             saves = {"--save-every": launch.save_every or 0, "--resume": launch.resume}
@@ -287,7 +311,8 @@ def _as_torchrun_rank(
             listen = batch.listener(display.listen)
             try:
                 for plan in left:
-                    batch.finish(run_as_rank(plan, listen, batch.savings.get(plan.algorithm)))
+                    name = plan.algorithm
+                    batch.finish(run_as_rank(plan, listen, batch.savings.get(name), batch.logs.get(name)))
             except Exception as error:
                 if not speaks or not batch.records:
                     raise

@@ -1,7 +1,7 @@
 """What the author of a method uses: the algorithm, the views of a round, messages, memories."""
 
 from laconic.contract.accept import DENSE, Accept, Accepted, AcceptedBy
-from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, Slices, Step, algorithm
+from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, Slices, Step, algorithm, is_of_warm_up
 from laconic.contract.bounded_staleness import Late, StalenessBound, UpdateOutcome
 from laconic.contract.memory import Memory, Scratch
 from laconic.contract.messages import Inbox, Reply
@@ -41,6 +41,7 @@ __all__ = [
     "algorithm",
     "by_parameter",
     "check_vector",
+    "is_of_warm_up",
     "load_plugins",
     "read_saved",
     "resized_server",

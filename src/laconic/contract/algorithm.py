@@ -7,7 +7,7 @@ A driver does everything else: processes, bytes, clock, faults, counting. Letter
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -25,6 +25,11 @@ from laconic.wire import Packet, Sparse
 
 PLUGIN = "laconic_plugin_"
 """How the names of modules begin that are files of users."""
+
+_DENSE, _WARM_UP = (
+    "dense",
+    "warm-up ",
+)  # the name of the exchange of dense rounds, and how those of other warm-ups begin
 
 Result = Tensor | Sparse  # a vector (d,), dense or as a sparse packet
 Step = Generator[Packet | None, Reply, Result]
@@ -59,6 +64,11 @@ class Exchange:
         """Refuse a name that moves the cursor or hides: tables and pages of traffic show it."""
         if not self.name.isprintable():
             raise ValueError(f"Exchange: name={self.name!r} must be printable, in one line")
+
+
+def is_of_warm_up(exchange: str) -> bool:
+    """Return whether an exchange of this name belongs to a round of a warm-up."""
+    return exchange == _DENSE or exchange.startswith(_WARM_UP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,15 +173,28 @@ class Algorithm(ABC):
         """Whether this round belongs to a dense warm-up: one exchange of the full vector, one local step."""
         return False
 
+    def in_round(self, round_: int) -> "Algorithm":
+        """Return the method with the hyper-parameters of this round, which a warm-up may change.
+
+        It is the same object in rounds that are alike, and works with the memories of this one.
+        """
+        return self
+
+    def warms_up_in(self, round_: int) -> bool:
+        """Whether this round belongs to a warm-up, dense or not."""
+        return self.dense_in(round_) or self.in_round(round_) is not self
+
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         """Return the exchanges of one round, one for each yield of `work`."""
         return (Exchange(count=spec.d, offset=spec.offset),)
 
     def exchanges_in(self, round_: int, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
-        """Return the exchanges of this round, which may belong to a dense warm-up."""
+        """Return the exchanges of this round, which may belong to a warm-up: then they have names of their own."""
         if self.dense_in(round_):
-            return (Exchange(count=spec.d, offset=spec.offset, name="dense", adds=True),)
-        return self.exchanges(spec, n_workers)
+            return (Exchange(count=spec.d, offset=spec.offset, name=_DENSE, adds=True),)
+        now = self.in_round(round_)
+        exchanges = now.exchanges(spec, n_workers)
+        return exchanges if now is self else tuple(replace(each, name=_WARM_UP + each.name) for each in exchanges)
 
     def peers(self, rank: int, n_workers: int, round_: int, exchange: int, key: int) -> tuple[int, ...]:
         """Return the ranks that this worker sends its packet to, in mode "decentralized".

@@ -84,6 +84,10 @@ def make_algorithm(name: str, settings: Mapping[str, str], *, option: str = "") 
     return from_text(algorithm_class(name, option=option), settings, name)
 
 
+OF_WARM_UP = ("dense_epochs", "warm_up_density")
+"""Options for the methods that can begin with dense rounds."""
+
+
 def has_dense_rounds(name: str) -> bool:
     """Return whether the algorithm of this name can begin with dense rounds."""
     return any(field.name == "dense_rounds" for field, _ in hyperparameters_of(algorithm_class(name)))

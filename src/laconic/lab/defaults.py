@@ -6,6 +6,7 @@ SEED_BOUND = 1 << 63
 
 # A test compares these with the registries, which import torch.
 DATASET_NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "csv", "libsvm", "text")
+LOG_KINDS = ("jsonl", "tensorboard", "wandb", "trackio")
 PUBLISHED_NAMES = ("mnist", "fashion-mnist", "cifar10", "cifar100")
 TASK_NAMES = ("classifier", "language-model", "logistic", "least-squares", "quadratic")
 INNER_NAMES = ("sgd", "adamw", "muon")

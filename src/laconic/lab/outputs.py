@@ -14,7 +14,7 @@ from typing import Self
 
 from laconic.errors import Named, OptionError
 from laconic.lab.atomic import named_in_errors, utf8, write_bytes
-from laconic.lab.own_results import PICTURES, RUN_FILES, foreign_files, own_files, run_folders
+from laconic.lab.own_results import LOGS, PICTURES, RUN_FILES, foreign_files, own_files, run_folders
 
 _LOCK = ".laconic.lock"
 
@@ -98,10 +98,15 @@ class OutputFolder(_Output):
                 _refuse_foreign(path, self._option)
         return self._inner[name]
 
-    def clear(self) -> None:
-        """Remove the results of earlier runs, in this folder and in folders of methods in it. Other files stay."""
+    def clear(self, *, keeps_logs: bool = False) -> None:
+        """Remove the results of earlier runs, in this folder and in folders of methods in it. Other files stay.
+
+        Args:
+            keeps_logs: Whether logs stay, since runs of this command have begun them anew.
+        """
         for path in _results(self.path):
-            path.unlink(missing_ok=True)
+            if not keeps_logs or path.name not in LOGS:
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Unlock the folder."""

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-RUN_FILES = ("config.toml", "faults.toml", "metrics.csv", "times.csv", "summary.json", "checkpoint.pt")
+LOGS = ("log.jsonl",)
+RUN_FILES = ("config.toml", "faults.toml", "metrics.csv", "times.csv", "summary.json", "checkpoint.pt", *LOGS)
 """The files of a run's folder, beside its pictures."""
 PICTURES = ("curves.png", "curves.svg", "curves.pdf")
 SAVED_RUN_BEGINS = b"laconic run\n"
 _BEGINS = {
     "metrics.csv": b"epoch,round,train_loss,", "times.csv": b"rank,round,what,", "checkpoint.pt": SAVED_RUN_BEGINS,
+    "log.jsonl": b'{"event": "init", "by": "laconic"',
 }  # fmt: skip
 _OPTIONS = {"algorithm", "workers", "driver", "layout", "seed"}  # every run's config has them
 

@@ -156,7 +156,8 @@ class _DryRun:
         random = torch.Generator().manual_seed(0)
         # One more vector than workers, used in rotation: each worker gets another one each round.
         self.vectors = [torch.randn(planned.d, generator=random) for _ in range(planned.n_workers + 1)]
-        self.start_round = next((t for t in range(_MAX_WARM_UP) if not planned.algorithm.dense_in(t)), 0)
+        warms_up = planned.algorithm.warms_up_in
+        self.start_round = next((t for t in range(_MAX_WARM_UP) if not warms_up(t)), 0)
         self.round = self.start_round
         self._times: dict[int, dict[str, list[float]]] = {}
 

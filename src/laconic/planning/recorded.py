@@ -35,6 +35,8 @@ class Recorded:
     layout_name: str
     traffic: Traffic
     dense_rounds: int
+    warm_up_rounds: int
+    """The dense ones, or those in which the density fell."""
     computed_s: float | None = None
     """Seconds of one step's gradient: the median of a run that recorded its times, or the setting of a simulated one;
     None for a run that has neither.
@@ -74,9 +76,9 @@ class Recorded:
         return replace(bare, rounds=(sent,), coding=coding)
 
     def _sent(self, bare: Candidate, exchange: Exchange, number: int) -> Sent:
-        """Return what one exchange sends: the mean over the rounds that were not dense."""
+        """Return what one exchange sends: the mean over the rounds after a warm-up."""
         algorithm, layout = bare.algorithm, bare.layout
-        n, n_rounds = layout.n_workers, self.traffic.rounds - self.dense_rounds
+        n, n_rounds = layout.n_workers, self.traffic.rounds - self.warm_up_rounds
         exchanges = algorithm.exchanges(self.spec, n)
         answering = answering_of(layout, exchange)
         same_name = [place for place, other in enumerate(exchanges) if other.name == exchange.name]
@@ -136,13 +138,14 @@ def _read(folder: Path) -> Recorded:
             layout_name=str(run_data["layout"]),
             traffic=Traffic.from_data(run_data["traffic"]),
             dense_rounds=int(run_data.get("dense_rounds", 0)),
+            warm_up_rounds=int(run_data.get("warm_up_rounds", run_data.get("dense_rounds", 0))),
         )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{summary}: is not what `laconic run` writes ({error!r})") from None
-    if recorded.traffic.rounds <= recorded.dense_rounds:
+    if recorded.traffic.rounds <= recorded.warm_up_rounds:
         raise OptionError(
             Named("trace", folder),
-            f": all {recorded.dense_rounds} rounds of the run were dense; there is nothing to time",
+            f": all {recorded.warm_up_rounds} rounds of the run were those of its warm-up; there is nothing to time",
         )
     return recorded
 

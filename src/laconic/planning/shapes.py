@@ -96,7 +96,7 @@ class _Frames:
         self._sent: Sequence[Sent] = candidate.rounds[0]
         self._gradients = 2 if candidate.algorithm.second_gradient else 1
         names = {exchange.name for exchange in self._exchanges}
-        n_rounds = recorded.traffic.rounds - recorded.dense_rounds
+        n_rounds = recorded.traffic.rounds - recorded.warm_up_rounds
         by_exchange = recorded.traffic.up_by_exchange, recorded.traffic.down_by_exchange
         self._up, self._down = (
             sum(count.wire_bytes for name, count in of.items() if name in names) / n_rounds for of in by_exchange

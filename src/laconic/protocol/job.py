@@ -65,7 +65,9 @@ class Job:
     _planned: dict[int, tuple[PlannedExchange, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    _phases: dict[int, tuple[PlannedExchange, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _phases: dict[object, tuple[PlannedExchange, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     expectations: dict[tuple[int, bool], Expectation] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -149,6 +151,7 @@ class Job:
         may_differ = (
             self.layout.has_graph
             or kind.dense_in is not Algorithm.dense_in
+            or kind.in_round is not Algorithm.in_round
             or kind.exchanges_in is not Algorithm.exchanges_in
         )
         return None if may_differ else self._plan(0)
@@ -157,7 +160,8 @@ class Job:
         """Plan a round. The exchanges are the same objects in all rounds that are alike."""
         algorithm = self.algorithm
         depends_on_round = type(algorithm).exchanges_in is not Algorithm.exchanges_in
-        phase = round_ if depends_on_round else algorithm.dense_in(round_)
+        now = algorithm.in_round(round_)
+        phase = round_ if depends_on_round else (algorithm.dense_in(round_), None if now is algorithm else now)
         planned = self._phases.get(phase)
         if planned is None:
             if len(self._phases) == _MAX_PHASES:

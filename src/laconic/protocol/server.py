@@ -128,7 +128,7 @@ class ServerSession:
         if self.magnitudes.are_watched:
             self.magnitudes.saw(packets.values())
         try:
-            packet = self.job.algorithm.serve(view, inbox)
+            packet = self.job.algorithm.in_round(view.round).serve(view, inbox)
         except NonFiniteError:
             self.aborted, self.refused = Abort.NON_FINITE, None
             return None

@@ -119,7 +119,7 @@ class WorkerSession:
         if self.aborted:
             self._abort()
         else:
-            self._step = self.job.algorithm.work(me)
+            self._step = self.job.algorithm.in_round(round_).work(me)
             self._advance(None)
         me.gradient_tensors = ()  # releases them
 

@@ -8,6 +8,7 @@ from laconic.lab.runs.record import Record
 from laconic.lab.runs.settings import RunSettings
 from laconic.report.table import base_of, seconds_label
 from laconic.report.visible import visible
+from laconic.units import bytes_text
 
 _TIMED = ("bandwidth", "latency", "compute")
 
@@ -23,6 +24,7 @@ def notes_on(records: Sequence[Record], *, lr_by_method: bool) -> list[str]:
     notes += [_aborted_note(record) for record in records if record.last.aborted_rounds and not record.why_diverged]
     notes += [_lr_note(record) for record in records if not record.why_diverged and _far_above_own(record.settings)]
     notes += [_bytes_note(records), _ratio_note(records)]
+    notes += [_warm_up_note(record) for record in records if record.warm_up_rounds]
     if any(record.traffic.up.skips or record.traffic.down.skips for record in records):
         notes.append("skips: packets that the workers / the server did not send, on purpose.")
     notes.append(_seconds_note(records[0]))
@@ -99,6 +101,27 @@ def _ratio_note(records: Sequence[Record]) -> str:
     local_steps = records[0].settings.local_steps
     both = f" Both take {local_steps} local steps to a round." if local_steps > 1 else ""
     return f"ratio: wire bytes of sgd over the method's, in the whole run; sgd sends dense gradients ({how}).{both}"
+
+
+def _warm_up_note(record: Record) -> str:
+    """Return what a warm-up sent, and how it bounds the ratio of the whole run."""
+    parts, rounds = record.parts(), record.traffic.rounds
+    sent, later = (
+        parts[name]["up_wire_bytes"] + parts[name]["down_wire_bytes"] for name in ("warm_up", "after_warm_up")
+    )
+    what = "dense warm-up" if record.dense_rounds else "warm-up"
+    note = (
+        f"{visible(record.settings.algorithm)}: its {what}, {record.warm_up_rounds} of {rounds} rounds, sent "
+        f"{bytes_text(sent)} of {bytes_text(sent + later)}."
+    )
+    ratio = parts["after_warm_up"]["dense_sgd_wire_bytes_over_own"]["total"]
+    bound = parts["warm_up"]["bound_on_ratio"]["total"]
+    if record.why_diverged or ratio is None or bound is None:
+        return note
+    return (
+        f"{note} The total ratio of the rounds after it is {ratio:.1f}; that of the whole run stays below {bound:.1f}, "
+        "however little they send."
+    )
 
 
 def _seconds_note(record: Record) -> str:

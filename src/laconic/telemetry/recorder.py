@@ -23,6 +23,18 @@ class RoundStats:
     residual_norm: float | None = None
     """Norm of all workers' residuals after the round, if it was asked for."""
 
+    def values(self) -> dict[str, float]:
+        """Return the round's numbers by the names that a log shows them under; phases in seconds, added up by name."""
+        up, down = sum(self.up.values(), Count()), sum(self.down.values(), Count())
+        values: dict[str, float] = {
+            "round/up_wire_bytes": up.wire_bytes, "round/down_wire_bytes": down.wire_bytes,
+            "round/up_payload_bits": up.payload_bits, "round/up_paper_bits": up.paper_bits,
+            "round/skips_up": up.skips, "round/skips_down": down.skips, "round/aborted": int(self.aborted),
+        }  # fmt: skip
+        for name, start_s, end_s in self.phases:
+            values[f"round/{name}_s"] = values.get(f"round/{name}_s", 0.0) + end_s - start_s
+        return values if self.residual_norm is None else {**values, "round/residual_norm": self.residual_norm}
+
 
 Observer = Callable[[RoundStats], object]
 

@@ -13,6 +13,7 @@ from laconic.lab.processes.place import described, place_of
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.files import RunFiles, read_record
 from laconic.lab.runs.launch import run_in_processes
+from laconic.lab.runs.logged_run import LogPlan
 from laconic.lab.runs.record import Record
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.run_so_far import Listener, RunProgress
@@ -32,6 +33,7 @@ class Batch:
         in_folders: bool = False,
         resume: bool = False,
         savings: Mapping[str, Saving] | None = None,
+        logs: Mapping[str, LogPlan] | None = None,
     ) -> None:
         """Take up what is finished.
 
@@ -41,12 +43,15 @@ class Batch:
             in_folders: Whether each run has a folder of its own in it, named by its method.
             resume: Whether finished runs in the folder are taken up.
             savings: By method, where its run saves itself and goes on from.
+            logs: By method, where its run logs.
 
         Raises:
             OptionError: A folder is in use, or holds a run with other settings; or a run cannot save itself.
         """
         self.savings = savings or {}
         """By method, where its run saves itself and goes on from."""
+        self.logs = logs or {}
+        """By method, where its run logs."""
         for plan in plans:
             if plan.algorithm in self.savings and self.savings[plan.algorithm].every is not None:
                 check_saving(plan)
@@ -117,14 +122,15 @@ class Batch:
                 together = list(takewhile(lambda plan, n=plans[0].n_processes: plan.n_processes == n, plans))  # type: ignore[misc]
                 work: Callable[[], object] = partial(
                     run_in_processes, together, listen, port=port, plugins=plugins, finished=self.finish,
-                    savings=self.savings,
+                    savings=self.savings, logs=self.logs,
                 )  # fmt: skip
             else:
                 work = partial(self._run_simulated, plans[0], listen)
             self._guarded(work)
 
     def _run_simulated(self, plan: RunSettings, listen: Listener) -> None:
-        self.finish(run_simulated(plan, listen, self.savings.get(plan.algorithm)))
+        name = plan.algorithm
+        self.finish(run_simulated(plan, listen, self.savings.get(name), self.logs.get(name)))
 
     def _guarded(self, work: Callable[[], object]) -> None:
         """Do the work of the first run that is left. If it fails, keep why."""
@@ -147,7 +153,9 @@ class Batch:
         def write_and_tell(progress: RunProgress) -> None:
             name = progress.settings.algorithm
             if not self._epochs and self._out is not None and not self._resume:
-                self._out.clear()  # only now, when options and data are right and the first step is taken
+                self._out.clear(
+                    keeps_logs=bool(self.logs)
+                )  # only now, when options and data are right and the first step is taken
             if name not in self._epochs:
                 self._epochs[name] = len(progress.earlier)
                 self._try(name, lambda files: files.begin(progress.earlier))

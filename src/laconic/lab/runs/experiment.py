@@ -1,8 +1,6 @@
 """What each rank of a run computes: the losses of its task, and how good the model is."""
 
 import math
-from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +13,7 @@ from laconic.lab.runs.chosen_task import task_of
 from laconic.lab.runs.device import CPU, use_device
 from laconic.lab.runs.divergence import Guess
 from laconic.lab.runs.settings import RunSettings
+from laconic.lab.runs.warm_up import with_warm_up
 from laconic.lab.tasks import Judgement
 from laconic.lab.tasks.theory import theorem_learning_rate
 from laconic.protocol.layout import choose_layout
@@ -36,10 +35,7 @@ class Experiment:
         self.model = self.task.model
         self.steps_per_epoch = self.task.steps_per_epoch
         self.steps = self.steps_per_epoch * settings.epochs
-        self.algorithm = settings.method
-        if settings.dense_epochs is not None:
-            rounds: dict[str, Any] = {"dense_rounds": self.steps_in(settings.dense_epochs)}  # of one step each
-            self.algorithm = replace(self.algorithm, **rounds)
+        self.algorithm = with_warm_up(settings, self.steps_per_epoch)
         self.learning_rate = self._theorem_learning_rate() if settings.lr == "theory" else settings.learning_rate
         """The learning rate before warm-up and schedule."""
         self.inner: Optimizer = settings.inner_kind.made(self.model, self.learning_rate, settings.weight_decay)

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from laconic.contract import load_plugins
 from laconic.lab.processes.ranks import Ranks
 from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.logged_run import LogPlan
 from laconic.lab.runs.record import Record
 from laconic.lab.runs.run import run_as_rank
 from laconic.lab.runs.run_so_far import Listener, RunProgress
@@ -27,6 +28,7 @@ def run_in_processes(
     plugins: Sequence[str] = (),
     finished: Callable[[Record], None] = lambda record: None,
     savings: Mapping[str, Saving] | None = None,
+    logs: Mapping[str, LogPlan] | None = None,
 ) -> list[Record]:
     """Run the plans one after the other in the same processes, one per rank.
 
@@ -37,6 +39,7 @@ def run_in_processes(
         plugins: Files with algorithms, which each process loads.
         finished: Gets each record as soon as its run is finished.
         savings: By algorithm, where its run saves itself and goes on from.
+        logs: By algorithm, where its run logs.
 
     Returns:
         The records in the order of the plans.
@@ -55,7 +58,8 @@ def run_in_processes(
     with Ranks(n, _Training, tuple(plugins), timeout_s=plans[0].timeout_s, port=port) as ranks:
         for plan in plans:
             saving = (savings or {}).get(plan.algorithm)
-            answer = ranks.call("run", settings=plan, saving=saving, listen=listen, decisive=0)[0]
+            own_logs = (logs or {}).get(plan.algorithm)
+            answer = ranks.call("run", settings=plan, saving=saving, logs=own_logs, listen=listen, decisive=0)[0]
             records.append(replace(answer, settings=plan))  # with the algorithm that is made here already
             finished(records[-1])
     return records
@@ -68,12 +72,14 @@ class _Training:
         warnings.simplefilter("ignore", UserWarning)  # the parent has shown them all
         load_plugins(plugins)
 
-    def run(self, settings: RunSettings, saving: Saving | None, report: Listener) -> Record | None:
+    def run(
+        self, settings: RunSettings, saving: Saving | None, logs: LogPlan | None, report: Listener
+    ) -> Record | None:
         """Run one plan. Only rank 0 reports, and returns the record."""
         if dist.get_rank() > 0:
             run_as_rank(settings, _nothing, saving)
             return None
-        return run_as_rank(settings, _throttled(report), saving)
+        return run_as_rank(settings, _throttled(report), saving, logs)
 
 
 def _throttled(send: Callable[[RunProgress], None]) -> Listener:

@@ -5,12 +5,14 @@ from typing import Any, Literal
 
 from laconic.contract import ModelSpec
 from laconic.lab.provenance import machine, versions
+from laconic.lab.runs.accounting import Accounting, parts_of
 from laconic.lab.runs.accuracy import Accuracy
 from laconic.lab.runs.dense_sgd import DenseSGD
 from laconic.lab.runs.device import described_device
 from laconic.lab.runs.divergence import EpochEnd, Guess, why_diverged
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import PhaseTimes
+from laconic.lab.runs.warm_up import with_warm_up_rounds
 from laconic.telemetry.traffic import Traffic
 
 
@@ -86,6 +88,10 @@ class Record:
     """One row per epoch."""
     dense_rounds: int = 0
     """Rounds of the dense warm-up."""
+    warm_up_rounds: int = 0
+    """Rounds of the warm-up, dense or not."""
+    accounting: Accounting | None = None
+    """What was sent beside the later rounds."""
     times: PhaseTimes | None = None
     """The recorded phases of a run over processes, if requested."""
     guess: Guess | None = None
@@ -144,6 +150,7 @@ class Record:
             **self._of_task(),
             "train_loss": self.last.train_loss,
             "dense_rounds": self.dense_rounds,
+            "warm_up_rounds": self.warm_up_rounds,
             "traffic": self._traffic_data(),
             "bits_per_worker_and_round": {
                 "expected_paper_up": paper_up,
@@ -158,12 +165,17 @@ class Record:
             "guess": None if self.guess is None else asdict(self.guess),
             "dense_sgd": None if self.dense_sgd is None else asdict(self.dense_sgd),
             "dense_sgd_wire_bytes_over_own": None if self.dense_sgd is None else self.dense_sgd.over(traffic),
+            "parts": self.parts(),
             "clock": self.clock,
             "seconds": self.last.seconds,
             **({} if self.times is None else {"clocks_apart_s": self.times.accuracy_s}),
             "versions": versions(),
             "machine": self.machine_of(self.settings),
         }
+
+    def parts(self) -> dict[str, Any]:
+        """Return the parts of the run's traffic; see `parts_of`."""
+        return parts_of(self.traffic, self.warm_up_rounds, self.dense_sgd, self.accounting)
 
     @staticmethod
     def machine_of(settings: RunSettings) -> dict[str, Any]:
@@ -190,11 +202,18 @@ class Record:
         return {name: getattr(self.last, name) for name in names if getattr(self.last, name) is not None}
 
     def _expected_bits(self) -> tuple[float, float | None]:
-        """Return the bits of the paper's formula per worker and round, (up, down), with dense rounds included.
+        """Return the bits of the paper's formula per worker and round, (up, down), with the warm-up included.
 
         The second is None if the paper does not count what comes down.
         """
-        sparse = self.settings.method.paper_bits(self.spec)
-        share = self.dense_rounds / self.traffic.rounds
-        up, down = (share * 32 * self.spec.d + (1 - share) * bits for bits in sparse)
-        return up, down if sparse[1] else None
+        method = with_warm_up_rounds(self.settings, self.warm_up_rounds)
+        bits = [
+            (32.0 * self.spec.d,) * 2 if method.dense_in(round_) else method.in_round(round_).paper_bits(self.spec)
+            for round_ in range(self.warm_up_rounds)
+        ]
+        own, n_later = method.paper_bits(self.spec), self.traffic.rounds - self.warm_up_rounds
+        up, down = (
+            (sum(each[direction] for each in bits) + n_later * own[direction]) / self.traffic.rounds
+            for direction in (0, 1)
+        )
+        return up, down if own[1] else None

@@ -2,18 +2,21 @@
 
 import os
 import time
+from dataclasses import asdict
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from laconic.kernels.api import set_kernel_threads
+from laconic.lab.runs.accounting import Accounting, sum_of
 from laconic.lab.runs.accuracy import in_simulation, over_processes
 from laconic.lab.runs.agreement import agree_on_data, refusals_of_command_shown
 from laconic.lab.runs.dense_sgd import DenseSGD
 from laconic.lab.runs.device import device_of_rank, gpus_here, local_rank
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.gradient_norms import GradientNorms
+from laconic.lab.runs.logged_run import LoggedRun, LogPlan, logged
 from laconic.lab.runs.record import Record, Row
 from laconic.lab.runs.run_so_far import Listener, RunSoFar
 from laconic.lab.runs.saved import Saving, gathered_seconds
@@ -26,17 +29,25 @@ from laconic.training.second_gradient import called_twice
 from laconic.training.simulation import Simulation
 
 
-def run_simulated(settings: RunSettings, listen: Listener, saving: Saving | None = None) -> Record:
+def run_simulated(
+    settings: RunSettings, listen: Listener, saving: Saving | None = None, logs: LogPlan | None = None
+) -> Record:
     """Run all workers in this process.
 
     Args:
         settings: The run.
         listen: Gets the progress after every step.
         saving: Where the run saves itself and goes on from; None for neither.
+        logs: Where it logs; None for nowhere.
 
     Raises:
-        OptionError: It cannot go on from what is saved there.
+        OptionError: It cannot go on from what is saved there, or a log does not start.
     """
+    with logged(logs) as log:
+        return _run_simulated(settings, listen, saving, log)
+
+
+def _run_simulated(settings: RunSettings, listen: Listener, saving: Saving | None, log: LoggedRun) -> Record:
     torch.set_num_threads(settings.threads)
     set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
@@ -48,7 +59,7 @@ def run_simulated(settings: RunSettings, listen: Listener, saving: Saving | None
         local_steps=settings.local_steps, seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
         faults=settings.fault_plan, lr="kept",
     )  # fmt: skip
-    run = RunSoFar(experiment, saving, saved, listen)
+    run = RunSoFar(experiment, saving, saved, listen, log)
     run.go_on(simulation)
     lr_schedule = experiment.scheduler(run.step)
     norms = GradientNorms(experiment)
@@ -72,22 +83,30 @@ def run_simulated(settings: RunSettings, listen: Listener, saving: Saving | None
             )  # fmt: skip
         run.report(row)
         if run.has_to_save:
-            run.save(simulation.state_dict())
+            run.save(simulation.state_dict(), [asdict(run.accounts.of_process())])
     layout = simulation.driver.layout.name
-    return _record(experiment, run.rows, layout, simulation.traffic)
+    return _record(experiment, run.rows, layout, simulation.traffic, run.accounts.of_process())
 
 
-def run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None = None) -> Record:
+def run_as_rank(
+    settings: RunSettings, listen: Listener, saving: Saving | None = None, logs: LogPlan | None = None
+) -> Record:
     """Run as this rank of the default process group. Every rank must call it.
 
     Args:
         settings: The run.
         listen: Gets the progress of this rank after every step.
         saving: Where rank 0 saves the run, and goes on from; None for neither. The other ranks get it from rank 0.
+        logs: Where rank 0 logs; None for nowhere.
 
     Raises:
-        OptionError: It cannot go on from what is saved there.
+        OptionError: It cannot go on from what is saved there, or a log does not start.
     """
+    with logged(logs if dist.get_rank() == 0 else None) as log:
+        return _run_as_rank(settings, listen, saving, log)
+
+
+def _run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None, log: LoggedRun) -> Record:
     torch.set_num_threads(settings.threads)
     set_kernel_threads(settings.kernel_threads)
     rank = dist.get_rank()
@@ -103,7 +122,7 @@ def run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None =
         buffers="local",
     )  # fmt: skip
     saved = None if saving is None else saving.shown_run(experiment, data, opt.driver.channel)
-    run = RunSoFar(experiment, saving, saved, listen)
+    run = RunSoFar(experiment, saving, saved, listen, log)
     run.go_on(opt)
     if saved is not None:
         opt.driver.seconds.go_on(saved.phases[rank])
@@ -121,22 +140,28 @@ def run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None =
         row = None
         if run.ends_epoch:
             ended = time.perf_counter()
-            losses = opt.driver.channel.gather(run.total, "for its loss", float, max_bytes=64)
-            exchanged = (
-                opt.training.start
-            )  # the local steps since do not count, which the workers' parameters differ in
-            row = Row.of(
-                epoch=len(run.rows) + 1, loss=sum(losses) / settings.workers / experiment.steps_per_epoch,
-                accuracy=over_processes(opt, experiment, opt.flat.values() if exchanged is None else exchanged),
-                traffic=opt.total_traffic(), seconds=run.seconds, mean_squared_gradient=norms.end_epoch(),
-            )  # fmt: skip
+            with run.accounts.evaluation(opt.driver.channel):
+                row = _row(opt, experiment, run, norms)
             if stopwatch is not None:
                 stopwatch.evaluated(ended)
         run.report(row)
         if run.has_to_save:
-            run.save(opt.gather_state(0), gathered_seconds(opt), writes=rank == 0)
+            accounts = run.accounts.gathered(opt.driver.channel)
+            run.save(opt.gather_state(0), accounts, gathered_seconds(opt), writes=rank == 0)
     times = None if stopwatch is None else stopwatch.everybodys()
-    return _record(experiment, run.rows, opt.driver.layout.name, opt.total_traffic(), times)
+    accounting = sum_of(run.accounts.gathered(opt.driver.channel))
+    return _record(experiment, run.rows, opt.driver.layout.name, opt.total_traffic(), accounting, times)
+
+
+def _row(opt: DistributedOptimizer, experiment: Experiment, run: RunSoFar, norms: GradientNorms) -> Row:
+    """Return the row of the epoch that has ended. Collective; only rank 0's has the accuracy."""
+    losses = opt.driver.channel.gather(run.total, "for its loss", float, max_bytes=64)
+    exchanged = opt.training.start  # the local steps since do not count, which the workers' parameters differ in
+    return Row.of(
+        epoch=len(run.rows) + 1, loss=sum(losses) / experiment.settings.workers / experiment.steps_per_epoch,
+        accuracy=over_processes(opt, experiment, opt.flat.values() if exchanged is None else exchanged),
+        traffic=opt.total_traffic(), seconds=run.seconds, mean_squared_gradient=norms.end_epoch(),
+    )  # fmt: skip
 
 
 def _take_step(opt: DistributedOptimizer, experiment: Experiment, rank: int, step: int) -> float:
@@ -159,13 +184,15 @@ def _record(
     rows: list[Row],
     layout: str,
     traffic: Traffic,
+    accounting: Accounting,
     times: PhaseTimes | None = None,
 ) -> Record:
-    settings = experiment.settings
+    settings, algorithm, rounds = experiment.settings, experiment.algorithm, range(traffic.rounds)
     return Record(
         settings=settings, spec=experiment.spec, rows=rows, layout=layout,
-        traffic=traffic, times=times, dense_rounds=sum(map(experiment.algorithm.dense_in, range(traffic.rounds))),
-        guess=experiment.guess(), learning_rate=experiment.learning_rate if settings.lr == "theory" else None,
+        traffic=traffic, times=times, accounting=accounting, guess=experiment.guess(),
+        learning_rate=experiment.learning_rate if settings.lr == "theory" else None,
+        dense_rounds=sum(map(algorithm.dense_in, rounds)), warm_up_rounds=sum(map(algorithm.warms_up_in, rounds)),
         dense_sgd=DenseSGD.of(
             spec=experiment.spec, workers=settings.workers, layout=settings.layout, steps=experiment.steps,
             local_steps=settings.local_steps,

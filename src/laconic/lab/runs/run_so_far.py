@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.lab.runs import saved as saved_runs
+from laconic.lab.runs.accounting import Accounts
 from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.logged_run import LoggedRun
 from laconic.lab.runs.record import Row
 from laconic.lab.runs.saved import SavedRun, Saving
 from laconic.lab.runs.saved_checks import refused_as
@@ -36,7 +38,9 @@ Listener = Callable[[RunProgress], None]
 class RunSoFar:
     """The steps, losses and rows of a run that goes on."""
 
-    def __init__(self, experiment: Experiment, saving: Saving | None, saved: SavedRun | None, listen: Listener) -> None:
+    def __init__(
+        self, experiment: Experiment, saving: Saving | None, saved: SavedRun | None, listen: Listener, logs: LoggedRun
+    ) -> None:
         """Begin at step 0, or where the saved run ended.
 
         Args:
@@ -44,8 +48,10 @@ class RunSoFar:
             saving: Where it saves itself; None for nowhere.
             saved: What it goes on from, if it does.
             listen: Gets the progress.
+            logs: Get every round and row.
         """
         self._experiment, self._saving, self._saved, self._listen = experiment, saving, saved, listen
+        self._logs = logs
         self.rows: list[Row] = [] if saved is None else list(saved.rows)
         """One row per epoch."""
         self.step = len(self.rows) * experiment.steps_per_epoch
@@ -54,6 +60,8 @@ class RunSoFar:
         """The loss of the last step."""
         self.total = 0.0
         """The sum of the losses of this epoch."""
+        self.accounts = Accounts(None)
+        """What this process sends beside its later rounds."""
         self._start_s = time.perf_counter() - (0.0 if saved is None else saved.seconds)
         self._has_local_steps = False
         own = None if saving is None else saving.every
@@ -80,11 +88,19 @@ class RunSoFar:
         return bool(self._every and self.ends_epoch and (self.is_over or len(self.rows) % self._every == 0))
 
     def go_on(self, trained: Simulation | DistributedOptimizer) -> None:
-        """Load what is saved, if the run goes on from it. Collective over processes.
+        """Load what is saved, if the run goes on from it, and begin accounts and logs. Collective over processes.
 
         Raises:
-            OptionError: It does not fit, and nothing is trained.
+            OptionError: It does not fit, or a log does not start, and nothing is trained.
         """
+        self._trained = trained
+        self._load_into(trained)
+        rank = trained.driver.channel.rank if isinstance(trained, DistributedOptimizer) else 0
+        self.accounts = Accounts(None if self._saved is None else self._saved.accounts[rank])
+        self.accounts.begin(trained)
+        self._logs.begin(trained, self._experiment.settings, self._complain)
+
+    def _load_into(self, trained: Simulation | DistributedOptimizer) -> None:
         if self._saved is None or self._saving is None:
             return
         with refused_as(self._saving.file):
@@ -98,6 +114,7 @@ class RunSoFar:
     def note_step(self, has_local_steps: bool) -> None:
         """Count a step. `has_local_steps`: whether local steps are not exchanged after it."""
         self.step += 1
+        self.accounts.after_step(self._trained)
         self._has_local_steps = has_local_steps
 
     def note_loss(self, loss: float) -> None:
@@ -111,25 +128,32 @@ class RunSoFar:
             self.rows.append(row)
             self.total = 0.0
         self._listen(RunProgress(self._experiment.settings, self.step, self._experiment.steps, self.loss, row))
+        self._logs.step(self.loss, row)
 
     def save(
-        self, optimizer: Mapping[str, Any], phases: Sequence[dict[str, float]] = (), *, writes: bool = True
-    ) -> None:
+        self, optimizer: Mapping[str, Any], accounts: Sequence[dict[str, int]],
+        phases: Sequence[dict[str, float]] = (), *, writes: bool = True,
+    ) -> None:  # fmt: skip
         """Save the run after an epoch. A disk that is full does not end it.
 
         Args:
             optimizer: The state of the simulation, or that gathered from all ranks.
+            accounts: By process, its accounts.
             phases: By rank, its seconds by phase.
             writes: Whether this rank writes the file.
         """
         if not writes or self._saving is None or self._every is None:
             return
         run = SavedRun(
-            every=self._every, rows=tuple(self.rows), loss=float(self.loss), seconds=self.seconds, phases=tuple(phases),
+            every=self._every, rows=tuple(self.rows), loss=float(self.loss), seconds=self.seconds,
+            phases=tuple(phases), accounts=tuple(accounts),
             has_early_exchange=self.is_over and self._has_local_steps, model=self._experiment.model.state_dict(),
             optimizer=optimizer,
         )  # fmt: skip
         if warning := saved_runs.write(self._saving, self._experiment, run):
-            self._listen(
-                RunProgress(self._experiment.settings, self.step, self._experiment.steps, self.loss, warning=warning)
-            )
+            self._complain(warning)
+
+    def _complain(self, warning: str) -> None:
+        self._listen(
+            RunProgress(self._experiment.settings, self.step, self._experiment.steps, self.loss, warning=warning)
+        )

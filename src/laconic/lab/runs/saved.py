@@ -25,6 +25,7 @@ from laconic.errors import Named, OptionError
 from laconic.lab.atomic import write_bytes
 from laconic.lab.models import WITH_BATCH_NORM
 from laconic.lab.own_results import SAVED_RUN_BEGINS
+from laconic.lab.runs.accounting import ACCOUNTING
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.record import Row
 from laconic.lab.runs.saved_checks import (
@@ -59,7 +60,7 @@ _ROW = {column.name: _schema_of(column.type) for column in fields(Row)}
 _SECONDS = dict.fromkeys(Seconds().sums(), float)
 _STATE = {
     "every": range(1, 1 << 62), "rows": [_ROW], "loss": float, "seconds": float, "phases": [_SECONDS],
-    "has_early_exchange": bool,
+    "has_early_exchange": bool, "accounts": [ACCOUNTING],
 }  # fmt: skip
 
 
@@ -106,7 +107,7 @@ class Saving:
             return None
         shown = show(channel, data if channel.rank == 0 else None, 0, n_bytes, _PURPOSE)
         run = read(shown, self, experiment, compares=channel.rank == 0)
-        if len(run.phases) != channel.size:
+        if {len(run.phases), len(run.accounts)} != {channel.size}:
             raise refusal(self.file, f"is of {len(run.phases)} ranks, and here are {channel.size}")
         return run
 
@@ -125,6 +126,8 @@ class SavedRun:
     """Seconds since the start, over processes."""
     phases: tuple[dict[str, float], ...]
     """By rank, its seconds by phase, over processes."""
+    accounts: tuple[dict[str, int], ...]
+    """By process, what it has sent beside its later rounds."""
     has_early_exchange: bool
     """Whether the run has ended with an exchange after fewer than its local steps."""
     model: Mapping[str, Tensor]
@@ -178,6 +181,7 @@ def write(saving: Saving, experiment: Experiment, run: SavedRun) -> str:
         "state": {
             "every": run.every, "rows": [asdict(row) for row in run.rows], "loss": run.loss, "seconds": run.seconds,
             "phases": list(run.phases), "has_early_exchange": run.has_early_exchange,
+            "accounts": list(run.accounts),
         },
         "model": dict(run.model), "optimizer": dict(run.optimizer),
     }  # fmt: skip
@@ -231,8 +235,10 @@ def read(data: bytes, saving: Saving, experiment: Experiment, *, compares: bool 
         run = SavedRun(
             every=state["every"], rows=rows, loss=state["loss"], seconds=state["seconds"],
             phases=tuple(state["phases"]), has_early_exchange=state["has_early_exchange"], model=content["model"],
-            optimizer=content["optimizer"],
+            optimizer=content["optimizer"], accounts=tuple(state["accounts"]),
         )  # fmt: skip
+        if not run.accounts:
+            raise ValueError("it has no accounts")
         if not all(
             0 <= each < math.inf for each in (run.seconds, *(s for of_rank in run.phases for s in of_rank.values()))
         ):

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import as_settings, from_text
-from laconic.lab.algorithms import has_dense_rounds, make_algorithm
+from laconic.lab.algorithms import make_algorithm
 from laconic.lab.defaults import DECAY_AT, INNER_NAMES, SEED_BOUND, WARM_UP_FROM
 from laconic.lab.options import PURE_NUMBER, listed, option
 from laconic.lab.own_functions import FORM, described_functions, is_own
 from laconic.lab.runs.method_and_data import OF_READING, MethodAndData
 from laconic.lab.runs.option_texts import device_name
+from laconic.lab.runs.warm_up import check_warm_up
 from laconic.protocol.layout import choose_layout, n_nodes_for
 from laconic.units import bandwidth, duration
 
@@ -58,6 +59,10 @@ class RunSettings(MethodAndData):
     dense_epochs: float | None = option(
         None, "The number of first epochs that send dense vectors, one step per exchange.", within="(0, inf)",
         unit="epochs", metavar="E",
+    )  # fmt: skip
+    warm_up_density: float | None = option(
+        None, "The density with which the --dense-epochs begin instead of dense vectors: it falls exponentially to the "
+        "method's own.", within="(0, 1]", unit=PURE_NUMBER, metavar="SHARE",
     )  # fmt: skip
     lr: float | Literal["theory"] | None = option(
         None, "The learning rate of the inner optimizer; theory takes that of the method's theorem, where the task's "
@@ -149,9 +154,9 @@ class RunSettings(MethodAndData):
         self._check_device()
         self._check_learning_rate()
         self._check_kernel_threads()
-        self._check_dense_epochs()
         self._check_batch_norm()
         self._check_partition()
+        check_warm_up(self)
         self._check_method()
 
     def _check_batch_norm(self) -> None:
@@ -220,23 +225,6 @@ class RunSettings(MethodAndData):
         value = getattr(self, name)
         if value is not None and value > self.epochs:
             raise OptionError(Named(name, value), " must be at most ", Named("epochs", self.epochs))
-
-    def _check_dense_epochs(self) -> None:
-        """Refuse dense epochs for a method without dense rounds, or beside the hyper-parameter `dense_rounds`."""
-        if self.dense_epochs is None:
-            return
-        self._check_within_epochs("dense_epochs")
-        asked = Named("dense_epochs", self.dense_epochs)
-        if not has_dense_rounds(self.algorithm):
-            from laconic.contract import ALGORITHMS
-
-            able = ", ".join(name for name in sorted(ALGORITHMS) if has_dense_rounds(name))
-            raise OptionError(asked, f": {self.algorithm} has no dense rounds; leave it out, or take one of {able}")
-        if "dense_rounds" in self.set:
-            raise OptionError(
-                asked, " and ", Named("set"), f" dense_rounds={self.set['dense_rounds']} say the same in epochs and in "
-                "rounds; give one of them",
-            )  # fmt: skip
 
     def _check_method(self) -> None:
         """Refuse hyper-parameters, local steps, a layout or faults that the method does not admit."""
@@ -354,6 +342,8 @@ class RunSettings(MethodAndData):
         hyperparameters = self.method.settings()
         if self.dense_epochs is not None:
             del hyperparameters["dense_rounds"]  # follows from the epochs and the data
+        if self.warm_up_density is not None:
+            del hyperparameters["warm_up_density"]
         data = dataclasses.asdict(self) | {"set": hyperparameters}
         data["lr"] = "theory" if self.lr == "theory" else self.learning_rate
         data["task_set"] = self.task_settings or None

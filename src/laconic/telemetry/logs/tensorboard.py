@@ -1,0 +1,29 @@
+"""A log for TensorBoard, written by torch.utils.tensorboard into the folder `tensorboard`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FOLDER = "tensorboard"
+
+
+class EventFiles:
+    """The event files of one run: a scalar for each name, and the settings as a table under TEXT."""
+
+    def __init__(self, folder: Path, *, name: str, config: Mapping[str, Any], start: int) -> None:
+        """Begin event files. What earlier ones have after the step `start` is hidden."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / FOLDER), purge_step=start + 1)
+        rows = "".join(f"| {key} | {value} |\n" for key, value in config.items())
+        text = f"{name}\n\n| setting | value |\n|---|---|\n{rows}"
+        self._writer.add_text("settings", text, start)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Add a point to the curve of each name."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._writer.close()
