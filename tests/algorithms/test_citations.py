@@ -103,7 +103,6 @@ CITED: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         "equation (1)": "s sign(g) b, with b Bernoulli of |g| / s",
     }),
     "policies/skip_policies.py": ((), {"section II": "CompSkipDSGD and its analysis: flags at random, or by the link"}),
-    "reproduce/quadratic.py": ((MONOGRAPH,), {"Table 1.1": "iterations to eps of each method"}),
     "reproduce/sasg_memory.py": (("Deng, Li, Sun, Lu: SASG",), {
         "Table III": "times, extra computation and memory", "section VI": "the experiments",
     }),

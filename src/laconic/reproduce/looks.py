@@ -49,9 +49,11 @@ def train_with_looks(report: Reporter, settings: RunSettings, look_every: int, t
             simulation.exchange_steps()  # fewer than local_steps may be left
         lr_schedule.step()
         if done % look_every == 0 or done == experiment.steps:
-            accuracy = in_simulation(simulation, experiment).test or 0.0  # of what classifies nothing
+            judged = in_simulation(simulation, experiment)
+            accuracy = judged.test or 0.0  # of what classifies nothing
             since = done - (looks[-1]["step"] if looks else 0)
-            looks.append(_look(simulation, done, done / experiment.steps_per_epoch, accuracy, loss / since))
+            measured = {"test_accuracy": accuracy, "gap": judged.gap, "train_loss": loss / since}
+            looks.append({"step": done, "epoch": done / experiment.steps_per_epoch, **measured, **_totals(simulation)})
             loss = 0.0
         report(done, experiment.steps, f"accuracy {accuracy:.2%}")
         if target is not None and accuracy >= target:
@@ -65,12 +67,12 @@ def train_with_looks(report: Reporter, settings: RunSettings, look_every: int, t
     }
 
 
-def _look(simulation: Simulation, step: int, epoch: float, accuracy: float, loss: float) -> dict[str, Any]:
+def _totals(simulation: Simulation) -> dict[str, Any]:
     traffic = simulation.traffic
     up, down = traffic.up, traffic.down
     return {
-        "step": step, "epoch": epoch, "round": traffic.rounds, "aborted_rounds": simulation.driver.aborted_rounds,
-        "test_accuracy": accuracy, "train_loss": loss, "uploads": up.messages - up.skip_messages, "skips": up.skips,
+        "round": traffic.rounds, "aborted_rounds": simulation.driver.aborted_rounds,
+        "uploads": up.messages - up.skip_messages, "skips": up.skips,
         "skips_down": down.skips, "paper_bits": up.paper_bits, "payload_bits": up.payload_bits,
         "wire_bytes": up.wire_bytes, "encoded_bytes": up.wire_bytes + up.local_bytes,
         "down_wire_bytes": down.wire_bytes, "seconds": simulation.driver.clock.now_ns / 1e9,

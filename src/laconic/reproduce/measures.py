@@ -184,6 +184,7 @@ def _mean_of(row: str, cells: Cells, *others: str) -> _Found:
 _MEASURES: dict[str, Callable[..., _Found]] = {
     "accuracy": _at_end("test_accuracy", 100.0),
     "train loss": _at_end("train_loss"),
+    "gap": _at_end("gap"),
     "uploads": _at_end("uploads"),
     "paper bits": _at_end("paper_bits"),
     "uploads to": _to_target("uploads"),

@@ -1,97 +1,102 @@
-"""Fitted exponents of Table 1.1, Table 1.2 and the linear speed-up, on quadratics.
+"""Fitted exponents of Table 1.1, Table 1.2 and the linear speed-up, on quadratics whose constants are known.
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, 2020. A run of T iterations has the learning rate of
-its theorem for that T and L = 1, and ends with eps; the fit is the slope of log T over log(1/eps).
+its theorem for that T and ends with eps, the mean of ||f'(x)||^2 over its iterates, which the theorem bounds; the fit
+is the slope of log T over log(1/eps) by least squares.
 """
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import Any
 
-from laconic.algorithms.asgd import ASGD
-from laconic.algorithms.csgd import CSGD
-from laconic.algorithms.dsgd import DSGD
-from laconic.algorithms.ec_sgd import ECSGD
-from laconic.algorithms.sgd import SGD
-from laconic.compressors import COMPRESSORS, ScaledSign
-from laconic.contract import Algorithm
+import torch
+
 from laconic.gossip.mixing import Mixing
 from laconic.lab.processes.pool import Reporter
-from laconic.reproduce.quadratic import D, FixedGrid, Quadratic, mean_squared_gradient, slope_of
+from laconic.lab.runs.run import run_simulated
+from laconic.lab.runs.settings import RunSettings
+from laconic.reproduce.fixed_grid import FixedGrid, offer_fixed_grid
+from laconic.statements import LaconicWarning
 
 BySeed = dict[str, dict[int, float]]
 _SEEDS = (0, 1, 2)
 _STEPS = (256, 1024, 4096)
+_D = 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Fit:
-    """A row of Table 1.1."""
+class _Fits:
+    """Runs of one item, with their progress."""
 
-    problem: Quadratic
-    algorithm: Algorithm
-    lr: Callable[[int], float]
-    """The learning rate of the theorem for T iterations."""
+    def __init__(self, report: Reporter, rounds: int) -> None:
+        """Expect this many rounds of all runs."""
+        self._report, self._rounds, self._done = report, rounds, 0
+        report(0, rounds, "")
+
+    def eps(self, method: str, *, steps: int, seed: int, workers: int = 1, **choices: Any) -> float:  # noqa: ANN401
+        """Return eps of a run of this many steps.
+
+        Args:
+            method: The method.
+            steps: Steps, each of all workers.
+            seed: The seed of the quadratic and the run.
+            workers: N.
+            **choices: Numbers of the quadratic, and the method's settings as `set`.
+        """
+        numbers = {name: str(value) for name, value in choices.items() if name != "set"}
+        settings = RunSettings(
+            algorithm=method, set=choices.get("set", {}), workers=workers, task="quadratic",
+            task_set={**numbers, "rounds": str(steps)}, epochs=1, lr="theory", seed=seed,
+        )  # fmt: skip
+
+        def count(progress: object) -> None:
+            self._done = min(self._done + 1, self._rounds)
+            self._report(self._done, self._rounds, f"{method}, {workers} workers")
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LaconicWarning)  # workers without noise have one function on purpose
+            record = run_simulated(settings, count)
+        eps = record.last.mean_squared_gradient
+        assert eps is not None
+        return eps
 
 
-def _rho(workers: int) -> float:
-    return Mixing.from_text("ring", workers).rho
+def slope_of(points: Mapping[float, float]) -> float:
+    """Return the slope of a straight line through logarithms, by least squares: log value over log position."""
+    positions = torch.tensor(list(points), dtype=torch.float64).log()
+    values = torch.tensor(list(points.values()), dtype=torch.float64).log()
+    positions, values = positions - positions.mean(), values - values.mean()
+    return float((positions * values).sum() / positions.square().sum())
 
 
-def _noisy_lr(sigma: float, workers: int) -> Callable[[int], float]:
-    return lambda steps: 1 / (1 + sigma * (steps / workers) ** 0.5)
+_SIGMA_OF_GRID = math.sqrt(_D) / 2  # of the width 1
 
 
-def _dsgd_lr(disagreement: float, workers: int) -> Callable[[int], float]:
-    rho = _rho(workers)
-    return lambda steps: 1 / (1 + steps ** (1 / 3) * (disagreement * rho / (1 - rho)) ** (2 / 3))
+def _grid(width: float) -> dict[str, Any]:
+    """Return what CSGD is run with: the grid in both directions, and its sigma'."""
+    sides = {f"{side}.width": str(width) for side in ("compressor", "server_compressor")}
+    names = dict.fromkeys(("compressor", "server_compressor"), FixedGrid.name)
+    return {"set": {**names, **sides}, "compression_error": width * _SIGMA_OF_GRID}
 
 
-def _grid(width: float) -> FixedGrid:
-    """Return the compressor, which methods then take: it is none that a user can name."""
-    COMPRESSORS.setdefault(FixedGrid.name, FixedGrid)
-    return FixedGrid(width=width)
-
-
-def _row(name: str) -> _Fit:
-    one, eight = Quadratic(workers=1, seed=0), Quadratic(workers=8, seed=0)
-    match name:
-        case "gd":
-            return _Fit(problem=one, algorithm=SGD(), lr=lambda steps: 1.0)
-        case "sgd":
-            return _Fit(problem=replace(one, sigma=2.0), algorithm=SGD(), lr=_noisy_lr(2.0, 1))
-        case "mb-sgd":
-            return _Fit(problem=replace(eight, sigma=3.0), algorithm=SGD(), lr=_noisy_lr(3.0, 8))
-        case "csgd":
-            return _Fit(
-                problem=eight, algorithm=CSGD(compressor=_grid(1.0), server_compressor=_grid(1.0)),
-                lr=lambda steps: 1 / (1 + D**0.5 / 2 * (steps * (1 + 1 / 8)) ** 0.5),
-            )  # fmt: skip
-        case "ec-sgd":
-            sign = ScaledSign()
-            return _Fit(
-                problem=replace(eight, disagreement=10.0),
-                algorithm=ECSGD(compressor=sign, server_compressor=sign),
-                lr=lambda steps: 1 / (2 + steps ** (1 / 3) * 10 ** (2 / 3)),
-            )
-        case _:
-            assert name == "dsgd"
-            different = replace(eight, difference=0.5, disagreement=3.0)
-            return _Fit(problem=different, algorithm=DSGD(graph="ring"), lr=_dsgd_lr(3.0, 8))
+_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gd": ("sgd", {}),
+    "sgd": ("sgd", {"noise": 2}),
+    "mb-sgd": ("sgd", {"workers": 8, "noise": 3}),
+    "csgd": ("csgd", {"workers": 8, **_grid(1.0)}),
+    "ec-sgd": ("ec-sgd", {"workers": 8, "disagreement": 10, "compression_error": 10}),
+    "dsgd": ("dsgd", {"workers": 8, "disagreement": 3, "curvature_range": 0.5}),
+}
 
 
 def fit(name: str) -> Callable[[Reporter], BySeed]:
     """Return a function that fits the exponent of a row of Table 1.1."""
 
     def fitted(report: Reporter) -> BySeed:
-        row = _row(name)
-
-        def eps(seed: int, steps: int, progress: Callable[[], None]) -> float:
-            problem = replace(row.problem, seed=seed)
-            return mean_squared_gradient(
-                problem, row.algorithm, lr=row.lr(steps), steps=steps, progress=progress
-            )  # fmt: skip
-
-        return {"exponent": _exponents(report, eps, _STEPS)}
+        offer_fixed_grid()
+        method, choices = _ROWS[name]
+        fits = _Fits(report, len(_SEEDS) * sum(_STEPS))
+        return {"exponent": _exponents(lambda seed, steps: fits.eps(method, steps=steps, seed=seed, **choices))}
 
     return fitted
 
@@ -99,43 +104,33 @@ def fit(name: str) -> Callable[[Reporter], BySeed]:
 def fit_asgd(report: Reporter) -> BySeed:
     """Return ASGD's exponents in updates: with and without noise; and of eps over tau + 1 at T = 4096 updates."""
     by_delay = (2, 4, 8, 16)  # workers: tau + 1
-    total = len(_SEEDS) * (2 * sum(_STEPS) + len(by_delay) * _STEPS[-1])
-    progress = _Progress(report, total)
+    rounds = sum(updates // 8 + updates // 4 for updates in _STEPS) + sum(_STEPS[-1] // n for n in by_delay)
+    fits = _Fits(report, len(_SEEDS) * rounds)
 
-    def eps(workers: int, sigma: float, seed: int, updates: int) -> float:
-        problem = Quadratic(workers=workers, seed=seed, sigma=sigma)
-        lr = 1 / (2 * workers + sigma * updates**0.5)
-        return mean_squared_gradient(
-            problem, ASGD(), lr=lr, steps=updates // workers, progress=lambda: progress(workers)
-        )  # fmt: skip
-
-    def exponent(workers: int, sigma: float) -> dict[int, float]:
-        return {
-            seed: -1 / slope_of({updates: eps(workers, sigma, seed, updates) for updates in _STEPS}) for seed in _SEEDS
-        }
+    def eps(workers: int, noise: float, seed: int, updates: int) -> float:
+        return fits.eps("asgd", steps=updates // workers, seed=seed, workers=workers, noise=noise)
 
     return {
-        "exponent": exponent(8, 0.0),
-        "exponent with noise": exponent(4, 3.0),
-        "exponent of tau + 1": {
-            seed: slope_of({workers: eps(workers, 0.0, seed, _STEPS[-1]) for workers in by_delay}) for seed in _SEEDS
-        },
+        "exponent": _exponents(lambda seed, updates: eps(8, 0.0, seed, updates)),
+        "exponent with noise": _exponents(lambda seed, updates: eps(4, 3.0, seed, updates)),
+        "exponent of tau + 1": _slopes(by_delay, lambda seed, n: eps(n, 0.0, seed, _STEPS[-1])),
     }
 
 
 def fit_rings(report: Reporter) -> BySeed:
     """Return the exponent of eps over rho/(1 - rho) of DSGD, on rings of 4 to 16 at T = 4096."""
-    rings, steps = (4, 5, 8, 10, 16), _STEPS[-1]
-    progress = _Progress(report, len(_SEEDS) * steps * len(rings))
+    rings = (4, 5, 8, 10, 16)
+    fits = _Fits(report, len(_SEEDS) * _STEPS[-1] * len(rings))
 
     def eps(workers: int, seed: int) -> float:
-        problem = Quadratic(workers=workers, seed=seed, difference=0.5, disagreement=3.0)
-        lr = _dsgd_lr(3.0, workers)(steps)
-        return mean_squared_gradient(problem, DSGD(graph="ring"), lr=lr, steps=steps, progress=progress)
+        return fits.eps(
+            "dsgd", steps=_STEPS[-1], seed=seed, workers=workers, disagreement=3, curvature_range=0.5
+        )  # fmt: skip
 
+    rho = {n: Mixing.from_text("ring", n).rho for n in rings}
     return {
         "exponent of rho/(1 - rho)": {
-            seed: slope_of({_rho(n) / (1 - _rho(n)): eps(n, seed) for n in rings}) for seed in _SEEDS
+            seed: slope_of({rho[n] / (1 - rho[n]): eps(n, seed) for n in rings}) for seed in _SEEDS
         }
     }
 
@@ -143,65 +138,50 @@ def fit_rings(report: Reporter) -> BySeed:
 def fit_smoothness(report: Reporter) -> BySeed:
     """Return Table 1.2's exponents: of L for GD and SGD, of the mini-batch B for mb-SGD, at T = 1024."""
     steps, values = 1024, (1, 2, 4, 8, 16)
-    progress = _Progress(report, len(_SEEDS) * steps * 3 * len(values))
+    fits = _Fits(report, len(_SEEDS) * steps * 3 * len(values))
 
-    def eps(seed: int, sigma: float, smoothness: int, batch: int) -> float:
-        problem = Quadratic(workers=batch, seed=seed, sigma=sigma, smoothness=smoothness)
-        lr = 1 / (smoothness + sigma * (steps * smoothness / batch) ** 0.5)
-        return mean_squared_gradient(problem, SGD(), lr=lr, steps=steps, progress=progress)
+    def eps(seed: int, noise: float, smoothness: int, batch: int) -> float:
+        return fits.eps(
+            "sgd", steps=steps, seed=seed, workers=batch, noise=noise, lowest=smoothness / 10, highest=smoothness
+        )
 
-    def exponents(factor: float, of: Callable[[int, int], float]) -> dict[int, float]:
-        return {seed: factor * slope_of({value: of(seed, value) for value in values}) for seed in _SEEDS}
-
+    noisy_smoothness = _slopes(values, lambda seed, value: eps(seed, 3.0, value, 1))
+    noisy_batch = _slopes(values, lambda seed, value: eps(seed, 3.0, 1, value))
     return {
-        "GD, exponent of L": exponents(1, lambda seed, value: eps(seed, 0.0, value, 1)),
-        "SGD, exponent of L": exponents(2, lambda seed, value: eps(seed, 3.0, value, 1)),
-        "mb-SGD, exponent of B": exponents(2, lambda seed, value: eps(seed, 3.0, 1, value)),
+        "GD, exponent of L": _slopes(values, lambda seed, value: eps(seed, 0.0, value, 1)),
+        "SGD, exponent of L": {seed: 2 * slope for seed, slope in noisy_smoothness.items()},
+        "mb-SGD, exponent of B": {seed: 2 * slope for seed, slope in noisy_batch.items()},
     }
 
 
 def speed_up(report: Reporter) -> BySeed:
     """Return how eps falls with the number of workers at T = 1024: mb-SGD, DSGD on rings, CSGD."""
+    offer_fixed_grid()
     steps, many, rings = 1024, (1, 2, 4, 8, 16, 32, 64), (4, 8, 16, 32)
-    grid = _grid(2 / D**0.5)  # sigma' = 1
-    progress = _Progress(report, len(_SEEDS) * steps * (len(many) + len(rings) + 2))
+    fits = _Fits(report, len(_SEEDS) * steps * (len(many) + len(rings) + 2))
 
-    def eps(seed: int, workers: int, algorithm: Algorithm, variance: float) -> float:
-        problem = Quadratic(workers=workers, seed=seed, sigma=3.0)
-        lr = 1 / (1 + (steps * variance) ** 0.5)
-        return mean_squared_gradient(problem, algorithm, lr=lr, steps=steps, progress=progress)
+    def points(method: str, counts: Sequence[int], **choices: Any) -> dict[int, dict[float, float]]:  # noqa: ANN401
+        return {
+            seed: {n: fits.eps(method, steps=steps, seed=seed, workers=n, noise=3, **choices) for n in counts}
+            for seed in _SEEDS
+        }
 
-    sgd = {seed: {n: eps(seed, n, SGD(), 9 / n) for n in many} for seed in _SEEDS}
-    dsgd = {seed: {n: eps(seed, n, DSGD(graph="ring"), 9 / n) for n in rings} for seed in _SEEDS}
-    compressed = CSGD(compressor=grid, server_compressor=grid)
-    csgd = {seed: {n: eps(seed, n, compressed, 9 / n + 1 + 1 / n) for n in (1, 64)} for seed in _SEEDS}
+    sgd, dsgd = points("sgd", many), points("dsgd", rings)
+    csgd = points("csgd", (1, 64), **_grid(1 / _SIGMA_OF_GRID))  # sigma' = 1
     return {
-        "mb-SGD, slope": {seed: slope_of(points) for seed, points in sgd.items()},
-        "DSGD, slope": {seed: slope_of(points) for seed, points in dsgd.items()},
-        "mb-SGD, eps of 1 over eps of 64": {seed: points[1] / points[64] for seed, points in sgd.items()},
-        "CSGD, eps of 1 over eps of 64": {seed: points[1] / points[64] for seed, points in csgd.items()},
+        "mb-SGD, slope": {seed: slope_of(of_seed) for seed, of_seed in sgd.items()},
+        "DSGD, slope": {seed: slope_of(of_seed) for seed, of_seed in dsgd.items()},
+        "mb-SGD, eps of 1 over eps of 64": {seed: of_seed[1] / of_seed[64] for seed, of_seed in sgd.items()},
+        "CSGD, eps of 1 over eps of 64": {seed: of_seed[1] / of_seed[64] for seed, of_seed in csgd.items()},
         "CSGD over mb-SGD, eps of 64": {seed: csgd[seed][64] / sgd[seed][64] for seed in _SEEDS},
     }
 
 
-class _Progress:
-    """Counts steps, and reports them."""
-
-    def __init__(self, report: Reporter, total: int) -> None:
-        self._report, self._total, self._done = report, total, 0
-        report(0, total, "")
-
-    def __call__(self, steps: int = 1) -> None:
-        self._done = min(self._total, self._done + steps)
-        self._report(self._done, self._total, "")
-
-
-def _exponents(
-    report: Reporter, eps: Callable[[int, int, Callable[[], None]], float], steps: Sequence[int]
-) -> dict[int, float]:
+def _exponents(eps: Callable[[int, int], float]) -> dict[int, float]:
     """Return, by seed, the slope of log T over log(1/eps)."""
-    progress = _Progress(report, len(_SEEDS) * sum(steps))
-    by_seed: Mapping[int, dict[float, float]] = {
-        seed: {1 / eps(seed, t, progress): t for t in steps} for seed in _SEEDS
-    }
-    return {seed: slope_of(points) for seed, points in by_seed.items()}
+    return {seed: slope_of({1 / eps(seed, steps): steps for steps in _STEPS}) for seed in _SEEDS}
+
+
+def _slopes(values: Sequence[int], eps: Callable[[int, int], float]) -> dict[int, float]:
+    """Return, by seed, the slope of log eps over the logarithm of a value."""
+    return {seed: slope_of({value: eps(seed, value) for value in values}) for seed in _SEEDS}
