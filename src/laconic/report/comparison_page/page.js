@@ -102,11 +102,12 @@ const swatch = series => document.querySelector(`[data-series="${series.number}"
 
 // ---- the charts
 const config = {displayModeBar: false, displaylogo: false, responsive: true, doubleClick: "reset", scrollZoom: false};
-const charts = new Map();  // by id: what makes it, and whether it has been near the window
-function addChart(id, make) { charts.set(id, {make, near: false}); }
+const charts = new Map();  // by id: what makes it, whether it is near the window, and whether it is of an earlier view
+function addChart(id, make) { charts.set(id, {make, near: false, old: true}); }
 function drawChart(id) {
   const chart = charts.get(id), box = element(id);
-  if (!chart.near || !view.network) return;
+  if (!chart.near || !chart.old || !view.network) return;
+  chart.old = false;
   const {traces, layout, words, best} = chart.make(data, view);
   Plotly.react(box, traces, layout, config);
   chart.at = null;
@@ -115,7 +116,8 @@ function drawChart(id) {
   if (best) element(`${id}-says`).textContent = best.length ? `On the dotted line, where no other is both cheaper and better: ${best.join("; ")}.` : "";
 }
 const watcher = new IntersectionObserver(seen => seen.forEach(({isIntersecting, target}) => {
-  if (isIntersecting && !charts.get(target.id).near) { charts.get(target.id).near = true; drawChart(target.id); }
+  charts.get(target.id).near = isIntersecting;
+  drawChart(target.id);
 }), {rootMargin: "400px"});
 
 // Arrow keys go from point to point and from line to line; + and - zoom, 0 shows all.
@@ -167,7 +169,7 @@ function update() {
   for (const id of ["round", "round-slider"]) if (element(id) !== document.activeElement) element(id).value = view.round;
   drawTable();
   element("network-says").textContent = networkText();
-  for (const id of charts.keys()) drawChart(id);
+  for (const [id, chart] of charts) { chart.old = true; drawChart(id); }
 }
 let waiting = 0;
 function updateSoon() { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(update); }
@@ -218,7 +220,7 @@ function listen() {
   for (const button of document.querySelectorAll("[data-save]")) button.addEventListener("click", () => save(button.dataset.chart, button.dataset.save));
   addEventListener("hashchange", () => { readAddress(); update(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update);
-  addEventListener("beforeprint", () => { for (const chart of charts.values()) chart.near = true; update(); });
+  addEventListener("beforeprint", () => { for (const [id, chart] of charts) { chart.near = true; drawChart(id); } });
   let wide = innerWidth < 600;
   addEventListener("resize", () => { if (wide !== innerWidth < 600) { wide = !wide; update(); } });
 }
