@@ -66,7 +66,9 @@ def waiting_for(driver, condition):
 
 
 def lines_of(driver, chart):
-    """By the number of the series, x and y of its line."""
+    """By the number of the series, x and y of its line; charts are drawn anew when they are near the window."""
+    driver.execute_script("document.getElementById(arguments[0]).scrollIntoView()", chart)
+    waiting_for(driver, f"return charts.get({chart!r}).near && !charts.get({chart!r}).old")
     found = driver.execute_script(
         "return document.getElementById(arguments[0]).data.filter(one => typeof one.meta === 'number')"
         ".map(one => [one.meta, [...one.x], [...one.y]])",

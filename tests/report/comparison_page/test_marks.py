@@ -30,7 +30,7 @@ def run_of(folder, n_epochs, **own):
         folder / "metrics.csv",
         {"epoch": range(1, n_epochs + 1), "round": ends, "test_accuracy": [end / N for end in ends]},
     )
-    return marks_of(folder, metric="test_accuracy", n_workers=4)
+    return marks_of(folder, n_workers=4)
 
 
 @pytest.mark.parametrize("n_epochs", [1, 7, 500])
@@ -41,7 +41,9 @@ def test_every_point_has_the_exact_bytes_up_to_its_round_and_the_metric_of_its_e
     assert marks.up == [end * (end - 1) // 2 for end in marks.round]
     assert marks.down == marks.round
     assert set(marks.skips_up) == {0.5}
-    measured = {end: value for end, value in zip(marks.round, marks.metric, strict=True) if value is not None}
+    measured = {
+        end: value for end, value in zip(marks.round, marks.measured["test_accuracy"], strict=True) if value is not None
+    }
     assert measured == {end: end / N for end in measured}
     assert len(measured) == min(n_epochs, MAX_MARKS)
     assert marks.epoch == pytest.approx([end * n_epochs / N for end in marks.round], abs=0.01)
@@ -65,14 +67,14 @@ def test_a_run_without_rounds_is_shown_by_its_epochs(tmp_path):
             "up_wire_bytes": [100, 250], "down_wire_bytes": [7, 9], "skips_up": [0, 20],
         },
     )  # fmt: skip
-    marks = marks_of(tmp_path, metric="test_accuracy", n_workers=4)
+    marks = marks_of(tmp_path, n_workers=4)
     assert (marks.round, marks.epoch, marks.up, marks.down) == ([10, 20], [1.0, 2.0], [100, 250], [7, 9])
-    assert (marks.metric, marks.train_loss, marks.skips_up) == ([0.5, 0.75], [2.0, 1.0], [0.0, 0.5])
+    assert (marks.measured["test_accuracy"], marks.train_loss, marks.skips_up) == ([0.5, 0.75], [2.0, 1.0], [0.0, 0.5])
 
 
 def test_dense_rounds_end_at_a_point(tmp_path):
     run_of(tmp_path, 1)
-    marks = marks_of(tmp_path, metric="test_accuracy", n_workers=4, dense_rounds=333)
+    marks = marks_of(tmp_path, n_workers=4, dense_rounds=333)
     assert dict(zip(marks.round, marks.dense, strict=True))[333] == 1
     assert sum(marks.dense) == sum(end <= 333 for end in marks.round)
 
@@ -81,7 +83,7 @@ def test_a_run_that_was_killed_while_it_wrote_keeps_what_is_complete(tmp_path):
     run_of(tmp_path, 1)
     with (tmp_path / "rounds.csv").open("a") as stream:
         stream.write("1000,1.0")
-    assert marks_of(tmp_path, metric="test_accuracy", n_workers=4).round[-1] == N
+    assert marks_of(tmp_path, n_workers=4).round[-1] == N
 
 
 def test_a_damaged_file_is_refused_by_name_and_line(tmp_path):
@@ -93,4 +95,4 @@ def test_a_damaged_file_is_refused_by_name_and_line(tmp_path):
     for text, message in wrong.items():
         (tmp_path / "rounds.csv").write_text(text)
         with pytest.raises(ValueError, match=message):
-            marks_of(tmp_path, metric="test_accuracy", n_workers=1)
+            marks_of(tmp_path, n_workers=1)

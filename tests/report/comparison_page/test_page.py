@@ -250,3 +250,16 @@ def test_texts_of_units_are_read_as_the_command_line_reads_them():
     assert found[1] == pytest.approx([*map(duration, durations)])
     assert found[2:4] == [[*map(seconds_text, values)], [*map(bytes_text, sizes)]]
     assert found[4] == [None] * 6
+
+
+def test_a_method_that_no_network_has_changed_is_one_line_for_all_of_them(folder, tmp_path):
+    def on_two_networks(data):
+        data["cells"] = [
+            cell | {"network": network}
+            for cell in data["cells"]
+            for network in ("home", "far")
+            if cell["label"] != "asgd" or (network == "home") == (cell["seed"] == 0)
+        ]
+
+    contents = contents_of(read_comparison(changed(folder, tmp_path, on_two_networks)))
+    assert contents.names == ("sgd", "votes, 10 %", "compskip", "asgd, home", "asgd, far")

@@ -84,12 +84,15 @@ const Charts = (() => {
     return axis;
   }
 
+  const metricAxis = data => data.metric.logarithmic ? {type: "log", ...LOG} : {};
   function metric(data, view) {
     const {words, percent} = data.metric, scale = percent ? 100 : 1, title = percent ? `${words} (%)` : words;
-    const of = layout(costAxis(view), {title});
-    if (view.target !== null) of.shapes = [{type: "line", xref: "paper", x0: 0, x1: 1, y0: scale * view.target, y1: scale * view.target,
-      line: {color: css("--faint"), width: 1, dash: "dot"}}];
-    return {traces: lines(data, view, Figures.valuesOf(data.metric), scale, words), layout: of};
+    const of = layout(costAxis(view), {title, ...metricAxis(data)});
+    if (view.target !== null) {
+      const y = data.metric.logarithmic ? Math.log10(view.target) : scale * view.target;  // as plotly places shapes
+      of.shapes = [{type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: {color: css("--faint"), width: 1, dash: "dot"}}];
+    }
+    return {traces: lines(data, view, run => run.marks.metric, scale, words), layout: of};
   }
   function loss(data, view) {
     const isLog = view.logY;
@@ -123,7 +126,7 @@ const Charts = (() => {
     traces.unshift({x: best.map(({x}) => x), y: best.map(({y}) => y), type: "scatter", mode: "lines", hoverinfo: "skip", meta: "front",
       line: {color: css("--faint"), width: 1.5, shape: higher ? "hv" : "vh", dash: "dot"}});
     return {traces, best: best.map(({series}) => series.name), layout: layout(
-      {title: AXES[axis], type: "log", exponentformat: "SI", ticksuffix: "B", ...LOG}, {title: `${words} at the end${percent ? " (%)" : ""}`})};
+      {title: AXES[axis], type: "log", exponentformat: "SI", ticksuffix: "B", ...LOG}, {title: `${words} at the end${percent ? " (%)" : ""}`, ...metricAxis(data)})};
   }
 
   // Who sends and receives when, in one round of one run.

@@ -59,7 +59,7 @@ class Contents:
                     "number": number, "name": name, "algorithm": visible(one.algorithm), "state": state_of(one),
                     "timing": None if one.timing is None else one.timing.as_data(),
                     "settings": {visible(k): word_of(v) for k, v in settings_of(one).items() if k in self.differ},
-                    "runs": [_run(run) for run in one.runs],
+                    "runs": [_run(run, self.metric) for run in one.runs],
                 }
                 for number, (name, one) in enumerate(zip(self.names, self.series, strict=True))
             ],
@@ -108,11 +108,12 @@ def _names(series: Sequence[Series]) -> list[str]:
     return [visible(", ".join(filter(None, (one.label, one.network, one.partition)))) for one in series]
 
 
-def _run(run: Run) -> dict[str, Any]:
-    cell = run.cell
+def _run(run: Run, metric: Metric) -> dict[str, Any]:
+    cell, marks = run.cell, asdict(run.marks) | {"metric": run.values(metric)}
+    del marks["measured"]
     return {
         "seed": cell.seed, "state": visible(cell.state), "why": None if cell.why is None else visible(cell.why),
         "fault": None if run.fault is None else visible(run.fault), "seconds": cell.seconds,
-        "marks": asdict(run.marks),
+        "marks": marks,
         "compute": None if run.timing is None else run.timing.compute_s,
     }  # fmt: skip

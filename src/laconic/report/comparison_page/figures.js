@@ -81,11 +81,10 @@ const Figures = (() => {
 
   const isReached = (metric, value, target) =>
     value !== null && value !== undefined && (metric.higher ? value >= target : value <= target);
-  const valuesOf = metric => run => metric.name === "train_loss" ? run.marks.train_loss : run.marks.metric;
 
   // The line of a series in the table: costs to the target over the seeds that have reached it.
   function result(series, metric, target, layout, network) {
-    const runs = series.runs.filter(run => run.marks.round.length), values = valuesOf(metric);
+    const runs = series.runs.filter(run => run.marks.round.length), values = run => run.marks.metric;
     const at = target === null ? [] : runs.map(run => [run, values(run).findIndex(value => isReached(metric, value, target))])
       .filter(([, mark]) => mark >= 0);
     const over = cost => estimate(at.map(([run, mark]) => cost(run)[mark]));
@@ -146,7 +145,7 @@ const Figures = (() => {
     const [unit, scale] = TIMES.slice(0, 4).filter(([, size]) => time >= size * 0.9999).pop() ?? TIMES[0];
     return short(time / scale, unit);
   }
-  return {estimate, layoutOf, seconds, planned, costs, course, result, front, valuesOf, bytesText, secondsText,
+  return {estimate, layoutOf, seconds, planned, costs, course, result, front, bytesText, secondsText,
     bandwidth, duration, bandwidthText, durationText};
 })();
 if (typeof module !== "undefined") module.exports = Figures;

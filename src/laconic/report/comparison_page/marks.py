@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from laconic.lab.runs.files import METRICS
 
 ROUNDS = "rounds.csv"
+MEASURED = ("test_accuracy", "metric", "gap")
+"""The columns of `metrics.csv` that say how good a model is, the one that a comparison goes by before the others."""
 MAX_MARKS = 120
 _DIGITS = 5  # of means; bytes and rounds are exact
 _SUMS = ("up_wire_bytes", "down_wire_bytes", "skips_up", "skips_down", "aborted")
@@ -38,8 +40,8 @@ class Marks:
     """Wire bytes that all workers have received since the start."""
     dense: list[int] = field(default_factory=list)
     """1 where the rounds of the mark belong to the dense warm-up."""
-    metric: list[float | None] = field(default_factory=list)
-    """The test metric at the end of an epoch."""
+    measured: dict[str, list[float | None]] = field(default_factory=dict)
+    """By column of `metrics.csv`, what was measured at the end of an epoch; None within it."""
     train_loss: list[float | None] = field(default_factory=list)
     skips_up: list[float | None] = field(default_factory=list)
     """Share of the workers' packets that were not sent, on purpose."""
@@ -53,12 +55,11 @@ class Marks:
     """Rounds that were recorded, of which the marks are a summary."""
 
 
-def marks_of(folder: Path, *, metric: str, n_workers: int, dense_rounds: int = 0) -> Marks:
+def marks_of(folder: Path, *, n_workers: int, dense_rounds: int = 0) -> Marks:
     """Read a run's `metrics.csv`, and its `rounds.csv` if it has one.
 
     Args:
         folder: Of the run.
-        metric: The column of `metrics.csv` with the test metric.
         n_workers: Number of workers, of whose packets skips are a share.
         dense_rounds: Rounds of the dense warm-up, at the start.
 
@@ -83,8 +84,10 @@ def marks_of(folder: Path, *, metric: str, n_workers: int, dense_rounds: int = 0
         return marks
     _fill(marks, rounds, stops, n_workers)
     marks.dense = [int(end <= dense_rounds) for end in marks.round]
-    of_end = dict(zip(ends.tolist(), _numbers(epochs.get(metric, np.full(len(ends), math.nan))), strict=True))
-    marks.metric = [of_end.get(end) for end in marks.round]
+    for name in MEASURED:
+        of_end = dict(zip(ends.tolist(), _numbers(epochs.get(name, np.full(len(ends), math.nan))), strict=True))
+        if any(value is not None for value in of_end.values()):
+            marks.measured[name] = [of_end.get(end) for end in marks.round]
     if "epoch" in epochs and len(ends):  # metrics know where an epoch ends
         known = dict(zip(ends.tolist(), _numbers(epochs["epoch"]), strict=True))
         marks.epoch = [known.get(end) or epoch for end, epoch in zip(marks.round, marks.epoch, strict=True)]

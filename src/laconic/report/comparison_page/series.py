@@ -3,17 +3,17 @@
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from laconic.errors import LaconicError
 from laconic.planning.recorded import read_recorded
 from laconic.planning.shapes import Timing, timing_of
 from laconic.report.comparison_page.folder import FINISHED, Cell, Comparison
-from laconic.report.comparison_page.marks import Marks, marks_of
+from laconic.report.comparison_page.marks import MEASURED, Marks, marks_of
 
-ACCURACY, LOSS = "test_accuracy", "train_loss"
-_NEAR_BEST = 0.95  # a default target is at least this share of the best method's result
+LOSS = "train_loss"
+_FAR = {True: 0.05, False: 2.0}  # where more, or less, is better: what is farther from the best method sets no target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,8 @@ class Metric:
     words: str
     higher: bool
     """Whether more is better."""
-    percent: bool
+    percent: bool = False
+    logarithmic: bool = False
 
     def is_reached(self, value: float | None, target: float) -> bool:
         """Return whether a value is as good as the target."""
@@ -40,8 +41,13 @@ class Metric:
         return min(values) if self.higher else max(values)
 
 
-BY_ACCURACY = Metric(name=ACCURACY, words="test accuracy", higher=True, percent=True)
-BY_LOSS = Metric(name=LOSS, words="training loss", higher=False, percent=False)
+BY = (
+    Metric(name="test_accuracy", words="test accuracy", higher=True, percent=True),
+    Metric(name="metric", words="metric", higher=True),
+    Metric(name="gap", words="gap f(x) - f*", higher=False, logarithmic=True),
+)
+BY_LOSS = Metric(name=LOSS, words="training loss", higher=False)
+assert tuple(metric.name for metric in BY) == MEASURED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,9 @@ class Run:
 
     def values(self, metric: Metric) -> list[float | None]:
         """Return the metric at each mark; None within an epoch."""
-        return self.marks.metric if metric.name != LOSS else self.marks.train_loss
+        if metric.name == LOSS:
+            return self.marks.train_loss
+        return self.marks.measured.get(metric.name, [None] * len(self.marks.round))
 
     def at_end(self, metric: Metric) -> float | None:
         """Return the last value of the metric."""
@@ -94,15 +102,27 @@ def series_of(comparison: Comparison) -> list[Series]:
     for cell in comparison.cells:
         by_series.setdefault(cell.series, []).append(cell)
     several = {name for name in ("network", "partition") if len({getattr(c, name) for c in comparison.cells}) > 1}
-    return [
-        Series(
+    found: dict[tuple[str, str], list[Series]] = {}
+    for cells in by_series.values():
+        one = Series(
             label=cells[0].label, algorithm=cells[0].algorithm,
             network=cells[0].network if "network" in several else None,
             partition=cells[0].partition if "partition" in several else "",
             runs=tuple(_run(cell) for cell in sorted(cells, key=lambda cell: cell.seed)),
-        )
-        for cells in by_series.values()
-    ]  # fmt: skip
+        )  # fmt: skip
+        found.setdefault((one.label, one.partition), []).append(one)
+    return [one for of_networks in found.values() for one in _distinct(of_networks)]
+
+
+def _distinct(series: Sequence[Series]) -> Sequence[Series]:
+    """Return one line in place of those of several networks, if no network has changed what was trained.
+
+    The page times that line on any of them.
+    """
+    courses = [[run.marks for run in one.runs] for one in series]
+    if len(series) > 1 and courses[0][0].round and all(course == courses[0] for course in courses):
+        return [replace(series[0], network=None)]
+    return series
 
 
 def _run(cell: Cell) -> Run:
@@ -110,7 +130,7 @@ def _run(cell: Cell) -> Run:
     workers, dense_rounds = (_count(one) for one in (cell.settings.get("workers"), cell.summary.get("dense_rounds")))
     marks, timing, fault = Marks(), None, None
     try:
-        marks = marks_of(cell.folder, metric=ACCURACY, n_workers=max(1, workers), dense_rounds=dense_rounds)
+        marks = marks_of(cell.folder, n_workers=max(1, workers), dense_rounds=dense_rounds)
         if cell.summary and marks.round:
             timing = timing_of(read_recorded(cell.folder)[0])
     except (ValueError, OSError, LookupError, ArithmeticError, LaconicError) as error:
@@ -123,9 +143,9 @@ def _count(value: Any) -> int:  # noqa: ANN401 - whatever a file holds
 
 
 def metric_of(series: Sequence[Series]) -> Metric:
-    """Return the metric that the runs have: the test accuracy, or else the training loss."""
-    has_accuracy = any(value is not None for one in series for run in one.runs for value in run.marks.metric)
-    return BY_ACCURACY if has_accuracy else BY_LOSS
+    """Return the metric that the runs have: what their task measures, or else the training loss."""
+    measured = {name for one in series for run in one.runs for name in run.marks.measured}
+    return next((metric for metric in BY if metric.name in measured), BY_LOSS)
 
 
 def target_of(series: Sequence[Series], metric: Metric) -> float | None:
@@ -141,8 +161,7 @@ def target_of(series: Sequence[Series], metric: Metric) -> float | None:
     if not best_by_series:
         return None
     best = metric.best(best_by_series)
-    bound = best * _NEAR_BEST if metric.higher else best / _NEAR_BEST
-    near = [value for value in best_by_series if (value >= bound if metric.higher else value <= bound)]
+    near = [value for value in best_by_series if abs(value - best) <= _FAR[metric.higher] * abs(best)]
     lowest = metric.worst(near)
     digits = 3 if metric.percent else 4 - math.ceil(math.log10(abs(lowest) or 1.0))
     factor = 10.0**digits
