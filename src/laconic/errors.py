@@ -72,7 +72,8 @@ class Named:
 
     def spelled(self, spelling: Spelling) -> str:
         """Return the text."""
-        name = f"--{self.option.replace('_', '-')}" if spelling is Spelling.FLAG else self.option
+        name = self.option.rstrip("_")  # `as_`, where a name is a word of Python
+        name = f"--{name.replace('_', '-')}" if spelling is Spelling.FLAG else name
         if self.value is ... or (spelling is Spelling.FLAG and self.value is True):
             return name
         if spelling is Spelling.FLAG:

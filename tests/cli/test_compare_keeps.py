@@ -112,7 +112,7 @@ def test_no_file_of_an_overwritten_run_remains_and_all_do_where_the_new_run_is_r
     with output_folder(held, option="out", overwrite=True) as out:
         batch = Batch([plan()], out)
         batch.run(nothing)
-    assert files_in(held) == ["config.toml", "metrics.csv", "summary.json"]
+    assert files_in(held) == ["config.toml", "metrics.csv", "rounds.csv", "summary.json"]
     assert (held / "metrics.csv").read_text() != HELD["metrics.csv"]
 
 

@@ -68,7 +68,7 @@ def test_every_option_of_a_command_is_made_from_a_field(names):
         spec = fields[parameter.name]
         assert parameter.help == spec.about
         if not spec.positional:
-            assert parameter.opts[0] == f"--{parameter.name.replace('_', '-')}"
+            assert parameter.opts[0] == f"--{parameter.name.rstrip('_').replace('_', '-')}"
             assert parameter.opts[1:] == ([spec.short] if spec.short else [])
 
 

@@ -312,5 +312,10 @@ def test_what_a_stopped_comparison_has_finished_is_on_disk(driver, tmp_path):
     table = (tmp_path / "out").read_text().splitlines()
     rows = [line for line in table if ("allreduce" in line or "sharded" in line) and not line.startswith("ratio:")]
     assert [line.split()[0] for line in rows] == ["sgd"]
-    assert sorted(path.name for path in out.rglob("*.*")) == ["config.toml", "metrics.csv", "summary.json"]
+    assert sorted(path.name for path in out.rglob("*.*")) == [
+        "config.toml",
+        "metrics.csv",
+        "rounds.csv",
+        "summary.json",
+    ]
     assert json.loads((out / "sgd" / "summary.json").read_text())["settings"]["algorithm"] == "sgd"

@@ -12,11 +12,11 @@ import typer
 
 from laconic.cli.completion import candidates
 from laconic.cli.invocation import EveryCommand, invocation_of, load_plugins_of, refuse_ranks
-from laconic.errors import LaconicError, Named, OptionError
+from laconic.errors import LaconicError, Named, OptionError, Spelling
 from laconic.hyperparameters import value_type
 from laconic.lab.options import Option, check_options, options_of
 from laconic.lab.outputs import refuse_shared_files
-from laconic.lab.runs.config_file import read_values, with_typed
+from laconic.lab.runs.config_file import line_of_hyperparameter, read_values, with_typed
 
 Command = Callable[..., None]
 
@@ -144,7 +144,7 @@ def _flag(field: Field[Any], spec: Option, *, optional: bool) -> inspect.Paramet
     if spec.positional:
         made: Any = typer.Argument(**info)
     else:
-        made = typer.Option(f"--{field.name.replace('_', '-')}", *([spec.short] if spec.short else []), **info)
+        made = typer.Option(Named(field.name).spelled(Spelling.FLAG), *([spec.short] if spec.short else []), **info)
     return _parameter(field.name, Annotated[annotation, made], default)
 
 
@@ -222,7 +222,8 @@ def _file_named(file: Path | None, names: Collection[str]) -> Iterator[None]:
     except ValueError as error:
         if "set" not in names or isinstance(error, LaconicError | OSError | UnicodeError):
             raise
-        raise ValueError(f"{error} (the hyper-parameters are from [set] in {file})") from None
+        line = "" if file is None else line_of_hyperparameter(file, str(error))
+        raise ValueError(f"{error} (the hyper-parameters are from [set] in {file}{line})") from None
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:

@@ -51,18 +51,25 @@ def _loss_text(loss: float) -> str:
     return f"{loss:.3f}" if abs(loss) < 1e4 else f"{loss:.3g}"
 
 
-def _columns(console: Console, few: str, more: str) -> list[ProgressColumn]:
-    """Return the columns of a line that fit the terminal: steps and time left always, the texts where there is room."""
+def columns_of(console: Console, few: str, more: str, *, estimates: bool = True) -> list[ProgressColumn]:
+    """Return the columns of a line that fit the terminal: steps and time left always, the texts where there is room.
+
+    Args:
+        console: The terminal.
+        few: A text for a terminal of medium width.
+        more: What is added to it on a wide one.
+        estimates: Whether the time left is estimated for each line by itself.
+    """
     shown: list[ProgressColumn] = [_text_column("{task.description}", "bold")]
     if console.width >= _SHORT:
         shown.append(BarColumn(bar_width=20 if console.width >= _FULL else 10))
     shown.append(MofNCompleteColumn(table_column=Column(no_wrap=True)))
     if console.width >= _MEDIUM:
         shown.append(_text_column(few + more if console.width >= _FULL else few))
-    return [*shown, _TimeLeft(table_column=Column(no_wrap=True))]
+    return [*shown, _TimeLeft(table_column=Column(no_wrap=True))] if estimates else shown
 
 
-class _Shown:
+class Shown:
     """Progress bars that are shown within a `with` block."""
 
     _bars: Progress
@@ -77,7 +84,7 @@ class _Shown:
         self._bars.stop()
 
 
-class RunDisplay(_Shown):
+class RunDisplay(Shown):
     """A progress bar for each run. It is hidden if not `shown`, and prints plain lines without a terminal."""
 
     def __init__(self, *, shown: bool = True) -> None:
@@ -85,7 +92,7 @@ class RunDisplay(_Shown):
         self._shown, self._lines = shown, shown and (not console.is_terminal or console.is_dumb_terminal)
         self._console = console
         self._bars = Progress(
-            *_columns(
+            *columns_of(
                 console, "epoch {task.fields[epoch]}  accuracy {task.fields[accuracy]}",
                 "  loss {task.fields[loss]}  up {task.fields[up]}",
             ),
@@ -132,14 +139,14 @@ class RunDisplay(_Shown):
         return {1, *range(max(1, epochs // 10), epochs + 1, max(1, epochs // 10)), epochs}
 
 
-class TasksDisplay(_Shown):
+class TasksDisplay(Shown):
     """A progress bar for each task of a published table. Without a terminal it prints a line per tenth of a task."""
 
     def __init__(self, *, shown: bool = True) -> None:
         self._console = terminal(stderr=True)
         self._lines = shown and (not self._console.is_terminal or self._console.is_dumb_terminal)
         self._bars = Progress(
-            *_columns(self._console, "{task.fields[note]}", ""),
+            *columns_of(self._console, "{task.fields[note]}", ""),
             console=self._console,
             disable=not shown or self._lines,
         )

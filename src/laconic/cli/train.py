@@ -1,25 +1,22 @@
 """`laconic run` and `laconic compare`."""
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from laconic.cli.compare_options import CompareOptions
 from laconic.cli.flags import Given, with_flags
 from laconic.cli.invocation import is_quiet, plugins_of
-from laconic.cli.json_output import JsonOutput, json_option, json_output
+from laconic.cli.json_output import JsonOutput, json_output
+from laconic.cli.launch_options import LaunchOptions
 from laconic.cli.progress_display import RunDisplay
 from laconic.cli.train_report import exit_if_diverged, figures_of, print_table, report
 from laconic.errors import Named, OptionError
-from laconic.lab.algorithms import OF_WARM_UP, algorithm_class, check_name, has_dense_rounds, settings_by_name
-from laconic.lab.defaults import LOG_KINDS, PICTURE_ENDINGS
-from laconic.lab.options import PURE_NUMBER, OptionGroup, file_of_kind, listed, option
-from laconic.lab.outputs import check_old_results, output_file, output_folder
+from laconic.lab.algorithms import algorithm_class
+from laconic.lab.outputs import output_file, output_folder
 from laconic.lab.processes.launcher import started_as_rank
 from laconic.lab.processes.stopping import Stopped
 from laconic.lab.runs.settings import RunSettings
@@ -28,146 +25,8 @@ from laconic.report.terminal import terminal
 
 if TYPE_CHECKING:
     from laconic.lab.runs.batch import Batch
-    from laconic.lab.runs.logged_run import LogPlan
-    from laconic.lab.runs.saved import Saving
 
 _OF_ONE_RUN = ("algorithm", "set")  # a comparison has these for each method
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaunchOptions(OptionGroup):
-    """Where the processes of a run meet, and where its files go."""
-
-    port: int = option(
-        0, "The port at which the processes meet on this machine; 0 takes a free one.", within="[0, 65535]",
-        unit=PURE_NUMBER, hint="0 takes a free one",
-    )  # fmt: skip
-    out: Path | None = option(None, "The folder to write config, metrics, summary and curves to.", metavar="FOLDER")
-    plot: tuple[Path, ...] = option(
-        (), "A .png, .svg or .pdf file to draw the curves to. Can be given several times.", metavar="FILE",
-        reads=file_of_kind(*PICTURE_ENDINGS),
-    )  # fmt: skip
-    log: tuple[str, ...] = option(
-        (), f"Log every round and epoch to {listed(LOG_KINDS)}. Can be given several times.", metavar="KIND",
-        choices=LOG_KINDS,
-    )  # fmt: skip
-    json: Path | None = json_option()
-    config: Path | None = option(
-        None, "A TOML file with options, such as the config.toml of a run. What is typed wins.", metavar="FILE"
-    )
-    overwrite: bool = option(False, "Replace the results of earlier runs in the folder of --out.")
-    resume: bool = option(
-        False, "Go on with the runs in the folder of --out, from their last saved epoch; what is finished is not run "
-        "again.",
-    )  # fmt: skip
-    save_every: int | None = option(
-        None, "The number of epochs after which each run saves itself in the folder of --out, for --resume.",
-        within="[1, inf)", unit="epochs", metavar="E",
-    )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        """Check that the options go together.
-
-        Raises:
-            OptionError: They do not.
-        """
-        super().__post_init__()
-        check_old_results(self.out, overwrite=self.overwrite, resume=self.resume)
-        if self.save_every is not None and self.out is None:
-            raise OptionError(
-                Named("save_every", self.save_every), " saves into a folder, so it needs ", Named("out"), " FOLDER"
-            )
-
-    def savings(self, names: Sequence[str], plugins: Sequence[str], *, in_folders: bool) -> "dict[str, Saving]":
-        """Return where each run saves itself and goes on from, by method; nothing if it does neither."""
-        from laconic.lab.runs.files import CHECKPOINT
-        from laconic.lab.runs.saved import Saving
-
-        if not (self.resume or self.save_every):
-            return {}
-        return {
-            name: Saving(
-                file=folder / CHECKPOINT, every=self.save_every, resume=self.resume, plugins=tuple(plugins)
-            )
-            for name, folder in self._folders(names, in_folders=in_folders).items()
-        }  # fmt: skip
-
-    def logs(self, names: Sequence[str], *, in_folders: bool) -> "dict[str, LogPlan]":
-        """Return where each run logs, by method; nothing if it does not.
-
-        Raises:
-            OptionError: A kind of log is not installed, or needs a folder.
-        """
-        from laconic.lab.runs.logged_run import LogPlan, check_logs
-
-        check_logs(self.log, self.out)
-        folders = self._folders(names, in_folders=in_folders)
-        return {name: LogPlan(kinds=self.log, folder=folders.get(name)) for name in names} if self.log else {}
-
-    def _folders(self, names: Sequence[str], *, in_folders: bool) -> dict[str, Path]:
-        """Return the folder of each run, by method; nothing without --out."""
-        if self.out is None:
-            return {}
-        return {name: self.out.absolute() / name if in_folders else self.out.absolute() for name in names}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareOptions(OptionGroup):
-    """The algorithms to compare, and what differs between them."""
-
-    algorithms: tuple[str, ...] = option(
-        ..., "The methods to compare: names that `laconic list` prints.", positional=True, names="methods"
-    )
-    set: dict[str, str] = option(
-        {}, "Set one hyper-parameter of one method. Can be given several times.", metavar="NAME.KEY=VALUE"
-    )
-    lr_of: dict[str, str] = option(
-        {}, "Set the learning rate of one method. Can be given several times.", metavar="NAME=LR"
-    )
-
-    def __post_init__(self) -> None:
-        """Check names and learning rates.
-
-        Raises:
-            OptionError: A name is given twice or is not compared, or a learning rate is not a number above 0.
-        """
-        super().__post_init__()
-        doubled = sorted({name for name in self.algorithms if self.algorithms.count(name) > 1})
-        if doubled:
-            raise OptionError(f"{doubled[0]} is named twice; each algorithm can be compared once")
-        settings_by_name(self.algorithms, self.set)
-        for name, text in self.lr_of.items():
-            check_name(name, self.algorithms, option="lr_of")
-            if _learning_rate(text) is None:
-                raise OptionError(Named("lr_of", name), f"={text!r} must be a number above 0 and finite")
-
-    def plans(self, shared: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the values of `RunSettings`, one dictionary per algorithm.
-
-        Args:
-            shared: The values that were typed for all of them.
-        """
-        for name in self.algorithms:
-            algorithm_class(name)
-        settings = settings_by_name(self.algorithms, self.set)
-        # Only methods that have dense rounds get the dense epochs. If none has, all get them and are refused.
-        dense = {name for name in self.algorithms if has_dense_rounds(name)} or frozenset(self.algorithms)
-        plans = []
-        for name in self.algorithms:
-            own: dict[str, Any] = {"algorithm": name, "set": settings[name]}
-            if name in self.lr_of:
-                own["lr"] = _learning_rate(self.lr_of[name])
-            plans.append({key: value for key, value in shared.items() if key not in OF_WARM_UP or name in dense} | own)
-        return plans
-
-
-def _learning_rate(text: str) -> float | None:
-    """Return a learning rate, or None if the text is none."""
-    try:
-        learning_rate = float(text)
-    except ValueError:
-        return None
-    return learning_rate if 0 < learning_rate < math.inf else None
 
 
 def _say_what_starts(batch: "Batch") -> None:
@@ -177,16 +36,32 @@ def _say_what_starts(batch: "Batch") -> None:
         terminal(stderr=True).print(f"starting {n} {'process' if n == 1 else 'processes'}")
 
 
-@with_flags(Given(RunSettings), LaunchOptions)
+def _before_run(context: typer.Context, given: dict[str, Any], launch: LaunchOptions) -> None:
+    launch.check_results(launch.out)
+
+
+def _before_compare(
+    context: typer.Context, comparison: CompareOptions, given: dict[str, Any], launch: LaunchOptions
+) -> None:
+    comparison.check_given(given, launch)
+    launch.check_results(comparison.folder(launch.out))
+
+
+@with_flags(Given(RunSettings), LaunchOptions, before_torch=_before_run)
 def run(context: typer.Context, given: dict[str, Any], launch: LaunchOptions) -> None:
     """Train one model with one algorithm. Under torchrun it joins the running processes."""
     train(context, [given], launch)
 
 
-@with_flags(CompareOptions, Given(RunSettings, without=_OF_ONE_RUN), LaunchOptions)
+@with_flags(CompareOptions, Given(RunSettings, without=_OF_ONE_RUN), LaunchOptions, before_torch=_before_compare)
 def compare(context: typer.Context, comparison: CompareOptions, given: dict[str, Any], launch: LaunchOptions) -> None:
     """Train the same model with several algorithms and print one table."""
-    train(context, comparison.plans(given), launch, in_folders=True)
+    if comparison.has_cells:
+        from laconic.cli.comparison import compare_cells
+
+        compare_cells(context, comparison, given, launch)
+    else:
+        train(context, comparison.plans(given), launch, in_folders=True)
 
 
 def train(

@@ -14,7 +14,15 @@ from typing import Self
 
 from laconic.errors import Named, OptionError
 from laconic.lab.atomic import named_in_errors, utf8, write_bytes
-from laconic.lab.own_results import LOGS, PICTURES, RUN_FILES, foreign_files, own_files, run_folders
+from laconic.lab.own_results import (
+    LOGS,
+    PICTURES,
+    RUN_FILES,
+    files_of_comparison,
+    foreign_files,
+    own_files,
+    run_folders,
+)
 
 _LOCK = ".laconic.lock"
 
@@ -107,6 +115,9 @@ class OutputFolder(_Output):
         for path in _results(self.path):
             if not keeps_logs or path.name not in LOGS:
                 path.unlink(missing_ok=True)
+        for folder in sorted(self.path.glob("cells/**/"), reverse=True):
+            with contextlib.suppress(OSError):  # it has files of others
+                folder.rmdir()
 
     def close(self) -> None:
         """Unlock the folder."""
@@ -322,8 +333,9 @@ def _refuse_foreign(folder: Path, option: str) -> None:
 
 
 def _results(folder: Path) -> list[Path]:
-    """Return the files that runs wrote into this folder and into the folders of runs in it."""
-    return [file for one in (folder, *run_folders(folder)) for file in own_files(one)]
+    """Return the files that runs wrote into this folder and into the folders of runs and of cells in it."""
+    found = [file for one in (folder, *run_folders(folder)) for file in own_files(one)]
+    return list(dict.fromkeys([*files_of_comparison(folder), *found]))
 
 
 def _locked(folder: Path, option: str) -> int | None:

@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 LOGS = ("log.jsonl",)
-RUN_FILES = ("config.toml", "faults.toml", "metrics.csv", "times.csv", "summary.json", "checkpoint.pt", *LOGS)
+RUN_FILES = (
+    "config.toml", "faults.toml", "metrics.csv", "rounds.csv", "times.csv", "summary.json", "checkpoint.pt",
+    *LOGS,
+)  # fmt: skip
 """The files of a run's folder, beside its pictures."""
+COMPARISON = "comparison.json"
+"""The file that says what is in the folder of a comparison over seeds, networks or partitions."""
 PICTURES = ("curves.png", "curves.svg", "curves.pdf")
+_OF_COMPARISONS = (COMPARISON, "comparison.toml", "report.html", "report.json", "table.csv", *PICTURES)
 SAVED_RUN_BEGINS = b"laconic run\n"
 _BEGINS = {
-    "metrics.csv": b"epoch,round,train_loss,", "times.csv": b"rank,round,what,", "checkpoint.pt": SAVED_RUN_BEGINS,
+    "metrics.csv": b"epoch,round,train_loss,", "rounds.csv": b"round,epoch,up_wire_bytes,",
+    "times.csv": b"rank,round,what,", "checkpoint.pt": SAVED_RUN_BEGINS,
     "log.jsonl": b'{"event": "init", "by": "laconic"',
 }  # fmt: skip
 _OPTIONS = {"algorithm", "workers", "driver", "layout", "seed"}  # every run's config has them
@@ -36,6 +43,23 @@ def run_folders(folder: Path) -> list[Path]:
         for config in folder.glob(f"*/{RUN_FILES[0]}")
         if _is_own(config) and any((config.parent / name).exists() for name in ("metrics.csv", "summary.json"))
     )
+
+
+def is_comparison(folder: Path) -> bool:
+    """Return whether a comparison over seeds, networks or partitions has written into this folder."""
+    try:
+        return isinstance(json.loads(_read(folder / COMPARISON))["cells"], list)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return False
+
+
+def files_of_comparison(folder: Path) -> list[Path]:
+    """Return the files that a comparison over seeds has written into a folder, those of its cells included."""
+    if not is_comparison(folder):
+        return []
+    cells = sorted(config.parent for config in folder.glob(f"cells/*/*/*/*/{RUN_FILES[0]}"))
+    own = [folder / name for name in _OF_COMPARISONS if os.path.lexists(folder / name)]
+    return own + [file for cell in cells for file in own_files(cell)]
 
 
 def _of_the_names(folder: Path) -> list[Path]:

@@ -228,6 +228,17 @@ class Meter:
             self._by_exchange[direction] = {name: _Counter(Count(**count)) for name, count in by_name.items()}
 
 
+def sum_by_exchange(meters: Sequence[Meter], direction: Direction) -> dict[str, Count]:
+    """Return the traffic of several workers in one direction by exchange. It is asked for after every round."""
+    totals: dict[str, list[Any]] = {}
+    for meter in meters:
+        for name, counter in meter._by_exchange[direction].items():
+            values = [getattr(counter, slot) for slot in _Counter.__slots__]
+            before = totals.get(name)
+            totals[name] = values if before is None else list(map(add, before, values))
+    return {name: Count(**dict(zip(_Counter.__slots__, values, strict=True))) for name, values in totals.items()}
+
+
 def sum_of_saved(meters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the sum of what several meters saved, as one meter would have saved it."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from laconic.telemetry.meter import Count, Meter
+from laconic.telemetry.meter import Count, Meter, sum_by_exchange
 from laconic.telemetry.phases import Seconds
 
 
@@ -48,17 +48,24 @@ class Recorder:
         """Record what the workers' `meters` count and this rank's `seconds`."""
         self.observers: list[Observer] = []
         self._meters, self._seconds, self._residual_norm = meters, seconds, residual_norm
-        self._wants_norm = False
+        self._norm_every: int | None = None
         self._before = self._counts()
 
-    def observe(self, observer: Observer, *, residual_norm: bool = False) -> None:
-        """Call the observer after each round from now on. The norm takes a pass over the residuals."""
+    def observe(self, observer: Observer, *, residual_norm: bool = False, norm_every: int = 1) -> None:
+        """Call the observer after each round from now on.
+
+        Args:
+            observer: Gets the stats of each round.
+            residual_norm: Whether it wants the norm of the residuals, which takes a pass over them.
+            norm_every: The number of rounds from one norm to the next. The observer that wants the most has its way.
+        """
         if not self.observers:
             self._before = self._counts()
             if self._seconds is not None:
                 self._seconds.phases = []
         self.observers.append(observer)
-        self._wants_norm |= residual_norm
+        if residual_norm:
+            self._norm_every = min(norm_every, self._norm_every or norm_every)
 
     def restart(self) -> None:
         """Begin to count a round now, because the meters were restored."""
@@ -71,19 +78,14 @@ class Recorder:
             phases, self._seconds.phases = self._seconds.phases or [], []
         before, self._before = self._before, self._counts()
         up, down = (_difference(self._before[place], before[place]) for place in (0, 1))
-        norm = self._residual_norm() if self._wants_norm and self._residual_norm is not None else None
+        wants_norm = self._norm_every is not None and round_ % self._norm_every == 0
+        norm = self._residual_norm() if wants_norm and self._residual_norm is not None else None
         stats = RoundStats(round=round_, aborted=aborted, phases=phases, up=up, down=down, residual_norm=norm)
         for observer in self.observers:
             observer(stats)
 
     def _counts(self) -> tuple[dict[str, Count], dict[str, Count]]:
-        up, down = dict[str, Count](), dict[str, Count]()
-        for meter in self._meters:
-            by_exchange = meter.by_exchange
-            for total, direction in ((up, by_exchange["up"]), (down, by_exchange["down"])):
-                for name, count in direction.items():
-                    total[name] = total.get(name, Count()) + count
-        return up, down
+        return sum_by_exchange(self._meters, "up"), sum_by_exchange(self._meters, "down")
 
 
 def _difference(now: Mapping[str, Count], before: Mapping[str, Count]) -> dict[str, Count]:

@@ -46,6 +46,8 @@ def run_tasks(
     listen: Callable[[TaskProgress], None],
     finished: Callable[[Task, Figures], None] = lambda task, figures: None,
     failed: Callable[[Task, LaunchError], None] | None = None,
+    choose: Callable[[Sequence[Task]], Task | None] = lambda waiting: waiting[0],
+    started: Callable[[Task, int], None] = lambda task, pid: None,
 ) -> list[Figures]:
     """Run the tasks in processes with one thread each. No process outlives the call.
 
@@ -55,6 +57,9 @@ def run_tasks(
         listen: Gets the progress of each task.
         finished: Gets each task's figures as soon as the task is finished.
         failed: Gets each task that fails or whose process ends, and why; the others go on. None ends them all.
+        choose: Gets the tasks that wait, in order, and returns the next to start; None to wait until one ends, which
+            is only allowed while one runs.
+        started: Gets each task whose process has started, and the process id.
 
     Returns:
         The figures of each task that has not failed, in the order of `tasks`.
@@ -62,16 +67,19 @@ def run_tasks(
     Raises:
         LaunchError: A task fails or its process ends, and `failed` is None.
     """
-    waiting = list(enumerate(tasks))[::-1]
+    waiting = list(tasks)
     running: dict[Any, tuple[int, Child]] = {}
     found: dict[int, Figures] = {}
+    numbers = {id(task): number for number, task in enumerate(tasks)}
     try:
         while waiting or running:
-            while waiting and len(running) < at_once:
-                number, task = waiting.pop()
+            while waiting and len(running) < at_once and (task := choose(waiting)) is not None:
+                waiting = [each for each in waiting if each is not task]
                 child = Child(task.label, _Work, task)
-                running[child.connection] = number, child
+                running[child.connection] = numbers[id(task)], child
+                started(task, child.pid)
                 child.request("run", {}, reports=True)
+            assert running, "`choose` waits, and nothing runs"
             for connection in wait(list(running)):
                 number, child = running[connection]
                 message = child.receive()

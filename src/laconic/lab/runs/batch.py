@@ -162,7 +162,7 @@ class Batch:
             if progress.row is not None:
                 row = progress.row
                 self._epochs[name] = row.epoch
-                self._try(name, lambda files: files.add(row))
+                self._try(name, lambda files: files.add(row, progress.rounds))
             if progress.warning:
                 warn(progress.warning)
             listen(progress)

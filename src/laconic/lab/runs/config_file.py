@@ -6,7 +6,7 @@ file loads no torch.
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args
 from laconic.errors import Named, OptionError, Spelling
 from laconic.hyperparameters import near_misses, value_type
 from laconic.lab.options import Option, check_option, options_of
+from laconic.lab.runs.config_lines import Key, line_of, line_of_named
 
 T = TypeVar("T")
 
@@ -31,20 +32,52 @@ def read_values(path: Path, options: Sequence[tuple[Field[Any], Option]]) -> dic
         OSError: The file cannot be read.
     """
     table = read_table(path)
-    known = {field.name: (field, spec) for field, spec in options}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
+    known = {field.name.rstrip("_"): (field, spec) for field, spec in options}
+    for key in table:
         if key not in known:
-            raise ValueError(
-                f"{path}{_line_of(path, key)}: unknown key {key!r}; known: {', '.join(known)}"
-                f"{near_misses(key, list(known))}"
-            )
-        try:
-            values[key] = _as_option(*known[key], value)
-            check_option(*known[key], values[key])
-        except OptionError as error:
-            raise ValueError(f"{path}{_line_of(path, key)}: {error.spelled(Spelling.KEY)}") from None
-    return values
+            raise unknown_key(path, known, key)
+    return {known[key][0].name: read_value(path, *known[key], value, key) for key, value in table.items()}
+
+
+def line_of_hyperparameter(path: Path, message: str) -> str:
+    """Return ", line 3" for the key of [set] that a message is about, or of a method's table in it."""
+    table = read_table(path).get("set", {})
+    inner: list[tuple[tuple[str, ...], Any]] = [
+        (("set", name), below) for name, below in table.items() if isinstance(below, Mapping)
+    ]
+    of_methods = [(keys, below) for keys, below in inner if message.startswith(f"{keys[-1]}: ")]
+    return line_of_named(path, message, of_methods or [(("set",), table)])
+
+
+def unknown_key(path: Path, known: Iterable[str], *keys: Key) -> ValueError:
+    """Return the error for a key that is not among the known ones, with its line and near misses."""
+    names, word = list(known), str(keys[-1])
+    return ValueError(
+        f"{path}{line_of(path, *keys)}: unknown key {word!r}; known: {', '.join(names)}{near_misses(word, names)}"
+    )
+
+
+def read_value(path: Path, field: Field[Any], spec: Option, value: Any, *keys: Key) -> Any:  # noqa: ANN401
+    """Return a value in a file as the option has it.
+
+    Args:
+        path: The file.
+        field: The option.
+        spec: Its metadata.
+        value: The value of TOML.
+        *keys: What leads to it in the file.
+
+    Raises:
+        ValueError: It is wrong. The message names the file and the line.
+    """
+    try:
+        read = _as_option(field, spec, value)
+        check_option(field, spec, read)
+    except _InTableError as error:
+        raise ValueError(f"{path}{line_of(path, *keys, *error.keys)}: {error}") from None
+    except OptionError as error:
+        raise ValueError(f"{path}{line_of(path, *keys)}: {error.spelled(Spelling.KEY)}") from None
+    return read
 
 
 def group_of(group: type[T], path: Path, values: Mapping[str, Any]) -> T:
@@ -79,33 +112,6 @@ def read_table(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: is not TOML: {_with_line(str(error), text)}") from None
     except RecursionError:
         raise ValueError(f"{path}: its values are nested too deeply") from None
-
-
-def _line_of(path: Path, key: str) -> str:
-    """Return ", line 3" for a key at the top of a file, as a value or as a table; nothing where it is not found.
-
-    It is the last line of the shortest beginning of the file that has the key.
-    """
-    lines = path.read_bytes().decode("utf-8-sig").splitlines(keepends=True)
-    name = re.escape(key)
-    begins = re.compile(rf"\s*(\[\[?\s*)?(\"{name}\"|'{name}'|{name})\s*([=.\]]|$)")
-    for number, line in enumerate(lines, start=1):
-        if begins.match(line) and _has(key, "".join(lines[:number]), "".join(lines[: number - 1])):
-            return f", line {number}"
-    return ""
-
-
-def _has(key: str, text: str, before: str) -> bool:
-    """Return whether the line by which `text` is longer is at the top of the file, and not within a value or table."""
-    try:
-        if key in tomllib.loads(before):
-            return False
-    except tomllib.TOMLDecodeError:
-        return False  # within a value of several lines
-    try:
-        return key in tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return True  # its own value goes on
 
 
 def _with_line(problem: str, text: str) -> str:
@@ -145,23 +151,33 @@ def _as_option(field: Field[Any], spec: Option, value: Any) -> Any:  # noqa: ANN
     return value
 
 
-def _texts(option: str, table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+class _InTableError(OptionError):
+    """A value in a table is wrong."""
+
+    def __init__(self, message: str, keys: Sequence[str]) -> None:
+        super().__init__(message)
+        self.keys = tuple(keys)
+        """What leads to the value, from the table."""
+
+
+def _texts(option: str, table: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, str]]:
     """Return the entries of a table as the texts that a user would type; of tables in it with their names before."""
     found: list[tuple[str, str]] = []
     for key, value in table.items():
+        name = ".".join((*above, key))
         if isinstance(value, Mapping):
-            found += _texts(option, value, f"{prefix}{key}.")
+            found += _texts(option, value, (*above, key))
         elif isinstance(value, bool):
-            found.append((f"{prefix}{key}", str(value).lower()))
+            found.append((name, str(value).lower()))
         elif isinstance(value, int | float | str):
-            found.append((f"{prefix}{key}", str(value)))
+            found.append((name, str(value)))
         else:
-            shown = f"{option}.{prefix}{key} = {value!r:.60}"
-            raise OptionError(f"{shown} must be a number, a text, true, false or a table")
+            shown = f"{option}.{name} = {value!r:.60}"
+            raise _InTableError(f"{shown} must be a number, a text, true, false or a table", (*above, key))
     names = [name for name, _ in found]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
-        raise OptionError(f"{option}.{doubled} is given twice, with dots in a key and as a table")
+        raise _InTableError(f"{option}.{doubled} is given twice, with dots in a key and as a table", above)
     return found
 
 

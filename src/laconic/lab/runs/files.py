@@ -1,7 +1,8 @@
 """The files of one run's folder, written while the run goes on, so that a run that is killed keeps its epochs.
 
-`config.toml` and, with faults, `faults.toml` are written before the first step, a line of `metrics.csv` after every
-epoch, and at the end `times.csv`, if it is requested, and `summary.json`, the last one.
+`config.toml` and, with faults, `faults.toml` are written before the first step, a line of `metrics.csv` and the lines
+of its rounds in `rounds.csv` after every epoch, and at the end `times.csv`, if it is requested, and `summary.json`, the
+last one.
 """
 
 import csv
@@ -24,6 +25,8 @@ from laconic.lab.runs.accounting import read_accounting
 from laconic.lab.runs.dense_sgd import DenseSGD
 from laconic.lab.runs.divergence import Guess
 from laconic.lab.runs.record import OF_TASKS, Record, Row
+from laconic.lab.runs.rounds import FILE as ROUNDS
+from laconic.lab.runs.rounds import RoundRow, lines_until, rounds_text
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import FILE as TIMES
 from laconic.lab.runs.times import PhaseTimes, read_phases
@@ -42,6 +45,7 @@ class RunFiles:
         self.folder = folder
         self._settings = settings
         self._waiting: list[Row] = []  # rows that are not in the file yet
+        self._rounds_waiting: list[RoundRow] = []
         self._begun = False
         self._columns = columns_of(settings)
 
@@ -63,14 +67,19 @@ class RunFiles:
         write_settings(self.folder, self._settings)
         if earlier or not self.metrics.exists():
             write_text(self.metrics, metrics_text(earlier, self._columns))
+        write_text(self.folder / ROUNDS, lines_until(self.folder / ROUNDS, earlier[-1].round if earlier else 0))
 
-    def add(self, row: Row) -> None:
-        """Add a row to `metrics.csv`. Rows of a run before from the same epoch on are removed.
+    def add(self, row: Row, rounds: Sequence[RoundRow] = ()) -> None:
+        """Add a row to `metrics.csv`, and its rounds to `rounds.csv`.
+
+        Rows of a run before from the same epoch on are removed.
 
         Raises:
             OSError: It cannot be written. The row is written with the next one.
         """
+        self._rounds_waiting += rounds
         self._waiting.append(row)
+        self._write_rounds()
         if not self._begun:
             rows = [*self._before(self._waiting[0].epoch), *self._waiting]
             write_text(self.metrics, metrics_text(rows, self._columns))
@@ -78,6 +87,12 @@ class RunFiles:
         else:
             _append(self.metrics, _lines(self._waiting, self._columns))
         self._waiting.clear()
+
+    def _write_rounds(self) -> None:
+        """Add the rounds that wait to `rounds.csv`."""
+        file = self.folder / ROUNDS
+        _append(file, rounds_text(self._rounds_waiting, head=not file.exists()))
+        self._rounds_waiting.clear()
 
     def _before(self, epoch: int) -> list[Row]:
         """Return the rows of earlier epochs; none if they are damaged."""
@@ -88,6 +103,8 @@ class RunFiles:
 
     def finish(self, record: Record) -> None:
         """Write everything again that the run has found. Raises OSError as `begin`."""
+        if self._rounds_waiting:
+            self._write_rounds()
         write_record(self.folder, record)
 
 

@@ -18,6 +18,7 @@ from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.gradient_norms import GradientNorms
 from laconic.lab.runs.logged_run import LoggedRun, LogPlan, logged
 from laconic.lab.runs.record import Record, Row
+from laconic.lab.runs.rounds import RoundLog, RoundRow, Staleness, of_all_ranks
 from laconic.lab.runs.run_so_far import Listener, RunSoFar
 from laconic.lab.runs.saved import Saving, gathered_seconds
 from laconic.lab.runs.settings import RunSettings
@@ -61,6 +62,13 @@ def _run_simulated(settings: RunSettings, listen: Listener, saving: Saving | Non
     )  # fmt: skip
     run = RunSoFar(experiment, saving, saved, listen, log)
     run.go_on(simulation)
+    round_log = RoundLog(
+        simulation.driver.recorder,
+        experiment.algorithm,
+        rounds=experiment.rounds,
+        steps_per_epoch=experiment.steps_per_epoch,
+    )
+    staleness = Staleness(simulation.driver)
     lr_schedule = experiment.scheduler(run.step)
     norms = GradientNorms(experiment)
     for step in range(run.step, experiment.steps):
@@ -73,15 +81,17 @@ def _run_simulated(settings: RunSettings, listen: Listener, saving: Saving | Non
         lr_schedule.step()
         known = [loss for rank, loss in enumerate(losses) if rank not in down]
         run.note_loss(sum(known) / len(known) if known else run.loss)  # if all are down, the last loss counts again
+        seconds = simulation.driver.clock.now_ns / 1e9 or None
+        round_log.end_step(run.step, run.loss, seconds, staleness)
         row = None
         if run.ends_epoch:
             row = Row.of(
                 epoch=len(run.rows) + 1, loss=run.total / experiment.steps_per_epoch,
                 accuracy=in_simulation(simulation, experiment),
-                traffic=simulation.traffic, seconds=simulation.driver.clock.now_ns / 1e9 or None,
+                traffic=simulation.traffic, seconds=seconds,
                 mean_squared_gradient=norms.end_epoch(),
             )  # fmt: skip
-        run.report(row)
+        run.report(row, () if row is None else round_log.taken())
         if run.has_to_save:
             run.save(simulation.state_dict(), [asdict(run.accounts.of_process())])
     layout = simulation.driver.layout.name
@@ -129,6 +139,9 @@ def _run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None,
     lr_schedule = experiment.scheduler(run.step)
     stopwatch = Stopwatch(opt) if settings.record_times else None
     norms = GradientNorms(experiment)
+    round_log = RoundLog(
+        opt.driver.recorder, experiment.algorithm, rounds=experiment.rounds, steps_per_epoch=experiment.steps_per_epoch
+    )
     for step in range(run.step, experiment.steps):
         norms.note_of_rank(opt)
         loss = _take_step(opt, experiment, rank, step)
@@ -137,14 +150,17 @@ def _run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None,
             opt.exchange_steps()  # fewer than local_steps may be left
         lr_schedule.step()
         run.note_loss(loss)
-        row = None
+        round_log.end_step(run.step, loss, run.seconds)
+        row: Row | None = None
+        rounds: tuple[RoundRow, ...] = ()
         if run.ends_epoch:
             ended = time.perf_counter()
             with run.accounts.evaluation(opt.driver.channel):
                 row = _row(opt, experiment, run, norms)
+                rounds = of_all_ranks(opt.driver.channel, round_log.taken(), settings.workers)
             if stopwatch is not None:
                 stopwatch.evaluated(ended)
-        run.report(row)
+        run.report(row, rounds)
         if run.has_to_save:
             accounts = run.accounts.gathered(opt.driver.channel)
             run.save(opt.gather_state(0), accounts, gathered_seconds(opt), writes=rank == 0)

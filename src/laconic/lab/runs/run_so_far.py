@@ -10,6 +10,7 @@ from laconic.lab.runs.accounting import Accounts
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.logged_run import LoggedRun
 from laconic.lab.runs.record import Row
+from laconic.lab.runs.rounds import RoundRow
 from laconic.lab.runs.saved import SavedRun, Saving
 from laconic.lab.runs.saved_checks import refused_as
 from laconic.lab.runs.settings import RunSettings
@@ -26,6 +27,8 @@ class RunProgress:
     steps: int
     loss: float
     row: Row | None = None
+    rounds: tuple[RoundRow, ...] = ()
+    """After an epoch: its rounds."""
     earlier: tuple[Row, ...] = ()
     """Before the first step of a run that goes on: the rows of the epochs that are done."""
     warning: str = ""
@@ -122,12 +125,12 @@ class RunSoFar:
         self.loss = loss
         self.total += loss
 
-    def report(self, row: Row | None) -> None:
-        """Report a step, and after an epoch its row."""
+    def report(self, row: Row | None, rounds: tuple[RoundRow, ...]) -> None:
+        """Report a step, and after an epoch its row and the rounds since the last one."""
         if row is not None:
             self.rows.append(row)
             self.total = 0.0
-        self._listen(RunProgress(self._experiment.settings, self.step, self._experiment.steps, self.loss, row))
+        self._listen(RunProgress(self._experiment.settings, self.step, self._experiment.steps, self.loss, row, rounds))
         self._logs.step(self.loss, row)
 
     def save(

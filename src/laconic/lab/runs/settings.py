@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from laconic.network import Link
 
 BASE_LR = 0.1  # of plain SGD; a method's default is this times its lr_factor
-_OF_PARTITION = {"shards_per_worker": "labels", "dirichlet_alpha": "dirichlet", "size_ratio": "unequal"}
+OF_PARTITION = {"shards_per_worker": "labels", "dirichlet_alpha": "dirichlet", "size_ratio": "unequal"}
 OF_DATA = (
-    "dataset", "data", "examples", *OF_READING, "workers", "batch_size", "seed", "partition", *_OF_PARTITION,
+    "dataset", "data", "examples", *OF_READING, "workers", "batch_size", "seed", "partition", *OF_PARTITION,
 )  # fmt: skip
 """Options that say which examples there are, and which worker has them."""
-_SIMULATED_ONLY = ("bandwidth", "latency", "compute", "faults")
+SIMULATED_ONLY = ("bandwidth", "latency", "compute", "faults")
 
 
 def _rising_shares(text: str) -> tuple[float, ...]:
@@ -174,7 +174,7 @@ class RunSettings(MethodAndData):
                 Named("partition", self.partition), " is for tasks with examples; ", Named("task", self.task_name),
                 " has none, so leave it out",
             )  # fmt: skip
-        for name, kind in _OF_PARTITION.items():
+        for name, kind in OF_PARTITION.items():
             if getattr(self, name) is not None and self.partition != kind:
                 raise OptionError(
                     Named(name, getattr(self, name)), " is for ", Named("partition", kind), f", not {self.partition}"
@@ -183,7 +183,7 @@ class RunSettings(MethodAndData):
     def _check_driver(self) -> None:
         """Refuse options of the other driver."""
         if self.driver == "processes":
-            for name in _SIMULATED_ONLY:
+            for name in SIMULATED_ONLY:
                 if getattr(self, name) is not None:
                     raise OptionError(
                         Named(name, getattr(self, name)), " is for ", Named("driver", "simulated"),
@@ -252,7 +252,7 @@ class RunSettings(MethodAndData):
     @property
     def of_partition(self) -> dict[str, Any]:
         """The arguments of the partition."""
-        own = {name: getattr(self, name) for name in _OF_PARTITION if getattr(self, name) is not None}
+        own = {name: getattr(self, name) for name in OF_PARTITION if getattr(self, name) is not None}
         return {"n_workers": self.workers, "batch_size": self.batch_size, "seed": self.seed, **own}
 
     @property

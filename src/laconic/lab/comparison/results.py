@@ -1,0 +1,109 @@
+"""The files of a comparison's folder beside its runs: `comparison.toml` and `comparison.json`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from laconic.errors import Named, OptionError
+from laconic.lab.atomic import write_text
+from laconic.lab.comparison.plan import Cell, Comparison
+from laconic.lab.json_text import json_text
+from laconic.lab.own_results import COMPARISON
+from laconic.lab.provenance import machine, versions
+
+PLAN = "comparison.toml"
+VERSION = 1
+State = Literal["finished", "diverged", "failed", "not run"]
+_OWN = ("algorithm", "set", "lr", "seed")  # a cell's own options, also where all cells happen to have the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """What has become of a cell."""
+
+    state: State = "not run"
+    why: str | None = None
+    """Why it diverged or failed."""
+    seconds: float | None = None
+    """The time that it took on this machine."""
+    memory_bytes: int | None = None
+    """The most that its process had in memory."""
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as it stands in the file."""
+        return {
+            "state": self.state, "why": self.why, "seconds": self.seconds, "peak_memory_bytes": self.memory_bytes
+        }  # fmt: skip
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its folder has a finished run."""
+        return self.state in ("finished", "diverged")
+
+
+class ResultFile:
+    """`comparison.json`, written anew after each cell."""
+
+    def __init__(self, folder: Path, comparison: Comparison, cells: list[Cell], command: str) -> None:
+        """Write nothing yet."""
+        self._folder = folder
+        self._plan = tomli_w.dumps(comparison.as_data())
+        self._about = {
+            "version": VERSION,
+            "task": in_common(cells),
+            "target": comparison.target,
+            "networks": comparison.networks,
+            "partitions": comparison.partitions,
+        }
+        self._made = {"command": command, "versions": versions(), "machine": machine()}
+
+    def write(self, results: Mapping[Cell, CellResult], memory_bytes: int) -> None:
+        """Write both files. Raises OSError if one cannot be written."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        cells = [
+            {
+                "folder": cell.folder, "label": cell.label, "algorithm": cell.settings.algorithm, "seed": cell.seed,
+                "network": cell.network, "partition": cell.partition, **result.as_data(),
+            }
+            for cell, result in results.items()
+        ]  # fmt: skip
+        data = {**self._about, "cells": cells, "peak_memory_bytes": memory_bytes or None, **self._made}
+        write_text(self._folder / PLAN, self._plan)
+        write_text(self._folder / COMPARISON, json_text(data))
+
+
+def in_common(cells: list[Cell]) -> dict[str, Any]:
+    """Return the options that all cells have with the same value, but for those that are of a cell."""
+    one, *others = (cell.settings.as_data() for cell in cells)
+    return {
+        name: value
+        for name, value in one.items()
+        if name not in _OWN and all(name in other and other[name] == value for other in others)
+    }
+
+
+def measured_before(folder: Path) -> dict[str, CellResult]:
+    """Return, by the folder of the cell, what an earlier call has noted.
+
+    Raises:
+        OptionError: The file is damaged.
+    """
+    file = folder / COMPARISON
+    if not file.is_file():
+        return {}
+    try:
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        return {
+            str(cell["folder"]): CellResult(
+                state=cell["state"], why=cell["why"], seconds=cell["seconds"], memory_bytes=cell["peak_memory_bytes"]
+            )
+            for cell in cells
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise OptionError(
+            Named("resume", True), f": {file} is not what laconic wrote ({error!r}); remove it to go on without it"
+        ) from None

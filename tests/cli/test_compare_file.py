@@ -1,0 +1,230 @@
+"""`laconic compare FILE.toml`: a table with mean and spread, exit codes, and going on after whatever ended it.
+
+`pytest -m nightly -s tests/cli/test_compare_file.py` prints what was finished at each of ten kills.
+"""
+
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import tomllib
+from contextlib import contextmanager
+
+import pytest
+
+from laconic.contract import ALGORITHMS
+from support.command_line import laconic
+from support.deadlines import DEADLINE_S
+
+pytestmark = pytest.mark.slow
+
+TEXT = """
+algorithms = ["sgd", {algorithm = "ssgd-mv", as = "mv-5%", set = {density = 0.05}}]
+seeds = [0, 1, 2]
+model = "linear"
+workers = 2
+batch_size = 100
+epochs = 3
+
+[networks.home]
+bandwidth = "1Mbit"
+"""
+FAILING = '''
+from dataclasses import dataclass
+import laconic
+
+@laconic.algorithm("late")
+@dataclass(frozen=True, kw_only=True)
+class Late(laconic.SGD):
+    """Fails in its second round."""
+
+    def work(self, me):
+        if me.round == 1:
+            raise RuntimeError("boom")
+        return (yield from super().work(me))
+'''
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(TEXT)
+    return str(path)
+
+
+def cells_in(out):
+    return {cell["folder"]: cell for cell in json.loads((out / "comparison.json").read_text())["cells"]}
+
+
+def result_files(out):
+    """What a comparison leaves, without the times and the memory that it took."""
+    files = {str(path.relative_to(out)): path.read_bytes() for path in out.glob("cells/**/*") if path.is_file()}
+    about = json.loads((out / "comparison.json").read_text())
+    for each in (about, *about["cells"]):
+        for name in ("seconds", "peak_memory_bytes", "command"):
+            each.pop(name, None)
+    return files | {"comparison.json": about, "comparison.toml": (out / "comparison.toml").read_bytes()}
+
+
+def test_a_file_is_compared_with_mean_and_deviation_over_its_seeds(file, tmp_path):
+    out = tmp_path / "out"
+    ended = laconic("compare", file, "--out", str(out), "--json", str(tmp_path / "all.json"))
+    assert ended.code == 0, ended.err
+    lines = [line for line in ended.out.splitlines() if line.startswith(("sgd", "mv-5%"))]
+    assert [line.split()[-1] for line in lines] == ["3", "3"], "seeds in each mean"
+    assert all("±" in line for line in lines)
+    assert "Peak memory of all processes together" in ended.out
+    assert len(ended.err.splitlines()) == 6, "a line as each cell ends"
+    cells = cells_in(out)
+    assert len(cells) == 6
+    for folder, cell in cells.items():
+        assert folder == f"cells/{cell['label']}/home/resample/seed-{cell['seed']}"
+        config = tomllib.loads((out / folder / "config.toml").read_text())
+        assert (config["algorithm"], config["bandwidth"]) == (cell["algorithm"], "1Mbit")
+    figures = json.loads((tmp_path / "all.json").read_text())["runs"]
+    accuracies = [run["test_accuracy"] for run in figures if run["options"]["algorithm"] == "sgd"]
+    assert f"{100 * sum(accuracies) / 3:.2f} ±" in lines[0]
+
+
+def test_finished_cells_are_not_run_again_and_old_results_need_a_word(file, tmp_path):
+    out = tmp_path / "out"
+    fewer = laconic("compare", file, "--seeds", "1", "--out", str(out))
+    assert fewer.code == 0, fewer.err
+    done = {folder: cell for folder, cell in cells_in(out).items() if cell["state"] == "finished"}
+    assert len(done) == 2
+    refused = laconic("compare", file, "--out", str(out))
+    assert refused.code == 2
+    assert "--overwrite replaces them" in refused.err
+    again = laconic("compare", file, "--out", str(out), "--resume")
+    assert again.code == 0
+    assert "2 of 6 cells are finished; they are not run again" in again.err
+    cells = cells_in(out)
+    assert len(cells) == 6
+    assert {folder: cells[folder] for folder in done} == done, "with the seconds of the first time"
+    other = laconic("compare", file, "--out", str(out), "--resume", "--epochs", "2")
+    assert other.code == 2
+    assert "made with another epochs: 3 there, 2 now" in other.err
+    anew = laconic("compare", "sgd", "--seeds", "5,6", *TINY, "--out", str(out), "--overwrite")
+    assert anew.code == 0, anew.err
+    assert list(cells_in(out)) == ["cells/sgd/-/resample/seed-5", "cells/sgd/-/resample/seed-6"]
+    assert sorted(path.name for path in (out / "cells").iterdir()) == ["sgd"]
+
+
+TINY = ("--model", "linear", "--workers", "2", "--batch-size", "300", "--epochs", "1")
+
+
+def test_methods_seeds_and_variants_are_compared_by_flags_too(tmp_path):
+    out = tmp_path / "out"
+    ended = laconic(
+        "compare", "ssgd-mv", "--as", "dense=ssgd-mv", "--set", "dense.density=0.5", "--lr-of", "dense=0.2", *TINY,
+        "--seeds", "3,4", "--out", str(out), "--quiet",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert ended.err == ""
+    config = tomllib.loads((out / "cells/dense/-/resample/seed-4/config.toml").read_text())
+    assert (config["set"]["density"], config["lr"], config["seed"]) == ("0.5", 0.2, 4)
+    assert "density = 0.5" not in (out / "cells/ssgd-mv/-/resample/seed-4/config.toml").read_text()
+
+
+def test_a_cell_that_fails_or_diverges_is_named_and_the_exit_code_says_so(tmp_path):
+    (tmp_path / "late.py").write_text(FAILING)
+    out = tmp_path / "out"
+    try:
+        ended = laconic(
+            "compare", "sgd", "late", "--seeds", "0,1", *TINY, "--out", str(out), "--load", str(tmp_path / "late.py")
+        )
+    finally:
+        ALGORITHMS.pop("late", None)
+    assert ended.code == 2
+    assert "error: late, resample, seed 0: RuntimeError: boom (" in ended.err
+    assert [line.split()[0] for line in ended.out.splitlines() if line.startswith("sgd")] == ["sgd"]
+    assert "2 failed" in ended.out
+    assert [cell["state"] for cell in cells_in(out).values()] == ["finished", "finished", "failed", "failed"]
+    wild = laconic("compare", "sgd", "--seeds", "0,1", "--lr", "1e38", *TINY[:-1], "2", "--out", f"{out}2")
+    assert (wild.code, "2 diverged" in wild.out) == (3, True), wild.err
+
+
+WRONG = {
+    "a file that is not there": (("no.toml",), "no.toml is not there", "experiments/quick.toml"),
+    "a method beside a file": (("{file}", "sgd"), "name no methods beside it: sgd"),
+    "two files": (("{file}", "--config", "empty.toml"), "two files of options; give one"),
+    "one seed": (("{file}", "--seed", "3"), "--seed 3 is not for a comparison over seeds: give --seeds"),
+    "processes": (("{file}", "--driver", "processes"), "it runs in the simulator"),
+    "no seeds": (("sgd", "--seeds", "one"), "--seeds 'one' must be whole numbers"),
+    "a saved run": (("{file}", "--save-every", "1", "--out", "x"), "--save-every 1 is not for a comparison"),
+    "no size": (("sgd", "--memory", "much"), "--memory: size 'much' must be a number and a unit"),
+    "a label of nothing": (("sgd", "--as", "mine=sdg"), "did you mean sgd"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_call_is_refused_in_one_line(what, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.toml").touch()
+    words, *wanted = WRONG[what]
+    ended = laconic("compare", *(word.format(file=file) for word in words))
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert not [text for text in wanted if text not in ended.err], ended.err
+    assert sorted(os.listdir(tmp_path)) == ["empty.toml", "mine.toml"]
+
+
+@contextmanager
+def running(file, out, *more):
+    """The command in a process of its own; its lines of progress can be read."""
+    run = subprocess.Popen(
+        [sys.executable, "-m", "laconic", "compare", file, "--out", str(out), *more],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        yield run
+    finally:
+        run.kill()
+        run.communicate(timeout=DEADLINE_S)
+
+
+@pytest.mark.nightly
+def test_a_comparison_killed_at_ten_random_moments_gives_the_files_of_an_undisturbed_one(file, tmp_path):
+    undisturbed = tmp_path / "undisturbed"
+    assert laconic("compare", file, "--out", str(undisturbed), "--epochs", "8").code == 0
+    out, draw = tmp_path / "out", random.Random(17)
+    finished = 0
+    for number in range(10):
+        steps_seen = draw.randrange(1, 40)
+        with running(file, out, "--epochs", "8", *(["--resume"] if number else [])) as run:
+            wait_for_rounds(out, steps_seen, run)
+            run.kill()
+        states = [cell["state"] for cell in cells_in(out).values()] if (out / "comparison.json").exists() else []
+        on_disk = len(list(out.glob("cells/**/summary.json")))
+        sys.stdout.write(
+            f"SIGKILL after {steps_seen} more looks: {states.count('finished')} noted, {on_disk} on disk\n"
+        )
+        assert on_disk >= finished, "nothing that is finished is lost"
+        finished = on_disk
+    ended = laconic("compare", file, "--out", str(out), "--resume", "--epochs", "8")
+    assert ended.code == 0, ended.err
+    assert result_files(out) == result_files(undisturbed)
+
+
+def wait_for_rounds(out, n_changes, run):
+    """Wait until what is on disk has changed so many times, or the command ends."""
+    before, seen = -1, 0
+    while seen < n_changes and run.poll() is None:
+        now = sum(path.stat().st_size for path in out.glob("cells/**/*.csv"))
+        seen += now != before
+        before = now
+
+
+@pytest.mark.nightly
+def test_the_quick_experiment_ends_with_every_method_trained_on_every_seed(tmp_path):
+    out = tmp_path / "quick"
+    ended = laconic("compare", "experiments/quick.toml", "--out", str(out))
+    assert ended.code == 0, ended.err
+    cells = cells_in(out).values()
+    assert len(cells) == 18
+    for cell in cells:
+        with (out / cell["folder"] / "metrics.csv").open(newline="") as stream:
+            last = list(csv.DictReader(stream))[-1]
+        assert float(last["test_accuracy"]) > 0.8, cell["folder"]
