@@ -75,13 +75,15 @@ class Shown:
     _bars: Progress
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        if not self._bars.disable:
+            self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if not self._bars.disable:  # rich below 15 ends even hidden bars with an empty line
+            self._bars.stop()
 
 
 class RunDisplay(Shown):
