@@ -18,6 +18,7 @@ from laconic.cli.json_output import JsonOutput, json_output
 from laconic.cli.launch_options import LaunchOptions
 from laconic.errors import LaconicError
 from laconic.lab.outputs import output_folder
+from laconic.lab.processes.place import described
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
 from laconic.report.visible import visible
@@ -36,6 +37,7 @@ def compare_cells(
         LaconicError: A cell has failed. All that is finished is printed and written.
     """
     from laconic.lab.comparison.engine import ComparisonRun
+    from laconic.lab.runs.logged_run import check_logs
 
     refuse_ranks(context)
     quiet = is_quiet(context)
@@ -44,12 +46,15 @@ def compare_cells(
     asked.check(comparison)
     folder = options.folder(launch.out)
     assert folder is not None
+    check_logs(launch.log, folder)
     with ExitStack() as stack:
         file = stack.enter_context(json_output(launch.json))
         out = stack.enter_context(output_folder(folder, option="out", overwrite=launch.overwrite, resume=launch.resume))
         if launch.overwrite:
             out.clear()
-        run = ComparisonRun(comparison, folder, plugins=plugins_of(context), command=shlex.join(_command()))
+        run = ComparisonRun(
+            comparison, folder, plugins=plugins_of(context), logs=launch.log, command=shlex.join(_command())
+        )
         console = terminal(stderr=True, quiet=quiet)
         if run.taken_up:
             console.print(f"{len(run.taken_up)} of {len(run.cells)} cells are finished; they are not run again")
@@ -65,8 +70,8 @@ def compare_cells(
             stopped.add_note("the same command with --resume goes on from there")
             raise
         _print(run, file.console, notes=not quiet)
-        _report(run, folder, file, quiet=quiet)
-    _end(run)
+        problem = _report(run, folder, file, quiet=quiet)
+    _end(run, problem)
 
 
 def _command() -> list[str]:
@@ -81,26 +86,36 @@ def _print(run: "ComparisonRun", console: Console, *, notes: bool) -> None:
         console.print(note, soft_wrap=True)
 
 
-def _report(run: "ComparisonRun", folder: Path, file: JsonOutput, *, quiet: bool) -> None:
-    """Write what `--json` wants, and say where the results are."""
+def _report(run: "ComparisonRun", folder: Path, file: JsonOutput, *, quiet: bool) -> str:
+    """Write the page and what `--json` wants, and say where the results are. Return what went wrong, if anything."""
     runs = [
         {"name": cell.name, "folder": cell.folder, "options": cell.settings.as_data(), **record.summary()}
         for cell, record in run.records.items()
     ]
     lines = [file.write({"runs": runs}), f"wrote {visible(str(folder))}"]
+    problem = ""
+    if run.records:
+        try:
+            from laconic.report.comparison_page.files import write_report  # here, where its fault costs no result
+
+            lines.append(f"wrote {visible(str(write_report(folder)[0]))}")
+        except Exception as error:
+            problem = f"{folder}: its page could not be written: {described(error)}; the figures are written"
     for line in filter(None, () if quiet else lines):
         file.console.print(line, soft_wrap=True)
+    return problem
 
 
-def _end(run: "ComparisonRun") -> None:
+def _end(run: "ComparisonRun", problem: str) -> None:
     """Leave the command by what has become of the cells.
 
     Raises:
-        LaconicError: Some have failed.
+        LaconicError: Some have failed, or there is another problem.
     """
     failed = [f"{cell.name}: {run.results[cell].why}" for cell in run.failed]
     if failed:
-        also = "the other cells are whole; --resume runs the failed ones again"
-        raise LaconicError("\n".join([*failed, also]))
+        failed.append("the other cells are whole; --resume runs the failed ones again")
+    if failed or problem:
+        raise LaconicError("\n".join(filter(None, [*failed, problem])))
     if any(result.state == "diverged" for result in run.results.values()):
         raise typer.Exit(DIVERGED)

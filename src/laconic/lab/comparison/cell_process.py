@@ -16,6 +16,7 @@ from laconic.lab.comparison.memory import (
 from laconic.lab.own_results import own_files
 from laconic.lab.processes.pool import Figures, Reporter
 from laconic.lab.runs.files import RunFiles
+from laconic.lab.runs.logged_run import LogPlan
 from laconic.lab.runs.measure import measure_of
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.run_so_far import RunProgress
@@ -24,7 +25,12 @@ from laconic.units import bytes_text
 
 
 def train_cell(
-    report: Reporter, settings: RunSettings, folder: Path, plugins: Sequence[str], memory_bytes: int | None
+    report: Reporter,
+    settings: RunSettings,
+    folder: Path,
+    plugins: Sequence[str],
+    memory_bytes: int | None,
+    logs: Sequence[str],
 ) -> Figures:
     """Train a cell and write its folder, which then holds nothing of an earlier attempt.
 
@@ -34,6 +40,7 @@ def train_cell(
         folder: Its folder.
         plugins: Files with algorithms.
         memory_bytes: What this process may take; None for no bound.
+        logs: The kinds of logs to write.
 
     Returns:
         How much memory it took, and what it warned of.
@@ -48,7 +55,7 @@ def train_cell(
         try:
             load_plugins(plugins)
             _remove_earlier(folder)
-            _train(report, settings, RunFiles(folder, settings))
+            _train(report, settings, RunFiles(folder, settings), LogPlan(kinds=tuple(logs), folder=folder))
         except Exception as error:
             if not is_lack_of_memory(error):
                 raise
@@ -62,7 +69,7 @@ def train_cell(
     }
 
 
-def _train(report: Reporter, settings: RunSettings, files: RunFiles) -> None:
+def _train(report: Reporter, settings: RunSettings, files: RunFiles, logs: LogPlan) -> None:
     measure, measured = measure_of(settings), ""
 
     def listen(progress: RunProgress) -> None:
@@ -74,7 +81,7 @@ def _train(report: Reporter, settings: RunSettings, files: RunFiles) -> None:
             measured = f"{measure.short} {measure.text(progress.row)}"
         report(progress.step, progress.steps, measured)
 
-    files.finish(run_simulated(settings, listen))
+    files.finish(run_simulated(settings, listen, logs=logs))
 
 
 def _remove_earlier(folder: Path) -> None:

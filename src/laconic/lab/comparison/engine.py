@@ -54,6 +54,7 @@ def run_comparison(
     memory_bytes: int | None = None,
     listen: Listener = lambda progress: None,
     plugins: Sequence[str] = (),
+    logs: Sequence[str] = (),
     command: str = "",
 ) -> "ComparisonRun":
     """Train all cells that are not finished in the folder, and return what has become of them.
@@ -65,6 +66,7 @@ def run_comparison(
         memory_bytes: What all processes together may take; by default most of what is free.
         listen: Gets the progress.
         plugins: Files with algorithms, which each process loads.
+        logs: The kinds of logs that each cell writes.
         command: The command line that asked for it, for the record.
 
     Raises:
@@ -72,7 +74,7 @@ def run_comparison(
         ValueError: Data or sizes do not fit the method. Nothing is trained.
         OSError: The results cannot be written.
     """
-    run = ComparisonRun(comparison, folder, plugins=plugins, command=command)
+    run = ComparisonRun(comparison, folder, plugins=plugins, logs=logs, command=command)
     run.run(jobs=jobs, memory_bytes=memory_bytes, listen=listen)
     return run
 
@@ -80,12 +82,20 @@ def run_comparison(
 class ComparisonRun:
     """The cells of a comparison and what has become of them."""
 
-    def __init__(self, comparison: Comparison, folder: Path, *, plugins: Sequence[str] = (), command: str = "") -> None:
+    def __init__(
+        self,
+        comparison: Comparison,
+        folder: Path,
+        *,
+        plugins: Sequence[str] = (),
+        logs: Sequence[str] = (),
+        command: str = "",
+    ) -> None:
         """Check every option of every cell, and take up what is finished. Arguments as for `run_comparison`."""
         self.comparison, self.folder = comparison, folder
         self.cells = comparison.cells()
         """All cells, in order."""
-        self._plugins = tuple(plugins)
+        self._plugins, self._logs = tuple(plugins), tuple(logs)
         self._file = ResultFile(folder, comparison, self.cells, command)
         self.results: dict[Cell, CellResult] = {}
         """What has become of each cell, in the order of the cells."""
@@ -145,7 +155,7 @@ class ComparisonRun:
     def _task(self, cell: Cell, memory_bytes: int | None) -> Task:
         arguments: dict[str, Any] = {
             "settings": cell.settings, "folder": self.folder / cell.folder, "plugins": self._plugins,
-            "memory_bytes": memory_bytes,
+            "memory_bytes": memory_bytes, "logs": self._logs,
         }  # fmt: skip
         return Task(label=cell.name, work=train_cell, arguments=arguments)
 
