@@ -90,5 +90,5 @@ def test_over_processes_set_up_evaluation_and_checks_are_counted_apart(tmp_path)
     control = [parts[name]["control_bytes"] for name in ("set_up", "evaluation", "checks")]
     assert min(control) > 0
     assert sum(control) == summary["traffic"]["control_bytes"]
-    assert parts["warm_up"]["rounds"] == 3
+    assert parts["warm_up"]["rounds"] == 2
     assert 0 < parts["round_0"]["up_wire_bytes"] < parts["warm_up"]["up_wire_bytes"]

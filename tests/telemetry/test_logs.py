@@ -39,7 +39,7 @@ def test_a_file_of_lines_has_the_settings_and_every_round_and_its_bytes_add_up_t
     with laconic.RunLog("jsonl", folder=tmp_path, name="mine", config={"lr": 0.1}) as log:
         log.observe(simulation, residual_norm=True)
         train(simulation)
-        log.log({"loss": torch.tensor(0.5), "nothing": float("nan")}, step=ROUNDS)
+        log.log({"loss": torch.tensor(0.5, requires_grad=True), "nothing": float("nan")}, step=ROUNDS)
     begun, *rounds, own, ended = lines_of(tmp_path)
     assert (begun["event"], begun["name"], begun["config"]) == ("init", "mine", {"lr": 0.1})
     assert [line["step"] for line in rounds] == [1, 2, 3, 4]

@@ -21,6 +21,7 @@ from laconic.lab.runs.measure import measure_of
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.run_so_far import RunProgress
 from laconic.lab.runs.settings import RunSettings
+from laconic.statements import warn
 from laconic.units import bytes_text
 
 
@@ -30,7 +31,7 @@ def train_cell(
     folder: Path,
     plugins: Sequence[str],
     memory_bytes: int | None,
-    logs: Sequence[str],
+    logs: LogPlan | None,
 ) -> Figures:
     """Train a cell and write its folder, which then holds nothing of an earlier attempt.
 
@@ -40,7 +41,7 @@ def train_cell(
         folder: Its folder.
         plugins: Files with algorithms.
         memory_bytes: What this process may take; None for no bound.
-        logs: The kinds of logs to write.
+        logs: Where it logs; None for nowhere.
 
     Returns:
         How much memory it took, and what it warned of.
@@ -55,7 +56,7 @@ def train_cell(
         try:
             load_plugins(plugins)
             _remove_earlier(folder)
-            _train(report, settings, RunFiles(folder, settings), LogPlan(kinds=tuple(logs), folder=folder))
+            _train(report, settings, RunFiles(folder, settings), logs)
         except Exception as error:
             if not is_lack_of_memory(error):
                 raise
@@ -69,7 +70,7 @@ def train_cell(
     }
 
 
-def _train(report: Reporter, settings: RunSettings, files: RunFiles, logs: LogPlan) -> None:
+def _train(report: Reporter, settings: RunSettings, files: RunFiles, logs: LogPlan | None) -> None:
     measure, measured = measure_of(settings), ""
 
     def listen(progress: RunProgress) -> None:
@@ -79,6 +80,8 @@ def _train(report: Reporter, settings: RunSettings, files: RunFiles, logs: LogPl
         if progress.row is not None:
             files.add(progress.row, progress.rounds)
             measured = f"{measure.short} {measure.text(progress.row)}"
+        if progress.warning:
+            warn(progress.warning)
         report(progress.step, progress.steps, measured)
 
     files.finish(run_simulated(settings, listen, logs=logs))

@@ -20,6 +20,7 @@ from laconic.lab.comparison.plan import Cell, Comparison
 from laconic.lab.comparison.results import CellResult, ResultFile, measured_before
 from laconic.lab.processes.pool import Figures, Task, TaskProgress, run_tasks
 from laconic.lab.runs.files import read_record
+from laconic.lab.runs.logged_run import LogPlan
 from laconic.lab.runs.record import Record
 from laconic.statements import LaconicWarning, warn
 
@@ -155,9 +156,13 @@ class ComparisonRun:
     def _task(self, cell: Cell, memory_bytes: int | None) -> Task:
         arguments: dict[str, Any] = {
             "settings": cell.settings, "folder": self.folder / cell.folder, "plugins": self._plugins,
-            "memory_bytes": memory_bytes, "logs": self._logs,
+            "memory_bytes": memory_bytes, "logs": self._log_plan(cell),
         }  # fmt: skip
         return Task(label=cell.name, work=train_cell, arguments=arguments)
+
+    def _log_plan(self, cell: Cell) -> LogPlan | None:
+        folder = (self.folder / cell.folder).absolute()
+        return LogPlan(kinds=self._logs, folder=folder, name=cell.name) if self._logs else None
 
 
 class _Training:

@@ -27,6 +27,8 @@ class LogPlan:
     """Names of `LOG_KINDS`."""
     folder: Path | None = None
     """The run's folder."""
+    name: str = ""
+    """The run's name; by default its method and seed."""
 
     def of_run(self, settings: RunSettings, start: int, complain: Callable[[str], None]) -> RunLog:
         """Begin the logs of a run after `start` rounds. Raises OptionError as `RunLog`."""
@@ -34,7 +36,7 @@ class LogPlan:
         flat = {**config, **{f"set.{name}": value for name, value in config.get("set", {}).items()}}
         flat.pop("set", None)
         return RunLog(
-            *self.kinds, folder=self.folder, name=f"{settings.algorithm}, seed {settings.seed}",
+            *self.kinds, folder=self.folder, name=self.name or f"{settings.algorithm}, seed {settings.seed}",
             group=f"{settings.dataset}, {settings.model}", config=flat, start=start, complain=complain,
         )  # fmt: skip
 

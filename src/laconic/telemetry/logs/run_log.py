@@ -1,12 +1,12 @@
 """`RunLog`: init, log, finish, for one or several kinds of logs at once. It never ends a training."""
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import torch.distributed as dist
+from torch import Tensor
 
 from laconic.errors import Named, OptionError
 from laconic.statements import state_once
@@ -122,7 +122,6 @@ def _number(name: str, value: Any) -> float:  # noqa: ANN401 - a number of Pytho
     if type(value) in (int, float):
         return value  # type: ignore[no-any-return]
     try:
-        number = float(value)
+        return float(value.detach() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"log: {name}={value!r:.80} must be a number") from None
-    return int(number) if math.isfinite(number) and isinstance(value, bool) else number
