@@ -180,3 +180,14 @@ def test_whatever_is_wrong_with_one_cell_is_found_before_any_is_trained(tmp_path
             Comparison(variants={"sgd": {"algorithm": "sgd"}}, options=SMALL | {"batch_size": 5000}), tmp_path
         )
     assert not files_in(tmp_path)
+
+
+def test_each_cell_has_a_log_of_its_own_by_its_name(tmp_path):
+    run = run_comparison(comparison("sgd", seeds=(0, 1)), tmp_path, logs=("jsonl",))
+    for cell, record in run.records.items():
+        lines = (tmp_path / cell.folder / "log.jsonl").read_text().splitlines()
+        begun, *rounds = [json.loads(line) for line in lines]
+        assert begun["name"] == cell.name
+        steps = [line["step"] for line in rounds if "round/train_loss" in line]
+        assert steps == [*range(1, record.traffic.rounds + 1)]
+        assert rounds[-1]["event"] == "finish"
