@@ -11,6 +11,7 @@ from laconic.lab.json_text import json_text
 from laconic.report.comparison_page.contents import Contents, state_of, word_of
 from laconic.report.comparison_page.folder import FINISHED
 from laconic.report.comparison_page.marks import MAX_MARKS
+from laconic.report.comparison_page.parts import parts_table
 from laconic.report.comparison_page.series import Estimate, Result, settings_of
 from laconic.report.visible import visible, visible_lines
 from laconic.units import bytes_text
@@ -85,7 +86,8 @@ def _filled(contents: Contents, data: Mapping[str, Any]) -> dict[str, str]:
         "SLIDERS": "".join(_slider(name, *of) for name, of in _SLIDERS.items()),
         "PICTURES": "".join(_picture(name, title) for name, title in _PICTURES.items()),
         "DOWNSAMPLED": _text(_downsampled(contents)), "DIFFERENCES": _differences(contents),
-        "SAME": _pairs("tr", contents.same), "COMMAND": _command(contents.comparison.command),
+        "PARTS": parts_table(contents.series, names), "SAME": _pairs("tr", contents.same),
+        "COMMAND": _command(contents.comparison.command),
         "PROVENANCE": _pairs("", {**contents.comparison.versions, **contents.comparison.machine}),
         "FILES": _text(_FILES), **{f"SAVE_{name.upper()}": _save(name) for name in _CHARTS},
     }  # fmt: skip
