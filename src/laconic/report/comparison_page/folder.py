@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from laconic.errors import OptionError
-from laconic.lab.own_results import own_files
+from laconic.lab.comparison.results import VERSION
+from laconic.lab.own_results import COMPARISON, own_files
 from laconic.lab.runs.files import CONFIG, METRICS
 from laconic.lab.runs.store import FILE as SUMMARY
 
-COMPARISON = "comparison.json"
-VERSION = 1
 FINISHED = "finished"
 _MAX_CELLS = 10_000
 _NOT_COMPARED = {"seed", "config", "out"}

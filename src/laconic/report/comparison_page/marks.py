@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.lab.runs.files import METRICS
+from laconic.lab.runs.rounds import FILE as ROUNDS
 
-ROUNDS = "rounds.csv"
 MEASURED = ("test_accuracy", "metric", "gap")
 """The columns of `metrics.csv` that say how good a model is, the one that a comparison goes by before the others."""
 MAX_MARKS = 120
