@@ -14,6 +14,7 @@ from laconic.report.comparison_page.files import write_report
 from laconic.report.comparison_page.folder import read_comparison
 from laconic.report.comparison_page.page import page_of
 from laconic.report.visible import visible
+from laconic.units import bytes_text
 from support.comparison_folder import write_comparison
 from support.page_scripts import needs_node, run_by_node
 
@@ -263,3 +264,29 @@ def test_a_method_that_no_network_has_changed_is_one_line_for_all_of_them(folder
 
     contents = contents_of(read_comparison(changed(folder, tmp_path, on_two_networks)))
     assert contents.names == ("sgd", "votes, 10 %", "compskip", "asgd, home", "asgd, far")
+
+
+def test_no_function_that_a_folder_names_is_imported_or_called(folder, tmp_path, monkeypatch):
+    (tmp_path / "harm.py").write_text(
+        "from pathlib import Path\n\nPath('done').touch()\n\n\ndef fn(*_): Path('done').touch()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for option in ("dataset", "model", "task", "inner"):
+        copy = tmp_path / option
+        shutil.copytree(folder / "cells" / "sgd" / "-" / "iid" / "seed-0", copy / "run")
+        config, summary = copy / "run" / "config.toml", copy / "run" / "summary.json"
+        lines = [line for line in config.read_text().splitlines() if not line.startswith(f"{option} ")]
+        config.write_text("\n".join([f'{option} = "harm:fn"', *lines]))
+        data = json.loads(summary.read_text())
+        data["settings"][option] = "harm:fn"
+        summary.write_text(json.dumps(data))
+        assert "harm:fn" in page_of(contents_of(read_comparison(copy)))[0]
+    assert not (tmp_path / "done").exists()
+
+
+def test_a_table_of_parts_says_what_a_warm_up_has_cost(contents, page):
+    for name in ("set-up", "round 0", "warm-up", "after the warm-up", "at most, by the warm-up"):
+        assert f'<th scope="col" class="number">{name}</th>' in page[0]
+    parts = contents.series[0].runs[0].cell.summary["parts"]["after_warm_up"]
+    assert f"<td class=number>{bytes_text(parts['up_wire_bytes'] + parts['down_wire_bytes'])}</td>" in page[0]

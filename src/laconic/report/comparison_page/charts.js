@@ -129,8 +129,32 @@ const Charts = (() => {
       {title: AXES[axis], type: "log", exponentformat: "SI", ticksuffix: "B", ...LOG}, {title: `${words} at the end${percent ? " (%)" : ""}`, ...metricAxis(data)})};
   }
 
+  // What each rank did in the round that is nearest to the chosen one of those that were recorded.
+  const PHASES = [["computing", "#E69F00"], ["encoding", "#CC79A7"], ["sending, receiving, waiting", "#999999"],
+    ["decoding, serving", "#009E73"], ["evaluating", "#56B4E9"]];
+  const recordedRun = series => series?.runs.find(run => run.phases.length);
+  function recorded(series, view) {
+    const run = recordedRun(series), far = ([round]) => Math.abs(round - view.round);
+    const [round, phases] = run.phases.reduce((one, other) => far(other) < far(one) ? other : one);
+    const unit = unitOf(Math.max(...phases.map(([, , , end]) => end))), ranks = Math.max(...phases.map(([rank]) => rank)) + 1;
+    const traces = PHASES.map(([words, color], kind) => {
+      const own = phases.filter(phase => phase[1] === kind);
+      return {type: "bar", orientation: "h", name: words, meta: words, hoverinfo: "text", textposition: "none",
+        marker: {color, line: {color: css("--page"), width: 1}}, y: own.map(([rank]) => `rank ${rank}`),
+        base: own.map(([, , start]) => start / unit[0]), x: own.map(([, , start, end]) => (end - start) / unit[0]),
+        hovertext: own.map(([rank, , start, end]) => `rank ${rank}: ${words}<br>${number(start / unit[0])} to ${number(end / unit[0])} ${unit[1]}`)};
+    }).filter(trace => trace.x.length);
+    const lanes = [...Array(ranks).keys()].reverse().map(rank => `rank ${rank}`);
+    return {traces, words: `${series.name}, seed ${run.seed}, round ${round} as it was on its machine`, layout: lanesLayout(lanes, unit)};
+  }
+  const unitOf = end => [[1, "s"], [1e-3, "ms"], [1e-6, "us"]].find(([size]) => end >= size) ?? [1e-9, "ns"];
+  const lanesLayout = (lanes, unit) => layout({title: `time in the round (${unit[1]})`, rangemode: "tozero"},
+    {title: "", type: "category", categoryorder: "array", categoryarray: lanes, nticks: lanes.length, tickfont: {size: 12}},
+    {barmode: "overlay", height: 110 + 22 * lanes.length, bargap: .25, showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}});
+
   // Who sends and receives when, in one round of one run.
   function timeline(data, view) {
+    if (view.recorded && recordedRun(data.series[view.line])) return recorded(data.series[view.line], view);
     const series = data.series[view.line], run = series && series.runs.find(one => one.marks.round.length);
     if (!series || !series.timing || !run) return {traces: [], layout: layout({title: ""}, {title: ""}), words: "this run cannot be timed"};
     const name = Figures.layoutOf(series, view.layout), shape = series.timing.shapes[name], {marks} = run;
@@ -145,7 +169,7 @@ const Charts = (() => {
     const messages = Clock.roundMessages(shape, dense ? shape.dense : shape.exchanges, up, down, view.network, compute);
     const end = messages.reduce((last, one) => Math.max(last, one.end), own);
     const words = `${series.name}, ${name}, seed ${run.seed}, ${of}: ${size}, ${Figures.secondsText(end)}`;
-    const n_nodes = Math.min(shape.nodes, MOST_NODES), unit = [[1, "s"], [1e-3, "ms"], [1e-6, "us"]].find(([size]) => end >= size) ?? [1e-9, "ns"];
+    const n_nodes = Math.min(shape.nodes, MOST_NODES), unit = unitOf(end);
     const label = (node, lane) => `${node < shape.workers ? `worker ${node}` : "server"} ${lane}`;
     const bars = Object.fromEntries(Object.keys(KINDS).map(kind => [kind, {x: [], y: [], base: [], text: []}]));
     const add = (kind, node, start, over, text) => {
@@ -168,12 +192,9 @@ const Charts = (() => {
     }));
     const lanes = [];
     for (let node = n_nodes - 1; node >= 0; node--) lanes.push(label(node, "receives"), label(node, "sends"));
-    const height = 90 + 22 * lanes.length;
     const over = shape.nodes > MOST_NODES || messages.length > MOST_MESSAGES;
     return {traces, words: over ? `${words}; only the first ${n_nodes} nodes and ${MOST_MESSAGES} messages are drawn` : words,
-      layout: layout({title: `time in the round (${unit[1]})`, rangemode: "tozero"},
-        {title: "", type: "category", categoryorder: "array", categoryarray: lanes, nticks: lanes.length, tickfont: {size: 12}},
-        {barmode: "overlay", height, bargap: .25, showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}})};
+      layout: lanesLayout(lanes, unit)};
   }
-  return {AXES, PICTURES, metric, loss, front, picture, pictures, timeline, colorOf, dashOf, symbolOf, costText, number};
+  return {AXES, PICTURES, recordedRun, metric, loss, front, picture, pictures, timeline, colorOf, dashOf, symbolOf, costText, number};
 })();

@@ -115,5 +115,5 @@ def _run(run: Run, metric: Metric) -> dict[str, Any]:
         "seed": cell.seed, "state": visible(cell.state), "why": None if cell.why is None else visible(cell.why),
         "fault": None if run.fault is None else visible(run.fault), "seconds": cell.seconds,
         "marks": marks,
-        "compute": None if run.timing is None else run.timing.compute_s,
+        "compute": None if run.timing is None else run.timing.compute_s, "phases": run.phases,
     }  # fmt: skip

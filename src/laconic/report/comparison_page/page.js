@@ -5,7 +5,7 @@ const element = id => document.getElementById(id);
 const NONE = "\u2013";
 
 // ---- the view, and the address that holds it
-const view = {axis: "epochs", layout: "", target: data.target, hidden: new Set(), logX: false, logY: false, line: 0, round: 0,
+const view = {axis: "epochs", layout: "", target: data.target, hidden: new Set(), logX: false, logY: false, line: 0, round: 0, recorded: false,
   texts: {...data.start}, network: null};
 const asText = {
   x: () => view.axis === "epochs" ? "" : view.axis, layout: () => view.layout,
@@ -13,6 +13,7 @@ const asText = {
   target: () => view.target === data.target ? "" : String(view.target), hide: () => [...view.hidden].join("."),
   log: () => !view.logX && view.logY === wide ? "" : (view.logX ? "x" : "") + (view.logY ? "y" : "") || "none",
   line: () => view.line ? String(view.line) : "", round: () => view.round ? String(view.round) : "",
+  recorded: () => view.recorded ? "yes" : "",
   theme: () => document.documentElement.dataset.theme ?? "",
 };
 // Losses that lie far apart begin on a logarithmic axis.
@@ -35,6 +36,7 @@ function readAddress() {
   [view.logX, view.logY] = query.has("log") ? ["x", "y"].map(letter => get("log").includes(letter)) : [false, wide];
   view.line = +get("line") in data.series ? +get("line") : 0;
   view.round = Math.max(0, Math.floor(+get("round") || 0));
+  view.recorded = get("recorded") === "yes";
   if (["light", "dark"].includes(get("theme"))) document.documentElement.dataset.theme = get("theme");
 }
 
@@ -167,6 +169,8 @@ function update() {
   view.round = Math.min(view.round, rounds[rounds.length - 1] - 1);
   element("round").max = element("round-slider").max = rounds[rounds.length - 1] - 1;
   for (const id of ["round", "round-slider"]) if (element(id) !== document.activeElement) element(id).value = view.round;
+  element("as-recorded").hidden = !Charts.recordedRun(data.series[view.line]);
+  element("recorded").checked = view.recorded;
   drawTable();
   element("network-says").textContent = networkText();
   for (const [id, chart] of charts) { chart.old = true; drawChart(id); }
@@ -208,6 +212,7 @@ function listen() {
     view.target = Number.isFinite(value) ? value / (data.metric.percent ? 100 : 1) : null;
     update();
   });
+  element("recorded").addEventListener("change", () => { view.recorded = element("recorded").checked; update(); });
   element("line").addEventListener("change", () => { view.line = +element("line").value; update(); });
   for (const id of ["round", "round-slider"]) element(id).addEventListener("input", () => { view.round = Math.max(0, Math.floor(+element(id).value || 0)); updateSoon(); });
   element("theme").addEventListener("click", () => {

@@ -28,7 +28,7 @@ def parts_table(series: Sequence[Series], names: Sequence[str]) -> str:
     rows = [(name, one.shown) for name, one in zip(names, series, strict=True) if any(map(_has_parts, one.shown))]
     if not rows:
         return ""
-    heads = "".join(f'<th scope="col" class="number">{head}</th>' for head in (*_COLUMNS, *_RATIOS))
+    titles = "".join(f'<th scope="col" class="number">{title}</th>' for title in (*_COLUMNS, *_RATIOS))
     lines = "".join(
         f'<tr><th scope="row">{html.escape(name)}</th>'
         + "".join(f"<td class=number>{_bytes(runs, figures)}</td>" for figures in _COLUMNS.values())
@@ -41,7 +41,7 @@ def parts_table(series: Sequence[Series], names: Sequence[str]) -> str:
         '<div class="scrolls" tabindex="0" role="region" aria-label="What the full runs sent, by parts"><table>'
         "<caption>Bytes of all workers, up and down, means over seeds. Round 0 is part of the rounds. A warm-up bounds "
         "the ratio to dense SGD, whatever is saved afterwards.</caption>"
-        f'<thead><tr><th scope="col">method</th>{heads}</tr></thead><tbody>{lines}</tbody></table></div></details>'
+        f'<thead><tr><th scope="col">method</th>{titles}</tr></thead><tbody>{lines}</tbody></table></div></details>'
     )
 
 

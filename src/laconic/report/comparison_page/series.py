@@ -11,6 +11,7 @@ from laconic.planning.recorded import read_recorded
 from laconic.planning.shapes import Timing, timing_of
 from laconic.report.comparison_page.folder import FINISHED, Cell, Comparison
 from laconic.report.comparison_page.marks import MEASURED, Marks, marks_of
+from laconic.report.comparison_page.phases import RecordedRound, recorded_rounds
 
 LOSS = "train_loss"
 _FAR = {True: 0.05, False: 2.0}  # where more, or less, is better: what is farther from the best method sets no target
@@ -59,6 +60,8 @@ class Run:
     timing: Timing | None
     fault: str | None
     """Why it cannot be shown or timed, if so."""
+    phases: list[RecordedRound]
+    """What its ranks did in some rounds, if it recorded that."""
 
     def values(self, metric: Metric) -> list[float | None]:
         """Return the metric at each mark; None within an epoch."""
@@ -128,14 +131,15 @@ def _distinct(series: Sequence[Series]) -> Sequence[Series]:
 def _run(cell: Cell) -> Run:
     """Read what a cell's folder has. Damaged files cost this run its line, and no other."""
     workers, dense_rounds = (_count(one) for one in (cell.settings.get("workers"), cell.summary.get("dense_rounds")))
-    marks, timing, fault = Marks(), None, None
+    marks, timing, fault, phases = Marks(), None, None, list[RecordedRound]()
     try:
         marks = marks_of(cell.folder, n_workers=max(1, workers), dense_rounds=dense_rounds)
         if cell.summary and marks.round:
             timing = timing_of(read_recorded(cell.folder)[0])
+            phases = recorded_rounds(cell.folder)
     except (ValueError, OSError, LookupError, ArithmeticError, LaconicError) as error:
         fault = str(error)
-    return Run(cell=cell, marks=marks, timing=timing, fault=fault)
+    return Run(cell=cell, marks=marks, timing=timing, fault=fault, phases=phases)
 
 
 def _count(value: Any) -> int:  # noqa: ANN401 - whatever a file holds
