@@ -7,6 +7,7 @@ from torch import Tensor
 
 from laconic.faults.plan import Fate, FaultPlan
 from laconic.network import Link
+from laconic.protocol.participation import Participation
 from laconic.protocol.worker import WorkerSession
 from laconic.wire import Encoded
 
@@ -14,23 +15,35 @@ from laconic.wire import Encoded
 class FaultInjector:
     """One job's faults, round by round. Without a plan, there are none."""
 
-    def __init__(self, plan: FaultPlan | None, n_workers: int) -> None:
-        """Start at round 0. The plan must have been checked for the job."""
+    def __init__(self, plan: FaultPlan | None, n_workers: int, participation: Participation | None = None) -> None:
+        """Start at round 0. The plan must have been checked for the job.
+
+        Args:
+            plan: the faults; None for none.
+            n_workers: the number of workers.
+            participation: which of them take part in a round; None for all.
+        """
+        self._participation = participation
         self.plan = plan or FaultPlan()
         self.expected = plan is not None
         self.counts: list[Counter[str]] = [Counter() for _ in range(n_workers)]
         self._fates: dict[int, Fate] = {}  # of this exchange's packets, by worker; empty if all are delivered
 
     def down_in(self, round_: int) -> frozenset[int]:
-        """Return the ranks of the workers that miss this round."""
+        """Return the ranks of the workers that miss this round: they have crashed, or are not chosen."""
+        crashed = self._crashed_in(round_)
+        return crashed if self._participation is None else crashed | self._participation.absent_in(round_)
+
+    def _crashed_in(self, round_: int) -> frozenset[int]:
         return frozenset(rank for rank in range(len(self.counts)) if self.plan.is_down(rank, round_))
 
     def taking_part(self, workers: list[WorkerSession], round_: int) -> list[WorkerSession]:
-        """Return the workers that are up. The parameters are sent to a worker that returns."""
+        """Return the workers that take part. The parameters are sent to one that missed the round before."""
         down, before = self.down_in(round_), self.down_in(round_ - 1) if round_ else frozenset()
+        crashed = self._crashed_in(round_)
         for worker in workers:
             if worker.rank in down:
-                self.counts[worker.rank]["crashed"] += 1
+                self.counts[worker.rank]["crashed"] += worker.rank in crashed
             elif worker.rank in before:
                 worker.count_parameters()
         return [worker for worker in workers if worker.rank not in down]

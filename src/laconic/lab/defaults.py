@@ -5,7 +5,18 @@ WARM_UP_FROM = 0.2  # share of the learning rate; Ozfatura et al.: from 0.1 to 0
 SEED_BOUND = 1 << 63
 
 # A test compares these with the registries, which import torch.
-DATASET_NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "csv", "libsvm", "text")
+DATASET_NAMES = (
+    "digits",
+    "mnist",
+    "fashion-mnist",
+    "cifar10",
+    "cifar100",
+    "image-folder",
+    "idx",
+    "csv",
+    "libsvm",
+    "text",
+)
 LOG_KINDS = ("jsonl", "tensorboard", "wandb", "trackio")
 PUBLISHED_NAMES = ("mnist", "fashion-mnist", "cifar10", "cifar100")
 TASK_NAMES = ("classifier", "language-model", "logistic", "least-squares", "quadratic")

@@ -160,22 +160,49 @@ def partition_of(
     return Shards(shards=shards, batch_size=batch_size, seed=seed)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one worker has of the train examples."""
+
+    examples: int
+    of_class: tuple[int, ...]
+    """By class, its number of examples; empty where examples have no single class."""
+
+
+def shares_of(partition: Partition | Shards, labels: Tensor, n_classes: int) -> list[Share]:
+    """Return what each worker has, by rank; empty if all workers draw from all examples.
+
+    Args:
+        partition: The partition.
+        labels: (n,) int64 of the train examples, or (n, t) of windows of text.
+        n_classes: The number of classes.
+    """
+    by_class = labels.dim() == 1 and not labels.is_floating_point()
+    return [
+        Share(
+            examples=len(shard),
+            of_class=tuple(labels[shard].bincount(minlength=n_classes).tolist()) if by_class else (),
+        )
+        for shard in partition.shards
+    ]
+
+
 _MAX_COLUMNS = 12  # classes that a summary counts one by one
 
 
 def summary(partition: Partition | Shards, labels: Tensor, n_classes: int) -> list[str]:
     """Return, in lines of text, how many examples of which classes each worker has."""
     rounds = f"{partition.rounds_per_epoch:,} rounds in an epoch"
-    if not partition.shards:
+    shares = shares_of(partition, labels, n_classes)
+    if not shares:
         return [f"every worker draws from all {len(labels):,} examples, anew in each epoch; {rounds}"]
     by_class = labels.dim() == 1
-    counts = [labels[shard].bincount(minlength=n_classes).tolist() if by_class else [] for shard in partition.shards]
     columns = range(n_classes) if by_class and n_classes <= _MAX_COLUMNS else ()
     rows = [["worker", "examples", *(f"class {one}" for one in columns)] + (["classes", "largest"] if by_class else [])]
-    for rank, (shard, of_worker) in enumerate(zip(partition.shards, counts, strict=True)):
-        row = [str(rank), f"{len(shard):,}", *(f"{of_worker[one]:,}" for one in columns)]
+    for rank, share in enumerate(shares):
+        row = [str(rank), f"{share.examples:,}", *(f"{share.of_class[one]:,}" for one in columns)]
         if by_class:
-            row += [str(sum(count > 0 for count in of_worker)), f"{max(of_worker) / len(shard):.0%}"]
+            row += [str(sum(count > 0 for count in share.of_class)), f"{max(share.of_class) / share.examples:.0%}"]
         rows.append(row)
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -60,6 +60,8 @@ class ServerSession:
             seed=job.seed, scratch=self.scratch,
             memory=Memory(job.server_slots(shard)) if memory_of is None else memory_of(shard),
         )  # fmt: skip
+        self.n_expected = job.layout.n_workers
+        """The number of workers that take part in a round, by which a method divides what they send."""
         if descend is not None:
             self.view.descend = descend
         self.magnitudes = Magnitudes(job.algorithm, self.view.memory)
@@ -122,7 +124,7 @@ class ServerSession:
         if aborted:
             return None
         inbox = Inbox(
-            packets, view.n_workers, partial(self._zeros, shard.count), frozenset(skipped),
+            packets, self.n_expected, partial(self._zeros, shard.count), frozenset(skipped),
             vote_buffer=(lambda: self.scratch(torch.int8)) if shard.count == view.count else None,
         )  # fmt: skip
         if self.magnitudes.are_watched:

@@ -75,6 +75,7 @@ class Simulation:
         clip_value: float | None = None,
         lr: Choice | None = None,
         sparse_gradients: str = "refuse",
+        clients_per_round: int | None = None,
     ) -> None:
         """Set up the simulated workers.
 
@@ -97,6 +98,8 @@ class Simulation:
             clip_value: as for `DistributedOptimizer`.
             lr: as for `DistributedOptimizer`.
             sparse_gradients: "refuse" them, or make them "dense", as layers with sparse=False would have them.
+            clients_per_round: how many workers take part in a round, chosen anew in each by the seed; None for all. The
+                method divides by this number. The others compute nothing, and their losses are NaN.
 
         Raises:
             TypeError: for wrong arguments.
@@ -124,6 +127,7 @@ class Simulation:
             "layout": layout, "seed": seed, "link": link, "links": links, "sites": sites, "compute_s": compute_s,
             "faults": faults,
             "frames": frames,
+            "clients_per_round": clients_per_round,
             "descend": self.server_model.descend if self.server_model else None, "active": active,
         }  # fmt: skip
         self.driver: Simulated
@@ -167,7 +171,7 @@ class Simulation:
 
     @property
     def down(self) -> frozenset[int]:
-        """Ranks of the workers that a fault plan makes miss the next step."""
+        """Ranks of the workers that miss the next step: a fault plan says so, or others are chosen."""
         return frozenset(range(self.n_workers)) - {*self._workers.present}
 
     def traffic_of(self, rank: int) -> Traffic:

@@ -31,6 +31,7 @@ from laconic.training.flat_parameters import FlatParameters, VectorCopy
 from laconic.training.learning_rates import LearningRates
 from laconic.training.local_steps import LocalSteps
 from laconic.training.step_guard import StepGuard
+from laconic.training.worker_weights import weighted
 
 
 class Driver(Rounds, Protocol):
@@ -125,6 +126,8 @@ class TrainingStep:
         """The parameters at the last exchange, (d,), if this process has taken steps since."""
         self.aborts: dict[int, Abort] = {}
         """By worker, whether a local step since the last exchange met inf or NaN."""
+        self.weights: Mapping[int, float] = {}
+        """By worker, what its vector is multiplied by; none for 1."""
         self.aborted_rounds = AbortedRounds(driver, flat)
         self._driver = driver
         self._algorithm = algorithm
@@ -324,6 +327,7 @@ class TrainingStep:
         if not self.active.is_agreed:
             self.active.agree()
         self._lr = self.learning_rates.now()
+        inputs_of = weighted(inputs_of, self.weights, self._flat)
         while (result := self._driver.round(inputs_of, self._lr)).aborted is Abort.SET_DIFFERS:
             self.active.agree()
         self.active.end_round()

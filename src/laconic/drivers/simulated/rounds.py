@@ -34,6 +34,7 @@ from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout, n_nodes_for
 from laconic.protocol.legs import operations
 from laconic.protocol.magnitudes import residual_norm
+from laconic.protocol.participation import Participation
 from laconic.protocol.resize import distinct, resized
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult, by_rank, same_result
@@ -70,6 +71,7 @@ class Simulated:
         faults: FaultPlan | None = None,
         frames: Frames = "auto",
         sparse_results: bool = False,
+        clients_per_round: int | None = None,
     ) -> None:
         """Set up the workers and their servers for the parameters that `spec` describes.
 
@@ -82,6 +84,7 @@ class Simulated:
         depend on it. With `frames="encoded"`, frames to and from servers are encoded and decoded as between
         processes; with "sized", only their sizes are computed, with the same result; "auto" does the latter
         where no fault and no order of delivery asks for the former. Frames between workers are always encoded.
+        With `clients_per_round`, so many workers take part in a round, chosen anew in each; the others do nothing.
 
         Raises:
             ValueError: for a wrong number of workers, layout, compute time or `frames`, or faults that the method does
@@ -101,6 +104,10 @@ class Simulated:
             links = slowed(faults, link or Link(), links, self.layout.worker_nodes)
             if faults.is_slowing and not compute_s:
                 raise ValueError("faults: stragglers need a time of computing; give one, such as 50ms")
+        participation = None
+        if clients_per_round is not None:
+            participation = Participation(workers=n_workers, per_round=clients_per_round, seed=seed)
+            participation.check(algorithm, self.layout)
         self.job = Job(
             algorithm=algorithm, seed=seed, spec=spec, dtype=dtype, layout=self.layout, device=device or _CPU
         )
@@ -120,7 +127,11 @@ class Simulated:
         self.network = Network(n_nodes, link or Link(), self.clock, links, sites=sites)
         self.rounds = 0
         self.aborted_rounds = 0
-        self.injector = FaultInjector(faults, n_workers)
+        self.injector = FaultInjector(faults, n_workers, participation)
+        for server in self.servers if clients_per_round is not None else ():
+            server.n_expected = clients_per_round
+        self._took_part: list[WorkerSession] = []  # in the last round
+        self._no_vector = self.job.zeros(0)
         self._ready_ns: dict[int, int] = {}  # by worker, how much longer than the fastest it computes
         self.pulled: list[Tensor] = []
         """By worker, the parameters (d,) that an asynchronous server has sent to it; empty with other methods."""
@@ -151,6 +162,7 @@ class Simulated:
 
     def _round(self, inputs_of: Callable[[int], Inputs], lr: float) -> RoundResult:
         present = self.injector.taking_part(self.workers, self.rounds)
+        self._release(present)
         for worker in present:
             inputs = inputs_of(worker.rank)
             if not isinstance(inputs.vector, Tensor):
@@ -186,6 +198,14 @@ class Simulated:
         self.rounds += 1
         self.aborted_rounds += aborted is Abort.NON_FINITE
         return RoundResult(aborted=aborted, results=by_rank(results, len(self.workers)))
+
+    def _release(self, present: list[WorkerSession]) -> None:
+        """Free the vectors of workers that took part in the last round and do not now; their memories stay."""
+        resting = [worker for worker in self._took_part if worker not in present]
+        self._took_part = present
+        for worker in resting:
+            worker.result, worker.me.gradient = None, self._no_vector
+            worker.scratch.reclaim()
 
     @property
     def causes(self) -> list[int]:

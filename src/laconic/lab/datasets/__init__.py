@@ -14,6 +14,8 @@ from laconic.lab.datasets.csv_table import csv_table
 from laconic.lab.datasets.dataset import DataOptionError, Dataset
 from laconic.lab.datasets.digits import digits
 from laconic.lab.datasets.idx import fashion_mnist, mnist
+from laconic.lab.datasets.idx_folder import idx_folder
+from laconic.lab.datasets.image_folder import image_folder
 from laconic.lab.datasets.libsvm import libsvm_table
 from laconic.lab.datasets.own import own_dataset
 from laconic.lab.datasets.plain_text import plain_text
@@ -30,6 +32,8 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "csv": csv_table,
     "digits": digits,
     "fashion-mnist": fashion_mnist,
+    "idx": idx_folder,
+    "image-folder": image_folder,
     "libsvm": libsvm_table,
     "mnist": mnist,
     "text": plain_text,

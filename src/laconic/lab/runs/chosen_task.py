@@ -5,14 +5,17 @@ from pathlib import Path
 import torch
 
 from laconic.errors import Named, OptionError
-from laconic.lab.datasets import Dataset, load
+from laconic.hyperparameters import near_misses
+from laconic.lab.datasets import DATASETS, Dataset, load
 from laconic.lab.datasets.augmentation import Augmentation
 from laconic.lab.datasets.libsvm import libsvm_rows
+from laconic.lab.datasets.mixed import data_of_workers, mixed
 from laconic.lab.datasets.sparse import SparseDataset, SparseRows
 from laconic.lab.models import build, check_kind, check_scores
-from laconic.lab.own_functions import is_own
-from laconic.lab.partitions import BY_LABEL, partition_of
+from laconic.lab.own_functions import FORM, is_own
+from laconic.lab.partitions import BY_LABEL, Partition, partition_of
 from laconic.lab.runs.settings import RunSettings
+from laconic.lab.shards import Shards
 from laconic.lab.tasks import (
     ClassifierTask,
     ConvexTask,
@@ -75,16 +78,44 @@ def _of_own(kind: OwnKind, settings: RunSettings) -> ExampleTask:
     return ExampleTask(kind.text, own, partition, settings.seed)
 
 
-def _of_data(settings: RunSettings) -> ClassifierTask:
+def examples_of(settings: RunSettings) -> tuple[Dataset, Partition | Shards, tuple[int, ...]]:
+    """Return the examples of a run with labels, who has which, and the sizes of its test sets, which follow each other.
+
+    Raises as `task_of`.
+    """
+    if settings.worker_data:
+        names = data_of_workers(settings.worker_data, settings.workers)
+        joined = mixed(names, {name: _named_data(name, settings) for name in dict.fromkeys(names)})
+        return joined.dataset, joined.shards(settings.batch_size, settings.seed), joined.test_sizes
     dataset = load(settings.dataset, settings.data, examples=settings.examples, **settings.reading)
+    partition = partition_of(settings.partition, dataset.train_labels, **settings.of_partition)
+    return dataset, partition, ()
+
+
+def _named_data(text: str, settings: RunSettings) -> Dataset:
+    """Return the data set of a text such as "mnist:PATH", "digits" or "mine:data"."""
+    name, colon, path = text.partition(":")
+    if name in DATASETS:
+        allow = {"allow_missing": True} if name == "cifar10" and settings.allow_missing else {}
+        return load(name, path if colon else None, examples=settings.examples, **allow)
+    if not colon:
+        raise OptionError(
+            Named("worker_data"), f": {text!r} must be one of {', '.join(sorted(DATASETS))} with its path behind a "
+            f"colon, or {FORM} of your own{near_misses(text, list(DATASETS))}",
+        )  # fmt: skip
+    return load(text, None, examples=settings.examples)
+
+
+def _of_data(settings: RunSettings) -> ClassifierTask:
+    dataset, partition, test_sizes = examples_of(settings)
     check_kind(settings.model, is_text=dataset.is_text)
     _check_text(settings, dataset)
     model = build(settings.model, dataset.input_shape, dataset.n_classes, settings.seed, **settings.of_model)
     if is_own(settings.model):
         check_scores(settings.model, model, dataset.train_inputs, dataset.n_classes)
     return ClassifierTask(
-        dataset, model, partition_of(settings.partition, dataset.train_labels, **settings.of_partition),
-        name=f"{settings.dataset}, {settings.model}", seed=settings.seed, augmentation=_augmentation(settings, dataset),
+        dataset, model, partition, test_sizes=test_sizes,
+        name=settings.title, seed=settings.seed, augmentation=_augmentation(settings, dataset),
     )  # fmt: skip
 
 

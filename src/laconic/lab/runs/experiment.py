@@ -33,7 +33,11 @@ class Experiment:
         self.settings = settings
         self.task = task_of(settings)
         self.model = self.task.model
-        self.steps_per_epoch = self.task.steps_per_epoch
+        self.steps_per_epoch = (
+            self.task.steps_per_epoch
+            * (settings.workers if settings.has_examples else settings.takes_part)
+            // settings.takes_part
+        )  # in which those that take part have as many examples as there are
         self.steps = self.steps_per_epoch * settings.epochs
         self.algorithm = with_warm_up(settings, self.steps_per_epoch)
         self.learning_rate = self._theorem_learning_rate() if settings.lr == "theory" else settings.learning_rate
@@ -105,6 +109,13 @@ class Experiment:
     def loss(self, rank: int, step: int) -> Tensor:
         """Return worker `rank`'s loss in a step. Random draws use a stream of this worker and step."""
         return self.task.loss(rank, step)
+
+    def weights(self) -> dict[int, float]:
+        """Return by what each worker's vector is multiplied, 1 in the mean; none if workers count alike."""
+        if self.settings.weights != "samples":
+            return {}
+        sizes = self.task.shard_sizes()
+        return {rank: size * len(sizes) / sum(sizes) for rank, size in enumerate(sizes)}
 
     def guess(self) -> Guess | None:
         """Return what a model reaches that gives the same answer to everything; None where nothing is classified."""

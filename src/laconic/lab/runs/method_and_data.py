@@ -18,10 +18,10 @@ from laconic.protocol.layout import LAYOUTS
 
 OF_READING = (
     "test_data", "label_column", "drop_columns", "header", "missing", "encoding", "index_base", "allow_missing",
-    "window",
+    "window", "image_size",
 )  # fmt: skip
 _OF_MODEL = ("width",)
-_OF_DATA = ("dataset", "data", "examples", "augment", *OF_READING)
+_OF_DATA = ("dataset", "data", "worker_data", "examples", "augment", *OF_READING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,10 @@ class MethodAndData(OptionGroup):
         "digits", f"The data set: {listed(DATASET_NAMES)}; or {FORM} of your own.", choices=DATASET_NAMES, own=True
     )
     data: str | None = option(None, "The folder or file of the data set. The digits need none.", metavar="PATH")
+    worker_data: dict[str, str] = option(
+        {}, "The data set of some workers: even=cifar10:PATH, odd=mnist:PATH, or ranks such as 0-4=NAME:PATH. It takes "
+        "the place of --dataset. Can be given several times.", metavar="WHO=NAME:PATH",
+    )  # fmt: skip
     test_data: str | None = option(
         None, "A file of test examples, for csv and libsvm; without it one in five is tested.", metavar="FILE"
     )
@@ -84,6 +88,10 @@ class MethodAndData(OptionGroup):
     window: int | None = option(
         None, "The number of characters in a window of a text.", within="[1, inf)", unit="characters", shown="64"
     )
+    image_size: int | None = option(
+        None, "The height and width that pictures of an image-folder are scaled and cropped to.", within="[1, inf)",
+        unit="pixels", shown="their own, if all have one size",
+    )  # fmt: skip
     allow_missing: bool | None = option(
         None, "Train on the batches of cifar10 that are there, if some are missing.", shown="no"
     )
@@ -117,7 +125,7 @@ class MethodAndData(OptionGroup):
         kind = self.task_kind
         useless = (*(() if kind.takes_data else _OF_DATA), *(() if kind.takes_model else ("model", *_OF_MODEL)))
         for field in dataclasses.fields(MethodAndData):
-            if field.name in useless and getattr(self, field.name) != field.default:
+            if field.name in useless and getattr(self, field.name) not in (field.default, {}):
                 raise OptionError(
                     Named(field.name, getattr(self, field.name)), " is not for ",
                     Named("task", self.task_name), ", which has its own; leave it out",
@@ -140,7 +148,8 @@ class MethodAndData(OptionGroup):
     @property
     def title(self) -> str:
         """What is trained on what, such as "digits, mlp"."""
-        parts = [self.dataset] if self.task_kind.takes_data else []
+        data = " and ".join(dict.fromkeys(text.partition(":")[0] for text in self.worker_data.values()))
+        parts = [data or self.dataset] if self.task_kind.takes_data else []
         return ", ".join([*parts, self.model if self.task_kind.takes_model else self.task_name])
 
     @property
@@ -163,7 +172,8 @@ class MethodAndData(OptionGroup):
         from laconic.lab.datasets import check_reading
         from laconic.lab.models import check_choices
 
-        check_reading(self.dataset, self.reading)
+        if not self.worker_data:
+            check_reading(self.dataset, self.reading)
         check_choices(self.model, self.of_model)
 
     @property

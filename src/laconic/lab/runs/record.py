@@ -133,7 +133,7 @@ class Record:
 
     def summary(self) -> dict[str, Any]:
         """Return the run's figures, without its settings, and the versions and the machine that made them."""
-        traffic, workers = self.traffic, self.settings.workers
+        traffic, workers = self.traffic, self.settings.takes_part
         worker_rounds = workers * traffic.rounds
         paper_up, paper_down = self._expected_bits()
         return {

@@ -59,7 +59,9 @@ def _run_simulated(settings: RunSettings, listen: Listener, saving: Saving | Non
         experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, layout=settings.layout,
         local_steps=settings.local_steps, seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
         faults=settings.fault_plan, lr="kept",
+        clients_per_round=settings.clients_per_round,
     )  # fmt: skip
+    simulation.training.weights = experiment.weights()
     run = RunSoFar(experiment, saving, saved, listen, log)
     run.go_on(simulation)
     round_log = RoundLog(
@@ -131,6 +133,7 @@ def _run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None,
         local_steps=settings.local_steps, seed=settings.seed, timeout_s=settings.timeout_s, lr="kept",
         buffers="local",
     )  # fmt: skip
+    opt.training.weights = experiment.weights()
     saved = None if saving is None else saving.shown_run(experiment, data, opt.driver.channel)
     run = RunSoFar(experiment, saving, saved, listen, log)
     run.go_on(opt)
@@ -210,7 +213,7 @@ def _record(
         learning_rate=experiment.learning_rate if settings.lr == "theory" else None,
         dense_rounds=sum(map(algorithm.dense_in, rounds)), warm_up_rounds=sum(map(algorithm.warms_up_in, rounds)),
         dense_sgd=DenseSGD.of(
-            spec=experiment.spec, workers=settings.workers, layout=settings.layout, steps=experiment.steps,
+            spec=experiment.spec, workers=settings.takes_part, layout=settings.layout, steps=experiment.steps,
             local_steps=settings.local_steps,
         ),
     )  # fmt: skip

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 BASE_LR = 0.1  # of plain SGD; a method's default is this times its lr_factor
 OF_PARTITION = {"shards_per_worker": "labels", "dirichlet_alpha": "dirichlet", "size_ratio": "unequal"}
 OF_DATA = (
-    "dataset", "data", "examples", *OF_READING, "workers", "batch_size", "seed", "partition", *OF_PARTITION,
+    "dataset", "data", "worker_data", "examples", *OF_READING, "workers", "batch_size", "seed", "partition",
+    *OF_PARTITION,
 )  # fmt: skip
 """Options that say which examples there are, and which worker has them."""
 SIMULATED_ONLY = ("bandwidth", "latency", "compute", "faults")
@@ -119,6 +120,14 @@ class RunSettings(MethodAndData):
         None, "The largest shard over the smallest with the partition unequal.", within="[1, inf)",
         unit=PURE_NUMBER, shown="4",
     )  # fmt: skip
+    weights: str | None = option(
+        None, "By what each worker counts: equal, or samples, the share of the examples that it has.",
+        choices=("equal", "samples"), shown="equal",
+    )  # fmt: skip
+    clients_per_round: int | None = option(
+        None, "The number of workers that take part in a round, chosen anew in each, in the simulator.",
+        within="[1, inf)", unit="workers", metavar="K", shown="all",
+    )  # fmt: skip
     bandwidth: str | None = option(
         None, "The bandwidth of each simulated link, such as 100Mbit.", metavar="BANDWIDTH", reads=bandwidth
     )
@@ -169,6 +178,13 @@ class RunSettings(MethodAndData):
             )  # fmt: skip
 
     def _check_partition(self) -> None:
+        if self.worker_data:
+            for name in ("dataset", "data", "partition", *OF_READING):
+                if name != "allow_missing" and getattr(self, name) != getattr(RunSettings, name):
+                    raise OptionError(
+                        Named(name, getattr(self, name)), " does not go with ", Named("worker_data"),
+                        ", by which workers have their data",
+                    )  # fmt: skip
         if not self.has_examples and self.partition != RunSettings.partition:
             raise OptionError(
                 Named("partition", self.partition), " is for tasks with examples; ", Named("task", self.task_name),
@@ -183,7 +199,7 @@ class RunSettings(MethodAndData):
     def _check_driver(self) -> None:
         """Refuse options of the other driver."""
         if self.driver == "processes":
-            for name in SIMULATED_ONLY:
+            for name in (*SIMULATED_ONLY, "clients_per_round"):
                 if getattr(self, name) is not None:
                     raise OptionError(
                         Named(name, getattr(self, name)), " is for ", Named("driver", "simulated"),
@@ -239,6 +255,16 @@ class RunSettings(MethodAndData):
         if self.fault_file is not None:
             self.fault_file.check(self.method, layout, self.workers, spec)
             self.fault_file.check_times(self.compute, self.bandwidth)
+        if self.clients_per_round is not None:
+            from laconic.protocol.participation import Participation
+
+            part = Participation(workers=self.workers, per_round=self.clients_per_round, seed=self.seed)
+            part.check(self.method, layout)
+        if self.weights == "samples" and (self.partition == "resample" or self.method.is_asynchronous):
+            raise OptionError(
+                Named("weights", "samples"), " is for workers with shards of their own and a method with rounds; take ",
+                Named("partition", "unequal"), " or another with shards, or leave it out",
+            )  # fmt: skip
 
     @cached_property
     def method(self) -> "Algorithm":
@@ -308,6 +334,11 @@ class RunSettings(MethodAndData):
         """Return a hash of the file of each function of the user's own."""
         return described_functions({name: getattr(self, name) for name in ("dataset", "model", "task", "inner")})
 
+    @property
+    def takes_part(self) -> int:
+        """The number of workers that take part in a round."""
+        return self.workers if self.clients_per_round is None else self.clients_per_round
+
     def link(self) -> "Link":
         """Return the simulated link of every node."""
         from laconic.network import Link
@@ -348,7 +379,8 @@ class RunSettings(MethodAndData):
         data["lr"] = "theory" if self.lr == "theory" else self.learning_rate
         data["task_set"] = self.task_settings or None
         data["inner_set"] = self._inner_settings or None
-        if not self.task_kind.takes_data:
+        data["worker_data"] = self.worker_data or None
+        if not self.task_kind.takes_data or self.worker_data:
             del data["dataset"]
         if not self.task_kind.takes_model:
             del data["model"]

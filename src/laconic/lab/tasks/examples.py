@@ -1,7 +1,7 @@
 """A classifier of examples, or a language model of characters: cross entropy, and the share of right answers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ class ClassifierTask(Task):
         name: str,
         seed: int,
         augmentation: Augmentation | None = None,
+        test_sizes: Sequence[int] = (),
     ) -> None:
         """Set up the task.
 
@@ -41,12 +42,14 @@ class ClassifierTask(Task):
             name: What the task is, for the title of a table.
             seed: The seed of random layers.
             augmentation: What changes inputs before they are trained on.
+            test_sizes: The sizes of several test sets that follow each other; the accuracy is the mean over them.
         """
         self.dataset = dataset
         self.model, self.partition = model, partition
         self.steps_per_epoch = partition.rounds_per_epoch
         self.name = name
         self._seed, self._augmentation = seed, augmentation
+        self._test_sizes = tuple(test_sizes) or (len(dataset.test_labels),)
         self._device = CPU
         self._train, self._test = self._examples()
 
@@ -87,13 +90,19 @@ class ClassifierTask(Task):
     def judge(self) -> Judgement:
         """Return the share of test examples, or of characters in them, that the model classifies correctly."""
         self.model.eval()
+        shares = [
+            self._share_right(inputs, labels)
+            for inputs, labels in zip(*(each.split(self._test_sizes) for each in self._test), strict=True)
+        ]
+        self.model.train()
+        return Judgement(accuracy=sum(shares) / len(shares))
+
+    def _share_right(self, inputs: Tensor, labels: Tensor) -> float:
         right = 0
-        inputs, labels = self._test
         for start in range(0, len(labels), _TEST_BATCH):
             part = slice(start, start + _TEST_BATCH)
             right += int((self.model(inputs[part]).argmax(-1) == labels[part]).sum())
-        self.model.train()
-        return Judgement(accuracy=right / labels.numel())
+        return right / labels.numel()
 
     def described(self) -> Mapping[str, str | int | float | bool]:
         """Return what the examples are; where they are does not matter."""

@@ -4,13 +4,15 @@ Shapes: d parameters, N workers, b examples in a batch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from laconic.lab.partitions import Partition
 from laconic.lab.runs.divergence import Guess
+from laconic.lab.shards import Shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,11 @@ class Task(ABC):
     def bounds(self) -> Bounds | None:
         """Return the constants of the objective; None where they are not known."""
         return None
+
+    def shard_sizes(self) -> Sequence[int]:
+        """Return how many examples each worker has of its own; empty where all share all."""
+        partition: Partition | Shards | None = getattr(self, "partition", None)
+        return [] if partition is None else [len(shard) for shard in partition.shards]
 
     def move_to(self, device: torch.device) -> None:  # noqa: B027 - a task may have nothing beside the model
         """Move what the model gets, to where this process computes. The model is there already."""
