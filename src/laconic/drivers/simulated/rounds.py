@@ -128,8 +128,9 @@ class Simulated:
         self.rounds = 0
         self.aborted_rounds = 0
         self.injector = FaultInjector(faults, n_workers, participation)
-        for server in self.servers if clients_per_round is not None else ():
-            server.n_expected = clients_per_round
+        if clients_per_round is not None:
+            for each in self.servers:
+                each.n_expected = clients_per_round
         self._took_part: list[WorkerSession] = []  # in the last round
         self._no_vector = self.job.zeros(0)
         self._ready_ns: dict[int, int] = {}  # by worker, how much longer than the fastest it computes

@@ -92,7 +92,7 @@ class ClassifierTask(Task):
         self.model.eval()
         shares = [
             self._share_right(inputs, labels)
-            for inputs, labels in zip(*(each.split(self._test_sizes) for each in self._test), strict=True)
+            for inputs, labels in zip(*(torch.split(each, list(self._test_sizes)) for each in self._test), strict=True)
         ]
         self.model.train()
         return Judgement(accuracy=sum(shares) / len(shares))
