@@ -40,9 +40,9 @@ def idx_folder(path: Path | None = None) -> Dataset:
         raise DatasetError(f"{path}: lacks a file with train and images in its name, packed (.gz) or not")
     pixels, labels = train
     test = _pair(path, _TESTS)
-    classes = labels.unique()
+    classes = labels.long().bincount().nonzero().flatten()
     numbers = torch.full((256,), -1, dtype=torch.int64)
-    numbers[classes.long()] = torch.arange(len(classes))
+    numbers[classes] = torch.arange(len(classes))
     if len(classes) < 2:
         raise DatasetError(f"{path}: every train label is {int(classes[0])}, must be of two classes at least")
     tested = None
