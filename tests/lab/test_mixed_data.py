@@ -59,7 +59,7 @@ def test_the_accuracy_is_the_mean_over_the_test_sets(tmp_path, monkeypatch):
     assert "dataset" not in record.settings.as_data()
 
 
-def test_rules_that_leave_out_or_double_a_worker_are_refused():
+def test_rules_that_omit_or_double_a_worker_are_refused():
     assert data_of_workers({"0-2": "a", "3": "b"}, 4) == ["a", "a", "a", "b"]
     for rules, words in (
         ({"even": "a"}, "worker 1 has no data set; add 1=NAME:PATH"),

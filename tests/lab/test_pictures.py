@@ -53,8 +53,8 @@ def test_pictures_of_other_sizes_are_scaled_and_cropped_to_one(tmp_path):
 def test_what_is_wrong_with_a_tree_is_named(tmp_path):
     broken, half = tmp_path / "broken", tmp_path / "half"
     (tree(broken) / "test" / "dog" / "late.png").write_bytes(b"not a picture")
-    first = tree(half) / "train" / "cat" / "0.png"
-    first.write_bytes(first.read_bytes()[:40])
+    picture = tree(half) / "train" / "cat" / "0.png"
+    picture.write_bytes(picture.read_bytes()[:40])
     (tree(tmp_path / "more") / "test" / "bird").mkdir()
     (tree(tmp_path / "empty") / "train" / "ant").mkdir()
     for folder, words in (
@@ -75,13 +75,13 @@ def idx(file, array, magic=None):
     file.write_bytes(gzip.compress(data) if file.suffix == ".gz" else data)
 
 
-def emnist(folder, n=20, size=(5, 7), first_label=1):
+def emnist(folder, n=20, size=(5, 7), lowest=1):
     folder.mkdir(exist_ok=True)
     pixels = torch.arange(n * size[0] * size[1]).reshape(n, *size) % 256
     idx(folder / "emnist-letters-train-images-idx3-ubyte.gz", pixels)
-    idx(folder / "emnist-letters-train-labels-idx1-ubyte.gz", first_label + torch.arange(n) % 4)
+    idx(folder / "emnist-letters-train-labels-idx1-ubyte.gz", lowest + torch.arange(n) % 4)
     idx(folder / "emnist-letters-test-images-idx3-ubyte", pixels[:8])
-    idx(folder / "emnist-letters-test-labels-idx1-ubyte", first_label + torch.arange(8) % 4)
+    idx(folder / "emnist-letters-test-labels-idx1-ubyte", lowest + torch.arange(8) % 4)
     return folder
 
 
@@ -102,12 +102,12 @@ def test_what_is_wrong_with_idx_files_is_named(tmp_path):
         change(folder)
         return folder
 
-    def cut(folder):
+    def shorten(folder):
         file = folder / names["images-idx3"]
         file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes())[:-3]))
 
     for folder, words in (
-        (changed("cut", cut), "truncated: expected 716 bytes"),
+        (changed("shortened", shorten), "truncated: expected 716 bytes"),
         (changed("no labels", lambda f: (f / names["labels-idx1"]).unlink()), "no file with train and labels"),
         (changed("no images", lambda f: (f / names["images-idx3"]).unlink()), "lacks a file with train and images"),
         (changed("short", lambda f: idx(f / names["labels-idx1"], torch.arange(7))), "20 images, but .* has 7 labels"),
