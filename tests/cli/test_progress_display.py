@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from laconic.cli.progress_display import _columns, span_text
+from laconic.cli.progress_display import columns_of, span_text
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_a_span_of_time_has_one_or_two_units(seconds, text):
 )
 def test_a_narrow_terminal_gets_steps_and_time_left_before_all_else(width, words):
     console = Console(file=io.StringIO(), width=width, force_terminal=True)
-    columns = _columns(console, "epoch {task.fields[epoch]}", " loss {task.fields[loss]}")
+    columns = columns_of(console, "epoch {task.fields[epoch]}", " loss {task.fields[loss]}")
     seconds = [0.0]
     bars = Progress(*columns, console=console, get_time=lambda: seconds[0])
     task = bars.add_task("compskip", total=10, epoch="1/2", loss="0.5")

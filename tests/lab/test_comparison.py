@@ -9,6 +9,7 @@ from laconic.contract import ALGORITHMS
 from laconic.errors import OptionError
 from laconic.lab.comparison.engine import ComparisonRun, run_comparison
 from laconic.lab.comparison.plan import Comparison
+from laconic.lab.comparison.shared import trained_together
 from laconic.lab.own_results import COMPARISON
 from laconic.lab.runs.batch import Batch
 from laconic.lab.runs.settings import RunSettings
@@ -172,6 +173,33 @@ def test_a_cell_that_raises_diverges_or_runs_out_of_memory_does_not_harm_the_oth
     assert run.records[run.cells[3]].rows == alone.records[0].rows
     again = ComparisonRun(plan, tmp_path, plugins=[breaking])
     assert [cell.label for cell in again.left] == ["raising", "greedy", "dying"], "those may succeed another time"
+
+
+def test_a_cell_on_a_network_is_trained_once_and_is_the_run_that_it_would_be_there_alone(tmp_path):
+    networks = {
+        "home": {"bandwidth": "1Mbit", "latency": "20ms"}, "office": {"bandwidth": "1Gbit", "compute": "3ms"},
+        "ideal": {},
+    }  # fmt: skip
+    methods = ("csgd-ring", "compskip")
+    plan = comparison(*methods, networks=networks)
+    assert [len(group) for group in trained_together(plan.cells())] == [3] * len(methods)
+    run_comparison(plan, tmp_path / "together")
+    for name, options in networks.items():
+        run_comparison(comparison(*methods, networks={name: options}), tmp_path / "alone")
+    assert files_in(tmp_path / "together") == files_in(tmp_path / "alone")
+
+
+def test_what_the_network_changes_is_trained_on_each():
+    networks = {"home": {"bandwidth": "1Mbit"}, "office": {"bandwidth": "1Gbit"}}
+    slow_link = {"algorithm": "compskip", "set": {"skip": "slow-link"}}
+    cells = Comparison(
+        variants={"asgd": {"algorithm": "asgd"}, "slow": slow_link, "sgd": {"algorithm": "sgd"}}, options=SMALL,
+        networks=networks,
+    ).cells()  # fmt: skip
+    assert [[cell.name.split(", ")[:2] for cell in group] for group in trained_together(cells)] == [
+        [["asgd", "home"]], [["asgd", "office"]], [["slow", "home"]], [["slow", "office"]],
+        [["sgd", "home"], ["sgd", "office"]],
+    ]  # fmt: skip
 
 
 def test_whatever_is_wrong_with_one_cell_is_found_before_any_is_trained(tmp_path):

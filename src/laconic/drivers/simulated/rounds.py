@@ -23,16 +23,16 @@ from laconic.buffer_pool import VectorPool
 from laconic.contract import Algorithm, ModelSpec, Result, Scratch, Side
 from laconic.drivers.saved_data import NUMBER, check_counts, check_data, check_server, check_worker
 from laconic.drivers.simulated.lock_step import Exchanged, LockStep
+from laconic.drivers.simulated.round_time import RoundTime
 from laconic.errors import ContractError
 from laconic.faults.injector import FaultInjector, slowed
 from laconic.faults.plan import FaultPlan
-from laconic.network import Clock, ComputeTime, Link, Network, Sites, makespan_ns
+from laconic.network import Clock, ComputeTime, Link, Network, Sites
 from laconic.protocol.abort import Abort
 from laconic.protocol.async_server import UpdateCounts
 from laconic.protocol.exchanges import abandon_round
 from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout, n_nodes_for
-from laconic.protocol.legs import operations
 from laconic.protocol.magnitudes import residual_norm
 from laconic.protocol.participation import Participation
 from laconic.protocol.resize import distinct, resized
@@ -133,7 +133,8 @@ class Simulated:
                 each.n_expected = clients_per_round
         self._took_part: list[WorkerSession] = []  # in the last round
         self._no_vector = self.job.zeros(0)
-        self._ready_ns: dict[int, int] = {}  # by worker, how much longer than the fastest it computes
+        self.times = [RoundTime(self.network, self.compute_time, seed)]
+        """The time on this network, and on others that the same rounds are timed on."""
         self.pulled: list[Tensor] = []
         """By worker, the parameters (d,) that an asynchronous server has sent to it; empty with other methods."""
         self.recorder = Recorder(
@@ -144,6 +145,14 @@ class Simulated:
             self.job, self.servers, self.injector, unsplit=self.frames == "sized", scratch=self._scratch,
             delivery=None if delivery_seed is None else Random(delivery_seed),
         )  # fmt: skip
+
+    def time_on(self, link: Link, compute_s: float) -> Clock:
+        """Time the rounds on another network too, whose nodes all have this link, and return its clock.
+
+        No method may look at the network then: a policy that measures links would see that of this simulation.
+        """
+        self.times.append(RoundTime.on(self.network.n_nodes, link, compute_s, self.job.seed))
+        return self.times[-1].clock
 
     def round(self, inputs_of: Callable[[int], Inputs], lr: float) -> RoundResult:
         """Run one round.
@@ -169,13 +178,15 @@ class Simulated:
             if not isinstance(inputs.vector, Tensor):
                 self.reclaim(inputs.vector.reads)
             worker.begin(self.rounds, inputs, lr)
-        self._compute(present)
+        for time in self.times:
+            time.compute([worker.rank for worker in present], self.rounds, self.injector.plan.compute_factor)
         results: list[Result] = []
         exchanges = self.job.exchanges_in(self.rounds) if present else ()
         agrees = self.layout.has_graph  # at the end of the round: until then an aborted one goes on
         for number in range(len(exchanges)):
             exchanged = self.lock_step.exchange(present, self.rounds, number, lr)
-            self._pass_time(exchanged, present)
+            for time in self.times:
+                time.exchange(exchanged, present, self.injector)
             self._measure_links(exchanged, present)
             self._count_served(exchanged, exchanges[number].exchange.name)
             waits = agrees and any(worker.aborted or worker.magnitudes.are_large for worker in present)
@@ -278,16 +289,6 @@ class Simulated:
         workers = saved["workers"]
         return resized(dict(enumerate(workers)), len(workers), distinct(saved["servers"]), self.job)
 
-    def _compute(self, present: list[WorkerSession]) -> None:
-        """Run the clock until the fastest worker has its gradient, and record how much longer the others take."""
-        ranks = [worker.rank for worker in present]
-        usual_ns = {rank: self.compute_time.ns(rank, self.rounds, seed=self.job.seed) for rank in ranks}
-        factors = {rank: self.injector.plan.compute_factor(rank, self.rounds) for rank in ranks}
-        times_ns = {rank: round(usual_ns[rank] * factor) for rank, factor in factors.items()}
-        fastest_ns = min(times_ns.values(), default=self.compute_time.ns(0, self.rounds, seed=self.job.seed))
-        self._ready_ns = {rank: time_ns - fastest_ns for rank, time_ns in times_ns.items()}
-        self.clock.run(self.clock.now_ns + fastest_ns)
-
     def _close(self, worker: WorkerSession, results: list[Result]) -> None:
         """End the round for one worker at once, so that N workers' temporaries never exist together."""
         if not worker.close():
@@ -304,28 +305,6 @@ class Simulated:
         elif isinstance(results[0], Tensor):
             own = worker.result = results[0]  # its own vector is reused
             worker.scratch.reclaim([own])
-
-    def _pass_time(self, exchanged: Exchanged, present: list[WorkerSession]) -> None:
-        """Run the clock until all workers have the answers; then send the late packets."""
-        pattern, ready_ns = exchanged.pattern, {worker.node: self._ready_ns[worker.rank] for worker in present}
-        self._ready_ns = dict.fromkeys(self._ready_ns, 0)  # the next exchange starts on all workers at once
-        all_ready_ns = self.clock.now_ns + max(ready_ns.values())
-        if pattern.starts_together:
-            self.clock.run(all_ready_ns)
-            ready_ns = {}
-        if not self.network.is_instant:
-            nodes = {worker.node: worker.rank for worker in present}
-            copies = {node: n for node, rank in nodes.items() if (n := self.injector.n_copies(rank)) != 1}
-            lost = [node for node, rank in nodes.items() if not self.injector.is_awaited(rank)]
-            listed = operations(
-                pattern, exchanged.up, exchanged.down, ready_ns=ready_ns, n_copies=copies, not_awaited=lost
-            )
-            makespan_ns(listed, self.network)
-        self.clock.run(max(all_ready_ns, self.clock.now_ns))
-        late = {worker.node for worker in present if self.injector.is_late(worker.rank)}
-        for leg in pattern.uploads if late else ():
-            if leg.sender in late:
-                self.network.send(leg.sender, leg.receiver, exchanged.up[leg.sender][leg.shard], lambda: None)
 
     def _count_served(self, exchanged: Exchanged, exchange: str) -> None:
         """Count what crosses a worker's link because a server is on its node, too."""

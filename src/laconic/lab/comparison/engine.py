@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from laconic.errors import LaunchError
-from laconic.lab.comparison.cell_process import train_cell
+from laconic.lab.comparison.cell_process import train_cells
 from laconic.lab.comparison.cell_queue import CellQueue
 from laconic.lab.comparison.checking import check_cells
 from laconic.lab.comparison.cores import usable_cores
 from laconic.lab.comparison.memory import available_bytes
 from laconic.lab.comparison.plan import Cell, Comparison
 from laconic.lab.comparison.results import CellResult, ResultFile, measured_before
+from laconic.lab.comparison.shared import trained_together
 from laconic.lab.processes.pool import Figures, Task, TaskProgress, run_tasks
 from laconic.lab.runs.files import read_record
 from laconic.lab.runs.logged_run import LogPlan
@@ -145,20 +146,21 @@ class ComparisonRun:
         memory_bytes = available_bytes() if memory_bytes is None else memory_bytes
         threads = max((cell.settings.threads * cell.settings.kernel_threads for cell in left), default=1)
         at_once = jobs or max(1, usable_cores() // threads)
-        progress = _Training(self, left, at_once, CellQueue(
+        groups = [[cell] for cell in left] if self._logs else trained_together(left)
+        progress = _Training(self, groups, at_once, CellQueue(
             {cell.name: cell.kind for cell in left}, estimates, memory_bytes
         ), listen)  # fmt: skip
         run_tasks(
-            [self._task(cell, memory_bytes) for cell in left], at_once, progress.reported, progress.finished,
+            [self._task(group, memory_bytes) for group in groups], at_once, progress.reported, progress.finished,
             progress.failed, choose=progress.queue.choose, started=progress.started,
         )  # fmt: skip
 
-    def _task(self, cell: Cell, memory_bytes: int | None) -> Task:
+    def _task(self, group: Sequence[Cell], memory_bytes: int | None) -> Task:
         arguments: dict[str, Any] = {
-            "settings": cell.settings, "folder": self.folder / cell.folder, "plugins": self._plugins,
-            "memory_bytes": memory_bytes, "logs": self._log_plan(cell),
+            "cells": [(cell.settings, self.folder / cell.folder) for cell in group], "plugins": self._plugins,
+            "memory_bytes": memory_bytes, "logs": self._log_plan(group[0]),
         }  # fmt: skip
-        return Task(label=cell.name, work=train_cell, arguments=arguments)
+        return Task(label=group[0].name, work=train_cells, arguments=arguments)
 
     def _log_plan(self, cell: Cell) -> LogPlan | None:
         folder = (self.folder / cell.folder).absolute()
@@ -169,12 +171,12 @@ class _Training:
     """What is going on: it notes what each cell tells, and tells the listener."""
 
     def __init__(
-        self, run: ComparisonRun, left: Sequence[Cell], at_once: int, queue: CellQueue, listen: Listener
+        self, run: ComparisonRun, groups: Sequence[Sequence[Cell]], at_once: int, queue: CellQueue, listen: Listener
     ) -> None:
         self.queue = queue
         self._run, self._at_once, self._listen = run, at_once, listen
-        self._cells = {cell.name: cell for cell in left}
-        self._waiting = dict.fromkeys(self._cells)  # labels, in order
+        self._groups = {group[0].name: group for group in groups}  # by the label of the task
+        self._waiting = dict.fromkeys(self._groups)  # in order
         self._last: dict[str, TaskProgress] = {}
 
     def started(self, task: Task, pid: int) -> None:
@@ -187,37 +189,42 @@ class _Training:
         self._tell(progress)
 
     def finished(self, task: Task, figures: Figures) -> None:
-        cell = self._cells[task.label]
-        seconds = self.queue.ended(task.label, figures["own_bytes"])
+        group = self._groups[task.label]
+        seconds = round(self.queue.ended(task.label, figures["own_bytes"]) / len(group), 3)
         for text in figures["warnings"]:
             with suppress(LaconicWarning):  # a warning that is an error here would cost the other cells
-                warn(f"{cell.name}: {text}")
-        record = read_record(self._run.folder / cell.folder, cell.settings)
-        assert record is not None, "its process has written it"
-        self._run._keep(cell, record, round(seconds, 3), figures["peak_memory_bytes"])
+                warn(f"{task.label}: {text}")
+        for cell in group:
+            record = read_record(self._run.folder / cell.folder, cell.settings)
+            assert record is not None, "its process has written it"
+            self._run._keep(cell, record, seconds, figures["peak_memory_bytes"])
         self._ended(task.label)
 
     def failed(self, task: Task, error: LaunchError) -> None:
-        seconds = self.queue.ended(task.label, None)
+        group = self._groups[task.label]
+        seconds = round(self.queue.ended(task.label, None) / len(group), 3)
         why = str(error).removeprefix(f"{task.label}: ")
         if why.endswith("SIGKILL"):
             why += ", by the system or a user: there may have been no memory left"
-        self._run.results[self._cells[task.label]] = CellResult(state="failed", why=why, seconds=round(seconds, 3))
+        for cell in group:
+            self._run.results[cell] = CellResult(state="failed", why=why, seconds=seconds)
         self._ended(task.label)
 
     def _ended(self, label: str) -> None:
         self._run.memory_bytes = self.queue.highest_bytes
         self._run.write()
         last = self._last.get(label, TaskProgress(label=label, done=0, total=1))
-        self._tell(last, self._run.results[self._cells[label]])
+        for cell in self._groups[label]:
+            self._tell(last, cell)
 
-    def _tell(self, progress: TaskProgress, result: CellResult | None = None) -> None:
+    def _tell(self, progress: TaskProgress, ended: Cell | None = None) -> None:
         self._last[progress.label] = progress
         results = self._run.results.values()
         self._listen(
             ComparisonProgress(
-                cell=self._cells[progress.label], done=progress.done, total=progress.total, note=progress.note,
-                result=result, n_ended=sum(each.state != "not run" for each in results), n_cells=len(results),
+                cell=ended or self._groups[progress.label][0], done=progress.done, total=progress.total,
+                note=progress.note, result=None if ended is None else self._run.results[ended],
+                n_ended=sum(each.state != "not run" for each in results), n_cells=len(results),
                 seconds_left=self.queue.seconds_left(list(self._waiting), self._at_once),
             )
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
@@ -31,7 +32,11 @@ from laconic.training.simulation import Simulation
 
 
 def run_simulated(
-    settings: RunSettings, listen: Listener, saving: Saving | None = None, logs: LogPlan | None = None
+    settings: RunSettings,
+    listen: Listener,
+    saving: Saving | None = None,
+    logs: LogPlan | None = None,
+    watch: Callable[[Simulation], object] = lambda simulation: None,
 ) -> Record:
     """Run all workers in this process.
 
@@ -40,15 +45,19 @@ def run_simulated(
         listen: Gets the progress after every step.
         saving: Where the run saves itself and goes on from; None for neither.
         logs: Where it logs; None for nowhere.
+        watch: Gets the simulation before its first round.
 
     Raises:
         OptionError: It cannot go on from what is saved there, or a log does not start.
     """
     with logged(logs) as log:
-        return _run_simulated(settings, listen, saving, log)
+        return _run_simulated(settings, listen, saving, log, watch)
 
 
-def _run_simulated(settings: RunSettings, listen: Listener, saving: Saving | None, log: LoggedRun) -> Record:
+def _run_simulated(
+    settings: RunSettings, listen: Listener, saving: Saving | None, log: LoggedRun,
+    watch: Callable[[Simulation], object],
+) -> Record:  # fmt: skip
     torch.set_num_threads(settings.threads)
     set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
@@ -62,6 +71,7 @@ def _run_simulated(settings: RunSettings, listen: Listener, saving: Saving | Non
         clients_per_round=settings.clients_per_round,
     )  # fmt: skip
     simulation.training.weights = experiment.weights()
+    watch(simulation)
     run = RunSoFar(experiment, saving, saved, listen, log)
     run.go_on(simulation)
     round_log = RoundLog(
