@@ -1,5 +1,7 @@
 """Partitions with unlike workers: which shard each has, that no example is lost, and what they print."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -102,3 +104,20 @@ def test_the_command_shows_the_partition_that_a_run_has():
     shown = laconic("data", "partition", "--workers", "3", "--partition", "unequal", "--batch-size", "8")
     assert shown.code == 0
     assert [line.split()[0] for line in shown.out.splitlines()] == ["worker", "0", "1", "2", "59"]
+
+
+def test_the_command_draws_the_partition_and_writes_its_figures(tmp_path):
+    picture, figures = tmp_path / "shards.png", tmp_path / "shards.json"
+    options = ("--workers", "3", "--partition", "unequal", "--batch-size", "8")
+    shown = laconic("data", "partition", *options, "--plot", str(picture), "--json", str(figures))
+    assert (shown.code, picture.read_bytes()[:4]) == (0, b"\x89PNG")
+    found = json.loads(figures.read_text())
+    sizes = [worker["examples"] for worker in found["workers"]]
+    assert sum(sizes) == found["train_examples"] == 1438
+    assert [sum(worker["of_class"]) for worker in found["workers"]] == sizes
+    refused = laconic("data", "partition", "--plot", str(tmp_path / "none.png"))
+    assert refused.code == 2
+    assert "draws shards, and with --partition resample all workers draw from all examples" in refused.err
+    missing = laconic("data", "check", "mnist", "--data", str(tmp_path), "--json", "-")
+    assert missing.code == 1
+    assert [file["is_right"] for file in json.loads(missing.out)["files"]] == [False] * 4

@@ -76,7 +76,11 @@ class Saving:
     """Files with algorithms."""
 
     def read_checked(self, experiment: Experiment) -> bytes:
-        """Return what is in the file that the run is to go on from; nothing if it begins anew. Raises as `read`."""
+        """Return what is in the file that the run is to go on from; nothing if it begins anew.
+
+        Raises as `read` and `check_buffers`.
+        """
+        check_buffers(self, experiment)
         data = read_bytes(self.file) if self.resume else None
         if data is None:
             return b""
@@ -152,10 +156,7 @@ def check_saving(settings: RunSettings) -> None:
     if settings.record_times:
         raise OptionError(wanted, " does not go with ", Named("record_times", True), ": times are recorded in one go")
     if settings.model in WITH_BATCH_NORM and settings.driver == "processes":
-        raise OptionError(
-            wanted, f": {settings.model} over processes cannot go on with the same figures, since each rank has "
-            f"batch-norm statistics of its own{remedy}, or take ", Named("driver", "simulated"),
-        )  # fmt: skip
+        raise _of_one_model(settings)
     if method.is_asynchronous and settings.driver == "processes":
         raise OptionError(
             wanted, f": {name} over processes cannot go on with the same figures, since the order in which gradients "
@@ -163,6 +164,24 @@ def check_saving(settings: RunSettings) -> None:
         )  # fmt: skip
     if method.is_asynchronous and method.takes_gradient_tensors:
         raise OptionError(wanted, f": {name} cannot save gradients that are on their way{remedy}")
+
+
+def check_buffers(saving: Saving, experiment: Experiment) -> None:
+    """Refuse to save a user's own model with buffers over processes, as `check_saving` does those by name.
+
+    Raises:
+        OptionError: It has some.
+    """
+    settings = experiment.settings
+    if saving.every is not None and settings.driver == "processes" and list(experiment.model.buffers()):
+        raise _of_one_model(settings)
+
+
+def _of_one_model(settings: RunSettings) -> OptionError:
+    return OptionError(
+        Named("save_every"), f": {settings.model} over processes cannot go on with the same figures, since each rank "
+        "has batch-norm statistics of its own; leave it out, or take ", Named("driver", "simulated"),
+    )  # fmt: skip
 
 
 def gathered_seconds(opt: DistributedOptimizer) -> list[dict[str, float]]:
