@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from laconic.errors import OptionError
 from laconic.lab.partitions import partition_of, summary
+from laconic.lab.runs.files import read_record, write_record
+from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.settings import RunSettings
 from support.command_line import laconic
 
@@ -121,3 +123,14 @@ def test_the_command_draws_the_partition_and_writes_its_figures(tmp_path):
     missing = laconic("data", "check", "mnist", "--data", str(tmp_path), "--json", "-")
     assert missing.code == 1
     assert [file["is_right"] for file in json.loads(missing.out)["files"]] == [False] * 4
+
+
+def test_a_record_knows_who_had_which_examples_and_keeps_it_in_its_folder(tmp_path):
+    shared = RunSettings(algorithm="sgd", model="linear", batch_size=140, epochs=1, partition="dirichlet")
+    record = run_simulated(shared, lambda progress: None)
+    assert [share.examples for share in record.shares] == [sum(share.of_class) for share in record.shares]
+    assert len(record.shares) == shared.workers
+    write_record(tmp_path, record)
+    assert list(read_record(tmp_path, shared).shares) == list(record.shares)
+    alike = RunSettings(algorithm="sgd", model="linear", batch_size=140, epochs=1)
+    assert "shares" not in run_simulated(alike, lambda progress: None).summary()

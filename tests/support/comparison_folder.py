@@ -6,22 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from laconic.lab.runs.files import write_record
-from laconic.lab.runs.record import Record
+from laconic.lab.runs.files import RunFiles
 from laconic.lab.runs.run import run_simulated
+from laconic.lab.runs.run_so_far import RunProgress
 from laconic.lab.runs.settings import RunSettings
 
 NETWORKS = {"home": {"bandwidth": "10Mbit", "latency": "20ms", "compute": "30ms"}}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "sgd": ("sgd", {}),
+    "sgd": ("sgd", {"partition": "dirichlet"}),
     "votes, 10 %": ("ssgd-mv", {"set": {"density": "0.1"}}),
     "compskip": ("compskip", {"set": {"c": "0.3", "server_c": "0.3"}, "lr": 0.01}),
     "asgd": ("asgd", {}),
 }
-COLUMNS = (
-    "round", "epoch", "up_wire_bytes", "down_wire_bytes", "up_payload_bits", "up_paper_bits", "skips_up", "skips_down",
-    "aborted", "train_loss", "staleness_max", "residual_norm", "vote_agreement",
-)  # fmt: skip
 
 
 def write_comparison(folder: Path, *, labels: Mapping[str, str] | None = None, seeds: int = 2, epochs: int = 2) -> Path:
@@ -33,10 +29,10 @@ def write_comparison(folder: Path, *, labels: Mapping[str, str] | None = None, s
             settings = RunSettings(
                 algorithm=algorithm, epochs=epochs, batch_size=60, model="linear", seed=seed, **options
             )
-            record = run_simulated(settings, lambda progress: None)
             where = f"cells/{method}/-/iid/seed-{seed}"
-            write_record(folder / where, record)
-            write_rounds(folder / where / "rounds.csv", record)
+            train_into(folder / where, settings)
+            if algorithm == "ssgd-mv":
+                add_votes(folder / where / "rounds.csv")
             cells.append(cell(where, label, algorithm, seed, state="finished"))
     cells.append(cell("cells/sgd/-/iid/seed-8", "sgd", "sgd", 8, state="failed", why="RuntimeError: no memory is left"))
     cells.append(cell("cells/sgd/-/iid/seed-9", "sgd", "sgd", 9, state="not run"))
@@ -49,6 +45,18 @@ def write_comparison(folder: Path, *, labels: Mapping[str, str] | None = None, s
     return folder
 
 
+def train_into(folder: Path, settings: RunSettings) -> None:
+    """Train, and write what `laconic run --out` writes."""
+    files = RunFiles(folder, settings)
+    files.begin()
+
+    def listen(progress: RunProgress) -> None:
+        if progress.row is not None:
+            files.add(progress.row, progress.rounds)
+
+    files.finish(run_simulated(settings, listen))
+
+
 def cell(folder: str, label: str, algorithm: str, seed: int, **more: Any) -> dict[str, Any]:
     """What `comparison.json` says of one run."""
     return {
@@ -57,21 +65,11 @@ def cell(folder: str, label: str, algorithm: str, seed: int, **more: Any) -> dic
     }  # fmt: skip
 
 
-def write_rounds(path: Path, record: Record) -> None:
-    """Write a `rounds.csv` whose rounds add up to the run's totals, each epoch's evenly."""
-    before, lines = [0, 0, 0, 0, 0], []
-    for row in record.rows:
-        totals = [row.round, row.up_wire_bytes, row.down_wire_bytes, row.skips_up, row.skips_down]
-        n, *amounts = (now - then for now, then in zip(totals, before, strict=True))
-        for number in range(n):
-            up, down, skips_up, skips_down = (amount // n + (number < amount % n) for amount in amounts)
-            round_, epoch = before[0] + number, row.epoch - 1 + (number + 1) / n
-            votes = 0.5 + 0.1 / (1 + round_) if record.settings.algorithm == "ssgd-mv" else ""
-            stale = round_ % 3 if record.settings.method.is_asynchronous else ""
-            norm = 1 + round_ if record.settings.algorithm == "compskip" else ""
-            lines.append((round_, epoch, up, down, "", "", skips_up, skips_down, 0, row.train_loss, stale, norm, votes))
-        before = totals
+def add_votes(path: Path) -> None:
+    """Fill the column of votes, which no method counts yet."""
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
     with path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(COLUMNS)
-        writer.writerows(lines)
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"vote_agreement": 0.5 + 0.1 / int(row["round"])} for row in rows)

@@ -290,3 +290,17 @@ def test_a_table_of_parts_says_what_a_warm_up_has_cost(contents, page):
         assert f'<th scope="col" class="number">{name}</th>' in page[0]
     parts = contents.series[0].runs[0].cell.summary["parts"]["after_warm_up"]
     assert f"<td class=number>{bytes_text(parts['up_wire_bytes'] + parts['down_wire_bytes'])}</td>" in page[0]
+
+
+def test_a_partition_is_shown_by_worker_and_class_if_a_run_has_noted_it(folder, page, tmp_path):
+    (partition,) = page[1]["partitions"]
+    assert partition["name"] == "iid, seed 0"  # as the comparison calls it
+    summary = json.loads((folder / "cells" / "sgd" / "-" / "iid" / "seed-0" / "summary.json").read_text())
+    assert partition["shares"] == [share["of_class"] for share in summary["shares"]]
+    assert len(partition["shares"]) == 4
+    wrong = ({}, "many", [3], [{"of_class": [1]}, {"of_class": [1, 2]}], [{"examples": "<b>"}], [{"examples": True}])
+    for number, noted in enumerate(wrong):
+        copy = tmp_path / str(number)
+        shutil.copytree(folder / "cells" / "sgd" / "-" / "iid" / "seed-0", copy / "run")
+        (copy / "run" / "summary.json").write_text(json.dumps(summary | {"shares": noted}))
+        assert page_of(contents_of(read_comparison(copy)))[1]["partitions"] == []

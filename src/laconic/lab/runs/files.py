@@ -20,6 +20,7 @@ import tomli_w
 
 from laconic.contract import ModelSpec
 from laconic.lab.atomic import named_in_errors, write_text
+from laconic.lab.partitions import Share
 from laconic.lab.runs import store
 from laconic.lab.runs.accounting import read_accounting
 from laconic.lab.runs.dense_sgd import DenseSGD
@@ -147,6 +148,9 @@ def read_record(folder: Path, settings: RunSettings) -> Record | None:
             traffic=Traffic.from_data(figures["traffic"]), rows=_rows(folder / METRICS),
             dense_rounds=int(figures["dense_rounds"]), warm_up_rounds=int(figures["warm_up_rounds"]),
             accounting=read_accounting(figures["parts"]),
+            shares=[
+                Share(examples=one["examples"], of_class=tuple(one["of_class"])) for one in figures.get("shares", ())
+            ],
             guess=Guess(**figures["guess"]) if figures["guess"] else None, learning_rate=figures.get("learning_rate"),
             dense_sgd=DenseSGD(**figures["dense_sgd"]) if figures["dense_sgd"] else None,
             times=PhaseTimes(phases=tuple(read_phases(folder)), accuracy_s=float(figures["clocks_apart_s"]))

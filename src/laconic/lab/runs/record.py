@@ -1,9 +1,11 @@
 """The record of a run: its settings, a row per epoch, and its figures. `laconic.lab.runs.files` writes and reads it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from laconic.contract import ModelSpec
+from laconic.lab.partitions import Share
 from laconic.lab.provenance import machine, versions
 from laconic.lab.runs.accounting import Accounting, parts_of
 from laconic.lab.runs.accuracy import Accuracy
@@ -88,6 +90,8 @@ class Record:
     """One row per epoch."""
     dense_rounds: int = 0
     """Rounds of the dense warm-up."""
+    shares: Sequence[Share] = ()
+    """What each worker has of the train examples, by rank; empty where all share all, or with many workers."""
     warm_up_rounds: int = 0
     """Rounds of the warm-up, dense or not."""
     accounting: Accounting | None = None
@@ -148,6 +152,7 @@ class Record:
                 (row.test_accuracy for row in self.rows if row.test_accuracy is not None), default=None
             ),
             **self._of_task(),
+            **({"shares": [asdict(share) for share in self.shares]} if self.shares else {}),
             "train_loss": self.last.train_loss,
             "dense_rounds": self.dense_rounds,
             "warm_up_rounds": self.warm_up_rounds,

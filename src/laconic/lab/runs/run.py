@@ -30,6 +30,8 @@ from laconic.training.distributed_optimizer import DistributedOptimizer
 from laconic.training.second_gradient import called_twice
 from laconic.training.simulation import Simulation
 
+_MAX_SHARES = 100  # workers whose shares of the data a record has
+
 
 def run_simulated(
     settings: RunSettings,
@@ -217,9 +219,10 @@ def _record(
     times: PhaseTimes | None = None,
 ) -> Record:
     settings, algorithm, rounds = experiment.settings, experiment.algorithm, range(traffic.rounds)
+    shares = experiment.task.shares() if settings.workers <= _MAX_SHARES else ()
     return Record(
         settings=settings, spec=experiment.spec, rows=rows, layout=layout,
-        traffic=traffic, times=times, accounting=accounting, guess=experiment.guess(),
+        traffic=traffic, times=times, accounting=accounting, guess=experiment.guess(), shares=shares,
         learning_rate=experiment.learning_rate if settings.lr == "theory" else None,
         dense_rounds=sum(map(algorithm.dense_in, rounds)), warm_up_rounds=sum(map(algorithm.warms_up_in, rounds)),
         dense_sgd=DenseSGD.of(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from laconic.lab.datasets import Dataset
 from laconic.lab.datasets.augmentation import Augmentation
 from laconic.lab.datasets.hashing import hash_of
-from laconic.lab.partitions import Partition
+from laconic.lab.partitions import Partition, Share, shares_of
 from laconic.lab.runs.device import CPU, generators_of
 from laconic.lab.runs.divergence import Guess
 from laconic.lab.shards import Shards
@@ -52,6 +52,10 @@ class ClassifierTask(Task):
         self._test_sizes = tuple(test_sizes) or (len(dataset.test_labels),)
         self._device = CPU
         self._train, self._test = self._examples()
+
+    def shares(self) -> Sequence[Share]:
+        """Return how many examples of each class every worker has."""
+        return shares_of(self.partition, self.dataset.train_labels, self.dataset.n_classes)
 
     def move_to(self, device: torch.device) -> None:
         """Move the examples that the model gets."""

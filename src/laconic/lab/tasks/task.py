@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from laconic.lab.partitions import Partition
+from laconic.lab.partitions import Partition, Share
 from laconic.lab.runs.divergence import Guess
 from laconic.lab.shards import Shards
 
@@ -91,6 +91,10 @@ class Task(ABC):
         """Return how many examples each worker has of its own; empty where all share all."""
         partition: Partition | Shards | None = getattr(self, "partition", None)
         return [] if partition is None else [len(shard) for shard in partition.shards]
+
+    def shares(self) -> Sequence[Share]:
+        """Return what each worker has of the train examples, by rank; empty where all share all."""
+        return [Share(examples=size, of_class=()) for size in self.shard_sizes()]
 
     def move_to(self, device: torch.device) -> None:  # noqa: B027 - a task may have nothing beside the model
         """Move what the model gets, to where this process computes. The model is there already."""

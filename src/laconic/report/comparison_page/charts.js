@@ -129,6 +129,20 @@ const Charts = (() => {
       {title: AXES[axis], type: "log", exponentformat: "SI", ticksuffix: "B", ...LOG}, {title: `${words} at the end${percent ? " (%)" : ""}`, ...metricAxis(data)})};
   }
 
+  // How many examples of each class every worker has.
+  function shares(data, view) {
+    const {shares: counts} = data.partitions[view.partition], workers = counts.map((_, rank) => rank), nClasses = counts[0].length;
+    const color = one => `hsl(${Math.round(360 * one / nClasses)} ${one % 2 ? 75 : 55}% ${one % 3 === 0 ? 42 : one % 3 === 1 ? 55 : 66}%)`;
+    const traces = [...Array(nClasses).keys()].map(one => ({type: "bar", x: workers, y: counts.map(of => of[one]), name: `class ${one}`,
+      meta: `class ${one}`, hoverinfo: "text", textposition: "none", marker: {color: color(one), line: {color: css("--page"), width: .5}},
+      hovertext: counts.map((of, rank) => `worker ${rank}, ${nClasses > 1 ? `class ${one}` : "examples"}: ${of[one].toLocaleString("en")}`)}));
+    const sizes = counts.map(of => of.reduce((sum, count) => sum + count, 0));
+    const words = `${counts.length} workers with ${Math.min(...sizes).toLocaleString("en")} to ${Math.max(...sizes).toLocaleString("en")} examples`;
+    return {traces, words: nClasses > 1 ? `${words}; a color for each of ${nClasses} classes` : words, layout: layout(
+      {title: "worker", dtick: counts.length <= 40 ? 1 : undefined}, {title: "examples"},
+      {barmode: "stack", bargap: .15, showlegend: nClasses > 1 && nClasses <= 12 && !isPhone()})};
+  }
+
   // What each rank did in the round that is nearest to the chosen one of those that were recorded.
   const PHASES = [["computing", "#E69F00"], ["encoding", "#CC79A7"], ["sending, receiving, waiting", "#999999"],
     ["decoding, serving", "#009E73"], ["evaluating", "#56B4E9"]];
@@ -196,5 +210,5 @@ const Charts = (() => {
     return {traces, words: over ? `${words}; only the first ${n_nodes} nodes and ${MOST_MESSAGES} messages are drawn` : words,
       layout: lanesLayout(lanes, unit)};
   }
-  return {AXES, PICTURES, recordedRun, metric, loss, front, picture, pictures, timeline, colorOf, dashOf, symbolOf, costText, number};
+  return {AXES, PICTURES, recordedRun, shares, metric, loss, front, picture, pictures, timeline, colorOf, dashOf, symbolOf, costText, number};
 })();

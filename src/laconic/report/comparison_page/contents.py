@@ -19,6 +19,7 @@ from laconic.report.comparison_page.series import (
     settings_of,
     target_of,
 )
+from laconic.report.comparison_page.shares import partitions_of
 from laconic.report.visible import visible, visible_lines
 
 _OF_TITLE = ("task", "dataset", "model")
@@ -52,7 +53,8 @@ class Contents:
         networks = networks_of(self.comparison, self.series)
         return {
             "title": self.title, "command": visible_lines(self.comparison.command), "metric": asdict(self.metric),
-            "target": self.target, "layouts": list(layouts), "networks": [one.as_data() for one in networks],
+            "partitions": partitions_of(self.series), "target": self.target,
+            "layouts": list(layouts), "networks": [one.as_data() for one in networks],
             "start": networks[0].texts if networks else START,
             "series": [
                 {

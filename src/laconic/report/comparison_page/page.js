@@ -5,7 +5,7 @@ const element = id => document.getElementById(id);
 const NONE = "\u2013";
 
 // ---- the view, and the address that holds it
-const view = {axis: "epochs", layout: "", target: data.target, hidden: new Set(), logX: false, logY: false, line: 0, round: 0, recorded: false,
+const view = {axis: "epochs", layout: "", target: data.target, hidden: new Set(), logX: false, logY: false, line: 0, round: 0, recorded: false, partition: 0,
   texts: {...data.start}, network: null};
 const asText = {
   x: () => view.axis === "epochs" ? "" : view.axis, layout: () => view.layout,
@@ -13,6 +13,7 @@ const asText = {
   target: () => view.target === data.target ? "" : String(view.target), hide: () => [...view.hidden].join("."),
   log: () => !view.logX && view.logY === wide ? "" : (view.logX ? "x" : "") + (view.logY ? "y" : "") || "none",
   line: () => view.line ? String(view.line) : "", round: () => view.round ? String(view.round) : "",
+  partition: () => view.partition ? String(view.partition) : "",
   recorded: () => view.recorded ? "yes" : "",
   theme: () => document.documentElement.dataset.theme ?? "",
 };
@@ -36,6 +37,7 @@ function readAddress() {
   [view.logX, view.logY] = query.has("log") ? ["x", "y"].map(letter => get("log").includes(letter)) : [false, wide];
   view.line = +get("line") in data.series ? +get("line") : 0;
   view.round = Math.max(0, Math.floor(+get("round") || 0));
+  view.partition = +get("partition") in data.partitions ? +get("partition") : 0;
   view.recorded = get("recorded") === "yes";
   if (["light", "dark"].includes(get("theme"))) document.documentElement.dataset.theme = get("theme");
 }
@@ -165,6 +167,7 @@ function update() {
   if (element("target") !== document.activeElement) element("target").value = view.target === null ? "" :
     +((data.metric.percent ? 100 : 1) * view.target).toPrecision(8);
   element("line").value = String(view.line);
+  element("partition").value = String(view.partition);
   const rounds = data.series[view.line]?.runs.find(run => run.marks.round.length)?.marks.round ?? [1];
   view.round = Math.min(view.round, rounds[rounds.length - 1] - 1);
   element("round").max = element("round-slider").max = rounds[rounds.length - 1] - 1;
@@ -212,6 +215,7 @@ function listen() {
     view.target = Number.isFinite(value) ? value / (data.metric.percent ? 100 : 1) : null;
     update();
   });
+  element("partition").addEventListener("change", () => { view.partition = +element("partition").value; update(); });
   element("recorded").addEventListener("change", () => { view.recorded = element("recorded").checked; update(); });
   element("line").addEventListener("change", () => { view.line = +element("line").value; update(); });
   for (const id of ["round", "round-slider"]) element(id).addEventListener("input", () => { view.round = Math.max(0, Math.floor(+element(id).value || 0)); updateSoon(); });
@@ -243,6 +247,11 @@ async function copyCommand() {
 readAddress();
 const PICTURE_IDS = {metric: Charts.metric, loss: Charts.loss, front: Charts.front, timeline: Charts.timeline};
 for (const [id, make] of Object.entries(PICTURE_IDS)) addChart(id, make);
+if (data.partitions.length) {
+  element("shares-section").hidden = false;
+  element("partition").replaceChildren(...data.partitions.map(({name}, number) => new Option(name, String(number))));
+  addChart("shares", Charts.shares);
+}
 for (const name of Object.keys(Charts.PICTURES)) {
   const has = Charts.pictures(data).includes(name);
   element(`figure-${name}`).hidden = !has;

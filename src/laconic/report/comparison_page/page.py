@@ -29,7 +29,7 @@ _SLIDERS = {  # powers of ten of bits per second, or of seconds
     "up": ("upload of each machine", 4, 12), "down": ("download of each machine", 4, 12), "latency": ("latency", -6, 1),
     "compute": ("time of a gradient", -6, 2),
 }  # fmt: skip
-_CHARTS = ("metric", "loss", "front", "timeline")
+_CHARTS = ("metric", "loss", "front", "shares", "timeline")
 _PICTURES = {
     "skips": "Packets that workers skipped", "answers": "Answers that servers skipped", "staleness": "Staleness",
     "residual": "Residuals", "agreement": "Votes", "aborted": "Rounds without effect",
