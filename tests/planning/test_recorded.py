@@ -12,9 +12,8 @@ from laconic.planning.recorded import read_recorded
 
 
 def recorded(folder, algorithm, **options):
-    settings = RunSettings(
-        algorithm=algorithm, epochs=1, batch_size=90, model="linear", bandwidth="1Mbit", latency="2ms", **options
-    )
+    options = {"batch_size": 90, **options}
+    settings = RunSettings(algorithm=algorithm, epochs=1, model="linear", bandwidth="1Mbit", latency="2ms", **options)
     record = run_simulated(settings, lambda progress: None)
     write_record(folder, record)
     return record
@@ -26,6 +25,7 @@ def recorded(folder, algorithm, **options):
         ("sgd", {}), ("sgd", {"layout": "sharded"}), ("sgd", {"layout": "dedicated"}),
         ("ec-sgd", {}), ("ssgd-mv", {"layout": "allreduce"}), ("csgd-ring", {}),
         ("sgd", {"local_steps": 2, "layout": "rank0"}), ("ssgd-topk", {"dense_epochs": 0.25}),
+        ("ec-sgd", {"workers": 14, "batch_size": 20, "clients_per_round": 3, "layout": "dedicated"}),
     ],
 )  # fmt: skip
 def test_on_its_own_network_a_run_takes_as_long_as_it_took(tmp_path, algorithm, options):
@@ -33,7 +33,7 @@ def test_on_its_own_network_a_run_takes_as_long_as_it_took(tmp_path, algorithm, 
     (run,) = read_recorded(tmp_path)
     asked = run.query(Link(bytes_per_s=125e3, latency_s=2e-3), None)
     candidate = run.candidate(asked, measure=False)
-    traffic, n = record.traffic, record.settings.workers
+    traffic, n = record.traffic, candidate.layout.n_workers
     steps = traffic.rounds * record.settings.local_steps
     if not record.dense_rounds:
         assert candidate.step_s(asked.link) * steps == pytest.approx(record.last.seconds, rel=0.01)

@@ -178,10 +178,10 @@ def _of_runs(options: PlanOptions, folder: Path) -> "Plan":
     runs = read_recorded(folder)
     sites, latency_given = options.joined_sites, options.latency is not None
     for run in runs:
-        if sites is not None and sum(sites.sizes) != run.settings.workers:
+        if sites is not None and sum(sites.sizes) != run.n_workers:
             raise OptionError(
                 Named("sites", options.sites), f" has {sum(sites.sizes)} workers, and the run in ",
-                Named("trace", folder), f" has {run.settings.workers}",
+                Named("trace", folder), f" has {run.n_workers}",
             )  # fmt: skip
     queries = [run.query(options.link, options.compute_s, sites=sites, latency_given=latency_given) for run in runs]
     for run, query in zip(runs, queries, strict=True):

@@ -23,6 +23,7 @@ from laconic.telemetry.traffic import Traffic
 
 _FILES = ("config.toml", "summary.json")
 _FAULTS = "faults.toml"
+_SINGLE_SERVER = ("rank0", "dedicated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Recorded:
             latency_given: Whether the latency of `link` is known.
         """
         return Query(
-            spec=self.spec, n_workers=self.settings.workers, link=link, sites=sites, latency_given=latency_given,
+            spec=self.spec, n_workers=self.n_workers, link=link, sites=sites, latency_given=latency_given,
             compute_s=self.computed_s if compute_s is None else compute_s,
             local_steps=self.settings.local_steps,
         )  # fmt: skip
@@ -62,7 +63,7 @@ class Recorded:
     def candidate(self, query: Query, *, measure: bool) -> Candidate:
         """Return the run's method on its layout. Messages have the run's mean length, with skips counted as 0 bytes."""
         planned = PlannedJob(
-            algorithm=self.settings.method, layout_name=self.layout_name, spec=query.spec,
+            algorithm=self.settings.method, layout_name=self._planned_layout, spec=query.spec,
             n_workers=query.n_workers,
         )  # fmt: skip
         exchanges = planned.algorithm.exchanges(planned.spec, planned.n_workers)
@@ -74,6 +75,16 @@ class Recorded:
         sent = tuple(self._sent(bare, exchange, number) for number, exchange in enumerate(exchanges))
         coding = coding_seconds(planned) if measure else bare.coding
         return replace(bare, rounds=(sent,), coding=coding)
+
+    @property
+    def n_workers(self) -> int:
+        """The number of workers that send in a round."""
+        return self.settings.takes_part if self.layout_name in _SINGLE_SERVER else self.settings.workers
+
+    @property
+    def _planned_layout(self) -> str:
+        """The layout; where only some workers take part in a round, rank 0 mostly serves alone."""
+        return "dedicated" if self.n_workers < self.settings.workers else self.layout_name
 
     def _sent(self, bare: Candidate, exchange: Exchange, number: int) -> Sent:
         """Return what one exchange sends: the mean over the rounds after a warm-up."""

@@ -130,7 +130,9 @@ def _distinct(series: Sequence[Series]) -> Sequence[Series]:
 
 def _run(cell: Cell) -> Run:
     """Read what a cell's folder has. Damaged files cost this run its line, and no other."""
-    workers, dense_rounds = (_count(one) for one in (cell.settings.get("workers"), cell.summary.get("dense_rounds")))
+    settings = cell.settings
+    workers = _count(settings.get("clients_per_round")) or _count(settings.get("workers"))
+    dense_rounds = _count(cell.summary.get("dense_rounds"))
     marks, timing, fault, phases = Marks(), None, None, list[RecordedRound]()
     try:
         marks = marks_of(cell.folder, n_workers=max(1, workers), dense_rounds=dense_rounds)
