@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "policies": {"contract", "kernels"},
     "algorithms": {"contract", "compressors", "policies", "gossip", "wire", "kernels"},
     "protocol": {"contract", "compressors", "telemetry", "wire", "network", "kernels"},
-    "faults": {"protocol", "contract", "network", "wire"},
+    "faults": {"protocol", "contract", "telemetry", "network", "wire"},
     "drivers": {"faults", "protocol", "contract", "telemetry", "network", "wire", "kernels"},
     "training": {"drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
     "": {"training", "faults", "algorithms", "policies", "contract", "compressors", "telemetry", "network", "gossip",

@@ -60,6 +60,49 @@ def test_a_sharded_round_is_the_same_whether_its_packets_are_split_or_not(name, 
         assert one.me.link_bytes_per_s == other.me.link_bytes_per_s
 
 
+PLANS = {
+    "links that invert": laconic.FaultPlan(seed=3, inverted_links=2),
+    "factors": laconic.FaultPlan(seed=3, rescale=(0.25, 4.0)),
+    "lost, late and doubled packets": laconic.FaultPlan(seed=3, lost=0.2, late=0.2, duplicated=0.2),
+    "crashes": laconic.FaultPlan(seed=3, crashed=0.2, crash_rounds=2),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEPARABLE)
+def test_faults_have_the_same_effect_whether_packets_are_split_or_not(name):
+    problem, wrong = quadratic(d=23, n_workers=4), []
+    for faults, plan in PLANS.items():
+        if "links" not in faults and faults != "factors" and not SAMPLES[name].tolerates_absence:
+            continue
+        both = [
+            Run(
+                SAMPLES[name], problem, lr=0.02, layout="sharded", frames=frames, faults=plan,
+                link=Link(bytes_per_s=1e5, latency_s=1e-4),
+            )
+            for frames in BOTH
+        ]  # fmt: skip
+        paths = [run.path(8) for run in both]
+        full, boundary = (run.sim for run in both)
+        if (
+            not torch.equal(*paths)
+            or traffic_of(full) != traffic_of(boundary)
+            or full.clock.now_ns != boundary.clock.now_ns
+            or full.injector.saved() != boundary.injector.saved()
+            or (full.frames, boundary.frames) != BOTH
+        ):
+            wrong.append(faults)
+    assert not wrong
+
+
+def test_only_a_plan_that_flips_bits_has_frames_encoded():
+    kinds = {"corrupted": "encoded", "lost": "sized", "duplicated": "sized", "late": "sized"}
+    for kind, frames in kinds.items():
+        plan = laconic.FaultPlan(**{kind: 0.1})
+        sim = Simulated(SAMPLES["ec-sgd"], spec=ModelSpec.of_sizes(10), n_workers=2, layout="rank0", faults=plan)
+        assert sim.frames == frames, kind
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_round_with_one_server_is_the_same_whether_its_frames_are_encoded_or_not(name):
     problem = quadratic(d=23, n_workers=3)

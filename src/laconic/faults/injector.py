@@ -9,7 +9,8 @@ from laconic.faults.plan import Fate, FaultPlan
 from laconic.network import Link
 from laconic.protocol.participation import Participation
 from laconic.protocol.worker import WorkerSession
-from laconic.wire import Encoded
+from laconic.telemetry.meter import FrameSizes
+from laconic.wire import Encoded, Frame
 
 
 class FaultInjector:
@@ -50,20 +51,34 @@ class FaultInjector:
 
     def send(self, worker: WorkerSession, round_: int, exchange: int) -> dict[int, Encoded]:
         """Return one worker's frames in this exchange, by server: counted, tampered with, not yet damaged."""
-        packet = worker.packet
+        fate = self._fate_of(worker, round_, exchange)
+        frames, _ = worker.outgoing()
+        if fate == "duplicated":
+            worker.count_copies({shard: frame.numel() for shard, frame in frames.items()})
+        return frames
+
+    def send_unsplit(self, worker: WorkerSession, round_: int, exchange: int) -> tuple[Frame, FrameSizes]:
+        """Return the same in one frame that is not encoded, with the sizes of the frames of `send`."""
+        if self.expected:
+            fate = self._fate_of(worker, round_, exchange)
+        frame, sizes = worker.outgoing_unsplit()
+        if self.expected and fate == "duplicated":
+            worker.count_copies(dict(enumerate(sizes.n_bytes)))
+        return frame, sizes
+
+    def _fate_of(self, worker: WorkerSession, round_: int, exchange: int) -> Fate:
+        """Tamper with a worker's packet, and return and count what happens to it. Control frames that abort arrive."""
+        rank, packet = worker.rank, worker.packet
         if worker.aborted:
-            self._fates[worker.rank] = "delivered"
-            return worker.outgoing()[0]
-        factor = self.plan.tampering_factor(worker.rank, len(self.counts), round_, exchange)
+            self._fates[rank] = "delivered"
+            return "delivered"
+        factor = self.plan.tampering_factor(rank, len(self.counts), round_, exchange)
         if packet is not None and factor != 1:
             worker.packet = packet.scaled(factor)
-        fate = self._fates[worker.rank] = self.plan.fate(worker.rank, round_, exchange)
-        frames, _ = worker.outgoing()
+        fate = self._fates[rank] = self.plan.fate(rank, round_, exchange)
         if fate != "delivered":
-            self.counts[worker.rank][fate] += 1
-        if fate == "duplicated":
-            worker.count_copies(frames)
-        return frames
+            self.counts[rank][fate] += 1
+        return fate
 
     def arriving(
         self, outgoing: Mapping[int, Mapping[int, Encoded]], index: int, round_: int, exchange: int

@@ -281,9 +281,9 @@ class FaultPlan:
         return factor
 
     @property
-    def is_damaging(self) -> bool:
-        """Whether a packet may be changed or not arrive, or arrive twice: not only late workers and slow links."""
-        return bool(self._possible) or self.rescale is not None or self.inverted_links > 0
+    def flips_bits(self) -> bool:
+        """Whether a bit of a frame may be flipped, so that frames must be encoded."""
+        return "corrupted" in self._possible
 
     @property
     def is_slowing(self) -> bool:

@@ -235,22 +235,22 @@ class WorkerSession:
         self._count_unsplit("up", sizes)
         return frame, sizes
 
-    def receive_unsplit(self, frame: Frame, sizes: FrameSizes, shared: Shared) -> None:
-        """Continue with an answer in one frame; it is counted as frames of `sizes`."""
+    def receive_unsplit(self, frame: Frame, sizes: FrameSizes, shared: Shared, *, delivered: bool = True) -> None:
+        """Continue with an answer in one frame, as `receive`; it is counted as frames of `sizes`."""
         self._count_unsplit("down", sizes)
         self.aborted = max(self.aborted, Abort.of(frame))
-        self._resume(() if frame.packet is None else (frame.packet,), shared=shared)
+        self._resume(() if frame.packet is None else (frame.packet,), delivered=delivered, shared=shared)
 
     def _count_unsplit(self, direction: Literal["up", "down"], sizes: FrameSizes) -> None:
         planned = self.planned[self.exchange]
         local = planned.pattern.served_at.get(self.node)
         self.meter.frames(direction, sizes, exchange=planned.exchange.name, local=local)
 
-    def count_copies(self, frames: Mapping[int, Encoded]) -> None:
-        """Count frames that are sent twice: only their bytes, not their payload. Call before `receive`."""
+    def count_copies(self, n_bytes: Mapping[int, int]) -> None:
+        """Count frames of these bytes, by shard, that are sent twice: not their payload. Call before `receive`."""
         planned = self.planned[self.exchange]
         for leg in planned.pattern.ends[self.node].uploads:
-            self.meter.collective("up", frames[leg.shard].numel(), 0, 0.0, planned.exchange.name)
+            self.meter.collective("up", n_bytes[leg.shard], 0, 0.0, planned.exchange.name)
 
     def _count(
         self,

@@ -162,9 +162,10 @@ class LockStep:
     ) -> Exchanged:
         """Do the same with one server of all slices, and compute only the sizes of the frames."""
         job, (server,), (round_, number) = self.job, self.servers, place
-        sent = {worker.rank: worker.outgoing_unsplit() for worker in present}
+        sent = {worker.rank: self.injector.send_unsplit(worker, round_, number) for worker in present}
+        arriving = {rank: frame for rank, (frame, _) in sent.items() if self.injector.is_awaited(rank)}
         server.open(round_, number, lr)
-        packet = server.serve({rank: frame for rank, (frame, _) in sent.items()})
+        packet = server.serve(arriving)
         header = Header(role="server", rank=0, round=round_, exchange=number)
         frame = as_received(Frame.carrying(header, packet, aborted=bool(server.aborted)), job.spec.stop)
         if server.refused is not None:
@@ -175,7 +176,7 @@ class LockStep:
         return Exchanged(
             pattern=planned.pattern, down=sizes.n_bytes,
             up={worker.node: sent[worker.rank][1].n_bytes for worker in present},
-            receive=lambda worker: worker.receive_unsplit(frame, sizes, shared),
+            receive=lambda worker: worker.receive_unsplit(frame, sizes, shared, delivered=worker.rank in arriving),
         )  # fmt: skip
 
     def _pass_on(

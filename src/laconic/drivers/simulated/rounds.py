@@ -345,10 +345,10 @@ class Simulated:
 def _frames_of(frames: Frames, faults: FaultPlan | None, delivery_seed: int | None) -> Literal["sized", "encoded"]:
     if frames not in get_args(Frames):
         raise ValueError(f"frames={frames!r} must be one of {', '.join(get_args(Frames))}")
-    needed = (faults is not None and faults.is_damaging) or delivery_seed is not None
+    needed = (faults is not None and faults.flips_bits) or delivery_seed is not None
     if frames == "sized" and needed:
         raise ValueError(
-            "frames='sized': a fault plan that damages packets, or a delivery_seed, needs frames that are encoded; use "
-            "frames='auto' or 'encoded'"
+            "frames='sized': a fault plan that corrupts packets, or a delivery_seed, needs frames that are encoded; "
+            "use frames='auto' or 'encoded'"
         )
     return "encoded" if needed or frames == "encoded" else "sized"
