@@ -268,6 +268,18 @@ def test_names_of_the_folder_are_text_in_every_chart_and_table(tmp_path_factory,
     assert started.title != "run"
 
 
+@pytest.mark.parametrize(
+    ("kind", "begins"), [("png", "data:image/png;base64,iVBOR"), ("svg", "data:image/svg+xml,%3Csvg")]
+)
+def test_a_chart_becomes_a_picture_of_its_own(opened, kind, begins):
+    driver = opened()
+    picture = driver.execute_async_script(
+        "Plotly.toImage('metric', {format: arguments[0], width: 800, height: 500}).then(arguments[1])", kind
+    )
+    assert picture.startswith(begins)
+    assert errors_of(driver) == []
+
+
 def test_the_command_is_copied(opened):
     driver = opened()
     driver.find_element("id", "copy").click()

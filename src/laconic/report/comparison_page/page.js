@@ -24,8 +24,7 @@ const changed = name => view.texts[name] === data.start[name] ? "" : view.texts[
 function writeAddress() {
   const query = new URLSearchParams();
   for (const [name, text] of Object.entries(asText)) if (text()) query.set(name, text());
-  const hash = query.size ? `#${query}` : location.pathname;
-  history.replaceState(null, "", hash);
+  history.replaceState(null, "", String(query) ? `#${query}` : location.pathname);
 }
 function readAddress() {
   const query = new URLSearchParams(location.hash.slice(1)), get = name => query.get(name) ?? "";
