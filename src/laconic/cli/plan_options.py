@@ -17,6 +17,7 @@ from laconic.lab.options import (
     listed,
     option,
 )
+from laconic.lab.own_functions import FORM
 from laconic.units import bandwidth as read_bandwidth
 from laconic.units import duration_or_zero
 
@@ -78,7 +79,10 @@ class PlanOptions(OptionGroup):
     params: str | None = option(
         None, "The number of parameters of the model, such as 25.6M.", metavar="COUNT", reads=_count
     )
-    model: str | None = option(None, f"A model in place of --params: {listed(MODEL_NAMES)}.", choices=MODEL_NAMES)
+    model: str | None = option(
+        None, f"A model in place of --params: {listed(MODEL_NAMES)}; or {FORM} of your own.", choices=MODEL_NAMES,
+        own=True,
+    )  # fmt: skip
     input_shape: str | None = option(
         None, "The shape of one input of --model, such as 1x28x28.", metavar="SHAPE", reads=_shape
     )
