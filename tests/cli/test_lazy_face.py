@@ -17,7 +17,7 @@ from support.command_line import laconic
 from support.deadlines import DEADLINE_S
 
 HEAVY = ("torch", "numpy", "numba", "sklearn", "matplotlib")
-COMMANDS = ("show", "run", "compare", "check", "reproduce", "plan", "timeline")
+COMMANDS = ("show", "run", "compare", "check", "reproduce", "report", "plan", "timeline")
 BENCHES = ("kernels", "step", "wire", "simulate", "scale", "compare")
 
 # Several command lines in one process, since each process takes a while to start. What one loads, the next has.

@@ -53,7 +53,7 @@ def test_the_walk_finds_every_command():
     words = {" ".join(names) for names in COMMANDS}
     assert words == {
         "list", "show", "run", "compare", "reproduce", "plan", "timeline", "check",
-        "data check", "data fetch", "data partition",
+        "data check", "data fetch", "data partition", "report",
         *(f"bench {name}" for name in ("kernels", "step", "wire", "simulate", "scale", "compare")),
     }  # fmt: skip
 
@@ -258,7 +258,8 @@ def test_the_settings_of_a_run_are_read_back_from_its_config_file(tmp_path, what
         ("algorithm = 'sgd'\nlr = -1", "lr = -1 must be above 0 and finite; leave it out"),
         (
             "algorithm = 'sgd'\nmodel = 'mpl'",
-            "model = 'mpl' must be one of linear, mlp, cnn, resnet18, resnet50, transformer; did you mean mlp?",
+            "model = 'mpl' must be one of linear, mlp, cnn, resnet18, resnet50, transformer, or module:function of "
+            "your own; did you mean mlp?",
         ),
         ("algorithm = 'sgd'\nwarm_up_from = 0.5", "warm_up_from = 0.5 needs warm_up_epochs"),
         ("algorithm = 'sgd'\nbandwidth = '10'", "bandwidth: bandwidth '10' must be"),

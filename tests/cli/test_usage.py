@@ -35,7 +35,8 @@ MISTAKES = {
     "a value given three times": (("run", "-a", "sgd", "-asgd", "--algorithm", "lag"),
                                   "--algorithm is given 3 times (sgd, sgd, lag); it takes one value"),
     "a data set in capitals": (("run", "-a", "sgd", "--dataset", "MNIST"), "--dataset 'MNIST' must be one of digits, "
-                               "mnist, fashion-mnist, cifar10, cifar100, csv, libsvm, text; did you mean mnist?"),
+                               "mnist, fashion-mnist, cifar10, cifar100, image-folder, idx, csv, libsvm, text, or "
+                               "module:function of your own; did you mean mnist?"),
     "a layout in capitals": (("run", "-a", "sgd", "--layout", "AllReduce"), "--layout 'AllReduce' must be one of auto, "
                              "allreduce, rank0, dedicated, sharded, allgather, peers; did you mean allreduce?"),
     "a file that is not there": (("--load", "mine.py", "list"), "--load mine.py: must be an existing Python file that "

@@ -45,7 +45,7 @@ class _Commands(LazyGroup):
         ),
         LazyCommand(
             "reproduce", "laconic.cli.reproduce", "reproduce",
-            "Run a published table and print the results beside the published figures.",
+            "Run what the papers' tables and figures show, and print the results beside the published figures.",
         ),
         LazyCommand(
             "report", "laconic.cli.report", "report",

@@ -89,8 +89,8 @@ class MethodAndData(OptionGroup):
         None, "The number of characters in a window of a text.", within="[1, inf)", unit="characters", shown="64"
     )
     image_size: int | None = option(
-        None, "The height and width that pictures of an image-folder are scaled and cropped to.", within="[1, inf)",
-        unit="pixels", shown="their own, if all have one size",
+        None, "The pixels of height and width that pictures of an image-folder are scaled and cropped to.",
+        within="[1, inf)", unit="pixels", shown="their own, if all have one size",
     )  # fmt: skip
     allow_missing: bool | None = option(
         None, "Train on the batches of cifar10 that are there, if some are missing.", shown="no"
