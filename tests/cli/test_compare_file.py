@@ -112,6 +112,16 @@ def test_finished_cells_are_not_run_again_and_old_results_need_a_word(file, tmp_
     assert sorted(path.name for path in (out / "cells").iterdir()) == ["sgd"]
 
 
+def test_results_of_one_kind_are_not_continued_by_the_other(file, tmp_path):
+    out, words = str(tmp_path / "out"), ("--epochs", "1", "--model", "linear", "--batch-size", "700", "--workers", "2")
+    assert laconic("compare", "sgd", *words, "--out", out).code == 0
+    refused = laconic("compare", file, "--out", out, "--resume")
+    assert "holds runs of other commands (sgd) and no comparison over seeds" in refused.err
+    assert laconic("compare", "sgd", "--seeds", "1", *words, "--out", out, "--overwrite").code == 0
+    refused = laconic("compare", "sgd", *words, "--out", out, "--resume")
+    assert "holds a comparison over seeds, networks or partitions; give another folder" in refused.err
+
+
 TINY = ("--model", "linear", "--workers", "2", "--batch-size", "300", "--epochs", "1")
 
 

@@ -16,8 +16,9 @@ from laconic.cli.exit_codes import DIVERGED
 from laconic.cli.invocation import is_quiet, plugins_of, refuse_ranks
 from laconic.cli.json_output import JsonOutput, json_output
 from laconic.cli.launch_options import LaunchOptions
-from laconic.errors import LaconicError
+from laconic.errors import LaconicError, Named, OptionError
 from laconic.lab.outputs import output_folder
+from laconic.lab.own_results import run_folders
 from laconic.lab.processes.place import described
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
@@ -52,6 +53,7 @@ def compare_cells(
         out = stack.enter_context(output_folder(folder, option="out", overwrite=launch.overwrite, resume=launch.resume))
         if launch.overwrite:
             out.clear()
+        _refuse_other_runs(folder)
         run = ComparisonRun(
             comparison, folder, plugins=plugins_of(context), logs=launch.log, command=shlex.join(_command())
         )
@@ -72,6 +74,17 @@ def compare_cells(
         _print(run, file.console, notes=not quiet)
         problem = _report(run, folder, file, quiet=quiet)
     _end(run, problem)
+
+
+def _refuse_other_runs(folder: Path) -> None:
+    """Refuse to go on in a folder of runs that are no cells of a comparison."""
+    others = [one.name for one in run_folders(folder)]
+    if others or (folder / "config.toml").is_file():
+        what = f"runs of other commands ({', '.join(others)})" if others else "one run"
+        raise OptionError(
+            Named("resume", True), f": {folder} holds {what} and no comparison over seeds; give another folder, or ",
+            Named("overwrite", True), " to begin anew",
+        )  # fmt: skip
 
 
 def _command() -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from laconic.errors import LaconicError, Named, OptionError
 from laconic.lab.outputs import OutputFolder
-from laconic.lab.own_results import run_folders
+from laconic.lab.own_results import is_comparison, run_folders
 from laconic.lab.processes.place import described, place_of
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.files import RunFiles, read_record
@@ -233,7 +233,9 @@ def _refuse_other_runs(folder: Path, names: set[str]) -> None:
         names: The folders of runs that may be in it; empty if it is itself the folder of a run.
     """
     others = [one.name for one in run_folders(folder) if one.name not in names]
-    if names and (folder / "config.toml").is_file():
+    if is_comparison(folder):
+        what = "holds a comparison over seeds, networks or partitions; "
+    elif names and (folder / "config.toml").is_file():
         what = "holds one run and no comparison; "
     elif others and not names:
         what = f"holds a comparison ({', '.join(others)}) and not one run; "
