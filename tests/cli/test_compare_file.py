@@ -197,28 +197,31 @@ def running(file, out, *more):
 
 @pytest.mark.nightly
 def test_a_comparison_killed_at_ten_random_moments_gives_the_files_of_an_undisturbed_one(file, tmp_path):
+    longer = ("--epochs", "8", "--seeds", "0,1,2,3,4,5,6,7,8,9")
     undisturbed = tmp_path / "undisturbed"
-    assert laconic("compare", file, "--out", str(undisturbed), "--epochs", "8").code == 0
+    assert laconic("compare", file, "--out", str(undisturbed), *longer).code == 0
     out, draw = tmp_path / "out", random.Random(17)
     finished = 0
     for number in range(10):
-        steps_seen = draw.randrange(1, 40)
-        with running(file, out, "--epochs", "8", *(["--resume"] if number else [])) as run:
-            wait_for_rounds(out, steps_seen, run)
+        n_changes = draw.randrange(12)
+        with running(file, out, *longer, *(["--resume"] if number else [])) as run:
+            wait_for_changes(out, n_changes, run)
+            assert run.poll() is None, "it is killed before its end"
             run.kill()
-        states = [cell["state"] for cell in cells_in(out).values()] if (out / "comparison.json").exists() else []
+        noted = [cell["state"] for cell in cells_in(out).values()] if (out / "comparison.json").exists() else []
         on_disk = len(list(out.glob("cells/**/summary.json")))
         sys.stdout.write(
-            f"SIGKILL after {steps_seen} more looks: {states.count('finished')} noted, {on_disk} on disk\n"
+            f"SIGKILL after {n_changes} more changes on disk: {noted.count('finished')} of 20 cells noted, {on_disk} on "
+            "disk\n"
         )
         assert on_disk >= finished, "nothing that is finished is lost"
         finished = on_disk
-    ended = laconic("compare", file, "--out", str(out), "--resume", "--epochs", "8")
+    ended = laconic("compare", file, "--out", str(out), "--resume", *longer)
     assert ended.code == 0, ended.err
     assert result_files(out) == result_files(undisturbed)
 
 
-def wait_for_rounds(out, n_changes, run):
+def wait_for_changes(out, n_changes, run):
     """Wait until what is on disk has changed so many times, or the command ends."""
     before, seen = -1, 0
     while seen < n_changes and run.poll() is None:
