@@ -210,10 +210,8 @@ def test_a_comparison_killed_at_ten_random_moments_gives_the_files_of_an_undistu
             run.kill()
         noted = [cell["state"] for cell in cells_in(out).values()] if (out / "comparison.json").exists() else []
         on_disk = len(list(out.glob("cells/**/summary.json")))
-        sys.stdout.write(
-            f"SIGKILL after {n_changes} more changes on disk: {noted.count('finished')} of 20 cells noted, {on_disk} on "
-            "disk\n"
-        )
+        states = f"{noted.count('finished')} of 20 cells noted, {on_disk} on disk"
+        sys.stdout.write(f"SIGKILL after {n_changes} more changes on disk: {states}\n")
         assert on_disk >= finished, "nothing that is finished is lost"
         finished = on_disk
     ended = laconic("compare", file, "--out", str(out), "--resume", *longer)
