@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from laconic.cli.json_output import JsonOutput
 from laconic.cli.progress_display import TasksDisplay
-from laconic.errors import LaconicError, LaunchError, OptionError
+from laconic.errors import LaconicError, LaunchError, OptionError, Spelling
 from laconic.lab.outputs import OutputFile, output_folder
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
@@ -77,7 +77,7 @@ def _plan(item: "Item", choices: "Choices", *, skip_refused: bool) -> _Planned:
     except OptionError as error:
         if not skip_refused:
             raise
-        return _Planned(item=item, cells=[], why_not=f"not run: {error}")
+        return _Planned(item=item, cells=[], why_not=f"not run: {error.spelled(Spelling.FLAG)}")
     return _Planned(item=item, cells=planned_cells(item, choices))
 
 

@@ -53,7 +53,11 @@ class PlannedCell:
         settings = {key: value for key, value in self.settings.as_data().items() if key not in _OF_THIS_MACHINE}
         plan = self.settings.fault_plan
         faults = {} if plan is None else {"faults": plan.to_toml()}
-        content: dict[str, Any] = json.loads(json_text({**settings, **faults, "look_every": self.look_every}))
+        named = {who: text.partition(":")[0] for who, text in self.settings.worker_data.items()}
+        of_workers = {"worker_data": named} if named else {}
+        content: dict[str, Any] = json.loads(
+            json_text({**settings, **faults, **of_workers, "look_every": self.look_every})
+        )
         return content
 
     @cached_property
@@ -76,10 +80,11 @@ def check_choices(item: Item, choices: Choices) -> None:
         raise OptionError(
             Named("full", True), f": {item.name} is not here in its printed setting: {setting.not_in_full}"
         )
-    if setting.data and setting.data not in choices.data:
+    missing = [name for name in setting.data if name not in choices.data]
+    if missing:
         raise OptionError(
-            Named("data"), f": {item.name} needs the data set {setting.data}; give its folder with ",
-            Named("data", f"{setting.data}=FOLDER"),
+            Named("data"), f": {item.name} needs the data set {missing[0]}; give its folder with ",
+            Named("data", f"{missing[0]}=FOLDER"),
         )  # fmt: skip
 
 
@@ -116,11 +121,14 @@ def options_of(item: Item, setting: Setting, row: str, *, full: bool = False) ->
     return options
 
 
-def _files(setting: Setting, data: Mapping[str, str]) -> dict[str, str]:
+def _files(setting: Setting, data: Mapping[str, str]) -> dict[str, Any]:
     """Return the options that say where the data are."""
-    if setting.data not in data:
+    if not setting.data or any(name not in data for name in setting.data):
         return {}
-    folder = data[setting.data]
+    if "worker_data" in setting.run:
+        by_worker = setting.run["worker_data"]
+        return {"worker_data": {who: f"{name}:{data[name]}" for who, name in by_worker.items()}}
+    folder = data[setting.data[0]]
     if not setting.files:
         return {"data": folder}
     return {option: str(Path(folder) / name) for option, name in setting.files.items()}

@@ -98,8 +98,8 @@ class Setting:
 
     title: str
     seeds: tuple[int, ...]
-    data: str = ""
-    """The name of the data set behind --data NAME=PATH; empty for one that needs none."""
+    data: tuple[str, ...] = ()
+    """The names of the data sets behind --data NAME=PATH; empty for one that needs none."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Options that name files in that folder, where the folder itself is not what is read."""
     look_every: int

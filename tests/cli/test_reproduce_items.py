@@ -1,0 +1,111 @@
+"""`laconic reproduce ITEM` as a user meets it: verdicts, what is kept, the page, mistakes."""
+
+import json
+
+import pytest
+
+from laconic.reproduce import item_runs
+from laconic.reproduce.items import items
+from support.command_line import laconic
+from support.inputs import over_inputs
+
+pytestmark = pytest.mark.slow
+
+
+def test_an_item_is_computed_and_judged_once_and_stands_on_the_page(tmp_path, monkeypatch):
+    out, page = tmp_path / "r", tmp_path / "page.md"
+    arguments = ("reproduce", "003-example1.3.2", "003-fig2.3", "--out", str(out))
+    ended = laconic(*arguments, "--json", "-")
+    assert ended.code == 0, ended.err
+    example, figure = json.loads(ended.out)["items"]
+    assert (example["verdict"], figure["verdict"]) == ("holds", "drawn")
+    assert example["lines"][0]["measured"]["mean"] == 9
+    assert json.loads((out / "computed" / "example-1.3.2" / "summary.json").read_text())["values"]["units"] == 9
+    monkeypatch.setattr(item_runs, "COMPUTED", {})  # what is finished is not computed again
+    again = laconic(*arguments, "--page", str(page))
+    assert again.code == 0, again.err
+    assert "equal, digits cut off" in again.out
+    text = page.read_text()
+    assert "| speed-up | 1.55 | 1.5556 |  |  | equal, digits cut off | holds |" in text
+    assert "### 000-table1: Table 1" in text
+    assert str(tmp_path) not in text
+    listed = laconic("reproduce", "--list", "--out", str(out), "--json", "-")
+    verdicts = {item["name"]: item["verdict"] for item in json.loads(listed.out)["items"]}
+    assert verdicts["003-example1.3.2"] == "holds"
+    assert verdicts["000-table1"] == "not run yet"
+    assert verdicts["001-fig1"] == "not here"
+    assert verdicts.keys() == items().keys()
+
+
+def test_overwrite_begins_anew_and_an_item_that_does_not_hold_is_a_result(tmp_path, monkeypatch):
+    out = tmp_path / "r"
+    arguments = ("reproduce", "003-example1.3.1", "--out", str(out))
+    assert laconic(*arguments).code == 0
+    file = out / "computed" / "example-1.3.1" / "summary.json"
+    data = json.loads(file.read_text())
+    data["values"]["third message to M1"] = 15.0
+    file.write_text(json.dumps(data))
+    ended = laconic(*arguments)
+    assert ended.code == 0
+    assert "does not hold" in ended.out
+    ended = laconic(*arguments, "--overwrite")
+    assert "does not hold" not in ended.out
+
+
+def test_all_leaves_out_what_cannot_be_run_here_and_says_why(monkeypatch):
+    chosen = {name: items()[name] for name in ("001-fig1", "001-fig4", "003-fig1.6")}
+    monkeypatch.setattr("laconic.reproduce.items.items", lambda: chosen)
+    ended = laconic("reproduce", "--all")
+    assert ended.code == 0, ended.err
+    text = " ".join(ended.out.split())
+    assert "not run: --data: 001-fig4 needs the data set mnist; give its folder with --data mnist=FOLDER" in text
+    assert "001-fig1 not here" in text
+    assert "003-fig1.6 computed < 0.1 holds" in text
+
+
+MISTAKES = {
+    "an item without its data": (("001-fig4",), "001-fig4 needs the data set mnist"),
+    "data without a name": (("001-fig4", "--data", "here"), "NAME=PATH"),
+    "a folder without the files": (("001-fig4", "--data", "mnist=/nowhere"), "'/nowhere' is not a folder"),
+    "an unknown item": (("001-fig44",), "did you mean 001-fig4"),
+    "rows of an item": (("001-fig4", "--methods", "sgd"), "is for a full table"),
+    "an item and a full table": (("001-fig4", "sasg-table3-memory"), "is run by itself"),
+    "all and a name": (("--all", "001-fig4"), "leave 001-fig4 out"),
+    "a page of nothing": (("--page", "page.md"), "needs --out"),
+    "the printed setting of what has none": (("000-fig2", "--full"), "not here in its printed setting: ImageNet"),
+    "the printed setting of a full table": (("sasg-table3-memory", "--full"), "is for items"),
+    "seeds that are no numbers": (("003-fig1.6", "--seeds", "a"), "whole numbers"),
+}  # fmt: skip
+
+
+@over_inputs("mistake", MISTAKES)
+def test_a_mistake_ends_with_one_line_before_anything_is_run(mistake):
+    arguments, words = MISTAKES[mistake]
+    ended = laconic("reproduce", *arguments)
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert words in ended.err, ended.err
+
+
+def test_a_run_that_fails_does_not_end_the_others_and_is_named(tmp_path, monkeypatch):
+    out = tmp_path / "r"
+    task_of_computed = one_that_fails()
+    monkeypatch.setattr(item_runs, "task_of_computed", task_of_computed)
+    ended = laconic("reproduce", "003-fig1.6", "003-example1.3.1", "--jobs", "1", "--out", str(out))
+    assert ended.code == 2
+    assert "ArithmeticError: nothing adds up" in ended.err
+    assert "not run yet" in ended.out
+    assert (out / "computed" / "example-1.3.1" / "summary.json").is_file()
+
+
+def one_that_fails():
+    """What makes the task of computed figures, of which one fails."""
+    from laconic.lab.processes.pool import Task
+    from support import pool_tasks
+
+    usual = item_runs.task_of_computed
+
+    def task(name):
+        return Task(label=name, work=pool_tasks.broken) if name == "single-server" else usual(name)
+
+    return task
