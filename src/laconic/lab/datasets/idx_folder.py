@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from laconic.errors import DatasetError, Named
-from laconic.lab.datasets.dataset import DataOptionError, Dataset
+from laconic.errors import DatasetError
+from laconic.lab.datasets.dataset import Dataset
 from laconic.lab.datasets.idx import IMAGES_MAGIC, LABELS_MAGIC, read_idx
-from laconic.lab.datasets.pictures import picture_set
+from laconic.lab.datasets.pictures import missing_folder, picture_set
 
 _MAX_BYTES = 1 << 32  # of the pixels of one file
 _TESTS = ("test", "t10k")
@@ -33,8 +33,7 @@ def idx_folder(path: Path | None = None) -> Dataset:
             label is in no train example.
     """
     if path is None or not path.is_dir():
-        given = Named("data") if path is None else Named("data", str(path), quoted=True)
-        raise DataOptionError("idx: ", given, " must be a folder with IDX files, such as emnist-letters-train-images-")
+        raise missing_folder("idx", path, "IDX files, such as emnist-letters-train-images-idx3-ubyte.gz")
     train = _pair(path, ("train",))
     if train is None:
         raise DatasetError(f"{path}: lacks a file with train and images in its name, packed (.gz) or not")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from laconic.errors import DatasetError, Named
 from laconic.lab.datasets.dataset import DataOptionError, Dataset
-from laconic.lab.datasets.pictures import picture_set
+from laconic.lab.datasets.pictures import missing_folder, picture_set
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,8 +41,7 @@ def image_folder(path: Path | None = None, *, image_size: int | None = None) -> 
             breaks off, or sizes differ. It names the folder or file.
     """
     if path is None or not path.is_dir():
-        given = Named("data") if path is None else Named("data", str(path), quoted=True)
-        raise DataOptionError("image-folder: ", given, " must be a folder with a folder of pictures for each class")
+        raise missing_folder("image-folder", path, "a folder of pictures for each class")
     test = next((path / name for name in _TESTS if (path / name).is_dir()), None)
     train = path / _TRAIN
     if not train.is_dir():

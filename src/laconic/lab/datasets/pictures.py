@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from laconic.lab.datasets.dataset import Dataset
+from laconic.errors import Named
+from laconic.lab.datasets.dataset import DataOptionError, Dataset
 from laconic.lab.datasets.split import stratified_split
 
 
@@ -34,6 +37,15 @@ def picture_set(
         n_classes=n_classes,
         background=tuple(float(-m / s) for m, s in zip(mean, std, strict=True)) if pixels.shape[1] == 3 else (),
     )  # fmt: skip
+
+
+def missing_folder(name: str, path: Path | None, holds: str) -> DataOptionError:
+    """Return the error for a data set without its folder, or with something else in its place."""
+    if path is None:
+        return DataOptionError(f"{name}: needs ", Named("data"), f", a folder with {holds}")
+    return DataOptionError(
+        f"{name}: ", Named("data", str(path), quoted=True), f" is not a folder; it must be a folder with {holds}"
+    )
 
 
 def _statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
