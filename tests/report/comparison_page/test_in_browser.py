@@ -1,15 +1,17 @@
 """The page of a comparison in headless Chromium: charts, times, keys, themes, and nothing asked of the network."""
 
 import json
+import math
 import time
 
 import pytest
 
+from laconic.lab.runs.settings import RunSettings
 from laconic.network import Link
 from laconic.planning.recorded import read_recorded
 from laconic.report.comparison_page.files import write_report
 from support.browser import browser, errors_of, requests_of, why_none
-from support.comparison_folder import write_comparison
+from support.comparison_folder import train_into, write_comparison
 
 Keys = pytest.importorskip("selenium.webdriver.common.keys", reason=why_none()).Keys
 pytestmark = [
@@ -278,6 +280,22 @@ def test_a_chart_becomes_a_picture_of_its_own(opened, kind, begins):
     )
     assert picture.startswith(begins)
     assert errors_of(driver) == []
+
+
+def test_a_gap_is_shown_on_a_logarithmic_axis_with_its_target_on_it(started, tmp_path):
+    for seed in (0, 1):
+        train_into(
+            tmp_path / str(seed),
+            RunSettings(algorithm="sgd", task="quadratic", task_set={"noise": "0.1"}, epochs=3, seed=seed),
+        )
+    write_report(tmp_path)
+    started.get((tmp_path / "report.html").as_uri())
+    draw_all(started)
+    axis, line = started.execute_script("const {yaxis, shapes} = metric.layout; return [yaxis, shapes[0].y0];")
+    low, high = axis["range"]
+    assert axis["type"] == "log"
+    assert low < math.log10(line) < high < low + 8
+    assert started.find_element("css selector", "#results td:nth-child(3)").text == "2 of 2"
 
 
 def test_the_command_is_copied(opened):

@@ -26,7 +26,12 @@ const Charts = (() => {
   const symbolOf = series => SYMBOLS[series.number % 6];
   const faint = color => `${color}2e`;  // as #rrggbbaa
 
-  const LOG = {dtick: "D2"};  // labels at 1, 2 and 5
+  // A logarithmic axis, with labels at 1, 2 and 5 where there is space for them.
+  function logarithmic(traces, name) {
+    const values = traces.flatMap(trace => [...trace[name]]).filter(value => value > 0);
+    const [low, high] = values.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, 0]);
+    return {type: "log", exponentformat: "power", ...(high < 3000 * low && {dtick: "D2"})};
+  }
   const isPhone = () => innerWidth < 600;
   function layout(x, y, more = {}) {
     const ink = css("--ink"), line = css("--line"), phone = isPhone();
@@ -76,32 +81,33 @@ const Charts = (() => {
       `round ${points.rounds[place].toLocaleString("en")}`;
   }
   const bySize = axis => axis === "up" || axis === "total";
-  function costAxis(view) {
-    const axis = {title: AXES[view.axis], type: view.logX ? "log" : "linear", ...(view.logX && LOG)};
+  function costAxis(view, traces) {
+    const axis = {title: AXES[view.axis], ...(view.logX && logarithmic(traces, "x"))};
     if (bySize(view.axis)) Object.assign(axis, {exponentformat: "SI", ticksuffix: "B"});
     if (view.axis === "seconds") Object.assign(axis, {exponentformat: "SI", ticksuffix: "s", title: "time on the chosen network"});
     if (!view.logX) axis.rangemode = "tozero";
     return axis;
   }
 
-  const metricAxis = data => data.metric.logarithmic ? {type: "log", ...LOG} : {};
+  const metricAxis = (data, traces) => data.metric.logarithmic ? logarithmic(traces, "y") : {};
   function metric(data, view) {
     const {words, percent} = data.metric, scale = percent ? 100 : 1, title = percent ? `${words} (%)` : words;
-    const of = layout(costAxis(view), {title, ...metricAxis(data)});
-    if (view.target !== null) {
-      const y = data.metric.logarithmic ? Math.log10(view.target) : scale * view.target;  // as plotly places shapes
-      of.shapes = [{type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: {color: css("--faint"), width: 1, dash: "dot"}}];
-    }
-    return {traces: lines(data, view, run => run.marks.metric, scale, words), layout: of};
+    const traces = lines(data, view, run => run.marks.metric, scale, words);
+    const of = layout(costAxis(view, traces), {title, ...metricAxis(data, traces)});
+    if (view.target !== null) of.shapes = [{type: "line", xref: "paper", x0: 0, x1: 1, y0: scale * view.target, y1: scale * view.target,
+      line: {color: css("--faint"), width: 1, dash: "dot"}}];
+    return {traces, layout: of};
   }
   function loss(data, view) {
-    const isLog = view.logY;
-    return {traces: lines(data, view, run => run.marks.train_loss, 1, "training loss"),
-      layout: layout(costAxis(view), {title: "training loss", type: isLog ? "log" : "linear", ...(isLog && LOG)})};
+    const traces = lines(data, view, run => run.marks.train_loss, 1, "training loss");
+    return {traces, layout: layout(costAxis(view, traces), {title: "training loss", ...(view.logY && logarithmic(traces, "y"))})};
   }
   function picture(name) {
     const [title, read, scale] = PICTURES[name];
-    return (data, view) => ({traces: lines(data, view, read, scale, title, SMOOTH), layout: layout(costAxis(view), {title, rangemode: "tozero"})});
+    return (data, view) => {
+      const traces = lines(data, view, read, scale, title, SMOOTH);
+      return {traces, layout: layout(costAxis(view, traces), {title, rangemode: "tozero"})};
+    };
   }
   const pictures = data => Object.keys(PICTURES).filter(name =>
     data.series.some(series => series.runs.some(run => PICTURES[name][1](run).some(value => value !== null))));
@@ -126,7 +132,7 @@ const Charts = (() => {
     traces.unshift({x: best.map(({x}) => x), y: best.map(({y}) => y), type: "scatter", mode: "lines", hoverinfo: "skip", meta: "front",
       line: {color: css("--faint"), width: 1.5, shape: higher ? "hv" : "vh", dash: "dot"}});
     return {traces, best: best.map(({series}) => series.name), layout: layout(
-      {title: AXES[axis], type: "log", exponentformat: "SI", ticksuffix: "B", ...LOG}, {title: `${words} at the end${percent ? " (%)" : ""}`, ...metricAxis(data)})};
+      {title: AXES[axis], ...logarithmic(points.length ? traces : [{x: [1]}], "x"), exponentformat: "SI", ticksuffix: "B"}, {title: `${words} at the end${percent ? " (%)" : ""}`, ...metricAxis(data, traces)})};
   }
 
   // How many examples of each class every worker has.

@@ -245,6 +245,10 @@ async function copyCommand() {
 
 readAddress();
 const PICTURE_IDS = {metric: Charts.metric, loss: Charts.loss, front: Charts.front, timeline: Charts.timeline};
+if (data.metric.name === "train_loss") {  // it has a chart of its own
+  element("metric").closest("figure").hidden = true;
+  delete PICTURE_IDS.metric;
+}
 for (const [id, make] of Object.entries(PICTURE_IDS)) addChart(id, make);
 if (data.partitions.length) {
   element("shares-section").hidden = false;
