@@ -8,6 +8,7 @@ import pytest
 from laconic.report.items import cells_of, number_text, verdict_text
 from laconic.report.items_page import page_of
 from laconic.reproduce.computed import COMPUTED
+from laconic.reproduce.grid import best_factors, tries_of
 from laconic.reproduce.item_runs import (
     Choices,
     Folder,
@@ -181,6 +182,30 @@ def test_a_run_is_looked_at_every_few_steps_and_at_its_end(rescaled):
     again = train_with_looks(silent, settings, 51)
     assert again["parameters_hash"] == found["parameters_hash"]
     assert train_with_looks(silent, replace(settings, seed=1), 51)["parameters_hash"] != found["parameters_hash"]
+
+
+def test_a_search_has_three_tries_a_row_and_a_sweep_of_c_keeps_its_values():
+    swept = item_of("000-fig2")
+    tries = tries_of([swept, item_of("000-fig3a")], Choices())
+    assert [(one.row, round(one.learning_rate, 6)) for one in tries] == [
+        ("compskip", 0.001), ("compskip", 0.003), ("compskip", 0.009),
+    ]  # fmt: skip
+    assert {one.cell.settings.epochs for one in tries} == {2}
+    assert [round(float(one.cell.settings.set["c"]), 4) for one in tries] == [0.0333, 0.1, 0.3]
+    chosen = planned_cells(swept, Choices(seeds=(0,), factors={("a", "compskip"): 3.0}))
+    assert [(cell.row, cell.settings.lr, float(cell.settings.set["c"])) for cell in chosen] == [
+        ("compskip", pytest.approx(0.009), pytest.approx(0.3)), ("c 0.2", pytest.approx(0.009), 0.2),
+        ("c 0.4", pytest.approx(0.009), 0.4),
+    ]  # fmt: skip
+
+
+def test_the_best_try_of_a_row_is_chosen_and_of_equal_ones_that_of_the_setting(tmp_path):
+    tries, folder = tries_of([item_of("004-rescaling")], Choices()), Folder(tmp_path)
+    accuracies = {("sgd", 1): 0.9, ("sgd", 3.0): 0.95, ("dropsign", 1): 0.9, ("dropsign", 3.0): 0.9}
+    for one in tries:
+        look = {"test_accuracy": accuracies.get((one.row, one.factor), 0.5), "gap": None}
+        folder.keep_cell(one.cell, {"looks": [look]})
+    assert best_factors(tries, folder) == {("digits", "sgd"): 3.0, ("digits", "dropsign"): 1.0}
 
 
 # --- measures ---------------------------------------------------------------------------------------

@@ -52,6 +52,10 @@ class ReproduceOptions(OptionGroup):
     )  # fmt: skip
     all: bool = option(False, "Run all items. Those that cannot be run here are named.")
     full: bool = option(False, "Run items in the printed setting, which takes GPUs and days.")
+    grid: bool = option(
+        False, "Search the learning rates of items again: a third, one and three times each, the same tries for all "
+        "methods, one seed, a third of the epochs. The best are then run.",
+    )  # fmt: skip
     data: tuple[str, ...] = option(
         (), "The folder of a data set; for items with its name. Can be given several times.", metavar="[NAME=]PATH"
     )
@@ -130,7 +134,7 @@ def _run_items(context: typer.Context, options: ReproduceOptions) -> None:
         if chosen:
             run_items(
                 chosen, choices, figures, out=options.out, jobs=options.jobs or os.cpu_count() or 1,
-                overwrite=options.overwrite, skip_refused=options.all, quiet=quiet,
+                overwrite=options.overwrite, skip_refused=options.all, grid=options.grid, quiet=quiet,
             )  # fmt: skip
         if page is not None:
             assert options.out is not None
@@ -152,7 +156,7 @@ def _run_table(context: typer.Context, table: "PublishedTable", options: Reprodu
     from laconic.reproduce.cells import Cells, cells_folder, remove_if_empty
     from laconic.reproduce.table import Request
 
-    for name in ("full", "page"):
+    for name in ("full", "grid", "page"):
         if getattr(options, name):
             raise OptionError(Named(name, getattr(options, name)), f" is for items; {table.name} is a full table")
     if len(options.data) > 1:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -40,6 +40,7 @@ def run_items(
     jobs: int,
     overwrite: bool,
     skip_refused: bool,
+    grid: bool,
     quiet: bool,
 ) -> None:
     """Run items and print them.
@@ -52,6 +53,7 @@ def run_items(
         jobs: Processes at once.
         overwrite: Whether what is finished there is run again.
         skip_refused: Whether an item that cannot be run is left out and named, or refused.
+        grid: Whether learning rates are searched first.
         quiet: Whether only results are printed.
 
     Raises:
@@ -66,6 +68,10 @@ def run_items(
 
         if overwrite:
             Folder(folder.path).clear()
+        if grid:
+            runnable = [one.item for one in planned if not one.why_not]
+            found = _search(runnable, choices, Folder(folder.path), figures, jobs=jobs, quiet=quiet)
+            planned = [_plan(item, found, skip_refused=skip_refused) for item in items]
         _Items(planned, Folder(folder.path), figures, quiet=quiet, stays=out is not None).run(jobs)
 
 
@@ -79,6 +85,30 @@ def _plan(item: "Item", choices: "Choices", *, skip_refused: bool) -> _Planned:
             raise
         return _Planned(item=item, cells=[], why_not=f"not run: {error.spelled(Spelling.FLAG)}")
     return _Planned(item=item, cells=planned_cells(item, choices))
+
+
+def _search(
+    items: "Sequence[Item]", choices: "Choices", folder: "Folder", figures: JsonOutput, *, jobs: int, quiet: bool
+) -> "Choices":
+    """Run the search of learning rates that is left, print it, and return the choices with the best.
+
+    Raises:
+        LaunchError: A run fails.
+    """
+    from laconic.lab.processes.pool import run_tasks
+    from laconic.report.items import search_table
+    from laconic.reproduce.grid import best_factors, reached, tries_of
+    from laconic.reproduce.item_runs import task_of_cell
+
+    tries = tries_of(items, choices)
+    left = {f"search: {one.setting} {one.row}, rate {one.learning_rate:.2g}": one.cell for one in tries}
+    left = {label: cell for label, cell in left.items() if folder.cell(cell) is None}
+    tasks = [task_of_cell(cell, label) for label, cell in left.items()]
+    with TasksDisplay(shown=not quiet) as display:
+        run_tasks(tasks, jobs, display.listen, lambda task, found: folder.keep_cell(left[task.label], found))
+    best = best_factors(tries, folder)
+    figures.console.print(search_table([(one, reached(one, folder)) for one in tries], best))
+    return replace(choices, factors=best)
 
 
 class _Items:

@@ -6,7 +6,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from laconic.report.fitting import FittingTable
 from laconic.report.published import sheet_table
+from laconic.reproduce.grid import Try
 from laconic.reproduce.items import Item
 from laconic.reproduce.judging import Line, verdict_of
 from laconic.reproduce.rules import Measured
@@ -59,6 +61,18 @@ def list_of(items: Sequence[Item], verdicts: Mapping[str, str]) -> Group:
         )
         parts.append(Text(f"  {item.prints}: {item.title}", style="dim"))
     return Group(*parts)
+
+
+def search_table(tries: Sequence[tuple[Try, float]], best: Mapping[tuple[str, str], float]) -> FittingTable:
+    """Return what a search of learning rates has reached, with the best of each row marked."""
+    rows = tuple(
+        (
+            f"{one.setting}: {one.row}", f"{one.learning_rate:.3g}", number_text(value),
+            "best" if best[one.setting, one.row] == one.factor else "",
+        )
+        for one, value in sorted(tries, key=lambda pair: (pair[0].setting, pair[0].row, pair[0].factor))
+    )  # fmt: skip
+    return sheet_table(Sheet(title="Search of learning rates", columns=("row", "rate", "reached", ""), rows=rows))
 
 
 def verdict_text(item: Item, lines: Sequence[Line]) -> str:

@@ -37,6 +37,8 @@ class Choices:
     """Empty for those of the settings."""
     full: bool = False
     """Whether the printed settings are run."""
+    factors: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """By setting and row, what its learning rate is multiplied by: that of a search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ def planned_cells(item: Item, choices: Choices) -> list[PlannedCell]:
     return [
         PlannedCell(
             row=row, look_every=setting.look_every,
-            settings=RunSettings(**{**options_of(item, setting, row, full=choices.full), **files, "seed": seed}),
+            settings=RunSettings(**{**_chosen_options(item, setting, row, choices), **files, "seed": seed}),
         )
         for row in (*item.rows, *item.own)
         for seed in choices.seeds or setting.seeds
@@ -119,6 +121,28 @@ def options_of(item: Item, setting: Setting, row: str, *, full: bool = False) ->
     if "faults" in own:
         options["faults"] = str(fault_plan(own["faults"]))
     return options
+
+
+def base_row(item: Item, setting: Setting, row: str) -> str:
+    """Return the row of the setting that a row of an item is like."""
+    while row not in setting.rows:
+        row = item.own[row]["like"]
+    return row
+
+
+def _chosen_options(item: Item, setting: Setting, row: str, choices: Choices) -> dict[str, Any]:
+    """Return the options of a row, with the learning rate of a search. c keeps its ratio to it if it is not swept."""
+    options = options_of(item, setting, row, full=choices.full)
+    factor = choices.factors.get((setting.name, base_row(item, setting, row)), 1.0)
+    if factor == 1:
+        return options
+    swept = item.own.get(row, {}).get("set", {})
+    scaled = {
+        name: str(float(text) * factor)
+        for name, text in options["set"].items()
+        if name in ("c", "server_c") and name not in swept
+    }
+    return {**options, "lr": options["lr"] * factor, "set": {**options["set"], **scaled}}
 
 
 def _files(setting: Setting, data: Mapping[str, str]) -> dict[str, Any]:
