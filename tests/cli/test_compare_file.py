@@ -203,7 +203,7 @@ def test_a_comparison_killed_at_ten_random_moments_gives_the_files_of_an_undistu
     out, draw = tmp_path / "out", random.Random(17)
     finished = 0
     for number in range(10):
-        n_changes = draw.randrange(12)
+        n_changes = draw.randrange(60)
         with running(file, out, *longer, *(["--resume"] if number else [])) as run:
             wait_for_changes(out, n_changes, run)
             assert run.poll() is None, "it is killed before its end"

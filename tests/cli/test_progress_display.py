@@ -6,7 +6,11 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+from laconic.cli.comparison_display import ComparisonDisplay
 from laconic.cli.progress_display import columns_of, span_text
+from laconic.lab.comparison.engine import ComparisonProgress
+from laconic.lab.comparison.plan import Comparison
+from laconic.lab.comparison.results import CellResult
 
 
 @pytest.mark.parametrize(
@@ -39,3 +43,37 @@ def test_a_narrow_terminal_gets_steps_and_time_left_before_all_else(width, words
     assert isinstance(text.file, io.StringIO)
     lines = text.file.getvalue().splitlines()
     assert [" ".join(line.split()) for line in lines] == [f"compskip {words}"]
+
+
+def shown_by(display, width):
+    text = Console(file=io.StringIO(), width=width)
+    text.print(display._bars.get_renderable())
+    assert isinstance(text.file, io.StringIO)
+    return [" ".join(line.split()) for line in text.file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("width", [200, 60])
+def test_a_comparison_shows_all_cells_with_the_time_left_and_a_line_for_each_that_runs(width):
+    cells = Comparison(variants={"sgd": {"algorithm": "sgd"}}, seeds=(0, 1)).cells()
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
+
+    def progress(cell, done, n_ended, result=None):
+        return ComparisonProgress(
+            cell=cell, done=done, total=10, note="accuracy 90.00%", result=result, n_ended=n_ended, n_cells=2,
+            seconds_left=125.0,
+        )  # fmt: skip
+
+    with ComparisonDisplay(console=console) as display:
+        display.listen(progress(cells[0], 5, 0))
+        display.listen(progress(cells[1], 2, 0))
+        lines = shown_by(display, width)
+        display.listen(progress(cells[0], 10, 1, CellResult(state="finished", seconds=60.0)))
+        later = shown_by(display, width)
+    for found, wanted in (
+        (lines, ["cells, 2 min left ", "sgd, resample, seed 0 ", "sgd, resample, seed 1 "]),
+        (later, ["cells, 2 min left ", "sgd, resample, seed 1 "]),
+    ):
+        assert len(found) == len(wanted)
+        assert all(line.startswith(words) for line, words in zip(found, wanted, strict=True)), found
+    assert lines[1].endswith("5/10 accuracy 90.00%" if width == 200 else "5/10")
+    assert " 1/2" in later[0]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class ComparisonDisplay(Shown):
     """A line for all cells, and one for each that runs. Without a terminal it prints a line when a cell has ended."""
 
-    def __init__(self, *, shown: bool = True) -> None:
-        self._console: Console = terminal(stderr=True)
+    def __init__(self, *, shown: bool = True, console: Console | None = None) -> None:
+        self._console = console or terminal(stderr=True)
         self._lines = shown and (not self._console.is_terminal or self._console.is_dumb_terminal)
         self._bars = Progress(
             *columns_of(self._console, "{task.fields[note]}", "", estimates=False), console=self._console,
@@ -31,7 +31,8 @@ class ComparisonDisplay(Shown):
         """Show what has happened to a cell."""
         if self._all is None:
             self._all = self._bars.add_task("cells", total=progress.n_cells, note="")
-        self._bars.update(self._all, completed=progress.n_ended, note=_left(progress))
+        description = ", ".join(filter(None, ("cells", _left(progress))))
+        self._bars.update(self._all, completed=progress.n_ended, description=description)
         name = progress.cell.name
         if progress.result is not None:
             if name in self._running:
