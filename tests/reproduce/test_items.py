@@ -319,6 +319,9 @@ def test_what_has_not_been_run_has_no_verdict():
     assert [line.figure is None for line in lines] == [False, True]
     assert verdict_of(lines) is None
     assert verdict_text(of, lines) == "not run yet"
+    both = item(*of.rules, Rule(kind="computed", of=("a",), printed="2"))
+    lines_of_both = lines_of(both, Found(cells={"lazy": CELLS["lazy"]}, computed={"a": 2.0}))
+    assert verdict_text(both, lines_of_both) == "holds as far as it has run"
     assert cells_of(lines[1])[2] == "-"
 
 

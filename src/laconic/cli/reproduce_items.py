@@ -133,7 +133,7 @@ class _Items:
                     self._cells[label] = cell
                     self._tasks.append(task_of_cell(cell, label))
             name = one.item.compute
-            if name and not one.why_not and name not in self._computed and folder.computed(name) is None:
+            if name and name not in self._computed and folder.computed(name) is None:
                 self._computed[name] = name
                 self._tasks.append(task_of_computed(name))
 
@@ -193,11 +193,11 @@ class _Items:
         texts: dict[str, str] = {}
         for one in self._planned:
             item = one.item
-            lines: list[Line] = [] if one.why_not else lines_of(item, found_in(self._folder, item, one.cells))
+            lines: list[Line] = lines_of(item, found_in(self._folder, item, one.cells))
             verdict = one.why_not or verdict_text(item, lines)
             texts[item.name] = verdict
             data.append({**data_of(item, lines), "verdict": verdict})
-            if lines:
+            if any(line.figure for line in lines):
                 self._json.console.print(printed_beside_measured(item, lines))
         self._json.console.print(list_of([one.item for one in self._planned], texts))
         return data

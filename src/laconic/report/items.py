@@ -11,7 +11,7 @@ from laconic.report.published import sheet_table
 from laconic.reproduce.grid import Try
 from laconic.reproduce.items import Item
 from laconic.reproduce.judging import Line, verdict_of
-from laconic.reproduce.rules import Measured
+from laconic.reproduce.rules import Measured, verdict_of_all
 from laconic.reproduce.table import Sheet
 
 COLUMNS = ("what", "printed", "measured", "lowest", "highest", "rule", "verdict")
@@ -84,7 +84,10 @@ def verdict_text(item: Item, lines: Sequence[Line]) -> str:
     if not any(line.rule for line in lines):
         return "shown, not judged" if lines and all(line.figure for line in lines) else "not run yet"
     verdict = verdict_of(lines)
-    return "not run yet" if verdict is None else verdict.value
+    if verdict is not None:
+        return verdict.value
+    so_far = [line.verdict for line in lines if line.verdict is not None]
+    return f"{verdict_of_all(so_far).value} as far as it has run" if so_far else "not run yet"
 
 
 def _minutes(item: Item) -> str:

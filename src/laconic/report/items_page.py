@@ -81,7 +81,9 @@ def _section(item: Item, lines: Sequence[Line]) -> str:
     if item.draws:
         parts.append("Drawn by " + ", ".join(f"`laconic timeline {name}`" for name in item.draws) + ".\n")
     if any(line.figure is None for line in lines) or (item.rules and not lines):
-        parts.append("Not run yet, where a line has no figure.\n" if lines else "Not run yet.\n")
+        parts.append(
+            "Not run yet, where a line has no figure.\n" if any(one.figure for one in lines) else "Not run yet.\n"
+        )
     if lines:
         parts.append(_table(lines))
     parts += [f"- {note}" for note in item.notes]
