@@ -74,6 +74,11 @@ def test_a_libsvm_file_has_the_same_examples_sparse_as_dense(tmp_path):
             found[row, column] = value
             assert torch.equal(found, inputs)
             assert torch.equal(labels, targets)
+    some = libsvm_rows(file).sampled(10, 4)
+    row, column, value = some.train.taken(torch.arange(10))
+    found = torch.zeros(10, 5)
+    found[row, column] = value
+    assert torch.equal(found, libsvm_table(file).sampled(10, 4).train_inputs)
 
 
 def test_the_minimum_is_one_and_the_gradient_is_that_of_the_loss(tmp_path):

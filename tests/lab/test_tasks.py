@@ -1,6 +1,7 @@
 """Tasks with known constants: what is claimed of the quadratic, and the rates of the theorems."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -132,6 +133,16 @@ def test_a_run_records_gap_and_squared_gradient_and_its_theorem_learning_rate():
     assert header.endswith(",seconds,gap,mean_squared_gradient")
     assert line.endswith(f",{record.rows[0].gap},{both[0]}")
     assert "gap" not in columns_of(settings(task="classifier"))
+
+
+def test_a_run_whose_gap_grows_has_diverged_and_one_that_closes_it_has_not():
+    for lr, words in ((2.5, "its gap, .* is more than 10 times that of the start, 1"), (0.5, None)):
+        record = run_simulated(settings(lr=lr, workers=1, task_set={"rounds": 20}), lambda progress: None)
+        assert record.summary()["start_gap"] == pytest.approx(1.0, rel=1e-5)
+        if words is None:
+            assert record.why_diverged is None
+        else:
+            assert re.match(words, record.why_diverged)
 
 
 def test_gradient_descent_as_its_theorem_says_keeps_its_bound():

@@ -63,13 +63,7 @@ class Dataset:
         Raises:
             OptionError: There are fewer.
         """
-        available = len(self.train_labels)
-        if not 1 <= n <= available:
-            raise DataOptionError(
-                Named("examples", n), f" must be 1 to {available:,}, the train examples of {self.name}; leave it out "
-                "for all of them",
-            )  # fmt: skip
-        chosen = torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:n].sort().values
+        chosen = chosen_examples(self.name, len(self.train_labels), n, seed)
         return replace(self, train_inputs=self.train_inputs[chosen], train_labels=self.train_labels[chosen])
 
     def _check_split(self, split: str, inputs: Tensor, labels: Tensor) -> None:
@@ -104,6 +98,20 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input, without the leading n."""
         return tuple(self.train_inputs.shape[1:])
+
+
+def chosen_examples(name: str, available: int, n: int, seed: int) -> Tensor:
+    """Return which `n` train examples are used, in order: the first of a random order.
+
+    Raises:
+        OptionError: There are fewer.
+    """
+    if not 1 <= n <= available:
+        raise DataOptionError(
+            Named("examples", n), f" must be 1 to {available:,}, the train examples of {name}; leave it out for all of "
+            "them",
+        )  # fmt: skip
+    return torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:n].sort().values
 
 
 def _check_characters(where: str, inputs: Tensor, labels: Tensor, n_classes: int) -> None:

@@ -5,12 +5,14 @@ Shapes: n rows, c columns, k values that are not 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from laconic.lab.datasets.dataset import chosen_examples
 
 _CHUNK = 1 << 22  # elements that are dense at a time
 
@@ -124,3 +126,8 @@ class SparseDataset:
     test: SparseRows = field(repr=False)
     test_labels: Tensor = field(repr=False)
     n_classes: int
+
+    def sampled(self, n: int, seed: int) -> SparseDataset:
+        """Return the data set with `n` of its train rows, those that `Dataset.sampled` takes. Raises as that does."""
+        chosen = chosen_examples(self.name, len(self.train_labels), n, seed)
+        return replace(self, train=self.train.selected(chosen), train_labels=self.train_labels[chosen])

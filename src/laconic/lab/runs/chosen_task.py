@@ -11,6 +11,7 @@ from laconic.lab.datasets.augmentation import Augmentation
 from laconic.lab.datasets.libsvm import libsvm_rows
 from laconic.lab.datasets.mixed import data_of_workers, mixed
 from laconic.lab.datasets.sparse import SparseDataset, SparseRows
+from laconic.lab.datasets.split import SUBSET_SEED
 from laconic.lab.models import build, check_kind, check_scores
 from laconic.lab.own_functions import FORM, is_own
 from laconic.lab.partitions import BY_LABEL, Partition, partition_of
@@ -50,12 +51,13 @@ def task_of(settings: RunSettings) -> Task:
 
 def _sparse(settings: RunSettings) -> SparseDataset:
     """Return the rows of the data set; those of a libsvm file are never dense."""
-    if settings.dataset == "libsvm" and settings.examples is None:
+    if settings.dataset == "libsvm":
         path = None if settings.data is None else Path(settings.data).expanduser()
         reading = settings.reading
         if "test_data" in reading:
             reading["test_data"] = Path(reading["test_data"]).expanduser()
-        return libsvm_rows(path, **reading)
+        rows = libsvm_rows(path, **reading)
+        return rows if settings.examples is None else rows.sampled(settings.examples, SUBSET_SEED)
     dataset = load(settings.dataset, settings.data, examples=settings.examples, **settings.reading)
     if dataset.is_text:
         _check_text(settings, dataset)

@@ -38,6 +38,8 @@ class Experiment:
             * (settings.workers if settings.has_examples else settings.takes_part)
             // settings.takes_part
         )  # in which those that take part have as many examples as there are
+        self.start_gap = self.task.judge().gap if "gap" in settings.task_columns else None
+        """f(x) - f* before the first step, where the minimum is known."""
         self.steps = self.steps_per_epoch * settings.epochs
         self.algorithm = with_warm_up(settings, self.steps_per_epoch)
         self.learning_rate = self._theorem_learning_rate() if settings.lr == "theory" else settings.learning_rate

@@ -152,6 +152,7 @@ def read_record(folder: Path, settings: RunSettings) -> Record | None:
                 Share(examples=one["examples"], of_class=tuple(one["of_class"])) for one in figures.get("shares", ())
             ],
             guess=Guess(**figures["guess"]) if figures["guess"] else None, learning_rate=figures.get("learning_rate"),
+            start_gap=figures.get("start_gap"),
             dense_sgd=DenseSGD(**figures["dense_sgd"]) if figures["dense_sgd"] else None,
             times=PhaseTimes(phases=tuple(read_phases(folder)), accuracy_s=float(figures["clocks_apart_s"]))
             if (folder / TIMES).is_file() else None,

@@ -74,6 +74,7 @@ class Row:
         )  # fmt: skip
 
 
+_FAR = 10.0  # times the gap of the start: a run that has diverged
 OF_TASKS = ("gap", "mean_squared_gradient", "metric")
 """The columns that only some tasks fill: `metrics.csv` has those of its own task."""
 
@@ -104,6 +105,8 @@ class Record:
     """What dense SGD would have sent in this run."""
     learning_rate: float | None = None
     """The learning rate that a theorem gave; None where it is that of the settings."""
+    start_gap: float | None = None
+    """f(x) - f* before the first step, where the minimum is known."""
 
     @property
     def last(self) -> Row:
@@ -128,7 +131,14 @@ class Record:
             )
             for row in self.rows
         ]
-        return why_diverged(epochs, self.guess)
+        return why_diverged(epochs, self.guess) or self._grown_gap()
+
+    def _grown_gap(self) -> str | None:
+        """Return in words that the objective is far above where it began; None if it is not."""
+        gap, start = self.last.gap, self.start_gap
+        if gap is None or start is None or gap <= _FAR * start:
+            return None
+        return f"its gap, {gap:.3g}, is more than {_FAR:g} times that of the start, {start:.3g}"
 
     @property
     def label(self) -> str:
@@ -199,6 +209,8 @@ class Record:
             found["mean_squared_gradient"] = sum(squares) / len(squares)
         if self.learning_rate is not None:
             found["learning_rate"] = self.learning_rate
+        if self.start_gap is not None:
+            found["start_gap"] = self.start_gap
         return found
 
     def _own_models(self) -> dict[str, float]:

@@ -224,6 +224,7 @@ def _record(
         settings=settings, spec=experiment.spec, rows=rows, layout=layout,
         traffic=traffic, times=times, accounting=accounting, guess=experiment.guess(), shares=shares,
         learning_rate=experiment.learning_rate if settings.lr == "theory" else None,
+        start_gap=experiment.start_gap,
         dense_rounds=sum(map(algorithm.dense_in, rounds)), warm_up_rounds=sum(map(algorithm.warms_up_in, rounds)),
         dense_sgd=DenseSGD.of(
             spec=experiment.spec, workers=settings.takes_part, layout=settings.layout, steps=experiment.steps,

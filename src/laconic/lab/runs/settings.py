@@ -260,7 +260,9 @@ class RunSettings(MethodAndData):
 
             part = Participation(workers=self.workers, per_round=self.clients_per_round, seed=self.seed)
             part.check(self.method, layout)
-        if self.weights == "samples" and (self.partition == "resample" or self.method.is_asynchronous):
+        if self.weights == "samples" and (
+            (self.partition == "resample" and not self.worker_data) or self.method.is_asynchronous
+        ):
             raise OptionError(
                 Named("weights", "samples"), " is for workers with shards of their own and a method with rounds; take ",
                 Named("partition", "unequal"), " or another with shards, or leave it out",
