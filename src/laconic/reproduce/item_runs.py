@@ -142,7 +142,8 @@ def _chosen_options(item: Item, setting: Setting, row: str, choices: Choices) ->
         for name, text in options["set"].items()
         if name in ("c", "server_c") and name not in swept
     }
-    return {**options, "lr": options["lr"] * factor, "set": {**options["set"], **scaled}}
+    learning_rate = options.get("lr") or RunSettings(**options).learning_rate
+    return {**options, "lr": learning_rate * factor, "set": {**options["set"], **scaled}}
 
 
 def _files(setting: Setting, data: Mapping[str, str]) -> dict[str, Any]:
