@@ -138,6 +138,7 @@ def claims_of(algorithm: "Algorithm") -> list[tuple[str, str]]:
     rows.append(("exchanges a round", names))
     rows.append(("layouts", layouts(algorithm)))
     rows.append(("learning rate", f"{algorithm.lr_factor:g} x plain SGD's, unless given"))
+    rows.append(("laconic run starts with", _started_with(algorithm)))
     if algorithm.second_gradient:
         rows.append(("the closure", "may be called twice in a step: no state but the model's parameters and buffers"))
     for side, remembered in _remembered(algorithm).items():
@@ -154,6 +155,19 @@ def claims_of(algorithm: "Algorithm") -> list[tuple[str, str]]:
         gaps = [f"{name} {Mixing.over_cycle(name, _SHOWN_WORKERS).spectral_gap:.3g}" for name in GRAPHS]
         rows.append((f"spectral gaps, {_SHOWN_WORKERS} workers", ", ".join(gaps)))
     return rows
+
+
+def _started_with(algorithm: "Algorithm") -> str:
+    """Return what a command trains this method with where nothing is given."""
+    from laconic.lab.algorithms import make_algorithm
+    from laconic.lab.runs.settings import starting_learning_rate
+    from laconic.lab.starting_values import starting_settings
+
+    own = starting_settings(algorithm.name, {})
+    started = make_algorithm(algorithm.name, own) if own else algorithm
+    values = [f"{key}={value}" for key, value in own.items()]
+    reason = "; the defaults above are the paper's, for large models" if own else ""
+    return ", ".join([*values, f"a learning rate of {starting_learning_rate(started):g}"]) + reason
 
 
 def _remembered(algorithm: "Algorithm") -> dict[str, str]:

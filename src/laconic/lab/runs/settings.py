@@ -18,6 +18,7 @@ from laconic.lab.own_functions import FORM, described_functions, is_own
 from laconic.lab.runs.method_and_data import OF_READING, MethodAndData
 from laconic.lab.runs.option_texts import device_name
 from laconic.lab.runs.warm_up import check_warm_up
+from laconic.lab.starting_values import starting_lr_factor, starting_settings
 from laconic.protocol.layout import choose_layout, n_nodes_for
 from laconic.units import bandwidth, duration
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from laconic.lab.runs.fault_file import FaultFile
     from laconic.network import Link
 
-BASE_LR = 0.1  # of plain SGD; a method's default is this times its lr_factor
+BASE_LR = 0.1  # of plain SGD; a method's default is this times its lr_factor, and that of its starting values
 OF_PARTITION = {"shards_per_worker": "labels", "dirichlet_alpha": "dirichlet", "size_ratio": "unequal"}
 OF_DATA = (
     "dataset", "data", "worker_data", "examples", *OF_READING, "workers", "batch_size", "seed", "partition",
@@ -45,6 +46,11 @@ def _rising_shares(text: str) -> tuple[float, ...]:
     if not shares or list(shares) != sorted(set(shares)) or not (shares[0] > 0 and shares[-1] < 1):
         raise ValueError(f"must be rising shares of the run between 0 and 1, such as {DECAY_AT}")
     return shares
+
+
+def starting_learning_rate(method: "Algorithm") -> float:
+    """Return the learning rate of plain SGD with which a run of this method starts, where none is given."""
+    return BASE_LR * method.lr_factor * starting_lr_factor(method.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +277,8 @@ class RunSettings(MethodAndData):
     @cached_property
     def method(self) -> "Algorithm":
         """The algorithm with its hyper-parameters, made once."""
-        return make_algorithm(self.algorithm, self.set, option="algorithm")
+        started = {**starting_settings(self.algorithm, self.set), **self.set}
+        return make_algorithm(self.algorithm, started, option="algorithm")
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the options alone: another process makes its own algorithm, and reads its own fault plan."""
@@ -309,9 +316,9 @@ class RunSettings(MethodAndData):
 
     @property
     def default_learning_rate(self) -> float:
-        """Plain SGD's learning rate times the method's factor, or the usual one of another inner optimizer."""
+        """Plain SGD's learning rate times the method's factors, or the usual one of another inner optimizer."""
         usual: float | None = self.inner_kind.usual_lr
-        return BASE_LR * self.method.lr_factor if usual is None else usual
+        return starting_learning_rate(self.method) if usual is None else usual
 
     @cached_property
     def inner_kind(self) -> Any:  # noqa: ANN401 - a dataclass of `laconic.lab.inner_optimizers`
