@@ -174,7 +174,7 @@ def test_a_comparison_is_continued_with_equal_settings_alone(tmp_path):
     for command, words in (
         (("compare", "sgd", *TINY, "--epochs", "5"), "twice"),
         (("compare", "sgd", *TINY, "--seed", "4"), "another seed: 0 there, 4 now"),
-        (("compare", "sgd", *TINY, "--lr-of", "sgd=0.5"), "another lr: 0.1 there, 0.5 now"),
+        (("compare", "sgd", *TINY, "--lr-of", "sgd=0.5"), "another lr: 0.3 there, 0.5 now"),
         (("compare", "sgd", *TINY, "--latency", "1ms"), "another latency: not set there, '1ms' now"),
         (("compare", "signsgd-mv", *TINY), "also holds sgd"),
         (("run", "-a", "sgd", *TINY), "holds a comparison (sgd)"),

@@ -143,8 +143,8 @@ def test_what_is_finished_is_taken_up_and_the_rest_is_run_to_the_same_files(undi
 def test_a_folder_of_other_settings_is_refused_before_anything_is_trained(tmp_path):
     run_comparison(comparison("sgd"), tmp_path)
     before = files_in(tmp_path)
-    other = Comparison(variants={"sgd": {"algorithm": "sgd", "lr": 0.3}}, options=SMALL)
-    with pytest.raises(OptionError, match=r"was made with another lr: 0\.1 there, 0\.3 now"):
+    other = Comparison(variants={"sgd": {"algorithm": "sgd", "lr": 0.5}}, options=SMALL)
+    with pytest.raises(OptionError, match=r"was made with another lr: 0\.3 there, 0\.5 now"):
         run_comparison(other, tmp_path)
     assert files_in(tmp_path) == before
 

@@ -105,7 +105,7 @@ def test_a_diverged_run_is_marked_has_no_ratio_and_is_explained(records, diverge
     note = notes_of(diverged, records["ec-sgd"]).splitlines()[0]
     assert note.startswith("sgd diverged: ")
     assert "9 of 10 rounds had no effect" in note
-    assert "Give a lower --lr-of sgd=RATE (it was 1e+30; the method's own is 0.1)" in note
+    assert "Give a lower --lr-of sgd=RATE (it was 1e+30; the method's own is 0.3)" in note
     assert "Give a lower --lr (" in notes_of(diverged, lr_by_method=False)
 
 
@@ -118,7 +118,7 @@ def test_one_aborted_round_is_noted_without_alarm(records):
 
 
 def test_a_learning_rate_that_was_another_methods_is_noted(records):
-    note = "signsgd-mv: the learning rate 0.1 is far above its usual 0.001"
+    note = "signsgd-mv: the learning rate 0.1 is far above its usual 0.002"
     assert note in notes_of(record_of("signsgd-mv", lr=0.1))
     assert "usual" not in notes_of(*records.values())
 

@@ -1,12 +1,14 @@
 """What the command line starts a method with, where nothing is given.
 
 A method's hyper-parameters keep the paper's values. The c of DropSign and CompSkip is printed for ImageNet and trains
-badly at small scale, so that runs start with another one, and with a learning rate that fits it. The grids by which
-they were chosen are in docs/results/starting-values.md. Importing this file loads no torch.
+badly at small scale, so that runs start with another one. The grids by which these and the learning rates were chosen
+are in docs/results/starting-values.md. Importing this file loads no torch.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+_BASE_LR = 0.3  # of plain SGD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,13 +17,14 @@ class StartingValues:
 
     settings: Mapping[str, str] = field(default_factory=dict)
     """Hyper-parameters in place of their defaults."""
-    lr_factor: float
-    """The learning rate over plain SGD's, divided by the method's own `lr_factor`."""
+    base_lr: float
+    """What the method's `lr_factor` multiplies, in place of plain SGD's learning rate."""
 
 
 STARTING_VALUES: Mapping[str, StartingValues] = {
-    "compskip": StartingValues(settings={"c": "0.6", "server_c": "0.6"}, lr_factor=0.2),
-    "dropsign": StartingValues(settings={"c": "0.5", "server_c": "0.5"}, lr_factor=0.1),
+    "compskip": StartingValues(settings={"c": "0.6", "server_c": "0.6"}, base_lr=0.02),
+    "dropsign": StartingValues(settings={"c": "0.5", "server_c": "0.5"}, base_lr=0.01),
+    "signsgd-mv": StartingValues(base_lr=0.2),
 }
 
 
@@ -34,6 +37,6 @@ def starting_settings(name: str, given: Mapping[str, str]) -> Mapping[str, str]:
     return {} if own.keys() & given.keys() else own
 
 
-def starting_lr_factor(name: str) -> float:
-    """Return by what a run multiplies plain SGD's learning rate, beside the method's own factor."""
-    return STARTING_VALUES[name].lr_factor if name in STARTING_VALUES else 1.0
+def base_lr_of(name: str) -> float:
+    """Return what the `lr_factor` of this method multiplies where no learning rate is given."""
+    return STARTING_VALUES[name].base_lr if name in STARTING_VALUES else _BASE_LR

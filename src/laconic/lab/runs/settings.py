@@ -18,7 +18,7 @@ from laconic.lab.own_functions import FORM, described_functions, is_own
 from laconic.lab.runs.method_and_data import OF_READING, MethodAndData
 from laconic.lab.runs.option_texts import device_name
 from laconic.lab.runs.warm_up import check_warm_up
-from laconic.lab.starting_values import starting_lr_factor, starting_settings
+from laconic.lab.starting_values import base_lr_of, starting_settings
 from laconic.protocol.layout import choose_layout, n_nodes_for
 from laconic.units import bandwidth, duration
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from laconic.lab.runs.fault_file import FaultFile
     from laconic.network import Link
 
-BASE_LR = 0.1  # of plain SGD; a method's default is this times its lr_factor, and that of its starting values
 OF_PARTITION = {"shards_per_worker": "labels", "dirichlet_alpha": "dirichlet", "size_ratio": "unequal"}
 OF_DATA = (
     "dataset", "data", "worker_data", "examples", *OF_READING, "workers", "batch_size", "seed", "partition",
@@ -50,7 +49,7 @@ def _rising_shares(text: str) -> tuple[float, ...]:
 
 def starting_learning_rate(method: "Algorithm") -> float:
     """Return the learning rate of plain SGD with which a run of this method starts, where none is given."""
-    return BASE_LR * method.lr_factor * starting_lr_factor(method.name)
+    return base_lr_of(method.name) * method.lr_factor
 
 
 @dataclass(frozen=True, kw_only=True)
