@@ -160,8 +160,7 @@ def claims_of(algorithm: "Algorithm") -> list[tuple[str, str]]:
 def _started_with(algorithm: "Algorithm") -> str:
     """Return what a command trains this method with where nothing is given."""
     from laconic.lab.algorithms import make_algorithm
-    from laconic.lab.runs.settings import starting_learning_rate
-    from laconic.lab.starting_values import starting_settings
+    from laconic.lab.starting_values import starting_learning_rate, starting_settings
 
     own = starting_settings(algorithm.name, {})
     started = make_algorithm(algorithm.name, own) if own else algorithm

@@ -7,6 +7,10 @@ are in docs/results/starting-values.md. Importing this file loads no torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from laconic.contract import Algorithm
 
 _BASE_LR = 0.3  # of plain SGD
 
@@ -37,6 +41,7 @@ def starting_settings(name: str, given: Mapping[str, str]) -> Mapping[str, str]:
     return {} if own.keys() & given.keys() else own
 
 
-def base_lr_of(name: str) -> float:
-    """Return what the `lr_factor` of this method multiplies where no learning rate is given."""
-    return STARTING_VALUES[name].base_lr if name in STARTING_VALUES else _BASE_LR
+def starting_learning_rate(method: "Algorithm") -> float:
+    """Return the learning rate of plain SGD with which a run of this method starts, where none is given."""
+    base_lr = STARTING_VALUES[method.name].base_lr if method.name in STARTING_VALUES else _BASE_LR
+    return base_lr * method.lr_factor

@@ -18,7 +18,7 @@ from laconic.lab.own_functions import FORM, described_functions, is_own
 from laconic.lab.runs.method_and_data import OF_READING, MethodAndData
 from laconic.lab.runs.option_texts import device_name
 from laconic.lab.runs.warm_up import check_warm_up
-from laconic.lab.starting_values import base_lr_of, starting_settings
+from laconic.lab.starting_values import starting_learning_rate, starting_settings
 from laconic.protocol.layout import choose_layout, n_nodes_for
 from laconic.units import bandwidth, duration
 
@@ -45,11 +45,6 @@ def _rising_shares(text: str) -> tuple[float, ...]:
     if not shares or list(shares) != sorted(set(shares)) or not (shares[0] > 0 and shares[-1] < 1):
         raise ValueError(f"must be rising shares of the run between 0 and 1, such as {DECAY_AT}")
     return shares
-
-
-def starting_learning_rate(method: "Algorithm") -> float:
-    """Return the learning rate of plain SGD with which a run of this method starts, where none is given."""
-    return base_lr_of(method.name) * method.lr_factor
 
 
 @dataclass(frozen=True, kw_only=True)
