@@ -181,6 +181,16 @@ def test_a_wrong_call_is_refused_in_one_line(what, file, tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["empty.toml", "mine.toml"]
 
 
+def test_what_the_data_refuse_is_named_with_the_file_and_the_line(file, tmp_path):
+    text = TEXT.replace("batch_size = 100", "batch_size = 9999")
+    (tmp_path / "mine.toml").write_text(text)
+    ended = laconic("compare", file, "--out", str(tmp_path / "out"))
+    line = text.splitlines().index("batch_size = 9999") + 1
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {file}, line {line}: batch_size = 9999 is too large: ")
+    assert ended.err.endswith("(of sgd, home, resample, seed 0)\n")
+
+
 @contextmanager
 def running(file, out, *more):
     """The command in a process of its own; its lines of progress can be read."""
@@ -203,7 +213,7 @@ def test_a_comparison_killed_at_ten_random_moments_gives_the_files_of_an_undistu
     out, draw = tmp_path / "out", random.Random(17)
     finished = 0
     for number in range(10):
-        n_changes = draw.randrange(60)
+        n_changes = draw.randrange(40)
         with running(file, out, *longer, *(["--resume"] if number else [])) as run:
             wait_for_changes(out, n_changes, run)
             assert run.poll() is None, "it is killed before its end"

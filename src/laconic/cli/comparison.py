@@ -61,7 +61,7 @@ def compare_cells(
         if run.taken_up:
             console.print(f"{len(run.taken_up)} of {len(run.cells)} cells are finished; they are not run again")
         try:
-            with ComparisonDisplay(shown=not quiet) as display:
+            with asked.file_named(), ComparisonDisplay(shown=not quiet) as display:
                 run.run(
                     jobs=options.jobs, memory_bytes=None if options.memory is None else size(options.memory),
                     listen=display.listen,

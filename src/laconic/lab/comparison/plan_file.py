@@ -3,7 +3,8 @@
 An item of `algorithms` is a name, or a table with the options of one variant. Importing this file loads no torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,20 @@ class Asked:
                 line = self._line_of_hyperparameter(str(error), draft)
                 raise ValueError(f"{self.file}{line}: {error} (of {draft.label})" if line else str(error)) from None
         return cells
+
+    @contextmanager
+    def file_named(self) -> Iterator[None]:
+        """Name file and line in an error about an option of all cells, if it stands in a file."""
+        try:
+            yield
+        except OptionError as error:
+            if self.file is None:
+                raise
+            for part in error.args:
+                if isinstance(part, Named) and self.options.get(part.option) == part.value:
+                    line = line_of(self.file, part.option)
+                    raise ValueError(f"{self.file}{line}: {error.spelled(Spelling.KEY)}") from None
+            raise
 
     def _located(self, error: OptionError, draft: Draft) -> ValueError:
         """Return an error about an option with the file and the line, if it stands in a file."""
