@@ -3,8 +3,6 @@
 import csv
 import json
 
-import pytest
-
 from laconic.lab.defaults import LOG_KINDS
 from laconic.lab.own_results import LOGS
 from laconic.telemetry.logs import jsonl, kinds
@@ -66,12 +64,3 @@ def test_a_log_that_cannot_be_written_is_refused_in_one_line_before_training(mon
         ended = laconic("run", "-a", "sgd", *SMALL, *arguments)
         assert (ended.code, ended.out) == (2, "")
         assert ended.err.startswith(text)
-
-
-@pytest.mark.slow
-def test_over_processes_the_run_has_one_log_which_rank_0_writes(tmp_path):
-    out = tmp_path / "a"
-    ended = laconic("run", "-a", "ec-sgd", *SMALL, "--driver", "processes", "--log", "jsonl", "--out", str(out))
-    assert ended.code == 0, ended.err
-    rounds, _ = check_log(out)
-    assert all(line["round/wait_s"] >= 0 for line in rounds)

@@ -79,11 +79,11 @@ def test_a_density_for_the_warm_up_needs_epochs_in_which_it_falls_and_a_method_t
 
 
 @pytest.mark.slow
-def test_over_processes_set_up_evaluation_and_checks_are_counted_apart(tmp_path):
+def test_over_processes_set_up_evaluation_and_checks_are_counted_apart_and_rank_0_logs_every_round(tmp_path):
     command = ("run", "-a", "ssgd-mv", "--driver", "processes", "--model", "linear", "--workers", "2", "--batch-size",
                "240", "--epochs", "2", "--dense-epochs", "1", "--warm-up-density", "0.5",
                "--out", str(tmp_path))  # fmt: skip
-    ended = laconic(*command, "--save-every", "1")
+    ended = laconic(*command, "--save-every", "1", "--log", "jsonl")
     assert ended.code == 0, ended.err
     summary = json.loads((tmp_path / "summary.json").read_text())
     parts = summary["parts"]
@@ -92,3 +92,8 @@ def test_over_processes_set_up_evaluation_and_checks_are_counted_apart(tmp_path)
     assert sum(control) == summary["traffic"]["control_bytes"]
     assert parts["warm_up"]["rounds"] == 2
     assert 0 < parts["round_0"]["up_wire_bytes"] < parts["warm_up"]["up_wire_bytes"]
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    rounds = [line for line in logged if "round/train_loss" in line]
+    assert [line["step"] for line in rounds] == [*range(1, summary["traffic"]["rounds"] + 1)]
+    assert all(line["round/wait_s"] >= 0 for line in rounds)
+    assert [line["event"] for line in logged if line["event"] != "log"] == ["init", "finish"]
