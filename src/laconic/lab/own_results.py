@@ -69,7 +69,7 @@ def _of_the_names(folder: Path) -> list[Path]:
 def _is_own(file: Path) -> bool:
     if file.name in PICTURES:  # which say nothing of who has drawn them; a comparison's lie above its runs
         beside = any(_is_own(file.parent / name) for name in ("config.toml", "metrics.csv", "summary.json"))
-        return beside or bool(run_folders(file.parent))
+        return beside or bool(run_folders(file.parent)) or is_comparison(file.parent)
     if file.name in _BEGINS:
         begins = _BEGINS[file.name]
         return _read(file, len(begins)) == begins
