@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from laconic.cli.compare_options import CompareOptions
 from laconic.contract import ALGORITHMS
 from support.command_line import laconic
 from support.deadlines import DEADLINE_S
@@ -112,6 +113,7 @@ def test_finished_cells_are_not_run_again_and_old_results_need_a_word(file, tmp_
     assert sorted(path.name for path in (out / "cells").iterdir()) == ["sgd"]
 
 
+@pytest.mark.nightly
 def test_results_of_one_kind_are_not_continued_by_the_other(file, tmp_path):
     out, words = str(tmp_path / "out"), ("--epochs", "1", "--model", "linear", "--batch-size", "700", "--workers", "2")
     assert laconic("compare", "sgd", *words, "--out", out).code == 0
@@ -125,17 +127,16 @@ def test_results_of_one_kind_are_not_continued_by_the_other(file, tmp_path):
 TINY = ("--model", "linear", "--workers", "2", "--batch-size", "300", "--epochs", "1")
 
 
-def test_methods_seeds_and_variants_are_compared_by_flags_too(tmp_path):
-    out = tmp_path / "out"
-    ended = laconic(
-        "compare", "ssgd-mv", "--as", "dense=ssgd-mv", "--set", "dense.density=0.5", "--lr-of", "dense=0.2", *TINY,
-        "--seeds", "3,4", "--out", str(out), "--quiet",
+def test_methods_seeds_and_variants_are_compared_by_flags_too():
+    options = CompareOptions(
+        algorithms=("ssgd-mv",), as_={"dense": "ssgd-mv"}, set={"dense.density": "0.5"}, lr_of={"dense": "0.2"},
+        seeds="3,4",
     )  # fmt: skip
-    assert ended.code == 0, ended.err
-    assert ended.err == ""
-    config = tomllib.loads((out / "cells/dense/-/resample/seed-4/config.toml").read_text())
-    assert (config["set"]["density"], config["lr"], config["seed"]) == ("0.5", 0.2, 4)
-    assert "density = 0.5" not in (out / "cells/ssgd-mv/-/resample/seed-4/config.toml").read_text()
+    cells = {cell.folder: cell.settings for cell in options.asked({"epochs": 1}).comparison().cells()}
+    assert list(cells) == [f"cells/{label}/-/resample/seed-{seed}" for label in ("ssgd-mv", "dense") for seed in (3, 4)]
+    dense, usual = cells["cells/dense/-/resample/seed-4"], cells["cells/ssgd-mv/-/resample/seed-4"]
+    assert (dense.set, dense.lr, dense.seed, dense.epochs) == ({"density": "0.5"}, 0.2, 4, 1)
+    assert (usual.set, usual.lr) == ({}, None)
 
 
 def test_a_cell_that_fails_or_diverges_is_named_and_the_exit_code_says_so(tmp_path):
