@@ -25,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-FAST = "not slow and not nightly and not gpu"
+FAST = "not slow and not nightly and not gpu and not browser"
 REQUIREMENT = re.compile(r"([\w.-]+)>=([\w.]+)(?:; .*)?")
 LINTERS = ("mypy", "ruff")  # no test runs them
 

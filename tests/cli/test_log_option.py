@@ -3,8 +3,6 @@
 import csv
 import json
 
-from laconic.lab.defaults import LOG_KINDS
-from laconic.lab.own_results import LOGS
 from laconic.telemetry.logs import jsonl, kinds
 from support.command_line import laconic
 from support.tracker_module import calls_in, install_tracker
@@ -30,11 +28,6 @@ def check_log(folder):
         assert [line["epoch"], line["epoch/test_accuracy"]] == [int(row["epoch"]), float(row["test_accuracy"])]
         assert line["epoch/up_wire_bytes"] == int(row["up_wire_bytes"])
     return rounds, traffic
-
-
-def test_the_names_are_those_of_the_logs_and_their_file_is_known_as_a_runs_own():
-    assert LOG_KINDS == kinds.LOG_KINDS
-    assert (jsonl.FILE,) == LOGS
 
 
 def test_a_comparison_logs_each_run_in_its_folder_and_begins_anew_when_it_is_overwritten(tmp_path, monkeypatch):

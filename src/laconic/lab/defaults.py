@@ -17,7 +17,6 @@ DATASET_NAMES = (
     "libsvm",
     "text",
 )
-LOG_KINDS = ("jsonl", "tensorboard", "wandb", "trackio")
 PUBLISHED_NAMES = ("mnist", "fashion-mnist", "cifar10", "cifar100")
 TASK_NAMES = ("classifier", "language-model", "logistic", "least-squares", "quadratic")
 INNER_NAMES = ("sgd", "adamw", "muon")

@@ -1,6 +1,6 @@
 """The inner optimizer of a run by name: what makes a step of the direction that an exchange returns."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -171,7 +171,7 @@ def check_momentum(kind: object, algorithm: Algorithm) -> None:
         )  # fmt: skip
 
 
-def _adamw(parameters: Iterable[nn.Parameter] | Iterator[nn.Parameter], lr: float, weight_decay: float,
+def _adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float,
            settings: InnerAdamW) -> Optimizer:  # fmt: skip
     return torch.optim.AdamW(
         parameters, lr=lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=weight_decay

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-LOGS = ("log.jsonl",)
+from laconic.telemetry.logs.jsonl import BEGINS as JSONL_BEGINS
+from laconic.telemetry.logs.jsonl import FILE as JSONL
+
+LOGS = (JSONL,)
 RUN_FILES = (
     "config.toml", "faults.toml", "metrics.csv", "rounds.csv", "times.csv", "summary.json", "checkpoint.pt",
     *LOGS,
@@ -21,7 +24,7 @@ SAVED_RUN_BEGINS = b"laconic run\n"
 _BEGINS = {
     "metrics.csv": b"epoch,round,train_loss,", "rounds.csv": b"round,epoch,up_wire_bytes,",
     "times.csv": b"rank,round,what,", "checkpoint.pt": SAVED_RUN_BEGINS,
-    "log.jsonl": b'{"event": "init", "by": "laconic"',
+    JSONL: JSONL_BEGINS.encode(),
 }  # fmt: skip
 _OPTIONS = {"algorithm", "workers", "driver", "layout", "seed"}  # every run's config has them
 

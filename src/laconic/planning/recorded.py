@@ -1,7 +1,7 @@
 """Runs that `laconic run --out` recorded, timed on another network from their measured bytes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from laconic.contract import Exchange, ModelSpec
 from laconic.errors import Named, OptionError
 from laconic.lab.options import options_of
 from laconic.lab.runs.config_file import group_of, read_values
+from laconic.lab.runs.files import CONFIG, FAULTS, spec_of
 from laconic.lab.runs.settings import RunSettings
+from laconic.lab.runs.store import FILE as SUMMARY
 from laconic.lab.runs.times import FILE as TIMES
 from laconic.lab.runs.times import compute_s_of, read_phases
 from laconic.network import Link, Sites
@@ -21,8 +23,6 @@ from laconic.protocol.legs import Answering, answering_of
 from laconic.random_keys import shared_key
 from laconic.telemetry.traffic import Traffic
 
-_FILES = ("config.toml", "summary.json")
-_FAULTS = "faults.toml"
 _SINGLE_SERVER = ("rank0", "dedicated")
 
 
@@ -117,27 +117,19 @@ def read_recorded(folder: Path) -> list[Recorded]:
         OptionError: The folder has no finished runs.
         ValueError: A file is not as `laconic run` writes it.
     """
-    folders = (
-        [folder] if (folder / _FILES[0]).is_file() else sorted(path.parent for path in folder.glob(f"*/{_FILES[0]}"))
-    )
+    folders = [folder] if (folder / CONFIG).is_file() else sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
     if not folders:
         raise OptionError(
             Named("trace", folder),
-            f": there is no {_FILES[0]} in it; give a folder that `laconic run --out FOLDER` wrote",
+            f": there is no {CONFIG} in it; give a folder that `laconic run --out FOLDER` wrote",
         )
     return [_read(one) for one in folders]
 
 
-def _spec_of(tensors: Mapping[str, Sequence[int]]) -> ModelSpec:
-    """Return the parameters that the shapes by name are of."""
-    shapes = tuple(tuple(int(length) for length in shape) for shape in tensors.values())
-    return ModelSpec(names=tuple(tensors), shapes=shapes)
-
-
 def _read(folder: Path) -> Recorded:
-    summary = folder / _FILES[1]
+    summary = folder / SUMMARY
     if not summary.is_file():
-        raise OptionError(Named("trace", folder), f": {_FILES[1]} is missing; the run was not finished")
+        raise OptionError(Named("trace", folder), f": {SUMMARY} is missing; the run was not finished")
     settings = _settings(folder)
     try:
         run_data: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
@@ -145,7 +137,7 @@ def _read(folder: Path) -> Recorded:
         recorded = Recorded(
             settings=settings,
             computed_s=_computed_s(folder, settings, int(run_data["traffic"]["rounds"])),
-            spec=_spec_of(run_data["tensors"]),
+            spec=spec_of(run_data["tensors"]),
             layout_name=str(run_data["layout"]),
             traffic=Traffic.from_data(run_data["traffic"]),
             dense_rounds=int(run_data.get("dense_rounds", 0)),
@@ -163,12 +155,12 @@ def _read(folder: Path) -> Recorded:
 
 def _settings(folder: Path) -> RunSettings:
     """Return the settings in `config.toml`, with the folder's own copy of the fault plan and no other file."""
-    config, faults = folder / _FILES[0], folder / _FAULTS
+    config, faults = folder / CONFIG, folder / FAULTS
     values = read_values(config, options_of(RunSettings))
     if "faults" in values and not faults.is_file():
-        raise _mixed(folder, f"{_FAULTS} is missing, and {config.name} says that the run had faults")
+        raise _mixed(folder, f"{FAULTS} is missing, and {config.name} says that the run had faults")
     if "faults" not in values and faults.is_file():
-        raise _mixed(folder, f"{_FAULTS} is of another run: {config.name} has no faults")
+        raise _mixed(folder, f"{FAULTS} is of another run: {config.name} has no faults")
     if "faults" in values:
         values["faults"] = str(faults)
     return group_of(RunSettings, config, values)
@@ -182,7 +174,7 @@ def _check_one_run(folder: Path, settings: RunSettings, run_data: Mapping[str, A
         if one != other:
             raise _mixed(
                 folder,
-                f"{_FILES[1]} is of another run than {_FILES[0]}: {name} is {other!r:.40} there, {one!r:.40} here",
+                f"{SUMMARY} is of another run than {CONFIG}: {name} is {other!r:.40} there, {one!r:.40} here",
             )
 
 
@@ -191,10 +183,10 @@ def _computed_s(folder: Path, settings: RunSettings, n_rounds: int) -> float | N
     times = folder / TIMES
     if not settings.record_times:
         if times.is_file():
-            raise _mixed(folder, f"{TIMES} is of another run: {_FILES[0]} says that this one recorded no times")
+            raise _mixed(folder, f"{TIMES} is of another run: {CONFIG} says that this one recorded no times")
         return None if settings.compute is None else settings.compute_s()
     if not times.is_file():
-        raise _mixed(folder, f"{TIMES} is missing, and {_FILES[0]} says that the run recorded its times")
+        raise _mixed(folder, f"{TIMES} is missing, and {CONFIG} says that the run recorded its times")
     phases = read_phases(folder)
     ranks, rounds = {phase.rank for phase in phases}, {phase.round for phase in phases}
     for what, found, expected in (("ranks", len(ranks), settings.workers), ("rounds", max(rounds) + 1, n_rounds)):

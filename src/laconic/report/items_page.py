@@ -1,6 +1,6 @@
 """The page of all items: printed beside measured, the rules, the verdicts, and what has not been run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from laconic.report.items import COLUMNS, cells_of, verdict_text
 from laconic.reproduce.item_runs import MadeWith
@@ -37,11 +37,11 @@ Points are percent of the test examples. "Lowest" and "highest" are those of the
 
 def page_of(found: Found, made_with: MadeWith) -> str:
     """Return the page as Markdown."""
-    parts = [_INTRODUCTION, _provenance(made_with), _commands(), _overview(found)]
+    settings = {item.setting: setting_of(item.setting) for item, _ in found if item.setting}
+    parts = [_INTRODUCTION, _provenance(made_with), _commands(settings.values()), _overview(found)]
     for paper, title in _PAPERS.items():
         parts.append(f"## {paper}: {title}\n")
         parts += [_section(item, lines) for item, lines in found if item.paper == paper]
-    settings = {item.setting: setting_of(item.setting) for item, _ in found if item.setting}
     parts += ["## Settings\n", *(_setting(setting) for setting in settings.values())]
     return "\n".join(parts)
 
@@ -60,10 +60,11 @@ def _provenance(made_with: MadeWith) -> str:
     )
 
 
-def _commands() -> str:
+def _commands(settings: Iterable[Setting]) -> str:
+    names = sorted({name for setting in settings for name in setting.data})
+    data = "".join(f" --data {name}=FOLDER" for name in names)
     return (
-        "```\nlaconic reproduce --all --out FOLDER --data mnist=FOLDER --data fashion-mnist=FOLDER "
-        "--data cifar10=FOLDER\nlaconic reproduce ITEM --out FOLDER --data NAME=FOLDER\n"
+        f"```\nlaconic reproduce --all --out FOLDER{data}\nlaconic reproduce ITEM --out FOLDER --data NAME=FOLDER\n"
         "laconic reproduce --out FOLDER --page docs/results/reproductions.md\n```\n"
     )
 

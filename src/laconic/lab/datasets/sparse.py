@@ -41,15 +41,12 @@ class SparseRows:
     def with_constant(self) -> SparseRows:
         """Return the rows with one more column, whose values are 1."""
         n = len(self)
-        last = self.offsets[1:].repeat_interleave(1)
         positions = torch.arange(len(self.values)) + self.row_numbers()
         columns = torch.full((len(self.values) + n,), self.n_columns, dtype=torch.int64)
         values = torch.ones(len(columns))
         columns[positions], values[positions] = self.columns, self.values
-        return SparseRows(
-            offsets=torch.cat([self.offsets[:1], last + torch.arange(1, n + 1)]), columns=columns, values=values,
-            n_columns=self.n_columns + 1,
-        )  # fmt: skip
+        offsets = self.offsets + torch.arange(n + 1)
+        return SparseRows(offsets=offsets, columns=columns, values=values, n_columns=self.n_columns + 1)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -37,7 +37,7 @@ class LogPlan:
         flat.pop("set", None)
         return RunLog(
             *self.kinds, folder=self.folder, name=self.name or f"{settings.algorithm}, seed {settings.seed}",
-            group=f"{settings.dataset}, {settings.model}", config=flat, start=start, complain=complain,
+            group=settings.title, config=flat, start=start, complain=complain,
         )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from laconic.contract import Algorithm
 from laconic.drivers.distributed.channel import Channel
@@ -178,17 +177,6 @@ def lines_until(path: Path, last: int) -> str:
 def _round_of(line: str) -> float:
     number = line.partition(",")[0]
     return int(number) if number.isdecimal() else math.inf
-
-
-def read_rounds(folder: Path) -> list[dict[str, Any]]:
-    """Return the rounds in a run's folder, by column: numbers, or None where there is none."""
-    if not (folder / FILE).is_file():
-        return []
-    with (folder / FILE).open(newline="", encoding="utf-8") as stream:
-        return [
-            {name: None if text == "" else float(text) for name, text in line.items()}
-            for line in csv.DictReader(stream)
-        ]
 
 
 def _sum(counts: Iterable[Count]) -> Count:

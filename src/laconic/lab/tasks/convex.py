@@ -76,8 +76,8 @@ class Logistic(_Convex):
     @staticmethod
     def curvature(margins: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
         """Return phi''(m)."""
-        slope: NDArray[numpy.float64] = 0.25 / numpy.cosh(numpy.clip(margins / 2, -300, 300)) ** 2
-        return slope
+        curvature: NDArray[numpy.float64] = 0.25 / numpy.cosh(numpy.clip(margins / 2, -300, 300)) ** 2
+        return curvature
 
     highest_curvature: ClassVar[float] = 0.25
 

@@ -30,11 +30,9 @@ class LanguageModel:
 
 
 # Name -> kind. The first line of a kind's docstring says what is trained; its hyper-parameters are the keys of
-# --task-set, `has_examples` says whether workers share examples,
-# `takes_data` and `takes_model` whether the options of
-# data and of the model are for it,
-# and `columns` names the columns of `metrics.csv` that only this kind fills, `judged_by` the one that
-# it is judged by.
+# --task-set, `has_examples` says whether workers share examples, `takes_data` and `takes_model` whether the options of
+# data and of the model are for it, `columns` names the columns of `metrics.csv` that only this kind fills, and
+# `judged_by` the one that it is judged by.
 TASKS: dict[str, type] = {
     "classifier": Classifier,
     "language-model": LanguageModel,

@@ -74,7 +74,11 @@ class ExampleTask(Task):
     """A task of a user's own, with the rows of each worker in each step."""
 
     def __init__(self, text: str, own: OwnTask, partition: Partition | Shards, seed: int) -> None:
-        """Set up the task, and try its loss and metric on a few examples."""
+        """Set up the task, and try its loss on two examples.
+
+        Raises:
+            OptionError: The loss raises, or is no number with a gradient.
+        """
         self._text, self._own, self._seed = text, own, seed
         self.name, self.model, self.partition = text, own.model, partition
         self.steps_per_epoch = partition.rounds_per_epoch
