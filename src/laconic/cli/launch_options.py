@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from laconic.cli.json_output import json_option
 from laconic.errors import Named, OptionError
-from laconic.lab.defaults import PICTURE_ENDINGS
+from laconic.lab.defaults import LOG_KINDS, PICTURE_ENDINGS
 from laconic.lab.options import PURE_NUMBER, OptionGroup, file_of_kind, listed, option
 from laconic.lab.outputs import check_old_results
-from laconic.telemetry.logs.kinds import LOG_KINDS
 
 if TYPE_CHECKING:
     from laconic.lab.runs.logged_run import LogPlan

@@ -1,5 +1,7 @@
 """Defaults and names that the help of the command line shows before torch is loaded."""
 
+from laconic.telemetry.logs import kinds
+
 DECAY_AT = "0.5,0.75"  # shares of the run; Ozfatura et al.: after 150 and 225 of 300 epochs
 WARM_UP_FROM = 0.2  # share of the learning rate; Ozfatura et al.: from 0.1 to 0.5
 SEED_BOUND = 1 << 63
@@ -17,6 +19,7 @@ DATASET_NAMES = (
     "libsvm",
     "text",
 )
+LOG_KINDS = kinds.LOG_KINDS
 PUBLISHED_NAMES = ("mnist", "fashion-mnist", "cifar10", "cifar100")
 TASK_NAMES = ("classifier", "language-model", "logistic", "least-squares", "quadratic")
 INNER_NAMES = ("sgd", "adamw", "muon")
