@@ -26,10 +26,8 @@ from laconic.wire import Packet, Sparse
 PLUGIN = "laconic_plugin_"
 """How the names of modules begin that are files of users."""
 
-_DENSE, _WARM_UP = (
-    "dense",
-    "warm-up ",
-)  # the name of the exchange of dense rounds, and how those of other warm-ups begin
+_DENSE = "dense"  # the name of the exchange of dense rounds
+_WARM_UP = "warm-up "  # how the names of exchanges begin in rounds of another warm-up
 
 Result = Tensor | Sparse  # a vector (d,), dense or as a sparse packet
 Step = Generator[Packet | None, Reply, Result]

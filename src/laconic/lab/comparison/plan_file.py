@@ -61,11 +61,11 @@ class Asked:
             networks = {}
         if any(name in typed.options for name in OF_A_PARTITION):
             partitions = {}
+        numbers = with_typed({"set": self.set}, {"set": typed.set})["set"] if typed.set else self.set
         return Asked(
             variants=typed.variants or self.variants, options=with_typed(self.options, typed.options),
             seeds=self.seeds if typed.seeds is None else typed.seeds, networks=networks, partitions=partitions,
-            target=self.target if typed.target is None else typed.target, set=with_typed(
-                {"set": self.set}, {"set": typed.set})["set"] if typed.set else self.set,
+            target=self.target if typed.target is None else typed.target, set=numbers,
             lr_of={**self.lr_of, **typed.lr_of}, file=self.file, keys=self.keys,
         )  # fmt: skip
 

@@ -43,7 +43,7 @@ class RoundRow:
     residual_norm: float | None
     """Norm of all workers' residuals; in some 200 rounds of a run."""
     vote_agreement: float | None
-    """The share of coordinates on which all workers vote alike; None where it is not counted."""
+    """The share of coordinates on which all workers vote alike; None: no method counts it yet."""
 
 
 _COLUMNS = tuple(column.name for column in fields(RoundRow))
