@@ -99,6 +99,7 @@ def test_methods_that_need_every_worker_are_refused_by_name():
     }  # fmt: skip
     for options, words in (
         ({"layout": "allreduce"}, "needs a server, and layout='allreduce' has none"),
+        ({"layout": "sharded"}, "cannot go with layout='sharded', where every worker serves a slice"),
         ({"clients_per_round": 7}, "must be at least 1 and at most workers=6"),
     ):
         with pytest.raises(OptionError, match=words):

@@ -37,6 +37,11 @@ class Participation:
                 asked, " needs a server, and ", Named("layout", layout.name), " has none; take ",
                 Named("layout", "dedicated"),
             )  # fmt: skip
+        if layout.name == "sharded":  # a worker that is not there would still serve its slice
+            raise OptionError(
+                asked, " cannot go with ", Named("layout", "sharded"), ", where every worker serves a slice of the "
+                "model in each round; take ", Named("layout", "dedicated"), " or ", Named("layout", "rank0"),
+            )  # fmt: skip
 
     def absent_in(self, round_: int) -> frozenset[int]:
         """Return the ranks of the workers that are not chosen in a round."""
