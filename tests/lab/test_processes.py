@@ -147,10 +147,10 @@ def test_the_ranks_that_broke_are_named_and_not_those_that_waited_for_them():
         totals = ranks.call("meet")
         assert all(torch.equal(total, torch.tensor([4.0])) for total in totals)
         with pytest.raises(LaunchError) as failed:
-            ranks.call("meet", failing=[1], ending=[3])
-    rank_1, rank_3 = str(failed.value).split("\n")
-    assert rank_1.startswith("rank 1: ArithmeticError: nothing adds up (")
-    assert "process_samples.py, line " in rank_1
+            ranks.call("meet", failing=[1, 2], ending=[3])
+    ranks_1_2, rank_3 = str(failed.value).split("\n")
+    assert ranks_1_2.startswith("ranks 1, 2: ArithmeticError: nothing adds up (")
+    assert "process_samples.py, line " in ranks_1_2
     assert rank_3 == "rank 3: ended with exit code 7"
 
 

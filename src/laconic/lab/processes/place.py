@@ -31,8 +31,8 @@ def inner_place_of(error: BaseException) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Return the class and message of an error, and where in a user's own file it was raised."""
-    message = str(error)
+    """Return in one line the class and message of an error, and where in a user's own file it was raised."""
+    message = " ".join(str(error).split())
     return f"{type(error).__name__}{f': {message}' if message else ''}{place_of(error)}"
 
 

@@ -125,7 +125,7 @@ class Ranks:
                 warn(f"rank {rank}: its process {answer.failure} at the end of a run whose result is complete")
         elif failures:
             causes = {rank: answer for rank, answer in failures.items() if _is_cause(answer)} or failures
-            raise LaunchError("\n".join(f"rank {rank}: {answer.failure}" for rank, answer in causes.items()))
+            raise LaunchError("\n".join(_by_failure(causes)))
         return [answers[rank].result if rank in answers else None for rank in range(len(self._children))]
 
     def answers(self, method: str, /, **arguments: Any) -> list[Answer]:  # noqa: ANN401
@@ -164,6 +164,14 @@ class Ranks:
             late = Answer(failure=f"did not answer within {self._limit_s:g} s ({method})")
             answers |= dict.fromkeys(awaited.values(), late)
         return answers
+
+
+def _by_failure(answers: Mapping[int, Answer]) -> list[str]:
+    """Return a line for each failure, with the ranks that it befell: a model that raises does so on all of them."""
+    ranks: dict[str, list[str]] = {}
+    for rank, answer in answers.items():
+        ranks.setdefault(answer.failure, []).append(str(rank))
+    return [f"rank{'s' * (len(own) > 1)} {', '.join(own)}: {failure}" for failure, own in ranks.items()]
 
 
 def _is_cause(answer: Answer) -> bool:
