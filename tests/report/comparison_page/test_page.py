@@ -16,6 +16,7 @@ from laconic.report.comparison_page.page import page_of
 from laconic.report.visible import visible
 from laconic.units import bytes_text
 from support.comparison_folder import write_comparison
+from support.inputs import over_inputs
 from support.page_scripts import needs_node, run_by_node
 
 pytestmark = pytest.mark.slow
@@ -129,6 +130,17 @@ def test_one_damaged_run_costs_its_own_line_only(folder, tmp_path):
     assert unfinished.timing is None
     assert [len(one.shown) for one in contents.series] == [1, 2, 2, 2]
     assert "rounds.csv: column epoch" in page_of(contents)[0]
+
+
+@over_inputs("name", ["rounds.csv", "metrics.csv"])
+def test_a_run_whose_file_was_truncated_is_named_and_is_in_no_mean(name, folder, tmp_path_factory):
+    copy = tmp_path_factory.mktemp("truncated") / "copy"
+    shutil.copytree(folder, copy)
+    path = copy / "cells" / "sgd" / "-" / "iid" / "seed-0" / name
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+    contents = contents_of(read_comparison(copy))
+    assert f"{name}: ends at round" in contents.series[0].runs[0].fault
+    assert len(contents.series[0].shown) == 1
 
 
 HOSTILE = [

@@ -55,19 +55,23 @@ class Marks:
     """Rounds that were recorded, of which the marks are a summary."""
 
 
-def marks_of(folder: Path, *, n_workers: int, dense_rounds: int = 0) -> Marks:
+def marks_of(folder: Path, *, n_workers: int, dense_rounds: int = 0, taken: int | None = None) -> Marks:
     """Read a run's `metrics.csv`, and its `rounds.csv` if it has one.
 
     Args:
         folder: Of the run.
         n_workers: Number of workers, of whose packets skips are a share.
         dense_rounds: Rounds of the dense warm-up, at the start.
+        taken: The rounds that the run took until its end; None if it did not end.
 
     Raises:
-        ValueError: A file is not as `laconic run` writes it.
+        ValueError: A file is not as `laconic run` writes it, or lacks rounds of a run that ended.
     """
     epochs = _columns(folder / METRICS)
     rounds = _columns(folder / ROUNDS)
+    if taken is not None:
+        _check_complete(folder / METRICS, epochs, taken)
+        _check_complete(folder / ROUNDS, rounds, taken)
     if not epochs and not rounds:
         return Marks()
     ends = epochs.get("round", np.zeros(0)).astype(np.int64)
@@ -92,6 +96,13 @@ def marks_of(folder: Path, *, n_workers: int, dense_rounds: int = 0) -> Marks:
         known = dict(zip(ends.tolist(), _numbers(epochs["epoch"]), strict=True))
         marks.epoch = [known.get(end) or epoch for end, epoch in zip(marks.round, marks.epoch, strict=True)]
     return marks
+
+
+def _check_complete(path: Path, columns: Mapping[str, Numbers], taken: int) -> None:
+    """Refuse a truncated file: its last row is not that of the run's last round."""
+    written = columns.get("round")
+    if written is not None and len(written) and int(written[-1]) != taken:
+        raise ValueError(f"{path}: ends at round {int(written[-1])} of {taken}; run this again")
 
 
 def _fill(marks: Marks, rounds: Mapping[str, Numbers], stops: NDArray[np.int64], n_workers: int) -> None:

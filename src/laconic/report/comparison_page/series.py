@@ -133,9 +133,11 @@ def _run(cell: Cell) -> Run:
     settings = cell.settings
     workers = _count(settings.get("clients_per_round")) or _count(settings.get("workers"))
     dense_rounds = _count(cell.summary.get("dense_rounds"))
+    traffic = cell.summary.get("traffic")
+    taken = _count(traffic.get("rounds")) if isinstance(traffic, dict) else 0
     marks, timing, fault, phases = Marks(), None, None, list[RecordedRound]()
     try:
-        marks = marks_of(cell.folder, n_workers=max(1, workers), dense_rounds=dense_rounds)
+        marks = marks_of(cell.folder, n_workers=max(1, workers), dense_rounds=dense_rounds, taken=taken or None)
         if cell.summary and marks.round:
             timing = timing_of(read_recorded(cell.folder)[0])
             phases = recorded_rounds(cell.folder)
