@@ -4,7 +4,6 @@ import html
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
@@ -26,6 +25,7 @@ from laconic.report.timeline.named import NAMED, draw_message_schedule, draw_nam
 from laconic.report.timeline.page import timeline_page
 from laconic.report.timeline.picture import draw_timeline
 from laconic.report.visible import visible
+from support.html_elements import Elements
 
 S = 1_000_000_000
 SLOW = Link(bytes_per_s=200_000.0, latency_s=1.5)
@@ -172,22 +172,6 @@ def named(name):
     """A timeline with this name wherever one can come from outside."""
     timeline = draw_message_schedule("t", MessageSchedule.of([Message(0, 1, 10)]), SLOW)
     return replace(timeline, title=name, notes=(name,), nodes=(name, name), lanes=(name,) * len(timeline.lanes))
-
-
-class Elements(HTMLParser):
-    """What a browser makes of a page: the elements, and the texts outside scripts."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.attributes, self.texts = [], [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [name for name, _ in attrs]
-
-    def handle_data(self, data):
-        self.texts.append(data)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -1,6 +1,5 @@
 """A small comparison as `laconic compare` leaves it: four methods, two seeds, one run that failed and one not run."""
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,8 +30,6 @@ def write_comparison(folder: Path, *, labels: Mapping[str, str] | None = None, s
             )
             where = f"cells/{method}/-/iid/seed-{seed}"
             train_into(folder / where, settings)
-            if algorithm == "ssgd-mv":
-                add_votes(folder / where / "rounds.csv")
             cells.append(cell(where, label, algorithm, seed, state="finished"))
     cells.append(cell("cells/sgd/-/iid/seed-8", "sgd", "sgd", 8, state="failed", why="RuntimeError: no memory is left"))
     cells.append(cell("cells/sgd/-/iid/seed-9", "sgd", "sgd", 9, state="not run"))
@@ -63,13 +60,3 @@ def cell(folder: str, label: str, algorithm: str, seed: int, **more: Any) -> dic
         "folder": folder, "label": label, "algorithm": algorithm, "seed": seed, "network": None, "partition": "iid",
         "why": None, "seconds": None, "peak_memory_bytes": None, **more,
     }  # fmt: skip
-
-
-def add_votes(path: Path) -> None:
-    """Fill the column of votes, which no method counts yet."""
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(row | {"vote_agreement": 0.5 + 0.1 / int(row["round"])} for row in rows)

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 
 import pytest
 
@@ -16,6 +15,7 @@ from laconic.report.comparison_page.page import page_of
 from laconic.report.visible import visible
 from laconic.units import bytes_text
 from support.comparison_folder import write_comparison
+from support.html_elements import Elements
 from support.inputs import over_inputs
 from support.page_scripts import needs_node, run_by_node
 
@@ -147,22 +147,6 @@ HOSTILE = [
     "</script><b>@DATA@", "<!--<script>", '" onload="alert(1)', "' autofocus onfocus='x", "&lt;b&gt;", "$x_{$",
     "\\1 \\g<0>", "a\x1b[2J", "\u202egnp.exe", "two\nlines", "]]>", "_hidden", "__proto__", "\udcff",
 ]  # fmt: skip
-
-
-class Elements(HTMLParser):
-    """What a browser makes of a page: the elements with their attributes, and the texts."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.attributes, self.texts = [], [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [name for name, _ in attrs]
-
-    def handle_data(self, data):
-        self.texts.append(data)
 
 
 def test_no_name_from_the_folder_is_more_than_text(folder, tmp_path):

@@ -42,8 +42,6 @@ class RoundRow:
     such thing."""
     residual_norm: float | None
     """Norm of all workers' residuals; in some 200 rounds of a run."""
-    vote_agreement: float | None
-    """The share of coordinates on which all workers vote alike; None: no method counts it yet."""
 
 
 _COLUMNS = tuple(column.name for column in fields(RoundRow))
@@ -92,7 +90,7 @@ class RoundLog:
                     skips_up=up.skips, skips_down=down.skips, aborted=int(stats.aborted),
                     train_loss=sum(self._losses) / len(self._losses), seconds=seconds,
                     staleness_max=None if staleness is None else staleness.in_round(),
-                    residual_norm=stats.residual_norm, vote_agreement=None,
+                    residual_norm=stats.residual_norm,
                 )
             )  # fmt: skip
             self._losses = self._losses[-1:] if len(self._ended) > 1 else []
@@ -128,7 +126,6 @@ def _added(rows: Sequence[RoundRow], n_workers: int) -> RoundRow:
         round=rows[0].round, epoch=rows[0].epoch, **{name: sum(getattr(row, name) for row in rows) for name in _ADDED},
         aborted=max(row.aborted for row in rows), train_loss=sum(row.train_loss for row in rows) / n_workers,
         seconds=rows[0].seconds, staleness_max=None, residual_norm=math.hypot(*norms) if norms else None,
-        vote_agreement=None,
     )  # fmt: skip
 
 
