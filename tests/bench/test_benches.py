@@ -7,7 +7,7 @@ import pytest
 from laconic.bench.cases import cases
 from laconic.bench.contender import resnet_shapes
 from laconic.bench.measure import in_turns, quartiles, vector_of
-from laconic.bench.scale import Cell, slopes
+from laconic.bench.scale import JobSize, slopes
 from laconic.bench.wire import shipments
 
 
@@ -36,7 +36,7 @@ def test_quartiles_of_one_sample_are_itself():
 
 
 def test_slopes_of_exact_powers_are_their_exponents():
-    seconds = {Cell(workers=n, d=d): 3 * n**1.5 * d**0.5 for n in (2, 4, 8) for d in (10, 100, 1000)}
+    seconds = {JobSize(workers=n, d=d): 3 * n**1.5 * d**0.5 for n in (2, 4, 8) for d in (10, 100, 1000)}
     assert slopes(seconds) == pytest.approx((1.5, 0.5))
 
 
@@ -44,7 +44,7 @@ def test_cells_left_out_at_one_end_turn_no_slope():
     def taken(n: int, d: int) -> float:
         return n * (d + 500.0)  # linear in N; in d only for large ones
 
-    full = {Cell(workers=n, d=d): taken(n, d) for n in (2, 4, 8) for d in (10, 100, 1000)}
+    full = {JobSize(workers=n, d=d): taken(n, d) for n in (2, 4, 8) for d in (10, 100, 1000)}
     short = {cell: taken(cell.workers, cell.d) for cell in full if cell.workers * cell.d <= 2000}
     assert len(short) < len(full)
     assert slopes(short)[0] == pytest.approx(slopes(full)[0])
@@ -52,7 +52,7 @@ def test_cells_left_out_at_one_end_turn_no_slope():
 
 
 def test_one_size_alone_has_no_slope():
-    by_workers, by_sizes = slopes({Cell(workers=2, d=10): 1.0, Cell(workers=4, d=10): 2.0})
+    by_workers, by_sizes = slopes({JobSize(workers=2, d=10): 1.0, JobSize(workers=4, d=10): 2.0})
     assert by_workers == pytest.approx(1)
     assert math.isnan(by_sizes)
 

@@ -100,12 +100,12 @@ def test_a_run_that_fails_does_not_end_the_others_and_is_named(tmp_path, monkeyp
 
 def one_that_fails():
     """What makes the task of computed figures, of which one fails."""
-    from laconic.lab.processes.pool import Task
+    from laconic.lab.processes.pool import PoolTask
     from support import pool_tasks
 
     usual = item_runs.task_of_computed
 
     def task(name):
-        return Task(label=name, work=pool_tasks.broken) if name == "single-server" else usual(name)
+        return PoolTask(label=name, work=pool_tasks.broken) if name == "single-server" else usual(name)
 
     return task

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import pytest
 
-from laconic.lab.processes.pool import Task
+from laconic.lab.processes.pool import PoolTask
 from laconic.reproduce import TABLES
-from laconic.reproduce.table import Comparison, PublishedTable
+from laconic.reproduce.table import PublishedTable, SideBySide
 from support import pool_tasks
 from support.command_line import laconic
 from support.process_samples import figures_of, stops_its_parent
@@ -24,7 +24,7 @@ class OfJobs(PublishedTable):
     name: ClassVar[str] = "of-jobs"
     title: ClassVar[str] = "for a test"
     source: ClassVar[str] = "none"
-    given: tuple[Task, ...]
+    given: tuple[PoolTask, ...]
 
     def settings(self):
         return {}
@@ -37,11 +37,11 @@ class OfJobs(PublishedTable):
         return list(self.given)
 
     def compare(self, found):
-        return Comparison(sheets=())
+        return SideBySide(sheets=())
 
 
 def test_what_a_stopped_table_has_finished_is_on_disk_until_all_is(monkeypatch, tmp_path):
-    good, last = Task(label="good", work=figures_of), Task(label="last", work=stops_its_parent)
+    good, last = PoolTask(label="good", work=figures_of), PoolTask(label="last", work=stops_its_parent)
     result, partial = tmp_path / "result.json", tmp_path / "result.partial"
     arguments = ("reproduce", "of-jobs", "--jobs", "1", "--out", str(result))
     monkeypatch.setitem(TABLES, "of-jobs", OfJobs(given=(good, last)))
@@ -57,7 +57,7 @@ def test_what_a_stopped_table_has_finished_is_on_disk_until_all_is(monkeypatch, 
     ended = laconic(*arguments)
     assert ended.code == 2
     assert "--resume goes on from there, --overwrite begins anew" in ended.err
-    again = Task(label="good", work=stops_its_parent)  # which is finished, so that it is not run
+    again = PoolTask(label="good", work=stops_its_parent)  # which is finished, so that it is not run
     monkeypatch.setitem(TABLES, "of-jobs", OfJobs(given=(again,)))
     assert laconic(*arguments, "--resume").code == 0
     assert json.loads(result.read_text())["found"] == [{"figure": 1.5}]
@@ -67,7 +67,10 @@ def test_what_a_stopped_table_has_finished_is_on_disk_until_all_is(monkeypatch, 
 def test_a_task_that_fails_does_not_lose_the_others_which_are_taken_up_with_equal_settings_alone(monkeypatch, tmp_path):
     result, number = tmp_path / "result.json", {"number": 2}
     arguments = ("reproduce", "of-jobs", "--jobs", "1", "--out", str(result))
-    tasks = [Task(label="bad", work=pool_tasks.broken), Task(label="good", work=pool_tasks.doubled, arguments=number)]
+    tasks = [
+        PoolTask(label="bad", work=pool_tasks.broken),
+        PoolTask(label="good", work=pool_tasks.doubled, arguments=number),
+    ]
     monkeypatch.setitem(TABLES, "of-jobs", OfJobs(given=tuple(tasks)))
     ended = laconic(*arguments)
     assert ended.code == 2
@@ -75,7 +78,7 @@ def test_a_task_that_fails_does_not_lose_the_others_which_are_taken_up_with_equa
     assert "not finished: bad" in ended.err
     assert "Traceback" not in ended.err
     assert not result.exists()
-    other = Task(label="good", work=pool_tasks.doubled, arguments={"number": 3})
+    other = PoolTask(label="good", work=pool_tasks.doubled, arguments={"number": 3})
     monkeypatch.setitem(TABLES, "of-jobs", OfJobs(given=(other,)))
     ended = laconic(*arguments, "--resume")
     assert ended.code == 2

@@ -4,9 +4,9 @@ import os
 
 from laconic.lab.comparison.cell_queue import CellQueue
 from laconic.lab.comparison.memory import available_bytes, highest_bytes, is_lack_of_memory, resident_bytes
-from laconic.lab.processes.pool import Task
+from laconic.lab.processes.pool import PoolTask
 
-TASKS = [Task(label=label, work=print) for label in ("a 1", "a 2", "b 1", "b 2")]
+TASKS = [PoolTask(label=label, work=print) for label in ("a 1", "a 2", "b 1", "b 2")]
 KINDS = {task.label: task.label[0] for task in TASKS}
 GB = 10**9
 

@@ -15,7 +15,7 @@ import torch
 
 from laconic.errors import LaunchError
 from laconic.lab.processes import child
-from laconic.lab.processes.pool import Task, run_tasks
+from laconic.lab.processes.pool import PoolTask, run_tasks
 from laconic.lab.processes.ranks import Host, Ranks
 from laconic.lab.processes.supervise import Answer, Child, Report, end_all
 from laconic.statements import LaconicWarning
@@ -131,12 +131,12 @@ def test_a_failure_is_named_with_its_error_and_after_it_the_process_is_gone():
 
 def test_a_job_whose_process_is_killed_is_named_with_the_signal():
     with pytest.raises(LaunchError, match=r"^third: its process was ended by SIGKILL$"):
-        run_tasks([Task(label="third", work=killed)], 1, print)
+        run_tasks([PoolTask(label="third", work=killed)], 1, print)
 
 
 def test_figures_are_passed_on_as_soon_as_a_job_is_finished():
     finished = []
-    jobs = [Task(label="good", work=figures_of), Task(label="bad", work=killed)]
+    jobs = [PoolTask(label="good", work=figures_of), PoolTask(label="bad", work=killed)]
     with pytest.raises(LaunchError, match="bad"):
         run_tasks(jobs, 1, print, lambda job, figures: finished.append((job.label, figures)))
     assert finished == [("good", {"figure": 1.5})]

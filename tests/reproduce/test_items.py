@@ -22,7 +22,7 @@ from laconic.reproduce.item_runs import (
 from laconic.reproduce.items import Item, Rule, item_of, items, setting_of
 from laconic.reproduce.judging import Found, lines_of, verdict_of
 from laconic.reproduce.looks import train_with_looks
-from laconic.reproduce.measures import Cell, measured
+from laconic.reproduce.measures import FinishedRun, measured
 from laconic.reproduce.rules import Verdict
 from support.inputs import over_inputs
 
@@ -219,7 +219,7 @@ def cell(row, seed, accuracies, uploads=None, seconds=None):
          "paper_bits": 8.0 * uploads[n], "seconds": seconds[n]}
         for n, accuracy in enumerate(accuracies)
     ]  # fmt: skip
-    return Cell(row=row, seed=seed, looks=looks, figures={"parameters_hash": seed})
+    return FinishedRun(row=row, seed=seed, looks=looks, figures={"parameters_hash": seed})
 
 
 CELLS = {

@@ -9,7 +9,7 @@ import pytest
 from laconic.compressors import n_selected_for
 from laconic.errors import LaunchError
 from laconic.lab.json_text import json_text
-from laconic.lab.processes.pool import Task, run_tasks
+from laconic.lab.processes.pool import PoolTask, run_tasks
 from laconic.lab.runs.settings import RunSettings
 from laconic.report.published import result_of
 from laconic.reproduce import TABLES, table_of
@@ -225,7 +225,7 @@ def test_a_result_file_says_what_was_run_with_what_and_every_figure(tmp_path):
 @pytest.mark.slow
 def test_jobs_give_their_figures_in_order_and_say_where_they_are():
     seen_progress = []
-    tasks = [Task(label=f"job {n}", work=pool_tasks.doubled, arguments={"number": n}) for n in (1, 2)]
+    tasks = [PoolTask(label=f"job {n}", work=pool_tasks.doubled, arguments={"number": n}) for n in (1, 2)]
     assert run_tasks(tasks, 2, seen_progress.append) == [{"twice": 2}, {"twice": 4}]
     assert {(step.label, step.done) for step in seen_progress} == {
         ("job 1", 0),
@@ -238,6 +238,6 @@ def test_jobs_give_their_figures_in_order_and_say_where_they_are():
 @pytest.mark.slow
 def test_a_job_that_fails_and_a_process_that_dies_are_named():
     with pytest.raises(LaunchError, match="first: ArithmeticError: nothing adds up"):
-        run_tasks([Task(label="first", work=pool_tasks.broken)], 1, print)
+        run_tasks([PoolTask(label="first", work=pool_tasks.broken)], 1, print)
     with pytest.raises(LaunchError, match="second: its process ended with exit code 7"):
-        run_tasks([Task(label="second", work=pool_tasks.dying)], 1, print)
+        run_tasks([PoolTask(label="second", work=pool_tasks.dying)], 1, print)

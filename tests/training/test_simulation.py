@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import laconic
-from laconic.lab.processes.pool import Task, run_tasks
+from laconic.lab.processes.pool import PoolTask, run_tasks
 from laconic.wire import HEADER_BYTES
 from support import methods, optimizers, small_model
 from support.inputs import over_inputs
@@ -246,6 +246,6 @@ def memory_of_100_workers(report):
 
 @pytest.mark.slow
 def test_100_workers_with_400_thousand_parameters_fit_into_2_gib():
-    (absolute_maximum,) = run_tasks([Task(label="100 workers", work=memory_of_100_workers)], 1, print)
+    (absolute_maximum,) = run_tasks([PoolTask(label="100 workers", work=memory_of_100_workers)], 1, print)
     assert math.isfinite(absolute_maximum["loss"])
     assert absolute_maximum["bytes"] < 2 * 2**30

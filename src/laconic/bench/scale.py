@@ -28,7 +28,7 @@ class Left(list[str]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class JobSize:
     """One combination of a number of workers and a number of parameters."""
 
     workers: int
@@ -83,12 +83,12 @@ def measure_scale(
 
 def _affordable(
     method: str, algorithm: Algorithm, workers: Sequence[int], sizes: Sequence[int], memory_bytes: int, left: Left
-) -> list[Cell]:
+) -> list[JobSize]:
     cells = []
     for n in workers:
         per_parameter = _bytes_per_parameter(algorithm, n)
         for d in sizes:
-            cell = Cell(workers=n, d=d)
+            cell = JobSize(workers=n, d=d)
             try:
                 algorithm.check_size(sample_spec(algorithm, d, n), n)
             except ValueError as error:
@@ -128,13 +128,13 @@ def _seconds(job: GivenJob) -> float:
 def _rows_of(
     method: str,
     algorithm: Algorithm,
-    cells: Sequence[Cell],
+    cells: Sequence[JobSize],
     repeats: int,
     limit_s: float,
     left: Left,
     listen: Callable[[str], None],
 ) -> Iterator[Measurement]:
-    seconds: dict[Cell, list[float]] = {}
+    seconds: dict[JobSize, list[float]] = {}
     spent_s = 0.0
     for cell in sorted(cells, key=lambda cell: cell.workers * cell.d):
         listen(f"{method}, {cell}")
@@ -166,7 +166,7 @@ def _rows_of(
             left.append(f"{method}, {what}: fewer than two sizes were measured")
 
 
-def _expected_s(seconds: Mapping[Cell, Sequence[float]], cell: Cell) -> float:
+def _expected_s(seconds: Mapping[JobSize, Sequence[float]], cell: JobSize) -> float:
     """Return the expected seconds of a round, in proportion to the largest cell that was measured."""
     if not seconds:
         return 0.0
@@ -174,7 +174,7 @@ def _expected_s(seconds: Mapping[Cell, Sequence[float]], cell: Cell) -> float:
     return statistics.median(seconds[nearest]) * cell.workers * cell.d / (nearest.workers * nearest.d)
 
 
-def slopes(seconds: Mapping[Cell, float]) -> tuple[float, float]:
+def slopes(seconds: Mapping[JobSize, float]) -> tuple[float, float]:
     """Fit the exponents of the seconds in the number of workers and in the number of parameters.
 
     Each fit is least squares of the logarithms, with one intercept per number of parameters (or of workers), so that

@@ -26,9 +26,9 @@ from laconic.report.visible import visible
 from laconic.statements import LaconicWarning, warn
 
 if TYPE_CHECKING:
-    from laconic.lab.processes.pool import Figures, Task
+    from laconic.lab.processes.pool import Figures, PoolTask
     from laconic.reproduce.cells import Cells
-    from laconic.reproduce.table import Comparison, PublishedTable, Request
+    from laconic.reproduce.table import PublishedTable, Request, SideBySide
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -245,7 +245,7 @@ class _Reproduction:
         for line in filter(None, lines):
             terminal(quiet=self._quiet or self._json.in_place_of_tables).print(line, soft_wrap=True)
 
-    def _keep(self, task: "Task", figures: "Figures") -> None:
+    def _keep(self, task: "PoolTask", figures: "Figures") -> None:
         self._found[task.label] = figures
         if self._cells is not None:
             try:
@@ -254,13 +254,13 @@ class _Reproduction:
                 with suppress(LaconicWarning):  # a warning that is an error here would cost the table
                     warn(f"{error.filename}: {error.strerror}; {task.label} is finished, but not kept on disk")
 
-    def _fail(self, task: "Task", error: LaunchError) -> None:
+    def _fail(self, task: "PoolTask", error: LaunchError) -> None:
         self._problems.append(str(error))
 
     def _in_order(self) -> "list[Figures]":
         return [self._found[task.label] for task in self._tasks if task.label in self._found]
 
-    def _print(self) -> "Comparison | None":
+    def _print(self) -> "SideBySide | None":
         """Print the table of what is finished, and return it; None if nothing is."""
         from laconic.report.published import side_by_side
 

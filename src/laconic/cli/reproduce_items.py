@@ -16,7 +16,7 @@ from laconic.report.terminal import terminal
 from laconic.statements import LaconicWarning, warn
 
 if TYPE_CHECKING:
-    from laconic.lab.processes.pool import Figures, Task
+    from laconic.lab.processes.pool import Figures, PoolTask
     from laconic.reproduce.item_runs import Choices, Folder, PlannedCell
     from laconic.reproduce.items import Item
     from laconic.reproduce.judging import Line
@@ -124,7 +124,7 @@ class _Items:
         self._quiet, self._stays = quiet, stays
         self._cells: dict[str, PlannedCell] = {}
         self._computed: dict[str, str] = {}
-        self._tasks: list[Task] = []
+        self._tasks: list[PoolTask] = []
         self._problems: list[str] = []
         for one in planned:
             for cell in one.cells:
@@ -170,7 +170,7 @@ class _Items:
                 checked.add(cell.settings.dataset)
                 Experiment(cell.settings)
 
-    def _keep(self, task: "Task", figures: "Figures") -> None:
+    def _keep(self, task: "PoolTask", figures: "Figures") -> None:
         try:
             if task.label in self._cells:
                 self._folder.keep_cell(self._cells[task.label], figures)
@@ -180,7 +180,7 @@ class _Items:
             with suppress(LaconicWarning):  # a warning that is an error here would cost what the others find
                 warn(f"{error.filename}: {error.strerror}; {task.label} is finished, but not kept on disk")
 
-    def _fail(self, task: "Task", error: LaunchError) -> None:
+    def _fail(self, task: "PoolTask", error: LaunchError) -> None:
         self._problems.append(str(error))
 
     def _print(self) -> "list[dict[str, object]]":

@@ -1,12 +1,13 @@
 """The table of a comparison: a row for each variant, network and partition, with mean and spread over the seeds."""
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 
 from laconic.lab.comparison.plan import Cell
 from laconic.lab.comparison.results import CellResult
 from laconic.lab.runs.measure import Measure, measure_of
 from laconic.lab.runs.record import Record, Row
+from laconic.report.estimate import Estimate
 from laconic.report.fitting import FittingTable
 from laconic.report.table import base_of
 from laconic.units import bytes_text
@@ -60,7 +61,7 @@ def _figures(records: Sequence[Record], *, takes_time: bool) -> list[str]:
     seconds = [row.seconds for row in last if row.seconds is not None]
     return [
         _measured(measure_of(records[0].settings), last),
-        mean_text([row.train_loss for row in last], 3),
+        _mean_text([row.train_loss for row in last], ".3f"),
         bytes_text(fmean(row.up_wire_bytes for row in last)),
         bytes_text(fmean(totals)),
         _ratio(ratios),
@@ -71,16 +72,15 @@ def _figures(records: Sequence[Record], *, takes_time: bool) -> list[str]:
 
 def _measured(measure: Measure, rows: Sequence[Row]) -> str:
     values = [measure.value(row) for row in rows]
-    if measure.is_share:
-        return mean_text(values, 2, "%")
-    deviation = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
-    return f"{fmean(values):.3g}{deviation}"
+    return f"{_mean_text(values, '.2f')} %" if measure.is_share else _mean_text(values, ".3g", ".2g")
 
 
-def mean_text(values: Sequence[float], decimals: int, unit: str = "") -> str:
-    """Return the mean of values, with their standard deviation if there are several: "96.10 ± 0.21 %"."""
-    deviation = f" ± {stdev(values):.{decimals}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{decimals}f}{deviation}{f' {unit}' if unit else ''}"
+def _mean_text(values: Sequence[float], form: str, form_of_deviation: str = "") -> str:
+    """Return the mean of values, with their standard deviation if there are several: "96.10 ± 0.21"."""
+    estimate = Estimate.of(values)
+    assert estimate is not None
+    mean, deviation = estimate.mean, estimate.deviation
+    return f"{mean:{form}}" + ("" if deviation is None else f" ± {deviation:{form_of_deviation or form}}")
 
 
 def _ratio(ratios: Sequence[float | None]) -> str:

@@ -11,10 +11,10 @@ from rich.text import Text
 from laconic.lab.processes.pool import Figures
 from laconic.lab.provenance import machine, versions
 from laconic.report.fitting import FittingTable
-from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
+from laconic.reproduce.table import PublishedTable, Request, Sheet, SideBySide
 
 
-def side_by_side(table: PublishedTable, comparison: Comparison) -> Group:
+def side_by_side(table: PublishedTable, comparison: SideBySide) -> Group:
     """Return the sheets and notes of a comparison. Columns that do not fit the terminal are dropped and named."""
     parts: list[RenderableType] = [Text(table.source, style="bold"), Text()]
     for sheet in comparison.sheets:
@@ -40,7 +40,7 @@ def sheet_table(sheet: Sheet) -> FittingTable:
 
 
 def result_of(
-    table: PublishedTable, request: Request, found: Sequence[Figures], comparison: Comparison
+    table: PublishedTable, request: Request, found: Sequence[Figures], comparison: SideBySide
 ) -> dict[str, Any]:
     """Return the result: command, date, versions, machine, settings, all measured and all published figures."""
     return {

@@ -9,7 +9,7 @@ from typing import Any
 
 from laconic.errors import Named, OptionError
 from laconic.lab.json_text import json_text
-from laconic.lab.processes.pool import Figures, Task
+from laconic.lab.processes.pool import Figures, PoolTask
 from laconic.lab.provenance import machine, versions
 from laconic.lab.runs import store
 from laconic.lab.runs.settings import RunSettings
@@ -50,7 +50,7 @@ class Cells:
                 Named("resume", True), " goes on from there, ", Named("overwrite", True), " begins anew",
             )  # fmt: skip
 
-    def finished(self, tasks: Sequence[Task]) -> dict[str, Figures]:
+    def finished(self, tasks: Sequence[PoolTask]) -> dict[str, Figures]:
         """Return the figures of the tasks that are finished, by label.
 
         Raises:
@@ -62,12 +62,12 @@ class Cells:
         except (KeyError, TypeError, ValueError) as error:
             raise store.damaged(self.folder, error) from None
 
-    def keep(self, task: Task, figures: Figures) -> None:
+    def keep(self, task: PoolTask, figures: Figures) -> None:
         """Keep the figures of a finished task. Raises OSError as `store.keep`."""
         about = {_FIGURES: figures, "versions": versions(), "machine": machine()}
         store.keep(self.folder / task.label, self._settings(task), about)
 
-    def has(self, task: Task) -> bool:
+    def has(self, task: PoolTask) -> bool:
         """Return whether the figures of a task are kept."""
         return (self.folder / task.label / store.FILE).is_file()
 
@@ -78,7 +78,7 @@ class Cells:
                 (folder / store.FILE).unlink()
                 folder.rmdir()
 
-    def _settings(self, task: Task) -> dict[str, Any]:
+    def _settings(self, task: PoolTask) -> dict[str, Any]:
         arguments = {name: _plain(value) for name, value in task.arguments.items()}
         settings: dict[str, Any] = json.loads(json_text({"table": self._table.name, "task": task.label, **arguments}))
         return settings

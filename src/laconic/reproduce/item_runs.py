@@ -13,7 +13,7 @@ from typing import Any
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
 from laconic.lab.json_text import json_text
-from laconic.lab.processes.pool import Figures, Reporter, Task
+from laconic.lab.processes.pool import Figures, PoolTask, Reporter
 from laconic.lab.provenance import machine, versions
 from laconic.lab.runs import store
 from laconic.lab.runs.settings import RunSettings
@@ -21,7 +21,7 @@ from laconic.reproduce.computed import COMPUTED
 from laconic.reproduce.items import Item, Setting, fault_plan, setting_of
 from laconic.reproduce.judging import Found
 from laconic.reproduce.looks import train_with_looks
-from laconic.reproduce.measures import Cell
+from laconic.reproduce.measures import FinishedRun
 
 _OF_THIS_MACHINE = ("data", "test_data", "faults", "threads", "kernel_threads", "timeout_s")
 _KEY_LENGTH = 12
@@ -182,12 +182,12 @@ class Folder:
         """Read and write nothing yet."""
         self.path = path
 
-    def cell(self, planned: PlannedCell) -> Cell | None:
+    def cell(self, planned: PlannedCell) -> FinishedRun | None:
         """Return a finished run; None if it is not there. Raises OptionError if its file is damaged."""
         data = store.finished(self._of_cell(planned), planned.content)
         if data is None:
             return None
-        return Cell(row=planned.row, seed=planned.settings.seed, looks=data["looks"], figures=data)
+        return FinishedRun(row=planned.row, seed=planned.settings.seed, looks=data["looks"], figures=data)
 
     def keep_cell(self, planned: PlannedCell, figures: Figures) -> None:
         """Keep a finished run. Raises OSError as `store.keep`."""
@@ -226,7 +226,7 @@ class Folder:
 
 def found_in(folder: Folder, item: Item, cells: Sequence[PlannedCell]) -> Found:
     """Return what there is of an item. A row of which a seed is missing is not there."""
-    by_row: dict[str, list[Cell | None]] = {}
+    by_row: dict[str, list[FinishedRun | None]] = {}
     for planned in cells:
         by_row.setdefault(planned.row, []).append(folder.cell(planned))
     complete = {
@@ -236,16 +236,16 @@ def found_in(folder: Folder, item: Item, cells: Sequence[PlannedCell]) -> Found:
     return Found(computed=None if computed is None else computed["values"], cells=complete)
 
 
-def task_of_cell(planned: PlannedCell, label: str) -> Task:
+def task_of_cell(planned: PlannedCell, label: str) -> PoolTask:
     """Return the task that trains a run."""
-    return Task(
+    return PoolTask(
         label=label, work=train_with_looks, arguments={"settings": planned.settings, "look_every": planned.look_every}
     )
 
 
-def task_of_computed(name: str) -> Task:
+def task_of_computed(name: str) -> PoolTask:
     """Return the task that computes figures."""
-    return Task(label=name, work=compute, arguments={"name": name})
+    return PoolTask(label=name, work=compute, arguments={"name": name})
 
 
 def compute(report: Reporter, name: str) -> Figures:

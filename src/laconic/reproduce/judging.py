@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from laconic.reproduce import rules
 from laconic.reproduce.computed import Values
 from laconic.reproduce.items import Item, Rule
-from laconic.reproduce.measures import Cells, measured
+from laconic.reproduce.measures import FinishedRuns, measured
 from laconic.reproduce.rules import Measured, Verdict
 
 
@@ -15,7 +15,7 @@ class Found:
     """What there is of an item."""
 
     computed: Values | None = None
-    cells: Cells = field(default_factory=dict)
+    cells: FinishedRuns = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ Look = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class FinishedRun:
     """A finished run of one row and one seed."""
 
     row: str
@@ -32,11 +32,11 @@ class Cell:
         return self.looks[-1]
 
 
-Cells = Mapping[str, Sequence[Cell]]
+FinishedRuns = Mapping[str, Sequence[FinishedRun]]
 """The runs of an item by row."""
 
 
-def measured(measure: str, row: str, cells: Cells) -> Measured:
+def measured(measure: str, row: str, cells: FinishedRuns) -> Measured:
     """Return a measure of a row, by seed.
 
     Raises:
@@ -56,14 +56,14 @@ _Found = dict[int, tuple[float, bool]]  # by seed: the figure, and whether it is
 
 
 def _at_end(key: str, factor: float = 1.0) -> Callable[..., _Found]:
-    def read(row: str, cells: Cells) -> _Found:
+    def read(row: str, cells: FinishedRuns) -> _Found:
         return {cell.seed: (factor * float(cell.last[key]), False) for cell in cells[row]}
 
     return read
 
 
 def _of_run(key: str) -> Callable[..., _Found]:
-    def read(row: str, cells: Cells) -> _Found:
+    def read(row: str, cells: FinishedRuns) -> _Found:
         return {cell.seed: (float(cell.figures[key]), False) for cell in cells[row]}
 
     return read
@@ -72,7 +72,7 @@ def _of_run(key: str) -> Callable[..., _Found]:
 def _to_target(key: str) -> Callable[..., _Found]:
     """Return a measure: what a run has used when it first reaches an accuracy."""
 
-    def read(row: str, cells: Cells, target: str) -> _Found:
+    def read(row: str, cells: FinishedRuns, target: str) -> _Found:
         return {cell.seed: _until(cell, key, float(target)) for cell in cells[row]}
 
     return read
@@ -81,13 +81,13 @@ def _to_target(key: str) -> Callable[..., _Found]:
 def _to_share(key: str) -> Callable[..., _Found]:
     """Return a measure: the same for a share of the best mean accuracy of another row."""
 
-    def read(row: str, cells: Cells, other: str, share: str) -> _Found:
+    def read(row: str, cells: FinishedRuns, other: str, share: str) -> _Found:
         return {cell.seed: _until(cell, key, float(share) * best_mean(cells[other])) for cell in cells[row]}
 
     return read
 
 
-def best_mean(cells: Sequence[Cell]) -> float:
+def best_mean(cells: Sequence[FinishedRun]) -> float:
     """Return the best accuracy of a row: the highest mean over its seeds, of all looks."""
     return max(
         mean(float(look["test_accuracy"]) for look in looks)
@@ -95,12 +95,12 @@ def best_mean(cells: Sequence[Cell]) -> float:
     )
 
 
-def _until(cell: Cell, key: str, target: float) -> tuple[float, bool]:
+def _until(cell: FinishedRun, key: str, target: float) -> tuple[float, bool]:
     reached = next((look for look in cell.looks if look["test_accuracy"] >= target), None)
     return float((reached or cell.last)[key]), reached is None
 
 
-def _accuracy_at_uploads(row: str, cells: Cells, other: str, epochs: str) -> _Found:
+def _accuracy_at_uploads(row: str, cells: FinishedRuns, other: str, epochs: str) -> _Found:
     """Return the accuracy in points where a run has as many uploads as the other row after these epochs."""
     found: _Found = {}
     for cell in cells[row]:
@@ -112,7 +112,7 @@ def _accuracy_at_uploads(row: str, cells: Cells, other: str, epochs: str) -> _Fo
     return found
 
 
-def _seconds_in_fifth(row: str, cells: Cells, number: str) -> _Found:
+def _seconds_in_fifth(row: str, cells: FinishedRuns, number: str) -> _Found:
     """Return the simulated seconds between two looks, on average over a fifth of the run, from 1 to 5."""
     found: _Found = {}
     for cell in cells[row]:
@@ -123,26 +123,26 @@ def _seconds_in_fifth(row: str, cells: Cells, number: str) -> _Found:
     return found
 
 
-def _fall_of_seconds(row: str, cells: Cells) -> _Found:
+def _fall_of_seconds(row: str, cells: FinishedRuns) -> _Found:
     """Return the seconds between two looks in the first fifth of the run, less those in the last."""
     begin, end = _seconds_in_fifth(row, cells, "1"), _seconds_in_fifth(row, cells, "5")
     return {seed: (begin[seed][0] - end[seed][0], False) for seed in begin}
 
 
-def _change_of_seconds(row: str, cells: Cells) -> _Found:
+def _change_of_seconds(row: str, cells: FinishedRuns) -> _Found:
     """Return the seconds between two looks in the last fifth of the run, over those in the first."""
     begin, end = _seconds_in_fifth(row, cells, "1"), _seconds_in_fifth(row, cells, "5")
     return {seed: (end[seed][0] / begin[seed][0], False) for seed in begin}
 
 
-def _below_mean(row: str, cells: Cells, margin: str, *others: str) -> _Found:
+def _below_mean(row: str, cells: FinishedRuns, margin: str, *others: str) -> _Found:
     """Return by how much more than a margin a row's final accuracy is below the mean of others, in points."""
     mean_of_others = _mean_of(others[0], cells, *others[1:])
     own = measured("accuracy", row, cells).by_seed
     return {seed: (value - own[seed] - float(margin), False) for seed, (value, _) in mean_of_others.items()}
 
 
-def _drop_at(row: str, cells: Cells, share: str) -> _Found:
+def _drop_at(row: str, cells: FinishedRuns, share: str) -> _Found:
     """Return by how many points the accuracy changes within the epoch that follows this share of a run."""
     found: _Found = {}
     for cell in cells[row]:
@@ -153,7 +153,7 @@ def _drop_at(row: str, cells: Cells, share: str) -> _Found:
     return found
 
 
-def _stays_above(row: str, cells: Cells, other: str) -> _Found:
+def _stays_above(row: str, cells: FinishedRuns, other: str) -> _Found:
     """Return the epoch from which a run's accuracy stays above that of another row; its end if it does not."""
     found: _Found = {}
     for cell in cells[row]:
@@ -168,14 +168,14 @@ def _stays_above(row: str, cells: Cells, other: str) -> _Found:
     return found
 
 
-def _range(row: str, cells: Cells, *others: str) -> _Found:
+def _range(row: str, cells: FinishedRuns, *others: str) -> _Found:
     """Return the difference between the best and the worst final accuracy of several rows, in points."""
     by_row = [measured("accuracy", one, cells).by_seed for one in (row, *others)]
     seeds = set(by_row[0]).intersection(*by_row)
     return {seed: (max(one[seed] for one in by_row) - min(one[seed] for one in by_row), False) for seed in seeds}
 
 
-def _mean_of(row: str, cells: Cells, *others: str) -> _Found:
+def _mean_of(row: str, cells: FinishedRuns, *others: str) -> _Found:
     """Return the mean final accuracy of several rows, in points."""
     by_row = [measured("accuracy", one, cells).by_seed for one in (row, *others)]
     return {seed: (mean(one[seed] for one in by_row), False) for seed in set(by_row[0]).intersection(*by_row)}

@@ -15,11 +15,11 @@ from laconic.algorithms.lasg import LASG
 from laconic.algorithms.sasg import SASG
 from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
-from laconic.lab.processes.pool import Figures, Reporter, Task
+from laconic.lab.processes.pool import Figures, PoolTask, Reporter
 from laconic.protocol.round_inputs import Inputs
 from laconic.random_keys import make_key
 from laconic.reproduce.resnet18 import layer_sizes
-from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
+from laconic.reproduce.table import PublishedTable, Request, Sheet, SideBySide
 
 _MIB = 2**20
 _PRINTED_MIB = {"lasg": 426.25, "sasg": 4.26}
@@ -48,16 +48,16 @@ class SasgMemory(PublishedTable):
     def printed(self) -> Mapping[str, Any]:
         return {name: {"mib": mib} for name, mib in _PRINTED_MIB.items()}
 
-    def tasks(self, request: Request) -> list[Task]:
+    def tasks(self, request: Request) -> list[PoolTask]:
         return [
-            Task(
+            PoolTask(
                 label=name, work=stored_bytes,
                 arguments={"method": name, "layers": self.layers, "workers": self.workers},
             )
             for name in request.methods
         ]  # fmt: skip
 
-    def compare(self, found: Sequence[Figures]) -> Comparison:
+    def compare(self, found: Sequence[Figures]) -> SideBySide:
         rows = tuple(
             (
                 one["method"], f"{_PRINTED_MIB[one['method']]:.2f}", f"{one['formula_bytes'] / _MIB:.2f}",
@@ -67,7 +67,7 @@ class SasgMemory(PublishedTable):
         )  # fmt: skip
         columns = ("method", "printed", "formula", "values", "positions", "held in all")
         d = sum(self.layers)
-        return Comparison(
+        return SideBySide(
             sheets=(Sheet(title="MiB at the server for stored uploads", columns=columns, rows=rows),),
             notes=(
                 f"d = {d:,}, {self.workers} workers. Formula: 4 bytes per value. Positions are int32; the "

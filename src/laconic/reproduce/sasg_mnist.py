@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any, ClassVar
 
-from laconic.lab.processes.pool import Figures, Reporter, Task
+from laconic.lab.processes.pool import Figures, PoolTask, Reporter
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.settings import RunSettings
 from laconic.reproduce.looks import train_with_looks
-from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
+from laconic.reproduce.table import PublishedTable, Request, Sheet, SideBySide
 
 _LEARNING_RATE = 0.005
 _LAZY = {"alpha": "0.5", "window": "10", "max_delay": "10", "warm_up_rounds": "10", "lr_convention": "sum"}
@@ -84,11 +84,11 @@ class SasgMnist(PublishedTable):
             for name, method in _METHODS.items()
         }  # fmt: skip
 
-    def tasks(self, request: Request) -> list[Task]:
+    def tasks(self, request: Request) -> list[PoolTask]:
         plans = [self._run(method, seed, request.data) for seed in request.seeds for method in request.methods]
         Experiment(plans[0])  # refuses wrong data here, before any process starts
         return [
-            Task(
+            PoolTask(
                 label=plan.algorithm if len(request.seeds) == 1 else f"{plan.algorithm} seed {plan.seed}",
                 work=rounds_to_target,
                 arguments={"settings": plan, "look_every": self.look_every, "target": self.target},
@@ -107,7 +107,7 @@ class SasgMnist(PublishedTable):
             epochs=self.epochs, batch_size=10, lr=self._lr(method), seed=seed, partition="fixed",
         )  # fmt: skip
 
-    def compare(self, found: Sequence[Figures]) -> Comparison:
+    def compare(self, found: Sequence[Figures]) -> SideBySide:
         by_method = {name: [one for one in found if one["method"] == name] for name in _METHODS}
         present = {name: runs for name, runs in by_method.items() if runs}
         seeds = sorted({one["seed"] for one in found})
@@ -123,7 +123,7 @@ class SasgMnist(PublishedTable):
         if late:
             notes.append(f"> : {self.target:.0%} was not reached in {self.epochs} epochs by {', '.join(late)}.")
         diverged = tuple(f"{one['method']} (seed {one['seed']}): {one['diverged']}" for one in found if _diverged(one))
-        return Comparison(sheets=(self._rounds(present), self._bits(present)), notes=tuple(notes), diverged=diverged)
+        return SideBySide(sheets=(self._rounds(present), self._bits(present)), notes=tuple(notes), diverged=diverged)
 
     def _rounds(self, runs: Mapping[str, Sequence[Figures]]) -> Sheet:
         sgd = runs.get("sgd")

@@ -17,11 +17,11 @@ from torch import Tensor
 from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.lab.algorithms import make_algorithm
-from laconic.lab.processes.pool import Figures, Reporter, Task
+from laconic.lab.processes.pool import Figures, PoolTask, Reporter
 from laconic.protocol.round_inputs import Inputs
 from laconic.random_keys import make_key
 from laconic.reproduce.resnet18 import layer_sizes
-from laconic.reproduce.table import Comparison, PublishedTable, Request, Sheet
+from laconic.reproduce.table import PublishedTable, Request, Sheet, SideBySide
 
 _VOTERS = 3  # the number of voters does not change the bits of a message
 _CODES = ("block", "entropy")
@@ -111,15 +111,15 @@ class SsgdMvBits(PublishedTable):
     def printed(self) -> Mapping[str, Any]:
         return {row.name: {"local_steps": row.steps, "up": row.up, "down": row.down} for row in ROWS}
 
-    def tasks(self, request: Request) -> list[Task]:
+    def tasks(self, request: Request) -> list[PoolTask]:
         return [
-            Task(label=f"{kind.key} bits", work=message_bits, arguments={"kind": kind, "d": self.parameters})
+            PoolTask(label=f"{kind.key} bits", work=message_bits, arguments={"kind": kind, "d": self.parameters})
             for kind in KINDS
         ]
 
-    def compare(self, found: Sequence[Figures]) -> Comparison:
+    def compare(self, found: Sequence[Figures]) -> SideBySide:
         by_kind = {f"{one['method']} {one['bits']}": one for one in found}
-        return Comparison(
+        return SideBySide(
             sheets=(self._sheet("up", by_kind), self._sheet("down", by_kind)),
             notes=(
                 "Ratios are of one exchange of a worker: 32 d H, the bits of dense vectors of its H local steps, over "

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
-from laconic.lab.processes.pool import Figures, Task
+from laconic.lab.processes.pool import Figures, PoolTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Sheet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class SideBySide:
     """Published and measured figures side by side."""
 
     sheets: tuple[Sheet, ...]
@@ -98,7 +98,7 @@ class PublishedTable(ABC):
         """The paper's figures, for the result file."""
 
     @abstractmethod
-    def tasks(self, request: Request) -> list[Task]:
+    def tasks(self, request: Request) -> list[PoolTask]:
         """Return the tasks to run.
 
         Args:
@@ -109,5 +109,5 @@ class PublishedTable(ABC):
         """
 
     @abstractmethod
-    def compare(self, found: Sequence[Figures]) -> Comparison:
+    def compare(self, found: Sequence[Figures]) -> SideBySide:
         """Compare the figures of all tasks with the published ones."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from laconic.lab.comparison.memory import resident_bytes
-from laconic.lab.processes.pool import Task
+from laconic.lab.processes.pool import PoolTask
 
 _TELLING = 0.05  # the share of a cell after which its pace says how long it takes
 
@@ -44,14 +44,14 @@ class CellQueue:
         self.highest_bytes = 0
         """The most that all processes had in memory at once. What they share counts once."""
 
-    def choose(self, waiting: Sequence[Task]) -> Task | None:
+    def choose(self, waiting: Sequence[PoolTask]) -> PoolTask | None:
         """Return the next task to start; None if none fits into the memory beside those that run."""
         ordered = sorted(waiting, key=lambda task: -self._expected_s(self._kinds[task.label], math.inf))
         if not self._running:
             return ordered[0]
         return next((task for task in ordered if self._fits(task)), None)
 
-    def started(self, task: Task, pid: int) -> None:
+    def started(self, task: PoolTask, pid: int) -> None:
         """Note that a task has begun."""
         self._running[task.label] = _Running(pid, time.monotonic(), resident_bytes(pid) or 0)
         self.look()
@@ -101,7 +101,7 @@ class CellQueue:
     def _expected_s(self, kind: str, otherwise: float) -> float:
         return fmean(self._seconds[kind]) if kind in self._seconds else otherwise
 
-    def _fits(self, task: Task) -> bool:
+    def _fits(self, task: PoolTask) -> bool:
         """Return whether there is memory for one more beside those that run."""
         if self._memory_bytes is None:
             return True

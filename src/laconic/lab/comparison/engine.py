@@ -19,7 +19,7 @@ from laconic.lab.comparison.memory import available_bytes
 from laconic.lab.comparison.plan import Cell, Comparison
 from laconic.lab.comparison.results import CellResult, ResultFile, measured_before
 from laconic.lab.comparison.shared import trained_together
-from laconic.lab.processes.pool import Figures, Task, TaskProgress, run_tasks
+from laconic.lab.processes.pool import Figures, PoolTask, TaskProgress, run_tasks
 from laconic.lab.runs.files import read_record
 from laconic.lab.runs.logged_run import LogPlan
 from laconic.lab.runs.record import Record
@@ -155,12 +155,12 @@ class ComparisonRun:
             progress.failed, choose=progress.queue.choose, started=progress.started,
         )  # fmt: skip
 
-    def _task(self, group: Sequence[Cell], memory_bytes: int | None) -> Task:
+    def _task(self, group: Sequence[Cell], memory_bytes: int | None) -> PoolTask:
         arguments: dict[str, Any] = {
             "cells": [(cell.settings, self.folder / cell.folder) for cell in group], "plugins": self._plugins,
             "memory_bytes": memory_bytes, "logs": self._log_plan(group[0]),
         }  # fmt: skip
-        return Task(label=group[0].name, work=train_cells, arguments=arguments)
+        return PoolTask(label=group[0].name, work=train_cells, arguments=arguments)
 
     def _log_plan(self, cell: Cell) -> LogPlan | None:
         folder = (self.folder / cell.folder).absolute()
@@ -179,7 +179,7 @@ class _Training:
         self._waiting = dict.fromkeys(self._groups)  # in order
         self._last: dict[str, TaskProgress] = {}
 
-    def started(self, task: Task, pid: int) -> None:
+    def started(self, task: PoolTask, pid: int) -> None:
         del self._waiting[task.label]
         self.queue.started(task, pid)
         self._tell(TaskProgress(label=task.label, done=0, total=1))
@@ -188,7 +188,7 @@ class _Training:
         self.queue.progressed(progress.label, progress.done / (progress.total or 1))
         self._tell(progress)
 
-    def finished(self, task: Task, figures: Figures) -> None:
+    def finished(self, task: PoolTask, figures: Figures) -> None:
         group = self._groups[task.label]
         seconds = round(self.queue.ended(task.label, figures["own_bytes"]) / len(group), 3)
         for text in figures["warnings"]:
@@ -200,7 +200,7 @@ class _Training:
             self._run._keep(cell, record, seconds, figures["peak_memory_bytes"])
         self._ended(task.label)
 
-    def failed(self, task: Task, error: LaunchError) -> None:
+    def failed(self, task: PoolTask, error: LaunchError) -> None:
         group = self._groups[task.label]
         seconds = round(self.queue.ended(task.label, None) / len(group), 3)
         why = str(error).removeprefix(f"{task.label}: ")

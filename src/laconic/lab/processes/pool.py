@@ -31,7 +31,7 @@ Reporter = Callable[[int, int, str], None]  # done, total, note
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class PoolTask:
     """A call of `work(report, **arguments)` in a process of its own."""
 
     label: str
@@ -41,13 +41,13 @@ class Task:
 
 
 def run_tasks(
-    tasks: Sequence[Task],
+    tasks: Sequence[PoolTask],
     at_once: int,
     listen: Callable[[TaskProgress], None],
-    finished: Callable[[Task, Figures], None] = lambda task, figures: None,
-    failed: Callable[[Task, LaunchError], None] | None = None,
-    choose: Callable[[Sequence[Task]], Task | None] = lambda waiting: waiting[0],
-    started: Callable[[Task, int], None] = lambda task, pid: None,
+    finished: Callable[[PoolTask, Figures], None] = lambda task, figures: None,
+    failed: Callable[[PoolTask, LaunchError], None] | None = None,
+    choose: Callable[[Sequence[PoolTask]], PoolTask | None] = lambda waiting: waiting[0],
+    started: Callable[[PoolTask, int], None] = lambda task, pid: None,
 ) -> list[Figures]:
     """Run the tasks in processes with one thread each. No process outlives the call.
 
@@ -103,7 +103,7 @@ def run_tasks(
 class _Work:
     """A task, in its process."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: PoolTask) -> None:
         torch.set_num_threads(1)
         self._job = task
 

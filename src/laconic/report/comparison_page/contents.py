@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from laconic.report.comparison_page.folder import FINISHED, Comparison
+from laconic.report.comparison_page.folder import FINISHED, ComparisonFolder
 from laconic.report.comparison_page.networks import START, networks_of
 from laconic.report.comparison_page.series import (
     Metric,
@@ -29,7 +29,7 @@ _OF_TITLE = ("task", "dataset", "model")
 class Contents:
     """A comparison as it is shown."""
 
-    comparison: Comparison
+    comparison: ComparisonFolder
     title: str
     series: tuple[Series, ...]
     names: tuple[str, ...]
@@ -68,7 +68,7 @@ class Contents:
         }  # fmt: skip
 
 
-def contents_of(comparison: Comparison) -> Contents:
+def contents_of(comparison: ComparisonFolder) -> Contents:
     """Read the runs of a comparison, and put together what is shown of them."""
     series = series_of(comparison)
     metric = metric_of(series)
@@ -96,7 +96,7 @@ def word_of(value: Any) -> str:  # noqa: ANN401 - what a TOML file has
     return visible(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
-def _title(comparison: Comparison, same: dict[str, Any]) -> str:
+def _title(comparison: ComparisonFolder, same: dict[str, Any]) -> str:
     """Return the settings that say what was trained, as far as all runs share them; otherwise the folder's name."""
     task = {**same, **comparison.task}
     words = [str(task[name]) for name in _OF_TITLE if isinstance(task.get(name), str)]

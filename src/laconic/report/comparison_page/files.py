@@ -13,7 +13,8 @@ from laconic.report.comparison_page.contents import Contents, contents_of
 from laconic.report.comparison_page.folder import read_comparison
 from laconic.report.comparison_page.page import page_of
 from laconic.report.comparison_page.pictures import draw_comparison
-from laconic.report.comparison_page.series import Estimate, Result
+from laconic.report.comparison_page.series import Result
+from laconic.report.estimate import Estimate
 
 PAGE, TABLE, FIGURES = "report.html", "table.csv", "report.json"
 PICTURES = ("curves.png", "curves.svg")

@@ -23,7 +23,7 @@ _NOT_COMPARED = {"seed", "config", "out"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class CellFolder:
     """One run of a comparison."""
 
     folder: Path
@@ -50,11 +50,11 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ComparisonFolder:
     """All runs in a folder, and what is known of them together."""
 
     folder: Path
-    cells: tuple[Cell, ...]
+    cells: tuple[CellFolder, ...]
     task: Mapping[str, Any] = field(default_factory=dict)
     networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     target: float | None = None
@@ -64,7 +64,7 @@ class Comparison:
     machine: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_comparison(folder: Path) -> Comparison:
+def read_comparison(folder: Path) -> ComparisonFolder:
     """Read the comparison in a folder, or the runs in it and below it if it has no `comparison.json`.
 
     Raises:
@@ -80,7 +80,7 @@ def read_comparison(folder: Path) -> Comparison:
     if not cells:
         raise OptionError(f"{folder} has no run; give a folder that `laconic compare` or `laconic run --out` wrote")
     summary = cells[0].summary
-    return Comparison(
+    return ComparisonFolder(
         folder=folder, cells=cells, versions=_table(summary.get("versions")), machine=_table(summary.get("machine"))
     )
 
@@ -93,7 +93,7 @@ def _configs(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _of_comparison(folder: Path, path: Path) -> Comparison:
+def _of_comparison(folder: Path, path: Path) -> ComparisonFolder:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["version"] != VERSION:
@@ -103,7 +103,7 @@ def _of_comparison(folder: Path, path: Path) -> Comparison:
         raise ValueError(f"{path}: is not what `laconic compare` writes ({error!s:.200})") from None
     if not cells:
         raise OptionError(f"{folder}: {COMPARISON} names no run; run the comparison first")
-    return Comparison(
+    return ComparisonFolder(
         folder=folder, cells=cells, task=_table(data.get("task")), command=_text(data.get("command")),
         networks={str(name): _table(of) for name, of in _table(data.get("networks")).items()},
         versions=_table(data.get("versions")), machine=_table(data.get("machine")),
@@ -111,14 +111,14 @@ def _of_comparison(folder: Path, path: Path) -> Comparison:
     )  # fmt: skip
 
 
-def _cell(folder: Path, data: Mapping[str, Any]) -> Cell:
+def _cell(folder: Path, data: Mapping[str, Any]) -> CellFolder:
     """Return a cell that `comparison.json` names, with what its own folder has."""
     where = folder / str(data["folder"])
     if not where.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"the cell {data['folder']!r:.80} leads out of the folder")
     settings, summary = _toml(where / CONFIG), _json(where / SUMMARY)
     seconds = data.get("seconds")
-    return Cell(
+    return CellFolder(
         folder=where, label=str(data["label"]), algorithm=str(data["algorithm"]), seed=int(data["seed"]),
         network=None if data.get("network") in (None, "-") else str(data["network"]),
         partition=str(data.get("partition") or ""), state=str(data.get("state", FINISHED)),
@@ -128,32 +128,32 @@ def _cell(folder: Path, data: Mapping[str, Any]) -> Cell:
     )  # fmt: skip
 
 
-def _read_run(folder: Path) -> Cell:
+def _read_run(folder: Path) -> CellFolder:
     settings, summary = _toml(folder / CONFIG), _json(folder / SUMMARY)
     why = summary.get("diverged_because") if summary else f"{SUMMARY} is missing: the run did not end"
     state = "not run" if not summary else "diverged" if summary.get("diverged") else FINISHED
     algorithm = str(settings.get("algorithm", folder.name))
     seed, partition = settings.get("seed"), str(settings.get("partition", ""))
-    return Cell(
+    return CellFolder(
         folder=folder, label=algorithm, algorithm=algorithm, seed=seed if isinstance(seed, int) else 0, state=state,
         partition=partition, why=None if why is None else str(why), settings=settings, summary=summary,
     )  # fmt: skip
 
 
-def _without_doubles(folder: Path, cells: list[Cell]) -> tuple[Cell, ...]:
+def _without_doubles(folder: Path, cells: list[CellFolder]) -> tuple[CellFolder, ...]:
     """Give a label of its own to each setting of a method, where there are several."""
     variants: dict[str, dict[str, str]] = {}
     for cell in cells:
         known = variants.setdefault(cell.algorithm, {})
         known.setdefault(_setting_of(cell), cell.folder.relative_to(folder).as_posix())
 
-    def label(cell: Cell) -> str:
+    def label(cell: CellFolder) -> str:
         return cell.algorithm if len(variants[cell.algorithm]) == 1 else variants[cell.algorithm][_setting_of(cell)]
 
     return tuple(replace(cell, label=label(cell)) for cell in cells)
 
 
-def _setting_of(cell: Cell) -> str:
+def _setting_of(cell: CellFolder) -> str:
     compared = {name: value for name, value in cell.settings.items() if name not in _NOT_COMPARED}
     return json.dumps(compared, sort_keys=True, default=str)
 

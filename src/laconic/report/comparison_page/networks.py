@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.comparison_page.folder import Comparison
+from laconic.report.comparison_page.folder import ComparisonFolder
 from laconic.report.comparison_page.series import Series
 from laconic.report.visible import visible
 from laconic.units import bandwidth, duration_or_zero
@@ -27,7 +27,7 @@ class PageNetwork:
         return {"name": self.name, **self.texts}
 
 
-def networks_of(comparison: Comparison, series: Sequence[Series]) -> list[PageNetwork]:
+def networks_of(comparison: ComparisonFolder, series: Sequence[Series]) -> list[PageNetwork]:
     """Return the networks to choose from, the first one to start with. What the page cannot read is left out."""
     named = [(visible(name), options) for name, options in comparison.networks.items()]
     assumed = [("as simulated", run.cell.settings) for one in series for run in one.runs if run.cell.settings]

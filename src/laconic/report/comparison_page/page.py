@@ -12,7 +12,8 @@ from laconic.report.comparison_page.contents import Contents, state_of, word_of
 from laconic.report.comparison_page.folder import FINISHED
 from laconic.report.comparison_page.marks import MAX_MARKS
 from laconic.report.comparison_page.parts import parts_table
-from laconic.report.comparison_page.series import Estimate, Result, settings_of
+from laconic.report.comparison_page.series import Result, settings_of
+from laconic.report.estimate import Estimate
 from laconic.report.visible import visible, visible_lines
 from laconic.units import bytes_text
 

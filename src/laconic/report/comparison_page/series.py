@@ -1,7 +1,6 @@
 """The lines of a page: the seeds of one method on one network and partition, and what they have reached."""
 
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,9 +8,10 @@ from typing import Any
 from laconic.errors import LaconicError
 from laconic.planning.recorded import read_recorded
 from laconic.planning.shapes import Timing, timing_of
-from laconic.report.comparison_page.folder import FINISHED, Cell, Comparison
+from laconic.report.comparison_page.folder import FINISHED, CellFolder, ComparisonFolder
 from laconic.report.comparison_page.marks import MEASURED, Marks, marks_of
 from laconic.report.comparison_page.phases import RecordedRound, recorded_rounds
+from laconic.report.estimate import Estimate
 
 LOSS = "train_loss"
 _FAR = {True: 0.05, False: 2.0}  # where more, or less, is better: what is farther from the best method sets no target
@@ -55,7 +55,7 @@ assert tuple(metric.name for metric in BY) == MEASURED
 class Run:
     """One cell with its course."""
 
-    cell: Cell
+    cell: CellFolder
     marks: Marks
     timing: Timing | None
     fault: str | None
@@ -99,9 +99,9 @@ class Series:
         return next((run.timing for run in self.runs if run.timing is not None), None)
 
 
-def series_of(comparison: Comparison) -> list[Series]:
+def series_of(comparison: ComparisonFolder) -> list[Series]:
     """Read the runs of a comparison and put the seeds of a line together, in the comparison's order."""
-    by_series: dict[tuple[str, str, str], list[Cell]] = {}
+    by_series: dict[tuple[str, str, str], list[CellFolder]] = {}
     for cell in comparison.cells:
         by_series.setdefault(cell.series, []).append(cell)
     several = {name for name in ("network", "partition") if len({getattr(c, name) for c in comparison.cells}) > 1}
@@ -128,7 +128,7 @@ def _distinct(series: Sequence[Series]) -> Sequence[Series]:
     return series
 
 
-def _run(cell: Cell) -> Run:
+def _run(cell: CellFolder) -> Run:
     """Read what a cell's folder has. Damaged files cost this run its line, and no other."""
     settings = cell.settings
     workers = _count(settings.get("clients_per_round")) or _count(settings.get("workers"))
@@ -178,24 +178,6 @@ def target_of(series: Sequence[Series], metric: Metric) -> float | None:
 
 def _present(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean over seeds."""
-
-    mean: float
-    deviation: float | None
-    """Sample standard deviation; None for a single seed."""
-    seeds: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Estimate | None":
-        """Return the mean and the deviation of values; None if there are none."""
-        if not values:
-            return None
-        deviation = statistics.stdev(values) if len(values) > 1 else None
-        return cls(mean=statistics.fmean(values), deviation=deviation, seeds=len(values))
 
 
 @dataclass(frozen=True, kw_only=True)
