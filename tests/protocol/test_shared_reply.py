@@ -19,13 +19,15 @@ from laconic.kernels.cpu import popcount as cpu_popcount
 from laconic.kernels.reference import popcount as reference_popcount
 from laconic.network import Link
 from laconic.protocol.round_inputs import Inputs
-from laconic.wire import HEADER_BYTES, Frame, Sparse, decode, encode
+from laconic.wire import HEADER_BYTES, Frame, ScaledSigns, Sparse, decode, encode
 from support.frame_bytes import HEADER
 from support.inputs import over_inputs
 from support.methods import SAMPLES
 from support.packets.dense import dense_packets
 from support.packets.positions import position_packets
+from support.packets.scaled_signs import scaled_sign_packets
 from support.packets.signs import sign_packets
+from support.packets.sparse import sparse_packets
 from support.simulated_run import Run, quadratic
 
 SEPARABLE = [name for name, sample in SAMPLES.items() if sample.separable]
@@ -134,7 +136,7 @@ def test_an_answer_with_one_non_finite_slice_is_counted_like_split_answers():
 @settings(deadline=None)  # the initial call may compile
 @given(st.data())
 def test_the_computed_sizes_of_parts_are_their_encoded_sizes(data):
-    packet = data.draw(st.one_of(sign_packets(), dense_packets()))
+    packet = data.draw(st.one_of(sign_packets(), dense_packets(), sparse_packets()))
     inner = data.draw(st.lists(st.integers(1, max(1, packet.count - 1)), unique=True, max_size=5))
     bounds = [
         packet.offset + boundary
@@ -172,6 +174,27 @@ def test_positions_that_are_passed_on_equal_their_decoded_frame(packet):
     assert result_storage.indices.dtype == read.indices.dtype
     assert (result_storage.offset, result_storage.count, result_storage.code) == (read.offset, read.count, read.code)
     assert (result_storage.size, result_storage.payload_bits) == (read.size, read.payload_bits)
+
+
+@settings(deadline=None)  # the initial call may compile
+@given(scaled_sign_packets())
+def test_scaled_signs_that_are_passed_on_equal_their_decoded_frame_and_scales_are_not_the_senders(packet):
+    read = decode(encode(Frame(header=HEADER, packet=packet)), packet.offset + packet.count).packet
+    result_storage = packet.as_read()
+    packet.scales.zero_()
+    assert torch.equal(result_storage.scales, read.scales)
+    assert torch.equal(result_storage.packed, read.packed)
+    assert (result_storage.lengths, result_storage.offset, result_storage.count, result_storage.size) == (
+        read.lengths,
+        read.offset,
+        read.count,
+        read.size,
+    )
+
+
+def test_scaled_signs_that_a_reader_would_refuse_are_not_passed_on():
+    packet = ScaledSigns(packed=torch.zeros(1, dtype=torch.uint8), scales=torch.tensor([-1.0]), lengths=(3,), offset=0)
+    assert packet.as_read() is None
 
 
 @given(dense_packets())

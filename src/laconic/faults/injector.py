@@ -36,11 +36,15 @@ class FaultInjector:
         return crashed if self._participation is None else crashed | self._participation.absent_in(round_)
 
     def _crashed_in(self, round_: int) -> frozenset[int]:
+        if not self.plan.may_crash:
+            return frozenset()
         return frozenset(rank for rank in range(len(self.counts)) if self.plan.is_down(rank, round_))
 
     def taking_part(self, workers: list[WorkerSession], round_: int) -> list[WorkerSession]:
         """Return the workers that take part. The parameters are sent to one that missed the round before."""
         down, before = self.down_in(round_), self.down_in(round_ - 1) if round_ else frozenset()
+        if not down and not before:
+            return workers
         crashed = self._crashed_in(round_)
         for worker in workers:
             if worker.rank in down:

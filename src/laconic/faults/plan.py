@@ -281,6 +281,11 @@ class FaultPlan:
         return factor
 
     @property
+    def may_crash(self) -> bool:
+        """Whether a worker may miss a round."""
+        return "crashed" in self._possible
+
+    @property
     def flips_bits(self) -> bool:
         """Whether a bit of a frame may be flipped, so that frames must be encoded."""
         return "corrupted" in self._possible

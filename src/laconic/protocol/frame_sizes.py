@@ -17,6 +17,8 @@ def as_received(frame: Frame, d: int) -> Frame:
     packet = frame.packet.as_read()
     if packet is None:
         return decode(encode(frame), d)
+    if packet is frame.packet:
+        return frame
     known = vars(frame.packet).get("absolute_maximum")
     if known is not None:  # the cached property: it is known here
         packet.__dict__["absolute_maximum"] = known

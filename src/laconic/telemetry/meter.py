@@ -7,10 +7,10 @@ get from it crosses this rank's link too: `served` counts it here, beside their 
 A round with several exchanges (positions, then values) is also counted by exchange.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import reduce
-from operator import add
+from operator import add, attrgetter
 from typing import Any, Literal, NamedTuple, get_args
 
 from laconic.hyperparameters import make_plain
@@ -69,7 +69,15 @@ class Count:
         )
 
     def __sub__(self, other: "Count") -> "Count":
-        return Count(**{field.name: getattr(self, field.name) - getattr(other, field.name) for field in fields(self)})
+        return Count(
+            messages=self.messages - other.messages,
+            skips=self.skips - other.skips,
+            skip_messages=self.skip_messages - other.skip_messages,
+            wire_bytes=self.wire_bytes - other.wire_bytes,
+            local_bytes=self.local_bytes - other.local_bytes,
+            payload_bits=self.payload_bits - other.payload_bits,
+            paper_bits=self.paper_bits - other.paper_bits,
+        )
 
 
 class FrameSizes(NamedTuple):
@@ -102,6 +110,9 @@ class _Counter:
 
     def read(self) -> Count:
         return Count(**{name: getattr(self, name) for name in self.__slots__})
+
+
+_values = attrgetter(*_Counter.__slots__)
 
 
 class Meter:
@@ -143,15 +154,18 @@ class Meter:
         by_name = self._by_exchange[direction]
         if exchange not in by_name:
             by_name[exchange] = _Counter(Count())
-        for counter in (self._counts[direction], by_name[exchange]):
+        total, one = self._counts[direction], by_name[exchange]
+        for counter in (total, one):
             counter.messages += len(paper_bits)
             counter.skips += skips
             counter.skip_messages += skip_messages
             counter.wire_bytes += n_bytes - local_bytes
             counter.local_bytes += local_bytes
             counter.payload_bits += payload_bits
-            # In order, since floating-point sums depend on it.
-            counter.paper_bits = reduce(add, paper_bits, counter.paper_bits)
+        # In order, since floating-point sums depend on it. Where a round has one exchange, both are one sum.
+        is_alone = total.paper_bits == one.paper_bits
+        total.paper_bits = reduce(add, paper_bits, total.paper_bits)
+        one.paper_bits = total.paper_bits if is_alone else reduce(add, paper_bits, one.paper_bits)
 
     def frame(
         self,
@@ -230,12 +244,11 @@ class Meter:
 
 def sum_by_exchange(meters: Sequence[Meter], direction: Direction) -> dict[str, Count]:
     """Return the traffic of several workers in one direction by exchange. It is asked for after every round."""
-    totals: dict[str, list[Any]] = {}
+    totals: dict[str, Iterable[Any]] = {}
     for meter in meters:
         for name, counter in meter._by_exchange[direction].items():
-            values = [getattr(counter, slot) for slot in _Counter.__slots__]
             before = totals.get(name)
-            totals[name] = values if before is None else list(map(add, before, values))
+            totals[name] = _values(counter) if before is None else tuple(map(add, before, _values(counter)))
     return {name: Count(**dict(zip(_Counter.__slots__, values, strict=True))) for name, values in totals.items()}
 
 

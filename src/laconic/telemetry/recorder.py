@@ -89,5 +89,5 @@ class Recorder:
 
 
 def _difference(now: Mapping[str, Count], before: Mapping[str, Count]) -> dict[str, Count]:
-    by_name = {name: count - before.get(name, Count()) for name, count in now.items()}
+    by_name = {name: count - before[name] if name in before else count for name, count in now.items()}
     return {name: count for name, count in by_name.items() if count.messages}

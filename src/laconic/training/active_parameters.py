@@ -44,6 +44,8 @@ class ActiveParameters:
 
     def note(self, has_gradient: Sequence[bool]) -> None:
         """Add the parameters that a worker of this process has just used."""
+        if self._gather is None and self.used == has_gradient and self.now is self.used:
+            return  # as another worker of this process in this round
         self.used = [used or has for used, has in zip(self.used, has_gradient, strict=True)]
         if self._gather is None:
             self._set(self.used)

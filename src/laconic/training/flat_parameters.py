@@ -188,13 +188,16 @@ class FlatParameters:
                     "that each would apply alone; make a new DistributedOptimizer after requires_grad_(True), or make "
                     "it while all are trainable and freeze later"
                 )
-        self.make_dense()
-        return [parameter.grad is not None for parameter in self.parameters]
+        gradients = [parameter.grad for parameter in self.parameters]
+        self._make_dense(gradients)
+        return [gradient is not None for gradient in gradients]
 
     def make_dense(self) -> None:
         """Make sparse gradients dense, or raise TypeError."""
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            gradient = parameter.grad
+        self._make_dense([parameter.grad for parameter in self.parameters])
+
+    def _make_dense(self, gradients: Sequence[Tensor | None]) -> None:
+        for name, parameter, gradient in zip(self.names, self.parameters, gradients, strict=True):
             if gradient is not None and gradient.layout is not torch.strided:
                 if not self._sparse_to_dense:
                     raise TypeError(

@@ -6,7 +6,7 @@ their sizes are computed: then packets stay unsplit, and one server serves all s
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from random import Random
 
 from torch import Tensor
@@ -42,8 +42,15 @@ class Exchanged:
         shard = self.pattern.served_at.get(node)
         if shard is None or self.pattern.answering is not Answering.SERVERS:
             return None
-        others = [sizes[shard] for other, sizes in self.up.items() if other != node]
-        return 2 * len(others), sum(others) + len(others) * self.down[shard]
+        n_others, n_bytes = len(self.up), self._uploaded[shard]
+        if node in self.up:  # what a rank sends to itself crosses no link
+            n_others, n_bytes = n_others - 1, n_bytes - self.up[node][shard]
+        return 2 * n_others, n_bytes + n_others * self.down[shard]
+
+    @cached_property
+    def _uploaded(self) -> list[int]:
+        """Bytes that all workers send to each server."""
+        return [sum(sizes) for sizes in zip(*self.up.values(), strict=True)]
 
 
 class LockStep:

@@ -213,7 +213,10 @@ class Simulated:
 
     def _release(self, present: list[WorkerSession]) -> None:
         """Free the vectors of workers that took part in the last round and do not now; their memories stay."""
-        resting = [worker for worker in self._took_part if worker not in present]
+        if present is self._took_part:
+            return
+        ranks = {worker.rank for worker in present}
+        resting = [worker for worker in self._took_part if worker.rank not in ranks]
         self._took_part = present
         for worker in resting:
             worker.result, worker.me.gradient = None, self._no_vector

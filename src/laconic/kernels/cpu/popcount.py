@@ -1,6 +1,7 @@
 """Counting set bits, compiled, on one thread. Reference: `reference/popcount.py`."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,8 @@ def count_ones(packed: Tensor, bounds: Sequence[int]) -> list[int]:
     data = packed.contiguous().numpy()
     words = data[: data.size // 8 * 8].view(np.uint64)
     below = np.empty(len(bounds), np.int64)
-    _count_below(words, data[words.size * 8 :], np.asarray(bounds, np.int64), below)
-    counts: list[int] = np.diff(below).tolist()
-    return counts
+    _count_below(words, data[words.size * 8 :], np.array(bounds, np.int64), below)
+    return [high - low for low, high in pairwise(below.tolist())]  # of a few numbers, faster than numpy's difference
 
 
 @kernel

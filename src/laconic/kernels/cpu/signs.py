@@ -232,12 +232,13 @@ def _draw(offset: int, key: int, threshold: int) -> Draw:
 
 def _array(values: Tensor) -> Array:
     """Return an array to read from."""
-    return values.detach().contiguous().numpy()
+    values = values.detach() if values.requires_grad else values
+    return (values if values.is_contiguous() else values.contiguous()).numpy()
 
 
 def _own(values: Tensor) -> Array:
     """Return an array to write to, of a contiguous vector."""
-    return values.detach().numpy()
+    return (values.detach() if values.requires_grad else values).numpy()
 
 
 def _is_aligned(values: Tensor) -> bool:

@@ -17,6 +17,11 @@ from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check
 _FIELDS = struct.Struct("<II")
 
 
+def dense_bytes(count: int, value_type: torch.dtype) -> int:
+    """Return the bytes of the payload of `count` values."""
+    return _FIELDS.size + count * (VALUE_BITS[value_type] // 8)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dense(Packet):
     """All values of a vector, uncompressed."""
@@ -83,7 +88,7 @@ class Dense(Packet):
             raise WireError(f"dense: a payload of {payload.numel()} bytes has no room for its fields")
         offset, count = _FIELDS.unpack_from(payload.numpy())  # type: ignore[arg-type]
         check_range(offset, count, max_count)
-        check_length(payload, _FIELDS.size + count * (VALUE_BITS[dtype] // 8), "dense")
+        check_length(payload, dense_bytes(count, dtype), "dense")
         packet = cls(values=payload[_FIELDS.size :].view(dtype), offset=offset)
         if not packet.finite:
             raise WireError("dense: inf or NaN among the values")

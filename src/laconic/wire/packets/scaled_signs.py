@@ -89,6 +89,11 @@ class ScaledSigns(Packet):
         packed = slice_bits(self.packed, low, high)
         return type(self)(packed=packed, scales=self.scales[blocks], lengths=lengths, offset=start)
 
+    def as_read(self) -> Self | None:
+        if self.packed.device.type != "cpu" or not bool((self.scales >= 0).all()):  # a reader refuses such scales
+            return None
+        return replace(self, scales=self.scales.clone())  # the sender may overwrite its own
+
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count) + write_blocks(self.lengths)
         return [fields, self.scales.contiguous(), self.packed]

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import ClassVar, Self
 
@@ -115,15 +115,16 @@ class Signs(Packet):
         return {self.offset: 0, self.offset + self.count: self.n_selected}
 
     def sizes(self, bounds: Sequence[int]) -> Sizes:
-        counts = [stop - start for start, stop in pairwise(bounds)]
-        n_selected = (
-            counts if self.sampled is None else count_ones(self.sampled, [known - self.offset for known in bounds])
-        )
         if self.sampled is None and self.threshold < ALL_SELECTED:
             return super().sizes(bounds)
-        share = self.threshold / ALL_SELECTED
+        counts, paper_bits = _counts_between(tuple(bounds), self.threshold)
+        n_selected = (
+            counts
+            if self.sampled is None
+            else count_ones(self.sampled, [known - self.offset for known in bounds] if self.offset else bounds)
+        )
         fixed = _FIELDS.size
-        return Sizes([fixed + (k + 7) // 8 for k in n_selected], n_selected, [count * share for count in counts])
+        return Sizes([fixed + (k + 7) // 8 for k in n_selected], n_selected, paper_bits)
 
     def as_read(self) -> Self | None:
         if self.packed.device.type != "cpu":
@@ -161,6 +162,13 @@ class Signs(Packet):
             dtype=dtype,
             sampled=sampled,
         )
+
+
+@lru_cache(maxsize=16)
+def _counts_between(bounds: tuple[int, ...], threshold: int) -> tuple[list[int], list[float]]:
+    """Return the number of coordinates between neighboring bounds, and how many the papers expect to be selected."""
+    counts = [stop - start for start, stop in pairwise(bounds)]
+    return counts, [count * (threshold / ALL_SELECTED) for count in counts]
 
 
 def flipped(packed: Tensor, n_bits: int) -> Tensor:

@@ -1,7 +1,9 @@
 """The values of some coordinates, and their positions. FORMAT.md, section 3.5."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import ClassVar, Self
 
 import torch
@@ -9,9 +11,10 @@ from torch import Tensor
 
 from laconic.errors import WireError
 from laconic.kernels.api import add_at
-from laconic.wire.coding.positions import decode_positions, encode_positions, entropy_bound_bits
-from laconic.wire.packets.dense import Dense
-from laconic.wire.packets.packet import KINDS, Packet, PayloadPart, Size
+from laconic.wire.coding.positions import block_bits, decode_positions, encode_positions, entropy_bound_bits
+from laconic.wire.head import VALUE_BITS
+from laconic.wire.packets.dense import Dense, dense_bytes
+from laconic.wire.packets.packet import KINDS, Packet, PayloadPart, Size, Sizes
 from laconic.wire.packets.positions import FIELDS_BYTES, index_range, read_fields, stream_bits, write_fields
 
 
@@ -124,6 +127,24 @@ class Sparse(Packet):
         indices = self.indices[low:high] - (start - self.offset)
         values = self._values_in(low, high)
         return type(self)(indices=indices, values=values, count=stop - start, offset=start, code=self.code)
+
+    def sizes(self, bounds: Sequence[int]) -> Sizes:
+        if self.code != "block" or not isinstance(self.values, Dense) or self.indices.device.type != "cpu":
+            return super().sizes(bounds)
+        assert self.position_bits >= 0, "which checks the positions"
+        starts = torch.searchsorted(self.indices, torch.tensor(bounds) - self.offset).tolist()
+        counts = [stop - start for start, stop in pairwise(bounds)]
+        ks = [high - low for low, high in pairwise(starts)]
+        bits = [block_bits(count, k) for count, k in zip(counts, ks, strict=True)]
+        a_value = VALUE_BITS[self.value_type]
+        return Sizes(
+            [
+                FIELDS_BYTES + (n_bits + 7) // 8 + (dense_bytes(k, self.value_type) if k else 0)
+                for n_bits, k in zip(bits, ks, strict=True)
+            ],
+            [n_bits + a_value * k for n_bits, k in zip(bits, ks, strict=True)],
+            [32.0 * k for k in ks],
+        )
 
     def _values_in(self, low: int, high: int) -> Packet:
         if isinstance(self.values, Dense):
